@@ -1,0 +1,290 @@
+"""How a node is set up: frozen values, checked on birth, so that a wrong configuration cannot exist.
+
+What must stay true:
+
+- Every default has its reason beside it; every field says which way it trades.
+- A wrong value raises `ConfigError` that names the field by its dotted path, before anything starts.
+- Nothing here is a secret but `keys`, and those print as fingerprints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Self
+
+from grapevine_proto.errors import ConfigError
+from grapevine_proto.identity import ClusterKey
+from grapevine_proto.ids import Address, PeerId, Zone, split_host_port
+
+MAX_TEXT_BYTES: Final = 64  # of a name, a zone, a cluster: what a record carries
+STRATEGIES: Final = ("epidemic",)
+DISTRIBUTIONS: Final = ("uniform",)
+
+# Fields of NodeConfig that a running node can take over; the others need a restart.
+LIVE_FIELDS: Final = frozenset(
+    {
+        "bootstrap_peers",
+        "keys",
+        "denied",
+        "gossip_interval",
+        "fanout",
+        "max_peers",
+        "peer_timeout",
+        "connection_timeout",
+        "anti_entropy",
+        "epidemic",
+        "rate_limit",
+    }
+)
+
+
+def _check_number(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(name, f"expected a number, not {value!r}")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ConfigError(name, f"{value!r} is not between {low:g} and {high:g}")
+
+
+def _check_count(name: str, value: int, low: int, high: int) -> None:
+    if type(value) is not int:
+        raise ConfigError(name, f"expected a whole number, not {value!r}")
+    _check_number(name, value, low, high)
+
+
+def _check_flag(name: str, value: bool) -> None:
+    if type(value) is not bool:
+        raise ConfigError(name, f"expected true or false, not {value!r}")
+
+
+def _check_text(name: str, value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(name, f"expected text, not {value!r}")
+    if len(value.encode()) > MAX_TEXT_BYTES:
+        raise ConfigError(name, f"longer than {MAX_TEXT_BYTES} bytes")
+
+
+def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise ConfigError(name, f"{value!r} is not one of: {', '.join(words)}")
+
+
+def _check_host_port(name: str, value: str) -> None:
+    try:
+        split_host_port(value)
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(name, str(error)) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AntiEntropyConfig:
+    """Rounds that find and mend what broadcast missed."""
+
+    enabled: bool = True
+    interval: float = 30.0
+    """Seconds between rounds (Grapevine's). Shorter finds a loss sooner, and costs a datagram a peer."""
+    fanout: int = 3
+    """Peers per round: three independent partners make it unlikely that all miss the same message."""
+
+    def __post_init__(self) -> None:
+        _check_flag("anti_entropy.enabled", self.enabled)
+        _check_number("anti_entropy.interval", self.interval, 0.1, 86_400)
+        _check_count("anti_entropy.fanout", self.fanout, 1, 64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpidemicConfig:
+    """Rumor mongering with Grapevine's figures (Demers et al. 1987: push with feedback)."""
+
+    forward_probability: float = 0.7
+    """Chance that a node relays a rumor it hears. Lower saves copies and reaches fewer nodes."""
+    max_forwards: int = 5
+    """Copies of one rumor that one node sends in all while it stays hot."""
+    hops: int = 10
+    """Relays a push may travel; right below 500 nodes. Repair is not limited by it."""
+
+    def __post_init__(self) -> None:
+        _check_number("epidemic.forward_probability", self.forward_probability, 0, 1)
+        _check_count("epidemic.max_forwards", self.max_forwards, 1, 64)
+        _check_count("epidemic.hops", self.hops, 1, 255)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitConfig:
+    """What each peer may send us, in envelopes: a token bucket."""
+
+    enabled: bool = True
+    capacity: int = 100
+    """The burst a peer may send at once (Grapevine's)."""
+    refill_rate: float = 50.0
+    """Tokens a second after that (Grapevine's)."""
+
+    def __post_init__(self) -> None:
+        _check_flag("rate_limit.enabled", self.enabled)
+        _check_count("rate_limit.capacity", self.capacity, 1, 1_000_000_000)
+        _check_number("rate_limit.refill_rate", self.refill_rate, 0.1, 1_000_000_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """Ceilings on everything that somebody else can make grow. Each is counted when it is met."""
+
+    sessions: int = 512
+    """Encrypted sessions, links and others (2 KB each)."""
+    dials: int = 256
+    """Handshakes that this node began and that are not done yet."""
+    accepted_proofs: int = 4096
+    """Handshakes remembered so that a replay opens nothing; each for at most 240 s."""
+    hello_buckets: int = 1024
+    """Buckets that strangers' first packets share, by a keyed hash of their address."""
+    challenges_per_second: int = 2000
+    """Answers to strangers in all; two hashes each, so a flood costs 1 % of a core."""
+    members: int = 10_000
+    """Members known; beyond it a node works on with a part (400 bytes each)."""
+    addresses: int = 2048
+    """Addresses heard of and not yet reached."""
+    addresses_per_teller: int = 64
+    """Of those, from one member."""
+    origins: int = 16_384
+    """Origins whose streams are remembered, the last two streams of each."""
+    new_origins_per_link: int = 64
+    """Origins nobody here is linked to, per link that brings them, in 300 s."""
+    holes: int = 256
+    """Gaps remembered in one stream; beyond it the oldest is given up, as lost."""
+    held_bytes: int = 64 * 2**20
+    """Payload bytes held for repair; one origin may take a quarter."""
+    events: int = 10_000
+    """Events waiting for a slow application, and `event_bytes` of payload; then the oldest go."""
+    event_bytes: int = 64 * 2**20
+    queue_messages: int = 256
+    """Messages waiting for one peer, and `queue_bytes`; beyond it repair brings them."""
+    queue_bytes: int = 2**20
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            _check_count(f"limits.{each.name}", getattr(self, each.name), 1, 2**40)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """All settings of one node. Durations are in seconds, sizes in bytes.
+
+    Names and defaults are Grapevine's where it had them. Raises ConfigError on birth.
+    """
+
+    bind: str = "127.0.0.1:0"
+    """Where to listen, ``host:port``; port 0: any free one."""
+    advertise: str = ""
+    """The address others should dial, where it is not the bound one (NAT, containers)."""
+    bootstrap_peers: tuple[str, ...] = ()
+    """Who to ask first, ``host:port`` each; names are resolved anew at every attempt."""
+    keys: tuple[ClusterKey, ...] = ()
+    """Cluster keys: the first starts handshakes, all are accepted. Without one no node starts."""
+    cluster: str = "default"
+    """Signed into everything, so that two clusters that share a key by mistake stay apart."""
+    name: str = ""
+    """What people call this node; not unique, never trusted."""
+    zone: Zone = ""
+    """Where it stands, for people and for the distribution strategies."""
+    strategy: str = "epidemic"
+    """How broadcasts spread."""
+    distribution: str = "uniform"
+    """Which peers are chosen to link to and to relay to."""
+    gossip_interval: float = 5.0
+    """Between heartbeats. Shorter notices a death sooner and costs two small packets a peer."""
+    fanout: int = 3
+    """Peers that a rumor is relayed to at once. More is quicker and dearer."""
+    max_peers: int = 50
+    """Links at most: each costs a heartbeat an interval."""
+    max_message_size: int = 10 * 2**20
+    """Of one payload."""
+    peer_timeout: float = 30.0
+    """Silence after which a peer is disconnected."""
+    connection_timeout: float = 10.0
+    """How long to knock at an address before giving up for now."""
+    message_dedup_ttl: float = 300.0
+    """How long a message is held for repair, and how old one may be to be taken at all."""
+    denied: tuple[PeerId, ...] = ()
+    """Identities that are shut out. Identities are free: against a person, change the key."""
+    anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
+    epidemic: EpidemicConfig = field(default_factory=EpidemicConfig)
+    rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("bootstrap_peers", "keys", "denied"):  # lists are welcome, tuples are kept
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise ConfigError(name, "expected a list")
+            object.__setattr__(self, name, tuple(value))
+        self._check_addresses()
+        for key in self.keys:
+            if not isinstance(key, ClusterKey):
+                raise ConfigError("keys", "expected cluster keys")
+        for peer_id in self.denied:
+            if not isinstance(peer_id, PeerId):
+                raise ConfigError("denied", "expected peer ids")
+        for name in ("cluster", "name", "zone"):
+            _check_text(name, getattr(self, name))
+        _check_word("strategy", self.strategy, STRATEGIES)
+        _check_word("distribution", self.distribution, DISTRIBUTIONS)
+        _check_number("gossip_interval", self.gossip_interval, 0.05, 3600)
+        _check_count("fanout", self.fanout, 1, 1000)
+        _check_count("max_peers", self.max_peers, 1, self.limits.sessions)
+        _check_count("max_message_size", self.max_message_size, 1, 2**30)
+        _check_number("peer_timeout", self.peer_timeout, 0.1, 86_400)
+        if self.peer_timeout < 2 * self.gossip_interval:
+            raise ConfigError(
+                "peer_timeout",
+                f"{self.peer_timeout:g} is less than two gossip intervals of {self.gossip_interval:g}",
+            )
+        _check_number("connection_timeout", self.connection_timeout, 0.1, 3600)
+        _check_number("message_dedup_ttl", self.message_dedup_ttl, 1, 86_400)
+
+    def _check_addresses(self) -> None:
+        _check_host_port("bind", self.bind)
+        if self.advertise:
+            try:
+                address = Address.parse(self.advertise)
+            except ValueError as error:
+                raise ConfigError("advertise", str(error)) from None
+            if address.port == 0:
+                raise ConfigError("advertise", "port 0 cannot be dialled")
+        for peer in self.bootstrap_peers:
+            _check_host_port("bootstrap_peers", peer)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with `changes`, checked anew. Raises ConfigError, also for an unknown field."""
+        known = {each.name for each in fields(self)}
+        for name in changes:
+            if name not in known:
+                raise ConfigError(name, "there is no such setting")
+        return replace(self, **changes)
+
+    @classmethod
+    def local(cls, **changes: Any) -> Self:
+        """For nodes of one machine: losses are rare and round trips short, so notice everything soon."""
+        quick: dict[str, Any] = {
+            "gossip_interval": 1.0,
+            "peer_timeout": 6.0,
+            "connection_timeout": 5.0,
+            "anti_entropy": AntiEntropyConfig(interval=10.0),
+        }
+        return cls(**(quick | changes))
+
+    @classmethod
+    def lan(cls, **changes: Any) -> Self:
+        """For one site: Grapevine's own figures, which are the defaults."""
+        return cls(**changes)
+
+    @classmethod
+    def wan(cls, **changes: Any) -> Self:
+        """Between sites: longer and rarer, so that a slow path is not taken for a dead one."""
+        patient: dict[str, Any] = {
+            "gossip_interval": 10.0,
+            "peer_timeout": 60.0,
+            "connection_timeout": 20.0,
+            "anti_entropy": AntiEntropyConfig(interval=60.0),
+        }
+        return cls(**(patient | changes))

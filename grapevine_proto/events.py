@@ -1,0 +1,249 @@
+"""What a node tells its application.
+
+What must stay true: events are plain values that say what *happened*, in the past tense; nothing
+in them can be used to change the node. Times are seconds of the node's own monotonic clock.
+Strings and payloads come from the network as they are: whoever shows them makes them printable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from grapevine_proto.errors import DropReason
+from grapevine_proto.ids import Address, MessageId, PeerId, Zone
+
+
+class PeerState(StrEnum):
+    """Where a peer stands with us. The legal transitions are `overlay.peers.TRANSITIONS`."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    STALE = "stale"
+    DISCONNECTED = "disconnected"
+
+
+class MemberStatus(StrEnum):
+    """What is thought of a member of the cluster, linked to us or not."""
+
+    UP = "up"
+    SUSPECT = "suspect"
+    DOWN = "down"
+    LEFT = "left"
+
+
+class Via(StrEnum):
+    """How a message came."""
+
+    EAGER = "eager"  # pushed
+    REPAIR = "repair"  # anti-entropy
+    LOCAL = "local"  # our own
+
+
+class RoundOutcome(StrEnum):
+    """How an anti-entropy round ended."""
+
+    RUNNING = "running"
+    IN_SYNC = "in_sync"
+    REPAIRED = "repaired"
+    PARTIAL = "partial"  # the peer fell silent after some of it
+    NO_ANSWER = "no_answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One payload, delivered once. `received_at` is in the node's monotonic seconds."""
+
+    id: MessageId
+    payload: bytes
+    hops: int
+    via: Via
+    received_at: float
+    private: bool = False
+
+    @property
+    def origin(self) -> PeerId:
+        return self.id.origin
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What there is to show of one peer, as of now.
+
+    `rtt_s` is None until measured; `health` runs from 0 (hopeless) to 1; `tokens` are what is left
+    of this peer's allowance here, `tokens_capacity` at most; `sent`, `received` count datagrams;
+    `allowed`, `throttled` count what the rate limit let through and refused.
+    """
+
+    peer_id: PeerId
+    address: Address
+    zone: Zone
+    name: str
+    state: PeerState
+    health: float
+    rtt: float | None
+    sent: int
+    received: int
+    allowed: int
+    throttled: int
+    tokens: float
+    tokens_capacity: float
+    last_seen: float
+    epoch: int
+    connected_at: float | None
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """What is known of one member of the cluster."""
+
+    peer_id: PeerId
+    address: Address | None
+    zone: Zone
+    name: str
+    status: MemberStatus
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One anti-entropy round that this node began. `started_at`, `duration` in seconds;
+    `sent`, `received` count payloads, `bytes` theirs in both directions."""
+
+    number: int
+    peer: PeerId
+    started_at: float
+    duration: float
+    in_sync: bool
+    sent: int
+    received: int
+    bytes: int
+    outcome: RoundOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters since the start, and gauges as of now. All counts only grow."""
+
+    datagrams_in: int = 0
+    datagrams_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    delivered: int = 0
+    broadcast: int = 0
+    duplicates: int = 0
+    relayed: int = 0
+    repaired: int = 0
+    lost: int = 0
+    evicted: int = 0
+    unsent: int = 0
+    events_lost: int = 0
+    dropped: tuple[tuple[DropReason, int], ...] = ()
+    held: int = 0
+    held_bytes: int = 0
+    streams: int = 0
+    sessions: int = 0
+    members: int = 0
+    next_round_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted:
+    peer_id: PeerId
+    address: Address
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSent:
+    """Our own message was accepted; `peers` is how many it is on its way to at once."""
+
+    message: Message
+    peers: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStateChanged:
+    """`reason` is a few plain words ("no answer", "left", "refused: full")."""
+
+    peer: PeerInfo
+    previous: PeerState | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    member: MemberInfo
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited:
+    """A peer spoke beyond its allowance: `dropped` messages since the last such event."""
+
+    peer: PeerId
+    dropped: int
+    tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class AntiEntropyRound:
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramDropped:
+    """`count` refusals under `reason` since the last such event (at most one a second each)."""
+
+    reason: DropReason
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """A slow reader of events lost `count` of the oldest since the last such event."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """Nobody answered at `address`. Silence is all that a stranger gets, so this cannot tell a
+    node that is down from one with another cluster key."""
+
+    address: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateUnsaved:
+    """The state directory cannot be written; the node goes on and tries again. Empty: saved again."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStopped:
+    reason: str
+
+
+Event: TypeAlias = (
+    NodeStarted
+    | MessageReceived
+    | MessageSent
+    | PeerStateChanged
+    | MemberChanged
+    | RateLimited
+    | AntiEntropyRound
+    | DatagramDropped
+    | EventsLost
+    | DialFailed
+    | StateUnsaved
+    | NodeStopped
+)

@@ -1,0 +1,118 @@
+"""Names for things that cross the wire: who, what, where.
+
+What must stay true:
+
+- A `PeerId` is an Ed25519 public key (RFC 8032) and nothing else; an address is where somebody
+  may be, never who they are.
+- A `MessageId` names one payload for ever: (origin, epoch, sequence). Broadcast sequences are
+  dense from 1 within a stream; private messages count apart.
+- Everything here is immutable, hashable and cheap; nothing here reads a clock or a socket.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+
+PEER_ID_BYTES = 32
+EPOCH_LIMIT = 1 << 48  # epochs start at Unix seconds; 2^48 leaves nine million years of restarts
+SEQUENCE_LIMIT = 1 << 53  # exact in JSON readers that keep numbers as doubles
+SHORT_DIGITS = 8  # hex digits shown to people; scripts always get all of them
+
+Zone = str
+"""Where a node stands, as its operator calls it ("eu-west"); empty: nowhere in particular."""
+
+
+class PeerId(bytes):
+    """A node's Ed25519 public key, 32 bytes. Prints as lower-case hex."""
+
+    __slots__ = ()
+
+    def __new__(cls, key: bytes) -> PeerId:
+        if len(key) != PEER_ID_BYTES:
+            raise ValueError(f"a peer id is {PEER_ID_BYTES} bytes, not {len(key)}")
+        return super().__new__(cls, key)
+
+    @classmethod
+    def parse(cls, text: str) -> PeerId:
+        """The id that `text` spells in hex. Raises ValueError."""
+        return cls(bytes.fromhex(text))
+
+    @property
+    def short(self) -> str:
+        """The first eight hex digits, for people; not unique against somebody who tries."""
+        return self[: SHORT_DIGITS // 2].hex()
+
+    def __str__(self) -> str:
+        return self.hex()
+
+    def __repr__(self) -> str:
+        return f"PeerId({self.short}…)"
+
+
+class Stream(NamedTuple):
+    """All broadcasts of one run of one node; a restart opens the next epoch."""
+
+    origin: PeerId
+    epoch: int
+
+
+class MessageId(NamedTuple):
+    """(origin, epoch, sequence); prints as ``origin:epoch:sequence``, private ones ``origin:epoch:pN``."""
+
+    origin: PeerId
+    epoch: int
+    sequence: int
+    private: bool = False
+
+    @property
+    def stream(self) -> Stream:
+        return Stream(self.origin, self.epoch)
+
+    @classmethod
+    def parse(cls, text: str) -> MessageId:
+        """The id that `text` spells. Raises ValueError."""
+        origin, epoch, sequence = text.split(":")
+        private = sequence.startswith("p")
+        return cls(PeerId.parse(origin), int(epoch), int(sequence[private:]), private)
+
+    @property
+    def short(self) -> str:
+        return f"{self.origin.short}:{'p' if self.private else ''}{self.sequence}"
+
+    def __str__(self) -> str:
+        return f"{self.origin}:{self.epoch}:{'p' if self.private else ''}{self.sequence}"
+
+
+class Address(NamedTuple):
+    """An IP address and a UDP port. The host is always a literal: names are resolved by drivers."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """``1.2.3.4:8000`` or ``[::1]:8000``. Raises ValueError where that is not what `text` says."""
+        host, port = split_host_port(text)
+        return cls(str(ipaddress.ip_address(host)), port)
+
+    @property
+    def is_loopback(self) -> bool:
+        return ipaddress.ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Host (a name or a literal, without brackets) and port of ``host:port``. Raises ValueError."""
+    host, colon, port = text.strip().rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: an IPv6 address is written [{text}]:port")
+    if not colon or not host:
+        raise ValueError(f"{text!r} is not host:port")
+    if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"{text!r}: a port is a number from 0 to 65535")
+    return host, int(port)

@@ -1,0 +1,272 @@
+"""What nodes say to each other: two unions, so that nonsense is unsayable.
+
+`OverlayMessage` is what peers say about the cluster; `Frame` is what the two ends of one link say
+about the link. Packets of the handshake are in `codec`, which alone knows how any of this looks
+as bytes.
+
+What must stay true:
+
+- A `Record` and a `Rumor` prove themselves: everything in them but the signature is signed, under
+  a domain and the cluster's name, so a copy of one is as good as hearing it from its subject.
+- What travels *beside* a rumor (hops, age) is a claim of whoever sent it and decides nothing but
+  how long to bother.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Final, TypeAlias
+
+from grapevine_proto.identity import Identity, Part, verify
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
+
+RECORD_DOMAIN: Final = b"grapevine record 1"
+RUMOR_DOMAIN: Final = b"grapevine rumor 1"
+
+
+class Kind(IntEnum):
+    """The first byte inside a sealed packet: what it is, and so what it is charged as."""
+
+    EMPTY = 0
+    CLOSE = 1
+    HEARTBEAT = 2
+    RECORDS = 3
+    RUMORS = 4
+    PRIVATE = 5
+    DIGEST = 6
+    IN_SYNC = 7
+    VECTOR = 8
+    WANT = 9
+    REPAIR = 10
+
+
+class CloseReason(IntEnum):
+    """Why one end closes a link."""
+
+    LEAVING = 0  # the node goes away
+    FULL = 1  # no room for another peer; other addresses came along
+    MISCONDUCT = 2  # bad signatures, or denied
+    KEY_REMOVED = 3  # the cluster key of this session is no longer ours
+    SURPLUS = 4  # one of two links with the same peer, or one too many
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a node says of itself, signed. Ordered by (epoch, incarnation); only its subject can
+    raise either. `rate_capacity` and `rate_refill` are what it allows each peer, in envelopes."""
+
+    peer_id: PeerId
+    epoch: int
+    incarnation: int
+    addresses: tuple[Address, ...]
+    zone: Zone
+    name: str
+    rate_capacity: int
+    rate_refill: int
+    left: bool
+    signature: bytes = b""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        return self.epoch, self.incarnation
+
+    def signed(self, identity: Identity, cluster: str) -> Record:
+        """This record with `identity`'s signature; `identity` must be its subject."""
+        signature = identity.sign(RECORD_DOMAIN, *self._signed_parts(cluster))
+        return replace(self, signature=signature)
+
+    def is_authentic(self, cluster: str) -> bool:
+        """Whether its subject signed it for this cluster. One signature check."""
+        return verify(self.peer_id, self.signature, RECORD_DOMAIN, *self._signed_parts(cluster))
+
+    def _signed_parts(self, cluster: str) -> tuple[Part, ...]:
+        addresses = ",".join(str(address) for address in self.addresses)
+        return (
+            cluster,
+            self.peer_id,
+            self.epoch,
+            self.incarnation,
+            addresses,
+            self.zone,
+            self.name,
+            self.rate_capacity,
+            self.rate_refill,
+            self.left,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rumor:
+    """What an origin signs and what relays, stores and repairs move whole: one or more payloads
+    with consecutive sequences from `first`, joined in `body` and cut by `lengths`."""
+
+    origin: PeerId
+    epoch: int
+    first: int
+    lengths: tuple[int, ...]
+    body: bytes
+    signature: bytes = b""
+
+    @classmethod
+    def signed(
+        cls, identity: Identity, cluster: str, epoch: int, first: int, payloads: tuple[bytes, ...]
+    ) -> Rumor:
+        """A rumor of `identity`'s own, signed for `cluster`."""
+        lengths = tuple(len(payload) for payload in payloads)
+        bare = cls(identity.peer_id, epoch, first, lengths, b"".join(payloads))
+        signature = identity.sign(RUMOR_DOMAIN, *bare._signed_parts(cluster))
+        return cls(bare.origin, epoch, first, lengths, bare.body, signature)
+
+    def is_authentic(self, cluster: str) -> bool:
+        """Whether its origin signed it for this cluster. One hash and one signature check."""
+        return verify(self.origin, self.signature, RUMOR_DOMAIN, *self._signed_parts(cluster))
+
+    def _signed_parts(self, cluster: str) -> tuple[Part, ...]:
+        cuts = b"".join(length.to_bytes(4, "big") for length in self.lengths)
+        return (cluster, self.origin, self.epoch, self.first, cuts, self.body)
+
+    @property
+    def stream(self) -> Stream:
+        return Stream(self.origin, self.epoch)
+
+    @property
+    def last(self) -> int:
+        """The sequence of its last payload."""
+        return self.first + len(self.lengths) - 1
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.body)
+
+    def payloads(self) -> list[tuple[MessageId, bytes]]:
+        """Each payload with its message id, in order."""
+        start, found = 0, []
+        for offset, length in enumerate(self.lengths):
+            message_id = MessageId(self.origin, self.epoch, self.first + offset)
+            found.append((message_id, self.body[start : start + length]))
+            start += length
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class RumorCopy:
+    """A rumor on its way: how many nodes relayed it and for how long it has been about."""
+
+    rumor: Rumor
+    hops: int
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRange:
+    """Sequences `first` to `last`, both included, of one stream."""
+
+    stream: Stream
+    first: int
+    last: int
+
+
+# --- overlay messages ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """I am here. `echo` is the number of the peer's last heartbeat, `echo_delay_us` how long ago it
+    came, so that each end learns the round-trip time without a shared clock. `streams` and `total`
+    are the digest of what was seen; `records` tell of other members."""
+
+    number: int
+    echo: int
+    echo_delay_us: int
+    load_permille: int
+    streams: int
+    total: bytes
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Members that the sender knows of, itself included when it changed or leaves."""
+
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rumors:
+    """Pushed rumors."""
+
+    copies: tuple[RumorCopy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """A payload for the receiver alone, numbered apart from broadcasts."""
+
+    sequence: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Opens an anti-entropy round: do we differ?"""
+
+    round: int
+    streams: int
+    total: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InSync:
+    """Answers a Digest: we do not."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """Which sequences of which streams the sender still holds (`first`: the lowest held, `last`: the
+    highest seen), a page at a time. `answering`: the sender did not begin this round."""
+
+    round: int
+    answering: bool
+    is_last: bool
+    entries: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Please send what you hold of these."""
+
+    round: int
+    ranges: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Rumors that were asked for. `more`: the answer was cut short, ask again."""
+
+    round: int
+    is_last: bool
+    more: bool
+    copies: tuple[RumorCopy, ...]
+
+
+OverlayMessage: TypeAlias = (
+    Heartbeat | Records | Rumors | Private | Digest | InSync | Vector | Want | Repair
+)
+
+# --- frames of one link -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Says nothing; that it opens says that the sender has the session's keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    reason: CloseReason
+
+
+Frame: TypeAlias = Empty | Close
