@@ -1,0 +1,422 @@
+"""What the screen knows of the node: events folded into plain values.
+
+What must stay true:
+
+- `apply` is a few dictionary look-ups for any event, whatever there is already: ten thousand
+  messages a second must leave the screen time to be drawn. Nothing is formatted here.
+- Everything kept is bounded, and what was let go is counted.
+- Nothing here knows of Textual, of a terminal or of a socket; texts are kept as they came and made
+  printable where they are shown (notices, which are for people alone, are printable from birth).
+
+Driven by `grapevine_tui.host`: `apply` for each event as it happens, `refresh` now and then with
+the node's tables.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Flag, StrEnum, auto
+from typing import Final, NamedTuple
+
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    DatagramDropped,
+    DialFailed,
+    Event,
+    EventsLost,
+    MemberChanged,
+    MemberInfo,
+    Message,
+    MessageReceived,
+    MessageSent,
+    NodeStarted,
+    NodeStopped,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    Round,
+    StateUnsaved,
+    Stats,
+)
+from grapevine_proto.ids import Address, PeerId
+from grapevine_tui.text import printable
+
+MESSAGES: Final = 10_000  # kept in the log
+MESSAGE_BYTES: Final = 64 * 2**20  # and of payload in all: a few giants must not fill the memory
+ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
+NOTICES: Final = 200
+SAMPLES: Final = 180  # one a second: three minutes of traffic
+SAMPLE_S: Final = 1.0
+THROTTLE_QUIET_S: Final = 30.0  # a peer throttled again within this is still the same trouble
+DIAL_QUIET_S: Final = (
+    600.0  # bootstrap peers are tried every 30 s; once is news, twenty times a nuisance
+)
+POLITE_ENDS: Final = frozenset({"stopped", "left", "leaving"})
+UNANSWERED: Final = 256  # addresses remembered for that
+
+
+class Changes(Flag):
+    """Which parts of the model an event touched, so that the screen redraws those alone."""
+
+    NONE = 0
+    PEERS = auto()
+    MEMBERS = auto()
+    MESSAGES = auto()
+    RATES = auto()
+    ROUNDS = auto()
+    NOTICES = auto()
+    STATUS = auto()
+
+
+ALL_CHANGES: Final = (
+    Changes.PEERS
+    | Changes.MEMBERS
+    | Changes.MESSAGES
+    | Changes.RATES
+    | Changes.ROUNDS
+    | Changes.NOTICES
+    | Changes.STATUS
+)
+
+
+class Level(StrEnum):
+    """How much a notice matters; the words are Textual's severities."""
+
+    INFORMATION = "information"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Notice(NamedTuple):
+    """Something that an operator should know; `text` is printable."""
+
+    at_unix: float
+    level: Level
+    text: str
+
+
+class Entry(NamedTuple):
+    """A message in the log. `number` counts from 0 and names it for good, whatever is let go."""
+
+    number: int
+    at_unix: float
+    message: Message
+
+
+class Completed(NamedTuple):
+    """An anti-entropy round with the time of day it was heard of."""
+
+    at_unix: float
+    round: Round
+
+
+@dataclass(slots=True)
+class Me:
+    """This node, once it has started."""
+
+    peer_id: PeerId
+    address: Address
+    epoch: int
+    started_at: float  # by the wall clock, Unix seconds
+
+
+@dataclass(slots=True)
+class Flow:
+    """Datagrams a second of one peer, measured between two samples."""
+
+    received: int
+    sent: int
+    in_per_s: float = 0.0
+    out_per_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Rates of the whole node, one sample a second, oldest first."""
+
+    in_per_s: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    out_per_s: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    bytes_in_per_s: float = 0.0
+    bytes_out_per_s: float = 0.0
+    messages_per_s: float = 0.0
+
+
+class Log:
+    """The last messages, numbered for good; the oldest go when there are too many or too large."""
+
+    def __init__(self, most: int = MESSAGES, most_bytes: int = MESSAGE_BYTES) -> None:
+        self._entries: deque[Entry] = deque()
+        self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self.let_go = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest entry kept."""
+        return self.let_go
+
+    @property
+    def end(self) -> int:
+        """Number that the next entry will get: how many there have been in all."""
+        return self.let_go + len(self._entries)
+
+    def append(self, message: Message, at_unix: float) -> None:
+        entries = self._entries
+        entries.append(Entry(self.let_go + len(entries), at_unix, message))
+        self._bytes += len(message.payload)
+        while len(entries) > self._most or (self._bytes > self._most_bytes and len(entries) > 1):
+            self._bytes -= len(entries.popleft().message.payload)
+            self.let_go += 1
+
+    def get(self, number: int) -> Entry | None:
+        """The entry of that number, or None where it was let go or has not come."""
+        index = number - self.let_go
+        return self._entries[index] if 0 <= index < len(self._entries) else None
+
+    def since(self, number: int) -> list[Entry]:
+        """The entries from `number` on, oldest first."""
+        count = min(self.end - number, len(self._entries))
+        entries = self._entries
+        return [entries[index] for index in range(len(entries) - count, len(entries))]
+
+
+class Model:
+    """All there is to show, as plain values. `wall` gives Unix seconds."""
+
+    def __init__(
+        self,
+        *,
+        messages: int = MESSAGES,
+        message_bytes: int = MESSAGE_BYTES,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._wall = wall
+        self.me: Me | None = None
+        self.peers: dict[PeerId, PeerInfo] = {}
+        self.members: dict[PeerId, MemberInfo] = {}
+        self.messages = Log(messages, message_bytes)
+        self.rounds: deque[Completed] = deque(maxlen=ROUNDS)
+        self.notices: deque[Notice] = deque(maxlen=NOTICES)
+        self.notice_count = 0
+        self.stats = Stats()
+        self.now = 0.0
+        self.traffic = Traffic()
+        self.flows: dict[PeerId, Flow] = {}
+        self.throttled_at: dict[PeerId, float] = {}  # Unix seconds of the last refusal
+        self.unanswered: dict[Address, float] = {}  # when we last told that nobody answers there
+        self.events_lost = 0
+        self.unsaved = ""  # why the state directory cannot be written; empty: it can
+        self.stopped = ""  # why the node stopped; empty: it runs
+        self._names: dict[PeerId, str] = {}
+        self._bearers: dict[str, set[PeerId]] = {}
+        self._sampled_at: float | None = None
+        self._sampled = Stats()
+        self._fold: dict[type[Event], Callable[..., Changes]] = {
+            MessageReceived: self._message,
+            MessageSent: self._message,
+            PeerStateChanged: self._peer,
+            MemberChanged: self._member,
+            RateLimited: self._rate_limited,
+            AntiEntropyRound: self._round,
+            DatagramDropped: lambda _: Changes.RATES,
+            DialFailed: self._dial_failed,
+            EventsLost: self._events_lost,
+            StateUnsaved: self._state_unsaved,
+            NodeStarted: self._started,
+            NodeStopped: self._node_stopped,
+        }
+
+    def apply(self, event: Event) -> Changes:
+        """Take in one event; tells which parts of the model it changed."""
+        return self._fold[type(event)](event)
+
+    def refresh(
+        self, peers: Iterable[PeerInfo], members: Iterable[MemberInfo], stats: Stats, now: float
+    ) -> Changes:
+        """Take in the node's tables as of `now` (its monotonic seconds); tells what differs."""
+        changes = Changes.NONE
+        self.now = now
+        new_peers = {peer.peer_id: peer for peer in peers}
+        if new_peers != self.peers:
+            changes |= Changes.PEERS | Changes.RATES
+            self.peers = new_peers
+            for gone in self.throttled_at.keys() - new_peers.keys():
+                del self.throttled_at[gone]
+            for peer in new_peers.values():
+                self._name(peer.peer_id, peer.name)
+        new_members = {member.peer_id: member for member in members}
+        if new_members != self.members:
+            changes |= Changes.MEMBERS
+            for gone in self._names.keys() - new_members.keys() - new_peers.keys():
+                self._name(gone, "")
+            self.members = new_members
+            for member in new_members.values():
+                self._name(member.peer_id, member.name)
+        if stats != self.stats:
+            changes |= Changes.STATUS
+            self.stats = stats
+        return changes | self._sample(now)
+
+    # Names
+
+    def name_of(self, peer_id: PeerId) -> str:
+        """What people call this node, as it came: its name; with an id where two bear it or none."""
+        if self.me is not None and peer_id == self.me.peer_id:
+            return "you"
+        name = self._names.get(peer_id, "")
+        if not name:
+            return peer_id.short
+        return name if len(self._bearers[name]) == 1 else f"{name}·{peer_id.short[:4]}"
+
+    def ids_named(self, name: str) -> frozenset[PeerId]:
+        """Every node known to bear `name`."""
+        return frozenset(self._bearers.get(name, ()))
+
+    def _name(self, peer_id: PeerId, name: str) -> None:
+        known = self._names.get(peer_id, "")
+        if known == name:
+            return
+        if known:
+            bearers = self._bearers[known]
+            bearers.discard(peer_id)
+            if not bearers:
+                del self._bearers[known]
+        if name:
+            self._names[peer_id] = name
+            self._bearers.setdefault(name, set()).add(peer_id)
+        else:
+            self._names.pop(peer_id, None)
+
+    # Events
+
+    def _message(self, event: MessageReceived | MessageSent) -> Changes:
+        self.messages.append(event.message, self._wall())
+        return Changes.MESSAGES
+
+    def _peer(self, event: PeerStateChanged) -> Changes:
+        peer = event.peer
+        self.peers[peer.peer_id] = peer
+        self._name(peer.peer_id, peer.name)
+        if peer.state is PeerState.CONNECTED:
+            self.unanswered.pop(peer.address, None)
+        # One that was never connected is told of by DialFailed; one that left, left.
+        was_here = event.previous in (PeerState.CONNECTED, PeerState.STALE)
+        if peer.state is PeerState.DISCONNECTED and was_here:
+            if event.reason == "left":
+                self._note(Level.INFORMATION, f"{self.name_of(peer.peer_id)} left")
+            else:
+                reason = f": {event.reason}" if event.reason else ""
+                self._note(Level.WARNING, f"lost {self.name_of(peer.peer_id)}{reason}")
+            return Changes.PEERS | Changes.RATES | Changes.NOTICES
+        return Changes.PEERS | Changes.RATES
+
+    def _member(self, event: MemberChanged) -> Changes:
+        self.members[event.member.peer_id] = event.member
+        self._name(event.member.peer_id, event.member.name)
+        return Changes.MEMBERS
+
+    def _rate_limited(self, event: RateLimited) -> Changes:
+        now = self._wall()
+        before = self.throttled_at.get(event.peer)
+        self.throttled_at[event.peer] = now
+        if before is not None and now - before < THROTTLE_QUIET_S:
+            return Changes.RATES
+        name = self.name_of(event.peer)
+        self._note(Level.WARNING, f"throttling {name}: {event.dropped:,} beyond its allowance")
+        return Changes.RATES | Changes.NOTICES
+
+    def _round(self, event: AntiEntropyRound) -> Changes:
+        done = Completed(self._wall(), event.round)
+        # A round is told when it begins and when it ends: the later word takes the place.
+        for index in range(len(self.rounds) - 1, max(-1, len(self.rounds) - 16), -1):
+            known = self.rounds[index].round
+            if (known.number, known.peer) == (event.round.number, event.round.peer):
+                self.rounds[index] = done
+                return Changes.ROUNDS
+        self.rounds.append(done)
+        return Changes.ROUNDS
+
+    def _dial_failed(self, event: DialFailed) -> Changes:
+        now = self._wall()
+        told_at = self.unanswered.get(event.address)
+        if told_at is not None and now - told_at < DIAL_QUIET_S:
+            return Changes.NONE
+        if len(self.unanswered) >= UNANSWERED:
+            del self.unanswered[next(iter(self.unanswered))]
+        self.unanswered[event.address] = now
+        self._note(Level.WARNING, dial_words(event))
+        return Changes.NOTICES
+
+    def _events_lost(self, event: EventsLost) -> Changes:
+        self.events_lost += event.count
+        return Changes.STATUS
+
+    def _state_unsaved(self, event: StateUnsaved) -> Changes:
+        if event.problem:
+            self._note(Level.ERROR, f"state not saved: {event.problem}")
+        elif self.unsaved:
+            self._note(Level.INFORMATION, "state saved again")
+        self.unsaved = event.problem
+        return Changes.NOTICES | Changes.STATUS
+
+    def _started(self, event: NodeStarted) -> Changes:
+        self.me = Me(event.peer_id, event.address, event.epoch, self._wall())
+        self.stopped = ""
+        return Changes.STATUS
+
+    def _node_stopped(self, event: NodeStopped) -> Changes:
+        self.stopped = event.reason or "stopped"
+        if self.stopped not in POLITE_ENDS:
+            self._note(Level.ERROR, f"the node stopped: {event.reason}")
+        return Changes.STATUS | Changes.NOTICES
+
+    def _note(self, level: Level, text: str) -> None:
+        self.notices.append(Notice(self._wall(), level, printable(text)))
+        self.notice_count += 1
+
+    # Rates
+
+    def _sample(self, now: float) -> Changes:
+        if self._sampled_at is None:
+            self._sampled_at, self._sampled = now, self.stats
+            return Changes.NONE
+        span_s = now - self._sampled_at
+        if span_s < SAMPLE_S:
+            return Changes.NONE
+        old, new = self._sampled, self.stats
+        self.traffic.in_per_s.append((new.datagrams_in - old.datagrams_in) / span_s)
+        self.traffic.out_per_s.append((new.datagrams_out - old.datagrams_out) / span_s)
+        self.traffic.bytes_in_per_s = (new.bytes_in - old.bytes_in) / span_s
+        self.traffic.bytes_out_per_s = (new.bytes_out - old.bytes_out) / span_s
+        self.traffic.messages_per_s = (new.delivered - old.delivered) / span_s
+        flows: dict[PeerId, Flow] = {}
+        for peer_id, peer in self.peers.items():
+            flow = self.flows.get(peer_id)
+            if flow is None:  # nothing to measure against yet
+                flows[peer_id] = Flow(peer.received, peer.sent)
+                continue
+            flows[peer_id] = Flow(
+                peer.received,
+                peer.sent,
+                # A peer that came back counts anew: never less than nothing.
+                max(0.0, peer.received - flow.received) / span_s,
+                max(0.0, peer.sent - flow.sent) / span_s,
+            )
+        self.flows = flows
+        self._sampled_at, self._sampled = now, new
+        return Changes.RATES | Changes.PEERS
+
+
+def dial_words(event: DialFailed) -> str:
+    """A failed dial, said so that one knows where to look."""
+    if event.reason in ("", "no answer"):
+        return f"no answer from {event.address}: down, or another key or cluster"
+    return f"cannot reach {event.address}: {event.reason}"

@@ -1,0 +1,69 @@
+"""Values that a node would hand to the app, for tests: ids, peers, messages, rounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from grapevine_proto.events import (
+    MemberInfo,
+    MemberStatus,
+    Message,
+    MessageReceived,
+    PeerInfo,
+    PeerState,
+    Round,
+    RoundOutcome,
+    Via,
+)
+from grapevine_proto.ids import Address, MessageId, PeerId
+
+EPOCH = 1_700_000_000
+
+
+def an_id(number: int) -> PeerId:
+    """A peer id that starts with `number`, so that short forms differ."""
+    return PeerId(number.to_bytes(4, "big") + bytes(28))
+
+
+def a_peer(number: int, name: str = "", **changes: Any) -> PeerInfo:
+    peer = PeerInfo(
+        peer_id=an_id(number),
+        address=Address("10.0.0.7", 8000 + number),
+        zone="eu-west",
+        name=name,
+        state=PeerState.CONNECTED,
+        health=0.98,
+        rtt=0.0012,
+        sent=100,
+        received=200,
+        allowed=12_401,
+        throttled=0,
+        tokens=72.0,
+        tokens_capacity=100.0,
+        last_seen=99.0,
+        epoch=EPOCH,
+        connected_at=10.0,
+        queued=0,
+    )
+    return replace(peer, **changes)
+
+
+def a_member(number: int, name: str = "") -> MemberInfo:
+    return MemberInfo(
+        an_id(number), Address("10.0.0.7", 8000 + number), "eu-west", name, MemberStatus.UP, EPOCH
+    )
+
+
+def a_message(origin: int, sequence: int, payload: bytes = b"hello", **changes: Any) -> Message:
+    message = Message(MessageId(an_id(origin), EPOCH, sequence), payload, 2, Via.EAGER, 99.0)
+    return replace(message, **changes)
+
+
+def received(origin: int, sequence: int, payload: bytes = b"hello") -> MessageReceived:
+    return MessageReceived(a_message(origin, sequence, payload))
+
+
+def a_round(number: int, peer: int, **changes: Any) -> Round:
+    done = Round(number, an_id(peer), 90.0, 0.003, True, 0, 0, 61, RoundOutcome.IN_SYNC)
+    return replace(done, **changes)
