@@ -4,14 +4,16 @@ What must stay true:
 
 - Every default has its reason beside it; every field says which way it trades.
 - A wrong value raises `ConfigError` that names the field by its dotted path, before anything starts.
-- Nothing here is a secret but `keys`, and those print as fingerprints.
+- Nothing here is a secret but `keys`: those print as fingerprints and are never written to a file;
+  a file names the files they are in (`key_files`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Final, Self
 
 from grapevine_proto.errors import ConfigError
@@ -61,8 +63,12 @@ def _check_flag(name: str, value: bool) -> None:
 def _check_text(name: str, value: str) -> None:
     if not isinstance(value, str):
         raise ConfigError(name, f"expected text, not {value!r}")
-    if len(value.encode()) > MAX_TEXT_BYTES:
-        raise ConfigError(name, f"longer than {MAX_TEXT_BYTES} bytes")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:  # half a surrogate pair, as an environment that is not UTF-8 gives
+        raise ConfigError(name, f"{value!r} is not valid Unicode") from None
+    if size > MAX_TEXT_BYTES:
+        raise ConfigError(name, f"{value!r} is longer than {MAX_TEXT_BYTES} bytes")
 
 
 def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:
@@ -71,9 +77,11 @@ def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:
 
 
 def _check_host_port(name: str, value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(name, f"expected host:port, not {value!r}")
     try:
         split_host_port(value)
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ConfigError(name, str(error)) from None
 
 
@@ -166,6 +174,14 @@ class LimitsConfig:
             _check_count(f"limits.{each.name}", getattr(self, each.name), 1, 2**40)
 
 
+SECTIONS: Final[Mapping[str, Any]] = {
+    "anti_entropy": AntiEntropyConfig,
+    "epidemic": EpidemicConfig,
+    "rate_limit": RateLimitConfig,
+    "limits": LimitsConfig,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """All settings of one node. Durations are in seconds, sizes in bytes.
@@ -245,6 +261,7 @@ class NodeConfig:
     def _check_addresses(self) -> None:
         _check_host_port("bind", self.bind)
         if self.advertise:
+            _check_host_port("advertise", self.advertise)
             try:
                 address = Address.parse(self.advertise)
             except ValueError as error:
@@ -288,3 +305,103 @@ class NodeConfig:
             "anti_entropy": AntiEntropyConfig(interval=60.0),
         }
         return cls(**(patient | changes))
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """The config in a TOML file: fields at the top, sections of the same names, and `key_files`
+        (paths, seen from the file's own folder) for the keys. What is not named keeps its default;
+        the application's section ``[app]`` is passed over.
+
+        Raises ConfigError, in one line with the file and the line in it, and KeyFileError.
+        """
+        from grapevine_proto.toml_file import SettingsFile  # most programs read no file
+
+        file = SettingsFile.read(path, setting_names(), ignored=("app",))
+        try:
+            config = cls.from_settings(file.values)
+            paths = key_paths(file.values.get("key_files", []), file.path.parent)
+        except ConfigError as error:
+            raise ConfigError(error.field, f"{error.problem} ({file.place(error.field)})") from None
+        return config.replace(keys=[ClusterKey.load(each) for each in paths])
+
+    def to_toml(self, path: str | Path) -> None:
+        """Write all settings but the keys to the file at `path`, in place of what is there.
+
+        Raises ConfigError where it cannot be written; then the old file is still whole.
+        """
+        import tomli_w
+
+        tables: dict[str, Any] = {}
+        for name, value in self.settings().items():
+            section, dot, leaf = name.partition(".")
+            if dot:
+                tables.setdefault(section, {})[leaf] = value
+            else:
+                tables[name] = value
+        path = Path(path)
+        aside = path.with_name(path.name + ".new")
+        try:
+            aside.write_bytes(tomli_w.dumps(tables).encode())
+            aside.replace(path)
+        except OSError as error:
+            raise ConfigError("config", f"{path}: {error.strerror}") from None
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any]) -> Self:
+        """The config that dotted names and plain values make; `key_files` is passed over.
+        Raises ConfigError."""
+        tops: dict[str, Any] = {}
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            section, dot, leaf = name.partition(".")
+            if dot:
+                sections.setdefault(section, {})[leaf] = value
+            elif name == "denied":
+                tops[name] = _peer_ids(value)
+            elif name != "key_files":
+                tops[name] = value
+        made = {name: SECTIONS[name](**changes) for name, changes in sections.items()}
+        return cls(**tops, **made)
+
+    def settings(self) -> dict[str, Any]:
+        """All values but the keys, by dotted name, plain enough for a file: `from_settings` of it
+        is this config without keys."""
+        values: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in SECTIONS:
+                values |= {
+                    f"{each.name}.{leaf.name}": getattr(value, leaf.name) for leaf in fields(value)
+                }
+            elif each.name == "denied":
+                values[each.name] = [str(peer_id) for peer_id in value]
+            elif each.name != "keys":
+                values[each.name] = list(value) if isinstance(value, tuple) else value
+        return values
+
+
+def setting_names() -> tuple[str, ...]:
+    """Dotted names of all that a settings file may hold for a node."""
+    return (*NodeConfig().settings(), "key_files")
+
+
+def key_paths(value: Any, folder: Path) -> tuple[Path, ...]:
+    """The paths that a `key_files` value names, seen from `folder`. Raises ConfigError."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        raise ConfigError("key_files", f"expected a list of paths, not {value!r}")
+    try:
+        return tuple(folder / Path(each).expanduser() for each in value)
+    except RuntimeError:  # ~somebody who is not there
+        raise ConfigError("key_files", f"{value!r}: there is no such user") from None
+
+
+def _peer_ids(value: Any) -> tuple[PeerId, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError("denied", f"expected a list of peer ids, not {value!r}")
+    found = []
+    for each in value:
+        try:
+            found.append(PeerId.parse(each))
+        except (ValueError, TypeError):
+            raise ConfigError("denied", f"{each!r} is not a peer id of 64 hex digits") from None
+    return tuple(found)
