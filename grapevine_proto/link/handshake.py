@@ -1,0 +1,473 @@
+"""From an unknown address to a session, in four messages: Hello, Challenge, Proof, Welcome.
+
+What must stay true:
+
+- Nothing of a packet but its type is used before its MAC under a cluster key is found good, and
+  nothing is kept for whoever has not proved the key and the address.
+- A refusal changes nothing but the budget that it was charged to.
+- Nothing longer than the Hello is sent before that proof.
+- A session is live, for either end, when a packet of the other end has opened on it; until then
+  the session before it stays.
+
+What the messages hold, and what hangs on what, is drawn in `exchange`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Collection
+from enum import Enum
+from typing import Final, NamedTuple
+
+from nacl import bindings
+
+from grapevine_proto.codec import (
+    CHALLENGE_BYTES,
+    EPHEMERAL_BYTES,
+    HELLO_BYTES,
+    MAX_VERSIONS,
+    SESSION_ID_BYTES,
+    VERSION,
+    Challenge,
+    Data,
+    Hello,
+    Proof,
+    Welcome,
+    encode_message,
+    encode_packet,
+)
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.identity import MAC_BYTES, ClusterKey, Identity, digest
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.link.admission import Budgets, Cookies
+from grapevine_proto.link.exchange import (
+    COOKIE_KEY_DOMAIN,
+    INITIATOR,
+    RESPONDER,
+    Credentials,
+    data_keys,
+    has_mac,
+    shared_secret,
+    transcript,
+    with_mac,
+)
+from grapevine_proto.link.session import SPENT_AFTER_S, Session
+from grapevine_proto.messages import Empty, Record
+
+VERSIONS: Final = frozenset({VERSION})
+UNCONFIRMED_SESSIONS: Final = 256
+UNCONFIRMED_FOR_S: Final = 20.0  # as long as the most patient profile knocks
+FIRST_RETRY_S: Final = 0.25  # above most round trips, so that few packets go out for nothing
+LAST_RETRY_S: Final = 2.0
+RETRY_JITTER: Final = 0.2  # so that nodes started together do not knock together
+
+assert CHALLENGE_BYTES <= HELLO_BYTES  # else a forged source address would make us an amplifier
+
+_PROOF_HASH_DOMAIN: Final = b"grapevine accepted proof 1"
+_PROOF_HASH_BYTES: Final = 16
+_EMPTY: Final = encode_message(Empty())
+
+
+class Established(NamedTuple):
+    """A session on which the other end has been heard. `plaintext` is what it said first; `rtt_s`
+    is None where retransmissions left it unclear. `address` is proved, not claimed."""
+
+    session: Session
+    record: Record
+    address: Address
+    rtt_s: float | None
+    plaintext: bytes
+
+
+# --- the end that is knocked at -----------------------------------------------------------------
+
+
+class _Unconfirmed:
+    """A session made for an accepted Proof, on which nothing has been heard yet."""
+
+    __slots__ = ("address", "expires_at", "record", "session", "welcome", "welcomed_at")
+
+    def __init__(
+        self, session: Session, record: Record, address: Address, welcome: bytes, now: float
+    ) -> None:
+        self.session = session
+        self.record = record
+        self.address = address
+        self.welcome = welcome
+        self.welcomed_at: float | None = now  # None once it was sent again
+        self.expires_at = now + UNCONFIRMED_FOR_S
+
+
+class Responder:
+    """All that strangers can reach. Driven by `receive` for Hello and Proof, `confirm` for Data that
+    no link knows, and `advance`. `crowded_out` counts sessions given up because there were too many
+    unconfirmed: the oldest goes, so that whoever answers within a round trip gets through."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        keys: Collection[ClusterKey],
+        cluster: str,
+        limits: LimitsConfig,
+        denied: Collection[PeerId],
+        *,
+        entropy: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        self._identity = identity
+        self._keys = tuple(keys)
+        self._cluster = cluster
+        self._denied = frozenset(denied)
+        self._entropy = entropy
+        self._proofs_limit = limits.accepted_proofs
+        self._budgets = Budgets(limits, entropy=entropy, now=now)
+        self._cookies = Cookies(entropy=entropy, now=now)
+        self._unconfirmed: dict[bytes, _Unconfirmed] = {}  # by our session id, the oldest first
+        self._ids: dict[PeerId, bytes] = {}  # whose they are
+        self.crowded_out = 0
+
+    @property
+    def pending(self) -> int:
+        """Sessions that wait for their first packet."""
+        return len(self._unconfirmed)
+
+    @property
+    def deadline(self) -> float:
+        oldest = next(iter(self._unconfirmed.values()), None)
+        return min(self._cookies.deadline, oldest.expires_at if oldest else math.inf)
+
+    def advance(self, now: float) -> None:
+        """Forget what is over: unconfirmed sessions, and Proofs whose cookie is no longer good."""
+        self._cookies.renew(now)
+        while self._unconfirmed:
+            session_id, oldest = next(iter(self._unconfirmed.items()))
+            if oldest.expires_at > now:
+                break
+            self._forget(session_id)
+
+    def reconfigure(
+        self,
+        keys: Collection[ClusterKey],
+        limits: LimitsConfig,
+        denied: Collection[PeerId],
+        now: float,
+    ) -> None:
+        """Take over new settings; unconfirmed sessions that they rule out are gone at once."""
+        self._keys = tuple(keys)
+        self._denied = frozenset(denied)
+        self._proofs_limit = limits.accepted_proofs
+        self._budgets.resize(limits, now)
+        for session_id, each in list(self._unconfirmed.items()):
+            if each.record.peer_id in self._denied or each.session.key not in self._keys:
+                self._forget(session_id)
+
+    def receive(
+        self,
+        packet: Hello | Proof,
+        datagram: bytes,
+        source: Address,
+        our_record: Record,
+        now: float,
+        *,
+        exempt: bool = False,
+    ) -> bytes:
+        """The one datagram to answer with. Raises Refused, and then nothing is to be sent."""
+        key = self._key_of(datagram)
+        self.advance(now)
+        exempt = exempt or source.is_loopback
+        if isinstance(packet, Hello):
+            return self._challenge(key, packet, datagram, source, now, exempt=exempt)
+        return self._welcome(key, packet, datagram, source, our_record, now, exempt=exempt)
+
+    def confirm(self, packet: Data, source: Address, now: float) -> Established | None:
+        """The session that `packet` makes live by opening on it; None: it is for none of ours.
+
+        Raises Refused as `Session.open` does. The link's address is the one that the Proof came
+        from: it sent back a cookie, whereas anybody on the way can send this packet from elsewhere.
+        """
+        found = self._unconfirmed.get(packet.session_id)
+        if found is None:
+            return None
+        plaintext = found.session.open(packet, now)
+        self._forget(packet.session_id)
+        rtt_s = None if found.welcomed_at is None else now - found.welcomed_at
+        return Established(found.session, found.record, found.address, rtt_s, plaintext)
+
+    def _key_of(self, datagram: bytes) -> ClusterKey:
+        for key in self._keys:
+            if has_mac(key, self._cluster, datagram):
+                return key
+        raise Refused(DropReason.UNKNOWN_KEY)
+
+    def _challenge(
+        self,
+        key: ClusterKey,
+        hello: Hello,
+        datagram: bytes,
+        source: Address,
+        now: float,
+        *,
+        exempt: bool,
+    ) -> bytes:
+        version = _choose_version(hello.versions)
+        self._budgets.charge_hello(source, now, exempt=exempt)
+        body = datagram[:-MAC_BYTES]
+        cookie = self._cookies.make(source, body, version, key.derive(COOKIE_KEY_DOMAIN))
+        challenge = encode_packet(Challenge(hello.session_id, version, cookie))
+        return with_mac(key, self._cluster, challenge, body)
+
+    def _welcome(
+        self,
+        key: ClusterKey,
+        proof: Proof,
+        datagram: bytes,
+        source: Address,
+        our_record: Record,
+        now: float,
+        *,
+        exempt: bool,
+    ) -> bytes:
+        version = _choose_version(proof.hello.versions)
+        if proof.version != version:
+            raise Refused(DropReason.UNKNOWN_VERSION)
+        hello = encode_packet(proof.hello)
+        said = hello, version, key.derive(COOKIE_KEY_DOMAIN)
+        generation = self._cookies.check(proof.cookie, source, *said)
+
+        proof_hash = digest(_PROOF_HASH_DOMAIN, datagram, size=_PROOF_HASH_BYTES)
+        session_id = self._cookies.accepted(generation, proof_hash)
+        known = self._unconfirmed.get(session_id) if session_id else None
+        if session_id and not known:
+            raise Refused(DropReason.REPLAYED_PROOF)
+        if not known and len(self._cookies) >= self._proofs_limit:
+            raise Refused(DropReason.TABLE_FULL)
+        self._budgets.charge_proof(source, now, exempt=exempt)
+        if known:
+            known.welcomed_at = None
+            return known.welcome
+
+        challenge = encode_packet(Challenge(proof.hello.session_id, version, proof.cookie))
+        record = self._check_credentials(key, proof.box, transcript(hello, challenge))
+        bodies = hello, challenge, datagram[:-MAC_BYTES]
+        session, welcome = self._make_session(key, proof.hello, bodies, our_record, now)
+        self._cookies.accept(generation, proof_hash, session.our_id)
+        self._keep(_Unconfirmed(session, record, source, welcome, now))
+        return welcome
+
+    def _check_credentials(self, key: ClusterKey, box: bytes, said: bytes) -> Record:
+        record = Credentials(INITIATOR, key, self._cluster, said).open(box)
+        if record.peer_id == self._identity.peer_id:
+            raise Refused(DropReason.MYSELF)
+        if record.peer_id in self._denied:
+            raise Refused(DropReason.DENIED)
+        return record
+
+    def _make_session(
+        self,
+        key: ClusterKey,
+        hello: Hello,
+        bodies: tuple[bytes, ...],
+        our_record: Record,
+        now: float,
+    ) -> tuple[Session, bytes]:
+        """A new session and the Welcome that tells of it. Changes nothing."""
+        our_id = self._entropy(SESSION_ID_BYTES)
+        secret = self._entropy(EPHEMERAL_BYTES)
+        shared = shared_secret(secret, hello.ephemeral)
+        ephemeral = bindings.crypto_scalarmult_base(secret)
+        head = encode_packet(Welcome(hello.session_id, ephemeral, our_id, b""))
+        credentials = Credentials(RESPONDER, key, self._cluster, transcript(*bodies, head), shared)
+        welcome = head + credentials.seal(self._identity, our_record)
+        to_us, to_them = data_keys(key, shared, transcript(*bodies, welcome))
+        session = Session(our_id, hello.session_id, key, False, to_them, to_us, now)
+        return session, with_mac(key, self._cluster, welcome, bodies[-1])
+
+    def _keep(self, made: _Unconfirmed) -> None:
+        """Keep a new session until it is confirmed, in place of an older one of the same peer."""
+        older = self._ids.get(made.record.peer_id)
+        if older is not None:
+            self._forget(older)
+        elif len(self._unconfirmed) >= UNCONFIRMED_SESSIONS:
+            self._forget(next(iter(self._unconfirmed)))
+            self.crowded_out += 1
+        self._unconfirmed[made.session.our_id] = made
+        self._ids[made.record.peer_id] = made.session.our_id
+
+    def _forget(self, session_id: bytes) -> None:
+        gone = self._unconfirmed.pop(session_id)
+        del self._ids[gone.record.peer_id]
+
+
+def _choose_version(versions: bytes) -> int:
+    """The highest version that both ends speak. Raises Refused(UNKNOWN_VERSION)."""
+    common = VERSIONS.intersection(versions)
+    if not common:
+        raise Refused(DropReason.UNKNOWN_VERSION)
+    return max(common)
+
+
+# --- the end that knocks ------------------------------------------------------------------------
+
+
+class Step(Enum):
+    """Where a dial stands. `NEXT` says what leads from one to the next."""
+
+    ASKING = "asking"
+    PROVING = "proving"
+    CONFIRMING = "confirming"
+    LIVE = "live"
+
+
+NEXT: Final[dict[tuple[Step, type], Step]] = {
+    (Step.ASKING, Challenge): Step.PROVING,
+    (Step.PROVING, Welcome): Step.CONFIRMING,
+    (Step.CONFIRMING, Data): Step.LIVE,
+}
+
+
+class Initiator:
+    """One dial. Driven by `transmit` at its `deadline`, `receive` for Challenge and Welcome that
+    carry `session_id`, `confirm` for Data that does.
+
+        step        sends, again and again    until there comes    and then is
+        ASKING      the Hello                 Challenge            PROVING
+        PROVING     the Proof                 Welcome              CONFIRMING
+        CONFIRMING  sealed Empty, each anew   Data                 LIVE
+
+    What does not belong to the step is refused as UNEXPECTED, so each Hello has one Challenge
+    answered and each Proof one Welcome.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        key: ClusterKey,
+        cluster: str,
+        address: Address,
+        our_record: Record,
+        *,
+        expected: PeerId | None,
+        timeout_s: float,
+        entropy: Callable[[int], bytes],
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self.address = address
+        self.expected = expected
+        self.key = key
+        self.session_id = entropy(SESSION_ID_BYTES)
+        self._identity = identity
+        self._cluster = cluster
+        self._record = our_record
+        self._rng = rng
+        self._secret = entropy(EPHEMERAL_BYTES)
+        ephemeral = bindings.crypto_scalarmult_base(self._secret)
+        versions = bytes(sorted(VERSIONS)).ljust(MAX_VERSIONS, b"\0")
+        self._hello = Hello(versions, self.session_id, ephemeral)
+        body = encode_packet(self._hello)
+        self._bodies = [body]  # of what was said so far, by either end
+        self._said = with_mac(key, cluster, body)  # what is sent until it is answered
+        self._step = Step.ASKING
+        self._session: Session | None = None
+        self._their_record: Record | None = None
+        self._rtt_s: float | None = None
+        self._expires_at = now + timeout_s
+        self._next_at = self._sent_at = now
+        self._wait_s = FIRST_RETRY_S
+        self._sendings = 0  # in this step
+
+    @property
+    def deadline(self) -> float:
+        return min(self._next_at, self._expires_at)
+
+    @property
+    def step(self) -> Step:
+        return self._step
+
+    @property
+    def peer_id(self) -> PeerId | None:
+        """Who answers there, once it has shown so; before that whom we expect, if anybody."""
+        return self._their_record.peer_id if self._their_record else self.expected
+
+    def is_expired(self, now: float) -> bool:
+        """Whether it is time to give up. The caller forgets this dial then."""
+        return now >= self._expires_at
+
+    def transmit(self, now: float) -> list[bytes]:
+        """What is due now: nothing, or one datagram for `address`."""
+        if now < self._next_at or self.is_expired(now):
+            return []
+        self._next_at = now + self._wait_s * (1 + RETRY_JITTER * self._rng.random())
+        self._wait_s = min(2 * self._wait_s, LAST_RETRY_S)
+        self._sendings += 1
+        self._sent_at = now
+        return [self._said if self._session is None else self._session.seal(_EMPTY, now)]
+
+    def receive(
+        self, packet: Challenge | Welcome, datagram: bytes, source: Address, now: float
+    ) -> None:
+        """Take the answer to what was sent last. Raises Refused, and then nothing has changed."""
+        step = NEXT.get((self._step, type(packet)))
+        if step is None or source != self.address:
+            raise Refused(DropReason.UNEXPECTED)
+        if not has_mac(self.key, self._cluster, datagram, self._bodies[-1]):
+            raise Refused(DropReason.UNKNOWN_KEY)
+        if packet.session_id != self.session_id:
+            raise Refused(DropReason.UNEXPECTED)
+        if isinstance(packet, Challenge):
+            self._take_challenge(packet, datagram[:-MAC_BYTES])
+        else:
+            self._take_welcome(packet, datagram[:-MAC_BYTES], now)
+        self._enter(step, now)
+
+    def confirm(self, packet: Data, source: Address, now: float) -> Established:
+        """The session that `packet` shows to be live at the other end too.
+
+        Raises Refused: UNEXPECTED while there is no session or once it was confirmed, else as
+        `Session.open` does. `source` decides nothing: the address stays the one dialled.
+        """
+        step = NEXT.get((self._step, type(packet)))
+        if step is None or self._session is None or self._their_record is None:
+            raise Refused(DropReason.UNEXPECTED)
+        plaintext = self._session.open(packet, now)
+        self._enter(step, now)
+        return Established(self._session, self._their_record, self.address, self._rtt_s, plaintext)
+
+    def _take_challenge(self, challenge: Challenge, body: bytes) -> None:
+        if challenge.version not in VERSIONS:
+            raise Refused(DropReason.UNKNOWN_VERSION)
+        said = transcript(*self._bodies, body)
+        credentials = Credentials(INITIATOR, self.key, self._cluster, said)
+        box = credentials.seal(self._identity, self._record)
+        proof = encode_packet(Proof(self._hello, challenge.version, challenge.cookie, box))
+        self._bodies += [body, proof]
+        self._said = with_mac(self.key, self._cluster, proof)
+
+    def _take_welcome(self, welcome: Welcome, body: bytes, now: float) -> None:
+        shared = shared_secret(self._secret, welcome.ephemeral)
+        head = body[: len(body) - len(welcome.box)]
+        said = transcript(*self._bodies, head)
+        credentials = Credentials(RESPONDER, self.key, self._cluster, said, shared)
+        record = credentials.open(welcome.box)
+        if record.peer_id == self._identity.peer_id:
+            raise Refused(DropReason.MYSELF)
+        if self.expected is not None and record.peer_id != self.expected:
+            raise Refused(DropReason.WRONG_PEER)
+        to_them, to_us = data_keys(self.key, shared, transcript(*self._bodies, body))
+        self._session = Session(
+            self.session_id, welcome.our_session_id, self.key, True, to_them, to_us, now
+        )
+        self._their_record = record
+        self._secret = b""  # forward secrecy: what made the keys is gone
+        self._expires_at = min(self._expires_at, now + SPENT_AFTER_S)
+
+    def _enter(self, step: Step, now: float) -> None:
+        if self._sendings == 1:  # else it is unclear which of them was answered (Karn 1987)
+            rtt_s = now - self._sent_at
+            self._rtt_s = rtt_s if self._rtt_s is None else min(rtt_s, self._rtt_s)
+        self._step = step
+        self._next_at = math.inf if step is Step.LIVE else now
+        self._wait_s = FIRST_RETRY_S
+        self._sendings = 0
