@@ -198,7 +198,6 @@ def _unpack(data: bytes) -> Fields:
         raw=True,
         use_list=False,
         strict_map_key=True,
-        max_buffer_size=size,
         max_array_len=size,
         max_bin_len=size,
         max_str_len=0,
@@ -507,15 +506,3 @@ MAX_PAYLOAD_IN_DATAGRAM: Final = (
     )
 )
 """Bytes of payload that fit one datagram however it travels, pushed or repaired."""
-
-
-def copy_size(copy: RumorCopy) -> int:
-    """About how many bytes `copy` takes in an envelope, never less than it does."""
-    return (
-        MAX_PLAINTEXT - MAX_PAYLOAD_IN_DATAGRAM + 4 * len(copy.rumor.lengths) + len(copy.rumor.body)
-    )
-
-
-def record_size(record: Record) -> int:
-    """How many bytes `record` takes in a list of records, at most."""
-    return len(encode_record(record)) + 3

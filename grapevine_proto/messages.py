@@ -71,6 +71,12 @@ class Record:
     def version(self) -> tuple[int, int]:
         return self.epoch, self.incarnation
 
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes it takes in a message, at most: for filling a datagram without the codec."""
+        text = len(self.zone.encode()) + len(self.name.encode())
+        return 134 + text + sum(6 + len(address.host) for address in self.addresses)
+
     def signed(self, identity: Identity, cluster: str) -> Record:
         """This record with `identity`'s signature; `identity` must be its subject."""
         signature = identity.sign(RECORD_DOMAIN, *self._signed_parts(cluster))

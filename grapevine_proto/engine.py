@@ -1,0 +1,757 @@
+"""The sans-IO node: composes links and machines, routes messages, performs effects.
+
+Bytes and the time go in (`receive`, `advance`, the verbs); bytes, events and the next wake-up time
+come out (`datagrams_to_send`, `events`, `deadline`). Whoever drives it calls, after anything that
+went in, `datagrams_to_send` and `events`, and `advance` once `deadline` is reached.
+
+What must stay true:
+
+- `receive` never raises, whatever the bytes; each refusal is counted under one `DropReason`.
+- This is the only file that knows both links and the overlay, and it decides nothing of the
+  protocol: handshakes are the link's, everything among many peers is a machine's.
+- `now` never goes back, and is the only time there is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Final, assert_never
+
+from grapevine_proto import codec
+from grapevine_proto.config import LIVE_FIELDS, NodeConfig
+from grapevine_proto.errors import (
+    ConfigError,
+    DropReason,
+    MessageTooLarge,
+    NotRunning,
+    Refused,
+    UnknownPeer,
+)
+from grapevine_proto.events import (
+    DatagramDropped,
+    Event,
+    MemberInfo,
+    Message,
+    MessageReceived,
+    MessageSent,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    Round,
+    Stats,
+    Via,
+)
+from grapevine_proto.identity import Identity
+from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.link.handshake import Established, Initiator, Responder
+from grapevine_proto.link.link import Link, takes_over
+from grapevine_proto.link.ratelimit import TokenBucket
+from grapevine_proto.messages import (
+    Close,
+    CloseReason,
+    Digest,
+    Empty,
+    Frame,
+    Heartbeat,
+    InSync,
+    OverlayMessage,
+    Private,
+    Record,
+    Records,
+    Repair,
+    Rumor,
+    Rumors,
+    Vector,
+    Want,
+)
+from grapevine_proto.overlay.antientropy import REPLY_DATAGRAMS, AntiEntropy
+from grapevine_proto.overlay.dissemination.dissemination import Dissemination
+from grapevine_proto.overlay.effects import (
+    Blame,
+    Dial,
+    Drop,
+    Effect,
+    Emit,
+    Moved,
+    Reopen,
+    Send,
+    Stop,
+)
+from grapevine_proto.overlay.membership import Membership
+from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.store import SavedStream, Store
+
+__all__ = ["Engine", "Saved", "SavedStream"]
+
+TICK_S: Final = 1.0  # for what is told at most once a second, and for the age of sessions
+BAD_SIGNATURE_TOKENS: Final = 10.0
+BAD_SIGNATURES: Final = 3  # the third closes the link
+ACCOUNTS_LIMIT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a node keeps over a restart. `epoch` is the one that this run uses; `seed` is the secret
+    half of its identity."""
+
+    seed: bytes = field(repr=False)
+    epoch: int
+    streams: tuple[SavedStream, ...] = ()
+    peers: tuple[tuple[PeerId, Address], ...] = ()
+
+
+class _Account:
+    """What a peer may still do here. It belongs to the identity and outlives its sessions."""
+
+    __slots__ = ("bad_signatures", "bucket", "throttled", "told")
+
+    def __init__(self, bucket: TokenBucket | None) -> None:
+        self.bucket = bucket
+        self.bad_signatures = 0
+        self.throttled = 0
+        self.told = 0  # of those, how many the application knows of
+
+
+class Engine:
+    """One gossip node. See the module for who calls what."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        saved: Saved,
+        *,
+        address: Address,
+        rng: random.Random,
+        entropy: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        if not config.keys:
+            raise ConfigError("keys", "no cluster key: without one no node starts")
+        self.config = config
+        self._identity = Identity(saved.seed)
+        self._rng = rng
+        self._entropy = entropy
+        self.epoch = saved.epoch
+        self.stopped: str | None = None
+        self._is_leaving = False
+        self._goodbye: list[bytes] = []
+        self._to_part: dict[PeerId, Link] = {}  # linked peers not yet told that we leave
+        self._peers = PeerTable(config.limits.sessions + config.max_peers)
+        self._store = Store(config, saved.streams, now)
+        self._membership = Membership(
+            config, self._identity, self.epoch, address, self._peers, self._store, rng, now
+        )
+        self._membership.remember(saved.peers, now)
+        self._dissemination = Dissemination(config, self._peers, self._store, rng, now)
+        self._antientropy = AntiEntropy(
+            config, self._peers, self._store, rng, self._dissemination.accept, now
+        )
+        self._responder = Responder(
+            self._identity,
+            config.keys,
+            config.cluster,
+            config.limits,
+            config.denied,
+            entropy=entropy,
+            now=now,
+        )
+        self._dials: dict[bytes, Initiator] = {}
+        self._links: dict[PeerId, Link] = {}
+        self._by_session: dict[bytes, Link] = {}
+        self._by_source: dict[Address, Link] = {}
+        self._accounts: dict[PeerId, _Account] = {}
+        self._busy: dict[PeerId, Link] = {}  # links with something to send
+        self._outbox: list[tuple[bytes, Address]] = []
+        self._events: list[Event] = []
+        self._sequence = 0
+        self._private_sequence = 0
+        self._tick_at = now
+        self._drops: Counter[DropReason] = Counter()
+        self._drops_told: Counter[DropReason] = Counter()
+        self._datagrams_in = self._bytes_in = self._datagrams_out = self._bytes_out = 0
+        self._delivered = self._broadcast = self._unsent_before = self._changes = 0
+
+    # --- in: bytes ------------------------------------------------------------------------------
+
+    def receive(self, datagram: bytes, source: Address, now: float) -> None:
+        """Take in one datagram. Never raises; what is refused is counted."""
+        self._datagrams_in += 1
+        self._bytes_in += len(datagram)
+        try:
+            packet = codec.decode_packet(datagram)
+            match packet:
+                case codec.Data():
+                    self._receive_data(packet, source, now)
+                case codec.Hello() | codec.Proof():
+                    self._receive_stranger(packet, datagram, source, now)
+                case codec.Challenge() | codec.Welcome():
+                    self._receive_answer(packet, datagram, source, now)
+                case _:
+                    assert_never(packet)
+        except Refused as refused:
+            self._drops[refused.reason] += 1
+
+    def _receive_stranger(
+        self, packet: codec.Hello | codec.Proof, datagram: bytes, source: Address, now: float
+    ) -> None:
+        record, exempt = self._membership.record, source in self._by_source
+        try:
+            reply = self._responder.receive(packet, datagram, source, record, now, exempt=exempt)
+        except Refused as refused:
+            if refused.reason is DropReason.MYSELF and isinstance(packet, codec.Proof):
+                dial = self._dials.get(packet.hello.session_id)
+                if dial is not None:
+                    self._end_dial(dial, refused.reason, now)
+            raise
+        self._outbox.append((reply, source))
+
+    def _receive_answer(
+        self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
+    ) -> None:
+        dial = self._dials.get(packet.session_id)
+        if dial is None:
+            raise Refused(DropReason.UNEXPECTED)
+        try:
+            dial.receive(packet, datagram, source, now)
+        except Refused as refused:
+            if refused.reason in (DropReason.MYSELF, DropReason.WRONG_PEER):
+                self._end_dial(dial, refused.reason, now)
+            raise
+
+    def _receive_data(self, packet: codec.Data, source: Address, now: float) -> None:
+        link = self._by_session.get(packet.session_id)
+        if link is not None:
+            self._hear(link, self._open(link, packet, now), now)
+            return
+        dial = self._dials.get(packet.session_id)
+        if dial is not None:
+            established = dial.confirm(packet, source, now)
+            del self._dials[packet.session_id]
+            self._membership.dial_answered(dial.address, established.record.peer_id)
+            self._establish(established, now)
+            return
+        confirmed = self._responder.confirm(packet, source, now)
+        if confirmed is None:
+            raise Refused(DropReason.UNKNOWN_SESSION)
+        self._establish(confirmed, now)
+
+    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes:
+        try:
+            return link.receive(packet, now)
+        except Refused as refused:
+            if refused.reason is DropReason.RATE_LIMITED:
+                self._account(link.peer_id, now).throttled += 1
+            raise
+
+    # --- links ----------------------------------------------------------------------------------
+
+    def _establish(self, established: Established, now: float) -> None:
+        """A session is live: it takes over a link, begins one, or only hears where else to go."""
+        record = established.record
+        if record.peer_id in self.config.denied:
+            raise Refused(DropReason.DENIED)
+        link = self._links.get(record.peer_id)
+        if link is not None:
+            self._renew(link, established, now)
+        else:
+            account = self._account(record.peer_id, now)
+            link = Link(established, account.bucket, self.config.limits, now)
+            if not self._membership.has_room:
+                self._refer(link, now)
+                return
+            self._links[record.peer_id] = link
+            self._index(link)
+            self._linked(link, established, now)
+        link.charge(established.plaintext, now)
+        self._hear(link, established.plaintext, now)
+
+    def _renew(self, link: Link, established: Established, now: float) -> None:
+        """Another session with a linked peer: a rekey, both ends dialling at once, or a restart."""
+        if not takes_over(established, link, self.peer_id, now):
+            if established.record.epoch < link.record.epoch:
+                raise Refused(DropReason.OLD_EPOCH)
+            link.also_receive(established, now)
+            self._index(link)
+        else:
+            restarted = established.record.epoch > link.record.epoch
+            link.adopt(established, now)
+            self._index(link)
+            if restarted:
+                self._perform(self._antientropy.unlinked(link.peer_id, now), now)
+                self._linked(link, established, now)
+        self._busy[link.peer_id] = link
+
+    def _linked(self, link: Link, established: Established, now: float) -> None:
+        self._changes += 1
+        self._perform(
+            self._membership.linked(established.record, link.address, established.rtt_s, now), now
+        )
+
+    def _refer(self, link: Link, now: float) -> None:
+        """There is no room: say where there may be some, and close."""
+        for message in self._membership.referrals(link.peer_id):
+            link.send(codec.encode_message(message), now)
+        link.send(codec.encode_message(Close(CloseReason.FULL)), now)
+        self._transmit(link, now)
+
+    def _index(self, link: Link) -> None:
+        """Keep the sessions of `link` findable, and only those it still has."""
+        current = link.session_ids()
+        for session_id in [s for s, other in self._by_session.items() if other is link]:
+            if session_id not in current:
+                del self._by_session[session_id]
+        for session_id in current:
+            self._by_session[session_id] = link
+        self._by_source[link.address] = link
+
+    def _account(self, peer_id: PeerId, now: float) -> _Account:
+        account = self._accounts.get(peer_id)
+        if account is None:
+            if len(self._accounts) >= ACCOUNTS_LIMIT:
+                idle = next(each for each in self._accounts if each not in self._links)
+                del self._accounts[idle]
+            limit = self.config.rate_limit
+            bucket = TokenBucket(limit.capacity, limit.refill_rate, now) if limit.enabled else None
+            account = self._accounts[peer_id] = _Account(bucket)
+        return account
+
+    def _unlink(
+        self, peer_id: PeerId, words: str, reason: CloseReason | None, *, tell: bool, now: float
+    ) -> None:
+        link = self._links.pop(peer_id, None)
+        if link is None:
+            return
+        if tell and reason is not None:
+            link.send(codec.encode_message(Close(reason)), now)
+            self._transmit(link, now)
+        self._busy.pop(peer_id, None)
+        self._to_part.pop(peer_id, None)
+        self._unsent_before += link.unsent + link.queued
+        for session_id in link.session_ids():
+            self._by_session.pop(session_id, None)
+        if self._by_source.get(link.address) is link:
+            del self._by_source[link.address]
+        self._changes += 1
+        self._perform(self._antientropy.unlinked(peer_id, now), now)
+        self._perform(self._membership.unlinked(peer_id, words, reason, now), now)
+
+    # --- messages -------------------------------------------------------------------------------
+
+    def _hear(self, link: Link, plaintext: bytes, now: float) -> None:
+        self._perform(self._membership.heard(link.peer_id, now), now)
+        self._route(codec.decode_message(plaintext), link, now)
+
+    def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
+        sender = link.peer_id
+        match message:
+            case Rumors():
+                self._perform(self._dissemination.handle(message, sender, now), now)
+            case Heartbeat():
+                self._perform(self._membership.handle(message, sender, now), now)
+                self._perform(self._antientropy.handle(message, sender, now), now)
+            case Records():
+                self._perform(self._membership.handle(message, sender, now), now)
+            case Digest() | InSync() | Vector() | Want() | Repair():
+                self._perform(self._antientropy.handle(message, sender, now), now)
+            case Private(sequence, payload):
+                message_id = MessageId(sender, link.record.epoch, sequence, private=True)
+                self._delivered += 1
+                self._events.append(
+                    MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, private=True))
+                )
+            case Close(reason):
+                words = (
+                    "left" if reason is CloseReason.LEAVING else f"closed: {reason.name.lower()}"
+                )
+                self._unlink(sender, words, reason, tell=False, now=now)
+            case Empty():
+                pass
+            case _:
+                assert_never(message)
+
+    def _perform(self, effects: list[Effect], now: float) -> None:
+        for effect in effects:
+            match effect:
+                case Emit(event):
+                    if isinstance(event, MessageReceived):
+                        self._delivered += 1
+                    self._events.append(event)
+                case Send(peers, message):
+                    self._send_all(peers, message, now)
+                case Dial(address, expected):
+                    self._dial(address, expected, now)
+                case Drop(peer, reason, words):
+                    self._unlink(peer, words, reason, tell=True, now=now)
+                case Moved(peer, previous, words):
+                    self._tell_moved(peer, previous, words, now)
+                case Blame(peer, refusal):
+                    self._blame(peer, refusal, now)
+                case Reopen(epoch):
+                    self._reopen(epoch, now)
+                case Stop(words):
+                    self.stopped = words
+                case _:
+                    assert_never(effect)
+
+    def _send_all(self, peers: tuple[PeerId, ...], message: OverlayMessage, now: float) -> None:
+        plaintext = codec.encode_message(message)
+        for peer_id in peers:
+            link = self._links.get(peer_id)
+            if link is not None:
+                if isinstance(message, Want):
+                    link.expect_repairs(REPLY_DATAGRAMS)
+                self._queue(link, plaintext, now)
+
+    def _queue(self, link: Link, plaintext: bytes, now: float) -> None:
+        link.send(plaintext, now)
+        self._busy[link.peer_id] = link
+
+    def _tell_moved(
+        self, peer_id: PeerId, previous: PeerState | None, words: str, now: float
+    ) -> None:
+        peer = self._peers.get(peer_id)
+        if peer is not None:
+            self._events.append(PeerStateChanged(self._info(peer, now), previous, words))
+
+    def _blame(self, peer_id: PeerId, refusal: DropReason, now: float) -> None:
+        self._drops[refusal] += 1
+        if refusal is not DropReason.BAD_SIGNATURE:
+            return
+        account = self._account(peer_id, now)
+        account.bad_signatures += 1
+        if account.bucket is not None:
+            fine = min(account.bucket.available(now), BAD_SIGNATURE_TOKENS)
+            account.bucket.take(now, fine)
+        if account.bad_signatures >= BAD_SIGNATURES:
+            account.bad_signatures = 0
+            self._unlink(peer_id, "bad signatures", CloseReason.MISCONDUCT, tell=True, now=now)
+
+    def _reopen(self, epoch: int, now: float) -> None:
+        """Outrank a record of our identity that is not ours: a new epoch, new streams, new links."""
+        self.epoch = epoch + 1
+        self._sequence = self._private_sequence = 0
+        self._changes += 1
+        self._membership.reopen(self.epoch)
+        for peer_id in list(self._links):
+            self._unlink(peer_id, "new epoch", CloseReason.SURPLUS, tell=True, now=now)
+
+    # --- in: verbs ------------------------------------------------------------------------------
+
+    def dial(self, address: Address, now: float) -> None:
+        """Knock at `address`; what becomes of it is told by events."""
+        self._perform(self._membership.dial(address, now), now)
+
+    def broadcast(self, payload: bytes, now: float) -> MessageId:
+        """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
+
+        Raises MessageTooLarge, NotRunning.
+        """
+        self._check_payload(payload)
+        self._sequence += 1
+        self._broadcast += 1
+        rumor = Rumor.signed(
+            self._identity, self.config.cluster, self.epoch, self._sequence, (payload,)
+        )
+        effects, peers = self._dissemination.broadcast(rumor, now)
+        message_id = MessageId(self.peer_id, self.epoch, self._sequence)
+        message = Message(message_id, payload, 0, Via.LOCAL, now)
+        self._events.append(MessageSent(message, peers))
+        self._perform(effects, now)
+        return message_id
+
+    def send(self, peer: PeerId, payload: bytes, now: float) -> MessageId:
+        """Say `payload` to one linked peer alone.
+
+        Raises MessageTooLarge, NotRunning, UnknownPeer.
+        """
+        self._check_payload(payload)
+        if peer not in self._links:
+            raise UnknownPeer(f"no linked peer {peer.short}")
+        self._private_sequence += 1
+        message_id = MessageId(self.peer_id, self.epoch, self._private_sequence, private=True)
+        message = Message(message_id, payload, 0, Via.LOCAL, now, private=True)
+        self._events.append(MessageSent(message, 1))
+        self._send_all((peer,), Private(self._private_sequence, payload), now)
+        return message_id
+
+    def _check_payload(self, payload: bytes) -> None:
+        if self._is_leaving or self.stopped:
+            raise NotRunning("the node is leaving")
+        limit = min(self.config.max_message_size, codec.MAX_PAYLOAD_IN_DATAGRAM)
+        if len(payload) > limit:
+            raise MessageTooLarge(len(payload), limit)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a broadcast finds a peer whose queue takes it, or nobody at all."""
+        return not self._links or any(link.has_room for link in self._links.values())
+
+    def start_round(self, now: float) -> None:
+        """Begin an anti-entropy round with some peers now."""
+        self._perform(self._antientropy.start_rounds(now), now)
+
+    def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
+        """The host name `name` among the bootstrap peers stands for `addresses`."""
+        self._membership.resolved(name, addresses, now)
+
+    def lagged(self, lag_s: float, now: float) -> None:
+        """The driver's loop was late by so much; told to peers as our load."""
+        self._membership.load_permille = min(int(lag_s * 1000), 1000)
+
+    def leave(self, now: float) -> None:
+        """Accept nothing more; what is queued still goes, then word to every peer that we leave."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._goodbye = [
+                codec.encode_message(self._membership.leave()),
+                codec.encode_message(Close(CloseReason.LEAVING)),
+            ]
+            self._to_part = dict(self._links)
+            self._busy.update(self._links)
+
+    @property
+    def is_drained(self) -> bool:
+        """After `leave`: whether everything queued has gone, and every peer has been told."""
+        return self._is_leaving and not self._to_part
+
+    def reconfigure(self, config: NodeConfig, now: float) -> tuple[str, ...]:
+        """Take over what can be changed while running; gives the names of the fields that need a
+        restart, which stay as they are."""
+        fixed = tuple(
+            each.name
+            for each in fields(NodeConfig)
+            if each.name not in LIVE_FIELDS
+            and getattr(config, each.name) != getattr(self.config, each.name)
+        )
+        config = config.replace(**{name: getattr(self.config, name) for name in fixed})
+        if not config.keys:
+            raise ConfigError("keys", "no cluster key: without one no node runs")
+        self.config = config
+        self._responder.reconfigure(config.keys, config.limits, config.denied, now)
+        self._dissemination.reconfigure(config)
+        self._antientropy.reconfigure(config, now)
+        self._reconfigure_accounts(now)
+        for peer_id, link in list(self._links.items()):
+            if link.session.key not in config.keys:
+                self._unlink(peer_id, "key removed", CloseReason.KEY_REMOVED, tell=True, now=now)
+        self._perform(self._membership.reconfigure(config, now), now)
+        return fixed
+
+    def _reconfigure_accounts(self, now: float) -> None:
+        limit = self.config.rate_limit
+        for peer_id, account in self._accounts.items():
+            if not limit.enabled:
+                account.bucket = None
+            elif account.bucket is None:
+                account.bucket = TokenBucket(limit.capacity, limit.refill_rate, now)
+            else:
+                account.bucket.resize(limit.capacity, limit.refill_rate, now)
+            if peer_id in self._links:
+                self._links[peer_id].bucket = account.bucket
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When to call `advance` next, in the seconds of `now`; math.inf: never."""
+        deadline = min(
+            self._tick_at,
+            self._membership.deadline,
+            self._dissemination.deadline,
+            self._antientropy.deadline,
+            self._responder.deadline,
+        )
+        for dial in self._dials.values():
+            deadline = min(deadline, dial.deadline)
+        for link in self._busy.values():
+            deadline = min(deadline, link.deadline)
+        return deadline
+
+    def advance(self, now: float) -> None:
+        """Time passed: do what is due."""
+        self._responder.advance(now)
+        self._advance_dials(now)
+        if not self._is_leaving:
+            self._perform(self._membership.advance(now), now)
+        self._perform(self._dissemination.advance(now), now)
+        self._perform(self._antientropy.advance(now), now)
+        if now >= self._tick_at:
+            self._tick_at = now + TICK_S
+            self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        for peer_id, link in list(self._links.items()):
+            before = link.session_ids()
+            link.advance(now)
+            if link.session_ids() != before:
+                self._index(link)
+            if link.is_dead(now):
+                self._unlink(peer_id, "session expired", None, tell=False, now=now)
+            elif link.needs_rekey(now):
+                self._rekey(link, now)
+            account = self._account(peer_id, now)
+            if account.throttled > account.told:
+                tokens = account.bucket.available(now) if account.bucket else 0.0
+                dropped = account.throttled - account.told
+                self._events.append(RateLimited(peer_id, dropped, tokens))
+                account.told = account.throttled
+        for reason, count in self._drops.items():
+            if count > self._drops_told[reason]:
+                self._events.append(DatagramDropped(reason, count - self._drops_told[reason]))
+                self._drops_told[reason] = count
+
+    def _rekey(self, link: Link, now: float) -> None:
+        """A fresh handshake beside the session, which goes on until the new one is live."""
+        if all(dial.expected != link.peer_id for dial in self._dials.values()):
+            self._begin_dial(link.address, link.peer_id, now)
+
+    # --- dials ----------------------------------------------------------------------------------
+
+    def _dial(self, address: Address, expected: PeerId | None, now: float) -> None:
+        if len(self._dials) >= self.config.limits.dials:
+            self._perform(self._membership.dial_failed(address, expected, None, now), now)
+            return
+        self._begin_dial(address, expected, now)
+
+    def _begin_dial(self, address: Address, expected: PeerId | None, now: float) -> None:
+        dial = Initiator(
+            self._identity,
+            self.config.keys[0],
+            self.config.cluster,
+            address,
+            self._membership.record,
+            expected=expected,
+            timeout_s=self.config.connection_timeout,
+            entropy=self._entropy,
+            rng=self._rng,
+            now=now,
+        )
+        self._dials[dial.session_id] = dial
+
+    def _advance_dials(self, now: float) -> None:
+        for dial in list(self._dials.values()):
+            if dial.is_expired(now):
+                self._end_dial(dial, None, now)
+
+    def _end_dial(self, dial: Initiator, why: DropReason | None, now: float) -> None:
+        del self._dials[dial.session_id]
+        self._perform(self._membership.dial_failed(dial.address, dial.expected, why, now), now)
+
+    # --- out ------------------------------------------------------------------------------------
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """What may go out now, each with where to. What is handed out is gone from here."""
+        for dial in self._dials.values():
+            for datagram in dial.transmit(now):
+                self._outbox.append((datagram, dial.address))
+        for peer_id, link in list(self._busy.items()):
+            if peer_id in self._to_part and link.queued == 0:
+                del self._to_part[peer_id]
+                for plaintext in self._goodbye:
+                    link.send(plaintext, now)
+            self._transmit(link, now)
+            if link.queued == 0:
+                del self._busy[peer_id]
+            if peer_id in self._to_part:
+                self._busy[peer_id] = link
+        outbox, self._outbox = self._outbox, []
+        self._datagrams_out += len(outbox)
+        self._bytes_out += sum(len(datagram) for datagram, _ in outbox)
+        return outbox
+
+    def _transmit(self, link: Link, now: float) -> None:
+        for datagram in link.transmit(now):
+            self._outbox.append((datagram, link.address))
+
+    def events(self) -> list[Event]:
+        """What happened since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    # --- look -----------------------------------------------------------------------------------
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._identity.peer_id
+
+    @property
+    def record(self) -> Record:
+        """What this node says of itself."""
+        return self._membership.record
+
+    def peers(self, now: float) -> list[PeerInfo]:
+        """All peers, linked or not."""
+        return [self._info(peer, now) for peer in self._peers]
+
+    def _info(self, peer: Peer, now: float) -> PeerInfo:
+        link = self._links.get(peer.peer_id)
+        account = self._accounts.get(peer.peer_id)
+        bucket = account.bucket if account else None
+        record = peer.record
+        return PeerInfo(
+            peer_id=peer.peer_id,
+            address=peer.address,
+            zone=record.zone if record else "",
+            name=record.name if record else "",
+            state=peer.state,
+            health=peer.health(now, self.config.peer_timeout),
+            rtt=peer.rtt_s,
+            sent=link.sent if link else 0,
+            received=link.received if link else 0,
+            allowed=link.allowed if link else 0,
+            throttled=account.throttled if account else 0,
+            tokens=bucket.available(now) if bucket else 0.0,
+            tokens_capacity=bucket.capacity if bucket else 0.0,
+            last_seen=peer.silent_since,
+            epoch=record.epoch if record else 0,
+            connected_at=peer.linked_at,
+            queued=link.queued if link else 0,
+        )
+
+    def members(self) -> list[MemberInfo]:
+        """All members of the cluster that are known, but this node."""
+        return [member.info() for member in self._membership.members]
+
+    def rounds(self) -> list[Round]:
+        """The latest anti-entropy rounds that this node began, the oldest first."""
+        return list(self._antientropy.rounds)
+
+    def stats(self) -> Stats:
+        """Counters and gauges."""
+        return Stats(
+            datagrams_in=self._datagrams_in,
+            datagrams_out=self._datagrams_out,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            delivered=self._delivered,
+            broadcast=self._broadcast,
+            duplicates=self._dissemination.duplicates,
+            relayed=self._dissemination.relayed,
+            repaired=self._dissemination.repaired,
+            lost=self._store.lost,
+            evicted=self._store.evicted,
+            unsent=self._unsent_before + sum(link.unsent for link in self._links.values()),
+            dropped=tuple(self._drops.items()),
+            held=self._store.held,
+            held_bytes=self._store.held_bytes,
+            streams=self._store.streams,
+            sessions=len(self._by_session),
+            members=len(self._membership.members),
+            next_round_at=self._antientropy.next_round_at,
+        )
+
+    # --- kept -----------------------------------------------------------------------------------
+
+    def saved(self, now: float) -> Saved:
+        """What to keep for the next run, as of now."""
+        known = tuple((peer.peer_id, peer.address) for peer in self._peers)
+        return Saved(self._identity.seed, self.epoch, self._store.saved(now), known)
+
+    @property
+    def saved_version(self) -> int:
+        """Grows whenever `saved` would say something new."""
+        return self._store.version + self._changes

@@ -1,0 +1,419 @@
+"""Rounds of digests out and repairs back: what broadcast missed is found and mended.
+
+A round, begun by us with one peer:
+
+    we -> Digest                     what we saw, in one small datagram
+    peer -> InSync                   the same: done
+         or Vector, answering        its streams, a page at a time
+    we -> Want ...                   what it holds and we have not seen, one datagram at a time
+    peer -> Repair ... (last)        until nothing is wanted any more
+    we -> Vector                     our entries that are ahead of the peer's
+    peer -> Want                     what it has not seen (or nothing)
+    we -> Repair ... (last)
+
+What must stay true:
+
+- What somebody says of streams only limits what is asked of *them*; marks move by rumors alone,
+  which prove themselves.
+- Nothing is sent that was not asked for, at most `REPLY_DATAGRAMS` for one question, so that the
+  answer is paced by whoever asks.
+- At most one round with a peer at a time, each with an end: a silent peer ends it in `PATIENCE_S`.
+
+Besides rounds, holes below a stream's mark are asked for as soon as they have stood a moment, of a
+peer at random, a second one a second later: whoever has a hole knows it, no digest is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeAlias, assert_never
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import AntiEntropyRound, Round, RoundOutcome, Via
+from grapevine_proto.ids import PeerId, Stream
+from grapevine_proto.messages import (
+    Digest,
+    Heartbeat,
+    InSync,
+    Repair,
+    RumorCopy,
+    StreamRange,
+    Vector,
+    Want,
+)
+from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
+from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.selection import uniform
+from grapevine_proto.overlay.store import Store
+
+PATIENCE_S: Final = 3.0  # without a word from the peer of a round
+MISMATCH_S: Final = 2.0  # a digest that still differs after that is no traffic on its way
+HOLE_S: Final = 1.0  # how long a hole stands before it is asked for, and between questions
+ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
+PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
+RANGES_A_WANT: Final = 16
+REPLY_DATAGRAMS: Final = 32
+REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
+RUMOR_OVERHEAD_BYTES: Final = 150
+ROUNDS_KEPT: Final = 256
+FRUITLESS_S: Final = 30.0  # before asking again what led to nothing
+HOLES_ROUND: Final = 0  # the number that questions about holes carry, outside of any round
+
+RoundMessage: TypeAlias = Heartbeat | Digest | InSync | Vector | Want | Repair
+Accept: TypeAlias = Callable[[RumorCopy, PeerId, Via, float], list[Effect]]
+
+
+class _Running:
+    """A round of ours that has not ended."""
+
+    __slots__ = (
+        "bytes",
+        "differs",
+        "has_vector",
+        "heard_at",
+        "is_answered",
+        "number",
+        "received",
+        "sent",
+        "started_at",
+        "their_vector",
+        "waiting_for_want",
+        "wanted",
+    )
+
+    def __init__(self, number: int, now: float) -> None:
+        self.number = number
+        self.started_at = now
+        self.heard_at = now
+        self.is_answered = False
+        self.has_vector = False  # its last page has come
+        self.differs = False
+        self.wanted: list[StreamRange] = []  # still to be asked for
+        self.their_vector: dict[Stream, int] = {}
+        self.waiting_for_want = False
+        self.sent = 0
+        self.received = 0
+        self.bytes = 0
+
+
+class AntiEntropy:
+    """The machine that owns rounds. Driven by the digests on heartbeats, by its own messages and by
+    its deadline; takes what it gets to `accept`, which dissemination gives."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        peers: PeerTable,
+        store: Store,
+        rng: random.Random,
+        accept: Accept,
+        now: float,
+    ) -> None:
+        self._config = config
+        self._peers = peers
+        self._store = store
+        self._rng = rng
+        self._accept = accept
+        self._running: dict[PeerId, _Running] = {}
+        self._doubts: dict[PeerId, tuple[float, int, bytes]] = {}  # digests to compare again, when
+        self._fruitless: dict[PeerId, tuple[float, bytes]] = {}
+        self._asked: dict[StreamRange, float] = {}
+        self._page = 0
+        self._number = 0
+        self._hole_at = now
+        self._due_at = now  # a lower bound of all deadlines but that of holes
+        interval_s = config.anti_entropy.interval
+        self.next_round_at = now + interval_s * rng.random()
+        self.rounds: deque[Round] = deque(maxlen=ROUNDS_KEPT)
+
+    def reconfigure(self, config: NodeConfig, now: float) -> None:
+        self._config = config
+        self.next_round_at = min(self.next_round_at, now + config.anti_entropy.interval)
+        self._due_at = now
+
+    # --- beginning ------------------------------------------------------------------------------
+
+    def start_rounds(self, now: float) -> list[Effect]:
+        """Begin a round with `fanout` linked peers."""
+        self.next_round_at = now + self._config.anti_entropy.interval
+        effects: list[Effect] = []
+        fanout = self._config.anti_entropy.fanout
+        for peer_id in uniform(self._peers.linked, fanout, self._rng, but=self._running):
+            effects += self._start(peer_id, now)
+        return effects
+
+    def _start(self, peer_id: PeerId, now: float) -> list[Effect]:
+        self._number += 1
+        self._running[peer_id] = _Running(self._number, now)
+        self._due_at = min(self._due_at, now + PATIENCE_S)
+        return [Send((peer_id,), Digest(self._number, *self._store.digest(now)))]
+
+    # --- hearing --------------------------------------------------------------------------------
+
+    def handle(self, message: RoundMessage, sender: PeerId, now: float) -> list[Effect]:
+        match message:
+            case Heartbeat(streams=streams, total=total):
+                return self._compare(streams, total, sender, now)
+            case Digest():
+                return self._on_digest(message, sender, now)
+            case InSync():
+                return self._on_in_sync(message, sender, now)
+            case Vector():
+                return self._on_vector(message, sender, now)
+            case Want():
+                return self._on_want(message, sender, now)
+            case Repair():
+                return self._on_repair(message, sender, now)
+            case _:
+                assert_never(message)
+
+    def _compare(self, streams: int, total: bytes, sender: PeerId, now: float) -> list[Effect]:
+        """A heartbeat's digest. One mismatch may be traffic on its way: look again a little later."""
+        if self._store.digest(now) == (streams, total):
+            self._doubts.pop(sender, None)
+            return []
+        due_at = self._doubts[sender][0] if sender in self._doubts else now + MISMATCH_S
+        self._doubts[sender] = (due_at, streams, total)
+        self._due_at = min(self._due_at, due_at)
+        return []
+
+    def _on_digest(self, digest: Digest, sender: PeerId, now: float) -> list[Effect]:
+        if self._store.digest(now) == (digest.streams, digest.total):
+            return [Send((sender,), InSync(digest.round))]
+        return self._tell_vector(sender, digest.round, self._page_of_vector(now), answering=True)
+
+    def _page_of_vector(self, now: float) -> list[StreamRange]:
+        """Our streams; where they are too many for one round, in turn."""
+        entries = self._store.vector(now)
+        limit = ENTRIES_A_PAGE * PAGES_A_ROUND
+        if len(entries) <= limit:
+            return entries
+        start = self._page % len(entries)
+        self._page = start + limit
+        return (entries + entries)[start : start + limit]
+
+    def _tell_vector(
+        self, peer_id: PeerId, number: int, entries: list[StreamRange], *, answering: bool
+    ) -> list[Effect]:
+        pages = [
+            tuple(entries[i : i + ENTRIES_A_PAGE]) for i in range(0, len(entries), ENTRIES_A_PAGE)
+        ] or [()]
+        return [
+            Send((peer_id,), Vector(number, answering, index == len(pages) - 1, page))
+            for index, page in enumerate(pages)
+        ]
+
+    def _on_in_sync(self, message: InSync, sender: PeerId, now: float) -> list[Effect]:
+        running = self._round(sender, message.round, now)
+        if running is None:
+            return [Blame(sender, DropReason.NOT_ASKED)]
+        return self._finish(sender, RoundOutcome.IN_SYNC, now)
+
+    def _on_vector(self, vector: Vector, sender: PeerId, now: float) -> list[Effect]:
+        missing = [
+            missing for entry in vector.entries for missing in self._store.missing(entry, now)
+        ]
+        if not vector.answering:  # their round: they hold what we may lack
+            ranges = tuple(self._not_asked_lately(missing, now)[:RANGES_A_WANT])
+            return [Send((sender,), Want(vector.round, ranges))]
+        running = self._round(sender, vector.round, now)
+        if running is None:
+            return [Blame(sender, DropReason.NOT_ASKED)]
+        running.is_answered = True
+        running.their_vector |= {entry.stream: entry.last for entry in vector.entries}
+        running.differs |= bool(missing)
+        asking = bool(running.wanted)
+        running.wanted += self._not_asked_lately(missing, now)
+        effects = [] if asking else self._ask(sender, running, now)
+        if vector.is_last:
+            running.has_vector = True
+            effects += self._tell_what_they_lack(sender, running, now)
+        return effects + self._finish_if_done(sender, running, now)
+
+    def _tell_what_they_lack(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
+        ahead = [
+            entry
+            for entry in self._store.vector(now)
+            if entry.last > running.their_vector.get(entry.stream, 0) and entry.first <= entry.last
+        ][: ENTRIES_A_PAGE * PAGES_A_ROUND]
+        if not ahead:
+            return []
+        running.waiting_for_want = running.differs = True
+        return self._tell_vector(peer_id, running.number, ahead, answering=False)
+
+    def _not_asked_lately(self, ranges: list[StreamRange], now: float) -> list[StreamRange]:
+        """Without what another peer was asked for a moment ago, and is likely to send."""
+        return [each for each in ranges if self._asked.get(each, -math.inf) + MISMATCH_S <= now]
+
+    def _ask(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
+        if not running.wanted:
+            return []
+        ranges = tuple(running.wanted[:RANGES_A_WANT])
+        for each in ranges:
+            self._asked[each] = now
+        return [Send((peer_id,), Want(running.number, ranges))]
+
+    def _on_want(self, want: Want, sender: PeerId, now: float) -> list[Effect]:
+        running = self._running.get(sender)
+        is_ours = running is not None and running.number == want.round and running.waiting_for_want
+        if want.ranges:
+            effects, copies = self._answer(want, sender, now)
+        else:
+            effects, copies = [], []
+        if is_ours and running is not None:
+            running.heard_at = now
+            running.waiting_for_want = False
+            running.sent += sum(len(copy.rumor.lengths) for copy in copies)
+            running.bytes += sum(len(copy.rumor.body) for copy in copies)
+            effects += self._finish_if_done(sender, running, now)
+        return effects
+
+    def _answer(
+        self, want: Want, sender: PeerId, now: float
+    ) -> tuple[list[Effect], list[RumorCopy]]:
+        """What we hold of what is wanted, in datagrams, as many as one question may cost."""
+        batches: list[list[RumorCopy]] = [[]]
+        size_bytes, more = 0, False
+        for wanted in want.ranges:
+            for copy in self._store.held_in(wanted, now):
+                cost_bytes = len(copy.rumor.body) + RUMOR_OVERHEAD_BYTES
+                if batches[-1] and size_bytes + cost_bytes > REPLY_BYTES:
+                    if len(batches) == REPLY_DATAGRAMS:
+                        more = True
+                        break
+                    batches.append([])
+                    size_bytes = 0
+                batches[-1].append(copy)
+                size_bytes += cost_bytes
+            if more:
+                break
+        last = len(batches) - 1
+        effects: list[Effect] = [
+            Send((sender,), Repair(want.round, index == last, more, tuple(batch)))
+            for index, batch in enumerate(batches)
+        ]
+        return effects, [copy for batch in batches for copy in batch]
+
+    def _on_repair(self, repair: Repair, sender: PeerId, now: float) -> list[Effect]:
+        running = self._round(sender, repair.round, now)
+        effects: list[Effect] = []
+        for copy in repair.copies:
+            effects += self._accept(copy, sender, Via.REPAIR, now)
+        if running is None:
+            return effects  # about holes, or asked for in a round of theirs
+        running.received += sum(len(copy.rumor.lengths) for copy in repair.copies)
+        running.bytes += sum(len(copy.rumor.body) for copy in repair.copies)
+        if repair.is_last:
+            asked, rest = running.wanted[:RANGES_A_WANT], running.wanted[RANGES_A_WANT:]
+            # Cut short: what is still missing of it goes first. Else they hold no more of it.
+            still = [m for each in asked for m in self._store.missing(each, now)]
+            running.wanted = (still if repair.more and repair.copies else []) + rest
+            effects += self._ask(sender, running, now)
+            effects += self._finish_if_done(sender, running, now)
+        return effects
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def _round(self, peer_id: PeerId, number: int, now: float) -> _Running | None:
+        """Our running round with `peer_id`, when that is what `number` says; it was heard of now."""
+        running = self._running.get(peer_id)
+        if running is None or running.number != number:
+            return None
+        running.heard_at = now
+        return running
+
+    def _finish_if_done(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
+        if not running.is_answered or running.wanted or running.waiting_for_want:
+            return []
+        moved = running.sent + running.received
+        return self._finish(peer_id, RoundOutcome.REPAIRED if moved else RoundOutcome.IN_SYNC, now)
+
+    def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
+        running = self._running.pop(peer_id)
+        if running.sent + running.received == 0:
+            self._fruitless[peer_id] = (now, self._store.digest(now)[1])
+        done = Round(
+            running.number,
+            peer_id,
+            running.started_at,
+            now - running.started_at,
+            outcome is RoundOutcome.IN_SYNC,
+            running.sent,
+            running.received,
+            running.bytes,
+            outcome,
+        )
+        self.rounds.append(done)
+        return [Emit(AntiEntropyRound(done))]
+
+    def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """The link with `peer_id` is gone."""
+        self._doubts.pop(peer_id, None)
+        self._fruitless.pop(peer_id, None)
+        if peer_id in self._running:
+            return self._finish(peer_id, self._broken_off(self._running[peer_id]), now)
+        return []
+
+    @staticmethod
+    def _broken_off(running: _Running) -> RoundOutcome:
+        return RoundOutcome.PARTIAL if running.is_answered else RoundOutcome.NO_ANSWER
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        if not self._config.anti_entropy.enabled:
+            return math.inf
+        return min(self._due_at, self._hole_at) if self._store.has_holes else self._due_at
+
+    def _next_due_at(self) -> float:
+        due_at = self.next_round_at
+        for running in self._running.values():
+            due_at = min(due_at, running.heard_at + PATIENCE_S)
+        for doubt_at, _, _ in self._doubts.values():
+            due_at = min(due_at, doubt_at)
+        return due_at
+
+    def advance(self, now: float) -> list[Effect]:
+        if now < self.deadline:
+            return []
+        effects: list[Effect] = []
+        for peer_id, running in list(self._running.items()):
+            if now >= running.heard_at + PATIENCE_S:
+                effects += self._finish(peer_id, self._broken_off(running), now)
+        for peer_id, (due_at, streams, total) in list(self._doubts.items()):
+            if now >= due_at:
+                del self._doubts[peer_id]
+                effects += self._settle_doubt(peer_id, streams, total, now)
+        if now >= self.next_round_at:
+            effects += self.start_rounds(now)
+        if self._store.has_holes and now >= self._hole_at:
+            self._hole_at = now + HOLE_S
+            effects += self._ask_for_holes(now)
+        if len(self._asked) > 1024:
+            self._asked = {r: at for r, at in self._asked.items() if at + MISMATCH_S > now}
+        self._due_at = self._next_due_at()
+        return effects
+
+    def _settle_doubt(
+        self, peer_id: PeerId, streams: int, total: bytes, now: float
+    ) -> list[Effect]:
+        """The peer's digest differed two seconds ago: begin a round where ours still does."""
+        ours = self._store.digest(now)
+        if ours == (streams, total) or peer_id in self._running:
+            return []
+        at, then = self._fruitless.get(peer_id, (-math.inf, b""))
+        if then == ours[1] and now - at < FRUITLESS_S:
+            return []  # the same difference led to nothing: they lack what nobody holds any more
+        return self._start(peer_id, now) if self._peers.is_linked(peer_id) else []
+
+    def _ask_for_holes(self, now: float) -> list[Effect]:
+        ranges = self._store.holes(now, HOLE_S, RANGES_A_WANT)
+        targets = uniform(self._peers.linked, 1, self._rng)
+        if not ranges or not targets:
+            return []
+        return [Send((targets[0],), Want(HOLES_ROUND, tuple(ranges)))]

@@ -1,0 +1,95 @@
+"""Rumor mongering, as Grapevine does it (Demers et al. 1987: push, with feedback).
+
+A node relays a rumor that is new to it with some probability to `fanout` peers; the origin always
+does. While nobody has told the rumor back, one more peer gets it each gossip interval, up to
+`max_forwards` copies in all: where a push was lost on the way, the next one makes up for it.
+
+What must stay true: from one node at most `max_forwards` copies of a rumor go out; none goes back
+to whoever it came from or to its origin; none travels beyond `hops` relays. Blind push leaves out
+some nodes in all but the smallest clusters; repair is for them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.dissemination.strategy import Push
+from grapevine_proto.overlay.selection import uniform
+from grapevine_proto.overlay.store import Key
+
+HOT_LIMIT: Final = 4096  # rumors watched at once; under more traffic than that, repair is quicker
+
+
+class _Hot:
+    """A rumor that we relayed and nobody has told back."""
+
+    __slots__ = ("copies", "due_at", "told")
+
+    def __init__(self, told: set[PeerId], copies: int, due_at: float) -> None:
+        self.told = told  # who has it from us, who gave it, and its origin
+        self.copies = copies  # that we sent
+        self.due_at = due_at
+
+
+class Epidemic:
+    """See the module. Implements `Strategy`."""
+
+    def __init__(self, config: NodeConfig, rng: random.Random) -> None:
+        self._config = config
+        self._rng = rng
+        self._hot: OrderedDict[Key, _Hot] = (
+            OrderedDict()
+        )  # by due time: the interval is one for all
+        self.cooled_early = 0
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._config = config
+
+    def spread(
+        self, key: Key, hops: int, sender: PeerId | None, linked: Sequence[PeerId], now: float
+    ) -> list[PeerId]:
+        epidemic = self._config.epidemic
+        if hops >= epidemic.hops:
+            return []
+        if sender is not None and self._rng.random() >= epidemic.forward_probability:
+            return []
+        told = {key[0]} if sender is None else {key[0], sender}
+        copies = min(self._config.fanout, epidemic.max_forwards)
+        targets = uniform(linked, copies, self._rng, but=told)
+        if len(targets) < epidemic.max_forwards:
+            told.update(targets)
+            self._hot[key] = _Hot(told, len(targets), now + self._config.gossip_interval)
+            if len(self._hot) > HOT_LIMIT:
+                self._hot.popitem(last=False)
+                self.cooled_early += 1
+        return targets
+
+    def heard_again(self, key: Key, sender: PeerId) -> None:
+        self._hot.pop(key, None)
+
+    def advance(self, linked: Sequence[PeerId], now: float) -> list[Push]:
+        pushes: list[Push] = []
+        while self._hot:
+            key, hot = next(iter(self._hot.items()))
+            if hot.due_at > now:
+                break
+            del self._hot[key]
+            targets = uniform(linked, 1, self._rng, but=hot.told)
+            if targets:
+                pushes.append(Push(key, targets))
+                hot.told.update(targets)
+                hot.copies += 1
+                if hot.copies < self._config.epidemic.max_forwards:
+                    hot.due_at = now + self._config.gossip_interval
+                    self._hot[key] = hot
+        return pushes
+
+    @property
+    def deadline(self) -> float:
+        return next(iter(self._hot.values())).due_at if self._hot else math.inf

@@ -1,0 +1,100 @@
+"""All that a machine may ask for.
+
+What must stay true: a machine never does anything to the world. It returns effects, in the order
+in which they should happen; the engine performs them. Whoever adds an effect adds one `case` there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
+
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import Event, PeerState
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.messages import CloseReason, OverlayMessage
+
+M_contra = TypeVar("M_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Say `message` to each of `peers`: made into bytes once, queued on every link."""
+
+    peers: tuple[PeerId, ...]
+    message: OverlayMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Knock at `address`; refuse whoever answers there but `expected`, if that is known."""
+
+    address: Address
+    expected: PeerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Close the link with `peer`, and tell it the reason; None: it is silent, there is nobody to tell."""
+
+    peer: PeerId
+    reason: CloseReason | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Tell the application."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """`peer` changed its state: tell the application, with what there is to show of it."""
+
+    peer: PeerId
+    previous: PeerState | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """What `peer` said was refused: count it, and charge what such a thing costs."""
+
+    peer: PeerId
+    reason: DropReason
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """A record of our own identity above ours is about: begin anew in an epoch above `epoch`."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """This node must not go on; `words` say why."""
+
+    words: str
+
+
+Effect: TypeAlias = Send | Dial | Drop | Emit | Moved | Blame | Reopen | Stop
+
+
+class Machine(Protocol[M_contra]):
+    """What owns messages and time. `now` is monotonic seconds, never less than before."""
+
+    @property
+    def deadline(self) -> float:
+        """When to call `advance` next; math.inf: never."""
+        ...
+
+    def advance(self, now: float) -> list[Effect]:
+        """Time passed."""
+        ...
+
+    def handle(self, message: M_contra, sender: PeerId, now: float) -> list[Effect]:
+        """`sender`, whose session proved it, said `message`."""
+        ...

@@ -1,0 +1,179 @@
+"""The member table: what is known of everybody in the cluster, linked to us or not.
+
+What must stay true:
+
+- A member is known by its signed record, the highest (epoch, incarnation) heard; nobody else's word
+  raises it, so nobody can speak for, silence or expel another.
+- At most `limits.members`, and from one teller at most `limits.addresses_per_teller` whom we have not
+  met; who is linked always has a place. Identities cost nothing: without a cap per teller one liar
+  could fill the table.
+- News travels by piggyback: each change is told a bounded number of times (SWIM, section 4.1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from typing import Final
+
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.events import MemberInfo, MemberStatus
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.messages import Record
+
+FORGET_S: Final = 24 * 3600.0  # a member that is down or left; long enough not to hear it as news
+
+
+class Member:
+    """One member, as known here, and when to try to reach it."""
+
+    __slots__ = (
+        "changed_at",
+        "dial_at",
+        "failures",
+        "is_met",
+        "place",
+        "record",
+        "status",
+        "teller",
+    )
+
+    def __init__(self, record: Record, status: MemberStatus, teller: PeerId, now: float) -> None:
+        self.record = record
+        self.status = status
+        self.teller = teller
+        self.is_met = False  # ever linked: its address and identity are proved to belong together
+        self.changed_at = now
+        self.dial_at = now
+        self.failures = 0
+        self.place = 0  # in the table's order
+
+    @property
+    def address(self) -> Address | None:
+        return self.record.addresses[0] if self.record.addresses else None
+
+    def info(self) -> MemberInfo:
+        record = self.record
+        return MemberInfo(
+            record.peer_id, self.address, record.zone, record.name, self.status, record.epoch
+        )
+
+
+class MemberTable:
+    """All members but ourselves."""
+
+    def __init__(self, limits: LimitsConfig) -> None:
+        self._limits = limits
+        self._members: dict[PeerId, Member] = {}
+        self._order: list[PeerId] = []  # the same, to draw from
+        self._unmet_total = 0
+        self._unmet: dict[PeerId, int] = {}  # members not met yet, by who told of them
+        self._news: dict[PeerId, int] = {}  # how often each change is still to be told
+        self.refused = 0
+
+    def get(self, peer_id: PeerId) -> Member | None:
+        return self._members.get(peer_id)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def has_place(self, teller: PeerId) -> bool:
+        """Whether a member told of by `teller` may be added."""
+        if len(self._members) >= self._limits.members:
+            return False
+        return (
+            self._unmet_total < self._limits.addresses
+            and self._unmet.get(teller, 0) < self._limits.addresses_per_teller
+        )
+
+    def add(self, record: Record, teller: PeerId, now: float) -> Member:
+        """A member heard of for the first time; `has_place` was true."""
+        status = MemberStatus.LEFT if record.left else MemberStatus.UP
+        member = Member(record, status, teller, now)
+        member.place = len(self._order)
+        self._order.append(record.peer_id)
+        self._members[record.peer_id] = member
+        self._unmet[teller] = self._unmet.get(teller, 0) + 1
+        self._unmet_total += 1
+        return member
+
+    def meet(self, record: Record, now: float) -> Member:
+        """A member whom we are linked to: it always has a place, a stranger's if need be."""
+        member = self._members.get(record.peer_id)
+        if member is None:
+            if len(self._members) >= self._limits.members:
+                self._make_room()
+            member = self.add(record, record.peer_id, now)
+        if not member.is_met:
+            member.is_met = True
+            self._met(member)
+        member.failures = 0
+        return member
+
+    def _met(self, member: Member) -> None:
+        self._unmet_total -= 1
+        left = self._unmet.get(member.teller, 0) - 1
+        if left > 0:
+            self._unmet[member.teller] = left
+        else:
+            self._unmet.pop(member.teller, None)
+
+    def _make_room(self) -> None:
+        for peer_id, member in self._members.items():
+            if not member.is_met or member.status is not MemberStatus.UP:
+                self.remove(peer_id)
+                self.refused += 1
+                return
+
+    def remove(self, peer_id: PeerId) -> None:
+        member = self._members.pop(peer_id)
+        last = self._order.pop()
+        if last != peer_id:
+            self._order[member.place] = last
+            self._members[last].place = member.place
+        if not member.is_met:
+            self._met(member)
+        self._news.pop(peer_id, None)
+
+    def forget_the_gone(self, now: float) -> None:
+        """Drop members that have been down or gone for a day."""
+        for peer_id, member in list(self._members.items()):
+            if member.status is not MemberStatus.UP and now - member.changed_at > FORGET_S:
+                self.remove(peer_id)
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def spread_news(self, peer_id: PeerId) -> None:
+        """What is known of `peer_id` has changed: tell it 4 x ceil(log10(N + 1)) times."""
+        self._news[peer_id] = 4 * max(1, math.ceil(math.log10(len(self._members) + 2)))
+
+    def news(self, limit: int) -> list[Record]:
+        """Up to `limit` records that changed lately, in turn; each counts as told once more."""
+        told: list[Record] = []
+        for peer_id in list(itertools.islice(self._news, limit)):
+            left = self._news.pop(peer_id) - 1
+            if left > 0:
+                self._news[peer_id] = left  # behind all others, which were told less lately
+            told.append(self._members[peer_id].record)
+        return told
+
+    def draw(self, count: int, rng: random.Random) -> list[Member]:
+        """At most `count` members drawn evenly, none twice; the cost is of `count`, not of all."""
+        if not self._order:
+            return []
+        drawn = {rng.choice(self._order): None for _ in range(count)}
+        return [self._members[peer_id] for peer_id in drawn]
+
+    def some(self, count: int, rng: random.Random, but: PeerId) -> list[Record]:
+        """Records of up to `count` members thought to be up, drawn evenly."""
+        drawn = self.draw(2 * count + 1, rng)
+        return [
+            each.record
+            for each in drawn
+            if each.status is MemberStatus.UP and each.record.peer_id != but
+        ][:count]

@@ -1,0 +1,157 @@
+"""The peer table: with whom this node deals, in which state, and how well.
+
+What must stay true:
+
+- A state changes only along `TRANSITIONS`; anything else is a programming error and raises.
+- Only the members' machine moves peers; everybody else reads.
+- At most `limit` peers are remembered; of those without a link the longest silent goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Final
+
+from grapevine_proto.events import PeerState
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.messages import Record
+
+
+class Happening(Enum):
+    """What can change a peer's state."""
+
+    DIALLED = auto()
+    LINKED = auto()  # a session with it is live
+    SILENT = auto()  # no word for three gossip intervals
+    HEARD = auto()
+    LOST = auto()  # no answer, silent for peer_timeout, closed, or left
+
+
+TRANSITIONS: Final[dict[tuple[PeerState, Happening], PeerState]] = {
+    (PeerState.CONNECTING, Happening.LINKED): PeerState.CONNECTED,
+    (PeerState.CONNECTING, Happening.LOST): PeerState.DISCONNECTED,
+    (PeerState.CONNECTED, Happening.SILENT): PeerState.STALE,
+    (PeerState.CONNECTED, Happening.LOST): PeerState.DISCONNECTED,
+    (PeerState.STALE, Happening.HEARD): PeerState.CONNECTED,
+    (PeerState.STALE, Happening.LOST): PeerState.DISCONNECTED,
+    (PeerState.DISCONNECTED, Happening.DIALLED): PeerState.CONNECTING,
+    (PeerState.DISCONNECTED, Happening.LINKED): PeerState.CONNECTED,
+}
+
+LINKED_STATES: Final = frozenset({PeerState.CONNECTED, PeerState.STALE})
+HEALTH_MEMORY: Final = 1 / 16  # weight of the last interval in the success ratio: a minute or two
+
+
+class Peer:
+    """One peer. `silent_since` is when it was last heard, or first dealt with."""
+
+    __slots__ = (
+        "address",
+        "consecutive_failures",
+        "echo_at",
+        "heartbeat_at",
+        "heartbeat_due",
+        "linked_at",
+        "number",
+        "peer_id",
+        "record",
+        "rtt_s",
+        "silent_since",
+        "state",
+        "success_ratio",
+        "their_number",
+    )
+
+    def __init__(
+        self, peer_id: PeerId, record: Record | None, address: Address, now: float
+    ) -> None:
+        self.peer_id = peer_id
+        self.record = record
+        self.address = address
+        self.state = PeerState.DISCONNECTED
+        self.silent_since = now
+        self.linked_at: float | None = None
+        self.rtt_s: float | None = None
+        self.success_ratio = 1.0
+        self.consecutive_failures = 0
+        self.heartbeat_due = now
+        self.heartbeat_at = now  # of our heartbeat `number`
+        self.number = 0
+        self.their_number = 0
+        self.echo_at = now  # when their heartbeat `their_number` came
+
+    def judge(self, succeeded: bool) -> None:
+        """Another interval (or attempt) went well, or did not."""
+        self.success_ratio += HEALTH_MEMORY * (succeeded - self.success_ratio)
+        self.consecutive_failures = 0 if succeeded else self.consecutive_failures + 1
+
+    def measured_rtt(self, sample_s: float) -> None:
+        """Fold in one round trip (RFC 6298's smoothing, which outlasts a stray)."""
+        sample_s = max(sample_s, 0.0)
+        self.rtt_s = sample_s if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * sample_s
+
+    def health(self, now: float, timeout_s: float) -> float:
+        """1: hears us and answers; 0: hopeless. Pure in what is known of the peer."""
+        if self.state not in LINKED_STATES:
+            return 0.0
+        freshness = 1.0 - min(max(now - self.silent_since, 0.0) / timeout_s, 1.0)
+        return self.success_ratio * 0.7**self.consecutive_failures * (0.5 + 0.5 * freshness)
+
+
+class PeerTable:
+    """All peers, with the linked ones at hand."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._peers: dict[PeerId, Peer] = {}
+        self._linked: tuple[PeerId, ...] | None = ()
+        self.forgotten = 0
+
+    def get(self, peer_id: PeerId) -> Peer | None:
+        return self._peers.get(peer_id)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._peers.values())
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def add(self, peer_id: PeerId, record: Record | None, address: Address, now: float) -> Peer:
+        """The peer `peer_id`, newly remembered (as disconnected) where it was not known."""
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            if len(self._peers) >= self._limit:
+                self._forget_one()
+            peer = self._peers[peer_id] = Peer(peer_id, record, address, now)
+        return peer
+
+    def _forget_one(self) -> None:
+        idle = [peer for peer in self._peers.values() if peer.state is PeerState.DISCONNECTED]
+        if idle:
+            self.remove(min(idle, key=lambda peer: peer.silent_since).peer_id)
+            self.forgotten += 1
+
+    def remove(self, peer_id: PeerId) -> None:
+        self._peers.pop(peer_id, None)
+        self._linked = None
+
+    def move(self, peer: Peer, happening: Happening) -> PeerState:
+        """Move `peer` along `TRANSITIONS`; gives the state it was in. KeyError: no such transition."""
+        previous = peer.state
+        peer.state = TRANSITIONS[previous, happening]
+        self._linked = None
+        return previous
+
+    @property
+    def linked(self) -> tuple[PeerId, ...]:
+        """Peers with a live link, in order of first acquaintance (so that a seed repeats a run)."""
+        if self._linked is None:
+            self._linked = tuple(
+                peer.peer_id for peer in self._peers.values() if peer.state in LINKED_STATES
+            )
+        return self._linked
+
+    def is_linked(self, peer_id: PeerId) -> bool:
+        peer = self._peers.get(peer_id)
+        return peer is not None and peer.state in LINKED_STATES
