@@ -1,0 +1,144 @@
+"""What flags and environment variables can set, and how their text is read.
+
+What must stay true: this table is the only list of them; the command line, its help, the reading
+of the environment and ``.env.example`` are made from it or tested against it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from grapevine_proto.config import NodeConfig
+
+LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # Grapevine's words
+PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
+    "local": NodeConfig.local,
+    "lan": NodeConfig.lan,
+    "wan": NodeConfig.wan,
+}
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("a number")
+    return number
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > 65535:
+        raise ValueError("a port from 0 to 65535")
+    return int(text)
+
+
+def _host(text: str) -> str:
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in host:
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.IPv6Address(host))
+        raise ValueError("a host alone (the port is a setting of its own)")
+    return host
+
+
+def _list(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
+
+
+def _paths(text: str) -> list[str]:
+    return [each for each in text.split(os.pathsep) if each]
+
+
+class Option(NamedTuple):
+    """A setting that a flag or an environment variable can give."""
+
+    name: str
+    flags: tuple[str, ...]
+    env: str
+    read: Callable[[str], Any]
+    metavar: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return self.flags[-1]
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the flag may be repeated."""
+        return self.read in (_list, _paths)
+
+    def read_flag(self, given: str | tuple[str, ...]) -> Any:
+        """The value that a flag gives, all its repetitions taken together. Raises ValueError."""
+        if isinstance(given, str):
+            return self.read(given.strip())
+        if self.read is _paths:  # a flag names one path, colons and all
+            return list(given)
+        return [part for each in given for part in self.read(each)]
+
+
+OPTIONS: Final[tuple[Option, ...]] = (
+    Option("host", ("-H", "--host"), "BIND_HOST", _host, "HOST", "Listen on this address [127.0.0.1]"),
+    Option("port", ("-p", "--port"), "BIND_PORT", _port, "PORT", "Listen on this UDP port; 0: any [8000]"),
+    Option("bootstrap_peers", ("-b", "--peer"), "BOOTSTRAP_PEERS", _list, "HOST:PORT",
+           "Ask this node first; repeat, or separate by commas"),
+    Option("gossip_interval", ("-g", "--gossip-interval"), "GOSSIP_INTERVAL_SECS", _number, "SECONDS",
+           "Time between heartbeats [5, on loopback 1]"),
+    Option("fanout", ("-f", "--fanout"), "FANOUT", _whole, "N", "Peers a message is relayed to at once [3]"),
+    Option("max_peers", ("-m", "--max-peers"), "MAX_PEERS", _whole, "N", "Linked peers at most [50]"),
+    Option("app.log_level", ("-l", "--log-level"), "GRAPEVINE_LOG", _text, "LEVEL",
+           f"{', '.join(LOG_LEVELS)} [info]"),
+    Option("app.config", ("-c", "--config"), "GRAPEVINE_CONFIG", _text, "FILE.toml",
+           "Settings file [the user's own, if there is one]"),
+    Option("app.profile", ("--profile",), "GRAPEVINE_PROFILE", _text, "NAME",
+           "local, lan or wan [local on loopback, else lan]"),
+    Option("key_files", ("-k", "--key-file"), "GRAPEVINE_KEY_FILE", _paths, "FILE",
+           "Cluster key; repeat: the first starts handshakes, all are accepted [the user's own]"),
+    Option("zone", ("--zone",), "GRAPEVINE_ZONE", _text, "NAME", "Where this node stands"),
+    Option("distribution", ("--distribution",), "GRAPEVINE_DISTRIBUTION", _text, "NAME",
+           "Which peers are chosen [uniform]"),
+    Option("strategy", ("--strategy",), "GRAPEVINE_STRATEGY", _text, "NAME",
+           "How messages spread [epidemic]"),
+    Option("name", ("--name",), "GRAPEVINE_NAME", _text, "NAME", "What people call this node [host name]"),
+    Option("cluster", ("--cluster",), "GRAPEVINE_CLUSTER", _text, "NAME", "Cluster to belong to [default]"),
+    Option("advertise", ("--advertise",), "GRAPEVINE_ADVERTISE", _text, "HOST:PORT",
+           "Address that others should dial [the bound one]"),
+    Option("app.state_dir", ("--state-dir",), "GRAPEVINE_STATE_DIR", _text, "DIR",
+           "Identity and marks are kept here [one per port in the user's state folder]"),
+    Option("app.log_file", ("--log-file",), "GRAPEVINE_LOG_FILE", _text, "FILE",
+           "Log into this file [app: in the state folder; headless: stderr]"),
+    Option("app.on_eof", ("--on-eof",), "", _text, "exit|stay",
+           "Headless: what the end of stdin means [stay]"),
+    Option("app.eof_timeout", ("--eof-timeout",), "", _number, "SECONDS",
+           "Headless: how long to wait for a peer at the end of stdin [10]"),
+    Option("app.wait_peers", ("--wait-peers",), "", _whole, "N",
+           "Headless: say `ready` once so many peers are connected"),
+)  # fmt: skip
+
+
+def rust_log_level(filters: str) -> str:
+    """The level that a RUST_LOG value comes to: its plain one, else the first; empty: none is known.
+
+    Lenient on purpose: the variable is not ours, and may be meant for somebody else's targets."""
+    parts = [part.strip().lower().rpartition("=") for part in filters.split(",")]
+    plain = [level for _, sign, level in parts if not sign]
+    of_target = [level for _, sign, level in parts if sign]
+    return next((level for level in (*plain, *of_target) if level in LOG_LEVELS), "")

@@ -1,0 +1,174 @@
+"""A settings file with every setting in it and the reason for its value, for each profile.
+
+What must stay true: a rendered file is valid and comes to its profile's own values; the files in
+``config/`` are these, to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+from string import Template
+from typing import Any, Final
+
+from grapevine_tui.options import PROFILES
+
+BINDS: Final = {"local": "127.0.0.1:8000", "lan": "0.0.0.0:8000", "wan": "0.0.0.0:8000"}
+ABOUT: Final = {
+    "local": "for nodes of one machine: losses are rare and round trips short, so notice everything soon",
+    "lan": "for one site: Grapevine's own figures, which are the defaults",
+    "wan": "between sites: longer and rarer, so that a slow path is not taken for a dead one",
+}
+
+_TEXT: Final = Template("""\
+# Grapevine, profile $profile: $about.
+#
+# grapevine-tui --config FILE uses this file; grapevine-tui config check FILE says whether it is right.
+# Every setting is here with the value it has anyway, so a line may be changed or deleted freely.
+# Flags, environment variables and .env win over this file. Times are in seconds, sizes in bytes.
+
+# Where to listen, "host:port". Port 0: any free one. 0.0.0.0 and [::] listen on every interface.
+bind = $bind
+
+# The address others should dial, where it is not the bound one: behind NAT, in containers, and
+# where the node listens on every interface and they have several. Empty: the bound one.
+advertise = $advertise
+
+# Who to ask first, "host:port" each. One that answers is enough: it tells of the others. Names are
+# resolved anew at every attempt, so a name may move. Two or three survive the loss of one.
+bootstrap_peers = $bootstrap_peers
+
+# Files with the cluster's keys, seen from this file's folder. Whoever has a key may join; the first
+# starts handshakes, all are accepted, which is how a key is replaced without losing anybody.
+# Unset: this user's own key, made at the first run. Keys themselves are never written in here.
+# key_files = ["cluster.key"]
+
+# Signed into everything, so that two clusters that share a key by mistake stay apart.
+cluster = $cluster
+
+# What people call this node, and where it stands ("eu-west"). Not unique, never trusted. An unset
+# name is the machine's.
+# name = "ams-1"
+zone = $zone
+
+# How messages spread. epidemic: a node relays what is new to a few peers, with some probability.
+strategy = $strategy
+
+# Which peers are chosen to link to and to relay to. uniform: any, all alike.
+distribution = $distribution
+
+# Between heartbeats. Shorter notices a death sooner and costs two small packets a peer.
+gossip_interval = $gossip_interval
+
+# Peers a message is relayed to at once. More is quicker and dearer; three reach nearly everybody,
+# anti-entropy the rest.
+fanout = $fanout
+
+# Links at most: each costs a heartbeat an interval. At most limits.sessions.
+max_peers = $max_peers
+
+# Of one payload. A larger one is refused whole.
+max_message_size = $max_message_size
+
+# Silence after which a peer is disconnected: six heartbeats, so that five lost in a row do no harm.
+# At least two gossip intervals.
+peer_timeout = $peer_timeout
+
+# How long to knock at an address before giving up for a while.
+connection_timeout = $connection_timeout
+
+# How long a message is held for those who missed it, and how old one may be to be taken at all.
+# Longer bridges longer partitions and holds more in memory (limits.held_bytes).
+message_dedup_ttl = $message_dedup_ttl
+
+# Identities that are shut out, 64 hex digits each. Identities are free to make: against a person,
+# replace the cluster key.
+denied = $denied
+
+[anti_entropy]
+# Rounds that find and mend what spreading missed. Without them a lost message stays lost.
+enabled = $anti_entropy_enabled
+# Between rounds. Shorter finds a loss sooner; a round between two that agree is one small datagram.
+interval = $anti_entropy_interval
+# Peers a round: three independent partners make it unlikely that all miss the same message.
+fanout = $anti_entropy_fanout
+
+[epidemic]
+# Chance that a node relays what it hears. Lower saves copies and reaches fewer nodes at once.
+forward_probability = $epidemic_forward_probability
+# Copies of one message that one node sends in all, while no copy of it has come back.
+max_forwards = $epidemic_max_forwards
+# Relays a message may pass. Ten is right below 500 nodes; repair is not limited by it.
+hops = $epidemic_hops
+
+[rate_limit]
+# What each peer may send us. Honest nodes are told and slow down by themselves.
+enabled = $rate_limit_enabled
+# The burst a peer may send at once, in envelopes.
+capacity = $rate_limit_capacity
+# Envelopes a second after that.
+refill_rate = $rate_limit_refill_rate
+
+[limits]
+# Ceilings on everything that somebody else can make grow; meeting one is counted, never fatal.
+# Encrypted sessions, links and others: 2 KB each.
+sessions = $limits_sessions
+# Handshakes that this node began and that are not done yet.
+dials = $limits_dials
+# Handshakes remembered for 240 s, so that a replay opens nothing.
+accepted_proofs = $limits_accepted_proofs
+# Buckets that strangers' first packets share, by a keyed hash of their address.
+hello_buckets = $limits_hello_buckets
+# Answers to strangers a second, in all: two hashes each, so a flood costs 1 % of a core.
+challenges_per_second = $limits_challenges_per_second
+# Members known, 400 bytes each; beyond it a node works on with a part of the cluster.
+members = $limits_members
+# Addresses heard of and not yet reached, and how many of those one member may tell.
+addresses = $limits_addresses
+addresses_per_teller = $limits_addresses_per_teller
+# Origins whose messages are told apart, the last two runs of each; and how many strangers' origins
+# one link may bring in 300 s.
+origins = $limits_origins
+new_origins_per_link = $limits_new_origins_per_link
+# Gaps remembered in one origin's messages; beyond it the oldest is given up, as lost.
+holes = $limits_holes
+# Payload bytes held for repair; one origin may take a quarter.
+held_bytes = $limits_held_bytes
+# Events waiting for a slow application, and bytes of payload in them; then the oldest go.
+events = $limits_events
+event_bytes = $limits_event_bytes
+# Messages and bytes waiting for one peer; beyond it repair brings them.
+queue_messages = $limits_queue_messages
+queue_bytes = $limits_queue_bytes
+
+[app]
+# local, lan or wan: what is not set in this file is taken from there.
+profile = "$profile"
+# error, warn, info, debug, trace or off.
+log_level = "info"
+# Log into this file. Unset: the app logs into its state folder, headless to stderr.
+# log_file = "grapevine.log"
+# Identity and what was seen are kept here. Unset: a folder per port in this user's state folder.
+# state_dir = "state"
+# Messages the log on the screen keeps; what it let go is counted.
+messages = 10000
+# The app's colours; empty: its own.
+theme = ""
+# Without the app, JSON Lines on stdin and stdout.
+headless = false
+# Headless: whether the end of stdin means "exit" (once a peer has everything) or "stay".
+on_eof = "stay"
+# Headless: how long "exit" waits for a peer to take what was said, before it exits with 1.
+eof_timeout = 10
+# Headless: say "ready" once so many peers are connected; 0: do not.
+wait_peers = 0
+""")
+
+
+def render(profile: str) -> str:
+    """The settings file of `profile`, a key of `PROFILES`."""
+    config = PROFILES[profile](bind=BINDS[profile])
+    values: dict[str, Any] = {
+        name.replace(".", "_"): json.dumps(value, ensure_ascii=False)
+        for name, value in config.settings().items()
+    }
+    return _TEXT.substitute(values, profile=profile, about=ABOUT[profile])
