@@ -58,6 +58,7 @@ from grapevine_proto.messages import (
     Frame,
     Heartbeat,
     InSync,
+    Kind,
     OverlayMessage,
     Private,
     Record,
@@ -91,6 +92,8 @@ TICK_S: Final = 1.0  # for what is told at most once a second, and for the age o
 BAD_SIGNATURE_TOKENS: Final = 10.0
 BAD_SIGNATURES: Final = 3  # the third closes the link
 ACCOUNTS_LIMIT: Final = 4096
+PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
+PARTING_LIMIT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,18 @@ class _Account:
         self.bad_signatures = 0
         self.throttled = 0
         self.told = 0  # of those, how many the application knows of
+
+
+class _Parting:
+    """A session that we closed. The Close may have been lost, so whoever goes on speaking is told
+    again; nothing it says is read."""
+
+    __slots__ = ("link", "reason", "until")
+
+    def __init__(self, link: Link, reason: CloseReason, until: float) -> None:
+        self.link = link
+        self.reason = reason
+        self.until = until
 
 
 class Engine:
@@ -163,6 +178,7 @@ class Engine:
         self._links: dict[PeerId, Link] = {}
         self._by_session: dict[bytes, Link] = {}
         self._by_source: dict[Address, Link] = {}
+        self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._accounts: dict[PeerId, _Account] = {}
         self._busy: dict[PeerId, Link] = {}  # links with something to send
         self._outbox: list[tuple[bytes, Address]] = []
@@ -234,6 +250,10 @@ class Engine:
             self._membership.dial_answered(dial.address, established.record.peer_id)
             self._establish(established, now)
             return
+        parting = self._parting.get(packet.session_id)
+        if parting is not None:
+            self._hear_parting(parting, packet, now)
+            return
         confirmed = self._responder.confirm(packet, source, now)
         if confirmed is None:
             raise Refused(DropReason.UNKNOWN_SESSION)
@@ -295,8 +315,23 @@ class Engine:
         """There is no room: say where there may be some, and close."""
         for message in self._membership.referrals(link.peer_id):
             link.send(codec.encode_message(message), now)
-        link.send(codec.encode_message(Close(CloseReason.FULL)), now)
+        self._part(link, CloseReason.FULL, now)
+
+    def _part(self, link: Link, reason: CloseReason, now: float) -> None:
+        """Close a session, and stay there for a while to say so."""
+        parting = _Parting(link, reason, now + PARTING_S)
+        for session_id in link.session_ids():
+            self._parting[session_id] = parting
+        while len(self._parting) > PARTING_LIMIT:
+            del self._parting[next(iter(self._parting))]
+        link.send(codec.encode_message(Close(reason)), now)
         self._transmit(link, now)
+
+    def _hear_parting(self, parting: _Parting, packet: codec.Data, now: float) -> None:
+        plaintext = self._open(parting.link, packet, now)
+        if plaintext[0] != Kind.CLOSE:
+            parting.link.send(codec.encode_message(Close(parting.reason)), now)
+            self._transmit(parting.link, now)
 
     def _index(self, link: Link) -> None:
         """Keep the sessions of `link` findable, and only those it still has."""
@@ -326,8 +361,8 @@ class Engine:
         if link is None:
             return
         if tell and reason is not None:
-            link.send(codec.encode_message(Close(reason)), now)
-            self._transmit(link, now)
+            link.clear()
+            self._part(link, reason, now)
         self._busy.pop(peer_id, None)
         self._to_part.pop(peer_id, None)
         self._unsent_before += link.unsent + link.queued
@@ -599,6 +634,8 @@ class Engine:
                 dropped = account.throttled - account.told
                 self._events.append(RateLimited(peer_id, dropped, tokens))
                 account.told = account.throttled
+        for session_id in [s for s, each in self._parting.items() if each.until <= now]:
+            del self._parting[session_id]
         for reason, count in self._drops.items():
             if count > self._drops_told[reason]:
                 self._events.append(DatagramDropped(reason, count - self._drops_told[reason]))
