@@ -8,6 +8,7 @@ What must stay true:
   we say; when that is scarce, control goes first and a heartbeat does not wait behind rumors.
 - A session that was replaced still receives for a while, so nothing on its way is lost; it never
   sends but to answer whoever still confirms it.
+- Two ends that send on different sessions, after losses in a handshake, agree again by themselves.
 
 Driven by `receive`, `send` and `adopt` as things happen, `transmit` and `advance` at `deadline`.
 """
@@ -32,6 +33,7 @@ RETIRING_SESSIONS: Final = 2  # one replaced, and one that lost against it
 REPAIR_CREDIT: Final = 64  # packets of repair on their way to us: the largest reply
 DATAGRAMS_AT_ONCE: Final = 64  # 77 KB: a third of the usual socket buffer
 SLOWEST_REFILL: Final = 0.09  # a second: what a record tells as 0 when nine tenths of 0.1 is meant
+FOLLOW_AFTER_S: Final = 5.0  # twice what passes between the packets of whoever still confirms
 AT_ONCE_S: Final = 5.0  # above what lost packets set two ends' views of one handshake apart
 
 _CONTROL, _DATA, _REPAIR, _CLOSE = range(4)  # in this order they go
@@ -197,9 +199,12 @@ class Link:
         RATE_LIMITED, and then the packet was heard, and counted in `throttled`.
         """
         session = self.session
-        if packet.session_id != session.our_id:
+        if packet.session_id == session.our_id:
+            plaintext = session.open(packet, now)
+        else:
             session = self._find_retiring(packet.session_id)
-        plaintext = session.open(packet, now)
+            plaintext = session.open(packet, now)
+            self._follow(session, now)
         self.received += 1
         self.last_heard_at = now
         if plaintext[0] == Kind.EMPTY:
@@ -228,6 +233,17 @@ class Link:
             if session.our_id == session_id:
                 return session
         raise Refused(DropReason.UNKNOWN_SESSION)
+
+    def _follow(self, heard: Session, now: float) -> None:
+        """Send where the peer does, when for long nothing has come on the session we send on: the
+        peer may have given it up before it was live there. The end that would go over to the
+        session with the larger mark waits longer, so two ends never swap for ever."""
+        patience_s = FOLLOW_AFTER_S if _mark(heard) < _mark(self.session) else 2 * FOLLOW_AFTER_S
+        if now - self.session.last_opened_at >= patience_s:
+            self._retiring = [each for each in self._retiring if each[0] is not heard]
+            self._retire(self.session, now)
+            self.session = heard
+            self._set_wake_at(now)
 
     def _owe_answer(self, session: Session, now: float) -> None:
         """The peer sends Empty until it hears from us on the session that it began; the other way
@@ -334,22 +350,21 @@ class Link:
 def takes_over(new: Established, link: Link, our_id: PeerId, now: float) -> bool:
     """Whether `new` should be adopted by `link`, which has a session with the same peer already.
 
-    Both ends come to the same answer, whichever of the two sessions they saw first: the higher
-    epoch wins; else the later one; and of two made at once, as when both ends dial, the one begun
-    by the smaller PeerId, or with the smaller id where one end began both.
+    The higher epoch wins, else the later session, but of two made at once, as when both ends dial,
+    the one begun by the smaller PeerId. Both ends come to the same answer, whichever session they
+    saw first; where the road has them disagree after all, `Link` follows the peer in time.
     """
     if link.is_dead(now):
         return True
     if new.record.epoch != link.epoch:
         return new.record.epoch > link.epoch
     newer_by_s = new.session.created_at - link.session.created_at
-    if abs(newer_by_s) > AT_ONCE_S:
-        return newer_by_s > 0
-    return _precedence(new.session, link.peer_id, our_id) < _precedence(
-        link.session, link.peer_id, our_id
-    )
+    began_by_us = new.session.began_by_us
+    if began_by_us == link.session.began_by_us or abs(newer_by_s) > AT_ONCE_S:
+        return newer_by_s >= 0
+    return began_by_us == (our_id < link.peer_id)
 
 
-def _precedence(session: Session, their_id: PeerId, our_id: PeerId) -> tuple[PeerId, bytes]:
-    """Who began `session`, and the id that the beginner gave it: the same seen from both ends."""
-    return (our_id, session.our_id) if session.began_by_us else (their_id, session.their_id)
+def _mark(session: Session) -> bytes:
+    """The same seen from both ends."""
+    return min(session.our_id, session.their_id)
