@@ -1,0 +1,287 @@
+"""The store: each payload once, bodies within their budget, a digest that is always right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.ids import Stream
+from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
+from grapevine_proto.overlay.store import (
+    FORGET_S,
+    HELD_OVERHEAD_BYTES,
+    SETTLE_S,
+    Store,
+    key_of,
+)
+from tests.overlay.made import EPOCH, config, copy, peer_id
+
+TELLER = peer_id(999)
+
+
+def store_with(limits: LimitsConfig | None = None, *, now: float = 0.0) -> Store:
+    return Store(config(limits=limits or LimitsConfig()), (), now)
+
+
+def take(store: Store, each: RumorCopy, now: float, *, linked: bool = False) -> list[int]:
+    """The sequences that were new."""
+    fresh = store.take(each, TELLER, linked, now)
+    return [message_id.sequence for message_id, _ in fresh]
+
+
+def in_epoch(each: RumorCopy, epoch: int) -> RumorCopy:
+    return replace(each, rumor=replace(each.rumor, epoch=epoch))
+
+
+# --- once ---------------------------------------------------------------------------------------
+
+
+def test_a_payload_is_given_once() -> None:
+    store = store_with()
+    assert take(store, copy(1, 1), 0.0) == [1]
+    assert store.is_known(copy(1, 1).rumor, 0.0)
+    assert take(store, copy(1, 1), 0.0) == []
+
+
+def test_rumors_that_overlap_give_only_what_is_new() -> None:
+    store = store_with()
+    origin = peer_id(1)
+    two = Rumor(origin, EPOCH, 2, (1, 1), b"bc")
+    three = Rumor(origin, EPOCH, 1, (1, 1, 1), b"abc")
+    assert take(store, RumorCopy(two, 1, 0), 0.0) == [2, 3]
+    assert take(store, RumorCopy(three, 1, 0), 0.0) == [1]
+
+
+def test_marks_that_were_saved_keep_a_restarted_node_from_hearing_twice() -> None:
+    store = store_with()
+    for first in (1, 2, 5):
+        take(store, copy(1, first), 0.0)
+    again = Store(config(), store.saved(1.0), 500.0)
+    assert again.is_known(copy(1, 5).rumor, 500.0)
+    assert not again.is_known(copy(1, 3).rumor, 500.0)
+    assert again.missing(StreamRange(copy(1, 1).rumor.stream, 1, 6), 500.0) == [
+        StreamRange(copy(1, 1).rumor.stream, 3, 4),
+        StreamRange(copy(1, 1).rumor.stream, 6, 6),
+    ]
+    assert again.saved(500.0)[0].idle_s == 1.0
+
+
+# --- epochs -------------------------------------------------------------------------------------
+
+
+def test_the_stream_before_stays_repairable_and_then_closes() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(1, 4), 0.0)
+    take(store, in_epoch(copy(1, 1), EPOCH + 1), 10.0)
+    assert not store.is_known(copy(1, 2).rumor, 309.0)
+    assert store.is_known(copy(1, 2).rumor, 310.0)
+    assert store.missing(StreamRange(copy(1, 1).rumor.stream, 1, 4), 310.0) == []
+
+
+def test_an_epoch_before_the_last_two_is_refused() -> None:
+    store = store_with()
+    for epoch in (EPOCH, EPOCH + 2):
+        take(store, in_epoch(copy(1, 1), epoch), 0.0)
+    for epoch in (EPOCH - 1, EPOCH + 1):
+        stream = Stream(peer_id(1), epoch)
+        assert store.refusal(stream, TELLER, False, 0.0) is DropReason.OLD_EPOCH
+    assert store.refusal(Stream(peer_id(1), EPOCH + 3), TELLER, False, 0.0) is None
+
+
+def test_a_lower_epoch_is_taken_only_shortly_after_the_first_word_of_a_higher() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    older = Stream(peer_id(1), EPOCH - 1)
+    assert store.refusal(older, TELLER, False, 299.0) is None
+    assert store.refusal(older, TELLER, False, 300.0) is DropReason.OLD_EPOCH
+    assert store.missing(StreamRange(older, 1, 3), 300.0) == []
+
+
+def test_a_third_epoch_lets_the_first_go() -> None:
+    store = store_with()
+    for epoch in (EPOCH, EPOCH + 1, EPOCH + 2):
+        take(store, in_epoch(copy(1, 1), epoch), 0.0)
+    assert store.streams == 2
+    assert store.held == 2
+
+
+# --- ceilings -----------------------------------------------------------------------------------
+
+
+def test_one_teller_brings_so_many_new_origins_and_not_one_more() -> None:
+    store = store_with(LimitsConfig(new_origins_per_link=3))
+    for number in range(3):
+        stream = copy(number, 1).rumor.stream
+        assert store.refusal(stream, TELLER, False, 0.0) is None
+        take(store, copy(number, 1), 0.0)
+    fourth = copy(3, 1).rumor.stream
+    assert store.refusal(fourth, TELLER, False, 0.0) is DropReason.TABLE_FULL
+    assert store.refusal(fourth, TELLER, True, 0.0) is None, "who is linked is always let in"
+    assert store.refusal(fourth, peer_id(998), False, 0.0) is None, "another teller has its own"
+    assert store.refusal(fourth, TELLER, False, 300.0) is None, "and it has again in 300 s"
+
+
+def test_one_origin_beyond_the_cap_is_refused() -> None:
+    store = store_with(LimitsConfig(origins=2))
+    for number in range(2):
+        take(store, copy(number, 1), 0.0)
+    assert store.refusal(copy(2, 1).rumor.stream, TELLER, False, 0.0) is DropReason.TABLE_FULL
+    assert store.refusal(copy(1, 2).rumor.stream, TELLER, False, 0.0) is None
+
+
+def test_one_origin_may_hold_a_quarter_of_the_bytes_and_all_of_them_no_more_than_all() -> None:
+    each = 1000 + HELD_OVERHEAD_BYTES
+    store = store_with(LimitsConfig(held_bytes=8 * each))
+    for first in (1, 2, 3):
+        take(store, copy(1, first, size=1000), 0.0)
+    assert (store.held, store.evicted) == (2, 1)
+    assert store.copy(key_of(copy(1, 1).rumor), 0.0) is None, "its own oldest went"
+    for number in (2, 3, 4):
+        for first in (1, 2):
+            take(store, copy(number, first, size=1000), 0.0)
+    assert (store.held, store.evicted) == (8, 1)
+    take(store, copy(5, 1, size=1000), 0.0)
+    assert (store.held, store.evicted) == (8, 2)
+    assert store.copy(key_of(copy(1, 2).rumor), 0.0) is None, "the oldest of all went"
+    assert store.held_bytes == 8 * each
+
+
+def test_a_message_larger_than_a_quarter_is_still_held_whole() -> None:
+    store = store_with(LimitsConfig(held_bytes=4000))
+    take(store, copy(1, 1, size=2000), 0.0)
+    assert store.held == 1
+    take(store, copy(1, 2, size=10), 0.0)
+    assert store.held == 1
+
+
+# --- age ----------------------------------------------------------------------------------------
+
+
+def test_a_message_is_held_for_its_time_of_life_and_known_for_longer() -> None:
+    store = store_with()
+    take(store, copy(1, 1, age_ms=100_000), 0.0)
+    store.tick(199.0)
+    assert store.held == 1
+    store.tick(200.0)
+    assert store.held == 0
+    assert store.is_known(copy(1, 1).rumor, 200.0)
+
+
+def test_age_grows_while_held_and_the_least_claim_counts() -> None:
+    store = store_with()
+    take(store, copy(1, 1, age_ms=50_000, hops=9), 0.0)
+    store.heard_again(copy(1, 1, age_ms=12_000, hops=2), 10.0)
+    held = store.copy(key_of(copy(1, 1).rumor), 20.0)
+    assert held is not None
+    assert (held.age_ms, held.hops) == (22_000, 2)
+    store.heard_again(copy(1, 1, age_ms=200_000, hops=200), 20.0)
+    held = store.copy(key_of(copy(1, 1).rumor), 20.0)
+    assert held is not None
+    assert (held.age_ms, held.hops) == (22_000, 2), "a claim of old age stops nothing"
+
+
+def test_a_hole_is_given_up_after_its_time() -> None:
+    store = store_with(now=-1000.0)
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(1, 3), 0.0)
+    assert store.holes(1.0, 1.0, 10) == [StreamRange(copy(1, 1).rumor.stream, 2, 2)]
+    store.tick(300.5)
+    assert store.lost == 1
+    assert not store.has_holes
+    assert store.is_known(copy(1, 2).rumor, 301.0)
+
+
+def test_a_day_of_silence_forgets_a_stream() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    store.tick(FORGET_S - 1)
+    assert store.streams == 1
+    store.tick(FORGET_S + 601)
+    assert store.streams == 0
+
+
+# --- repair and digest --------------------------------------------------------------------------
+
+
+def test_ranges_give_the_rumors_that_hold_them() -> None:
+    store = store_with()
+    origin = peer_id(1)
+    for first, count in ((1, 3), (4, 1), (5, 4), (20, 1)):
+        body = bytes(count)
+        each = Rumor(origin, EPOCH, first, (1,) * count, body)
+        take(store, RumorCopy(each, 1, 0), 0.0)
+    stream = Stream(origin, EPOCH)
+
+    def firsts(first: int, last: int) -> list[int]:
+        return [c.rumor.first for c in store.held_in(StreamRange(stream, first, last), 0.0)]
+
+    assert firsts(1, 100) == [1, 4, 5, 20]
+    assert firsts(2, 2) == [1]
+    assert firsts(3, 5) == [1, 4, 5]
+    assert firsts(9, 19) == []
+    assert [c.hops for c in store.held_in(StreamRange(stream, 20, 20), 0.0)] == [2]
+
+
+def test_two_stores_that_saw_the_same_have_the_same_digest_whatever_the_order() -> None:
+    one, other = store_with(), store_with(now=7.0)
+    for first in (1, 2, 3):
+        for number in (1, 2):
+            take(one, copy(number, first), 0.0)
+    for number in (2, 1):
+        for first in (3, 1, 2):
+            take(other, copy(number, first), 7.0)
+    assert one.digest(SETTLE_S) == other.digest(7.0 + SETTLE_S)
+    assert one.digest(SETTLE_S)[0] == 2
+
+
+def test_a_stream_on_its_way_is_not_in_the_digest_until_it_settles() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    assert store.digest(1.9)[0] == 0
+    assert store.digest(2.0)[0] == 1
+    take(store, copy(1, 2), 3.0)
+    assert store.digest(3.0)[0] == 0
+    assert store.digest(5.0)[0] == 1
+
+
+def test_a_silent_stream_leaves_the_digest_and_its_word_brings_it_back() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    assert store.digest(299.9)[0] == 1
+    assert store.digest(300.0)[0] == 0
+    assert store.vector(300.0) == []
+    take(store, copy(1, 2), 400.0)
+    assert store.digest(402.0)[0] == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6), st.floats(0.0, 200.0)), max_size=60)
+)
+def test_the_digest_kept_up_to_date_is_the_digest_made_anew(
+    steps: list[tuple[int, int, float]],
+) -> None:
+    store = store_with()
+    now = 0.0
+    for number, first, pause_s in steps:
+        now += pause_s
+        take(store, copy(number, first), now)
+        store.digest(now)
+    now += SETTLE_S
+    anew = store_with(now=now)
+    for entry in store.vector(now):
+        for first in range(1, entry.last + 1):
+            each = Rumor(entry.stream.origin, entry.stream.epoch, first, (1,), b"x")
+            take(anew, RumorCopy(each, 1, 0), now)
+    assert store.digest(now) == anew.digest(now + SETTLE_S)
+
+
+def test_what_a_peer_says_of_streams_marks_nothing() -> None:
+    store = store_with()
+    store.missing(StreamRange(Stream(peer_id(1), EPOCH), 1, 2**50), 0.0)
+    assert store.streams == 0
+    assert not store.is_known(copy(1, 1).rumor, 0.0)
