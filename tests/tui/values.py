@@ -23,7 +23,7 @@ EPOCH = 1_700_000_000
 
 def an_id(number: int) -> PeerId:
     """A peer id that starts with `number`, so that short forms differ."""
-    return PeerId(number.to_bytes(4, "big") + bytes(28))
+    return PeerId((number.to_bytes(4, "big") * 8)[:31] + bytes([number % 251]))
 
 
 def a_peer(number: int, name: str = "", **changes: Any) -> PeerInfo:

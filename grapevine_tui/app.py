@@ -1,0 +1,324 @@
+"""The app: a node, its model and a screen, in one loop.
+
+What must stay true:
+
+- An event costs one `|=` here; the screen is painted by a timer, at most ten times a second.
+- Whatever way it ends (a key, a command, SIGTERM, SIGHUP, an error at the start), the node leaves
+  politely first and the terminal is left as it was found.
+- Text from strangers is only ever handed to Textual as `Content` or with markup off, after
+  `printable`.
+
+Driven by `grapevine_tui.cli`, which reads `return_code` and `failure` afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Final
+
+from rich.text import Text
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from grapevine_proto.codec import MAX_PAYLOAD_IN_DATAGRAM
+from grapevine_proto.errors import GrapevineError
+from grapevine_proto.events import Event
+from grapevine_proto.ids import PeerId
+from grapevine_tui import commands
+from grapevine_tui.hosting import DemoView, HostView, SettingsView
+from grapevine_tui.model import Changes, Level
+from grapevine_tui.screens import facts
+from grapevine_tui.screens.detail import DetailScreen, Fact
+from grapevine_tui.screens.help import help_facts
+from grapevine_tui.screens.main import MainScreen
+from grapevine_tui.text import printable
+from grapevine_tui.widgets.compose import Draft
+from grapevine_tui.widgets.grid import Grid
+from grapevine_tui.widgets.log import MessageLog
+from grapevine_tui.widgets.look import GRAPEVINE, THEMES, VARIABLES
+
+PAINTS_PER_S: Final = 10
+BEAT_PAINTS: Final = 5  # the node's tables are read at every fifth: twice a second
+LEAVE_S: Final = 2.0  # for goodbyes: long enough for a round trip round the world
+WAITING_S: Final = 0.3  # a broadcast that waits longer for room says so
+TOASTS: Final = 3  # at once; more would hide the screen
+SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
+IN_USE_CODE: Final = 5  # the contract's exit code for an identity in use
+
+
+class GrapevineApp(App[None]):
+    """The terminal app over one host."""
+
+    TITLE = "grapevine"
+    CSS_PATH: ClassVar[Path] = Path(__file__).with_name("grapevine.tcss")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("colon", "command_palette", "Commands", key_display=":"),
+        Binding("m", "members", "Members", show=False),
+        Binding("S", "status", "Status and counters", show=False),
+        Binding("q", "quit", "Quit"),
+    ]
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self, host: HostView, settings: SettingsView, *, demo: DemoView | None = None
+    ) -> None:
+        super().__init__()
+        for theme in THEMES:
+            self.register_theme(theme)
+        self._host = host
+        self._settings = settings
+        self._demo = demo
+        self._limit_bytes = min(MAX_PAYLOAD_IN_DATAGRAM, settings.node.max_message_size)
+        self._changes = Changes.NONE
+        self._paints = 0
+        self._notices_shown = 0
+        self._lines: asyncio.Queue[str] = asyncio.Queue()
+        self._is_leaving = False
+        self._has_left = False
+        self.failure: GrapevineError | None = None
+        """Why the node could not start; None where it did."""
+        self.main = MainScreen(host, settings, self._limit_bytes)
+
+    def get_default_screen(self) -> Screen[None]:
+        return self.main
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return VARIABLES
+
+    def on_mount(self) -> None:
+        wanted = self._settings.theme
+        self.theme = wanted if wanted in self.available_themes else GRAPEVINE.name
+        if wanted and self.theme != wanted:
+            self.notify(
+                f"there is no theme {printable(wanted)!r}", severity="warning", markup=False
+            )
+        self._catch_signals()
+        self._host.listen(self._heard)
+        self.set_interval(1 / PAINTS_PER_S, self._tick)
+        self.run_worker(self._start(), exit_on_error=True)
+        self.run_worker(self._obey_lines(), exit_on_error=True)
+
+    async def on_unmount(self) -> None:
+        # Reached after an error too: then nobody has said goodbye yet.
+        if not self._has_left and self._host.model.me is not None:
+            await self._leave()
+
+    # The node
+
+    async def _start(self) -> None:
+        try:
+            if self._demo is not None:
+                await self._demo.start()
+            if self._host.model.me is None:
+                await self._host.start()
+        except GrapevineError as error:
+            self.failure = error
+            self._has_left = True
+            self.exit(return_code=1)
+        self._changes |= Changes.STATUS
+
+    def _heard(self, event: Event, changes: Changes) -> None:
+        self._changes |= changes
+
+    def _tick(self) -> None:
+        self._paints += 1
+        is_beat = self._paints % BEAT_PAINTS == 0
+        if is_beat and self._host.model.me is not None and not self._has_left:
+            self._changes |= self._host.refresh()
+        changes, self._changes = self._changes, Changes.NONE
+        if changes:
+            self.main.paint(changes)
+        if Changes.NOTICES in changes:
+            self._toast()
+        if is_beat:
+            self.main.beat()
+
+    def _toast(self) -> None:
+        """Show what has come to notice since the last time, if it needs an eye."""
+        model = self._host.model
+        fresh = min(model.notice_count - self._notices_shown, len(model.notices))
+        self._notices_shown = model.notice_count
+        notices = list(model.notices)[len(model.notices) - fresh :]
+        urgent = [notice for notice in notices if notice.level is not Level.INFORMATION]
+        for notice in urgent[:TOASTS]:
+            self.notify(notice.text, severity=notice.level.value, markup=False)
+        if len(urgent) > TOASTS:
+            self.notify(f"and {len(urgent) - TOASTS} more: see S", markup=False)
+
+    # The end
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in SIGNALS:
+            number = getattr(signal, name, None)
+            # Windows has neither SIGHUP nor handlers in a loop; there Textual's own must do.
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                if number is not None:
+                    loop.add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: int) -> None:
+        if self._is_leaving:  # asked twice: at once
+            self._has_left = True
+            self.exit(return_code=128 + number)
+        else:
+            self._begin_leaving()
+
+    async def action_quit(self) -> None:
+        """Leave the cluster politely and end; asked twice, at once."""
+        if self._is_leaving:
+            self._has_left = True
+            self.exit(return_code=self._code())
+        else:
+            self._begin_leaving()
+
+    def _begin_leaving(self) -> None:
+        self._is_leaving = True
+        self.main.status.is_leaving = True
+        self.main.status.refresh()
+        self.run_worker(self._leave_and_exit(), exit_on_error=True)
+
+    async def _leave_and_exit(self) -> None:
+        code = self._code()
+        unsent = await self._leave()
+        words = f"{unsent:,} messages found nobody to take them" if unsent else None
+        self.exit(return_code=code, message=Text(words) if words else None)
+
+    async def _leave(self) -> int:
+        self._has_left = True
+        unsent = 0
+        with suppress(GrapevineError):  # it never ran, or stopped of itself
+            unsent = await self._host.leave(LEAVE_S)
+        if self._demo is not None:
+            await self._demo.stop()
+        return unsent
+
+    def _code(self) -> int:
+        stopped = self._host.model.stopped
+        if not stopped:
+            return 0
+        return IN_USE_CODE if "in use" in stopped else 1
+
+    # What is typed
+
+    def on_draft_submitted(self, message: Draft.Submitted) -> None:
+        line = message.line
+        box = self.main.compose_box
+        box.unstash()
+        if not line.strip():
+            return
+        box.draft.remember(line)
+        if box.draft.text == line:
+            box.draft.fill("")
+        self._lines.put_nowait(line)
+
+    async def _obey_lines(self) -> None:
+        """Do what the lines say, one after another, so that they arrive in their order."""
+        while True:
+            line = await self._lines.get()
+            try:
+                await self._obey(commands.parse(line))
+            except GrapevineError as error:
+                self.main.compose_box.say(str(error), is_error=True)
+                self.main.compose_box.restore(line)
+
+    async def _obey(self, command: commands.Command) -> None:
+        main, say = self.main, self.main.compose_box.say
+        match command:
+            case commands.Broadcast(payload):
+                await self._broadcast(payload)
+            case commands.Send(to, payload):
+                await self._host.send(to, payload)
+                say(f"sent to {to}")
+            case commands.Dial(address):
+                self._host.model.unanswered.clear()  # whoever asks wants to be told again
+                await self._host.dial(address)
+                say(f"knocking at {address}")
+            case commands.ShowPeers():
+                main.action_panel("peers")
+            case commands.ShowRounds():
+                main.action_panel("rounds")
+            case commands.ShowMembers():
+                self.action_members()
+            case commands.ShowStatus() | commands.ShowStats():
+                self.action_status()
+            case commands.ShowHelp():
+                self.action_help()
+            case commands.Quit():
+                await self.action_quit()
+
+    async def _broadcast(self, payload: bytes) -> None:
+        say = self.main.compose_box.say
+        waiting = asyncio.get_running_loop().call_later(
+            WAITING_S, say, "waiting for room: every peer's queue is full"
+        )
+        started_at = time.monotonic()
+        try:
+            _, peers = await self._host.broadcast(payload)
+        finally:
+            waiting.cancel()
+        if not peers:
+            say("nobody is linked now: kept for whoever comes")
+        elif time.monotonic() - started_at > WAITING_S:
+            say("")
+
+    # Screens in front
+
+    def _show(self, name: str, ask: Callable[[], list[Fact] | None]) -> None:
+        if not isinstance(self.screen, DetailScreen):  # one at a time is enough
+            self.push_screen(DetailScreen(name, ask))
+
+    def on_grid_chosen(self, message: Grid.Chosen) -> None:
+        key = message.key
+        peer_id = key[1] if isinstance(key, tuple) else key
+        if isinstance(peer_id, PeerId):
+            name = printable(self._host.model.name_of(peer_id))
+            self._show(name, partial(facts.peer_facts, self._host.model, peer_id))
+
+    def on_message_log_chosen(self, message: MessageLog.Chosen) -> None:
+        entry = message.entry
+        self._show(
+            f"Message {entry.number + 1:,}",
+            partial(facts.message_facts, self._host.model, entry),
+        )
+
+    def action_members(self) -> None:
+        """Everyone in the cluster, linked or not."""
+        self._show("Members", partial(facts.member_facts, self._host.model))
+
+    def action_status(self) -> None:
+        """Who we are, and every counter."""
+        self._show("Status", partial(facts.status_facts, self._host.model))
+
+    def action_help(self) -> None:
+        """Every key and every command."""
+        sections: list[tuple[str, Iterable[BindingType]]] = [
+            ("Everywhere", [*self.BINDINGS, Binding("ctrl+p", "command_palette", "Commands")]),
+            ("Panels", MainScreen.BINDINGS),
+            ("Tables", Grid.BINDINGS),
+            ("Messages", MessageLog.BINDINGS),
+            ("Compose box", Draft.BINDINGS),
+        ]
+        self._show("Help", lambda: help_facts(self, sections))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
+        """What the palette offers: all that the bindings do, each with its key."""
+        for node, bindings in ((self, self.BINDINGS), (self.main, MainScreen.BINDINGS)):
+            for each in Binding.make_bindings(bindings):
+                if each.action != "command_palette":
+                    key = self.get_key_display(each)
+                    action = partial(self.run_action, each.action, node)
+                    yield SystemCommand(each.description, f"key {key}", action)
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+        yield SystemCommand(
+            "Screenshot",
+            "Save the screen as SVG",
+            lambda: self.set_timer(0.1, self.deliver_screenshot),
+        )

@@ -1,0 +1,70 @@
+"""What the app asks of whoever runs the node for it.
+
+What must stay true: the app reaches the node by these alone, so that the same screen can stand
+before a node in its own process, one behind a control socket, or a made-up one in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.events import Event
+from grapevine_proto.ids import MessageId, PeerId
+from grapevine_tui.model import Changes, Model
+
+
+class NodeView(Protocol):
+    """The node itself, as far as the screen needs it."""
+
+    def now(self) -> float: ...
+
+    @property
+    def lag_s(self) -> float: ...
+
+    def start_round(self) -> None: ...
+
+
+class HostView(Protocol):
+    """Runs one node and keeps its model. All but `start` need it to be running."""
+
+    @property
+    def node(self) -> NodeView: ...
+
+    @property
+    def model(self) -> Model: ...
+
+    def listen(self, listener: Callable[[Event, Changes], None]) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def leave(self, timeout_s: float) -> int: ...
+
+    async def broadcast(self, payload: bytes) -> tuple[MessageId, int]: ...
+
+    async def send(self, who: str, payload: bytes) -> MessageId: ...
+
+    async def dial(self, where: str) -> None: ...
+
+    def resolve(self, who: str) -> PeerId: ...
+
+    def refresh(self) -> Changes: ...
+
+
+class SettingsView(Protocol):
+    """The settings that the screen shows or obeys."""
+
+    @property
+    def node(self) -> NodeConfig: ...
+
+    @property
+    def theme(self) -> str: ...
+
+
+class DemoView(Protocol):
+    """Neighbours in this process that talk, so that every panel is alive."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...

@@ -1,0 +1,85 @@
+"""A screen in front of the others that shows one thing whole: a peer, a message, the counters.
+
+What must stay true: facts are asked for anew while it stands open, so it never shows the past;
+all values are printable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from grapevine_tui.text import cells
+
+REFRESH_S = 0.5
+
+
+class Fact(NamedTuple):
+    """A name and what there is to say; `colour` is one of the theme's. No name: a line across."""
+
+    name: str
+    value: str
+    colour: str = "$foreground"
+
+
+def lay_out(facts: Sequence[Fact]) -> Content:
+    """Names in a column of their own, values beside them."""
+    width = max((cells(fact.name) for fact in facts if fact.value), default=0)
+    lines: list[Content] = []
+    for fact in facts:
+        if not fact.name:
+            lines.append(Content.styled(fact.value, fact.colour))
+        elif not fact.value:
+            lines.append(Content.styled(fact.name, "bold $accent"))
+        else:
+            lines.append(
+                Content.assemble(
+                    (fact.name + " " * (width + 2 - cells(fact.name)), "$text-muted"),
+                    (fact.value, fact.colour),
+                )
+            )
+    return Content("\n").join(lines)
+
+
+class DetailScreen(ModalScreen[None]):
+    """`facts` is asked twice a second; None: the thing is gone, and the last facts stay."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,enter,q", "dismiss", "Back"),
+        Binding("down,j", "scroll(1)", "Down", show=False),
+        Binding("up,k", "scroll(-1)", "Up", show=False),
+        Binding("pagedown,space", "scroll(10)", "Page down", show=False),
+        Binding("pageup", "scroll(-10)", "Page up", show=False),
+    ]
+
+    def __init__(self, name: str, facts: Callable[[], Sequence[Fact] | None]) -> None:
+        super().__init__()
+        self._title = name
+        self._facts = facts
+        self._shown: Sequence[Fact] = ()
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="sheet") as sheet:
+            sheet.border_title = Content(self._title)
+            sheet.border_subtitle = Content("esc back")
+            yield Static(markup=False)
+
+    def on_mount(self) -> None:
+        self._show()
+        self.set_interval(REFRESH_S, self._show)
+
+    def _show(self) -> None:
+        facts = self._facts()
+        if facts is not None and facts != self._shown:
+            self._shown = facts
+            self.query_one(Static).update(lay_out(facts))
+
+    def action_scroll(self, lines: int) -> None:
+        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)

@@ -1,0 +1,41 @@
+"""Help: every key and every command, made from the bindings and the table of commands themselves.
+
+What must stay true: nothing is listed here by hand, so help cannot say what is not so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+
+from grapevine_tui.commands import COMMANDS
+from grapevine_tui.screens.detail import Fact
+
+
+def _binding(each: BindingType) -> Binding:
+    return each if isinstance(each, Binding) else Binding(*each)
+
+
+def key_facts(app: App[None], name: str, bindings: Iterable[BindingType]) -> list[Fact]:
+    """A heading and a line for each thing that can be done, with its keys."""
+    by_action: dict[str, tuple[list[str], str]] = {}
+    for each in Binding.make_bindings([_binding(binding) for binding in bindings]):
+        keys, _ = by_action.setdefault(each.action, ([], each.description))
+        keys.append(app.get_key_display(each))
+    facts = [Fact(" ".join(keys), words) for keys, words in by_action.values() if words]
+    return [Fact(name, ""), *facts]
+
+
+def help_facts(app: App[None], sections: Sequence[tuple[str, Iterable[BindingType]]]) -> list[Fact]:
+    """All sections of keys, then what can be typed."""
+    facts: list[Fact] = []
+    for name, bindings in sections:
+        facts += [*key_facts(app, name, bindings), Fact("", "")]
+    facts.append(Fact("Typed in the compose box", ""))
+    for spec in COMMANDS:
+        short = "".join(f" /{alias}" for alias in spec.aliases)
+        facts.append(Fact(spec.usage, f"{spec.help}{f' (also{short})' if short else ''}"))
+    facts.append(Fact("//text", "A message that begins with a slash"))
+    return facts

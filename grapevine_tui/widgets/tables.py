@@ -1,0 +1,228 @@
+"""The three tables of the main screen: what stands in their columns and in their titles.
+
+What must stay true: each is a function from the model to rows of printable cells and a title, so
+that what the screen says can be tested without a screen.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from textual.content import Content
+
+from grapevine_proto.events import PeerInfo, PeerState, Round, RoundOutcome
+from grapevine_proto.ids import PeerId
+from grapevine_tui.model import Completed, Model
+from grapevine_tui.text import printable
+from grapevine_tui.widgets.grid import Cell, Column, Row
+from grapevine_tui.widgets.look import (
+    OUTCOME_SIGNS,
+    STATE_SIGNS,
+    bytes_words,
+    count_words,
+    health_tone,
+    ms_words,
+)
+
+FLASH_S: Final = 1.5  # how long a throttled peer's line stands out
+ROUNDS_SHOWN: Final = 200
+
+PEER_COLUMNS: Final = (
+    Column("state", 8),
+    Column("peer", 9, grows=3),
+    Column("address", 15, grows=1, rank=3),
+    Column("zone", 7, grows=1, rank=4),
+    Column("rtt", 6, right=True),
+    Column("health", 6, right=True, rank=1),
+    Column("in/s", 5, right=True, rank=2),
+    Column("tokens", 6, right=True, rank=5),
+)
+RATE_COLUMNS: Final = (
+    Column("peer", 9, grows=1),
+    Column("tokens left", 8, grows=3, rank=2),
+    Column("", 8, right=True),
+    Column("ok", 8, right=True, rank=1),
+    Column("throttled", 9, right=True),
+)
+ROUND_COLUMNS: Final = (
+    Column("time", 8, rank=3),
+    Column("peer", 7, grows=1),
+    Column("outcome", 14, grows=2),
+    Column("bytes", 7, right=True, rank=1),
+    Column("took", 6, right=True, rank=2),
+)
+
+
+def title(name: str, *parts: tuple[str, str]) -> Content:
+    """``Name · part · part``, each part with the theme's colour that is named beside it."""
+    pieces: list[tuple[str, str]] = [(name, "bold")]
+    for text, colour in parts:
+        pieces += [(" · ", "$text-muted"), (text, colour)]
+    return Content.assemble(*pieces)
+
+
+# Peers
+
+_ORDER: Final = {
+    PeerState.CONNECTED: 0,
+    PeerState.STALE: 1,
+    PeerState.CONNECTING: 2,
+    PeerState.DISCONNECTED: 3,
+}
+
+
+def peer_rows(model: Model) -> list[Row]:
+    """Linked peers first, by name; a sign and a colour for each state."""
+    peers = sorted(
+        model.peers.values(),
+        key=lambda peer: (_ORDER[peer.state], model.name_of(peer.peer_id), peer.peer_id),
+    )
+    return [_peer_row(model, peer) for peer in peers]
+
+
+def _peer_row(model: Model, peer: PeerInfo) -> Row:
+    sign, word, tone = STATE_SIGNS[peer.state]
+    is_here = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    flow = model.flows.get(peer.peer_id)
+    slow = peer.rtt is not None and peer.rtt > 0.3  # a user waits from about here on
+    is_low = peer.tokens_capacity > 0 and peer.tokens < peer.tokens_capacity / 5
+    return Row(
+        peer.peer_id,
+        (
+            Cell(f"{sign} {word}", tone),
+            Cell(printable(model.name_of(peer.peer_id)), "key" if is_here else "dim"),
+            Cell(printable(str(peer.address)), "text" if is_here else "dim"),
+            Cell(printable(peer.zone) or "-", "text" if is_here and peer.zone else "dim"),
+            Cell(ms_words(peer.rtt), "warn" if slow else "text" if is_here else "dim"),
+            Cell(f"{peer.health:.2f}", health_tone(peer.health)),
+            Cell(count_words(flow.in_per_s) if flow else "0", "text" if is_here else "dim"),
+            Cell(
+                count_words(int(peer.tokens)) if peer.tokens_capacity else "-",
+                "bad" if is_low else "text" if is_here else "dim",
+            ),
+        ),
+    )
+
+
+def peer_title(model: Model, max_peers: int) -> Content:
+    states = [peer.state for peer in model.peers.values()]
+    linked = states.count(PeerState.CONNECTED)
+    stale = states.count(PeerState.STALE)
+    parts = [(f"{linked} linked", "$success")]
+    if stale:
+        parts.append((f"{stale} stale", "$warning"))
+    return title(f"Peers {len(states)}/{max_peers}", *parts)
+
+
+# Rate limits
+
+
+def rate_rows(model: Model, wall_now: float) -> list[Row]:
+    """Those in trouble first: the throttled, then by how little is left."""
+    peers = sorted(
+        (peer for peer in model.peers.values() if peer.tokens_capacity > 0),
+        key=lambda peer: (-peer.throttled, model.name_of(peer.peer_id), peer.peer_id),
+    )
+    return [_rate_row(model, peer, wall_now) for peer in peers]
+
+
+def _rate_row(model: Model, peer: PeerInfo, wall_now: float) -> Row:
+    left = peer.tokens / peer.tokens_capacity
+    tone = "good" if left > 0.5 else "warn" if left > 0.2 else "bad"
+    throttled_at = model.throttled_at.get(peer.peer_id)
+    is_flashing = throttled_at is not None and wall_now - throttled_at < FLASH_S
+    room = f"{count_words(int(peer.tokens))}/{count_words(peer.tokens_capacity)}"
+    return Row(
+        peer.peer_id,
+        (
+            Cell(printable(model.name_of(peer.peer_id)), "key"),
+            Cell("", tone, fraction=left),
+            Cell(room, tone),
+            Cell(_grouped(peer.allowed), "dim"),
+            Cell(_grouped(peer.throttled), "bad" if peer.throttled else "dim"),
+        ),
+        alarm=is_flashing,
+    )
+
+
+def _grouped(count: int) -> str:
+    return f"{count:,}" if count < 1_000_000 else count_words(count)
+
+
+def rate_title(model: Model) -> Content:
+    throttled = sum(peer.throttled for peer in model.peers.values())
+    tone = "$error" if throttled else "$text-muted"
+    return title("Rate limits", (f"{throttled:,} throttled", tone))
+
+
+# Anti-entropy
+
+
+def round_rows(model: Model) -> list[Row]:
+    """The newest first."""
+    latest = [model.rounds[-1 - back] for back in range(min(ROUNDS_SHOWN, len(model.rounds)))]
+    return [_round_row(model, done) for done in latest]
+
+
+def round_words(done: Round) -> str:
+    """What came of a round."""
+    if done.in_sync or done.outcome not in (RoundOutcome.REPAIRED, RoundOutcome.PARTIAL):
+        return OUTCOME_SIGNS[done.outcome].word
+    words = f"sent {count_words(done.sent)} got {count_words(done.received)}"
+    return words if done.outcome is RoundOutcome.REPAIRED else f"{words}, cut short"
+
+
+def round_key(done: Completed) -> tuple[int, PeerId]:
+    return done.round.number, done.round.peer
+
+
+def _round_row(model: Model, done: Completed) -> Row:
+    each = done.round
+    sign, _, tone = OUTCOME_SIGNS[each.outcome]
+    is_over = each.outcome is not RoundOutcome.RUNNING
+    return Row(
+        round_key(done),
+        (
+            Cell(time.strftime("%H:%M:%S", time.localtime(done.at_unix)), "dim"),
+            Cell(printable(model.name_of(each.peer)), "key"),
+            Cell(f"{sign} {round_words(each)}", tone),
+            Cell(bytes_words(each.bytes) if is_over else "", "text"),
+            Cell(ms_words(each.duration) if is_over else "", "text"),
+        ),
+    )
+
+
+def seconds_to_round(model: Model, now: float) -> int | None:
+    """Whole seconds until the next round, None where none is planned."""
+    if not model.stats.next_round_at:
+        return None
+    wait_s = model.stats.next_round_at - now
+    return max(0, round(wait_s)) if wait_s < 86_400 * 2 else None
+
+
+def round_number(model: Model) -> int:
+    return model.rounds[-1].round.number if model.rounds else 0
+
+
+def round_title(model: Model, now: float) -> Content:
+    wait_s = seconds_to_round(model, now)
+    number = round_number(model)
+    parts = [("off", "$text-muted")] if wait_s is None else [(f"next in {wait_s} s", "$accent")]
+    return title(f"Anti-entropy{f' round {number}' if number else ''}", *parts)
+
+
+# Messages
+
+
+def log_title(model: Model, *, is_following: bool, below: int, is_paused: bool) -> Content:
+    parts: list[tuple[str, str]] = []
+    if model.messages.let_go:
+        parts.append((f"{count_words(model.messages.let_go)} let go", "$text-muted"))
+    if is_paused:
+        parts.append(("paused", "$warning"))
+    elif is_following:
+        parts.append(("following", "$success"))
+    else:
+        parts.append((f"{below:,} below", "$warning"))
+    return title(f"Messages {model.messages.end:,}", *parts)

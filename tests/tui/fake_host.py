@@ -1,0 +1,122 @@
+"""A host without a node, for driving the app in tests: tables one sets, calls one can read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import GrapevineError, MessageTooLarge, UnknownPeer
+from grapevine_proto.events import (
+    Event,
+    MemberInfo,
+    MessageSent,
+    NodeStarted,
+    NodeStopped,
+    PeerInfo,
+    Stats,
+    Via,
+)
+from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_tui.model import Changes, Model
+from tests.tui.values import EPOCH, a_message, an_id
+
+ME = 0xA3F91C02
+
+
+@dataclass
+class FakeSettings:
+    node: NodeConfig = field(
+        default_factory=lambda: NodeConfig(name="ams-1", zone="eu-west", cluster="default")
+    )
+    theme: str = ""
+
+
+class FakeNode:
+    """A clock one sets, and a count of the rounds asked for."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.lag_s = 0.002
+        self.rounds_asked = 0
+
+    def now(self) -> float:
+        return self.time
+
+    def start_round(self) -> None:
+        self.rounds_asked += 1
+
+
+class FakeHost:
+    """Says what it is told to say; remembers what it was asked."""
+
+    def __init__(self, **fails: GrapevineError) -> None:
+        self.node = FakeNode()
+        self.model = Model()
+        self.peers: list[PeerInfo] = []
+        self.members: list[MemberInfo] = []
+        self.stats = Stats(next_round_at=112.0)
+        self.fails = SimpleNamespace(start=None, broadcast=None, dial=None)
+        vars(self.fails).update(fails)
+        self.broadcasts: list[bytes] = []
+        self.sends: list[tuple[str, bytes]] = []
+        self.dials: list[str] = []
+        self.left = 0
+        self.unsent = 0
+        self.limit_bytes = 1100
+        self._listeners: list[Callable[[Event, Changes], None]] = []
+
+    def listen(self, listener: Callable[[Event, Changes], None]) -> None:
+        self._listeners.append(listener)
+
+    def happen(self, *events: Event) -> None:
+        """What the real one does with each event of its node."""
+        for event in events:
+            changes = self.model.apply(event)
+            for listener in self._listeners:
+                listener(event, changes)
+
+    async def start(self) -> None:
+        if self.fails.start:
+            raise self.fails.start
+        self.happen(NodeStarted(an_id(ME), Address("127.0.0.1", 8000), EPOCH))
+
+    async def leave(self, timeout_s: float) -> int:
+        self.left += 1
+        self.happen(NodeStopped("left"))
+        return self.unsent
+
+    async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
+        if self.fails.broadcast:
+            raise self.fails.broadcast
+        if len(payload) > self.limit_bytes:
+            raise MessageTooLarge(len(payload), self.limit_bytes)
+        self.broadcasts.append(payload)
+        message = a_message(ME, len(self.broadcasts), payload, via=Via.LOCAL, hops=0)
+        self.happen(MessageSent(message, len(self.peers)))
+        return message.id, len(self.peers)
+
+    async def send(self, who: str, payload: bytes) -> MessageId:
+        self.resolve(who)
+        self.sends.append((who, payload))
+        return MessageId(an_id(ME), EPOCH, len(self.sends), private=True)
+
+    async def dial(self, where: str) -> None:
+        if self.fails.dial:
+            raise self.fails.dial
+        self.dials.append(where)
+
+    def resolve(self, who: str) -> PeerId:
+        for peer in self.peers:
+            if peer.name == who:
+                return peer.peer_id
+        raise UnknownPeer(f"nobody here is called {who}")
+
+    def refresh(self) -> Changes:
+        return self.model.refresh(self.peers, self.members, self.stats, self.node.now())
+
+
+def tell_time() -> str:
+    return time.strftime("%H:%M:%S")
