@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,13 +21,11 @@ from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import StateLockedError, UnknownPeer
-from grapevine_proto.events import Event, MemberStatus, MessageSent, NodeStarted
+from grapevine_proto.events import Event, MemberStatus, MessageSent
 from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
 from grapevine_proto.node import Node
 from grapevine_tui.model import Changes, Model
 from grapevine_tui.text import printable
-
-logger = logging.getLogger("grapevine.host")
 
 LEAST_PREFIX: Final = 4  # hex digits of an id that are taken for one
 NAMED_IN_ERRORS: Final = 4  # bearers of one name that an error lists
@@ -157,8 +154,6 @@ class Host:
     def _fold(self, event: Event) -> None:
         if isinstance(event, MessageSent):
             self._note_reach(event)
-        elif isinstance(event, NodeStarted) and self.node.state_problem:
-            logger.warning("%s", self.node.state_problem)
         changes = self.model.apply(event)
         for listener in self._listeners:
             listener(event, changes)

@@ -326,17 +326,25 @@ def _stretch_peer_timeout(merged: dict[str, Value]) -> None:
         merged["peer_timeout"] = Value("peer_timeout", least, origin)
 
 
+DEMO: Final[Mapping[str, Any]] = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "bootstrap_peers": [],
+    "advertise": "",
+    "key_files": [],
+    "cluster": "demo",
+    "app.state_dir": "",
+    # so little that a neighbour can be seen to run into it, and enough for all that is honest
+    "rate_limit.enabled": True,
+    "rate_limit.capacity": 15,
+    "rate_limit.refill_rate": 5.0,
+}
+
+
 def _take_demo(merged: dict[str, Value]) -> None:
     """A demonstration touches nothing of its user's: a port, a key and a state of its own."""
     if merged["app.demo"].value is True:
-        own = {
-            "host": "127.0.0.1",
-            "port": 0,
-            "bootstrap_peers": [],
-            "key_files": [],
-            "advertise": "",
-        }
-        for name, value in (own | {"cluster": "demo", "app.state_dir": ""}).items():
+        for name, value in DEMO.items():
             merged[name] = Value(name, value, "--demo")
 
 

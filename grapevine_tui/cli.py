@@ -1,0 +1,293 @@
+"""The command line: arguments -> settings -> app, headless node, or a small errand.
+
+What must stay true:
+
+- Importing this imports no Textual and no node: `--help`, errors and headless nodes start light.
+- Whatever goes wrong is one printable line on stderr and the exit code that belongs to it.
+- No option takes a secret, and nothing here prints one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+from grapevine_proto.errors import (
+    BindError,
+    ConfigError,
+    GrapevineError,
+    KeyFileError,
+    StateLockedError,
+)
+from grapevine_tui import __version__, logs
+from grapevine_tui.options import OPTIONS, PROFILES
+from grapevine_tui.settings import Settings, load, own_config_file, own_key_file
+from grapevine_tui.text import printable
+
+PROGRAM: Final = "grapevine-tui"
+DONE, FAILED, MISUSED, BAD_KEY, NO_BIND, IN_USE = 0, 1, 2, 3, 4, 5
+INTERRUPTED: Final = 130
+EXIT_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (ConfigError, MISUSED),
+    (click.UsageError, MISUSED),
+    (click.BadParameter, MISUSED),
+    (KeyFileError, BAD_KEY),
+    (BindError, NO_BIND),
+    (StateLockedError, IN_USE),
+)
+LEAVE_S: Final = 5.0  # an app that is quit hands over what is queued for at most so long
+
+logger = logging.getLogger("grapevine")
+
+
+def main() -> NoReturn:
+    """What the console script calls."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Do what `arguments` ask (None: the process's own); the exit code."""
+    try:
+        code = COMMAND.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; spare the interpreter its complaint at the end.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:  # noqa: BLE001  the one door: a line and a code, never a traceback
+        return complain(error)
+    return code if isinstance(code, int) else DONE
+
+
+def complain(error: BaseException) -> int:
+    """Say on stderr, in one printable line, what went wrong; the exit code for it."""
+    if isinstance(error, click.ClickException):
+        problem = error.format_message()
+    elif isinstance(error, GrapevineError):
+        problem = str(error)
+    elif isinstance(error, OSError):
+        problem = error.strerror or str(error)
+        if error.filename is not None:
+            problem = f"{error.filename}: {problem}"
+    else:
+        problem = f"a fault of this program: {type(error).__name__}: {error}"
+        logger.debug("a fault", exc_info=error)
+    with contextlib.suppress(OSError):
+        click.echo(printable(f"{PROGRAM}: {' '.join(problem.split())}"), err=True)
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+
+
+# --- what the command line looks like -------------------------------------------------------------
+
+
+def _parameter(flags: tuple[str, ...]) -> str:
+    return flags[-1].lstrip("-").replace("-", "_")
+
+
+def _options() -> list[click.Parameter]:
+    options: list[click.Parameter] = [
+        click.Option(
+            [*option.flags, _parameter(option.flags)],
+            multiple=option.is_list,
+            metavar=option.metavar,
+            help=option.help + (f" (${option.env})" if option.env else ""),
+        )
+        for option in OPTIONS
+    ]
+    for name, words in (
+        ("headless", "No app: JSON Lines on stdin and stdout"),
+        ("demo", "Show the app with a few neighbours in this process that talk"),
+        ("show-config", "Print every setting, its value and where it came from"),
+    ):
+        options.append(click.Option([f"--{name}"], is_flag=True, help=words))
+    return options
+
+
+def _flags(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What was given on the command line, by setting name."""
+    flags = {option.name: parameters.get(_parameter(option.flags)) for option in OPTIONS}
+    for name in ("headless", "demo"):
+        flags[f"app.{name}"] = parameters.get(name)
+    return {name: value for name, value in flags.items() if value not in (None, (), False)}
+
+
+def _start(**parameters: Any) -> int | None:
+    context = click.get_current_context()
+    flags = context.obj = _flags(parameters)
+    if context.invoked_subcommand is not None:
+        return None
+    settings = load(flags, os.environ)
+    if parameters["show_config"]:
+        for line in settings.show():
+            click.echo(printable(line))
+        return DONE
+    return run_headless(settings) if settings.headless else run_app(settings)
+
+
+COMMAND: Final = click.Group(
+    PROGRAM,
+    callback=_start,
+    invoke_without_command=True,
+    params=_options(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Run an encrypted gossip node and see its cluster: peers, messages, rates and repairs.\n\n"
+    "With --headless the node speaks JSON Lines instead of drawing a screen.",
+)
+click.version_option(__version__, prog_name=PROGRAM)(COMMAND)
+
+
+@COMMAND.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def keygen(file: Path | None) -> int:
+    """Make a cluster key in FILE, readable by its owner only [this user's own]. Never overwrites."""
+    from grapevine_proto.identity import ClusterKey
+
+    path = own_key_file() if file is None else file
+    if file is None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = ClusterKey.generate()
+    key.save(path)
+    click.echo(printable(f"made the cluster key {key.fingerprint} in {path}; keep it secret"))
+    return DONE
+
+
+@COMMAND.group()
+def config() -> None:
+    """Make, show or check a settings file."""
+
+
+@config.command("init")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--profile", type=click.Choice(list(PROFILES)), help="Whose values [local]")
+@click.pass_obj
+def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -> int:
+    """Write a settings file with every setting and its reason [this user's own]. Never overwrites."""
+    from grapevine_tui.template import render
+
+    path = own_config_file() if file is None else file
+    if file is None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    chosen = profile or flags.get("app.profile", "local")
+    if chosen not in PROFILES:
+        raise ConfigError("app.profile", f"{chosen!r} is not one of: {', '.join(PROFILES)}")
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(render(chosen))
+    except FileExistsError:
+        raise ConfigError("config", f"{path}: there is a file already; it is left alone") from None
+    click.echo(printable(f"wrote {path}, profile {chosen}"))
+    return DONE
+
+
+@config.command("show")
+@click.pass_obj
+def config_show(flags: dict[str, Any]) -> int:
+    """Print every setting, its value and where it came from."""
+    for line in load(flags, os.environ).show():
+        click.echo(printable(line))
+    return DONE
+
+
+@config.command("check")
+@click.argument("file", required=False, type=click.Path())
+@click.pass_obj
+def config_check(flags: dict[str, Any], file: str | None) -> int:
+    """Say whether FILE, or what would be used, is right; touches nothing and starts nothing."""
+    settings = load(flags | ({"app.config": file} if file else {}), os.environ)
+    if settings.key_files:
+        settings.with_keys()
+    for warning in settings.warnings:
+        click.echo(printable(f"{PROGRAM}: {warning}"), err=True)
+    chosen = next(each.value for each in settings.values if each.name == "app.config")
+    click.echo(printable(f"{chosen or 'the settings'}: right"))
+    return DONE
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+def run_headless(settings: Settings) -> int:
+    """Run a node on stdin and stdout until it is told to stop; the exit code."""
+    from grapevine_tui.headless import Headless
+
+    _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
+    settings = settings.with_keys()
+    if sys.stdout is None:  # its number may by now be the node's socket
+        raise ConfigError("", "stdout is closed; a headless node needs it")
+    stdin = None if sys.stdin is None else sys.stdin.fileno()
+    with _runner() as runner:
+        return runner.run(Headless(settings, stdin=stdin, stdout=sys.stdout.fileno()).run())
+
+
+def run_app(settings: Settings) -> int:
+    """Run the app on this terminal until it is quit; the exit code."""
+    streams = (sys.stdin, sys.stdout)
+    if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
+        raise ConfigError("", "the app needs a terminal; without one, use --headless")
+    _begin_log(settings, logs.to_nowhere)
+    settings = settings.with_keys()
+    with _runner() as runner:
+        return runner.run(_show(settings))
+
+
+async def _show(settings: Settings) -> int:
+    from grapevine_proto.events import Event, NodeStarted
+    from grapevine_tui.app import GrapevineApp
+    from grapevine_tui.demo import Demo
+    from grapevine_tui.host import Host
+    from grapevine_tui.model import Changes, Model
+
+    host = Host(
+        settings.node,
+        settings.state_dir,
+        model=Model(messages=settings.messages),
+        spare_state_dirs=settings.spare_state_dirs,
+    )
+
+    def begin_log(event: Event, _: Changes) -> None:
+        if isinstance(event, NodeStarted) and settings.log_file is None and host.state_dir:
+            # Only now it is known which state folder is ours. A log that cannot be is no reason to
+            # stop: what matters is on the screen.
+            with contextlib.suppress(OSError):
+                logs.to_file(host.state_dir / "grapevine.log", settings.log_level)
+
+    host.listen(begin_log)
+    app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
+    await app.run_async()
+    failure = getattr(app, "failure", None)
+    if failure is not None:
+        raise failure
+    return app.return_code or DONE
+
+
+def _begin_log(settings: Settings, otherwise: Callable[[], None]) -> None:
+    if settings.log_file is None:
+        otherwise()
+    else:
+        try:
+            logs.to_file(settings.log_file, settings.log_level)
+        except OSError as error:
+            raise ConfigError("app.log_file", f"{settings.log_file}: {error.strerror}") from None
+    for warning in settings.warnings:
+        logger.warning("%s", warning)
+
+
+def _runner() -> asyncio.Runner:
+    """A runner on uvloop where it exists: five times as many datagrams a second."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    return asyncio.Runner(loop_factory=factory)

@@ -1,0 +1,405 @@
+"""A node on stdin and stdout: commands in, JSON Lines out, for scripts and services.
+
+What must stay true:
+
+- `started` is the first object and `stopped` the last; between them everything in order.
+- A bad line is answered and changes nothing. Commands are worked on one after another.
+- Neither a slow reader nor a silent writer delays the node; a signal ends it within half a second,
+  a second signal at once.
+
+Driven by `cli.run_headless`: make one, await `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+from grapevine_proto.errors import GrapevineError, MessageTooLarge, NotRunning, StateLockedError
+from grapevine_proto.events import (
+    DatagramDropped,
+    Event,
+    EventsLost,
+    NodeStarted,
+    NodeStopped,
+    PeerState,
+    RateLimited,
+)
+from grapevine_tui import __version__, logs
+from grapevine_tui.commands import (
+    COMMANDS,
+    Broadcast,
+    Command,
+    Dial,
+    Quit,
+    Send,
+    ShowHelp,
+    ShowMembers,
+    ShowPeers,
+    ShowRounds,
+    ShowStats,
+    ShowStatus,
+)
+from grapevine_tui.host import Host
+from grapevine_tui.jsonlines import (
+    BadLine,
+    Object,
+    Request,
+    describe,
+    encode,
+    member_object,
+    peer_object,
+    read_request,
+    round_object,
+    stats_object,
+)
+from grapevine_tui.model import Changes, Model
+from grapevine_tui.settings import Settings
+from grapevine_tui.streams import LINE_BYTES, LineWriter, read_lines
+
+logger = logging.getLogger("grapevine.headless")
+
+SIGNAL_LEAVE_S: Final = 0.35  # of the 500 ms that a signal leaves us; the rest is for closing
+LEAVE_S: Final = 5.0
+FLUSH_S: Final = 0.1  # for the last lines, when a signal ends us
+PATIENCE_S: Final = 5.0  # for the last lines otherwise
+QUIET_S: Final = 1.0  # rate limits and drops are told at most once in so long, by peer and reason
+TAKEN_POLL_S: Final = 0.05  # between looks whether all that was said is taken
+ROOM_POLL_S: Final = 0.02  # between looks whether replies are read again
+FAILED, IN_USE = 1, 5
+
+
+class Summary:
+    """Counts under keys, told at most once in `quiet_s` each: the first at once, then sums. Pure."""
+
+    def __init__(self, quiet_s: float = QUIET_S) -> None:
+        self._quiet_s = quiet_s
+        self._told_at: dict[tuple[str, str], float] = {}
+        self._waiting: dict[tuple[str, str], int] = {}
+
+    def add(self, key: tuple[str, str], count: int, now: float) -> int:
+        """How many to tell of now; 0: it is kept for later."""
+        if now - self._told_at.get(key, -self._quiet_s) < self._quiet_s:
+            self._waiting[key] = self._waiting.get(key, 0) + count
+            return 0
+        self._told_at[key] = now
+        return count + self._waiting.pop(key, 0)
+
+    def due(self, now: float, *, everything: bool = False) -> list[tuple[tuple[str, str], int]]:
+        """What was kept and may be told now."""
+        least = -1.0 if everything else self._quiet_s
+        ready = [key for key in self._waiting if now - self._told_at[key] >= least]
+        for key in ready:
+            self._told_at[key] = now
+        told = [(key, self._waiting.pop(key)) for key in ready]
+        for key in [key for key, at in self._told_at.items() if now - at >= self._quiet_s]:
+            if key not in self._waiting:
+                del self._told_at[key]  # so that strangers' keys do not pile up
+        return told
+
+
+class Headless:
+    """One run: from `started` to `stopped`. `stdin` None: there is none, which is its end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        stdin: int | None = 0,
+        stdout: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._stdin = stdin
+        self._stdout = stdout
+        self._clock = clock
+        self._host = Host(
+            settings.node,
+            settings.state_dir,
+            model=Model(messages=1),  # names and peers are wanted here, the log is the caller's
+            spare_state_dirs=settings.spare_state_dirs,
+        )
+        self._summary = Summary()
+        self._tokens: dict[str, float] = {}
+        self._lost = 0
+        self._is_leaving = False
+        self._started_at = 0.0
+        self._loop: asyncio.AbstractEventLoop
+        self._output: LineWriter
+        self._stop: asyncio.Future[tuple[str, int]]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        """Run until told to stop; the exit code. Raises what `Host.start` raises: then nothing was
+        printed."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._stop = loop.create_future()
+        self._output = LineWriter(self._stdout, self._output_broke)
+        self._heed_signals(loop)
+        self._host.listen(self._tell)
+        await self._host.start()
+        self._tasks = [
+            asyncio.create_task(self._hear()),
+            asyncio.create_task(self._tell_summaries()),
+        ]
+        if self._settings.wait_peers:
+            self._tasks.append(asyncio.create_task(self._tell_ready()))
+        reason, code = await self._stop
+        return await self._leave(reason, code)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _heed_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, self._on_signal, each)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _on_signal(self, which: signal.Signals) -> None:
+        if self._stop.done():
+            os._exit(128 + which)  # told twice: at once, whatever is still to be said
+        self._end(which.name.lower(), 0)
+
+    def _output_broke(self, why: str) -> None:
+        with suppress(RuntimeError):  # in the writer's thread; the loop may be closed by now
+            self._loop.call_soon_threadsafe(self._end, "output_closed", 0, f"stdout: {why}")
+
+    def _end(self, reason: str, code: int, why: str = "") -> None:
+        if why:
+            logger.info("stopping: %s", why)
+        if not self._stop.done():
+            self._stop.set_result((reason, code))
+
+    async def _leave(self, reason: str, code: int) -> int:
+        self._is_leaving = True
+        for task in self._tasks:
+            task.cancel()
+        is_hurried = reason.startswith("sig")
+        last: Object = {"reason": reason}
+        failure = self._failure() if reason == "failed" else None
+        untaken = await self._host.leave(SIGNAL_LEAVE_S if is_hurried else LEAVE_S)
+        if failure is not None:
+            last["error"] = str(failure)
+            code = IN_USE if isinstance(failure, StateLockedError) else FAILED
+        elif reason in ("eof", "eof_timeout"):
+            last["untaken"] = untaken
+            if untaken:
+                last["reason"], code = "eof_timeout", FAILED
+                logger.error("%d of our messages were taken by nobody", untaken)
+        self._flush_summaries(everything=True)
+        self._say("stopped", last)
+        self._output.close(FLUSH_S if is_hurried else PATIENCE_S)
+        if failure is not None:
+            raise failure
+        return code
+
+    def _failure(self) -> GrapevineError:
+        return self._host.node.failure or NotRunning("the node stopped by itself")
+
+    # --- what is told ---------------------------------------------------------------------------
+
+    def _say(self, event: str, fields: Object) -> None:
+        if self._lost and self._output.has_room:
+            lost, self._lost = self._lost, 0
+            self._output.put(encode("dropped", {"reason": "slow_reader", "count": lost}))
+        self._output.put(encode(event, fields))
+
+    def _tell(self, event: Event, _: Changes) -> None:
+        match event:
+            case NodeStarted():
+                self._started_at = self._host.node.now()
+                self._say("started", self._who())
+            case NodeStopped(reason):
+                if not self._is_leaving:
+                    self._end("failed", FAILED, reason)
+            case RateLimited(peer, dropped, tokens):
+                self._tokens[str(peer)] = tokens
+                self._sum("rate_limited", str(peer), dropped)
+            case DatagramDropped(dropped_for, count):
+                self._sum("dropped", dropped_for.value, count)
+            case EventsLost(count):
+                self._sum("dropped", "events_lost", count)
+            case _ if not self._output.has_room:
+                self._lost += 1
+            case _:
+                if told := describe(event, self._host.name_of):
+                    self._say(*told)
+
+    def _sum(self, word: str, what: str, count: int) -> None:
+        if count := self._summary.add((word, what), count, self._clock()):
+            self._say_sum(word, what, count)
+
+    def _say_sum(self, word: str, what: str, count: int) -> None:
+        if word == "rate_limited":
+            tokens = round(self._tokens.pop(what, 0.0), 3)
+            self._say(word, {"peer_id": what, "dropped": count, "tokens": tokens})
+        else:
+            self._say(word, {"reason": what, "count": count})
+
+    def _flush_summaries(self, *, everything: bool = False) -> None:
+        for (word, what), count in self._summary.due(self._clock(), everything=everything):
+            self._say_sum(word, what, count)
+
+    async def _tell_summaries(self) -> None:
+        while True:
+            await asyncio.sleep(QUIET_S / 2)
+            self._flush_summaries()
+
+    async def _tell_ready(self) -> None:
+        with suppress(GrapevineError):
+            await self._host.node.ready(self._settings.wait_peers)
+            self._say("ready", {"peers": self._connected()})
+
+    def _connected(self) -> int:
+        return sum(peer.state is PeerState.CONNECTED for peer in self._host.node.peers())
+
+    def _who(self) -> Object:
+        node, config = self._host.node, self._host.config
+        return {
+            "peer_id": str(node.peer_id),
+            "address": str(node.address),
+            "epoch": node.epoch,
+            "name": config.name,
+            "zone": config.zone,
+            "cluster": config.cluster,
+            "version": __version__,
+        }
+
+    # --- what is asked --------------------------------------------------------------------------
+
+    async def _hear(self) -> None:
+        lines = _nothing() if self._stdin is None else read_lines(self._stdin)
+        async for line in lines:
+            # Whoever asks without reading the answers waits; the writer is a thread without a loop.
+            while not self._output.has_room:  # noqa: ASYNC110
+                await asyncio.sleep(ROOM_POLL_S)
+            await self._hear_line(line)
+            if self._stop.done():
+                return
+        if self._settings.on_eof == "exit":
+            await self._end_when_taken()
+
+    async def _end_when_taken(self) -> None:
+        give_up_at = self._clock() + self._settings.eof_timeout
+        while self._host.node.untaken:
+            if self._clock() >= give_up_at:
+                self._end("eof_timeout", FAILED)
+                return
+            await asyncio.sleep(TAKEN_POLL_S)
+        self._end("eof", 0)
+
+    async def _hear_line(self, line: bytes | None) -> None:
+        request: Any = None
+        try:
+            if line is None:
+                raise BadLine(f"the line is longer than {LINE_BYTES:,} bytes")
+            asked = read_request(line)
+            if asked is None:
+                return
+            request = asked.request
+            answer = await self._obey(await self._with_payload(asked))
+        except GrapevineError as error:
+            if request is None and isinstance(error, BadLine):
+                request = error.request
+            self._say("reply", {"request": request, "ok": False, "error": str(error)})
+        else:
+            self._say("reply", {"request": request, "ok": True, **answer})
+            if isinstance(asked.command, Quit):
+                self._end("quit", 0)
+
+    async def _with_payload(self, asked: Request) -> Command:
+        command = asked.command
+        if asked.file and isinstance(command, Broadcast | Send):
+            limit = self._host.config.max_message_size
+            payload = await asyncio.to_thread(_read_payload, Path(asked.file), limit)
+            return replace(command, payload=payload)
+        return command
+
+    async def _obey(self, command: Command) -> Object:
+        host, node = self._host, self._host.node
+        match command:
+            case Broadcast(payload):
+                message_id, peers = await host.broadcast(payload)
+                return {"id": str(message_id), "peers": peers}
+            case Send(to, payload):
+                peer_id = host.resolve(to)
+                return {"id": str(await node.send(peer_id, payload)), "to": str(peer_id)}
+            case Dial(address):
+                await host.dial(address)
+                return {"address": address}
+            case ShowPeers():
+                now = node.now()
+                return {"peers": [peer_object(peer, now) for peer in node.peers()]}
+            case ShowMembers():
+                return {"members": [member_object(member) for member in node.members()]}
+            case ShowRounds():
+                return {"rounds": [round_object(each) for each in node.rounds()]}
+            case ShowStats():
+                return {"stats": stats_object(node.stats(), node.now())}
+            case ShowStatus():
+                return self._status()
+            case ShowHelp(about):
+                specs = [each for each in COMMANDS if about in ("", each.name)]
+                return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
+            case Quit():
+                return {}
+        assert_never(command)
+
+    def _status(self) -> Object:
+        node = self._host.node
+        state_dir = self._host.state_dir
+        return self._who() | {
+            "uptime_s": round(node.now() - self._started_at, 3),
+            "peers": self._connected(),
+            "members": len(node.members()),
+            "untaken": node.untaken,
+            "lag_ms": round(node.lag_s * 1000, 3),
+            "strategy": self._host.config.strategy,
+            "state_dir": None if state_dir is None else str(state_dir),
+        }
+
+    # --- reload ---------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Take over what changed in files: keys, limits, level. What is wrong changes nothing."""
+        try:
+            settings = self._settings.reload().with_keys()
+            restart = self._host.reconfigure(settings.node)
+        except (GrapevineError, OSError) as error:
+            logger.error("not reloaded: %s", error)  # noqa: TRY400  the operator's mistake, not ours
+            return
+        logs.set_level(settings.log_level)
+        logger.info(
+            "reloaded%s", f"; a restart is needed for: {', '.join(restart)}" if restart else ""
+        )
+
+
+async def _nothing() -> AsyncIterator[bytes | None]:
+    lines: tuple[bytes, ...] = ()
+    for line in lines:
+        yield line
+
+
+def _read_payload(path: Path, limit_bytes: int) -> bytes:
+    """What is in the plain file at `path`. Raises BadLine, MessageTooLarge."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadLine(f"{path}: not a plain file")
+        if status.st_size > limit_bytes:
+            raise MessageTooLarge(status.st_size, limit_bytes)
+        with path.open("rb") as file:
+            payload = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise BadLine(f"{path}: {error.strerror}") from None
+    if len(payload) > limit_bytes:
+        raise MessageTooLarge(len(payload), limit_bytes)
+    return payload

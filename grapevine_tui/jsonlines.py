@@ -1,0 +1,308 @@
+"""What a headless node says and hears, as JSON objects: one a line, ASCII only.
+
+What must stay true:
+
+- The names and words here are promises to other people's scripts: add, never change.
+- An object always encodes: no number in it is infinite or not a number, no text is left out.
+- A line of input becomes one `Request` or one `BadLine`; nothing is done while reading it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+
+from grapevine_proto.errors import ConfigError, GrapevineError
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    DialFailed,
+    Event,
+    MemberChanged,
+    MemberInfo,
+    Message,
+    MessageReceived,
+    MessageSent,
+    PeerInfo,
+    PeerStateChanged,
+    Round,
+    StateUnsaved,
+    Stats,
+)
+from grapevine_proto.ids import PeerId
+from grapevine_tui.commands import (
+    Broadcast,
+    Command,
+    CommandError,
+    Dial,
+    Quit,
+    Send,
+    ShowHelp,
+    ShowMembers,
+    ShowPeers,
+    ShowRounds,
+    ShowStats,
+    ShowStatus,
+    nearest,
+    parse,
+)
+
+Object = dict[str, Any]
+
+
+def encode(event: str, fields: Mapping[str, Any]) -> bytes:
+    """One line: ``{"event": ..., "time": ..., ...}``."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+    whole = {"event": event, "time": f"{now}Z", **fields}
+    return json.dumps(whole, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+# --- what happened --------------------------------------------------------------------------------
+
+
+def describe(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Object] | None:
+    """`event` as (word, fields); None for one that is not told by itself."""
+    match event:
+        case MessageReceived(message):
+            return "message", message_object(message, name_of)
+        case MessageSent(message, peers):
+            return "message", message_object(message, name_of) | {"peers": peers}
+        case PeerStateChanged(peer, previous, reason):
+            short = ("peer_id", "address", "zone", "name", "state")
+            whole = peer_object(peer, 0.0)
+            told = {name: whole[name] for name in short}
+            return "peer", told | {"previous": previous and previous.value, "reason": reason}
+        case MemberChanged(member):
+            return "member", member_object(member)
+        case AntiEntropyRound(done):
+            return "round", round_object(done)
+        case DialFailed(address, reason):
+            return "dial_failed", {"address": str(address), "reason": reason}
+        case StateUnsaved(problem):
+            return "state_unsaved", {"problem": problem}
+        case _:
+            return None
+
+
+def message_object(message: Message, name_of: Callable[[PeerId], str]) -> Object:
+    payload = message.payload
+    told: Object = {
+        "id": str(message.id),
+        "origin": str(message.origin),
+        "sequence": message.id.sequence,
+        "hops": message.hops,
+        "via": message.via.value,
+        "private": message.private,
+        "bytes": len(payload),
+    }
+    if name := name_of(message.origin):
+        told["from_name"] = name
+    with suppress(UnicodeDecodeError):  # then base64 alone tells it
+        told["text"] = payload.decode()
+    told["base64"] = b64encode(payload).decode("ascii")
+    return told
+
+
+def peer_object(peer: PeerInfo, now: float) -> Object:
+    """A peer as of `now`, the node's own clock."""
+    connected = peer.connected_at
+    return {
+        "peer_id": str(peer.peer_id),
+        "address": str(peer.address),
+        "zone": peer.zone,
+        "name": peer.name,
+        "state": peer.state.value,
+        "health": _number(peer.health),
+        "rtt_ms": None if peer.rtt is None else _number(peer.rtt * 1000),
+        "sent": peer.sent,
+        "received": peer.received,
+        "allowed": peer.allowed,
+        "throttled": peer.throttled,
+        "tokens": _number(peer.tokens),
+        "tokens_capacity": _number(peer.tokens_capacity),
+        "last_seen_s": _number(max(0.0, now - peer.last_seen)),
+        "connected_s": None if connected is None else _number(max(0.0, now - connected)),
+        "epoch": peer.epoch,
+        "queued": peer.queued,
+    }
+
+
+def member_object(member: MemberInfo) -> Object:
+    return {
+        "peer_id": str(member.peer_id),
+        "address": None if member.address is None else str(member.address),
+        "zone": member.zone,
+        "name": member.name,
+        "status": member.status.value,
+        "epoch": member.epoch,
+    }
+
+
+def round_object(done: Round) -> Object:
+    return {
+        "number": done.number,
+        "peer_id": str(done.peer),
+        "in_sync": done.in_sync,
+        "sent": done.sent,
+        "received": done.received,
+        "bytes": done.bytes,
+        "duration_ms": _number(done.duration * 1000),
+        "outcome": done.outcome.value,
+    }
+
+
+def stats_object(stats: Stats, now: float) -> Object:
+    told: Object = asdict(stats)
+    told["dropped"] = {reason.value: count for reason, count in stats.dropped}
+    told["next_round_s"] = _number(max(0.0, told.pop("next_round_at") - now))
+    return told
+
+
+def _number(value: float) -> float | None:
+    """`value` to a thousandth; None where JSON has no such number."""
+    return round(value, 3) if math.isfinite(value) else None
+
+
+# --- what is asked --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command with the caller's id for it; `file` names what the payload is to be read from."""
+
+    command: Command
+    request: Any = None
+    file: str = ""
+
+
+class BadLine(GrapevineError):
+    """A line that is no command. `request` is the caller's id where it could be read."""
+
+    def __init__(self, problem: str, request: Any = None) -> None:
+        super().__init__(problem)
+        self.request = request
+
+
+def read_request(line: bytes) -> Request | None:
+    """What `line` asks; None: it is blank. Raises BadLine."""
+    try:
+        text = line.decode().strip()
+    except UnicodeDecodeError:
+        raise BadLine("the line is not UTF-8; send other bytes as base64") from None
+    if not text:
+        return None
+    if not text.startswith("{"):
+        try:
+            return Request(parse(text))
+        except CommandError as error:
+            raise BadLine(str(error)) from None
+    return _read_object(text)
+
+
+def _read_object(text: str) -> Request:
+    try:
+        fields = json.loads(
+            text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once
+        )
+    except json.JSONDecodeError as error:
+        raise BadLine(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except ValueError as error:
+        raise BadLine(f"not JSON: {error}") from None
+    except RecursionError:
+        raise BadLine("not JSON: nested too deep") from None
+    request = fields.pop("request", None)
+    try:
+        return _read_command(fields, request)
+    except (CommandError, ConfigError) as error:
+        raise BadLine(str(error), request) from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number beyond all bounds")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Object:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+_ALONE: Final[Mapping[str, Command]] = {
+    "peers": ShowPeers(),
+    "members": ShowMembers(),
+    "status": ShowStatus(),
+    "stats": ShowStats(),
+    "rounds": ShowRounds(),
+    "help": ShowHelp(),
+    "quit": Quit(),
+}
+_PAYLOAD: Final = ("text", "base64", "file")
+_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "broadcast": _PAYLOAD,
+    "send": ("to", *_PAYLOAD),
+    "dial": ("address",),
+    **dict.fromkeys(_ALONE, ()),
+}
+
+
+def _read_command(fields: Object, request: Any) -> Request:
+    if "cmd" not in fields:
+        raise CommandError('the object has no "cmd"')
+    word = fields.pop("cmd")
+    if not isinstance(word, str) or word not in _FIELDS:
+        raise CommandError(f"there is no command {word!r:.80}; {nearest(str(word)[:80], _FIELDS)}")
+    known = _FIELDS[word]
+    for name, value in fields.items():
+        if name not in known:
+            raise CommandError(
+                f"{word} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
+            )
+        if not isinstance(value, str):
+            raise CommandError(f"{name} must be a string")
+    if word in _ALONE:
+        return Request(_ALONE[word], request)
+    if word == "dial":
+        return Request(Dial(_field(word, "address", fields)), request)
+    payload, file = _payload(word, fields)
+    if word == "send":
+        return Request(Send(_field(word, "to", fields), payload), request, file)
+    return Request(Broadcast(payload), request, file)
+
+
+def _field(word: str, name: str, fields: Object) -> str:
+    value: str = fields.get(name, "").strip()
+    if not value:
+        raise CommandError(f"{word} needs {name!r}")
+    return value
+
+
+def _payload(word: str, fields: Object) -> tuple[bytes, str]:
+    """(payload, the file it is still to be read from)."""
+    given = [name for name in _PAYLOAD if name in fields]
+    if len(given) != 1:
+        raise CommandError(f"{word} needs one of: {', '.join(_PAYLOAD)}")
+    value: str = fields[given[0]]
+    if given[0] == "file":
+        if not value or "\0" in value:
+            raise CommandError("file must name a file")
+        return b"", value
+    try:
+        return (value.encode() if given[0] == "text" else b64decode(value, validate=True)), ""
+    except UnicodeEncodeError:
+        raise CommandError("text holds half a surrogate pair; send such bytes as base64") from None
+    except (binascii.Error, ValueError):
+        raise CommandError("base64 is not base64") from None
