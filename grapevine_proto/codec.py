@@ -279,6 +279,10 @@ def _decode_record(data: Any) -> Record:
     )
 
 
+def _decode_records(value: Any) -> tuple[Record, ...]:
+    return tuple(_decode_record(record) for record in _items(value, MAX_RECORDS))
+
+
 def _decode_address(fields: Any) -> Address:
     host, port = _items(fields, 2)
     text = _text(host)
@@ -374,8 +378,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
             return Kind.WANT, (number, tuple(map(_encode_range, ranges)))
         case Empty():
             return Kind.EMPTY, ()
-        case Close(reason):
-            return Kind.CLOSE, (int(reason),)
+        case Close(reason, records):
+            return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
 
 
 def _heartbeat(f: Fields) -> Heartbeat:
@@ -387,13 +391,13 @@ def _heartbeat(f: Fields) -> Heartbeat:
         _uint(load, 1000),
         _uint(streams, MAX_COUNT),
         _bin(total, TOTAL_BYTES),
-        tuple(_decode_record(record) for record in _items(records, MAX_RECORDS)),
+        _decode_records(records),
     )
 
 
 def _records(f: Fields) -> Records:
     (records,) = f
-    return Records(tuple(_decode_record(record) for record in _items(records, MAX_RECORDS)))
+    return Records(_decode_records(records))
 
 
 def _rumors(f: Fields) -> Rumors:
@@ -442,8 +446,8 @@ def _empty(f: Fields) -> Empty:
 
 
 def _close(f: Fields) -> Close:
-    (reason,) = f
-    return Close(CloseReason(_uint(reason, 255)))
+    reason, records = f
+    return Close(CloseReason(_uint(reason, 255)), _decode_records(records))
 
 
 _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {

@@ -96,6 +96,15 @@ PARTING_S: Final = 10.0  # for which a closed session still says why it is close
 PARTING_LIMIT: Final = 64
 
 
+_CLOSED: Final = {
+    CloseReason.LEAVING: "left",
+    CloseReason.FULL: "closed by the peer: no room",
+    CloseReason.MISCONDUCT: "closed by the peer: it finds fault with us",
+    CloseReason.KEY_REMOVED: "closed by the peer: our key is no longer accepted",
+    CloseReason.SURPLUS: "closed by the peer: it begins anew",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """What a node keeps over a restart. `epoch` is the one that this run uses; `seed` is the secret
@@ -120,14 +129,14 @@ class _Account:
 
 
 class _Parting:
-    """A session that we closed. The Close may have been lost, so whoever goes on speaking is told
-    again; nothing it says is read."""
+    """A link that is closed. Our Close may have been lost, so whoever goes on speaking is told
+    again; of a peer that left, what was still on its way is heard."""
 
-    __slots__ = ("link", "reason", "until")
+    __slots__ = ("close", "link", "until")
 
-    def __init__(self, link: Link, reason: CloseReason, until: float) -> None:
+    def __init__(self, link: Link, close: Close | None, until: float) -> None:
         self.link = link
-        self.reason = reason
+        self.close = close  # None: the peer left
         self.until = until
 
 
@@ -248,7 +257,8 @@ class Engine:
             established = dial.confirm(packet, source, now)
             del self._dials[packet.session_id]
             self._membership.dial_answered(dial.address, established.record.peer_id)
-            self._establish(established, now)
+            if not self._was_turned_away(established, now):
+                self._establish(established, now)
             return
         parting = self._parting.get(packet.session_id)
         if parting is not None:
@@ -258,6 +268,16 @@ class Engine:
         if confirmed is None:
             raise Refused(DropReason.UNKNOWN_SESSION)
         self._establish(confirmed, now)
+
+    def _was_turned_away(self, established: Established, now: float) -> bool:
+        """Whether the first that a dialled peer said is that it has no room for us."""
+        if established.plaintext[0] != Kind.CLOSE:
+            return False
+        message = codec.decode_message(established.plaintext)
+        others = message.records if isinstance(message, Close) else ()
+        record, address = established.record, established.address
+        self._perform(self._membership.turned_away(record, address, others, now), now)
+        return True
 
     def _open(self, link: Link, packet: codec.Data, now: float) -> bytes:
         try:
@@ -281,7 +301,8 @@ class Engine:
             account = self._account(record.peer_id, now)
             link = Link(established, account.bucket, self.config.limits, now)
             if not self._membership.has_room:
-                self._refer(link, now)
+                others = self._membership.referrals(record.peer_id)
+                self._part(link, Close(CloseReason.FULL, others), now)
                 return
             self._links[record.peer_id] = link
             self._index(link)
@@ -311,26 +332,25 @@ class Engine:
             self._membership.linked(established.record, link.address, established.rtt_s, now), now
         )
 
-    def _refer(self, link: Link, now: float) -> None:
-        """There is no room: say where there may be some, and close."""
-        for message in self._membership.referrals(link.peer_id):
-            link.send(codec.encode_message(message), now)
-        self._part(link, CloseReason.FULL, now)
-
-    def _part(self, link: Link, reason: CloseReason, now: float) -> None:
-        """Close a session, and stay there for a while to say so."""
-        parting = _Parting(link, reason, now + PARTING_S)
+    def _part(self, link: Link, close: Close | None, now: float) -> None:
+        """Stay at a closed link for a while, to say so again or to hear the last words."""
+        parting = _Parting(link, close, now + PARTING_S)
         for session_id in link.session_ids():
             self._parting[session_id] = parting
         while len(self._parting) > PARTING_LIMIT:
             del self._parting[next(iter(self._parting))]
-        link.send(codec.encode_message(Close(reason)), now)
-        self._transmit(link, now)
+        if close is not None:
+            link.send(codec.encode_message(close), now)
+            self._transmit(link, now)
 
     def _hear_parting(self, parting: _Parting, packet: codec.Data, now: float) -> None:
         plaintext = self._open(parting.link, packet, now)
-        if plaintext[0] != Kind.CLOSE:
-            parting.link.send(codec.encode_message(Close(parting.reason)), now)
+        if parting.close is None:
+            message = codec.decode_message(plaintext)
+            if isinstance(message, (Rumors, Private)):
+                self._route(message, parting.link, now)
+        elif plaintext[0] != Kind.CLOSE:
+            parting.link.send(codec.encode_message(parting.close), now)
             self._transmit(parting.link, now)
 
     def _index(self, link: Link) -> None:
@@ -360,9 +380,11 @@ class Engine:
         link = self._links.pop(peer_id, None)
         if link is None:
             return
-        if tell and reason is not None:
+        if reason is CloseReason.LEAVING:
+            self._part(link, None, now)
+        elif tell and reason is not None:
             link.clear()
-            self._part(link, reason, now)
+            self._part(link, Close(reason), now)
         self._busy.pop(peer_id, None)
         self._to_part.pop(peer_id, None)
         self._unsent_before += link.unsent + link.queued

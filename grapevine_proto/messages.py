@@ -45,7 +45,7 @@ class CloseReason(IntEnum):
     """Why one end closes a link."""
 
     LEAVING = 0  # the node goes away
-    FULL = 1  # no room for another peer; other addresses came along
+    FULL = 1  # no room for another peer; it says who may have some
     MISCONDUCT = 2  # bad signatures, or denied
     KEY_REMOVED = 3  # the cluster key of this session is no longer ours
     SURPLUS = 4  # one of two links with the same peer, or one too many
@@ -272,7 +272,10 @@ class Empty:
 
 @dataclass(frozen=True, slots=True)
 class Close:
+    """The sender closes the link; `records` are whom to try instead, where it has no room."""
+
     reason: CloseReason
+    records: tuple[Record, ...] = ()
 
 
 Frame: TypeAlias = Empty | Close

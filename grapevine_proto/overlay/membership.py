@@ -188,11 +188,12 @@ class Membership:
     def has_room(self) -> bool:
         return len(self._peers.linked) < self._config.max_peers
 
-    def referrals(self, but: PeerId) -> list[Records]:
-        """Where else a newcomer may try, when there is no room here."""
+    def referrals(self, but: PeerId) -> tuple[Record, ...]:
+        """Where else a newcomer may try, when there is no room here: what fits one datagram."""
         linked = uniform(self._peers.linked, REFERRALS, self._rng, but=(but,))
         members = (self.members.get(peer_id) for peer_id in linked)
-        return _envelopes([member.record for member in members if member is not None])
+        envelopes = _envelopes([member.record for member in members if member is not None])
+        return envelopes[0].records if envelopes else ()
 
     # --- what becomes of links ------------------------------------------------------------------
 
@@ -203,6 +204,24 @@ class Membership:
         if knock is not None:
             knock.failures = 0
             knock.peer = peer_id
+
+    def turned_away(
+        self, record: Record, address: Address, others: tuple[Record, ...], now: float
+    ) -> list[Effect]:
+        """`record`'s subject has no room for us, but told of others."""
+        peer_id = record.peer_id
+        member = self.members.meet(record, now)
+        member.dial_at = now + FULL_PAUSE_S * (0.5 + self._rng.random())
+        knock = self._knocks.get(address)
+        if knock is not None:
+            knock.dial_at = member.dial_at
+        effects: list[Effect] = []
+        peer = self._peers.get(peer_id)
+        if peer is not None and peer.state is PeerState.CONNECTING:
+            effects.append(Moved(peer_id, self._peers.move(peer, Happening.LOST), "no room there"))
+        if member.status is not MemberStatus.UP:
+            effects.append(self._think(member, MemberStatus.UP, now))
+        return effects + self._on_records(others, peer_id, now)
 
     def linked(
         self, record: Record, source: Address, rtt_s: float | None, now: float
@@ -268,8 +287,7 @@ class Membership:
                 effects.append(self._think(member, MemberStatus.LEFT, now))
         else:
             self._lost[peer_id] = None
-            pause_s = FULL_PAUSE_S if reason is CloseReason.FULL else REDIAL_MIN_S
-            member.dial_at = now + pause_s * (0.5 + self._rng.random())
+            member.dial_at = now + REDIAL_MIN_S * (0.5 + self._rng.random())
         return effects
 
     def heard(self, peer_id: PeerId, now: float) -> list[Effect]:

@@ -1,0 +1,152 @@
+"""Rounds: what broadcast missed is found and mended, in both directions, at little cost."""
+
+from __future__ import annotations
+
+from grapevine_proto.config import AntiEntropyConfig, NodeConfig, RateLimitConfig
+from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
+from grapevine_proto.sim import Network, Simulation
+
+UNLIMITED = RateLimitConfig(enabled=False)
+
+
+def rounds_of(sim: Simulation) -> list[tuple[int, Round]]:
+    found: list[tuple[int, Round]] = []
+
+    def listen(now: float, number: int, event: Event) -> None:
+        if isinstance(event, AntiEntropyRound):
+            found.append((number, event.round))
+
+    sim.listen(listen)
+    return found
+
+
+def pair(*, seed: int = 1, network: Network | None = None, **changes: object) -> Simulation:
+    config = NodeConfig().replace(**changes)
+    sim = Simulation(nodes=2, seed=seed, config=config, network=network)
+    sim.run(3.0)
+    return sim
+
+
+def test_two_nodes_that_saw_the_same_find_so_in_one_datagram_each() -> None:
+    sim = pair()
+    sim.broadcast(0, b"known to both")
+    sim.run(10.0)
+    rounds = rounds_of(sim)
+    node = sim.nodes[0]
+    assert node.engine is not None
+    node.engine.start_round(node.read_clock(sim.now))
+    before = sim.datagrams
+    sim._settle(node)
+    sim.run_until(lambda: bool(rounds), 1.0, every=0.01)
+    assert sim.datagrams - before == 2
+    assert rounds[0][1].outcome is RoundOutcome.IN_SYNC
+    assert rounds[0][1].in_sync
+
+
+def test_what_either_side_missed_reaches_it_in_one_round() -> None:
+    sim = pair(peer_timeout=200.0)
+    sim.run(5.0)
+    sim.partition({0})
+    theirs = [sim.broadcast(1, b"said behind the wall %d" % n) for n in range(10)]
+    ours = [sim.broadcast(0, b"said before it %d" % n) for n in range(7)]
+    sim.run(4.0)
+    rounds = rounds_of(sim)
+    sim.heal()
+    node = sim.nodes[0]
+    assert node.engine is not None
+    node.engine.start_round(node.read_clock(sim.now))
+    sim._settle(node)
+    sim.run(1.0)
+    assert all(sim.deliveries(each) == {0: 1} for each in theirs)
+    assert all(sim.deliveries(each) == {1: 1} for each in ours)
+    [(_, done)] = [each for each in rounds if each[0] == 0]
+    assert (done.sent, done.received, done.outcome) == (7, 10, RoundOutcome.REPAIRED)
+    assert sim.nodes[0].deliveries[theirs[0]].via is Via.REPAIR
+
+
+def test_a_mismatch_on_heartbeats_begins_a_round_within_seconds() -> None:
+    sim = pair(anti_entropy=AntiEntropyConfig(interval=80_000.0), peer_timeout=200.0)
+    sim.partition({0})
+    message = sim.broadcast(1, b"lost on the way")
+    sim.run(1.0)
+    sim.heal()
+    sim.run(12.0)
+    assert sim.deliveries(message) == {0: 1}
+
+
+def test_a_late_joiner_is_given_what_is_still_held() -> None:
+    sim = Simulation(nodes=5, seed=3, config=NodeConfig().replace(rate_limit=UNLIMITED))
+    sim.run(5.0)
+    old = [sim.broadcast(n % 5, b"before you came %d" % n) for n in range(300)]
+    sim.run(20.0)
+    late = sim.add()
+    sim.run(15.0)
+    assert all(sim.nodes[late].deliveries[each].count == 1 for each in old)
+    assert sim.nodes[late].stats().lost == 0
+
+
+def test_a_large_difference_is_paced_by_whoever_asks_and_completes() -> None:
+    sim = pair(rate_limit=UNLIMITED, peer_timeout=200.0)
+    sim.partition({0})
+    missed = [sim.broadcast(1, b"x" * 900) for _ in range(400)]
+    sim.run(1.0)
+    sim.heal()
+    sim.run(20.0)
+    assert all(sim.deliveries(each) == {0: 1} for each in missed)
+
+
+def test_expired_messages_are_neither_asked_for_nor_delivered() -> None:
+    sim = pair(message_dedup_ttl=30.0)
+    old = sim.broadcast(0, b"old news")
+    sim.run(31.0)
+    new = sim.broadcast(0, b"news")
+    late = sim.add()
+    sim.run(20.0)
+    assert old not in sim.nodes[late].deliveries
+    assert sim.nodes[late].deliveries[new].count == 1
+
+
+def test_a_hole_is_asked_for_within_seconds_while_the_stream_goes_on() -> None:
+    sim = Simulation(
+        nodes=8,
+        seed=5,
+        config=NodeConfig().replace(anti_entropy=AntiEntropyConfig(interval=80_000.0)),
+        network=Network(loss=0.2),
+    )
+    sim.run(10.0)
+    messages = []
+    for n in range(60):
+        messages.append(sim.broadcast(0, b"%d" % n))
+        sim.run(0.25)
+    sim.run(15.0)
+    assert all(len(sim.deliveries(each)) == 7 for each in messages)
+    assert all(set(sim.deliveries(each).values()) == {1} for each in messages)
+
+
+def test_a_silent_peer_ends_a_round_after_three_seconds() -> None:
+    sim = pair(peer_timeout=200.0)
+    rounds = rounds_of(sim)
+    sim.partition({0})
+    node = sim.nodes[0]
+    assert node.engine is not None
+    node.engine.start_round(node.read_clock(sim.now))
+    sim._settle(node)
+    sim.run(3.5)
+    assert [each.outcome for number, each in rounds if number == 0] == [RoundOutcome.NO_ANSWER]
+
+
+def test_a_difference_nobody_can_mend_does_not_keep_nodes_busy() -> None:
+    """A joiner hears of a stream whose bodies are gone: asked once, then left alone."""
+    sim = pair(message_dedup_ttl=300.0, anti_entropy=AntiEntropyConfig(interval=80_000.0))
+    sim.broadcast(0, b"gone soon")
+    sim.run(5.0)
+    for number in (0, 1):
+        engine = sim.nodes[number].engine
+        assert engine is not None
+        for key in list(engine._store._held):
+            engine._store._let_go(key)
+    rounds = rounds_of(sim)
+    late = sim.add()
+    sim.run(60.0)
+    assert sim.nodes[late].deliveries == {}
+    assert len([each for number, each in rounds if number == late]) <= 6

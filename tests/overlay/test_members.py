@@ -1,0 +1,130 @@
+"""The member table: who may be added by whom, and how news travels."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.events import MemberStatus
+from grapevine_proto.messages import Record
+from grapevine_proto.overlay.members import FORGET_S, MemberTable
+from tests.overlay.made import peer_id, record
+
+TELLER, OTHER = peer_id(900), peer_id(901)
+
+
+def table(**limits: int) -> MemberTable:
+    return MemberTable(LimitsConfig(**limits))
+
+
+def test_one_teller_adds_so_many_unmet_members_and_not_one_more() -> None:
+    members = table(addresses_per_teller=2)
+    for number in (1, 2):
+        assert members.has_place(TELLER)
+        members.add(record(number), TELLER, 0.0)
+    assert not members.has_place(TELLER)
+    assert members.has_place(OTHER)
+    members.meet(record(1), 0.0)
+    assert members.has_place(TELLER), "whom we met was no lie"
+
+
+def test_all_tellers_together_add_so_many_addresses_and_not_one_more() -> None:
+    members = table(addresses=2)
+    members.add(record(1), TELLER, 0.0)
+    members.add(record(2), OTHER, 0.0)
+    assert not members.has_place(peer_id(902))
+    members.remove(peer_id(2))
+    assert members.has_place(peer_id(902))
+
+
+def test_beyond_the_cap_only_those_we_are_linked_to_get_a_place() -> None:
+    members = table(members=2)
+    members.meet(record(1), 0.0)
+    members.add(record(2), TELLER, 0.0)
+    assert not members.has_place(OTHER)
+    members.meet(record(3), 0.0)
+    assert {each.record.peer_id for each in members} == {peer_id(1), peer_id(3)}
+    assert members.refused == 1
+
+
+def test_news_is_told_a_bounded_number_of_times_and_everyone_s_in_turn() -> None:
+    members = table()
+    for number in (1, 2, 3):
+        members.add(record(number), TELLER, 0.0)
+        members.spread_news(peer_id(number))
+    told: list[Record] = []
+    while batch := members.news(2):
+        told += batch
+    assert sorted(each.name for each in told) == sorted(4 * ["node 1", "node 2", "node 3"])
+    assert [each.name for each in told[:6]] == ["node 1", "node 2", "node 3"] * 2
+
+
+def test_members_that_are_gone_are_forgotten_after_a_day() -> None:
+    members = table()
+    members.add(record(1, left=True), TELLER, 0.0)
+    members.add(record(2), TELLER, 0.0)
+    members.forget_the_gone(FORGET_S)
+    assert len(members) == 2
+    members.forget_the_gone(FORGET_S + 1)
+    assert [each.record.peer_id for each in members] == [peer_id(2)]
+
+
+def test_only_members_thought_to_be_up_are_passed_on() -> None:
+    members = table()
+    members.add(record(1), TELLER, 0.0)
+    members.add(record(2), TELLER, 0.0).status = MemberStatus.DOWN
+    members.add(record(3, left=True), TELLER, 0.0)
+    members.add(record(4), TELLER, 0.0)
+    rng = random.Random(1)
+    told = {each.peer_id for _ in range(20) for each in members.some(4, rng, but=peer_id(4))}
+    assert told == {peer_id(1)}
+
+
+BARE = [replace(record(number), signature=bytes(64)) for number in range(12)]
+
+
+class MemberMachine(RuleBasedStateMachine):
+    """Whatever is added, met and removed, the counts stay true."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members = table(members=6, addresses=5, addresses_per_teller=3)
+
+    @rule(number=st.integers(0, 11), teller=st.sampled_from([TELLER, OTHER]))
+    def hear(self, number: int, teller: bytes) -> None:
+        who = TELLER if teller == TELLER else OTHER
+        if self.members.get(BARE[number].peer_id) is None and self.members.has_place(who):
+            self.members.add(BARE[number], who, 0.0)
+            self.members.spread_news(BARE[number].peer_id)
+
+    @rule(number=st.integers(0, 11))
+    def meet(self, number: int) -> None:
+        self.members.meet(BARE[number], 0.0)
+
+    @rule(number=st.integers(0, 11))
+    def remove(self, number: int) -> None:
+        if self.members.get(BARE[number].peer_id) is not None:
+            self.members.remove(BARE[number].peer_id)
+
+    @rule()
+    def tell(self) -> None:
+        assert all(self.members.get(each.peer_id) is not None for each in self.members.news(3))
+
+    @invariant()
+    def counts_are_true(self) -> None:
+        unmet = [each for each in self.members if not each.is_met]
+        assert self.members._unmet_total == len(unmet)
+        assert sum(self.members._unmet.values()) == len(unmet)
+        assert [self.members._order[each.place] for each in self.members] == [
+            each.record.peer_id for each in self.members
+        ]
+        assert len(unmet) <= 5
+
+
+TestMembers = MemberMachine.TestCase
+TestMembers.settings = settings(max_examples=50)

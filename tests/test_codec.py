@@ -1,0 +1,340 @@
+"""Bytes: every message survives the trip, and no bytes at all do harm."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import tracemalloc
+from collections.abc import Callable
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto import codec
+from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.ids import Address, PeerId, Stream
+from grapevine_proto.messages import (
+    Close,
+    CloseReason,
+    Digest,
+    Empty,
+    Heartbeat,
+    InSync,
+    Kind,
+    Private,
+    Record,
+    Records,
+    Repair,
+    Rumor,
+    RumorCopy,
+    Rumors,
+    StreamRange,
+    Vector,
+    Want,
+)
+
+counts = st.integers(0, 2**32 - 1)
+epochs = st.integers(0, 2**48 - 1)
+sequences = st.integers(1, 2**53 - codec.MAX_PAYLOADS)
+peer_ids = st.binary(min_size=32, max_size=32).map(PeerId)
+signatures = st.binary(min_size=64, max_size=64)
+totals = st.binary(min_size=16, max_size=16)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=16)
+addresses = st.builds(
+    lambda ip, port: Address(str(ip), port), st.ip_addresses(), st.integers(0, 65535)
+)
+records = st.builds(
+    Record,
+    peer_ids,
+    epochs,
+    counts,
+    st.lists(addresses, max_size=4).map(tuple),
+    texts,
+    texts,
+    counts,
+    counts,
+    st.booleans(),
+    signatures,
+)
+
+
+def joined(
+    origin: PeerId, epoch: int, first: int, payloads: list[bytes], signature: bytes
+) -> Rumor:
+    lengths = tuple(map(len, payloads))
+    return Rumor(origin, epoch, first, lengths, b"".join(payloads), signature)
+
+
+rumors = st.builds(
+    joined,
+    peer_ids,
+    epochs,
+    sequences,
+    st.lists(st.binary(max_size=20), min_size=1, max_size=5),
+    signatures,
+)
+copies = st.builds(RumorCopy, rumors, st.integers(0, 255), counts)
+streams = st.builds(Stream, peer_ids, epochs)
+ranges = st.builds(StreamRange, streams, st.integers(0, 2**53), st.integers(0, 2**53))
+wanted = st.builds(
+    lambda stream, a, b: StreamRange(stream, min(a, b), max(a, b)), streams, sequences, sequences
+)
+
+
+def some(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(items, max_size=4).map(tuple)
+
+
+messages = st.one_of(
+    st.builds(
+        Heartbeat, counts, counts, counts, st.integers(0, 1000), counts, totals, some(records)
+    ),
+    st.builds(Records, some(records)),
+    st.builds(Rumors, some(copies)),
+    st.builds(Private, sequences, st.binary(max_size=50)),
+    st.builds(Digest, counts, counts, totals),
+    st.builds(InSync, counts),
+    st.builds(Vector, counts, st.booleans(), st.booleans(), some(ranges)),
+    st.builds(Want, counts, some(wanted)),
+    st.builds(Repair, counts, st.booleans(), st.booleans(), some(copies)),
+    st.just(Empty()),
+    st.builds(Close, st.sampled_from(CloseReason), some(records)),
+)
+
+
+@given(messages)
+def test_what_is_encoded_decodes_to_the_same(message: Rumors) -> None:
+    plaintext = codec.encode_message(message)
+    assert codec.decode_message(plaintext) == message
+
+
+def test_every_kind_has_a_decoder_and_the_strategy_above_makes_each() -> None:
+    assert set(codec._DECODERS) == set(Kind)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
+    for decode in (codec.decode_packet, codec.decode_message, codec.decode_credentials):
+        with contextlib.suppress(Refused):
+            decode(data)
+
+
+@given(
+    st.sampled_from(list(Kind)),
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats()
+        | st.text(max_size=5)
+        | st.binary(max_size=70),
+        lambda inner: (
+            st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+        ),
+        max_leaves=25,
+    ),
+)
+def test_any_msgpack_decodes_or_is_refused(kind: Kind, value: object) -> None:
+    with contextlib.suppress(Refused):
+        codec.decode_message(bytes((kind,)) + msgpack.packb(value))
+
+
+@given(messages, st.randoms(use_true_random=False))
+def test_a_message_with_bytes_changed_decodes_or_is_refused(
+    message: Rumors, rng: random.Random
+) -> None:
+    plaintext = bytearray(codec.encode_message(message))
+    for _ in range(rng.randint(1, 3)):
+        plaintext[rng.randrange(len(plaintext))] = rng.randrange(256)
+    with contextlib.suppress(Refused):
+        codec.decode_message(bytes(plaintext))
+
+
+# --- exact shapes -------------------------------------------------------------------------------
+
+BODY = b"\x01" * 5
+
+
+def fields_of_rumor(**changes: object) -> list[object]:
+    named: dict[str, object] = {
+        "origin": bytes(32),
+        "epoch": 1,
+        "first": 1,
+        "lengths": [2, 3],
+        "body": BODY,
+        "signature": bytes(64),
+        "hops": 0,
+        "age": 0,
+    }
+    return list((named | changes).values())
+
+
+def decode_rumor(fields: list[object]) -> object:
+    return codec.decode_message(bytes((Kind.RUMORS,)) + msgpack.packb([[fields]]))
+
+
+def test_a_rumor_of_the_right_shape_is_taken() -> None:
+    decode_rumor(fields_of_rumor())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"origin": bytes(31)},
+        {"origin": "x" * 32},
+        {"epoch": -1},
+        {"epoch": 2**48},
+        {"epoch": 1.0},
+        {"epoch": True},
+        {"first": 0},
+        {"first": 2**53},
+        {"lengths": [2, 2]},
+        {"lengths": [6, -1]},
+        {"lengths": []},
+        {"lengths": 5},
+        {"body": "text!"},
+        {"body": None},
+        {"signature": bytes(63)},
+        {"hops": 256},
+        {"age": 2**32},
+        {"age": None},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_rumor_of_another_shape_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(Refused, match="malformed"):
+        decode_rumor(fields_of_rumor(**changes))
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        bytes((Kind.DIGEST,)) + msgpack.packb([1, 2, bytes(16), 3]),
+        bytes((Kind.DIGEST,)) + msgpack.packb([1, 2, bytes(16)]) + b"\0",
+        bytes((Kind.DIGEST,)) + msgpack.packb({1: 2}),
+        bytes((Kind.WANT,)) + msgpack.packb([1, [[bytes(32), 1, 5, 4]]]),
+        bytes((Kind.WANT,)) + msgpack.packb([1, [[bytes(32), 1, 0, 4]]]),
+        bytes((Kind.CLOSE,)) + msgpack.packb([99, []]),
+        bytes((Kind.HEARTBEAT,)) + msgpack.packb([1, 1, 1, 1001, 1, bytes(16), []]),
+        bytes((Kind.RECORDS,)) + msgpack.packb([[b""] * 17]),
+    ],
+)
+def test_nearly_right_is_refused(plaintext: bytes) -> None:
+    with pytest.raises(Refused, match="malformed"):
+        codec.decode_message(plaintext)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.01", "::0001", "localhost", "10.0.0.256", ""])
+def test_an_address_has_one_spelling(host: str) -> None:
+    fields = [
+        bytes(32), 1, 0, [[host.encode(), 1]], b"", b"", 1, 1, False, bytes(64)
+    ]  # fmt: skip
+    record = msgpack.packb(fields)
+    with pytest.raises(Refused, match="malformed"):
+        codec.decode_message(bytes((Kind.RECORDS,)) + msgpack.packb([[record]]))
+
+
+BOMBS: list[Callable[[], bytes]] = [
+    lambda: b"\xdd\x7f\xff\xff\xff" + bytes(1100),  # an array of two thousand million
+    lambda: b"\xdf\x7f\xff\xff\xff" + bytes(1100),
+    lambda: b"\xc6\x7f\xff\xff\xff" + bytes(1100),
+    lambda: b"\x91" * 1160,  # arrays in arrays
+    lambda: b"\x81\x00" * 580,
+    lambda: b"\xc9\x00\x00\x04\x00\x01" + bytes(1100),
+    lambda: b"\x93" + b"\xdc\x01\x7f" + b"\x00" * 383 + b"\xdc\x01\x7f" + b"\x00" * 383,
+]
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_datagram_made_to_be_dear_is_refused_within_little_memory(
+    bomb: Callable[[], bytes],
+) -> None:
+    plaintext = bytes((Kind.RUMORS,)) + bomb()
+    tracemalloc.start()
+    with pytest.raises(Refused, match="malformed"):
+        codec.decode_message(plaintext)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 64 * 1024
+
+
+# --- packets ------------------------------------------------------------------------------------
+
+
+def test_packets_survive_the_trip() -> None:
+    hello = codec.Hello(b"\1\0\0\0", b"s" * 8, b"e" * 32)
+    for packet in (
+        hello,
+        codec.Challenge(b"s" * 8, 1, b"c" * 32),
+        codec.Proof(hello, 1, b"c" * 32, b"box"),
+        codec.Welcome(b"s" * 8, b"e" * 32, b"o" * 8, b"box"),
+    ):
+        assert codec.decode_packet(codec.encode_packet(packet) + bytes(16)) == packet
+    data = codec.Data(b"s" * 8, 7, b"x" * 17)
+    assert codec.decode_packet(codec.encode_packet(data)) == data
+
+
+@pytest.mark.parametrize("size", [0, 1, 16, 32])
+@pytest.mark.parametrize("kind", range(7))
+def test_short_packets_are_refused(kind: int, size: int) -> None:
+    with pytest.raises(Refused) as refused:
+        codec.decode_packet(bytes((kind,)) + bytes(size))
+    expected = DropReason.TOO_SHORT if 1 <= kind <= 5 else DropReason.UNKNOWN_TYPE
+    assert refused.value.reason is expected
+
+
+def test_a_challenge_is_no_longer_than_the_hello_that_asks_for_it() -> None:
+    assert codec.CHALLENGE_BYTES <= codec.HELLO_BYTES
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+@given(records)
+def test_a_record_never_takes_more_bytes_than_it_says(record: Record) -> None:
+    alone = len(codec.encode_message(Records((record,))))
+    both = len(codec.encode_message(Records((record, record))))
+    assert both - alone <= record.size_bytes
+
+
+def test_the_largest_payload_fits_one_datagram_pushed_or_repaired() -> None:
+    payload = bytes(codec.MAX_PAYLOAD_IN_DATAGRAM)
+    rumor = Rumor(
+        PeerId(bytes(32)),
+        2**48 - 1,
+        2**53 - codec.MAX_PAYLOADS,
+        (len(payload),),
+        payload,
+        bytes(64),
+    )
+    copy = RumorCopy(rumor, 255, 2**32 - 1)
+    for message in (Rumors((copy,)), Repair(2**32 - 1, True, True, (copy,))):
+        assert len(codec.encode_message(message)) <= codec.MAX_PLAINTEXT
+    assert codec.MAX_PAYLOAD_IN_DATAGRAM >= 1000
+
+
+# --- golden bytes: another implementation can be held against these -----------------------------
+
+GOLDEN = {
+    Empty(): "0090",
+    Close(CloseReason.FULL): "01920190",
+    InSync(7): "079107",
+    Private(1, b"hi"): "059201c4026869",
+    Digest(300, 2, bytes(range(16))): "0693cd012c02c410000102030405060708090a0b0c0d0e0f",
+    Want(1, (StreamRange(Stream(PeerId(bytes(32)), 1_700_000_000), 3, 300),)): (
+        "0992019194c420" + "00" * 32 + "ce6553f10003cd012c"
+    ),
+    Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (2, 1), b"abc", bytes(64)), 2, 1000),)): (
+        "04919198c420" + "00" * 32 + "0101920201c403616263c440" + "00" * 64 + "02cd03e8"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"), list(GOLDEN.items()), ids=lambda v: type(v).__name__
+)
+def test_messages_look_on_the_wire_as_documented(message: Rumors, expected: str) -> None:
+    assert codec.encode_message(message).hex() == expected
