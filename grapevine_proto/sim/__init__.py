@@ -1,0 +1,8 @@
+"""A cluster under virtual time; see docs/simulation.md."""
+
+from grapevine_proto.sim.network import Network
+from grapevine_proto.sim.report import Dissemination
+from grapevine_proto.sim.simulated_node import Delivery, SimulatedNode
+from grapevine_proto.sim.simulation import Simulation
+
+__all__ = ["Delivery", "Dissemination", "Network", "SimulatedNode", "Simulation"]

@@ -1,0 +1,186 @@
+"""Events on their way from a node to whoever reads them, at the reader's own pace.
+
+What must stay true:
+
+- A slow reader never slows the node: each has a queue of its own, bounded by number and by bytes of
+  payload; beyond that the oldest events go, and the reader is told how many before the next one.
+- Events are read, and handlers called, in the order in which things happened; a handler that fails
+  is named in the log and called again with the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, Self
+
+from grapevine_proto.events import Event, EventsLost, Message, MessageReceived, MessageSent
+
+MessageListener = Callable[[Message], Awaitable[object] | object]
+EventListener = Callable[[Event], object]
+
+logger = logging.getLogger("grapevine")
+
+EVENT_BYTES: Final = 500  # about what an event weighs besides its payload
+EVENTS_PER_TURN: Final = 64  # then a reader that never waits lets the loop do something else
+
+
+class EventStream:
+    """An async iterator over events, ended by `end`. Made by `Node.events`; one task reads it.
+
+    `on_lost` is called with each number of events that went unread.
+    """
+
+    def __init__(
+        self, max_events: int, max_bytes: int, on_lost: Callable[[int], None] | None = None
+    ) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._on_lost = on_lost
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._lost = 0
+        self._is_ended = False
+        self._arrived = asyncio.Event()
+        self._read_at_once = 0
+
+    def put(self, event: Event) -> None:
+        """Add `event`; where there is no room the oldest go. Never waits."""
+        if self._is_ended:
+            return
+        self._events.append(event)
+        self._bytes += size_bytes(event)
+        lost = 0
+        while len(self._events) > self._max_events or (
+            self._bytes > self._max_bytes and len(self._events) > 1
+        ):
+            self._bytes -= size_bytes(self._events.popleft())
+            lost += 1
+        if lost:
+            self._lost += lost
+            if self._on_lost is not None:
+                self._on_lost(lost)
+        self._arrived.set()
+
+    def end(self) -> None:
+        """No more will come; what is here can still be read."""
+        self._is_ended = True
+        self._arrived.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        self._read_at_once += 1
+        if self._read_at_once >= EVENTS_PER_TURN:
+            self._read_at_once = 0
+            await asyncio.sleep(0)
+        while not self._events:
+            if self._is_ended:
+                raise StopAsyncIteration
+            self._read_at_once = 0
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            return EventsLost(lost)
+        event = self._events.popleft()
+        self._bytes -= size_bytes(event)
+        return event
+
+
+class EventHub:
+    """Everybody who reads one node's events: listeners, called as things happen; message handlers,
+    called by a task of their own; and streams. `lost` counts what went unread.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._listeners: list[EventListener] = []
+        self._handlers: list[MessageListener] = []
+        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()  # gone when nobody reads
+        self._messages = self._new_stream()
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._is_ended = False
+        self.lost = 0
+
+    def listen(self, listener: EventListener) -> None:
+        """Call `listener` with every event from now on, within `publish`."""
+        self._listeners.append(listener)
+
+    def handle(self, handler: MessageListener) -> None:
+        """Call `handler` with every message from now on; an awaitable answer is awaited first."""
+        self._handlers.append(handler)
+
+    def stream(self) -> EventStream:
+        """Every event from now on."""
+        stream = self._new_stream()
+        if self._is_ended:
+            stream.end()
+        self._streams.add(stream)
+        return stream
+
+    def start(self) -> None:
+        """Begin to call message handlers, in the running loop."""
+        self._dispatcher = asyncio.create_task(self._dispatch(), name="grapevine handlers")
+
+    def publish(self, event: Event) -> None:
+        """Tell everybody. Never raises and never waits."""
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception:  # the application's fault, and its own to mend
+                logger.exception("an event listener failed on %s", type(event).__name__)
+        for stream in tuple(self._streams):
+            stream.put(event)
+        if self._handlers and isinstance(event, MessageReceived):
+            self._messages.put(event)
+
+    def is_called_by(self, task: asyncio.Task[object] | None) -> bool:
+        """Whether `task` is the one that calls handlers, so that waiting for it would be for ever."""
+        return task is not None and task is self._dispatcher
+
+    async def close(self, patience_s: float | None) -> None:
+        """End all streams; message handlers get so long to finish, and are then cancelled. None: it
+        is one of them that asks, and it ends by itself."""
+        self._is_ended = True
+        for stream in (*self._streams, self._messages):
+            stream.end()
+        if self._dispatcher is not None and patience_s is not None:
+            await asyncio.wait([self._dispatcher], timeout=patience_s)
+            self._dispatcher.cancel()
+            await asyncio.gather(self._dispatcher, return_exceptions=True)
+
+    def _new_stream(self) -> EventStream:
+        return EventStream(self._max_events, self._max_bytes, self._count_lost)
+
+    def _count_lost(self, count: int) -> None:
+        self.lost += count
+
+    async def _dispatch(self) -> None:
+        async for event in self._messages:
+            if isinstance(event, EventsLost):
+                self.publish(event)
+            elif isinstance(event, MessageReceived):
+                for handler in tuple(self._handlers):
+                    await self._call(handler, event.message)
+
+    async def _call(self, handler: MessageListener, message: Message) -> None:
+        try:
+            answer = handler(message)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:  # the application's fault, and its own to mend
+            logger.exception("a message handler failed on %s", message.id.short)
+
+
+def size_bytes(event: Event) -> int:
+    """About how many bytes `event` takes."""
+    if isinstance(event, (MessageReceived, MessageSent)):
+        return EVENT_BYTES + len(event.message.payload)
+    return EVENT_BYTES

@@ -1,0 +1,207 @@
+"""One bound UDP socket, as asyncio-dgram streams it, with the system's faults kept in their place.
+
+What must stay true:
+
+- What goes wrong with one datagram costs no other. asyncio-dgram tells of an error on the *next*
+  call of `send` or `recv`, and a `send` that raises has sent nothing: it is called again.
+- Every error of the system is counted (`errors`) and none ends `receive` or `send`: a datagram that
+  cannot go is a datagram lost, and the protocol above lives with loss anyway.
+- Addresses are what people write: an IPv4 peer of an IPv6 socket is 1.2.3.4, not ::ffff:1.2.3.4.
+
+Raises `BindError`, naming address and cause, from `open` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+from typing import Any, Final, Self, cast
+
+import asyncio_dgram
+from asyncio_dgram.aio import DatagramServer
+
+from grapevine_proto.errors import BindError
+from grapevine_proto.ids import Address, split_host_port
+
+BUFFER_BYTES: Final = 4 * 2**20
+"""Asked of the kernel each way: its own default holds 92 datagrams of 1,200 bytes, which a peer
+sends in less than the time that one signature check of ours takes."""
+
+OUTSIDE: Final = {
+    socket.AF_INET: ("192.0.2.1", 9),  # documentation addresses (RFC 5737, RFC 3849): asking for
+    socket.AF_INET6: ("2001:db8::1", 9),  # the route to them sends nothing
+}
+LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+MAPPED: Final = "::ffff:"
+
+_CAUSES: Final = {
+    errno.EADDRINUSE: "the address is in use",
+    errno.EADDRNOTAVAIL: "not an address of this machine",
+    errno.EACCES: "not permitted",
+}
+
+logger = logging.getLogger("grapevine")
+
+
+class EndpointClosed(Exception):
+    """Internal: the socket is closed, by us or by the system."""
+
+
+class Endpoint:
+    """A bound socket, to receive from and send by. One task calls `receive`, one calls `send`.
+
+    `address` is where it listens, `dialable` what others on the outside may dial.
+    """
+
+    def __init__(self, stream: DatagramServer, sock: socket.socket) -> None:
+        self._stream = stream
+        self._is_ipv6 = sock.family == socket.AF_INET6
+        self._family = socket.AF_UNSPEC if self._is_ipv6 else socket.AF_INET
+        host, port = sock.getsockname()[:2]
+        self.address = Address(host, port)
+        self.dialable = Address(_outside_host(host, sock.family), port)
+        self.errors = 0
+
+    @classmethod
+    async def open(cls, bind: str) -> Self:
+        """Listen at `bind` (``host:port``, port 0: any). Raises BindError; then nothing is open."""
+        sock = await _bound_socket(bind)
+        try:
+            stream = await asyncio_dgram.from_socket(sock)
+        except BaseException:
+            sock.close()
+            raise
+        endpoint = cls(cast(DatagramServer, stream), sock)  # not connected: a server
+        logger.info(
+            "listening on %s; buffers granted: %d KiB to receive, %d KiB to send",
+            endpoint.address,
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 1024,
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 1024,
+        )
+        return endpoint
+
+    async def receive(self) -> tuple[bytes, Address]:
+        """The next datagram and where it came from. Returns at once while some are waiting, so the
+        caller must yield now and then. Raises EndpointClosed."""
+        source: Any
+        while True:
+            try:
+                datagram, source = await self._stream.recv()
+            except asyncio_dgram.TransportClosed:
+                raise EndpointClosed from None
+            except OSError as error:
+                self._count(error)
+                continue
+            if self._is_ipv6:
+                return datagram, _plain(source)
+            return datagram, Address(source[0], source[1])
+
+    async def send(self, datagram: bytes, to: Address) -> None:
+        """Send, or count why not; waits while the system's buffer is full. Raises EndpointClosed."""
+        target: tuple[str, int] = (to[0], to[1])
+        if self._is_ipv6:
+            if ":" not in to.host:
+                target = (MAPPED + to.host, to.port)
+        elif ":" in to.host:
+            self.errors += 1  # an IPv6 address, and no way there from this socket
+            return
+        try:
+            await self._stream.send(datagram, target)
+        except asyncio_dgram.TransportClosed:
+            raise EndpointClosed from None
+        except OSError as error:
+            self._count(error)  # of an earlier datagram: this one has not been tried yet
+            await self._send_again(datagram, target)
+        except ValueError:
+            self.errors += 1  # uvloop cannot read the address
+
+    async def _send_again(self, datagram: bytes, target: tuple[str, int]) -> None:
+        while self._has_error():
+            pass
+        try:
+            await self._stream.send(datagram, target)
+        except asyncio_dgram.TransportClosed:
+            raise EndpointClosed from None
+        except (OSError, ValueError) as error:
+            self._count(error)
+
+    async def resolve(self, name: str) -> tuple[Address, ...]:
+        """All addresses that ``host:port`` in `name` means and this socket can reach; empty: none."""
+        host, port = split_host_port(name)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, family=self._family, type=socket.SOCK_DGRAM
+            )
+        except (OSError, UnicodeError) as error:  # a name with a label too long is a UnicodeError
+            logger.info("%s does not resolve: %s", host, error)
+            return ()
+        return tuple(dict.fromkeys(_plain(where[:2]) for *_, where in found))
+
+    def close(self) -> None:
+        """Stop receiving; what was handed to the system is still sent."""
+        self._stream.close()
+
+    def _has_error(self) -> bool:
+        """Whether asyncio-dgram kept an error of an earlier call; takes it."""
+        try:
+            _ = self._stream.exception
+        except OSError as error:
+            self._count(error)
+            return True
+        return False
+
+    def _count(self, error: Exception) -> None:
+        self.errors += 1
+        logger.debug("socket: %s", error)
+
+
+async def _bound_socket(bind: str) -> socket.socket:
+    host, port = split_host_port(bind)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise BindError(f"cannot bind {bind}: {error.strerror or error}") from None
+    family, kind, protocol, _, where = found[0]
+    try:
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise BindError(f"cannot bind {bind}: {error.strerror}") from None
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(
+                socket.SOL_SOCKET, option, BUFFER_BYTES
+            )  # the system grants what it may
+        sock.bind(where)
+    except OSError as error:
+        sock.close()
+        cause = _CAUSES.get(error.errno or 0, error.strerror)
+        raise BindError(f"cannot bind {bind}: {cause}") from None
+    return sock
+
+
+def _outside_host(host: str, family: socket.AddressFamily | int) -> str:
+    """What others may dial where `host` is bound: for a wildcard, the address of the route to the
+    outside, or loopback where there is none."""
+    if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
+        return host
+    wanted = socket.AddressFamily(family)
+    for each in dict.fromkeys((wanted, socket.AF_INET)):  # a wildcard of IPv6 takes IPv4 as well
+        try:
+            with socket.socket(each, socket.SOCK_DGRAM) as probe:
+                probe.connect(OUTSIDE[each])
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return LOOPBACK[wanted]
+
+
+def _plain(source: tuple[Any, ...]) -> Address:
+    host = source[0].partition("%")[0]
+    return Address(host.removeprefix(MAPPED) if "." in host else host, source[1])

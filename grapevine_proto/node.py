@@ -1,0 +1,581 @@
+"""The asyncio node: an `Engine`, a UDP socket, a clock, and a state directory if one is given.
+
+What must stay true:
+
+- One task reads the socket, one writes it. The writer (the pump) is also the only one that lets the
+  engine's time pass and takes its events, so that handlers see them in order.
+- No error of the system, of a handler or of one peer ends a task or costs another peer a datagram.
+- No turn of the loop is taken for long: reader and pump work in bounded batches.
+- An epoch is on disk before anything is sent under it.
+- The clock counts the time that the machine was suspended; when the loop comes late, the engine is
+  told before it judges anybody by the time that passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import random
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from enum import Enum, auto
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.delivery import EventHub, EventListener, EventStream, MessageListener
+from grapevine_proto.endpoint import Endpoint, EndpointClosed
+from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.errors import (
+    ConfigError,
+    GrapevineError,
+    NotRunning,
+    StateLockedError,
+    UnknownPeer,
+)
+from grapevine_proto.events import (
+    Event,
+    MemberInfo,
+    MessageSent,
+    NodeStarted,
+    NodeStopped,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    Round,
+    StateUnsaved,
+    Stats,
+)
+from grapevine_proto.identity import SEED_BYTES
+from grapevine_proto.ids import Address, MessageId, PeerId, split_host_port
+from grapevine_proto.state import StateDirectory
+
+logger = logging.getLogger("grapevine")
+
+BATCH: Final = 64  # datagrams read, sent, or events told per turn: about 4 ms of work at 60 us each
+BROADCASTS_PER_TURN: Final = 64
+TICK_S: Final = 0.25  # the pump wakes at least so often, which is how a late loop is noticed
+LATE_S: Final = 0.1  # below this a loop is merely busy
+LAG_SHOWN_S: Final = 5.0  # for how long the worst lag is shown
+LEAST_WAIT_S: Final = 0.001  # what timers can do; keeps a deadline in the past from spinning
+SAVE_INTERVAL_S: Final = 1.0  # so at most the last second is told again after a kill -9
+RESOLVE_INTERVAL_S: Final = 30.0
+FAULT_PAUSE_S: Final = 0.5
+
+_MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
+_EventListenerT = TypeVar("_EventListenerT", bound=EventListener)
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def clock() -> float:
+        """Seconds that only grow, time asleep included."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+else:
+
+    def clock() -> float:
+        """Seconds that only grow; on this system without the time asleep."""
+        return time.monotonic()
+
+
+class Phase(Enum):
+    NEW = auto()
+    RUNNING = auto()
+    LEAVING = auto()
+    STOPPED = auto()
+
+
+class Node:
+    """One member of a cluster. `start` it or enter it, inside a running loop; `leave` it or exit it.
+
+    Methods that act raise NotRunning before `start` and after `leave`, and StateLockedError once
+    the node stopped because its identity is in use elsewhere. What there is to see (`peers`,
+    `stats`, ...) can be asked for until the end and after.
+    """
+
+    def __init__(self, config: NodeConfig, *, state_dir: str | Path | None = None) -> None:
+        self._config = config
+        self._state = None if state_dir is None else StateDirectory(state_dir)
+        self._phase = Phase.NEW
+        self._failure: GrapevineError | None = None
+        self._engine_: Engine | None = None
+        self._endpoint_: Endpoint | None = None
+        self._hub = EventHub(config.limits.events, config.limits.event_bytes)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._asides: set[asyncio.Task[None]] = set()
+        self._leaving: asyncio.Task[int] | None = None
+        self._is_left_by_handler = False
+        self._closing: asyncio.Task[None] | None = None
+        # waiting
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._in_line = asyncio.Lock()
+        self._unpumped = 0
+        self._unheard = 0  # messages of ours since anybody was linked
+        self._drained = asyncio.Event()
+        self._peers_changed = asyncio.Event()
+        self._names_changed = asyncio.Event()
+        # time
+        self._due = 0.0
+        self._lag_s = 0.0
+        self._lag_at = 0.0
+        # state
+        self._save_turn = asyncio.Lock()
+        self._saved_epoch = 0
+        self._saved_version = -1
+        self._unsaved = ""
+
+    # --- beginning and end ----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bind, load what was kept and begin to gossip.
+
+        Raises ConfigError (no key, a state directory that cannot be used), BindError and
+        StateLockedError; after those nothing is open, and it may be tried again. NotRunning where
+        this node was started before.
+        """
+        if self._phase is not Phase.NEW:
+            raise NotRunning("this node was started before; make a new one")
+        if not self._config.keys:
+            raise ConfigError("keys", "no cluster key: ClusterKey.generate() or .load(path)")
+        self._phase = Phase.RUNNING
+        try:
+            saved = await self._load()
+            self._endpoint_ = await Endpoint.open(self._config.bind)
+        except BaseException:
+            self._phase = Phase.NEW
+            if self._state is not None:
+                self._state.close()
+            raise
+        self._due = self.now() + TICK_S
+        engine = self._engine_ = Engine(
+            self._config,
+            saved,
+            address=self._endpoint_.dialable,
+            rng=random.Random(os.urandom(16)),
+            entropy=os.urandom,
+            now=self.now(),
+        )
+        self._saved_epoch, self._saved_version = saved.epoch, engine.saved_version
+        self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
+        self._hub.start()
+        self._tasks = [
+            asyncio.create_task(self._read(), name="grapevine reader"),
+            asyncio.create_task(self._pump(), name="grapevine pump"),
+            asyncio.create_task(self._resolve_names(), name="grapevine names"),
+            asyncio.create_task(self._keep_state(), name="grapevine state"),
+        ]
+
+    async def ready(self, min_peers: int = 1, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Wait until so many peers are connected. Raises TimeoutError after `timeout` seconds."""
+        async with asyncio.timeout(timeout):
+            while True:
+                self._running()
+                connected = [p for p in self.peers() if p.state is PeerState.CONNECTED]
+                if len(connected) >= min_peers:
+                    return
+                self._peers_changed.clear()
+                await self._peers_changed.wait()
+
+    async def leave(self, timeout: float = 5.0) -> int:  # noqa: ASYNC109
+        """Say good-bye, hand over what is queued for at most `timeout` seconds, save, close.
+
+        Returns how many messages nobody took. Asked again, answers the same.
+        """
+        if self._phase is Phase.NEW:
+            raise NotRunning("this node has not been started")
+        if self._leaving is None:
+            self._is_left_by_handler = self._hub.is_called_by(asyncio.current_task())
+            self._leaving = asyncio.create_task(self._leave(timeout))
+        return await asyncio.shield(self._leaving)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.leave()
+
+    async def _leave(self, timeout_s: float) -> int:
+        give_up_at = self.now() + timeout_s
+        try:
+            if self._phase is Phase.RUNNING:
+                self._phase = Phase.LEAVING
+                self._engine.leave(self.now())
+                self._room.set()
+                self._wake.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout_s):
+                        await self._drained.wait()
+            untaken = self._untaken()
+        finally:
+            await self._close("left", max(0.0, give_up_at - self.now()))
+        return untaken
+
+    def _untaken(self) -> int:
+        """What was said while nobody was there, and what still waits for every linked peer."""
+        queued = [peer.queued for peer in self.peers() if peer.state is PeerState.CONNECTED]
+        waiting = 0 if self._engine.is_drained else min(queued, default=0)
+        return self._unheard + waiting
+
+    def _fail(self, error: GrapevineError) -> None:
+        """Stop at once, for a reason that nobody asked for."""
+        if self._closing is None and self._phase is Phase.RUNNING:
+            logger.error("stopping: %s", error)
+            self._failure = error
+            self._closing = asyncio.create_task(self._close(str(error), 1.0))
+
+    async def _close(self, reason: str, patience_s: float) -> None:
+        """Stop the tasks, save, close the socket. `patience_s` is for handlers still at work."""
+        if self._closing is not None and self._closing is not asyncio.current_task():
+            await asyncio.shield(self._closing)
+            return
+        self._phase = Phase.STOPPED
+        tasks = [*self._tasks, *self._asides]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._save()
+        self._endpoint.close()
+        if self._state is not None:
+            self._state.close()
+        self._publish(NodeStopped(reason))
+        for event in (self._room, self._peers_changed, self._drained):
+            event.set()
+        await self._hub.close(None if self._is_left_by_handler else patience_s)
+
+    # --- what a node can be asked to do ---------------------------------------------------------
+
+    async def broadcast(self, payload: bytes) -> MessageId:
+        """Tell everybody. Waits while no linked peer has room, and so never drops; with nobody
+        linked the message is held for whoever comes in time. Raises MessageTooLarge."""
+        engine = self._running()
+        self._unpumped += 1
+        if self._unpumped >= BROADCASTS_PER_TURN:
+            await asyncio.sleep(0)  # or a loop of broadcasts would keep the pump from its work
+        async with self._in_line:
+            while not engine.has_room and self._phase is Phase.RUNNING:
+                self._room.clear()
+                self._wake.set()
+                await self._room.wait()
+            self._running()
+            message_id = engine.broadcast(payload, self.now())
+        self._wake.set()
+        return message_id
+
+    async def send(self, to: PeerId | Address | str, payload: bytes) -> MessageId:
+        """Tell one linked peer alone, by its id or its address. Raises UnknownPeer, MessageTooLarge."""
+        engine = self._running()
+        message_id = engine.send(self._peer_id_of(to), payload, self.now())
+        self._wake.set()
+        await asyncio.sleep(0)
+        return message_id
+
+    def dial(self, where: str | Address) -> asyncio.Future[None]:
+        """Knock at ``host:port``; how it ends is told by events. The future is done once the name
+        is resolved and need not be awaited. Raises ConfigError where that is no address; the future
+        raises UnknownPeer where the name does not resolve."""
+        self._running()
+        try:
+            host, port = split_host_port(str(where))
+        except ValueError as error:
+            raise ConfigError("address", str(error)) from None
+        if _is_literal(host):
+            self._dial((Address(str(ipaddress.ip_address(host)), port),))
+            done = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
+        return self._aside(self._dial_name(str(where)))
+
+    def start_round(self) -> None:
+        """Begin an anti-entropy round now."""
+        self._running().start_round(self.now())
+        self._wake.set()
+
+    def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
+        """Take over `config` as far as a running node can; returns the fields that need a restart."""
+        if not config.keys:
+            raise ConfigError("keys", "no cluster key")
+        restart = self._running().reconfigure(config, self.now())
+        self._config = self._config.replace(bootstrap_peers=config.bootstrap_peers)
+        self._names_changed.set()
+        self._wake.set()
+        return restart
+
+    def on_message(self, listener: _MessageListenerT) -> _MessageListenerT:
+        """Call `listener` with each message from now on, one after another; where it returns an
+        awaitable, that is awaited first. Returns it, so that this can be a decorator."""
+        self._hub.handle(listener)
+        return listener
+
+    def on_event(self, listener: _EventListenerT) -> _EventListenerT:
+        """Call `listener` with every event as it happens. It runs in the pump: keep it short."""
+        self._hub.listen(listener)
+        return listener
+
+    def events(self) -> EventStream:
+        """Every event from now on, in a queue of the caller's own. Ends when the node has stopped."""
+        return self._hub.stream()
+
+    # --- what there is to see -------------------------------------------------------------------
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._engine.peer_id
+
+    @property
+    def address(self) -> Address:
+        """The bound address."""
+        return self._endpoint.address
+
+    @property
+    def epoch(self) -> int:
+        return self._engine.epoch
+
+    @property
+    def lag_s(self) -> float:
+        """How late the loop was at worst in the last seconds."""
+        return self._lag_s if self.now() - self._lag_at < LAG_SHOWN_S else 0.0
+
+    @property
+    def state_problem(self) -> str:
+        """What was wrong with the state directory when it was read; empty: nothing."""
+        return "" if self._state is None else self._state.problem
+
+    def now(self) -> float:
+        """The clock of this node's events."""
+        return clock()
+
+    def peers(self) -> list[PeerInfo]:
+        return self._engine.peers(self.now())
+
+    def members(self) -> list[MemberInfo]:
+        return self._engine.members()
+
+    def rounds(self) -> list[Round]:
+        return self._engine.rounds()
+
+    def stats(self) -> Stats:
+        stats = self._engine.stats()
+        return replace(
+            stats,
+            events_lost=stats.events_lost + self._hub.lost,
+            unsent=stats.unsent + self._endpoint.errors,
+        )
+
+    # --- the tasks ------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        engine, endpoint = self._engine, self._endpoint
+        batch = 0
+        while True:
+            try:
+                datagram, source = await endpoint.receive()
+            except EndpointClosed:
+                self._fail(NotRunning("the socket was closed under the node"))
+                return
+            engine.receive(datagram, source, self._tick())
+            self._wake.set()
+            batch += 1
+            if batch >= BATCH:
+                batch = 0
+                await asyncio.sleep(0)
+
+    async def _pump(self) -> None:
+        while self._phase in (Phase.RUNNING, Phase.LEAVING):
+            try:
+                await self._turn()
+            except EndpointClosed:
+                self._fail(NotRunning("the socket was closed under the node"))
+                return
+            except Exception:
+                logger.exception("a fault in the node; it goes on")
+                await asyncio.sleep(FAULT_PAUSE_S)
+
+    async def _turn(self) -> None:
+        """Let time pass, send what is due, tell what happened, wait for the next reason to wake."""
+        engine = self._engine
+        self._wake.clear()
+        self._unpumped = 0
+        now = self._tick()
+        if engine.deadline <= now:
+            engine.advance(now)
+        sent = await self._send_all()
+        told = await self._tell_all()
+        if engine.stopped is not None:
+            self._fail(StateLockedError(engine.stopped))
+        if engine.has_room:
+            self._room.set()
+        if self._phase is Phase.LEAVING and engine.is_drained:
+            self._drained.set()
+        if self._wake.is_set():
+            await asyncio.sleep(0)
+            return
+        least_s = 0.0 if sent or told else LEAST_WAIT_S
+        delay_s = min(max(engine.deadline - self.now(), least_s), TICK_S)
+        timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    async def _send_all(self) -> int:
+        engine, endpoint = self._engine, self._endpoint
+        if engine.epoch != self._saved_epoch and not await self._save():
+            return 0  # nothing may be sent under an epoch that could be used again
+        datagrams = engine.datagrams_to_send(self.now())
+        for number, (datagram, address) in enumerate(datagrams, 1):
+            await endpoint.send(datagram, address)
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+        return len(datagrams)
+
+    async def _tell_all(self) -> int:
+        events = self._engine.events()
+        for number, event in enumerate(events, 1):
+            self._publish(event)
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+        return len(events)
+
+    def _tick(self) -> float:
+        """The time; the engine is told first where the loop comes late to it."""
+        now = self.now()
+        late_s = now - self._due
+        self._due = now + TICK_S
+        if late_s > self._lag_s or now - self._lag_at >= LAG_SHOWN_S:
+            self._lag_s, self._lag_at = max(0.0, late_s), now
+        if late_s > LATE_S:
+            self._engine.lagged(late_s, now)
+        return now
+
+    async def _keep_state(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_INTERVAL_S)
+            await self._save()
+
+    async def _resolve_names(self) -> None:
+        while True:
+            self._names_changed.clear()
+            names = [
+                each
+                for each in self._config.bootstrap_peers
+                if not _is_literal(split_host_port(each)[0])
+            ]
+            await asyncio.gather(*(self._resolve_bootstrap(name) for name in names))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESOLVE_INTERVAL_S):
+                    await self._names_changed.wait()
+
+    # --- their parts ----------------------------------------------------------------------------
+
+    def _running(self) -> Engine:
+        if self._phase is Phase.RUNNING:
+            return self._engine
+        if self._failure is not None:
+            raise self._failure
+        raise NotRunning("this node has not started" if self._phase is Phase.NEW else "it has left")
+
+    @property
+    def _engine(self) -> Engine:
+        if self._engine_ is None:
+            raise NotRunning("this node has not been started")
+        return self._engine_
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        if self._endpoint_ is None:
+            raise NotRunning("this node has not been started")
+        return self._endpoint_
+
+    def _publish(self, event: Event) -> None:
+        self._hub.publish(event)
+        if isinstance(event, PeerStateChanged):
+            self._peers_changed.set()
+            if event.peer.state is PeerState.CONNECTED:
+                self._unheard = 0  # it asks for what is held
+        elif isinstance(event, MessageSent) and event.peers == 0:
+            self._unheard += 1
+
+    async def _load(self) -> Saved:
+        if self._state is None:
+            return Saved(seed=os.urandom(SEED_BYTES), epoch=int(time.time()), streams=(), peers=())
+        saved = await asyncio.to_thread(self._state.load, time.time())
+        if self._state.problem:
+            logger.warning("%s", self._state.problem)
+        return saved
+
+    async def _save(self) -> bool:
+        """Save what changed, off the loop; whether all is saved now."""
+        if self._state is None:
+            return True
+        async with self._save_turn:
+            engine = self._engine
+            version, epoch = engine.saved_version, engine.epoch
+            if (version, epoch) == (self._saved_version, self._saved_epoch):
+                return True
+            problem = ""
+            try:
+                await asyncio.to_thread(self._state.save, engine.saved(self.now()))
+                self._saved_version, self._saved_epoch = version, epoch
+            except OSError as error:
+                problem = f"{self._state.path}: {error.strerror or error}"
+            if problem != self._unsaved:
+                self._unsaved = problem
+                self._publish(StateUnsaved(problem))
+            return not problem
+
+    def _dial(self, addresses: tuple[Address, ...]) -> None:
+        for address in addresses:
+            self._running().dial(address, self.now())
+        self._wake.set()
+
+    async def _dial_name(self, name: str) -> None:
+        addresses = await self._endpoint.resolve(name)
+        if not addresses:
+            raise UnknownPeer(f"{name}: the name does not resolve")
+        self._dial(addresses)
+
+    async def _resolve_bootstrap(self, name: str) -> None:
+        addresses = await self._endpoint.resolve(name)
+        if addresses:
+            self._engine.resolved(name, addresses, self.now())
+            self._wake.set()
+
+    def _aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Do `work` beside; whoever wants to know how it went awaits the task."""
+        task = asyncio.create_task(work)
+        self._asides.add(task)
+        task.add_done_callback(self._forget_aside)
+        return task
+
+    def _forget_aside(self, task: asyncio.Task[None]) -> None:
+        self._asides.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.info("%s", task.exception())
+
+    def _peer_id_of(self, to: PeerId | Address | str) -> PeerId:
+        if isinstance(to, PeerId):
+            return to
+        for peer in self.peers():
+            if str(to) in (str(peer.peer_id), str(peer.address)):
+                return peer.peer_id
+        raise UnknownPeer(f"no peer {to}")
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

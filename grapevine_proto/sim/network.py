@@ -1,0 +1,102 @@
+"""The network between simulated nodes: what may befall a datagram on its way.
+
+What must stay true:
+
+- Everything random here comes from one generator seeded for the network alone, drawn in the order
+  in which datagrams are sent: a node that behaves the same meets the same weather.
+- A wall stops datagrams when they are sent; what is under way when one is raised still arrives.
+- Latency is never negative and, with `per_pair`, the same in both directions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+LATE_FACTOR: Final = 3.0  # how many times the longest latency a reordered datagram may take besides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The weather. Times in seconds, chances from 0 to 1, each drawn anew for every datagram."""
+
+    latency: tuple[float, float] = (0.010, 0.050)
+    """Shortest and longest way, evenly spread between; a spread alone already reorders."""
+    per_pair: bool = False
+    """Draw one latency per pair of nodes and keep it, instead of one per datagram."""
+    loss: float = 0.0
+    duplication: float = 0.0
+    """The second copy has a latency of its own."""
+    reorder: float = 0.0
+    """Chance to be held up by at most three times the longest latency."""
+    corruption: float = 0.0
+    """Chance that one bit arrives flipped."""
+
+    def __post_init__(self) -> None:
+        low, high = self.latency
+        if not 0 <= low <= high:
+            raise ValueError(f"latency: {self.latency} is not a range of seconds")
+        for name in ("loss", "duplication", "reorder", "corruption"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not a chance from 0 to 1")
+
+
+class Wire:
+    """A `Network` at work, between nodes that are known by number."""
+
+    def __init__(self, network: Network, seed: str) -> None:
+        self.network = network
+        self._seed = seed
+        self._rng = random.Random(seed)
+        self._pairs: dict[tuple[int, int], float] = {}
+        self._walls: list[tuple[frozenset[int], frozenset[int]]] = []
+
+    def raise_wall(self, source: Collection[int], target: Collection[int]) -> None:
+        """Stop what goes from `source` to `target`; the way back stays open."""
+        self._walls.append((frozenset(source), frozenset(target)))
+
+    def heal(self) -> None:
+        """Take all walls down."""
+        self._walls.clear()
+
+    def carry(self, source: int, target: int, datagram: bytes) -> list[tuple[float, bytes]]:
+        """What arrives of `datagram`, and after how long: nothing, one copy or two."""
+        for blocked, from_whom in self._walls:
+            if source in blocked and target in from_whom:
+                return []
+        network, chance = self.network, self._rng.random
+        if network.loss and chance() < network.loss:
+            return []
+        arrivals = [(self._delay_s(source, target), datagram)]
+        if network.duplication and chance() < network.duplication:
+            arrivals.append((self._delay_s(source, target), datagram))
+        if network.corruption and chance() < network.corruption:
+            arrivals[0] = (arrivals[0][0], self._flipped(datagram))
+        return arrivals
+
+    def _delay_s(self, source: int, target: int) -> float:
+        network = self.network
+        low, high = network.latency
+        if network.per_pair:
+            delay_s = self._pair_delay_s(min(source, target), max(source, target))
+        else:
+            delay_s = low + (high - low) * self._rng.random()
+        if network.reorder and self._rng.random() < network.reorder:
+            delay_s += LATE_FACTOR * high * self._rng.random()
+        return delay_s
+
+    def _pair_delay_s(self, one: int, other: int) -> float:
+        delay_s = self._pairs.get((one, other))
+        if delay_s is None:  # by the pair's own seed, so that it does not depend on who spoke first
+            low, high = self.network.latency
+            delay_s = random.Random(f"{self._seed}/{one}/{other}").uniform(low, high)
+            self._pairs[one, other] = delay_s
+        return delay_s
+
+    def _flipped(self, datagram: bytes) -> bytes:
+        bit = self._rng.randrange(8 * len(datagram))
+        changed = bytearray(datagram)
+        changed[bit // 8] ^= 1 << bit % 8
+        return bytes(changed)

@@ -1,0 +1,148 @@
+"""One node of a simulation: its engine of the moment, its clock, its disk, and what it was told.
+
+What must stay true:
+
+- Its clock differs from every other node's and never goes back; it starts anew when the node does.
+- What a crash leaves is what was on its disk: the state as of the last save, at most one second
+  old, under the epoch that was saved before anything was sent.
+- What was delivered is recorded over all its lives, so that "exactly once" can be asked of it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, replace
+from typing import Final
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.events import Message, Stats, Via
+from grapevine_proto.identity import SEED_BYTES
+from grapevine_proto.ids import Address, MessageId, PeerId
+
+UNIX_START: Final = 1_700_000_000  # what the wall clock shows when a simulation begins
+OFFSET_S: Final = (1_000.0, 1_000_000.0)  # how long a machine has been up
+ROUNDING_S: Final = 1e-6  # a deadline so near is now: offsets cost the last digits of a double
+
+
+@dataclass(slots=True)
+class Delivery:
+    """How one message came to one node: when first (virtual seconds), and how often in all."""
+
+    at: float
+    hops: int
+    via: Via
+    count: int = 1
+
+
+class SimulatedNode:
+    """Driven by `Simulation` alone; read by whoever wants to know how it went."""
+
+    def __init__(self, number: int, address: Address, config: NodeConfig, seed: str) -> None:
+        self.number = number
+        self.address = address
+        self.config = config
+        self.deliveries: dict[MessageId, Delivery] = {}
+        self.engine: Engine | None = None
+        self.peer_id: PeerId | None = None
+        self.stopped = ""  # why it stopped of its own accord
+        self.is_leaving = False
+        self.suspended_at: float | None = None
+        self.wake_at = math.inf  # virtual time of its one live wake-up in the queue
+        self.is_save_due = False
+        self.moves = 0
+        self.past_duplicates = 0  # of earlier lives
+        self._seed = seed
+        self._lives = 0
+        self._offset_s = 0.0
+        self._clock = 0.0
+        self._saved: Saved | None = None
+        self._saved_version = -1
+
+    @property
+    def is_running(self) -> bool:
+        return self.engine is not None
+
+    def start(self, at: float, *, lose_state: bool = False) -> Engine:
+        """Begin a life at virtual time `at`, from what the disk holds."""
+        self._lives += 1
+        seed = f"{self._seed}/{self._lives}"
+        rng = random.Random(seed)
+        self._offset_s = rng.uniform(*OFFSET_S)
+        self._clock = 0.0
+        saved = None if lose_state else self._saved
+        if saved is None:
+            identity = random.Random(f"{seed}/identity").randbytes(SEED_BYTES)
+            saved = Saved(seed=identity, epoch=0, streams=(), peers=())
+        saved = replace(saved, epoch=max(saved.epoch + 1, UNIX_START + int(at)))
+        self._saved = saved
+        self.engine = engine = Engine(
+            self.config,
+            saved,
+            address=self.address,
+            rng=rng,
+            entropy=random.Random(f"{seed}/entropy").randbytes,
+            now=self.read_clock(at),
+        )
+        self.peer_id = engine.peer_id
+        self._saved_version = engine.saved_version
+        self.is_leaving, self.suspended_at, self.stopped = False, None, ""
+        self.wake_at, self.is_save_due = math.inf, False
+        return engine
+
+    def stop(self) -> None:
+        """End this life, as kill -9 does."""
+        if self.engine is not None:
+            self.past_duplicates += self.engine.stats().duplicates
+        self.engine = None
+
+    def read_clock(self, at: float) -> float:
+        """This node's `now` at virtual time `at`."""
+        self._clock = max(self._clock, at + self._offset_s)
+        return self._clock
+
+    def wake(self, at: float) -> float:
+        """The same, where it woke for a deadline."""
+        now = self.read_clock(at)
+        if self.engine is not None and 0 < self.engine.deadline - now < ROUNDING_S:
+            self._clock = self.engine.deadline
+        return self._clock
+
+    def virtual(self, instant: float) -> float:
+        """The virtual time at which this node's clock shows `instant`."""
+        return instant - self._offset_s
+
+    @property
+    def is_unsaved(self) -> bool:
+        return self.engine is not None and self.engine.saved_version != self._saved_version
+
+    @property
+    def is_epoch_unsaved(self) -> bool:
+        return (
+            self.engine is not None
+            and self._saved is not None
+            and self.engine.epoch != self._saved.epoch
+        )
+
+    def save(self, at: float) -> None:
+        """Write the state to disk."""
+        if self.engine is not None:
+            self._saved = self.engine.saved(self.read_clock(at))
+            self._saved_version = self.engine.saved_version
+
+    def deliver(self, message: Message, at: float) -> None:
+        known = self.deliveries.get(message.id)
+        if known is None:
+            self.deliveries[message.id] = Delivery(at, message.hops, message.via)
+        else:
+            known.count += 1
+
+    def stats(self) -> Stats:
+        """Of this life; all zero when it is down."""
+        return Stats() if self.engine is None else self.engine.stats()
+
+    @property
+    def duplicates(self) -> int:
+        """Copies of payloads that came after the first, over all lives."""
+        return self.past_duplicates + self.stats().duplicates

@@ -1,0 +1,384 @@
+"""A whole cluster under virtual time: real engines, simulated clocks, network and disks.
+
+What must stay true:
+
+- The same arguments and the same calls give the same run to the byte: `trace_hash` covers every
+  datagram sent and arrived and every event, with its time. Nothing here reads a clock, and every
+  choice comes from the seed.
+- Time moves only in `run` and `run_until`; between two entries of the queue nothing happens.
+- A node has at most one live wake-up in the queue, at its engine's deadline.
+- The driver's promises are kept as `node.py` keeps them: what is queued is sent after every step,
+  the state is saved within a second of a change, an epoch before anything goes out under it.
+
+This is what tests, `grapevine-tui sim` and readers of the protocol use; docs/simulation.md shows how.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from hashlib import blake2b
+from heapq import heappop, heappush
+from typing import Final, TypeAlias
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.engine import Engine
+from grapevine_proto.errors import NotRunning
+from grapevine_proto.events import Event, MessageReceived, PeerInfo, PeerState
+from grapevine_proto.identity import KEY_BYTES, ClusterKey
+from grapevine_proto.ids import Address, MessageId
+from grapevine_proto.sim.network import Network, Wire
+from grapevine_proto.sim.report import Dissemination, Totals, dissemination
+from grapevine_proto.sim.simulated_node import SimulatedNode
+
+PORT: Final = 8000
+LEAST_STEP_S: Final = (
+    0.001  # a real driver's timers are no finer; a deadline in the past waits so long
+)
+SAVE_INTERVAL_S: Final = 1.0
+LEAVE_TIMEOUT_S: Final = 5.0
+START_WITHIN_S: Final = 1.0  # nodes are not started by one keystroke
+
+_MARK = struct.Struct(">cdII")
+
+
+class _Step(IntEnum):
+    ARRIVE = 0
+    WAKE = 1
+    SAVE = 2
+    START = 3
+    GIVE_UP_LEAVING = 4
+    RESUME = 5
+
+
+_Entry: TypeAlias = tuple[float, int, _Step, SimulatedNode, bytes, Address | None, int]
+Listener = Callable[[float, int, Event], None]
+
+
+class Simulation:
+    """`nodes` engines, each told of `bootstrap` random earlier ones, on one simulated network.
+
+    `config` is every node's but for its name, its bootstrap peers and, where it has none, the
+    cluster key. They start within `start_within` virtual seconds, in order. Nodes are known by
+    number, from 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: int,
+        config: NodeConfig | None = None,
+        seed: int = 0,
+        network: Network | None = None,
+        bootstrap: int = 3,
+        start_within: float = START_WITHIN_S,
+    ) -> None:
+        self._seed = f"grapevine simulation {seed}"
+        self._rng = random.Random(f"{self._seed}/arrangement")
+        config = NodeConfig() if config is None else config
+        if not config.keys:
+            secret = random.Random(f"{self._seed}/cluster key").randbytes(KEY_BYTES)
+            config = config.replace(keys=(ClusterKey(secret),))
+        self._config = config
+        self._wire = Wire(Network() if network is None else network, f"{self._seed}/network")
+        self._queue: list[_Entry] = []
+        self._ties = 0
+        self._trace = blake2b(digest_size=16)
+        self._listeners: list[Listener] = []
+        self._sent: dict[MessageId, tuple[float, int, frozenset[int], int]] = {}
+        self._marks: list[tuple[float, Totals, int]] = []
+        self._by_address: dict[Address, SimulatedNode] = {}
+        self.now = 0.0
+        self.nodes: list[SimulatedNode] = []
+        self.datagrams = 0
+        self.bytes = 0
+        self.steps = 0
+        for number in range(nodes):
+            self.add(bootstrap=bootstrap, after=start_within * number / nodes)
+
+    # --- what can be done to it -----------------------------------------------------------------
+
+    def add(
+        self, *, bootstrap: int | Iterable[int] = 3, after: float = 0.0, **changes: object
+    ) -> int:
+        """Another node, started after so many seconds; `bootstrap`: how many random earlier ones it
+        is told of, or which. `changes` are its own in the config. Returns its number."""
+        number = len(self.nodes)
+        if isinstance(bootstrap, int):
+            bootstrap = self._rng.sample(range(number), min(bootstrap, number))
+        config = self._config.replace(
+            name=f"node {number}",
+            bootstrap_peers=tuple(str(self.nodes[each].address) for each in bootstrap),
+        ).replace(**changes)
+        node = SimulatedNode(number, _address(number, 0), config, f"{self._seed}/node {number}")
+        self.nodes.append(node)
+        self._by_address[node.address] = node
+        self._push(self.now + after, _Step.START, node)
+        return number
+
+    def broadcast(self, number: int, payload: bytes) -> MessageId:
+        """Let a node say something to everybody. Raises NotRunning, MessageTooLarge."""
+        node, engine = self._running(number)
+        message_id = engine.broadcast(payload, node.read_clock(self.now))
+        if not self._marks or self._marks[-1][0] != self.now:
+            self._marks.append((self.now, self._totals(), 0))
+        at, totals, sharing = self._marks[-1]
+        self._marks[-1] = (at, totals, sharing + 1)
+        audience = frozenset(each.number for each in self.nodes if each.is_running) - {number}
+        self._sent[message_id] = (self.now, number, audience, len(self._marks) - 1)
+        self._settle(node)
+        return message_id
+
+    def send(self, number: int, to: int, payload: bytes) -> MessageId:
+        """Let a node say something to one other. Raises NotRunning, UnknownPeer, MessageTooLarge."""
+        node, engine = self._running(number)
+        peer_id = self.nodes[to].peer_id
+        if peer_id is None:
+            raise NotRunning(f"node {to} has not started")
+        message_id = engine.send(peer_id, payload, node.read_clock(self.now))
+        self._settle(node)
+        return message_id
+
+    def crash(self, number: int) -> None:
+        """Stop a node as kill -9 does: its disk keeps the last save."""
+        self._stop(self.nodes[number])
+
+    def restart(self, number: int, *, lose_state: bool = False) -> None:
+        """Start a node again; with `lose_state`, on an empty disk, and so as somebody else."""
+        node = self.nodes[number]
+        self._stop(node)
+        node.start(self.now, lose_state=lose_state)
+        self._settle(node)
+
+    def leave(self, number: int) -> None:
+        """Let a node go politely: it hands over what is queued, for at most five seconds."""
+        node, engine = self._running(number)
+        node.is_leaving = True
+        engine.leave(node.read_clock(self.now))
+        self._push(self.now + LEAVE_TIMEOUT_S, _Step.GIVE_UP_LEAVING, node)
+        self._settle(node)
+
+    def suspend(self, number: int, seconds: float) -> None:
+        """Let a machine sleep: its clock goes on, nothing else does, what arrives is lost."""
+        node, _ = self._running(number)
+        node.suspended_at = self.now
+        self._push(self.now + seconds, _Step.RESUME, node)
+
+    def move(self, number: int) -> None:
+        """Give a node another address, as a NAT does; it is not told."""
+        node = self.nodes[number]
+        del self._by_address[node.address]
+        node.moves += 1
+        node.address = _address(number, node.moves)
+        self._by_address[node.address] = node
+
+    def partition(self, *groups: Iterable[int], one_way: bool = False) -> None:
+        """Cut the network: nobody reaches another group, and those in no group make one more.
+        `one_way`: only the first group cannot reach the second."""
+        named = [frozenset(group) for group in groups]
+        rest = frozenset(range(len(self.nodes))).difference(*named)
+        if one_way:
+            self._wire.raise_wall(named[0], named[1] if len(named) > 1 else rest)
+            return
+        for group in (parts := [*named, rest]):
+            for other in parts:
+                if other is not group and group and other:
+                    self._wire.raise_wall(group, other)
+
+    def heal(self) -> None:
+        """End all partitions."""
+        self._wire.heal()
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def run(self, seconds: float) -> None:
+        """Let so much virtual time pass."""
+        until = self.now + seconds
+        queue = self._queue
+        while queue and queue[0][0] <= until:
+            at, _, step, node, datagram, source, moves = heappop(queue)
+            self.now = at
+            self.steps += 1
+            if step is _Step.ARRIVE and source is not None:
+                self._arrive(node, datagram, source, moves)
+            else:
+                self._step(step, node)
+        self.now = until
+
+    def run_until(
+        self, condition: Callable[[], bool], timeout: float, *, every: float = 0.05
+    ) -> bool:
+        """Let time pass until `condition` holds, asked `every` so many virtual seconds; at most
+        `timeout`. Returns whether it holds."""
+        until = self.now + timeout
+        while not condition():
+            if self.now >= until:
+                return False
+            self.run(min(every, until - self.now))
+        return True
+
+    # --- what there is to see -------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener(time, number, event)` with every event of every node."""
+        self._listeners.append(listener)
+
+    def peers(self, number: int) -> list[PeerInfo]:
+        """What a node tells of its peers; empty while it is down."""
+        node = self.nodes[number]
+        return [] if node.engine is None else node.engine.peers(node.read_clock(self.now))
+
+    def connected(self, number: int) -> int:
+        """How many peers a node is connected to."""
+        return sum(peer.state is PeerState.CONNECTED for peer in self.peers(number))
+
+    def deliveries(self, message_id: MessageId) -> dict[int, int]:
+        """How often each node was given a message; nodes that were not are left out."""
+        return {
+            node.number: node.deliveries[message_id].count
+            for node in self.nodes
+            if message_id in node.deliveries
+        }
+
+    def report(self, message_id: MessageId) -> Dissemination:
+        """What is known by now of one broadcast."""
+        sent_at, _, audience, mark = self._sent[message_id]
+        expected = {number for number in audience if self.nodes[number].is_running}
+        got = [
+            self.nodes[number].deliveries[message_id]
+            for number in sorted(expected)
+            if message_id in self.nodes[number].deliveries
+        ]
+        _, before, sharing = self._marks[mark]
+        after = self._marks[mark + 1][1] if mark + 1 < len(self._marks) else self._totals()
+        return dissemination(
+            [delivery.at - sent_at for delivery in got],
+            max((delivery.hops for delivery in got), default=0),
+            len(expected),
+            sum(delivery.count - 1 for delivery in got),
+            after.since(before),
+            sharing,
+        )
+
+    @property
+    def trace_hash(self) -> str:
+        """Of everything that happened so far; equal for equal runs."""
+        return self._trace.hexdigest()
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def _arrive(self, node: SimulatedNode, datagram: bytes, source: Address, moves: int) -> None:
+        engine = node.engine
+        if engine is None or node.suspended_at is not None or node.moves != moves:
+            return
+        self._trace.update(_MARK.pack(b"a", self.now, node.number, len(datagram)))
+        engine.receive(datagram, source, node.read_clock(self.now))
+        self._settle(node)
+
+    def _step(self, step: _Step, node: SimulatedNode) -> None:
+        engine = node.engine
+        if step is _Step.START:
+            if engine is None:
+                node.start(self.now)
+                self._settle(node)
+        elif engine is None:
+            return
+        elif step is _Step.WAKE:
+            if node.wake_at == self.now and node.suspended_at is None:
+                self._wake(node, engine)
+        elif step is _Step.SAVE:
+            node.is_save_due = False
+            node.save(self.now)
+        elif step is _Step.GIVE_UP_LEAVING:
+            if node.is_leaving:
+                node.save(self.now)
+                self._stop(node)
+        elif step is _Step.RESUME and node.suspended_at is not None:
+            now = node.read_clock(self.now)
+            engine.lagged(self.now - node.suspended_at, now)
+            node.suspended_at = None
+            self._wake(node, engine)
+
+    def _wake(self, node: SimulatedNode, engine: Engine) -> None:
+        node.wake_at = float("inf")
+        now = node.wake(self.now)
+        if engine.deadline <= now:
+            engine.advance(now)
+        self._settle(node)
+
+    def _settle(self, node: SimulatedNode) -> None:
+        """Do what a driver does after every step: save what must be, send, tell, sleep."""
+        engine = node.engine
+        if engine is None or node.suspended_at is not None:
+            return
+        if node.is_epoch_unsaved:
+            node.save(self.now)
+        for datagram, address in engine.datagrams_to_send(node.read_clock(self.now)):
+            self._send(node, datagram, address)
+        for event in engine.events():
+            self._record(node, event)
+        if engine.stopped is not None or (node.is_leaving and engine.is_drained):
+            node.stopped = engine.stopped or ""
+            node.save(self.now)
+            self._stop(node)
+            return
+        if node.is_unsaved and not node.is_save_due:
+            node.is_save_due = True
+            self._push(self.now + SAVE_INTERVAL_S, _Step.SAVE, node)
+        wake_at = max(node.virtual(engine.deadline), self.now + LEAST_STEP_S)
+        if wake_at < node.wake_at:
+            node.wake_at = wake_at
+            self._push(wake_at, _Step.WAKE, node)
+
+    def _send(self, node: SimulatedNode, datagram: bytes, address: Address) -> None:
+        self.datagrams += 1
+        self.bytes += len(datagram)
+        self._trace.update(_MARK.pack(b"s", self.now, node.number, len(datagram)))
+        self._trace.update(datagram)
+        target = self._by_address.get(address)
+        if target is None:  # nobody is there, or no longer
+            return
+        for delay_s, arriving in self._wire.carry(node.number, target.number, datagram):
+            self._push(
+                self.now + delay_s, _Step.ARRIVE, target, arriving, node.address, target.moves
+            )
+
+    def _record(self, node: SimulatedNode, event: Event) -> None:
+        self._trace.update(_MARK.pack(b"e", self.now, node.number, 0))
+        self._trace.update(repr(event).encode())
+        if isinstance(event, MessageReceived):
+            node.deliver(event.message, self.now)
+        for listener in self._listeners:
+            listener(self.now, node.number, event)
+
+    def _stop(self, node: SimulatedNode) -> None:
+        node.stop()
+        node.is_leaving = False
+
+    def _push(
+        self,
+        at: float,
+        step: _Step,
+        node: SimulatedNode,
+        datagram: bytes = b"",
+        source: Address | None = None,
+        moves: int = 0,
+    ) -> None:
+        self._ties += 1  # so that entries of one instant keep their order and are never compared
+        heappush(self._queue, (at, self._ties, step, node, datagram, source, moves))
+
+    def _running(self, number: int) -> tuple[SimulatedNode, Engine]:
+        node = self.nodes[number]
+        if node.engine is None or node.suspended_at is not None:
+            raise NotRunning(f"node {number} is down")
+        return node, node.engine
+
+    def _totals(self) -> Totals:
+        copies = sum(node.duplicates for node in self.nodes)
+        return Totals(self.datagrams, self.bytes, copies)
+
+
+def _address(number: int, moves: int) -> Address:
+    return Address(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", PORT + moves)

@@ -1,0 +1,36 @@
+"""What all tests share: hypothesis without a clock, and loops to run nodes in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import settings
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
+
+TEST_TIMEOUT_S = 30.0  # nothing takes so long; a test that waits for ever should say where
+
+settings.register_profile("grapevine", deadline=None)  # a loaded machine is not a failure
+settings.load_profile("grapevine")
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run[Any]:
+    """Run a coroutine to its end, in a fresh loop of each kind."""
+    factory = asyncio.new_event_loop
+    if request.param == "uvloop":
+        factory = pytest.importorskip("uvloop").new_event_loop
+
+    def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(TEST_TIMEOUT_S):
+                return await main
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(bounded())
+
+    return run_in_loop

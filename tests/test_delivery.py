@@ -1,0 +1,188 @@
+"""Events on their way to their readers: in order, bounded, and never slowing the node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from grapevine_proto.delivery import EventHub, EventStream
+from grapevine_proto.events import (
+    Event,
+    EventsLost,
+    Message,
+    MessageReceived,
+    NodeStopped,
+    Via,
+)
+from grapevine_proto.ids import MessageId, PeerId
+from tests.conftest import Run
+
+
+def received(number: int, size_bytes: int = 1) -> MessageReceived:
+    message_id = MessageId(PeerId(bytes(32)), 1, number)
+    return MessageReceived(Message(message_id, bytes(size_bytes), 1, Via.EAGER, 0.0))
+
+
+async def all_of(stream: EventStream) -> list[Event]:
+    return [event async for event in stream]
+
+
+def test_what_was_put_is_read_in_order_to_the_end(run: Run[Any]) -> None:
+    async def main() -> None:
+        stream = EventStream(1000, 10**6)
+        events = [received(number) for number in range(200)]
+        for event in events:
+            stream.put(event)
+        stream.end()
+        stream.put(received(999))
+        assert await all_of(stream) == events
+
+    run(main())
+
+
+def test_beyond_so_many_events_the_oldest_go_and_the_reader_is_told(run: Run[Any]) -> None:
+    async def main() -> None:
+        lost: list[int] = []
+        stream = EventStream(3, 10**6, lost.append)
+        for number in range(10):
+            stream.put(received(number))
+        stream.end()
+        assert await all_of(stream) == [EventsLost(7), received(7), received(8), received(9)]
+        assert sum(lost) == 7
+
+    run(main())
+
+
+def test_beyond_so_many_bytes_the_oldest_go_but_one_event_always_fits(run: Run[Any]) -> None:
+    async def main() -> None:
+        stream = EventStream(1000, 10_000)
+        for number in range(4):
+            stream.put(received(number, 4000))
+        stream.put(received(4, 50_000))
+        stream.end()
+        assert await all_of(stream) == [EventsLost(4), received(4, 50_000)]
+
+    run(main())
+
+
+def test_a_reader_of_a_full_queue_lets_the_loop_go_on(run: Run[Any]) -> None:
+    async def main() -> None:
+        stream = EventStream(10_000, 10**9)
+        for number in range(1000):
+            stream.put(received(number))
+        stream.end()
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        await all_of(stream)
+        counting.cancel()
+        assert turns >= 10
+
+    run(main())
+
+
+def test_handlers_are_called_one_after_another_and_awaited(run: Run[Any]) -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10**6)
+        seen: list[str] = []
+
+        async def slow(message: Message) -> None:
+            seen.append(f"slow begins {message.id.sequence}")
+            await asyncio.sleep(0)
+            seen.append(f"slow ends {message.id.sequence}")
+
+        hub.handle(slow)
+        hub.start()
+        hub.handle(lambda message: seen.append(f"plain {message.id.sequence}"))
+        hub.publish(received(1))
+        hub.publish(received(2))
+        await hub.close(5.0)
+        assert seen == [
+            f"{what} {number}"
+            for number in (1, 2)
+            for what in ("slow begins", "slow ends", "plain")
+        ]
+
+    run(main())
+
+
+def test_a_handler_that_fails_is_named_and_called_again(
+    run: Run[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10**6)
+        seen: list[int] = []
+
+        def failing(message: Message) -> None:
+            seen.append(message.id.sequence)
+            raise RuntimeError("the application's fault")
+
+        hub.handle(failing)
+        hub.listen(lambda event: 1 / 0)
+        hub.start()
+        with caplog.at_level(logging.ERROR, "grapevine"):
+            hub.publish(received(1))
+            hub.publish(received(2))
+            await hub.close(5.0)
+        assert seen == [1, 2]
+        assert "the application's fault" in caplog.text
+        assert "ZeroDivisionError" in caplog.text
+
+    run(main())
+
+
+def test_a_handler_too_slow_for_the_messages_loses_the_oldest_and_everybody_is_told(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        hub = EventHub(5, 10**6)
+        seen: list[int] = []
+        told: list[Event] = []
+        hub.handle(lambda message: seen.append(message.id.sequence))
+        hub.listen(told.append)
+        hub.start()
+        for number in range(20):
+            hub.publish(received(number))
+        await hub.close(5.0)
+        assert seen == [15, 16, 17, 18, 19]
+        assert EventsLost(15) in told
+        assert hub.lost == 15
+
+    run(main())
+
+
+def test_a_handler_that_never_ends_is_cancelled(run: Run[Any]) -> None:
+    async def main() -> None:
+        hub = EventHub(5, 10**6)
+        hub.handle(lambda _: asyncio.get_running_loop().create_future())
+        hub.start()
+        hub.publish(received(1))
+        await hub.close(0.01)
+
+    run(main())
+
+
+def test_each_stream_has_all_events_from_its_beginning_and_ends_with_the_hub(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10**6)
+        early = hub.stream()
+        hub.publish(received(1))
+        late = hub.stream()
+        hub.publish(NodeStopped("left"))
+        await hub.close(0.0)
+        assert await all_of(early) == [received(1), NodeStopped("left")]
+        assert await all_of(late) == [NodeStopped("left")]
+        assert await all_of(hub.stream()) == []
+
+    run(main())

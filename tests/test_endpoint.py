@@ -1,0 +1,162 @@
+"""The socket under a node: what the system does to one datagram costs no other."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from grapevine_proto.endpoint import Endpoint, EndpointClosed
+from grapevine_proto.errors import BindError
+from grapevine_proto.ids import Address
+from tests.conftest import Run
+
+ANY = "127.0.0.1:0"
+TOO_LONG = bytes(70_000)  # beyond what UDP carries: EMSGSIZE
+
+
+def test_what_one_sends_the_other_receives(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours, theirs = await Endpoint.open(ANY), await Endpoint.open(ANY)
+        await ours.send(b"hello", theirs.address)
+        assert await theirs.receive() == (b"hello", ours.address)
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_datagrams_that_cannot_go_cost_the_others_nothing(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours, theirs = await Endpoint.open(ANY), await Endpoint.open(ANY)
+        nowhere = Address("255.255.255.255", 9)  # EACCES on a socket without the right to
+        elsewhere = Address("::1", 9)  # another family
+        for number in range(50):
+            await ours.send(TOO_LONG, theirs.address)
+            await ours.send(b"x", nowhere)
+            await ours.send(b"x", elsewhere)
+            await ours.send(b"%d" % number, theirs.address)
+        got = [(await theirs.receive())[0] for _ in range(50)]
+        assert got == [b"%d" % number for number in range(50)]
+        assert ours.errors >= 149  # the last one is told by the next call
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_dead_port_costs_a_living_one_nothing(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours, theirs = await Endpoint.open(ANY), await Endpoint.open(ANY)
+        dead = await Endpoint.open(ANY)
+        dead.close()
+        for number in range(50):
+            await ours.send(b"x", dead.address)
+            await asyncio.sleep(0)
+            await ours.send(b"%d" % number, theirs.address)
+            assert (await theirs.receive())[0] == b"%d" % number
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_ipv6_hears_both_families_and_calls_ipv4_by_its_name(run: Run[Any]) -> None:
+    async def main() -> None:
+        try:
+            both = await Endpoint.open("[::]:0")
+        except BindError as error:
+            pytest.skip(str(error))
+        ours = await Endpoint.open(ANY)
+        await ours.send(b"ping", Address("127.0.0.1", both.address.port))
+        datagram, source = await both.receive()
+        assert (datagram, source) == (b"ping", ours.address)
+        await both.send(b"pong", source)
+        assert (await ours.receive())[0] == b"pong"
+        ours.close()
+        both.close()
+
+    run(main())
+
+
+def test_closing_ends_whoever_waits(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = await Endpoint.open(ANY)
+        waiting = asyncio.create_task(ours.receive())
+        await asyncio.sleep(0)
+        ours.close()
+        with pytest.raises(EndpointClosed):
+            await waiting
+        with pytest.raises(EndpointClosed):
+            await ours.send(b"x", ours.address)
+
+    run(main())
+
+
+def test_a_port_in_use_is_named_with_its_cause(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = await Endpoint.open(ANY)
+        with pytest.raises(BindError) as caught:
+            await Endpoint.open(str(ours.address))
+        assert str(ours.address) in str(caught.value)
+        assert "in use" in str(caught.value)
+        ours.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("bind", "cause"),
+    [
+        ("192.0.2.77:0", "not an address of this machine"),
+        ("no-such-host.invalid:0", "no-such-host.invalid"),
+    ],
+)
+def test_an_address_that_is_not_ours_is_named_with_its_cause(
+    run: Run[Any], bind: str, cause: str
+) -> None:
+    async def main() -> None:
+        with pytest.raises(BindError, match=cause):
+            await Endpoint.open(bind)
+
+    run(main())
+
+
+def test_a_wildcard_is_not_what_others_are_told_to_dial(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = await Endpoint.open("0.0.0.0:0")
+        assert ours.address.host == "0.0.0.0"
+        assert ours.dialable.host != "0.0.0.0"
+        assert ours.dialable.port == ours.address.port
+        ours.close()
+
+    run(main())
+
+
+def test_without_a_route_a_wildcard_is_dialled_at_loopback(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_route(*_: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "connect", no_route)
+            ours = await Endpoint.open("0.0.0.0:0")
+        assert ours.dialable.host == "127.0.0.1"
+        ours.close()
+
+    run(main())
+
+
+def test_names_resolve_to_all_addresses_the_socket_can_reach(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = await Endpoint.open(ANY)
+        assert await ours.resolve("localhost:77") == (Address("127.0.0.1", 77),)
+        assert await ours.resolve("no-such-host.invalid:77") == ()
+        assert await ours.resolve("a" * 70 + ".invalid:77") == ()
+        ours.close()
+
+    run(main())
