@@ -2,7 +2,8 @@
 
 What must stay true:
 
-- Over any stretch of w seconds at most capacity + w x refill_rate tokens are taken.
+- Over any stretch of w seconds at most capacity + w x refill_rate tokens are taken, and a
+  thousandth, so that rounding never costs a whole token of a burst.
 - At the instant that `ready_at` names, `take` succeeds: whoever sleeps until then never spins.
 - A bucket left alone until it is full is like a new one, so it may be forgotten.
 """
@@ -14,6 +15,7 @@ from typing import Final
 
 from grapevine_proto.messages import Kind
 
+_SLACK: Final = 1e-3  # tokens
 _FREE: Final = frozenset({Kind.EMPTY, Kind.CLOSE})  # they say nothing that costs more than opening
 
 
@@ -43,7 +45,7 @@ class TokenBucket:
 
     def take(self, now: float, tokens: float = 1.0) -> bool:
         """Take `tokens` if they are there; else take nothing."""
-        if self.ready_at(now, tokens) > now:
+        if self.ready_at(now, tokens) > now + _SLACK / self.refill_rate:
             return False
         self._full_at = max(self._full_at, now) + tokens / self.refill_rate
         return True

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.ids import Address
+from grapevine_proto.link.admission import (
+    ADDRESS_BURST,
+    ADDRESS_RATE,
+    COOKIE_RENEWAL_S,
+    PROVEN_ADDRESSES,
+    Budgets,
+    Cookies,
+    network_of,
+)
+from tests.link.ends import entropy_of
+
+HERE = Address("192.0.2.1", 1000)
+THERE = Address("192.0.2.2", 1000)
+
+
+def new_budgets(**limits: int) -> Budgets:
+    return Budgets(LimitsConfig(**limits), entropy=entropy_of("budgets"), now=0.0)
+
+
+def hello_refusal(budgets: Budgets, source: Address, now: float = 0.0) -> DropReason | None:
+    try:
+        budgets.charge_hello(source, now, exempt=False)
+    except Refused as refused:
+        return refused.reason
+    return None
+
+
+def proof_refusal(budgets: Budgets, source: Address, now: float = 0.0) -> DropReason | None:
+    try:
+        budgets.charge_proof(source, now, exempt=False)
+    except Refused as refused:
+        return refused.reason
+    return None
+
+
+@pytest.mark.parametrize("refusal", [hello_refusal, proof_refusal])
+def test_an_address_has_a_burst_and_then_its_rate(
+    refusal: Callable[..., DropReason | None],
+) -> None:
+    budgets = new_budgets()
+    answers = [refusal(budgets, HERE) for _ in range(ADDRESS_BURST + 1)]
+
+    assert answers == [None] * ADDRESS_BURST + [DropReason.ADDRESS_BUDGET]
+    assert refusal(budgets, HERE._replace(port=2000)) is DropReason.ADDRESS_BUDGET
+    assert refusal(budgets, THERE) is None
+    assert refusal(budgets, HERE, 1 / ADDRESS_RATE) is None
+    assert refusal(budgets, HERE, 1 / ADDRESS_RATE) is DropReason.ADDRESS_BUDGET
+
+
+def test_the_exempt_pay_no_address_budget_but_the_common_one() -> None:
+    budgets = new_budgets(challenges_per_second=100)
+    for _ in range(1000):
+        budgets.charge_proof(HERE, 0.0, exempt=True)
+    for _ in range(100):
+        budgets.charge_hello(HERE, 0.0, exempt=True)
+
+    with pytest.raises(Refused) as refused:
+        budgets.charge_hello(HERE, 0.0, exempt=True)
+    assert refused.value.reason is DropReason.CHALLENGE_BUDGET
+    assert budgets.proven == 0
+    budgets.charge_hello(HERE, 0.01, exempt=True)
+
+
+def test_one_loud_address_does_not_use_up_what_all_share() -> None:
+    budgets = new_budgets(challenges_per_second=100)
+    for _ in range(1000):
+        hello_refusal(budgets, HERE)
+
+    assert hello_refusal(budgets, THERE) is None
+
+
+def test_strangers_share_a_fixed_number_of_buckets() -> None:
+    budgets = new_budgets(hello_buckets=1, challenges_per_second=10_000)
+    for number in range(ADDRESS_BURST):
+        assert hello_refusal(budgets, Address(f"198.51.100.{number}", 1)) is None
+
+    assert hello_refusal(budgets, HERE) is DropReason.ADDRESS_BUDGET
+
+
+def test_nothing_is_kept_by_address_for_a_hello() -> None:
+    budgets = new_budgets(hello_buckets=4, challenges_per_second=10_000)
+    for number in range(200):
+        hello_refusal(budgets, Address(f"198.51.100.{number}", 1))
+
+    assert len(budgets._strangers) <= 4
+    assert budgets.proven == 0
+
+
+def test_a_full_table_of_addresses_forgets_only_buckets_that_are_full_again() -> None:
+    budgets = new_budgets()
+    hosts = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(PROVEN_ADDRESSES + 1)]
+    for host in hosts[:-1]:
+        assert proof_refusal(budgets, Address(host, 1)) is None
+    late = Address(hosts[-1], 1)
+
+    assert budgets.proven == PROVEN_ADDRESSES
+    assert proof_refusal(budgets, late) is DropReason.TABLE_FULL
+    assert proof_refusal(budgets, Address(hosts[0], 1)) is None  # whoever is in it goes on
+    assert proof_refusal(budgets, late, 1 / ADDRESS_RATE) is None
+    assert budgets.proven == PROVEN_ADDRESSES
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2::1", "20010db800010002"),
+        ("2001:db8:1:2:ffff::9", "20010db800010002"),
+        ("2001:db8:1:3::1", "20010db800010003"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("not:an:address", "not:an:address"),
+    ],
+)
+def test_an_ipv6_site_counts_as_one_address(host: str, network: str) -> None:
+    assert network_of(host) == network
+
+
+# --- cookies ------------------------------------------------------------------------------------
+
+
+def new_cookies() -> Cookies:
+    return Cookies(entropy=entropy_of("cookies"), now=0.0)
+
+
+def stale(cookies: Cookies, cookie: bytes, source: Address, *said: bytes) -> bool:
+    try:
+        cookies.check(cookie, source, *said)
+    except Refused as refused:
+        return refused.reason is DropReason.STALE_COOKIE
+    return False
+
+
+def test_a_cookie_is_good_for_what_was_said_from_where_it_was_said() -> None:
+    cookies = new_cookies()
+    cookie = cookies.make(HERE, b"hello", b"key")
+
+    assert not stale(cookies, cookie, HERE, b"hello", b"key")
+    assert stale(cookies, cookie, THERE, b"hello", b"key")
+    assert stale(cookies, cookie, HERE._replace(port=1), b"hello", b"key")
+    assert stale(cookies, cookie, HERE, b"hullo", b"key")
+    assert stale(cookies, cookie, HERE, b"hello", b"yek")
+    assert stale(cookies, bytes(32), HERE, b"hello", b"key")
+
+
+def test_a_cookie_outlives_one_renewal_of_the_secret_and_not_two() -> None:
+    cookies = new_cookies()
+    cookie = cookies.make(HERE, b"hello")
+    cookies.renew(COOKIE_RENEWAL_S - 0.001)
+    assert cookies.check(cookie, HERE, b"hello") == 0
+    cookies.renew(COOKIE_RENEWAL_S)
+    assert cookies.check(cookie, HERE, b"hello") == 1
+    cookies.renew(2 * COOKIE_RENEWAL_S)
+
+    assert stale(cookies, cookie, HERE, b"hello")
+
+
+def test_a_long_sleep_makes_both_secrets_old() -> None:
+    cookies = new_cookies()
+    cookie = cookies.make(HERE, b"hello")
+    cookies.renew(10 * COOKIE_RENEWAL_S)
+
+    assert stale(cookies, cookie, HERE, b"hello")
+
+
+def test_what_was_accepted_is_known_for_as_long_as_its_cookie_is_good() -> None:
+    cookies = new_cookies()
+    cookies.accept(0, b"proof", b"session")
+    assert cookies.accepted(0, b"proof") == b"session"
+    assert cookies.deadline == COOKIE_RENEWAL_S
+    cookies.renew(COOKIE_RENEWAL_S)
+    assert cookies.accepted(1, b"proof") == b"session"
+    assert len(cookies) == 1
+    cookies.renew(2 * COOKIE_RENEWAL_S)
+
+    assert len(cookies) == 0
+    assert cookies.deadline == float("inf")

@@ -1,0 +1,678 @@
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grapevine_proto.codec import Data, decode_message, decode_packet
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.ids import Address
+from grapevine_proto.link.handshake import Established
+from grapevine_proto.link.link import (
+    AT_ONCE_S,
+    DATAGRAMS_AT_ONCE,
+    FOLLOW_AFTER_S,
+    REPAIR_CREDIT,
+    RETIRING_FOR_S,
+    RETIRING_SESSIONS,
+    Link,
+    takes_over,
+)
+from grapevine_proto.link.ratelimit import TokenBucket
+from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
+from grapevine_proto.messages import Private
+from tests.link.ends import (
+    CLOSE,
+    EMPTY,
+    HEARTBEAT,
+    KEY,
+    RECORDS,
+    REPAIR,
+    RUMORS,
+    End,
+    World,
+    linked_ends,
+    name_of,
+    private,
+    two_ends,
+)
+
+ADA = End("ada", Address("192.0.2.1", 1000))
+BOB = End("bob", Address("192.0.2.2", 2000))
+
+
+class Pair:
+    """A link of Ada's to Bob, with Bob's sessions held by hand."""
+
+    def __init__(
+        self,
+        *,
+        bucket: TokenBucket | None = None,
+        rate: tuple[int, int] = (0, 0),
+        limits: LimitsConfig | None = None,
+    ) -> None:
+        BOB.rate = rate
+        self.record = BOB.record
+        self._numbers = itertools.count(1)
+        ours, self.theirs = self.new_session()
+        established = Established(ours, self.record, BOB.address, None, EMPTY)
+        self.link = Link(established, bucket, limits or LimitsConfig(), 0.0)
+
+    def new_session(self, now: float = 0.0, *, by_us: bool = True) -> tuple[Session, Session]:
+        """Both ends of another session between the two."""
+        number = next(self._numbers)
+        our_id, their_id = (bytes([side, number] * 4) for side in (1, 2))
+        keys = bytes([number] * 32), bytes([number + 100] * 32)
+        ours = Session(our_id, their_id, KEY, by_us, *keys, now)
+        theirs = Session(their_id, our_id, KEY, not by_us, *keys[::-1], now)
+        return ours, theirs
+
+    def adopt(self, now: float = 0.0, *, by_us: bool = True) -> Session:
+        ours, theirs = self.new_session(now, by_us=by_us)
+        self.link.adopt(Established(ours, self.record, BOB.address, None, EMPTY), now)
+        return theirs
+
+    def hear(self, plaintext: bytes, now: float = 0.0, session: Session | None = None) -> bytes:
+        """Bob says something, and it arrives."""
+        return self.link.receive(packet((session or self.theirs).seal(plaintext, now)), now)
+
+    def sent(self, now: float = 0.0) -> list[bytes]:
+        """What Bob reads of all that may go now."""
+        plaintexts = []
+        for datagram in self.link.transmit(now):
+            plaintexts.append(self.theirs.open(packet(datagram), now))
+        return plaintexts
+
+
+def packet(datagram: bytes) -> Data:
+    decoded = decode_packet(datagram)
+    assert isinstance(decoded, Data)
+    return decoded
+
+
+# --- in -----------------------------------------------------------------------------------------
+
+
+def test_what_the_peer_seals_is_opened_and_counted() -> None:
+    pair = Pair()
+
+    assert pair.hear(private(1), 3.0) == private(1)
+    assert (pair.link.received, pair.link.allowed, pair.link.throttled) == (2, 1, 0)
+    assert pair.link.last_heard_at == 3.0
+
+
+def test_without_a_bucket_all_is_allowed() -> None:
+    pair = Pair()
+    for _ in range(1000):
+        pair.hear(RUMORS)
+
+    assert (pair.link.allowed, pair.link.throttled) == (1000, 0)
+
+
+def test_the_bucket_refuses_what_is_beyond_it_before_anything_is_decoded() -> None:
+    pair = Pair(bucket=TokenBucket(2, 1.0, 0.0))
+    pair.hear(RUMORS)
+    pair.hear(HEARTBEAT)
+    with pytest.raises(Refused) as refused:
+        pair.hear(b"\x04 not msgpack at all", 0.5)
+
+    assert refused.value.reason is DropReason.RATE_LIMITED
+    assert (pair.link.allowed, pair.link.throttled) == (2, 1)
+    assert pair.link.last_heard_at == 0.5  # it was the peer, all the same
+    assert pair.hear(RUMORS, 1.0) == RUMORS
+
+
+def test_saying_nothing_and_closing_get_through_an_empty_bucket() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.hear(RUMORS)
+
+    assert pair.hear(EMPTY) == EMPTY
+    assert pair.hear(CLOSE) == CLOSE
+
+
+def test_repair_that_was_asked_for_is_free_and_other_repair_is_not() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.link.expect_repairs(2)
+    pair.hear(REPAIR)
+    pair.hear(REPAIR)
+    pair.hear(REPAIR)
+    with pytest.raises(Refused):
+        pair.hear(REPAIR)
+
+    assert (pair.link.allowed, pair.link.throttled) == (3, 1)
+
+
+def test_credit_for_repair_has_a_cap() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.link.expect_repairs(REPAIR_CREDIT)
+    pair.link.expect_repairs(1)
+    for _ in range(REPAIR_CREDIT + 1):
+        pair.hear(REPAIR)
+    with pytest.raises(Refused):
+        pair.hear(REPAIR)
+
+
+def test_what_does_not_open_is_not_charged() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    datagram = pair.theirs.seal(RUMORS, 0.0)
+    data = packet(datagram)
+    for changed, reason in [
+        (data._replace(box=bytes(20)), DropReason.NOT_OPENED),
+        (data._replace(session_id=b"elsewher"), DropReason.UNKNOWN_SESSION),
+    ]:
+        with pytest.raises(Refused) as refused:
+            pair.link.receive(changed, 9.0)
+        assert refused.value.reason is reason
+    assert (pair.link.received, pair.link.last_heard_at) == (1, 0.0)
+    pair.link.receive(data, 9.0)
+    with pytest.raises(Refused) as refused:
+        pair.link.receive(data, 9.0)
+
+    assert refused.value.reason is DropReason.REPLAY
+    assert (pair.link.received, pair.link.allowed, pair.link.throttled) == (2, 1, 0)
+
+
+def test_whoever_began_a_session_is_answered_each_time_and_nobody_else() -> None:
+    pair = Pair()
+    pair.hear(EMPTY)
+    assert pair.sent() == []
+
+    pair.theirs = pair.adopt(by_us=False)
+    assert pair.link.deadline <= 0.0
+    assert pair.sent() == [EMPTY]
+    assert pair.sent() == []
+    pair.hear(EMPTY)
+    pair.hear(EMPTY)
+    assert pair.sent() == [EMPTY]
+    pair.hear(EMPTY)
+    pair.link.send(RECORDS, 0.0)
+    assert pair.sent() == [RECORDS]  # which is answer enough
+
+
+# --- out: the queue -----------------------------------------------------------------------------
+
+
+def test_control_goes_first_then_data_then_repair_each_in_order() -> None:
+    pair = Pair()
+    said = [REPAIR, private(1), CLOSE, RUMORS, HEARTBEAT, private(2), RECORDS]
+    for plaintext in said:
+        assert pair.link.send(plaintext, 0.0)
+
+    assert pair.link.queued == len(said)
+    expected = [HEARTBEAT, RECORDS, private(1), RUMORS, private(2), REPAIR, CLOSE]
+    assert pair.sent() == expected
+    assert (pair.link.queued, pair.link.sent) == (0, len(said))
+
+
+def test_one_message_more_than_the_queue_holds_is_counted_as_unsent() -> None:
+    pair = Pair()
+    for number in range(256):
+        assert pair.link.has_room
+        assert pair.link.send(private(number), 0.0)
+
+    assert not pair.link.has_room
+    assert not pair.link.send(private(256), 0.0)
+    assert not pair.link.send(REPAIR, 0.0)
+    assert (pair.link.queued, pair.link.unsent) == (256, 2)
+
+
+def test_one_byte_more_than_the_queue_holds_is_counted_as_unsent() -> None:
+    full, small = private(1, 1000), private(2, 1)
+    limits = LimitsConfig(queue_bytes=2 * len(full) + len(small))
+    pair = Pair(limits=limits)
+    pair.link.send(full, 0.0)
+    pair.link.send(full, 0.0)
+
+    assert not pair.link.send(private(3, 2), 0.0)
+    assert pair.link.send(small, 0.0)
+    assert (pair.link.queued, pair.link.unsent) == (3, 1)
+
+
+def test_a_queue_smaller_than_a_message_still_takes_one() -> None:
+    pair = Pair(limits=LimitsConfig(queue_bytes=10))
+
+    assert pair.link.send(private(1, 1000), 0.0)
+    assert not pair.link.has_room
+
+
+def test_a_queue_full_of_data_takes_control_up_to_a_cap_of_its_own() -> None:
+    pair = Pair()
+    for number in range(256):
+        pair.link.send(private(number), 0.0)
+    for _ in range(256):
+        assert pair.link.send(HEARTBEAT, 0.0)
+
+    assert not pair.link.send(HEARTBEAT, 0.0)
+    assert not pair.link.send(CLOSE, 0.0)
+    assert pair.link.queued == 512
+
+
+def test_room_comes_back_as_messages_go() -> None:
+    pair = Pair()
+    for number in range(256):
+        pair.link.send(private(number, 100), 0.0)
+    pair.link.transmit(0.0)
+
+    assert pair.link.has_room
+    assert pair.link.queued == 256 - DATAGRAMS_AT_ONCE
+
+
+def test_a_cleared_queue_lets_a_close_go_at_once() -> None:
+    pair = Pair(rate=(1, 1))
+    for number in range(10):
+        pair.link.send(private(number), 0.0)
+
+    assert pair.link.clear() == 10
+    assert pair.link.unsent == 10
+    pair.link.send(CLOSE, 0.0)
+    assert pair.sent() == [CLOSE]
+    assert pair.link.send(private(1), 0.0)
+
+
+def test_a_call_sends_a_bounded_number_and_the_deadline_tells_of_more() -> None:
+    pair = Pair()
+    for number in range(DATAGRAMS_AT_ONCE + 1):
+        pair.link.send(private(number), 5.0)
+
+    assert pair.link.deadline == 5.0
+    assert len(pair.link.transmit(5.0)) == DATAGRAMS_AT_ONCE
+    assert pair.link.deadline == 5.0
+    assert len(pair.link.transmit(5.0)) == 1
+    assert pair.link.deadline > 5.0
+
+
+# --- out: what the peer allows ------------------------------------------------------------------
+
+
+def test_the_link_keeps_to_what_the_peer_allows() -> None:
+    pair = Pair(rate=(3, 2))
+    for number in range(10):
+        pair.link.send(private(number), 0.0)
+
+    assert len(pair.sent(0.0)) == 3
+    assert pair.link.deadline == pytest.approx(0.5)
+    assert pair.sent(0.49) == []
+    assert pair.sent(0.5) == [private(3)]
+    assert len(pair.sent(1.5)) == 2
+
+
+def test_a_peer_that_keeps_to_nine_tenths_is_never_throttled() -> None:
+    sender, receiver = Pair(rate=(90, 45)), Pair(bucket=TokenBucket(100, 50.0, 0.0))
+    rng = random.Random(1)
+    flying: list[tuple[float, bytes]] = []
+    now, said, heard = 0.0, 0, 0
+    while now < 60.0:
+        for _ in range(rng.randrange(8)):
+            said += 1
+            sender.link.send(private(said), now)
+        flying += [(now + rng.random() * 0.2, plaintext) for plaintext in sender.sent(now)]
+        flying.sort()
+        while flying and flying[0][0] <= now:
+            receiver.link.charge(flying.pop(0)[1], now)
+            heard += 1
+        now += 0.02
+
+    assert said > 2 * heard > 2 * 45 * 59
+    assert receiver.link.throttled == 0
+
+
+def test_scarce_tokens_go_to_control_first() -> None:
+    pair = Pair(rate=(1, 1))
+    for number in range(20):
+        pair.link.send(private(number), 0.0)
+    pair.sent(0.0)
+    pair.link.send(HEARTBEAT, 0.0)
+
+    assert pair.sent(1.0) == [HEARTBEAT]
+    assert pair.sent(2.0) == [private(1)]
+
+
+def test_repair_and_closing_wait_for_no_token() -> None:
+    pair = Pair(rate=(1, 1))
+    pair.link.send(private(1), 0.0)
+    pair.link.send(REPAIR, 0.0)
+    assert pair.sent(0.0) == [private(1), REPAIR]
+    pair.link.send(CLOSE, 0.1)
+    assert pair.sent(0.1) == [CLOSE]
+
+
+def test_a_close_waits_for_what_was_queued_before_it() -> None:
+    pair = Pair(rate=(1, 1))
+    pair.link.send(private(1), 0.0)
+    pair.link.send(private(2), 0.0)
+    pair.link.send(CLOSE, 0.0)
+
+    assert pair.sent(0.0) == [private(1)]
+    assert pair.link.deadline == pytest.approx(1.0)
+    assert pair.sent(1.0) == [private(2), CLOSE]
+
+
+def test_a_new_record_brings_new_limits() -> None:
+    pair = Pair(rate=(2, 1))
+    for number in range(100):
+        pair.link.send(private(number), 0.0)
+    assert len(pair.sent(0.0)) == 2
+
+    BOB.rate = (10, 10)
+    pair.link.learn(BOB.record, 0.0)
+    assert len(pair.sent(0.0)) == 8  # two are spent
+    BOB.rate = (0, 0)
+    pair.link.learn(BOB.record, 0.0)
+    assert len(pair.sent(0.0)) == DATAGRAMS_AT_ONCE
+
+
+def test_a_record_that_allows_less_than_one_a_second_stops_nothing_for_ever() -> None:
+    pair = Pair(rate=(1, 0))
+    pair.link.send(private(1), 0.0)
+    pair.link.send(private(2), 0.0)
+    pair.sent(0.0)
+
+    assert pair.link.deadline < 12.0
+    assert pair.sent(pair.link.deadline) == [private(2)]
+
+
+def test_a_later_link_goes_on_with_the_allowance_of_the_one_before() -> None:
+    pair = Pair(rate=(2, 1))
+    for number in range(2):
+        pair.link.send(private(number), 0.0)
+    pair.sent(0.0)
+    ours, pair.theirs = pair.new_session()
+    established = Established(ours, pair.record, BOB.address, None, EMPTY)
+    pair.link = Link(established, None, LimitsConfig(), 0.0, shape=pair.link.shape)
+    pair.link.send(private(3), 0.0)
+
+    assert pair.sent(0.0) == []
+    assert pair.sent(1.0) == [private(3)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 0.5), st.sampled_from([HEARTBEAT, RUMORS, REPAIR, RECORDS])),
+        max_size=80,
+    )
+)
+@settings(deadline=None)
+def test_whoever_sleeps_until_the_deadline_sends_all_in_the_end(
+    said: list[tuple[float, bytes]],
+) -> None:
+    pair = Pair(rate=(3, 10))
+    now, sent = 0.0, 0
+    for pause_s, plaintext in said:
+        now += pause_s
+        assert pair.link.send(plaintext, now)
+        sent += len(pair.sent(now))
+    steps = 0
+    while pair.link.queued:
+        assert pair.link.deadline >= now
+        now = pair.link.deadline
+        sent += len(pair.sent(now))
+        steps += 1
+        assert steps <= 2 * len(said)
+
+    assert sent == len(said)
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+
+def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -> None:
+    pair = Pair()
+    old = pair.theirs
+    pair.theirs = pair.adopt(100.0)
+    for now in (100.0, 105.0, 114.0):
+        assert pair.hear(private(1), now) == private(1)
+        assert pair.hear(private(1), now, old) == private(1)
+        pair.link.advance(now)
+    assert pair.link.deadline == 114.0 + RETIRING_FOR_S
+    pair.link.advance(114.0 + RETIRING_FOR_S - 0.001)
+    assert len(pair.link.session_ids()) == 2
+    pair.link.advance(114.0 + RETIRING_FOR_S)
+
+    assert pair.link.session_ids() == [pair.link.session.our_id]
+    with pytest.raises(Refused) as refused:
+        pair.hear(private(1), 124.0, old)
+    assert refused.value.reason is DropReason.UNKNOWN_SESSION
+
+
+def test_no_more_than_two_sessions_are_retiring() -> None:
+    pair = Pair()
+    for _ in range(RETIRING_SESSIONS + 1):
+        pair.adopt(1.0)
+    ids = pair.link.session_ids()
+
+    assert len(ids) == 1 + RETIRING_SESSIONS
+    assert pair.theirs.their_id not in ids
+    assert ids[0] == pair.link.session.our_id
+
+
+def test_a_link_keeps_its_queue_and_counts_over_a_new_session() -> None:
+    pair = Pair()
+    pair.link.send(private(1), 0.0)
+    pair.theirs = pair.adopt(1.0)
+
+    assert pair.sent(1.0) == [private(1)]
+    assert pair.link.connected_at == 0.0
+    assert pair.link.received == 2
+
+
+def test_a_rekey_loses_and_doubles_nothing_under_traffic() -> None:
+    for seed in range(10):
+        world, ada, bob = linked_ends()
+        world.run(REKEY_AFTER_S - 2.0)
+        rng = random.Random(seed)
+        world.drop = lambda datagram, *_, rng=rng: (
+            name_of(datagram) != "data" and rng.random() < 0.3
+        )
+        sent = 0
+        while world.now < REKEY_AFTER_S + 20.0:
+            if ada.link.needs_rekey(world.now) and not ada.dials:
+                ada.dial(bob.address, world.now, expected=bob.peer_id)
+            for end in (ada, bob):
+                end.link.send(private(sent + 1), world.now)
+            sent += 1
+            world.run(0.05)
+        world.run(1.0)
+
+        assert len(ada.established) == len(bob.established) == 2
+        for end in (ada, bob):
+            said = [decode_message(each) for each in end.opened if each != EMPTY]
+            numbers = [each.sequence for each in said if isinstance(each, Private)]
+            assert sorted(numbers) == list(range(1, sent + 1))
+
+
+def test_a_link_wakes_for_its_rekey_and_for_its_end_and_not_between() -> None:
+    pair = Pair()
+    assert pair.link.deadline == REKEY_AFTER_S
+    assert not pair.link.needs_rekey(REKEY_AFTER_S - 1)
+    assert pair.link.needs_rekey(REKEY_AFTER_S)
+    pair.link.advance(REKEY_AFTER_S)
+    assert pair.link.deadline == SPENT_AFTER_S
+    assert not pair.link.is_dead(SPENT_AFTER_S - 1)
+    assert pair.link.is_dead(SPENT_AFTER_S)
+
+
+def test_a_spent_session_sends_nothing_and_asks_for_no_wake_up() -> None:
+    pair = Pair()
+    pair.link.send(private(1), 0.0)
+    pair.link.advance(SPENT_AFTER_S)
+
+    assert pair.link.transmit(SPENT_AFTER_S) == []
+    assert pair.link.deadline == float("inf")
+    assert pair.link.queued == 1
+
+
+def test_a_new_session_brings_the_address_and_no_older_record() -> None:
+    pair = Pair()
+    newer = BOB.record
+    ours, _ = pair.new_session(1.0)
+    elsewhere = Address("192.0.2.77", 7)
+    pair.link.adopt(Established(ours, newer, elsewhere, 0.5, EMPTY), 1.0)
+    assert (pair.link.address, pair.link.rtt_s) == (elsewhere, 0.5)
+
+    ours, _ = pair.new_session(2.0)
+    older = replace(newer, epoch=0)
+    pair.link.adopt(Established(ours, older, elsewhere, None, EMPTY), 2.0)
+    assert (pair.link.record, pair.link.rtt_s) == (newer, 0.5)
+    assert pair.link.epoch == 0
+
+
+def test_a_link_prints_no_secret_and_no_payload() -> None:
+    pair = Pair()
+    pair.link.send(private(1, 8), 0.0)
+
+    assert repr(pair.link) == f"Link({BOB.peer_id.short}… at {BOB.address}, 1 queued)"
+
+
+# --- of two -------------------------------------------------------------------------------------
+
+
+def both_sides(began_at: float, by_ada: bool, epoch: int = 1) -> list[Established]:
+    """One session as Ada sees it and as Bob does."""
+    adas_id, bobs_id = b"a%07d" % int(1000 * began_at), b"b%07d" % int(1000 * began_at)
+    seen = []
+    for them, our_id, their_id, by_us in (
+        (BOB, adas_id, bobs_id, by_ada),
+        (ADA, bobs_id, adas_id, not by_ada),
+    ):
+        session = Session(our_id, their_id, KEY, by_us, bytes(32), bytes(32), began_at)
+        record = replace(them.record, epoch=epoch)
+        seen.append(Established(session, record, them.address, None, EMPTY))
+    return seen
+
+
+@pytest.mark.parametrize("first_began", [True, False])
+@pytest.mark.parametrize("second_began", [True, False])
+@pytest.mark.parametrize("apart_s", [0.0, 0.5, 4.0, 6.0, 60.0])
+@pytest.mark.parametrize("skew_s", [-0.4, 0.0, 0.4])
+def test_both_ends_take_the_same_of_two_sessions_in_whatever_order_they_come(
+    first_began: bool, second_began: bool, apart_s: float, skew_s: float
+) -> None:
+    if first_began == second_began:  # one end does not begin two at the same instant
+        apart_s = max(apart_s, 0.5)
+    one = both_sides(100.0, first_began)
+    two = both_sides(100.0 + apart_s, second_began)
+    winners = set()
+    for side, end in enumerate((ADA, BOB)):
+        early, late = one[side], two[side]
+        late.session.created_at += skew_s * side  # the ends see it made at other instants
+        for known, new in ((early, late), (late, early)):
+            link = Link(known, None, LimitsConfig(), 200.0)
+            wins = takes_over(new, link, end.peer_id, 200.0)
+            winners.add("one" if (new is early) == wins else "two")
+
+    assert len(winners) == 1
+    if first_began == second_began or apart_s > AT_ONCE_S + 0.5:
+        assert winners == {"two"}
+    else:
+        smaller_began_one = first_began == (ADA.peer_id < BOB.peer_id)
+        assert winners == {"one" if smaller_began_one else "two"}
+
+
+def test_the_higher_epoch_wins_however_old_its_session() -> None:
+    old_run, new_run = (both_sides(100.0, True, epoch)[0] for epoch in (1, 2))
+    new_run.session.created_at = 50.0
+
+    link = Link(old_run, None, LimitsConfig(), 101.0)
+    assert takes_over(new_run, link, ADA.peer_id, 101.0)
+    link = Link(new_run, None, LimitsConfig(), 101.0)
+    assert not takes_over(old_run, link, ADA.peer_id, 101.0)
+
+
+def test_what_is_heard_of_a_newer_record_does_not_shut_out_its_session() -> None:
+    old_run, new_run = (both_sides(100.0, True, epoch)[0] for epoch in (1, 2))
+    link = Link(old_run, None, LimitsConfig(), 101.0)
+    link.learn(new_run.record, 101.0)
+
+    assert takes_over(new_run, link, ADA.peer_id, 101.0)
+
+
+def test_anything_takes_over_a_dead_link() -> None:
+    winner = both_sides(0.0, ADA.peer_id < BOB.peer_id)[0]
+    link = Link(winner, None, LimitsConfig(), 0.0)
+    other = both_sides(1.0, ADA.peer_id > BOB.peer_id)[0]
+
+    assert not takes_over(other, link, ADA.peer_id, 2.0)
+    assert takes_over(other, link, ADA.peer_id, SPENT_AFTER_S)
+
+
+def agree(ada: End, bob: End) -> bool:
+    return bool(
+        ada.links
+        and bob.links
+        and ada.link.session.our_id == bob.link.session.their_id
+        and not ada.dials
+        and not bob.dials
+    )
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.3])
+def test_ends_that_dial_each_other_at_once_come_to_one_session(loss: float) -> None:
+    for seed in range(20):
+        rng = random.Random(seed)
+        world, ada, bob = two_ends()
+        world.drop = lambda *_, rng=rng: rng.random() < loss
+        ada.dial(bob.address, 0.0)
+        world.run(rng.random() * 0.1)
+        bob.dial(ada.address, world.now)
+        talk(world, ada, bob, seconds=40.0)
+
+        assert agree(ada, bob)
+
+
+def test_an_end_that_reached_the_other_twice_at_once_comes_to_one_session() -> None:
+    for seed in range(20):
+        rng = random.Random(seed)
+        world, ada, bob = two_ends()
+        world.drop = lambda *_, rng=rng: rng.random() < 0.2
+        ada.dial(bob.address, 0.0)
+        ada.dial(bob.address, 0.0)
+        talk(world, ada, bob, seconds=60.0)
+
+        assert agree(ada, bob)
+
+
+def talk(world: World, ada: End, bob: End, seconds: float) -> None:
+    """A heartbeat a second each way, and a dial wherever there is no link."""
+    ends_at = world.now + seconds
+    while world.now < ends_at:
+        for end, other in ((ada, bob), (bob, ada)):
+            for link in end.links.values():
+                link.send(HEARTBEAT, world.now)
+            if not end.links and not end.dials:
+                end.dial(other.address, world.now)
+        world.run(1.0)
+
+
+def test_a_link_goes_back_to_where_the_peer_speaks_when_a_rekey_failed_half_way() -> None:
+    world, ada, bob = linked_ends()
+    world.run(REKEY_AFTER_S)
+    first = ada.link.session
+    dial = ada.dial(bob.address, world.now, expected=bob.peer_id, timeout_s=3.0)
+    world.drop = lambda datagram, sender, _: sender is bob and dial.step.name == "CONFIRMING"
+    world.run(4.0)
+    assert not ada.dials
+    assert bob.link.session.their_id == dial.session_id
+    world.drop = lambda *_: False
+    talk(world, ada, bob, seconds=3 * FOLLOW_AFTER_S)
+
+    assert ada.link.session is first
+    assert bob.link.session.their_id == first.our_id
+    assert ada.link.last_heard_at > world.now - 2.0
+
+
+def test_a_session_that_lost_still_receives_and_its_dial_ends() -> None:
+    pair = Pair()
+    ours, theirs = pair.new_session(by_us=False)
+    live = pair.link.session
+    pair.link.also_receive(Established(ours, pair.record, BOB.address, None, EMPTY), 1.0)
+    (datagram,) = pair.link.transmit(1.0)
+
+    assert pair.link.session is live
+    assert theirs.open(packet(datagram), 1.0) == EMPTY
+    assert pair.hear(private(1), 1.0, theirs) == private(1)
+    assert set(pair.link.session_ids()) == {live.our_id, ours.our_id}
