@@ -153,6 +153,8 @@ class Headless:
         ]
         if self._settings.wait_peers:
             self._tasks.append(asyncio.create_task(self._tell_ready()))
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
         reason, code = await self._stop
         return await self._leave(reason, code)
 
@@ -177,6 +179,11 @@ class Headless:
             logger.info("stopping: %s", why)
         if not self._stop.done():
             self._stop.set_result((reason, code))
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            logger.error("a fault of this program", exc_info=fault)
+            self._end("failed", FAILED)
 
     async def _leave(self, reason: str, code: int) -> int:
         self._is_leaving = True
