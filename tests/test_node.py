@@ -1,0 +1,594 @@
+"""The asyncio node, over real sockets on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import grapevine_proto.node as node_module
+from grapevine_proto import (
+    BindError,
+    ClusterKey,
+    ConfigError,
+    DialFailed,
+    Event,
+    LimitsConfig,
+    Message,
+    MessageReceived,
+    MessageTooLarge,
+    Node,
+    NodeConfig,
+    NodeStarted,
+    NodeStopped,
+    NotRunning,
+    PeerState,
+    PeerStateChanged,
+    RateLimitConfig,
+    StateLockedError,
+    StateUnsaved,
+    UnknownPeer,
+)
+from grapevine_proto.engine import Saved
+from grapevine_proto.state import StateDirectory
+from tests.conftest import Run
+
+KEY = ClusterKey(bytes(range(32)))
+
+
+def quick(*bootstrap: Node, **changes: Any) -> NodeConfig:
+    """A config for tests: everything is noticed soon."""
+    settings: dict[str, Any] = {
+        "keys": [KEY],
+        "gossip_interval": 0.2,
+        "peer_timeout": 1.0,
+        "connection_timeout": 1.0,
+        "bootstrap_peers": [str(node.address) for node in bootstrap],
+    }
+    return NodeConfig(**(settings | changes))
+
+
+class Inbox:
+    """What one node is given; `of` waits until it is so many messages."""
+
+    def __init__(self, node: Node) -> None:
+        self.messages: list[Message] = []
+        self._came = asyncio.Event()
+        node.on_message(self._take)
+
+    def _take(self, message: Message) -> None:
+        self.messages.append(message)
+        self._came.set()
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self.messages]
+
+    async def of(self, count: int) -> list[bytes]:
+        while len(self.messages) < count:
+            self._came.clear()
+            await self._came.wait()
+        return self.payloads
+
+
+async def event_where(node: Node, condition: Callable[[Any], bool]) -> Any:
+    """The next event of `node` that meets `condition`."""
+    async for event in node.events():
+        if condition(event):
+            return event
+    raise AssertionError("the node stopped first")
+
+
+async def state_of(node: Node, other: Node, state: PeerState) -> None:
+    """Wait until `node` sees `other` so."""
+    events = node.events()
+    while True:
+        if any(p.peer_id == other.peer_id and p.state is state for p in node.peers()):
+            return
+        await anext(events)
+
+
+# --- talking ------------------------------------------------------------------------------------
+
+
+def test_two_nodes_talk_and_a_handler_set_after_start_is_called(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox, other_inbox = Inbox(ours), Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            sent = await theirs.broadcast(b"hello")
+            assert await inbox.of(1) == [b"hello"]
+            assert inbox.messages[0].id == sent
+            assert inbox.messages[0].origin == theirs.peer_id
+            await ours.broadcast(b"and hello to you")
+            assert await other_inbox.of(1) == [b"and hello to you"]
+
+    run(main())
+
+
+def test_a_private_message_goes_to_one_by_id_or_by_address(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs, Node(quick(ours)) as third:
+            inbox, third_inbox = Inbox(theirs), Inbox(third)
+            await ours.ready(2)
+            await ours.send(theirs.peer_id, b"by id")
+            await ours.send(theirs.address, b"by address")
+            await ours.send(str(theirs.address), b"by its text")
+            await ours.send(str(theirs.peer_id), b"by hex")
+            assert sorted(await inbox.of(4)) == [b"by address", b"by hex", b"by id", b"by its text"]
+            assert all(message.private for message in inbox.messages)
+            await ours.broadcast(b"to all")
+            assert await third_inbox.of(1) == [b"to all"]
+            with pytest.raises(UnknownPeer):
+                await ours.send("10.1.2.3:4", b"nobody is there")
+
+    run(main())
+
+
+def test_a_name_is_resolved_to_reach_a_bootstrap_peer(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            name = f"localhost:{ours.address.port}"
+            async with Node(quick(bootstrap_peers=[name])) as theirs:
+                await theirs.ready()
+
+    run(main())
+
+
+def test_a_node_can_be_told_to_dial_an_address_or_a_name(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick()) as theirs, Node(quick()) as third:
+            theirs.dial(str(ours.address))
+            await third.dial(f"localhost:{ours.address.port}")
+            await asyncio.gather(theirs.ready(), third.ready())
+            with pytest.raises(ConfigError):
+                ours.dial("no address")
+            with pytest.raises(UnknownPeer):
+                await ours.dial("no-such-host.invalid:80")
+
+    run(main())
+
+
+def test_what_is_said_with_nobody_there_reaches_who_comes_in_time(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            await ours.broadcast(b"is anybody there?")
+            async with Node(quick(ours)) as theirs:
+                inbox = Inbox(theirs)
+                assert await inbox.of(1) == [b"is anybody there?"]
+
+    run(main())
+
+
+def test_broadcast_waits_for_room_and_loses_nothing(run: Run[Any]) -> None:
+    async def main() -> None:
+        slow = RateLimitConfig(capacity=20, refill_rate=1000)
+        limits = LimitsConfig(queue_messages=10)
+        async with (
+            Node(quick(rate_limit=slow)) as ours,
+            Node(quick(ours, limits=limits)) as theirs,
+        ):
+            inbox = Inbox(ours)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            wanted = [b"%d" % number for number in range(200)]
+            await asyncio.gather(*(theirs.broadcast(payload) for payload in wanted))
+            assert sorted(await inbox.of(200)) == sorted(wanted)
+            assert theirs.stats().unsent == 0
+
+    run(main())
+
+
+def test_a_message_too_large_is_refused_whole(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            with pytest.raises(MessageTooLarge):
+                await ours.broadcast(bytes(100_000))
+            assert ours.stats().broadcast == 0
+
+    run(main())
+
+
+# --- handlers and events ------------------------------------------------------------------------
+
+
+def test_a_handler_that_fails_does_not_stop_the_node(
+    run: Run[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            ours.on_message(lambda _: 1 / 0)
+            ours.on_event(lambda _: 1 / 0)
+            inbox = Inbox(ours)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            with caplog.at_level(logging.CRITICAL, "grapevine"):
+                await theirs.broadcast(b"one")
+                await theirs.broadcast(b"two")
+                assert sorted(await inbox.of(2)) == [b"one", b"two"]
+
+    run(main())
+
+
+def test_each_reader_of_events_has_them_all_from_started_to_stopped(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = Node(quick())
+        streams = [ours.events(), ours.events()]
+        heard: list[Event] = []
+        ours.on_event(heard.append)
+        async with ours, Node(quick(ours)) as theirs:
+            await ours.ready()
+            await theirs.ready()
+            await theirs.broadcast(b"x")
+            await event_where(ours, lambda event: isinstance(event, MessageReceived))
+        for stream in streams:
+            assert [event async for event in stream] == heard
+        assert isinstance(heard[0], NodeStarted)
+        assert isinstance(heard[-1], NodeStopped)
+        assert [event async for event in ours.events()] == []
+
+    run(main())
+
+
+def test_a_node_may_leave_in_its_own_handler(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = Node(quick())
+        left = asyncio.Event()
+
+        async def leave(_: Message) -> None:
+            await ours.leave()
+            left.set()
+
+        ours.on_message(leave)
+        async with ours, Node(quick(ours)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            await theirs.broadcast(b"go")
+            await left.wait()
+            await state_of(theirs, ours, PeerState.DISCONNECTED)
+
+    run(main())
+
+
+# --- beginning and end --------------------------------------------------------------------------
+
+
+def test_leaving_is_seen_at_once(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick(peer_timeout=60.0)) as ours:
+            async with Node(quick(ours)) as theirs:
+                await asyncio.gather(ours.ready(), theirs.ready())
+            await state_of(ours, theirs, PeerState.DISCONNECTED)
+
+    run(main())
+
+
+def test_leave_says_how_many_messages_nobody_took(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            await ours.broadcast(b"one")
+            await ours.broadcast(b"two")
+            assert await ours.leave() == 2
+            assert await ours.leave() == 2
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(ours)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            for number in range(50):
+                await theirs.broadcast(b"%d" % number)
+            assert await theirs.leave() == 0
+            await inbox.of(50)
+
+    run(main())
+
+
+def test_without_a_key_no_node_starts(run: Run[Any]) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError) as caught:
+            await Node(NodeConfig()).start()
+        assert caught.value.field == "keys"
+
+    run(main())
+
+
+def test_a_node_that_does_not_run_says_so(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = Node(quick())
+        for act in (ours.leave, ours.ready):
+            with pytest.raises(NotRunning):
+                await act()
+        with pytest.raises(NotRunning):
+            _ = ours.peer_id
+        async with ours:
+            with pytest.raises(NotRunning):
+                await ours.start()
+        with pytest.raises(NotRunning):
+            await ours.broadcast(b"too late")
+        with pytest.raises(NotRunning):
+            await ours.start()
+        assert ours.stats().broadcast == 0
+
+    run(main())
+
+
+def test_a_broadcast_that_waits_for_room_ends_when_the_node_leaves(run: Run[Any]) -> None:
+    async def main() -> None:
+        stuck = RateLimitConfig(capacity=1, refill_rate=0.1)
+        limits = LimitsConfig(queue_messages=2)
+        async with (
+            Node(quick(rate_limit=stuck)) as ours,
+            Node(quick(ours, limits=limits)) as theirs,
+        ):
+            await asyncio.gather(ours.ready(), theirs.ready())
+            waiting = [asyncio.create_task(theirs.broadcast(b"%d" % n)) for n in range(10)]
+            await event_where(theirs, lambda event: True)
+            await theirs.leave(timeout=0.1)
+            ends = await asyncio.gather(*waiting, return_exceptions=True)
+            assert any(isinstance(end, NotRunning) for end in ends)
+
+    run(main())
+
+
+def test_ready_gives_up_after_its_timeout(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            with pytest.raises(TimeoutError):
+                await ours.ready(timeout=0.01)
+
+    run(main())
+
+
+def test_a_busy_port_is_told_and_can_be_tried_again(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Node(quick()) as holder:
+            ours = Node(quick(bind=str(holder.address)), state_dir=tmp_path)
+            with pytest.raises(BindError, match="in use"):
+                await ours.start()
+        await ours.start()
+        await ours.leave()
+
+    run(main())
+
+
+def test_another_cluster_key_hears_nothing_and_knows_only_that_nobody_answered(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        other = ClusterKey(bytes(32))
+        async with Node(quick()) as ours, Node(quick(ours, keys=[other])) as theirs:
+            failed = await event_where(theirs, lambda event: isinstance(event, DialFailed))
+            assert failed.address == ours.address
+            assert ours.peers() == []
+            assert ours.stats().datagrams_out == 0
+            assert ours.stats().datagrams_in > 0
+
+    run(main())
+
+
+# --- state --------------------------------------------------------------------------------------
+
+
+def test_a_second_node_on_a_state_directory_is_refused(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Node(quick(), state_dir=tmp_path):
+            with pytest.raises(StateLockedError, match=str(os.getpid())):
+                await Node(quick(), state_dir=tmp_path).start()
+
+    run(main())
+
+
+def test_a_restarted_node_is_itself_and_is_given_only_what_it_missed(
+    run: Run[Any], tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            async with Node(quick(ours), state_dir=tmp_path) as theirs:
+                inbox = Inbox(theirs)
+                await asyncio.gather(ours.ready(), theirs.ready())
+                await ours.broadcast(b"before")
+                await inbox.of(1)
+                who, epoch = theirs.peer_id, theirs.epoch
+            await ours.broadcast(b"meanwhile")
+            theirs = Node(quick(), state_dir=tmp_path)  # it remembers whom it knew
+            inbox = Inbox(theirs)
+            async with theirs:
+                assert (theirs.peer_id, theirs.epoch > epoch) == (who, True)
+                await inbox.of(1)
+                await ours.ready()
+                await ours.broadcast(b"after")
+                await inbox.of(2)
+            assert sorted(inbox.payloads) == [b"after", b"meanwhile"]
+
+    run(main())
+
+
+def test_a_full_disk_is_told_and_saving_is_tried_again(
+    run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
+
+    def full(_: StateDirectory, __: Saved) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def main() -> None:
+        async with Node(quick(), state_dir=tmp_path) as ours, Node(quick(ours)) as theirs:
+            with monkeypatch.context() as patch:
+                patch.setattr(StateDirectory, "save", full)
+                await asyncio.gather(ours.ready(), theirs.ready())
+                events = ours.events()
+                await theirs.broadcast(b"the node goes on")
+                unsaved = await anext(e async for e in events if isinstance(e, StateUnsaved))
+                assert "No space left on device" in unsaved.problem
+            saved = await anext(e async for e in events if isinstance(e, StateUnsaved))
+            assert saved.problem == ""
+
+    run(main())
+
+
+def test_nothing_goes_out_under_an_epoch_that_is_not_saved(
+    run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: StateDirectory, __: Saved) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def main() -> None:
+        async with Node(quick(), state_dir=tmp_path) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            engine = ours._engine
+            with monkeypatch.context() as patch:
+                patch.setattr(StateDirectory, "save", full)
+                engine.epoch += 1
+                before = ours.stats().datagrams_out
+                await ours.broadcast(b"held back")
+                await event_where(ours, lambda event: isinstance(event, StateUnsaved))
+                assert ours.stats().datagrams_out == before
+                engine.epoch -= 1  # only the driver is asked here
+            assert await inbox.of(1) == [b"held back"]
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_a_killed_node_finds_its_state_readable_and_its_lock_free(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from grapevine_proto import ClusterKey, Node, NodeConfig\n"
+        "async def main():\n"
+        "    key = ClusterKey(bytes(range(32)))\n"
+        "    async with Node(NodeConfig(keys=[key]), state_dir=sys.argv[1]) as node:\n"
+        "        print(node.peer_id, node.epoch, flush=True)\n"
+        "        while True:\n"
+        "            await node.broadcast(b'x')\n"
+        "            await asyncio.sleep(0)\n"
+        "asyncio.run(main())\n"
+    )
+
+    async def main() -> None:
+        lives: list[tuple[str, int]] = []
+        for _ in range(3):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", program, str(tmp_path)), stdout=asyncio.subprocess.PIPE
+            )
+            assert process.stdout is not None
+            who, epoch = (await process.stdout.readline()).split()
+            lives.append((who.decode(), int(epoch)))
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        directory = StateDirectory(tmp_path)
+        directory.load(0.0)
+        directory.close()
+        assert directory.problem == ""
+        assert len({who for who, _ in lives}) == 1
+        assert [epoch for _, epoch in lives] == sorted({epoch for _, epoch in lives})
+
+    asyncio.run(main())
+
+
+# --- the world outside --------------------------------------------------------------------------
+
+
+def test_a_dead_peer_costs_the_living_no_datagram(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            third = Node(quick(ours))
+            await third.start()
+            await ours.ready(2)
+            third._endpoint.close()  # as if it had been killed
+            for number in range(100):
+                await ours.broadcast(b"%d" % number)
+                await inbox.of(number + 1)
+            await state_of(ours, third, PeerState.DISCONNECTED)
+            await third.leave(timeout=0)
+
+    run(main())
+
+
+def test_a_socket_that_is_closed_under_a_node_stops_it_with_a_reason(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            stopped = asyncio.create_task(
+                event_where(ours, lambda event: isinstance(event, NodeStopped))
+            )
+            await asyncio.sleep(0)
+            ours._endpoint.close()
+            assert "socket" in (await stopped).reason
+            with pytest.raises(NotRunning, match="socket"):
+                await ours.broadcast(b"x")
+
+    run(main())
+
+
+def test_a_machine_that_slept_declares_nobody_dead(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            heard: list[Event] = []
+            ours.on_event(heard.append)
+            theirs.on_event(heard.append)
+            real = node_module.clock
+            monkeypatch.setattr(node_module, "clock", lambda: real() + 60.0)
+            inbox = Inbox(theirs)
+            await ours.broadcast(b"good morning")
+            await inbox.of(1)
+            assert ours.lag_s > 59
+            told = [e.peer.state for e in heard if isinstance(e, PeerStateChanged)]
+            assert PeerState.DISCONNECTED not in told
+
+    run(main())
+
+
+def test_a_fault_in_one_turn_does_not_end_the_node(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(node_module, "FAULT_PAUSE_S", 0.0)
+
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            with caplog.at_level(logging.ERROR, "grapevine"), monkeypatch.context() as patch:
+                patch.setattr(type(ours._engine), "events", lambda _: 1 / 0)
+                async with asyncio.timeout(5):
+                    while "ZeroDivisionError" not in caplog.text:  # noqa: ASYNC110
+                        await asyncio.sleep(0)
+            await ours.broadcast(b"still here")
+            assert await inbox.of(1) == [b"still here"]
+
+    run(main())
+
+
+def test_what_cannot_be_changed_while_running_is_named(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick()) as theirs:
+            changed = quick(theirs, name="another", fanout=5)
+            assert ours.reconfigure(changed) == ("name",)
+            await ours.ready()
+            with pytest.raises(ConfigError):
+                ours.reconfigure(changed.replace(keys=()))
+
+    run(main())
+
+
+def test_several_nodes_live_in_one_loop(run: Run[Any]) -> None:
+    async def main() -> None:
+        nodes = [Node(quick()) for _ in range(5)]
+        await asyncio.gather(*(node.start() for node in nodes))
+        for node in nodes[1:]:
+            node.dial(nodes[0].address)
+        inboxes = [Inbox(node) for node in nodes]
+        await asyncio.gather(*(node.ready(4) for node in nodes))
+        await nodes[3].broadcast(b"to the other four")
+        for number, inbox in enumerate(inboxes):
+            if number != 3:
+                await inbox.of(1)
+        await asyncio.gather(*(node.leave() for node in nodes))
+
+    run(main())
