@@ -2,7 +2,7 @@
 
 What must stay true:
 
-- Importing this imports no Textual and no node: `--help`, errors and headless nodes start light.
+- Importing this imports no Textual: `--help`, errors and headless nodes start light.
 - Whatever goes wrong is one printable line on stderr and the exit code that belongs to it.
 - No option takes a secret, and nothing here prints one.
 """

@@ -74,6 +74,7 @@ FLUSH_S: Final = 0.1  # for the last lines, when a signal ends us
 PATIENCE_S: Final = 5.0  # for the last lines otherwise
 QUIET_S: Final = 1.0  # rate limits and drops are told at most once in so long, by peer and reason
 TAKEN_POLL_S: Final = 0.05  # between looks whether all that was said is taken
+ROUND_AGAIN_S: Final = 1.0  # between rounds begun for that
 ROOM_POLL_S: Final = 0.02  # between looks whether replies are read again
 FAILED, IN_USE = 1, 5
 
@@ -191,12 +192,15 @@ class Headless:
             task.cancel()
         is_hurried = reason.startswith("sig")
         last: Object = {"reason": reason}
-        failure = self._failure() if reason == "failed" else None
+        failure: GrapevineError | None = None
+        if reason == "failed":
+            failure = self._host.failure() or NotRunning("the node stopped by itself")
         untaken = await self._host.leave(SIGNAL_LEAVE_S if is_hurried else LEAVE_S)
         if failure is not None:
             last["error"] = str(failure)
             code = IN_USE if isinstance(failure, StateLockedError) else FAILED
         elif reason in ("eof", "eof_timeout"):
+            untaken = max(untaken, self._host.untaken)
             last["untaken"] = untaken
             if untaken:
                 last["reason"], code = "eof_timeout", FAILED
@@ -207,9 +211,6 @@ class Headless:
         if failure is not None:
             raise failure
         return code
-
-    def _failure(self) -> GrapevineError:
-        return self._host.node.failure or NotRunning("the node stopped by itself")
 
     # --- what is told ---------------------------------------------------------------------------
 
@@ -296,10 +297,15 @@ class Headless:
 
     async def _end_when_taken(self) -> None:
         give_up_at = self._clock() + self._settings.eof_timeout
-        while self._host.node.untaken:
-            if self._clock() >= give_up_at:
+        asked_at = -ROUND_AGAIN_S
+        while self._host.untaken:
+            now = self._clock()
+            if now >= give_up_at:
                 self._end("eof_timeout", FAILED)
                 return
+            if self._connected() and now - asked_at >= ROUND_AGAIN_S:
+                asked_at = now  # somebody is there now: let him have what he missed
+                self._host.node.start_round()
             await asyncio.sleep(TAKEN_POLL_S)
         self._end("eof", 0)
 
@@ -367,7 +373,7 @@ class Headless:
             "uptime_s": round(node.now() - self._started_at, 3),
             "peers": self._connected(),
             "members": len(node.members()),
-            "untaken": node.untaken,
+            "untaken": self._host.untaken,
             "lag_ms": round(node.lag_s * 1000, 3),
             "strategy": self._host.config.strategy,
             "state_dir": None if state_dir is None else str(state_dir),

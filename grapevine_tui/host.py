@@ -20,8 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import StateLockedError, UnknownPeer
-from grapevine_proto.events import Event, MemberStatus, MessageSent
+from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError, UnknownPeer
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    Event,
+    MemberStatus,
+    MessageSent,
+    RoundOutcome,
+)
 from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
 from grapevine_proto.node import Node
 from grapevine_tui.model import Changes, Model
@@ -31,6 +37,8 @@ LEAST_PREFIX: Final = 4  # hex digits of an id that are taken for one
 NAMED_IN_ERRORS: Final = 4  # bearers of one name that an error lists
 SENT_KEPT: Final = 256  # broadcasts whose reach is remembered until somebody asks
 REACH_WAIT_S: Final = 1.0  # the node tells within one turn of its pump; this is for a stalled one
+AGREED: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
+SETTLED_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
 
 Listener = Callable[[Event, Changes], None]
 
@@ -58,6 +66,8 @@ class Host:
         self._listeners: list[Listener] = []
         self._reached: OrderedDict[MessageId, int] = OrderedDict()
         self._asked: dict[MessageId, asyncio.Future[int]] = {}
+        self._unheard = 0
+        self._unheard_at = 0.0
         self.node = self._new_node()
 
     @property
@@ -98,6 +108,22 @@ class Host:
             finally:
                 del self._asked[message_id]
         return message_id, self._reached.pop(message_id, 0)
+
+    @property
+    def untaken(self) -> int:
+        """How many of our broadcasts nobody has taken: said while nobody was linked, and no round
+        of repair has ended well since."""
+        return self._unheard
+
+    def failure(self) -> GrapevineError | None:
+        """Why the node stopped by itself; None where it runs or was asked to leave."""
+        try:
+            self.node.start_round()  # the cheapest of the orders, which all raise it
+        except NotRunning:
+            return None
+        except GrapevineError as error:
+            return error
+        return None
 
     async def send(self, who: str, payload: bytes) -> MessageId:
         """Tell one linked peer alone. `who`: a name, an id or its beginning, or an address."""
@@ -152,13 +178,22 @@ class Host:
         return node
 
     def _fold(self, event: Event) -> None:
-        if isinstance(event, MessageSent):
-            self._note_reach(event)
+        match event:
+            case MessageSent():
+                self._note_reach(event)
+            case AntiEntropyRound(done) if done.outcome in AGREED:
+                if done.started_at >= self._unheard_at + SETTLED_S:
+                    self._unheard = 0
+            case _:
+                pass
         changes = self.model.apply(event)
         for listener in self._listeners:
             listener(event, changes)
 
     def _note_reach(self, event: MessageSent) -> None:
+        if event.peers == 0:
+            self._unheard += 1
+            self._unheard_at = event.message.received_at
         self._reached[event.message.id] = event.peers
         while len(self._reached) > SENT_KEPT:
             self._reached.popitem(last=False)
