@@ -177,6 +177,7 @@ MAX_ADDRESSES: Final = 4
 MAX_RECORDS: Final = 16
 MAX_COPIES: Final = 64
 MAX_ENTRIES: Final = 64
+MAX_PAGES: Final = 256
 MAX_PAYLOADS: Final = 8192  # in one rumor: 64 KiB of 8-byte payloads
 MAX_PAYLOAD: Final = (1 << 32) - 1
 MAX_COUNT: Final = (1 << 32) - 1
@@ -372,8 +373,9 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
             return Kind.DIGEST, (number, streams, total)
         case InSync(number):
             return Kind.IN_SYNC, (number,)
-        case Vector(number, answering, is_last, entries):
-            return Kind.VECTOR, (number, answering, is_last, tuple(map(_encode_range, entries)))
+        case Vector(number, answering, page, pages, entries):
+            told = tuple(map(_encode_range, entries))
+            return Kind.VECTOR, (number, answering, page, pages, told)
         case Want(number, ranges):
             return Kind.WANT, (number, tuple(map(_encode_range, ranges)))
         case Empty():
@@ -421,10 +423,10 @@ def _in_sync(f: Fields) -> InSync:
 
 
 def _vector(f: Fields) -> Vector:
-    number, answering, is_last, entries = f
-    return Vector(
-        _uint(number, MAX_COUNT), _flag(answering), _flag(is_last), _decode_ranges(entries)
-    )
+    number, answering, page, pages, entries = f
+    if _uint(page, MAX_PAGES - 1) >= _uint(pages, MAX_PAGES):
+        raise ValueError("a page beyond the last")
+    return Vector(_uint(number, MAX_COUNT), _flag(answering), page, pages, _decode_ranges(entries))
 
 
 def _want(f: Fields) -> Want:

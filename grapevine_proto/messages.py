@@ -232,11 +232,12 @@ class InSync:
 @dataclass(frozen=True, slots=True)
 class Vector:
     """Which sequences of which streams the sender still holds (`first`: the lowest held, `last`: the
-    highest seen), a page at a time. `answering`: the sender did not begin this round."""
+    highest seen), as one of `pages`. `answering`: the sender did not begin this round."""
 
     round: int
     answering: bool
-    is_last: bool
+    page: int
+    pages: int
     entries: tuple[StreamRange, ...]
 
 

@@ -366,7 +366,7 @@ def test_nobody_is_silenced_by_marks_that_another_claims() -> None:
     claims = (StreamRange(stream, 2**52, 2**53), ahead)
     pair.speak(Digest(1, 5, bytes(16)))
     for answering in (False, True):
-        pair.speak(Vector(1, answering, True, claims))
+        pair.speak(Vector(1, answering, 0, 1, claims))
     pair.speak(Rumors((RumorCopy(rumor_of(VICTIM, 1), 1, 0),)))
     assert pair.received(pair.other) == [b"true"]
 

@@ -77,6 +77,7 @@ class _Running:
         "heard_at",
         "is_answered",
         "number",
+        "pages_heard",
         "received",
         "sent",
         "started_at",
@@ -90,7 +91,8 @@ class _Running:
         self.started_at = now
         self.heard_at = now
         self.is_answered = False
-        self.has_vector = False  # its last page has come
+        self.pages_heard: set[int] = set()
+        self.has_vector = False  # all its pages have come
         self.differs = False
         self.wanted: list[StreamRange] = []  # still to be asked for
         self.their_vector: dict[Stream, int] = {}
@@ -203,13 +205,12 @@ class AntiEntropy:
             tuple(entries[i : i + ENTRIES_A_PAGE]) for i in range(0, len(entries), ENTRIES_A_PAGE)
         ] or [()]
         return [
-            Send((peer_id,), Vector(number, answering, index == len(pages) - 1, page))
+            Send((peer_id,), Vector(number, answering, index, len(pages), page))
             for index, page in enumerate(pages)
         ]
 
     def _on_in_sync(self, message: InSync, sender: PeerId, now: float) -> list[Effect]:
-        running = self._round(sender, message.round, now)
-        if running is None:
+        if self._round(sender, message.round, now) is None:
             return [Blame(sender, DropReason.NOT_ASKED)]
         return self._finish(sender, RoundOutcome.IN_SYNC, now)
 
@@ -229,7 +230,8 @@ class AntiEntropy:
         asking = bool(running.wanted)
         running.wanted += self._not_asked_lately(missing, now)
         effects = [] if asking else self._ask(sender, running, now)
-        if vector.is_last:
+        running.pages_heard.add(vector.page)
+        if len(running.pages_heard) == vector.pages and not running.has_vector:
             running.has_vector = True
             effects += self._tell_what_they_lack(sender, running, now)
         return effects + self._finish_if_done(sender, running, now)
@@ -327,10 +329,12 @@ class AntiEntropy:
         return running
 
     def _finish_if_done(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
-        if not running.is_answered or running.wanted or running.waiting_for_want:
+        if not running.has_vector or running.wanted or running.waiting_for_want:
             return []
+        if not running.differs:
+            return self._finish(peer_id, RoundOutcome.IN_SYNC, now)
         moved = running.sent + running.received
-        return self._finish(peer_id, RoundOutcome.REPAIRED if moved else RoundOutcome.IN_SYNC, now)
+        return self._finish(peer_id, RoundOutcome.REPAIRED if moved else RoundOutcome.PARTIAL, now)
 
     def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
         running = self._running.pop(peer_id)

@@ -69,7 +69,7 @@ class Seen:
             for hole in self.holes
             if hole.first <= last and first <= hole.last
         ]
-        if last > self.high:
+        if first <= last and last > self.high:
             found.append((max(first, self.high + 1), last))
         return found
 

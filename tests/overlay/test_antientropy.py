@@ -150,3 +150,36 @@ def test_a_difference_nobody_can_mend_does_not_keep_nodes_busy() -> None:
     sim.run(60.0)
     assert sim.nodes[late].deliveries == {}
     assert len([each for number, each in rounds if number == late]) <= 6
+
+
+def test_a_round_over_many_streams_hears_every_page_whatever_their_order() -> None:
+    """60 streams make four pages; the ones that differ are on different pages."""
+    sim = Simulation(
+        nodes=60,
+        seed=2,
+        config=NodeConfig().replace(
+            rate_limit=UNLIMITED,
+            anti_entropy=AntiEntropyConfig(interval=80_000.0),
+            peer_timeout=300.0,
+            message_dedup_ttl=2000.0,
+        ),
+        network=Network(reorder=0.5),
+    )
+    sim.run(20.0)
+    for number in range(1, 60):
+        sim.broadcast(number, b"first of %d" % number)
+    sim.run(20.0)
+    sim.partition({0})
+    missed = [sim.broadcast(number, b"second of %d" % number) for number in range(1, 60)]
+    sim.run(1.0)
+    sim.heal()
+    rounds = rounds_of(sim)
+    node = sim.nodes[0]
+    assert node.engine is not None
+    node.engine.start_round(node.read_clock(sim.now))
+    sim._settle(node)
+    sim.run(15.0)  # what none of the first three peers has comes from the next
+    assert all(sim.deliveries(each).get(0) == 1 for each in missed)
+    ours = [each for number, each in rounds if number == 0]
+    assert RoundOutcome.REPAIRED in {each.outcome for each in ours}
+    assert dict(sim.nodes[0].stats().dropped) == {}

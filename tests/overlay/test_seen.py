@@ -70,6 +70,7 @@ def test_marks_that_were_kept_are_taken_over_and_nonsense_counts_as_seen() -> No
     seen.restore(10, ((2, 3), (3, 5), (7, 7), (9, 12)), 0.0)
     assert [(hole.first, hole.last) for hole in seen.holes] == [(2, 3), (7, 7)]
     assert seen.missing(1, 12) == [(2, 3), (7, 7), (11, 12)]
+    assert seen.missing(13, 12) == [], "a peer that holds nothing any more says first > last"
 
 
 ranges = st.tuples(st.integers(1, 60), st.integers(0, 6)).map(lambda r: (r[0], r[0] + r[1]))
