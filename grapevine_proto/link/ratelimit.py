@@ -73,9 +73,6 @@ class TokenBucket:
         self.refill_rate = refill_rate
         self._full_at = now + missing / refill_rate
 
-    def __repr__(self) -> str:
-        return f"TokenBucket({self.capacity:g}, {self.refill_rate:g}/s)"
-
 
 def _check(capacity: float, refill_rate: float) -> None:
     if not (capacity > 0 and refill_rate > 0):
