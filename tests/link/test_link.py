@@ -676,3 +676,23 @@ def test_a_session_that_lost_still_receives_and_its_dial_ends() -> None:
     assert theirs.open(packet(datagram), 1.0) == EMPTY
     assert pair.hear(private(1), 1.0, theirs) == private(1)
     assert set(pair.link.session_ids()) == {live.our_id, ours.our_id}
+
+
+def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_ever() -> None:
+    for adas_choice in (0, 1):
+        world, ada, bob = linked_ends()
+        world.run(AT_ONCE_S)
+        ada.dial(bob.address, world.now, expected=bob.peer_id)
+        world.run(1.0)
+        sides = [[each.session for each in end.established] for end in (ada, bob)]
+        for end, sessions, choice in zip(
+            (ada, bob), sides, (adas_choice, 1 - adas_choice), strict=True
+        ):
+            link = end.link
+            link.session = sessions[choice]
+            link._retiring = [(sessions[1 - choice], world.now)]
+        assert not agree(ada, bob)
+        talk(world, ada, bob, seconds=3 * FOLLOW_AFTER_S)
+
+        assert agree(ada, bob)
+        assert {DropReason.UNKNOWN_SESSION}.isdisjoint(ada.drops + bob.drops)
