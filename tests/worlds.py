@@ -1,0 +1,193 @@
+"""Two worlds to play one scenario in: simulated, and loopback UDP with real sockets and clocks.
+
+What must stay true: a scenario cannot tell them apart. It names nodes, lets them act, and waits for
+conditions; only the world knows what waiting is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from grapevine_proto import (
+    AntiEntropyConfig,
+    ClusterKey,
+    Event,
+    MessageId,
+    MessageReceived,
+    Node,
+    NodeConfig,
+    PeerInfo,
+    PeerState,
+)
+from grapevine_proto.sim import Network, Simulation
+
+KEY = ClusterKey(bytes(range(32)))
+PATIENCE_S = 20.0  # of each world's own seconds
+
+CONFIG = NodeConfig(
+    keys=(KEY,),
+    gossip_interval=0.2,
+    peer_timeout=1.0,
+    connection_timeout=1.0,
+    anti_entropy=AntiEntropyConfig(interval=1.0),
+)
+
+
+class World(ABC):
+    """Nodes known by name; `delivered` is what each was given, over all its lives."""
+
+    def __init__(self) -> None:
+        self.delivered: dict[str, list[bytes]] = {}
+
+    @abstractmethod
+    async def start(self, name: str, *told_of: str, **changes: Any) -> None:
+        """Start a node that is told of others."""
+
+    @abstractmethod
+    async def crash(self, name: str) -> None:
+        """Stop a node without a word."""
+
+    @abstractmethod
+    async def restart(self, name: str) -> None:
+        """Start a node again at its old address, on its old state."""
+
+    @abstractmethod
+    async def leave(self, name: str) -> None: ...
+
+    @abstractmethod
+    async def broadcast(self, name: str, payload: bytes) -> MessageId: ...
+
+    @abstractmethod
+    async def send(self, name: str, to: str, payload: bytes) -> MessageId: ...
+
+    @abstractmethod
+    def peers(self, name: str) -> list[PeerInfo]: ...
+
+    @abstractmethod
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until `condition` holds; fails after `PATIENCE_S`."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    def states(self, name: str) -> dict[str, PeerState]:
+        """How `name` sees the others, by their names."""
+        return {peer.name: peer.state for peer in self.peers(name)}
+
+    def is_linked(self, name: str, *others: str) -> bool:
+        states = self.states(name)
+        return all(states.get(other) is PeerState.CONNECTED for other in others)
+
+    def has(self, name: str, *payloads: bytes) -> bool:
+        return set(payloads) <= set(self.delivered[name])
+
+
+class SimulatedWorld(World):
+    def __init__(self) -> None:
+        super().__init__()
+        self.simulation = Simulation(nodes=0, config=CONFIG, network=Network(loss=0.05))
+        self.simulation.listen(self._note)
+        self._numbers: dict[str, int] = {}
+
+    def _note(self, _: float, number: int, event: Event) -> None:
+        if isinstance(event, MessageReceived):
+            name = next(name for name, each in self._numbers.items() if each == number)
+            self.delivered[name].append(event.message.payload)
+
+    async def start(self, name: str, *told_of: str, **changes: Any) -> None:
+        bootstrap = [self._numbers[other] for other in told_of]
+        self.delivered[name] = []
+        self._numbers[name] = self.simulation.add(bootstrap=bootstrap, name=name, **changes)
+        self.simulation.run(0.0)
+
+    async def crash(self, name: str) -> None:
+        self.simulation.crash(self._numbers[name])
+
+    async def restart(self, name: str) -> None:
+        self.simulation.restart(self._numbers[name])
+
+    async def leave(self, name: str) -> None:
+        number = self._numbers[name]
+        self.simulation.leave(number)
+        await self.until(lambda: not self.simulation.nodes[number].is_running)
+
+    async def broadcast(self, name: str, payload: bytes) -> MessageId:
+        return self.simulation.broadcast(self._numbers[name], payload)
+
+    async def send(self, name: str, to: str, payload: bytes) -> MessageId:
+        return self.simulation.send(self._numbers[name], self._numbers[to], payload)
+
+    def peers(self, name: str) -> list[PeerInfo]:
+        return self.simulation.peers(self._numbers[name])
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        assert self.simulation.run_until(condition, PATIENCE_S), "waited in vain"
+
+    async def close(self) -> None:
+        pass
+
+
+class LoopbackWorld(World):
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+        self._nodes: dict[str, Node] = {}
+        self._configs: dict[str, NodeConfig] = {}
+        self._happened = asyncio.Event()
+
+    async def start(self, name: str, *told_of: str, **changes: Any) -> None:
+        self.delivered[name] = []
+        self._configs[name] = CONFIG.replace(
+            name=name,
+            bootstrap_peers=tuple(str(self._nodes[other].address) for other in told_of),
+            **changes,
+        )
+        await self._start(name)
+
+    async def _start(self, name: str) -> None:
+        node = Node(self._configs[name], state_dir=self._directory / name)
+        delivered = self.delivered[name]
+
+        def note(event: Event) -> None:
+            if isinstance(event, MessageReceived):
+                delivered.append(event.message.payload)
+            self._happened.set()
+
+        node.on_event(note)
+        await node.start()
+        self._nodes[name] = node
+        self._configs[name] = self._configs[name].replace(bind=str(node.address))
+
+    async def crash(self, name: str) -> None:
+        node = self._nodes[name]
+        node._endpoint.close()  # nothing more leaves it, not even that it goes
+        await node.leave(timeout=0.0)
+
+    async def restart(self, name: str) -> None:
+        await self._start(name)
+
+    async def leave(self, name: str) -> None:
+        await self._nodes[name].leave()
+
+    async def broadcast(self, name: str, payload: bytes) -> MessageId:
+        return await self._nodes[name].broadcast(payload)
+
+    async def send(self, name: str, to: str, payload: bytes) -> MessageId:
+        return await self._nodes[name].send(self._nodes[to].peer_id, payload)
+
+    def peers(self, name: str) -> list[PeerInfo]:
+        return self._nodes[name].peers()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self._happened.clear()
+                await self._happened.wait()
+
+    async def close(self) -> None:
+        for node in self._nodes.values():
+            await node.leave(timeout=0.5)
