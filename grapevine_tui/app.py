@@ -61,6 +61,7 @@ class GrapevineApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("colon", "command_palette", "Commands", key_display=":"),
+        Binding("ctrl+p", "command_palette", "Commands", show=False, priority=True),
         Binding("m", "members", "Members", show=False),
         Binding("S", "status", "Status and counters", show=False),
         Binding("q", "quit", "Quit"),
@@ -102,7 +103,7 @@ class GrapevineApp(App[None]):
             )
         self._catch_signals()
         self._host.listen(self._heard)
-        self.set_interval(1 / PAINTS_PER_S, self._tick)
+        self.set_interval(1 / PAINTS_PER_S, self.tick)
         self.run_worker(self._start(), exit_on_error=True)
         self.run_worker(self._obey_lines(), exit_on_error=True)
 
@@ -128,11 +129,13 @@ class GrapevineApp(App[None]):
     def _heard(self, event: Event, changes: Changes) -> None:
         self._changes |= changes
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """What the timer does: paint what has changed, and now and then ask the node anew."""
         self._paints += 1
         is_beat = self._paints % BEAT_PAINTS == 0
         if is_beat and self._host.model.me is not None and not self._has_left:
-            self._changes |= self._host.refresh()
+            with suppress(GrapevineError):  # it has stopped of itself: what was last known stays
+                self._changes |= self._host.refresh()
         changes, self._changes = self._changes, Changes.NONE
         if changes:
             self.main.paint(changes)
@@ -300,7 +303,7 @@ class GrapevineApp(App[None]):
     def action_help(self) -> None:
         """Every key and every command."""
         sections: list[tuple[str, Iterable[BindingType]]] = [
-            ("Everywhere", [*self.BINDINGS, Binding("ctrl+p", "command_palette", "Commands")]),
+            ("Everywhere", self.BINDINGS),
             ("Panels", MainScreen.BINDINGS),
             ("Tables", Grid.BINDINGS),
             ("Messages", MessageLog.BINDINGS),

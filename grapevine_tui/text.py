@@ -33,6 +33,11 @@ _BLANK_LETTERS: Final = frozenset({0x115F, 0x3164, 0xFFA0, 0x034F, 0x17B4, 0x17B
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 _MARKS: Final = frozenset({"Mn", "Mc", "Me"})
 _VARIATIONS: Final = range(0xFE00, 0xFE10)
+# Zero-width (non-)joiners hold emoji together and are part of how Persian and Indic languages are
+# written. There they are left out unseen; anywhere else they would only forge a name.
+_JOINERS: Final = range(0x200C, 0x200E)
+_JOINING: Final = frozenset({"So", "Lo"})
+_SKIN_TONES: Final = range(0x1F3FB, 0x1F400)
 
 
 def _is_mark(code: int, kind: str) -> bool:
@@ -63,7 +68,7 @@ def printable(text: str) -> str:
         code = ord(character)
         kind = category(character)
         if _is_mark(code, kind):
-            if code in _VARIATIONS and previous == "So":
+            if code in _VARIATIONS and previous in _JOINING:
                 continue  # asks for a coloured emoji; terminals disagree on its width, so it goes
             if code in _VARIATIONS or code in _BLANK_LETTERS:
                 shown.append(escape(code))
@@ -73,7 +78,9 @@ def printable(text: str) -> str:
             if marks <= MARKS_IN_A_ROW:
                 shown.append(character)
             continue
-        marks, previous = 0, kind
+        if code in _JOINERS and previous in _JOINING:
+            continue  # what they join reads well enough apart
+        marks, previous = 0, "So" if code in _SKIN_TONES else kind
         if code in _PICTURES:
             shown.append(_PICTURES[code])
         elif kind in _HIDDEN or code in _BLANK_LETTERS:

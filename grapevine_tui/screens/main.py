@@ -22,6 +22,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer
 
+from grapevine_proto.errors import GrapevineError
 from grapevine_tui.hosting import HostView, SettingsView
 from grapevine_tui.model import ALL_CHANGES, Changes
 from grapevine_tui.screens.layout import PANELS, arrange
@@ -287,5 +288,9 @@ class MainScreen(Screen[None]):
 
     def action_round(self) -> None:
         """Begin an anti-entropy round now."""
-        self._host.node.start_round()
-        self.compose_box.say("asked for a round now")
+        try:
+            self._host.node.start_round()
+        except GrapevineError as error:
+            self.compose_box.say(str(error), is_error=True)
+        else:
+            self.compose_box.say("asked for a round now")

@@ -9,6 +9,7 @@ What must stay true:
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Final
 
 from textual import events
@@ -27,20 +28,16 @@ PLACEHOLDER: Final = "say something to everyone, or / for commands"
 CONNECT: Final = "/connect "
 
 
+# What a terminal would obey; what is merely unseen (joiners in emoji) stays as it was typed.
+_OBEYED: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
 def presentable(text: str) -> str:
-    """`text` as it may stand in the box: line ends as they are, all that is hidden spelled out."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return "\n".join(
-        "".join(
-            shown
-            if (shown := printable(character)) == character or character == "\t"
-            else escape(ord(character))
-            for character in line
-        )
-        if printable(line) != line
-        else line
-        for line in lines
-    )
+    """`text` as it may stand in the box: line ends as they are, controls spelled out."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _OBEYED.sub(lambda found: escape(ord(found[0])), text)
 
 
 class Draft(TextArea):
@@ -84,7 +81,7 @@ class Draft(TextArea):
 
     def fill(self, text: str) -> None:
         """Have `text` in the box with the cursor behind it."""
-        self.load_text(text)
+        self.load_text(presentable(text))
         self.move_cursor(self.document.end)
 
     async def _on_paste(self, event: events.Paste) -> None:

@@ -40,7 +40,7 @@ PEER_COLUMNS: Final = (
 )
 RATE_COLUMNS: Final = (
     Column("peer", 9, grows=1),
-    Column("tokens left", 8, grows=3, rank=2),
+    Column("tokens", 8, grows=3, rank=2),
     Column("", 8, right=True),
     Column("ok", 8, right=True, rank=1),
     Column("throttled", 9, right=True),

@@ -76,7 +76,7 @@ class Traffic(Painted):
         used = 1
         for name, value, tone in facts:
             size = cells(name) + cells(value) + 3
-            if used + size - 2 > width:
+            if used + size - 1 > width:
                 break
             used += size
             pieces += [

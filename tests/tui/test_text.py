@@ -56,6 +56,12 @@ def test_an_emoji_loses_the_selector_whose_width_terminals_dispute() -> None:
     assert printable("bob\ufe0f") == "bob\\ufe0f"  # but no name can differ unseen
 
 
+def test_joiners_are_left_out_where_they_belong_and_spelled_out_where_they_forge() -> None:
+    assert printable("👩🏽\u200d💻") == "👩🏽💻"
+    assert printable("می\u200cخواهم") == "میخواهم"
+    assert printable("bob\u200d") == "bob\\u200d"
+
+
 @given(ANY_TEXT)
 def test_nothing_hidden_is_left_and_twice_is_as_good_as_once(text: str) -> None:
     shown = printable(text)

@@ -1,0 +1,95 @@
+"""A running app over a fake host, and what can be read off its screen."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from textual import _wait
+from textual.app import App
+from textual.pilot import Pilot
+
+from grapevine_tui.app import BEAT_PAINTS, GrapevineApp
+from grapevine_tui.screens.detail import DetailScreen
+from tests.tui.fake_host import FakeHost, FakeSettings
+
+# The pilot waits until the process has been idle for so long; its own 20 ms, three times a key,
+# would make these tests take minutes.
+_wait.SLEEP_GRANULARITY = 1 / 200
+_wait.SLEEP_IDLE = _wait.SLEEP_GRANULARITY / 10
+
+
+def lines_of(app: App[None]) -> list[str]:
+    """What stands on the screen, line by line."""
+    # Textual has no public way to the plain text of a screen.
+    strips = app.screen._compositor.render_strips()
+    return ["".join(segment.text for segment in strip) for strip in strips]
+
+
+def text_of(app: App[None]) -> str:
+    return "\n".join(lines_of(app))
+
+
+class Stage:
+    """The app, its host, and verbs for an operator."""
+
+    def __init__(self, app: GrapevineApp, host: FakeHost, pilot: Pilot[None]) -> None:
+        self.app = app
+        self.host = host
+        self.pilot = pilot
+        self.main = app.main
+
+    @property
+    def text(self) -> str:
+        return text_of(self.app)
+
+    @property
+    def focused(self) -> str:
+        return (self.app.focused.id or "") if self.app.focused is not None else ""
+
+    @property
+    def has_sheet(self) -> bool:
+        """Whether a detail screen stands in front."""
+        return isinstance(self.app.screen, DetailScreen)
+
+    @property
+    def is_following(self) -> bool:
+        return self.main.log_view.is_following
+
+    def shows(self, name: str) -> bool:
+        return self.main.panel(name).display
+
+    async def paint(self) -> None:
+        """Let half a second's worth of timer go by, without waiting for it."""
+        await self.pilot.pause()
+        for _ in range(BEAT_PAINTS):
+            self.app.tick()
+        await self.pilot.pause()
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.paint()
+
+    async def say(self, line: str) -> None:
+        """Type a line and send it."""
+        self.main.compose_box.draft.focus()
+        self.main.compose_box.draft.fill(line)
+        await self.press("enter")
+
+    async def resize(self, width: int, height: int) -> None:
+        await self.pilot.resize_terminal(width, height)
+        await self.paint()
+
+
+@asynccontextmanager
+async def staged(
+    host: FakeHost | None = None,
+    size: tuple[int, int] = (120, 36),
+    settings: FakeSettings | None = None,
+) -> AsyncIterator[Stage]:
+    host = host or FakeHost()
+    app = GrapevineApp(host, settings or FakeSettings())
+    async with app.run_test(size=size, notifications=True) as pilot:
+        stage = Stage(app, host, pilot)
+        await stage.paint()
+        yield stage

@@ -1,0 +1,588 @@
+"""The app does what its keys say, at every size, whatever strangers write."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from textual.widgets import Footer
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import BindError, NotRunning, UnknownPeer
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    DialFailed,
+    NodeStopped,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    RoundOutcome,
+    StateUnsaved,
+)
+from grapevine_proto.ids import Address
+from tests.tui.fake_host import FakeHost, FakeSettings
+from tests.tui.make_screenshots import fill
+from tests.tui.stage import staged, text_of
+from tests.tui.values import a_member, a_peer, a_round, an_id, received
+
+pytestmark = pytest.mark.asyncio
+
+HOSTILE = (
+    "\x1b]0;x\x07",
+    "[bold]",
+    "[/nope]",
+    "[@click=app.quit]x[/]",
+    "\x1b[2J\x1b[31m",
+    "\x9b31m",
+    "\u202eevil",
+    "a" + "\u0301" * 500,
+    "\ud800",
+    "$error",
+    "{{x}}",
+    "\\[",
+)
+
+
+def lively() -> FakeHost:
+    host = FakeHost()
+    fill(host, seconds=3)
+    return host
+
+
+async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> None:
+    async with staged(lively()) as stage:
+        text = stage.text
+        for words in (
+            "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  epidemic",
+            "lag 2ms",
+            "Peers 7/50 · 5 linked · 1 stale",
+            "● linked carol",
+            "▲ stale  日本語",
+            "✕ gone   heidi",
+            "Messages 59 · following",
+            "Traffic · 40 messages/s",
+            "Rate limits · 214 throttled",
+            "9/100",
+            "Anti-entropy round 381 · next in 12 s",
+            "+ sent 0 got 4",
+            "✕ no answer",
+            "= in sync",
+        ):
+            assert words in text
+
+
+async def test_a_line_that_is_typed_is_said_to_everyone() -> None:
+    async with staged() as stage:
+        assert stage.focused == "draft"
+        await stage.press(*"quit? z1A", "enter")
+        assert stage.host.broadcasts == [b"quit? z1A"]
+        assert stage.main.compose_box.draft.text == ""
+        assert "quit? z1A" in stage.text
+        assert "nobody is linked now" in stage.text
+
+
+async def test_lines_arrive_in_their_order_and_come_back_from_the_history() -> None:
+    async with staged() as stage:
+        for line in ("one", "two", "three"):
+            await stage.say(line)
+        assert stage.host.broadcasts == [b"one", b"two", b"three"]
+        draft = stage.main.compose_box.draft
+        draft.fill("half a th")
+        await stage.press("up", "up")
+        assert draft.text == "two"
+        await stage.press("down", "down")
+        assert draft.text == "half a th"
+
+
+async def test_a_line_may_have_more_lines() -> None:
+    async with staged() as stage:
+        await stage.press("a", "ctrl+j", "b", "enter")
+        assert stage.host.broadcasts == [b"a\nb"]
+
+
+async def test_a_refused_line_is_explained_where_it_was_typed_and_given_back() -> None:
+    async with staged() as stage:
+        await stage.say("x" * 1101)
+        assert "the message has 1,101 bytes; at most 1,100 can be sent" in stage.text
+        assert stage.main.compose_box.draft.text == "x" * 1101
+        assert stage.main.compose_box.has_class("-refused")
+        await stage.say("/nonsense")
+        assert "there is no /nonsense" in stage.text
+        await stage.say("short")
+        assert not stage.main.compose_box.has_class("-refused")
+        assert stage.host.broadcasts == [b"short"]
+
+
+async def test_an_empty_line_is_nothing() -> None:
+    async with staged() as stage:
+        await stage.press("enter", "space", "enter")
+        assert stage.host.broadcasts == []
+        assert not stage.main.compose_box.has_class("-refused")
+
+
+async def test_the_size_stands_beside_the_limit_in_bytes() -> None:
+    async with staged() as stage:
+        await stage.press("ü")
+        assert "2 / 1," in stage.text
+        stage.main.compose_box.draft.fill("x" * 5000)
+        await stage.paint()
+        assert stage.app.query_one("#size").has_class("-over")
+
+
+async def test_a_paste_is_cleaned_of_what_would_drive_the_terminal() -> None:
+    async with staged() as stage:
+        draft = stage.main.compose_box.draft
+        from textual.events import Paste
+
+        draft.post_message(Paste("\x1b]0;x\x07one\r\ntwo\u202e"))
+        await stage.paint()
+        assert draft.text == "\\x1b]0;x\\x07one\ntwo\\u202e"
+
+
+async def test_slash_commands_do_what_they_say() -> None:
+    host = lively()
+    async with staged(host) as stage:
+        await stage.say("/send bob only for you")
+        assert host.sends == [("bob", b"only for you")]
+        assert "sent to bob" in stage.text
+        await stage.say("/s nobody hm")
+        assert "nobody here is called nobody" in stage.text
+        await stage.say("/connect 10.0.0.1:8000")
+        assert host.dials == ["10.0.0.1:8000"]
+        await stage.say("/peers")
+        assert stage.focused == "peers"
+        await stage.say("/rounds")
+        assert stage.focused == "rounds"
+        for line, words in (
+            ("/status", "this node"),
+            ("/stats", "counters"),
+            ("/members", "nobody else is known yet"),
+            ("/help", "Everywhere"),
+        ):
+            await stage.say(line)
+            assert stage.has_sheet
+            assert words in stage.text
+            await stage.press("escape")
+        assert not stage.has_sheet
+
+
+async def test_what_the_node_refuses_is_said_in_words() -> None:
+    host = FakeHost(broadcast=NotRunning("the node is leaving"), dial=UnknownPeer("no such host"))
+    async with staged(host) as stage:
+        await stage.say("hello")
+        assert "the node is leaving" in stage.text
+        await stage.say("/connect nowhere:1")
+        assert "no such host" in stage.text
+
+
+async def test_escape_leaves_the_box_and_i_enters_it() -> None:
+    async with staged() as stage:
+        await stage.press("h", "i", "escape")
+        assert stage.focused == "log"
+        assert stage.main.compose_box.draft.text == "hi"  # the draft survives
+        await stage.press("1")
+        assert stage.focused == "peers"
+        await stage.press("i")
+        assert stage.focused == "draft"
+
+
+async def test_tab_and_digits_go_to_the_panels() -> None:
+    async with staged(lively()) as stage:
+        seen = []
+        for _ in range(5):
+            await stage.press("tab")
+            seen.append(stage.focused)
+        assert seen == ["peers", "log", "rates", "rounds", "draft"]
+        await stage.press("shift+tab")
+        assert stage.focused == "rounds"
+        for key, name in (("1", "peers"), ("2", "log"), ("3", "rates"), ("4", "rounds")):
+            await stage.press(key)
+            assert stage.focused == name
+
+
+async def test_zoom_gives_a_panel_the_screen_and_takes_it_back() -> None:
+    async with staged(lively()) as stage:
+        await stage.press("escape", "3")
+        before = stage.main.rates.size
+        await stage.press("z")
+        assert stage.main.rates.size.width == 118
+        assert stage.main.rates.size.height > 25
+        assert not stage.shows("peers")
+        await stage.press("4")
+        assert stage.shows("rounds")
+        assert not stage.shows("rates")
+        await stage.press("escape")
+        assert stage.shows("peers")
+        assert stage.main.rates.size.width == before.width
+
+
+async def test_space_lets_the_screen_stand_still_and_then_catches_up() -> None:
+    async with staged() as stage:
+        await stage.press("escape", "space")
+        stage.host.happen(received(1, 1, b"while you looked"))
+        await stage.paint()
+        assert "PAUSED" in stage.text
+        assert "while you looked" not in stage.text
+        await stage.press("space")
+        assert "while you looked" in stage.text
+        assert "PAUSED" not in stage.text
+
+
+async def test_a_starts_a_round_and_c_asks_for_an_address() -> None:
+    async with staged() as stage:
+        await stage.press("d", "r", "escape", "A")
+        assert stage.host.node.rounds_asked == 1
+        await stage.press("c")
+        assert "❯ connect to" in stage.text
+        await stage.press(*"10.0.0.1:8000", "enter")
+        assert stage.host.dials == ["10.0.0.1:8000"]
+        await stage.press("escape", "c", "escape")
+        assert "❯ connect to" not in stage.text
+
+
+async def test_the_draft_comes_back_when_the_question_for_an_address_is_dropped() -> None:
+    async with staged() as stage:
+        await stage.press("d", "r", "escape", "c", "escape")
+        assert stage.main.compose_box.draft.text == "dr"
+
+
+async def test_enter_on_a_peer_shows_all_of_it_as_it_is_now() -> None:
+    async with staged(lively()) as stage:
+        await stage.press("escape", "1", "j", "enter")
+        assert stage.has_sheet
+        for words in ("carol", str(stage.host.peers[1].peer_id), "0.95", "81ms", "214", "us-east"):
+            assert words in stage.text
+        await stage.press("q")
+        assert "esc back" not in stage.text
+        assert stage.app.is_running
+
+
+async def test_enter_on_a_message_shows_it_whole() -> None:
+    async with staged() as stage:
+        stage.host.happen(received(1, 1, b'{"a": [1, 2]}'), received(2, 1, bytes(range(250, 256))))
+        await stage.paint()
+        await stage.press("escape", "2", "k", "k", "enter")
+        assert '"a": [' in stage.text
+        assert "00000001" in stage.text
+        await stage.press("escape", "G", "enter")
+        assert "fa fb fc fd fe ff" in stage.text
+
+
+async def test_members_and_status_are_one_key_away() -> None:
+    host = lively()
+    host.members = [a_member(5, "ivan\x1b[2J")]
+    async with staged(host) as stage:
+        await stage.press("escape", "m")
+        assert "ivan␛[2J" in stage.text
+        await stage.press("escape", "S")
+        assert "datagrams in" in stage.text
+
+
+async def test_the_log_follows_until_scrolled_and_then_says_how_many_are_below() -> None:
+    async with staged() as stage:
+        stage.host.happen(*(received(1, each, f"line {each}".encode()) for each in range(100)))
+        await stage.paint()
+        log = stage.main.log_view
+        assert "line 99" in stage.text
+        await stage.press("escape", "2", "g")
+        assert "line 0 " in stage.text
+        assert f"{100 - log.size.height} below" in stage.text
+        stage.host.happen(received(1, 200, b"line 200"))
+        await stage.paint()
+        assert "line 0 " in stage.text
+        assert f"{101 - log.size.height} below" in stage.text
+        await stage.press("pagedown", "j")
+        assert not stage.is_following
+        await stage.press("G")
+        assert "line 200" in stage.text
+        assert "following" in stage.text
+        await stage.press("k")
+        assert not stage.is_following
+        await stage.press("j")
+        assert stage.is_following
+
+
+async def test_what_one_reads_stays_in_place_while_the_ring_lets_go() -> None:
+    host = FakeHost()
+    host.model.messages._most = 100
+    async with staged(host) as stage:
+        host.happen(*(received(1, each, f"line {each}.".encode()) for each in range(100)))
+        await stage.paint()
+        await stage.press("escape", "2", "k", *["pageup"] * 2)
+        top = next(line for line in stage.text.split("\n") if "line " in line)
+        host.happen(*(received(1, each, f"line {each}.".encode()) for each in range(100, 110)))
+        await stage.paint()
+        assert next(line for line in stage.text.split("\n") if "line " in line) == top
+        assert "10 let go" in stage.text
+
+
+async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_anew() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(2, "bob"), a_peer(3, "carol")]
+    async with staged(host) as stage:
+        await stage.press("escape", "1", "j")
+        assert stage.main.peers.cursor_key == an_id(3)
+        host.peers = [a_peer(1, "alice"), *host.peers]
+        await stage.paint()
+        assert stage.main.peers.cursor_key == an_id(3)
+        host.peers = []
+        await stage.paint()
+        assert not stage.main.peers.rows
+        await stage.press("j", "k", "g", "G", "enter", "pageup")
+        assert "Nobody is linked yet" in stage.text
+
+
+async def test_a_throttled_peer_flashes() -> None:
+    host = lively()
+    async with staged(host) as stage:
+        host.happen(RateLimited(host.peers[1].peer_id, 3, 0.0))
+        await stage.paint()
+        alarmed = [row.key for row in stage.main.rates.rows if row.alarm]
+        assert alarmed == [host.peers[1].peer_id]
+
+
+async def test_a_round_takes_its_line_with_countdown_and_outcome() -> None:
+    async with staged() as stage:
+        stage.host.happen(AntiEntropyRound(a_round(7, 1, outcome=RoundOutcome.RUNNING)))
+        await stage.paint()
+        assert "◌ asking" in stage.text
+        partial = a_round(
+            7, 1, outcome=RoundOutcome.PARTIAL, in_sync=False, sent=3, received=1200, duration=2.1
+        )
+        stage.host.happen(AntiEntropyRound(partial))
+        stage.host.node.time = 105.0
+        await stage.paint()
+        assert "Anti-entropy round 7 · next in 7 s" in stage.text
+        assert "▲ sent 3 got 1" in stage.text
+        assert "2.1s" in stage.text
+
+
+async def test_toasts_speak_of_what_needs_an_eye_and_of_nothing_else() -> None:
+    async with staged() as stage:
+        gone = a_peer(1, "bob[/nope]\x1b[2J", state=PeerState.DISCONNECTED)
+        stage.host.happen(
+            PeerStateChanged(gone, PeerState.STALE, "silent"),
+            DialFailed(Address("10.0.0.1", 9), "no answer"),
+            StateUnsaved("disk full"),
+        )
+        stage.host.happen(PeerStateChanged(gone, PeerState.CONNECTED, "left"))
+        await stage.paint()
+        text = stage.text
+        assert "lost bob[/nope]␛[2J: silent" in text
+        assert "no answer from 10.0.0.1:9" in text
+        assert "state not saved: disk full" in text
+        assert "UNSAVED" in text
+        assert len(stage.app._notifications) == 3
+        for port in range(20):
+            stage.host.happen(DialFailed(Address("10.0.0.2", port), "no answer"))
+        await stage.paint()
+        assert len(stage.app._notifications) == 7  # three, and how many more
+
+
+async def test_a_node_that_stops_of_itself_stays_on_the_screen_and_gives_its_exit_code() -> None:
+    async with staged() as stage:
+        stage.host.happen(NodeStopped("identity in use by another node"))
+        await stage.paint()
+        assert "STOPPED: identity in use" in stage.text
+        await stage.press("escape", "q")
+    assert stage.app.return_code == 5
+
+
+async def test_q_leaves_politely_and_says_what_nobody_took() -> None:
+    host = FakeHost()
+    host.unsent = 3
+    async with staged(host) as stage:
+        await stage.press("escape", "q")
+    assert host.left == 1
+    assert stage.app.return_code == 0
+
+
+@pytest.mark.parametrize("line", ["/quit", "/exit", "/q"])
+async def test_quit_can_be_typed(line: str) -> None:
+    async with staged() as stage:
+        await stage.say(line)
+    assert stage.host.left == 1
+    assert stage.app.return_code == 0
+
+
+async def test_asked_twice_it_ends_at_once() -> None:
+    class Slow(FakeHost):
+        async def leave(self, timeout_s: float) -> int:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async with staged(Slow()) as stage:
+        await stage.press("escape", "q")
+        assert "leaving…" in stage.text
+        await stage.pilot.press("q")
+    assert stage.app.return_code == 0
+
+
+async def test_a_node_that_cannot_start_ends_the_app_and_is_told_to_its_caller() -> None:
+    error = BindError("the port is taken")
+    app_host = FakeHost(start=error)
+    async with staged(app_host) as stage:
+        pass
+    assert stage.app.failure is error
+    assert stage.app.return_code == 1
+    assert app_host.left == 0
+
+
+async def test_hostile_text_is_shown_and_neither_obeyed_nor_fatal() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(1, "".join(HOSTILE), zone="[/nope]\x1b")]
+    host.peers += [a_peer(2 + each, hostile, zone=hostile) for each, hostile in enumerate(HOSTILE)]
+    async with staged(host, settings=FakeSettings(node=NodeConfig(name="[/nope]\x1b]0;"))) as stage:
+        texts = []
+        for number, hostile in enumerate(HOSTILE):
+            host.happen(received(1, number, hostile.encode(errors="surrogatepass")))
+            gone = a_peer(90 + number, hostile, state=PeerState.DISCONNECTED)
+            host.happen(PeerStateChanged(gone, PeerState.CONNECTED, hostile))
+            host.happen(DialFailed(Address(hostile, 1), hostile))
+            host.happen(StateUnsaved(hostile))
+            await stage.paint()
+            texts.append(stage.text)
+            stage.app.clear_notifications()
+            await stage.say(f"/send {hostile} x")
+            texts.append(stage.text)
+            await stage.say(f"/{hostile}")
+            texts.append(stage.text)
+            stage.main.compose_box.draft.fill("")
+            if hostile.isascii() and hostile.isprintable():
+                assert hostile in texts[-3]
+        for keys in (("escape", "1", "enter"), ("escape", "2", "k", "enter"), ("escape", "m")):
+            await stage.press(*keys)
+            texts.append(stage.text)
+        for text in texts:
+            for line in text.split("\n"):
+                assert line.isprintable(), ascii(line)
+        assert stage.app.is_running
+        assert host.left == 0
+
+
+async def test_markup_in_a_message_cannot_be_clicked() -> None:
+    async with staged() as stage:
+        stage.host.happen(*(received(1, each, b"[@click=app.quit]x[/]" * 4) for each in range(20)))
+        await stage.paint()
+        region = stage.main.log_view.region
+        for x in range(region.x + 30, region.right - 2, 4):
+            await stage.pilot.click(offset=(x, region.bottom - 3))
+        assert stage.host.left == 0
+
+
+SIZES = [(120, 36), (160, 50), (120, 15), (80, 24), (79, 20), (60, 19), (40, 12), (39, 12), (40, 11),
+         (20, 5), (5, 2), (1, 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_size_stands_every_key(size: tuple[int, int]) -> None:
+    async with staged(lively(), size=size) as stage:
+        await stage.press(
+            *("escape", "1", "2", "3", "4", "tab", "z", "4", "z", "k", "g", "G", "space", "space"),
+            *("A", "c", "escape", "m", "escape", "question_mark", "j", "escape", "enter", "escape"),
+            "i",
+        )
+        stage.host.happen(received(1, 999, "日本語 🎉".encode()))
+        await stage.paint()
+        assert stage.app.is_running
+        assert all(len(line) <= size[0] for line in stage.text.split("\n"))
+
+
+async def test_one_column_switches_its_lower_panel() -> None:
+    async with staged(lively(), size=(80, 24)) as stage:
+        assert "Messages 59 · following" in stage.text
+        assert "Peers 7/50" in stage.text
+        assert "round 381  next in 12 s" in stage.text
+        assert len(stage.main.peers.rows) == 7
+        assert stage.main.peers.size.height == 6  # the heading and five
+        await stage.press("escape", "3")
+        assert "Rate limits · 214 throttled" in stage.text
+        assert "Messages" not in stage.text
+        assert "Peers 7/50" in stage.text
+        await stage.press("4")
+        assert "Anti-entropy round 381" in stage.text
+        await stage.press("2")
+        assert "Messages 59" in stage.text
+
+
+async def test_a_short_screen_has_one_panel_at_a_time() -> None:
+    async with staged(lively(), size=(60, 14)) as stage:
+        assert "Messages 59" in stage.text
+        assert "Peers 7/50" not in stage.text
+        await stage.press("escape", "1")
+        assert "Peers 7/50" in stage.text
+        assert "Messages 59" not in stage.text
+
+
+async def test_a_tiny_screen_is_one_line_of_state_and_the_log() -> None:
+    async with staged(lively(), size=(30, 6)) as stage:
+        lines = stage.text.split("\n")
+        assert "ams-1" in lines[0]
+        assert "● 5" in lines[0]
+        assert len([line for line in lines[1:] if line.strip()]) == 5
+        assert stage.focused == "log"
+        await stage.press("q")
+    assert stage.host.left == 1
+
+
+async def test_growing_and_shrinking_keeps_the_draft_and_the_place() -> None:
+    async with staged(lively()) as stage:
+        await stage.press("h", "o")
+        for size in ((20, 5), (1, 1), (80, 24), (40, 12), (120, 36)):
+            await stage.resize(*size)
+        assert stage.main.compose_box.draft.text == "ho"
+        assert "Messages 59 · following" in stage.text
+        await stage.press("i")
+        assert stage.focused == "draft"
+
+
+async def test_help_lists_every_binding_and_every_command() -> None:
+    from grapevine_tui.commands import COMMANDS
+    from grapevine_tui.screens.main import MainScreen
+
+    async with staged(size=(120, 90)) as stage:
+        await stage.press("escape", "question_mark")
+        text = stage.text
+        for binding in MainScreen.BINDINGS:
+            assert binding.description in text  # type: ignore[union-attr]
+        for spec in COMMANDS:
+            assert spec.usage in text
+
+
+async def test_the_palette_holds_our_actions() -> None:
+    async with staged(lively()) as stage:
+        names = {each.title for each in stage.app.get_system_commands(stage.app.screen)}
+        assert {"Help", "Quit", "Zoom", "Pause", "Connect", "Round now", "Theme"} <= names
+        await stage.press("escape", "ctrl+p")
+        await stage.pilot.press(*"round now")
+        await stage.pilot.pause(0.3)
+        await stage.press("enter")
+        await stage.pilot.pause(0.1)
+        assert stage.host.node.rounds_asked == 1
+
+
+async def test_the_key_line_speaks_of_where_one_is() -> None:
+    async with staged() as stage:
+        footer = stage.app.query_one(Footer)
+        assert "Send" in text_of(stage.app).split("\n")[-1]
+        assert footer.display
+        await stage.press("escape")
+        last = stage.text.split("\n")[-1]
+        for words in ("Details", "Write", "Zoom", "Pause", "Connect", "Help", "Commands", "Quit"):
+            assert words in last
+
+
+async def test_a_theme_from_the_settings_is_used_and_an_unknown_one_is_told() -> None:
+    async with staged(settings=FakeSettings(theme="nord")) as stage:
+        assert stage.app.theme == "nord"
+    async with staged(settings=FakeSettings(theme="[/nope]")) as stage:
+        assert stage.app.theme == "grapevine"
+        assert "there is no theme '[/nope]'" in stage.text
+
+
+async def test_every_theme_can_be_worn() -> None:
+    async with staged(lively()) as stage:
+        for theme in stage.app.available_themes:
+            stage.app.theme = theme
+            await stage.paint()
+        assert stage.app.is_running
