@@ -691,6 +691,8 @@ def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_
             link = end.link
             link.session = sessions[choice]
             link._retiring = [(sessions[1 - choice], world.now)]
+            for session in sessions:
+                session.last_opened_at = world.now
         assert not agree(ada, bob)
         talk(world, ada, bob, seconds=3 * FOLLOW_AFTER_S)
 
