@@ -192,9 +192,6 @@ def _put(values: dict[str, Value], more: Iterable[Value], *, under: bool = False
 
 
 def _read_env_file(path: Path) -> dict[str, str]:
-    from dotenv import dotenv_values
-    from dotenv.parser import parse_stream
-
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
@@ -203,6 +200,9 @@ def _read_env_file(path: Path) -> dict[str, str]:
         raise ConfigError("", f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError("", f"{path}: not UTF-8 text") from None
+    from dotenv import dotenv_values  # only now, or every start would pay for it
+    from dotenv.parser import parse_stream
+
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:  # dotenv_values would only log it
             raise ConfigError("", f"{path}, line {binding.original.line}: expected NAME=value")
