@@ -374,10 +374,10 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
         case InSync(number):
             return Kind.IN_SYNC, (number,)
         case Vector(number, answering, page, pages, entries):
-            told = tuple(map(_encode_range, entries))
-            return Kind.VECTOR, (number, answering, page, pages, told)
-        case Want(number, ranges):
-            return Kind.WANT, (number, tuple(map(_encode_range, ranges)))
+            ranges = tuple(map(_encode_range, entries))
+            return Kind.VECTOR, (number, answering, page, pages, ranges)
+        case Want(number, wanted):
+            return Kind.WANT, (number, tuple(map(_encode_range, wanted)))
         case Empty():
             return Kind.EMPTY, ()
         case Close(reason, records):

@@ -49,7 +49,6 @@ from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.link.ratelimit import TokenBucket
 from grapevine_proto.messages import (
     Close,
     CloseReason,
@@ -77,6 +76,7 @@ from grapevine_proto.overlay.effects import (
     Drop,
     Effect,
     Emit,
+    Learn,
     Moved,
     Reopen,
     Send,
@@ -85,6 +85,7 @@ from grapevine_proto.overlay.effects import (
 from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.store import SavedStream, Store
+from grapevine_proto.ratelimit import TokenBucket
 
 __all__ = ["Engine", "Saved", "SavedStream"]
 
@@ -119,10 +120,11 @@ class Saved:
 class _Account:
     """What a peer may still do here. It belongs to the identity and outlives its sessions."""
 
-    __slots__ = ("bad_signatures", "bucket", "throttled", "told")
+    __slots__ = ("bad_signatures", "bucket", "shape", "throttled", "told")
 
     def __init__(self, bucket: TokenBucket | None) -> None:
-        self.bucket = bucket
+        self.bucket = bucket  # what we allow the peer
+        self.shape: TokenBucket | None = None  # what it allows us, as far as we used it
         self.bad_signatures = 0
         self.throttled = 0
         self.told = 0  # of those, how many the application knows of
@@ -250,7 +252,10 @@ class Engine:
     def _receive_data(self, packet: codec.Data, source: Address, now: float) -> None:
         link = self._by_session.get(packet.session_id)
         if link is not None:
-            self._hear(link, self._open(link, packet, now), now)
+            plaintext = self._open(link, packet, now)
+            if plaintext[0] == Kind.EMPTY:  # the link may owe an answer
+                self._busy[link.peer_id] = link
+            self._hear(link, plaintext, now)
             return
         dial = self._dials.get(packet.session_id)
         if dial is not None:
@@ -299,7 +304,8 @@ class Engine:
             self._renew(link, established, now)
         else:
             account = self._account(record.peer_id, now)
-            link = Link(established, account.bucket, self.config.limits, now)
+            limits = self.config.limits
+            link = Link(established, account.bucket, limits, now, shape=account.shape)
             if not self._membership.has_room:
                 others = self._membership.referrals(record.peer_id)
                 self._part(link, Close(CloseReason.FULL, others), now)
@@ -313,12 +319,12 @@ class Engine:
     def _renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer: a rekey, both ends dialling at once, or a restart."""
         if not takes_over(established, link, self.peer_id, now):
-            if established.record.epoch < link.record.epoch:
+            if established.record.epoch < link.epoch:
                 raise Refused(DropReason.OLD_EPOCH)
             link.also_receive(established, now)
             self._index(link)
         else:
-            restarted = established.record.epoch > link.record.epoch
+            restarted = established.record.epoch > link.epoch
             link.adopt(established, now)
             self._index(link)
             if restarted:
@@ -385,6 +391,7 @@ class Engine:
         elif tell and reason is not None:
             link.clear()
             self._part(link, Close(reason), now)
+        self._account(peer_id, now).shape = link.shape
         self._busy.pop(peer_id, None)
         self._to_part.pop(peer_id, None)
         self._unsent_before += link.unsent + link.queued
@@ -415,7 +422,7 @@ class Engine:
             case Digest() | InSync() | Vector() | Want() | Repair():
                 self._perform(self._antientropy.handle(message, sender, now), now)
             case Private(sequence, payload):
-                message_id = MessageId(sender, link.record.epoch, sequence, private=True)
+                message_id = MessageId(sender, link.epoch, sequence, private=True)
                 self._delivered += 1
                 self._events.append(
                     MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, private=True))
@@ -445,6 +452,9 @@ class Engine:
                     self._unlink(peer, words, reason, tell=True, now=now)
                 case Moved(peer, previous, words):
                     self._tell_moved(peer, previous, words, now)
+                case Learn(record):
+                    if record.peer_id in self._links:
+                        self._links[record.peer_id].learn(record, now)
                 case Blame(peer, refusal):
                     self._blame(peer, refusal, now)
                 case Reopen(epoch):

@@ -34,18 +34,15 @@ Part = bytes | str | int
 def digest(domain: bytes, *parts: Part, key: bytes = b"", size: int = 32) -> bytes:
     """BLAKE2b over `domain` and `parts`, each with its length before it, so that no two lists of
     parts hash alike. Integers count as eight bytes, big-endian."""
-    state = blake2b(key=key, digest_size=size)
-    for part in (domain, *parts):
-        data = (
-            part.to_bytes(8, "big")
-            if isinstance(part, int)
-            else part.encode()
-            if isinstance(part, str)
-            else part
-        )
-        state.update(len(data).to_bytes(8, "big"))
-        state.update(data)
-    return state.digest()
+    pieces = [len(domain).to_bytes(8, "big"), domain]
+    for part in parts:
+        if isinstance(part, int):
+            data = part.to_bytes(8, "big")
+        else:
+            data = part.encode() if isinstance(part, str) else part
+        pieces.append(len(data).to_bytes(8, "big"))
+        pieces.append(data)
+    return blake2b(b"".join(pieces), key=key, digest_size=size).digest()
 
 
 def verify(signer: PeerId, signature: bytes, domain: bytes, *parts: Part) -> bool:

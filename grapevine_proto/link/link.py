@@ -24,9 +24,9 @@ from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.handshake import Established
-from grapevine_proto.link.ratelimit import TokenBucket, cost
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
 from grapevine_proto.messages import Empty, Kind, Record
+from grapevine_proto.ratelimit import TokenBucket, cost
 
 RETIRING_FOR_S: Final = 10.0  # after the last packet: longer than any datagram lives on the way
 RETIRING_SESSIONS: Final = 2  # one replaced, and one that lost against it

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Event, PeerState
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import CloseReason, OverlayMessage
+from grapevine_proto.messages import CloseReason, OverlayMessage, Record
 
 M_contra = TypeVar("M_contra", contravariant=True)
 
@@ -59,6 +59,13 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Learn:
+    """A linked peer's newer record came: keep to what it says now."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
 class Blame:
     """What `peer` said was refused: count it, and charge what such a thing costs."""
 
@@ -80,7 +87,7 @@ class Stop:
     words: str
 
 
-Effect: TypeAlias = Send | Dial | Drop | Emit | Moved | Blame | Reopen | Stop
+Effect: TypeAlias = Send | Dial | Drop | Emit | Moved | Learn | Blame | Reopen | Stop
 
 
 class Machine(Protocol[M_contra]):

@@ -36,6 +36,7 @@ from grapevine_proto.overlay.effects import (
     Drop,
     Effect,
     Emit,
+    Learn,
     Moved,
     Reopen,
     Send,
@@ -378,19 +379,22 @@ class Membership:
         restarted = record.epoch > member.record.epoch
         member.record = record
         self.members.spread_news(record.peer_id)
+        peer = self._peers.get(record.peer_id)
+        if peer is not None:
+            peer.record = record
         if record.left:
-            effects = [self._think(member, MemberStatus.LEFT, now)]
             self._lost.pop(record.peer_id, None)
-            if self._peers.is_linked(record.peer_id):
-                effects.append(Drop(record.peer_id, CloseReason.LEAVING, "left"))
-            return effects
+            thought = self._think(member, MemberStatus.LEFT, now)
+            linked = self._peers.is_linked(record.peer_id)
+            drop = [Drop(record.peer_id, CloseReason.LEAVING, "left")] if linked else []
+            return [thought, *drop]
         if restarted and member.status is not MemberStatus.UP:
             member.failures = 0
             member.dial_at = now
-        status = member.status
-        if status is not MemberStatus.UP and not restarted:
-            return []  # our own evidence stands until the member proves otherwise
-        return [self._think(member, MemberStatus.UP, now)]
+        effects: list[Effect] = [Learn(record)] if self._peers.is_linked(record.peer_id) else []
+        if member.status is not MemberStatus.UP and not restarted:
+            return effects  # our own evidence stands until the member proves otherwise
+        return [*effects, self._think(member, MemberStatus.UP, now)]
 
     def _on_record_of_ours(self, record: Record, sender: PeerId) -> list[Effect]:
         """A record of our own identity that is not ours: an earlier run with a clock ahead, or a

@@ -55,6 +55,7 @@ class _Step(IntEnum):
 
 _Entry: TypeAlias = tuple[float, int, _Step, SimulatedNode, bytes, Address | None, int]
 Listener = Callable[[float, int, Event], None]
+Watcher = Callable[[float, int, bytes, Address], None]
 
 
 class Simulation:
@@ -87,6 +88,7 @@ class Simulation:
         self._ties = 0
         self._trace = blake2b(digest_size=16)
         self._listeners: list[Listener] = []
+        self._watchers: list[Watcher] = []
         self._sent: dict[MessageId, tuple[float, int, frozenset[int], int]] = {}
         self._marks: list[tuple[float, Totals, int]] = []
         self._by_address: dict[Address, SimulatedNode] = {}
@@ -225,6 +227,10 @@ class Simulation:
         """Call `listener(time, number, event)` with every event of every node."""
         self._listeners.append(listener)
 
+    def watch(self, watcher: Watcher) -> None:
+        """Call `watcher(time, number, datagram, to)` with every datagram that a node sends."""
+        self._watchers.append(watcher)
+
     def peers(self, number: int) -> list[PeerInfo]:
         """What a node tells of its peers; empty while it is down."""
         node = self.nodes[number]
@@ -337,6 +343,8 @@ class Simulation:
         self.bytes += len(datagram)
         self._trace.update(_MARK.pack(b"s", self.now, node.number, len(datagram)))
         self._trace.update(datagram)
+        for watcher in self._watchers:
+            watcher(self.now, node.number, datagram, address)
         target = self._by_address.get(address)
         if target is None:  # nobody is there, or no longer
             return

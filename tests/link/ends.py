@@ -28,7 +28,7 @@ from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.link.ratelimit import TokenBucket
+from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.messages import (
     Close,
     CloseReason,

@@ -23,7 +23,7 @@ from grapevine_proto.link.link import (
     Link,
     takes_over,
 )
-from grapevine_proto.link.ratelimit import TokenBucket
+from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
 from grapevine_proto.messages import Private
 from tests.link.ends import (

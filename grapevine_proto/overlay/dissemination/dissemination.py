@@ -19,13 +19,13 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Message, MessageReceived, Via
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.link.ratelimit import TokenBucket
 from grapevine_proto.messages import Rumor, RumorCopy, Rumors
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store import SWEEP_S, Store, key_of
+from grapevine_proto.ratelimit import TokenBucket
 
 # Signature checks, at 41 us each. One sender may cause a twentieth of a core; through one sender
 # one origin may take a quarter of that, so that copies forged in its name leave room for others;

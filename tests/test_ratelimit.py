@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.link.ratelimit import TokenBucket, cost
 from grapevine_proto.messages import Kind
+from grapevine_proto.ratelimit import TokenBucket, cost
 
 capacities = st.floats(1, 1e6)
 rates = st.floats(0.1, 1e6)
