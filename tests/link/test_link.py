@@ -23,9 +23,9 @@ from grapevine_proto.link.link import (
     Link,
     takes_over,
 )
-from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
 from grapevine_proto.messages import Private
+from grapevine_proto.ratelimit import TokenBucket
 from tests.link.ends import (
     CLOSE,
     EMPTY,
