@@ -28,7 +28,7 @@ from grapevine_tui.text import fit, printable, show_payload
 from grapevine_tui.widgets.look import AUTHOR_TONES, Piece, paint
 from grapevine_tui.widgets.painted import PaintedView
 
-AUTHOR_CELLS: Final = 12
+AUTHOR_CELLS: Final = 9
 VIA_CELLS: Final = 7
 HOPS_CELLS: Final = 6
 NARROW_CELLS: Final = 60  # below this a line is the time, the author and the text
@@ -131,7 +131,8 @@ class MessageLog(PaintedView):
             return self._vacant(y, number, width, base)
         if number == self._cursor and self.has_focus:
             base += self.inks.ground("cursor")
-        return paint(self._pieces(entry, width), width, base)
+        line = paint(self._pieces(entry, width), width - 1, base)
+        return line.extend_cell_length(width, base)
 
     def _vacant(self, y: int, number: int, width: int, base: Style) -> Strip:
         words = ""
