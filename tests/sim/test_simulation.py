@@ -20,6 +20,7 @@ ROUGH = Network(loss=0.10, duplication=0.01, reorder=0.05)
 BACK_WITHIN_S = 30.0
 ALL_WITHIN_S = 60.0  # after a partition heals
 CRASH_MAY_REPEAT_S = 1.0
+HANDED_OVER_S = 5.0  # what an origin says less than that before it crashes may go down with it
 LEGAL = {(before, after) for (before, _), after in TRANSITIONS.items()}
 
 
@@ -96,11 +97,19 @@ class Said:
         self.crashes.append((number, self.simulation.now))
         self.simulation.crash(number)
 
+    def is_owed(self, origin: int, message_id: MessageId) -> bool:
+        """Whether the origin stayed up long enough for others to have its word for certain."""
+        said_at = self.known_at[origin, message_id][0]
+        return not any(
+            crashed == origin and 0 <= at - said_at < HANDED_OVER_S for crashed, at in self.crashes
+        )
+
     def is_everywhere(self) -> bool:
         everyone = {node.number for node in self.simulation.nodes}
         return all(
             everyone - {origin} <= self.simulation.deliveries(message_id).keys()
             for origin, message_id in self.messages
+            if self.is_owed(origin, message_id)
         )
 
     def assert_once(self) -> None:
