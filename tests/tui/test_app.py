@@ -302,6 +302,38 @@ async def test_the_log_follows_until_scrolled_and_then_says_how_many_are_below()
         assert stage.is_following
 
 
+async def test_scrolling_by_wheel_or_bar_stops_following_until_the_end_is_reached() -> None:
+    async with staged() as stage:
+        stage.host.happen(*(received(1, each, f"line {each}".encode()) for each in range(100)))
+        await stage.paint()
+        log = stage.main.log_view
+        log.scroll_relative(y=-5, animate=False)
+        await stage.paint()
+        assert not stage.is_following
+        assert "5 below" in stage.text
+        log.scroll_end(animate=False)
+        await stage.paint()
+        assert "following" in stage.text
+
+
+async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() -> None:
+    async with staged(lively()) as stage:
+        await stage.pilot.click("#peers", offset=(5, 3))
+        await stage.paint()
+        assert stage.focused == "peers"
+        assert stage.main.peers.cursor_key == stage.host.peers[1].peer_id
+        await stage.pilot.click("#peers", offset=(5, 3), times=2)
+        await stage.paint()
+        assert "esc back" in stage.text
+        await stage.press("escape")
+        await stage.pilot.click("#log", offset=(20, 2), times=2)
+        await stage.paint()
+        assert "this node alone" in stage.text or "everyone" in stage.text
+        await stage.press("escape")
+        await stage.pilot.click("#draft")
+        assert stage.focused == "draft"
+
+
 async def test_what_one_reads_stays_in_place_while_the_ring_lets_go() -> None:
     host = FakeHost()
     host.model.messages._most = 100
