@@ -229,9 +229,6 @@ class GrapevineApp(App[None]):
         box.unstash()
         if not line.strip():
             return
-        box.draft.remember(line)
-        if box.draft.text == line:
-            box.draft.fill("")
         self._lines.put_nowait(line)
 
     async def _obey_lines(self) -> None:

@@ -81,6 +81,15 @@ async def test_a_line_that_is_typed_is_said_to_everyone() -> None:
         assert "nobody is linked now" in stage.text
 
 
+async def test_a_quick_hand_is_kept_up_with() -> None:
+    async with staged() as stage:
+        for key in (*"one", "enter", *"two", "enter", *"three", "escape"):
+            stage.app.simulate_key(key)  # all at once, as from a pasting script
+        await stage.paint()
+        assert stage.host.broadcasts == [b"one", b"two"]
+        assert stage.main.compose_box.draft.text == "three"
+
+
 async def test_lines_arrive_in_their_order_and_come_back_from_the_history() -> None:
     async with staged() as stage:
         for line in ("one", "two", "three"):
@@ -244,6 +253,18 @@ async def test_the_draft_comes_back_when_the_question_for_an_address_is_dropped(
     async with staged() as stage:
         await stage.press("d", "r", "escape", "c", "escape")
         assert stage.main.compose_box.draft.text == "dr"
+
+
+async def test_a_draft_laid_aside_waits_in_the_history_when_something_else_is_begun() -> None:
+    async with staged() as stage:
+        for key in ("d", "r", "escape"):
+            await stage.pilot.press(key)
+        await stage.press("c", *"1.2.3.4:5")
+        for key in ("enter", "x"):
+            stage.app.simulate_key(key)
+        await stage.paint()
+        assert stage.host.dials == ["1.2.3.4:5"]
+        assert "dr" in (stage.main.compose_box.draft.text, *stage.main.compose_box.draft._history)
 
 
 async def test_enter_on_a_peer_shows_all_of_it_as_it_is_now() -> None:
