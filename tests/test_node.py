@@ -353,6 +353,20 @@ def test_a_busy_port_is_told_and_can_be_tried_again(run: Run[Any], tmp_path: Pat
     run(main())
 
 
+def test_a_start_that_is_cancelled_leaves_nothing_open(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        ours = Node(quick(), state_dir=tmp_path)
+        starting = asyncio.create_task(ours.start())
+        await asyncio.sleep(0)  # by now a thread reads the state
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        async with Node(quick(), state_dir=tmp_path):
+            pass
+
+    run(main())
+
+
 def test_another_cluster_key_hears_nothing_and_knows_only_that_nobody_answered(
     run: Run[Any],
 ) -> None:
