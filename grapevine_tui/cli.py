@@ -30,6 +30,7 @@ from grapevine_proto.errors import (
 from grapevine_tui import __version__, logs
 from grapevine_tui.options import OPTIONS, PROFILES
 from grapevine_tui.settings import Settings, load, own_config_file, own_key_file
+from grapevine_tui.terminal import LastingTerminal
 from grapevine_tui.text import printable
 
 PROGRAM: Final = "grapevine-tui"
@@ -250,7 +251,7 @@ def run_app(settings: Settings) -> int:
     _begin_log(settings, logs.to_nowhere)
     settings = settings.with_keys()
     # Textual draws on this, from a thread that must not die when the window is closed.
-    sys.__stderr__ = cast(TextIO, LastingTerminal(sys.stderr))
+    vars(sys)["__stderr__"] = LastingTerminal(sys.stderr)
     with _runner() as runner:
         return runner.run(_show(settings))
 
