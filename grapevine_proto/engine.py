@@ -468,6 +468,8 @@ class Engine:
             match effect:
                 case Emit(event):
                     if isinstance(event, MessageReceived):
+                        if event.message.origin == self.peer_id:
+                            continue  # said in a second that a crash forgot: nothing new to us
                         self._delivered += 1
                     self._events.append(event)
                 case Send(peers, message):

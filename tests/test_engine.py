@@ -422,6 +422,14 @@ def test_a_loud_peer_is_throttled_before_its_words_are_decoded_and_told_of() -> 
     assert sum(event.dropped for event in told) >= throttled
 
 
+def test_what_a_crash_made_a_node_forget_it_said_is_not_told_to_it_as_new() -> None:
+    pair = Pair()
+    said_before = rumor_of(2, 1, b"my own", epoch=EPOCH - 1)
+    pair.speak(Rumors((RumorCopy(said_before, 1, 0),)))
+    assert pair.received(pair.other) == []
+    assert pair.other._store.is_known(said_before, pair.now)
+
+
 # --- one identity, two nodes --------------------------------------------------------------------
 
 
