@@ -226,6 +226,8 @@ class Engine:
     def _receive_stranger(
         self, packet: codec.Hello | codec.Proof, datagram: bytes, source: Address, now: float
     ) -> None:
+        if self._is_leaving:  # who came in now would be left without a word
+            raise Refused(DropReason.UNEXPECTED)
         record, exempt = self._membership.record, source in self._by_source
         try:
             reply = self._responder.receive(packet, datagram, source, record, now, exempt=exempt)
@@ -601,6 +603,7 @@ class Engine:
         """Accept nothing more; what is queued still goes, then word to every peer that we leave."""
         if not self._is_leaving:
             self._is_leaving = True
+            self._dials.clear()
             self._goodbye = [
                 codec.encode_message(self._membership.leave()),
                 codec.encode_message(Close(CloseReason.LEAVING)),

@@ -176,6 +176,14 @@ def test_after_leave_nothing_more_is_accepted_and_peers_are_told() -> None:
     assert member.status is MemberStatus.LEFT
 
 
+def test_nobody_comes_in_while_a_node_leaves() -> None:
+    pair = Pair(linked=False)
+    pair.other.leave(pair.now)
+    pair.one.dial(THERE, pair.now)
+    pair.run(3.0)
+    assert pair.other._links == {} == pair.one._links
+
+
 def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=4))
     accepted = 0
