@@ -306,6 +306,9 @@ class Engine:
         record = established.record
         if record.peer_id in self.config.denied:
             raise Refused(DropReason.DENIED)
+        if self._is_leaving:
+            self._turn_away(established, Close(CloseReason.LEAVING), now)
+            return
         link = self._links.get(record.peer_id)
         if link is None:
             if not self._membership.has_room:
