@@ -139,9 +139,11 @@ async def test_private_and_repaired_messages_can_be_asked_for() -> None:
     async with staged(three()) as stage:
         from grapevine_proto.events import MessageReceived
 
-        for number, changes in enumerate(({"private": True}, {"via": Via.REPAIR}, {})):
-            message = a_message(1, number, f"line {number}".encode(), **changes)
-            stage.host.happen(MessageReceived(message))
+        stage.host.happen(
+            MessageReceived(a_message(1, 0, b"line 0", private=True)),
+            MessageReceived(a_message(1, 1, b"line 1", via=Via.REPAIR)),
+            MessageReceived(a_message(1, 2, b"line 2")),
+        )
         await stage.press("escape", "2", "slash", *"private:")
         assert "line 0" in stage.text
         assert "line 1" not in stage.text
