@@ -29,17 +29,10 @@ from grapevine_tui.telling import QUIET_S, Telling
 
 logger = logging.getLogger("grapevine.hooks")
 
-WORDS: Final = [
-    "started",
-    "message",
-    "peer",
-    "member",
-    "rate_limited",
-    "round",
-    "dropped",
-    "dial_failed",
-    "state_unsaved",
-]
+WORDS: Final = (
+    *("started", "message", "peer", "member", "rate_limited"),
+    *("round", "dropped", "dial_failed", "state_unsaved"),
+)
 AT_ONCE: Final = 4  # programs
 WAITING: Final = 64  # events; then they are skipped
 RUN_S: Final = 10.0  # then a program and its children are killed
@@ -140,6 +133,7 @@ class Hooks:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
         return "failed" if process.returncode else "run"
 
 

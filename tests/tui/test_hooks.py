@@ -14,6 +14,7 @@ import pytest
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DatagramDropped
+from grapevine_proto.identity import ClusterKey
 from grapevine_tui import hooks as hooks_module
 from grapevine_tui.hooks import AT_ONCE, WAITING, Hook, Hooks, hooked
 from grapevine_tui.host import Host
@@ -22,6 +23,12 @@ from tests.tui.runs import WAIT_S, Bench
 from tests.tui.values import received
 
 KEEP = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read())"
+
+
+async def a_host() -> Host:
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    await host.start()
+    return host
 
 
 def wait_for(path: Path, lines: int) -> list[str]:
@@ -64,10 +71,12 @@ def test_a_wrong_hook_is_one_line_and_exit_2(
 
 @pytest.mark.asyncio
 async def test_beyond_what_may_wait_events_are_skipped_and_counted() -> None:
-    hooks = Hooks(Host(NodeConfig.local(), None), [Hook.read("message true")], is_loud=False)
+    host = await a_host()
+    hooks = Hooks(host, [Hook.read("message true")], is_loud=False)
     for number in range(WAITING + 5):
         hooks.hear(received(1, number + 1), Changes.NONE)
     assert hooks.counts == {"skipped": 5}
+    await host.leave(0.1)
 
 
 @pytest.mark.asyncio
@@ -78,13 +87,14 @@ async def test_a_program_that_hangs_is_killed_with_its_children(
     path = tmp_path / "pids"
     script = f"echo $$ >> {path}; sleep 60 & wait"
     texts = [f"message sh -c '{script}'", "dropped false"]
-    host = Host(NodeConfig.local(), None)
+    host = await a_host()
     async with asyncio.timeout(WAIT_S), hooked(host, texts, is_loud=False) as hooks:
         for number in range(AT_ONCE + 1):
             hooks.hear(received(1, number + 1), Changes.NONE)
         hooks.hear(DatagramDropped(DropReason.REPLAY, 1), Changes.NONE)
         while hooks.counts["timed_out"] <= AT_ONCE or not hooks.counts["failed"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+    await host.leave(0.1)
     assert hooks.counts == {"timed_out": AT_ONCE + 1, "failed": 1}
     for pid in path.read_text().split():
         with pytest.raises(ProcessLookupError):
