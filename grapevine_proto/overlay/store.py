@@ -33,6 +33,7 @@ SETTLE_S: Final = 2.0  # longer than any push is on its way
 FORGET_S: Final = 24 * 3600.0
 SWEEP_S: Final = 1.0
 HELD_OVERHEAD_BYTES: Final = 512  # what holding a rumor costs beside its body
+LENGTH_BYTES: Final = 8  # and each payload's length
 TOTAL_MODULUS: Final = 1 << 128
 
 Key = tuple[PeerId, int, int]  # origin, epoch, first sequence
@@ -69,7 +70,8 @@ class _Held:
 
     @property
     def cost_bytes(self) -> int:
-        return len(self.rumor.body) + HELD_OVERHEAD_BYTES
+        rumor = self.rumor
+        return len(rumor.body) + LENGTH_BYTES * len(rumor.lengths) + HELD_OVERHEAD_BYTES
 
 
 class _StreamState:

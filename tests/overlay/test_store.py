@@ -14,6 +14,7 @@ from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
 from grapevine_proto.overlay.store import (
     FORGET_S,
     HELD_OVERHEAD_BYTES,
+    LENGTH_BYTES,
     SETTLE_S,
     Store,
     key_of,
@@ -135,7 +136,7 @@ def test_one_origin_beyond_the_cap_is_refused() -> None:
 
 
 def test_one_origin_may_hold_a_quarter_of_the_bytes_and_all_of_them_no_more_than_all() -> None:
-    each = 1000 + HELD_OVERHEAD_BYTES
+    each = 1000 + LENGTH_BYTES + HELD_OVERHEAD_BYTES
     store = store_with(LimitsConfig(held_bytes=8 * each))
     for first in (1, 2, 3):
         take(store, copy(1, first, size=1000), 0.0)

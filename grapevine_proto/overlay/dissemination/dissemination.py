@@ -80,12 +80,12 @@ class Dissemination:
 
     # --- ours -----------------------------------------------------------------------------------
 
-    def broadcast(self, rumor: Rumor, now: float) -> tuple[list[Effect], int]:
-        """Spread a rumor of our own; also says to how many peers it goes at once."""
+    def broadcast(self, rumor: Rumor, now: float) -> list[Send]:
+        """Spread a rumor of our own."""
         copy = RumorCopy(rumor, 0, 0)
         self._store.take(copy, rumor.origin, True, now)
         targets = self._strategy.spread(key_of(rumor), 0, None, self._peers.linked, now)
-        return self._push(copy, targets), len(targets)
+        return self._push(copy, targets)
 
     # --- theirs ---------------------------------------------------------------------------------
 
@@ -111,9 +111,8 @@ class Dissemination:
         fresh = self._store.take(copy, sender, origin_is_linked, now)
         if via is Via.REPAIR:
             self.repaired += len(fresh)
-        effects = self._deliver(fresh, copy.hops, via, now)
         targets = self._strategy.spread(key_of(rumor), copy.hops, sender, self._peers.linked, now)
-        return effects + self._push(copy, targets)
+        return [*self._deliver(fresh, copy.hops, via, now), *self._push(copy, targets)]
 
     def _as_heard(self, copy: RumorCopy, sender: PeerId) -> RumorCopy:
         peer = self._peers.get(sender)
@@ -148,7 +147,7 @@ class Dissemination:
             for message_id, payload in fresh
         ]
 
-    def _push(self, copy: RumorCopy, targets: list[PeerId]) -> list[Effect]:
+    def _push(self, copy: RumorCopy, targets: list[PeerId]) -> list[Send]:
         if not targets:
             return []
         self.relayed += len(targets)
