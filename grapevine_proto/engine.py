@@ -176,7 +176,7 @@ class Engine:
         self._membership = Membership(
             config, self._identity, self.epoch, address, self._peers, self._store, rng, now
         )
-        self._membership.remember(saved.peers, now)
+        self._membership.dialling.remember(saved.peers, now)
         self._dissemination = Dissemination(config, self._peers, self._store, rng, now)
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
@@ -269,7 +269,7 @@ class Engine:
         if dial is not None:
             established = dial.confirm(packet, source, now)
             del self._dials[packet.session_id]
-            self._membership.dial_answered(dial.address, established.record.peer_id)
+            self._membership.dialling.answered(dial.address, established.record.peer_id)
             if not self._was_turned_away(established, now):
                 self._establish(established, now)
             return
@@ -523,7 +523,7 @@ class Engine:
 
     def dial(self, address: Address, now: float) -> None:
         """Knock at `address`; what becomes of it is told by events."""
-        self._perform(self._membership.dial(address, now), now)
+        self._perform(self._membership.dialling.want(address, now), now)
 
     def broadcast(self, payload: bytes, now: float) -> MessageId:
         """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
@@ -608,7 +608,7 @@ class Engine:
 
     def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
         """The host name `name` among the bootstrap peers stands for `addresses`."""
-        self._membership.resolved(name, addresses, now)
+        self._membership.dialling.resolved(name, addresses, now)
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""

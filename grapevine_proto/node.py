@@ -33,12 +33,14 @@ from grapevine_proto.endpoint import Endpoint, EndpointClosed
 from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.errors import (
     ConfigError,
+    DropReason,
     GrapevineError,
     NotRunning,
     StateLockedError,
     UnknownPeer,
 )
 from grapevine_proto.events import (
+    DatagramDropped,
     Event,
     MemberInfo,
     MessageSent,
@@ -129,6 +131,7 @@ class Node:
         self._saved_epoch = 0
         self._saved_version = -1
         self._unsaved = ""
+        self._overruns_told = 0
 
     # --- beginning and end ----------------------------------------------------------------------
 
@@ -367,8 +370,10 @@ class Node:
 
     def stats(self) -> Stats:
         stats = self._engine.stats()
+        overruns = self._endpoint.overruns
         return replace(
             stats,
+            dropped=(*stats.dropped, (DropReason.NO_ROOM, overruns)) if overruns else stats.dropped,
             events_lost=stats.events_lost + self._hub.lost,
             unsent=stats.unsent + self._endpoint.errors,
         )
@@ -460,8 +465,14 @@ class Node:
         return now
 
     async def _keep_state(self) -> None:
+        """Once a second: save what changed, and tell what came too quick to be read."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
+            overruns = self._endpoint.overruns
+            if overruns > self._overruns_told:
+                count = overruns - self._overruns_told
+                self._publish(DatagramDropped(DropReason.NO_ROOM, count))
+                self._overruns_told = overruns
             await self._save()
 
     async def _resolve_names(self) -> None:

@@ -232,7 +232,7 @@ def run_headless(settings: Settings) -> int:
 
 def run_app(settings: Settings) -> int:
     """Run the app on this terminal until it is quit; the exit code."""
-    streams = (sys.stdin, sys.stdout)
+    streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
     if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
         raise ConfigError("", "the app needs a terminal; without one, use --headless")
     _begin_log(settings, logs.to_nowhere)

@@ -74,7 +74,7 @@ FLUSH_S: Final = 0.1  # for the last lines, when a signal ends us
 PATIENCE_S: Final = 5.0  # for the last lines otherwise
 QUIET_S: Final = 1.0  # rate limits and drops are told at most once in so long, by peer and reason
 TAKEN_POLL_S: Final = 0.05  # between looks whether all that was said is taken
-ROUND_AGAIN_S: Final = 1.0  # between rounds begun for that
+ROUND_AGAIN_S: Final = 0.5  # between rounds begun for that
 ROOM_POLL_S: Final = 0.02  # between looks whether replies are read again
 FAILED, IN_USE = 1, 5
 
@@ -297,15 +297,15 @@ class Headless:
 
     async def _end_when_taken(self) -> None:
         give_up_at = self._clock() + self._settings.eof_timeout
-        asked_at = -ROUND_AGAIN_S
+        hand_over_at = 0.0
         while self._host.untaken:
             now = self._clock()
             if now >= give_up_at:
                 self._end("eof_timeout", FAILED)
                 return
-            if self._connected() and now - asked_at >= ROUND_AGAIN_S:
-                asked_at = now  # somebody is there now: let him have what he missed
-                self._host.node.start_round()
+            if self._connected() and now >= hand_over_at:
+                hand_over_at = now + ROUND_AGAIN_S
+                self._host.hand_over()
             await asyncio.sleep(TAKEN_POLL_S)
         self._end("eof", 0)
 

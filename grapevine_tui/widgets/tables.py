@@ -187,7 +187,7 @@ def _round_row(model: Model, done: Completed) -> Row:
             Cell(time.strftime("%H:%M:%S", time.localtime(done.at_unix)), "dim"),
             Cell(printable(model.name_of(each.peer)), "key"),
             Cell(f"{sign} {round_words(each)}", tone),
-            Cell(bytes_words(each.bytes) if is_over else "", "text"),
+            Cell(bytes_words(each.bytes) if is_over and each.bytes else "", "text"),
             Cell(ms_words(each.duration) if is_over else "", "text"),
         ),
     )
