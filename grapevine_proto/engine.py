@@ -87,6 +87,7 @@ from grapevine_proto.overlay.effects import (
 )
 from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SavedStream, Store
 from grapevine_proto.ratelimit import TokenBucket
 
@@ -172,12 +173,15 @@ class Engine:
         self._goodbye: list[bytes] = []
         self._to_part: dict[PeerId, Link] = {}  # linked peers not yet told that we leave
         self._peers = PeerTable(config.limits.sessions + config.max_peers)
-        self._store = Store(config, saved.streams, now)
+        self._signatures = Signatures(config)
+        self._store = Store(config, self._signatures, saved.streams, now)
         self._membership = Membership(
             config, self._identity, self.epoch, address, self._peers, self._store, rng, now
         )
         self._membership.dialling.remember(saved.peers, now)
-        self._dissemination = Dissemination(config, self._peers, self._store, rng, now)
+        self._dissemination = Dissemination(
+            config, self._peers, self._store, self._signatures, rng, now
+        )
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
         )
@@ -646,6 +650,7 @@ class Engine:
         self.config = config
         self._bundle.limit_bytes = _bundle_limit(config)
         self._responder.reconfigure(config.keys, config.limits, config.denied, now)
+        self._signatures.reconfigure(config)
         self._dissemination.reconfigure(config)
         self._antientropy.reconfigure(config, now)
         self._reconfigure_accounts(now)
