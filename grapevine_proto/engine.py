@@ -75,6 +75,7 @@ from grapevine_proto.overlay.dissemination.bundle import Bundle
 from grapevine_proto.overlay.dissemination.dissemination import Dissemination
 from grapevine_proto.overlay.effects import (
     Blame,
+    Deliver,
     Dial,
     Drop,
     Effect,
@@ -452,9 +453,10 @@ class Engine:
     def _perform(self, effects: list[Effect], now: float) -> None:
         for effect in effects:
             match effect:
+                case Deliver(messages):
+                    self._delivered += len(messages)
+                    self._events += map(MessageReceived, messages)
                 case Emit(event):
-                    if isinstance(event, MessageReceived):
-                        self._delivered += 1
                     self._events.append(event)
                 case Send():
                     self._send_all(effect, now)
