@@ -11,7 +11,7 @@ What must stay true:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -195,9 +195,9 @@ class NodeConfig:
     """Where to listen, ``host:port``; port 0: any free one."""
     advertise: str = ""
     """The address others should dial, where it is not the bound one (NAT, containers)."""
-    bootstrap_peers: tuple[str, ...] = ()
+    bootstrap_peers: Sequence[str] = ()
     """Who to ask first, ``host:port`` each; names are resolved anew at every attempt."""
-    keys: tuple[ClusterKey, ...] = ()
+    keys: Sequence[ClusterKey] = ()
     """Cluster keys: the first starts handshakes, all are accepted. Without one no node starts."""
     cluster: str = "default"
     """Signed into everything, so that two clusters that share a key by mistake stay apart."""
@@ -228,7 +228,7 @@ class NodeConfig:
     come round, so a payload alone waits for nothing; more makes fewer and larger rumors."""
     bundle_bytes: int = 2**16
     """Of payloads that share one signature, at most; 1: each has its own."""
-    denied: tuple[PeerId, ...] = ()
+    denied: Sequence[PeerId] = ()
     """Identities that are shut out. Identities are free: against a person, change the key."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
     epidemic: EpidemicConfig = field(default_factory=EpidemicConfig)

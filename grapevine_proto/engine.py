@@ -110,6 +110,7 @@ _CLOSED: Final = {
     CloseReason.MISCONDUCT: "closed by the peer: it finds fault with us",
     CloseReason.KEY_REMOVED: "closed by the peer: our key is no longer accepted",
     CloseReason.SURPLUS: "closed by the peer: it begins anew",
+    CloseReason.OUTRANKED: "closed by the peer: it knows a later run of this node",
 }
 
 
@@ -238,6 +239,8 @@ class Engine:
     def _receive_stranger(
         self, packet: codec.Hello | codec.Proof, datagram: bytes, source: Address, now: float
     ) -> None:
+        if self._is_leaving:  # who came in now would be left without a word
+            raise Refused(DropReason.UNEXPECTED)
         record, exempt = self._membership.record, source in self._by_source
         try:
             reply = self._responder.receive(packet, datagram, source, record, now, exempt=exempt)
@@ -292,9 +295,13 @@ class Engine:
         if established.plaintext[0] != Kind.CLOSE:
             return False
         message = codec.decode_message(established.plaintext)
-        others = message.records if isinstance(message, Close) else ()
         record, address = established.record, established.address
-        self._perform(self._membership.turned_away(record, address, others, now), now)
+        if isinstance(message, Close):
+            if message.reason is CloseReason.FULL:
+                effects = self._membership.turned_away(record, address, message.records, now)
+            else:
+                effects = self._membership.handle(Records(message.records), record.peer_id, now)
+            self._perform(effects, now)
         return True
 
     def _open(self, link: Link, packet: codec.Data, now: float) -> bytes:
@@ -312,44 +319,68 @@ class Engine:
         record = established.record
         if record.peer_id in self.config.denied:
             raise Refused(DropReason.DENIED)
+        if self._is_leaving:
+            self._turn_away(established, Close(CloseReason.LEAVING), now)
+            return
         link = self._links.get(record.peer_id)
-        if link is not None:
-            self._renew(link, established, now)
-        else:
-            account = self._account(record.peer_id, now)
-            limits = self.config.limits
-            link = Link(established, account.bucket, limits, now, shape=account.shape)
+        if link is None:
             if not self._membership.has_room:
                 others = self._membership.referrals(record.peer_id)
-                self._part(link, Close(CloseReason.FULL, others), now)
+                self._turn_away(established, Close(CloseReason.FULL, others), now)
                 return
-            self._links[record.peer_id] = link
-            self._index(link)
-            self._linked(link, established, now)
+            link = self._link(established, now)
+        elif record.epoch > link.epoch:
+            link = self._replace(link, established, now)
+        elif record.epoch < link.epoch:
+            self._drops[DropReason.OLD_EPOCH] += 1
+            outranked = Close(CloseReason.OUTRANKED, (link.record,))
+            self._turn_away(established, outranked, now)
+            return
+        else:
+            self._renew(link, established, now)
         link.charge(established.plaintext, now)
         self._hear(link, established.plaintext, now)
 
     def _renew(self, link: Link, established: Established, now: float) -> None:
-        """Another session with a linked peer: a rekey, both ends dialling at once, or a restart."""
-        if not takes_over(established, link, self.peer_id, now):
-            if established.record.epoch < link.epoch:
-                raise Refused(DropReason.OLD_EPOCH)
-            link.also_receive(established, now)
-            self._index(link)
-        else:
-            restarted = established.record.epoch > link.epoch
+        """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
+        if takes_over(established, link, self.peer_id, now):
             link.adopt(established, now)
-            self._index(link)
-            if restarted:
-                self._perform(self._antientropy.unlinked(link.peer_id, now), now)
-                self._linked(link, established, now)
+        else:
+            link.also_receive(established, now)
+        self._index(link)
         self._busy[link.peer_id] = link
+
+    def _replace(self, link: Link, established: Established, now: float) -> Link:
+        """The peer was restarted: a new link. Should the earlier run still live, two nodes have one
+        identity, and it is told so."""
+        link.clear()
+        self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
+        for session_id in link.session_ids():
+            self._by_session.pop(session_id, None)
+        self._unsent_before += link.unsent + link.queued
+        self._account(link.peer_id, now).shape = link.shape
+        self._perform(self._antientropy.unlinked(link.peer_id, now), now)
+        return self._link(established, now)
+
+    def _link(self, established: Established, now: float) -> Link:
+        account = self._account(established.record.peer_id, now)
+        limits = self.config.limits
+        link = Link(established, account.bucket, limits, now, shape=account.shape)
+        self._links[link.peer_id] = link
+        self._index(link)
+        self._linked(link, established, now)
+        return link
 
     def _linked(self, link: Link, established: Established, now: float) -> None:
         self._changes += 1
         self._perform(
             self._membership.linked(established.record, link.address, established.rtt_s, now), now
         )
+
+    def _turn_away(self, established: Established, close: Close, now: float) -> None:
+        """Make no link of a session, but say why."""
+        account = self._account(established.record.peer_id, now)
+        self._part(Link(established, account.bucket, self.config.limits, now), close, now)
 
     def _part(self, link: Link, close: Close | None, now: float) -> None:
         """Stay at a closed link for a while, to say so again or to hear the last words."""
@@ -454,8 +485,7 @@ class Engine:
         for effect in effects:
             match effect:
                 case Deliver(messages):
-                    self._delivered += len(messages)
-                    self._events += map(MessageReceived, messages)
+                    self._deliver(messages)
                 case Emit(event):
                     self._events.append(event)
                 case Send():
@@ -477,6 +507,13 @@ class Engine:
                     self.stopped = words
                 case _:
                     assert_never(effect)
+
+    def _deliver(self, messages: tuple[Message, ...]) -> None:
+        """Tell the application of messages of one rumor."""
+        if messages and messages[0].origin != self.peer_id:
+            self._delivered += len(messages)
+            self._events += map(MessageReceived, messages)
+        # else said in a second that a crash forgot: nothing new to us
 
     def _send_all(self, send: Send, now: float) -> int:
         """Queue a message; for how many peers there was room for it."""
@@ -625,6 +662,7 @@ class Engine:
         if not self._is_leaving:
             self._close_bundle(now)
             self._is_leaving = True
+            self._dials.clear()
             self._goodbye = [
                 codec.encode_message(self._membership.leave()),
                 codec.encode_message(Close(CloseReason.LEAVING)),
