@@ -26,6 +26,7 @@ from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import split_host_port
 from grapevine_proto.toml_file import SettingsFile, nearest_name
+from grapevine_tui.keys import read_keys
 from grapevine_tui.options import LOG_LEVELS, OPTIONS, PROFILES, rust_log_level
 
 FOLDER: Final = "grapevine"  # of this user's configuration and state, where the system keeps those
@@ -58,6 +59,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.wait_peers": 0,
     "app.theme": "",
     "app.messages": 10_000,
+    "app.keys": {},
 }
 NOT_IN_A_FILE: Final = frozenset({"app.demo", "app.config"})
 FILE_NAMES: Final = (
@@ -93,6 +95,8 @@ class Settings:
     """Empty: the application's own choice."""
     messages: int
     """How many the log on the screen keeps."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of the app that are not our own choice: action -> keys, checked."""
     credentials: Path | None = None
     """Where the service manager puts what is secret (LoadCredential)."""
     values: tuple[Value, ...] = ()
@@ -294,11 +298,11 @@ def _settings_file(upper: Mapping[str, Value]) -> tuple[SettingsFile | None, Val
     chosen = upper.get("app.config")
     if chosen is not None:
         path = key_paths([chosen.value], Path())[0]
-        return SettingsFile.read(path, FILE_NAMES), chosen
+        return SettingsFile.read(path, FILE_NAMES, tables=("app.keys",)), chosen
     path = own_config_file()
     with contextlib.suppress(OSError):
         if path.is_file():
-            return SettingsFile.read(path, FILE_NAMES), Value(
+            return SettingsFile.read(path, FILE_NAMES, tables=("app.keys",)), Value(
                 "app.config", str(path), "the user's own"
             )
     return None, Value("app.config", "", "default")
@@ -314,13 +318,17 @@ def _from_file(file: SettingsFile) -> list[Value]:
         except ValueError as error:
             raise ConfigError(name, f"{error} ({place})") from None
         except ConfigError as error:
-            raise ConfigError(name, f"{error.problem} ({place})") from None
+            raise ConfigError(
+                error.field or name, f"{error.problem} ({file.place(error.field or name)})"
+            ) from None
     return found
 
 
 def _read_from_file(name: str, value: Any, folder: Path) -> dict[str, Any]:
     if name in ("bind", "app.state_dir", "app.log_file") and not isinstance(value, str):
         raise ConfigError(name, f"expected text, not {value!r}")
+    if name == "app.keys":
+        return {name: read_keys(value)}
     if name == "bind":
         host, port = split_host_port(value)
         return {"host": host, "port": port}

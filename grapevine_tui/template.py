@@ -167,6 +167,9 @@ on_eof = "stay"
 eof_timeout = 10
 # Headless: say "ready" once so many peers are connected; 0: do not.
 wait_peers = 0
+
+[app.keys]
+# Keys of the app, action = "key,key" as in: pause = "o". docs/guide.md lists the actions.
 """)
 
 
