@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
@@ -45,6 +45,7 @@ from grapevine_proto.messages import (
     StreamRange,
     Vector,
     Want,
+    bytes_in_rumor,
 )
 
 # --- packets ------------------------------------------------------------------------------------
@@ -294,6 +295,10 @@ def _decode_address(fields: Any) -> Address:
     return Address(text, _uint(port, 65535))
 
 
+_RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array of one, which is the array of copies
+ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3
+
+
 def _encode_copy(copy: RumorCopy) -> Fields:
     rumor = copy.rumor
     return (
@@ -323,6 +328,18 @@ def _decode_copy(fields: Any) -> RumorCopy:
         _bin(signature, SIGNATURE_BYTES),
     )
     return RumorCopy(rumor, _uint(hops, MAX_HOPS), _uint(age_ms, MAX_AGE_MS))
+
+
+def encode_copy(copy: RumorCopy) -> bytes:
+    """One copy as it stands in an envelope of rumors: made once, whoever it goes to."""
+    return msgpack.packb(_encode_copy(copy))
+
+
+def join_copies(copies: Sequence[bytes]) -> bytes:
+    """The message, as `encode_message` of Rumors gives it, with these encoded copies."""
+    count = len(copies)
+    header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return _RUMORS_HEADER + header + b"".join(copies)
 
 
 def _nonzero() -> int:
@@ -504,11 +521,14 @@ _WIDEST = Rumor(
     bytes(MAX_DATAGRAM),
     bytes(SIGNATURE_BYTES),
 )
-MAX_PAYLOAD_IN_DATAGRAM: Final = (
-    MAX_PLAINTEXT
-    + MAX_DATAGRAM
-    - len(
-        encode_message(Repair(MAX_COUNT, True, True, (RumorCopy(_WIDEST, MAX_HOPS, MAX_AGE_MS),)))
-    )
-)
+_BESIDE_PAYLOADS: Final = len(
+    encode_message(Repair(MAX_COUNT, True, True, (RumorCopy(_WIDEST, MAX_HOPS, MAX_AGE_MS),)))
+) - bytes_in_rumor(MAX_DATAGRAM)
+MAX_PAYLOAD_IN_DATAGRAM: Final = MAX_PLAINTEXT - _BESIDE_PAYLOADS - 3
 """Bytes of payload that fit one datagram however it travels, pushed or repaired."""
+
+
+def room_in_rumor(message_bytes: int) -> int:
+    """How many bytes of payloads, as `bytes_in_rumor` counts them, one rumor may hold so that it
+    fits a message of `message_bytes` however it travels, pushed or repaired."""
+    return message_bytes - _BESIDE_PAYLOADS - 2  # more than 15 lengths need two bytes more

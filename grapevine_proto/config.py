@@ -36,6 +36,8 @@ LIVE_FIELDS: Final = frozenset(
         "peer_timeout",
         "connection_timeout",
         "anti_entropy",
+        "bundle_delay",
+        "bundle_bytes",
         "epidemic",
         "rate_limit",
     }
@@ -221,6 +223,11 @@ class NodeConfig:
     """How long to knock at an address before giving up for now."""
     message_dedup_ttl: float = 300.0
     """How long a message is held for repair, and how old one may be to be taken at all."""
+    bundle_delay: float = 0.0
+    """How long a payload may wait for others to share its signature. 0: as long as the loop takes to
+    come round, so a payload alone waits for nothing; more makes fewer and larger rumors."""
+    bundle_bytes: int = 2**16
+    """Of payloads that share one signature, at most; 1: each has its own."""
     denied: Sequence[PeerId] = ()
     """Identities that are shut out. Identities are free: against a person, change the key."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
@@ -257,6 +264,8 @@ class NodeConfig:
             )
         _check_number("connection_timeout", self.connection_timeout, 0.1, 3600)
         _check_number("message_dedup_ttl", self.message_dedup_ttl, 1, 86_400)
+        _check_number("bundle_delay", self.bundle_delay, 0, 0.5)
+        _check_count("bundle_bytes", self.bundle_bytes, 1, 2**16)
 
     def _check_addresses(self) -> None:
         _check_host_port("bind", self.bind)

@@ -14,6 +14,7 @@ What must stay true:
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -68,10 +69,13 @@ from grapevine_proto.messages import (
     Vector,
     Want,
 )
+from grapevine_proto.outflow import BEHIND_S, Outflow
 from grapevine_proto.overlay.antientropy import REPLY_DATAGRAMS, AntiEntropy
+from grapevine_proto.overlay.dissemination.bundle import Bundle
 from grapevine_proto.overlay.dissemination.dissemination import Dissemination
 from grapevine_proto.overlay.effects import (
     Blame,
+    Deliver,
     Dial,
     Drop,
     Effect,
@@ -84,6 +88,7 @@ from grapevine_proto.overlay.effects import (
 )
 from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SavedStream, Store
 from grapevine_proto.ratelimit import TokenBucket
 
@@ -95,6 +100,8 @@ BAD_SIGNATURES: Final = 3  # the third closes the link
 ACCOUNTS_LIMIT: Final = 4096
 PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
 PARTING_LIMIT: Final = 64
+MESSAGE_BYTES: Final = codec.MAX_PLAINTEXT  # of one message, until links split them
+GROW_S: Final = 0.1  # for which a bundle grows while no link has a token for it
 
 
 _CLOSED: Final = {
@@ -168,12 +175,15 @@ class Engine:
         self._goodbye: list[bytes] = []
         self._to_part: dict[PeerId, Link] = {}  # linked peers not yet told that we leave
         self._peers = PeerTable(config.limits.sessions + config.max_peers)
-        self._store = Store(config, saved.streams, now)
+        self._signatures = Signatures(config)
+        self._store = Store(config, self._signatures, saved.streams, now)
         self._membership = Membership(
             config, self._identity, self.epoch, address, self._peers, self._store, rng, now
         )
         self._membership.dialling.remember(saved.peers, now)
-        self._dissemination = Dissemination(config, self._peers, self._store, rng, now)
+        self._dissemination = Dissemination(
+            config, self._peers, self._store, self._signatures, rng, now
+        )
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
         )
@@ -193,6 +203,9 @@ class Engine:
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._accounts: dict[PeerId, _Account] = {}
         self._busy: dict[PeerId, Link] = {}  # links with something to send
+        self._outflow = Outflow(config.limits, MESSAGE_BYTES)
+        self._bundle = Bundle(_bundle_limit(config))
+        self._bundle_at = math.inf  # when to look at the bundle again
         self._outbox: list[tuple[bytes, Address]] = []
         self._events: list[Event] = []
         self._sequence = 0
@@ -425,7 +438,7 @@ class Engine:
         self._account(peer_id, now).shape = link.shape
         self._busy.pop(peer_id, None)
         self._to_part.pop(peer_id, None)
-        self._unsent_before += link.unsent + link.queued
+        self._unsent_before += link.unsent + link.queued + self._outflow.forget(peer_id)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
         if self._by_source.get(link.address) is link:
@@ -471,14 +484,12 @@ class Engine:
     def _perform(self, effects: list[Effect], now: float) -> None:
         for effect in effects:
             match effect:
+                case Deliver(messages):
+                    self._deliver(messages)
                 case Emit(event):
-                    if isinstance(event, MessageReceived):
-                        if event.message.origin == self.peer_id:
-                            continue  # said in a second that a crash forgot: nothing new to us
-                        self._delivered += 1
                     self._events.append(event)
-                case Send(peers, message):
-                    self._send_all(peers, message, now)
+                case Send():
+                    self._send_all(effect, now)
                 case Dial(address, expected):
                     self._dial(address, expected, now)
                 case Drop(peer, reason, words):
@@ -497,14 +508,25 @@ class Engine:
                 case _:
                     assert_never(effect)
 
-    def _send_all(self, peers: tuple[PeerId, ...], message: OverlayMessage, now: float) -> None:
-        plaintext = codec.encode_message(message)
-        for peer_id in peers:
-            link = self._links.get(peer_id)
-            if link is not None:
-                if isinstance(message, Want):
-                    link.expect_repairs(REPLY_DATAGRAMS)
-                self._queue(link, plaintext, now)
+    def _deliver(self, messages: tuple[Message, ...]) -> None:
+        """Tell the application of messages of one rumor."""
+        if messages and messages[0].origin != self.peer_id:
+            self._delivered += len(messages)
+            self._events += map(MessageReceived, messages)
+        # else said in a second that a crash forgot: nothing new to us
+
+    def _send_all(self, send: Send, now: float) -> int:
+        """Queue a message; for how many peers there was room for it."""
+        links = [self._links[peer_id] for peer_id in send.peers if peer_id in self._links]
+        if isinstance(send.message, Rumors):
+            self._busy.update({link.peer_id: link for link in links})
+            return min(self._outflow.push(copy, links, now) for copy in send.message.copies)
+        plaintext = codec.encode_message(send.message)
+        for link in links:
+            if isinstance(send.message, Want):
+                link.expect_repairs(REPLY_DATAGRAMS)
+            self._queue(link, plaintext, now)
+        return len(links)
 
     def _queue(self, link: Link, plaintext: bytes, now: float) -> None:
         link.send(plaintext, now)
@@ -532,6 +554,7 @@ class Engine:
 
     def _reopen(self, epoch: int, now: float) -> None:
         """Outrank a record of our identity that is not ours: a new epoch, new streams, new links."""
+        self._close_bundle(now)
         self.epoch = epoch + 1
         self._sequence = self._private_sequence = 0
         self._changes += 1
@@ -548,20 +571,51 @@ class Engine:
     def broadcast(self, payload: bytes, now: float) -> MessageId:
         """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
 
-        Raises MessageTooLarge, NotRunning.
+        It shares a signature with what else is said before `datagrams_to_send` is next called;
+        MessageSent comes then. Raises MessageTooLarge, NotRunning.
         """
         self._check_payload(payload)
+        if not self._bundle.fits(payload):
+            self._close_bundle(now)
         self._sequence += 1
         self._broadcast += 1
-        rumor = Rumor.signed(
-            self._identity, self.config.cluster, self.epoch, self._sequence, (payload,)
-        )
-        effects, peers = self._dissemination.broadcast(rumor, now)
         message_id = MessageId(self.peer_id, self.epoch, self._sequence)
-        message = Message(message_id, payload, 0, Via.LOCAL, now)
-        self._events.append(MessageSent(message, peers))
-        self._perform(effects, now)
+        self._bundle.add(Message(message_id, payload, 0, Via.LOCAL, now), now)
         return message_id
+
+    def _close_bundle(self, now: float) -> None:
+        """Sign what is in the bundle and let it go."""
+        messages = self._bundle.close()
+        if not messages:
+            return
+        _, epoch, first, _ = messages[0].id
+        payloads = tuple(message.payload for message in messages)
+        rumor = Rumor.signed(self._identity, self.config.cluster, epoch, first, payloads)
+        sends = self._dissemination.broadcast(rumor, now)
+        peers = sum(self._send_all(send, now) for send in sends)
+        self._events += [MessageSent(message, peers) for message in messages]
+
+    def _is_bundle_due(self, now: float) -> bool:
+        """A bundle waits for `bundle_delay`, and while no link could send it at once; but not for
+        long, since nobody else can know of what is in it."""
+        opened_at = self._bundle.opened_at
+        if now < opened_at + self.config.bundle_delay:
+            return False
+        if not self._links or now >= opened_at + BEHIND_S:
+            return True
+        return self.has_room and (now >= opened_at + GROW_S or self._is_wanted(now))
+
+    def _bundle_due_at(self, now: float) -> float:
+        """When to ask again whether the bundle is due."""
+        opened_at = self._bundle.opened_at
+        waits = (self.config.bundle_delay, GROW_S, BEHIND_S)
+        due_at = min((opened_at + s for s in waits if opened_at + s > now), default=now)
+        if due_at > opened_at + self.config.bundle_delay:
+            due_at = min(due_at, *(link.takes_at(now) for link in self._links.values()))
+        return due_at
+
+    def _is_wanted(self, now: float) -> bool:
+        return any(self._outflow.is_idle(link, now) for link in self._links.values())
 
     def send(self, peer: PeerId, payload: bytes, now: float) -> MessageId:
         """Say `payload` to one linked peer alone.
@@ -575,7 +629,7 @@ class Engine:
         message_id = MessageId(self.peer_id, self.epoch, self._private_sequence, private=True)
         message = Message(message_id, payload, 0, Via.LOCAL, now, private=True)
         self._events.append(MessageSent(message, 1))
-        self._send_all((peer,), Private(self._private_sequence, payload), now)
+        self._send_all(Send((peer,), Private(self._private_sequence, payload)), now)
         return message_id
 
     def _check_payload(self, payload: bytes) -> None:
@@ -587,8 +641,9 @@ class Engine:
 
     @property
     def has_room(self) -> bool:
-        """Whether a broadcast finds a peer whose queue takes it, or nobody at all."""
-        return not self._links or any(link.has_room for link in self._links.values())
+        """Whether a broadcast now finds room with every peer, but for those that have had none for
+        a second while others have; or nobody is there at all."""
+        return self._outflow.has_room(len(self._links))
 
     def start_round(self, now: float) -> None:
         """Begin an anti-entropy round with some peers now."""
@@ -605,6 +660,7 @@ class Engine:
     def leave(self, now: float) -> None:
         """Accept nothing more; what is queued still goes, then word to every peer that we leave."""
         if not self._is_leaving:
+            self._close_bundle(now)
             self._is_leaving = True
             self._dials.clear()
             self._goodbye = [
@@ -632,7 +688,9 @@ class Engine:
         if not config.keys:
             raise ConfigError("keys", "no cluster key: without one no node runs")
         self.config = config
+        self._bundle.limit_bytes = _bundle_limit(config)
         self._responder.reconfigure(config.keys, config.limits, config.denied, now)
+        self._signatures.reconfigure(config)
         self._dissemination.reconfigure(config)
         self._antientropy.reconfigure(config, now)
         self._reconfigure_accounts(now)
@@ -665,6 +723,8 @@ class Engine:
             self._dissemination.deadline,
             self._antientropy.deadline,
             self._responder.deadline,
+            self._bundle_at,
+            self._outflow.deadline,
         )
         for dial in self._dials.values():
             deadline = min(deadline, dial.deadline)
@@ -751,16 +811,20 @@ class Engine:
         for dial in self._dials.values():
             for datagram in dial.transmit(now):
                 self._outbox.append((datagram, dial.address))
+        if self._bundle and self._is_bundle_due(now):
+            self._close_bundle(now)
         for peer_id, link in list(self._busy.items()):
-            if peer_id in self._to_part and link.queued == 0:
+            is_waiting = self._outflow.fill(link, now)
+            if peer_id in self._to_part and link.queued == 0 and not is_waiting:
                 del self._to_part[peer_id]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)
             self._transmit(link, now)
-            if link.queued == 0:
+            if link.queued == 0 and not is_waiting:
                 del self._busy[peer_id]
             if peer_id in self._to_part:
                 self._busy[peer_id] = link
+        self._bundle_at = self._bundle_due_at(now) if self._bundle else math.inf
         outbox, self._outbox = self._outbox, []
         self._datagrams_out += len(outbox)
         self._bytes_out += sum(len(datagram) for datagram, _ in outbox)
@@ -812,7 +876,7 @@ class Engine:
             last_seen=peer.silent_since,
             epoch=record.epoch if record else 0,
             connected_at=peer.linked_at,
-            queued=link.queued if link else 0,
+            queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
         )
 
     def members(self) -> list[MemberInfo]:
@@ -858,3 +922,7 @@ class Engine:
     def saved_version(self) -> int:
         """Grows whenever `saved` would say something new."""
         return self._store.version + self._changes
+
+
+def _bundle_limit(config: NodeConfig) -> int:
+    return min(config.bundle_bytes, codec.room_in_rumor(MESSAGE_BYTES))

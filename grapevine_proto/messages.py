@@ -24,6 +24,17 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 RECORD_DOMAIN: Final = b"grapevine record 1"
 RUMOR_DOMAIN: Final = b"grapevine rumor 1"
 
+COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
+
+
+def bytes_in_rumor(length: int) -> int:
+    """What a payload of `length` bytes takes in a rumor: itself, and its length as msgpack writes it."""
+    if length < 1 << 7:
+        return length + 1
+    if length < 1 << 8:
+        return length + 2
+    return length + (3 if length < 1 << 16 else 5)
+
 
 class Kind(IntEnum):
     """The first byte inside a sealed packet: what it is, and so what it is charged as."""
@@ -144,7 +155,8 @@ class Rumor:
 
     @property
     def size_bytes(self) -> int:
-        return len(self.body)
+        """How many bytes a copy takes in a message, at most: for filling one without the codec."""
+        return COPY_OVERHEAD_BYTES + sum(map(bytes_in_rumor, self.lengths))
 
     def payloads(self) -> list[tuple[MessageId, bytes]]:
         """Each payload with its message id, in order."""

@@ -55,6 +55,10 @@ class TokenBucket:
         missing = max(self._full_at - now, 0.0) * self.refill_rate
         return max(self.capacity - missing, 0.0)
 
+    def whole(self, now: float) -> int:
+        """How many times `take` would succeed now."""
+        return int(self.available(now) + _SLACK)
+
     def ready_at(self, now: float, tokens: float = 1.0) -> float:
         """When `take` of so many succeeds, not before `now`; math.inf when they are more than fit."""
         if tokens > self.capacity:

@@ -37,7 +37,7 @@ from grapevine_tui.text import printable
 LEAST_PREFIX: Final = 4  # hex digits of an id that are taken for one
 NAMED_IN_ERRORS: Final = 4  # bearers of one name that an error lists
 SENT_KEPT: Final = 256  # broadcasts whose reach is remembered until somebody asks
-REACH_WAIT_S: Final = 1.0  # the node tells within one turn of its pump; this is for a stalled one
+REACH_WAIT_S: Final = 2.0  # the node tells within a second where all peers are slow, else at once
 AGREED: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
 SETTLED_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
 

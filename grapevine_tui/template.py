@@ -80,6 +80,12 @@ connection_timeout = $connection_timeout
 # Longer bridges longer partitions and holds more in memory (limits.held_bytes).
 message_dedup_ttl = $message_dedup_ttl
 
+# How long a payload may wait for others to share its signature, and how many bytes of them share
+# one. 0 seconds: until the loop comes round, so a payload alone waits for nothing. 1 byte: each
+# payload has a signature of its own.
+bundle_delay = $bundle_delay
+bundle_bytes = $bundle_bytes
+
 # Identities that are shut out, 64 hex digits each. Identities are free to make: against a person,
 # replace the cluster key.
 denied = $denied

@@ -186,16 +186,17 @@ def test_nobody_comes_in_while_a_node_leaves() -> None:
 
 def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=4))
+    payload = bytes(codec.MAX_PAYLOAD_IN_DATAGRAM)
     accepted = 0
     while pair.one.has_room:
-        pair.one.broadcast(b"x", pair.now)
+        pair.one.broadcast(payload, pair.now)
         accepted += 1
-    assert accepted == 4
+    assert accepted == 5, "four that wait for the link, and one that is not signed yet"
     assert pair.one.stats().unsent == 0
     pair.one.broadcast(b"one more", pair.now)
     assert pair.one.stats().unsent == 1
     pair.run(10.0)
-    assert len(pair.received(pair.other)) == 5, "what found no room is repaired"
+    assert len(pair.received(pair.other)) == 6, "what found no room is repaired"
 
 
 def test_settings_that_can_change_do_and_the_others_are_named() -> None:

@@ -325,7 +325,7 @@ def test_a_broadcast_that_waits_for_room_ends_when_the_node_leaves(run: Run[Any]
             Node(quick(ours, limits=limits)) as theirs,
         ):
             await asyncio.gather(ours.ready(), theirs.ready())
-            waiting = [asyncio.create_task(theirs.broadcast(b"%d" % n)) for n in range(10)]
+            waiting = [asyncio.create_task(theirs.broadcast(bytes(1000))) for _ in range(10)]
             await event_where(theirs, lambda event: True)
             await theirs.leave(timeout=0.1)
             ends = await asyncio.gather(*waiting, return_exceptions=True)

@@ -264,6 +264,22 @@ class Link:
         """Whether a message of any size would be queued."""
         return self._has_room(_DATA, MAX_PLAINTEXT)
 
+    def takes(self, now: float) -> int:
+        """How many messages of rumors would go at once if they were queued now."""
+        waiting = len(self._queues[_CONTROL]) + len(self._queues[_DATA])
+        if not self.has_room or self.session.is_spent(now):
+            return 0
+        free = DATAGRAMS_AT_ONCE - waiting
+        if self.shape is not None:
+            free = min(free, self.shape.whole(now) - waiting)
+        return max(free, 0)
+
+    def takes_at(self, now: float) -> float:
+        """When `takes` is next more than 0, as things are; math.inf: once `transmit` made room."""
+        if self._queues[_CONTROL] or self._queues[_DATA] or not self.has_room:
+            return math.inf
+        return now if self.shape is None else self.shape.ready_at(now)
+
     def send(self, plaintext: bytes, now: float) -> bool:
         """Queue `plaintext`, at most MAX_PLAINTEXT bytes; False: there is no room, and it is
         counted in `unsent`."""

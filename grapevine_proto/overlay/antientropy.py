@@ -58,7 +58,6 @@ PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next ro
 RANGES_A_WANT: Final = 16
 REPLY_DATAGRAMS: Final = 32
 REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
-RUMOR_OVERHEAD_BYTES: Final = 150
 ROUNDS_KEPT: Final = 256
 FRUITLESS_S: Final = 30.0  # before asking again what led to nothing
 HOLES_ROUND: Final = 0  # the number that questions about holes carry, outside of any round
@@ -282,7 +281,7 @@ class AntiEntropy:
         size_bytes, more = 0, False
         for wanted in want.ranges:
             for copy in self._store.held_in(wanted, now):
-                cost_bytes = len(copy.rumor.body) + RUMOR_OVERHEAD_BYTES
+                cost_bytes = copy.rumor.size_bytes
                 if batches[-1] and size_bytes + cost_bytes > REPLY_BYTES:
                     if len(batches) == REPLY_DATAGRAMS:
                         more = True

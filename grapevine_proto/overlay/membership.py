@@ -163,6 +163,7 @@ class Membership:
         peer = self._peers.add(record.peer_id, record, address, now)
         is_new = peer.state not in LINKED_STATES
         peer.record, peer.address = record, address
+        peer.session_epoch = record.epoch
         peer.silent_since = now
         peer.consecutive_failures = 0
         peer.number = peer.their_number = 0

@@ -57,6 +57,7 @@ class Peer:
         "peer_id",
         "record",
         "rtt_s",
+        "session_epoch",
         "silent_since",
         "state",
         "success_ratio",
@@ -69,6 +70,7 @@ class Peer:
         self.peer_id = peer_id
         self.record = record
         self.address = address
+        self.session_epoch = 0  # which run of the peer our session is with
         self.state = PeerState.DISCONNECTED
         self.silent_since = now
         self.linked_at: float | None = None

@@ -2,8 +2,11 @@
 
 What must stay true:
 
-- `take` gives each payload once, over restarts with saved marks too. What is not proved never
+- `take` gives each payload once, over restarts with saved marks too. What is not authentic never
   comes here: a forged copy must not mark an id as seen.
+- No rumor leaves, by `copy` or `held_in`, whose signature was not checked. One taken on its origin's
+  session alone is checked when it is first asked for; if it is badly signed it is let go, and its
+  origin is in `liars` until somebody clears that.
 - Marks outlive bodies. A body is held for `message_dedup_ttl` of its age and within the byte
   budget, one origin within a quarter of it; marks are forgotten 24 h after a stream's last word.
 - A stream that a newer epoch has followed stays repairable for `message_dedup_ttl`, then closes.
@@ -28,11 +31,13 @@ from grapevine_proto.identity import digest
 from grapevine_proto.ids import MessageId, PeerId, Stream
 from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
 from grapevine_proto.overlay.seen import Seen
+from grapevine_proto.overlay.signatures import Signatures
 
 SETTLE_S: Final = 2.0  # longer than any push is on its way
 FORGET_S: Final = 24 * 3600.0
 SWEEP_S: Final = 1.0
 HELD_OVERHEAD_BYTES: Final = 512  # what holding a rumor costs beside its body
+LENGTH_BYTES: Final = 8  # and each payload's length
 TOTAL_MODULUS: Final = 1 << 128
 
 Key = tuple[PeerId, int, int]  # origin, epoch, first sequence
@@ -56,20 +61,20 @@ class SavedStream:
 class _Held:
     """A rumor in hand, and how it came."""
 
-    __slots__ = ("age_ms", "hops", "received_at", "rumor")
+    __slots__ = ("age_ms", "cost_bytes", "hops", "is_proved", "received_at", "rumor")
 
-    def __init__(self, rumor: Rumor, hops: int, age_ms: int, received_at: float) -> None:
+    def __init__(
+        self, rumor: Rumor, hops: int, age_ms: int, received_at: float, is_proved: bool
+    ) -> None:
         self.rumor = rumor
+        self.cost_bytes = len(rumor.body) + LENGTH_BYTES * len(rumor.lengths) + HELD_OVERHEAD_BYTES
+        self.is_proved = is_proved
         self.hops = hops
         self.age_ms = age_ms
         self.received_at = received_at
 
     def age_now_ms(self, now: float) -> int:
         return self.age_ms + int((now - self.received_at) * 1000)
-
-    @property
-    def cost_bytes(self) -> int:
-        return len(self.rumor.body) + HELD_OVERHEAD_BYTES
 
 
 class _StreamState:
@@ -125,7 +130,14 @@ class Store:
     """The messages of one node. Mechanism, not machine: it answers, and does nothing by itself;
     `tick` wants to be called about once a second."""
 
-    def __init__(self, config: NodeConfig, saved: Iterable[SavedStream], now: float) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        signatures: Signatures,
+        saved: Iterable[SavedStream],
+        now: float,
+    ) -> None:
+        self._signatures = signatures
         self._ttl_s = config.message_dedup_ttl
         self._limits = config.limits
         self._domain = config.cluster
@@ -144,6 +156,7 @@ class Store:
         self._swept_at = now
         self.held_bytes = 0
         self.evicted = 0
+        self.liars: list[PeerId] = []
         self.version = 0  # grows with every mark
         self._lost_before = 0  # by streams that are forgotten
         for each in saved:
@@ -192,9 +205,16 @@ class Store:
         return None
 
     def take(
-        self, copy: RumorCopy, teller: PeerId, origin_is_linked: bool, now: float
+        self,
+        copy: RumorCopy,
+        teller: PeerId,
+        origin_is_linked: bool,
+        now: float,
+        *,
+        is_proved: bool = True,
     ) -> list[tuple[MessageId, bytes]]:
-        """Mark and hold a proved rumor for which `refusal` is None; gives its payloads that are new."""
+        """Mark and hold an authentic rumor for which `refusal` is None; gives its payloads that are
+        new. `is_proved`: its signature was checked."""
         rumor = copy.rumor
         state = self._find(rumor.stream)
         if state is None:
@@ -211,7 +231,7 @@ class Store:
         seen.mark(rumor.first, rumor.last, now, counted=counted)
         if seen.holes:
             self._holed[rumor.stream] = state
-        self._hold(state, copy, now)
+        self._hold(state, copy, is_proved, now)
         state.said_at = max(state.said_at, now - copy.age_ms / 1000)
         self._changed(state, now)
         return fresh
@@ -255,12 +275,12 @@ class Store:
 
     # --- held -----------------------------------------------------------------------------------
 
-    def _hold(self, state: _StreamState, copy: RumorCopy, now: float) -> None:
+    def _hold(self, state: _StreamState, copy: RumorCopy, is_proved: bool, now: float) -> None:
         rumor = copy.rumor
         key = key_of(rumor)
         if key in self._held or copy.age_ms >= self._ttl_s * 1000:
             return
-        held = self._held[key] = _Held(rumor, copy.hops, copy.age_ms, now)
+        held = self._held[key] = _Held(rumor, copy.hops, copy.age_ms, now, is_proved)
         state.hold(rumor.first)
         self.held_bytes += held.cost_bytes
         of_origin = self._held_by_origin.get(rumor.origin, 0) + held.cost_bytes
@@ -309,12 +329,25 @@ class Store:
             held.age_ms = max(min(held.age_ms, age_then_ms), 0)
 
     def copy(self, key: Key, now: float) -> RumorCopy | None:
-        """The held rumor as it would travel on from here: its hops so far, its age now."""
+        """The held rumor as it would travel on from here: its hops so far, its age now. None also
+        where it is badly signed, or cannot be checked now."""
         held = self._held.get(key)
-        if held is None:
+        if held is None or not (held.is_proved or self.prove(key, now)):
             return None
         age_ms = held.age_now_ms(now)
         return RumorCopy(held.rumor, held.hops, age_ms) if age_ms < self._ttl_s * 1000 else None
+
+    def prove(self, key: Key, now: float) -> bool:
+        """Whether the rumor is held and its signature good, which is checked once."""
+        held = self._held.get(key)
+        if held is None or held.is_proved:
+            return held is not None
+        refusal = self._signatures.refusal(held.rumor, held.rumor.origin, now)
+        held.is_proved = refusal is None
+        if refusal is DropReason.BAD_SIGNATURE:
+            self._let_go(key)
+            self.liars.append(held.rumor.origin)
+        return held.is_proved
 
     def held_in(self, wanted: StreamRange, now: float) -> Iterator[RumorCopy]:
         """Held rumors with any sequence in `wanted`, ascending."""

@@ -11,9 +11,11 @@ from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Stream
 from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
+from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import (
     FORGET_S,
     HELD_OVERHEAD_BYTES,
+    LENGTH_BYTES,
     SETTLE_S,
     Store,
     key_of,
@@ -24,7 +26,8 @@ TELLER = peer_id(999)
 
 
 def store_with(limits: LimitsConfig | None = None, *, now: float = 0.0) -> Store:
-    return Store(config(limits=limits or LimitsConfig()), (), now)
+    settings = config(limits=limits or LimitsConfig())
+    return Store(settings, Signatures(settings), (), now)
 
 
 def take(store: Store, each: RumorCopy, now: float, *, linked: bool = False) -> list[int]:
@@ -60,7 +63,7 @@ def test_marks_that_were_saved_keep_a_restarted_node_from_hearing_twice() -> Non
     store = store_with()
     for first in (1, 2, 5):
         take(store, copy(1, first), 0.0)
-    again = Store(config(), store.saved(1.0), 500.0)
+    again = Store(config(), Signatures(config()), store.saved(1.0), 500.0)
     assert again.is_known(copy(1, 5).rumor, 500.0)
     assert not again.is_known(copy(1, 3).rumor, 500.0)
     assert again.missing(StreamRange(copy(1, 1).rumor.stream, 1, 6), 500.0) == [
@@ -135,7 +138,7 @@ def test_one_origin_beyond_the_cap_is_refused() -> None:
 
 
 def test_one_origin_may_hold_a_quarter_of_the_bytes_and_all_of_them_no_more_than_all() -> None:
-    each = 1000 + HELD_OVERHEAD_BYTES
+    each = 1000 + LENGTH_BYTES + HELD_OVERHEAD_BYTES
     store = store_with(LimitsConfig(held_bytes=8 * each))
     for first in (1, 2, 3):
         take(store, copy(1, first, size=1000), 0.0)

@@ -1,0 +1,51 @@
+"""The payloads of ours that will share the next rumor, and so one signature.
+
+A check of a signature costs as much as twenty sealed datagrams, so payloads said in one go are
+signed together. Applications see none of it: each payload has its own id and event.
+
+What must stay true: payloads keep their order and their consecutive sequences; together they stay
+within `limit_bytes` as `bytes_in_rumor` counts, but for one that is larger alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from grapevine_proto.events import Message
+from grapevine_proto.messages import bytes_in_rumor
+
+PAYLOADS_LIMIT: Final = 8192  # what one rumor may hold on the wire
+
+
+class Bundle:
+    """Open while it holds something: since `opened_at`. Whoever fills it asks `fits` before `add`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.opened_at = math.inf
+        self._messages: list[Message] = []
+        self._size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def fits(self, payload: bytes) -> bool:
+        """Whether `payload` may join; the first always may."""
+        if not self._messages:
+            return True
+        size_bytes = self._size_bytes + bytes_in_rumor(len(payload))
+        return size_bytes <= self.limit_bytes and len(self._messages) < PAYLOADS_LIMIT
+
+    def add(self, message: Message, now: float) -> None:
+        if not self._messages:
+            self.opened_at = now
+        self._messages.append(message)
+        self._size_bytes += bytes_in_rumor(len(message.payload))
+
+    def close(self) -> list[Message]:
+        """All that is in it, in order; it is empty then."""
+        messages, self._messages = self._messages, []
+        self._size_bytes = 0
+        self.opened_at = math.inf
+        return messages

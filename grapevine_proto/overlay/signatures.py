@@ -1,0 +1,74 @@
+"""Whose word a rumor is: checks of signatures, within what each sender and each origin may cause.
+
+What must stay true:
+
+- A check costs 41 us, so it comes after everything cheaper, and within budgets: per sender, and per
+  sender for one origin, before it; per origin after it. So copies forged in an origin's name use up
+  what their sender may cause, and leave the origin what it needs.
+- Without a rate limit there are no budgets: then whoever is in the cluster is trusted not to flood.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.ids import PeerId
+from grapevine_proto.messages import Rumor
+from grapevine_proto.ratelimit import TokenBucket
+
+# One sender may cause a twentieth of a core; through one sender one origin may take a quarter of
+# that, so that copies forged in its name leave room for others; and all that one origin really
+# said, by whatever way, at most as much as a sender.
+CHECKS_PER_SENDER_S: Final = 1200.0
+CHECKS_PER_PAIR_S: Final = 300.0
+TAKEN_PER_ORIGIN_S: Final = 1200.0
+BURST_S: Final = 4.0
+BUDGETS_LIMIT: Final = 4096  # of each sort; beyond it the least lately used starts anew
+
+
+class _Budgets:
+    """A token bucket per key, the least lately used forgotten beyond the limit."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._buckets: OrderedDict[tuple[PeerId, ...], TokenBucket] = OrderedDict()
+
+    def take(self, key: tuple[PeerId, ...], now: float) -> bool:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = TokenBucket(self._rate * BURST_S, self._rate, now)
+            if len(self._buckets) > BUDGETS_LIMIT:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(key)
+        return bucket.take(now)
+
+
+class Signatures:
+    """Mechanism: it answers, and remembers only what was spent."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._by_sender = _Budgets(CHECKS_PER_SENDER_S)
+        self._by_pair = _Budgets(CHECKS_PER_PAIR_S)
+        self._by_origin = _Budgets(TAKEN_PER_ORIGIN_S)
+        self.reconfigure(config)
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._cluster = config.cluster
+        self._is_limited = config.rate_limit.enabled
+
+    def refusal(self, rumor: Rumor, sender: PeerId, now: float) -> DropReason | None:
+        """Why `rumor` as `sender` told it does not count as its origin's word; None: it does.
+        SIGNATURE_BUDGET says nothing of the rumor, only that it is not checked now."""
+        if self._is_limited and not (
+            self._by_sender.take((sender,), now) and self._by_pair.take((sender, rumor.origin), now)
+        ):
+            return DropReason.SIGNATURE_BUDGET
+        return None if rumor.is_authentic(self._cluster) else DropReason.BAD_SIGNATURE
+
+    def admits(self, origin: PeerId, now: float) -> bool:
+        """Whether another rumor of `origin`, known to be its own, may be taken."""
+        return not self._is_limited or self._by_origin.take((origin,), now)

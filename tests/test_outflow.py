@@ -1,0 +1,146 @@
+"""What waits for links: joined in envelopes, bounded, and nobody held up for long."""
+
+from __future__ import annotations
+
+import math
+
+from grapevine_proto import codec
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.ids import PeerId
+from grapevine_proto.messages import RumorCopy, Rumors
+from grapevine_proto.outflow import BEHIND_S, COPIES_AT_ONCE, Outflow
+from tests.overlay.made import copy, peer_id, rumor
+
+
+class Outlet:
+    """A link that takes what it is told to take."""
+
+    def __init__(self, number: int, free: int = 0) -> None:
+        self._peer_id = peer_id(number)
+        self.free = free
+        self.ready_at = math.inf
+        self.unsent = 0
+        self.largest_bytes = 0
+        self.envelopes: list[list[RumorCopy]] = []
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._peer_id
+
+    def takes(self, now: float) -> int:
+        return self.free
+
+    def takes_at(self, now: float) -> float:
+        return self.ready_at
+
+    def send(self, plaintext: bytes, now: float) -> bool:
+        self.largest_bytes = max(self.largest_bytes, len(plaintext))
+        message = codec.decode_message(plaintext)
+        assert isinstance(message, Rumors)
+        self.envelopes.append(list(message.copies))
+        self.free -= 1
+        return True
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        return [[copy.rumor.first for copy in copies] for copies in self.envelopes]
+
+
+def outflow(**limits: int) -> Outflow:
+    return Outflow(LimitsConfig(**limits), codec.MAX_PLAINTEXT)
+
+
+def test_what_waits_together_goes_in_one_envelope_in_order() -> None:
+    flow, link = outflow(), Outlet(1)
+    for first in range(1, 6):
+        assert flow.push(copy(9, first), [link], 0.0) == 1
+    assert flow.fill(link, 0.0)
+    assert (link.envelopes, flow.waiting(link.peer_id)) == ([], 5)
+    link.free = 1
+    assert not flow.fill(link, 0.0)
+    assert link.sequences == [[1, 2, 3, 4, 5]]
+    assert flow.waiting(link.peer_id) == 0
+
+
+def test_an_envelope_is_no_larger_than_a_message_may_be() -> None:
+    flow, link = outflow(), Outlet(1, free=10)
+    for first in range(1, 6):
+        flow.push(copy(9, first, size=400), [link], 0.0)
+    flow.fill(link, 0.0)
+    assert link.sequences == [[1, 2], [3, 4], [5]]
+    assert link.largest_bytes <= codec.MAX_PLAINTEXT
+
+
+def test_an_envelope_holds_no_more_rumors_than_its_receiver_will_check() -> None:
+    flow, link = Outflow(LimitsConfig(), 2**16), Outlet(1, free=1)
+    for first in range(COPIES_AT_ONCE + 1):
+        flow.push(copy(9, first + 1), [link], 0.0)
+    assert flow.fill(link, 0.0)
+    assert [len(copies) for copies in link.envelopes] == [COPIES_AT_ONCE]
+
+
+def test_what_joined_copies_decode_to_is_what_was_pushed() -> None:
+    copies = (RumorCopy(rumor(1, 1, b"a", b"b"), 1, 2), RumorCopy(rumor(2, 7), 3, 4))
+    joined = codec.join_copies([codec.encode_copy(each) for each in copies])
+    assert joined == codec.encode_message(Rumors(copies))
+    many = (copies[0],) * 40
+    assert codec.join_copies([codec.encode_copy(each) for each in many]) == codec.encode_message(
+        Rumors(many)
+    )
+
+
+def test_one_rumor_beyond_what_may_wait_is_counted_and_left_to_repair() -> None:
+    flow, link = outflow(queue_messages=3), Outlet(1)
+    for first in range(1, 4):
+        assert flow.push(copy(9, first), [link], 0.0) == 1
+    several = RumorCopy(rumor(9, 4, b"four", b"five"), 1, 0)
+    assert flow.push(several, [link], 0.0) == 0
+    assert (link.unsent, flow.waiting(link.peer_id)) == (2, 3)
+
+
+def test_bytes_that_wait_are_bounded_but_one_rumor_always_may() -> None:
+    flow, link = outflow(queue_bytes=1000), Outlet(1)
+    assert flow.push(copy(9, 1, size=900), [link], 0.0) == 1
+    assert flow.push(copy(9, 2, size=10), [link], 0.0) == 0
+
+
+def test_a_peer_without_room_holds_up_the_others_for_a_second_only() -> None:
+    flow, slow, quick = outflow(queue_messages=1), Outlet(1), Outlet(2, free=99)
+    assert flow.has_room(2)
+    flow.push(copy(9, 1), [slow, quick], 10.0)
+    flow.fill(quick, 10.0)
+    flow.fill(slow, 10.0)
+    assert not flow.has_room(2)
+    assert flow.deadline == 10.0 + BEHIND_S
+    flow.fill(slow, 10.0 + BEHIND_S)
+    assert flow.has_room(2)
+    assert not flow.has_room(1), "where all are behind, all wait"
+    slow.free = 1
+    flow.fill(slow, 12.0)
+    assert flow.has_room(1)
+
+
+def test_it_wakes_when_a_link_takes_more() -> None:
+    flow, link = outflow(), Outlet(1)
+    assert flow.deadline == math.inf
+    flow.push(copy(9, 1), [link], 0.0)
+    link.ready_at = 3.0
+    flow.fill(link, 0.0)
+    assert flow.deadline == 3.0
+
+
+def test_a_link_is_idle_when_nothing_waits_for_it_and_it_takes_more() -> None:
+    flow, link = outflow(), Outlet(1, free=1)
+    assert flow.is_idle(link, 0.0)
+    flow.push(copy(9, 1), [link], 0.0)
+    assert not flow.is_idle(link, 0.0)
+    flow.fill(link, 0.0)
+    assert not flow.is_idle(link, 0.0), "it has no token left"
+
+
+def test_what_waits_for_a_lost_peer_is_let_go() -> None:
+    flow, link = outflow(queue_messages=1), Outlet(1)
+    flow.push(copy(9, 1), [link], 0.0)
+    assert flow.forget(link.peer_id) == 1
+    assert flow.has_room(1)
+    assert flow.deadline == math.inf
