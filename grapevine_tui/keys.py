@@ -69,14 +69,14 @@ TABLES: Final = (
 PEERS: Final = (
     Key("send_to", "w", "ask('send')", "Write to it alone"),
     Key("dial_again", "d", "ask('dial')", "Dial it again"),
-    Key("copy", "y", "ask('copy')", "Copy the address", shown=True),
+    Key("copy", "y", "ask('copy')", "Copy", shown=True),
     Key("copy_id", "Y", "ask('copy_id')", "Copy its id"),
 )
 MESSAGES: Final = (
-    Key("copy", "y", "ask('copy')", "Copy the text", shown=True),
     Key("copy_id", "Y", "ask('copy_id')", "Copy the id"),
     Key("export", "e", "export", "Write what is shown to a file"),
     Key("details", "enter", "choose", "Details", shown=True),
+    Key("copy", "y", "ask('copy')", "Copy", shown=True),
     Key("down", "down,j", "move(1)", "Down"),
     Key("up", "up,k", "move(-1)", "Up"),
     Key("page_down", "pagedown", "page(1)", "Page down"),

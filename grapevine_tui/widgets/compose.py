@@ -72,6 +72,10 @@ class Draft(TextArea):
         self._place = 0  # in the history; its length: the line being written
         self._kept = ""
 
+    def check_consume_key(self, key: str, character: str | None = None) -> bool:
+        # Textual does not know that this one writes a character, and would offer it on the key line.
+        return key == "slash" or super().check_consume_key(key, character)
+
     def remember(self, line: str) -> None:
         """Put a line into the history."""
         if not self._history or self._history[-1] != line:

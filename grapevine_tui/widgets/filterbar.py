@@ -35,6 +35,10 @@ class Wish(Input):
         lines = presentable(event.text).split("\n")
         self.insert_text_at_cursor(lines[0][:1000])
 
+    def check_consume_key(self, key: str, character: str | None = None) -> bool:
+        # Textual does not know that this one writes a character, and would offer it on the key line.
+        return key == "slash" or super().check_consume_key(key, character)
+
     def action_drop(self) -> None:
         self.post_message(self.Dropped())
 

@@ -124,10 +124,28 @@ async def look(pilot: Pilot[None]) -> None:
     await pilot.press("escape", "2")
 
 
+async def open_members(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "m")
+    await pilot.pause(0.6)
+
+
+async def open_traffic(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "T")
+    await pilot.pause(0.6)
+
+
+async def sift(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "2", "slash", *"zone:eu-west")
+    await pilot.pause(0.3)
+
+
 SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
     ("main", (120, 36), "grapevine", type_something),
     ("light", (120, 36), "grapevine-light", look),
     ("peer", (120, 36), "grapevine", open_peer),
+    ("members", (120, 36), "grapevine", open_members),
+    ("traffic", (120, 36), "grapevine", open_traffic),
+    ("filter", (120, 36), "grapevine", sift),
     ("help", (120, 36), "grapevine", open_help),
     ("80x24", (80, 24), "grapevine", look),
     ("40x12", (40, 12), "grapevine", look),

@@ -179,3 +179,13 @@ async def test_addresses_are_ordered_by_number() -> None:
     ordered = sorted((Address(host, 1) for host in hosts), key=address_order)
     assert [each.host for each in ordered] == ["9.255.255.255", "10.0.0.9", "10.0.0.10", "::1"]
     assert address_order(None) > address_order(ordered[-1])
+
+
+async def test_the_key_line_offers_no_letter_where_one_types() -> None:
+    async with staged(three()) as stage:
+        assert "Filter" not in stage.text.split("\n")[-1]
+        await stage.press("escape")
+        assert "/ Filter" in stage.text.split("\n")[-1]
+        await stage.press("slash")
+        assert "Keep the filter" in stage.text.split("\n")[-1]
+        assert "/ Filter" not in stage.text.split("\n")[-1]
