@@ -109,6 +109,7 @@ _CLOSED: Final = {
     CloseReason.MISCONDUCT: "closed by the peer: it finds fault with us",
     CloseReason.KEY_REMOVED: "closed by the peer: our key is no longer accepted",
     CloseReason.SURPLUS: "closed by the peer: it begins anew",
+    CloseReason.OUTRANKED: "closed by the peer: it knows a later run of this node",
 }
 
 
@@ -291,9 +292,13 @@ class Engine:
         if established.plaintext[0] != Kind.CLOSE:
             return False
         message = codec.decode_message(established.plaintext)
-        others = message.records if isinstance(message, Close) else ()
         record, address = established.record, established.address
-        self._perform(self._membership.turned_away(record, address, others, now), now)
+        if isinstance(message, Close):
+            if message.reason is CloseReason.FULL:
+                effects = self._membership.turned_away(record, address, message.records, now)
+            else:
+                effects = self._membership.handle(Records(message.records), record.peer_id, now)
+            self._perform(effects, now)
         return True
 
     def _open(self, link: Link, packet: codec.Data, now: float) -> bytes:
@@ -312,43 +317,64 @@ class Engine:
         if record.peer_id in self.config.denied:
             raise Refused(DropReason.DENIED)
         link = self._links.get(record.peer_id)
-        if link is not None:
-            self._renew(link, established, now)
-        else:
-            account = self._account(record.peer_id, now)
-            limits = self.config.limits
-            link = Link(established, account.bucket, limits, now, shape=account.shape)
+        if link is None:
             if not self._membership.has_room:
                 others = self._membership.referrals(record.peer_id)
-                self._part(link, Close(CloseReason.FULL, others), now)
+                self._turn_away(established, Close(CloseReason.FULL, others), now)
                 return
-            self._links[record.peer_id] = link
-            self._index(link)
-            self._linked(link, established, now)
+            link = self._link(established, now)
+        elif record.epoch > link.epoch:
+            link = self._replace(link, established, now)
+        elif record.epoch < link.epoch:
+            self._drops[DropReason.OLD_EPOCH] += 1
+            outranked = Close(CloseReason.OUTRANKED, (link.record,))
+            self._turn_away(established, outranked, now)
+            return
+        else:
+            self._renew(link, established, now)
         link.charge(established.plaintext, now)
         self._hear(link, established.plaintext, now)
 
     def _renew(self, link: Link, established: Established, now: float) -> None:
-        """Another session with a linked peer: a rekey, both ends dialling at once, or a restart."""
-        if not takes_over(established, link, self.peer_id, now):
-            if established.record.epoch < link.epoch:
-                raise Refused(DropReason.OLD_EPOCH)
-            link.also_receive(established, now)
-            self._index(link)
-        else:
-            restarted = established.record.epoch > link.epoch
+        """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
+        if takes_over(established, link, self.peer_id, now):
             link.adopt(established, now)
-            self._index(link)
-            if restarted:
-                self._perform(self._antientropy.unlinked(link.peer_id, now), now)
-                self._linked(link, established, now)
+        else:
+            link.also_receive(established, now)
+        self._index(link)
         self._busy[link.peer_id] = link
+
+    def _replace(self, link: Link, established: Established, now: float) -> Link:
+        """The peer was restarted: a new link. Should the earlier run still live, two nodes have one
+        identity, and it is told so."""
+        link.clear()
+        self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
+        for session_id in link.session_ids():
+            self._by_session.pop(session_id, None)
+        self._unsent_before += link.unsent + link.queued
+        self._account(link.peer_id, now).shape = link.shape
+        self._perform(self._antientropy.unlinked(link.peer_id, now), now)
+        return self._link(established, now)
+
+    def _link(self, established: Established, now: float) -> Link:
+        account = self._account(established.record.peer_id, now)
+        limits = self.config.limits
+        link = Link(established, account.bucket, limits, now, shape=account.shape)
+        self._links[link.peer_id] = link
+        self._index(link)
+        self._linked(link, established, now)
+        return link
 
     def _linked(self, link: Link, established: Established, now: float) -> None:
         self._changes += 1
         self._perform(
             self._membership.linked(established.record, link.address, established.rtt_s, now), now
         )
+
+    def _turn_away(self, established: Established, close: Close, now: float) -> None:
+        """Make no link of a session, but say why."""
+        account = self._account(established.record.peer_id, now)
+        self._part(Link(established, account.bucket, self.config.limits, now), close, now)
 
     def _part(self, link: Link, close: Close | None, now: float) -> None:
         """Stay at a closed link for a while, to say so again or to hear the last words."""
