@@ -11,7 +11,7 @@ What must stay true:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -39,6 +39,7 @@ LIVE_FIELDS: Final = frozenset(
         "bundle_delay",
         "bundle_bytes",
         "epidemic",
+        "lazy_repair",
         "rate_limit",
     }
 )
@@ -195,9 +196,9 @@ class NodeConfig:
     """Where to listen, ``host:port``; port 0: any free one."""
     advertise: str = ""
     """The address others should dial, where it is not the bound one (NAT, containers)."""
-    bootstrap_peers: tuple[str, ...] = ()
+    bootstrap_peers: Sequence[str] = ()
     """Who to ask first, ``host:port`` each; names are resolved anew at every attempt."""
-    keys: tuple[ClusterKey, ...] = ()
+    keys: Sequence[ClusterKey] = ()
     """Cluster keys: the first starts handshakes, all are accepted. Without one no node starts."""
     cluster: str = "default"
     """Signed into everything, so that two clusters that share a key by mistake stay apart."""
@@ -207,6 +208,9 @@ class NodeConfig:
     """Where it stands, for people and for the distribution strategies."""
     strategy: str = "epidemic"
     """How broadcasts spread."""
+    lazy_repair: bool = True
+    """Tell linked peers that were not sent a message its id, and ask for what others tell of: closes
+    within a fraction of a second what spreading leaves open, for a small packet a link and message."""
     distribution: str = "uniform"
     """Which peers are chosen to link to and to relay to."""
     gossip_interval: float = 5.0
@@ -228,7 +232,7 @@ class NodeConfig:
     come round, so a payload alone waits for nothing; more makes fewer and larger rumors."""
     bundle_bytes: int = 2**16
     """Of payloads that share one signature, at most; 1: each has its own."""
-    denied: tuple[PeerId, ...] = ()
+    denied: Sequence[PeerId] = ()
     """Identities that are shut out. Identities are free: against a person, change the key."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
     epidemic: EpidemicConfig = field(default_factory=EpidemicConfig)
@@ -251,6 +255,7 @@ class NodeConfig:
         for name in ("cluster", "name", "zone"):
             _check_text(name, getattr(self, name))
         _check_word("strategy", self.strategy, STRATEGIES)
+        _check_flag("lazy_repair", self.lazy_repair)
         _check_word("distribution", self.distribution, DISTRIBUTIONS)
         _check_number("gossip_interval", self.gossip_interval, 0.05, 3600)
         _check_count("fanout", self.fanout, 1, 1000)

@@ -238,6 +238,8 @@ class Engine:
     def _receive_stranger(
         self, packet: codec.Hello | codec.Proof, datagram: bytes, source: Address, now: float
     ) -> None:
+        if self._is_leaving:  # who came in now would be left without a word
+            raise Refused(DropReason.UNEXPECTED)
         record, exempt = self._membership.record, source in self._by_source
         try:
             reply = self._responder.receive(packet, datagram, source, record, now, exempt=exempt)
@@ -316,6 +318,9 @@ class Engine:
         record = established.record
         if record.peer_id in self.config.denied:
             raise Refused(DropReason.DENIED)
+        if self._is_leaving:
+            self._turn_away(established, Close(CloseReason.LEAVING), now)
+            return
         link = self._links.get(record.peer_id)
         if link is None:
             if not self._membership.has_room:
@@ -480,6 +485,8 @@ class Engine:
             match effect:
                 case Emit(event):
                     if isinstance(event, MessageReceived):
+                        if event.message.origin == self.peer_id:
+                            continue  # said in a second that a crash forgot: nothing new to us
                         self._delivered += 1
                     self._events.append(event)
                 case Send():
@@ -649,6 +656,7 @@ class Engine:
         if not self._is_leaving:
             self._close_bundle(now)
             self._is_leaving = True
+            self._dials.clear()
             self._goodbye = [
                 codec.encode_message(self._membership.leave()),
                 codec.encode_message(Close(CloseReason.LEAVING)),

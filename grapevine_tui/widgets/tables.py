@@ -109,7 +109,7 @@ def peer_title(model: Model, max_peers: int) -> Content:
     states = [peer.state for peer in model.peers.values()]
     linked = states.count(PeerState.CONNECTED)
     stale = states.count(PeerState.STALE)
-    parts = [(f"{linked} linked", "$success")]
+    parts = [(f"{linked} connected", "$success")]
     if stale:
         parts.append((f"{stale} stale", "$warning"))
     return title(f"Peers {len(states)}/{max_peers}", *parts)

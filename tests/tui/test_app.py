@@ -55,10 +55,10 @@ async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> No
         for words in (
             "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  epidemic",
             "lag 2ms",
-            "Peers 7/50 · 5 linked · 1 stale",
-            "● linked carol",
+            "Peers 7/50 · 5 connected · 1 stale",
+            "● conn   carol",
             "▲ stale  日本語",
-            "✕ gone   heidi",
+            "✕ disc   heidi",
             "Messages 59 · following",
             "Traffic · 40 messages/s",
             "Rate limits · 214 throttled",
@@ -382,7 +382,7 @@ async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_anew() ->
         await stage.paint()
         assert not stage.main.peers.rows
         await stage.press("j", "k", "g", "G", "enter", "pageup")
-        assert "Nobody is linked yet" in stage.text
+        assert "Nobody is connected yet" in stage.text
 
 
 async def test_a_throttled_peer_flashes() -> None:
