@@ -61,6 +61,7 @@ REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
 ROUNDS_KEPT: Final = 256
 FRUITLESS_S: Final = 30.0  # before asking again what led to nothing
 HOLES_ROUND: Final = 0  # the number that questions about holes carry, outside of any round
+LAZY_ROUND: Final = (1 << 32) - 1  # and that of questions about ids that were told
 
 RoundMessage: TypeAlias = Heartbeat | Digest | InSync | Vector | Want | Repair
 Accept: TypeAlias = Callable[[RumorCopy, PeerId, Via, float], list[Effect]]
@@ -302,8 +303,9 @@ class AntiEntropy:
     def _on_repair(self, repair: Repair, sender: PeerId, now: float) -> list[Effect]:
         running = self._round(sender, repair.round, now)
         effects: list[Effect] = []
+        via = Via.LAZY if repair.round == LAZY_ROUND else Via.REPAIR
         for copy in repair.copies:
-            effects += self._accept(copy, sender, Via.REPAIR, now)
+            effects += self._accept(copy, sender, via, now)
         if running is None:
             return effects  # about holes, or asked for in a round of theirs
         running.received += sum(len(copy.rumor.lengths) for copy in repair.copies)
