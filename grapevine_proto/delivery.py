@@ -103,7 +103,7 @@ class EventHub:
         self._max_bytes = max_bytes
         self._listeners: list[EventListener] = []
         self._handlers: list[MessageListener] = []
-        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()  # gone when nobody reads
+        self._streams: list[weakref.ref[EventStream]] = []  # a stream is gone when nobody reads it
         self._messages = self._new_stream()
         self._dispatcher: asyncio.Task[None] | None = None
         self._is_ended = False
@@ -122,7 +122,7 @@ class EventHub:
         stream = self._new_stream()
         if self._is_ended:
             stream.end()
-        self._streams.add(stream)
+        self._streams.append(weakref.ref(stream, self._streams.remove))
         return stream
 
     def start(self) -> None:
@@ -136,8 +136,10 @@ class EventHub:
                 listener(event)
             except Exception:  # the application's fault, and its own to mend
                 logger.exception("an event listener failed on %s", type(event).__name__)
-        for stream in tuple(self._streams):
-            stream.put(event)
+        for reference in tuple(self._streams):  # one may go meanwhile
+            stream = reference()
+            if stream is not None:
+                stream.put(event)
         if self._handlers and isinstance(event, MessageReceived):
             self._messages.put(event)
 
@@ -149,8 +151,9 @@ class EventHub:
         """End all streams; message handlers get so long to finish, and are then cancelled. None: it
         is one of them that asks, and it ends by itself."""
         self._is_ended = True
-        for stream in (*self._streams, self._messages):
-            stream.end()
+        for stream in (*(reference() for reference in self._streams), self._messages):
+            if stream is not None:
+                stream.end()
         if self._dispatcher is not None and patience_s is not None:
             await asyncio.wait([self._dispatcher], timeout=patience_s)
             self._dispatcher.cancel()
@@ -173,7 +176,7 @@ class EventHub:
     async def _call(self, handler: MessageListener, message: Message) -> None:
         try:
             answer = handler(message)
-            if inspect.isawaitable(answer):
+            if answer is not None and inspect.isawaitable(answer):
                 await answer
         except Exception:  # the application's fault, and its own to mend
             logger.exception("a message handler failed on %s", message.id.short)

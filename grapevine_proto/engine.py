@@ -76,6 +76,7 @@ from grapevine_proto.overlay.dissemination.bundle import Bundle
 from grapevine_proto.overlay.dissemination.dissemination import Dissemination
 from grapevine_proto.overlay.effects import (
     Blame,
+    Deliver,
     Dial,
     Drop,
     Effect,
@@ -484,11 +485,9 @@ class Engine:
     def _perform(self, effects: list[Effect], now: float) -> None:
         for effect in effects:
             match effect:
+                case Deliver(messages):
+                    self._deliver(messages)
                 case Emit(event):
-                    if isinstance(event, MessageReceived):
-                        if event.message.origin == self.peer_id:
-                            continue  # said in a second that a crash forgot: nothing new to us
-                        self._delivered += 1
                     self._events.append(event)
                 case Send():
                     self._send_all(effect, now)
@@ -509,6 +508,13 @@ class Engine:
                     self.stopped = words
                 case _:
                     assert_never(effect)
+
+    def _deliver(self, messages: tuple[Message, ...]) -> None:
+        """Tell the application of messages of one rumor."""
+        if messages and messages[0].origin != self.peer_id:
+            self._delivered += len(messages)
+            self._events += map(MessageReceived, messages)
+        # else said in a second that a crash forgot: nothing new to us
 
     def _send_all(self, send: Send, now: float) -> int:
         """Queue a message; for how many peers there was room for it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Address, MessageId, PeerId, Zone
@@ -52,8 +52,7 @@ class RoundOutcome(StrEnum):
     NO_ANSWER = "no_answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One payload, delivered once. `received_at` is in the node's monotonic seconds."""
 
     id: MessageId

@@ -355,6 +355,13 @@ class Node:
         return self._endpoint.address
 
     @property
+    def advertised(self) -> Address:
+        """The address that others are told to dial."""
+        if self._config.advertise:
+            return Address.parse(self._config.advertise)
+        return self._endpoint.dialable
+
+    @property
     def epoch(self) -> int:
         return self._engine.epoch
 

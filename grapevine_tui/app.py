@@ -253,6 +253,10 @@ class GrapevineApp(App[None]):
                 self._host.model.unanswered.clear()  # whoever asks wants to be told again
                 await self._host.dial(address)
                 say(f"knocking at {address}")
+            case commands.Deny(who):
+                say(f"shut out until the restart: {self._host.deny(who).short}…")
+            case commands.Allow(who):
+                say(f"let in again: {self._host.allow(who).short}…")
             case commands.ShowPeers():
                 main.action_panel("peers")
             case commands.ShowRounds():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from grapevine_proto.errors import DropReason
-from grapevine_proto.events import Event, PeerState
+from grapevine_proto.events import Event, Message, PeerState
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import CloseReason, OverlayMessage, Record
 
@@ -47,6 +47,13 @@ class Emit:
     """Tell the application."""
 
     event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Give the application these messages, each for the first time."""
+
+    messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class Stop:
     words: str
 
 
-Effect: TypeAlias = Send | Dial | Drop | Emit | Moved | Learn | Blame | Reopen | Stop
+Effect: TypeAlias = Send | Dial | Drop | Emit | Deliver | Moved | Learn | Blame | Reopen | Stop
 
 
 class Machine(Protocol[M_contra]):

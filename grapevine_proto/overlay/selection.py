@@ -26,7 +26,7 @@ def uniform(
         return []
     if len(candidates) <= 4 * count:
         left = [each for each in candidates if each not in but]
-        return rng.sample(left, min(count, len(left)))
+        return rng.sample(left, count) if len(left) > count else left
     # Many candidates, few to choose: drawing beats copying.
     drawn = rng.sample(candidates, min(len(candidates), 3 * count))
     chosen = [each for each in drawn if each not in but][:count]

@@ -61,12 +61,13 @@ class SavedStream:
 class _Held:
     """A rumor in hand, and how it came."""
 
-    __slots__ = ("age_ms", "hops", "is_proved", "received_at", "rumor")
+    __slots__ = ("age_ms", "cost_bytes", "hops", "is_proved", "received_at", "rumor")
 
     def __init__(
         self, rumor: Rumor, hops: int, age_ms: int, received_at: float, is_proved: bool
     ) -> None:
         self.rumor = rumor
+        self.cost_bytes = len(rumor.body) + LENGTH_BYTES * len(rumor.lengths) + HELD_OVERHEAD_BYTES
         self.is_proved = is_proved
         self.hops = hops
         self.age_ms = age_ms
@@ -74,11 +75,6 @@ class _Held:
 
     def age_now_ms(self, now: float) -> int:
         return self.age_ms + int((now - self.received_at) * 1000)
-
-    @property
-    def cost_bytes(self) -> int:
-        rumor = self.rumor
-        return len(rumor.body) + LENGTH_BYTES * len(rumor.lengths) + HELD_OVERHEAD_BYTES
 
 
 class _StreamState:

@@ -84,8 +84,7 @@ def fill(host: FakeHost, seconds: int = 120) -> None:
     for sequence in range(1, 60):
         message = a_message(1, sequence, rng.choice(WORDS).encode())
         via = Via.REPAIR if sequence % 7 == 0 else Via.EAGER
-        message = replace(
-            message,
+        message = message._replace(
             id=message.id._replace(origin=rng.choice(ids)),
             via=via,
             hops=rng.randint(1, 4),

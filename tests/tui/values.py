@@ -57,7 +57,7 @@ def a_member(number: int, name: str = "") -> MemberInfo:
 
 def a_message(origin: int, sequence: int, payload: bytes = b"hello", **changes: Any) -> Message:
     message = Message(MessageId(an_id(origin), EPOCH, sequence), payload, 2, Via.EAGER, 99.0)
-    return replace(message, **changes)
+    return message._replace(**changes)
 
 
 def received(origin: int, sequence: int, payload: bytes = b"hello") -> MessageReceived:

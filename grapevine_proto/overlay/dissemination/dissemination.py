@@ -18,13 +18,13 @@ import random
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.events import Message, MessageReceived, Via
-from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.events import Message, Via
+from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Ids, Rumor, RumorCopy, Rumors
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
 from grapevine_proto.overlay.dissemination.lazy import LazyRepair
 from grapevine_proto.overlay.dissemination.strategy import Strategy
-from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
+from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store, key_of
@@ -102,7 +102,8 @@ class Dissemination:
         )
         if via is Via.REPAIR:
             self.repaired += len(fresh)
-        effects: list[Effect] = self._deliver(fresh, copy.hops, via, now)
+        messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
+        effects: list[Effect] = [Deliver(messages)]
         targets = self._strategy.spread(key_of(rumor), copy.hops, sender, linked, now)
         if targets and (not is_firsthand or self._store.prove(key_of(rumor), now)):
             effects += self._push(copy, targets)
@@ -134,14 +135,6 @@ class Dissemination:
         blames: list[Effect] = [Blame(origin, DropReason.BAD_SIGNATURE) for origin in liars]
         liars.clear()
         return blames
-
-    def _deliver(
-        self, fresh: list[tuple[MessageId, bytes]], hops: int, via: Via, now: float
-    ) -> list[Effect]:
-        return [
-            Emit(MessageReceived(Message(message_id, payload, hops, via, now)))
-            for message_id, payload in fresh
-        ]
 
     def _push(self, copy: RumorCopy, targets: list[PeerId]) -> list[Send]:
         if not targets:
