@@ -93,7 +93,7 @@ class Endpoint:
         self._family = socket.AF_UNSPEC if self._is_ipv6 else socket.AF_INET
         host, port = sock.getsockname()[:2]
         self.address = Address(host, port)
-        self.dialable = Address(_outside_host(host, sock.family), port)
+        self.dialable = Address(outside_host(host, sock.family), port)
         self.errors = 0
 
     @classmethod
@@ -231,7 +231,7 @@ async def _bound_socket(bind: str) -> socket.socket:
     return sock
 
 
-def _outside_host(host: str, family: socket.AddressFamily | int) -> str:
+def outside_host(host: str, family: socket.AddressFamily | int) -> str:
     """What others may dial where `host` is bound: for a wildcard, the address of the route to the
     outside, or loopback where there is none."""
     if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified:

@@ -151,7 +151,7 @@ def _start(**parameters: Any) -> int | None:
 class _LazyGroup(click.Group):
     """A group whose larger errands are imported when they are asked for, so that nodes start light."""
 
-    LAZY: Final = ("ctl",)
+    LAZY: Final = ("ctl", "invite", "join")
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), *self.LAZY])
@@ -161,6 +161,10 @@ class _LazyGroup(click.Group):
             from grapevine_tui.ctl import ctl
 
             return ctl
+        if name in self.LAZY:
+            from grapevine_tui import errands
+
+            return errands.invite if name == "invite" else errands.join
         return super().get_command(context, name)
 
 
