@@ -101,6 +101,11 @@ class _Running:
         self.received = 0
         self.bytes = 0
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all was compared, and all that was asked for answered."""
+        return self.has_vector and not self.wanted and not self.waiting_for_want
+
 
 class AntiEntropy:
     """The machine that owns rounds. Driven by the digests on heartbeats, by its own messages and by
@@ -330,7 +335,7 @@ class AntiEntropy:
         return running
 
     def _finish_if_done(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
-        if not running.has_vector or running.wanted or running.waiting_for_want:
+        if not running.is_done:
             return []
         if not running.differs:
             return self._finish(peer_id, RoundOutcome.IN_SYNC, now)
@@ -339,7 +344,7 @@ class AntiEntropy:
 
     def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
         running = self._running.pop(peer_id)
-        if running.sent + running.received == 0:
+        if running.is_done and running.sent + running.received == 0:  # not for want of luck
             self._fruitless[peer_id] = (now, self._store.digest(now)[1])
         done = Round(
             running.number,
