@@ -279,10 +279,10 @@ def run_app(settings: Settings) -> int:
 async def _show(settings: Settings) -> int:
     from grapevine_proto.events import Event, NodeStarted
     from grapevine_tui.app import GrapevineApp
-    from grapevine_tui.control import serving
     from grapevine_tui.demo import Demo
     from grapevine_tui.host import Host
     from grapevine_tui.model import Changes, Model
+    from grapevine_tui.service import surroundings
 
     host = Host(
         settings.node,
@@ -300,7 +300,7 @@ async def _show(settings: Settings) -> int:
 
     host.listen(begin_log)
     app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
-    async with serving(host, lambda: app.call_later(app.action_quit)):
+    async with surroundings(host, settings, lambda: app.call_later(app.action_quit)):
         await app.run_async()
     failure = getattr(app, "failure", None)
     if failure is not None:

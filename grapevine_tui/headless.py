@@ -32,10 +32,10 @@ from grapevine_proto.events import (
 )
 from grapevine_tui import logs
 from grapevine_tui.answers import Answers
-from grapevine_tui.control import serving
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object, describe, encode
 from grapevine_tui.model import Changes, Model
+from grapevine_tui.service import surroundings
 from grapevine_tui.settings import Settings
 from grapevine_tui.streams import LineWriter, read_lines
 
@@ -119,7 +119,7 @@ class Headless:
         self._stop = loop.create_future()
         self._output = LineWriter(self._stdout, self._output_broke)
         self._heed_signals(loop)
-        async with serving(self.host, lambda: self._end("quit", 0)):
+        async with surroundings(self.host, self._settings, lambda: self._end("quit", 0)):
             self.host.listen(self._tell)
             await self.host.start()
             self._begin_tasks()

@@ -125,6 +125,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Identity and marks are kept here [one per port in the user's state folder]"),
     Option("app.log_file", ("--log-file",), "GRAPEVINE_LOG_FILE", _text, "FILE",
            "Log into this file [app: in the state folder; headless: stderr]"),
+    Option("app.metrics", ("--metrics",), "GRAPEVINE_METRICS", _text, "HOST:PORT",
+           "Serve metrics for Prometheus here [off]"),
     Option("app.on_eof", ("--on-eof",), "", _text, "exit|stay",
            "Headless: what the end of stdin means [stay]"),
     Option("app.eof_timeout", ("--eof-timeout",), "", _number, "SECONDS",

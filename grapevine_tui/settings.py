@@ -48,6 +48,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.demo": False,
     "app.log_level": "info",
     "app.log_file": "",
+    "app.metrics": "",
     "app.state_dir": "",
     "app.profile": "",
     "app.config": "",
@@ -78,6 +79,8 @@ class Settings:
     profile: str
     log_level: str
     log_file: Path | None
+    metrics: str
+    """Where Prometheus finds them, ``host:port``; empty: nowhere."""
     headless: bool
     demo: bool
     on_eof: str
@@ -100,6 +103,13 @@ class Settings:
                 raise ConfigError(f"app.{name}", "expected true or false")
         if not isinstance(self.theme, str):
             raise ConfigError("app.theme", f"expected text, not {self.theme!r}")
+        if not isinstance(self.metrics, str):
+            raise ConfigError("app.metrics", f"expected text, not {self.metrics!r}")
+        if self.metrics:
+            try:
+                split_host_port(self.metrics)
+            except ValueError as error:
+                raise ConfigError("app.metrics", str(error)) from None
         _check_range("app.eof_timeout", self.eof_timeout, 0, 86_400)
         _check_range("app.wait_peers", self.wait_peers, 0, 10_000, whole=True)
         _check_range("app.messages", self.messages, 1, 10_000_000, whole=True)

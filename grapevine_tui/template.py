@@ -159,6 +159,9 @@ log_level = "info"
 # log_file = "grapevine.log"
 # Identity and what was seen are kept here. Unset: a folder per port in this user's state folder.
 # state_dir = "state"
+# Serve metrics for Prometheus at this "host:port"; empty: do not. They tell names and addresses, so
+# loopback, or a network that may know.
+metrics = ""
 # Messages the log on the screen keeps; what it let go is counted.
 messages = 10000
 # The app's colours; empty: its own.

@@ -1,0 +1,355 @@
+"""What a node counts, in Prometheus's text format over HTTP.
+
+What must stay true:
+
+- The node's loop only ever copies plain values out (one snapshot a scrape, one look at the round-trip
+  times a gossip interval); text is made and sent in threads of their own, bounded in number and time.
+- Counters only grow, base units are seconds and bytes, and a word of ours never changes its meaning.
+- Labels are bounded: words of ours, and the linked peers, of which there are at most `max_peers`.
+
+Driven by `measuring`, in the loop of the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import socket
+import threading
+from collections import Counter as Tally
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from socketserver import ThreadingMixIn
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from grapevine_proto.errors import BindError
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    Event,
+    MemberInfo,
+    MemberStatus,
+    MessageReceived,
+    MessageSent,
+    PeerInfo,
+    PeerState,
+    RateLimited,
+    RoundOutcome,
+    Stats,
+    Via,
+)
+from grapevine_proto.ids import split_host_port
+from grapevine_tui import __version__
+from grapevine_tui.host import Host
+from grapevine_tui.model import Changes
+from grapevine_tui.text import printable
+
+logger = logging.getLogger("grapevine.metrics")
+
+SNAPSHOT_S: Final = 5.0  # for a busy loop to answer; then the scrape fails, which is a sign, too
+REQUESTS: Final = 4  # at once; more are hung up on
+REQUEST_S: Final = 5.0  # without a byte from whoever asks
+RTT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+ROUND_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LINKED: Final = (PeerState.CONNECTED, PeerState.STALE)
+
+# name -> (field of Stats, what it counts)
+COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
+    "grapevine_datagrams_received": ("datagrams_in", "Datagrams that came in"),
+    "grapevine_datagrams_sent": ("datagrams_out", "Datagrams that went out"),
+    "grapevine_received_bytes": ("bytes_in", "Bytes of datagrams that came in"),
+    "grapevine_sent_bytes": ("bytes_out", "Bytes of datagrams that went out"),
+    "grapevine_events_lost": ("events_lost", "Events that a slow reader in this process lost"),
+}
+OUTCOMES: Final = ("delivered", "duplicates", "relayed", "repaired", "lost", "evicted", "unsent")
+GAUGES: Final[Mapping[str, tuple[str, str]]] = {
+    "grapevine_held_messages": ("held", "Messages held for repair"),
+    "grapevine_held_bytes": ("held_bytes", "Bytes of messages held for repair"),
+    "grapevine_streams": ("streams", "Runs of origins whose messages are told apart"),
+    "grapevine_sessions": ("sessions", "Encrypted sessions"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A node at one instant, as plain values that any thread may read."""
+
+    stats: Stats
+    peers: tuple[PeerInfo, ...]
+    members: tuple[MemberInfo, ...]
+    messages: Mapping[Via, int]
+    rounds: Mapping[RoundOutcome, int]
+    rate_limited: int
+    now: float
+    started_at: float
+    lag_s: float
+    untaken: int
+    identity: Mapping[str, str]
+
+
+class Metrics:
+    """Counts what only events tell, and copies the rest. All but `registry` belongs to the loop."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._messages: Tally[Via] = Tally()
+        self._rounds: Tally[RoundOutcome] = Tally()
+        self._rate_limited = 0
+        self.registry = CollectorRegistry()
+        self._rtt = Histogram(
+            "grapevine_peer_rtt_seconds",
+            "Round-trip times of linked peers, each looked at once a gossip interval",
+            buckets=RTT_S,
+            registry=self.registry,
+        )
+        self._round_s = Histogram(
+            "grapevine_round_duration_seconds",
+            "How long anti-entropy rounds took that this node began",
+            buckets=ROUND_S,
+            registry=self.registry,
+        )
+
+    def hear(self, event: Event, _: Changes) -> None:
+        match event:
+            case MessageReceived(message) | MessageSent(message):
+                self._messages[message.via] += 1
+            case AntiEntropyRound(done):
+                self._rounds[done.outcome] += 1
+                self._round_s.observe(done.duration)
+            case RateLimited(_, dropped):
+                self._rate_limited += dropped
+            case _:
+                pass
+
+    def look(self) -> None:
+        """Take the linked peers' round-trip times down."""
+        for peer in self._host.node.peers():
+            if peer.state in LINKED and peer.rtt is not None:
+                self._rtt.observe(peer.rtt)
+
+    def snapshot(self) -> Snapshot:
+        host, node = self._host, self._host.node
+        return Snapshot(
+            stats=node.stats(),
+            peers=tuple(node.peers()),
+            members=tuple(node.members()),
+            messages=dict(self._messages),
+            rounds=dict(self._rounds),
+            rate_limited=self._rate_limited,
+            now=node.now(),
+            started_at=host.started_at,
+            lag_s=node.lag_s,
+            untaken=host.untaken,
+            identity={
+                "peer_id": str(node.peer_id),
+                "name": printable(host.config.name),
+                "zone": printable(host.config.zone),
+                "cluster": printable(host.config.cluster),
+                "version": __version__,
+            },
+        )
+
+
+class NodeCollector(Collector):
+    """Turns snapshots into families. `take` is called in a thread of the server's."""
+
+    def __init__(self, take: Callable[[], Snapshot]) -> None:
+        self._take = take
+
+    def describe(self) -> list[Metric]:
+        return []  # or the registry would take a snapshot only to learn names
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._take()
+        yield from _of_node(seen)
+        yield from _of_messages(seen)
+        yield from _of_cluster(seen)
+        yield from _of_peers([peer for peer in seen.peers if peer.state in LINKED])
+
+
+def _of_node(seen: Snapshot) -> Iterator[Metric]:
+    yield InfoMetricFamily("grapevine_node", "Who this is", value=dict(seen.identity))
+    up = max(0.0, seen.now - seen.started_at)
+    yield GaugeMetricFamily("grapevine_uptime_seconds", "Since the node started", value=up)
+    lag = "How late the node's loop was at worst in the last seconds"
+    yield GaugeMetricFamily("grapevine_loop_lag_seconds", lag, value=seen.lag_s)
+    for name, (field, words) in COUNTERS.items():
+        yield CounterMetricFamily(name, words, value=getattr(seen.stats, field))
+    for name, (field, words) in GAUGES.items():
+        yield GaugeMetricFamily(name, words, value=getattr(seen.stats, field))
+    dropped = CounterMetricFamily(
+        "grapevine_dropped", "What was refused, by reason", labels=["reason"]
+    )
+    for reason, count in sorted(_sums(seen.stats).items()):
+        dropped.add_metric([reason], count)
+    yield dropped
+
+
+def _sums(stats: Stats) -> Tally[str]:
+    """By reason; one reason may stand there twice."""
+    sums: Tally[str] = Tally()
+    for reason, count in stats.dropped:
+        sums[reason.value] += count
+    return sums
+
+
+def _of_messages(seen: Snapshot) -> Iterator[Metric]:
+    words = "Messages told to the application, by the way they came (local: our own)"
+    by_way = CounterMetricFamily("grapevine_messages", words, labels=["via"])
+    for via in Via:
+        by_way.add_metric([via.value], seen.messages.get(via, 0))
+    yield by_way
+    words = (
+        "What became of messages: delivered, duplicates, relayed, repaired, lost, evicted, unsent"
+    )
+    by_outcome = CounterMetricFamily("grapevine_message_outcomes", words, labels=["outcome"])
+    for outcome in OUTCOMES:
+        by_outcome.add_metric([outcome], getattr(seen.stats, outcome))
+    yield by_outcome
+    words = "Own broadcasts that nobody has taken yet"
+    yield GaugeMetricFamily("grapevine_untaken_messages", words, value=seen.untaken)
+
+
+def _of_cluster(seen: Snapshot) -> Iterator[Metric]:
+    states = Tally(peer.state for peer in seen.peers)
+    peers = GaugeMetricFamily("grapevine_peers", "Peers, by state", labels=["state"])
+    for state in PeerState:
+        peers.add_metric([state.value], states[state])
+    yield peers
+    statuses = Tally(member.status for member in seen.members)
+    members = GaugeMetricFamily("grapevine_members", "Members known, by status", labels=["status"])
+    for status in MemberStatus:
+        members.add_metric([status.value], statuses[status])
+    yield members
+    rounds = CounterMetricFamily(
+        "grapevine_rounds", "Anti-entropy rounds begun here", labels=["outcome"]
+    )
+    for outcome in RoundOutcome:
+        if outcome is not RoundOutcome.RUNNING:
+            rounds.add_metric([outcome.value], seen.rounds.get(outcome, 0))
+    yield rounds
+    words = "Messages of peers beyond their allowance"
+    yield CounterMetricFamily("grapevine_rate_limited", words, value=seen.rate_limited)
+
+
+def _of_peers(linked: list[PeerInfo]) -> Iterator[Metric]:
+    def gauge(name: str, words: str, value: Callable[[PeerInfo], float | None]) -> Metric:
+        family = GaugeMetricFamily(f"grapevine_peer_{name}", words, labels=["peer_id"])
+        for peer in linked:
+            if (number := value(peer)) is not None:
+                family.add_metric([str(peer.peer_id)], number)
+        return family
+
+    info = InfoMetricFamily("grapevine_peer", "Linked peers", labels=["peer_id"])
+    for peer in linked:
+        said = {"name": peer.name, "zone": peer.zone, "address": str(peer.address)}
+        info.add_metric([str(peer.peer_id)], {key: printable(each) for key, each in said.items()})
+    yield info
+    yield gauge("tokens", "What is left of a peer's allowance here", lambda peer: peer.tokens)
+    yield gauge("queued_messages", "What waits to go to a peer", lambda peer: peer.queued)
+    yield gauge("health_ratio", "From 0, hopeless, to 1", lambda peer: peer.health)
+    yield gauge("last_rtt_seconds", "Round-trip time as last measured", lambda peer: peer.rtt)
+
+
+# --- the server -----------------------------------------------------------------------------------
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = REQUEST_S
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  named so by its base
+        logger.debug("%s", printable(format % args))
+
+    def address_string(self) -> str:
+        return str(self.client_address[0])  # without asking a name server
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], family: socket.AddressFamily) -> None:
+        self.address_family = family
+        self._free = threading.BoundedSemaphore(REQUESTS)
+        super().__init__(address, _Quiet)
+
+    def server_bind(self) -> None:
+        # Not the base's, which asks a name server who we are.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logger.debug("a scrape failed", exc_info=True)
+
+
+def _listen(where: str) -> _Server:
+    """Raises BindError."""
+    host, port = split_host_port(where)
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return _Server((str(address[0]), int(address[1])), family)
+    except OSError as error:
+        raise BindError(f"metrics at {where}: {error.strerror or error}") from None
+
+
+@contextlib.asynccontextmanager
+async def measuring(host: Host, where: str) -> AsyncIterator[int]:
+    """Serve the metrics of `host` at `where`, ``host:port``, until the end of this block; gives the
+    port. Enter it before the host starts. Raises BindError."""
+    loop = asyncio.get_running_loop()
+    metrics = Metrics(host)
+    server = _listen(where)
+
+    def take() -> Snapshot:
+        taken: concurrent.futures.Future[Snapshot] = concurrent.futures.Future()
+
+        def copy() -> None:
+            try:
+                taken.set_result(metrics.snapshot())
+            except Exception as error:  # noqa: BLE001  told where it was asked for
+                taken.set_exception(error)
+
+        loop.call_soon_threadsafe(copy)
+        return taken.result(SNAPSHOT_S)
+
+    async def look() -> None:
+        await host.is_started.wait()
+        while True:
+            metrics.look()
+            await asyncio.sleep(host.config.gossip_interval)
+
+    metrics.registry.register(NodeCollector(take))
+    host.listen(metrics.hear)
+    server.set_app(make_wsgi_app(metrics.registry))
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    looking = asyncio.create_task(look())
+    try:
+        yield int(server.server_address[1])
+    finally:
+        looking.cancel()
+        server.socket.close()  # a scrape under way ends by itself; nobody waits for it
+        threading.Thread(target=server.shutdown, daemon=True).start()

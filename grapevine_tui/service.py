@@ -1,0 +1,27 @@
+"""What stands around a node while it runs, for app and headless alike: who may ask it, who is told.
+
+What must stay true: each part is there only where the settings ask for it, and is imported only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from grapevine_tui.control import serving
+from grapevine_tui.host import Host
+from grapevine_tui.settings import Settings
+
+
+@contextlib.asynccontextmanager
+async def surroundings(
+    host: Host, settings: Settings, on_goodbye: Callable[[], object]
+) -> AsyncIterator[None]:
+    """From before the host starts until it has left. Raises BindError."""
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.metrics:
+            from grapevine_tui.metrics import measuring
+
+            await stack.enter_async_context(measuring(host, settings.metrics))
+        await stack.enter_async_context(serving(host, on_goodbye))
+        yield

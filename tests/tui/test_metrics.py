@@ -1,0 +1,136 @@
+"""What Prometheus reads of a node, and that reading it costs the node nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import urllib.request
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import BindError
+from grapevine_proto.events import MessageReceived
+from grapevine_proto.identity import ClusterKey
+from grapevine_proto.node import Node
+from grapevine_tui.host import Host
+from grapevine_tui.metrics import REQUESTS, measuring
+from tests.tui.runs import WAIT_S, Bench
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def fetch(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=WAIT_S) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def values(text: str) -> dict[tuple[str, str], float]:
+    """By sample name and its first label's value; label `peer_id` is left out."""
+    return {
+        (
+            sample.name,
+            next((v for k, v in sample.labels.items() if k != "peer_id"), ""),
+        ): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.asyncio
+async def test_what_happens_is_counted() -> None:
+    keys = [ClusterKey.generate()]
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        bob = await stack.enter_async_context(Node(NodeConfig.local(keys=keys, name='b"o\x1bb')))
+        config = NodeConfig.local(keys=keys, name="us", bootstrap_peers=[str(bob.address)])
+        host = Host(config, None)
+        port = await stack.enter_async_context(measuring(host, "127.0.0.1:0"))
+        await host.start()
+        stack.push_async_callback(host.leave, 0.1)
+        await host.node.ready(1)
+        await host.broadcast(b"one")
+        heard = asyncio.Event()
+        host.listen(lambda event, _: heard.set() if isinstance(event, MessageReceived) else None)
+        await bob.broadcast(b"two")
+        await heard.wait()
+        text = await asyncio.to_thread(fetch, port)
+    seen = values(text)
+    assert seen["grapevine_peers", "connected"] == 1
+    assert seen["grapevine_members", "up"] >= 1
+    assert seen["grapevine_messages_total", "local"] == 1
+    assert (
+        seen["grapevine_messages_total", "eager"] + seen["grapevine_messages_total", "repair"] == 1
+    )
+    assert seen["grapevine_message_outcomes_total", "delivered"] == 1
+    assert seen["grapevine_datagrams_received_total", ""] > 0
+    assert seen["grapevine_peer_tokens", ""] > 0
+    assert "grapevine_peer_rtt_seconds_bucket" in text
+    assert "grapevine_loop_lag_seconds" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.asyncio
+async def test_whoever_asks_and_says_nothing_holds_up_neither_node_nor_end() -> None:
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    async with asyncio.timeout(WAIT_S):
+        async with measuring(host, "127.0.0.1:0") as port:
+            await host.start()
+            idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(REQUESTS + 2)]
+            refused = await asyncio.to_thread(idle[-1].recv, 1)
+            assert refused == b""
+        for each in idle:
+            each.close()
+        await host.leave(0.1)
+
+
+@pytest.mark.asyncio
+async def test_a_port_that_is_taken_is_told() -> None:
+    host = Host(NodeConfig.local(), None)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as busy,
+        pytest.raises(BindError, match="metrics at"),
+    ):
+        await measuring(host, f"127.0.0.1:{busy.getsockname()[1]}").__aenter__()
+
+
+def test_a_headless_node_serves_them_and_a_taken_port_is_exit_4(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+        taken = bench.run("--metrics", f"127.0.0.1:{port}")
+        assert taken.process.wait(timeout=WAIT_S) == 4
+        assert taken.errors().count("\n") == 1
+        assert taken.seen == []
+    run = bench.run(environ={"GRAPEVINE_METRICS": f"127.0.0.1:{port}"})
+    run.expect("started")
+    assert values(fetch(port))["grapevine_peers", "connected"] == 0
+    assert run.end() == 0
+    assert bench.command("--metrics", "here", "--show-config").returncode == 2
+
+
+@pytest.mark.asyncio
+async def test_every_metric_of_the_dashboard_is_one_that_is_served() -> None:
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    async with measuring(host, "127.0.0.1:0") as port, asyncio.timeout(WAIT_S):
+        await host.start()
+        text = await asyncio.to_thread(fetch, port)
+        await host.leave(0.1)
+    served = {
+        name
+        for family in text_string_to_metric_families(text)
+        for name in (family.name, f"{family.name}_total", f"{family.name}_bucket")
+    }
+    board = json.loads((ROOT / "config" / "grafana-dashboard.json").read_text())
+    used = {
+        word
+        for panel in board["panels"]
+        for target in panel.get("targets", [])
+        for word in "".join(c if c.isalnum() or c == "_" else " " for c in target["expr"]).split()
+        if word.startswith("grapevine_")
+    }
+    assert len(used) > 10
+    assert used <= served
