@@ -101,21 +101,22 @@ class ClusterKey:
         return cls(bindings.randombytes(KEY_BYTES))
 
     @classmethod
-    def load(cls, path: str | Path) -> ClusterKey:
-        """The key in the file at `path`: 64 hex digits and a line end, readable by its owner only.
+    def load(cls, path: str | Path, *, closed_to: int = 0o077) -> ClusterKey:
+        """The key in the file at `path`: 64 hex digits and a line end, with none of the mode bits
+        in `closed_to`: readable by its owner only.
 
         Raises KeyFileError, which names the path and the mend but nothing of the content.
         """
         path = Path(path)
         try:
             mode = path.stat().st_mode
-            text = path.read_text(encoding="ascii") if not mode & 0o077 else ""
+            text = path.read_text(encoding="ascii") if not mode & closed_to else ""
         except FileNotFoundError:
             raise KeyFileError(f"key file {path}: there is no such file") from None
         except (OSError, UnicodeDecodeError) as error:
             cause = error.strerror if isinstance(error, OSError) else "not a key file"
             raise KeyFileError(f"key file {path}: {cause}") from None
-        if mode & 0o077:
+        if mode & closed_to:
             raise KeyFileError(
                 f"key file {path}: readable by others (mode {mode & 0o777:04o}); run chmod 600 on it"
             )

@@ -29,21 +29,33 @@ _SECTION_LINE: Final = re.compile(rf"\s*\[\s*({_NAME}(?:\s*\.\s*{_NAME})*)\s*\]"
 class SettingsFile:
     """The settings in one file: `values` by dotted name (``epidemic.hops``)."""
 
-    def __init__(self, path: Path, values: dict[str, Any], lines: dict[str, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        values: dict[str, Any],
+        lines: dict[str, int],
+        tables: Iterable[str] = (),
+    ) -> None:
         self.path = path
+        self._tables = frozenset(tables)
         self.values = values
         self._lines = lines
 
     @classmethod
     def read(
-        cls, path: str | Path, names: Iterable[str], *, ignored: Iterable[str] = ()
+        cls,
+        path: str | Path,
+        names: Iterable[str],
+        *,
+        ignored: Iterable[str] = (),
+        tables: Iterable[str] = (),
     ) -> SettingsFile:
         """What stands in the file at `path`. `names` are all dotted names that may; sections in
-        `ignored` are somebody else's. Raises ConfigError."""
+        `ignored` are somebody else's; those in `tables` hold a section whole. Raises ConfigError."""
         path = Path(path)
         try:
             text = path.read_bytes().decode()
-            tables = tomllib.loads(text)
+            found_tables = tomllib.loads(text)
         except FileNotFoundError:
             raise ConfigError("config", f"{path}: there is no such file") from None
         except OSError as error:
@@ -52,10 +64,10 @@ class SettingsFile:
             raise ConfigError("config", f"{path}: not UTF-8 text") from None
         except (ValueError, RecursionError) as error:
             raise ConfigError("config", f"{path}: not TOML: {error}") from None
-        found = cls(path, {}, _find_lines(text))
+        found = cls(path, {}, _find_lines(text), tables)
         known = frozenset(names)
         sections = {name.partition(".")[0] for name in known if "." in name}
-        for name, value in tables.items():
+        for name, value in found_tables.items():
             if name in sections:
                 found._take_section(name, value, known)
             elif name not in ignored:
@@ -77,7 +89,7 @@ class SettingsFile:
     def _take(self, name: str, value: Any, known: frozenset[str]) -> None:
         if name not in known:
             raise self._unknown(name, value, known)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name not in self._tables:
             raise ConfigError(name, f"expected a value, not a section ({self.place(name)})")
         self.values[name] = value
 

@@ -17,7 +17,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -32,20 +32,24 @@ from grapevine_proto.codec import MAX_PAYLOAD_IN_DATAGRAM
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
-from grapevine_tui import commands
+from grapevine_tui import commands, keys
+from grapevine_tui.desk import Desk, payload_text
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
-from grapevine_tui.keys import EVERYWHERE
 from grapevine_tui.model import Changes, Level
 from grapevine_tui.screens import facts
-from grapevine_tui.screens.detail import DetailScreen, Fact
+from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.help import help_facts
 from grapevine_tui.screens.main import MainScreen
+from grapevine_tui.screens.members import MembersScreen
+from grapevine_tui.screens.message import MessageScreen
+from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.text import printable
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.compose import Draft
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.log import MessageLog
 from grapevine_tui.widgets.look import GRAPEVINE, THEMES, VARIABLES
+from grapevine_tui.widgets.peers import PeerGrid
 
 PAINTS_PER_S: Final = 10
 BEAT_PAINTS: Final = 5  # the node's tables are read at every fifth: twice a second
@@ -69,7 +73,7 @@ class GrapevineApp(App[None]):
     TITLE = "grapevine"
     CSS_PATH: ClassVar[Path] = Path(__file__).with_name("grapevine.tcss")
     BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(EVERYWHERE),
+        *bindings(keys.EVERYWHERE),
         Binding("ctrl+p", "command_palette", "Commands", show=False, priority=True),
     ]
     ENABLE_COMMAND_PALETTE = True
@@ -90,6 +94,8 @@ class GrapevineApp(App[None]):
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         self._is_leaving = False
         self._has_left = False
+        self.desk = Desk(self, host.model, settings.state_dir)
+        self.set_keymap(dict(settings.keys))
         self.failure: GrapevineError | None = None
         """Why the node could not start; None where it did."""
         self.main = MainScreen(host, settings, self._limit_bytes)
@@ -285,54 +291,109 @@ class GrapevineApp(App[None]):
 
     # Screens in front
 
-    def _show(self, name: str, ask: Callable[[], list[Fact] | None]) -> None:
+    def _show(self, screen: DetailScreen) -> None:
         if not isinstance(self.screen, DetailScreen):  # one at a time is enough
-            self.push_screen(DetailScreen(name, ask))
+            self.push_screen(screen)
 
     def on_grid_chosen(self, message: Grid.Chosen) -> None:
         key = message.key
         peer_id = key[1] if isinstance(key, tuple) else key
         if isinstance(peer_id, PeerId):
-            name = printable(self._host.model.name_of(peer_id))
-            self._show(name, partial(facts.peer_facts, self._host.model, peer_id))
+            model = self._host.model
+            copies = (self._address_of(peer_id), str(peer_id))
+            ask = partial(facts.node_facts, model, peer_id)
+            self._show(DetailScreen(printable(model.name_of(peer_id)), ask, copies=copies))
 
     def on_message_log_chosen(self, message: MessageLog.Chosen) -> None:
         entry = message.entry
-        self._show(
-            f"Message {entry.number + 1:,}",
-            partial(facts.message_facts, self._host.model, entry),
-        )
+        self._show(MessageScreen(self._host.model, entry, payload_text(entry.message.payload)))
 
     def action_members(self) -> None:
         """Everyone in the cluster, linked or not."""
-        self._show("Members", partial(facts.member_facts, self._host.model))
+        if self.screen is self.main:
+            self.push_screen(MembersScreen(self._host.model))
+
+    def action_traffic(self) -> None:
+        """Curves over a minute, a quarter of an hour, three hours."""
+        if self.screen is self.main:
+            self.push_screen(TrafficScreen(self._host.model))
 
     def action_status(self) -> None:
         """Who we are, and every counter."""
-        self._show("Status", partial(facts.status_facts, self._host.model))
+        self._show(DetailScreen("Status", partial(facts.status_facts, self._host.model)))
 
     def action_help(self) -> None:
         """Every key and every command."""
-        sections: list[tuple[str, Iterable[BindingType]]] = [
-            ("Everywhere", self.BINDINGS),
-            ("Panels", MainScreen.BINDINGS),
-            ("Tables", Grid.BINDINGS),
-            ("Messages", MessageLog.BINDINGS),
+        sections = [
+            (name, bindings(keys.with_keys(part, self._settings.keys)))
+            for name, part in (
+                ("Everywhere", keys.EVERYWHERE),
+                ("Panels", keys.PANELS),
+                ("Tables", keys.TABLES),
+                ("Tables of peers and members", keys.PEERS),
+                ("Messages", keys.MESSAGES),
+                ("Traffic over time", keys.SPAN),
+            )
+        ]
+        sections += [
+            ("Details", [*MessageScreen.BINDINGS, *DetailScreen.BINDINGS]),
             ("Compose box", Draft.BINDINGS),
         ]
-        self._show("Help", lambda: help_facts(self, sections))
+        self._show(DetailScreen("Help", lambda: help_facts(self, sections)))
+
+    # What is asked of one node or message
+
+    def _address_of(self, peer_id: PeerId) -> str:
+        model = self._host.model
+        known = model.peers.get(peer_id) or model.members.get(peer_id)
+        return str(known.address) if known is not None and known.address else ""
+
+    def on_peer_grid_asked(self, message: PeerGrid.Asked) -> None:
+        peer_id = message.peer_id
+        address = self._address_of(peer_id)
+        match message.what:
+            case "send":
+                while self.screen is not self.main:
+                    self.pop_screen()
+                self.main.compose_box.address_to(self._callable_name(peer_id))
+            case "dial" if address:
+                self._lines.put_nowait(f"/connect {address}")
+                self.notify(f"knocking at {printable(address)}", markup=False)
+            case "copy" if address:
+                self.desk.copy(address)
+            case "copy_id":
+                self.desk.copy(str(peer_id))
+
+    def _callable_name(self, peer_id: PeerId) -> str:
+        """What `/send` understands as this node: its name, if nobody else bears it and it can be
+        typed; else its id."""
+        known = self._host.model.peers.get(peer_id) or self._host.model.members.get(peer_id)
+        name = known.name if known is not None else ""
+        is_plain = bool(name) and printable(name) == name and '"' not in name
+        is_alone = len(self._host.model.ids_named(name)) == 1
+        return name if is_plain and is_alone else str(peer_id)
+
+    def on_message_log_asked(self, message: MessageLog.Asked) -> None:
+        said = message.entry.message
+        self.desk.copy(str(said.id) if message.what == "copy_id" else payload_text(said.payload))
+
+    def on_detail_screen_copied(self, message: DetailScreen.Copied) -> None:
+        if message.text:
+            self.desk.copy(message.text)
+
+    async def on_message_log_export_asked(self) -> None:
+        await self.desk.export(self.main.log_view.wanted_entries())
+
+    def action_picture(self) -> None:
+        """Save the screen as SVG."""
+        self.desk.picture()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
         """What the palette offers: all that the bindings do, each with its key."""
-        for node, keys in ((self, self.BINDINGS), (self.main, MainScreen.BINDINGS)):
-            for each in Binding.make_bindings(keys):
+        for node, part in ((self, keys.EVERYWHERE), (self.main, keys.PANELS)):
+            for each in Binding.make_bindings(bindings(keys.with_keys(part, self._settings.keys))):
                 if each.action != "command_palette":
                     key = self.get_key_display(each)
                     action = partial(self.run_action, each.action, node)
                     yield SystemCommand(each.description, f"key {key}", action)
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
-        yield SystemCommand(
-            "Screenshot",
-            "Save the screen as SVG",
-            lambda: self.set_timer(0.1, self.deliver_screenshot),
-        )

@@ -113,6 +113,7 @@ def _options() -> list[click.Parameter]:
         click.Option(
             [*option.flags, _parameter(option.flags)],
             multiple=option.is_list,
+            nargs=option.words,
             metavar=option.metavar,
             help=option.help + (f" (${option.env})" if option.env else ""),
         )
@@ -130,6 +131,7 @@ def _options() -> list[click.Parameter]:
 def _flags(parameters: dict[str, Any]) -> dict[str, Any]:
     """What was given on the command line, by setting name."""
     flags = {option.name: parameters.get(_parameter(option.flags)) for option in OPTIONS}
+    flags["app.on"] = tuple(" ".join(pair) for pair in parameters.get("on") or ())
     for name in ("headless", "demo"):
         flags[f"app.{name}"] = parameters.get(name)
     return {name: value for name, value in flags.items() if value not in (None, (), False)}

@@ -30,14 +30,15 @@ from grapevine_proto.events import (
     NodeStopped,
     RateLimited,
 )
-from grapevine_tui import logs
+from grapevine_tui import logs, systemd
 from grapevine_tui.answers import Answers
 from grapevine_tui.host import Host
-from grapevine_tui.jsonlines import Object, describe, encode
+from grapevine_tui.jsonlines import Object, encode
 from grapevine_tui.model import Changes, Model
 from grapevine_tui.service import surroundings
 from grapevine_tui.settings import Settings
 from grapevine_tui.streams import LineWriter, read_lines
+from grapevine_tui.telling import QUIET_S, Telling
 
 logger = logging.getLogger("grapevine.headless")
 
@@ -45,40 +46,10 @@ SIGNAL_LEAVE_S: Final = 0.35  # of the 500 ms that a signal leaves us; the rest 
 LEAVE_S: Final = 5.0
 FLUSH_S: Final = 0.1  # for the last lines, when a signal ends us
 PATIENCE_S: Final = 5.0  # for the last lines otherwise
-QUIET_S: Final = 1.0  # rate limits and drops are told at most once in so long, by peer and reason
 TAKEN_POLL_S: Final = 0.05  # between looks whether all that was said is taken
 ROUND_AGAIN_S: Final = 0.5  # between rounds begun for that
 ROOM_POLL_S: Final = 0.02  # between looks whether replies are read again
 FAILED, IN_USE = 1, 5
-
-
-class Summary:
-    """Counts under keys, told at most once in `quiet_s` each: the first at once, then sums. Pure."""
-
-    def __init__(self, quiet_s: float = QUIET_S) -> None:
-        self._quiet_s = quiet_s
-        self._told_at: dict[tuple[str, str], float] = {}
-        self._waiting: dict[tuple[str, str], int] = {}
-
-    def add(self, key: tuple[str, str], count: int, now: float) -> int:
-        """How many to tell of now; 0: it is kept for later."""
-        if now - self._told_at.get(key, -self._quiet_s) < self._quiet_s:
-            self._waiting[key] = self._waiting.get(key, 0) + count
-            return 0
-        self._told_at[key] = now
-        return count + self._waiting.pop(key, 0)
-
-    def due(self, now: float, *, everything: bool = False) -> list[tuple[tuple[str, str], int]]:
-        """What was kept and may be told now."""
-        least = -1.0 if everything else self._quiet_s
-        ready = [key for key in self._waiting if now - self._told_at[key] >= least]
-        for key in ready:
-            self._told_at[key] = now
-        told = [(key, self._waiting.pop(key)) for key in ready]
-        for key in [key for key, at in self._told_at.items() if now - at >= self._quiet_s]:
-            if key not in self._waiting:
-                del self._told_at[key]  # so that strangers' keys do not pile up
-        return told
 
 
 class Headless:
@@ -103,8 +74,7 @@ class Headless:
             spare_state_dirs=settings.spare_state_dirs,
         )
         self._answers = Answers(self.host)
-        self._summary = Summary()
-        self._tokens: dict[str, float] = {}
+        self._telling = Telling(self.host, self._say, clock)
         self._lost = 0
         self._is_leaving = False
         self._loop: asyncio.AbstractEventLoop
@@ -130,6 +100,7 @@ class Headless:
         self._tasks = [
             asyncio.create_task(self._hear()),
             asyncio.create_task(self._tell_summaries()),
+            asyncio.create_task(systemd.attend(self.host, self._settings.wait_peers)),
         ]
         if self._settings.wait_peers:
             self._tasks.append(asyncio.create_task(self._tell_ready()))
@@ -165,6 +136,7 @@ class Headless:
 
     async def _leave(self, reason: str, code: int) -> int:
         self._is_leaving = True
+        systemd.notify("STOPPING=1")
         for task in self._tasks:
             task.cancel()
         is_hurried = reason.startswith("sig")
@@ -182,7 +154,7 @@ class Headless:
             if untaken:
                 last["reason"], code = "eof_timeout", FAILED
                 logger.error("%d of our messages were taken by nobody", untaken)
-        self._flush_summaries(everything=True)
+        self._telling.flush(everything=True)
         self._say("stopped", last)
         self._output.close(FLUSH_S if is_hurried else PATIENCE_S)
         if failure is not None:
@@ -199,43 +171,20 @@ class Headless:
 
     def _tell(self, event: Event, _: Changes) -> None:
         match event:
-            case NodeStarted():
-                self._say("started", self._answers.who())
             case NodeStopped(reason):
                 if not self._is_leaving:
                     self._end("failed", FAILED, reason)
-            case RateLimited(peer, dropped, tokens):
-                self._tokens[str(peer)] = tokens
-                self._sum("rate_limited", str(peer), dropped)
-            case DatagramDropped(dropped_for, count):
-                self._sum("dropped", dropped_for.value, count)
-            case EventsLost(count):
-                self._sum("dropped", "events_lost", count)
+            case NodeStarted() | RateLimited() | DatagramDropped() | EventsLost():
+                self._telling.hear(event)
             case _ if not self._output.has_room:
                 self._lost += 1
             case _:
-                if told := describe(event, self.host.name_of):
-                    self._say(*told)
-
-    def _sum(self, word: str, what: str, count: int) -> None:
-        if count := self._summary.add((word, what), count, self._clock()):
-            self._say_sum(word, what, count)
-
-    def _say_sum(self, word: str, what: str, count: int) -> None:
-        if word == "rate_limited":
-            tokens = round(self._tokens.pop(what, 0.0), 3)
-            self._say(word, {"peer_id": what, "dropped": count, "tokens": tokens})
-        else:
-            self._say(word, {"reason": what, "count": count})
-
-    def _flush_summaries(self, *, everything: bool = False) -> None:
-        for (word, what), count in self._summary.due(self._clock(), everything=everything):
-            self._say_sum(word, what, count)
+                self._telling.hear(event)
 
     async def _tell_summaries(self) -> None:
         while True:
             await asyncio.sleep(QUIET_S / 2)
-            self._flush_summaries()
+            self._telling.flush()
 
     async def _tell_ready(self) -> None:
         with suppress(GrapevineError):
@@ -281,6 +230,13 @@ class Headless:
 
     def _reload(self) -> None:
         """Take over what changed in files: keys, limits, level. What is wrong changes nothing."""
+        systemd.notify_reloading()
+        try:
+            self._reload_settings()
+        finally:
+            systemd.notify("READY=1")
+
+    def _reload_settings(self) -> None:
         try:
             settings = self._settings.reload().with_keys()
             restart = self.host.reconfigure(settings.node)

@@ -6,7 +6,8 @@ before a node in its own process, one behind a control socket, or a made-up one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from grapevine_proto.config import NodeConfig
@@ -64,6 +65,14 @@ class SettingsView(Protocol):
 
     @property
     def theme(self) -> str: ...
+
+    @property
+    def state_dir(self) -> Path | None: ...
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Keys that the config file changes: action -> keys."""
+        ...
 
 
 class DemoView(Protocol):

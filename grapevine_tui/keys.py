@@ -36,6 +36,8 @@ EVERYWHERE: Final = (
     Key("commands", "colon", "command_palette", "Commands", shown=True),
     Key("members", "m", "members", "Members"),
     Key("status", "S", "status", "Status and counters"),
+    Key("traffic", "T", "traffic", "Traffic over time"),
+    Key("picture", "p", "picture", "Save a picture (SVG)"),
     Key("quit", "q", "quit", "Quit", shown=True),
 )
 PANELS: Final = (
@@ -64,7 +66,16 @@ TABLES: Final = (
     Key("first", "home,g", "first", "First"),
     Key("last", "end,G", "last", "Last"),
 )
+PEERS: Final = (
+    Key("send_to", "w", "ask('send')", "Write to it alone"),
+    Key("dial_again", "d", "ask('dial')", "Dial it again"),
+    Key("copy", "y", "ask('copy')", "Copy the address", shown=True),
+    Key("copy_id", "Y", "ask('copy_id')", "Copy its id"),
+)
 MESSAGES: Final = (
+    Key("copy", "y", "ask('copy')", "Copy the text", shown=True),
+    Key("copy_id", "Y", "ask('copy_id')", "Copy the id"),
+    Key("export", "e", "export", "Write what is shown to a file"),
     Key("details", "enter", "choose", "Details", shown=True),
     Key("down", "down,j", "move(1)", "Down"),
     Key("up", "up,k", "move(-1)", "Up"),
@@ -73,8 +84,17 @@ MESSAGES: Final = (
     Key("first", "home,g", "first", "First"),
     Key("last", "end,G", "follow", "Follow the end"),
 )
+FRONT: Final = (
+    Key("back", "escape", "back", "Back", shown=True),
+    Key("filter", "slash", "filter", "Filter", shown=True),
+)
+SPAN: Final = (Key("traffic", "T", "span", "Longer span", shown=True),)
 # Sets of keys that are live together: what has the focus, over its screen, over the app.
-TOGETHER: Final = ((EVERYWHERE, PANELS, TABLES), (EVERYWHERE, PANELS, MESSAGES))
+TOGETHER: Final = (
+    (EVERYWHERE, PANELS, TABLES, PEERS),
+    (EVERYWHERE, PANELS, MESSAGES),
+    (EVERYWHERE, FRONT, TABLES, PEERS),
+)
 NAMES: Final = tuple(
     dict.fromkeys(key.name for group in TOGETHER for part in group for key in part)
 )

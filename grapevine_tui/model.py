@@ -50,7 +50,10 @@ MESSAGES: Final = 10_000  # kept in the log
 MESSAGE_BYTES: Final = 64 * 2**20  # and of payload in all: a few giants must not fill the memory
 ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
 NOTICES: Final = 200
-SAMPLES: Final = 180  # one a second: three minutes of traffic
+SAMPLES: Final = 900  # one a second: fifteen minutes of traffic
+COARSE_SAMPLES: Final = 1_080  # and of ten seconds each: three hours
+COARSE: Final = 10  # fine samples in a coarse one
+RTT_SAMPLES: Final = 180  # of each peer, one a second
 SAMPLE_S: Final = 1.0
 THROTTLE_QUIET_S: Final = 30.0  # a peer throttled again within this is still the same trouble
 DIAL_QUIET_S: Final = (
@@ -136,15 +139,51 @@ class Flow:
     out_per_s: float = 0.0
 
 
+class Series:
+    """One measure over time: a sample a second for fifteen minutes, and their means for three hours."""
+
+    __slots__ = ("_pending", "coarse", "fine")
+
+    def __init__(self) -> None:
+        self.fine: deque[float] = deque(maxlen=SAMPLES)
+        self.coarse: deque[float] = deque(maxlen=COARSE_SAMPLES)
+        self._pending: list[float] = []
+
+    def add(self, value: float) -> None:
+        self.fine.append(value)
+        self._pending.append(value)
+        if len(self._pending) == COARSE:
+            self.coarse.append(sum(self._pending) / COARSE)
+            self._pending.clear()
+
+    @property
+    def latest(self) -> float:
+        return self.fine[-1] if self.fine else 0.0
+
+
 @dataclass(slots=True)
 class Traffic:
-    """Rates of the whole node, one sample a second, oldest first."""
+    """Rates of the whole node, a second each, oldest first."""
 
-    in_per_s: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    out_per_s: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    datagrams_in: Series = field(default_factory=Series)
+    datagrams_out: Series = field(default_factory=Series)
+    messages: Series = field(default_factory=Series)
+    duplicates: Series = field(default_factory=Series)
+    lost: Series = field(default_factory=Series)
     bytes_in_per_s: float = 0.0
     bytes_out_per_s: float = 0.0
-    messages_per_s: float = 0.0
+
+    @property
+    def in_per_s(self) -> deque[float]:
+        return self.datagrams_in.fine
+
+    @property
+    def out_per_s(self) -> deque[float]:
+        return self.datagrams_out.fine
+
+    @property
+    def messages_per_s(self) -> float:
+        return self.messages.latest
 
 
 class Log:
@@ -223,6 +262,7 @@ class Model:
         self.now = 0.0
         self.traffic = Traffic()
         self.flows: dict[PeerId, Flow] = {}
+        self.round_trips: dict[PeerId, deque[float]] = {}  # seconds, one a second, oldest first
         self.throttled_at: dict[PeerId, float] = {}  # Unix seconds of the last refusal
         self.unanswered: dict[Address, float] = {}  # when we last told that nobody answers there
         self.events_lost = 0
@@ -405,11 +445,17 @@ class Model:
         if span_s < SAMPLE_S:
             return Changes.NONE
         old, new = self._sampled, self.stats
-        self.traffic.in_per_s.append((new.datagrams_in - old.datagrams_in) / span_s)
-        self.traffic.out_per_s.append((new.datagrams_out - old.datagrams_out) / span_s)
-        self.traffic.bytes_in_per_s = (new.bytes_in - old.bytes_in) / span_s
-        self.traffic.bytes_out_per_s = (new.bytes_out - old.bytes_out) / span_s
-        self.traffic.messages_per_s = (new.delivered - old.delivered) / span_s
+        traffic = self.traffic
+        for series, count in (
+            (traffic.datagrams_in, new.datagrams_in - old.datagrams_in),
+            (traffic.datagrams_out, new.datagrams_out - old.datagrams_out),
+            (traffic.messages, new.delivered - old.delivered),
+            (traffic.duplicates, new.duplicates - old.duplicates),
+            (traffic.lost, new.lost - old.lost),
+        ):
+            series.add(count / span_s)
+        traffic.bytes_in_per_s = (new.bytes_in - old.bytes_in) / span_s
+        traffic.bytes_out_per_s = (new.bytes_out - old.bytes_out) / span_s
         flows: dict[PeerId, Flow] = {}
         for peer_id, peer in self.peers.items():
             flow = self.flows.get(peer_id)
@@ -424,8 +470,19 @@ class Model:
                 max(0.0, peer.sent - flow.sent) / span_s,
             )
         self.flows = flows
+        self._sample_round_trips()
         self._sampled_at, self._sampled = now, new
         return Changes.RATES | Changes.PEERS
+
+    def _sample_round_trips(self) -> None:
+        for gone in self.round_trips.keys() - self.peers.keys():
+            del self.round_trips[gone]
+        for peer_id, peer in self.peers.items():
+            if peer.rtt is not None and peer.state is PeerState.CONNECTED:
+                history = self.round_trips.get(peer_id)
+                if history is None:
+                    history = self.round_trips[peer_id] = deque(maxlen=RTT_SAMPLES)
+                history.append(peer.rtt)
 
 
 def dial_words(event: DialFailed) -> str:

@@ -67,6 +67,13 @@ def _paths(text: str) -> list[str]:
     return [each for each in text.split(os.pathsep) if each]
 
 
+def _hooks(text: str) -> list[str]:
+    from grapevine_tui.hooks import Hook  # few ask for it
+
+    Hook.read(text)
+    return [text]
+
+
 class Option(NamedTuple):
     """A setting that a flag or an environment variable can give."""
 
@@ -84,7 +91,12 @@ class Option(NamedTuple):
     @property
     def is_list(self) -> bool:
         """Whether the flag may be repeated."""
-        return self.read in (_list, _paths)
+        return self.read in (_list, _paths, _hooks)
+
+    @property
+    def words(self) -> int:
+        """How many words the flag takes."""
+        return 2 if self.read is _hooks else 1
 
     def read_flag(self, given: str | tuple[str, ...]) -> Any:
         """The value that a flag gives, all its repetitions taken together. Raises ValueError."""
@@ -127,6 +139,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Log into this file [app: in the state folder; headless: stderr]"),
     Option("app.metrics", ("--metrics",), "GRAPEVINE_METRICS", _text, "HOST:PORT",
            "Serve metrics for Prometheus here [off]"),
+    Option("app.on", ("--on",), "", _hooks, "EVENT COMMAND",
+           "Run COMMAND at each EVENT, which it gets as JSON on stdin; no shell; repeat"),
     Option("app.on_eof", ("--on-eof",), "", _text, "exit|stay",
            "Headless: what the end of stdin means [stay]"),
     Option("app.eof_timeout", ("--eof-timeout",), "", _number, "SECONDS",

@@ -23,5 +23,9 @@ async def surroundings(
             from grapevine_tui.metrics import measuring
 
             await stack.enter_async_context(measuring(host, settings.metrics))
+        if settings.on:
+            from grapevine_tui.hooks import hooked
+
+            await stack.enter_async_context(hooked(host, settings.on, is_loud=settings.headless))
         await stack.enter_async_context(serving(host, on_goodbye))
         yield

@@ -26,6 +26,7 @@ from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import split_host_port
 from grapevine_proto.toml_file import SettingsFile, nearest_name
+from grapevine_tui.keys import read_keys
 from grapevine_tui.options import LOG_LEVELS, OPTIONS, PROFILES, rust_log_level
 
 FOLDER: Final = "grapevine"  # of this user's configuration and state, where the system keeps those
@@ -49,6 +50,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.log_level": "info",
     "app.log_file": "",
     "app.metrics": "",
+    "app.on": [],
     "app.state_dir": "",
     "app.profile": "",
     "app.config": "",
@@ -57,6 +59,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.wait_peers": 0,
     "app.theme": "",
     "app.messages": 10_000,
+    "app.keys": {},
 }
 NOT_IN_A_FILE: Final = frozenset({"app.demo", "app.config"})
 FILE_NAMES: Final = (
@@ -81,6 +84,8 @@ class Settings:
     log_file: Path | None
     metrics: str
     """Where Prometheus finds them, ``host:port``; empty: nowhere."""
+    on: tuple[str, ...]
+    """``EVENT COMMAND`` each: what to run when."""
     headless: bool
     demo: bool
     on_eof: str
@@ -90,6 +95,10 @@ class Settings:
     """Empty: the application's own choice."""
     messages: int
     """How many the log on the screen keeps."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of the app that are not our own choice: action -> keys, checked."""
+    credentials: Path | None = None
+    """Where the service manager puts what is secret (LoadCredential)."""
     values: tuple[Value, ...] = ()
     warnings: tuple[str, ...] = ()
     reload: Callable[[], Settings] = field(repr=False, compare=False)
@@ -110,6 +119,8 @@ class Settings:
                 split_host_port(self.metrics)
             except ValueError as error:
                 raise ConfigError("app.metrics", str(error)) from None
+        for hook in self.on:
+            _check_hook(hook)
         _check_range("app.eof_timeout", self.eof_timeout, 0, 86_400)
         _check_range("app.wait_peers", self.wait_peers, 0, 10_000, whole=True)
         _check_range("app.messages", self.messages, 1, 10_000_000, whole=True)
@@ -120,8 +131,14 @@ class Settings:
         if self.demo:
             keys = [ClusterKey.generate()]
         else:
-            keys = [ClusterKey.load(path) for path in self.key_files or (own_key(),)]
+            paths = self.key_files or (own_key(),)
+            keys = [ClusterKey.load(path, closed_to=self._closed_to(path)) for path in paths]
         return replace(self, node=self.node.replace(keys=keys))
+
+    def _closed_to(self, path: Path) -> int:
+        # systemd lets a service read a credential by an access list, which shows as group bits;
+        # the folder is closed to everybody else.
+        return 0o007 if path.parent == self.credentials else 0o077
 
     def show(self) -> list[str]:
         """Every setting with its value and origin, a line each; no secret is among them."""
@@ -180,7 +197,7 @@ def load(
     file, chosen_at = _settings_file(upper)
     if file is not None:
         _put(upper, _from_file(file), under=True)
-    lower = _lower(upper, chosen_at)
+    lower = _lower(upper, chosen_at) | _from_credentials(environ)
     merged = lower | {name: value for name, value in upper.items() if name != "app.config"}
     _stretch_peer_timeout(merged)
     _take_demo(merged)
@@ -194,7 +211,7 @@ def load(
         raise ConfigError(
             error.field, f"{error.problem}{_origin_of(error.field, merged)}"
         ) from None
-    return replace(settings, warnings=warnings)
+    return replace(settings, warnings=warnings, credentials=_credentials(environ))
 
 
 # --- the layers -----------------------------------------------------------------------------------
@@ -244,6 +261,21 @@ def _from_rust_log(variables: Mapping[str, str], where: str) -> list[Value]:
     return [Value("app.log_level", level, f"{where}RUST_LOG")] if level else []
 
 
+def _credentials(environ: Mapping[str, str]) -> Path | None:
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) if folder else None
+
+
+def _from_credentials(environ: Mapping[str, str]) -> dict[str, Value]:
+    """Cluster keys that the service manager hands over, in the order of their names."""
+    folder = _credentials(environ)
+    with contextlib.suppress(OSError):
+        paths = sorted(str(each) for each in folder.glob("cluster.key*")) if folder else []
+        if paths:
+            return {"key_files": Value("key_files", paths, "$CREDENTIALS_DIRECTORY")}
+    return {}
+
+
 def _from_flags(flags: Mapping[str, Any]) -> list[Value]:
     found = [
         Value(name, True, f"--{name.removeprefix('app.')}")
@@ -266,11 +298,11 @@ def _settings_file(upper: Mapping[str, Value]) -> tuple[SettingsFile | None, Val
     chosen = upper.get("app.config")
     if chosen is not None:
         path = key_paths([chosen.value], Path())[0]
-        return SettingsFile.read(path, FILE_NAMES), chosen
+        return SettingsFile.read(path, FILE_NAMES, tables=("app.keys",)), chosen
     path = own_config_file()
     with contextlib.suppress(OSError):
         if path.is_file():
-            return SettingsFile.read(path, FILE_NAMES), Value(
+            return SettingsFile.read(path, FILE_NAMES, tables=("app.keys",)), Value(
                 "app.config", str(path), "the user's own"
             )
     return None, Value("app.config", "", "default")
@@ -286,13 +318,17 @@ def _from_file(file: SettingsFile) -> list[Value]:
         except ValueError as error:
             raise ConfigError(name, f"{error} ({place})") from None
         except ConfigError as error:
-            raise ConfigError(name, f"{error.problem} ({place})") from None
+            raise ConfigError(
+                error.field or name, f"{error.problem} ({file.place(error.field or name)})"
+            ) from None
     return found
 
 
 def _read_from_file(name: str, value: Any, folder: Path) -> dict[str, Any]:
     if name in ("bind", "app.state_dir", "app.log_file") and not isinstance(value, str):
         raise ConfigError(name, f"expected text, not {value!r}")
+    if name == "app.keys":
+        return {name: read_keys(value)}
     if name == "bind":
         host, port = split_host_port(value)
         return {"host": host, "port": port}
@@ -384,7 +420,10 @@ def _settings(merged: Mapping[str, Value], reload: Callable[[], Settings]) -> Se
         log_file=log_file,
         values=tuple(sorted(merged.values(), key=lambda each: ("." in each.name, each.name))),
         reload=reload,
-        **{name: app[name] for name in app if name not in ("state_dir", "log_file", "config")},
+        on=_texts("app.on", app["on"]),
+        **{
+            name: app[name] for name in app if name not in ("state_dir", "log_file", "config", "on")
+        },
     )
 
 
@@ -434,6 +473,21 @@ def _user_folder(kind: str) -> Path:
     if kind == "config":
         return platformdirs.user_config_path(FOLDER, appauthor=False)
     return platformdirs.user_state_path(FOLDER, appauthor=False)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ConfigError(name, f"expected a list of texts, not {value!r}")
+    return tuple(value)
+
+
+def _check_hook(text: str) -> None:
+    from grapevine_tui.hooks import Hook  # few ask for it
+
+    try:
+        Hook.read(text)
+    except ValueError as expected:
+        raise ConfigError("app.on", f"expected {expected}, not {text!r}") from None
 
 
 def _check_word(name: str, value: Any, words: tuple[str, ...]) -> None:

@@ -162,6 +162,9 @@ log_level = "info"
 # Serve metrics for Prometheus at this "host:port"; empty: do not. They tell names and addresses, so
 # loopback, or a network that may know.
 metrics = ""
+# Programs to run, "EVENT COMMAND" each: they get the event as JSON on stdin, four at once and ten
+# seconds at most. No shell is in between.
+on = []
 # Messages the log on the screen keeps; what it let go is counted.
 messages = 10000
 # The app's colours; empty: its own.
@@ -174,6 +177,9 @@ on_eof = "stay"
 eof_timeout = 10
 # Headless: say "ready" once so many peers are connected; 0: do not.
 wait_peers = 0
+
+[app.keys]
+# Keys of the app, action = "key,key" as in: pause = "o". docs/guide.md lists the actions.
 """)
 
 

@@ -13,6 +13,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -57,29 +58,54 @@ class DetailScreen(ModalScreen[None]):
         Binding("up,k", "scroll(-1)", "Up", show=False),
         Binding("pagedown,space", "scroll(10)", "Page down", show=False),
         Binding("pageup", "scroll(-10)", "Page up", show=False),
+        Binding("home,g", "scroll(-1000000)", "First", show=False),
+        Binding("end,G", "scroll(1000000)", "Last", show=False),
+        Binding("y", "copy(0)", "Copy"),
+        Binding("Y", "copy(1)", "Copy the id"),
     ]
 
-    def __init__(self, name: str, facts: Callable[[], Sequence[Fact] | None]) -> None:
+    class Copied(Message):
+        """`text` was asked for."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(
+        self,
+        name: str,
+        facts: Callable[[], Sequence[Fact] | None],
+        *,
+        copies: Sequence[str] = (),
+    ) -> None:
         super().__init__()
+        self._copies = copies  # what y copies, and what Y
+        self.sheet = VerticalScroll(classes="sheet")
         self._title = name
         self._facts = facts
         self._shown: Sequence[Fact] = ()
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="sheet") as sheet:
-            sheet.border_title = Content(self._title)
-            sheet.border_subtitle = Content("esc back")
+        with self.sheet:
+            self.sheet.border_title = Content(self._title)
+            copies = "y copy  Y copy id  " if self._copies else ""
+            self.sheet.border_subtitle = Content(f"{copies}esc back")
             yield Static(markup=False)
 
     def on_mount(self) -> None:
-        self._show()
-        self.set_interval(REFRESH_S, self._show)
+        self.show()
+        self.set_interval(REFRESH_S, self.show)
 
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Ask for the facts and show them, if they are new."""
         facts = self._facts()
         if facts is not None and facts != self._shown:
             self._shown = facts
             self.query_one(Static).update(lay_out(facts))
 
+    def action_copy(self, which: int) -> None:
+        if which < len(self._copies):
+            self.post_message(self.Copied(self._copies[which]))
+
     def action_scroll(self, lines: int) -> None:
-        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
+        self.sheet.scroll_relative(y=lines, animate=False)

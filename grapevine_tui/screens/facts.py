@@ -1,24 +1,25 @@
-"""What the detail screen says of a peer, a message, the node and its counters.
+"""What the detail screen says of a peer, a member, the node and its counters.
 
 What must stay true: pure functions from the model to printable facts.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from contextlib import suppress
 from dataclasses import fields
+from itertools import islice
 from typing import Final
 
 from grapevine_proto.events import PeerState, Stats
 from grapevine_proto.ids import PeerId
-from grapevine_tui.model import Entry, Model
+from grapevine_tui.model import Model
 from grapevine_tui.screens.detail import Fact
-from grapevine_tui.text import printable, printable_lines
+from grapevine_tui.text import printable, show_payload
 from grapevine_tui.widgets.look import (
     STATE_SIGNS,
+    STATUS_SIGNS,
     bytes_words,
+    graph,
     health_tone,
     ms_words,
     span_words,
@@ -31,8 +32,10 @@ COLOURS: Final = {
     "bad": "$error",
     "dim": "$text-muted",
 }
-PAYLOAD_BYTES: Final = 64 * 1024  # shown of one message: more is for a file, not a screen
 ROUNDS_SHOWN: Final = 5
+MESSAGES_SHOWN: Final = 5
+PREVIEW_BYTES: Final = 60  # of each of them
+CURVE_CELLS: Final = 45
 
 
 def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
@@ -52,6 +55,7 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         Fact("zone", printable(peer.zone) or "none"),
         Fact("health", f"{peer.health:.2f}", COLOURS[health_tone(peer.health)]),
         Fact("round trip", ms_words(peer.rtt)),
+        *_round_trips(model, peer_id),
         Fact(
             "linked for",
             span_words(model.now - peer.connected_at)
@@ -70,49 +74,12 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         Fact("throttled", f"{peer.throttled:,}", "$error" if peer.throttled else "$foreground"),
     ]
     rounds = [done for done in model.rounds if done.round.peer == peer_id][-ROUNDS_SHOWN:]
+    if rounds:
+        facts.append(Fact("latest rounds", ""))
     for done in reversed(rounds):
         clock = time.strftime("%H:%M:%S", time.localtime(done.at_unix))
         facts.append(Fact(f"round {done.round.number}", f"{clock}  {round_words(done.round)}"))
-    return facts
-
-
-def _payload_lines(payload: bytes) -> list[str]:
-    head = payload[:PAYLOAD_BYTES]
-    try:
-        text = head.decode()
-    except UnicodeDecodeError:
-        if len(head) == len(payload):
-            return _hex_lines(head)
-        text = head.decode(errors="ignore")
-    if text[:1] in "{[" and len(head) == len(payload):
-        with suppress(ValueError, RecursionError):  # it may only look like JSON
-            text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    return printable_lines(text)
-
-
-def _hex_lines(payload: bytes) -> list[str]:
-    return [
-        f"{start:06x}  {payload[start : start + 16].hex(' ')}"
-        for start in range(0, len(payload), 16)
-    ]
-
-
-def message_facts(model: Model, entry: Entry) -> list[Fact]:
-    """One message whole: where it is from, how it came, what it says."""
-    message = entry.message
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at_unix))
-    size = len(message.payload)
-    facts = [
-        Fact("from", printable(model.name_of(message.origin))),
-        Fact("id", str(message.id), "$accent"),
-        Fact("came", f"{stamp}, {message.via.value}, {message.hops} hops"),
-        Fact("for", "this node alone" if message.private else "everyone"),
-        Fact("size", bytes_words(size) + ("" if size < 1000 else f" ({size:,} bytes)")),
-        Fact("payload", ""),
-    ]
-    facts += [Fact("", line) for line in _payload_lines(message.payload)]
-    if size > PAYLOAD_BYTES:
-        facts.append(Fact("", f"… {size - PAYLOAD_BYTES:,} bytes more", "$text-muted"))
+    facts += _said(model, peer_id)
     return facts
 
 
@@ -147,16 +114,51 @@ def status_facts(model: Model) -> list[Fact]:
     return facts
 
 
-def member_facts(model: Model) -> list[Fact]:
-    """Everyone in the cluster, linked or not."""
-    members = sorted(
-        model.members.values(), key=lambda each: (each.status, each.name, each.peer_id)
-    )
+def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
+    """What is known of one member that is no peer of ours; None where nothing is."""
+    member = model.members.get(peer_id)
+    if member is None:
+        return None
+    sign, word, tone = STATUS_SIGNS[member.status]
     return [
-        Fact(
-            f"{printable(model.name_of(member.peer_id))}",
-            f"{member.status.value:<8} {member.peer_id.short}  "
-            f"{printable(str(member.address or '-'))}  {printable(member.zone)}",
-        )
-        for member in members[:500]
-    ] or [Fact("", "nobody else is known yet")]
+        Fact("status", f"{sign} {word}", COLOURS[tone]),
+        Fact("link", "none: known by hearsay"),
+        Fact("name", printable(member.name) or "none"),
+        Fact("id", str(peer_id), "$accent"),
+        Fact("epoch", f"{member.epoch}"),
+        Fact("address", printable(str(member.address)) if member.address else "not known"),
+        Fact("zone", printable(member.zone) or "none"),
+        *_said(model, peer_id),
+    ]
+
+
+def node_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
+    """What is known of one node, linked or not."""
+    return peer_facts(model, peer_id) or member_facts(model, peer_id)
+
+
+def _round_trips(model: Model, peer_id: PeerId) -> list[Fact]:
+    history = model.round_trips.get(peer_id)
+    if not history:
+        return []
+    ordered = sorted(history)
+    middle = ordered[len(ordered) // 2]
+    words = f"least {ms_words(ordered[0])}, middle {ms_words(middle)}, most {ms_words(ordered[-1])}"
+    curve = graph(history, min(CURVE_CELLS, (len(history) + 1) // 2), 1)[0]
+    return [
+        Fact(f"last {span_words(len(history))}", curve, "$success"),
+        Fact("", words, "$text-muted"),
+    ]
+
+
+def _said(model: Model, peer_id: PeerId) -> list[Fact]:
+    """The latest messages of one author, among those that are kept."""
+    found = (entry for entry in model.messages.latest() if entry.message.origin == peer_id)
+    latest = list(islice(found, MESSAGES_SHOWN))
+    if not latest:
+        return [Fact("messages", "none kept")]
+    facts = [Fact("latest messages", "")]
+    for entry in latest:
+        clock = time.strftime("%H:%M:%S", time.localtime(entry.at_unix))
+        facts.append(Fact(clock, show_payload(entry.message.payload, PREVIEW_BYTES)))
+    return facts

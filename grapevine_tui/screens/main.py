@@ -33,6 +33,7 @@ from grapevine_tui.widgets.compose import ComposeBox, Draft
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.log import MessageLog
+from grapevine_tui.widgets.peers import PeerGrid
 from grapevine_tui.widgets.status import StatusLine, Summary
 from grapevine_tui.widgets.tables import (
     PEER_COLUMNS,
@@ -77,14 +78,14 @@ class MainScreen(Screen[None]):
             model, settings.node, lambda: host.node.lag_s, name_in_dom="status"
         )
         self.summary = Summary(model, lambda: host.node.now(), name_in_dom="summary")
-        self.peers = Grid(
+        self.peers = PeerGrid(
             PEER_COLUMNS,
             empty="Nobody is connected yet. Press c to connect to an address.",
             name_in_dom="peers",
         )
         self.log_view = MessageLog(model, name_in_dom="log")
         self.traffic = Traffic(model, name_in_dom="traffic")
-        self.rates = Grid(RATE_COLUMNS, empty="No peer, nothing to limit.", name_in_dom="rates")
+        self.rates = PeerGrid(RATE_COLUMNS, empty="No peer, nothing to limit.", name_in_dom="rates")
         self.rounds = Grid(ROUND_COLUMNS, empty="No round yet. A starts one.", name_in_dom="rounds")
         self.compose_box = ComposeBox(limit_bytes)
         self.filter_bar = FilterBar()

@@ -184,6 +184,14 @@ class ComposeBox(Vertical):
             self.draft.fill(CONNECT)
         self.draft.focus()
 
+    def address_to(self, who: str) -> None:
+        """Begin a line to one peer; a draft that was there waits in the history."""
+        if self.draft.text.strip():
+            self.draft.remember(self.draft.text)
+        name = f'"{who}"' if " " in who else who
+        self.draft.fill(f"/send {name} ")
+        self.draft.focus()
+
     def unstash(self) -> None:
         """Put the draft back that `ask_address` laid aside."""
         if self._stashed and not self.draft.text.removeprefix(CONNECT).strip():

@@ -54,6 +54,17 @@ class MessageLog(PaintedView):
             super().__init__()
             self.entry = entry
 
+    class Asked(Posted):
+        """`what` is wanted of the message under the cursor: copy or copy_id."""
+
+        def __init__(self, what: str, entry: Entry) -> None:
+            super().__init__()
+            self.what = what
+            self.entry = entry
+
+    class ExportAsked(Posted):
+        """All that is shown is wanted in a file."""
+
     class Moved(Posted):
         """The view was scrolled, or follows again."""
 
@@ -261,6 +272,14 @@ class MessageLog(PaintedView):
         entry = self.cursor_entry
         if entry is not None:
             self.post_message(self.Chosen(entry))
+
+    def action_ask(self, what: str) -> None:
+        entry = self.cursor_entry
+        if entry is not None:
+            self.post_message(self.Asked(what, entry))
+
+    def action_export(self) -> None:
+        self.post_message(self.ExportAsked())
 
     def action_move(self, by: int) -> None:
         if len(self._sieve) and not (by > 0 and self.is_following):

@@ -17,7 +17,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.theme import Theme
 
-from grapevine_proto.events import PeerState, RoundOutcome
+from grapevine_proto.events import MemberStatus, PeerState, RoundOutcome
 from grapevine_tui.text import cells, fit
 
 GRAPEVINE: Final = Theme(
@@ -85,7 +85,7 @@ VARIABLES: Final = {"author-4": "#5cc3d4", "author-5": "#e692b4"}
 
 
 class Sign(NamedTuple):
-    """A sign, a word of at most six cells and the name of a colour."""
+    """A sign, a word of at most seven cells and the name of a colour."""
 
     sign: str
     word: str
@@ -97,6 +97,12 @@ STATE_SIGNS: Final = {
     PeerState.CONNECTED: Sign("●", "conn", "good"),
     PeerState.STALE: Sign("▲", "stale", "warn"),
     PeerState.DISCONNECTED: Sign("✕", "disc", "bad"),
+}
+STATUS_SIGNS: Final = {
+    MemberStatus.UP: Sign("●", "up", "good"),
+    MemberStatus.SUSPECT: Sign("▲", "suspect", "warn"),
+    MemberStatus.DOWN: Sign("✕", "down", "bad"),
+    MemberStatus.LEFT: Sign("○", "left", "dim"),
 }
 OUTCOME_SIGNS: Final = {
     RoundOutcome.RUNNING: Sign("◌", "asking", "dim"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 from grapevine_proto.config import NodeConfig
@@ -32,6 +33,8 @@ class FakeSettings:
         default_factory=lambda: NodeConfig(name="ams-1", zone="eu-west", cluster="default")
     )
     theme: str = ""
+    state_dir: Path | None = None
+    keys: dict[str, str] = field(default_factory=dict)
 
 
 class FakeNode:

@@ -165,11 +165,11 @@ async def test_slash_commands_do_what_they_say() -> None:
         for line, words in (
             ("/status", "this node"),
             ("/stats", "counters"),
-            ("/members", "nobody else is known yet"),
+            ("/members", "Nobody else is known yet"),
             ("/help", "Everywhere"),
         ):
             await stage.say(line)
-            assert stage.has_sheet
+            assert stage.app.screen is not stage.main
             assert words in stage.text
             await stage.press("escape")
         assert not stage.has_sheet
@@ -593,7 +593,7 @@ async def test_help_lists_every_binding_and_every_command() -> None:
     from grapevine_tui.commands import COMMANDS
     from grapevine_tui.screens.main import MainScreen
 
-    async with staged(size=(120, 90)) as stage:
+    async with staged(size=(120, 150)) as stage:
         await stage.press("escape", "question_mark")
         text = stage.text
         for binding in MainScreen.BINDINGS:

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from grapevine_proto.errors import StateLockedError
 from grapevine_proto.identity import ClusterKey
-from grapevine_tui.headless import Headless, Summary
+from grapevine_tui.headless import Headless
 from grapevine_tui.settings import load
 from grapevine_tui.streams import LINE_BYTES, LineSplitter, LineWriter, read_lines
+from grapevine_tui.telling import Summary
 from tests.tui.runs import WAIT_S, Bench, Run
 
 

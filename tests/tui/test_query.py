@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +36,7 @@ def test_a_message_is_found_by_words_and_fields(text: str, is_found: bool) -> No
 
 
 def test_private_messages_are_found_alone() -> None:
-    message = replace(a_message(1, 1), private=True)
+    message = a_message(1, 1)._replace(private=True)
     assert message_test(parse("private:"), model())(message)
     assert not message_test(parse("private:no"), model())(message)
 

@@ -337,3 +337,19 @@ def test_the_example_env_file_names_every_variable_and_changes_nothing() -> None
     ours = load({}, {})
     assert ours.node == plain.node
     assert ours.log_level == plain.log_level
+
+
+def test_keys_are_read_from_the_file_and_a_wrong_one_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('[app]\ntheme = ""\n[app.keys]\npause = "?,o"\nhelp = "h"\n')
+    assert load({"app.config": str(path)}, {}).keys == {"pause": "question_mark,o", "help": "h"}
+    path.write_text('[app.keys]\npuase = "o"\n')
+    with pytest.raises(ConfigError) as caught:
+        load({"app.config": str(path)}, {})
+    assert str(caught.value) == (
+        f"app.keys.puase: there is no such action; did you mean pause? ({path}, line 2)"
+    )
+    path.write_text('[app.keys]\npause = "q"\n')
+    with pytest.raises(ConfigError) as caught:
+        load({"app.config": str(path)}, {})
+    assert "'q' is the key of quit already" in str(caught.value)

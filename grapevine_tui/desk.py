@@ -1,0 +1,89 @@
+"""What the app hands to its user beside the screen: the clipboard, files, words about both.
+
+What must stay true: nothing is handed over unasked, and each time it is told what went where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from textual.app import App
+
+from grapevine_proto.ids import PeerId
+from grapevine_tui.keeping import write_messages, write_picture
+from grapevine_tui.model import Entry, Model
+from grapevine_tui.text import cut, printable
+
+TOLD_CELLS: Final = 40  # of what was copied
+COPIED_BYTES: Final = 100_000  # terminals refuse more in one go, or hang over it
+
+
+def payload_text(payload: bytes) -> str:
+    """A payload as one would paste it: its text, or its bytes in hex."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return payload.hex()
+
+
+class Desk:
+    """Hands things out of `app`. `state_dir`: where to write if the working directory refuses."""
+
+    def __init__(self, app: App[None], model: Model, state_dir: Path | None) -> None:
+        self._app = app
+        self._model = model
+        self._state_dir = state_dir
+
+    def _folders(self) -> list[Path]:
+        return [Path.cwd(), *([self._state_dir] if self._state_dir else [])]
+
+    def _say(self, words: str, *, is_trouble: bool = False) -> None:
+        severity = "error" if is_trouble else "information"
+        self._app.notify(
+            printable(words),
+            severity="error" if severity == "error" else "information",
+            markup=False,
+        )
+
+    def copy(self, text: str) -> None:
+        """Put `text` on the clipboard, by the terminal (OSC 52)."""
+        if len(text.encode(errors="replace")) > COPIED_BYTES:
+            self._say(
+                f"too large to copy: {len(text):,} characters; e writes it to a file",
+                is_trouble=True,
+            )
+            return
+        # What is half a character could not be encoded; the rest goes as it is, in base64.
+        self._app.copy_to_clipboard(text.encode(errors="replace").decode())
+        self._say(f"copied {cut(printable(text), TOLD_CELLS)}")
+
+    async def export(self, entries: Sequence[Entry]) -> None:
+        """Write messages to a file."""
+        if not entries:
+            self._say("no message to write")
+            return
+        names = {entry.message.origin: self._name(entry.message.origin) for entry in entries}
+        try:
+            path, count = await asyncio.to_thread(
+                write_messages, entries, names.__getitem__, self._folders()
+            )
+        except OSError as error:
+            self._say(f"cannot write: {error.strerror or error}", is_trouble=True)
+        else:
+            self._say(f"{count:,} message{'s' * (count != 1)} written to {path}")
+
+    def _name(self, peer_id: PeerId) -> str:
+        known = self._model.peers.get(peer_id) or self._model.members.get(peer_id)
+        return known.name if known is not None else ""
+
+    def picture(self) -> None:
+        """Save the screen as it is."""
+        try:
+            path = write_picture(self._app.export_screenshot(title="grapevine"), self._folders())
+        except OSError as error:
+            self._say(f"cannot write: {error.strerror or error}", is_trouble=True)
+        else:
+            self._say(f"picture saved to {path}")

@@ -1,0 +1,161 @@
+"""Everyone in the cluster, linked or not, as a table in front of the others.
+
+What must stay true: a row is made anew only when what it shows has changed, so that thousands of
+members cost nothing while nothing happens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.screen import Screen
+from textual.widgets import Footer
+
+from grapevine_proto.events import MemberInfo, MemberStatus, PeerState
+from grapevine_proto.ids import PeerId
+from grapevine_tui.keys import FRONT
+from grapevine_tui.model import Model
+from grapevine_tui.query import EVERYTHING, parse
+from grapevine_tui.text import printable
+from grapevine_tui.widgets.bindings import bindings
+from grapevine_tui.widgets.filterbar import FilterBar
+from grapevine_tui.widgets.grid import Cell, Column, Row
+from grapevine_tui.widgets.look import STATE_SIGNS, STATUS_SIGNS
+from grapevine_tui.widgets.peers import PeerGrid
+from grapevine_tui.widgets.tables import address_order, filter_part, title
+
+REFRESH_S: Final = 0.5
+COLUMNS: Final = (
+    Column("status", 9),
+    Column("name", 9, grows=3),
+    Column("link", 9, rank=1),
+    Column("address", 15, grows=1, rank=2),
+    Column("zone", 8, grows=1, rank=3),
+    Column("epoch", 12, right=True, rank=5),
+    Column("key", 8, rank=4),
+)
+STATUSES: Final = tuple(MemberStatus)
+
+
+class MemberRows:
+    """Makes the rows, and keeps those that still say the truth."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._kept: dict[PeerId, tuple[tuple[MemberInfo, str, PeerState | None], Row]] = {}
+
+    def make(self) -> list[Row]:
+        """Everyone, those that are up first, by name."""
+        model, kept = self._model, self._kept
+        fresh = {}
+        for peer_id, member in model.members.items():
+            peer = model.peers.get(peer_id)
+            facts = (member, model.name_of(peer_id), peer.state if peer is not None else None)
+            known = kept.get(peer_id)
+            is_same = known is not None and known[0] == facts
+            fresh[peer_id] = known if known is not None and is_same else (facts, _row(*facts))
+        self._kept = fresh
+        return sorted((row for _, row in fresh.values()), key=lambda row: row.order[:2])
+
+
+def _row(member: MemberInfo, name: str, state: PeerState | None) -> Row:
+    sign, word, tone = STATUS_SIGNS[member.status]
+    link = STATE_SIGNS[state] if state is not None else None
+    is_here = member.status is MemberStatus.UP
+    text = "text" if is_here else "dim"
+    return Row(
+        member.peer_id,
+        (
+            Cell(f"{sign} {word}", tone),
+            Cell(printable(name), "key" if is_here else "dim"),
+            Cell(f"{link.sign} {link.word}" if link else "-", link.tone if link else "dim"),
+            Cell(printable(str(member.address)) if member.address else "-", text),
+            Cell(printable(member.zone) or "-", text if member.zone else "dim"),
+            Cell(str(member.epoch), "dim"),
+            Cell(member.peer_id.short, "dim"),
+        ),
+        order=(
+            STATUSES.index(member.status),
+            name.casefold(),
+            tuple(PeerState).index(state) if state is not None else len(PeerState),
+            address_order(member.address),
+            member.zone.casefold(),
+            member.epoch,
+            member.peer_id,
+        ),
+    )
+
+
+class MembersScreen(Screen[None]):
+    """The table, its filter and its keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(FRONT)
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self._model = model
+        self._rows = MemberRows(model)
+        self.table = PeerGrid(COLUMNS, empty="Nobody else is known yet.", name_in_dom="members")
+        self.filter_bar = FilterBar(name_in_dom="members-filter")
+
+    def compose(self) -> ComposeResult:
+        yield self.table
+        yield self.filter_bar
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.show()
+        self.table.focus()
+        self.set_interval(REFRESH_S, self.show)
+
+    def show(self) -> None:
+        """Show everyone as they are now."""
+        self.table.show(self._rows.make())
+        self._entitle()
+
+    def _entitle(self) -> None:
+        members = self._model.members
+        counts = Counter(member.status for member in members.values())
+        parts = [
+            (f"{counts[status]:,} {status.value}", STATUS_COLOURS[status])
+            for status in STATUSES
+            if counts[status]
+        ]
+        filtered = filter_part(self.table.wanted, len(self.table.rows))
+        words = title(f"Members {len(members):,}", *parts, *filtered)
+        if self.table.border_title != words.markup:
+            self.table.border_title = words
+
+    def action_filter(self) -> None:
+        self.filter_bar.ask(
+            "members", self.table.wanted.text, "words name:bob zone:eu status:down -not"
+        )
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        self.table.want(parse(message.text) if message.text.strip() else EVERYTHING)
+        self._entitle()
+
+    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        if message.is_dropped:
+            self.table.want(EVERYTHING)
+        self._entitle()
+        self.table.focus()
+
+    def action_back(self) -> None:
+        """Clear the filter; where there is none, go back."""
+        if self.table.wanted:
+            self.table.want(EVERYTHING)
+            self._entitle()
+        else:
+            self.dismiss()
+
+
+STATUS_COLOURS: Final = {
+    MemberStatus.UP: "$success",
+    MemberStatus.SUSPECT: "$warning",
+    MemberStatus.DOWN: "$error",
+    MemberStatus.LEFT: "$text-muted",
+}

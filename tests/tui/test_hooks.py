@@ -1,0 +1,101 @@
+"""Programs that are run when something happens: never through a shell, and never too many."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import DatagramDropped
+from grapevine_proto.identity import ClusterKey
+from grapevine_tui import hooks as hooks_module
+from grapevine_tui.hooks import AT_ONCE, WAITING, Hook, Hooks, hooked
+from grapevine_tui.host import Host
+from grapevine_tui.model import Changes
+from tests.tui.runs import WAIT_S, Bench
+from tests.tui.values import received
+
+KEEP = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read())"
+
+
+async def a_host() -> Host:
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    await host.start()
+    return host
+
+
+def wait_for(path: Path, lines: int) -> list[str]:
+    give_up_at = time.monotonic() + WAIT_S
+    while time.monotonic() < give_up_at:
+        if path.exists() and path.read_text().count("\n") >= lines:
+            return path.read_text().splitlines()
+        time.sleep(0.01)
+    raise AssertionError(f"{path}: fewer than {lines} lines")
+
+
+def test_a_program_gets_the_event_on_its_stdin_and_no_shell_reads_it(bench: Bench) -> None:
+    command = f'"{sys.executable}" -c "{KEEP}" "it is; $(touch here)"'
+    run, address = bench.started("--on", "message", command, "--on", "peer", "no-such-program")
+    other, _ = bench.started("--peer", address, "--wait-peers", "1")
+    other.expect("ready")
+    other.write("$(touch there) `touch there`; touch there\n")
+    (line,) = wait_for(bench.folder / "it is; $(touch here)", 1)
+    told = json.loads(line)
+    assert (told["event"], told["text"]) == ("message", "$(touch there) `touch there`; touch there")
+    assert run.expect("message")["id"] == told["id"]
+    assert run.end() == 0
+    assert "no-such-program failed" in run.errors()
+    assert not (bench.folder / "here").exists()
+    assert not (bench.folder / "there").exists()
+
+
+@pytest.mark.parametrize(
+    ("event", "command", "words"),
+    [("massage", "x", "message"), ("message", "", "a command"), ("message", "'x", "quotes")],
+)
+def test_a_wrong_hook_is_one_line_and_exit_2(
+    event: str, command: str, words: str, bench: Bench
+) -> None:
+    done = bench.command("--headless", "--on", event, command)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+@pytest.mark.asyncio
+async def test_beyond_what_may_wait_events_are_skipped_and_counted() -> None:
+    host = await a_host()
+    hooks = Hooks(host, [Hook.read("message true")], is_loud=False)
+    for number in range(WAITING + 5):
+        hooks.hear(received(1, number + 1), Changes.NONE)
+    assert hooks.counts == {"skipped": 5}
+    await host.leave(0.1)
+
+
+@pytest.mark.asyncio
+async def test_a_program_that_hangs_is_killed_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks_module, "RUN_S", 0.3)
+    path = tmp_path / "pids"
+    script = f"echo $$ >> {path}; sleep 60 & wait"
+    texts = [f"message sh -c '{script}'", "dropped false"]
+    host = await a_host()
+    async with asyncio.timeout(WAIT_S), hooked(host, texts, is_loud=False) as hooks:
+        for number in range(AT_ONCE + 1):
+            hooks.hear(received(1, number + 1), Changes.NONE)
+        hooks.hear(DatagramDropped(DropReason.REPLAY, 1), Changes.NONE)
+        while hooks.counts["timed_out"] <= AT_ONCE or not hooks.counts["failed"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await host.leave(0.1)
+    assert hooks.counts == {"timed_out": AT_ONCE + 1, "failed": 1}
+    for pid in path.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)

@@ -1,0 +1,82 @@
+"""A service manager is told what it wants to know, and hands over keys."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grapevine_proto.errors import KeyFileError
+from grapevine_proto.identity import ClusterKey
+from grapevine_tui import systemd
+from grapevine_tui.settings import load
+from tests.tui.runs import WAIT_S, Bench
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "n"))
+        sock.settimeout(WAIT_S)
+        yield sock
+
+
+def test_it_hears_ready_alive_reloading_and_stopping(
+    bench: Bench, tmp_path: Path, manager: socket.socket
+) -> None:
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "200000"}
+    run, address = bench.started(environ=environ)
+    assert manager.recv(4096).decode() == f"READY=1\nSTATUS=listening on {address}"
+    assert [manager.recv(4096) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+    run.process.send_signal(signal.SIGHUP)
+    told = [manager.recv(4096) for _ in range(6)]
+    (reloading,) = [each for each in told if each.startswith(b"RELOADING=1\nMONOTONIC_USEC=")]
+    assert b"READY=1" in told[told.index(reloading) :]
+    assert run.end() == 0
+    while manager.recv(4096) != b"STOPPING=1":
+        pass
+
+
+def test_ready_waits_for_the_peers_that_were_asked_for(
+    bench: Bench, tmp_path: Path, manager: socket.socket
+) -> None:
+    run, address = bench.started(
+        "--wait-peers", "1", environ={"NOTIFY_SOCKET": str(tmp_path / "n")}
+    )
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+    manager.settimeout(WAIT_S)
+    bench.started("--peer", address)
+    run.expect("ready")
+    assert manager.recv(4096).startswith(b"READY=1")
+
+
+def test_without_a_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for where in ("", "/nobody/here", "elsewhere", "@nobody"):
+        monkeypatch.setenv("NOTIFY_SOCKET", where)
+        systemd.notify("READY=1")
+    monkeypatch.setenv("WATCHDOG_USEC", "20000000")
+    assert systemd.watchdog_s() == 20.0
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid() + 1))
+    assert systemd.watchdog_s() == 0.0
+
+
+def test_keys_come_from_the_credentials_folder_unless_others_are_named(tmp_path: Path) -> None:
+    keys = [ClusterKey.generate() for _ in range(2)]
+    keys[0].save(tmp_path / "cluster.key")
+    keys[1].save(tmp_path / "cluster.key.2")
+    (tmp_path / "cluster.key").chmod(0o440)  # an access list shows like this
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    settings = load({}, environ, folder=tmp_path)
+    assert settings.with_keys().node.keys == tuple(keys)
+    assert "# $CREDENTIALS_DIRECTORY" in "\n".join(settings.show())
+    named = load({"key_files": (str(tmp_path / "cluster.key.2"),)}, environ, folder=tmp_path)
+    assert named.with_keys().node.keys == (keys[1],)
+    (tmp_path / "cluster.key").chmod(0o444)
+    with pytest.raises(KeyFileError):
+        load({}, environ, folder=tmp_path).with_keys()
