@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
@@ -32,6 +33,7 @@ from grapevine_proto.messages import (
     Empty,
     Frame,
     Heartbeat,
+    Ids,
     InSync,
     Kind,
     OverlayMessage,
@@ -178,6 +180,7 @@ MAX_ADDRESSES: Final = 4
 MAX_RECORDS: Final = 16
 MAX_COPIES: Final = 64
 MAX_ENTRIES: Final = 64
+MAX_IDS: Final = 64
 MAX_PAGES: Final = 256
 MAX_PAYLOADS: Final = 8192  # in one rumor: 64 KiB of 8-byte payloads
 MAX_PAYLOAD: Final = (1 << 32) - 1
@@ -360,6 +363,30 @@ def _decode_range(fields: Any) -> StreamRange:
     return StreamRange(stream, _uint(first, SEQUENCE_LIMIT), _uint(last, SEQUENCE_LIMIT))
 
 
+def _encode_ids(ranges: tuple[StreamRange, ...]) -> Fields:
+    """Stream by stream: a stream is named once, however many of its rumors are told of."""
+    return tuple(
+        (bytes(stream.origin), stream.epoch, tuple(end for each in of for end in each.ends))
+        for stream, of in groupby(ranges, key=lambda each: each.stream)
+    )
+
+
+def _decode_ids(value: Any) -> tuple[StreamRange, ...]:
+    ranges: list[StreamRange] = []
+    for fields in _items(value, MAX_IDS):
+        origin, epoch, ends = _items(fields, 3)
+        stream = Stream(PeerId(_bin(origin, PEER_ID_BYTES)), _uint(epoch, EPOCH_LIMIT - 1))
+        for end in _items(ends, 2 * MAX_IDS):
+            _uint(end, SEQUENCE_LIMIT)
+        for first, last in zip(ends[::2], ends[1::2], strict=True):
+            if not 1 <= first <= last:
+                raise ValueError("an empty range")
+            ranges.append(StreamRange(stream, first, last))
+    if len(ranges) > MAX_IDS:
+        raise ValueError("too many ids")
+    return tuple(ranges)
+
+
 def _decode_ranges(value: Any) -> tuple[StreamRange, ...]:
     return tuple(_decode_range(entry) for entry in _items(value, MAX_ENTRIES))
 
@@ -395,6 +422,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
             return Kind.VECTOR, (number, answering, page, pages, ranges)
         case Want(number, wanted):
             return Kind.WANT, (number, tuple(map(_encode_range, wanted)))
+        case Ids(ranges):
+            return Kind.IDS, (_encode_ids(ranges),)
         case Empty():
             return Kind.EMPTY, ()
         case Close(reason, records):
@@ -459,6 +488,11 @@ def _repair(f: Fields) -> Repair:
     return Repair(_uint(number, MAX_COUNT), _flag(is_last), _flag(more), _decode_copies(copies))
 
 
+def _ids(f: Fields) -> Ids:
+    (streams,) = f
+    return Ids(_decode_ids(streams))
+
+
 def _empty(f: Fields) -> Empty:
     () = f
     return Empty()
@@ -481,6 +515,7 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.VECTOR: _vector,
     Kind.WANT: _want,
     Kind.REPAIR: _repair,
+    Kind.IDS: _ids,
 }
 
 

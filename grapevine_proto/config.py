@@ -39,6 +39,7 @@ LIVE_FIELDS: Final = frozenset(
         "bundle_delay",
         "bundle_bytes",
         "epidemic",
+        "lazy_repair",
         "rate_limit",
     }
 )
@@ -207,6 +208,9 @@ class NodeConfig:
     """Where it stands, for people and for the distribution strategies."""
     strategy: str = "epidemic"
     """How broadcasts spread."""
+    lazy_repair: bool = True
+    """Tell linked peers that were not sent a message its id, and ask for what others tell of: closes
+    within a fraction of a second what spreading leaves open, for a small packet a link and message."""
     distribution: str = "uniform"
     """Which peers are chosen to link to and to relay to."""
     gossip_interval: float = 5.0
@@ -251,6 +255,7 @@ class NodeConfig:
         for name in ("cluster", "name", "zone"):
             _check_text(name, getattr(self, name))
         _check_word("strategy", self.strategy, STRATEGIES)
+        _check_flag("lazy_repair", self.lazy_repair)
         _check_word("distribution", self.distribution, DISTRIBUTIONS)
         _check_number("gossip_interval", self.gossip_interval, 0.05, 3600)
         _check_count("fanout", self.fanout, 1, 1000)

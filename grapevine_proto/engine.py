@@ -57,6 +57,7 @@ from grapevine_proto.messages import (
     Empty,
     Frame,
     Heartbeat,
+    Ids,
     InSync,
     Kind,
     OverlayMessage,
@@ -456,7 +457,7 @@ class Engine:
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender = link.peer_id
         match message:
-            case Rumors():
+            case Rumors() | Ids():
                 self._perform(self._dissemination.handle(message, sender, now), now)
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
@@ -899,6 +900,8 @@ class Engine:
             duplicates=self._dissemination.duplicates,
             relayed=self._dissemination.relayed,
             repaired=self._dissemination.repaired,
+            asked=self._dissemination.lazy.asked,
+            unheeded=self._dissemination.lazy.unheeded,
             lost=self._store.lost,
             evicted=self._store.evicted,
             unsent=self._unsent_before + sum(link.unsent for link in self._links.values()),

@@ -37,6 +37,7 @@ class Via(StrEnum):
     """How a message came."""
 
     EAGER = "eager"  # pushed
+    LAZY = "lazy"  # told of by its id, then asked for
     REPAIR = "repair"  # anti-entropy
     LOCAL = "local"  # our own
 
@@ -135,6 +136,8 @@ class Stats:
     duplicates: int = 0
     relayed: int = 0
     repaired: int = 0
+    asked: int = 0
+    unheeded: int = 0
     lost: int = 0
     evicted: int = 0
     unsent: int = 0

@@ -50,6 +50,7 @@ class Kind(IntEnum):
     VECTOR = 8
     WANT = 9
     REPAIR = 10
+    IDS = 11
 
 
 class CloseReason(IntEnum):
@@ -154,6 +155,11 @@ class Rumor:
         return self.first + len(self.lengths) - 1
 
     @property
+    def ids(self) -> StreamRange:
+        """What names it to others: the sequences of its payloads."""
+        return StreamRange(self.stream, self.first, self.last)
+
+    @property
     def size_bytes(self) -> int:
         """How many bytes a copy takes in a message, at most: for filling one without the codec."""
         return COPY_OVERHEAD_BYTES + sum(map(bytes_in_rumor, self.lengths))
@@ -184,6 +190,10 @@ class StreamRange:
     stream: Stream
     first: int
     last: int
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return self.first, self.last
 
 
 # --- overlay messages ---------------------------------------------------------------------------
@@ -272,8 +282,15 @@ class Repair:
     copies: tuple[RumorCopy, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Rumors that the sender holds and did not send to the receiver, one range each."""
+
+    ranges: tuple[StreamRange, ...]
+
+
 OverlayMessage: TypeAlias = (
-    Heartbeat | Records | Rumors | Private | Digest | InSync | Vector | Want | Repair
+    Heartbeat | Records | Rumors | Private | Digest | InSync | Vector | Want | Repair | Ids
 )
 
 # --- frames of one link -------------------------------------------------------------------------

@@ -53,14 +53,18 @@ zone = $zone
 # How messages spread. epidemic: a node relays what is new to a few peers, with some probability.
 strategy = $strategy
 
+# Tell linked peers that were not sent a message its id, and ask for what others tell of: closes within
+# a fraction of a second what spreading leaves open, for one small packet a link.
+lazy_repair = $lazy_repair
+
 # Which peers are chosen to link to and to relay to. uniform: any, all alike.
 distribution = $distribution
 
 # Between heartbeats. Shorter notices a death sooner and costs two small packets a peer.
 gossip_interval = $gossip_interval
 
-# Peers a message is relayed to at once. More is quicker and dearer; three reach nearly everybody,
-# anti-entropy the rest.
+# Peers a message is relayed to at once. More is quicker and dearer; three reach most, lazy repair the
+# rest.
 fanout = $fanout
 
 # Links at most: each costs a heartbeat an interval. At most limits.sessions.

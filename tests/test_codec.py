@@ -21,6 +21,7 @@ from grapevine_proto.messages import (
     Digest,
     Empty,
     Heartbeat,
+    Ids,
     InSync,
     Kind,
     Private,
@@ -99,6 +100,7 @@ messages = st.one_of(
     st.builds(Vector, counts, st.booleans(), st.integers(0, 3), st.integers(4, 256), some(ranges)),
     st.builds(Want, counts, some(wanted)),
     st.builds(Repair, counts, st.booleans(), st.booleans(), some(copies)),
+    st.builds(Ids, some(wanted)),
     st.just(Empty()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )

@@ -61,6 +61,7 @@ REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
 ROUNDS_KEPT: Final = 256
 FRUITLESS_S: Final = 30.0  # before asking again what led to nothing
 HOLES_ROUND: Final = 0  # the number that questions about holes carry, outside of any round
+LAZY_ROUND: Final = (1 << 32) - 1  # and that of questions about ids that were told
 
 RoundMessage: TypeAlias = Heartbeat | Digest | InSync | Vector | Want | Repair
 Accept: TypeAlias = Callable[[RumorCopy, PeerId, Via, float], list[Effect]]
@@ -99,6 +100,11 @@ class _Running:
         self.sent = 0
         self.received = 0
         self.bytes = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all was compared, and all that was asked for answered."""
+        return self.has_vector and not self.wanted and not self.waiting_for_want
 
 
 class AntiEntropy:
@@ -302,8 +308,9 @@ class AntiEntropy:
     def _on_repair(self, repair: Repair, sender: PeerId, now: float) -> list[Effect]:
         running = self._round(sender, repair.round, now)
         effects: list[Effect] = []
+        via = Via.LAZY if repair.round == LAZY_ROUND else Via.REPAIR
         for copy in repair.copies:
-            effects += self._accept(copy, sender, Via.REPAIR, now)
+            effects += self._accept(copy, sender, via, now)
         if running is None:
             return effects  # about holes, or asked for in a round of theirs
         running.received += sum(len(copy.rumor.lengths) for copy in repair.copies)
@@ -328,7 +335,7 @@ class AntiEntropy:
         return running
 
     def _finish_if_done(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
-        if not running.has_vector or running.wanted or running.waiting_for_want:
+        if not running.is_done:
             return []
         if not running.differs:
             return self._finish(peer_id, RoundOutcome.IN_SYNC, now)
@@ -337,7 +344,7 @@ class AntiEntropy:
 
     def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
         running = self._running.pop(peer_id)
-        if running.sent + running.received == 0:
+        if running.is_done and running.sent + running.received == 0:  # not for want of luck
             self._fruitless[peer_id] = (now, self._store.digest(now)[1])
         done = Round(
             running.number,

@@ -39,7 +39,7 @@ VIA_CELLS: Final = 7
 HOPS_CELLS: Final = 6
 NARROW_CELLS: Final = 60  # below this a line is the time, the author and the text
 TINY_CELLS: Final = 32  # and below this only author and text
-VIA_TONES: Final = {Via.EAGER: "dim", Via.REPAIR: "warn", Via.LOCAL: "good"}
+VIA_TONES: Final = {Via.EAGER: "dim", Via.LAZY: "dim", Via.REPAIR: "warn", Via.LOCAL: "good"}
 
 
 class MessageLog(PaintedView):

@@ -74,6 +74,24 @@ def test_a_mismatch_on_heartbeats_begins_a_round_within_seconds() -> None:
     assert sim.deliveries(message) == {0: 1}
 
 
+def test_a_round_that_nobody_answered_is_begun_again_with_the_next_mismatch() -> None:
+    """It says nothing of what the peer holds, so the peer is not left alone for it."""
+    sim = pair(anti_entropy=AntiEntropyConfig(interval=80_000.0), peer_timeout=200.0)
+    sim.partition({0})
+    message = sim.broadcast(1, b"lost on the way")
+    sim.run(3.0)
+    rounds = rounds_of(sim)
+    for node in sim.nodes:
+        assert node.engine is not None
+        node.engine.start_round(node.read_clock(sim.now))
+        sim._settle(node)
+    sim.run(4.0)
+    assert {done.outcome for _, done in rounds} == {RoundOutcome.NO_ANSWER}
+    sim.heal()
+    sim.run(12.0)
+    assert sim.deliveries(message) == {0: 1}
+
+
 def test_a_late_joiner_is_given_what_is_still_held() -> None:
     sim = Simulation(nodes=5, seed=3, config=NodeConfig().replace(rate_limit=UNLIMITED))
     sim.run(5.0)

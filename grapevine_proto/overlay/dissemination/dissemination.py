@@ -20,8 +20,9 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Rumor, RumorCopy, Rumors
+from grapevine_proto.messages import Ids, Rumor, RumorCopy, Rumors
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
+from grapevine_proto.overlay.dissemination.lazy import LazyRepair
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
 from grapevine_proto.overlay.peers import Peer, PeerTable
@@ -47,6 +48,7 @@ class Dissemination:
         self._store = store
         self._signatures = signatures
         self._strategy: Strategy = Epidemic(config, rng)
+        self.lazy = LazyRepair(config, peers, store)
         self._tick_at = now + SWEEP_S
         self.duplicates = 0
         self.relayed = 0
@@ -55,6 +57,7 @@ class Dissemination:
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
         self._strategy.reconfigure(config)
+        self.lazy.reconfigure(config)
 
     # --- ours -----------------------------------------------------------------------------------
 
@@ -63,11 +66,14 @@ class Dissemination:
         copy = RumorCopy(rumor, 0, 0)
         self._store.take(copy, rumor.origin, True, now)
         targets = self._strategy.spread(key_of(rumor), 0, None, self._peers.linked, now)
+        self.lazy.announce(rumor, targets, now)
         return self._push(copy, targets)
 
     # --- theirs ---------------------------------------------------------------------------------
 
-    def handle(self, message: Rumors, sender: PeerId, now: float) -> list[Effect]:
+    def handle(self, message: Rumors | Ids, sender: PeerId, now: float) -> list[Effect]:
+        if isinstance(message, Ids):
+            return self.lazy.handle(message, sender, now)
         effects: list[Effect] = []
         for copy in message.copies:
             effects += self.accept(copy, sender, Via.EAGER, now)
@@ -80,6 +86,7 @@ class Dissemination:
             self.duplicates += 1
             self._store.heard_again(copy, now)
             self._strategy.heard_again(key_of(rumor), sender)
+            self.lazy.heard_again(rumor, sender)
             return []
         peer = self._peers.get(sender)
         copy = _as_heard(copy, peer)
@@ -100,6 +107,9 @@ class Dissemination:
         targets = self._strategy.spread(key_of(rumor), copy.hops, sender, linked, now)
         if targets and (not is_firsthand or self._store.prove(key_of(rumor), now)):
             effects += self._push(copy, targets)
+            self.lazy.announce(rumor, (sender, *targets), now)
+        elif not targets:
+            self.lazy.announce(rumor, (sender,), now)
         return effects + self._blame_liars()
 
     def _refusal(
@@ -144,14 +154,14 @@ class Dissemination:
             copy = self._store.copy(key, now)
             if copy is not None:
                 effects += self._push(copy, targets)
-        return effects + self._blame_liars()
+        return effects + self.lazy.advance(now) + self._blame_liars()
 
     @property
     def deadline(self) -> float:
         store = self._store
         is_busy = store.held or store.has_holes or store.liars
         tick_at = self._tick_at if is_busy else math.inf
-        return min(tick_at, self._strategy.deadline)
+        return min(tick_at, self._strategy.deadline, self.lazy.deadline)
 
 
 def _as_heard(copy: RumorCopy, sender: Peer | None) -> RumorCopy:

@@ -1,0 +1,233 @@
+"""Lazy repair: whoever was not sent a rumor is told its id, and asks if it lacks it.
+
+    we -> Ids ...                    to each linked peer that is not known to have the rumors
+    peer -> Want                     a moment later, of what it still lacks
+    we -> Repair ...                 as for any question
+
+Pushing alone leaves out some nodes, and more where datagrams are lost. Ids cost little, so they go
+to all other links; what is pushed meanwhile need not be asked for, since questions wait two round
+trips (Leitao, Pereira, Rodrigues 2007, section 3.4: a lazy link's timer).
+
+What must stay true:
+
+- One batch of ids per link for what came within `BATCH_S`, and at most ten datagrams of them a
+  second: more ids wait together. Nobody is told of what it told us, by copy or by id.
+- Of one rumor each teller is asked once, the first one first, the next after at most `PATIENCE_S`,
+  so a teller that cannot serve what it told of costs less than a second.
+- An id only limits what is asked, and of whom. Nothing is marked by it; rumors prove themselves.
+- What one teller opens is capped apart from what others do, so lies crowd out no one else's ids.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from itertools import count
+from typing import Final
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.ids import PeerId
+from grapevine_proto.messages import Ids, Rumor, StreamRange, Want
+from grapevine_proto.overlay.antientropy import LAZY_ROUND, RANGES_A_WANT
+from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.store import Store
+
+BATCH_S: Final = 0.010  # what is learned in one go shares a datagram; a fifth of a usual round trip
+GAP_S: Final = (
+    0.100  # between datagrams of ids to one peer: a fifth of what it allows us by default
+)
+ASK_AFTER_RTTS: Final = 2.0  # by then, what is pushed to us along another way is here
+ASK_AFTER_S: Final = (0.020, 0.200)  # at least and at most; round trips on one machine are shorter
+PATIENCE_RTTS: Final = 3.0
+PATIENCE_S: Final = (0.100, 0.500)  # for an answer
+UNKNOWN_RTT_S: Final = 0.050
+
+UNTOLD_LIMIT: Final = 1024  # rumors whose ids wait to be told: 1.5 s at ten full datagrams a second
+WANTED_LIMIT: Final = 4096  # rumors told of and not here, 200 bytes each
+WANTED_PER_TELLER: Final = 512  # of those, opened by one teller
+TELLERS_LIMIT: Final = 8  # remembered of one rumor; if so many fail, anti-entropy has its turn
+
+STREAM_BYTES: Final = 48  # in a message of ids, at most: origin, epoch and two array heads
+RANGE_BYTES: Final = 18
+IDS_BYTES: Final = 1100  # of them in one datagram
+IDS_AT_ONCE: Final = 64  # what the wire takes in one message
+
+
+class _Wanted:
+    """A rumor that others have and we do not."""
+
+    __slots__ = ("due_at", "opener", "tellers", "told_by")
+
+    def __init__(self, opener: PeerId, due_at: float) -> None:
+        self.opener = opener
+        self.tellers = [opener]  # not asked yet, the first to tell first
+        self.told_by = {opener}
+        self.due_at = due_at
+
+
+class LazyRepair:
+    """Part of dissemination, which tells it of every rumor that comes and goes."""
+
+    def __init__(self, config: NodeConfig, peers: PeerTable, store: Store) -> None:
+        self._is_on = config.lazy_repair
+        self._peers = peers
+        self._store = store
+        self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # and who has it
+        self._tell_at = math.inf
+        self._quiet_until = -math.inf
+        self._wanted: dict[StreamRange, _Wanted] = {}
+        self._opened: Counter[PeerId] = Counter()
+        self._due: list[tuple[float, int, StreamRange]] = []  # a heap; entries may be out of date
+        self._ties = count()
+        self.asked = 0
+        self.unheeded = 0  # ids that found no room, ours or others'
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._is_on = config.lazy_repair
+        if not self._is_on:
+            self._untold.clear()
+            self._tell_at = math.inf
+            self._wanted.clear()
+            self._opened.clear()
+            self._due.clear()
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def announce(self, rumor: Rumor, told: Iterable[PeerId], now: float) -> None:
+        """`rumor` is new here, and `told` are those that have it or were sent it."""
+        if not self._is_on:
+            return
+        wanted = self._wanted.pop(rumor.ids, None)
+        has_it = {rumor.origin, *told}
+        if wanted is not None:
+            self._closed(wanted)
+            has_it |= wanted.told_by
+        self._untold[rumor.ids] = has_it
+        if len(self._untold) > UNTOLD_LIMIT:
+            self._untold.popitem(last=False)
+            self.unheeded += 1
+        if self._tell_at == math.inf:
+            self._tell_at = max(now + BATCH_S, self._quiet_until)
+
+    def heard_again(self, rumor: Rumor, sender: PeerId) -> None:
+        """`sender` has `rumor` too."""
+        if self._untold and (has_it := self._untold.get(rumor.ids)) is not None:
+            has_it.add(sender)
+
+    def _tell(self, now: float) -> list[Effect]:
+        """All that waits: a datagram or more to each linked peer, made once for those who get the same."""
+        ranges = sorted(self._untold, key=lambda each: (each.stream, each.first))
+        known_to = [self._untold[each] for each in ranges]
+        self._untold.clear()
+        self._tell_at = math.inf
+        receivers: dict[tuple[int, ...], list[PeerId]] = {}
+        for peer_id in self._peers.linked:
+            new = tuple(i for i, has_it in enumerate(known_to) if peer_id not in has_it)
+            if new:
+                receivers.setdefault(new, []).append(peer_id)
+        effects: list[Effect] = []
+        most = 0
+        for indices, peer_ids in receivers.items():
+            batches = in_datagrams([ranges[i] for i in indices])
+            effects += [Send(tuple(peer_ids), Ids(batch)) for batch in batches]
+            most = max(most, len(batches))
+        self._quiet_until = now + GAP_S * most
+        return effects
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def handle(self, message: Ids, sender: PeerId, now: float) -> list[Effect]:
+        if self._is_on:
+            for ids in message.ranges:
+                self._heed(ids, sender, now)
+        return []
+
+    def _heed(self, ids: StreamRange, sender: PeerId, now: float) -> None:
+        if (has_it := self._untold.get(ids)) is not None:
+            has_it.add(sender)
+        wanted = self._wanted.get(ids)
+        if wanted is not None:
+            if sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
+                wanted.told_by.add(sender)
+                wanted.tellers.append(sender)
+        elif self._store.missing(ids, now):
+            if len(self._wanted) >= WANTED_LIMIT or self._opened[sender] >= WANTED_PER_TELLER:
+                self.unheeded += 1
+                return
+            self._opened[sender] += 1
+            due_at = now + self._round_trips(sender, ASK_AFTER_RTTS, ASK_AFTER_S)
+            self._wanted[ids] = _Wanted(sender, due_at)
+            heapq.heappush(self._due, (due_at, next(self._ties), ids))
+
+    def _round_trips(self, peer_id: PeerId, trips: float, bounds: tuple[float, float]) -> float:
+        peer = self._peers.get(peer_id)
+        rtt_s = UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
+        return min(max(trips * rtt_s, bounds[0]), bounds[1])
+
+    def _closed(self, wanted: _Wanted) -> None:
+        self._opened[wanted.opener] -= 1
+        if not self._opened[wanted.opener]:
+            del self._opened[wanted.opener]
+
+    def _ask(self, now: float) -> list[Effect]:
+        """Ask for what is due and still missing, one question to a teller for all that it is asked."""
+        questions: dict[PeerId, list[StreamRange]] = {}
+        while self._due and self._due[0][0] <= now:
+            due_at, _, ids = heapq.heappop(self._due)
+            wanted = self._wanted.get(ids)
+            if wanted is None or wanted.due_at != due_at:
+                continue
+            missing = self._store.missing(ids, now)
+            teller = self._next_teller(wanted) if missing else None
+            if teller is None:
+                del self._wanted[ids]
+                self._closed(wanted)
+                continue
+            questions.setdefault(teller, []).extend(missing)
+            wanted.due_at = now + self._round_trips(teller, PATIENCE_RTTS, PATIENCE_S)
+            heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
+        effects: list[Effect] = []
+        for teller, ranges in questions.items():
+            self.asked += len(ranges)
+            effects += [
+                Send((teller,), Want(LAZY_ROUND, tuple(ranges[i : i + RANGES_A_WANT])))
+                for i in range(0, len(ranges), RANGES_A_WANT)
+            ]
+        return effects
+
+    def _next_teller(self, wanted: _Wanted) -> PeerId | None:
+        while wanted.tellers:
+            teller = wanted.tellers.pop(0)
+            if self._peers.is_linked(teller):
+                return teller
+        return None
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        return min(self._tell_at, self._due[0][0]) if self._due else self._tell_at
+
+    def advance(self, now: float) -> list[Effect]:
+        effects = self._tell(now) if now >= self._tell_at else []
+        return effects + self._ask(now) if self._due and now >= self._due[0][0] else effects
+
+
+def in_datagrams(ranges: list[StreamRange]) -> list[tuple[StreamRange, ...]]:
+    """`ranges`, which are in order, cut into what fits a datagram each."""
+    batches: list[list[StreamRange]] = [[]]
+    size_bytes = 0
+    for each in ranges:
+        batch = batches[-1]
+        is_same = bool(batch) and batch[-1].stream == each.stream
+        cost_bytes = RANGE_BYTES if is_same else RANGE_BYTES + STREAM_BYTES
+        if size_bytes + cost_bytes > IDS_BYTES or len(batch) == IDS_AT_ONCE:
+            batch = []
+            batches.append(batch)
+            size_bytes, cost_bytes = 0, RANGE_BYTES + STREAM_BYTES
+        batch.append(each)
+        size_bytes += cost_bytes
+    return [tuple(batch) for batch in batches if batch]

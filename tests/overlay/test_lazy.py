@@ -1,0 +1,313 @@
+"""Lazy repair: who is told of which ids, who is asked for what, and what liars can do to it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from grapevine_proto import codec
+from grapevine_proto.events import PeerState
+from grapevine_proto.ids import PeerId, Stream
+from grapevine_proto.messages import Ids, Rumor, RumorCopy, StreamRange, Want
+from grapevine_proto.overlay.antientropy import LAZY_ROUND
+from grapevine_proto.overlay.dissemination import lazy as lazy_module
+from grapevine_proto.overlay.dissemination.lazy import (
+    BATCH_S,
+    GAP_S,
+    TELLERS_LIMIT,
+    UNTOLD_LIMIT,
+    WANTED_LIMIT,
+    WANTED_PER_TELLER,
+    LazyRepair,
+    in_datagrams,
+)
+from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.peers import Happening, PeerTable
+from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.overlay.store import Store
+from tests.overlay.made import EPOCH, config, copy, peer_id, record
+
+ORIGIN = 90
+
+
+@dataclass
+class Node:
+    """What lazy repair sees of a node with a few links, whose round trips take 50 ms."""
+
+    links: int = 4
+    is_on: bool = True
+    peers: PeerTable = field(init=False)
+    store: Store = field(init=False)
+    lazy: LazyRepair = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = config(lazy_repair=self.is_on)
+        self.peers = PeerTable(100)
+        self.store = Store(settings, Signatures(settings), (), 0.0)
+        self.lazy = LazyRepair(settings, self.peers, self.store)
+        for number in range(1, self.links + 1):
+            address = record(number).addresses[0]
+            peer = self.peers.add(peer_id(number), record(number), address, 0.0)
+            self.peers.move(peer, Happening.LINKED)
+            peer.measured_rtt(0.05)
+
+    def unlink(self, number: int) -> None:
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        assert peer.state is PeerState.CONNECTED
+        self.peers.move(peer, Happening.LOST)
+
+    def learn(self, first: int, *told: int, at: float = 0.0) -> Rumor:
+        """A rumor comes, and goes on to `told`."""
+        made = copy(ORIGIN, first)
+        self.store.take(made, peer_id(ORIGIN), False, at)
+        self.lazy.announce(made.rumor, map(peer_id, told), at)
+        return made.rumor
+
+    def hear(self, teller: int, *ids: StreamRange, at: float = 0.0) -> None:
+        assert self.lazy.handle(Ids(ids), peer_id(teller), at) == []
+
+
+def ids_of(first: int, last: int | None = None, origin: int = ORIGIN) -> StreamRange:
+    return StreamRange(Stream(peer_id(origin), EPOCH), first, last or first)
+
+
+def told(effects: list[Effect]) -> dict[PeerId, list[StreamRange]]:
+    found: dict[PeerId, list[StreamRange]] = {}
+    for effect in effects:
+        assert isinstance(effect, Send)
+        assert isinstance(effect.message, Ids)
+        for peer in effect.peers:
+            found.setdefault(peer, []).extend(effect.message.ranges)
+    return found
+
+
+def asked(effects: list[Effect]) -> list[tuple[PeerId, tuple[StreamRange, ...]]]:
+    found = []
+    for effect in effects:
+        assert isinstance(effect, Send)
+        assert isinstance(effect.message, Want)
+        assert effect.message.round == LAZY_ROUND
+        [peer] = effect.peers
+        found.append((peer, effect.message.ranges))
+    return found
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+
+def test_links_that_were_not_sent_a_rumor_are_told_its_id_together_a_moment_later() -> None:
+    node = Node()
+    node.learn(1, 1)
+    node.learn(2, 2)
+    assert node.lazy.deadline == BATCH_S
+    assert told(node.lazy.advance(BATCH_S)) == {
+        peer_id(1): [ids_of(2)],
+        peer_id(2): [ids_of(1)],
+        peer_id(3): [ids_of(1), ids_of(2)],
+        peer_id(4): [ids_of(1), ids_of(2)],
+    }
+    assert node.lazy.advance(100.0) == []
+
+
+def test_those_who_get_the_same_ids_share_one_message() -> None:
+    node = Node(links=50)
+    node.learn(1, 1, 2, 3)
+    [send] = node.lazy.advance(BATCH_S)
+    assert isinstance(send, Send)
+    assert len(send.peers) == 47
+
+
+def test_nobody_is_told_of_what_it_said_or_told_us() -> None:
+    node = Node()
+    rumor = node.learn(1)
+    node.lazy.heard_again(rumor, peer_id(1))
+    node.hear(2, ids_of(1))
+    assert set(told(node.lazy.advance(BATCH_S))) == {peer_id(3), peer_id(4)}
+    own = copy(1, 1).rumor
+    node.lazy.announce(own, [peer_id(2)], 1.0)
+    assert set(told(node.lazy.advance(2.0))) == {peer_id(3), peer_id(4)}
+
+
+def test_who_told_us_before_the_rumor_came_is_not_told_back() -> None:
+    node = Node()
+    node.hear(3, ids_of(1))
+    node.learn(1, 1)
+    assert set(told(node.lazy.advance(BATCH_S))) == {peer_id(2), peer_id(4)}
+    assert node.lazy.advance(10.0) == []
+
+
+def test_at_most_ten_datagrams_of_ids_a_second_go_to_one_peer() -> None:
+    node = Node()
+    sent, at = 0, 0.0
+    for sequence in range(1, 1001):  # a rumor a millisecond
+        at = sequence / 1000
+        node.learn(sequence, at=at)
+        if node.lazy.deadline <= at:
+            sent += len(node.lazy.advance(at))
+    assert 8 <= sent <= 1 / GAP_S + 20  # 100 ids at a time take two datagrams, and twice the gap
+    assert node.lazy.unheeded == 0
+
+
+def test_one_id_beyond_those_that_may_wait_lets_go_of_the_oldest() -> None:
+    node = Node()
+    for sequence in range(1, UNTOLD_LIMIT + 2):
+        node.learn(sequence)
+    assert node.lazy.unheeded == 1
+    ranges = told(node.lazy.advance(BATCH_S))[peer_id(1)]
+    assert ranges == [ids_of(sequence) for sequence in range(2, UNTOLD_LIMIT + 2)]
+
+
+def test_ids_are_cut_to_datagrams_at_their_widest() -> None:
+    rng = random.Random(1)
+    widest = [
+        StreamRange(
+            Stream(PeerId(rng.randbytes(32)), 2**48 - 1 - of % 2), 2**53 - 9000, 2**53 - 800
+        )
+        for of in range(40)
+        for _ in range(rng.choice([1, 1, 2, 30]))
+    ]
+    batches = in_datagrams(widest)
+    assert [each for batch in batches for each in batch] == widest
+    assert all(len(codec.encode_message(Ids(b))) <= codec.MAX_PLAINTEXT for b in batches)
+    assert all(codec.decode_message(codec.encode_message(Ids(b))) == Ids(b) for b in batches)
+
+
+# --- asking -------------------------------------------------------------------------------------
+
+
+def test_whoever_lacks_an_id_asks_the_first_teller_after_two_round_trips() -> None:
+    node = Node()
+    node.hear(2, ids_of(1))
+    node.hear(1, ids_of(1), at=0.01)
+    assert node.lazy.advance(0.09) == []
+    assert asked(node.lazy.advance(0.1)) == [(peer_id(2), (ids_of(1),))]
+
+
+def test_what_came_meanwhile_is_not_asked_for() -> None:
+    node = Node()
+    node.hear(2, ids_of(1), ids_of(2, 5))
+    node.store.take(copy(ORIGIN, 1), peer_id(1), False, 0.05)
+    node.store.take(copy(ORIGIN, 3), peer_id(1), False, 0.05)
+    assert asked(node.lazy.advance(0.1)) == [(peer_id(2), (ids_of(2), ids_of(4, 5)))]
+    node.hear(3, ids_of(3), at=0.1)
+    assert node.lazy.advance(50.0) == [], "once each"
+
+
+def test_each_teller_is_asked_once_in_the_order_of_telling() -> None:
+    node = Node()
+    for teller in (3, 1, 3, 2, 1):
+        node.hear(teller, ids_of(1))
+    order, at = [], 0.0
+    while node.lazy.deadline < 100.0:
+        at = node.lazy.deadline
+        order += [peer for peer, _ in asked(node.lazy.advance(at))]
+    assert order == [peer_id(3), peer_id(1), peer_id(2)]
+    assert node.lazy._wanted == {}
+    assert not node.lazy._opened
+    node.hear(4, ids_of(1), at=at)
+    assert asked(node.lazy.advance(at + 1.0)), "somebody else may still have it"
+
+
+def test_a_teller_that_cannot_serve_costs_less_than_a_second_at_any_round_trip() -> None:
+    for rtt_s in (0.0, 0.001, 0.05, 0.3, 5.0):
+        node = Node()
+        for peer in node.peers:
+            peer.rtt_s = rtt_s
+        node.hear(1, ids_of(1))
+        node.hear(2, ids_of(1))
+        asked_at: list[float] = []
+        while len(asked_at) < 2:
+            at = node.lazy.deadline
+            asked_at += [at for _ in asked(node.lazy.advance(at))]
+        assert asked_at[1] <= 1.0, rtt_s
+
+
+def test_whoever_is_no_longer_linked_is_passed_over() -> None:
+    node = Node()
+    node.hear(1, ids_of(1))
+    node.hear(2, ids_of(1))
+    node.unlink(1)
+    assert asked(node.lazy.advance(0.2)) == [(peer_id(2), (ids_of(1),))]
+
+
+def test_questions_to_one_teller_go_together() -> None:
+    node = Node()
+    node.hear(1, *(ids_of(2 * number) for number in range(1, 21)))
+    [(first, some), (second, rest)] = asked(node.lazy.advance(0.2))
+    assert first == second == peer_id(1)
+    assert (len(some), len(rest)) == (16, 4)
+    assert node.lazy.asked == 20
+
+
+def test_ids_mark_nothing_as_seen() -> None:
+    node = Node()
+    node.hear(1, ids_of(1, 2**53))
+    for at in (1.0, 2.0, 3.0):
+        node.lazy.advance(at)
+    assert node.store.streams == 0
+    node.learn(1)
+    assert not node.store.has_holes
+
+
+def test_one_id_beyond_what_a_teller_may_open_is_unheeded_and_others_are_not() -> None:
+    node = Node()
+    for first in range(1, WANTED_PER_TELLER + 2):
+        node.hear(1, ids_of(first))
+    assert node.lazy.unheeded == 1
+    node.hear(2, ids_of(10**6), ids_of(1))
+    assert node.lazy.unheeded == 1
+    assert len(node.lazy._wanted) == WANTED_PER_TELLER + 1
+    for at in (1.0, 2.0, 3.0):
+        node.lazy.advance(at)
+    assert node.lazy._wanted == {}, "what nobody serves is let go"
+
+
+def test_one_id_beyond_the_table_is_unheeded() -> None:
+    tellers = WANTED_LIMIT // WANTED_PER_TELLER
+    node = Node(links=tellers + 1)
+    for teller in range(1, tellers + 1):
+        node.hear(teller, *(ids_of(n, origin=teller) for n in range(1, WANTED_PER_TELLER + 1)))
+    assert (len(node.lazy._wanted), node.lazy.unheeded) == (WANTED_LIMIT, 0)
+    node.hear(tellers + 1, ids_of(1))
+    assert (len(node.lazy._wanted), node.lazy.unheeded) == (WANTED_LIMIT, 1)
+
+
+def test_of_one_id_no_more_tellers_are_remembered_than_will_be_asked() -> None:
+    node = Node(links=TELLERS_LIMIT + 1)
+    for teller in range(1, TELLERS_LIMIT + 2):
+        node.hear(teller, ids_of(1))
+    [wanted] = node.lazy._wanted.values()
+    assert len(wanted.tellers) == len(wanted.told_by) == TELLERS_LIMIT
+
+
+def test_what_arrives_frees_its_place() -> None:
+    node = Node()
+    for sequence in range(1, 3 * WANTED_PER_TELLER):
+        node.hear(1, ids_of(sequence))
+        node.learn(sequence)
+    assert node.lazy._wanted == {}
+    assert not node.lazy._opened
+    assert len(node.lazy._due) < 4 * WANTED_PER_TELLER
+
+
+def test_switched_off_it_neither_tells_nor_asks() -> None:
+    node = Node(is_on=False)
+    node.learn(1)
+    node.hear(1, ids_of(2))
+    assert node.lazy.deadline == float("inf")
+    on = Node()
+    on.learn(1)
+    on.hear(1, ids_of(2))
+    on.lazy.reconfigure(config(lazy_repair=False))
+    assert on.lazy.deadline == float("inf")
+    assert on.lazy.advance(10.0) == []
+
+
+def test_the_longest_waits_leave_room_for_a_teller_that_lies() -> None:
+    assert lazy_module.ASK_AFTER_S[1] + lazy_module.PATIENCE_S[1] < 1.0
+
+
+def test_a_copy_that_fits_all_is_what_a_rumor_says_of_itself() -> None:
+    made: RumorCopy = copy(ORIGIN, 7)
+    assert made.rumor.ids == ids_of(7)
