@@ -47,6 +47,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
 from grapevine_proto.messages import (
@@ -191,6 +192,7 @@ class Engine:
         self._by_source: dict[Address, Link] = {}
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._accounts: dict[PeerId, _Account] = {}
+        self._reassembly = Budget(config.limits.reassembly_bytes)
         self._busy: dict[PeerId, Link] = {}  # links with something to send
         self._outbox: list[tuple[bytes, Address]] = []
         self._events: list[Event] = []
@@ -252,9 +254,8 @@ class Engine:
     def _receive_data(self, packet: codec.Data, source: Address, now: float) -> None:
         link = self._by_session.get(packet.session_id)
         if link is not None:
+            self._busy[link.peer_id] = link  # it may owe an answer, or feedback
             plaintext = self._open(link, packet, now)
-            if plaintext[0] == Kind.EMPTY:  # the link may owe an answer
-                self._busy[link.peer_id] = link
             self._hear(link, plaintext, now)
             return
         dial = self._dials.get(packet.session_id)
@@ -284,7 +285,7 @@ class Engine:
         self._perform(self._membership.turned_away(record, address, others, now), now)
         return True
 
-    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes:
+    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes | None:
         try:
             return link.receive(packet, now)
         except Refused as refused:
@@ -305,7 +306,16 @@ class Engine:
         else:
             account = self._account(record.peer_id, now)
             limits = self.config.limits
-            link = Link(established, account.bucket, limits, now, shape=account.shape)
+            link = Link(
+                established,
+                account.bucket,
+                limits,
+                now,
+                shape=account.shape,
+                congestion=self.config.congestion,
+                max_message_bytes=self.config.max_message_size,
+                budget=self._reassembly,
+            )
             if not self._membership.has_room:
                 others = self._membership.referrals(record.peer_id)
                 self._part(link, Close(CloseReason.FULL, others), now)
@@ -313,8 +323,11 @@ class Engine:
             self._links[record.peer_id] = link
             self._index(link)
             self._linked(link, established, now)
-        link.charge(established.plaintext, now)
-        self._hear(link, established.plaintext, now)
+        self._busy[link.peer_id] = link
+        session = established.session
+        counter = session.arrivals.highest
+        plaintext = link.take_in(established.plaintext, session, counter, now)
+        self._hear(link, plaintext, now)
 
     def _renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer: a rekey, both ends dialling at once, or a restart."""
@@ -351,6 +364,8 @@ class Engine:
 
     def _hear_parting(self, parting: _Parting, packet: codec.Data, now: float) -> None:
         plaintext = self._open(parting.link, packet, now)
+        if plaintext is None:
+            return
         if parting.close is None:
             message = codec.decode_message(plaintext)
             if isinstance(message, (Rumors, Private)):
@@ -386,6 +401,7 @@ class Engine:
         link = self._links.pop(peer_id, None)
         if link is None:
             return
+        link.close()
         if reason is CloseReason.LEAVING:
             self._part(link, None, now)
         elif tell and reason is not None:
@@ -405,8 +421,12 @@ class Engine:
 
     # --- messages -------------------------------------------------------------------------------
 
-    def _hear(self, link: Link, plaintext: bytes, now: float) -> None:
+    def _hear(self, link: Link, plaintext: bytes | None, now: float) -> None:
         self._perform(self._membership.heard(link.peer_id, now), now)
+        if plaintext is None:
+            if link.is_receiving:
+                self._antientropy.arriving(link.peer_id, now)
+            return
         self._route(codec.decode_message(plaintext), link, now)
 
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
@@ -548,7 +568,7 @@ class Engine:
     def _check_payload(self, payload: bytes) -> None:
         if self._is_leaving or self.stopped:
             raise NotRunning("the node is leaving")
-        limit = min(self.config.max_message_size, codec.MAX_PAYLOAD_IN_DATAGRAM)
+        limit = self.config.max_message_size
         if len(payload) > limit:
             raise MessageTooLarge(len(payload), limit)
 
@@ -646,6 +666,7 @@ class Engine:
             self._perform(self._membership.advance(now), now)
         self._perform(self._dissemination.advance(now), now)
         self._perform(self._antientropy.advance(now), now)
+        self._reassembly.advance(now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
             self._tick(now)
@@ -718,15 +739,13 @@ class Engine:
             for datagram in dial.transmit(now):
                 self._outbox.append((datagram, dial.address))
         for peer_id, link in list(self._busy.items()):
-            if peer_id in self._to_part and link.queued == 0:
+            if peer_id in self._to_part and link.is_settled:
                 del self._to_part[peer_id]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)
             self._transmit(link, now)
-            if link.queued == 0:
+            if link.is_quiet and peer_id not in self._to_part:
                 del self._busy[peer_id]
-            if peer_id in self._to_part:
-                self._busy[peer_id] = link
         outbox, self._outbox = self._outbox, []
         self._datagrams_out += len(outbox)
         self._bytes_out += sum(len(datagram) for datagram, _ in outbox)
@@ -768,7 +787,7 @@ class Engine:
             name=record.name if record else "",
             state=peer.state,
             health=peer.health(now, self.config.peer_timeout),
-            rtt=peer.rtt_s,
+            rtt=(link.fresh_rtt_s(now) if link else None) or peer.rtt_s,
             sent=link.sent if link else 0,
             received=link.received if link else 0,
             allowed=link.allowed if link else 0,

@@ -143,14 +143,14 @@ def test_a_private_message_reaches_one_peer_under_a_number_of_its_own() -> None:
 
 
 def test_what_cannot_be_sent_is_refused_whole_with_both_sizes() -> None:
-    pair = Pair()
-    limit = codec.MAX_PAYLOAD_IN_DATAGRAM
+    limit = 100_000
+    pair = Pair(max_message_size=limit)
     pair.one.broadcast(bytes(limit), pair.now)
     with pytest.raises(MessageTooLarge, match=rf"{limit + 1:,} bytes; at most {limit:,}"):
         pair.one.broadcast(bytes(limit + 1), pair.now)
     with pytest.raises(UnknownPeer):
         pair.one.send(identity(9).peer_id, b"?", pair.now)
-    pair.exchange()
+    pair.run(2.0)
     assert pair.received(pair.other) == [bytes(limit)]
 
 

@@ -187,7 +187,7 @@ def test_broadcast_waits_for_room_and_loses_nothing(run: Run[Any]) -> None:
 
 def test_a_message_too_large_is_refused_whole(run: Run[Any]) -> None:
     async def main() -> None:
-        async with Node(quick()) as ours:
+        async with Node(quick(max_message_size=99_999)) as ours:
             with pytest.raises(MessageTooLarge):
                 await ours.broadcast(bytes(100_000))
             assert ours.stats().broadcast == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grapevine_proto.codec import Data, decode_message, decode_packet
+from grapevine_proto.codec import Data, decode_message, decode_packet, encode_frame
 from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
@@ -25,7 +25,7 @@ from grapevine_proto.link.link import (
 )
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
-from grapevine_proto.messages import Private
+from grapevine_proto.messages import Feedback, Private
 from tests.link.ends import (
     CLOSE,
     EMPTY,
@@ -82,10 +82,13 @@ class Pair:
         return self.link.receive(packet((session or self.theirs).seal(plaintext, now)), now)
 
     def sent(self, now: float = 0.0) -> list[bytes]:
-        """What Bob reads of all that may go now."""
+        """What Bob reads of all that may go now; he tells at once that it came."""
         plaintexts = []
         for datagram in self.link.transmit(now):
             plaintexts.append(self.theirs.open(packet(datagram), now))
+        highest = self.theirs.arrivals.highest
+        told = encode_frame(Feedback(self.theirs.our_id, 0, highest + 1, max(highest, 0), 0, ()))
+        self.link.take_in(told, self.link.session, 0, now)
         return plaintexts
 
 
@@ -427,6 +430,7 @@ def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -
     for now in (100.0, 105.0, 114.0):
         assert pair.hear(private(1), now) == private(1)
         assert pair.hear(private(1), now, old) == private(1)
+        pair.link.transmit(now + 1.0)  # which tells the peer that they came
         pair.link.advance(now)
     assert pair.link.deadline == 114.0 + RETIRING_FOR_S
     pair.link.advance(114.0 + RETIRING_FOR_S - 0.001)
