@@ -22,9 +22,10 @@ from grapevine_proto.config import CongestionConfig
 from grapevine_proto.link.sequence import LEAST_REORDER_S
 
 UNKNOWN_RTT_S: Final = 0.1  # until measured: halfway round the world, nearly
+LEAST_RTT_S: Final = 0.001  # what a handshake takes at the least: it holds signature checks
 JITTER_FACTOR: Final = 3.0  # a path that varies so much by itself is no queue building up
 LOSS_SAMPLE: Final = 32  # packets: fewer say nothing about a rate of loss
-LOSS_DEVIATIONS: Final = 3.0  # how surprising a loss must be, three in a thousand by chance
+LOSS_DEVIATIONS: Final = 4.0  # how surprising a loss must be: one report in ten thousand by chance
 LOSS_SLACK: Final = 2.0  # packets besides
 LOSS_MEMORY: Final = 1 / 16  # weight of a sample in the slow average
 ROUNDS_IN_FLIGHT: Final = 3.0  # one on the way, one for the report to be due, one for it to come
@@ -40,6 +41,7 @@ class RoundTrip:
         "is_measured",
         "jitter_s",
         "latest_s",
+        "previous_s",
         "smoothed_s",
         "varies_s",
     )
@@ -48,7 +50,7 @@ class RoundTrip:
         self.is_measured = rtt_s is not None
         self.smoothed_s = UNKNOWN_RTT_S if rtt_s is None else rtt_s
         self.varies_s = self.smoothed_s / 2
-        self.latest_s = self.smoothed_s
+        self.latest_s = self.previous_s = self.smoothed_s
         self.jitter_s = 0.0  # from one sample to the next, as RFC 3550 has it
         self._memory_s = memory_s
         self._measured_at = -math.inf
@@ -60,7 +62,7 @@ class RoundTrip:
         self._measured_at = now
         if self._least:
             self.jitter_s += (abs(sample_s - self.latest_s) - self.jitter_s) / 16
-        self.latest_s = sample_s
+        self.previous_s, self.latest_s = self.latest_s, sample_s
         if self.is_measured and self._least:
             self.varies_s += (abs(self.smoothed_s - sample_s) - self.varies_s) / 4
             self.smoothed_s += (sample_s - self.smoothed_s) / 8
@@ -150,6 +152,7 @@ class Aimd:
         "_lost",
         "_packet_bytes",
         "_path",
+        "_slower",
         "_starting",
         "cuts",
         "rate",
@@ -165,20 +168,16 @@ class Aimd:
         self._loss: float | None = None  # the slow average of it
         self._floors: deque[tuple[float, float]] = deque()  # of that, as RoundTrip keeps its least
         self.cuts = 0
-        self.rate = config.initial_packets * packet_bytes / path.round_s
+        self._slower = 0.0
+        self.rate = config.initial_packets * packet_bytes / max(path.smoothed_s, LEAST_RTT_S)
 
     def on_report(self, outcome: Outcome, now: float) -> None:
         is_lossy = self._is_lossy(outcome, now)
         if self._is_queueing() or is_lossy:
             if outcome.latest_sent_at > self._cut_at:
-                self._cut(now)
-        elif outcome.was_limited and now - self._grown_at >= 0.9 * self._path.round_s:
-            self._grown_at = now
-            if self._starting:
-                self.rate *= 2
-            else:
-                self.rate += self._packet_bytes / self._path.round_s
-            self._bound()
+                self._cut(outcome, now)
+        elif outcome.was_limited:
+            self._grow(outcome, now)
 
     def on_silence(self, now: float) -> None:
         self._cut_at, self._starting = now, False
@@ -195,7 +194,22 @@ class Aimd:
         window = ROUNDS_IN_FLIGHT * self.rate * (path.round_s + path.reorder_s)
         return min(max(window, 2 * least), self._config.in_flight_bytes)
 
-    def _cut(self, now: float) -> None:
+    def _grow(self, outcome: Outcome, now: float) -> None:
+        round_s = max(self._path.latest_s, LEAST_REORDER_S)
+        rounds = min((now - self._grown_at) / round_s, 1.0)
+        if self._starting:
+            if outcome.latest_sent_at < self._grown_at:
+                return  # sent before the rate grew last: says nothing about the rate of now
+            self._slower = self.rate
+            self.rate *= 2
+        else:
+            self.rate += rounds * self._packet_bytes / round_s
+        self._grown_at = now
+        self._bound()
+
+    def _cut(self, outcome: Outcome, now: float) -> None:
+        if self._starting and outcome.latest_sent_at < self._grown_at:
+            self.rate = self._slower  # what is told of was sent before the rate grew last
         self._cut_at, self._starting = now, False
         self.cuts += 1
         self.rate *= self._config.decrease
@@ -210,7 +224,8 @@ class Aimd:
         bearable = max(
             config.delay, config.delay_fraction * path.least_s, JITTER_FACTOR * path.jitter_s
         )
-        return path.latest_s - path.least_s > bearable
+        is_draining = path.latest_s < path.previous_s  # what we did about it works
+        return path.latest_s - path.least_s > bearable and not is_draining
 
     def _is_lossy(self, outcome: Outcome, now: float) -> bool:
         """Whether clearly more is lost than this path loses at its best."""

@@ -21,12 +21,14 @@ LOOPBACK_STEPS: Final = (8952, 32_000, 65_000)  # up to what one datagram of UDP
 PROBES: Final = 3  # MAX_PROBES
 RAISE_AFTER_S: Final = 600.0  # PMTU_RAISE_TIMER
 BLACK_HOLE_LOSSES: Final = 12  # in a row: at 30 % loss one in two million by chance
+BLACK_HOLE_REPORTS: Final = 3  # in a row that tell of nothing else
 
 
 class PathMtu:
     """The size of datagrams on one path."""
 
     __slots__ = (
+        "_fruitless",
         "_lost_in_a_row",
         "_resume_at",
         "_step",
@@ -44,7 +46,7 @@ class PathMtu:
         self._tries = 0
         self.is_probing = False
         self._resume_at = -math.inf
-        self._lost_in_a_row = 0
+        self._lost_in_a_row = self._fruitless = 0
 
     def probe_due(self, now: float) -> int:
         """The size to try next; 0: none now."""
@@ -76,16 +78,15 @@ class PathMtu:
         if self._step < len(self._steps) and self._steps[self._step] >= size_bytes:
             self._pause(now)
 
-    def arrived(self, size_bytes: int) -> None:
-        """A datagram of this size did."""
-        if size_bytes > BASE_BYTES:
-            self._lost_in_a_row = 0
-
-    def lost(self, size_bytes: int) -> None:
-        """A datagram of this size did not arrive."""
-        if size_bytes > BASE_BYTES:
-            self._lost_in_a_row += 1
-            if self._lost_in_a_row >= BLACK_HOLE_LOSSES:
+    def reported(self, arrived: int, lost: int) -> None:
+        """So many datagrams larger than the base arrived, and so many did not. A queue that
+        overflows loses many in a row as well, but not in every report."""
+        if arrived:
+            self._lost_in_a_row = self._fruitless = 0
+        elif lost:
+            self._lost_in_a_row += lost
+            self._fruitless += 1
+            if self._lost_in_a_row >= BLACK_HOLE_LOSSES and self._fruitless >= BLACK_HOLE_REPORTS:
                 self._fall_back()
 
     def went_silent(self) -> None:
@@ -95,7 +96,7 @@ class PathMtu:
     def _fall_back(self) -> None:
         """To what every path bears, and up again from there by the usual steps."""
         self.datagram_bytes = BASE_BYTES
-        self._step = self._tries = self._lost_in_a_row = 0
+        self._step = self._tries = self._lost_in_a_row = self._fruitless = 0
         self.is_probing = False
 
     def _pause(self, now: float) -> None:

@@ -32,8 +32,10 @@ from grapevine_proto.ratelimit import TokenBucket, cost
 
 DATAGRAMS_AT_ONCE: Final = 64  # 77 KB: a third of the usual socket buffer
 TRIES_LIMIT: Final = 16  # of one content: at 30 % loss one in 200 million goes under
-PROBES_LIMIT: Final = 10  # in a row without an answer: about ten seconds
-SILENT_PROBES: Final = 3  # from then on it may be the rate, or the size
+PROBES_LIMIT: Final = 12  # in a row without an answer: about ten seconds
+PATIENT_PROBES: Final = 2  # before the pauses between them grow: any of it may be random loss
+PROBE_PACKETS: Final = 2  # so that both must be lost (RFC 9002, 6.2.4)
+SILENT_PROBES: Final = 4  # from then on it may be the rate, or the size
 LONGEST_PROBE_S: Final = 2.0  # between two of them, so that the end of an outage is noticed
 BURST_S: Final = 0.002  # what timers cannot tell apart
 
@@ -134,7 +136,7 @@ class Sender:
         self._probe_at = math.inf
         self._probes = 0
         self._is_bulks_turn = False
-        self._may_break_out = False  # one packet may go whatever pacer and window say
+        self._may_break_out = 0  # packets that may go whatever pacer and window say
         self._was_limited = False
         self.move(host, rtt_s, now)
         self._wants_larger = False
@@ -362,7 +364,8 @@ class Sender:
         size_bytes = self._seal(session, plaintext, now, datagrams)
         self._flight.append((number, now, size_bytes, content, start, end, tries))
         self._in_flight_bytes += size_bytes
-        self._may_break_out = False
+        if self._may_break_out:
+            self._may_break_out -= 1
         if not self._probes:
             self._probe_at = now + self.path.probe_s
 
@@ -377,7 +380,7 @@ class Sender:
     def on_feedback(self, feedback: Feedback, now: float) -> None:
         """The peer tells what arrived of the packets of the session that we send on."""
         flight, lost = self._flight, []
-        arrived = arrived_bytes = resolved_bytes = 0
+        arrived = arrived_bytes = resolved_bytes = large = 0
         latest_at = -math.inf
         ranges = iter(feedback.missing)
         low, high = next(ranges, (feedback.end, feedback.end))
@@ -392,20 +395,24 @@ class Sender:
                 continue
             arrived += 1
             arrived_bytes += record[2]
+            large += record[2] > BASE_BYTES
             latest_at = record[1]
             if number == feedback.latest:
                 self.path.measured(now - latest_at - feedback.delay_us / 1e6, now)
-            self._on_arrived(record)
+            if record[3] is None:
+                self.path_mtu.probe_arrived(record[5])
         self._measure_ahead(feedback, now)
         self._in_flight_bytes -= resolved_bytes
-        lost_content = sum(record[3] is not None for record in lost)
+        told = [each for each in lost if each[3] is not None and each[0] >= feedback.first]
+        large_lost = sum(record[2] > BASE_BYTES for record in told)
+        self.path_mtu.reported(large, large_lost)
         for record in reversed(lost):
             self._on_lost(record, feedback.session_id, now)
         if arrived or lost:
             self._probes = 0
             self._probe_at = now + self.path.probe_s if flight else math.inf
             self._controller.on_report(
-                Outcome(arrived, arrived_bytes, lost_content, latest_at, self._was_limited), now
+                Outcome(arrived, arrived_bytes, len(told), latest_at, self._was_limited), now
             )
             self._was_limited = False
             self._set_sizes()
@@ -441,18 +448,11 @@ class Sender:
         self.path_mtu.refused(size_bytes, now)
         self._set_sizes()
 
-    def _on_arrived(self, record: _Record) -> None:
-        if record[3] is None:
-            self.path_mtu.probe_arrived(record[5])
-        else:
-            self.path_mtu.arrived(record[2])
-
     def _on_lost(self, record: _Record, session_id: bytes, now: float) -> None:
         if record[3] is None:
             self.path_mtu.probe_lost(now)
             return
         self.lost += 1
-        self.path_mtu.lost(record[2])
         self._again(record, session_id, record[6] + 1, now)
 
     def _again(self, record: _Record, session_id: bytes, tries: int, now: float) -> None:
@@ -486,13 +486,14 @@ class Sender:
     def _on_silence(self, session_id: bytes, now: float) -> None:
         """Nothing was heard of the last packets for long: send the content of the last again, and the
         report of that tells of all before it (RFC 8985, 7.3)."""
+        self._may_break_out = 0
         flight = self._flight
         self._probes += 1
         if self._probes > PROBES_LIMIT:
             for record in flight:
                 self._let_go(record[3])
             flight.clear()
-            self._may_break_out = False
+            self._may_break_out = 0
         elif self._probes >= SILENT_PROBES:
             self._controller.on_silence(now)
             if self._probes == SILENT_PROBES:
@@ -505,13 +506,15 @@ class Sender:
                 self.path_mtu.probe_lost(now)
                 continue
             self._again(record, session_id, record[6], now)
-            self._may_break_out = True
-            break
+            self._may_break_out += 1
+            if self._may_break_out >= PROBE_PACKETS:
+                break
         if not flight and not self._may_break_out:
             self._in_flight_bytes, self._probes, self._probe_at = 0, 0, math.inf
             return
         longest_s = max(LONGEST_PROBE_S, self.path.probe_s)
-        self._probe_at = now + min(self.path.probe_s * 2**self._probes, longest_s)
+        doublings = max(0, self._probes - PATIENT_PROBES)
+        self._probe_at = now + min(self.path.probe_s * 2**doublings, longest_s)
 
     # --- the path -------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ class ReplayWindow:
 
 MISSING_LIMIT: Final = 4096  # numbers; twice the window, and 300 KB in a flood of gaps
 RANGES_LIMIT: Final = 64  # of one report: half of a small datagram
-REPEATED: Final = 3  # reports that name a loss: at 30 % loss one in forty is told by none of them
+REPEATED: Final = 6  # reports that name a loss: at 30 % loss one in a thousand is told by none
 IMPATIENT: Final = 1.5  # factor for each loss told of that was none (RFC 8985 widens likewise)
 MOST_PATIENT: Final = 4.0  # then it is a whole round trip
 CALMING: Final = 0.98  # factor for each report
@@ -161,6 +161,7 @@ class Arrivals:
         matured, stop = self._matured, self._told[0]
         top, below = self.highest, stop
         ranges: deque[list[int]] = deque()  # ascending
+        is_cut = False
         for number in reversed(self._missing):
             if number <= stop:
                 break
@@ -174,13 +175,15 @@ class Arrivals:
                     if number <= self._told[-1]:  # told before: enough
                         below = ranges.popleft()[1]
                         break
-                    top = ranges.pop()[0] - 1  # its turn is in the next report
+                    top = ranges.pop()[0] - 1  # its turn is in the next report, at once
+                    is_cut = True
         self._owes = top < self.highest
         self._told.append(max(top, self._told[-1]))
         self._told_at = now
         self._patience = max(self._patience * CALMING, 1.0)
         self._reorder_s = self.reorder_s * self._patience
-        self.due_at = now + self._reorder_s if self._owes else float("inf")
+        pause_s = 0.0 if is_cut else max(self._reorder_s, self.rtt_s)
+        self.due_at = now + pause_s if self._owes else float("inf")
         delay_s = now - self._latest_at
         missing = tuple((first, last) for first, last in ranges)
         return Report(below + 1, top + 1, self._latest, delay_s, missing)
