@@ -24,6 +24,7 @@ from grapevine_proto.link.sequence import LEAST_REORDER_S
 UNKNOWN_RTT_S: Final = 0.1  # until measured: halfway round the world, nearly
 LEAST_RTT_S: Final = 0.001  # what a handshake takes at the least: it holds signature checks
 JITTER_FACTOR: Final = 3.0  # a path that varies so much by itself is no queue building up
+LONG_QUEUE: Final = 2.0  # times what is bearable
 LOSS_SAMPLE: Final = 32  # packets: fewer say nothing about a rate of loss
 LOSS_DEVIATIONS: Final = 4.0  # how surprising a loss must be: one report in ten thousand by chance
 LOSS_SLACK: Final = 2.0  # packets besides
@@ -173,10 +174,15 @@ class Aimd:
 
     def on_report(self, outcome: Outcome, now: float) -> None:
         is_lossy = self._is_lossy(outcome, now)
-        if self._is_queueing() or is_lossy:
-            if outcome.latest_sent_at > self._cut_at:
+        queue_s, bearable_s = self._queue_s()
+        is_draining = self._path.latest_s < self._path.previous_s  # what we did about it works
+        if is_lossy or (queue_s > bearable_s and not is_draining):
+            # A queue that is merely there had no time yet to shrink; one that is long has to.
+            is_long = is_lossy or queue_s > LONG_QUEUE * bearable_s
+            patience_s = 0.0 if is_long else self._path.least_s
+            if outcome.latest_sent_at > self._cut_at + patience_s:
                 self._cut(outcome, now)
-        elif outcome.was_limited:
+        elif outcome.was_limited and queue_s <= bearable_s:
             self._grow(outcome, now)
 
     def on_silence(self, now: float) -> None:
@@ -219,13 +225,12 @@ class Aimd:
         least = self._packet_bytes / self._path.round_s  # RFC 8085, 3.1.1: one packet a round trip
         self.rate = min(max(self.rate, least), self._config.max_rate)
 
-    def _is_queueing(self) -> bool:
+    def _queue_s(self) -> tuple[float, float]:
+        """How long packets wait on the way, and how long they may."""
         path, config = self._path, self._config
-        bearable = max(
-            config.delay, config.delay_fraction * path.least_s, JITTER_FACTOR * path.jitter_s
-        )
-        is_draining = path.latest_s < path.previous_s  # what we did about it works
-        return path.latest_s - path.least_s > bearable and not is_draining
+        jitter_s = JITTER_FACTOR * path.jitter_s
+        bearable_s = max(config.delay, config.delay_fraction * path.least_s, jitter_s)
+        return path.latest_s - path.least_s, bearable_s
 
     def _is_lossy(self, outcome: Outcome, now: float) -> bool:
         """Whether clearly more is lost than this path loses at its best."""

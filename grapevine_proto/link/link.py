@@ -386,6 +386,11 @@ class Link:
         return self._send_at == math.inf and self._feedback_at == math.inf
 
     @property
+    def rate(self) -> float:
+        """Bytes a second that may go."""
+        return self._sender.rate
+
+    @property
     def datagram_bytes(self) -> int:
         """How large a datagram the path bears."""
         return self._sender.path_mtu.datagram_bytes

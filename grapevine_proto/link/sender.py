@@ -95,6 +95,7 @@ class Sender:
         "_flight",
         "_in_flight_bytes",
         "_is_bulks_turn",
+        "_least_burst_bytes",
         "_may_break_out",
         "_next_number",
         "_pacer",
@@ -104,6 +105,7 @@ class Sender:
         "_queue_limit",
         "_queued_bytes",
         "_queues",
+        "_room_bytes",
         "_wants_larger",
         "_was_limited",
         "lost",
@@ -203,10 +205,6 @@ class Sender:
         if not count:
             return True
         return count < self._queue_limit and waiting_bytes + size_bytes <= self._queue_bytes_limit
-
-    @property
-    def _room_bytes(self) -> int:
-        return self.path_mtu.datagram_bytes - DATA_OVERHEAD
 
     def _large(self, plaintext: bytes, rank: int) -> Outgoing:
         self._next_number += 1
@@ -440,6 +438,8 @@ class Sender:
         self.path_mtu = PathMtu(host)
         self._controller = Aimd(self._congestion, self.path, BASE_BYTES)
         self._pacer = Pacer(0, now)
+        self._room_bytes = 0  # of plaintext in one packet
+        self._least_burst_bytes = 0
         self._wants_larger = True
         self._set_sizes()
 
@@ -530,6 +530,12 @@ class Sender:
 
     def _set_sizes(self) -> None:
         datagram_bytes, rate = self.path_mtu.datagram_bytes, self._controller.rate
+        room_bytes = datagram_bytes - DATA_OVERHEAD
+        if room_bytes == self._room_bytes:
+            self._pacer.burst_bytes = max(self._least_burst_bytes, int(BURST_S * rate))
+            return
+        self._wants_larger |= room_bytes < self._room_bytes  # it fell back, and climbs again
+        self._room_bytes = room_bytes
+        self._least_burst_bytes = max(10 * BASE_BYTES, 2 * datagram_bytes)
         self._controller.on_packet_size(datagram_bytes)
-        burst_bytes = max(10 * BASE_BYTES, 2 * datagram_bytes, BURST_S * rate)
-        self._pacer.burst_bytes = int(burst_bytes)
+        self._pacer.burst_bytes = max(self._least_burst_bytes, int(BURST_S * rate))

@@ -28,7 +28,6 @@ from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.messages import (
     Close,
     CloseReason,
@@ -40,6 +39,7 @@ from grapevine_proto.messages import (
     Repair,
     Rumors,
 )
+from grapevine_proto.ratelimit import TokenBucket
 
 KEY: Final = ClusterKey(b"k" * 32)
 OTHER_KEY: Final = ClusterKey(b"o" * 32)

@@ -23,9 +23,9 @@ from grapevine_proto.link.link import (
     Link,
     takes_over,
 )
-from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
 from grapevine_proto.messages import Feedback, Private
+from grapevine_proto.ratelimit import TokenBucket
 from tests.link.ends import (
     CLOSE,
     EMPTY,
@@ -77,7 +77,9 @@ class Pair:
         self.link.adopt(Established(ours, self.record, BOB.address, None, EMPTY), now)
         return theirs
 
-    def hear(self, plaintext: bytes, now: float = 0.0, session: Session | None = None) -> bytes:
+    def hear(
+        self, plaintext: bytes, now: float = 0.0, session: Session | None = None
+    ) -> bytes | None:
         """Bob says something, and it arrives."""
         return self.link.receive(packet((session or self.theirs).seal(plaintext, now)), now)
 
