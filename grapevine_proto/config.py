@@ -11,7 +11,7 @@ What must stay true:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -228,9 +228,9 @@ class NodeConfig:
     """Where to listen, ``host:port``; port 0: any free one."""
     advertise: str = ""
     """The address others should dial, where it is not the bound one (NAT, containers)."""
-    bootstrap_peers: tuple[str, ...] = ()
+    bootstrap_peers: Sequence[str] = ()
     """Who to ask first, ``host:port`` each; names are resolved anew at every attempt."""
-    keys: tuple[ClusterKey, ...] = ()
+    keys: Sequence[ClusterKey] = ()
     """Cluster keys: the first starts handshakes, all are accepted. Without one no node starts."""
     cluster: str = "default"
     """Signed into everything, so that two clusters that share a key by mistake stay apart."""
@@ -256,7 +256,7 @@ class NodeConfig:
     """How long to knock at an address before giving up for now."""
     message_dedup_ttl: float = 300.0
     """How long a message is held for repair, and how old one may be to be taken at all."""
-    denied: tuple[PeerId, ...] = ()
+    denied: Sequence[PeerId] = ()
     """Identities that are shut out. Identities are free: against a person, change the key."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
     epidemic: EpidemicConfig = field(default_factory=EpidemicConfig)

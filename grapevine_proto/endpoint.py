@@ -4,6 +4,8 @@ What must stay true:
 
 - What goes wrong with one datagram costs no other. asyncio-dgram tells of an error on the *next*
   call of `send` or `recv`, and a `send` that raises has sent nothing: it is called again.
+- What waits to be read here is bounded (asyncio-dgram's own queue is not): a flood costs datagrams,
+  which are counted (`overruns`), and not memory.
 - Every error of the system is counted (`errors`) and none ends `receive` or `send`: a datagram that
   cannot go is a datagram lost, and the protocol above lives with loss anyway.
 - Addresses are what people write: an IPv4 peer of an IPv6 socket is 1.2.3.4, not ::ffff:1.2.3.4.
@@ -20,8 +22,8 @@ import logging
 import socket
 from typing import Any, Final, Self, cast
 
-import asyncio_dgram
-from asyncio_dgram.aio import DatagramServer
+from asyncio_dgram import TransportClosed
+from asyncio_dgram.aio import DatagramServer, Protocol
 
 from grapevine_proto.errors import BindError
 from grapevine_proto.ids import Address, split_host_port
@@ -29,6 +31,10 @@ from grapevine_proto.ids import Address, split_host_port
 BUFFER_BYTES: Final = 4 * 2**20
 """Asked of the kernel each way: its own default holds 92 datagrams of 1,200 bytes, which a peer
 sends in less than the time that one signature check of ours takes."""
+
+INBOX_BYTES: Final = 32 * 2**20
+"""Of datagrams read from the kernel and not yet by the node: a second of them, at its quickest."""
+DATAGRAM_BYTES: Final = 300  # what Python spends on one besides its content
 
 OUTSIDE: Final = {
     socket.AF_INET: ("192.0.2.1", 9),  # documentation addresses (RFC 5737, RFC 3849): asking for
@@ -50,14 +56,39 @@ class EndpointClosed(Exception):
     """Internal: the socket is closed, by us or by the system."""
 
 
+class _Inbox(asyncio.Queue[tuple[bytes | None, Any]]):
+    """asyncio-dgram's queue with an end: what finds no room is dropped, as the kernel would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overruns = 0
+        self._bytes = 0
+
+    def put_nowait(self, item: tuple[bytes | None, Any]) -> None:
+        if item[0] is not None and self._bytes >= INBOX_BYTES:
+            self.overruns += 1
+        else:
+            super().put_nowait(item)
+
+    def _put(self, item: tuple[bytes | None, Any]) -> None:
+        self._bytes += DATAGRAM_BYTES + len(item[0] or b"")
+        super()._put(item)
+
+    def _get(self) -> tuple[bytes | None, Any]:
+        item = super()._get()
+        self._bytes -= DATAGRAM_BYTES + len(item[0] or b"")
+        return item
+
+
 class Endpoint:
     """A bound socket, to receive from and send by. One task calls `receive`, one calls `send`.
 
     `address` is where it listens, `dialable` what others on the outside may dial.
     """
 
-    def __init__(self, stream: DatagramServer, sock: socket.socket) -> None:
+    def __init__(self, stream: DatagramServer, inbox: _Inbox, sock: socket.socket) -> None:
         self._stream = stream
+        self._inbox = inbox
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._family = socket.AF_UNSPEC if self._is_ipv6 else socket.AF_INET
         host, port = sock.getsockname()[:2]
@@ -70,11 +101,11 @@ class Endpoint:
         """Listen at `bind` (``host:port``, port 0: any). Raises BindError; then nothing is open."""
         sock = await _bound_socket(bind)
         try:
-            stream = await asyncio_dgram.from_socket(sock)
+            stream, inbox = await _stream_of(sock)
         except BaseException:
             sock.close()
             raise
-        endpoint = cls(cast(DatagramServer, stream), sock)  # not connected: a server
+        endpoint = cls(stream, inbox, sock)
         logger.info(
             "listening on %s; buffers granted: %d KiB to receive, %d KiB to send",
             endpoint.address,
@@ -83,6 +114,11 @@ class Endpoint:
         )
         return endpoint
 
+    @property
+    def overruns(self) -> int:
+        """How many datagrams came quicker than they were read."""
+        return self._inbox.overruns
+
     async def receive(self) -> tuple[bytes, Address]:
         """The next datagram and where it came from. Returns at once while some are waiting, so the
         caller must yield now and then. Raises EndpointClosed."""
@@ -90,7 +126,7 @@ class Endpoint:
         while True:
             try:
                 datagram, source = await self._stream.recv()
-            except asyncio_dgram.TransportClosed:
+            except TransportClosed:
                 raise EndpointClosed from None
             except OSError as error:
                 self._count(error)
@@ -110,7 +146,7 @@ class Endpoint:
             return
         try:
             await self._stream.send(datagram, target)
-        except asyncio_dgram.TransportClosed:
+        except TransportClosed:
             raise EndpointClosed from None
         except OSError as error:
             self._count(error)  # of an earlier datagram: this one has not been tried yet
@@ -123,7 +159,7 @@ class Endpoint:
             pass
         try:
             await self._stream.send(datagram, target)
-        except asyncio_dgram.TransportClosed:
+        except TransportClosed:
             raise EndpointClosed from None
         except (OSError, ValueError) as error:
             self._count(error)
@@ -156,6 +192,15 @@ class Endpoint:
     def _count(self, error: Exception) -> None:
         self.errors += 1
         logger.debug("socket: %s", error)
+
+
+async def _stream_of(sock: socket.socket) -> tuple[DatagramServer, _Inbox]:
+    """What `asyncio_dgram.from_socket` makes, but for the inbox."""
+    inbox, errors, drained = _Inbox(), asyncio.Queue[Exception](), asyncio.Event()
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: Protocol(cast(Any, inbox), errors, drained), sock=sock
+    )
+    return DatagramServer(cast(Any, transport), cast(Any, inbox), errors, drained), inbox
 
 
 async def _bound_socket(bind: str) -> socket.socket:

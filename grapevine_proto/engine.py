@@ -104,6 +104,7 @@ _CLOSED: Final = {
     CloseReason.MISCONDUCT: "closed by the peer: it finds fault with us",
     CloseReason.KEY_REMOVED: "closed by the peer: our key is no longer accepted",
     CloseReason.SURPLUS: "closed by the peer: it begins anew",
+    CloseReason.OUTRANKED: "closed by the peer: it knows a later run of this node",
 }
 
 
@@ -172,7 +173,7 @@ class Engine:
         self._membership = Membership(
             config, self._identity, self.epoch, address, self._peers, self._store, rng, now
         )
-        self._membership.remember(saved.peers, now)
+        self._membership.dialling.remember(saved.peers, now)
         self._dissemination = Dissemination(config, self._peers, self._store, rng, now)
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
@@ -227,6 +228,8 @@ class Engine:
     def _receive_stranger(
         self, packet: codec.Hello | codec.Proof, datagram: bytes, source: Address, now: float
     ) -> None:
+        if self._is_leaving:  # who came in now would be left without a word
+            raise Refused(DropReason.UNEXPECTED)
         record, exempt = self._membership.record, source in self._by_source
         try:
             reply = self._responder.receive(packet, datagram, source, record, now, exempt=exempt)
@@ -262,7 +265,7 @@ class Engine:
         if dial is not None:
             established = dial.confirm(packet, source, now)
             del self._dials[packet.session_id]
-            self._membership.dial_answered(dial.address, established.record.peer_id)
+            self._membership.dialling.answered(dial.address, established.record.peer_id)
             if not self._was_turned_away(established, now):
                 self._establish(established, now)
             return
@@ -280,9 +283,13 @@ class Engine:
         if established.plaintext[0] != Kind.CLOSE:
             return False
         message = codec.decode_message(established.plaintext)
-        others = message.records if isinstance(message, Close) else ()
         record, address = established.record, established.address
-        self._perform(self._membership.turned_away(record, address, others, now), now)
+        if isinstance(message, Close):
+            if message.reason is CloseReason.FULL:
+                effects = self._membership.turned_away(record, address, message.records, now)
+            else:
+                effects = self._membership.handle(Records(message.records), record.peer_id, now)
+            self._perform(effects, now)
         return True
 
     def _open(self, link: Link, packet: codec.Data, now: float) -> bytes | None:
@@ -300,29 +307,25 @@ class Engine:
         record = established.record
         if record.peer_id in self.config.denied:
             raise Refused(DropReason.DENIED)
+        if self._is_leaving:
+            self._turn_away(established, Close(CloseReason.LEAVING), now)
+            return
         link = self._links.get(record.peer_id)
-        if link is not None:
-            self._renew(link, established, now)
-        else:
-            account = self._account(record.peer_id, now)
-            limits = self.config.limits
-            link = Link(
-                established,
-                account.bucket,
-                limits,
-                now,
-                shape=account.shape,
-                congestion=self.config.congestion,
-                max_message_bytes=self.config.max_message_size,
-                budget=self._reassembly,
-            )
+        if link is None:
             if not self._membership.has_room:
                 others = self._membership.referrals(record.peer_id)
-                self._part(link, Close(CloseReason.FULL, others), now)
+                self._turn_away(established, Close(CloseReason.FULL, others), now)
                 return
-            self._links[record.peer_id] = link
-            self._index(link)
-            self._linked(link, established, now)
+            link = self._link(established, now)
+        elif record.epoch > link.epoch:
+            link = self._replace(link, established, now)
+        elif record.epoch < link.epoch:
+            self._drops[DropReason.OLD_EPOCH] += 1
+            outranked = Close(CloseReason.OUTRANKED, (link.record,))
+            self._turn_away(established, outranked, now)
+            return
+        else:
+            self._renew(link, established, now)
         self._busy[link.peer_id] = link
         session = established.session
         counter = session.arrivals.highest
@@ -330,26 +333,54 @@ class Engine:
         self._hear(link, plaintext, now)
 
     def _renew(self, link: Link, established: Established, now: float) -> None:
-        """Another session with a linked peer: a rekey, both ends dialling at once, or a restart."""
-        if not takes_over(established, link, self.peer_id, now):
-            if established.record.epoch < link.epoch:
-                raise Refused(DropReason.OLD_EPOCH)
-            link.also_receive(established, now)
-            self._index(link)
-        else:
-            restarted = established.record.epoch > link.epoch
+        """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
+        if takes_over(established, link, self.peer_id, now):
             link.adopt(established, now)
-            self._index(link)
-            if restarted:
-                self._perform(self._antientropy.unlinked(link.peer_id, now), now)
-                self._linked(link, established, now)
+        else:
+            link.also_receive(established, now)
+        self._index(link)
         self._busy[link.peer_id] = link
+
+    def _replace(self, link: Link, established: Established, now: float) -> Link:
+        """The peer was restarted: a new link. Should the earlier run still live, two nodes have one
+        identity, and it is told so."""
+        link.clear()
+        link.close()
+        self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
+        for session_id in link.session_ids():
+            self._by_session.pop(session_id, None)
+        self._unsent_before += link.unsent + link.queued
+        self._account(link.peer_id, now).shape = link.shape
+        self._perform(self._antientropy.unlinked(link.peer_id, now), now)
+        return self._link(established, now)
+
+    def _link(self, established: Established, now: float) -> Link:
+        account = self._account(established.record.peer_id, now)
+        link = Link(
+            established,
+            account.bucket,
+            self.config.limits,
+            now,
+            shape=account.shape,
+            congestion=self.config.congestion,
+            max_message_bytes=self.config.max_message_size,
+            budget=self._reassembly,
+        )
+        self._links[link.peer_id] = link
+        self._index(link)
+        self._linked(link, established, now)
+        return link
 
     def _linked(self, link: Link, established: Established, now: float) -> None:
         self._changes += 1
         self._perform(
             self._membership.linked(established.record, link.address, established.rtt_s, now), now
         )
+
+    def _turn_away(self, established: Established, close: Close, now: float) -> None:
+        """Make no link of a session, but say why."""
+        account = self._account(established.record.peer_id, now)
+        self._part(Link(established, account.bucket, self.config.limits, now), close, now)
 
     def _part(self, link: Link, close: Close | None, now: float) -> None:
         """Stay at a closed link for a while, to say so again or to hear the last words."""
@@ -462,6 +493,8 @@ class Engine:
             match effect:
                 case Emit(event):
                     if isinstance(event, MessageReceived):
+                        if event.message.origin == self.peer_id:
+                            continue  # said in a second that a crash forgot: nothing new to us
                         self._delivered += 1
                     self._events.append(event)
                 case Send(peers, message):
@@ -530,7 +563,7 @@ class Engine:
 
     def dial(self, address: Address, now: float) -> None:
         """Knock at `address`; what becomes of it is told by events."""
-        self._perform(self._membership.dial(address, now), now)
+        self._perform(self._membership.dialling.want(address, now), now)
 
     def broadcast(self, payload: bytes, now: float) -> MessageId:
         """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
@@ -583,7 +616,7 @@ class Engine:
 
     def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
         """The host name `name` among the bootstrap peers stands for `addresses`."""
-        self._membership.resolved(name, addresses, now)
+        self._membership.dialling.resolved(name, addresses, now)
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
@@ -593,6 +626,7 @@ class Engine:
         """Accept nothing more; what is queued still goes, then word to every peer that we leave."""
         if not self._is_leaving:
             self._is_leaving = True
+            self._dials.clear()
             self._goodbye = [
                 codec.encode_message(self._membership.leave()),
                 codec.encode_message(Close(CloseReason.LEAVING)),

@@ -54,6 +54,7 @@ class CloseReason(IntEnum):
     MISCONDUCT = 2  # bad signatures, or denied
     KEY_REMOVED = 3  # the cluster key of this session is no longer ours
     SURPLUS = 4  # one of two links with the same peer, or one too many
+    OUTRANKED = 5  # a higher epoch of the receiver's own identity is about; its record came along
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,12 +33,14 @@ from grapevine_proto.endpoint import Endpoint, EndpointClosed
 from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.errors import (
     ConfigError,
+    DropReason,
     GrapevineError,
     NotRunning,
     StateLockedError,
     UnknownPeer,
 )
 from grapevine_proto.events import (
+    DatagramDropped,
     Event,
     MemberInfo,
     MessageSent,
@@ -129,6 +131,7 @@ class Node:
         self._saved_epoch = 0
         self._saved_version = -1
         self._unsaved = ""
+        self._overruns_told = 0
 
     # --- beginning and end ----------------------------------------------------------------------
 
@@ -147,20 +150,19 @@ class Node:
         try:
             saved = await self._load()
             self._endpoint_ = await Endpoint.open(self._config.bind)
+            self._due = self.now() + TICK_S
+            engine = self._engine_ = Engine(
+                self._config,
+                saved,
+                address=self._endpoint_.dialable,
+                rng=random.Random(os.urandom(16)),
+                entropy=os.urandom,
+                now=self.now(),
+            )
         except BaseException:
             self._phase = Phase.NEW
-            if self._state is not None:
-                self._state.close()
+            self._release()
             raise
-        self._due = self.now() + TICK_S
-        engine = self._engine_ = Engine(
-            self._config,
-            saved,
-            address=self._endpoint_.dialable,
-            rng=random.Random(os.urandom(16)),
-            entropy=os.urandom,
-            now=self.now(),
-        )
         self._saved_epoch, self._saved_version = saved.epoch, engine.saved_version
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
         self._hub.start()
@@ -245,14 +247,21 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._save()
-        self._endpoint.close()
-        if self._state is not None:
-            self._state.close()
+        try:
+            await self._save()
+        finally:
+            self._release()
         self._publish(NodeStopped(reason))
         for event in (self._room, self._peers_changed, self._drained):
             event.set()
         await self._hub.close(None if self._is_left_by_handler else patience_s)
+
+    def _release(self) -> None:
+        """Close what is open."""
+        if self._endpoint_ is not None:
+            self._endpoint_.close()
+        if self._state is not None:
+            self._state.close()
 
     # --- what a node can be asked to do ---------------------------------------------------------
 
@@ -367,8 +376,10 @@ class Node:
 
     def stats(self) -> Stats:
         stats = self._engine.stats()
+        overruns = self._endpoint.overruns
         return replace(
             stats,
+            dropped=(*stats.dropped, (DropReason.NO_ROOM, overruns)) if overruns else stats.dropped,
             events_lost=stats.events_lost + self._hub.lost,
             unsent=stats.unsent + self._endpoint.errors,
         )
@@ -460,8 +471,14 @@ class Node:
         return now
 
     async def _keep_state(self) -> None:
+        """Once a second: save what changed, and tell what came too quick to be read."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
+            overruns = self._endpoint.overruns
+            if overruns > self._overruns_told:
+                count = overruns - self._overruns_told
+                self._publish(DatagramDropped(DropReason.NO_ROOM, count))
+                self._overruns_told = overruns
             await self._save()
 
     async def _resolve_names(self) -> None:
@@ -510,7 +527,14 @@ class Node:
     async def _load(self) -> Saved:
         if self._state is None:
             return Saved(seed=os.urandom(SEED_BYTES), epoch=int(time.time()), streams=(), peers=())
-        saved = await asyncio.to_thread(self._state.load, time.time())
+        loading = asyncio.create_task(asyncio.to_thread(self._state.load, time.time()))
+        try:
+            saved = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            await asyncio.wait(
+                [loading]
+            )  # a thread cannot be called back: it may take the lock yet
+            raise
         if self._state.problem:
             logger.warning("%s", self._state.problem)
         return saved

@@ -20,6 +20,7 @@ import contextlib
 import math
 import os
 import sys
+import threading
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -47,14 +48,16 @@ _DECODE_ERRORS = (ValueError, TypeError, RecursionError, OverflowError, MemoryEr
 class StateDirectory:
     """The directory of one node. `load` takes its lock and `close` gives it back.
 
-    Used by one driver: `load` once, then `save` from one thread at a time. `problem` is what was
-    found wrong by `load`, in plain words; empty: nothing.
+    Used by one driver: `load` once, then `save`. All may be called from any thread and wait for each
+    other: a driver that stops waiting for a save does not stop the save. `problem` is what was found
+    wrong by `load`, in plain words; empty: nothing.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.problem = ""
         self._lock: int | None = None
+        self._turn = threading.RLock()
 
     def load(self, unix_now: float) -> Saved:
         """What the last run left, with the epoch of this one, which is on disk by now.
@@ -62,30 +65,33 @@ class StateDirectory:
         Raises StateLockedError where another node holds the directory, and ConfigError where it
         cannot be made, read or written; then it is not held.
         """
-        if self._lock is not None:
-            raise StateLockedError(f"state directory {self.path} is in use by this very node")
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._take_lock()
-            saved = self._read(unix_now)
-            self.save(saved)
-        except OSError as error:
-            self.close()
-            raise ConfigError("state_dir", f"{self.path}: {error.strerror or error}") from None
-        except BaseException:
-            self.close()
-            raise
-        return saved
+        with self._turn:
+            if self._lock is not None:
+                raise StateLockedError(f"state directory {self.path} is in use by this very node")
+            try:
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._take_lock()
+                saved = self._read(unix_now)
+                self.save(saved)
+            except OSError as error:
+                self.close()
+                raise ConfigError("state_dir", f"{self.path}: {error.strerror or error}") from None
+            except BaseException:
+                self.close()
+                raise
+            return saved
 
     def save(self, saved: Saved) -> None:
         """Put `saved` in place of what is there. Raises OSError (a full disk); the old state stays."""
-        _write_in_place(self.path / "state", encode_state(saved))
+        with self._turn:
+            _write_in_place(self.path / "state", encode_state(saved))
 
     def close(self) -> None:
         """Give the lock back. May be called more than once."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)  # and with it the lock
+        with self._turn:
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                os.close(lock)  # and with it the lock
 
     def _take_lock(self) -> None:
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -30,6 +30,7 @@ from grapevine_proto.errors import (
 from grapevine_tui import __version__, logs
 from grapevine_tui.options import OPTIONS, PROFILES
 from grapevine_tui.settings import Settings, load, own_config_file, own_key_file
+from grapevine_tui.terminal import LastingTerminal
 from grapevine_tui.text import printable
 
 PROGRAM: Final = "grapevine-tui"
@@ -53,11 +54,23 @@ def main() -> NoReturn:
     sys.exit(run())
 
 
+def _occupy_standard_files() -> None:
+    """Where the caller closed stdin, stdout or stderr, put nothing in its place: else a socket
+    would get its number, and be written to as if it were the terminal."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Do what `arguments` ask (None: the process's own); the exit code."""
+    _occupy_standard_files()
     try:
         code = COMMAND.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
@@ -223,7 +236,7 @@ def run_headless(settings: Settings) -> int:
 
     _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
     settings = settings.with_keys()
-    if sys.stdout is None:  # its number may by now be the node's socket
+    if sys.stdout is None:
         raise ConfigError("", "stdout is closed; a headless node needs it")
     stdin = None if sys.stdin is None else sys.stdin.fileno()
     with _runner() as runner:
@@ -232,11 +245,13 @@ def run_headless(settings: Settings) -> int:
 
 def run_app(settings: Settings) -> int:
     """Run the app on this terminal until it is quit; the exit code."""
-    streams = (sys.stdin, sys.stdout)
+    streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
     if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
         raise ConfigError("", "the app needs a terminal; without one, use --headless")
     _begin_log(settings, logs.to_nowhere)
     settings = settings.with_keys()
+    # Textual draws on this, from a thread that must not die when the window is closed.
+    vars(sys)["__stderr__"] = LastingTerminal(sys.stderr)
     with _runner() as runner:
         return runner.run(_show(settings))
 

@@ -43,7 +43,7 @@ LOUD: Final = "nyc-3"
 PAUSE_S: Final = 5.0  # between one's lines, on average: with five of them, a line a second
 LOUD_FIRST_S: Final = 4.0  # soon, so that whoever has a look sees it; then now and then
 LOUD_EVERY_S: Final = 40.0
-BURST: Final = 12  # more than half of what the demonstrated node allows: two of them are too many
+BURST: Final = 8  # more than half of what the demonstrated node allows: two of them are too many
 LEAVE_S: Final = 0.3
 PRIVATE_CHANCE: Final = 0.1
 

@@ -74,7 +74,7 @@ FLUSH_S: Final = 0.1  # for the last lines, when a signal ends us
 PATIENCE_S: Final = 5.0  # for the last lines otherwise
 QUIET_S: Final = 1.0  # rate limits and drops are told at most once in so long, by peer and reason
 TAKEN_POLL_S: Final = 0.05  # between looks whether all that was said is taken
-ROUND_AGAIN_S: Final = 1.0  # between rounds begun for that
+ROUND_AGAIN_S: Final = 0.5  # between rounds begun for that
 ROOM_POLL_S: Final = 0.02  # between looks whether replies are read again
 FAILED, IN_USE = 1, 5
 
@@ -123,7 +123,7 @@ class Headless:
         self._stdin = stdin
         self._stdout = stdout
         self._clock = clock
-        self._host = Host(
+        self.host = Host(
             settings.node,
             settings.state_dir,
             model=Model(messages=1),  # names and peers are wanted here, the log is the caller's
@@ -146,8 +146,8 @@ class Headless:
         self._stop = loop.create_future()
         self._output = LineWriter(self._stdout, self._output_broke)
         self._heed_signals(loop)
-        self._host.listen(self._tell)
-        await self._host.start()
+        self.host.listen(self._tell)
+        await self.host.start()
         self._tasks = [
             asyncio.create_task(self._hear()),
             asyncio.create_task(self._tell_summaries()),
@@ -194,13 +194,13 @@ class Headless:
         last: Object = {"reason": reason}
         failure: GrapevineError | None = None
         if reason == "failed":
-            failure = self._host.failure() or NotRunning("the node stopped by itself")
-        untaken = await self._host.leave(SIGNAL_LEAVE_S if is_hurried else LEAVE_S)
+            failure = self.host.failure() or NotRunning("the node stopped by itself")
+        untaken = await self.host.leave(SIGNAL_LEAVE_S if is_hurried else LEAVE_S)
         if failure is not None:
             last["error"] = str(failure)
             code = IN_USE if isinstance(failure, StateLockedError) else FAILED
         elif reason in ("eof", "eof_timeout"):
-            untaken = max(untaken, self._host.untaken)
+            untaken = max(untaken, self.host.untaken)
             last["untaken"] = untaken
             if untaken:
                 last["reason"], code = "eof_timeout", FAILED
@@ -223,7 +223,7 @@ class Headless:
     def _tell(self, event: Event, _: Changes) -> None:
         match event:
             case NodeStarted():
-                self._started_at = self._host.node.now()
+                self._started_at = self.host.node.now()
                 self._say("started", self._who())
             case NodeStopped(reason):
                 if not self._is_leaving:
@@ -238,7 +238,7 @@ class Headless:
             case _ if not self._output.has_room:
                 self._lost += 1
             case _:
-                if told := describe(event, self._host.name_of):
+                if told := describe(event, self.host.name_of):
                     self._say(*told)
 
     def _sum(self, word: str, what: str, count: int) -> None:
@@ -263,14 +263,14 @@ class Headless:
 
     async def _tell_ready(self) -> None:
         with suppress(GrapevineError):
-            await self._host.node.ready(self._settings.wait_peers)
+            await self.host.node.ready(self._settings.wait_peers)
             self._say("ready", {"peers": self._connected()})
 
     def _connected(self) -> int:
-        return sum(peer.state is PeerState.CONNECTED for peer in self._host.node.peers())
+        return sum(peer.state is PeerState.CONNECTED for peer in self.host.node.peers())
 
     def _who(self) -> Object:
-        node, config = self._host.node, self._host.config
+        node, config = self.host.node, self.host.config
         return {
             "peer_id": str(node.peer_id),
             "address": str(node.address),
@@ -297,15 +297,15 @@ class Headless:
 
     async def _end_when_taken(self) -> None:
         give_up_at = self._clock() + self._settings.eof_timeout
-        asked_at = -ROUND_AGAIN_S
-        while self._host.untaken:
+        hand_over_at = 0.0
+        while self.host.untaken:
             now = self._clock()
             if now >= give_up_at:
                 self._end("eof_timeout", FAILED)
                 return
-            if self._connected() and now - asked_at >= ROUND_AGAIN_S:
-                asked_at = now  # somebody is there now: let him have what he missed
-                self._host.node.start_round()
+            if self._connected() and now >= hand_over_at:
+                hand_over_at = now + ROUND_AGAIN_S
+                self.host.hand_over()
             await asyncio.sleep(TAKEN_POLL_S)
         self._end("eof", 0)
 
@@ -331,13 +331,13 @@ class Headless:
     async def _with_payload(self, asked: Request) -> Command:
         command = asked.command
         if asked.file and isinstance(command, Broadcast | Send):
-            limit = self._host.config.max_message_size
+            limit = self.host.config.max_message_size
             payload = await asyncio.to_thread(_read_payload, Path(asked.file), limit)
             return replace(command, payload=payload)
         return command
 
     async def _obey(self, command: Command) -> Object:
-        host, node = self._host, self._host.node
+        host, node = self.host, self.host.node
         match command:
             case Broadcast(payload):
                 message_id, peers = await host.broadcast(payload)
@@ -367,15 +367,15 @@ class Headless:
         assert_never(command)
 
     def _status(self) -> Object:
-        node = self._host.node
-        state_dir = self._host.state_dir
+        node = self.host.node
+        state_dir = self.host.state_dir
         return self._who() | {
             "uptime_s": round(node.now() - self._started_at, 3),
             "peers": self._connected(),
             "members": len(node.members()),
-            "untaken": self._host.untaken,
+            "untaken": self.host.untaken,
             "lag_ms": round(node.lag_s * 1000, 3),
-            "strategy": self._host.config.strategy,
+            "strategy": self.host.config.strategy,
             "state_dir": None if state_dir is None else str(state_dir),
         }
 
@@ -385,7 +385,7 @@ class Headless:
         """Take over what changed in files: keys, limits, level. What is wrong changes nothing."""
         try:
             settings = self._settings.reload().with_keys()
-            restart = self._host.reconfigure(settings.node)
+            restart = self.host.reconfigure(settings.node)
         except (GrapevineError, OSError) as error:
             logger.error("not reloaded: %s", error)  # noqa: TRY400  the operator's mistake, not ours
             return

@@ -115,6 +115,11 @@ class Host:
         of repair has ended well since."""
         return self._unheard
 
+    def hand_over(self) -> None:
+        """Begin a round of repair if that could bring what is untaken to somebody."""
+        if self._unheard and self.node.now() >= self._unheard_at + SETTLED_S:
+            self.node.start_round()
+
     def failure(self) -> GrapevineError | None:
         """Why the node stopped by itself; None where it runs or was asked to leave."""
         try:

@@ -55,6 +55,7 @@ THROTTLE_QUIET_S: Final = 30.0  # a peer throttled again within this is still th
 DIAL_QUIET_S: Final = (
     600.0  # bootstrap peers are tried every 30 s; once is news, twenty times a nuisance
 )
+NO_ANSWER: Final = "no answer"  # how the node begins what it says of silence
 POLITE_ENDS: Final = frozenset({"stopped", "left", "leaving"})
 UNANSWERED: Final = 256  # addresses remembered for that
 
@@ -417,6 +418,6 @@ class Model:
 
 def dial_words(event: DialFailed) -> str:
     """A failed dial, said so that one knows where to look."""
-    if event.reason in ("", "no answer"):
-        return f"no answer from {event.address}: down, or another key or cluster"
+    if event.reason.startswith(NO_ANSWER):
+        return f"{NO_ANSWER} from {event.address}{event.reason.removeprefix(NO_ANSWER)}"
     return f"cannot reach {event.address}: {event.reason}"

@@ -336,7 +336,7 @@ DEMO: Final[Mapping[str, Any]] = {
     "app.state_dir": "",
     # so little that a neighbour can be seen to run into it, and enough for all that is honest
     "rate_limit.enabled": True,
-    "rate_limit.capacity": 15,
+    "rate_limit.capacity": 10,
     "rate_limit.refill_rate": 5.0,
 }
 

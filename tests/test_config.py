@@ -100,7 +100,7 @@ def test_replace_checks_anew_and_knows_its_fields() -> None:
 
 
 def test_lists_are_welcome_and_tuples_are_kept() -> None:
-    config = NodeConfig(bootstrap_peers=["127.0.0.1:1"])  # type: ignore[arg-type]
+    config = NodeConfig(bootstrap_peers=["127.0.0.1:1"])
     assert config.bootstrap_peers == ("127.0.0.1:1",)
     assert hash(config)
 

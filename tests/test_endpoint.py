@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import grapevine_proto.endpoint as endpoint_module
 from grapevine_proto.endpoint import Endpoint, EndpointClosed
 from grapevine_proto.errors import BindError
 from grapevine_proto.ids import Address
@@ -158,5 +159,29 @@ def test_names_resolve_to_all_addresses_the_socket_can_reach(run: Run[Any]) -> N
         assert await ours.resolve("no-such-host.invalid:77") == ()
         assert await ours.resolve("a" * 70 + ".invalid:77") == ()
         ours.close()
+
+    run(main())
+
+
+def test_a_flood_that_nobody_reads_costs_datagrams_and_not_memory(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "INBOX_BYTES", 10_000)
+
+    async def main() -> None:
+        ours, theirs = await Endpoint.open(ANY), await Endpoint.open(ANY)
+        sent = 0
+        async with asyncio.timeout(10):
+            while theirs.overruns < 100:
+                await ours.send(bytes(1000), theirs.address)
+                sent += 1
+                await asyncio.sleep(0)
+        for _ in range(8):  # of 1,300 bytes each, the last one over the edge
+            await theirs.receive()
+        await ours.send(b"again", theirs.address)
+        while (await theirs.receive())[0] != b"again":
+            pass
+        ours.close()
+        theirs.close()
 
     run(main())

@@ -176,6 +176,14 @@ def test_after_leave_nothing_more_is_accepted_and_peers_are_told() -> None:
     assert member.status is MemberStatus.LEFT
 
 
+def test_nobody_comes_in_while_a_node_leaves() -> None:
+    pair = Pair(linked=False)
+    pair.other.leave(pair.now)
+    pair.one.dial(THERE, pair.now)
+    pair.run(3.0)
+    assert pair.other._links == {} == pair.one._links
+
+
 def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=4))
     accepted = 0
@@ -420,6 +428,14 @@ def test_a_loud_peer_is_throttled_before_its_words_are_decoded_and_told_of() -> 
     pair.run(1.5)
     told = [event for event in pair.events[pair.other] if isinstance(event, RateLimited)]
     assert sum(event.dropped for event in told) >= throttled
+
+
+def test_what_a_crash_made_a_node_forget_it_said_is_not_told_to_it_as_new() -> None:
+    pair = Pair()
+    said_before = rumor_of(2, 1, b"my own", epoch=EPOCH - 1)
+    pair.speak(Rumors((RumorCopy(said_before, 1, 0),)))
+    assert pair.received(pair.other) == []
+    assert pair.other._store.is_known(said_before, pair.now)
 
 
 # --- one identity, two nodes --------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -353,6 +355,20 @@ def test_a_busy_port_is_told_and_can_be_tried_again(run: Run[Any], tmp_path: Pat
     run(main())
 
 
+def test_a_start_that_is_cancelled_leaves_nothing_open(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        ours = Node(quick(), state_dir=tmp_path)
+        starting = asyncio.create_task(ours.start())
+        await asyncio.sleep(0)  # by now a thread reads the state
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        async with Node(quick(), state_dir=tmp_path):
+            pass
+
+    run(main())
+
+
 def test_another_cluster_key_hears_nothing_and_knows_only_that_nobody_answered(
     run: Run[Any],
 ) -> None:
@@ -401,6 +417,34 @@ def test_a_restarted_node_is_itself_and_is_given_only_what_it_missed(
                 await ours.broadcast(b"after")
                 await inbox.of(2)
             assert sorted(inbox.payloads) == [b"after", b"meanwhile"]
+
+    run(main())
+
+
+def test_two_nodes_on_one_identity_find_out_and_one_stops(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Node(quick(), state_dir=tmp_path / "a"):
+            pass
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        later = StateDirectory(tmp_path / "b")  # started another second: equal epochs are rarer
+        later.load(time.time() + 10)
+        later.close()
+        async with (
+            Node(quick()) as ours,
+            Node(quick(ours), state_dir=tmp_path / "a") as one,
+            Node(quick(ours), state_dir=tmp_path / "b") as other,
+        ):
+            stops = [
+                asyncio.create_task(event_where(node, lambda e: isinstance(e, NodeStopped)))
+                for node in (one, other)
+            ]
+            done, _ = await asyncio.wait(stops, return_when=asyncio.FIRST_COMPLETED)
+            stopped = one if stops[0] in done else other
+            assert "identity" in done.pop().result().reason
+            with pytest.raises(StateLockedError):
+                await stopped.broadcast(b"as whom?")
+            for task in stops:
+                task.cancel()
 
     run(main())
 

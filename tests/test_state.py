@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,32 @@ def test_a_kill_at_any_step_of_the_first_start_is_no_harm_to_the_second(
     assert again.load(UNIX_NOW).epoch >= int(UNIX_NOW)
     assert again.problem == ""
     again.close()
+
+
+def test_a_save_waits_for_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = filled(tmp_path)
+    directory = StateDirectory(tmp_path)
+    directory.load(UNIX_NOW)
+    begun, may_go_on, sync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(file: int) -> None:
+        begun.set()
+        may_go_on.wait(10)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    later = Saved(seed=saved.seed, epoch=saved.epoch, streams=(), peers=PEERS[:1])
+    saves = [threading.Thread(target=directory.save, args=(each,)) for each in (saved, later)]
+    saves[0].start()
+    begun.wait(10)
+    saves[1].start()
+    may_go_on.set()
+    for save in saves:
+        save.join(10)
+    directory.close()
+    assert decode_state((tmp_path / "state").read_bytes()) == (saved.epoch, (), PEERS[:1])
 
 
 def test_a_state_cut_at_any_length_costs_the_marks_and_nothing_else(tmp_path: Path) -> None:

@@ -4,14 +4,10 @@ What must stay true:
 
 - Own evidence decides what is done: a working link is closed by silence, by its own end, or by a
   record that the peer itself signed; never by what somebody says of it.
-- Every address heard is a hint. It is dialled within one budget, with back-off and jitter, and
-  whoever answers must prove the identity that was expected there.
-- Bootstrap peers and the lately lost are dialled again at least every 20 s, so that partitions heal
-  by themselves.
 - Who is late himself convicts no one: after a stall everybody's silence is forgiven by its length.
 
 Driven by heartbeats and records, by what the engine says of links (`linked`, `unlinked`,
-`dial_failed`), and by its deadline.
+`dial_failed`), and by its deadline. Whom to dial is the business of `dialling`.
 """
 
 from __future__ import annotations
@@ -22,17 +18,16 @@ from typing import Final, assert_never
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import (
-    DialFailed,
     MemberChanged,
     MemberStatus,
     PeerState,
 )
 from grapevine_proto.identity import Identity
-from grapevine_proto.ids import Address, PeerId, split_host_port
+from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import CloseReason, Heartbeat, Record, Records
+from grapevine_proto.overlay.dialling import Dialling, words_for
 from grapevine_proto.overlay.effects import (
     Blame,
-    Dial,
     Drop,
     Effect,
     Emit,
@@ -44,35 +39,15 @@ from grapevine_proto.overlay.effects import (
 )
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.peers import LINKED_STATES, Happening, Peer, PeerTable
-from grapevine_proto.overlay.selection import links_wanted, uniform
+from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
-DIALS_AT_ONCE: Final = 16
-REDIAL_MIN_S: Final = 1.0
-REDIAL_MAX_S: Final = 20.0  # for bootstrap peers and the lately lost
-FORGOTTEN_REDIAL_S: Final = 300.0  # for those lost long ago
-LATELY_S: Final = 600.0
-REMEMBERED_TRIES: Final = 6  # at an address of an earlier run, a minute or so
-FULL_PAUSE_S: Final = 30.0  # before knocking again where there was no room
+FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
 HEARTBEAT_RECORDS: Final = 3
 WELCOME_RECORDS: Final = 12  # told to a new peer
 REFERRALS: Final = 8  # told to one for whom there is no room
 RECORDS_BYTES: Final = 1000  # of records in one datagram, beside what else it carries
-
-
-class _Knock:
-    """An address to try that no identity is known for. `is_wanted`: somebody named it, so it is
-    tried for ever and its failure is told; else it is only remembered from an earlier run."""
-
-    __slots__ = ("dial_at", "failures", "is_ours", "is_wanted", "peer")
-
-    def __init__(self, now: float, *, is_wanted: bool) -> None:
-        self.dial_at = now
-        self.failures = 0
-        self.is_wanted = is_wanted
-        self.is_ours = False  # our own address: nothing to gain there
-        self.peer: PeerId | None = None  # who answered there last
 
 
 class Membership:
@@ -95,18 +70,14 @@ class Membership:
         self._store = store
         self._rng = rng
         self.members = MemberTable(config.limits)
-        self._address = Address.parse(config.advertise) if config.advertise else address
+        our_address = Address.parse(config.advertise) if config.advertise else address
+        self._address = our_address
+        self.dialling = Dialling(config, peers, self.members, rng, our_address, now)
         self.record = self._own_record(epoch, 0, left=False)
-        self._names: dict[str, tuple[Address, ...]] = {}
-        self._knocks: dict[Address, _Knock] = {}
-        self._lost: dict[PeerId, None] = {}  # met, and not linked any more: dialled again
-        self._dialling: dict[Address, PeerId | None] = {}
         self._tick_at = now
         self._tidied_at = now
         self._told_of_ourselves = 0
         self.load_permille = 0
-        for name in config.bootstrap_peers:
-            self._bootstrap(name, now)
 
     def _own_record(self, epoch: int, incarnation: int, *, left: bool) -> Record:
         config = self._config
@@ -133,9 +104,7 @@ class Membership:
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         """Other settings from now on. Whoever is denied now is dropped; our record is told anew."""
         self._config = config
-        for name in config.bootstrap_peers:
-            if name not in self._names:
-                self._bootstrap(name, now)
+        self.dialling.reconfigure(config, now)
         denied = [peer_id for peer_id in self._peers.linked if peer_id in config.denied]
         effects: list[Effect] = [
             Drop(peer_id, CloseReason.MISCONDUCT, "denied") for peer_id in denied
@@ -157,34 +126,6 @@ class Membership:
         self.record = self._own_record(self.record.epoch, self.record.incarnation + 1, left=True)
         return Records((self.record,))
 
-    def remember(self, known: tuple[tuple[PeerId, Address], ...], now: float) -> None:
-        """Peers of an earlier run: worth a knock each, whoever is there now."""
-        for _, address in known[: self._config.limits.dials]:
-            self._knocks.setdefault(address, _Knock(now, is_wanted=False))
-
-    def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
-        """The host name `name` among the bootstrap peers stands for `addresses` now."""
-        if name in self._names:
-            self._names[name] = addresses[:16]
-            for address in addresses[:16]:
-                self._knocks.setdefault(address, _Knock(now, is_wanted=True))
-
-    def _bootstrap(self, name: str, now: float) -> None:
-        host, port = split_host_port(name)
-        try:
-            address = Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        except ValueError:
-            self._names[name] = ()  # a name: the driver resolves it
-        else:
-            self._names[name] = (address,)
-            self._knocks[address] = _Knock(now, is_wanted=True)
-
-    def dial(self, address: Address, now: float) -> list[Effect]:
-        """Knock at `address` because somebody asked for it."""
-        if len(self._knocks) < self._config.limits.addresses:
-            self._knocks[address] = _Knock(now, is_wanted=True)
-        return self._dial(address, None)
-
     @property
     def has_room(self) -> bool:
         return len(self._peers.linked) < self._config.max_peers
@@ -198,24 +139,13 @@ class Membership:
 
     # --- what becomes of links ------------------------------------------------------------------
 
-    def dial_answered(self, address: Address, peer_id: PeerId) -> None:
-        """Our knock at `address` ended with a session with `peer_id`."""
-        self._dialling.pop(address, None)
-        knock = self._knocks.get(address)
-        if knock is not None:
-            knock.failures = 0
-            knock.peer = peer_id
-
     def turned_away(
         self, record: Record, address: Address, others: tuple[Record, ...], now: float
     ) -> list[Effect]:
         """`record`'s subject has no room for us, but told of others."""
         peer_id = record.peer_id
         member = self.members.meet(record, now)
-        member.dial_at = now + FULL_PAUSE_S * (0.5 + self._rng.random())
-        knock = self._knocks.get(address)
-        if knock is not None:
-            knock.dial_at = member.dial_at
+        self.dialling.turned_away(member, address, now)
         effects: list[Effect] = []
         peer = self._peers.get(peer_id)
         if peer is not None and peer.state is PeerState.CONNECTING:
@@ -228,7 +158,7 @@ class Membership:
         self, record: Record, source: Address, rtt_s: float | None, now: float
     ) -> list[Effect]:
         """A session with `record`'s subject is live: a new link, or a restarted peer on its old one."""
-        self._lost.pop(record.peer_id, None)
+        self.dialling.found(record.peer_id)
         address = record.addresses[0] if record.addresses else source
         peer = self._peers.add(record.peer_id, record, address, now)
         is_new = peer.state not in LINKED_STATES
@@ -287,8 +217,7 @@ class Membership:
             if member.status is not MemberStatus.LEFT:
                 effects.append(self._think(member, MemberStatus.LEFT, now))
         else:
-            self._lost[peer_id] = None
-            member.dial_at = now + REDIAL_MIN_S * (0.5 + self._rng.random())
+            self.dialling.lost(member, now)
         return effects
 
     def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
@@ -305,37 +234,19 @@ class Membership:
         self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
     ) -> list[Effect]:
         """Nobody, or not the one expected, answered at `address`."""
-        self._dialling.pop(address, None)
-        knock = self._knocks.get(address)
-        effects: list[Effect] = []
-        if knock is not None:
-            knock.failures += 1
-            knock.is_ours = why is DropReason.MYSELF
-            knock.dial_at = now + self._pause_s(knock.failures, REDIAL_MAX_S)
-            if not knock.is_wanted and knock.failures >= REMEMBERED_TRIES:
-                del self._knocks[address]
-            elif knock.is_wanted and knock.failures == 1:  # said once, not at every attempt
-                effects.append(Emit(DialFailed(address, _no_answer(why))))
+        effects = self.dialling.failed(address, why, now)
         if expected is None:
             return effects
         member, peer = self.members.get(expected), self._peers.get(expected)
         if member is not None:
-            member.failures += 1
-            lately = now - member.changed_at < LATELY_S
-            longest_s = REDIAL_MAX_S if lately else FORGOTTEN_REDIAL_S
-            member.dial_at = now + self._pause_s(member.failures, longest_s)
+            self.dialling.failed_member(member, now)
             if member.status is MemberStatus.UP and not self._peers.is_linked(expected):
                 effects.append(self._think(member, MemberStatus.DOWN, now))
         if peer is not None and peer.state is PeerState.CONNECTING:
             previous = self._peers.move(peer, Happening.LOST)
             peer.judge(succeeded=False)
-            effects.append(Moved(expected, previous, _no_answer(why)))
+            effects.append(Moved(expected, previous, words_for(why)))
         return effects
-
-    def _pause_s(self, failures: int, longest_s: float) -> float:
-        return min(REDIAL_MIN_S * 2.0 ** min(failures, 16), longest_s) * (
-            0.5 + 0.5 * self._rng.random()
-        )
 
     # --- what peers say -------------------------------------------------------------------------
 
@@ -383,7 +294,7 @@ class Membership:
         if peer is not None:
             peer.record = record
         if record.left:
-            self._lost.pop(record.peer_id, None)
+            self.dialling.found(record.peer_id)
             thought = self._think(member, MemberStatus.LEFT, now)
             linked = self._peers.is_linked(record.peer_id)
             drop = [Drop(record.peer_id, CloseReason.LEAVING, "left")] if linked else []
@@ -430,7 +341,7 @@ class Membership:
             peer = self._peers.get(peer_id)
             if peer is not None:
                 effects += self._look_after(peer, now)
-        effects += self._dial_some(now)
+        effects += self.dialling.due(now)
         if now - self._tidied_at > 60:
             self._tidied_at = now
             self._tidy(now)
@@ -490,92 +401,9 @@ class Membership:
             member = self.members.get(peer.peer_id)
             if peer.state is PeerState.DISCONNECTED and (
                 member is None
-                or (member.status is MemberStatus.LEFT and now - peer.silent_since > LATELY_S)
+                or (member.status is MemberStatus.LEFT and now - peer.silent_since > FORGET_PEER_S)
             ):
                 self._peers.remove(peer.peer_id)
-
-    # --- dialling -------------------------------------------------------------------------------
-
-    def _dial_some(self, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        room = min(
-            DIALS_AT_ONCE - len(self._dialling),
-            self._config.max_peers - len(self._peers.linked) - len(self._dialling),
-        )
-        if room > 0:
-            effects += self._knock_again(room, now)
-            effects += self._dial_lost(room - len(effects), now)
-            wanted = links_wanted(len(self.members), self._config.max_peers)
-            short = wanted - len(self._peers.linked) - len(self._dialling)
-            effects += self._dial_discovered(min(room - len(effects), short), now)
-        return effects
-
-    def _knock_again(self, room: int, now: float) -> list[Effect]:
-        due = [
-            address
-            for address, knock in self._knocks.items()
-            if knock.dial_at <= now
-            and not knock.is_ours
-            and not (knock.peer and self._peers.is_linked(knock.peer))
-        ]
-        reached = self._linked_addresses() if due else set()
-        effects: list[Effect] = []
-        for address in due:
-            if len(effects) < room and address not in reached:
-                effects += self._dial(address, None)
-        return effects
-
-    def _linked_addresses(self) -> set[Address]:
-        peers = (self._peers.get(peer_id) for peer_id in self._peers.linked)
-        return {peer.address for peer in peers if peer is not None}
-
-    def _dial_lost(self, room: int, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for peer_id in list(self._lost):
-            if len(effects) >= room:
-                break
-            member = self.members.get(peer_id)
-            if member is None or member.status is MemberStatus.LEFT:
-                del self._lost[peer_id]
-            elif member.dial_at <= now:
-                effects += self._dial_member(member, now)
-        return effects
-
-    def _dial_discovered(self, room: int, now: float) -> list[Effect]:
-        if room <= 0:
-            return []
-        effects: list[Effect] = []
-        for member in self.members.draw(4 * room, self._rng):
-            if (
-                member.status is MemberStatus.LEFT
-                or member.dial_at > now
-                or self._peers.is_linked(member.record.peer_id)
-            ):
-                continue
-            effects += self._dial_member(member, now)
-            if len(effects) >= room:
-                break
-        return effects
-
-    def _dial_member(self, member: Member, now: float) -> list[Effect]:
-        addresses = member.record.addresses
-        if not addresses or member.record.peer_id in self._config.denied:
-            return []
-        address = addresses[member.failures % len(addresses)]
-        peer_id = member.record.peer_id
-        effects: list[Effect] = []
-        if not member.is_met and member.failures == 0:
-            peer = self._peers.add(peer_id, member.record, address, now)
-            if peer.state is PeerState.DISCONNECTED:
-                self._peers.move(peer, Happening.DIALLED)
-                effects.append(Moved(peer_id, None, "discovered"))
-        return self._dial(address, peer_id) + effects
-
-    def _dial(self, address: Address, expected: PeerId | None) -> list[Effect]:
-        if address in self._dialling or address == self._address or address.port == 0:
-            return []
-        self._dialling[address] = expected
-        return [Dial(address, expected)]
 
 
 def _envelopes(records: list[Record]) -> list[Records]:
@@ -590,11 +418,3 @@ def _envelopes(records: list[Record]) -> list[Records]:
         batch.append(record)
         size_bytes += record.size_bytes
     return [*envelopes, Records(tuple(batch))] if batch else envelopes
-
-
-def _no_answer(why: DropReason | None) -> str:
-    if why is DropReason.WRONG_PEER:
-        return "another node answers there"
-    if why is DropReason.MYSELF:
-        return "that is this node"
-    return "no answer: down, or another key or cluster"

@@ -84,7 +84,7 @@ class MainScreen(Screen[None]):
         self.summary = Summary(model, lambda: host.node.now(), name_in_dom="summary")
         self.peers = Grid(
             PEER_COLUMNS,
-            empty="Nobody is linked yet. Press c to connect to an address.",
+            empty="Nobody is connected yet. Press c to connect to an address.",
             name_in_dom="peers",
         )
         self.log_view = MessageLog(model, name_in_dom="log")

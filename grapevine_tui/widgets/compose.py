@@ -44,11 +44,11 @@ class Draft(TextArea):
     """The text being written. Enter sends, alt+enter or ctrl+j begins a new line."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Send", priority=True),
+        Binding("enter", "submit", "Send"),
         Binding("alt+enter,ctrl+j", "newline", "New line", show=False),
-        Binding("escape", "release", "Panels", priority=True),
-        Binding("up", "earlier", "Earlier line", show=False, priority=True),
-        Binding("down", "later", "Later line", show=False, priority=True),
+        Binding("escape", "release", "Panels"),
+        Binding("up", "earlier", "Earlier line", show=False),
+        Binding("down", "later", "Later line", show=False),
     ]
 
     class Submitted(Message):
@@ -84,13 +84,31 @@ class Draft(TextArea):
         self.load_text(presentable(text))
         self.move_cursor(self.document.end)
 
+    async def _on_key(self, event: events.Key) -> None:
+        """Take our keys in their turn. As priority bindings they would overtake the letters typed
+        just before them, and a quick hand's Enter would send an empty line."""
+        action = {
+            "enter": self.action_submit,
+            "escape": self.action_release,
+            "up": self.action_earlier,
+            "down": self.action_later,
+        }.get(event.key)
+        if action is not None:
+            event.stop()
+            event.prevent_default()
+            action()
+
     async def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
         event.stop()
         self.insert(presentable(event.text))
 
     def action_submit(self) -> None:
-        self.post_message(self.Submitted(self.text))
+        line = self.text
+        if line.strip():
+            self.remember(line)
+        self.fill("")  # at once: the next letters may be typed already
+        self.post_message(self.Submitted(line))
 
     def action_newline(self) -> None:
         self.insert("\n")
@@ -170,8 +188,11 @@ class ComposeBox(Vertical):
         """Put the draft back that `ask_address` laid aside."""
         if self._stashed and not self.draft.text.removeprefix(CONNECT).strip():
             self.draft.fill(self._stashed)
-        elif self.draft.text == CONNECT:
-            self.draft.fill("")
+        else:
+            if self._stashed:  # something else has been begun: it waits in the history
+                self.draft.remember(self._stashed)
+            if self.draft.text == CONNECT:
+                self.draft.fill("")
         self._stashed = ""
 
     def be_brief(self, is_brief: bool) -> None:

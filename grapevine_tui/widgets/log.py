@@ -28,17 +28,13 @@ from grapevine_tui.text import fit, printable, show_payload
 from grapevine_tui.widgets.look import AUTHOR_TONES, Piece, paint
 from grapevine_tui.widgets.painted import PaintedView
 
-AUTHOR_CELLS: Final = 12
+AUTHOR_CELLS: Final = 9
+AUTHORS_KEPT: Final = 4096  # authors whose colour is remembered
 VIA_CELLS: Final = 7
 HOPS_CELLS: Final = 6
 NARROW_CELLS: Final = 60  # below this a line is the time, the author and the text
 TINY_CELLS: Final = 32  # and below this only author and text
 VIA_TONES: Final = {Via.EAGER: "dim", Via.REPAIR: "warn", Via.LOCAL: "good"}
-
-
-def author_tone(peer_id: PeerId) -> str:
-    """Each author keeps one of six colours, so that an eye can follow one in a crowd."""
-    return f"author-{peer_id[-1] % AUTHOR_TONES}"
 
 
 class MessageLog(PaintedView):
@@ -72,6 +68,16 @@ class MessageLog(PaintedView):
         self._cursor: int | None = None
         self._is_moving_itself = False
         self.is_following = True
+        self._tones: dict[PeerId, str] = {}
+
+    def _author_tone(self, author: PeerId) -> str:
+        """Each author keeps a colour, given in turn, so that an eye can follow one in a crowd."""
+        tone = self._tones.get(author)
+        if tone is None:
+            if len(self._tones) >= AUTHORS_KEPT:
+                self._tones.clear()
+            tone = self._tones[author] = f"author-{len(self._tones) % AUTHOR_TONES}"
+        return tone
 
     @property
     def below(self) -> int:
@@ -131,7 +137,8 @@ class MessageLog(PaintedView):
             return self._vacant(y, number, width, base)
         if number == self._cursor and self.has_focus:
             base += self.inks.ground("cursor")
-        return paint(self._pieces(entry, width), width, base)
+        line = paint(self._pieces(entry, width), width - 1, base)
+        return line.extend_cell_length(width, base)
 
     def _vacant(self, y: int, number: int, width: int, base: Style) -> Strip:
         words = ""
@@ -146,7 +153,7 @@ class MessageLog(PaintedView):
         message = entry.message
         author = printable(self._model.name_of(message.origin))
         is_ours = message.via is Via.LOCAL
-        author_style = self.inks.ink("good" if is_ours else author_tone(message.origin))
+        author_style = self.inks.ink("good" if is_ours else self._author_tone(message.origin))
         dim = self.inks.ink("dim")
         pieces = [Piece(" ", dim)]
         if width >= TINY_CELLS:

@@ -93,10 +93,10 @@ class Sign(NamedTuple):
 
 
 STATE_SIGNS: Final = {
-    PeerState.CONNECTING: Sign("◌", "dials", "dim"),
-    PeerState.CONNECTED: Sign("●", "linked", "good"),
+    PeerState.CONNECTING: Sign("◌", "dial", "dim"),
+    PeerState.CONNECTED: Sign("●", "conn", "good"),
     PeerState.STALE: Sign("▲", "stale", "warn"),
-    PeerState.DISCONNECTED: Sign("✕", "gone", "bad"),
+    PeerState.DISCONNECTED: Sign("✕", "disc", "bad"),
 }
 OUTCOME_SIGNS: Final = {
     RoundOutcome.RUNNING: Sign("◌", "asking", "dim"),

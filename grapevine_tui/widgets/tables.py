@@ -109,7 +109,7 @@ def peer_title(model: Model, max_peers: int) -> Content:
     states = [peer.state for peer in model.peers.values()]
     linked = states.count(PeerState.CONNECTED)
     stale = states.count(PeerState.STALE)
-    parts = [(f"{linked} linked", "$success")]
+    parts = [(f"{linked} connected", "$success")]
     if stale:
         parts.append((f"{stale} stale", "$warning"))
     return title(f"Peers {len(states)}/{max_peers}", *parts)
@@ -187,7 +187,7 @@ def _round_row(model: Model, done: Completed) -> Row:
             Cell(time.strftime("%H:%M:%S", time.localtime(done.at_unix)), "dim"),
             Cell(printable(model.name_of(each.peer)), "key"),
             Cell(f"{sign} {round_words(each)}", tone),
-            Cell(bytes_words(each.bytes) if is_over else "", "text"),
+            Cell(bytes_words(each.bytes) if is_over and each.bytes else "", "text"),
             Cell(ms_words(each.duration) if is_over else "", "text"),
         ),
     )

@@ -178,6 +178,20 @@ def test_a_node_that_bootstraps_from_itself_finds_out_and_leaves_it_at_that() ->
     assert sim.peers(0) == []
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+def test_of_two_nodes_on_one_identity_one_stops_and_says_so(loss: float) -> None:
+    sim = cluster(3, network=Network(loss=loss))
+    sim.run(10.0)
+    twin = sim.add(bootstrap=[0], after=1.0)
+    sim.nodes[twin]._saved = sim.nodes[1]._saved  # somebody copied the state directory
+    assert sim.run_until(lambda: bool(sim.nodes[1].stopped or sim.nodes[twin].stopped), 60.0)
+    stopped, alive = (1, twin) if sim.nodes[1].stopped else (twin, 1)
+    assert "in use by another node" in sim.nodes[stopped].stopped
+    sim.run(40.0)
+    assert not sim.nodes[alive].stopped
+    assert sim.connected(alive) == 2
+
+
 @pytest.mark.parametrize("loss", [0.0, 0.3])
 def test_links_outlive_their_keys(loss: float) -> None:
     """Sessions are renewed after 120 s; at 30 % loss a rekey may take its time, and nobody notices."""

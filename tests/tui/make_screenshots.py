@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from textual.app import App
 from textual.pilot import Pilot
 
 from grapevine_proto.events import (
@@ -26,10 +26,14 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address
 from grapevine_tui.app import GrapevineApp
+from grapevine_tui.demo import Demo
+from grapevine_tui.host import Host
+from grapevine_tui.settings import load
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.values import a_message, a_peer, a_round
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
+LIVE_S = 40.0  # time for rounds of repair, and for one neighbour to be too loud
 NAMES = ("bob", "carol", "dave", "erin", "frank", "日本語", "heidi")
 WORDS = (
     "deploy of api finished", "disk 91 % on db-3", "thanks, looking", "cache warm again, 2,114 keys",
@@ -104,7 +108,7 @@ Act = Callable[[Pilot[None]], Awaitable[None]]
 
 
 async def type_something(pilot: Pilot[None]) -> None:
-    await pilot.press(*"thanks, looking")
+    await pilot.press("escape", "i", *"thanks, looking")
 
 
 async def open_peer(pilot: Pilot[None]) -> None:
@@ -117,42 +121,66 @@ async def open_help(pilot: Pilot[None]) -> None:
     await pilot.pause(0.6)
 
 
-async def nothing(pilot: Pilot[None]) -> None:
-    await pilot.press("escape")
+async def look(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "2")
 
 
 SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
     ("main", (120, 36), "grapevine", type_something),
-    ("light", (120, 36), "grapevine-light", nothing),
+    ("light", (120, 36), "grapevine-light", look),
     ("peer", (120, 36), "grapevine", open_peer),
     ("help", (120, 36), "grapevine", open_help),
-    ("80x24", (80, 24), "grapevine", type_something),
-    ("40x12", (40, 12), "grapevine", nothing),
+    ("80x24", (80, 24), "grapevine", look),
+    ("40x12", (40, 12), "grapevine", look),
 )
 
 
-async def shoot(app: App[None], name: str, size: tuple[int, int], act: Act, folder: Path) -> None:
-    """One picture of `app` once `act` has been done."""
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause(0.7)
+async def shoot(app: GrapevineApp, pilot: Pilot[None], folder: Path) -> None:
+    """All pictures of one running app."""
+    for name, size, theme, act in SHOTS:
+        app.theme = theme
+        await pilot.resize_terminal(*size)
         await act(pilot)
-        await pilot.pause(0.3)
+        await pilot.pause(0.4)
         path = folder / f"{name}.svg"
         path.write_text(app.export_screenshot(title="grapevine"), encoding="utf-8")
+        await pilot.press("escape")
+        if app.screen is not app.main:
+            app.pop_screen()
+        app.main.compose_box.draft.fill("")
 
 
-async def draw_fake(folder: Path) -> None:
-    for name, size, theme, act in SHOTS:
-        host = FakeHost()
-        fill(host)
-        await shoot(GrapevineApp(host, FakeSettings(theme=theme)), name, size, act, folder)
+async def await_trouble(host: Host, pilot: Pilot[None]) -> None:
+    """Wait until a neighbour has just been throttled, so that the picture shows what it is like."""
+    for _ in range(120):
+        latest = max(host.model.throttled_at.values(), default=0.0)
+        if time.time() - latest < 1.0:
+            return
+        await pilot.pause(0.5)
+
+
+async def draw(folder: Path, *, is_fake: bool) -> None:
+    """Start a cluster, let it live for a while, take the pictures."""
+    if is_fake:
+        fake = FakeHost()
+        fill(fake)
+        app = GrapevineApp(fake, FakeSettings())
+    else:
+        settings = load({"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}).with_keys()
+        host = Host(settings.node, None)
+        app = GrapevineApp(host, settings, demo=Demo(host))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.pause(1.0 if is_fake else LIVE_S)
+        if not is_fake:
+            await await_trouble(host, pilot)
+        await shoot(app, pilot, folder)
 
 
 def main(arguments: list[str]) -> None:
     folders = [Path(each) for each in arguments if not each.startswith("-")]
     folder = folders[0] if folders else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(draw_fake(folder))
+    asyncio.run(draw(folder, is_fake="--fake" in arguments))
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> No
         for words in (
             "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  epidemic",
             "lag 2ms",
-            "Peers 7/50 · 5 linked · 1 stale",
-            "● linked carol",
+            "Peers 7/50 · 5 connected · 1 stale",
+            "● conn   carol",
             "▲ stale  日本語",
-            "✕ gone   heidi",
+            "✕ disc   heidi",
             "Messages 59 · following",
             "Traffic · 40 messages/s",
             "Rate limits · 214 throttled",
@@ -79,6 +79,15 @@ async def test_a_line_that_is_typed_is_said_to_everyone() -> None:
         assert stage.main.compose_box.draft.text == ""
         assert "quit? z1A" in stage.text
         assert "nobody is linked now" in stage.text
+
+
+async def test_a_quick_hand_is_kept_up_with() -> None:
+    async with staged() as stage:
+        for key in (*"one", "enter", *"two", "enter", *"three", "escape"):
+            stage.app.simulate_key(key)  # all at once, as from a pasting script
+        await stage.paint()
+        assert stage.host.broadcasts == [b"one", b"two"]
+        assert stage.main.compose_box.draft.text == "three"
 
 
 async def test_lines_arrive_in_their_order_and_come_back_from_the_history() -> None:
@@ -246,6 +255,18 @@ async def test_the_draft_comes_back_when_the_question_for_an_address_is_dropped(
         assert stage.main.compose_box.draft.text == "dr"
 
 
+async def test_a_draft_laid_aside_waits_in_the_history_when_something_else_is_begun() -> None:
+    async with staged() as stage:
+        for key in ("d", "r", "escape"):
+            await stage.pilot.press(key)
+        await stage.press("c", *"1.2.3.4:5")
+        for key in ("enter", "x"):
+            stage.app.simulate_key(key)
+        await stage.paint()
+        assert stage.host.dials == ["1.2.3.4:5"]
+        assert "dr" in (stage.main.compose_box.draft.text, *stage.main.compose_box.draft._history)
+
+
 async def test_enter_on_a_peer_shows_all_of_it_as_it_is_now() -> None:
     async with staged(lively()) as stage:
         await stage.press("escape", "1", "j", "enter")
@@ -302,6 +323,38 @@ async def test_the_log_follows_until_scrolled_and_then_says_how_many_are_below()
         assert stage.is_following
 
 
+async def test_scrolling_by_wheel_or_bar_stops_following_until_the_end_is_reached() -> None:
+    async with staged() as stage:
+        stage.host.happen(*(received(1, each, f"line {each}".encode()) for each in range(100)))
+        await stage.paint()
+        log = stage.main.log_view
+        log.scroll_relative(y=-5, animate=False)
+        await stage.paint()
+        assert not stage.is_following
+        assert "5 below" in stage.text
+        log.scroll_end(animate=False)
+        await stage.paint()
+        assert "following" in stage.text
+
+
+async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() -> None:
+    async with staged(lively()) as stage:
+        await stage.pilot.click("#peers", offset=(5, 3))
+        await stage.paint()
+        assert stage.focused == "peers"
+        assert stage.main.peers.cursor_key == stage.host.peers[1].peer_id
+        await stage.pilot.click("#peers", offset=(5, 3), times=2)
+        await stage.paint()
+        assert "esc back" in stage.text
+        await stage.press("escape")
+        await stage.pilot.click("#log", offset=(20, 2), times=2)
+        await stage.paint()
+        assert "this node alone" in stage.text or "everyone" in stage.text
+        await stage.press("escape")
+        await stage.pilot.click("#draft")
+        assert stage.focused == "draft"
+
+
 async def test_what_one_reads_stays_in_place_while_the_ring_lets_go() -> None:
     host = FakeHost()
     host.model.messages._most = 100
@@ -329,7 +382,7 @@ async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_anew() ->
         await stage.paint()
         assert not stage.main.peers.rows
         await stage.press("j", "k", "g", "G", "enter", "pageup")
-        assert "Nobody is linked yet" in stage.text
+        assert "Nobody is connected yet" in stage.text
 
 
 async def test_a_throttled_peer_flashes() -> None:

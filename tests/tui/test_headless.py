@@ -20,8 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grapevine_proto.errors import StateLockedError
 from grapevine_proto.identity import ClusterKey
-from grapevine_tui.headless import Summary
+from grapevine_tui.headless import Headless, Summary
+from grapevine_tui.settings import load
 from grapevine_tui.streams import LINE_BYTES, LineSplitter, LineWriter, read_lines
 
 Object = dict[str, Any]
@@ -309,6 +311,20 @@ def test_input_may_be_a_plain_file(bench: Bench) -> None:
     assert [told["ok"] for told in replies] == [True, True]
 
 
+def test_a_closed_stdin_is_an_end_of_input_and_no_socket_takes_its_place(bench: Bench) -> None:
+    command = f'exec "{sys.executable}" -m grapevine_tui --headless -p 0 --on-eof exit -l warn <&-'
+    done = subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(bench.folder)},
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    assert events == ["started", "stopped"]
+
+
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_politely_and_soon(which: signal.Signals, bench: Bench) -> None:
     first, address = bench.started()
@@ -380,6 +396,28 @@ def test_an_identity_keeps_its_name_over_a_restart(bench: Bench) -> None:
     again, _ = bench.started("--state-dir", "kept")
     assert again.seen[0]["peer_id"] == first.seen[0]["peer_id"]
     assert again.seen[0]["epoch"] > first.seen[0]["epoch"]
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_stops_by_itself_says_why_and_the_reason_is_the_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(bench.folder))
+    flags = {"port": "0", "app.state_dir": str(bench.folder / "kept"), "app.headless": True}
+    out, write_end = os.pipe()
+    headless = Headless(load(flags, {}).with_keys(), stdin=None, stdout=write_end)
+    running = asyncio.create_task(headless.run())
+    node = headless.host.node
+    async with asyncio.timeout(WAIT_S):
+        await headless.host.is_started.wait()
+        node._fail(StateLockedError("this identity is in use at 10.0.0.7:8000"))
+        with pytest.raises(StateLockedError, match=r"10\.0\.0\.7"):
+            await running
+    os.close(write_end)
+    *_, stopped = [json.loads(line) for line in os.read(out, 1 << 16).splitlines()]
+    os.close(out)
+    assert (stopped["event"], stopped["reason"]) == ("stopped", "failed")
+    assert "in use" in stopped["error"]
 
 
 # --- the parts ------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,3 +215,10 @@ def test_no_object_raises_anything_but_a_refusal_and_every_answer_encodes(
     except BadLine as error:
         request = error.request
     assert encode("reply", {"request": request})
+
+
+def test_every_word_that_a_value_can_be_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "library.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"[a-z_]+", text[text.index("## Headless") :]))
+    for words in (Via, PeerState, MemberStatus, RoundOutcome, DropReason):
+        assert {word.value for word in words} <= documented

@@ -172,7 +172,7 @@ def test_throttling_is_told_when_it_begins_and_again_only_after_a_quiet_time(
 def test_a_dial_without_answer_says_why_that_may_be_once_until_somebody_answers(
     model: Model, clock: Clock
 ) -> None:
-    failed = DialFailed(Address("10.0.0.7", 8001), "no answer")
+    failed = DialFailed(Address("10.0.0.7", 8001), "no answer: down, or another key or cluster")
     model.apply(failed)
     clock.now += 30
     assert model.apply(failed) == Changes.NONE

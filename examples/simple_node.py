@@ -1,0 +1,61 @@
+"""A node in a page: joins, prints what it hears, says what is typed, leaves politely on Ctrl+C or Ctrl+D.
+
+    python examples/simple_node.py cluster.key 127.0.0.1:8000
+    python examples/simple_node.py cluster.key 127.0.0.1:8001 127.0.0.1:8000
+
+The first argument is the cluster's key file, made where there is none; the second is where to listen;
+the others are nodes to ask first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+
+from grapevine_proto import ClusterKey, Message, Node, NodeConfig, PeerState, PeerStateChanged
+
+
+def cluster_key(path: Path) -> ClusterKey:
+    """The key in the file at `path`; whoever has the same file is in the same cluster."""
+    if not path.exists():
+        ClusterKey.generate().save(path)
+    return ClusterKey.load(path)
+
+
+async def lines() -> asyncio.StreamReader:
+    """What is typed, a line at a time."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+async def main(key_file: str, bind: str, *bootstrap: str) -> None:
+    config = NodeConfig.local(
+        bind=bind, bootstrap_peers=bootstrap, keys=(cluster_key(Path(key_file)),)
+    )
+    async with Node(config) as node:
+        print(f"{node.peer_id.short} listens on {node.address}")
+
+        @node.on_message
+        def show(message: Message) -> None:
+            # repr: what comes from others may hold control characters
+            print(f"{message.origin.short} ({message.hops} hops): {message.payload!r}")
+
+        @node.on_event
+        def tell(event: object) -> None:
+            if isinstance(event, PeerStateChanged) and event.peer.state is not PeerState.STALE:
+                print(f"{event.peer.peer_id.short} is {event.peer.state} ({event.reason})")
+
+        typed = await lines()
+        while line := await typed.readline():
+            await node.broadcast(line.rstrip(b"\n"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,162 @@
+"""How smooth the app is: ``python -m tests.benchmarks.bench_app [SECONDS]``.
+
+Beside a bare Textual app with widgets of the same number, in the same run: time until ready,
+memory, the share of a core while idle with fifty peers, and the longest stall of the loop while
+ten thousand messages a second arrive, with what a key then takes to show. The fake host stands in
+for the node, so what is measured is the screen alone; it runs without a terminal, so painting is
+measured up to the bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+
+from textual.app import App, ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.pilot import Pilot
+from textual.widgets import DataTable, Footer, RichLog, Static, TextArea
+
+from grapevine_tui.app import GrapevineApp, spare_collector
+from tests.tui.fake_host import FakeHost, FakeSettings
+from tests.tui.values import a_peer, received
+
+SIZE = (120, 36)
+PEERS = 50
+RATE_PER_S = 10_000
+SLICE_S = 0.01  # messages come in handfuls, as datagrams do
+PAYLOAD = b"disk 91 % on db-3, cleaning up what was left behind by the last run"
+
+
+class Bare(App[None]):
+    """As many widgets, of Textual's own, and nothing to do."""
+
+    def compose(self) -> ComposeResult:
+        yield Static("status")
+        with Horizontal():
+            yield Vertical(DataTable(), RichLog())
+            yield Vertical(Static("traffic"), DataTable(), DataTable())
+        yield TextArea()
+        yield Footer()
+
+
+def make(which: str) -> tuple[App[None], FakeHost]:
+    host = FakeHost()
+    host.peers = [a_peer(number, f"node-{number}") for number in range(PEERS)]
+    app: App[None] = Bare() if which == "bare" else GrapevineApp(host, FakeSettings())
+    return app, host
+
+
+def memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Probe:
+    """The longest time by which the loop was late for a timer of one millisecond."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self.late: list[float] = []
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._watch())
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def _watch(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            self.late.append(time.perf_counter() - before - 0.001)
+            self.longest_s = max(self.longest_s, self.late[-1])
+
+
+async def feed(host: FakeHost, seconds: float) -> int:
+    """`RATE_PER_S` messages for so long; how many there were."""
+    started = time.perf_counter()
+    sent = 0
+    while (spent := time.perf_counter() - started) < seconds:
+        while sent < spent * RATE_PER_S:
+            host.happen(received(sent % PEERS, sent, PAYLOAD))
+            sent += 1
+        await asyncio.sleep(SLICE_S)
+    return sent
+
+
+async def press_and_see(pilot: Pilot[None], app: GrapevineApp) -> float:
+    """Seconds until a typed letter stands in the box and has been painted."""
+    draft = app.main.compose_box.draft
+    before = len(draft.text)
+    started = time.perf_counter()
+    app.simulate_key("x")
+    painted = asyncio.Event()
+    while len(draft.text) == before:  # noqa: ASYNC110  the widget has no event to wait for
+        await asyncio.sleep(0.001)
+    draft.call_after_refresh(painted.set)
+    await painted.wait()
+    return time.perf_counter() - started
+
+
+async def measure(which: str, seconds: float, started: float) -> None:
+    app, host = make(which)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        print(f"{which}: ready after {(time.time() - started) * 1000:.0f} ms, imports and all")
+        print(f"{which}: {memory_mb():.0f} MB at the start")
+        await asyncio.sleep(1.0)
+        before = time.process_time()
+        await asyncio.sleep(seconds)
+        idle = (time.process_time() - before) / seconds
+        print(
+            f"{which}: {idle:.1%} of a core idle" + (f", {PEERS} peers" if which != "bare" else "")
+        )
+        if isinstance(app, GrapevineApp):
+            spare_collector()  # as on a real terminal
+            await measure_load(app, host, pilot, seconds)
+
+
+async def measure_load(
+    app: GrapevineApp, host: FakeHost, pilot: Pilot[None], seconds: float
+) -> None:
+    probe = Probe()
+    keys: list[float] = []
+    before = time.process_time()
+    async with probe.watching():
+        feeding = asyncio.create_task(feed(host, seconds))
+        while not feeding.done():
+            await asyncio.sleep(0.25)
+            keys.append(await press_and_see(pilot, app))
+        sent = await feeding
+    busy = (time.process_time() - before) / seconds
+    late = sorted(probe.late)
+    print(f"app: {sent / seconds:,.0f} messages/s for {seconds:g} s, {busy:.0%} of a core")
+    print(
+        f"app: longest stall {probe.longest_s * 1000:.1f} ms, "
+        f"p99 {late[int(len(late) * 0.99)] * 1000:.1f} ms"
+    )
+    print(f"app: a key shows after {max(keys) * 1000:.0f} ms at most, {len(keys)} tried")
+    print(f"app: {memory_mb():.0f} MB at the end")
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] in (["bare"], ["app"]):
+        asyncio.run(measure(arguments[0], float(arguments[1]), float(arguments[2])))
+        return
+    seconds = arguments[0] if arguments else "10"
+    for which in ("bare", "app"):  # a process each, or one would warm up the other
+        subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.bench_app", which, seconds, str(time.time())],
+            check=True,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,86 @@
+"""The simulated weather: each fault does what it says, at the rate it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from grapevine_proto.sim.network import Network, Wire
+
+DATAGRAM = bytes(range(64))
+MANY = 20_000
+
+
+def fraction(network: Network, wanted: int) -> float:
+    """Of many datagrams, the part of which so many copies arrive."""
+    wire = Wire(network, "seed")
+    return sum(len(wire.carry(0, 1, DATAGRAM)) == wanted for _ in range(MANY)) / MANY
+
+
+def test_loss_and_duplication_strike_at_their_rates() -> None:
+    assert fraction(Network(), 1) == 1
+    assert fraction(Network(loss=0.1), 0) == pytest.approx(0.1, abs=0.01)
+    assert fraction(Network(duplication=0.2), 2) == pytest.approx(0.2, abs=0.01)
+    assert fraction(Network(loss=1.0), 0) == 1
+
+
+def test_latency_stays_in_its_range_and_differs_per_datagram() -> None:
+    wire = Wire(Network(latency=(0.010, 0.050)), "seed")
+    delays = [wire.carry(0, 1, DATAGRAM)[0][0] for _ in range(1000)]
+    assert 0.010 <= min(delays) < 0.012
+    assert 0.048 < max(delays) <= 0.050
+
+
+def test_a_latency_per_pair_is_kept_in_both_directions() -> None:
+    wire = Wire(Network(per_pair=True), "seed")
+    there = [wire.carry(0, 1, DATAGRAM)[0][0] for _ in range(10)]
+    back = [wire.carry(1, 0, DATAGRAM)[0][0] for _ in range(10)]
+    assert len({*there, *back}) == 1
+    assert wire.carry(0, 2, DATAGRAM)[0][0] != there[0]
+
+
+def test_a_latency_per_pair_does_not_depend_on_who_speaks_first() -> None:
+    one, other = (Wire(Network(per_pair=True), "seed") for _ in range(2))
+    other.carry(3, 4, DATAGRAM)
+    assert one.carry(0, 1, DATAGRAM) == other.carry(0, 1, DATAGRAM)
+
+
+def test_reordering_holds_some_datagrams_up() -> None:
+    wire = Wire(Network(reorder=0.5), "seed")
+    late = sum(wire.carry(0, 1, DATAGRAM)[0][0] > 0.050 for _ in range(MANY)) / MANY
+    assert 0.3 < late < 0.5
+    assert max(wire.carry(0, 1, DATAGRAM)[0][0] for _ in range(MANY)) <= 0.050 * 4
+
+
+def test_corruption_flips_one_bit() -> None:
+    wire = Wire(Network(corruption=1.0), "seed")
+    for _ in range(100):
+        [(_, arrived)] = wire.carry(0, 1, DATAGRAM)
+        difference = int.from_bytes(arrived, "big") ^ int.from_bytes(DATAGRAM, "big")
+        assert difference.bit_count() == 1
+
+
+def test_a_wall_stops_one_direction_until_it_is_taken_down() -> None:
+    wire = Wire(Network(), "seed")
+    wire.raise_wall({0, 1}, {2})
+    assert wire.carry(0, 2, DATAGRAM) == []
+    assert wire.carry(1, 2, DATAGRAM) == []
+    assert wire.carry(2, 0, DATAGRAM) != []
+    assert wire.carry(0, 1, DATAGRAM) != []
+    wire.heal()
+    assert wire.carry(0, 2, DATAGRAM) != []
+
+
+def test_the_same_seed_is_the_same_weather() -> None:
+    network = Network(loss=0.1, duplication=0.1, reorder=0.1, corruption=0.1)
+    one, other, third = (Wire(network, seed) for seed in ("a", "a", "b"))
+    runs = [[wire.carry(0, 1, DATAGRAM) for _ in range(100)] for wire in (one, other, third)]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"loss": 1.5}, {"corruption": -0.1}, {"latency": (0.2, 0.1)}, {"latency": (-1, 1)}]
+)
+def test_impossible_weather_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Network(**wrong)  # type: ignore[arg-type]

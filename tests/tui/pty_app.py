@@ -1,0 +1,71 @@
+"""The app on a real terminal with a made-up host: ``python -m tests.tui.pty_app [crash]``.
+
+Shows every hostile text in every place where a stranger's text can appear, then waits. With
+``crash`` it fails instead, the way a bug would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged, StateUnsaved
+from grapevine_proto.ids import Address
+from grapevine_tui.app import GrapevineApp
+from tests.tui.fake_host import FakeHost, FakeSettings
+from tests.tui.hostile import HOSTILE, HOSTILE_BYTES
+from tests.tui.values import a_member, a_peer, received
+
+PER_SCREEN = 12  # messages fed before the screen is let paint
+
+
+class Show(GrapevineApp):
+    """Feeds the corpus, screen by screen."""
+
+    def __init__(self, host: FakeHost, *, crashes: bool) -> None:
+        super().__init__(host, FakeSettings(node=NodeConfig(name="\x1b]0;me\x07", zone="[/z]")))
+        self.fake = host
+        self.crashes = crashes
+
+    def on_ready(self) -> None:
+        if self.crashes:
+            raise RuntimeError("a bug")
+        self.run_worker(self.feed())
+
+    def events(self, number: int) -> Iterator[Event]:
+        text = HOSTILE[number % len(HOSTILE)]
+        yield received(number % 7, number, HOSTILE_BYTES[number])
+        if number % PER_SCREEN == 0:
+            gone = a_peer(99, text, state=PeerState.DISCONNECTED)
+            yield PeerStateChanged(gone, PeerState.CONNECTED, text)
+            yield DialFailed(Address(text, 1), text)
+            yield StateUnsaved(text)
+
+    async def feed(self) -> None:
+        host = self.fake
+        for start in range(0, len(HOSTILE_BYTES), PER_SCREEN):
+            numbers = range(start, min(start + PER_SCREEN, len(HOSTILE_BYTES)))
+            host.peers = [
+                a_peer(number, HOSTILE[number % len(HOSTILE)], zone=HOSTILE[number % len(HOSTILE)])
+                for number in numbers
+            ]
+            host.members = [a_member(number, HOSTILE[number % len(HOSTILE)]) for number in numbers]
+            for number in numbers:
+                host.happen(*self.events(number))
+            self.tick()
+            self.refresh()
+            await asyncio.sleep(0.02)
+            self.clear_notifications()
+        host.happen(received(1, 10_000, b"all of it was shown"))
+
+
+def main() -> int:
+    app = Show(FakeHost(), crashes="crash" in sys.argv)
+    app.run()
+    return app.return_code or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

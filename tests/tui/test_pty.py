@@ -1,0 +1,170 @@
+"""On a real terminal: nothing of a stranger's is obeyed, and whatever happens it is left as found."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from unicodedata import category
+
+import pytest
+
+from tests.tui.hostile import HOSTILE_BYTES
+
+PATIENCE_S = 60.0  # far more than is needed; a hang must end some time
+# All that Textual itself says to a terminal: cursor, colours, modes, queries, the pointer's shape.
+OURS = re.compile(rb"\x1b\]22;[a-z]+\x07|\x1b\[[?<>=]?[0-9;:]*(?:\$p|[A-Za-z])|\x1b[=>78M]")
+
+
+class Terminal:
+    """A pseudo terminal with a program on it, and all it has written so far."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.master, self.slave = pty.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+        self.before = termios.tcgetattr(self.slave)
+        self.written = bytearray()
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        for name in ("NO_COLOR", "TEXTUAL_DRIVER", "TEXTUAL"):
+            environment.pop(name, None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.tui.pty_app", *arguments],
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def read_until(self, words: bytes) -> None:
+        """Read on until `words` have been written, or the program has ended."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while words not in self.written:
+            assert time.monotonic() < give_up_at, "the words never came"
+            if not self._read_some() and self.process.poll() is not None:
+                return
+
+    def wait(self) -> int:
+        """Read to the end; the exit code."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None:
+            assert time.monotonic() < give_up_at, "it does not end"
+            self._read_some()
+        while self._read_some():
+            pass
+        return self.process.returncode
+
+    def _read_some(self) -> bool:
+        if not select.select([self.master], [], [], 0.05)[0]:
+            return False
+        with contextlib.suppress(OSError):
+            some = os.read(self.master, 65536)
+            self.written += some
+            return bool(some)
+        return False
+
+    @property
+    def is_as_found(self) -> bool:
+        """The line settings are back, the cursor is seen, and what was on the screen before."""
+        last = {
+            mode: max(self.written.rfind(mode + b"h"), -1) > self.written.rfind(mode + b"l")
+            for mode in (b"\x1b[?1049", b"\x1b[?25", b"\x1b[?1000", b"\x1b[?2004")
+        }
+        return termios.tcgetattr(self.slave) == self.before and last == {
+            b"\x1b[?1049": False,
+            b"\x1b[?25": True,
+            b"\x1b[?1000": False,
+            b"\x1b[?2004": False,
+        }
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for descriptor in (self.master, self.slave):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def test_there_are_enough_hostile_texts() -> None:
+    assert len(set(HOSTILE_BYTES)) >= 300
+
+
+def test_no_control_of_a_stranger_reaches_the_terminal(terminal: Terminal) -> None:
+    terminal.read_until(b"all of it was shown")
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.wait() == 0
+    assert terminal.is_as_found
+    assert b"]0;x" in terminal.written  # they were shown
+    left = OURS.sub(b"", bytes(terminal.written)).decode()
+    assert {each for each in left if category(each) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")} <= {
+        "\r",
+        "\n",
+    }
+    for begun in (
+        b"\x1b]0",
+        b"\x1b]52",
+        b"\x1b]8",
+        b"\x1bP",
+        b"\x1b_",
+        b"\x1bc",
+        b"\x1b(",
+        b"\x1b#",
+    ):
+        assert begun not in terminal.written
+    for sequence in (b"\x1b[31;7m", b"\x1b[6n", b"\x1b[21t", b"\x1b[8;1;1t", b"\x1b[200~"):
+        assert sequence not in terminal.written
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_politely_and_restores_the_terminal(
+    terminal: Terminal, number: signal.Signals
+) -> None:
+    terminal.read_until(b"Messages")
+    terminal.process.send_signal(number)
+    assert terminal.wait() == 0
+    assert terminal.is_as_found
+
+
+def test_a_terminal_that_goes_away_ends_the_app(terminal: Terminal) -> None:
+    terminal.read_until(b"Messages")
+    os.close(terminal.master)
+    os.close(terminal.slave)
+    terminal.process.send_signal(signal.SIGHUP)
+    terminal.process.wait(timeout=PATIENCE_S)
+
+
+def test_a_bug_restores_the_terminal_before_it_is_told() -> None:
+    terminal = Terminal("crash")
+    try:
+        assert terminal.wait() == 1
+        assert terminal.is_as_found
+        assert b"a bug" in terminal.written[terminal.written.rfind(b"\x1b[?1049l") :]
+    finally:
+        terminal.close()
+
+
+def test_q_typed_in_the_panels_ends_it(terminal: Terminal) -> None:
+    terminal.read_until(b"to everyone")
+    os.write(terminal.master, b"quiet q\x1b")
+    time.sleep(0.5)  # a lone escape is told from a sequence by the silence after it
+    os.write(terminal.master, b"q")
+    assert terminal.wait() == 0
+    assert terminal.is_as_found
