@@ -618,6 +618,12 @@ class Engine:
         """The host name `name` among the bootstrap peers stands for `addresses`."""
         self._membership.dialling.resolved(name, addresses, now)
 
+    def refused(self, size_bytes: int, address: Address, now: float) -> None:
+        """The system would not send a datagram of this size to `address` (EMSGSIZE)."""
+        link = self._by_source.get(address)
+        if link is not None:
+            link.refused(size_bytes, now)
+
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
         self._membership.load_permille = min(int(lag_s * 1000), 1000)

@@ -348,6 +348,13 @@ class Node:
         return self._endpoint.address
 
     @property
+    def advertised(self) -> Address:
+        """The address that others are told to dial."""
+        if self._config.advertise:
+            return Address.parse(self._config.advertise)
+        return self._endpoint.dialable
+
+    @property
     def epoch(self) -> int:
         return self._engine.epoch
 
@@ -449,6 +456,8 @@ class Node:
             await endpoint.send(datagram, address)
             if number % BATCH == 0:
                 await asyncio.sleep(0)
+        while endpoint.too_large:
+            engine.refused(*endpoint.too_large.pop(), self.now())
         return len(datagrams)
 
     async def _tell_all(self) -> int:

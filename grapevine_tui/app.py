@@ -34,12 +34,14 @@ from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
 from grapevine_tui import commands
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
+from grapevine_tui.keys import EVERYWHERE
 from grapevine_tui.model import Changes, Level
 from grapevine_tui.screens import facts
 from grapevine_tui.screens.detail import DetailScreen, Fact
 from grapevine_tui.screens.help import help_facts
 from grapevine_tui.screens.main import MainScreen
 from grapevine_tui.text import printable
+from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.compose import Draft
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.log import MessageLog
@@ -67,12 +69,8 @@ class GrapevineApp(App[None]):
     TITLE = "grapevine"
     CSS_PATH: ClassVar[Path] = Path(__file__).with_name("grapevine.tcss")
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("colon", "command_palette", "Commands", key_display=":"),
+        *bindings(EVERYWHERE),
         Binding("ctrl+p", "command_palette", "Commands", show=False, priority=True),
-        Binding("m", "members", "Members", show=False),
-        Binding("S", "status", "Status and counters", show=False),
-        Binding("q", "quit", "Quit"),
     ]
     ENABLE_COMMAND_PALETTE = True
 
@@ -253,6 +251,10 @@ class GrapevineApp(App[None]):
                 self._host.model.unanswered.clear()  # whoever asks wants to be told again
                 await self._host.dial(address)
                 say(f"knocking at {address}")
+            case commands.Deny(who):
+                say(f"shut out until the restart: {self._host.deny(who).short}…")
+            case commands.Allow(who):
+                say(f"let in again: {self._host.allow(who).short}…")
             case commands.ShowPeers():
                 main.action_panel("peers")
             case commands.ShowRounds():
@@ -322,8 +324,8 @@ class GrapevineApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
         """What the palette offers: all that the bindings do, each with its key."""
-        for node, bindings in ((self, self.BINDINGS), (self.main, MainScreen.BINDINGS)):
-            for each in Binding.make_bindings(bindings):
+        for node, keys in ((self, self.BINDINGS), (self.main, MainScreen.BINDINGS)):
+            for each in Binding.make_bindings(keys):
                 if each.action != "command_palette":
                     key = self.get_key_display(each)
                     action = partial(self.run_action, each.action, node)

@@ -148,7 +148,27 @@ def _start(**parameters: Any) -> int | None:
     return run_headless(settings) if settings.headless else run_app(settings)
 
 
-COMMAND: Final = click.Group(
+class _LazyGroup(click.Group):
+    """A group whose larger errands are imported when they are asked for, so that nodes start light."""
+
+    LAZY: Final = ("ctl", "invite", "join")
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *self.LAZY])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name == "ctl":
+            from grapevine_tui.ctl import ctl
+
+            return ctl
+        if name in self.LAZY:
+            from grapevine_tui import errands
+
+            return errands.invite if name == "invite" else errands.join
+        return super().get_command(context, name)
+
+
+COMMAND: Final = _LazyGroup(
     PROGRAM,
     callback=_start,
     invoke_without_command=True,
@@ -259,6 +279,7 @@ def run_app(settings: Settings) -> int:
 async def _show(settings: Settings) -> int:
     from grapevine_proto.events import Event, NodeStarted
     from grapevine_tui.app import GrapevineApp
+    from grapevine_tui.control import serving
     from grapevine_tui.demo import Demo
     from grapevine_tui.host import Host
     from grapevine_tui.model import Changes, Model
@@ -279,7 +300,8 @@ async def _show(settings: Settings) -> int:
 
     host.listen(begin_log)
     app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
-    await app.run_async()
+    async with serving(host, lambda: app.call_later(app.action_quit)):
+        await app.run_async()
     failure = getattr(app, "failure", None)
     if failure is not None:
         raise failure

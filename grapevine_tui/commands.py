@@ -45,6 +45,20 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
+class Deny:
+    """Shut out an identity from now on: `who` as in `Send`, or any whole id."""
+
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Let an identity in again."""
+
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShowPeers:
     """The nodes we are linked to."""
 
@@ -85,6 +99,8 @@ Command: TypeAlias = (
     Broadcast
     | Send
     | Dial
+    | Deny
+    | Allow
     | ShowPeers
     | ShowMembers
     | ShowStatus
@@ -138,6 +154,16 @@ def _read_dial(rest: str) -> Command:
     return Dial(rest)
 
 
+def _read_one(name: str, make: Callable[[str], Command]) -> Callable[[str], Command]:
+    def read(rest: str) -> Command:
+        who = rest[1:-1] if len(rest) > 2 and rest[0] == rest[-1] == '"' else rest
+        if not who:
+            raise CommandError(f"/{name} needs a peer: /{name} PEER")
+        return make(who)
+
+    return read
+
+
 def _read_help(rest: str) -> Command:
     return ShowHelp(find(rest.removeprefix("/")).name if rest else "")
 
@@ -174,9 +200,21 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         "rounds", (), "", "List the latest anti-entropy rounds", _alone("rounds", ShowRounds())
     ),
     CommandSpec("connect", ("dial",), "HOST:PORT", "Knock at an address", _read_dial),
+    CommandSpec(
+        "deny",
+        (),
+        "PEER",
+        "Shut out a peer by name, id or address, until the restart",
+        _read_one("deny", Deny),
+    ),
+    CommandSpec("allow", (), "PEER", "Let a peer in that was shut out", _read_one("allow", Allow)),
     CommandSpec("help", ("h", "?"), "[COMMAND]", "Say what can be typed", _read_help),
     CommandSpec(
-        "quit", ("exit", "q"), "", "Leave the cluster politely and end", _alone("quit", Quit())
+        "quit",
+        ("exit", "q", "leave"),
+        "",
+        "Leave the cluster politely and end",
+        _alone("quit", Quit()),
     ),
 )
 

@@ -16,55 +16,28 @@ import asyncio
 import logging
 import os
 import signal
-import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Final
 
-from grapevine_proto.errors import GrapevineError, MessageTooLarge, NotRunning, StateLockedError
+from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError
 from grapevine_proto.events import (
     DatagramDropped,
     Event,
     EventsLost,
     NodeStarted,
     NodeStopped,
-    PeerState,
     RateLimited,
 )
-from grapevine_tui import __version__, logs
-from grapevine_tui.commands import (
-    COMMANDS,
-    Broadcast,
-    Command,
-    Dial,
-    Quit,
-    Send,
-    ShowHelp,
-    ShowMembers,
-    ShowPeers,
-    ShowRounds,
-    ShowStats,
-    ShowStatus,
-)
+from grapevine_tui import logs
+from grapevine_tui.answers import Answers
+from grapevine_tui.control import serving
 from grapevine_tui.host import Host
-from grapevine_tui.jsonlines import (
-    BadLine,
-    Object,
-    Request,
-    describe,
-    encode,
-    member_object,
-    peer_object,
-    read_request,
-    round_object,
-    stats_object,
-)
+from grapevine_tui.jsonlines import Object, describe, encode
 from grapevine_tui.model import Changes, Model
 from grapevine_tui.settings import Settings
-from grapevine_tui.streams import LINE_BYTES, LineWriter, read_lines
+from grapevine_tui.streams import LineWriter, read_lines
 
 logger = logging.getLogger("grapevine.headless")
 
@@ -129,11 +102,11 @@ class Headless:
             model=Model(messages=1),  # names and peers are wanted here, the log is the caller's
             spare_state_dirs=settings.spare_state_dirs,
         )
+        self._answers = Answers(self.host)
         self._summary = Summary()
         self._tokens: dict[str, float] = {}
         self._lost = 0
         self._is_leaving = False
-        self._started_at = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._output: LineWriter
         self._stop: asyncio.Future[tuple[str, int]]
@@ -146,8 +119,14 @@ class Headless:
         self._stop = loop.create_future()
         self._output = LineWriter(self._stdout, self._output_broke)
         self._heed_signals(loop)
-        self.host.listen(self._tell)
-        await self.host.start()
+        async with serving(self.host, lambda: self._end("quit", 0)):
+            self.host.listen(self._tell)
+            await self.host.start()
+            self._begin_tasks()
+            reason, code = await self._stop
+            return await self._leave(reason, code)
+
+    def _begin_tasks(self) -> None:
         self._tasks = [
             asyncio.create_task(self._hear()),
             asyncio.create_task(self._tell_summaries()),
@@ -156,8 +135,6 @@ class Headless:
             self._tasks.append(asyncio.create_task(self._tell_ready()))
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
-        reason, code = await self._stop
-        return await self._leave(reason, code)
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -223,8 +200,7 @@ class Headless:
     def _tell(self, event: Event, _: Changes) -> None:
         match event:
             case NodeStarted():
-                self._started_at = self.host.node.now()
-                self._say("started", self._who())
+                self._say("started", self._answers.who())
             case NodeStopped(reason):
                 if not self._is_leaving:
                     self._end("failed", FAILED, reason)
@@ -264,22 +240,7 @@ class Headless:
     async def _tell_ready(self) -> None:
         with suppress(GrapevineError):
             await self.host.node.ready(self._settings.wait_peers)
-            self._say("ready", {"peers": self._connected()})
-
-    def _connected(self) -> int:
-        return sum(peer.state is PeerState.CONNECTED for peer in self.host.node.peers())
-
-    def _who(self) -> Object:
-        node, config = self.host.node, self.host.config
-        return {
-            "peer_id": str(node.peer_id),
-            "address": str(node.address),
-            "epoch": node.epoch,
-            "name": config.name,
-            "zone": config.zone,
-            "cluster": config.cluster,
-            "version": __version__,
-        }
+            self._say("ready", {"peers": self._answers.connected})
 
     # --- what is asked --------------------------------------------------------------------------
 
@@ -303,81 +264,18 @@ class Headless:
             if now >= give_up_at:
                 self._end("eof_timeout", FAILED)
                 return
-            if self._connected() and now >= hand_over_at:
+            if self._answers.connected and now >= hand_over_at:
                 hand_over_at = now + ROUND_AGAIN_S
                 self.host.hand_over()
             await asyncio.sleep(TAKEN_POLL_S)
         self._end("eof", 0)
 
     async def _hear_line(self, line: bytes | None) -> None:
-        request: Any = None
-        try:
-            if line is None:
-                raise BadLine(f"the line is longer than {LINE_BYTES:,} bytes")
-            asked = read_request(line)
-            if asked is None:
-                return
-            request = asked.request
-            answer = await self._obey(await self._with_payload(asked))
-        except GrapevineError as error:
-            if request is None and isinstance(error, BadLine):
-                request = error.request
-            self._say("reply", {"request": request, "ok": False, "error": str(error)})
-        else:
-            self._say("reply", {"request": request, "ok": True, **answer})
-            if isinstance(asked.command, Quit):
+        reply = await self._answers.reply(line)
+        if reply is not None:
+            self._say("reply", reply.fields)
+            if reply.is_goodbye:
                 self._end("quit", 0)
-
-    async def _with_payload(self, asked: Request) -> Command:
-        command = asked.command
-        if asked.file and isinstance(command, Broadcast | Send):
-            limit = self.host.config.max_message_size
-            payload = await asyncio.to_thread(_read_payload, Path(asked.file), limit)
-            return replace(command, payload=payload)
-        return command
-
-    async def _obey(self, command: Command) -> Object:
-        host, node = self.host, self.host.node
-        match command:
-            case Broadcast(payload):
-                message_id, peers = await host.broadcast(payload)
-                return {"id": str(message_id), "peers": peers}
-            case Send(to, payload):
-                peer_id = host.resolve(to)
-                return {"id": str(await node.send(peer_id, payload)), "to": str(peer_id)}
-            case Dial(address):
-                await host.dial(address)
-                return {"address": address}
-            case ShowPeers():
-                now = node.now()
-                return {"peers": [peer_object(peer, now) for peer in node.peers()]}
-            case ShowMembers():
-                return {"members": [member_object(member) for member in node.members()]}
-            case ShowRounds():
-                return {"rounds": [round_object(each) for each in node.rounds()]}
-            case ShowStats():
-                return {"stats": stats_object(node.stats(), node.now())}
-            case ShowStatus():
-                return self._status()
-            case ShowHelp(about):
-                specs = [each for each in COMMANDS if about in ("", each.name)]
-                return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
-            case Quit():
-                return {}
-        assert_never(command)
-
-    def _status(self) -> Object:
-        node = self.host.node
-        state_dir = self.host.state_dir
-        return self._who() | {
-            "uptime_s": round(node.now() - self._started_at, 3),
-            "peers": self._connected(),
-            "members": len(node.members()),
-            "untaken": self.host.untaken,
-            "lag_ms": round(node.lag_s * 1000, 3),
-            "strategy": self.host.config.strategy,
-            "state_dir": None if state_dir is None else str(state_dir),
-        }
 
     # --- reload ---------------------------------------------------------------------------------
 
@@ -399,20 +297,3 @@ async def _nothing() -> AsyncIterator[bytes | None]:
     lines: tuple[bytes, ...] = ()
     for line in lines:
         yield line
-
-
-def _read_payload(path: Path, limit_bytes: int) -> bytes:
-    """What is in the plain file at `path`. Raises BadLine, MessageTooLarge."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise BadLine(f"{path}: not a plain file")
-        if status.st_size > limit_bytes:
-            raise MessageTooLarge(status.st_size, limit_bytes)
-        with path.open("rb") as file:
-            payload = file.read(limit_bytes + 1)
-    except OSError as error:
-        raise BadLine(f"{path}: {error.strerror}") from None
-    if len(payload) > limit_bytes:
-        raise MessageTooLarge(len(payload), limit_bytes)
-    return payload

@@ -26,6 +26,7 @@ from grapevine_proto.events import (
     Event,
     MemberStatus,
     MessageSent,
+    NodeStarted,
     RoundOutcome,
 )
 from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
@@ -61,9 +62,11 @@ class Host:
         self.model = Model() if model is None else model
         self.state_dir = state_dir
         self.is_started = asyncio.Event()
+        self.started_at = 0.0  # by the node's clock
         self._config = config
         self._spare_state_dirs = list(spare_state_dirs)
         self._listeners: list[Listener] = []
+        self._denied_live: dict[PeerId, bool] = {}
         self._reached: OrderedDict[MessageId, int] = OrderedDict()
         self._asked: dict[MessageId, asyncio.Future[int]] = {}
         self._unheard = 0
@@ -139,10 +142,45 @@ class Host:
         await self.node.dial(where)
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
-        """Take over `config` as far as a running node can; the fields that need a restart."""
+        """Take over `config` as far as a running node can; the fields that need a restart. Who was
+        denied or allowed by an order stays so."""
+        denied = set(config.denied) | {each for each, is_out in self._denied_live.items() if is_out}
+        denied -= {each for each, is_out in self._denied_live.items() if not is_out}
+        config = config.replace(denied=sorted(denied))
         restart = self.node.reconfigure(config)
         self._config = config
         return restart
+
+    def deny(self, who: str) -> PeerId:
+        """Shut out whom `who` means, until this run ends; a whole id need not be known here.
+        Raises UnknownPeer."""
+        peer_id = _as_peer_id(who) or self.resolve(who)
+        if peer_id == self.node.peer_id:
+            raise UnknownPeer("this node cannot shut itself out")
+        return self._set_denied(peer_id, is_denied=True)
+
+    def allow(self, who: str) -> PeerId:
+        """Let in again whom `who` means: somebody who is shut out. Raises UnknownPeer."""
+        who, prefix = who.strip(), _as_prefix(who.strip())
+        denied = self._config.denied
+        found = [each for each in denied if prefix and str(each).startswith(prefix)]
+        found = found or [each for each in self._matches(who) if each in denied]
+        if len(found) != 1:
+            many = "more than one" if found else "nobody"
+            raise UnknownPeer(f"{many} who is shut out is called {printable(who)!r}")
+        return self._set_denied(found[0], is_denied=False)
+
+    def _set_denied(self, peer_id: PeerId, *, is_denied: bool) -> PeerId:
+        before = self._denied_live.get(peer_id)
+        self._denied_live[peer_id] = is_denied
+        try:
+            self.reconfigure(self._config)
+        except GrapevineError:
+            del self._denied_live[peer_id]
+            if before is not None:
+                self._denied_live[peer_id] = before
+            raise
+        return peer_id
 
     def refresh(self) -> Changes:
         """Bring the model's tables up to now."""
@@ -184,6 +222,8 @@ class Host:
 
     def _fold(self, event: Event) -> None:
         match event:
+            case NodeStarted():
+                self.started_at = self.node.now()
             case MessageSent():
                 self._note_reach(event)
             case AntiEntropyRound(done) if done.outcome in AGREED:
@@ -239,6 +279,12 @@ def _as_prefix(who: str) -> str:
     text = who.lower()
     is_hex = len(text) >= LEAST_PREFIX and all(digit in "0123456789abcdef" for digit in text)
     return text if is_hex and len(text) <= 2 * PEER_ID_BYTES else ""
+
+
+def _as_peer_id(who: str) -> PeerId | None:
+    with suppress(ValueError):
+        return PeerId.parse(who.strip().lower())
+    return None
 
 
 def _as_address(who: str) -> Address | None:

@@ -37,9 +37,11 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import PeerId
 from grapevine_tui.commands import (
+    Allow,
     Broadcast,
     Command,
     CommandError,
+    Deny,
     Dial,
     Quit,
     Send,
@@ -249,12 +251,15 @@ _ALONE: Final[Mapping[str, Command]] = {
     "rounds": ShowRounds(),
     "help": ShowHelp(),
     "quit": Quit(),
+    "leave": Quit(),
 }
 _PAYLOAD: Final = ("text", "base64", "file")
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "broadcast": _PAYLOAD,
     "send": ("to", *_PAYLOAD),
     "dial": ("address",),
+    "deny": ("who",),
+    "allow": ("who",),
     **dict.fromkeys(_ALONE, ()),
 }
 
@@ -277,6 +282,9 @@ def _read_command(fields: Object, request: Any) -> Request:
         return Request(_ALONE[word], request)
     if word == "dial":
         return Request(Dial(_field(word, "address", fields)), request)
+    if word in ("deny", "allow"):
+        who = _field(word, "who", fields)
+        return Request(Deny(who) if word == "deny" else Allow(who), request)
     payload, file = _payload(word, fields)
     if word == "send":
         return Request(Send(_field(word, "to", fields), payload), request, file)

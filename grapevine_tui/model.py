@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum, auto
+from itertools import islice
 from typing import Final, NamedTuple
 
 from grapevine_proto.events import (
@@ -187,6 +188,17 @@ class Log:
         count = min(self.end - number, len(self._entries))
         entries = self._entries
         return [entries[index] for index in range(len(entries) - count, len(entries))]
+
+    def between(self, number: int, end: int) -> list[Entry]:
+        """The entries from `number` up to before `end`, oldest first."""
+        start = max(0, number - self.let_go)
+        stop = min(len(self._entries), end - self.let_go)
+        # Indexing a deque far from its ends is slow: skip there once instead.
+        return list(islice(self._entries, start, stop)) if start < stop else []
+
+    def latest(self) -> Iterator[Entry]:
+        """All entries, newest first. Nothing may be appended meanwhile."""
+        return reversed(self._entries)
 
 
 class Model:

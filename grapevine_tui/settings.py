@@ -130,6 +130,11 @@ def own_key_file() -> Path:
     return _user_folder("config") / "cluster.key"
 
 
+def state_root() -> Path:
+    """Under this, nodes of this user keep their state where no folder was named."""
+    return _user_folder("state")
+
+
 def own_key() -> Path:
     """The path of this user's cluster key, which is made if there is none. Raises KeyFileError."""
     path = own_key_file()
@@ -378,7 +383,7 @@ def _state_dirs(given: str, port: int, is_demo: bool) -> list[Path | None]:
         return [None]
     if given:
         return [*key_paths([given], Path())]
-    root = _user_folder("state")
+    root = state_root()
     if port:
         return [root / str(port)]
     return [root / f"any-{number}" for number in range(1, SPARE_STATE_DIRS + 1)]

@@ -518,3 +518,37 @@ def test_private_messages_are_charged_like_all_others() -> None:
     for n in range(1, 31):
         pair.speak(Private(n, b"x"))
     assert len(pair.received(pair.other)) <= 10
+
+
+# --- large messages -----------------------------------------------------------------------------
+
+
+def test_what_the_system_finds_too_large_is_not_sent_so_large_again() -> None:
+    pair = Pair()
+    pair.one.send(pair.other.peer_id, bytes(100_000), pair.now)
+    pair.run(1.0)
+    [link] = pair.one._links.values()
+    assert link.datagram_bytes == 8952
+    pair.one.refused(8952, THERE, pair.now)
+    pair.one.refused(8952, Address("10.9.9.9", 9), pair.now)
+    assert link.datagram_bytes == 1200
+
+
+def test_ten_mebibytes_are_broadcast_and_a_byte_more_is_refused() -> None:
+    pair = Pair(message_dedup_ttl=60.0)
+    payload = random.Random(1).randbytes(10 * 2**20)
+    pair.one.broadcast(payload, pair.now)
+    pair.run(10.0)
+    assert pair.received(pair.other) == [payload]
+    with pytest.raises(MessageTooLarge, match=r"10,485,761 bytes; at most 10,485,760"):
+        pair.one.broadcast(payload + b"x", pair.now)
+
+
+def test_a_large_message_said_to_nobody_is_given_to_who_comes_in_time() -> None:
+    pair = Pair(linked=False)
+    payload = random.Random(1).randbytes(2 * 2**20)
+    pair.one.broadcast(payload, pair.now)
+    pair.one.broadcast(b"small", pair.now)
+    pair.one.dial(THERE, pair.now)
+    pair.run(20.0)
+    assert sorted(pair.received(pair.other), key=len) == [b"small", payload]

@@ -406,7 +406,7 @@ class Sender:
         self.path_mtu.reported(large, large_lost)
         for record in reversed(lost):
             self._on_lost(record, feedback.session_id, now)
-        if arrived or lost:
+        if arrived or lost:  # else it tells of what was sent again since: we ask too soon
             self._probes = 0
             self._probe_at = now + self.path.probe_s if flight else math.inf
             self._controller.on_report(
@@ -499,16 +499,21 @@ class Sender:
             if self._probes == SILENT_PROBES:
                 self.path_mtu.went_silent()
             self._set_sizes()
-        while flight:
+        probes: list[
+            _Record
+        ] = []  # of the path: given up later, for their report may be on its way
+        while flight and self._may_break_out < PROBE_PACKETS:
             record = flight.pop()
+            if record[3] is None and self._probes <= PATIENT_PROBES:
+                probes.append(record)
+                continue
             self._in_flight_bytes -= record[2]
             if record[3] is None:
                 self.path_mtu.probe_lost(now)
-                continue
-            self._again(record, session_id, record[6], now)
-            self._may_break_out += 1
-            if self._may_break_out >= PROBE_PACKETS:
-                break
+            else:
+                self._again(record, session_id, record[6], now)
+                self._may_break_out += 1
+        flight.extend(reversed(probes))
         if not flight and not self._may_break_out:
             self._in_flight_bytes, self._probes, self._probe_at = 0, 0, math.inf
             return

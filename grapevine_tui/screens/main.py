@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
@@ -24,9 +24,13 @@ from textual.widgets import Footer
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.hosting import HostView, SettingsView
+from grapevine_tui.keys import PANELS as PANEL_KEYS
 from grapevine_tui.model import ALL_CHANGES, Changes
+from grapevine_tui.query import EVERYTHING, parse
 from grapevine_tui.screens.layout import PANELS, arrange
+from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.compose import ComposeBox, Draft
+from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.log import MessageLog
 from grapevine_tui.widgets.status import StatusLine, Summary
@@ -34,6 +38,7 @@ from grapevine_tui.widgets.tables import (
     PEER_COLUMNS,
     RATE_COLUMNS,
     ROUND_COLUMNS,
+    filter_part,
     log_title,
     peer_rows,
     peer_title,
@@ -45,26 +50,16 @@ from grapevine_tui.widgets.tables import (
 from grapevine_tui.widgets.traffic import Traffic
 
 BRIEF_CELLS: Final = 60  # below this the prompt is its sign alone
+FILTERED: Final = {
+    "peers": "peers", "log": "messages", "rates": "rate limits", "rounds": "rounds"
+}  # fmt: skip
 KINDS: Final = ("-wide", "-column", "-tiny")
 
 
 class MainScreen(Screen[None]):
     """Peers, messages, traffic, rate limits and anti-entropy of one node."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "next_panel(1)", "Next panel", show=False),
-        Binding("shift+tab", "next_panel(-1)", "Panel before", show=False),
-        Binding("1", "panel('peers')", "Peers", show=False),
-        Binding("2", "panel('log')", "Messages", show=False),
-        Binding("3", "panel('rates')", "Rate limits", show=False),
-        Binding("4", "panel('rounds')", "Anti-entropy", show=False),
-        Binding("i", "write", "Write"),
-        Binding("z", "zoom", "Zoom"),
-        Binding("space", "pause", "Pause"),
-        Binding("c", "connect", "Connect"),
-        Binding("A", "round", "Round now"),
-        Binding("escape", "unzoom", "All panels", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(PANEL_KEYS)
     AUTO_FOCUS = "#draft"
 
     def __init__(self, host: HostView, settings: SettingsView, limit_bytes: int) -> None:
@@ -92,6 +87,8 @@ class MainScreen(Screen[None]):
         self.rates = Grid(RATE_COLUMNS, empty="No peer, nothing to limit.", name_in_dom="rates")
         self.rounds = Grid(ROUND_COLUMNS, empty="No round yet. A starts one.", name_in_dom="rounds")
         self.compose_box = ComposeBox(limit_bytes)
+        self.filter_bar = FilterBar()
+        self._filtering = "log"  # the panel that the filter bar is open for
         self.keys = Footer(id="keys", show_command_palette=False)
         self._left = Vertical(self.peers, self.log_view, id="left")
         self._right = Vertical(self.traffic, self.rates, self.rounds, id="right")
@@ -102,6 +99,7 @@ class MainScreen(Screen[None]):
             yield self._left
             yield self._right
         yield self.summary
+        yield self.filter_bar
         yield self.compose_box
         yield self.keys
 
@@ -135,12 +133,14 @@ class MainScreen(Screen[None]):
         model = self._model
         if Changes.PEERS in changes and self.peers.display:
             self.peers.show(peer_rows(model))
-            self._entitle(self.peers, peer_title(model, self._max_peers))
+            self._entitle(
+                self.peers, peer_title(model, self._max_peers, self._filtered(self.peers))
+            )
         if Changes.RATES not in changes:
             return
         if self.rates.display:
             self.rates.show(rate_rows(model, time.time()))
-            self._entitle(self.rates, rate_title(model))
+            self._entitle(self.rates, rate_title(model, self._filtered(self.rates)))
         if self.traffic.display:
             self.traffic.refresh()
             self._entitle(self.traffic, self.traffic.make_title())
@@ -159,8 +159,12 @@ class MainScreen(Screen[None]):
             self._titles[widget] = words.markup
             widget.border_title = words
 
+    def _filtered(self, grid: Grid) -> list[tuple[str, str]]:
+        return filter_part(grid.wanted, len(grid.rows))
+
     def _entitle_rounds(self) -> None:
-        self._entitle(self.rounds, round_title(self._model, self._host.node.now()))
+        words = round_title(self._model, self._host.node.now(), self._filtered(self.rounds))
+        self._entitle(self.rounds, words)
 
     def _entitle_log(self) -> None:
         log = self.log_view
@@ -169,6 +173,7 @@ class MainScreen(Screen[None]):
             is_following=log.is_following,
             below=log.below,
             is_paused=self.is_paused,
+            filtered=filter_part(log.wanted, log.shown),
         )
         self._entitle(log, words)
 
@@ -210,19 +215,18 @@ class MainScreen(Screen[None]):
         focused = self.focused
         if focused is None:
             return
+        if "-tiny" in self.classes:
+            self.filter_bar.display = False
         above = [node for node in focused.ancestors_with_self if isinstance(node, Widget)]
         if all(node.display for node in above):
             return
         self.set_focus(self.log_view if self.log_view.display else self.panel(self._front))
 
-    def panel(self, name: str) -> Widget:
+    def panel(self, name: str) -> Grid | MessageLog:
         """The panel of that id, one of `PANELS`."""
-        return {
-            "peers": self.peers,
-            "log": self.log_view,
-            "rates": self.rates,
-            "rounds": self.rounds,
-        }[name]
+        if name == "log":
+            return self.log_view
+        return {"peers": self.peers, "rates": self.rates, "rounds": self.rounds}[name]
 
     def action_panel(self, name: str) -> None:
         """Go to a panel; where there is room for one alone it takes the place of the other."""
@@ -254,9 +258,46 @@ class MainScreen(Screen[None]):
             self._front = focused
         self._arrange()
 
-    def action_unzoom(self) -> None:
-        if self._zoomed:
+    def action_back(self) -> None:
+        """Undo one thing: the focused panel's filter, else the zoom."""
+        panel = self._panel_here()
+        if panel.wanted:
+            self._want(panel, "")
+        elif self._zoomed:
             self.action_zoom()
+
+    # Filters
+
+    def _panel_here(self) -> Grid | MessageLog:
+        focused = self.focused
+        return focused if isinstance(focused, (Grid, MessageLog)) else self.panel(self._front)
+
+    def action_filter(self) -> None:
+        """Ask what to look for in the focused panel."""
+        panel = self._panel_here()
+        self._filtering = panel.id or "log"
+        is_log = panel is self.log_view
+        hint = (
+            "words from:name via:repair zone:eu private: -not" if is_log else "words zone:eu -not"
+        )
+        if self.compose_box.display:  # else there is no room
+            self.filter_bar.ask(FILTERED[self._filtering], panel.wanted.text, hint)
+
+    def _want(self, panel: Grid | MessageLog, text: str) -> None:
+        panel.want(parse(text) if text.strip() else EVERYTHING)
+        if panel is self.log_view:
+            self._entitle_log()
+        else:
+            self.paint(Changes.PEERS | Changes.RATES | Changes.ROUNDS)
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        self._want(self.panel(self._filtering), message.text)
+
+    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        panel = self.panel(self._filtering)
+        if message.is_dropped:
+            self._want(panel, "")
+        self.action_panel(self._filtering)
 
     def action_write(self) -> None:
         """Go to the compose box."""

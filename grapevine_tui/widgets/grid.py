@@ -4,6 +4,8 @@ What must stay true:
 
 - Rows are plain tuples of printable cells; a row keeps its key, and the cursor stays with the key
   when rows are sorted anew or come and go.
+- Rows come in an order of their own; `s` and `r` put them in that of any column instead, and a query
+  leaves out those that do not match it. Both are shown, one in the heading, one by who entitles.
 - Of a new set of rows only the lines that differ on the screen are painted again (Textual's
   DataTable repaints whole and measured 158 ms stalls here with thousands of rows).
 - Columns that do not fit are left out by rank; what is left over is shared by those that grow.
@@ -12,18 +14,25 @@ What must stay true:
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from rich.style import Style
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
+from grapevine_proto.ids import PeerId
+from grapevine_tui.keys import TABLES
+from grapevine_tui.query import EVERYTHING, Query, matches_fields
 from grapevine_tui.text import cells, fit
+from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.look import Piece, bar, paint
 from grapevine_tui.widgets.painted import PaintedView
+
+NO_MATCH: Final = "Nothing matches. esc clears the filter."
+SIGNS: Final = {False: "▲", True: "▼"}  # rising, falling
 
 
 class Column(NamedTuple):
@@ -46,11 +55,37 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """`alarm` paints the whole line so that it catches the eye."""
+    """`alarm` paints the whole line so that it catches the eye. `order` holds what each column is
+    sorted by; empty: the words themselves."""
 
     key: Hashable
     cells: tuple[Cell, ...]
     alarm: bool = False
+    order: tuple[Any, ...] = ()
+
+    def looks_like(self, other: Row) -> bool:
+        return self.cells == other.cells and self.alarm == other.alarm
+
+    def value(self, column: int) -> Any:
+        """What the row is sorted by in that column."""
+        return self.order[column] if self.order else self.cells[column].text.casefold()
+
+
+class Sorting(NamedTuple):
+    """By which column, and whether the highest comes first."""
+
+    column: int
+    is_falling: bool = False
+
+
+def _fields(names: Sequence[str], row: Row) -> dict[str, str]:
+    """What a query may look into: the row's words by column, and the id it is kept by."""
+    found = {name: cell.text.lower() for name, cell in zip(names, row.cells, strict=True) if name}
+    key = row.key[1] if isinstance(row.key, tuple) else row.key
+    if isinstance(key, PeerId):
+        found["id"] = str(key)
+    found["from"] = found.get("peer", "")
+    return found
 
 
 def share_width(columns: Sequence[Column], width_cells: int) -> list[int]:
@@ -80,15 +115,7 @@ def share_width(columns: Sequence[Column], width_cells: int) -> list[int]:
 class Grid(PaintedView):
     """Rows under a heading that stays. Enter posts `Chosen` with the key of the row."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "choose", "Details"),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("home,g", "first", "First", show=False),
-        Binding("end,G", "last", "Last", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(TABLES)
 
     class Chosen(Message):
         """Enter, or a click on the line that has the cursor."""
@@ -106,7 +133,10 @@ class Grid(PaintedView):
         super().__init__(name_in_dom=name_in_dom)
         self._columns = tuple(columns)
         self._empty = empty
-        self._rows: list[Row] = []
+        self._all: list[Row] = []
+        self._rows: list[Row] = []  # those that are wanted, in the order that is
+        self.sorting: Sorting | None = None
+        self.wanted = EVERYTHING
         self._cursor = 0
         self._widths: list[int] = []
         self._measured = 0  # the width they were shared out of
@@ -122,7 +152,27 @@ class Grid(PaintedView):
 
     def show(self, rows: list[Row]) -> None:
         """Have these rows from now on; paints the lines that differ."""
+        self._all = rows
+        self._take(self._arranged(rows))
+
+    def want(self, query: Query) -> None:
+        """Show those rows alone that match."""
+        if query != self.wanted:
+            self.wanted = query
+            self._take(self._arranged(self._all))
+
+    def _arranged(self, rows: list[Row]) -> list[Row]:
+        if self.wanted:
+            names = [column.title for column in self._columns]
+            rows = [row for row in rows if matches_fields(self.wanted, _fields(names, row))]
+        if self.sorting is not None:
+            column, is_falling = self.sorting
+            rows = sorted(rows, key=lambda row: row.value(column), reverse=is_falling)
+        return rows
+
+    def _take(self, rows: list[Row]) -> None:
         old, old_cursor, key = self._rows, self._cursor, self.cursor_key
+        was_seen = 0 <= old_cursor - self.scroll_offset.y < max(1, self.size.height - 1)
         self._rows = rows
         for index, row in enumerate(rows):
             if row.key == key:
@@ -133,12 +183,14 @@ class Grid(PaintedView):
         if len(old) != len(rows):
             self._measure()
             self.refresh()
-            return
-        for index, (before, after) in enumerate(zip(old, rows, strict=True)):
-            if before != after or (
-                old_cursor != self._cursor and index in (old_cursor, self._cursor)
-            ):
-                self.refresh_line(index + 1)
+        else:
+            for index, (before, after) in enumerate(zip(old, rows, strict=True)):
+                if not before.looks_like(after) or (
+                    old_cursor != self._cursor and index in (old_cursor, self._cursor)
+                ):
+                    self.refresh_line(index + 1)
+        if was_seen and self._cursor != old_cursor:
+            self._reveal()
 
     def _measure(self) -> None:
         # One line more for the heading, which takes the first line of the view.
@@ -160,9 +212,10 @@ class Grid(PaintedView):
             return self._heading(width, base)
         index = y - 1 + self.scroll_offset.y
         if index >= len(self._rows):
-            if not self._rows and y == 1 and self._empty:
+            if not self._rows and y == 1:
                 style = self.inks.ink("empty")
-                return paint([Piece(" " + self._empty, style)], width, base)
+                words = NO_MATCH if self._all else self._empty
+                return paint([Piece(" " + words, style)], width, base)
             return Strip.blank(width, base)
         row = self._rows[index]
         if row.alarm:
@@ -172,11 +225,18 @@ class Grid(PaintedView):
         return paint(self._pieces(row), width, base)
 
     def _heading(self, width: int, base: Style) -> Strip:
-        style = self.inks.ink("heading")
+        style, lit = self.inks.ink("heading"), self.inks.ink("accent")
         pieces = [Piece(" ", style)]
-        for column, size in zip(self._columns, self._widths, strict=False):
-            if size:
-                pieces.append(Piece(fit(column.title, size, right=column.right) + " ", style))
+        for index, (column, size) in enumerate(zip(self._columns, self._widths, strict=False)):
+            if not size:
+                continue
+            is_sorted = self.sorting is not None and self.sorting.column == index
+            pieces.append(
+                Piece(fit(column.title, size, right=column.right), lit if is_sorted else style)
+            )
+            # The sign takes the blank between two columns, so that no title is cut for it.
+            sign = " " if self.sorting is None or not is_sorted else SIGNS[self.sorting.is_falling]
+            pieces.append(Piece(sign, lit))
         return paint(pieces, width, base)
 
     def _pieces(self, row: Row) -> list[Piece]:
@@ -206,6 +266,10 @@ class Grid(PaintedView):
         self._cursor = max(0, min(index, len(self._rows) - 1))
         self.refresh_line(before + 1)
         self.refresh_line(self._cursor + 1)
+        self._reveal()
+
+    def _reveal(self) -> None:
+        """Bring the cursor's line into view."""
         body = self.size.height - 1
         top = self.scroll_offset.y
         if self._cursor < top:
@@ -215,7 +279,10 @@ class Grid(PaintedView):
 
     def on_click(self, event: events.Click) -> None:
         line = event.get_content_offset(self)
-        if line is None or line.y == 0:
+        if line is None:
+            return
+        if line.y == 0:
+            self._sort_at(line.x)
             return
         index = line.y - 1 + self.scroll_offset.y
         if index < len(self._rows):
@@ -227,6 +294,44 @@ class Grid(PaintedView):
     def action_choose(self) -> None:
         if self._rows:
             self.post_message(self.Chosen(self, self._rows[self._cursor].key))
+
+    def _sortable(self) -> list[int]:
+        """The columns that are on the screen and have a name."""
+        return [
+            index
+            for index, (column, size) in enumerate(zip(self._columns, self._widths, strict=False))
+            if size and column.title
+        ]
+
+    def sort_by(self, sorting: Sorting | None) -> None:
+        """Have the rows in this order from now on; None: in their own."""
+        self.sorting = sorting
+        self._take(self._arranged(self._all))
+        self.refresh()
+
+    def _sort_at(self, x: int) -> None:
+        """A click on a heading: by that column, and once more the other way."""
+        at = 1
+        for index, size in enumerate(self._widths):
+            if size and at <= x < at + size + 1 and self._columns[index].title:
+                is_again = self.sorting == Sorting(index)
+                self.sort_by(Sorting(index, is_falling=is_again))
+                return
+            at += size + 1 if size else 0
+
+    def action_sort(self) -> None:
+        """By the next column; after the last one in the rows' own order again."""
+        columns = self._sortable()
+        here = self.sorting.column if self.sorting is not None else -1
+        following = [each for each in columns if each > here]
+        self.sort_by(Sorting(following[0]) if following else None)
+
+    def action_reverse(self) -> None:
+        """The other way round; rows in their own order are sorted by the first column first."""
+        if self.sorting is None:
+            self.action_sort()
+        if self.sorting is not None:
+            self.sort_by(self.sorting._replace(is_falling=not self.sorting.is_falling))
 
     def action_move(self, by: int) -> None:
         self._move_to(self._cursor + by)

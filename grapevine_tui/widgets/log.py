@@ -16,18 +16,23 @@ from typing import ClassVar, Final
 
 from rich.style import Style
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Size
 from textual.message import Message as Posted
 from textual.strip import Strip
 
 from grapevine_proto.events import Via
 from grapevine_proto.ids import PeerId
+from grapevine_tui.keys import MESSAGES
 from grapevine_tui.model import Entry, Model
+from grapevine_tui.query import EVERYTHING, Query, message_test
+from grapevine_tui.sieve import Sieve
 from grapevine_tui.text import fit, printable, show_payload
+from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.look import AUTHOR_TONES, Piece, paint
 from grapevine_tui.widgets.painted import PaintedView
 
+BEHIND_S: Final = 0.02  # between two goes at a search through a full ring
 AUTHOR_CELLS: Final = 9
 AUTHORS_KEPT: Final = 4096  # authors whose colour is remembered
 VIA_CELLS: Final = 7
@@ -40,15 +45,7 @@ VIA_TONES: Final = {Via.EAGER: "dim", Via.REPAIR: "warn", Via.LOCAL: "good"}
 class MessageLog(PaintedView):
     """One line a message. Enter posts `Chosen` with the message under the cursor."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "choose", "Details"),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("home,g", "first", "First", show=False),
-        Binding("end,G", "follow", "Follow the end", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(MESSAGES)
 
     class Chosen(Posted):
         """Enter, or a double click on a line."""
@@ -63,8 +60,10 @@ class MessageLog(PaintedView):
     def __init__(self, model: Model, *, name_in_dom: str) -> None:
         super().__init__(name_in_dom=name_in_dom)
         self._model = model
-        self._first = 0  # number of the message on line 0, as of the last catch_up
-        self._end = 0  # and one past the last
+        self._sieve = Sieve(model.messages)  # lines -> messages, as of the last catch_up
+        self.wanted = EVERYTHING
+        self._anchor: int | None = None  # where the cursor was before there was a filter
+        self._placed: int | None = None  # and where the filter put it
         self._cursor: int | None = None
         self._is_moving_itself = False
         self.is_following = True
@@ -84,26 +83,78 @@ class MessageLog(PaintedView):
         """How many messages there are after the last one on the screen."""
         if self.is_following:
             return 0
-        return max(0, self._model.messages.end - self._top() - self.size.height)
+        waiting = 0 if self.wanted else self._model.messages.end - self._sieve.end
+        return max(0, len(self._sieve) + waiting - self.scroll_offset.y - self.size.height)
 
-    def _top(self) -> int:
-        return self._first + self.scroll_offset.y
+    @property
+    def shown(self) -> int:
+        """How many messages there are to scroll through."""
+        return len(self._sieve)
+
+    def want(self, query: Query) -> None:
+        """Show those messages alone that match; the cursor stays with its message, or the next."""
+        if query == self.wanted:
+            return
+        self.wanted = query
+        self._sieve.want(message_test(query, self._model) if query else None)
+        self._sieve.catch_up()
+        self._measure()
+        if not self.is_following:
+            if self._cursor != self._placed:  # moved by hand since the last change
+                self._anchor = self._cursor
+            self._return_to_anchor()
+        self.catch_up()
+        self.refresh()
+
+    def _return_to_anchor(self) -> None:
+        """Put the cursor on the message it was on before anything was typed, or the one nearest."""
+        if self._anchor is None:
+            self.action_follow()
+        elif len(self._sieve) and not self._sieve.is_behind:
+            line = self._sieve.line_of(self._anchor)
+            self._move_to_line(min(line, len(self._sieve) - 1))
+        self._placed = self._cursor
+
+    def wanted_entries(self) -> list[Entry]:
+        """The messages that are shown, oldest first."""
+        while self._sieve.is_behind:
+            self._sieve.catch_up()
+        return self._sieve.entries()
+
+    @property
+    def cursor_entry(self) -> Entry | None:
+        """The message under the cursor; while following the last one."""
+        number = self._cursor
+        if number is None:
+            number = self._sieve.number_at(len(self._sieve) - 1)
+        return None if number is None else self._model.messages.get(number)
 
     def catch_up(self) -> None:
         """Take in what the ring has got since the last time, and repaint if that can be seen."""
-        messages = self._model.messages
-        moved = messages.first - self._first
-        was_full = self._end - self._first >= self.size.height
-        self._first, self._end = messages.first, messages.end
-        self.virtual_size = Size(self.size.width, len(messages))
+        had = len(self._sieve)
+        let_go = self._sieve.catch_up()
+        lines = len(self._sieve)
+        self._measure()
         if self.is_following:
             self._scroll(self.max_scroll_y)
+            if lines != had or let_go:
+                self.refresh()
+        elif let_go:
+            self._scroll(max(0, self.scroll_offset.y - let_go))
             self.refresh()
-        elif moved:
-            self._scroll(max(0, self.scroll_offset.y - moved))
+        elif had < self.size.height + self.scroll_offset.y:
             self.refresh()
-        elif not was_full:
-            self.refresh()
+        if self._sieve.is_behind:
+            self.set_timer(BEHIND_S, self._catch_up_again)
+
+    def _catch_up_again(self) -> None:
+        self.catch_up()
+        self.post_message(self.Moved())
+
+    def _measure(self) -> None:
+        self._is_moving_itself = True  # fewer lines may move the view: nobody has scrolled
+        self.virtual_size = Size(self.size.width, len(self._sieve))
+        self._is_moving_itself = False
 
     def _scroll(self, y: int) -> None:
         self._is_moving_itself = True
@@ -112,8 +163,8 @@ class MessageLog(PaintedView):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
-        if self._is_moving_itself:
-            return
+        if self._is_moving_itself or old_value > self.max_scroll_y:
+            return  # a view that had to give way to fewer lines was not scrolled by anybody
         self._set_following(round(new_value) >= self.max_scroll_y)
 
     def _set_following(self, is_following: bool) -> None:
@@ -131,21 +182,23 @@ class MessageLog(PaintedView):
     def render_line(self, y: int) -> Strip:
         width = self.room
         base = self.inks.base
-        number = self._top() + y
-        entry = self._model.messages.get(number) if number < self._end else None
+        number = self._sieve.number_at(self.scroll_offset.y + y)
+        entry = self._model.messages.get(number) if number is not None else None
         if entry is None:
-            return self._vacant(y, number, width, base)
+            return self._vacant(y, is_gone=number is not None, width=width, base=base)
         if number == self._cursor and self.has_focus:
             base += self.inks.ground("cursor")
         line = paint(self._pieces(entry, width), width - 1, base)
         return line.extend_cell_length(width, base)
 
-    def _vacant(self, y: int, number: int, width: int, base: Style) -> Strip:
+    def _vacant(self, y: int, *, is_gone: bool, width: int, base: Style) -> Strip:
         words = ""
-        if number < self._model.messages.first:  # a pause outlived it
+        if is_gone:  # a pause outlived it
             words = " … let go"
-        elif not self._end and y == 0:
+        elif not len(self._sieve) and y == 0:
             words = " Nothing said yet. Type below and press Enter."
+            if self.wanted:
+                words = " Nothing matches. esc clears the filter."
         style = self.inks.ink("empty")
         return paint([Piece(words, style)], width, base)
 
@@ -175,13 +228,14 @@ class MessageLog(PaintedView):
 
     # Keys and mouse
 
-    def _move_to(self, number: int) -> None:
-        if number >= self._end:
+    def _move_to_line(self, line: int) -> None:
+        number = self._sieve.number_at(max(0, line))
+        if number is None:
             self.action_follow()
             return
-        self._cursor = max(self._first, number)
+        self._cursor = number
         self.is_following = False
-        line = self._cursor - self._first
+        line = max(0, line)
         top, height = self.scroll_offset.y, max(1, self.size.height)
         if line < top:
             self._scroll(line)
@@ -191,34 +245,33 @@ class MessageLog(PaintedView):
         self.refresh()
 
     def _here(self) -> int:
-        """The message that a movement starts from: the cursor's, else one past the last line."""
+        """The line that a movement starts from: the cursor's, else one past the last on the screen."""
         if self._cursor is not None:
-            return self._cursor
-        return min(self._end, self._top() + self.size.height)
+            return self._sieve.line_of(self._cursor)
+        return min(len(self._sieve), self.scroll_offset.y + self.size.height)
 
     def on_click(self, event: events.Click) -> None:
         at = event.get_content_offset(self)
-        if at is not None and self._top() + at.y < self._end:
-            self._move_to(self._top() + at.y)
+        if at is not None and self.scroll_offset.y + at.y < len(self._sieve):
+            self._move_to_line(self.scroll_offset.y + at.y)
             if event.chain > 1:
                 self.action_choose()
 
     def action_choose(self) -> None:
-        number = self._end - 1 if self._cursor is None else self._cursor
-        entry = self._model.messages.get(number)
+        entry = self.cursor_entry
         if entry is not None:
             self.post_message(self.Chosen(entry))
 
     def action_move(self, by: int) -> None:
-        if self._end > self._first and not (by > 0 and self.is_following):
-            self._move_to(self._here() + by)
+        if len(self._sieve) and not (by > 0 and self.is_following):
+            self._move_to_line(self._here() + by)
 
     def action_page(self, by: int) -> None:
         self.action_move(by * max(1, self.size.height - 1))
 
     def action_first(self) -> None:
-        if self._end > self._first:
-            self._move_to(self._first)
+        if len(self._sieve):
+            self._move_to_line(0)
 
     def action_follow(self) -> None:
         """Go to the end and stay there."""

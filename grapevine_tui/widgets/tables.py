@@ -6,15 +6,17 @@ that what the screen says can be tested without a screen.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final
 
 from textual.content import Content
 
 from grapevine_proto.events import PeerInfo, PeerState, Round, RoundOutcome
-from grapevine_proto.ids import PeerId
+from grapevine_proto.ids import Address, PeerId
 from grapevine_tui.model import Completed, Model
-from grapevine_tui.text import printable
+from grapevine_tui.query import Query
+from grapevine_tui.text import cut, printable
 from grapevine_tui.widgets.grid import Cell, Column, Row
 from grapevine_tui.widgets.look import (
     OUTCOME_SIGNS,
@@ -25,6 +27,7 @@ from grapevine_tui.widgets.look import (
     ms_words,
 )
 
+FILTER_CELLS: Final = 24  # of what is looked for, in a title
 FLASH_S: Final = 1.5  # how long a throttled peer's line stands out
 ROUNDS_SHOWN: Final = 200
 
@@ -81,6 +84,16 @@ def peer_rows(model: Model) -> list[Row]:
     return [_peer_row(model, peer) for peer in peers]
 
 
+def address_order(address: Address | None) -> tuple[int, tuple[int, ...], str, int]:
+    """By number where it is one, so that 10.0.0.9 comes before 10.0.0.10; no address is last."""
+    if address is None:
+        return 2, (), "", 0
+    parts = address.host.split(".")
+    if all(part.isascii() and part.isdigit() for part in parts):
+        return 0, tuple(int(part[:5]) for part in parts), "", address.port
+    return 1, (), address.host, address.port
+
+
 def _peer_row(model: Model, peer: PeerInfo) -> Row:
     sign, word, tone = STATE_SIGNS[peer.state]
     is_here = peer.state in (PeerState.CONNECTED, PeerState.STALE)
@@ -102,17 +115,34 @@ def _peer_row(model: Model, peer: PeerInfo) -> Row:
                 "bad" if is_low else "text" if is_here else "dim",
             ),
         ),
+        order=(
+            _ORDER[peer.state],
+            model.name_of(peer.peer_id).casefold(),
+            address_order(peer.address),
+            peer.zone.casefold(),
+            math.inf if peer.rtt is None else peer.rtt,
+            peer.health,
+            flow.in_per_s if flow else 0.0,
+            peer.tokens if peer.tokens_capacity else math.inf,
+        ),
     )
 
 
-def peer_title(model: Model, max_peers: int) -> Content:
+def filter_part(query: Query, shown: int) -> list[tuple[str, str]]:
+    """What a title says of a filter: nothing where there is none."""
+    if not query:
+        return []
+    return [(f"{shown:,} match {cut(printable(query.text), FILTER_CELLS)}", "$text-accent")]
+
+
+def peer_title(model: Model, max_peers: int, filtered: list[tuple[str, str]]) -> Content:
     states = [peer.state for peer in model.peers.values()]
     linked = states.count(PeerState.CONNECTED)
     stale = states.count(PeerState.STALE)
     parts = [(f"{linked} connected", "$success")]
     if stale:
         parts.append((f"{stale} stale", "$warning"))
-    return title(f"Peers {len(states)}/{max_peers}", *parts)
+    return title(f"Peers {len(states)}/{max_peers}", *parts, *filtered)
 
 
 # Rate limits
@@ -143,6 +173,13 @@ def _rate_row(model: Model, peer: PeerInfo, wall_now: float) -> Row:
             Cell(_grouped(peer.throttled), "bad" if peer.throttled else "dim"),
         ),
         alarm=is_flashing,
+        order=(
+            model.name_of(peer.peer_id).casefold(),
+            left,
+            peer.tokens,
+            peer.allowed,
+            peer.throttled,
+        ),
     )
 
 
@@ -150,13 +187,15 @@ def _grouped(count: int) -> str:
     return f"{count:,}" if count < 1_000_000 else count_words(count)
 
 
-def rate_title(model: Model) -> Content:
+def rate_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
     throttled = sum(peer.throttled for peer in model.peers.values())
     tone = "$error" if throttled else "$text-muted"
-    return title("Rate limits", (f"{throttled:,} throttled", tone))
+    return title("Rate limits", (f"{throttled:,} throttled", tone), *filtered)
 
 
 # Anti-entropy
+
+OUTCOMES: Final = tuple(RoundOutcome)
 
 
 def round_rows(model: Model) -> list[Row]:
@@ -190,6 +229,13 @@ def _round_row(model: Model, done: Completed) -> Row:
             Cell(bytes_words(each.bytes) if is_over and each.bytes else "", "text"),
             Cell(ms_words(each.duration) if is_over else "", "text"),
         ),
+        order=(
+            done.at_unix,
+            model.name_of(each.peer).casefold(),
+            OUTCOMES.index(each.outcome),
+            each.bytes,
+            each.duration,
+        ),
     )
 
 
@@ -205,18 +251,25 @@ def round_number(model: Model) -> int:
     return model.rounds[-1].round.number if model.rounds else 0
 
 
-def round_title(model: Model, now: float) -> Content:
+def round_title(model: Model, now: float, filtered: list[tuple[str, str]]) -> Content:
     wait_s = seconds_to_round(model, now)
     number = round_number(model)
     parts = [("off", "$text-muted")] if wait_s is None else [(f"next in {wait_s} s", "$accent")]
-    return title(f"Anti-entropy{f' round {number}' if number else ''}", *parts)
+    return title(f"Anti-entropy{f' round {number}' if number else ''}", *parts, *filtered)
 
 
 # Messages
 
 
-def log_title(model: Model, *, is_following: bool, below: int, is_paused: bool) -> Content:
-    parts: list[tuple[str, str]] = []
+def log_title(
+    model: Model,
+    *,
+    is_following: bool,
+    below: int,
+    is_paused: bool,
+    filtered: list[tuple[str, str]],
+) -> Content:
+    parts: list[tuple[str, str]] = [*filtered]
     if model.messages.let_go:
         parts.append((f"{count_words(model.messages.let_go)} let go", "$text-muted"))
     if is_paused:

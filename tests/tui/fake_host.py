@@ -63,6 +63,7 @@ class FakeHost:
         self.broadcasts: list[bytes] = []
         self.sends: list[tuple[str, bytes]] = []
         self.dials: list[str] = []
+        self.denied: list[PeerId] = []
         self.left = 0
         self.unsent = 0
         self.limit_bytes = 1100
@@ -107,6 +108,14 @@ class FakeHost:
         if self.fails.dial:
             raise self.fails.dial
         self.dials.append(where)
+
+    def deny(self, who: str) -> PeerId:
+        self.denied.append(self.resolve(who))
+        return self.denied[-1]
+
+    def allow(self, who: str) -> PeerId:
+        self.denied.remove(self.resolve(who))
+        return self.resolve(who)
 
     def resolve(self, who: str) -> PeerId:
         for peer in self.peers:

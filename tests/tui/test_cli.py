@@ -82,7 +82,7 @@ def assert_one_line(ended: Ended) -> None:
 def test_neither_the_command_line_nor_a_headless_node_imports_the_screen(module: str) -> None:
     script = (
         f"import sys, {module}\n"
-        "print([n for n in sys.modules if n.partition('.')[0] in ('textual', 'rich')])"
+        "print([n for n in sys.modules if n.partition('.')[0] in ('textual', 'rich', 'prometheus_client')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -98,7 +98,17 @@ def test_help_names_every_flag_and_variable(capsys: pytest.CaptureFixture[str]) 
         for option in OPTIONS:
             for each in (*option.flags, option.env):
                 assert each in ended.out
-        for each in ("--headless", "--demo", "--show-config", "--version", "keygen", "config"):
+        for each in (
+            "--headless",
+            "--demo",
+            "--show-config",
+            "--version",
+            "keygen",
+            "config",
+            "ctl",
+            "invite",
+            "join",
+        ):
             assert each in ended.out
 
 

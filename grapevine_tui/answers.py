@@ -1,0 +1,184 @@
+"""What a running node answers when it is asked: the same on stdin and on the control socket.
+
+What must stay true:
+
+- A line becomes one reply, or none for a blank one; a bad line changes nothing.
+- Nothing here knows where the line came from or how the reply leaves.
+
+Driven by `headless` and `control`, which work on one line of a caller after another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, assert_never
+
+from grapevine_proto.errors import GrapevineError, MessageTooLarge
+from grapevine_proto.events import PeerState
+from grapevine_tui import __version__
+from grapevine_tui.commands import (
+    COMMANDS,
+    Allow,
+    Broadcast,
+    Command,
+    Deny,
+    Dial,
+    Quit,
+    Send,
+    ShowHelp,
+    ShowMembers,
+    ShowPeers,
+    ShowRounds,
+    ShowStats,
+    ShowStatus,
+)
+from grapevine_tui.host import Host
+from grapevine_tui.jsonlines import (
+    BadLine,
+    Object,
+    Request,
+    member_object,
+    peer_object,
+    read_request,
+    round_object,
+    stats_object,
+)
+from grapevine_tui.streams import LINE_BYTES
+
+TOO_LONG: Final = f"the line is longer than {LINE_BYTES:,} bytes"
+
+
+class Reply(NamedTuple):
+    """The fields of a ``reply``, and whether the caller asked the node to leave."""
+
+    fields: Object
+    is_goodbye: bool = False
+
+
+class Answers:
+    """Answers for one host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def reply(self, line: bytes | None) -> Reply | None:
+        """What `line` gets for an answer; None in place of a line: it was too long. Never raises
+        for what stands in it."""
+        request: Any = None
+        try:
+            if line is None:
+                raise BadLine(TOO_LONG)
+            asked = read_request(line)
+            if asked is None:
+                return None
+            request = asked.request
+            answer = await self._obey(await self._with_payload(asked))
+        except GrapevineError as error:
+            if request is None and isinstance(error, BadLine):
+                request = error.request
+            return Reply({"request": request, "ok": False, "error": str(error)})
+        return Reply({"request": request, "ok": True, **answer}, isinstance(asked.command, Quit))
+
+    @property
+    def connected(self) -> int:
+        return sum(peer.state is PeerState.CONNECTED for peer in self._host.node.peers())
+
+    def who(self) -> Object:
+        """Who this node is, as `started` tells it."""
+        node, config = self._host.node, self._host.config
+        return {
+            "peer_id": str(node.peer_id),
+            "address": str(node.address),
+            "epoch": node.epoch,
+            "name": config.name,
+            "zone": config.zone,
+            "cluster": config.cluster,
+            "version": __version__,
+        }
+
+    def status(self) -> Object:
+        host, node = self._host, self._host.node
+        return self.who() | {
+            "advertised": str(node.advertised),
+            "keys": [key.fingerprint for key in host.config.keys],
+            "uptime_s": round(node.now() - host.started_at, 3),
+            "peers": self.connected,
+            "members": len(node.members()),
+            "denied": [str(peer_id) for peer_id in host.config.denied],
+            "untaken": host.untaken,
+            "lag_ms": round(node.lag_s * 1000, 3),
+            "strategy": host.config.strategy,
+            "state_dir": None if host.state_dir is None else str(host.state_dir),
+        }
+
+    async def _with_payload(self, asked: Request) -> Command:
+        command = asked.command
+        if asked.file and isinstance(command, Broadcast | Send):
+            limit = self._host.config.max_message_size
+            payload = await asyncio.to_thread(_read_payload, Path(asked.file), limit)
+            return replace(command, payload=payload)
+        return command
+
+    async def _obey(self, command: Command) -> Object:
+        host, node = self._host, self._host.node
+        match command:
+            case Broadcast(payload):
+                message_id, peers = await host.broadcast(payload)
+                return {"id": str(message_id), "peers": peers}
+            case Send(to, payload):
+                peer_id = host.resolve(to)
+                return {"id": str(await node.send(peer_id, payload)), "to": str(peer_id)}
+            case Dial(address):
+                await host.dial(address)
+                return {"address": address}
+            case Deny(who):
+                return {"peer_id": str(host.deny(who))}
+            case Allow(who):
+                return {"peer_id": str(host.allow(who))}
+            case Quit():
+                return {}
+            case _:
+                return self._look(command)
+
+    def _look(
+        self,
+        command: ShowPeers | ShowMembers | ShowRounds | ShowStats | ShowStatus | ShowHelp,
+    ) -> Object:
+        """What there is to see; changes nothing."""
+        node = self._host.node
+        match command:
+            case ShowPeers():
+                now = node.now()
+                return {"peers": [peer_object(peer, now) for peer in node.peers()]}
+            case ShowMembers():
+                return {"members": [member_object(member) for member in node.members()]}
+            case ShowRounds():
+                return {"rounds": [round_object(each) for each in node.rounds()]}
+            case ShowStats():
+                return {"stats": stats_object(node.stats(), node.now())}
+            case ShowStatus():
+                return self.status()
+            case ShowHelp(about):
+                specs = [each for each in COMMANDS if about in ("", each.name)]
+                return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
+        assert_never(command)
+
+
+def _read_payload(path: Path, limit_bytes: int) -> bytes:
+    """What is in the plain file at `path`. Raises BadLine, MessageTooLarge."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadLine(f"{path}: not a plain file")
+        if status.st_size > limit_bytes:
+            raise MessageTooLarge(status.st_size, limit_bytes)
+        with path.open("rb") as file:
+            payload = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise BadLine(f"{path}: {error.strerror}") from None
+    if len(payload) > limit_bytes:
+        raise MessageTooLarge(len(payload), limit_bytes)
+    return payload

@@ -1,0 +1,177 @@
+"""The control socket: a running node looked at and ordered about from another terminal.
+
+What must stay true:
+
+- The socket is `control.sock` in the state directory, for its owner alone (0600) from the moment it
+  can be connected to; it goes when the node goes, and one left by a node that died is replaced.
+- It speaks what a headless node speaks on stdin and stdout: one line a command, one object a reply.
+- Clients, their lines and their patience are bounded; a slow one delays only itself.
+- A node whose socket cannot be made runs all the same, and says so in its log.
+
+Driven by `serving`, in the loop of the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from grapevine_proto.events import Event, NodeStarted
+from grapevine_tui.answers import Answers
+from grapevine_tui.host import Host
+from grapevine_tui.jsonlines import encode
+from grapevine_tui.model import Changes
+from grapevine_tui.streams import READ_BYTES, LineSplitter
+
+logger = logging.getLogger("grapevine.control")
+
+SOCKET_NAME: Final = "control.sock"
+CLIENTS: Final = 16  # at once; more are told so and hung up on
+SLOW_S: Final = 10.0  # a client that does not take its replies for so long is hung up on
+WAITING_BYTES: Final = 256 * 1024  # of replies a client has not taken, before its next line is read
+PATH_BYTES: Final = 100  # of a socket's path: systems take 104 to 108
+
+
+class Control:
+    """Listens at `state_dir` for one host. `on_goodbye` is called when a client says ``leave``."""
+
+    def __init__(self, host: Host, state_dir: Path, on_goodbye: Callable[[], object]) -> None:
+        self._answers = Answers(host)
+        self._path = state_dir / SOCKET_NAME
+        self._on_goodbye = on_goodbye
+        self._clients: set[asyncio.Task[None]] = set()
+        self._sock: socket.socket | None = None
+        self._server: asyncio.Server | None = None
+        self._inode = 0
+        self._is_goodbye_said = False
+
+    def bind(self) -> None:
+        """Let clients connect; they are answered after `start`. Raises OSError; then nothing is
+        left behind."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._make_room()
+            with reachable(self._path) as path:
+                sock.bind(path)
+            self._inode = self._path.lstat().st_ino
+            self._path.chmod(0o600)  # nobody can connect before `listen`
+            sock.listen(CLIENTS)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            self._remove()
+            raise
+        self._sock = sock
+
+    async def start(self) -> None:
+        """Answer, from now to `close`."""
+        self._server = await asyncio.start_unix_server(self._greet, sock=self._sock)
+
+    def close(self) -> None:
+        """Hang up on everybody and take the socket away."""
+        self._remove()
+        if self._server is not None:
+            self._server.close()
+        elif self._sock is not None:
+            self._sock.close()
+        for client in self._clients:
+            client.cancel()
+
+    def _make_room(self) -> None:
+        """Take a stale socket away: whoever holds the state directory's lock is the only node here."""
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(self._path.lstat().st_mode):
+                raise FileExistsError(errno.EEXIST, "is in the way", str(self._path))
+            self._path.unlink()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._path.lstat().st_ino == self._inode:  # else it is the next node's
+                self._path.unlink()
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            if len(self._clients) >= CLIENTS:
+                error = f"{CLIENTS} others are connected; one of them has to go first"
+                writer.write(encode("reply", {"request": None, "ok": False, "error": error}))
+                return
+            self._clients.add(task)
+            await self._converse(reader, writer)
+        except TimeoutError:
+            writer.transport.abort()  # a mere `close` would wait for it for ever
+        except (OSError, asyncio.CancelledError):
+            pass  # it went, or we go
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(WAITING_BYTES)
+        splitter = LineSplitter()
+        while chunk := await reader.read(READ_BYTES):
+            for line in splitter.feed(chunk):
+                reply = await self._answers.reply(line)
+                if reply is None:
+                    continue
+                writer.write(encode("reply", reply.fields))
+                async with asyncio.timeout(SLOW_S):
+                    await writer.drain()
+                if reply.is_goodbye and not self._is_goodbye_said:
+                    self._is_goodbye_said = True
+                    self._on_goodbye()
+                await asyncio.sleep(0)  # between the lines of one client, the node's turn
+
+
+@contextlib.asynccontextmanager
+async def serving(host: Host, on_goodbye: Callable[[], object]) -> AsyncIterator[None]:
+    """Listen from when the host's node has started until the end of this block. Whoever is told
+    of the start after this was entered may connect at once."""
+    control: Control | None = None
+    starting: asyncio.Task[None] | None = None
+
+    def begin(event: Event, _: Changes) -> None:
+        nonlocal control, starting
+        if not isinstance(event, NodeStarted) or not hasattr(socket, "AF_UNIX"):
+            return
+        if host.state_dir is None:  # a demonstration
+            return
+        control = Control(host, host.state_dir, on_goodbye)
+        try:
+            control.bind()
+        except OSError as error:
+            logger.warning("no control socket: %s", error)
+        else:
+            starting = asyncio.create_task(control.start())
+
+    host.listen(begin)
+    try:
+        yield
+    finally:
+        if starting is not None:
+            await starting
+        if control is not None:
+            control.close()
+
+
+@contextlib.contextmanager
+def reachable(path: Path) -> Iterator[str]:
+    """A name for the socket at `path` that is short enough for the system, where there is one."""
+    text = str(path)
+    if len(os.fsencode(text)) <= PATH_BYTES or not Path("/proc/self/fd").is_dir():
+        yield text
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

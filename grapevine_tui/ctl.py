@@ -1,0 +1,295 @@
+"""``grapevine-tui ctl``: asks a running node over its control socket and shows what it says.
+
+What must stay true:
+
+- An answer is a table or a line for people, or with ``--json`` the reply object as it came.
+- Where no node answers, and where it refuses, that is one line and exit code 1.
+- Whatever came over the socket passes `printable` before a terminal sees it.
+- Neither Textual nor an event loop is needed: this starts as quickly as Python does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from grapevine_proto.errors import GrapevineError
+from grapevine_tui.control import SOCKET_NAME, reachable
+from grapevine_tui.jsonlines import Object
+from grapevine_tui.settings import load, state_root
+from grapevine_tui.streams import LINE_BYTES
+from grapevine_tui.text import cells, printable
+
+ANSWER_S: Final = 30.0  # a broadcast waits for room; all else answers at once
+LEAVE_S: Final = 15.0  # for the node to be gone after it said that it goes
+STDIN_BYTES: Final = LINE_BYTES * 3 // 4 - 1024  # that fit a line as base64
+WIDTHS: Final = {"peer_id": 12, "text": 48}  # digits of an id that people are shown
+
+
+class NoAnswer(GrapevineError):
+    """No node answers at the control socket, or none that speaks as we do."""
+
+
+class NotDone(GrapevineError):
+    """The node refused; its own words."""
+
+
+def ask(state_dir: Path, command: Object) -> Object:
+    """The reply of the node that runs on `state_dir`. Raises NoAnswer, NotDone."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise NoAnswer("this system has no Unix sockets, so there is nothing to ask")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(ANSWER_S)
+        try:
+            with reachable(state_dir / SOCKET_NAME) as path:
+                sock.connect(path)
+            sock.sendall(json.dumps(command).encode() + b"\n")
+            with sock.makefile("rb") as answers:
+                line = answers.readline()
+                if command["cmd"] == "quit" and line:
+                    sock.settimeout(LEAVE_S)
+                    answers.read()  # until it has gone
+        except TimeoutError:
+            raise NoAnswer(f"the node at {state_dir} does not answer") from None
+        except OSError as error:
+            raise NoAnswer(
+                f"no node answers at {state_dir / SOCKET_NAME}: {error.strerror}{_others(state_dir)}"
+            ) from None
+    try:
+        reply: Object = json.loads(line)
+        is_done = reply["ok"]
+    except (ValueError, KeyError, TypeError):
+        raise NoAnswer(f"what answers at {state_dir} is not a node") from None
+    if not is_done:
+        raise NotDone(str(reply.get("error")))
+    return reply
+
+
+def _others(state_dir: Path) -> str:
+    """Where else one could ask: words to put behind an error."""
+    with suppress(OSError):
+        found = sorted(each.parent for each in state_dir.parent.glob(f"*/{SOCKET_NAME}"))
+        if found:
+            return f"; try --state-dir {found[0]}"
+    return ""
+
+
+# --- for people -----------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Object], columns: Sequence[str]) -> list[str]:
+    """Lines with a head, each column as wide as its widest cell; numbers stand right."""
+    shown = [[_cell(name, row.get(name)) for name in columns] for row in rows]
+    heads = [name.replace("_", " ") for name in columns]
+    widths = [max(cells(text) for text in column) for column in zip(heads, *shown, strict=True)]
+    is_right = [bool(rows) and all(_is_number(row.get(name)) for row in rows) for name in columns]
+    return [
+        "  ".join(
+            " " * (width - cells(text)) + text if right else text + " " * (width - cells(text))
+            for text, width, right in zip(line, widths, is_right, strict=True)
+        ).rstrip()
+        for line in (heads, *shown)
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _cell(name: str, value: Any) -> str:
+    match value:
+        case None | "":
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.3f}".rstrip("0").rstrip(".")
+        case int() if name != "epoch":
+            return f"{value:,}"
+        case list():
+            return ", ".join(_cell("", each) for each in value) or "-"
+        case _:
+            return printable(str(value))[: WIDTHS.get(name)]
+
+
+def facts(fields: Object) -> list[str]:
+    """A line for each field; counters of a kind beneath its name."""
+    flat: Object = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {f"{name} {each}": count for each, count in value.items()}
+        else:
+            flat[name] = value
+    shown = {printable(name).replace("_", " "): _cell(name, value) for name, value in flat.items()}
+    width = max(map(cells, shown), default=0)
+    return [f"{name:<{width}}  {value}" for name, value in shown.items()]
+
+
+COLUMNS: Final = {
+    "peers": ("name", "peer_id", "address", "zone", "state", "health", "rtt_ms", "sent",
+              "received", "throttled", "tokens", "queued", "last_seen_s"),
+    "members": ("name", "peer_id", "address", "zone", "status", "epoch"),
+    "rounds": ("number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
+}  # fmt: skip
+ENVELOPE: Final = ("event", "time", "request", "ok")
+
+
+def show(word: str, reply: Object) -> Iterable[str]:
+    """What people are shown of `reply`."""
+    if word in COLUMNS:
+        return table(reply[word], COLUMNS[word])
+    fields = {name: value for name, value in reply.items() if name not in ENVELOPE}
+    match word:
+        case "stats":
+            return facts(reply["stats"])
+        case "broadcast":
+            return [f"{_cell('', reply['id'])}  to {_cell('', reply['peers'])} peers at once"]
+        case "quit":
+            return ["it has left"]
+        case _:
+            return facts(fields)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+@click.group("ctl")
+@click.option("--state-dir", metavar="DIR", help="State folder of the node [that of its port]")
+@click.option("-p", "--port", metavar="N", help="UDP port of the node [as set, or 8000]")
+@click.option("--json", "is_json", is_flag=True, help="Print the reply object")
+@click.pass_context
+def ctl(context: click.Context, state_dir: str | None, port: str | None, is_json: bool) -> None:
+    """Look at a running node, or give it orders, over its control socket."""
+    flags: dict[str, Any] = dict(context.obj or {})
+    if port is not None:
+        flags["port"] = port
+    if state_dir is not None:
+        flags["app.state_dir"] = state_dir
+    context.obj = (flags, is_json)
+
+
+def running_at(flags: dict[str, Any]) -> Path:
+    """The state folder of the node that `flags` mean. Raises ConfigError, NoAnswer."""
+    if "app.state_dir" in flags:  # then no settings file can be in the way
+        return Path(flags["app.state_dir"]).expanduser()
+    settings = load(flags, os.environ)
+    if settings.state_dir is None:
+        raise NoAnswer("a demonstration keeps no state, so it has no control socket")
+    if not settings.spare_state_dirs:
+        return settings.state_dir
+    here = [each for each in (settings.state_dir, *settings.spare_state_dirs) if _has_socket(each)]
+    if len(here) > 1:
+        listed = ", ".join(each.name for each in here)
+        raise NoAnswer(f"several nodes run in {state_root()}: {listed}; say which by --state-dir")
+    return here[0] if here else settings.state_dir
+
+
+def _has_socket(state_dir: Path) -> bool:
+    return (state_dir / SOCKET_NAME).exists()
+
+
+def _order(context: click.Context, is_json: bool, word: str, **fields: str) -> int:
+    flags, is_json_before = context.obj
+    reply = ask(running_at(flags), {"cmd": word, **fields})
+    if is_json or is_json_before:
+        click.echo(json.dumps(reply, allow_nan=False))
+    else:
+        for line in show(word, reply):
+            click.echo(line)
+    return 0
+
+
+_JSON: Final = click.option("--json", "is_json", is_flag=True, help="Print the reply object")
+LOOKS: Final = {
+    "peers": "The nodes it is linked to.",
+    "members": "Everyone in the cluster, linked or not.",
+    "status": "Who it is and how it does.",
+    "stats": "All counters.",
+    "rounds": "The latest anti-entropy rounds.",
+}
+ORDERS: Final = {
+    "dial": ("address", "HOST:PORT", "Have it knock at an address."),
+    "deny": ("who", "PEER", "Shut out a peer, by name, id or address, until the node restarts."),
+    "allow": ("who", "PEER", "Let a peer in again that was shut out."),
+}
+
+
+def _add_look(word: str, about: str) -> None:
+    @ctl.command(word, help=about)
+    @_JSON
+    @click.pass_context
+    def look(context: click.Context, is_json: bool) -> int:
+        return _order(context, is_json, word)
+
+
+def _add_order(word: str, field: str, metavar: str, about: str) -> None:
+    @ctl.command(word, help=about)
+    @click.argument("value", metavar=metavar)
+    @_JSON
+    @click.pass_context
+    def order(context: click.Context, value: str, is_json: bool) -> int:
+        return _order(context, is_json, word, **{field: value})
+
+
+for _word, _about in LOOKS.items():
+    _add_look(_word, _about)
+for _word, (_field, _metavar, _about) in ORDERS.items():
+    _add_order(_word, _field, _metavar, _about)
+
+
+_FILE: Final = click.option("--file", metavar="FILE", help="What to say is in this file")
+
+
+@ctl.command()
+@click.argument("text", nargs=-1)
+@_FILE
+@_JSON
+@click.pass_context
+def broadcast(
+    context: click.Context, text: tuple[str, ...], file: str | None, is_json: bool
+) -> int:
+    """Tell everyone TEXT; "-": what comes on stdin."""
+    return _order(context, is_json, "broadcast", **_payload(text, file))
+
+
+@ctl.command()
+@click.argument("to", metavar="PEER")
+@click.argument("text", nargs=-1)
+@_FILE
+@_JSON
+@click.pass_context
+def send(
+    context: click.Context, to: str, text: tuple[str, ...], file: str | None, is_json: bool
+) -> int:
+    """Tell PEER alone (a name, an id or its beginning, an address) TEXT; "-": stdin."""
+    return _order(context, is_json, "send", to=to, **_payload(text, file))
+
+
+@ctl.command()
+@_JSON
+@click.pass_context
+def leave(context: click.Context, is_json: bool) -> int:
+    """Have it leave the cluster politely and end; comes back when it has gone."""
+    return _order(context, is_json, "quit")
+
+
+def _payload(text: tuple[str, ...], file: str | None) -> dict[str, str]:
+    if bool(text) == (file is not None):
+        raise click.UsageError("say what to send: a TEXT, - for stdin, or --file FILE")
+    if file is not None:
+        return {"file": str(Path(file).absolute())}  # the node stands elsewhere
+    if text != ("-",):
+        return {"text": " ".join(text)}
+    payload = sys.stdin.buffer.read(STDIN_BYTES + 1)
+    if len(payload) > STDIN_BYTES:
+        raise click.UsageError(f"more than {STDIN_BYTES:,} bytes on stdin; use --file")
+    return {"base64": b64encode(payload).decode("ascii")}

@@ -1,0 +1,243 @@
+"""How a second machine gets into a cluster: one line with all it needs, and what it makes of it.
+
+What must stay true:
+
+- The line holds the cluster's key. It is printed to stdout by `invite` and read without echo or from
+  stdin by `join`; it stands on no command line, in no log and in no error.
+- A damaged line is told from a whole one before anything is written.
+- No key is ever overwritten, and what stands in a settings file already is not thrown away: a file is
+  changed only where the result reads as meant, else the lines to add are said.
+
+Driven by `cli`'s ``invite`` and ``join``.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import tomllib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import ConfigError, GrapevineError, KeyFileError
+from grapevine_proto.identity import ClusterKey
+from grapevine_proto.ids import split_host_port
+
+PREFIX: Final = "grapevine-invitation-1:"
+CHECK_BYTES: Final = 6  # against a slip of the hand, not against anybody
+ADDRESSES: Final = 8  # at most, in one line
+
+
+class BadInvitation(GrapevineError):
+    """The line is no invitation, or not a whole one. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What lets a node into a cluster. Raises ConfigError where a node could not use it."""
+
+    secret: bytes = field(repr=False)
+    cluster: str
+    addresses: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        NodeConfig(cluster=self.cluster, bootstrap_peers=self.addresses, keys=(self.key,))
+
+    @property
+    def key(self) -> ClusterKey:
+        return ClusterKey(self.secret)
+
+    def line(self) -> str:
+        """The one line, without its end."""
+        body = json.dumps([self.secret.hex(), self.cluster, self.addresses]).encode()
+        return PREFIX + _spell(_check(body) + body)
+
+    @classmethod
+    def read(cls, line: str) -> Invitation:
+        """What `line` says. Raises BadInvitation, without a word of what it holds."""
+        text = "".join(line.split())  # a mail may have broken it
+        if not text.startswith(PREFIX):
+            raise BadInvitation(f"this is no invitation; one begins with {PREFIX}")
+        text = text.removeprefix(PREFIX)
+        try:
+            data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        except (binascii.Error, ValueError):
+            data = b""
+        body = data[CHECK_BYTES:]
+        # Base64 has several spellings of some bytes; only ours is whole.
+        if not body or data[:CHECK_BYTES] != _check(body) or _spell(data) != text:
+            raise BadInvitation("the invitation is damaged: part of the line is missing or changed")
+        try:
+            secret, cluster, addresses = json.loads(body)
+            return cls(bytes.fromhex(secret), cluster, tuple(addresses[:ADDRESSES]))
+        except (ValueError, TypeError, ConfigError):
+            raise BadInvitation("the invitation cannot be used by this version") from None
+
+
+def _spell(data: bytes) -> str:
+    return urlsafe_b64encode(data).decode("ascii").rstrip("=")
+
+
+def _check(body: bytes) -> bytes:
+    return blake2b(body, digest_size=CHECK_BYTES, person=b"gv invitation").digest()
+
+
+def invite(key_file: Path, cluster: str, addresses: Sequence[str]) -> Invitation:
+    """An invitation with the key in `key_file`. Raises KeyFileError, ConfigError."""
+    ClusterKey.load(key_file)  # all that can be wrong with it is said there
+    secret = bytes.fromhex(key_file.read_text(encoding="ascii").strip())
+    return Invitation(secret, cluster, tuple(addresses[:ADDRESSES]))
+
+
+class Joined(NamedTuple):
+    """What `accept` wrote: for people."""
+
+    key_file: Path
+    is_new_key: bool
+    config_file: Path
+    changed: tuple[str, ...]
+
+
+def accept(invitation: Invitation, config_file: Path, *, is_own: bool) -> Joined:
+    """Write key and settings, so that a node started with `config_file` joins. `is_own`: it is this
+    user's own, beside which `cluster.key` is used without being named.
+
+    Raises ConfigError and KeyFileError; then no setting was changed.
+    """
+    try:
+        text = config_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("config", f"{config_file}: {error}") from None
+    settings = _parse(text, config_file)
+    key_file, is_new = _key_file(invitation, config_file.parent)
+    changes = _changes(invitation, settings, key_file, config_file, is_own=is_own)
+    edited = edit(text, changes)
+    if edited is None:
+        raise ConfigError("config", f"{config_file}: not changed; write in it: {_lines(changes)}")
+    try:
+        config_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("config", f"{config_file.parent}: {error.strerror}") from None
+    if is_new:
+        invitation.key.save(key_file)
+    if changes:
+        aside = config_file.with_name(f"{config_file.name}.new")
+        try:
+            aside.write_text(edited, encoding="utf-8")
+            with suppress(FileNotFoundError):
+                aside.chmod(config_file.stat().st_mode & 0o777)
+            aside.replace(config_file)
+        except OSError as error:
+            raise ConfigError("config", f"{config_file}: {error.strerror}") from None
+    return Joined(key_file, is_new, config_file, tuple(changes))
+
+
+def _key_file(invitation: Invitation, folder: Path) -> tuple[Path, bool]:
+    """Where the key is or goes, and whether it is to be written. Raises KeyFileError."""
+    key = invitation.key
+    for name in ("cluster.key", f"cluster-{key.fingerprint}.key"):
+        path = folder / name
+        if not path.exists():
+            return path, True
+        if ClusterKey.load(path) == key:
+            return path, False
+    raise KeyFileError(f"key file {path}: holds another key; it is left alone")
+
+
+def _changes(
+    invitation: Invitation,
+    settings: dict[str, Any],
+    key_file: Path,
+    config_file: Path,
+    *,
+    is_own: bool,
+) -> dict[str, Any]:
+    """The settings that have to be other than they are. Raises ConfigError where they say that
+    this node belongs elsewhere."""
+    changes: dict[str, Any] = {}
+    known = settings.get("bootstrap_peers", [])
+    peers = [*known, *(each for each in invitation.addresses if each not in known)]
+    if peers != known:
+        changes["bootstrap_peers"] = peers
+    cluster = settings.get("cluster", "default")
+    if cluster != invitation.cluster:
+        if "cluster" in settings and cluster != "default":
+            raise ConfigError(
+                "cluster",
+                f"{config_file} belongs to cluster {cluster!r}; use another file (--config FILE)",
+            )
+        changes["cluster"] = invitation.cluster
+    keys = settings.get("key_files", [])
+    is_default = is_own and not keys and key_file.name == "cluster.key"
+    if not is_default and key_file.name not in keys and str(key_file) not in keys:
+        changes["key_files"] = [key_file.name, *keys]
+    is_afar = any(not is_loopback(each) for each in invitation.addresses)
+    if is_afar and "bind" not in settings:
+        changes["bind"] = "0.0.0.0:8000"  # loopback cannot speak to another machine
+    return changes
+
+
+def is_loopback(address: str) -> bool:
+    host = split_host_port(address)[0]
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+# --- a settings file with a few other values ------------------------------------------------------
+
+
+def edit(text: str, changes: dict[str, Any]) -> str | None:
+    """`text` of a TOML file with `changes` at its top level, comments and all else as they were;
+    None where that does not come out as meant."""
+    before = tomllib.loads(text)
+    lines = text.splitlines()
+    for name, value in changes.items():
+        first, last = _place(lines, name) if name in before else (_end_of_top(lines),) * 2
+        lines[first:last] = [_line(name, value)]
+    edited = "\n".join(lines) + "\n" if lines else ""
+    try:
+        return edited if tomllib.loads(edited) == before | changes else None
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _place(lines: list[str], name: str) -> tuple[int, int]:
+    """Where the value of `name` stands: its first line, and the one after its last."""
+    top = _end_of_top(lines)
+    for first in range(top):
+        if lines[first].partition("=")[0].strip() == name:
+            for last in range(first + 1, top + 1):  # an array may go on over lines
+                with suppress(tomllib.TOMLDecodeError):
+                    tomllib.loads("\n".join(lines[first:last]))
+                    return first, last
+    return top, top  # written in some other way: the result will not read, and is not used
+
+
+def _end_of_top(lines: list[str]) -> int:
+    """The line before which a setting of the top level can still stand."""
+    for number, line in enumerate(lines):
+        if line.startswith("[") and not line.rstrip().endswith(","):
+            return number
+    return len(lines)
+
+
+def _line(name: str, value: Any) -> str:
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+
+
+def _lines(changes: dict[str, Any]) -> str:
+    return "; ".join(_line(name, value) for name, value in changes.items())
+
+
+def _parse(text: str, config_file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("config", f"{config_file}: not TOML: {error}") from None

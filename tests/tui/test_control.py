@@ -1,0 +1,238 @@
+"""A running node asked and ordered about over its control socket, from other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import stat
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.identity import ClusterKey
+from grapevine_tui import control as control_module
+from grapevine_tui.control import CLIENTS, PATH_BYTES, SOCKET_NAME, Control, reachable, serving
+from grapevine_tui.ctl import NoAnswer, NotDone, ask, facts, table
+from grapevine_tui.host import Host
+from grapevine_tui.streams import LINE_BYTES
+from tests.tui.runs import WAIT_S, Bench
+
+Object = dict[str, Any]
+
+
+def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
+    bob, address = bench.started("--name", "bob", "--state-dir", "bob")
+    run, _ = bench.started(
+        "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
+    )
+    run.expect("ready")
+    path = bench.folder / "kept" / SOCKET_NAME
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for word, shown in (
+        ("peers", "bob"),
+        ("members", "up"),
+        ("status", "us"),
+        ("stats", "datagrams in"),
+        ("rounds", "outcome"),
+    ):
+        done = bench.command("ctl", "--state-dir", "kept", word)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert shown in done.stdout
+        reply = json.loads(bench.command("ctl", "--state-dir", "kept", word, "--json").stdout)
+        assert (reply["event"], reply["ok"]) == ("reply", True)
+    said = bench.command("ctl", "--state-dir", "kept", "broadcast", "hello", "there")
+    assert "to 1 peers at once" in said.stdout
+    assert bob.expect("message")["text"] == "hello there"
+    assert (
+        bench.command("ctl", "--state-dir", "kept", "send", "bob", "-", stdin="x").returncode == 0
+    )
+    assert bob.expect("message")["private"] is True
+    assert bench.command("ctl", "--state-dir", "kept", "dial", address).returncode == 0
+    assert bench.command("ctl", "--state-dir", "kept", "leave").stdout == "it has left\n"
+    assert run.end(None) == 0
+    assert run.seen[-1]["reason"] == "quit"
+    assert not path.exists()
+
+
+def test_where_no_node_answers_it_is_one_line_and_exit_1(bench: Bench) -> None:
+    for arguments in (("--state-dir", "none"), ("--port", "9")):
+        done = bench.command("ctl", *arguments, "peers")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        assert "no node answers" in done.stderr
+
+
+def test_what_the_node_refuses_is_one_line_and_exit_1(bench: Bench) -> None:
+    bench.started("--state-dir", "kept")
+    done = bench.command("ctl", "--state-dir", "kept", "send", "nobody", "x")
+    assert done.returncode == 1
+    assert done.stderr == "grapevine-tui: nobody here is called 'nobody'\n"
+    wrong = bench.command("ctl", "--state-dir", "kept", "broadcast")
+    assert wrong.returncode == 2
+
+
+def test_without_a_folder_the_only_node_that_runs_is_meant(bench: Bench) -> None:
+    run, _ = bench.started()
+    shown = bench.command("ctl", "--port", "0", "status", "--json")
+    assert json.loads(shown.stdout)["peer_id"] == run.seen[0]["peer_id"]
+    assert "try --state-dir" in bench.command("ctl", "peers").stderr
+    bench.started()
+    several = bench.command("ctl", "--port", "0", "status")
+    assert several.returncode == 1
+    assert "any-1, any-2" in several.stderr
+
+
+def test_a_socket_that_a_dead_node_left_is_replaced(bench: Bench) -> None:
+    run, _ = bench.started("--state-dir", "kept")
+    run.close()
+    assert (bench.folder / "kept" / SOCKET_NAME).exists()
+    bench.started("--state-dir", "kept")
+    assert bench.command("ctl", "--state-dir", "kept", "status").returncode == 0
+
+
+def test_whoever_is_denied_is_shut_out_at_once_and_may_come_back(bench: Bench) -> None:
+    bob, address = bench.started("--name", "bob", "--state-dir", "bob")
+    run, _ = bench.started("--peer", address, "--state-dir", "kept", "--wait-peers", "1")
+    run.expect("ready")
+    denied = bench.command("ctl", "--state-dir", "kept", "deny", "bob", "--json")
+    bob_id = bob.seen[0]["peer_id"]
+    assert json.loads(denied.stdout)["peer_id"] == bob_id
+    assert run.expect("peer", state="disconnected")["peer_id"] == bob_id
+    assert run.ask(cmd="status")["denied"] == [bob_id]
+    assert run.ask(cmd="deny", who="nobody")["ok"] is False
+    assert run.ask(cmd="deny", who=run.seen[0]["peer_id"])["ok"] is False
+    run.write("/allow bob\n")
+    assert run.expect("reply")["ok"] is True
+    assert run.ask(cmd="status")["denied"] == []
+    assert run.ask(cmd="allow", who="bob")["ok"] is False
+    run.ask(cmd="dial", address=address)
+    run.expect("peer", state="connected")
+
+
+# --- in this process ------------------------------------------------------------------------------
+
+
+async def a_host(stack: AsyncExitStack, state_dir: Path) -> Host:
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()], name="us"), state_dir)
+    await stack.enter_async_context(serving(host, lambda: None))
+    await host.start()
+    stack.push_async_callback(host.leave, 0.1)
+    assert (state_dir / SOCKET_NAME).is_socket()  # at once
+    return host
+
+
+async def talk(path: Path, *lines: bytes) -> list[Object]:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.writelines(lines)
+    writer.write_eof()
+    said = await reader.read()
+    writer.close()
+    return [json.loads(line) for line in said.splitlines()]
+
+
+@pytest.mark.asyncio
+async def test_it_speaks_what_stdin_speaks(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        lines = (b"\n", b'{"cmd":"status","request":7}\n', b"/peers\n", b"{\n")
+        status, peers, bad, long, after = await talk(
+            tmp_path / SOCKET_NAME, *lines, b"x" * (LINE_BYTES + 1) + b"\n", b"hi\n"
+        )
+        assert (status["request"], status["name"]) == (7, "us")
+        assert peers["peers"] == []
+        assert (bad["ok"], long["ok"], after["ok"]) == (False, False, True)
+        assert "65,536" in long["error"]
+
+
+@pytest.mark.asyncio
+async def test_one_client_too_many_is_told_so(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        path = str(tmp_path / SOCKET_NAME)
+        writers = []
+        for _ in range(CLIENTS):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writers.append(writer)
+            writer.write(b"/status\n")
+            assert json.loads(await reader.readline())["ok"] is True
+        (refused,) = await talk(tmp_path / SOCKET_NAME)
+        assert refused["ok"] is False
+        assert "others are connected" in refused["error"]
+        for writer in writers:
+            writer.close()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_does_not_read_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_module, "SLOW_S", 0.05)
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, str(tmp_path / SOCKET_NAME))
+        with pytest.raises(ConnectionError):
+            await loop.sock_sendall(sock, b"/help\n" * 2_000_000)
+        sock.close()
+        (status,) = await talk(tmp_path / SOCKET_NAME, b"/status\n")
+        assert status["ok"] is True
+
+
+@pytest.mark.asyncio
+async def test_goodbye_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    control = Control(host, tmp_path, lambda: told.append("bye"))
+    async with asyncio.timeout(WAIT_S):
+        control.bind()
+        await control.start()
+        replies = await talk(tmp_path / SOCKET_NAME, b"/leave\n", b'{"cmd":"quit"}\n')
+        control.close()
+    assert [reply["ok"] for reply in replies] == [True, True]
+    assert told == ["bye"]
+    assert not (tmp_path / SOCKET_NAME).exists()
+
+
+def test_a_plain_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / SOCKET_NAME).write_text("mine")
+    control = Control(Host(NodeConfig.local(), None), tmp_path, lambda: None)
+    with pytest.raises(FileExistsError):
+        control.bind()
+    control.close()
+    assert (tmp_path / SOCKET_NAME).read_text() == "mine"
+
+
+def test_a_path_too_long_for_a_socket_has_a_shorter_name(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * PATH_BYTES)
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as sock:
+        with reachable(folder / SOCKET_NAME) as name:
+            sock.bind(name)
+        assert (folder / SOCKET_NAME).is_socket()
+
+
+def test_what_answers_and_is_no_node_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NoAnswer, match="no node answers"):
+        ask(tmp_path, {"cmd": "status"})
+    assert issubclass(NotDone, Exception)
+
+
+def test_a_table_for_people_shows_nothing_that_moves_a_cursor() -> None:
+    rows: list[Object] = [{"name": "\x1b[2J夜", "sent": 1234}, {"name": "", "sent": None}]
+    head, first, second = table(rows, ("name", "sent"))
+    assert head == "name        sent" or head.split() == ["name", "sent"]
+    assert "\x1b" not in first
+    assert first.endswith("1,234")
+    assert second.split() == ["-", "-"]
+    assert table([], ("name", "sent")) == ["name  sent"]
+    assert facts({"lag_ms": 0.25, "dropped": {"replay": 3}}) == [
+        "lag ms          0.25",
+        "dropped replay  3",
+    ]
