@@ -48,7 +48,7 @@ class Dissemination:
         self._peers = peers
         self._store = store
         self._signatures = signatures
-        self._strategy: Strategy = Epidemic(config, rng)
+        self._strategy: Strategy = Epidemic(config, rng, peers.zone_of)
         self.lazy = LazyRepair(config, peers, store)
         self._tick_at = now + SWEEP_S
         self.duplicates = 0
