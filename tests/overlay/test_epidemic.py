@@ -7,7 +7,7 @@ import random
 from grapevine_proto.config import EpidemicConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.dissemination.epidemic import HOT_LIMIT, Epidemic
-from grapevine_proto.overlay.store import Key
+from grapevine_proto.overlay.held import Key
 from tests.overlay.made import EPOCH, config, peer_id
 
 ORIGIN, SENDER = peer_id(0), peer_id(1)

@@ -20,8 +20,8 @@ from typing import Final
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.dissemination.strategy import Push
+from grapevine_proto.overlay.held import Key
 from grapevine_proto.overlay.selection import ZoneOf, choose
-from grapevine_proto.overlay.store import Key
 
 HOT_LIMIT: Final = 4096  # rumors watched at once; under more traffic than that, repair is quicker
 
