@@ -206,20 +206,20 @@ def play(plan: Plan, tell: Callable[[int], None] = lambda _: None) -> Outcome:
 # --- the command ----------------------------------------------------------------------------------
 
 
-class _Milliseconds(click.ParamType):
-    """``10..50`` or ``30``: the shortest and the longest way, in milliseconds."""
-
-    name = "MS..MS"
-
-    def convert(self, value: Any, _: Any, __: Any) -> tuple[float, float]:
-        low, dots, high = str(value).partition("..")
-        try:
-            shortest, longest = float(low), float(high if dots else low)
-        except ValueError:
-            raise click.BadParameter(f"{value!r} is not milliseconds, as in 10..50") from None
-        if not 0 <= shortest <= longest <= 60_000:
-            raise click.BadParameter(f"{value!r} is not a range from 0..0 to 60000..60000")
-        return shortest / 1000, longest / 1000
+def _range_s(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[float, float] | None:
+    """Seconds, of ``10..50`` or ``30``: the shortest and the longest way in milliseconds."""
+    if value is None:
+        return None
+    low, dots, high = value.partition("..")
+    try:
+        shortest, longest = float(low), float(high if dots else low)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not milliseconds, as in 10..50") from None
+    if not 0 <= shortest <= longest <= 60_000:
+        raise click.BadParameter(f"{value!r} is not a range within 0..60000")
+    return shortest / 1000, longest / 1000
 
 
 def _progress(plan: Plan) -> Callable[[int], None]:
@@ -295,14 +295,20 @@ def _progress(plan: Plan) -> Callable[[int], None]:
 )
 @click.option(
     "--latency",
-    type=_Milliseconds(),
+    metavar="MS..MS",
+    callback=_range_s,
     default="10..50",
     show_default=True,
     help="Of a way, in ms; each pair of nodes keeps its own",
 )
 @click.option("--jitter", is_flag=True, help="Draw the latency of each datagram anew")
 @click.option("--zones", type=click.IntRange(1, 1000), default=1, show_default=True)
-@click.option("--latency-between", type=_Milliseconds(), help="The same between zones  [--latency]")
+@click.option(
+    "--latency-between",
+    metavar="MS..MS",
+    callback=_range_s,
+    help="The same between zones  [--latency]",
+)
 @click.option(
     "--loss",
     type=click.FloatRange(0, 1),
