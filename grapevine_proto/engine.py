@@ -315,6 +315,11 @@ class Engine:
 
     # --- links ----------------------------------------------------------------------------------
 
+    def take(self, established: Established, now: float) -> None:
+        """Take a session that was made elsewhere, as if its handshake had just ended here: for a
+        simulation that begins with nodes linked."""
+        self._establish(established, now)
+
     def _establish(self, established: Established, now: float) -> None:
         """A session is live: it takes over a link, begins one, or only hears where else to go."""
         record = established.record

@@ -153,7 +153,7 @@ def _start(**parameters: Any) -> int | None:
 class _LazyGroup(click.Group):
     """A group whose larger errands are imported when they are asked for, so that nodes start light."""
 
-    LAZY: Final = ("ctl", "invite", "join")
+    LAZY: Final = ("ctl", "invite", "join", "sim")
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), *self.LAZY])
@@ -163,6 +163,10 @@ class _LazyGroup(click.Group):
             from grapevine_tui.ctl import ctl
 
             return ctl
+        if name == "sim":
+            from grapevine_tui.simulate import sim
+
+            return sim
         if name in self.LAZY:
             from grapevine_tui import errands
 
