@@ -308,7 +308,7 @@ class AntiEntropy:
         size_bytes = total_bytes = 0
         more = False
         for wanted in want.ranges:
-            for copy in self._store.held_in(wanted, now):
+            for copy in self._store.held.within(wanted, now):
                 cost_bytes = copy.rumor.size_bytes
                 if total_bytes and total_bytes + cost_bytes > REPLY_LIMIT_BYTES:
                     more = True
