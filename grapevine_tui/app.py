@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from rich.text import Text
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -44,6 +45,7 @@ from grapevine_tui.screens.members import MembersScreen
 from grapevine_tui.screens.message import MessageScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.text import printable
+from grapevine_tui.turns import Done, Turns
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.compose import Draft
 from grapevine_tui.widgets.grid import Grid
@@ -94,6 +96,7 @@ class GrapevineApp(App[None]):
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         self._is_leaving = False
         self._has_left = False
+        self._turns = Turns(self, super().on_event)
         self.desk = Desk(self, host.model, settings.state_dir)
         self.set_keymap(dict(settings.keys))
         self.failure: GrapevineError | None = None
@@ -127,6 +130,17 @@ class GrapevineApp(App[None]):
         # Reached after an error too: then nobody has said goodbye yet.
         if not self._has_left and self._host.model.me is not None:
             await self._leave()
+
+    # Keys
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            await self._turns.take(event)
+        else:
+            await super().on_event(event)
+
+    async def on_done(self, message: Done) -> None:
+        await self._turns.back(message)
 
     # The node
 

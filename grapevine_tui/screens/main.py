@@ -20,7 +20,6 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.hosting import HostView, SettingsView
@@ -32,6 +31,7 @@ from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.compose import ComposeBox, Draft
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Grid
+from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.log import MessageLog
 from grapevine_tui.widgets.peers import PeerGrid
 from grapevine_tui.widgets.status import StatusLine, Summary
@@ -90,7 +90,7 @@ class MainScreen(Screen[None]):
         self.compose_box = ComposeBox(limit_bytes)
         self.filter_bar = FilterBar()
         self._filtering = "log"  # the panel that the filter bar is open for
-        self.keys = Footer(id="keys", show_command_palette=False)
+        self.keys = KeyLine()
         self._left = Vertical(self.peers, self.log_view, id="left")
         self._right = Vertical(self.traffic, self.rates, self.rounds, id="right")
 
@@ -245,7 +245,7 @@ class MainScreen(Screen[None]):
         place = stops.index(here) if here in stops else 0
         stop = stops[(place + by) % len(stops)]
         if stop == "draft":
-            self.compose_box.draft.focus()
+            self.set_focus(self.compose_box.draft)
         else:
             self.action_panel(stop)
 
@@ -303,7 +303,7 @@ class MainScreen(Screen[None]):
     def action_write(self) -> None:
         """Go to the compose box."""
         if self.compose_box.display:
-            self.compose_box.draft.focus()
+            self.set_focus(self.compose_box.draft)
 
     def on_draft_released(self, message: Draft.Released) -> None:
         self.compose_box.unstash()

@@ -12,7 +12,6 @@ from typing import ClassVar, Final
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.screen import Screen
-from textual.widgets import Footer
 
 from grapevine_proto.events import MemberInfo, MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
@@ -23,6 +22,7 @@ from grapevine_tui.text import printable
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Cell, Column, Row
+from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.look import STATE_SIGNS, STATUS_SIGNS
 from grapevine_tui.widgets.peers import PeerGrid
 from grapevine_tui.widgets.tables import address_order, filter_part, title
@@ -104,7 +104,7 @@ class MembersScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield self.table
         yield self.filter_bar
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.show()

@@ -186,7 +186,7 @@ class ComposeBox(Vertical):
         if not self.draft.text.startswith(CONNECT):
             self._stashed = self.draft.text
             self.draft.fill(CONNECT)
-        self.draft.focus()
+        self.screen.set_focus(self.draft)
 
     def address_to(self, who: str) -> None:
         """Begin a line to one peer; a draft that was there waits in the history."""
@@ -194,7 +194,7 @@ class ComposeBox(Vertical):
             self.draft.remember(self.draft.text)
         name = f'"{who}"' if " " in who else who
         self.draft.fill(f"/send {name} ")
-        self.draft.focus()
+        self.screen.set_focus(self.draft)
 
     def unstash(self) -> None:
         """Put the draft back that `ask_address` laid aside."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from textual.widgets import Footer
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import BindError, NotRunning, UnknownPeer
@@ -255,7 +254,7 @@ async def test_the_draft_comes_back_when_the_question_for_an_address_is_dropped(
         assert stage.main.compose_box.draft.text == "dr"
 
 
-async def test_a_draft_laid_aside_waits_in_the_history_when_something_else_is_begun() -> None:
+async def test_a_draft_laid_aside_is_back_before_the_next_letter_is_typed() -> None:
     async with staged() as stage:
         for key in ("d", "r", "escape"):
             await stage.pilot.press(key)
@@ -264,7 +263,7 @@ async def test_a_draft_laid_aside_waits_in_the_history_when_something_else_is_be
             stage.app.simulate_key(key)
         await stage.paint()
         assert stage.host.dials == ["1.2.3.4:5"]
-        assert "dr" in (stage.main.compose_box.draft.text, *stage.main.compose_box.draft._history)
+        assert stage.main.compose_box.draft.text == "drx"
 
 
 async def test_enter_on_a_peer_shows_all_of_it_as_it_is_now() -> None:
@@ -616,13 +615,53 @@ async def test_the_palette_holds_our_actions() -> None:
 
 async def test_the_key_line_speaks_of_where_one_is() -> None:
     async with staged() as stage:
-        footer = stage.app.query_one(Footer)
         assert "Send" in text_of(stage.app).split("\n")[-1]
-        assert footer.display
         await stage.press("escape")
         last = stage.text.split("\n")[-1]
         for words in ("Details", "Write", "Zoom", "Pause", "Connect", "Help", "Commands", "Quit"):
             assert words in last
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 12)])
+async def test_the_key_line_cuts_no_word_and_keeps_help_and_quit(size: tuple[int, int]) -> None:
+    async with staged(lively(), size=size) as stage:
+        for keys in (("escape",), ("1",), ("m",), ("escape", "T")):
+            await stage.press(*keys)
+            last = stage.text.split("\n")[-1].strip()
+            assert last.endswith("q Quit")
+            assert "? Help" in last
+            assert all(len(part.split()) > 1 for part in last.split("  "))
+
+
+async def test_a_click_on_the_key_line_presses_the_key() -> None:
+    async with staged(lively()) as stage:
+        await stage.press("escape")
+        at = stage.text.split("\n")[-1].index("z Zoom")
+        await stage.pilot.click("#keys", offset=(at + 3, 0))
+        await stage.paint()
+        assert not stage.shows("peers")
+
+
+async def test_letters_typed_at_once_behind_a_key_go_where_it_leads() -> None:
+    async with staged(lively()) as stage:
+        for key in ("escape", "2", "slash", *"zq", "enter", "i", *"hi", "escape", "z"):
+            stage.app.simulate_key(key)  # all at once, as from a quick hand over a slow line
+        await stage.paint()
+        assert stage.main.log_view.wanted.text == "zq"
+        assert stage.main.compose_box.draft.text == "hi"
+        assert not stage.shows("peers")
+        assert stage.app.is_running
+
+
+async def test_a_widget_that_goes_away_with_a_key_holds_up_no_other() -> None:
+    async with staged(lively()) as stage:
+        await stage.press("escape", "m")
+        stage.app.simulate_key("escape")
+        for key in "Si":
+            stage.app.simulate_key(key)
+        await stage.pilot.pause(0.6)
+        await stage.press("escape", "i", *"still here")
+        assert stage.main.compose_box.draft.text.endswith("still here")
 
 
 async def test_a_theme_from_the_settings_is_used_and_an_unknown_one_is_told() -> None:
