@@ -16,7 +16,8 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 
 from grapevine_proto.events import Via
-from grapevine_tui.model import Entry, Model
+from grapevine_tui.model import Model
+from grapevine_tui.ring import Entry
 from grapevine_tui.screens.detail import DetailScreen, Fact
 from grapevine_tui.text import printable, printable_lines
 from grapevine_tui.widgets.look import bytes_words

@@ -16,7 +16,8 @@ from textual.content import Content
 from textual.screen import Screen
 
 from grapevine_tui.keys import FRONT, SPAN
-from grapevine_tui.model import COARSE, Model, Series
+from grapevine_tui.model import Model
+from grapevine_tui.samples import COARSE, Series
 from grapevine_tui.text import fit
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.keyline import KeyLine

@@ -356,7 +356,7 @@ async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() 
 
 async def test_what_one_reads_stays_in_place_while_the_ring_lets_go() -> None:
     host = FakeHost()
-    host.model.messages._most = 100
+    host.model.messages.most = 100
     async with staged(host) as stage:
         host.happen(*(received(1, each, f"line {each}.".encode()) for each in range(100)))
         await stage.paint()

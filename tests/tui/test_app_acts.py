@@ -10,9 +10,11 @@ import pytest
 
 from grapevine_proto.events import AntiEntropyRound, MemberStatus, PeerState
 from grapevine_tui.keys import EVERYWHERE
-from grapevine_tui.model import COARSE, COARSE_SAMPLES, RTT_SAMPLES, SAMPLES
+from grapevine_tui.samples import COARSE, COARSE_SAMPLES, RTT_SAMPLES, SAMPLES
+from grapevine_tui.screens.members import AT_ONCE, MemberRows
 from grapevine_tui.screens.message import as_hex, as_json, as_text, forms_of
 from grapevine_tui.screens.traffic import resample
+from grapevine_tui.widgets.peers import PeerGrid
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.stage import Stage, staged
 from tests.tui.values import a_member, a_peer, a_round, an_id, received
@@ -57,6 +59,19 @@ async def test_m_shows_everyone_sortable_filterable_and_says_who_is_linked() -> 
         assert "kim" in lines[0]
         await stage.press("escape")
         assert "Peers 2/50" in stage.text
+
+
+async def test_thousands_of_members_come_in_handfuls_until_all_are_there() -> None:
+    host = peopled()
+    host.members = [a_member(each, f"node-{each}") for each in range(2 * AT_ONCE + 7)]
+    host.refresh()
+    rows = MemberRows(host.model)
+    assert [len(rows.make()) for _ in range(4)] == [AT_ONCE, 2 * AT_ONCE, *[len(host.members)] * 2]
+    assert not rows.is_behind
+    async with staged(host) as stage:
+        await stage.press("escape", "m")
+        await stage.pilot.pause(0.2)
+        assert len(stage.app.screen.query_one(PeerGrid).rows) == len(host.members)
 
 
 async def test_a_member_that_is_not_linked_has_details_too() -> None:
