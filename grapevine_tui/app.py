@@ -43,6 +43,7 @@ from grapevine_tui.screens.help import help_facts
 from grapevine_tui.screens.main import MainScreen
 from grapevine_tui.screens.members import MembersScreen
 from grapevine_tui.screens.message import MessageScreen
+from grapevine_tui.screens.node import NodeScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.text import printable
 from grapevine_tui.turns import Done, Turns
@@ -313,10 +314,7 @@ class GrapevineApp(App[None]):
         key = message.key
         peer_id = key[1] if isinstance(key, tuple) else key
         if isinstance(peer_id, PeerId):
-            model = self._host.model
-            copies = (self._address_of(peer_id), str(peer_id))
-            ask = partial(facts.node_facts, model, peer_id)
-            self._show(DetailScreen(printable(model.name_of(peer_id)), ask, copies=copies))
+            self._show(NodeScreen(self._host.model, peer_id))
 
     def on_message_log_chosen(self, message: MessageLog.Chosen) -> None:
         entry = message.entry

@@ -67,8 +67,9 @@ TABLES: Final = (
     Key("last", "end,G", "last", "Last"),
 )
 PEERS: Final = (
-    Key("send_to", "w", "ask('send')", "Write to it alone"),
+    Key("send_to", "w", "ask('send')", "Write to it"),
     Key("dial_again", "d", "ask('dial')", "Dial it again"),
+    Key("forget", "F", "ask('forget')", "Forget it"),
     Key("copy", "y", "ask('copy')", "Copy", shown=True),
     Key("copy_id", "Y", "ask('copy_id')", "Copy its id"),
 )

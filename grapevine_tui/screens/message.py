@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
-from textual.content import Content
 
 from grapevine_proto.events import Via
 from grapevine_tui.model import Model
@@ -113,19 +112,10 @@ class MessageScreen(DetailScreen):
     def _ask(self) -> list[Fact]:
         return message_facts(self._model, self._entry, self._form)
 
-    def on_mount(self) -> None:
-        self._subtitle()
-
-    def _subtitle(self) -> None:
-        following = self._next_form()
-        more = f"v {following}  " if following != self._form else ""
-        self.sheet.border_subtitle = Content(f"{more}y copy  Y copy id  esc back")
-
     def _next_form(self) -> str:
         return self._forms[(self._forms.index(self._form) + 1) % len(self._forms)]
 
     def action_form(self) -> None:
         """The next form that this payload has."""
         self._form = self._next_form()
-        self._subtitle()
         self.show()

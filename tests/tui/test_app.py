@@ -273,7 +273,7 @@ async def test_enter_on_a_peer_shows_all_of_it_as_it_is_now() -> None:
         for words in ("carol", str(stage.host.peers[1].peer_id), "0.95", "81ms", "214", "us-east"):
             assert words in stage.text
         await stage.press("q")
-        assert "esc back" not in stage.text
+        assert "esc Back" not in stage.text
         assert stage.app.is_running
 
 
@@ -344,7 +344,7 @@ async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() 
         assert stage.main.peers.cursor_key == stage.host.peers[1].peer_id
         await stage.pilot.click("#peers", offset=(5, 3), times=2)
         await stage.paint()
-        assert "esc back" in stage.text
+        assert "esc Back" in stage.text
         await stage.press("escape")
         await stage.pilot.click("#log", offset=(20, 2), times=2)
         await stage.paint()

@@ -226,7 +226,10 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
             "in sync",
             "least 2.0ms",
             "most 5.0ms",
-            "latest messages",
+            "● connected",
+            "0.98  answers what it is sent",
+            "messages     1, 0.0/s",
+            "w Write to it",
         ):
             assert words in stage.text
         assert "not his" not in stage.text
