@@ -28,12 +28,14 @@ from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.widget import Widget
 
 from grapevine_proto.codec import MAX_PAYLOAD_IN_DATAGRAM
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
 from grapevine_tui import commands, keys
+from grapevine_tui.choices import Choices
 from grapevine_tui.desk import Desk, payload_text
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
 from grapevine_tui.model import Changes, Level
@@ -47,7 +49,7 @@ from grapevine_tui.screens.node import NodeScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.text import printable
 from grapevine_tui.turns import Done, Turns
-from grapevine_tui.widgets.bindings import bindings
+from grapevine_tui.widgets.bindings import bindings, offers
 from grapevine_tui.widgets.compose import Draft
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.log import MessageLog
@@ -95,6 +97,8 @@ class GrapevineApp(App[None]):
         self._paints = 0
         self._notices_shown = 0
         self._lines: asyncio.Queue[str] = asyncio.Queue()
+        self._choices = Choices(settings.choices_file)
+        self._is_dressed = False
         self._is_leaving = False
         self._has_left = False
         self._turns = Turns(self, super().on_event)
@@ -111,17 +115,38 @@ class GrapevineApp(App[None]):
         return VARIABLES
 
     def on_mount(self) -> None:
-        wanted = self._settings.theme
-        self.theme = wanted if wanted in self.available_themes else GRAPEVINE.name
-        if wanted and self.theme != wanted:
-            self.notify(
-                f"there is no theme {printable(wanted)!r}", severity="warning", markup=False
-            )
+        self._dress()
         self._catch_signals()
         self._host.listen(self._heard)
         self.set_interval(1 / PAINTS_PER_S, self.tick)
         self.run_worker(self._start(), exit_on_error=True)
         self.run_worker(self._obey_lines(), exit_on_error=True)
+
+    def _dress(self) -> None:
+        """Wear the theme of the settings, else the one chosen last, else our own."""
+        wanted = self._settings.theme or self._choices.theme()
+        self.theme = wanted if wanted in self.available_themes else GRAPEVINE.name
+        if wanted and self.theme != wanted:
+            self.notify(
+                f"there is no theme {printable(wanted)!r}", severity="warning", markup=False
+            )
+        self._is_dressed = True
+
+    def watch_theme(self, theme: str) -> None:
+        """Keep a choice made on the screen."""
+        if not self._is_dressed or theme == self._choices.theme():
+            return
+        try:
+            self._choices.keep_theme(theme)
+        except OSError as error:
+            words = f"the theme is not remembered: {error.strerror or error}"
+            self.notify(printable(words), severity="warning", markup=False)
+        else:
+            if self._settings.theme and self._choices.is_kept:
+                words = (
+                    f"at the next start the settings say {printable(self._settings.theme)} again"
+                )
+                self.notify(words, markup=False)
 
     def on_ready(self) -> None:
         if not self.is_headless:  # a test runs many apps in one process, and must free each
@@ -343,6 +368,7 @@ class GrapevineApp(App[None]):
                 ("Panels", keys.PANELS),
                 ("Tables", keys.TABLES),
                 ("Tables of peers and members", keys.PEERS),
+                ("Rate limits", keys.RATES),
                 ("Messages", keys.MESSAGES),
                 ("Traffic over time", keys.SPAN),
             )
@@ -371,10 +397,22 @@ class GrapevineApp(App[None]):
             case "dial" if address:
                 self._lines.put_nowait(f"/connect {address}")
                 self.notify(f"knocking at {printable(address)}", markup=False)
+            case "forget":
+                self._forget(peer_id)
             case "copy" if address:
                 self.desk.copy(address)
             case "copy_id":
                 self.desk.copy(str(peer_id))
+
+    def _forget(self, peer_id: PeerId) -> None:
+        name = printable(self._host.model.name_of(peer_id))
+        try:
+            self._host.forget(peer_id)
+        except GrapevineError as error:
+            self.notify(f"{name}: {printable(str(error))}", severity="warning", markup=False)
+        else:
+            self._changes |= self._host.refresh()
+            self.notify(f"forgot {name}, until anyone tells of it", markup=False)
 
     def _callable_name(self, peer_id: PeerId) -> str:
         """What `/send` understands as this node: its name, if nobody else bears it and it can be
@@ -401,11 +439,14 @@ class GrapevineApp(App[None]):
         self.desk.picture()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
-        """What the palette offers: all that the bindings do, each with its key."""
-        for node, part in ((self, keys.EVERYWHERE), (self.main, keys.PANELS)):
-            for each in Binding.make_bindings(bindings(keys.with_keys(part, self._settings.keys))):
-                if each.action != "command_palette":
-                    key = self.get_key_display(each)
-                    action = partial(self.run_action, each.action, node)
-                    yield SystemCommand(each.description, f"key {key}", action)
+        """What the palette offers: all that can be done from here, each with its key."""
+        nodes: list[App[None] | Screen[object] | Widget] = [self, screen]
+        if screen is self.main:
+            nodes.append(self.main.panel_here())
+        elif screen.focused is not None:
+            nodes.append(screen.focused)
+        for offer in offers(nodes, self._settings.keys):
+            key = " ".join(map(self.get_key_display, offer.bindings))
+            action = partial(self.run_action, offer.bindings[0].action, offer.node)
+            yield SystemCommand(offer.words, f"key {key}", action)
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)

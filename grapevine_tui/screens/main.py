@@ -10,7 +10,6 @@ Driven by the app: `paint` at most ten times a second, `beat` twice a second.
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar, Final
 
 from textual import events
@@ -34,17 +33,15 @@ from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.log import MessageLog
 from grapevine_tui.widgets.peers import PeerGrid
+from grapevine_tui.widgets.rates import RateGrid
 from grapevine_tui.widgets.status import StatusLine, Summary
 from grapevine_tui.widgets.tables import (
     PEER_COLUMNS,
-    RATE_COLUMNS,
     ROUND_COLUMNS,
     filter_part,
     log_title,
     peer_rows,
     peer_title,
-    rate_rows,
-    rate_title,
     round_rows,
     round_title,
 )
@@ -85,7 +82,7 @@ class MainScreen(Screen[None]):
         )
         self.log_view = MessageLog(model, name_in_dom="log")
         self.traffic = Traffic(model, name_in_dom="traffic")
-        self.rates = PeerGrid(RATE_COLUMNS, empty="No peer, nothing to limit.", name_in_dom="rates")
+        self.rates = RateGrid(model, name_in_dom="rates")
         self.rounds = Grid(ROUND_COLUMNS, empty="No round yet. A starts one.", name_in_dom="rounds")
         self.compose_box = ComposeBox(limit_bytes)
         self.filter_bar = FilterBar()
@@ -140,8 +137,8 @@ class MainScreen(Screen[None]):
         if Changes.RATES not in changes:
             return
         if self.rates.display:
-            self.rates.show(rate_rows(model, time.time()))
-            self._entitle(self.rates, rate_title(model, self._filtered(self.rates)))
+            self.rates.take()
+            self._entitle(self.rates, self.rates.make_title())
         if self.traffic.display:
             self.traffic.refresh()
             self._entitle(self.traffic, self.traffic.make_title())
@@ -177,6 +174,9 @@ class MainScreen(Screen[None]):
             filtered=filter_part(log.wanted, log.shown),
         )
         self._entitle(log, words)
+
+    def on_rate_grid_turned(self) -> None:
+        self.paint(Changes.RATES)
 
     def on_message_log_moved(self) -> None:
         self._entitle_log()
@@ -261,7 +261,7 @@ class MainScreen(Screen[None]):
 
     def action_back(self) -> None:
         """Undo one thing: the focused panel's filter, else the zoom."""
-        panel = self._panel_here()
+        panel = self.panel_here()
         if panel.wanted:
             self._want(panel, "")
         elif self._zoomed:
@@ -269,13 +269,14 @@ class MainScreen(Screen[None]):
 
     # Filters
 
-    def _panel_here(self) -> Grid | MessageLog:
+    def panel_here(self) -> Grid | MessageLog:
+        """The panel that has the focus, or had it last."""
         focused = self.focused
         return focused if isinstance(focused, (Grid, MessageLog)) else self.panel(self._front)
 
     def action_filter(self) -> None:
         """Ask what to look for in the focused panel."""
-        panel = self._panel_here()
+        panel = self.panel_here()
         self._filtering = panel.id or "log"
         is_log = panel is self.log_view
         hint = (

@@ -19,6 +19,7 @@ from grapevine_proto.events import (
     StateUnsaved,
 )
 from grapevine_proto.ids import Address
+from grapevine_tui import keys
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.make_screenshots import fill
 from tests.tui.stage import staged, text_of
@@ -605,6 +606,16 @@ async def test_the_palette_holds_our_actions() -> None:
     async with staged(lively()) as stage:
         names = {each.title for each in stage.app.get_system_commands(stage.app.screen)}
         assert {"Help", "Quit", "Zoom", "Pause", "Connect", "Round now", "Theme"} <= names
+        await stage.press("escape", "1")
+        found = {each.title: each.help for each in stage.app.get_system_commands(stage.main)}
+        for part in (keys.EVERYWHERE, keys.PANELS, keys.TABLES, keys.PEERS):
+            for key in part:
+                assert key.words in found or key.name in ("commands", "back")
+        assert found["Write to it"] == "key w"
+        assert found["Down"] == "key ↓ j"
+        await stage.press("m")
+        found = {each.title: each.help for each in stage.app.get_system_commands(stage.app.screen)}
+        assert {"Filter", "Sort", "Copy its id", "Help"} <= found.keys()
         await stage.press("escape", "ctrl+p")
         await stage.pilot.press(*"round now")
         await stage.pilot.pause(0.3)

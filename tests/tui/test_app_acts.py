@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from grapevine_proto.errors import UnknownPeer
 from grapevine_proto.events import AntiEntropyRound, MemberStatus, PeerState
+from grapevine_proto.ids import PeerId
 from grapevine_tui.keys import EVERYWHERE
 from grapevine_tui.samples import COARSE, COARSE_SAMPLES, RTT_SAMPLES, SAMPLES
 from grapevine_tui.screens.members import AT_ONCE, MemberRows
@@ -107,6 +109,29 @@ async def test_a_name_that_cannot_be_typed_is_called_by_its_id() -> None:
     async with staged(host) as stage:
         for peer in host.peers:
             assert stage.app._callable_name(peer.peer_id) == str(peer.peer_id)
+
+
+async def test_f_forgets_who_is_gone_and_says_so() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press("escape", "1", "F")
+        assert [peer.name for peer in stage.host.peers] == ["carol"]
+        assert "forgot bob, until anyone tells of it" in stage.text
+        await stage.press("enter", "F", "escape")
+        assert stage.host.peers == []
+        await stage.press("m", "g", "F")
+        assert {member.name[:4] for member in stage.host.members} == {"ivan", "kim"}
+
+
+async def test_who_is_linked_is_not_forgotten_and_one_is_told_why() -> None:
+    class Linked(FakeHost):
+        def forget(self, peer_id: PeerId) -> None:
+            raise UnknownPeer("connected: only who is gone can be forgotten")
+
+    host = Linked()
+    host.peers = [a_peer(1, "bob[/nope]")]
+    async with staged(host) as stage:
+        await stage.press("escape", "1", "F")
+        assert "bob[/nope]: connected: only who is gone can be forgotten" in stage.text
 
 
 async def test_d_dials_again_and_y_copies_address_and_id() -> None:
