@@ -38,7 +38,7 @@ from grapevine_tui import commands, keys
 from grapevine_tui.choices import Choices
 from grapevine_tui.desk import Desk, payload_text
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
-from grapevine_tui.model import Changes, Level
+from grapevine_tui.model import Changes
 from grapevine_tui.screens import facts
 from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.help import help_facts
@@ -48,9 +48,10 @@ from grapevine_tui.screens.message import MessageScreen
 from grapevine_tui.screens.node import NodeScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.text import printable
+from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
 from grapevine_tui.widgets.bindings import bindings, offers
-from grapevine_tui.widgets.compose import Draft
+from grapevine_tui.widgets.draft import Draft
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.log import MessageLog
 from grapevine_tui.widgets.look import GRAPEVINE, THEMES, VARIABLES
@@ -60,7 +61,6 @@ PAINTS_PER_S: Final = 10
 BEAT_PAINTS: Final = 5  # the node's tables are read at every fifth: twice a second
 LEAVE_S: Final = 2.0  # for goodbyes: long enough for a round trip round the world
 WAITING_S: Final = 0.3  # a broadcast that waits longer for room says so
-TOASTS: Final = 3  # at once; more would hide the screen
 SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
 IN_USE_CODE: Final = 5  # the contract's exit code for an identity in use
 
@@ -95,7 +95,7 @@ class GrapevineApp(App[None]):
         self._limit_bytes = min(MAX_PAYLOAD_IN_DATAGRAM, settings.node.max_message_size)
         self._changes = Changes.NONE
         self._paints = 0
-        self._notices_shown = 0
+        self._toasts = Toasts(self, host.model)
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         self._choices = Choices(settings.choices_file)
         self._is_dressed = False
@@ -196,21 +196,9 @@ class GrapevineApp(App[None]):
         if changes:
             self.main.paint(changes)
         if Changes.NOTICES in changes:
-            self._toast()
+            self._toasts.show()
         if is_beat:
             self.main.beat()
-
-    def _toast(self) -> None:
-        """Show what has come to notice since the last time, if it needs an eye."""
-        model = self._host.model
-        fresh = min(model.notice_count - self._notices_shown, len(model.notices))
-        self._notices_shown = model.notice_count
-        notices = list(model.notices)[len(model.notices) - fresh :]
-        urgent = [notice for notice in notices if notice.level is not Level.INFORMATION]
-        for notice in urgent[:TOASTS]:
-            self.notify(notice.text, severity=notice.level.value, markup=False)
-        if len(urgent) > TOASTS:
-            self.notify(f"and {len(urgent) - TOASTS} more: see S", markup=False)
 
     # The end
 
@@ -361,23 +349,7 @@ class GrapevineApp(App[None]):
 
     def action_help(self) -> None:
         """Every key and every command."""
-        sections = [
-            (name, bindings(keys.with_keys(part, self._settings.keys)))
-            for name, part in (
-                ("Everywhere", keys.EVERYWHERE),
-                ("Panels", keys.PANELS),
-                ("Tables", keys.TABLES),
-                ("Tables of peers and members", keys.PEERS),
-                ("Rate limits", keys.RATES),
-                ("Messages", keys.MESSAGES),
-                ("Traffic over time", keys.SPAN),
-            )
-        ]
-        sections += [
-            ("Details", [*MessageScreen.BINDINGS, *DetailScreen.BINDINGS]),
-            ("Compose box", Draft.BINDINGS),
-        ]
-        self._show(DetailScreen("Help", lambda: help_facts(self, sections)))
+        self._show(DetailScreen("Help", lambda: help_facts(self, self._settings.keys)))
 
     # What is asked of one node or message
 
@@ -393,7 +365,7 @@ class GrapevineApp(App[None]):
             case "send":
                 while self.screen is not self.main:
                     self.pop_screen()
-                self.main.compose_box.address_to(self._callable_name(peer_id))
+                self.main.compose_box.address_to(facts.callable_name(self._host.model, peer_id))
             case "dial" if address:
                 self._lines.put_nowait(f"/connect {address}")
                 self.notify(f"knocking at {printable(address)}", markup=False)
@@ -413,15 +385,6 @@ class GrapevineApp(App[None]):
         else:
             self._changes |= self._host.refresh()
             self.notify(f"forgot {name}, until anyone tells of it", markup=False)
-
-    def _callable_name(self, peer_id: PeerId) -> str:
-        """What `/send` understands as this node: its name, if nobody else bears it and it can be
-        typed; else its id."""
-        known = self._host.model.peers.get(peer_id) or self._host.model.members.get(peer_id)
-        name = known.name if known is not None else ""
-        is_plain = bool(name) and printable(name) == name and '"' not in name
-        is_alone = len(self._host.model.ids_named(name)) == 1
-        return name if is_plain and is_alone else str(peer_id)
 
     def on_message_log_asked(self, message: MessageLog.Asked) -> None:
         said = message.entry.message

@@ -14,7 +14,7 @@ from grapevine_proto.events import PeerInfo, PeerState, Stats
 from grapevine_proto.ids import PeerId
 from grapevine_tui.model import Model
 from grapevine_tui.screens.detail import Fact
-from grapevine_tui.text import printable, show_payload
+from grapevine_tui.text import cut, printable, show_payload
 from grapevine_tui.widgets.look import (
     STATE_SIGNS,
     STATUS_SIGNS,
@@ -36,6 +36,7 @@ ROUNDS_SHOWN: Final = 5
 MESSAGES_SHOWN: Final = 5
 PREVIEW_BYTES: Final = 60  # of each of them
 CURVE_CELLS: Final = 45
+PASTE_CELLS: Final = 60
 HEALTHY: Final = 0.95
 
 
@@ -202,3 +203,26 @@ def _said(model: Model, peer_id: PeerId) -> list[Fact]:
         clock = time.strftime("%H:%M:%S", time.localtime(entry.at_unix))
         facts.append(Fact(clock, show_payload(entry.message.payload, PREVIEW_BYTES)))
     return facts
+
+
+def callable_name(model: Model, peer_id: PeerId) -> str:
+    """What `/send` understands as this node: its name, if nobody else bears it and it can be typed;
+    else its id."""
+    known = model.peers.get(peer_id) or model.members.get(peer_id)
+    name = known.name if known is not None else ""
+    is_plain = bool(name) and printable(name) == name and '"' not in name
+    is_alone = len(model.ids_named(name)) == 1
+    return name if is_plain and is_alone else str(peer_id)
+
+
+def paste_facts(text: str) -> list[Fact]:
+    """What somebody is about to paste."""
+    size = len(text.encode(errors="replace"))
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    facts = [
+        Fact("characters", f"{len(text):,}"),
+        Fact("bytes", f"{size:,}"),
+        Fact("lines", f"{len(lines):,}"),
+        Fact("it begins", ""),
+    ]
+    return facts + [Fact("", cut(printable(line[:200]), PASTE_CELLS)) for line in lines[:5]]

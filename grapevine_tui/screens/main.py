@@ -21,13 +21,17 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from grapevine_proto.errors import GrapevineError
+from grapevine_proto.events import PeerState
 from grapevine_tui.hosting import HostView, SettingsView
 from grapevine_tui.keys import PANELS as PANEL_KEYS
 from grapevine_tui.model import ALL_CHANGES, Changes
 from grapevine_tui.query import EVERYTHING, parse
+from grapevine_tui.screens.facts import callable_name, paste_facts
 from grapevine_tui.screens.layout import PANELS, arrange
+from grapevine_tui.screens.question import Question
 from grapevine_tui.widgets.bindings import bindings
-from grapevine_tui.widgets.compose import ComposeBox, Draft
+from grapevine_tui.widgets.compose import ComposeBox
+from grapevine_tui.widgets.draft import Draft, presentable
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.keyline import KeyLine
@@ -51,6 +55,8 @@ BRIEF_CELLS: Final = 60  # below this the prompt is its sign alone
 FILTERED: Final = {
     "peers": "peers", "log": "messages", "rates": "rate limits", "rounds": "rounds"
 }  # fmt: skip
+MOST_PASTED: Final = 1_000_000  # characters; an editor is for more
+LINKED: Final = (PeerState.CONNECTED, PeerState.STALE)
 KINDS: Final = ("-wide", "-column", "-tiny")
 
 
@@ -84,7 +90,7 @@ class MainScreen(Screen[None]):
         self.traffic = Traffic(model, name_in_dom="traffic")
         self.rates = RateGrid(model, name_in_dom="rates")
         self.rounds = Grid(ROUND_COLUMNS, empty="No round yet. A starts one.", name_in_dom="rounds")
-        self.compose_box = ComposeBox(limit_bytes)
+        self.compose_box = ComposeBox(limit_bytes, self._names)
         self.filter_bar = FilterBar()
         self._filtering = "log"  # the panel that the filter bar is open for
         self.keys = KeyLine()
@@ -313,6 +319,28 @@ class MainScreen(Screen[None]):
     def on_click(self, event: events.Click) -> None:
         if isinstance(event.widget, (Grid, MessageLog)) and event.widget.id in PANELS:
             self._front = event.widget.id
+
+    def _names(self) -> tuple[str, ...]:
+        """Those who can be written to, as they are called in a command."""
+        model = self._model
+        linked = [peer for peer in model.peers.values() if peer.state in LINKED]
+        return tuple(sorted(callable_name(model, peer.peer_id) for peer in linked))
+
+    def on_draft_paste_asked(self, message: Draft.PasteAsked) -> None:
+        """Ask before much is pasted; far too much is refused."""
+        text = message.text
+        if len(text) > MOST_PASTED:
+            words = (
+                f"{len(text):,} characters are too many to paste; send a file: ctl broadcast --file"
+            )
+            self.compose_box.say(words, is_error=True)
+            return
+
+        def insert(is_meant: bool | None) -> None:
+            if is_meant:
+                self.compose_box.draft.insert(presentable(text))
+
+        self.app.push_screen(Question("Paste all this?", paste_facts(text)), insert)
 
     def action_pause(self) -> None:
         """Let the screen stand still while the node goes on; once more and it catches up."""

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from grapevine_tui.widgets.compose import presentable
+from grapevine_tui.widgets.draft import presentable
 
 
 class Wish(Input):

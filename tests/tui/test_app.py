@@ -607,7 +607,7 @@ async def test_the_palette_holds_our_actions() -> None:
         names = {each.title for each in stage.app.get_system_commands(stage.app.screen)}
         assert {"Help", "Quit", "Zoom", "Pause", "Connect", "Round now", "Theme"} <= names
         await stage.press("escape", "1")
-        found = {each.title: each.help for each in stage.app.get_system_commands(stage.main)}
+        found = {each.title: each.help for each in stage.app.get_system_commands(stage.app.screen)}
         for part in (keys.EVERYWHERE, keys.PANELS, keys.TABLES, keys.PEERS):
             for key in part:
                 assert key.words in found or key.name in ("commands", "back")

@@ -13,6 +13,7 @@ from grapevine_proto.events import AntiEntropyRound, MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_tui.keys import EVERYWHERE
 from grapevine_tui.samples import COARSE, COARSE_SAMPLES, RTT_SAMPLES, SAMPLES
+from grapevine_tui.screens.facts import callable_name
 from grapevine_tui.screens.members import AT_ONCE, MemberRows
 from grapevine_tui.screens.message import as_hex, as_json, as_text, forms_of
 from grapevine_tui.screens.traffic import resample
@@ -106,9 +107,9 @@ async def test_w_begins_a_line_to_a_node_and_keeps_the_draft() -> None:
 async def test_a_name_that_cannot_be_typed_is_called_by_its_id() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "b\x1b[0m"), a_peer(2, "twin"), a_peer(3, "twin")]
-    async with staged(host) as stage:
+    async with staged(host):
         for peer in host.peers:
-            assert stage.app._callable_name(peer.peer_id) == str(peer.peer_id)
+            assert callable_name(host.model, peer.peer_id) == str(peer.peer_id)
 
 
 async def test_f_forgets_who_is_gone_and_says_so() -> None:
