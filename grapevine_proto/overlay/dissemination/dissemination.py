@@ -28,6 +28,7 @@ from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store, key_of
+from grapevine_proto.overlay.trace import Tracing
 
 
 class Dissemination:
@@ -40,6 +41,7 @@ class Dissemination:
         peers: PeerTable,
         store: Store,
         signatures: Signatures,
+        tracing: Tracing,
         rng: random.Random,
         now: float,
     ) -> None:
@@ -47,6 +49,7 @@ class Dissemination:
         self._peers = peers
         self._store = store
         self._signatures = signatures
+        self._tracing = tracing
         self._strategy: Strategy = Epidemic(config, rng)
         self.lazy = LazyRepair(config, peers, store)
         self._tick_at = now + SWEEP_S
@@ -87,6 +90,7 @@ class Dissemination:
             self._store.heard_again(copy, now)
             self._strategy.heard_again(key_of(rumor), sender)
             self.lazy.heard_again(rumor, sender)
+            self._tracing.heard_again(rumor, sender)
             return []
         peer = self._peers.get(sender)
         copy = _as_heard(copy, peer)
@@ -100,6 +104,7 @@ class Dissemination:
         fresh = self._store.take(
             copy, sender, self._peers.is_linked(rumor.origin), now, is_proved=not is_firsthand
         )
+        self._tracing.arrived(copy, sender, now)
         if via is Via.REPAIR:
             self.repaired += len(fresh)
         messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
