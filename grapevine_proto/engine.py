@@ -322,6 +322,11 @@ class Engine:
 
     # --- links ----------------------------------------------------------------------------------
 
+    def take(self, established: Established, now: float) -> None:
+        """Take a session that was made elsewhere, as if its handshake had just ended here: for a
+        simulation that begins with nodes linked."""
+        self._establish(established, now)
+
     def _establish(self, established: Established, now: float) -> None:
         """A session is live: it takes over a link, begins one, or only hears where else to go."""
         record = established.record
@@ -934,15 +939,15 @@ class Engine:
             asked=self._dissemination.lazy.asked,
             unheeded=self._dissemination.lazy.unheeded,
             lost=self._store.lost,
-            evicted=self._store.evicted,
+            evicted=self._store.held.evicted,
             unsent=self._unsent_before + sum(link.unsent for link in self._links.values()),
             traces_forgotten=self._tracing.forgotten,
             receipts_relayed=self._tracing.relayed,
             receipts_refused=self._tracing.refused,
             receipts_lost=self._tracing.lost,
             dropped=tuple(self._drops.items()),
-            held=self._store.held,
-            held_bytes=self._store.held_bytes,
+            held=len(self._store.held),
+            held_bytes=self._store.held.size_bytes,
             streams=self._store.streams,
             sessions=len(self._by_session),
             members=len(self._membership.members),

@@ -57,7 +57,8 @@ strategy = $strategy
 # a fraction of a second what spreading leaves open, for one small packet a link.
 lazy_repair = $lazy_repair
 
-# Which peers are chosen to link to and to relay to. uniform: any, all alike.
+# Which peers are chosen to link to and to relay to. uniform: any, all alike. hub-and-spoke: one in each
+# other zone, the rest at home. prefer-local, prefer-remote: those at home, or elsewhere, twice as likely.
 distribution = $distribution
 
 # Between heartbeats. Shorter notices a death sooner and costs two small packets a peer.

@@ -7,7 +7,7 @@ import random
 from grapevine_proto.config import EpidemicConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.dissemination.epidemic import HOT_LIMIT, Epidemic
-from grapevine_proto.overlay.store import Key
+from grapevine_proto.overlay.held import Key
 from tests.overlay.made import EPOCH, config, peer_id
 
 ORIGIN, SENDER = peer_id(0), peer_id(1)
@@ -17,7 +17,7 @@ KEY: Key = (ORIGIN, EPOCH, 1)
 
 def epidemic(seed: int = 1, fanout: int = 3, **changes: float) -> Epidemic:
     settings = EpidemicConfig(**changes)  # type: ignore[arg-type]
-    return Epidemic(config(epidemic=settings, fanout=fanout), random.Random(seed))
+    return Epidemic(config(epidemic=settings, fanout=fanout), random.Random(seed), lambda _: "")
 
 
 def spread_of(
@@ -91,3 +91,16 @@ def test_with_nobody_linked_a_rumor_waits_for_whoever_comes() -> None:
     assert strategy.spread(KEY, 0, None, [], 0.0) == []
     [(key, targets)] = strategy.advance([peer_id(5)], 5.0)
     assert (key, targets) == (KEY, [peer_id(5)])
+
+
+def test_a_relay_keeps_to_the_distribution() -> None:
+    """Of three, one abroad and two at home."""
+    home = set(LINKED[::4])
+    settings = config(distribution="hub-and-spoke", zone="home")
+    for seed in range(50):
+        strategy = Epidemic(
+            settings, random.Random(seed), lambda each: "home" if each in home else "abroad"
+        )
+        targets = strategy.spread((peer_id(30), EPOCH, 1), 0, None, LINKED, 0.0)
+        assert len(targets) == 3
+        assert len(home.intersection(targets)) == 2

@@ -25,9 +25,10 @@ from grapevine_proto.overlay.dissemination.epidemic import Epidemic
 from grapevine_proto.overlay.dissemination.lazy import LazyRepair
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
+from grapevine_proto.overlay.held import key_of
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import SWEEP_S, Store, key_of
+from grapevine_proto.overlay.store import SWEEP_S, Store
 from grapevine_proto.overlay.trace import Tracing
 
 
@@ -50,7 +51,7 @@ class Dissemination:
         self._store = store
         self._signatures = signatures
         self._tracing = tracing
-        self._strategy: Strategy = Epidemic(config, rng)
+        self._strategy: Strategy = Epidemic(config, rng, peers.zone_of)
         self.lazy = LazyRepair(config, peers, store)
         self._tick_at = now + SWEEP_S
         self.duplicates = 0
@@ -87,7 +88,7 @@ class Dissemination:
         rumor = copy.rumor
         if self._store.is_known(rumor, now):
             self.duplicates += 1
-            self._store.heard_again(copy, now)
+            self._store.held.heard_again(copy, now)
             self._strategy.heard_again(key_of(rumor), sender)
             self.lazy.heard_again(rumor, sender)
             self._tracing.heard_again(rumor, sender)
@@ -110,7 +111,7 @@ class Dissemination:
         messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
         effects: list[Effect] = [Deliver(messages)]
         targets = self._strategy.spread(key_of(rumor), copy.hops, sender, linked, now)
-        if targets and (not is_firsthand or self._store.prove(key_of(rumor), now)):
+        if targets and (not is_firsthand or self._store.held.prove(key_of(rumor), now)):
             effects += self._push(copy, targets)
             self.lazy.announce(rumor, (sender, *targets), now)
         elif not targets:
@@ -134,7 +135,7 @@ class Dissemination:
 
     def _blame_liars(self) -> list[Effect]:
         """Origins whose rumors, taken on their session's word, turned out to be badly signed."""
-        liars = self._store.liars
+        liars = self._store.held.liars
         if not liars:
             return []
         blames: list[Effect] = [Blame(origin, DropReason.BAD_SIGNATURE) for origin in liars]
@@ -156,7 +157,7 @@ class Dissemination:
             self._store.tick(now)
         effects: list[Effect] = []
         for key, targets in self._strategy.advance(self._peers.linked, now):
-            copy = self._store.copy(key, now)
+            copy = self._store.held.copy(key, now)
             if copy is not None:
                 effects += self._push(copy, targets)
         return effects + self.lazy.advance(now) + self._blame_liars()
@@ -164,7 +165,7 @@ class Dissemination:
     @property
     def deadline(self) -> float:
         store = self._store
-        is_busy = store.held or store.has_holes or store.liars
+        is_busy = store.held or store.has_holes or store.held.liars
         tick_at = self._tick_at if is_busy else math.inf
         return min(tick_at, self._strategy.deadline, self.lazy.deadline)
 

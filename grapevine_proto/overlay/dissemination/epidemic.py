@@ -20,8 +20,8 @@ from typing import Final
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.dissemination.strategy import Push
-from grapevine_proto.overlay.selection import uniform
-from grapevine_proto.overlay.store import Key
+from grapevine_proto.overlay.held import Key
+from grapevine_proto.overlay.selection import ZoneOf, choose
 
 HOT_LIMIT: Final = 4096  # rumors watched at once; under more traffic than that, repair is quicker
 
@@ -40,9 +40,10 @@ class _Hot:
 class Epidemic:
     """See the module. Implements `Strategy`."""
 
-    def __init__(self, config: NodeConfig, rng: random.Random) -> None:
+    def __init__(self, config: NodeConfig, rng: random.Random, zone_of: ZoneOf[PeerId]) -> None:
         self._config = config
         self._rng = rng
+        self._zone_of = zone_of
         self._hot: OrderedDict[Key, _Hot] = (
             OrderedDict()
         )  # by due time: the interval is one for all
@@ -61,7 +62,7 @@ class Epidemic:
             return []
         told = {key[0]} if sender is None else {key[0], sender}
         copies = min(self._config.fanout, epidemic.max_forwards)
-        targets = uniform(linked, copies, self._rng, but=told)
+        targets = self._choose(linked, copies, told)
         if len(targets) < epidemic.max_forwards:
             told.update(targets)
             self._hot[key] = _Hot(told, len(targets), now + self._config.gossip_interval)
@@ -69,6 +70,18 @@ class Epidemic:
                 self._hot.popitem(last=False)
                 self.cooled_early += 1
         return targets
+
+    def _choose(self, linked: Sequence[PeerId], count: int, told: set[PeerId]) -> list[PeerId]:
+        config = self._config
+        return choose(
+            linked,
+            count,
+            self._rng,
+            distribution=config.distribution,
+            zone=config.zone,
+            zone_of=self._zone_of,
+            but=told,
+        )
 
     def heard_again(self, key: Key, sender: PeerId) -> None:
         self._hot.pop(key, None)
@@ -80,7 +93,7 @@ class Epidemic:
             if hot.due_at > now:
                 break
             del self._hot[key]
-            targets = uniform(linked, 1, self._rng, but=hot.told)
+            targets = self._choose(linked, 1, hot.told)
             if targets:
                 pushes.append(Push(key, targets))
                 hot.told.update(targets)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.store import Key
+from grapevine_proto.overlay.held import Key
 
 
 class Push(NamedTuple):
