@@ -151,7 +151,13 @@ class Answers:
 
     def _look(
         self,
-        command: ShowPeers | ShowMembers | ShowRounds | ShowTraces | ShowStats | ShowStatus | ShowHelp,
+        command: ShowPeers
+        | ShowMembers
+        | ShowRounds
+        | ShowTraces
+        | ShowStats
+        | ShowStatus
+        | ShowHelp,
     ) -> Object:
         """What there is to see; changes nothing."""
         node = self._host.node

@@ -226,9 +226,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         "Tell everyone, and see who has it, how soon, over how many hops",
         _read_trace,
     ),
-    CommandSpec(
-        "traces", (), "", "List the latest traces", _alone("traces", ShowTraces())
-    ),
+    CommandSpec("traces", (), "", "List the latest traces", _alone("traces", ShowTraces())),
     CommandSpec("connect", ("dial",), "HOST:PORT", "Knock at an address", _read_dial),
     CommandSpec(
         "deny",
