@@ -76,7 +76,7 @@ class Face(asyncio.DatagramProtocol):
         if not self.transport.is_closing():  # what was held back when all was over
             self.transport.sendto(datagram, to)
 
-    def error_received(self, exc: OSError) -> None:
+    def error_received(self, exc: Exception) -> None:
         """A node that has left; what was on its way to it is lost."""
 
 
