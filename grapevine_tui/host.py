@@ -102,7 +102,13 @@ class Host:
 
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
         """Tell everyone: the message's id, and how many peers it is on its way to at once."""
-        message_id = await self.node.broadcast(payload)
+        return await self._reach(await self.node.broadcast(payload))
+
+    async def trace(self, payload: bytes) -> tuple[MessageId, int]:
+        """The same, and have those who get it say so: TraceUpdated tells."""
+        return await self._reach(await self.node.trace(payload))
+
+    async def _reach(self, message_id: MessageId) -> tuple[MessageId, int]:
         if message_id not in self._reached:
             told = self._asked[message_id] = asyncio.get_running_loop().create_future()
             try:

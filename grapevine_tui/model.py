@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from typing import Final, NamedTuple
@@ -40,12 +41,16 @@ from grapevine_proto.events import (
     Round,
     StateUnsaved,
     Stats,
+    Trace,
+    TraceUpdated,
 )
-from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.ring import MESSAGE_BYTES, MESSAGES, Log
 from grapevine_tui.samples import Authors, Flow, Samples, Traffic
 from grapevine_tui.text import printable
 
+TRACES: Final = 16  # as many as the node follows
+TRACED_AMONG: Final = 256  # latest messages, among which the text of a new trace is found
 ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
 NOTICES: Final = 200
 THROTTLE_QUIET_S: Final = 30.0  # a peer throttled again within this is still the same trouble
@@ -68,6 +73,7 @@ class Changes(Flag):
     ROUNDS = auto()
     NOTICES = auto()
     STATUS = auto()
+    TRACES = auto()
 
 
 ALL_CHANGES: Final = (
@@ -78,6 +84,7 @@ ALL_CHANGES: Final = (
     | Changes.ROUNDS
     | Changes.NOTICES
     | Changes.STATUS
+    | Changes.TRACES
 )
 
 
@@ -102,6 +109,14 @@ class Completed(NamedTuple):
 
     at_unix: float
     round: Round
+
+
+class Followed(NamedTuple):
+    """A traced message of ours, when it was said, and how far it got."""
+
+    at_unix: float
+    payload: bytes
+    trace: Trace
 
 
 @dataclass(slots=True)
@@ -130,6 +145,7 @@ class Model:
         self.members: dict[PeerId, MemberInfo] = {}
         self.messages = Log(messages, message_bytes)
         self.rounds: deque[Completed] = deque(maxlen=ROUNDS)
+        self.traces: dict[MessageId, Followed] = {}  # the oldest first
         self.notices: deque[Notice] = deque(maxlen=NOTICES)
         self.notice_count = 0
         self.stats = Stats()
@@ -149,6 +165,7 @@ class Model:
             MemberChanged: self._member,
             RateLimited: self._rate_limited,
             AntiEntropyRound: self._round,
+            TraceUpdated: self._trace,
             DatagramDropped: lambda _: Changes.RATES,
             DialFailed: self._dial_failed,
             EventsLost: self._events_lost,
@@ -286,6 +303,19 @@ class Model:
                 return Changes.ROUNDS
         self.rounds.append(done)
         return Changes.ROUNDS
+
+    def _trace(self, event: TraceUpdated) -> Changes:
+        trace = event.trace
+        known = self.traces.get(trace.id)
+        if known is not None:
+            self.traces[trace.id] = known._replace(trace=trace)
+            return Changes.TRACES
+        latest = (entry.message for entry in islice(self.messages.latest(), TRACED_AMONG))
+        payload = next((each.payload for each in latest if each.id == trace.id), b"")
+        self.traces[trace.id] = Followed(self._wall(), payload, trace)
+        while len(self.traces) > TRACES:
+            del self.traces[next(iter(self.traces))]
+        return Changes.TRACES
 
     def _dial_failed(self, event: DialFailed) -> Changes:
         now = self._wall()

@@ -65,6 +65,7 @@ class FakeHost:
         self.fails = SimpleNamespace(start=None, broadcast=None, dial=None)
         vars(self.fails).update(fails)
         self.broadcasts: list[bytes] = []
+        self.traced: list[bytes] = []
         self.sends: list[tuple[str, bytes]] = []
         self.dials: list[str] = []
         self.denied: list[PeerId] = []
@@ -104,6 +105,10 @@ class FakeHost:
         message = a_message(ME, len(self.broadcasts), payload, via=Via.LOCAL, hops=0)
         self.happen(MessageSent(message, len(self.peers)))
         return message.id, len(self.peers)
+
+    async def trace(self, payload: bytes) -> tuple[MessageId, int]:
+        self.traced.append(payload)
+        return await self.broadcast(payload)
 
     async def send(self, who: str, payload: bytes) -> MessageId:
         self.resolve(who)
