@@ -611,6 +611,10 @@ class Engine:
         """Knock at `address`; what becomes of it is told by events."""
         self._perform(self._membership.dialling.want(address, now), now)
 
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike a peer that is gone out of the tables. Raises UnknownPeer where it is not gone."""
+        self._membership.forget(peer_id)
+
     def broadcast(self, payload: bytes, now: float) -> MessageId:
         """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
 

@@ -334,6 +334,11 @@ class Node:
         self._running().start_round(self.now())
         self._wake.set()
 
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike somebody who is gone from peers and members, until anyone tells of it again. Raises
+        UnknownPeer where it is linked or not known."""
+        self._running().forget(peer_id)
+
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         """Take over `config` as far as a running node can; returns the fields that need a restart."""
         if not config.keys:

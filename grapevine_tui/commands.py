@@ -281,7 +281,8 @@ def parse(line: str) -> Command:
 
 
 def complete(line: str, peers: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Whole lines that `line` may be the beginning of: slash commands, then peer names after /send."""
+    """Whole lines that `line` may be the beginning of: slash commands, then the names of peers
+    where a command wants one."""
     if not line.startswith("/"):
         return ()
     name, blank, rest = line[1:].partition(" ")
@@ -289,10 +290,14 @@ def complete(line: str, peers: tuple[str, ...] = ()) -> tuple[str, ...]:
         longs = [spec.name for spec in COMMANDS if spec.name.startswith(name.lower())]
         return tuple(f"/{each} " if _BY_NAME[each].arguments else f"/{each}" for each in longs)
     spec = _BY_NAME.get(name.lower())
-    if spec is None or spec.name != "send" or " " in rest:
+    if spec is None or not spec.arguments.startswith("PEER") or '" ' in rest:
         return ()
-    found = [each for each in peers if each.lower().startswith(rest.lower())]
-    return tuple(f"/{name} {_quoted(each)} " for each in found)
+    begun = rest.removeprefix('"')
+    if " " in rest and begun == rest:
+        return ()
+    blank = " " if spec.arguments != "PEER" else ""
+    found = [each for each in peers if each.lower().startswith(begun.lower())]
+    return tuple(f"/{name} {_quoted(each)}{blank}" for each in found)
 
 
 def _quoted(name: str) -> str:

@@ -165,6 +165,10 @@ class Host:
             raise UnknownPeer("this node cannot shut itself out")
         return self._set_denied(peer_id, is_denied=True)
 
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike somebody who is gone out of the tables. Raises UnknownPeer where it is not gone."""
+        self.node.forget(peer_id)
+
     def allow(self, who: str) -> PeerId:
         """Let in again whom `who` means: somebody who is shut out. Raises UnknownPeer."""
         who, prefix = who.strip(), _as_prefix(who.strip())
