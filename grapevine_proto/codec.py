@@ -32,12 +32,15 @@ from grapevine_proto.messages import (
     Digest,
     Empty,
     Frame,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    Offer,
     OverlayMessage,
     Private,
+    Prune,
     Record,
     Records,
     Repair,
@@ -45,6 +48,7 @@ from grapevine_proto.messages import (
     RumorCopy,
     Rumors,
     StreamRange,
+    Subscribe,
     Vector,
     Want,
     bytes_in_rumor,
@@ -387,6 +391,10 @@ def _decode_ids(value: Any) -> tuple[StreamRange, ...]:
     return tuple(ranges)
 
 
+def _decode_tree(value: Any) -> PeerId | None:
+    return PeerId(_bin(value, PEER_ID_BYTES)) if value != b"" else None
+
+
 def _decode_ranges(value: Any) -> tuple[StreamRange, ...]:
     return tuple(_decode_range(entry) for entry in _items(value, MAX_ENTRIES))
 
@@ -424,10 +432,24 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
             return Kind.WANT, (number, tuple(map(_encode_range, wanted)))
         case Ids(ranges):
             return Kind.IDS, (_encode_ids(ranges),)
+        case Offer() | Subscribe() | Graft() | Prune():
+            return _fields_of_spreading(message)
         case Empty():
             return Kind.EMPTY, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
+
+
+def _fields_of_spreading(message: Offer | Subscribe | Graft | Prune) -> tuple[Kind, Fields]:
+    match message:
+        case Offer(ranges):
+            return Kind.OFFER, (_encode_ids(ranges),)
+        case Subscribe(is_wanted):
+            return Kind.SUBSCRIBE, (is_wanted,)
+        case Graft(origin):
+            return Kind.GRAFT, (bytes(origin or b""),)
+        case Prune(origin):
+            return Kind.PRUNE, (bytes(origin or b""),)
 
 
 def _heartbeat(f: Fields) -> Heartbeat:
@@ -493,6 +515,26 @@ def _ids(f: Fields) -> Ids:
     return Ids(_decode_ids(streams))
 
 
+def _offer(f: Fields) -> Offer:
+    (streams,) = f
+    return Offer(_decode_ids(streams))
+
+
+def _subscribe(f: Fields) -> Subscribe:
+    (is_wanted,) = f
+    return Subscribe(_flag(is_wanted))
+
+
+def _graft(f: Fields) -> Graft:
+    (origin,) = f
+    return Graft(_decode_tree(origin))
+
+
+def _prune(f: Fields) -> Prune:
+    (origin,) = f
+    return Prune(_decode_tree(origin))
+
+
 def _empty(f: Fields) -> Empty:
     () = f
     return Empty()
@@ -516,6 +558,10 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.WANT: _want,
     Kind.REPAIR: _repair,
     Kind.IDS: _ids,
+    Kind.OFFER: _offer,
+    Kind.SUBSCRIBE: _subscribe,
+    Kind.GRAFT: _graft,
+    Kind.PRUNE: _prune,
 }
 
 

@@ -56,17 +56,21 @@ from grapevine_proto.messages import (
     Digest,
     Empty,
     Frame,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    Offer,
     OverlayMessage,
     Private,
+    Prune,
     Record,
     Records,
     Repair,
     Rumor,
     Rumors,
+    Subscribe,
     Vector,
     Want,
 )
@@ -183,7 +187,14 @@ class Engine:
         )
         self._membership.dialling.remember(saved.peers, now)
         self._dissemination = Dissemination(
-            config, self._peers, self._store, self._signatures, rng, now
+            config,
+            self.peer_id,
+            self._peers,
+            self._membership.members,
+            self._store,
+            self._signatures,
+            rng,
+            now,
         )
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
@@ -377,6 +388,7 @@ class Engine:
         self._perform(
             self._membership.linked(established.record, link.address, established.rtt_s, now), now
         )
+        self._perform(self._dissemination.linked(link.peer_id, now), now)
 
     def _turn_away(self, established: Established, close: Close, now: float) -> None:
         """Make no link of a session, but say why."""
@@ -447,6 +459,7 @@ class Engine:
         self._changes += 1
         self._perform(self._antientropy.unlinked(peer_id, now), now)
         self._perform(self._membership.unlinked(peer_id, words, reason, now), now)
+        self._perform(self._dissemination.unlinked(peer_id, now), now)
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -457,7 +470,7 @@ class Engine:
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender = link.peer_id
         match message:
-            case Rumors() | Ids():
+            case Rumors() | Ids() | Offer() | Subscribe() | Graft() | Prune():
                 self._perform(self._dissemination.handle(message, sender, now), now)
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
@@ -592,8 +605,12 @@ class Engine:
         _, epoch, first, _ = messages[0].id
         payloads = tuple(message.payload for message in messages)
         rumor = Rumor.signed(self._identity, self.config.cluster, epoch, first, payloads)
-        sends = self._dissemination.broadcast(rumor, now)
-        peers = sum(self._send_all(send, now) for send in sends)
+        peers = 0
+        for effect in self._dissemination.broadcast(rumor, now):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer)):
+                peers += self._send_all(effect, now)
+            else:
+                self._perform([effect], now)
         self._events += [MessageSent(message, peers) for message in messages]
 
     def _is_bundle_due(self, now: float) -> bool:
@@ -692,7 +709,7 @@ class Engine:
         self._bundle.limit_bytes = _bundle_limit(config)
         self._responder.reconfigure(config.keys, config.limits, config.denied, now)
         self._signatures.reconfigure(config)
-        self._dissemination.reconfigure(config)
+        self._perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._reconfigure_accounts(now)
         for peer_id, link in list(self._links.items()):

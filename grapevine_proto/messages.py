@@ -24,6 +24,10 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 RECORD_DOMAIN: Final = b"grapevine record 1"
 RUMOR_DOMAIN: Final = b"grapevine rumor 1"
 
+MAILED_HOPS: Final = 255
+"""In place of the hops of a copy: its origin gives it to every member itself, so nobody needs to pass
+it on. Counts as one hop; a copy that truly came so far says one less."""
+
 COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
 
 
@@ -51,6 +55,10 @@ class Kind(IntEnum):
     WANT = 9
     REPAIR = 10
     IDS = 11
+    SUBSCRIBE = 20
+    GRAFT = 21
+    PRUNE = 22
+    OFFER = 23
 
 
 class CloseReason(IntEnum):
@@ -289,8 +297,50 @@ class Ids:
     ranges: tuple[StreamRange, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Rumors that the sender holds and will not push to the receiver, who may ask at once."""
+
+    ranges: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """The sender wants to be pushed what the receiver hears first, or no longer."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Graft:
+    """From now on the link belongs to the tree along which rumors of `origin` are pushed; None: the
+    tree of all origins that have none of their own."""
+
+    origin: PeerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """The link no longer belongs to that tree: ids go over it instead."""
+
+    origin: PeerId | None
+
+
 OverlayMessage: TypeAlias = (
-    Heartbeat | Records | Rumors | Private | Digest | InSync | Vector | Want | Repair | Ids
+    Heartbeat
+    | Records
+    | Rumors
+    | Private
+    | Digest
+    | InSync
+    | Vector
+    | Want
+    | Repair
+    | Ids
+    | Offer
+    | Subscribe
+    | Graft
+    | Prune
 )
 
 # --- frames of one link -------------------------------------------------------------------------
