@@ -22,7 +22,7 @@ from grapevine_proto.ids import Address, PeerId, Zone, split_host_port
 
 MAX_TEXT_BYTES: Final = 64  # of a name, a zone, a cluster: what a record carries
 STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
-DISTRIBUTIONS: Final = ("uniform",)
+DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
 
 # Fields of NodeConfig that a running node can take over; the others need a restart.
 LIVE_FIELDS: Final = frozenset(
@@ -30,6 +30,7 @@ LIVE_FIELDS: Final = frozenset(
         "bootstrap_peers",
         "keys",
         "denied",
+        "distribution",
         "gossip_interval",
         "fanout",
         "max_peers",
@@ -219,7 +220,9 @@ class NodeConfig:
     """Tell linked peers that were not sent a message its id, and ask for what others tell of: closes
     within a fraction of a second what spreading leaves open, for a small packet a link and message."""
     distribution: str = "uniform"
-    """Which peers are chosen to link to and to relay to."""
+    """Which peers are chosen to link to and to relay to: any (`uniform`), one in each other zone and
+    the rest at home (`hub-and-spoke`, the least traffic between zones), those at home or elsewhere
+    twice as likely (`prefer-local`, `prefer-remote`)."""
     gossip_interval: float = 5.0
     """Between heartbeats. Shorter notices a death sooner and costs two small packets a peer."""
     fanout: int = 3

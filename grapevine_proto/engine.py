@@ -895,6 +895,7 @@ class Engine:
             epoch=record.epoch if record else 0,
             connected_at=peer.linked_at,
             queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
+            subscribed=peer.peer_id in self._dissemination.subscribers,
         )
 
     def members(self) -> list[MemberInfo]:
@@ -920,15 +921,17 @@ class Engine:
             asked=self._dissemination.lazy.asked,
             unheeded=self._dissemination.lazy.unheeded,
             lost=self._store.lost,
-            evicted=self._store.evicted,
+            evicted=self._store.held.evicted,
             unsent=self._unsent_before + sum(link.unsent for link in self._links.values()),
             dropped=tuple(self._drops.items()),
-            held=self._store.held,
-            held_bytes=self._store.held_bytes,
+            held=len(self._store.held),
+            held_bytes=self._store.held.size_bytes,
             streams=self._store.streams,
             sessions=len(self._by_session),
             members=len(self._membership.members),
             next_round_at=self._antientropy.next_round_at,
+            subscribers=len(self._dissemination.subscribers),
+            subscriptions=len(self._dissemination.subscriptions),
         )
 
     # --- kept -----------------------------------------------------------------------------------

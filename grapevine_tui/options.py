@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config import DISTRIBUTIONS, NodeConfig
 
 LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # Grapevine's words
 PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
@@ -126,9 +126,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Cluster key; repeat: the first starts handshakes, all are accepted [the user's own]"),
     Option("zone", ("--zone",), "GRAPEVINE_ZONE", _text, "NAME", "Where this node stands"),
     Option("distribution", ("--distribution",), "GRAPEVINE_DISTRIBUTION", _text, "NAME",
-           "Which peers are chosen [uniform]"),
+           f"Which peers are chosen: {', '.join(DISTRIBUTIONS)} [uniform]"),
     Option("strategy", ("--strategy",), "GRAPEVINE_STRATEGY", _text, "NAME",
-           "How messages spread [epidemic]"),
+           "How messages spread: epidemic, flood, plumtree, direct-mail, auto [epidemic]"),
     Option("name", ("--name",), "GRAPEVINE_NAME", _text, "NAME", "What people call this node [host name]"),
     Option("cluster", ("--cluster",), "GRAPEVINE_CLUSTER", _text, "NAME", "Cluster to belong to [default]"),
     Option("advertise", ("--advertise",), "GRAPEVINE_ADVERTISE", _text, "HOST:PORT",

@@ -20,11 +20,14 @@ from grapevine_proto.messages import (
     CloseReason,
     Digest,
     Empty,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    Offer,
     Private,
+    Prune,
     Record,
     Records,
     Repair,
@@ -32,6 +35,7 @@ from grapevine_proto.messages import (
     RumorCopy,
     Rumors,
     StreamRange,
+    Subscribe,
     Vector,
     Want,
 )
@@ -101,6 +105,10 @@ messages = st.one_of(
     st.builds(Want, counts, some(wanted)),
     st.builds(Repair, counts, st.booleans(), st.booleans(), some(copies)),
     st.builds(Ids, some(wanted)),
+    st.builds(Offer, some(wanted)),
+    st.builds(Subscribe, st.booleans()),
+    st.builds(Graft, st.none() | peer_ids),
+    st.builds(Prune, st.none() | peer_ids),
     st.just(Empty()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
@@ -223,6 +231,14 @@ def test_a_rumor_of_another_shape_is_refused(changes: dict[str, object]) -> None
         bytes((Kind.CLOSE,)) + msgpack.packb([99, []]),
         bytes((Kind.HEARTBEAT,)) + msgpack.packb([1, 1, 1, 1001, 1, bytes(16), []]),
         bytes((Kind.RECORDS,)) + msgpack.packb([[b""] * 17]),
+        bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [3, 2]]]]),
+        bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [1, 1] * 65]]]),
+        bytes((Kind.SUBSCRIBE,)) + msgpack.packb([1]),
+        bytes((Kind.SUBSCRIBE,)) + msgpack.packb([True, True]),
+        bytes((Kind.GRAFT,)) + msgpack.packb([bytes(31)]),
+        bytes((Kind.GRAFT,)) + msgpack.packb([None]),
+        bytes((Kind.PRUNE,)) + msgpack.packb([b"" , b""]),
+        bytes((Kind.PRUNE,)) + msgpack.packb([[]]),
     ],
 )
 def test_nearly_right_is_refused(plaintext: bytes) -> None:
@@ -323,6 +339,12 @@ def test_the_largest_payload_fits_one_datagram_pushed_or_repaired() -> None:
 
 GOLDEN = {
     Empty(): "0090",
+    Subscribe(True): "1491c3",
+    Graft(None): "1591c400",
+    Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
+    Offer((StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300),)): (
+        "17919193c420" + "00" * 32 + "019203cd012c"
+    ),
     Close(CloseReason.FULL): "01920190",
     InSync(7): "079107",
     Private(1, b"hi"): "059201c4026869",

@@ -388,7 +388,7 @@ def test_nobody_stops_a_rumor_by_claiming_it_old_or_far_travelled() -> None:
     pair.speak(Rumors((RumorCopy(true, 255, 299_000),)))
     assert pair.received(pair.other) == [b"true"]
     pair.speak(Rumors((RumorCopy(true, 1, 10),)))
-    held = pair.other._store.copy((true.origin, true.epoch, 1), pair.now)
+    held = pair.other._store.held.copy((true.origin, true.epoch, 1), pair.now)
     assert held is not None
     assert (held.hops, held.age_ms) == (1, 10)
 

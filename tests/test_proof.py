@@ -95,7 +95,9 @@ def test_a_held_rumor_is_checked_when_it_is_first_asked_for_and_then_no_more(
     true = rumor_of(1, 1)
     pair.speak(pushed(true))
     for _ in range(3):
-        assert pair.other._store.copy((true.origin, true.epoch, true.first), pair.now) is not None
+        assert (
+            pair.other._store.held.copy((true.origin, true.epoch, true.first), pair.now) is not None
+        )
     assert len(checked) == 1
 
 
@@ -147,9 +149,9 @@ def test_without_checks_left_a_rumor_is_kept_back_and_given_later() -> None:
     while signatures.refusal(forged, pair.one.peer_id, pair.now) is DropReason.BAD_SIGNATURE:
         pass
     key = (true.origin, true.epoch, true.first)
-    assert pair.other._store.copy(key, pair.now) is None
-    assert pair.other._store.copy(key, pair.now + 1.0) is not None
-    assert pair.other._store.liars == []
+    assert pair.other._store.held.copy(key, pair.now) is None
+    assert pair.other._store.held.copy(key, pair.now + 1.0) is not None
+    assert pair.other._store.held.liars == []
 
 
 def test_one_origin_is_taken_at_its_word_only_as_often_as_its_budget_says(

@@ -286,7 +286,7 @@ class AntiEntropy:
         batches: list[list[RumorCopy]] = [[]]
         size_bytes, more = 0, False
         for wanted in want.ranges:
-            for copy in self._store.held_in(wanted, now):
+            for copy in self._store.held.within(wanted, now):
                 cost_bytes = copy.rumor.size_bytes
                 if batches[-1] and size_bytes + cost_bytes > REPLY_BYTES:
                     if len(batches) == REPLY_DATAGRAMS:

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Final
 
 from grapevine_proto.events import PeerState
-from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.ids import Address, PeerId, Zone
 from grapevine_proto.messages import Record
 
 
@@ -112,6 +112,11 @@ class PeerTable:
 
     def get(self, peer_id: PeerId) -> Peer | None:
         return self._peers.get(peer_id)
+
+    def zone_of(self, peer_id: PeerId) -> Zone:
+        """Where it says it stands; nowhere in particular for a stranger."""
+        peer = self._peers.get(peer_id)
+        return peer.record.zone if peer is not None and peer.record is not None else ""
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final, TypeVar
 
+from grapevine_proto.ids import Zone
+
 T = TypeVar("T")
+ZoneOf = Callable[[T], Zone]
+
+PREFERRED_WEIGHT: Final = 2.0  # how much likelier a preferred zone's nodes are chosen
 
 # A node dials this share of `max_peers` and leaves the rest to those who dial it, so that in a
 # cluster larger than `max_peers` a newcomer always finds somebody with room.
@@ -34,6 +39,58 @@ def uniform(
         return chosen
     left = [each for each in candidates if each not in but]
     return rng.sample(left, min(count, len(left)))
+
+
+def choose(
+    candidates: Sequence[T],
+    count: int,
+    rng: random.Random,
+    *,
+    distribution: str,
+    zone: Zone,
+    zone_of: ZoneOf[T],
+    but: Container[T] = (),
+) -> list[T]:
+    """`count` of `candidates` without those in `but`, as a node in `zone` prefers them; all where
+    fewer are left. Nodes that name no zone are in one together.
+
+    - `uniform`: each equally likely.
+    - `hub-and-spoke`: one in each other zone, for at most half of `count`, the rest at home.
+    - `prefer-local`, `prefer-remote`: those at home, or those elsewhere, are twice as likely.
+    """
+    if distribution == "uniform":
+        return uniform(candidates, count, rng, but=but)
+    left = [each for each in candidates if each not in but]
+    if len(left) <= count:
+        return left
+    if distribution == "hub-and-spoke":
+        return _hubs_and_home(left, count, rng, zone, zone_of)
+    prefers_home = distribution == "prefer-local"
+    # Chance to the power of 1 / weight: the largest are a weighted draw, none twice.
+    exponents = (1.0 / PREFERRED_WEIGHT, 1.0)
+    ranked = [
+        (rng.random() ** exponents[(zone_of(each) == zone) is not prefers_home], index)
+        for index, each in enumerate(left)
+    ]
+    return [left[index] for _, index in sorted(ranked, reverse=True)[:count]]
+
+
+def _hubs_and_home(
+    left: list[T], count: int, rng: random.Random, zone: Zone, zone_of: ZoneOf[T]
+) -> list[T]:
+    """One of `left` in each other zone and the rest at home; where home has too few, more from
+    elsewhere. Half of `count` stays at home, so that a zone keeps together however many there are."""
+    zones: dict[Zone, list[T]] = {}
+    for each in left:
+        zones.setdefault(zone_of(each), []).append(each)
+    at_home = zones.pop(zone, [])
+    hub_zones = rng.sample(list(zones), min(count // 2, len(zones)))
+    chosen = [zones[each].pop(rng.randrange(len(zones[each]))) for each in hub_zones]
+    chosen += uniform(at_home, count - len(chosen), rng)
+    if len(chosen) < count:
+        elsewhere = [each for others in zones.values() for each in others]
+        chosen += uniform(elsewhere, count - len(chosen), rng)
+    return chosen
 
 
 def links_wanted(members: int, max_peers: int) -> int:

@@ -1,50 +1,33 @@
-"""What was seen and what is still held, by origin stream.
+"""What was seen, by origin stream, and what is still held of it.
 
 What must stay true:
 
 - `take` gives each payload once, over restarts with saved marks too. What is not authentic never
   comes here: a forged copy must not mark an id as seen.
-- No rumor leaves, by `copy` or `held_in`, whose signature was not checked. One taken on its origin's
-  session alone is checked when it is first asked for; if it is badly signed it is let go, and its
-  origin is in `liars` until somebody clears that.
-- Marks outlive bodies. A body is held for `message_dedup_ttl` of its age and within the byte
-  budget, one origin within a quarter of it; marks are forgotten 24 h after a stream's last word.
+- Marks outlive bodies (`held`); they are forgotten 24 h after a stream's last word.
 - A stream that a newer epoch has followed stays repairable for `message_dedup_ttl`, then closes.
-- The digest covers streams that spoke within `message_dedup_ttl` and have been still for 2 s, so
-  that what is on its way does not look like a difference. It is kept up to date, never recomputed:
-  a sum, not an exclusive or, in which an even number of equal terms would vanish.
 - Iteration follows insertion, never hash order: the same seed gives the same run.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.identity import digest
 from grapevine_proto.ids import MessageId, PeerId, Stream
 from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
+from grapevine_proto.overlay.digests import RecentStreams
+from grapevine_proto.overlay.held import Held
 from grapevine_proto.overlay.seen import Seen
 from grapevine_proto.overlay.signatures import Signatures
 
-SETTLE_S: Final = 2.0  # longer than any push is on its way
 FORGET_S: Final = 24 * 3600.0
 SWEEP_S: Final = 1.0
-HELD_OVERHEAD_BYTES: Final = 512  # what holding a rumor costs beside its body
-LENGTH_BYTES: Final = 8  # and each payload's length
-TOTAL_MODULUS: Final = 1 << 128
-
-Key = tuple[PeerId, int, int]  # origin, epoch, first sequence
-
-
-def key_of(rumor: Rumor) -> Key:
-    return rumor.origin, rumor.epoch, rumor.first
+TIDY_S: Final = 600.0  # between looks at every stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,72 +41,17 @@ class SavedStream:
     idle_s: float
 
 
-class _Held:
-    """A rumor in hand, and how it came."""
-
-    __slots__ = ("age_ms", "cost_bytes", "hops", "is_proved", "received_at", "rumor")
-
-    def __init__(
-        self, rumor: Rumor, hops: int, age_ms: int, received_at: float, is_proved: bool
-    ) -> None:
-        self.rumor = rumor
-        self.cost_bytes = len(rumor.body) + LENGTH_BYTES * len(rumor.lengths) + HELD_OVERHEAD_BYTES
-        self.is_proved = is_proved
-        self.hops = hops
-        self.age_ms = age_ms
-        self.received_at = received_at
-
-    def age_now_ms(self, now: float) -> int:
-        return self.age_ms + int((now - self.received_at) * 1000)
-
-
 class _StreamState:
-    """One stream: its marks, the first sequences of its held rumors, its part in the digest."""
+    """One stream's marks."""
 
-    __slots__ = (
-        "changed_at",
-        "firsts",
-        "gone",
-        "in_expire",
-        "in_settle",
-        "opened_at",
-        "said_at",
-        "seen",
-        "stream",
-        "summed",
-        "superseded_at",
-    )
+    __slots__ = ("opened_at", "said_at", "seen", "stream", "superseded_at")
 
     def __init__(self, stream: Stream, holes_limit: int, now: float) -> None:
         self.stream = stream
         self.seen = Seen(holes_limit)
         self.opened_at = now
         self.said_at = now
-        self.changed_at = now
         self.superseded_at: float | None = None
-        self.firsts: list[int] = []  # ascending; those before index `gone` are no longer held
-        self.gone = 0
-        self.summed = 0  # this stream's term in the digest's total; 0: not in it
-        self.in_settle = False
-        self.in_expire = False
-
-    def low_held(self) -> int:
-        return self.firsts[self.gone] if self.gone < len(self.firsts) else self.seen.high + 1
-
-    def hold(self, first: int) -> None:
-        if not self.firsts or first > self.firsts[-1]:
-            self.firsts.append(first)
-        else:
-            insort(self.firsts, first, lo=self.gone)
-
-    def let_go(self, first: int) -> None:
-        if self.firsts[self.gone] == first:  # nearly always: the oldest goes first
-            self.gone += 1
-            if self.gone > 64 and 2 * self.gone > len(self.firsts):
-                del self.firsts[: self.gone]
-                self.gone = 0
-        else:
-            del self.firsts[bisect_left(self.firsts, first, lo=self.gone)]
 
 
 class Store:
@@ -137,26 +65,15 @@ class Store:
         saved: Iterable[SavedStream],
         now: float,
     ) -> None:
-        self._signatures = signatures
         self._ttl_s = config.message_dedup_ttl
         self._limits = config.limits
-        self._domain = config.cluster
         self._started_at = now
+        self.held = Held(config, signatures)
+        self._recent = RecentStreams(config.cluster, config.message_dedup_ttl)
         self._origins: dict[PeerId, list[_StreamState]] = {}  # one or two, by epoch
-        self._held: dict[Key, _Held] = {}  # by arrival
-        self._held_by_origin: dict[PeerId, int] = {}
         self._holed: dict[Stream, _StreamState] = {}
-        self._told: dict[
-            PeerId, tuple[float, int]
-        ] = {}  # new origins by teller: since when, how many
-        self._settle: list[tuple[float, Stream]] = []
-        self._expire: list[tuple[float, Stream]] = []
-        self._total = 0
-        self._summed = 0
+        self._told: dict[PeerId, tuple[float, int]] = {}  # by teller: since when, how many new ones
         self._swept_at = now
-        self.held_bytes = 0
-        self.evicted = 0
-        self.liars: list[PeerId] = []
         self.version = 0  # grows with every mark
         self._lost_before = 0  # by streams that are forgotten
         for each in saved:
@@ -166,7 +83,7 @@ class Store:
         state = self._open(Stream(saved.origin, saved.epoch), now)
         state.opened_at = -math.inf  # known for longer than this run: nothing older is waited for
         state.seen.restore(saved.high, saved.holes, now)
-        state.said_at = state.changed_at = now - max(saved.idle_s, 0.0)
+        state.said_at = now - max(saved.idle_s, 0.0)
         if state.seen.holes:
             self._holed[state.stream] = state
         self._changed(state, now)
@@ -231,7 +148,7 @@ class Store:
         seen.mark(rumor.first, rumor.last, now, counted=counted)
         if seen.holes:
             self._holed[rumor.stream] = state
-        self._hold(state, copy, is_proved, now)
+        self.held.hold(copy, now, is_proved=is_proved)
         state.said_at = max(state.said_at, now - copy.age_ms / 1000)
         self._changed(state, now)
         return fresh
@@ -264,166 +181,34 @@ class Store:
         return state.superseded_at is not None and now - state.superseded_at >= self._ttl_s
 
     def _forget(self, state: _StreamState) -> None:
-        for first in state.firsts[state.gone :]:
-            self._release((state.stream.origin, state.stream.epoch, first))
-        state.firsts.clear()
-        state.gone = 0
-        self._unsum(state)
+        self.held.forget(state.stream)
+        self._recent.forget(state.stream)
         self._holed.pop(state.stream, None)
         state.seen.close()
         self._lost_before += state.seen.lost
 
-    # --- held -----------------------------------------------------------------------------------
-
-    def _hold(self, state: _StreamState, copy: RumorCopy, is_proved: bool, now: float) -> None:
-        rumor = copy.rumor
-        key = key_of(rumor)
-        if key in self._held or copy.age_ms >= self._ttl_s * 1000:
-            return
-        held = self._held[key] = _Held(rumor, copy.hops, copy.age_ms, now, is_proved)
-        state.hold(rumor.first)
-        self.held_bytes += held.cost_bytes
-        of_origin = self._held_by_origin.get(rumor.origin, 0) + held.cost_bytes
-        self._held_by_origin[rumor.origin] = of_origin
-        while self._held_by_origin[rumor.origin] > self._limits.held_bytes // 4:
-            if not self._evict_oldest_of(rumor.origin, sparing=key):
-                break  # one whole message is always held
-        while self.held_bytes > self._limits.held_bytes:
-            self._evict(next(iter(self._held)))
-
-    def _evict_oldest_of(self, origin: PeerId, sparing: Key) -> bool:
-        for state in self._origins[origin]:
-            if state.gone < len(state.firsts):
-                key = (origin, state.stream.epoch, state.firsts[state.gone])
-                if key != sparing:
-                    self._evict(key)
-                    return True
-        return False
-
-    def _evict(self, key: Key) -> None:
-        self.evicted += 1
-        self._let_go(key)
-
-    def _let_go(self, key: Key) -> None:
-        state = self._find(Stream(key[0], key[1]))
-        if state is not None:
-            state.let_go(key[2])
-        self._release(key)
-
-    def _release(self, key: Key) -> None:
-        held = self._held.pop(key)
-        self.held_bytes -= held.cost_bytes
-        left = self._held_by_origin[key[0]] - held.cost_bytes
-        if left:
-            self._held_by_origin[key[0]] = left
-        else:
-            del self._held_by_origin[key[0]]
-
-    def heard_again(self, copy: RumorCopy, now: float) -> None:
-        """A duplicate: of several copies the least age and hops count, so that nobody stops a rumor
-        by claiming it old."""
-        held = self._held.get(key_of(copy.rumor))
-        if held is not None:
-            held.hops = min(held.hops, copy.hops)
-            age_then_ms = copy.age_ms - int((now - held.received_at) * 1000)
-            held.age_ms = max(min(held.age_ms, age_then_ms), 0)
-
-    def copy(self, key: Key, now: float) -> RumorCopy | None:
-        """The held rumor as it would travel on from here: its hops so far, its age now. None also
-        where it is badly signed, or cannot be checked now."""
-        held = self._held.get(key)
-        if held is None or not (held.is_proved or self.prove(key, now)):
-            return None
-        age_ms = held.age_now_ms(now)
-        return RumorCopy(held.rumor, held.hops, age_ms) if age_ms < self._ttl_s * 1000 else None
-
-    def prove(self, key: Key, now: float) -> bool:
-        """Whether the rumor is held and its signature good, which is checked once."""
-        held = self._held.get(key)
-        if held is None or held.is_proved:
-            return held is not None
-        refusal = self._signatures.refusal(held.rumor, held.rumor.origin, now)
-        held.is_proved = refusal is None
-        if refusal is DropReason.BAD_SIGNATURE:
-            self._let_go(key)
-            self.liars.append(held.rumor.origin)
-        return held.is_proved
-
-    def held_in(self, wanted: StreamRange, now: float) -> Iterator[RumorCopy]:
-        """Held rumors with any sequence in `wanted`, ascending."""
-        state = self._find(wanted.stream)
-        if state is None:
-            return
-        origin, epoch = wanted.stream
-        firsts = state.firsts
-        index = max(bisect_right(firsts, wanted.first, lo=state.gone) - 1, state.gone)
-        for first in firsts[index : bisect_right(firsts, wanted.last, lo=state.gone)]:
-            copy = self.copy((origin, epoch, first), now)
-            if copy is not None and copy.rumor.last >= wanted.first:
-                yield replace(copy, hops=copy.hops + 1)
-
-    # --- digests and differences ----------------------------------------------------------------
+    # --- differences ----------------------------------------------------------------------------
 
     def _changed(self, state: _StreamState, now: float) -> None:
         self.version += 1
-        state.changed_at = max(state.changed_at, now)
-        self._unsum(state)
-        if not state.in_settle:
-            state.in_settle = True
-            heapq.heappush(self._settle, (now + SETTLE_S, state.stream))
-
-    def _unsum(self, state: _StreamState) -> None:
-        if state.summed:
-            self._total = (self._total - state.summed) % TOTAL_MODULUS
-            self._summed -= 1
-            state.summed = 0
+        self._recent.changed(state.stream, state.seen.high, state.said_at, now)
 
     def digest(self, now: float) -> tuple[int, bytes]:
         """How many streams spoke lately and are still, and the sum of their hashes."""
-        self._bring_digest_up_to(now)
-        return self._summed, self._total.to_bytes(16, "big")
-
-    def _bring_digest_up_to(self, now: float) -> None:
-        while self._settle and self._settle[0][0] <= now:
-            _, stream = heapq.heappop(self._settle)
-            state = self._find(stream)
-            if state is None or not state.in_settle:
-                continue
-            if state.changed_at + SETTLE_S > now:
-                heapq.heappush(self._settle, (state.changed_at + SETTLE_S, stream))
-                continue
-            state.in_settle = False
-            if state.said_at + self._ttl_s > now:
-                self._sum(state)
-        while self._expire and self._expire[0][0] <= now:
-            _, stream = heapq.heappop(self._expire)
-            state = self._find(stream)
-            if state is None or not state.in_expire:
-                continue
-            if state.said_at + self._ttl_s > now:
-                heapq.heappush(self._expire, (state.said_at + self._ttl_s, stream))
-                continue
-            state.in_expire = False
-            self._unsum(state)
-
-    def _sum(self, state: _StreamState) -> None:
-        origin, epoch = state.stream
-        term = digest(b"grapevine digest 1", self._domain, origin, epoch, state.seen.high, size=16)
-        state.summed = int.from_bytes(term, "big")
-        self._total = (self._total + state.summed) % TOTAL_MODULUS
-        self._summed += 1
-        if not state.in_expire:
-            state.in_expire = True
-            heapq.heappush(self._expire, (state.said_at + self._ttl_s, state.stream))
+        return self._recent.digest(now)
 
     def vector(self, now: float) -> list[StreamRange]:
         """What is held of every stream that spoke lately: lowest held to highest seen."""
         return [
-            StreamRange(state.stream, state.low_held(), state.seen.high)
+            StreamRange(state.stream, self._low_held(state), state.seen.high)
             for streams in self._origins.values()
             for state in streams
             if state.said_at + self._ttl_s > now and not self._is_closed(state, now)
         ]
+
+    def _low_held(self, state: _StreamState) -> int:
+        lowest = self.held.lowest(state.stream)
+        return state.seen.high + 1 if lowest is None else lowest
 
     def missing(self, theirs: StreamRange, now: float) -> list[StreamRange]:
         """What of `theirs` was not seen here; nothing of streams that are over."""
@@ -458,18 +243,14 @@ class Store:
     def tick(self, now: float) -> None:
         """Let go of what is too old. Work is bounded by what expires, but for one look at every
         stream in ten minutes."""
-        while self._held:
-            key, held = next(iter(self._held.items()))
-            if held.age_now_ms(now) < self._ttl_s * 1000:
-                break
-            self._let_go(key)
+        self.held.tick(now)
         for stream, state in list(self._holed.items()):
             state.seen.close_before(now - self._ttl_s)
             if self._is_closed(state, now):
                 state.seen.close()
             if not state.seen.holes:
                 del self._holed[stream]
-        if now - self._swept_at >= 600:
+        if now - self._swept_at >= TIDY_S:
             self._swept_at = now
             self._sweep(now)
 
@@ -487,10 +268,6 @@ class Store:
         return self._lost_before + sum(
             state.seen.lost for streams in self._origins.values() for state in streams
         )
-
-    @property
-    def held(self) -> int:
-        return len(self._held)
 
     @property
     def streams(self) -> int:

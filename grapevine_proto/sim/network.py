@@ -6,6 +6,7 @@ What must stay true:
   in which datagrams are sent: a node that behaves the same meets the same weather.
 - A wall stops datagrams when they are sent; what is under way when one is raised still arrives.
 - Latency is never negative and, with `per_pair`, the same in both directions.
+- A zone is where a node stands: it alone decides which of the two latencies a way has.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
+
+from grapevine_proto.ids import Zone
 
 LATE_FACTOR: Final = 3.0  # how many times the longest latency a reordered datagram may take besides
 
@@ -24,6 +27,8 @@ class Network:
 
     latency: tuple[float, float] = (0.010, 0.050)
     """Shortest and longest way, evenly spread between; a spread alone already reorders."""
+    latency_between: tuple[float, float] | None = None
+    """The same between two nodes of different zones; None: zones make no difference."""
     per_pair: bool = False
     """Draw one latency per pair of nodes and keep it, instead of one per datagram."""
     loss: float = 0.0
@@ -35,9 +40,10 @@ class Network:
     """Chance that one bit arrives flipped."""
 
     def __post_init__(self) -> None:
-        low, high = self.latency
-        if not 0 <= low <= high:
-            raise ValueError(f"latency: {self.latency} is not a range of seconds")
+        for name in ("latency", "latency_between"):
+            low, high = getattr(self, name) or (0.0, 0.0)
+            if not 0 <= low <= high:
+                raise ValueError(f"{name}: {(low, high)} is not a range of seconds")
         for name in ("loss", "duplication", "reorder", "corruption"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not a chance from 0 to 1")
@@ -52,6 +58,15 @@ class Wire:
         self._rng = random.Random(seed)
         self._pairs: dict[tuple[int, int], float] = {}
         self._walls: list[tuple[frozenset[int], frozenset[int]]] = []
+        self._zones: dict[int, Zone] = {}
+
+    def place(self, number: int, zone: Zone) -> None:
+        """Let a node stand in `zone`; one that was never placed stands in the zone without a name."""
+        self._zones[number] = zone
+
+    def crosses(self, source: int, target: int) -> bool:
+        """Whether what goes from `source` to `target` leaves a zone."""
+        return self._zones.get(source, "") != self._zones.get(target, "")
 
     def raise_wall(self, source: Collection[int], target: Collection[int]) -> None:
         """Stop what goes from `source` to `target`; the way back stays open."""
@@ -79,21 +94,24 @@ class Wire:
     def _delay_s(self, source: int, target: int) -> float:
         network = self.network
         low, high = network.latency
+        if network.latency_between is not None and self.crosses(source, target):
+            low, high = network.latency_between
         if network.per_pair:
-            delay_s = self._pair_delay_s(min(source, target), max(source, target))
+            delay_s = low + (high - low) * self._pair_share(source, target)
         else:
             delay_s = low + (high - low) * self._rng.random()
         if network.reorder and self._rng.random() < network.reorder:
             delay_s += LATE_FACTOR * high * self._rng.random()
         return delay_s
 
-    def _pair_delay_s(self, one: int, other: int) -> float:
-        delay_s = self._pairs.get((one, other))
-        if delay_s is None:  # by the pair's own seed, so that it does not depend on who spoke first
-            low, high = self.network.latency
-            delay_s = random.Random(f"{self._seed}/{one}/{other}").uniform(low, high)
-            self._pairs[one, other] = delay_s
-        return delay_s
+    def _pair_share(self, source: int, target: int) -> float:
+        """Where between the shortest and the longest way this pair of nodes stands, from 0 to 1."""
+        pair = (source, target) if source < target else (target, source)
+        share = self._pairs.get(pair)
+        if share is None:  # by the pair's own seed, so that it does not depend on who spoke first
+            share = random.Random(f"{self._seed}/{pair[0]}/{pair[1]}").random()
+            self._pairs[pair] = share
+        return share
 
     def _flipped(self, datagram: bytes) -> bytes:
         bit = self._rng.randrange(8 * len(datagram))

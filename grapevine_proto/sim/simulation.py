@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from heapq import heappop, heappush
@@ -28,7 +28,7 @@ from grapevine_proto.engine import Engine
 from grapevine_proto.errors import NotRunning
 from grapevine_proto.events import Event, MessageReceived, PeerInfo, PeerState
 from grapevine_proto.identity import KEY_BYTES, ClusterKey
-from grapevine_proto.ids import Address, MessageId
+from grapevine_proto.ids import Address, MessageId, Zone
 from grapevine_proto.sim.network import Network, Wire
 from grapevine_proto.sim.report import Dissemination, Totals, dissemination
 from grapevine_proto.sim.simulated_node import SimulatedNode
@@ -63,7 +63,7 @@ class Simulation:
 
     `config` is every node's but for its name, its bootstrap peers and, where it has none, the
     cluster key. They start within `start_within` virtual seconds, in order. Nodes are known by
-    number, from 0.
+    number, from 0. With `zones` (their names) they stand in these in turn.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Simulation:
         network: Network | None = None,
         bootstrap: int = 3,
         start_within: float = START_WITHIN_S,
+        zones: Sequence[Zone] = (),
     ) -> None:
         self._seed = f"grapevine simulation {seed}"
         self._rng = random.Random(f"{self._seed}/arrangement")
@@ -96,9 +97,11 @@ class Simulation:
         self.nodes: list[SimulatedNode] = []
         self.datagrams = 0
         self.bytes = 0
+        self.bytes_between_zones = 0
         self.steps = 0
         for number in range(nodes):
-            self.add(bootstrap=bootstrap, after=start_within * number / nodes)
+            zone = {"zone": zones[number % len(zones)]} if zones else {}
+            self.add(bootstrap=bootstrap, after=start_within * number / nodes, **zone)
 
     # --- what can be done to it -----------------------------------------------------------------
 
@@ -117,6 +120,7 @@ class Simulation:
         node = SimulatedNode(number, _address(number, 0), config, f"{self._seed}/node {number}")
         self.nodes.append(node)
         self._by_address[node.address] = node
+        self._wire.place(number, config.zone)
         self._push(self.now + after, _Step.START, node)
         return number
 
@@ -348,6 +352,8 @@ class Simulation:
         target = self._by_address.get(address)
         if target is None:  # nobody is there, or no longer
             return
+        if self._wire.crosses(node.number, target.number):
+            self.bytes_between_zones += len(datagram)
         for delay_s, arriving in self._wire.carry(node.number, target.number, datagram):
             self._push(
                 self.now + delay_s, _Step.ARRIVE, target, arriving, node.address, target.moves

@@ -161,8 +161,8 @@ def test_a_difference_nobody_can_mend_does_not_keep_nodes_busy() -> None:
     for number in (0, 1):
         engine = sim.nodes[number].engine
         assert engine is not None
-        for key in list(engine._store._held):
-            engine._store._let_go(key)
+        for key in list(engine._store.held._bodies):
+            engine._store.held._let_go(key)
     rounds = rounds_of(sim)
     late = sim.add()
     sim.run(60.0)

@@ -8,7 +8,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.overlay.selection import links_wanted, uniform
+from grapevine_proto.config import DISTRIBUTIONS
+from grapevine_proto.overlay.selection import choose, links_wanted, uniform
 
 
 @given(st.integers(0, 40), st.integers(0, 10), st.sets(st.integers(0, 39)), st.integers())
@@ -36,3 +37,96 @@ def test_a_small_cluster_is_a_full_mesh_and_a_large_one_leaves_room() -> None:
     assert links_wanted(50, 50) == 50
     assert links_wanted(51, 50) == 30
     assert links_wanted(5, 1) == 1
+
+
+def chosen(
+    distribution: str, count: int, *, zones: str = "aaaaabbbbbccccc", seed: int = 1
+) -> list[int]:
+    """Out of nodes in these zones, by a node in zone a: which."""
+    return choose(
+        range(len(zones)),
+        count,
+        random.Random(seed),
+        distribution=distribution,
+        zone="a",
+        zone_of=lambda each: zones[each],
+    )
+
+
+def share_at_home(distribution: str, count: int) -> float:
+    zones = "a" * 10 + "b" * 10 + "c" * 10
+    at_home = Counter(
+        zones[each] == "a"
+        for seed in range(3000)
+        for each in chosen(distribution, count, zones=zones, seed=seed)
+    )
+    return at_home[True] / at_home.total()
+
+
+@given(
+    st.sampled_from(DISTRIBUTIONS),
+    st.text(alphabet="abcd", max_size=30),
+    st.integers(0, 12),
+    st.sets(st.integers(0, 29)),
+    st.integers(),
+)
+def test_every_distribution_gives_as_many_as_there_are_none_twice_none_excluded(
+    distribution: str, zones: str, count: int, but: set[int], seed: int
+) -> None:
+    picks = [
+        choose(
+            range(len(zones)),
+            count,
+            random.Random(seed),
+            distribution=distribution,
+            zone="a",
+            zone_of=lambda each: zones[each],
+            but=but,
+        )
+        for _ in range(2)
+    ]
+    allowed = set(range(len(zones))) - but
+    assert picks[0] == picks[1]
+    assert len(set(picks[0])) == len(picks[0]) == min(count, len(allowed))
+    assert set(picks[0]) <= allowed
+
+
+def test_hub_and_spoke_takes_one_in_each_other_zone_and_the_rest_at_home() -> None:
+    for seed in range(50):
+        zones = Counter("aaaaabbbbbccccc"[each] for each in chosen("hub-and-spoke", 5, seed=seed))
+        assert zones == {"a": 3, "b": 1, "c": 1}
+
+
+def test_with_more_zones_than_room_half_stays_at_home() -> None:
+    zones = "aaaaa" + "bcdefghij"
+    for seed in range(50):
+        picks = chosen("hub-and-spoke", 4, zones=zones, seed=seed)
+        assert sum(zones[each] == "a" for each in picks) == 2
+
+
+def test_whoever_is_alone_at_home_is_not_alone_in_the_cluster() -> None:
+    assert len(chosen("hub-and-spoke", 5, zones="bbbbbbccccc")) == 5
+
+
+def test_a_preferred_zone_is_twice_as_likely() -> None:
+    # one at home for one in each of two other zones: a third, and weighted 2:1 or 1:2
+    assert abs(share_at_home("uniform", 1) - 1 / 3) < 0.03
+    assert abs(share_at_home("prefer-local", 1) - 2 / 4) < 0.03
+    assert abs(share_at_home("prefer-remote", 1) - 1 / 5) < 0.03
+
+
+def test_nodes_that_name_no_zone_are_chosen_alike() -> None:
+    for distribution in DISTRIBUTIONS:
+        counts = Counter(
+            each
+            for seed in range(3000)
+            for each in choose(
+                range(10),
+                3,
+                random.Random(seed),
+                distribution=distribution,
+                zone="",
+                zone_of=lambda _: "",
+            )
+        )
+        assert min(counts.values()) / max(counts.values()) > 0.8

@@ -44,6 +44,26 @@ def test_a_latency_per_pair_does_not_depend_on_who_speaks_first() -> None:
     assert one.carry(0, 1, DATAGRAM) == other.carry(0, 1, DATAGRAM)
 
 
+def test_zones_have_a_latency_inside_and_one_between() -> None:
+    wire = Wire(Network(latency=(0.001, 0.002), latency_between=(0.080, 0.090)), "seed")
+    for number, zone in enumerate(("here", "there", "there")):
+        wire.place(number, zone)
+    inside = [wire.carry(1, 2, DATAGRAM)[0][0] for _ in range(100)]
+    between = [wire.carry(0, 1, DATAGRAM)[0][0] for _ in range(100)]
+    nowhere = [wire.carry(8, 9, DATAGRAM)[0][0] for _ in range(100)]
+    assert all(0.001 <= each <= 0.002 for each in inside + nowhere)
+    assert all(0.080 <= each <= 0.090 for each in between)
+    assert wire.crosses(0, 1)
+    assert not wire.crosses(1, 2)
+
+
+def test_zones_make_no_difference_where_no_latency_between_them_is_given() -> None:
+    wire = Wire(Network(latency=(0.001, 0.001)), "seed")
+    wire.place(0, "here")
+    wire.place(1, "there")
+    assert wire.carry(0, 1, DATAGRAM)[0][0] == 0.001
+
+
 def test_reordering_holds_some_datagrams_up() -> None:
     wire = Wire(Network(reorder=0.5), "seed")
     late = sum(wire.carry(0, 1, DATAGRAM)[0][0] > 0.050 for _ in range(MANY)) / MANY
@@ -79,7 +99,14 @@ def test_the_same_seed_is_the_same_weather() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"loss": 1.5}, {"corruption": -0.1}, {"latency": (0.2, 0.1)}, {"latency": (-1, 1)}]
+    "wrong",
+    [
+        {"loss": 1.5},
+        {"corruption": -0.1},
+        {"latency": (0.2, 0.1)},
+        {"latency": (-1, 1)},
+        {"latency_between": (0.2, 0.1)},
+    ],
 )
 def test_impossible_weather_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

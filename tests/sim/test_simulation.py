@@ -402,3 +402,13 @@ def test_waiting_for_what_does_not_come_ends() -> None:
     simulation = Simulation(nodes=1)
     assert not simulation.run_until(lambda: False, timeout=7)
     assert simulation.now == 7
+
+
+def test_nodes_stand_in_zones_in_turn_and_what_crosses_is_counted() -> None:
+    network = Network(latency=(0.001, 0.001), latency_between=(0.080, 0.080))
+    sim = Simulation(nodes=6, seed=1, network=network, zones=("a", "b", "c"))
+    sim.run(10.0)
+    assert [node.config.zone for node in sim.nodes] == ["a", "b", "c"] * 2
+    rtts_s = {peer.zone: peer.rtt for peer in sim.peers(0) if peer.rtt is not None}
+    assert rtts_s["a"] < 0.01 < 0.15 < rtts_s["b"] < 0.2
+    assert 0 < sim.bytes_between_zones < sim.bytes

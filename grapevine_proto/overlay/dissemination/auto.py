@@ -6,7 +6,7 @@ rumor whether to pass it on, and nobody has to agree with anybody on which road 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Graft, Prune, Subscribe
@@ -14,13 +14,15 @@ from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
 from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
 from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.overlay.store import Key
+from grapevine_proto.overlay.held import Key
 
 MAIL_BYTES: Final = 256 * 1024  # from one node for one rumor: 20 ms at 100 Mbit/s
 
 
 class Auto(Strategy):
     """See the module. All but the mailing is the tree's."""
+
+    ask_after_rtts: ClassVar[float] = Plumtree.ask_after_rtts
 
     def __init__(self, around: Neighbourhood, tree: Plumtree) -> None:
         self._around = around

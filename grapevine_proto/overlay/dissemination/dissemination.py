@@ -42,10 +42,11 @@ from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
 from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
 from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
+from grapevine_proto.overlay.held import Key, key_of
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import SWEEP_S, Key, Store, key_of
+from grapevine_proto.overlay.store import SWEEP_S, Store
 
 OLD_MS: Final = 10_000  # what rounds bring older than this they bring to all: it is not said anew
 
@@ -70,9 +71,10 @@ class Dissemination:
         self._store = store
         self._signatures = signatures
         self._rng = rng
-        self._around = Neighbourhood(our_id, peers, members)
+        self._around = Neighbourhood(config, our_id, peers, members, rng)
         self._strategy = _made(config, self._around, rng)
         self.lazy = LazyRepair(config, peers, self._around, store, self._asks)
+        self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
         self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
         self._tick_at = now + SWEEP_S
         self.duplicates = 0
@@ -82,9 +84,11 @@ class Dissemination:
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         """Other settings, and perhaps another strategy, from now on."""
         effects: list[Effect] = []
+        self._around.reconfigure(config)
         if config.strategy != self._config.strategy:
             effects += self._strategy.stop()
             self._strategy = _made(config, self._around, self._rng)
+            self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
             effects += self._strategy.start(now)
         else:
             effects += self._strategy.reconfigure(config, now)
@@ -111,7 +115,7 @@ class Dissemination:
         """A link is new: the first hears at once what was said to nobody."""
         effects = self._strategy.linked(peer_id, now)
         for key in self._unsaid:
-            copy = self._store.copy(key, now)
+            copy = self._store.held.copy(key, now)
             if copy is not None:
                 effects += self._push(copy, (peer_id,))
         self._unsaid.clear()
@@ -159,7 +163,7 @@ class Dissemination:
         rumor = copy.rumor
         if self._store.is_known(rumor, now):
             self.duplicates += 1
-            self._store.heard_again(copy, now)
+            self._store.held.heard_again(copy, now)
             self.lazy.heard_again(rumor, sender)
             if via is not Via.EAGER:
                 return []
@@ -194,7 +198,7 @@ class Dissemination:
         plan = self._strategy.spread(news, now)
         effects: list[Effect] = [Deliver(messages)]
         leaves = bool(plan.targets) or plan.is_offer
-        if not leaves or not is_firsthand or self._store.prove(key_of(rumor), now):
+        if not leaves or not is_firsthand or self._store.held.prove(key_of(rumor), now):
             has_it = (sender, *foretold.tellers)
             effects += self._carry_out(plan, copy, has_it, now, is_mailed=is_mailed)
         return effects + self._blame_liars()
@@ -235,7 +239,7 @@ class Dissemination:
 
     def _blame_liars(self) -> list[Effect]:
         """Origins whose rumors, taken on their session's word, turned out to be badly signed."""
-        liars = self._store.liars
+        liars = self._store.held.liars
         if not liars:
             return []
         blames: list[Effect] = [Blame(origin, DropReason.BAD_SIGNATURE) for origin in liars]
@@ -261,14 +265,14 @@ class Dissemination:
         for due in self._strategy.advance(now):
             if not isinstance(due, Push):
                 effects.append(due)
-            elif (copy := self._store.copy(due.key, now)) is not None:
+            elif (copy := self._store.held.copy(due.key, now)) is not None:
                 effects += self._push(copy, due.targets)
         return effects + self.lazy.advance(now) + self._blame_liars()
 
     @property
     def deadline(self) -> float:
         store = self._store
-        is_busy = store.held or store.has_holes or store.liars
+        is_busy = store.held or store.has_holes or store.held.liars
         tick_at = self._tick_at if is_busy else math.inf
         return min(tick_at, self._strategy.deadline, self.lazy.deadline)
 

@@ -21,8 +21,7 @@ from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
 from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.overlay.selection import uniform
-from grapevine_proto.overlay.store import Key
+from grapevine_proto.overlay.held import Key
 
 HOT_LIMIT: Final = 4096  # rumors watched at once; under more traffic than that, repair is quicker
 
@@ -62,7 +61,7 @@ class Epidemic(Strategy):
             return Plan(())
         told = {news.origin} if news.sender is None else {news.origin, news.sender}
         copies = min(self._config.fanout, epidemic.max_forwards)
-        targets = uniform(self._around.linked, copies, self._rng, but=told)
+        targets = self._around.choose(copies, but=told)
         if len(targets) < epidemic.max_forwards:
             told.update(targets)
             self._hot[news.key] = _Hot(told, len(targets), now + self._config.gossip_interval)
@@ -82,7 +81,7 @@ class Epidemic(Strategy):
             if hot.due_at > now:
                 break
             del self._hot[key]
-            targets = uniform(self._around.linked, 1, self._rng, but=hot.told)
+            targets = self._around.choose(1, but=hot.told)
             if targets:
                 pushes.append(Push(key, targets))
                 hot.told.update(targets)

@@ -25,7 +25,6 @@ from grapevine_proto.messages import Graft, Prune, Subscribe
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.selection import uniform
 
 FEW_SUBSCRIBERS: Final = 2
 LEAST_TARGETS: Final = 3
@@ -49,7 +48,7 @@ class Flood(Strategy):
         targets = [each for each in self._to if each not in (news.sender, news.origin)]
         if news.sender is None and len(targets) < FEW_SUBSCRIBERS:
             short = LEAST_TARGETS - len(targets)
-            targets += uniform(self._around.linked, short, self._rng, but=targets)
+            targets += self._around.choose(short, but=targets)
         return Plan(targets)
 
     # --- subscribing ----------------------------------------------------------------------------
@@ -83,7 +82,7 @@ class Flood(Strategy):
 
     def _fill(self) -> list[Effect]:
         short = self._config.subscriptions - len(self._from)
-        chosen = uniform(self._around.linked, short, self._rng, but=self._from) if short > 0 else []
+        chosen = self._around.choose(short, but=self._from) if short > 0 else []
         return [effect for each in chosen for effect in self._subscribe(each)]
 
     def _subscribe(self, peer_id: PeerId) -> list[Effect]:

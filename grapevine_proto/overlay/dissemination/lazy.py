@@ -32,15 +32,15 @@ from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Ids, Offer, Rumor, StreamRange, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND, RANGES_A_WANT
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store import Store
 
-BATCH_S: Final = 0.010  # what is learned in one go shares a datagram; a fifth of a usual round trip
+BATCH_S: Final = 0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
 GAP_S: Final = (
     0.100  # between datagrams of ids to one peer: a fifth of what it allows us by default
 )
-ASK_AFTER_RTTS: Final = 2.0  # by then, what is pushed to us along another way is here
 ASK_AFTER_S: Final = (0.020, 0.200)  # at least and at most; round trips on one machine are shorter
 PATIENCE_RTTS: Final = 3.0
 PATIENCE_S: Final = (0.100, 0.500)  # for an answer
@@ -109,6 +109,7 @@ class LazyRepair:
         self._around = around
         self._store = store
         self._asks = asks
+        self.ask_after_rtts = Strategy.ask_after_rtts  # by then, what is pushed another way is here
         self._untold: OrderedDict[StreamRange, Untold] = OrderedDict()
         self._tell_at = math.inf
         self._quiet_until = -math.inf
@@ -208,7 +209,7 @@ class LazyRepair:
                 self.unheeded += 1
                 return
             self._opened[sender] += 1
-            wait_s = self._round_trips(sender, ASK_AFTER_RTTS, ASK_AFTER_S)
+            wait_s = self._round_trips(sender, self.ask_after_rtts, ASK_AFTER_S)
             wanted = self._wanted[ids] = _Wanted(sender, now, now if is_offer else now + wait_s)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:

@@ -12,13 +12,16 @@ links where they are few, at most `NEAR_LIMIT` else, and as many callers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Container, Sequence
 from typing import Final
 
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.selection import choose
 
 RINGS: Final = 4
 NEAR_LIMIT: Final = 2 * RINGS
@@ -30,8 +33,17 @@ LEAST_HOPS: Final = 10
 class Neighbourhood:
     """A view of the peer and member tables. `our_id` stands on the rings too."""
 
-    def __init__(self, our_id: PeerId, peers: PeerTable, members: MemberTable) -> None:
-        self.our_id = our_id
+    def __init__(
+        self,
+        config: NodeConfig,
+        our_id: PeerId,
+        peers: PeerTable,
+        members: MemberTable,
+        rng: random.Random,
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._our_id = our_id
         self._peers = peers
         self._members = members
         self._near: tuple[PeerId, ...] = ()
@@ -39,12 +51,27 @@ class Neighbourhood:
         self._as_of: tuple[PeerId, ...] = ()
         self._callers: dict[PeerId, None] = {}
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._config = config
+
     @property
     def linked(self) -> Sequence[PeerId]:
         return self._peers.linked
 
     def is_linked(self, peer_id: PeerId) -> bool:
         return self._peers.is_linked(peer_id)
+
+    def choose(self, count: int, *, but: Container[PeerId] = ()) -> list[PeerId]:
+        """`count` linked peers that are not in `but`, as `distribution` prefers them."""
+        return choose(
+            self._peers.linked,
+            count,
+            self._rng,
+            distribution=self._config.distribution,
+            zone=self._config.zone,
+            zone_of=self._peers.zone_of,
+            but=but,
+        )
 
     @property
     def near(self) -> Sequence[PeerId]:
@@ -86,7 +113,7 @@ class Neighbourhood:
     def _beside_us(self, ring: int) -> tuple[PeerId, PeerId]:
         """Who is next after us on a ring, and who last before us."""
         cut = slice(ring * POINT_BYTES, (ring + 1) * POINT_BYTES)
-        here = self.our_id[cut]
+        here = self._our_id[cut]
         points = [(peer_id[cut], peer_id) for peer_id in self._as_of]
         after = min(points, key=lambda point: (point[0] < here, point[0]))
         before = max(points, key=lambda point: (point[0] < here, point[0]))

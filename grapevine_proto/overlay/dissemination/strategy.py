@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Graft, Prune, Subscribe
 from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.overlay.store import Key
+from grapevine_proto.overlay.held import Key
 
 
 class News(NamedTuple):
@@ -61,6 +61,9 @@ class Push(NamedTuple):
 
 class Strategy(ABC):
     """How rumors spread. What a strategy does not answer, it does not care about."""
+
+    ask_after_rtts: ClassVar[float] = 2.0
+    """How many round trips to wait, told of a rumor, for a push of it: as long as one may be coming."""
 
     @abstractmethod
     def spread(self, news: News, now: float) -> Plan:
