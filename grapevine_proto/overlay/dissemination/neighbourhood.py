@@ -25,7 +25,7 @@ from grapevine_proto.overlay.selection import choose
 
 RINGS: Final = 4
 NEAR_LIMIT: Final = 2 * RINGS
-MAIL_RINGS: Final = 2  # of which those behind us are told of what was mailed to all
+MAIL_RINGS: Final = 4  # on which those behind us are told of what was mailed to all
 POINT_BYTES: Final = 8  # of an id, which is a public key and as good as random
 LEAST_HOPS: Final = 10
 
@@ -81,7 +81,7 @@ class Neighbourhood:
 
     @property
     def behind(self) -> Sequence[PeerId]:
-        """Those next to us on two rings: with everybody linked, each has two whom it is behind."""
+        """Those next after us on the rings: with everybody linked, each is behind as many."""
         self._look()
         return self._behind
 
