@@ -99,7 +99,7 @@ def test_subscriptions_are_said_again_and_a_restarted_peer_is_told_anew() -> Non
     strategy.start(0.0)
     assert strategy.deadline == 20.0
     assert strategy.advance(19.0) == []
-    assert said(strategy.advance(20.0)) == {  # type: ignore[arg-type]
+    assert said(strategy.advance(20.0)) == {
         peer_id(1): [Subscribe(True)],
         peer_id(2): [Subscribe(True)],
     }

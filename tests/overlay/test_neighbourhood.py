@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.dissemination.neighbourhood import MAIL_RINGS, NEAR_LIMIT, Neighbourhood
+from grapevine_proto.overlay.dissemination.neighbourhood import (
+    MAIL_RINGS,
+    NEAR_LIMIT,
+    Neighbourhood,
+)
 from tests.overlay.made import Surroundings, peer_id, record
 
 

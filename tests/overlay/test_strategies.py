@@ -133,13 +133,13 @@ def test_nodes_of_different_strategies_reach_each_other() -> None:
     assert [report.missed for report in reports] == [0] * 15
 
 
-def test_what_was_said_to_nobody_goes_to_the_first_who_comes_at_once_and_on_from_there() -> None:
-    for strategy in STRATEGIES:
-        config = NodeConfig(strategy=strategy, anti_entropy=NO_ROUNDS)
-        sim = Simulation(nodes=1, seed=1, config=config)
-        sim.run(1.0)
-        message = sim.broadcast(0, b"is anybody there")
-        sim.run(60.0)
-        sim.add(bootstrap=[0])
-        sim.add(bootstrap=[1], after=0.5)
-        assert sim.run_until(lambda: 1 in sim.deliveries(message), timeout=2.0), strategy
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_was_said_to_nobody_goes_to_the_first_who_comes_at_once_and_on_from_there(
+    strategy: str,
+) -> None:
+    sim = Simulation(nodes=1, seed=1, config=NodeConfig(strategy=strategy, anti_entropy=NO_ROUNDS))
+    sim.run(1.0)
+    message = sim.broadcast(0, b"is anybody there")
+    sim.run(60.0)
+    sim.add(bootstrap=[0])
+    assert sim.run_until(lambda: 1 in sim.deliveries(message), timeout=0.5)
