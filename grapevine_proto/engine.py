@@ -58,12 +58,15 @@ from grapevine_proto.messages import (
     Digest,
     Empty,
     Frame,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    Offer,
     OverlayMessage,
     Private,
+    Prune,
     Receipts,
     ReceiptsTaken,
     Record,
@@ -71,6 +74,7 @@ from grapevine_proto.messages import (
     Repair,
     Rumor,
     Rumors,
+    Subscribe,
     Vector,
     Want,
 )
@@ -191,7 +195,15 @@ class Engine:
             config, self._identity, self._peers, self._membership.members, self._signatures, rng
         )
         self._dissemination = Dissemination(
-            config, self._peers, self._store, self._signatures, self._tracing, rng, now
+            config,
+            self.peer_id,
+            self._peers,
+            self._membership.members,
+            self._store,
+            self._signatures,
+            self._tracing,
+            rng,
+            now,
         )
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
@@ -402,6 +414,7 @@ class Engine:
         self._perform(
             self._membership.linked(established.record, link.address, established.rtt_s, now), now
         )
+        self._perform(self._dissemination.linked(link.peer_id, now), now)
 
     def _turn_away(self, established: Established, close: Close, now: float) -> None:
         """Make no link of a session, but say why."""
@@ -483,6 +496,7 @@ class Engine:
         self._changes += 1
         self._perform(self._antientropy.unlinked(peer_id, now), now)
         self._perform(self._membership.unlinked(peer_id, words, reason, now), now)
+        self._perform(self._dissemination.unlinked(peer_id, now), now)
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -497,7 +511,7 @@ class Engine:
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender = link.peer_id
         match message:
-            case Rumors() | Ids():
+            case Rumors() | Ids() | Offer() | Subscribe() | Graft() | Prune():
                 self._perform(self._dissemination.handle(message, sender, now), now)
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
@@ -654,8 +668,12 @@ class Engine:
         rumor = Rumor.signed(
             self._identity, self.config.cluster, epoch, first, payloads, trace_share=trace_share
         )
-        sends = self._dissemination.broadcast(rumor, now)
-        peers = sum(self._send_all(send, now) for send in sends)
+        peers = 0
+        for effect in self._dissemination.broadcast(rumor, now):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer)):
+                peers += self._send_all(effect, now)
+            else:
+                self._perform([effect], now)
         self._events += [MessageSent(message, peers) for message in messages]
 
     def _is_bundle_due(self, now: float) -> bool:
@@ -766,7 +784,7 @@ class Engine:
         self._bundle.limit_bytes = _bundle_limit(config)
         self._responder.reconfigure(config.keys, config.limits, config.denied, now)
         self._signatures.reconfigure(config)
-        self._dissemination.reconfigure(config)
+        self._perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._reconfigure_accounts(now)
         for peer_id, link in list(self._links.items()):
@@ -955,6 +973,7 @@ class Engine:
             epoch=record.epoch if record else 0,
             connected_at=peer.linked_at,
             queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
+            subscribed=peer.peer_id in self._dissemination.subscribers,
         )
 
     def members(self) -> list[MemberInfo]:
@@ -997,6 +1016,8 @@ class Engine:
             sessions=len(self._by_session),
             members=len(self._membership.members),
             next_round_at=self._antientropy.next_round_at,
+            subscribers=len(self._dissemination.subscribers),
+            subscriptions=len(self._dissemination.subscriptions),
         )
 
     # --- kept -----------------------------------------------------------------------------------

@@ -28,6 +28,10 @@ RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
 
 TRACE_ALL: Final = (1 << 16) - 1  # the share of members that means every one
 
+MAILED_HOPS: Final = 255
+"""In place of the hops of a copy: its origin gives it to every member itself, so nobody needs to pass
+it on. Counts as one hop; a copy that truly came so far says one less."""
+
 COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
 
 
@@ -62,6 +66,10 @@ class Kind(IntEnum):
     PROBE = 16
     RECEIPTS = 35
     RECEIPTS_TAKEN = 36
+    SUBSCRIBE = 20
+    GRAFT = 21
+    PRUNE = 22
+    OFFER = 23
 
 
 LINK_KINDS: Final = frozenset(
@@ -366,6 +374,35 @@ class ReceiptsTaken:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Rumors that the sender holds and will not push to the receiver, who may ask at once."""
+
+    ranges: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """The sender wants to be pushed what the receiver hears first, or no longer."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Graft:
+    """From now on the link belongs to the tree along which rumors of `origin` are pushed; None: the
+    tree of all origins that have none of their own."""
+
+    origin: PeerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """The link no longer belongs to that tree: ids go over it instead."""
+
+    origin: PeerId | None
+
+
 OverlayMessage: TypeAlias = (
     Heartbeat
     | Records
@@ -379,6 +416,10 @@ OverlayMessage: TypeAlias = (
     | Ids
     | Receipts
     | ReceiptsTaken
+    | Offer
+    | Subscribe
+    | Graft
+    | Prune
 )
 
 # --- frames of one link -------------------------------------------------------------------------
