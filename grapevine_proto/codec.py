@@ -52,6 +52,8 @@ from grapevine_proto.messages import (
     LinkFrame,
     Offer,
     OverlayMessage,
+    PathAnswer,
+    PathCheck,
     Private,
     Probe,
     Prune,
@@ -653,6 +655,7 @@ _PROBE_PADDING: Final = bytes(1 << 16)
 FRAGMENT_OVERHEAD: Final = _FRAGMENT.size
 AGAIN_OVERHEAD: Final = _AGAIN.size
 MAX_RANGES: Final = 64
+PATH_TOKEN_BYTES: Final = 8
 
 
 def fragment_header(number: int, total_bytes: int, offset: int, *, of_repair: bool) -> bytes:
@@ -674,6 +677,10 @@ def encode_frame(frame: LinkFrame) -> bytes:
             return head + b"".join(_RANGE.pack(*each) for each in missing)
         case Probe(padding):
             return bytes((Kind.PROBE,)) + _PROBE_PADDING[:padding]
+        case PathCheck(token):
+            return bytes((Kind.PATH_CHECK,)) + token
+        case PathAnswer(token):
+            return bytes((Kind.PATH_ANSWER,)) + token
 
 
 def decode_frame(plaintext: bytes) -> LinkFrame:
@@ -721,12 +728,20 @@ def _probe(plaintext: bytes) -> Probe:
     return Probe(len(plaintext) - 1)
 
 
+def _token(plaintext: bytes) -> bytes:
+    if len(plaintext) != 1 + PATH_TOKEN_BYTES:
+        raise ValueError("a token of another length")
+    return plaintext[1:]
+
+
 _FRAME_DECODERS: Final[dict[int, Callable[[bytes], LinkFrame]]] = {
     Kind.FRAGMENT: _fragment,
     Kind.REPAIR_FRAGMENT: _fragment,
     Kind.AGAIN: _again,
     Kind.FEEDBACK: _feedback,
     Kind.PROBE: _probe,
+    Kind.PATH_CHECK: lambda plaintext: PathCheck(_token(plaintext)),
+    Kind.PATH_ANSWER: lambda plaintext: PathAnswer(_token(plaintext)),
 }
 
 

@@ -291,7 +291,7 @@ class Engine:
         link = self._by_session.get(packet.session_id)
         if link is not None:
             self._busy[link.peer_id] = link  # it may owe an answer, or feedback
-            plaintext = self._open(link, packet, now)
+            plaintext = self._open(link, packet, now, source)
             self._hear(link, plaintext, now)
             return
         dial = self._dials.get(packet.session_id)
@@ -325,9 +325,11 @@ class Engine:
             self._perform(effects, now)
         return True
 
-    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes | None:
+    def _open(
+        self, link: Link, packet: codec.Data, now: float, source: Address | None = None
+    ) -> bytes | None:
         try:
-            return link.receive(packet, now)
+            return link.receive(packet, now, source)
         except Refused as refused:
             if refused.reason is DropReason.RATE_LIMITED:
                 self._account(link.peer_id, now).throttled += 1
@@ -373,6 +375,7 @@ class Engine:
     def _renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
         if takes_over(established, link, self.peer_id, now):
+            self._forget_source(link)
             link.adopt(established, now)
         else:
             link.also_receive(established, now)
@@ -384,6 +387,7 @@ class Engine:
         identity, and it is told so."""
         link.clear()
         link.close()
+        self._forget_source(link)
         self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
@@ -403,6 +407,7 @@ class Engine:
             congestion=self.config.congestion,
             max_message_bytes=self.config.max_message_size,
             budget=self._reassembly,
+            entropy=self._entropy,
         )
         self._links[link.peer_id] = link
         self._index(link)
@@ -462,6 +467,10 @@ class Engine:
             self._by_session[session_id] = link
         self._by_source[link.address] = link
 
+    def _forget_source(self, link: Link) -> None:
+        if self._by_source.get(link.address) is link:
+            del self._by_source[link.address]
+
     def _account(self, peer_id: PeerId, now: float) -> _Account:
         account = self._accounts.get(peer_id)
         if account is None:
@@ -491,8 +500,7 @@ class Engine:
         self._unsent_before += link.unsent + link.queued + self._outflow.forget(peer_id)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
-        if self._by_source.get(link.address) is link:
-            del self._by_source[link.address]
+        self._forget_source(link)
         self._changes += 1
         self._perform(self._antientropy.unlinked(peer_id, now), now)
         self._perform(self._membership.unlinked(peer_id, words, reason, now), now)
@@ -927,6 +935,11 @@ class Engine:
         return outbox
 
     def _transmit(self, link: Link, now: float) -> None:
+        address = link.address
+        self._outbox += link.check_path(now)
+        if link.address != address and self._by_source.get(address) is link:
+            del self._by_source[address]
+            self._by_source[link.address] = link
         for datagram in link.transmit(now):
             self._outbox.append((datagram, link.address))
 

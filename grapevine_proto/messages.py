@@ -64,6 +64,8 @@ class Kind(IntEnum):
     AGAIN = 14
     FEEDBACK = 15
     PROBE = 16
+    PATH_CHECK = 17
+    PATH_ANSWER = 18
     RECEIPTS = 35
     RECEIPTS_TAKEN = 36
     SUBSCRIBE = 20
@@ -73,7 +75,15 @@ class Kind(IntEnum):
 
 
 LINK_KINDS: Final = frozenset(
-    {Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.AGAIN, Kind.FEEDBACK, Kind.PROBE}
+    {
+        Kind.FRAGMENT,
+        Kind.REPAIR_FRAGMENT,
+        Kind.AGAIN,
+        Kind.FEEDBACK,
+        Kind.PROBE,
+        Kind.PATH_CHECK,
+        Kind.PATH_ANSWER,
+    }
 )
 """What the links say to each other and nobody beyond them hears."""
 
@@ -483,5 +493,19 @@ class Probe:
     padding: int
 
 
-LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe
+@dataclass(frozen=True, slots=True)
+class PathCheck:
+    """Say this back, if it finds you."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PathAnswer:
+    """It found me."""
+
+    token: bytes
+
+
+LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe | PathCheck | PathAnswer
 """One for each of `LINK_KINDS`, but for the two sorts of fragments."""

@@ -30,6 +30,8 @@ from grapevine_proto.messages import (
     Kind,
     LinkFrame,
     Offer,
+    PathAnswer,
+    PathCheck,
     Private,
     Probe,
     Prune,
@@ -424,6 +426,8 @@ GOLDEN_FRAMES = {
     "0000000500000005"
     "0000000700000009",
     Probe(3): "10000000",
+    PathCheck(b"12345678"): "113132333435363738",
+    PathAnswer(b"12345678"): "123132333435363738",
 }
 
 
