@@ -77,6 +77,7 @@ class Dissemination:
 
     def handle(self, message: Rumors | Ids, sender: PeerId, now: float) -> list[Effect]:
         if isinstance(message, Ids):
+            self._tracing.told(message, sender)
             return self.lazy.handle(message, sender, now)
         effects: list[Effect] = []
         for copy in message.copies:
