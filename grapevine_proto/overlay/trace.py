@@ -4,6 +4,8 @@
     member -> Receipts                   within `SPREAD_S`, to the origin if they are linked, else to
                                          whom the rumor came from, who passes it on in the same way
     whoever gets them -> ReceiptsTaken   or they are sent again, and then along another way
+    a second later -> Receipts           once more to another who has the rumor, in case the first
+                                         one keeps them back
 
 Up to `SAMPLE` members all are asked, above that about so many: the origin signs the share of members
 that it asks, and a hash of member and message says who they are, so that both ends agree on whose
@@ -37,6 +39,7 @@ from grapevine_proto.identity import Identity, digest
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.messages import (
     TRACE_ALL,
+    Ids,
     Receipt,
     Receipts,
     ReceiptsTaken,
@@ -58,6 +61,7 @@ PATIENCE_RTTS: Final = 3.0
 PATIENCE_S: Final = (0.100, 0.500)  # for the first `ReceiptsTaken`; twice that each time after
 TRIES: Final = 4  # along one way: at 30 % loss 3 in 100 go on to the next
 UNKNOWN_RTT_S: Final = 0.050
+SECOND_S: Final = 1.0  # until receipts go a second way: by then nearly all are where they belong
 TELL_S: Final = 0.100  # between two events about one trace
 
 TRACES_LIMIT: Final = 16  # of our own that are followed; then the oldest is let go
@@ -159,22 +163,23 @@ class _Route:
 
 
 class _Batch:
-    """Receipts that were sent and not acknowledged."""
+    """Receipts that are on their way, or will go another way soon."""
 
-    __slots__ = ("due_at", "receipts", "route", "target", "tried", "tries")
+    __slots__ = ("due_at", "is_taken", "receipts", "route", "target", "tried", "tries")
 
     def __init__(self, route: _Route, receipts: tuple[Receipt, ...]) -> None:
         self.route = route
         self.receipts = receipts
         self.target: PeerId | None = None
-        self.tried: set[PeerId] = set()  # in vain
+        self.is_taken = False  # by one; the second is in case that one lies
+        self.tried: set[PeerId] = set()
         self.tries = 0  # with `target`
         self.due_at = 0.0
 
 
 class Tracing:
     """The machine of receipts. Driven by `begin` for messages of ours, by dissemination for those of
-    others (`arrived`, `heard_again`), by receipts and by its deadline."""
+    others (`arrived`, `heard_again`, `told`), by receipts and by its deadline."""
 
     def __init__(
         self,
@@ -264,9 +269,17 @@ class Tracing:
 
     def heard_again(self, rumor: Rumor, sender: PeerId) -> None:
         """`sender` has `rumor` too, and so a way back to its origin."""
-        if not rumor.trace_share:
-            return
-        route = self._routes.get(_id_of(rumor))
+        if rumor.trace_share:
+            self._also_has(_id_of(rumor), sender)
+
+    def told(self, ids: Ids, sender: PeerId) -> None:
+        """`sender` has these rumors."""
+        if self._routes:
+            for each in ids.ranges:
+                self._also_has(MessageId(*each.stream, each.first), sender)
+
+    def _also_has(self, message_id: MessageId, sender: PeerId) -> None:
+        route = self._routes.get(message_id)
         if route is not None and sender not in route.tellers and len(route.tellers) < TELLERS_LIMIT:
             route.tellers.append(sender)
 
@@ -300,9 +313,7 @@ class Tracing:
 
     def handle(self, message: Receipts | ReceiptsTaken, sender: PeerId, now: float) -> list[Effect]:
         if isinstance(message, ReceiptsTaken):
-            batch = self._batches.get(message.number)
-            if batch is not None and batch.target == sender:
-                del self._batches[message.number]
+            self._taken(message.number, sender, now)
             return []
         for receipt in message.receipts:
             if not self._hear(message.message_id, receipt, sender, now):
@@ -361,9 +372,12 @@ class Tracing:
             self._batches[self._number] = batch
             effects += self._try(self._number, batch, now)
         while len(self._batches) > BATCHES_LIMIT:
-            _, oldest = self._batches.popitem(last=False)
-            self.lost += len(oldest.receipts)
+            self._given_up(self._batches.popitem(last=False)[1])
         return effects
+
+    def _given_up(self, batch: _Batch) -> None:
+        if not batch.is_taken:
+            self.lost += len(batch.receipts)
 
     def _try(self, number: int, batch: _Batch, now: float) -> list[Effect]:
         """Send a batch once more: to the same peer, or to the next when that seems in vain."""
@@ -374,7 +388,7 @@ class Tracing:
             batch.target, batch.tries = self._next_hop(batch), 0
         if batch.target is None:
             del self._batches[number]
-            self.lost += len(batch.receipts)
+            self._given_up(batch)
             return []
         route = batch.route
         if batch.target != route.message_id.origin:  # others pass on only what is signed
@@ -388,6 +402,19 @@ class Tracing:
         batch.tries += 1
         self.deadline = min(self.deadline, batch.due_at)
         return [Send((batch.target,), Receipts(number, route.message_id, batch.receipts))]
+
+    def _taken(self, number: int, by: PeerId, now: float) -> None:
+        batch = self._batches.get(number)
+        if batch is None or batch.target != by:
+            return
+        if batch.is_taken or by == batch.route.message_id.origin:
+            del self._batches[number]
+            return
+        batch.is_taken = True
+        batch.tried.add(by)
+        batch.target = None
+        batch.due_at = now + SECOND_S
+        self.deadline = min(self.deadline, batch.due_at)
 
     def _next_hop(self, batch: _Batch) -> PeerId | None:
         route = batch.route

@@ -11,8 +11,17 @@ import pytest
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerState, Trace, TraceUpdated
-from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.messages import TRACE_ALL, Receipt, Receipts, ReceiptsTaken, Rumor, RumorCopy
+from grapevine_proto.ids import MessageId, PeerId, Stream
+from grapevine_proto.messages import (
+    TRACE_ALL,
+    Ids,
+    Receipt,
+    Receipts,
+    ReceiptsTaken,
+    Rumor,
+    RumorCopy,
+    StreamRange,
+)
 from grapevine_proto.overlay import trace as trace_module
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
@@ -27,6 +36,7 @@ from grapevine_proto.overlay.trace import (
     RELAYS_LIMIT,
     ROUTES_LIMIT,
     ROUTES_PER_ORIGIN,
+    SECOND_S,
     SPREAD_S,
     TELLERS_LIMIT,
     TRACES_LIMIT,
@@ -344,7 +354,37 @@ def test_ten_receipts_fill_a_datagram_and_wait_for_no_more() -> None:
     assert [len(each.receipts) for each in messages if isinstance(each, Receipts)] == [10, 3]
 
 
-def test_what_is_taken_is_sent_once() -> None:
+def test_what_is_taken_goes_one_other_way_a_second_later() -> None:
+    node = Node()
+    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.heard_again(traced().rumor, peer_id(2))
+    node.tracing.heard_again(traced().rumor, peer_id(1))
+    at, effects = node.due()
+    (first,) = effects
+    assert isinstance(first, Send)
+    assert isinstance(first.message, Receipts)
+    node.tracing.handle(ReceiptsTaken(first.message.number), peer_id(3), at)
+    again_at, target, message = node.sent(until=at + SECOND_S)[-1]
+    assert again_at == pytest.approx(at + SECOND_S)
+    assert (target, message) == (peer_id(2), first.message)
+    node.tracing.handle(ReceiptsTaken(first.message.number), peer_id(2), again_at)
+    assert node.sent() == []
+    assert node.tracing.lost == 0
+
+
+def test_what_the_origin_took_needs_no_second_way() -> None:
+    node = Node()
+    node.link(ORIGIN)
+    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    at, effects = node.due()
+    (first,) = effects
+    assert isinstance(first, Send)
+    assert isinstance(first.message, Receipts)
+    node.tracing.handle(ReceiptsTaken(first.message.number), peer_id(ORIGIN), at)
+    assert node.sent() == []
+
+
+def test_what_is_taken_and_has_no_other_way_is_sent_once() -> None:
     node = Node()
     node.tracing.arrived(traced(), peer_id(3), 0.0)
     _, effects = node.due()
@@ -389,6 +429,16 @@ def test_an_origin_that_is_lost_before_it_took_our_word_gets_it_signed_by_anothe
     _, target, message = node.sent()[0]
     assert target == peer_id(3)
     assert message.receipts[0].is_authentic("default", message_id())
+
+
+def test_who_tells_the_id_of_a_traced_rumor_is_another_way_back() -> None:
+    node = Node()
+    node.tracing.arrived(traced(9), peer_id(3), 0.0)
+    stream = Stream(peer_id(ORIGIN), EPOCH)
+    ids = Ids((StreamRange(stream, 8, 8), StreamRange(stream, 9, 9)))
+    node.tracing.told(ids, peer_id(2))
+    node.unlink(3)
+    assert node.sent()[0][1] == peer_id(2)
 
 
 def test_with_no_way_left_a_receipt_is_lost_and_counted() -> None:

@@ -124,9 +124,12 @@ def test_events_tell_of_a_trace_from_its_beginning_to_its_last_answer() -> None:
     assert told[-1][1].is_complete
 
 
-def test_one_who_makes_up_receipts_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_who_makes_up_receipts_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     """A relay that answers for everybody it knows of, in their names."""
-    simulation = cluster(20, 4)
+    simulation = cluster(20, 4, seed=seed)
     liar = simulation.nodes[7].engine
     assert liar is not None
     everyone = [node.peer_id for node in simulation.nodes if node.peer_id is not None]
@@ -144,4 +147,4 @@ def test_one_who_makes_up_receipts_is_not_believed(monkeypatch: pytest.MonkeyPat
     simulation.trace(0, b"who is there")
     simulation.run(5.0)
     assert simulation.nodes[dead].peer_id in latest(simulation).unanswered
-    assert latest(simulation).reached >= 15
+    assert latest(simulation).reached >= 16  # what it keeps back finds another way

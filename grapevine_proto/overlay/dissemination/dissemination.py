@@ -152,6 +152,8 @@ class Dissemination:
                     effects += self.accept(copy, sender, Via.EAGER, now)
                 return effects
             case Ids() | Offer():
+                if isinstance(message, Ids):
+                    self._tracing.told(message, sender)
                 return self.lazy.handle(message, sender, now)
             case Subscribe() | Graft() | Prune():
                 return self._strategy.handle(message, sender, now)
