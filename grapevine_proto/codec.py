@@ -27,6 +27,7 @@ from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, SIGNATURE_BYTES
 from grapevine_proto.ids import EPOCH_LIMIT, PEER_ID_BYTES, SEQUENCE_LIMIT, Address, PeerId, Stream
 from grapevine_proto.messages import (
+    Ask,
     Close,
     CloseReason,
     Digest,
@@ -426,6 +427,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
             return Kind.IDS, (_encode_ids(ranges),)
         case Empty():
             return Kind.EMPTY, ()
+        case Ask():
+            return Kind.ASK, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
 
@@ -498,6 +501,11 @@ def _empty(f: Fields) -> Empty:
     return Empty()
 
 
+def _ask(f: Fields) -> Ask:
+    () = f
+    return Ask()
+
+
 def _close(f: Fields) -> Close:
     reason, records = f
     return Close(CloseReason(_uint(reason, 255)), _decode_records(records))
@@ -505,6 +513,7 @@ def _close(f: Fields) -> Close:
 
 _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.EMPTY: _empty,
+    Kind.ASK: _ask,
     Kind.CLOSE: _close,
     Kind.HEARTBEAT: _heartbeat,
     Kind.RECORDS: _records,

@@ -51,6 +51,7 @@ class Kind(IntEnum):
     WANT = 9
     REPAIR = 10
     IDS = 11
+    ASK = 30
 
 
 class CloseReason(IntEnum):
@@ -302,6 +303,11 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """An Empty by which somebody short of links begins a session: if you have no room, make some."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The sender closes the link; `records` are whom to try instead, where it has no room."""
 
@@ -309,4 +315,4 @@ class Close:
     records: tuple[Record, ...] = ()
 
 
-Frame: TypeAlias = Empty | Close
+Frame: TypeAlias = Empty | Ask | Close

@@ -16,7 +16,9 @@ from typing import Final
 from grapevine_proto.messages import Kind
 
 _SLACK: Final = 1e-3  # tokens
-_FREE: Final = frozenset({Kind.EMPTY, Kind.CLOSE})  # they say nothing that costs more than opening
+_FREE: Final = frozenset(
+    {Kind.EMPTY, Kind.ASK, Kind.CLOSE}
+)  # they say nothing that costs more than opening
 
 
 def cost(kind: int) -> int:

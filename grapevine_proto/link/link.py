@@ -207,7 +207,7 @@ class Link:
             self._follow(session, now)
         self.received += 1
         self.last_heard_at = now
-        if plaintext[0] == Kind.EMPTY:
+        if plaintext[0] in (Kind.EMPTY, Kind.ASK):
             self._owe_answer(session, now)
         self.charge(plaintext, now)
         return plaintext

@@ -41,6 +41,7 @@ from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.peers import LINKED_STATES, Happening, Peer, PeerTable
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.overlay.views import Views
 
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
@@ -72,7 +73,8 @@ class Membership:
         self.members = MemberTable(config.limits)
         our_address = Address.parse(config.advertise) if config.advertise else address
         self._address = our_address
-        self.dialling = Dialling(config, peers, self.members, rng, our_address, now)
+        self.views = Views(config, peers, self.members, rng)
+        self.dialling = Dialling(config, peers, self.members, self.views, rng, our_address, now)
         self.record = self._own_record(epoch, 0, left=False)
         self._tick_at = now
         self._tidied_at = now
@@ -104,6 +106,7 @@ class Membership:
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         """Other settings from now on. Whoever is denied now is dropped; our record is told anew."""
         self._config = config
+        self.views.reconfigure(config)
         self.dialling.reconfigure(config, now)
         denied = [peer_id for peer_id in self._peers.linked if peer_id in config.denied]
         effects: list[Effect] = [
@@ -128,7 +131,25 @@ class Membership:
 
     @property
     def has_room(self) -> bool:
-        return len(self._peers.linked) < self._config.max_peers
+        return self.views.has_room
+
+    def make_room(self, newcomer: Record, now: float, *, is_asked: bool) -> list[Effect]:
+        """Let a link go for `newcomer` where there is no room, and name the one to the other."""
+        if self.has_room:
+            return []
+        gone = self.views.to_let_go(newcomer.peer_id, now, is_asked=is_asked)
+        if gone is None:
+            return []
+        words = f"let go for {newcomer.name or newcomer.peer_id.short}"
+        return [Drop(gone, CloseReason.FULL, words, (newcomer,))]
+
+    def referred(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
+        """Whoever closed its link with us, or has no room, names others, who may have some."""
+        if self.record.left:
+            return []
+        effects = self._on_records(records, sender, now)
+        self.dialling.hint([record.peer_id for record in records])
+        return effects + (self.dialling.due(now) if self.views.is_in_need else [])
 
     def referrals(self, but: PeerId) -> tuple[Record, ...]:
         """Where else a newcomer may try, when there is no room here: what fits one datagram."""
@@ -152,7 +173,7 @@ class Membership:
             effects.append(Moved(peer_id, self._peers.move(peer, Happening.LOST), "no room there"))
         if member.status is not MemberStatus.UP:
             effects.append(self._think(member, MemberStatus.UP, now))
-        return effects + self._on_records(others, peer_id, now)
+        return effects + self.referred(others, peer_id, now)
 
     def linked(
         self, record: Record, source: Address, rtt_s: float | None, now: float
@@ -217,9 +238,11 @@ class Membership:
         if reason is CloseReason.LEAVING:
             if member.status is not MemberStatus.LEFT:
                 effects.append(self._think(member, MemberStatus.LEFT, now))
+        elif reason is CloseReason.FULL:
+            self.dialling.let_go(member, now)
         else:
             self.dialling.lost(member, now)
-        return effects
+        return effects if self.record.left else effects + self.dialling.due(now)
 
     def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A packet of `peer_id` opened."""
