@@ -140,7 +140,9 @@ def test_with_hubs_and_spokes_a_zone_that_has_a_link_needs_no_other() -> None:
         distribution="hub-and-spoke",
         zone="a",
     )
-    zones = Counter(member.record.zone for _ in range(50) for member in around.views.to_link(3, 0.0))
+    zones = Counter(
+        member.record.zone for _ in range(50) for member in around.views.to_link(3, 0.0)
+    )
     assert zones["b"] == 0
     assert zones["a"] == 2 * zones["c"] == 100
 
