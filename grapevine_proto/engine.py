@@ -51,6 +51,7 @@ from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
 from grapevine_proto.messages import (
+    Ack,
     Close,
     CloseReason,
     Digest,
@@ -60,7 +61,10 @@ from grapevine_proto.messages import (
     Ids,
     InSync,
     Kind,
+    Opinions,
     OverlayMessage,
+    Ping,
+    PingFor,
     Private,
     Record,
     Records,
@@ -462,7 +466,7 @@ class Engine:
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
                 self._perform(self._antientropy.handle(message, sender, now), now)
-            case Records():
+            case Records() | Ping() | PingFor() | Ack() | Opinions():
                 self._perform(self._membership.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Want() | Repair():
                 self._perform(self._antientropy.handle(message, sender, now), now)
@@ -559,7 +563,7 @@ class Engine:
         self.epoch = epoch + 1
         self._sequence = self._private_sequence = 0
         self._changes += 1
-        self._membership.reopen(self.epoch)
+        self._membership.ourselves.reopen(self.epoch)
         for peer_id in list(self._links):
             self._unlink(peer_id, "new epoch", CloseReason.SURPLUS, tell=True, now=now)
 
@@ -656,7 +660,7 @@ class Engine:
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
-        self._membership.load_permille = min(int(lag_s * 1000), 1000)
+        self._membership.lagged(lag_s, now)
 
     def leave(self, now: float) -> None:
         """Accept nothing more; what is queued still goes, then word to every peer that we leave."""
