@@ -42,6 +42,9 @@ from grapevine_proto.events import (
     RoundOutcome,
     StateUnsaved,
     Stats,
+    Trace,
+    TraceAnswer,
+    TraceUpdated,
     Via,
 )
 from grapevine_proto.identity import ClusterKey
@@ -91,6 +94,9 @@ __all__ = [
     "StateUnsaved",
     "Stats",
     "Stream",
+    "Trace",
+    "TraceAnswer",
+    "TraceUpdated",
     "UnknownPeer",
     "Via",
     "Zone",

@@ -25,25 +25,42 @@ import msgpack
 
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, SIGNATURE_BYTES
-from grapevine_proto.ids import EPOCH_LIMIT, PEER_ID_BYTES, SEQUENCE_LIMIT, Address, PeerId, Stream
+from grapevine_proto.ids import (
+    EPOCH_LIMIT,
+    PEER_ID_BYTES,
+    SEQUENCE_LIMIT,
+    Address,
+    MessageId,
+    PeerId,
+    Stream,
+)
 from grapevine_proto.messages import (
+    TRACE_ALL,
     Accusation,
     Ack,
+    Again,
     Close,
     CloseReason,
     Digest,
     Empty,
+    Feedback,
+    Fragment,
     Frame,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    LinkFrame,
     Opinion,
     Opinions,
     OverlayMessage,
     Ping,
     PingFor,
     Private,
+    Probe,
+    Receipt,
+    Receipts,
+    ReceiptsTaken,
     Record,
     Records,
     Repair,
@@ -190,6 +207,7 @@ MAX_COPIES: Final = 64
 MAX_ENTRIES: Final = 64
 MAX_IDS: Final = 64
 MAX_PAGES: Final = 256
+MAX_RECEIPTS: Final = 16
 MAX_PAYLOADS: Final = 8192  # in one rumor: 64 KiB of 8-byte payloads
 MAX_PAYLOAD: Final = (1 << 32) - 1
 MAX_COUNT: Final = (1 << 32) - 1
@@ -312,7 +330,7 @@ ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3
 
 def _encode_copy(copy: RumorCopy) -> Fields:
     rumor = copy.rumor
-    return (
+    fields = (
         bytes(rumor.origin),
         rumor.epoch,
         rumor.first,
@@ -322,10 +340,12 @@ def _encode_copy(copy: RumorCopy) -> Fields:
         min(copy.hops, MAX_HOPS),
         min(copy.age_ms, MAX_AGE_MS),
     )
+    return (*fields, rumor.trace_share) if rumor.trace_share else fields
 
 
 def _decode_copy(fields: Any) -> RumorCopy:
-    origin, epoch, first, lengths, body, signature, hops, age_ms = _items(fields, 8)
+    origin, epoch, first, lengths, body, signature, hops, age_ms, *traced = _items(fields, 9)
+    trace_share = (_uint(traced[0], TRACE_ALL) or _untraced()) if traced else 0
     for length in _items(lengths, MAX_PAYLOADS):
         _uint(length, MAX_PAYLOAD)
     if not lengths or sum(lengths) != len(_bin(body)):
@@ -337,6 +357,7 @@ def _decode_copy(fields: Any) -> RumorCopy:
         lengths,
         body,
         _bin(signature, SIGNATURE_BYTES),
+        trace_share,
     )
     return RumorCopy(rumor, _uint(hops, MAX_HOPS), _uint(age_ms, MAX_AGE_MS))
 
@@ -351,6 +372,10 @@ def join_copies(copies: Sequence[bytes]) -> bytes:
     count = len(copies)
     header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     return _RUMORS_HEADER + header + b"".join(copies)
+
+
+def _untraced() -> int:
+    raise ValueError("a traced rumor that asks nobody: it is written without the field")
 
 
 def _nonzero() -> int:
@@ -395,6 +420,24 @@ def _decode_ids(value: Any) -> tuple[StreamRange, ...]:
     return tuple(ranges)
 
 
+def _encode_receipt(receipt: Receipt) -> Fields:
+    member, relays = bytes(receipt.member), min(receipt.relays, MAX_HOPS)
+    return (member, receipt.hops, receipt.delay_ms, relays, receipt.signature)
+
+
+def _decode_receipt(fields: Any) -> Receipt:
+    member, hops, delay_ms, relays, signature = _items(fields, 5)
+    if _bin(signature) and len(signature) != SIGNATURE_BYTES:
+        raise ValueError("neither signed nor unsigned")
+    return Receipt(
+        PeerId(_bin(member, PEER_ID_BYTES)),
+        _uint(hops, MAX_HOPS),
+        _uint(delay_ms, MAX_AGE_MS),
+        _uint(relays, MAX_HOPS),
+        signature,
+    )
+
+
 def _decode_ranges(value: Any) -> tuple[StreamRange, ...]:
     return tuple(_decode_range(entry) for entry in _items(value, MAX_ENTRIES))
 
@@ -428,7 +471,7 @@ def encode_message(message: OverlayMessage | Frame) -> bytes:
     return bytes((kind,)) + msgpack.packb(fields)
 
 
-def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
+def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C901, PLR0912  one case each
     match message:
         case Rumors(copies):
             return Kind.RUMORS, (tuple(map(_encode_copy, copies)),)
@@ -454,6 +497,11 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
             return Kind.IDS, (_encode_ids(ranges),)
         case Ping() | PingFor() | Ack() | Opinions():
             return _detection_fields(message)
+        case Receipts(number, (origin, epoch, sequence, _), receipts):
+            taken = tuple(map(_encode_receipt, receipts))
+            return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
+        case ReceiptsTaken(number):
+            return Kind.RECEIPTS_TAKEN, (number,)
         case Empty():
             return Kind.EMPTY, ()
         case Close(reason, records):
@@ -555,6 +603,22 @@ def _opinions(f: Fields) -> Opinions:
     return Opinions(_decode_opinions(opinions))
 
 
+def _receipts(f: Fields) -> Receipts:
+    number, origin, epoch, sequence, receipts = f
+    message_id = MessageId(
+        PeerId(_bin(origin, PEER_ID_BYTES)),
+        _uint(epoch, EPOCH_LIMIT - 1),
+        _uint(sequence, SEQUENCE_LIMIT) or _nonzero(),
+    )
+    told = tuple(_decode_receipt(receipt) for receipt in _items(receipts, MAX_RECEIPTS))
+    return Receipts(_uint(number, MAX_COUNT), message_id, told)
+
+
+def _receipts_taken(f: Fields) -> ReceiptsTaken:
+    (number,) = f
+    return ReceiptsTaken(_uint(number, MAX_COUNT))
+
+
 def _empty(f: Fields) -> Empty:
     () = f
     return Empty()
@@ -582,6 +646,8 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.PING_FOR: _ping_for,
     Kind.ACK: _ack,
     Kind.OPINIONS: _opinions,
+    Kind.RECEIPTS: _receipts,
+    Kind.RECEIPTS_TAKEN: _receipts_taken,
 }
 
 
@@ -594,6 +660,94 @@ def decode_message(plaintext: bytes) -> OverlayMessage | Frame:
         return decoder(_unpack(plaintext[1:]))
     except _PACK_ERRORS:
         raise Refused(DropReason.MALFORMED) from None
+
+
+# --- what links say to each other: fixed layouts, for they go and come by the thousand -------------
+
+_FRAGMENT = struct.Struct(">BQII")
+_AGAIN = struct.Struct(">B8sI")
+_FEEDBACK = struct.Struct(">B8sIIIIB")
+_RANGE = struct.Struct(">II")
+_PROBE_PADDING: Final = bytes(1 << 16)
+
+FRAGMENT_OVERHEAD: Final = _FRAGMENT.size
+AGAIN_OVERHEAD: Final = _AGAIN.size
+MAX_RANGES: Final = 64
+
+
+def fragment_header(number: int, total_bytes: int, offset: int, *, of_repair: bool) -> bytes:
+    """What stands before a piece of a large message."""
+    kind = Kind.REPAIR_FRAGMENT if of_repair else Kind.FRAGMENT
+    return _FRAGMENT.pack(kind, number, total_bytes, offset)
+
+
+def encode_frame(frame: LinkFrame) -> bytes:
+    """What is sealed into a packet for the link at the other end."""
+    match frame:
+        case Fragment(number, total_bytes, offset, body, of_repair):
+            return fragment_header(number, total_bytes, offset, of_repair=of_repair) + body
+        case Again(session_id, counter, plaintext):
+            return _AGAIN.pack(Kind.AGAIN, session_id, counter) + plaintext
+        case Feedback(session_id, first, end, latest, delay_us, missing):
+            told = min(delay_us, MAX_COUNT)
+            head = _FEEDBACK.pack(Kind.FEEDBACK, session_id, first, end, latest, told, len(missing))
+            return head + b"".join(_RANGE.pack(*each) for each in missing)
+        case Probe(padding):
+            return bytes((Kind.PROBE,)) + _PROBE_PADDING[:padding]
+
+
+def decode_frame(plaintext: bytes) -> LinkFrame:
+    """The frame in an opened packet that one link says to the other. Raises Refused: UNKNOWN_KIND or
+    MALFORMED."""
+    decoder = _FRAME_DECODERS.get(plaintext[0]) if plaintext else None
+    if decoder is None:
+        raise Refused(DropReason.UNKNOWN_KIND)
+    try:
+        return decoder(plaintext)
+    except (struct.error, ValueError):
+        raise Refused(DropReason.MALFORMED) from None
+
+
+def _fragment(plaintext: bytes) -> Fragment:
+    kind, number, total_bytes, offset = _FRAGMENT.unpack_from(plaintext)
+    body = plaintext[_FRAGMENT.size :]
+    if not body or offset + len(body) > total_bytes:
+        raise ValueError("a fragment of nothing or beyond the end")
+    return Fragment(number, total_bytes, offset, body, kind == Kind.REPAIR_FRAGMENT)
+
+
+def _again(plaintext: bytes) -> Again:
+    _, session_id, counter = _AGAIN.unpack_from(plaintext)
+    body = plaintext[_AGAIN.size :]
+    if not body:
+        raise ValueError("nothing again")
+    return Again(session_id, counter, body)
+
+
+def _feedback(plaintext: bytes) -> Feedback:
+    _, session_id, first, end, latest, delay_us, count = _FEEDBACK.unpack_from(plaintext)
+    if count > MAX_RANGES or len(plaintext) != _FEEDBACK.size + count * _RANGE.size:
+        raise ValueError("not so many ranges")
+    missing = tuple(_RANGE.iter_unpack(plaintext[_FEEDBACK.size :]))
+    before = first - 1
+    for low, high in missing:
+        if not before < low <= high < end:
+            raise ValueError("ranges out of order")
+        before = high
+    return Feedback(session_id, first, end, latest, delay_us, missing)
+
+
+def _probe(plaintext: bytes) -> Probe:
+    return Probe(len(plaintext) - 1)
+
+
+_FRAME_DECODERS: Final[dict[int, Callable[[bytes], LinkFrame]]] = {
+    Kind.FRAGMENT: _fragment,
+    Kind.REPAIR_FRAGMENT: _fragment,
+    Kind.AGAIN: _again,
+    Kind.FEEDBACK: _feedback,
+    Kind.PROBE: _probe,
+}
 
 
 # --- what the handshake seals -------------------------------------------------------------------
@@ -621,12 +775,11 @@ _WIDEST = Rumor(
     (MAX_DATAGRAM,),
     bytes(MAX_DATAGRAM),
     bytes(SIGNATURE_BYTES),
+    TRACE_ALL,
 )
 _BESIDE_PAYLOADS: Final = len(
     encode_message(Repair(MAX_COUNT, True, True, (RumorCopy(_WIDEST, MAX_HOPS, MAX_AGE_MS),)))
 ) - bytes_in_rumor(MAX_DATAGRAM)
-MAX_PAYLOAD_IN_DATAGRAM: Final = MAX_PLAINTEXT - _BESIDE_PAYLOADS - 3
-"""Bytes of payload that fit one datagram however it travels, pushed or repaired."""
 
 
 def room_in_rumor(message_bytes: int) -> int:

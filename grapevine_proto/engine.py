@@ -44,10 +44,12 @@ from grapevine_proto.events import (
     RateLimited,
     Round,
     Stats,
+    Trace,
     Via,
 )
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
 from grapevine_proto.messages import (
@@ -66,6 +68,8 @@ from grapevine_proto.messages import (
     Ping,
     PingFor,
     Private,
+    Receipts,
+    ReceiptsTaken,
     Record,
     Records,
     Repair,
@@ -95,6 +99,7 @@ from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SavedStream, Store
+from grapevine_proto.overlay.trace import Tracing
 from grapevine_proto.ratelimit import TokenBucket
 
 __all__ = ["Engine", "Saved", "SavedStream"]
@@ -105,7 +110,7 @@ BAD_SIGNATURES: Final = 3  # the third closes the link
 ACCOUNTS_LIMIT: Final = 4096
 PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
 PARTING_LIMIT: Final = 64
-MESSAGE_BYTES: Final = codec.MAX_PLAINTEXT  # of one message, until links split them
+MESSAGE_BYTES: Final = 64_900  # of one envelope: what a token pays for, and a datagram of loopback
 GROW_S: Final = 0.1  # for which a bundle grows while no link has a token for it
 
 
@@ -186,8 +191,11 @@ class Engine:
             config, self._identity, self.epoch, address, self._peers, self._store, rng, now
         )
         self._membership.dialling.remember(saved.peers, now)
+        self._tracing = Tracing(
+            config, self._identity, self._peers, self._membership.members, self._signatures, rng
+        )
         self._dissemination = Dissemination(
-            config, self._peers, self._store, self._signatures, rng, now
+            config, self._peers, self._store, self._signatures, self._tracing, rng, now
         )
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
@@ -207,6 +215,7 @@ class Engine:
         self._by_source: dict[Address, Link] = {}
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._accounts: dict[PeerId, _Account] = {}
+        self._reassembly = Budget(config.limits.reassembly_bytes)
         self._busy: dict[PeerId, Link] = {}  # links with something to send
         self._outflow = Outflow(config.limits, MESSAGE_BYTES)
         self._bundle = Bundle(_bundle_limit(config))
@@ -273,9 +282,8 @@ class Engine:
     def _receive_data(self, packet: codec.Data, source: Address, now: float) -> None:
         link = self._by_session.get(packet.session_id)
         if link is not None:
+            self._busy[link.peer_id] = link  # it may owe an answer, or feedback
             plaintext = self._open(link, packet, now)
-            if plaintext[0] == Kind.EMPTY:  # the link may owe an answer
-                self._busy[link.peer_id] = link
             self._hear(link, plaintext, now)
             return
         dial = self._dials.get(packet.session_id)
@@ -309,7 +317,7 @@ class Engine:
             self._perform(effects, now)
         return True
 
-    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes:
+    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes | None:
         try:
             return link.receive(packet, now)
         except Refused as refused:
@@ -318,6 +326,11 @@ class Engine:
             raise
 
     # --- links ----------------------------------------------------------------------------------
+
+    def take(self, established: Established, now: float) -> None:
+        """Take a session that was made elsewhere, as if its handshake had just ended here: for a
+        simulation that begins with nodes linked."""
+        self._establish(established, now)
 
     def _establish(self, established: Established, now: float) -> None:
         """A session is live: it takes over a link, begins one, or only hears where else to go."""
@@ -343,8 +356,11 @@ class Engine:
             return
         else:
             self._renew(link, established, now)
-        link.charge(established.plaintext, now)
-        self._hear(link, established.plaintext, now)
+        self._busy[link.peer_id] = link
+        session = established.session
+        counter = session.arrivals.highest
+        plaintext = link.take_in(established.plaintext, session, counter, now)
+        self._hear(link, plaintext, now)
 
     def _renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
@@ -359,6 +375,7 @@ class Engine:
         """The peer was restarted: a new link. Should the earlier run still live, two nodes have one
         identity, and it is told so."""
         link.clear()
+        link.close()
         self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
@@ -369,8 +386,16 @@ class Engine:
 
     def _link(self, established: Established, now: float) -> Link:
         account = self._account(established.record.peer_id, now)
-        limits = self.config.limits
-        link = Link(established, account.bucket, limits, now, shape=account.shape)
+        link = Link(
+            established,
+            account.bucket,
+            self.config.limits,
+            now,
+            shape=account.shape,
+            congestion=self.config.congestion,
+            max_message_bytes=self.config.max_message_size,
+            budget=self._reassembly,
+        )
         self._links[link.peer_id] = link
         self._index(link)
         self._linked(link, established, now)
@@ -385,7 +410,15 @@ class Engine:
     def _turn_away(self, established: Established, close: Close, now: float) -> None:
         """Make no link of a session, but say why."""
         account = self._account(established.record.peer_id, now)
-        self._part(Link(established, account.bucket, self.config.limits, now), close, now)
+        link = Link(
+            established,
+            account.bucket,
+            self.config.limits,
+            now,
+            max_message_bytes=0,  # whatever it says is heard for the length of a Close
+            budget=self._reassembly,
+        )
+        self._part(link, close, now)
 
     def _part(self, link: Link, close: Close | None, now: float) -> None:
         """Stay at a closed link for a while, to say so again or to hear the last words."""
@@ -400,6 +433,8 @@ class Engine:
 
     def _hear_parting(self, parting: _Parting, packet: codec.Data, now: float) -> None:
         plaintext = self._open(parting.link, packet, now)
+        if plaintext is None:
+            return
         if parting.close is None:
             message = codec.decode_message(plaintext)
             if isinstance(message, (Rumors, Private)):
@@ -435,6 +470,7 @@ class Engine:
         link = self._links.pop(peer_id, None)
         if link is None:
             return
+        link.close()
         if reason is CloseReason.LEAVING:
             self._part(link, None, now)
         elif tell and reason is not None:
@@ -454,8 +490,12 @@ class Engine:
 
     # --- messages -------------------------------------------------------------------------------
 
-    def _hear(self, link: Link, plaintext: bytes, now: float) -> None:
+    def _hear(self, link: Link, plaintext: bytes | None, now: float) -> None:
         self._perform(self._membership.heard(link.peer_id, now), now)
+        if plaintext is None:
+            if link.is_receiving:
+                self._antientropy.arriving(link.peer_id, now)
+            return
         self._route(codec.decode_message(plaintext), link, now)
 
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
@@ -470,6 +510,8 @@ class Engine:
                 self._perform(self._membership.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Want() | Repair():
                 self._perform(self._antientropy.handle(message, sender, now), now)
+            case Receipts() | ReceiptsTaken():
+                self._perform(self._tracing.handle(message, sender, now), now)
             case Private(sequence, payload):
                 message_id = MessageId(sender, link.epoch, sequence, private=True)
                 self._delivered += 1
@@ -573,6 +615,10 @@ class Engine:
         """Knock at `address`; what becomes of it is told by events."""
         self._perform(self._membership.dialling.want(address, now), now)
 
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike a peer that is gone out of the tables. Raises UnknownPeer where it is not gone."""
+        self._membership.forget(peer_id)
+
     def broadcast(self, payload: bytes, now: float) -> MessageId:
         """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
 
@@ -588,14 +634,30 @@ class Engine:
         self._bundle.add(Message(message_id, payload, 0, Via.LOCAL, now), now)
         return message_id
 
+    def trace(self, payload: bytes, now: float) -> MessageId:
+        """Accept `payload` for everybody as `broadcast` does, and ask who has it to say so: what
+        comes of that is told by TraceUpdated and `traces`. Raises MessageTooLarge, NotRunning."""
+        self._check_payload(payload)
+        self._close_bundle(now)
+        self._sequence += 1
+        self._broadcast += 1
+        message_id = MessageId(self.peer_id, self.epoch, self._sequence)
+        share = self._tracing.begin(message_id, now)
+        self._say([Message(message_id, payload, 0, Via.LOCAL, now)], share, now)
+        return message_id
+
     def _close_bundle(self, now: float) -> None:
         """Sign what is in the bundle and let it go."""
-        messages = self._bundle.close()
-        if not messages:
-            return
+        if messages := self._bundle.close():
+            self._say(messages, 0, now)
+
+    def _say(self, messages: list[Message], trace_share: int, now: float) -> None:
+        """Sign messages of ours as one rumor and push it."""
         _, epoch, first, _ = messages[0].id
         payloads = tuple(message.payload for message in messages)
-        rumor = Rumor.signed(self._identity, self.config.cluster, epoch, first, payloads)
+        rumor = Rumor.signed(
+            self._identity, self.config.cluster, epoch, first, payloads, trace_share=trace_share
+        )
         sends = self._dissemination.broadcast(rumor, now)
         peers = sum(self._send_all(send, now) for send in sends)
         self._events += [MessageSent(message, peers) for message in messages]
@@ -608,7 +670,9 @@ class Engine:
             return False
         if not self._links or now >= opened_at + BEHIND_S:
             return True
-        return self.has_room and (now >= opened_at + GROW_S or self._is_wanted(now))
+        if not self.has_room_for(self._bundle.size_bytes):
+            return False
+        return now >= opened_at + GROW_S or self._is_wanted(now)
 
     def _bundle_due_at(self, now: float) -> float:
         """When to ask again whether the bundle is due."""
@@ -616,7 +680,7 @@ class Engine:
         waits = (self.config.bundle_delay, GROW_S, BEHIND_S)
         due_at = min((opened_at + s for s in waits if opened_at + s > now), default=now)
         if due_at > opened_at + self.config.bundle_delay:
-            due_at = min(due_at, *(link.takes_at(now) for link in self._links.values()))
+            due_at = min(due_at, *(link.ready_at(now) for link in self._links.values()))
         return due_at
 
     def _is_wanted(self, now: float) -> bool:
@@ -640,15 +704,19 @@ class Engine:
     def _check_payload(self, payload: bytes) -> None:
         if self._is_leaving or self.stopped:
             raise NotRunning("the node is leaving")
-        limit = min(self.config.max_message_size, codec.MAX_PAYLOAD_IN_DATAGRAM)
+        limit = self.config.max_message_size
         if len(payload) > limit:
             raise MessageTooLarge(len(payload), limit)
 
     @property
     def has_room(self) -> bool:
-        """Whether a broadcast now finds room with every peer, but for those that have had none for
+        """Whether a small broadcast now finds room with every peer, but for those that have had none for
         a second while others have; or nobody is there at all."""
-        return self._outflow.has_room(len(self._links))
+        return self.has_room_for(0)
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """The same for a payload of so many bytes: a large one may have to wait for another."""
+        return self._outflow.has_room(len(self._links), size_bytes)
 
     def start_round(self, now: float) -> None:
         """Begin an anti-entropy round with some peers now."""
@@ -657,6 +725,12 @@ class Engine:
     def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
         """The host name `name` among the bootstrap peers stands for `addresses`."""
         self._membership.dialling.resolved(name, addresses, now)
+
+    def refused(self, size_bytes: int, address: Address, now: float) -> None:
+        """The system would not send a datagram of this size to `address` (EMSGSIZE)."""
+        link = self._by_source.get(address)
+        if link is not None:
+            link.refused(size_bytes, now)
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
@@ -727,6 +801,7 @@ class Engine:
             self._membership.deadline,
             self._dissemination.deadline,
             self._antientropy.deadline,
+            self._tracing.deadline,
             self._responder.deadline,
             self._bundle_at,
             self._outflow.deadline,
@@ -745,6 +820,8 @@ class Engine:
             self._perform(self._membership.advance(now), now)
         self._perform(self._dissemination.advance(now), now)
         self._perform(self._antientropy.advance(now), now)
+        self._perform(self._tracing.advance(now), now)
+        self._reassembly.advance(now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
             self._tick(now)
@@ -820,15 +897,15 @@ class Engine:
             self._close_bundle(now)
         for peer_id, link in list(self._busy.items()):
             is_waiting = self._outflow.fill(link, now)
-            if peer_id in self._to_part and link.queued == 0 and not is_waiting:
+            if peer_id in self._to_part and link.is_settled and not is_waiting:
                 del self._to_part[peer_id]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)
             self._transmit(link, now)
-            if link.queued == 0 and not is_waiting:
+            if is_waiting:
+                self._outflow.note_sent(link, now)
+            if link.is_quiet and not is_waiting and peer_id not in self._to_part:
                 del self._busy[peer_id]
-            if peer_id in self._to_part:
-                self._busy[peer_id] = link
         self._bundle_at = self._bundle_due_at(now) if self._bundle else math.inf
         outbox, self._outbox = self._outbox, []
         self._datagrams_out += len(outbox)
@@ -871,7 +948,7 @@ class Engine:
             name=record.name if record else "",
             state=peer.state,
             health=peer.health(now, self.config.peer_timeout),
-            rtt=peer.rtt_s,
+            rtt=(link.fresh_rtt_s(now) if link else None) or peer.rtt_s,
             sent=link.sent if link else 0,
             received=link.received if link else 0,
             allowed=link.allowed if link else 0,
@@ -892,6 +969,10 @@ class Engine:
         """The latest anti-entropy rounds that this node began, the oldest first."""
         return list(self._antientropy.rounds)
 
+    def traces(self) -> list[Trace]:
+        """The latest traced messages of this node and how far they got, the oldest first."""
+        return self._tracing.reports()
+
     def stats(self) -> Stats:
         """Counters and gauges."""
         return Stats(
@@ -909,6 +990,10 @@ class Engine:
             lost=self._store.lost,
             evicted=self._store.held.evicted,
             unsent=self._unsent_before + sum(link.unsent for link in self._links.values()),
+            traces_forgotten=self._tracing.forgotten,
+            receipts_relayed=self._tracing.relayed,
+            receipts_refused=self._tracing.refused,
+            receipts_lost=self._tracing.lost,
             dropped=tuple(self._drops.items()),
             held=len(self._store.held),
             held_bytes=self._store.held.size_bytes,

@@ -26,6 +26,10 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 RECORD_DOMAIN: Final = b"grapevine record 1"
 RUMOR_DOMAIN: Final = b"grapevine rumor 1"
 ACCUSATION_DOMAIN: Final = b"grapevine accusation 1"
+TRACED_DOMAIN: Final = b"grapevine traced rumor 1"
+RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
+
+TRACE_ALL: Final = (1 << 16) - 1  # the share of members that means every one
 
 COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
 
@@ -58,6 +62,19 @@ class Kind(IntEnum):
     PING_FOR = 26
     ACK = 27
     OPINIONS = 28
+    FRAGMENT = 12
+    REPAIR_FRAGMENT = 13  # of a Repair, which whoever asked for it pays otherwise
+    AGAIN = 14
+    FEEDBACK = 15
+    PROBE = 16
+    RECEIPTS = 35
+    RECEIPTS_TAKEN = 36
+
+
+LINK_KINDS: Final = frozenset(
+    {Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.AGAIN, Kind.FEEDBACK, Kind.PROBE}
+)
+"""What the links say to each other and nobody beyond them hears."""
 
 
 class CloseReason(IntEnum):
@@ -162,7 +179,10 @@ class Opinion:
 @dataclass(frozen=True, slots=True)
 class Rumor:
     """What an origin signs and what relays, stores and repairs move whole: one or more payloads
-    with consecutive sequences from `first`, joined in `body` and cut by `lengths`."""
+    with consecutive sequences from `first`, joined in `body` and cut by `lengths`.
+
+    `trace_share`: how many of its receivers are asked to tell the origin that they have it, of
+    `TRACE_ALL` (see `overlay.trace`); 0: nobody."""
 
     origin: PeerId
     epoch: int
@@ -170,24 +190,38 @@ class Rumor:
     lengths: tuple[int, ...]
     body: bytes
     signature: bytes = b""
+    trace_share: int = 0
 
     @classmethod
     def signed(
-        cls, identity: Identity, cluster: str, epoch: int, first: int, payloads: tuple[bytes, ...]
+        cls,
+        identity: Identity,
+        cluster: str,
+        epoch: int,
+        first: int,
+        payloads: tuple[bytes, ...],
+        *,
+        trace_share: int = 0,
     ) -> Rumor:
         """A rumor of `identity`'s own, signed for `cluster`."""
         lengths = tuple(len(payload) for payload in payloads)
-        bare = cls(identity.peer_id, epoch, first, lengths, b"".join(payloads))
-        signature = identity.sign(RUMOR_DOMAIN, *bare._signed_parts(cluster))
-        return cls(bare.origin, epoch, first, lengths, bare.body, signature)
+        body = b"".join(payloads)
+        bare = cls(identity.peer_id, epoch, first, lengths, body, trace_share=trace_share)
+        signature = identity.sign(bare._domain, *bare._signed_parts(cluster))
+        return cls(bare.origin, epoch, first, lengths, body, signature, trace_share)
 
     def is_authentic(self, cluster: str) -> bool:
         """Whether its origin signed it for this cluster. One hash and one signature check."""
-        return verify(self.origin, self.signature, RUMOR_DOMAIN, *self._signed_parts(cluster))
+        return verify(self.origin, self.signature, self._domain, *self._signed_parts(cluster))
+
+    @property
+    def _domain(self) -> bytes:
+        return TRACED_DOMAIN if self.trace_share else RUMOR_DOMAIN
 
     def _signed_parts(self, cluster: str) -> tuple[Part, ...]:
         cuts = b"".join(length.to_bytes(4, "big") for length in self.lengths)
-        return (cluster, self.origin, self.epoch, self.first, cuts, self.body)
+        parts = (cluster, self.origin, self.epoch, self.first, cuts, self.body)
+        return (*parts, self.trace_share) if self.trace_share else parts
 
     @property
     def stream(self) -> Stream:
@@ -225,6 +259,32 @@ class RumorCopy:
     rumor: Rumor
     hops: int
     age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`member` has a traced message, after so many hops and so long after it was sent. Signed by
+    the member where others pass it on; `relays` is how many did, and nobody's word."""
+
+    member: PeerId
+    hops: int
+    delay_ms: int
+    relays: int = 0
+    signature: bytes = b""
+
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> Receipt:
+        """This receipt for `message_id` with `identity`'s signature; `identity` must be its member."""
+        signature = identity.sign(RECEIPT_DOMAIN, *self._signed_parts(cluster, message_id))
+        return replace(self, signature=signature)
+
+    def is_authentic(self, cluster: str, message_id: MessageId) -> bool:
+        """Whether its member signed it for this message. One signature check."""
+        parts = self._signed_parts(cluster, message_id)
+        return verify(self.member, self.signature, RECEIPT_DOMAIN, *parts)
+
+    def _signed_parts(self, cluster: str, message_id: MessageId) -> tuple[Part, ...]:
+        origin, epoch, sequence, _ = message_id
+        return (cluster, origin, epoch, sequence, self.member, self.hops, self.delay_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +424,23 @@ class Opinions:
     opinions: tuple[Opinion, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Receipts:
+    """Who has the traced message `message_id`: on their way to its origin. `number` is the sender's
+    own, for `ReceiptsTaken`."""
+
+    number: int
+    message_id: MessageId
+    receipts: tuple[Receipt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptsTaken:
+    """The receipts that the receiver sent under `number` are here: it need not send them again."""
+
+    number: int
+
+
 OverlayMessage: TypeAlias = (
     Heartbeat
     | Records
@@ -379,6 +456,8 @@ OverlayMessage: TypeAlias = (
     | PingFor
     | Ack
     | Opinions
+    | Receipts
+    | ReceiptsTaken
 )
 
 # --- frames of one link -------------------------------------------------------------------------
@@ -398,3 +477,49 @@ class Close:
 
 
 Frame: TypeAlias = Empty | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """`body` from `offset` on of a message of `total_bytes`, which one packet does not hold. `number`
+    tells the messages of one link apart. `of_repair`: the message is a Repair."""
+
+    number: int
+    total_bytes: int
+    offset: int
+    body: bytes
+    of_repair: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The message that packet `counter` of the receiver's session `session_id` carried, and that
+    seems lost. Whoever got it after all drops this one."""
+
+    session_id: bytes
+    counter: int
+    plaintext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What arrived of the packets that bear `session_id`: all numbers from `first` on and before
+    `end` but the `missing` ranges. `latest` came `delay_us` before this went."""
+
+    session_id: bytes
+    first: int
+    end: int
+    latest: int
+    delay_us: int
+    missing: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Nothing, at a length that the path may or may not bear."""
+
+    padding: int
+
+
+LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe
+"""One for each of `LINK_KINDS`, but for the two sorts of fragments."""

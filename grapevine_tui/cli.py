@@ -153,7 +153,7 @@ def _start(**parameters: Any) -> int | None:
 class _LazyGroup(click.Group):
     """A group whose larger errands are imported when they are asked for, so that nodes start light."""
 
-    LAZY: Final = ("ctl", "invite", "join")
+    LAZY: Final = ("ctl", "invite", "join", "sim")
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), *self.LAZY])
@@ -163,6 +163,10 @@ class _LazyGroup(click.Group):
             from grapevine_tui.ctl import ctl
 
             return ctl
+        if name == "sim":
+            from grapevine_tui.simulate import sim
+
+            return sim
         if name in self.LAZY:
             from grapevine_tui import errands
 
@@ -302,9 +306,12 @@ async def _show(settings: Settings) -> int:
 
     host.listen(begin_log)
     app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
-    async with surroundings(host, settings, lambda: app.call_later(app.action_quit)):
+    async with surroundings(
+        host, settings, lambda: app.call_later(app.action_quit)
+    ) as tell_stopped:
         await app.run_async()
-    failure = getattr(app, "failure", None)
+        failure = getattr(app, "failure", None)
+        tell_stopped({"reason": "failed", "error": str(failure)} if failure else {"reason": "quit"})
     if failure is not None:
         raise failure
     return app.return_code or DONE

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from grapevine_proto import codec
 from grapevine_proto.engine import Engine
-from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId, Stream
 from grapevine_proto.messages import (
     Accusation,

@@ -14,23 +14,31 @@ from hypothesis import strategies as st
 
 from grapevine_proto import codec
 from grapevine_proto.errors import DropReason, Refused
-from grapevine_proto.ids import Address, PeerId, Stream
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream
 from grapevine_proto.messages import (
     Accusation,
     Ack,
+    Again,
     Close,
     CloseReason,
     Digest,
     Empty,
+    Feedback,
+    Fragment,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    LinkFrame,
     Opinion,
     Opinions,
     Ping,
     PingFor,
     Private,
+    Probe,
+    Receipt,
+    Receipts,
+    ReceiptsTaken,
     Record,
     Records,
     Repair,
@@ -40,6 +48,7 @@ from grapevine_proto.messages import (
     StreamRange,
     Vector,
     Want,
+    bytes_in_rumor,
 )
 
 counts = st.integers(0, 2**32 - 1)
@@ -68,10 +77,10 @@ records = st.builds(
 
 
 def joined(
-    origin: PeerId, epoch: int, first: int, payloads: list[bytes], signature: bytes
+    origin: PeerId, epoch: int, first: int, payloads: list[bytes], signature: bytes, share: int
 ) -> Rumor:
     lengths = tuple(map(len, payloads))
-    return Rumor(origin, epoch, first, lengths, b"".join(payloads), signature)
+    return Rumor(origin, epoch, first, lengths, b"".join(payloads), signature, share)
 
 
 rumors = st.builds(
@@ -81,6 +90,7 @@ rumors = st.builds(
     sequences,
     st.lists(st.binary(max_size=20), min_size=1, max_size=5),
     signatures,
+    st.integers(0, 65535),
 )
 copies = st.builds(RumorCopy, rumors, st.integers(0, 255), counts)
 streams = st.builds(Stream, peer_ids, epochs)
@@ -88,6 +98,16 @@ ranges = st.builds(StreamRange, streams, st.integers(0, 2**53), st.integers(0, 2
 wanted = st.builds(
     lambda stream, a, b: StreamRange(stream, min(a, b), max(a, b)), streams, sequences, sequences
 )
+
+receipts = st.builds(
+    Receipt,
+    peer_ids,
+    st.integers(0, 255),
+    counts,
+    st.integers(0, 255),
+    signatures | st.just(b""),
+)
+message_ids = st.builds(MessageId, peer_ids, epochs, sequences, st.just(False))
 
 
 def some(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
@@ -114,6 +134,8 @@ messages = st.one_of(
     st.builds(PingFor, counts, peer_ids),
     st.builds(Ack, counts, st.booleans()),
     st.builds(Opinions, some(opinions)),
+    st.builds(Receipts, counts, message_ids, some(receipts)),
+    st.builds(ReceiptsTaken, counts),
     st.just(Empty()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
@@ -126,7 +148,7 @@ def test_what_is_encoded_decodes_to_the_same(message: Rumors) -> None:
 
 
 def test_every_kind_has_a_decoder_and_the_strategy_above_makes_each() -> None:
-    assert set(codec._DECODERS) == set(Kind)
+    assert set(codec._DECODERS) | set(codec._FRAME_DECODERS) == set(Kind)
 
 
 @given(st.binary(max_size=200))
@@ -192,6 +214,7 @@ def decode_rumor(fields: list[object]) -> object:
 
 def test_a_rumor_of_the_right_shape_is_taken() -> None:
     decode_rumor(fields_of_rumor())
+    decode_rumor(fields_of_rumor(share=1))
 
 
 @pytest.mark.parametrize(
@@ -211,11 +234,15 @@ def test_a_rumor_of_the_right_shape_is_taken() -> None:
         {"lengths": 5},
         {"body": "text!"},
         {"body": None},
+        {"share": 65536},
+        {"share": True},
+        {"share": 0},
+        {"share": 1, "more": 1},
         {"signature": bytes(63)},
         {"hops": 256},
         {"age": 2**32},
         {"age": None},
-        {"more": 1},
+        {"more": b"1"},
     ],
     ids=str,
 )
@@ -263,6 +290,8 @@ def test_opinions_of_the_right_shape_are_taken() -> None:
         bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, []]] * 5]),
         bytes((Kind.OPINIONS,)) + msgpack.packb([[[b"", []]]]),
         bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD]]]),
+        bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 0, []]),
+        bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 1, 9, 0, b"s"]]]),
     ],
 )
 def test_nearly_right_is_refused(plaintext: bytes) -> None:
@@ -353,20 +382,22 @@ def test_a_record_never_takes_more_bytes_than_it_says(record: Record) -> None:
     assert both - alone <= record.size_bytes
 
 
-def test_the_largest_payload_fits_one_datagram_pushed_or_repaired() -> None:
-    payload = bytes(codec.MAX_PAYLOAD_IN_DATAGRAM)
+@pytest.mark.parametrize("limit_bytes", [codec.MAX_PLAINTEXT, 64_900])
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 255, 256, 900])
+def test_a_full_rumor_fits_its_message_pushed_or_repaired(limit_bytes: int, length: int) -> None:
+    count = min(codec.room_in_rumor(limit_bytes) // bytes_in_rumor(length), codec.MAX_PAYLOADS)
     rumor = Rumor(
         PeerId(bytes(32)),
         2**48 - 1,
         2**53 - codec.MAX_PAYLOADS,
-        (len(payload),),
-        payload,
+        (length,) * count,
+        bytes(length * count),
         bytes(64),
     )
     copy = RumorCopy(rumor, 255, 2**32 - 1)
     for message in (Rumors((copy,)), Repair(2**32 - 1, True, True, (copy,))):
-        assert len(codec.encode_message(message)) <= codec.MAX_PLAINTEXT
-    assert codec.MAX_PAYLOAD_IN_DATAGRAM >= 1000
+        assert len(codec.encode_message(message)) <= limit_bytes
+    assert count == codec.MAX_PAYLOADS or rumor.size_bytes > limit_bytes - 2 * length - 30
 
 
 # --- golden bytes: another implementation can be held against these -----------------------------
@@ -392,7 +423,21 @@ GOLDEN = {
     Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (2, 1), b"abc", bytes(64)), 2, 1000),)): (
         "04919198c420" + "00" * 32 + "0101920201c403616263c440" + "00" * 64 + "02cd03e8"
     ),
+    Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (1,), b"a", bytes(64), 300), 2, 1000),)): (
+        "04919199c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8cd012c"
+    ),
+    Receipts(5, MessageId(PeerId(bytes(32)), 1, 9), (Receipt(PeerId(bytes(32)), 3, 300),)): (
+        "239505c420" + "00" * 32 + "01099195c420" + "00" * 32 + "03cd012c00c400"
+    ),
+    ReceiptsTaken(5): "249105",
 }
+
+
+def test_ten_signed_receipts_fit_one_datagram() -> None:
+    receipt = Receipt(PeerId(bytes(32)), 255, 2**32 - 1, 255, bytes(64))
+    message_id = MessageId(PeerId(bytes(32)), 2**48 - 1, 2**53)
+    message = Receipts(2**32 - 1, message_id, (receipt,) * 10)
+    assert len(codec.encode_message(message)) <= codec.MAX_PLAINTEXT
 
 
 @pytest.mark.parametrize(
@@ -400,3 +445,28 @@ GOLDEN = {
 )
 def test_messages_look_on_the_wire_as_documented(message: Rumors, expected: str) -> None:
     assert codec.encode_message(message).hex() == expected
+
+
+GOLDEN_FRAMES = {
+    Fragment(1, 5000, 1151, b"abc"): "0c0000000000000001000013880000047f616263",
+    Fragment(2, 9, 8, b"x", of_repair=True): "0d0000000000000002000000090000000878",
+    Again(b"session!", 7, b"\x07\x91\x07"): "0e73657373696f6e2100000007079107",
+    Feedback(b"session!", 3, 20, 19, 1500, ((5, 5), (7, 9))): "0f"
+    "73657373696f6e21"
+    "00000003"
+    "00000014"
+    "00000013"
+    "000005dc"
+    "02"
+    "0000000500000005"
+    "0000000700000009",
+    Probe(3): "10000000",
+}
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"), list(GOLDEN_FRAMES.items()), ids=lambda v: type(v).__name__
+)
+def test_what_links_say_looks_on_the_wire_as_documented(frame: LinkFrame, expected: str) -> None:
+    assert codec.encode_frame(frame).hex() == expected
+    assert codec.decode_frame(bytes.fromhex(expected)) == frame

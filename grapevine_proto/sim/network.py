@@ -91,11 +91,21 @@ class Wire:
             arrivals[0] = (arrivals[0][0], self._flipped(datagram))
         return arrivals
 
+    def round_trip_s(self, source: int, target: int) -> float:
+        """What a round trip takes on average; draws nothing."""
+        low, high = self._range_s(source, target)
+        share = self._pair_share(source, target) if self.network.per_pair else 0.5
+        return 2 * (low + (high - low) * share)
+
+    def _range_s(self, source: int, target: int) -> tuple[float, float]:
+        network = self.network
+        if network.latency_between is not None and self.crosses(source, target):
+            return network.latency_between
+        return network.latency
+
     def _delay_s(self, source: int, target: int) -> float:
         network = self.network
-        low, high = network.latency
-        if network.latency_between is not None and self.crosses(source, target):
-            low, high = network.latency_between
+        low, high = self._range_s(source, target)
         if network.per_pair:
             delay_s = low + (high - low) * self._pair_share(source, target)
         else:

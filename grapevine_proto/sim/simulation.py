@@ -31,6 +31,7 @@ from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.ids import Address, MessageId, Zone
 from grapevine_proto.sim.network import Network, Wire
 from grapevine_proto.sim.report import Dissemination, Totals, dissemination
+from grapevine_proto.sim.shortcuts import introduce, regular_overlay
 from grapevine_proto.sim.simulated_node import SimulatedNode
 
 PORT: Final = 8000
@@ -64,6 +65,10 @@ class Simulation:
     `config` is every node's but for its name, its bootstrap peers and, where it has none, the
     cluster key. They start within `start_within` virtual seconds, in order. Nodes are known by
     number, from 0. With `zones` (their names) they stand in these in turn.
+
+    With `linked` they begin with so many links each, to random others, as if they had known each
+    other for long: `bootstrap` and `start_within` say nothing then. With `traced` false nothing is
+    hashed, which saves a tenth of the time; `trace_hash` means nothing then.
     """
 
     def __init__(
@@ -76,6 +81,8 @@ class Simulation:
         bootstrap: int = 3,
         start_within: float = START_WITHIN_S,
         zones: Sequence[Zone] = (),
+        linked: int = 0,
+        traced: bool = True,
     ) -> None:
         self._seed = f"grapevine simulation {seed}"
         self._rng = random.Random(f"{self._seed}/arrangement")
@@ -88,9 +95,11 @@ class Simulation:
         self._queue: list[_Entry] = []
         self._ties = 0
         self._trace = blake2b(digest_size=16)
+        self._is_traced = traced
         self._listeners: list[Listener] = []
         self._watchers: list[Watcher] = []
         self._sent: dict[MessageId, tuple[float, int, frozenset[int], int]] = {}
+        self._audience: frozenset[int] = frozenset()
         self._marks: list[tuple[float, Totals, int]] = []
         self._by_address: dict[Address, SimulatedNode] = {}
         self.now = 0.0
@@ -99,9 +108,27 @@ class Simulation:
         self.bytes = 0
         self.bytes_between_zones = 0
         self.steps = 0
+        if linked > config.max_peers:
+            raise ValueError(f"linked: {linked} are more links than max_peers, {config.max_peers}")
         for number in range(nodes):
             zone = {"zone": zones[number % len(zones)]} if zones else {}
-            self.add(bootstrap=bootstrap, after=start_within * number / nodes, **zone)
+            after = 0.0 if linked else start_within * number / nodes
+            self.add(bootstrap=0 if linked else bootstrap, after=after, **zone)
+        if linked:
+            self._link_all(regular_overlay(nodes, linked, self._rng))
+
+    def _link_all(self, neighbours: list[list[int]]) -> None:
+        """Start all nodes at once, linked to these."""
+        for node in self.nodes:
+            node.start(self.now)
+        key = self._config.keys[0]
+        for node in self.nodes:
+            for number in neighbours[node.number]:
+                if number > node.number:
+                    rtt_s = self._wire.round_trip_s(node.number, number)
+                    introduce(node, self.nodes[number], key, self._rng, self.now, rtt_s)
+        for node in self.nodes:
+            self._settle(node)
 
     # --- what can be done to it -----------------------------------------------------------------
 
@@ -127,13 +154,20 @@ class Simulation:
     def broadcast(self, number: int, payload: bytes) -> MessageId:
         """Let a node say something to everybody. Raises NotRunning, MessageTooLarge."""
         node, engine = self._running(number)
-        message_id = engine.broadcast(payload, node.read_clock(self.now))
+        return self._said(node, engine.broadcast(payload, node.read_clock(self.now)))
+
+    def trace(self, number: int, payload: bytes) -> MessageId:
+        """The same, and let those who get it say so. Raises NotRunning, MessageTooLarge."""
+        node, engine = self._running(number)
+        return self._said(node, engine.trace(payload, node.read_clock(self.now)))
+
+    def _said(self, node: SimulatedNode, message_id: MessageId) -> MessageId:
+        number = node.number
         if not self._marks or self._marks[-1][0] != self.now:
             self._marks.append((self.now, self._totals(), 0))
         at, totals, sharing = self._marks[-1]
         self._marks[-1] = (at, totals, sharing + 1)
-        audience = frozenset(each.number for each in self.nodes if each.is_running) - {number}
-        self._sent[message_id] = (self.now, number, audience, len(self._marks) - 1)
+        self._sent[message_id] = (self.now, number, self._running_now(), len(self._marks) - 1)
         self._settle(node)
         return message_id
 
@@ -151,12 +185,21 @@ class Simulation:
         """Stop a node as kill -9 does: its disk keeps the last save."""
         self._stop(self.nodes[number])
 
-    def restart(self, number: int, *, lose_state: bool = False) -> None:
-        """Start a node again; with `lose_state`, on an empty disk, and so as somebody else."""
+    def restart(self, number: int, *, lose_state: bool = False, torn: bool = False) -> None:
+        """Start a node again; with `lose_state`, on an empty disk, and so as somebody else; with
+        `torn`, from the save before the last, as when power fails in the middle of one."""
         node = self.nodes[number]
         self._stop(node)
-        node.start(self.now, lose_state=lose_state)
+        node.start(self.now, lose_state=lose_state, torn=torn)
         self._settle(node)
+
+    def reconfigure(self, number: int, **changes: object) -> None:
+        """Other settings for a node, from now on; one that is down starts with them."""
+        node = self.nodes[number]
+        node.config = node.config.replace(**changes)
+        if node.engine is not None:
+            node.engine.reconfigure(node.config, node.read_clock(self.now))
+            self._settle(node)
 
     def leave(self, number: int) -> None:
         """Let a node go politely: it hands over what is queued, for at most five seconds."""
@@ -171,6 +214,25 @@ class Simulation:
         node, _ = self._running(number)
         node.suspended_at = self.now
         self._push(self.now + seconds, _Step.RESUME, node)
+
+    def slow(self, number: int, seconds: float) -> None:
+        """Let a node be so late with everything it hears and does; 0: quick again."""
+        self.nodes[number].lag_s = seconds
+
+    def set_clock(self, number: int, *, error_s: float = 0.0, rate: float = 1.0) -> None:
+        """Let a node's wall clock be wrong by so much, and its seconds pass at `rate` to ours; both
+        from its next start on."""
+        node = self.nodes[number]
+        node.clock_error_s, node.clock_rate = error_s, rate
+
+    def inject(self, number: int, datagram: bytes, source: Address) -> None:
+        """Let a datagram arrive at a node now, as if it came from `source`."""
+        node = self.nodes[number]
+        self._push(self.now, _Step.ARRIVE, node, datagram, source, node.moves)
+
+    def change_network(self, network: Network) -> None:
+        """Other weather from now on; walls stay, and so do latencies of pairs."""
+        self._wire.network = network
 
     def move(self, number: int) -> None:
         """Give a node another address, as a NAT does; it is not told."""
@@ -254,8 +316,8 @@ class Simulation:
 
     def report(self, message_id: MessageId) -> Dissemination:
         """What is known by now of one broadcast."""
-        sent_at, _, audience, mark = self._sent[message_id]
-        expected = {number for number in audience if self.nodes[number].is_running}
+        sent_at, origin, audience, mark = self._sent[message_id]
+        expected = {number for number in audience if self.nodes[number].is_running} - {origin}
         got = [
             self.nodes[number].deliveries[message_id]
             for number in sorted(expected)
@@ -272,6 +334,16 @@ class Simulation:
             sharing,
         )
 
+    def latencies(self, message_id: MessageId) -> list[float]:
+        """When each node that was given it was given it first, in virtual seconds after its
+        broadcast, the quickest first."""
+        sent_at = self._sent[message_id][0]
+        return sorted(
+            node.deliveries[message_id].at - sent_at
+            for node in self.nodes
+            if message_id in node.deliveries
+        )
+
     @property
     def trace_hash(self) -> str:
         """Of everything that happened so far; equal for equal runs."""
@@ -283,7 +355,8 @@ class Simulation:
         engine = node.engine
         if engine is None or node.suspended_at is not None or node.moves != moves:
             return
-        self._trace.update(_MARK.pack(b"a", self.now, node.number, len(datagram)))
+        if self._is_traced:
+            self._trace.update(_MARK.pack(b"a", self.now, node.number, len(datagram)))
         engine.receive(datagram, source, node.read_clock(self.now))
         self._settle(node)
 
@@ -315,6 +388,8 @@ class Simulation:
         node.wake_at = float("inf")
         now = node.wake(self.now)
         if engine.deadline <= now:
+            if node.lag_s:
+                engine.lagged(node.lag_s, now)
             engine.advance(now)
         self._settle(node)
 
@@ -337,7 +412,7 @@ class Simulation:
         if node.is_unsaved and not node.is_save_due:
             node.is_save_due = True
             self._push(self.now + SAVE_INTERVAL_S, _Step.SAVE, node)
-        wake_at = max(node.virtual(engine.deadline), self.now + LEAST_STEP_S)
+        wake_at = max(node.virtual(engine.deadline), self.now + LEAST_STEP_S) + node.lag_s
         if wake_at < node.wake_at:
             node.wake_at = wake_at
             self._push(wake_at, _Step.WAKE, node)
@@ -345,8 +420,9 @@ class Simulation:
     def _send(self, node: SimulatedNode, datagram: bytes, address: Address) -> None:
         self.datagrams += 1
         self.bytes += len(datagram)
-        self._trace.update(_MARK.pack(b"s", self.now, node.number, len(datagram)))
-        self._trace.update(datagram)
+        if self._is_traced:
+            self._trace.update(_MARK.pack(b"s", self.now, node.number, len(datagram)))
+            self._trace.update(datagram)
         for watcher in self._watchers:
             watcher(self.now, node.number, datagram, address)
         target = self._by_address.get(address)
@@ -355,13 +431,15 @@ class Simulation:
         if self._wire.crosses(node.number, target.number):
             self.bytes_between_zones += len(datagram)
         for delay_s, arriving in self._wire.carry(node.number, target.number, datagram):
+            delay_s += target.lag_s
             self._push(
                 self.now + delay_s, _Step.ARRIVE, target, arriving, node.address, target.moves
             )
 
     def _record(self, node: SimulatedNode, event: Event) -> None:
-        self._trace.update(_MARK.pack(b"e", self.now, node.number, 0))
-        self._trace.update(repr(event).encode())
+        if self._is_traced:
+            self._trace.update(_MARK.pack(b"e", self.now, node.number, 0))
+            self._trace.update(repr(event).encode())
         if isinstance(event, MessageReceived):
             node.deliver(event.message, self.now)
         for listener in self._listeners:
@@ -388,6 +466,13 @@ class Simulation:
         if node.engine is None or node.suspended_at is not None:
             raise NotRunning(f"node {number} is down")
         return node, node.engine
+
+    def _running_now(self) -> frozenset[int]:
+        """Who is up; one set for all that is said while nobody comes or goes."""
+        running = frozenset(node.number for node in self.nodes if node.is_running)
+        if running != self._audience:
+            self._audience = running
+        return self._audience
 
     def _totals(self) -> Totals:
         copies = sum(node.duplicates for node in self.nodes)

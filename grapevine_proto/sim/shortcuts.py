@@ -1,0 +1,115 @@
+"""Ways to simulate more nodes in the same time, and what each of them leaves out.
+
+What must stay true:
+
+- `computed_once` changes no run: it remembers answers of pure functions, which many nodes of one
+  process ask for with the same bytes, so every datagram and every event is the same without it.
+- `introduce` leaves out the four messages of a handshake and nothing else: both ends get a session
+  with keys from the seed, sealed and opened as any other, and take it as they take a new one.
+- Both are asked for by name; a `Simulation` uses neither on its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Final
+
+from grapevine_proto import codec, messages
+from grapevine_proto.codec import encode_message
+from grapevine_proto.identity import KEY_BYTES, ClusterKey
+from grapevine_proto.link import exchange
+from grapevine_proto.link.handshake import Established
+from grapevine_proto.link.session import Session
+from grapevine_proto.messages import Empty
+from grapevine_proto.sim.simulated_node import SimulatedNode
+
+ANSWERS: Final = 1 << 17  # of each function: the records and messages of 10,000 nodes
+SESSION_ID_BYTES: Final = 8
+
+# Who looks a function up where. Each depends on its arguments alone and gives something immutable.
+_PURE: Final[tuple[tuple[Any, str], ...]] = (
+    (messages, "verify"),
+    (exchange, "verify"),
+    (messages.Record, "is_authentic"),
+    (codec, "_decode_record"),
+)
+
+
+@contextmanager
+def computed_once() -> Iterator[None]:
+    """Within this, what all nodes of the process compute alike is computed once: signatures of
+    records and messages are checked and records are decoded by the first that asks. The garbage
+    collector is paused too, since it would look through all nodes again and again."""
+    found = [getattr(owner, name) for owner, name in _PURE]
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for (owner, name), function in zip(_PURE, found, strict=True):
+            setattr(owner, name, lru_cache(maxsize=ANSWERS)(function))
+        yield
+    finally:
+        for (owner, name), function in zip(_PURE, found, strict=True):
+            setattr(owner, name, function)
+        if was_collecting:
+            gc.enable()
+
+
+def regular_overlay(nodes: int, degree: int, rng: random.Random) -> list[list[int]]:
+    """Whom each node is linked to: a random overlay in which nobody has more than `degree` links,
+    nearly all have as many, and everybody can be reached (a ring, and random rings over it)."""
+    neighbours: list[set[int]] = [set() for _ in range(nodes)]
+    if nodes <= degree + 1:
+        return [[other for other in range(nodes) if other != each] for each in range(nodes)]
+
+    def link(one: int, other: int) -> None:
+        if one != other and max(len(neighbours[one]), len(neighbours[other])) < degree:
+            neighbours[one].add(other)
+            neighbours[other].add(one)
+
+    for _ in range(2 * degree):  # each round gives two links where there is room for them
+        order = list(range(nodes))
+        rng.shuffle(order)
+        if degree == 1:
+            order = order[: nodes // 2 * 2]
+            for one, other in zip(order[::2], order[1::2], strict=True):
+                link(one, other)
+            break
+        for one, other in zip(order, order[1:] + order[:1], strict=True):
+            link(one, other)
+    return [sorted(each) for each in neighbours]
+
+
+def introduce(
+    one: SimulatedNode,
+    other: SimulatedNode,
+    key: ClusterKey,
+    rng: random.Random,
+    at: float,
+    rtt_s: float,
+) -> None:
+    """Link two running nodes as a handshake between them would have."""
+    ends = one, other
+    ids = rng.randbytes(SESSION_ID_BYTES), rng.randbytes(SESSION_ID_BYTES)
+    keys = rng.randbytes(KEY_BYTES), rng.randbytes(KEY_BYTES)
+    clocks = one.read_clock(at), other.read_clock(at)
+    sessions = tuple(
+        Session(ids[ours], ids[1 - ours], key, ours == 0, keys[ours], keys[1 - ours], clocks[ours])
+        for ours in (0, 1)
+    )
+    hellos = [
+        session.seal(encode_message(Empty()), now)
+        for session, now in zip(sessions, clocks, strict=True)
+    ]
+    for ours, node in enumerate(ends):
+        peer, packet = ends[1 - ours], codec.decode_packet(hellos[1 - ours])
+        if node.engine is None or peer.engine is None or not isinstance(packet, codec.Data):
+            raise ValueError(f"node {node.number} or {peer.number} is down")
+        plaintext = sessions[ours].open(packet, clocks[ours])
+        node.engine.take(
+            Established(sessions[ours], peer.engine.record, peer.address, rtt_s, plaintext),
+            clocks[ours],
+        )

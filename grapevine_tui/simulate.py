@@ -1,0 +1,370 @@
+"""``grapevine-tui sim``: a cluster of real engines under virtual time, and what it showed.
+
+What must stay true:
+
+- The same arguments give the same stdout, to the byte, but for `events_per_second`; what depends on
+  this machine's speed goes to stderr.
+- Nothing is measured that was not sent or delivered: the figures are the simulation's own records.
+- Neither Textual nor an event loop nor a socket is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from grapevine_proto.config import (
+    DISTRIBUTIONS,
+    STRATEGIES,
+    AntiEntropyConfig,
+    LimitsConfig,
+    NodeConfig,
+)
+from grapevine_proto.ids import MessageId
+from grapevine_proto.sim import Dissemination, Network, Simulation, computed_once
+from grapevine_tui.simulated import Outcome, show
+
+JOIN_S: Final = 20.0  # in which nodes that begin as strangers find each other
+SETTLE_S: Final = 2.0  # between the start of linked nodes and the first message
+MEMBERS_IN_ALL: Final = 2_500_000  # known to all nodes together; each knows fewer in big clusters
+LEAST_MEMBERS: Final = 256
+STEP_S: Final = 0.05
+CRASHES: Final = 2  # of the nodes that churn takes away, every second one crashes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to simulate. Latencies in seconds; `churn`: nodes that go and come a minute."""
+
+    nodes: int = 100
+    messages: int = 10
+    senders: str = "random"
+    warmup: int = 0
+    interval: float = 1.0
+    wait: float = 60.0
+    size: int = 100
+    strategy: str = "epidemic"
+    distribution: str = "uniform"
+    fanout: int = 3
+    degree: int = 5
+    latency: tuple[float, float] = (0.010, 0.050)
+    latency_between: tuple[float, float] | None = None
+    jitter: bool = False
+    zones: int = 1
+    loss: float = 0.0
+    churn: float = 0.0
+    join: bool = False
+    seed: int = 1
+    lazy_repair: bool = True
+    anti_entropy: bool = True
+
+    def config(self) -> NodeConfig:
+        """Of every node. Raises ConfigError."""
+        members = max(LEAST_MEMBERS, MEMBERS_IN_ALL // self.nodes)
+        return NodeConfig(
+            strategy=self.strategy,
+            distribution=self.distribution,
+            fanout=self.fanout,
+            max_peers=self.degree,
+            lazy_repair=self.lazy_repair,
+            anti_entropy=AntiEntropyConfig(enabled=self.anti_entropy),
+            limits=LimitsConfig(members=min(members, LimitsConfig().members)),
+        )
+
+    def network(self) -> Network:
+        return Network(
+            latency=self.latency,
+            latency_between=self.latency_between,
+            per_pair=not self.jitter,
+            loss=self.loss,
+        )
+
+    def simulation(self) -> Simulation:
+        names = tuple(f"zone {number + 1}" for number in range(self.zones))
+        return Simulation(
+            nodes=self.nodes,
+            config=self.config(),
+            seed=self.seed,
+            network=self.network(),
+            zones=names if self.zones > 1 else (),
+            linked=0 if self.join else self.degree,
+            traced=False,
+        )
+
+
+class Run:
+    """A plan at work. `tell` hears how many messages have been said."""
+
+    def __init__(self, plan: Plan, tell: Callable[[int], None]) -> None:
+        self._plan = plan
+        self._tell = tell
+        self._rng = random.Random(f"grapevine-tui sim {plan.seed}")
+        self._simulation = plan.simulation()
+        self._speaker = self._rng.randrange(plan.nodes)
+        self._next_churn_at = float("inf")
+        self._gone = 0
+
+    def play(self) -> Outcome:
+        """Let the nodes say everything, and wait for what is still on its way."""
+        plan, simulation = self._plan, self._simulation
+        self._let_pass(JOIN_S if plan.join else SETTLE_S)
+        if plan.churn:
+            self._next_churn_at = simulation.now
+        self._say(plan.warmup)
+        datagrams, sent_bytes = simulation.datagrams, simulation.bytes
+        across, copies = simulation.bytes_between_zones, self._copies()
+        said = self._say(plan.messages)
+        simulation.run_until(lambda: self._are_everywhere(said), plan.wait, every=STEP_S)
+        return Outcome(
+            nodes=plan.nodes,
+            seed=plan.seed,
+            reports=[simulation.report(each) for each in said],
+            latencies_s=sorted(at for each in said for at in simulation.latencies(each)),
+            datagrams=simulation.datagrams - datagrams,
+            bytes=simulation.bytes - sent_bytes,
+            bytes_between_zones=simulation.bytes_between_zones - across,
+            copies=self._copies() - copies,
+            zones=plan.zones,
+            steps=simulation.steps,
+            virtual_s=simulation.now,
+        )
+
+    def _say(self, messages: int) -> list[MessageId]:
+        """So many broadcasts, one an interval, or one of every node at once."""
+        said: list[MessageId] = []
+        while len(said) < messages:
+            for number in self._speakers(messages - len(said)):
+                payload = b"%d of %d " % (len(said) + 1, number)
+                said.append(
+                    self._simulation.broadcast(number, payload.ljust(self._plan.size, b"."))
+                )
+            self._tell(len(said))
+            self._let_pass(self._plan.interval)
+        return said
+
+    def _speakers(self, most: int) -> list[int]:
+        up = [node.number for node in self._simulation.nodes if self._is_up(node.number)]
+        match self._plan.senders:
+            case "all":
+                return up[:most]
+            case "random":
+                return [self._rng.choice(up)]
+            case _:
+                return [self._speaker]
+
+    def _is_up(self, number: int) -> bool:
+        node = self._simulation.nodes[number]
+        return node.is_running and not node.is_leaving
+
+    def _let_pass(self, seconds: float) -> None:
+        simulation, until = self._simulation, self._simulation.now + seconds
+        while self._next_churn_at <= until:
+            simulation.run(max(0.0, self._next_churn_at - simulation.now))
+            self._change_places()
+            self._next_churn_at += 60.0 / self._plan.churn
+        simulation.run(until - simulation.now)
+
+    def _change_places(self) -> None:
+        """One node goes, by the door or by the window, and another comes."""
+        simulation = self._simulation
+        up = [node.number for node in simulation.nodes if self._is_up(node.number)]
+        numbers = [number for number in up if number != self._speaker]
+        if not numbers:
+            return
+        number = self._rng.choice(numbers)
+        self._gone += 1
+        if self._gone % CRASHES:
+            simulation.leave(number)
+        else:
+            simulation.crash(number)
+        others = [each for each in up if each != number]
+        simulation.add(bootstrap=self._rng.sample(others, min(3, len(others))))
+
+    def _are_everywhere(self, said: list[MessageId]) -> bool:
+        return all(self._simulation.report(each).missed == 0 for each in said)
+
+    def _copies(self) -> int:
+        return sum(node.duplicates for node in self._simulation.nodes)
+
+
+def play(plan: Plan, tell: Callable[[int], None] = lambda _: None) -> Outcome:
+    """Simulate `plan`; `tell` hears how many messages have been said so far."""
+    with computed_once():
+        began_at = time.perf_counter()
+        outcome = Run(plan, tell).play()
+        outcome.events_per_second = outcome.steps / (time.perf_counter() - began_at)
+    return outcome
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def _range_s(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[float, float] | None:
+    """Seconds, of ``10..50`` or ``30``: the shortest and the longest way in milliseconds."""
+    if value is None:
+        return None
+    low, dots, high = value.partition("..")
+    try:
+        shortest, longest = float(low), float(high if dots else low)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not milliseconds, as in 10..50") from None
+    if not 0 <= shortest <= longest <= 60_000:
+        raise click.BadParameter(f"{value!r} is not a range within 0..60000")
+    return shortest / 1000, longest / 1000
+
+
+def _progress(plan: Plan) -> Callable[[int], None]:
+    """Says on a terminal's last line how far it is, where stdout is not also that line."""
+    if not sys.stderr.isatty():
+        return lambda _: None
+
+    def tell(said: int) -> None:
+        words = f"{plan.nodes:,} nodes: {said:,} of {plan.messages:,} said"
+        click.echo(f"\r{words}\x1b[K", err=True, nl=False)
+
+    return tell
+
+
+@click.command(short_help="Simulate a cluster of up to thousands of nodes")
+@click.option("--nodes", type=click.IntRange(2, 100_000), default=100, show_default=True)
+@click.option(
+    "--messages",
+    type=click.IntRange(1, 1_000_000),
+    default=10,
+    show_default=True,
+    help="Broadcasts in all",
+)
+@click.option(
+    "--senders",
+    type=click.Choice(["one", "random", "all"]),
+    default="random",
+    show_default=True,
+    help="Who says them: one node, a random one each time, or rounds "
+    "in which every node says one at once",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0, 1_000_000),
+    default=0,
+    show_default=True,
+    help="Broadcasts before those that are counted",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.001, 3600),
+    default=1.0,
+    show_default=True,
+    help="Virtual seconds between two messages, or two rounds",
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 36_000),
+    default=60.0,
+    show_default=True,
+    help="Virtual seconds to wait at the end for whoever has not heard all, at most",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(24, 900),
+    default=100,
+    show_default=True,
+    help="Bytes of a message",
+)
+@click.option(
+    "--strategy", type=click.Choice(STRATEGIES), default=NodeConfig().strategy, show_default=True
+)
+@click.option(
+    "--distribution", type=click.Choice(DISTRIBUTIONS), default="uniform", show_default=True
+)
+@click.option("--fanout", type=click.IntRange(1, 64), default=3, show_default=True)
+@click.option(
+    "--degree",
+    type=click.IntRange(1, 512),
+    default=5,
+    show_default=True,
+    help="Links of a node at most",
+)
+@click.option(
+    "--latency",
+    metavar="MS..MS",
+    callback=_range_s,
+    default="10..50",
+    show_default=True,
+    help="Of a way, in ms; each pair of nodes keeps its own",
+)
+@click.option("--jitter", is_flag=True, help="Draw the latency of each datagram anew")
+@click.option("--zones", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option(
+    "--latency-between",
+    metavar="MS..MS",
+    callback=_range_s,
+    help="The same between zones  [--latency]",
+)
+@click.option(
+    "--loss",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Part of all datagrams that is lost, from 0 to 1",
+)
+@click.option(
+    "--churn",
+    type=click.FloatRange(0, 60_000),
+    default=0.0,
+    show_default=True,
+    help="Nodes that go, and others that come, a minute",
+)
+@click.option(
+    "--join",
+    is_flag=True,
+    help="Begin as strangers with three addresses each, instead of linked at random",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
+@click.option(
+    "--no-lazy-repair",
+    "lazy_repair",
+    flag_value=False,
+    type=bool,
+    default=True,
+    help="Tell nobody the ids of what was not sent to them",
+)
+@click.option(
+    "--no-anti-entropy",
+    "anti_entropy",
+    flag_value=False,
+    type=bool,
+    default=True,
+    help="No rounds that find what was missed",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table")
+def sim(*, as_json: bool, **options: Any) -> int:
+    """Simulate a cluster: real nodes, virtual time. The same arguments give the same run.
+
+    For each message and in all: coverage (of the nodes up all the time), virtual milliseconds to
+    half, 99 % and the last of them, hops, redundancy (copies beyond the first per node), datagrams
+    and bytes per node, and how many missed it or were given it twice.
+    """
+    plan = Plan(**options)
+    tell = _progress(plan)
+    outcome = play(plan, tell)
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)
+    if as_json:
+        click.echo(json.dumps(outcome.as_object(), allow_nan=False))
+        return 0
+    for line in show(outcome, plot=sys.stdout.isatty()):
+        click.echo(line)
+    click.echo(f"{outcome.events_per_second:,.0f} events a second", err=True)
+    return 0
+
+
+__all__ = ["Dissemination", "Plan", "play", "sim"]

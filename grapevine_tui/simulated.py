@@ -1,0 +1,200 @@
+"""What a simulated run showed, as a table, as one JSON object, and drawn.
+
+What must stay true: everything here is computed from an `Outcome`; nothing of it depends on the
+machine but `events_per_second`, and only the JSON object shows that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from grapevine_proto.sim import Dissemination
+from grapevine_proto.sim.report import percentile
+
+ROWS: Final = 40  # of messages in a table; thousands of them say no more
+PLOT_CELLS: Final = (64, 10)
+_EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
+HEAD: Final = (
+    "message", "coverage", "p50 ms", "p99 ms", "last ms", "hops", "redundancy",
+    "datagrams", "bytes", "missed", "duplicates",
+)  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """A run, from the first counted message on. `datagrams` and `bytes` are all that were sent,
+    heartbeats too; `copies` of payloads that came after a node's first."""
+
+    nodes: int
+    seed: int
+    reports: list[Dissemination]
+    latencies_s: list[float]
+    datagrams: int
+    bytes: int
+    bytes_between_zones: int
+    copies: int
+    zones: int
+    steps: int
+    virtual_s: float
+    events_per_second: float = 0.0
+
+    @property
+    def expected(self) -> int:
+        return sum(report.expected for report in self.reports)
+
+    @property
+    def missed(self) -> int:
+        return sum(report.missed for report in self.reports)
+
+    @property
+    def coverage(self) -> float:
+        return 1 - self.missed / self.expected if self.expected else 1.0
+
+    @property
+    def redundancy(self) -> float:
+        reached = self.expected - self.missed
+        return self.copies / reached if reached else 0.0
+
+    @property
+    def duplicates(self) -> int:
+        return sum(report.duplicates for report in self.reports)
+
+    @property
+    def hops_last(self) -> float:
+        """The most hops that a delivery took, on average over the messages."""
+        return sum(report.hops for report in self.reports) / len(self.reports)
+
+    @property
+    def last_mean_s(self) -> float:
+        """How long a message took to the last node, on average over those that reached any."""
+        lasts = [report.last for report in self.reports if not math.isnan(report.last)]
+        return sum(lasts) / len(lasts) if lasts else math.nan
+
+    def as_object(self) -> dict[str, Any]:
+        """What ``--json`` prints; null where nobody was reached."""
+        messages = len(self.reports)
+        return {
+            "nodes": self.nodes,
+            "messages": messages,
+            "seed": self.seed,
+            "coverage": round(self.coverage, 6),
+            "latency_ms": {
+                "p50": _ms(percentile(self.latencies_s, 0.50)),
+                "p99": _ms(percentile(self.latencies_s, 0.99)),
+                "last": _ms(percentile(self.latencies_s, 1.0)),
+                "last_mean": _ms(self.last_mean_s),
+            },
+            "hops_last": round(self.hops_last, 3),
+            "redundancy": round(self.redundancy, 4),
+            "datagrams_per_broadcast": round(self.datagrams / messages, 2),
+            "bytes_per_broadcast": round(self.bytes / messages, 1),
+            "between_zones": round(self.bytes_between_zones / self.bytes, 4) if self.bytes else 0.0,
+            "missed": self.missed,
+            "duplicates": self.duplicates,
+            "virtual_seconds": round(self.virtual_s, 3),
+            "events_per_second": round(self.events_per_second),
+        }
+
+
+def _ms(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else round(seconds * 1000, 3)
+
+
+def show(outcome: Outcome, *, plot: bool) -> list[str]:
+    """The lines for people: a row a message, one for all, and with `plot` the coverage over time."""
+    rows = [
+        _row(f"{number}", each, outcome.nodes) for number, each in enumerate(outcome.reports, 1)
+    ]
+    lines = _table([*rows[:ROWS], _total(outcome)])
+    if len(rows) > ROWS:
+        lines.insert(-1, f"… and {len(rows) - ROWS:,} more messages")
+    lines.append("")
+    lines.append(_sentence(outcome))
+    if plot:
+        lines += ["", *draw(outcome.latencies_s, outcome.expected)]
+    return lines
+
+
+def _row(name: str, report: Dissemination, nodes: int) -> tuple[str, ...]:
+    return (
+        name,
+        _percent(report.coverage),
+        *(_shown_ms(each) for each in (report.p50, report.p99, report.last)),
+        f"{report.hops}",
+        f"{report.redundancy:.3f}",
+        f"{report.datagrams / nodes:,.2f}",
+        f"{report.bytes / nodes:,.0f}",
+        f"{report.missed:,}",
+        f"{report.duplicates:,}",
+    )
+
+
+def _total(outcome: Outcome) -> tuple[str, ...]:
+    each = len(outcome.reports) * outcome.nodes
+    return (
+        "all",
+        _percent(outcome.coverage),
+        *(_shown_ms(percentile(outcome.latencies_s, part)) for part in (0.50, 0.99, 1.0)),
+        f"{outcome.hops_last:.1f}",
+        f"{outcome.redundancy:.3f}",
+        f"{outcome.datagrams / each:,.2f}",
+        f"{outcome.bytes / each:,.0f}",
+        f"{outcome.missed:,}",
+        f"{outcome.duplicates:,}",
+    )
+
+
+def _percent(part: float) -> str:
+    """Cut, not rounded, so that 100 % is said of nothing less."""
+    return f"{math.floor(part * 10_000) / 100:.2f} %"
+
+
+def _shown_ms(seconds: float) -> str:
+    return "-" if math.isnan(seconds) else f"{seconds * 1000:,.0f}"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(HEAD, *rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (HEAD, *rows)
+    ]
+
+
+def _sentence(outcome: Outcome) -> str:
+    words = (
+        f"{outcome.nodes:,} nodes, {len(outcome.reports):,} messages, seed {outcome.seed}, "
+        f"{outcome.virtual_s:,.1f} virtual seconds; datagrams and bytes are per node and message"
+    )
+    if outcome.zones > 1 and outcome.bytes:
+        share = outcome.bytes_between_zones / outcome.bytes
+        words += f"; {100 * share:.1f} % of all bytes went from zone to zone"
+    return words
+
+
+def draw(latencies_s: Sequence[float], expected: int) -> list[str]:
+    """Coverage over time, with a bar for each moment: how much of all deliveries had been made."""
+    width, height = PLOT_CELLS
+    if not latencies_s or not expected:
+        return ["nobody was reached"]
+    last_s = percentile(latencies_s, 0.99)  # one late repair would press all else to the left
+    shares: list[float] = []
+    reached = 0
+    for column in range(1, width + 1):
+        until_s = last_s * column / width
+        while reached < len(latencies_s) and latencies_s[reached] <= until_s:
+            reached += 1
+        shares.append(min(1.0, reached / expected))
+    lines = []
+    for row in range(height, 0, -1):
+        label = {height: "100 %", (height + 1) // 2: " 50 %", 1: "  0 %"}.get(row, "")
+        bars = "".join(
+            _EIGHTHS[max(0, min(8, round((share * height - row + 1) * 8)))] for share in shares
+        )
+        lines.append(f"{label:>6} ▏{bars.rstrip()}")
+    end = f"{last_s * 1000:,.0f} ms"
+    lines.append(f"{'':6}  {'0':<{width - len(end)}}{end}")
+    return lines
