@@ -959,6 +959,7 @@ class Engine:
             epoch=record.epoch if record else 0,
             connected_at=peer.linked_at,
             queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
+            health_reason=self._membership.health_reason(peer, now),
         )
 
     def members(self) -> list[MemberInfo]:

@@ -36,6 +36,7 @@ from grapevine_proto.overlay.signatures import Budgets
 from grapevine_proto.overlay.suspicion import OwnHealth, tellings
 
 NUMBER_LIMIT: Final = 1 << 32
+OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed
 TOLD_TO: Final = 3  # peers that hear the news at once
 ERRAND_SHARE: Final = 0.8  # of a probe's timeout, within which we answer for somebody else
 CHECKS_PER_TELLER_S: Final = 32.0  # of accusations' signatures: a thousandth of a core
@@ -142,7 +143,7 @@ class Detector:
         return [Send(tuple(others), PingFor(probe.number, peer_id))] if others else []
 
     def _judge(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
-        if probe.is_vouched:  # only the road between us is broken
+        if probe.is_vouched and not self._is_outvoted(peer_id):  # only our road to it is broken
             self._vouched[peer_id] = now
             return self._again(peer_id, probe, self._config.gossip_interval, now)
         if probe.asked and not probe.has_answers:
@@ -154,6 +155,11 @@ class Detector:
         probe.next_at = now
         member = self._members.get(peer_id)
         return self._accuse(member, now) if member is not None else []
+
+    def _is_outvoted(self, peer_id: PeerId) -> bool:
+        """Whether so many sign that it does not answer that whoever says it lives is not believed."""
+        case = self.cases.get(peer_id)
+        return case is not None and len(case.accusations) >= OUTVOTING
 
     def _again(self, peer_id: PeerId, probe: Probe, pause_s: float, now: float) -> list[Effect]:
         del self._probes[peer_id]
@@ -270,8 +276,11 @@ class Detector:
         peer_id = member.record.peer_id
         if self._peers.is_linked(peer_id) and not case.is_ours:
             case.is_dismissed = True
+            probe = self._probes.get(peer_id)
+            if probe is not None:  # not later than now, where it pauses
+                probe.next_at = min(probe.next_at, now + self._timeout_s)
             self._rearm(now)
-            return self._begin(peer_id, now) if is_first and peer_id not in self._probes else []
+            return self._begin(peer_id, now) if is_first and probe is None else []
         self._spread(peer_id, now)
         return self._suspect(member, now)
 
@@ -320,6 +329,15 @@ class Detector:
             effects.append(Drop(subject, None, words))
         return effects
 
+    def why(self, peer_id: PeerId) -> str:
+        """For people: what is wrong with a linked peer."""
+        probe = self._probes.get(peer_id)
+        if probe is not None and probe.is_accused:
+            return "does not answer, nor through others"
+        if peer_id in self._vouched:
+            return "heard by others, not by us"
+        return "being probed" if probe is not None else ""
+
     def is_concerned(self, peer_id: PeerId) -> bool:
         """Whether a word of this peer matters here."""
         return peer_id in self._probes or peer_id in self.cases or peer_id in self.errands
@@ -328,6 +346,7 @@ class Detector:
         """A packet of a linked peer opened: whatever others say, it lives."""
         if self._probes.pop(peer_id, None) is not None:
             self.health.succeeded(now)
+            self._vouched.pop(peer_id, None)
         effects: list[Effect] = [
             Send((errand.asker,), Ack(errand.number, True)) for errand in self.errands.done(peer_id)
         ]
@@ -361,8 +380,9 @@ class Detector:
 
     def lost(self, member: Member, now: float) -> list[Effect]:
         """A link ended without a word, or nobody answered a dial."""
-        vouched_at = self._vouched.pop(member.record.peer_id, -math.inf)
-        if member.status is not MemberStatus.UP or now - vouched_at < self._config.peer_timeout:
+        peer_id = member.record.peer_id
+        is_vouched = now - self._vouched.pop(peer_id, -math.inf) < self._config.peer_timeout
+        if member.status is not MemberStatus.UP or (is_vouched and not self._is_outvoted(peer_id)):
             return []
         return self._accuse(member, now)
 

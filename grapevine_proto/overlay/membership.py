@@ -8,7 +8,8 @@ What must stay true:
 
 Driven by heartbeats, records and opinions, by what the engine says of links (`linked`, `unlinked`,
 `dial_failed`), and by its deadline. Whom to dial is the business of `dialling`, who does not answer
-that of `detector`, what we say of ourselves that of `ourselves`.
+that of `detector`, what is said every interval that of `heartbeats`, and what we say of ourselves that
+of `ourselves`.
 """
 
 from __future__ import annotations
@@ -43,18 +44,17 @@ from grapevine_proto.overlay.effects import (
     Moved,
     Send,
 )
+from grapevine_proto.overlay.heartbeats import Heartbeats, envelopes
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.ourselves import Ourselves
-from grapevine_proto.overlay.peers import LINKED_STATES, Happening, Peer, PeerTable
+from grapevine_proto.overlay.peers import LATE_INTERVALS, LINKED_STATES, Happening, Peer, PeerTable
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
-HEARTBEAT_RECORDS: Final = 3
 WELCOME_RECORDS: Final = 12  # told to a new peer
 REFERRALS: Final = 8  # told to one for whom there is no room
-RECORDS_BYTES: Final = 1000  # of records in one datagram, beside what else it carries
 LATE_S: Final = 0.5  # of our own timers: nobody is judged by those
 
 
@@ -74,15 +74,14 @@ class Membership:
     ) -> None:
         self._config = config
         self._peers = peers
-        self._store = store
         self._rng = rng
         self.members = MemberTable(config.limits)
         self.ourselves = Ourselves(config, identity, epoch, address)
         self.dialling = Dialling(config, peers, self.members, rng, self.ourselves.address, now)
+        self._heartbeats = Heartbeats(config, self.members, store, rng)
         self.detector = Detector(config, identity, peers, self.members, rng, now)
         self._tick_at = now
         self._tidied_at = now
-        self.load_permille = 0
 
     # --- what the application and the engine say ------------------------------------------------
 
@@ -94,6 +93,7 @@ class Membership:
         effects: list[Effect] = [
             Drop(peer_id, CloseReason.MISCONDUCT, "denied") for peer_id in denied
         ]
+        self._heartbeats.reconfigure(config)
         self.detector.reconfigure(config)
         if self.ourselves.reconfigure(config):
             effects += self._tell_all(Records((self.record,)))
@@ -110,8 +110,13 @@ class Membership:
 
     def lagged(self, lag_s: float, now: float) -> None:
         """Our own loop was late by so much: peers are told, and given more time."""
-        self.load_permille = min(int(lag_s * 1000), 1000)
+        self._heartbeats.load_permille = min(int(lag_s * 1000), 1000)
         self.detector.lagged(lag_s, now)
+
+    def health_reason(self, peer: Peer, now: float) -> str:
+        """For people: what a peer's health suffers from; empty where all is well."""
+        reasons = peer.why(now, self._config.gossip_interval), self.detector.why(peer.peer_id)
+        return ", ".join(each for each in reasons if each)
 
     @property
     def has_room(self) -> bool:
@@ -121,8 +126,8 @@ class Membership:
         """Where else a newcomer may try, when there is no room here: what fits one datagram."""
         linked = uniform(self._peers.linked, REFERRALS, self._rng, but=(but,))
         members = (self.members.get(peer_id) for peer_id in linked)
-        envelopes = _envelopes([member.record for member in members if member is not None])
-        return envelopes[0].records if envelopes else ()
+        told = envelopes([member.record for member in members if member is not None])
+        return told[0].records if told else ()
 
     # --- what becomes of links ------------------------------------------------------------------
 
@@ -164,8 +169,8 @@ class Membership:
             effects.append(Moved(peer.peer_id, previous, "linked"))
         effects += self._meet(record, now)
         told = self.members.some(WELCOME_RECORDS, self._rng, but=peer.peer_id)
-        effects += [Send((peer.peer_id,), each) for each in _envelopes(told)]
-        effects.append(self._heartbeat(peer, now))
+        effects += [Send((peer.peer_id,), each) for each in envelopes(told)]
+        effects.append(self._heartbeats.make(peer, now))
         return effects
 
     def _meet(self, record: Record, now: float) -> list[Effect]:
@@ -249,6 +254,7 @@ class Membership:
         self._peers.remove(peer_id)
         if self.members.get(peer_id) is not None:
             self.members.remove(peer_id)
+        self.detector.left(peer_id)
         self.dialling.forget(peer_id)
 
     # --- what peers say -------------------------------------------------------------------------
@@ -292,11 +298,8 @@ class Membership:
 
     def _on_heartbeat(self, beat: Heartbeat, sender: PeerId, now: float) -> list[Effect]:
         peer = self._peers.get(sender)
-        if peer is not None and beat.number > peer.their_number:
-            peer.their_number = beat.number
-            peer.echo_at = now
-            if beat.echo == peer.number:
-                peer.measured_rtt(now - peer.heartbeat_at - beat.echo_delay_us / 1e6)
+        if peer is not None:
+            self._heartbeats.hear(beat, peer, now)
         return self._on_records(beat.records, sender, now)
 
     def _on_records(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
@@ -391,30 +394,10 @@ class Membership:
             previous = self._peers.move(peer, Happening.SILENT)
             effects.append(Moved(peer.peer_id, previous, f"silent for {silent_s:.0f} s"))
         effects += self.detector.watch(peer, now)
-        if now + look_every_s(self._config) / 2 >= peer.heartbeat_due:
-            peer.judge(succeeded=silent_s <= 1.5 * self._config.gossip_interval)
-            effects.append(self._heartbeat(peer, now))
+        if self._heartbeats.is_due(peer, now, until_next_s=look_every_s(self._config)):
+            peer.judge(succeeded=silent_s <= LATE_INTERVALS * self._config.gossip_interval)
+            effects.append(self._heartbeats.make(peer, now))
         return effects
-
-    def _heartbeat(self, peer: Peer, now: float) -> Effect:
-        interval_s = self._config.gossip_interval
-        peer.heartbeat_due = now + interval_s * (0.9 + 0.2 * self._rng.random())
-        peer.number += 1
-        peer.heartbeat_at = now
-        streams, total = self._store.digest(now)
-        records = self.members.news(HEARTBEAT_RECORDS)
-        if not records:  # nothing is new: somebody at random, so that all hear of all in the end
-            records = self.members.some(1, self._rng, but=peer.peer_id)
-        beat = Heartbeat(
-            peer.number,
-            peer.their_number,
-            min(int((now - peer.echo_at) * 1e6), 2**32 - 1) if peer.their_number else 0,
-            self.load_permille,
-            streams,
-            total,
-            _envelopes(records)[0].records if records else (),
-        )
-        return Send((peer.peer_id,), beat)
 
     def _tell_all(self, message: Records | Opinions) -> list[Effect]:
         linked = self._peers.linked
@@ -429,17 +412,3 @@ class Membership:
                 or (member.status is MemberStatus.LEFT and now - peer.silent_since > FORGET_PEER_S)
             ):
                 self._peers.remove(peer.peer_id)
-
-
-def _envelopes(records: list[Record]) -> list[Records]:
-    """The records, in as many messages as it takes for each to fit one datagram."""
-    envelopes: list[Records] = []
-    batch: list[Record] = []
-    size_bytes = 0
-    for record in records:
-        if batch and size_bytes + record.size_bytes > RECORDS_BYTES:
-            envelopes.append(Records(tuple(batch)))
-            batch, size_bytes = [], 0
-        batch.append(record)
-        size_bytes += record.size_bytes
-    return [*envelopes, Records(tuple(batch))] if batch else envelopes
