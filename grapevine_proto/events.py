@@ -74,7 +74,8 @@ class PeerInfo:
     `rtt_s` is None until measured; `health` runs from 0 (hopeless) to 1, and
     `health_reason` says in a few words what it suffers from (empty: nothing); `tokens` are what is left
     of this peer's allowance here, `tokens_capacity` at most; `sent`, `received` count datagrams;
-    `allowed`, `throttled` count what the rate limit let through and refused.
+    `allowed`, `throttled` count what the rate limit let through and refused. `subscribed`: what we hear
+    first is always pushed to it, as its strategy asked for.
     """
 
     peer_id: PeerId
@@ -95,6 +96,7 @@ class PeerInfo:
     connected_at: float | None
     queued: int
     health_reason: str = ""
+    subscribed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,8 @@ class Stats:
     sessions: int = 0
     members: int = 0
     next_round_at: float = 0.0
+    subscribers: int = 0
+    subscriptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,17 +25,22 @@ from grapevine_proto.messages import (
     Empty,
     Feedback,
     Fragment,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
     LinkFrame,
+    Offer,
     Opinion,
     Opinions,
+    PathAnswer,
+    PathCheck,
     Ping,
     PingFor,
     Private,
     Probe,
+    Prune,
     Receipt,
     Receipts,
     ReceiptsTaken,
@@ -46,6 +51,7 @@ from grapevine_proto.messages import (
     RumorCopy,
     Rumors,
     StreamRange,
+    Subscribe,
     Vector,
     Want,
     bytes_in_rumor,
@@ -136,6 +142,10 @@ messages = st.one_of(
     st.builds(Opinions, some(opinions)),
     st.builds(Receipts, counts, message_ids, some(receipts)),
     st.builds(ReceiptsTaken, counts),
+    st.builds(Offer, some(wanted)),
+    st.builds(Subscribe, st.booleans()),
+    st.builds(Graft, st.none() | peer_ids),
+    st.builds(Prune, st.none() | peer_ids),
     st.just(Empty()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
@@ -292,6 +302,14 @@ def test_opinions_of_the_right_shape_are_taken() -> None:
         bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD]]]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 0, []]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 1, 9, 0, b"s"]]]),
+        bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [3, 2]]]]),
+        bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [1, 1] * 65]]]),
+        bytes((Kind.SUBSCRIBE,)) + msgpack.packb([1]),
+        bytes((Kind.SUBSCRIBE,)) + msgpack.packb([True, True]),
+        bytes((Kind.GRAFT,)) + msgpack.packb([bytes(31)]),
+        bytes((Kind.GRAFT,)) + msgpack.packb([None]),
+        bytes((Kind.PRUNE,)) + msgpack.packb([b"", b""]),
+        bytes((Kind.PRUNE,)) + msgpack.packb([[]]),
     ],
 )
 def test_nearly_right_is_refused(plaintext: bytes) -> None:
@@ -407,6 +425,12 @@ GOLDEN_RECORD_BYTES = "9ac420" + "00" * 32 + "010290c4026575c401615a2dc2c440" + 
 
 GOLDEN = {
     Empty(): "0090",
+    Subscribe(True): "1491c3",
+    Graft(None): "1591c400",
+    Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
+    Offer((StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300),)): (
+        "17919193c420" + "00" * 32 + "019203cd012c"
+    ),
     Close(CloseReason.FULL): "01920190",
     InSync(7): "079107",
     Private(1, b"hi"): "059201c4026869",
@@ -461,6 +485,8 @@ GOLDEN_FRAMES = {
     "0000000500000005"
     "0000000700000009",
     Probe(3): "10000000",
+    PathCheck(b"12345678"): "113132333435363738",
+    PathAnswer(b"12345678"): "123132333435363738",
 }
 
 
