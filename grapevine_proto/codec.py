@@ -523,18 +523,6 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
 
 
-def _fields_of_spreading(message: Offer | Subscribe | Graft | Prune) -> tuple[Kind, Fields]:
-    match message:
-        case Offer(ranges):
-            return Kind.OFFER, (_encode_ids(ranges),)
-        case Subscribe(is_wanted):
-            return Kind.SUBSCRIBE, (is_wanted,)
-        case Graft(origin):
-            return Kind.GRAFT, (bytes(origin or b""),)
-        case Prune(origin):
-            return Kind.PRUNE, (bytes(origin or b""),)
-
-
 def _detection_fields(message: Ping | PingFor | Ack | Opinions) -> tuple[Kind, Fields]:
     match message:
         case Ping(number, opinions):
@@ -545,6 +533,18 @@ def _detection_fields(message: Ping | PingFor | Ack | Opinions) -> tuple[Kind, F
             return Kind.ACK, (number, is_alive)
         case Opinions(opinions):
             return Kind.OPINIONS, (tuple(map(_encode_opinion, opinions)),)
+
+
+def _fields_of_spreading(message: Offer | Subscribe | Graft | Prune) -> tuple[Kind, Fields]:
+    match message:
+        case Offer(ranges):
+            return Kind.OFFER, (_encode_ids(ranges),)
+        case Subscribe(is_wanted):
+            return Kind.SUBSCRIBE, (is_wanted,)
+        case Graft(origin):
+            return Kind.GRAFT, (bytes(origin or b""),)
+        case Prune(origin):
+            return Kind.PRUNE, (bytes(origin or b""),)
 
 
 def _heartbeat(f: Fields) -> Heartbeat:

@@ -1003,8 +1003,8 @@ class Engine:
             epoch=record.epoch if record else 0,
             connected_at=peer.linked_at,
             queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
-            subscribed=peer.peer_id in self._dissemination.subscribers,
             health_reason=self._membership.health_reason(peer, now),
+            subscribed=peer.peer_id in self._dissemination.subscribers,
         )
 
     def members(self) -> list[MemberInfo]:

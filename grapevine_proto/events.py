@@ -95,8 +95,8 @@ class PeerInfo:
     epoch: int
     connected_at: float | None
     queued: int
-    subscribed: bool = False
     health_reason: str = ""
+    subscribed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
