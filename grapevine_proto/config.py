@@ -295,8 +295,8 @@ class NodeConfig:
     max_message_size: int = 10 * 2**20
     """Of one payload."""
     peer_timeout: float = 30.0
-    """Silence after which a peer is disconnected at the latest; who is found to be dead (`detection`)
-    is so earlier."""
+    """Silence after which a peer is disconnected. Who is dead is known earlier (`detection`), but a
+    link outlives an outage shorter than this."""
     connection_timeout: float = 10.0
     """How long to knock at an address before giving up for now."""
     message_dedup_ttl: float = 300.0

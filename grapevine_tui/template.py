@@ -80,8 +80,8 @@ max_peers = $max_peers
 # Of one payload. A larger one is refused whole.
 max_message_size = $max_message_size
 
-# Silence after which a peer is disconnected at the latest: six heartbeats, so that five lost in a row
-# do no harm. Who is found to be dead is disconnected earlier. At least two gossip intervals.
+# Silence after which a peer is disconnected: six heartbeats, so that five lost in a row do no harm.
+# Who is dead is known earlier ([detection]). At least two gossip intervals.
 peer_timeout = $peer_timeout
 
 # How long to knock at an address before giving up for a while.

@@ -7,7 +7,8 @@ What must stay true:
   higher incarnation, which ends everything that was said against the one before.
 - One member's word is one voice: where we have no eyes of our own it takes three who looked to make
   haste, and one alone has to stand unrefuted for six times as long.
-- What others say changes what is shown. A link is closed here only when we had no answer ourselves.
+- What is found here changes what is shown, and which links are passed over (stale). None is closed for
+  it: that takes `peer_timeout` of silence, so that a link outlives an outage as long as it was told to.
 - A late timer convicts no one: what we slept is given to everybody. Who hears nobody suspects himself.
 
 Part of `membership`, which calls `watch` for each linked peer now and then and tells of what it hears,
@@ -27,7 +28,7 @@ from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Accusation, Ack, Opinion, Opinions, Ping, PingFor, Record
 from grapevine_proto.overlay.cases import ACCUSERS, Case, Cases
-from grapevine_proto.overlay.effects import Blame, Drop, Effect, Moved, Send
+from grapevine_proto.overlay.effects import Blame, Effect, Moved, Send
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.peers import Happening, Peer, PeerTable
 from grapevine_proto.overlay.probes import PINGS, Errand, Errands, Probe
@@ -320,14 +321,9 @@ class Detector:
             self.cases.close(subject)
             return []
         case.is_over = True
-        effects: list[Effect] = []
-        if member.status is MemberStatus.SUSPECT:
-            effects.append(member.think(MemberStatus.DOWN, now))
-        peer = self._peers.get(subject)
-        if peer is not None and self._peers.is_linked(subject):
-            words = f"no answer, nor through others, for {now - peer.silent_since:.0f} s"
-            effects.append(Drop(subject, None, words))
-        return effects
+        return (
+            [member.think(MemberStatus.DOWN, now)] if member.status is MemberStatus.SUSPECT else []
+        )
 
     def why(self, peer_id: PeerId) -> str:
         """For people: what is wrong with a linked peer."""

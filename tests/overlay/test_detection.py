@@ -90,16 +90,32 @@ def test_of_several_that_die_at_once_each_is_known_and_nobody_else() -> None:
     )
 
 
-def test_what_others_say_closes_no_link_but_what_we_find_ourselves_does_before_the_timeout() -> (
-    None
-):
-    sim = cluster(10)
+def test_a_link_with_the_dead_is_passed_over_at_once_and_closed_by_its_timeout() -> None:
+    sim = cluster(10, config=NodeConfig(peer_timeout=60.0))
     sim.run(20.0)
     sim.crash(7)
     sim.run(KNOWN_WITHIN_S)
     [peer] = [each for each in sim.peers(0) if each.name == "node 7"]
-    assert peer.state is PeerState.DISCONNECTED
+    assert peer.state is PeerState.STALE
+    assert "does not answer" in peer.health_reason
     assert status_of(sim, 7, by=0) is MemberStatus.DOWN
+    sim.run(60.0)
+    [peer] = [each for each in sim.peers(0) if each.name == "node 7"]
+    assert peer.state is PeerState.DISCONNECTED
+
+
+def test_a_link_outlives_an_outage_shorter_than_its_timeout() -> None:
+    sim = cluster(10, config=NodeConfig(peer_timeout=60.0))
+    sim.run(20.0)
+    sim.suspend(7, 40.0)
+    sim.run(39.0)
+    assert status_of(sim, 7, by=0) is MemberStatus.DOWN
+    sim.run(8.0)
+    [peer] = [each for each in sim.peers(0) if each.name == "node 7"]
+    assert peer.state is PeerState.CONNECTED
+    assert peer.connected_at is not None
+    assert peer.connected_at < sim.nodes[0].read_clock(sim.now) - 45.0, "the same link as before"
+    assert all(status_of(sim, 7, by=by) is MemberStatus.UP for by in range(10) if by != 7)
 
 
 def test_a_late_joiner_is_told_who_is_dead() -> None:
