@@ -27,17 +27,22 @@ from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, SIGNATURE_BYTES
 from grapevine_proto.ids import EPOCH_LIMIT, PEER_ID_BYTES, SEQUENCE_LIMIT, Address, PeerId, Stream
 from grapevine_proto.messages import (
+    Again,
     Close,
     CloseReason,
     Digest,
     Empty,
+    Feedback,
+    Fragment,
     Frame,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    LinkFrame,
     OverlayMessage,
     Private,
+    Probe,
     Record,
     Records,
     Repair,
@@ -530,6 +535,94 @@ def decode_message(plaintext: bytes) -> OverlayMessage | Frame:
         raise Refused(DropReason.MALFORMED) from None
 
 
+# --- what links say to each other: fixed layouts, for they go and come by the thousand -------------
+
+_FRAGMENT = struct.Struct(">BQII")
+_AGAIN = struct.Struct(">B8sI")
+_FEEDBACK = struct.Struct(">B8sIIIIB")
+_RANGE = struct.Struct(">II")
+_PROBE_PADDING: Final = bytes(1 << 16)
+
+FRAGMENT_OVERHEAD: Final = _FRAGMENT.size
+AGAIN_OVERHEAD: Final = _AGAIN.size
+MAX_RANGES: Final = 64
+
+
+def fragment_header(number: int, total_bytes: int, offset: int, *, of_repair: bool) -> bytes:
+    """What stands before a piece of a large message."""
+    kind = Kind.REPAIR_FRAGMENT if of_repair else Kind.FRAGMENT
+    return _FRAGMENT.pack(kind, number, total_bytes, offset)
+
+
+def encode_frame(frame: LinkFrame) -> bytes:
+    """What is sealed into a packet for the link at the other end."""
+    match frame:
+        case Fragment(number, total_bytes, offset, body, of_repair):
+            return fragment_header(number, total_bytes, offset, of_repair=of_repair) + body
+        case Again(session_id, counter, plaintext):
+            return _AGAIN.pack(Kind.AGAIN, session_id, counter) + plaintext
+        case Feedback(session_id, first, end, latest, delay_us, missing):
+            told = min(delay_us, MAX_COUNT)
+            head = _FEEDBACK.pack(Kind.FEEDBACK, session_id, first, end, latest, told, len(missing))
+            return head + b"".join(_RANGE.pack(*each) for each in missing)
+        case Probe(padding):
+            return bytes((Kind.PROBE,)) + _PROBE_PADDING[:padding]
+
+
+def decode_frame(plaintext: bytes) -> LinkFrame:
+    """The frame in an opened packet that one link says to the other. Raises Refused: UNKNOWN_KIND or
+    MALFORMED."""
+    decoder = _FRAME_DECODERS.get(plaintext[0]) if plaintext else None
+    if decoder is None:
+        raise Refused(DropReason.UNKNOWN_KIND)
+    try:
+        return decoder(plaintext)
+    except (struct.error, ValueError):
+        raise Refused(DropReason.MALFORMED) from None
+
+
+def _fragment(plaintext: bytes) -> Fragment:
+    kind, number, total_bytes, offset = _FRAGMENT.unpack_from(plaintext)
+    body = plaintext[_FRAGMENT.size :]
+    if not body or offset + len(body) > total_bytes:
+        raise ValueError("a fragment of nothing or beyond the end")
+    return Fragment(number, total_bytes, offset, body, kind == Kind.REPAIR_FRAGMENT)
+
+
+def _again(plaintext: bytes) -> Again:
+    _, session_id, counter = _AGAIN.unpack_from(plaintext)
+    body = plaintext[_AGAIN.size :]
+    if not body:
+        raise ValueError("nothing again")
+    return Again(session_id, counter, body)
+
+
+def _feedback(plaintext: bytes) -> Feedback:
+    _, session_id, first, end, latest, delay_us, count = _FEEDBACK.unpack_from(plaintext)
+    if count > MAX_RANGES or len(plaintext) != _FEEDBACK.size + count * _RANGE.size:
+        raise ValueError("not so many ranges")
+    missing = tuple(_RANGE.iter_unpack(plaintext[_FEEDBACK.size :]))
+    before = first - 1
+    for low, high in missing:
+        if not before < low <= high < end:
+            raise ValueError("ranges out of order")
+        before = high
+    return Feedback(session_id, first, end, latest, delay_us, missing)
+
+
+def _probe(plaintext: bytes) -> Probe:
+    return Probe(len(plaintext) - 1)
+
+
+_FRAME_DECODERS: Final[dict[int, Callable[[bytes], LinkFrame]]] = {
+    Kind.FRAGMENT: _fragment,
+    Kind.REPAIR_FRAGMENT: _fragment,
+    Kind.AGAIN: _again,
+    Kind.FEEDBACK: _feedback,
+    Kind.PROBE: _probe,
+}
+
+
 # --- what the handshake seals -------------------------------------------------------------------
 
 
@@ -559,8 +652,6 @@ _WIDEST = Rumor(
 _BESIDE_PAYLOADS: Final = len(
     encode_message(Repair(MAX_COUNT, True, True, (RumorCopy(_WIDEST, MAX_HOPS, MAX_AGE_MS),)))
 ) - bytes_in_rumor(MAX_DATAGRAM)
-MAX_PAYLOAD_IN_DATAGRAM: Final = MAX_PLAINTEXT - _BESIDE_PAYLOADS - 3
-"""Bytes of payload that fit one datagram however it travels, pushed or repaired."""
 
 
 def room_in_rumor(message_bytes: int) -> int:

@@ -139,6 +139,37 @@ class RateLimitConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CongestionConfig:
+    """How fast each link sends: additive increase, multiplicative decrease on congestion."""
+
+    initial_packets: int = 10
+    """Packets in the first round trip (RFC 6928): enough for most of what gossip says at once."""
+    decrease: float = 0.7
+    """What is left of the rate after congestion (RFC 9438, CUBIC's). Less drains queues sooner, more
+    keeps the path busier."""
+    delay: float = 0.010
+    """Seconds of queueing that are no congestion: what a busy event loop adds by itself."""
+    delay_fraction: float = 0.25
+    """The same as a part of the round trip; the larger of both counts."""
+    memory: float = 10.0
+    """Seconds for which the least round trip and the least loss of a path are remembered (BBR's).
+    Longer takes a path that became longer for a queue, shorter a standing queue for the path."""
+    max_rate: int = 1_000_000_000
+    """Bytes a second to one peer at most: more than one core seals."""
+    in_flight_bytes: int = 16 * 2**20
+    """Bytes on the way to one peer at most, kept until their arrival is told: 1 Gbit/s over 130 ms."""
+
+    def __post_init__(self) -> None:
+        _check_count("congestion.initial_packets", self.initial_packets, 1, 1000)
+        _check_number("congestion.decrease", self.decrease, 0.1, 0.95)
+        _check_number("congestion.delay", self.delay, 0.001, 10)
+        _check_number("congestion.delay_fraction", self.delay_fraction, 0.01, 10)
+        _check_number("congestion.memory", self.memory, 1, 3600)
+        _check_count("congestion.max_rate", self.max_rate, 10_000, 10**12)
+        _check_count("congestion.in_flight_bytes", self.in_flight_bytes, 65_536, 2**40)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Ceilings on everything that somebody else can make grow. Each is counted when it is met."""
 
@@ -172,6 +203,9 @@ class LimitsConfig:
     queue_messages: int = 256
     """Messages waiting for one peer, and `queue_bytes`; beyond it repair brings them."""
     queue_bytes: int = 2**20
+    reassembly_bytes: int = 64 * 2**20
+    """Bytes kept of large messages that have not come whole, of all peers; one may take
+    `max_message_size`."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -182,6 +216,7 @@ SECTIONS: Final[Mapping[str, Any]] = {
     "anti_entropy": AntiEntropyConfig,
     "epidemic": EpidemicConfig,
     "rate_limit": RateLimitConfig,
+    "congestion": CongestionConfig,
     "limits": LimitsConfig,
 }
 
@@ -240,6 +275,7 @@ class NodeConfig:
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
     epidemic: EpidemicConfig = field(default_factory=EpidemicConfig)
     rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
+    congestion: CongestionConfig = field(default_factory=CongestionConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:

@@ -16,10 +16,12 @@ Raises `BindError`, naming address and cause, from `open` alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
 import socket
+import sys
 from typing import Any, Final, Self, cast
 
 from asyncio_dgram import TransportClosed
@@ -42,6 +44,10 @@ OUTSIDE: Final = {
 }
 LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 MAPPED: Final = "::ffff:"
+SAFE_BYTES: Final = 1200  # that every path bears
+IP_MTU_DISCOVER: Final = 10  # linux/in.h and linux/in6.h; Python 3.11 has no names for these
+IPV6_MTU_DISCOVER: Final = 23
+PMTUDISC_PROBE: Final = 3
 
 _CAUSES: Final = {
     errno.EADDRINUSE: "the address is in use",
@@ -83,6 +89,7 @@ class _Inbox(asyncio.Queue[tuple[bytes | None, Any]]):
 class Endpoint:
     """A bound socket, to receive from and send by. One task calls `receive`, one calls `send`.
 
+    `too_large` collects what the system refused for its size, for the caller to take.
     `address` is where it listens, `dialable` what others on the outside may dial.
     """
 
@@ -95,6 +102,8 @@ class Endpoint:
         self.address = Address(host, port)
         self.dialable = Address(outside_host(host, sock.family), port)
         self.errors = 0
+        self.too_large: list[tuple[int, Address]] = []
+        self._large: tuple[int, Address] | None = None  # the last that could be too large
 
     @classmethod
     async def open(cls, bind: str) -> Self:
@@ -146,6 +155,10 @@ class Endpoint:
             return
         try:
             await self._stream.send(datagram, target)
+            if len(datagram) > SAFE_BYTES:
+                self._large = (len(datagram), to)
+                while self._has_error():  # which the system raises at once for what is too large
+                    pass
         except TransportClosed:
             raise EndpointClosed from None
         except OSError as error:
@@ -191,6 +204,9 @@ class Endpoint:
 
     def _count(self, error: Exception) -> None:
         self.errors += 1
+        if isinstance(error, OSError) and error.errno == errno.EMSGSIZE and self._large is not None:
+            self.too_large.append(self._large)
+            self._large = None
         logger.debug("socket: %s", error)
 
 
@@ -219,6 +235,7 @@ async def _bound_socket(bind: str) -> socket.socket:
         sock.setblocking(False)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        _forbid_fragments(sock)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(
                 socket.SOL_SOCKET, option, BUFFER_BYTES
@@ -229,6 +246,18 @@ async def _bound_socket(bind: str) -> socket.socket:
         cause = _CAUSES.get(error.errno or 0, error.strerror)
         raise BindError(f"cannot bind {bind}: {cause}") from None
     return sock
+
+
+def _forbid_fragments(sock: socket.socket) -> None:
+    """Let the system send no datagram in pieces, nor guess what the path bears: the links find out
+    by themselves (RFC 8899), and a large datagram in pieces is lost with any of them."""
+    if sys.platform == "linux":
+        options = [(socket.IPPROTO_IP, IP_MTU_DISCOVER)]
+        if sock.family == socket.AF_INET6:
+            options.append((socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER))
+        for level, option in options:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(level, option, PMTUDISC_PROBE)
 
 
 def outside_host(host: str, family: socket.AddressFamily | int) -> str:

@@ -48,6 +48,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
 from grapevine_proto.messages import (
@@ -101,7 +102,7 @@ BAD_SIGNATURES: Final = 3  # the third closes the link
 ACCOUNTS_LIMIT: Final = 4096
 PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
 PARTING_LIMIT: Final = 64
-MESSAGE_BYTES: Final = codec.MAX_PLAINTEXT  # of one message, until links split them
+MESSAGE_BYTES: Final = 64_900  # of one envelope: what a token pays for, and a datagram of loopback
 GROW_S: Final = 0.1  # for which a bundle grows while no link has a token for it
 
 
@@ -203,6 +204,7 @@ class Engine:
         self._by_source: dict[Address, Link] = {}
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._accounts: dict[PeerId, _Account] = {}
+        self._reassembly = Budget(config.limits.reassembly_bytes)
         self._busy: dict[PeerId, Link] = {}  # links with something to send
         self._outflow = Outflow(config.limits, MESSAGE_BYTES)
         self._bundle = Bundle(_bundle_limit(config))
@@ -269,9 +271,8 @@ class Engine:
     def _receive_data(self, packet: codec.Data, source: Address, now: float) -> None:
         link = self._by_session.get(packet.session_id)
         if link is not None:
+            self._busy[link.peer_id] = link  # it may owe an answer, or feedback
             plaintext = self._open(link, packet, now)
-            if plaintext[0] == Kind.EMPTY:  # the link may owe an answer
-                self._busy[link.peer_id] = link
             self._hear(link, plaintext, now)
             return
         dial = self._dials.get(packet.session_id)
@@ -305,7 +306,7 @@ class Engine:
             self._perform(effects, now)
         return True
 
-    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes:
+    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes | None:
         try:
             return link.receive(packet, now)
         except Refused as refused:
@@ -344,8 +345,11 @@ class Engine:
             return
         else:
             self._renew(link, established, now)
-        link.charge(established.plaintext, now)
-        self._hear(link, established.plaintext, now)
+        self._busy[link.peer_id] = link
+        session = established.session
+        counter = session.arrivals.highest
+        plaintext = link.take_in(established.plaintext, session, counter, now)
+        self._hear(link, plaintext, now)
 
     def _renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
@@ -360,6 +364,7 @@ class Engine:
         """The peer was restarted: a new link. Should the earlier run still live, two nodes have one
         identity, and it is told so."""
         link.clear()
+        link.close()
         self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
@@ -370,8 +375,16 @@ class Engine:
 
     def _link(self, established: Established, now: float) -> Link:
         account = self._account(established.record.peer_id, now)
-        limits = self.config.limits
-        link = Link(established, account.bucket, limits, now, shape=account.shape)
+        link = Link(
+            established,
+            account.bucket,
+            self.config.limits,
+            now,
+            shape=account.shape,
+            congestion=self.config.congestion,
+            max_message_bytes=self.config.max_message_size,
+            budget=self._reassembly,
+        )
         self._links[link.peer_id] = link
         self._index(link)
         self._linked(link, established, now)
@@ -386,7 +399,15 @@ class Engine:
     def _turn_away(self, established: Established, close: Close, now: float) -> None:
         """Make no link of a session, but say why."""
         account = self._account(established.record.peer_id, now)
-        self._part(Link(established, account.bucket, self.config.limits, now), close, now)
+        link = Link(
+            established,
+            account.bucket,
+            self.config.limits,
+            now,
+            max_message_bytes=0,  # whatever it says is heard for the length of a Close
+            budget=self._reassembly,
+        )
+        self._part(link, close, now)
 
     def _part(self, link: Link, close: Close | None, now: float) -> None:
         """Stay at a closed link for a while, to say so again or to hear the last words."""
@@ -401,6 +422,8 @@ class Engine:
 
     def _hear_parting(self, parting: _Parting, packet: codec.Data, now: float) -> None:
         plaintext = self._open(parting.link, packet, now)
+        if plaintext is None:
+            return
         if parting.close is None:
             message = codec.decode_message(plaintext)
             if isinstance(message, (Rumors, Private)):
@@ -436,6 +459,7 @@ class Engine:
         link = self._links.pop(peer_id, None)
         if link is None:
             return
+        link.close()
         if reason is CloseReason.LEAVING:
             self._part(link, None, now)
         elif tell and reason is not None:
@@ -455,8 +479,12 @@ class Engine:
 
     # --- messages -------------------------------------------------------------------------------
 
-    def _hear(self, link: Link, plaintext: bytes, now: float) -> None:
+    def _hear(self, link: Link, plaintext: bytes | None, now: float) -> None:
         self._perform(self._membership.heard(link.peer_id, now), now)
+        if plaintext is None:
+            if link.is_receiving:
+                self._antientropy.arriving(link.peer_id, now)
+            return
         self._route(codec.decode_message(plaintext), link, now)
 
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
@@ -609,7 +637,9 @@ class Engine:
             return False
         if not self._links or now >= opened_at + BEHIND_S:
             return True
-        return self.has_room and (now >= opened_at + GROW_S or self._is_wanted(now))
+        if not self.has_room_for(self._bundle.size_bytes):
+            return False
+        return now >= opened_at + GROW_S or self._is_wanted(now)
 
     def _bundle_due_at(self, now: float) -> float:
         """When to ask again whether the bundle is due."""
@@ -617,7 +647,7 @@ class Engine:
         waits = (self.config.bundle_delay, GROW_S, BEHIND_S)
         due_at = min((opened_at + s for s in waits if opened_at + s > now), default=now)
         if due_at > opened_at + self.config.bundle_delay:
-            due_at = min(due_at, *(link.takes_at(now) for link in self._links.values()))
+            due_at = min(due_at, *(link.ready_at(now) for link in self._links.values()))
         return due_at
 
     def _is_wanted(self, now: float) -> bool:
@@ -641,15 +671,19 @@ class Engine:
     def _check_payload(self, payload: bytes) -> None:
         if self._is_leaving or self.stopped:
             raise NotRunning("the node is leaving")
-        limit = min(self.config.max_message_size, codec.MAX_PAYLOAD_IN_DATAGRAM)
+        limit = self.config.max_message_size
         if len(payload) > limit:
             raise MessageTooLarge(len(payload), limit)
 
     @property
     def has_room(self) -> bool:
-        """Whether a broadcast now finds room with every peer, but for those that have had none for
+        """Whether a small broadcast now finds room with every peer, but for those that have had none for
         a second while others have; or nobody is there at all."""
-        return self._outflow.has_room(len(self._links))
+        return self.has_room_for(0)
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """The same for a payload of so many bytes: a large one may have to wait for another."""
+        return self._outflow.has_room(len(self._links), size_bytes)
 
     def start_round(self, now: float) -> None:
         """Begin an anti-entropy round with some peers now."""
@@ -658,6 +692,12 @@ class Engine:
     def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
         """The host name `name` among the bootstrap peers stands for `addresses`."""
         self._membership.dialling.resolved(name, addresses, now)
+
+    def refused(self, size_bytes: int, address: Address, now: float) -> None:
+        """The system would not send a datagram of this size to `address` (EMSGSIZE)."""
+        link = self._by_source.get(address)
+        if link is not None:
+            link.refused(size_bytes, now)
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
@@ -746,6 +786,7 @@ class Engine:
             self._perform(self._membership.advance(now), now)
         self._perform(self._dissemination.advance(now), now)
         self._perform(self._antientropy.advance(now), now)
+        self._reassembly.advance(now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
             self._tick(now)
@@ -821,15 +862,15 @@ class Engine:
             self._close_bundle(now)
         for peer_id, link in list(self._busy.items()):
             is_waiting = self._outflow.fill(link, now)
-            if peer_id in self._to_part and link.queued == 0 and not is_waiting:
+            if peer_id in self._to_part and link.is_settled and not is_waiting:
                 del self._to_part[peer_id]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)
             self._transmit(link, now)
-            if link.queued == 0 and not is_waiting:
+            if is_waiting:
+                self._outflow.note_sent(link, now)
+            if link.is_quiet and not is_waiting and peer_id not in self._to_part:
                 del self._busy[peer_id]
-            if peer_id in self._to_part:
-                self._busy[peer_id] = link
         self._bundle_at = self._bundle_due_at(now) if self._bundle else math.inf
         outbox, self._outbox = self._outbox, []
         self._datagrams_out += len(outbox)
@@ -872,7 +913,7 @@ class Engine:
             name=record.name if record else "",
             state=peer.state,
             health=peer.health(now, self.config.peer_timeout),
-            rtt=peer.rtt_s,
+            rtt=(link.fresh_rtt_s(now) if link else None) or peer.rtt_s,
             sent=link.sent if link else 0,
             received=link.received if link else 0,
             allowed=link.allowed if link else 0,

@@ -92,6 +92,8 @@ class DropReason(StrEnum):
     UNKNOWN_KIND = "unknown_kind"
     RATE_LIMITED = "rate_limited"
     MALFORMED = "malformed"
+    CONFLICT = "conflict"  # fragments that cannot be of one message
+    TOO_LARGE = "too_large"  # a message beyond what this node takes
     # messages
     DUPLICATE = "duplicate"
     EXPIRED = "expired"

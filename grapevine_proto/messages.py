@@ -51,6 +51,17 @@ class Kind(IntEnum):
     WANT = 9
     REPAIR = 10
     IDS = 11
+    FRAGMENT = 12
+    REPAIR_FRAGMENT = 13  # of a Repair, which whoever asked for it pays otherwise
+    AGAIN = 14
+    FEEDBACK = 15
+    PROBE = 16
+
+
+LINK_KINDS: Final = frozenset(
+    {Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.AGAIN, Kind.FEEDBACK, Kind.PROBE}
+)
+"""What the links say to each other and nobody beyond them hears."""
 
 
 class CloseReason(IntEnum):
@@ -310,3 +321,49 @@ class Close:
 
 
 Frame: TypeAlias = Empty | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """`body` from `offset` on of a message of `total_bytes`, which one packet does not hold. `number`
+    tells the messages of one link apart. `of_repair`: the message is a Repair."""
+
+    number: int
+    total_bytes: int
+    offset: int
+    body: bytes
+    of_repair: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The message that packet `counter` of the receiver's session `session_id` carried, and that
+    seems lost. Whoever got it after all drops this one."""
+
+    session_id: bytes
+    counter: int
+    plaintext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What arrived of the packets that bear `session_id`: all numbers from `first` on and before
+    `end` but the `missing` ranges. `latest` came `delay_us` before this went."""
+
+    session_id: bytes
+    first: int
+    end: int
+    latest: int
+    delay_us: int
+    missing: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Nothing, at a length that the path may or may not bear."""
+
+    padding: int
+
+
+LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe
+"""One for each of `LINK_KINDS`, but for the two sorts of fragments."""

@@ -116,6 +116,7 @@ class Node:
         # waiting
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
+        self._awaited_bytes = 0  # of the payload that waits for room longest
         self._in_line = asyncio.Lock()
         self._unpumped = 0
         self._unheard = 0  # messages of ours since anybody was linked
@@ -272,11 +273,12 @@ class Node:
         self._unpumped += 1
         if self._unpumped >= BROADCASTS_PER_TURN:
             await asyncio.sleep(0)  # or a loop of broadcasts would keep the pump from its work
-        if engine.has_room and not self._in_line.locked():
+        if engine.has_room_for(len(payload)) and not self._in_line.locked():
             self._running()
             return self._broadcast(engine, payload)
         async with self._in_line:  # whoever waits longest goes first
-            while not engine.has_room and self._phase is Phase.RUNNING:
+            self._awaited_bytes = len(payload)
+            while not engine.has_room_for(len(payload)) and self._phase is Phase.RUNNING:
                 self._room.clear()
                 self._wake.set()
                 await self._room.wait()
@@ -439,7 +441,7 @@ class Node:
         told = await self._tell_all()
         if engine.stopped is not None:
             self._fail(StateLockedError(engine.stopped))
-        if engine.has_room:
+        if engine.has_room_for(self._awaited_bytes):
             self._room.set()
         if self._phase is Phase.LEAVING and engine.is_drained:
             self._drained.set()
@@ -463,6 +465,8 @@ class Node:
             await endpoint.send(datagram, address)
             if number % BATCH == 0:
                 await asyncio.sleep(0)
+        while endpoint.too_large:
+            engine.refused(*endpoint.too_large.pop(), self.now())
         return len(datagrams)
 
     async def _tell_all(self) -> int:

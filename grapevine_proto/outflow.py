@@ -6,11 +6,12 @@ rumors as fit go in it.
 
 What must stay true:
 
-- At most `queue_messages` rumors and `queue_bytes` wait for one peer. What finds no room is counted
-  on its link as `unsent`, payload by payload, and left to repair.
+- At most `queue_messages` rumors and `queue_bytes` wait for one peer, and as many large ones, of
+  which one may be of any size. What finds no room is counted on its link as `unsent`, payload by
+  payload, and left to repair.
 - A peer without room makes whoever asks `has_room` wait, for `BEHIND_S`; one that has had none for
   longer is left behind, so that it does not hold up the others. If all are, all wait.
-- Rumors go in the order in which they came.
+- Rumors go in the order in which they came, but small ones do not wait for large ones.
 """
 
 from __future__ import annotations
@@ -34,126 +35,169 @@ COPIES_AT_ONCE: Final = 16
 class Outlet(Protocol):
     """What a link has to be for what waits for it."""
 
-    unsent: int
-
     @property
     def peer_id(self) -> PeerId: ...
 
-    def takes(self, now: float) -> int:
-        """How many messages of rumors would go at once if they were queued now."""
+    def is_ready(self, now: float) -> bool:
+        """Whether a message of rumors would go at once if it were queued now."""
         ...
 
-    def takes_at(self, now: float) -> float:
-        """When that is next more than 0, as things are; math.inf: not before something goes."""
+    def ready_at(self, now: float) -> float:
+        """When it is, as things are; math.inf: not before something goes or is told of."""
+        ...
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Whether a message of rumors of so many bytes would be queued."""
         ...
 
     def send(self, plaintext: bytes, now: float) -> bool: ...
 
+    def count_unsent(self, messages: int) -> None: ...
 
-class _Backlog:
-    """What waits for one link: encoded copies, each with the number of payloads in it."""
 
-    __slots__ = ("copies", "full_since", "payloads", "ready_at", "size_bytes")
+class _Lane:
+    """Encoded copies that wait in order, each with the number of payloads in it."""
+
+    __slots__ = ("copies", "full_since", "payloads", "size_bytes")
 
     def __init__(self) -> None:
         self.copies: deque[tuple[bytes, int]] = deque()
         self.size_bytes = 0
         self.payloads = 0
         self.full_since = math.inf
-        self.ready_at = -math.inf  # when its link takes more, as of the last look
+
+    def add(self, encoded: bytes, payloads: int) -> None:
+        self.copies.append((encoded, payloads))
+        self.size_bytes += len(encoded)
+        self.payloads += payloads
+
+    def take(self) -> bytes:
+        encoded, payloads = self.copies.popleft()
+        self.size_bytes -= len(encoded)
+        self.payloads -= payloads
+        return encoded
 
     def next_envelope(self, limit_bytes: int) -> bytes:
-        """The next message for the link: one copy, and as many more as fit with it."""
-        taken: list[bytes] = []
-        left_bytes = limit_bytes - codec.ENVELOPE_OVERHEAD
-        while self.copies and len(taken) < COPIES_AT_ONCE:
-            copy, payloads = self.copies[0]
-            if taken and len(copy) > left_bytes:
-                break
-            self.copies.popleft()
-            taken.append(copy)
-            left_bytes -= len(copy)
-            self.size_bytes -= len(copy)
-            self.payloads -= payloads
+        """A message with the first, and as many more as fit with it."""
+        taken = [self.take()]
+        left_bytes = limit_bytes - codec.ENVELOPE_OVERHEAD - len(taken[0])
+        while self.copies and len(taken) < COPIES_AT_ONCE and len(self.copies[0][0]) <= left_bytes:
+            taken.append(self.take())
+            left_bytes -= len(taken[-1])
         return codec.join_copies(taken)
 
 
+class _Backlog:
+    """What waits for one link: copies that share envelopes, and whole envelopes with one large rumor
+    each, which are the same bytes for all links."""
+
+    __slots__ = ("large", "ready_at", "small")
+
+    def __init__(self) -> None:
+        self.small = _Lane()
+        self.large = _Lane()
+        self.ready_at = math.inf  # when its link takes more, as of the last look
+
+
 class Outflow:
-    """What waits, for every link. `message_bytes`: what one envelope may have."""
+    """What waits, for every link. `message_bytes`: what one envelope may have, but for one rumor that
+    is larger alone."""
 
     def __init__(self, limits: LimitsConfig, message_bytes: int) -> None:
         self._limits = limits
         self._message_bytes = message_bytes
         self._backlogs: dict[PeerId, _Backlog] = {}  # only of links for which something waits
-        self._full: dict[PeerId, _Backlog] = {}  # of those, without room for another envelope
+        self._full: dict[PeerId, _Lane] = {}  # of the small, without room for another envelope
+        self._full_large: dict[PeerId, _Lane] = {}  # of the large, all in which something waits
         self._now = -math.inf
 
     def push(self, copy: RumorCopy, links: Iterable[Outlet], now: float) -> int:
         """Let `copy` go to each of `links`, as soon as that can be; how many have room for it."""
         self._now = now
         encoded, payloads, took = codec.encode_copy(copy), len(copy.rumor.lengths), 0
+        is_large = self._is_large(len(encoded))
+        if is_large:
+            encoded = codec.join_copies([encoded])
         for link in links:
             backlog = self._backlogs.get(link.peer_id)
             if backlog is None:
                 backlog = self._backlogs[link.peer_id] = _Backlog()
-            if not self._has_room(backlog, len(encoded)):
-                link.unsent += payloads
+            lane = backlog.large if is_large else backlog.small
+            if not self._has_room(lane, len(encoded)):
+                link.count_unsent(payloads)
                 continue
-            backlog.copies.append((encoded, payloads))
-            backlog.size_bytes += len(encoded)
-            backlog.payloads += payloads
+            lane.add(encoded, payloads)
             backlog.ready_at = -math.inf
             took += 1
-            if not self._has_room(backlog, self._message_bytes):
-                backlog.full_since = min(backlog.full_since, now)
-                self._full[link.peer_id] = backlog
+            if is_large or not self._has_room(lane, self._message_bytes):
+                lane.full_since = min(lane.full_since, now)
+                (self._full_large if is_large else self._full)[link.peer_id] = lane
         return took
 
-    def _has_room(self, backlog: _Backlog, size_bytes: int) -> bool:
-        return not backlog.copies or (
-            len(backlog.copies) < self._limits.queue_messages
-            and backlog.size_bytes + size_bytes <= self._limits.queue_bytes
+    def _is_large(self, size_bytes: int) -> bool:
+        return size_bytes + codec.ENVELOPE_OVERHEAD > self._message_bytes
+
+    def _has_room(self, lane: _Lane, size_bytes: int) -> bool:
+        return not lane.copies or (
+            len(lane.copies) < self._limits.queue_messages
+            and lane.size_bytes + size_bytes <= self._limits.queue_bytes
         )
 
     def fill(self, link: Outlet, now: float) -> bool:
-        """Hand `link` what it can send at once; whether more waits for it."""
+        """Hand `link` what it can send at once, and the next large rumor, which it sends in turns with
+        all else; whether more waits for it."""
         self._now = now
         backlog = self._backlogs.get(link.peer_id)
         if backlog is None:
             return False
-        for _ in range(link.takes(now)):
-            link.send(backlog.next_envelope(self._message_bytes), now)
-            if not backlog.copies:
-                self.forget(link.peer_id)
-                return False
-        backlog.ready_at = link.takes_at(now)
-        if link.peer_id in self._full and self._has_room(backlog, self._message_bytes):
-            backlog.full_since = math.inf
+        small, large = backlog.small, backlog.large
+        while large.copies and link.has_room_for(len(large.copies[0][0])):
+            link.send(large.take(), now)
+        while small.copies and link.has_room_for(self._message_bytes) and link.is_ready(now):
+            link.send(small.next_envelope(self._message_bytes), now)
+        if not small.copies and not large.copies:
+            self.forget(link.peer_id)
+            return False
+        if link.peer_id in self._full and self._has_room(small, self._message_bytes):
+            small.full_since = math.inf
             del self._full[link.peer_id]
+        if link.peer_id in self._full_large and not large.copies:
+            large.full_since = math.inf
+            del self._full_large[link.peer_id]
         return True
+
+    def note_sent(self, link: Outlet, now: float) -> None:
+        """`link` has sent what it could: when to fill it again."""
+        backlog = self._backlogs.get(link.peer_id)
+        if backlog is not None:
+            is_open = backlog.small.copies and link.has_room_for(self._message_bytes)
+            backlog.ready_at = link.ready_at(now) if is_open else math.inf
 
     def is_idle(self, link: Outlet, now: float) -> bool:
         """Whether a rumor pushed to `link` now would go at once."""
-        return link.peer_id not in self._backlogs and link.takes(now) > 0
+        return link.peer_id not in self._backlogs and link.is_ready(now)
 
-    def has_room(self, links: int) -> bool:
-        """Whether another rumor of ours finds room, as of the last look, with every one of so many
-        links that is not left behind."""
-        if not self._full:
+    def has_room(self, links: int, size_bytes: int = 0) -> bool:
+        """Whether another rumor of ours of so many bytes finds room, as of the last look, with every
+        one of so many links that is not left behind."""
+        full = self._full_large if self._is_large(size_bytes) else self._full
+        if not full:
             return True
-        behind = sum(self._now >= backlog.full_since + BEHIND_S for backlog in self._full.values())
-        return behind == len(self._full) and behind < links
+        behind = sum(self._now >= lane.full_since + BEHIND_S for lane in full.values())
+        return behind == len(full) and behind < links
 
     def waiting(self, peer_id: PeerId) -> int:
         """How many payloads wait for a peer."""
         backlog = self._backlogs.get(peer_id)
-        return backlog.payloads if backlog is not None else 0
+        return backlog.small.payloads + backlog.large.payloads if backlog is not None else 0
 
     def forget(self, peer_id: PeerId) -> int:
         """Let go of all that waits for a peer; how many payloads that was."""
+        waited = self.waiting(peer_id)
         self._full.pop(peer_id, None)
-        backlog = self._backlogs.pop(peer_id, None)
-        return backlog.payloads if backlog is not None else 0
+        self._full_large.pop(peer_id, None)
+        self._backlogs.pop(peer_id, None)
+        return waited
 
     @property
     def deadline(self) -> float:
@@ -161,7 +205,7 @@ class Outflow:
         deadline = math.inf
         for backlog in self._backlogs.values():
             deadline = min(deadline, backlog.ready_at)
-        for backlog in self._full.values():
-            if self._now < backlog.full_since + BEHIND_S:
-                deadline = min(deadline, backlog.full_since + BEHIND_S)
+        for lane in (*self._full.values(), *self._full_large.values()):
+            if self._now < lane.full_since + BEHIND_S:
+                deadline = min(deadline, lane.full_since + BEHIND_S)
         return deadline

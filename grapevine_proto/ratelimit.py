@@ -16,7 +16,9 @@ from typing import Final
 from grapevine_proto.messages import Kind
 
 _SLACK: Final = 1e-3  # tokens
-_FREE: Final = frozenset({Kind.EMPTY, Kind.CLOSE})  # they say nothing that costs more than opening
+_FREE: Final = frozenset(
+    {Kind.EMPTY, Kind.CLOSE, Kind.FEEDBACK, Kind.PROBE}  # they cost hardly more than opening
+)
 
 
 def cost(kind: int) -> int:
@@ -49,6 +51,10 @@ class TokenBucket:
             return False
         self._full_at = max(self._full_at, now) + tokens / self.refill_rate
         return True
+
+    def give_back(self, now: float, tokens: float = 1.0) -> None:
+        """What was taken was not used after all; what is beyond the capacity is gone."""
+        self._full_at = max(self._full_at, now) - tokens / self.refill_rate
 
     def available(self, now: float) -> float:
         """The tokens there are, from 0 to `capacity`."""

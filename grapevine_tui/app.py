@@ -28,7 +28,6 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from grapevine_proto.codec import MAX_PAYLOAD_IN_DATAGRAM
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
@@ -87,7 +86,7 @@ class GrapevineApp(App[None]):
         self._host = host
         self._settings = settings
         self._demo = demo
-        self._limit_bytes = min(MAX_PAYLOAD_IN_DATAGRAM, settings.node.max_message_size)
+        self._limit_bytes = settings.node.max_message_size
         self._changes = Changes.NONE
         self._paints = 0
         self._notices_shown = 0

@@ -306,9 +306,12 @@ async def _show(settings: Settings) -> int:
 
     host.listen(begin_log)
     app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
-    async with surroundings(host, settings, lambda: app.call_later(app.action_quit)):
+    async with surroundings(
+        host, settings, lambda: app.call_later(app.action_quit)
+    ) as tell_stopped:
         await app.run_async()
-    failure = getattr(app, "failure", None)
+        failure = getattr(app, "failure", None)
+        tell_stopped({"reason": "failed", "error": str(failure)} if failure else {"reason": "quit"})
     if failure is not None:
         raise failure
     return app.return_code or DONE

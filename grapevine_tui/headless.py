@@ -80,6 +80,7 @@ class Headless:
         self._loop: asyncio.AbstractEventLoop
         self._output: LineWriter
         self._stop: asyncio.Future[tuple[str, int]]
+        self._tell_stopped: Callable[[Object], object]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
@@ -89,7 +90,9 @@ class Headless:
         self._stop = loop.create_future()
         self._output = LineWriter(self._stdout, self._output_broke)
         self._heed_signals(loop)
-        async with surroundings(self.host, self._settings, lambda: self._end("quit", 0)):
+        async with surroundings(
+            self.host, self._settings, lambda: self._end("quit", 0)
+        ) as self._tell_stopped:
             self.host.listen(self._tell)
             await self.host.start()
             self._begin_tasks()
@@ -155,6 +158,7 @@ class Headless:
                 last["reason"], code = "eof_timeout", FAILED
                 logger.error("%d of our messages were taken by nobody", untaken)
         self._telling.flush(everything=True)
+        self._tell_stopped(last)
         self._say("stopped", last)
         self._output.close(FLUSH_S if is_hurried else PATIENCE_S)
         if failure is not None:

@@ -6,6 +6,8 @@ What must stay true:
   stranger said is only ever in the JSON object on stdin.
 - So many at once, so many waiting, so long each; what is skipped is counted and logged, and the node
   never waits for any of it.
+- `stopped` comes when nothing may be waited for any more: its programs are started, and left to
+  themselves.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
+from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import Event
+from grapevine_tui.answers import Answers
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object, encode
 from grapevine_tui.model import Changes
@@ -30,8 +35,8 @@ from grapevine_tui.telling import QUIET_S, Telling
 logger = logging.getLogger("grapevine.hooks")
 
 WORDS: Final = (
-    *("started", "message", "peer", "member", "rate_limited"),
-    *("round", "dropped", "dial_failed", "state_unsaved"),
+    *("started", "ready", "message", "peer", "member", "rate_limited"),
+    *("round", "dropped", "dial_failed", "state_unsaved", "stopped"),
 )
 AT_ONCE: Final = 4  # programs
 WAITING: Final = 64  # events; then they are skipped
@@ -66,6 +71,7 @@ class Hooks:
 
     def __init__(self, host: Host, hooks: Sequence[Hook], *, is_loud: bool) -> None:
         self.counts: Counter[str] = Counter()
+        self._host = host
         self._hooks = hooks
         self._stderr = None if is_loud else asyncio.subprocess.DEVNULL
         self._telling = Telling(host, self._offer)
@@ -103,6 +109,42 @@ class Hooks:
                     "--on %s: %s %s", hook.event, hook.command[0], outcome.replace("_", " ")
                 )
 
+    async def tell_ready(self, peers: int) -> None:
+        """Tell `ready` once so many peers are linked."""
+        await self._host.is_started.wait()
+        with contextlib.suppress(GrapevineError):  # it stopped before
+            await self._host.node.ready(peers)
+            self._offer("ready", {"peers": Answers(self._host).connected})
+
+    def tell_stopped(self, fields: Object) -> None:
+        """Start what is to run at the end. It outlives us, so nobody kills it."""
+        line = encode("stopped", fields)
+        for hook in self._hooks:
+            if hook.event == "stopped":
+                try:
+                    self._start_last(hook, line)
+                except (OSError, ValueError):
+                    self.counts["failed"] += 1
+                    logger.warning("--on stopped: %s failed", hook.command[0])
+                else:
+                    self.counts["run"] += 1
+
+    def _start_last(self, hook: Hook, line: bytes) -> None:
+        reading, writing = os.pipe()
+        try:
+            os.write(writing, line)  # a short line, which a pipe takes whole
+            subprocess.Popen(
+                hook.command,
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                env=_environ(),
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+            os.close(reading)
+
     async def tell_sums(self) -> None:
         while True:
             await asyncio.sleep(QUIET_S)
@@ -112,14 +154,13 @@ class Hooks:
                 self._skipped_told = self.counts["skipped"]
 
     async def _run(self, hook: Hook, line: bytes) -> str:
-        environ = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         try:
             process = await asyncio.create_subprocess_exec(
                 *hook.command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,  # ours is the caller's
                 stderr=self._stderr,
-                env=environ,
+                env=_environ(),
                 start_new_session=True,
             )
         except (OSError, ValueError):  # ValueError: a null byte in a name
@@ -137,14 +178,22 @@ class Hooks:
         return "failed" if process.returncode else "run"
 
 
+def _environ() -> dict[str, str]:
+    """What a program inherits: nothing that was meant for us by the service manager."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
 @contextlib.asynccontextmanager
-async def hooked(host: Host, texts: Sequence[str], *, is_loud: bool) -> AsyncIterator[Hooks]:
+async def hooked(
+    host: Host, texts: Sequence[str], *, is_loud: bool, ready_peers: int = 1
+) -> AsyncIterator[Hooks]:
     """Run programs for `host` until the end of this block; enter it before the host starts.
-    `is_loud`: what they say on stderr goes to ours."""
+    `is_loud`: what they say on stderr goes to ours. `ready_peers`: how many make `ready`."""
     hooks = Hooks(host, [Hook.read(text) for text in texts], is_loud=is_loud)
     host.listen(hooks.hear)
     tasks = [asyncio.create_task(hooks.work()) for _ in range(AT_ONCE)]
     tasks.append(asyncio.create_task(hooks.tell_sums()))
+    tasks.append(asyncio.create_task(hooks.tell_ready(ready_peers)))
     try:
         yield hooks
     finally:

@@ -10,14 +10,17 @@ from collections.abc import AsyncIterator, Callable
 
 from grapevine_tui.control import serving
 from grapevine_tui.host import Host
+from grapevine_tui.jsonlines import Object
 from grapevine_tui.settings import Settings
 
 
 @contextlib.asynccontextmanager
 async def surroundings(
     host: Host, settings: Settings, on_goodbye: Callable[[], object]
-) -> AsyncIterator[None]:
-    """From before the host starts until it has left. Raises BindError."""
+) -> AsyncIterator[Callable[[Object], object]]:
+    """From before the host starts until it has left. Gives what is to be called with the fields of
+    `stopped` at the end. Raises BindError."""
+    tell_stopped: Callable[[Object], object] = _tell_nobody
     async with contextlib.AsyncExitStack() as stack:
         if settings.metrics:
             from grapevine_tui.metrics import measuring
@@ -26,6 +29,18 @@ async def surroundings(
         if settings.on:
             from grapevine_tui.hooks import hooked
 
-            await stack.enter_async_context(hooked(host, settings.on, is_loud=settings.headless))
+            hooks = await stack.enter_async_context(
+                hooked(
+                    host,
+                    settings.on,
+                    is_loud=settings.headless,
+                    ready_peers=max(1, settings.wait_peers),
+                )
+            )
+            tell_stopped = hooks.tell_stopped
         await stack.enter_async_context(serving(host, on_goodbye))
-        yield
+        yield tell_stopped
+
+
+def _tell_nobody(_: Object) -> None:
+    pass

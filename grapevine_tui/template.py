@@ -119,6 +119,21 @@ capacity = $rate_limit_capacity
 # Envelopes a second after that.
 refill_rate = $rate_limit_refill_rate
 
+[congestion]
+# How fast each link sends: up until a queue builds up on the path, then down. Made for any path.
+# Packets in the first round trip.
+initial_packets = $congestion_initial_packets
+# What is left of the rate when a queue builds up. Less drains it sooner, more keeps the path busier.
+decrease = $congestion_decrease
+# Seconds of queueing that are none, and the same as a part of the round trip; the larger counts.
+delay = $congestion_delay
+delay_fraction = $congestion_delay_fraction
+# Seconds for which the shortest round trip and the least loss of a path are remembered.
+memory = $congestion_memory
+# Bytes a second to one peer, and bytes on their way to it, at most.
+max_rate = $congestion_max_rate
+in_flight_bytes = $congestion_in_flight_bytes
+
 [limits]
 # Ceilings on everything that somebody else can make grow; meeting one is counted, never fatal.
 # Encrypted sessions, links and others: 2 KB each.
@@ -150,6 +165,8 @@ event_bytes = $limits_event_bytes
 # Messages and bytes waiting for one peer; beyond it repair brings them.
 queue_messages = $limits_queue_messages
 queue_bytes = $limits_queue_bytes
+# Bytes kept of large messages that have not come whole, of all peers together.
+reassembly_bytes = $limits_reassembly_bytes
 
 [app]
 # local, lan or wan: what is not set in this file is taken from there.

@@ -16,15 +16,20 @@ from grapevine_proto import codec
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId, Stream
 from grapevine_proto.messages import (
+    Again,
     Close,
     CloseReason,
     Digest,
     Empty,
+    Feedback,
+    Fragment,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    LinkFrame,
     Private,
+    Probe,
     Record,
     Records,
     Repair,
@@ -34,6 +39,7 @@ from grapevine_proto.messages import (
     StreamRange,
     Vector,
     Want,
+    bytes_in_rumor,
 )
 
 counts = st.integers(0, 2**32 - 1)
@@ -113,7 +119,7 @@ def test_what_is_encoded_decodes_to_the_same(message: Rumors) -> None:
 
 
 def test_every_kind_has_a_decoder_and_the_strategy_above_makes_each() -> None:
-    assert set(codec._DECODERS) == set(Kind)
+    assert set(codec._DECODERS) | set(codec._FRAME_DECODERS) == set(Kind)
 
 
 @given(st.binary(max_size=200))
@@ -303,20 +309,22 @@ def test_a_record_never_takes_more_bytes_than_it_says(record: Record) -> None:
     assert both - alone <= record.size_bytes
 
 
-def test_the_largest_payload_fits_one_datagram_pushed_or_repaired() -> None:
-    payload = bytes(codec.MAX_PAYLOAD_IN_DATAGRAM)
+@pytest.mark.parametrize("limit_bytes", [codec.MAX_PLAINTEXT, 64_900])
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 255, 256, 900])
+def test_a_full_rumor_fits_its_message_pushed_or_repaired(limit_bytes: int, length: int) -> None:
+    count = min(codec.room_in_rumor(limit_bytes) // bytes_in_rumor(length), codec.MAX_PAYLOADS)
     rumor = Rumor(
         PeerId(bytes(32)),
         2**48 - 1,
         2**53 - codec.MAX_PAYLOADS,
-        (len(payload),),
-        payload,
+        (length,) * count,
+        bytes(length * count),
         bytes(64),
     )
     copy = RumorCopy(rumor, 255, 2**32 - 1)
     for message in (Rumors((copy,)), Repair(2**32 - 1, True, True, (copy,))):
-        assert len(codec.encode_message(message)) <= codec.MAX_PLAINTEXT
-    assert codec.MAX_PAYLOAD_IN_DATAGRAM >= 1000
+        assert len(codec.encode_message(message)) <= limit_bytes
+    assert count == codec.MAX_PAYLOADS or rumor.size_bytes > limit_bytes - 2 * length - 30
 
 
 # --- golden bytes: another implementation can be held against these -----------------------------
@@ -341,3 +349,28 @@ GOLDEN = {
 )
 def test_messages_look_on_the_wire_as_documented(message: Rumors, expected: str) -> None:
     assert codec.encode_message(message).hex() == expected
+
+
+GOLDEN_FRAMES = {
+    Fragment(1, 5000, 1151, b"abc"): "0c0000000000000001000013880000047f616263",
+    Fragment(2, 9, 8, b"x", of_repair=True): "0d0000000000000002000000090000000878",
+    Again(b"session!", 7, b"\x07\x91\x07"): "0e73657373696f6e2100000007079107",
+    Feedback(b"session!", 3, 20, 19, 1500, ((5, 5), (7, 9))): "0f"
+    "73657373696f6e21"
+    "00000003"
+    "00000014"
+    "00000013"
+    "000005dc"
+    "02"
+    "0000000500000005"
+    "0000000700000009",
+    Probe(3): "10000000",
+}
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"), list(GOLDEN_FRAMES.items()), ids=lambda v: type(v).__name__
+)
+def test_what_links_say_looks_on_the_wire_as_documented(frame: LinkFrame, expected: str) -> None:
+    assert codec.encode_frame(frame).hex() == expected
+    assert codec.decode_frame(bytes.fromhex(expected)) == frame

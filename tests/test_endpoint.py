@@ -185,3 +185,16 @@ def test_a_flood_that_nobody_reads_costs_datagrams_and_not_memory(
         theirs.close()
 
     run(main())
+
+
+def test_a_datagram_too_large_for_the_system_is_named_and_costs_no_other(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours, theirs = await Endpoint.open("127.0.0.1:0"), await Endpoint.open("127.0.0.1:0")
+        await ours.send(bytes(65_508), theirs.address)  # one byte more than UDP over IPv4 holds
+        await ours.send(b"after", theirs.address)
+        assert (await theirs.receive())[0] == b"after"
+        assert ours.too_large == [(65_508, theirs.address)]
+        ours.close()
+        theirs.close()
+
+    run(main())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from grapevine_proto import codec
 from grapevine_proto import engine as engine_module
 from grapevine_proto.config import LimitsConfig, NodeConfig, RateLimitConfig
-from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.engine import MESSAGE_BYTES, Engine, Saved
 from grapevine_proto.errors import ConfigError, DropReason, MessageTooLarge, NotRunning, UnknownPeer
 from grapevine_proto.events import (
     Event,
@@ -143,14 +143,14 @@ def test_a_private_message_reaches_one_peer_under_a_number_of_its_own() -> None:
 
 
 def test_what_cannot_be_sent_is_refused_whole_with_both_sizes() -> None:
-    pair = Pair()
-    limit = codec.MAX_PAYLOAD_IN_DATAGRAM
+    limit = 100_000
+    pair = Pair(max_message_size=limit)
     pair.one.broadcast(bytes(limit), pair.now)
     with pytest.raises(MessageTooLarge, match=rf"{limit + 1:,} bytes; at most {limit:,}"):
         pair.one.broadcast(bytes(limit + 1), pair.now)
     with pytest.raises(UnknownPeer):
         pair.one.send(identity(9).peer_id, b"?", pair.now)
-    pair.exchange()
+    pair.run(2.0)
     assert pair.received(pair.other) == [bytes(limit)]
 
 
@@ -186,14 +186,14 @@ def test_nobody_comes_in_while_a_node_leaves() -> None:
 
 def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=4))
-    payload = bytes(codec.MAX_PAYLOAD_IN_DATAGRAM)
+    payload = bytes(MESSAGE_BYTES // 2 + 1)
     accepted = 0
     while pair.one.has_room:
         pair.one.broadcast(payload, pair.now)
         accepted += 1
     assert accepted == 5, "four that wait for the link, and one that is not signed yet"
     assert pair.one.stats().unsent == 0
-    pair.one.broadcast(b"one more", pair.now)
+    pair.one.broadcast(payload, pair.now)
     assert pair.one.stats().unsent == 1
     pair.run(10.0)
     assert len(pair.received(pair.other)) == 6, "what found no room is repaired"
@@ -519,3 +519,37 @@ def test_private_messages_are_charged_like_all_others() -> None:
     for n in range(1, 31):
         pair.speak(Private(n, b"x"))
     assert len(pair.received(pair.other)) <= 10
+
+
+# --- large messages -----------------------------------------------------------------------------
+
+
+def test_what_the_system_finds_too_large_is_not_sent_so_large_again() -> None:
+    pair = Pair()
+    pair.one.send(pair.other.peer_id, bytes(100_000), pair.now)
+    pair.run(1.0)
+    [link] = pair.one._links.values()
+    assert link.datagram_bytes == 8952
+    pair.one.refused(8952, THERE, pair.now)
+    pair.one.refused(8952, Address("10.9.9.9", 9), pair.now)
+    assert link.datagram_bytes == 1200
+
+
+def test_ten_mebibytes_are_broadcast_and_a_byte_more_is_refused() -> None:
+    pair = Pair(message_dedup_ttl=60.0)
+    payload = random.Random(1).randbytes(10 * 2**20)
+    pair.one.broadcast(payload, pair.now)
+    pair.run(10.0)
+    assert pair.received(pair.other) == [payload]
+    with pytest.raises(MessageTooLarge, match=r"10,485,761 bytes; at most 10,485,760"):
+        pair.one.broadcast(payload + b"x", pair.now)
+
+
+def test_a_large_message_said_to_nobody_is_given_to_who_comes_in_time() -> None:
+    pair = Pair(linked=False)
+    payload = random.Random(1).randbytes(2 * 2**20)
+    pair.one.broadcast(payload, pair.now)
+    pair.one.broadcast(b"small", pair.now)
+    pair.one.dial(THERE, pair.now)
+    pair.run(20.0)
+    assert sorted(pair.received(pair.other), key=len) == [b"small", payload]

@@ -189,7 +189,7 @@ def test_broadcast_waits_for_room_and_loses_nothing(run: Run[Any]) -> None:
 
 def test_a_message_too_large_is_refused_whole(run: Run[Any]) -> None:
     async def main() -> None:
-        async with Node(quick()) as ours:
+        async with Node(quick(max_message_size=99_999)) as ours:
             with pytest.raises(MessageTooLarge):
                 await ours.broadcast(bytes(100_000))
             assert ours.stats().broadcast == 0
@@ -325,7 +325,7 @@ def test_a_broadcast_that_waits_for_room_ends_when_the_node_leaves(run: Run[Any]
             Node(quick(ours, limits=limits)) as theirs,
         ):
             await asyncio.gather(ours.ready(), theirs.ready())
-            waiting = [asyncio.create_task(theirs.broadcast(bytes(1000))) for _ in range(10)]
+            waiting = [asyncio.create_task(theirs.broadcast(bytes(50_000))) for _ in range(10)]
             await event_where(theirs, lambda event: True)
             await theirs.leave(timeout=0.1)
             ends = await asyncio.gather(*waiting, return_exceptions=True)

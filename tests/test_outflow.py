@@ -18,23 +18,32 @@ class Outlet:
     def __init__(self, number: int, free: int = 0) -> None:
         self._peer_id = peer_id(number)
         self.free = free
-        self.ready_at = math.inf
+        self.frees_at = math.inf
+        self.room_bytes = 2**30
         self.unsent = 0
         self.largest_bytes = 0
+        self.sent: list[bytes] = []
         self.envelopes: list[list[RumorCopy]] = []
 
     @property
     def peer_id(self) -> PeerId:
         return self._peer_id
 
-    def takes(self, now: float) -> int:
-        return self.free
+    def is_ready(self, now: float) -> bool:
+        return self.free > 0
 
-    def takes_at(self, now: float) -> float:
-        return self.ready_at
+    def ready_at(self, now: float) -> float:
+        return self.frees_at
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        return size_bytes <= self.room_bytes
+
+    def count_unsent(self, messages: int) -> None:
+        self.unsent += messages
 
     def send(self, plaintext: bytes, now: float) -> bool:
         self.largest_bytes = max(self.largest_bytes, len(plaintext))
+        self.sent.append(plaintext)
         message = codec.decode_message(plaintext)
         assert isinstance(message, Rumors)
         self.envelopes.append(list(message.copies))
@@ -110,6 +119,7 @@ def test_a_peer_without_room_holds_up_the_others_for_a_second_only() -> None:
     flow.push(copy(9, 1), [slow, quick], 10.0)
     flow.fill(quick, 10.0)
     flow.fill(slow, 10.0)
+    flow.note_sent(slow, 10.0)
     assert not flow.has_room(2)
     assert flow.deadline == 10.0 + BEHIND_S
     flow.fill(slow, 10.0 + BEHIND_S)
@@ -124,8 +134,9 @@ def test_it_wakes_when_a_link_takes_more() -> None:
     flow, link = outflow(), Outlet(1)
     assert flow.deadline == math.inf
     flow.push(copy(9, 1), [link], 0.0)
-    link.ready_at = 3.0
+    link.frees_at = 3.0
     flow.fill(link, 0.0)
+    flow.note_sent(link, 0.0)
     assert flow.deadline == 3.0
 
 
@@ -144,3 +155,42 @@ def test_what_waits_for_a_lost_peer_is_let_go() -> None:
     assert flow.forget(link.peer_id) == 1
     assert flow.has_room(1)
     assert flow.deadline == math.inf
+
+
+def test_a_rumor_that_fills_an_envelope_alone_is_made_once_for_all_links() -> None:
+    flow, links = Outflow(LimitsConfig(), 2**16), [Outlet(1), Outlet(2)]
+    large = copy(9, 1, size=2**20)
+    assert flow.push(large, links, 0.0) == 2
+    assert [flow.fill(link, 0.0) for link in links] == [False, False]
+    [one], [two] = (link.sent for link in links)
+    assert one is two
+    assert one == codec.encode_message(Rumors((large,)))
+
+
+def test_small_rumors_do_not_wait_for_a_large_one() -> None:
+    flow, link = Outflow(LimitsConfig(), 2**16), Outlet(1, free=1)
+    link.room_bytes = 2**20
+    flow.push(copy(9, 1, size=2 * 2**20), [link], 0.0)
+    flow.push(copy(9, 2), [link], 0.0)
+    assert flow.fill(link, 0.0)
+    assert link.sequences == [[2]]
+    flow.note_sent(link, 0.0)
+    assert flow.deadline == BEHIND_S, "room comes when something goes, not by itself"
+    link.room_bytes = 2**30
+    assert not flow.fill(link, 0.0)
+    assert link.sequences == [[2], [1]]
+
+
+def test_one_large_rumor_may_wait_and_whoever_has_a_second_is_asked_to() -> None:
+    flow, link = Outflow(LimitsConfig(), 2**16), Outlet(1)
+    link.room_bytes = 0
+    size = 10 * 2**20
+    assert flow.has_room(1, size)
+    assert flow.push(copy(9, 1, size=size), [link], 0.0) == 1
+    assert flow.fill(link, 0.0)
+    assert (flow.has_room(1, size), flow.has_room(1, 2**15)) == (False, True)
+    assert flow.push(copy(9, 2, size=size), [link], 0.0) == 0
+    assert link.unsent == 1
+    link.room_bytes = size * 2
+    flow.fill(link, 0.0)
+    assert flow.has_room(1, size)

@@ -3,7 +3,9 @@
 What must stay true:
 
 - What comes in is opened, noted in the replay window and charged by its kind, in this order, before
-  anybody decodes it.
+  anybody decodes it. Each content counts once, however often it was sent.
+- While content comes in, its sender is told what arrived and what is missing, once a round trip;
+  nothing is told of what tells, so that two ends fall silent.
 - What goes out keeps to what the peer's record allows, so that its limiter never has to drop what
   we say; when that is scarce, control goes first and a heartbeat does not wait behind rumors.
 - A session that was replaced still receives for a while, so nothing on its way is lost; it never
@@ -16,33 +18,38 @@ Driven by `receive`, `send` and `adopt` as things happen, `transmit` and `advanc
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Final
 
-from grapevine_proto.codec import MAX_PLAINTEXT, Data, encode_message
-from grapevine_proto.config import LimitsConfig
+from grapevine_proto.codec import Data, decode_frame, encode_frame, encode_message
+from grapevine_proto.config import CongestionConfig, LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.link.fragments import Budget, Reassembly
 from grapevine_proto.link.handshake import Established
+from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE, UNREPAIRED, Sender
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
-from grapevine_proto.messages import Empty, Kind, Record
+from grapevine_proto.messages import (
+    LINK_KINDS,
+    Again,
+    Empty,
+    Feedback,
+    Fragment,
+    Kind,
+    Probe,
+    Record,
+)
 from grapevine_proto.ratelimit import TokenBucket, cost
+
+__all__ = ["DATAGRAMS_AT_ONCE", "Link", "takes_over"]
 
 RETIRING_FOR_S: Final = 10.0  # after the last packet: longer than any datagram lives on the way
 RETIRING_SESSIONS: Final = 2  # one replaced, and one that lost against it
-REPAIR_CREDIT: Final = 64  # packets of repair on their way to us: the largest reply
-DATAGRAMS_AT_ONCE: Final = 64  # 77 KB: a third of the usual socket buffer
+MAX_MESSAGE_BYTES: Final = 10 * 2**20  # where nobody says otherwise: the default of the config
+REPAIR_CREDIT: Final = 64  # messages of repair on their way to us: twice the largest reply
 SLOWEST_REFILL: Final = 0.09  # a second: what a record tells as 0 when nine tenths of 0.1 is meant
 FOLLOW_AFTER_S: Final = 5.0  # twice what passes between the packets of whoever still confirms
 AT_ONCE_S: Final = 5.0  # above what lost packets set two ends' views of one handshake apart
 
-_CONTROL, _DATA, _REPAIR, _CLOSE = range(4)  # in this order they go
-_RANKS: Final[dict[int, int]] = {
-    Kind.RUMORS: _DATA,
-    Kind.PRIVATE: _DATA,
-    Kind.REPAIR: _REPAIR,
-    Kind.CLOSE: _CLOSE,  # after all else, for whoever reads it reads no more
-}
 _EMPTY: Final = encode_message(Empty())
 
 
@@ -51,20 +58,21 @@ class Link:
 
     `bucket` is what we allow the peer, None for everything; it belongs to the PeerId and outlives
     the link, and so does `shape`, what the peer allows us, which a later link may be given again.
+    `budget` bounds what all links keep of large messages that have not come whole.
     `epoch` is the peer's as of the live session; its `record` may be newer, by hearsay.
     `sent` and `received` count datagrams; `allowed` and `throttled` what the bucket let through
-    and refused; `unsent` what found no room in the queue or was cleared from it.
+    and refused; `unsent` what found no room in the queue, was cleared from it, or let go after too
+    many tries.
     """
 
     __slots__ = (
+        "_feedback_at",
         "_owed",
-        "_queue_bytes_limit",
-        "_queue_limit",
-        "_queued_bytes",
-        "_queues",
+        "_reassembly",
         "_repairs_expected",
         "_retiring",
         "_send_at",
+        "_sender",
         "_wake_at",
         "address",
         "allowed",
@@ -75,12 +83,9 @@ class Link:
         "peer_id",
         "received",
         "record",
-        "rtt_s",
         "sent",
         "session",
-        "shape",
         "throttled",
-        "unsent",
     )
 
     def __init__(
@@ -91,27 +96,36 @@ class Link:
         now: float,
         *,
         shape: TokenBucket | None = None,
+        congestion: CongestionConfig | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        budget: Budget | None = None,
     ) -> None:
         self.peer_id: PeerId = established.record.peer_id
         self.address: Address = established.address
         self.session: Session = established.session
         self.epoch = established.record.epoch
-        self.rtt_s = established.rtt_s
         self.connected_at = self.last_heard_at = now
-        self.sent = self.allowed = self.throttled = self.unsent = 0
+        self.sent = self.allowed = self.throttled = 0
         self.received = 1  # the packet that made the session live
         self.bucket = bucket
-        self.shape = shape
         self.record: Record = established.record
         self._retiring: list[tuple[Session, float]] = []  # and since when, the oldest first
         self._owed: list[Session] = []  # the peer began these and has not heard from us on them
-        self._queues: tuple[deque[bytes], ...] = (deque(), deque(), deque(), deque())
-        self._queued_bytes = [0, 0, 0, 0]
-        self._queue_limit = limits.queue_messages
-        self._queue_bytes_limit = limits.queue_bytes
+        self._sender = Sender(
+            limits,
+            congestion or CongestionConfig(),
+            self.address.host,
+            established.rtt_s,
+            int.from_bytes(self.session.their_id[:4], "big") << 32,
+            now,
+        )
+        self._sender.shape = shape
+        self._reassembly = Reassembly(max_message_bytes, budget or Budget(limits.reassembly_bytes))
         self._repairs_expected = 0
+        self._feedback_at = math.inf
         self._send_at = math.inf
         self.learn(established.record, now)
+        self._tell_arrivals_the_path()
         self._owe_answer(self.session, now)
         self._set_wake_at(now)
 
@@ -120,11 +134,15 @@ class Link:
     def adopt(self, established: Established, now: float) -> None:
         """Send on this session from now on; the one before only receives."""
         replaced = self.session
+        self._sender.reroute(replaced.their_id, now)
+        if established.address != self.address:
+            self._sender.move(established.address.host, established.rtt_s, now)
+        elif established.rtt_s is not None and not self._sender.path.is_fresh(now):
+            self._sender.path.assume(established.rtt_s)
         self.session = established.session
+        self._tell_arrivals_the_path()
         self.address = established.address
         self.epoch = established.record.epoch
-        if established.rtt_s is not None:
-            self.rtt_s = established.rtt_s
         if established.record.version >= self.record.version:
             self.learn(established.record, now)
         self._retire(replaced, now)
@@ -140,12 +158,13 @@ class Link:
         """Keep to a newer record of the peer, whose limits may be others."""
         self.record = record
         capacity, refill = record.rate_capacity, max(record.rate_refill, SLOWEST_REFILL)
+        sender = self._sender
         if not capacity:
-            self.shape = None
-        elif self.shape is None:
-            self.shape = TokenBucket(capacity, refill, now)
-        elif (capacity, refill) != (self.shape.capacity, self.shape.refill_rate):
-            self.shape.resize(capacity, refill, now)
+            sender.shape = None
+        elif sender.shape is None:
+            sender.shape = TokenBucket(capacity, refill, now)
+        elif (capacity, refill) != (sender.shape.capacity, sender.shape.refill_rate):
+            sender.shape.resize(capacity, refill, now)
         self._send_at = self._ready_at(now)
 
     def session_ids(self) -> list[bytes]:
@@ -164,7 +183,7 @@ class Link:
     def deadline(self) -> float:
         """When more can go, a retiring session ends, a rekey is due, or the session is spent."""
         ends_at = min((self._ends_at(*each) for each in self._retiring), default=math.inf)
-        return min(self._send_at, self._wake_at, ends_at)
+        return min(self._send_at, self._feedback_at, self._wake_at, ends_at)
 
     def advance(self, now: float) -> None:
         """Forget retiring sessions whose time is over. `session_ids` are then others."""
@@ -192,11 +211,13 @@ class Link:
 
     # --- in ---
 
-    def receive(self, packet: Data, now: float) -> bytes:
-        """The plaintext of `packet`, opened, noted and charged, to be decoded.
+    def receive(self, packet: Data, now: float) -> bytes | None:
+        """The message that `packet` carries or completes, opened, noted and charged, to be decoded;
+        None: there is none, or not yet.
 
         Raises Refused: UNKNOWN_SESSION or as `Session.open` does, and then nothing has changed;
-        RATE_LIMITED, and then the packet was heard, and counted in `throttled`.
+        RATE_LIMITED, counted in `throttled`, or what is wrong with a frame, and then the packet was
+        heard.
         """
         session = self.session
         if packet.session_id == session.our_id:
@@ -207,10 +228,29 @@ class Link:
             self._follow(session, now)
         self.received += 1
         self.last_heard_at = now
-        if plaintext[0] == Kind.EMPTY:
+        return self.take_in(plaintext, session, packet.counter, now)
+
+    def take_in(self, plaintext: bytes, session: Session, counter: int, now: float) -> bytes | None:
+        """The second half of `receive`, also for the packet that confirmed a session."""
+        kind = plaintext[0]
+        if kind not in UNREPAIRED:
+            session.arrivals.owe(counter, now)
+            self._feedback_at = min(self._feedback_at, session.arrivals.due_at)
+        elif kind == Kind.EMPTY:
             self._owe_answer(session, now)
-        self.charge(plaintext, now)
-        return plaintext
+        if kind not in LINK_KINDS:
+            self.charge(plaintext, now)
+            return plaintext
+        match decode_frame(plaintext):
+            case Fragment() as fragment:
+                return self._take_fragment(fragment, now)
+            case Again() as again:
+                return self._take_again(again, now, is_paid=False)
+            case Feedback() as feedback:
+                self._heed(feedback, now)
+            case Probe():
+                pass
+        return None
 
     def charge(self, plaintext: bytes, now: float) -> None:
         """Charge the peer for saying `plaintext`. Raises Refused(RATE_LIMITED)."""
@@ -219,13 +259,64 @@ class Link:
         if kind == Kind.REPAIR and self._repairs_expected:
             self._repairs_expected -= 1
             tokens = 0
+        self._charge_tokens(tokens, now)
+        self.allowed += 1
+
+    def _charge_tokens(self, tokens: int, now: float) -> None:
         if tokens and self.bucket is not None and not self.bucket.take(now, tokens):
             self.throttled += 1
             raise Refused(DropReason.RATE_LIMITED)
+
+    def _take_fragment(self, fragment: Fragment, now: float) -> bytes | None:
+        reassembly = self._reassembly
+        tokens = reassembly.tokens_due(fragment)
+        if tokens:
+            if fragment.of_repair and (reassembly.knows(fragment) or self._repairs_expected):
+                self._repairs_expected -= not reassembly.knows(fragment)
+            else:
+                self._charge_tokens(tokens, now)
+        plaintext = reassembly.receive(fragment, now)
+        if plaintext is None:
+            return None
         self.allowed += 1
+        if plaintext[0] != Kind.AGAIN:
+            return plaintext
+        again = decode_frame(plaintext)
+        return self._take_again(again, now, is_paid=True) if isinstance(again, Again) else None
+
+    def _take_again(self, again: Again, now: float, *, is_paid: bool) -> bytes:
+        """What a lost packet carried, where it has not come after all. Raises Refused."""
+        session = self.session
+        if again.session_id != session.our_id:
+            session = self._find_retiring(again.session_id)
+        plaintext = again.plaintext
+        if plaintext[0] in UNREPAIRED or plaintext[0] in LINK_KINDS:
+            raise Refused(DropReason.MALFORMED)
+        if not session.claim(again.counter, now):
+            raise Refused(DropReason.DUPLICATE)
+        if not is_paid:
+            self.charge(plaintext, now)
+        return plaintext
+
+    def _heed(self, feedback: Feedback, now: float) -> None:
+        """The peer tells what arrived; of a session that we no longer send on, nothing is left to
+        be told."""
+        if feedback.session_id == self.session.their_id:
+            self._sender.on_feedback(feedback, now)
+            self._tell_arrivals_the_path()
+            self._send_at = self._ready_at(now)
+
+    def _tell_arrivals_the_path(self) -> None:
+        path, arrivals = self._sender.path, self.session.arrivals
+        arrivals.heed(path.smoothed_s, path.reorder_s)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether parts of a large message have come and others not."""
+        return self._reassembly.is_busy
 
     def expect_repairs(self, count: int) -> None:
-        """So many packets of repair were asked for and cost no token."""
+        """So many messages of repair were asked for and cost no token."""
         self._repairs_expected = min(self._repairs_expected + count, REPAIR_CREDIT)
 
     def _find_retiring(self, session_id: bytes) -> Session:
@@ -242,7 +333,9 @@ class Link:
         if now - self.session.last_opened_at >= patience_s:
             self._retiring = [each for each in self._retiring if each[0] is not heard]
             self._retire(self.session, now)
+            self._sender.reroute(self.session.their_id, now)
             self.session = heard
+            self._tell_arrivals_the_path()
             self._set_wake_at(now)
 
     def _owe_answer(self, session: Session, now: float) -> None:
@@ -255,109 +348,126 @@ class Link:
     # --- out ---
 
     @property
-    def queued(self) -> int:
-        """Messages that wait to go."""
-        return sum(map(len, self._queues))
+    def rtt_s(self) -> float | None:
+        """The round trip, smoothed; None: nothing has been measured."""
+        path = self._sender.path
+        return path.smoothed_s if path.is_measured else None
+
+    def fresh_rtt_s(self, now: float) -> float | None:
+        """The same, where data measured it lately."""
+        return self._sender.path.smoothed_s if self._sender.path.is_fresh(now) else None
 
     @property
-    def has_room(self) -> bool:
-        """Whether a message of any size would be queued."""
-        return self._has_room(_DATA, MAX_PLAINTEXT)
+    def shape(self) -> TokenBucket | None:
+        """What the peer allows us."""
+        return self._sender.shape
 
-    def takes(self, now: float) -> int:
-        """How many messages of rumors would go at once if they were queued now."""
-        waiting = len(self._queues[_CONTROL]) + len(self._queues[_DATA])
-        if not self.has_room or self.session.is_spent(now):
-            return 0
-        free = DATAGRAMS_AT_ONCE - waiting
-        if self.shape is not None:
-            free = min(free, self.shape.whole(now) - waiting)
-        return max(free, 0)
+    @shape.setter
+    def shape(self, shape: TokenBucket | None) -> None:
+        self._sender.shape = shape
 
-    def takes_at(self, now: float) -> float:
-        """When `takes` is next more than 0, as things are; math.inf: once `transmit` made room."""
-        if self._queues[_CONTROL] or self._queues[_DATA] or not self.has_room:
-            return math.inf
-        return now if self.shape is None else self.shape.ready_at(now)
+    @property
+    def unsent(self) -> int:
+        return self._sender.unsent
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait to go."""
+        return self._sender.queued
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Whether a message of so many bytes would be queued."""
+        return self._sender.has_room_for(size_bytes)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits to go and all that went has been told of."""
+        return self._sender.is_idle
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing will happen here by itself but at `advance`."""
+        return self._send_at == math.inf and self._feedback_at == math.inf
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that may go."""
+        return self._sender.rate
+
+    @property
+    def datagram_bytes(self) -> int:
+        """How large a datagram the path bears."""
+        return self._sender.path_mtu.datagram_bytes
+
+    def is_ready(self, now: float) -> bool:
+        """Whether a message of rumors would go at once if it were queued now."""
+        return self._sender.is_ready(now) and not self.session.is_spent(now)
+
+    def ready_at(self, now: float) -> float:
+        """When it is, as things are; math.inf: not before something goes or is told of."""
+        return math.inf if self.session.is_spent(now) else self._sender.takes_at(now)
+
+    def count_unsent(self, messages: int) -> None:
+        """So many messages were meant for the peer and found no room before they came here."""
+        self._sender.unsent += messages
 
     def send(self, plaintext: bytes, now: float) -> bool:
-        """Queue `plaintext`, at most MAX_PLAINTEXT bytes; False: there is no room, and it is
-        counted in `unsent`."""
-        rank = _RANKS.get(plaintext[0], _CONTROL)
-        if not self._has_room(rank, len(plaintext)):
-            self.unsent += 1
+        """Queue `plaintext`, of any size; False: there is no room, and it is counted in `unsent`."""
+        if not self._sender.push(plaintext):
             return False
-        self._queues[rank].append(plaintext)
-        self._queued_bytes[rank] += len(plaintext)
-        self._send_at = self._ready_at(now)
+        if self._send_at > now:
+            self._send_at = self._ready_at(now)
         return True
 
     def clear(self) -> int:
         """Let go of all that is queued, so that a Close goes at once; how many messages that was."""
-        cleared = self.queued
-        for queue in self._queues:
-            queue.clear()
-        self._queued_bytes = [0, 0, 0, 0]
-        self.unsent += cleared
-        return cleared
+        return self._sender.clear()
+
+    def close(self) -> None:
+        """The link ends: give back what is kept for it."""
+        self._reassembly.clear()
+
+    def refused(self, size_bytes: int, now: float) -> None:
+        """The system would not send a datagram of this size to the peer."""
+        self._sender.refused(size_bytes, now)
 
     def transmit(self, now: float) -> list[bytes]:
         """Datagrams for `address` that may go now, a bounded number; `deadline` tells of more."""
-        datagrams: list[bytes] = []
-        while len(datagrams) < DATAGRAMS_AT_ONCE and not self.session.is_spent(now):
-            plaintext = self._next(now)
-            if plaintext is None:
-                break
-            datagrams.append(self.session.seal(plaintext, now))
+        session = self.session
+        if session.is_spent(now):
+            self._owed.clear()
+            self._send_at = self._feedback_at = math.inf
+            return []
+        datagrams = self._feedback(now) if now >= self._feedback_at else []
+        datagrams += self._sender.transmit(session, now)
         if self._owed:
-            for session in self._owed:  # anything that went on the live session answers there
-                if not (session is self.session and datagrams) and not session.is_spent(now):
-                    datagrams.append(session.seal(_EMPTY, now))
+            for owed in self._owed:  # anything that went on the live session answers there
+                if not (owed is session and datagrams) and not owed.is_spent(now):
+                    datagrams.append(owed.seal(_EMPTY, now))
             self._owed.clear()
         self.sent += len(datagrams)
-        self._send_at = math.inf if self.session.is_spent(now) else self._ready_at(now)
+        self._send_at = self._ready_at(now)
         return datagrams
 
-    def _has_room(self, rank: int, size_bytes: int) -> bool:
-        """Control has room of its own, or rumors that wait would shut out the heartbeat."""
-        mates = (_DATA, _REPAIR) if rank in (_DATA, _REPAIR) else (_CONTROL, _CLOSE)
-        count = sum(len(self._queues[mate]) for mate in mates)
-        if not count:
-            return True
-        waiting_bytes = sum(self._queued_bytes[mate] for mate in mates)
-        return count < self._queue_limit and waiting_bytes + size_bytes <= self._queue_bytes_limit
-
-    def _next(self, now: float) -> bytes | None:
-        """Take the next message that may go from its queue."""
-        control, data, repair, close = self._queues
-        if control and self._may_go(control[0], now):
-            return self._take(_CONTROL)
-        if data and self._may_go(data[0], now):
-            return self._take(_DATA)
-        if repair:  # the peer asked for it and has paid by expecting it
-            return self._take(_REPAIR)
-        if close and not control and not data:
-            return self._take(_CLOSE)
-        return None
-
-    def _may_go(self, plaintext: bytes, now: float) -> bool:
-        tokens = cost(plaintext[0])
-        return not tokens or self.shape is None or self.shape.take(now, tokens)
-
-    def _take(self, rank: int) -> bytes:
-        plaintext = self._queues[rank].popleft()
-        self._queued_bytes[rank] -= len(plaintext)
-        return plaintext
+    def _feedback(self, now: float) -> list[bytes]:
+        """What the peer is to be told of what it sent, on all sessions that it may have used."""
+        datagrams: list[bytes] = []
+        self._feedback_at = math.inf
+        for session in (self.session, *(session for session, _ in self._retiring)):
+            arrivals = session.arrivals
+            if arrivals.due_at <= now:
+                first, end, latest, delay_s, missing = arrivals.report(now)
+                delay_us = int(delay_s * 1e6)
+                told = Feedback(session.our_id, first, end, latest, delay_us, missing)
+                datagrams.append(self.session.seal(encode_frame(told), now))
+            self._feedback_at = min(self._feedback_at, arrivals.due_at)
+        return datagrams
 
     def _ready_at(self, now: float) -> float:
-        """When `transmit` would next return something, as things are."""
-        control, data, repair, close = self._queues
-        if self._owed or repair:
-            return now
-        if control or data:
-            head = control[0] if control else data[0]
-            return now if self.shape is None else self.shape.ready_at(now, cost(head[0]))
-        return now if close else math.inf
+        """When `transmit` would next have something to do, but for feedback, as things are."""
+        if self.session.is_spent(now):
+            return math.inf
+        return now if self._owed else self._sender.ready_at(now)
 
     def __repr__(self) -> str:
         return f"Link({self.peer_id.short}… at {self.address}, {self.queued} queued)"

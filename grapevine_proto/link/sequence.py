@@ -1,12 +1,19 @@
-"""Packet numbers: which have been, so that none counts twice.
+"""Packet numbers: which have been, so that none counts twice, and which have not, so that what they
+carried is sent again.
 
-What must stay true: `is_fresh` changes nothing, and `accept` is called only for a packet that was
-opened, so that nobody without the key moves the window.
+What must stay true:
+
+- `is_fresh` changes nothing, and `accept` and `note` are called only for a packet that was opened,
+  so that nobody without the key moves a window.
+- A number within a `report` that it does not name as missing has arrived; one that it names was
+  overtaken by others at least `reorder_s` ago.
+- A number is claimed once: by the packet that bears it or by the one that repeats its content.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections import OrderedDict, deque
+from typing import Final, NamedTuple
 
 WINDOW: Final = 2048  # packets; at 10,000 a second a packet may be overtaken by 200 ms of others
 
@@ -41,3 +48,142 @@ class ReplayWindow:
                 self._words[entered % _WORDS] = 0
             self._highest = counter
         self._words[word % _WORDS] |= 1 << counter % _WORD_BITS
+
+
+MISSING_LIMIT: Final = 4096  # numbers; twice the window, and 300 KB in a flood of gaps
+RANGES_LIMIT: Final = 64  # of one report: half of a small datagram
+REPEATED: Final = 6  # reports that name a loss: at 30 % loss one in a thousand is told by none
+IMPATIENT: Final = 1.5  # factor for each loss told of that was none (RFC 8985 widens likewise)
+MOST_PATIENT: Final = 4.0  # then it is a whole round trip
+CALMING: Final = 0.98  # factor for each report
+LEAST_REORDER_S: Final = 0.010  # what the queues of one machine swap
+
+
+class Report(NamedTuple):
+    """What has arrived: from `first` on and before `end`, all but the `missing` ranges, ascending.
+    `latest` came `delay_s` ago."""
+
+    first: int
+    end: int
+    latest: int
+    delay_s: float
+    missing: tuple[tuple[int, int], ...]
+
+
+class Arrivals:
+    """Which packet numbers of one session are missing, and what the sender should be told of it.
+
+    `note` each number as it comes, `owe` a report where the packet asked for one by what it carries;
+    from `due_at` on it is time to `report`. `heed` what the link learns of the path.
+    """
+
+    __slots__ = (
+        "_latest",
+        "_latest_at",
+        "_mark",
+        "_mark_at",
+        "_matured",
+        "_missing",
+        "_owes",
+        "_patience",
+        "_reorder_s",
+        "_told",
+        "_told_at",
+        "due_at",
+        "highest",
+        "reorder_s",
+        "rtt_s",
+    )
+
+    def __init__(self) -> None:
+        self.highest = -1
+        self.rtt_s = LEAST_REORDER_S
+        self.reorder_s = LEAST_REORDER_S
+        self._reorder_s = LEAST_REORDER_S  # the same on a path that overtakes much
+        self._patience = 1.0
+        self.due_at = float("inf")
+        self._missing: OrderedDict[int, None] = OrderedDict()
+        self._mark, self._mark_at = -1, 0.0  # the highest number as of some time ago
+        self._matured = -1  # nothing up to here is merely late any more
+        self._latest, self._latest_at = -1, 0.0
+        self._owes = False
+        self._told: deque[int] = deque([-1] * REPEATED, REPEATED)  # the tops of the last reports
+        self._told_at = float("-inf")
+
+    def note(self, counter: int, now: float) -> None:
+        """The packet with this number has come."""
+        expected = self.highest + 1
+        if counter == expected:
+            self.highest = counter
+        elif counter > expected:
+            self._skip(expected, counter)
+        else:
+            if self._missing.pop(counter, 0) is None and counter <= self._told[-1]:
+                self._patience = min(self._patience * IMPATIENT, MOST_PATIENT)  # it was only late
+            return
+        if now - self._mark_at >= self._reorder_s:
+            self._matured, self._mark, self._mark_at = self._mark, counter, now
+
+    def heed(self, rtt_s: float, reorder_s: float) -> None:
+        """What is known of the path by now."""
+        self.rtt_s, self.reorder_s = rtt_s, reorder_s
+        self._reorder_s = reorder_s * self._patience
+
+    def _skip(self, first: int, counter: int) -> None:
+        missing = self._missing
+        for number in range(max(first, counter - MISSING_LIMIT), counter):
+            missing[number] = None
+        while len(missing) > MISSING_LIMIT:
+            missing.popitem(last=False)
+        self.highest = counter
+
+    def owe(self, counter: int, now: float) -> None:
+        """The packet with this number asks for a report: one a round trip, and late enough to tell
+        a lost packet from one that was overtaken."""
+        if counter > self._latest:
+            self._latest, self._latest_at = counter, now
+        if not self._owes:
+            self._owes = True
+            self.due_at = max(now + self._reorder_s, self._told_at + self.rtt_s)
+
+    def claim(self, counter: int, now: float) -> bool:
+        """Whether the content of this number, repeated in another packet, is new here. From now on
+        it is not, and neither is the packet itself."""
+        if counter <= self.highest:
+            return self._missing.pop(counter, 0) is None
+        self.note(counter, now)
+        return True
+
+    def report(self, now: float) -> Report:
+        """What to tell. Reads the missing numbers from above, as far as the last few reports."""
+        if now - self._mark_at >= self._reorder_s:
+            self._matured, self._mark, self._mark_at = self._mark, self.highest, now
+        matured, stop = self._matured, self._told[0]
+        top, below = self.highest, stop
+        ranges: deque[list[int]] = deque()  # ascending
+        is_cut = False
+        for number in reversed(self._missing):
+            if number <= stop:
+                break
+            if number > matured:
+                top = number - 1
+            elif ranges and ranges[0][0] == number + 1:
+                ranges[0][0] = number
+            else:
+                ranges.appendleft([number, number])
+                if len(ranges) > RANGES_LIMIT:
+                    if number <= self._told[-1]:  # told before: enough
+                        below = ranges.popleft()[1]
+                        break
+                    top = ranges.pop()[0] - 1  # its turn is in the next report, at once
+                    is_cut = True
+        self._owes = top < self.highest
+        self._told.append(max(top, self._told[-1]))
+        self._told_at = now
+        self._patience = max(self._patience * CALMING, 1.0)
+        self._reorder_s = self.reorder_s * self._patience
+        pause_s = 0.0 if is_cut else max(self._reorder_s, self.rtt_s)
+        self.due_at = now + pause_s if self._owes else float("inf")
+        delay_s = now - self._latest_at
+        missing = tuple((first, last) for first, last in ranges)
+        return Report(below + 1, top + 1, self._latest, delay_s, missing)

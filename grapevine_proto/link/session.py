@@ -21,7 +21,7 @@ from nacl.exceptions import CryptoError
 from grapevine_proto.codec import COUNTER_LIMIT, DATA, Data, encode_packet
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey
-from grapevine_proto.link.sequence import ReplayWindow
+from grapevine_proto.link.sequence import Arrivals, ReplayWindow
 
 REKEY_AFTER_S: Final = 120.0  # WireGuard's figure: how much one stolen key opens
 SPENT_AFTER_S: Final = 180.0  # leaves half again as long for a rekey to get through
@@ -42,6 +42,7 @@ class Session:
         "_seal_prefix",
         "_sealed",
         "_window",
+        "arrivals",
         "began_by_us",
         "created_at",
         "key",
@@ -75,6 +76,7 @@ class Session:
         self._open_prefix = bytes((DATA, theirs)) + our_id
         self._sealed = 0  # packets so far: the next counter
         self._window = ReplayWindow()
+        self.arrivals = Arrivals()
 
     def seal(self, plaintext: bytes, now: float) -> bytes:
         """The datagram that carries `plaintext`. Raises Refused(SPENT) when the session is."""
@@ -100,8 +102,23 @@ class Session:
         except CryptoError:
             raise Refused(DropReason.NOT_OPENED) from None
         self._window.accept(counter)
+        self.arrivals.note(counter, now)
         self.last_opened_at = now
         return plaintext
+
+    def claim(self, counter: int, now: float) -> bool:
+        """Whether what the packet `counter` carried, and another repeats, has not come yet. The
+        packet itself, should it come after all, is then a replay."""
+        if counter >= COUNTER_LIMIT or not self.arrivals.claim(counter, now):
+            return False
+        if self._window.is_fresh(counter):
+            self._window.accept(counter)
+        return True
+
+    @property
+    def next_counter(self) -> int:
+        """The number of the packet sealed next."""
+        return self._sealed
 
     def is_due_for_rekey(self, now: float) -> bool:
         """Whether we should begin the next handshake: whoever began this session begins the next."""

@@ -58,6 +58,9 @@ PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next ro
 RANGES_A_WANT: Final = 16
 REPLY_DATAGRAMS: Final = 32
 REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
+REPLY_LIMIT_BYTES: Final = 64 * 1024  # of one answer, but for one rumor that may be larger alone
+ARRIVING_S: Final = 2.0  # without a further part of a large message, it is no longer on its way
+ARRIVING_LIMIT_S: Final = 30.0  # for which we hold back, or dribbling would stop repair for ever
 ROUNDS_KEPT: Final = 256
 FRUITLESS_S: Final = 30.0  # before asking again what led to nothing
 HOLES_ROUND: Final = 0  # the number that questions about holes carry, outside of any round
@@ -129,6 +132,7 @@ class AntiEntropy:
         self._doubts: dict[PeerId, tuple[float, int, bytes]] = {}  # digests to compare again, when
         self._fruitless: dict[PeerId, tuple[float, bytes]] = {}
         self._asked: dict[StreamRange, float] = {}
+        self._arriving_since = self._arriving_at = -math.inf
         self._page = 0
         self._number = 0
         self._hole_at = now
@@ -158,6 +162,20 @@ class AntiEntropy:
         self._running[peer_id] = _Running(self._number, now)
         self._due_at = min(self._due_at, now + PATIENCE_S)
         return [Send((peer_id,), Digest(self._number, *self._store.digest(now)))]
+
+    def arriving(self, peer_id: PeerId, now: float) -> None:
+        """Part of a large message came from `peer_id`: it may be what we would ask others for."""
+        running = self._running.get(peer_id)
+        if running is not None:
+            running.heard_at = now
+        if now - self._arriving_at > ARRIVING_S:
+            self._arriving_since = now
+        self._arriving_at = now
+
+    def _is_arriving(self, now: float) -> bool:
+        return (
+            now - self._arriving_at <= ARRIVING_S and now - self._arriving_since < ARRIVING_LIMIT_S
+        )
 
     # --- hearing --------------------------------------------------------------------------------
 
@@ -253,7 +271,10 @@ class AntiEntropy:
         return self._tell_vector(peer_id, running.number, ahead, answering=False)
 
     def _not_asked_lately(self, ranges: list[StreamRange], now: float) -> list[StreamRange]:
-        """Without what another peer was asked for a moment ago, and is likely to send."""
+        """Without what another peer was asked for a moment ago, and is likely to send; nothing while
+        a large message comes in."""
+        if self._is_arriving(now):
+            return []
         return [each for each in ranges if self._asked.get(each, -math.inf) + MISMATCH_S <= now]
 
     def _ask(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
@@ -284,10 +305,14 @@ class AntiEntropy:
     ) -> tuple[list[Effect], list[RumorCopy]]:
         """What we hold of what is wanted, in datagrams, as many as one question may cost."""
         batches: list[list[RumorCopy]] = [[]]
-        size_bytes, more = 0, False
+        size_bytes = total_bytes = 0
+        more = False
         for wanted in want.ranges:
             for copy in self._store.held.within(wanted, now):
                 cost_bytes = copy.rumor.size_bytes
+                if total_bytes and total_bytes + cost_bytes > REPLY_LIMIT_BYTES:
+                    more = True
+                    break
                 if batches[-1] and size_bytes + cost_bytes > REPLY_BYTES:
                     if len(batches) == REPLY_DATAGRAMS:
                         more = True
@@ -296,6 +321,7 @@ class AntiEntropy:
                     size_bytes = 0
                 batches[-1].append(copy)
                 size_bytes += cost_bytes
+                total_bytes += cost_bytes
             if more:
                 break
         last = len(batches) - 1
@@ -403,7 +429,8 @@ class AntiEntropy:
             effects += self.start_rounds(now)
         if self._store.has_holes and now >= self._hole_at:
             self._hole_at = now + HOLE_S
-            effects += self._ask_for_holes(now)
+            if not self._is_arriving(now):
+                effects += self._ask_for_holes(now)
         if len(self._asked) > 1024:
             self._asked = {r: at for r, at in self._asked.items() if at + MISMATCH_S > now}
         self._due_at = self._next_due_at()

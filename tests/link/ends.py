@@ -181,7 +181,7 @@ class End:
     def _receive_data(self, packet: Data, source: Address, now: float) -> None:
         link = self.index.get(packet.session_id)
         if link is not None:
-            self.opened.append(link.receive(packet, now))
+            self._open(link.receive(packet, now))
             return
         dial = self.dials.get(packet.session_id)
         if dial is not None:
@@ -204,8 +204,13 @@ class End:
         else:
             link.also_receive(established, now)
         self._index()
-        link.charge(established.plaintext, now)
-        self.opened.append(established.plaintext)
+        session = established.session
+        counter = session.arrivals.highest
+        self._open(link.take_in(established.plaintext, session, counter, now))
+
+    def _open(self, plaintext: bytes | None) -> None:
+        if plaintext is not None:
+            self.opened.append(plaintext)
 
     def _index(self) -> None:
         self.index = {

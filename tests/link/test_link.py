@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grapevine_proto.codec import Data, decode_message, decode_packet
+from grapevine_proto.codec import MAX_PLAINTEXT, Data, decode_message, decode_packet, encode_frame
 from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
@@ -24,7 +24,7 @@ from grapevine_proto.link.link import (
     takes_over,
 )
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
-from grapevine_proto.messages import Private
+from grapevine_proto.messages import Feedback, Private
 from grapevine_proto.ratelimit import TokenBucket
 from tests.link.ends import (
     CLOSE,
@@ -77,15 +77,20 @@ class Pair:
         self.link.adopt(Established(ours, self.record, BOB.address, None, EMPTY), now)
         return theirs
 
-    def hear(self, plaintext: bytes, now: float = 0.0, session: Session | None = None) -> bytes:
+    def hear(
+        self, plaintext: bytes, now: float = 0.0, session: Session | None = None
+    ) -> bytes | None:
         """Bob says something, and it arrives."""
         return self.link.receive(packet((session or self.theirs).seal(plaintext, now)), now)
 
     def sent(self, now: float = 0.0) -> list[bytes]:
-        """What Bob reads of all that may go now."""
+        """What Bob reads of all that may go now; he tells at once that it came."""
         plaintexts = []
         for datagram in self.link.transmit(now):
             plaintexts.append(self.theirs.open(packet(datagram), now))
+        highest = self.theirs.arrivals.highest
+        told = encode_frame(Feedback(self.theirs.our_id, 0, highest + 1, max(highest, 0), 0, ()))
+        self.link.take_in(told, self.link.session, 0, now)
         return plaintexts
 
 
@@ -212,10 +217,10 @@ def test_control_goes_first_then_data_then_repair_each_in_order() -> None:
 def test_one_message_more_than_the_queue_holds_is_counted_as_unsent() -> None:
     pair = Pair()
     for number in range(256):
-        assert pair.link.has_room
+        assert pair.link.has_room_for(MAX_PLAINTEXT)
         assert pair.link.send(private(number), 0.0)
 
-    assert not pair.link.has_room
+    assert not pair.link.has_room_for(MAX_PLAINTEXT)
     assert not pair.link.send(private(256), 0.0)
     assert not pair.link.send(REPAIR, 0.0)
     assert (pair.link.queued, pair.link.unsent) == (256, 2)
@@ -237,7 +242,7 @@ def test_a_queue_smaller_than_a_message_still_takes_one() -> None:
     pair = Pair(limits=LimitsConfig(queue_bytes=10))
 
     assert pair.link.send(private(1, 1000), 0.0)
-    assert not pair.link.has_room
+    assert not pair.link.has_room_for(MAX_PLAINTEXT)
 
 
 def test_a_queue_full_of_data_takes_control_up_to_a_cap_of_its_own() -> None:
@@ -258,7 +263,7 @@ def test_room_comes_back_as_messages_go() -> None:
         pair.link.send(private(number, 100), 0.0)
     pair.link.transmit(0.0)
 
-    assert pair.link.has_room
+    assert pair.link.has_room_for(MAX_PLAINTEXT)
     assert pair.link.queued == 256 - DATAGRAMS_AT_ONCE
 
 
@@ -427,6 +432,7 @@ def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -
     for now in (100.0, 105.0, 114.0):
         assert pair.hear(private(1), now) == private(1)
         assert pair.hear(private(1), now, old) == private(1)
+        pair.link.transmit(now + 1.0)  # which tells the peer that they came
         pair.link.advance(now)
     assert pair.link.deadline == 114.0 + RETIRING_FOR_S
     pair.link.advance(114.0 + RETIRING_FOR_S - 0.001)

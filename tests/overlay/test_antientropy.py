@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grapevine_proto.config import AntiEntropyConfig, NodeConfig, RateLimitConfig
+from grapevine_proto.errors import DropReason
 from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
 from grapevine_proto.sim import Network, Simulation
 
@@ -44,12 +45,16 @@ def test_two_nodes_that_saw_the_same_find_so_in_one_datagram_each() -> None:
 
 
 def test_what_either_side_missed_reaches_it_in_one_round() -> None:
-    sim = pair(peer_timeout=200.0)
+    sim = pair(
+        network=Network(per_pair=True),
+        peer_timeout=200.0,
+        anti_entropy=AntiEntropyConfig(interval=80_000.0),
+    )
     sim.run(5.0)
     sim.partition({0})
     theirs = [sim.broadcast(1, b"said behind the wall %d" % n) for n in range(10)]
     ours = [sim.broadcast(0, b"said before it %d" % n) for n in range(7)]
-    sim.run(4.0)
+    sim.run(30.0)  # the link has let go by then
     rounds = rounds_of(sim)
     sim.heal()
     node = sim.nodes[0]
@@ -200,4 +205,5 @@ def test_a_round_over_many_streams_hears_every_page_whatever_their_order() -> No
     assert all(sim.deliveries(each).get(0) == 1 for each in missed)
     ours = [each for number, each in rounds if number == 0]
     assert RoundOutcome.REPAIRED in {each.outcome for each in ours}
-    assert dict(sim.nodes[0].stats().dropped) == {}
+    odd = {DropReason.NOT_ASKED, DropReason.MALFORMED, DropReason.UNKNOWN_KIND}
+    assert odd.isdisjoint(dict(sim.nodes[0].stats().dropped))

@@ -386,7 +386,7 @@ def test_whoever_is_down_cannot_be_asked_to_act() -> None:
     with pytest.raises(NotRunning):
         simulation.broadcast(1, b"x")
     with pytest.raises(MessageTooLarge):
-        simulation.broadcast(0, bytes(100_000))
+        simulation.broadcast(0, bytes(10 * 2**20 + 1))
     assert simulation.peers(1) == []
 
 

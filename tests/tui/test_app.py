@@ -130,9 +130,10 @@ async def test_an_empty_line_is_nothing() -> None:
 
 
 async def test_the_size_stands_beside_the_limit_in_bytes() -> None:
-    async with staged() as stage:
+    settings = FakeSettings(node=NodeConfig(max_message_size=4999))
+    async with staged(settings=settings) as stage:
         await stage.press("ü")
-        assert "2 / 1," in stage.text
+        assert "2 / 4,999" in stage.text
         stage.main.compose_box.draft.fill("x" * 5000)
         await stage.paint()
         assert stage.app.query_one("#size").has_class("-over")

@@ -56,6 +56,36 @@ def test_a_program_gets_the_event_on_its_stdin_and_no_shell_reads_it(bench: Benc
     assert not (bench.folder / "there").exists()
 
 
+def test_ready_and_stopped_run_programs_too_and_the_last_outlives_the_node(bench: Bench) -> None:
+    keep = f'"{sys.executable}" -c "import time; time.sleep(0.5); {KEEP}"'
+    hooks = [word for event in ("ready", "stopped") for word in ("--on", event, f"{keep} {event}")]
+    run, address = bench.started(*hooks)
+    bench.started("--peer", address)
+    (ready,) = wait_for(bench.folder / "ready", 1)
+    assert (json.loads(ready)["event"], json.loads(ready)["peers"]) == ("ready", 1)
+    assert run.end() == 0
+    (stopped,) = wait_for(bench.folder / "stopped", 1)
+    assert json.loads(stopped)["event"] == "stopped"
+    assert json.loads(stopped)["reason"] == run.seen[-1]["reason"] == "sigterm"
+
+
+def test_ready_waits_for_as_many_as_were_asked_for(bench: Bench) -> None:
+    keep = f'"{sys.executable}" -c "{KEEP}" ready'
+    run, address = bench.started("--on", "ready", keep, "--wait-peers", "2")
+    bench.started("--peer", address)
+    run.expect("peer", state="connected")
+    bench.started("--peer", address)
+    run.expect("ready")
+    (line,) = wait_for(bench.folder / "ready", 1)
+    assert json.loads(line)["peers"] == 2
+
+
+def test_a_program_for_the_end_that_is_not_there_is_told(bench: Bench) -> None:
+    run, _ = bench.started("--on", "stopped", "no-such-program")
+    assert run.end() == 0
+    assert "--on stopped: no-such-program failed" in run.errors()
+
+
 @pytest.mark.parametrize(
     ("event", "command", "words"),
     [("massage", "x", "message"), ("message", "", "a command"), ("message", "'x", "quotes")],

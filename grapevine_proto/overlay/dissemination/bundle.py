@@ -30,6 +30,11 @@ class Bundle:
     def __len__(self) -> int:
         return len(self._messages)
 
+    @property
+    def size_bytes(self) -> int:
+        """What its payloads take in a rumor."""
+        return self._size_bytes
+
     def fits(self, payload: bytes) -> bool:
         """Whether `payload` may join; the first always may."""
         if not self._messages:

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.codec import MAX_PLAINTEXT, decode_frame, encode_frame, encode_message
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.link.fragments import (
+    DONE_LIMIT,
+    ENVELOPE_BYTES,
+    PATIENCE_S,
+    PIECE_BYTES,
+    Budget,
+    Outgoing,
+    Reassembly,
+)
+from grapevine_proto.messages import Again, Feedback, Fragment, Kind, LinkFrame, Private, Probe
+from grapevine_proto.ratelimit import TokenBucket
+from tests.link.roads import Road, Roads
+from tests.link.test_link import Pair
+
+MAX: int = 10 * 2**20
+
+
+def message(size_bytes: int, seed: int = 1) -> bytes:
+    return bytes((Kind.RUMORS,)) + random.Random(seed).randbytes(size_bytes - 1)
+
+
+def cut(whole: bytes, at: list[int], number: int = 1) -> list[Fragment]:
+    edges = sorted({0, *(each % len(whole) for each in at), len(whole)})
+    return [
+        Fragment(number, len(whole), start, whole[start:end])
+        for start, end in itertools.pairwise(edges)
+    ]
+
+
+def refusal(reassembly: Reassembly, fragment: Fragment, now: float = 0.0) -> DropReason:
+    with pytest.raises(Refused) as refused:
+        reassembly.receive(fragment, now)
+    return refused.value.reason
+
+
+@given(
+    st.integers(1, 300),
+    st.lists(st.integers(0, 300), max_size=20),
+    st.lists(st.integers(0, 300), max_size=20),
+    st.randoms(use_true_random=False),
+)
+def test_pieces_come_in_any_order_twice_and_cut_in_two_ways(
+    size_bytes: int, one_way: list[int], another: list[int], rng: random.Random
+) -> None:
+    whole = message(size_bytes)
+    pieces = cut(whole, one_way) + cut(whole, another) + cut(whole, one_way)
+    rng.shuffle(pieces)
+    budget = Budget(MAX)
+    reassembly, got = Reassembly(MAX, budget), []
+    for piece in pieces:
+        with contextlib.suppress(Refused):
+            got.append(reassembly.receive(piece, 0.0))
+    assert [each for each in got if each is not None] == [whole]
+    assert (reassembly.used_bytes, budget.used_bytes, reassembly.is_busy) == (0, 0, False)
+
+
+@pytest.mark.parametrize(
+    "liar",
+    [
+        Fragment(1, 101, 50, b"x"),  # another size
+        Fragment(1, 100, 5, b"x"),  # other bytes
+        Fragment(1, 100, 5, b"x", of_repair=True),
+    ],
+)
+def test_pieces_that_contradict_each_other_drop_the_whole_message(liar: Fragment) -> None:
+    whole = message(100)
+    first, second = cut(whole, [60])
+    reassembly = Reassembly(MAX, Budget(MAX))
+    reassembly.receive(first, 0.0)
+    assert refusal(reassembly, liar) is DropReason.CONFLICT
+    assert refusal(reassembly, second) is DropReason.DUPLICATE
+    assert reassembly.used_bytes == 0
+
+
+def test_what_is_kept_is_charged_by_what_came_and_not_by_what_was_announced() -> None:
+    budget = Budget(MAX)
+    reassembly = Reassembly(MAX, budget)
+    reassembly.receive(Fragment(1, MAX, 5, b"abc"), 0.0)
+    assert budget.used_bytes == reassembly.used_bytes == 3 + 2 * PIECE_BYTES
+
+
+def test_a_message_of_the_largest_size_comes_whole_and_a_larger_one_is_refused() -> None:
+    limit = 200_000
+    reassembly = Reassembly(limit, Budget(MAX))
+    whole = message(limit + ENVELOPE_BYTES)
+    *rest, last = cut(whole, list(range(0, len(whole), 1150)))
+    for piece in rest:
+        assert reassembly.receive(piece, 0.0) is None
+    assert reassembly.receive(last, 0.0) == whole
+    over = Fragment(2, limit + ENVELOPE_BYTES + 1, 0, b"x")
+    assert refusal(reassembly, over) is DropReason.TOO_LARGE
+
+
+def test_one_byte_more_than_a_peer_may_keep_costs_it_the_slowest_message() -> None:
+    limit = 100_000
+    budget = Budget(MAX)
+    reassembly = Reassembly(limit, budget)
+    ceiling = (limit + ENVELOPE_BYTES) * 9 // 8
+    size = 100_000 - 2 * PIECE_BYTES
+    reassembly.receive(Fragment(1, size + 1, 0, message(size)), 0.0)
+    rest = ceiling - 100_000 - 2 * PIECE_BYTES
+    reassembly.receive(Fragment(2, rest + 1, 0, message(rest - 1)), 1.0)
+    assert (reassembly.used_bytes, budget.dropped) == (ceiling - 1, 0)
+    reassembly.receive(Fragment(3, 2, 0, b"x"), 2.0)
+    assert budget.dropped == 1
+    assert refusal(reassembly, Fragment(1, size + 1, size, b"x")) is DropReason.DUPLICATE
+    assert reassembly.receive(Fragment(2, rest + 1, rest - 1, b"xy"), 3.0) is not None
+
+
+def test_one_byte_more_than_all_peers_may_keep_costs_the_slowest_of_all() -> None:
+    budget = Budget(4 * (1000 + 2 * PIECE_BYTES))
+    peers = [Reassembly(MAX, budget) for _ in range(5)]
+    for number, peer in enumerate(peers[:4]):
+        peer.receive(Fragment(1, 2000, 0, message(1000)), float(number))
+    assert (budget.used_bytes, budget.dropped) == (budget.limit_bytes, 0)
+    peers[0].receive(Fragment(1, 2000, 1000, b"x"), 4.0)  # grows, and so is not the slowest
+    peers[4].receive(Fragment(1, 2, 0, b"x"), 5.0)
+    assert [peer.is_busy for peer in peers] == [True, False, True, True, True]
+    assert budget.dropped == 1
+
+
+def test_what_has_not_grown_for_ten_seconds_is_given_up() -> None:
+    budget = Budget(MAX)
+    slow, quick = Reassembly(MAX, budget), Reassembly(MAX, budget)
+    slow.receive(Fragment(1, 10, 0, b"x"), 0.0)
+    quick.receive(Fragment(1, 10, 0, b"x"), 0.0)
+    quick.receive(Fragment(1, 10, 1, b"x"), 5.0)
+    assert budget.deadline == PATIENCE_S
+    budget.advance(PATIENCE_S - 0.001)
+    assert slow.is_busy
+    budget.advance(PATIENCE_S)
+    assert (slow.is_busy, quick.is_busy, budget.dropped) == (False, True, 1)
+
+
+def test_a_link_that_ends_gives_its_share_back() -> None:
+    budget = Budget(MAX)
+    reassembly = Reassembly(MAX, budget)
+    for number in range(3):
+        reassembly.receive(Fragment(number, 10, 0, b"x"), 0.0)
+    reassembly.clear()
+    assert (budget.used_bytes, reassembly.used_bytes) == (0, 0)
+
+
+def test_so_many_finished_messages_are_remembered_and_no_more() -> None:
+    reassembly = Reassembly(MAX, Budget(MAX))
+    for number in range(DONE_LIMIT + 1):
+        assert reassembly.receive(Fragment(number, 1, 0, b"\x04"), 0.0) == b"\x04"
+    assert refusal(reassembly, Fragment(1, 1, 0, b"\x04")) is DropReason.DUPLICATE
+    assert reassembly.receive(Fragment(0, 1, 0, b"\x04"), 0.0) == b"\x04"
+
+
+@pytest.mark.parametrize("kind", [Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.REPAIR])
+def test_pieces_of_pieces_and_repair_in_disguise_are_nonsense(kind: Kind) -> None:
+    reassembly = Reassembly(MAX, Budget(MAX))
+    assert refusal(reassembly, Fragment(1, 1, 0, bytes((kind,)))) is DropReason.MALFORMED
+
+
+def test_a_large_message_is_kept_once_and_sliced_when_it_goes() -> None:
+    whole = message(100_000)
+    one, two = Outgoing(whole, 7, 0), Outgoing(whole, 8, 0)
+    assert one._view.obj is two._view.obj is whole
+    part = decode_frame(one.slice(500, 1500))
+    assert part == Fragment(7, 100_000, 500, whole[500:1500])
+
+
+# --- over a link --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_bytes", [1, 1150, 1151, 1168, 1200, 5000, 65_536, 300_000])
+def test_a_message_of_any_size_arrives_as_it_was(size_bytes: int) -> None:
+    roads = Roads()
+    ours, theirs = roads.join(Road(loss=0.2, seed=size_bytes), Road(loss=0.2), rtt_s=0.05)
+    whole = encode_message(Private(1, random.Random(1).randbytes(size_bytes)))
+    assert ours.link.send(whole, 0.0)
+    roads.run(20.0)
+    assert theirs.got == [whole]
+    assert ours.link.is_settled
+    assert not theirs.link.is_receiving
+
+
+def test_a_large_message_costs_a_token_for_each_64_kib() -> None:
+    pair = Pair(bucket=TokenBucket(100, 0.1, 0.0))
+    whole = message(3 * ENVELOPE_BYTES + 1)
+    for piece in cut(whole, list(range(0, len(whole), 1024))):
+        pair.hear(encode_frame(piece))
+    assert pair.link.bucket is not None
+    assert pair.link.bucket.available(0.0) == pytest.approx(96.0)
+
+
+def test_a_sender_pays_for_a_large_message_as_it_goes() -> None:
+    roads = Roads()
+    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    ours.link.shape, theirs.link.bucket = TokenBucket(3, 1.0, 0.0), TokenBucket(3, 1.0, 0.0)
+    whole = message(6 * ENVELOPE_BYTES)
+    ours.link.send(whole, 0.0)
+    took_s = roads.run(20.0, until=lambda: bool(theirs.got))
+    assert theirs.got == [whole]
+    assert 3.0 <= took_s < 4.0
+    assert theirs.link.throttled == 0
+
+
+def test_repair_that_was_asked_for_is_free_in_pieces_too() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.link.expect_repairs(1)
+    whole = bytes((Kind.REPAIR,)) + bytes(2 * ENVELOPE_BYTES)
+    pieces = [
+        Fragment(1, len(whole), at, whole[at : at + 1000], of_repair=True)
+        for at in range(0, len(whole), 1000)
+    ]
+    for piece in pieces[:-1]:
+        pair.hear(encode_frame(piece))
+    session = pair.theirs
+    assert pair.hear(encode_frame(pieces[-1]), 0.0, session) == whole
+    assert pair.link.bucket is not None
+    assert pair.link.bucket.available(0.0) == 1.0
+
+
+def test_large_messages_have_room_of_their_own_and_one_always_finds_some() -> None:
+    pair = Pair(limits=LimitsConfig(queue_bytes=50_000))
+    assert pair.link.send(message(200_000), 0.0)
+    assert not pair.link.send(message(70_000), 0.0)
+    assert not pair.link.has_room_for(70_000)
+    assert pair.link.send(message(5_000), 0.0)
+    assert pair.link.has_room_for(MAX_PLAINTEXT)
+    assert pair.link.send(message(100), 0.0)
+    assert pair.link.unsent == 1
+
+
+# --- bytes --------------------------------------------------------------------------------------
+
+ids = st.binary(min_size=8, max_size=8)
+counts = st.integers(0, 2**32 - 1)
+frames = st.one_of(
+    st.builds(
+        lambda number, before, body, after, of_repair: Fragment(
+            number, before + len(body) + after, before, body, of_repair
+        ),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 1000),
+        st.binary(min_size=1, max_size=50),
+        st.integers(0, 1000),
+        st.booleans(),
+    ),
+    st.builds(Again, ids, counts, st.binary(min_size=1, max_size=50)),
+    st.builds(Probe, st.integers(0, 65_000)),
+    st.builds(
+        lambda session_id, first, latest, delay, steps: Feedback(
+            session_id,
+            first,
+            first + sum(steps) + 1,
+            latest,
+            delay,
+            tuple(
+                (first + sum(steps[:i]), first + sum(steps[:i]) + steps[i] // 2)
+                for i in range(len(steps))
+            ),
+        ),
+        ids,
+        st.integers(0, 2**31),
+        counts,
+        counts,
+        st.lists(st.integers(1, 1000), max_size=64),
+    ),
+)
+
+
+@given(frames)
+def test_a_frame_decodes_to_what_it_was(frame: LinkFrame) -> None:
+    assert decode_frame(encode_frame(frame)) == frame
+
+
+@given(st.sampled_from(list(Kind)), st.binary(max_size=200))
+def test_any_bytes_are_a_frame_or_refused(kind: Kind, data: bytes) -> None:
+    with contextlib.suppress(Refused):
+        frame = decode_frame(bytes((kind,)) + data)
+        assert isinstance(frame, Probe) or encode_frame(frame)[1:] == data
