@@ -25,8 +25,17 @@ import msgpack
 
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, SIGNATURE_BYTES
-from grapevine_proto.ids import EPOCH_LIMIT, PEER_ID_BYTES, SEQUENCE_LIMIT, Address, PeerId, Stream
+from grapevine_proto.ids import (
+    EPOCH_LIMIT,
+    PEER_ID_BYTES,
+    SEQUENCE_LIMIT,
+    Address,
+    MessageId,
+    PeerId,
+    Stream,
+)
 from grapevine_proto.messages import (
+    TRACE_ALL,
     Again,
     Close,
     CloseReason,
@@ -43,6 +52,9 @@ from grapevine_proto.messages import (
     OverlayMessage,
     Private,
     Probe,
+    Receipt,
+    Receipts,
+    ReceiptsTaken,
     Record,
     Records,
     Repair,
@@ -187,6 +199,7 @@ MAX_COPIES: Final = 64
 MAX_ENTRIES: Final = 64
 MAX_IDS: Final = 64
 MAX_PAGES: Final = 256
+MAX_RECEIPTS: Final = 16
 MAX_PAYLOADS: Final = 8192  # in one rumor: 64 KiB of 8-byte payloads
 MAX_PAYLOAD: Final = (1 << 32) - 1
 MAX_COUNT: Final = (1 << 32) - 1
@@ -309,7 +322,7 @@ ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3
 
 def _encode_copy(copy: RumorCopy) -> Fields:
     rumor = copy.rumor
-    return (
+    fields = (
         bytes(rumor.origin),
         rumor.epoch,
         rumor.first,
@@ -319,10 +332,12 @@ def _encode_copy(copy: RumorCopy) -> Fields:
         min(copy.hops, MAX_HOPS),
         min(copy.age_ms, MAX_AGE_MS),
     )
+    return (*fields, rumor.trace_share) if rumor.trace_share else fields
 
 
 def _decode_copy(fields: Any) -> RumorCopy:
-    origin, epoch, first, lengths, body, signature, hops, age_ms = _items(fields, 8)
+    origin, epoch, first, lengths, body, signature, hops, age_ms, *traced = _items(fields, 9)
+    trace_share = (_uint(traced[0], TRACE_ALL) or _untraced()) if traced else 0
     for length in _items(lengths, MAX_PAYLOADS):
         _uint(length, MAX_PAYLOAD)
     if not lengths or sum(lengths) != len(_bin(body)):
@@ -334,6 +349,7 @@ def _decode_copy(fields: Any) -> RumorCopy:
         lengths,
         body,
         _bin(signature, SIGNATURE_BYTES),
+        trace_share,
     )
     return RumorCopy(rumor, _uint(hops, MAX_HOPS), _uint(age_ms, MAX_AGE_MS))
 
@@ -348,6 +364,10 @@ def join_copies(copies: Sequence[bytes]) -> bytes:
     count = len(copies)
     header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     return _RUMORS_HEADER + header + b"".join(copies)
+
+
+def _untraced() -> int:
+    raise ValueError("a traced rumor that asks nobody: it is written without the field")
 
 
 def _nonzero() -> int:
@@ -392,6 +412,24 @@ def _decode_ids(value: Any) -> tuple[StreamRange, ...]:
     return tuple(ranges)
 
 
+def _encode_receipt(receipt: Receipt) -> Fields:
+    member, relays = bytes(receipt.member), min(receipt.relays, MAX_HOPS)
+    return (member, receipt.hops, receipt.delay_ms, relays, receipt.signature)
+
+
+def _decode_receipt(fields: Any) -> Receipt:
+    member, hops, delay_ms, relays, signature = _items(fields, 5)
+    if _bin(signature) and len(signature) != SIGNATURE_BYTES:
+        raise ValueError("neither signed nor unsigned")
+    return Receipt(
+        PeerId(_bin(member, PEER_ID_BYTES)),
+        _uint(hops, MAX_HOPS),
+        _uint(delay_ms, MAX_AGE_MS),
+        _uint(relays, MAX_HOPS),
+        signature,
+    )
+
+
 def _decode_ranges(value: Any) -> tuple[StreamRange, ...]:
     return tuple(_decode_range(entry) for entry in _items(value, MAX_ENTRIES))
 
@@ -405,7 +443,7 @@ def encode_message(message: OverlayMessage | Frame) -> bytes:
     return bytes((kind,)) + msgpack.packb(fields)
 
 
-def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
+def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C901  one case each
     match message:
         case Rumors(copies):
             return Kind.RUMORS, (tuple(map(_encode_copy, copies)),)
@@ -429,6 +467,11 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
             return Kind.WANT, (number, tuple(map(_encode_range, wanted)))
         case Ids(ranges):
             return Kind.IDS, (_encode_ids(ranges),)
+        case Receipts(number, (origin, epoch, sequence, _), receipts):
+            taken = tuple(map(_encode_receipt, receipts))
+            return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
+        case ReceiptsTaken(number):
+            return Kind.RECEIPTS_TAKEN, (number,)
         case Empty():
             return Kind.EMPTY, ()
         case Close(reason, records):
@@ -498,6 +541,22 @@ def _ids(f: Fields) -> Ids:
     return Ids(_decode_ids(streams))
 
 
+def _receipts(f: Fields) -> Receipts:
+    number, origin, epoch, sequence, receipts = f
+    message_id = MessageId(
+        PeerId(_bin(origin, PEER_ID_BYTES)),
+        _uint(epoch, EPOCH_LIMIT - 1),
+        _uint(sequence, SEQUENCE_LIMIT) or _nonzero(),
+    )
+    told = tuple(_decode_receipt(receipt) for receipt in _items(receipts, MAX_RECEIPTS))
+    return Receipts(_uint(number, MAX_COUNT), message_id, told)
+
+
+def _receipts_taken(f: Fields) -> ReceiptsTaken:
+    (number,) = f
+    return ReceiptsTaken(_uint(number, MAX_COUNT))
+
+
 def _empty(f: Fields) -> Empty:
     () = f
     return Empty()
@@ -521,6 +580,8 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.WANT: _want,
     Kind.REPAIR: _repair,
     Kind.IDS: _ids,
+    Kind.RECEIPTS: _receipts,
+    Kind.RECEIPTS_TAKEN: _receipts_taken,
 }
 
 
@@ -648,6 +709,7 @@ _WIDEST = Rumor(
     (MAX_DATAGRAM,),
     bytes(MAX_DATAGRAM),
     bytes(SIGNATURE_BYTES),
+    TRACE_ALL,
 )
 _BESIDE_PAYLOADS: Final = len(
     encode_message(Repair(MAX_COUNT, True, True, (RumorCopy(_WIDEST, MAX_HOPS, MAX_AGE_MS),)))

@@ -44,6 +44,7 @@ from grapevine_proto.events import (
     RateLimited,
     Round,
     Stats,
+    Trace,
     Via,
 )
 from grapevine_proto.identity import Identity
@@ -63,6 +64,8 @@ from grapevine_proto.messages import (
     Kind,
     OverlayMessage,
     Private,
+    Receipts,
+    ReceiptsTaken,
     Record,
     Records,
     Repair,
@@ -92,6 +95,7 @@ from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SavedStream, Store
+from grapevine_proto.overlay.trace import Tracing
 from grapevine_proto.ratelimit import TokenBucket
 
 __all__ = ["Engine", "Saved", "SavedStream"]
@@ -183,8 +187,11 @@ class Engine:
             config, self._identity, self.epoch, address, self._peers, self._store, rng, now
         )
         self._membership.dialling.remember(saved.peers, now)
+        self._tracing = Tracing(
+            config, self._identity, self._peers, self._membership.members, self._signatures, rng
+        )
         self._dissemination = Dissemination(
-            config, self._peers, self._store, self._signatures, rng, now
+            config, self._peers, self._store, self._signatures, self._tracing, rng, now
         )
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
@@ -499,6 +506,8 @@ class Engine:
                 self._perform(self._membership.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Want() | Repair():
                 self._perform(self._antientropy.handle(message, sender, now), now)
+            case Receipts() | ReceiptsTaken():
+                self._perform(self._tracing.handle(message, sender, now), now)
             case Private(sequence, payload):
                 message_id = MessageId(sender, link.epoch, sequence, private=True)
                 self._delivered += 1
@@ -602,6 +611,10 @@ class Engine:
         """Knock at `address`; what becomes of it is told by events."""
         self._perform(self._membership.dialling.want(address, now), now)
 
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike a peer that is gone out of the tables. Raises UnknownPeer where it is not gone."""
+        self._membership.forget(peer_id)
+
     def broadcast(self, payload: bytes, now: float) -> MessageId:
         """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
 
@@ -617,14 +630,30 @@ class Engine:
         self._bundle.add(Message(message_id, payload, 0, Via.LOCAL, now), now)
         return message_id
 
+    def trace(self, payload: bytes, now: float) -> MessageId:
+        """Accept `payload` for everybody as `broadcast` does, and ask who has it to say so: what
+        comes of that is told by TraceUpdated and `traces`. Raises MessageTooLarge, NotRunning."""
+        self._check_payload(payload)
+        self._close_bundle(now)
+        self._sequence += 1
+        self._broadcast += 1
+        message_id = MessageId(self.peer_id, self.epoch, self._sequence)
+        share = self._tracing.begin(message_id, now)
+        self._say([Message(message_id, payload, 0, Via.LOCAL, now)], share, now)
+        return message_id
+
     def _close_bundle(self, now: float) -> None:
         """Sign what is in the bundle and let it go."""
-        messages = self._bundle.close()
-        if not messages:
-            return
+        if messages := self._bundle.close():
+            self._say(messages, 0, now)
+
+    def _say(self, messages: list[Message], trace_share: int, now: float) -> None:
+        """Sign messages of ours as one rumor and push it."""
         _, epoch, first, _ = messages[0].id
         payloads = tuple(message.payload for message in messages)
-        rumor = Rumor.signed(self._identity, self.config.cluster, epoch, first, payloads)
+        rumor = Rumor.signed(
+            self._identity, self.config.cluster, epoch, first, payloads, trace_share=trace_share
+        )
         sends = self._dissemination.broadcast(rumor, now)
         peers = sum(self._send_all(send, now) for send in sends)
         self._events += [MessageSent(message, peers) for message in messages]
@@ -768,6 +797,7 @@ class Engine:
             self._membership.deadline,
             self._dissemination.deadline,
             self._antientropy.deadline,
+            self._tracing.deadline,
             self._responder.deadline,
             self._bundle_at,
             self._outflow.deadline,
@@ -786,6 +816,7 @@ class Engine:
             self._perform(self._membership.advance(now), now)
         self._perform(self._dissemination.advance(now), now)
         self._perform(self._antientropy.advance(now), now)
+        self._perform(self._tracing.advance(now), now)
         self._reassembly.advance(now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
@@ -934,6 +965,10 @@ class Engine:
         """The latest anti-entropy rounds that this node began, the oldest first."""
         return list(self._antientropy.rounds)
 
+    def traces(self) -> list[Trace]:
+        """The latest traced messages of this node and how far they got, the oldest first."""
+        return self._tracing.reports()
+
     def stats(self) -> Stats:
         """Counters and gauges."""
         return Stats(
@@ -951,6 +986,10 @@ class Engine:
             lost=self._store.lost,
             evicted=self._store.held.evicted,
             unsent=self._unsent_before + sum(link.unsent for link in self._links.values()),
+            traces_forgotten=self._tracing.forgotten,
+            receipts_relayed=self._tracing.relayed,
+            receipts_refused=self._tracing.refused,
+            receipts_lost=self._tracing.lost,
             dropped=tuple(self._drops.items()),
             held=len(self._store.held),
             held_bytes=self._store.held.size_bytes,

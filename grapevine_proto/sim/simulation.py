@@ -154,7 +154,15 @@ class Simulation:
     def broadcast(self, number: int, payload: bytes) -> MessageId:
         """Let a node say something to everybody. Raises NotRunning, MessageTooLarge."""
         node, engine = self._running(number)
-        message_id = engine.broadcast(payload, node.read_clock(self.now))
+        return self._said(node, engine.broadcast(payload, node.read_clock(self.now)))
+
+    def trace(self, number: int, payload: bytes) -> MessageId:
+        """The same, and let those who get it say so. Raises NotRunning, MessageTooLarge."""
+        node, engine = self._running(number)
+        return self._said(node, engine.trace(payload, node.read_clock(self.now)))
+
+    def _said(self, node: SimulatedNode, message_id: MessageId) -> MessageId:
+        number = node.number
         if not self._marks or self._marks[-1][0] != self.now:
             self._marks.append((self.now, self._totals(), 0))
         at, totals, sharing = self._marks[-1]

@@ -29,6 +29,7 @@ from grapevine_proto.overlay.held import key_of
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store
+from grapevine_proto.overlay.trace import Tracing
 
 
 class Dissemination:
@@ -41,6 +42,7 @@ class Dissemination:
         peers: PeerTable,
         store: Store,
         signatures: Signatures,
+        tracing: Tracing,
         rng: random.Random,
         now: float,
     ) -> None:
@@ -48,6 +50,7 @@ class Dissemination:
         self._peers = peers
         self._store = store
         self._signatures = signatures
+        self._tracing = tracing
         self._strategy: Strategy = Epidemic(config, rng, peers.zone_of)
         self.lazy = LazyRepair(config, peers, store)
         self._tick_at = now + SWEEP_S
@@ -88,6 +91,7 @@ class Dissemination:
             self._store.held.heard_again(copy, now)
             self._strategy.heard_again(key_of(rumor), sender)
             self.lazy.heard_again(rumor, sender)
+            self._tracing.heard_again(rumor, sender)
             return []
         peer = self._peers.get(sender)
         copy = _as_heard(copy, peer)
@@ -101,6 +105,7 @@ class Dissemination:
         fresh = self._store.take(
             copy, sender, self._peers.is_linked(rumor.origin), now, is_proved=not is_firsthand
         )
+        self._tracing.arrived(copy, sender, now)
         if via is Via.REPAIR:
             self.repaired += len(fresh)
         messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
