@@ -4,7 +4,8 @@ What must stay true:
 
 - Its clock differs from every other node's and never goes back; it starts anew when the node does.
 - What a crash leaves is what was on its disk: the state as of the last save, at most one second
-  old (of the one before, where that was still being written), under the epoch that was saved before anything was sent.
+  old, or of the one before it where that was still being written; under the epoch that was saved
+  before anything was sent.
 - What was delivered is recorded over all its lives, so that "exactly once" can be asked of it.
 """
 
