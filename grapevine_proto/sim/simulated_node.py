@@ -59,7 +59,7 @@ class SimulatedNode:
         self.clock_rate = 1.0  # from its next life on: its seconds to ours
         self.clock_error_s = 0.0  # of the wall clock, from its next life on
         self._seed = seed
-        self._lives = 0
+        self.lives = 0
         self._offset_s = 0.0
         self._rate = 1.0
         self._clock = 0.0
@@ -74,8 +74,8 @@ class SimulatedNode:
 
     def start(self, at: float, *, lose_state: bool = False) -> Engine:
         """Begin a life at virtual time `at`, from what the disk holds, or from nothing."""
-        self._lives += 1
-        seed = f"{self._seed}/{self._lives}"
+        self.lives += 1
+        seed = f"{self._seed}/{self.lives}"
         rng = random.Random(seed)
         self._rate = self.clock_rate
         self._offset_s = rng.uniform(*OFFSET_S)

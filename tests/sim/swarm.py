@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from unittest.mock import patch
 
 from grapevine_proto import (
@@ -46,7 +46,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address
 from grapevine_proto.link.handshake import UNCONFIRMED_SESSIONS
-from grapevine_proto.messages import Ids, Rumor, RumorCopy, Rumors, Want
+from grapevine_proto.messages import Ids, Rumor, RumorCopy, Rumors, StreamRange, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.peers import LINKED_STATES, TRANSITIONS
@@ -64,6 +64,9 @@ LANDMARKS: Final = (0, 1)  # everybody's bootstrap peers: they stay where they a
 STRANGER: Final = Address("172.16.0.1", 9999)
 QUIET_PACKETS: Final = 2.0  # a peer and gossip interval
 REFUSED_IN_CALM: Final = {"unknown_session", "not_opened", "bad_signature", "bad_proof"}
+
+
+Life = tuple[int, int]  # which node, and which of its lives
 
 
 class Violation(AssertionError):
@@ -149,10 +152,10 @@ class Watch:
     allowed_to_stranger: int = 0
     states: dict[tuple[int, PeerId], PeerState] = field(default_factory=dict)
     sealed: dict[bytes, bytes] = field(default_factory=dict)
-    pushed: set[tuple[int, int, tuple[PeerId, int, int], PeerId]] = field(default_factory=set)
-    copies: Counter[tuple[int, tuple[PeerId, int, int]]] = field(default_factory=Counter)
-    told: Counter[tuple[int, Any, PeerId]] = field(default_factory=Counter)
-    asked_at: dict[tuple[int, PeerId, int, int], float] = field(default_factory=dict)
+    pushed: set[tuple[Life, tuple[PeerId, int, int], PeerId]] = field(default_factory=set)
+    copies: Counter[tuple[Life, tuple[PeerId, int, int]]] = field(default_factory=Counter)
+    told: Counter[tuple[Life, StreamRange, PeerId]] = field(default_factory=Counter)
+    asked_at: dict[tuple[Life, StreamRange], float] = field(default_factory=dict)
     whispers_at: defaultdict[tuple[int, PeerId], list[float]] = field(
         default_factory=lambda: defaultdict(list)
     )
@@ -300,7 +303,7 @@ class Watch:
         node = next((each for each in self.sim.nodes if each.engine is engine), None)
         if node is None:
             return
-        life = id(engine)
+        life = (node.number, node.lives)
         if isinstance(send.message, Rumors):
             for copy in send.message.copies:
                 self._on_push(node, life, copy, send.peers)
@@ -312,20 +315,20 @@ class Watch:
                         self.fail(f"6: node {node.number} told a peer twice of an id")
         elif isinstance(send.message, Want) and send.message.round == LAZY_ROUND:
             for ids in send.message.ranges:
-                key = (life, *ids.stream, ids.first)
+                key = life, ids
                 if self.sim.now - self.asked_at.get(key, -1.0) < 0.05:
                     self.fail(f"6: node {node.number} asked two peers at once")
                 self.asked_at[key] = self.sim.now
 
     def _on_push(
-        self, node: SimulatedNode, life: int, copy: RumorCopy, peers: tuple[PeerId, ...]
+        self, node: SimulatedNode, life: Life, copy: RumorCopy, peers: tuple[PeerId, ...]
     ) -> None:
         rumor = copy.rumor
         key = (rumor.origin, rumor.epoch, rumor.first)
         for peer in peers:
-            if (node.number, life, key, peer) in self.pushed:
+            if (life, key, peer) in self.pushed:
                 self.fail(f"6: node {node.number} pushed a message to one peer twice")
-            self.pushed.add((node.number, life, key, peer))
+            self.pushed.add((life, key, peer))
         self.copies[life, key] += len(peers)
         most = self.mix.config.epidemic.max_forwards
         if self.mix.config.strategy == "epidemic" and self.copies[life, key] > most:
@@ -541,7 +544,8 @@ class Swarm:
                 continue
             if datagram[0] in (codec.HELLO, codec.PROOF) or self.rng.random() < 0.7:
                 self.sim.inject(target.number, datagram, self.sim.nodes[number].address)
-            else:
+            else:  # from a new address, which is asked whether it is the node's, in as few bytes
+                self.watch.allowed_to_stranger += len(datagram)
                 self.sim.inject(target.number, datagram, STRANGER)
 
     # --- what a member that lies does -----------------------------------------------------------
