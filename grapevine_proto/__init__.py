@@ -41,6 +41,9 @@ from grapevine_proto.events import (
     RoundOutcome,
     StateUnsaved,
     Stats,
+    Trace,
+    TraceAnswer,
+    TraceUpdated,
     Via,
 )
 from grapevine_proto.identity import ClusterKey
@@ -89,6 +92,9 @@ __all__ = [
     "StateUnsaved",
     "Stats",
     "Stream",
+    "Trace",
+    "TraceAnswer",
+    "TraceUpdated",
     "UnknownPeer",
     "Via",
     "Zone",

@@ -25,8 +25,17 @@ import msgpack
 
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, SIGNATURE_BYTES
-from grapevine_proto.ids import EPOCH_LIMIT, PEER_ID_BYTES, SEQUENCE_LIMIT, Address, PeerId, Stream
+from grapevine_proto.ids import (
+    EPOCH_LIMIT,
+    PEER_ID_BYTES,
+    SEQUENCE_LIMIT,
+    Address,
+    MessageId,
+    PeerId,
+    Stream,
+)
 from grapevine_proto.messages import (
+    TRACE_ALL,
     Again,
     Close,
     CloseReason,
@@ -35,14 +44,22 @@ from grapevine_proto.messages import (
     Feedback,
     Fragment,
     Frame,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
     LinkFrame,
+    Offer,
     OverlayMessage,
+    PathAnswer,
+    PathCheck,
     Private,
     Probe,
+    Prune,
+    Receipt,
+    Receipts,
+    ReceiptsTaken,
     Record,
     Records,
     Repair,
@@ -50,6 +67,7 @@ from grapevine_proto.messages import (
     RumorCopy,
     Rumors,
     StreamRange,
+    Subscribe,
     Vector,
     Want,
     bytes_in_rumor,
@@ -187,6 +205,7 @@ MAX_COPIES: Final = 64
 MAX_ENTRIES: Final = 64
 MAX_IDS: Final = 64
 MAX_PAGES: Final = 256
+MAX_RECEIPTS: Final = 16
 MAX_PAYLOADS: Final = 8192  # in one rumor: 64 KiB of 8-byte payloads
 MAX_PAYLOAD: Final = (1 << 32) - 1
 MAX_COUNT: Final = (1 << 32) - 1
@@ -309,7 +328,7 @@ ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3
 
 def _encode_copy(copy: RumorCopy) -> Fields:
     rumor = copy.rumor
-    return (
+    fields = (
         bytes(rumor.origin),
         rumor.epoch,
         rumor.first,
@@ -319,10 +338,12 @@ def _encode_copy(copy: RumorCopy) -> Fields:
         min(copy.hops, MAX_HOPS),
         min(copy.age_ms, MAX_AGE_MS),
     )
+    return (*fields, rumor.trace_share) if rumor.trace_share else fields
 
 
 def _decode_copy(fields: Any) -> RumorCopy:
-    origin, epoch, first, lengths, body, signature, hops, age_ms = _items(fields, 8)
+    origin, epoch, first, lengths, body, signature, hops, age_ms, *traced = _items(fields, 9)
+    trace_share = (_uint(traced[0], TRACE_ALL) or _untraced()) if traced else 0
     for length in _items(lengths, MAX_PAYLOADS):
         _uint(length, MAX_PAYLOAD)
     if not lengths or sum(lengths) != len(_bin(body)):
@@ -334,6 +355,7 @@ def _decode_copy(fields: Any) -> RumorCopy:
         lengths,
         body,
         _bin(signature, SIGNATURE_BYTES),
+        trace_share,
     )
     return RumorCopy(rumor, _uint(hops, MAX_HOPS), _uint(age_ms, MAX_AGE_MS))
 
@@ -348,6 +370,10 @@ def join_copies(copies: Sequence[bytes]) -> bytes:
     count = len(copies)
     header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     return _RUMORS_HEADER + header + b"".join(copies)
+
+
+def _untraced() -> int:
+    raise ValueError("a traced rumor that asks nobody: it is written without the field")
 
 
 def _nonzero() -> int:
@@ -392,6 +418,28 @@ def _decode_ids(value: Any) -> tuple[StreamRange, ...]:
     return tuple(ranges)
 
 
+def _encode_receipt(receipt: Receipt) -> Fields:
+    member, relays = bytes(receipt.member), min(receipt.relays, MAX_HOPS)
+    return (member, receipt.hops, receipt.delay_ms, relays, receipt.signature)
+
+
+def _decode_receipt(fields: Any) -> Receipt:
+    member, hops, delay_ms, relays, signature = _items(fields, 5)
+    if _bin(signature) and len(signature) != SIGNATURE_BYTES:
+        raise ValueError("neither signed nor unsigned")
+    return Receipt(
+        PeerId(_bin(member, PEER_ID_BYTES)),
+        _uint(hops, MAX_HOPS),
+        _uint(delay_ms, MAX_AGE_MS),
+        _uint(relays, MAX_HOPS),
+        signature,
+    )
+
+
+def _decode_tree(value: Any) -> PeerId | None:
+    return PeerId(_bin(value, PEER_ID_BYTES)) if value != b"" else None
+
+
 def _decode_ranges(value: Any) -> tuple[StreamRange, ...]:
     return tuple(_decode_range(entry) for entry in _items(value, MAX_ENTRIES))
 
@@ -405,7 +453,7 @@ def encode_message(message: OverlayMessage | Frame) -> bytes:
     return bytes((kind,)) + msgpack.packb(fields)
 
 
-def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
+def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C901, PLR0912  one case each
     match message:
         case Rumors(copies):
             return Kind.RUMORS, (tuple(map(_encode_copy, copies)),)
@@ -429,10 +477,29 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:
             return Kind.WANT, (number, tuple(map(_encode_range, wanted)))
         case Ids(ranges):
             return Kind.IDS, (_encode_ids(ranges),)
+        case Receipts(number, (origin, epoch, sequence, _), receipts):
+            taken = tuple(map(_encode_receipt, receipts))
+            return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
+        case ReceiptsTaken(number):
+            return Kind.RECEIPTS_TAKEN, (number,)
+        case Offer() | Subscribe() | Graft() | Prune():
+            return _fields_of_spreading(message)
         case Empty():
             return Kind.EMPTY, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
+
+
+def _fields_of_spreading(message: Offer | Subscribe | Graft | Prune) -> tuple[Kind, Fields]:
+    match message:
+        case Offer(ranges):
+            return Kind.OFFER, (_encode_ids(ranges),)
+        case Subscribe(is_wanted):
+            return Kind.SUBSCRIBE, (is_wanted,)
+        case Graft(origin):
+            return Kind.GRAFT, (bytes(origin or b""),)
+        case Prune(origin):
+            return Kind.PRUNE, (bytes(origin or b""),)
 
 
 def _heartbeat(f: Fields) -> Heartbeat:
@@ -498,6 +565,42 @@ def _ids(f: Fields) -> Ids:
     return Ids(_decode_ids(streams))
 
 
+def _receipts(f: Fields) -> Receipts:
+    number, origin, epoch, sequence, receipts = f
+    message_id = MessageId(
+        PeerId(_bin(origin, PEER_ID_BYTES)),
+        _uint(epoch, EPOCH_LIMIT - 1),
+        _uint(sequence, SEQUENCE_LIMIT) or _nonzero(),
+    )
+    told = tuple(_decode_receipt(receipt) for receipt in _items(receipts, MAX_RECEIPTS))
+    return Receipts(_uint(number, MAX_COUNT), message_id, told)
+
+
+def _receipts_taken(f: Fields) -> ReceiptsTaken:
+    (number,) = f
+    return ReceiptsTaken(_uint(number, MAX_COUNT))
+
+
+def _offer(f: Fields) -> Offer:
+    (streams,) = f
+    return Offer(_decode_ids(streams))
+
+
+def _subscribe(f: Fields) -> Subscribe:
+    (is_wanted,) = f
+    return Subscribe(_flag(is_wanted))
+
+
+def _graft(f: Fields) -> Graft:
+    (origin,) = f
+    return Graft(_decode_tree(origin))
+
+
+def _prune(f: Fields) -> Prune:
+    (origin,) = f
+    return Prune(_decode_tree(origin))
+
+
 def _empty(f: Fields) -> Empty:
     () = f
     return Empty()
@@ -521,6 +624,12 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.WANT: _want,
     Kind.REPAIR: _repair,
     Kind.IDS: _ids,
+    Kind.RECEIPTS: _receipts,
+    Kind.RECEIPTS_TAKEN: _receipts_taken,
+    Kind.OFFER: _offer,
+    Kind.SUBSCRIBE: _subscribe,
+    Kind.GRAFT: _graft,
+    Kind.PRUNE: _prune,
 }
 
 
@@ -546,6 +655,7 @@ _PROBE_PADDING: Final = bytes(1 << 16)
 FRAGMENT_OVERHEAD: Final = _FRAGMENT.size
 AGAIN_OVERHEAD: Final = _AGAIN.size
 MAX_RANGES: Final = 64
+PATH_TOKEN_BYTES: Final = 8
 
 
 def fragment_header(number: int, total_bytes: int, offset: int, *, of_repair: bool) -> bytes:
@@ -567,6 +677,10 @@ def encode_frame(frame: LinkFrame) -> bytes:
             return head + b"".join(_RANGE.pack(*each) for each in missing)
         case Probe(padding):
             return bytes((Kind.PROBE,)) + _PROBE_PADDING[:padding]
+        case PathCheck(token):
+            return bytes((Kind.PATH_CHECK,)) + token
+        case PathAnswer(token):
+            return bytes((Kind.PATH_ANSWER,)) + token
 
 
 def decode_frame(plaintext: bytes) -> LinkFrame:
@@ -614,12 +728,20 @@ def _probe(plaintext: bytes) -> Probe:
     return Probe(len(plaintext) - 1)
 
 
+def _token(plaintext: bytes) -> bytes:
+    if len(plaintext) != 1 + PATH_TOKEN_BYTES:
+        raise ValueError("a token of another length")
+    return plaintext[1:]
+
+
 _FRAME_DECODERS: Final[dict[int, Callable[[bytes], LinkFrame]]] = {
     Kind.FRAGMENT: _fragment,
     Kind.REPAIR_FRAGMENT: _fragment,
     Kind.AGAIN: _again,
     Kind.FEEDBACK: _feedback,
     Kind.PROBE: _probe,
+    Kind.PATH_CHECK: lambda plaintext: PathCheck(_token(plaintext)),
+    Kind.PATH_ANSWER: lambda plaintext: PathAnswer(_token(plaintext)),
 }
 
 
@@ -648,6 +770,7 @@ _WIDEST = Rumor(
     (MAX_DATAGRAM,),
     bytes(MAX_DATAGRAM),
     bytes(SIGNATURE_BYTES),
+    TRACE_ALL,
 )
 _BESIDE_PAYLOADS: Final = len(
     encode_message(Repair(MAX_COUNT, True, True, (RumorCopy(_WIDEST, MAX_HOPS, MAX_AGE_MS),)))

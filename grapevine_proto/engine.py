@@ -44,6 +44,7 @@ from grapevine_proto.events import (
     RateLimited,
     Round,
     Stats,
+    Trace,
     Via,
 )
 from grapevine_proto.identity import Identity
@@ -57,17 +58,23 @@ from grapevine_proto.messages import (
     Digest,
     Empty,
     Frame,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    Offer,
     OverlayMessage,
     Private,
+    Prune,
+    Receipts,
+    ReceiptsTaken,
     Record,
     Records,
     Repair,
     Rumor,
     Rumors,
+    Subscribe,
     Vector,
     Want,
 )
@@ -92,6 +99,7 @@ from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SavedStream, Store
+from grapevine_proto.overlay.trace import Tracing
 from grapevine_proto.ratelimit import TokenBucket
 
 __all__ = ["Engine", "Saved", "SavedStream"]
@@ -183,8 +191,19 @@ class Engine:
             config, self._identity, self.epoch, address, self._peers, self._store, rng, now
         )
         self._membership.dialling.remember(saved.peers, now)
+        self._tracing = Tracing(
+            config, self._identity, self._peers, self._membership.members, self._signatures, rng
+        )
         self._dissemination = Dissemination(
-            config, self._peers, self._store, self._signatures, rng, now
+            config,
+            self.peer_id,
+            self._peers,
+            self._membership.members,
+            self._store,
+            self._signatures,
+            self._tracing,
+            rng,
+            now,
         )
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
@@ -272,7 +291,7 @@ class Engine:
         link = self._by_session.get(packet.session_id)
         if link is not None:
             self._busy[link.peer_id] = link  # it may owe an answer, or feedback
-            plaintext = self._open(link, packet, now)
+            plaintext = self._open(link, packet, now, source)
             self._hear(link, plaintext, now)
             return
         dial = self._dials.get(packet.session_id)
@@ -306,9 +325,11 @@ class Engine:
             self._perform(effects, now)
         return True
 
-    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes | None:
+    def _open(
+        self, link: Link, packet: codec.Data, now: float, source: Address | None = None
+    ) -> bytes | None:
         try:
-            return link.receive(packet, now)
+            return link.receive(packet, now, source)
         except Refused as refused:
             if refused.reason is DropReason.RATE_LIMITED:
                 self._account(link.peer_id, now).throttled += 1
@@ -354,6 +375,7 @@ class Engine:
     def _renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
         if takes_over(established, link, self.peer_id, now):
+            self._forget_source(link)
             link.adopt(established, now)
         else:
             link.also_receive(established, now)
@@ -365,6 +387,7 @@ class Engine:
         identity, and it is told so."""
         link.clear()
         link.close()
+        self._forget_source(link)
         self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
@@ -384,6 +407,7 @@ class Engine:
             congestion=self.config.congestion,
             max_message_bytes=self.config.max_message_size,
             budget=self._reassembly,
+            entropy=self._entropy,
         )
         self._links[link.peer_id] = link
         self._index(link)
@@ -395,6 +419,7 @@ class Engine:
         self._perform(
             self._membership.linked(established.record, link.address, established.rtt_s, now), now
         )
+        self._perform(self._dissemination.linked(link.peer_id, now), now)
 
     def _turn_away(self, established: Established, close: Close, now: float) -> None:
         """Make no link of a session, but say why."""
@@ -442,6 +467,10 @@ class Engine:
             self._by_session[session_id] = link
         self._by_source[link.address] = link
 
+    def _forget_source(self, link: Link) -> None:
+        if self._by_source.get(link.address) is link:
+            del self._by_source[link.address]
+
     def _account(self, peer_id: PeerId, now: float) -> _Account:
         account = self._accounts.get(peer_id)
         if account is None:
@@ -471,11 +500,11 @@ class Engine:
         self._unsent_before += link.unsent + link.queued + self._outflow.forget(peer_id)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
-        if self._by_source.get(link.address) is link:
-            del self._by_source[link.address]
+        self._forget_source(link)
         self._changes += 1
         self._perform(self._antientropy.unlinked(peer_id, now), now)
         self._perform(self._membership.unlinked(peer_id, words, reason, now), now)
+        self._perform(self._dissemination.unlinked(peer_id, now), now)
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -490,7 +519,7 @@ class Engine:
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender = link.peer_id
         match message:
-            case Rumors() | Ids():
+            case Rumors() | Ids() | Offer() | Subscribe() | Graft() | Prune():
                 self._perform(self._dissemination.handle(message, sender, now), now)
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
@@ -499,6 +528,8 @@ class Engine:
                 self._perform(self._membership.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Want() | Repair():
                 self._perform(self._antientropy.handle(message, sender, now), now)
+            case Receipts() | ReceiptsTaken():
+                self._perform(self._tracing.handle(message, sender, now), now)
             case Private(sequence, payload):
                 message_id = MessageId(sender, link.epoch, sequence, private=True)
                 self._delivered += 1
@@ -602,6 +633,10 @@ class Engine:
         """Knock at `address`; what becomes of it is told by events."""
         self._perform(self._membership.dialling.want(address, now), now)
 
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike a peer that is gone out of the tables. Raises UnknownPeer where it is not gone."""
+        self._membership.forget(peer_id)
+
     def broadcast(self, payload: bytes, now: float) -> MessageId:
         """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
 
@@ -617,16 +652,36 @@ class Engine:
         self._bundle.add(Message(message_id, payload, 0, Via.LOCAL, now), now)
         return message_id
 
+    def trace(self, payload: bytes, now: float) -> MessageId:
+        """Accept `payload` for everybody as `broadcast` does, and ask who has it to say so: what
+        comes of that is told by TraceUpdated and `traces`. Raises MessageTooLarge, NotRunning."""
+        self._check_payload(payload)
+        self._close_bundle(now)
+        self._sequence += 1
+        self._broadcast += 1
+        message_id = MessageId(self.peer_id, self.epoch, self._sequence)
+        share = self._tracing.begin(message_id, now)
+        self._say([Message(message_id, payload, 0, Via.LOCAL, now)], share, now)
+        return message_id
+
     def _close_bundle(self, now: float) -> None:
         """Sign what is in the bundle and let it go."""
-        messages = self._bundle.close()
-        if not messages:
-            return
+        if messages := self._bundle.close():
+            self._say(messages, 0, now)
+
+    def _say(self, messages: list[Message], trace_share: int, now: float) -> None:
+        """Sign messages of ours as one rumor and push it."""
         _, epoch, first, _ = messages[0].id
         payloads = tuple(message.payload for message in messages)
-        rumor = Rumor.signed(self._identity, self.config.cluster, epoch, first, payloads)
-        sends = self._dissemination.broadcast(rumor, now)
-        peers = sum(self._send_all(send, now) for send in sends)
+        rumor = Rumor.signed(
+            self._identity, self.config.cluster, epoch, first, payloads, trace_share=trace_share
+        )
+        peers = 0
+        for effect in self._dissemination.broadcast(rumor, now):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer)):
+                peers += self._send_all(effect, now)
+            else:
+                self._perform([effect], now)
         self._events += [MessageSent(message, peers) for message in messages]
 
     def _is_bundle_due(self, now: float) -> bool:
@@ -737,7 +792,7 @@ class Engine:
         self._bundle.limit_bytes = _bundle_limit(config)
         self._responder.reconfigure(config.keys, config.limits, config.denied, now)
         self._signatures.reconfigure(config)
-        self._dissemination.reconfigure(config)
+        self._perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._reconfigure_accounts(now)
         for peer_id, link in list(self._links.items()):
@@ -768,6 +823,7 @@ class Engine:
             self._membership.deadline,
             self._dissemination.deadline,
             self._antientropy.deadline,
+            self._tracing.deadline,
             self._responder.deadline,
             self._bundle_at,
             self._outflow.deadline,
@@ -786,6 +842,7 @@ class Engine:
             self._perform(self._membership.advance(now), now)
         self._perform(self._dissemination.advance(now), now)
         self._perform(self._antientropy.advance(now), now)
+        self._perform(self._tracing.advance(now), now)
         self._reassembly.advance(now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
@@ -878,6 +935,11 @@ class Engine:
         return outbox
 
     def _transmit(self, link: Link, now: float) -> None:
+        address = link.address
+        self._outbox += link.check_path(now)
+        if link.address != address and self._by_source.get(address) is link:
+            del self._by_source[address]
+            self._by_source[link.address] = link
         for datagram in link.transmit(now):
             self._outbox.append((datagram, link.address))
 
@@ -924,6 +986,7 @@ class Engine:
             epoch=record.epoch if record else 0,
             connected_at=peer.linked_at,
             queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
+            subscribed=peer.peer_id in self._dissemination.subscribers,
         )
 
     def members(self) -> list[MemberInfo]:
@@ -933,6 +996,10 @@ class Engine:
     def rounds(self) -> list[Round]:
         """The latest anti-entropy rounds that this node began, the oldest first."""
         return list(self._antientropy.rounds)
+
+    def traces(self) -> list[Trace]:
+        """The latest traced messages of this node and how far they got, the oldest first."""
+        return self._tracing.reports()
 
     def stats(self) -> Stats:
         """Counters and gauges."""
@@ -951,6 +1018,10 @@ class Engine:
             lost=self._store.lost,
             evicted=self._store.held.evicted,
             unsent=self._unsent_before + sum(link.unsent for link in self._links.values()),
+            traces_forgotten=self._tracing.forgotten,
+            receipts_relayed=self._tracing.relayed,
+            receipts_refused=self._tracing.refused,
+            receipts_lost=self._tracing.lost,
             dropped=tuple(self._drops.items()),
             held=len(self._store.held),
             held_bytes=self._store.held.size_bytes,
@@ -958,6 +1029,8 @@ class Engine:
             sessions=len(self._by_session),
             members=len(self._membership.members),
             next_round_at=self._antientropy.next_round_at,
+            subscribers=len(self._dissemination.subscribers),
+            subscriptions=len(self._dissemination.subscriptions),
         )
 
     # --- kept -----------------------------------------------------------------------------------

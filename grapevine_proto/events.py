@@ -73,7 +73,8 @@ class PeerInfo:
 
     `rtt_s` is None until measured; `health` runs from 0 (hopeless) to 1; `tokens` are what is left
     of this peer's allowance here, `tokens_capacity` at most; `sent`, `received` count datagrams;
-    `allowed`, `throttled` count what the rate limit let through and refused.
+    `allowed`, `throttled` count what the rate limit let through and refused. `subscribed`: what we hear
+    first is always pushed to it, as its strategy asked for.
     """
 
     peer_id: PeerId
@@ -93,6 +94,7 @@ class PeerInfo:
     epoch: int
     connected_at: float | None
     queued: int
+    subscribed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,72 @@ class Round:
     outcome: RoundOutcome
 
 
+class TraceAnswer(NamedTuple):
+    """One member has a traced message: over so many hops, so long after it was sent, by the ages
+    that its copies carried."""
+
+    peer_id: PeerId
+    hops: int
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How far a traced message of ours got, by the receipts that came.
+
+    `known` members were there when it was sent; `asked` of them were to answer, all or a sample.
+    `answers` are theirs, the quickest first; `unanswered` are those whose receipt has not come,
+    which may be the receipt's fault and not the message's. `others` answered too and were not known
+    here. The figures are None while nobody has answered. `sent_at` is in the node's monotonic seconds.
+    """
+
+    id: MessageId
+    sent_at: float
+    known: int
+    answers: tuple[TraceAnswer, ...]
+    unanswered: tuple[PeerId, ...]
+    others: int = 0
+
+    @property
+    def asked(self) -> int:
+        return len(self.answers) + len(self.unanswered)
+
+    @property
+    def reached(self) -> int:
+        return len(self.answers)
+
+    @property
+    def is_sample(self) -> bool:
+        return self.asked < self.known
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.unanswered
+
+    @property
+    def p50_ms(self) -> int | None:
+        return self._delay_ms(50)
+
+    @property
+    def p99_ms(self) -> int | None:
+        return self._delay_ms(99)
+
+    @property
+    def last_ms(self) -> int | None:
+        return self._delay_ms(100)
+
+    def _delay_ms(self, percent: int) -> int | None:
+        """The least delay that at least so many of the answers do not exceed."""
+        if not self.answers:
+            return None
+        return self.answers[max(-(-len(self.answers) * percent // 100), 1) - 1].delay_ms
+
+    @property
+    def hops(self) -> int | None:
+        """The most that an answer tells of."""
+        return max((answer.hops for answer in self.answers), default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """Counters since the start, and gauges as of now. All counts only grow."""
@@ -141,6 +209,10 @@ class Stats:
     lost: int = 0
     evicted: int = 0
     unsent: int = 0
+    traces_forgotten: int = 0
+    receipts_relayed: int = 0
+    receipts_refused: int = 0
+    receipts_lost: int = 0
     events_lost: int = 0
     dropped: tuple[tuple[DropReason, int], ...] = ()
     held: int = 0
@@ -149,6 +221,8 @@ class Stats:
     sessions: int = 0
     members: int = 0
     next_round_at: float = 0.0
+    subscribers: int = 0
+    subscriptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +274,13 @@ class AntiEntropyRound:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceUpdated:
+    """More receipts of a traced message came, or it has just been sent; at most ten times a second."""
+
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
 class DatagramDropped:
     """`count` refusals under `reason` since the last such event (at most one a second each)."""
 
@@ -243,6 +324,7 @@ Event: TypeAlias = (
     | MemberChanged
     | RateLimited
     | AntiEntropyRound
+    | TraceUpdated
     | DatagramDropped
     | EventsLost
     | DialFailed

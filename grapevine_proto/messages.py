@@ -23,6 +23,14 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 
 RECORD_DOMAIN: Final = b"grapevine record 1"
 RUMOR_DOMAIN: Final = b"grapevine rumor 1"
+TRACED_DOMAIN: Final = b"grapevine traced rumor 1"
+RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
+
+TRACE_ALL: Final = (1 << 16) - 1  # the share of members that means every one
+
+MAILED_HOPS: Final = 255
+"""In place of the hops of a copy: its origin gives it to every member itself, so nobody needs to pass
+it on. Counts as one hop; a copy that truly came so far says one less."""
 
 COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
 
@@ -56,10 +64,26 @@ class Kind(IntEnum):
     AGAIN = 14
     FEEDBACK = 15
     PROBE = 16
+    PATH_CHECK = 17
+    PATH_ANSWER = 18
+    RECEIPTS = 35
+    RECEIPTS_TAKEN = 36
+    SUBSCRIBE = 20
+    GRAFT = 21
+    PRUNE = 22
+    OFFER = 23
 
 
 LINK_KINDS: Final = frozenset(
-    {Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.AGAIN, Kind.FEEDBACK, Kind.PROBE}
+    {
+        Kind.FRAGMENT,
+        Kind.REPAIR_FRAGMENT,
+        Kind.AGAIN,
+        Kind.FEEDBACK,
+        Kind.PROBE,
+        Kind.PATH_CHECK,
+        Kind.PATH_ANSWER,
+    }
 )
 """What the links say to each other and nobody beyond them hears."""
 
@@ -129,7 +153,10 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class Rumor:
     """What an origin signs and what relays, stores and repairs move whole: one or more payloads
-    with consecutive sequences from `first`, joined in `body` and cut by `lengths`."""
+    with consecutive sequences from `first`, joined in `body` and cut by `lengths`.
+
+    `trace_share`: how many of its receivers are asked to tell the origin that they have it, of
+    `TRACE_ALL` (see `overlay.trace`); 0: nobody."""
 
     origin: PeerId
     epoch: int
@@ -137,24 +164,38 @@ class Rumor:
     lengths: tuple[int, ...]
     body: bytes
     signature: bytes = b""
+    trace_share: int = 0
 
     @classmethod
     def signed(
-        cls, identity: Identity, cluster: str, epoch: int, first: int, payloads: tuple[bytes, ...]
+        cls,
+        identity: Identity,
+        cluster: str,
+        epoch: int,
+        first: int,
+        payloads: tuple[bytes, ...],
+        *,
+        trace_share: int = 0,
     ) -> Rumor:
         """A rumor of `identity`'s own, signed for `cluster`."""
         lengths = tuple(len(payload) for payload in payloads)
-        bare = cls(identity.peer_id, epoch, first, lengths, b"".join(payloads))
-        signature = identity.sign(RUMOR_DOMAIN, *bare._signed_parts(cluster))
-        return cls(bare.origin, epoch, first, lengths, bare.body, signature)
+        body = b"".join(payloads)
+        bare = cls(identity.peer_id, epoch, first, lengths, body, trace_share=trace_share)
+        signature = identity.sign(bare._domain, *bare._signed_parts(cluster))
+        return cls(bare.origin, epoch, first, lengths, body, signature, trace_share)
 
     def is_authentic(self, cluster: str) -> bool:
         """Whether its origin signed it for this cluster. One hash and one signature check."""
-        return verify(self.origin, self.signature, RUMOR_DOMAIN, *self._signed_parts(cluster))
+        return verify(self.origin, self.signature, self._domain, *self._signed_parts(cluster))
+
+    @property
+    def _domain(self) -> bytes:
+        return TRACED_DOMAIN if self.trace_share else RUMOR_DOMAIN
 
     def _signed_parts(self, cluster: str) -> tuple[Part, ...]:
         cuts = b"".join(length.to_bytes(4, "big") for length in self.lengths)
-        return (cluster, self.origin, self.epoch, self.first, cuts, self.body)
+        parts = (cluster, self.origin, self.epoch, self.first, cuts, self.body)
+        return (*parts, self.trace_share) if self.trace_share else parts
 
     @property
     def stream(self) -> Stream:
@@ -192,6 +233,32 @@ class RumorCopy:
     rumor: Rumor
     hops: int
     age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`member` has a traced message, after so many hops and so long after it was sent. Signed by
+    the member where others pass it on; `relays` is how many did, and nobody's word."""
+
+    member: PeerId
+    hops: int
+    delay_ms: int
+    relays: int = 0
+    signature: bytes = b""
+
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> Receipt:
+        """This receipt for `message_id` with `identity`'s signature; `identity` must be its member."""
+        signature = identity.sign(RECEIPT_DOMAIN, *self._signed_parts(cluster, message_id))
+        return replace(self, signature=signature)
+
+    def is_authentic(self, cluster: str, message_id: MessageId) -> bool:
+        """Whether its member signed it for this message. One signature check."""
+        parts = self._signed_parts(cluster, message_id)
+        return verify(self.member, self.signature, RECEIPT_DOMAIN, *parts)
+
+    def _signed_parts(self, cluster: str, message_id: MessageId) -> tuple[Part, ...]:
+        origin, epoch, sequence, _ = message_id
+        return (cluster, origin, epoch, sequence, self.member, self.hops, self.delay_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +367,69 @@ class Ids:
     ranges: tuple[StreamRange, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Receipts:
+    """Who has the traced message `message_id`: on their way to its origin. `number` is the sender's
+    own, for `ReceiptsTaken`."""
+
+    number: int
+    message_id: MessageId
+    receipts: tuple[Receipt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptsTaken:
+    """The receipts that the receiver sent under `number` are here: it need not send them again."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Rumors that the sender holds and will not push to the receiver, who may ask at once."""
+
+    ranges: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """The sender wants to be pushed what the receiver hears first, or no longer."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Graft:
+    """From now on the link belongs to the tree along which rumors of `origin` are pushed; None: the
+    tree of all origins that have none of their own."""
+
+    origin: PeerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """The link no longer belongs to that tree: ids go over it instead."""
+
+    origin: PeerId | None
+
+
 OverlayMessage: TypeAlias = (
-    Heartbeat | Records | Rumors | Private | Digest | InSync | Vector | Want | Repair | Ids
+    Heartbeat
+    | Records
+    | Rumors
+    | Private
+    | Digest
+    | InSync
+    | Vector
+    | Want
+    | Repair
+    | Ids
+    | Receipts
+    | ReceiptsTaken
+    | Offer
+    | Subscribe
+    | Graft
+    | Prune
 )
 
 # --- frames of one link -------------------------------------------------------------------------
@@ -365,5 +493,19 @@ class Probe:
     padding: int
 
 
-LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe
+@dataclass(frozen=True, slots=True)
+class PathCheck:
+    """Say this back, if it finds you."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PathAnswer:
+    """It found me."""
+
+    token: bytes
+
+
+LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe | PathCheck | PathAnswer
 """One for each of `LINK_KINDS`, but for the two sorts of fragments."""

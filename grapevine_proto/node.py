@@ -20,7 +20,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
@@ -52,6 +52,7 @@ from grapevine_proto.events import (
     Round,
     StateUnsaved,
     Stats,
+    Trace,
 )
 from grapevine_proto.identity import SEED_BYTES
 from grapevine_proto.ids import Address, MessageId, PeerId, split_host_port
@@ -269,13 +270,24 @@ class Node:
     async def broadcast(self, payload: bytes) -> MessageId:
         """Tell everybody. Waits while no linked peer has room, and so never drops; with nobody
         linked the message is held for whoever comes in time. Raises MessageTooLarge."""
+        return await self._when_there_is_room(Engine.broadcast, payload)
+
+    async def trace(self, payload: bytes) -> MessageId:
+        """Tell everybody, as `broadcast` does, and have them say that they have it: TraceUpdated
+        events and `traces` tell who, how soon and over how many hops. All are asked up to 100
+        members, above that a sample of about 100. Raises MessageTooLarge."""
+        return await self._when_there_is_room(Engine.trace, payload)
+
+    async def _when_there_is_room(
+        self, say: Callable[[Engine, bytes, float], MessageId], payload: bytes
+    ) -> MessageId:
         engine = self._running()
         self._unpumped += 1
         if self._unpumped >= BROADCASTS_PER_TURN:
             await asyncio.sleep(0)  # or a loop of broadcasts would keep the pump from its work
         if engine.has_room_for(len(payload)) and not self._in_line.locked():
             self._running()
-            return self._broadcast(engine, payload)
+            return self._say(engine, say, payload)
         async with self._in_line:  # whoever waits longest goes first
             self._awaited_bytes = len(payload)
             while not engine.has_room_for(len(payload)) and self._phase is Phase.RUNNING:
@@ -283,10 +295,12 @@ class Node:
                 self._wake.set()
                 await self._room.wait()
             self._running()
-            return self._broadcast(engine, payload)
+            return self._say(engine, say, payload)
 
-    def _broadcast(self, engine: Engine, payload: bytes) -> MessageId:
-        message_id = engine.broadcast(payload, self.now())
+    def _say(
+        self, engine: Engine, say: Callable[[Engine, bytes, float], MessageId], payload: bytes
+    ) -> MessageId:
+        message_id = say(engine, payload, self.now())
         if not self._wake.is_set():
             self._wake.set()
         return message_id
@@ -319,6 +333,11 @@ class Node:
         """Begin an anti-entropy round now."""
         self._running().start_round(self.now())
         self._wake.set()
+
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike somebody who is gone from peers and members, until anyone tells of it again. Raises
+        UnknownPeer where it is linked or not known."""
+        self._running().forget(peer_id)
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         """Take over `config` as far as a running node can; returns the fields that need a restart."""
@@ -389,6 +408,10 @@ class Node:
 
     def rounds(self) -> list[Round]:
         return self._engine.rounds()
+
+    def traces(self) -> list[Trace]:
+        """The latest traced messages of this node and how far they got, the oldest first."""
+        return self._engine.traces()
 
     def stats(self) -> Stats:
         stats = self._engine.stats()

@@ -34,6 +34,8 @@ from grapevine_tui.commands import (
     ShowRounds,
     ShowStats,
     ShowStatus,
+    ShowTraces,
+    Trace,
 )
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import (
@@ -45,6 +47,7 @@ from grapevine_tui.jsonlines import (
     read_request,
     round_object,
     stats_object,
+    trace_object,
 )
 from grapevine_tui.streams import LINE_BYTES
 
@@ -116,7 +119,7 @@ class Answers:
 
     async def _with_payload(self, asked: Request) -> Command:
         command = asked.command
-        if asked.file and isinstance(command, Broadcast | Send):
+        if asked.file and isinstance(command, Broadcast | Trace | Send):
             limit = self._host.config.max_message_size
             payload = await asyncio.to_thread(_read_payload, Path(asked.file), limit)
             return replace(command, payload=payload)
@@ -127,6 +130,9 @@ class Answers:
         match command:
             case Broadcast(payload):
                 message_id, peers = await host.broadcast(payload)
+                return {"id": str(message_id), "peers": peers}
+            case Trace(payload):
+                message_id, peers = await host.trace(payload)
                 return {"id": str(message_id), "peers": peers}
             case Send(to, payload):
                 peer_id = host.resolve(to)
@@ -145,7 +151,13 @@ class Answers:
 
     def _look(
         self,
-        command: ShowPeers | ShowMembers | ShowRounds | ShowStats | ShowStatus | ShowHelp,
+        command: ShowPeers
+        | ShowMembers
+        | ShowRounds
+        | ShowTraces
+        | ShowStats
+        | ShowStatus
+        | ShowHelp,
     ) -> Object:
         """What there is to see; changes nothing."""
         node = self._host.node
@@ -157,6 +169,8 @@ class Answers:
                 return {"members": [member_object(member) for member in node.members()]}
             case ShowRounds():
                 return {"rounds": [round_object(each) for each in node.rounds()]}
+            case ShowTraces():
+                return {"traces": [trace_object(each) for each in node.traces()]}
             case ShowStats():
                 return {"stats": stats_object(node.stats(), node.now())}
             case ShowStatus():

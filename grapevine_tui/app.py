@@ -24,27 +24,33 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from rich.text import Text
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.widget import Widget
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
 from grapevine_tui import commands, keys
+from grapevine_tui.choices import Choices
 from grapevine_tui.desk import Desk, payload_text
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
-from grapevine_tui.model import Changes, Level
+from grapevine_tui.model import Changes
 from grapevine_tui.screens import facts
 from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.help import help_facts
 from grapevine_tui.screens.main import MainScreen
 from grapevine_tui.screens.members import MembersScreen
 from grapevine_tui.screens.message import MessageScreen
+from grapevine_tui.screens.node import NodeScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.text import printable
-from grapevine_tui.widgets.bindings import bindings
-from grapevine_tui.widgets.compose import Draft
+from grapevine_tui.toasts import Toasts
+from grapevine_tui.turns import Done, Turns
+from grapevine_tui.widgets.bindings import bindings, offers
+from grapevine_tui.widgets.draft import Draft
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.log import MessageLog
 from grapevine_tui.widgets.look import GRAPEVINE, THEMES, VARIABLES
@@ -54,7 +60,6 @@ PAINTS_PER_S: Final = 10
 BEAT_PAINTS: Final = 5  # the node's tables are read at every fifth: twice a second
 LEAVE_S: Final = 2.0  # for goodbyes: long enough for a round trip round the world
 WAITING_S: Final = 0.3  # a broadcast that waits longer for room says so
-TOASTS: Final = 3  # at once; more would hide the screen
 SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
 IN_USE_CODE: Final = 5  # the contract's exit code for an identity in use
 
@@ -89,10 +94,13 @@ class GrapevineApp(App[None]):
         self._limit_bytes = settings.node.max_message_size
         self._changes = Changes.NONE
         self._paints = 0
-        self._notices_shown = 0
+        self._toasts = Toasts(self, host.model)
         self._lines: asyncio.Queue[str] = asyncio.Queue()
+        self._choices = Choices(settings.choices_file)
+        self._is_dressed = False
         self._is_leaving = False
         self._has_left = False
+        self._turns = Turns(self, super().on_event)
         self.desk = Desk(self, host.model, settings.state_dir)
         self.set_keymap(dict(settings.keys))
         self.failure: GrapevineError | None = None
@@ -106,17 +114,38 @@ class GrapevineApp(App[None]):
         return VARIABLES
 
     def on_mount(self) -> None:
-        wanted = self._settings.theme
-        self.theme = wanted if wanted in self.available_themes else GRAPEVINE.name
-        if wanted and self.theme != wanted:
-            self.notify(
-                f"there is no theme {printable(wanted)!r}", severity="warning", markup=False
-            )
+        self._dress()
         self._catch_signals()
         self._host.listen(self._heard)
         self.set_interval(1 / PAINTS_PER_S, self.tick)
         self.run_worker(self._start(), exit_on_error=True)
         self.run_worker(self._obey_lines(), exit_on_error=True)
+
+    def _dress(self) -> None:
+        """Wear the theme of the settings, else the one chosen last, else our own."""
+        wanted = self._settings.theme or self._choices.theme()
+        self.theme = wanted if wanted in self.available_themes else GRAPEVINE.name
+        if wanted and self.theme != wanted:
+            self.notify(
+                f"there is no theme {printable(wanted)!r}", severity="warning", markup=False
+            )
+        self._is_dressed = True
+
+    def watch_theme(self, theme: str) -> None:
+        """Keep a choice made on the screen."""
+        if not self._is_dressed or theme == self._choices.theme():
+            return
+        try:
+            self._choices.keep_theme(theme)
+        except OSError as error:
+            words = f"the theme is not remembered: {error.strerror or error}"
+            self.notify(printable(words), severity="warning", markup=False)
+        else:
+            if self._settings.theme and self._choices.is_kept:
+                words = (
+                    f"at the next start the settings say {printable(self._settings.theme)} again"
+                )
+                self.notify(words, markup=False)
 
     def on_ready(self) -> None:
         if not self.is_headless:  # a test runs many apps in one process, and must free each
@@ -126,6 +155,17 @@ class GrapevineApp(App[None]):
         # Reached after an error too: then nobody has said goodbye yet.
         if not self._has_left and self._host.model.me is not None:
             await self._leave()
+
+    # Keys
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            await self._turns.take(event)
+        else:
+            await super().on_event(event)
+
+    async def on_done(self, message: Done) -> None:
+        await self._turns.back(message)
 
     # The node
 
@@ -155,21 +195,9 @@ class GrapevineApp(App[None]):
         if changes:
             self.main.paint(changes)
         if Changes.NOTICES in changes:
-            self._toast()
+            self._toasts.show()
         if is_beat:
             self.main.beat()
-
-    def _toast(self) -> None:
-        """Show what has come to notice since the last time, if it needs an eye."""
-        model = self._host.model
-        fresh = min(model.notice_count - self._notices_shown, len(model.notices))
-        self._notices_shown = model.notice_count
-        notices = list(model.notices)[len(model.notices) - fresh :]
-        urgent = [notice for notice in notices if notice.level is not Level.INFORMATION]
-        for notice in urgent[:TOASTS]:
-            self.notify(notice.text, severity=notice.level.value, markup=False)
-        if len(urgent) > TOASTS:
-            self.notify(f"and {len(urgent) - TOASTS} more: see S", markup=False)
 
     # The end
 
@@ -298,10 +326,7 @@ class GrapevineApp(App[None]):
         key = message.key
         peer_id = key[1] if isinstance(key, tuple) else key
         if isinstance(peer_id, PeerId):
-            model = self._host.model
-            copies = (self._address_of(peer_id), str(peer_id))
-            ask = partial(facts.node_facts, model, peer_id)
-            self._show(DetailScreen(printable(model.name_of(peer_id)), ask, copies=copies))
+            self._show(NodeScreen(self._host.model, peer_id))
 
     def on_message_log_chosen(self, message: MessageLog.Chosen) -> None:
         entry = message.entry
@@ -323,22 +348,7 @@ class GrapevineApp(App[None]):
 
     def action_help(self) -> None:
         """Every key and every command."""
-        sections = [
-            (name, bindings(keys.with_keys(part, self._settings.keys)))
-            for name, part in (
-                ("Everywhere", keys.EVERYWHERE),
-                ("Panels", keys.PANELS),
-                ("Tables", keys.TABLES),
-                ("Tables of peers and members", keys.PEERS),
-                ("Messages", keys.MESSAGES),
-                ("Traffic over time", keys.SPAN),
-            )
-        ]
-        sections += [
-            ("Details", [*MessageScreen.BINDINGS, *DetailScreen.BINDINGS]),
-            ("Compose box", Draft.BINDINGS),
-        ]
-        self._show(DetailScreen("Help", lambda: help_facts(self, sections)))
+        self._show(DetailScreen("Help", lambda: help_facts(self, self._settings.keys)))
 
     # What is asked of one node or message
 
@@ -354,23 +364,26 @@ class GrapevineApp(App[None]):
             case "send":
                 while self.screen is not self.main:
                     self.pop_screen()
-                self.main.compose_box.address_to(self._callable_name(peer_id))
+                self.main.compose_box.address_to(facts.callable_name(self._host.model, peer_id))
             case "dial" if address:
                 self._lines.put_nowait(f"/connect {address}")
                 self.notify(f"knocking at {printable(address)}", markup=False)
+            case "forget":
+                self._forget(peer_id)
             case "copy" if address:
                 self.desk.copy(address)
             case "copy_id":
                 self.desk.copy(str(peer_id))
 
-    def _callable_name(self, peer_id: PeerId) -> str:
-        """What `/send` understands as this node: its name, if nobody else bears it and it can be
-        typed; else its id."""
-        known = self._host.model.peers.get(peer_id) or self._host.model.members.get(peer_id)
-        name = known.name if known is not None else ""
-        is_plain = bool(name) and printable(name) == name and '"' not in name
-        is_alone = len(self._host.model.ids_named(name)) == 1
-        return name if is_plain and is_alone else str(peer_id)
+    def _forget(self, peer_id: PeerId) -> None:
+        name = printable(self._host.model.name_of(peer_id))
+        try:
+            self._host.forget(peer_id)
+        except GrapevineError as error:
+            self.notify(f"{name}: {printable(str(error))}", severity="warning", markup=False)
+        else:
+            self._changes |= self._host.refresh()
+            self.notify(f"forgot {name}, until anyone tells of it", markup=False)
 
     def on_message_log_asked(self, message: MessageLog.Asked) -> None:
         said = message.entry.message
@@ -388,11 +401,14 @@ class GrapevineApp(App[None]):
         self.desk.picture()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
-        """What the palette offers: all that the bindings do, each with its key."""
-        for node, part in ((self, keys.EVERYWHERE), (self.main, keys.PANELS)):
-            for each in Binding.make_bindings(bindings(keys.with_keys(part, self._settings.keys))):
-                if each.action != "command_palette":
-                    key = self.get_key_display(each)
-                    action = partial(self.run_action, each.action, node)
-                    yield SystemCommand(each.description, f"key {key}", action)
+        """What the palette offers: all that can be done from here, each with its key."""
+        nodes: list[App[None] | Screen[object] | Widget] = [self, screen]
+        if screen is self.main:
+            nodes.append(self.main.panel_here())
+        elif screen.focused is not None:
+            nodes.append(screen.focused)
+        for offer in offers(nodes, self._settings.keys):
+            key = " ".join(map(self.get_key_display, offer.bindings))
+            action = partial(self.run_action, offer.bindings[0].action, offer.node)
+            yield SystemCommand(offer.words, f"key {key}", action)
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)

@@ -30,6 +30,13 @@ class Broadcast:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """Tell everyone, and have those who get it say so."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Tell one: `to` is a name, an id or the beginning of one, or an address."""
 
@@ -84,6 +91,11 @@ class ShowRounds:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowTraces:
+    """The latest traced messages and who has them."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShowHelp:
     """What can be typed; `about` is a command's name, or empty for all."""
 
@@ -97,6 +109,7 @@ class Quit:
 
 Command: TypeAlias = (
     Broadcast
+    | Trace
     | Send
     | Dial
     | Deny
@@ -106,6 +119,7 @@ Command: TypeAlias = (
     | ShowStatus
     | ShowStats
     | ShowRounds
+    | ShowTraces
     | ShowHelp
     | Quit
 )
@@ -137,6 +151,12 @@ def _read_broadcast(rest: str) -> Command:
     if not rest:
         raise CommandError("/broadcast needs a text: /broadcast TEXT")
     return Broadcast(_encode(rest))
+
+
+def _read_trace(rest: str) -> Command:
+    if not rest:
+        raise CommandError("/trace needs a text: /trace TEXT")
+    return Trace(_encode(rest))
 
 
 def _read_send(rest: str) -> Command:
@@ -199,6 +219,14 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "rounds", (), "", "List the latest anti-entropy rounds", _alone("rounds", ShowRounds())
     ),
+    CommandSpec(
+        "trace",
+        ("t",),
+        "TEXT",
+        "Tell everyone, and see who has it, how soon, over how many hops",
+        _read_trace,
+    ),
+    CommandSpec("traces", (), "", "List the latest traces", _alone("traces", ShowTraces())),
     CommandSpec("connect", ("dial",), "HOST:PORT", "Knock at an address", _read_dial),
     CommandSpec(
         "deny",
@@ -253,7 +281,8 @@ def parse(line: str) -> Command:
 
 
 def complete(line: str, peers: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Whole lines that `line` may be the beginning of: slash commands, then peer names after /send."""
+    """Whole lines that `line` may be the beginning of: slash commands, then the names of peers
+    where a command wants one."""
     if not line.startswith("/"):
         return ()
     name, blank, rest = line[1:].partition(" ")
@@ -261,10 +290,14 @@ def complete(line: str, peers: tuple[str, ...] = ()) -> tuple[str, ...]:
         longs = [spec.name for spec in COMMANDS if spec.name.startswith(name.lower())]
         return tuple(f"/{each} " if _BY_NAME[each].arguments else f"/{each}" for each in longs)
     spec = _BY_NAME.get(name.lower())
-    if spec is None or spec.name != "send" or " " in rest:
+    if spec is None or not spec.arguments.startswith("PEER") or '" ' in rest:
         return ()
-    found = [each for each in peers if each.lower().startswith(rest.lower())]
-    return tuple(f"/{name} {_quoted(each)} " for each in found)
+    begun = rest.removeprefix('"')
+    if " " in rest and begun == rest:
+        return ()
+    blank = " " if spec.arguments != "PEER" else ""
+    found = [each for each in peers if each.lower().startswith(begun.lower())]
+    return tuple(f"/{name} {_quoted(each)}{blank}" for each in found)
 
 
 def _quoted(name: str) -> str:

@@ -14,7 +14,8 @@ from textual.app import App
 
 from grapevine_proto.ids import PeerId
 from grapevine_tui.keeping import write_messages, write_picture
-from grapevine_tui.model import Entry, Model
+from grapevine_tui.model import Model
+from grapevine_tui.ring import Entry
 from grapevine_tui.text import cut, printable
 
 TOLD_CELLS: Final = 40  # of what was copied

@@ -102,7 +102,13 @@ class Host:
 
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
         """Tell everyone: the message's id, and how many peers it is on its way to at once."""
-        message_id = await self.node.broadcast(payload)
+        return await self._reach(await self.node.broadcast(payload))
+
+    async def trace(self, payload: bytes) -> tuple[MessageId, int]:
+        """The same, and have those who get it say so: TraceUpdated tells."""
+        return await self._reach(await self.node.trace(payload))
+
+    async def _reach(self, message_id: MessageId) -> tuple[MessageId, int]:
         if message_id not in self._reached:
             told = self._asked[message_id] = asyncio.get_running_loop().create_future()
             try:
@@ -158,6 +164,10 @@ class Host:
         if peer_id == self.node.peer_id:
             raise UnknownPeer("this node cannot shut itself out")
         return self._set_denied(peer_id, is_denied=True)
+
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike somebody who is gone out of the tables. Raises UnknownPeer where it is not gone."""
+        self.node.forget(peer_id)
 
     def allow(self, who: str) -> PeerId:
         """Let in again whom `who` means: somebody who is shut out. Raises UnknownPeer."""

@@ -34,8 +34,11 @@ from grapevine_proto.events import (
     Round,
     StateUnsaved,
     Stats,
+    Trace,
+    TraceUpdated,
 )
 from grapevine_proto.ids import PeerId
+from grapevine_tui import commands
 from grapevine_tui.commands import (
     Allow,
     Broadcast,
@@ -51,6 +54,7 @@ from grapevine_tui.commands import (
     ShowRounds,
     ShowStats,
     ShowStatus,
+    ShowTraces,
     nearest,
     parse,
 )
@@ -84,6 +88,8 @@ def describe(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Objec
             return "member", member_object(member)
         case AntiEntropyRound(done):
             return "round", round_object(done)
+        case TraceUpdated(trace):
+            return "trace", trace_object(trace)
         case DialFailed(address, reason):
             return "dial_failed", {"address": str(address), "reason": reason}
         case StateUnsaved(problem):
@@ -132,6 +138,7 @@ def peer_object(peer: PeerInfo, now: float) -> Object:
         "connected_s": None if connected is None else _number(max(0.0, now - connected)),
         "epoch": peer.epoch,
         "queued": peer.queued,
+        "subscribed": peer.subscribed,
     }
 
 
@@ -156,6 +163,23 @@ def round_object(done: Round) -> Object:
         "bytes": done.bytes,
         "duration_ms": _number(done.duration * 1000),
         "outcome": done.outcome.value,
+    }
+
+
+def trace_object(trace: Trace) -> Object:
+    return {
+        "id": str(trace.id),
+        "reached": trace.reached,
+        "known": trace.known,
+        "asked": trace.asked,
+        "sample": trace.is_sample,
+        "complete": trace.is_complete,
+        "p50_ms": trace.p50_ms,
+        "p99_ms": trace.p99_ms,
+        "last_ms": trace.last_ms,
+        "hops": trace.hops,
+        "unanswered": [str(peer_id) for peer_id in trace.unanswered],
+        "others": trace.others,
     }
 
 
@@ -249,6 +273,7 @@ _ALONE: Final[Mapping[str, Command]] = {
     "status": ShowStatus(),
     "stats": ShowStats(),
     "rounds": ShowRounds(),
+    "traces": ShowTraces(),
     "help": ShowHelp(),
     "quit": Quit(),
     "leave": Quit(),
@@ -256,6 +281,7 @@ _ALONE: Final[Mapping[str, Command]] = {
 _PAYLOAD: Final = ("text", "base64", "file")
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "broadcast": _PAYLOAD,
+    "trace": _PAYLOAD,
     "send": ("to", *_PAYLOAD),
     "dial": ("address",),
     "deny": ("who",),
@@ -288,7 +314,8 @@ def _read_command(fields: Object, request: Any) -> Request:
     payload, file = _payload(word, fields)
     if word == "send":
         return Request(Send(_field(word, "to", fields), payload), request, file)
-    return Request(Broadcast(payload), request, file)
+    command = commands.Trace(payload) if word == "trace" else Broadcast(payload)
+    return Request(command, request, file)
 
 
 def _field(word: str, name: str, fields: Object) -> str:

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 
 from grapevine_proto.ids import PeerId
 from grapevine_tui.jsonlines import message_object
-from grapevine_tui.model import Entry
+from grapevine_tui.ring import Entry
 
 TRIES: Final = 100  # names tried for one that is not taken
 

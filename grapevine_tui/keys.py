@@ -67,11 +67,13 @@ TABLES: Final = (
     Key("last", "end,G", "last", "Last"),
 )
 PEERS: Final = (
-    Key("send_to", "w", "ask('send')", "Write to it alone"),
-    Key("dial_again", "d", "ask('dial')", "Dial it again"),
+    Key("send_to", "w", "ask('send')", "Write to it", shown=True),
+    Key("dial_again", "d", "ask('dial')", "Dial it again", shown=True),
+    Key("forget", "F", "ask('forget')", "Forget it", shown=True),
     Key("copy", "y", "ask('copy')", "Copy", shown=True),
     Key("copy_id", "Y", "ask('copy_id')", "Copy its id"),
 )
+RATES: Final = (Key("authors", "a", "authors", "By author", shown=True),)
 MESSAGES: Final = (
     Key("copy_id", "Y", "ask('copy_id')", "Copy the id"),
     Key("export", "e", "export", "Write what is shown to a file"),
@@ -91,7 +93,7 @@ FRONT: Final = (
 SPAN: Final = (Key("traffic", "T", "span", "Longer span", shown=True),)
 # Sets of keys that are live together: what has the focus, over its screen, over the app.
 TOGETHER: Final = (
-    (EVERYWHERE, PANELS, TABLES, PEERS),
+    (EVERYWHERE, PANELS, TABLES, PEERS, RATES),
     (EVERYWHERE, PANELS, MESSAGES),
     (EVERYWHERE, FRONT, TABLES, PEERS),
 )

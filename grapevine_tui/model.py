@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from itertools import islice
 from typing import Final, NamedTuple
@@ -30,7 +30,6 @@ from grapevine_proto.events import (
     EventsLost,
     MemberChanged,
     MemberInfo,
-    Message,
     MessageReceived,
     MessageSent,
     NodeStarted,
@@ -42,19 +41,18 @@ from grapevine_proto.events import (
     Round,
     StateUnsaved,
     Stats,
+    Trace,
+    TraceUpdated,
 )
-from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_tui.ring import MESSAGE_BYTES, MESSAGES, Log
+from grapevine_tui.samples import Authors, Flow, Samples, Traffic
 from grapevine_tui.text import printable
 
-MESSAGES: Final = 10_000  # kept in the log
-MESSAGE_BYTES: Final = 64 * 2**20  # and of payload in all: a few giants must not fill the memory
+TRACES: Final = 16  # as many as the node follows
+TRACED_AMONG: Final = 256  # latest messages, among which the text of a new trace is found
 ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
 NOTICES: Final = 200
-SAMPLES: Final = 900  # one a second: fifteen minutes of traffic
-COARSE_SAMPLES: Final = 1_080  # and of ten seconds each: three hours
-COARSE: Final = 10  # fine samples in a coarse one
-RTT_SAMPLES: Final = 180  # of each peer, one a second
-SAMPLE_S: Final = 1.0
 THROTTLE_QUIET_S: Final = 30.0  # a peer throttled again within this is still the same trouble
 DIAL_QUIET_S: Final = (
     600.0  # bootstrap peers are tried every 30 s; once is news, twenty times a nuisance
@@ -75,6 +73,7 @@ class Changes(Flag):
     ROUNDS = auto()
     NOTICES = auto()
     STATUS = auto()
+    TRACES = auto()
 
 
 ALL_CHANGES: Final = (
@@ -85,6 +84,7 @@ ALL_CHANGES: Final = (
     | Changes.ROUNDS
     | Changes.NOTICES
     | Changes.STATUS
+    | Changes.TRACES
 )
 
 
@@ -104,19 +104,19 @@ class Notice(NamedTuple):
     text: str
 
 
-class Entry(NamedTuple):
-    """A message in the log. `number` counts from 0 and names it for good, whatever is let go."""
-
-    number: int
-    at_unix: float
-    message: Message
-
-
 class Completed(NamedTuple):
     """An anti-entropy round with the time of day it was heard of."""
 
     at_unix: float
     round: Round
+
+
+class Followed(NamedTuple):
+    """A traced message of ours, when it was said, and how far it got."""
+
+    at_unix: float
+    payload: bytes
+    trace: Trace
 
 
 @dataclass(slots=True)
@@ -127,117 +127,6 @@ class Me:
     address: Address
     epoch: int
     started_at: float  # by the wall clock, Unix seconds
-
-
-@dataclass(slots=True)
-class Flow:
-    """Datagrams a second of one peer, measured between two samples."""
-
-    received: int
-    sent: int
-    in_per_s: float = 0.0
-    out_per_s: float = 0.0
-
-
-class Series:
-    """One measure over time: a sample a second for fifteen minutes, and their means for three hours."""
-
-    __slots__ = ("_pending", "coarse", "fine")
-
-    def __init__(self) -> None:
-        self.fine: deque[float] = deque(maxlen=SAMPLES)
-        self.coarse: deque[float] = deque(maxlen=COARSE_SAMPLES)
-        self._pending: list[float] = []
-
-    def add(self, value: float) -> None:
-        self.fine.append(value)
-        self._pending.append(value)
-        if len(self._pending) == COARSE:
-            self.coarse.append(sum(self._pending) / COARSE)
-            self._pending.clear()
-
-    @property
-    def latest(self) -> float:
-        return self.fine[-1] if self.fine else 0.0
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Rates of the whole node, a second each, oldest first."""
-
-    datagrams_in: Series = field(default_factory=Series)
-    datagrams_out: Series = field(default_factory=Series)
-    messages: Series = field(default_factory=Series)
-    duplicates: Series = field(default_factory=Series)
-    lost: Series = field(default_factory=Series)
-    bytes_in_per_s: float = 0.0
-    bytes_out_per_s: float = 0.0
-
-    @property
-    def in_per_s(self) -> deque[float]:
-        return self.datagrams_in.fine
-
-    @property
-    def out_per_s(self) -> deque[float]:
-        return self.datagrams_out.fine
-
-    @property
-    def messages_per_s(self) -> float:
-        return self.messages.latest
-
-
-class Log:
-    """The last messages, numbered for good; the oldest go when there are too many or too large."""
-
-    def __init__(self, most: int = MESSAGES, most_bytes: int = MESSAGE_BYTES) -> None:
-        self._entries: deque[Entry] = deque()
-        self._most = most
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self.let_go = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @property
-    def first(self) -> int:
-        """Number of the oldest entry kept."""
-        return self.let_go
-
-    @property
-    def end(self) -> int:
-        """Number that the next entry will get: how many there have been in all."""
-        return self.let_go + len(self._entries)
-
-    def append(self, message: Message, at_unix: float) -> None:
-        entries = self._entries
-        entries.append(Entry(self.let_go + len(entries), at_unix, message))
-        self._bytes += len(message.payload)
-        while len(entries) > self._most or (self._bytes > self._most_bytes and len(entries) > 1):
-            self._bytes -= len(entries.popleft().message.payload)
-            self.let_go += 1
-
-    def get(self, number: int) -> Entry | None:
-        """The entry of that number, or None where it was let go or has not come."""
-        index = number - self.let_go
-        return self._entries[index] if 0 <= index < len(self._entries) else None
-
-    def since(self, number: int) -> list[Entry]:
-        """The entries from `number` on, oldest first."""
-        count = min(self.end - number, len(self._entries))
-        entries = self._entries
-        return [entries[index] for index in range(len(entries) - count, len(entries))]
-
-    def between(self, number: int, end: int) -> list[Entry]:
-        """The entries from `number` up to before `end`, oldest first."""
-        start = max(0, number - self.let_go)
-        stop = min(len(self._entries), end - self.let_go)
-        # Indexing a deque far from its ends is slow: skip there once instead.
-        return list(islice(self._entries, start, stop)) if start < stop else []
-
-    def latest(self) -> Iterator[Entry]:
-        """All entries, newest first. Nothing may be appended meanwhile."""
-        return reversed(self._entries)
 
 
 class Model:
@@ -256,13 +145,12 @@ class Model:
         self.members: dict[PeerId, MemberInfo] = {}
         self.messages = Log(messages, message_bytes)
         self.rounds: deque[Completed] = deque(maxlen=ROUNDS)
+        self.traces: dict[MessageId, Followed] = {}  # the oldest first
         self.notices: deque[Notice] = deque(maxlen=NOTICES)
         self.notice_count = 0
         self.stats = Stats()
         self.now = 0.0
-        self.traffic = Traffic()
-        self.flows: dict[PeerId, Flow] = {}
-        self.round_trips: dict[PeerId, deque[float]] = {}  # seconds, one a second, oldest first
+        self.samples = Samples()
         self.throttled_at: dict[PeerId, float] = {}  # Unix seconds of the last refusal
         self.unanswered: dict[Address, float] = {}  # when we last told that nobody answers there
         self.events_lost = 0
@@ -270,8 +158,6 @@ class Model:
         self.stopped = ""  # why the node stopped; empty: it runs
         self._names: dict[PeerId, str] = {}
         self._bearers: dict[str, set[PeerId]] = {}
-        self._sampled_at: float | None = None
-        self._sampled = Stats()
         self._fold: dict[type[Event], Callable[..., Changes]] = {
             MessageReceived: self._message,
             MessageSent: self._message,
@@ -279,6 +165,7 @@ class Model:
             MemberChanged: self._member,
             RateLimited: self._rate_limited,
             AntiEntropyRound: self._round,
+            TraceUpdated: self._trace,
             DatagramDropped: lambda _: Changes.RATES,
             DialFailed: self._dial_failed,
             EventsLost: self._events_lost,
@@ -316,7 +203,25 @@ class Model:
         if stats != self.stats:
             changes |= Changes.STATUS
             self.stats = stats
-        return changes | self._sample(now)
+        if self.samples.take(self.peers, stats, now):
+            changes |= Changes.RATES | Changes.PEERS
+        return changes
+
+    @property
+    def traffic(self) -> Traffic:
+        return self.samples.traffic
+
+    @property
+    def authors(self) -> Authors:
+        return self.samples.authors
+
+    @property
+    def flows(self) -> Mapping[PeerId, Flow]:
+        return self.samples.flows
+
+    @property
+    def round_trips(self) -> Mapping[PeerId, Sequence[float]]:
+        return self.samples.round_trips
 
     # Names
 
@@ -351,7 +256,9 @@ class Model:
     # Events
 
     def _message(self, event: MessageReceived | MessageSent) -> Changes:
-        self.messages.append(event.message, self._wall())
+        now = self._wall()
+        self.messages.append(event.message, now)
+        self.samples.authors.count(event.message, now)
         return Changes.MESSAGES
 
     def _peer(self, event: PeerStateChanged) -> Changes:
@@ -397,6 +304,19 @@ class Model:
         self.rounds.append(done)
         return Changes.ROUNDS
 
+    def _trace(self, event: TraceUpdated) -> Changes:
+        trace = event.trace
+        known = self.traces.get(trace.id)
+        if known is not None:
+            self.traces[trace.id] = known._replace(trace=trace)
+            return Changes.TRACES
+        latest = (entry.message for entry in islice(self.messages.latest(), TRACED_AMONG))
+        payload = next((each.payload for each in latest if each.id == trace.id), b"")
+        self.traces[trace.id] = Followed(self._wall(), payload, trace)
+        while len(self.traces) > TRACES:
+            del self.traces[next(iter(self.traces))]
+        return Changes.TRACES
+
     def _dial_failed(self, event: DialFailed) -> Changes:
         now = self._wall()
         told_at = self.unanswered.get(event.address)
@@ -434,55 +354,6 @@ class Model:
     def _note(self, level: Level, text: str) -> None:
         self.notices.append(Notice(self._wall(), level, printable(text)))
         self.notice_count += 1
-
-    # Rates
-
-    def _sample(self, now: float) -> Changes:
-        if self._sampled_at is None:
-            self._sampled_at, self._sampled = now, self.stats
-            return Changes.NONE
-        span_s = now - self._sampled_at
-        if span_s < SAMPLE_S:
-            return Changes.NONE
-        old, new = self._sampled, self.stats
-        traffic = self.traffic
-        for series, count in (
-            (traffic.datagrams_in, new.datagrams_in - old.datagrams_in),
-            (traffic.datagrams_out, new.datagrams_out - old.datagrams_out),
-            (traffic.messages, new.delivered - old.delivered),
-            (traffic.duplicates, new.duplicates - old.duplicates),
-            (traffic.lost, new.lost - old.lost),
-        ):
-            series.add(count / span_s)
-        traffic.bytes_in_per_s = (new.bytes_in - old.bytes_in) / span_s
-        traffic.bytes_out_per_s = (new.bytes_out - old.bytes_out) / span_s
-        flows: dict[PeerId, Flow] = {}
-        for peer_id, peer in self.peers.items():
-            flow = self.flows.get(peer_id)
-            if flow is None:  # nothing to measure against yet
-                flows[peer_id] = Flow(peer.received, peer.sent)
-                continue
-            flows[peer_id] = Flow(
-                peer.received,
-                peer.sent,
-                # A peer that came back counts anew: never less than nothing.
-                max(0.0, peer.received - flow.received) / span_s,
-                max(0.0, peer.sent - flow.sent) / span_s,
-            )
-        self.flows = flows
-        self._sample_round_trips()
-        self._sampled_at, self._sampled = now, new
-        return Changes.RATES | Changes.PEERS
-
-    def _sample_round_trips(self) -> None:
-        for gone in self.round_trips.keys() - self.peers.keys():
-            del self.round_trips[gone]
-        for peer_id, peer in self.peers.items():
-            if peer.rtt is not None and peer.state is PeerState.CONNECTED:
-                history = self.round_trips.get(peer_id)
-                if history is None:
-                    history = self.round_trips[peer_id] = deque(maxlen=RTT_SAMPLES)
-                history.append(peer.rtt)
 
 
 def dial_words(event: DialFailed) -> str:

@@ -125,6 +125,14 @@ class Settings:
         _check_range("app.wait_peers", self.wait_peers, 0, 10_000, whole=True)
         _check_range("app.messages", self.messages, 1, 10_000_000, whole=True)
 
+    @property
+    def choices_file(self) -> Path | None:
+        """Where the app keeps what is chosen on the screen; None: nowhere."""
+        if self.demo:
+            return None
+        is_named = any(each.name == "app.state_dir" and each.value for each in self.values)
+        return (self.state_dir if is_named and self.state_dir else state_root()) / "app.json"
+
     def with_keys(self) -> Settings:
         """These settings with the cluster keys loaded; this user's own is made if it must be.
         Raises KeyFileError."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from grapevine_proto.events import Message
-from grapevine_tui.model import Entry, Log
+from grapevine_tui.ring import Entry, Log
 
 AT_ONCE: Final = 4_000  # tests in one go: about 5 ms
 SPARE: Final = 4_096  # numbers let go before the list is cut

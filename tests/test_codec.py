@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from grapevine_proto import codec
 from grapevine_proto.errors import DropReason, Refused
-from grapevine_proto.ids import Address, PeerId, Stream
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream
 from grapevine_proto.messages import (
     Again,
     Close,
@@ -23,13 +23,21 @@ from grapevine_proto.messages import (
     Empty,
     Feedback,
     Fragment,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
     LinkFrame,
+    Offer,
+    PathAnswer,
+    PathCheck,
     Private,
     Probe,
+    Prune,
+    Receipt,
+    Receipts,
+    ReceiptsTaken,
     Record,
     Records,
     Repair,
@@ -37,6 +45,7 @@ from grapevine_proto.messages import (
     RumorCopy,
     Rumors,
     StreamRange,
+    Subscribe,
     Vector,
     Want,
     bytes_in_rumor,
@@ -68,10 +77,10 @@ records = st.builds(
 
 
 def joined(
-    origin: PeerId, epoch: int, first: int, payloads: list[bytes], signature: bytes
+    origin: PeerId, epoch: int, first: int, payloads: list[bytes], signature: bytes, share: int
 ) -> Rumor:
     lengths = tuple(map(len, payloads))
-    return Rumor(origin, epoch, first, lengths, b"".join(payloads), signature)
+    return Rumor(origin, epoch, first, lengths, b"".join(payloads), signature, share)
 
 
 rumors = st.builds(
@@ -81,6 +90,7 @@ rumors = st.builds(
     sequences,
     st.lists(st.binary(max_size=20), min_size=1, max_size=5),
     signatures,
+    st.integers(0, 65535),
 )
 copies = st.builds(RumorCopy, rumors, st.integers(0, 255), counts)
 streams = st.builds(Stream, peer_ids, epochs)
@@ -88,6 +98,16 @@ ranges = st.builds(StreamRange, streams, st.integers(0, 2**53), st.integers(0, 2
 wanted = st.builds(
     lambda stream, a, b: StreamRange(stream, min(a, b), max(a, b)), streams, sequences, sequences
 )
+
+receipts = st.builds(
+    Receipt,
+    peer_ids,
+    st.integers(0, 255),
+    counts,
+    st.integers(0, 255),
+    signatures | st.just(b""),
+)
+message_ids = st.builds(MessageId, peer_ids, epochs, sequences, st.just(False))
 
 
 def some(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
@@ -107,6 +127,12 @@ messages = st.one_of(
     st.builds(Want, counts, some(wanted)),
     st.builds(Repair, counts, st.booleans(), st.booleans(), some(copies)),
     st.builds(Ids, some(wanted)),
+    st.builds(Receipts, counts, message_ids, some(receipts)),
+    st.builds(ReceiptsTaken, counts),
+    st.builds(Offer, some(wanted)),
+    st.builds(Subscribe, st.booleans()),
+    st.builds(Graft, st.none() | peer_ids),
+    st.builds(Prune, st.none() | peer_ids),
     st.just(Empty()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
@@ -185,6 +211,7 @@ def decode_rumor(fields: list[object]) -> object:
 
 def test_a_rumor_of_the_right_shape_is_taken() -> None:
     decode_rumor(fields_of_rumor())
+    decode_rumor(fields_of_rumor(share=1))
 
 
 @pytest.mark.parametrize(
@@ -204,11 +231,15 @@ def test_a_rumor_of_the_right_shape_is_taken() -> None:
         {"lengths": 5},
         {"body": "text!"},
         {"body": None},
+        {"share": 65536},
+        {"share": True},
+        {"share": 0},
+        {"share": 1, "more": 1},
         {"signature": bytes(63)},
         {"hops": 256},
         {"age": 2**32},
         {"age": None},
-        {"more": 1},
+        {"more": b"1"},
     ],
     ids=str,
 )
@@ -229,6 +260,16 @@ def test_a_rumor_of_another_shape_is_refused(changes: dict[str, object]) -> None
         bytes((Kind.CLOSE,)) + msgpack.packb([99, []]),
         bytes((Kind.HEARTBEAT,)) + msgpack.packb([1, 1, 1, 1001, 1, bytes(16), []]),
         bytes((Kind.RECORDS,)) + msgpack.packb([[b""] * 17]),
+        bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 0, []]),
+        bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 1, 9, 0, b"s"]]]),
+        bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [3, 2]]]]),
+        bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [1, 1] * 65]]]),
+        bytes((Kind.SUBSCRIBE,)) + msgpack.packb([1]),
+        bytes((Kind.SUBSCRIBE,)) + msgpack.packb([True, True]),
+        bytes((Kind.GRAFT,)) + msgpack.packb([bytes(31)]),
+        bytes((Kind.GRAFT,)) + msgpack.packb([None]),
+        bytes((Kind.PRUNE,)) + msgpack.packb([b"", b""]),
+        bytes((Kind.PRUNE,)) + msgpack.packb([[]]),
     ],
 )
 def test_nearly_right_is_refused(plaintext: bytes) -> None:
@@ -331,6 +372,12 @@ def test_a_full_rumor_fits_its_message_pushed_or_repaired(limit_bytes: int, leng
 
 GOLDEN = {
     Empty(): "0090",
+    Subscribe(True): "1491c3",
+    Graft(None): "1591c400",
+    Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
+    Offer((StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300),)): (
+        "17919193c420" + "00" * 32 + "019203cd012c"
+    ),
     Close(CloseReason.FULL): "01920190",
     InSync(7): "079107",
     Private(1, b"hi"): "059201c4026869",
@@ -341,7 +388,21 @@ GOLDEN = {
     Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (2, 1), b"abc", bytes(64)), 2, 1000),)): (
         "04919198c420" + "00" * 32 + "0101920201c403616263c440" + "00" * 64 + "02cd03e8"
     ),
+    Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (1,), b"a", bytes(64), 300), 2, 1000),)): (
+        "04919199c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8cd012c"
+    ),
+    Receipts(5, MessageId(PeerId(bytes(32)), 1, 9), (Receipt(PeerId(bytes(32)), 3, 300),)): (
+        "239505c420" + "00" * 32 + "01099195c420" + "00" * 32 + "03cd012c00c400"
+    ),
+    ReceiptsTaken(5): "249105",
 }
+
+
+def test_ten_signed_receipts_fit_one_datagram() -> None:
+    receipt = Receipt(PeerId(bytes(32)), 255, 2**32 - 1, 255, bytes(64))
+    message_id = MessageId(PeerId(bytes(32)), 2**48 - 1, 2**53)
+    message = Receipts(2**32 - 1, message_id, (receipt,) * 10)
+    assert len(codec.encode_message(message)) <= codec.MAX_PLAINTEXT
 
 
 @pytest.mark.parametrize(
@@ -365,6 +426,8 @@ GOLDEN_FRAMES = {
     "0000000500000005"
     "0000000700000009",
     Probe(3): "10000000",
+    PathCheck(b"12345678"): "113132333435363738",
+    PathAnswer(b"12345678"): "123132333435363738",
 }
 
 

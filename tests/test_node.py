@@ -269,6 +269,23 @@ def test_leaving_is_seen_at_once(run: Run[Any]) -> None:
     run(main())
 
 
+def test_only_who_is_gone_can_be_forgotten(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick(peer_timeout=60.0)) as ours:
+            async with Node(quick(ours)) as theirs:
+                await asyncio.gather(ours.ready(), theirs.ready())
+                with pytest.raises(UnknownPeer, match="connected: only who is gone"):
+                    ours.forget(theirs.peer_id)
+            await state_of(ours, theirs, PeerState.DISCONNECTED)
+            ours.forget(theirs.peer_id)
+            assert ours.peers() == []
+            assert ours.members() == []
+            with pytest.raises(UnknownPeer, match="nobody by that id"):
+                ours.forget(theirs.peer_id)
+
+    run(main())
+
+
 def test_leave_says_how_many_messages_nobody_took(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours:

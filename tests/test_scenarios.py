@@ -152,3 +152,28 @@ def test_a_private_message_reaches_one_and_no_other(play: Play) -> None:
         assert b"only for bob" not in world.delivered["eve"]
 
     play(scenario)
+
+
+def test_a_trace_tells_who_has_the_message_and_who_has_not(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        await world.start("ada")
+        # A chain: whoever is not next to ada has to have its receipts passed on.
+        for name, after in (("bob", "ada"), ("cid", "bob"), ("dan", "cid")):
+            await world.start(name, after, max_peers=2)
+        await world.until(lambda: len(world.members("ada")) == 3)
+        await world.trace("ada", b"who is there")
+        await world.until(lambda: world.traces("ada")[-1].is_complete)
+        (trace,) = world.traces("ada")
+        assert (trace.known, trace.reached, trace.unanswered) == (3, 3, ())
+        assert trace.hops is not None
+        assert trace.last_ms is not None
+        assert all(world.has(name, b"who is there") for name in ("bob", "cid", "dan"))
+        await world.crash("dan")
+        await world.trace("ada", b"and now")
+        await world.until(lambda: world.traces("ada")[-1].reached == 2)
+        (missing,) = world.traces("ada")[-1].unanswered
+        assert missing in {
+            member.peer_id for member in world.members("ada") if member.name == "dan"
+        }
+
+    play(scenario)

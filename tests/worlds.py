@@ -16,12 +16,14 @@ from grapevine_proto import (
     AntiEntropyConfig,
     ClusterKey,
     Event,
+    MemberInfo,
     MessageId,
     MessageReceived,
     Node,
     NodeConfig,
     PeerInfo,
     PeerState,
+    Trace,
 )
 from grapevine_proto.sim import Network, Simulation
 
@@ -62,10 +64,19 @@ class World(ABC):
     async def broadcast(self, name: str, payload: bytes) -> MessageId: ...
 
     @abstractmethod
+    async def trace(self, name: str, payload: bytes) -> MessageId: ...
+
+    @abstractmethod
+    def traces(self, name: str) -> list[Trace]: ...
+
+    @abstractmethod
     async def send(self, name: str, to: str, payload: bytes) -> MessageId: ...
 
     @abstractmethod
     def peers(self, name: str) -> list[PeerInfo]: ...
+
+    @abstractmethod
+    def members(self, name: str) -> list[MemberInfo]: ...
 
     @abstractmethod
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -118,11 +129,22 @@ class SimulatedWorld(World):
     async def broadcast(self, name: str, payload: bytes) -> MessageId:
         return self.simulation.broadcast(self._numbers[name], payload)
 
+    async def trace(self, name: str, payload: bytes) -> MessageId:
+        return self.simulation.trace(self._numbers[name], payload)
+
+    def traces(self, name: str) -> list[Trace]:
+        engine = self.simulation.nodes[self._numbers[name]].engine
+        return [] if engine is None else engine.traces()
+
     async def send(self, name: str, to: str, payload: bytes) -> MessageId:
         return self.simulation.send(self._numbers[name], self._numbers[to], payload)
 
     def peers(self, name: str) -> list[PeerInfo]:
         return self.simulation.peers(self._numbers[name])
+
+    def members(self, name: str) -> list[MemberInfo]:
+        engine = self.simulation.nodes[self._numbers[name]].engine
+        return [] if engine is None else engine.members()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         assert self.simulation.run_until(condition, PATIENCE_S), "waited in vain"
@@ -176,11 +198,20 @@ class LoopbackWorld(World):
     async def broadcast(self, name: str, payload: bytes) -> MessageId:
         return await self._nodes[name].broadcast(payload)
 
+    async def trace(self, name: str, payload: bytes) -> MessageId:
+        return await self._nodes[name].trace(payload)
+
+    def traces(self, name: str) -> list[Trace]:
+        return self._nodes[name].traces()
+
     async def send(self, name: str, to: str, payload: bytes) -> MessageId:
         return await self._nodes[name].send(self._nodes[to].peer_id, payload)
 
     def peers(self, name: str) -> list[PeerInfo]:
         return self._nodes[name].peers()
+
+    def members(self, name: str) -> list[MemberInfo]:
+        return self._nodes[name].members()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):

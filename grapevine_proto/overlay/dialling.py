@@ -117,6 +117,14 @@ class Dialling:
         """It is linked, or gone for good: no need to look for it."""
         self._lost.pop(peer_id, None)
 
+    def forget(self, peer_id: PeerId) -> None:
+        """Look for it no more, nor knock where it answered, unless that address is a bootstrap one."""
+        self.found(peer_id)
+        ours = set(self._config.bootstrap_peers)
+        for address, knock in list(self._knocks.items()):
+            if knock.peer == peer_id and str(address) not in ours:
+                del self._knocks[address]
+
     # --- what became of it ----------------------------------------------------------------------
 
     def answered(self, address: Address, peer_id: PeerId) -> None:

@@ -16,7 +16,7 @@ import random
 from typing import Final, assert_never
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import DropReason
+from grapevine_proto.errors import DropReason, UnknownPeer
 from grapevine_proto.events import (
     MemberChanged,
     MemberStatus,
@@ -248,6 +248,19 @@ class Membership:
             peer.judge(succeeded=False)
             effects.append(Moved(expected, previous, words_for(why)))
         return effects
+
+    def forget(self, peer_id: PeerId) -> None:
+        """Strike out somebody until anyone tells of it again: an address that will not come back need
+        not be tried for a day. Raises UnknownPeer where it is linked, being dialled, or not known."""
+        peer = self._peers.get(peer_id)
+        if peer is not None and peer.state is not PeerState.DISCONNECTED:
+            raise UnknownPeer(f"{peer.state.value}: only who is gone can be forgotten")
+        if peer is None and self.members.get(peer_id) is None:
+            raise UnknownPeer("nobody by that id is known here")
+        self._peers.remove(peer_id)
+        if self.members.get(peer_id) is not None:
+            self.members.remove(peer_id)
+        self.dialling.forget(peer_id)
 
     # --- what peers say -------------------------------------------------------------------------
 

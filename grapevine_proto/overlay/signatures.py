@@ -63,11 +63,15 @@ class Signatures:
     def refusal(self, rumor: Rumor, sender: PeerId, now: float) -> DropReason | None:
         """Why `rumor` as `sender` told it does not count as its origin's word; None: it does.
         SIGNATURE_BUDGET says nothing of the rumor, only that it is not checked now."""
-        if self._is_limited and not (
-            self._by_sender.take((sender,), now) and self._by_pair.take((sender, rumor.origin), now)
-        ):
+        if not self.may_check(sender, now):
+            return DropReason.SIGNATURE_BUDGET
+        if self._is_limited and not self._by_pair.take((sender, rumor.origin), now):
             return DropReason.SIGNATURE_BUDGET
         return None if rumor.is_authentic(self._cluster) else DropReason.BAD_SIGNATURE
+
+    def may_check(self, sender: PeerId, now: float) -> bool:
+        """Whether one more check fits what `sender` may cause; it is taken from that."""
+        return not self._is_limited or self._by_sender.take((sender,), now)
 
     def admits(self, origin: PeerId, now: float) -> bool:
         """Whether another rumor of `origin`, known to be its own, may be taken."""

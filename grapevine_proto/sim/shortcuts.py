@@ -92,12 +92,24 @@ def introduce(
     rtt_s: float,
 ) -> None:
     """Link two running nodes as a handshake between them would have."""
+    ends = one, other
     ids = rng.randbytes(SESSION_ID_BYTES), rng.randbytes(SESSION_ID_BYTES)
     keys = rng.randbytes(KEY_BYTES), rng.randbytes(KEY_BYTES)
-    for ours, (node, peer) in enumerate(((one, other), (other, one))):
-        if node.engine is None or peer.engine is None:
+    clocks = one.read_clock(at), other.read_clock(at)
+    sessions = tuple(
+        Session(ids[ours], ids[1 - ours], key, ours == 0, keys[ours], keys[1 - ours], clocks[ours])
+        for ours in (0, 1)
+    )
+    hellos = [
+        session.seal(encode_message(Empty()), now)
+        for session, now in zip(sessions, clocks, strict=True)
+    ]
+    for ours, node in enumerate(ends):
+        peer, packet = ends[1 - ours], codec.decode_packet(hellos[1 - ours])
+        if node.engine is None or peer.engine is None or not isinstance(packet, codec.Data):
             raise ValueError(f"node {node.number} or {peer.number} is down")
-        now, theirs = node.read_clock(at), 1 - ours
-        session = Session(ids[ours], ids[theirs], key, ours == 0, keys[ours], keys[theirs], now)
-        hello = encode_message(Empty())
-        node.engine.take(Established(session, peer.engine.record, peer.address, rtt_s, hello), now)
+        plaintext = sessions[ours].open(packet, clocks[ours])
+        node.engine.take(
+            Established(sessions[ours], peer.engine.record, peer.address, rtt_s, plaintext),
+            clocks[ours],
+        )

@@ -4,7 +4,7 @@ What must stay true:
 
 - Its clock differs from every other node's and never goes back; it starts anew when the node does.
 - What a crash leaves is what was on its disk: the state as of the last save, at most one second
-  old, under the epoch that was saved before anything was sent.
+  old (torn: of the one before), under the epoch that was saved before anything was sent.
 - What was delivered is recorded over all its lives, so that "exactly once" can be asked of it.
 """
 
@@ -53,30 +53,37 @@ class SimulatedNode:
         self.is_save_due = False
         self.moves = 0
         self.past_duplicates = 0  # of earlier lives
+        self.lag_s = 0.0  # how late it is with everything
+        self.clock_rate = 1.0  # from its next life on: its seconds to ours
+        self.clock_error_s = 0.0  # of the wall clock, from its next life on
         self._seed = seed
         self._lives = 0
         self._offset_s = 0.0
+        self._rate = 1.0
         self._clock = 0.0
         self._saved: Saved | None = None
+        self._saved_before: Saved | None = None  # what a torn write of `_saved` leaves
         self._saved_version = -1
 
     @property
     def is_running(self) -> bool:
         return self.engine is not None
 
-    def start(self, at: float, *, lose_state: bool = False) -> Engine:
-        """Begin a life at virtual time `at`, from what the disk holds."""
+    def start(self, at: float, *, lose_state: bool = False, torn: bool = False) -> Engine:
+        """Begin a life at virtual time `at`, from what the disk holds; with `torn` the last save
+        did not get there, with `lose_state` none did."""
         self._lives += 1
         seed = f"{self._seed}/{self._lives}"
         rng = random.Random(seed)
+        self._rate = self.clock_rate
         self._offset_s = rng.uniform(*OFFSET_S)
         self._clock = 0.0
-        saved = None if lose_state else self._saved
-        if saved is None:
+        saved = self._saved_before if torn and self._saved_before else self._saved
+        if saved is None or lose_state:
             identity = random.Random(f"{seed}/identity").randbytes(SEED_BYTES)
             saved = Saved(seed=identity, epoch=0, streams=(), peers=())
-        saved = replace(saved, epoch=max(saved.epoch + 1, UNIX_START + int(at)))
-        self._saved = saved
+        saved = replace(saved, epoch=self.next_epoch(saved, at))
+        self._saved, self._saved_before = saved, None
         self.engine = engine = Engine(
             self.config,
             saved,
@@ -91,6 +98,10 @@ class SimulatedNode:
         self.wake_at, self.is_save_due = math.inf, False
         return engine
 
+    def next_epoch(self, saved: Saved, at: float) -> int:
+        """The epoch of a life that begins at `at`, as `state` has it: the one use of the wall clock."""
+        return max(saved.epoch + 1, UNIX_START + int(at + self.clock_error_s))
+
     def stop(self) -> None:
         """End this life, as kill -9 does."""
         if self.engine is not None:
@@ -99,7 +110,7 @@ class SimulatedNode:
 
     def read_clock(self, at: float) -> float:
         """This node's `now` at virtual time `at`."""
-        self._clock = max(self._clock, at + self._offset_s)
+        self._clock = max(self._clock, at * self._rate + self._offset_s)
         return self._clock
 
     def wake(self, at: float) -> float:
@@ -111,7 +122,7 @@ class SimulatedNode:
 
     def virtual(self, instant: float) -> float:
         """The virtual time at which this node's clock shows `instant`."""
-        return instant - self._offset_s
+        return (instant - self._offset_s) / self._rate
 
     @property
     def is_unsaved(self) -> bool:
@@ -128,7 +139,11 @@ class SimulatedNode:
     def save(self, at: float) -> None:
         """Write the state to disk."""
         if self.engine is not None:
-            self._saved = self.engine.saved(self.read_clock(at))
+            saved = self.engine.saved(self.read_clock(at))
+            # An epoch is on disk for certain before anything is sent under it: no tear undoes that.
+            is_same_life = self._saved is not None and self._saved.epoch == saved.epoch
+            self._saved_before = self._saved if is_same_life else None
+            self._saved = saved
             self._saved_version = self.engine.saved_version
 
     def deliver(self, message: Message, at: float) -> None:

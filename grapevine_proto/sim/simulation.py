@@ -154,7 +154,15 @@ class Simulation:
     def broadcast(self, number: int, payload: bytes) -> MessageId:
         """Let a node say something to everybody. Raises NotRunning, MessageTooLarge."""
         node, engine = self._running(number)
-        message_id = engine.broadcast(payload, node.read_clock(self.now))
+        return self._said(node, engine.broadcast(payload, node.read_clock(self.now)))
+
+    def trace(self, number: int, payload: bytes) -> MessageId:
+        """The same, and let those who get it say so. Raises NotRunning, MessageTooLarge."""
+        node, engine = self._running(number)
+        return self._said(node, engine.trace(payload, node.read_clock(self.now)))
+
+    def _said(self, node: SimulatedNode, message_id: MessageId) -> MessageId:
+        number = node.number
         if not self._marks or self._marks[-1][0] != self.now:
             self._marks.append((self.now, self._totals(), 0))
         at, totals, sharing = self._marks[-1]
@@ -177,12 +185,21 @@ class Simulation:
         """Stop a node as kill -9 does: its disk keeps the last save."""
         self._stop(self.nodes[number])
 
-    def restart(self, number: int, *, lose_state: bool = False) -> None:
-        """Start a node again; with `lose_state`, on an empty disk, and so as somebody else."""
+    def restart(self, number: int, *, lose_state: bool = False, torn: bool = False) -> None:
+        """Start a node again; with `lose_state`, on an empty disk, and so as somebody else; with
+        `torn`, from the save before the last, as when power fails in the middle of one."""
         node = self.nodes[number]
         self._stop(node)
-        node.start(self.now, lose_state=lose_state)
+        node.start(self.now, lose_state=lose_state, torn=torn)
         self._settle(node)
+
+    def reconfigure(self, number: int, **changes: object) -> None:
+        """Other settings for a node, from now on; one that is down starts with them."""
+        node = self.nodes[number]
+        node.config = node.config.replace(**changes)
+        if node.engine is not None:
+            node.engine.reconfigure(node.config, node.read_clock(self.now))
+            self._settle(node)
 
     def leave(self, number: int) -> None:
         """Let a node go politely: it hands over what is queued, for at most five seconds."""
@@ -197,6 +214,25 @@ class Simulation:
         node, _ = self._running(number)
         node.suspended_at = self.now
         self._push(self.now + seconds, _Step.RESUME, node)
+
+    def slow(self, number: int, seconds: float) -> None:
+        """Let a node be so late with everything it hears and does; 0: quick again."""
+        self.nodes[number].lag_s = seconds
+
+    def set_clock(self, number: int, *, error_s: float = 0.0, rate: float = 1.0) -> None:
+        """Let a node's wall clock be wrong by so much, and its seconds pass at `rate` to ours; both
+        from its next start on."""
+        node = self.nodes[number]
+        node.clock_error_s, node.clock_rate = error_s, rate
+
+    def inject(self, number: int, datagram: bytes, source: Address) -> None:
+        """Let a datagram arrive at a node now, as if it came from `source`."""
+        node = self.nodes[number]
+        self._push(self.now, _Step.ARRIVE, node, datagram, source, node.moves)
+
+    def change_network(self, network: Network) -> None:
+        """Other weather from now on; walls stay, and so do latencies of pairs."""
+        self._wire.network = network
 
     def move(self, number: int) -> None:
         """Give a node another address, as a NAT does; it is not told."""
@@ -352,6 +388,8 @@ class Simulation:
         node.wake_at = float("inf")
         now = node.wake(self.now)
         if engine.deadline <= now:
+            if node.lag_s:
+                engine.lagged(node.lag_s, now)
             engine.advance(now)
         self._settle(node)
 
@@ -374,7 +412,7 @@ class Simulation:
         if node.is_unsaved and not node.is_save_due:
             node.is_save_due = True
             self._push(self.now + SAVE_INTERVAL_S, _Step.SAVE, node)
-        wake_at = max(node.virtual(engine.deadline), self.now + LEAST_STEP_S)
+        wake_at = max(node.virtual(engine.deadline), self.now + LEAST_STEP_S) + node.lag_s
         if wake_at < node.wake_at:
             node.wake_at = wake_at
             self._push(wake_at, _Step.WAKE, node)
@@ -393,6 +431,7 @@ class Simulation:
         if self._wire.crosses(node.number, target.number):
             self.bytes_between_zones += len(datagram)
         for delay_s, arriving in self._wire.carry(node.number, target.number, datagram):
+            delay_s += target.lag_s
             self._push(
                 self.now + delay_s, _Step.ARRIVE, target, arriving, node.address, target.moves
             )

@@ -18,6 +18,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from grapevine_tui.text import cells
+from grapevine_tui.widgets.keyline import KeyLine
 
 REFRESH_S = 0.5
 
@@ -53,7 +54,7 @@ class DetailScreen(ModalScreen[None]):
     """`facts` is asked twice a second; None: the thing is gone, and the last facts stay."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,enter,q", "dismiss", "Back"),
+        Binding("escape,enter,q", "dismiss", "Back", id="back"),
         Binding("down,j", "scroll(1)", "Down", show=False),
         Binding("up,k", "scroll(-1)", "Up", show=False),
         Binding("pagedown,space", "scroll(10)", "Page down", show=False),
@@ -88,9 +89,8 @@ class DetailScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with self.sheet:
             self.sheet.border_title = Content(self._title)
-            copies = "y copy  Y copy id  " if self._copies else ""
-            self.sheet.border_subtitle = Content(f"{copies}esc back")
             yield Static(markup=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.show()
@@ -102,6 +102,9 @@ class DetailScreen(ModalScreen[None]):
         if facts is not None and facts != self._shown:
             self._shown = facts
             self.query_one(Static).update(lay_out(facts))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "copy" or bool(self._copies)
 
     def action_copy(self, which: int) -> None:
         if which < len(self._copies):

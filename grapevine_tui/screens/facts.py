@@ -10,11 +10,11 @@ from dataclasses import fields
 from itertools import islice
 from typing import Final
 
-from grapevine_proto.events import PeerState, Stats
+from grapevine_proto.events import PeerInfo, PeerState, Stats
 from grapevine_proto.ids import PeerId
 from grapevine_tui.model import Model
 from grapevine_tui.screens.detail import Fact
-from grapevine_tui.text import printable, show_payload
+from grapevine_tui.text import cut, printable, show_payload
 from grapevine_tui.widgets.look import (
     STATE_SIGNS,
     STATUS_SIGNS,
@@ -36,6 +36,8 @@ ROUNDS_SHOWN: Final = 5
 MESSAGES_SHOWN: Final = 5
 PREVIEW_BYTES: Final = 60  # of each of them
 CURVE_CELLS: Final = 45
+PASTE_CELLS: Final = 60
+HEALTHY: Final = 0.95
 
 
 def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
@@ -43,25 +45,58 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     peer = model.peers.get(peer_id)
     if peer is None:
         return None
-    sign, word, tone = STATE_SIGNS[peer.state]
-    flow = model.flows.get(peer_id)
-    is_linked = peer.connected_at is not None and peer.state is not PeerState.DISCONNECTED
-    facts = [
-        Fact("state", f"{sign} {word}", COLOURS[tone]),
+    sign, _, tone = STATE_SIGNS[peer.state]
+    return [
+        Fact("state", f"{sign} {peer.state.value}", COLOURS[tone]),
+        Fact("health", *_health(peer, model.now)),
         Fact("name", printable(peer.name) or "none"),
-        Fact("id", str(peer_id), "$accent"),
-        Fact("epoch", f"{peer.epoch}"),
+        Fact("key", str(peer_id), "$accent"),
+        Fact("epoch", _epoch_words(peer.epoch)),
         Fact("address", printable(str(peer.address))),
         Fact("zone", printable(peer.zone) or "none"),
-        Fact("health", f"{peer.health:.2f}", COLOURS[health_tone(peer.health)]),
-        Fact("round trip", ms_words(peer.rtt)),
+        Fact("link", ""),
+        *_link(model, peer),
         *_round_trips(model, peer_id),
-        Fact(
-            "linked for",
-            span_words(model.now - peer.connected_at)
-            if is_linked and peer.connected_at is not None
-            else "not linked",
-        ),
+        Fact("allowance", ""),
+        Fact("tokens left", f"{peer.tokens:.0f} of {peer.tokens_capacity:.0f}"),
+        Fact("allowed", f"{peer.allowed:,}"),
+        Fact("throttled", f"{peer.throttled:,}", "$error" if peer.throttled else "$foreground"),
+        *_rounds(model, peer_id),
+        *_said(model, peer_id),
+    ]
+
+
+def _health(peer: PeerInfo, now: float) -> tuple[str, str]:
+    """The figure with what keeps it down, and its colour."""
+    silent_s = now - peer.last_seen
+    if peer.state not in (PeerState.CONNECTED, PeerState.STALE):
+        why = "not linked"
+    elif peer.state is PeerState.STALE:
+        why = f"silent for {span_words(silent_s)}"
+    elif peer.health >= HEALTHY:
+        why = "answers what it is sent"
+    else:
+        why = "has missed heartbeats of late"
+    return f"{peer.health:.2f}  {why}", COLOURS[health_tone(peer.health)]
+
+
+def _epoch_words(epoch: int) -> str:
+    """An epoch is the time of the node's start, or a little more where it started twice in a second."""
+    if not epoch:
+        return "not known"
+    try:
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
+    except (OverflowError, OSError, ValueError):  # whoever sent it may have written anything
+        return str(epoch)
+    return f"{epoch}  (started {began})"
+
+
+def _link(model: Model, peer: PeerInfo) -> list[Fact]:
+    flow = model.flows.get(peer.peer_id)
+    is_linked = peer.connected_at is not None and peer.state is not PeerState.DISCONNECTED
+    age = span_words(model.now - peer.connected_at) if peer.connected_at is not None else ""
+    return [
+        Fact("session", f"{age} old" if is_linked else "none"),
         Fact("last heard", f"{span_words(model.now - peer.last_seen)} ago"),
         Fact(
             "received",
@@ -69,17 +104,18 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         ),
         Fact("sent", f"{peer.sent:,} datagrams" + (f", {flow.out_per_s:.1f}/s" if flow else "")),
         Fact("waiting", f"{peer.queued:,} messages"),
-        Fact("tokens left", f"{peer.tokens:.0f} of {peer.tokens_capacity:.0f}"),
-        Fact("allowed", f"{peer.allowed:,}"),
-        Fact("throttled", f"{peer.throttled:,}", "$error" if peer.throttled else "$foreground"),
+        Fact("round trip", ms_words(peer.rtt)),
     ]
+
+
+def _rounds(model: Model, peer_id: PeerId) -> list[Fact]:
     rounds = [done for done in model.rounds if done.round.peer == peer_id][-ROUNDS_SHOWN:]
-    if rounds:
-        facts.append(Fact("latest rounds", ""))
+    if not rounds:
+        return []
+    facts = [Fact("latest rounds", "")]
     for done in reversed(rounds):
         clock = time.strftime("%H:%M:%S", time.localtime(done.at_unix))
         facts.append(Fact(f"round {done.round.number}", f"{clock}  {round_words(done.round)}"))
-    facts += _said(model, peer_id)
     return facts
 
 
@@ -119,13 +155,13 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     member = model.members.get(peer_id)
     if member is None:
         return None
-    sign, word, tone = STATUS_SIGNS[member.status]
+    sign, _, tone = STATUS_SIGNS[member.status]
     return [
-        Fact("status", f"{sign} {word}", COLOURS[tone]),
+        Fact("status", f"{sign} {member.status.value}", COLOURS[tone]),
         Fact("link", "none: known by hearsay"),
         Fact("name", printable(member.name) or "none"),
-        Fact("id", str(peer_id), "$accent"),
-        Fact("epoch", f"{member.epoch}"),
+        Fact("key", str(peer_id), "$accent"),
+        Fact("epoch", _epoch_words(member.epoch)),
         Fact("address", printable(str(member.address)) if member.address else "not known"),
         Fact("zone", printable(member.zone) or "none"),
         *_said(model, peer_id),
@@ -152,13 +188,41 @@ def _round_trips(model: Model, peer_id: PeerId) -> list[Fact]:
 
 
 def _said(model: Model, peer_id: PeerId) -> list[Fact]:
-    """The latest messages of one author, among those that are kept."""
+    """What one author said: how much, and the latest of it that is kept."""
+    author = model.authors.get(peer_id)
+    if author is None:
+        return [Fact("said", ""), Fact("messages", "none yet")]
+    repaired = f", {author.repaired:,} by repair" if author.repaired else ""
+    facts = [
+        Fact("said", ""),
+        Fact("messages", f"{author.messages:,}{repaired}, {author.per_s:.1f}/s"),
+        Fact("bytes", bytes_words(author.bytes)),
+    ]
     found = (entry for entry in model.messages.latest() if entry.message.origin == peer_id)
-    latest = list(islice(found, MESSAGES_SHOWN))
-    if not latest:
-        return [Fact("messages", "none kept")]
-    facts = [Fact("latest messages", "")]
-    for entry in latest:
+    for entry in islice(found, MESSAGES_SHOWN):
         clock = time.strftime("%H:%M:%S", time.localtime(entry.at_unix))
         facts.append(Fact(clock, show_payload(entry.message.payload, PREVIEW_BYTES)))
     return facts
+
+
+def callable_name(model: Model, peer_id: PeerId) -> str:
+    """What `/send` understands as this node: its name, if nobody else bears it and it can be typed;
+    else its id."""
+    known = model.peers.get(peer_id) or model.members.get(peer_id)
+    name = known.name if known is not None else ""
+    is_plain = bool(name) and printable(name) == name and '"' not in name
+    is_alone = len(model.ids_named(name)) == 1
+    return name if is_plain and is_alone else str(peer_id)
+
+
+def paste_facts(text: str) -> list[Fact]:
+    """What somebody is about to paste."""
+    size = len(text.encode(errors="replace"))
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    facts = [
+        Fact("characters", f"{len(text):,}"),
+        Fact("bytes", f"{size:,}"),
+        Fact("lines", f"{len(lines):,}"),
+        Fact("it begins", ""),
+    ]
+    return facts + [Fact("", cut(printable(line[:200]), PASTE_CELLS)) for line in lines[:5]]

@@ -5,13 +5,17 @@ What must stay true: nothing is listed here by hand, so help cannot say what is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from textual.app import App
 from textual.binding import Binding, BindingType
 
+from grapevine_tui import keys
 from grapevine_tui.commands import COMMANDS
-from grapevine_tui.screens.detail import Fact
+from grapevine_tui.screens.detail import DetailScreen, Fact
+from grapevine_tui.screens.message import MessageScreen
+from grapevine_tui.widgets.bindings import bindings
+from grapevine_tui.widgets.draft import Draft
 
 
 def _binding(each: BindingType) -> Binding:
@@ -28,11 +32,29 @@ def key_facts(app: App[None], name: str, bindings: Iterable[BindingType]) -> lis
     return [Fact(name, ""), *facts]
 
 
-def help_facts(app: App[None], sections: Sequence[tuple[str, Iterable[BindingType]]]) -> list[Fact]:
+def sections(chosen: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
+    """Every part of the app with its keys, as the config file has them."""
+    parts = (
+        ("Everywhere", keys.EVERYWHERE),
+        ("Panels", keys.PANELS),
+        ("Tables", keys.TABLES),
+        ("Peers and members, in tables and details", keys.PEERS),
+        ("Rate limits", keys.RATES),
+        ("Messages", keys.MESSAGES),
+        ("Traffic over time", keys.SPAN),
+    )
+    return [
+        *((name, bindings(keys.with_keys(part, chosen))) for name, part in parts),
+        ("Details", [*MessageScreen.BINDINGS, *DetailScreen.BINDINGS]),
+        ("Compose box", Draft.BINDINGS),
+    ]
+
+
+def help_facts(app: App[None], chosen: Mapping[str, str]) -> list[Fact]:
     """All sections of keys, then what can be typed."""
     facts: list[Fact] = []
-    for name, bindings in sections:
-        facts += [*key_facts(app, name, bindings), Fact("", "")]
+    for name, part in sections(chosen):
+        facts += [*key_facts(app, name, part), Fact("", "")]
     facts.append(Fact("Typed in the compose box", ""))
     for spec in COMMANDS:
         short = "".join(f" /{alias}" for alias in spec.aliases)

@@ -10,7 +10,6 @@ Driven by the app: `paint` at most ten times a second, `beat` twice a second.
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar, Final
 
 from textual import events
@@ -20,31 +19,33 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer
 
 from grapevine_proto.errors import GrapevineError
+from grapevine_proto.events import PeerState
 from grapevine_tui.hosting import HostView, SettingsView
 from grapevine_tui.keys import PANELS as PANEL_KEYS
 from grapevine_tui.model import ALL_CHANGES, Changes
 from grapevine_tui.query import EVERYTHING, parse
+from grapevine_tui.screens.facts import callable_name, paste_facts
 from grapevine_tui.screens.layout import PANELS, arrange
+from grapevine_tui.screens.question import Question
 from grapevine_tui.widgets.bindings import bindings
-from grapevine_tui.widgets.compose import ComposeBox, Draft
+from grapevine_tui.widgets.compose import ComposeBox
+from grapevine_tui.widgets.draft import Draft, presentable
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Grid
+from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.log import MessageLog
 from grapevine_tui.widgets.peers import PeerGrid
+from grapevine_tui.widgets.rates import RateGrid
 from grapevine_tui.widgets.status import StatusLine, Summary
 from grapevine_tui.widgets.tables import (
     PEER_COLUMNS,
-    RATE_COLUMNS,
     ROUND_COLUMNS,
     filter_part,
     log_title,
     peer_rows,
     peer_title,
-    rate_rows,
-    rate_title,
     round_rows,
     round_title,
 )
@@ -54,6 +55,8 @@ BRIEF_CELLS: Final = 60  # below this the prompt is its sign alone
 FILTERED: Final = {
     "peers": "peers", "log": "messages", "rates": "rate limits", "rounds": "rounds"
 }  # fmt: skip
+MOST_PASTED: Final = 1_000_000  # characters; an editor is for more
+LINKED: Final = (PeerState.CONNECTED, PeerState.STALE)
 KINDS: Final = ("-wide", "-column", "-tiny")
 
 
@@ -85,12 +88,12 @@ class MainScreen(Screen[None]):
         )
         self.log_view = MessageLog(model, name_in_dom="log")
         self.traffic = Traffic(model, name_in_dom="traffic")
-        self.rates = PeerGrid(RATE_COLUMNS, empty="No peer, nothing to limit.", name_in_dom="rates")
+        self.rates = RateGrid(model, name_in_dom="rates")
         self.rounds = Grid(ROUND_COLUMNS, empty="No round yet. A starts one.", name_in_dom="rounds")
-        self.compose_box = ComposeBox(limit_bytes)
+        self.compose_box = ComposeBox(limit_bytes, self._names)
         self.filter_bar = FilterBar()
         self._filtering = "log"  # the panel that the filter bar is open for
-        self.keys = Footer(id="keys", show_command_palette=False)
+        self.keys = KeyLine()
         self._left = Vertical(self.peers, self.log_view, id="left")
         self._right = Vertical(self.traffic, self.rates, self.rounds, id="right")
 
@@ -140,8 +143,8 @@ class MainScreen(Screen[None]):
         if Changes.RATES not in changes:
             return
         if self.rates.display:
-            self.rates.show(rate_rows(model, time.time()))
-            self._entitle(self.rates, rate_title(model, self._filtered(self.rates)))
+            self.rates.take()
+            self._entitle(self.rates, self.rates.make_title())
         if self.traffic.display:
             self.traffic.refresh()
             self._entitle(self.traffic, self.traffic.make_title())
@@ -177,6 +180,9 @@ class MainScreen(Screen[None]):
             filtered=filter_part(log.wanted, log.shown),
         )
         self._entitle(log, words)
+
+    def on_rate_grid_turned(self) -> None:
+        self.paint(Changes.RATES)
 
     def on_message_log_moved(self) -> None:
         self._entitle_log()
@@ -245,7 +251,7 @@ class MainScreen(Screen[None]):
         place = stops.index(here) if here in stops else 0
         stop = stops[(place + by) % len(stops)]
         if stop == "draft":
-            self.compose_box.draft.focus()
+            self.set_focus(self.compose_box.draft)
         else:
             self.action_panel(stop)
 
@@ -261,7 +267,7 @@ class MainScreen(Screen[None]):
 
     def action_back(self) -> None:
         """Undo one thing: the focused panel's filter, else the zoom."""
-        panel = self._panel_here()
+        panel = self.panel_here()
         if panel.wanted:
             self._want(panel, "")
         elif self._zoomed:
@@ -269,13 +275,14 @@ class MainScreen(Screen[None]):
 
     # Filters
 
-    def _panel_here(self) -> Grid | MessageLog:
+    def panel_here(self) -> Grid | MessageLog:
+        """The panel that has the focus, or had it last."""
         focused = self.focused
         return focused if isinstance(focused, (Grid, MessageLog)) else self.panel(self._front)
 
     def action_filter(self) -> None:
         """Ask what to look for in the focused panel."""
-        panel = self._panel_here()
+        panel = self.panel_here()
         self._filtering = panel.id or "log"
         is_log = panel is self.log_view
         hint = (
@@ -303,7 +310,7 @@ class MainScreen(Screen[None]):
     def action_write(self) -> None:
         """Go to the compose box."""
         if self.compose_box.display:
-            self.compose_box.draft.focus()
+            self.set_focus(self.compose_box.draft)
 
     def on_draft_released(self, message: Draft.Released) -> None:
         self.compose_box.unstash()
@@ -312,6 +319,28 @@ class MainScreen(Screen[None]):
     def on_click(self, event: events.Click) -> None:
         if isinstance(event.widget, (Grid, MessageLog)) and event.widget.id in PANELS:
             self._front = event.widget.id
+
+    def _names(self) -> tuple[str, ...]:
+        """Those who can be written to, as they are called in a command."""
+        model = self._model
+        linked = [peer for peer in model.peers.values() if peer.state in LINKED]
+        return tuple(sorted(callable_name(model, peer.peer_id) for peer in linked))
+
+    def on_draft_paste_asked(self, message: Draft.PasteAsked) -> None:
+        """Ask before much is pasted; far too much is refused."""
+        text = message.text
+        if len(text) > MOST_PASTED:
+            words = (
+                f"{len(text):,} characters are too many to paste; send a file: ctl broadcast --file"
+            )
+            self.compose_box.say(words, is_error=True)
+            return
+
+        def insert(is_meant: bool | None) -> None:
+            if is_meant:
+                self.compose_box.draft.insert(presentable(text))
+
+        self.app.push_screen(Question("Paste all this?", paste_facts(text)), insert)
 
     def action_pause(self) -> None:
         """Let the screen stand still while the node goes on; once more and it catches up."""

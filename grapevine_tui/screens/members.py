@@ -1,7 +1,7 @@
 """Everyone in the cluster, linked or not, as a table in front of the others.
 
-What must stay true: a row is made anew only when what it shows has changed, so that thousands of
-members cost nothing while nothing happens.
+What must stay true: a row is made anew only when what it shows has changed, and only so many in one
+go, so that thousands of members stall nothing: not when the table opens, nor while nothing happens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import ClassVar, Final
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.screen import Screen
-from textual.widgets import Footer
 
 from grapevine_proto.events import MemberInfo, MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
@@ -23,11 +22,14 @@ from grapevine_tui.text import printable
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Cell, Column, Row
+from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.look import STATE_SIGNS, STATUS_SIGNS
 from grapevine_tui.widgets.peers import PeerGrid
 from grapevine_tui.widgets.tables import address_order, filter_part, title
 
 REFRESH_S: Final = 0.5
+AT_ONCE: Final = 500  # rows made in one go: some 7 ms
+SOON_S: Final = 0.01
 COLUMNS: Final = (
     Column("status", 9),
     Column("name", 9, grows=3),
@@ -46,17 +48,24 @@ class MemberRows:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._kept: dict[PeerId, tuple[tuple[MemberInfo, str, PeerState | None], Row]] = {}
+        self.is_behind = False
+        """Whether there is more to make."""
 
-    def make(self) -> list[Row]:
-        """Everyone, those that are up first, by name."""
+    def make(self, most: int = AT_ONCE) -> list[Row]:
+        """Everyone whose row there is, those that are up first, by name; `most` of them made anew."""
         model, kept = self._model, self._kept
         fresh = {}
+        made = 0
         for peer_id, member in model.members.items():
             peer = model.peers.get(peer_id)
             facts = (member, model.name_of(peer_id), peer.state if peer is not None else None)
             known = kept.get(peer_id)
-            is_same = known is not None and known[0] == facts
-            fresh[peer_id] = known if known is not None and is_same else (facts, _row(*facts))
+            if known is not None and (known[0] == facts or made >= most):
+                fresh[peer_id] = known
+            elif made < most:
+                fresh[peer_id] = (facts, _row(*facts))
+                made += 1
+        self.is_behind = made >= most
         self._kept = fresh
         return sorted((row for _, row in fresh.values()), key=lambda row: row.order[:2])
 
@@ -104,7 +113,7 @@ class MembersScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield self.table
         yield self.filter_bar
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.show()
@@ -115,6 +124,8 @@ class MembersScreen(Screen[None]):
         """Show everyone as they are now."""
         self.table.show(self._rows.make())
         self._entitle()
+        if self._rows.is_behind:
+            self.set_timer(SOON_S, self.show)
 
     def _entitle(self) -> None:
         members = self._model.members

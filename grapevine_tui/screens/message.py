@@ -13,10 +13,10 @@ from contextlib import suppress
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
-from textual.content import Content
 
 from grapevine_proto.events import Via
-from grapevine_tui.model import Entry, Model
+from grapevine_tui.model import Model
+from grapevine_tui.ring import Entry
 from grapevine_tui.screens.detail import DetailScreen, Fact
 from grapevine_tui.text import printable, printable_lines
 from grapevine_tui.widgets.look import bytes_words
@@ -112,19 +112,10 @@ class MessageScreen(DetailScreen):
     def _ask(self) -> list[Fact]:
         return message_facts(self._model, self._entry, self._form)
 
-    def on_mount(self) -> None:
-        self._subtitle()
-
-    def _subtitle(self) -> None:
-        following = self._next_form()
-        more = f"v {following}  " if following != self._form else ""
-        self.sheet.border_subtitle = Content(f"{more}y copy  Y copy id  esc back")
-
     def _next_form(self) -> str:
         return self._forms[(self._forms.index(self._form) + 1) % len(self._forms)]
 
     def action_form(self) -> None:
         """The next form that this payload has."""
         self._form = self._next_form()
-        self._subtitle()
         self.show()

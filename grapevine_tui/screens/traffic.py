@@ -14,12 +14,13 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer
 
 from grapevine_tui.keys import FRONT, SPAN
-from grapevine_tui.model import COARSE, Model, Series
+from grapevine_tui.model import Model
+from grapevine_tui.samples import COARSE, Series
 from grapevine_tui.text import fit
 from grapevine_tui.widgets.bindings import bindings
+from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.look import Piece, count_words, graph
 from grapevine_tui.widgets.painted import Painted
 from grapevine_tui.widgets.tables import title
@@ -133,7 +134,7 @@ class TrafficScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield self.plot
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self._entitle()

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from grapevine_tui.widgets.compose import presentable
+from grapevine_tui.widgets.draft import presentable
 
 
 class Wish(Input):
@@ -76,7 +76,7 @@ class FilterBar(Horizontal):
         with self.wish.prevent(Input.Changed):
             self.wish.value = text
         self.wish.cursor_position = len(text)
-        self.wish.focus()
+        self.screen.set_focus(self.wish)  # at once: the next letters may be typed already
 
     def on_input_changed(self, message: Input.Changed) -> None:
         message.stop()

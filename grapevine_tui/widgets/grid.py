@@ -150,6 +150,16 @@ class Grid(PaintedView):
         """The key of the row under the cursor, None where there are no rows."""
         return self._rows[self._cursor].key if self._rows else None
 
+    def head(self, columns: Sequence[Column], *, empty: str) -> None:
+        """Have other columns from now on; the next rows are for these."""
+        self._columns = tuple(columns)
+        self._empty = empty
+        self._measured = 0
+        self.sorting = None
+        self._all = []
+        self._take([])
+        self.refresh()
+
     def show(self, rows: list[Row]) -> None:
         """Have these rows from now on; paints the lines that differ."""
         self._all = rows

@@ -24,8 +24,9 @@ from textual.strip import Strip
 from grapevine_proto.events import Via
 from grapevine_proto.ids import PeerId
 from grapevine_tui.keys import MESSAGES
-from grapevine_tui.model import Entry, Model
+from grapevine_tui.model import Model
 from grapevine_tui.query import EVERYTHING, Query, message_test
+from grapevine_tui.ring import Entry
 from grapevine_tui.sieve import Sieve
 from grapevine_tui.text import fit, printable, show_payload
 from grapevine_tui.widgets.bindings import bindings

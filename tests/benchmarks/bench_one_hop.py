@@ -1,12 +1,11 @@
-"""How quick is one hop? `python -m tests.benchmarks.bench_one_hop [--messages N] [--size BYTES] [--json]`
+"""What one hop carries, and what it costs: ``python -m tests.benchmarks.bench_one_hop [--help]``.
 
-Two processes on loopback, a sender and a receiver, on whatever cores there are. Once as nodes:
-signed, sealed, rate limit off, every message counted by the receiver's handler. Once as bare
-asyncio-dgram sockets with the same payloads and nothing else. Machines differ and are noisy, so the
-figure to quote is the ratio of the two, measured in one run. `repaired` are messages that the kernel
-dropped because the sender was quicker, and that anti-entropy brought: with many of them the rate is that
-of repair, and a run of fewer messages shows the hop itself. Not comparable line by line with systems
-that sign nothing or run in one process.
+Sender and receiver are two processes on loopback, each on a core of its own, on asyncio-dgram and
+uvloop. Beside each line bare asyncio-dgram moves payloads of the same size in the same run (one to a
+datagram; what is larger, in datagrams as large as loopback carries), with a window, so that none is
+lost: machines differ and are noisy, ratios less. `a core` is what the busier end could do by the CPU
+it used, whatever else the machine did meanwhile. Then microseconds by stage on one core, and what links
+weigh.
 """
 
 from __future__ import annotations
@@ -14,217 +13,419 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
-import resource
-import subprocess
+import random
+import socket
+import statistics
 import sys
 import time
-from collections.abc import Coroutine
-from typing import Any
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from multiprocessing.connection import Connection
+from typing import Any, Final, NamedTuple
 
 import asyncio_dgram
+import uvloop
 
-from grapevine_proto import (
-    ClusterKey,
-    Message,
-    Node,
-    NodeConfig,
-    PeerState,
-    RateLimitConfig,
-    Via,
+from grapevine_proto import ClusterKey, Node, NodeConfig, RateLimitConfig, codec
+from grapevine_proto.endpoint import BUFFER_BYTES, Endpoint
+from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.identity import Identity
+from grapevine_proto.ids import Address
+from grapevine_proto.link.session import Session
+from grapevine_proto.messages import Rumor, RumorCopy, Rumors
+
+KEY: Final = ClusterKey(bytes(range(32)))
+QUIET_S: Final = 8.0  # without another payload the rest is lost
+LARGEST: Final = 65_000  # bytes of a bare datagram
+WINDOW: Final = 512  # bare datagrams on their way, and at most WINDOW_BYTES of them
+WINDOW_BYTES: Final = BUFFER_BYTES // 4
+ACKS_A_WINDOW: Final = 8
+MIB: Final = 2**20
+
+
+class Case(NamedTuple):
+    """So many payloads of so many bytes; `wanted` a second, `wanted_ratio` of bare."""
+
+    name: str
+    size: int
+    a_second: int  # of the benchmark's time
+    is_limited: bool = False
+    bundle_bytes: int = 2**16
+    wanted: int = 0
+    wanted_ratio: float = 0.0
+    messages: int = 0
+
+    @property
+    def config(self) -> NodeConfig:
+        limit = RateLimitConfig(enabled=self.is_limited)
+        return NodeConfig(keys=(KEY,), rate_limit=limit, bundle_bytes=self.bundle_bytes)
+
+
+CASES: Final = (
+    Case("100 B in bundles", 100, 60_000, wanted=60_000),
+    Case("100 B alone", 100, 12_000, bundle_bytes=1, wanted=15_000),
+    Case("1 KB in bundles", 1024, 20_000),
+    Case("1 KB alone", 1024, 8_000, bundle_bytes=1),
+    Case("64 KB", 64 * 1024, 1_000),
+    Case("10 MiB", 10 * MIB, 4, wanted_ratio=1 / 3),
+    Case("100 B, default limits", 100, 20_000, is_limited=True, wanted=5_000),
 )
 
-KEY = ClusterKey(bytes(range(32)))
-QUIET_S = 2.0  # without another datagram the rest is lost
-BATCH = 64
-Result = dict[str, float]
+
+class Run(NamedTuple):
+    """What one hop carried: payloads a second, CPU microseconds of each end for one, and loss."""
+
+    rate: float
+    sender_us: float
+    receiver_us: float
+    lost: int
+
+    @property
+    def of_a_core(self) -> float:
+        """Payloads a second that the busier end could do with a core to itself."""
+        return 1e6 / max(self.sender_us, self.receiver_us, 1e-9)
 
 
-def config(*bootstrap: str) -> NodeConfig:
-    return NodeConfig(
-        keys=(KEY,), bootstrap_peers=bootstrap, rate_limit=RateLimitConfig(enabled=False)
-    )
+# --- grapevine ------------------------------------------------------------------------------------
 
 
-def cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+async def receive(pipe: Connection, case: Case) -> None:
+    done, heard = asyncio.Event(), 0
 
+    def take(_: object) -> None:
+        nonlocal heard
+        heard += 1
+        if heard == case.messages:
+            done.set()
 
-class Meter:
-    """Counts what arrives, from the first to the last; done at `wanted` or after a quiet moment."""
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
-        self.count = 0
-        self.repaired = 0
-        self.first_at = self.last_at = self.cpu_at_first = self.cpu_at_last = 0.0
-        self.all_came = asyncio.Event()
-
-    def note(self, message: object = None) -> None:
-        self.repaired += isinstance(message, Message) and message.via is Via.REPAIR
-        if self.count == 0:
-            self.first_at, self.cpu_at_first = time.perf_counter(), cpu_s()
-        self.count += 1
-        self.last_at = time.perf_counter()
-        if self.count >= self.wanted:
-            self.all_came.set()
-
-    async def result(self) -> Result:
-        while not self.all_came.is_set():
-            before = self.count
-            try:
-                async with asyncio.timeout(QUIET_S):
-                    await self.all_came.wait()
-            except TimeoutError:
-                if before and self.count == before:
-                    break
-        span_s = max(self.last_at - self.first_at, 1e-9)
-        return {
-            "received": self.count,
-            "repaired": self.repaired,
-            "per_second": self.count / span_s,
-            "receiver_cpu_us": (cpu_s() - self.cpu_at_first) / max(self.count, 1) * 1e6,
-        }
-
-
-async def receive_as_node(messages: int) -> Result:
-    async with Node(config()) as node:
-        meter = Meter(messages)
-        node.on_message(meter.note)
-        print(node.address, flush=True)
-        return await meter.result()
-
-
-async def send_as_node(target: str, messages: int, payload: bytes) -> Result:
-    async with Node(config(target)) as node:
+    async with Node(case.config) as node:
+        node.on_message(take)
+        pipe.send(str(node.address))
         await node.ready()
-        before = cpu_s()
-        for _ in range(messages):
+        pipe.send("ready")
+        before_s = time.process_time()
+        last_at, last = time.monotonic(), 0
+        while not done.is_set() and time.monotonic() - last_at < QUIET_S:
+            try:
+                await asyncio.wait_for(done.wait(), 0.5)
+            except TimeoutError:
+                if heard != last:
+                    last_at, last = time.monotonic(), heard
+        ended_at = time.monotonic() if done.is_set() else last_at
+        pipe.send((ended_at, heard, time.process_time() - before_s))
+        await asyncio.to_thread(pipe.recv)
+
+
+async def send(pipe: Connection, case: Case, address: str) -> None:
+    async with Node(case.config.replace(bootstrap_peers=[address])) as node:
+        await node.ready()
+        pipe.send("ready")
+        await asyncio.to_thread(pipe.recv)
+        payload = bytes(case.size)
+        began_at, before_s = time.monotonic(), time.process_time()
+        for _ in range(case.messages):
             await node.broadcast(payload)
-        cpu_us = (cpu_s() - before) / messages * 1e6
-        left = asyncio.Event()
-        node.on_event(lambda _: left.set() if not linked(node) else None)
-        while linked(node):
-            await left.wait()
-        return {"sender_cpu_us": cpu_us}
+        pipe.send(began_at)
+        await asyncio.to_thread(pipe.recv)
+        pipe.send(time.process_time() - before_s)
 
 
-def linked(node: Node) -> bool:
-    return any(peer.state is PeerState.CONNECTED for peer in node.peers())
+# --- bare -----------------------------------------------------------------------------------------
 
 
-async def receive_bare(messages: int) -> Result:
+def cut(size: int) -> list[int]:
+    """The datagrams that carry one payload."""
+    whole, rest = divmod(size, LARGEST)
+    return [LARGEST] * whole + [rest] * bool(rest)
+
+
+def window_of(case: Case) -> tuple[int, int]:
+    """Datagrams on their way, and how many come between two acknowledgements."""
+    window = max(8, min(WINDOW, WINDOW_BYTES // min(case.size, LARGEST)))
+    return window, max(1, window // ACKS_A_WINDOW)
+
+
+async def receive_bare(pipe: Connection, case: Case) -> None:
     stream = await asyncio_dgram.bind(("127.0.0.1", 0))
-    sock = stream.socket
-    sock.setsockopt(1, 8, 4 * 2**20)  # SOL_SOCKET, SO_RCVBUF: as much as a node asks for
-    host, port = stream.sockname[:2]
-    meter = Meter(messages)
-    print(f"{host}:{port}", flush=True)
-
-    async def read() -> None:
-        while True:
-            meter.note(await stream.recv())
-            if meter.count % BATCH == 0:
-                await asyncio.sleep(0)
-
-    reading = asyncio.create_task(read())
-    result = await meter.result()
-    reading.cancel()
-    stream.close()
-    return result
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+    pipe.send(str(Address(*stream.sockname[:2])))
+    pipe.send("ready")
+    before_s = time.process_time()
+    count, (_, every) = case.messages * len(cut(case.size)), window_of(case)
+    for number in range(1, count + 1):
+        _, source = await stream.recv()
+        if number % every == 0 or number == count:
+            await stream.send(b"ack", source)
+    pipe.send((time.monotonic(), case.messages, time.process_time() - before_s))
+    await asyncio.to_thread(pipe.recv)
 
 
-async def send_bare(target: str, messages: int, payload: bytes) -> Result:
-    host, _, port = target.rpartition(":")
-    stream = await asyncio_dgram.connect((host, int(port)))
-    before = cpu_s()
-    for number in range(messages):
-        await stream.send(payload)
-        if number % BATCH == 0:
-            await asyncio.sleep(0)
-    cpu_us = (cpu_s() - before) / messages * 1e6
-    await asyncio.sleep(QUIET_S / 2)
-    stream.close()
-    return {"sender_cpu_us": cpu_us}
+async def send_bare(pipe: Connection, case: Case, address: str) -> None:
+    where = Address.parse(address)
+    stream = await asyncio_dgram.connect((where.host, where.port))
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+    pipe.send("ready")
+    await asyncio.to_thread(pipe.recv)
+    payloads = [bytes(size) for size in cut(case.size)]
+    window, every = window_of(case)
+    began_at, before_s, sent, acked = time.monotonic(), time.process_time(), 0, 0
+    for _ in range(case.messages):
+        for payload in payloads:
+            await stream.send(payload)
+            sent += 1
+            while sent - acked >= window:
+                await stream.recv()
+                acked += every
+    pipe.send(began_at)
+    await asyncio.to_thread(pipe.recv)
+    pipe.send(time.process_time() - before_s)
 
 
-def run(main: Coroutine[Any, Any, Result], loop: str) -> Result:
-    factory = asyncio.new_event_loop
-    if loop == "uvloop":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+# --- both ends ------------------------------------------------------------------------------------
 
 
-def measure(kind: str, arguments: argparse.Namespace) -> Result:
-    """One pair of processes; what both ends say."""
-    program = (
-        *(sys.executable, "-m", "tests.benchmarks.bench_one_hop", "--loop", arguments.loop),
-        *("--messages", str(arguments.messages), "--size", str(arguments.size)),
+def play(main: Callable[..., Awaitable[None]], core: int, pipe: Connection, *args: object) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+    async def run() -> None:
+        await main(pipe, *args)
+
+    uvloop.run(run())
+
+
+def one_hop(case: Case, *, bare: bool = False) -> Run:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    pipe, far = context.Pipe()
+    takes, says = (receive_bare, send_bare) if bare else (receive, send)
+    receiver = context.Process(target=play, args=(takes, 0, theirs, case))
+    receiver.start()
+    sender = context.Process(target=play, args=(says, 1, far, case, ours.recv()))
+    sender.start()
+    pipe.recv()
+    ours.recv()
+    pipe.send("go")
+    began_at = pipe.recv()
+    ended_at, heard, receiver_s = ours.recv()
+    pipe.send("done")
+    sender_s = pipe.recv()
+    ours.send("done")
+    for process in (sender, receiver):
+        process.join()
+    return Run(
+        heard / (ended_at - began_at),
+        sender_s / max(heard, 1) * 1e6,
+        receiver_s / max(heard, 1) * 1e6,
+        case.messages - heard,
     )
-    with subprocess.Popen(
-        (*program, "--as", f"receive-{kind}"), stdout=subprocess.PIPE, text=True
-    ) as receiver:
-        assert receiver.stdout is not None
-        target = receiver.stdout.readline().strip()
-        sender = subprocess.run(
-            (*program, "--as", f"send-{kind}", "--target", target),
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
+
+
+def middle(runs: list[Run]) -> Run:
+    """The run of median rate, with the loss of all."""
+    runs = sorted(runs, key=lambda run: run.rate)
+    return runs[len(runs) // 2]._replace(lost=sum(run.lost for run in runs))
+
+
+HEADS: Final = ("a second", "a core", "MB/s", "us sender", "us receiver", "lost")
+BARE_HEADS: Final = ("bare", "ratio", "a core", "ratio", "wanted")
+
+
+def goodput(seconds: float, repeats: int, only: str) -> list[dict[str, Any]]:
+    heads = (
+        "".join(f"{head:>12}" for head in HEADS) + " |" + "".join(f"{h:>10}" for h in BARE_HEADS)
+    )
+    print(f"{'one hop':22}{heads}", file=sys.stderr)
+    rows = []
+    for case in CASES:
+        if only in case.name:
+            case = case._replace(messages=max(3, int(case.a_second * seconds)))
+            rows.append(
+                told(case, [(one_hop(case), one_hop(case, bare=True)) for _ in range(repeats)])
+            )
+    return rows
+
+
+def told(case: Case, pairs: list[tuple[Run, Run]]) -> dict[str, Any]:
+    """Print what the runs of one case show; the same as an object."""
+    run, bare = middle([pair[0] for pair in pairs]), middle([pair[1] for pair in pairs])
+    ratio = statistics.median(ours.rate / theirs.rate for ours, theirs in pairs)
+    core_ratio = statistics.median(ours.of_a_core / theirs.of_a_core for ours, theirs in pairs)
+    wanted = (
+        f"{case.wanted:,}"
+        if case.wanted
+        else f"{case.wanted_ratio:.2f}"
+        if case.wanted_ratio
+        else ""
+    )
+    print(
+        f"{case.name:22}{run.rate:12,.0f}{run.of_a_core:12,.0f}{run.rate * case.size / 1e6:12.1f}"
+        f"{run.sender_us:12.1f}{run.receiver_us:12.1f}{run.lost:12}"
+        f" |{bare.rate:10,.0f}{ratio:10.2f}{bare.of_a_core:10,.0f}{core_ratio:10.2f}{wanted:>10}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return {
+        "case": case.name,
+        **run._asdict(),
+        "of_a_core": run.of_a_core,
+        "bare": bare.rate,
+        "ratio": ratio,
+        "bare_of_a_core": bare.of_a_core,
+        "ratio_of_a_core": core_ratio,
+    }
+
+
+# --- stages ---------------------------------------------------------------------------------------
+
+
+def best_us(work: Callable[[], object], count: int = 2000, repeats: int = 5) -> float:
+    def once() -> float:
+        began_at = time.process_time()
+        for _ in range(count):
+            work()
+        return (time.process_time() - began_at) / count * 1e6
+
+    return min(once() for _ in range(repeats))
+
+
+STAGES: Final = ("sign", "pack", "seal", "send", "receive", "open", "decode", "verify")
+
+
+def stages() -> dict[str, dict[str, float]]:
+    print(f"\n{'us CPU a datagram':22}" + "".join(f"{name:>9}" for name in STAGES), file=sys.stderr)
+    found = {}
+    for name, payloads in (
+        ("one of 100 B", (bytes(100),)),
+        ("nine of 100 B", (bytes(100),) * 9),
+        ("one of 1,000 B", (bytes(1000),)),
+    ):
+        costs = dict(zip(STAGES, stage_costs(payloads), strict=True))
+        print(f"{name:22}" + "".join(f"{cell:9.1f}" for cell in costs.values()), file=sys.stderr)
+        found[name] = costs
+    return found
+
+
+def stage_costs(payloads: tuple[bytes, ...]) -> list[float]:
+    identity = Identity(bytes(32))
+    rumor = Rumor.signed(identity, "default", 1, 1, payloads)
+    copy = RumorCopy(rumor, 1, 0)
+    plaintext = codec.encode_message(Rumors((copy,)))
+    ours = Session(b"a" * 8, b"b" * 8, KEY, True, b"1" * 32, b"2" * 32, 0.0)
+    theirs = Session(b"b" * 8, b"a" * 8, KEY, False, b"2" * 32, b"1" * 32, 0.0)
+    sealed = [ours.seal(plaintext, 0.0) for _ in range(10_000)]
+    datagrams = iter(sealed)
+
+    def open_next() -> None:
+        packet = codec.decode_packet(next(datagrams))
+        assert isinstance(packet, codec.Data)
+        theirs.open(packet, 0.0)
+
+    send_us, receive_us = uvloop.run(socket_costs(sealed[0]))
+    return [
+        best_us(lambda: Rumor.signed(identity, "default", 1, 1, payloads)),
+        best_us(lambda: codec.join_copies([codec.encode_copy(copy)])),
+        best_us(lambda: ours.seal(plaintext, 0.0)),
+        send_us,
+        receive_us,
+        best_us(open_next),
+        best_us(lambda: codec.decode_message(plaintext)),
+        best_us(lambda: rumor.is_authentic("default")),
+    ]
+
+
+async def socket_costs(datagram: bytes, count: int = 200, repeats: int = 20) -> tuple[float, float]:
+    """Microseconds of a node's `Endpoint` to send and to receive one, in batches that fit the buffer."""
+    one, other = await Endpoint.open("127.0.0.1:0"), await Endpoint.open("127.0.0.1:0")
+    sends, receives = [], []
+    for _ in range(repeats):
+        began_at = time.process_time()
+        for _ in range(count):
+            await one.send(datagram, other.address)
+        sent_at = time.process_time()
+        for _ in range(count):
+            await other.receive()
+        sends.append(sent_at - began_at)
+        receives.append(time.process_time() - sent_at)
+    one.close()
+    other.close()
+    return min(sends) / count * 1e6, min(receives) / count * 1e6
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def memory() -> dict[str, float]:
+    """Of the engine and its idle links; the interpreter and its libraries are the floor."""
+    tracemalloc.start()
+    sizes = []
+    for links in (1, 50):
+        before = tracemalloc.get_traced_memory()[0]
+        hub = linked_to(links)
+        sizes.append((tracemalloc.get_traced_memory()[0] - before) / 1024)
+        assert len(hub.peers(0.0)) == links
+        del hub
+    tracemalloc.stop()
+    a_link = (sizes[1] - sizes[0]) / 49
+    print(
+        f"\nan engine with 1 idle link: {sizes[0]:,.0f} KB; with 50: {sizes[1]:,.0f} KB;"
+        f" {a_link:.1f} KB a link",
+        file=sys.stderr,
+    )
+    return {"one_link_kb": sizes[0], "fifty_links_kb": sizes[1], "a_link_kb": a_link}
+
+
+def linked_to(count: int) -> Engine:
+    """An engine with so many links, and nobody at their other end any more."""
+
+    def make(number: int, bootstrap: tuple[str, ...]) -> Engine:
+        rng = random.Random(number)
+        return Engine(
+            NodeConfig(keys=(KEY,), bootstrap_peers=bootstrap),
+            Saved(rng.randbytes(32), 1),
+            address=addresses[number],
+            rng=rng,
+            entropy=rng.randbytes,
+            now=0.0,
         )
-        received = json.loads(receiver.stdout.read())
-    result: Result = {**received, **json.loads(sender.stdout)}
-    return result
 
-
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=20_000)
-    parser.add_argument("--size", type=int, default=200, help="bytes of each payload")
-    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="uvloop")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--as", dest="role", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--target", default="", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    addresses = [Address("10.0.0.1", 1000 + number) for number in range(count + 1)]
+    hub = make(0, ())
+    for number in range(1, count + 1):
+        peer, now = make(number, (str(addresses[0]),)), 0.0
+        while not hub.peers(now) or len(hub.peers(now)) < number:
+            now += 0.05
+            if peer.deadline <= now:
+                peer.advance(now)
+            for _ in range(6):
+                for datagram, to in peer.datagrams_to_send(now):
+                    if to == addresses[0]:
+                        hub.receive(datagram, addresses[number], now)
+                for datagram, to in hub.datagrams_to_send(now):
+                    if to == addresses[number]:
+                        peer.receive(datagram, addresses[0], now)
+        hub.events()
+    return hub
 
 
 def main() -> None:
-    arguments = parsed()
-    messages, payload = arguments.messages, os.urandom(arguments.size)
-    match arguments.role:
-        case "receive-node":
-            print(json.dumps(run(receive_as_node(messages), arguments.loop)))
-        case "receive-bare":
-            print(json.dumps(run(receive_bare(messages), arguments.loop)))
-        case "send-node":
-            print(
-                json.dumps(run(send_as_node(arguments.target, messages, payload), arguments.loop))
-            )
-        case "send-bare":
-            print(json.dumps(run(send_bare(arguments.target, messages, payload), arguments.loop)))
-        case _:
-            report(arguments, measure("node", arguments), measure("bare", arguments))
-
-
-def report(arguments: argparse.Namespace, node: Result, bare: Result) -> None:
-    ratio = node["per_second"] / bare["per_second"]
-    if arguments.json:
-        print(json.dumps({"node": node, "bare": bare, "ratio": ratio, **vars(arguments)}))
-        return
-    print(f"{arguments.messages} messages of {arguments.size} bytes, {arguments.loop}")
-    print(
-        f"{'':6}{'per second':>12}{'received':>10}{'repaired':>10}{'us CPU, sender':>16}{'receiver':>10}"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    for name, result in (("node", node), ("bare", bare)):
-        print(
-            f"{name:6}{result['per_second']:12,.0f}{result['received']:10,.0f}{result['repaired']:10,.0f}"
-            f"{result['sender_cpu_us']:16.1f}{result['receiver_cpu_us']:10.1f}"
-        )
-    print(f"one hop, signed and sealed: {ratio:.3f} of bare asyncio-dgram")
+    parser.add_argument("--seconds", type=float, default=2.0, help="about, for each line and end")
+    parser.add_argument("--repeats", type=int, default=3, help="of each line; the median is told")
+    parser.add_argument("--case", default="", help="only lines with this in their name")
+    parser.add_argument("--json", action="store_true", help="one object on stdout")
+    arguments = parser.parse_args()
+    rows = goodput(arguments.seconds, arguments.repeats, arguments.case)
+    found: dict[str, Any] = {"goodput": rows}
+    if not arguments.case:
+        found |= {"stages_us": stages(), "memory": memory()}
+    if arguments.json:
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":

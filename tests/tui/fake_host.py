@@ -34,6 +34,7 @@ class FakeSettings:
     )
     theme: str = ""
     state_dir: Path | None = None
+    choices_file: Path | None = None
     keys: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,9 +65,12 @@ class FakeHost:
         self.fails = SimpleNamespace(start=None, broadcast=None, dial=None)
         vars(self.fails).update(fails)
         self.broadcasts: list[bytes] = []
+        self.traced: list[bytes] = []
         self.sends: list[tuple[str, bytes]] = []
         self.dials: list[str] = []
         self.denied: list[PeerId] = []
+        self.configs: list[NodeConfig] = []
+        self.restart: tuple[str, ...] = ()
         self.left = 0
         self.unsent = 0
         self.limit_bytes = 1100
@@ -102,6 +106,10 @@ class FakeHost:
         self.happen(MessageSent(message, len(self.peers)))
         return message.id, len(self.peers)
 
+    async def trace(self, payload: bytes) -> tuple[MessageId, int]:
+        self.traced.append(payload)
+        return await self.broadcast(payload)
+
     async def send(self, who: str, payload: bytes) -> MessageId:
         self.resolve(who)
         self.sends.append((who, payload))
@@ -119,6 +127,16 @@ class FakeHost:
     def allow(self, who: str) -> PeerId:
         self.denied.remove(self.resolve(who))
         return self.resolve(who)
+
+    def forget(self, peer_id: PeerId) -> None:
+        if peer_id not in self.model.peers and peer_id not in self.model.members:
+            raise UnknownPeer("nobody by that id is known here")
+        self.peers = [peer for peer in self.peers if peer.peer_id != peer_id]
+        self.members = [member for member in self.members if member.peer_id != peer_id]
+
+    def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
+        self.configs.append(config)
+        return self.restart
 
     def resolve(self, who: str) -> PeerId:
         for peer in self.peers:

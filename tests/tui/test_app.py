@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from textual.widgets import Footer
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import BindError, NotRunning, UnknownPeer
@@ -20,6 +19,7 @@ from grapevine_proto.events import (
     StateUnsaved,
 )
 from grapevine_proto.ids import Address
+from grapevine_tui import keys
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.make_screenshots import fill
 from tests.tui.stage import staged, text_of
@@ -256,7 +256,7 @@ async def test_the_draft_comes_back_when_the_question_for_an_address_is_dropped(
         assert stage.main.compose_box.draft.text == "dr"
 
 
-async def test_a_draft_laid_aside_waits_in_the_history_when_something_else_is_begun() -> None:
+async def test_a_draft_laid_aside_is_back_before_the_next_letter_is_typed() -> None:
     async with staged() as stage:
         for key in ("d", "r", "escape"):
             await stage.pilot.press(key)
@@ -265,7 +265,7 @@ async def test_a_draft_laid_aside_waits_in_the_history_when_something_else_is_be
             stage.app.simulate_key(key)
         await stage.paint()
         assert stage.host.dials == ["1.2.3.4:5"]
-        assert "dr" in (stage.main.compose_box.draft.text, *stage.main.compose_box.draft._history)
+        assert stage.main.compose_box.draft.text == "drx"
 
 
 async def test_enter_on_a_peer_shows_all_of_it_as_it_is_now() -> None:
@@ -275,7 +275,7 @@ async def test_enter_on_a_peer_shows_all_of_it_as_it_is_now() -> None:
         for words in ("carol", str(stage.host.peers[1].peer_id), "0.95", "81ms", "214", "us-east"):
             assert words in stage.text
         await stage.press("q")
-        assert "esc back" not in stage.text
+        assert "esc Back" not in stage.text
         assert stage.app.is_running
 
 
@@ -346,7 +346,7 @@ async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() 
         assert stage.main.peers.cursor_key == stage.host.peers[1].peer_id
         await stage.pilot.click("#peers", offset=(5, 3), times=2)
         await stage.paint()
-        assert "esc back" in stage.text
+        assert "esc Back" in stage.text
         await stage.press("escape")
         await stage.pilot.click("#log", offset=(20, 2), times=2)
         await stage.paint()
@@ -358,7 +358,7 @@ async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() 
 
 async def test_what_one_reads_stays_in_place_while_the_ring_lets_go() -> None:
     host = FakeHost()
-    host.model.messages._most = 100
+    host.model.messages.most = 100
     async with staged(host) as stage:
         host.happen(*(received(1, each, f"line {each}.".encode()) for each in range(100)))
         await stage.paint()
@@ -607,6 +607,16 @@ async def test_the_palette_holds_our_actions() -> None:
     async with staged(lively()) as stage:
         names = {each.title for each in stage.app.get_system_commands(stage.app.screen)}
         assert {"Help", "Quit", "Zoom", "Pause", "Connect", "Round now", "Theme"} <= names
+        await stage.press("escape", "1")
+        found = {each.title: each.help for each in stage.app.get_system_commands(stage.app.screen)}
+        for part in (keys.EVERYWHERE, keys.PANELS, keys.TABLES, keys.PEERS):
+            for key in part:
+                assert key.words in found or key.name in ("commands", "back")
+        assert found["Write to it"] == "key w"
+        assert found["Down"] == "key ↓ j"
+        await stage.press("m")
+        found = {each.title: each.help for each in stage.app.get_system_commands(stage.app.screen)}
+        assert {"Filter", "Sort", "Copy its id", "Help"} <= found.keys()
         await stage.press("escape", "ctrl+p")
         await stage.pilot.press(*"round now")
         await stage.pilot.pause(0.3)
@@ -617,13 +627,53 @@ async def test_the_palette_holds_our_actions() -> None:
 
 async def test_the_key_line_speaks_of_where_one_is() -> None:
     async with staged() as stage:
-        footer = stage.app.query_one(Footer)
         assert "Send" in text_of(stage.app).split("\n")[-1]
-        assert footer.display
         await stage.press("escape")
         last = stage.text.split("\n")[-1]
         for words in ("Details", "Write", "Zoom", "Pause", "Connect", "Help", "Commands", "Quit"):
             assert words in last
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 12)])
+async def test_the_key_line_cuts_no_word_and_keeps_help_and_quit(size: tuple[int, int]) -> None:
+    async with staged(lively(), size=size) as stage:
+        for keys in (("escape",), ("1",), ("m",), ("escape", "T")):
+            await stage.press(*keys)
+            last = stage.text.split("\n")[-1].strip()
+            assert last.endswith("q Quit")
+            assert "? Help" in last
+            assert all(len(part.split()) > 1 for part in last.split("  "))
+
+
+async def test_a_click_on_the_key_line_presses_the_key() -> None:
+    async with staged(lively()) as stage:
+        await stage.press("escape")
+        at = stage.text.split("\n")[-1].index("z Zoom")
+        await stage.pilot.click("#keys", offset=(at + 3, 0))
+        await stage.paint()
+        assert not stage.shows("peers")
+
+
+async def test_letters_typed_at_once_behind_a_key_go_where_it_leads() -> None:
+    async with staged(lively()) as stage:
+        for key in ("escape", "2", "slash", *"zq", "enter", "i", *"hi", "escape", "z"):
+            stage.app.simulate_key(key)  # all at once, as from a quick hand over a slow line
+        await stage.paint()
+        assert stage.main.log_view.wanted.text == "zq"
+        assert stage.main.compose_box.draft.text == "hi"
+        assert not stage.shows("peers")
+        assert stage.app.is_running
+
+
+async def test_a_widget_that_goes_away_with_a_key_holds_up_no_other() -> None:
+    async with staged(lively()) as stage:
+        await stage.press("escape", "m")
+        stage.app.simulate_key("escape")
+        for key in "Si":
+            stage.app.simulate_key(key)
+        await stage.pilot.pause(0.6)
+        await stage.press("escape", "i", *"still here")
+        assert stage.main.compose_box.draft.text.endswith("still here")
 
 
 async def test_a_theme_from_the_settings_is_used_and_an_unknown_one_is_told() -> None:

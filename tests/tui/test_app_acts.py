@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from grapevine_proto.errors import UnknownPeer
 from grapevine_proto.events import AntiEntropyRound, MemberStatus, PeerState
+from grapevine_proto.ids import PeerId
 from grapevine_tui.keys import EVERYWHERE
-from grapevine_tui.model import COARSE, COARSE_SAMPLES, RTT_SAMPLES, SAMPLES
+from grapevine_tui.samples import COARSE, COARSE_SAMPLES, RTT_SAMPLES, SAMPLES
+from grapevine_tui.screens.facts import callable_name
+from grapevine_tui.screens.members import AT_ONCE, MemberRows
 from grapevine_tui.screens.message import as_hex, as_json, as_text, forms_of
 from grapevine_tui.screens.traffic import resample
+from grapevine_tui.widgets.peers import PeerGrid
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.stage import Stage, staged
 from tests.tui.values import a_member, a_peer, a_round, an_id, received
@@ -59,6 +64,19 @@ async def test_m_shows_everyone_sortable_filterable_and_says_who_is_linked() -> 
         assert "Peers 2/50" in stage.text
 
 
+async def test_thousands_of_members_come_in_handfuls_until_all_are_there() -> None:
+    host = peopled()
+    host.members = [a_member(each, f"node-{each}") for each in range(2 * AT_ONCE + 7)]
+    host.refresh()
+    rows = MemberRows(host.model)
+    assert [len(rows.make()) for _ in range(4)] == [AT_ONCE, 2 * AT_ONCE, *[len(host.members)] * 2]
+    assert not rows.is_behind
+    async with staged(host) as stage:
+        await stage.press("escape", "m")
+        await stage.pilot.pause(0.2)
+        assert len(stage.app.screen.query_one(PeerGrid).rows) == len(host.members)
+
+
 async def test_a_member_that_is_not_linked_has_details_too() -> None:
     async with staged(peopled()) as stage:
         await stage.press("escape", "m", "G", "k", "enter")
@@ -89,9 +107,32 @@ async def test_w_begins_a_line_to_a_node_and_keeps_the_draft() -> None:
 async def test_a_name_that_cannot_be_typed_is_called_by_its_id() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "b\x1b[0m"), a_peer(2, "twin"), a_peer(3, "twin")]
-    async with staged(host) as stage:
+    async with staged(host):
         for peer in host.peers:
-            assert stage.app._callable_name(peer.peer_id) == str(peer.peer_id)
+            assert callable_name(host.model, peer.peer_id) == str(peer.peer_id)
+
+
+async def test_f_forgets_who_is_gone_and_says_so() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press("escape", "1", "F")
+        assert [peer.name for peer in stage.host.peers] == ["carol"]
+        assert "forgot bob, until anyone tells of it" in stage.text
+        await stage.press("enter", "F", "escape")
+        assert stage.host.peers == []
+        await stage.press("m", "g", "F")
+        assert {member.name[:4] for member in stage.host.members} == {"ivan", "kim"}
+
+
+async def test_who_is_linked_is_not_forgotten_and_one_is_told_why() -> None:
+    class Linked(FakeHost):
+        def forget(self, peer_id: PeerId) -> None:
+            raise UnknownPeer("connected: only who is gone can be forgotten")
+
+    host = Linked()
+    host.peers = [a_peer(1, "bob[/nope]")]
+    async with staged(host) as stage:
+        await stage.press("escape", "1", "F")
+        assert "bob[/nope]: connected: only who is gone can be forgotten" in stage.text
 
 
 async def test_d_dials_again_and_y_copies_address_and_id() -> None:
@@ -211,7 +252,10 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
             "in sync",
             "least 2.0ms",
             "most 5.0ms",
-            "latest messages",
+            "● connected",
+            "0.98  answers what it is sent",
+            "messages     1, 0.0/s",
+            "w Write to it",
         ):
             assert words in stage.text
         assert "not his" not in stage.text

@@ -6,6 +6,7 @@ import pytest
 
 from grapevine_proto.events import PeerState, Via
 from grapevine_proto.ids import Address
+from grapevine_tui.samples import Authors
 from grapevine_tui.widgets.tables import address_order
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage, staged
@@ -189,3 +190,35 @@ async def test_the_key_line_offers_no_letter_where_one_types() -> None:
         await stage.press("slash")
         assert "Keep the filter" in stage.text.split("\n")[-1]
         assert "/ Filter" not in stage.text.split("\n")[-1]
+
+
+async def test_a_turns_the_rate_limits_over_to_what_each_author_says() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(1, "bob"), a_peer(2, "carol")]
+    for second in range(3):
+        host.node.time = 100.0 + second
+        for number in range(3):
+            host.happen(received(1, second * 10 + number, b"x" * 100))
+        host.happen(received(3, second, b"y"))
+        host.refresh()
+    async with staged(host) as stage:
+        await stage.press("escape", "3", "a")
+        assert "Rate limits · 2 authors" in stage.text
+        lines = [line for line in stage.text.split("\n") if "75%" in line or "25%" in line]
+        assert "bob" in lines[0]
+        assert an_id(3).short in lines[1]
+        assert " 9 " in lines[0]
+        assert "900 B" in lines[0]
+        await stage.press("slash", *"bob", "enter")
+        assert "1 match bob" in stage.text
+        await stage.press("escape", "s", "a")
+        assert "Rate limits · 0 throttled" in stage.text
+        assert "12,401" in stage.text
+
+
+async def test_authors_beyond_what_is_kept_are_counted() -> None:
+    authors = Authors(most=3)
+    for number in (1, 2, 3, 1, 4):
+        authors.count(a_message(number, 1), 0.0)
+    assert set(authors.all()) == {an_id(1), an_id(3), an_id(4)}
+    assert authors.let_go == 1

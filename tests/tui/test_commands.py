@@ -118,3 +118,7 @@ def test_the_peer_of_a_send_is_completed_and_quoted_where_it_must_be() -> None:
     assert line == '/s "db 3" '
     assert parse(line + "hi") == Send("db 3", b"hi")
     assert complete("/send bob h", ("bob",)) == ()
+    assert complete('/send "db', ("db 3",)) == ('/send "db 3" ',)
+    assert complete('/send "db 3" h', ("db 3",)) == ()
+    assert complete("/deny b", ("bob",)) == ("/deny bob",)
+    assert complete("/connect b", ("bob",)) == ()

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.events import Stats, Via
-from grapevine_tui.model import Log, Model
+from grapevine_tui.model import Model
 from grapevine_tui.query import matches_fields, message_test, parse
+from grapevine_tui.ring import Log
 from grapevine_tui.sieve import AT_ONCE, Sieve
 from tests.tui.values import a_message, a_peer, an_id
 

@@ -1,0 +1,33 @@
+"""One peer or member whole, and what can be done to it from there.
+
+What must stay true: it asks as the tables do and does nothing itself; the app gives the orders.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+from textual.binding import BindingType
+
+from grapevine_proto.ids import PeerId
+from grapevine_tui.keys import PEERS
+from grapevine_tui.model import Model
+from grapevine_tui.screens.detail import DetailScreen
+from grapevine_tui.screens.facts import node_facts
+from grapevine_tui.text import printable
+from grapevine_tui.widgets.bindings import bindings
+from grapevine_tui.widgets.peers import PeerGrid
+
+
+class NodeScreen(DetailScreen):
+    """The keys of the tables of peers are keys here, too."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(PEERS)
+
+    def __init__(self, model: Model, peer_id: PeerId) -> None:
+        super().__init__(printable(model.name_of(peer_id)), partial(node_facts, model, peer_id))
+        self._peer_id = peer_id
+
+    def action_ask(self, what: str) -> None:
+        self.post_message(PeerGrid.Asked(what, self._peer_id))

@@ -1,0 +1,42 @@
+"""A question before something that is hard to take back, in front of the others.
+
+What must stay true: nothing is done unless enter (or y) is pressed; every other way out is a no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from grapevine_tui.screens.detail import Fact, lay_out
+from grapevine_tui.widgets.keyline import KeyLine
+
+
+class Question(ModalScreen[bool]):
+    """`name` and `facts` are printable. Dismissed with the answer."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,y", "answer(True)", "Yes"),
+        Binding("escape,n,q", "answer(False)", "No"),
+    ]
+
+    def __init__(self, name: str, facts: Sequence[Fact]) -> None:
+        super().__init__()
+        self._title = name
+        self._facts = facts
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="sheet") as sheet:
+            sheet.border_title = Content(self._title)
+            yield Static(lay_out(self._facts), markup=False)
+        yield KeyLine()
+
+    def action_answer(self, is_yes: bool) -> None:
+        self.dismiss(is_yes)

@@ -1,0 +1,109 @@
+"""What is typed is helped along, and what is pasted is meant."""
+
+from __future__ import annotations
+
+import pytest
+from textual.events import Paste
+
+from grapevine_tui.widgets.compose import hint
+from grapevine_tui.widgets.draft import PASTE_CHARACTERS, PASTE_LINES
+from tests.tui.fake_host import FakeHost
+from tests.tui.stage import Stage, staged
+from tests.tui.values import a_peer
+
+pytestmark = pytest.mark.asyncio
+
+
+def peopled() -> FakeHost:
+    host = FakeHost()
+    host.peers = [a_peer(1, "bob"), a_peer(2, "boris"), a_peer(3, "two words")]
+    return host
+
+
+def draft_of(stage: Stage) -> str:
+    return stage.main.compose_box.draft.text
+
+
+async def test_tab_completes_a_command_then_the_name_of_a_peer() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press(*"/se")
+        assert stage.main.compose_box.draft.suggestion == "nd"
+        assert "/send PEER TEXT   Tell one peer" in stage.text
+        await stage.press("tab", "b", "tab")
+        assert draft_of(stage) == "/send bo"
+        assert "bob  boris" in stage.text
+        await stage.press("b", "tab", *"hi", "enter")
+        assert stage.host.sends == [("bob", b"hi")]
+        await stage.press(*"/send tw", "tab")
+        assert draft_of(stage) == '/send "two words" '
+        assert stage.focused == "draft"
+
+
+async def test_what_the_line_may_become_is_told_beneath_it() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press(*"/st")
+        assert "/status  /stats" in stage.text
+        await stage.press(*"ats")
+        assert "List all counters" in stage.text
+        await stage.press("backspace", *"x")
+        assert "/status" not in stage.text
+        assert hint("//x", (), 80) == ""
+        assert hint("hello", (), 80) == ""
+
+
+async def test_tab_goes_to_the_next_panel_where_there_is_nothing_to_complete() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press(*"hello", "tab")
+        assert stage.focused == "peers"
+        assert draft_of(stage) == "hello"
+
+
+async def test_a_name_of_a_stranger_in_a_completion_is_printable() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(1, "b\x1b[2J"), a_peer(2, "b[/nope]"), a_peer(3, "b[@click=app.quit]x")]
+    async with staged(host) as stage:
+        await stage.press(*"/send b")
+        assert "b[/nope]" in stage.text
+        assert all(line.isprintable() for line in stage.text.split("\n"))
+        await stage.press("tab", "tab")
+        assert draft_of(stage).startswith("/send b[")
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * (PASTE_CHARACTERS + 1), "line\n" * (PASTE_LINES + 1), "\x1b[2J\r" * 30]
+)
+async def test_a_large_paste_asks_first(text: str) -> None:
+    async with staged(peopled()) as stage:
+        stage.main.compose_box.draft.post_message(Paste(text))
+        await stage.paint()
+        assert "Paste all this?" in stage.text
+        assert f"{len(text):,}" in stage.text
+        await stage.press("escape")
+        assert draft_of(stage) == ""
+        stage.main.compose_box.draft.post_message(Paste(text))
+        await stage.paint()
+        await stage.press("enter")
+        assert len(draft_of(stage)) >= len(text)
+        assert "\x1b" not in draft_of(stage)
+        assert stage.host.broadcasts == []
+
+
+async def test_a_paste_at_the_limit_is_taken_as_it_is() -> None:
+    async with staged(peopled()) as stage:
+        stage.main.compose_box.draft.post_message(Paste("x" * PASTE_CHARACTERS))
+        await stage.paint()
+        assert draft_of(stage) == "x" * PASTE_CHARACTERS
+
+
+async def test_what_no_box_can_hold_is_refused_in_words() -> None:
+    async with staged(peopled()) as stage:
+        stage.main.compose_box.draft.post_message(Paste("x" * 1_000_001))
+        await stage.paint()
+        assert "1,000,001 characters are too many to paste" in stage.text
+        assert draft_of(stage) == ""
+
+
+async def test_alt_enter_begins_a_new_line() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press("a", "alt+enter", "b", "enter")
+        assert stage.host.broadcasts == [b"a\nb"]
