@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import shutil
 import signal
 import sys
@@ -183,6 +184,20 @@ def test_broadcast_waits_for_room_and_loses_nothing(run: Run[Any]) -> None:
             await asyncio.gather(*(theirs.broadcast(payload) for payload in wanted))
             assert sorted(await inbox.of(200)) == sorted(wanted)
             assert theirs.stats().unsent == 0
+
+    run(main())
+
+
+def test_a_message_of_the_largest_size_crosses_loopback_whole(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            payload = random.Random(1).randbytes(NodeConfig().max_message_size)
+            await ours.broadcast(payload)
+            await ours.broadcast(b"after it")
+            await inbox.of(2)
+            assert sorted(inbox.payloads, key=len) == [b"after it", payload]
 
     run(main())
 

@@ -14,6 +14,7 @@ from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
 from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import (
+    ANSWERS_LIMIT,
     AT_ONCE_S,
     DATAGRAMS_AT_ONCE,
     FOLLOW_AFTER_S,
@@ -24,7 +25,7 @@ from grapevine_proto.link.link import (
     takes_over,
 )
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
-from grapevine_proto.messages import Feedback, Private
+from grapevine_proto.messages import Feedback, PathAnswer, PathCheck, Private
 from grapevine_proto.ratelimit import TokenBucket
 from tests.link.ends import (
     CLOSE,
@@ -704,3 +705,29 @@ def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_
 
         assert agree(ada, bob)
         assert {DropReason.UNKNOWN_SESSION}.isdisjoint(ada.drops + bob.drops)
+
+
+# --- path checks --------------------------------------------------------------------------------
+
+
+def test_a_path_check_is_answered_for_a_token_and_one_more_than_the_cap_crowds_out_the_oldest() -> (
+    None
+):
+    pair = Pair(bucket=TokenBucket(ANSWERS_LIMIT + 1, 0.1, 0.0))
+    pair.sent()
+    tokens = [bytes([number]) * 8 for number in range(ANSWERS_LIMIT + 1)]
+    for token in tokens:
+        pair.hear(encode_frame(PathCheck(token)))
+    assert pair.sent() == [encode_frame(PathAnswer(token)) for token in tokens[1:]]
+    with pytest.raises(Refused) as refused:
+        pair.hear(encode_frame(PathCheck(bytes(8))))
+    assert refused.value.reason is DropReason.RATE_LIMITED
+    assert pair.sent() == []
+
+
+def test_a_link_without_entropy_takes_no_other_address() -> None:
+    pair = Pair()
+    datagram = packet(pair.theirs.seal(HEARTBEAT, 0.0))
+    assert pair.link.receive(datagram, 0.0, Address("203.0.113.6", 666)) == HEARTBEAT
+    assert pair.link.check_path(5.0) == []
+    assert pair.link.address == BOB.address

@@ -379,6 +379,14 @@ def test_no_two_nodes_share_a_clock() -> None:
     assert len(clocks) == 5
 
 
+def test_a_message_of_the_largest_size_reaches_every_simulated_node() -> None:
+    simulation = Simulation(nodes=3, seed=4)
+    simulation.run(10.0)
+    message = simulation.broadcast(0, bytes(10 * 2**20))
+    simulation.run(30.0)
+    assert simulation.deliveries(message) == {1: 1, 2: 1}
+
+
 def test_whoever_is_down_cannot_be_asked_to_act() -> None:
     simulation = Simulation(nodes=2)
     simulation.run(2)
