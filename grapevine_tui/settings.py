@@ -21,7 +21,7 @@ from grapevine_proto.errors import ConfigError
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import split_host_port
 from grapevine_tui.folders import own_key, state_root
-from grapevine_tui.layers import Value, check_word, gather
+from grapevine_tui.layers import CHANGED, Value, check_word, gather
 from grapevine_tui.options import LOG_LEVELS
 
 SPARE_STATE_DIRS: Final = (
@@ -188,7 +188,7 @@ def _state_dirs(given: str, port: int, is_demo: bool) -> list[Path | None]:
 def _origin_of(name: str, merged: Mapping[str, Value]) -> str:
     """Where a wrong value stands, to be put behind what is wrong with it."""
     for each in ("host", "port") if name == "bind" else (name,):
-        if each in merged and merged[each].origin not in ("default", ""):
+        if each in merged and merged[each].origin not in ("default", "", CHANGED):
             return f" ({merged[each].origin})"
     return ""
 
