@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ from grapevine_tui.streams import LINE_BYTES
 from grapevine_tui.text import cells, printable
 
 ANSWER_S: Final = 30.0  # a broadcast waits for room; all else answers at once
+TRACE_POLL_S: Final = 0.1  # between looks at how far a traced message got
 LEAVE_S: Final = 15.0  # for the node to be gone after it said that it goes
 STDIN_BYTES: Final = LINE_BYTES * 3 // 4 - 1024  # that fit a line as base64
 WIDTHS: Final = {"peer_id": 12, "text": 48}  # digits of an id that people are shown
@@ -139,6 +141,7 @@ COLUMNS: Final = {
               "received", "throttled", "tokens", "queued", "last_seen_s"),
     "members": ("name", "peer_id", "address", "zone", "status", "epoch"),
     "rounds": ("number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
+    "traces": ("id", "reached", "asked", "known", "p50_ms", "p99_ms", "last_ms", "hops"),
 }  # fmt: skip
 ENVELOPE: Final = ("event", "time", "request", "ok")
 
@@ -215,6 +218,7 @@ LOOKS: Final = {
     "status": "Who it is and how it does.",
     "stats": "All counters.",
     "rounds": "The latest anti-entropy rounds.",
+    "traces": "The latest traced messages, and how far each got.",
 }
 ORDERS: Final = {
     "dial": ("address", "HOST:PORT", "Have it knock at an address."),
@@ -272,6 +276,44 @@ def send(
 ) -> int:
     """Tell PEER alone (a name, an id or its beginning, an address) TEXT; "-": stdin."""
     return _order(context, is_json, "send", to=to, **_payload(text, file))
+
+
+@ctl.command()
+@click.argument("text", nargs=-1)
+@_FILE
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 3600),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For all answers at most",
+)
+@_JSON
+@click.pass_context
+def trace(
+    context: click.Context, text: tuple[str, ...], file: str | None, wait_s: float, is_json: bool
+) -> int:
+    """Tell everyone TEXT and say how far it got; exit code 1 where somebody has not answered."""
+    flags, is_json_before = context.obj
+    state_dir = running_at(flags)
+    traced = ask(state_dir, {"cmd": "trace", **_payload(text, file)})["id"]
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        reply = ask(state_dir, {"cmd": "traces"})
+        found: Object | None = next((e for e in reply["traces"] if e["id"] == traced), None)
+        if found is None:
+            raise NotDone("so many other messages were traced meanwhile that this one is forgotten")
+        if found["complete"] or time.monotonic() >= give_up_at:
+            break
+        time.sleep(TRACE_POLL_S)
+    if is_json or is_json_before:
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        for line in facts(found):
+            click.echo(line)
+    return 0 if found["complete"] else 1
 
 
 @ctl.command()

@@ -58,6 +58,32 @@ def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
     assert not path.exists()
 
 
+def test_a_trace_waits_for_the_answers_and_says_who_has_it(bench: Bench) -> None:
+    bob, address = bench.started("--name", "bob", "--state-dir", "bob")
+    run, _ = bench.started("--state-dir", "kept", "--peer", address, "--wait-peers", "1")
+    run.expect("ready")
+    run.expect("member", status="up")
+    done = bench.command("ctl", "--state-dir", "kept", "trace", "who", "is", "there")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "complete    yes" in done.stdout
+    assert bob.expect("message")["text"] == "who is there"
+    listed = bench.command("ctl", "--state-dir", "kept", "traces", "--json")
+    (trace,) = json.loads(listed.stdout)["traces"]
+    assert (trace["reached"], trace["known"]) == (1, 1)
+
+
+def test_a_trace_that_somebody_has_not_answered_in_time_is_exit_1(bench: Bench) -> None:
+    bob, address = bench.started("--state-dir", "bob")
+    run, _ = bench.started("--state-dir", "kept", "--peer", address, "--wait-peers", "1")
+    run.expect("ready")
+    run.expect("member", status="up")
+    bob.process.kill()
+    done = bench.command("ctl", "--state-dir", "kept", "trace", "x", "--wait", "0.3", "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert (told["reached"], told["complete"], len(told["unanswered"])) == (0, False, 1)
+
+
 def test_where_no_node_answers_it_is_one_line_and_exit_1(bench: Bench) -> None:
     for arguments in (("--state-dir", "none"), ("--port", "9")):
         done = bench.command("ctl", *arguments, "peers")
