@@ -73,7 +73,7 @@ PEERS: Final = (
     Key("copy", "y", "ask('copy')", "Copy", shown=True),
     Key("copy_id", "Y", "ask('copy_id')", "Copy its id"),
 )
-RATES: Final = (Key("authors", "o", "authors", "By author", shown=True),)
+RATES: Final = (Key("authors", "a", "authors", "By author", shown=True),)
 MESSAGES: Final = (
     Key("copy_id", "Y", "ask('copy_id')", "Copy the id"),
     Key("export", "e", "export", "Write what is shown to a file"),

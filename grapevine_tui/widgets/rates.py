@@ -69,7 +69,7 @@ def author_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
 
 
 class RateGrid(PeerGrid):
-    """`o` turns it over."""
+    """`a` turns it over."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(RATES)
 

@@ -19,7 +19,7 @@ def cluster(nodes: int, max_peers: int, *, loss: float = 0.0, seed: int = 1) -> 
     simulation = Simulation(
         nodes=nodes,
         config=NodeConfig(max_peers=max_peers),
-        network=Network(loss=loss),
+        network=Network(loss=loss, per_pair=True),
         seed=seed,
         start_within=nodes / 100,
     )
@@ -102,9 +102,7 @@ def test_who_is_cut_off_is_named_and_answers_when_it_is_back() -> None:
     assert set(latest(simulation).unanswered) == names
     simulation.heal()
     assert simulation.run_until(lambda: latest(simulation).is_complete, 60.0)
-    last_ms = latest(simulation).last_ms
-    assert last_ms is not None
-    assert last_ms > 4_000
+    assert latest(simulation).reached == 11
 
 
 def test_events_tell_of_a_trace_from_its_beginning_to_its_last_answer() -> None:

@@ -192,7 +192,7 @@ async def test_the_key_line_offers_no_letter_where_one_types() -> None:
         assert "/ Filter" not in stage.text.split("\n")[-1]
 
 
-async def test_o_turns_the_rate_limits_over_to_what_each_author_says() -> None:
+async def test_a_turns_the_rate_limits_over_to_what_each_author_says() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "bob"), a_peer(2, "carol")]
     for second in range(3):
@@ -202,7 +202,7 @@ async def test_o_turns_the_rate_limits_over_to_what_each_author_says() -> None:
         host.happen(received(3, second, b"y"))
         host.refresh()
     async with staged(host) as stage:
-        await stage.press("escape", "3", "o")
+        await stage.press("escape", "3", "a")
         assert "Rate limits · 2 authors" in stage.text
         lines = [line for line in stage.text.split("\n") if "75%" in line or "25%" in line]
         assert "bob" in lines[0]
@@ -211,7 +211,7 @@ async def test_o_turns_the_rate_limits_over_to_what_each_author_says() -> None:
         assert "900 B" in lines[0]
         await stage.press("slash", *"bob", "enter")
         assert "1 match bob" in stage.text
-        await stage.press("escape", "s", "o")
+        await stage.press("escape", "s", "a")
         assert "Rate limits · 0 throttled" in stage.text
         assert "12,401" in stage.text
 
