@@ -410,6 +410,11 @@ class Link:
         return self._sender.unsent
 
     @property
+    def lost(self) -> int:
+        """Datagrams that did not arrive, by what the peer told."""
+        return self._sender.lost
+
+    @property
     def queued(self) -> int:
         """Messages that wait to go."""
         return self._sender.queued
