@@ -53,6 +53,7 @@ from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
 from grapevine_proto.messages import (
+    Ack,
     Close,
     CloseReason,
     Digest,
@@ -62,7 +63,10 @@ from grapevine_proto.messages import (
     Ids,
     InSync,
     Kind,
+    Opinions,
     OverlayMessage,
+    Ping,
+    PingFor,
     Private,
     Receipts,
     ReceiptsTaken,
@@ -502,7 +506,7 @@ class Engine:
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
                 self._perform(self._antientropy.handle(message, sender, now), now)
-            case Records():
+            case Records() | Ping() | PingFor() | Ack() | Opinions():
                 self._perform(self._membership.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Want() | Repair():
                 self._perform(self._antientropy.handle(message, sender, now), now)
@@ -601,7 +605,7 @@ class Engine:
         self.epoch = epoch + 1
         self._sequence = self._private_sequence = 0
         self._changes += 1
-        self._membership.reopen(self.epoch)
+        self._membership.ourselves.reopen(self.epoch)
         for peer_id in list(self._links):
             self._unlink(peer_id, "new epoch", CloseReason.SURPLUS, tell=True, now=now)
 
@@ -730,7 +734,7 @@ class Engine:
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
-        self._membership.load_permille = min(int(lag_s * 1000), 1000)
+        self._membership.lagged(lag_s, now)
 
     def leave(self, now: float) -> None:
         """Accept nothing more; what is queued still goes, then word to every peer that we leave."""

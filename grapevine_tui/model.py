@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
+from itertools import islice
 from typing import Final, NamedTuple
 
 from grapevine_proto.events import (
