@@ -17,9 +17,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
+from itertools import islice
 from typing import Final, NamedTuple
 
 from grapevine_proto.events import (
