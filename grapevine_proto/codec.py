@@ -44,14 +44,19 @@ from grapevine_proto.messages import (
     Feedback,
     Fragment,
     Frame,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
     LinkFrame,
+    Offer,
     OverlayMessage,
+    PathAnswer,
+    PathCheck,
     Private,
     Probe,
+    Prune,
     Receipt,
     Receipts,
     ReceiptsTaken,
@@ -62,6 +67,7 @@ from grapevine_proto.messages import (
     RumorCopy,
     Rumors,
     StreamRange,
+    Subscribe,
     Vector,
     Want,
     bytes_in_rumor,
@@ -430,6 +436,10 @@ def _decode_receipt(fields: Any) -> Receipt:
     )
 
 
+def _decode_tree(value: Any) -> PeerId | None:
+    return PeerId(_bin(value, PEER_ID_BYTES)) if value != b"" else None
+
+
 def _decode_ranges(value: Any) -> tuple[StreamRange, ...]:
     return tuple(_decode_range(entry) for entry in _items(value, MAX_ENTRIES))
 
@@ -443,7 +453,7 @@ def encode_message(message: OverlayMessage | Frame) -> bytes:
     return bytes((kind,)) + msgpack.packb(fields)
 
 
-def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C901  one case each
+def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C901, PLR0912  one case each
     match message:
         case Rumors(copies):
             return Kind.RUMORS, (tuple(map(_encode_copy, copies)),)
@@ -472,10 +482,24 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
         case ReceiptsTaken(number):
             return Kind.RECEIPTS_TAKEN, (number,)
+        case Offer() | Subscribe() | Graft() | Prune():
+            return _fields_of_spreading(message)
         case Empty():
             return Kind.EMPTY, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
+
+
+def _fields_of_spreading(message: Offer | Subscribe | Graft | Prune) -> tuple[Kind, Fields]:
+    match message:
+        case Offer(ranges):
+            return Kind.OFFER, (_encode_ids(ranges),)
+        case Subscribe(is_wanted):
+            return Kind.SUBSCRIBE, (is_wanted,)
+        case Graft(origin):
+            return Kind.GRAFT, (bytes(origin or b""),)
+        case Prune(origin):
+            return Kind.PRUNE, (bytes(origin or b""),)
 
 
 def _heartbeat(f: Fields) -> Heartbeat:
@@ -557,6 +581,26 @@ def _receipts_taken(f: Fields) -> ReceiptsTaken:
     return ReceiptsTaken(_uint(number, MAX_COUNT))
 
 
+def _offer(f: Fields) -> Offer:
+    (streams,) = f
+    return Offer(_decode_ids(streams))
+
+
+def _subscribe(f: Fields) -> Subscribe:
+    (is_wanted,) = f
+    return Subscribe(_flag(is_wanted))
+
+
+def _graft(f: Fields) -> Graft:
+    (origin,) = f
+    return Graft(_decode_tree(origin))
+
+
+def _prune(f: Fields) -> Prune:
+    (origin,) = f
+    return Prune(_decode_tree(origin))
+
+
 def _empty(f: Fields) -> Empty:
     () = f
     return Empty()
@@ -582,6 +626,10 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.IDS: _ids,
     Kind.RECEIPTS: _receipts,
     Kind.RECEIPTS_TAKEN: _receipts_taken,
+    Kind.OFFER: _offer,
+    Kind.SUBSCRIBE: _subscribe,
+    Kind.GRAFT: _graft,
+    Kind.PRUNE: _prune,
 }
 
 
@@ -607,6 +655,7 @@ _PROBE_PADDING: Final = bytes(1 << 16)
 FRAGMENT_OVERHEAD: Final = _FRAGMENT.size
 AGAIN_OVERHEAD: Final = _AGAIN.size
 MAX_RANGES: Final = 64
+PATH_TOKEN_BYTES: Final = 8
 
 
 def fragment_header(number: int, total_bytes: int, offset: int, *, of_repair: bool) -> bytes:
@@ -628,6 +677,10 @@ def encode_frame(frame: LinkFrame) -> bytes:
             return head + b"".join(_RANGE.pack(*each) for each in missing)
         case Probe(padding):
             return bytes((Kind.PROBE,)) + _PROBE_PADDING[:padding]
+        case PathCheck(token):
+            return bytes((Kind.PATH_CHECK,)) + token
+        case PathAnswer(token):
+            return bytes((Kind.PATH_ANSWER,)) + token
 
 
 def decode_frame(plaintext: bytes) -> LinkFrame:
@@ -675,12 +728,20 @@ def _probe(plaintext: bytes) -> Probe:
     return Probe(len(plaintext) - 1)
 
 
+def _token(plaintext: bytes) -> bytes:
+    if len(plaintext) != 1 + PATH_TOKEN_BYTES:
+        raise ValueError("a token of another length")
+    return plaintext[1:]
+
+
 _FRAME_DECODERS: Final[dict[int, Callable[[bytes], LinkFrame]]] = {
     Kind.FRAGMENT: _fragment,
     Kind.REPAIR_FRAGMENT: _fragment,
     Kind.AGAIN: _again,
     Kind.FEEDBACK: _feedback,
     Kind.PROBE: _probe,
+    Kind.PATH_CHECK: lambda plaintext: PathCheck(_token(plaintext)),
+    Kind.PATH_ANSWER: lambda plaintext: PathAnswer(_token(plaintext)),
 }
 
 

@@ -21,7 +21,7 @@ from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, PeerId, Zone, split_host_port
 
 MAX_TEXT_BYTES: Final = 64  # of a name, a zone, a cluster: what a record carries
-STRATEGIES: Final = ("epidemic",)
+STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
 DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
 
 # Fields of NodeConfig that a running node can take over; the others need a restart.
@@ -40,6 +40,8 @@ LIVE_FIELDS: Final = frozenset(
         "bundle_delay",
         "bundle_bytes",
         "epidemic",
+        "strategy",
+        "subscriptions",
         "lazy_repair",
         "rate_limit",
     }
@@ -243,7 +245,12 @@ class NodeConfig:
     zone: Zone = ""
     """Where it stands, for people and for the distribution strategies."""
     strategy: str = "epidemic"
-    """How broadcasts spread."""
+    """How broadcasts spread: to a few at random (epidemic), to all who subscribed (flood), along a tree
+    (plumtree), from the origin to every member (direct-mail), or by mail while that is cheap and else
+    along a tree (auto)."""
+    subscriptions: int = 5
+    """Peers that a node picks to receive from under flood: the copies it gets of each message. With
+    three, some are left out."""
     lazy_repair: bool = True
     """Tell linked peers that were not sent a message its id, and ask for what others tell of: closes
     within a fraction of a second what spreading leaves open, for a small packet a link and message."""
@@ -294,6 +301,7 @@ class NodeConfig:
         for name in ("cluster", "name", "zone"):
             _check_text(name, getattr(self, name))
         _check_word("strategy", self.strategy, STRATEGIES)
+        _check_count("subscriptions", self.subscriptions, 1, 1000)
         _check_flag("lazy_repair", self.lazy_repair)
         _check_word("distribution", self.distribution, DISTRIBUTIONS)
         _check_number("gossip_interval", self.gossip_interval, 0.05, 3600)

@@ -58,12 +58,15 @@ from grapevine_proto.messages import (
     Digest,
     Empty,
     Frame,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
+    Offer,
     OverlayMessage,
     Private,
+    Prune,
     Receipts,
     ReceiptsTaken,
     Record,
@@ -71,6 +74,7 @@ from grapevine_proto.messages import (
     Repair,
     Rumor,
     Rumors,
+    Subscribe,
     Vector,
     Want,
 )
@@ -191,7 +195,15 @@ class Engine:
             config, self._identity, self._peers, self._membership.members, self._signatures, rng
         )
         self._dissemination = Dissemination(
-            config, self._peers, self._store, self._signatures, self._tracing, rng, now
+            config,
+            self.peer_id,
+            self._peers,
+            self._membership.members,
+            self._store,
+            self._signatures,
+            self._tracing,
+            rng,
+            now,
         )
         self._antientropy = AntiEntropy(
             config, self._peers, self._store, rng, self._dissemination.accept, now
@@ -279,7 +291,7 @@ class Engine:
         link = self._by_session.get(packet.session_id)
         if link is not None:
             self._busy[link.peer_id] = link  # it may owe an answer, or feedback
-            plaintext = self._open(link, packet, now)
+            plaintext = self._open(link, packet, now, source)
             self._hear(link, plaintext, now)
             return
         dial = self._dials.get(packet.session_id)
@@ -313,9 +325,11 @@ class Engine:
             self._perform(effects, now)
         return True
 
-    def _open(self, link: Link, packet: codec.Data, now: float) -> bytes | None:
+    def _open(
+        self, link: Link, packet: codec.Data, now: float, source: Address | None = None
+    ) -> bytes | None:
         try:
-            return link.receive(packet, now)
+            return link.receive(packet, now, source)
         except Refused as refused:
             if refused.reason is DropReason.RATE_LIMITED:
                 self._account(link.peer_id, now).throttled += 1
@@ -361,6 +375,7 @@ class Engine:
     def _renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
         if takes_over(established, link, self.peer_id, now):
+            self._forget_source(link)
             link.adopt(established, now)
         else:
             link.also_receive(established, now)
@@ -372,6 +387,7 @@ class Engine:
         identity, and it is told so."""
         link.clear()
         link.close()
+        self._forget_source(link)
         self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
@@ -391,6 +407,7 @@ class Engine:
             congestion=self.config.congestion,
             max_message_bytes=self.config.max_message_size,
             budget=self._reassembly,
+            entropy=self._entropy,
         )
         self._links[link.peer_id] = link
         self._index(link)
@@ -402,6 +419,7 @@ class Engine:
         self._perform(
             self._membership.linked(established.record, link.address, established.rtt_s, now), now
         )
+        self._perform(self._dissemination.linked(link.peer_id, now), now)
 
     def _turn_away(self, established: Established, close: Close, now: float) -> None:
         """Make no link of a session, but say why."""
@@ -449,6 +467,10 @@ class Engine:
             self._by_session[session_id] = link
         self._by_source[link.address] = link
 
+    def _forget_source(self, link: Link) -> None:
+        if self._by_source.get(link.address) is link:
+            del self._by_source[link.address]
+
     def _account(self, peer_id: PeerId, now: float) -> _Account:
         account = self._accounts.get(peer_id)
         if account is None:
@@ -478,11 +500,11 @@ class Engine:
         self._unsent_before += link.unsent + link.queued + self._outflow.forget(peer_id)
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
-        if self._by_source.get(link.address) is link:
-            del self._by_source[link.address]
+        self._forget_source(link)
         self._changes += 1
         self._perform(self._antientropy.unlinked(peer_id, now), now)
         self._perform(self._membership.unlinked(peer_id, words, reason, now), now)
+        self._perform(self._dissemination.unlinked(peer_id, now), now)
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -497,7 +519,7 @@ class Engine:
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender = link.peer_id
         match message:
-            case Rumors() | Ids():
+            case Rumors() | Ids() | Offer() | Subscribe() | Graft() | Prune():
                 self._perform(self._dissemination.handle(message, sender, now), now)
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
@@ -654,8 +676,12 @@ class Engine:
         rumor = Rumor.signed(
             self._identity, self.config.cluster, epoch, first, payloads, trace_share=trace_share
         )
-        sends = self._dissemination.broadcast(rumor, now)
-        peers = sum(self._send_all(send, now) for send in sends)
+        peers = 0
+        for effect in self._dissemination.broadcast(rumor, now):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer)):
+                peers += self._send_all(effect, now)
+            else:
+                self._perform([effect], now)
         self._events += [MessageSent(message, peers) for message in messages]
 
     def _is_bundle_due(self, now: float) -> bool:
@@ -766,7 +792,7 @@ class Engine:
         self._bundle.limit_bytes = _bundle_limit(config)
         self._responder.reconfigure(config.keys, config.limits, config.denied, now)
         self._signatures.reconfigure(config)
-        self._dissemination.reconfigure(config)
+        self._perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._reconfigure_accounts(now)
         for peer_id, link in list(self._links.items()):
@@ -909,6 +935,11 @@ class Engine:
         return outbox
 
     def _transmit(self, link: Link, now: float) -> None:
+        address = link.address
+        self._outbox += link.check_path(now)
+        if link.address != address and self._by_source.get(address) is link:
+            del self._by_source[address]
+            self._by_source[link.address] = link
         for datagram in link.transmit(now):
             self._outbox.append((datagram, link.address))
 
@@ -955,6 +986,7 @@ class Engine:
             epoch=record.epoch if record else 0,
             connected_at=peer.linked_at,
             queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
+            subscribed=peer.peer_id in self._dissemination.subscribers,
         )
 
     def members(self) -> list[MemberInfo]:
@@ -997,6 +1029,8 @@ class Engine:
             sessions=len(self._by_session),
             members=len(self._membership.members),
             next_round_at=self._antientropy.next_round_at,
+            subscribers=len(self._dissemination.subscribers),
+            subscriptions=len(self._dissemination.subscriptions),
         )
 
     # --- kept -----------------------------------------------------------------------------------

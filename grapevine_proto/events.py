@@ -73,7 +73,8 @@ class PeerInfo:
 
     `rtt_s` is None until measured; `health` runs from 0 (hopeless) to 1; `tokens` are what is left
     of this peer's allowance here, `tokens_capacity` at most; `sent`, `received` count datagrams;
-    `allowed`, `throttled` count what the rate limit let through and refused.
+    `allowed`, `throttled` count what the rate limit let through and refused. `subscribed`: what we hear
+    first is always pushed to it, as its strategy asked for.
     """
 
     peer_id: PeerId
@@ -93,6 +94,7 @@ class PeerInfo:
     epoch: int
     connected_at: float | None
     queued: int
+    subscribed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,8 @@ class Stats:
     sessions: int = 0
     members: int = 0
     next_round_at: float = 0.0
+    subscribers: int = 0
+    subscriptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
 
 TRACE_ALL: Final = (1 << 16) - 1  # the share of members that means every one
 
+MAILED_HOPS: Final = 255
+"""In place of the hops of a copy: its origin gives it to every member itself, so nobody needs to pass
+it on. Counts as one hop; a copy that truly came so far says one less."""
+
 COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
 
 
@@ -60,12 +64,26 @@ class Kind(IntEnum):
     AGAIN = 14
     FEEDBACK = 15
     PROBE = 16
+    PATH_CHECK = 17
+    PATH_ANSWER = 18
     RECEIPTS = 35
     RECEIPTS_TAKEN = 36
+    SUBSCRIBE = 20
+    GRAFT = 21
+    PRUNE = 22
+    OFFER = 23
 
 
 LINK_KINDS: Final = frozenset(
-    {Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.AGAIN, Kind.FEEDBACK, Kind.PROBE}
+    {
+        Kind.FRAGMENT,
+        Kind.REPAIR_FRAGMENT,
+        Kind.AGAIN,
+        Kind.FEEDBACK,
+        Kind.PROBE,
+        Kind.PATH_CHECK,
+        Kind.PATH_ANSWER,
+    }
 )
 """What the links say to each other and nobody beyond them hears."""
 
@@ -366,6 +384,35 @@ class ReceiptsTaken:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Rumors that the sender holds and will not push to the receiver, who may ask at once."""
+
+    ranges: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """The sender wants to be pushed what the receiver hears first, or no longer."""
+
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Graft:
+    """From now on the link belongs to the tree along which rumors of `origin` are pushed; None: the
+    tree of all origins that have none of their own."""
+
+    origin: PeerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """The link no longer belongs to that tree: ids go over it instead."""
+
+    origin: PeerId | None
+
+
 OverlayMessage: TypeAlias = (
     Heartbeat
     | Records
@@ -379,6 +426,10 @@ OverlayMessage: TypeAlias = (
     | Ids
     | Receipts
     | ReceiptsTaken
+    | Offer
+    | Subscribe
+    | Graft
+    | Prune
 )
 
 # --- frames of one link -------------------------------------------------------------------------
@@ -442,5 +493,19 @@ class Probe:
     padding: int
 
 
-LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe
+@dataclass(frozen=True, slots=True)
+class PathCheck:
+    """Say this back, if it finds you."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PathAnswer:
+    """It found me."""
+
+    token: bytes
+
+
+LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe | PathCheck | PathAnswer
 """One for each of `LINK_KINDS`, but for the two sorts of fragments."""

@@ -17,7 +17,8 @@ from grapevine_proto.messages import Kind
 
 _SLACK: Final = 1e-3  # tokens
 _FREE: Final = frozenset(
-    {Kind.EMPTY, Kind.CLOSE, Kind.FEEDBACK, Kind.PROBE}  # they cost hardly more than opening
+    # they cost hardly more than opening, and are answered by nothing
+    {Kind.EMPTY, Kind.CLOSE, Kind.FEEDBACK, Kind.PROBE, Kind.PATH_ANSWER}
 )
 
 

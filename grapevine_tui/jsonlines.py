@@ -138,6 +138,7 @@ def peer_object(peer: PeerInfo, now: float) -> Object:
         "connected_s": None if connected is None else _number(max(0.0, now - connected)),
         "epoch": peer.epoch,
         "queued": peer.queued,
+        "subscribed": peer.subscribed,
     }
 
 

@@ -51,7 +51,13 @@ cluster = $cluster
 zone = $zone
 
 # How messages spread. epidemic: a node relays what is new to a few peers, with some probability.
+# flood: to all who subscribed. plumtree: along a tree that grows where messages arrive first, one copy
+# a node. direct-mail: from the origin to every member, one hop. auto: direct-mail while all members are
+# linked and the message is small, else plumtree. A running node changes it without losing anything.
 strategy = $strategy
+
+# Peers that a node picks to receive from under flood: the copies it gets of each message.
+subscriptions = $subscriptions
 
 # Tell linked peers that were not sent a message its id, and ask for what others tell of: closes within
 # a fraction of a second what spreading leaves open, for one small packet a link.

@@ -23,13 +23,18 @@ from grapevine_proto.messages import (
     Empty,
     Feedback,
     Fragment,
+    Graft,
     Heartbeat,
     Ids,
     InSync,
     Kind,
     LinkFrame,
+    Offer,
+    PathAnswer,
+    PathCheck,
     Private,
     Probe,
+    Prune,
     Receipt,
     Receipts,
     ReceiptsTaken,
@@ -40,6 +45,7 @@ from grapevine_proto.messages import (
     RumorCopy,
     Rumors,
     StreamRange,
+    Subscribe,
     Vector,
     Want,
     bytes_in_rumor,
@@ -123,6 +129,10 @@ messages = st.one_of(
     st.builds(Ids, some(wanted)),
     st.builds(Receipts, counts, message_ids, some(receipts)),
     st.builds(ReceiptsTaken, counts),
+    st.builds(Offer, some(wanted)),
+    st.builds(Subscribe, st.booleans()),
+    st.builds(Graft, st.none() | peer_ids),
+    st.builds(Prune, st.none() | peer_ids),
     st.just(Empty()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
@@ -252,6 +262,14 @@ def test_a_rumor_of_another_shape_is_refused(changes: dict[str, object]) -> None
         bytes((Kind.RECORDS,)) + msgpack.packb([[b""] * 17]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 0, []]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 1, 9, 0, b"s"]]]),
+        bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [3, 2]]]]),
+        bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [1, 1] * 65]]]),
+        bytes((Kind.SUBSCRIBE,)) + msgpack.packb([1]),
+        bytes((Kind.SUBSCRIBE,)) + msgpack.packb([True, True]),
+        bytes((Kind.GRAFT,)) + msgpack.packb([bytes(31)]),
+        bytes((Kind.GRAFT,)) + msgpack.packb([None]),
+        bytes((Kind.PRUNE,)) + msgpack.packb([b"", b""]),
+        bytes((Kind.PRUNE,)) + msgpack.packb([[]]),
     ],
 )
 def test_nearly_right_is_refused(plaintext: bytes) -> None:
@@ -354,6 +372,12 @@ def test_a_full_rumor_fits_its_message_pushed_or_repaired(limit_bytes: int, leng
 
 GOLDEN = {
     Empty(): "0090",
+    Subscribe(True): "1491c3",
+    Graft(None): "1591c400",
+    Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
+    Offer((StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300),)): (
+        "17919193c420" + "00" * 32 + "019203cd012c"
+    ),
     Close(CloseReason.FULL): "01920190",
     InSync(7): "079107",
     Private(1, b"hi"): "059201c4026869",
@@ -402,6 +426,8 @@ GOLDEN_FRAMES = {
     "0000000500000005"
     "0000000700000009",
     Probe(3): "10000000",
+    PathCheck(b"12345678"): "113132333435363738",
+    PathAnswer(b"12345678"): "123132333435363738",
 }
 
 

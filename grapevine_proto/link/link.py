@@ -10,6 +10,7 @@ What must stay true:
   we say; when that is scarce, control goes first and a heartbeat does not wait behind rumors.
 - A session that was replaced still receives for a while, so nothing on its way is lost; it never
   sends but to answer whoever still confirms it.
+- The peer is where it last proved to be: packets from elsewhere move nothing by themselves.
 - Two ends that send on different sessions, after losses in a handshake, agree again by themselves.
 
 Driven by `receive`, `send` and `adopt` as things happen, `transmit` and `advance` at `deadline`.
@@ -18,14 +19,23 @@ Driven by `receive`, `send` and `adopt` as things happen, `transmit` and `advanc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
-from grapevine_proto.codec import Data, decode_frame, encode_frame, encode_message
+from grapevine_proto.codec import (
+    BOX_TAG_BYTES,
+    DATA_OVERHEAD,
+    Data,
+    decode_frame,
+    encode_frame,
+    encode_message,
+)
 from grapevine_proto.config import CongestionConfig, LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget, Reassembly
 from grapevine_proto.link.handshake import Established
+from grapevine_proto.link.pathcheck import Whereabouts
 from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE, UNREPAIRED, Sender
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
 from grapevine_proto.messages import (
@@ -35,6 +45,8 @@ from grapevine_proto.messages import (
     Feedback,
     Fragment,
     Kind,
+    PathAnswer,
+    PathCheck,
     Probe,
     Record,
 )
@@ -47,6 +59,7 @@ RETIRING_SESSIONS: Final = 2  # one replaced, and one that lost against it
 MAX_MESSAGE_BYTES: Final = 10 * 2**20  # where nobody says otherwise: the default of the config
 REPAIR_CREDIT: Final = 64  # messages of repair on their way to us: twice the largest reply
 SLOWEST_REFILL: Final = 0.09  # a second: what a record tells as 0 when nine tenths of 0.1 is meant
+ANSWERS_LIMIT: Final = 4  # to path checks, between two calls of `transmit`
 FOLLOW_AFTER_S: Final = 5.0  # twice what passes between the packets of whoever still confirms
 AT_ONCE_S: Final = 5.0  # above what lost packets set two ends' views of one handshake apart
 
@@ -58,7 +71,8 @@ class Link:
 
     `bucket` is what we allow the peer, None for everything; it belongs to the PeerId and outlives
     the link, and so does `shape`, what the peer allows us, which a later link may be given again.
-    `budget` bounds what all links keep of large messages that have not come whole.
+    `budget` bounds what all links keep of large messages that have not come whole. Without `entropy`
+    the peer stays where it is.
     `epoch` is the peer's as of the live session; its `record` may be newer, by hearsay.
     `sent` and `received` count datagrams; `allowed` and `throttled` what the bucket let through
     and refused; `unsent` what found no room in the queue, was cleared from it, or let go after too
@@ -66,6 +80,7 @@ class Link:
     """
 
     __slots__ = (
+        "_answers",
         "_feedback_at",
         "_owed",
         "_reassembly",
@@ -74,6 +89,7 @@ class Link:
         "_send_at",
         "_sender",
         "_wake_at",
+        "_whereabouts",
         "address",
         "allowed",
         "bucket",
@@ -99,6 +115,7 @@ class Link:
         congestion: CongestionConfig | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         budget: Budget | None = None,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> None:
         self.peer_id: PeerId = established.record.peer_id
         self.address: Address = established.address
@@ -122,6 +139,8 @@ class Link:
         self._sender.shape = shape
         self._reassembly = Reassembly(max_message_bytes, budget or Budget(limits.reassembly_bytes))
         self._repairs_expected = 0
+        self._whereabouts = Whereabouts(entropy) if entropy is not None else None
+        self._answers: list[bytes] = []  # to path checks
         self._feedback_at = math.inf
         self._send_at = math.inf
         self.learn(established.record, now)
@@ -183,7 +202,8 @@ class Link:
     def deadline(self) -> float:
         """When more can go, a retiring session ends, a rekey is due, or the session is spent."""
         ends_at = min((self._ends_at(*each) for each in self._retiring), default=math.inf)
-        return min(self._send_at, self._feedback_at, self._wake_at, ends_at)
+        check_at = self._whereabouts.deadline if self._whereabouts is not None else math.inf
+        return min(self._send_at, self._feedback_at, self._wake_at, ends_at, check_at)
 
     def advance(self, now: float) -> None:
         """Forget retiring sessions whose time is over. `session_ids` are then others."""
@@ -211,7 +231,7 @@ class Link:
 
     # --- in ---
 
-    def receive(self, packet: Data, now: float) -> bytes | None:
+    def receive(self, packet: Data, now: float, source: Address | None = None) -> bytes | None:
         """The message that `packet` carries or completes, opened, noted and charged, to be decoded;
         None: there is none, or not yet.
 
@@ -221,7 +241,10 @@ class Link:
         """
         session = self.session
         if packet.session_id == session.our_id:
+            highest = session.arrivals.highest
             plaintext = session.open(packet, now)
+            if source is not None and source != self.address:
+                self._doubt(source, packet, now, is_newest=packet.counter > highest)
         else:
             session = self._find_retiring(packet.session_id)
             plaintext = session.open(packet, now)
@@ -248,9 +271,25 @@ class Link:
                 return self._take_again(again, now, is_paid=False)
             case Feedback() as feedback:
                 self._heed(feedback, now)
+            case PathCheck(token):
+                self._charge_tokens(cost(kind), now)
+                self._answers = [*self._answers, encode_frame(PathAnswer(token))][-ANSWERS_LIMIT:]
+                self._send_at = now
+            case PathAnswer(token):
+                if self._whereabouts is not None:
+                    self._whereabouts.answered(token, now)
             case Probe():
                 pass
         return None
+
+    def _doubt(self, source: Address, packet: Data, now: float, *, is_newest: bool) -> None:
+        """What the peer said came from another address than we send to."""
+        if self._whereabouts is not None:
+            size_bytes = DATA_OVERHEAD - BOX_TAG_BYTES + len(packet.box)
+            round_s = self._sender.path.round_s
+            self._whereabouts.heard(
+                source, size_bytes, is_newest=is_newest, round_s=round_s, now=now
+            )
 
     def charge(self, plaintext: bytes, now: float) -> None:
         """Charge the peer for saying `plaintext`. Raises Refused(RATE_LIMITED)."""
@@ -387,7 +426,8 @@ class Link:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing will happen here by itself but at `advance`."""
-        return self._send_at == math.inf and self._feedback_at == math.inf
+        is_checking = self._whereabouts is not None and self._whereabouts.deadline < math.inf
+        return self._send_at == math.inf and self._feedback_at == math.inf and not is_checking
 
     @property
     def rate(self) -> float:
@@ -431,14 +471,35 @@ class Link:
         """The system would not send a datagram of this size to the peer."""
         self._sender.refused(size_bytes, now)
 
+    def check_path(self, now: float) -> list[tuple[bytes, Address]]:
+        """What a doubt about where the peer is makes us ask now, and where; `address` may be another
+        then."""
+        check = self._whereabouts
+        if check is None or now < check.deadline or self.session.is_spent(now):
+            return []
+        moved_to = check.verdict(now)
+        if moved_to is not None:
+            if moved_to.host != self.address.host:  # another port is the same way
+                self._sender.move(moved_to.host, None, now)
+            self.address = moved_to
+        asking = [
+            (self.session.seal(encode_frame(PathCheck(token)), now), to or self.address)
+            for token, to in check.due(now)
+        ]
+        self.sent += len(asking)
+        return asking
+
     def transmit(self, now: float) -> list[bytes]:
         """Datagrams for `address` that may go now, a bounded number; `deadline` tells of more."""
         session = self.session
         if session.is_spent(now):
             self._owed.clear()
+            self._answers.clear()
             self._send_at = self._feedback_at = math.inf
             return []
         datagrams = self._feedback(now) if now >= self._feedback_at else []
+        datagrams += [session.seal(answer, now) for answer in self._answers]
+        self._answers.clear()
         datagrams += self._sender.transmit(session, now)
         if self._owed:
             for owed in self._owed:  # anything that went on the live session answers there
@@ -467,7 +528,7 @@ class Link:
         """When `transmit` would next have something to do, but for feedback, as things are."""
         if self.session.is_spent(now):
             return math.inf
-        return now if self._owed else self._sender.ready_at(now)
+        return now if self._owed or self._answers else self._sender.ready_at(now)
 
     def __repr__(self) -> str:
         return f"Link({self.peer_id.short}… at {self.address}, {self.queued} queued)"

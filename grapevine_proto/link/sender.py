@@ -47,7 +47,16 @@ RANKS: Final[dict[int, int]] = {
     Kind.CLOSE: CLOSE,  # after all else, for whoever reads it reads no more
 }
 UNREPAIRED: Final = frozenset(
-    {Kind.EMPTY, Kind.CLOSE, Kind.HEARTBEAT, Kind.DIGEST, Kind.IN_SYNC, Kind.FEEDBACK}
+    {
+        Kind.EMPTY,
+        Kind.CLOSE,
+        Kind.HEARTBEAT,
+        Kind.DIGEST,
+        Kind.IN_SYNC,
+        Kind.FEEDBACK,
+        Kind.PATH_CHECK,
+        Kind.PATH_ANSWER,
+    }
 )
 """What an idle link says: it asks for no report and is not sent again, for the next one says more."""
 

@@ -7,12 +7,15 @@ What must stay true:
   so that nobody without the key moves a window.
 - A number within a `report` that it does not name as missing has arrived; one that it names was
   overtaken by others at least `reorder_s` ago.
+- Work for one packet does not depend on how many numbers it skips.
 - A number is claimed once: by the packet that bears it or by the one that repeats its content.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from bisect import bisect_right
+from collections import deque
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 WINDOW: Final = 2048  # packets; at 10,000 a second a packet may be overtaken by 200 ms of others
@@ -50,12 +53,13 @@ class ReplayWindow:
         self._words[word % _WORDS] |= 1 << counter % _WORD_BITS
 
 
-MISSING_LIMIT: Final = 4096  # numbers; twice the window, and 300 KB in a flood of gaps
+MISSING_LIMIT: Final = 2048  # ranges: 10,000 packets at 30 % loss, and 300 KB in a flood of gaps
 RANGES_LIMIT: Final = 64  # of one report: half of a small datagram
 REPEATED: Final = 6  # reports that name a loss: at 30 % loss one in a thousand is told by none
 IMPATIENT: Final = 1.5  # factor for each loss told of that was none (RFC 8985 widens likewise)
 MOST_PATIENT: Final = 4.0  # then it is a whole round trip
 CALMING: Final = 0.98  # factor for each report
+_FIRST: Final = itemgetter(0)
 LEAST_REORDER_S: Final = 0.010  # what the queues of one machine swap
 
 
@@ -102,7 +106,7 @@ class Arrivals:
         self._reorder_s = LEAST_REORDER_S  # the same on a path that overtakes much
         self._patience = 1.0
         self.due_at = float("inf")
-        self._missing: OrderedDict[int, None] = OrderedDict()
+        self._missing: list[tuple[int, int]] = []  # ranges, ascending
         self._mark, self._mark_at = -1, 0.0  # the highest number as of some time ago
         self._matured = -1  # nothing up to here is merely late any more
         self._latest, self._latest_at = -1, 0.0
@@ -116,9 +120,11 @@ class Arrivals:
         if counter == expected:
             self.highest = counter
         elif counter > expected:
-            self._skip(expected, counter)
+            self._missing.append((expected, counter - 1))
+            self._bound_missing()
+            self.highest = counter
         else:
-            if self._missing.pop(counter, 0) is None and counter <= self._told[-1]:
+            if self._find(counter) and counter <= self._told[-1]:
                 self._patience = min(self._patience * IMPATIENT, MOST_PATIENT)  # it was only late
             return
         if now - self._mark_at >= self._reorder_s:
@@ -129,13 +135,23 @@ class Arrivals:
         self.rtt_s, self.reorder_s = rtt_s, reorder_s
         self._reorder_s = reorder_s * self._patience
 
-    def _skip(self, first: int, counter: int) -> None:
+    def _find(self, counter: int) -> bool:
+        """Take this number from the missing ones; whether it was among them."""
         missing = self._missing
-        for number in range(max(first, counter - MISSING_LIMIT), counter):
-            missing[number] = None
-        while len(missing) > MISSING_LIMIT:
-            missing.popitem(last=False)
-        self.highest = counter
+        index = bisect_right(missing, counter, key=_FIRST) - 1
+        if index < 0 or missing[index][1] < counter:
+            return False
+        first, last = missing[index]
+        rest = [(first, counter - 1)] if first < counter else []
+        if counter < last:
+            rest.append((counter + 1, last))
+        missing[index : index + 1] = rest
+        self._bound_missing()
+        return True
+
+    def _bound_missing(self) -> None:
+        if len(self._missing) > MISSING_LIMIT:
+            del self._missing[0]  # its content will be taken for one that came
 
     def owe(self, counter: int, now: float) -> None:
         """The packet with this number asks for a report: one a round trip, and late enough to tell
@@ -150,33 +166,32 @@ class Arrivals:
         """Whether the content of this number, repeated in another packet, is new here. From now on
         it is not, and neither is the packet itself."""
         if counter <= self.highest:
-            return self._missing.pop(counter, 0) is None
+            return self._find(counter)
         self.note(counter, now)
         return True
 
     def report(self, now: float) -> Report:
-        """What to tell. Reads the missing numbers from above, as far as the last few reports."""
+        """What to tell. Reads the missing ranges from above, as far as the last few reports."""
         if now - self._mark_at >= self._reorder_s:
             self._matured, self._mark, self._mark_at = self._mark, self.highest, now
         matured, stop = self._matured, self._told[0]
         top, below = self.highest, stop
-        ranges: deque[list[int]] = deque()  # ascending
+        ranges: deque[tuple[int, int]] = deque()  # ascending
         is_cut = False
-        for number in reversed(self._missing):
-            if number <= stop:
+        for low, high in reversed(self._missing):
+            if high <= stop:
                 break
-            if number > matured:
-                top = number - 1
-            elif ranges and ranges[0][0] == number + 1:
-                ranges[0][0] = number
-            else:
-                ranges.appendleft([number, number])
-                if len(ranges) > RANGES_LIMIT:
-                    if number <= self._told[-1]:  # told before: enough
-                        below = ranges.popleft()[1]
-                        break
-                    top = ranges.pop()[0] - 1  # its turn is in the next report, at once
-                    is_cut = True
+            if high > matured:  # what is merely late is not spoken of
+                top = max(low - 1, matured)
+                if low > matured:
+                    continue
+            ranges.appendleft((max(low, stop + 1), min(high, matured)))
+            if len(ranges) > RANGES_LIMIT:
+                if high <= self._told[-1]:  # told before: enough
+                    below = ranges.popleft()[1]
+                    break
+                top = ranges.pop()[0] - 1  # its turn is in the next report, at once
+                is_cut = True
         self._owes = top < self.highest
         self._told.append(max(top, self._told[-1]))
         self._told_at = now
@@ -185,5 +200,4 @@ class Arrivals:
         pause_s = 0.0 if is_cut else max(self._reorder_s, self.rtt_s)
         self.due_at = now + pause_s if self._owes else float("inf")
         delay_s = now - self._latest_at
-        missing = tuple((first, last) for first, last in ranges)
-        return Report(below + 1, top + 1, self._latest, delay_s, missing)
+        return Report(below + 1, top + 1, self._latest, delay_s, tuple(ranges))

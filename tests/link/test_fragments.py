@@ -20,7 +20,17 @@ from grapevine_proto.link.fragments import (
     Outgoing,
     Reassembly,
 )
-from grapevine_proto.messages import Again, Feedback, Fragment, Kind, LinkFrame, Private, Probe
+from grapevine_proto.messages import (
+    Again,
+    Feedback,
+    Fragment,
+    Kind,
+    LinkFrame,
+    PathAnswer,
+    PathCheck,
+    Private,
+    Probe,
+)
 from grapevine_proto.ratelimit import TokenBucket
 from tests.link.roads import Road, Roads
 from tests.link.test_link import Pair
@@ -256,6 +266,8 @@ frames = st.one_of(
     ),
     st.builds(Again, ids, counts, st.binary(min_size=1, max_size=50)),
     st.builds(Probe, st.integers(0, 65_000)),
+    st.builds(PathCheck, ids),
+    st.builds(PathAnswer, ids),
     st.builds(
         lambda session_id, first, latest, delay, steps: Feedback(
             session_id,

@@ -186,6 +186,34 @@ def test_fifty_of_fifty_come_through_at_thirty_percent_loss() -> None:
     assert sum(each < 10.0 for each in took) >= 45
 
 
+def test_fifty_of_fifty_come_through_when_thirty_percent_are_damaged() -> None:
+    for seed in range(50):
+        world, ada, bob = two_ends()
+        rng = random.Random(seed)
+
+        def damage(
+            datagram: bytes,
+            sender: End,
+            receiver: End,
+            rng: random.Random = rng,
+            world: World = world,
+        ) -> bool:
+            if rng.random() >= 0.3:
+                return False
+            at = rng.randrange(len(datagram))
+            damaged = datagram[:at] + bytes((datagram[at] ^ 1 << rng.randrange(8),))
+            for answer in receiver.receive(damaged + datagram[at + 1 :], sender.address, world.now):
+                world._send(answer, receiver.address, sender.address)
+            return True
+
+        world.drop = damage
+        while not both_linked(ada, bob) and world.now < 60.0:
+            if not ada.dials and not ada.links:
+                ada.dial(bob.address, world.now)
+            world.run(0.5, until=functools.partial(both_linked, ada, bob))
+        assert world.now < 60.0
+
+
 def test_a_dial_that_nobody_answers_expires() -> None:
     world, ada, _ = two_ends()
     dial = ada.dial(Address("192.0.2.99", 1), 0.0, timeout_s=7.0)

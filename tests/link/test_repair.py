@@ -81,13 +81,23 @@ def test_more_ranges_than_fit_are_told_in_the_next_report_at_once() -> None:
     assert told == set(range(0, 400, 2))
 
 
-def test_no_more_numbers_are_remembered_as_missing_than_the_ceiling() -> None:
-    arrivals, now = arrivals_of(0, MISSING_LIMIT + 2)
+def test_no_more_gaps_are_remembered_than_the_ceiling() -> None:
+    arrivals, now = arrivals_of(*range(1, 2 * MISSING_LIMIT + 2, 2))
     assert len(arrivals._missing) == MISSING_LIMIT
-    assert not arrivals.claim(1, now)
+    assert not arrivals.claim(0, now)
     assert arrivals.claim(2, now)
     arrivals.note(2**32 - 1, now)
     assert len(arrivals._missing) == MISSING_LIMIT
+    arrivals.note(2**31, now)  # in two with the largest
+    assert len(arrivals._missing) == MISSING_LIMIT
+
+
+def test_a_gap_of_any_width_is_one_range_and_each_number_in_it_is_claimed_once() -> None:
+    arrivals, now = arrivals_of(0, 2**32 - 1)
+    for counter in (1, 2**32 - 2, 2**31, 2**31 + 1, 2**31 - 1, 2):
+        assert arrivals.claim(counter, now)
+        assert not arrivals.claim(counter, now)
+    assert arrivals._missing == [(3, 2**31 - 2), (2**31 + 2, 2**32 - 3)]
 
 
 @given(st.lists(st.integers(0, 60), unique=True, min_size=1), st.randoms(use_true_random=False))

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from functools import lru_cache
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import Record, Rumor, RumorCopy
+from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.overlay.dissemination.strategy import News
+from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.peers import Happening, PeerTable
 
 KEY = ClusterKey(bytes(range(32)))
 EPOCH = 1_700_000_000
@@ -50,5 +57,53 @@ def copy(number: int, first: int, *, hops: int = 1, age_ms: int = 0, size: int =
     return RumorCopy(unsigned, hops, age_ms)
 
 
+class Surroundings:
+    """Where a strategy works: node 0, linked to peers `linked`; all of them and `members` are known."""
+
+    def __init__(self, *linked: int, members: tuple[int, ...] = (), **changes: object) -> None:
+        self.config = config(**changes)
+        self.peers = PeerTable(1000)
+        self.members = MemberTable(self.config.limits)
+        self.rng = random.Random(1)
+        self.around = Neighbourhood(self.config, peer_id(0), self.peers, self.members, self.rng)
+        for number in members:
+            self.members.meet(record(number), 0.0)
+        for number in linked:
+            self.link(number)
+
+    def link(self, number: int) -> PeerId:
+        self.members.meet(record(number), 0.0)
+        address = record(number).addresses[0]
+        self.peers.move(
+            self.peers.add(peer_id(number), record(number), address, 0.0), Happening.LINKED
+        )
+        return peer_id(number)
+
+    def unlink(self, number: int) -> PeerId:
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        self.peers.move(peer, Happening.LOST)
+        return peer.peer_id
+
+
+def news(
+    origin: int = 0, first: int = 1, sender: int | None = None, *, hops: int = 0, size: int = 100
+) -> News:
+    """A rumor that is new to node 0."""
+    who = None if sender is None else peer_id(sender)
+    return News((peer_id(origin), EPOCH, first), size, hops, who, is_offered=sender is None)
+
+
+def said(effects: Iterable[object]) -> dict[PeerId, list[object]]:
+    """What is sent to whom."""
+    found: dict[PeerId, list[object]] = {}
+    for effect in effects:
+        assert isinstance(effect, Send)
+        for peer in effect.peers:
+            found.setdefault(peer, []).append(effect.message)
+    return found
+
+
+@lru_cache
 def peer_id(number: int) -> PeerId:
     return identity(number).peer_id

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import random
+from dataclasses import replace
 
 from grapevine_proto.config import EpidemicConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.dissemination.epidemic import HOT_LIMIT, Epidemic
+from grapevine_proto.overlay.dissemination.strategy import News, Push
 from grapevine_proto.overlay.held import Key
-from tests.overlay.made import EPOCH, config, peer_id
+from tests.overlay.made import EPOCH, Surroundings, peer_id, record
 
-ORIGIN, SENDER = peer_id(0), peer_id(1)
-LINKED = [peer_id(number) for number in range(20)]
+ORIGIN, SENDER = peer_id(100), peer_id(1)
 KEY: Key = (ORIGIN, EPOCH, 1)
 
 
 def epidemic(seed: int = 1, fanout: int = 3, **changes: float) -> Epidemic:
     settings = EpidemicConfig(**changes)  # type: ignore[arg-type]
-    return Epidemic(config(epidemic=settings, fanout=fanout), random.Random(seed), lambda _: "")
+    place = Surroundings(*range(1, 20), 100, epidemic=settings, fanout=fanout)
+    place.rng.seed(seed)
+    return Epidemic(place.config, place.around, place.rng)
 
 
 def spread_of(
     strategy: Epidemic, hops: int = 1, sender: PeerId | None = SENDER, key: Key = KEY
 ) -> list[PeerId]:
-    return strategy.spread(key, hops, sender, LINKED, 0.0)
+    return list(strategy.spread(News(key, 100, hops, sender), 0.0).targets)
+
+
+def due(strategy: Epidemic, at: float) -> list[Push]:
+    pushes = strategy.advance(at)
+    assert all(isinstance(each, Push) for each in pushes)
+    return pushes  # type: ignore[return-value]
 
 
 def test_the_origin_always_pushes_to_fanout_peers() -> None:
@@ -55,22 +63,22 @@ def test_a_hot_rumor_goes_to_one_more_peer_an_interval_up_to_five_copies() -> No
     strategy = epidemic(forward_probability=1.0)
     told = set(spread_of(strategy))
     assert strategy.deadline == 5.0
-    assert strategy.advance(LINKED, 4.9) == []
+    assert due(strategy, 4.9) == []
     for at in (5.0, 10.0):
-        [(key, targets)] = strategy.advance(LINKED, at)
+        [(key, targets)] = due(strategy, at)
         assert key == KEY
         assert len(targets) == 1
         assert not told & {*targets, ORIGIN, SENDER}
         told.update(targets)
-    assert strategy.advance(LINKED, 15.0) == []
+    assert due(strategy, 15.0) == []
     assert len(told) == 5
 
 
 def test_a_copy_heard_back_cools_a_rumor() -> None:
     strategy = epidemic(forward_probability=1.0)
     spread_of(strategy)
-    strategy.heard_again(KEY, peer_id(7))
-    assert strategy.advance(LINKED, 100.0) == []
+    strategy.heard_again(KEY, peer_id(7), 1.0)
+    assert due(strategy, 100.0) == []
     assert strategy.deadline == float("inf")
 
 
@@ -83,24 +91,29 @@ def test_one_rumor_beyond_those_watched_cools_the_oldest() -> None:
     for sequence in range(HOT_LIMIT + 1):
         spread_of(strategy, key=(ORIGIN, EPOCH, sequence))
     assert strategy.cooled_early == 1
-    assert len(strategy.advance(LINKED, 5.0)) == HOT_LIMIT
+    assert len(due(strategy, 5.0)) == HOT_LIMIT
 
 
 def test_with_nobody_linked_a_rumor_waits_for_whoever_comes() -> None:
-    strategy = epidemic()
-    assert strategy.spread(KEY, 0, None, [], 0.0) == []
-    [(key, targets)] = strategy.advance([peer_id(5)], 5.0)
-    assert (key, targets) == (KEY, [peer_id(5)])
+    place = Surroundings()
+    strategy = Epidemic(place.config, place.around, place.rng)
+    assert spread_of(strategy, hops=0, sender=None) == []
+    came = place.link(5)
+    assert due(strategy, 5.0) == [Push(KEY, [came])]
+
+
+def test_what_was_mailed_to_all_is_not_relayed() -> None:
+    mailed = News(KEY, 100, 1, SENDER, is_mailed=True)
+    assert epidemic(forward_probability=1.0).spread(mailed, 0.0).targets == ()
 
 
 def test_a_relay_keeps_to_the_distribution() -> None:
     """Of three, one abroad and two at home."""
-    home = set(LINKED[::4])
-    settings = config(distribution="hub-and-spoke", zone="home")
     for seed in range(50):
-        strategy = Epidemic(
-            settings, random.Random(seed), lambda each: "home" if each in home else "abroad"
-        )
-        targets = strategy.spread((peer_id(30), EPOCH, 1), 0, None, LINKED, 0.0)
-        assert len(targets) == 3
-        assert len(home.intersection(targets)) == 2
+        place = Surroundings(*range(1, 20), distribution="hub-and-spoke", zone="home")
+        for number, peer in enumerate(place.peers):
+            peer.record = replace(record(1), zone="abroad" if number % 4 else "home")
+        place.rng.seed(seed)
+        strategy = Epidemic(place.config, place.around, place.rng)
+        targets = spread_of(strategy, hops=0, sender=None, key=(peer_id(100), EPOCH, 1))
+        assert sorted(map(place.peers.zone_of, targets)) == ["abroad", "home", "home"]

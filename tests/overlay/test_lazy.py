@@ -6,9 +6,8 @@ import random
 from dataclasses import dataclass, field
 
 from grapevine_proto import codec
-from grapevine_proto.events import PeerState
 from grapevine_proto.ids import PeerId, Stream
-from grapevine_proto.messages import Ids, Rumor, RumorCopy, StreamRange, Want
+from grapevine_proto.messages import Ids, Offer, Rumor, RumorCopy, StreamRange, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.dissemination import lazy as lazy_module
 from grapevine_proto.overlay.dissemination.lazy import (
@@ -21,11 +20,12 @@ from grapevine_proto.overlay.dissemination.lazy import (
     LazyRepair,
     in_datagrams,
 )
+from grapevine_proto.overlay.dissemination.neighbourhood import NEAR_LIMIT
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.peers import Happening, PeerTable
+from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
-from tests.overlay.made import EPOCH, config, copy, peer_id, record
+from tests.overlay.made import EPOCH, Surroundings, config, copy, peer_id
 
 ORIGIN = 90
 
@@ -36,32 +36,38 @@ class Node:
 
     links: int = 4
     is_on: bool = True
-    peers: PeerTable = field(init=False)
+    place: Surroundings = field(init=False)
     store: Store = field(init=False)
     lazy: LazyRepair = field(init=False)
+    grafts: list[tuple[PeerId, PeerId]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings = config(lazy_repair=self.is_on)
-        self.peers = PeerTable(100)
+        self.place = Surroundings(*range(1, self.links + 1), lazy_repair=self.is_on)
+        settings = self.place.config
         self.store = Store(settings, Signatures(settings), (), 0.0)
-        self.lazy = LazyRepair(settings, self.peers, self.store)
-        for number in range(1, self.links + 1):
-            address = record(number).addresses[0]
-            peer = self.peers.add(peer_id(number), record(number), address, 0.0)
-            self.peers.move(peer, Happening.LINKED)
+        self.lazy = LazyRepair(
+            settings, self.place.peers, self.place.around, self.store, self._note_graft
+        )
+        for peer in self.peers:
             peer.measured_rtt(0.05)
 
+    def _note_graft(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
+        self.grafts.append((teller, origin))
+        return []
+
+    @property
+    def peers(self) -> PeerTable:
+        return self.place.peers
+
     def unlink(self, number: int) -> None:
-        peer = self.peers.get(peer_id(number))
-        assert peer is not None
-        assert peer.state is PeerState.CONNECTED
-        self.peers.move(peer, Happening.LOST)
+        self.place.unlink(number)
 
     def learn(self, first: int, *told: int, at: float = 0.0) -> Rumor:
         """A rumor comes, and goes on to `told`."""
         made = copy(ORIGIN, first)
         self.store.take(made, peer_id(ORIGIN), False, at)
-        self.lazy.announce(made.rumor, map(peer_id, told), at)
+        foretold = self.lazy.arrived(made.rumor, at)
+        self.lazy.announce(made.rumor, [*map(peer_id, told), *foretold.tellers], at)
         return made.rumor
 
     def hear(self, teller: int, *ids: StreamRange, at: float = 0.0) -> None:
@@ -111,11 +117,27 @@ def test_links_that_were_not_sent_a_rumor_are_told_its_id_together_a_moment_late
 
 
 def test_those_who_get_the_same_ids_share_one_message() -> None:
-    node = Node(links=50)
+    node = Node(links=8)
     node.learn(1, 1, 2, 3)
     [send] = node.lazy.advance(BATCH_S)
     assert isinstance(send, Send)
-    assert len(send.peers) == 47
+    assert len(send.peers) == 5
+
+
+def test_among_many_links_only_near_ones_are_told() -> None:
+    node = Node(links=50)
+    node.learn(1)
+    [send] = node.lazy.advance(BATCH_S)
+    assert isinstance(send, Send)
+    assert set(send.peers) == set(node.place.around.near)
+    assert len(send.peers) <= NEAR_LIMIT
+
+
+def test_what_was_mailed_to_all_is_told_to_those_behind_us_alone() -> None:
+    node = Node(links=50)
+    made = copy(ORIGIN, 1)
+    node.lazy.announce(made.rumor, (), 0.0, is_mailed=True)
+    assert set(told(node.lazy.advance(BATCH_S))) == set(node.place.around.behind)
 
 
 def test_nobody_is_told_of_what_it_said_or_told_us() -> None:
@@ -238,6 +260,44 @@ def test_questions_to_one_teller_go_together() -> None:
     assert first == second == peer_id(1)
     assert (len(some), len(rest)) == (16, 4)
     assert node.lazy.asked == 20
+
+
+def test_what_is_offered_is_asked_for_at_once_and_of_the_next_when_that_fails() -> None:
+    node = Node()
+    assert asked(node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.0)) == [
+        (peer_id(2), (ids_of(1),))
+    ]
+    assert node.lazy.handle(Offer((ids_of(1),)), peer_id(3), 0.01) == []
+    assert asked(node.lazy.advance(node.lazy.deadline)) == [(peer_id(3), (ids_of(1),))]
+    assert node.grafts == [(peer_id(2), peer_id(ORIGIN)), (peer_id(3), peer_id(ORIGIN))]
+
+
+def test_an_offer_of_what_was_only_told_of_hurries_the_question() -> None:
+    node = Node()
+    node.hear(1, ids_of(1))
+    assert asked(node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.001)) == [
+        (peer_id(1), (ids_of(1),))
+    ]
+
+
+def test_an_offer_is_heeded_with_lazy_repair_switched_off() -> None:
+    node = Node(is_on=False)
+    assert asked(node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.0))
+    rumor = node.learn(1)
+    [send] = node.lazy.offer(rumor, [peer_id(2)])
+    assert isinstance(send, Send)
+    assert set(send.peers) == {peer_id(1), peer_id(3), peer_id(4)}
+
+
+def test_what_foretold_a_rumor_is_known_when_it_comes() -> None:
+    node = Node()
+    node.hear(2, ids_of(1), at=1.0)
+    node.hear(3, ids_of(1), at=1.01)
+    foretold = node.lazy.arrived(copy(ORIGIN, 1).rumor, 1.03)
+    assert foretold.first == peer_id(2)
+    assert round(foretold.lead_s, 6) == 0.03
+    assert set(foretold.tellers) == {peer_id(2), peer_id(3)}
+    assert not foretold.is_offered
 
 
 def test_ids_mark_nothing_as_seen() -> None:

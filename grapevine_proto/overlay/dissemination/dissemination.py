@@ -15,21 +15,41 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+from typing import Final, assert_never
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Ids, Rumor, RumorCopy, Rumors
+from grapevine_proto.messages import (
+    MAILED_HOPS,
+    Graft,
+    Ids,
+    Offer,
+    Prune,
+    Rumor,
+    RumorCopy,
+    Rumors,
+    Subscribe,
+)
+from grapevine_proto.overlay.dissemination.auto import Auto
+from grapevine_proto.overlay.dissemination.direct_mail import DirectMail
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
+from grapevine_proto.overlay.dissemination.flood import Flood
 from grapevine_proto.overlay.dissemination.lazy import LazyRepair
-from grapevine_proto.overlay.dissemination.strategy import Strategy
+from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.overlay.dissemination.plumtree import Plumtree
+from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
 from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
-from grapevine_proto.overlay.held import key_of
+from grapevine_proto.overlay.held import Key, key_of
+from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store
 from grapevine_proto.overlay.trace import Tracing
+
+OLD_MS: Final = 10_000  # what rounds bring older than this they bring to all: it is not said anew
 
 
 class Dissemination:
@@ -39,7 +59,9 @@ class Dissemination:
     def __init__(
         self,
         config: NodeConfig,
+        our_id: PeerId,
         peers: PeerTable,
+        members: MemberTable,
         store: Store,
         signatures: Signatures,
         tracing: Tracing,
@@ -51,49 +73,107 @@ class Dissemination:
         self._store = store
         self._signatures = signatures
         self._tracing = tracing
-        self._strategy: Strategy = Epidemic(config, rng, peers.zone_of)
-        self.lazy = LazyRepair(config, peers, store)
+        self._rng = rng
+        self._around = Neighbourhood(config, our_id, peers, members, rng)
+        self._strategy = _made(config, self._around, rng)
+        self.lazy = LazyRepair(config, peers, self._around, store, self._asks)
+        self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
+        self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
         self._tick_at = now + SWEEP_S
         self.duplicates = 0
         self.relayed = 0
         self.repaired = 0
 
-    def reconfigure(self, config: NodeConfig) -> None:
+    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
+        """Other settings, and perhaps another strategy, from now on."""
+        effects: list[Effect] = []
+        self._around.reconfigure(config)
+        if config.strategy != self._config.strategy:
+            effects += self._strategy.stop()
+            self._strategy = _made(config, self._around, self._rng)
+            self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
+            effects += self._strategy.start(now)
+        else:
+            effects += self._strategy.reconfigure(config, now)
         self._config = config
-        self._strategy.reconfigure(config)
         self.lazy.reconfigure(config)
+        return effects
+
+    @property
+    def subscribers(self) -> Sequence[PeerId]:
+        """Peers to whom what is heard here first is always pushed."""
+        return self._strategy.subscribers
+
+    @property
+    def subscriptions(self) -> Sequence[PeerId]:
+        """Peers who are asked to push to us what they hear first."""
+        return self._strategy.subscriptions
+
+    def _asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
+        return self._strategy.asks(teller, origin, now)
+
+    # --- links ----------------------------------------------------------------------------------
+
+    def linked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A link is new: the first hears at once what was said to nobody."""
+        effects = self._strategy.linked(peer_id, now)
+        for key in self._unsaid:
+            copy = self._store.held.copy(key, now)
+            if copy is not None:
+                effects += self._push(copy, (peer_id,))
+        self._unsaid.clear()
+        return effects
+
+    def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A link is gone."""
+        return self._strategy.unlinked(peer_id, now)
 
     # --- ours -----------------------------------------------------------------------------------
 
-    def broadcast(self, rumor: Rumor, now: float) -> list[Send]:
+    def broadcast(self, rumor: Rumor, now: float) -> list[Effect]:
         """Spread a rumor of our own."""
         copy = RumorCopy(rumor, 0, 0)
+        key = key_of(rumor)
         self._store.take(copy, rumor.origin, True, now)
-        targets = self._strategy.spread(key_of(rumor), 0, None, self._peers.linked, now)
-        self.lazy.announce(rumor, targets, now)
-        return self._push(copy, targets)
+        if not self._peers.linked:
+            self._unsaid[key] = len(rumor.lengths)
+        plan = self._strategy.spread(News(key, rumor.size_bytes, 0, None, is_offered=True), now)
+        return self._carry_out(plan, copy, (), now)
 
     # --- theirs ---------------------------------------------------------------------------------
 
-    def handle(self, message: Rumors | Ids, sender: PeerId, now: float) -> list[Effect]:
-        if isinstance(message, Ids):
-            self._tracing.told(message, sender)
-            return self.lazy.handle(message, sender, now)
-        effects: list[Effect] = []
-        for copy in message.copies:
-            effects += self.accept(copy, sender, Via.EAGER, now)
-        return effects
+    def handle(
+        self, message: Rumors | Ids | Offer | Subscribe | Graft | Prune, sender: PeerId, now: float
+    ) -> list[Effect]:
+        match message:
+            case Rumors(copies):
+                effects: list[Effect] = []
+                for copy in copies:
+                    effects += self.accept(copy, sender, Via.EAGER, now)
+                return effects
+            case Ids() | Offer():
+                if isinstance(message, Ids):
+                    self._tracing.told(message, sender)
+                return self.lazy.handle(message, sender, now)
+            case Subscribe() | Graft() | Prune():
+                return self._strategy.handle(message, sender, now)
+            case _:
+                assert_never(message)
 
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Take in one copy from `sender`: deliver what is new in it and pass it on."""
+        is_mailed = copy.hops == MAILED_HOPS
+        if is_mailed:
+            copy = RumorCopy(copy.rumor, 1, copy.age_ms)
         rumor = copy.rumor
         if self._store.is_known(rumor, now):
             self.duplicates += 1
             self._store.held.heard_again(copy, now)
-            self._strategy.heard_again(key_of(rumor), sender)
             self.lazy.heard_again(rumor, sender)
             self._tracing.heard_again(rumor, sender)
-            return []
+            if via is not Via.EAGER:
+                return []
+            return self._strategy.heard_again(key_of(rumor), sender, now)
         peer = self._peers.get(sender)
         copy = _as_heard(copy, peer)
         is_firsthand = (
@@ -102,7 +182,6 @@ class Dissemination:
         refusal = self._refusal(copy, sender, is_firsthand, now)
         if refusal is not None:
             return [Blame(sender, refusal)]
-        linked = self._peers.linked
         fresh = self._store.take(
             copy, sender, self._peers.is_linked(rumor.origin), now, is_proved=not is_firsthand
         )
@@ -110,14 +189,45 @@ class Dissemination:
         if via is Via.REPAIR:
             self.repaired += len(fresh)
         messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
+        foretold = self.lazy.arrived(rumor, now)
+        if via is Via.REPAIR and copy.age_ms >= OLD_MS:
+            return [Deliver(messages), *self._blame_liars()]
+        news = News(
+            key_of(rumor),
+            rumor.size_bytes,
+            copy.hops,
+            sender,
+            is_mailed,
+            foretold.is_offered,
+            foretold.first,
+            foretold.lead_s,
+        )
+        plan = self._strategy.spread(news, now)
         effects: list[Effect] = [Deliver(messages)]
-        targets = self._strategy.spread(key_of(rumor), copy.hops, sender, linked, now)
-        if targets and (not is_firsthand or self._store.held.prove(key_of(rumor), now)):
-            effects += self._push(copy, targets)
-            self.lazy.announce(rumor, (sender, *targets), now)
-        elif not targets:
-            self.lazy.announce(rumor, (sender,), now)
+        leaves = bool(plan.targets) or plan.is_offer
+        if not leaves or not is_firsthand or self._store.held.prove(key_of(rumor), now):
+            has_it = (sender, *foretold.tellers)
+            effects += self._carry_out(plan, copy, has_it, now, is_mailed=is_mailed)
         return effects + self._blame_liars()
+
+    def _carry_out(
+        self,
+        plan: Plan,
+        copy: RumorCopy,
+        has_it: tuple[PeerId, ...],
+        now: float,
+        *,
+        is_mailed: bool = False,
+    ) -> list[Effect]:
+        """Do what the strategy wants with `copy`, which those in `has_it` need not be told of."""
+        effects: list[Effect] = [*plan.effects]
+        has_it = (*has_it, *plan.targets)
+        effects += self._push(copy, plan.targets, is_mail=plan.is_mail)
+        if plan.is_offer:
+            effects += self.lazy.offer(copy.rumor, has_it)
+        else:
+            self.lazy.announce(copy.rumor, has_it, now, is_mailed=is_mailed or plan.is_mail)
+        return effects
 
     def _refusal(
         self, copy: RumorCopy, sender: PeerId, is_firsthand: bool, now: float
@@ -143,12 +253,14 @@ class Dissemination:
         liars.clear()
         return blames
 
-    def _push(self, copy: RumorCopy, targets: list[PeerId]) -> list[Send]:
+    def _push(
+        self, copy: RumorCopy, targets: Sequence[PeerId], *, is_mail: bool = False
+    ) -> list[Effect]:
         if not targets:
             return []
         self.relayed += len(targets)
-        onward = RumorCopy(copy.rumor, copy.hops + 1, copy.age_ms)
-        return [Send(tuple(targets), Rumors((onward,)))]
+        hops = MAILED_HOPS if is_mail else min(copy.hops + 1, MAILED_HOPS - 1)
+        return [Send(tuple(targets), Rumors((RumorCopy(copy.rumor, hops, copy.age_ms),)))]
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -157,10 +269,11 @@ class Dissemination:
             self._tick_at = now + SWEEP_S
             self._store.tick(now)
         effects: list[Effect] = []
-        for key, targets in self._strategy.advance(self._peers.linked, now):
-            copy = self._store.held.copy(key, now)
-            if copy is not None:
-                effects += self._push(copy, targets)
+        for due in self._strategy.advance(now):
+            if not isinstance(due, Push):
+                effects.append(due)
+            elif (copy := self._store.held.copy(due.key, now)) is not None:
+                effects += self._push(copy, due.targets)
         return effects + self.lazy.advance(now) + self._blame_liars()
 
     @property
@@ -176,3 +289,18 @@ def _as_heard(copy: RumorCopy, sender: Peer | None) -> RumorCopy:
     if sender is None or not sender.rtt_s:
         return copy
     return RumorCopy(copy.rumor, copy.hops, copy.age_ms + int(sender.rtt_s * 500))
+
+
+def _made(config: NodeConfig, around: Neighbourhood, rng: random.Random) -> Strategy:
+    """The strategy that `config` names."""
+    match config.strategy:
+        case "flood":
+            return Flood(config, around, rng)
+        case "plumtree":
+            return Plumtree(config, around)
+        case "direct-mail":
+            return DirectMail(around)
+        case "auto":
+            return Auto(around, Plumtree(config, around))
+        case _:
+            return Epidemic(config, around, rng)

@@ -14,14 +14,14 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.dissemination.strategy import Push
+from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
+from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.overlay.held import Key
-from grapevine_proto.overlay.selection import ZoneOf, choose
 
 HOT_LIMIT: Final = 4096  # rumors watched at once; under more traffic than that, repair is quicker
 
@@ -37,63 +37,51 @@ class _Hot:
         self.due_at = due_at
 
 
-class Epidemic:
-    """See the module. Implements `Strategy`."""
+class Epidemic(Strategy):
+    """See the module."""
 
-    def __init__(self, config: NodeConfig, rng: random.Random, zone_of: ZoneOf[PeerId]) -> None:
+    def __init__(self, config: NodeConfig, around: Neighbourhood, rng: random.Random) -> None:
         self._config = config
+        self._around = around
         self._rng = rng
-        self._zone_of = zone_of
         self._hot: OrderedDict[Key, _Hot] = (
             OrderedDict()
         )  # by due time: the interval is one for all
         self.cooled_early = 0
 
-    def reconfigure(self, config: NodeConfig) -> None:
+    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         self._config = config
+        return []
 
-    def spread(
-        self, key: Key, hops: int, sender: PeerId | None, linked: Sequence[PeerId], now: float
-    ) -> list[PeerId]:
+    def spread(self, news: News, now: float) -> Plan:
         epidemic = self._config.epidemic
-        if hops >= epidemic.hops:
-            return []
-        if sender is not None and self._rng.random() >= epidemic.forward_probability:
-            return []
-        told = {key[0]} if sender is None else {key[0], sender}
+        if news.is_mailed or news.hops >= epidemic.hops:
+            return Plan(())
+        if news.sender is not None and self._rng.random() >= epidemic.forward_probability:
+            return Plan(())
+        told = {news.origin} if news.sender is None else {news.origin, news.sender}
         copies = min(self._config.fanout, epidemic.max_forwards)
-        targets = self._choose(linked, copies, told)
+        targets = self._around.choose(copies, but=told)
         if len(targets) < epidemic.max_forwards:
             told.update(targets)
-            self._hot[key] = _Hot(told, len(targets), now + self._config.gossip_interval)
+            self._hot[news.key] = _Hot(told, len(targets), now + self._config.gossip_interval)
             if len(self._hot) > HOT_LIMIT:
                 self._hot.popitem(last=False)
                 self.cooled_early += 1
-        return targets
+        return Plan(targets)
 
-    def _choose(self, linked: Sequence[PeerId], count: int, told: set[PeerId]) -> list[PeerId]:
-        config = self._config
-        return choose(
-            linked,
-            count,
-            self._rng,
-            distribution=config.distribution,
-            zone=config.zone,
-            zone_of=self._zone_of,
-            but=told,
-        )
-
-    def heard_again(self, key: Key, sender: PeerId) -> None:
+    def heard_again(self, key: Key, sender: PeerId, now: float) -> list[Effect]:
         self._hot.pop(key, None)
+        return []
 
-    def advance(self, linked: Sequence[PeerId], now: float) -> list[Push]:
-        pushes: list[Push] = []
+    def advance(self, now: float) -> list[Push | Effect]:
+        pushes: list[Push | Effect] = []
         while self._hot:
             key, hot = next(iter(self._hot.items()))
             if hot.due_at > now:
                 break
             del self._hot[key]
-            targets = self._choose(linked, 1, hot.told)
+            targets = self._around.choose(1, but=hot.told)
             if targets:
                 pushes.append(Push(key, targets))
                 hot.told.update(targets)

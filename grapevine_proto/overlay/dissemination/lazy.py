@@ -23,23 +23,24 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Ids, Rumor, StreamRange, Want
+from grapevine_proto.messages import Ids, Offer, Rumor, StreamRange, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND, RANGES_A_WANT
+from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store import Store
 
-BATCH_S: Final = 0.010  # what is learned in one go shares a datagram; a fifth of a usual round trip
+BATCH_S: Final = 0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
 GAP_S: Final = (
     0.100  # between datagrams of ids to one peer: a fifth of what it allows us by default
 )
-ASK_AFTER_RTTS: Final = 2.0  # by then, what is pushed to us along another way is here
 ASK_AFTER_S: Final = (0.020, 0.200)  # at least and at most; round trips on one machine are shorter
 PATIENCE_RTTS: Final = 3.0
 PATIENCE_S: Final = (0.100, 0.500)  # for an answer
@@ -59,23 +60,57 @@ IDS_AT_ONCE: Final = 64  # what the wire takes in one message
 class _Wanted:
     """A rumor that others have and we do not."""
 
-    __slots__ = ("due_at", "opener", "tellers", "told_by")
+    __slots__ = ("due_at", "is_asked", "is_offered", "opener", "tellers", "told_at", "told_by")
 
-    def __init__(self, opener: PeerId, due_at: float) -> None:
+    def __init__(self, opener: PeerId, now: float, due_at: float) -> None:
         self.opener = opener
+        self.told_at = now
+        self.is_asked = False
+        self.is_offered = False
         self.tellers = [opener]  # not asked yet, the first to tell first
         self.told_by = {opener}
         self.due_at = due_at
 
 
+class Untold(NamedTuple):
+    """An id to be told: not to those who have the rumor."""
+
+    has_it: set[PeerId]
+    is_mailed: bool
+
+
+class Foretold(NamedTuple):
+    """Who told of a rumor before it came: who first, and so long before; all of them; and whether
+    it was offered."""
+
+    first: PeerId | None = None
+    lead_s: float = 0.0
+    tellers: Collection[PeerId] = ()
+    is_offered: bool = False
+
+
+UNFORETOLD: Final = Foretold()
+
+
 class LazyRepair:
     """Part of dissemination, which tells it of every rumor that comes and goes."""
 
-    def __init__(self, config: NodeConfig, peers: PeerTable, store: Store) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        peers: PeerTable,
+        around: Neighbourhood,
+        store: Store,
+        asks: Callable[[PeerId, PeerId, float], list[Effect]],
+    ) -> None:
+        """`asks(teller, origin, now)`: what else to do where somebody is asked."""
         self._is_on = config.lazy_repair
         self._peers = peers
+        self._around = around
         self._store = store
-        self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # and who has it
+        self._asks = asks
+        self.ask_after_rtts = Strategy.ask_after_rtts  # by then, what is pushed another way is here
+        self._untold: OrderedDict[StreamRange, Untold] = OrderedDict()
         self._tell_at = math.inf
         self._quiet_until = -math.inf
         self._wanted: dict[StreamRange, _Wanted] = {}
@@ -96,36 +131,52 @@ class LazyRepair:
 
     # --- telling --------------------------------------------------------------------------------
 
-    def announce(self, rumor: Rumor, told: Iterable[PeerId], now: float) -> None:
-        """`rumor` is new here, and `told` are those that have it or were sent it."""
+    def arrived(self, rumor: Rumor, now: float) -> Foretold:
+        """`rumor` is here: it need not be asked for any more."""
+        wanted = self._wanted.pop(rumor.ids, None) if self._wanted else None
+        if wanted is None:
+            return UNFORETOLD
+        self._closed(wanted)
+        return Foretold(wanted.opener, now - wanted.told_at, wanted.told_by, wanted.is_offered)
+
+    def announce(
+        self, rumor: Rumor, has_it: Iterable[PeerId], now: float, *, is_mailed: bool = False
+    ) -> None:
+        """Tell of `rumor`, which is new here, to who is not among `has_it`."""
         if not self._is_on:
             return
-        wanted = self._wanted.pop(rumor.ids, None)
-        has_it = {rumor.origin, *told}
-        if wanted is not None:
-            self._closed(wanted)
-            has_it |= wanted.told_by
-        self._untold[rumor.ids] = has_it
+        self._untold[rumor.ids] = Untold({rumor.origin, *has_it}, is_mailed)
         if len(self._untold) > UNTOLD_LIMIT:
             self._untold.popitem(last=False)
             self.unheeded += 1
         if self._tell_at == math.inf:
             self._tell_at = max(now + BATCH_S, self._quiet_until)
 
+    def offer(self, rumor: Rumor, has_it: Iterable[PeerId]) -> list[Effect]:
+        """Let near peers who are not among `has_it` ask for `rumor` at once."""
+        known_to = {rumor.origin, *has_it}
+        targets = tuple(each for each in self._around.near if each not in known_to)
+        return [Send(targets, Offer((rumor.ids,)))] if targets else []
+
     def heard_again(self, rumor: Rumor, sender: PeerId) -> None:
         """`sender` has `rumor` too."""
-        if self._untold and (has_it := self._untold.get(rumor.ids)) is not None:
-            has_it.add(sender)
+        if self._untold and (untold := self._untold.get(rumor.ids)) is not None:
+            untold.has_it.add(sender)
 
     def _tell(self, now: float) -> list[Effect]:
-        """All that waits: a datagram or more to each linked peer, made once for those who get the same."""
+        """All that waits: a datagram or more to each near peer, made once for those who get the same."""
         ranges = sorted(self._untold, key=lambda each: (each.stream, each.first))
-        known_to = [self._untold[each] for each in ranges]
+        untold = [self._untold[each] for each in ranges]
         self._untold.clear()
         self._tell_at = math.inf
         receivers: dict[tuple[int, ...], list[PeerId]] = {}
-        for peer_id in self._peers.linked:
-            new = tuple(i for i, has_it in enumerate(known_to) if peer_id not in has_it)
+        behind = self._around.behind
+        for peer_id in self._around.near:
+            new = tuple(
+                i
+                for i, (has_it, is_mailed) in enumerate(untold)
+                if peer_id not in has_it and (not is_mailed or peer_id in behind)
+            )
             if new:
                 receivers.setdefault(new, []).append(peer_id)
         effects: list[Effect] = []
@@ -139,28 +190,35 @@ class LazyRepair:
 
     # --- asking ---------------------------------------------------------------------------------
 
-    def handle(self, message: Ids, sender: PeerId, now: float) -> list[Effect]:
-        if self._is_on:
+    def handle(self, message: Ids | Offer, sender: PeerId, now: float) -> list[Effect]:
+        self._around.called(sender)
+        is_offer = isinstance(message, Offer)
+        if self._is_on or is_offer:
             for ids in message.ranges:
-                self._heed(ids, sender, now)
-        return []
+                self._heed(ids, sender, now, is_offer=is_offer)
+        return self._ask(now) if is_offer else []
 
-    def _heed(self, ids: StreamRange, sender: PeerId, now: float) -> None:
-        if (has_it := self._untold.get(ids)) is not None:
-            has_it.add(sender)
+    def _heed(self, ids: StreamRange, sender: PeerId, now: float, *, is_offer: bool) -> None:
+        if (untold := self._untold.get(ids)) is not None:
+            untold.has_it.add(sender)
         wanted = self._wanted.get(ids)
-        if wanted is not None:
-            if sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
-                wanted.told_by.add(sender)
-                wanted.tellers.append(sender)
-        elif self._store.missing(ids, now):
+        if wanted is None:
+            if not self._store.missing(ids, now):
+                return
             if len(self._wanted) >= WANTED_LIMIT or self._opened[sender] >= WANTED_PER_TELLER:
                 self.unheeded += 1
                 return
             self._opened[sender] += 1
-            due_at = now + self._round_trips(sender, ASK_AFTER_RTTS, ASK_AFTER_S)
-            self._wanted[ids] = _Wanted(sender, due_at)
-            heapq.heappush(self._due, (due_at, next(self._ties), ids))
+            wait_s = self._round_trips(sender, self.ask_after_rtts, ASK_AFTER_S)
+            wanted = self._wanted[ids] = _Wanted(sender, now, now if is_offer else now + wait_s)
+            heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
+        elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
+            wanted.told_by.add(sender)
+            wanted.tellers.append(sender)
+            if is_offer and not wanted.is_asked:
+                wanted.due_at = now
+                heapq.heappush(self._due, (now, next(self._ties), ids))
+        wanted.is_offered = wanted.is_offered or is_offer
 
     def _round_trips(self, peer_id: PeerId, trips: float, bounds: tuple[float, float]) -> float:
         peer = self._peers.get(peer_id)
@@ -175,6 +233,7 @@ class LazyRepair:
     def _ask(self, now: float) -> list[Effect]:
         """Ask for what is due and still missing, one question to a teller for all that it is asked."""
         questions: dict[PeerId, list[StreamRange]] = {}
+        grafted: dict[tuple[PeerId, PeerId], None] = {}
         while self._due and self._due[0][0] <= now:
             due_at, _, ids = heapq.heappop(self._due)
             wanted = self._wanted.get(ids)
@@ -187,9 +246,13 @@ class LazyRepair:
                 self._closed(wanted)
                 continue
             questions.setdefault(teller, []).extend(missing)
+            grafted.setdefault((teller, ids.stream.origin))
+            wanted.is_asked = True
             wanted.due_at = now + self._round_trips(teller, PATIENCE_RTTS, PATIENCE_S)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         effects: list[Effect] = []
+        for teller, origin in grafted:
+            effects += self._asks(teller, origin, now)
         for teller, ranges in questions.items():
             self.asked += len(ranges)
             effects += [

@@ -1,49 +1,123 @@
 """What a way of spreading rumors has to answer.
 
-What must stay true: a strategy decides *whom* to push to and *when*, from ids alone; it never sees
-a payload, a link or a byte, so that another strategy is one small file.
+What must stay true: a strategy decides *whom* to push to and *when*, from ids and sizes alone; it
+never sees a payload, a link or a byte, so that another strategy is one small file. Every choice
+that chance makes comes from its `rng`, and what it remembers is bounded by links and constants.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
+from grapevine_proto.messages import Graft, Prune, Subscribe
+from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.overlay.held import Key
+
+
+class News(NamedTuple):
+    """A rumor that is new here."""
+
+    key: Key
+    size_bytes: int
+    hops: int
+    """How many nodes it came through."""
+    sender: PeerId | None
+    """Who told it; None: it is our own."""
+    is_mailed: bool = False
+    """Its origin says that it tells every member itself."""
+    is_offered: bool = False
+    """It is our own, or was offered to us: near peers that lack it may count on nobody else."""
+    first_teller: PeerId | None = None
+    """Who told us its id before the rumor itself came, and so long before."""
+    lead_s: float = 0.0
+
+    @property
+    def origin(self) -> PeerId:
+        return self.key[0]
+
+
+class Plan(NamedTuple):
+    """What to do with a rumor that is new here: push it to `targets` at once."""
+
+    targets: Sequence[PeerId]
+    is_mail: bool = False
+    """`targets` are all members: whoever gets it need not pass it on."""
+    is_offer: bool = False
+    """Tell near peers at once that they may ask for it: nobody else will push it to them."""
+    effects: Sequence[Effect] = ()
 
 
 class Push(NamedTuple):
     """Push the rumor `key` to `targets`."""
 
     key: Key
-    targets: list[PeerId]
+    targets: Sequence[PeerId]
 
 
-class Strategy(Protocol):
-    """How rumors spread. `linked` are the peers that can be reached now."""
+class Strategy(ABC):
+    """How rumors spread. What a strategy does not answer, it does not care about."""
 
-    def spread(
-        self, key: Key, hops: int, sender: PeerId | None, linked: Sequence[PeerId], now: float
-    ) -> list[PeerId]:
-        """A rumor is new here, heard from `sender` (None: our own) after `hops` relays: push it to
-        these at once."""
-        ...
+    ask_after_rtts: ClassVar[float] = 2.0
+    """How many round trips to wait, told of a rumor, for a push of it: as long as one may be coming."""
 
-    def heard_again(self, key: Key, sender: PeerId) -> None:
-        """A copy of a known rumor came from `sender`."""
-        ...
+    @abstractmethod
+    def spread(self, news: News, now: float) -> Plan:
+        """A rumor is new here."""
 
-    def advance(self, linked: Sequence[PeerId], now: float) -> list[Push]:
+    def start(self, now: float) -> list[Effect]:
+        """It begins to work, with the links there are."""
+        return []
+
+    def stop(self) -> list[Effect]:
+        """Another takes over."""
+        return []
+
+    def linked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A link is new."""
+        return []
+
+    def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A link is gone."""
+        return []
+
+    def heard_again(self, key: Key, sender: PeerId, now: float) -> list[Effect]:
+        """`sender` pushed a copy of a rumor that is known."""
+        return []
+
+    def asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
+        """A rumor of `origin` was not pushed to us, and `teller`, who told of it, is asked for it."""
+        return []
+
+    def handle(
+        self, message: Subscribe | Graft | Prune, sender: PeerId, now: float
+    ) -> list[Effect]:
+        """What a peer says about pushing."""
+        return []
+
+    def advance(self, now: float) -> list[Push | Effect]:
         """What is due by now."""
-        ...
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        """Other settings from now on."""
-        ...
+        return []
 
     @property
     def deadline(self) -> float:
         """When `advance` has something to do; math.inf: never."""
-        ...
+        return math.inf
+
+    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
+        """Other settings from now on."""
+        return []
+
+    @property
+    def subscribers(self) -> Sequence[PeerId]:
+        """Peers to whom what we hear first is always pushed."""
+        return ()
+
+    @property
+    def subscriptions(self) -> Sequence[PeerId]:
+        """Peers who are asked to push to us what they hear first."""
+        return ()

@@ -1,0 +1,227 @@
+"""Plumtree: which links are in the tree, from what is pushed, asked for and heard twice."""
+
+from __future__ import annotations
+
+from grapevine_proto.ids import PeerId
+from grapevine_proto.messages import Graft, Prune, Subscribe
+from grapevine_proto.overlay.dissemination.plumtree import (
+    BUSY_RUMORS,
+    COUNTED_LIMIT,
+    PRUNE_AGAIN_S,
+    TREES_LIMIT,
+    Plumtree,
+)
+from grapevine_proto.overlay.dissemination.strategy import Plan
+from tests.overlay.made import Surroundings, news, peer_id, said
+
+ORIGIN = 90
+
+
+def plumtree(*linked: int, **changes: object) -> tuple[Surroundings, Plumtree]:
+    place = Surroundings(*linked, **changes)  # type: ignore[arg-type]
+    return place, Plumtree(place.config, place.around)
+
+
+def graft(strategy: Plumtree, *numbers: int, origin: int | None = None) -> None:
+    for number in numbers:
+        tree = None if origin is None else peer_id(origin)
+        assert strategy.handle(Graft(tree), peer_id(number), 0.0) == []
+
+
+def hear(
+    strategy: Plumtree,
+    sender: int | None,
+    first: int = 1,
+    *,
+    origin: int = ORIGIN,
+    rival: int | None = None,
+    lead_s: float = 0.0,
+    is_offered: bool = False,
+) -> Plan:
+    told = news(origin, first, sender, hops=1)._replace(
+        is_offered=is_offered or sender is None,
+        first_teller=None if rival is None else peer_id(rival),
+        lead_s=lead_s,
+    )
+    return strategy.spread(told, float(first))
+
+
+def ids(*numbers: int) -> list[PeerId]:
+    return [peer_id(number) for number in numbers]
+
+
+def test_a_rumor_goes_along_the_tree_but_not_back() -> None:
+    _, strategy = plumtree(1, 2, 3, 4)
+    graft(strategy, 1, 2, 3)
+    plan = hear(strategy, 1)
+    assert list(plan.targets) == ids(2, 3)
+    assert not plan.is_offer
+    assert not plan.effects
+    assert list(hear(strategy, 1, origin=2).targets) == ids(3)
+
+
+def test_who_pushes_something_new_is_in_the_tree_from_then_on() -> None:
+    _, strategy = plumtree(1, 2, 3)
+    hear(strategy, 1)
+    assert list(hear(strategy, None, 2, origin=0).targets) == ids(1)
+
+
+def test_who_pushes_something_known_is_pruned_and_told_once_a_round_trip() -> None:
+    _, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1, 2)
+    key = news(ORIGIN).key
+    assert said(strategy.heard_again(key, peer_id(2), 1.0)) == {peer_id(2): [Prune(None)]}
+    assert strategy.heard_again(key, peer_id(2), 1.0 + PRUNE_AGAIN_S / 2) == []
+    assert strategy.heard_again(key, peer_id(2), 1.0 + PRUNE_AGAIN_S), "the word was lost"
+    assert list(hear(strategy, 3, 2).targets) == ids(1)
+
+
+def test_the_last_link_in_the_tree_is_not_pruned() -> None:
+    _, strategy = plumtree(1, 2)
+    graft(strategy, 1)
+    assert strategy.heard_again(news(ORIGIN).key, peer_id(1), 1.0) == []
+    assert strategy.subscribers == (peer_id(1),)
+
+
+def test_each_end_keeps_to_what_the_other_says() -> None:
+    _, strategy = plumtree(1, 2)
+    graft(strategy, 1, 2)
+    strategy.handle(Prune(None), peer_id(1), 0.0)
+    assert strategy.subscriptions == (peer_id(2),)
+    strategy.handle(Subscribe(True), peer_id(1), 0.0)
+    strategy.handle(Graft(None), peer_id(99), 0.0)
+    assert strategy.subscribers == (peer_id(2),), "who is not linked is in no tree"
+
+
+def test_whoever_is_asked_for_a_rumor_is_grafted() -> None:
+    _, strategy = plumtree(1, 2)
+    assert said(strategy.asks(peer_id(2), peer_id(ORIGIN), 1.0)) == {peer_id(2): [Graft(None)]}
+    assert strategy.subscribers == (peer_id(2),)
+
+
+def test_what_a_node_outside_any_tree_says_is_offered_and_offered_on() -> None:
+    _, strategy = plumtree(1, 2, 3)
+    plan = hear(strategy, None, origin=0)
+    assert (list(plan.targets), plan.is_offer) == ([], True)
+    _, other = plumtree(1, 2, 3)
+    other.asks(peer_id(1), peer_id(ORIGIN), 0.0)
+    assert hear(other, 1, is_offered=True).is_offer
+    plan = hear(other, 2, 2, is_offered=True)
+    assert (list(plan.targets), plan.is_offer) == (ids(1), False), "there is a tree now"
+
+
+def test_a_leaf_does_not_offer_what_came_along_the_tree() -> None:
+    _, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1)
+    assert hear(strategy, 1) == Plan([], effects=[])
+
+
+def test_without_lazy_repair_links_begin_in_the_tree() -> None:
+    place, strategy = plumtree(1, 2, lazy_repair=False)
+    strategy.start(0.0)
+    strategy.linked(place.link(3), 0.0)
+    assert set(hear(strategy, None, origin=0).targets) == set(ids(1, 2, 3))
+    strategy.reconfigure(place.config.replace(lazy_repair=True), 0.0)
+    strategy.linked(place.link(4), 0.0)
+    assert peer_id(4) not in strategy.subscribers
+
+
+def test_a_lost_link_is_in_no_tree() -> None:
+    place, strategy = plumtree(1, 2)
+    graft(strategy, 1, 2)
+    for first in range(1, BUSY_RUMORS + 1):
+        hear(strategy, 1, first)
+    strategy.unlinked(place.unlink(2), 0.0)
+    assert list(hear(strategy, 1, 9).targets) == []
+    assert strategy.subscribers == (peer_id(1),)
+
+
+# --- trees of their own -------------------------------------------------------------------------
+
+
+def busy(*linked: int) -> tuple[Surroundings, Plumtree]:
+    """Node 0, whose tree is links 1 and 2, after as many rumors over link 1 as make a busy origin."""
+    place, strategy = plumtree(*linked)
+    graft(strategy, 1, 2)
+    for first in range(1, BUSY_RUMORS + 1):
+        hear(strategy, 1, first)
+    return place, strategy
+
+
+def test_a_busy_origin_has_a_tree_of_its_own_that_begins_as_the_shared_one() -> None:
+    _, strategy = busy(1, 2, 3)
+    assert list(hear(strategy, 1, 10).targets) == ids(2)
+    assert said(strategy.heard_again(news(ORIGIN).key, peer_id(2), 1.0)) == {
+        peer_id(2): [Prune(peer_id(ORIGIN))]
+    }
+    assert list(hear(strategy, 1, 11).targets) == []
+    assert list(hear(strategy, 1, origin=91).targets) == ids(2), "others keep the link"
+    assert said(strategy.asks(peer_id(3), peer_id(ORIGIN), 2.0)) == {
+        peer_id(3): [Graft(peer_id(ORIGIN))]
+    }
+
+
+def test_whose_ids_come_before_the_rumors_becomes_the_parent() -> None:
+    _, strategy = busy(1, 2, 3)
+    plan = hear(strategy, 1, 10, rival=3, lead_s=0.050)
+    assert said(plan.effects) == {
+        peer_id(3): [Graft(peer_id(ORIGIN))],
+        peer_id(1): [Prune(peer_id(ORIGIN))],
+    }
+    assert list(plan.targets) == ids(2, 3)
+    assert list(hear(strategy, 3, 11).targets) == ids(2)
+
+
+def test_a_small_lead_must_last_and_a_shared_tree_keeps_its_parents() -> None:
+    _, strategy = busy(1, 2, 3)
+    assert not hear(strategy, 1, 10, rival=3, lead_s=0.020).effects
+    assert not hear(strategy, 1, 11).effects
+    assert not hear(strategy, 1, 12, rival=3, lead_s=0.020).effects
+    assert hear(strategy, 1, 13, rival=3, lead_s=0.020).effects
+    _, shared = plumtree(1, 2, 3)
+    graft(shared, 1, 2)
+    assert not hear(shared, 1, rival=3, lead_s=0.5).effects
+
+
+def test_a_peer_names_a_tree_only_of_an_origin_that_was_heard() -> None:
+    _, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1, 2)
+    graft(strategy, 3, origin=91)
+    assert list(hear(strategy, 1, origin=91).targets) == ids(2)
+    graft(strategy, 3, origin=91)
+    assert list(hear(strategy, 1, 2, origin=91).targets) == ids(2, 3)
+    strategy.handle(Prune(peer_id(91)), peer_id(2), 0.0)
+    assert list(hear(strategy, 1, 3, origin=91).targets) == ids(3)
+    assert set(strategy.subscribers) == set(ids(1, 2))
+
+
+def test_one_tree_beyond_those_kept_lets_go_of_the_one_not_used_for_longest() -> None:
+    place, strategy = plumtree(1, 2)
+    graft(strategy, 1, 2)
+    for origin in range(100, 100 + TREES_LIMIT + 1):
+        for first in range(1, BUSY_RUMORS + 1):
+            hear(strategy, 1, first, origin=origin)
+        if origin == 100 + TREES_LIMIT - 1:
+            hear(strategy, 1, 50, origin=100)
+    assert len(strategy._own) == TREES_LIMIT
+    assert strategy.let_go == 1
+    assert peer_id(100) in strategy._own
+    assert peer_id(101) not in strategy._own
+    assert place.around.is_linked(peer_id(1))
+
+
+def test_origins_that_spoke_once_are_counted_up_to_a_cap() -> None:
+    _, strategy = plumtree(1)
+    for origin in range(100, 100 + COUNTED_LIMIT + 1):
+        hear(strategy, 1, origin=origin)
+    assert len(strategy._heard) == COUNTED_LIMIT
+    assert peer_id(100) not in strategy._heard
+
+
+def test_what_came_too_far_or_was_mailed_to_all_goes_no_further() -> None:
+    _, strategy = plumtree(1, 2)
+    graft(strategy, 1, 2)
+    told = news(ORIGIN, sender=1)
+    assert strategy.spread(told._replace(hops=9), 0.0).targets
+    assert not strategy.spread(told._replace(hops=10), 0.0).targets
+    assert not strategy.spread(told._replace(is_mailed=True), 0.0).targets
