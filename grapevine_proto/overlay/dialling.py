@@ -202,8 +202,8 @@ class Dialling:
 
     def due(self, now: float) -> list[Effect]:
         """The dials that it is time for, within the budget."""
-        short = self._views.wanted - self._views.sound - self._young(now)
-        is_in_need = self._views.is_in_need
+        short = self._views.wanted - self._views.sound(now) - self._young(now)
+        is_in_need = self._views.is_in_need(now)
         effects = self._knock_again(now, is_in_need=is_in_need)
         short -= len(effects)
         effects += self._dial_lost(short, now)

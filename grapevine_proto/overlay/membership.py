@@ -143,7 +143,7 @@ class Membership:
             return []
         effects = self._on_records(records, sender, now)
         self.dialling.hint([record.peer_id for record in records])
-        return effects + (self.dialling.due(now) if self.views.is_in_need else [])
+        return effects + (self.dialling.due(now) if self.views.is_in_need(now) else [])
 
     def referrals(self, but: PeerId) -> tuple[Record, ...]:
         """Where else a newcomer may try, when there is no room here: what fits one datagram."""
@@ -216,6 +216,7 @@ class Membership:
         peer = self._peers.get(peer_id)
         if peer is None or peer.state not in LINKED_STATES:
             return []
+        was_sound = self.views.is_sound(peer_id, now)
         previous = self._peers.move(peer, Happening.LOST)
         peer.linked_at = None
         self.detector.unlinked(peer_id)
@@ -230,7 +231,7 @@ class Membership:
             self.detector.left(peer_id)
             if member.status is not MemberStatus.LEFT:
                 effects.append(member.think(MemberStatus.LEFT, now))
-        elif reason is CloseReason.FULL:
+        elif reason is CloseReason.FULL and was_sound:
             self.dialling.let_go(member, now)
         else:
             self.dialling.lost(member, now)
@@ -341,16 +342,18 @@ class Membership:
         member = self.members.get(record.peer_id)
         if member is not None and record.version <= member.record.version:
             return []
-        if member is None and not self.members.has_place(sender):
-            return [Blame(sender, DropReason.TABLE_FULL)]
         if not record.is_authentic(self._config.cluster):
             return [Blame(sender, DropReason.BAD_SIGNATURE)]
         before = None if member is None else member.info()
+        is_news = member is not None or not self.members.is_full
         if member is None:
+            if not self.members.make_place(sender):
+                return []
             member = self.members.add(record, sender, now)
         restarted = record.epoch > member.record.epoch
         member.record = record
-        self.members.spread_news(record.peer_id)
+        if is_news:
+            self.members.spread_news(record.peer_id)
         peer = self._peers.get(record.peer_id)
         if peer is not None:
             peer.record = record

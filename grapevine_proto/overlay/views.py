@@ -30,6 +30,9 @@ from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.selection import choose, links_wanted
 
 YIELD_AGE_S: Final = 2.0  # what a new link is sure of: a few round trips and one batch of repair
+# Of silence, until a link no longer counts: a heartbeat has not come, nor answers to probes.
+OVERDUE_INTERVALS: Final = 1.25
+OVERDUE_PROBES: Final = 3.0
 DRAWN: Final = 8  # members looked at for each link wanted
 
 
@@ -39,31 +42,33 @@ class Views:
     def __init__(
         self, config: NodeConfig, peers: PeerTable, members: MemberTable, rng: random.Random
     ) -> None:
-        self._config = config
+        self.reconfigure(config)
         self._peers = peers
         self._members = members
         self._rng = rng
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
+        self._overdue_s = (
+            OVERDUE_INTERVALS * config.gossip_interval
+            + OVERDUE_PROBES * config.detection.probe_timeout
+        )
 
     # --- how many -------------------------------------------------------------------------------
 
-    @property
-    def sound(self) -> int:
+    def sound(self, now: float) -> int:
         """Links whose other end answers."""
-        return sum(map(self._is_sound, self._peers.linked))
+        return sum(self.is_sound(peer_id, now) for peer_id in self._peers.linked)
 
     @property
     def wanted(self) -> int:
         """How many there should be."""
         return links_wanted(len(self._members), self._config.max_peers)
 
-    @property
-    def is_in_need(self) -> bool:
+    def is_in_need(self, now: float) -> bool:
         """Whether others should let a link go for us: we have none, or are two short, so that with
         the one that was let go nobody ends with fewer links than before."""
-        sound = self.sound
+        sound = self.sound(now)
         return sound == 0 or sound + 2 <= self.wanted
 
     @property
@@ -75,10 +80,15 @@ class Views:
     def has_room(self) -> bool:
         return len(self._peers.linked) < self._config.max_peers
 
-    def _is_sound(self, peer_id: PeerId) -> bool:
+    def is_sound(self, peer_id: PeerId, now: float) -> bool:
+        """Whether the link with `peer_id` seems to work: by what is thought of the peer, and because
+        who is cut off himself thinks ill of nobody, by how long it has been silent."""
         peer, member = self._peers.get(peer_id), self._members.get(peer_id)
-        is_suspect = member is not None and member.status is MemberStatus.SUSPECT
-        return peer is not None and peer.state is PeerState.CONNECTED and not is_suspect
+        if peer is None or peer.state is not PeerState.CONNECTED:
+            return False
+        if member is not None and member.status is MemberStatus.SUSPECT:
+            return False
+        return now - peer.silent_since < self._overdue_s
 
     # --- which ----------------------------------------------------------------------------------
 
@@ -91,7 +101,7 @@ class Views:
             peer = self._peers.get(peer_id)
             if peer is None or peer_id == newcomer:
                 continue
-            if not self._is_sound(peer_id):
+            if not self.is_sound(peer_id, now):
                 silent.append((peer.silent_since, peer_id))
             elif peer.linked_at is not None and now - peer.linked_at >= YIELD_AGE_S:
                 old.append(peer_id)

@@ -43,7 +43,7 @@ class Around:
         peer.silent_since = since
         self.peers.move(peer, Happening.SILENT)
 
-    def to_let_go(self, now: float = 10.0, *, is_asked: bool = True) -> PeerId | None:
+    def to_let_go(self, now: float = 5.0, *, is_asked: bool = True) -> PeerId | None:
         return self.views.to_let_go(peer_id(99), now, is_asked=is_asked)
 
 
@@ -64,22 +64,22 @@ def test_while_all_fit_everybody_is_wanted() -> None:
 
 def test_a_silent_link_and_a_suspected_one_do_not_count() -> None:
     around = Around(members=20, linked=5, max_peers=5)
-    assert around.views.sound == 5
+    assert around.views.sound(1.0) == 5
     around.fall_silent(1)
     suspect = around.members.get(peer_id(2))
     assert suspect is not None
     suspect.status = MemberStatus.SUSPECT
-    assert around.views.sound == 3
+    assert around.views.sound(1.0) == 3
     assert not around.views.has_room
 
 
 @pytest.mark.parametrize(("linked", "is_in_need"), [(0, True), (2, True), (3, False), (4, False)])
 def test_who_is_two_links_short_is_in_need(linked: int, is_in_need: bool) -> None:
-    assert Around(members=20, linked=linked, max_peers=5).views.is_in_need is is_in_need
+    assert Around(members=20, linked=linked, max_peers=5).views.is_in_need(1.0) is is_in_need
 
 
 def test_who_knows_one_other_alone_and_has_lost_it_is_in_need() -> None:
-    assert Around(members=1, linked=0, max_peers=5).views.is_in_need
+    assert Around(members=1, linked=0, max_peers=5).views.is_in_need(1.0)
 
 
 def test_a_link_goes_when_somebody_asks_and_each_is_as_likely() -> None:
@@ -97,6 +97,14 @@ def test_a_new_link_does_not_go() -> None:
     around = Around(members=20, linked=5, max_peers=5)
     assert around.to_let_go(now=YIELD_AGE_S - 0.01) is None
     assert around.to_let_go(now=YIELD_AGE_S) is not None
+
+
+def test_a_link_without_a_word_does_not_count_whatever_is_thought_of_the_peer() -> None:
+    """5 s between heartbeats, and three probes' time."""
+    around = Around(members=20, linked=5, max_peers=5)
+    assert around.views.sound(7.7) == 5
+    assert around.views.sound(7.8) == 0
+    assert around.views.is_in_need(7.8)
 
 
 def test_the_longest_silent_goes_first_even_unasked() -> None:
