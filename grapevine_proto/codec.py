@@ -39,6 +39,7 @@ from grapevine_proto.messages import (
     Accusation,
     Ack,
     Again,
+    Ask,
     Close,
     CloseReason,
     Digest,
@@ -516,6 +517,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return _fields_of_spreading(message)
         case Empty():
             return Kind.EMPTY, ()
+        case Ask():
+            return Kind.ASK, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
 
@@ -668,6 +671,11 @@ def _empty(f: Fields) -> Empty:
     return Empty()
 
 
+def _ask(f: Fields) -> Ask:
+    () = f
+    return Ask()
+
+
 def _close(f: Fields) -> Close:
     reason, records = f
     return Close(CloseReason(_uint(reason, 255)), _decode_records(records))
@@ -675,6 +683,7 @@ def _close(f: Fields) -> Close:
 
 _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.EMPTY: _empty,
+    Kind.ASK: _ask,
     Kind.CLOSE: _close,
     Kind.HEARTBEAT: _heartbeat,
     Kind.RECORDS: _records,

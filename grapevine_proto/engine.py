@@ -54,6 +54,7 @@ from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
 from grapevine_proto.messages import (
     Ack,
+    Ask,
     Close,
     CloseReason,
     Digest,
@@ -304,7 +305,7 @@ class Engine:
             del self._dials[packet.session_id]
             self._membership.dialling.answered(dial.address, established.record.peer_id)
             if not self._was_turned_away(established, now):
-                self._establish(established, now)
+                self._establish(established, now, is_asked=dial.is_asking)
             return
         parting = self._parting.get(packet.session_id)
         if parting is not None:
@@ -313,7 +314,7 @@ class Engine:
         confirmed = self._responder.confirm(packet, source, now)
         if confirmed is None:
             raise Refused(DropReason.UNKNOWN_SESSION)
-        self._establish(confirmed, now)
+        self._establish(confirmed, now, is_asked=confirmed.plaintext[0] == Kind.ASK)
 
     def _was_turned_away(self, established: Established, now: float) -> bool:
         """Whether the first that a dialled peer said is that it has no room for us."""
@@ -344,10 +345,11 @@ class Engine:
     def take(self, established: Established, now: float) -> None:
         """Take a session that was made elsewhere, as if its handshake had just ended here: for a
         simulation that begins with nodes linked."""
-        self._establish(established, now)
+        self._establish(established, now, is_asked=False)
 
-    def _establish(self, established: Established, now: float) -> None:
-        """A session is live: it takes over a link, begins one, or only hears where else to go."""
+    def _establish(self, established: Established, now: float, *, is_asked: bool) -> None:
+        """A session is live: it takes over a link, begins one, or only hears where else to go.
+        `is_asked`: whoever dialled asked for room to be made."""
         record = established.record
         if record.peer_id in self.config.denied:
             raise Refused(DropReason.DENIED)
@@ -356,6 +358,7 @@ class Engine:
             return
         link = self._links.get(record.peer_id)
         if link is None:
+            self._perform(self._membership.make_room(record, now, is_asked=is_asked), now)
             if not self._membership.has_room:
                 others = self._membership.referrals(record.peer_id)
                 self._turn_away(established, Close(CloseReason.FULL, others), now)
@@ -487,7 +490,14 @@ class Engine:
         return account
 
     def _unlink(
-        self, peer_id: PeerId, words: str, reason: CloseReason | None, *, tell: bool, now: float
+        self,
+        peer_id: PeerId,
+        words: str,
+        reason: CloseReason | None,
+        *,
+        tell: bool,
+        now: float,
+        others: tuple[Record, ...] = (),
     ) -> None:
         link = self._links.pop(peer_id, None)
         if link is None:
@@ -497,7 +507,7 @@ class Engine:
             self._part(link, None, now)
         elif tell and reason is not None:
             link.clear()
-            self._part(link, Close(reason), now)
+            self._part(link, Close(reason, others), now)
         self._account(peer_id, now).shape = link.shape
         self._busy.pop(peer_id, None)
         self._to_part.pop(peer_id, None)
@@ -540,12 +550,13 @@ class Engine:
                 self._events.append(
                     MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, private=True))
                 )
-            case Close(reason):
+            case Close(reason, records):
                 words = (
                     "left" if reason is CloseReason.LEAVING else f"closed: {reason.name.lower()}"
                 )
                 self._unlink(sender, words, reason, tell=False, now=now)
-            case Empty():
+                self._perform(self._membership.referred(records, sender, now), now)
+            case Empty() | Ask():
                 pass
             case _:
                 assert_never(message)
@@ -559,10 +570,10 @@ class Engine:
                     self._events.append(event)
                 case Send():
                     self._send_all(effect, now)
-                case Dial(address, expected):
-                    self._dial(address, expected, now)
-                case Drop(peer, reason, words):
-                    self._unlink(peer, words, reason, tell=True, now=now)
+                case Dial():
+                    self._dial(effect, now)
+                case Drop(peer, reason, words, others):
+                    self._unlink(peer, words, reason, tell=True, now=now, others=others)
                 case Moved(peer, previous, words):
                     self._tell_moved(peer, previous, words, now)
                 case Learn(record):
@@ -878,24 +889,26 @@ class Engine:
     def _rekey(self, link: Link, now: float) -> None:
         """A fresh handshake beside the session, which goes on until the new one is live."""
         if all(dial.expected != link.peer_id for dial in self._dials.values()):
-            self._begin_dial(link.address, link.peer_id, now)
+            self._begin_dial(Dial(link.address, link.peer_id), now)
 
     # --- dials ----------------------------------------------------------------------------------
 
-    def _dial(self, address: Address, expected: PeerId | None, now: float) -> None:
+    def _dial(self, dial: Dial, now: float) -> None:
         if len(self._dials) >= self.config.limits.dials:
-            self._perform(self._membership.dial_failed(address, expected, None, now), now)
+            failed = self._membership.dial_failed(dial.address, dial.expected, None, now)
+            self._perform(failed, now)
             return
-        self._begin_dial(address, expected, now)
+        self._begin_dial(dial, now)
 
-    def _begin_dial(self, address: Address, expected: PeerId | None, now: float) -> None:
+    def _begin_dial(self, wanted: Dial, now: float) -> None:
         dial = Initiator(
             self._identity,
             self.config.keys[0],
             self.config.cluster,
-            address,
+            wanted.address,
             self._membership.record,
-            expected=expected,
+            expected=wanted.expected,
+            is_asking=wanted.is_asking,
             timeout_s=self.config.connection_timeout,
             entropy=self._entropy,
             rng=self._rng,

@@ -79,6 +79,7 @@ class Kind(IntEnum):
     GRAFT = 21
     PRUNE = 22
     OFFER = 23
+    ASK = 30
 
 
 LINK_KINDS: Final = frozenset(
@@ -520,6 +521,11 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """An Empty by which somebody short of links begins a session: if you have no room, make some."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The sender closes the link; `records` are whom to try instead, where it has no room."""
 
@@ -527,7 +533,7 @@ class Close:
     records: tuple[Record, ...] = ()
 
 
-Frame: TypeAlias = Empty | Close
+Frame: TypeAlias = Empty | Ask | Close
 
 
 @dataclass(frozen=True, slots=True)

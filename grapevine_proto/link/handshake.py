@@ -54,7 +54,7 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.session import SPENT_AFTER_S, Session
-from grapevine_proto.messages import Empty, Record
+from grapevine_proto.messages import Ask, Empty, Record
 
 VERSIONS: Final = frozenset({VERSION})
 UNCONFIRMED_SESSIONS: Final = 256
@@ -68,6 +68,7 @@ assert CHALLENGE_BYTES <= HELLO_BYTES  # else a forged source address would make
 _PROOF_HASH_DOMAIN: Final = b"grapevine accepted proof 1"
 _PROOF_HASH_BYTES: Final = 16
 _EMPTY: Final = encode_message(Empty())
+_ASK: Final = encode_message(Ask())
 
 
 class Established(NamedTuple):
@@ -334,7 +335,7 @@ class Initiator:
         step        sends, again and again    until there comes    and then is
         ASKING      the Hello                 Challenge            PROVING
         PROVING     the Proof                 Welcome              CONFIRMING
-        CONFIRMING  sealed Empty, each anew   Data                 LIVE
+        CONFIRMING  sealed Empty or Ask       Data                 LIVE
 
     What does not belong to the step is refused as UNEXPECTED, so each Hello has one Challenge
     answered and each Proof one Welcome.
@@ -349,6 +350,7 @@ class Initiator:
         our_record: Record,
         *,
         expected: PeerId | None,
+        is_asking: bool = False,
         timeout_s: float,
         entropy: Callable[[int], bytes],
         rng: random.Random,
@@ -356,6 +358,7 @@ class Initiator:
     ) -> None:
         self.address = address
         self.expected = expected
+        self.is_asking = is_asking
         self.key = key
         self.session_id = entropy(SESSION_ID_BYTES)
         self._identity = identity
@@ -370,6 +373,7 @@ class Initiator:
         self._bodies = [body]  # of what was said so far, by either end
         self._said = with_mac(key, cluster, body)  # what is sent until it is answered
         self._step = Step.ASKING
+        self._greeting = _ASK if is_asking else _EMPTY
         self._session: Session | None = None
         self._their_record: Record | None = None
         self._rtt_s: float | None = None
@@ -403,7 +407,7 @@ class Initiator:
         self._wait_s = min(2 * self._wait_s, LAST_RETRY_S)
         self._sendings += 1
         self._sent_at = now
-        return [self._said if self._session is None else self._session.seal(_EMPTY, now)]
+        return [self._said if self._session is None else self._session.seal(self._greeting, now)]
 
     def receive(
         self, packet: Challenge | Welcome, datagram: bytes, source: Address, now: float
