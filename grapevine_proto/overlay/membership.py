@@ -219,8 +219,10 @@ class Membership:
         was_sound = self.views.is_sound(peer_id, now)
         previous = self._peers.move(peer, Happening.LOST)
         peer.linked_at = None
-        self.detector.unlinked(peer_id)
         effects: list[Effect] = [Moved(peer_id, previous, words)]
+        if reason is CloseReason.LEAVING:
+            self.detector.left(peer_id)
+        effects += self.detector.unlinked(peer_id, now)
         member = self.members.get(peer_id)
         if member is None:
             return effects
@@ -228,7 +230,6 @@ class Membership:
             peer.judge(succeeded=False)
             effects += self.detector.lost(member, now)
         if reason is CloseReason.LEAVING:
-            self.detector.left(peer_id)
             if member.status is not MemberStatus.LEFT:
                 effects.append(member.think(MemberStatus.LEFT, now))
         elif reason is CloseReason.FULL and was_sound:
