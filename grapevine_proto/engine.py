@@ -192,7 +192,7 @@ class Engine:
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
-        self._membership.load_permille = min(int(lag_s * 1000), 1000)
+        self._membership.lagged(lag_s, now)
 
     def leave(self, now: float) -> None:
         """Accept nothing more; what is queued still goes, then word to every peer that we leave."""

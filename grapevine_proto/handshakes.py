@@ -140,9 +140,7 @@ class Handshakes:
         del self._dials[packet.session_id]
         return dial, established
 
-    def confirm_theirs(
-        self, packet: codec.Data, source: Address, now: float
-    ) -> Established | None:
+    def confirm_theirs(self, packet: codec.Data, source: Address, now: float) -> Established | None:
         """The same of a session that a stranger began. Raises Refused."""
         return self._responder.confirm(packet, source, now)
 

@@ -40,6 +40,7 @@ def peer_info(
         epoch=record.epoch if record else 0,
         connected_at=peer.linked_at,
         queued=link.queued + links.outflow.waiting(peer.peer_id) if link else 0,
+        health_reason=machines.membership.health_reason(peer, now),
         subscribed=peer.peer_id in machines.dissemination.subscribers,
         send_rate=link.rate if link else 0.0,
         lost=link.lost if link else 0,

@@ -6,7 +6,6 @@ What must stay true: a fact has one owner, which is made here once and given to 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.identity import Identity
@@ -33,8 +32,8 @@ class Machines:
         rng: random.Random,
         now: float,
         *,
-        streams: Iterable[SavedStream],
-        known: Iterable[tuple[PeerId, Address]],
+        streams: tuple[SavedStream, ...],
+        known: tuple[tuple[PeerId, Address], ...],
     ) -> None:
         self.peers = PeerTable(config.limits.sessions + config.max_peers)
         self.signatures = Signatures(config)

@@ -33,6 +33,7 @@ from grapevine_proto.links import Links
 from grapevine_proto.looks import peer_info
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import (
+    Ack,
     Close,
     CloseReason,
     Digest,
@@ -43,7 +44,10 @@ from grapevine_proto.messages import (
     Ids,
     InSync,
     Offer,
+    Opinions,
     OverlayMessage,
+    Ping,
+    PingFor,
     Private,
     Prune,
     Receipts,
@@ -116,7 +120,7 @@ class Routing:
             case Heartbeat():
                 self.perform(machines.membership.handle(message, sender, now), now)
                 self.perform(machines.antientropy.handle(message, sender, now), now)
-            case Records():
+            case Records() | Ping() | PingFor() | Ack() | Opinions():
                 self.perform(machines.membership.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Want() | Repair():
                 self.perform(machines.antientropy.handle(message, sender, now), now)
@@ -237,7 +241,7 @@ class Routing:
         self.close_bundle(now)
         self._voice.reopen(epoch + 1)
         self.changes += 1
-        self._machines.membership.reopen(epoch + 1)
+        self._machines.membership.ourselves.reopen(epoch + 1)
         for peer_id in list(self._links):
             self.unlink(peer_id, "new epoch", CloseReason.SURPLUS, tell=True, now=now)
 

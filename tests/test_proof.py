@@ -207,7 +207,9 @@ class Liar:
         """Say `rumor` to one node alone."""
         node = self.sim.nodes[0]
         link = self.engine._links[self._engine(number).peer_id]
-        self.engine._links.queue(link, codec.encode_message(pushed(rumor)), node.read_clock(self.sim.now))
+        self.engine._links.queue(
+            link, codec.encode_message(pushed(rumor)), node.read_clock(self.sim.now)
+        )
         self.sim._settle(node)
 
     def rumor(self, payload: bytes, *, well_signed: bool) -> Rumor:
