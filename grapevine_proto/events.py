@@ -95,6 +95,9 @@ class PeerInfo:
     connected_at: float | None
     queued: int
     subscribed: bool = False
+    send_rate: float = 0.0
+    lost: int = 0
+    datagram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
