@@ -76,12 +76,12 @@ def _health(peer: PeerInfo, now: float) -> tuple[str, str]:
     silent_s = now - peer.last_seen
     if peer.state not in (PeerState.CONNECTED, PeerState.STALE):
         why = "not linked"
+    elif peer.health_reason:
+        why = peer.health_reason
     elif peer.state is PeerState.STALE:
         why = f"silent for {span_words(silent_s)}"
-    elif peer.health >= HEALTHY:
-        why = "answers what it is sent"
     else:
-        why = "has missed heartbeats of late"
+        why = "answers what it is sent" if peer.health >= HEALTHY else "has missed heartbeats"
     return f"{peer.health:.2f}  {why}", COLOURS[health_tone(peer.health)]
 
 
