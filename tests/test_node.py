@@ -39,6 +39,7 @@ from grapevine_proto import (
     StateUnsaved,
     UnknownPeer,
 )
+from grapevine_proto.clock import clock
 from grapevine_proto.engine import Saved
 from grapevine_proto.state import StateDirectory
 from tests.conftest import Run
@@ -609,8 +610,7 @@ def test_a_machine_that_slept_declares_nobody_dead(
             heard: list[Event] = []
             ours.on_event(heard.append)
             theirs.on_event(heard.append)
-            real = node_module.clock
-            monkeypatch.setattr(node_module, "clock", lambda: real() + 60.0)
+            monkeypatch.setattr(node_module, "clock", lambda: clock() + 60.0)
             inbox = Inbox(theirs)
             await ours.broadcast(b"good morning")
             await inbox.of(1)
