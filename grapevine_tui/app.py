@@ -36,7 +36,9 @@ from grapevine_proto.ids import PeerId
 from grapevine_tui import commands, keys
 from grapevine_tui.choices import Choices
 from grapevine_tui.desk import Desk, payload_text
+from grapevine_tui.editing import Editing
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
+from grapevine_tui.logs import set_level
 from grapevine_tui.model import Changes
 from grapevine_tui.screens import facts
 from grapevine_tui.screens.detail import DetailScreen
@@ -45,7 +47,9 @@ from grapevine_tui.screens.main import MainScreen
 from grapevine_tui.screens.members import MembersScreen
 from grapevine_tui.screens.message import MessageScreen
 from grapevine_tui.screens.node import NodeScreen
+from grapevine_tui.screens.settings import SettingsScreen
 from grapevine_tui.screens.traffic import TrafficScreen
+from grapevine_tui.settings import Settings
 from grapevine_tui.text import printable
 from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
@@ -98,6 +102,7 @@ class GrapevineApp(App[None]):
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         self._choices = Choices(settings.choices_file)
         self._is_dressed = False
+        self._editing: Editing | None = None
         self._is_leaving = False
         self._has_left = False
         self._turns = Turns(self, super().on_event)
@@ -341,6 +346,26 @@ class GrapevineApp(App[None]):
         """Curves over a minute, a quarter of an hour, three hours."""
         if self.screen is self.main:
             self.push_screen(TrafficScreen(self._host.model))
+
+    def action_settings(self) -> None:
+        """Every setting, to be looked at and changed."""
+        if self.screen is not self.main:
+            return
+        if isinstance(self._settings, Settings):
+            self._editing = self._editing or Editing(self._settings, self._host.reconfigure)
+            self.push_screen(SettingsScreen(self._editing))
+        else:
+            self.notify("the settings are those of the node, which runs elsewhere", markup=False)
+
+    def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:
+        settings = message.settings
+        self._settings = settings
+        self._host.model.messages.keep(settings.messages)
+        set_level(settings.log_level)
+        self.set_keymap(dict(settings.keys))
+        self.main.take(settings.node)
+        if settings.theme and settings.theme != self.theme:
+            self._dress()
 
     def action_status(self) -> None:
         """Who we are, and every counter."""

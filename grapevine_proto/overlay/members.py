@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from grapevine_proto.config import LimitsConfig
@@ -72,8 +72,11 @@ class Member:
 class MemberTable:
     """All members but ourselves."""
 
-    def __init__(self, limits: LimitsConfig) -> None:
+    def __init__(
+        self, limits: LimitsConfig, is_linked: Callable[[PeerId], bool] = lambda _: False
+    ) -> None:
         self._limits = limits
+        self._is_linked = is_linked
         self._members: dict[PeerId, Member] = {}
         self._order: list[PeerId] = []  # the same, to draw from
         self._unmet_total = 0
@@ -157,11 +160,22 @@ class MemberTable:
             self._unmet.pop(member.teller, None)
 
     def _make_room(self) -> None:
-        for peer_id, member in self._members.items():
+        """For one who is linked: a stranger goes or one who is gone, else anybody without a link."""
+        unlinked: PeerId | None = None
+        for looked_at in range(len(self._order)):
+            if unlinked is not None and looked_at >= LOOKED_AT:
+                break
+            self._turn = (self._turn + 1) % len(self._order)
+            peer_id = self._order[self._turn]
+            member = self._members[peer_id]
+            if self._is_linked(peer_id):
+                continue
+            unlinked = peer_id
             if not member.is_met or member.status is not MemberStatus.UP:
-                self.remove(peer_id)
-                self.refused += 1
-                return
+                break
+        if unlinked is not None:
+            self.remove(unlinked)
+            self.refused += 1
 
     def remove(self, peer_id: PeerId) -> None:
         member = self._members.pop(peer_id)

@@ -76,7 +76,7 @@ class Membership:
         self._config = config
         self._peers = peers
         self._rng = rng
-        self.members = MemberTable(config.limits)
+        self.members = MemberTable(config.limits, peers.is_linked)
         self.ourselves = Ourselves(config, identity, epoch, address)
         self.views = Views(config, peers, self.members, rng)
         self.dialling = Dialling(

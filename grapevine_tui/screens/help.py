@@ -42,6 +42,7 @@ def sections(chosen: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
         ("Rate limits", keys.RATES),
         ("Messages", keys.MESSAGES),
         ("Traffic over time", keys.SPAN),
+        ("Settings", keys.SETTINGS[:1]),
     )
     return [
         *((name, bindings(keys.with_keys(part, chosen))) for name, part in parts),
