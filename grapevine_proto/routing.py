@@ -139,7 +139,7 @@ class Routing:
                     "left" if reason is CloseReason.LEAVING else f"closed: {reason.name.lower()}"
                 )
                 self.unlink(sender, words, reason, tell=False, now=now)
-                self.perform(machines.membership.referred(records, sender, now), now)
+                self.perform(machines.membership.let_go(records, sender, now), now)
             case Empty() | Ask():
                 pass
             case _:

@@ -202,8 +202,11 @@ class Dialling:
 
     def due(self, now: float) -> list[Effect]:
         """The dials that it is time for, within the budget."""
-        short = self._views.wanted - self._views.sound(now) - self._young(now)
+        young = self._young(now)
+        short = self._views.wanted - self._views.sound(now) - young
         is_in_need = self._views.is_in_need(now)
+        if is_in_need and not young:
+            short = max(short, 1)  # the rest of our links, one at a time
         effects = self._knock_again(now, is_in_need=is_in_need)
         short -= len(effects)
         effects += self._dial_lost(short, now)
@@ -214,6 +217,12 @@ class Dialling:
         elif now >= self._look_around_at:
             effects += self._look_around(now)
         return effects
+
+    def take_offer(self, now: float) -> list[Effect]:
+        """Whoever let us go named one who has room: take it, if we have room ourselves."""
+        if not self._views.has_room:
+            return []
+        return self._dial_hinted(1, now, is_in_need=False)
 
     def _young(self, now: float) -> int:
         """Dials under way that may be expected to be answered yet."""

@@ -137,8 +137,13 @@ class Membership:
         words = f"let go for {newcomer.name or newcomer.peer_id.short}"
         return [Drop(gone, CloseReason.FULL, words, (newcomer,))]
 
-    def referred(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
-        """Whoever closed its link with us, or has no room, names others, who may have some."""
+    def let_go(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
+        """Whoever closed its link with us names for whom, who is short of links as we are now."""
+        effects = self._referred(records, sender, now)
+        return effects + (self.dialling.take_offer(now) if records else [])
+
+    def _referred(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
+        """Whoever has no room for us names others, who may have some."""
         if self.record.left:
             return []
         effects = self._on_records(records, sender, now)
@@ -167,7 +172,7 @@ class Membership:
             effects.append(Moved(peer_id, self._peers.move(peer, Happening.LOST), "no room there"))
         if member.status is not MemberStatus.UP:
             effects.append(member.think(MemberStatus.UP, now))
-        return effects + self.referred(others, peer_id, now)
+        return effects + self._referred(others, peer_id, now)
 
     def linked(
         self, record: Record, source: Address, rtt_s: float | None, now: float

@@ -66,10 +66,10 @@ class Views:
         return links_wanted(len(self._members), self._config.max_peers)
 
     def is_in_need(self, now: float) -> bool:
-        """Whether others should let a link go for us: we have none, or are two short, so that with
-        the one that was let go nobody ends with fewer links than before."""
+        """Whether others should let a link go for us: we have none, or have room for two, so that
+        with the one that was let go nobody ends with fewer links than before."""
         sound = self.sound(now)
-        return sound == 0 or sound + 2 <= self.wanted
+        return sound == 0 or sound + 2 <= min(len(self._members), self._config.max_peers)
 
     @property
     def is_partial(self) -> bool:

@@ -73,8 +73,8 @@ def test_a_silent_link_and_a_suspected_one_do_not_count() -> None:
     assert not around.views.has_room
 
 
-@pytest.mark.parametrize(("linked", "is_in_need"), [(0, True), (2, True), (3, False), (4, False)])
-def test_who_is_two_links_short_is_in_need(linked: int, is_in_need: bool) -> None:
+@pytest.mark.parametrize(("linked", "is_in_need"), [(0, True), (2, True), (3, True), (4, False)])
+def test_who_has_room_for_two_links_is_in_need(linked: int, is_in_need: bool) -> None:
     assert Around(members=20, linked=linked, max_peers=5).views.is_in_need(1.0) is is_in_need
 
 
