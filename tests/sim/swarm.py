@@ -110,7 +110,7 @@ def drawn(seed: int) -> Mix:
         return 0.0 if is_calm or rng.random() < 0.5 else rng.uniform(0, high)
 
     config = NodeConfig.local(
-        max_peers=rng.choice([8, 50]),
+        max_peers=50,
         strategy=rng.choice(STRATEGIES),
         lazy_repair=rng.random() < 0.8,
         fanout=rng.randint(2, 4),
