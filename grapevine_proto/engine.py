@@ -987,6 +987,9 @@ class Engine:
             connected_at=peer.linked_at,
             queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
             subscribed=peer.peer_id in self._dissemination.subscribers,
+            send_rate=link.rate if link else 0.0,
+            lost=link.lost if link else 0,
+            datagram_bytes=link.datagram_bytes if link else 0,
         )
 
     def members(self) -> list[MemberInfo]:

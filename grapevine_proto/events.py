@@ -74,7 +74,9 @@ class PeerInfo:
     `rtt_s` is None until measured; `health` runs from 0 (hopeless) to 1; `tokens` are what is left
     of this peer's allowance here, `tokens_capacity` at most; `sent`, `received` count datagrams;
     `allowed`, `throttled` count what the rate limit let through and refused. `subscribed`: what we hear
-    first is always pushed to it, as its strategy asked for.
+    first is always pushed to it, as its strategy asked for. `send_rate`: bytes a second that the path
+    to it is thought to bear; `lost`: datagrams to it that did not arrive, as far as it told;
+    `datagram_bytes`: how large one may be.
     """
 
     peer_id: PeerId
@@ -95,6 +97,9 @@ class PeerInfo:
     connected_at: float | None
     queued: int
     subscribed: bool = False
+    send_rate: float = 0.0
+    lost: int = 0
+    datagram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
