@@ -53,6 +53,7 @@ from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
 from grapevine_proto.messages import (
+    Ack,
     Close,
     CloseReason,
     Digest,
@@ -64,7 +65,10 @@ from grapevine_proto.messages import (
     InSync,
     Kind,
     Offer,
+    Opinions,
     OverlayMessage,
+    Ping,
+    PingFor,
     Private,
     Prune,
     Receipts,
@@ -524,7 +528,7 @@ class Engine:
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
                 self._perform(self._antientropy.handle(message, sender, now), now)
-            case Records():
+            case Records() | Ping() | PingFor() | Ack() | Opinions():
                 self._perform(self._membership.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Want() | Repair():
                 self._perform(self._antientropy.handle(message, sender, now), now)
@@ -623,7 +627,7 @@ class Engine:
         self.epoch = epoch + 1
         self._sequence = self._private_sequence = 0
         self._changes += 1
-        self._membership.reopen(self.epoch)
+        self._membership.ourselves.reopen(self.epoch)
         for peer_id in list(self._links):
             self._unlink(peer_id, "new epoch", CloseReason.SURPLUS, tell=True, now=now)
 
@@ -756,7 +760,7 @@ class Engine:
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
-        self._membership.load_permille = min(int(lag_s * 1000), 1000)
+        self._membership.lagged(lag_s, now)
 
     def leave(self, now: float) -> None:
         """Accept nothing more; what is queued still goes, then word to every peer that we leave."""
@@ -986,6 +990,7 @@ class Engine:
             epoch=record.epoch if record else 0,
             connected_at=peer.linked_at,
             queued=link.queued + self._outflow.waiting(peer.peer_id) if link else 0,
+            health_reason=self._membership.health_reason(peer, now),
             subscribed=peer.peer_id in self._dissemination.subscribers,
             send_rate=link.rate if link else 0.0,
             lost=link.lost if link else 0,
