@@ -13,17 +13,20 @@ from typing import Any, Final
 
 import pytest
 
-from grapevine_proto import EpidemicConfig, PeerState, codec, messages
+from grapevine_proto import ClusterKey, EpidemicConfig, PeerId, PeerState, codec, messages
 from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.errors import DropReason
+from grapevine_proto.ids import Address
 from grapevine_proto.link.handshake import Responder
 from grapevine_proto.link.link import Link
 from grapevine_proto.link.sequence import ReplayWindow
 from grapevine_proto.link.session import Session
 from grapevine_proto.overlay import peers
+from grapevine_proto.overlay.detector import Detector
 from grapevine_proto.overlay.dissemination import lazy
 from grapevine_proto.overlay.dissemination.dissemination import Dissemination
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
+from grapevine_proto.overlay.dissemination.strategy import News, Plan
 from grapevine_proto.overlay.held import _Body
 from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import Happening
@@ -120,8 +123,8 @@ def signatures_not_checked(patch: Patch) -> None:
 def hops_not_limited(patch: Patch) -> None:
     spread = Epidemic.spread
 
-    def always(self: Any, key: Any, hops: int, *rest: Any) -> Any:
-        return spread(self, key, 0, *rest)
+    def always(self: Epidemic, news: News, now: float) -> Plan:
+        return spread(self, news._replace(hops=0), now)
 
     patch.setattr(Epidemic, "spread", always)
 
@@ -149,7 +152,34 @@ def tokens_not_charged(patch: Patch) -> None:
 
 def sleeper_convicts_others(patch: Patch) -> None:
     """Who was suspended takes its own silence for everybody else's."""
-    patch.setattr(Membership, "_forgive", lambda self, late_s: None)
+    patch.setattr(Membership, "_forgive", lambda self, late_s, now: None)
+
+
+def suspects_are_not_heard(patch: Patch) -> None:
+    """Who is accused may say what he likes."""
+    patch.setattr(Detector, "heard", lambda self, peer_id, now: [])
+    patch.setattr(Detector, "renewed", lambda self, member, now: [])
+
+
+def first_comer_is_pushed_again(patch: Patch) -> None:
+    """What was said to nobody went to the first who came, and a little later once more. (Ours.)"""
+    patch.setattr(Epidemic, "gave", lambda self, key, peer_id: None)
+
+
+def strangers_are_kept(patch: Patch) -> None:
+    """Whoever says hello has an account."""
+    receive = Engine._receive_stranger
+
+    def keep(self: Engine, packet: Any, datagram: bytes, source: Address, now: float) -> None:
+        receive(self, packet, datagram, source, now)
+        if isinstance(packet, codec.Hello):
+            self._account(PeerId(packet.session_id.ljust(32, b"?")), now)
+
+    patch.setattr(Engine, "_receive_stranger", keep)
+
+
+def keys_are_printed(patch: Patch) -> None:
+    patch.setattr(ClusterKey, "__repr__", lambda self: f"ClusterKey({self._secret.hex()})")
 
 
 def strangers_are_answered(patch: Patch) -> None:
@@ -169,7 +199,7 @@ class Bug:
     actions: tuple[str, ...] = ()
     network: Network = Network()  # noqa: RUF009  frozen
     config: tuple[tuple[str, Any], ...] = ()
-    lasts_s: float = 40.0
+    lasts_s: float = 20.0
     nodes: int = 6
     has_liar: bool = False
     is_calm: bool = False
@@ -210,7 +240,11 @@ BUGS: Final = (
     Bug(illegal_transition, "7: ", ("suspend", "part", "heal")),
     Bug(lazy_repair_asks_everybody, "two peers at once", nodes=10, network=Network(loss=0.2)),
     Bug(tokens_not_charged, "in a second", ("flood",), has_liar=True),
-    Bug(sleeper_convicts_others, "9: ", ("suspend",)),
+    Bug(sleeper_convicts_others, "9: ", ("suspend",), lasts_s=40.0),
+    Bug(suspects_are_not_heard, "", ("suspend",), lasts_s=60.0),
+    Bug(first_comer_is_pushed_again, "6: ", ("crash", "burst"), lasts_s=40.0, nodes=4),
+    Bug(strangers_are_kept, "4: ", ("stranger",)),
+    Bug(keys_are_printed, "10: "),
     Bug(strangers_are_answered, "4: ", ("stranger",)),
     Bug(nonsense_raises, "", ("garble",), has_liar=True),
 )

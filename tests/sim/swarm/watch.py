@@ -219,7 +219,12 @@ class Watch:
     # --- what comes from outside ----------------------------------------------------------------
 
     def on_receive(self, engine: Engine, datagram: bytes, receive: Callable[[], None]) -> None:
-        """A stranger's datagram: answered in as few bytes, or counted once; and nothing is kept."""
+        """A stranger's datagram: answered in as few bytes, or counted once; and nothing is kept. A
+        recorded packet of a session that had been lost on its way is no stranger's, wherever it
+        comes from."""
+        if datagram[:1] == bytes((codec.DATA,)):
+            receive()
+            return
         before, refused = inside.kept(engine), inside.refusals(engine)
         answers = inside.waiting(engine)
         receive()
