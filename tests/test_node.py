@@ -518,12 +518,12 @@ def test_nothing_goes_out_under_an_epoch_that_is_not_saved(
             engine = ours._engine
             with monkeypatch.context() as patch:
                 patch.setattr(StateDirectory, "save", full)
-                engine.epoch += 1
+                engine._voice.epoch += 1
                 before = ours.stats().datagrams_out
                 await ours.broadcast(b"held back")
                 await event_where(ours, lambda event: isinstance(event, StateUnsaved))
                 assert ours.stats().datagrams_out == before
-                engine.epoch -= 1  # only the driver is asked here
+                engine._voice.epoch -= 1  # only the driver is asked here
             assert await inbox.of(1) == [b"held back"]
 
     run(main())
