@@ -26,8 +26,9 @@ import click
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.control import SOCKET_NAME, reachable
+from grapevine_tui.folders import state_root
 from grapevine_tui.jsonlines import Object
-from grapevine_tui.settings import load, state_root
+from grapevine_tui.settings import load
 from grapevine_tui.streams import LINE_BYTES
 from grapevine_tui.text import cells, printable
 

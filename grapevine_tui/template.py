@@ -7,6 +7,7 @@ What must stay true: a rendered file is valid and comes to its profile's own val
 from __future__ import annotations
 
 import json
+import re
 from string import Template
 from typing import Any, Final
 
@@ -228,3 +229,22 @@ def render(profile: str) -> str:
         for name, value in config.settings().items()
     }
     return _TEXT.substitute(values, profile=profile, about=ABOUT[profile])
+
+
+def reasons() -> dict[str, str]:
+    """What the file says above each setting, by dotted name."""
+    found: dict[str, str] = {}
+    section, above, is_open = "", [""], False
+    for line in _TEXT.template.splitlines():
+        if line.startswith("["):
+            section, above, is_open = line.strip("[]") + ".", [], False
+        elif match := re.fullmatch(r"(?:# )?([a-z_]+) = \S.*", line):
+            found[section + match[1]] = " ".join(above).strip()
+            is_open = False
+        elif line.startswith("#"):
+            above = [*above, line[2:]] if is_open else [line[2:]]
+            is_open = True
+        else:
+            is_open = False
+    found["host"] = found["port"] = found.pop("bind")
+    return found

@@ -59,7 +59,7 @@ class Liar:
         for peer_id in to or self.links:
             link = self.engine._links.get(peer_id)
             if link is not None:
-                self.engine._queue(link, plaintext, now)
+                self.engine._links.queue(link, plaintext, now)
                 self.told += 1
         self._sim._settle(self._node)
 
