@@ -13,7 +13,7 @@ import pytest
 from grapevine_proto.sim import Network
 from tests.sim.swarm import FAULTS, LIES, World, drawn, fresh_seed, swarm
 
-FRESH_SEEDS = 8  # two or three seconds each; `python -m tests.sim.swarm --seeds 500` for a night
+FRESH_SEEDS = 6  # two or three seconds each; `python -m tests.sim.swarm --seeds 500` for a night
 QUICK_SEEDS = (109, 115, 119)  # of which much can be seen in little time
 
 
@@ -52,7 +52,7 @@ def test_what_is_drawn_does_happen() -> None:
     happened: Counter[str] = Counter()
     for seed in QUICK_SEEDS:
         happened.update(swarm(seed).happened)
-    assert happened["say"] > 40
+    assert happened["say"] > 20
     assert sum(happened[name] > 0 for name in FAULTS) >= len(FAULTS) - 3
 
 

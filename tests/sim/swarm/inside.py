@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from grapevine_proto import MessageId, PeerId
-from grapevine_proto.engine import ACCOUNTS_LIMIT, PARTING_LIMIT, Engine
+from grapevine_proto.accounts import ACCOUNTS_LIMIT
+from grapevine_proto.engine import Engine
 from grapevine_proto.ids import Address
 from grapevine_proto.link.handshake import UNCONFIRMED_SESSIONS
+from grapevine_proto.links import PARTING_LIMIT
 from grapevine_proto.overlay.cases import CASES_LIMIT
 from grapevine_proto.overlay.dissemination.lazy import UNTOLD_LIMIT, WANTED_LIMIT
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.signatures import BUDGETS_LIMIT
 from grapevine_proto.overlay.trace import BATCHES_LIMIT, ROUTES_LIMIT, TRACES_LIMIT
+from grapevine_proto.routing import Routing
 from grapevine_proto.sim import SimulatedNode, Simulation
 
 Table = tuple[str, int, int]  # how it is called, how much is in it, how much may be
@@ -28,12 +31,13 @@ def tables(engine: Engine) -> Iterator[Table]:
     """All that grows with what others do."""
     config, stats = engine.config, engine.stats()
     limits, membership, lazy = config.limits, engine._membership, engine._dissemination.lazy
-    yield "links", len(engine._links), config.max_peers
+    links, handshakes = engine._links, engine._handshakes
+    yield "links", len(links), config.max_peers
     yield "sessions", stats.sessions, limits.sessions
-    yield "dials", len(engine._dials), limits.dials
-    yield "parting links", len(engine._parting), PARTING_LIMIT
-    yield "accounts", len(engine._accounts), ACCOUNTS_LIMIT
-    yield "unconfirmed sessions", engine._responder.pending, UNCONFIRMED_SESSIONS
+    yield "dials", len(handshakes), limits.dials
+    yield "parting links", len(links._parting), PARTING_LIMIT
+    yield "accounts", len(links.accounts), ACCOUNTS_LIMIT
+    yield "unconfirmed sessions", handshakes._responder.pending, UNCONFIRMED_SESSIONS
     yield "peers", len(list(engine._peers)), limits.sessions + config.max_peers
     yield "members", stats.members, limits.members + config.max_peers  # linked ones always
     yield "cases", len(membership.detector.cases._cases), CASES_LIMIT + config.max_peers
@@ -49,8 +53,8 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "traces", len(engine._tracing._traces), TRACES_LIMIT
     yield "routes", len(engine._tracing._routes), ROUTES_LIMIT
     yield "receipts", len(engine._tracing._batches), BATCHES_LIMIT
-    yield "reassembly", engine._reassembly.used_bytes, limits.reassembly_bytes
-    for link in engine._links.values():
+    yield "reassembly", links._reassembly.used_bytes, limits.reassembly_bytes
+    for link in links.values():
         yield "queued messages", link.queued, limits.queue_messages
 
 
@@ -63,12 +67,16 @@ def kept(engine: Engine) -> tuple[Table, ...]:
 
 def refusals(engine: Engine) -> int:
     """How often something was refused, under whatever reason."""
-    return engine._drops.total()
+    return engine._routing.drops.total()
 
 
 def waiting(engine: Engine) -> int:
     """Datagrams that go out next."""
-    return len(engine._outbox)
+    return len(engine._links._outbox)
+
+
+def is_of(routing: Routing, engine: Engine | None) -> bool:
+    return engine is not None and engine._routing is routing
 
 
 def secret_of(engine: Engine) -> bytes:
@@ -79,8 +87,9 @@ def secret_of(engine: Engine) -> bytes:
 def printed(engine: Engine) -> str:
     """All that might come into a log or an error."""
     sessions = [link.session for link in engine._links.values()]
-    dials = list(engine._dials.values())
-    parts = (engine, engine.config, engine._identity, engine._responder, engine._membership)
+    handshakes = engine._handshakes
+    dials, responder = list(handshakes._dials.values()), handshakes._responder
+    parts = (engine, engine.config, engine._identity, responder, engine._membership)
     return repr((*parts, sessions, dials, engine.saved(engine.deadline)))
 
 
@@ -91,7 +100,8 @@ def seen(engine: Engine, now: float) -> tuple[int, bytes]:
 
 def next_id(engine: Engine, *, private: bool = False) -> MessageId:
     """What the next message of this node will be called."""
-    sequence = engine._private_sequence if private else engine._sequence
+    voice = engine._voice
+    sequence = voice._private_sequence if private else voice._sequence
     return MessageId(engine.peer_id, engine.epoch, sequence + 1, private=private)
 
 
@@ -104,7 +114,7 @@ def say_raw(sim: Simulation, node: SimulatedNode, peer_id: PeerId, plaintext: by
     """Let a node seal and send any bytes at all."""
     if node.engine is not None:
         link = node.engine._links[peer_id]
-        node.engine._queue(link, plaintext, node.read_clock(sim.now))
+        node.engine._links.queue(link, plaintext, node.read_clock(sim.now))
         sim._settle(node)
 
 
@@ -115,16 +125,16 @@ def forget_manners(engine: Engine, peer_id: PeerId) -> None:
 
 @contextmanager
 def overheard(
-    on_send: Callable[[Engine, Send], None],
+    on_send: Callable[[Routing, Send], None],
     on_stranger: Callable[[Engine, bytes, Callable[[], None]], None],
     stranger: Address,
 ) -> Iterator[None]:
     """Let somebody hear what engines ask to be sent, and stand beside them when a stranger comes."""
-    send_all, receive = Engine._send_all, Engine.receive
+    send_all, receive = Routing.send_all, Engine.receive
 
-    def send_overheard(engine: Engine, send: Send, now: float) -> int:
-        on_send(engine, send)
-        return send_all(engine, send, now)
+    def send_overheard(routing: Routing, send: Send, now: float) -> int:
+        on_send(routing, send)
+        return send_all(routing, send, now)
 
     def receive_overheard(engine: Engine, datagram: bytes, source: Address, now: float) -> None:
         if source == stranger:
@@ -133,7 +143,7 @@ def overheard(
             receive(engine, datagram, source, now)
 
     with (
-        patch.object(Engine, "_send_all", send_overheard),
+        patch.object(Routing, "send_all", send_overheard),
         patch.object(Engine, "receive", receive_overheard),
     ):
         yield

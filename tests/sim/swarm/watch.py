@@ -28,6 +28,7 @@ from grapevine_proto.messages import Ids, RumorCopy, Rumors, StreamRange, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.peers import LINKED_STATES, TRANSITIONS
+from grapevine_proto.routing import Routing
 from grapevine_proto.sim import SimulatedNode, Simulation
 from tests.sim.swarm import inside
 from tests.sim.swarm.mix import Mix
@@ -236,8 +237,8 @@ class Watch:
 
     # --- what nodes say to each other -----------------------------------------------------------
 
-    def on_send(self, engine: Engine, send: Send) -> None:
-        node = next((each for each in self.sim.nodes if each.engine is engine), None)
+    def on_send(self, routing: Routing, send: Send) -> None:
+        node = next((each for each in self.sim.nodes if inside.is_of(routing, each.engine)), None)
         if node is None:
             return
         life = (node.number, node.lives)
