@@ -185,7 +185,7 @@ def test_what_is_signed_is_what_the_page_says() -> None:
     identity, them = Identity(bytes([2]) * 32), Stranger(bytes([2]) * 32, bytes(32), bytes(8))
     rumor = Rumor.signed(identity, CLUSTER, 3, 5, (b"ab", b"c"))
     cuts = (2).to_bytes(4, "big") + (1).to_bytes(4, "big")
-    parts = (CLUSTER, them.public, 3, 5, cuts, b"abc")
+    parts: tuple[bytes | str | int, ...] = (CLUSTER, them.public, 3, 5, cuts, b"abc")
     assert rumor.signature == them.sign("grapevine rumor 1", *parts)
     traced = Rumor.signed(identity, CLUSTER, 3, 5, (b"abc",), trace_share=9)
     parts = (CLUSTER, them.public, 3, 5, (3).to_bytes(4, "big"), b"abc")
