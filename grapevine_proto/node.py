@@ -561,7 +561,8 @@ class Node:
     def _peer_id_of(self, to: PeerId | Address | str) -> PeerId:
         if isinstance(to, PeerId):
             return to
-        for each in (*self.peers(), *self.members()):
+        known: list[PeerInfo | MemberInfo] = [*self.peers(), *self.members()]
+        for each in known:
             if str(to) in (str(each.peer_id), str(each.address)):
                 return each.peer_id
         raise UnknownPeer(f"no peer {to}")

@@ -97,7 +97,10 @@ class Reception:
         if ours is not None:
             dial, established = ours
             if dial.is_short:
-                self._open_short(established, now)
+                if established.plaintext[0] == Kind.CLOSE:
+                    self._routing.gave_up_briefly(established.record.peer_id)
+                else:
+                    self._open_short(established, now)
                 return
             self._machines.membership.dialling.answered(dial.address, established.record.peer_id)
             if not self._was_turned_away(established, now):

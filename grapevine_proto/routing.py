@@ -43,6 +43,7 @@ from grapevine_proto.messages import (
     Heartbeat,
     Ids,
     InSync,
+    Kind,
     Offer,
     Opinions,
     OverlayMessage,
@@ -206,25 +207,25 @@ class Routing:
             return self._links.push(send.message, links, now)
         plaintext = codec.encode_message(send.message)
         if len(links) < len(send.peers) and isinstance(send.message, BRIEF):
-            links += self._briefly(send, plaintext, now)
+            for peer_id in send.peers:
+                if peer_id not in self._links:
+                    self._reply_briefly(peer_id, plaintext, now)
         for link in links:
-            if isinstance(send.message, Want):
-                link.expect_repairs(REPLY_DATAGRAMS)
-            self._links.queue(link, plaintext, now)
+            self._queue(link, plaintext, now)
         return len(links)
 
-    def _briefly(self, send: Send, plaintext: bytes, now: float) -> list[Link]:
-        """Short sessions with those of the peers that have no link. A round begins one if need be."""
-        live = []
-        for peer_id in send.peers:
-            if peer_id in self._links:
-                continue
-            link = self._shorts.get(peer_id)
-            if link is not None and not isinstance(send.message, Digest):
-                live.append(link)
-            elif isinstance(send.message, Digest):
-                self.say_briefly(peer_id, Waiting(plaintext, None), now)
-        return live
+    def _queue(self, link: Link, plaintext: bytes, now: float) -> None:
+        if plaintext[0] == Kind.WANT:
+            link.expect_repairs(REPLY_DATAGRAMS)
+        self._links.queue(link, plaintext, now)
+
+    def _reply_briefly(self, peer_id: PeerId, plaintext: bytes, now: float) -> None:
+        """To a peer without a link: on the short session that it has. A question opens one."""
+        link = self._shorts.get(peer_id)
+        if plaintext[0] == Kind.WANT:
+            self.say_briefly(peer_id, Waiting(plaintext, None), now)
+        elif link is not None:
+            self._queue(link, plaintext, now)
 
     def _dial(self, address: Address, expected: PeerId | None, now: float) -> None:
         if self._handshakes.has_room:
@@ -239,8 +240,7 @@ class Routing:
         if dial is None:
             return
         if dial.is_short and dial.expected is not None:
-            for waited in self._shorts.give_up(dial.expected):
-                self._tell_sent(waited, 0)
+            self.gave_up_briefly(dial.expected)
         else:
             self.dial_failed(dial.address, dial.expected, why, now)
 
@@ -296,7 +296,7 @@ class Routing:
         need be; False: there is no room for one, or nobody knows where the member is."""
         link = self._shorts.fresh(peer_id, now)
         if link is not None:
-            self._links.queue(link, waiting.plaintext, now)
+            self._queue(link, waiting.plaintext, now)
             self._tell_sent(waiting, 1)
             return True
         is_opening = self._shorts.is_opening(peer_id)
@@ -316,8 +316,13 @@ class Routing:
     def opened_briefly(self, link: Link, now: float) -> None:
         """A session with a peer is open: what waited for it goes."""
         for waiting in self._shorts.take_waiting(link.peer_id):
-            self._links.queue(link, waiting.plaintext, now)
+            self._queue(link, waiting.plaintext, now)
             self._tell_sent(waiting, 1)
+
+    def gave_up_briefly(self, peer_id: PeerId) -> None:
+        """No short session came of a dial."""
+        for waited in self._shorts.give_up(peer_id):
+            self._tell_sent(waited, 0)
 
     def _tell_sent(self, waiting: Waiting, peers: int) -> None:
         if waiting.message is not None:

@@ -153,16 +153,17 @@ class AntiEntropy:
     # --- beginning ------------------------------------------------------------------------------
 
     def start_rounds(self, now: float) -> list[Effect]:
-        """Begin a round with `fanout` linked peers, and where they have left a hole, with somebody beyond
-        them too: each was asked for what is missing as soon as it was missed."""
+        """Begin a round with `fanout` linked peers. They were asked about each hole as soon as it stood;
+        what they have not filled by now, somebody beyond them is asked for."""
         self.next_round_at = now + self._config.anti_entropy.interval
         effects: list[Effect] = []
         fanout = self._config.anti_entropy.fanout
         for peer_id in uniform(self._peers.linked, fanout, self._rng, but=self._running):
             effects += self._start(peer_id, now)
-        stranger = self._beyond() if self._store.holes(now, BEYOND_AFTER_S, 1) else None
-        if stranger is not None and stranger not in self._running:
-            effects += self._start(stranger, now)
+        holes = tuple(self._store.holes(now, BEYOND_AFTER_S, RANGES_A_WANT))
+        stranger = self._beyond() if holes else None
+        if stranger is not None:
+            effects.append(Send((stranger,), Want(HOLES_ROUND, holes)))
         return effects
 
     def _start(self, peer_id: PeerId, now: float) -> list[Effect]:
