@@ -36,6 +36,7 @@ EVERYWHERE: Final = (
     Key("commands", "colon", "command_palette", "Commands", shown=True),
     Key("members", "m", "members", "Members"),
     Key("status", "S", "status", "Status and counters"),
+    Key("trace", "t", "trace", "Trace a message: who gets it, how soon"),
     Key("traffic", "T", "traffic", "Traffic over time"),
     Key("settings", "C", "settings", "Settings"),
     Key("picture", "p", "picture", "Save a picture (SVG)"),
@@ -96,12 +97,18 @@ SETTINGS: Final = (
     *FRONT,
 )
 SPAN: Final = (Key("traffic", "T", "span", "Longer span", shown=True),)
+AGAIN: Final = (Key("trace", "t", "trace", "Another trace", shown=True),)
+TRACES: Final = (
+    Key("older", "left", "older(1)", "Older", shown=True),
+    Key("newer", "right", "older(-1)", "Newer", shown=True),
+)
 # Sets of keys that are live together: what has the focus, over its screen, over the app.
 TOGETHER: Final = (
     (EVERYWHERE, PANELS, TABLES, PEERS, RATES),
     (EVERYWHERE, PANELS, MESSAGES),
     (EVERYWHERE, FRONT, TABLES, PEERS),
     (EVERYWHERE, SETTINGS, TABLES),
+    (EVERYWHERE, FRONT, TRACES),
 )
 NAMES: Final = tuple(
     dict.fromkeys(key.name for group in TOGETHER for part in group for key in part)

@@ -41,6 +41,7 @@ def sections(chosen: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
         ("Peers and members, in tables and details", keys.PEERS),
         ("Rate limits", keys.RATES),
         ("Messages", keys.MESSAGES),
+        ("Traces", keys.TRACES),
         ("Traffic over time", keys.SPAN),
         ("Settings", keys.SETTINGS[:1]),
     )

@@ -213,6 +213,7 @@ class Grid(PaintedView):
 
     def on_resize(self, event: events.Resize) -> None:
         self._measure()
+        self._reveal()
         self.refresh()
 
     # Painting
