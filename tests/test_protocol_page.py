@@ -36,6 +36,7 @@ from grapevine_proto.messages import (
     Repair,
     Rumor,
     RumorCopy,
+    Short,
     StreamRange,
     Vector,
 )
@@ -229,6 +230,7 @@ MORE: dict[Any, str] = {
     Records((test_codec.GOLDEN_RECORD,)): "039191" + RECORD_BYTES,
     Vector(7, True, 0, 1, (RANGE,)): "089507c3000191" + RANGE_BYTES,
     Repair(7, True, False, (COPY,)): "0a9407c3c291" + COPY_BYTES,
+    Short(): "1390",
     Ids((RANGE,)): "0b919193c420" + "00" * 32 + "019203cd012c",
 }
 
