@@ -364,10 +364,10 @@ class MainScreen(Screen[None]):
         if self.compose_box.display:
             self.compose_box.ask_address()
 
-    def action_round(self) -> None:
+    async def action_round(self) -> None:
         """Begin an anti-entropy round now."""
         try:
-            self._host.node.start_round()
+            await self._host.start_round()
         except GrapevineError as error:
             self.compose_box.say(str(error), is_error=True)
         else:
