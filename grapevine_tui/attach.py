@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ async def show(flags: dict[str, Any]) -> int:
     await host.start()
     settings = AttachedSettings(host.config, own.theme, None, own.choices_file, own.keys)
     app = GrapevineApp(host, settings)
-    host.on_config = app.main.take
+    host.on_config = partial(app.call_later, app.main.take, is_restarted=True)
     try:
         await app.run_async()
     finally:

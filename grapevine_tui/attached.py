@@ -29,6 +29,7 @@ from grapevine_tui.control import SOCKET_NAME, reachable
 from grapevine_tui.ctl import NoAnswer, NotDone
 from grapevine_tui.jsonlines import Object
 from grapevine_tui.mirror import (
+    MALFORMED,
     event_of,
     member_of,
     message_of,
@@ -47,7 +48,7 @@ MEMBERS_S: Final = 30.0  # between askings for all members, whose changes are to
 ON_A_LINE: Final = (
     LINE_BYTES // 2
 )  # bytes of a payload that fit a line in base64; more goes by a file
-MALFORMED: Final = (KeyError, ValueError, TypeError, RecursionError)
+BROKEN: Final = (*MALFORMED, RecursionError)
 
 Listener = Callable[[Event, Changes], None]
 
@@ -138,7 +139,7 @@ class AttachedHost:
                 told = json.loads(await reader.readline())
             if told["ok"]:
                 self._take_all(told)
-        except (TimeoutError, OSError, *MALFORMED) as error:
+        except (TimeoutError, OSError, *BROKEN) as error:
             writer.close()
             why = (
                 "does not answer" if isinstance(error, TimeoutError) else "is no node of this kind"
@@ -166,7 +167,7 @@ class AttachedHost:
                 self._take(json.loads(line))
         except OSError as error:
             return error.strerror or "the connection broke"
-        except MALFORMED:
+        except BROKEN:
             return "what it says cannot be understood"
         return f"it stopped: {self._goodbye}" if self._goodbye else "it hung up"
 
@@ -273,7 +274,7 @@ class AttachedHost:
                     }
                     self._members_at = self._clock()
                 self._take_tables(told)
-        except MALFORMED:
+        except BROKEN:
             if self._writer is not None:
                 self._writer.transport.abort()
         finally:

@@ -4,7 +4,7 @@ What must stay true:
 
 - Each of these undoes one of `jsonlines`: what comes out shows as what went in, to the thousandth that
   was told. `tests/tui/test_mirror.py` holds them to it.
-- What is not as it should be raises KeyError, ValueError or TypeError and nothing else; words that only
+- What is not as it should be raises one of `MALFORMED` and nothing else; words that only
   a newer node knows are such.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64decode
-from typing import Any
+from typing import Any, Final
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import (
@@ -43,6 +43,8 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.jsonlines import Object
+
+MALFORMED: Final = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
 
 
 def peer_of(told: Object, now: float) -> PeerInfo:

@@ -53,10 +53,14 @@ class StatusLine(Painted):
         self.is_leaving = False
         self.is_tiny = False
 
-    def take(self, config: NodeConfig) -> None:
+    def take(self, config: NodeConfig, *, is_restarted: bool = False) -> None:
         """What the node goes by now; what needs a restart stays as it was."""
-        self._config = self._config.replace(
-            **{name: getattr(config, name) for name in LIVE_FIELDS if name != "keys"}
+        self._config = (
+            config
+            if is_restarted
+            else self._config.replace(
+                **{name: getattr(config, name) for name in LIVE_FIELDS if name != "keys"}
+            )
         )
         self.refresh()
 
