@@ -73,6 +73,7 @@ from grapevine_proto.messages import (
     Rumor,
     RumorCopy,
     Rumors,
+    Short,
     StreamRange,
     Subscribe,
     Vector,
@@ -519,6 +520,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.EMPTY, ()
         case Ask():
             return Kind.ASK, ()
+        case Short():
+            return Kind.SHORT, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
 
@@ -676,6 +679,11 @@ def _ask(f: Fields) -> Ask:
     return Ask()
 
 
+def _short(f: Fields) -> Short:
+    () = f
+    return Short()
+
+
 def _close(f: Fields) -> Close:
     reason, records = f
     return Close(CloseReason(_uint(reason, 255)), _decode_records(records))
@@ -684,6 +692,7 @@ def _close(f: Fields) -> Close:
 _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.EMPTY: _empty,
     Kind.ASK: _ask,
+    Kind.SHORT: _short,
     Kind.CLOSE: _close,
     Kind.HEARTBEAT: _heartbeat,
     Kind.RECORDS: _records,

@@ -16,11 +16,10 @@ from grapevine_proto import codec
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import Identity
-from grapevine_proto.ids import Address
+from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link
 from grapevine_proto.messages import Record
-from grapevine_proto.overlay.effects import Dial
 
 
 class Handshakes:
@@ -65,16 +64,26 @@ class Handshakes:
         """Whether another dial may begin."""
         return len(self._dials) < self._config.limits.dials
 
-    def begin(self, wanted: Dial, record: Record, now: float) -> None:
-        """Knock, saying `record` of ourselves to whoever knows the key."""
+    def begin(
+        self,
+        address: Address,
+        expected: PeerId | None,
+        record: Record,
+        now: float,
+        *,
+        is_asking: bool = False,
+        is_short: bool = False,
+    ) -> None:
+        """Knock at `address`, saying `record` of ourselves to whoever knows the key."""
         dial = Initiator(
             self._identity,
             self._config.keys[0],
             self._config.cluster,
-            wanted.address,
+            address,
             record,
-            expected=wanted.expected,
-            is_asking=wanted.is_asking,
+            expected=expected,
+            is_asking=is_asking,
+            is_short=is_short,
             timeout_s=self._config.connection_timeout,
             entropy=self._entropy,
             rng=self._rng,
@@ -82,10 +91,10 @@ class Handshakes:
         )
         self._dials[dial.session_id] = dial
 
-    def rekey(self, link: Link, record: Record, now: float) -> None:
+    def rekey(self, link: Link, record: Record, now: float, *, is_short: bool = False) -> None:
         """A fresh handshake beside the session, which goes on until the new one is live."""
         if all(dial.expected != link.peer_id for dial in self._dials.values()):
-            self.begin(Dial(link.address, link.peer_id), record, now)
+            self.begin(link.address, link.peer_id, record, now, is_short=is_short)
 
     def answer(
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float

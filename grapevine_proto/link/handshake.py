@@ -54,7 +54,7 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.session import SPENT_AFTER_S, Session
-from grapevine_proto.messages import Ask, Empty, Record
+from grapevine_proto.messages import Ask, Empty, Record, Short
 
 VERSIONS: Final = frozenset({VERSION})
 UNCONFIRMED_SESSIONS: Final = 256
@@ -69,6 +69,7 @@ _PROOF_HASH_DOMAIN: Final = b"grapevine accepted proof 1"
 _PROOF_HASH_BYTES: Final = 16
 _EMPTY: Final = encode_message(Empty())
 _ASK: Final = encode_message(Ask())
+_SHORT: Final = encode_message(Short())
 
 
 class Established(NamedTuple):
@@ -338,7 +339,8 @@ class Initiator:
         CONFIRMING  sealed Empty or Ask       Data                 LIVE
 
     What does not belong to the step is refused as UNEXPECTED, so each Hello has one Challenge
-    answered and each Proof one Welcome.
+    answered and each Proof one Welcome. Where the session shall be short, the responder is told so by
+    the first sealed packet, which is a Short then.
     """
 
     def __init__(
@@ -351,6 +353,7 @@ class Initiator:
         *,
         expected: PeerId | None,
         is_asking: bool = False,
+        is_short: bool = False,
         timeout_s: float,
         entropy: Callable[[int], bytes],
         rng: random.Random,
@@ -359,6 +362,7 @@ class Initiator:
         self.address = address
         self.expected = expected
         self.is_asking = is_asking
+        self.is_short = is_short
         self.key = key
         self.session_id = entropy(SESSION_ID_BYTES)
         self._identity = identity
@@ -373,7 +377,6 @@ class Initiator:
         self._bodies = [body]  # of what was said so far, by either end
         self._said = with_mac(key, cluster, body)  # what is sent until it is answered
         self._step = Step.ASKING
-        self._greeting = _ASK if is_asking else _EMPTY
         self._session: Session | None = None
         self._their_record: Record | None = None
         self._rtt_s: float | None = None
@@ -381,6 +384,7 @@ class Initiator:
         self._next_at = self._sent_at = now
         self._wait_s = FIRST_RETRY_S
         self._sendings = 0  # in this step
+        self._first_word = _SHORT if is_short else _ASK if is_asking else _EMPTY
 
     @property
     def deadline(self) -> float:
@@ -407,7 +411,7 @@ class Initiator:
         self._wait_s = min(2 * self._wait_s, LAST_RETRY_S)
         self._sendings += 1
         self._sent_at = now
-        return [self._said if self._session is None else self._session.seal(self._greeting, now)]
+        return [self._said if self._session is None else self._session.seal(self._first_word, now)]
 
     def receive(
         self, packet: Challenge | Welcome, datagram: bytes, source: Address, now: float

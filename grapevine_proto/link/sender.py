@@ -50,6 +50,7 @@ UNREPAIRED: Final = frozenset(
     {
         Kind.EMPTY,
         Kind.ASK,
+        Kind.SHORT,
         Kind.CLOSE,
         Kind.HEARTBEAT,
         Kind.DIGEST,

@@ -55,6 +55,7 @@ from grapevine_proto.overlay.views import Views
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
 WELCOME_RECORDS: Final = 12  # told to a new peer
+BEYOND_DRAWS: Final = 8  # nearly always enough where half of the members are not linked
 REFERRALS: Final = 8  # told to one for whom there is no room
 LATE_S: Final = 0.5  # of our own timers: nobody is judged by those
 
@@ -149,6 +150,15 @@ class Membership:
         effects = self._on_records(records, sender, now)
         self.dialling.hint([record.peer_id for record in records])
         return effects + (self.dialling.due(now) if self.views.is_in_need(now) else [])
+
+    def somebody_beyond(self) -> PeerId | None:
+        """A member thought to be up that is not linked, drawn evenly, where a few draws find one."""
+        for member in self.members.draw(BEYOND_DRAWS, self._rng):
+            peer_id = member.record.peer_id
+            is_there = member.status is MemberStatus.UP and member.address is not None
+            if is_there and not self._peers.is_linked(peer_id):
+                return None if peer_id in self._config.denied else peer_id
+        return None
 
     def referrals(self, but: PeerId) -> tuple[Record, ...]:
         """Where else a newcomer may try, when there is no room here: what fits one datagram."""
