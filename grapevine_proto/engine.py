@@ -53,6 +53,7 @@ from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link, takes_over
 from grapevine_proto.messages import (
+    Announce,
     Close,
     CloseReason,
     Digest,
@@ -82,6 +83,7 @@ from grapevine_proto.outflow import BEHIND_S, Outflow
 from grapevine_proto.overlay.antientropy import REPLY_DATAGRAMS, AntiEntropy
 from grapevine_proto.overlay.dissemination.bundle import Bundle
 from grapevine_proto.overlay.dissemination.dissemination import Dissemination
+from grapevine_proto.overlay.dissemination.pulls import is_pulled
 from grapevine_proto.overlay.effects import (
     Blame,
     Deliver,
@@ -513,13 +515,14 @@ class Engine:
         if plaintext is None:
             if link.is_receiving:
                 self._antientropy.arriving(link.peer_id, now)
+                self._dissemination.pulls.arriving(link.peer_id, now)
             return
         self._route(codec.decode_message(plaintext), link, now)
 
     def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender = link.peer_id
         match message:
-            case Rumors() | Ids() | Offer() | Subscribe() | Graft() | Prune():
+            case Rumors() | Ids() | Offer() | Announce() | Subscribe() | Graft() | Prune():
                 self._perform(self._dissemination.handle(message, sender, now), now)
             case Heartbeat():
                 self._perform(self._membership.handle(message, sender, now), now)
@@ -527,6 +530,8 @@ class Engine:
             case Records():
                 self._perform(self._membership.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Want() | Repair():
+                if isinstance(message, Want):
+                    self._dissemination.asked(message)
                 self._perform(self._antientropy.handle(message, sender, now), now)
             case Receipts() | ReceiptsTaken():
                 self._perform(self._tracing.handle(message, sender, now), now)
@@ -678,7 +683,7 @@ class Engine:
         )
         peers = 0
         for effect in self._dissemination.broadcast(rumor, now):
-            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer)):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer, Announce)):
                 peers += self._send_all(effect, now)
             else:
                 self._perform([effect], now)
@@ -692,7 +697,7 @@ class Engine:
             return False
         if not self._links or now >= opened_at + BEHIND_S:
             return True
-        if not self.has_room_for(self._bundle.size_bytes):
+        if not self._outflow.has_room(len(self._links), self._bundle.size_bytes):
             return False
         return now >= opened_at + GROW_S or self._is_wanted(now)
 
@@ -738,7 +743,9 @@ class Engine:
 
     def has_room_for(self, size_bytes: int) -> bool:
         """The same for a payload of so many bytes: a large one may have to wait for another."""
-        return self._outflow.has_room(len(self._links), size_bytes)
+        if is_pulled(size_bytes) and self._dissemination.is_unasked:
+            return False
+        return self._outflow.has_room(len(self._links), 0 if is_pulled(size_bytes) else size_bytes)
 
     def start_round(self, now: float) -> None:
         """Begin an anti-entropy round with some peers now."""
@@ -919,7 +926,7 @@ class Engine:
             self._close_bundle(now)
         for peer_id, link in list(self._busy.items()):
             is_waiting = self._outflow.fill(link, now)
-            if peer_id in self._to_part and link.is_settled and not is_waiting:
+            if peer_id in self._to_part and self._is_done_with(link) and not is_waiting:
                 del self._to_part[peer_id]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)
@@ -933,6 +940,10 @@ class Engine:
         self._datagrams_out += len(outbox)
         self._bytes_out += sum(len(datagram) for datagram, _ in outbox)
         return outbox
+
+    def _is_done_with(self, link: Link) -> bool:
+        """Whether a peer has all that it should have from us before we leave."""
+        return link.is_settled and not self._dissemination.is_unasked
 
     def _transmit(self, link: Link, now: float) -> None:
         address = link.address
@@ -1013,8 +1024,8 @@ class Engine:
             duplicates=self._dissemination.duplicates,
             relayed=self._dissemination.relayed,
             repaired=self._dissemination.repaired,
-            asked=self._dissemination.lazy.asked,
-            unheeded=self._dissemination.lazy.unheeded,
+            asked=self._dissemination.lazy.asked + self._dissemination.pulls.asked,
+            unheeded=self._dissemination.lazy.unheeded + self._dissemination.pulls.unheeded,
             lost=self._store.lost,
             evicted=self._store.held.evicted,
             unsent=self._unsent_before + sum(link.unsent for link in self._links.values()),
