@@ -2,6 +2,7 @@
 
 from grapevine_proto.config import (
     AntiEntropyConfig,
+    DetectionConfig,
     EpidemicConfig,
     LimitsConfig,
     NodeConfig,
@@ -58,6 +59,7 @@ __all__ = [
     "ClusterKey",
     "ConfigError",
     "DatagramDropped",
+    "DetectionConfig",
     "DialFailed",
     "DropReason",
     "EpidemicConfig",

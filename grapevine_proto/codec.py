@@ -36,6 +36,8 @@ from grapevine_proto.ids import (
 )
 from grapevine_proto.messages import (
     TRACE_ALL,
+    Accusation,
+    Ack,
     Again,
     Announce,
     Close,
@@ -52,9 +54,13 @@ from grapevine_proto.messages import (
     Kind,
     LinkFrame,
     Offer,
+    Opinion,
+    Opinions,
     OverlayMessage,
     PathAnswer,
     PathCheck,
+    Ping,
+    PingFor,
     Private,
     Probe,
     Prune,
@@ -202,6 +208,8 @@ MAX_AGE_MS: Final = (1 << 32) - 1
 MAX_TEXT_BYTES: Final = 64  # of a zone, a name
 MAX_ADDRESSES: Final = 4
 MAX_RECORDS: Final = 16
+MAX_OPINIONS: Final = 4
+MAX_ACCUSATIONS: Final = 3  # of one member: as many as it takes
 MAX_COPIES: Final = 64
 MAX_ENTRIES: Final = 64
 MAX_IDS: Final = 64
@@ -445,6 +453,26 @@ def _decode_ranges(value: Any) -> tuple[StreamRange, ...]:
     return tuple(_decode_range(entry) for entry in _items(value, MAX_ENTRIES))
 
 
+def _encode_opinion(opinion: Opinion) -> Fields:
+    told = tuple((bytes(each.accuser), each.signature) for each in opinion.accusations)
+    return encode_record(opinion.record), told
+
+
+def _decode_opinion(fields: Any) -> Opinion:
+    record, accusations = _items(fields, 2)
+    told = tuple(map(_decode_accusation, _items(accusations, MAX_ACCUSATIONS)))
+    return Opinion(_decode_record(record), told)
+
+
+def _decode_accusation(fields: Any) -> Accusation:
+    accuser, signature = _items(fields, 2)
+    return Accusation(PeerId(_bin(accuser, PEER_ID_BYTES)), _bin(signature, SIGNATURE_BYTES))
+
+
+def _decode_opinions(value: Any) -> tuple[Opinion, ...]:
+    return tuple(map(_decode_opinion, _items(value, MAX_OPINIONS)))
+
+
 # --- messages and frames ------------------------------------------------------------------------
 
 
@@ -478,6 +506,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.WANT, (number, tuple(map(_encode_range, wanted)))
         case Ids(ranges):
             return Kind.IDS, (_encode_ids(ranges),)
+        case Ping() | PingFor() | Ack() | Opinions():
+            return _detection_fields(message)
         case Receipts(number, (origin, epoch, sequence, _), receipts):
             taken = tuple(map(_encode_receipt, receipts))
             return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
@@ -489,6 +519,18 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.EMPTY, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
+
+
+def _detection_fields(message: Ping | PingFor | Ack | Opinions) -> tuple[Kind, Fields]:
+    match message:
+        case Ping(number, opinions):
+            return Kind.PING, (number, tuple(map(_encode_opinion, opinions)))
+        case PingFor(number, subject):
+            return Kind.PING_FOR, (number, bytes(subject))
+        case Ack(number, is_alive):
+            return Kind.ACK, (number, is_alive)
+        case Opinions(opinions):
+            return Kind.OPINIONS, (tuple(map(_encode_opinion, opinions)),)
 
 
 def _fields_of_spreading(
@@ -570,6 +612,26 @@ def _ids(f: Fields) -> Ids:
     return Ids(_decode_ids(streams))
 
 
+def _ping(f: Fields) -> Ping:
+    number, opinions = f
+    return Ping(_uint(number, MAX_COUNT), _decode_opinions(opinions))
+
+
+def _ping_for(f: Fields) -> PingFor:
+    number, subject = f
+    return PingFor(_uint(number, MAX_COUNT), PeerId(_bin(subject, PEER_ID_BYTES)))
+
+
+def _ack(f: Fields) -> Ack:
+    number, is_alive = f
+    return Ack(_uint(number, MAX_COUNT), _flag(is_alive))
+
+
+def _opinions(f: Fields) -> Opinions:
+    (opinions,) = f
+    return Opinions(_decode_opinions(opinions))
+
+
 def _receipts(f: Fields) -> Receipts:
     number, origin, epoch, sequence, receipts = f
     message_id = MessageId(
@@ -637,6 +699,10 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.WANT: _want,
     Kind.REPAIR: _repair,
     Kind.IDS: _ids,
+    Kind.PING: _ping,
+    Kind.PING_FOR: _ping_for,
+    Kind.ACK: _ack,
+    Kind.OPINIONS: _opinions,
     Kind.RECEIPTS: _receipts,
     Kind.RECEIPTS_TAKEN: _receipts_taken,
     Kind.OFFER: _offer,

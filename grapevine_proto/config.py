@@ -35,6 +35,7 @@ LIVE_FIELDS: Final = frozenset(
         "fanout",
         "max_peers",
         "peer_timeout",
+        "detection",
         "connection_timeout",
         "anti_entropy",
         "bundle_delay",
@@ -122,6 +123,32 @@ class EpidemicConfig:
         _check_number("epidemic.forward_probability", self.forward_probability, 0, 1)
         _check_count("epidemic.max_forwards", self.max_forwards, 1, 64)
         _check_count("epidemic.hops", self.hops, 1, 255)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionConfig:
+    """How soon a member that does not answer is suspected, and then held for dead (SWIM, and
+    Lifeguard's times; the figures are those of memberlist for one site)."""
+
+    probe_timeout: float = 0.5
+    """Seconds to wait for an answer. A link silent for so much longer than it should be is probed
+    three times, then through others; more is kinder to slow nodes and later with the dead."""
+    probe_interval: float = 1.0
+    """Seconds between probes of a member that is suspected: its chances to be heard."""
+    indirect_probes: int = 3
+    """Peers asked to try as well, each time: three make it unlikely that all roads fail at once."""
+    suspicion: float = 4.0
+    """Seconds a suspect has to say that it lives, per power of ten of members, where others suspect it
+    too. Fewer know a death sooner; more forgive longer stalls."""
+    suspicion_max: float = 6.0
+    """How many times as long it has while only one suspects it."""
+
+    def __post_init__(self) -> None:
+        _check_number("detection.probe_timeout", self.probe_timeout, 0.01, 60)
+        _check_number("detection.probe_interval", self.probe_interval, 0.05, 60)
+        _check_count("detection.indirect_probes", self.indirect_probes, 0, 16)
+        _check_number("detection.suspicion", self.suspicion, 0.1, 600)
+        _check_number("detection.suspicion_max", self.suspicion_max, 1, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +243,7 @@ class LimitsConfig:
 
 SECTIONS: Final[Mapping[str, Any]] = {
     "anti_entropy": AntiEntropyConfig,
+    "detection": DetectionConfig,
     "epidemic": EpidemicConfig,
     "rate_limit": RateLimitConfig,
     "congestion": CongestionConfig,
@@ -267,7 +295,8 @@ class NodeConfig:
     max_message_size: int = 10 * 2**20
     """Of one payload."""
     peer_timeout: float = 30.0
-    """Silence after which a peer is disconnected."""
+    """Silence after which a peer is disconnected. Who is dead is known earlier (`detection`), but a
+    link outlives an outage shorter than this."""
     connection_timeout: float = 10.0
     """How long to knock at an address before giving up for now."""
     message_dedup_ttl: float = 300.0
@@ -280,6 +309,7 @@ class NodeConfig:
     denied: Sequence[PeerId] = ()
     """Identities that are shut out. Identities are free: against a person, change the key."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
     epidemic: EpidemicConfig = field(default_factory=EpidemicConfig)
     rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
     congestion: CongestionConfig = field(default_factory=CongestionConfig)
@@ -348,6 +378,7 @@ class NodeConfig:
             "peer_timeout": 6.0,
             "connection_timeout": 5.0,
             "anti_entropy": AntiEntropyConfig(interval=10.0),
+            "detection": DetectionConfig(suspicion=3.0),
         }
         return cls(**(quick | changes))
 
@@ -364,6 +395,7 @@ class NodeConfig:
             "peer_timeout": 60.0,
             "connection_timeout": 20.0,
             "anti_entropy": AntiEntropyConfig(interval=60.0),
+            "detection": DetectionConfig(probe_timeout=2.0, probe_interval=4.0, suspicion=6.0),
         }
         return cls(**(patient | changes))
 

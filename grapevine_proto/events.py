@@ -71,10 +71,13 @@ class Message(NamedTuple):
 class PeerInfo:
     """What there is to show of one peer, as of now.
 
-    `rtt_s` is None until measured; `health` runs from 0 (hopeless) to 1; `tokens` are what is left
+    `rtt_s` is None until measured; `health` runs from 0 (hopeless) to 1, and
+    `health_reason` says in a few words what it suffers from (empty: nothing); `tokens` are what is left
     of this peer's allowance here, `tokens_capacity` at most; `sent`, `received` count datagrams;
     `allowed`, `throttled` count what the rate limit let through and refused. `subscribed`: what we hear
-    first is always pushed to it, as its strategy asked for.
+    first is always pushed to it, as its strategy asked for. `send_rate`: bytes a second that the path
+    to it is thought to bear; `lost`: datagrams to it that did not arrive, as far as it told;
+    `datagram_bytes`: how large one may be.
     """
 
     peer_id: PeerId
@@ -94,7 +97,11 @@ class PeerInfo:
     epoch: int
     connected_at: float | None
     queued: int
+    health_reason: str = ""
     subscribed: bool = False
+    send_rate: float = 0.0
+    lost: int = 0
+    datagram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ What must stay true:
 
 - A `Record` and a `Rumor` prove themselves: everything in them but the signature is signed, under
   a domain and the cluster's name, so a copy of one is as good as hearing it from its subject.
+- An `Accusation` proves who makes it, and counts against one run and incarnation of one member: whatever
+  its subject signs later makes it void.
 - What travels *beside* a rumor (hops, age) is a claim of whoever sent it and decides nothing but
   how long to bother.
 """
@@ -23,6 +25,7 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 
 RECORD_DOMAIN: Final = b"grapevine record 1"
 RUMOR_DOMAIN: Final = b"grapevine rumor 1"
+ACCUSATION_DOMAIN: Final = b"grapevine accusation 1"
 TRACED_DOMAIN: Final = b"grapevine traced rumor 1"
 RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
 
@@ -59,6 +62,10 @@ class Kind(IntEnum):
     WANT = 9
     REPAIR = 10
     IDS = 11
+    PING = 25
+    PING_FOR = 26
+    ACK = 27
+    OPINIONS = 28
     FRAGMENT = 12
     REPAIR_FRAGMENT = 13  # of a Repair, which whoever asked for it pays otherwise
     AGAIN = 14
@@ -149,6 +156,43 @@ class Record:
             self.rate_refill,
             self.left,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Accusation:
+    """`accuser` had no answer from a member, of its own or through others, and signs that it says so."""
+
+    accuser: PeerId
+    signature: bytes
+
+    @classmethod
+    def signed(cls, identity: Identity, cluster: str, against: Record) -> Accusation:
+        """`identity`'s accusation of the run and incarnation that `against` tells of."""
+        who = identity.peer_id
+        return cls(who, identity.sign(ACCUSATION_DOMAIN, *_accused_parts(cluster, who, against)))
+
+    def is_authentic(self, cluster: str, against: Record) -> bool:
+        """Whether its accuser says this of exactly this run and incarnation. One signature check."""
+        parts = _accused_parts(cluster, self.accuser, against)
+        return verify(self.accuser, self.signature, ACCUSATION_DOMAIN, *parts)
+
+
+def _accused_parts(cluster: str, accuser: PeerId, against: Record) -> tuple[Part, ...]:
+    return (cluster, accuser, against.peer_id, against.epoch, against.incarnation)
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What is thought of a record's subject: that it does not answer, if there are accusations; if
+    there are none, that it has lately said this of itself."""
+
+    record: Record
+    accusations: tuple[Accusation, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes it takes in a message, at most: for filling a datagram without the codec."""
+        return self.record.size_bytes + 2 + 102 * len(self.accusations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +413,37 @@ class Ids:
 
 
 @dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there? With what is to be told anyway, above all what is said against the receiver."""
+
+    number: int
+    opinions: tuple[Opinion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PingFor:
+    """Please try to reach `subject` for me."""
+
+    number: int
+    subject: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Answers a Ping; or a PingFor, when `is_alive` says whether the subject was heard."""
+
+    number: int
+    is_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """Who does not answer, and who was wrongly said not to."""
+
+    opinions: tuple[Opinion, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Receipts:
     """Who has the traced message `message_id`: on their way to its origin. `number` is the sender's
     own, for `ReceiptsTaken`."""
@@ -433,6 +508,10 @@ OverlayMessage: TypeAlias = (
     | Want
     | Repair
     | Ids
+    | Ping
+    | PingFor
+    | Ack
+    | Opinions
     | Receipts
     | ReceiptsTaken
     | Offer

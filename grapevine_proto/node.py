@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import random
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
@@ -27,10 +25,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from grapevine_proto.clock import TICK_S, Lag, clock
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.delivery import EventHub, EventListener, EventStream, MessageListener
 from grapevine_proto.endpoint import Endpoint, EndpointClosed
-from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.engine import Engine
 from grapevine_proto.errors import (
     ConfigError,
     DropReason,
@@ -54,36 +53,20 @@ from grapevine_proto.events import (
     Stats,
     Trace,
 )
-from grapevine_proto.identity import SEED_BYTES
-from grapevine_proto.ids import Address, MessageId, PeerId, split_host_port
-from grapevine_proto.state import StateDirectory
+from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.keeping import Keeping
+from grapevine_proto.names import Names, literal
 
 logger = logging.getLogger("grapevine")
 
 BATCH: Final = 64  # datagrams read, sent, or events told per turn: about 4 ms of work at 60 us each
 BROADCASTS_PER_TURN: Final = 256  # a millisecond of work, and enough to share a signature
-TICK_S: Final = 0.25  # the pump wakes at least so often, which is how a late loop is noticed
-LATE_S: Final = 0.1  # below this a loop is merely busy
-LAG_SHOWN_S: Final = 5.0  # for how long the worst lag is shown
 LEAST_WAIT_S: Final = 0.001  # what timers can do; keeps a deadline in the past from spinning
 SAVE_INTERVAL_S: Final = 1.0  # so at most the last second is told again after a kill -9
-RESOLVE_INTERVAL_S: Final = 30.0
 FAULT_PAUSE_S: Final = 0.5
 
 _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
 _EventListenerT = TypeVar("_EventListenerT", bound=EventListener)
-
-if hasattr(time, "CLOCK_BOOTTIME"):
-
-    def clock() -> float:
-        """Seconds that only grow, time asleep included."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-else:
-
-    def clock() -> float:
-        """Seconds that only grow; on this system without the time asleep."""
-        return time.monotonic()
 
 
 class Phase(Enum):
@@ -103,11 +86,12 @@ class Node:
 
     def __init__(self, config: NodeConfig, *, state_dir: str | Path | None = None) -> None:
         self._config = config
-        self._state = None if state_dir is None else StateDirectory(state_dir)
+        self._keeping = Keeping(state_dir, lambda problem: self._publish(StateUnsaved(problem)))
         self._phase = Phase.NEW
         self._failure: GrapevineError | None = None
         self._engine_: Engine | None = None
         self._endpoint_: Endpoint | None = None
+        self._names = Names(self._resolve, self._on_resolved)
         self._hub = EventHub(config.limits.events, config.limits.event_bytes)
         self._tasks: list[asyncio.Task[None]] = []
         self._asides: set[asyncio.Task[None]] = set()
@@ -123,16 +107,7 @@ class Node:
         self._unheard = 0  # messages of ours since anybody was linked
         self._drained = asyncio.Event()
         self._peers_changed = asyncio.Event()
-        self._names_changed = asyncio.Event()
-        # time
-        self._due = 0.0
-        self._lag_s = 0.0
-        self._lag_at = 0.0
-        # state
-        self._save_turn = asyncio.Lock()
-        self._saved_epoch = 0
-        self._saved_version = -1
-        self._unsaved = ""
+        self._lag = Lag(self.now())
         self._overruns_told = 0
 
     # --- beginning and end ----------------------------------------------------------------------
@@ -150,9 +125,9 @@ class Node:
             raise ConfigError("keys", "no cluster key: ClusterKey.generate() or .load(path)")
         self._phase = Phase.RUNNING
         try:
-            saved = await self._load()
+            saved = await self._keeping.load()
             self._endpoint_ = await Endpoint.open(self._config.bind)
-            self._due = self.now() + TICK_S
+            self._lag = Lag(self.now())
             engine = self._engine_ = Engine(
                 self._config,
                 saved,
@@ -165,13 +140,13 @@ class Node:
             self._phase = Phase.NEW
             self._release()
             raise
-        self._saved_epoch, self._saved_version = saved.epoch, engine.saved_version
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
         self._hub.start()
+        self._names.follow(self._config.bootstrap_peers)
         self._tasks = [
             asyncio.create_task(self._read(), name="grapevine reader"),
             asyncio.create_task(self._pump(), name="grapevine pump"),
-            asyncio.create_task(self._resolve_names(), name="grapevine names"),
+            asyncio.create_task(self._names.run(), name="grapevine names"),
             asyncio.create_task(self._keep_state(), name="grapevine state"),
         ]
 
@@ -262,8 +237,7 @@ class Node:
         """Close what is open."""
         if self._endpoint_ is not None:
             self._endpoint_.close()
-        if self._state is not None:
-            self._state.close()
+        self._keeping.close()
 
     # --- what a node can be asked to do ---------------------------------------------------------
 
@@ -319,11 +293,11 @@ class Node:
         raises UnknownPeer where the name does not resolve."""
         self._running()
         try:
-            host, port = split_host_port(str(where))
+            address = literal(str(where))
         except ValueError as error:
             raise ConfigError("address", str(error)) from None
-        if _is_literal(host):
-            self._dial((Address(str(ipaddress.ip_address(host)), port),))
+        if address is not None:
+            self._dial((address,))
             done = asyncio.get_running_loop().create_future()
             done.set_result(None)
             return done
@@ -345,7 +319,7 @@ class Node:
             raise ConfigError("keys", "no cluster key")
         restart = self._running().reconfigure(config, self.now())
         self._config = self._config.replace(bootstrap_peers=config.bootstrap_peers)
-        self._names_changed.set()
+        self._names.follow(config.bootstrap_peers)
         self._wake.set()
         return restart
 
@@ -389,12 +363,12 @@ class Node:
     @property
     def lag_s(self) -> float:
         """How late the loop was at worst in the last seconds."""
-        return self._lag_s if self.now() - self._lag_at < LAG_SHOWN_S else 0.0
+        return self._lag.worst_s(self.now())
 
     @property
     def state_problem(self) -> str:
         """What was wrong with the state directory when it was read; empty: nothing."""
-        return "" if self._state is None else self._state.problem
+        return self._keeping.found_wrong
 
     def now(self) -> float:
         """The clock of this node's events."""
@@ -481,7 +455,7 @@ class Node:
 
     async def _send_all(self) -> int:
         engine, endpoint = self._engine, self._endpoint
-        if engine.epoch != self._saved_epoch and not await self._save():
+        if not self._keeping.covers(engine.epoch) and not await self._save():
             return 0  # nothing may be sent under an epoch that could be used again
         datagrams = engine.datagrams_to_send(self.now())
         for number, (datagram, address) in enumerate(datagrams, 1):
@@ -503,11 +477,8 @@ class Node:
     def _tick(self) -> float:
         """The time; the engine is told first where the loop comes late to it."""
         now = self.now()
-        late_s = now - self._due
-        self._due = now + TICK_S
-        if late_s > self._lag_s or now - self._lag_at >= LAG_SHOWN_S:
-            self._lag_s, self._lag_at = max(0.0, late_s), now
-        if late_s > LATE_S:
+        late_s = self._lag.tick(now)
+        if late_s:
             self._engine.lagged(late_s, now)
         return now
 
@@ -521,19 +492,6 @@ class Node:
                 self._publish(DatagramDropped(DropReason.NO_ROOM, count))
                 self._overruns_told = overruns
             await self._save()
-
-    async def _resolve_names(self) -> None:
-        while True:
-            self._names_changed.clear()
-            names = [
-                each
-                for each in self._config.bootstrap_peers
-                if not _is_literal(split_host_port(each)[0])
-            ]
-            await asyncio.gather(*(self._resolve_bootstrap(name) for name in names))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RESOLVE_INTERVAL_S):
-                    await self._names_changed.wait()
 
     # --- their parts ----------------------------------------------------------------------------
 
@@ -565,57 +523,26 @@ class Node:
         elif isinstance(event, MessageSent) and event.peers == 0:
             self._unheard += 1
 
-    async def _load(self) -> Saved:
-        if self._state is None:
-            return Saved(seed=os.urandom(SEED_BYTES), epoch=int(time.time()), streams=(), peers=())
-        loading = asyncio.create_task(asyncio.to_thread(self._state.load, time.time()))
-        try:
-            saved = await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            await asyncio.wait(
-                [loading]
-            )  # a thread cannot be called back: it may take the lock yet
-            raise
-        if self._state.problem:
-            logger.warning("%s", self._state.problem)
-        return saved
-
     async def _save(self) -> bool:
-        """Save what changed, off the loop; whether all is saved now."""
-        if self._state is None:
-            return True
-        async with self._save_turn:
-            engine = self._engine
-            version, epoch = engine.saved_version, engine.epoch
-            if (version, epoch) == (self._saved_version, self._saved_epoch):
-                return True
-            problem = ""
-            try:
-                await asyncio.to_thread(self._state.save, engine.saved(self.now()))
-                self._saved_version, self._saved_epoch = version, epoch
-            except OSError as error:
-                problem = f"{self._state.path}: {error.strerror or error}"
-            if problem != self._unsaved:
-                self._unsaved = problem
-                self._publish(StateUnsaved(problem))
-            return not problem
+        return await self._keeping.save(self._engine, self.now())
 
     def _dial(self, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
             self._running().dial(address, self.now())
         self._wake.set()
 
+    async def _resolve(self, name: str) -> tuple[Address, ...]:
+        return await self._endpoint.resolve(name)
+
     async def _dial_name(self, name: str) -> None:
-        addresses = await self._endpoint.resolve(name)
+        addresses = await self._resolve(name)
         if not addresses:
             raise UnknownPeer(f"{name}: the name does not resolve")
         self._dial(addresses)
 
-    async def _resolve_bootstrap(self, name: str) -> None:
-        addresses = await self._endpoint.resolve(name)
-        if addresses:
-            self._engine.resolved(name, addresses, self.now())
-            self._wake.set()
+    def _on_resolved(self, name: str, addresses: tuple[Address, ...]) -> None:
+        self._engine.resolved(name, addresses, self.now())
+        self._wake.set()
 
     def _aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do `work` beside; whoever wants to know how it went awaits the task."""
@@ -636,11 +563,3 @@ class Node:
             if str(to) in (str(peer.peer_id), str(peer.address)):
                 return peer.peer_id
         raise UnknownPeer(f"no peer {to}")
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -26,6 +26,7 @@ from grapevine_proto.config import LimitsConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import RumorCopy
 
+MESSAGE_BYTES: Final = 64_900  # of one envelope: what a token pays for, and a datagram of loopback
 BEHIND_S: Final = 1.0  # without room; then a peer is left to repair
 # 90 tokens and 45 a second, which is what the defaults tell peers, come to 720 rumors a second then:
 # within the 1,200 that the receiver will check for one sender.

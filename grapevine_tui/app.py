@@ -36,7 +36,9 @@ from grapevine_proto.ids import PeerId
 from grapevine_tui import commands, keys
 from grapevine_tui.choices import Choices
 from grapevine_tui.desk import Desk, payload_text
+from grapevine_tui.editing import Editing
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
+from grapevine_tui.logs import set_level
 from grapevine_tui.model import Changes
 from grapevine_tui.screens import facts
 from grapevine_tui.screens.detail import DetailScreen
@@ -45,7 +47,10 @@ from grapevine_tui.screens.main import MainScreen
 from grapevine_tui.screens.members import MembersScreen
 from grapevine_tui.screens.message import MessageScreen
 from grapevine_tui.screens.node import NodeScreen
+from grapevine_tui.screens.settings import SettingsScreen
+from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
+from grapevine_tui.settings import Settings
 from grapevine_tui.text import printable
 from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
@@ -98,6 +103,7 @@ class GrapevineApp(App[None]):
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         self._choices = Choices(settings.choices_file)
         self._is_dressed = False
+        self._editing: Editing | None = None
         self._is_leaving = False
         self._has_left = False
         self._turns = Turns(self, super().on_event)
@@ -277,6 +283,8 @@ class GrapevineApp(App[None]):
         match command:
             case commands.Broadcast(payload):
                 await self._broadcast(payload)
+            case commands.Trace(payload):
+                await self._broadcast(payload, is_traced=True)
             case commands.Send(to, payload):
                 await self._host.send(to, payload)
                 say(f"sent to {to}")
@@ -294,6 +302,8 @@ class GrapevineApp(App[None]):
                 main.action_panel("rounds")
             case commands.ShowMembers():
                 self.action_members()
+            case commands.ShowTraces():
+                self._show_traces()
             case commands.ShowStatus() | commands.ShowStats():
                 self.action_status()
             case commands.ShowHelp():
@@ -301,16 +311,19 @@ class GrapevineApp(App[None]):
             case commands.Quit():
                 await self.action_quit()
 
-    async def _broadcast(self, payload: bytes) -> None:
+    async def _broadcast(self, payload: bytes, *, is_traced: bool = False) -> None:
         say = self.main.compose_box.say
         waiting = asyncio.get_running_loop().call_later(
             WAITING_S, say, "waiting for room: every peer's queue is full"
         )
         started_at = time.monotonic()
         try:
-            _, peers = await self._host.broadcast(payload)
+            tell = self._host.trace if is_traced else self._host.broadcast
+            _, peers = await tell(payload)
         finally:
             waiting.cancel()
+        if is_traced:
+            self._show_traces()
         if not peers:
             say("nobody is linked now: kept for whoever comes")
         elif time.monotonic() - started_at > WAITING_S:
@@ -337,10 +350,50 @@ class GrapevineApp(App[None]):
         if self.screen is self.main:
             self.push_screen(MembersScreen(self._host.model))
 
+    def action_trace(self) -> None:
+        """The latest traces; where there is none, a line to begin one."""
+        if self._host.model.traces:
+            self._show_traces()
+        else:
+            self._ask_trace()
+
+    def _show_traces(self) -> None:
+        if self.screen is self.main:
+            self.push_screen(TraceScreen(self._host.model))
+
+    def _ask_trace(self) -> None:
+        while self.screen is not self.main:
+            self.pop_screen()
+        if self.main.compose_box.display:  # else there is no room
+            self.main.compose_box.ask_trace()
+
+    def on_trace_screen_asked(self) -> None:
+        self._ask_trace()
+
     def action_traffic(self) -> None:
         """Curves over a minute, a quarter of an hour, three hours."""
         if self.screen is self.main:
             self.push_screen(TrafficScreen(self._host.model))
+
+    def action_settings(self) -> None:
+        """Every setting, to be looked at and changed."""
+        if self.screen is not self.main:
+            return
+        if isinstance(self._settings, Settings):
+            self._editing = self._editing or Editing(self._settings, self._host.reconfigure)
+            self.push_screen(SettingsScreen(self._editing))
+        else:
+            self.notify("the settings are those of the node, which runs elsewhere", markup=False)
+
+    def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:
+        settings = message.settings
+        self._settings = settings
+        self._host.model.messages.keep(settings.messages)
+        set_level(settings.log_level)
+        self.set_keymap(dict(settings.keys))
+        self.main.take(settings.node)
+        if settings.theme and settings.theme != self.theme:
+            self._dress()
 
     def action_status(self) -> None:
         """Who we are, and every counter."""

@@ -28,8 +28,9 @@ from grapevine_proto.errors import (
     StateLockedError,
 )
 from grapevine_tui import __version__, logs
+from grapevine_tui.folders import own_config_file, own_key_file
 from grapevine_tui.options import OPTIONS, PROFILES
-from grapevine_tui.settings import Settings, load, own_config_file, own_key_file
+from grapevine_tui.settings import Settings, load
 from grapevine_tui.terminal import LastingTerminal
 from grapevine_tui.text import printable
 

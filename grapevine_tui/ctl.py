@@ -14,9 +14,11 @@ import json
 import os
 import socket
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +26,15 @@ import click
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.control import SOCKET_NAME, reachable
+from grapevine_tui.folders import state_root
 from grapevine_tui.jsonlines import Object
-from grapevine_tui.settings import load, state_root
+from grapevine_tui.settings import load
 from grapevine_tui.streams import LINE_BYTES
 from grapevine_tui.text import cells, printable
 
 ANSWER_S: Final = 30.0  # a broadcast waits for room; all else answers at once
+WAIT_S: Final = 5.0  # for the answers to a trace: repair has had its turn by then
+POLL_S: Final = 0.1
 LEAVE_S: Final = 15.0  # for the node to be gone after it said that it goes
 STDIN_BYTES: Final = LINE_BYTES * 3 // 4 - 1024  # that fit a line as base64
 WIDTHS: Final = {"peer_id": 12, "text": 48}  # digits of an id that people are shown
@@ -138,6 +143,7 @@ COLUMNS: Final = {
     "peers": ("name", "peer_id", "address", "zone", "state", "health", "rtt_ms", "sent",
               "received", "throttled", "tokens", "queued", "last_seen_s"),
     "members": ("name", "peer_id", "address", "zone", "status", "epoch"),
+    "traces": ("id", "reached", "asked", "known", "p50_ms", "p99_ms", "last_ms", "hops"),
     "rounds": ("number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
 }  # fmt: skip
 ENVELOPE: Final = ("event", "time", "request", "ok")
@@ -215,6 +221,7 @@ LOOKS: Final = {
     "status": "Who it is and how it does.",
     "stats": "All counters.",
     "rounds": "The latest anti-entropy rounds.",
+    "traces": "The latest traced messages and how far they got.",
 }
 ORDERS: Final = {
     "dial": ("address", "HOST:PORT", "Have it knock at an address."),
@@ -272,6 +279,59 @@ def send(
 ) -> int:
     """Tell PEER alone (a name, an id or its beginning, an address) TEXT; "-": stdin."""
     return _order(context, is_json, "send", to=to, **_payload(text, file))
+
+
+@ctl.command()
+@click.argument("text", nargs=-1)
+@_FILE
+@click.option("--wait", "wait_s", type=float, default=WAIT_S, help="Seconds for answers [5]")
+@_JSON
+@click.pass_context
+def trace(
+    context: click.Context, text: tuple[str, ...], file: str | None, wait_s: float, is_json: bool
+) -> int:
+    """Tell everyone TEXT and say who has it, how soon, over how many hops.
+
+    Exit code 1 when somebody who was asked has not answered."""
+    flags, is_json_before = context.obj
+    state_dir = running_at(flags)
+    report = follow(state_dir, {"cmd": "trace", **_payload(text, file)}, wait_s)
+    if is_json or is_json_before:
+        click.echo(json.dumps(report, allow_nan=False))
+    else:
+        members = ask(state_dir, {"cmd": "members"})["members"] if report["unanswered"] else []
+        for line in trace_words(report, {each["peer_id"]: each["name"] for each in members}):
+            click.echo(line)
+    return 0 if report["complete"] else 1
+
+
+def follow(state_dir: Path, command: Object, wait_s: float) -> Object:
+    """Trace a message and give the report once all have answered, or after so long. Raises NoAnswer,
+    NotDone."""
+    message_id = ask(state_dir, command)["id"]
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        traces: list[Object] = ask(state_dir, {"cmd": "traces"})["traces"]
+        report = next((each for each in traces if each["id"] == message_id), None)
+        if report is None:
+            raise NotDone("other traces have taken the place of this one")
+        if report["complete"] or time.monotonic() >= give_up_at:
+            return report
+        time.sleep(POLL_S)
+
+
+def trace_words(report: Object, names: dict[str, str]) -> Iterable[str]:
+    """What people are shown of a trace."""
+    cell = partial(_cell, "")
+    sample = f", a sample of {cell(report['known'])}" if report["sample"] else ""
+    yield f"{cell(report['reached'])} of {cell(report['asked'])} have it{sample}"
+    figures = (f"{name} {cell(report[f'{name}_ms'])} ms" for name in ("p50", "p99", "last"))
+    if report["reached"]:
+        yield f"{', '.join(figures)}, {cell(report['hops'])} hops"
+    if report["others"]:
+        yield f"and {cell(report['others'])} who were not known"
+    for peer_id in report["unanswered"]:
+        yield f"no answer: {_cell('peer_id', peer_id)}  {cell(names.get(peer_id))}"
 
 
 @ctl.command()

@@ -20,10 +20,11 @@ from grapevine_proto.endpoint import outside_host
 from grapevine_proto.errors import KeyFileError
 from grapevine_proto.ids import split_host_port
 from grapevine_tui.ctl import NoAnswer, ask, running_at
+from grapevine_tui.folders import own_config_file, own_key
 from grapevine_tui.invitation import Invitation, accept, is_loopback
 from grapevine_tui.invitation import invite as invitation_of
 from grapevine_tui.jsonlines import Object
-from grapevine_tui.settings import Settings, load, own_config_file, own_key
+from grapevine_tui.settings import Settings, load
 from grapevine_tui.text import printable
 
 LINE_CHARACTERS: Final = 16_384

@@ -36,7 +36,7 @@ logger = logging.getLogger("grapevine.hooks")
 
 WORDS: Final = (
     *("started", "ready", "message", "peer", "member", "rate_limited"),
-    *("round", "dropped", "dial_failed", "state_unsaved", "stopped"),
+    *("round", "trace", "dropped", "dial_failed", "state_unsaved", "stopped"),
 )
 AT_ONCE: Final = 4  # programs
 WAITING: Final = 64  # events; then they are skipped

@@ -139,6 +139,9 @@ def peer_object(peer: PeerInfo, now: float) -> Object:
         "epoch": peer.epoch,
         "queued": peer.queued,
         "subscribed": peer.subscribed,
+        "send_rate": _number(peer.send_rate),
+        "lost": peer.lost,
+        "datagram_bytes": peer.datagram_bytes,
     }
 
 

@@ -36,7 +36,9 @@ EVERYWHERE: Final = (
     Key("commands", "colon", "command_palette", "Commands", shown=True),
     Key("members", "m", "members", "Members"),
     Key("status", "S", "status", "Status and counters"),
+    Key("trace", "t", "trace", "Trace a message: who gets it, how soon"),
     Key("traffic", "T", "traffic", "Traffic over time"),
+    Key("settings", "C", "settings", "Settings"),
     Key("picture", "p", "picture", "Save a picture (SVG)"),
     Key("quit", "q", "quit", "Quit", shown=True),
 )
@@ -90,16 +92,28 @@ FRONT: Final = (
     Key("back", "escape", "back", "Back", shown=True),
     Key("filter", "slash", "filter", "Filter", shown=True),
 )
+SETTINGS: Final = (
+    Key("save", "ctrl+s", "save", "Apply and save", shown=True),
+    *FRONT,
+)
 SPAN: Final = (Key("traffic", "T", "span", "Longer span", shown=True),)
+AGAIN: Final = (Key("trace", "t", "trace", "Another trace", shown=True),)
+TRACES: Final = (
+    Key("older", "left", "older(1)", "Older", shown=True),
+    Key("newer", "right", "older(-1)", "Newer", shown=True),
+)
 # Sets of keys that are live together: what has the focus, over its screen, over the app.
 TOGETHER: Final = (
     (EVERYWHERE, PANELS, TABLES, PEERS, RATES),
     (EVERYWHERE, PANELS, MESSAGES),
     (EVERYWHERE, FRONT, TABLES, PEERS),
+    (EVERYWHERE, SETTINGS, TABLES),
+    (EVERYWHERE, FRONT, TRACES),
 )
 NAMES: Final = tuple(
     dict.fromkeys(key.name for group in TOGETHER for part in group for key in part)
 )
+DEFAULT_KEYS: Final = {key.name: key.keys for group in TOGETHER for part in group for key in part}
 
 _NAMED: Final = frozenset(
     ("enter", "escape", "tab", "space", "backspace", "delete", "insert", "home", "end",

@@ -68,7 +68,10 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_sent_bytes": ("bytes_out", "Bytes of datagrams that went out"),
     "grapevine_events_lost": ("events_lost", "Events that a slow reader in this process lost"),
 }
-OUTCOMES: Final = ("delivered", "duplicates", "relayed", "repaired", "lost", "evicted", "unsent")
+OUTCOMES: Final = (
+    *("delivered", "duplicates", "relayed", "repaired", "asked", "unheeded"),
+    *("lost", "evicted", "unsent"),
+)
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_held_messages": ("held", "Messages held for repair"),
     "grapevine_held_bytes": ("held_bytes", "Bytes of messages held for repair"),
@@ -206,9 +209,7 @@ def _of_messages(seen: Snapshot) -> Iterator[Metric]:
     for via in Via:
         by_way.add_metric([via.value], seen.messages.get(via, 0))
     yield by_way
-    words = (
-        "What became of messages: delivered, duplicates, relayed, repaired, lost, evicted, unsent"
-    )
+    words = f"What became of messages: {', '.join(OUTCOMES)}"
     by_outcome = CounterMetricFamily("grapevine_message_outcomes", words, labels=["outcome"])
     for outcome in OUTCOMES:
         by_outcome.add_metric([outcome], getattr(seen.stats, outcome))
@@ -247,6 +248,12 @@ def _of_peers(linked: list[PeerInfo]) -> Iterator[Metric]:
                 family.add_metric([str(peer.peer_id)], number)
         return family
 
+    def counter(name: str, words: str, value: Callable[[PeerInfo], int]) -> Metric:
+        family = CounterMetricFamily(f"grapevine_peer_{name}", words, labels=["peer_id"])
+        for peer in linked:
+            family.add_metric([str(peer.peer_id)], value(peer))
+        return family
+
     info = InfoMetricFamily("grapevine_peer", "Linked peers", labels=["peer_id"])
     for peer in linked:
         said = {"name": peer.name, "zone": peer.zone, "address": str(peer.address)}
@@ -256,6 +263,12 @@ def _of_peers(linked: list[PeerInfo]) -> Iterator[Metric]:
     yield gauge("queued_messages", "What waits to go to a peer", lambda peer: peer.queued)
     yield gauge("health_ratio", "From 0, hopeless, to 1", lambda peer: peer.health)
     yield gauge("last_rtt_seconds", "Round-trip time as last measured", lambda peer: peer.rtt)
+    words = "What the path to a peer is thought to bear"
+    yield gauge("send_rate_bytes_per_second", words, lambda peer: peer.send_rate)
+    yield counter("sent_datagrams", "Datagrams to a peer since it was linked", lambda p: p.sent)
+    yield counter("received_datagrams", "Datagrams of a peer since then", lambda p: p.received)
+    words = "Datagrams to a peer that did not arrive, as far as it told"
+    yield counter("lost_datagrams", words, lambda peer: peer.lost)
 
 
 # --- the server -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ What must stay true: a rendered file is valid and comes to its profile's own val
 from __future__ import annotations
 
 import json
+import re
 from string import Template
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ max_peers = $max_peers
 max_message_size = $max_message_size
 
 # Silence after which a peer is disconnected: six heartbeats, so that five lost in a row do no harm.
-# At least two gossip intervals.
+# Who is dead is known earlier ([detection]). At least two gossip intervals.
 peer_timeout = $peer_timeout
 
 # How long to knock at an address before giving up for a while.
@@ -108,6 +109,19 @@ enabled = $anti_entropy_enabled
 interval = $anti_entropy_interval
 # Peers a round: three independent partners make it unlikely that all miss the same message.
 fanout = $anti_entropy_fanout
+
+[detection]
+# Of members that do not answer. How long to wait for an answer; a link that is silent for so much
+# longer than it should be is probed. More is kinder to slow nodes and later with the dead.
+probe_timeout = $detection_probe_timeout
+# Between probes of a suspect: its chances to be heard.
+probe_interval = $detection_probe_interval
+# Peers asked to try as well, each time.
+indirect_probes = $detection_indirect_probes
+# What a suspect has to say that it lives, for every power of ten of members, where three suspect it;
+# and how many times as long while only one does.
+suspicion = $detection_suspicion
+suspicion_max = $detection_suspicion_max
 
 [epidemic]
 # Chance that a node relays what it hears. Lower saves copies and reaches fewer nodes at once.
@@ -215,3 +229,22 @@ def render(profile: str) -> str:
         for name, value in config.settings().items()
     }
     return _TEXT.substitute(values, profile=profile, about=ABOUT[profile])
+
+
+def reasons() -> dict[str, str]:
+    """What the file says above each setting, by dotted name."""
+    found: dict[str, str] = {}
+    section, above, is_open = "", [""], False
+    for line in _TEXT.template.splitlines():
+        if line.startswith("["):
+            section, above, is_open = line.strip("[]") + ".", [], False
+        elif match := re.fullmatch(r"(?:# )?([a-z_]+) = \S.*", line):
+            found[section + match[1]] = " ".join(above).strip()
+            is_open = False
+        elif line.startswith("#"):
+            above = [*above, line[2:]] if is_open else [line[2:]]
+            is_open = True
+        else:
+            is_open = False
+    found["host"] = found["port"] = found.pop("bind")
+    return found

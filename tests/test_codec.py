@@ -16,6 +16,8 @@ from grapevine_proto import codec
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream
 from grapevine_proto.messages import (
+    Accusation,
+    Ack,
     Again,
     Announce,
     Close,
@@ -31,8 +33,12 @@ from grapevine_proto.messages import (
     Kind,
     LinkFrame,
     Offer,
+    Opinion,
+    Opinions,
     PathAnswer,
     PathCheck,
+    Ping,
+    PingFor,
     Private,
     Probe,
     Prune,
@@ -115,6 +121,9 @@ def some(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ..
     return st.lists(items, max_size=4).map(tuple)
 
 
+accusations = st.builds(Accusation, peer_ids, signatures)
+opinions = st.builds(Opinion, records, st.lists(accusations, max_size=3).map(tuple))
+
 messages = st.one_of(
     st.builds(
         Heartbeat, counts, counts, counts, st.integers(0, 1000), counts, totals, some(records)
@@ -128,6 +137,10 @@ messages = st.one_of(
     st.builds(Want, counts, some(wanted)),
     st.builds(Repair, counts, st.booleans(), st.booleans(), some(copies)),
     st.builds(Ids, some(wanted)),
+    st.builds(Ping, counts, some(opinions)),
+    st.builds(PingFor, counts, peer_ids),
+    st.builds(Ack, counts, st.booleans()),
+    st.builds(Opinions, some(opinions)),
     st.builds(Receipts, counts, message_ids, some(receipts)),
     st.builds(ReceiptsTaken, counts),
     st.builds(Offer, some(wanted)),
@@ -250,6 +263,20 @@ def test_a_rumor_of_another_shape_is_refused(changes: dict[str, object]) -> None
         decode_rumor(fields_of_rumor(**changes))
 
 
+RECORD = codec.encode_record(
+    Record(
+        PeerId(bytes(32)), 1, 0, (Address("10.0.0.1", 8000),), "eu", "a", 90, 45, False, bytes(64)
+    )
+)
+
+
+def test_opinions_of_the_right_shape_are_taken() -> None:
+    full = [[RECORD, [[bytes(32), bytes(64)]] * 3]] * 4
+    message = codec.decode_message(bytes((Kind.OPINIONS,)) + msgpack.packb([full]))
+    assert isinstance(message, Opinions)
+    assert [len(each.accusations) for each in message.opinions] == [3] * 4
+
+
 @pytest.mark.parametrize(
     "plaintext",
     [
@@ -262,6 +289,19 @@ def test_a_rumor_of_another_shape_is_refused(changes: dict[str, object]) -> None
         bytes((Kind.CLOSE,)) + msgpack.packb([99, []]),
         bytes((Kind.HEARTBEAT,)) + msgpack.packb([1, 1, 1, 1001, 1, bytes(16), []]),
         bytes((Kind.RECORDS,)) + msgpack.packb([[b""] * 17]),
+        bytes((Kind.PING,)) + msgpack.packb([1]),
+        bytes((Kind.PING,)) + msgpack.packb([-1, []]),
+        bytes((Kind.PING,)) + msgpack.packb([2**32, []]),
+        bytes((Kind.PING_FOR,)) + msgpack.packb([1, bytes(31)]),
+        bytes((Kind.PING_FOR,)) + msgpack.packb([1, bytes(32), True]),
+        bytes((Kind.ACK,)) + msgpack.packb([1, 1]),
+        bytes((Kind.ACK,)) + msgpack.packb([1, None]),
+        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, [[bytes(32), bytes(63)]]]]]),
+        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, [[bytes(31), bytes(64)]]]]]),
+        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, [[bytes(32), bytes(64)]] * 4]]]),
+        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, []]] * 5]),
+        bytes((Kind.OPINIONS,)) + msgpack.packb([[[b"", []]]]),
+        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD]]]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 0, []]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 1, 9, 0, b"s"]]]),
         bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [3, 2]]]]),
@@ -345,6 +385,16 @@ def test_a_challenge_is_no_longer_than_the_hello_that_asks_for_it() -> None:
 # --- sizes --------------------------------------------------------------------------------------
 
 
+@given(records, st.lists(accusations, max_size=3).map(tuple))
+def test_an_opinion_never_takes_more_bytes_than_it_says(
+    record: Record, told: tuple[Accusation, ...]
+) -> None:
+    opinion = Opinion(record, told)
+    alone = len(codec.encode_message(Opinions((opinion,))))
+    both = len(codec.encode_message(Opinions((opinion, opinion))))
+    assert both - alone <= opinion.size_bytes
+
+
 @given(records)
 def test_a_record_never_takes_more_bytes_than_it_says(record: Record) -> None:
     alone = len(codec.encode_message(Records((record,))))
@@ -372,6 +422,9 @@ def test_a_full_rumor_fits_its_message_pushed_or_repaired(limit_bytes: int, leng
 
 # --- golden bytes: another implementation can be held against these -----------------------------
 
+GOLDEN_RECORD = Record(PeerId(bytes(32)), 1, 2, (), "eu", "a", 90, 45, False, bytes(64))
+GOLDEN_RECORD_BYTES = "9ac420" + "00" * 32 + "010290c4026575c401615a2dc2c440" + "00" * 64
+
 GOLDEN = {
     Empty(): "0090",
     Subscribe(True): "1491c3",
@@ -386,6 +439,12 @@ GOLDEN = {
     Close(CloseReason.FULL): "01920190",
     InSync(7): "079107",
     Private(1, b"hi"): "059201c4026869",
+    PingFor(300, PeerId(bytes(32))): "1a92cd012cc420" + "00" * 32,
+    Ack(7, True): "1b9207c3",
+    Ping(7, ()): "19920790",
+    Opinions((Opinion(GOLDEN_RECORD, (Accusation(PeerId(bytes(32)), bytes(64)),)),)): (
+        "1c919192c472" + GOLDEN_RECORD_BYTES + "9192c420" + "00" * 32 + "c440" + "00" * 64
+    ),
     Digest(300, 2, bytes(range(16))): "0693cd012c02c410000102030405060708090a0b0c0d0e0f",
     Want(1, (StreamRange(Stream(PeerId(bytes(32)), 1_700_000_000), 3, 300),)): (
         "0992019194c420" + "00" * 32 + "ce6553f10003cd012c"

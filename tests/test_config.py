@@ -244,7 +244,7 @@ def test_a_config_comes_back_from_its_file_as_it_was(tmp_path: Path, config: Nod
 
 
 def test_the_profiles_differ_only_in_how_soon_things_are_noticed() -> None:
-    quick = {"gossip_interval", "peer_timeout", "connection_timeout", "anti_entropy"}
+    quick = {"gossip_interval", "peer_timeout", "connection_timeout", "anti_entropy", "detection"}
     for profile in (NodeConfig.local(), NodeConfig.wan()):
         for each in dataclasses.fields(NodeConfig):
             same = getattr(profile, each.name) == getattr(NodeConfig.lan(), each.name)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grapevine_proto import accounts as accounts_module
 from grapevine_proto import codec
-from grapevine_proto import engine as engine_module
+from grapevine_proto import links as links_module
 from grapevine_proto.config import LimitsConfig, NodeConfig, RateLimitConfig
-from grapevine_proto.engine import MESSAGE_BYTES, Engine, Saved
+from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.errors import ConfigError, DropReason, MessageTooLarge, NotRunning, UnknownPeer
 from grapevine_proto.events import (
     Event,
@@ -41,6 +42,7 @@ from grapevine_proto.messages import (
     StreamRange,
     Vector,
 )
+from grapevine_proto.outflow import MESSAGE_BYTES
 from grapevine_proto.overlay.dissemination.pulls import PUSHED_BYTES
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import EPOCH, KEY, identity
@@ -104,7 +106,7 @@ class Pair:
     def speak(self, message: OverlayMessage | Close | bytes) -> None:
         """Let `one` say anything at all to `other`, as a member that lies could."""
         plaintext = message if isinstance(message, bytes) else codec.encode_message(message)
-        self.one._queue(self.one._links[self.other.peer_id], plaintext, self.now)
+        self.one._links.queue(self.one._links[self.other.peer_id], plaintext, self.now)
         self.exchange()
 
     def received(self, by: Engine) -> list[bytes]:
@@ -311,12 +313,12 @@ def test_a_replay_of_all_traffic_at_any_time_changes_nothing() -> None:
     recorded = list(pair.taken)
     for pause_s in (0.0, 30.0, 130.0, 200.0, 300.0):
         pair.run(pause_s)
-        sessions = set(pair.other._by_session)
+        sessions = set(pair.other._links._by_session)
         for datagram in recorded:
             for engine, source in ((pair.one, THERE), (pair.other, HERE)):
                 engine.receive(datagram, source, pair.now)
         pair.exchange()
-        assert set(pair.other._by_session) == sessions
+        assert set(pair.other._links._by_session) == sessions
         assert pair.received(pair.other) == [b"once"]
         assert [peer.state for peer in pair.one.peers(pair.now)] == [PeerState.CONNECTED]
 
@@ -430,7 +432,7 @@ def test_forged_copies_do_not_use_up_what_an_honest_origin_needs() -> None:
         if heard.peer_id in liar._links:
             copies = (RumorCopy(replace(false, first=first), 1, 0),)
             link = liar._links[heard.peer_id]
-            liar._queue(
+            liar._links.queue(
                 link, codec.encode_message(Rumors(copies)), sim.nodes[0].read_clock(sim.now)
             )
     sim._settle(sim.nodes[0])
@@ -445,7 +447,7 @@ def test_a_loud_peer_is_throttled_before_its_words_are_decoded_and_told_of() -> 
     link.shape = None  # one that does not keep to what it was told
     for first in range(1, 41):
         copy = RumorCopy(rumor_of(1, first), 1, 0)
-        pair.one._queue(link, codec.encode_message(Rumors((copy,))), pair.now)
+        pair.one._links.queue(link, codec.encode_message(Rumors((copy,))), pair.now)
     pair.exchange()
     assert 15 <= len(pair.received(pair.other)) <= 20
     throttled = pair.drops(pair.other)[DropReason.RATE_LIMITED]
@@ -500,27 +502,29 @@ def test_nobody_else_can_make_a_node_doubt_itself() -> None:
 
 
 def test_accounts_stay_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "ACCOUNTS_LIMIT", 3)
+    monkeypatch.setattr(accounts_module, "ACCOUNTS_LIMIT", 3)
     engine = make(1, HERE)
     for number in range(4):
-        engine._account(identity(number).peer_id, 0.0)
-    assert len(engine._accounts) == 3
+        engine._links.accounts.of(identity(number).peer_id, 0.0)
+    assert len(engine._links.accounts) == 3
 
 
 def test_dials_stay_within_their_cap() -> None:
     engine = make(1, HERE, limits=LimitsConfig(dials=2))
     for port in range(3):
         engine.dial(Address("10.0.0.9", port + 1), 0.0)
-    assert len(engine._dials) == 2
+    assert len(engine._handshakes) == 2
 
 
 def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "PARTING_LIMIT", 1)
+    monkeypatch.setattr(links_module, "PARTING_LIMIT", 1)
     pair = Pair()
     for _ in range(2):
-        pair.other._unlink(pair.one.peer_id, "again", CloseReason.SURPLUS, tell=True, now=pair.now)
+        pair.other._routing.unlink(
+            pair.one.peer_id, "again", CloseReason.SURPLUS, tell=True, now=pair.now
+        )
         pair.run(5.0)
-        assert len(pair.other._parting) <= 1
+        assert len(pair.other._links._parting) <= 1
 
 
 def test_no_secret_is_in_anything_that_is_printed() -> None:

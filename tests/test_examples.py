@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import queue
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +21,7 @@ import pytest
 from examples.replicated_map import ReplicatedMap
 from grapevine_proto import ClusterKey, Node, NodeConfig
 from tests.conftest import Run
+from tests.tui.runs import environ_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ANY = "127.0.0.1:0"
@@ -221,3 +226,43 @@ def test_an_entry_outlives_its_author_and_the_time_a_message_is_held(run: Run[An
             keeping.cancel()
 
     run(scenario())
+
+
+def three_free_ports() -> int:
+    """The first of three in a row that nobody has now, for UDP and TCP alike."""
+    for first in range(9220, 9290, 3):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + 3):
+                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                        held.enter_context(socket.socket(socket.AF_INET, kind)).bind(
+                            ("127.0.0.1", port)
+                        )
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no three free ports in a row")
+
+
+@pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("seq")), reason="the script needs curl and seq"
+)
+def test_three_nodes_in_a_shell_script_from_the_first_key_to_the_last_word(tmp_path: Path) -> None:
+    environ = os.environ | environ_of(tmp_path) | {"TMPDIR": str(tmp_path)}
+    environ["GRAPEVINE"] = f"{sys.executable} -m grapevine_tui"
+    done = subprocess.run(
+        ["sh", str(EXAMPLES / "three_nodes.sh"), str(three_free_ports())],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("reloaded") == 9, "three nodes, three rounds"
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("node-2") and " down " in line for line in lines)
+    assert "1 of 1 have it" in lines
+    assert 'grapevine_members{status="down"} 1.0' in lines
+    assert lines[-3:-1] == ["it has left", "it has left"]
+    assert lines[-1] == "10", "nine during the rotation and the trace, each once"

@@ -8,11 +8,13 @@ import pytest
 
 from grapevine_proto import codec
 from grapevine_proto.config import LimitsConfig, RateLimitConfig
-from grapevine_proto.engine import GROW_S, MESSAGE_BYTES, Engine
+from grapevine_proto.engine import Engine
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MessageReceived, MessageSent
 from grapevine_proto.ids import Address, MessageId
 from grapevine_proto.messages import Records
+from grapevine_proto.outflow import MESSAGE_BYTES
+from grapevine_proto.voice import GROW_S
 from tests.overlay.made import EPOCH, identity
 from tests.test_engine import Pair
 
@@ -134,7 +136,7 @@ def test_a_bundle_open_when_the_epoch_rises_is_signed_under_the_one_its_ids_name
     higher = replace(pair.other.record, epoch=EPOCH + 100).signed(identity(2), "default")
     for datagram, _ in pair.one.datagrams_to_send(pair.now):
         pair.taken.append(datagram)
-    pair.one._queue(
+    pair.one._links.queue(
         pair.one._links[pair.other.peer_id], codec.encode_message(Records((higher,))), pair.now
     )
     for datagram, _ in pair.one.datagrams_to_send(pair.now):

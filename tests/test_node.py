@@ -39,6 +39,7 @@ from grapevine_proto import (
     StateUnsaved,
     UnknownPeer,
 )
+from grapevine_proto.clock import clock
 from grapevine_proto.engine import Saved
 from grapevine_proto.state import StateDirectory
 from tests.conftest import Run
@@ -517,12 +518,12 @@ def test_nothing_goes_out_under_an_epoch_that_is_not_saved(
             engine = ours._engine
             with monkeypatch.context() as patch:
                 patch.setattr(StateDirectory, "save", full)
-                engine.epoch += 1
+                engine._voice.epoch += 1
                 before = ours.stats().datagrams_out
                 await ours.broadcast(b"held back")
                 await event_where(ours, lambda event: isinstance(event, StateUnsaved))
                 assert ours.stats().datagrams_out == before
-                engine.epoch -= 1  # only the driver is asked here
+                engine._voice.epoch -= 1  # only the driver is asked here
             assert await inbox.of(1) == [b"held back"]
 
     run(main())
@@ -609,8 +610,7 @@ def test_a_machine_that_slept_declares_nobody_dead(
             heard: list[Event] = []
             ours.on_event(heard.append)
             theirs.on_event(heard.append)
-            real = node_module.clock
-            monkeypatch.setattr(node_module, "clock", lambda: real() + 60.0)
+            monkeypatch.setattr(node_module, "clock", lambda: clock() + 60.0)
             inbox = Inbox(theirs)
             await ours.broadcast(b"good morning")
             await inbox.of(1)

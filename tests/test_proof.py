@@ -169,14 +169,14 @@ def test_one_origin_is_taken_at_its_word_only_as_often_as_its_budget_says(
 def watch(engine: Engine, kind: type[Repair]) -> Callable[[], list[Repair]]:
     """What `engine` hears of one kind from now on."""
     heard: list[Repair] = []
-    route = engine._route
+    route = engine._routing.route
 
     def note(message: OverlayMessage, *rest: object) -> None:
         if isinstance(message, kind):
             heard.append(message)
         route(message, *rest)  # type: ignore[arg-type]
 
-    engine._route = note  # type: ignore[method-assign, assignment]
+    engine._routing.route = note  # type: ignore[method-assign, assignment]
     return lambda: heard
 
 
@@ -207,7 +207,9 @@ class Liar:
         """Say `rumor` to one node alone."""
         node = self.sim.nodes[0]
         link = self.engine._links[self._engine(number).peer_id]
-        self.engine._queue(link, codec.encode_message(pushed(rumor)), node.read_clock(self.sim.now))
+        self.engine._links.queue(
+            link, codec.encode_message(pushed(rumor)), node.read_clock(self.sim.now)
+        )
         self.sim._settle(node)
 
     def rumor(self, payload: bytes, *, well_signed: bool) -> Rumor:

@@ -435,6 +435,11 @@ class Link:
         return self._sender.rate
 
     @property
+    def lost(self) -> int:
+        """Packets that went and did not come."""
+        return self._sender.lost
+
+    @property
     def datagram_bytes(self) -> int:
         """How large a datagram the path bears."""
         return self._sender.path_mtu.datagram_bytes

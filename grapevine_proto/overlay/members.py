@@ -13,15 +13,16 @@ What must stay true:
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Iterator
 from typing import Final
 
 from grapevine_proto.config import LimitsConfig
-from grapevine_proto.events import MemberInfo, MemberStatus
+from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import Record
+from grapevine_proto.overlay.effects import Effect, Emit
+from grapevine_proto.overlay.suspicion import tellings
 
 FORGET_S: Final = 24 * 3600.0  # a member that is down or left; long enough not to hear it as news
 
@@ -53,6 +54,12 @@ class Member:
     @property
     def address(self) -> Address | None:
         return self.record.addresses[0] if self.record.addresses else None
+
+    def think(self, status: MemberStatus, now: float) -> Effect:
+        """Hold it for `status` from now on, and tell the application."""
+        self.status = status
+        self.changed_at = now
+        return Emit(MemberChanged(self.info()))
 
     def info(self) -> MemberInfo:
         record = self.record
@@ -150,7 +157,7 @@ class MemberTable:
 
     def spread_news(self, peer_id: PeerId) -> None:
         """What is known of `peer_id` has changed: tell it 4 x ceil(log10(N + 1)) times."""
-        self._news[peer_id] = 4 * max(1, math.ceil(math.log10(len(self._members) + 2)))
+        self._news[peer_id] = tellings(len(self._members) + 1)
 
     def news(self, limit: int) -> list[Record]:
         """Up to `limit` records that changed lately, in turn; each counts as told once more."""

@@ -6,8 +6,10 @@ What must stay true:
   record that the peer itself signed; never by what somebody says of it.
 - Who is late himself convicts no one: after a stall everybody's silence is forgiven by its length.
 
-Driven by heartbeats and records, by what the engine says of links (`linked`, `unlinked`,
-`dial_failed`), and by its deadline. Whom to dial is the business of `dialling`.
+Driven by heartbeats, records and opinions, by what the engine says of links (`linked`, `unlinked`,
+`dial_failed`), and by its deadline. Whom to dial is the business of `dialling`, who does not answer
+that of `detector`, what is said every interval that of `heartbeats`, and what we say of ourselves that
+of `ourselves`.
 """
 
 from __future__ import annotations
@@ -17,14 +19,21 @@ from typing import Final, assert_never
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, UnknownPeer
-from grapevine_proto.events import (
-    MemberChanged,
-    MemberStatus,
-    PeerState,
-)
+from grapevine_proto.events import MemberChanged, MemberStatus, PeerState
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import CloseReason, Heartbeat, Record, Records
+from grapevine_proto.messages import (
+    Ack,
+    CloseReason,
+    Heartbeat,
+    Opinion,
+    Opinions,
+    Ping,
+    PingFor,
+    Record,
+    Records,
+)
+from grapevine_proto.overlay.detector import Detector, look_every_s
 from grapevine_proto.overlay.dialling import Dialling, words_for
 from grapevine_proto.overlay.effects import (
     Blame,
@@ -33,21 +42,20 @@ from grapevine_proto.overlay.effects import (
     Emit,
     Learn,
     Moved,
-    Reopen,
     Send,
-    Stop,
 )
-from grapevine_proto.overlay.members import Member, MemberTable
-from grapevine_proto.overlay.peers import LINKED_STATES, Happening, Peer, PeerTable
+from grapevine_proto.overlay.heartbeats import Heartbeats, envelopes
+from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.ourselves import Ourselves
+from grapevine_proto.overlay.peers import LATE_INTERVALS, LINKED_STATES, Happening, Peer, PeerTable
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
-HEARTBEAT_RECORDS: Final = 3
 WELCOME_RECORDS: Final = 12  # told to a new peer
 REFERRALS: Final = 8  # told to one for whom there is no room
-RECORDS_BYTES: Final = 1000  # of records in one datagram, beside what else it carries
+LATE_S: Final = 0.5  # of our own timers: nobody is judged by those
 
 
 class Membership:
@@ -65,39 +73,15 @@ class Membership:
         now: float,
     ) -> None:
         self._config = config
-        self._identity = identity
         self._peers = peers
-        self._store = store
         self._rng = rng
         self.members = MemberTable(config.limits)
-        our_address = Address.parse(config.advertise) if config.advertise else address
-        self._address = our_address
-        self.dialling = Dialling(config, peers, self.members, rng, our_address, now)
-        self.record = self._own_record(epoch, 0, left=False)
+        self.ourselves = Ourselves(config, identity, epoch, address)
+        self.dialling = Dialling(config, peers, self.members, rng, self.ourselves.address, now)
+        self._heartbeats = Heartbeats(config, self.members, store, rng)
+        self.detector = Detector(config, identity, peers, self.members, rng, now)
         self._tick_at = now
         self._tidied_at = now
-        self._told_of_ourselves = 0
-        self.load_permille = 0
-
-    def _own_record(self, epoch: int, incarnation: int, *, left: bool) -> Record:
-        config = self._config
-        limit = config.rate_limit
-        # Told are nine tenths of what is allowed, so that a sender that keeps to it never loses
-        # anything to clocks that differ; 0: no limit.
-        capacity = max(int(limit.capacity * 0.9), 1) if limit.enabled else 0
-        refill = max(int(limit.refill_rate * 0.9), 1) if limit.enabled else 0
-        bare = Record(
-            self._identity.peer_id,
-            epoch,
-            incarnation,
-            (self._address,),
-            config.zone,
-            config.name,
-            capacity,
-            refill,
-            left,
-        )
-        return bare.signed(self._identity, config.cluster)
 
     # --- what the application and the engine say ------------------------------------------------
 
@@ -109,22 +93,30 @@ class Membership:
         effects: list[Effect] = [
             Drop(peer_id, CloseReason.MISCONDUCT, "denied") for peer_id in denied
         ]
-        bare = self._own_record(self.record.epoch, self.record.incarnation, left=False)
-        if bare != self.record:
-            self.record = self._own_record(
-                self.record.epoch, self.record.incarnation + 1, left=False
-            )
-            effects += self._tell_all((self.record,))
+        self._heartbeats.reconfigure(config)
+        self.detector.reconfigure(config)
+        if self.ourselves.reconfigure(config):
+            effects += self._tell_all(Records((self.record,)))
         return effects
 
-    def reopen(self, epoch: int) -> None:
-        """Begin anew in a higher epoch."""
-        self.record = self._own_record(epoch, 0, left=False)
+    @property
+    def record(self) -> Record:
+        """What this node says of itself."""
+        return self.ourselves.record
 
     def leave(self) -> Records:
         """What to tell every linked peer when we go, in words nobody else could have signed."""
-        self.record = self._own_record(self.record.epoch, self.record.incarnation + 1, left=True)
-        return Records((self.record,))
+        return Records((self.ourselves.renew(left=True),))
+
+    def lagged(self, lag_s: float, now: float) -> None:
+        """Our own loop was late by so much: peers are told, and given more time."""
+        self._heartbeats.load_permille = min(int(lag_s * 1000), 1000)
+        self.detector.lagged(lag_s, now)
+
+    def health_reason(self, peer: Peer, now: float) -> str:
+        """For people: what a peer's health suffers from; empty where all is well."""
+        reasons = peer.why(now, self._config.gossip_interval), self.detector.why(peer.peer_id)
+        return ", ".join(each for each in reasons if each)
 
     @property
     def has_room(self) -> bool:
@@ -134,8 +126,8 @@ class Membership:
         """Where else a newcomer may try, when there is no room here: what fits one datagram."""
         linked = uniform(self._peers.linked, REFERRALS, self._rng, but=(but,))
         members = (self.members.get(peer_id) for peer_id in linked)
-        envelopes = _envelopes([member.record for member in members if member is not None])
-        return envelopes[0].records if envelopes else ()
+        told = envelopes([member.record for member in members if member is not None])
+        return told[0].records if told else ()
 
     # --- what becomes of links ------------------------------------------------------------------
 
@@ -151,7 +143,7 @@ class Membership:
         if peer is not None and peer.state is PeerState.CONNECTING:
             effects.append(Moved(peer_id, self._peers.move(peer, Happening.LOST), "no room there"))
         if member.status is not MemberStatus.UP:
-            effects.append(self._think(member, MemberStatus.UP, now))
+            effects.append(member.think(MemberStatus.UP, now))
         return effects + self._on_records(others, peer_id, now)
 
     def linked(
@@ -177,8 +169,8 @@ class Membership:
             effects.append(Moved(peer.peer_id, previous, "linked"))
         effects += self._meet(record, now)
         told = self.members.some(WELCOME_RECORDS, self._rng, but=peer.peer_id)
-        effects += [Send((peer.peer_id,), each) for each in _envelopes(told)]
-        effects.append(self._heartbeat(peer, now))
+        effects += [Send((peer.peer_id,), each) for each in envelopes(told)]
+        effects.append(self._heartbeats.make(peer, now))
         return effects
 
     def _meet(self, record: Record, now: float) -> list[Effect]:
@@ -189,14 +181,10 @@ class Membership:
         if is_news:
             member.record = record
             self.members.spread_news(record.peer_id)
+        effects += self.detector.linked(member, now)
         if is_news or member.status is not MemberStatus.UP:
-            effects.append(self._think(member, MemberStatus.UP, now))
+            effects.append(member.think(MemberStatus.UP, now))
         return effects
-
-    def _think(self, member: Member, status: MemberStatus, now: float) -> Effect:
-        member.status = status
-        member.changed_at = now
-        return Emit(MemberChanged(member.info()))
 
     def unlinked(
         self, peer_id: PeerId, words: str, reason: CloseReason | None, now: float
@@ -207,16 +195,18 @@ class Membership:
             return []
         previous = self._peers.move(peer, Happening.LOST)
         peer.linked_at = None
+        self.detector.unlinked(peer_id)
         effects: list[Effect] = [Moved(peer_id, previous, words)]
         member = self.members.get(peer_id)
         if member is None:
             return effects
         if reason is None:
             peer.judge(succeeded=False)
-            effects.append(self._think(member, MemberStatus.DOWN, now))
+            effects += self.detector.lost(member, now)
         if reason is CloseReason.LEAVING:
+            self.detector.left(peer_id)
             if member.status is not MemberStatus.LEFT:
-                effects.append(self._think(member, MemberStatus.LEFT, now))
+                effects.append(member.think(MemberStatus.LEFT, now))
         else:
             self.dialling.lost(member, now)
         return effects
@@ -226,10 +216,13 @@ class Membership:
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
-        peer.silent_since = now
-        if peer.state is not PeerState.STALE:
-            return []
-        return [Moved(peer_id, self._peers.move(peer, Happening.HEARD), "heard again")]
+        peer.silent_since = self.detector.heard_at = now
+        effects: list[Effect] = []
+        if peer.state is PeerState.STALE:
+            effects.append(Moved(peer_id, self._peers.move(peer, Happening.HEARD), "heard again"))
+        if self.detector.is_concerned(peer_id):
+            effects += self.detector.heard(peer_id, now)
+        return effects
 
     def dial_failed(
         self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
@@ -241,8 +234,9 @@ class Membership:
         member, peer = self.members.get(expected), self._peers.get(expected)
         if member is not None:
             self.dialling.failed_member(member, now)
-            if member.status is MemberStatus.UP and not self._peers.is_linked(expected):
-                effects.append(self._think(member, MemberStatus.DOWN, now))
+            # Once: it may be alive behind a door that does not open to us, and has said so then.
+            if member.failures == 1 and not self._peers.is_linked(expected):
+                effects += self.detector.lost(member, now)
         if peer is not None and peer.state is PeerState.CONNECTING:
             previous = self._peers.move(peer, Happening.LOST)
             peer.judge(succeeded=False)
@@ -260,34 +254,61 @@ class Membership:
         self._peers.remove(peer_id)
         if self.members.get(peer_id) is not None:
             self.members.remove(peer_id)
+        self.detector.left(peer_id)
         self.dialling.forget(peer_id)
 
     # --- what peers say -------------------------------------------------------------------------
 
-    def handle(self, message: Heartbeat | Records, sender: PeerId, now: float) -> list[Effect]:
+    def handle(
+        self,
+        message: Heartbeat | Records | Ping | PingFor | Ack | Opinions,
+        sender: PeerId,
+        now: float,
+    ) -> list[Effect]:
         match message:
             case Heartbeat():
                 return self._on_heartbeat(message, sender, now)
             case Records():
                 return self._on_records(message.records, sender, now)
+            case Ping() | Opinions():
+                effects = self._on_opinions(message.opinions, sender, now)
+                return effects + self.detector.handle(message, sender, now)
+            case PingFor() | Ack():
+                return self.detector.handle(message, sender, now)
             case _:
                 assert_never(message)
 
+    def _on_opinions(
+        self, opinions: tuple[Opinion, ...], sender: PeerId, now: float
+    ) -> list[Effect]:
+        """Learn the records that opinions are about; one about ourselves we refute, to everybody."""
+        effects: list[Effect] = []
+        for opinion in opinions:
+            if opinion.record.peer_id != self.ourselves.peer_id:
+                effects += self._on_record(opinion.record, sender, now)
+                continue
+            effects += self.ourselves.compare(opinion.record, sender)
+            verdict = self.ourselves.refutes(opinion, sender, now)
+            if verdict is True:
+                self.detector.health.failed(now)  # maybe we are slow, if others do not hear us
+                effects += self._tell_all(Opinions((Opinion(self.record),)))
+            elif verdict:
+                effects.append(verdict)
+        return effects
+
     def _on_heartbeat(self, beat: Heartbeat, sender: PeerId, now: float) -> list[Effect]:
         peer = self._peers.get(sender)
-        if peer is not None and beat.number > peer.their_number:
-            peer.their_number = beat.number
-            peer.echo_at = now
-            if beat.echo == peer.number:
-                peer.measured_rtt(now - peer.heartbeat_at - beat.echo_delay_us / 1e6)
+        if peer is not None:
+            self._heartbeats.hear(beat, peer, now)
         return self._on_records(beat.records, sender, now)
 
     def _on_records(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
         effects: list[Effect] = []
         for record in records:
-            if record.peer_id == self._identity.peer_id:
-                effects += self._on_record_of_ours(record, sender)
+            if record.peer_id == self.ourselves.peer_id:
+                effects += self.ourselves.compare(record, sender)
             else:
+                effects += self.detector.contradict(record, sender)
                 effects += self._on_record(record, sender, now)
         return effects
 
@@ -299,6 +320,7 @@ class Membership:
             return [Blame(sender, DropReason.TABLE_FULL)]
         if not record.is_authentic(self._config.cluster):
             return [Blame(sender, DropReason.BAD_SIGNATURE)]
+        before = None if member is None else member.info()
         if member is None:
             member = self.members.add(record, sender, now)
         restarted = record.epoch > member.record.epoch
@@ -309,7 +331,8 @@ class Membership:
             peer.record = record
         if record.left:
             self.dialling.found(record.peer_id)
-            thought = self._think(member, MemberStatus.LEFT, now)
+            self.detector.left(record.peer_id)
+            thought = member.think(MemberStatus.LEFT, now)
             linked = self._peers.is_linked(record.peer_id)
             drop = [Drop(record.peer_id, CloseReason.LEAVING, "left")] if linked else []
             return [thought, *drop]
@@ -317,40 +340,29 @@ class Membership:
             member.failures = 0
             member.dial_at = now
         effects: list[Effect] = [Learn(record)] if self._peers.is_linked(record.peer_id) else []
-        if member.status is not MemberStatus.UP and not restarted:
-            return effects  # our own evidence stands until the member proves otherwise
-        return [*effects, self._think(member, MemberStatus.UP, now)]
-
-    def _on_record_of_ours(self, record: Record, sender: PeerId) -> list[Effect]:
-        """A record of our own identity that is not ours: an earlier run with a clock ahead, or a
-        second node on our state. Once it is outranked; the second time there are two of us."""
-        if record.version < self.record.version or record == self.record:
-            return []
-        if record.version == self.record.version and record.addresses == self.record.addresses:
-            return []
-        if not record.is_authentic(self._config.cluster):
-            return [Blame(sender, DropReason.BAD_SIGNATURE)]
-        self._told_of_ourselves += 1
-        if self._told_of_ourselves == 1:
-            return [Reopen(record.epoch)]
-        where = f" at {record.addresses[0]}" if record.addresses else ""
-        return [Stop(f"identity {self._identity.peer_id.short} is in use by another node{where}")]
+        effects += self.detector.renewed(member, now)
+        # What it signed later than what was said against it shows that it lives, or lived then: who
+        # has a link looks for himself.
+        if member.status is not MemberStatus.UP:
+            effects.append(member.think(MemberStatus.UP, now))
+        elif member.info() != before:
+            effects.append(Emit(MemberChanged(member.info())))
+        return effects
 
     # --- time -----------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float:
-        return self._tick_at
+        return min(self._tick_at, self.detector.deadline)
 
     def advance(self, now: float) -> list[Effect]:
+        late_s = now - self.deadline
+        if late_s > LATE_S:
+            self._forgive(late_s, now)
+        effects = self.detector.advance(now)
         if now < self._tick_at:
-            return []
-        tick_s = min(self._config.gossip_interval / 4, 1.0)
-        late_s = now - self._tick_at
-        if late_s > 2 * tick_s:
-            self._forgive(late_s)
-        self._tick_at = now + tick_s
-        effects: list[Effect] = []
+            return effects
+        self._tick_at = now + look_every_s(self._config)
         for peer_id in self._peers.linked:
             peer = self._peers.get(peer_id)
             if peer is not None:
@@ -361,12 +373,13 @@ class Membership:
             self._tidy(now)
         return effects
 
-    def _forgive(self, late_s: float) -> None:
+    def _forgive(self, late_s: float, now: float) -> None:
         """We were stalled or suspended: nobody else was silent for that."""
         for peer_id in self._peers.linked:
             peer = self._peers.get(peer_id)
             if peer is not None:
                 peer.silent_since += late_s
+        self.detector.forgive(late_s, now)
 
     def _look_after(self, peer: Peer, now: float) -> list[Effect]:
         silent_s = now - peer.silent_since
@@ -380,34 +393,15 @@ class Membership:
         ):
             previous = self._peers.move(peer, Happening.SILENT)
             effects.append(Moved(peer.peer_id, previous, f"silent for {silent_s:.0f} s"))
-        if now >= peer.heartbeat_due:
-            peer.judge(succeeded=silent_s <= 1.5 * self._config.gossip_interval)
-            effects.append(self._heartbeat(peer, now))
+        effects += self.detector.watch(peer, now)
+        if self._heartbeats.is_due(peer, now, until_next_s=look_every_s(self._config)):
+            peer.judge(succeeded=silent_s <= LATE_INTERVALS * self._config.gossip_interval)
+            effects.append(self._heartbeats.make(peer, now))
         return effects
 
-    def _heartbeat(self, peer: Peer, now: float) -> Effect:
-        interval_s = self._config.gossip_interval
-        peer.heartbeat_due = now + interval_s * (0.9 + 0.2 * self._rng.random())
-        peer.number += 1
-        peer.heartbeat_at = now
-        streams, total = self._store.digest(now)
-        records = self.members.news(HEARTBEAT_RECORDS)
-        if not records:  # nothing is new: somebody at random, so that all hear of all in the end
-            records = self.members.some(1, self._rng, but=peer.peer_id)
-        beat = Heartbeat(
-            peer.number,
-            peer.their_number,
-            min(int((now - peer.echo_at) * 1e6), 2**32 - 1) if peer.their_number else 0,
-            self.load_permille,
-            streams,
-            total,
-            _envelopes(records)[0].records if records else (),
-        )
-        return Send((peer.peer_id,), beat)
-
-    def _tell_all(self, records: tuple[Record, ...]) -> list[Effect]:
+    def _tell_all(self, message: Records | Opinions) -> list[Effect]:
         linked = self._peers.linked
-        return [Send(linked, Records(records))] if linked else []
+        return [Send(linked, message)] if linked else []
 
     def _tidy(self, now: float) -> None:
         self.members.forget_the_gone(now)
@@ -418,17 +412,3 @@ class Membership:
                 or (member.status is MemberStatus.LEFT and now - peer.silent_since > FORGET_PEER_S)
             ):
                 self._peers.remove(peer.peer_id)
-
-
-def _envelopes(records: list[Record]) -> list[Records]:
-    """The records, in as many messages as it takes for each to fit one datagram."""
-    envelopes: list[Records] = []
-    batch: list[Record] = []
-    size_bytes = 0
-    for record in records:
-        if batch and size_bytes + record.size_bytes > RECORDS_BYTES:
-            envelopes.append(Records(tuple(batch)))
-            batch, size_bytes = [], 0
-        batch.append(record)
-        size_bytes += record.size_bytes
-    return [*envelopes, Records(tuple(batch))] if batch else envelopes

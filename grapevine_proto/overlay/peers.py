@@ -40,6 +40,8 @@ TRANSITIONS: Final[dict[tuple[PeerState, Happening], PeerState]] = {
 }
 
 LINKED_STATES: Final = frozenset({PeerState.CONNECTED, PeerState.STALE})
+LATE_INTERVALS: Final = 1.5  # without a word: an interval that did not go well
+UNSTEADY: Final = 0.95  # a lower success ratio is worth a word
 HEALTH_MEMORY: Final = 1 / 16  # weight of the last interval in the success ratio: a minute or two
 
 
@@ -99,6 +101,18 @@ class Peer:
             return 0.0
         freshness = 1.0 - min(max(now - self.silent_since, 0.0) / timeout_s, 1.0)
         return self.success_ratio * 0.7**self.consecutive_failures * (0.5 + 0.5 * freshness)
+
+    def why(self, now: float, interval_s: float) -> str:
+        """For people: what its health suffers from; empty where all is well."""
+        if self.state not in LINKED_STATES:
+            return "no link"
+        reasons: list[str] = []
+        silent_s = now - self.silent_since
+        if silent_s > LATE_INTERVALS * interval_s:
+            reasons.append(f"silent for {silent_s:.0f} s")
+        if self.success_ratio < UNSTEADY:
+            reasons.append(f"silent in {1 - self.success_ratio:.0%} of the last intervals")
+        return ", ".join(reasons)
 
 
 class PeerTable:

@@ -29,17 +29,18 @@ BURST_S: Final = 4.0
 BUDGETS_LIMIT: Final = 4096  # of each sort; beyond it the least lately used starts anew
 
 
-class _Budgets:
+class Budgets:
     """A token bucket per key, the least lately used forgotten beyond the limit."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, burst: float = 0.0) -> None:
         self._rate = rate
+        self._burst = burst or rate * BURST_S
         self._buckets: OrderedDict[tuple[PeerId, ...], TokenBucket] = OrderedDict()
 
     def take(self, key: tuple[PeerId, ...], now: float) -> bool:
         bucket = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[key] = TokenBucket(self._rate * BURST_S, self._rate, now)
+            bucket = self._buckets[key] = TokenBucket(self._burst, self._rate, now)
             if len(self._buckets) > BUDGETS_LIMIT:
                 self._buckets.popitem(last=False)
         else:
@@ -51,9 +52,9 @@ class Signatures:
     """Mechanism: it answers, and remembers only what was spent."""
 
     def __init__(self, config: NodeConfig) -> None:
-        self._by_sender = _Budgets(CHECKS_PER_SENDER_S)
-        self._by_pair = _Budgets(CHECKS_PER_PAIR_S)
-        self._by_origin = _Budgets(TAKEN_PER_ORIGIN_S)
+        self._by_sender = Budgets(CHECKS_PER_SENDER_S)
+        self._by_pair = Budgets(CHECKS_PER_PAIR_S)
+        self._by_origin = Budgets(TAKEN_PER_ORIGIN_S)
         self.reconfigure(config)
 
     def reconfigure(self, config: NodeConfig) -> None:

@@ -5,6 +5,7 @@ What must stay true: pure functions from the model to printable facts.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import fields
 from itertools import islice
@@ -37,6 +38,7 @@ MESSAGES_SHOWN: Final = 5
 PREVIEW_BYTES: Final = 60  # of each of them
 CURVE_CELLS: Final = 45
 PASTE_CELLS: Final = 60
+LOSSY: Final = 0.01  # from here on a path is felt
 HEALTHY: Final = 0.95
 
 
@@ -59,8 +61,11 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         *_round_trips(model, peer_id),
         Fact("allowance", ""),
         Fact("tokens left", f"{peer.tokens:.0f} of {peer.tokens_capacity:.0f}"),
-        Fact("allowed", f"{peer.allowed:,}"),
-        Fact("throttled", f"{peer.throttled:,}", "$error" if peer.throttled else "$foreground"),
+        Fact(
+            "messages",
+            f"{peer.allowed:,} allowed, {peer.throttled:,} throttled",
+            "$error" if peer.throttled else "$foreground",
+        ),
         *_rounds(model, peer_id),
         *_said(model, peer_id),
     ]
@@ -71,12 +76,12 @@ def _health(peer: PeerInfo, now: float) -> tuple[str, str]:
     silent_s = now - peer.last_seen
     if peer.state not in (PeerState.CONNECTED, PeerState.STALE):
         why = "not linked"
+    elif peer.health_reason:
+        why = peer.health_reason
     elif peer.state is PeerState.STALE:
         why = f"silent for {span_words(silent_s)}"
-    elif peer.health >= HEALTHY:
-        why = "answers what it is sent"
     else:
-        why = "has missed heartbeats of late"
+        why = "answers what it is sent" if peer.health >= HEALTHY else "has missed heartbeats"
     return f"{peer.health:.2f}  {why}", COLOURS[health_tone(peer.health)]
 
 
@@ -104,8 +109,21 @@ def _link(model: Model, peer: PeerInfo) -> list[Fact]:
         ),
         Fact("sent", f"{peer.sent:,} datagrams" + (f", {flow.out_per_s:.1f}/s" if flow else "")),
         Fact("waiting", f"{peer.queued:,} messages"),
+        Fact("lost", *_loss(peer)),
+        Fact("may send", _rate_words(peer) if is_linked else "nothing"),
         Fact("round trip", ms_words(peer.rtt)),
     ]
+
+
+def _loss(peer: PeerInfo) -> tuple[str, str]:
+    share = peer.lost / peer.sent if peer.sent else 0.0
+    return f"{peer.lost:,} datagrams, {share:.1%}", "$warning" if share > LOSSY else "$foreground"
+
+
+def _rate_words(peer: PeerInfo) -> str:
+    """What congestion control lets go, and in datagrams of which size."""
+    rate = f"{bytes_words(peer.send_rate)}/s" if math.isfinite(peer.send_rate) else "without limit"
+    return f"{rate}, datagrams of {peer.datagram_bytes:,} bytes"
 
 
 def _rounds(model: Model, peer_id: PeerId) -> list[Fact]:

@@ -41,7 +41,9 @@ def sections(chosen: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
         ("Peers and members, in tables and details", keys.PEERS),
         ("Rate limits", keys.RATES),
         ("Messages", keys.MESSAGES),
+        ("Traces", keys.TRACES),
         ("Traffic over time", keys.SPAN),
+        ("Settings", keys.SETTINGS[:1]),
     )
     return [
         *((name, bindings(keys.with_keys(part, chosen))) for name, part in parts),

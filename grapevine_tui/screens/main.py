@@ -20,6 +20,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import PeerState
 from grapevine_tui.hosting import HostView, SettingsView
@@ -113,6 +114,12 @@ class MainScreen(Screen[None]):
 
     def on_resize(self, event: events.Resize) -> None:
         self._arrange()
+
+    def take(self, config: NodeConfig) -> None:
+        """The node goes by this now."""
+        self._max_peers = config.max_peers
+        self.status.take(config)
+        self.paint(ALL_CHANGES)
 
     # Painting
 

@@ -23,6 +23,7 @@ from grapevine_tui.widgets.draft import PLACEHOLDER, Draft
 from grapevine_tui.widgets.look import bytes_words
 
 CONNECT: Final = "/connect "
+TRACE: Final = "/trace "
 
 
 def hint(line: str, completions: Sequence[str], width_cells: int) -> str:
@@ -97,6 +98,14 @@ class ComposeBox(Vertical):
         self.draft.fill(f"/send {name} ")
         self.screen.set_focus(self.draft)
 
+    def ask_trace(self) -> None:
+        """Begin a message to be traced; a draft that was there waits in the history."""
+        if not self.draft.text.startswith(TRACE):
+            if self.draft.text.strip():
+                self.draft.remember(self.draft.text)
+            self.draft.fill(TRACE)
+        self.screen.set_focus(self.draft)
+
     def unstash(self) -> None:
         """Put the draft back that `ask_address` laid aside."""
         if self._stashed and not self.draft.text.removeprefix(CONNECT).strip():
@@ -133,6 +142,8 @@ class ComposeBox(Vertical):
         prompt = " to everyone" if not is_command else " command"
         if text.startswith(CONNECT):
             prompt = " connect to"
+        elif text.startswith(TRACE):
+            prompt = " trace to everyone"
         self._prompt.update(Content("❯" + ("" if self._is_brief else prompt)))
         self._prompt.set_class(is_command, "-command")
         self._measure.update(Content(f"{size:,} / {self._limit()}"))

@@ -22,8 +22,8 @@ class Wish(Input):
     """The input itself."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Keep the filter"),
-        Binding("escape", "drop", "Clear it"),
+        Binding("enter", "submit", "Keep"),
+        Binding("escape", "drop", "Drop"),
     ]
 
     class Dropped(Message):

@@ -21,6 +21,7 @@ from textual import events
 from textual.binding import BindingType
 from textual.geometry import Size
 from textual.message import Message
+from textual.reactive import var
 from textual.strip import Strip
 
 from grapevine_proto.ids import PeerId
@@ -129,6 +130,9 @@ class Grid(PaintedView):
         def control(self) -> Grid:
             return self.grid
 
+    cursor_at: var[Hashable | None] = var(None)
+    """The key of the row under the cursor, for those who watch."""
+
     def __init__(self, columns: Sequence[Column], *, empty: str = "", name_in_dom: str) -> None:
         super().__init__(name_in_dom=name_in_dom)
         self._columns = tuple(columns)
@@ -201,6 +205,7 @@ class Grid(PaintedView):
                     self.refresh_line(index + 1)
         if was_seen and self._cursor != old_cursor:
             self._reveal()
+        self.cursor_at = self.cursor_key
 
     def _measure(self) -> None:
         # One line more for the heading, which takes the first line of the view.
@@ -208,6 +213,7 @@ class Grid(PaintedView):
 
     def on_resize(self, event: events.Resize) -> None:
         self._measure()
+        self._reveal()
         self.refresh()
 
     # Painting
@@ -277,6 +283,7 @@ class Grid(PaintedView):
         self.refresh_line(before + 1)
         self.refresh_line(self._cursor + 1)
         self._reveal()
+        self.cursor_at = self.cursor_key
 
     def _reveal(self) -> None:
         """Bring the cursor's line into view."""

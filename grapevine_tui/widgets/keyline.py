@@ -18,7 +18,7 @@ from grapevine_tui.widgets.painted import Painted
 GAP: Final = 2
 # Names of actions, the last to go first. What has no name (the compose box's own) goes after these two.
 ORDER: Final = (
-    *("quit", "help", "", "back", "details", "filter", "write", "commands", "zoom"),
+    *("quit", "help", "", "back", "save", "details", "filter", "write", "commands", "zoom"),
     *("sort", "copy", "connect", "pause"),
 )
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config import LIVE_FIELDS, NodeConfig
 from grapevine_proto.events import PeerState
 from grapevine_tui.model import Model
 from grapevine_tui.text import cells, cut, printable
@@ -52,6 +52,13 @@ class StatusLine(Painted):
         self.is_paused = False
         self.is_leaving = False
         self.is_tiny = False
+
+    def take(self, config: NodeConfig) -> None:
+        """What the node goes by now; what needs a restart stays as it was."""
+        self._config = self._config.replace(
+            **{name: getattr(config, name) for name in LIVE_FIELDS if name != "keys"}
+        )
+        self.refresh()
 
     def line(self, y: int, width: int) -> list[Piece]:
         if y:

@@ -60,8 +60,8 @@ def test_a_killed_node_turns_stale_then_disconnected_and_comes_back() -> None:
     sim.run(60.0)
     assert [state for _, state in seen] == [PeerState.STALE, PeerState.DISCONNECTED]
     stale_at, gone_at = (at - killed_at for at, _ in seen)
-    assert 8.0 <= stale_at <= 17.0
-    assert 24.0 <= gone_at <= 32.0
+    assert 1.0 <= stale_at <= 9.0, "once it did not answer five pings"
+    assert 24.0 <= gone_at <= 32.0, "peer_timeout"
     assert statuses(sim, 0) == {MemberStatus.UP: 1, MemberStatus.DOWN: 1}
     sim.restart(2)
     sim.run(5.0)

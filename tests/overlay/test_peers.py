@@ -88,6 +88,18 @@ def test_health_falls_with_failures_and_silence_and_is_nothing_without_a_link() 
     assert peer.health(100.0, 30.0) == 0.0
 
 
+def test_health_says_what_it_suffers_from() -> None:
+    table = table_with(1)
+    peer = linked(table, 1)
+    peer.silent_since = 100.0
+    assert peer.why(107.0, 5.0) == ""
+    assert peer.why(108.0, 5.0) == "silent for 8 s"
+    peer.judge(succeeded=False)
+    assert peer.why(100.0, 5.0) == "silent in 6% of the last intervals"
+    table.move(peer, Happening.LOST)
+    assert peer.why(100.0, 5.0) == "no link"
+
+
 def test_a_stray_round_trip_moves_the_estimate_little() -> None:
     peer = Peer(peer_id(1), None, WHERE, 0.0)
     for _ in range(20):

@@ -59,7 +59,7 @@ def ids_of(first: int) -> StreamRange:
 
 
 def asked(effects: list[Effect]) -> list[PeerId]:
-    found = []
+    found: list[PeerId] = []
     for effect in effects:
         assert isinstance(effect, Send)
         assert isinstance(effect.message, Want)

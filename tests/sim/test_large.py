@@ -60,7 +60,7 @@ def test_a_holder_that_does_not_deliver_costs_its_patience_alone() -> None:
         engine = node.engine
         assert engine is not None
         assert isinstance(node.peer_id, PeerId)
-        perform = engine._perform
+        perform = engine._routing.perform
 
         def perform_no_repairs(
             effects: list[object], now: float, perform: object = perform
@@ -74,7 +74,7 @@ def test_a_holder_that_does_not_deliver_costs_its_patience_alone() -> None:
             mute += len(effects) - len(kept)
             perform(kept, now)  # type: ignore[operator]
 
-        engine._perform = perform_no_repairs  # type: ignore[method-assign, assignment]
+        engine._routing.perform = perform_no_repairs  # type: ignore[method-assign, assignment]
     message = sim.broadcast(0, bytes(SIZE))
     sim.run(5.0)
     report, before = sim.report(message), sim.report(usual)

@@ -82,7 +82,7 @@ def test_a_message_costs_at_most_one_list_of_ids_a_link() -> None:
 
     for node in sim.nodes:
         assert node.engine is not None
-        send_all = node.engine._send_all
+        send_all = node.engine._routing.send_all
 
         def count(send: Send, now: float, send_all: object = send_all) -> int:
             nonlocal lists
@@ -90,7 +90,7 @@ def test_a_message_costs_at_most_one_list_of_ids_a_link() -> None:
                 lists += len(send.peers)
             return send_all(send, now)  # type: ignore[operator, no-any-return]
 
-        node.engine._send_all = count  # type: ignore[method-assign]
+        node.engine._routing.send_all = count  # type: ignore[method-assign]
     sim.broadcast(0, b"one")
     sim.run(2.0)
     assert 0 < lists <= 12 * 11
@@ -101,7 +101,7 @@ def tell(sim: Simulation, liar: int, message: OverlayMessage) -> None:
     node = sim.nodes[liar]
     assert node.engine is not None
     links = tuple(node.engine._links)
-    node.engine._perform([Send(links, message)], node.read_clock(sim.now))
+    node.engine._routing.perform([Send(links, message)], node.read_clock(sim.now))
     sim._settle(node)
 
 
@@ -113,7 +113,7 @@ def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second
     liar, victim = sim.nodes[19], sim.nodes[0]
     assert liar.engine is not None
     assert isinstance(victim.peer_id, PeerId)
-    perform = liar.engine._perform
+    perform = liar.engine._routing.perform
 
     def perform_no_sends(effects: list[object], now: float) -> None:
         perform([each for each in effects if not isinstance(each, Send)], now)  # type: ignore[misc]
@@ -122,10 +122,10 @@ def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second
     for sequence in range(1, 16):
         assert victim.engine is not None
         stream = Stream(victim.peer_id, victim.engine.epoch)
-        liar.engine._perform = perform  # type: ignore[method-assign]
+        liar.engine._routing.perform = perform  # type: ignore[method-assign]
         lies = tuple(StreamRange(stream, first, first) for first in range(sequence, sequence + 3))
         tell(sim, 19, Ids((*lies, StreamRange(stream, 1, 2**53))))
-        liar.engine._perform = perform_no_sends  # type: ignore[method-assign, assignment]
+        liar.engine._routing.perform = perform_no_sends  # type: ignore[method-assign, assignment]
         sim.run(0.05)
         said.append((sim.now, sim.broadcast(0, b"%d" % sequence)))
         sim.run(1.5)

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from grapevine_proto import MessageId, MessageTooLarge, NodeConfig, NotRunning, PeerState
-from grapevine_proto.events import Event, MessageReceived, PeerStateChanged
+from grapevine_proto.events import (
+    Event,
+    MemberChanged,
+    MemberStatus,
+    MessageReceived,
+    PeerStateChanged,
+)
 from grapevine_proto.overlay.peers import TRANSITIONS
 from grapevine_proto.sim import Network, Simulation
 
@@ -179,7 +185,7 @@ def test_small_clusters_with_crashes_and_corruption_are_given_every_message_once
 
 
 def steady(nodes: int = 20, seed: int = 1, **network: float) -> tuple[Simulation, list[str]]:
-    """A cluster that is linked, and a list of who will be declared disconnected by whom."""
+    """A cluster that is linked, and a list of who will be declared disconnected or dead by whom."""
     simulation = Simulation(nodes=nodes, seed=seed, network=Network(**network))  # type: ignore[arg-type]
     simulation.run(30)
     dead: list[str] = []
@@ -187,6 +193,8 @@ def steady(nodes: int = 20, seed: int = 1, **network: float) -> tuple[Simulation
     def note(_: float, number: int, event: Event) -> None:
         if isinstance(event, PeerStateChanged) and event.peer.state is PeerState.DISCONNECTED:
             dead.append(f"node {number} lost {event.peer.name}: {event.reason}")
+        if isinstance(event, MemberChanged) and event.member.status is MemberStatus.DOWN:
+            dead.append(f"node {number} gave up {event.member.name}: dead")
 
     simulation.listen(note)
     return simulation, dead

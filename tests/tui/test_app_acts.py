@@ -242,7 +242,9 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
     host.happen(AntiEntropyRound(a_round(7, 1)))
     for second in range(5):
         host.node.time = 100.0 + second
-        host.peers[0] = a_peer(1, "bob", rtt=0.001 * (second + 1))
+        host.peers[0] = a_peer(
+            1, "bob", rtt=0.001 * (second + 1), send_rate=6e6, lost=3, datagram_bytes=1452
+        )
         host.refresh()
     async with staged(host) as stage:
         await stage.press("escape", "1", "g", "enter")
@@ -256,6 +258,8 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
             "0.98  answers what it is sent",
             "messages     1, 0.0/s",
             "w Write to it",
+            "3 datagrams, 3.0%",
+            "6.0 MB/s, datagrams of 1,452 bytes",
         ):
             assert words in stage.text
         assert "not his" not in stage.text

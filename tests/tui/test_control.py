@@ -58,6 +58,30 @@ def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
     assert not path.exists()
 
 
+def test_a_trace_tells_who_has_it_and_its_code_says_whether_all_have(bench: Bench) -> None:
+    bob, address = bench.started("--name", "bob", "--state-dir", "bob", "--profile", "local")
+    run, _ = bench.started(
+        "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
+    )
+    run.expect("ready")
+    done = bench.command("ctl", "--state-dir", "kept", "trace", "who", "is", "there")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 of 1 have it" in done.stdout
+    assert bob.expect("message")["text"] == "who is there"
+    whole = run.expect("trace", complete=True)
+    assert (whole["reached"], whole["known"], whole["unanswered"], whole["hops"]) == (1, 1, [], 1)
+    listed = json.loads(bench.command("ctl", "--state-dir", "kept", "traces", "--json").stdout)
+    assert [each["id"] for each in listed["traces"]] == [whole["id"]]
+    bob.process.kill()
+    done = bench.command("ctl", "--state-dir", "kept", "trace", "and now", "--wait", "0.3")
+    assert done.returncode == 1
+    assert "0 of 1 have it" in done.stdout
+    assert "no answer" in done.stdout
+    assert "bob" in done.stdout
+    report = bench.command("ctl", "--state-dir", "kept", "trace", "x", "--wait", "0", "--json")
+    assert json.loads(report.stdout)["complete"] is False
+
+
 def test_where_no_node_answers_it_is_one_line_and_exit_1(bench: Bench) -> None:
     for arguments in (("--state-dir", "none"), ("--port", "9")):
         done = bench.command("ctl", *arguments, "peers")

@@ -69,6 +69,9 @@ async def test_what_happens_is_counted() -> None:
     assert seen["grapevine_message_outcomes_total", "delivered"] == 1
     assert seen["grapevine_datagrams_received_total", ""] > 0
     assert seen["grapevine_peer_tokens", ""] > 0
+    assert seen["grapevine_peer_send_rate_bytes_per_second", ""] > 0
+    assert seen["grapevine_peer_sent_datagrams_total", ""] > 0
+    assert seen["grapevine_peer_lost_datagrams_total", ""] == 0
     assert "grapevine_peer_rtt_seconds_bucket" in text
     assert "grapevine_loop_lag_seconds" in text
     assert "\x1b" not in text

@@ -13,8 +13,10 @@ from dotenv import dotenv_values
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.identity import ClusterKey
+from grapevine_tui.folders import own_key_file
+from grapevine_tui.layers import APP_DEFAULTS
 from grapevine_tui.options import OPTIONS, PROFILES, rust_log_level
-from grapevine_tui.settings import APP_DEFAULTS, Settings, load, own_key_file
+from grapevine_tui.settings import Settings, load
 from grapevine_tui.template import BINDS, render
 
 ROOT = Path(__file__).parents[2]

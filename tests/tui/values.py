@@ -14,6 +14,8 @@ from grapevine_proto.events import (
     PeerState,
     Round,
     RoundOutcome,
+    Trace,
+    TraceAnswer,
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
@@ -67,3 +69,12 @@ def received(origin: int, sequence: int, payload: bytes = b"hello") -> MessageRe
 def a_round(number: int, peer: int, **changes: Any) -> Round:
     done = Round(number, an_id(peer), 90.0, 0.003, True, 0, 0, 61, RoundOutcome.IN_SYNC)
     return replace(done, **changes)
+
+
+def a_trace(sequence: int, answered: int, unanswered: int = 0, **changes: Any) -> Trace:
+    """A trace of our own message: node 1 answered after 10 ms and a hop, node 2 after 20 ms, ..."""
+    answers = tuple(TraceAnswer(an_id(n), 1 + n // 3, 10 * n) for n in range(1, answered + 1))
+    missing = tuple(an_id(answered + n) for n in range(1, unanswered + 1))
+    message_id = MessageId(an_id(0xA3F91C02), EPOCH, sequence)
+    trace = Trace(message_id, 90.0, answered + unanswered, answers, missing)
+    return replace(trace, **changes)

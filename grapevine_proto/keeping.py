@@ -1,0 +1,92 @@
+"""When a node's state is read and written, off the loop; `state` knows how.
+
+What must stay true:
+
+- An epoch is on disk before anything is sent under it.
+- One save at a time, and none where nothing changed.
+- Whoever is cancelled while a thread loads waits for it: it may take the directory's lock yet.
+- A save that fails costs the node nothing but what a crash would lose; it is told of once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.identity import SEED_BYTES
+from grapevine_proto.state import StateDirectory
+
+logger = logging.getLogger("grapevine")
+
+
+class Keeping:
+    """The state of one node, in `directory`; without one, every run begins as somebody new.
+
+    `on_problem` is called with what is wrong with saving, in plain words, when that changes; empty:
+    it works again.
+    """
+
+    def __init__(self, directory: str | Path | None, on_problem: Callable[[str], None]) -> None:
+        self._directory = None if directory is None else StateDirectory(directory)
+        self._on_problem = on_problem
+        self._turn = asyncio.Lock()
+        self._epoch = 0
+        self._version = -1
+        self._problem = ""
+
+    @property
+    def found_wrong(self) -> str:
+        """What was wrong with the directory when it was read; empty: nothing."""
+        return "" if self._directory is None else self._directory.problem
+
+    def covers(self, epoch: int) -> bool:
+        """Whether `epoch` is on disk, so that nobody will use it again."""
+        return epoch == self._epoch
+
+    async def load(self) -> Saved:
+        """What the last run left. Raises ConfigError and StateLockedError."""
+        saved = await self._read()
+        self._epoch = saved.epoch
+        return saved
+
+    async def _read(self) -> Saved:
+        if self._directory is None:
+            return Saved(seed=os.urandom(SEED_BYTES), epoch=int(time.time()), streams=(), peers=())
+        loading = asyncio.create_task(asyncio.to_thread(self._directory.load, time.time()))
+        try:
+            saved = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            await asyncio.wait([loading])
+            raise
+        if self.found_wrong:
+            logger.warning("%s", self.found_wrong)
+        return saved
+
+    async def save(self, engine: Engine, now: float) -> bool:
+        """Save what changed; whether all is saved now."""
+        if self._directory is None:
+            return True
+        async with self._turn:
+            version, epoch = engine.saved_version, engine.epoch
+            if (version, epoch) == (self._version, self._epoch):
+                return True
+            problem = ""
+            try:
+                await asyncio.to_thread(self._directory.save, engine.saved(now))
+                self._version, self._epoch = version, epoch
+            except OSError as error:
+                problem = f"{self._directory.path}: {error.strerror or error}"
+            if problem != self._problem:
+                self._problem = problem
+                self._on_problem(problem)
+            return not problem
+
+    def close(self) -> None:
+        """Give the directory back."""
+        if self._directory is not None:
+            self._directory.close()

@@ -1,0 +1,319 @@
+"""Links by session: who is linked, what may go to them now, and closed links that still have a word.
+
+What must stay true:
+
+- One link a peer. A packet finds its link by session, so a link survives that its peer moves; the
+  sessions that find it are those it has, and no others.
+- Whoever is told to go is told again for `PARTING_S` if it goes on speaking, since the first word may
+  have been lost; of a peer that left, what was still on its way is heard. At most `PARTING_LIMIT`.
+- Only links with something to do are looked at when datagrams go out.
+- What a link did not send before it ended is counted, and what its peer allowed us is remembered.
+
+It is a table, and knows nothing of the overlay: who may link, and what becomes of a message, others
+decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from grapevine_proto import codec
+from grapevine_proto.accounts import Accounts
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.link.fragments import Budget
+from grapevine_proto.link.handshake import Established
+from grapevine_proto.link.link import Link, takes_over
+from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
+from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
+
+PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
+PARTING_LIMIT: Final = 64
+
+
+class _Parting:
+    """A link that is closed."""
+
+    __slots__ = ("close", "link", "until")
+
+    def __init__(self, link: Link, close: Close | None, until: float) -> None:
+        self.link = link
+        self.close = close  # None: the peer left
+        self.until = until
+
+
+class Links(Mapping[PeerId, Link]):
+    """Linked peers and their links. Driven by packets, by what is queued, and by `deadline`."""
+
+    def __init__(
+        self, config: NodeConfig, our_id: PeerId, *, entropy: Callable[[int], bytes]
+    ) -> None:
+        self._config = config
+        self._our_id = our_id
+        self._entropy = entropy
+        self._links: dict[PeerId, Link] = {}
+        self._by_session: dict[bytes, Link] = {}
+        self._by_source: dict[Address, Link] = {}
+        self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
+        self._reassembly = Budget(config.limits.reassembly_bytes)
+        self._busy: dict[PeerId, Link] = {}  # links with something to send
+        self._goodbye: list[bytes] = []
+        self._to_part: dict[PeerId, Link] = {}  # not yet told that we leave
+        self._outbox: list[tuple[bytes, Address]] = []
+        self._unsent_before = 0
+        self.is_leaving = False
+        self.is_kept = False  # something of ours was announced, and nobody has asked for it yet
+        self.accounts = Accounts(config.rate_limit, self._links)
+        self.outflow = Outflow(config.limits, MESSAGE_BYTES)
+
+    def reconfigure(self, config: NodeConfig, now: float) -> None:
+        self._config = config
+        self.accounts.reconfigure(config.rate_limit, now)
+        for peer_id, link in self._links.items():
+            account = self.accounts.get(peer_id)
+            if account is not None:
+                link.bucket = account.bucket
+
+    # --- look -----------------------------------------------------------------------------------
+
+    def __getitem__(self, peer_id: PeerId) -> Link:
+        return self._links[peer_id]
+
+    def __iter__(self) -> Iterator[PeerId]:
+        return iter(self._links)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions find a link."""
+        return len(self._by_session)
+
+    @property
+    def unsent(self) -> int:
+        """Messages that found no room, or were let go, on all links there ever were."""
+        return self._unsent_before + sum(link.unsent for link in self._links.values())
+
+    def with_session(self, session_id: bytes) -> Link | None:
+        return self._by_session.get(session_id)
+
+    def at(self, address: Address) -> Link | None:
+        """The link whose peer is there."""
+        return self._by_source.get(address)
+
+    # --- links come and go ----------------------------------------------------------------------
+
+    def add(self, established: Established, now: float) -> Link:
+        """A link with a peer that has none."""
+        account = self.accounts.of(established.record.peer_id, now)
+        link = Link(
+            established,
+            account.bucket,
+            self._config.limits,
+            now,
+            shape=account.shape,
+            congestion=self._config.congestion,
+            max_message_bytes=self._config.max_message_size,
+            budget=self._reassembly,
+            entropy=self._entropy,
+        )
+        self._links[link.peer_id] = link
+        self._index(link)
+        return link
+
+    def renew(self, link: Link, established: Established, now: float) -> None:
+        """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
+        if takes_over(established, link, self._our_id, now):
+            self._forget_source(link)
+            link.adopt(established, now)
+        else:
+            link.also_receive(established, now)
+        self._index(link)
+        self._busy[link.peer_id] = link
+
+    def supersede(self, link: Link, established: Established, now: float) -> None:
+        """The peer was restarted: its earlier link ends. Should the earlier run still live, two nodes
+        have one identity, and it is told so."""
+        link.clear()
+        link.close()
+        self._forget_source(link)
+        self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
+        for session_id in link.session_ids():
+            self._by_session.pop(session_id, None)
+        self._unsent_before += link.unsent + link.queued
+        self.accounts.of(link.peer_id, now).shape = link.shape
+
+    def turn_away(self, established: Established, close: Close, now: float) -> None:
+        """Make no link of a session, but say why."""
+        account = self.accounts.of(established.record.peer_id, now)
+        link = Link(
+            established,
+            account.bucket,
+            self._config.limits,
+            now,
+            max_message_bytes=0,  # whatever it says is heard for the length of a Close
+            budget=self._reassembly,
+        )
+        self._part(link, close, now)
+
+    def cut(self, peer_id: PeerId, reason: CloseReason | None, *, tell: bool, now: float) -> bool:
+        """The link with `peer_id` ends, and it is told the reason; False: there is none."""
+        link = self._links.pop(peer_id, None)
+        if link is None:
+            return False
+        link.close()
+        if reason is CloseReason.LEAVING:
+            self._part(link, None, now)
+        elif tell and reason is not None:
+            link.clear()
+            self._part(link, Close(reason), now)
+        self.accounts.of(peer_id, now).shape = link.shape
+        self._busy.pop(peer_id, None)
+        self._to_part.pop(peer_id, None)
+        self._unsent_before += link.unsent + link.queued + self.outflow.forget(peer_id)
+        for session_id in link.session_ids():
+            self._by_session.pop(session_id, None)
+        self._forget_source(link)
+        return True
+
+    def part_from_all(self, last_words: list[bytes]) -> None:
+        """What is queued still goes, then `last_words` to every peer."""
+        self.is_leaving = True
+        self._goodbye = last_words
+        self._to_part = dict(self._links)
+        self._busy.update(self._links)
+
+    @property
+    def is_drained(self) -> bool:
+        """After `part_from_all`: whether everything queued has gone, and every peer has been told."""
+        return self.is_leaving and not self._to_part
+
+    def _index(self, link: Link) -> None:
+        """Keep the sessions of `link` findable, and only those it still has."""
+        current = link.session_ids()
+        for session_id in [s for s, other in self._by_session.items() if other is link]:
+            if session_id not in current:
+                del self._by_session[session_id]
+        for session_id in current:
+            self._by_session[session_id] = link
+        self._by_source[link.address] = link
+
+    def _forget_source(self, link: Link) -> None:
+        if self._by_source.get(link.address) is link:
+            del self._by_source[link.address]
+
+    # --- in -------------------------------------------------------------------------------------
+
+    def open(
+        self, link: Link, packet: codec.Data, now: float, source: Address | None = None
+    ) -> bytes | None:
+        """What `packet` says, or completes, or None. Raises Refused."""
+        try:
+            return link.receive(packet, now, source)
+        except Refused as refused:
+            if refused.reason is DropReason.RATE_LIMITED:
+                self.accounts.of(link.peer_id, now).throttled += 1
+            raise
+
+    def hear_parting(
+        self, packet: codec.Data, now: float
+    ) -> tuple[Link, OverlayMessage | Frame | None] | None:
+        """A packet of a session that is closed: what is to be heard of it; None: there is no such
+        session. Raises Refused."""
+        parting = self._parting.get(packet.session_id)
+        if parting is None:
+            return None
+        link, plaintext = parting.link, self.open(parting.link, packet, now)
+        if plaintext is None:
+            return link, None
+        if parting.close is None:
+            return link, codec.decode_message(plaintext)
+        if plaintext[0] != Kind.CLOSE:
+            link.send(codec.encode_message(parting.close), now)
+            self._transmit(link, now)
+        return link, None
+
+    def _part(self, link: Link, close: Close | None, now: float) -> None:
+        """Stay at a closed link for a while, to say so again or to hear the last words."""
+        parting = _Parting(link, close, now + PARTING_S)
+        for session_id in link.session_ids():
+            self._parting[session_id] = parting
+        while len(self._parting) > PARTING_LIMIT:
+            del self._parting[next(iter(self._parting))]
+        if close is not None:
+            link.send(codec.encode_message(close), now)
+            self._transmit(link, now)
+
+    # --- out ------------------------------------------------------------------------------------
+
+    def touch(self, link: Link) -> None:
+        """`link` may have something to send: an answer, or feedback."""
+        self._busy[link.peer_id] = link
+
+    def queue(self, link: Link, plaintext: bytes, now: float) -> None:
+        link.send(plaintext, now)
+        self._busy[link.peer_id] = link
+
+    def push(self, rumors: Rumors, links: list[Link], now: float) -> int:
+        """Queue rumors for `links`; for how many of them there was room."""
+        self._busy.update({link.peer_id: link for link in links})
+        return min(self.outflow.push(copy, links, now) for copy in rumors.copies)
+
+    def post(self, datagrams: list[tuple[bytes, Address]]) -> None:
+        """Let datagrams go that are of no link."""
+        self._outbox += datagrams
+
+    def datagrams(self, now: float) -> list[tuple[bytes, Address]]:
+        """What may go out now, each with where to. What is handed out is gone from here."""
+        for peer_id, link in list(self._busy.items()):
+            is_waiting = self.outflow.fill(link, now)
+            is_done = link.is_settled and not is_waiting and not self.is_kept
+            if peer_id in self._to_part and is_done:
+                del self._to_part[peer_id]
+                for plaintext in self._goodbye:
+                    link.send(plaintext, now)
+            self._transmit(link, now)
+            if is_waiting:
+                self.outflow.note_sent(link, now)
+            if link.is_quiet and not is_waiting and peer_id not in self._to_part:
+                del self._busy[peer_id]
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def _transmit(self, link: Link, now: float) -> None:
+        address = link.address
+        self._outbox += link.check_path(now)
+        if link.address != address and self._by_source.get(address) is link:
+            del self._by_source[address]
+            self._by_source[link.address] = link
+        for datagram in link.transmit(now):
+            self._outbox.append((datagram, link.address))
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When a link has something to send, as things are."""
+        deadline = self.outflow.deadline
+        for link in self._busy.values():
+            deadline = min(deadline, link.deadline)
+        return deadline
+
+    def advance(self, now: float) -> None:
+        """Forget large messages that do not grow."""
+        self._reassembly.advance(now)
+
+    def look_after(self, link: Link, now: float) -> None:
+        """Once a second or so: forget sessions of `link` whose time is over."""
+        before = link.session_ids()
+        link.advance(now)
+        if link.session_ids() != before:
+            self._index(link)
+
+    def forget_parted(self, now: float) -> None:
+        """Once a second or so: forget closed links to which all is said."""
+        for session_id in [s for s, each in self._parting.items() if each.until <= now]:
+            del self._parting[session_id]

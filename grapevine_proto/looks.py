@@ -1,0 +1,100 @@
+"""What a node shows of itself: plain values, made when somebody looks.
+
+What must stay true: looking changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import PeerInfo, Stats
+from grapevine_proto.links import Links
+from grapevine_proto.machines import Machines
+from grapevine_proto.overlay.peers import Peer
+
+
+def peer_info(
+    peer: Peer, links: Links, machines: Machines, peer_timeout_s: float, now: float
+) -> PeerInfo:
+    """A peer, linked or not."""
+    link = links.get(peer.peer_id)
+    account = links.accounts.get(peer.peer_id)
+    bucket = account.bucket if account else None
+    record = peer.record
+    return PeerInfo(
+        peer_id=peer.peer_id,
+        address=peer.address,
+        zone=record.zone if record else "",
+        name=record.name if record else "",
+        state=peer.state,
+        health=peer.health(now, peer_timeout_s),
+        rtt=(link.fresh_rtt_s(now) if link else None) or peer.rtt_s,
+        sent=link.sent if link else 0,
+        received=link.received if link else 0,
+        allowed=link.allowed if link else 0,
+        throttled=account.throttled if account else 0,
+        tokens=bucket.available(now) if bucket else 0.0,
+        tokens_capacity=bucket.capacity if bucket else 0.0,
+        last_seen=peer.silent_since,
+        epoch=record.epoch if record else 0,
+        connected_at=peer.linked_at,
+        queued=link.queued + links.outflow.waiting(peer.peer_id) if link else 0,
+        health_reason=machines.membership.health_reason(peer, now),
+        subscribed=peer.peer_id in machines.dissemination.subscribers,
+        send_rate=link.rate if link else 0.0,
+        lost=link.lost if link else 0,
+        datagram_bytes=link.datagram_bytes if link else 0,
+    )
+
+
+class Traffic:
+    """Datagrams and their bytes, both ways."""
+
+    __slots__ = ("bytes_in", "bytes_out", "datagrams_in", "datagrams_out")
+
+    def __init__(self) -> None:
+        self.datagrams_in = self.bytes_in = 0
+        self.datagrams_out = self.bytes_out = 0
+
+
+def stats(
+    traffic: Traffic,
+    links: Links,
+    machines: Machines,
+    drops: Counter[DropReason],
+    *,
+    delivered: int,
+    broadcast: int,
+) -> Stats:
+    """Counters and gauges of one node."""
+    dissemination, tracing, store = machines.dissemination, machines.tracing, machines.store
+    return Stats(
+        datagrams_in=traffic.datagrams_in,
+        datagrams_out=traffic.datagrams_out,
+        bytes_in=traffic.bytes_in,
+        bytes_out=traffic.bytes_out,
+        delivered=delivered,
+        broadcast=broadcast,
+        duplicates=dissemination.duplicates,
+        relayed=dissemination.relayed,
+        repaired=dissemination.repaired,
+        asked=dissemination.lazy.asked + dissemination.pulls.asked,
+        unheeded=dissemination.lazy.unheeded + dissemination.pulls.unheeded,
+        lost=store.lost,
+        evicted=store.held.evicted,
+        unsent=links.unsent,
+        traces_forgotten=tracing.forgotten,
+        receipts_relayed=tracing.relayed,
+        receipts_refused=tracing.refused,
+        receipts_lost=tracing.lost,
+        dropped=tuple(drops.items()),
+        held=len(store.held),
+        held_bytes=store.held.size_bytes,
+        streams=store.streams,
+        sessions=links.sessions,
+        members=len(machines.membership.members),
+        next_round_at=machines.antientropy.next_round_at,
+        subscribers=len(dissemination.subscribers),
+        subscriptions=len(dissemination.subscriptions),
+    )

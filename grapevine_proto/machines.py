@@ -1,0 +1,70 @@
+"""The overlay of one node, put together: its machines, and the tables they share.
+
+What must stay true: a fact has one owner, which is made here once and given to whoever reads it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.identity import Identity
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.overlay.antientropy import AntiEntropy
+from grapevine_proto.overlay.dissemination.dissemination import Dissemination
+from grapevine_proto.overlay.membership import Membership
+from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.overlay.store import SavedStream, Store
+from grapevine_proto.overlay.trace import Tracing
+
+
+class Machines:
+    """What decides among many peers. The order in which they are made is the order in which they draw
+    from `rng`."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        epoch: int,
+        address: Address,
+        rng: random.Random,
+        now: float,
+        *,
+        streams: tuple[SavedStream, ...],
+        known: tuple[tuple[PeerId, Address], ...],
+    ) -> None:
+        self.peers = PeerTable(config.limits.sessions + config.max_peers)
+        self.signatures = Signatures(config)
+        self.store = Store(config, self.signatures, streams, now)
+        self.membership = Membership(
+            config, identity, epoch, address, self.peers, self.store, rng, now
+        )
+        self.membership.dialling.remember(known, now)
+        members = self.membership.members
+        self.tracing = Tracing(config, identity, self.peers, members, self.signatures, rng)
+        self.dissemination = Dissemination(
+            config,
+            identity.peer_id,
+            self.peers,
+            members,
+            self.store,
+            self.signatures,
+            self.tracing,
+            rng,
+            now,
+        )
+        self.antientropy = AntiEntropy(
+            config, self.peers, self.store, rng, self.dissemination.accept, now
+        )
+
+    @property
+    def deadline(self) -> float:
+        """When one of them wants to be advanced."""
+        return min(
+            self.membership.deadline,
+            self.dissemination.deadline,
+            self.antientropy.deadline,
+            self.tracing.deadline,
+        )

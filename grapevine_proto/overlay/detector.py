@@ -1,0 +1,457 @@
+"""Who does not answer: SWIM over links (Das, Gupta, Motivala 2002), with Lifeguard's caution.
+
+What must stay true:
+
+- A link that speaks when it should costs nothing: only one silent for longer than that is probed.
+- Nobody is held for dead who was heard within its time, here; elsewhere it may say so itself, by a
+  higher incarnation, which ends everything that was said against the one before.
+- One member's word is one voice: where we have no eyes of our own it takes three who looked to make
+  haste, and one alone has to stand unrefuted for six times as long.
+- What is found here changes what is shown, and which links are passed over (stale). None is closed for
+  it: that takes `peer_timeout` of silence, so that a link outlives an outage as long as it was told to.
+- A late timer convicts no one: what we slept is given to everybody. Who hears nobody suspects himself.
+
+Part of `membership`, which calls `watch` for each linked peer now and then and tells of what it hears,
+of links and of records. Times: `config.detection`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final, assert_never
+
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import MemberStatus, PeerState
+from grapevine_proto.identity import Identity
+from grapevine_proto.ids import PeerId
+from grapevine_proto.messages import Accusation, Ack, Opinion, Opinions, Ping, PingFor, Record
+from grapevine_proto.overlay.cases import ACCUSERS, Case, Cases
+from grapevine_proto.overlay.effects import Blame, Effect, Moved, Send
+from grapevine_proto.overlay.members import Member, MemberTable
+from grapevine_proto.overlay.peers import Happening, Peer, PeerTable
+from grapevine_proto.overlay.probes import PINGS, Errand, Errands, Probe
+from grapevine_proto.overlay.selection import uniform
+from grapevine_proto.overlay.signatures import Budgets
+from grapevine_proto.overlay.suspicion import OwnHealth, tellings
+
+NUMBER_LIMIT: Final = 1 << 32
+OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed
+TOLD_TO: Final = 3  # peers that hear the news at once
+ERRAND_SHARE: Final = 0.8  # of a probe's timeout, within which we answer for somebody else
+CHECKS_PER_TELLER_S: Final = 32.0  # of accusations' signatures: a thousandth of a core
+CHECKS_BURST: Final = 256.0
+# Of what one accuser says of others: half of a hundred links may die at once, but who finds somebody
+# dead every few seconds for ever is not believed.
+ACCUSATIONS_PER_S: Final = 0.1
+ACCUSATIONS_BURST: Final = 64.0
+
+
+class Detector:
+    """Mechanism of `membership`, with deadlines of its own."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        peers: PeerTable,
+        members: MemberTable,
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._peers = peers
+        self._members = members
+        self._rng = rng
+        self.health = OwnHealth(now)
+        self.cases = Cases()
+        self.errands = Errands()
+        self.heard_at = now  # anybody linked
+        self._probes: dict[PeerId, Probe] = {}
+        self._vouched: dict[PeerId, float] = {}  # linked, silent, and heard by others: when
+        self._number = 0
+        self._tell_at = math.inf
+        self._by_teller = Budgets(CHECKS_PER_TELLER_S, CHECKS_BURST)
+        self._by_accuser = Budgets(ACCUSATIONS_PER_S, ACCUSATIONS_BURST)
+        self.deadline = math.inf
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._config = config
+
+    # --- looking --------------------------------------------------------------------------------
+
+    @property
+    def _timeout_s(self) -> float:
+        return self._config.detection.probe_timeout * self.health.stretch
+
+    def watch(self, peer: Peer, now: float) -> list[Effect]:
+        """Probe a linked peer that is silent for longer than it should be."""
+        if peer.peer_id in self._probes:
+            return []
+        # Heartbeats come a tenth of the interval late, and the next look of whoever sends them.
+        usual_s = 1.1 * self._config.gossip_interval + look_every_s(self._config) / 2
+        if now - peer.silent_since < usual_s + self._timeout_s:
+            return self._remind(peer.peer_id, now)
+        return self._begin(peer.peer_id, now)
+
+    def _begin(self, peer_id: PeerId, now: float) -> list[Effect]:
+        self._number = (self._number + 1) % NUMBER_LIMIT
+        self._probes[peer_id] = Probe(self._number, now, now + self._timeout_s / 2)
+        self._rearm(now)
+        return [self._ping(peer_id, now)]
+
+    def _ping(self, peer_id: PeerId, now: float) -> Send:
+        """With what is said against the receiver, which may refute it."""
+        probe, case = self._probes.get(peer_id), self.cases.get(peer_id)
+        opinions: tuple[Opinion, ...] = ()
+        if case is not None and case.accusations:
+            opinions = (case.opinion,)
+            case.told_at = now
+        return Send((peer_id,), Ping(probe.number if probe else 0, opinions))
+
+    def _remind(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """Tell a peer that we hear, until it refutes it, what others say against it."""
+        case = self.cases.get(peer_id)
+        pause_s = self._config.detection.probe_interval
+        if case is None or not case.is_dismissed or now < case.told_at + pause_s:
+            return []
+        return [self._ping(peer_id, now)]
+
+    def _step(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
+        """A ping's time is over: try once more, by other ways too; after the last, judge."""
+        if probe.is_accused:
+            probe.next_at = now + self._config.detection.probe_interval * self.health.stretch
+            return [self._ping(peer_id, now)]
+        if probe.pings == PINGS:
+            return self._judge(peer_id, probe, now)
+        probe.pings += 1
+        probe.next_at = now + self._timeout_s * (1.0 if probe.pings == PINGS else 0.5)
+        effects: list[Effect] = [self._ping(peer_id, now)]
+        if probe.pings % 2 == 0:
+            effects += self._ask_others(peer_id, probe)
+        return effects
+
+    def _ask_others(self, peer_id: PeerId, probe: Probe) -> list[Effect]:
+        others = uniform(
+            self._peers.linked,
+            self._config.detection.indirect_probes,
+            self._rng,
+            but=probe.asked | {peer_id},
+        )
+        probe.asked.update(others)
+        return [Send(tuple(others), PingFor(probe.number, peer_id))] if others else []
+
+    def _judge(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
+        if probe.is_vouched and not self._is_outvoted(peer_id):  # only our road to it is broken
+            self._vouched[peer_id] = now
+            return self._again(peer_id, probe, self._config.gossip_interval, now)
+        if probe.asked and not probe.has_answers:
+            self.health.failed(now)
+            if self.heard_at < probe.began_at:  # it is we who are cut off
+                pause_s = self._config.detection.probe_interval * self.health.stretch
+                return self._again(peer_id, probe, pause_s, now)
+        probe.is_accused = True
+        probe.next_at = now
+        member = self._members.get(peer_id)
+        return self._accuse(member, now) if member is not None else []
+
+    def _is_outvoted(self, peer_id: PeerId) -> bool:
+        """Whether so many sign that it does not answer that whoever says it lives is not believed."""
+        case = self.cases.get(peer_id)
+        return case is not None and len(case.accusations) >= OUTVOTING
+
+    def _again(self, peer_id: PeerId, probe: Probe, pause_s: float, now: float) -> list[Effect]:
+        del self._probes[peer_id]
+        later = self._probes[peer_id] = Probe(probe.number, now, now + pause_s)
+        later.began_at = now + pause_s
+        return []
+
+    def _accuse(self, member: Member, now: float) -> list[Effect]:
+        """We had no answer ourselves."""
+        case = self._open(member, now, is_ours=True)
+        if case is None or case.is_ours:
+            return []
+        if case.is_dismissed:
+            case.is_dismissed = False
+            case.opened_at = now
+        case.is_ours = True
+        case.add(Accusation.signed(self._identity, self._config.cluster, case.record))
+        self._spread(case.record.peer_id, now)
+        effects = self._suspect(member, now)
+        peer = self._peers.get(case.record.peer_id)
+        if peer is not None and peer.state is PeerState.CONNECTED:
+            previous = self._peers.move(peer, Happening.SILENT)
+            effects.append(Moved(peer.peer_id, previous, "no answer, nor through others"))
+        return effects
+
+    # --- what peers say -------------------------------------------------------------------------
+
+    def handle(
+        self, message: Ping | PingFor | Ack | Opinions, sender: PeerId, now: float
+    ) -> list[Effect]:
+        """`sender` asks, answers, or tells of others, whose records `membership` knows by now."""
+        match message:
+            case Ping(number, opinions):
+                effects: list[Effect] = [Send((sender,), Ack(number, True))]
+                return effects + self._consider_all(opinions, sender, now)
+            case Opinions(opinions):
+                return self._consider_all(opinions, sender, now)
+            case PingFor(number, subject):
+                return self._run_errand(number, subject, sender, now)
+            case Ack(number, is_alive):
+                return self._on_ack(number, is_alive, sender)
+            case _:
+                assert_never(message)
+
+    def _run_errand(self, number: int, subject: PeerId, asker: PeerId, now: float) -> list[Effect]:
+        peer = self._peers.get(subject)
+        if peer is None or not self._peers.is_linked(subject):
+            return [Send((asker,), Ack(number, False))]
+        detection = self._config.detection
+        if now - peer.silent_since < detection.probe_timeout:
+            return [Send((asker,), Ack(number, True))]
+        errand = Errand(asker, number, now + ERRAND_SHARE * detection.probe_timeout)
+        if not self.errands.add(subject, errand):
+            return [Send((asker,), Ack(number, False))]
+        self._rearm(now)
+        return [self._ping(subject, now)]
+
+    def _on_ack(self, number: int, is_alive: bool, sender: PeerId) -> list[Effect]:
+        """An answer of the peer itself has already ended its probe, as anything heard of it does."""
+        for probe in self._probes.values():
+            if probe.number == number and sender in probe.asked:
+                probe.has_answers = True
+                probe.is_vouched = probe.is_vouched or is_alive
+        return []
+
+    def _consider_all(
+        self, opinions: tuple[Opinion, ...], sender: PeerId, now: float
+    ) -> list[Effect]:
+        effects: list[Effect] = []
+        for opinion in opinions:
+            if opinion.record.peer_id != self._identity.peer_id:
+                effects += self._consider(opinion, sender, now)
+        return effects
+
+    def _consider(self, opinion: Opinion, sender: PeerId, now: float) -> list[Effect]:
+        """What `sender` thinks of somebody. Only what is said of the latest incarnation counts."""
+        record = opinion.record
+        member = self._members.get(record.peer_id)
+        if member is None or member.status is MemberStatus.LEFT or not opinion.accusations:
+            return []
+        if record.version != member.record.version:
+            is_refuted = record.version < member.record.version
+            return [Send((sender,), Opinions((Opinion(member.record),)))] if is_refuted else []
+        case = self.cases.get(record.peer_id)
+        known = case.accusations if case is not None else {}
+        effects: list[Effect] = []
+        if case is not None and not case.is_dismissed and len(opinion.accusations) < len(known):
+            effects.append(Send((sender,), Opinions((case.opinion,))))
+        news: list[Accusation] = []
+        for each in opinion.accusations:
+            if len(known) + len(news) < ACCUSERS and self._is_new(each, case, member):
+                if not self._by_teller.take((sender,), now):
+                    return [*effects, Blame(sender, DropReason.SIGNATURE_BUDGET)]
+                if not each.is_authentic(self._config.cluster, member.record):
+                    return [*effects, Blame(sender, DropReason.BAD_SIGNATURE)]
+                if self._by_accuser.take((each.accuser,), now):
+                    news.append(each)
+        return effects + self._charge(member, news, now)
+
+    def _is_new(self, accusation: Accusation, case: Case | None, member: Member) -> bool:
+        """Nobody accuses himself, and we know what we say ourselves."""
+        if accusation.accuser in (member.record.peer_id, self._identity.peer_id):
+            return False
+        return case is None or accusation.accuser not in case.accusations
+
+    def _charge(self, member: Member, news: list[Accusation], now: float) -> list[Effect]:
+        """Others accuse `member`. Where we are linked we look for ourselves; else we show it."""
+        case = self._open(member, now, is_ours=False) if news else None
+        if case is None:
+            return []
+        is_first = not case.accusations
+        for each in news:
+            case.add(each)
+        peer_id = member.record.peer_id
+        if self._peers.is_linked(peer_id) and not case.is_ours:
+            case.is_dismissed = True
+            probe = self._probes.get(peer_id)
+            if probe is not None:  # not later than now, where it pauses
+                probe.next_at = min(probe.next_at, now + self._timeout_s)
+            self._rearm(now)
+            return self._begin(peer_id, now) if is_first and probe is None else []
+        self._spread(peer_id, now)
+        return self._suspect(member, now)
+
+    def contradict(self, record: Record, sender: PeerId) -> list[Effect]:
+        """`sender` tells of a member as if it were up."""
+        case = self.cases.get(record.peer_id)
+        if case is None or not case.is_over or record.version > case.record.version:
+            return []
+        return [Send((sender,), Opinions((case.opinion,)))]
+
+    # --- what becomes of it ---------------------------------------------------------------------
+
+    def _open(self, member: Member, now: float, *, is_ours: bool) -> Case | None:
+        detection = self._config.detection
+        return self.cases.open(
+            member.record,
+            now,
+            members=len(self._members) + 1,
+            per_decade_s=detection.suspicion,
+            factor=detection.suspicion_max,
+            is_ours=is_ours,
+        )
+
+    def _suspect(self, member: Member, now: float) -> list[Effect]:
+        self._rearm(now)
+        return [member.think(MemberStatus.SUSPECT, now)] if member.status is MemberStatus.UP else []
+
+    def _acquit(self, member: Member, now: float) -> list[Effect]:
+        if member.status in (MemberStatus.SUSPECT, MemberStatus.DOWN):
+            return [member.think(MemberStatus.UP, now)]
+        return []
+
+    def _convict(self, subject: PeerId, case: Case, now: float) -> list[Effect]:
+        """Its time is over."""
+        member = self._members.get(subject)
+        if case.is_dismissed or member is None:
+            self.cases.close(subject)
+            return []
+        case.is_over = True
+        return (
+            [member.think(MemberStatus.DOWN, now)] if member.status is MemberStatus.SUSPECT else []
+        )
+
+    def why(self, peer_id: PeerId) -> str:
+        """For people: what is wrong with a linked peer."""
+        probe = self._probes.get(peer_id)
+        if probe is not None and probe.is_accused:
+            return "does not answer, nor through others"
+        if peer_id in self._vouched:
+            return "heard by others, not by us"
+        return "being probed" if probe is not None else ""
+
+    def is_concerned(self, peer_id: PeerId) -> bool:
+        """Whether a word of this peer matters here."""
+        return peer_id in self._probes or peer_id in self.cases or peer_id in self.errands
+
+    def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A packet of a linked peer opened: whatever others say, it lives."""
+        if self._probes.pop(peer_id, None) is not None:
+            self.health.succeeded(now)
+            self._vouched.pop(peer_id, None)
+        effects: list[Effect] = [
+            Send((errand.asker,), Ack(errand.number, True)) for errand in self.errands.done(peer_id)
+        ]
+        case = self.cases.get(peer_id)
+        if case is not None and not case.is_dismissed:
+            effects += self._dismiss(peer_id, case, now)
+        self._rearm(now)
+        return effects
+
+    def _dismiss(self, peer_id: PeerId, case: Case, now: float) -> list[Effect]:
+        """It lives, but others have our word that it does not: only it can take that back."""
+        case.is_dismissed, case.is_ours, case.is_over = True, False, False
+        case.opened_at = now
+        member = self._members.get(peer_id)
+        acquitted = self._acquit(member, now) if member is not None else []
+        return [*acquitted, self._ping(peer_id, now)]
+
+    def linked(self, member: Member, now: float) -> list[Effect]:
+        """A session with `member` is live."""
+        peer_id = member.record.peer_id
+        self._vouched.pop(peer_id, None)
+        effects = self.renewed(member, now)
+        case = self.cases.get(peer_id)
+        if case is not None:
+            effects += self._dismiss(peer_id, case, now)
+        return effects + self._acquit(member, now)
+
+    def unlinked(self, peer_id: PeerId) -> None:
+        """There is no link to look at any more."""
+        self._probes.pop(peer_id, None)
+
+    def lost(self, member: Member, now: float) -> list[Effect]:
+        """A link ended without a word, or nobody answered a dial."""
+        peer_id = member.record.peer_id
+        is_vouched = now - self._vouched.pop(peer_id, -math.inf) < self._config.peer_timeout
+        if member.status is not MemberStatus.UP or (is_vouched and not self._is_outvoted(peer_id)):
+            return []
+        return self._accuse(member, now)
+
+    def left(self, peer_id: PeerId) -> None:
+        """It said itself that it leaves: nothing more is to be found out."""
+        self.cases.close(peer_id)
+
+    def renewed(self, member: Member, now: float) -> list[Effect]:
+        """A higher record of `member` was taken: what was said of the one before is void."""
+        record = member.record
+        case = self.cases.get(record.peer_id)
+        if case is None or case.record.version >= record.version:
+            return []
+        self.cases.close(record.peer_id)
+        self._spread(record.peer_id, now)
+        return self._acquit(member, now)
+
+    # --- time and telling -----------------------------------------------------------------------
+
+    def lagged(self, lag_s: float, now: float) -> None:
+        """Our own loop was late by so much."""
+        self.health.lagged(lag_s, now)
+
+    def forgive(self, late_s: float, now: float) -> None:
+        """We slept: nobody's time ran meanwhile, and we have been slow ourselves."""
+        self.health.lagged(late_s, now)
+        self.cases.forgive(late_s)
+        for probe in self._probes.values():
+            probe.began_at += late_s
+            probe.next_at += late_s
+        self._rearm(now)
+
+    def advance(self, now: float) -> list[Effect]:
+        """Time passed."""
+        self.health.rested(now)
+        if now < self.deadline:
+            return []
+        effects: list[Effect] = []
+        for peer_id, probe in list(self._probes.items()):
+            if probe.next_at <= now:
+                effects += self._step(peer_id, probe, now)
+        for errand in self.errands.overdue(now):
+            effects.append(Send((errand.asker,), Ack(errand.number, False)))
+        for subject, case in self.cases.due(now):
+            effects += self._convict(subject, case, now)
+        if self._tell_at <= now:
+            effects += self._tell(now)
+        self._rearm(now)
+        return effects
+
+    def _spread(self, peer_id: PeerId, now: float) -> None:
+        member = self._members.get(peer_id)
+        if member is not None:
+            self.cases.spread(member.record, tellings(len(self._members) + 1))
+            self._tell_at = min(self._tell_at, now)
+            self._rearm(now)
+
+    def _tell(self, now: float) -> list[Effect]:
+        """News goes to a few peers at once and to others a little later, until it was told enough."""
+        told_to = tuple(uniform(self._peers.linked, TOLD_TO, self._rng))
+        opinions = self.cases.tell(len(told_to)) if told_to else ()
+        pause_s = self._config.detection.probe_timeout
+        self._tell_at = now + pause_s if self.cases.has_news else math.inf
+        return [Send(told_to, Opinions(opinions))] if opinions else []
+
+    def _rearm(self, now: float) -> None:
+        """Find out anew when to be called."""
+        deadline = min(self._tell_at, self.cases.deadline, self.errands.deadline)
+        for probe in self._probes.values():
+            deadline = min(deadline, probe.next_at)
+        self.deadline = max(deadline, now) if deadline < math.inf else deadline
+
+
+def look_every_s(config: NodeConfig) -> float:
+    """How often linked peers are looked after."""
+    return min(config.gossip_interval / 4, 1.0)

@@ -1,0 +1,161 @@
+"""From a datagram to the link that hears it: which session it is of, and what a new session becomes.
+
+What must stay true:
+
+- `receive` raises Refused and nothing else, and a refusal that is a reason to end a dial ends it.
+- A session is live when a packet of the other end has opened on it. Then it takes over a link, begins
+  one where there is room, or only hears where else to go.
+- While this node leaves, nobody comes in.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from grapevine_proto import codec
+from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.handshakes import Handshakes
+from grapevine_proto.ids import Address
+from grapevine_proto.link.handshake import Established
+from grapevine_proto.link.link import Link
+from grapevine_proto.links import Links
+from grapevine_proto.machines import Machines
+from grapevine_proto.messages import Close, CloseReason, Kind, Private, Records, Rumors
+from grapevine_proto.routing import Routing
+
+
+class Reception:
+    """Where all datagrams come in. Driven by `receive`."""
+
+    def __init__(
+        self, links: Links, handshakes: Handshakes, machines: Machines, routing: Routing
+    ) -> None:
+        self._links = links
+        self._handshakes = handshakes
+        self._machines = machines
+        self._routing = routing
+
+    def receive(self, datagram: bytes, source: Address, now: float) -> None:
+        """Take in one datagram. Raises Refused."""
+        packet = codec.decode_packet(datagram)
+        match packet:
+            case codec.Data():
+                self._receive_data(packet, source, now)
+            case codec.Hello() | codec.Proof():
+                self._receive_stranger(packet, datagram, source, now)
+            case codec.Challenge() | codec.Welcome():
+                self._receive_answer(packet, datagram, source, now)
+            case _:
+                assert_never(packet)
+
+    # --- handshakes -----------------------------------------------------------------------------
+
+    def _receive_stranger(
+        self, packet: codec.Hello | codec.Proof, datagram: bytes, source: Address, now: float
+    ) -> None:
+        if self._links.is_leaving:  # who came in now would be left without a word
+            raise Refused(DropReason.UNEXPECTED)
+        record, exempt = self._machines.membership.record, self._links.at(source) is not None
+        try:
+            reply = self._handshakes.welcome(packet, datagram, source, record, now, exempt=exempt)
+        except Refused as refused:
+            if refused.reason is DropReason.MYSELF and isinstance(packet, codec.Proof):
+                self._routing.end_dial(packet.hello.session_id, refused.reason, now)
+            raise
+        self._links.post([(reply, source)])
+
+    def _receive_answer(
+        self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
+    ) -> None:
+        try:
+            self._handshakes.answer(packet, datagram, source, now)
+        except Refused as refused:
+            if refused.reason in (DropReason.MYSELF, DropReason.WRONG_PEER):
+                self._routing.end_dial(packet.session_id, refused.reason, now)
+            raise
+
+    # --- data -----------------------------------------------------------------------------------
+
+    def _receive_data(self, packet: codec.Data, source: Address, now: float) -> None:
+        link = self._links.with_session(packet.session_id)
+        if link is not None:
+            self._links.touch(link)
+            self._routing.hear(link, self._links.open(link, packet, now, source), now)
+            return
+        ours = self._handshakes.confirm_ours(packet, source, now)
+        if ours is not None:
+            dial, established = ours
+            self._machines.membership.dialling.answered(dial.address, established.record.peer_id)
+            if not self._was_turned_away(established, now):
+                self.establish(established, now)
+            return
+        parted = self._links.hear_parting(packet, now)
+        if parted is not None:
+            link, message = parted
+            if isinstance(message, (Rumors, Private)):
+                self._routing.route(message, link, now)
+            return
+        confirmed = self._handshakes.confirm_theirs(packet, source, now)
+        if confirmed is None:
+            raise Refused(DropReason.UNKNOWN_SESSION)
+        self.establish(confirmed, now)
+
+    def _was_turned_away(self, established: Established, now: float) -> bool:
+        """Whether the first that a dialled peer said is that it has no room for us."""
+        if established.plaintext[0] != Kind.CLOSE:
+            return False
+        message = codec.decode_message(established.plaintext)
+        record, address = established.record, established.address
+        membership = self._machines.membership
+        if isinstance(message, Close):
+            if message.reason is CloseReason.FULL:
+                effects = membership.turned_away(record, address, message.records, now)
+            else:
+                effects = membership.handle(Records(message.records), record.peer_id, now)
+            self._routing.perform(effects, now)
+        return True
+
+    # --- sessions become links ------------------------------------------------------------------
+
+    def establish(self, established: Established, now: float) -> None:
+        """A session is live: it takes over a link, begins one, or only hears where else to go."""
+        record = established.record
+        if record.peer_id in self._routing.config.denied:
+            raise Refused(DropReason.DENIED)
+        if self._links.is_leaving:
+            self._links.turn_away(established, Close(CloseReason.LEAVING), now)
+            return
+        link = self._links.get(record.peer_id)
+        if link is None:
+            membership = self._machines.membership
+            if not membership.has_room:
+                others = membership.referrals(record.peer_id)
+                self._links.turn_away(established, Close(CloseReason.FULL, others), now)
+                return
+            link = self._link(established, now)
+        elif record.epoch > link.epoch:
+            self._links.supersede(link, established, now)
+            effects = self._machines.antientropy.unlinked(link.peer_id, now)
+            self._routing.perform(effects, now)
+            link = self._link(established, now)
+        elif record.epoch < link.epoch:
+            self._routing.drops[DropReason.OLD_EPOCH] += 1
+            outranked = Close(CloseReason.OUTRANKED, (link.record,))
+            self._links.turn_away(established, outranked, now)
+            return
+        else:
+            self._links.renew(link, established, now)
+        self._links.touch(link)
+        session = established.session
+        counter = session.arrivals.highest
+        plaintext = link.take_in(established.plaintext, session, counter, now)
+        self._routing.hear(link, plaintext, now)
+
+    def _link(self, established: Established, now: float) -> Link:
+        record, machines, perform = established.record, self._machines, self._routing.perform
+        link = self._links.add(established, now)
+        self._routing.changes += 1
+        rtt_s = established.rtt_s
+        perform(machines.membership.linked(record, link.address, rtt_s, now), now)
+        perform(machines.dissemination.linked(link.peer_id, now), now)
+        return link

@@ -1,0 +1,278 @@
+"""Messages to machines, and what machines ask for to the world.
+
+What must stay true:
+
+- It decides nothing: one `match` says which machine hears a message, one what is done for an effect,
+  both with `assert_never`.
+- Effects are performed in the order in which they were asked for.
+- Each refusal is counted under one `DropReason`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import assert_never
+
+from grapevine_proto import codec
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import (
+    DatagramDropped,
+    Event,
+    Message,
+    MessageReceived,
+    MessageSent,
+    PeerState,
+    PeerStateChanged,
+    Via,
+)
+from grapevine_proto.handshakes import Handshakes
+from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.link.link import Link
+from grapevine_proto.links import Links
+from grapevine_proto.looks import peer_info
+from grapevine_proto.machines import Machines
+from grapevine_proto.messages import (
+    Ack,
+    Announce,
+    Close,
+    CloseReason,
+    Digest,
+    Empty,
+    Frame,
+    Graft,
+    Heartbeat,
+    Ids,
+    InSync,
+    Offer,
+    Opinions,
+    OverlayMessage,
+    Ping,
+    PingFor,
+    Private,
+    Prune,
+    Receipts,
+    ReceiptsTaken,
+    Records,
+    Repair,
+    Rumors,
+    Subscribe,
+    Vector,
+    Want,
+)
+from grapevine_proto.overlay.antientropy import REPLY_DATAGRAMS
+from grapevine_proto.overlay.effects import (
+    Blame,
+    Deliver,
+    Dial,
+    Drop,
+    Effect,
+    Emit,
+    Learn,
+    Moved,
+    Reopen,
+    Send,
+    Stop,
+)
+from grapevine_proto.voice import Voice
+
+
+class Routing:
+    """Between links and machines. `events` is what happened since the engine last took them; `changes`
+    grows with whatever is worth saving of links; `stopped` says why the node must not go on."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        links: Links,
+        handshakes: Handshakes,
+        machines: Machines,
+        voice: Voice,
+    ) -> None:
+        self.config = config
+        self._links = links
+        self._handshakes = handshakes
+        self._machines = machines
+        self._voice = voice
+        self._our_id = machines.membership.record.peer_id
+        self.events: list[Event] = []
+        self.drops: Counter[DropReason] = Counter()
+        self._drops_told: Counter[DropReason] = Counter()
+        self.delivered = 0
+        self.changes = 0
+        self.stopped: str | None = None
+
+    # --- messages -------------------------------------------------------------------------------
+
+    def hear(self, link: Link, plaintext: bytes | None, now: float) -> None:
+        """A packet of `link` opened; `plaintext` is the message that it carried or completed."""
+        self.perform(self._machines.membership.heard(link.peer_id, now), now)
+        if plaintext is None:
+            if link.is_receiving:
+                self._machines.antientropy.arriving(link.peer_id, now)
+                self._machines.dissemination.pulls.arriving(link.peer_id, now)
+            return
+        self.route(codec.decode_message(plaintext), link, now)
+
+    def route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
+        sender, machines = link.peer_id, self._machines
+        match message:
+            case Rumors() | Ids() | Offer() | Announce() | Subscribe() | Graft() | Prune():
+                self.perform(machines.dissemination.handle(message, sender, now), now)
+            case Heartbeat():
+                self.perform(machines.membership.handle(message, sender, now), now)
+                self.perform(machines.antientropy.handle(message, sender, now), now)
+            case Records() | Ping() | PingFor() | Ack() | Opinions():
+                self.perform(machines.membership.handle(message, sender, now), now)
+            case Want():
+                machines.dissemination.asked(message)
+                self.perform(machines.antientropy.handle(message, sender, now), now)
+            case Digest() | InSync() | Vector() | Repair():
+                self.perform(machines.antientropy.handle(message, sender, now), now)
+            case Receipts() | ReceiptsTaken():
+                self.perform(machines.tracing.handle(message, sender, now), now)
+            case Private(sequence, payload):
+                message_id = MessageId(sender, link.epoch, sequence, private=True)
+                self.delivered += 1
+                self.events.append(
+                    MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, private=True))
+                )
+            case Close(reason):
+                words = (
+                    "left" if reason is CloseReason.LEAVING else f"closed: {reason.name.lower()}"
+                )
+                self.unlink(sender, words, reason, tell=False, now=now)
+            case Empty():
+                pass
+            case _:
+                assert_never(message)
+
+    # --- effects --------------------------------------------------------------------------------
+
+    def perform(self, effects: list[Effect], now: float) -> None:
+        for effect in effects:
+            match effect:
+                case Deliver(messages):
+                    self._deliver(messages)
+                case Emit(event):
+                    self.events.append(event)
+                case Send():
+                    self.send_all(effect, now)
+                case Dial(address, expected):
+                    self._dial(address, expected, now)
+                case Drop(peer, reason, words):
+                    self.unlink(peer, words, reason, tell=True, now=now)
+                case Moved(peer, previous, words):
+                    self._tell_moved(peer, previous, words, now)
+                case Learn(record):
+                    if record.peer_id in self._links:
+                        self._links[record.peer_id].learn(record, now)
+                case Blame(peer, refusal):
+                    self._blame(peer, refusal, now)
+                case Reopen(epoch):
+                    self._reopen(epoch, now)
+                case Stop(words):
+                    self.stopped = words
+                case _:
+                    assert_never(effect)
+
+    def _deliver(self, messages: tuple[Message, ...]) -> None:
+        """Tell the application of messages of one rumor."""
+        if messages and messages[0].origin != self._our_id:
+            self.delivered += len(messages)
+            self.events += map(MessageReceived, messages)
+        # else said in a second that a crash forgot: nothing new to us
+
+    def send_all(self, send: Send, now: float) -> int:
+        """Queue a message; for how many peers there was room for it."""
+        links = [self._links[peer_id] for peer_id in send.peers if peer_id in self._links]
+        if isinstance(send.message, Rumors):
+            return self._links.push(send.message, links, now)
+        plaintext = codec.encode_message(send.message)
+        for link in links:
+            if isinstance(send.message, Want):
+                link.expect_repairs(REPLY_DATAGRAMS)
+            self._links.queue(link, plaintext, now)
+        return len(links)
+
+    def _dial(self, address: Address, expected: PeerId | None, now: float) -> None:
+        if self._handshakes.has_room:
+            record = self._machines.membership.record
+            self._handshakes.begin(address, expected, record, now)
+        else:
+            self.dial_failed(address, expected, None, now)
+
+    def end_dial(self, session_id: bytes, why: DropReason | None, now: float) -> None:
+        """A dial of ours led to nothing."""
+        dial = self._handshakes.end(session_id)
+        if dial is not None:
+            self.dial_failed(dial.address, dial.expected, why, now)
+
+    def dial_failed(
+        self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
+    ) -> None:
+        self.perform(self._machines.membership.dial_failed(address, expected, why, now), now)
+
+    def unlink(
+        self, peer_id: PeerId, words: str, reason: CloseReason | None, *, tell: bool, now: float
+    ) -> None:
+        """End the link with `peer_id`, where there is one, and let everybody here know."""
+        if not self._links.cut(peer_id, reason, tell=tell, now=now):
+            return
+        machines = self._machines
+        self.changes += 1
+        self.perform(machines.antientropy.unlinked(peer_id, now), now)
+        self.perform(machines.membership.unlinked(peer_id, words, reason, now), now)
+        self.perform(machines.dissemination.unlinked(peer_id, now), now)
+
+    def _tell_moved(
+        self, peer_id: PeerId, previous: PeerState | None, words: str, now: float
+    ) -> None:
+        peer = self._machines.peers.get(peer_id)
+        if peer is not None:
+            timeout_s = self.config.peer_timeout
+            info = peer_info(peer, self._links, self._machines, timeout_s, now)
+            self.events.append(PeerStateChanged(info, previous, words))
+
+    def _blame(self, peer_id: PeerId, refusal: DropReason, now: float) -> None:
+        self.drops[refusal] += 1
+        if refusal is not DropReason.BAD_SIGNATURE:
+            return
+        if self._links.accounts.of(peer_id, now).fine(now):
+            self.unlink(peer_id, "bad signatures", CloseReason.MISCONDUCT, tell=True, now=now)
+
+    def _reopen(self, epoch: int, now: float) -> None:
+        """Outrank a record of our identity that is not ours: a new epoch, new streams, new links."""
+        self.close_bundle(now)
+        self._voice.reopen(epoch + 1)
+        self.changes += 1
+        self._machines.membership.ourselves.reopen(epoch + 1)
+        for peer_id in list(self._links):
+            self.unlink(peer_id, "new epoch", CloseReason.SURPLUS, tell=True, now=now)
+
+    # --- what we say ----------------------------------------------------------------------------
+
+    def close_bundle(self, now: float) -> None:
+        """Sign what is in the bundle and let it go."""
+        if messages := self._voice.close_bundle():
+            self.say(messages, 0, now)
+
+    def say(self, messages: list[Message], trace_share: int, now: float) -> None:
+        """Sign messages of ours as one rumor and push it."""
+        rumor = self._voice.sign(messages, trace_share)
+        peers = 0
+        for effect in self._machines.dissemination.broadcast(rumor, now):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer, Announce)):
+                peers += self.send_all(effect, now)
+            else:
+                self.perform([effect], now)
+        self.events += [MessageSent(message, peers) for message in messages]
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def tell_drops(self) -> None:
+        """Tell the application what was refused since the last call."""
+        for reason, count in self.drops.items():
+            if count > self._drops_told[reason]:
+                self.events.append(DatagramDropped(reason, count - self._drops_told[reason]))
+                self._drops_told[reason] = count

@@ -1,0 +1,230 @@
+"""How far a traced message got: a bar that fills, how soon, over how many hops, who has not answered.
+
+What must stay true: it shows what the model holds of the node's own traces; every name in it is
+printable; at most ten times a second anything is laid out anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import ClassVar, Final
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Static
+
+from grapevine_proto.events import Trace
+from grapevine_proto.ids import PeerId
+from grapevine_tui.keys import AGAIN, FRONT, TRACES
+from grapevine_tui.model import Followed, Model
+from grapevine_tui.text import cells, cut, fit, printable, show_payload
+from grapevine_tui.widgets.bindings import bindings
+from grapevine_tui.widgets.keyline import KeyLine
+from grapevine_tui.widgets.look import STATUS_SIGNS, ms_words, span_words
+from grapevine_tui.widgets.tables import title
+
+REFRESH_S: Final = 0.1
+HOP_LINES: Final = 8  # numbers of hops that have a bar of their own; what is beyond shares the last
+NAME_CELLS: Final = 16
+PARTS: Final = " ▏▎▍▌▋▊▉█"  # a cell, by eighths
+EMPTY: Final = "No trace yet. Press t, type a text, and see who gets it."
+COLOURS: Final = {"good": "$success", "warn": "$warning", "bad": "$error", "dim": "$text-muted"}
+
+
+def delay_words(delay_ms: int | None) -> str:
+    """A delay as answers tell it, in whole milliseconds."""
+    if delay_ms is None:
+        return "--"
+    return ms_words(delay_ms / 1000).replace(".0ms", "ms") if delay_ms else "<1ms"
+
+
+class Sheet(VerticalScroll, inherit_bindings=False):
+    """Scrolls up and down alone: left and right are the screen's."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "scroll_down", show=False),
+        Binding("up,k", "scroll_up", show=False),
+        Binding("pagedown", "page_down", show=False),
+        Binding("pageup", "page_up", show=False),
+        Binding("home,g", "scroll_home", show=False),
+        Binding("end,G", "scroll_end", show=False),
+    ]
+
+
+def bar(share: float, width_cells: int) -> tuple[str, str]:
+    """What is filled of a bar, to an eighth of a cell, and the rest of it. Full only when it is."""
+    eighths = int(max(0.0, min(share, 1.0)) * width_cells * 8)
+    full, part = divmod(eighths, 8)
+    filled = "█" * full + (PARTS[part] if part else "")
+    return filled, "─" * (width_cells - len(filled))
+
+
+def tally_words(trace: Trace) -> str:
+    """How many of whom have answered."""
+    if not trace.known:
+        return "no member is known"
+    return f"{trace.reached:,} of {trace.asked:,}"
+
+
+def trace_lines(model: Model, followed: Followed, width: int) -> list[Content]:
+    """All there is to say of one trace, in lines of `width` cells."""
+    trace = followed.trace
+    lines = [
+        Content.styled(cut(show_payload(followed.payload, 4 * width), width), "$foreground"),
+        Content(""),
+        _coverage(trace, width),
+        *_figures(trace, width),
+    ]
+    if trace.is_sample:
+        words = f"a sample: {trace.asked:,} of {trace.known:,} members were asked"
+        lines.append(Content.styled(cut(words, width), "$text-muted"))
+    if trace.others:
+        words = f"{trace.others:,} more answered who were not known when it was sent"
+        lines.append(Content.styled(cut(words, width), "$text-muted"))
+    return lines + _hops(trace, width) + _unanswered(model, trace, width)
+
+
+def _coverage(trace: Trace, width: int) -> Content:
+    share = trace.reached / trace.asked if trace.asked else 1.0
+    words = f"  {int(share * 100)} %  {tally_words(trace)}"
+    colour = "$success" if trace.is_complete else "$accent"
+    filled, rest = bar(share, max(1, width - cells(words)))
+    return Content.assemble((filled, colour), (rest, "$border-blurred"), (words, f"bold {colour}"))
+
+
+def _figures(trace: Trace, width: int) -> list[Content]:
+    """How soon and how far, in one line or, where that is too long, two."""
+    times = [
+        (name, delay_words(value))
+        for name, value in (("p50", trace.p50_ms), ("p99", trace.p99_ms), ("last", trace.last_ms))
+    ]
+    named = [*times, ("hops", "--" if trace.hops is None else str(trace.hops))]
+    is_long = sum(cells(name) + cells(value) + 3 for name, value in named) > width
+    return [
+        Content.assemble(
+            *(
+                part
+                for name, value in row
+                for part in ((f"{name} ", "$text-muted"), (f"{value}  ", "bold $foreground"))
+            )
+        )
+        for row in ((named[:2], named[2:]) if is_long else (named,))
+    ]
+
+
+def _hops(trace: Trace, width: int) -> list[Content]:
+    """How many answers came over how many hops, and how soon at the latest."""
+    counts: Counter[int] = Counter()
+    last_ms: dict[int, int] = {}
+    for answer in trace.answers:
+        hops = min(answer.hops, HOP_LINES)
+        counts[hops] += 1
+        last_ms[hops] = max(last_ms.get(hops, 0), answer.delay_ms)
+    if not counts:
+        return []
+    most = max(counts.values())
+    lines = [Content("")]
+    for hops in sorted(counts):
+        name = f"{hops}{'+' if hops == HOP_LINES else ''} hop{'s' * (hops != 1)}"
+        words = f" {counts[hops]:,} within {delay_words(last_ms[hops])}"
+        room = max(1, width - 8 - cells(words) - 2)
+        filled, _ = bar(counts[hops] / most, room)
+        lines.append(
+            Content.assemble(
+                (fit(name, 8), "$text-muted"), (filled, "$secondary"), (words, "$foreground")
+            )
+        )
+    return lines
+
+
+def _unanswered(model: Model, trace: Trace, width: int) -> list[Content]:
+    if not trace.unanswered:
+        return [Content(""), Content.styled("Everyone who was asked has answered.", "$success")]
+    head = f"No answer from {len(trace.unanswered):,}"
+    rows = sorted(trace.unanswered, key=lambda each: (model.name_of(each), each))
+    return [Content(""), Content.styled(head, "bold $warning")] + [
+        _member(model, peer_id, width) for peer_id in rows
+    ]
+
+
+def _member(model: Model, peer_id: PeerId, width: int) -> Content:
+    member = model.members.get(peer_id)
+    name = fit(printable(model.name_of(peer_id)), NAME_CELLS)
+    if member is None:
+        return Content.assemble(("? ", "$text-muted"), (name, "$foreground"))
+    sign, word, tone = STATUS_SIGNS[member.status]
+    address = str(member.address) if member.address else ""
+    beside = cut(f"  {word:<8}{address}  {printable(member.zone)}", max(0, width - NAME_CELLS - 2))
+    return Content.assemble(
+        (f"{sign} ", COLOURS[tone]), (name, "$foreground"), (beside, "$text-muted")
+    )
+
+
+class TraceScreen(Screen[None]):
+    """The latest trace, as it goes; older ones a key away."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(AGAIN, TRACES, FRONT[:1])
+
+    class Asked(Message):
+        """Another trace is wanted."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self._model = model
+        self._back = 0  # how many traces ago
+        self._shown: object = None
+        self.words = Static(markup=False)
+        self.sheet = Sheet(self.words, id="trace")
+
+    def compose(self) -> ComposeResult:
+        yield self.sheet
+        yield KeyLine()
+
+    def on_mount(self) -> None:
+        self.sheet.focus()
+        self.show()
+        self.set_interval(REFRESH_S, self.show)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.show()
+
+    def show(self) -> None:
+        """Lay the trace out if anything about it is new."""
+        traces = list(self._model.traces.values())
+        followed = traces[-1 - self._back] if traces else None
+        ago = span_words(time.time() - followed.at_unix) if followed is not None else ""
+        width = max(10, self.sheet.scrollable_content_region.width)
+        stamp = (followed, ago, width, len(traces))
+        if stamp == self._shown:
+            return
+        self._shown = stamp
+        if followed is None:
+            self.words.update(Content.styled(EMPTY, "italic $text-muted"))
+            self.sheet.border_title = title("Trace")
+            return
+        trace = followed.trace
+        self.words.update(Content("\n").join(trace_lines(self._model, followed, width)))
+        colour = "$success" if trace.is_complete else "$accent"
+        self.sheet.border_title = title(
+            "Trace", (tally_words(trace), colour), (f"{ago} ago", "$text-muted")
+        )
+        place = f"{len(traces) - self._back} of {len(traces)}"
+        self.sheet.border_subtitle = Content(place if len(traces) > 1 else "")
+
+    def action_older(self, by: int) -> None:
+        """Go `by` traces back; negative: towards the latest."""
+        self._back = max(0, min(self._back + by, len(self._model.traces) - 1))
+        self.sheet.scroll_home(animate=False)
+        self.show()
+
+    def action_trace(self) -> None:
+        self.post_message(self.Asked())
+
+    def action_back(self) -> None:
+        self.dismiss()

@@ -1,0 +1,146 @@
+"""What is said against members: three voices, one incarnation, and a cap on all of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from grapevine_proto.messages import Accusation, Record
+from grapevine_proto.overlay import cases as cases_module
+from grapevine_proto.overlay.cases import CASES_LIMIT, NEWS_LIMIT, Case, Cases
+from tests.overlay.made import identity, peer_id, record
+
+
+def open_case(
+    cases: Cases, against: Record, now: float = 0.0, *, is_ours: bool = False
+) -> Case | None:
+    return cases.open(against, now, members=100, per_decade_s=4.0, factor=6.0, is_ours=is_ours)
+
+
+def accusation(number: int, against: Record) -> Accusation:
+    return Accusation.signed(identity(number), "default", against)
+
+
+def bare(number: int) -> Record:
+    """A record that nobody checks."""
+    who = (number).to_bytes(32, "big")
+    return Record(type(peer_id(1))(who), 1, 0, (), "", "", 0, 0, False, bytes(64))
+
+
+def test_an_accusation_counts_for_one_run_and_incarnation_of_one_member() -> None:
+    said = accusation(1, record(2))
+    assert said.is_authentic("default", record(2))
+    assert not said.is_authentic("other", record(2))
+    assert not said.is_authentic("default", record(2, incarnation=1))
+    assert not said.is_authentic("default", record(2, epoch=record(2).epoch + 1))
+    assert not said.is_authentic("default", record(3))
+    assert not Accusation(peer_id(4), said.signature).is_authentic("default", record(2))
+
+
+def test_three_voices_are_enough_and_the_same_one_counts_once() -> None:
+    case = open_case(Cases(), record(9))
+    assert case is not None
+    assert case.closes_at == 48.0
+    assert case.add(accusation(1, record(9)))
+    assert not case.add(accusation(1, record(9)))
+    assert case.closes_at == 48.0, "one voice, however often"
+    assert case.add(accusation(2, record(9)))
+    assert case.add(accusation(3, record(9)))
+    assert case.closes_at == 8.0
+    assert not case.add(accusation(4, record(9)))
+    assert len(case.opinion.accusations) == 3
+
+
+def test_a_later_incarnation_is_another_case() -> None:
+    cases = Cases()
+    first = open_case(cases, record(9))
+    assert first is not None
+    first.add(accusation(1, record(9)))
+    assert open_case(cases, record(9)) is first
+    later = open_case(cases, record(9, incarnation=1))
+    assert later is not None
+    assert later.accusations == {}
+    assert len(cases) == 1
+
+
+def test_a_case_is_due_when_its_subjects_time_is_over_and_what_we_slept_does_not_count() -> None:
+    cases = Cases()
+    open_case(cases, record(9))
+    assert cases.deadline == 48.0
+    assert cases.due(47.9) == []
+    cases.forgive(10.0)
+    assert cases.due(57.9) == []
+    [(subject, case)] = cases.due(58.0)
+    assert subject == peer_id(9)
+    case.is_over = True
+    assert cases.deadline == math.inf
+
+
+def test_at_the_cap_one_more_case_is_refused_and_counted_but_not_what_we_saw_ourselves() -> None:
+    cases = Cases()
+    for number in range(CASES_LIMIT):
+        assert open_case(cases, bare(number)) is not None
+    assert open_case(cases, bare(CASES_LIMIT)) is None
+    assert (len(cases), cases.refused) == (CASES_LIMIT, 1)
+    assert open_case(cases, bare(CASES_LIMIT), is_ours=True) is not None
+    assert len(cases) == CASES_LIMIT
+
+
+def test_at_the_cap_a_settled_case_makes_room() -> None:
+    cases = Cases()
+    for number in range(CASES_LIMIT):
+        open_case(cases, bare(number))
+    settled = cases.get(bare(7).peer_id)
+    assert settled is not None
+    settled.is_over = True
+    assert open_case(cases, bare(CASES_LIMIT)) is not None
+    assert bare(7).peer_id not in cases
+    assert (len(cases), cases.refused) == (CASES_LIMIT, 0)
+
+
+def test_news_is_told_so_many_times_and_the_least_told_first() -> None:
+    cases = Cases()
+    for number in range(1, 7):
+        cases.spread(record(number), 6)
+    told: Counter[str] = Counter()
+    rounds = []
+    while cases.has_news:
+        names = [opinion.record.name for opinion in cases.tell(3)]
+        rounds.append(set(names))
+        told.update(names)
+    assert set(told.values()) == {2}, "two messages to three peers are six tellings"
+    assert len(told) == 6
+    assert rounds[0] | rounds[1] == set(told)
+
+
+def test_news_beyond_its_cap_pushes_out_what_was_told_longest() -> None:
+    cases = Cases()
+    for number in range(NEWS_LIMIT + 1):
+        cases.spread(bare(number), 4)
+    assert len(cases._news) == NEWS_LIMIT
+    assert bare(0).peer_id not in cases._news
+
+
+def test_a_telling_carries_accusations_only_while_we_believe_them() -> None:
+    cases = Cases()
+    case = open_case(cases, record(9))
+    assert case is not None
+    case.add(accusation(1, record(9)))
+    cases.spread(record(9), 12)
+    [opinion] = cases.tell(3)
+    assert len(opinion.accusations) == 1
+    case.is_dismissed = True
+    [opinion] = cases.tell(3)
+    assert opinion.accusations == ()
+
+
+def test_news_fits_one_datagram() -> None:
+    cases = Cases()
+    for number in range(1, 6):
+        case = open_case(cases, record(number))
+        assert case is not None
+        for accuser in (11, 12, 13):
+            case.add(accusation(accuser, record(number)))
+        cases.spread(record(number), 4)
+    while told := cases.tell(4):
+        assert sum(opinion.size_bytes for opinion in told) <= cases_module.TOLD_BYTES

@@ -1,0 +1,250 @@
+"""Who is held for dead, and who is not: detection in simulated clusters, under the lan profile."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from grapevine_proto.config import LimitsConfig, NodeConfig
+from grapevine_proto.engine import Engine
+from grapevine_proto.events import Event, MemberChanged, MemberStatus, PeerState
+from grapevine_proto.link.link import Link
+from grapevine_proto.messages import Kind
+from grapevine_proto.sim import Network, Simulation
+from tests.benchmarks.bench_detection import time_to_know, watch
+
+KNOWN_WITHIN_S = 15.0
+BACK_WITHIN_S = 30.0
+
+
+def cluster(nodes: int, **more: object) -> Simulation:
+    return Simulation(nodes=nodes, seed=1, **more)  # type: ignore[arg-type]
+
+
+def engine_of(sim: Simulation, number: int) -> Engine:
+    engine = sim.nodes[number].engine
+    assert engine is not None
+    return engine
+
+
+def status_of(sim: Simulation, of: int, by: int) -> MemberStatus | None:
+    peer_id = sim.nodes[of].peer_id
+    found = [each.status for each in engine_of(sim, by).members() if each.peer_id == peer_id]
+    return found[0] if found else None
+
+
+def watch_opinions(sim: Simulation) -> list[tuple[str, MemberStatus, int]]:
+    """Every change from now on: of whom, to what, by whom."""
+    seen: list[tuple[str, MemberStatus, int]] = []
+
+    def listen(_: float, number: int, event: Event) -> None:
+        if isinstance(event, MemberChanged):
+            seen.append((event.member.name, event.member.status, number))
+
+    sim.listen(listen)
+    return seen
+
+
+def spy_on_kinds(monkeypatch: pytest.MonkeyPatch) -> Counter[Kind]:
+    """What links are given to send, from now on."""
+    kinds: Counter[Kind] = Counter()
+    send = Link.send
+
+    def note(link: Link, plaintext: bytes, now: float) -> bool:
+        kinds[Kind(plaintext[0])] += 1
+        return send(link, plaintext, now)
+
+    monkeypatch.setattr(Link, "send", note)
+    return kinds
+
+
+# --- the dead -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "max_peers", "loss"), [(5, 50, 0.0), (20, 50, 0.1), (40, 8, 0.1)]
+)
+def test_a_death_is_known_to_all_in_time(nodes: int, max_peers: int, loss: float) -> None:
+    known = time_to_know(nodes=nodes, max_peers=max_peers, loss=loss)
+    assert len(known) == nodes - 1
+    assert known[-1] < KNOWN_WITHIN_S
+
+
+def test_of_several_that_die_at_once_each_is_known_and_nobody_else() -> None:
+    sim = cluster(40, config=NodeConfig(max_peers=8))
+    sim.run(90.0)
+    seen = watch_opinions(sim)
+    dead = range(0, 40, 4)
+    for number in dead:
+        sim.crash(number)
+    sim.run(60.0)
+    names = {name for name, status, _ in seen if status is MemberStatus.DOWN}
+    assert names == {f"node {number}" for number in dead}
+    alive = [number for number in range(40) if number not in dead]
+    assert all(
+        status_of(sim, of, by) is MemberStatus.DOWN
+        for of in dead
+        for by in alive
+        if status_of(sim, of, by) is not None
+    )
+
+
+def test_a_link_with_the_dead_is_passed_over_at_once_and_closed_by_its_timeout() -> None:
+    sim = cluster(10, config=NodeConfig(peer_timeout=60.0))
+    sim.run(20.0)
+    sim.crash(7)
+    sim.run(KNOWN_WITHIN_S)
+    [peer] = [each for each in sim.peers(0) if each.name == "node 7"]
+    assert peer.state is PeerState.STALE
+    assert "does not answer" in peer.health_reason
+    assert status_of(sim, 7, by=0) is MemberStatus.DOWN
+    sim.run(60.0)
+    [peer] = [each for each in sim.peers(0) if each.name == "node 7"]
+    assert peer.state is PeerState.DISCONNECTED
+
+
+def test_a_link_outlives_an_outage_shorter_than_its_timeout() -> None:
+    sim = cluster(10, config=NodeConfig(peer_timeout=60.0))
+    sim.run(20.0)
+    sim.suspend(7, 40.0)
+    sim.run(39.0)
+    assert status_of(sim, 7, by=0) is MemberStatus.DOWN
+    sim.run(8.0)
+    [peer] = [each for each in sim.peers(0) if each.name == "node 7"]
+    assert peer.state is PeerState.CONNECTED
+    assert peer.connected_at is not None
+    assert peer.connected_at < sim.nodes[0].read_clock(sim.now) - 45.0, "the same link as before"
+    assert all(status_of(sim, 7, by=by) is MemberStatus.UP for by in range(10) if by != 7)
+
+
+def test_a_late_joiner_is_told_who_is_dead() -> None:
+    sim = cluster(12)
+    sim.run(20.0)
+    remembered = engine_of(sim, 7).record
+    sim.crash(7)
+    sim.run(30.0)
+    newcomer = sim.add(bootstrap=[0])
+    sim.run(5.0)
+    membership = engine_of(sim, newcomer)._membership
+    now = sim.nodes[newcomer].read_clock(sim.now)
+    some_peer = sim.nodes[3].peer_id
+    assert some_peer is not None
+    membership._on_record(remembered, some_peer, now)  # it was told by somebody slow
+    assert status_of(sim, 7, by=newcomer) is MemberStatus.UP
+    sim.run(KNOWN_WITHIN_S + BACK_WITHIN_S)
+    assert status_of(sim, 7, by=newcomer) is MemberStatus.DOWN
+
+
+# --- the living ---------------------------------------------------------------------------------
+
+
+def test_nobody_alive_is_held_for_dead_at_ten_percent_loss_with_slow_nodes() -> None:
+    found = watch(nodes=30, node_hours=2.0, loss=0.1)
+    assert found.stalls > 15
+    assert found.dead == []
+    assert found.suspected["well"] == 0
+
+
+def test_who_stalls_is_suspected_says_that_it_lives_and_is_up_again() -> None:
+    sim = cluster(20, config=NodeConfig(max_peers=6))
+    sim.run(60.0)
+    seen = watch_opinions(sim)
+    sim.suspend(7, 8.0)
+    assert sim.run_until(lambda: status_of(sim, 7, by=0) is MemberStatus.SUSPECT, 8.0)
+    sim.run(18.0)
+    assert {name for name, status, _ in seen if status is not MemberStatus.UP} == {"node 7"}
+    assert MemberStatus.DOWN not in {status for _, status, _ in seen}
+    assert all(status_of(sim, 7, by=by) is MemberStatus.UP for by in range(20) if by != 7)
+    assert engine_of(sim, 7).record.incarnation == 1
+
+
+def test_who_was_held_for_dead_and_comes_back_in_the_same_run_is_up_everywhere() -> None:
+    sim = cluster(20, config=NodeConfig(max_peers=6))
+    sim.run(60.0)
+    sim.suspend(7, 60.0)
+    sim.run(60.0)
+    assert all(status_of(sim, 7, by=by) is MemberStatus.DOWN for by in range(20) if by != 7)
+    assert sim.run_until(
+        lambda: all(status_of(sim, 7, by=by) is MemberStatus.UP for by in range(20) if by != 7),
+        BACK_WITHIN_S,
+    )
+
+
+def test_while_others_hear_a_peer_it_is_not_held_for_dead_though_our_road_to_it_is_broken() -> None:
+    sim = cluster(10)
+    sim.run(20.0)
+    seen = watch_opinions(sim)
+    sim.partition([7], [0], one_way=True)
+    sim.partition([0], [7], one_way=True)
+    sim.run(120.0)
+    assert [each for each in seen if each[1] is MemberStatus.DOWN] == []
+    [peer] = [each for each in sim.peers(0) if each.name == "node 7"]
+    assert peer.state is PeerState.DISCONNECTED, "after peer_timeout"
+
+
+def test_who_is_cut_off_from_all_suspects_himself_first() -> None:
+    sim = cluster(10)
+    sim.run(20.0)
+    seen = watch_opinions(sim)
+    sim.partition([7])
+    sim.run(20.0)
+    assert [each for each in seen if each[2] == 7] == []
+    assert engine_of(sim, 7)._membership.detector.health.score > 0
+
+
+def test_who_sleeps_wakes_and_suspects_nobody() -> None:
+    sim = cluster(10)
+    sim.run(20.0)
+    seen = watch_opinions(sim)
+    for _ in range(5):
+        sim.suspend(7, 3.0)
+        sim.run(8.0)
+    assert [each for each in seen if each[2] == 7] == []
+
+
+# --- what it costs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", [NodeConfig.local(), NodeConfig.lan(), NodeConfig.wan()])
+def test_an_idle_cluster_probes_nobody(
+    profile: NodeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = cluster(10, config=profile)
+    sim.run(10 * profile.gossip_interval)
+    kinds = spy_on_kinds(monkeypatch)
+    sim.run(20 * profile.gossip_interval)
+    assert kinds[Kind.HEARTBEAT] > 10 * 9 * 18
+    assert kinds[Kind.PING] == kinds[Kind.PING_FOR] == kinds[Kind.OPINIONS] == 0
+
+
+def test_a_death_is_told_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = cluster(30, config=NodeConfig(max_peers=8))
+    sim.run(90.0)
+    kinds = spy_on_kinds(monkeypatch)
+    sim.crash(7)
+    sim.run(60.0)
+    # Three voices, each news told eight times by each node to three peers at once, and the answers
+    # to who knew less.
+    assert kinds[Kind.OPINIONS] < 30 * 3 * 9 * 1.5
+    assert kinds[Kind.PING] < 30 * 12
+    before = kinds[Kind.OPINIONS]
+    sim.run(120.0)
+    assert kinds[Kind.OPINIONS] - before < 30, "and then no more"
+
+
+def test_a_member_table_smaller_than_the_cluster_hurts_only_the_list() -> None:
+    limits = LimitsConfig(members=12)
+    sim = cluster(40, config=NodeConfig(max_peers=8, limits=limits), network=Network(loss=0.05))
+    sim.run(90.0)
+    assert all(len(engine_of(sim, n).members()) <= 12 for n in range(40))
+    assert all(3 <= sim.connected(n) <= 8 for n in range(40))
+    seen = watch_opinions(sim)
+    sim.crash(7)
+    sim.run(20.0)
+    assert {name for name, status, _ in seen if status is MemberStatus.DOWN} == {"node 7"}
+    message = sim.broadcast(3, b"to all of you")
+    sim.run(5.0)
+    assert len(sim.deliveries(message)) == 38
+    sim.restart(7)
+    assert sim.run_until(lambda: sim.connected(7) >= 3, BACK_WITHIN_S)
