@@ -126,6 +126,7 @@ class Dissemination:
             copy = self._store.held.copy(key, now)
             if copy is not None:
                 effects += self._tell_newcomer(copy, peer_id)
+                self._strategy.gave(key, peer_id)
         self._unsaid.clear()
         return effects
 
