@@ -73,6 +73,7 @@ from grapevine_proto.messages import (
     Rumor,
     RumorCopy,
     Rumors,
+    Short,
     StreamRange,
     Subscribe,
     Vector,
@@ -517,6 +518,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return _fields_of_spreading(message)
         case Empty():
             return Kind.EMPTY, ()
+        case Short():
+            return Kind.SHORT, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
 
@@ -681,6 +684,11 @@ def _empty(f: Fields) -> Empty:
     return Empty()
 
 
+def _short(f: Fields) -> Short:
+    () = f
+    return Short()
+
+
 def _close(f: Fields) -> Close:
     reason, records = f
     return Close(CloseReason(_uint(reason, 255)), _decode_records(records))
@@ -688,6 +696,7 @@ def _close(f: Fields) -> Close:
 
 _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.EMPTY: _empty,
+    Kind.SHORT: _short,
     Kind.CLOSE: _close,
     Kind.HEARTBEAT: _heartbeat,
     Kind.RECORDS: _records,

@@ -204,6 +204,8 @@ class LimitsConfig:
 
     sessions: int = 512
     """Encrypted sessions, links and others (2 KB each)."""
+    short_sessions: int = 64
+    """Of those, with members that are no links: private words and repair, closed after 10 s idle."""
     dials: int = 256
     """Handshakes that this node began and that are not done yet."""
     accepted_proofs: int = 4096

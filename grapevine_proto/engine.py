@@ -41,6 +41,7 @@ from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.store import SavedStream
 from grapevine_proto.reception import Reception
 from grapevine_proto.routing import Routing
+from grapevine_proto.shorts import Shorts, Waiting
 from grapevine_proto.voice import Voice
 
 __all__ = ["Engine", "Saved", "SavedStream"]
@@ -92,9 +93,14 @@ class Engine:
         self._signatures = machines.signatures
         self._handshakes = Handshakes(config, self._identity, rng=rng, entropy=entropy, now=now)
         self._links = Links(config, self.peer_id, entropy=entropy)
+        self._shorts = Shorts(config.limits, self._links)
         self._voice = Voice(config, self._identity, saved.epoch, self._links)
-        self._routing = Routing(config, self._links, self._handshakes, machines, self._voice)
-        self._reception = Reception(self._links, self._handshakes, machines, self._routing)
+        self._routing = Routing(
+            config, self._links, self._shorts, self._handshakes, machines, self._voice
+        )
+        self._reception = Reception(
+            self._links, self._shorts, self._handshakes, machines, self._routing
+        )
         self._traffic = looks.Traffic()
         self._tick_at = now
 
@@ -148,17 +154,29 @@ class Engine:
         return message.id
 
     def send(self, peer: PeerId, payload: bytes, now: float) -> MessageId:
-        """Say `payload` to one linked peer alone.
+        """Say `payload` to one member alone: over its link, or a short session made for it. MessageSent
+        comes when it is on its way, or when nobody answered, to 0 peers.
 
         Raises MessageTooLarge, NotRunning, UnknownPeer.
         """
         self._check_payload(payload)
-        if peer not in self._links:
-            raise UnknownPeer(f"no linked peer {peer.short}")
         message = self._voice.number_private(payload, now)
-        self._routing.events.append(MessageSent(message, 1))
-        self._routing.send_all(Send((peer,), Private(message.id.sequence, payload)), now)
+        private = Private(message.id.sequence, payload)
+        if peer in self._links:
+            self._routing.events.append(MessageSent(message, 1))
+            self._routing.send_all(Send((peer,), private), now)
+        elif not self._routing.say_briefly(
+            peer, Waiting(codec.encode_message(private), message), now
+        ):
+            self._voice.take_back_private()
+            raise UnknownPeer(self._why_not(peer))
         return message.id
+
+    def _why_not(self, peer: PeerId) -> str:
+        member = self._membership.members.get(peer)
+        if member is None or member.address is None:
+            return f"no member {peer.short} with an address is known here"
+        return f"no room for a session with {peer.short}: {len(self._shorts)} short ones are in use"
 
     def _check_payload(self, payload: bytes) -> None:
         if self._links.is_leaving or self.stopped:
@@ -230,9 +248,15 @@ class Engine:
         routing.perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._links.reconfigure(config, now)
+        self._shorts.reconfigure(config.limits)
         for peer_id, link in list(self._links.items()):
             if link.session.key not in config.keys:
                 routing.unlink(peer_id, "key removed", CloseReason.KEY_REMOVED, tell=True, now=now)
+        for link in self._shorts.live():
+            if link.session.key not in config.keys:
+                self._shorts.close(link.peer_id, CloseReason.KEY_REMOVED, now)
+            elif link.peer_id in config.denied:
+                self._shorts.close(link.peer_id, CloseReason.MISCONDUCT, now)
         routing.perform(self._membership.reconfigure(config, now), now)
         return fixed
 
@@ -276,6 +300,10 @@ class Engine:
             limited = links.accounts.news(peer_id, now)
             if limited is not None:
                 routing.events.append(limited)
+        for link in self._shorts.live():
+            if link.needs_rekey(now):
+                self._handshakes.rekey(link, self.record, now, is_short=True)
+        self._shorts.advance(now)
         links.forget_parted(now)
         routing.tell_drops()
 
@@ -344,6 +372,7 @@ class Engine:
         return looks.stats(
             self._traffic,
             self._links,
+            self._shorts,
             self._machines,
             self._routing.drops,
             delivered=self._routing.delivered,

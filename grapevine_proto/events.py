@@ -226,6 +226,8 @@ class Stats:
     held_bytes: int = 0
     streams: int = 0
     sessions: int = 0
+    short_sessions: int = 0
+    short_refused: int = 0
     members: int = 0
     next_round_at: float = 0.0
     subscribers: int = 0

@@ -12,6 +12,7 @@ from grapevine_proto.events import PeerInfo, Stats
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.overlay.peers import Peer
+from grapevine_proto.shorts import Shorts
 
 
 def peer_info(
@@ -61,6 +62,7 @@ class Traffic:
 def stats(
     traffic: Traffic,
     links: Links,
+    shorts: Shorts,
     machines: Machines,
     drops: Counter[DropReason],
     *,
@@ -83,7 +85,7 @@ def stats(
         unheeded=dissemination.lazy.unheeded + dissemination.pulls.unheeded,
         lost=store.lost,
         evicted=store.held.evicted,
-        unsent=links.unsent,
+        unsent=links.unsent + shorts.unsent,
         traces_forgotten=tracing.forgotten,
         receipts_relayed=tracing.relayed,
         receipts_refused=tracing.refused,
@@ -93,6 +95,8 @@ def stats(
         held_bytes=store.held.size_bytes,
         streams=store.streams,
         sessions=links.sessions,
+        short_sessions=len(shorts),
+        short_refused=shorts.refused,
         members=len(machines.membership.members),
         next_round_at=machines.antientropy.next_round_at,
         subscribers=len(dissemination.subscribers),

@@ -73,6 +73,7 @@ class Kind(IntEnum):
     PROBE = 16
     PATH_CHECK = 17
     PATH_ANSWER = 18
+    SHORT = 19
     RECEIPTS = 35
     RECEIPTS_TAKEN = 36
     SUBSCRIBE = 20
@@ -537,7 +538,12 @@ class Close:
     records: tuple[Record, ...] = ()
 
 
-Frame: TypeAlias = Empty | Close
+@dataclass(frozen=True, slots=True)
+class Short:
+    """The first word of whoever began a session and wants no link: it will close when nothing is said."""
+
+
+Frame: TypeAlias = Empty | Close | Short
 
 
 @dataclass(frozen=True, slots=True)

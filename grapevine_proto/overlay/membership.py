@@ -54,6 +54,7 @@ from grapevine_proto.overlay.store import Store
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
 WELCOME_RECORDS: Final = 12  # told to a new peer
+BEYOND_DRAWS: Final = 8  # nearly always enough where half of the members are not linked
 REFERRALS: Final = 8  # told to one for whom there is no room
 LATE_S: Final = 0.5  # of our own timers: nobody is judged by those
 
@@ -121,6 +122,15 @@ class Membership:
     @property
     def has_room(self) -> bool:
         return len(self._peers.linked) < self._config.max_peers
+
+    def somebody_beyond(self) -> PeerId | None:
+        """A member thought to be up that is not linked, drawn evenly, where a few draws find one."""
+        for member in self.members.draw(BEYOND_DRAWS, self._rng):
+            peer_id = member.record.peer_id
+            is_there = member.status is MemberStatus.UP and member.address is not None
+            if is_there and not self._peers.is_linked(peer_id):
+                return None if peer_id in self._config.denied else peer_id
+        return None
 
     def referrals(self, but: PeerId) -> tuple[Record, ...]:
         """Where else a newcomer may try, when there is no room here: what fits one datagram."""
