@@ -7,7 +7,8 @@ What must stay true:
 
 - A node subscribes to `subscriptions` of its links, or to all where they are fewer; whom it loses it
   replaces. A newcomer takes the place of one of them with the chance that it would have been drawn
-  with, so that in the end every peer is as likely as any other to have subscribers.
+  with, so that in the end every peer is as likely as any other to have subscribers, or as likely as
+  `distribution` has it: whom it prefers, zone by zone, is whom a node hears from.
 - What is said by an origin with fewer than two subscribers goes to `LEAST_TARGETS` peers anyway: of
   1,000 nodes seven are without any at a time.
 - Subscriptions are said again every few gossip intervals, so a lost word is not lost for long.
@@ -67,9 +68,13 @@ class Flood(Strategy):
             return _say([peer_id], wanted=True)
         if len(self._from) < limit:
             return self._subscribe(peer_id)
-        if self._rng.random() * len(self._around.linked) >= limit:
+        # (limit + 1) / n to be looked at, limit / (limit + 1) to stay: limit / n, as if all were drawn.
+        if peer_id not in self._around.choose(limit + 1):
             return []
-        given_up = self._rng.choice(list(self._from))
+        kept = self._around.choose(limit, among=[*self._from, peer_id])
+        if peer_id not in kept:
+            return []
+        given_up = next(each for each in self._from if each not in kept)
         del self._from[given_up]
         return _say([given_up], wanted=False) + self._subscribe(peer_id)
 
