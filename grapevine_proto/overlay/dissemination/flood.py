@@ -68,15 +68,20 @@ class Flood(Strategy):
             return _say([peer_id], wanted=True)
         if len(self._from) < limit:
             return self._subscribe(peer_id)
-        # (limit + 1) / n to be looked at, limit / (limit + 1) to stay: limit / n, as if all were drawn.
-        if peer_id not in self._around.choose(limit + 1):
+        if peer_id not in self._around.choose(limit):  # as if all were drawn anew
             return []
-        kept = self._around.choose(limit, among=[*self._from, peer_id])
-        if peer_id not in kept:
+        given_up = self._least_missed(peer_id)
+        if given_up == peer_id:
             return []
-        given_up = next(each for each in self._from if each not in kept)
         del self._from[given_up]
         return _say([given_up], wanted=False) + self._subscribe(peer_id)
+
+    def _least_missed(self, newcomer: PeerId) -> PeerId:
+        """Who goes for `newcomer`, or it itself: with hubs and spokes, another of its zone."""
+        if self._config.distribution != "hub-and-spoke":
+            return self._rng.choice(list(self._from))
+        kept = self._around.choose(len(self._from), among=[*self._from, newcomer])
+        return next(each for each in (*self._from, newcomer) if each not in kept)
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         self._to.pop(peer_id, None)
