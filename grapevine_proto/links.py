@@ -273,7 +273,7 @@ class Links(Mapping[PeerId, Link]):
         """`link` may have something to send: an answer, or feedback."""
         self._busy[link] = None
 
-    def queue(self, link: Link, plaintext: bytes, now: float) -> None:
+    def queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
         link.send(plaintext, now)
         self._busy[link] = None
 
