@@ -65,6 +65,7 @@ class Links(Mapping[PeerId, Link]):
         self._to_part: dict[Link, None] = {}  # not yet told that we leave
         self._outbox: list[tuple[bytes, Address]] = []
         self._unsent_before = 0
+        self.parted_early = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
         self.accounts = Accounts(config.rate_limit, self._links)
         self.outflow = Outflow(config.limits, MESSAGE_BYTES)
@@ -97,6 +98,11 @@ class Links(Mapping[PeerId, Link]):
     def unsent(self) -> int:
         """Messages that found no room, or were let go, on all links there ever were."""
         return self._unsent_before + sum(link.unsent for link in self._links.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Large messages that were given up before they had come whole."""
+        return self._reassembly.dropped
 
     def with_session(self, session_id: bytes) -> Link | None:
         return self._by_session.get(session_id)
@@ -263,6 +269,7 @@ class Links(Mapping[PeerId, Link]):
             self._parting[session_id] = parting
         while len(self._parting) > PARTING_LIMIT:
             del self._parting[next(iter(self._parting))]
+            self.parted_early += 1
         if close is not None:
             link.send(codec.encode_message(close), now)
             self._transmit(link, now)

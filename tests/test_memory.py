@@ -7,10 +7,12 @@ import tracemalloc
 from dataclasses import replace
 
 from grapevine_proto import codec
+from grapevine_proto.config import AntiEntropyConfig
 from grapevine_proto.ids import Stream
 from grapevine_proto.messages import Repair, RumorCopy, StreamRange, Want
-from grapevine_proto.overlay.antientropy import HOLES_ROUND
-from tests.overlay.made import copy, rumor
+from grapevine_proto.overlay.antientropy import HOLES_ROUND, REPLY_DATAGRAMS, REPLY_LIMIT_BYTES
+from grapevine_proto.overlay.effects import Send
+from tests.overlay.made import copy, identity, rumor
 from tests.test_shorts import Members
 
 MIB = 2**20
@@ -101,3 +103,26 @@ def test_a_traced_rumor_is_spliced_like_any_other() -> None:
 def test_several_small_rumors_are_not_spliced() -> None:
     repair = Repair(7, True, False, (copy(1, 1), copy(1, 2)))
     assert codec.encode_repair(repair) == codec.encode_message(repair)
+
+
+def test_a_question_is_answered_with_so_many_datagrams_and_so_many_bytes_and_no_more() -> None:
+    for size, count in ((900, REPLY_DATAGRAMS + 1), (8192, REPLY_LIMIT_BYTES // 8192 + 1)):
+        members = Members(1, anti_entropy=AntiEntropyConfig(enabled=False))
+        [engine] = members.engines
+        for _ in range(count):
+            engine.broadcast(bytes(size), members.now)
+            engine.datagrams_to_send(members.now)
+        want = Want(HOLES_ROUND, (StreamRange(Stream(engine.peer_id, engine.epoch), 1, count),))
+        effects = engine._antientropy.handle(want, identity(2).peer_id, members.now)
+        repairs = [each.message for each in effects if isinstance(each, Send)]
+        assert all(isinstance(each, Repair) for each in repairs)
+        copies = [
+            each for repair in repairs if isinstance(repair, Repair) for each in repair.copies
+        ]
+        assert count - 2 <= len(copies) < count
+        assert len(repairs) <= REPLY_DATAGRAMS
+        assert sum(len(each.rumor.body) for each in copies) <= REPLY_LIMIT_BYTES
+        last = repairs[-1]
+        assert isinstance(last, Repair)
+        assert last.is_last
+        assert last.more  # ask again
