@@ -39,6 +39,7 @@ from grapevine_proto.messages import (
     Accusation,
     Ack,
     Again,
+    Announce,
     Close,
     CloseReason,
     Digest,
@@ -569,7 +570,7 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
         case ReceiptsTaken(number):
             return Kind.RECEIPTS_TAKEN, (number,)
-        case Offer() | Subscribe() | Graft() | Prune():
+        case Offer() | Announce() | Subscribe() | Graft() | Prune():
             return _fields_of_spreading(message)
         case Empty():
             return Kind.EMPTY, ()
@@ -591,10 +592,14 @@ def _detection_fields(message: Ping | PingFor | Ack | Opinions) -> tuple[Kind, F
             return Kind.OPINIONS, (tuple(map(_encode_opinion, opinions)),)
 
 
-def _fields_of_spreading(message: Offer | Subscribe | Graft | Prune) -> tuple[Kind, Fields]:
+def _fields_of_spreading(
+    message: Offer | Announce | Subscribe | Graft | Prune,
+) -> tuple[Kind, Fields]:
     match message:
         case Offer(ranges):
             return Kind.OFFER, (_encode_ids(ranges),)
+        case Announce(ids, size_bytes):
+            return Kind.ANNOUNCE, (_encode_range(ids), size_bytes)
         case Subscribe(is_wanted):
             return Kind.SUBSCRIBE, (is_wanted,)
         case Graft(origin):
@@ -707,6 +712,14 @@ def _offer(f: Fields) -> Offer:
     return Offer(_decode_ids(streams))
 
 
+def _announce(f: Fields) -> Announce:
+    entry, size_bytes = f
+    ids = _decode_range(entry)
+    if not 1 <= ids.first <= ids.last:
+        raise ValueError("an empty range")
+    return Announce(ids, _uint(size_bytes, MAX_COUNT) or _nonzero())
+
+
 def _subscribe(f: Fields) -> Subscribe:
     (is_wanted,) = f
     return Subscribe(_flag(is_wanted))
@@ -758,6 +771,7 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.RECEIPTS: _receipts,
     Kind.RECEIPTS_TAKEN: _receipts_taken,
     Kind.OFFER: _offer,
+    Kind.ANNOUNCE: _announce,
     Kind.SUBSCRIBE: _subscribe,
     Kind.GRAFT: _graft,
     Kind.PRUNE: _prune,

@@ -36,6 +36,7 @@ from grapevine_proto.link.handshake import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import Close, CloseReason, Private, Record
+from grapevine_proto.overlay.dissemination.pulls import is_pulled
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.store import SavedStream
 from grapevine_proto.reception import Reception
@@ -192,6 +193,8 @@ class Engine:
 
     def has_room_for(self, size_bytes: int) -> bool:
         """The same for a payload of so many bytes: a large one may have to wait for another."""
+        if is_pulled(size_bytes):  # pulled as peers ask for it, which bounds it as queues do others
+            return not self._dissemination.is_unasked and self.has_room
         return self._voice.has_room_for(size_bytes)
 
     def start_round(self, now: float) -> None:
@@ -311,6 +314,7 @@ class Engine:
         self._links.post(self._handshakes.transmit(now))
         if self._voice.is_due(now):
             self._routing.close_bundle(now)
+        self._links.is_kept = self._dissemination.is_unasked
         datagrams = self._links.datagrams(now)
         self._voice.set_deadline(now)
         self._traffic.datagrams_out += len(datagrams)

@@ -67,6 +67,7 @@ class Links(Mapping[PeerId, Link]):
         self._unsent_before = 0
         self.parted_early = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
+        self.is_kept = False  # something of ours was announced, and nobody has asked for it yet
         self.accounts = Accounts(config.rate_limit, self._links)
         self.outflow = Outflow(config.limits, MESSAGE_BYTES)
 
@@ -297,7 +298,8 @@ class Links(Mapping[PeerId, Link]):
         """What may go out now, each with where to. What is handed out is gone from here."""
         for link in list(self._busy):
             is_waiting = self.is_link(link) and self.outflow.fill(link, now)
-            if link in self._to_part and link.is_settled and not is_waiting:
+            is_done = link.is_settled and not is_waiting and not self.is_kept
+            if link in self._to_part and is_done:
                 del self._to_part[link]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)

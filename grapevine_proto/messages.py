@@ -80,6 +80,7 @@ class Kind(IntEnum):
     GRAFT = 21
     PRUNE = 22
     OFFER = 23
+    ANNOUNCE = 24
 
 
 LINK_KINDS: Final = frozenset(
@@ -468,6 +469,14 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Announce:
+    """A large rumor that the sender holds and will not push: the receiver may pull it."""
+
+    ids: StreamRange
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribe:
     """The sender wants to be pushed what the receiver hears first, or no longer."""
 
@@ -507,6 +516,7 @@ OverlayMessage: TypeAlias = (
     | Receipts
     | ReceiptsTaken
     | Offer
+    | Announce
     | Subscribe
     | Graft
     | Prune

@@ -34,6 +34,7 @@ from grapevine_proto.looks import peer_info
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import (
     Ack,
+    Announce,
     Close,
     CloseReason,
     Digest,
@@ -117,6 +118,7 @@ class Routing:
         if plaintext is None:
             if link.is_receiving:
                 self._machines.antientropy.arriving(link.peer_id, now)
+                self._machines.dissemination.pulls.arriving(link.peer_id, now)
             return
         self.route(codec.decode_message(plaintext), link, now)
 
@@ -137,14 +139,17 @@ class Routing:
     def route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender, machines = link.peer_id, self._machines
         match message:
-            case Rumors() | Ids() | Offer() | Subscribe() | Graft() | Prune():
+            case Rumors() | Ids() | Offer() | Announce() | Subscribe() | Graft() | Prune():
                 self.perform(machines.dissemination.handle(message, sender, now), now)
             case Heartbeat():
                 self.perform(machines.membership.handle(message, sender, now), now)
                 self.perform(machines.antientropy.handle(message, sender, now), now)
             case Records() | Ping() | PingFor() | Ack() | Opinions():
                 self.perform(machines.membership.handle(message, sender, now), now)
-            case Digest() | InSync() | Vector() | Want() | Repair():
+            case Want():
+                machines.dissemination.asked(message)
+                self.perform(machines.antientropy.handle(message, sender, now), now)
+            case Digest() | InSync() | Vector() | Repair():
                 self.perform(machines.antientropy.handle(message, sender, now), now)
             case Receipts() | ReceiptsTaken():
                 self.perform(machines.tracing.handle(message, sender, now), now)
@@ -343,7 +348,7 @@ class Routing:
         rumor = self._voice.sign(messages, trace_share)
         peers = 0
         for effect in self._machines.dissemination.broadcast(rumor, now):
-            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer)):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer, Announce)):
                 peers += self.send_all(effect, now)
             else:
                 self.perform([effect], now)
