@@ -40,6 +40,7 @@ from grapevine_proto.messages import (
     Ack,
     Again,
     Announce,
+    Ask,
     Close,
     CloseReason,
     Digest,
@@ -574,6 +575,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return _fields_of_spreading(message)
         case Empty():
             return Kind.EMPTY, ()
+        case Ask():
+            return Kind.ASK, ()
         case Short():
             return Kind.SHORT, ()
         case Close(reason, records):
@@ -740,6 +743,11 @@ def _empty(f: Fields) -> Empty:
     return Empty()
 
 
+def _ask(f: Fields) -> Ask:
+    () = f
+    return Ask()
+
+
 def _short(f: Fields) -> Short:
     () = f
     return Short()
@@ -752,6 +760,7 @@ def _close(f: Fields) -> Close:
 
 _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.EMPTY: _empty,
+    Kind.ASK: _ask,
     Kind.SHORT: _short,
     Kind.CLOSE: _close,
     Kind.HEARTBEAT: _heartbeat,

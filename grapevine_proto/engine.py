@@ -118,7 +118,7 @@ class Engine:
     def take(self, established: Established, now: float) -> None:
         """Take a session that was made elsewhere, as if its handshake had just ended here: for a
         simulation that begins with nodes linked."""
-        self._reception.establish(established, now)
+        self._reception.establish(established, now, is_asked=False)
 
     # --- in: verbs ------------------------------------------------------------------------------
 

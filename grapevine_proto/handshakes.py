@@ -71,6 +71,7 @@ class Handshakes:
         record: Record,
         now: float,
         *,
+        is_asking: bool = False,
         is_short: bool = False,
     ) -> None:
         """Knock at `address`, saying `record` of ourselves to whoever knows the key."""
@@ -81,6 +82,7 @@ class Handshakes:
             address,
             record,
             expected=expected,
+            is_asking=is_asking,
             is_short=is_short,
             timeout_s=self._config.connection_timeout,
             entropy=self._entropy,

@@ -26,7 +26,7 @@ from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
+from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Record, Rumors
 from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
 from grapevine_proto.ratelimit import TokenBucket
 
@@ -180,8 +180,17 @@ class Links(Mapping[PeerId, Link]):
         )
         self.part(link, close, now)
 
-    def cut(self, peer_id: PeerId, reason: CloseReason | None, *, tell: bool, now: float) -> bool:
-        """The link with `peer_id` ends, and it is told the reason; False: there is none."""
+    def cut(
+        self,
+        peer_id: PeerId,
+        reason: CloseReason | None,
+        *,
+        tell: bool,
+        now: float,
+        others: tuple[Record, ...] = (),
+    ) -> bool:
+        """The link with `peer_id` ends, and it is told the reason, and whom to try instead; False:
+        there is none."""
         link = self._links.pop(peer_id, None)
         if link is None:
             return False
@@ -189,7 +198,7 @@ class Links(Mapping[PeerId, Link]):
             self.part(link, None, now)
         elif tell and reason is not None:
             link.clear()
-            self.part(link, Close(reason), now)
+            self.part(link, Close(reason, others), now)
         self._unsent_before += self.outflow.forget(peer_id)
         self.end(link, now)
         return True

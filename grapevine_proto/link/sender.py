@@ -49,6 +49,7 @@ RANKS: Final[dict[int, int]] = {
 UNREPAIRED: Final = frozenset(
     {
         Kind.EMPTY,
+        Kind.ASK,
         Kind.SHORT,
         Kind.CLOSE,
         Kind.HEARTBEAT,
