@@ -93,7 +93,7 @@ class Engine:
         self._signatures = machines.signatures
         self._handshakes = Handshakes(config, self._identity, rng=rng, entropy=entropy, now=now)
         self._links = Links(config, self.peer_id, entropy=entropy)
-        self._shorts = Shorts(config.limits, self._links)
+        self._shorts = Shorts(config, self._links)
         self._voice = Voice(config, self._identity, saved.epoch, self._links)
         self._routing = Routing(
             config, self._links, self._shorts, self._handshakes, machines, self._voice
@@ -248,7 +248,7 @@ class Engine:
         routing.perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._links.reconfigure(config, now)
-        self._shorts.reconfigure(config.limits)
+        self._shorts.reconfigure(config)
         for peer_id, link in list(self._links.items()):
             if link.session.key not in config.keys:
                 routing.unlink(peer_id, "key removed", CloseReason.KEY_REMOVED, tell=True, now=now)
@@ -373,6 +373,7 @@ class Engine:
             self._traffic,
             self._links,
             self._shorts,
+            self._handshakes,
             self._machines,
             self._routing.drops,
             delivered=self._routing.delivered,

@@ -65,6 +65,7 @@ class Links(Mapping[PeerId, Link]):
         self._to_part: dict[Link, None] = {}  # not yet told that we leave
         self._outbox: list[tuple[bytes, Address]] = []
         self._unsent_before = 0
+        self.parted_early = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
         self.is_kept = False  # something of ours was announced, and nobody has asked for it yet
         self.accounts = Accounts(config.rate_limit, self._links)
@@ -98,6 +99,11 @@ class Links(Mapping[PeerId, Link]):
     def unsent(self) -> int:
         """Messages that found no room, or were let go, on all links there ever were."""
         return self._unsent_before + sum(link.unsent for link in self._links.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Large messages that were given up before they had come whole."""
+        return self._reassembly.dropped
 
     def with_session(self, session_id: bytes) -> Link | None:
         return self._by_session.get(session_id)
@@ -273,6 +279,7 @@ class Links(Mapping[PeerId, Link]):
             self._parting[session_id] = parting
         while len(self._parting) > PARTING_LIMIT:
             del self._parting[next(iter(self._parting))]
+            self.parted_early += 1
         if close is not None:
             link.send(codec.encode_message(close), now)
             self._transmit(link, now)
@@ -283,7 +290,7 @@ class Links(Mapping[PeerId, Link]):
         """`link` may have something to send: an answer, or feedback."""
         self._busy[link] = None
 
-    def queue(self, link: Link, plaintext: bytes, now: float) -> None:
+    def queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
         link.send(plaintext, now)
         self._busy[link] = None
 

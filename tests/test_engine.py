@@ -507,6 +507,7 @@ def test_accounts_stay_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None
     for number in range(4):
         engine._links.accounts.of(identity(number).peer_id, 0.0)
     assert len(engine._links.accounts) == 3
+    assert engine.stats().crowded_out == 1
 
 
 def test_dials_stay_within_their_cap() -> None:
@@ -525,6 +526,7 @@ def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.Monkey
         )
         pair.run(5.0)
         assert len(pair.other._links._parting) <= 1
+    assert pair.other.stats().crowded_out == 1
 
 
 def test_no_secret_is_in_anything_that_is_printed() -> None:

@@ -26,6 +26,7 @@ from grapevine_proto.codec import (
     BOX_TAG_BYTES,
     DATA_OVERHEAD,
     Data,
+    Spliced,
     decode_frame,
     encode_frame,
     encode_message,
@@ -456,7 +457,7 @@ class Link:
         """So many messages were meant for the peer and found no room before they came here."""
         self._sender.unsent += messages
 
-    def send(self, plaintext: bytes, now: float) -> bool:
+    def send(self, plaintext: bytes | Spliced, now: float) -> bool:
         """Queue `plaintext`, of any size; False: there is no room, and it is counted in `unsent`."""
         if not self._sender.push(plaintext):
             return False
