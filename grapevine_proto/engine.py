@@ -36,6 +36,7 @@ from grapevine_proto.link.handshake import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import Close, CloseReason, Private, Record
+from grapevine_proto.overlay.dissemination.pulls import is_pulled
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.store import SavedStream
 from grapevine_proto.reception import Reception
@@ -92,7 +93,7 @@ class Engine:
         self._signatures = machines.signatures
         self._handshakes = Handshakes(config, self._identity, rng=rng, entropy=entropy, now=now)
         self._links = Links(config, self.peer_id, entropy=entropy)
-        self._shorts = Shorts(config.limits, self._links)
+        self._shorts = Shorts(config, self._links)
         self._voice = Voice(config, self._identity, saved.epoch, self._links)
         self._routing = Routing(
             config, self._links, self._shorts, self._handshakes, machines, self._voice
@@ -117,7 +118,7 @@ class Engine:
     def take(self, established: Established, now: float) -> None:
         """Take a session that was made elsewhere, as if its handshake had just ended here: for a
         simulation that begins with nodes linked."""
-        self._reception.establish(established, now)
+        self._reception.establish(established, now, is_asked=False)
 
     # --- in: verbs ------------------------------------------------------------------------------
 
@@ -192,6 +193,8 @@ class Engine:
 
     def has_room_for(self, size_bytes: int) -> bool:
         """The same for a payload of so many bytes: a large one may have to wait for another."""
+        if is_pulled(size_bytes):  # pulled as peers ask for it, which bounds it as queues do others
+            return not self._dissemination.is_unasked and self.has_room
         return self._voice.has_room_for(size_bytes)
 
     def start_round(self, now: float) -> None:
@@ -245,7 +248,7 @@ class Engine:
         routing.perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._links.reconfigure(config, now)
-        self._shorts.reconfigure(config.limits)
+        self._shorts.reconfigure(config)
         for peer_id, link in list(self._links.items()):
             if link.session.key not in config.keys:
                 routing.unlink(peer_id, "key removed", CloseReason.KEY_REMOVED, tell=True, now=now)
@@ -311,6 +314,7 @@ class Engine:
         self._links.post(self._handshakes.transmit(now))
         if self._voice.is_due(now):
             self._routing.close_bundle(now)
+        self._links.is_kept = self._dissemination.is_unasked
         datagrams = self._links.datagrams(now)
         self._voice.set_deadline(now)
         self._traffic.datagrams_out += len(datagrams)
@@ -369,6 +373,7 @@ class Engine:
             self._traffic,
             self._links,
             self._shorts,
+            self._handshakes,
             self._machines,
             self._routing.drops,
             delivered=self._routing.delivered,

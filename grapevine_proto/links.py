@@ -26,7 +26,7 @@ from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
+from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Record, Rumors
 from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
 from grapevine_proto.ratelimit import TokenBucket
 
@@ -65,7 +65,9 @@ class Links(Mapping[PeerId, Link]):
         self._to_part: dict[Link, None] = {}  # not yet told that we leave
         self._outbox: list[tuple[bytes, Address]] = []
         self._unsent_before = 0
+        self.parted_early = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
+        self.is_kept = False  # something of ours was announced, and nobody has asked for it yet
         self.accounts = Accounts(config.rate_limit, self._links)
         self.outflow = Outflow(config.limits, MESSAGE_BYTES)
 
@@ -97,6 +99,11 @@ class Links(Mapping[PeerId, Link]):
     def unsent(self) -> int:
         """Messages that found no room, or were let go, on all links there ever were."""
         return self._unsent_before + sum(link.unsent for link in self._links.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Large messages that were given up before they had come whole."""
+        return self._reassembly.dropped
 
     def with_session(self, session_id: bytes) -> Link | None:
         return self._by_session.get(session_id)
@@ -173,8 +180,17 @@ class Links(Mapping[PeerId, Link]):
         )
         self.part(link, close, now)
 
-    def cut(self, peer_id: PeerId, reason: CloseReason | None, *, tell: bool, now: float) -> bool:
-        """The link with `peer_id` ends, and it is told the reason; False: there is none."""
+    def cut(
+        self,
+        peer_id: PeerId,
+        reason: CloseReason | None,
+        *,
+        tell: bool,
+        now: float,
+        others: tuple[Record, ...] = (),
+    ) -> bool:
+        """The link with `peer_id` ends, and it is told the reason, and whom to try instead; False:
+        there is none."""
         link = self._links.pop(peer_id, None)
         if link is None:
             return False
@@ -182,7 +198,7 @@ class Links(Mapping[PeerId, Link]):
             self.part(link, None, now)
         elif tell and reason is not None:
             link.clear()
-            self.part(link, Close(reason), now)
+            self.part(link, Close(reason, others), now)
         self._unsent_before += self.outflow.forget(peer_id)
         self.end(link, now)
         return True
@@ -263,6 +279,7 @@ class Links(Mapping[PeerId, Link]):
             self._parting[session_id] = parting
         while len(self._parting) > PARTING_LIMIT:
             del self._parting[next(iter(self._parting))]
+            self.parted_early += 1
         if close is not None:
             link.send(codec.encode_message(close), now)
             self._transmit(link, now)
@@ -273,7 +290,7 @@ class Links(Mapping[PeerId, Link]):
         """`link` may have something to send: an answer, or feedback."""
         self._busy[link] = None
 
-    def queue(self, link: Link, plaintext: bytes, now: float) -> None:
+    def queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
         link.send(plaintext, now)
         self._busy[link] = None
 
@@ -290,7 +307,8 @@ class Links(Mapping[PeerId, Link]):
         """What may go out now, each with where to. What is handed out is gone from here."""
         for link in list(self._busy):
             is_waiting = self.is_link(link) and self.outflow.fill(link, now)
-            if link in self._to_part and link.is_settled and not is_waiting:
+            is_done = link.is_settled and not is_waiting and not self.is_kept
+            if link in self._to_part and is_done:
                 del self._to_part[link]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)

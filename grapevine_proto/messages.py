@@ -80,6 +80,8 @@ class Kind(IntEnum):
     GRAFT = 21
     PRUNE = 22
     OFFER = 23
+    ANNOUNCE = 24
+    ASK = 30
 
 
 LINK_KINDS: Final = frozenset(
@@ -468,6 +470,14 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Announce:
+    """A large rumor that the sender holds and will not push: the receiver may pull it."""
+
+    ids: StreamRange
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribe:
     """The sender wants to be pushed what the receiver hears first, or no longer."""
 
@@ -507,6 +517,7 @@ OverlayMessage: TypeAlias = (
     | Receipts
     | ReceiptsTaken
     | Offer
+    | Announce
     | Subscribe
     | Graft
     | Prune
@@ -518,6 +529,11 @@ OverlayMessage: TypeAlias = (
 @dataclass(frozen=True, slots=True)
 class Empty:
     """Says nothing; that it opens says that the sender has the session's keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An Empty by which somebody short of links begins a session: if you have no room, make some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,7 +549,7 @@ class Short:
     """The first word of whoever began a session and wants no link: it will close when nothing is said."""
 
 
-Frame: TypeAlias = Empty | Close | Short
+Frame: TypeAlias = Empty | Ask | Close | Short
 
 
 @dataclass(frozen=True, slots=True)

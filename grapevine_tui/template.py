@@ -156,7 +156,7 @@ in_flight_bytes = $congestion_in_flight_bytes
 
 [limits]
 # Ceilings on everything that somebody else can make grow; meeting one is counted, never fatal.
-# Encrypted sessions, links and others: 2 KB each.
+# Peers with an encrypted session, links and short ones: 2 KB each.
 sessions = $limits_sessions
 # Of those, with members that are no links: private words and repair, closed after 10 s idle.
 short_sessions = $limits_short_sessions
