@@ -6,7 +6,8 @@ What must stay true:
   sessions that find it are those it has, and no others.
 - Whoever is told to go is told again for `PARTING_S` if it goes on speaking, since the first word may
   have been lost; of a peer that left, what was still on its way is heard. At most `PARTING_LIMIT`.
-- Only links with something to do are looked at when datagrams go out.
+- Only links that something happened to, or whose time has come, are looked at when datagrams go out:
+  what a datagram costs does not grow with how many links there are.
 - What a link did not send before it ended is counted, and what its peer allowed us is remembered.
 
 It is a table, and knows nothing of the overlay: who may link, and what becomes of a message, others
@@ -15,11 +16,13 @@ decide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from grapevine_proto import codec
 from grapevine_proto.accounts import Accounts
+from grapevine_proto.agenda import Agenda
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
@@ -58,7 +61,8 @@ class Links(Mapping[PeerId, Link]):
         self._by_source: dict[Address, Link] = {}
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._reassembly = Budget(config.limits.reassembly_bytes)
-        self._busy: dict[PeerId, Link] = {}  # links with something to send
+        self._touched: dict[Link, None] = {}  # links that something has happened to
+        self._agenda: Agenda[Link] = Agenda()  # when others have something to send
         self._goodbye: list[bytes] = []
         self._to_part: dict[PeerId, Link] = {}  # not yet told that we leave
         self._outbox: list[tuple[bytes, Address]] = []
@@ -131,13 +135,15 @@ class Links(Mapping[PeerId, Link]):
         else:
             link.also_receive(established, now)
         self._index(link)
-        self._busy[link.peer_id] = link
+        self._touched[link] = None
 
     def supersede(self, link: Link, established: Established, now: float) -> None:
         """The peer was restarted: its earlier link ends. Should the earlier run still live, two nodes
         have one identity, and it is told so."""
         link.clear()
         link.close()
+        self._touched.pop(link, None)
+        self._agenda.drop(link)
         self._forget_source(link)
         self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
         for session_id in link.session_ids():
@@ -170,7 +176,8 @@ class Links(Mapping[PeerId, Link]):
             link.clear()
             self._part(link, Close(reason), now)
         self.accounts.of(peer_id, now).shape = link.shape
-        self._busy.pop(peer_id, None)
+        self._touched.pop(link, None)
+        self._agenda.drop(link)
         self._to_part.pop(peer_id, None)
         self._unsent_before += link.unsent + link.queued + self.outflow.forget(peer_id)
         for session_id in link.session_ids():
@@ -183,7 +190,6 @@ class Links(Mapping[PeerId, Link]):
         self.is_leaving = True
         self._goodbye = last_words
         self._to_part = dict(self._links)
-        self._busy.update(self._links)
 
     @property
     def is_drained(self) -> bool:
@@ -250,15 +256,15 @@ class Links(Mapping[PeerId, Link]):
 
     def touch(self, link: Link) -> None:
         """`link` may have something to send: an answer, or feedback."""
-        self._busy[link.peer_id] = link
+        self._touched[link] = None
 
     def queue(self, link: Link, plaintext: bytes, now: float) -> None:
         link.send(plaintext, now)
-        self._busy[link.peer_id] = link
+        self._touched[link] = None
 
     def push(self, rumors: Rumors, links: list[Link], now: float) -> int:
         """Queue rumors for `links`; for how many of them there was room."""
-        self._busy.update({link.peer_id: link for link in links})
+        self._touched.update(dict.fromkeys(links))
         return min(self.outflow.push(copy, links, now) for copy in rumors.copies)
 
     def post(self, datagrams: list[tuple[bytes, Address]]) -> None:
@@ -267,17 +273,20 @@ class Links(Mapping[PeerId, Link]):
 
     def datagrams(self, now: float) -> list[tuple[bytes, Address]]:
         """What may go out now, each with where to. What is handed out is gone from here."""
-        for peer_id, link in list(self._busy.items()):
+        touched, self._touched = self._touched, {}
+        touched.update(dict.fromkeys(self._agenda.due(now)))
+        touched.update(dict.fromkeys(self._to_part.values()))
+        self.outflow.look(now)
+        for link in touched:
+            peer_id = link.peer_id
             is_waiting = self.outflow.fill(link, now)
             if peer_id in self._to_part and link.is_settled and not is_waiting:
                 del self._to_part[peer_id]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)
             self._transmit(link, now)
-            if is_waiting:
-                self.outflow.note_sent(link, now)
-            if link.is_quiet and not is_waiting and peer_id not in self._to_part:
-                del self._busy[peer_id]
+            ready_at = self.outflow.ready_at(link, now) if is_waiting else math.inf
+            self._agenda.plan(link, min(link.sends_at, ready_at))
         outbox, self._outbox = self._outbox, []
         return outbox
 
@@ -295,10 +304,9 @@ class Links(Mapping[PeerId, Link]):
     @property
     def deadline(self) -> float:
         """When a link has something to send, as things are."""
-        deadline = self.outflow.deadline
-        for link in self._busy.values():
-            deadline = min(deadline, link.deadline)
-        return deadline
+        if self._touched:
+            return -math.inf
+        return min(self._agenda.deadline, self.outflow.deadline)
 
     def advance(self, now: float) -> None:
         """Forget large messages that do not grow."""
