@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -39,6 +40,8 @@ from grapevine_proto.messages import (
     Accusation,
     Ack,
     Again,
+    Announce,
+    Ask,
     Close,
     CloseReason,
     Digest,
@@ -72,6 +75,7 @@ from grapevine_proto.messages import (
     Rumor,
     RumorCopy,
     Rumors,
+    Short,
     StreamRange,
     Subscribe,
     Vector,
@@ -207,6 +211,7 @@ MAX_AGE_MS: Final = (1 << 32) - 1
 MAX_TEXT_BYTES: Final = 64  # of a zone, a name
 MAX_ADDRESSES: Final = 4
 MAX_RECORDS: Final = 16
+RECORDS_REMEMBERED: Final = 1024  # decoded, by their bytes: a megabyte at the most
 MAX_OPINIONS: Final = 4
 MAX_ACCUSATIONS: Final = 3  # of one member: as many as it takes
 MAX_COPIES: Final = 64
@@ -298,9 +303,15 @@ def encode_record(record: Record) -> bytes:
     )
 
 
-def _decode_record(data: Any) -> Record:
+def _decode_record(value: Any) -> Record:
+    return _record_in(_bin(value))
+
+
+@lru_cache(RECORDS_REMEMBERED)
+def _record_in(data: bytes) -> Record:
+    """The same bytes come again and again, from everybody who tells of that member."""
     (peer_id, epoch, incarnation, addresses, zone, name, capacity, refill, left, signature) = (
-        _unpack(_bin(data))
+        _unpack(data)
     )
     return Record(
         PeerId(_bin(peer_id, PEER_ID_BYTES)),
@@ -332,6 +343,9 @@ def _decode_address(fields: Any) -> Address:
 
 _RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array of one, which is the array of copies
 ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3
+
+
+_BODY_AT: Final = 4  # among the fields of a copy
 
 
 def _encode_copy(copy: RumorCopy) -> Fields:
@@ -371,6 +385,59 @@ def _decode_copy(fields: Any) -> RumorCopy:
 def encode_copy(copy: RumorCopy) -> bytes:
     """One copy as it stands in an envelope of rumors: made once, whoever it goes to."""
     return msgpack.packb(_encode_copy(copy))
+
+
+class Spliced:
+    """A message around one large body that stays where it is: `head`, `body` and `tail` are what
+    `encode_message` gives, but are never put together. However many peers are sent the body, whoever
+    holds it holds it once."""
+
+    __slots__ = ("_body", "head", "tail")
+
+    def __init__(self, head: bytes, body: bytes, tail: bytes) -> None:
+        self.head = head
+        self.tail = tail
+        self._body = memoryview(body)
+
+    @property
+    def kind(self) -> int:
+        return self.head[0]
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self._body) + len(self.tail)
+
+    def cut(self, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end` of the message."""
+        body_at = len(self.head)
+        tail_at = body_at + len(self._body)
+        if body_at <= start and end <= tail_at:  # nearly always
+            return bytes(self._body[start - body_at : end - body_at])
+        return b"".join(
+            (
+                self.head[start:end],
+                self._body[max(start - body_at, 0) : max(end - body_at, 0)],
+                self.tail[max(start - tail_at, 0) : max(end - tail_at, 0)],
+            )
+        )
+
+
+SPLICE_BYTES: Final = 1 << 16  # of a body, which no packet holds and msgpack measures in four bytes
+
+
+def encode_repair(repair: Repair) -> bytes | Spliced:
+    """A repair as `encode_message` gives it, or spliced, where it is about one large body."""
+    if len(repair.copies) != 1 or len(repair.copies[0].rumor.body) < SPLICE_BYTES:
+        return encode_message(repair)
+    fields = _encode_copy(repair.copies[0])
+    before, body, after = fields[:_BODY_AT], repair.copies[0].rumor.body, fields[_BODY_AT + 1 :]
+    head = (
+        bytes((Kind.REPAIR, 0x94)),  # an array of four, of which the last
+        *map(msgpack.packb, (repair.round, repair.is_last, repair.more)),
+        bytes((0x91, 0x90 | len(fields))),  # is one of one copy
+        *map(msgpack.packb, before),
+        b"\xc6" + len(body).to_bytes(4, "big"),
+    )
+    return Spliced(b"".join(head), body, b"".join(map(msgpack.packb, after)))
 
 
 def join_copies(copies: Sequence[bytes]) -> bytes:
@@ -512,10 +579,14 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
         case ReceiptsTaken(number):
             return Kind.RECEIPTS_TAKEN, (number,)
-        case Offer() | Subscribe() | Graft() | Prune():
+        case Offer() | Announce() | Subscribe() | Graft() | Prune():
             return _fields_of_spreading(message)
         case Empty():
             return Kind.EMPTY, ()
+        case Ask():
+            return Kind.ASK, ()
+        case Short():
+            return Kind.SHORT, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
 
@@ -532,10 +603,14 @@ def _detection_fields(message: Ping | PingFor | Ack | Opinions) -> tuple[Kind, F
             return Kind.OPINIONS, (tuple(map(_encode_opinion, opinions)),)
 
 
-def _fields_of_spreading(message: Offer | Subscribe | Graft | Prune) -> tuple[Kind, Fields]:
+def _fields_of_spreading(
+    message: Offer | Announce | Subscribe | Graft | Prune,
+) -> tuple[Kind, Fields]:
     match message:
         case Offer(ranges):
             return Kind.OFFER, (_encode_ids(ranges),)
+        case Announce(ids, size_bytes):
+            return Kind.ANNOUNCE, (_encode_range(ids), size_bytes)
         case Subscribe(is_wanted):
             return Kind.SUBSCRIBE, (is_wanted,)
         case Graft(origin):
@@ -648,6 +723,14 @@ def _offer(f: Fields) -> Offer:
     return Offer(_decode_ids(streams))
 
 
+def _announce(f: Fields) -> Announce:
+    entry, size_bytes = f
+    ids = _decode_range(entry)
+    if not 1 <= ids.first <= ids.last:
+        raise ValueError("an empty range")
+    return Announce(ids, _uint(size_bytes, MAX_COUNT) or _nonzero())
+
+
 def _subscribe(f: Fields) -> Subscribe:
     (is_wanted,) = f
     return Subscribe(_flag(is_wanted))
@@ -668,6 +751,16 @@ def _empty(f: Fields) -> Empty:
     return Empty()
 
 
+def _ask(f: Fields) -> Ask:
+    () = f
+    return Ask()
+
+
+def _short(f: Fields) -> Short:
+    () = f
+    return Short()
+
+
 def _close(f: Fields) -> Close:
     reason, records = f
     return Close(CloseReason(_uint(reason, 255)), _decode_records(records))
@@ -675,6 +768,8 @@ def _close(f: Fields) -> Close:
 
 _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.EMPTY: _empty,
+    Kind.ASK: _ask,
+    Kind.SHORT: _short,
     Kind.CLOSE: _close,
     Kind.HEARTBEAT: _heartbeat,
     Kind.RECORDS: _records,
@@ -693,6 +788,7 @@ _DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.RECEIPTS: _receipts,
     Kind.RECEIPTS_TAKEN: _receipts_taken,
     Kind.OFFER: _offer,
+    Kind.ANNOUNCE: _announce,
     Kind.SUBSCRIBE: _subscribe,
     Kind.GRAFT: _graft,
     Kind.PRUNE: _prune,

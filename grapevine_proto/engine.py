@@ -36,10 +36,12 @@ from grapevine_proto.link.handshake import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import Close, CloseReason, Private, Record
+from grapevine_proto.overlay.dissemination.pulls import is_pulled
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.store import SavedStream
 from grapevine_proto.reception import Reception
 from grapevine_proto.routing import Routing
+from grapevine_proto.shorts import Shorts, Waiting
 from grapevine_proto.voice import Voice
 
 __all__ = ["Engine", "Saved", "SavedStream"]
@@ -91,9 +93,14 @@ class Engine:
         self._signatures = machines.signatures
         self._handshakes = Handshakes(config, self._identity, rng=rng, entropy=entropy, now=now)
         self._links = Links(config, self.peer_id, entropy=entropy)
+        self._shorts = Shorts(config, self._links)
         self._voice = Voice(config, self._identity, saved.epoch, self._links)
-        self._routing = Routing(config, self._links, self._handshakes, machines, self._voice)
-        self._reception = Reception(self._links, self._handshakes, machines, self._routing)
+        self._routing = Routing(
+            config, self._links, self._shorts, self._handshakes, machines, self._voice
+        )
+        self._reception = Reception(
+            self._links, self._shorts, self._handshakes, machines, self._routing
+        )
         self._traffic = looks.Traffic()
         self._tick_at = now
 
@@ -111,7 +118,7 @@ class Engine:
     def take(self, established: Established, now: float) -> None:
         """Take a session that was made elsewhere, as if its handshake had just ended here: for a
         simulation that begins with nodes linked."""
-        self._reception.establish(established, now)
+        self._reception.establish(established, now, is_asked=False)
 
     # --- in: verbs ------------------------------------------------------------------------------
 
@@ -147,17 +154,29 @@ class Engine:
         return message.id
 
     def send(self, peer: PeerId, payload: bytes, now: float) -> MessageId:
-        """Say `payload` to one linked peer alone.
+        """Say `payload` to one member alone: over its link, or a short session made for it. MessageSent
+        comes when it is on its way, or when nobody answered, to 0 peers.
 
         Raises MessageTooLarge, NotRunning, UnknownPeer.
         """
         self._check_payload(payload)
-        if peer not in self._links:
-            raise UnknownPeer(f"no linked peer {peer.short}")
         message = self._voice.number_private(payload, now)
-        self._routing.events.append(MessageSent(message, 1))
-        self._routing.send_all(Send((peer,), Private(message.id.sequence, payload)), now)
+        private = Private(message.id.sequence, payload)
+        if peer in self._links:
+            self._routing.events.append(MessageSent(message, 1))
+            self._routing.send_all(Send((peer,), private), now)
+        elif not self._routing.say_briefly(
+            peer, Waiting(codec.encode_message(private), message), now
+        ):
+            self._voice.take_back_private()
+            raise UnknownPeer(self._why_not(peer))
         return message.id
+
+    def _why_not(self, peer: PeerId) -> str:
+        member = self._membership.members.get(peer)
+        if member is None or member.address is None:
+            return f"no member {peer.short} with an address is known here"
+        return f"no room for a session with {peer.short}: {len(self._shorts)} short ones are in use"
 
     def _check_payload(self, payload: bytes) -> None:
         if self._links.is_leaving or self.stopped:
@@ -174,6 +193,8 @@ class Engine:
 
     def has_room_for(self, size_bytes: int) -> bool:
         """The same for a payload of so many bytes: a large one may have to wait for another."""
+        if is_pulled(size_bytes):  # pulled as peers ask for it, which bounds it as queues do others
+            return not self._dissemination.is_unasked and self.has_room
         return self._voice.has_room_for(size_bytes)
 
     def start_round(self, now: float) -> None:
@@ -228,9 +249,15 @@ class Engine:
         routing.perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._links.reconfigure(config, now)
+        self._shorts.reconfigure(config)
         for peer_id, link in list(self._links.items()):
             if link.session.key not in config.keys:
                 routing.unlink(peer_id, "key removed", CloseReason.KEY_REMOVED, tell=True, now=now)
+        for link in self._shorts.live():
+            if link.session.key not in config.keys:
+                self._shorts.close(link.peer_id, CloseReason.KEY_REMOVED, now)
+            elif link.peer_id in config.denied:
+                self._shorts.close(link.peer_id, CloseReason.MISCONDUCT, now)
         routing.perform(self._membership.reconfigure(config, now), now)
         return fixed
 
@@ -274,6 +301,10 @@ class Engine:
             limited = links.accounts.news(peer_id, now)
             if limited is not None:
                 routing.events.append(limited)
+        for link in self._shorts.live():
+            if link.needs_rekey(now):
+                self._handshakes.rekey(link, self.record, now, is_short=True)
+        self._shorts.advance(now)
         links.forget_parted(now)
         routing.tell_drops()
 
@@ -284,6 +315,7 @@ class Engine:
         self._links.post(self._handshakes.transmit(now))
         if self._voice.is_due(now):
             self._routing.close_bundle(now)
+        self._links.is_kept = self._dissemination.is_unasked
         datagrams = self._links.datagrams(now)
         self._voice.set_deadline(now)
         self._traffic.datagrams_out += len(datagrams)
@@ -341,6 +373,8 @@ class Engine:
         return looks.stats(
             self._traffic,
             self._links,
+            self._shorts,
+            self._handshakes,
             self._machines,
             self._routing.drops,
             delivered=self._routing.delivered,

@@ -64,7 +64,16 @@ class Handshakes:
         """Whether another dial may begin."""
         return len(self._dials) < self._config.limits.dials
 
-    def begin(self, address: Address, expected: PeerId | None, record: Record, now: float) -> None:
+    def begin(
+        self,
+        address: Address,
+        expected: PeerId | None,
+        record: Record,
+        now: float,
+        *,
+        is_asking: bool = False,
+        is_short: bool = False,
+    ) -> None:
         """Knock at `address`, saying `record` of ourselves to whoever knows the key."""
         dial = Initiator(
             self._identity,
@@ -73,6 +82,8 @@ class Handshakes:
             address,
             record,
             expected=expected,
+            is_asking=is_asking,
+            is_short=is_short,
             timeout_s=self._config.connection_timeout,
             entropy=self._entropy,
             rng=self._rng,
@@ -80,10 +91,10 @@ class Handshakes:
         )
         self._dials[dial.session_id] = dial
 
-    def rekey(self, link: Link, record: Record, now: float) -> None:
+    def rekey(self, link: Link, record: Record, now: float, *, is_short: bool = False) -> None:
         """A fresh handshake beside the session, which goes on until the new one is live."""
         if all(dial.expected != link.peer_id for dial in self._dials.values()):
-            self.begin(link.address, link.peer_id, record, now)
+            self.begin(link.address, link.peer_id, record, now, is_short=is_short)
 
     def answer(
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
@@ -143,6 +154,11 @@ class Handshakes:
     def confirm_theirs(self, packet: codec.Data, source: Address, now: float) -> Established | None:
         """The same of a session that a stranger began. Raises Refused."""
         return self._responder.confirm(packet, source, now)
+
+    @property
+    def crowded_out(self) -> int:
+        """Strangers' sessions given up because too many waited for their first packet."""
+        return self._responder.crowded_out
 
     @property
     def deadline(self) -> float:

@@ -29,8 +29,9 @@ from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
+from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Record, Rumors
 from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
+from grapevine_proto.ratelimit import TokenBucket
 
 PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
 PARTING_LIMIT: Final = 64
@@ -48,7 +49,8 @@ class _Parting:
 
 
 class Links(Mapping[PeerId, Link]):
-    """Linked peers and their links. Driven by packets, by what is queued, and by `deadline`."""
+    """Linked peers and their links; sessions of no link, which `make` gives, are found and sent to
+    like them. Driven by packets, by what is queued, and by `deadline`."""
 
     def __init__(
         self, config: NodeConfig, our_id: PeerId, *, entropy: Callable[[int], bytes]
@@ -61,13 +63,15 @@ class Links(Mapping[PeerId, Link]):
         self._by_source: dict[Address, Link] = {}
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._reassembly = Budget(config.limits.reassembly_bytes)
-        self._touched: dict[Link, None] = {}  # links that something has happened to
+        self._touched: dict[Link, None] = {}  # those that something has happened to
         self._agenda: Agenda[Link] = Agenda()  # when others have something to send
         self._goodbye: list[bytes] = []
-        self._to_part: dict[PeerId, Link] = {}  # not yet told that we leave
+        self._to_part: dict[Link, None] = {}  # not yet told that we leave
         self._outbox: list[tuple[bytes, Address]] = []
         self._unsent_before = 0
+        self.parted_early = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
+        self.is_kept = False  # something of ours was announced, and nobody has asked for it yet
         self.accounts = Accounts(config.rate_limit, self._links)
         self.outflow = Outflow(config.limits, MESSAGE_BYTES)
 
@@ -100,6 +104,11 @@ class Links(Mapping[PeerId, Link]):
         """Messages that found no room, or were let go, on all links there ever were."""
         return self._unsent_before + sum(link.unsent for link in self._links.values())
 
+    @property
+    def unfinished(self) -> int:
+        """Large messages that were given up before they had come whole."""
+        return self._reassembly.dropped
+
     def with_session(self, session_id: bytes) -> Link | None:
         return self._by_session.get(session_id)
 
@@ -109,23 +118,41 @@ class Links(Mapping[PeerId, Link]):
 
     # --- links come and go ----------------------------------------------------------------------
 
+    def is_link(self, link: Link) -> bool:
+        """Whether `link` is one, and no short session."""
+        return self._links.get(link.peer_id) is link
+
     def add(self, established: Established, now: float) -> Link:
         """A link with a peer that has none."""
+        link = self._build(established, now)
+        self._links[link.peer_id] = link
+        self._index(link)
+        return link
+
+    def make(self, established: Established, now: float) -> Link:
+        """The path to a peer, not in the table of links but found by its sessions."""
+        link = self._build(established, now)
+        self._index(link)
+        return link
+
+    def _build(self, established: Established, now: float) -> Link:
         account = self.accounts.of(established.record.peer_id, now)
-        link = Link(
+        return Link(
             established,
             account.bucket,
             self._config.limits,
             now,
-            shape=account.shape,
+            shape=self._shape(established.record.peer_id, now),
             congestion=self._config.congestion,
             max_message_bytes=self._config.max_message_size,
             budget=self._reassembly,
             entropy=self._entropy,
         )
-        self._links[link.peer_id] = link
-        self._index(link)
-        return link
+
+    def _shape(self, peer_id: PeerId, now: float) -> TokenBucket | None:
+        """What the peer allows us: one allowance, over whatever we speak to it."""
+        link = self._links.get(peer_id)
+        return link.shape if link is not None else self.accounts.of(peer_id, now).shape
 
     def renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
@@ -135,21 +162,14 @@ class Links(Mapping[PeerId, Link]):
         else:
             link.also_receive(established, now)
         self._index(link)
-        self._touched[link] = None
+        self.touch(link)
 
     def supersede(self, link: Link, established: Established, now: float) -> None:
         """The peer was restarted: its earlier link ends. Should the earlier run still live, two nodes
         have one identity, and it is told so."""
         link.clear()
-        link.close()
-        self._touched.pop(link, None)
-        self._agenda.drop(link)
-        self._forget_source(link)
-        self._part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
-        for session_id in link.session_ids():
-            self._by_session.pop(session_id, None)
-        self._unsent_before += link.unsent + link.queued
-        self.accounts.of(link.peer_id, now).shape = link.shape
+        self.part(link, Close(CloseReason.OUTRANKED, (established.record,)), now)
+        self.end(link, now)
 
     def turn_away(self, established: Established, close: Close, now: float) -> None:
         """Make no link of a session, but say why."""
@@ -162,34 +182,48 @@ class Links(Mapping[PeerId, Link]):
             max_message_bytes=0,  # whatever it says is heard for the length of a Close
             budget=self._reassembly,
         )
-        self._part(link, close, now)
+        self.part(link, close, now)
 
-    def cut(self, peer_id: PeerId, reason: CloseReason | None, *, tell: bool, now: float) -> bool:
-        """The link with `peer_id` ends, and it is told the reason; False: there is none."""
+    def cut(
+        self,
+        peer_id: PeerId,
+        reason: CloseReason | None,
+        *,
+        tell: bool,
+        now: float,
+        others: tuple[Record, ...] = (),
+    ) -> bool:
+        """The link with `peer_id` ends, and it is told the reason, and whom to try instead; False:
+        there is none."""
         link = self._links.pop(peer_id, None)
         if link is None:
             return False
-        link.close()
         if reason is CloseReason.LEAVING:
-            self._part(link, None, now)
+            self.part(link, None, now)
         elif tell and reason is not None:
             link.clear()
-            self._part(link, Close(reason), now)
-        self.accounts.of(peer_id, now).shape = link.shape
+            self.part(link, Close(reason, others), now)
+        self._unsent_before += self.outflow.forget(peer_id)
+        self.end(link, now)
+        return True
+
+    def end(self, link: Link, now: float) -> None:
+        """Nothing more goes to `link` or comes from it, but what `part` keeps for a while."""
+        link.close()
+        self.accounts.of(link.peer_id, now).shape = link.shape
         self._touched.pop(link, None)
         self._agenda.drop(link)
-        self._to_part.pop(peer_id, None)
-        self._unsent_before += link.unsent + link.queued + self.outflow.forget(peer_id)
+        self._to_part.pop(link, None)
+        self._unsent_before += link.unsent + link.queued
         for session_id in link.session_ids():
             self._by_session.pop(session_id, None)
         self._forget_source(link)
-        return True
 
     def part_from_all(self, last_words: list[bytes]) -> None:
-        """What is queued still goes, then `last_words` to every peer."""
+        """What is queued still goes, then `last_words` to everybody with a session."""
         self.is_leaving = True
         self._goodbye = last_words
-        self._to_part = dict(self._links)
+        self._to_part = dict.fromkeys((*self._links.values(), *self._by_session.values()))
 
     @property
     def is_drained(self) -> bool:
@@ -204,7 +238,8 @@ class Links(Mapping[PeerId, Link]):
                 del self._by_session[session_id]
         for session_id in current:
             self._by_session[session_id] = link
-        self._by_source[link.address] = link
+        if self.is_link(link) or link.peer_id not in self._links:
+            self._by_source[link.address] = link
 
     def _forget_source(self, link: Link) -> None:
         if self._by_source.get(link.address) is link:
@@ -241,13 +276,14 @@ class Links(Mapping[PeerId, Link]):
             self._transmit(link, now)
         return link, None
 
-    def _part(self, link: Link, close: Close | None, now: float) -> None:
+    def part(self, link: Link, close: Close | None, now: float) -> None:
         """Stay at a closed link for a while, to say so again or to hear the last words."""
         parting = _Parting(link, close, now + PARTING_S)
         for session_id in link.session_ids():
             self._parting[session_id] = parting
         while len(self._parting) > PARTING_LIMIT:
             del self._parting[next(iter(self._parting))]
+            self.parted_early += 1
         if close is not None:
             link.send(codec.encode_message(close), now)
             self._transmit(link, now)
@@ -258,7 +294,7 @@ class Links(Mapping[PeerId, Link]):
         """`link` may have something to send: an answer, or feedback."""
         self._touched[link] = None
 
-    def queue(self, link: Link, plaintext: bytes, now: float) -> None:
+    def queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
         link.send(plaintext, now)
         self._touched[link] = None
 
@@ -275,13 +311,13 @@ class Links(Mapping[PeerId, Link]):
         """What may go out now, each with where to. What is handed out is gone from here."""
         touched, self._touched = self._touched, {}
         touched.update(dict.fromkeys(self._agenda.due(now)))
-        touched.update(dict.fromkeys(self._to_part.values()))
+        touched.update(self._to_part)
         self.outflow.look(now)
         for link in touched:
-            peer_id = link.peer_id
-            is_waiting = self.outflow.fill(link, now)
-            if peer_id in self._to_part and link.is_settled and not is_waiting:
-                del self._to_part[peer_id]
+            is_waiting = self.is_link(link) and self.outflow.fill(link, now)
+            is_done = link.is_settled and not is_waiting and not self.is_kept
+            if link in self._to_part and is_done:
+                del self._to_part[link]
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)
             self._transmit(link, now)

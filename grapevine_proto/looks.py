@@ -9,9 +9,11 @@ from collections import Counter
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerInfo, Stats
+from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.overlay.peers import Peer
+from grapevine_proto.shorts import Shorts
 
 
 def peer_info(
@@ -61,6 +63,8 @@ class Traffic:
 def stats(
     traffic: Traffic,
     links: Links,
+    shorts: Shorts,
+    handshakes: Handshakes,
     machines: Machines,
     drops: Counter[DropReason],
     *,
@@ -79,11 +83,11 @@ def stats(
         duplicates=dissemination.duplicates,
         relayed=dissemination.relayed,
         repaired=dissemination.repaired,
-        asked=dissemination.lazy.asked,
-        unheeded=dissemination.lazy.unheeded,
+        asked=dissemination.lazy.asked + dissemination.pulls.asked,
+        unheeded=dissemination.lazy.unheeded + dissemination.pulls.unheeded,
         lost=store.lost,
         evicted=store.held.evicted,
-        unsent=links.unsent,
+        unsent=links.unsent + shorts.unsent,
         traces_forgotten=tracing.forgotten,
         receipts_relayed=tracing.relayed,
         receipts_refused=tracing.refused,
@@ -93,6 +97,10 @@ def stats(
         held_bytes=store.held.size_bytes,
         streams=store.streams,
         sessions=links.sessions,
+        short_sessions=len(shorts),
+        short_refused=shorts.refused,
+        unfinished=links.unfinished,
+        crowded_out=handshakes.crowded_out + links.accounts.forgotten + links.parted_early,
         members=len(machines.membership.members),
         next_round_at=machines.antientropy.next_round_at,
         subscribers=len(dissemination.subscribers),

@@ -56,7 +56,13 @@ class Machines:
             now,
         )
         self.antientropy = AntiEntropy(
-            config, self.peers, self.store, rng, self.dissemination.accept, now
+            config,
+            self.peers,
+            self.store,
+            rng,
+            self.dissemination.accept,
+            now,
+            beyond=self.membership.somebody_beyond,
         )
 
     @property

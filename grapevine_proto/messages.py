@@ -73,12 +73,15 @@ class Kind(IntEnum):
     PROBE = 16
     PATH_CHECK = 17
     PATH_ANSWER = 18
+    SHORT = 19
     RECEIPTS = 35
     RECEIPTS_TAKEN = 36
     SUBSCRIBE = 20
     GRAFT = 21
     PRUNE = 22
     OFFER = 23
+    ANNOUNCE = 24
+    ASK = 30
 
 
 LINK_KINDS: Final = frozenset(
@@ -467,6 +470,14 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Announce:
+    """A large rumor that the sender holds and will not push: the receiver may pull it."""
+
+    ids: StreamRange
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribe:
     """The sender wants to be pushed what the receiver hears first, or no longer."""
 
@@ -506,6 +517,7 @@ OverlayMessage: TypeAlias = (
     | Receipts
     | ReceiptsTaken
     | Offer
+    | Announce
     | Subscribe
     | Graft
     | Prune
@@ -520,6 +532,11 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """An Empty by which somebody short of links begins a session: if you have no room, make some."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The sender closes the link; `records` are whom to try instead, where it has no room."""
 
@@ -527,7 +544,12 @@ class Close:
     records: tuple[Record, ...] = ()
 
 
-Frame: TypeAlias = Empty | Close
+@dataclass(frozen=True, slots=True)
+class Short:
+    """The first word of whoever began a session and wants no link: it will close when nothing is said."""
+
+
+Frame: TypeAlias = Empty | Ask | Close | Short
 
 
 @dataclass(frozen=True, slots=True)

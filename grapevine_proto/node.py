@@ -280,7 +280,9 @@ class Node:
         return message_id
 
     async def send(self, to: PeerId | Address | str, payload: bytes) -> MessageId:
-        """Tell one linked peer alone, by its id or its address. Raises UnknownPeer, MessageTooLarge."""
+        """Tell one member alone, by its id or its address: over its link, or over a short session made
+        for it, and then nobody may answer, which `MessageSent` tells. Raises UnknownPeer,
+        MessageTooLarge."""
         engine = self._running()
         message_id = engine.send(self._peer_id_of(to), payload, self.now())
         self._wake.set()
@@ -559,7 +561,8 @@ class Node:
     def _peer_id_of(self, to: PeerId | Address | str) -> PeerId:
         if isinstance(to, PeerId):
             return to
-        for peer in self.peers():
-            if str(to) in (str(peer.peer_id), str(peer.address)):
-                return peer.peer_id
+        known: list[PeerInfo | MemberInfo] = [*self.peers(), *self.members()]
+        for each in known:
+            if str(to) in (str(each.peer_id), str(each.address)):
+                return each.peer_id
         raise UnknownPeer(f"no peer {to}")

@@ -22,15 +22,22 @@ from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import Close, CloseReason, Kind, Private, Records, Rumors
 from grapevine_proto.routing import Routing
+from grapevine_proto.shorts import Shorts
 
 
 class Reception:
     """Where all datagrams come in. Driven by `receive`."""
 
     def __init__(
-        self, links: Links, handshakes: Handshakes, machines: Machines, routing: Routing
+        self,
+        links: Links,
+        shorts: Shorts,
+        handshakes: Handshakes,
+        machines: Machines,
+        routing: Routing,
     ) -> None:
         self._links = links
+        self._shorts = shorts
         self._handshakes = handshakes
         self._machines = machines
         self._routing = routing
@@ -80,14 +87,24 @@ class Reception:
         link = self._links.with_session(packet.session_id)
         if link is not None:
             self._links.touch(link)
-            self._routing.hear(link, self._links.open(link, packet, now, source), now)
+            plaintext = self._links.open(link, packet, now, source)
+            if self._links.is_link(link):
+                self._routing.hear(link, plaintext, now)
+            else:
+                self._routing.hear_briefly(link, plaintext, now)
             return
         ours = self._handshakes.confirm_ours(packet, source, now)
         if ours is not None:
             dial, established = ours
+            if dial.is_short:
+                if established.plaintext[0] == Kind.CLOSE:
+                    self._routing.gave_up_briefly(established.record.peer_id)
+                else:
+                    self._open_short(established, now)
+                return
             self._machines.membership.dialling.answered(dial.address, established.record.peer_id)
             if not self._was_turned_away(established, now):
-                self.establish(established, now)
+                self.establish(established, now, is_asked=dial.is_asking)
             return
         parted = self._links.hear_parting(packet, now)
         if parted is not None:
@@ -98,7 +115,10 @@ class Reception:
         confirmed = self._handshakes.confirm_theirs(packet, source, now)
         if confirmed is None:
             raise Refused(DropReason.UNKNOWN_SESSION)
-        self.establish(confirmed, now)
+        if confirmed.plaintext[0] == Kind.SHORT:
+            self._open_short(confirmed, now)
+        else:
+            self.establish(confirmed, now, is_asked=confirmed.plaintext[0] == Kind.ASK)
 
     def _was_turned_away(self, established: Established, now: float) -> bool:
         """Whether the first that a dialled peer said is that it has no room for us."""
@@ -117,20 +137,18 @@ class Reception:
 
     # --- sessions become links ------------------------------------------------------------------
 
-    def establish(self, established: Established, now: float) -> None:
-        """A session is live: it takes over a link, begins one, or only hears where else to go."""
+    def establish(self, established: Established, now: float, *, is_asked: bool) -> None:
+        """A session is live: it takes over a link, begins one, or only hears where else to go.
+        `is_asked`: whoever dialled asked for room to be made."""
         record = established.record
-        if record.peer_id in self._routing.config.denied:
-            raise Refused(DropReason.DENIED)
-        if self._links.is_leaving:
-            self._links.turn_away(established, Close(CloseReason.LEAVING), now)
+        if self._is_closed_to(established, now):
             return
         link = self._links.get(record.peer_id)
         if link is None:
             membership = self._machines.membership
+            self._routing.perform(membership.make_room(record, now, is_asked=is_asked), now)
             if not membership.has_room:
-                others = membership.referrals(record.peer_id)
-                self._links.turn_away(established, Close(CloseReason.FULL, others), now)
+                self._refer(established, now)
                 return
             link = self._link(established, now)
         elif record.epoch > link.epoch:
@@ -151,6 +169,41 @@ class Reception:
         plaintext = link.take_in(established.plaintext, session, counter, now)
         self._routing.hear(link, plaintext, now)
 
+    def _is_closed_to(self, established: Established, now: float) -> bool:
+        """Whether nobody may come in any more. Raises Refused(DENIED)."""
+        if established.record.peer_id in self._routing.config.denied:
+            raise Refused(DropReason.DENIED)
+        if self._links.is_leaving:
+            self._links.turn_away(established, Close(CloseReason.LEAVING), now)
+        return self._links.is_leaving
+
+    def _refer(self, established: Established, now: float) -> None:
+        """There is no room: say who may have some."""
+        others = self._machines.membership.referrals(established.record.peer_id)
+        self._links.turn_away(established, Close(CloseReason.FULL, others), now)
+
+    def _open_short(self, established: Established, now: float) -> None:
+        """A session is live that shall be short, whoever wanted it. It changes nothing about a link
+        with the same peer; but a run of the peer that is over gets no more of them."""
+        if self._is_closed_to(established, now):
+            return
+        record = established.record
+        member = self._machines.membership.members.get(record.peer_id)
+        if member is not None and record.epoch < member.record.epoch:
+            self._routing.drops[DropReason.OLD_EPOCH] += 1
+            self._links.turn_away(established, Close(CloseReason.OUTRANKED, (member.record,)), now)
+            return
+        if not self._shorts.make_room(record.peer_id, now):
+            self._refer(established, now)
+            return
+        link = self._shorts.add(established, now)
+        self._links.touch(link)
+        self._routing.opened_briefly(link, now)
+        session = established.session
+        counter = session.arrivals.highest
+        plaintext = link.take_in(established.plaintext, session, counter, now)
+        self._routing.hear_briefly(link, plaintext, now)
+
     def _link(self, established: Established, now: float) -> Link:
         record, machines, perform = established.record, self._machines, self._routing.perform
         link = self._links.add(established, now)
@@ -158,4 +211,5 @@ class Reception:
         rtt_s = established.rtt_s
         perform(machines.membership.linked(record, link.address, rtt_s, now), now)
         perform(machines.dissemination.linked(link.peer_id, now), now)
+        self._routing.opened_briefly(link, now)  # what waited for a short session goes here now
         return link

@@ -11,11 +11,11 @@ What must stay true:
 from __future__ import annotations
 
 from collections import Counter
-from typing import assert_never
+from typing import Final, assert_never
 
 from grapevine_proto import codec
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import DropReason
+from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.events import (
     DatagramDropped,
     Event,
@@ -34,6 +34,8 @@ from grapevine_proto.looks import peer_info
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import (
     Ack,
+    Announce,
+    Ask,
     Close,
     CloseReason,
     Digest,
@@ -43,6 +45,7 @@ from grapevine_proto.messages import (
     Heartbeat,
     Ids,
     InSync,
+    Kind,
     Offer,
     Opinions,
     OverlayMessage,
@@ -52,9 +55,11 @@ from grapevine_proto.messages import (
     Prune,
     Receipts,
     ReceiptsTaken,
+    Record,
     Records,
     Repair,
     Rumors,
+    Short,
     Subscribe,
     Vector,
     Want,
@@ -73,7 +78,11 @@ from grapevine_proto.overlay.effects import (
     Send,
     Stop,
 )
+from grapevine_proto.shorts import Shorts, Waiting
 from grapevine_proto.voice import Voice
+
+BRIEF: Final = (Private, Digest, InSync, Vector, Want, Repair, Records, Empty, Short)
+"""What may be said on a short session, besides Close: private words and repair."""
 
 
 class Routing:
@@ -84,12 +93,14 @@ class Routing:
         self,
         config: NodeConfig,
         links: Links,
+        shorts: Shorts,
         handshakes: Handshakes,
         machines: Machines,
         voice: Voice,
     ) -> None:
         self.config = config
         self._links = links
+        self._shorts = shorts
         self._handshakes = handshakes
         self._machines = machines
         self._voice = voice
@@ -109,20 +120,38 @@ class Routing:
         if plaintext is None:
             if link.is_receiving:
                 self._machines.antientropy.arriving(link.peer_id, now)
+                self._machines.dissemination.pulls.arriving(link.peer_id, now)
             return
         self.route(codec.decode_message(plaintext), link, now)
+
+    def hear_briefly(self, link: Link, plaintext: bytes | None, now: float) -> None:
+        """The same of a short session, on which only so much may be said. Raises Refused."""
+        if plaintext is None:
+            if link.is_receiving:
+                self._machines.antientropy.arriving(link.peer_id, now)
+            return
+        message = codec.decode_message(plaintext)
+        if isinstance(message, Close):
+            self._shorts.close(link.peer_id, None, now)
+        elif isinstance(message, BRIEF):
+            self.route(message, link, now)
+        else:
+            raise Refused(DropReason.UNEXPECTED)
 
     def route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender, machines = link.peer_id, self._machines
         match message:
-            case Rumors() | Ids() | Offer() | Subscribe() | Graft() | Prune():
+            case Rumors() | Ids() | Offer() | Announce() | Subscribe() | Graft() | Prune():
                 self.perform(machines.dissemination.handle(message, sender, now), now)
             case Heartbeat():
                 self.perform(machines.membership.handle(message, sender, now), now)
                 self.perform(machines.antientropy.handle(message, sender, now), now)
             case Records() | Ping() | PingFor() | Ack() | Opinions():
                 self.perform(machines.membership.handle(message, sender, now), now)
-            case Digest() | InSync() | Vector() | Want() | Repair():
+            case Want():
+                machines.dissemination.asked(message)
+                self.perform(machines.antientropy.handle(message, sender, now), now)
+            case Digest() | InSync() | Vector() | Repair():
                 self.perform(machines.antientropy.handle(message, sender, now), now)
             case Receipts() | ReceiptsTaken():
                 self.perform(machines.tracing.handle(message, sender, now), now)
@@ -132,12 +161,13 @@ class Routing:
                 self.events.append(
                     MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, private=True))
                 )
-            case Close(reason):
+            case Close(reason, records):
                 words = (
                     "left" if reason is CloseReason.LEAVING else f"closed: {reason.name.lower()}"
                 )
                 self.unlink(sender, words, reason, tell=False, now=now)
-            case Empty():
+                self.perform(machines.membership.let_go(records, sender, now), now)
+            case Empty() | Ask() | Short():
                 pass
             case _:
                 assert_never(message)
@@ -153,10 +183,10 @@ class Routing:
                     self.events.append(event)
                 case Send():
                     self.send_all(effect, now)
-                case Dial(address, expected):
-                    self._dial(address, expected, now)
-                case Drop(peer, reason, words):
-                    self.unlink(peer, words, reason, tell=True, now=now)
+                case Dial():
+                    self._dial(effect, now)
+                case Drop(peer, reason, words, others):
+                    self.unlink(peer, words, reason, tell=True, now=now, others=others)
                 case Moved(peer, previous, words):
                     self._tell_moved(peer, previous, words, now)
                 case Learn(record):
@@ -185,24 +215,48 @@ class Routing:
         links = [self._links[peer_id] for peer_id in send.peers if peer_id in self._links]
         if isinstance(send.message, Rumors):
             return self._links.push(send.message, links, now)
-        plaintext = codec.encode_message(send.message)
+        if isinstance(send.message, Repair):
+            plaintext = codec.encode_repair(send.message)
+        else:
+            plaintext = codec.encode_message(send.message)
+        if len(links) < len(send.peers) and isinstance(send.message, BRIEF):
+            for peer_id in send.peers:
+                if peer_id not in self._links:
+                    self._reply_briefly(peer_id, plaintext, now)
         for link in links:
-            if isinstance(send.message, Want):
-                link.expect_repairs(REPLY_DATAGRAMS)
-            self._links.queue(link, plaintext, now)
+            self._queue(link, plaintext, now)
         return len(links)
 
-    def _dial(self, address: Address, expected: PeerId | None, now: float) -> None:
+    def _queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
+        if _is_question(plaintext):
+            link.expect_repairs(REPLY_DATAGRAMS)
+        self._links.queue(link, plaintext, now)
+
+    def _reply_briefly(self, peer_id: PeerId, plaintext: bytes | codec.Spliced, now: float) -> None:
+        """To a peer without a link: on the short session that it has. A question opens one."""
+        link = self._shorts.get(peer_id)
+        if isinstance(plaintext, bytes) and plaintext[0] == Kind.WANT:
+            self.say_briefly(peer_id, Waiting(plaintext, None), now)
+        elif link is not None:
+            self._queue(link, plaintext, now)
+
+    def _dial(self, dial: Dial, now: float) -> None:
         if self._handshakes.has_room:
             record = self._machines.membership.record
-            self._handshakes.begin(address, expected, record, now)
+            self._handshakes.begin(
+                dial.address, dial.expected, record, now, is_asking=dial.is_asking
+            )
         else:
-            self.dial_failed(address, expected, None, now)
+            self.dial_failed(dial.address, dial.expected, None, now)
 
     def end_dial(self, session_id: bytes, why: DropReason | None, now: float) -> None:
         """A dial of ours led to nothing."""
         dial = self._handshakes.end(session_id)
-        if dial is not None:
+        if dial is None:
+            return
+        if dial.is_short and dial.expected is not None:
+            self.gave_up_briefly(dial.expected)
+        else:
             self.dial_failed(dial.address, dial.expected, why, now)
 
     def dial_failed(
@@ -211,10 +265,18 @@ class Routing:
         self.perform(self._machines.membership.dial_failed(address, expected, why, now), now)
 
     def unlink(
-        self, peer_id: PeerId, words: str, reason: CloseReason | None, *, tell: bool, now: float
+        self,
+        peer_id: PeerId,
+        words: str,
+        reason: CloseReason | None,
+        *,
+        tell: bool,
+        now: float,
+        others: tuple[Record, ...] = (),
     ) -> None:
-        """End the link with `peer_id`, where there is one, and let everybody here know."""
-        if not self._links.cut(peer_id, reason, tell=tell, now=now):
+        """End the link with `peer_id`, where there is one, and let everybody here know; `others` are
+        whom it may try instead."""
+        if not self._links.cut(peer_id, reason, tell=tell, now=now, others=others):
             return
         machines = self._machines
         self.changes += 1
@@ -237,6 +299,7 @@ class Routing:
             return
         if self._links.accounts.of(peer_id, now).fine(now):
             self.unlink(peer_id, "bad signatures", CloseReason.MISCONDUCT, tell=True, now=now)
+            self._shorts.close(peer_id, CloseReason.MISCONDUCT, now)
 
     def _reopen(self, epoch: int, now: float) -> None:
         """Outrank a record of our identity that is not ours: a new epoch, new streams, new links."""
@@ -246,6 +309,47 @@ class Routing:
         self._machines.membership.ourselves.reopen(epoch + 1)
         for peer_id in list(self._links):
             self.unlink(peer_id, "new epoch", CloseReason.SURPLUS, tell=True, now=now)
+        for link in self._shorts.live():
+            self._shorts.close(link.peer_id, CloseReason.SURPLUS, now)
+
+    # --- short sessions -------------------------------------------------------------------------
+
+    def say_briefly(self, peer_id: PeerId, waiting: Waiting, now: float) -> bool:
+        """Say something to a member that is not linked, over a short session, which is opened first if
+        need be; False: there is no room for one, or nobody knows where the member is."""
+        link = self._shorts.fresh(peer_id, now)
+        if link is not None:
+            self._queue(link, waiting.plaintext, now)
+            self._tell_sent(waiting, 1)
+            return True
+        is_opening = self._shorts.is_opening(peer_id)
+        member = self._machines.membership.members.get(peer_id)
+        address = member.address if member is not None else None
+        if not is_opening:
+            if address is None or not self._handshakes.has_room:
+                return False
+            if not self._shorts.make_room(peer_id, now):
+                return False
+            record = self._machines.membership.record
+            self._handshakes.begin(address, peer_id, record, now, is_short=True)
+        if not self._shorts.wait(peer_id, waiting):
+            self._tell_sent(waiting, 0)
+        return True
+
+    def opened_briefly(self, link: Link, now: float) -> None:
+        """A session with a peer is open: what waited for it goes."""
+        for waiting in self._shorts.take_waiting(link.peer_id):
+            self._queue(link, waiting.plaintext, now)
+            self._tell_sent(waiting, 1)
+
+    def gave_up_briefly(self, peer_id: PeerId) -> None:
+        """No short session came of a dial."""
+        for waited in self._shorts.give_up(peer_id):
+            self._tell_sent(waited, 0)
+
+    def _tell_sent(self, waiting: Waiting, peers: int) -> None:
+        if waiting.message is not None:
+            self.events.append(MessageSent(waiting.message, peers))
 
     # --- what we say ----------------------------------------------------------------------------
 
@@ -259,7 +363,7 @@ class Routing:
         rumor = self._voice.sign(messages, trace_share)
         peers = 0
         for effect in self._machines.dissemination.broadcast(rumor, now):
-            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer)):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer, Announce)):
                 peers += self.send_all(effect, now)
             else:
                 self.perform([effect], now)
@@ -273,3 +377,7 @@ class Routing:
             if count > self._drops_told[reason]:
                 self.events.append(DatagramDropped(reason, count - self._drops_told[reason]))
                 self._drops_told[reason] = count
+
+
+def _is_question(plaintext: bytes | codec.Spliced) -> bool:
+    return isinstance(plaintext, bytes) and plaintext[0] == Kind.WANT

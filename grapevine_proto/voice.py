@@ -64,6 +64,10 @@ class Voice:
         message_id = MessageId(ours, self.epoch, self._private_sequence, private=True)
         return Message(message_id, payload, 0, Via.LOCAL, now, private=True)
 
+    def take_back_private(self) -> None:
+        """The last private message was not accepted after all."""
+        self._private_sequence -= 1
+
     # --- bundles --------------------------------------------------------------------------------
 
     def fits(self, payload: bytes) -> bool:

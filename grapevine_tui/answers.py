@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, assert_never
 
 from grapevine_proto.errors import GrapevineError, MessageTooLarge
 from grapevine_proto.events import PeerState
+from grapevine_proto.ids import PeerId
 from grapevine_tui import __version__
 from grapevine_tui.commands import (
     COMMANDS,
@@ -26,6 +28,7 @@ from grapevine_tui.commands import (
     Command,
     Deny,
     Dial,
+    Forget,
     Quit,
     Send,
     ShowHelp,
@@ -34,8 +37,11 @@ from grapevine_tui.commands import (
     ShowRounds,
     ShowStats,
     ShowStatus,
+    ShowTables,
     ShowTraces,
+    StartRound,
     Trace,
+    Watch,
 )
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import (
@@ -55,10 +61,12 @@ TOO_LONG: Final = f"the line is longer than {LINE_BYTES:,} bytes"
 
 
 class Reply(NamedTuple):
-    """The fields of a ``reply``, and whether the caller asked the node to leave."""
+    """The fields of a ``reply``, and whether the caller asked the node to leave, or to be told from
+    now on what happens."""
 
     fields: Object
     is_goodbye: bool = False
+    is_watch: bool = False
 
 
 class Answers:
@@ -83,7 +91,11 @@ class Answers:
             if request is None and isinstance(error, BadLine):
                 request = error.request
             return Reply({"request": request, "ok": False, "error": str(error)})
-        return Reply({"request": request, "ok": True, **answer}, isinstance(asked.command, Quit))
+        return Reply(
+            {"request": request, "ok": True, **answer},
+            is_goodbye=isinstance(asked.command, Quit),
+            is_watch=isinstance(asked.command, Watch),
+        )
 
     @property
     def connected(self) -> int:
@@ -141,9 +153,15 @@ class Answers:
                 await host.dial(address)
                 return {"address": address}
             case Deny(who):
-                return {"peer_id": str(host.deny(who))}
+                return {"peer_id": str(await host.deny(who))}
             case Allow(who):
-                return {"peer_id": str(host.allow(who))}
+                return {"peer_id": str(await host.allow(who))}
+            case Forget(who):
+                await host.forget(_whole_id(who))
+                return {}
+            case StartRound():
+                await host.start_round()
+                return {}
             case Quit():
                 return {}
             case _:
@@ -157,7 +175,9 @@ class Answers:
         | ShowTraces
         | ShowStats
         | ShowStatus
-        | ShowHelp,
+        | ShowTables
+        | ShowHelp
+        | Watch,
     ) -> Object:
         """What there is to see; changes nothing."""
         node = self._host.node
@@ -175,10 +195,53 @@ class Answers:
                 return {"stats": stats_object(node.stats(), node.now())}
             case ShowStatus():
                 return self.status()
+            case ShowTables():
+                return self._tables()
+            case Watch():
+                return self._all()
             case ShowHelp(about):
                 specs = [each for each in COMMANDS if about in ("", each.name)]
                 return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
         assert_never(command)
+
+    def _tables(self) -> Object:
+        """What moves all the time."""
+        node = self._host.node
+        now = node.now()
+        return {
+            "now_s": now,
+            "lag_ms": round(node.lag_s * 1000, 3),
+            "members": len(node.members()),
+            "peers": [peer_object(peer, now) for peer in node.peers()],
+            "stats": stats_object(node.stats(), now),
+        }
+
+    def _all(self) -> Object:
+        """Everything but the messages, for whoever begins to watch."""
+        host, model = self._host, self._host.model
+        wall = time.time()
+        return {
+            "status": self.status(),
+            "max_peers": host.config.max_peers,
+            "max_message_size": host.config.max_message_size,
+            "tables": self._tables(),
+            "members": [member_object(member) for member in host.node.members()],
+            "rounds": [
+                round_object(each.round) | {"ago_s": round(wall - each.at_unix, 3)}
+                for each in model.rounds
+            ],
+            "traces": [
+                trace_object(each.trace) | {"ago_s": round(wall - each.at_unix, 3)}
+                for each in model.traces.values()
+            ],
+        }
+
+
+def _whole_id(text: str) -> PeerId:
+    try:
+        return PeerId.parse(text.strip())
+    except ValueError:
+        raise BadLine(f"{text!r:.80} is no whole id") from None
 
 
 def _read_payload(path: Path, limit_bytes: int) -> bytes:

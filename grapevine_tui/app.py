@@ -293,9 +293,9 @@ class GrapevineApp(App[None]):
                 await self._host.dial(address)
                 say(f"knocking at {address}")
             case commands.Deny(who):
-                say(f"shut out until the restart: {self._host.deny(who).short}…")
+                say(f"shut out until the restart: {(await self._host.deny(who)).short}…")
             case commands.Allow(who):
-                say(f"let in again: {self._host.allow(who).short}…")
+                say(f"let in again: {(await self._host.allow(who)).short}…")
             case commands.ShowPeers():
                 main.action_panel("peers")
             case commands.ShowRounds():
@@ -410,7 +410,7 @@ class GrapevineApp(App[None]):
         known = model.peers.get(peer_id) or model.members.get(peer_id)
         return str(known.address) if known is not None and known.address else ""
 
-    def on_peer_grid_asked(self, message: PeerGrid.Asked) -> None:
+    async def on_peer_grid_asked(self, message: PeerGrid.Asked) -> None:
         peer_id = message.peer_id
         address = self._address_of(peer_id)
         match message.what:
@@ -422,16 +422,16 @@ class GrapevineApp(App[None]):
                 self._lines.put_nowait(f"/connect {address}")
                 self.notify(f"knocking at {printable(address)}", markup=False)
             case "forget":
-                self._forget(peer_id)
+                await self._forget(peer_id)
             case "copy" if address:
                 self.desk.copy(address)
             case "copy_id":
                 self.desk.copy(str(peer_id))
 
-    def _forget(self, peer_id: PeerId) -> None:
+    async def _forget(self, peer_id: PeerId) -> None:
         name = printable(self._host.model.name_of(peer_id))
         try:
-            self._host.forget(peer_id)
+            await self._host.forget(peer_id)
         except GrapevineError as error:
             self.notify(f"{name}: {printable(str(error))}", severity="warning", markup=False)
         else:

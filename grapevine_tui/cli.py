@@ -14,7 +14,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -154,7 +154,7 @@ def _start(**parameters: Any) -> int | None:
 class _LazyGroup(click.Group):
     """A group whose larger errands are imported when they are asked for, so that nodes start light."""
 
-    LAZY: Final = ("ctl", "invite", "join", "sim")
+    LAZY: Final = ("attach", "ctl", "invite", "join", "sim")
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), *self.LAZY])
@@ -164,6 +164,10 @@ class _LazyGroup(click.Group):
             from grapevine_tui.ctl import ctl
 
             return ctl
+        if name == "attach":
+            from grapevine_tui.attach import attach
+
+            return attach
         if name == "sim":
             from grapevine_tui.simulate import sim
 
@@ -272,15 +276,25 @@ def run_headless(settings: Settings) -> int:
 
 def run_app(settings: Settings) -> int:
     """Run the app on this terminal until it is quit; the exit code."""
+    _need_terminal()
+    _begin_log(settings, logs.to_nowhere)
+    settings = settings.with_keys()
+    return on_terminal(lambda: _show(settings))
+
+
+def _need_terminal() -> None:
     streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
     if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
         raise ConfigError("", "the app needs a terminal; without one, use --headless")
-    _begin_log(settings, logs.to_nowhere)
-    settings = settings.with_keys()
+
+
+def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run an app on this terminal until it is quit; the exit code."""
+    _need_terminal()
     # Textual draws on this, from a thread that must not die when the window is closed.
     vars(sys)["__stderr__"] = LastingTerminal(sys.stderr)
     with _runner() as runner:
-        return runner.run(_show(settings))
+        return runner.run(show())
 
 
 async def _show(settings: Settings) -> int:

@@ -66,6 +66,28 @@ class Allow:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """Strike somebody who is gone out of the tables: `who` is a whole id."""
+
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartRound:
+    """Begin an anti-entropy round now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """All there is to show at once, and from then on what happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowTables:
+    """What moves all the time, for whoever watches: peers and counters in one."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShowPeers:
     """The nodes we are linked to."""
 
@@ -114,6 +136,10 @@ Command: TypeAlias = (
     | Dial
     | Deny
     | Allow
+    | Forget
+    | StartRound
+    | Watch
+    | ShowTables
     | ShowPeers
     | ShowMembers
     | ShowStatus

@@ -4,7 +4,8 @@ What must stay true:
 
 - The socket is `control.sock` in the state directory, for its owner alone (0600) from the moment it
   can be connected to; it goes when the node goes, and one left by a node that died is replaced.
-- It speaks what a headless node speaks on stdin and stdout: one line a command, one object a reply.
+- It speaks what a headless node speaks on stdin and stdout: one line a command, one object a reply;
+  and to who asks to ``watch`` it tells what happens.
 - Clients, their lines and their patience are bounded; a slow one delays only itself.
 - A node whose socket cannot be made runs all the same, and says so in its log.
 
@@ -30,6 +31,8 @@ from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import encode
 from grapevine_tui.model import Changes
 from grapevine_tui.streams import READ_BYTES, LineSplitter
+from grapevine_tui.telling import QUIET_S
+from grapevine_tui.watching import Watchers
 
 logger = logging.getLogger("grapevine.control")
 
@@ -45,6 +48,8 @@ class Control:
 
     def __init__(self, host: Host, state_dir: Path, on_goodbye: Callable[[], object]) -> None:
         self._answers = Answers(host)
+        self._watchers = Watchers(host)
+        self._flushing: asyncio.Task[None] | None = None
         self._path = state_dir / SOCKET_NAME
         self._on_goodbye = on_goodbye
         self._clients: set[asyncio.Task[None]] = set()
@@ -74,6 +79,7 @@ class Control:
     async def start(self) -> None:
         """Answer, from now to `close`."""
         self._server = await asyncio.start_unix_server(self._greet, sock=self._sock)
+        self._flushing = asyncio.create_task(self._flush())
 
     def close(self) -> None:
         """Hang up on everybody and take the socket away."""
@@ -82,8 +88,15 @@ class Control:
             self._server.close()
         elif self._sock is not None:
             self._sock.close()
+        if self._flushing is not None:
+            self._flushing.cancel()
         for client in self._clients:
             client.cancel()
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(QUIET_S / 2)
+            self._watchers.flush()
 
     def _make_room(self) -> None:
         """Take a stale socket away: whoever holds the state directory's lock is the only node here."""
@@ -113,6 +126,7 @@ class Control:
             pass  # it went, or we go
         finally:
             self._clients.discard(task)
+            self._watchers.remove(writer)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,6 +138,8 @@ class Control:
                 if reply is None:
                     continue
                 writer.write(encode("reply", reply.fields))
+                if reply.is_watch:
+                    self._watchers.add(writer)
                 async with asyncio.timeout(SLOW_S):
                     await writer.drain()
                 if reply.is_goodbye and not self._is_goodbye_said:

@@ -39,6 +39,7 @@ from grapevine_tui.service import surroundings
 from grapevine_tui.settings import Settings
 from grapevine_tui.streams import LineWriter, read_lines
 from grapevine_tui.telling import QUIET_S, Telling
+from grapevine_tui.watching import PAST, PAST_BYTES
 
 logger = logging.getLogger("grapevine.headless")
 
@@ -70,7 +71,8 @@ class Headless:
         self.host = Host(
             settings.node,
             settings.state_dir,
-            model=Model(messages=1),  # names and peers are wanted here, the log is the caller's
+            # The log is the caller's; a little of it is kept for who begins to watch later.
+            model=Model(messages=PAST, message_bytes=PAST_BYTES),
             spare_state_dirs=settings.spare_state_dirs,
         )
         self._answers = Answers(self.host)

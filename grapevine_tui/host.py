@@ -157,7 +157,7 @@ class Host:
         self._config = config
         return restart
 
-    def deny(self, who: str) -> PeerId:
+    async def deny(self, who: str) -> PeerId:
         """Shut out whom `who` means, until this run ends; a whole id need not be known here.
         Raises UnknownPeer."""
         peer_id = _as_peer_id(who) or self.resolve(who)
@@ -165,11 +165,15 @@ class Host:
             raise UnknownPeer("this node cannot shut itself out")
         return self._set_denied(peer_id, is_denied=True)
 
-    def forget(self, peer_id: PeerId) -> None:
+    async def forget(self, peer_id: PeerId) -> None:
         """Strike somebody who is gone out of the tables. Raises UnknownPeer where it is not gone."""
         self.node.forget(peer_id)
 
-    def allow(self, who: str) -> PeerId:
+    async def start_round(self) -> None:
+        """Begin an anti-entropy round now."""
+        self.node.start_round()
+
+    async def allow(self, who: str) -> PeerId:
         """Let in again whom `who` means: somebody who is shut out. Raises UnknownPeer."""
         who, prefix = who.strip(), _as_prefix(who.strip())
         denied = self._config.denied

@@ -46,6 +46,7 @@ from grapevine_tui.commands import (
     CommandError,
     Deny,
     Dial,
+    Forget,
     Quit,
     Send,
     ShowHelp,
@@ -54,7 +55,10 @@ from grapevine_tui.commands import (
     ShowRounds,
     ShowStats,
     ShowStatus,
+    ShowTables,
     ShowTraces,
+    StartRound,
+    Watch,
     nearest,
     parse,
 )
@@ -127,6 +131,7 @@ def peer_object(peer: PeerInfo, now: float) -> Object:
         "name": peer.name,
         "state": peer.state.value,
         "health": _number(peer.health),
+        "health_reason": peer.health_reason,
         "rtt_ms": None if peer.rtt is None else _number(peer.rtt * 1000),
         "sent": peer.sent,
         "received": peer.received,
@@ -182,6 +187,7 @@ def trace_object(trace: Trace) -> Object:
         "last_ms": trace.last_ms,
         "hops": trace.hops,
         "unanswered": [str(peer_id) for peer_id in trace.unanswered],
+        "answers": [[str(each.peer_id), each.hops, each.delay_ms] for each in trace.answers],
         "others": trace.others,
     }
 
@@ -189,7 +195,8 @@ def trace_object(trace: Trace) -> Object:
 def stats_object(stats: Stats, now: float) -> Object:
     told: Object = asdict(stats)
     told["dropped"] = {reason.value: count for reason, count in stats.dropped}
-    told["next_round_s"] = _number(max(0.0, told.pop("next_round_at") - now))
+    next_at = told.pop("next_round_at")
+    told["next_round_s"] = _number(max(0.0, next_at - now)) if next_at else None
     return told
 
 
@@ -277,11 +284,19 @@ _ALONE: Final[Mapping[str, Command]] = {
     "stats": ShowStats(),
     "rounds": ShowRounds(),
     "traces": ShowTraces(),
+    "tables": ShowTables(),
+    "watch": Watch(),
+    "round": StartRound(),
     "help": ShowHelp(),
     "quit": Quit(),
     "leave": Quit(),
 }
 _PAYLOAD: Final = ("text", "base64", "file")
+_ABOUT: Final[Mapping[str, Callable[[str], Command]]] = {
+    "deny": Deny,
+    "allow": Allow,
+    "forget": Forget,
+}
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "broadcast": _PAYLOAD,
     "trace": _PAYLOAD,
@@ -289,6 +304,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "dial": ("address",),
     "deny": ("who",),
     "allow": ("who",),
+    "forget": ("who",),
     **dict.fromkeys(_ALONE, ()),
 }
 
@@ -311,9 +327,8 @@ def _read_command(fields: Object, request: Any) -> Request:
         return Request(_ALONE[word], request)
     if word == "dial":
         return Request(Dial(_field(word, "address", fields)), request)
-    if word in ("deny", "allow"):
-        who = _field(word, "who", fields)
-        return Request(Deny(who) if word == "deny" else Allow(who), request)
+    if word in _ABOUT:
+        return Request(_ABOUT[word](_field(word, "who", fields)), request)
     payload, file = _payload(word, fields)
     if word == "send":
         return Request(Send(_field(word, "to", fields), payload), request, file)

@@ -77,6 +77,7 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_held_bytes": ("held_bytes", "Bytes of messages held for repair"),
     "grapevine_streams": ("streams", "Runs of origins whose messages are told apart"),
     "grapevine_sessions": ("sessions", "Encrypted sessions"),
+    "grapevine_short_sessions": ("short_sessions", "Of those, with members that are no links"),
 }
 
 

@@ -156,6 +156,8 @@ class Model:
         self.events_lost = 0
         self.unsaved = ""  # why the state directory cannot be written; empty: it can
         self.stopped = ""  # why the node stopped; empty: it runs
+        self.is_remote = False  # the node runs in another process
+        self.out_of_touch = ""  # why that process cannot be asked now; empty: it can
         self._names: dict[PeerId, str] = {}
         self._bearers: dict[str, set[PeerId]] = {}
         self._fold: dict[type[Event], Callable[..., Changes]] = {
@@ -350,6 +352,20 @@ class Model:
         if self.stopped not in POLITE_ENDS:
             self._note(Level.ERROR, f"the node stopped: {event.reason}")
         return Changes.STATUS | Changes.NOTICES
+
+    def lose_touch(self, why: str) -> Changes:
+        """The process in which the node runs cannot be asked: what is shown is what was known last."""
+        if not self.out_of_touch:
+            self._note(Level.ERROR, f"lost the node: {why}")
+        self.out_of_touch = why
+        return Changes.NOTICES | Changes.STATUS
+
+    def regain_touch(self) -> Changes:
+        """It answers again."""
+        if self.out_of_touch:
+            self._note(Level.WARNING, "found the node again")
+        self.out_of_touch = ""
+        return Changes.NOTICES | Changes.STATUS
 
     def _note(self, level: Level, text: str) -> None:
         self.notices.append(Notice(self._wall(), level, printable(text)))

@@ -156,8 +156,10 @@ in_flight_bytes = $congestion_in_flight_bytes
 
 [limits]
 # Ceilings on everything that somebody else can make grow; meeting one is counted, never fatal.
-# Encrypted sessions, links and others: 2 KB each.
+# Peers with an encrypted session, links and short ones: 2 KB each.
 sessions = $limits_sessions
+# Of those, with members that are no links: private words and repair, closed after 10 s idle.
+short_sessions = $limits_short_sessions
 # Handshakes that this node began and that are not done yet.
 dials = $limits_dials
 # Handshakes remembered for 240 s, so that a replay opens nothing.

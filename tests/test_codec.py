@@ -19,6 +19,7 @@ from grapevine_proto.messages import (
     Accusation,
     Ack,
     Again,
+    Announce,
     Close,
     CloseReason,
     Digest,
@@ -143,6 +144,7 @@ messages = st.one_of(
     st.builds(Receipts, counts, message_ids, some(receipts)),
     st.builds(ReceiptsTaken, counts),
     st.builds(Offer, some(wanted)),
+    st.builds(Announce, wanted, st.integers(1, 2**32 - 1)),
     st.builds(Subscribe, st.booleans()),
     st.builds(Graft, st.none() | peer_ids),
     st.builds(Prune, st.none() | peer_ids),
@@ -428,6 +430,9 @@ GOLDEN = {
     Subscribe(True): "1491c3",
     Graft(None): "1591c400",
     Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
+    Announce(StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300), 9000): (
+        "189294c420" + "00" * 32 + "0103cd012ccd2328"
+    ),
     Offer((StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300),)): (
         "17919193c420" + "00" * 32 + "019203cd012c"
     ),

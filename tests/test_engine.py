@@ -43,6 +43,7 @@ from grapevine_proto.messages import (
     Vector,
 )
 from grapevine_proto.outflow import MESSAGE_BYTES
+from grapevine_proto.overlay.dissemination.pulls import PUSHED_BYTES
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import EPOCH, KEY, identity
 
@@ -188,17 +189,40 @@ def test_nobody_comes_in_while_a_node_leaves() -> None:
 
 def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=4))
-    payload = bytes(MESSAGE_BYTES // 2 + 1)
+    payload, to_a_bundle = bytes(8000), MESSAGE_BYTES // 8000
     accepted = 0
     while pair.one.has_room:
         pair.one.broadcast(payload, pair.now)
         accepted += 1
-    assert accepted == 5, "four that wait for the link, and one that is not signed yet"
+    assert accepted == 4 * to_a_bundle + 1, "four that wait, and the first of one not signed yet"
     assert pair.one.stats().unsent == 0
-    pair.one.broadcast(payload, pair.now)
-    assert pair.one.stats().unsent == 1
+    for _ in range(to_a_bundle):
+        pair.one.broadcast(payload, pair.now)
+    assert pair.one.stats().unsent == to_a_bundle
     pair.run(10.0)
-    assert len(pair.received(pair.other)) == 6, "what found no room is repaired"
+    assert len(pair.received(pair.other)) == 5 * to_a_bundle + 1, "what found no room is repaired"
+
+
+def test_a_large_payload_has_room_once_the_one_before_was_asked_for() -> None:
+    pair = Pair()
+    large = bytes(PUSHED_BYTES + 1)
+    assert pair.one.has_room_for(len(large))
+    pair.one.broadcast(large, pair.now)
+    pair.one.datagrams_to_send(pair.now)  # and they are lost
+    assert not pair.one.has_room_for(len(large))
+    assert pair.one.has_room, "what is small does not wait for it"
+    pair.run(2.0)
+    assert pair.one.has_room_for(len(large))
+    assert pair.received(pair.other) == [large]
+
+
+def test_who_leaves_waits_until_a_large_payload_is_taken() -> None:
+    pair = Pair()
+    pair.one.broadcast(bytes(PUSHED_BYTES + 1), pair.now)
+    pair.one.leave(pair.now)
+    pair.run(5.0)
+    assert len(pair.received(pair.other)) == 1
+    assert pair.one.is_drained
 
 
 def test_settings_that_can_change_do_and_the_others_are_named() -> None:
@@ -483,6 +507,7 @@ def test_accounts_stay_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None
     for number in range(4):
         engine._links.accounts.of(identity(number).peer_id, 0.0)
     assert len(engine._links.accounts) == 3
+    assert engine.stats().crowded_out == 1
 
 
 def test_dials_stay_within_their_cap() -> None:
@@ -501,6 +526,7 @@ def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.Monkey
         )
         pair.run(5.0)
         assert len(pair.other._links._parting) <= 1
+    assert pair.other.stats().crowded_out >= 1  # sessions: a link may have had two
 
 
 def test_no_secret_is_in_anything_that_is_printed() -> None:

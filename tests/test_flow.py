@@ -224,15 +224,17 @@ def test_the_default_limits_carry_ten_thousand_larger_payloads_a_second_too() ->
 
 # --- room ---------------------------------------------------------------------------------------
 
+PIECE = bytes(8000)
+PIECES = 8  # fill a bundle, and an envelope
+
 
 def test_the_peers_told_are_only_those_that_have_room() -> None:
     pair = Pair(
         limits=LimitsConfig(queue_messages=1),
         rate_limit=RateLimitConfig(capacity=1, refill_rate=1.0),
     )
-    big = bytes(MESSAGE_BYTES // 2 + 1)
-    for _ in range(3):
-        pair.one.broadcast(big, pair.now)
+    for _ in range(3 * PIECES):
+        pair.one.broadcast(PIECE, pair.now)
     assert not pair.one.has_room
     pair.run(3.0)
     told = sent(pair)
@@ -240,15 +242,15 @@ def test_the_peers_told_are_only_those_that_have_room() -> None:
     assert [event.peers for event in told if not event.peers], "the last found no room"
     assert pair.one.stats().unsent >= 1
     pair.run(30.0)
-    assert len(pair.received(pair.other)) == 3
+    assert len(pair.received(pair.other)) == 3 * PIECES
 
 
 def test_room_comes_back_as_soon_as_something_goes() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=2))
-    for _ in range(3):
-        pair.one.broadcast(bytes(MESSAGE_BYTES // 2 + 1), pair.now)
+    for _ in range(3 * PIECES):
+        pair.one.broadcast(PIECE, pair.now)
     full = not pair.one.has_room
     pair.exchange()
     assert (full, pair.one.has_room) == (True, True)
     pair.run(2.0)
-    assert len(pair.received(pair.other)) == 3
+    assert len(pair.received(pair.other)) == 3 * PIECES

@@ -54,7 +54,7 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.session import SPENT_AFTER_S, Session
-from grapevine_proto.messages import Empty, Record
+from grapevine_proto.messages import Ask, Empty, Record, Short
 
 VERSIONS: Final = frozenset({VERSION})
 UNCONFIRMED_SESSIONS: Final = 256
@@ -68,6 +68,8 @@ assert CHALLENGE_BYTES <= HELLO_BYTES  # else a forged source address would make
 _PROOF_HASH_DOMAIN: Final = b"grapevine accepted proof 1"
 _PROOF_HASH_BYTES: Final = 16
 _EMPTY: Final = encode_message(Empty())
+_ASK: Final = encode_message(Ask())
+_SHORT: Final = encode_message(Short())
 
 
 class Established(NamedTuple):
@@ -334,10 +336,11 @@ class Initiator:
         step        sends, again and again    until there comes    and then is
         ASKING      the Hello                 Challenge            PROVING
         PROVING     the Proof                 Welcome              CONFIRMING
-        CONFIRMING  sealed Empty, each anew   Data                 LIVE
+        CONFIRMING  sealed Empty or Ask       Data                 LIVE
 
     What does not belong to the step is refused as UNEXPECTED, so each Hello has one Challenge
-    answered and each Proof one Welcome.
+    answered and each Proof one Welcome. Where the session shall be short, the responder is told so by
+    the first sealed packet, which is a Short then.
     """
 
     def __init__(
@@ -349,6 +352,8 @@ class Initiator:
         our_record: Record,
         *,
         expected: PeerId | None,
+        is_asking: bool = False,
+        is_short: bool = False,
         timeout_s: float,
         entropy: Callable[[int], bytes],
         rng: random.Random,
@@ -356,6 +361,8 @@ class Initiator:
     ) -> None:
         self.address = address
         self.expected = expected
+        self.is_asking = is_asking
+        self.is_short = is_short
         self.key = key
         self.session_id = entropy(SESSION_ID_BYTES)
         self._identity = identity
@@ -377,6 +384,7 @@ class Initiator:
         self._next_at = self._sent_at = now
         self._wait_s = FIRST_RETRY_S
         self._sendings = 0  # in this step
+        self._first_word = _SHORT if is_short else _ASK if is_asking else _EMPTY
 
     @property
     def deadline(self) -> float:
@@ -403,7 +411,7 @@ class Initiator:
         self._wait_s = min(2 * self._wait_s, LAST_RETRY_S)
         self._sendings += 1
         self._sent_at = now
-        return [self._said if self._session is None else self._session.seal(_EMPTY, now)]
+        return [self._said if self._session is None else self._session.seal(self._first_word, now)]
 
     def receive(
         self, packet: Challenge | Welcome, datagram: bytes, source: Address, now: float

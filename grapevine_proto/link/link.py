@@ -26,6 +26,7 @@ from grapevine_proto.codec import (
     BOX_TAG_BYTES,
     DATA_OVERHEAD,
     Data,
+    Spliced,
     decode_frame,
     encode_frame,
     encode_message,
@@ -264,7 +265,7 @@ class Link:
         if kind not in UNREPAIRED:
             session.arrivals.owe(counter, now)
             self._feedback_at = min(self._feedback_at, session.arrivals.due_at)
-        elif kind == Kind.EMPTY:
+        elif kind in (Kind.EMPTY, Kind.ASK, Kind.SHORT):
             self._owe_answer(session, now)
         if kind not in LINK_KINDS:
             self.charge(plaintext, now)
@@ -455,7 +456,7 @@ class Link:
         """So many messages were meant for the peer and found no room before they came here."""
         self._sender.unsent += messages
 
-    def send(self, plaintext: bytes, now: float) -> bool:
+    def send(self, plaintext: bytes | Spliced, now: float) -> bool:
         """Queue `plaintext`, of any size; False: there is no room, and it is counted in `unsent`."""
         if not self._sender.push(plaintext):
             return False

@@ -52,6 +52,7 @@ from grapevine_proto.overlay.store import Store
 
 PATIENCE_S: Final = 3.0  # without a word from the peer of a round
 MISMATCH_S: Final = 2.0  # a digest that still differs after that is no traffic on its way
+BEYOND_AFTER_S: Final = 5.0  # for which links were asked about a hole before others are
 HOLE_S: Final = 1.0  # how long a hole stands before it is asked for, and between questions
 ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
 PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
@@ -122,12 +123,15 @@ class AntiEntropy:
         rng: random.Random,
         accept: Accept,
         now: float,
+        *,
+        beyond: Callable[[], PeerId | None] = lambda: None,
     ) -> None:
         self._config = config
         self._peers = peers
         self._store = store
         self._rng = rng
         self._accept = accept
+        self._beyond = beyond
         self._running: dict[PeerId, _Running] = {}
         self._doubts: dict[PeerId, tuple[float, int, bytes]] = {}  # digests to compare again, when
         self._fruitless: dict[PeerId, tuple[float, bytes]] = {}
@@ -149,12 +153,17 @@ class AntiEntropy:
     # --- beginning ------------------------------------------------------------------------------
 
     def start_rounds(self, now: float) -> list[Effect]:
-        """Begin a round with `fanout` linked peers."""
+        """Begin a round with `fanout` linked peers. They were asked about each hole as soon as it stood;
+        what they have not filled by now, somebody beyond them is asked for."""
         self.next_round_at = now + self._config.anti_entropy.interval
         effects: list[Effect] = []
         fanout = self._config.anti_entropy.fanout
         for peer_id in uniform(self._peers.linked, fanout, self._rng, but=self._running):
             effects += self._start(peer_id, now)
+        holes = tuple(self._store.holes(now, BEYOND_AFTER_S, RANGES_A_WANT))
+        stranger = self._beyond() if holes else None
+        if stranger is not None:
+            effects.append(Send((stranger,), Want(HOLES_ROUND, holes)))
         return effects
 
     def _start(self, peer_id: PeerId, now: float) -> list[Effect]:

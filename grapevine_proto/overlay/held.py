@@ -169,6 +169,10 @@ class Held:
         epochs = self._firsts.get(stream.origin)
         return None if epochs is None else epochs.get(stream.epoch)
 
+    def has(self, key: Key) -> bool:
+        """Whether this rumor is held."""
+        return key in self._bodies
+
     def lowest(self, stream: Stream) -> int | None:
         """The lowest first sequence held of `stream`; None: nothing is."""
         firsts = self._find(stream)

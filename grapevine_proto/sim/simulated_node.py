@@ -4,7 +4,8 @@ What must stay true:
 
 - Its clock differs from every other node's and never goes back; it starts anew when the node does.
 - What a crash leaves is what was on its disk: the state as of the last save, at most one second
-  old (torn: of the one before), under the epoch that was saved before anything was sent.
+  old, or of the one before it where that was still being written; under the epoch that was saved
+  before anything was sent.
 - What was delivered is recorded over all its lives, so that "exactly once" can be asked of it.
 """
 
@@ -23,6 +24,7 @@ from grapevine_proto.ids import Address, MessageId, PeerId
 
 UNIX_START: Final = 1_700_000_000  # what the wall clock shows when a simulation begins
 OFFSET_S: Final = (1_000.0, 1_000_000.0)  # how long a machine has been up
+WRITE_S: Final = 0.1  # until a save is on the disk for good
 ROUNDING_S: Final = 1e-6  # a deadline so near is now: offsets cost the last digits of a double
 
 
@@ -57,28 +59,28 @@ class SimulatedNode:
         self.clock_rate = 1.0  # from its next life on: its seconds to ours
         self.clock_error_s = 0.0  # of the wall clock, from its next life on
         self._seed = seed
-        self._lives = 0
+        self.lives = 0
         self._offset_s = 0.0
         self._rate = 1.0
         self._clock = 0.0
         self._saved: Saved | None = None
         self._saved_before: Saved | None = None  # what a torn write of `_saved` leaves
+        self.saved_at = -math.inf
         self._saved_version = -1
 
     @property
     def is_running(self) -> bool:
         return self.engine is not None
 
-    def start(self, at: float, *, lose_state: bool = False, torn: bool = False) -> Engine:
-        """Begin a life at virtual time `at`, from what the disk holds; with `torn` the last save
-        did not get there, with `lose_state` none did."""
-        self._lives += 1
-        seed = f"{self._seed}/{self._lives}"
+    def start(self, at: float, *, lose_state: bool = False) -> Engine:
+        """Begin a life at virtual time `at`, from what the disk holds, or from nothing."""
+        self.lives += 1
+        seed = f"{self._seed}/{self.lives}"
         rng = random.Random(seed)
         self._rate = self.clock_rate
         self._offset_s = rng.uniform(*OFFSET_S)
         self._clock = 0.0
-        saved = self._saved_before if torn and self._saved_before else self._saved
+        saved = self._saved
         if saved is None or lose_state:
             identity = random.Random(f"{seed}/identity").randbytes(SEED_BYTES)
             saved = Saved(seed=identity, epoch=0, streams=(), peers=())
@@ -101,6 +103,11 @@ class SimulatedNode:
     def next_epoch(self, saved: Saved, at: float) -> int:
         """The epoch of a life that begins at `at`, as `state` has it: the one use of the wall clock."""
         return max(saved.epoch + 1, UNIX_START + int(at + self.clock_error_s))
+
+    def tear(self, at: float) -> None:
+        """Let a save that is under way never get to the disk: the one before it stays."""
+        if self._saved_before is not None and at - self.saved_at <= WRITE_S:
+            self._saved, self._saved_before = self._saved_before, None
 
     def stop(self) -> None:
         """End this life, as kill -9 does."""
@@ -144,6 +151,7 @@ class SimulatedNode:
             is_same_life = self._saved is not None and self._saved.epoch == saved.epoch
             self._saved_before = self._saved if is_same_life else None
             self._saved = saved
+            self.saved_at = at
             self._saved_version = self.engine.saved_version
 
     def deliver(self, message: Message, at: float) -> None:

@@ -181,16 +181,18 @@ class Simulation:
         self._settle(node)
         return message_id
 
-    def crash(self, number: int) -> None:
-        """Stop a node as kill -9 does: its disk keeps the last save."""
+    def crash(self, number: int, *, torn: bool = False) -> None:
+        """Stop a node as kill -9 does: its disk keeps the last save. With `torn` the power fails:
+        a save of the last tenth of a second is lost too, and the one before it stays."""
+        if torn:
+            self.nodes[number].tear(self.now)
         self._stop(self.nodes[number])
 
-    def restart(self, number: int, *, lose_state: bool = False, torn: bool = False) -> None:
-        """Start a node again; with `lose_state`, on an empty disk, and so as somebody else; with
-        `torn`, from the save before the last, as when power fails in the middle of one."""
+    def restart(self, number: int, *, lose_state: bool = False) -> None:
+        """Start a node again; with `lose_state`, on an empty disk, and so as somebody else."""
         node = self.nodes[number]
         self._stop(node)
-        node.start(self.now, lose_state=lose_state, torn=torn)
+        node.start(self.now, lose_state=lose_state)
         self._settle(node)
 
     def reconfigure(self, number: int, **changes: object) -> None:

@@ -115,10 +115,10 @@ class MainScreen(Screen[None]):
     def on_resize(self, event: events.Resize) -> None:
         self._arrange()
 
-    def take(self, config: NodeConfig) -> None:
+    def take(self, config: NodeConfig, *, is_restarted: bool = False) -> None:
         """The node goes by this now."""
         self._max_peers = config.max_peers
-        self.status.take(config)
+        self.status.take(config, is_restarted=is_restarted)
         self.paint(ALL_CHANGES)
 
     # Painting
@@ -364,10 +364,10 @@ class MainScreen(Screen[None]):
         if self.compose_box.display:
             self.compose_box.ask_address()
 
-    def action_round(self) -> None:
+    async def action_round(self) -> None:
         """Begin an anti-entropy round now."""
         try:
-            self._host.node.start_round()
+            await self._host.start_round()
         except GrapevineError as error:
             self.compose_box.say(str(error), is_error=True)
         else:

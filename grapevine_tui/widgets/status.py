@@ -53,10 +53,14 @@ class StatusLine(Painted):
         self.is_leaving = False
         self.is_tiny = False
 
-    def take(self, config: NodeConfig) -> None:
+    def take(self, config: NodeConfig, *, is_restarted: bool = False) -> None:
         """What the node goes by now; what needs a restart stays as it was."""
-        self._config = self._config.replace(
-            **{name: getattr(config, name) for name in LIVE_FIELDS if name != "keys"}
+        self._config = (
+            config
+            if is_restarted
+            else self._config.replace(
+                **{name: getattr(config, name) for name in LIVE_FIELDS if name != "keys"}
+            )
         )
         self.refresh()
 
@@ -78,7 +82,11 @@ class StatusLine(Painted):
 
     def _left(self) -> list[Part]:
         config, me = self._config, self._model.me
-        parts = [] if self.is_tiny else [Part("grapevine", "good", 5)]
+        parts = (
+            []
+            if self.is_tiny
+            else [Part("attached to" if self._model.is_remote else "grapevine", "good", 5)]
+        )
         if config.name:
             parts.append(Part(cut(printable(config.name), NAME_CELLS), "key", 2))
         if me is None:
@@ -95,7 +103,10 @@ class StatusLine(Painted):
     def _right(self) -> list[Part]:
         model = self._model
         parts = []
-        if model.stopped and not self.is_leaving:
+        if model.out_of_touch and not self.is_leaving:
+            words = f"NO NODE: {printable(model.out_of_touch)}"
+            parts.append(Part(cut(words, 40), "bad", 0))
+        elif model.stopped and not self.is_leaving:
             parts.append(Part(cut(f"STOPPED: {printable(model.stopped)}", 40), "bad", 0))
         if model.unsaved:
             parts.append(Part("UNSAVED", "bad", 1))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from grapevine_proto.codec import encode_message
 from grapevine_proto.errors import DropReason
-from grapevine_proto.link.sender import PROBES_LIMIT
+from grapevine_proto.link.sender import PROBES_LIMIT, TRIES_LIMIT
 from grapevine_proto.link.sequence import MISSING_LIMIT, RANGES_LIMIT, Arrivals
 from grapevine_proto.messages import Private, Records
 from grapevine_proto.ratelimit import TokenBucket
@@ -240,6 +240,30 @@ def test_after_so_many_probes_without_an_answer_the_link_lets_go_and_counts() ->
     entered = ours.there.entered
     roads.run(60.0)
     assert ours.there.entered == entered
+
+
+def test_a_content_that_is_lost_every_time_is_let_go_after_so_many_tries_while_others_go_on() -> (
+    None
+):
+    roads = Roads()
+    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    tries = 0
+
+    def drops(datagram: bytes, now: float) -> bool:
+        nonlocal tries
+        is_cursed = 900 < len(datagram) < 1100  # and no probe of the path
+        tries += is_cursed
+        return is_cursed
+
+    ours.there.drops = drops
+    ours.link.send(encode_message(Private(1, bytes(900))), 0.0)
+    for number in range(2, 302):
+        ours.link.send(said(number), roads.now)
+        roads.run(0.02)
+    roads.run(5.0)
+    assert len(theirs.got) == 300
+    assert ours.link.unsent == 1
+    assert TRIES_LIMIT < tries <= TRIES_LIMIT + 2
 
 
 def test_tokens_of_what_was_lost_are_spent_once() -> None:

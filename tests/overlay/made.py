@@ -28,14 +28,16 @@ def config(**changes: object) -> NodeConfig:
     return NodeConfig(keys=(KEY,)).replace(**changes)
 
 
-def record(number: int, *, epoch: int = EPOCH, incarnation: int = 0, left: bool = False) -> Record:
+def record(
+    number: int, *, epoch: int = EPOCH, incarnation: int = 0, left: bool = False, zone: str = ""
+) -> Record:
     who = identity(number)
     bare = Record(
         who.peer_id,
         epoch,
         incarnation,
         (Address(f"10.0.{number >> 8}.{number & 255}", 8000),),
-        "",
+        zone,
         f"node {number}",
         90,
         45,

@@ -102,6 +102,23 @@ def test_with_nobody_linked_a_rumor_waits_for_whoever_comes() -> None:
     assert due(strategy, 5.0) == [Push(KEY, [came])]
 
 
+def test_whoever_came_first_and_was_given_it_is_not_pushed_it_again() -> None:
+    place = Surroundings()
+    strategy = Epidemic(place.config, place.around, place.rng)
+    spread_of(strategy, hops=0, sender=None)
+    strategy.gave(KEY, place.link(5))
+    assert due(strategy, 5.0) == []
+
+
+def test_what_was_given_counts_as_a_copy() -> None:
+    place = Surroundings(epidemic=EpidemicConfig(max_forwards=1))
+    strategy = Epidemic(place.config, place.around, place.rng)
+    spread_of(strategy, hops=0, sender=None)
+    strategy.gave(KEY, place.link(5))
+    place.link(6)
+    assert due(strategy, 5.0) == []
+
+
 def test_what_was_mailed_to_all_is_not_relayed() -> None:
     mailed = News(KEY, 100, 1, SENDER, is_mailed=True)
     assert epidemic(forward_probability=1.0).spread(mailed, 0.0).targets == ()

@@ -49,9 +49,6 @@ class FakeNode:
     def now(self) -> float:
         return self.time
 
-    def start_round(self) -> None:
-        self.rounds_asked += 1
-
 
 class FakeHost:
     """Says what it is told to say; remembers what it was asked."""
@@ -120,15 +117,18 @@ class FakeHost:
             raise self.fails.dial
         self.dials.append(where)
 
-    def deny(self, who: str) -> PeerId:
+    async def start_round(self) -> None:
+        self.node.rounds_asked += 1
+
+    async def deny(self, who: str) -> PeerId:
         self.denied.append(self.resolve(who))
         return self.denied[-1]
 
-    def allow(self, who: str) -> PeerId:
+    async def allow(self, who: str) -> PeerId:
         self.denied.remove(self.resolve(who))
         return self.resolve(who)
 
-    def forget(self, peer_id: PeerId) -> None:
+    async def forget(self, peer_id: PeerId) -> None:
         if peer_id not in self.model.peers and peer_id not in self.model.members:
             raise UnknownPeer("nobody by that id is known here")
         self.peers = [peer for peer in self.peers if peer.peer_id != peer_id]

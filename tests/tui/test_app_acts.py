@@ -125,7 +125,7 @@ async def test_f_forgets_who_is_gone_and_says_so() -> None:
 
 async def test_who_is_linked_is_not_forgotten_and_one_is_told_why() -> None:
     class Linked(FakeHost):
-        def forget(self, peer_id: PeerId) -> None:
+        async def forget(self, peer_id: PeerId) -> None:
             raise UnknownPeer("connected: only who is gone can be forgotten")
 
     host = Linked()

@@ -4,7 +4,8 @@ A check of a signature costs as much as twenty sealed datagrams, so payloads sai
 signed together. Applications see none of it: each payload has its own id and event.
 
 What must stay true: payloads keep their order and their consecutive sequences; together they stay
-within `limit_bytes` as `bytes_in_rumor` counts, but for one that is larger alone.
+within `limit_bytes` as `bytes_in_rumor` counts, but for one that is larger alone. What is pulled
+instead of pushed is alone too, so that nothing small waits for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 
 from grapevine_proto.events import Message
 from grapevine_proto.messages import bytes_in_rumor
+from grapevine_proto.overlay.dissemination.pulls import is_pulled
 
 PAYLOADS_LIMIT: Final = 8192  # what one rumor may hold on the wire
 
@@ -39,6 +41,8 @@ class Bundle:
         """Whether `payload` may join; the first always may."""
         if not self._messages:
             return True
+        if is_pulled(len(payload)) or is_pulled(len(self._messages[0].payload)):
+            return False
         size_bytes = self._size_bytes + bytes_in_rumor(len(payload))
         return size_bytes <= self.limit_bytes and len(self._messages) < PAYLOADS_LIMIT
 

@@ -24,6 +24,7 @@ from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import (
     MAILED_HOPS,
+    Announce,
     Graft,
     Ids,
     Offer,
@@ -32,6 +33,7 @@ from grapevine_proto.messages import (
     RumorCopy,
     Rumors,
     Subscribe,
+    Want,
 )
 from grapevine_proto.overlay.dissemination.auto import Auto
 from grapevine_proto.overlay.dissemination.direct_mail import DirectMail
@@ -40,6 +42,7 @@ from grapevine_proto.overlay.dissemination.flood import Flood
 from grapevine_proto.overlay.dissemination.lazy import LazyRepair
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
+from grapevine_proto.overlay.dissemination.pulls import Pulls, is_large
 from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
 from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
 from grapevine_proto.overlay.held import Key, key_of
@@ -78,6 +81,8 @@ class Dissemination:
         self._strategy = _made(config, self._around, rng)
         self.lazy = LazyRepair(config, peers, self._around, store, self._asks)
         self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
+        self.pulls = Pulls(peers, self._around, store)
+        self._unasked: dict[Key, None] = {}  # ours, of which others were only told
         self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
         self._tick_at = now + SWEEP_S
         self.duplicates = 0
@@ -120,13 +125,22 @@ class Dissemination:
         for key in self._unsaid:
             copy = self._store.held.copy(key, now)
             if copy is not None:
-                effects += self._push(copy, (peer_id,))
+                effects += self._tell_newcomer(copy, peer_id)
+                self._strategy.gave(key, peer_id)
         self._unsaid.clear()
         return effects
 
+    def _tell_newcomer(self, copy: RumorCopy, peer_id: PeerId) -> list[Effect]:
+        if not is_large(copy.rumor):
+            return self._push(copy, (peer_id,))
+        self._unasked[key_of(copy.rumor)] = None
+        return [Send((peer_id,), Announce(copy.rumor.ids, copy.rumor.size_bytes))]
+
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link is gone."""
-        return self._strategy.unlinked(peer_id, now)
+        if not self._peers.linked:
+            self._unasked.clear()
+        return self._strategy.unlinked(peer_id, now) + self.pulls.unlinked(peer_id, now)
 
     # --- ours -----------------------------------------------------------------------------------
 
@@ -137,13 +151,35 @@ class Dissemination:
         self._store.take(copy, rumor.origin, True, now)
         if not self._peers.linked:
             self._unsaid[key] = len(rumor.lengths)
-        plan = self._strategy.spread(News(key, rumor.size_bytes, 0, None, is_offered=True), now)
-        return self._carry_out(plan, copy, (), now)
+        if is_large(rumor):
+            effects = self.pulls.announce(rumor, set())
+        else:
+            news = News(key, rumor.size_bytes, 0, None, is_offered=True)
+            effects = self._carry_out(self._strategy.spread(news, now), copy, (), now)
+        sends = [each.message for each in effects if isinstance(each, Send)]
+        if sends and not any(isinstance(each, Rumors) for each in sends):
+            self._unasked[key] = None
+        return effects
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether linked peers were told of a rumor of ours and none has asked for it yet."""
+        return bool(self._unasked)
+
+    def asked(self, want: Want) -> None:
+        """A peer asks for these."""
+        for each in want.ranges if self._unasked else ():
+            for key in [key for key in self._unasked if key[:2] == each.stream]:
+                if each.first <= key[2] <= each.last:
+                    del self._unasked[key]
 
     # --- theirs ---------------------------------------------------------------------------------
 
     def handle(
-        self, message: Rumors | Ids | Offer | Subscribe | Graft | Prune, sender: PeerId, now: float
+        self,
+        message: Rumors | Ids | Offer | Announce | Subscribe | Graft | Prune,
+        sender: PeerId,
+        now: float,
     ) -> list[Effect]:
         match message:
             case Rumors(copies):
@@ -155,6 +191,8 @@ class Dissemination:
                 if isinstance(message, Ids):
                     self._tracing.told(message, sender)
                 return self.lazy.handle(message, sender, now)
+            case Announce():
+                return self.pulls.handle(message, sender, now)
             case Subscribe() | Graft() | Prune():
                 return self._strategy.handle(message, sender, now)
             case _:
@@ -190,6 +228,13 @@ class Dissemination:
             self.repaired += len(fresh)
         messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
         foretold = self.lazy.arrived(rumor, now)
+        if is_large(rumor):
+            holders, effects = self.pulls.arrived(rumor, now)
+            if not (via is Via.REPAIR and copy.age_ms >= OLD_MS) and self._may_leave(
+                rumor, is_firsthand, now
+            ):
+                effects += self.pulls.announce(rumor, {sender, *holders, *foretold.tellers})
+            return [Deliver(messages), *effects, *self._blame_liars()]
         if via is Via.REPAIR and copy.age_ms >= OLD_MS:
             return [Deliver(messages), *self._blame_liars()]
         news = News(
@@ -203,12 +248,16 @@ class Dissemination:
             foretold.lead_s,
         )
         plan = self._strategy.spread(news, now)
-        effects: list[Effect] = [Deliver(messages)]
+        effects = [Deliver(messages)]
         leaves = bool(plan.targets) or plan.is_offer
-        if not leaves or not is_firsthand or self._store.held.prove(key_of(rumor), now):
+        if not leaves or self._may_leave(rumor, is_firsthand, now):
             has_it = (sender, *foretold.tellers)
             effects += self._carry_out(plan, copy, has_it, now, is_mailed=is_mailed)
         return effects + self._blame_liars()
+
+    def _may_leave(self, rumor: Rumor, is_firsthand: bool, now: float) -> bool:
+        """Whether its signature is good, which for what came firsthand is checked now."""
+        return not is_firsthand or self._store.held.prove(key_of(rumor), now)
 
     def _carry_out(
         self,
@@ -268,20 +317,22 @@ class Dissemination:
         if now >= self._tick_at:
             self._tick_at = now + SWEEP_S
             self._store.tick(now)
+            self._unasked = {key: None for key in self._unasked if self._store.held.has(key)}
         effects: list[Effect] = []
         for due in self._strategy.advance(now):
             if not isinstance(due, Push):
                 effects.append(due)
             elif (copy := self._store.held.copy(due.key, now)) is not None:
                 effects += self._push(copy, due.targets)
-        return effects + self.lazy.advance(now) + self._blame_liars()
+        effects += self.lazy.advance(now) + self.pulls.advance(now)
+        return effects + self._blame_liars()
 
     @property
     def deadline(self) -> float:
         store = self._store
         is_busy = store.held or store.has_holes or store.held.liars
         tick_at = self._tick_at if is_busy else math.inf
-        return min(tick_at, self._strategy.deadline, self.lazy.deadline)
+        return min(tick_at, self._strategy.deadline, self.lazy.deadline, self.pulls.deadline)
 
 
 def _as_heard(copy: RumorCopy, sender: Peer | None) -> RumorCopy:

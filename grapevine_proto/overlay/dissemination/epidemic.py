@@ -70,6 +70,14 @@ class Epidemic(Strategy):
                 self.cooled_early += 1
         return Plan(targets)
 
+    def gave(self, key: Key, peer_id: PeerId) -> None:
+        hot = self._hot.get(key)
+        if hot is not None:
+            hot.told.add(peer_id)
+            hot.copies += 1
+            if hot.copies >= self._config.epidemic.max_forwards:
+                del self._hot[key]
+
     def heard_again(self, key: Key, sender: PeerId, now: float) -> list[Effect]:
         self._hot.pop(key, None)
         return []

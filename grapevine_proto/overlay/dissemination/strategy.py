@@ -85,6 +85,9 @@ class Strategy(ABC):
         """A link is gone."""
         return []
 
+    def gave(self, key: Key, peer_id: PeerId) -> None:  # noqa: B027  most do not care
+        """A rumor that was spread while nobody was there was pushed to `peer_id`, the first who came."""
+
     def heard_again(self, key: Key, sender: PeerId, now: float) -> list[Effect]:
         """`sender` pushed a copy of a rumor that is known."""
         return []

@@ -1,0 +1,221 @@
+"""Large rumors: announced to near peers, and pulled once by each node.
+
+    we -> Announce                   to each near peer that is not known to have the rumor
+    peer -> Want                     at once, to one of those who announced it
+    we -> Repair                     the rumor, in fragments
+
+A push of what is large costs a copy for each link that it comes over; a pull costs one a node, for a
+round trip more a hop. Whoever has pulled a rumor announces it in turn, so an origin with many links
+does not send all copies itself.
+
+What must stay true:
+
+- A rumor is asked of one holder at a time: of the first to announce it, the next time of the quickest
+  who has room. A holder from whom nothing comes costs at most `PATIENCE_S`, one that dribbles
+  `DRIBBLE_S`; then the next is asked, if there is one.
+- Of one holder no more than `AT_ONCE_BYTES` are asked for at a time, or one rumor that is larger, so
+  what is asked for finds room in its queue. What waits for that may come from another meanwhile.
+- What an announcement says only limits what is asked, and of whom. Nothing is marked by it.
+- What one teller opens is capped apart from what others do, so lies crowd out no one else's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Final
+
+from grapevine_proto.ids import PeerId
+from grapevine_proto.messages import Announce, Rumor, StreamRange, Want
+from grapevine_proto.overlay.antientropy import LAZY_ROUND
+from grapevine_proto.overlay.dissemination.lazy import UNKNOWN_RTT_S
+from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.store import Store
+
+PUSHED_BYTES: Final = 8 * 1024  # of one payload, at most: seven datagrams; what is larger is pulled
+AT_ONCE_BYTES: Final = 512 * 1024  # half of what a link's queue holds by default
+PATIENCE_RTTS: Final = 6.0  # the question or the first fragment may have to go twice
+PATIENCE_S: Final = (0.200, 0.500)  # at least and at most
+DRIBBLE_S: Final = 10.0  # for one rumor while parts of it come: 10 MiB at 8 Mbit/s
+GIVE_UP_S: Final = 30.0  # with nobody else to ask; anti-entropy has its turn
+WANTED_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
+WANTED_PER_TELLER: Final = 128  # of those, opened by one teller
+HOLDERS_LIMIT: Final = 8  # remembered of one rumor
+
+
+def is_pulled(payload_bytes: int) -> bool:
+    """Whether a payload of so many bytes is pulled instead of pushed."""
+    return payload_bytes > PUSHED_BYTES
+
+
+def is_large(rumor: Rumor) -> bool:
+    """Whether `rumor` is pulled instead of pushed. Many small payloads in one rumor are not large:
+    they are under way because there are many, and each would wait for a round trip."""
+    return is_pulled(len(rumor.body)) and is_pulled(max(rumor.lengths))
+
+
+class _Wanted:
+    """A large rumor that others have and we do not."""
+
+    __slots__ = ("asked_at", "due_at", "holder", "holders", "opener", "size_bytes", "told_by")
+
+    def __init__(self, opener: PeerId, size_bytes: int) -> None:
+        self.opener = opener
+        self.size_bytes = size_bytes
+        self.holders: list[PeerId] = []  # not asked yet
+        self.told_by: set[PeerId] = set()
+        self.holder: PeerId | None = None  # who is asked
+        self.asked_at = 0.0
+        self.due_at = math.inf  # when to look again whether it comes
+
+
+class Pulls:
+    """Part of dissemination, which tells it of every large rumor that comes, and of links that go."""
+
+    def __init__(self, peers: PeerTable, around: Neighbourhood, store: Store) -> None:
+        self._peers = peers
+        self._around = around
+        self._store = store
+        self._wanted: dict[StreamRange, _Wanted] = {}
+        self._opened: Counter[PeerId] = Counter()
+        self._asked_bytes: Counter[PeerId] = Counter()  # of each holder, and not here yet
+        self._heard_at: dict[PeerId, float] = {}  # when part of something came, from those asked
+        self._look_at = math.inf
+        self.asked = 0
+        self.unheeded = 0  # announcements that found no room
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def announce(self, rumor: Rumor, has_it: set[PeerId]) -> list[Effect]:
+        """Let near peers who are not in `has_it` pull `rumor`."""
+        targets = tuple(
+            each for each in self._around.near if each not in has_it and each != rumor.origin
+        )
+        return [Send(targets, Announce(rumor.ids, rumor.size_bytes))] if targets else []
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def handle(self, message: Announce, sender: PeerId, now: float) -> list[Effect]:
+        self._around.called(sender)
+        wanted = self._wanted.get(message.ids)
+        if wanted is None:
+            if not self._store.missing(message.ids, now):
+                return []
+            if len(self._wanted) >= WANTED_LIMIT or self._opened[sender] >= WANTED_PER_TELLER:
+                self.unheeded += 1
+                return []
+            self._opened[sender] += 1
+            wanted = self._wanted[message.ids] = _Wanted(sender, message.size_bytes)
+        if sender not in wanted.told_by and len(wanted.told_by) < HOLDERS_LIMIT:
+            wanted.told_by.add(sender)
+            wanted.holders.append(sender)
+        return self._ask(now)
+
+    def arriving(self, peer_id: PeerId, now: float) -> None:
+        """Part of a large message came from `peer_id`."""
+        if peer_id in self._asked_bytes:
+            self._heard_at[peer_id] = now
+
+    def arrived(self, rumor: Rumor, now: float) -> tuple[set[PeerId], list[Effect]]:
+        """`rumor` is here: who else has it, and what to ask for next."""
+        wanted = self._wanted.pop(rumor.ids, None) if self._wanted else None
+        if wanted is None:
+            return set(), []
+        self._closed(wanted)
+        return wanted.told_by, self._ask(now)
+
+    def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """What was asked of a peer that is gone is asked of another."""
+        for wanted in self._wanted.values():
+            if wanted.holder == peer_id:
+                self._release(wanted)
+        return self._ask(now) if self._wanted else []
+
+    def _release(self, wanted: _Wanted) -> None:
+        """Nothing more is expected of who was asked."""
+        holder, wanted.holder = wanted.holder, None
+        if holder is None:
+            return
+        self._asked_bytes[holder] -= wanted.size_bytes
+        if not self._asked_bytes[holder]:
+            del self._asked_bytes[holder]
+            self._heard_at.pop(holder, None)
+
+    def _closed(self, wanted: _Wanted) -> None:
+        self._release(wanted)
+        self._opened[wanted.opener] -= 1
+        if not self._opened[wanted.opener]:
+            del self._opened[wanted.opener]
+
+    def _ask(self, now: float) -> list[Effect]:
+        """Ask for whatever nobody is asked for, or not in time, where somebody has room for it."""
+        effects: list[Effect] = []
+        self._look_at = math.inf
+        for ids, wanted in list(self._wanted.items()):
+            if wanted.holder is not None and now >= wanted.due_at:
+                self._look_after(wanted, now)
+            if wanted.holder is None and (holder := self._next_holder(wanted)) is not None:
+                missing = self._store.missing(ids, now)
+                if not missing:
+                    self._drop(ids)
+                    continue
+                self._note_asked(wanted, holder, now)
+                effects.append(Send((holder,), Want(LAZY_ROUND, tuple(missing))))
+            if wanted.holder is not None:
+                self._look_at = min(self._look_at, wanted.due_at)
+            elif not wanted.holders:
+                self._drop(ids)
+        return effects
+
+    def _note_asked(self, wanted: _Wanted, holder: PeerId, now: float) -> None:
+        wanted.holders.remove(holder)
+        wanted.holder, wanted.asked_at = holder, now
+        wanted.due_at = now + self._patience_s(holder)
+        self._asked_bytes[holder] += wanted.size_bytes
+        self.asked += 1
+
+    def _look_after(self, wanted: _Wanted, now: float) -> None:
+        """Nothing more may be coming from who was asked."""
+        holder = wanted.holder
+        if holder is None:
+            return
+        quiet_at = self._heard_at.get(holder, wanted.asked_at) + self._patience_s(holder)
+        if now < quiet_at and now < wanted.asked_at + DRIBBLE_S:
+            wanted.due_at = quiet_at
+        elif now >= wanted.asked_at + GIVE_UP_S or any(
+            self._peers.is_linked(each) for each in wanted.holders
+        ):
+            self._release(wanted)
+        else:
+            wanted.due_at = min(now + self._patience_s(holder), wanted.asked_at + GIVE_UP_S)
+
+    def _drop(self, ids: StreamRange) -> None:
+        self._closed(self._wanted.pop(ids))
+
+    def _next_holder(self, wanted: _Wanted) -> PeerId | None:
+        """The quickest who has room; the first to tell needs no comparison."""
+        wanted.holders = [each for each in wanted.holders if self._peers.is_linked(each)]
+        free = [each for each in wanted.holders if self._has_room(each, wanted.size_bytes)]
+        return min(free, key=self._rtt_s, default=None)
+
+    def _has_room(self, peer_id: PeerId, size_bytes: int) -> bool:
+        asked_bytes = self._asked_bytes.get(peer_id, 0)
+        return not asked_bytes or asked_bytes + size_bytes <= AT_ONCE_BYTES
+
+    def _rtt_s(self, peer_id: PeerId) -> float:
+        peer = self._peers.get(peer_id)
+        return UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
+
+    def _patience_s(self, peer_id: PeerId) -> float:
+        return min(max(PATIENCE_RTTS * self._rtt_s(peer_id), PATIENCE_S[0]), PATIENCE_S[1])
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        return self._look_at
+
+    def advance(self, now: float) -> list[Effect]:
+        return self._ask(now) if now >= self._look_at else []

@@ -1,0 +1,66 @@
+"""``grapevine-tui attach``: the app before a node that runs already, over its control socket.
+
+What must stay true: what cannot be reached is told in one line before any screen is drawn; the choices
+of this user (theme, keys) are its own, everything else is the node's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from grapevine_proto.config import NodeConfig
+from grapevine_tui import logs
+from grapevine_tui.ctl import running_at
+from grapevine_tui.settings import load
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedSettings:
+    """What an attached app goes by."""
+
+    node: NodeConfig
+    theme: str
+    state_dir: Path | None
+    choices_file: Path | None
+    keys: Mapping[str, str]
+
+
+@click.command()
+@click.option("--state-dir", metavar="DIR", help="State folder of the node [that of its port]")
+@click.option("-p", "--port", metavar="N", help="UDP port of the node [as set, or 8000]")
+@click.pass_obj
+def attach(given: dict[str, Any] | None, state_dir: str | None, port: str | None) -> int:
+    """Show the app before a node that runs already, by its control socket; q hangs up, the node runs on."""
+    from grapevine_tui.cli import on_terminal
+
+    flags = dict(given or {})
+    flags |= {"app.state_dir": state_dir} if state_dir is not None else {}
+    flags |= {"port": port} if port is not None else {}
+    logs.to_nowhere()
+    return on_terminal(lambda: show(flags))
+
+
+async def show(flags: dict[str, Any]) -> int:
+    """Run the app until it is quit; the exit code. Raises NoAnswer."""
+    from grapevine_tui.app import GrapevineApp
+    from grapevine_tui.attached import AttachedHost
+    from grapevine_tui.model import Model
+
+    own = load(flags, os.environ)
+    host = AttachedHost(running_at(flags), Model(messages=own.messages))
+    await host.start()
+    settings = AttachedSettings(host.config, own.theme, None, own.choices_file, own.keys)
+    app = GrapevineApp(host, settings)
+    host.on_config = partial(app.call_later, app.main.take, is_restarted=True)
+    try:
+        await app.run_async()
+    finally:
+        await host.leave(0.0)
+    return app.return_code or 0

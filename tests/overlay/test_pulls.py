@@ -1,0 +1,197 @@
+"""Large rumors: who is asked, how long for, and what holders that do not deliver cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from grapevine_proto.ids import PeerId, Stream
+from grapevine_proto.messages import Announce, Rumor, StreamRange, Want
+from grapevine_proto.overlay.antientropy import LAZY_ROUND
+from grapevine_proto.overlay.dissemination.pulls import (
+    AT_ONCE_BYTES,
+    DRIBBLE_S,
+    GIVE_UP_S,
+    HOLDERS_LIMIT,
+    PUSHED_BYTES,
+    WANTED_LIMIT,
+    WANTED_PER_TELLER,
+    Pulls,
+    is_large,
+)
+from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.overlay.store import Store
+from tests.overlay.made import EPOCH, Surroundings, copy, peer_id
+
+ORIGIN = 90
+SIZE = 100_000
+PATIENCE = 0.5  # at most
+
+
+class Node:
+    """What pulls see of a node with some links, whose round trips take 50 ms times their number."""
+
+    def __init__(self, links: int = 4) -> None:
+        self.place = Surroundings(*range(1, links + 1))
+        self.store = Store(self.place.config, Signatures(self.place.config), (), 0.0)
+        self.pulls = Pulls(self.place.peers, self.place.around, self.store)
+        for number, peer in enumerate(self.place.peers, 1):
+            peer.measured_rtt(0.05 * number)
+
+    def hear(
+        self, teller: int, first: int = 1, *, at: float = 0.0, size: int = SIZE
+    ) -> list[PeerId]:
+        """Somebody announces a rumor; who is asked for one because of that."""
+        return asked(self.pulls.handle(Announce(ids_of(first), size), peer_id(teller), at))
+
+    def take(self, first: int, at: float) -> tuple[set[PeerId], list[PeerId]]:
+        made = copy(ORIGIN, first, size=SIZE)
+        self.store.take(made, peer_id(ORIGIN), False, at)
+        holders, effects = self.pulls.arrived(made.rumor, at)
+        return holders, asked(effects)
+
+    def advance(self, at: float) -> list[PeerId]:
+        return asked(self.pulls.advance(at))
+
+
+def ids_of(first: int) -> StreamRange:
+    return StreamRange(Stream(peer_id(ORIGIN), EPOCH), first, first)
+
+
+def asked(effects: list[Effect]) -> list[PeerId]:
+    found: list[PeerId] = []
+    for effect in effects:
+        assert isinstance(effect, Send)
+        assert isinstance(effect.message, Want)
+        assert effect.message.round == LAZY_ROUND
+        found += effect.peers
+    return found
+
+
+def test_what_is_large_is_one_large_payload_not_many_small_ones() -> None:
+    assert not is_large(copy(ORIGIN, 1, size=PUSHED_BYTES).rumor)
+    assert is_large(copy(ORIGIN, 1, size=PUSHED_BYTES + 1).rumor)
+    many = Rumor(peer_id(ORIGIN), EPOCH, 1, (5000, 5000), bytes(10_000), bytes(64))
+    assert not is_large(many)
+
+
+def test_near_peers_that_may_lack_it_are_told() -> None:
+    node = Node()
+    rumor = copy(ORIGIN, 1, size=SIZE).rumor
+    [send] = node.pulls.announce(rumor, {peer_id(2)})
+    assert isinstance(send, Send)
+    assert set(send.peers) == {peer_id(1), peer_id(3), peer_id(4)}
+    assert send.message == Announce(rumor.ids, rumor.size_bytes)
+    assert node.pulls.announce(rumor, set(map(peer_id, range(1, 5)))) == []
+
+
+def test_the_first_who_announces_is_asked_at_once_and_nobody_else() -> None:
+    node = Node()
+    assert node.hear(3) == [peer_id(3)]
+    assert node.hear(1) == node.hear(1) == []
+    holders, _ = node.take(1, 0.1)
+    assert holders == {peer_id(1), peer_id(3)}
+    assert node.advance(100.0) == []
+    assert node.hear(2, at=101.0) == [], "it is here"
+
+
+def test_a_holder_from_whom_nothing_comes_costs_its_patience_then_the_quickest_is_asked() -> None:
+    node = Node()
+    node.hear(4)
+    node.hear(3)
+    node.hear(2)
+    assert node.advance(PATIENCE - 0.01) == []
+    assert node.pulls.deadline <= PATIENCE
+    assert node.advance(PATIENCE) == [peer_id(2)]
+    assert node.advance(PATIENCE + 0.6) == [peer_id(3)]
+
+
+def test_a_holder_without_another_to_ask_is_waited_for_and_whoever_comes_later_is_asked() -> None:
+    node = Node()
+    node.hear(1)
+    assert node.advance(2.0) == []
+    assert node.hear(2, at=3.0) == [peer_id(2)]
+    assert node.hear(1, at=4.0) == [], "it was asked"
+
+
+def test_nobody_is_waited_for_for_ever() -> None:
+    node = Node()
+    node.hear(1)
+    at = 0.0
+    while (at := node.pulls.deadline) < GIVE_UP_S:
+        assert node.advance(at) == []
+    node.advance(GIVE_UP_S)
+    assert node.pulls.deadline > 10**9
+    assert node.hear(1, at=GIVE_UP_S + 1) == [peer_id(1)], "it is as new"
+
+
+def test_while_parts_come_nobody_else_is_asked_but_not_for_long() -> None:
+    node = Node()
+    node.hear(1)
+    node.hear(2)
+    at = 0.0
+    while at < DRIBBLE_S - 0.1:
+        at += 0.1
+        node.pulls.arriving(peer_id(1), at)
+        assert node.advance(at) == []
+    assert node.advance(DRIBBLE_S + 0.1) == [peer_id(2)]
+
+
+def test_of_one_holder_only_so_much_is_asked_at_a_time_and_the_rest_once_it_comes() -> None:
+    node = Node()
+    at_once = AT_ONCE_BYTES // SIZE
+    for first in range(1, at_once + 1):
+        assert node.hear(1, first) == [peer_id(1)]
+    assert node.hear(1, at_once + 1) == []
+    assert node.hear(2, at_once + 1) == [peer_id(2)], "another has room"
+    assert node.hear(1, at_once + 2) == []
+    assert node.take(1, 0.1)[1] == [peer_id(1)]
+
+
+def test_one_larger_than_that_is_asked_for_alone() -> None:
+    node = Node()
+    assert node.hear(1, 1, size=10 * AT_ONCE_BYTES) == [peer_id(1)]
+    assert node.hear(1, 2, size=1) == []
+    assert node.take(1, 0.1)[1] == [peer_id(1)]
+
+
+def test_what_was_asked_of_a_lost_link_is_asked_of_another() -> None:
+    node = Node()
+    node.hear(1)
+    node.hear(2)
+    node.place.unlink(1)
+    assert asked(node.pulls.unlinked(peer_id(1), 0.1)) == [peer_id(2)]
+    node.place.unlink(2)
+    assert node.pulls.unlinked(peer_id(2), 0.2) == []
+    assert node.pulls.deadline > 10**9
+
+
+def test_one_announcement_too_many_is_counted_and_others_still_find_room() -> None:
+    node = Node(links=WANTED_LIMIT // WANTED_PER_TELLER + 1)
+    for first in range(1, WANTED_PER_TELLER + 2):
+        node.hear(1, first)
+    assert node.pulls.unheeded == 1
+    assert node.hear(2, 10_000) == [peer_id(2)]
+    for number in range(2, WANTED_LIMIT // WANTED_PER_TELLER + 2):
+        for first in range(WANTED_PER_TELLER):
+            node.hear(number, 10_000 * number + first)
+    assert len(node.pulls._wanted) == WANTED_LIMIT
+    assert node.pulls.unheeded == 1 + (1 + WANTED_PER_TELLER), "own cap, then that of all"
+
+
+def test_only_so_many_holders_are_remembered() -> None:
+    node = Node(links=HOLDERS_LIMIT + 1)
+    for number in range(1, HOLDERS_LIMIT + 2):
+        node.hear(number)
+    assert node.take(1, 0.1)[0] == {peer_id(number) for number in range(1, HOLDERS_LIMIT + 1)}
+
+
+@pytest.mark.parametrize("links", [1, 2])
+def test_what_a_holder_owes_is_given_back_in_full(links: int) -> None:
+    node = Node(links=links)
+    node.hear(1)
+    node.pulls.arriving(peer_id(1), 0.05)
+    node.take(1, 0.1)
+    assert not node.pulls._asked_bytes
+    assert not node.pulls._heard_at
+    assert not node.pulls._opened

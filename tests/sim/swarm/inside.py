@@ -1,0 +1,149 @@
+"""What the swarm has to know of a node's insides, and reach there.
+
+What must stay true: this is the only file of the swarm that uses a private name of the node's, so that
+whoever changes one has one place to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from grapevine_proto import MessageId, PeerId
+from grapevine_proto.accounts import ACCOUNTS_LIMIT
+from grapevine_proto.engine import Engine
+from grapevine_proto.ids import Address
+from grapevine_proto.link.handshake import UNCONFIRMED_SESSIONS
+from grapevine_proto.links import PARTING_LIMIT
+from grapevine_proto.overlay.cases import CASES_LIMIT
+from grapevine_proto.overlay.dissemination.lazy import UNTOLD_LIMIT, WANTED_LIMIT
+from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.signatures import BUDGETS_LIMIT
+from grapevine_proto.overlay.trace import BATCHES_LIMIT, ROUTES_LIMIT, TRACES_LIMIT
+from grapevine_proto.routing import Routing
+from grapevine_proto.sim import SimulatedNode, Simulation
+
+Table = tuple[str, int, int]  # how it is called, how much is in it, how much may be
+
+
+def tables(engine: Engine) -> Iterator[Table]:
+    """All that grows with what others do."""
+    config, stats = engine.config, engine.stats()
+    limits, membership, lazy = config.limits, engine._membership, engine._dissemination.lazy
+    links, handshakes = engine._links, engine._handshakes
+    yield "links", len(links), config.max_peers
+    yield "sessions", stats.sessions, limits.sessions
+    yield "dials", len(handshakes), limits.dials
+    yield "parting links", len(links._parting), PARTING_LIMIT
+    yield "accounts", len(links.accounts), ACCOUNTS_LIMIT
+    yield "unconfirmed sessions", handshakes._responder.pending, UNCONFIRMED_SESSIONS
+    yield "peers", len(list(engine._peers)), limits.sessions + config.max_peers
+    yield "members", stats.members, limits.members + config.max_peers  # linked ones always
+    yield "cases", len(membership.detector.cases._cases), CASES_LIMIT + config.max_peers
+    # As many of our own as were named or linked, and what others told of.
+    yield "addresses", len(membership.dialling._knocks), limits.addresses + 2 * config.max_peers
+    yield "held bytes", stats.held_bytes, limits.held_bytes + config.max_message_size
+    yield "streams", stats.streams, 2 * limits.origins
+    yield "ids to tell", len(lazy._untold), UNTOLD_LIMIT
+    yield "ids wanted", len(lazy._wanted), WANTED_LIMIT
+    budgets = engine._signatures
+    for each in (budgets._by_sender, budgets._by_pair, budgets._by_origin):
+        yield "signature budgets", len(each._buckets), BUDGETS_LIMIT
+    yield "traces", len(engine._tracing._traces), TRACES_LIMIT
+    yield "routes", len(engine._tracing._routes), ROUTES_LIMIT
+    yield "receipts", len(engine._tracing._batches), BATCHES_LIMIT
+    yield "reassembly", links._reassembly.used_bytes, limits.reassembly_bytes
+    for link in links.values():
+        yield "queued messages", link.queued, limits.queue_messages
+
+
+def kept(engine: Engine) -> tuple[Table, ...]:
+    """The tables in which a stranger must leave no trace."""
+    named = ("sessions", "dials", "parting links", "accounts", "unconfirmed sessions", "peers")
+    others = ("members", "addresses", "held bytes", "streams", "signature budgets")
+    return tuple(table for table in tables(engine) if table[0] in (*named, *others))
+
+
+def refusals(engine: Engine) -> int:
+    """How often something was refused, under whatever reason."""
+    return engine._routing.drops.total()
+
+
+def waiting(engine: Engine) -> int:
+    """Datagrams that go out next."""
+    return len(engine._links._outbox)
+
+
+def is_of(routing: Routing, engine: Engine | None) -> bool:
+    return engine is not None and engine._routing is routing
+
+
+def secret_of(engine: Engine) -> bytes:
+    """The secret half of its identity."""
+    return engine.saved(engine.deadline).seed
+
+
+def printed(engine: Engine) -> str:
+    """All that might come into a log or an error."""
+    sessions = [link.session for link in engine._links.values()]
+    handshakes = engine._handshakes
+    dials, responder = list(handshakes._dials.values()), handshakes._responder
+    parts = (engine, engine.config, engine._identity, responder, engine._membership)
+    return repr((*parts, sessions, dials, engine.saved(engine.deadline)))
+
+
+def seen(engine: Engine, now: float) -> tuple[int, bytes]:
+    """What it says that it has seen; equal where nothing is to be repaired."""
+    return engine._store.digest(now)
+
+
+def next_id(engine: Engine, *, private: bool = False) -> MessageId:
+    """What the next message of this node will be called."""
+    voice = engine._voice
+    sequence = voice._private_sequence if private else voice._sequence
+    return MessageId(engine.peer_id, engine.epoch, sequence + 1, private=private)
+
+
+def linked(engine: Engine) -> tuple[PeerId, ...]:
+    """Whom it may say something to."""
+    return tuple(engine._links)
+
+
+def say_raw(sim: Simulation, node: SimulatedNode, peer_id: PeerId, plaintext: bytes) -> None:
+    """Let a node seal and send any bytes at all."""
+    if node.engine is not None:
+        link = node.engine._links[peer_id]
+        node.engine._links.queue(link, plaintext, node.read_clock(sim.now))
+        sim._settle(node)
+
+
+def forget_manners(engine: Engine, peer_id: PeerId) -> None:
+    """Let a node send to a peer more than that one allows."""
+    engine._links[peer_id].shape = None
+
+
+@contextmanager
+def overheard(
+    on_send: Callable[[Routing, Send], None],
+    on_stranger: Callable[[Engine, bytes, Callable[[], None]], None],
+    stranger: Address,
+) -> Iterator[None]:
+    """Let somebody hear what engines ask to be sent, and stand beside them when a stranger comes."""
+    send_all, receive = Routing.send_all, Engine.receive
+
+    def send_overheard(routing: Routing, send: Send, now: float) -> int:
+        on_send(routing, send)
+        return send_all(routing, send, now)
+
+    def receive_overheard(engine: Engine, datagram: bytes, source: Address, now: float) -> None:
+        if source == stranger:
+            on_stranger(engine, datagram, lambda: receive(engine, datagram, source, now))
+        else:
+            receive(engine, datagram, source, now)
+
+    with (
+        patch.object(Routing, "send_all", send_overheard),
+        patch.object(Engine, "receive", receive_overheard),
+    ):
+        yield
