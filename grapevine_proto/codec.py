@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -210,6 +211,7 @@ MAX_AGE_MS: Final = (1 << 32) - 1
 MAX_TEXT_BYTES: Final = 64  # of a zone, a name
 MAX_ADDRESSES: Final = 4
 MAX_RECORDS: Final = 16
+RECORDS_REMEMBERED: Final = 1024  # decoded, by their bytes: a megabyte at the most
 MAX_OPINIONS: Final = 4
 MAX_ACCUSATIONS: Final = 3  # of one member: as many as it takes
 MAX_COPIES: Final = 64
@@ -301,9 +303,15 @@ def encode_record(record: Record) -> bytes:
     )
 
 
-def _decode_record(data: Any) -> Record:
+def _decode_record(value: Any) -> Record:
+    return _record_in(_bin(value))
+
+
+@lru_cache(RECORDS_REMEMBERED)
+def _record_in(data: bytes) -> Record:
+    """The same bytes come again and again, from everybody who tells of that member."""
     (peer_id, epoch, incarnation, addresses, zone, name, capacity, refill, left, signature) = (
-        _unpack(_bin(data))
+        _unpack(data)
     )
     return Record(
         PeerId(_bin(peer_id, PEER_ID_BYTES)),
