@@ -266,4 +266,6 @@ def test_who_lives_behind_doors_that_do_not_open_to_us_is_left_in_peace() -> Non
 
     sim.listen(listen)
     sim.run(120.0)
-    assert suspected.total() <= 30, "forgotten after a minute, once each; with every dial it was 269"
+    assert suspected.total() <= 30, (
+        "forgotten after a minute, once each; with every dial it was 269"
+    )
