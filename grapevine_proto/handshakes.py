@@ -156,6 +156,11 @@ class Handshakes:
         return self._responder.confirm(packet, source, now)
 
     @property
+    def crowded_out(self) -> int:
+        """Strangers' sessions given up because too many waited for their first packet."""
+        return self._responder.crowded_out
+
+    @property
     def deadline(self) -> float:
         deadline = self._responder.deadline
         for dial in self._dials.values():

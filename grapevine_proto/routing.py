@@ -191,7 +191,9 @@ class Routing:
                     self._tell_moved(peer, previous, words, now)
                 case Learn(record):
                     if record.peer_id in self._links:
-                        self._links[record.peer_id].learn(record, now)
+                        link = self._links[record.peer_id]
+                        link.learn(record, now)
+                        self._links.touch(link)
                 case Blame(peer, refusal):
                     self._blame(peer, refusal, now)
                 case Reopen(epoch):
@@ -213,7 +215,10 @@ class Routing:
         links = [self._links[peer_id] for peer_id in send.peers if peer_id in self._links]
         if isinstance(send.message, Rumors):
             return self._links.push(send.message, links, now)
-        plaintext = codec.encode_message(send.message)
+        if isinstance(send.message, Repair):
+            plaintext = codec.encode_repair(send.message)
+        else:
+            plaintext = codec.encode_message(send.message)
         if len(links) < len(send.peers) and isinstance(send.message, BRIEF):
             for peer_id in send.peers:
                 if peer_id not in self._links:
@@ -222,15 +227,15 @@ class Routing:
             self._queue(link, plaintext, now)
         return len(links)
 
-    def _queue(self, link: Link, plaintext: bytes, now: float) -> None:
-        if plaintext[0] == Kind.WANT:
+    def _queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
+        if _is_question(plaintext):
             link.expect_repairs(REPLY_DATAGRAMS)
         self._links.queue(link, plaintext, now)
 
-    def _reply_briefly(self, peer_id: PeerId, plaintext: bytes, now: float) -> None:
+    def _reply_briefly(self, peer_id: PeerId, plaintext: bytes | codec.Spliced, now: float) -> None:
         """To a peer without a link: on the short session that it has. A question opens one."""
         link = self._shorts.get(peer_id)
-        if plaintext[0] == Kind.WANT:
+        if isinstance(plaintext, bytes) and plaintext[0] == Kind.WANT:
             self.say_briefly(peer_id, Waiting(plaintext, None), now)
         elif link is not None:
             self._queue(link, plaintext, now)
@@ -372,3 +377,7 @@ class Routing:
             if count > self._drops_told[reason]:
                 self.events.append(DatagramDropped(reason, count - self._drops_told[reason]))
                 self._drops_told[reason] = count
+
+
+def _is_question(plaintext: bytes | codec.Spliced) -> bool:
+    return isinstance(plaintext, bytes) and plaintext[0] == Kind.WANT
