@@ -96,7 +96,9 @@ def main() -> int:
     parser.add_argument("--strategy", default="auto")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    print("| distribution | links that cross | bytes that cross | mean time to last | copies beyond the first |")
+    print(
+        "| distribution | links that cross | bytes that cross | mean time to last | copies beyond the first |"
+    )
     print("|---|---|---|---|---|", flush=True)
     missed = 0
     for distribution in DISTRIBUTIONS:
