@@ -134,6 +134,23 @@ async def open_traffic(pilot: Pilot[None]) -> None:
     await pilot.pause(0.6)
 
 
+async def open_trace(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "i", *"/trace who has the new build?", "enter")
+    await pilot.pause(1.5)
+
+
+async def open_settings(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "C")
+    await pilot.pause(0.6)
+    await pilot.press("down", "down", "down", "down")
+    await pilot.pause(0.3)
+
+
+async def open_commands(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "2", "colon")
+    await pilot.pause(1.0)
+
+
 async def sift(pilot: Pilot[None]) -> None:
     await pilot.press("escape", "2", "slash", *"zone:eu-west")
     await pilot.pause(0.3)
@@ -145,6 +162,10 @@ SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
     ("peer", (120, 36), "grapevine", open_peer),
     ("members", (120, 36), "grapevine", open_members),
     ("traffic", (120, 36), "grapevine", open_traffic),
+    ("trace", (120, 36), "grapevine", open_trace),
+    ("trace-light", (120, 36), "grapevine-light", open_trace),
+    ("settings", (120, 36), "grapevine", open_settings),
+    ("commands", (120, 36), "grapevine", open_commands),
     ("filter", (120, 36), "grapevine", sift),
     ("help", (120, 36), "grapevine", open_help),
     ("80x24", (80, 24), "grapevine", look),
