@@ -210,6 +210,7 @@ class Engine:
         link = self._links.at(address)
         if link is not None:
             link.refused(size_bytes, now)
+            self._links.touch(link)
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""

@@ -191,7 +191,9 @@ class Routing:
                     self._tell_moved(peer, previous, words, now)
                 case Learn(record):
                     if record.peer_id in self._links:
-                        self._links[record.peer_id].learn(record, now)
+                        link = self._links[record.peer_id]
+                        link.learn(record, now)
+                        self._links.touch(link)
                 case Blame(peer, refusal):
                     self._blame(peer, refusal, now)
                 case Reopen(epoch):

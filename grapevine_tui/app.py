@@ -170,6 +170,11 @@ class GrapevineApp(App[None]):
         else:
             await super().on_event(event)
 
+    def on_app_focus(self) -> None:
+        # In a browser the app begins without the focus, so nothing has been given it yet.
+        if self.main.is_mounted and self.main.focused is None:
+            self.call_later(self.main.set_focus, self.main.compose_box.draft)
+
     async def on_done(self, message: Done) -> None:
         await self._turns.back(message)
 

@@ -41,6 +41,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.log_level": "info",
     "app.log_file": "",
     "app.metrics": "",
+    "app.web": "",
     "app.on": [],
     "app.state_dir": "",
     "app.profile": "",

@@ -49,6 +49,8 @@ class Settings:
     log_file: Path | None
     metrics: str
     """Where Prometheus finds them, ``host:port``; empty: nowhere."""
+    web: str
+    """Where a browser finds the app, ``host:port``; empty: nowhere."""
     on: tuple[str, ...]
     """``EVENT COMMAND`` each: what to run when."""
     headless: bool
@@ -78,13 +80,8 @@ class Settings:
                 raise ConfigError(f"app.{name}", "expected true or false")
         if not isinstance(self.theme, str):
             raise ConfigError("app.theme", f"expected text, not {self.theme!r}")
-        if not isinstance(self.metrics, str):
-            raise ConfigError("app.metrics", f"expected text, not {self.metrics!r}")
-        if self.metrics:
-            try:
-                split_host_port(self.metrics)
-            except ValueError as error:
-                raise ConfigError("app.metrics", str(error)) from None
+        _check_place("app.metrics", self.metrics)
+        _check_place("app.web", self.web)
         for hook in self.on:
             _check_hook(hook)
         _check_range("app.eof_timeout", self.eof_timeout, 0, 86_400)
@@ -206,6 +203,16 @@ def _check_hook(text: str) -> None:
         Hook.read(text)
     except ValueError as expected:
         raise ConfigError("app.on", f"expected {expected}, not {text!r}") from None
+
+
+def _check_place(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(name, f"expected text, not {value!r}")
+    if value:
+        try:
+            split_host_port(value)
+        except ValueError as error:
+            raise ConfigError(name, str(error)) from None
 
 
 def _check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:

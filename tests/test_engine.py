@@ -526,7 +526,7 @@ def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.Monkey
         )
         pair.run(5.0)
         assert len(pair.other._links._parting) <= 1
-    assert pair.other.stats().crowded_out == 1
+    assert pair.other.stats().crowded_out >= 1  # sessions: a link may have had two
 
 
 def test_no_secret_is_in_anything_that_is_printed() -> None:

@@ -203,8 +203,13 @@ class Link:
     def deadline(self) -> float:
         """When more can go, a retiring session ends, a rekey is due, or the session is spent."""
         ends_at = min((self._ends_at(*each) for each in self._retiring), default=math.inf)
+        return min(self.sends_at, self._wake_at, ends_at)
+
+    @property
+    def sends_at(self) -> float:
+        """When `check_path` or `transmit` has something to do; math.inf: not before something happens."""
         check_at = self._whereabouts.deadline if self._whereabouts is not None else math.inf
-        return min(self._send_at, self._feedback_at, self._wake_at, ends_at, check_at)
+        return min(self._send_at, self._feedback_at, check_at)
 
     def advance(self, now: float) -> None:
         """Forget retiring sessions whose time is over. `session_ids` are then others."""
@@ -423,12 +428,6 @@ class Link:
     def is_settled(self) -> bool:
         """Whether nothing waits to go and all that went has been told of."""
         return self._sender.is_idle
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing will happen here by itself but at `advance`."""
-        is_checking = self._whereabouts is not None and self._whereabouts.deadline < math.inf
-        return self._send_at == math.inf and self._feedback_at == math.inf and not is_checking
 
     @property
     def rate(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -201,7 +202,7 @@ def test_feedback_is_answered_by_nothing_and_an_idle_link_is_silent() -> None:
     assert sum(sent) == 4  # two messages, two reports
     roads.run(60.0)
     assert [side.there.entered for side in (ours, theirs)] == sent
-    assert all(side.link.is_quiet for side in (ours, theirs))
+    assert all(side.link.sends_at == math.inf for side in (ours, theirs))
 
 
 def test_heartbeats_are_neither_told_of_nor_sent_again() -> None:
