@@ -146,11 +146,6 @@ async def open_settings(pilot: Pilot[None]) -> None:
     await pilot.pause(0.3)
 
 
-async def open_commands(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "2", "colon")
-    await pilot.pause(1.0)
-
-
 async def sift(pilot: Pilot[None]) -> None:
     await pilot.press("escape", "2", "slash", *"zone:eu-west")
     await pilot.pause(0.3)
@@ -165,7 +160,6 @@ SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
     ("trace", (120, 36), "grapevine", open_trace),
     ("trace-light", (120, 36), "grapevine-light", open_trace),
     ("settings", (120, 36), "grapevine", open_settings),
-    ("commands", (120, 36), "grapevine", open_commands),
     ("filter", (120, 36), "grapevine", sift),
     ("help", (120, 36), "grapevine", open_help),
     ("80x24", (80, 24), "grapevine", look),
