@@ -34,6 +34,7 @@ from tests.tui.values import a_message, a_peer, a_round
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
 LIVE_S = 40.0  # time for rounds of repair, and for one neighbour to be too loud
+CALM_S = 0.03
 NAMES = ("bob", "carol", "dave", "erin", "frank", "日本語", "heidi")
 WORDS = (
     "deploy of api finished", "disk 91 % on db-3", "thanks, looking", "cache warm again, 2,114 keys",
@@ -167,13 +168,22 @@ SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
 )
 
 
-async def shoot(app: GrapevineApp, pilot: Pilot[None], folder: Path) -> None:
+async def calm_down(host: Host, pilot: Pilot[None]) -> None:
+    """Drawing the last picture held up the loop: wait until that is forgotten, where it ever is."""
+    for _ in range(30):
+        if host.node.lag_s < CALM_S:
+            return
+        await pilot.pause(0.5)
+
+
+async def shoot(app: GrapevineApp, host: Host, pilot: Pilot[None], folder: Path) -> None:
     """All pictures of one running app."""
     for name, size, theme, act in SHOTS:
         app.theme = theme
         await pilot.resize_terminal(*size)
         await act(pilot)
         await pilot.pause(0.4)
+        await calm_down(host, pilot)
         path = folder / f"{name}.svg"
         path.write_text(app.export_screenshot(title="grapevine"), encoding="utf-8")
         await pilot.press("escape")
@@ -196,6 +206,7 @@ async def draw(folder: Path, *, is_fake: bool) -> None:
     if is_fake:
         fake = FakeHost()
         fill(fake)
+        host: Host = fake
         app = GrapevineApp(fake, FakeSettings())
     else:
         settings = load({"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}).with_keys()
@@ -205,7 +216,7 @@ async def draw(folder: Path, *, is_fake: bool) -> None:
         await pilot.pause(1.0 if is_fake else LIVE_S)
         if not is_fake:
             await await_trouble(host, pilot)
-        await shoot(app, pilot, folder)
+        await shoot(app, host, pilot, folder)
 
 
 def main(arguments: list[str]) -> None:
