@@ -137,10 +137,14 @@ class Engine:
         MessageSent comes then. Raises MessageTooLarge, NotRunning.
         """
         self._check_payload(payload)
-        if not self._voice.fits(payload):
+        is_alone = is_pulled(len(payload))  # or small ones in its bundle would wait to be asked for
+        if is_alone or not self._voice.fits(payload):
             self._routing.close_bundle(now)
         message = self._voice.number(payload, now)
-        self._voice.bundle(message, now)
+        if is_alone:
+            self._routing.say([message], 0, now)
+        else:
+            self._voice.bundle(message, now)
         return message.id
 
     def trace(self, payload: bytes, now: float) -> MessageId:
@@ -194,7 +198,7 @@ class Engine:
     def has_room_for(self, size_bytes: int) -> bool:
         """The same for a payload of so many bytes: a large one may have to wait for another."""
         if is_pulled(size_bytes):  # pulled as peers ask for it, which bounds it as queues do others
-            return not self._dissemination.is_unasked and self.has_room
+            return self._dissemination.has_room_for(size_bytes) and self.has_room
         return self._voice.has_room_for(size_bytes)
 
     def start_round(self, now: float) -> None:
