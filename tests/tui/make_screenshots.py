@@ -168,7 +168,7 @@ SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
 )
 
 
-async def calm_down(host: Host, pilot: Pilot[None]) -> None:
+async def calm_down(host: Host | FakeHost, pilot: Pilot[None]) -> None:
     """Drawing the last picture held up the loop: wait until that is forgotten, where it ever is."""
     for _ in range(30):
         if host.node.lag_s < CALM_S:
@@ -176,7 +176,7 @@ async def calm_down(host: Host, pilot: Pilot[None]) -> None:
         await pilot.pause(0.5)
 
 
-async def shoot(app: GrapevineApp, host: Host, pilot: Pilot[None], folder: Path) -> None:
+async def shoot(app: GrapevineApp, host: Host | FakeHost, pilot: Pilot[None], folder: Path) -> None:
     """All pictures of one running app."""
     for name, size, theme, act in SHOTS:
         app.theme = theme
@@ -192,7 +192,7 @@ async def shoot(app: GrapevineApp, host: Host, pilot: Pilot[None], folder: Path)
         app.main.compose_box.draft.fill("")
 
 
-async def await_trouble(host: Host, pilot: Pilot[None]) -> None:
+async def await_trouble(host: Host | FakeHost, pilot: Pilot[None]) -> None:
     """Wait until a neighbour has just been throttled, so that the picture shows what it is like."""
     for _ in range(120):
         latest = max(host.model.throttled_at.values(), default=0.0)
@@ -206,7 +206,7 @@ async def draw(folder: Path, *, is_fake: bool) -> None:
     if is_fake:
         fake = FakeHost()
         fill(fake)
-        host: Host = fake
+        host: Host | FakeHost = fake
         app = GrapevineApp(fake, FakeSettings())
     else:
         settings = load({"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}).with_keys()
