@@ -1,4 +1,4 @@
-"""What one node costs as its cluster grows: memory, processor, datagrams; idle and at many broadcasts a second.
+"""What one node costs as its cluster grows: memory, processor, traffic; idle, and at many broadcasts.
 
     python -m tests.benchmarks.bench_growth                          # 10, 100, 1,000 nodes: some minutes
     python -m tests.benchmarks.bench_growth --nodes 10000 --members 256 --busy 0
