@@ -139,11 +139,11 @@ def encode_record(record: Record) -> bytes:
 
 
 def _decode_record(value: Any) -> Record:
-    return _record_in(binary(value))
+    return record_in(binary(value))
 
 
 @lru_cache(RECORDS_REMEMBERED)
-def _record_in(data: bytes) -> Record:
+def record_in(data: bytes) -> Record:
     """The same bytes come again and again, from everybody who tells of that member."""
     (peer_id, epoch, incarnation, addresses, zone, name, capacity, refill, left, signature) = (
         unpack(data)
