@@ -29,13 +29,13 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
 
-from grapevine_proto.errors import GrapevineError
+from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
 from grapevine_tui import keys
 from grapevine_tui.choices import Choices
 from grapevine_tui.desk import Desk, payload_text
-from grapevine_tui.editing import Editing
+from grapevine_tui.editing import Editing, RemoteSettings
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
 from grapevine_tui.logs import set_level
 from grapevine_tui.model import Changes
@@ -317,18 +317,30 @@ class GrapevineApp(App[None]):
         if self.screen is self.main:
             self.push_screen(TrafficScreen(self._host.model))
 
-    def action_settings(self) -> None:
+    async def action_settings(self) -> None:
         """Every setting, to be looked at and changed."""
         if self.screen is not self.main:
             return
-        if isinstance(self._settings, Settings):
-            self._editing = self._editing or Editing(self._settings, self._host.reconfigure)
-            self.push_screen(SettingsScreen(self._editing))
+        try:
+            editing = await self._begin_editing()
+        except GrapevineError as error:
+            self.notify(printable(str(error)), severity="warning", markup=False)
         else:
-            self.notify("the settings are those of the node, which runs elsewhere", markup=False)
+            self.push_screen(SettingsScreen(editing))
+
+    async def _begin_editing(self) -> Editing:
+        if isinstance(self._host, RemoteSettings):
+            return await self._host.edit()
+        if not isinstance(self._settings, Settings):
+            raise ConfigError("", "there are no settings here")
+        self._editing = self._editing or Editing(self._settings, self._host.reconfigure)
+        return self._editing
 
     def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:
         settings = message.settings
+        if isinstance(self._host, RemoteSettings):  # theme, keys and log are those of who looks
+            self.main.take(settings.node)
+            return
         self._settings = settings
         self._host.model.messages.keep(settings.messages)
         set_level(settings.log_level)

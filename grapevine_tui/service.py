@@ -44,7 +44,7 @@ async def surroundings(
                 )
             )
             tell_stopped = hooks.tell_stopped
-        await stack.enter_async_context(serving(host, on_goodbye))
+        await stack.enter_async_context(serving(host, on_goodbye, settings))
         yield tell_stopped
 
 

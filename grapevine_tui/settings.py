@@ -11,7 +11,7 @@ What must stay true:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,7 +21,7 @@ from grapevine_proto.errors import ConfigError
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import split_host_port
 from grapevine_tui.folders import own_key, state_root
-from grapevine_tui.layers import CHANGED, Value, check_word, gather
+from grapevine_tui.layers import CHANGED, Value, check_word, from_edits, gather
 from grapevine_tui.options import LOG_LEVELS
 
 SPARE_STATE_DIRS: Final = (
@@ -141,6 +141,19 @@ def load(
             error.field, f"{error.problem}{_origin_of(error.field, merged)}"
         ) from None
     return replace(settings, warnings=layers.warnings, credentials=layers.credentials)
+
+
+def of_values(values: Iterable[Value]) -> Settings:
+    """The settings of a node elsewhere, as it told them; edits are checked as there, keys never loaded.
+    Raises ConfigError."""
+    merged = {each.name: each for each in values}
+    chosen = merged["app.config"].value
+    folder = Path(chosen).expanduser().parent if chosen else Path()
+
+    def reload(edits: Mapping[str, Any] | None = None) -> Settings:
+        return of_values((merged | from_edits(edits or {}, folder)).values())
+
+    return _settings(merged, reload)
 
 
 # --- the result -----------------------------------------------------------------------------------
