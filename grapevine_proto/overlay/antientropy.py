@@ -129,22 +129,6 @@ def _without(what: StreamRange, taken: StreamRange) -> list[StreamRange]:
     return [each for each in (before, after) if each.first <= each.last]
 
 
-def _split(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[StreamRange]]:
-    """The share of one question, and the rest."""
-    share: list[StreamRange] = []
-    rest: list[StreamRange] = []
-    room = SHARE
-    for each in ranges:
-        taken = min(room, each.last - each.first + 1) if len(share) < RANGES_A_WANT else 0
-        cut = each.first + taken
-        if taken:
-            share.append(StreamRange(each.stream, each.first, cut - 1))
-            room -= taken
-        if cut <= each.last:
-            rest.append(StreamRange(each.stream, cut, each.last))
-    return share, rest
-
-
 class AntiEntropy:
     """The machine that owns rounds. Driven by the digests on heartbeats, by its own messages and by
     its deadline; takes what it gets to `accept`, which dissemination gives."""
@@ -319,8 +303,22 @@ class AntiEntropy:
     def _ask(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
         """For the next share of what is wanted. What others are about to send is left to them, and where
         there is nothing else, this round need not wait for it."""
-        missing = [m for each in running.wanted for m in self._store.missing(each, now)]
-        share, running.wanted = _split(self._free(missing, but=peer_id))
+        share: list[StreamRange] = []
+        left: list[StreamRange] = []
+        looked_at, room = 0, SHARE
+        for each in running.wanted:
+            if not room or len(share) >= RANGES_A_WANT or left:
+                break
+            looked_at += 1
+            for piece in self._free(self._store.missing(each, now), but=peer_id):
+                fits = room if len(share) < RANGES_A_WANT else 0
+                cut = min(piece.first + fits, piece.last + 1)
+                if cut > piece.first:
+                    share.append(StreamRange(piece.stream, piece.first, cut - 1))
+                    room -= cut - piece.first
+                if cut <= piece.last:
+                    left.append(StreamRange(piece.stream, cut, piece.last))
+        running.wanted = left + running.wanted[looked_at:]
         running.asked = tuple(share)
         return [Send((peer_id,), Want(running.number, running.asked))] if share else []
 

@@ -90,7 +90,9 @@ def main() -> int:
     parser.add_argument("--busy", type=int, default=100, help="broadcasts a second; 0: idle alone")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    print("| nodes | broadcasts/s | processor, us/s | datagrams/s | bytes/s | KiB | members known |")
+    print(
+        "| nodes | broadcasts/s | processor, us/s | datagrams/s | bytes/s | KiB | members known |"
+    )
     print("|---|---|---|---|---|---|---|", flush=True)
     for nodes in map(int, options.nodes.split(",")):
         for rate in dict.fromkeys((0, options.busy)):
