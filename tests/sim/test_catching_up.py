@@ -6,10 +6,12 @@ from collections import Counter
 
 import pytest
 
+from grapevine_proto.codec import decode_message
 from grapevine_proto.config import AntiEntropyConfig, NodeConfig, RateLimitConfig
 from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
-from grapevine_proto.messages import Kind
+from grapevine_proto.messages import Kind, Want
+from grapevine_proto.overlay.antientropy import RANGES_A_WANT, SHARE
 from grapevine_proto.sim import Network, Simulation
 
 UNLIMITED = RateLimitConfig(enabled=False)
@@ -66,6 +68,30 @@ def test_a_repair_that_was_cut_off_goes_on_where_it_was() -> None:
     assert sim.run_until(lambda: has() == len(missed), 30.0)
     assert all(sim.deliveries(each) == {0: 1} for each in missed)
     assert sent[1] < 1.25 * (len(missed) - had) * len(PAYLOAD), "what came before is not sent again"
+
+
+def test_no_question_is_for_more_than_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = Simulation(nodes=30, seed=7, config=NodeConfig(rate_limit=UNLIMITED, max_peers=6))
+    sim.run(10.0)
+    missed = [sim.broadcast(number % 30, PAYLOAD) for number in range(600)]
+    missed += [sim.broadcast(1, PAYLOAD) for _ in range(300)]
+    sim.run(5.0)
+    wanted: list[Want] = []
+    send = Link.send
+
+    def note(link: Link, plaintext: bytes, now: float) -> bool:
+        message = decode_message(plaintext) if plaintext[0] == Kind.WANT else None
+        if isinstance(message, Want):
+            wanted.append(message)
+        return send(link, plaintext, now)
+
+    monkeypatch.setattr(Link, "send", note)
+    late = sim.add()
+    sim.run(20.0)
+    assert all(sim.deliveries(each).get(late) == 1 for each in missed)
+    assert max(len(each.ranges) for each in wanted) == RANGES_A_WANT, "of thirty streams"
+    sizes = [sum(r.last - r.first + 1 for r in each.ranges) for each in wanted]
+    assert SHARE / 2 < max(sizes) <= SHARE
 
 
 @pytest.mark.parametrize("origins", [2, 20])
