@@ -11,7 +11,8 @@ trips (Leitao, Pereira, Rodrigues 2007, section 3.4: a lazy link's timer).
 What must stay true:
 
 - One batch of ids per link for what came within `BATCH_S` (`MAIL_BATCH_S` for what is mailed to
-  all), and at most ten datagrams of them a second: more ids wait together. Nobody is told of what it told us, by copy or by id.
+  all), and at most ten datagrams of them a second: more ids wait together. Nobody is told of what it
+  told us, by copy or by id.
 - Of one rumor each teller is asked once, the first one first, the next after at most `PATIENCE_S`,
   so a teller that cannot serve what it told of costs less than a second.
 - An id only limits what is asked, and of whom. Nothing is marked by it; rumors prove themselves.
