@@ -23,7 +23,7 @@ import asyncio_dgram
 import uvloop
 from nacl.bindings import crypto_secretbox, crypto_secretbox_open
 
-from grapevine_proto import ClusterKey, Message, Node, NodeConfig
+from grapevine_proto import ClusterKey, Message, Node, NodeConfig, PeerState
 from grapevine_proto.config import STRATEGIES
 from grapevine_proto.identity import Identity, verify
 
@@ -31,6 +31,7 @@ KEY: Final = ClusterKey(bytes(range(32)))
 SIZE: Final = 200
 PATIENCE_S: Final = 2.0
 PAUSE_S: Final = 0.05
+LINKED_WITHIN_S: Final = 30.0
 DOMAIN: Final = b"benchmark"
 
 
@@ -90,8 +91,7 @@ async def cluster(count: int, strategy: str, rounds: int) -> Result:
             node.on_message(arrivals.take_message)
             await node.start()
             nodes.append(node)
-        for node in nodes:
-            await node.ready(min_peers=count - 1, timeout=120)
+        await linked(nodes)
         took_s: list[float | None] = []
         for number in range(-3, rounds):  # the first few warm up
             payload = b"%d " % number + os.urandom(SIZE - 8)
@@ -105,6 +105,23 @@ async def cluster(count: int, strategy: str, rounds: int) -> Result:
     finally:
         await asyncio.gather(*(node.leave(timeout=1.0) for node in nodes))
     return summed_up(took_s)
+
+
+async def linked(nodes: list[Node]) -> None:
+    """Wait until all are linked to all, but not for ever; says how far that came."""
+    wanted = len(nodes) - 1
+    give_up_at = time.monotonic() + LINKED_WITHIN_S
+    for node in nodes:
+        try:
+            await node.ready(wanted, timeout=max(0.1, give_up_at - time.monotonic()))
+        except TimeoutError:
+            continue
+    links = [sum(p.state is PeerState.CONNECTED for p in node.peers()) for node in nodes]
+    if min(links) < wanted:
+        mean = statistics.mean(links)
+        print(
+            f"not all are linked to all: {mean:.1f} links, at least {min(links)}", file=sys.stderr
+        )
 
 
 async def floor(count: int, rounds: int, *, is_deferred: bool) -> Result:
