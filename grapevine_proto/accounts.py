@@ -52,6 +52,7 @@ class Accounts:
         self._limit = limit
         self._linked = linked
         self._accounts: dict[PeerId, Account] = {}
+        self.forgotten = 0  # for want of room
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -66,6 +67,7 @@ class Accounts:
             if len(self._accounts) >= ACCOUNTS_LIMIT:
                 idle = next(each for each in self._accounts if each not in self._linked)
                 del self._accounts[idle]
+                self.forgotten += 1
             limit = self._limit
             bucket = TokenBucket(limit.capacity, limit.refill_rate, now) if limit.enabled else None
             account = self._accounts[peer_id] = Account(bucket)

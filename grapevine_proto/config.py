@@ -203,7 +203,8 @@ class LimitsConfig:
     """Ceilings on everything that somebody else can make grow. Each is counted when it is met."""
 
     sessions: int = 512
-    """Encrypted sessions, links and others (2 KB each)."""
+    """Peers with an encrypted session, links and short ones (2 KB each, and as much again for ten
+    seconds after a rekey)."""
     short_sessions: int = 64
     """Of those, with members that are no links: private words and repair, closed after 10 s idle."""
     dials: int = 256

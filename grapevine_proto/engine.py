@@ -93,7 +93,7 @@ class Engine:
         self._signatures = machines.signatures
         self._handshakes = Handshakes(config, self._identity, rng=rng, entropy=entropy, now=now)
         self._links = Links(config, self.peer_id, entropy=entropy)
-        self._shorts = Shorts(config.limits, self._links)
+        self._shorts = Shorts(config, self._links)
         self._voice = Voice(config, self._identity, saved.epoch, self._links)
         self._routing = Routing(
             config, self._links, self._shorts, self._handshakes, machines, self._voice
@@ -118,7 +118,7 @@ class Engine:
     def take(self, established: Established, now: float) -> None:
         """Take a session that was made elsewhere, as if its handshake had just ended here: for a
         simulation that begins with nodes linked."""
-        self._reception.establish(established, now)
+        self._reception.establish(established, now, is_asked=False)
 
     # --- in: verbs ------------------------------------------------------------------------------
 
@@ -137,10 +137,14 @@ class Engine:
         MessageSent comes then. Raises MessageTooLarge, NotRunning.
         """
         self._check_payload(payload)
-        if not self._voice.fits(payload):
+        is_alone = is_pulled(len(payload))  # or small ones in its bundle would wait to be asked for
+        if is_alone or not self._voice.fits(payload):
             self._routing.close_bundle(now)
         message = self._voice.number(payload, now)
-        self._voice.bundle(message, now)
+        if is_alone:
+            self._routing.say([message], 0, now)
+        else:
+            self._voice.bundle(message, now)
         return message.id
 
     def trace(self, payload: bytes, now: float) -> MessageId:
@@ -194,7 +198,7 @@ class Engine:
     def has_room_for(self, size_bytes: int) -> bool:
         """The same for a payload of so many bytes: a large one may have to wait for another."""
         if is_pulled(size_bytes):  # pulled as peers ask for it, which bounds it as queues do others
-            return not self._dissemination.is_unasked and self.has_room
+            return self._dissemination.has_room_for(size_bytes) and self.has_room
         return self._voice.has_room_for(size_bytes)
 
     def start_round(self, now: float) -> None:
@@ -210,6 +214,7 @@ class Engine:
         link = self._links.at(address)
         if link is not None:
             link.refused(size_bytes, now)
+            self._links.touch(link)
 
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
@@ -248,7 +253,7 @@ class Engine:
         routing.perform(self._dissemination.reconfigure(config, now), now)
         self._antientropy.reconfigure(config, now)
         self._links.reconfigure(config, now)
-        self._shorts.reconfigure(config.limits)
+        self._shorts.reconfigure(config)
         for peer_id, link in list(self._links.items()):
             if link.session.key not in config.keys:
                 routing.unlink(peer_id, "key removed", CloseReason.KEY_REMOVED, tell=True, now=now)
@@ -373,6 +378,7 @@ class Engine:
             self._traffic,
             self._links,
             self._shorts,
+            self._handshakes,
             self._machines,
             self._routing.drops,
             delivered=self._routing.delivered,

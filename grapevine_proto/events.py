@@ -228,6 +228,8 @@ class Stats:
     sessions: int = 0
     short_sessions: int = 0
     short_refused: int = 0
+    unfinished: int = 0
+    crowded_out: int = 0
     members: int = 0
     next_round_at: float = 0.0
     subscribers: int = 0

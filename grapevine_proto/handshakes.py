@@ -71,6 +71,7 @@ class Handshakes:
         record: Record,
         now: float,
         *,
+        is_asking: bool = False,
         is_short: bool = False,
     ) -> None:
         """Knock at `address`, saying `record` of ourselves to whoever knows the key."""
@@ -81,6 +82,7 @@ class Handshakes:
             address,
             record,
             expected=expected,
+            is_asking=is_asking,
             is_short=is_short,
             timeout_s=self._config.connection_timeout,
             entropy=self._entropy,
@@ -152,6 +154,11 @@ class Handshakes:
     def confirm_theirs(self, packet: codec.Data, source: Address, now: float) -> Established | None:
         """The same of a session that a stranger began. Raises Refused."""
         return self._responder.confirm(packet, source, now)
+
+    @property
+    def crowded_out(self) -> int:
+        """Strangers' sessions given up because too many waited for their first packet."""
+        return self._responder.crowded_out
 
     @property
     def deadline(self) -> float:

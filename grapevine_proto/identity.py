@@ -28,12 +28,15 @@ KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 MAC_BYTES: Final = 16
 
+APART_BYTES: Final = 1 << 16  # of a part, which is hashed where it is and copied nowhere
+
 Part = bytes | str | int
 
 
 def digest(domain: bytes, *parts: Part, key: bytes = b"", size: int = 32) -> bytes:
     """BLAKE2b over `domain` and `parts`, each with its length before it, so that no two lists of
     parts hash alike. Integers count as eight bytes, big-endian."""
+    state = blake2b(key=key, digest_size=size)
     pieces = [len(domain).to_bytes(8, "big"), domain]
     for part in parts:
         if isinstance(part, int):
@@ -42,7 +45,12 @@ def digest(domain: bytes, *parts: Part, key: bytes = b"", size: int = 32) -> byt
             data = part.encode() if isinstance(part, str) else part
         pieces.append(len(data).to_bytes(8, "big"))
         pieces.append(data)
-    return blake2b(b"".join(pieces), key=key, digest_size=size).digest()
+        if len(data) > APART_BYTES:
+            state.update(b"".join(pieces[:-1]))
+            state.update(data)
+            pieces.clear()
+    state.update(b"".join(pieces))
+    return state.digest()
 
 
 def verify(signer: PeerId, signature: bytes, domain: bytes, *parts: Part) -> bool:

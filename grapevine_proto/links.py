@@ -6,7 +6,8 @@ What must stay true:
   sessions that find it are those it has, and no others.
 - Whoever is told to go is told again for `PARTING_S` if it goes on speaking, since the first word may
   have been lost; of a peer that left, what was still on its way is heard. At most `PARTING_LIMIT`.
-- Only links with something to do are looked at when datagrams go out.
+- Only links that something happened to, or whose time has come, are looked at when datagrams go out:
+  what a datagram costs does not grow with how many links there are.
 - What a link did not send before it ended is counted, and what its peer allowed us is remembered.
 
 It is a table, and knows nothing of the overlay: who may link, and what becomes of a message, others
@@ -15,18 +16,20 @@ decide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from grapevine_proto import codec
 from grapevine_proto.accounts import Accounts
+from grapevine_proto.agenda import Agenda
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget
 from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
+from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Record, Rumors
 from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
 from grapevine_proto.ratelimit import TokenBucket
 
@@ -60,11 +63,13 @@ class Links(Mapping[PeerId, Link]):
         self._by_source: dict[Address, Link] = {}
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._reassembly = Budget(config.limits.reassembly_bytes)
-        self._busy: dict[Link, None] = {}  # those with something to send
+        self._touched: dict[Link, None] = {}  # those that something has happened to
+        self._agenda: Agenda[Link] = Agenda()  # when others have something to send
         self._goodbye: list[bytes] = []
         self._to_part: dict[Link, None] = {}  # not yet told that we leave
         self._outbox: list[tuple[bytes, Address]] = []
         self._unsent_before = 0
+        self.parted_early = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
         self.is_kept = False  # something of ours was announced, and nobody has asked for it yet
         self.accounts = Accounts(config.rate_limit, self._links)
@@ -98,6 +103,11 @@ class Links(Mapping[PeerId, Link]):
     def unsent(self) -> int:
         """Messages that found no room, or were let go, on all links there ever were."""
         return self._unsent_before + sum(link.unsent for link in self._links.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Large messages that were given up before they had come whole."""
+        return self._reassembly.dropped
 
     def with_session(self, session_id: bytes) -> Link | None:
         return self._by_session.get(session_id)
@@ -174,8 +184,17 @@ class Links(Mapping[PeerId, Link]):
         )
         self.part(link, close, now)
 
-    def cut(self, peer_id: PeerId, reason: CloseReason | None, *, tell: bool, now: float) -> bool:
-        """The link with `peer_id` ends, and it is told the reason; False: there is none."""
+    def cut(
+        self,
+        peer_id: PeerId,
+        reason: CloseReason | None,
+        *,
+        tell: bool,
+        now: float,
+        others: tuple[Record, ...] = (),
+    ) -> bool:
+        """The link with `peer_id` ends, and it is told the reason, and whom to try instead; False:
+        there is none."""
         link = self._links.pop(peer_id, None)
         if link is None:
             return False
@@ -183,7 +202,7 @@ class Links(Mapping[PeerId, Link]):
             self.part(link, None, now)
         elif tell and reason is not None:
             link.clear()
-            self.part(link, Close(reason), now)
+            self.part(link, Close(reason, others), now)
         self._unsent_before += self.outflow.forget(peer_id)
         self.end(link, now)
         return True
@@ -192,7 +211,8 @@ class Links(Mapping[PeerId, Link]):
         """Nothing more goes to `link` or comes from it, but what `part` keeps for a while."""
         link.close()
         self.accounts.of(link.peer_id, now).shape = link.shape
-        self._busy.pop(link, None)
+        self._touched.pop(link, None)
+        self._agenda.drop(link)
         self._to_part.pop(link, None)
         self._unsent_before += link.unsent + link.queued
         for session_id in link.session_ids():
@@ -204,7 +224,6 @@ class Links(Mapping[PeerId, Link]):
         self.is_leaving = True
         self._goodbye = last_words
         self._to_part = dict.fromkeys((*self._links.values(), *self._by_session.values()))
-        self._busy.update(self._to_part)
 
     @property
     def is_drained(self) -> bool:
@@ -264,6 +283,7 @@ class Links(Mapping[PeerId, Link]):
             self._parting[session_id] = parting
         while len(self._parting) > PARTING_LIMIT:
             del self._parting[next(iter(self._parting))]
+            self.parted_early += 1
         if close is not None:
             link.send(codec.encode_message(close), now)
             self._transmit(link, now)
@@ -272,15 +292,15 @@ class Links(Mapping[PeerId, Link]):
 
     def touch(self, link: Link) -> None:
         """`link` may have something to send: an answer, or feedback."""
-        self._busy[link] = None
+        self._touched[link] = None
 
-    def queue(self, link: Link, plaintext: bytes, now: float) -> None:
+    def queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
         link.send(plaintext, now)
-        self._busy[link] = None
+        self._touched[link] = None
 
     def push(self, rumors: Rumors, links: list[Link], now: float) -> int:
         """Queue rumors for `links`; for how many of them there was room."""
-        self._busy.update(dict.fromkeys(links))
+        self._touched.update(dict.fromkeys(links))
         return min(self.outflow.push(copy, links, now) for copy in rumors.copies)
 
     def post(self, datagrams: list[tuple[bytes, Address]]) -> None:
@@ -289,7 +309,11 @@ class Links(Mapping[PeerId, Link]):
 
     def datagrams(self, now: float) -> list[tuple[bytes, Address]]:
         """What may go out now, each with where to. What is handed out is gone from here."""
-        for link in list(self._busy):
+        touched, self._touched = self._touched, {}
+        touched.update(dict.fromkeys(self._agenda.due(now)))
+        touched.update(self._to_part)
+        self.outflow.look(now)
+        for link in touched:
             is_waiting = self.is_link(link) and self.outflow.fill(link, now)
             is_done = link.is_settled and not is_waiting and not self.is_kept
             if link in self._to_part and is_done:
@@ -297,10 +321,8 @@ class Links(Mapping[PeerId, Link]):
                 for plaintext in self._goodbye:
                     link.send(plaintext, now)
             self._transmit(link, now)
-            if is_waiting:
-                self.outflow.note_sent(link, now)
-            if link.is_quiet and not is_waiting and link not in self._to_part:
-                del self._busy[link]
+            ready_at = self.outflow.ready_at(link, now) if is_waiting else math.inf
+            self._agenda.plan(link, min(link.sends_at, ready_at))
         outbox, self._outbox = self._outbox, []
         return outbox
 
@@ -318,10 +340,9 @@ class Links(Mapping[PeerId, Link]):
     @property
     def deadline(self) -> float:
         """When a link has something to send, as things are."""
-        deadline = self.outflow.deadline
-        for link in self._busy:
-            deadline = min(deadline, link.deadline)
-        return deadline
+        if self._touched:
+            return -math.inf
+        return min(self._agenda.deadline, self.outflow.deadline)
 
     def advance(self, now: float) -> None:
         """Forget large messages that do not grow."""

@@ -9,6 +9,7 @@ from collections import Counter
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerInfo, Stats
+from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.overlay.peers import Peer
@@ -63,6 +64,7 @@ def stats(
     traffic: Traffic,
     links: Links,
     shorts: Shorts,
+    handshakes: Handshakes,
     machines: Machines,
     drops: Counter[DropReason],
     *,
@@ -97,6 +99,8 @@ def stats(
         sessions=links.sessions,
         short_sessions=len(shorts),
         short_refused=shorts.refused,
+        unfinished=links.unfinished,
+        crowded_out=handshakes.crowded_out + links.accounts.forgotten + links.parted_early,
         members=len(machines.membership.members),
         next_round_at=machines.antientropy.next_round_at,
         subscribers=len(dissemination.subscribers),

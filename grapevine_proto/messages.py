@@ -81,6 +81,7 @@ class Kind(IntEnum):
     PRUNE = 22
     OFFER = 23
     ANNOUNCE = 24
+    ASK = 30
 
 
 LINK_KINDS: Final = frozenset(
@@ -531,6 +532,11 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """An Empty by which somebody short of links begins a session: if you have no room, make some."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The sender closes the link; `records` are whom to try instead, where it has no room."""
 
@@ -543,7 +549,7 @@ class Short:
     """The first word of whoever began a session and wants no link: it will close when nothing is said."""
 
 
-Frame: TypeAlias = Empty | Close | Short
+Frame: TypeAlias = Empty | Ask | Close | Short
 
 
 @dataclass(frozen=True, slots=True)

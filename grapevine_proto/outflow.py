@@ -92,12 +92,11 @@ class _Backlog:
     """What waits for one link: copies that share envelopes, and whole envelopes with one large rumor
     each, which are the same bytes for all links."""
 
-    __slots__ = ("large", "ready_at", "small")
+    __slots__ = ("large", "small")
 
     def __init__(self) -> None:
         self.small = _Lane()
         self.large = _Lane()
-        self.ready_at = math.inf  # when its link takes more, as of the last look
 
 
 class Outflow:
@@ -128,7 +127,6 @@ class Outflow:
                 link.count_unsent(payloads)
                 continue
             lane.add(encoded, payloads)
-            backlog.ready_at = -math.inf
             took += 1
             if is_large or not self._has_room(lane, self._message_bytes):
                 lane.full_since = min(lane.full_since, now)
@@ -143,6 +141,10 @@ class Outflow:
             len(lane.copies) < self._limits.queue_messages
             and lane.size_bytes + size_bytes <= self._limits.queue_bytes
         )
+
+    def look(self, now: float) -> None:
+        """Time passed, which is what it takes to be left behind."""
+        self._now = now
 
     def fill(self, link: Outlet, now: float) -> bool:
         """Hand `link` what it can send at once, and the next large rumor, which it sends in turns with
@@ -167,12 +169,15 @@ class Outflow:
             del self._full_large[link.peer_id]
         return True
 
-    def note_sent(self, link: Outlet, now: float) -> None:
-        """`link` has sent what it could: when to fill it again."""
+    def ready_at(self, link: Outlet, now: float) -> float:
+        """When to fill `link` again, which has sent what it could; math.inf: not before it makes room."""
         backlog = self._backlogs.get(link.peer_id)
-        if backlog is not None:
-            is_open = backlog.small.copies and link.has_room_for(self._message_bytes)
-            backlog.ready_at = link.ready_at(now) if is_open else math.inf
+        if backlog is None:
+            return math.inf
+        if backlog.large.copies and link.has_room_for(len(backlog.large.copies[0][0])):
+            return now
+        is_open = backlog.small.copies and link.has_room_for(self._message_bytes)
+        return link.ready_at(now) if is_open else math.inf
 
     def is_idle(self, link: Outlet, now: float) -> bool:
         """Whether a rumor pushed to `link` now would go at once."""
@@ -202,10 +207,8 @@ class Outflow:
 
     @property
     def deadline(self) -> float:
-        """When a link takes more, or is left behind."""
+        """When a link is left behind."""
         deadline = math.inf
-        for backlog in self._backlogs.values():
-            deadline = min(deadline, backlog.ready_at)
         for lane in (*self._full.values(), *self._full_large.values()):
             if self._now < lane.full_since + BEHIND_S:
                 deadline = min(deadline, lane.full_since + BEHIND_S)

@@ -18,7 +18,15 @@ from grapevine_proto.messages import Kind
 _SLACK: Final = 1e-3  # tokens
 _FREE: Final = frozenset(
     # they cost hardly more than opening, and are answered by nothing
-    {Kind.EMPTY, Kind.SHORT, Kind.CLOSE, Kind.FEEDBACK, Kind.PROBE, Kind.PATH_ANSWER}
+    {
+        Kind.EMPTY,
+        Kind.ASK,
+        Kind.SHORT,
+        Kind.CLOSE,
+        Kind.FEEDBACK,
+        Kind.PROBE,
+        Kind.PATH_ANSWER,
+    }
 )
 
 

@@ -104,7 +104,7 @@ class Reception:
                 return
             self._machines.membership.dialling.answered(dial.address, established.record.peer_id)
             if not self._was_turned_away(established, now):
-                self.establish(established, now)
+                self.establish(established, now, is_asked=dial.is_asking)
             return
         parted = self._links.hear_parting(packet, now)
         if parted is not None:
@@ -118,7 +118,7 @@ class Reception:
         if confirmed.plaintext[0] == Kind.SHORT:
             self._open_short(confirmed, now)
         else:
-            self.establish(confirmed, now)
+            self.establish(confirmed, now, is_asked=confirmed.plaintext[0] == Kind.ASK)
 
     def _was_turned_away(self, established: Established, now: float) -> bool:
         """Whether the first that a dialled peer said is that it has no room for us."""
@@ -137,14 +137,16 @@ class Reception:
 
     # --- sessions become links ------------------------------------------------------------------
 
-    def establish(self, established: Established, now: float) -> None:
-        """A session is live: it takes over a link, begins one, or only hears where else to go."""
+    def establish(self, established: Established, now: float, *, is_asked: bool) -> None:
+        """A session is live: it takes over a link, begins one, or only hears where else to go.
+        `is_asked`: whoever dialled asked for room to be made."""
         record = established.record
         if self._is_closed_to(established, now):
             return
         link = self._links.get(record.peer_id)
         if link is None:
             membership = self._machines.membership
+            self._routing.perform(membership.make_room(record, now, is_asked=is_asked), now)
             if not membership.has_room:
                 self._refer(established, now)
                 return

@@ -35,6 +35,7 @@ from grapevine_proto.machines import Machines
 from grapevine_proto.messages import (
     Ack,
     Announce,
+    Ask,
     Close,
     CloseReason,
     Digest,
@@ -54,6 +55,7 @@ from grapevine_proto.messages import (
     Prune,
     Receipts,
     ReceiptsTaken,
+    Record,
     Records,
     Repair,
     Rumors,
@@ -159,12 +161,13 @@ class Routing:
                 self.events.append(
                     MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, private=True))
                 )
-            case Close(reason):
+            case Close(reason, records):
                 words = (
                     "left" if reason is CloseReason.LEAVING else f"closed: {reason.name.lower()}"
                 )
                 self.unlink(sender, words, reason, tell=False, now=now)
-            case Empty() | Short():
+                self.perform(machines.membership.let_go(records, sender, now), now)
+            case Empty() | Ask() | Short():
                 pass
             case _:
                 assert_never(message)
@@ -180,15 +183,17 @@ class Routing:
                     self.events.append(event)
                 case Send():
                     self.send_all(effect, now)
-                case Dial(address, expected):
-                    self._dial(address, expected, now)
-                case Drop(peer, reason, words):
-                    self.unlink(peer, words, reason, tell=True, now=now)
+                case Dial():
+                    self._dial(effect, now)
+                case Drop(peer, reason, words, others):
+                    self.unlink(peer, words, reason, tell=True, now=now, others=others)
                 case Moved(peer, previous, words):
                     self._tell_moved(peer, previous, words, now)
                 case Learn(record):
                     if record.peer_id in self._links:
-                        self._links[record.peer_id].learn(record, now)
+                        link = self._links[record.peer_id]
+                        link.learn(record, now)
+                        self._links.touch(link)
                 case Blame(peer, refusal):
                     self._blame(peer, refusal, now)
                 case Reopen(epoch):
@@ -210,7 +215,10 @@ class Routing:
         links = [self._links[peer_id] for peer_id in send.peers if peer_id in self._links]
         if isinstance(send.message, Rumors):
             return self._links.push(send.message, links, now)
-        plaintext = codec.encode_message(send.message)
+        if isinstance(send.message, Repair):
+            plaintext = codec.encode_repair(send.message)
+        else:
+            plaintext = codec.encode_message(send.message)
         if len(links) < len(send.peers) and isinstance(send.message, BRIEF):
             for peer_id in send.peers:
                 if peer_id not in self._links:
@@ -219,25 +227,27 @@ class Routing:
             self._queue(link, plaintext, now)
         return len(links)
 
-    def _queue(self, link: Link, plaintext: bytes, now: float) -> None:
-        if plaintext[0] == Kind.WANT:
+    def _queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
+        if _is_question(plaintext):
             link.expect_repairs(REPLY_DATAGRAMS)
         self._links.queue(link, plaintext, now)
 
-    def _reply_briefly(self, peer_id: PeerId, plaintext: bytes, now: float) -> None:
+    def _reply_briefly(self, peer_id: PeerId, plaintext: bytes | codec.Spliced, now: float) -> None:
         """To a peer without a link: on the short session that it has. A question opens one."""
         link = self._shorts.get(peer_id)
-        if plaintext[0] == Kind.WANT:
+        if isinstance(plaintext, bytes) and plaintext[0] == Kind.WANT:
             self.say_briefly(peer_id, Waiting(plaintext, None), now)
         elif link is not None:
             self._queue(link, plaintext, now)
 
-    def _dial(self, address: Address, expected: PeerId | None, now: float) -> None:
+    def _dial(self, dial: Dial, now: float) -> None:
         if self._handshakes.has_room:
             record = self._machines.membership.record
-            self._handshakes.begin(address, expected, record, now)
+            self._handshakes.begin(
+                dial.address, dial.expected, record, now, is_asking=dial.is_asking
+            )
         else:
-            self.dial_failed(address, expected, None, now)
+            self.dial_failed(dial.address, dial.expected, None, now)
 
     def end_dial(self, session_id: bytes, why: DropReason | None, now: float) -> None:
         """A dial of ours led to nothing."""
@@ -255,10 +265,18 @@ class Routing:
         self.perform(self._machines.membership.dial_failed(address, expected, why, now), now)
 
     def unlink(
-        self, peer_id: PeerId, words: str, reason: CloseReason | None, *, tell: bool, now: float
+        self,
+        peer_id: PeerId,
+        words: str,
+        reason: CloseReason | None,
+        *,
+        tell: bool,
+        now: float,
+        others: tuple[Record, ...] = (),
     ) -> None:
-        """End the link with `peer_id`, where there is one, and let everybody here know."""
-        if not self._links.cut(peer_id, reason, tell=tell, now=now):
+        """End the link with `peer_id`, where there is one, and let everybody here know; `others` are
+        whom it may try instead."""
+        if not self._links.cut(peer_id, reason, tell=tell, now=now, others=others):
             return
         machines = self._machines
         self.changes += 1
@@ -359,3 +377,7 @@ class Routing:
             if count > self._drops_told[reason]:
                 self.events.append(DatagramDropped(reason, count - self._drops_told[reason]))
                 self._drops_told[reason] = count
+
+
+def _is_question(plaintext: bytes | codec.Spliced) -> bool:
+    return isinstance(plaintext, bytes) and plaintext[0] == Kind.WANT

@@ -3,7 +3,8 @@
 What must stay true:
 
 - The overlay hears of nobody by a short session: it makes no peer, no heartbeat and no relay.
-- At most `limits.short_sessions`, live or being opened. One more closes the one that has been idle
+- At most `limits.short_sessions`, live or being opened, and with `max_peers` links at most
+  `limits.sessions`. One more closes the one that has been idle
   for longest, if that is `SPARE_S`; while all are in use it is refused, and counted.
 - One closes after `IDLE_S` without a word; since both ends count, nobody begins anything on one that
   has been idle for `FRESH_S`, or words would be lost on the way to a session that just closed.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from grapevine_proto.config import LimitsConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
 from grapevine_proto.link.handshake import Established
@@ -43,16 +44,21 @@ class Shorts:
     """Live short sessions by peer, and what waits for others. `refused` counts sessions for which there
     was no room, `unsent` messages that found none or waited in vain."""
 
-    def __init__(self, limits: LimitsConfig, links: Links) -> None:
-        self._limits = limits
+    def __init__(self, config: NodeConfig, links: Links) -> None:
+        self._config = config
         self._links = links
         self._live: dict[PeerId, Link] = {}
         self._waiting: dict[PeerId, list[Waiting]] = {}
         self.refused = 0
         self.unsent = 0
 
-    def reconfigure(self, limits: LimitsConfig) -> None:
-        self._limits = limits
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._config = config
+
+    @property
+    def _limit(self) -> int:
+        limits = self._config.limits
+        return min(limits.short_sessions, limits.sessions - self._config.max_peers)
 
     def __len__(self) -> int:
         """How many are live or being opened."""
@@ -77,7 +83,7 @@ class Shorts:
         """Whether a session with `peer_id` may be opened; an idle one gives way to it."""
         if peer_id in self._live or peer_id in self._waiting:
             return True
-        if len(self) >= self._limits.short_sessions:
+        if len(self) >= self._limit:
             idle = min(self._live.values(), key=lambda link: link.last_heard_at, default=None)
             if idle is None or not idle.is_settled or now - idle.last_heard_at < SPARE_S:
                 self.refused += 1
@@ -93,7 +99,8 @@ class Shorts:
         """Keep a message until the session is open; False: there is no room, and it is counted."""
         queue = self._waiting.get(peer_id, [])
         size_bytes = sum(len(each.plaintext) for each in queue) + len(waiting.plaintext)
-        is_full = len(queue) >= self._limits.queue_messages or size_bytes > self._limits.queue_bytes
+        limits = self._config.limits
+        is_full = len(queue) >= limits.queue_messages or size_bytes > limits.queue_bytes
         if queue and is_full:
             self.unsent += 1
             return False

@@ -25,6 +25,7 @@ from grapevine_tui.commands import (
     COMMANDS,
     Allow,
     Broadcast,
+    Change,
     Command,
     Deny,
     Dial,
@@ -35,6 +36,7 @@ from grapevine_tui.commands import (
     ShowMembers,
     ShowPeers,
     ShowRounds,
+    ShowSettings,
     ShowStats,
     ShowStatus,
     ShowTables,
@@ -43,6 +45,7 @@ from grapevine_tui.commands import (
     Trace,
     Watch,
 )
+from grapevine_tui.editing import Editing
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import (
     BadLine,
@@ -55,6 +58,8 @@ from grapevine_tui.jsonlines import (
     stats_object,
     trace_object,
 )
+from grapevine_tui.logs import set_level
+from grapevine_tui.settings import Settings
 from grapevine_tui.streams import LINE_BYTES
 
 TOO_LONG: Final = f"the line is longer than {LINE_BYTES:,} bytes"
@@ -69,11 +74,17 @@ class Reply(NamedTuple):
     is_watch: bool = False
 
 
-class Answers:
-    """Answers for one host."""
+class NotHere(GrapevineError):
+    """What was asked for cannot be had of this node."""
 
-    def __init__(self, host: Host) -> None:
+
+class Answers:
+    """Answers for one host. `settings` are what it began with; None: they can be neither seen nor
+    changed."""
+
+    def __init__(self, host: Host, settings: Settings | None = None) -> None:
         self._host = host
+        self._settings = settings
 
     async def reply(self, line: bytes | None) -> Reply | None:
         """What `line` gets for an answer; None in place of a line: it was too long. Never raises
@@ -162,6 +173,8 @@ class Answers:
             case StartRound():
                 await host.start_round()
                 return {}
+            case Change(changes):
+                return self._change(changes)
             case Quit():
                 return {}
             case _:
@@ -173,6 +186,7 @@ class Answers:
         | ShowMembers
         | ShowRounds
         | ShowTraces
+        | ShowSettings
         | ShowStats
         | ShowStatus
         | ShowTables
@@ -197,12 +211,39 @@ class Answers:
                 return self.status()
             case ShowTables():
                 return self._tables()
+            case ShowSettings():
+                return {"values": [each._asdict() for each in self._edited().settings.values]}
             case Watch():
                 return self._all()
             case ShowHelp(about):
                 specs = [each for each in COMMANDS if about in ("", each.name)]
                 return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
         assert_never(command)
+
+    def _edited(self) -> Editing:
+        """Anew each time: others change the same files, by the same verbs or by hand."""
+        if self._settings is None:
+            raise NotHere("the settings of this node are not told")
+        fresh, keys = self._settings.reload(), self._host.config.keys
+        return Editing(replace(fresh, node=fresh.node.replace(keys=keys)), self._host.reconfigure)
+
+    def _change(self, changes: tuple[tuple[str, str], ...]) -> Object:
+        """Apply and save all of `changes`, or none."""
+        editing = self._edited()
+        for name, text in changes:
+            editing.change(name, text)
+        try:
+            saved = editing.save()
+        except OSError as error:
+            raise NotHere(f"not saved: {error.strerror or error}") from None
+        set_level(editing.settings.log_level)
+        return {
+            "path": None if saved.path is None else str(saved.path),
+            "keeps_comments": saved.keeps_comments,
+            "restart": list(saved.restart),
+            "overruled": dict(saved.overruled),
+            "values": [each._asdict() for each in editing.settings.values],
+        }
 
     def _tables(self) -> Object:
         """What moves all the time."""

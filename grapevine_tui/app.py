@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -30,16 +29,17 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
 
-from grapevine_proto.errors import GrapevineError
+from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
-from grapevine_tui import commands, keys
+from grapevine_tui import keys
 from grapevine_tui.choices import Choices
 from grapevine_tui.desk import Desk, payload_text
-from grapevine_tui.editing import Editing
+from grapevine_tui.editing import Editing, RemoteSettings
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
 from grapevine_tui.logs import set_level
 from grapevine_tui.model import Changes
+from grapevine_tui.orders import Orders
 from grapevine_tui.screens import facts
 from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.help import help_facts
@@ -64,7 +64,6 @@ from grapevine_tui.widgets.peers import PeerGrid
 PAINTS_PER_S: Final = 10
 BEAT_PAINTS: Final = 5  # the node's tables are read at every fifth: twice a second
 LEAVE_S: Final = 2.0  # for goodbyes: long enough for a round trip round the world
-WAITING_S: Final = 0.3  # a broadcast that waits longer for room says so
 SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
 IN_USE_CODE: Final = 5  # the contract's exit code for an identity in use
 
@@ -100,7 +99,6 @@ class GrapevineApp(App[None]):
         self._changes = Changes.NONE
         self._paints = 0
         self._toasts = Toasts(self, host.model)
-        self._lines: asyncio.Queue[str] = asyncio.Queue()
         self._choices = Choices(settings.choices_file)
         self._is_dressed = False
         self._editing: Editing | None = None
@@ -112,6 +110,7 @@ class GrapevineApp(App[None]):
         self.failure: GrapevineError | None = None
         """Why the node could not start; None where it did."""
         self.main = MainScreen(host, settings, self._limit_bytes)
+        self._orders = Orders(self, host)
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
@@ -125,7 +124,7 @@ class GrapevineApp(App[None]):
         self._host.listen(self._heard)
         self.set_interval(1 / PAINTS_PER_S, self.tick)
         self.run_worker(self._start(), exit_on_error=True)
-        self.run_worker(self._obey_lines(), exit_on_error=True)
+        self.run_worker(self._orders.run(), exit_on_error=True)
 
     def _dress(self) -> None:
         """Wear the theme of the settings, else the one chosen last, else our own."""
@@ -169,6 +168,11 @@ class GrapevineApp(App[None]):
             await self._turns.take(event)
         else:
             await super().on_event(event)
+
+    def on_app_focus(self) -> None:
+        # In a browser the app begins without the focus, so nothing has been given it yet.
+        if self.main.is_mounted and self.main.focused is None:
+            self.call_later(self.main.set_focus, self.main.compose_box.draft)
 
     async def on_done(self, message: Done) -> None:
         await self._turns.back(message)
@@ -264,70 +268,8 @@ class GrapevineApp(App[None]):
         line = message.line
         box = self.main.compose_box
         box.unstash()
-        if not line.strip():
-            return
-        self._lines.put_nowait(line)
-
-    async def _obey_lines(self) -> None:
-        """Do what the lines say, one after another, so that they arrive in their order."""
-        while True:
-            line = await self._lines.get()
-            try:
-                await self._obey(commands.parse(line))
-            except GrapevineError as error:
-                self.main.compose_box.say(str(error), is_error=True)
-                self.main.compose_box.restore(line)
-
-    async def _obey(self, command: commands.Command) -> None:
-        main, say = self.main, self.main.compose_box.say
-        match command:
-            case commands.Broadcast(payload):
-                await self._broadcast(payload)
-            case commands.Trace(payload):
-                await self._broadcast(payload, is_traced=True)
-            case commands.Send(to, payload):
-                await self._host.send(to, payload)
-                say(f"sent to {to}")
-            case commands.Dial(address):
-                self._host.model.unanswered.clear()  # whoever asks wants to be told again
-                await self._host.dial(address)
-                say(f"knocking at {address}")
-            case commands.Deny(who):
-                say(f"shut out until the restart: {(await self._host.deny(who)).short}…")
-            case commands.Allow(who):
-                say(f"let in again: {(await self._host.allow(who)).short}…")
-            case commands.ShowPeers():
-                main.action_panel("peers")
-            case commands.ShowRounds():
-                main.action_panel("rounds")
-            case commands.ShowMembers():
-                self.action_members()
-            case commands.ShowTraces():
-                self._show_traces()
-            case commands.ShowStatus() | commands.ShowStats():
-                self.action_status()
-            case commands.ShowHelp():
-                self.action_help()
-            case commands.Quit():
-                await self.action_quit()
-
-    async def _broadcast(self, payload: bytes, *, is_traced: bool = False) -> None:
-        say = self.main.compose_box.say
-        waiting = asyncio.get_running_loop().call_later(
-            WAITING_S, say, "waiting for room: every peer's queue is full"
-        )
-        started_at = time.monotonic()
-        try:
-            tell = self._host.trace if is_traced else self._host.broadcast
-            _, peers = await tell(payload)
-        finally:
-            waiting.cancel()
-        if is_traced:
-            self._show_traces()
-        if not peers:
-            say("nobody is linked now: kept for whoever comes")
-        elif time.monotonic() - started_at > WAITING_S:
-            say("")
+        if line.strip():
+            self._orders.put(line)
 
     # Screens in front
 
@@ -353,11 +295,11 @@ class GrapevineApp(App[None]):
     def action_trace(self) -> None:
         """The latest traces; where there is none, a line to begin one."""
         if self._host.model.traces:
-            self._show_traces()
+            self.show_traces()
         else:
             self._ask_trace()
 
-    def _show_traces(self) -> None:
+    def show_traces(self) -> None:
         if self.screen is self.main:
             self.push_screen(TraceScreen(self._host.model))
 
@@ -375,18 +317,30 @@ class GrapevineApp(App[None]):
         if self.screen is self.main:
             self.push_screen(TrafficScreen(self._host.model))
 
-    def action_settings(self) -> None:
+    async def action_settings(self) -> None:
         """Every setting, to be looked at and changed."""
         if self.screen is not self.main:
             return
-        if isinstance(self._settings, Settings):
-            self._editing = self._editing or Editing(self._settings, self._host.reconfigure)
-            self.push_screen(SettingsScreen(self._editing))
+        try:
+            editing = await self._begin_editing()
+        except GrapevineError as error:
+            self.notify(printable(str(error)), severity="warning", markup=False)
         else:
-            self.notify("the settings are those of the node, which runs elsewhere", markup=False)
+            self.push_screen(SettingsScreen(editing))
+
+    async def _begin_editing(self) -> Editing:
+        if isinstance(self._host, RemoteSettings):
+            return await self._host.edit()
+        if not isinstance(self._settings, Settings):
+            raise ConfigError("", "there are no settings here")
+        self._editing = self._editing or Editing(self._settings, self._host.reconfigure)
+        return self._editing
 
     def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:
         settings = message.settings
+        if isinstance(self._host, RemoteSettings):  # theme, keys and log are those of who looks
+            self.main.take(settings.node)
+            return
         self._settings = settings
         self._host.model.messages.keep(settings.messages)
         set_level(settings.log_level)
@@ -419,7 +373,7 @@ class GrapevineApp(App[None]):
                     self.pop_screen()
                 self.main.compose_box.address_to(facts.callable_name(self._host.model, peer_id))
             case "dial" if address:
-                self._lines.put_nowait(f"/connect {address}")
+                self._orders.put(f"/connect {address}")
                 self.notify(f"knocking at {printable(address)}", markup=False)
             case "forget":
                 await self._forget(peer_id)

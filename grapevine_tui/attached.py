@@ -17,7 +17,7 @@ import json
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,9 @@ from grapevine_proto.events import Event, MemberChanged, MemberInfo, MessageRece
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.control import SOCKET_NAME, reachable
 from grapevine_tui.ctl import NoAnswer, NotDone
+from grapevine_tui.editing import RemoteEditing, Saved
 from grapevine_tui.jsonlines import Object
+from grapevine_tui.layers import Value
 from grapevine_tui.mirror import (
     MALFORMED,
     event_of,
@@ -39,6 +41,7 @@ from grapevine_tui.mirror import (
     trace_of,
 )
 from grapevine_tui.model import Changes, Completed, Followed, Model
+from grapevine_tui.settings import Settings, of_values
 from grapevine_tui.streams import LINE_BYTES
 
 ANSWER_S: Final = 30.0  # a broadcast waits for room; all else answers at once
@@ -282,7 +285,7 @@ class AttachedHost:
 
     # Orders
 
-    async def _ask(self, word: str, **fields: str) -> Object:
+    async def _ask(self, word: str, **fields: Any) -> Object:
         """The node's reply. Raises NoAnswer, NotDone."""
         if self._writer is None:
             raise NoAnswer(f"lost the node: {self.model.out_of_touch}")
@@ -338,4 +341,22 @@ class AttachedHost:
         await self._ask("round")
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
-        raise NotDone("the settings are those of the node, which runs elsewhere")
+        raise NotDone("the node runs elsewhere: its settings are changed by `edit`")
+
+    async def edit(self) -> RemoteEditing:
+        """Its settings, to be changed."""
+        return RemoteEditing(_settings_of(await self._ask("settings")), self._change)
+
+    async def _change(self, changes: Mapping[str, str]) -> tuple[Saved, Settings]:
+        told = await self._ask("set", changes=dict(changes))
+        saved = Saved(
+            path=None if told["path"] is None else Path(told["path"]),
+            keeps_comments=told["keeps_comments"],
+            restart=tuple(told["restart"]),
+            overruled=told["overruled"],
+        )
+        return saved, _settings_of(told)
+
+
+def _settings_of(told: Object) -> Settings:
+    return of_values(Value(each["name"], each["value"], each["origin"]) for each in told["values"])

@@ -13,8 +13,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -29,7 +31,7 @@ from grapevine_proto.errors import (
 )
 from grapevine_tui import __version__, logs
 from grapevine_tui.folders import own_config_file, own_key_file
-from grapevine_tui.options import OPTIONS, PROFILES
+from grapevine_tui.options import OPTIONS, PROFILES, Option
 from grapevine_tui.settings import Settings, load
 from grapevine_tui.terminal import LastingTerminal
 from grapevine_tui.text import printable
@@ -109,6 +111,11 @@ def _parameter(flags: tuple[str, ...]) -> str:
     return flags[-1].lstrip("-").replace("-", "_")
 
 
+def _bare(option: Option) -> dict[str, Any]:
+    """What click is told of a flag that may stand alone."""
+    return {"is_flag": False, "flag_value": option.bare} if option.bare else {}
+
+
 def _options() -> list[click.Parameter]:
     options: list[click.Parameter] = [
         click.Option(
@@ -117,6 +124,7 @@ def _options() -> list[click.Parameter]:
             nargs=option.words,
             metavar=option.metavar,
             help=option.help + (f" (${option.env})" if option.env else ""),
+            **_bare(option),
         )
         for option in OPTIONS
     ]
@@ -148,7 +156,9 @@ def _start(**parameters: Any) -> int | None:
         for line in settings.show():
             click.echo(printable(line))
         return DONE
-    return run_headless(settings) if settings.headless else run_app(settings)
+    if settings.headless:
+        return run_headless(settings)
+    return run_web(settings) if settings.web else run_app(settings)
 
 
 class _LazyGroup(click.Group):
@@ -274,6 +284,30 @@ def run_headless(settings: Settings) -> int:
         return runner.run(Headless(settings, stdin=stdin, stdout=sys.stdout.fileno()).run())
 
 
+def run_web(settings: Settings) -> int:
+    """Run a node whose app is in a browser, until a signal; the exit code."""
+    from grapevine_tui import web
+    from grapevine_tui.headless import Headless
+
+    _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
+
+    async def show_demo() -> int:
+        async with web.open_at(settings.web, web.program("--demo")) as (_, address):
+            click.echo(f"open {address}")
+            told = asyncio.Event()
+            for each in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(each, told.set)
+            await told.wait()
+        return DONE
+
+    with _runner() as runner:
+        if settings.demo:
+            return runner.run(show_demo())
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        settings = replace(settings, on_eof="stay").with_keys()
+        return runner.run(Headless(settings, stdin=None, stdout=quiet).run())
+
+
 def run_app(settings: Settings) -> int:
     """Run the app on this terminal until it is quit; the exit code."""
     _need_terminal()
@@ -283,6 +317,8 @@ def run_app(settings: Settings) -> int:
 
 
 def _need_terminal() -> None:
+    if os.environ.get("TEXTUAL_DRIVER"):  # it draws elsewhere: in a browser
+        return
     streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
     if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
         raise ConfigError("", "the app needs a terminal; without one, use --headless")
@@ -291,8 +327,9 @@ def _need_terminal() -> None:
 def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run an app on this terminal until it is quit; the exit code."""
     _need_terminal()
-    # Textual draws on this, from a thread that must not die when the window is closed.
-    vars(sys)["__stderr__"] = LastingTerminal(sys.stderr)
+    if sys.stderr is not None:
+        # Textual draws on this, from a thread that must not die when the window is closed.
+        vars(sys)["__stderr__"] = LastingTerminal(sys.stderr)
     with _runner() as runner:
         return runner.run(show())
 

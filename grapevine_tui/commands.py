@@ -78,6 +78,18 @@ class StartRound:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowSettings:
+    """Every setting, its value and where it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Apply and save settings: (name, what one would type) each."""
+
+    changes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """All there is to show at once, and from then on what happens."""
 
@@ -138,6 +150,8 @@ Command: TypeAlias = (
     | Allow
     | Forget
     | StartRound
+    | ShowSettings
+    | Change
     | Watch
     | ShowTables
     | ShowPeers

@@ -30,6 +30,7 @@ from grapevine_tui.answers import Answers
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import encode
 from grapevine_tui.model import Changes
+from grapevine_tui.settings import Settings
 from grapevine_tui.streams import READ_BYTES, LineSplitter
 from grapevine_tui.telling import QUIET_S
 from grapevine_tui.watching import Watchers
@@ -46,8 +47,14 @@ PATH_BYTES: Final = 100  # of a socket's path: systems take 104 to 108
 class Control:
     """Listens at `state_dir` for one host. `on_goodbye` is called when a client says ``leave``."""
 
-    def __init__(self, host: Host, state_dir: Path, on_goodbye: Callable[[], object]) -> None:
-        self._answers = Answers(host)
+    def __init__(
+        self,
+        host: Host,
+        state_dir: Path,
+        on_goodbye: Callable[[], object],
+        settings: Settings | None = None,
+    ) -> None:
+        self._answers = Answers(host, settings)
         self._watchers = Watchers(host)
         self._flushing: asyncio.Task[None] | None = None
         self._path = state_dir / SOCKET_NAME
@@ -149,7 +156,9 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def serving(host: Host, on_goodbye: Callable[[], object]) -> AsyncIterator[None]:
+async def serving(
+    host: Host, on_goodbye: Callable[[], object], settings: Settings | None = None
+) -> AsyncIterator[None]:
     """Listen from when the host's node has started until the end of this block. Whoever is told
     of the start after this was entered may connect at once."""
     control: Control | None = None
@@ -161,7 +170,7 @@ async def serving(host: Host, on_goodbye: Callable[[], object]) -> AsyncIterator
             return
         if host.state_dir is None:  # a demonstration
             return
-        control = Control(host, host.state_dir, on_goodbye)
+        control = Control(host, host.state_dir, on_goodbye, settings)
         try:
             control.bind()
         except OSError as error:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import tomli_w
 
@@ -114,7 +114,11 @@ class Editing:
         return tuple(self._pending)
 
     def value(self, name: str) -> Value:
-        return next(each for each in self.settings.values if each.name == name)
+        """Raises ConfigError where there is no such setting."""
+        for each in self.settings.values:
+            if each.name == name:
+                return each
+        raise ConfigError(name, "there is no such setting")
 
     def check(self, name: str, text: str) -> Settings:
         """The settings with `name` as `text` says. Raises ConfigError, KeyFileError."""
@@ -166,9 +170,46 @@ class Editing:
         self.settings = replace(settings, values=values)
         return Saved(path, keeps_comments, restart, overruled)
 
+    async def keep(self) -> Saved:
+        """`save`, for whoever need not care where the settings are."""
+        return self.save()
+
     def _path(self) -> Path:
         chosen = self.value("app.config").value
         return (Path(chosen) if chosen else own_config_file()).expanduser()
+
+
+@runtime_checkable
+class RemoteSettings(Protocol):
+    """A host whose settings are those of a node elsewhere."""
+
+    async def edit(self) -> Editing:
+        """The settings as they are there now. Raises NoAnswer, NotDone."""
+        ...
+
+
+class RemoteEditing(Editing):
+    """Changes of the settings of a node elsewhere: checked here, applied and saved there by `change`,
+    which is given what one would type by setting name, and gives what became of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        change: Callable[[Mapping[str, str]], Awaitable[tuple[Saved, Settings]]],
+    ) -> None:
+        super().__init__(settings, lambda _: ())
+        self._change_there = change
+
+    def _load(self, edits: Mapping[str, Any]) -> Settings:
+        return self._began.reload(edits)
+
+    async def keep(self) -> Saved:
+        """Have it applied and saved there."""
+        texts = {name: value_words(value) for name, value in self._pending.items()}
+        saved, self._began = await self._change_there(texts)
+        self._pending.clear()
+        self.settings = self._began
+        return saved
 
 
 def _write(path: Path, changes: Mapping[str, Any]) -> bool:

@@ -31,9 +31,13 @@ LINE_CHARACTERS: Final = 16_384
 
 
 @click.command()
+@click.option("--state-dir", metavar="DIR", help="State folder of the node [that of its port]")
+@click.option("-p", "--port", metavar="N", help="UDP port of the node [as set, or 8000]")
 @click.pass_obj
-def invite(flags: dict[str, Any]) -> int:
+def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> int:
     """Print one line that lets another machine into the cluster. It holds the key: keep it secret."""
+    said = {"port": port, "app.state_dir": state_dir}
+    flags = flags | {name: value for name, value in said.items() if value is not None}
     settings = load(flags, os.environ)
     key_file = settings.key_files[0] if settings.key_files else own_key()
     status = _status_of_running(flags)

@@ -75,7 +75,7 @@ class Headless:
             model=Model(messages=PAST, message_bytes=PAST_BYTES),
             spare_state_dirs=settings.spare_state_dirs,
         )
-        self._answers = Answers(self.host)
+        self._answers = Answers(self.host, settings)
         self._telling = Telling(self.host, self._say, clock)
         self._lost = 0
         self._is_leaving = False

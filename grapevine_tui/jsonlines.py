@@ -42,6 +42,7 @@ from grapevine_tui import commands
 from grapevine_tui.commands import (
     Allow,
     Broadcast,
+    Change,
     Command,
     CommandError,
     Deny,
@@ -53,6 +54,7 @@ from grapevine_tui.commands import (
     ShowMembers,
     ShowPeers,
     ShowRounds,
+    ShowSettings,
     ShowStats,
     ShowStatus,
     ShowTables,
@@ -285,6 +287,7 @@ _ALONE: Final[Mapping[str, Command]] = {
     "rounds": ShowRounds(),
     "traces": ShowTraces(),
     "tables": ShowTables(),
+    "settings": ShowSettings(),
     "watch": Watch(),
     "round": StartRound(),
     "help": ShowHelp(),
@@ -305,6 +308,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "deny": ("who",),
     "allow": ("who",),
     "forget": ("who",),
+    "set": ("changes",),
     **dict.fromkeys(_ALONE, ()),
 }
 
@@ -321,10 +325,12 @@ def _read_command(fields: Object, request: Any) -> Request:
             raise CommandError(
                 f"{word} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
             )
-        if not isinstance(value, str):
+        if word != "set" and not isinstance(value, str):
             raise CommandError(f"{name} must be a string")
     if word in _ALONE:
         return Request(_ALONE[word], request)
+    if word == "set":
+        return Request(Change(_changes(fields.get("changes"))), request)
     if word == "dial":
         return Request(Dial(_field(word, "address", fields)), request)
     if word in _ABOUT:
@@ -334,6 +340,14 @@ def _read_command(fields: Object, request: Any) -> Request:
         return Request(Send(_field(word, "to", fields), payload), request, file)
     command = commands.Trace(payload) if word == "trace" else Broadcast(payload)
     return Request(command, request, file)
+
+
+def _changes(given: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(given, dict) or not given:
+        raise CommandError('set needs "changes", an object of settings')
+    if not all(isinstance(value, str) for value in given.values()):
+        raise CommandError("changes must be strings, as one would type them")
+    return tuple(given.items())
 
 
 def _field(word: str, name: str, fields: Object) -> str:

@@ -41,6 +41,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.log_level": "info",
     "app.log_file": "",
     "app.metrics": "",
+    "app.web": "",
     "app.on": [],
     "app.state_dir": "",
     "app.profile": "",
@@ -82,7 +83,7 @@ def gather(
     file, chosen_at = _settings_file(upper)
     if file is not None:
         _put(upper, _from_file(file), under=True)
-    edited = _from_edits(edits, file.path.parent if file is not None else own_config_file().parent)
+    edited = from_edits(edits, file.path.parent if file is not None else own_config_file().parent)
     _put(upper, edited.values())
     lower = _lower(upper, chosen_at) | _from_credentials(environ)
     merged = lower | {name: value for name, value in upper.items() if name != "app.config"}
@@ -95,7 +96,8 @@ def gather(
     return Layers(merged | edited, warnings, _credentials(environ))
 
 
-def _from_edits(edits: Mapping[str, Any], folder: Path) -> dict[str, Value]:
+def from_edits(edits: Mapping[str, Any], folder: Path) -> dict[str, Value]:
+    """Values changed by hand, by setting name; paths are from `folder`. Raises ConfigError."""
     found: dict[str, Value] = {}
     for name, value in edits.items():
         try:

@@ -22,6 +22,8 @@ PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
     "wan": NodeConfig.wan,
 }
 
+WEB: Final = "127.0.0.1:8018"
+
 
 def _text(text: str) -> str:
     return text
@@ -83,6 +85,8 @@ class Option(NamedTuple):
     read: Callable[[str], Any]
     metavar: str
     help: str
+    bare: str = ""
+    """What the flag means with nothing behind it; empty: it needs something."""
 
     @property
     def flag(self) -> str:
@@ -139,6 +143,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Log into this file [app: in the state folder; headless: stderr]"),
     Option("app.metrics", ("--metrics",), "GRAPEVINE_METRICS", _text, "HOST:PORT",
            "Serve metrics for Prometheus here [off]"),
+    Option("app.web", ("--web",), "GRAPEVINE_WEB", _text, "[HOST:PORT]",
+           f"No app here: show it in a browser, at this address [off; alone: {WEB}]", WEB),
     Option("app.on", ("--on",), "", _hooks, "EVENT COMMAND",
            "Run COMMAND at each EVENT, which it gets as JSON on stdin; no shell; repeat"),
     Option("app.on_eof", ("--on-eof",), "", _text, "exit|stay",

@@ -26,6 +26,12 @@ async def surroundings(
             from grapevine_tui.metrics import measuring
 
             await stack.enter_async_context(measuring(host, settings.metrics))
+        if settings.web and not settings.demo:
+            from grapevine_tui.web import served
+
+            await stack.enter_async_context(
+                served(host, settings.web, is_loud=not settings.headless)
+            )
         if settings.on:
             from grapevine_tui.hooks import hooked
 
@@ -38,7 +44,7 @@ async def surroundings(
                 )
             )
             tell_stopped = hooks.tell_stopped
-        await stack.enter_async_context(serving(host, on_goodbye))
+        await stack.enter_async_context(serving(host, on_goodbye, settings))
         yield tell_stopped
 
 

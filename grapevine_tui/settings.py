@@ -11,7 +11,7 @@ What must stay true:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,7 +21,7 @@ from grapevine_proto.errors import ConfigError
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import split_host_port
 from grapevine_tui.folders import own_key, state_root
-from grapevine_tui.layers import CHANGED, Value, check_word, gather
+from grapevine_tui.layers import CHANGED, Value, check_word, from_edits, gather
 from grapevine_tui.options import LOG_LEVELS
 
 SPARE_STATE_DIRS: Final = (
@@ -49,6 +49,8 @@ class Settings:
     log_file: Path | None
     metrics: str
     """Where Prometheus finds them, ``host:port``; empty: nowhere."""
+    web: str
+    """Where a browser finds the app, ``host:port``; empty: nowhere."""
     on: tuple[str, ...]
     """``EVENT COMMAND`` each: what to run when."""
     headless: bool
@@ -78,13 +80,8 @@ class Settings:
                 raise ConfigError(f"app.{name}", "expected true or false")
         if not isinstance(self.theme, str):
             raise ConfigError("app.theme", f"expected text, not {self.theme!r}")
-        if not isinstance(self.metrics, str):
-            raise ConfigError("app.metrics", f"expected text, not {self.metrics!r}")
-        if self.metrics:
-            try:
-                split_host_port(self.metrics)
-            except ValueError as error:
-                raise ConfigError("app.metrics", str(error)) from None
+        _check_place("app.metrics", self.metrics)
+        _check_place("app.web", self.web)
         for hook in self.on:
             _check_hook(hook)
         _check_range("app.eof_timeout", self.eof_timeout, 0, 86_400)
@@ -144,6 +141,19 @@ def load(
             error.field, f"{error.problem}{_origin_of(error.field, merged)}"
         ) from None
     return replace(settings, warnings=layers.warnings, credentials=layers.credentials)
+
+
+def of_values(values: Iterable[Value]) -> Settings:
+    """The settings of a node elsewhere, as it told them; edits are checked as there, keys never loaded.
+    Raises ConfigError."""
+    merged = {each.name: each for each in values}
+    chosen = merged["app.config"].value
+    folder = Path(chosen).expanduser().parent if chosen else Path()
+
+    def reload(edits: Mapping[str, Any] | None = None) -> Settings:
+        return of_values((merged | from_edits(edits or {}, folder)).values())
+
+    return _settings(merged, reload)
 
 
 # --- the result -----------------------------------------------------------------------------------
@@ -206,6 +216,16 @@ def _check_hook(text: str) -> None:
         Hook.read(text)
     except ValueError as expected:
         raise ConfigError("app.on", f"expected {expected}, not {text!r}") from None
+
+
+def _check_place(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(name, f"expected text, not {value!r}")
+    if value:
+        try:
+            split_host_port(value)
+        except ValueError as error:
+            raise ConfigError(name, str(error)) from None
 
 
 def _check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:

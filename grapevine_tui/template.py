@@ -156,7 +156,7 @@ in_flight_bytes = $congestion_in_flight_bytes
 
 [limits]
 # Ceilings on everything that somebody else can make grow; meeting one is counted, never fatal.
-# Encrypted sessions, links and others: 2 KB each.
+# Peers with an encrypted session, links and short ones: 2 KB each.
 sessions = $limits_sessions
 # Of those, with members that are no links: private words and repair, closed after 10 s idle.
 short_sessions = $limits_short_sessions
@@ -202,6 +202,9 @@ log_level = "info"
 # Serve metrics for Prometheus at this "host:port"; empty: do not. They tell names and addresses, so
 # loopback, or a network that may know.
 metrics = ""
+# Show the app in a browser at this "host:port" in place of the terminal; empty: do not. Whoever has the
+# address that is printed then has the node, so loopback, or a network where nobody listens.
+web = ""
 # Programs to run, "EVENT COMMAND" each: they get the event as JSON on stdin, four at once and ten
 # seconds at most. No shell is in between.
 on = []

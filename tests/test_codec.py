@@ -160,7 +160,7 @@ def test_what_is_encoded_decodes_to_the_same(message: Rumors) -> None:
 
 
 def test_every_kind_has_a_decoder_and_the_strategy_above_makes_each() -> None:
-    assert set(codec._DECODERS) | set(codec._FRAME_DECODERS) == set(Kind)
+    assert set(codec.messages.DECODERS) | set(codec.frames.FRAME_DECODERS) == set(Kind)
 
 
 @given(st.binary(max_size=200))

@@ -43,7 +43,7 @@ from grapevine_proto.messages import (
     Vector,
 )
 from grapevine_proto.outflow import MESSAGE_BYTES
-from grapevine_proto.overlay.dissemination.pulls import PUSHED_BYTES
+from grapevine_proto.overlay.dissemination.pulls import AT_ONCE_BYTES, PUSHED_BYTES
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import EPOCH, KEY, identity
 
@@ -205,11 +205,13 @@ def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
 
 def test_a_large_payload_has_room_once_the_one_before_was_asked_for() -> None:
     pair = Pair()
-    large = bytes(PUSHED_BYTES + 1)
+    large = bytes(AT_ONCE_BYTES // 2 + 1)  # what is smaller has room as far as peers ask at a time
     assert pair.one.has_room_for(len(large))
     pair.one.broadcast(large, pair.now)
+    assert not pair.one.has_room_for(len(large)), "not even before it is told of"
     pair.one.datagrams_to_send(pair.now)  # and they are lost
     assert not pair.one.has_room_for(len(large))
+    assert pair.one.has_room_for(PUSHED_BYTES + 1)
     assert pair.one.has_room, "what is small does not wait for it"
     pair.run(2.0)
     assert pair.one.has_room_for(len(large))
@@ -507,6 +509,7 @@ def test_accounts_stay_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None
     for number in range(4):
         engine._links.accounts.of(identity(number).peer_id, 0.0)
     assert len(engine._links.accounts) == 3
+    assert engine.stats().crowded_out == 1
 
 
 def test_dials_stay_within_their_cap() -> None:
@@ -525,6 +528,7 @@ def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.Monkey
         )
         pair.run(5.0)
         assert len(pair.other._links._parting) <= 1
+    assert pair.other.stats().crowded_out >= 1  # sessions: a link may have had two
 
 
 def test_no_secret_is_in_anything_that_is_printed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.errors import KeyFileError
-from grapevine_proto.identity import ClusterKey, Identity, digest, verify
+from grapevine_proto.identity import APART_BYTES, ClusterKey, Identity, digest, verify
 
 SEED = bytes(range(32))
 SECRET = "c0ffee" + "11" * 29
@@ -45,6 +46,14 @@ def test_the_same_seed_is_the_same_identity() -> None:
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
 def test_two_lists_of_parts_never_hash_alike(ours: list[bytes], theirs: list[bytes]) -> None:
     assert (digest(b"d", *ours) == digest(b"d", *theirs)) is (ours == theirs)
+
+
+def test_a_large_part_is_hashed_like_a_small_one() -> None:
+    """By the definition, put together in one piece."""
+    for size in (APART_BYTES, APART_BYTES + 1, 3 * APART_BYTES):
+        parts = b"small", bytes(range(256)) * (size // 256) + bytes(size % 256), b"after"
+        whole = b"".join(len(each).to_bytes(8, "big") + each for each in (b"d", *parts))
+        assert digest(b"d", *parts) == blake2b(whole, digest_size=32).digest()
 
 
 def test_a_key_comes_back_from_its_file_and_only_its_owner_may_read_it(tmp_path: Path) -> None:

@@ -119,10 +119,9 @@ def test_a_peer_without_room_holds_up_the_others_for_a_second_only() -> None:
     flow.push(copy(9, 1), [slow, quick], 10.0)
     flow.fill(quick, 10.0)
     flow.fill(slow, 10.0)
-    flow.note_sent(slow, 10.0)
     assert not flow.has_room(2)
     assert flow.deadline == 10.0 + BEHIND_S
-    flow.fill(slow, 10.0 + BEHIND_S)
+    flow.look(10.0 + BEHIND_S)
     assert flow.has_room(2)
     assert not flow.has_room(1), "where all are behind, all wait"
     slow.free = 1
@@ -130,14 +129,13 @@ def test_a_peer_without_room_holds_up_the_others_for_a_second_only() -> None:
     assert flow.has_room(1)
 
 
-def test_it_wakes_when_a_link_takes_more() -> None:
+def test_it_knows_when_a_link_takes_more() -> None:
     flow, link = outflow(), Outlet(1)
-    assert flow.deadline == math.inf
+    assert flow.ready_at(link, 0.0) == math.inf
     flow.push(copy(9, 1), [link], 0.0)
     link.frees_at = 3.0
     flow.fill(link, 0.0)
-    flow.note_sent(link, 0.0)
-    assert flow.deadline == 3.0
+    assert flow.ready_at(link, 0.0) == 3.0
 
 
 def test_a_link_is_idle_when_nothing_waits_for_it_and_it_takes_more() -> None:
@@ -174,9 +172,9 @@ def test_small_rumors_do_not_wait_for_a_large_one() -> None:
     flow.push(copy(9, 2), [link], 0.0)
     assert flow.fill(link, 0.0)
     assert link.sequences == [[2]]
-    flow.note_sent(link, 0.0)
-    assert flow.deadline == BEHIND_S, "room comes when something goes, not by itself"
+    assert flow.ready_at(link, 0.0) == math.inf, "room comes when something goes, not by itself"
     link.room_bytes = 2**30
+    assert flow.ready_at(link, 0.0) == 0.0
     assert not flow.fill(link, 0.0)
     assert link.sequences == [[2], [1]]
 

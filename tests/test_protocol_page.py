@@ -24,6 +24,7 @@ from grapevine_proto.ids import Address, MessageId, Stream
 from grapevine_proto.link.handshake import Responder
 from grapevine_proto.messages import (
     Accusation,
+    Ask,
     Close,
     CloseReason,
     Heartbeat,
@@ -231,6 +232,7 @@ MORE: dict[Any, str] = {
     Vector(7, True, 0, 1, (RANGE,)): "089507c3000191" + RANGE_BYTES,
     Repair(7, True, False, (COPY,)): "0a9407c3c291" + COPY_BYTES,
     Short(): "1390",
+    Ask(): "1e90",
     Ids((RANGE,)): "0b919193c420" + "00" * 32 + "019203cd012c",
 }
 

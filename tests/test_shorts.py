@@ -237,6 +237,16 @@ def test_one_more_than_the_cap_that_we_want_ourselves_is_refused_by_name() -> No
     assert members.engines[0].stats().short_refused == 1
 
 
+def test_links_and_short_sessions_together_stay_within_the_sessions_of_the_node() -> None:
+    members = Members(4, max_peers=3, limits=LimitsConfig(sessions=4))
+    members.send(0, 1, b"one")
+    with pytest.raises(UnknownPeer, match="1 short ones are in use"):
+        members.send(0, 2, b"two")
+    members.send(3, 0, b"three")
+    assert members.count(0) == 1
+    assert members.engines[0].stats().short_refused == 2
+
+
 def test_the_one_idle_for_longest_gives_way() -> None:
     members = Members(4, limits=LimitsConfig(short_sessions=2))
     members.send(0, 1, b"one")

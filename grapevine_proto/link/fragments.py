@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from typing import Final
 
-from grapevine_proto.codec import fragment_header
+from grapevine_proto.codec import Spliced, fragment_header
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.messages import Fragment, Kind
 
@@ -33,19 +33,28 @@ DONE_LIMIT: Final = 256  # messages remembered as finished, or given up, so that
 class Outgoing:
     """A large message on its way out: how far it has gone, and how much of that is paid for."""
 
-    __slots__ = ("_number", "_of_repair", "_view", "is_let_go", "paid_bytes", "rank", "sent_bytes")
+    __slots__ = (
+        "_number",
+        "_of_repair",
+        "_plaintext",
+        "is_let_go",
+        "paid_bytes",
+        "rank",
+        "sent_bytes",
+    )
 
-    def __init__(self, plaintext: bytes, number: int, rank: int) -> None:
-        self._view = memoryview(plaintext)
+    def __init__(self, plaintext: bytes | Spliced, number: int, rank: int) -> None:
+        kind = plaintext.kind if isinstance(plaintext, Spliced) else plaintext[0]
+        self._plaintext = plaintext if isinstance(plaintext, Spliced) else memoryview(plaintext)
         self._number = number
-        self._of_repair = plaintext[0] == Kind.REPAIR
+        self._of_repair = kind == Kind.REPAIR
         self.rank = rank
         self.sent_bytes = 0  # from the beginning; what was lost of it is sent again besides
         self.paid_bytes = 0
         self.is_let_go = False
 
     def __len__(self) -> int:
-        return len(self._view)
+        return len(self._plaintext)
 
     @property
     def is_free(self) -> bool:
@@ -54,8 +63,11 @@ class Outgoing:
 
     def slice(self, start: int, end: int) -> bytes:
         """The plaintext of the packet that carries this part."""
-        header = fragment_header(self._number, len(self._view), start, of_repair=self._of_repair)
-        return b"".join((header, self._view[start:end]))
+        header = fragment_header(self._number, len(self), start, of_repair=self._of_repair)
+        plaintext = self._plaintext
+        if isinstance(plaintext, Spliced):
+            return header + plaintext.cut(start, end)
+        return b"".join((header, plaintext[start:end]))
 
 
 class _Partial:

@@ -54,7 +54,7 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.session import SPENT_AFTER_S, Session
-from grapevine_proto.messages import Empty, Record, Short
+from grapevine_proto.messages import Ask, Empty, Record, Short
 
 VERSIONS: Final = frozenset({VERSION})
 UNCONFIRMED_SESSIONS: Final = 256
@@ -68,6 +68,7 @@ assert CHALLENGE_BYTES <= HELLO_BYTES  # else a forged source address would make
 _PROOF_HASH_DOMAIN: Final = b"grapevine accepted proof 1"
 _PROOF_HASH_BYTES: Final = 16
 _EMPTY: Final = encode_message(Empty())
+_ASK: Final = encode_message(Ask())
 _SHORT: Final = encode_message(Short())
 
 
@@ -335,7 +336,7 @@ class Initiator:
         step        sends, again and again    until there comes    and then is
         ASKING      the Hello                 Challenge            PROVING
         PROVING     the Proof                 Welcome              CONFIRMING
-        CONFIRMING  sealed Empty, each anew   Data                 LIVE
+        CONFIRMING  sealed Empty or Ask       Data                 LIVE
 
     What does not belong to the step is refused as UNEXPECTED, so each Hello has one Challenge
     answered and each Proof one Welcome. Where the session shall be short, the responder is told so by
@@ -351,6 +352,7 @@ class Initiator:
         our_record: Record,
         *,
         expected: PeerId | None,
+        is_asking: bool = False,
         is_short: bool = False,
         timeout_s: float,
         entropy: Callable[[int], bytes],
@@ -359,6 +361,7 @@ class Initiator:
     ) -> None:
         self.address = address
         self.expected = expected
+        self.is_asking = is_asking
         self.is_short = is_short
         self.key = key
         self.session_id = entropy(SESSION_ID_BYTES)
@@ -381,7 +384,7 @@ class Initiator:
         self._next_at = self._sent_at = now
         self._wait_s = FIRST_RETRY_S
         self._sendings = 0  # in this step
-        self._first_word = _SHORT if is_short else _EMPTY
+        self._first_word = _SHORT if is_short else _ASK if is_asking else _EMPTY
 
     @property
     def deadline(self) -> float:

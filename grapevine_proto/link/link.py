@@ -26,6 +26,7 @@ from grapevine_proto.codec import (
     BOX_TAG_BYTES,
     DATA_OVERHEAD,
     Data,
+    Spliced,
     decode_frame,
     encode_frame,
     encode_message,
@@ -202,8 +203,13 @@ class Link:
     def deadline(self) -> float:
         """When more can go, a retiring session ends, a rekey is due, or the session is spent."""
         ends_at = min((self._ends_at(*each) for each in self._retiring), default=math.inf)
+        return min(self.sends_at, self._wake_at, ends_at)
+
+    @property
+    def sends_at(self) -> float:
+        """When `check_path` or `transmit` has something to do; math.inf: not before something happens."""
         check_at = self._whereabouts.deadline if self._whereabouts is not None else math.inf
-        return min(self._send_at, self._feedback_at, self._wake_at, ends_at, check_at)
+        return min(self._send_at, self._feedback_at, check_at)
 
     def advance(self, now: float) -> None:
         """Forget retiring sessions whose time is over. `session_ids` are then others."""
@@ -259,7 +265,7 @@ class Link:
         if kind not in UNREPAIRED:
             session.arrivals.owe(counter, now)
             self._feedback_at = min(self._feedback_at, session.arrivals.due_at)
-        elif kind in (Kind.EMPTY, Kind.SHORT):
+        elif kind in (Kind.EMPTY, Kind.ASK, Kind.SHORT):
             self._owe_answer(session, now)
         if kind not in LINK_KINDS:
             self.charge(plaintext, now)
@@ -424,12 +430,6 @@ class Link:
         return self._sender.is_idle
 
     @property
-    def is_quiet(self) -> bool:
-        """Whether nothing will happen here by itself but at `advance`."""
-        is_checking = self._whereabouts is not None and self._whereabouts.deadline < math.inf
-        return self._send_at == math.inf and self._feedback_at == math.inf and not is_checking
-
-    @property
     def rate(self) -> float:
         """Bytes a second that may go."""
         return self._sender.rate
@@ -456,7 +456,7 @@ class Link:
         """So many messages were meant for the peer and found no room before they came here."""
         self._sender.unsent += messages
 
-    def send(self, plaintext: bytes, now: float) -> bool:
+    def send(self, plaintext: bytes | Spliced, now: float) -> bool:
         """Queue `plaintext`, of any size; False: there is no room, and it is counted in `unsent`."""
         if not self._sender.push(plaintext):
             return False

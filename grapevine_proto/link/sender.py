@@ -21,7 +21,7 @@ import math
 from collections import deque
 from typing import Final, TypeAlias
 
-from grapevine_proto.codec import DATA_OVERHEAD, FRAGMENT_OVERHEAD, encode_frame
+from grapevine_proto.codec import DATA_OVERHEAD, FRAGMENT_OVERHEAD, Spliced, encode_frame
 from grapevine_proto.config import CongestionConfig, LimitsConfig
 from grapevine_proto.link.congestion import Aimd, Controller, Outcome, Pacer, RoundTrip
 from grapevine_proto.link.fragments import ENVELOPE_BYTES, Outgoing
@@ -49,6 +49,7 @@ RANKS: Final[dict[int, int]] = {
 UNREPAIRED: Final = frozenset(
     {
         Kind.EMPTY,
+        Kind.ASK,
         Kind.SHORT,
         Kind.CLOSE,
         Kind.HEARTBEAT,
@@ -195,19 +196,21 @@ class Sender:
             return math.inf
         return max(self._paced_at(), now if self.shape is None else self.shape.ready_at(now))
 
-    def push(self, plaintext: bytes) -> bool:
+    def push(self, plaintext: bytes | Spliced) -> bool:
         """Queue `plaintext`; False: there is no room, and it is counted."""
-        rank, size_bytes = RANKS.get(plaintext[0], CONTROL), len(plaintext)
-        item: _Item = plaintext
+        size_bytes = len(plaintext)
+        kind = plaintext.kind if isinstance(plaintext, Spliced) else plaintext[0]
+        rank = RANKS.get(kind, CONTROL)
         if rank == DATA and size_bytes > ENVELOPE_BYTES:
             rank = BULK
         if not self._has_room(rank, size_bytes):
             self.unsent += 1
             return False
-        if size_bytes > self._room_bytes:
+        if size_bytes > self._room_bytes or isinstance(plaintext, Spliced):
             self._wants_larger = True
-            item = self._large(plaintext, rank)
-        self._queues[rank].append(item)
+            self._queues[rank].append(self._large(plaintext, rank))
+        else:
+            self._queues[rank].append(plaintext)
         self._queued_bytes[rank] += size_bytes
         return True
 
@@ -237,7 +240,7 @@ class Sender:
             return True
         return count < self._queue_limit and waiting_bytes + size_bytes <= self._queue_bytes_limit
 
-    def _large(self, plaintext: bytes, rank: int) -> Outgoing:
+    def _large(self, plaintext: bytes | Spliced, rank: int) -> Outgoing:
         self._next_number += 1
         return Outgoing(plaintext, self._next_number, rank)
 

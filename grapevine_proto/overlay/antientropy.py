@@ -20,7 +20,8 @@ What must stay true:
 - At most one round with a peer at a time, each with an end: a silent peer ends it in `PATIENCE_S`.
 
 Besides rounds, holes below a stream's mark are asked for as soon as they have stood a moment, of a
-peer at random, a second one a second later: whoever has a hole knows it, no digest is needed.
+peer at random, a second one a second later: whoever has a hole knows it, no digest is needed. Where
+five of them in a row had nothing to give, and nothing else changed, the pauses double, to 16 s.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ PATIENCE_S: Final = 3.0  # without a word from the peer of a round
 MISMATCH_S: Final = 2.0  # a digest that still differs after that is no traffic on its way
 BEYOND_AFTER_S: Final = 5.0  # for which links were asked about a hole before others are
 HOLE_S: Final = 1.0  # how long a hole stands before it is asked for, and between questions
+HOLE_PAUSE_S: Final = 16.0  # between questions about what most likely nobody holds any more
+HOLE_QUESTIONS: Final = 5  # in vain, about each hole, before pauses grow
+HOLES_LIMIT: Final = 256  # that are asked for in turn
 ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
 PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
 RANGES_A_WANT: Final = 16
@@ -139,7 +143,9 @@ class AntiEntropy:
         self._arriving_since = self._arriving_at = -math.inf
         self._page = 0
         self._number = 0
-        self._hole_at = now
+        self._hole_at = self._holes_asked_at = now
+        self._holes_asked: tuple[list[StreamRange], tuple[PeerId, ...]] = ([], ())
+        self._holes_in_vain = self._holes_page = 0
         self._due_at = now  # a lower bound of all deadlines but that of holes
         interval_s = config.anti_entropy.interval
         self.next_round_at = now + interval_s * rng.random()
@@ -413,7 +419,15 @@ class AntiEntropy:
     def deadline(self) -> float:
         if not self._config.anti_entropy.enabled:
             return math.inf
-        return min(self._due_at, self._hole_at) if self._store.has_holes else self._due_at
+        return min(self._due_at, self._next_hole_at) if self._store.has_holes else self._due_at
+
+    @property
+    def _next_hole_at(self) -> float:
+        """When to ask for holes again: a new one does not wait for the pauses of the old."""
+        ripe_at = self._store.hole_opened_at + HOLE_S
+        if ripe_at <= self._holes_asked_at:
+            return self._hole_at
+        return min(self._hole_at, max(ripe_at, self._holes_asked_at + HOLE_S))
 
     def _next_due_at(self) -> float:
         due_at = self.next_round_at
@@ -436,8 +450,8 @@ class AntiEntropy:
                 effects += self._settle_doubt(peer_id, streams, total, now)
         if now >= self.next_round_at:
             effects += self.start_rounds(now)
-        if self._store.has_holes and now >= self._hole_at:
-            self._hole_at = now + HOLE_S
+        if self._store.has_holes and now >= self._next_hole_at:
+            self._hole_at, self._holes_asked_at = now + HOLE_S, now
             if not self._is_arriving(now):
                 effects += self._ask_for_holes(now)
         if len(self._asked) > 1024:
@@ -458,8 +472,17 @@ class AntiEntropy:
         return self._start(peer_id, now) if self._peers.is_linked(peer_id) else []
 
     def _ask_for_holes(self, now: float) -> list[Effect]:
-        ranges = self._store.holes(now, HOLE_S, RANGES_A_WANT)
-        targets = uniform(self._peers.linked, 1, self._rng)
-        if not ranges or not targets:
+        holes, linked = self._store.holes(now, HOLE_S, HOLES_LIMIT), tuple(self._peers.linked)
+        targets = uniform(linked, 1, self._rng)
+        if not holes or not targets:
             return []
+        is_in_vain = self._holes_asked == (holes, linked)
+        self._holes_in_vain = self._holes_in_vain + 1 if is_in_vain else 0
+        self._holes_asked = (holes, linked)
+        pages = math.ceil(len(holes) / RANGES_A_WANT)
+        doublings = min(max(0, self._holes_in_vain + 1 - HOLE_QUESTIONS * pages), 10)
+        self._hole_at = now + min(HOLE_S * 2**doublings, HOLE_PAUSE_S)
+        page = self._holes_page % pages
+        self._holes_page = page + 1
+        ranges = holes[page * RANGES_A_WANT : (page + 1) * RANGES_A_WANT]
         return [Send((targets[0],), Want(HOLES_ROUND, tuple(ranges)))]

@@ -174,8 +174,7 @@ class Detector:
         if case is None or case.is_ours:
             return []
         if case.is_dismissed:
-            case.is_dismissed = False
-            case.opened_at = now
+            self._reopen(case, now)
         case.is_ours = True
         case.add(Accusation.signed(self._identity, self._config.cluster, case.record))
         self._spread(case.record.peer_id, now)
@@ -282,6 +281,8 @@ class Detector:
                 probe.next_at = min(probe.next_at, now + self._timeout_s)
             self._rearm(now)
             return self._begin(peer_id, now) if is_first and probe is None else []
+        if case.is_dismissed:
+            self._reopen(case, now)
         self._spread(peer_id, now)
         return self._suspect(member, now)
 
@@ -370,9 +371,22 @@ class Detector:
             effects += self._dismiss(peer_id, case, now)
         return effects + self._acquit(member, now)
 
-    def unlinked(self, peer_id: PeerId) -> None:
-        """There is no link to look at any more."""
-        self._probes.pop(peer_id, None)
+    def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """There is no link to look at any more: where it did not answer, what others say counts."""
+        if self._probes.pop(peer_id, None) is None:
+            return []
+        case, member = self.cases.get(peer_id), self._members.get(peer_id)
+        if case is None or member is None or not case.is_dismissed:
+            return []
+        self._reopen(case, now)
+        self._spread(peer_id, now)
+        return self._suspect(member, now)
+
+    @staticmethod
+    def _reopen(case: Case, now: float) -> None:
+        """It was dismissed, and is not any more."""
+        case.is_dismissed = False
+        case.opened_at = now
 
     def lost(self, member: Member, now: float) -> list[Effect]:
         """A link ended without a word, or nobody answered a dial."""

@@ -2,8 +2,9 @@
 
 What must stay true:
 
-- Every address is a hint, from wherever it came. All share one budget: `DIALS_AT_ONCE`, never more
-  than `max_peers` links in all.
+- Every address is a hint, from wherever it came. All share one budget: `DIALS_AT_ONCE`, and
+  `DIALS_PER_S` in the long run. Only what `views` wants is dialled, and what may show that a
+  partition is over.
 - Addresses that somebody named are tried for ever, at least every 20 s, and so are the lately lost:
   that is how partitions heal. What is only remembered from an earlier run is given up after a minute.
 - No address is dialled twice at once, nor where we are linked already, nor our own.
@@ -23,9 +24,15 @@ from grapevine_proto.ids import Address, PeerId, split_host_port
 from grapevine_proto.overlay.effects import Dial, Effect, Emit, Moved
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.peers import Happening, PeerTable
-from grapevine_proto.overlay.selection import links_wanted
+from grapevine_proto.overlay.views import Views
+from grapevine_proto.ratelimit import TokenBucket
 
-DIALS_AT_ONCE: Final = 16
+DIALS_AT_ONCE: Final = 16  # that may still be answered
+ANSWER_S: Final = 1.0  # after which another is dialled besides
+DIALS_BURST: Final = 64  # of dials on our own account: to find new links when most are gone
+DIALS_PER_S: Final = 2.0  # in the long run, however few answer
+LOOK_AROUND_S: Final = 60.0
+HINTS_LIMIT: Final = 16
 REDIAL_MIN_S: Final = 1.0
 REDIAL_MAX_S: Final = 20.0  # for bootstrap peers and the lately lost
 FORGOTTEN_REDIAL_S: Final = 300.0  # for those lost long ago
@@ -57,18 +64,23 @@ class Dialling:
         config: NodeConfig,
         peers: PeerTable,
         members: MemberTable,
+        views: Views,
         rng: random.Random,
         our_address: Address,
         now: float,
     ) -> None:
         self._peers = peers
         self._members = members
+        self._views = views
         self._rng = rng
         self._our_address = our_address
         self._names: dict[str, tuple[Address, ...]] = {}
         self._knocks: dict[Address, _Knock] = {}
         self._lost: dict[PeerId, None] = {}  # met, and not linked any more: dialled again
-        self._under_way: dict[Address, PeerId | None] = {}
+        self._hints: list[PeerId] = []  # named by whoever had no room for us; the latest last
+        self._under_way: dict[Address, float] = {}  # since when
+        self._budget = TokenBucket(DIALS_BURST, DIALS_PER_S, now)
+        self._look_around_at = now + LOOK_AROUND_S
         self.reconfigure(config, now)
 
     def reconfigure(self, config: NodeConfig, now: float) -> None:
@@ -106,12 +118,28 @@ class Dialling:
         """Knock at `address` now, because somebody asked for it."""
         if len(self._knocks) < self._config.limits.addresses:
             self._knocks[address] = _Knock(now, is_wanted=True)
-        return self._dial(address, None)
+        return self._dial(address, None, now, is_asking=True, is_ordered=True)
 
     def lost(self, member: Member, now: float) -> None:
         """A member we were linked to is not any more: try it again, soon."""
         self._lost[member.record.peer_id] = None
-        member.dial_at = now + REDIAL_MIN_S * (0.5 + self._rng.random())
+        self._leave_alone(member, now + REDIAL_MIN_S * (0.5 + self._rng.random()))
+
+    def let_go(self, member: Member, now: float) -> None:
+        """It had to make room for somebody else: not to be dialled again at once."""
+        self.found(member.record.peer_id)
+        self._leave_alone(member, now + FULL_PAUSE_S * (0.5 + self._rng.random()))
+
+    def _leave_alone(self, member: Member, until: float) -> None:
+        """Do not dial it before, neither by its record nor where it answered."""
+        member.dial_at = until
+        for knock in self._knocks.values():
+            if knock.peer == member.record.peer_id:
+                knock.dial_at = until
+
+    def hint(self, peer_ids: list[PeerId]) -> None:
+        """These are linked elsewhere, so they are alive: to be dialled before others, the last first."""
+        self._hints = [*self._hints, *reversed(peer_ids)][-HINTS_LIMIT:]
 
     def found(self, peer_id: PeerId) -> None:
         """It is linked, or gone for good: no need to look for it."""
@@ -137,6 +165,7 @@ class Dialling:
 
     def turned_away(self, member: Member, address: Address, now: float) -> None:
         """There was no room at `address`: wait before trying again."""
+        self._under_way.pop(address, None)
         member.dial_at = now + FULL_PAUSE_S * (0.5 + self._rng.random())
         knock = self._knocks.get(address)
         if knock is not None:
@@ -173,70 +202,111 @@ class Dialling:
 
     def due(self, now: float) -> list[Effect]:
         """The dials that it is time for, within the budget."""
-        linked = len(self._peers.linked)
-        room = min(DIALS_AT_ONCE, self._config.max_peers - linked) - len(self._under_way)
-        if room <= 0:
-            return []
-        effects = self._knock_again(room, now)
-        effects += self._dial_lost(room - len(effects), now)
-        wanted = links_wanted(len(self._members), self._config.max_peers)
-        short = wanted - linked - len(self._under_way)
-        return effects + self._dial_discovered(min(room - len(effects), short), now)
+        young = self._young(now)
+        short = self._views.wanted - self._views.sound(now) - young
+        is_in_need = self._views.is_in_need(now)
+        if is_in_need and not young:
+            short = max(short, 1)  # the rest of our links, one at a time
+        effects = self._knock_again(now, is_in_need=is_in_need)
+        short -= len(effects)
+        effects += self._dial_lost(short, now)
+        short -= len(effects)
+        if short > 0:
+            effects += self._dial_hinted(short, now, is_in_need=is_in_need)
+            effects += self._dial_discovered(short, now, is_in_need=is_in_need)
+        elif now >= self._look_around_at:
+            effects += self._look_around(now)
+        return effects
 
-    def _knock_again(self, room: int, now: float) -> list[Effect]:
+    def take_offer(self, now: float) -> list[Effect]:
+        """Whoever let us go named one who has room: take it, if we have room ourselves."""
+        if not self._views.has_room:
+            return []
+        return self._dial_hinted(1, now, is_in_need=False)
+
+    def _young(self, now: float) -> int:
+        """Dials under way that may be expected to be answered yet."""
+        return sum(now - began_at < ANSWER_S for began_at in self._under_way.values())
+
+    def _knock_again(self, now: float, *, is_in_need: bool) -> list[Effect]:
         due = [
-            address
+            (address, knock)
             for address, knock in self._knocks.items()
             if knock.dial_at <= now
             and not knock.is_ours
-            and not (knock.peer and self._peers.is_linked(knock.peer))
+            and self._is_worth_a_knock(knock, is_in_need)
         ]
         reached = self._linked_addresses() if due else set()
         effects: list[Effect] = []
-        for address in due:
-            if len(effects) < room and address not in reached:
-                effects += self._dial(address, None)
+        for address, knock in due:
+            if address not in reached:
+                is_new = knock.is_wanted and knock.peer is None
+                effects += self._dial(address, None, now, is_asking=is_in_need or is_new)
         return effects
+
+    def _is_worth_a_knock(self, knock: _Knock, is_in_need: bool) -> bool:
+        """Where somebody answered that we know to be up, there are others to dial as well."""
+        if knock.peer is None:
+            return True
+        member = self._members.get(knock.peer)
+        is_up = member is not None and member.status in (MemberStatus.UP, MemberStatus.SUSPECT)
+        return not self._peers.is_linked(knock.peer) and (is_in_need or not is_up)
 
     def _linked_addresses(self) -> set[Address]:
         peers = (self._peers.get(peer_id) for peer_id in self._peers.linked)
         return {peer.address for peer in peers if peer is not None}
 
-    def _dial_lost(self, room: int, now: float) -> list[Effect]:
+    def _dial_lost(self, short: int, now: float) -> list[Effect]:
+        """With links enough, one at a time, for what it shows: that a partition is over."""
         effects: list[Effect] = []
         for peer_id in list(self._lost):
-            if len(effects) >= room:
-                break
             member = self._members.get(peer_id)
             if member is None or member.status is MemberStatus.LEFT:
                 del self._lost[peer_id]
             elif member.dial_at <= now:
-                effects += self._dial_member(member, now)
+                if short <= 0 and member.status is MemberStatus.UP:  # others hear of it
+                    del self._lost[peer_id]
+                    continue
+                effects += self._dial_member(member, now, is_asking=True)
+                if len(effects) >= max(short, 1):
+                    break
         return effects
 
-    def _dial_discovered(self, room: int, now: float) -> list[Effect]:
-        if room <= 0:
-            return []
+    def _dial_hinted(self, short: int, now: float, *, is_in_need: bool) -> list[Effect]:
         effects: list[Effect] = []
-        for member in self._members.draw(4 * room, self._rng):
-            if (
-                member.status is MemberStatus.LEFT
-                or member.dial_at > now
-                or self._peers.is_linked(member.record.peer_id)
-            ):
+        while self._hints and short > 0:
+            member = self._members.get(self._hints.pop())
+            if member is None or member.dial_at > now or member.status is MemberStatus.LEFT:
                 continue
-            effects += self._dial_member(member, now)
-            if len(effects) >= room:
-                break
+            if not self._peers.is_linked(member.record.peer_id):
+                effects += self._dial_member(member, now, is_asking=is_in_need)
+                short -= 1
         return effects
 
-    def _dial_member(self, member: Member, now: float) -> list[Effect]:
+    def _dial_discovered(self, short: int, now: float, *, is_in_need: bool) -> list[Effect]:
+        effects: list[Effect] = []
+        for member in self._views.to_link(min(short, DIALS_AT_ONCE), now):
+            effects += self._dial_member(member, now, is_asking=is_in_need)
+        return effects
+
+    def _look_around(self, now: float) -> list[Effect]:
+        """With links enough: see whether one more member is there, so that what is known of members
+        stays fresh, and parts that never met find each other."""
+        self._look_around_at = now + LOOK_AROUND_S * (0.5 + self._rng.random())
+        effects: list[Effect] = []
+        for member in self._views.to_link(1, now):
+            is_down = member.status is MemberStatus.DOWN
+            if is_down or self._views.has_room:
+                effects += self._dial_member(member, now, is_asking=is_down)
+        return effects
+
+    def _dial_member(self, member: Member, now: float, *, is_asking: bool) -> list[Effect]:
         addresses = member.record.addresses
         peer_id = member.record.peer_id
         if not addresses or peer_id in self._config.denied:
             return []
         address = addresses[member.failures % len(addresses)]
-        effects = self._dial(address, peer_id)
+        effects = self._dial(address, peer_id, now, is_asking=is_asking)
         if effects and not member.is_met and member.failures == 0:
             peer = self._peers.add(peer_id, member.record, address, now)
             if peer.state is PeerState.DISCONNECTED:
@@ -244,11 +314,21 @@ class Dialling:
                 effects.append(Moved(peer_id, None, "discovered"))
         return effects
 
-    def _dial(self, address: Address, expected: PeerId | None) -> list[Effect]:
+    def _dial(
+        self,
+        address: Address,
+        expected: PeerId | None,
+        now: float,
+        *,
+        is_asking: bool,
+        is_ordered: bool = False,
+    ) -> list[Effect]:
         if address in self._under_way or address == self._our_address or address.port == 0:
             return []
-        self._under_way[address] = expected
-        return [Dial(address, expected)]
+        if not is_ordered and (self._young(now) >= DIALS_AT_ONCE or not self._budget.take(now)):
+            return []
+        self._under_way[address] = now
+        return [Dial(address, expected, is_asking)]
 
 
 def words_for(why: DropReason | None) -> str:

@@ -27,19 +27,23 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Knock at `address`; refuse whoever answers there but `expected`, if that is known."""
+    """Knock at `address`; refuse whoever answers there but `expected`, if that is known. `is_asking`:
+    whoever answers should make room for us, and we for it."""
 
     address: Address
     expected: PeerId | None
+    is_asking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Close the link with `peer`, and tell it the reason; None: it is silent, there is nobody to tell."""
+    """Close the link with `peer`, and tell it the reason, and whom to try instead; None: it is
+    silent, there is nobody to tell."""
 
     peer: PeerId
     reason: CloseReason | None
     words: str
+    others: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

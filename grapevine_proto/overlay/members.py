@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from grapevine_proto.config import LimitsConfig
@@ -24,6 +24,7 @@ from grapevine_proto.messages import Record
 from grapevine_proto.overlay.effects import Effect, Emit
 from grapevine_proto.overlay.suspicion import tellings
 
+LOOKED_AT: Final = 16  # members, to find one that may go
 FORGET_S: Final = 24 * 3600.0  # a member that is down or left; long enough not to hear it as news
 
 
@@ -71,12 +72,16 @@ class Member:
 class MemberTable:
     """All members but ourselves."""
 
-    def __init__(self, limits: LimitsConfig) -> None:
+    def __init__(
+        self, limits: LimitsConfig, is_linked: Callable[[PeerId], bool] = lambda _: False
+    ) -> None:
         self._limits = limits
+        self._is_linked = is_linked
         self._members: dict[PeerId, Member] = {}
         self._order: list[PeerId] = []  # the same, to draw from
         self._unmet_total = 0
         self._unmet: dict[PeerId, int] = {}  # members not met yet, by who told of them
+        self._turn = 0  # where in `_order` to look for one that may go
         self._news: dict[PeerId, int] = {}  # how often each change is still to be told
         self.refused = 0
 
@@ -89,17 +94,41 @@ class MemberTable:
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
 
+    @property
+    def is_full(self) -> bool:
+        """Then what is heard of others replaces what was heard before, and is no news."""
+        return len(self._members) >= self._limits.members
+
     def has_place(self, teller: PeerId) -> bool:
         """Whether a member told of by `teller` may be added."""
-        if len(self._members) >= self._limits.members:
-            return False
+        return not self.is_full and self._has_share(teller)
+
+    def _has_share(self, teller: PeerId) -> bool:
         return (
             self._unmet_total < self._limits.addresses
             and self._unmet.get(teller, 0) < self._limits.addresses_per_teller
         )
 
+    def make_place(self, teller: PeerId) -> bool:
+        """The same, in a full table at the cost of one that is gone or that we never met, so that what
+        is known of a cluster larger than the table stays fresh. Only a few are looked at, in turn;
+        who has used up its share replaces what it told itself."""
+        if self.has_place(teller):
+            return True
+        has_share = self._has_share(teller)
+        for _ in range(LOOKED_AT if self.is_full else 0):
+            self._turn = (self._turn + 1) % len(self._order)
+            member = self._members[self._order[self._turn]]
+            is_gone = member.status in (MemberStatus.DOWN, MemberStatus.LEFT)
+            is_own = member.teller == teller and not member.is_met
+            if is_own or (has_share and (is_gone or not member.is_met)):
+                self.remove(member.record.peer_id)
+                return True
+        self.refused += 1
+        return False
+
     def add(self, record: Record, teller: PeerId, now: float) -> Member:
-        """A member heard of for the first time; `has_place` was true."""
+        """A member heard of for the first time; `make_place` was true."""
         status = MemberStatus.LEFT if record.left else MemberStatus.UP
         member = Member(record, status, teller, now)
         member.place = len(self._order)
@@ -131,11 +160,22 @@ class MemberTable:
             self._unmet.pop(member.teller, None)
 
     def _make_room(self) -> None:
-        for peer_id, member in self._members.items():
+        """For one who is linked: a stranger goes or one who is gone, else anybody without a link."""
+        unlinked: PeerId | None = None
+        for looked_at in range(len(self._order)):
+            if unlinked is not None and looked_at >= LOOKED_AT:
+                break
+            self._turn = (self._turn + 1) % len(self._order)
+            peer_id = self._order[self._turn]
+            member = self._members[peer_id]
+            if self._is_linked(peer_id):
+                continue
+            unlinked = peer_id
             if not member.is_met or member.status is not MemberStatus.UP:
-                self.remove(peer_id)
-                self.refused += 1
-                return
+                break
+        if unlinked is not None:
+            self.remove(unlinked)
+            self.refused += 1
 
     def remove(self, peer_id: PeerId) -> None:
         member = self._members.pop(peer_id)

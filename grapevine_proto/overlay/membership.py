@@ -50,6 +50,7 @@ from grapevine_proto.overlay.ourselves import Ourselves
 from grapevine_proto.overlay.peers import LATE_INTERVALS, LINKED_STATES, Happening, Peer, PeerTable
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.overlay.views import Views
 
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
@@ -76,9 +77,12 @@ class Membership:
         self._config = config
         self._peers = peers
         self._rng = rng
-        self.members = MemberTable(config.limits)
+        self.members = MemberTable(config.limits, peers.is_linked)
         self.ourselves = Ourselves(config, identity, epoch, address)
-        self.dialling = Dialling(config, peers, self.members, rng, self.ourselves.address, now)
+        self.views = Views(config, peers, self.members, rng)
+        self.dialling = Dialling(
+            config, peers, self.members, self.views, rng, self.ourselves.address, now
+        )
         self._heartbeats = Heartbeats(config, self.members, store, rng)
         self.detector = Detector(config, identity, peers, self.members, rng, now)
         self._tick_at = now
@@ -89,6 +93,7 @@ class Membership:
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         """Other settings from now on. Whoever is denied now is dropped; our record is told anew."""
         self._config = config
+        self.views.reconfigure(config)
         self.dialling.reconfigure(config, now)
         denied = [peer_id for peer_id in self._peers.linked if peer_id in config.denied]
         effects: list[Effect] = [
@@ -121,7 +126,30 @@ class Membership:
 
     @property
     def has_room(self) -> bool:
-        return len(self._peers.linked) < self._config.max_peers
+        return self.views.has_room
+
+    def make_room(self, newcomer: Record, now: float, *, is_asked: bool) -> list[Effect]:
+        """Let a link go for `newcomer` where there is no room, and name the one to the other."""
+        if self.has_room:
+            return []
+        gone = self.views.to_let_go(newcomer.peer_id, now, is_asked=is_asked)
+        if gone is None:
+            return []
+        words = f"let go for {newcomer.name or newcomer.peer_id.short}"
+        return [Drop(gone, CloseReason.FULL, words, (newcomer,))]
+
+    def let_go(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
+        """Whoever closed its link with us names for whom, who is short of links as we are now."""
+        effects = self._referred(records, sender, now)
+        return effects + (self.dialling.take_offer(now) if records else [])
+
+    def _referred(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
+        """Whoever has no room for us names others, who may have some."""
+        if self.record.left:
+            return []
+        effects = self._on_records(records, sender, now)
+        self.dialling.hint([record.peer_id for record in records])
+        return effects + (self.dialling.due(now) if self.views.is_in_need(now) else [])
 
     def somebody_beyond(self) -> PeerId | None:
         """A member thought to be up that is not linked, drawn evenly, where a few draws find one."""
@@ -154,7 +182,7 @@ class Membership:
             effects.append(Moved(peer_id, self._peers.move(peer, Happening.LOST), "no room there"))
         if member.status is not MemberStatus.UP:
             effects.append(member.think(MemberStatus.UP, now))
-        return effects + self._on_records(others, peer_id, now)
+        return effects + self._referred(others, peer_id, now)
 
     def linked(
         self, record: Record, source: Address, rtt_s: float | None, now: float
@@ -203,10 +231,13 @@ class Membership:
         peer = self._peers.get(peer_id)
         if peer is None or peer.state not in LINKED_STATES:
             return []
+        was_sound = self.views.is_sound(peer_id, now)
         previous = self._peers.move(peer, Happening.LOST)
         peer.linked_at = None
-        self.detector.unlinked(peer_id)
         effects: list[Effect] = [Moved(peer_id, previous, words)]
+        if reason is CloseReason.LEAVING:
+            self.detector.left(peer_id)
+        effects += self.detector.unlinked(peer_id, now)
         member = self.members.get(peer_id)
         if member is None:
             return effects
@@ -214,12 +245,13 @@ class Membership:
             peer.judge(succeeded=False)
             effects += self.detector.lost(member, now)
         if reason is CloseReason.LEAVING:
-            self.detector.left(peer_id)
             if member.status is not MemberStatus.LEFT:
                 effects.append(member.think(MemberStatus.LEFT, now))
+        elif reason is CloseReason.FULL and was_sound:
+            self.dialling.let_go(member, now)
         else:
             self.dialling.lost(member, now)
-        return effects
+        return effects if self.record.left else effects + self.dialling.due(now)
 
     def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A packet of `peer_id` opened."""
@@ -244,8 +276,10 @@ class Membership:
         member, peer = self.members.get(expected), self._peers.get(expected)
         if member is not None:
             self.dialling.failed_member(member, now)
-            # Once: it may be alive behind a door that does not open to us, and has said so then.
-            if member.failures == 1 and not self._peers.is_linked(expected):
+            # Once: it may be alive behind a door that does not open to us, and has said so then. The
+            # peer remembers it better than the member: that one may have lost its place meanwhile.
+            is_first = member.failures == 1 and (peer is None or not peer.consecutive_failures)
+            if is_first and not self._peers.is_linked(expected):
                 effects += self.detector.lost(member, now)
         if peer is not None and peer.state is PeerState.CONNECTING:
             previous = self._peers.move(peer, Happening.LOST)
@@ -326,16 +360,18 @@ class Membership:
         member = self.members.get(record.peer_id)
         if member is not None and record.version <= member.record.version:
             return []
-        if member is None and not self.members.has_place(sender):
-            return [Blame(sender, DropReason.TABLE_FULL)]
         if not record.is_authentic(self._config.cluster):
             return [Blame(sender, DropReason.BAD_SIGNATURE)]
         before = None if member is None else member.info()
+        is_news = member is not None or not self.members.is_full
         if member is None:
+            if not self.members.make_place(sender):
+                return []
             member = self.members.add(record, sender, now)
         restarted = record.epoch > member.record.epoch
         member.record = record
-        self.members.spread_news(record.peer_id)
+        if is_news:
+            self.members.spread_news(record.peer_id)
         peer = self._peers.get(record.peer_id)
         if peer is not None:
             peer.record = record

@@ -6,7 +6,6 @@ chosen twice.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Container, Sequence
 from typing import Final, TypeVar
@@ -18,9 +17,9 @@ ZoneOf = Callable[[T], Zone]
 
 PREFERRED_WEIGHT: Final = 2.0  # how much likelier a preferred zone's nodes are chosen
 
-# A node dials this share of `max_peers` and leaves the rest to those who dial it, so that in a
-# cluster larger than `max_peers` a newcomer always finds somebody with room.
-DIALLED_SHARE: Final = 0.6
+# In a cluster larger than `max_peers` a node dials for its links but this part of them, which it
+# leaves to those who dial it: then most newcomers find room without asking somebody to make it.
+LEFT_TO_OTHERS: Final = 5
 
 
 def uniform(
@@ -95,4 +94,4 @@ def _hubs_and_home(
 
 def links_wanted(members: int, max_peers: int) -> int:
     """How many links to dial for, among `members` others: a full mesh while it fits."""
-    return members if members <= max_peers else max(1, math.ceil(DIALLED_SHARE * max_peers))
+    return members if members <= max_peers else max_peers - max_peers // LEFT_TO_OTHERS

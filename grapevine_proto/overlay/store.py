@@ -72,6 +72,7 @@ class Store:
         self._recent = RecentStreams(config.cluster, config.message_dedup_ttl)
         self._origins: dict[PeerId, list[_StreamState]] = {}  # one or two, by epoch
         self._holed: dict[Stream, _StreamState] = {}
+        self.hole_opened_at = -math.inf  # the latest
         self._told: dict[PeerId, tuple[float, int]] = {}  # by teller: since when, how many new ones
         self._swept_at = now
         self.version = 0  # grows with every mark
@@ -86,6 +87,7 @@ class Store:
         state.said_at = now - max(saved.idle_s, 0.0)
         if state.seen.holes:
             self._holed[state.stream] = state
+            self.hole_opened_at = now
         self._changed(state, now)
 
     # --- seen -----------------------------------------------------------------------------------
@@ -148,6 +150,7 @@ class Store:
         seen.mark(rumor.first, rumor.last, now, counted=counted)
         if seen.holes:
             self._holed[rumor.stream] = state
+            self.hole_opened_at = max(self.hole_opened_at, seen.holes[-1].opened_at)
         self.held.hold(copy, now, is_proved=is_proved)
         state.said_at = max(state.said_at, now - copy.age_ms / 1000)
         self._changed(state, now)

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from grapevine_proto import codec, messages
-from grapevine_proto.codec import encode_message
+from grapevine_proto.codec import encode_message, fields
 from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.link import exchange
 from grapevine_proto.link.handshake import Established
@@ -35,7 +35,7 @@ _PURE: Final[tuple[tuple[Any, str], ...]] = (
     (messages, "verify"),
     (exchange, "verify"),
     (messages.Record, "is_authentic"),
-    (codec, "_decode_record"),
+    (fields, "record_in"),
 )
 
 

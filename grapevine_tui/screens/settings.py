@@ -182,13 +182,13 @@ class SettingsScreen(Screen[None]):
         self.show()
         return True
 
-    def action_save(self) -> None:
+    async def action_save(self) -> None:
         """Apply and save what was changed."""
         if not self._editing.pending:
             self.app.notify("nothing was changed", markup=False)
             return
         try:
-            saved = self._editing.save()
+            saved = await self._editing.keep()
         except (GrapevineError, OSError) as error:
             words = error.strerror if isinstance(error, OSError) and error.strerror else error
             self.app.notify(f"not saved: {printable(str(words))}", severity="error", markup=False)

@@ -23,6 +23,7 @@ from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, Identity
 from grapevine_proto.ids import Address
+from grapevine_proto.link import session
 from grapevine_proto.link.admission import ADDRESS_BURST, ADDRESS_RATE, COOKIE_RENEWAL_S
 from grapevine_proto.link.exchange import (
     INITIATOR,
@@ -78,6 +79,7 @@ def no_nonce_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         return seal(message, nonce, key)
 
     monkeypatch.setattr(bindings, "crypto_secretbox", watched)
+    monkeypatch.setattr(session, "_seal", watched)
 
 
 # --- strangers: no key --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from grapevine_proto.codec import encode_message
 from grapevine_proto.errors import DropReason
-from grapevine_proto.link.sender import PROBES_LIMIT
+from grapevine_proto.link.sender import PROBES_LIMIT, TRIES_LIMIT
 from grapevine_proto.link.sequence import MISSING_LIMIT, RANGES_LIMIT, Arrivals
 from grapevine_proto.messages import Private, Records
 from grapevine_proto.ratelimit import TokenBucket
@@ -201,7 +202,7 @@ def test_feedback_is_answered_by_nothing_and_an_idle_link_is_silent() -> None:
     assert sum(sent) == 4  # two messages, two reports
     roads.run(60.0)
     assert [side.there.entered for side in (ours, theirs)] == sent
-    assert all(side.link.is_quiet for side in (ours, theirs))
+    assert all(side.link.sends_at == math.inf for side in (ours, theirs))
 
 
 def test_heartbeats_are_neither_told_of_nor_sent_again() -> None:
@@ -239,6 +240,30 @@ def test_after_so_many_probes_without_an_answer_the_link_lets_go_and_counts() ->
     entered = ours.there.entered
     roads.run(60.0)
     assert ours.there.entered == entered
+
+
+def test_a_content_that_is_lost_every_time_is_let_go_after_so_many_tries_while_others_go_on() -> (
+    None
+):
+    roads = Roads()
+    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    tries = 0
+
+    def drops(datagram: bytes, now: float) -> bool:
+        nonlocal tries
+        is_cursed = 900 < len(datagram) < 1100  # and no probe of the path
+        tries += is_cursed
+        return is_cursed
+
+    ours.there.drops = drops
+    ours.link.send(encode_message(Private(1, bytes(900))), 0.0)
+    for number in range(2, 302):
+        ours.link.send(said(number), roads.now)
+        roads.run(0.02)
+    roads.run(5.0)
+    assert len(theirs.got) == 300
+    assert ours.link.unsent == 1
+    assert TRIES_LIMIT < tries <= TRIES_LIMIT + 2
 
 
 def test_tokens_of_what_was_lost_are_spent_once() -> None:

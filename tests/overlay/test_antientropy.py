@@ -5,6 +5,9 @@ from __future__ import annotations
 from grapevine_proto.config import AntiEntropyConfig, NodeConfig, RateLimitConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
+from grapevine_proto.identity import Identity
+from grapevine_proto.messages import Rumor, RumorCopy, Want
+from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.sim import Network, Simulation
 
 UNLIMITED = RateLimitConfig(enabled=False)
@@ -144,6 +147,52 @@ def test_a_hole_is_asked_for_within_seconds_while_the_stream_goes_on() -> None:
     sim.run(15.0)
     assert all(len(sim.deliveries(each)) == 7 for each in messages)
     assert all(set(sim.deliveries(each).values()) == {1} for each in messages)
+
+
+def with_holes(count: int) -> tuple[Simulation, list[Want]]:
+    """Two nodes, the second of which has so many holes that nobody can fill; what it asks about them."""
+    sim = pair(anti_entropy=AntiEntropyConfig(interval=80_000.0))
+    node = sim.nodes[1]
+    assert node.engine is not None
+    now, liar = node.read_clock(sim.now), Identity(b"l" * 32)
+    store = node.engine._store
+    for number in range(1, count + 1):
+        rumor = Rumor.signed(liar, "default", 1, 2 * number, (b"every other one",))
+        store.take(RumorCopy(rumor, 1, 0), liar.peer_id, True, now)
+    asked: list[Want] = []
+    ask = node.engine._antientropy._ask_for_holes
+
+    def overheard(now: float) -> list[Effect]:
+        effects = ask(now)
+        asked.extend(each.message for each in effects if isinstance(each, Send))  # type: ignore[misc]
+        return effects
+
+    node.engine._antientropy._ask_for_holes = overheard  # type: ignore[method-assign]
+    sim._settle(node)
+    return sim, asked
+
+
+def test_a_hole_that_nobody_can_fill_is_asked_for_less_and_less() -> None:
+    sim, asked = with_holes(1)
+    sim.run(6.0)
+    assert 4 <= len(asked) <= 6
+    sim.run(94.0)
+    assert len(asked) <= 16, "after 1, 1, 1, 1, 2, 4, 8, 16, 16 ... seconds"
+    before = len(asked)
+    node = sim.nodes[1]
+    assert node.engine is not None
+    fresh = Rumor.signed(Identity(b"l" * 32), "default", 1, 9, (b"a hole more",))
+    now = node.read_clock(sim.now)
+    node.engine._store.take(RumorCopy(fresh, 1, 0), fresh.origin, True, now)
+    sim._settle(node)
+    sim.run(3.0)
+    assert len(asked) > before, "a new hole does not wait for the pauses of the old"
+
+
+def test_each_of_many_holes_has_its_turn() -> None:
+    sim, asked = with_holes(40)
+    sim.run(6.0)
+    assert len({each for want in asked for each in want.ranges}) == 40
 
 
 def test_a_silent_peer_ends_a_round_after_three_seconds() -> None:

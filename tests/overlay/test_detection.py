@@ -248,3 +248,24 @@ def test_a_member_table_smaller_than_the_cluster_hurts_only_the_list() -> None:
     assert len(sim.deliveries(message)) == 38
     sim.restart(7)
     assert sim.run_until(lambda: sim.connected(7) >= 3, BACK_WITHIN_S)
+
+
+def test_who_lives_behind_doors_that_do_not_open_to_us_is_left_in_peace() -> None:
+    """Seven nodes that reach the eighth alone, and whose tables are too small to remember for long."""
+    limits = LimitsConfig(members=4)
+    sim = Simulation(nodes=8, config=NodeConfig.local(limits=limits), bootstrap=0)
+    for number in range(1, 8):
+        sim.reconfigure(number, bootstrap_peers=(str(sim.nodes[0].address),))
+        sim._wire.raise_wall({number}, set(range(1, 8)) - {number})
+    sim.run(60.0)
+    suspected: Counter[str] = Counter()
+
+    def listen(now: float, number: int, event: Event) -> None:
+        if isinstance(event, MemberChanged) and event.member.status is MemberStatus.SUSPECT:
+            suspected[event.member.name] += 1
+
+    sim.listen(listen)
+    sim.run(120.0)
+    assert suspected.total() <= 30, (
+        "forgotten after a minute, once each; with every dial it was 269"
+    )

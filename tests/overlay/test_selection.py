@@ -35,7 +35,7 @@ def test_uniform_is_repeatable_and_even() -> None:
 def test_a_small_cluster_is_a_full_mesh_and_a_large_one_leaves_room() -> None:
     assert links_wanted(10, 50) == 10
     assert links_wanted(50, 50) == 50
-    assert links_wanted(51, 50) == 30
+    assert links_wanted(51, 50) == 40
     assert links_wanted(5, 1) == 1
 
 

@@ -188,7 +188,7 @@ def strangers_are_answered(patch: Patch) -> None:
 
 
 def nonsense_raises(patch: Patch) -> None:
-    patch.setattr(codec, "_PACK_ERRORS", ())
+    patch.setattr(codec.messages, "PACK_ERRORS", ())
 
 
 @dataclass(frozen=True)

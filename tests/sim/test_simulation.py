@@ -136,7 +136,7 @@ class Said:
         )
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1])  # a minute each: the swarm draws others
 def test_two_hundred_nodes_in_rough_weather_are_given_every_message_once(seed: int) -> None:
     """10 % loss, 1 % duplication, reordering, a partition of 30 s, ten restarts."""
     config = NodeConfig(max_peers=8)

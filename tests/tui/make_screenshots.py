@@ -34,6 +34,7 @@ from tests.tui.values import a_message, a_peer, a_round
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
 LIVE_S = 40.0  # time for rounds of repair, and for one neighbour to be too loud
+CALM_S = 0.03
 NAMES = ("bob", "carol", "dave", "erin", "frank", "日本語", "heidi")
 WORDS = (
     "deploy of api finished", "disk 91 % on db-3", "thanks, looking", "cache warm again, 2,114 keys",
@@ -134,6 +135,18 @@ async def open_traffic(pilot: Pilot[None]) -> None:
     await pilot.pause(0.6)
 
 
+async def open_trace(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "i", *"/trace who has the new build?", "enter")
+    await pilot.pause(1.5)
+
+
+async def open_settings(pilot: Pilot[None]) -> None:
+    await pilot.press("escape", "C")
+    await pilot.pause(0.6)
+    await pilot.press("down", "down", "down", "down")
+    await pilot.pause(0.3)
+
+
 async def sift(pilot: Pilot[None]) -> None:
     await pilot.press("escape", "2", "slash", *"zone:eu-west")
     await pilot.pause(0.3)
@@ -145,6 +158,9 @@ SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
     ("peer", (120, 36), "grapevine", open_peer),
     ("members", (120, 36), "grapevine", open_members),
     ("traffic", (120, 36), "grapevine", open_traffic),
+    ("trace", (120, 36), "grapevine", open_trace),
+    ("trace-light", (120, 36), "grapevine-light", open_trace),
+    ("settings", (120, 36), "grapevine", open_settings),
     ("filter", (120, 36), "grapevine", sift),
     ("help", (120, 36), "grapevine", open_help),
     ("80x24", (80, 24), "grapevine", look),
@@ -152,13 +168,22 @@ SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
 )
 
 
-async def shoot(app: GrapevineApp, pilot: Pilot[None], folder: Path) -> None:
+async def calm_down(host: Host | FakeHost, pilot: Pilot[None]) -> None:
+    """Drawing the last picture held up the loop: wait until that is forgotten, where it ever is."""
+    for _ in range(30):
+        if host.node.lag_s < CALM_S:
+            return
+        await pilot.pause(0.5)
+
+
+async def shoot(app: GrapevineApp, host: Host | FakeHost, pilot: Pilot[None], folder: Path) -> None:
     """All pictures of one running app."""
     for name, size, theme, act in SHOTS:
         app.theme = theme
         await pilot.resize_terminal(*size)
         await act(pilot)
         await pilot.pause(0.4)
+        await calm_down(host, pilot)
         path = folder / f"{name}.svg"
         path.write_text(app.export_screenshot(title="grapevine"), encoding="utf-8")
         await pilot.press("escape")
@@ -167,7 +192,7 @@ async def shoot(app: GrapevineApp, pilot: Pilot[None], folder: Path) -> None:
         app.main.compose_box.draft.fill("")
 
 
-async def await_trouble(host: Host, pilot: Pilot[None]) -> None:
+async def await_trouble(host: Host | FakeHost, pilot: Pilot[None]) -> None:
     """Wait until a neighbour has just been throttled, so that the picture shows what it is like."""
     for _ in range(120):
         latest = max(host.model.throttled_at.values(), default=0.0)
@@ -181,6 +206,7 @@ async def draw(folder: Path, *, is_fake: bool) -> None:
     if is_fake:
         fake = FakeHost()
         fill(fake)
+        host: Host | FakeHost = fake
         app = GrapevineApp(fake, FakeSettings())
     else:
         settings = load({"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}).with_keys()
@@ -190,7 +216,7 @@ async def draw(folder: Path, *, is_fake: bool) -> None:
         await pilot.pause(1.0 if is_fake else LIVE_S)
         if not is_fake:
             await await_trouble(host, pilot)
-        await shoot(app, pilot, folder)
+        await shoot(app, host, pilot, folder)
 
 
 def main(arguments: list[str]) -> None:

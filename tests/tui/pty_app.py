@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from textual.screen import Screen
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged, StateUnsaved
+from grapevine_proto.events import (
+    DialFailed,
+    Event,
+    PeerState,
+    PeerStateChanged,
+    StateUnsaved,
+    TraceUpdated,
+)
 from grapevine_proto.ids import Address
 from grapevine_tui.app import GrapevineApp
+from grapevine_tui.desk import payload_text
+from grapevine_tui.screens.members import MembersScreen
+from grapevine_tui.screens.message import MessageScreen
+from grapevine_tui.screens.node import NodeScreen
+from grapevine_tui.screens.trace import TraceScreen
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.hostile import HOSTILE, HOSTILE_BYTES
-from tests.tui.values import a_member, a_peer, received
+from tests.tui.values import a_member, a_peer, a_trace, received
 
 PER_SCREEN = 12  # messages fed before the screen is let paint
 
@@ -43,6 +58,22 @@ class Show(GrapevineApp):
             yield DialFailed(Address(text, 1), text)
             yield StateUnsaved(text)
 
+    async def look_around(self, number: int) -> None:
+        """Open one of the screens in front, and close it."""
+        host, model = self.fake, self.fake.model
+        unanswered = tuple(peer.peer_id for peer in host.peers)
+        host.happen(TraceUpdated(replace(a_trace(number + 1, 0), unanswered=unanswered)))
+        entry = next(iter(model.messages.latest()))
+        screens: tuple[Callable[[], Screen[None]], ...] = (
+            lambda: MembersScreen(model),
+            lambda: NodeScreen(model, unanswered[0]),
+            lambda: MessageScreen(model, entry, payload_text(entry.message.payload)),
+            lambda: TraceScreen(model),
+        )
+        await self.push_screen(screens[number % len(screens)]())
+        await asyncio.sleep(0.02)
+        await self.pop_screen()
+
     async def feed(self) -> None:
         host = self.fake
         for start in range(0, len(HOSTILE_BYTES), PER_SCREEN):
@@ -58,6 +89,7 @@ class Show(GrapevineApp):
             self.refresh()
             await asyncio.sleep(0.02)
             self.clear_notifications()
+            await self.look_around(start // PER_SCREEN)
         host.happen(received(1, 10_000, b"all of it was shown"))
 
 

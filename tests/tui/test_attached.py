@@ -24,6 +24,7 @@ from grapevine_tui.control import SOCKET_NAME, serving
 from grapevine_tui.ctl import NoAnswer, NotDone
 from grapevine_tui.host import Host
 from grapevine_tui.model import Model
+from grapevine_tui.screens.settings import SettingsScreen
 from tests.tui.fake_host import FakeSettings
 from tests.tui.runs import WAIT_S, Bench
 from tests.tui.stage import text_of
@@ -247,3 +248,50 @@ async def test_what_the_node_refuses_are_its_own_words(tmp_path: Path) -> None:
         host.listen(lambda event, _: heard.put_nowait(event))
         say(node, 1)
         assert isinstance(await heard.get(), MessageReceived)
+
+
+async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench: Bench) -> None:
+    path = bench.folder / "node.toml"
+    path.write_text("# ours\nfanout = 3\n")
+    us, _ = bench.started("--name", "us", "--state-dir", "kept", "-c", "node.toml")
+    async with an_app(bench.folder / "kept") as (app, pilot, host):
+        await pilot.press("escape", "C")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+        assert isinstance(app.screen, SettingsScreen)
+        table = app.screen.table
+        await until(pilot, lambda: "--name" in text_of(app))  # where each value came from there
+        while table.cursor_key != "fanout":
+            await pilot.press("j")
+        await pilot.press("enter", "ctrl+u", *"many")
+        await until(pilot, lambda: "a whole number" in text_of(app) or "'many'" in text_of(app))
+        await pilot.press("ctrl+u", "7", "enter", "ctrl+s")
+        await until(pilot, lambda: "saved in" in text_of(app))
+        assert path.read_text() == "# ours\nfanout = 7\n"
+        told = await asyncio.to_thread(us.ask, cmd="settings")
+        values = {each["name"]: each for each in told["values"]}
+        assert values["fanout"]["value"] == 7
+        # What is right here and cannot be written there is told in the node's words, and kept.
+        editing = await host.edit()
+        editing.change("fanout", "8")
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(NotDone, match="Is a directory"):
+            await editing.keep()
+        assert editing.pending == ("fanout",)
+
+
+async def test_wrong_changes_are_refused_whole(bench: Bench) -> None:
+    us, _ = bench.started("--state-dir", "kept")
+    for changes, words in (
+        ({"fanout": "many"}, "fanout"),
+        ({"fanout": "4", "no_such": "1"}, "no_such"),
+        ({"app.demo": "true"}, "start only"),
+        ({}, "changes"),
+        ({"fanout": 4}, "strings"),
+        ("fanout", "changes"),
+    ):
+        reply = await asyncio.to_thread(us.ask, cmd="set", changes=changes)
+        assert reply["ok"] is False
+        assert words in reply["error"]
+    told = await asyncio.to_thread(us.ask, cmd="settings")
+    assert next(each for each in told["values"] if each["name"] == "fanout")["value"] == 3

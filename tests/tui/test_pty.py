@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import random
 import re
 import select
 import signal
@@ -21,6 +22,7 @@ import pytest
 
 from tests.tui.hostile import HOSTILE_BYTES
 
+RESIZES = 300
 PATIENCE_S = 60.0  # far more than is needed; a hang must end some time
 # All that Textual itself says to a terminal: cursor, colours, modes, queries, the pointer's shape.
 OURS = re.compile(rb"\x1b\]22;[a-z]+\x07|\x1b\[[?<>=]?[0-9;:]*(?:\$p|[A-Za-z])|\x1b[=>78M]")
@@ -46,12 +48,17 @@ class Terminal:
             start_new_session=True,
         )
 
+    def resize(self, width: int, height: int) -> None:
+        """What a terminal does when its window is pulled."""
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
+
     def read_until(self, words: bytes) -> None:
         """Read on until `words` have been written, or the program has ended."""
         give_up_at = time.monotonic() + PATIENCE_S
         while words not in self.written:
             assert time.monotonic() < give_up_at, "the words never came"
-            if not self._read_some() and self.process.poll() is not None:
+            if not self.read_some() and self.process.poll() is not None:
                 return
 
     def wait(self) -> int:
@@ -59,13 +66,14 @@ class Terminal:
         give_up_at = time.monotonic() + PATIENCE_S
         while self.process.poll() is None:
             assert time.monotonic() < give_up_at, "it does not end"
-            self._read_some()
-        while self._read_some():
+            self.read_some()
+        while self.read_some():
             pass
         return self.process.returncode
 
-    def _read_some(self) -> bool:
-        if not select.select([self.master], [], [], 0.05)[0]:
+    def read_some(self, patience_s: float = 0.05) -> bool:
+        """Whether there was anything to read."""
+        if not select.select([self.master], [], [], patience_s)[0]:
             return False
         with contextlib.suppress(OSError):
             some = os.read(self.master, 65536)
@@ -168,3 +176,23 @@ def test_q_typed_in_the_panels_ends_it(terminal: Terminal) -> None:
     os.write(terminal.master, b"q")
     assert terminal.wait() == 0
     assert terminal.is_as_found
+
+
+def test_three_hundred_random_sizes_leave_it_as_it_was(terminal: Terminal) -> None:
+    terminal.read_until(b"to everyone")
+    rng = random.Random(20261121)
+    for _ in range(RESIZES):
+        terminal.resize(rng.choice((1, 2, 39, 40, 80, rng.randint(1, 250))), rng.randint(1, 70))
+        for _ in range(rng.randint(0, 2)):
+            terminal.read_some(0.01)
+    terminal.resize(120, 36)
+    terminal.read_until(b"all of it was shown")
+    del terminal.written[:]
+    terminal.resize(121, 37)
+    terminal.read_until(b"to everyone")
+    assert terminal.process.poll() is None
+    left = OURS.sub(b"", bytes(terminal.written)).decode(errors="ignore")
+    assert {each for each in left if category(each) == "Cc"} <= {"\r", "\n"}
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.wait() == 0
+    assert b"Traceback" not in terminal.written

@@ -161,10 +161,10 @@ async def test_what_is_chosen_at_the_start_only_says_so(settings: Settings) -> N
         assert "app.demo is chosen at the start only" in stage.text
 
 
-async def test_settings_of_a_node_elsewhere_are_not_offered() -> None:
+async def test_where_there_are_no_settings_one_is_told_so() -> None:
     async with staged() as stage:
         await stage.press("escape", "C")
-        assert "runs elsewhere" in stage.text
+        assert "there are no settings here" in stage.text
 
 
 async def test_hostile_values_are_shown_and_neither_obeyed_nor_fatal(

@@ -42,7 +42,7 @@ from grapevine_proto.overlay.dissemination.flood import Flood
 from grapevine_proto.overlay.dissemination.lazy import LazyRepair
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
-from grapevine_proto.overlay.dissemination.pulls import Pulls, is_large
+from grapevine_proto.overlay.dissemination.pulls import AT_ONCE_BYTES, Pulls, is_large
 from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
 from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
 from grapevine_proto.overlay.held import Key, key_of
@@ -82,7 +82,7 @@ class Dissemination:
         self.lazy = LazyRepair(config, peers, self._around, store, self._asks)
         self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
         self.pulls = Pulls(peers, self._around, store)
-        self._unasked: dict[Key, None] = {}  # ours, of which others were only told
+        self._unasked: dict[Key, int] = {}  # ours, of which others were only told, and their bytes
         self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
         self._tick_at = now + SWEEP_S
         self.duplicates = 0
@@ -133,7 +133,7 @@ class Dissemination:
     def _tell_newcomer(self, copy: RumorCopy, peer_id: PeerId) -> list[Effect]:
         if not is_large(copy.rumor):
             return self._push(copy, (peer_id,))
-        self._unasked[key_of(copy.rumor)] = None
+        self._unasked[key_of(copy.rumor)] = copy.rumor.size_bytes
         return [Send((peer_id,), Announce(copy.rumor.ids, copy.rumor.size_bytes))]
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
@@ -158,13 +158,18 @@ class Dissemination:
             effects = self._carry_out(self._strategy.spread(news, now), copy, (), now)
         sends = [each.message for each in effects if isinstance(each, Send)]
         if sends and not any(isinstance(each, Rumors) for each in sends):
-            self._unasked[key] = None
+            self._unasked[key] = rumor.size_bytes
         return effects
 
     @property
     def is_unasked(self) -> bool:
         """Whether linked peers were told of a rumor of ours and none has asked for it yet."""
         return bool(self._unasked)
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Whether another large one of ours may be announced: one, and what a peer asks for at a time. More
+        would push out of the store what nobody had time to ask for."""
+        return not self._unasked or sum(self._unasked.values()) + size_bytes <= AT_ONCE_BYTES
 
     def asked(self, want: Want) -> None:
         """A peer asks for these."""
@@ -317,7 +322,9 @@ class Dissemination:
         if now >= self._tick_at:
             self._tick_at = now + SWEEP_S
             self._store.tick(now)
-            self._unasked = {key: None for key in self._unasked if self._store.held.has(key)}
+            self._unasked = {
+                key: size for key, size in self._unasked.items() if self._store.held.has(key)
+            }
         effects: list[Effect] = []
         for due in self._strategy.advance(now):
             if not isinstance(due, Push):

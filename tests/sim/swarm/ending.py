@@ -20,7 +20,7 @@ QUIET_PACKETS: Final = 2.0  # a peer and gossip interval, where all have seen th
 LOOKING_PACKETS: Final = (
     3.0  # where some saw what nobody holds any more: rounds look for it in vain
 )
-QUIET_INTERVALS: Final = 10
+QUIET_INTERVALS: Final = 20  # long enough for a new session and a probe of the path among them
 REFUSED_IN_CALM: Final = {"unknown_session", "not_opened", "bad_signature", "bad_proof"}
 
 

@@ -1,0 +1,132 @@
+"""Rumors as they go out, and how large they may be: encoded once, whoever they go to.
+
+What must stay true:
+
+- What comes out is, to the byte, what `encode_message` gives.
+- A large body is held once, however many peers it goes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgpack
+
+from grapevine_proto.codec.fields import (
+    MAX_AGE_MS,
+    MAX_COUNT,
+    MAX_HOPS,
+    MAX_PAYLOADS,
+    copy_fields,
+)
+from grapevine_proto.codec.messages import encode_message
+from grapevine_proto.codec.packets import (
+    MAX_DATAGRAM,
+)
+from grapevine_proto.identity import SIGNATURE_BYTES
+from grapevine_proto.ids import (
+    EPOCH_LIMIT,
+    PEER_ID_BYTES,
+    SEQUENCE_LIMIT,
+    PeerId,
+)
+from grapevine_proto.messages import (
+    TRACE_ALL,
+    Kind,
+    Repair,
+    Rumor,
+    RumorCopy,
+    bytes_in_rumor,
+)
+
+_RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array of one, which is the array of copies
+ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3
+
+
+_BODY_AT: Final = 4  # among the fields of a copy
+
+
+def encode_copy(copy: RumorCopy) -> bytes:
+    """One copy as it stands in an envelope of rumors: made once, whoever it goes to."""
+    return msgpack.packb(copy_fields(copy))
+
+
+class Spliced:
+    """A message around one large body that stays where it is: `head`, `body` and `tail` are what
+    `encode_message` gives, but are never put together. However many peers are sent the body, whoever
+    holds it holds it once."""
+
+    __slots__ = ("_body", "head", "tail")
+
+    def __init__(self, head: bytes, body: bytes, tail: bytes) -> None:
+        self.head = head
+        self.tail = tail
+        self._body = memoryview(body)
+
+    @property
+    def kind(self) -> int:
+        return self.head[0]
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self._body) + len(self.tail)
+
+    def cut(self, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end` of the message."""
+        body_at = len(self.head)
+        tail_at = body_at + len(self._body)
+        if body_at <= start and end <= tail_at:  # nearly always
+            return bytes(self._body[start - body_at : end - body_at])
+        return b"".join(
+            (
+                self.head[start:end],
+                self._body[max(start - body_at, 0) : max(end - body_at, 0)],
+                self.tail[max(start - tail_at, 0) : max(end - tail_at, 0)],
+            )
+        )
+
+
+SPLICE_BYTES: Final = 1 << 16  # of a body, which no packet holds and msgpack measures in four bytes
+
+
+def encode_repair(repair: Repair) -> bytes | Spliced:
+    """A repair as `encode_message` gives it, or spliced, where it is about one large body."""
+    if len(repair.copies) != 1 or len(repair.copies[0].rumor.body) < SPLICE_BYTES:
+        return encode_message(repair)
+    fields = copy_fields(repair.copies[0])
+    before, body, after = fields[:_BODY_AT], repair.copies[0].rumor.body, fields[_BODY_AT + 1 :]
+    head = (
+        bytes((Kind.REPAIR, 0x94)),  # an array of four, of which the last
+        *map(msgpack.packb, (repair.round, repair.is_last, repair.more)),
+        bytes((0x91, 0x90 | len(fields))),  # is one of one copy
+        *map(msgpack.packb, before),
+        b"\xc6" + len(body).to_bytes(4, "big"),
+    )
+    return Spliced(b"".join(head), body, b"".join(map(msgpack.packb, after)))
+
+
+def join_copies(copies: Sequence[bytes]) -> bytes:
+    """The message, as `encode_message` of Rumors gives it, with these encoded copies."""
+    count = len(copies)
+    header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return _RUMORS_HEADER + header + b"".join(copies)
+
+
+_WIDEST = Rumor(
+    PeerId(bytes(PEER_ID_BYTES)),
+    EPOCH_LIMIT - 1,
+    SEQUENCE_LIMIT - MAX_PAYLOADS,
+    (MAX_DATAGRAM,),
+    bytes(MAX_DATAGRAM),
+    bytes(SIGNATURE_BYTES),
+    TRACE_ALL,
+)
+_BESIDE_PAYLOADS: Final = len(
+    encode_message(Repair(MAX_COUNT, True, True, (RumorCopy(_WIDEST, MAX_HOPS, MAX_AGE_MS),)))
+) - bytes_in_rumor(MAX_DATAGRAM)
+
+
+def room_in_rumor(message_bytes: int) -> int:
+    """How many bytes of payloads, as `bytes_in_rumor` counts them, one rumor may hold so that it
+    fits a message of `message_bytes` however it travels, pushed or repaired."""
+    return message_bytes - _BESIDE_PAYLOADS - 2  # more than 15 lengths need two bytes more

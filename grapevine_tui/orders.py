@@ -1,0 +1,112 @@
+"""Lines that were typed, obeyed one after another.
+
+What must stay true:
+
+- They take effect in the order in which they were typed, also where one has to wait for room.
+- What the node refuses is said at the line itself, and the line is given back.
+
+Driven by `app`, which puts lines and runs `run` in a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final, Protocol
+
+from grapevine_proto.errors import GrapevineError
+from grapevine_tui import commands
+from grapevine_tui.hosting import HostView
+from grapevine_tui.screens.main import MainScreen
+
+WAITING_S: Final = 0.3  # a broadcast that waits longer for room says so
+
+
+class Desktop(Protocol):
+    """What the app has to offer to a line."""
+
+    main: MainScreen
+
+    def show_traces(self) -> None: ...
+
+    def action_members(self) -> None: ...
+
+    def action_status(self) -> None: ...
+
+    def action_help(self) -> None: ...
+
+    async def action_quit(self) -> None: ...
+
+
+class Orders:
+    """Lines for `app` and its host."""
+
+    def __init__(self, app: Desktop, host: HostView) -> None:
+        self._app = app
+        self._host = host
+        self._lines: asyncio.Queue[str] = asyncio.Queue()
+
+    def put(self, line: str) -> None:
+        """Obey `line` when those before it are done."""
+        self._lines.put_nowait(line)
+
+    async def run(self) -> None:
+        """Do what the lines say, for ever."""
+        while True:
+            line = await self._lines.get()
+            try:
+                await self._obey(commands.parse(line))
+            except GrapevineError as error:
+                self._app.main.compose_box.say(str(error), is_error=True)
+                self._app.main.compose_box.restore(line)
+
+    async def _obey(self, command: commands.Command) -> None:
+        app, main, say = self._app, self._app.main, self._app.main.compose_box.say
+        match command:
+            case commands.Broadcast(payload):
+                await self._broadcast(payload)
+            case commands.Trace(payload):
+                await self._broadcast(payload, is_traced=True)
+            case commands.Send(to, payload):
+                await self._host.send(to, payload)
+                say(f"sent to {to}")
+            case commands.Dial(address):
+                self._host.model.unanswered.clear()  # whoever asks wants to be told again
+                await self._host.dial(address)
+                say(f"knocking at {address}")
+            case commands.Deny(who):
+                say(f"shut out until the restart: {(await self._host.deny(who)).short}…")
+            case commands.Allow(who):
+                say(f"let in again: {(await self._host.allow(who)).short}…")
+            case commands.ShowPeers():
+                main.action_panel("peers")
+            case commands.ShowRounds():
+                main.action_panel("rounds")
+            case commands.ShowMembers():
+                app.action_members()
+            case commands.ShowTraces():
+                app.show_traces()
+            case commands.ShowStatus() | commands.ShowStats():
+                app.action_status()
+            case commands.ShowHelp():
+                app.action_help()
+            case commands.Quit():
+                await app.action_quit()
+
+    async def _broadcast(self, payload: bytes, *, is_traced: bool = False) -> None:
+        say = self._app.main.compose_box.say
+        waiting = asyncio.get_running_loop().call_later(
+            WAITING_S, say, "waiting for room: every peer's queue is full"
+        )
+        started_at = time.monotonic()
+        try:
+            tell = self._host.trace if is_traced else self._host.broadcast
+            _, peers = await tell(payload)
+        finally:
+            waiting.cancel()
+        if is_traced:
+            self._app.show_traces()
+        if not peers:
+            say("nobody is linked now: kept for whoever comes")
+        elif time.monotonic() - started_at > WAITING_S:
+            say("")

@@ -1,0 +1,149 @@
+"""An operator's hour in a minute, over real nodes: ``python -m tests.tui.session FOLDER`` keeps a picture
+of each step.
+
+Driven by `test_session`, which looks at what each step shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from textual.pilot import Pilot
+
+from grapevine_proto.identity import ClusterKey
+from grapevine_tui.app import GrapevineApp
+from grapevine_tui.host import Host
+from grapevine_tui.settings import load
+from grapevine_tui.widgets.grid import Grid
+from tests.tui.runs import WAIT_S, Bench
+from tests.tui.stage import text_of
+
+QUICK: Final = "gossip_interval = 0.2\npeer_timeout = 3\nanti_entropy = {interval = 2}\n"
+
+
+class Operator:
+    """Hands on the keyboard and eyes on the screen; `frames` are the pictures of what was waited for."""
+
+    def __init__(self, app: GrapevineApp, pilot: Pilot[None]) -> None:
+        self.app = app
+        self.pilot = pilot
+        self.frames: dict[str, str] = {}
+
+    @property
+    def text(self) -> str:
+        return text_of(self.app)
+
+    async def sees(self, step: str, *words: str, no: tuple[str, ...] = ()) -> None:
+        """Wait until all of `words` stand on the screen and none of `no`."""
+
+        def is_so() -> bool:
+            text = self.text
+            return all(each in text for each in words) and not any(each in text for each in no)
+
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while not is_so():
+                    await self.pilot.pause(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{step}: never saw {words} without {no}:\n{self.text}") from None
+        self.frames[step] = self.app.export_screenshot(title=step)
+
+
+async def seek(operator: Operator, table: Grid, key: str) -> None:
+    """Walk down to the row of that key."""
+    await operator.pilot.press("g")
+    while table.cursor_key != key:
+        await operator.pilot.press("j")
+
+
+async def play(folder: Path, bench: Bench) -> dict[str, str]:
+    """The whole session; a picture of each step by its name."""
+    ClusterKey.generate().save(folder / "cluster.key")
+    (folder / "node.toml").write_text(
+        f"# ours\nname = 'ams-1'\n{QUICK}key_files = ['{folder}/cluster.key']\n"
+    )
+    (folder / "other.toml").write_text(QUICK)
+    common = ("-c", "other.toml", "-k", "cluster.key")
+    bob, bob_at = bench.started(*common, "--name", "bob", "--zone", "eu-west")
+    carol, _ = bench.started(*common, "--name", "carol", "--zone", "us-east", "--peer", bob_at)
+    flags = {
+        "app.config": str(folder / "node.toml"),
+        "port": "0",
+        "app.state_dir": str(folder / "us"),
+    }
+    settings = load(flags, {}, folder=folder).with_keys()
+    host = Host(settings.node, settings.state_dir)
+    app = GrapevineApp(host, settings)
+    async with app.run_test(size=(120, 36), notifications=True) as pilot:
+        operator = Operator(app, pilot)
+        sees, press = operator.sees, pilot.press
+        await sees("1 alone", "Nobody is connected yet", "127.0.0.1:")
+        # Join: one address is enough.
+        await press("escape", "c", *bob_at, "enter")
+        await sees("2 joined", "● conn   bob", "● conn   carol", "2 connected")
+        # A peer falls silent, and comes back.
+        bob.process.send_signal(signal.SIGSTOP)
+        await sees("3 bob is stale", "▲ stale  bob")
+        bob.process.send_signal(signal.SIGCONT)
+        await sees("4 bob is back", "● conn   bob", no=("▲ stale  bob",))
+        # Filter what is said.
+        bob.ask(cmd="broadcast", text="deploy of api finished")
+        carol.ask(cmd="broadcast", text="disk 91 % on db-3")
+        await sees("5 both spoke", "deploy of api finished", "disk 91 % on db-3")
+        await press("escape", "2", "slash", *"from:carol", "enter")
+        await sees("6 filtered", "disk 91 % on db-3", "from:carol", no=("deploy of api",))
+        await press("escape")
+        # Details of a peer, and a word to it alone.
+        await press("1", "g", "enter")
+        await sees("7 details", "round trip", "latest rounds", "may send")
+        await press("w", *"thanks", "enter")
+        said = await asyncio.to_thread(bob.expect, "message", text="thanks")
+        assert said["private"], "it was for bob alone"
+        await sees("8 sent to one", "sent to bob")
+        # Trace to all.
+        await press("escape", "t", *"who has this", "enter")
+        await sees("9 traced", "who has this", "100 %", "2 of 2", "Everyone who was asked")
+        await press("escape")
+        # Change a setting and save it.
+        await press("escape", "C")
+        await sees("10 settings", "Settings", "node.toml")
+        table = app.screen.query_one("#settings", Grid)
+        await seek(operator, table, "fanout")
+        await press("enter", "ctrl+u", "5", "enter")
+        await sees("11 changed", "1 changed, ctrl+s saves")
+        await press("ctrl+s")
+        await sees("12 saved", "saved in", no=("1 changed",))
+        kept = (folder / "node.toml").read_text()
+        assert tomllib.loads(kept)["fanout"] == host.config.fanout == 5
+        assert kept.startswith("# ours\n")
+        # Leave.
+        await press("escape", "q")
+        left = await asyncio.to_thread(bob.expect, "peer", name="ams-1", state="disconnected")
+        assert left["reason"] == "left"
+    assert app.return_code == 0
+    return operator.frames
+
+
+def main() -> int:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "session")
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(Path(scratch))
+        try:
+            frames = asyncio.run(play(Path(scratch), bench))
+        finally:
+            bench.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    for step, picture in frames.items():
+        (folder / f"{step.replace(' ', '-')}.svg").write_text(picture)
+    sys.stdout.write(f"{len(frames)} pictures in {folder}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
