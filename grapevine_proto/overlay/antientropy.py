@@ -17,6 +17,8 @@ What must stay true:
   which prove themselves.
 - Nothing is sent that was not asked for, at most `REPLY_DATAGRAMS` for one question, so that the
   answer is paced by whoever asks.
+- What one peer was asked for and may still send, no other is asked for meanwhile, and nobody for more
+  than `SHARE` messages at once: who missed much is served by all who answer, each as quick as it is.
 - At most one round with a peer at a time, each with an end: a silent peer ends it in `PATIENCE_S`.
 
 Besides rounds, holes below a stream's mark are asked for as soon as they have stood a moment, of a
@@ -61,6 +63,7 @@ HOLES_LIMIT: Final = 256  # that are asked for in turn
 ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
 PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
 RANGES_A_WANT: Final = 16
+SHARE: Final = 128  # messages in one question: if they are small, about what one answer holds
 REPLY_DATAGRAMS: Final = 32
 REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
 REPLY_LIMIT_BYTES: Final = 64 * 1024  # of one answer, but for one rumor that may be larger alone
@@ -79,6 +82,7 @@ class _Running:
     """A round of ours that has not ended."""
 
     __slots__ = (
+        "asked",
         "bytes",
         "differs",
         "has_vector",
@@ -103,6 +107,7 @@ class _Running:
         self.has_vector = False  # all its pages have come
         self.differs = False
         self.wanted: list[StreamRange] = []  # still to be asked for
+        self.asked: tuple[StreamRange, ...] = ()  # and not answered yet
         self.their_vector: dict[Stream, int] = {}
         self.waiting_for_want = False
         self.sent = 0
@@ -112,7 +117,16 @@ class _Running:
     @property
     def is_done(self) -> bool:
         """Whether all was compared, and all that was asked for answered."""
-        return self.has_vector and not self.wanted and not self.waiting_for_want
+        return self.has_vector and not (self.wanted or self.asked or self.waiting_for_want)
+
+
+def _without(what: StreamRange, taken: StreamRange) -> list[StreamRange]:
+    """What `taken` leaves of a range."""
+    if what.stream != taken.stream or taken.last < what.first or what.last < taken.first:
+        return [what]
+    before = StreamRange(what.stream, what.first, taken.first - 1)
+    after = StreamRange(what.stream, taken.last + 1, what.last)
+    return [each for each in (before, after) if each.first <= each.last]
 
 
 class AntiEntropy:
@@ -139,7 +153,6 @@ class AntiEntropy:
         self._running: dict[PeerId, _Running] = {}
         self._doubts: dict[PeerId, tuple[float, int, bytes]] = {}  # digests to compare again, when
         self._fruitless: dict[PeerId, tuple[float, bytes]] = {}
-        self._asked: dict[StreamRange, float] = {}
         self._arriving_since = self._arriving_at = -math.inf
         self._page = 0
         self._number = 0
@@ -257,17 +270,19 @@ class AntiEntropy:
             missing for entry in vector.entries for missing in self._store.missing(entry, now)
         ]
         if not vector.answering:  # their round: they hold what we may lack
-            ranges = tuple(self._not_asked_lately(missing, now)[:RANGES_A_WANT])
-            return [Send((sender,), Want(vector.round, ranges))]
+            free = [] if self._is_arriving(now) else self._free(missing, but=None)
+            return [Send((sender,), Want(vector.round, tuple(free[:RANGES_A_WANT])))]
         running = self._round(sender, vector.round, now)
         if running is None:
             return [Blame(sender, DropReason.NOT_ASKED)]
         running.is_answered = True
         running.their_vector |= {entry.stream: entry.last for entry in vector.entries}
         running.differs |= bool(missing)
-        asking = bool(running.wanted)
-        running.wanted += self._not_asked_lately(missing, now)
-        effects = [] if asking else self._ask(sender, running, now)
+        if not self._is_arriving(
+            now
+        ):  # else a large message comes in, which may be what is missing
+            running.wanted += missing
+        effects = [] if running.asked else self._ask(sender, running, now)
         running.pages_heard.add(vector.page)
         if len(running.pages_heard) == vector.pages and not running.has_vector:
             running.has_vector = True
@@ -285,20 +300,34 @@ class AntiEntropy:
         running.waiting_for_want = running.differs = True
         return self._tell_vector(peer_id, running.number, ahead, answering=False)
 
-    def _not_asked_lately(self, ranges: list[StreamRange], now: float) -> list[StreamRange]:
-        """Without what another peer was asked for a moment ago, and is likely to send; nothing while
-        a large message comes in."""
-        if self._is_arriving(now):
-            return []
-        return [each for each in ranges if self._asked.get(each, -math.inf) + MISMATCH_S <= now]
-
     def _ask(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
-        if not running.wanted:
-            return []
-        ranges = tuple(running.wanted[:RANGES_A_WANT])
-        for each in ranges:
-            self._asked[each] = now
-        return [Send((peer_id,), Want(running.number, ranges))]
+        """For the next share of what is wanted. What others are about to send is left to them, and where
+        there is nothing else, this round need not wait for it."""
+        share: list[StreamRange] = []
+        left: list[StreamRange] = []
+        looked_at, room = 0, SHARE
+        for each in running.wanted:
+            if not room or len(share) >= RANGES_A_WANT or left:
+                break
+            looked_at += 1
+            for piece in self._free(self._store.missing(each, now), but=peer_id):
+                fits = room if len(share) < RANGES_A_WANT else 0
+                cut = min(piece.first + fits, piece.last + 1)
+                if cut > piece.first:
+                    share.append(StreamRange(piece.stream, piece.first, cut - 1))
+                    room -= cut - piece.first
+                if cut <= piece.last:
+                    left.append(StreamRange(piece.stream, cut, piece.last))
+        running.wanted = left + running.wanted[looked_at:]
+        running.asked = tuple(share)
+        return [Send((peer_id,), Want(running.number, running.asked))] if share else []
+
+    def _free(self, ranges: list[StreamRange], *, but: PeerId | None) -> list[StreamRange]:
+        """What of `ranges` nobody, `but` the one who is to be asked, has been asked for."""
+        for peer_id, running in self._running.items():
+            for asked in running.asked if peer_id != but else ():
+                ranges = [left for each in ranges for left in _without(each, asked)]
+        return ranges
 
     def _on_want(self, want: Want, sender: PeerId, now: float) -> list[Effect]:
         running = self._running.get(sender)
@@ -357,10 +386,10 @@ class AntiEntropy:
         running.received += sum(len(copy.rumor.lengths) for copy in repair.copies)
         running.bytes += sum(len(copy.rumor.body) for copy in repair.copies)
         if repair.is_last:
-            asked, rest = running.wanted[:RANGES_A_WANT], running.wanted[RANGES_A_WANT:]
+            asked, running.asked = running.asked, ()
             # Cut short: what is still missing of it goes first. Else they hold no more of it.
-            still = [m for each in asked for m in self._store.missing(each, now)]
-            running.wanted = (still if repair.more and repair.copies else []) + rest
+            if repair.more and repair.copies:
+                running.wanted[:0] = asked
             effects += self._ask(sender, running, now)
             effects += self._finish_if_done(sender, running, now)
         return effects
@@ -385,7 +414,8 @@ class AntiEntropy:
 
     def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
         running = self._running.pop(peer_id)
-        if running.is_done and running.sent + running.received == 0:  # not for want of luck
+        is_left_to_others = any(other.asked for other in self._running.values())
+        if running.is_done and running.sent + running.received == 0 and not is_left_to_others:
             self._fruitless[peer_id] = (now, self._store.digest(now)[1])
         done = Round(
             running.number,
@@ -454,8 +484,6 @@ class AntiEntropy:
             self._hole_at, self._holes_asked_at = now + HOLE_S, now
             if not self._is_arriving(now):
                 effects += self._ask_for_holes(now)
-        if len(self._asked) > 1024:
-            self._asked = {r: at for r, at in self._asked.items() if at + MISMATCH_S > now}
         self._due_at = self._next_due_at()
         return effects
 

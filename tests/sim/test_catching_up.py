@@ -1,4 +1,4 @@
-"""How who missed much comes by it, and what it costs where nobody missed anything."""
+"""How who missed much comes by it: from several peers at once, and going on where it was cut off."""
 
 from __future__ import annotations
 
@@ -6,13 +6,41 @@ from collections import Counter
 
 import pytest
 
+from grapevine_proto.codec import decode_message
 from grapevine_proto.config import AntiEntropyConfig, NodeConfig, RateLimitConfig
+from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
-from grapevine_proto.messages import Kind
+from grapevine_proto.messages import Kind, Want
+from grapevine_proto.overlay.antientropy import RANGES_A_WANT, SHARE
 from grapevine_proto.sim import Network, Simulation
 
 UNLIMITED = RateLimitConfig(enabled=False)
 PAYLOAD = b"x" * 800
+
+
+def test_a_joiner_catches_up_from_several_peers_without_burdening_one() -> None:
+    sim = Simulation(nodes=6, seed=3, config=NodeConfig(rate_limit=UNLIMITED))
+    sim.run(5.0)
+    old = []
+    for number in range(600):
+        old.append(sim.broadcast(number % 6, PAYLOAD))
+        if number % 50 == 0:
+            sim.run(1.0)
+    sim.run(20.0)
+    served: Counter[int] = Counter()  # bytes, by who sent them to the newcomer
+    late = sim.add()
+
+    def note(_: float, number: int, datagram: bytes, to: Address) -> None:
+        if to == sim.nodes[late].address:
+            served[number] += len(datagram)
+
+    sim.watch(note)
+    sim.run(20.0)
+    assert all(sim.nodes[late].deliveries[each].count == 1 for each in old)
+    total = sum(served.values())
+    assert len(served) >= 3
+    assert max(served.values()) < 0.6 * total
+    assert total < 1.5 * len(old) * len(PAYLOAD), "and hardly anything comes twice"
 
 
 def test_a_repair_that_was_cut_off_goes_on_where_it_was() -> None:
@@ -40,6 +68,30 @@ def test_a_repair_that_was_cut_off_goes_on_where_it_was() -> None:
     assert sim.run_until(lambda: has() == len(missed), 30.0)
     assert all(sim.deliveries(each) == {0: 1} for each in missed)
     assert sent[1] < 1.25 * (len(missed) - had) * len(PAYLOAD), "what came before is not sent again"
+
+
+def test_no_question_is_for_more_than_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = Simulation(nodes=30, seed=7, config=NodeConfig(rate_limit=UNLIMITED, max_peers=6))
+    sim.run(10.0)
+    missed = [sim.broadcast(number % 30, PAYLOAD) for number in range(600)]
+    missed += [sim.broadcast(1, PAYLOAD) for _ in range(300)]
+    sim.run(5.0)
+    wanted: list[Want] = []
+    send = Link.send
+
+    def note(link: Link, plaintext: bytes, now: float) -> bool:
+        message = decode_message(plaintext) if plaintext[0] == Kind.WANT else None
+        if isinstance(message, Want):
+            wanted.append(message)
+        return send(link, plaintext, now)
+
+    monkeypatch.setattr(Link, "send", note)
+    late = sim.add()
+    sim.run(20.0)
+    assert all(sim.deliveries(each).get(late) == 1 for each in missed)
+    assert max(len(each.ranges) for each in wanted) == RANGES_A_WANT, "of thirty streams"
+    sizes = [sum(r.last - r.first + 1 for r in each.ranges) for each in wanted]
+    assert SHARE / 2 < max(sizes) <= SHARE
 
 
 @pytest.mark.parametrize("origins", [2, 20])

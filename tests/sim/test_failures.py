@@ -1,10 +1,11 @@
-"""What the benchmarks of failures and zones measure, small enough for every run of the tests."""
+"""What the benchmarks of failures, zones and growth measure, small enough for every run of the tests."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.benchmarks.bench_failures import mass_death
+from tests.benchmarks.bench_growth import cost
 from tests.benchmarks.bench_zones import DISTRIBUTIONS, crossing
 
 
@@ -29,3 +30,11 @@ def test_each_distribution_sends_across_zones_as_much_as_it_says() -> None:
         hub, local = shares["hub-and-spoke"], shares["prefer-local"]
         assert hub < shares["uniform"] < shares["prefer-remote"], (kind, shares)
         assert local < shares["uniform"], (kind, shares)
+
+
+def test_what_an_idle_node_sends_does_not_grow_with_the_cluster() -> None:
+    """Five links each, in a cluster of 30 and in one of 120: heartbeats, and news of members with them."""
+    small, large = (cost(nodes=nodes, broadcasts_per_s=0, seconds=10.0) for nodes in (30, 120))
+    assert large.datagrams < 1.15 * small.datagrams
+    assert large.bytes < 1.3 * small.bytes
+    assert large.known_members > small.known_members
