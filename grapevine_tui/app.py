@@ -18,6 +18,7 @@ import gc
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
@@ -333,7 +334,17 @@ class GrapevineApp(App[None]):
             return await self._host.edit()
         if not isinstance(self._settings, Settings):
             raise ConfigError("", "there are no settings here")
-        self._editing = self._editing or Editing(self._settings, self._host.reconfigure)
+        settings, editing = self._settings, self._editing
+        if editing is not None and (editing.pending or settings.demo):
+            return editing
+        if editing is not None:
+            with suppress(
+                GrapevineError
+            ):  # the file may have been changed, by hand or from elsewhere
+                fresh = settings.reload()
+                keys = settings.node.keys
+                settings = replace(fresh, node=fresh.node.replace(keys=keys))
+        self._editing = Editing(settings, self._host.reconfigure)
         return self._editing
 
     def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:

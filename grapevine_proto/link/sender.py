@@ -10,7 +10,7 @@ What must stay true:
 - Every packet that carries content is remembered until its arrival is told; what is lost goes out
   again under a new number, a bounded number of times. No more is on its way than the controller's
   window, so what is remembered is bounded as well.
-- Only content is remembered: feedback, heartbeats and empty packets are answered by nothing.
+- Only content is remembered: feedback, heartbeats, ids and empty packets are answered by nothing.
 
 Work for one packet does not depend on how many wait or are on their way.
 """
@@ -55,12 +55,14 @@ UNREPAIRED: Final = frozenset(
         Kind.HEARTBEAT,
         Kind.DIGEST,
         Kind.IN_SYNC,
+        Kind.IDS,
         Kind.FEEDBACK,
         Kind.PATH_CHECK,
         Kind.PATH_ANSWER,
     }
 )
-"""What an idle link says: it asks for no report and is not sent again, for the next one says more."""
+"""What asks for no report and is not sent again: what an idle link says, for the next one says more; and
+ids, which several peers tell, so that reports of them would cost more datagrams than they save."""
 
 
 class _Lost:

@@ -73,12 +73,11 @@ class Surroundings:
         for number in linked:
             self.link(number)
 
-    def link(self, number: int) -> PeerId:
-        self.members.meet(record(number), 0.0)
-        address = record(number).addresses[0]
-        self.peers.move(
-            self.peers.add(peer_id(number), record(number), address, 0.0), Happening.LINKED
-        )
+    def link(self, number: int, zone: str = "") -> PeerId:
+        told = record(number, zone=zone)
+        self.members.meet(told, 0.0)
+        peer = self.peers.add(told.peer_id, told, told.addresses[0], 0.0)
+        self.peers.move(peer, Happening.LINKED)
         return peer_id(number)
 
     def unlink(self, number: int) -> PeerId:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Graft, Subscribe
 from grapevine_proto.overlay.dissemination.flood import Flood
@@ -63,6 +65,34 @@ def test_newcomers_take_places_so_that_all_are_as_likely_to_have_subscribers() -
             had[number] += peer_id(number) in strategy.subscriptions
     assert sum(had.values()) == 300 * 5
     assert all(25 <= each <= 80 for each in had.values()), had  # 50 expected of each
+
+
+@pytest.mark.parametrize(
+    ("distribution", "least", "most"),
+    [
+        ("uniform", 0.60, 0.73),
+        ("hub-and-spoke", 0.40, 0.40),  # two other zones, so two of five
+        ("prefer-local", 0.45, 0.58),
+        ("prefer-remote", 0.72, 0.85),
+    ],
+)
+def test_subscriptions_cross_zones_as_the_distribution_has_it(
+    distribution: str, least: float, most: float
+) -> None:
+    """Links come one by one, and ten of thirty are at home."""
+    remote = 0
+    for seed in range(40):
+        place, strategy = flood(seed=seed, distribution=distribution, zone="a", subscriptions=5)
+        strategy.start(0.0)
+        order = list(range(1, 31))
+        place.rng.shuffle(order)
+        for number in order:
+            strategy.linked(place.link(number, "abc"[number % 3]), 0.0)
+        zones = list(map(place.peers.zone_of, strategy.subscriptions))
+        assert len(zones) == 5
+        assert distribution != "hub-and-spoke" or {"b", "c"} <= set(zones)
+        remote += sum(zone != "a" for zone in zones)
+    assert least <= remote / (40 * 5) <= most
 
 
 def test_what_is_heard_goes_to_all_subscribers_but_sender_and_origin() -> None:

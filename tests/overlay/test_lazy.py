@@ -13,6 +13,7 @@ from grapevine_proto.overlay.dissemination import lazy as lazy_module
 from grapevine_proto.overlay.dissemination.lazy import (
     BATCH_S,
     GAP_S,
+    MAIL_BATCH_S,
     TELLERS_LIMIT,
     UNTOLD_LIMIT,
     WANTED_LIMIT,
@@ -137,7 +138,28 @@ def test_what_was_mailed_to_all_is_told_to_those_behind_us_alone() -> None:
     node = Node(links=50)
     made = copy(ORIGIN, 1)
     node.lazy.announce(made.rumor, (), 0.0, is_mailed=True)
-    assert set(told(node.lazy.advance(BATCH_S))) == set(node.place.around.behind)
+    assert node.lazy.advance(BATCH_S) == []
+    assert node.lazy.deadline == MAIL_BATCH_S
+    assert set(told(node.lazy.advance(MAIL_BATCH_S))) == set(node.place.around.behind)
+
+
+def test_what_was_mailed_is_told_in_ranges_and_not_to_who_has_it() -> None:
+    node = Node(links=3)
+    for first in (2, 1, 4):
+        node.lazy.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
+    node.lazy.heard_again(copy(ORIGIN, 4).rumor, peer_id(3))
+    ids = told(node.lazy.advance(MAIL_BATCH_S))
+    assert ids[peer_id(1)] == [ids_of(1, 2), ids_of(4)]
+    assert ids[peer_id(3)] == [ids_of(1, 2)]
+
+
+def test_ids_of_mail_have_room_of_their_own_and_one_too_many_is_counted() -> None:
+    node = Node(links=3)
+    for first in range(1, UNTOLD_LIMIT + 2):
+        node.lazy.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
+    assert node.lazy.unheeded == 1
+    node.learn(5000)
+    assert node.lazy.unheeded == 1
 
 
 def test_nobody_is_told_of_what_it_said_or_told_us() -> None:

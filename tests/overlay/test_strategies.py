@@ -100,7 +100,8 @@ def test_a_warm_tree_costs_one_copy_a_node_and_is_nearly_as_quick_as_can_be(stra
 
 
 def test_with_random_senders_one_tree_serves_all_at_half_a_copy_too_many_at_most() -> None:
-    reports = say(cluster(60, "plumtree"), 30, random_senders=True)[5:]
+    """Where paths keep their latency; else there is always another that was quicker this once."""
+    reports = say(cluster(60, "plumtree", per_pair=True), 30, random_senders=True)[5:]
     assert redundancy(reports) <= 0.5
 
 

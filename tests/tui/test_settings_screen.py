@@ -161,6 +161,22 @@ async def test_what_is_chosen_at_the_start_only_says_so(settings: Settings) -> N
         assert "app.demo is chosen at the start only" in stage.text
 
 
+async def test_what_was_changed_in_the_file_meanwhile_is_seen_when_it_is_opened_again(
+    settings: Settings,
+) -> None:
+    async with opened(settings) as stage:
+        await seek(stage, "zone")
+        await stage.press("escape", "escape")
+        _write(
+            Path(next(each.value for each in settings.values if each.name == "app.config")),
+            "fanout = 9\n",
+        )
+        await stage.press("C")
+        await seek(stage, "fanout")
+        row = next(line for line in stage.text.split("\n") if " fanout " in line)
+        assert " 9 " in row
+
+
 async def test_where_there_are_no_settings_one_is_told_so() -> None:
     async with staged() as stage:
         await stage.press("escape", "C")

@@ -7,7 +7,8 @@ What must stay true:
 
 - A node subscribes to `subscriptions` of its links, or to all where they are fewer; whom it loses it
   replaces. A newcomer takes the place of one of them with the chance that it would have been drawn
-  with, so that in the end every peer is as likely as any other to have subscribers.
+  with, so that in the end every peer is as likely as any other to have subscribers, or as likely as
+  `distribution` has it: whom it prefers, zone by zone, is whom a node hears from.
 - What is said by an origin with fewer than two subscribers goes to `LEAST_TARGETS` peers anyway: of
   1,000 nodes seven are without any at a time.
 - Subscriptions are said again every few gossip intervals, so a lost word is not lost for long.
@@ -67,11 +68,20 @@ class Flood(Strategy):
             return _say([peer_id], wanted=True)
         if len(self._from) < limit:
             return self._subscribe(peer_id)
-        if self._rng.random() * len(self._around.linked) >= limit:
+        if peer_id not in self._around.choose(limit):  # as if all were drawn anew
             return []
-        given_up = self._rng.choice(list(self._from))
+        given_up = self._least_missed(peer_id)
+        if given_up == peer_id:
+            return []
         del self._from[given_up]
         return _say([given_up], wanted=False) + self._subscribe(peer_id)
+
+    def _least_missed(self, newcomer: PeerId) -> PeerId:
+        """Who goes for `newcomer`, or it itself: with hubs and spokes, another of its zone."""
+        if self._config.distribution != "hub-and-spoke":
+            return self._rng.choice(list(self._from))
+        kept = self._around.choose(len(self._from), among=[*self._from, newcomer])
+        return next(each for each in (*self._from, newcomer) if each not in kept)
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         self._to.pop(peer_id, None)

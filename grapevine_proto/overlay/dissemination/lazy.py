@@ -10,8 +10,9 @@ trips (Leitao, Pereira, Rodrigues 2007, section 3.4: a lazy link's timer).
 
 What must stay true:
 
-- One batch of ids per link for what came within `BATCH_S`, and at most ten datagrams of them a
-  second: more ids wait together. Nobody is told of what it told us, by copy or by id.
+- One batch of ids per link for what came within `BATCH_S` (`MAIL_BATCH_S` for what is mailed to
+  all), and at most ten datagrams of them a second: more ids wait together. Nobody is told of what it
+  told us, by copy or by id.
 - Of one rumor each teller is asked once, the first one first, the next after at most `PATIENCE_S`,
   so a teller that cannot serve what it told of costs less than a second.
 - An id only limits what is asked, and of whom. Nothing is marked by it; rumors prove themselves.
@@ -23,7 +24,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -38,6 +39,7 @@ from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store import Store
 
 BATCH_S: Final = 0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
+MAIL_BATCH_S: Final = 3.0  # of what its origin gives to all: only its death leaves anybody out
 GAP_S: Final = (
     0.100  # between datagrams of ids to one peer: a fifth of what it allows us by default
 )
@@ -72,13 +74,6 @@ class _Wanted:
         self.due_at = due_at
 
 
-class Untold(NamedTuple):
-    """An id to be told: not to those who have the rumor."""
-
-    has_it: set[PeerId]
-    is_mailed: bool
-
-
 class Foretold(NamedTuple):
     """Who told of a rumor before it came: who first, and so long before; all of them; and whether
     it was offered."""
@@ -110,8 +105,10 @@ class LazyRepair:
         self._store = store
         self._asks = asks
         self.ask_after_rtts = Strategy.ask_after_rtts  # by then, what is pushed another way is here
-        self._untold: OrderedDict[StreamRange, Untold] = OrderedDict()
+        self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf
+        self._mailed: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
+        self._tell_mailed_at = math.inf
         self._quiet_until = -math.inf
         self._wanted: dict[StreamRange, _Wanted] = {}
         self._opened: Counter[PeerId] = Counter()
@@ -124,7 +121,8 @@ class LazyRepair:
         self._is_on = config.lazy_repair
         if not self._is_on:
             self._untold.clear()
-            self._tell_at = math.inf
+            self._mailed.clear()
+            self._tell_at = self._tell_mailed_at = math.inf
             self._wanted.clear()
             self._opened.clear()
             self._due.clear()
@@ -145,11 +143,14 @@ class LazyRepair:
         """Tell of `rumor`, which is new here, to who is not among `has_it`."""
         if not self._is_on:
             return
-        self._untold[rumor.ids] = Untold({rumor.origin, *has_it}, is_mailed)
-        if len(self._untold) > UNTOLD_LIMIT:
-            self._untold.popitem(last=False)
+        untold = self._mailed if is_mailed else self._untold
+        untold[rumor.ids] = {rumor.origin, *has_it}
+        if len(untold) > UNTOLD_LIMIT:
+            untold.popitem(last=False)
             self.unheeded += 1
-        if self._tell_at == math.inf:
+        if is_mailed:
+            self._tell_mailed_at = min(self._tell_mailed_at, now + MAIL_BATCH_S)
+        elif self._tell_at == math.inf:
             self._tell_at = max(now + BATCH_S, self._quiet_until)
 
     def offer(self, rumor: Rumor, has_it: Iterable[PeerId]) -> list[Effect]:
@@ -160,29 +161,48 @@ class LazyRepair:
 
     def heard_again(self, rumor: Rumor, sender: PeerId) -> None:
         """`sender` has `rumor` too."""
-        if self._untold and (untold := self._untold.get(rumor.ids)) is not None:
-            untold.has_it.add(sender)
+        self._has(rumor.ids, sender)
+
+    def _has(self, ids: StreamRange, peer_id: PeerId) -> None:
+        """Nobody needs to tell `peer_id` of these."""
+        for untold in (self._untold, self._mailed):
+            if untold and ids in untold:
+                untold[ids].add(peer_id)
 
     def _tell(self, now: float) -> list[Effect]:
-        """All that waits: a datagram or more to each near peer, made once for those who get the same."""
-        ranges = sorted(self._untold, key=lambda each: (each.stream, each.first))
-        untold = [self._untold[each] for each in ranges]
-        self._untold.clear()
-        self._tell_at = math.inf
+        """What waits for its turn and is due."""
+        effects: list[Effect] = []
+        if now >= self._tell_at:
+            self._tell_at = math.inf
+            effects += self._tell_to(self._around.near, self._untold, now)
+        if now >= self._tell_mailed_at:
+            self._tell_mailed_at = math.inf
+            effects += self._tell_to(self._around.behind, self._mailed, now, joins=True)
+        return effects
+
+    def _tell_to(
+        self,
+        peers: Sequence[PeerId],
+        waiting: OrderedDict[StreamRange, set[PeerId]],
+        now: float,
+        *,
+        joins: bool = False,
+    ) -> list[Effect]:
+        """A datagram or more to each of `peers`, made once for those who get the same. `joins`: one
+        range for rumors that follow each other, where nobody will be told of them one by one."""
+        ranges = sorted(waiting, key=lambda each: (each.stream, each.first))
+        untold = [waiting[each] for each in ranges]
+        waiting.clear()
         receivers: dict[tuple[int, ...], list[PeerId]] = {}
-        behind = self._around.behind
-        for peer_id in self._around.near:
-            new = tuple(
-                i
-                for i, (has_it, is_mailed) in enumerate(untold)
-                if peer_id not in has_it and (not is_mailed or peer_id in behind)
-            )
+        for peer_id in peers:
+            new = tuple(i for i, has_it in enumerate(untold) if peer_id not in has_it)
             if new:
                 receivers.setdefault(new, []).append(peer_id)
         effects: list[Effect] = []
         most = 0
         for indices, peer_ids in receivers.items():
-            batches = in_datagrams([ranges[i] for i in indices])
+            chosen = [ranges[i] for i in indices]
+            batches = in_datagrams(joined(chosen) if joins else chosen)
             effects += [Send(tuple(peer_ids), Ids(batch)) for batch in batches]
             most = max(most, len(batches))
         self._quiet_until = now + GAP_S * most
@@ -199,8 +219,7 @@ class LazyRepair:
         return self._ask(now) if is_offer else []
 
     def _heed(self, ids: StreamRange, sender: PeerId, now: float, *, is_offer: bool) -> None:
-        if (untold := self._untold.get(ids)) is not None:
-            untold.has_it.add(sender)
+        self._has(ids, sender)
         wanted = self._wanted.get(ids)
         if wanted is None:
             if not self._store.missing(ids, now):
@@ -272,11 +291,24 @@ class LazyRepair:
 
     @property
     def deadline(self) -> float:
-        return min(self._tell_at, self._due[0][0]) if self._due else self._tell_at
+        tell_at = min(self._tell_at, self._tell_mailed_at)
+        return min(tell_at, self._due[0][0]) if self._due else tell_at
 
     def advance(self, now: float) -> list[Effect]:
-        effects = self._tell(now) if now >= self._tell_at else []
+        effects = self._tell(now)
         return effects + self._ask(now) if self._due and now >= self._due[0][0] else effects
+
+
+def joined(ranges: list[StreamRange]) -> list[StreamRange]:
+    """`ranges`, which are in order, with one where another begins as it ends."""
+    found: list[StreamRange] = []
+    for each in ranges:
+        before = found[-1] if found else None
+        if before and before.stream == each.stream and before.last + 1 == each.first:
+            found[-1] = StreamRange(each.stream, before.first, each.last)
+        else:
+            found.append(each)
+    return found
 
 
 def in_datagrams(ranges: list[StreamRange]) -> list[tuple[StreamRange, ...]]:

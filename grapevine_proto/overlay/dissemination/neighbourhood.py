@@ -61,10 +61,17 @@ class Neighbourhood:
     def is_linked(self, peer_id: PeerId) -> bool:
         return self._peers.is_linked(peer_id)
 
-    def choose(self, count: int, *, but: Container[PeerId] = ()) -> list[PeerId]:
-        """`count` linked peers that are not in `but`, as `distribution` prefers them."""
+    def choose(
+        self,
+        count: int,
+        *,
+        but: Container[PeerId] = (),
+        among: Sequence[PeerId] | None = None,
+    ) -> list[PeerId]:
+        """`count` linked peers, or of those `among` them, that are not in `but`, as `distribution`
+        prefers them."""
         return choose(
-            self._peers.linked,
+            self._peers.linked if among is None else among,
             count,
             self._rng,
             distribution=self._config.distribution,

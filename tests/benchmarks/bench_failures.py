@@ -1,0 +1,118 @@
+"""Many die at once: whom the first message after it reaches, and one said ten seconds later.
+
+    python -m tests.benchmarks.bench_failures                       # 1,000 nodes: a quarter of an hour
+    python -m tests.benchmarks.bench_failures --nodes 200 --shares 50
+
+In the simulator, under the lan profile: nodes with at most five links, so linked at random, live for 20 s;
+then so many of them stop without a word, all in one instant. A survivor speaks at once, and another one 10 s
+later; each is given 30 s to be heard. Ends with 1 where a survivor was not reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from dataclasses import dataclass
+
+from grapevine_proto import NodeConfig
+from grapevine_proto.config import LimitsConfig
+from grapevine_proto.sim import Dissemination, Network, Simulation, computed_once
+
+SETTLE_S = 20.0
+LATER_S = 10.0
+WAIT_S = 30.0
+PROMPTLY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one run: the message said in the instant of the deaths, and the one 10 s later."""
+
+    survivors: int
+    first: Dissemination
+    promptly: int  # survivors that had the first within `PROMPTLY_S`
+    later: Dissemination
+    links: float  # that a survivor has 10 s after, on average
+
+
+def mass_death(
+    *,
+    nodes: int,
+    share: float,
+    max_peers: int = 5,
+    members: int = 10_000,
+    loss: float = 0.0,
+    seed: int = 1,
+) -> Outcome:
+    """`share` of `nodes` die at once, and somebody has something to say."""
+    config = NodeConfig.lan(max_peers=max_peers, limits=LimitsConfig(members=members))
+    network = Network(per_pair=True, loss=loss)
+    rng = random.Random(seed)
+    with computed_once():
+        sim = Simulation(
+            nodes=nodes, seed=seed, config=config, network=network, linked=max_peers, traced=False
+        )
+        sim.run(SETTLE_S)
+        dead = set(rng.sample(range(nodes), round(share * nodes)))
+        for number in sorted(dead):
+            sim.crash(number)
+        alive = [number for number in range(nodes) if number not in dead]
+        first = sim.broadcast(rng.choice(alive), b"who is left?")
+        sim.run(LATER_S)
+        links = sum(map(sim.connected, alive)) / len(alive)
+        later = sim.broadcast(rng.choice(alive), b"and now?")
+        sim.run_until(lambda: _is_heard(sim, alive, first, later), WAIT_S, every=0.25)
+        promptly = sum(latency <= PROMPTLY_S for latency in sim.latencies(first))
+        return Outcome(len(alive), sim.report(first), promptly, sim.report(later), links)
+
+
+def _is_heard(sim: Simulation, alive: list[int], *messages: object) -> bool:
+    """Whether each survivor has each message; its origin counts as one that has."""
+    nodes = [sim.nodes[number] for number in alive]
+    return all(
+        sum(message in node.deliveries for node in nodes) >= len(alive) - 1 for message in messages
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--shares", default="10,30,50,80", help="percent that die, by commas")
+    parser.add_argument("--max-peers", type=int, default=5)
+    parser.add_argument("--members", type=int, default=10_000, help="cap of each member table")
+    parser.add_argument("--loss", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    missed = 0
+    print("| die | survivors | first: within 1 s | in the end | last | 10 s later | last | links |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for percent in map(float, options.shares.split(",")):
+        began = time.process_time()
+        found = mass_death(
+            nodes=options.nodes,
+            share=percent / 100,
+            max_peers=options.max_peers,
+            members=options.members,
+            loss=options.loss,
+            seed=options.seed,
+        )
+        first, later, others = found.first, found.later, found.survivors - 1
+        missed += first.missed + later.missed
+        print(
+            f"| {percent:g} % | {found.survivors} | {found.promptly / others:.1%}"
+            f" | {first.coverage:.1%} | {_seconds(first.last)} | {later.coverage:.1%}"
+            f" | {_seconds(later.last)} | {found.links:.2f} |",
+            flush=True,
+        )
+        print(f"{percent:g} %: {time.process_time() - began:.0f} s", file=sys.stderr, flush=True)
+    return 1 if missed else 0
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

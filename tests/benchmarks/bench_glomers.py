@@ -1,0 +1,117 @@
+"""The broadcast challenge of Gossip Glomers (fly.io/dist-sys, 3d and 3e), in the simulator.
+
+    python -m tests.benchmarks.bench_glomers
+
+25 nodes, 100 ms a hop, 100 broadcasts a second from random nodes. Once one payload at a time, once with
+payloads bundled over at most 250 ms. Sends are all that nodes say to each other because of broadcasts:
+payloads, ids, questions and answers. What a link says for itself (acknowledgements, heartbeats) is not
+among them, as TCP's is not in the challenge. Ends with 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from grapevine_proto import NodeConfig
+from grapevine_proto.ids import MessageId
+from grapevine_proto.messages import Heartbeat, Records
+from grapevine_proto.overlay.effects import Send
+from grapevine_proto.sim import Network, Simulation, computed_once
+
+NODES = 25
+HOP_S = 0.100
+A_SECOND = 100
+UNCOUNTED = (Heartbeat, Records)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Seconds, and sends for each broadcast."""
+
+    sends: float
+    median_s: float
+    max_s: float
+    missed: int
+
+
+def play(bundle_s: float, seconds: float, seed: int = 1) -> Result:
+    """The challenge for so many virtual seconds."""
+    config = NodeConfig(
+        strategy="auto",
+        bundle_delay=bundle_s,
+        bundle_bytes=2**16 if bundle_s else 1,
+        gossip_interval=5.0,
+    )
+    with computed_once():
+        sim = Simulation(
+            nodes=NODES,
+            seed=seed,
+            config=config,
+            network=Network(latency=(HOP_S, HOP_S), per_pair=True),
+            linked=NODES - 1,
+            traced=False,
+        )
+        sim.run(2.0)
+        sends = _counted(sim)
+        rng = random.Random(seed)
+        said: list[MessageId] = []
+        for _ in range(int(seconds * A_SECOND)):
+            said.append(sim.broadcast(rng.randrange(NODES), b"%d" % len(said)))
+            sim.run(1.0 / A_SECOND)
+        sim.run(2.0)
+    latencies_s = sorted(at for each in said for at in sim.latencies(each))
+    return Result(
+        sends=sum(sends.values()) / len(said),
+        median_s=latencies_s[len(latencies_s) // 2],
+        max_s=latencies_s[-1],
+        missed=sum(sim.report(each).missed for each in said),
+    )
+
+
+def _counted(sim: Simulation) -> Counter[str]:
+    """What nodes say from now on, by kind: each copy to each peer."""
+    sends: Counter[str] = Counter()
+    for node in sim.nodes:
+        assert node.engine is not None
+        routing: Any = node.engine._routing
+
+        def send_all(send: Send, now: float, send_all: Any = routing.send_all) -> Any:
+            if not isinstance(send.message, UNCOUNTED):
+                sends[type(send.message).__name__] += len(send.peers)
+            return send_all(send, now)
+
+        routing.send_all = send_all
+    return sends
+
+
+TARGETS = ((0.0, Result(25.2, 0.4, 0.6, 0)), (0.25, Result(20.0, 1.0, 2.0, 0)))
+
+
+def main() -> int:
+    is_met = True
+    for bundle_s, target in TARGETS:
+        got = play(bundle_s, 10.0)
+        is_met = is_met and meets(got, target)
+        print(
+            f"bundled over {1000 * bundle_s:.0f} ms: {got.sends:.2f} sends a broadcast (at most "
+            f"{target.sends:g}), median {1000 * got.median_s:.0f} ms ({1000 * target.median_s:.0f}), "
+            f"max {1000 * got.max_s:.0f} ms ({1000 * target.max_s:.0f}), missed {got.missed}"
+        )
+    return 0 if is_met else 1
+
+
+def meets(got: Result, target: Result) -> bool:
+    return (
+        got.sends <= target.sends
+        and got.median_s < target.median_s
+        and got.max_s < target.max_s
+        and got.missed == target.missed
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
