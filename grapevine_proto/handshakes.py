@@ -91,6 +91,11 @@ class Handshakes:
         )
         self._dials[dial.session_id] = dial
 
+    def is_dialling(self, peer_id: PeerId) -> bool:
+        """Whether one of ours is for this peer: its other end keeps one unconfirmed session of us, so
+        that of two at once the newer would end the other."""
+        return any(dial.expected == peer_id for dial in self._dials.values())
+
     def rekey(self, link: Link, record: Record, now: float, *, is_short: bool = False) -> None:
         """A fresh handshake beside the session, which goes on until the new one is live."""
         if all(dial.expected != link.peer_id for dial in self._dials.values()):

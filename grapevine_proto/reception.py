@@ -105,6 +105,7 @@ class Reception:
             self._machines.membership.dialling.answered(dial.address, established.record.peer_id)
             if not self._was_turned_away(established, now):
                 self.establish(established, now, is_asked=dial.is_asking)
+            self._routing.no_link_came(established.record.peer_id, now)
             return
         parted = self._links.hear_parting(packet, now)
         if parted is not None:

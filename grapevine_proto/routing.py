@@ -258,6 +258,8 @@ class Routing:
             self.gave_up_briefly(dial.expected)
         else:
             self.dial_failed(dial.address, dial.expected, why, now)
+            if dial.expected is not None:
+                self.no_link_came(dial.expected, now)
 
     def dial_failed(
         self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
@@ -330,8 +332,9 @@ class Routing:
                 return False
             if not self._shorts.make_room(peer_id, now):
                 return False
-            record = self._machines.membership.record
-            self._handshakes.begin(address, peer_id, record, now, is_short=True)
+            if not self._handshakes.is_dialling(peer_id):  # else what comes of that is awaited
+                record = self._machines.membership.record
+                self._handshakes.begin(address, peer_id, record, now, is_short=True)
         if not self._shorts.wait(peer_id, waiting):
             self._tell_sent(waiting, 0)
         return True
@@ -341,6 +344,17 @@ class Routing:
         for waiting in self._shorts.take_waiting(link.peer_id):
             self._queue(link, waiting.plaintext, now)
             self._tell_sent(waiting, 1)
+
+    def no_link_came(self, peer_id: PeerId, now: float) -> None:
+        """A dial for a link with a peer came to nothing: what waits for it may open a short session."""
+        member = self._machines.membership.members.get(peer_id)
+        if not self._shorts.is_opening(peer_id) or self._handshakes.is_dialling(peer_id):
+            return
+        if member is None or member.address is None or not self._handshakes.has_room:
+            self.gave_up_briefly(peer_id)
+            return
+        record = self._machines.membership.record
+        self._handshakes.begin(member.address, peer_id, record, now, is_short=True)
 
     def gave_up_briefly(self, peer_id: PeerId) -> None:
         """No short session came of a dial."""

@@ -197,6 +197,25 @@ def test_what_waits_for_a_session_goes_over_the_link_if_that_comes_first() -> No
     assert len(ours._links) == 1
 
 
+def test_a_word_said_while_a_link_is_dialled_waits_for_what_comes_of_that() -> None:
+    """The other end keeps one unconfirmed session of a peer: two dials at once would end one another."""
+    members = Members(2)
+    ours, theirs = members.engines
+    ours._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    members.send(0, 1, b"over the link")
+    assert members.received(1) == [b"over the link"]
+    assert members.count(0) == 0
+    members = Members(3, max_peers=1)
+    ours, theirs, other = members.engines
+    other._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, other.record, members.now)
+    members.exchange()
+    assert len(theirs._links) == 1  # and has no room for another
+    ours._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    members.send(0, 1, b"over a short session")
+    assert members.received(1) == [b"over a short session"]
+    assert (members.count(0), len(ours._links)) == (1, 0)
+
+
 def test_a_link_and_a_short_session_with_one_peer_do_not_touch_each_other() -> None:
     members = Members(2)
     ours, theirs = members.engines
