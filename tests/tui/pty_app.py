@@ -1,7 +1,7 @@
-"""The app on a real terminal with a made-up host: ``python -m tests.tui.pty_app [crash]``.
+"""The app on a real terminal with a made-up host: ``python -m tests.tui.pty_app [crash|still]``.
 
 Shows every hostile text in every place where a stranger's text can appear, then waits. With
-``crash`` it fails instead, the way a bug would.
+``crash`` it fails instead, the way a bug would; with ``still`` it only waits.
 """
 
 from __future__ import annotations
@@ -39,15 +39,17 @@ PER_SCREEN = 12  # messages fed before the screen is let paint
 class Show(GrapevineApp):
     """Feeds the corpus, screen by screen."""
 
-    def __init__(self, host: FakeHost, *, crashes: bool) -> None:
+    def __init__(self, host: FakeHost, *, crashes: bool, is_still: bool) -> None:
         super().__init__(host, FakeSettings(node=NodeConfig(name="\x1b]0;me\x07", zone="[/z]")))
         self.fake = host
         self.crashes = crashes
+        self.is_still = is_still
 
     def on_ready(self) -> None:
         if self.crashes:
             raise RuntimeError("a bug")
-        self.run_worker(self.feed())
+        if not self.is_still:
+            self.run_worker(self.feed())
 
     def events(self, number: int) -> Iterator[Event]:
         text = HOSTILE[number % len(HOSTILE)]
@@ -94,7 +96,7 @@ class Show(GrapevineApp):
 
 
 def main() -> int:
-    app = Show(FakeHost(), crashes="crash" in sys.argv)
+    app = Show(FakeHost(), crashes="crash" in sys.argv, is_still="still" in sys.argv)
     app.run()
     return app.return_code or 0
 
