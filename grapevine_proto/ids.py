@@ -101,7 +101,22 @@ class Address(NamedTuple):
         return ipaddress.ip_address(self.host).is_loopback
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
+
+
+def join_host_port(host: str, port: object) -> str:
+    """``host:port``, an IPv6 literal in brackets: what `split_host_port` takes apart."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def literal(where: str) -> Address | None:
+    """The address that ``host:port`` spells; None where the host is a name. Raises ValueError where it
+    is no address."""
+    host, port = split_host_port(where)
+    try:
+        return Address(str(ipaddress.ip_address(host)), port)
+    except ValueError:
+        return None
 
 
 def split_host_port(text: str) -> tuple[str, int]:

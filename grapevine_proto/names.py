@@ -10,24 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from grapevine_proto.ids import Address, split_host_port
+from grapevine_proto.ids import Address, literal
 
 RESOLVE_INTERVAL_S: Final = 30.0
 
 Resolve = Callable[[str], Awaitable[tuple[Address, ...]]]
-
-
-def literal(where: str) -> Address | None:
-    """The address ``host:port`` where the host is no name. Raises ValueError where it is no address."""
-    host, port = split_host_port(where)
-    try:
-        return Address(str(ipaddress.ip_address(host)), port)
-    except ValueError:
-        return None
 
 
 class Names:

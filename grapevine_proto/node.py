@@ -53,9 +53,9 @@ from grapevine_proto.events import (
     Stats,
     Trace,
 )
-from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.ids import Address, MessageId, PeerId, literal
 from grapevine_proto.keeping import Keeping
-from grapevine_proto.names import Names, literal
+from grapevine_proto.names import Names
 
 logger = logging.getLogger("grapevine")
 

@@ -333,8 +333,7 @@ class Routing:
             if not self._shorts.make_room(peer_id, now):
                 return False
             if not self._handshakes.is_dialling(peer_id):  # else what comes of that is awaited
-                record = self._machines.membership.record
-                self._handshakes.begin(address, peer_id, record, now, is_short=True)
+                self._dial_briefly(address, peer_id, now)
         if not self._shorts.wait(peer_id, waiting):
             self._tell_sent(waiting, 0)
         return True
@@ -353,8 +352,11 @@ class Routing:
         if member is None or member.address is None or not self._handshakes.has_room:
             self.gave_up_briefly(peer_id)
             return
+        self._dial_briefly(member.address, peer_id, now)
+
+    def _dial_briefly(self, address: Address, peer_id: PeerId, now: float) -> None:
         record = self._machines.membership.record
-        self._handshakes.begin(member.address, peer_id, record, now, is_short=True)
+        self._handshakes.begin(address, peer_id, record, now, is_short=True)
 
     def gave_up_briefly(self, peer_id: PeerId) -> None:
         """No short session came of a dial."""

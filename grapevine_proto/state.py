@@ -30,7 +30,14 @@ import msgpack
 from grapevine_proto.engine import Saved, SavedStream
 from grapevine_proto.errors import ConfigError, StateLockedError
 from grapevine_proto.identity import SEED_BYTES
-from grapevine_proto.ids import EPOCH_LIMIT, PEER_ID_BYTES, SEQUENCE_LIMIT, Address, PeerId
+from grapevine_proto.ids import (
+    EPOCH_LIMIT,
+    PEER_ID_BYTES,
+    SEQUENCE_LIMIT,
+    Address,
+    PeerId,
+    join_host_port,
+)
 
 if sys.platform == "win32":
     import msvcrt
@@ -224,7 +231,7 @@ def _stream(origin: Any, epoch: Any, high: Any, holes: Any, idle_s: Any) -> Save
 
 
 def _address(host: Any, port: Any) -> Address:
-    address = Address.parse(f"[{host}]:{_whole(port, 65536)}" if ":" in host else f"{host}:{port}")
+    address = Address.parse(join_host_port(host, _whole(port, 65536)))
     if address.port != port:
         raise ValueError("not a port")
     return address

@@ -132,7 +132,7 @@ class Answers:
             "keys": [key.fingerprint for key in host.config.keys],
             "uptime_s": round(node.now() - host.started_at, 3),
             "peers": self.connected,
-            "members": len(node.members()),
+            "members": node.stats().members,
             "denied": [str(peer_id) for peer_id in host.config.denied],
             "untaken": host.untaken,
             "lag_ms": round(node.lag_s * 1000, 3),
@@ -248,13 +248,13 @@ class Answers:
     def _tables(self) -> Object:
         """What moves all the time."""
         node = self._host.node
-        now = node.now()
+        now, stats = node.now(), node.stats()
         return {
             "now_s": now,
             "lag_ms": round(node.lag_s * 1000, 3),
-            "members": len(node.members()),
+            "members": stats.members,
             "peers": [peer_object(peer, now) for peer in node.peers()],
-            "stats": stats_object(node.stats(), now),
+            "stats": stats_object(stats, now),
         }
 
     def _all(self) -> Object:

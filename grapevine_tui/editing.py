@@ -22,7 +22,7 @@ import tomli_w
 
 from grapevine_proto.config import LIVE_FIELDS, NodeConfig
 from grapevine_proto.errors import ConfigError
-from grapevine_proto.ids import split_host_port
+from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.folders import own_config_file
 from grapevine_tui.keys import DEFAULT_KEYS
 from grapevine_tui.layers import NOT_IN_A_FILE, Value
@@ -254,5 +254,5 @@ def _for_file(there: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     if "host" in changes or "port" in changes:
         host, port = split_host_port(there.get("bind", "127.0.0.1:8000"))
         host, port = changes.get("host", host), changes.get("port", port)
-        found["bind"] = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        found["bind"] = join_host_port(str(host), port)
     return found

@@ -18,7 +18,7 @@ import click
 
 from grapevine_proto.endpoint import outside_host
 from grapevine_proto.errors import KeyFileError
-from grapevine_proto.ids import split_host_port
+from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.ctl import NoAnswer, ask, running_at
 from grapevine_tui.folders import own_config_file, own_key
 from grapevine_tui.invitation import Invitation, accept, is_loopback
@@ -72,7 +72,7 @@ def _address_set(settings: Settings) -> str:
     host, port = split_host_port(settings.node.bind)
     with suppress(ValueError):  # a name is left to whoever dials it
         host = outside_host(host, socket.AF_INET6 if ":" in host else socket.AF_INET)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_host_port(host, port)
 
 
 @click.command()

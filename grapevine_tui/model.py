@@ -260,7 +260,7 @@ class Model:
     def _message(self, event: MessageReceived | MessageSent) -> Changes:
         now = self._wall()
         self.messages.append(event.message, now)
-        self.samples.authors.count(event.message, now)
+        self.samples.authors.count(event.message)
         return Changes.MESSAGES
 
     def _peer(self, event: PeerStateChanged) -> Changes:

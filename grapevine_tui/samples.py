@@ -86,7 +86,6 @@ class Author:
     messages: int = 0
     bytes: int = 0
     repaired: int = 0  # of those, the ones that pushing had missed
-    last_at_unix: float = 0.0
     per_s: float = 0.0
     sampled: int = 0
 
@@ -108,7 +107,7 @@ class Authors:
     def get(self, peer_id: PeerId) -> Author | None:
         return self._authors.get(peer_id)
 
-    def count(self, message: Message, at_unix: float) -> None:
+    def count(self, message: Message) -> None:
         """Another message has come."""
         origin = message.id.origin
         author = self._authors.get(origin)
@@ -120,7 +119,6 @@ class Authors:
         author.messages += 1
         author.bytes += len(message.payload)
         author.repaired += message.via is Via.REPAIR
-        author.last_at_unix = at_unix
         self._authors.move_to_end(origin)
 
     def sample(self, span_s: float) -> None:

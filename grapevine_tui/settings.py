@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from grapevine_proto.config import NodeConfig, key_paths
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.identity import ClusterKey
-from grapevine_proto.ids import split_host_port
+from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.folders import own_key, state_root
 from grapevine_tui.layers import CHANGED, Value, check_word, from_edits, gather
 from grapevine_tui.options import LOG_LEVELS
@@ -165,7 +165,7 @@ def _settings(merged: Mapping[str, Value], reload: Reload) -> Settings:
     }
     values = {name: each.value for name, each in merged.items() if name[:4] != "app."}
     host, port = values.pop("host"), values.pop("port")
-    bind = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    bind = join_host_port(str(host), port)
     node = NodeConfig.from_settings(values | {"bind": bind})
     state_dir, *spare = _state_dirs(app["state_dir"], port, app["demo"])
     log_file = key_paths([app["log_file"]], Path())[0] if app["log_file"] else None

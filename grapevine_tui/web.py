@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from grapevine_proto.errors import BindError, ConfigError
 from grapevine_proto.events import Event, NodeStarted
-from grapevine_proto.ids import split_host_port
+from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.host import Host
 from grapevine_tui.model import Changes
 
@@ -111,8 +111,7 @@ async def open_at(where: str, command: list[str]) -> AsyncIterator[tuple[Any, st
             raise BindError(where, error.strerror or str(error)) from None
         server.port = runner.addresses[0][1]
         door.append(Door(server, token))
-        shown = f"[{host}]" if ":" in host else host
-        yield server, f"http://{shown}:{server.port}/?token={token}"
+        yield server, f"http://{join_host_port(host, server.port)}/?token={token}"
     finally:
         await runner.cleanup()
 

@@ -34,7 +34,6 @@ _RANGE = struct.Struct(">II")
 _PROBE_PADDING: Final = bytes(1 << 16)
 
 FRAGMENT_OVERHEAD: Final = _FRAGMENT.size
-AGAIN_OVERHEAD: Final = _AGAIN.size
 MAX_RANGES: Final = 64
 PATH_TOKEN_BYTES: Final = 8
 

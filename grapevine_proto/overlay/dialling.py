@@ -20,7 +20,7 @@ from typing import Final
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DialFailed, MemberStatus, PeerState
-from grapevine_proto.ids import Address, PeerId, split_host_port
+from grapevine_proto.ids import Address, PeerId, literal
 from grapevine_proto.overlay.effects import Dial, Effect, Emit, Moved
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.peers import Happening, PeerTable
@@ -93,10 +93,8 @@ class Dialling:
     # --- whom there is to dial ------------------------------------------------------------------
 
     def _bootstrap(self, name: str, now: float) -> None:
-        host, port = split_host_port(name)
-        try:
-            address = Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        except ValueError:
+        address = literal(name)
+        if address is None:
             self._names[name] = ()  # a name: the driver resolves it
         else:
             self._names[name] = (address,)

@@ -41,6 +41,7 @@ TRANSITIONS: Final[dict[tuple[PeerState, Happening], PeerState]] = {
 
 LINKED_STATES: Final = frozenset({PeerState.CONNECTED, PeerState.STALE})
 LATE_INTERVALS: Final = 1.5  # without a word: an interval that did not go well
+UNKNOWN_RTT_S: Final = 0.050  # of a peer, until it is measured
 UNSTEADY: Final = 0.95  # a lower success ratio is worth a word
 HEALTH_MEMORY: Final = 1 / 16  # weight of the last interval in the success ratio: a minute or two
 
@@ -131,6 +132,15 @@ class PeerTable:
         """Where it says it stands; nowhere in particular for a stranger."""
         peer = self._peers.get(peer_id)
         return peer.record.zone if peer is not None and peer.record is not None else ""
+
+    def rtt_s(self, peer_id: PeerId) -> float:
+        """The round trip to it, or a usual one."""
+        peer = self._peers.get(peer_id)
+        return UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
+
+    def patience_s(self, peer_id: PeerId, rtts: float, bounds: tuple[float, float]) -> float:
+        """So many round trips to it, at least and at most `bounds`: how long to wait for an answer."""
+        return min(max(rtts * self.rtt_s(peer_id), bounds[0]), bounds[1])
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())

@@ -60,7 +60,6 @@ RECEIPTS_AT_ONCE: Final = 10  # signed ones in a datagram
 PATIENCE_RTTS: Final = 3.0
 PATIENCE_S: Final = (0.100, 0.500)  # for the first `ReceiptsTaken`; twice that each time after
 TRIES: Final = 4  # along one way: at 30 % loss 3 in 100 go on to the next
-UNKNOWN_RTT_S: Final = 0.050
 SECOND_S: Final = 1.0  # until receipts go a second way: by then nearly all are where they belong
 TELL_S: Final = 0.100  # between two events about one trace
 
@@ -398,7 +397,8 @@ class Tracing:
                 else each.signed(self._identity, self._cluster, route.message_id)
                 for each in batch.receipts
             )
-        batch.due_at = now + self._patience_s(batch.target) * 2**batch.tries
+        patience_s = self._peers.patience_s(batch.target, PATIENCE_RTTS, PATIENCE_S)
+        batch.due_at = now + patience_s * 2**batch.tries
         batch.tries += 1
         self.deadline = min(self.deadline, batch.due_at)
         return [Send((batch.target,), Receipts(number, route.message_id, batch.receipts))]
@@ -422,11 +422,6 @@ class Tracing:
             if peer_id not in batch.tried and self._peers.is_linked(peer_id):
                 return peer_id
         return None
-
-    def _patience_s(self, peer_id: PeerId) -> float:
-        peer = self._peers.get(peer_id)
-        rtt_s = UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
-        return min(max(PATIENCE_RTTS * rtt_s, PATIENCE_S[0]), PATIENCE_S[1])
 
     # --- time -----------------------------------------------------------------------------------
 

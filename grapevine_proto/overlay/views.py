@@ -20,20 +20,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.ids import PeerId, Zone
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.selection import choose, links_wanted
+from grapevine_proto.overlay.selection import ZoneOf, choose, links_wanted
 
 YIELD_AGE_S: Final = 2.0  # what a new link is sure of: a few round trips and one batch of repair
 # Of silence, until a link no longer counts: a heartbeat has not come, nor answers to probes.
 OVERDUE_INTERVALS: Final = 1.25
 OVERDUE_PROBES: Final = 3.0
 DRAWN: Final = 8  # members looked at for each link wanted
+
+T = TypeVar("T")
 
 
 class Views:
@@ -109,7 +111,7 @@ class Views:
             return min(silent)[1]
         if not is_asked or not old:
             return None
-        kept = set(self._choose(old, len(old) - 1))
+        kept = set(self._choose(old, len(old) - 1, self._peers.zone_of))
         return next(peer_id for peer_id in old if peer_id not in kept)
 
     def to_link(self, count: int, now: float) -> list[Member]:
@@ -123,10 +125,10 @@ class Views:
             and not self._peers.is_linked(member.record.peer_id)
         ]
         likely = self._fitting([each for each in drawn if each.status is not MemberStatus.DOWN])
-        chosen = self._choose_members(likely, count)
+        chosen = self._choose(likely, count, _zone_of_member)
         if len(chosen) < count:
             rest = [each for each in drawn if each not in chosen]
-            chosen += self._choose_members(rest, count - len(chosen))
+            chosen += self._choose(rest, count - len(chosen), _zone_of_member)
         return chosen
 
     def _fitting(self, members: list[Member]) -> list[Member]:
@@ -136,26 +138,15 @@ class Views:
         served = set(map(self._peers.zone_of, self._peers.linked)) - {self._config.zone}
         return [each for each in members if each.record.zone not in served]
 
-    def _choose(self, peer_ids: Sequence[PeerId], count: int) -> list[PeerId]:
+    def _choose(self, candidates: Sequence[T], count: int, zone_of: ZoneOf[T]) -> list[T]:
         config = self._config
         return choose(
-            peer_ids,
+            candidates,
             count,
             self._rng,
             distribution=config.distribution,
             zone=config.zone,
-            zone_of=self._peers.zone_of,
-        )
-
-    def _choose_members(self, members: list[Member], count: int) -> list[Member]:
-        config = self._config
-        return choose(
-            members,
-            count,
-            self._rng,
-            distribution=config.distribution,
-            zone=config.zone,
-            zone_of=_zone_of_member,
+            zone_of=zone_of,
         )
 
 

@@ -53,10 +53,7 @@ class EditBar(Vertical):
         self._prompt.update(Content(f"{name} ="))
         self.say("")
         self.display = True
-        with self.wish.prevent(Input.Changed):
-            self.wish.value = text
-        self.wish.cursor_position = len(text)
-        self.screen.set_focus(self.wish)
+        self.wish.take_up(text)
 
     def say(self, words: str) -> None:
         """What is wrong; empty: nothing."""

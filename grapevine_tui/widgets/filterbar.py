@@ -29,6 +29,14 @@ class Wish(Input):
     class Dropped(Message):
         """Escape."""
 
+    def take_up(self, text: str) -> None:
+        """Go on typing behind `text`, which is no change, and at once: the next letters may be typed
+        already."""
+        with self.prevent(Input.Changed):
+            self.value = text
+        self.cursor_position = len(text)
+        self.screen.set_focus(self)
+
     def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
         event.stop()
@@ -73,10 +81,7 @@ class FilterBar(Horizontal):
         self._prompt.update(Content(f"/ {what}"))
         self.wish.placeholder = hint
         self.display = True
-        with self.wish.prevent(Input.Changed):
-            self.wish.value = text
-        self.wish.cursor_position = len(text)
-        self.screen.set_focus(self.wish)  # at once: the next letters may be typed already
+        self.wish.take_up(text)
 
     def on_input_changed(self, message: Input.Changed) -> None:
         message.stop()

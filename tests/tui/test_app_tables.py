@@ -219,6 +219,6 @@ async def test_a_turns_the_rate_limits_over_to_what_each_author_says() -> None:
 async def test_authors_beyond_what_is_kept_are_counted() -> None:
     authors = Authors(most=3)
     for number in (1, 2, 3, 1, 4):
-        authors.count(a_message(number, 1), 0.0)
+        authors.count(a_message(number, 1))
     assert set(authors.all()) == {an_id(1), an_id(3), an_id(4)}
     assert authors.let_go == 1

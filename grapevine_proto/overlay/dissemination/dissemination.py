@@ -232,33 +232,44 @@ class Dissemination:
         if via is Via.REPAIR:
             self.repaired += len(fresh)
         messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
+        effects: list[Effect] = [Deliver(messages)]
         foretold = self.lazy.arrived(rumor, now)
+        has_it = (sender, *foretold.tellers)
+        is_old = via is Via.REPAIR and copy.age_ms >= OLD_MS
         if is_large(rumor):
-            holders, effects = self.pulls.arrived(rumor, now)
-            if not (via is Via.REPAIR and copy.age_ms >= OLD_MS) and self._may_leave(
-                rumor, is_firsthand, now
-            ):
-                effects += self.pulls.announce(rumor, {sender, *holders, *foretold.tellers})
-            return [Deliver(messages), *effects, *self._blame_liars()]
-        if via is Via.REPAIR and copy.age_ms >= OLD_MS:
-            return [Deliver(messages), *self._blame_liars()]
-        news = News(
-            key_of(rumor),
-            rumor.size_bytes,
-            copy.hops,
-            sender,
-            is_mailed,
-            foretold.is_offered,
-            foretold.first,
-            foretold.lead_s,
-        )
-        plan = self._strategy.spread(news, now)
-        effects = [Deliver(messages)]
-        leaves = bool(plan.targets) or plan.is_offer
-        if not leaves or self._may_leave(rumor, is_firsthand, now):
-            has_it = (sender, *foretold.tellers)
-            effects += self._carry_out(plan, copy, has_it, now, is_mailed=is_mailed)
+            holders, asked = self.pulls.arrived(rumor, now)
+            effects += asked
+            if not is_old and self._may_leave(rumor, is_firsthand, now):
+                effects += self.pulls.announce(rumor, {*has_it, *holders})
+        elif not is_old:
+            news = News(
+                key_of(rumor),
+                rumor.size_bytes,
+                copy.hops,
+                sender,
+                is_mailed,
+                foretold.is_offered,
+                foretold.first,
+                foretold.lead_s,
+            )
+            effects += self._pass_on(news, copy, has_it, now, is_firsthand=is_firsthand)
         return effects + self._blame_liars()
+
+    def _pass_on(
+        self,
+        news: News,
+        copy: RumorCopy,
+        has_it: tuple[PeerId, ...],
+        now: float,
+        *,
+        is_firsthand: bool,
+    ) -> list[Effect]:
+        """As the strategy has it, if it may leave at all."""
+        plan = self._strategy.spread(news, now)
+        leaves = bool(plan.targets) or plan.is_offer
+        if leaves and not self._may_leave(copy.rumor, is_firsthand, now):
+            return []
+        return self._carry_out(plan, copy, has_it, now, is_mailed=news.is_mailed)
 
     def _may_leave(self, rumor: Rumor, is_firsthand: bool, now: float) -> bool:
         """Whether its signature is good, which for what came firsthand is checked now."""

@@ -46,7 +46,6 @@ GAP_S: Final = (
 ASK_AFTER_S: Final = (0.020, 0.200)  # at least and at most; round trips on one machine are shorter
 PATIENCE_RTTS: Final = 3.0
 PATIENCE_S: Final = (0.100, 0.500)  # for an answer
-UNKNOWN_RTT_S: Final = 0.050
 
 UNTOLD_LIMIT: Final = 1024  # rumors whose ids wait to be told: 1.5 s at ten full datagrams a second
 WANTED_LIMIT: Final = 4096  # rumors told of and not here, 200 bytes each
@@ -228,7 +227,7 @@ class LazyRepair:
                 self.unheeded += 1
                 return
             self._opened[sender] += 1
-            wait_s = self._round_trips(sender, self.ask_after_rtts, ASK_AFTER_S)
+            wait_s = self._peers.patience_s(sender, self.ask_after_rtts, ASK_AFTER_S)
             wanted = self._wanted[ids] = _Wanted(sender, now, now if is_offer else now + wait_s)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
@@ -238,11 +237,6 @@ class LazyRepair:
                 wanted.due_at = now
                 heapq.heappush(self._due, (now, next(self._ties), ids))
         wanted.is_offered = wanted.is_offered or is_offer
-
-    def _round_trips(self, peer_id: PeerId, trips: float, bounds: tuple[float, float]) -> float:
-        peer = self._peers.get(peer_id)
-        rtt_s = UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
-        return min(max(trips * rtt_s, bounds[0]), bounds[1])
 
     def _closed(self, wanted: _Wanted) -> None:
         self._opened[wanted.opener] -= 1
@@ -267,7 +261,7 @@ class LazyRepair:
             questions.setdefault(teller, []).extend(missing)
             grafted.setdefault((teller, ids.stream.origin))
             wanted.is_asked = True
-            wanted.due_at = now + self._round_trips(teller, PATIENCE_RTTS, PATIENCE_S)
+            wanted.due_at = now + self._peers.patience_s(teller, PATIENCE_RTTS, PATIENCE_S)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         effects: list[Effect] = []
         for teller, origin in grafted:

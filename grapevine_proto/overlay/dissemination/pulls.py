@@ -28,7 +28,6 @@ from typing import Final
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Announce, Rumor, StreamRange, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
-from grapevine_proto.overlay.dissemination.lazy import UNKNOWN_RTT_S
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
@@ -198,18 +197,14 @@ class Pulls:
         """The quickest who has room; the first to tell needs no comparison."""
         wanted.holders = [each for each in wanted.holders if self._peers.is_linked(each)]
         free = [each for each in wanted.holders if self._has_room(each, wanted.size_bytes)]
-        return min(free, key=self._rtt_s, default=None)
+        return min(free, key=self._peers.rtt_s, default=None)
 
     def _has_room(self, peer_id: PeerId, size_bytes: int) -> bool:
         asked_bytes = self._asked_bytes.get(peer_id, 0)
         return not asked_bytes or asked_bytes + size_bytes <= AT_ONCE_BYTES
 
-    def _rtt_s(self, peer_id: PeerId) -> float:
-        peer = self._peers.get(peer_id)
-        return UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
-
     def _patience_s(self, peer_id: PeerId) -> float:
-        return min(max(PATIENCE_RTTS * self._rtt_s(peer_id), PATIENCE_S[0]), PATIENCE_S[1])
+        return self._peers.patience_s(peer_id, PATIENCE_RTTS, PATIENCE_S)
 
     # --- time -----------------------------------------------------------------------------------
 
