@@ -63,7 +63,7 @@ UNREPAIRED: Final = frozenset(
     }
 )
 """What asks for no report and is not sent again: what an idle link says, for the next one says more; and
-ids and opinions, which several peers tell, so that reports of them would cost more datagrams than they save."""
+ids and opinions, which several peers tell: reports of them would cost more datagrams than they save."""
 
 
 class _Lost:
