@@ -124,9 +124,10 @@ class Plumtree(Strategy):
         if sender is not None and self._around.is_linked(sender):
             tree.eager[sender] = None
         effects = self._compare(tree, name, news) if name is not None else []
+        has_it = (sender, origin, news.first_teller)  # told by a new parent, which is in the tree now
         if news.hops >= self._around.hops_limit:
             return Plan((), effects=effects)
-        targets = [each for each in tree.eager if each not in (sender, origin)]
+        targets = [each for each in tree.eager if each not in has_it]
         return Plan(targets, is_offer=is_offer and news.is_offered, effects=effects)
 
     def _compare(self, tree: _Tree, name: PeerId | None, news: News) -> list[Effect]:
