@@ -103,7 +103,9 @@ class LazyRepair:
         self._around = around
         self._store = store
         self._asks = asks
-        self._ask_after_rtts = Strategy.ask_after_rtts  # by then, what is pushed another way is here
+        self._ask_after_rtts = (
+            Strategy.ask_after_rtts
+        )  # by then, what is pushed another way is here
         self._asks_by_usual_rtt = Strategy.asks_by_usual_rtt
         self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf

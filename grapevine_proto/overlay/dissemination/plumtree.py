@@ -127,7 +127,11 @@ class Plumtree(Strategy):
         if sender is not None and self._around.is_linked(sender):
             tree.eager[sender] = None
         effects = self._compare(tree, name, news) if name is not None else []
-        has_it = (sender, origin, news.first_teller)  # told by a new parent, which is in the tree now
+        has_it = (
+            sender,
+            origin,
+            news.first_teller,
+        )  # told by a new parent, which is in the tree now
         targets = [each for each in tree.eager if each not in has_it]
         return Plan(targets, is_offer=is_offer and news.is_offered, effects=effects)
 
