@@ -63,8 +63,8 @@ UNREPAIRED: Final = frozenset(
         Kind.PATH_ANSWER,
     }
 )
-"""What asks for no report and is not sent again: what an idle link says, for the next one says more; ids
-and opinions, which several peers tell, and rolls: reports of them would cost more datagrams than they save."""
+"""What asks for no report and is not sent again: what an idle link says, for the next one says more; ids,
+opinions and rolls, told by several peers: reports of them would cost more datagrams than they save."""
 
 
 class _Lost:
