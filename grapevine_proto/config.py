@@ -275,10 +275,10 @@ class NodeConfig:
     """What people call this node; not unique, never trusted."""
     zone: Zone = ""
     """Where it stands, for people and for the distribution strategies."""
-    strategy: str = "epidemic"
-    """How broadcasts spread: to a few at random (epidemic), to all who subscribed (flood), along a tree
-    (plumtree), from the origin to every member (direct-mail), or by mail while that is cheap and else
-    along a tree (auto)."""
+    strategy: str = "auto"
+    """How broadcasts spread: from the origin to every member while that is cheap and else along a tree
+    (auto), always along a tree (plumtree), to every member while all are linked (direct-mail), to all who
+    subscribed (flood), to a few at random (epidemic)."""
     subscriptions: int = 5
     """Peers that a node picks to receive from under flood: the copies it gets of each message. With
     three, some are left out."""

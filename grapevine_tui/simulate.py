@@ -50,7 +50,7 @@ class Plan:
     interval: float = 1.0
     wait: float = 60.0
     size: int = 100
-    strategy: str = "epidemic"
+    strategy: str = "auto"
     distribution: str = "uniform"
     fanout: int = 3
     degree: int = 5
