@@ -55,7 +55,6 @@ from grapevine_proto.messages import (
     Prune,
     Receipts,
     ReceiptsTaken,
-    Record,
     Records,
     Repair,
     Rumors,
@@ -79,6 +78,7 @@ from grapevine_proto.overlay.effects import (
     Stop,
 )
 from grapevine_proto.shorts import Shorts, Waiting
+from grapevine_proto.signed import Record
 from grapevine_proto.voice import Voice
 
 BRIEF: Final = (Private, Digest, InSync, Vector, Want, Repair, Records, Empty, Short)

@@ -13,8 +13,8 @@ from grapevine_proto.engine import Engine
 from grapevine_proto.errors import DropReason, UnknownPeer
 from grapevine_proto.events import Event, MessageReceived, MessageSent, PeerStateChanged, Via
 from grapevine_proto.identity import ClusterKey
-from grapevine_proto.ids import Address, Stream
-from grapevine_proto.messages import Close, CloseReason, Heartbeat, OverlayMessage, StreamRange
+from grapevine_proto.ids import Address, Stream, StreamRange
+from grapevine_proto.messages import Close, CloseReason, Heartbeat, OverlayMessage
 from grapevine_proto.outflow import MESSAGE_BYTES
 from grapevine_proto.sim import Network, Simulation
 from tests.overlay.made import identity

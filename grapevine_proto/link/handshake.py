@@ -54,7 +54,8 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.session import SPENT_AFTER_S, Session
-from grapevine_proto.messages import Ask, Empty, Record, Short
+from grapevine_proto.messages import Ask, Empty, Short
+from grapevine_proto.signed import Record
 
 VERSIONS: Final = frozenset({VERSION})
 UNCONFIRMED_SESSIONS: Final = 256

@@ -49,9 +49,9 @@ from grapevine_proto.messages import (
     PathAnswer,
     PathCheck,
     Probe,
-    Record,
 )
 from grapevine_proto.ratelimit import TokenBucket, cost
+from grapevine_proto.signed import Record
 
 __all__ = ["DATAGRAMS_AT_ONCE", "Link", "takes_over"]
 

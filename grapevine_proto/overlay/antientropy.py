@@ -37,17 +37,8 @@ from typing import Final, TypeAlias, assert_never
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import AntiEntropyRound, Round, RoundOutcome, Via
-from grapevine_proto.ids import PeerId, Stream
-from grapevine_proto.messages import (
-    Digest,
-    Heartbeat,
-    InSync,
-    Repair,
-    RumorCopy,
-    StreamRange,
-    Vector,
-    Want,
-)
+from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.messages import Digest, Heartbeat, InSync, Repair, RumorCopy, Vector, Want
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.selection import uniform

@@ -26,7 +26,7 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Accusation, Ack, Opinion, Opinions, Ping, PingFor, Record
+from grapevine_proto.messages import Ack, Opinion, Opinions, Ping, PingFor
 from grapevine_proto.overlay.cases import ACCUSERS, Case, Cases
 from grapevine_proto.overlay.effects import Blame, Effect, Moved, Send
 from grapevine_proto.overlay.members import Member, MemberTable
@@ -35,6 +35,7 @@ from grapevine_proto.overlay.probes import PINGS, Errand, Errands, Probe
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.signatures import Budgets
 from grapevine_proto.overlay.suspicion import OwnHealth, tellings
+from grapevine_proto.signed import Accusation, Record
 
 NUMBER_LIMIT: Final = 1 << 32
 OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed

@@ -37,19 +37,12 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberStatus, Trace, TraceAnswer, TraceUpdated
 from grapevine_proto.identity import Identity, digest
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.messages import (
-    TRACE_ALL,
-    Ids,
-    Receipt,
-    Receipts,
-    ReceiptsTaken,
-    Rumor,
-    RumorCopy,
-)
+from grapevine_proto.messages import Ids, Receipts, ReceiptsTaken, RumorCopy
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.signed import TRACE_ALL, Receipt, Rumor
 
 SAMPLE: Final = 100  # answers wanted: enough for a p99, few enough for one link to carry
 SPREAD_S: Final = (

@@ -34,12 +34,12 @@ from grapevine_proto.messages import (
     Empty,
     Heartbeat,
     Private,
-    Record,
     Records,
     Repair,
     Rumors,
 )
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.signed import Record
 
 KEY: Final = ClusterKey(b"k" * 32)
 OTHER_KEY: Final = ClusterKey(b"o" * 32)

@@ -34,7 +34,7 @@ from grapevine_proto.link.exchange import (
 )
 from grapevine_proto.link.handshake import UNCONFIRMED_SESSIONS, Initiator, Step
 from grapevine_proto.link.session import REKEY_AFTER_S
-from grapevine_proto.messages import Record
+from grapevine_proto.signed import Record
 from tests.link.ends import (
     CLUSTER,
     KEY,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from grapevine_proto.messages import Accusation, Record
 from grapevine_proto.overlay import cases as cases_module
 from grapevine_proto.overlay.cases import CASES_LIMIT, NEWS_LIMIT, Case, Cases
+from grapevine_proto.signed import Accusation, Record
 from tests.overlay.made import identity, peer_id, record
 
 

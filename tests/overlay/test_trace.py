@@ -11,17 +11,8 @@ import pytest
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerState, Trace, TraceUpdated
-from grapevine_proto.ids import MessageId, PeerId, Stream
-from grapevine_proto.messages import (
-    TRACE_ALL,
-    Ids,
-    Receipt,
-    Receipts,
-    ReceiptsTaken,
-    Rumor,
-    RumorCopy,
-    StreamRange,
-)
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.messages import Ids, Receipts, ReceiptsTaken, RumorCopy
 from grapevine_proto.overlay import trace as trace_module
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
@@ -45,6 +36,7 @@ from grapevine_proto.overlay.trace import (
     Tracing,
     share_of,
 )
+from grapevine_proto.signed import TRACE_ALL, Receipt, Rumor
 from tests.overlay.made import EPOCH, config, identity, peer_id, record
 
 ME = 500

@@ -6,8 +6,8 @@ import pytest
 
 from grapevine_proto import AntiEntropyConfig, NodeConfig
 from grapevine_proto.events import Via
-from grapevine_proto.ids import MessageId, PeerId, Stream
-from grapevine_proto.messages import Ids, OverlayMessage, StreamRange, Want
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.messages import Ids, OverlayMessage, Want
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.sim.report import percentile

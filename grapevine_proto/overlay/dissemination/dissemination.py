@@ -29,7 +29,6 @@ from grapevine_proto.messages import (
     Ids,
     Offer,
     Prune,
-    Rumor,
     RumorCopy,
     Rumors,
     Subscribe,
@@ -51,6 +50,7 @@ from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store
 from grapevine_proto.overlay.trace import Tracing
+from grapevine_proto.signed import Rumor
 
 OLD_MS: Final = 10_000  # what rounds bring older than this they bring to all: it is not said anew
 

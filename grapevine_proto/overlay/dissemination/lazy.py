@@ -29,14 +29,15 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Ids, Offer, Rumor, StreamRange, Want
+from grapevine_proto.ids import PeerId, StreamRange
+from grapevine_proto.messages import Ids, Offer, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND, RANGES_A_WANT
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.signed import Rumor
 
 BATCH_S: Final = 0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
 MAIL_BATCH_S: Final = 3.0  # of what its origin gives to all: only its death leaves anybody out
