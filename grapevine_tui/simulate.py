@@ -20,14 +20,9 @@ from typing import Any, Final
 
 import click
 
-from grapevine_proto.config import (
-    DISTRIBUTIONS,
-    STRATEGIES,
-    AntiEntropyConfig,
-    LimitsConfig,
-    NodeConfig,
-)
+from grapevine_proto.config import DISTRIBUTIONS, STRATEGIES, NodeConfig
 from grapevine_proto.ids import MessageId
+from grapevine_proto.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.sim import Dissemination, Network, Simulation, computed_once
 from grapevine_tui.simulated import Outcome, show
 

@@ -18,7 +18,6 @@ import pytest
 from nacl import bindings
 
 from grapevine_proto import ClusterKey, PeerId, codec
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.link.handshake import Responder
@@ -37,6 +36,7 @@ from grapevine_proto.messages import (
     Vector,
 )
 from grapevine_proto.overlay.digests import RecentStreams
+from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Accusation, Receipt, Record, Rumor
 from tests import test_codec
 

@@ -22,7 +22,6 @@ from grapevine_proto.codec import (
     decode_packet,
     encode_message,
 )
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
@@ -39,6 +38,7 @@ from grapevine_proto.messages import (
     Rumors,
 )
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Record
 
 KEY: Final = ClusterKey(b"k" * 32)

@@ -7,11 +7,12 @@ from collections import Counter
 import pytest
 
 from grapevine_proto.codec import decode_message
-from grapevine_proto.config import AntiEntropyConfig, NodeConfig, RateLimitConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
 from grapevine_proto.messages import Kind, Want
 from grapevine_proto.overlay.antientropy import RANGES_A_WANT, SHARE
+from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.sim import Network, Simulation
 
 UNLIMITED = RateLimitConfig(enabled=False)
