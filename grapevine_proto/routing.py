@@ -63,7 +63,6 @@ from grapevine_proto.messages import (
     Vector,
     Want,
 )
-from grapevine_proto.overlay.antientropy import REPLY_DATAGRAMS
 from grapevine_proto.overlay.effects import (
     Blame,
     Deliver,
@@ -77,6 +76,7 @@ from grapevine_proto.overlay.effects import (
     Send,
     Stop,
 )
+from grapevine_proto.overlay.rounds import REPLY_DATAGRAMS
 from grapevine_proto.shorts import Shorts, Waiting
 from grapevine_proto.signed import Record
 from grapevine_proto.voice import Voice
