@@ -70,7 +70,7 @@ class _Wanted:
         self.is_asked = False
         self.is_offered = False
         self.tellers = [opener]  # not asked yet, the first to tell first
-        self.told_by = {opener}
+        self.told_by = dict.fromkeys((opener,))
         self.due_at = due_at
 
 
@@ -232,7 +232,7 @@ class LazyRepair:
             wanted = self._wanted[ids] = _Wanted(sender, now, now if is_offer else now + wait_s)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
-            wanted.told_by.add(sender)
+            wanted.told_by[sender] = None
             wanted.tellers.append(sender)
             if is_offer and not wanted.is_asked:
                 wanted.due_at = now
