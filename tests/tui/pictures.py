@@ -12,7 +12,7 @@ What must stay true:
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 from xml.etree import ElementTree
@@ -23,6 +23,7 @@ from textual.color import Color, ColorParseError
 CELL_WIDTH: Final = 12.2  # Rich's own measures, in its SVG
 LINE_HEIGHT: Final = 24.4
 TEXT_Y: Final = 20.0  # the base of the first line's letters
+RECT_Y: Final = 1.5  # the top of its ground
 NEAR: Final = 3  # of 255: colours are rounded on their way through blends
 # Where several names have one colour the first says best what is meant.
 TONES: Final = (
@@ -81,8 +82,7 @@ class Palette:
     def rules(self) -> str:
         """The names as classes."""
         return "\n".join(
-            f".{name} {{ fill: #{bytes(colour).hex()} }}"
-            for name, colour in self._colours.items()
+            f".{name} {{ fill: #{bytes(colour).hex()} }}" for name, colour in self._colours.items()
         )
 
 
@@ -94,22 +94,23 @@ def read(svg: str, palette: Palette, size: tuple[int, int]) -> Picture:
     root = ElementTree.fromstring(svg)
     styles = dict(_styles(root, palette))
     width, height = size
-    letters = [[BLANK] * width for _ in range(height)]
+    cells = [[BLANK] * width for _ in range(height)]
     for element in root.iter(f"{SVG}rect"):
-        if "class" in element.attrib or element.get("shape-rendering"):
-            name = element.get("class") or palette.name(element.get("fill", ""))
-            row, column, cells = _place(element, 1.5)
-            for at in range(column, min(column + cells, width)):
-                if row < height:
-                    letters[row][at] = Cell(" ", "", name)
+        if "class" not in element.attrib and "shape-rendering" not in element.attrib:
+            continue  # the window's frame, and what cuts off what stands out of a line
+        row, column, wide = _place(element, RECT_Y)
+        ground = element.get("class") or palette.name(element.get("fill", ""))
+        if row < height:
+            for at in range(column, min(column + wide, width)):
+                cells[row][at] = Cell(" ", "", ground)
     for element in root.iter(f"{SVG}text"):
-        if "textLength" not in element.attrib:  # the title of the window
+        if "textLength" not in element.attrib:  # the window's title
             continue
         row, column, _ = _place(element, TEXT_Y)
+        name = element.get("class", "")
         if row < height:
-            name = element.get("class", "")
-            _put(letters[row], column, element.text or "", styles.get(name, name))
-    return Picture(tuple(map(tuple, letters)))
+            _put(cells[row], column, element.text or "", styles.get(name, name))
+    return Picture(tuple(map(tuple, cells)))
 
 
 def _place(element: ElementTree.Element, above: float) -> tuple[int, int, int]:
@@ -129,9 +130,9 @@ def _put(row: list[Cell], column: int, text: str, ink: str) -> None:
         size = get_character_cell_size(letter)
         if letter == "\n" or at >= len(row):
             return
-        if not size:  # a mark upon the letter before it
-            before = row[at - 1] if row[at - 1].letter else row[at - 2]
-            row[row.index(before, max(0, at - 2))] = before._replace(letter=before.letter + letter)
+        if not size:  # a mark upon the letter before it, which may be two cells wide
+            below = at - 1 if row[at - 1].letter else at - 2
+            row[below] = row[below]._replace(letter=row[below].letter + letter)
             continue
         shown = " " if letter in SCROLLBARS else letter
         row[at] = row[at]._replace(letter=shown, ink="" if shown == " " else ink)
@@ -146,10 +147,8 @@ def _styles(root: ElementTree.Element, palette: Palette) -> Iterator[tuple[str, 
         for rule in (style.text or "").split("}"):
             selector, _, body = rule.partition("{")
             name = selector.strip().removeprefix(".")
-            said = dict(
-                (key.strip(), value.strip())
-                for key, _, value in (part.partition(":") for part in body.split(";"))
-            )
+            parts = (part.partition(":") for part in body.split(";"))
+            said = {key.strip(): value.strip() for key, _, value in parts}
             if "fill" not in said or "-r" not in name:
                 continue
             words = [palette.name(said["fill"])]
@@ -166,7 +165,9 @@ HEAD: Final = """\
 <!-- {note} -->
 <style>
 text {{ font: 20px "Fira Code", monospace; white-space: pre }}
+rect {{ shape-rendering: crispEdges }}
 .other {{ fill: #888 }}
+rect.other {{ fill: #8884 }}
 .bold {{ font-weight: bold }}
 .italic {{ font-style: italic }}
 .underline {{ text-decoration: underline }}
@@ -182,7 +183,7 @@ def write(picture: Picture, palette: Palette, note: str) -> str:
     parts = [
         HEAD.format(
             width=f"{width * CELL_WIDTH:g}",
-            height=f"{height * LINE_HEIGHT + 1.5:g}",
+            height=f"{height * LINE_HEIGHT + RECT_Y:g}",
             note=note,
             rules=palette.rules(),
         )
@@ -192,7 +193,7 @@ def write(picture: Picture, palette: Palette, note: str) -> str:
         for at, ground, run in _runs(row, lambda cell: cell.ground):
             if ground:
                 parts.append(
-                    f'<rect class="{ground}" x="{at * CELL_WIDTH:g}" y="{y + 1.5:g}" '
+                    f'<rect class="{ground}" x="{at * CELL_WIDTH:g}" y="{y + RECT_Y:g}" '
                     f'width="{len(run) * CELL_WIDTH:g}" height="24.65"/>\n'
                 )
         for at, ink, run in _runs(row, lambda cell: cell.ink):
@@ -205,9 +206,12 @@ def write(picture: Picture, palette: Palette, note: str) -> str:
     return "".join([*parts, "</svg>\n"])
 
 
-def _runs(row: Sequence[Cell], kind: object) -> Iterator[tuple[int, str, list[Cell]]]:
+def _runs(
+    row: Sequence[Cell], kind: Callable[[Cell], str]
+) -> Iterator[tuple[int, str, list[Cell]]]:
+    """Where neighbours of one kind begin, the kind, and they."""
     at = 0
-    for name, found in groupby(row, key=kind):  # type: ignore[call-overload]
+    for name, found in groupby(row, key=kind):
         run = list(found)
         yield at, name, run
         at += len(run)

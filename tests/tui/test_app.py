@@ -21,7 +21,7 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address
 from grapevine_tui import keys
 from tests.tui.fake_host import FakeHost, FakeSettings
-from tests.tui.make_screenshots import fill
+from tests.tui.lively import fill
 from tests.tui.stage import staged, text_of
 from tests.tui.values import a_member, a_peer, a_round, an_id, received
 

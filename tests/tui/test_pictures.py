@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from time import struct_time
 from typing import Final, NamedTuple
 
 import pytest
@@ -49,11 +50,11 @@ class Stopped:
         return NOON
 
     @staticmethod
-    def localtime(at_unix: float = NOON) -> time.struct_time:
+    def localtime(at_unix: float = NOON) -> struct_time:
         return time.gmtime(at_unix)
 
     @staticmethod
-    def strftime(form: str, when: time.struct_time | None = None) -> str:
+    def strftime(form: str, when: struct_time | None = None) -> str:
         return time.strftime(form, when or time.gmtime(NOON))
 
 
@@ -167,7 +168,7 @@ def settings_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsView:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     return tmp_path
@@ -178,7 +179,7 @@ def check(picture: Picture, palette: Palette, name: str, folder: Path) -> None:
     kept = FOLDER / f"{name}.svg"
     drawn = write(picture, palette, f"{name}, drawn with Textual {textual.__version__}")
     if os.environ.get(REWRITE) == "rewrite":
-        if not kept.exists() or difference(read_kept(kept, picture), picture):
+        if not kept.exists() or difference(read_kept(kept, picture), picture):  # else the same file
             kept.write_text(drawn, encoding="utf-8")
         return
     actual = folder / f"{name}.svg"
