@@ -50,6 +50,7 @@ from grapevine_tui.screens.settings import SettingsScreen
 from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.settings import Settings
+from grapevine_tui.terminal import forgive_input
 from grapevine_tui.text import printable
 from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
@@ -87,6 +88,7 @@ class GrapevineApp(App[None]):
         self, host: HostView, settings: SettingsView, *, demo: DemoView | None = None
     ) -> None:
         super().__init__()
+        forgive_input()
         self._host = host
         self._settings = settings
         self._demo = demo

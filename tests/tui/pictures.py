@@ -31,7 +31,7 @@ TONES: Final = (
     *("text-disabled", "border-blurred", "author-4", "author-5", "background", "surface", "panel"),
 )
 OTHER: Final = "other"  # blended from several, or Textual's own
-SCROLLBARS: Final = frozenset("▁▂▃▄▅▆▇█")  # nothing of ours is painted with these
+SCROLLBARS: Final = frozenset("▁▂▃▄▅▆▇")  # ends of a thumb; nothing of ours is painted with these
 SVG: Final = "{http://www.w3.org/2000/svg}"
 
 

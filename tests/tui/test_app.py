@@ -568,6 +568,19 @@ async def test_a_short_screen_has_one_panel_at_a_time() -> None:
         assert "Messages 59" not in stage.text
 
 
+async def test_whoever_was_writing_goes_on_when_a_tiny_screen_has_grown_again() -> None:
+    async with staged() as stage:
+        await stage.press("h", "i")
+        await stage.resize(20, 5)
+        assert stage.focused == "log"
+        await stage.resize(80, 24)
+        assert stage.focused == "draft"
+        await stage.press("escape")
+        await stage.resize(20, 5)
+        await stage.resize(80, 24)
+        assert stage.focused == "log"
+
+
 async def test_a_tiny_screen_is_one_line_of_state_and_the_log() -> None:
     async with staged(lively(), size=(30, 6)) as stage:
         lines = stage.text.split("\n")

@@ -183,6 +183,23 @@ def test_q_typed_in_the_panels_ends_it() -> None:
         terminal.close()
 
 
+def test_bytes_that_are_no_text_may_be_typed_and_pasted() -> None:
+    terminal = Terminal("still")
+    try:
+        terminal.read_until(b"to everyone")
+        os.write(terminal.master, b"a\xcd\xff\x80b")
+        os.write(terminal.master, b"\x1b[200~" + bytes(range(0x80, 0x100)) + b"\xf0\x9f\x1b[201~")
+        os.write(terminal.master, b"still here\r")
+        terminal.read_until(b"you")
+        assert terminal.process.poll() is None
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == 0
+        assert terminal.is_as_found
+        assert b"Traceback" not in terminal.written
+    finally:
+        terminal.close()
+
+
 def test_three_hundred_random_sizes_leave_it_as_it_was(terminal: Terminal) -> None:
     terminal.read_until(b"to everyone")
     rng = random.Random(20261121)
