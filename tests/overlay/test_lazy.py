@@ -22,6 +22,7 @@ from grapevine_proto.overlay.dissemination.lazy import (
     in_datagrams,
 )
 from grapevine_proto.overlay.dissemination.neighbourhood import NEAR_LIMIT
+from grapevine_proto.overlay.dissemination.plumtree import Plumtree
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.signatures import Signatures
@@ -226,6 +227,16 @@ def test_whoever_lacks_an_id_asks_the_first_teller_after_two_round_trips() -> No
     node.hear(1, ids_of(1), at=0.01)
     assert node.lazy.advance(0.09) == []
     assert asked(node.lazy.advance(0.1)) == [(peer_id(2), (ids_of(1),))]
+
+
+def test_along_a_tree_a_near_teller_is_given_as_long_as_links_usually_take() -> None:
+    node = Node()
+    for peer, rtt_s in zip(node.peers, (0.01, 0.05, 0.06, 0.08), strict=True):
+        peer.rtt_s = rtt_s
+    node.lazy.follow(Plumtree(node.place.config, node.place.around))
+    node.hear(1, ids_of(1))
+    assert node.lazy.advance(0.24) == []
+    assert asked(node.lazy.advance(0.2501)) == [(peer_id(1), (ids_of(1),))]
 
 
 def test_what_came_meanwhile_is_not_asked_for() -> None:

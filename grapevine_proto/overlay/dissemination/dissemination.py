@@ -80,7 +80,7 @@ class Dissemination:
         self._around = Neighbourhood(config, our_id, peers, members, rng)
         self._strategy = _made(config, self._around, rng)
         self.lazy = LazyRepair(config, peers, self._around, store, self._asks)
-        self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
+        self.lazy.follow(self._strategy)
         self.pulls = Pulls(peers, self._around, store)
         self._unasked: dict[Key, int] = {}  # ours, of which others were only told, and their bytes
         self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
@@ -96,7 +96,7 @@ class Dissemination:
         if config.strategy != self._config.strategy:
             effects += self._strategy.stop()
             self._strategy = _made(config, self._around, self._rng)
-            self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
+            self.lazy.follow(self._strategy)
             effects += self._strategy.start(now)
         else:
             effects += self._strategy.reconfigure(config, now)
