@@ -53,7 +53,7 @@ async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> No
     async with staged(lively()) as stage:
         text = stage.text
         for words in (
-            "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  epidemic",
+            "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  auto",
             "lag 2ms",
             "Peers 7/50 · 5 connected · 1 stale",
             "● conn   carol",
