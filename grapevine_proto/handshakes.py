@@ -19,7 +19,7 @@ from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.handshake import Established, Initiator, Responder
 from grapevine_proto.link.link import Link
-from grapevine_proto.messages import Record
+from grapevine_proto.signed import Record
 
 
 class Handshakes:

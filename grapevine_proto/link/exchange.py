@@ -40,7 +40,7 @@ from grapevine_proto.codec import (
 )
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, ClusterKey, Identity, digest, verify
-from grapevine_proto.messages import Record
+from grapevine_proto.signed import Record
 
 COOKIE_KEY_DOMAIN: Final = b"grapevine cookie key 1"
 INITIATOR: Final = b"grapevine initiator 1"  # the roles in which a node seals and signs

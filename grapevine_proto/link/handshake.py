@@ -37,7 +37,6 @@ from grapevine_proto.codec import (
     encode_message,
     encode_packet,
 )
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, ClusterKey, Identity, digest
 from grapevine_proto.ids import Address, PeerId
@@ -54,7 +53,9 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.session import SPENT_AFTER_S, Session
-from grapevine_proto.messages import Ask, Empty, Record, Short
+from grapevine_proto.messages import Ask, Empty, Short
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Record
 
 VERSIONS: Final = frozenset({VERSION})
 UNCONFIRMED_SESSIONS: Final = 256

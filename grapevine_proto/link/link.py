@@ -31,7 +31,6 @@ from grapevine_proto.codec import (
     encode_frame,
     encode_message,
 )
-from grapevine_proto.config import CongestionConfig, LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget, Reassembly
@@ -49,9 +48,10 @@ from grapevine_proto.messages import (
     PathAnswer,
     PathCheck,
     Probe,
-    Record,
 )
 from grapevine_proto.ratelimit import TokenBucket, cost
+from grapevine_proto.sections import CongestionConfig, LimitsConfig
+from grapevine_proto.signed import Record
 
 __all__ = ["DATAGRAMS_AT_ONCE", "Link", "takes_over"]
 

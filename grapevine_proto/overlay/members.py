@@ -18,12 +18,13 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import MARK_BYTES, Record
+from grapevine_proto.messages import MARK_BYTES
 from grapevine_proto.overlay.effects import Effect, Emit
 from grapevine_proto.overlay.suspicion import tellings
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Record
 
 MARK_LIMIT: Final = (1 << 8 * MARK_BYTES) - 1
 LOOKED_AT: Final = 16  # members, to find one that may go

@@ -30,7 +30,6 @@ from grapevine_proto.messages import (
     Opinions,
     Ping,
     PingFor,
-    Record,
     Records,
     Roll,
 )
@@ -53,6 +52,7 @@ from grapevine_proto.overlay.rolls import Rolls
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.overlay.views import Views
+from grapevine_proto.signed import Record
 
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown

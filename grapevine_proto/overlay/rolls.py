@@ -20,12 +20,13 @@ from typing import Final
 
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import MARK_BYTES, Record, Roll
+from grapevine_proto.messages import MARK_BYTES, Roll
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.heartbeats import envelopes
 from grapevine_proto.overlay.members import MARK_LIMIT, MemberTable, mark_of
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.selection import uniform
+from grapevine_proto.signed import Record
 
 MARKS_AT_ONCE: Final = 200  # 800 bytes
 MANY_NEWS: Final = 16  # more than heartbeats with five links carry in half a minute

@@ -22,7 +22,6 @@ from grapevine_proto.codec import (
     decode_packet,
     encode_message,
 )
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
@@ -34,12 +33,13 @@ from grapevine_proto.messages import (
     Empty,
     Heartbeat,
     Private,
-    Record,
     Records,
     Repair,
     Rumors,
 )
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Record
 
 KEY: Final = ClusterKey(b"k" * 32)
 OTHER_KEY: Final = ClusterKey(b"o" * 32)

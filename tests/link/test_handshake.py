@@ -9,13 +9,13 @@ import random
 import pytest
 
 from grapevine_proto.codec import CHALLENGE_BYTES, HELLO_BYTES, MAX_DATAGRAM, Hello, encode_packet
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address
 from grapevine_proto.link import handshake
 from grapevine_proto.link.exchange import with_mac
 from grapevine_proto.link.handshake import NEXT, UNCONFIRMED_FOR_S, Initiator, Responder, Step
+from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import (
     CLUSTER,
     EMPTY,

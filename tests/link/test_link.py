@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grapevine_proto.codec import MAX_PLAINTEXT, Data, decode_message, decode_packet, encode_frame
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
 from grapevine_proto.link.handshake import Established
@@ -27,6 +26,7 @@ from grapevine_proto.link.link import (
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
 from grapevine_proto.messages import Feedback, PathAnswer, PathCheck, Private
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import (
     CLOSE,
     EMPTY,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from grapevine_proto.config import LimitsConfig, NodeConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import Record, Records, Roll
+from grapevine_proto.messages import Records, Roll
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.members import MARK_LIMIT, MemberTable, mark_of
 from grapevine_proto.overlay.peers import Happening, Peer, PeerTable
@@ -18,6 +18,8 @@ from grapevine_proto.overlay.rolls import (
     MARKS_AT_ONCE,
     Rolls,
 )
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Record
 from grapevine_proto.sim import Network, Simulation, computed_once
 from tests.overlay.made import peer_id
 
