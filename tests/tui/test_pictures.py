@@ -151,7 +151,7 @@ SHOTS: Final = (
 
 
 OURS: Final = FakeSettings(
-    NodeConfig(name="ams-1", zone="eu-west", cluster="default", strategy="epidemic")
+    NodeConfig(name="ams-1", zone="eu-west", cluster="default", strategy="auto")
 )
 
 
@@ -169,7 +169,7 @@ def made_up() -> FakeHost:
 def settings_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsView:
     (folder / "g.toml").write_text("fanout = 4\n\n[app]\nmessages = 50\n")
     monkeypatch.chdir(folder)  # so that no path of this machine stands in a picture
-    flags = {"app.config": "g.toml", "zone": "eu-west", "name": "ams-1", "strategy": "epidemic"}
+    flags = {"app.config": "g.toml", "zone": "eu-west", "name": "ams-1"}
     return load(flags, {"MAX_PEERS": "7"}, folder=folder).with_keys()
 
 
