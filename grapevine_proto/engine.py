@@ -32,7 +32,7 @@ from grapevine_proto.events import Event, MemberInfo, MessageSent, PeerInfo, Rou
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_proto.link.handshake import Established
+from grapevine_proto.link.session import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import Close, CloseReason, Private

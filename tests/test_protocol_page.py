@@ -20,7 +20,7 @@ from nacl import bindings
 from grapevine_proto import ClusterKey, PeerId, codec
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
-from grapevine_proto.link.handshake import Responder
+from grapevine_proto.link.responder import Responder
 from grapevine_proto.messages import (
     Ask,
     Close,

@@ -34,6 +34,7 @@ from grapevine_proto.codec import (
     CHALLENGE,
     HELLO,
     PROOF,
+    VERSION,
     WELCOME,
     decode_credentials,
     encode_credentials,
@@ -41,6 +42,8 @@ from grapevine_proto.codec import (
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, ClusterKey, Identity, digest, verify
 from grapevine_proto.signed import Record
+
+VERSIONS: Final = frozenset({VERSION})  # that we speak
 
 COOKIE_KEY_DOMAIN: Final = b"grapevine cookie key 1"
 INITIATOR: Final = b"grapevine initiator 1"  # the roles in which a node seals and signs

@@ -22,8 +22,7 @@ from grapevine_proto import codec, signed
 from grapevine_proto.codec import encode_message, fields
 from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.link import exchange
-from grapevine_proto.link.handshake import Established
-from grapevine_proto.link.session import Session
+from grapevine_proto.link.session import Established, Session
 from grapevine_proto.messages import Empty
 from grapevine_proto.sim.simulated_node import SimulatedNode
 

@@ -25,8 +25,10 @@ from grapevine_proto.codec import (
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.link.handshake import Established, Initiator, Responder
+from grapevine_proto.link.initiator import Initiator
 from grapevine_proto.link.link import Link, takes_over
+from grapevine_proto.link.responder import Responder
+from grapevine_proto.link.session import Established
 from grapevine_proto.messages import (
     Close,
     CloseReason,

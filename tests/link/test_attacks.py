@@ -31,7 +31,8 @@ from grapevine_proto.link.exchange import (
     transcript,
     with_mac,
 )
-from grapevine_proto.link.handshake import UNCONFIRMED_SESSIONS, Initiator, Step
+from grapevine_proto.link.initiator import Initiator, Step
+from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS
 from grapevine_proto.link.session import REKEY_AFTER_S
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Record

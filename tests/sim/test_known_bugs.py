@@ -17,8 +17,8 @@ from grapevine_proto import ClusterKey, EpidemicConfig, PeerId, PeerState, codec
 from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Address
-from grapevine_proto.link.handshake import Responder
 from grapevine_proto.link.link import Link
+from grapevine_proto.link.responder import Responder
 from grapevine_proto.link.sequence import ReplayWindow
 from grapevine_proto.link.session import Session
 from grapevine_proto.overlay import peers
