@@ -153,13 +153,15 @@ class Dialling:
 
     # --- what became of it ----------------------------------------------------------------------
 
-    def answered(self, address: Address, peer_id: PeerId) -> None:
-        """Our knock at `address` ended with a session with `peer_id`."""
+    def answered(self, address: Address, peer_id: PeerId, now: float) -> None:
+        """Our knock at `address` ended with a session with `peer_id`. Should no link come of it, because
+        there is no more room here, we need not knock again soon."""
         self._under_way.pop(address, None)
         knock = self._knocks.get(address)
         if knock is not None:
             knock.failures = 0
             knock.peer = peer_id
+            knock.dial_at = now + FULL_PAUSE_S * (0.5 + self._rng.random())
 
     def turned_away(self, member: Member, address: Address, now: float) -> None:
         """There was no room at `address`: wait before trying again."""
