@@ -305,11 +305,13 @@ class GrapevineApp(App[None]):
 
     def action_status(self) -> None:
         """Who we are, and every counter."""
-        self._show(DetailScreen("Status", partial(facts.status_facts, self._host.model)))
+        told = partial(facts.status_facts, self._host.model)
+        self._show(DetailScreen("Status", told, columns=True))
 
     def action_help(self) -> None:
         """Every key and every command."""
-        self._show(DetailScreen("Help", lambda: help_facts(self, self._settings.keys)))
+        told = partial(help_facts, self, self._settings.keys)
+        self._show(DetailScreen("Help", told, columns=True))
 
     # What is asked of one node or message
 
