@@ -158,7 +158,7 @@ class Link:
         if established.address != self.address:
             self._sender.move(established.address.host, established.rtt_s, now)
         elif established.rtt_s is not None and not self._sender.path.is_fresh(now):
-            self._sender.path.assume(established.rtt_s)
+            self._sender.assume(established.rtt_s)
         self.session = established.session
         self._tell_arrivals_the_path()
         self.address = established.address
