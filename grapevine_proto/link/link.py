@@ -84,6 +84,7 @@ class Link:
         "_answers",
         "_feedback_at",
         "_owed",
+        "_queued_at",
         "_reassembly",
         "_repairs_expected",
         "_retiring",
@@ -144,6 +145,7 @@ class Link:
         self._answers: list[bytes] = []  # to path checks
         self._feedback_at = math.inf
         self._send_at = math.inf
+        self._queued_at: float | None = None  # since `_send_at` was reckoned
         self.learn(established.record, now)
         self._tell_arrivals_the_path()
         self._owe_answer(self.session, now)
@@ -208,6 +210,8 @@ class Link:
     @property
     def sends_at(self) -> float:
         """When `check_path` or `transmit` has something to do; math.inf: not before something happens."""
+        if self._queued_at is not None:
+            self._send_at, self._queued_at = self._ready_at(self._queued_at), None
         check_at = self._whereabouts.deadline if self._whereabouts is not None else math.inf
         return min(self._send_at, self._feedback_at, check_at)
 
@@ -461,7 +465,7 @@ class Link:
         if not self._sender.push(plaintext):
             return False
         if self._send_at > now:
-            self._send_at = self._ready_at(now)
+            self._queued_at = now
         return True
 
     def clear(self) -> int:
@@ -512,7 +516,7 @@ class Link:
                     datagrams.append(owed.seal(_EMPTY, now))
             self._owed.clear()
         self.sent += len(datagrams)
-        self._send_at = self._ready_at(now)
+        self._send_at, self._queued_at = self._ready_at(now), None
         return datagrams
 
     def _feedback(self, now: float) -> list[bytes]:

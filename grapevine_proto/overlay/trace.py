@@ -252,8 +252,10 @@ class Tracing:
     def arrived(self, copy: RumorCopy, sender: PeerId, now: float) -> None:
         """A rumor is new here, heard from `sender`."""
         rumor = copy.rumor
+        if not rumor.trace_share or rumor.origin == self._me:
+            return
         message_id = _id_of(rumor)
-        if not rumor.trace_share or rumor.origin == self._me or message_id in self._routes:
+        if message_id in self._routes:
             return
         if not self._make_room(rumor.origin, now):
             self.refused += 1
