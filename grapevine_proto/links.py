@@ -27,11 +27,12 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget
-from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Record, Rumors
+from grapevine_proto.link.session import Established
+from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
 from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.signed import Record
 
 PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
 PARTING_LIMIT: Final = 64
@@ -60,6 +61,7 @@ class Links(Mapping[PeerId, Link]):
         self._entropy = entropy
         self._links: dict[PeerId, Link] = {}
         self._by_session: dict[bytes, Link] = {}
+        self._indexed: dict[Link, tuple[bytes, ...]] = {}  # the sessions that find it
         self._by_source: dict[Address, Link] = {}
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._reassembly = Budget(config.limits.reassembly_bytes)
@@ -215,7 +217,7 @@ class Links(Mapping[PeerId, Link]):
         self._agenda.drop(link)
         self._to_part.pop(link, None)
         self._unsent_before += link.unsent + link.queued
-        for session_id in link.session_ids():
+        for session_id in self._indexed.pop(link, ()):
             self._by_session.pop(session_id, None)
         self._forget_source(link)
 
@@ -232,10 +234,11 @@ class Links(Mapping[PeerId, Link]):
 
     def _index(self, link: Link) -> None:
         """Keep the sessions of `link` findable, and only those it still has."""
-        current = link.session_ids()
-        for session_id in [s for s, other in self._by_session.items() if other is link]:
-            if session_id not in current:
+        current = tuple(link.session_ids())
+        for session_id in self._indexed.get(link, ()):
+            if session_id not in current and self._by_session.get(session_id) is link:
                 del self._by_session[session_id]
+        self._indexed[link] = current
         for session_id in current:
             self._by_session[session_id] = link
         if self.is_link(link) or link.peer_id not in self._links:

@@ -20,14 +20,9 @@ from typing import Any, Final
 
 import click
 
-from grapevine_proto.config import (
-    DISTRIBUTIONS,
-    STRATEGIES,
-    AntiEntropyConfig,
-    LimitsConfig,
-    NodeConfig,
-)
+from grapevine_proto.config import DISTRIBUTIONS, STRATEGIES, NodeConfig
 from grapevine_proto.ids import MessageId
+from grapevine_proto.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.sim import Dissemination, Network, Simulation, computed_once
 from grapevine_tui.simulated import Outcome, show
 
@@ -50,7 +45,7 @@ class Plan:
     interval: float = 1.0
     wait: float = 60.0
     size: int = 100
-    strategy: str = "epidemic"
+    strategy: str = "auto"
     distribution: str = "uniform"
     fanout: int = 3
     degree: int = 5

@@ -51,10 +51,10 @@ cluster = $cluster
 # name = "ams-1"
 zone = $zone
 
-# How messages spread. epidemic: a node relays what is new to a few peers, with some probability.
-# flood: to all who subscribed. plumtree: along a tree that grows where messages arrive first, one copy
-# a node. direct-mail: from the origin to every member, one hop. auto: direct-mail while all members are
-# linked and the message is small, else plumtree. A running node changes it without losing anything.
+# How messages spread. auto: direct-mail while all members are linked and the message is small, else
+# plumtree. direct-mail: from the origin to every member, one hop. plumtree: along a tree that grows where
+# messages arrive first, one copy a node. flood: to all who subscribed. epidemic: a node relays what is
+# new to a few peers, with some probability. A running node changes it without losing anything.
 strategy = $strategy
 
 # Peers that a node picks to receive from under flood: the copies it gets of each message.

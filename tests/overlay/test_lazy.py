@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass, field
 
 from grapevine_proto import codec
-from grapevine_proto.ids import PeerId, Stream
-from grapevine_proto.messages import Ids, Offer, Rumor, RumorCopy, StreamRange, Want
+from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.messages import Ids, Offer, RumorCopy, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.dissemination import lazy as lazy_module
 from grapevine_proto.overlay.dissemination.lazy import (
@@ -22,10 +22,12 @@ from grapevine_proto.overlay.dissemination.lazy import (
     in_datagrams,
 )
 from grapevine_proto.overlay.dissemination.neighbourhood import NEAR_LIMIT
+from grapevine_proto.overlay.dissemination.plumtree import Plumtree
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.signed import Rumor
 from tests.overlay.made import EPOCH, Surroundings, config, copy, peer_id
 
 ORIGIN = 90
@@ -226,6 +228,16 @@ def test_whoever_lacks_an_id_asks_the_first_teller_after_two_round_trips() -> No
     node.hear(1, ids_of(1), at=0.01)
     assert node.lazy.advance(0.09) == []
     assert asked(node.lazy.advance(0.1)) == [(peer_id(2), (ids_of(1),))]
+
+
+def test_along_a_tree_a_near_teller_is_given_as_long_as_links_usually_take() -> None:
+    node = Node()
+    for peer, rtt_s in zip(node.peers, (0.01, 0.05, 0.06, 0.08), strict=True):
+        peer.rtt_s = rtt_s
+    node.lazy.follow(Plumtree(node.place.config, node.place.around))
+    node.hear(1, ids_of(1))
+    assert node.lazy.advance(0.24) == []
+    assert asked(node.lazy.advance(0.2501)) == [(peer_id(1), (ids_of(1),))]
 
 
 def test_what_came_meanwhile_is_not_asked_for() -> None:

@@ -58,7 +58,7 @@ def test_without_anything_the_node_is_grapevines_on_loopback() -> None:
     assert settings.profile == "local"
     assert settings.log_level == "info"
     assert settings.on_eof == "stay"
-    assert settings.node.strategy == "epidemic"
+    assert settings.node.strategy == "auto"
     assert not settings.headless
 
 

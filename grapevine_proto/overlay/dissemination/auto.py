@@ -23,6 +23,7 @@ class Auto(Strategy):
     """See the module. All but the mailing is the tree's."""
 
     ask_after_rtts: ClassVar[float] = Plumtree.ask_after_rtts
+    asks_by_usual_rtt: ClassVar[bool] = Plumtree.asks_by_usual_rtt
 
     def __init__(self, around: Neighbourhood, tree: Plumtree) -> None:
         self._around = around

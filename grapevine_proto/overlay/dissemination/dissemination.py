@@ -29,7 +29,6 @@ from grapevine_proto.messages import (
     Ids,
     Offer,
     Prune,
-    Rumor,
     RumorCopy,
     Rumors,
     Subscribe,
@@ -51,6 +50,7 @@ from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store
 from grapevine_proto.overlay.trace import Tracing
+from grapevine_proto.signed import Rumor
 
 OLD_MS: Final = 10_000  # what rounds bring older than this they bring to all: it is not said anew
 
@@ -80,7 +80,7 @@ class Dissemination:
         self._around = Neighbourhood(config, our_id, peers, members, rng)
         self._strategy = _made(config, self._around, rng)
         self.lazy = LazyRepair(config, peers, self._around, store, self._asks)
-        self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
+        self.lazy.follow(self._strategy)
         self.pulls = Pulls(peers, self._around, store)
         self._unasked: dict[Key, int] = {}  # ours, of which others were only told, and their bytes
         self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
@@ -96,7 +96,7 @@ class Dissemination:
         if config.strategy != self._config.strategy:
             effects += self._strategy.stop()
             self._strategy = _made(config, self._around, self._rng)
-            self.lazy.ask_after_rtts = self._strategy.ask_after_rtts
+            self.lazy.follow(self._strategy)
             effects += self._strategy.start(now)
         else:
             effects += self._strategy.reconfigure(config, now)
@@ -193,8 +193,7 @@ class Dissemination:
                     effects += self.accept(copy, sender, Via.EAGER, now)
                 return effects
             case Ids() | Offer():
-                if isinstance(message, Ids):
-                    self._tracing.told(message, sender)
+                self._tracing.told(message, sender)
                 return self.lazy.handle(message, sender, now)
             case Announce():
                 return self.pulls.handle(message, sender, now)
@@ -219,13 +218,13 @@ class Dissemination:
         fresh = self._store.take(
             copy, sender, self._peers.is_linked(rumor.origin), now, is_proved=not is_firsthand
         )
-        self._tracing.arrived(copy, sender, now)
         if via is Via.REPAIR:
             self.repaired += len(fresh)
         messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
         effects: list[Effect] = [Deliver(messages)]
         foretold = self.lazy.arrived(rumor, now)
         has_it = (sender, *foretold.tellers)
+        self._tracing.arrived(copy, has_it, now)
         is_old = via is Via.REPAIR and copy.age_ms >= OLD_MS
         if is_large(rumor):
             holders, asked = self.pulls.arrived(rumor, now)

@@ -29,21 +29,22 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Ids, Offer, Rumor, StreamRange, Want
+from grapevine_proto.ids import PeerId, StreamRange
+from grapevine_proto.messages import Ids, Offer, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND, RANGES_A_WANT
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.signed import Rumor
 
 BATCH_S: Final = 0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
 MAIL_BATCH_S: Final = 3.0  # of what its origin gives to all: only its death leaves anybody out
 GAP_S: Final = (
     0.100  # between datagrams of ids to one peer: a fifth of what it allows us by default
 )
-ASK_AFTER_S: Final = (0.020, 0.200)  # at least and at most; round trips on one machine are shorter
+ASK_AFTER_S: Final = (0.020, 0.400)  # at least and at most; round trips on one machine are shorter
 PATIENCE_RTTS: Final = 3.0
 PATIENCE_S: Final = (0.100, 0.500)  # for an answer
 
@@ -69,7 +70,7 @@ class _Wanted:
         self.is_asked = False
         self.is_offered = False
         self.tellers = [opener]  # not asked yet, the first to tell first
-        self.told_by = {opener}
+        self.told_by = dict.fromkeys((opener,))
         self.due_at = due_at
 
 
@@ -103,7 +104,10 @@ class LazyRepair:
         self._around = around
         self._store = store
         self._asks = asks
-        self.ask_after_rtts = Strategy.ask_after_rtts  # by then, what is pushed another way is here
+        self._ask_after_rtts = (
+            Strategy.ask_after_rtts
+        )  # by then, what is pushed another way is here
+        self._asks_by_usual_rtt = Strategy.asks_by_usual_rtt
         self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf
         self._mailed: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
@@ -115,6 +119,11 @@ class LazyRepair:
         self._ties = count()
         self.asked = 0
         self.unheeded = 0  # ids that found no room, ours or others'
+
+    def follow(self, strategy: Strategy) -> None:
+        """Leave the pushes of `strategy` as much time as they need."""
+        self._ask_after_rtts = strategy.ask_after_rtts
+        self._asks_by_usual_rtt = strategy.asks_by_usual_rtt
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._is_on = config.lazy_repair
@@ -227,16 +236,22 @@ class LazyRepair:
                 self.unheeded += 1
                 return
             self._opened[sender] += 1
-            wait_s = self._peers.patience_s(sender, self.ask_after_rtts, ASK_AFTER_S)
-            wanted = self._wanted[ids] = _Wanted(sender, now, now if is_offer else now + wait_s)
+            ask_at = now if is_offer else now + self._wait_s(sender)
+            wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
-            wanted.told_by.add(sender)
+            wanted.told_by[sender] = None
             wanted.tellers.append(sender)
             if is_offer and not wanted.is_asked:
                 wanted.due_at = now
                 heapq.heappush(self._due, (now, next(self._ties), ids))
         wanted.is_offered = wanted.is_offered or is_offer
+
+    def _wait_s(self, teller: PeerId) -> float:
+        """How long a push of what `teller` told of may yet take."""
+        timed = (self._asks_by_usual_rtt and self._around.near) or (teller,)
+        rtt_s = sum(map(self._peers.rtt_s, timed)) / len(timed)
+        return min(max(self._ask_after_rtts * rtt_s, ASK_AFTER_S[0]), ASK_AFTER_S[1])
 
     def _closed(self, wanted: _Wanted) -> None:
         self._opened[wanted.opener] -= 1

@@ -15,6 +15,8 @@ Departures from the paper:
   origin win: where a near peer's ids keep arriving before the rumors, it becomes the parent (the
   paper's section 3.8, by time instead of hops). The least recently used of 64 gives way.
 - A link is not pruned when it is the last one in the tree here.
+- No budget of hops: who has a rumor never passes it on again, so nothing goes round, and a tree is deeper
+  than its size lets one guess, which a node that has just come does not know anyway.
 
 What must stay true: rumors go over the tree's links alone, never back to the sender or the origin;
 each end of a link learns by `Graft` and `Prune` what the other made of it, and where a word was lost
@@ -62,9 +64,10 @@ class Plumtree(Strategy):
     """See the module."""
 
     # Later than others: what is asked for before its push comes is told twice and bends the tree towards
-    # one origin. With random senders among 20, at one and a quarter the last waits a sixth longer, for
-    # ten times the copies.
+    # one origin. Along the tree a near teller may be far, so its own round trip says little: among 100
+    # with random senders, 99 % are reached within 317 ms by that and within 230 by the usual one.
     ask_after_rtts: ClassVar[float] = 5.0
+    asks_by_usual_rtt: ClassVar[bool] = True
 
     def __init__(self, config: NodeConfig, around: Neighbourhood) -> None:
         self._around = around
@@ -124,9 +127,12 @@ class Plumtree(Strategy):
         if sender is not None and self._around.is_linked(sender):
             tree.eager[sender] = None
         effects = self._compare(tree, name, news) if name is not None else []
-        if news.hops >= self._around.hops_limit:
-            return Plan((), effects=effects)
-        targets = [each for each in tree.eager if each not in (sender, origin)]
+        has_it = (
+            sender,
+            origin,
+            news.first_teller,
+        )  # told by a new parent, which is in the tree now
+        targets = [each for each in tree.eager if each not in has_it]
         return Plan(targets, is_offer=is_offer and news.is_offered, effects=effects)
 
     def _compare(self, tree: _Tree, name: PeerId | None, news: News) -> list[Effect]:

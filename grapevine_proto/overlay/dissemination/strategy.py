@@ -64,6 +64,8 @@ class Strategy(ABC):
 
     ask_after_rtts: ClassVar[float] = 2.0
     """How many round trips to wait, told of a rumor, for a push of it: as long as one may be coming."""
+    asks_by_usual_rtt: ClassVar[bool] = False
+    """Whether those are usual round trips of ours, however near the teller: pushes come a long way round."""
 
     @abstractmethod
     def spread(self, news: News, now: float) -> Plan:
