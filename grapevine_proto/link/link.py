@@ -499,7 +499,7 @@ class Link:
 
     def transmit(self, now: float) -> list[bytes]:
         """Datagrams for `address` that may go now, a bounded number; `deadline` tells of more."""
-        session = self.session
+        session, self._queued_at = self.session, None
         if session.is_spent(now):
             self._owed.clear()
             self._answers.clear()
@@ -515,7 +515,7 @@ class Link:
                     datagrams.append(owed.seal(_EMPTY, now))
             self._owed.clear()
         self.sent += len(datagrams)
-        self._send_at, self._queued_at = self._ready_at(now), None
+        self._send_at = self._ready_at(now)
         return datagrams
 
     def _feedback(self, now: float) -> list[bytes]:
