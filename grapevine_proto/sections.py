@@ -123,8 +123,7 @@ class LimitsConfig:
     """Ceilings on everything that somebody else can make grow. Each is counted when it is met."""
 
     sessions: int = 512
-    """Peers with an encrypted session, links and short ones (2 KB each, and as much again for ten
-    seconds after a rekey)."""
+    """Peers with an encrypted session, links and short ones (16 KB each while idle)."""
     short_sessions: int = 64
     """Of those, with members that are no links: private words and repair, closed after 10 s idle."""
     dials: int = 256
@@ -136,7 +135,7 @@ class LimitsConfig:
     challenges_per_second: int = 2000
     """Answers to strangers in all; two hashes each, so a flood costs 1 % of a core."""
     members: int = 10_000
-    """Members known; beyond it a node works on with a part (400 bytes each)."""
+    """Members known; beyond it a node works on with a part (800 bytes each)."""
     addresses: int = 2048
     """Addresses heard of and not yet reached."""
     addresses_per_teller: int = 64

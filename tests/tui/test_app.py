@@ -176,6 +176,25 @@ async def test_slash_commands_do_what_they_say() -> None:
         assert not stage.has_sheet
 
 
+async def test_how_a_knock_ended_is_said_where_the_knock_was() -> None:
+    host = lively()
+    async with staged(host) as stage:
+        there = Address("10.0.0.1", 8000)
+        for end, words in (
+            (DialFailed(there, "no answer"), "no answer from 10.0.0.1:8000"),
+            (PeerStateChanged(a_peer(9, "eve", address=there), None, ""), "linked with eve"),
+        ):
+            await stage.say("/connect 10.0.0.1:8000")
+            assert "knocking at 10.0.0.1:8000" in stage.text
+            host.happen(DialFailed(Address("10.0.0.2", 8000), "no answer"))
+            assert "knocking at 10.0.0.1:8000" in stage.text
+            host.happen(end)
+            stage.app.clear_notifications()
+            await stage.paint()
+            assert words in stage.text
+            assert "knocking" not in stage.text
+
+
 async def test_what_the_node_refuses_is_said_in_words() -> None:
     host = FakeHost(broadcast=NotRunning("the node is leaving"), dial=UnknownPeer("no such host"))
     async with staged(host) as stage:
