@@ -57,13 +57,14 @@ UNREPAIRED: Final = frozenset(
         Kind.IN_SYNC,
         Kind.IDS,
         Kind.OPINIONS,
+        Kind.ROLL,
         Kind.FEEDBACK,
         Kind.PATH_CHECK,
         Kind.PATH_ANSWER,
     }
 )
-"""What asks for no report and is not sent again: what an idle link says, for the next one says more; and
-ids and opinions, which several peers tell: reports of them would cost more datagrams than they save."""
+"""What asks for no report and is not sent again: what an idle link says, for the next one says more; ids,
+opinions and rolls, told by several peers: reports of them would cost more datagrams than they save."""
 
 
 class _Lost:
