@@ -57,6 +57,7 @@ from grapevine_proto.messages import (
     ReceiptsTaken,
     Records,
     Repair,
+    Roll,
     Rumors,
     Short,
     Subscribe,
@@ -146,7 +147,7 @@ class Routing:
             case Heartbeat():
                 self.perform(machines.membership.handle(message, sender, now), now)
                 self.perform(machines.antientropy.handle(message, sender, now), now)
-            case Records() | Ping() | PingFor() | Ack() | Opinions():
+            case Records() | Ping() | PingFor() | Ack() | Opinions() | Roll():
                 self.perform(machines.membership.handle(message, sender, now), now)
             case Want():
                 machines.dissemination.asked(message)
