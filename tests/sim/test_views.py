@@ -107,3 +107,16 @@ def test_a_full_node_does_not_knock_all_the_time_at_whom_its_small_table_has_for
 
 def _reason_of(event: Event) -> str:
     return event.reason if isinstance(event, PeerStateChanged) else ""
+
+
+def test_with_hubs_and_spokes_links_come_to_lead_home_and_then_stay() -> None:
+    config = NodeConfig.lan(max_peers=8, distribution="hub-and-spoke")
+    sim = Simulation(nodes=24, seed=1, config=config, zones=("a", "b", "c"))
+    sim.run(60.0)
+    before = {number: linked(sim, number) for number in running(sim)}
+    away = [sum(other % 3 != number % 3 for other in links) for number, links in before.items()]
+    assert sum(away) <= 0.35 * sum(map(len, before.values()))
+    assert is_connected(sim)
+    sim.run(20.0)
+    changed = sum(len(linked(sim, number) ^ links) for number, links in before.items())
+    assert changed <= 12
