@@ -169,7 +169,13 @@ def test_with_hubs_and_spokes_a_second_link_into_a_zone_goes_first() -> None:
 
 @pytest.mark.parametrize(
     ("linked", "surplus"),
-    [("hhhhhab", False), ("hhhhaab", False), ("hhhaabb", True), ("hhhaaab", True), ("hhhhhhh", False)],
+    [
+        ("hhhhhab", False),
+        ("hhhhaab", False),
+        ("hhhaabb", True),
+        ("hhhaaab", True),
+        ("hhhhhhh", False),
+    ],
 )
 def test_with_hubs_and_spokes_one_link_more_away_from_home_is_left_alone_and_no_second(
     linked: str, surplus: bool
