@@ -17,6 +17,8 @@ from tests.tui.fake_host import FakeHost, FakeSettings
 # would make these tests take minutes.
 _wait.SLEEP_GRANULARITY = 1 / 200
 _wait.SLEEP_IDLE = _wait.SLEEP_GRANULARITY / 10
+# A toast stays as long as a test may take on a machine that has other things to do.
+GrapevineApp.NOTIFICATION_TIMEOUT = 600.0
 
 
 def lines_of(app: App[None]) -> list[str]:
