@@ -69,6 +69,11 @@ class Turns:
         if not self._rounds or not self._target.post_message(Done(mark.number)):
             await self._next()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a key is on its way."""
+        return self._is_busy
+
     def _wait(self, number: int) -> None:
         due = time.monotonic() + SLICE_S
         self._timer = self._app.set_timer(SLICE_S, lambda: self._look(number, due))
@@ -88,6 +93,10 @@ class Turns:
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
+        if (
+            not self._app.screen_stack
+        ):  # the app ends, and nobody is there for what was typed behind that
+            self._waiting.clear()
         self._is_busy = bool(self._waiting)
         if not self._is_busy:
             return

@@ -64,6 +64,8 @@ class Stage:
     async def paint(self) -> None:
         """Let half a second's worth of timer go by, without waiting for it."""
         await self.pilot.pause()
+        while self.app.is_running and self.app._turns.is_busy:  # on a machine with other work to do
+            await self.pilot.pause(0.01)
         for _ in range(BEAT_PAINTS):
             self.app.tick()
         await self.pilot.pause()

@@ -707,6 +707,18 @@ async def test_letters_typed_at_once_behind_a_key_go_where_it_leads() -> None:
         assert stage.app.is_running
 
 
+async def test_what_is_typed_behind_the_end_is_nobodys() -> None:
+    async with staged() as stage:
+        turns_, screens = stage.app._turns, stage.app._screen_stack
+        await stage.paint()
+        kept, screens[:] = screens[:], []
+        await turns_.take(events.Key("x", "x"))
+        assert not turns_.is_busy
+        screens[:] = kept
+        await stage.press("y")
+        assert stage.main.compose_box.draft.text == "y"
+
+
 async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
