@@ -102,7 +102,9 @@ class Reception:
                 else:
                     self._open_short(established, now)
                 return
-            self._machines.membership.dialling.answered(dial.address, established.record.peer_id)
+            self._machines.membership.dialling.answered(
+                dial.address, established.record.peer_id, now
+            )
             if not self._was_turned_away(established, now):
                 self.establish(established, now, is_asked=dial.is_asking)
             self._routing.no_link_came(established.record.peer_id, now)
