@@ -23,6 +23,7 @@ from grapevine_proto.events import DialFailed, MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId, literal
 from grapevine_proto.overlay.effects import Dial, Effect, Emit, Moved
 from grapevine_proto.overlay.members import Member, MemberTable
+from grapevine_proto.overlay.nearness import Look, Nearness
 from grapevine_proto.overlay.peers import Happening, PeerTable
 from grapevine_proto.overlay.views import Views
 from grapevine_proto.ratelimit import TokenBucket
@@ -65,6 +66,7 @@ class Dialling:
         peers: PeerTable,
         members: MemberTable,
         views: Views,
+        nearness: Nearness,
         rng: random.Random,
         our_address: Address,
         now: float,
@@ -72,6 +74,7 @@ class Dialling:
         self._peers = peers
         self._members = members
         self._views = views
+        self._nearness = nearness
         self._rng = rng
         self._our_address = our_address
         self._names: dict[str, tuple[Address, ...]] = {}
@@ -214,6 +217,8 @@ class Dialling:
             effects += self._dial_discovered(short, now, is_in_need=is_in_need)
         elif now >= self._look_around_at:
             effects += self._look_around(now)
+        elif not effects:
+            effects += self._look_nearer(now)
         return effects
 
     def take_offer(self, now: float) -> list[Effect]:
@@ -298,6 +303,18 @@ class Dialling:
                 effects += self._dial_member(member, now, is_asking=is_down)
         return effects
 
+    def _look_nearer(self, now: float) -> list[Effect]:
+        """With links enough: see how near one more member is."""
+        look = self._nearness.look(now)
+        if look is None:
+            return []
+        record = look.member.record
+        return self._dial(record.addresses[0], record.peer_id, now, is_asking=False, look=look)
+
+    def looked(self, address: Address) -> None:
+        """Our look at who is there led to nothing: too far, or no answer, of which no more is made."""
+        self._under_way.pop(address, None)
+
     def _dial_member(self, member: Member, now: float, *, is_asking: bool) -> list[Effect]:
         addresses = member.record.addresses
         peer_id = member.record.peer_id
@@ -320,12 +337,15 @@ class Dialling:
         *,
         is_asking: bool,
         is_ordered: bool = False,
+        look: Look | None = None,
     ) -> list[Effect]:
         if address in self._under_way or address == self._our_address or address.port == 0:
             return []
         if not is_ordered and (self._young(now) >= DIALS_AT_ONCE or not self._budget.take(now)):
             return []
         self._under_way[address] = now
+        if look is not None:
+            return [Dial(address, expected, False, look.instead, look.nearer_than_s)]
         return [Dial(address, expected, is_asking)]
 
 

@@ -36,6 +36,7 @@ class Member:
         "dial_at",
         "failures",
         "is_met",
+        "look_at",
         "place",
         "record",
         "status",
@@ -49,6 +50,7 @@ class Member:
         self.is_met = False  # ever linked: its address and identity are proved to belong together
         self.changed_at = now
         self.dial_at = now
+        self.look_at = now  # to see how near it is
         self.failures = 0
         self.place = 0  # in the table's order
 
