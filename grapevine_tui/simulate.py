@@ -41,7 +41,8 @@ CRASHES: Final = 2  # of the nodes that churn takes away, every second one crash
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to simulate. Latencies in seconds; `churn`: nodes that go and come a minute."""
+    """What to simulate. Latencies in seconds; `churn`: nodes that go and come a minute; `settle`:
+    seconds from the start of linked nodes to the first message."""
 
     nodes: int = 100
     messages: int = 10
@@ -61,6 +62,7 @@ class Plan:
     loss: float = 0.0
     churn: float = 0.0
     join: bool = False
+    settle: float = SETTLE_S
     seed: int = 1
     lazy_repair: bool = True
     anti_entropy: bool = True
@@ -114,7 +116,7 @@ class Run:
     def play(self) -> Outcome:
         """Let the nodes say everything, and wait for what is still on its way."""
         plan, simulation = self._plan, self._simulation
-        self._let_pass(JOIN_S if plan.join else SETTLE_S)
+        self._let_pass(JOIN_S if plan.join else plan.settle)
         if plan.churn:
             self._next_churn_at = simulation.now
         self._say(plan.warmup)

@@ -140,6 +140,8 @@ class End:
         *,
         expected: PeerId | None = None,
         timeout_s: float = 10.0,
+        instead: Record | None = None,
+        nearer_than_s: float = math.inf,
     ) -> Initiator:
         dial = Initiator(
             self.identity,
@@ -148,6 +150,8 @@ class End:
             address,
             self.record,
             expected=expected,
+            instead=instead,
+            nearer_than_s=nearer_than_s,
             timeout_s=timeout_s,
             entropy=self.entropy,
             rng=self.rng,
