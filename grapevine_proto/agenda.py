@@ -33,6 +33,10 @@ class Agenda(Generic[Item]):
     def __len__(self) -> int:
         return len(self._planned)
 
+    def at(self, item: Item) -> float:
+        """When `item` is to be looked at; math.inf: not at all."""
+        return self._planned.get(item, math.inf)
+
     def plan(self, item: Item, at: float) -> None:
         """Look at `item` at `at` and not before; math.inf: not at all."""
         if at == math.inf:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from grapevine_proto.errors import ConfigError
+from grapevine_proto.files import put_in_place
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, PeerId, Zone, split_host_port
 
@@ -434,11 +435,8 @@ class NodeConfig:
                 tables.setdefault(section, {})[leaf] = value
             else:
                 tables[name] = value
-        path = Path(path)
-        aside = path.with_name(path.name + ".new")
         try:
-            aside.write_bytes(tomli_w.dumps(tables).encode())
-            aside.replace(path)
+            put_in_place(path, tomli_w.dumps(tables).encode(), mode=0o666)
         except OSError as error:
             raise ConfigError("config", f"{path}: {error.strerror}") from None
 

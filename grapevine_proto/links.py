@@ -60,6 +60,7 @@ class Links(Mapping[PeerId, Link]):
         self._entropy = entropy
         self._links: dict[PeerId, Link] = {}
         self._by_session: dict[bytes, Link] = {}
+        self._indexed: dict[Link, tuple[bytes, ...]] = {}  # the sessions that find it
         self._by_source: dict[Address, Link] = {}
         self._parting: dict[bytes, _Parting] = {}  # by session, the oldest first
         self._reassembly = Budget(config.limits.reassembly_bytes)
@@ -215,7 +216,7 @@ class Links(Mapping[PeerId, Link]):
         self._agenda.drop(link)
         self._to_part.pop(link, None)
         self._unsent_before += link.unsent + link.queued
-        for session_id in link.session_ids():
+        for session_id in self._indexed.pop(link, ()):
             self._by_session.pop(session_id, None)
         self._forget_source(link)
 
@@ -232,10 +233,11 @@ class Links(Mapping[PeerId, Link]):
 
     def _index(self, link: Link) -> None:
         """Keep the sessions of `link` findable, and only those it still has."""
-        current = link.session_ids()
-        for session_id in [s for s, other in self._by_session.items() if other is link]:
-            if session_id not in current:
+        current = tuple(link.session_ids())
+        for session_id in self._indexed.get(link, ()):
+            if session_id not in current and self._by_session.get(session_id) is link:
                 del self._by_session[session_id]
+        self._indexed[link] = current
         for session_id in current:
             self._by_session[session_id] = link
         if self.is_link(link) or link.peer_id not in self._links:

@@ -6,7 +6,7 @@ What must stay true:
 - A run's epoch is higher than every earlier one's and on disk before `load` returns, so before the
   first send. The wall clock is used for this and for nothing else.
 - Whatever moment the process or the machine dies at, the next `load` finds the file as it was
-  before or after a `save`, never between: written aside, flushed, then put in place.
+  before or after a `save`, never between (`files.put_in_place`).
 - A file that cannot be read costs the marks, never the node: it is moved aside, `problem` says so.
 - The identity is a file of its own, 0600, written once. It is in no error and no `repr`.
 
@@ -16,7 +16,6 @@ something was wrong `state.damaged` or `identity.damaged`.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
@@ -29,6 +28,7 @@ import msgpack
 
 from grapevine_proto.engine import Saved, SavedStream
 from grapevine_proto.errors import ConfigError, StateLockedError
+from grapevine_proto.files import put_in_place, sweep
 from grapevine_proto.identity import SEED_BYTES
 from grapevine_proto.ids import (
     EPOCH_LIMIT,
@@ -78,6 +78,7 @@ class StateDirectory:
             try:
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._take_lock()
+                sweep(self.path)
                 saved = self._read(unix_now)
                 self.save(saved)
             except OSError as error:
@@ -91,7 +92,7 @@ class StateDirectory:
     def save(self, saved: Saved) -> None:
         """Put `saved` in place of what is there. Raises OSError (a full disk); the old state stays."""
         with self._turn:
-            _write_in_place(self.path / "state", encode_state(saved))
+            put_in_place(self.path / "state", encode_state(saved), mode=0o600, keeps_mode=False)
 
     def close(self) -> None:
         """Give the lock back. May be called more than once."""
@@ -139,7 +140,8 @@ class StateDirectory:
 
     def _make_identity(self) -> bytes:
         seed = os.urandom(SEED_BYTES)
-        _write_in_place(self.path / "identity", seed.hex().encode() + b"\n")
+        line = seed.hex().encode() + b"\n"
+        put_in_place(self.path / "identity", line, mode=0o600, keeps_mode=False)
         return seed
 
     def _load_state(
@@ -238,34 +240,6 @@ def _address(host: Any, port: Any) -> Address:
 
 
 # --- the system ---------------------------------------------------------------------------------
-
-
-def _write_in_place(path: Path, data: bytes) -> None:
-    """Make `data` the content of `path`, whole or not at all. Raises OSError."""
-    aside = path.with_name(path.name + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        aside.unlink()  # left by a run that died here; its mode may not be ours
-    file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
-    os.replace(aside, path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a replacement in `path` last; where the system has no such call, the rename must do."""
-    if sys.platform == "win32":
-        return
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _lock_file(file: int) -> None:

@@ -3,8 +3,8 @@
 What must stay true:
 
 - An event costs one `|=` here; the screen is painted by a timer, at most ten times a second.
-- Whatever way it ends (a key, a command, SIGTERM, SIGHUP, an error at the start), the node leaves
-  politely first and the terminal is left as it was found.
+- Whatever way it ends, the node leaves politely first (`leaving`) and the terminal is left as it was
+  found.
 - Text from strangers is only ever handed to Textual as `Content` or with markup off, after
   `printable`.
 
@@ -13,9 +13,7 @@ Driven by `grapevine_tui.cli`, which reads `return_code` and `failure` afterward
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
-from rich.text import Text
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -38,6 +35,7 @@ from grapevine_tui.choices import Choices
 from grapevine_tui.desk import Desk, payload_text
 from grapevine_tui.editing import Editing, RemoteSettings
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
+from grapevine_tui.leaving import Leaving
 from grapevine_tui.logs import set_level
 from grapevine_tui.model import Changes
 from grapevine_tui.orders import Orders
@@ -52,21 +50,20 @@ from grapevine_tui.screens.settings import SettingsScreen
 from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.settings import Settings
+from grapevine_tui.terminal import forgive_input
 from grapevine_tui.text import printable
 from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
+from grapevine_tui.wardrobe import Wardrobe
 from grapevine_tui.widgets.bindings import bindings, offers
 from grapevine_tui.widgets.draft import Draft
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.log import MessageLog
-from grapevine_tui.widgets.look import GRAPEVINE, THEMES, VARIABLES
+from grapevine_tui.widgets.look import VARIABLES
 from grapevine_tui.widgets.peers import PeerGrid
 
 PAINTS_PER_S: Final = 10
 BEAT_PAINTS: Final = 5  # the node's tables are read at every fifth: twice a second
-LEAVE_S: Final = 2.0  # for goodbyes: long enough for a round trip round the world
-SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
-IN_USE_CODE: Final = 5  # the contract's exit code for an identity in use
 
 
 def spare_collector() -> None:
@@ -91,8 +88,7 @@ class GrapevineApp(App[None]):
         self, host: HostView, settings: SettingsView, *, demo: DemoView | None = None
     ) -> None:
         super().__init__()
-        for theme in THEMES:
-            self.register_theme(theme)
+        forgive_input()
         self._host = host
         self._settings = settings
         self._demo = demo
@@ -100,11 +96,9 @@ class GrapevineApp(App[None]):
         self._changes = Changes.NONE
         self._paints = 0
         self._toasts = Toasts(self, host.model)
-        self._choices = Choices(settings.choices_file)
-        self._is_dressed = False
+        self._wardrobe = Wardrobe(self, Choices(settings.choices_file))
         self._editing: Editing | None = None
-        self._is_leaving = False
-        self._has_left = False
+        self._leaving = Leaving(self, host, demo, self._show_leaving)
         self._turns = Turns(self, super().on_event)
         self.desk = Desk(self, host.model, settings.state_dir)
         self.set_keymap(dict(settings.keys))
@@ -120,38 +114,16 @@ class GrapevineApp(App[None]):
         return VARIABLES
 
     def on_mount(self) -> None:
-        self._dress()
-        self._catch_signals()
+        self._wardrobe.dress(self._settings.theme)
+        self._leaving.catch_signals()
         self._host.listen(self._heard)
         self.set_interval(1 / PAINTS_PER_S, self.tick)
         self.run_worker(self._start(), exit_on_error=True)
         self.run_worker(self._orders.run(), exit_on_error=True)
 
-    def _dress(self) -> None:
-        """Wear the theme of the settings, else the one chosen last, else our own."""
-        wanted = self._settings.theme or self._choices.theme()
-        self.theme = wanted if wanted in self.available_themes else GRAPEVINE.name
-        if wanted and self.theme != wanted:
-            self.notify(
-                f"there is no theme {printable(wanted)!r}", severity="warning", markup=False
-            )
-        self._is_dressed = True
-
     def watch_theme(self, theme: str) -> None:
         """Keep a choice made on the screen."""
-        if not self._is_dressed or theme == self._choices.theme():
-            return
-        try:
-            self._choices.keep_theme(theme)
-        except OSError as error:
-            words = f"the theme is not remembered: {error.strerror or error}"
-            self.notify(printable(words), severity="warning", markup=False)
-        else:
-            if self._settings.theme and self._choices.is_kept:
-                words = (
-                    f"at the next start the settings say {printable(self._settings.theme)} again"
-                )
-                self.notify(words, markup=False)
+        self._wardrobe.chosen(theme, self._settings.theme)
 
     def on_ready(self) -> None:
         if not self.is_headless:  # a test runs many apps in one process, and must free each
@@ -159,8 +131,8 @@ class GrapevineApp(App[None]):
 
     async def on_unmount(self) -> None:
         # Reached after an error too: then nobody has said goodbye yet.
-        if not self._has_left and self._host.model.me is not None:
-            await self._leave()
+        if not self._leaving.is_done and self._host.model.me is not None:
+            await self._leaving.leave()
 
     # Keys
 
@@ -188,7 +160,7 @@ class GrapevineApp(App[None]):
                 await self._host.start()
         except GrapevineError as error:
             self.failure = error
-            self._has_left = True
+            self._leaving.is_done = True
             self.exit(return_code=1)
         self._changes |= Changes.STATUS
 
@@ -199,7 +171,7 @@ class GrapevineApp(App[None]):
         """What the timer does: paint what has changed, and now and then ask the node anew."""
         self._paints += 1
         is_beat = self._paints % BEAT_PAINTS == 0
-        if is_beat and self._host.model.me is not None and not self._has_left:
+        if is_beat and self._host.model.me is not None and not self._leaving.is_done:
             with suppress(GrapevineError):  # it has stopped of itself: what was last known stays
                 self._changes |= self._host.refresh()
         changes, self._changes = self._changes, Changes.NONE
@@ -212,56 +184,13 @@ class GrapevineApp(App[None]):
 
     # The end
 
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for name in SIGNALS:
-            number = getattr(signal, name, None)
-            # Windows has neither SIGHUP nor handlers in a loop; there Textual's own must do.
-            with suppress(NotImplementedError, RuntimeError, ValueError):
-                if number is not None:
-                    loop.add_signal_handler(number, self._signalled, number)
-
-    def _signalled(self, number: int) -> None:
-        if self._is_leaving:  # asked twice: at once
-            self._has_left = True
-            self.exit(return_code=128 + number)
-        else:
-            self._begin_leaving()
+    def _show_leaving(self) -> None:
+        self.main.status.is_leaving = True
+        self.main.status.refresh()
 
     async def action_quit(self) -> None:
         """Leave the cluster politely and end; asked twice, at once."""
-        if self._is_leaving:
-            self._has_left = True
-            self.exit(return_code=self._code())
-        else:
-            self._begin_leaving()
-
-    def _begin_leaving(self) -> None:
-        self._is_leaving = True
-        self.main.status.is_leaving = True
-        self.main.status.refresh()
-        self.run_worker(self._leave_and_exit(), exit_on_error=True)
-
-    async def _leave_and_exit(self) -> None:
-        code = self._code()
-        unsent = await self._leave()
-        words = f"{unsent:,} messages found nobody to take them" if unsent else None
-        self.exit(return_code=code, message=Text(words) if words else None)
-
-    async def _leave(self) -> int:
-        self._has_left = True
-        unsent = 0
-        with suppress(GrapevineError):  # it never ran, or stopped of itself
-            unsent = await self._host.leave(LEAVE_S)
-        if self._demo is not None:
-            await self._demo.stop()
-        return unsent
-
-    def _code(self) -> int:
-        stopped = self._host.model.stopped
-        if not stopped:
-            return 0
-        return IN_USE_CODE if "in use" in stopped else 1
+        self._leaving.ask()
 
     # What is typed
 
@@ -358,7 +287,7 @@ class GrapevineApp(App[None]):
         self.set_keymap(dict(settings.keys))
         self.main.take(settings.node)
         if settings.theme and settings.theme != self.theme:
-            self._dress()
+            self._wardrobe.dress(settings.theme)
 
     def action_status(self) -> None:
         """Who we are, and every counter."""

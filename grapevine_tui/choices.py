@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Final
+
+from grapevine_proto.files import put_in_place
 
 MOST_BYTES: Final = 4_096
 MOST_CHARACTERS: Final = 64
@@ -45,6 +46,4 @@ class Choices:
         if self._path is None:
             return
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        aside.write_text(json.dumps({"theme": name}) + "\n", encoding="utf-8")
-        aside.replace(self._path)
+        put_in_place(self._path, json.dumps({"theme": name}).encode() + b"\n", mode=0o666)

@@ -11,7 +11,6 @@ What must stay true:
 from __future__ import annotations
 
 import contextlib
-import os
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -22,6 +21,7 @@ import tomli_w
 
 from grapevine_proto.config import LIVE_FIELDS, NodeConfig
 from grapevine_proto.errors import ConfigError
+from grapevine_proto.files import put_in_place
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.folders import own_config_file
 from grapevine_tui.keys import DEFAULT_KEYS
@@ -215,27 +215,17 @@ class RemoteEditing(Editing):
 def _write(path: Path, changes: Mapping[str, Any]) -> bool:
     """Put `changes` into the file at `path`; whether its comments are still there. Raises OSError,
     ConfigError."""
-    path = Path(os.path.realpath(path))
     try:
         text = path.read_text(encoding="utf-8")
-        mode = path.stat().st_mode & 0o777
     except FileNotFoundError:
-        text, mode = "", 0o600
+        text = ""
+        path = path.resolve()  # a link may lead to a folder that is not there yet
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         new = edited(text, _for_file(tomllib.loads(text), changes))
     except ValueError as error:
         raise ConfigError("config", f"{path}: {error}") from None
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
-            file.write(new.text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
+    put_in_place(path, new.text.encode(), mode=0o600)
     return new.keeps_comments
 
 

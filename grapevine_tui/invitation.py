@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import ConfigError, GrapevineError, KeyFileError
+from grapevine_proto.files import put_in_place
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import split_host_port
 
@@ -129,12 +130,8 @@ def accept(invitation: Invitation, config_file: Path, *, is_own: bool) -> Joined
     if is_new:
         invitation.key.save(key_file)
     if changes:
-        aside = config_file.with_name(f"{config_file.name}.new")
         try:
-            aside.write_text(edited, encoding="utf-8")
-            with suppress(FileNotFoundError):
-                aside.chmod(config_file.stat().st_mode & 0o777)
-            aside.replace(config_file)
+            put_in_place(config_file, edited.encode(), mode=0o666)
         except OSError as error:
             raise ConfigError("config", f"{config_file}: {error.strerror}") from None
     return Joined(key_file, is_new, config_file, tuple(changes))

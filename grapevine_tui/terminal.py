@@ -1,15 +1,35 @@
-"""The terminal as something that may vanish.
+"""The terminal as something that may vanish, and that may send anything.
 
-What must stay true: writing to a terminal that has hung up raises nothing and waits for nothing.
-Textual writes from a thread of its own; an error there ends the thread, its queue fills, and the
-app would wait for ever to say goodbye to a window that is closed.
+What must stay true:
+
+- Writing to a terminal that has hung up raises nothing and waits for nothing. Textual writes from a thread
+  of its own; an error there ends the thread, its queue fills, and the app would wait for ever to say goodbye
+  to a window that is closed.
+- Whatever bytes are typed or pasted, the app goes on: what is not UTF-8 is read as signs that stand for it.
+  Textual's own reading ends the app there.
 """
 
 from __future__ import annotations
 
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from io import TextIOBase
 from typing import TextIO
+
+
+def forgiving(encoding: str) -> Callable[[], IncrementalDecoder]:
+    """As `getincrementaldecoder`, whose decoders refuse nothing."""
+    return partial(getincrementaldecoder(encoding), "replace")
+
+
+def forgive_input() -> None:
+    """Have Textual read whatever comes from the terminal."""
+    with suppress(ImportError):  # Windows has another driver, which is given letters
+        from textual.drivers import linux_driver
+
+        vars(linux_driver)["getincrementaldecoder"] = forgiving
 
 
 class LastingTerminal(TextIOBase):

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from grapevine_proto.errors import BindError, ConfigError
 from grapevine_proto.events import Event, NodeStarted
+from grapevine_proto.files import put_in_place
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.host import Host
 from grapevine_tui.model import Changes
@@ -150,7 +151,5 @@ async def served(host: Host, where: str, *, is_loud: bool) -> AsyncIterator[None
 
 
 def _keep(path: Path, address: str) -> Path:
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(f"{address}\n")
+    put_in_place(path, f"{address}\n".encode(), mode=0o600, keeps_mode=False)
     return path

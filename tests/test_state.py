@@ -180,6 +180,13 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_old_state_or_the_new(
     assert again.problem == ""
 
 
+def test_what_a_killed_run_left_aside_goes_at_the_next_start(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / ".state.1.new").write_bytes(b"half")
+    load_once(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"identity", "lock", "state"}
+
+
 @pytest.mark.parametrize("step", range(1, 20))
 def test_a_kill_at_any_step_of_the_first_start_is_no_harm_to_the_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int

@@ -57,13 +57,14 @@ UNREPAIRED: Final = frozenset(
         Kind.DIGEST,
         Kind.IN_SYNC,
         Kind.IDS,
+        Kind.OPINIONS,
         Kind.FEEDBACK,
         Kind.PATH_CHECK,
         Kind.PATH_ANSWER,
     }
 )
 """What asks for no report and is not sent again: what an idle link says, for the next one says more; and
-ids, which several peers tell, so that reports of them would cost more datagrams than they save."""
+ids and opinions, which several peers tell: reports of them would cost more datagrams than they save."""
 
 
 class _Lost:

@@ -1,4 +1,4 @@
-"""What is said against members, by whom, and what of it is still to be told on.
+"""What is said against members, and by whom.
 
 What must stay true:
 
@@ -6,15 +6,17 @@ What must stay true:
 - At most `ACCUSERS` speak in one case: one is one voice, however often heard, and three are enough.
 - At most `CASES_LIMIT` cases; what finds no room is counted, but for what we saw ourselves, which
   takes the place of a case that is settled.
-- Each change is told a bounded number of times, the least told first (SWIM, section 4.1).
+- Whatever changes a case goes through `Cases`, which knows when each is due without looking at all.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Final
 
+from grapevine_proto.agenda import Agenda
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Accusation, Opinion, Record
 from grapevine_proto.overlay.suspicion import expected_confirmations, least_s, timeout_s
@@ -23,7 +25,6 @@ ACCUSERS: Final = 3
 CASES_LIMIT: Final = 1024
 TOLD_AT_ONCE: Final = 4  # opinions in one message
 TOLD_BYTES: Final = 1000
-NEWS_LIMIT: Final = 1024
 
 
 class Case:
@@ -84,11 +85,12 @@ class Case:
 
 
 class Cases:
-    """All cases, and the news."""
+    """All cases, and when their subjects' time is over."""
 
     def __init__(self) -> None:
         self._cases: dict[PeerId, Case] = {}
-        self._news: dict[PeerId, tuple[Record, int]] = {}  # and how often it is still to be told
+        self._settled: dict[PeerId, None] = {}  # over or dismissed: these may make room
+        self._agenda: Agenda[PeerId] = Agenda()
         self.refused = 0
 
     def get(self, subject: PeerId) -> Case | None:
@@ -100,8 +102,7 @@ class Cases:
     def __len__(self) -> int:
         return len(self._cases)
 
-    def __iter__(self) -> Iterator[tuple[PeerId, Case]]:
-        return iter(list(self._cases.items()))
+    # --- how a case goes ------------------------------------------------------------------------
 
     def open(
         self,
@@ -123,64 +124,86 @@ class Cases:
         least = least_s(members, per_decade_s)
         case = Case(record, least, factor, expected_confirmations(members), now)
         self._cases[record.peer_id] = case
+        self._changed(case)
         return case
 
     def _make_room(self, *, forced: bool) -> bool:
-        for subject, case in self._cases.items():
-            if case.is_over or case.is_dismissed:
-                self.close(subject)
-                return True
-        if forced:
-            self.close(next(iter(self._cases)))
-        return forced
+        subject = next(iter(self._settled), None)
+        if subject is None and forced:
+            subject = next(iter(self._cases))
+        if subject is not None:
+            self.close(subject)
+        return subject is not None
+
+    def _changed(self, case: Case) -> None:
+        """Know anew when its time is over, and whether it may make room."""
+        subject = case.record.peer_id
+        self._agenda.plan(subject, case.closes_at)
+        if case.is_over or case.is_dismissed:
+            self._settled[subject] = None
+        else:
+            self._settled.pop(subject, None)
+
+    def add(self, case: Case, accusation: Accusation) -> bool:
+        """One more voice; False where there are enough."""
+        is_new = case.add(accusation)
+        if is_new:
+            self._changed(case)
+        return is_new
+
+    def dismiss(self, case: Case, now: float) -> None:
+        """Its subject lives: nothing of what was said is believed here."""
+        case.is_dismissed, case.is_ours, case.is_over = True, False, False
+        case.opened_at = now
+        self._changed(case)
+
+    def doubt(self, case: Case) -> None:
+        """Others accuse somebody to whom we are linked: we look for ourselves first."""
+        case.is_dismissed = True
+        self._changed(case)
+
+    def reopen(self, case: Case, now: float) -> None:
+        """It was dismissed, and is not any more."""
+        case.is_dismissed = False
+        case.opened_at = now
+        self._changed(case)
+
+    def convict(self, case: Case) -> None:
+        """Its subject's time is over."""
+        case.is_over = True
+        self._changed(case)
 
     def close(self, subject: PeerId) -> Case | None:
         """Nothing is said against it any more."""
-        self._news.pop(subject, None)
+        self._agenda.drop(subject)
+        self._settled.pop(subject, None)
         return self._cases.pop(subject, None)
 
+    # --- when -----------------------------------------------------------------------------------
+
     def due(self, now: float) -> list[tuple[PeerId, Case]]:
-        """Cases whose subject's time is over."""
-        return [(subject, case) for subject, case in self._cases.items() if case.closes_at <= now]
+        """Cases whose subject's time is over, each once."""
+        return [(subject, self._cases[subject]) for subject in self._agenda.due(now)]
 
     @property
     def deadline(self) -> float:
         """When the next is due."""
-        return min((case.closes_at for case in self._cases.values()), default=math.inf)
+        return self._agenda.deadline
 
     def forgive(self, late_s: float) -> None:
         """We slept: nobody's time ran."""
         for case in self._cases.values():
             case.opened_at += late_s
+            self._changed(case)
 
-    # --- telling --------------------------------------------------------------------------------
 
-    @property
-    def has_news(self) -> bool:
-        return bool(self._news)
-
-    def spread(self, record: Record, times: int) -> None:
-        """What is thought of `record`'s subject has changed: tell it so many times."""
-        self._news.pop(record.peer_id, None)
-        if len(self._news) >= NEWS_LIMIT:
-            del self._news[next(iter(self._news))]  # the one longest told
-        self._news[record.peer_id] = (record, times)
-
-    def tell(self, times: int) -> tuple[Opinion, ...]:
-        """News for one message, the least told first, counted as told so many times more."""
-        told: list[Opinion] = []
-        size_bytes = 0
-        waiting = sorted(self._news.items(), key=lambda item: -item[1][1])
-        for subject, (record, left) in waiting[:TOLD_AT_ONCE]:
-            case = self._cases.get(subject)
-            is_doubted = case is not None and not case.is_dismissed
-            opinion = case.opinion if case is not None and is_doubted else Opinion(record)
-            if told and size_bytes + opinion.size_bytes > TOLD_BYTES:
-                break
-            told.append(opinion)
-            size_bytes += opinion.size_bytes
-            if left > times:
-                self._news[subject] = (record, left - times)
-            else:
-                del self._news[subject]
-        return tuple(told)
+def message_of(opinions: Iterable[Opinion]) -> tuple[Opinion, ...]:
+    """As many of them, from the first on, as go into one message."""
+    told: list[Opinion] = []
+    size_bytes = 0
+    for opinion in itertools.islice(opinions, TOLD_AT_ONCE):
+        size_bytes += opinion.size_bytes
+        if told and size_bytes > TOLD_BYTES:
+            break
+        told.append(opinion)
+    return tuple(told)

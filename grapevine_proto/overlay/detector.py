@@ -27,18 +27,21 @@ from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Accusation, Ack, Opinion, Opinions, Ping, PingFor, Record
-from grapevine_proto.overlay.cases import ACCUSERS, Case, Cases
+from grapevine_proto.overlay.cases import ACCUSERS, TOLD_AT_ONCE, Case, Cases, message_of
 from grapevine_proto.overlay.effects import Blame, Effect, Moved, Send
 from grapevine_proto.overlay.members import Member, MemberTable
+from grapevine_proto.overlay.news import News
 from grapevine_proto.overlay.peers import Happening, Peer, PeerTable
-from grapevine_proto.overlay.probes import PINGS, Errand, Errands, Probe
+from grapevine_proto.overlay.probes import PINGS, Errand, Errands, Probe, Probes
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.signatures import Budgets
 from grapevine_proto.overlay.suspicion import OwnHealth, tellings
+from grapevine_proto.ratelimit import TokenBucket
 
-NUMBER_LIMIT: Final = 1 << 32
 OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed
 TOLD_TO: Final = 3  # peers that hear the news at once
+HASTE_BURST: Final = 8.0  # times that news is told at once,
+HASTE_PER_S: Final = 0.5  # in the long run; else it waits for its turn
 ERRAND_SHARE: Final = 0.8  # of a probe's timeout, within which we answer for somebody else
 CHECKS_PER_TELLER_S: Final = 32.0  # of accusations' signatures: a thousandth of a core
 CHECKS_BURST: Final = 256.0
@@ -69,10 +72,11 @@ class Detector:
         self.cases = Cases()
         self.errands = Errands()
         self.heard_at = now  # anybody linked
-        self._probes: dict[PeerId, Probe] = {}
+        self.news = News()
+        self.probes = Probes()
         self._vouched: dict[PeerId, float] = {}  # linked, silent, and heard by others: when
-        self._number = 0
         self._tell_at = math.inf
+        self._haste = TokenBucket(HASTE_BURST, HASTE_PER_S, now)
         self._by_teller = Budgets(CHECKS_PER_TELLER_S, CHECKS_BURST)
         self._by_accuser = Budgets(ACCUSATIONS_PER_S, ACCUSATIONS_BURST)
         self.deadline = math.inf
@@ -88,7 +92,7 @@ class Detector:
 
     def watch(self, peer: Peer, now: float) -> list[Effect]:
         """Probe a linked peer that is silent for longer than it should be."""
-        if peer.peer_id in self._probes:
+        if peer.peer_id in self.probes:
             return []
         # Heartbeats come a tenth of the interval late, and the next look of whoever sends them.
         usual_s = 1.1 * self._config.gossip_interval + look_every_s(self._config) / 2
@@ -97,14 +101,13 @@ class Detector:
         return self._begin(peer.peer_id, now)
 
     def _begin(self, peer_id: PeerId, now: float) -> list[Effect]:
-        self._number = (self._number + 1) % NUMBER_LIMIT
-        self._probes[peer_id] = Probe(self._number, now, now + self._timeout_s / 2)
+        self.probes.begin(peer_id, now, now + self._timeout_s / 2)
         self._rearm(now)
         return [self._ping(peer_id, now)]
 
     def _ping(self, peer_id: PeerId, now: float) -> Send:
         """With what is said against the receiver, which may refute it."""
-        probe, case = self._probes.get(peer_id), self.cases.get(peer_id)
+        probe, case = self.probes.get(peer_id), self.cases.get(peer_id)
         opinions: tuple[Opinion, ...] = ()
         if case is not None and case.accusations:
             opinions = (case.opinion,)
@@ -122,12 +125,14 @@ class Detector:
     def _step(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
         """A ping's time is over: try once more, by other ways too; after the last, judge."""
         if probe.is_accused:
-            probe.next_at = now + self._config.detection.probe_interval * self.health.stretch
+            pause_s = self._config.detection.probe_interval * self.health.stretch
+            self.probes.go_on(peer_id, now + pause_s)
             return [self._ping(peer_id, now)]
         if probe.pings == PINGS:
             return self._judge(peer_id, probe, now)
         probe.pings += 1
-        probe.next_at = now + self._timeout_s * (1.0 if probe.pings == PINGS else 0.5)
+        patience = 1.0 if probe.pings == PINGS else 0.5
+        self.probes.go_on(peer_id, now + patience * self._timeout_s)
         effects: list[Effect] = [self._ping(peer_id, now)]
         if probe.pings % 2 == 0:
             effects += self._ask_others(peer_id, probe)
@@ -146,14 +151,14 @@ class Detector:
     def _judge(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
         if probe.is_vouched and not self._is_outvoted(peer_id):  # only our road to it is broken
             self._vouched[peer_id] = now
-            return self._again(peer_id, probe, self._config.gossip_interval, now)
+            return self._again(peer_id, self._config.gossip_interval, now)
         if probe.asked and not probe.has_answers:
             self.health.failed(now)
             if self.heard_at < probe.began_at:  # it is we who are cut off
                 pause_s = self._config.detection.probe_interval * self.health.stretch
-                return self._again(peer_id, probe, pause_s, now)
+                return self._again(peer_id, pause_s, now)
         probe.is_accused = True
-        probe.next_at = now
+        self.probes.go_on(peer_id, now)
         member = self._members.get(peer_id)
         return self._accuse(member, now) if member is not None else []
 
@@ -162,10 +167,8 @@ class Detector:
         case = self.cases.get(peer_id)
         return case is not None and len(case.accusations) >= OUTVOTING
 
-    def _again(self, peer_id: PeerId, probe: Probe, pause_s: float, now: float) -> list[Effect]:
-        del self._probes[peer_id]
-        later = self._probes[peer_id] = Probe(probe.number, now, now + pause_s)
-        later.began_at = now + pause_s
+    def _again(self, peer_id: PeerId, pause_s: float, now: float) -> list[Effect]:
+        self.probes.begin(peer_id, now + pause_s, now + pause_s)
         return []
 
     def _accuse(self, member: Member, now: float) -> list[Effect]:
@@ -174,9 +177,10 @@ class Detector:
         if case is None or case.is_ours:
             return []
         if case.is_dismissed:
-            self._reopen(case, now)
+            self.cases.reopen(case, now)
         case.is_ours = True
-        case.add(Accusation.signed(self._identity, self._config.cluster, case.record))
+        ours = Accusation.signed(self._identity, self._config.cluster, case.record)
+        self.cases.add(case, ours)
         self._spread(case.record.peer_id, now)
         effects = self._suspect(member, now)
         peer = self._peers.get(case.record.peer_id)
@@ -219,45 +223,57 @@ class Detector:
 
     def _on_ack(self, number: int, is_alive: bool, sender: PeerId) -> list[Effect]:
         """An answer of the peer itself has already ended its probe, as anything heard of it does."""
-        for probe in self._probes.values():
-            if probe.number == number and sender in probe.asked:
-                probe.has_answers = True
-                probe.is_vouched = probe.is_vouched or is_alive
+        probe = self.probes.numbered(number)
+        if probe is not None and sender in probe.asked:
+            probe.has_answers = True
+            probe.is_vouched = probe.is_vouched or is_alive
         return []
 
     def _consider_all(
         self, opinions: tuple[Opinion, ...], sender: PeerId, now: float
     ) -> list[Effect]:
+        """Who knows less than we do, and would not hear it anyway soon, is told at once: all of it
+        in one message."""
         effects: list[Effect] = []
+        answers: list[Opinion] = []
         for opinion in opinions:
             if opinion.record.peer_id != self._identity.peer_id:
-                effects += self._consider(opinion, sender, now)
-        return effects
+                effects += self._consider(opinion, sender, answers, now)
+        told = message_of(answers)
+        return [*effects, Send((sender,), Opinions(told))] if told else effects
 
-    def _consider(self, opinion: Opinion, sender: PeerId, now: float) -> list[Effect]:
+    def _consider(
+        self, opinion: Opinion, sender: PeerId, answers: list[Opinion], now: float
+    ) -> list[Effect]:
         """What `sender` thinks of somebody. Only what is said of the latest incarnation counts."""
         record = opinion.record
-        member = self._members.get(record.peer_id)
-        if member is None or member.status is MemberStatus.LEFT or not opinion.accusations:
+        peer_id = record.peer_id
+        member = self._members.get(peer_id)
+        if member is None or member.status is MemberStatus.LEFT:
             return []
-        if record.version != member.record.version:
-            is_refuted = record.version < member.record.version
-            return [Send((sender,), Opinions((Opinion(member.record),)))] if is_refuted else []
-        case = self.cases.get(record.peer_id)
+        if record.version != member.record.version or not opinion.accusations:
+            if record.version < member.record.version and opinion.accusations:
+                answers.append(Opinion(member.record))
+            elif record.version == member.record.version and peer_id not in self.cases:
+                self.news.told(peer_id, 1)
+            return []
+        case = self.cases.get(peer_id)
         known = case.accusations if case is not None else {}
-        effects: list[Effect] = []
-        if case is not None and not case.is_dismissed and len(opinion.accusations) < len(known):
-            effects.append(Send((sender,), Opinions((case.opinion,))))
         news: list[Accusation] = []
         for each in opinion.accusations:
             if len(known) + len(news) < ACCUSERS and self._is_new(each, case, member):
                 if not self._by_teller.take((sender,), now):
-                    return [*effects, Blame(sender, DropReason.SIGNATURE_BUDGET)]
+                    return [Blame(sender, DropReason.SIGNATURE_BUDGET)]
                 if not each.is_authentic(self._config.cluster, member.record):
-                    return [*effects, Blame(sender, DropReason.BAD_SIGNATURE)]
+                    return [Blame(sender, DropReason.BAD_SIGNATURE)]
                 if self._by_accuser.take((each.accuser,), now):
                     news.append(each)
-        return effects + self._charge(member, news, now)
+        if case is not None and not case.is_dismissed and not news:
+            if len(opinion.accusations) >= len(known):
+                self.news.told(peer_id, 1)  # told by another: it knows as much
+            elif peer_id not in self.news:
+                answers.append(case.opinion)
+        return self._charge(member, news, now)
 
     def _is_new(self, accusation: Accusation, case: Case | None, member: Member) -> bool:
         """Nobody accuses himself, and we know what we say ourselves."""
@@ -272,17 +288,17 @@ class Detector:
             return []
         is_first = not case.accusations
         for each in news:
-            case.add(each)
+            self.cases.add(case, each)
         peer_id = member.record.peer_id
         if self._peers.is_linked(peer_id) and not case.is_ours:
-            case.is_dismissed = True
-            probe = self._probes.get(peer_id)
-            if probe is not None:  # not later than now, where it pauses
-                probe.next_at = min(probe.next_at, now + self._timeout_s)
+            self.cases.doubt(case)
+            if is_first and peer_id not in self.probes:
+                return self._begin(peer_id, now)
+            self.probes.hurry(peer_id, now + self._timeout_s)  # where it pauses
             self._rearm(now)
-            return self._begin(peer_id, now) if is_first and probe is None else []
+            return []
         if case.is_dismissed:
-            self._reopen(case, now)
+            self.cases.reopen(case, now)
         self._spread(peer_id, now)
         return self._suspect(member, now)
 
@@ -319,16 +335,16 @@ class Detector:
         """Its time is over."""
         member = self._members.get(subject)
         if case.is_dismissed or member is None:
-            self.cases.close(subject)
+            self._close(subject)
             return []
-        case.is_over = True
+        self.cases.convict(case)
         return (
             [member.think(MemberStatus.DOWN, now)] if member.status is MemberStatus.SUSPECT else []
         )
 
     def why(self, peer_id: PeerId) -> str:
         """For people: what is wrong with a linked peer."""
-        probe = self._probes.get(peer_id)
+        probe = self.probes.get(peer_id)
         if probe is not None and probe.is_accused:
             return "does not answer, nor through others"
         if peer_id in self._vouched:
@@ -337,11 +353,11 @@ class Detector:
 
     def is_concerned(self, peer_id: PeerId) -> bool:
         """Whether a word of this peer matters here."""
-        return peer_id in self._probes or peer_id in self.cases or peer_id in self.errands
+        return peer_id in self.probes or peer_id in self.cases or peer_id in self.errands
 
     def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A packet of a linked peer opened: whatever others say, it lives."""
-        if self._probes.pop(peer_id, None) is not None:
+        if self.probes.end(peer_id):
             self.health.succeeded(now)
             self._vouched.pop(peer_id, None)
         effects: list[Effect] = [
@@ -355,8 +371,7 @@ class Detector:
 
     def _dismiss(self, peer_id: PeerId, case: Case, now: float) -> list[Effect]:
         """It lives, but others have our word that it does not: only it can take that back."""
-        case.is_dismissed, case.is_ours, case.is_over = True, False, False
-        case.opened_at = now
+        self.cases.dismiss(case, now)
         member = self._members.get(peer_id)
         acquitted = self._acquit(member, now) if member is not None else []
         return [*acquitted, self._ping(peer_id, now)]
@@ -373,20 +388,14 @@ class Detector:
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         """There is no link to look at any more: where it did not answer, what others say counts."""
-        if self._probes.pop(peer_id, None) is None:
+        if not self.probes.end(peer_id):
             return []
         case, member = self.cases.get(peer_id), self._members.get(peer_id)
         if case is None or member is None or not case.is_dismissed:
             return []
-        self._reopen(case, now)
+        self.cases.reopen(case, now)
         self._spread(peer_id, now)
         return self._suspect(member, now)
-
-    @staticmethod
-    def _reopen(case: Case, now: float) -> None:
-        """It was dismissed, and is not any more."""
-        case.is_dismissed = False
-        case.opened_at = now
 
     def lost(self, member: Member, now: float) -> list[Effect]:
         """A link ended without a word, or nobody answered a dial."""
@@ -398,7 +407,11 @@ class Detector:
 
     def left(self, peer_id: PeerId) -> None:
         """It said itself that it leaves: nothing more is to be found out."""
-        self.cases.close(peer_id)
+        self._close(peer_id)
+
+    def _close(self, subject: PeerId) -> None:
+        self.cases.close(subject)
+        self.news.drop(subject)
 
     def renewed(self, member: Member, now: float) -> list[Effect]:
         """A higher record of `member` was taken: what was said of the one before is void."""
@@ -406,7 +419,7 @@ class Detector:
         case = self.cases.get(record.peer_id)
         if case is None or case.record.version >= record.version:
             return []
-        self.cases.close(record.peer_id)
+        self._close(record.peer_id)
         self._spread(record.peer_id, now)
         return self._acquit(member, now)
 
@@ -420,9 +433,7 @@ class Detector:
         """We slept: nobody's time ran meanwhile, and we have been slow ourselves."""
         self.health.lagged(late_s, now)
         self.cases.forgive(late_s)
-        for probe in self._probes.values():
-            probe.began_at += late_s
-            probe.next_at += late_s
+        self.probes.forgive(late_s)
         self._rearm(now)
 
     def advance(self, now: float) -> list[Effect]:
@@ -431,9 +442,8 @@ class Detector:
         if now < self.deadline:
             return []
         effects: list[Effect] = []
-        for peer_id, probe in list(self._probes.items()):
-            if probe.next_at <= now:
-                effects += self._step(peer_id, probe, now)
+        for peer_id, probe in self.probes.due(now):
+            effects += self._step(peer_id, probe, now)
         for errand in self.errands.overdue(now):
             effects.append(Send((errand.asker,), Ack(errand.number, False)))
         for subject, case in self.cases.due(now):
@@ -444,25 +454,35 @@ class Detector:
         return effects
 
     def _spread(self, peer_id: PeerId, now: float) -> None:
+        """Tell what changed: at once, unless much has changed lately."""
         member = self._members.get(peer_id)
         if member is not None:
-            self.cases.spread(member.record, tellings(len(self._members) + 1))
-            self._tell_at = min(self._tell_at, now)
+            self.news.spread(member.record, tellings(len(self._members) + 1))
+            if self._tell_at > now and self._haste.take(now):
+                self._tell_at = now
+            self._tell_at = min(self._tell_at, now + self._config.detection.probe_timeout)
             self._rearm(now)
 
     def _tell(self, now: float) -> list[Effect]:
         """News goes to a few peers at once and to others a little later, until it was told enough."""
         told_to = tuple(uniform(self._peers.linked, TOLD_TO, self._rng))
-        opinions = self.cases.tell(len(told_to)) if told_to else ()
+        opinions = message_of(map(self._opinion, self.news.first(TOLD_AT_ONCE))) if told_to else ()
+        for opinion in opinions:
+            self.news.told(opinion.record.peer_id, len(told_to))
         pause_s = self._config.detection.probe_timeout
-        self._tell_at = now + pause_s if self.cases.has_news else math.inf
+        self._tell_at = now + pause_s if self.news else math.inf
         return [Send(told_to, Opinions(opinions))] if opinions else []
 
+    def _opinion(self, record: Record) -> Opinion:
+        """What we think of `record`'s subject, for others."""
+        case = self.cases.get(record.peer_id)
+        return case.opinion if case is not None and not case.is_dismissed else Opinion(record)
+
     def _rearm(self, now: float) -> None:
-        """Find out anew when to be called."""
-        deadline = min(self._tell_at, self.cases.deadline, self.errands.deadline)
-        for probe in self._probes.values():
-            deadline = min(deadline, probe.next_at)
+        """Be called when the next thing is due, but not for a time that is past."""
+        deadline = min(
+            self._tell_at, self.cases.deadline, self.errands.deadline, self.probes.deadline
+        )
         self.deadline = max(deadline, now) if deadline < math.inf else deadline
 
 

@@ -25,7 +25,7 @@ from grapevine_proto.overlay.effects import Dial, Effect, Emit, Moved
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.nearness import Look, Nearness
 from grapevine_proto.overlay.peers import Happening, PeerTable
-from grapevine_proto.overlay.views import Views
+from grapevine_proto.overlay.views import YIELD_AGE_S, Views
 from grapevine_proto.ratelimit import TokenBucket
 
 DIALS_AT_ONCE: Final = 16  # that may still be answered
@@ -167,7 +167,9 @@ class Dialling:
     def turned_away(self, member: Member, address: Address, now: float) -> None:
         """There was no room at `address`: wait before trying again."""
         self._under_way.pop(address, None)
-        member.dial_at = now + FULL_PAUSE_S * (0.5 + self._rng.random())
+        # Whoever is alone asked for a link that was too young to be let go: it grows older.
+        pause_s = FULL_PAUSE_S if self._views.sound(now) else 2 * YIELD_AGE_S
+        member.dial_at = now + pause_s * (0.5 + self._rng.random())
         knock = self._knocks.get(address)
         if knock is not None:
             knock.dial_at = member.dial_at

@@ -13,7 +13,7 @@ What must stay true:
   than five links none does.
 - Only what this node measured itself counts, and what gains less than `GAIN_S` or a fifth is left as it
   is: on one machine, on one network, and once all is well, nothing moves.
-- Where `distribution` prefers some zones, links go only for others into the same zone.
+- A link goes only for another into the same zone: how many lead where is for `distribution` to say.
 - A look is two datagrams and one dial of the common budget. Each that leads to nothing makes the pause to
   the next longer, and nobody is looked at twice in ten minutes.
 
@@ -92,13 +92,9 @@ class Nearness:
                 by_distance.append((peer.rtt_s, place, peer))
         for _, _, peer in sorted(by_distance, reverse=True)[kept:]:
             is_old = peer.linked_at is not None and now - peer.linked_at >= YIELD_AGE_S
-            if is_old and self._fits(peer, zone):
+            if is_old and self._peers.zone_of(peer.peer_id) == zone:
                 return peer
         return None
-
-    def _fits(self, peer: Peer, zone: Zone) -> bool:
-        """Whether it is all the same to `distribution` if `peer` goes for one in `zone`."""
-        return self._config.distribution == "uniform" or self._peers.zone_of(peer.peer_id) == zone
 
     def to_let_go(self, newcomer: Record, rtt_s: float | None, now: float) -> PeerId | None:
         """Whose link should go for one with `newcomer`, who is `rtt_s` away; None: nobody's."""

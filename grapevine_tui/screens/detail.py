@@ -7,47 +7,18 @@ all values are printable.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.screen import ModalScreen
-from textual.widgets import Static
 
-from grapevine_tui.text import cells
 from grapevine_tui.widgets.keyline import KeyLine
+from grapevine_tui.widgets.sheet import Fact, Sheet
 
 REFRESH_S = 0.5
-
-
-class Fact(NamedTuple):
-    """A name and what there is to say; `colour` is one of the theme's. No name: a line across."""
-
-    name: str
-    value: str
-    colour: str = "$foreground"
-
-
-def lay_out(facts: Sequence[Fact]) -> Content:
-    """Names in a column of their own, values beside them."""
-    width = max((cells(fact.name) for fact in facts if fact.value), default=0)
-    lines: list[Content] = []
-    for fact in facts:
-        if not fact.name:
-            lines.append(Content.styled(fact.value, fact.colour))
-        elif not fact.value:
-            lines.append(Content.styled(fact.name, "bold $accent"))
-        else:
-            lines.append(
-                Content.assemble(
-                    (fact.name + " " * (width + 2 - cells(fact.name)), "$text-muted"),
-                    (fact.value, fact.colour),
-                )
-            )
-    return Content("\n").join(lines)
 
 
 class DetailScreen(ModalScreen[None]):
@@ -81,15 +52,14 @@ class DetailScreen(ModalScreen[None]):
     ) -> None:
         super().__init__()
         self._copies = copies  # what y copies, and what Y
-        self.sheet = VerticalScroll(classes="sheet")
+        self.sheet = Sheet()
         self._title = name
         self._facts = facts
         self._shown: Sequence[Fact] = ()
 
     def compose(self) -> ComposeResult:
-        with self.sheet:
-            self.sheet.border_title = Content(self._title)
-            yield Static(markup=False)
+        self.sheet.border_title = Content(self._title)
+        yield self.sheet
         yield KeyLine()
 
     def on_mount(self) -> None:
@@ -101,7 +71,7 @@ class DetailScreen(ModalScreen[None]):
         facts = self._facts()
         if facts is not None and facts != self._shown:
             self._shown = facts
-            self.query_one(Static).update(lay_out(facts))
+            self.sheet.show(facts)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action != "copy" or bool(self._copies)

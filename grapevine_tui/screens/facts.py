@@ -14,7 +14,6 @@ from typing import Final
 from grapevine_proto.events import PeerInfo, PeerState, Stats
 from grapevine_proto.ids import PeerId
 from grapevine_tui.model import Model
-from grapevine_tui.screens.detail import Fact
 from grapevine_tui.text import cut, printable, show_payload
 from grapevine_tui.widgets.look import (
     STATE_SIGNS,
@@ -25,14 +24,9 @@ from grapevine_tui.widgets.look import (
     ms_words,
     span_words,
 )
+from grapevine_tui.widgets.sheet import Fact
 from grapevine_tui.widgets.tables import round_words
 
-COLOURS: Final = {
-    "good": "$success",
-    "warn": "$warning",
-    "bad": "$error",
-    "dim": "$text-muted",
-}
 ROUNDS_SHOWN: Final = 5
 MESSAGES_SHOWN: Final = 5
 PREVIEW_BYTES: Final = 60  # of each of them
@@ -49,10 +43,10 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         return None
     sign, _, tone = STATE_SIGNS[peer.state]
     return [
-        Fact("state", f"{sign} {peer.state.value}", COLOURS[tone]),
+        Fact("state", f"{sign} {peer.state.value}", tone),
         Fact("health", *_health(peer, model.now)),
         Fact("name", printable(peer.name) or "none"),
-        Fact("key", str(peer_id), "$accent"),
+        Fact("key", str(peer_id), "accent"),
         Fact("epoch", _epoch_words(peer.epoch)),
         Fact("address", printable(str(peer.address))),
         Fact("zone", printable(peer.zone) or "none"),
@@ -64,7 +58,7 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         Fact(
             "messages",
             f"{peer.allowed:,} allowed, {peer.throttled:,} throttled",
-            "$error" if peer.throttled else "$foreground",
+            "bad" if peer.throttled else "text",
         ),
         *_rounds(model, peer_id),
         *_said(model, peer_id),
@@ -72,7 +66,7 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
 
 
 def _health(peer: PeerInfo, now: float) -> tuple[str, str]:
-    """The figure with what keeps it down, and its colour."""
+    """The figure with what keeps it down, and its tone."""
     silent_s = now - peer.last_seen
     if peer.state not in (PeerState.CONNECTED, PeerState.STALE):
         why = "not linked"
@@ -82,7 +76,7 @@ def _health(peer: PeerInfo, now: float) -> tuple[str, str]:
         why = f"silent for {span_words(silent_s)}"
     else:
         why = "answers what it is sent" if peer.health >= HEALTHY else "has missed heartbeats"
-    return f"{peer.health:.2f}  {why}", COLOURS[health_tone(peer.health)]
+    return f"{peer.health:.2f}  {why}", health_tone(peer.health)
 
 
 def _epoch_words(epoch: int) -> str:
@@ -117,7 +111,7 @@ def _link(model: Model, peer: PeerInfo) -> list[Fact]:
 
 def _loss(peer: PeerInfo) -> tuple[str, str]:
     share = peer.lost / peer.sent if peer.sent else 0.0
-    return f"{peer.lost:,} datagrams, {share:.1%}", "$warning" if share > LOSSY else "$foreground"
+    return f"{peer.lost:,} datagrams, {share:.1%}", "warn" if share > LOSSY else "text"
 
 
 def _rate_words(peer: PeerInfo) -> str:
@@ -143,7 +137,7 @@ def status_facts(model: Model) -> list[Fact]:
     facts = [Fact("this node", "")]
     if me is not None:
         facts += [
-            Fact("id", str(me.peer_id), "$accent"),
+            Fact("id", str(me.peer_id), "accent"),
             Fact("address", str(me.address)),
             Fact("epoch", str(me.epoch)),
             Fact("up", span_words(time.time() - me.started_at)),
@@ -175,10 +169,10 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         return None
     sign, _, tone = STATUS_SIGNS[member.status]
     return [
-        Fact("status", f"{sign} {member.status.value}", COLOURS[tone]),
+        Fact("status", f"{sign} {member.status.value}", tone),
         Fact("link", "none: known by hearsay"),
         Fact("name", printable(member.name) or "none"),
-        Fact("key", str(peer_id), "$accent"),
+        Fact("key", str(peer_id), "accent"),
         Fact("epoch", _epoch_words(member.epoch)),
         Fact("address", printable(str(member.address)) if member.address else "not known"),
         Fact("zone", printable(member.zone) or "none"),
@@ -200,8 +194,8 @@ def _round_trips(model: Model, peer_id: PeerId) -> list[Fact]:
     words = f"least {ms_words(ordered[0])}, middle {ms_words(middle)}, most {ms_words(ordered[-1])}"
     curve = graph(history, min(CURVE_CELLS, (len(history) + 1) // 2), 1)[0]
     return [
-        Fact(f"last {span_words(len(history))}", curve, "$success"),
-        Fact("", words, "$text-muted"),
+        Fact(f"last {span_words(len(history))}", curve, "good"),
+        Fact("", words, "dim"),
     ]
 
 

@@ -12,10 +12,11 @@ from textual.binding import Binding, BindingType
 
 from grapevine_tui import keys
 from grapevine_tui.commands import COMMANDS
-from grapevine_tui.screens.detail import DetailScreen, Fact
+from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.message import MessageScreen
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.draft import Draft
+from grapevine_tui.widgets.sheet import Fact
 
 
 def _binding(each: BindingType) -> Binding:

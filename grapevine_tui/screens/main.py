@@ -75,6 +75,7 @@ class MainScreen(Screen[None]):
         self._max_peers = settings.node.max_peers
         self._front = "log"
         self._zoomed = ""
+        self._was_writing = False  # when the room for the compose box went
         self._titles: dict[Widget, str] = {}
         self.is_paused = False
         self._missed = Changes.NONE  # while paused
@@ -226,6 +227,9 @@ class MainScreen(Screen[None]):
             self._entitle_log()
 
     def _keep_focus(self) -> None:
+        if self._was_writing and self.compose_box.display:
+            self._was_writing = False
+            self.set_focus(self.compose_box.draft)
         focused = self.focused
         if focused is None:
             return
@@ -234,6 +238,7 @@ class MainScreen(Screen[None]):
         above = [node for node in focused.ancestors_with_self if isinstance(node, Widget)]
         if all(node.display for node in above):
             return
+        self._was_writing = focused is self.compose_box.draft
         self.set_focus(self.log_view if self.log_view.display else self.panel(self._front))
 
     def panel(self, name: str) -> Grid | MessageLog:

@@ -17,9 +17,10 @@ from textual.binding import Binding, BindingType
 from grapevine_proto.events import Via
 from grapevine_tui.model import Model
 from grapevine_tui.ring import Entry
-from grapevine_tui.screens.detail import DetailScreen, Fact
+from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.text import printable, printable_lines
 from grapevine_tui.widgets.look import bytes_words
+from grapevine_tui.widgets.sheet import Fact
 
 PAYLOAD_BYTES: Final = 64 * 1024  # laid out of one message: more is for a file, not a screen
 HEX_BYTES: Final = 16  # a line
@@ -82,7 +83,7 @@ def message_facts(model: Model, entry: Entry, form: str) -> list[Fact]:
     proof = "by the session it came in" if message.private else "by its author's signature"
     facts = [
         Fact("from", printable(model.name_of(message.origin))),
-        Fact("author", str(message.origin), "$accent"),
+        Fact("author", str(message.origin), "accent"),
         Fact("id", str(message.id)),
         Fact("came", f"{stamp}, {way}"),
         Fact("for", "this node alone" if message.private else "everyone"),
@@ -92,7 +93,7 @@ def message_facts(model: Model, entry: Entry, form: str) -> list[Fact]:
     ]
     facts += [Fact("", line) for line in FORMS[form](message.payload) or [""]]
     if size > PAYLOAD_BYTES:
-        facts.append(Fact("", f"… {size - PAYLOAD_BYTES:,} bytes more", "$text-muted"))
+        facts.append(Fact("", f"… {size - PAYLOAD_BYTES:,} bytes more", "dim"))
     return facts
 
 

@@ -10,13 +10,11 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Static
 
-from grapevine_tui.screens.detail import Fact, lay_out
 from grapevine_tui.widgets.keyline import KeyLine
+from grapevine_tui.widgets.sheet import Fact, Sheet
 
 
 class Question(ModalScreen[bool]):
@@ -33,9 +31,10 @@ class Question(ModalScreen[bool]):
         self._facts = facts
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="sheet") as sheet:
-            sheet.border_title = Content(self._title)
-            yield Static(lay_out(self._facts), markup=False)
+        sheet = Sheet()
+        sheet.border_title = Content(self._title)
+        sheet.show(self._facts)
+        yield sheet
         yield KeyLine()
 
     def action_answer(self, is_yes: bool) -> None:

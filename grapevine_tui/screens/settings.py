@@ -21,7 +21,6 @@ from grapevine_tui.editing import Editing, Saved, is_editable, is_live, value_wo
 from grapevine_tui.keys import SETTINGS
 from grapevine_tui.layers import CHANGED, Value
 from grapevine_tui.query import EVERYTHING, parse
-from grapevine_tui.screens.detail import Fact
 from grapevine_tui.screens.question import Question
 from grapevine_tui.settings import Settings
 from grapevine_tui.template import reasons
@@ -32,6 +31,7 @@ from grapevine_tui.widgets.editbar import EditBar
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Cell, Column, Grid, Row
 from grapevine_tui.widgets.keyline import KeyLine
+from grapevine_tui.widgets.sheet import Fact
 from grapevine_tui.widgets.tables import filter_part, title
 
 COLUMNS: Final = (

@@ -44,7 +44,7 @@ def delay_words(delay_ms: int | None) -> str:
     return ms_words(delay_ms / 1000).replace(".0ms", "ms") if delay_ms else "<1ms"
 
 
-class Sheet(VerticalScroll, inherit_bindings=False):
+class Report(VerticalScroll, inherit_bindings=False):
     """Scrolls up and down alone: left and right are the screen's."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -180,14 +180,14 @@ class TraceScreen(Screen[None]):
         self._back = 0  # how many traces ago
         self._shown: object = None
         self.words = Static(markup=False)
-        self.sheet = Sheet(self.words, id="trace")
+        self.report = Report(self.words, id="trace")
 
     def compose(self) -> ComposeResult:
-        yield self.sheet
+        yield self.report
         yield KeyLine()
 
     def on_mount(self) -> None:
-        self.sheet.focus()
+        self.report.focus()
         self.show()
         self.set_interval(REFRESH_S, self.show)
 
@@ -199,28 +199,28 @@ class TraceScreen(Screen[None]):
         traces = list(self._model.traces.values())
         followed = traces[-1 - self._back] if traces else None
         ago = span_words(time.time() - followed.at_unix) if followed is not None else ""
-        width = max(10, self.sheet.scrollable_content_region.width)
+        width = max(10, self.report.scrollable_content_region.width)
         stamp = (followed, ago, width, len(traces))
         if stamp == self._shown:
             return
         self._shown = stamp
         if followed is None:
             self.words.update(Content.styled(EMPTY, "italic $text-muted"))
-            self.sheet.border_title = title("Trace")
+            self.report.border_title = title("Trace")
             return
         trace = followed.trace
         self.words.update(Content("\n").join(trace_lines(self._model, followed, width)))
         colour = "$success" if trace.is_complete else "$accent"
-        self.sheet.border_title = title(
+        self.report.border_title = title(
             "Trace", (tally_words(trace), colour), (f"{ago} ago", "$text-muted")
         )
         place = f"{len(traces) - self._back} of {len(traces)}"
-        self.sheet.border_subtitle = Content(place if len(traces) > 1 else "")
+        self.report.border_subtitle = Content(place if len(traces) > 1 else "")
 
     def action_older(self, by: int) -> None:
         """Go `by` traces back; negative: towards the latest."""
         self._back = max(0, min(self._back + by, len(self._model.traces) - 1))
-        self.sheet.scroll_home(animate=False)
+        self.report.scroll_home(animate=False)
         self.show()
 
     def action_trace(self) -> None:

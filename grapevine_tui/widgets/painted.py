@@ -59,7 +59,9 @@ class Inks:
         return found
 
 
-INK_CLASSES = frozenset(f"ink--{tone}" for tone in (*TONES, "heading", "cursor", "alarm", "empty"))
+INK_CLASSES = frozenset(
+    f"ink--{tone}" for tone in (*TONES, "section", "heading", "cursor", "alarm", "empty")
+)
 
 
 class Painted(Widget):

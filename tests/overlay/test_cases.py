@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+
+import pytest
 
 from grapevine_proto.messages import Accusation, Record
 from grapevine_proto.overlay import cases as cases_module
-from grapevine_proto.overlay.cases import CASES_LIMIT, NEWS_LIMIT, Case, Cases
+from grapevine_proto.overlay.cases import CASES_LIMIT, Case, Cases, message_of
 from tests.overlay.made import identity, peer_id, record
 
 
@@ -72,7 +73,7 @@ def test_a_case_is_due_when_its_subjects_time_is_over_and_what_we_slept_does_not
     assert cases.due(57.9) == []
     [(subject, case)] = cases.due(58.0)
     assert subject == peer_id(9)
-    case.is_over = True
+    cases.convict(case)
     assert cases.deadline == math.inf
 
 
@@ -92,55 +93,42 @@ def test_at_the_cap_a_settled_case_makes_room() -> None:
         open_case(cases, bare(number))
     settled = cases.get(bare(7).peer_id)
     assert settled is not None
-    settled.is_over = True
+    cases.convict(settled)
     assert open_case(cases, bare(CASES_LIMIT)) is not None
     assert bare(7).peer_id not in cases
     assert (len(cases), cases.refused) == (CASES_LIMIT, 0)
 
 
-def test_news_is_told_so_many_times_and_the_least_told_first() -> None:
+def test_work_does_not_grow_with_how_many_cases_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = Cases()
-    for number in range(1, 7):
-        cases.spread(record(number), 6)
-    told: Counter[str] = Counter()
-    rounds = []
-    while cases.has_news:
-        names = [opinion.record.name for opinion in cases.tell(3)]
-        rounds.append(set(names))
-        told.update(names)
-    assert set(told.values()) == {2}, "two messages to three peers are six tellings"
-    assert len(told) == 6
-    assert rounds[0] | rounds[1] == set(told)
-
-
-def test_news_beyond_its_cap_pushes_out_what_was_told_longest() -> None:
-    cases = Cases()
-    for number in range(NEWS_LIMIT + 1):
-        cases.spread(bare(number), 4)
-    assert len(cases._news) == NEWS_LIMIT
-    assert bare(0).peer_id not in cases._news
-
-
-def test_a_telling_carries_accusations_only_while_we_believe_them() -> None:
-    cases = Cases()
-    case = open_case(cases, record(9))
+    for number in range(500):
+        open_case(cases, bare(number), now=number)
+    case = cases.get(bare(499).peer_id)
     assert case is not None
-    case.add(accusation(1, record(9)))
-    cases.spread(record(9), 12)
-    [opinion] = cases.tell(3)
-    assert len(opinion.accusations) == 1
-    case.is_dismissed = True
-    [opinion] = cases.tell(3)
-    assert opinion.accusations == ()
+    looked_at = 0
+
+    def count(case: Case) -> float:
+        nonlocal looked_at
+        looked_at += 1
+        return case.opened_at + case.most_s
+
+    monkeypatch.setattr(Case, "closes_at", property(count))
+    for now in range(50):
+        cases.dismiss(case, 500.0 + now)
+        assert cases.deadline == 48.0
+    assert looked_at == 50, "only the one that changed"
 
 
-def test_news_fits_one_datagram() -> None:
+def test_an_opinion_in_a_message_carries_what_is_said_and_fits_one_datagram() -> None:
     cases = Cases()
+    opinions = []
     for number in range(1, 6):
         case = open_case(cases, record(number))
         assert case is not None
         for accuser in (11, 12, 13):
-            case.add(accusation(accuser, record(number)))
-        cases.spread(record(number), 4)
-    while told := cases.tell(4):
-        assert sum(opinion.size_bytes for opinion in told) <= cases_module.TOLD_BYTES
+            cases.add(case, accusation(accuser, record(number)))
+        opinions.append(case.opinion)
+    told = message_of(opinions)
+    assert told == tuple(opinions[: len(told)])
+    assert sum(opinion.size_bytes for opinion in told) <= cases_module.TOLD_BYTES
+    assert message_of([]) == ()

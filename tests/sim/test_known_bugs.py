@@ -216,7 +216,7 @@ class Bug:
 
 
 BUGS: Final = (
-    Bug(replay_window_off, "came twice", network=Network(duplication=0.3)),
+    Bug(replay_window_off, "comes again", network=Network(duplication=0.3)),
     Bug(dedup_forgets, "times", ("burst",)),
     Bug(marks_are_not_saved, "times", ("crash",)),
     Bug(

@@ -21,7 +21,7 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address
 from grapevine_tui import keys
 from tests.tui.fake_host import FakeHost, FakeSettings
-from tests.tui.make_screenshots import fill
+from tests.tui.lively import fill
 from tests.tui.stage import staged, text_of
 from tests.tui.values import a_member, a_peer, a_round, an_id, received
 
@@ -566,6 +566,19 @@ async def test_a_short_screen_has_one_panel_at_a_time() -> None:
         await stage.press("escape", "1")
         assert "Peers 7/50" in stage.text
         assert "Messages 59" not in stage.text
+
+
+async def test_whoever_was_writing_goes_on_when_a_tiny_screen_has_grown_again() -> None:
+    async with staged() as stage:
+        await stage.press("h", "i")
+        await stage.resize(20, 5)
+        assert stage.focused == "log"
+        await stage.resize(80, 24)
+        assert stage.focused == "draft"
+        await stage.press("escape")
+        await stage.resize(20, 5)
+        await stage.resize(80, 24)
+        assert stage.focused == "log"
 
 
 async def test_a_tiny_screen_is_one_line_of_state_and_the_log() -> None:

@@ -21,6 +21,7 @@ from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.settings import load
 from grapevine_tui.widgets.grid import Grid
+from grapevine_tui.widgets.sheet import Sheet
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage
 from tests.tui.values import a_member, a_peer, a_round, a_trace, received
@@ -79,11 +80,11 @@ def file(pattern: str) -> Check:
 
 
 def scrolled(stage: Stage) -> bool:
-    return stage.app.screen.query_one(".sheet").scroll_offset.y > 0
+    return stage.app.screen.query_one(Sheet).scroll_offset.y > 0
 
 
 def top(stage: Stage) -> bool:
-    return not stage.has_sheet or stage.app.screen.query_one(".sheet").scroll_offset.y == 0
+    return not stage.has_sheet or stage.app.screen.query_one(Sheet).scroll_offset.y == 0
 
 
 PEERS = ("1", "g")

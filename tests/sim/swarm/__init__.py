@@ -29,7 +29,7 @@ KNOWN_EACH_OTHER_S: Final = 5.0
 def play(world: World) -> None:
     """A time of faults, then a time in which all must come right. Raises Violation."""
     mix, watch = world.mix, world.watch
-    with inside.overheard(watch.on_send, watch.on_receive, STRANGER):
+    with inside.overheard(watch.on_send, watch.on_stranger, watch.on_arrival, STRANGER):
         world.sim.run(KNOWN_EACH_OTHER_S)
         until, names = world.sim.now + mix.lasts_s, list(mix.actions)
         weights = [mix.actions[each] for each in names]

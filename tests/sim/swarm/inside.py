@@ -17,8 +17,12 @@ from grapevine_proto.ids import Address
 from grapevine_proto.link.handshake import UNCONFIRMED_SESSIONS
 from grapevine_proto.links import PARTING_LIMIT
 from grapevine_proto.overlay.cases import CASES_LIMIT
+from grapevine_proto.overlay.dialling import HINTS_LIMIT
 from grapevine_proto.overlay.dissemination.lazy import UNTOLD_LIMIT, WANTED_LIMIT
+from grapevine_proto.overlay.dissemination.pulls import WANTED_LIMIT as ANNOUNCED_LIMIT
 from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.news import NEWS_LIMIT
+from grapevine_proto.overlay.probes import ERRANDS_LIMIT
 from grapevine_proto.overlay.signatures import BUDGETS_LIMIT
 from grapevine_proto.overlay.trace import BATCHES_LIMIT, ROUTES_LIMIT, TRACES_LIMIT
 from grapevine_proto.routing import Routing
@@ -39,14 +43,20 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "accounts", len(links.accounts), ACCOUNTS_LIMIT
     yield "unconfirmed sessions", handshakes._responder.pending, UNCONFIRMED_SESSIONS
     yield "peers", len(list(engine._peers)), limits.sessions + config.max_peers
+    yield "short sessions", len(engine._shorts), limits.short_sessions
     yield "members", stats.members, limits.members + config.max_peers  # linked ones always
     yield "cases", len(membership.detector.cases._cases), CASES_LIMIT + config.max_peers
+    yield "news", len(membership.detector.news), NEWS_LIMIT
+    yield "errands", len(membership.detector.errands), ERRANDS_LIMIT
+    yield "probes", len(membership.detector.probes), config.max_peers
+    yield "hints", len(membership.dialling._hints), HINTS_LIMIT
     # As many of our own as were named or linked, and what others told of.
     yield "addresses", len(membership.dialling._knocks), limits.addresses + 2 * config.max_peers
     yield "held bytes", stats.held_bytes, limits.held_bytes + config.max_message_size
     yield "streams", stats.streams, 2 * limits.origins
     yield "ids to tell", len(lazy._untold), UNTOLD_LIMIT
     yield "ids wanted", len(lazy._wanted), WANTED_LIMIT
+    yield "rumors to pull", len(engine._dissemination.pulls._wanted), ANNOUNCED_LIMIT
     budgets = engine._signatures
     for each in (budgets._by_sender, budgets._by_pair, budgets._by_origin):
         yield "signature budgets", len(each._buckets), BUDGETS_LIMIT
@@ -127,9 +137,11 @@ def forget_manners(engine: Engine, peer_id: PeerId) -> None:
 def overheard(
     on_send: Callable[[Routing, Send], None],
     on_stranger: Callable[[Engine, bytes, Callable[[], None]], None],
+    on_arrival: Callable[[Engine, bytes, Callable[[], None]], None],
     stranger: Address,
 ) -> Iterator[None]:
-    """Let somebody hear what engines ask to be sent, and stand beside them when a stranger comes."""
+    """Let somebody hear what engines ask to be sent, and stand beside them when something comes, or a
+    stranger."""
     send_all, receive = Routing.send_all, Engine.receive
 
     def send_overheard(routing: Routing, send: Send, now: float) -> int:
@@ -137,10 +149,8 @@ def overheard(
         return send_all(routing, send, now)
 
     def receive_overheard(engine: Engine, datagram: bytes, source: Address, now: float) -> None:
-        if source == stranger:
-            on_stranger(engine, datagram, lambda: receive(engine, datagram, source, now))
-        else:
-            receive(engine, datagram, source, now)
+        meet = on_stranger if source == stranger else on_arrival
+        meet(engine, datagram, lambda: receive(engine, datagram, source, now))
 
     with (
         patch.object(Routing, "send_all", send_overheard),

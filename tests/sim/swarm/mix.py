@@ -1,7 +1,8 @@
 """What one seed lets happen: how many nodes, which settings, what weather, which faults how often.
 
 What must stay true: a mix is drawn from its seed alone; every fault is in about half of the mixes, so
-that each meets every other, and some mixes have none, so that good weather is held to more.
+that each meets every other, and some mixes have none, so that good weather is held to more; in some there are
+more nodes than a node may have links.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ FAULTS: Final = (
     "crash", "tear", "lose", "part", "part_one_way", "heal", "suspend", "slow", "move", "rotate",
     "leave", "join", "skew", "stranger", "replay", "burst", "shout", "trace", "change",
 )  # fmt: skip
+CROWDED: Final = 0.15  # of all mixes have more nodes than a node may have links
 LIES: Final = ("forge", "flood", "garble")
 
 
@@ -87,4 +89,7 @@ def drawn(seed: int) -> Mix:
     has_liar = not is_calm and rng.random() < 0.3
     if has_liar:
         actions |= dict(zip(LIES, (1.0, 0.5, 0.5), strict=True))
+    if not is_calm and rng.random() < CROWDED:
+        nodes, lasts_s = rng.randint(8, 14), lasts_s / 2
+        config = config.replace(max_peers=rng.randint(3, 5))
     return Mix(seed, nodes, config, network, actions, lasts_s, has_liar)

@@ -73,6 +73,8 @@ class Watch:
     )
     slept_s: float = 0.0  # the longest that a machine was suspended: what it had sent is that old
     datagrams: int = 0
+    sent: set[int] = field(default_factory=set)  # hashes of datagrams
+    taken: set[tuple[Engine, int]] = field(default_factory=set)  # by whom, and the hash
     packets: int = 0  # sealed ones; the others knock at whoever is gone
     secrets: set[str] = field(default_factory=set)  # as they would look if somebody printed them
 
@@ -183,6 +185,7 @@ class Watch:
     # --- datagrams ------------------------------------------------------------------------------
 
     def on_datagram(self, _: float, number: int, datagram: bytes, to: Address) -> None:
+        self.sent.add(hash(datagram))
         if to == STRANGER:
             self.allowed_to_stranger -= len(datagram)
             if self.allowed_to_stranger < 0:
@@ -219,7 +222,25 @@ class Watch:
 
     # --- what comes from outside ----------------------------------------------------------------
 
-    def on_receive(self, engine: Engine, datagram: bytes, receive: Callable[[], None]) -> None:
+    def on_arrival(self, engine: Engine, datagram: bytes, receive: Callable[[], None]) -> None:
+        """What nobody sent, for it was changed on its way, is counted once, and so is what comes
+        again, which changes nothing."""
+        is_ours, was_taken = hash(datagram) in self.sent, (engine, hash(datagram)) in self.taken
+        is_data = datagram[0] == codec.DATA
+        looks = was_taken or not is_ours
+        before = inside.kept(engine) if looks else ()
+        refused = inside.refusals(engine)
+        receive()
+        more = inside.refusals(engine) - refused
+        if is_data and is_ours and not more:
+            self.taken.add((engine, hash(datagram)))
+        if looks and more != 1:
+            words = "comes again" if was_taken else "was changed on its way"
+            self.fail(f"3: what {words} was counted {more} times")
+        if looks and inside.kept(engine) != before:
+            self.fail(f"4: what nobody sent, or twice, changed {before} to {inside.kept(engine)}")
+
+    def on_stranger(self, engine: Engine, datagram: bytes, receive: Callable[[], None]) -> None:
         """A stranger's datagram: answered in as few bytes, or counted once; and nothing is kept. A
         recorded packet of a session that had been lost on its way is no stranger's, wherever it
         comes from."""

@@ -23,7 +23,7 @@ from tests.sim.swarm.mix import Mix
 from tests.sim.swarm.watch import STRANGER, Watch
 
 LANDMARKS: Final = (0, 1)  # everybody's bootstrap peers: they stay where they are, but for crashes
-NODES_LIMIT: Final = 14
+NODES_LIMIT: Final = 16
 CAPTURED_LIMIT: Final = 400  # datagrams
 REPEATS_S: Final = {"kept": 1.1, "torn": 1.3, "lost": float("inf")}  # what a crash may give again
 NOBODY: Final = -1

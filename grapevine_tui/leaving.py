@@ -1,0 +1,86 @@
+"""How the app ends: politely first, at once when asked twice.
+
+What must stay true:
+
+- Whatever way it ends (a key, a command, SIGTERM, SIGHUP, an error at the start), the node and the
+  demonstration's neighbours have left before the process is gone, or were told not to wait.
+- The exit code says why: 0 asked to, 1 or 5 where the node stopped of itself, 128 and the signal's number
+  where a second one cut it short.
+
+Driven by `app`: `catch_signals` once there is a loop, `ask` for each wish to end, `leave` at the very end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from rich.text import Text
+from textual.app import App
+
+from grapevine_proto.errors import GrapevineError
+from grapevine_tui.hosting import DemoView, HostView
+
+LEAVE_S: Final = 2.0  # for goodbyes: long enough for a round trip round the world
+SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
+IN_USE_CODE: Final = 5  # the contract's exit code for an identity in use
+
+
+class Leaving:
+    """Ends `app`; `begun` is called once when it begins to."""
+
+    def __init__(
+        self, app: App[None], host: HostView, demo: DemoView | None, begun: Callable[[], None]
+    ) -> None:
+        self._app = app
+        self._host = host
+        self._demo = demo
+        self._begun = begun
+        self._is_asked = False
+        self.is_done = False
+        """Whether nobody is left to say goodbye for."""
+
+    def catch_signals(self) -> None:
+        """Take a signal for a wish to end."""
+        loop = asyncio.get_running_loop()
+        for name in SIGNALS:
+            number = getattr(signal, name, None)
+            # Windows has neither SIGHUP nor handlers in a loop; there Textual's own must do.
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                if number is not None:
+                    loop.add_signal_handler(number, self.ask, 128 + number)
+
+    def ask(self, at_once_code: int | None = None) -> None:
+        """End politely; asked twice, at once, with that code if there is one."""
+        if self._is_asked:
+            self.is_done = True
+            self._app.exit(return_code=self._code() if at_once_code is None else at_once_code)
+            return
+        self._is_asked = True
+        self._begun()
+        self._app.run_worker(self._leave_and_exit(), exit_on_error=True)
+
+    async def _leave_and_exit(self) -> None:
+        code = self._code()
+        unsent = await self.leave()
+        words = f"{unsent:,} messages found nobody to take them" if unsent else None
+        self._app.exit(return_code=code, message=Text(words) if words else None)
+
+    async def leave(self) -> int:
+        """Say goodbye; how many messages nobody took."""
+        self.is_done = True
+        unsent = 0
+        with suppress(GrapevineError):  # it never ran, or stopped of itself
+            unsent = await self._host.leave(LEAVE_S)
+        if self._demo is not None:
+            await self._demo.stop()
+        return unsent
+
+    def _code(self) -> int:
+        stopped = self._host.model.stopped
+        if not stopped:
+            return 0
+        return IN_USE_CODE if "in use" in stopped else 1

@@ -1,0 +1,49 @@
+"""The app's themes: ours beside Textual's own, and the one that is worn.
+
+What must stay true: the settings win over what was chosen on the screen last, which is remembered all the
+same; a theme that is not there, or cannot be remembered, is told and is no reason to stop.
+"""
+
+from __future__ import annotations
+
+from textual.app import App
+
+from grapevine_tui.choices import Choices
+from grapevine_tui.text import printable
+from grapevine_tui.widgets.look import GRAPEVINE, THEMES
+
+
+class Wardrobe:
+    """Dresses `app`, and keeps what somebody chooses on the screen."""
+
+    def __init__(self, app: App[None], choices: Choices) -> None:
+        self._app = app
+        self._choices = choices
+        self._is_dressed = False
+        for theme in THEMES:
+            app.register_theme(theme)
+
+    def dress(self, wanted: str) -> None:
+        """Wear `wanted`; where that is empty the theme chosen last, else our own."""
+        wanted = wanted or self._choices.theme()
+        theme = wanted if wanted in self._app.available_themes else GRAPEVINE.name
+        self._app.theme = theme
+        if wanted and theme != wanted:
+            self._warn(f"there is no theme {printable(wanted)!r}")
+        self._is_dressed = True
+
+    def chosen(self, theme: str, in_settings: str) -> None:
+        """`theme` is worn now: remember it, unless it was us. `in_settings`: what is set there."""
+        if not self._is_dressed or theme == self._choices.theme():
+            return
+        try:
+            self._choices.keep_theme(theme)
+        except OSError as error:
+            self._warn(printable(f"the theme is not remembered: {error.strerror or error}"))
+        else:
+            if in_settings and self._choices.is_kept:
+                words = f"at the next start the settings say {printable(in_settings)} again"
+                self._app.notify(words, markup=False)
+
+    def _warn(self, words: str) -> None:
+        self._app.notify(words, severity="warning", markup=False)

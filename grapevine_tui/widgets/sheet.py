@@ -1,0 +1,143 @@
+"""A sheet of facts: names in a column of their own, values beside them, broken where they are too long.
+
+What must stay true:
+
+- What is broken goes on beneath its own value, never beneath the name: it can be read at any width.
+- Only lines on the screen are painted, and of new facts only the lines that differ.
+- All text is printable; what is selected with the mouse is copied as it stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from rich.segment import Segment
+from textual import events
+from textual.geometry import Size
+from textual.selection import Selection
+from textual.strip import Strip
+
+from grapevine_tui.text import cells, cut
+from grapevine_tui.widgets.look import Piece, paint
+from grapevine_tui.widgets.painted import PaintedView
+
+GAP: Final = 2  # between name and value
+LEAST_VALUE: Final = 12  # cells; where there are fewer beside the names, values stand beneath them
+
+
+class Fact(NamedTuple):
+    """A name and what there is to say, in a tone. No name: a line across; no value: a heading."""
+
+    name: str
+    value: str
+    tone: str = "text"
+
+
+class Part(NamedTuple):
+    text: str
+    tone: str
+
+
+Line = tuple[Part, ...]
+
+
+def broken(text: str, width_cells: int) -> Iterator[str]:
+    """`text` in lines of at most `width_cells`: between words where that is possible."""
+    while len(text) > 1 and cells(text) > width_cells > 0:
+        head = cut(text, width_cells + 1)[:-1] or text[0]  # what fits, without the ellipsis
+        at = len(head)
+        if text[at:][:1] != " " and (blank := head.rstrip(" ").rfind(" ")) > 0:
+            at = blank
+        yield text[:at].rstrip(" ")
+        text = text[at:].lstrip(" ")
+    yield text
+
+
+def lay_out(facts: Sequence[Fact], width_cells: int) -> list[Line]:
+    """The lines of `facts`, each at most `width_cells` where that is possible at all."""
+    names = max((cells(fact.name) for fact in facts if fact.value), default=0) + GAP
+    is_beside = width_cells - names >= LEAST_VALUE
+    lines: list[Line] = []
+    for name, value, tone in facts:
+        if not name:
+            lines += [(Part(each, tone),) for each in broken(value, width_cells)]
+        elif not value:
+            lines.append((Part(name, "section"),))
+        elif is_beside:
+            first, *others = broken(value, width_cells - names)
+            column = Part(name + " " * (names - cells(name)), "dim")
+            lines.append((column, Part(first, tone)))
+            lines += [(Part(" " * names, "dim"), Part(each, tone)) for each in others]
+        else:
+            lines.append((Part(name, "dim"),))
+            indented = broken(value, width_cells - GAP)
+            lines += [(Part(" " * GAP, "dim"), Part(each, tone)) for each in indented]
+    return lines
+
+
+class Sheet(PaintedView):
+    """Facts that scroll; its size is theirs where the style leaves that to it."""
+
+    ALLOW_SELECT = True
+
+    def __init__(self, *, name_in_dom: str = "sheet") -> None:
+        super().__init__(name_in_dom=name_in_dom)
+        self._facts: Sequence[Fact] = ()
+        self._lines: list[Line] = []
+
+    def show(self, facts: Sequence[Fact]) -> None:
+        """Have these facts from now on; paints the lines that differ."""
+        self._facts = facts
+        is_sized = self.styles.auto_dimensions
+        before, self._lines = self._lines, lay_out(facts, self._width)
+        if len(before) != len(self._lines):
+            self.virtual_size = Size(self.size.width, len(self._lines))
+            self.refresh(layout=is_sized)
+            return
+        for number, (old, new) in enumerate(zip(before, self._lines, strict=True)):
+            if old != new:
+                self.refresh_line(number)
+
+    @property
+    def _width(self) -> int:
+        return self.room or self.app.size.width
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._lines = lay_out(self._facts, self._width)
+        self.virtual_size = Size(self.size.width, len(self._lines))
+        self.refresh()
+
+    def get_content_width(self, container: Size, viewport: Size) -> int:
+        lines = lay_out(self._facts, container.width)
+        return max((sum(cells(part.text) for part in line) for line in lines), default=0)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return len(lay_out(self._facts, width))
+
+    def render_line(self, y: int) -> Strip:
+        at = y + self.scroll_offset.y
+        if at >= len(self._lines):
+            return Strip.blank(self.room, self.inks.base)
+        line = self._lines[at]
+        pieces = [Piece(part.text, self.inks.ink(part.tone)) for part in line]
+        strip = paint(pieces, self.room, self.inks.base)
+        selection = self.text_selection
+        if selection is not None and (span := selection.get_span(at)) is not None:
+            strip = self._lit(strip, "".join(part.text for part in line), *span)
+        return strip.apply_offsets(0, at)
+
+    def _lit(self, strip: Strip, text: str, start: int, end: int) -> Strip:
+        """`strip` with a span of its letters shown as selected; an `end` of -1 is the line's."""
+        first = cells(text[:start])
+        last = cells(text) if end == -1 else cells(text[:end])
+        style = self.screen.get_component_rich_style("screen--selection")
+        lit = Strip(Segment.apply_style(strip.crop(first, last), post_style=style), last - first)
+        return Strip.join([strip.crop(0, first), lit, strip.crop(last)])
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        text = "\n".join("".join(part.text for part in line) for line in self._lines)
+        return selection.extract(text), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self.refresh()

@@ -1,0 +1,106 @@
+"""A file put in place: whole or not at all, and for no more eyes than it should be."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grapevine_proto.files import put_in_place, sweep
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_file_has_the_mode_that_is_asked_for_less_the_umask(tmp_path: Path) -> None:
+    put_in_place(tmp_path / "open", b"1", mode=0o666)
+    put_in_place(tmp_path / "closed", b"2", mode=0o600)
+    assert mode_of(tmp_path / "open") == 0o644
+    assert mode_of(tmp_path / "closed") == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"open", "closed"}
+
+
+@pytest.mark.parametrize("kept", [0o600, 0o640, 0o666])
+def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(kept)
+    put_in_place(path, b"new", mode=0o600)
+    assert (path.read_bytes(), mode_of(path)) == (b"new", kept)
+
+
+def test_a_secret_is_closed_whatever_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o666)
+    put_in_place(path, b"secret", mode=0o600, keeps_mode=False)
+    assert mode_of(path) == 0o600
+
+
+def test_what_is_written_aside_is_never_more_open_than_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    seen: list[int] = []
+    fsync = os.fsync
+
+    def watched(file: int) -> None:
+        seen.extend(mode_of(each) for each in tmp_path.iterdir())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    put_in_place(path, b"new", mode=0o666)
+    assert set(seen) == {0o600}
+    assert len(seen) == 3  # the file beside what is written; then the folder, with the file alone
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_where_it_fails_the_file_is_as_it_was_and_nothing_is_left_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fails)
+    with pytest.raises(OSError, match="No space"):
+        put_in_place(path, b"new", mode=0o600)
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    put_in_place(tmp_path / "link", b"new", mode=0o600)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_bytes() == b"new"
+
+
+def test_what_a_dead_run_left_aside_is_in_nobodys_way_and_can_be_swept(tmp_path: Path) -> None:
+    ours = tmp_path / f".file.{os.getpid()}.new"
+    ours.write_bytes(b"half")
+    ours.chmod(0o666)
+    (tmp_path / ".file.1.new").write_bytes(b"half")
+    put_in_place(tmp_path / "file", b"whole", mode=0o600)
+    assert mode_of(tmp_path / "file") == 0o600
+    sweep(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,259 @@
+"""The main states of the app, each beside a picture of it that somebody has looked at.
+
+What must stay true: clock, ids and tables are made up, so a picture is the same at every run; letters
+and what their colours mean are compared, nothing else.
+
+``GRAPEVINE_PICTURES=rewrite python -m pytest tests/tui/test_pictures.py`` keeps what is shown now as
+what is wanted: look at the changed files in tests/tui/snapshots before you commit them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from time import struct_time
+from typing import Final, NamedTuple
+
+import pytest
+import textual
+
+from grapevine_proto.events import MemberStatus, TraceUpdated
+from grapevine_tui.app import GrapevineApp
+from grapevine_tui.hosting import SettingsView
+from grapevine_tui.model import Model
+from grapevine_tui.screens.trace import TraceScreen
+from grapevine_tui.settings import load
+from tests.tui.fake_host import FakeHost, FakeSettings
+from tests.tui.lively import fill
+from tests.tui.pictures import BLANK, Cell, Palette, Picture, difference, read, write
+from tests.tui.stage import Stage
+from tests.tui.values import a_member, a_trace
+
+FOLDER: Final = Path(__file__).with_name("snapshots")
+REWRITE: Final = "GRAPEVINE_PICTURES"
+NOON: Final = 1_763_726_400.0  # 2025-11-21 12:00:00 UTC
+WIDE, NARROW, TINY = (120, 36), (80, 24), (40, 12)
+DARK, LIGHT = "grapevine", "grapevine-light"
+
+
+class Stopped:
+    """Stands in for the module `time`, at noon in Greenwich for ever."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def time() -> float:
+        return NOON
+
+    @staticmethod
+    def localtime(at_unix: float = NOON) -> struct_time:
+        return time.gmtime(at_unix)
+
+    @staticmethod
+    def strftime(form: str, when: struct_time | None = None) -> str:
+        return time.strftime(form, when or time.gmtime(NOON))
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("grapevine_tui") and getattr(module, "time", None) is time:
+            monkeypatch.setattr(module, "time", Stopped)
+
+
+# What is done before the picture is taken
+
+
+Act = Callable[[Stage], Awaitable[None]]
+
+
+def keys(*names: str) -> Act:
+    async def act(stage: Stage) -> None:
+        await stage.press("escape", *names)
+
+    return act
+
+
+async def typed(stage: Stage) -> None:
+    stage.main.compose_box.draft.fill("thanks, looking\nand one line more")
+    await stage.press("alt+enter", "!")
+
+
+async def command(stage: Stage) -> None:
+    stage.main.compose_box.draft.fill("/s")
+    await stage.press("e")
+
+
+async def refused(stage: Stage) -> None:
+    await stage.say("/send nobody hello")
+
+
+async def traced(stage: Stage) -> None:
+    await stage.say("/trace who has the new build?")
+    stage.host.happen(TraceUpdated(a_trace(1, 5, 2)))
+    await stage.paint()
+    assert isinstance(stage.app.screen, TraceScreen)
+    stage.app.screen.show()
+
+
+async def sifted(stage: Stage) -> None:
+    await stage.press("escape", "2", "slash")
+    stage.main.filter_bar.wish.value = "zone:eu-west -deploy"
+
+
+async def paused(stage: Stage) -> None:
+    await stage.press("escape", "2", "k", "k", "k", "space")
+
+
+class Shot(NamedTuple):
+    name: str
+    act: Act
+    size: tuple[int, int] = WIDE
+    theme: str = DARK
+
+
+PANELS: Final = (("peers", "1"), ("messages", "2"), ("limits", "3"), ("rounds", "4"))
+SHOTS: Final = (
+    Shot("main", keys("2")),
+    Shot("main-light", keys("2"), theme=LIGHT),
+    Shot("main-80x24", keys("2"), NARROW),
+    Shot("main-40x12", keys("2"), TINY),
+    Shot("main-39x11", keys("2"), (39, 11)),
+    *(Shot(f"{name}-zoomed", keys(key, "z")) for name, key in PANELS),
+    *(Shot(f"{name}-40x12", keys(key), TINY) for name, key in PANELS if name != "messages"),
+    Shot("limits-80x24", keys("3"), NARROW),
+    Shot("peer", keys("1", "down", "enter")),
+    Shot("peer-40x12", keys("1", "down", "enter"), TINY),
+    Shot("message", keys("2", "enter")),
+    Shot("members", keys("m")),
+    Shot("help", keys("question_mark")),
+    Shot("help-40x12", keys("question_mark"), TINY),
+    Shot("status", keys("S")),
+    Shot("status-80x24", keys("S"), NARROW),
+    Shot("trace", traced),
+    Shot("trace-light-80x24", traced, NARROW, LIGHT),
+    Shot("traffic", keys("T")),
+    Shot("settings", keys("C", *["down"] * 5)),
+    Shot("settings-80x24", keys("C"), NARROW),
+    Shot("compose", typed),
+    Shot("compose-40x12", typed, TINY),
+    Shot("command", command),
+    Shot("refused", refused),
+    Shot("filter", sifted),
+    Shot("paused", paused),
+)
+
+
+def made_up() -> FakeHost:
+    """A lively cluster whose first minutes lie just before noon."""
+    host = FakeHost()
+    started = host.node.time
+    host.model = Model(wall=lambda: NOON - 120 + host.node.time - started)
+    fill(host)
+    host.members = [a_member(number, f"far-{number}") for number in range(5)]
+    host.members[3] = replace(host.members[3], status=MemberStatus.DOWN)
+    return host
+
+
+def settings_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsView:
+    (folder / "g.toml").write_text("fanout = 4\n\n[app]\nmessages = 50\n")
+    monkeypatch.chdir(folder)  # so that no path of this machine stands in a picture
+    flags = {"app.config": "g.toml", "zone": "eu-west", "name": "ams-1"}
+    return load(flags, {"MAX_PEERS": "7"}, folder=folder).with_keys()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    return tmp_path
+
+
+def check(picture: Picture, palette: Palette, name: str, folder: Path) -> None:
+    """Compare with the picture kept under that name, or keep this one. Fails with words."""
+    kept = FOLDER / f"{name}.svg"
+    drawn = write(picture, palette, f"{name}, drawn with Textual {textual.__version__}")
+    if os.environ.get(REWRITE) == "rewrite":
+        if not kept.exists() or difference(read_kept(kept, picture), picture):  # else the same file
+            kept.write_text(drawn, encoding="utf-8")
+        return
+    actual = folder / f"{name}.svg"
+    actual.write_text(drawn, encoding="utf-8")
+    assert kept.exists(), f"there is no picture {kept} yet; {actual} is what is shown now"
+    words = difference(read_kept(kept, picture), picture)
+    if words:
+        note = kept.read_text(encoding="utf-8").split("<!-- ")[1].split(" -->")[0]
+        pytest.fail(
+            f"{kept.name} is not what is shown ({note}; here it is {textual.__version__}): {words}\n"
+            f"The screen as it is: {actual}\nWhere it is meant: {REWRITE}=rewrite",
+            pytrace=False,
+        )
+
+
+def read_kept(path: Path, like: Picture) -> Picture:
+    size = (len(like.rows[0]), len(like.rows))
+    return read(path.read_text(encoding="utf-8"), Palette({}), size)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("shot", SHOTS, ids=lambda shot: shot.name)
+async def test_a_state_looks_as_it_was_meant_to(
+    shot: Shot, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = made_up()
+    is_settings = shot.name.startswith("settings")
+    app = GrapevineApp(host, settings_of(home, monkeypatch) if is_settings else FakeSettings())
+    app.animation_level = "none"
+    async with app.run_test(size=shot.size) as pilot:
+        app.theme = shot.theme
+        for box in (app.main.compose_box.draft, app.main.filter_bar.wish):
+            box.cursor_blink = False
+        stage = Stage(app, host, pilot)
+        await stage.paint()
+        await shot.act(stage)
+        await stage.paint()
+        palette = Palette(app.theme_variables)
+        picture = read(app.export_screenshot(), palette, shot.size)
+    check(picture, palette, shot.name, home)
+
+
+# The comparison itself
+
+
+def a_picture(*lines: str, ink: str = "success", ground: str = "surface") -> Picture:
+    return Picture(tuple(tuple(Cell(letter, ink, ground) for letter in line) for line in lines))
+
+
+def test_every_picture_kept_belongs_to_a_state() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == {shot.name for shot in SHOTS}
+
+
+def test_what_is_written_is_read_back_the_same() -> None:
+    wide = (Cell("日", "accent bold", "panel"), Cell("", "accent bold", "panel"), BLANK)
+    marked = (Cell("é", "error", ""), Cell("<", "other", "other"), Cell("&", "other", "other"))
+    picture = Picture((wide, marked))
+    assert read(write(picture, Palette({}), "two lines"), Palette({}), (3, 2)) == picture
+
+
+def test_a_difference_names_the_first_line_whose_text_differs() -> None:
+    words = difference(a_picture("same", "peer bob "), a_picture("same", "peer carl"))
+    assert words == "line 2\n  was  'peer bob'\n  is   'peer carl'"
+    assert "2 lines" in difference(a_picture("a", "b"), a_picture("a"))
+
+
+def test_a_colour_counts_by_what_it_means() -> None:
+    words = difference(a_picture("stale", ink="warning"), a_picture("stale", ink="foreground"))
+    assert words.startswith("line 1, column 1, at 'stale': ")
+    assert "warning on surface is now foreground on surface" in words
+    assert difference(a_picture("stale"), a_picture("stale")) == ""
+
+
+def test_a_theme_may_change_its_colours() -> None:
+    for red in ("#ff0000", "#aa1122"):
+        palette = Palette({"error": red, "surface": "#111111"})
+        assert [palette.name(red), palette.name("#123456")] == ["error", "other"]
