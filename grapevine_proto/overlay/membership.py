@@ -233,6 +233,7 @@ class Membership:
         if is_new:
             self.nearness.changed(now)
             peer.linked_at = now
+            peer.least_rtt_s = rtt_s
             peer.success_ratio = 1.0
             previous = self._peers.move(peer, Happening.LINKED)
             effects.append(Moved(peer.peer_id, previous, "linked"))

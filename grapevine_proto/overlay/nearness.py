@@ -11,8 +11,9 @@ What must stay true:
 
 - The farthest fifth of the links never goes, so that parts of a cluster stay connected, and with fewer
   than five links none does.
-- Only what this node measured itself counts, and what gains less than `GAIN_S` or a fifth is left as it
-  is: on one machine, on one network, and once all is well, nothing moves.
+- Only what this node measured itself counts: one look, against the least of several measurements of a
+  link, so that no luck of the moment makes anybody near. What gains less than `GAIN_S` or a fifth is left
+  as it is: on one machine, on one network, and once all is well, nothing moves.
 - A link goes only for another into the same zone: how many lead where is for `distribution` to say.
 - A look is two datagrams and one dial of the common budget. Each that leads to nothing makes the pause to
   the next longer, and nobody is looked at twice in ten minutes.
@@ -37,6 +38,8 @@ from grapevine_proto.overlay.views import YIELD_AGE_S, Views
 KEPT: Final = 5  # one in so many links, the farthest, is never given up
 GAIN: Final = 0.8  # of the present round trip: what is not below it is not worth the change
 GAIN_S: Final = 0.010  # nor what is not so much below it; the noise of a busy machine
+KNOWN_INTERVALS: Final = 2.0  # a link must have been measured a few times before it goes
+TREES: Final = ("plumtree", "auto")
 DRAWN: Final = 8  # members looked through for one to look at
 FIRST_PAUSE: Final = 0.5  # gossip intervals between two looks
 LONGEST_PAUSE: Final = 12.0
@@ -83,23 +86,33 @@ class Nearness:
     def _may_go(self, zone: Zone, now: float) -> Peer | None:
         """The farthest link that may go for one into `zone`."""
         kept = self._config.max_peers // KEPT
-        if not kept or not self._views.is_partial:
+        if not kept or not self._views.is_partial or not self._may_mend:
             return None
+        known_after_s = max(YIELD_AGE_S, KNOWN_INTERVALS * self._config.gossip_interval)
         by_distance: list[tuple[float, int, Peer]] = []
         for place, peer_id in enumerate(self._peers.linked):
             peer = self._peers.get(peer_id)
-            if peer is not None and peer.rtt_s is not None and self._views.is_sound(peer_id, now):
-                by_distance.append((peer.rtt_s, place, peer))
+            if (
+                peer is not None
+                and peer.least_rtt_s is not None
+                and self._views.is_sound(peer_id, now)
+            ):
+                by_distance.append((peer.least_rtt_s, place, peer))
         for _, _, peer in sorted(by_distance, reverse=True)[kept:]:
-            is_old = peer.linked_at is not None and now - peer.linked_at >= YIELD_AGE_S
-            if is_old and self._peers.zone_of(peer.peer_id) == zone:
+            is_known = peer.linked_at is not None and now - peer.linked_at >= known_after_s
+            if is_known and self._peers.zone_of(peer.peer_id) == zone:
                 return peer
         return None
+
+    @property
+    def _may_mend(self) -> bool:
+        """Whether what goes over links heals when they change: a tree does not without ids beside it."""
+        return self._config.lazy_repair or self._config.strategy not in TREES
 
     def to_let_go(self, newcomer: Record, rtt_s: float | None, now: float) -> PeerId | None:
         """Whose link should go for one with `newcomer`, who is `rtt_s` away; None: nobody's."""
         peer = None if rtt_s is None else self._may_go(newcomer.zone, now)
-        if peer is None or rtt_s is None or rtt_s >= worth_it_s(peer.rtt_s):
+        if peer is None or rtt_s is None or rtt_s >= worth_it_s(peer.least_rtt_s):
             return None
         return peer.peer_id
 
@@ -130,7 +143,7 @@ class Nearness:
         if self._views.sound(now) < self._views.wanted:
             return False
         far = (self._peers.get(peer_id) for peer_id in self._peers.linked)
-        return any(peer is not None and worth_it_s(peer.rtt_s) > 0 for peer in far)
+        return any(peer is not None and worth_it_s(peer.least_rtt_s) > 0 for peer in far)
 
     def _worth_a_look(self, member: Member, now: float) -> Look | None:
         record = member.record
@@ -147,7 +160,7 @@ class Nearness:
         instead = None if peer is None else self._members.get(peer.peer_id)
         if peer is None or instead is None:
             return None
-        nearer_than_s = worth_it_s(peer.rtt_s)
+        nearer_than_s = worth_it_s(peer.least_rtt_s)
         return Look(member, nearer_than_s, instead.record) if nearer_than_s > 0 else None
 
     def refused(self, member: Member, now: float) -> None:

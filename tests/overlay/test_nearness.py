@@ -14,13 +14,14 @@ from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.nearness import (
     AGAIN_S,
     FIRST_PAUSE,
+    KNOWN_INTERVALS,
     LONGEST_PAUSE,
     REFUSED_S,
     Nearness,
     worth_it_s,
 )
 from grapevine_proto.overlay.peers import Happening, PeerTable
-from grapevine_proto.overlay.views import YIELD_AGE_S, Views
+from grapevine_proto.overlay.views import Views
 from tests.overlay.made import config, peer_id, record
 
 INTERVAL_S = 5.0
@@ -49,10 +50,12 @@ class Around:
             if number < len(ways):
                 peer = self.peers.add(told.peer_id, told, told.addresses[0], 0.0)
                 self.peers.move(peer, Happening.LINKED)
-                peer.linked_at, peer.rtt_s = 0.0, ways[number] / 1000
+                peer.linked_at, peer.least_rtt_s = 0.0, ways[number] / 1000
 
-    def goes_for(self, way_ms: float | None, now: float = 5.0, zone: str = "") -> PeerId | None:
+    def goes_for(self, way_ms: float | None, now: float = 15.0, zone: str = "") -> PeerId | None:
         rtt_s = None if way_ms is None else way_ms / 1000
+        for peer in self.peers:
+            peer.silent_since = now
         return self.near.to_let_go(record(99, zone=zone), rtt_s, now)
 
     def looks(self, seconds: float) -> list[tuple[float, PeerId]]:
@@ -97,14 +100,14 @@ def test_with_fewer_than_five_links_and_where_all_fit_none_goes() -> None:
 
 def test_a_new_link_one_that_is_not_sound_and_one_not_measured_do_not_go() -> None:
     around = Around(30, 100, 40, 90, 20)
-    assert around.goes_for(1, now=YIELD_AGE_S / 2) is None
+    assert around.goes_for(1, now=KNOWN_INTERVALS * INTERVAL_S - 1) is None
     suspect = around.members.get(peer_id(3))
     assert suspect is not None
     suspect.status = MemberStatus.SUSPECT
     assert around.goes_for(1) == peer_id(2)
     third = around.peers.get(peer_id(2))
     assert third is not None
-    third.rtt_s = None
+    third.least_rtt_s = None
     assert around.goes_for(1) == peer_id(0)
 
 
@@ -125,9 +128,17 @@ def test_who_is_short_of_links_has_other_things_to_do() -> None:
     assert Around(100, 90, 80).looks(600) == []
 
 
+def test_under_a_tree_that_cannot_mend_links_stay_as_they_are() -> None:
+    ways = (30, 100, 40, 90, 20)
+    assert Around(*ways, strategy="plumtree").goes_for(1)
+    assert Around(*ways, strategy="plumtree", lazy_repair=False).goes_for(1) is None
+    assert Around(*ways, strategy="epidemic", lazy_repair=False).goes_for(1)
+
+
 def test_a_look_says_how_near_it_must_be_and_who_goes_then() -> None:
     around = Around(30, 100, 40, 90, 20)
-    look = around.near.look(INTERVAL_S)
+    assert around.goes_for(1) == peer_id(3)
+    look = around.near.look(15.0)
     assert look is not None
     assert look.nearer_than_s == pytest.approx(0.072)
     assert look.instead.peer_id == peer_id(3)
@@ -157,7 +168,7 @@ def test_who_refused_is_asked_again_a_minute_later() -> None:
     member = around.members.get(peer_id(5))
     assert member is not None
     around.near.refused(member, 0.0)
-    first = around.looks(2 * REFUSED_S)[0][0]
+    first = around.looks(3 * REFUSED_S)[0][0]
     assert first >= 0.5 * REFUSED_S
 
 

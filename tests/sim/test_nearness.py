@@ -66,6 +66,15 @@ def test_where_all_are_as_near_as_each_other_nothing_moves(latency: tuple[float,
     assert moved(sim) == 0
 
 
+def test_chance_makes_nobody_near() -> None:
+    """Each datagram takes 10 to 50 ms, whoever it goes to."""
+    sim = cluster(Network())
+    sim.run(60.0)
+    early = moved(sim)
+    sim.run(60.0)
+    assert moved(sim) - early <= NODES / 6
+
+
 def test_on_one_network_nobody_is_even_looked_at() -> None:
     sim = cluster(Network(latency=(0.0001, 0.004), per_pair=True))
     sim.run(60.0)
