@@ -1,13 +1,6 @@
 """Grapevine: encrypted gossip over UDP. These are the public names; see docs/library.md."""
 
-from grapevine_proto.config import (
-    AntiEntropyConfig,
-    DetectionConfig,
-    EpidemicConfig,
-    LimitsConfig,
-    NodeConfig,
-    RateLimitConfig,
-)
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.delivery import EventStream
 from grapevine_proto.errors import (
     BindError,
@@ -50,6 +43,13 @@ from grapevine_proto.events import (
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 from grapevine_proto.node import Node
+from grapevine_proto.sections import (
+    AntiEntropyConfig,
+    DetectionConfig,
+    EpidemicConfig,
+    LimitsConfig,
+    RateLimitConfig,
+)
 
 __all__ = [
     "Address",

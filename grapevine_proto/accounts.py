@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-from grapevine_proto.config import RateLimitConfig
 from grapevine_proto.events import RateLimited
 from grapevine_proto.ids import PeerId
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.sections import RateLimitConfig
 
 ACCOUNTS_LIMIT: Final = 4096
 BAD_SIGNATURE_TOKENS: Final = 10.0

@@ -10,18 +10,33 @@ What must stay true:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from grapevine_proto.checks import (
+    check_count,
+    check_flag,
+    check_host_port,
+    check_number,
+    check_text,
+    check_word,
+)
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.files import put_in_place
 from grapevine_proto.identity import ClusterKey
-from grapevine_proto.ids import Address, PeerId, Zone, split_host_port
+from grapevine_proto.ids import Address, PeerId, Zone
+from grapevine_proto.sections import (
+    SECTIONS,
+    AntiEntropyConfig,
+    CongestionConfig,
+    DetectionConfig,
+    EpidemicConfig,
+    LimitsConfig,
+    RateLimitConfig,
+)
 
-MAX_TEXT_BYTES: Final = 64  # of a name, a zone, a cluster: what a record carries
 STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
 DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
 
@@ -50,211 +65,6 @@ LIVE_FIELDS: Final = frozenset(
 )
 
 
-def _check_number(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(name, f"expected a number, not {value!r}")
-    if not math.isfinite(value) or not low <= value <= high:
-        raise ConfigError(name, f"{value!r} is not between {low:g} and {high:g}")
-
-
-def _check_count(name: str, value: int, low: int, high: int) -> None:
-    if type(value) is not int:
-        raise ConfigError(name, f"expected a whole number, not {value!r}")
-    _check_number(name, value, low, high)
-
-
-def _check_flag(name: str, value: bool) -> None:
-    if type(value) is not bool:
-        raise ConfigError(name, f"expected true or false, not {value!r}")
-
-
-def _check_text(name: str, value: str) -> None:
-    if not isinstance(value, str):
-        raise ConfigError(name, f"expected text, not {value!r}")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:  # half a surrogate pair, as an environment that is not UTF-8 gives
-        raise ConfigError(name, f"{value!r} is not valid Unicode") from None
-    if size > MAX_TEXT_BYTES:
-        raise ConfigError(name, f"{value!r} is longer than {MAX_TEXT_BYTES} bytes")
-
-
-def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:
-    if value not in words:
-        raise ConfigError(name, f"{value!r} is not one of: {', '.join(words)}")
-
-
-def _check_host_port(name: str, value: str) -> None:
-    if not isinstance(value, str):
-        raise ConfigError(name, f"expected host:port, not {value!r}")
-    try:
-        split_host_port(value)
-    except ValueError as error:
-        raise ConfigError(name, str(error)) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AntiEntropyConfig:
-    """Rounds that find and mend what broadcast missed."""
-
-    enabled: bool = True
-    interval: float = 30.0
-    """Seconds between rounds (Grapevine's). Shorter finds a loss sooner, and costs a datagram a peer."""
-    fanout: int = 3
-    """Peers per round: three independent partners make it unlikely that all miss the same message."""
-
-    def __post_init__(self) -> None:
-        _check_flag("anti_entropy.enabled", self.enabled)
-        _check_number("anti_entropy.interval", self.interval, 0.1, 86_400)
-        _check_count("anti_entropy.fanout", self.fanout, 1, 64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpidemicConfig:
-    """Rumor mongering with Grapevine's figures (Demers et al. 1987: push with feedback)."""
-
-    forward_probability: float = 0.7
-    """Chance that a node relays a rumor it hears. Lower saves copies and reaches fewer nodes."""
-    max_forwards: int = 5
-    """Copies of one rumor that one node sends in all while it stays hot."""
-    hops: int = 10
-    """Relays a push may travel; right below 500 nodes. Repair is not limited by it."""
-
-    def __post_init__(self) -> None:
-        _check_number("epidemic.forward_probability", self.forward_probability, 0, 1)
-        _check_count("epidemic.max_forwards", self.max_forwards, 1, 64)
-        _check_count("epidemic.hops", self.hops, 1, 255)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectionConfig:
-    """How soon a member that does not answer is suspected, and then held for dead (SWIM, and
-    Lifeguard's times; the figures are those of memberlist for one site)."""
-
-    probe_timeout: float = 0.5
-    """Seconds to wait for an answer. A link silent for so much longer than it should be is probed
-    three times, then through others; more is kinder to slow nodes and later with the dead."""
-    probe_interval: float = 1.0
-    """Seconds between probes of a member that is suspected: its chances to be heard."""
-    indirect_probes: int = 3
-    """Peers asked to try as well, each time: three make it unlikely that all roads fail at once."""
-    suspicion: float = 4.0
-    """Seconds a suspect has to say that it lives, per power of ten of members, where others suspect it
-    too. Fewer know a death sooner; more forgive longer stalls."""
-    suspicion_max: float = 6.0
-    """How many times as long it has while only one suspects it."""
-
-    def __post_init__(self) -> None:
-        _check_number("detection.probe_timeout", self.probe_timeout, 0.01, 60)
-        _check_number("detection.probe_interval", self.probe_interval, 0.05, 60)
-        _check_count("detection.indirect_probes", self.indirect_probes, 0, 16)
-        _check_number("detection.suspicion", self.suspicion, 0.1, 600)
-        _check_number("detection.suspicion_max", self.suspicion_max, 1, 100)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateLimitConfig:
-    """What each peer may send us, in envelopes: a token bucket."""
-
-    enabled: bool = True
-    capacity: int = 100
-    """The burst a peer may send at once (Grapevine's)."""
-    refill_rate: float = 50.0
-    """Tokens a second after that (Grapevine's)."""
-
-    def __post_init__(self) -> None:
-        _check_flag("rate_limit.enabled", self.enabled)
-        _check_count("rate_limit.capacity", self.capacity, 1, 1_000_000_000)
-        _check_number("rate_limit.refill_rate", self.refill_rate, 0.1, 1_000_000_000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CongestionConfig:
-    """How fast each link sends: additive increase, multiplicative decrease on congestion."""
-
-    initial_packets: int = 10
-    """Packets in the first round trip (RFC 6928): enough for most of what gossip says at once."""
-    decrease: float = 0.7
-    """What is left of the rate after congestion (RFC 9438, CUBIC's). Less drains queues sooner, more
-    keeps the path busier."""
-    delay: float = 0.010
-    """Seconds of queueing that are no congestion: what a busy event loop adds by itself."""
-    delay_fraction: float = 0.25
-    """The same as a part of the round trip; the larger of both counts."""
-    memory: float = 10.0
-    """Seconds for which the least round trip and the least loss of a path are remembered (BBR's).
-    Longer takes a path that became longer for a queue, shorter a standing queue for the path."""
-    max_rate: int = 1_000_000_000
-    """Bytes a second to one peer at most: more than one core seals."""
-    in_flight_bytes: int = 16 * 2**20
-    """Bytes on the way to one peer at most, kept until their arrival is told: 1 Gbit/s over 130 ms."""
-
-    def __post_init__(self) -> None:
-        _check_count("congestion.initial_packets", self.initial_packets, 1, 1000)
-        _check_number("congestion.decrease", self.decrease, 0.1, 0.95)
-        _check_number("congestion.delay", self.delay, 0.001, 10)
-        _check_number("congestion.delay_fraction", self.delay_fraction, 0.01, 10)
-        _check_number("congestion.memory", self.memory, 1, 3600)
-        _check_count("congestion.max_rate", self.max_rate, 10_000, 10**12)
-        _check_count("congestion.in_flight_bytes", self.in_flight_bytes, 65_536, 2**40)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitsConfig:
-    """Ceilings on everything that somebody else can make grow. Each is counted when it is met."""
-
-    sessions: int = 512
-    """Peers with an encrypted session, links and short ones (2 KB each, and as much again for ten
-    seconds after a rekey)."""
-    short_sessions: int = 64
-    """Of those, with members that are no links: private words and repair, closed after 10 s idle."""
-    dials: int = 256
-    """Handshakes that this node began and that are not done yet."""
-    accepted_proofs: int = 4096
-    """Handshakes remembered so that a replay opens nothing; each for at most 240 s."""
-    hello_buckets: int = 1024
-    """Buckets that strangers' first packets share, by a keyed hash of their address."""
-    challenges_per_second: int = 2000
-    """Answers to strangers in all; two hashes each, so a flood costs 1 % of a core."""
-    members: int = 10_000
-    """Members known; beyond it a node works on with a part (400 bytes each)."""
-    addresses: int = 2048
-    """Addresses heard of and not yet reached."""
-    addresses_per_teller: int = 64
-    """Of those, from one member."""
-    origins: int = 16_384
-    """Origins whose streams are remembered, the last two streams of each."""
-    new_origins_per_link: int = 64
-    """Origins nobody here is linked to, per link that brings them, in 300 s."""
-    holes: int = 256
-    """Gaps remembered in one stream; beyond it the oldest is given up, as lost."""
-    held_bytes: int = 64 * 2**20
-    """Payload bytes held for repair; one origin may take a quarter."""
-    events: int = 10_000
-    """Events waiting for a slow application, and `event_bytes` of payload; then the oldest go."""
-    event_bytes: int = 64 * 2**20
-    queue_messages: int = 256
-    """Messages waiting for one peer, and `queue_bytes`; beyond it repair brings them."""
-    queue_bytes: int = 2**20
-    reassembly_bytes: int = 64 * 2**20
-    """Bytes kept of large messages that have not come whole, of all peers; one may take
-    `max_message_size`."""
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            _check_count(f"limits.{each.name}", getattr(self, each.name), 1, 2**40)
-
-
-SECTIONS: Final[Mapping[str, Any]] = {
-    "anti_entropy": AntiEntropyConfig,
-    "detection": DetectionConfig,
-    "epidemic": EpidemicConfig,
-    "rate_limit": RateLimitConfig,
-    "congestion": CongestionConfig,
-    "limits": LimitsConfig,
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """All settings of one node. Durations are in seconds, sizes in bytes.
@@ -276,10 +86,10 @@ class NodeConfig:
     """What people call this node; not unique, never trusted."""
     zone: Zone = ""
     """Where it stands, for people and for the distribution strategies."""
-    strategy: str = "epidemic"
-    """How broadcasts spread: to a few at random (epidemic), to all who subscribed (flood), along a tree
-    (plumtree), from the origin to every member (direct-mail), or by mail while that is cheap and else
-    along a tree (auto)."""
+    strategy: str = "auto"
+    """How broadcasts spread: from the origin to every member while that is cheap and else along a tree
+    (auto), always along a tree (plumtree), to every member while all are linked (direct-mail), to all who
+    subscribed (flood), to a few at random (epidemic)."""
     subscriptions: int = 5
     """Peers that a node picks to receive from under flood: the copies it gets of each message. With
     three, some are left out."""
@@ -333,30 +143,30 @@ class NodeConfig:
             if not isinstance(peer_id, PeerId):
                 raise ConfigError("denied", "expected peer ids")
         for name in ("cluster", "name", "zone"):
-            _check_text(name, getattr(self, name))
-        _check_word("strategy", self.strategy, STRATEGIES)
-        _check_count("subscriptions", self.subscriptions, 1, 1000)
-        _check_flag("lazy_repair", self.lazy_repair)
-        _check_word("distribution", self.distribution, DISTRIBUTIONS)
-        _check_number("gossip_interval", self.gossip_interval, 0.05, 3600)
-        _check_count("fanout", self.fanout, 1, 1000)
-        _check_count("max_peers", self.max_peers, 1, self.limits.sessions)
-        _check_count("max_message_size", self.max_message_size, 1, 2**30)
-        _check_number("peer_timeout", self.peer_timeout, 0.1, 86_400)
+            check_text(name, getattr(self, name))
+        check_word("strategy", self.strategy, STRATEGIES)
+        check_count("subscriptions", self.subscriptions, 1, 1000)
+        check_flag("lazy_repair", self.lazy_repair)
+        check_word("distribution", self.distribution, DISTRIBUTIONS)
+        check_number("gossip_interval", self.gossip_interval, 0.05, 3600)
+        check_count("fanout", self.fanout, 1, 1000)
+        check_count("max_peers", self.max_peers, 1, self.limits.sessions)
+        check_count("max_message_size", self.max_message_size, 1, 2**30)
+        check_number("peer_timeout", self.peer_timeout, 0.1, 86_400)
         if self.peer_timeout < 2 * self.gossip_interval:
             raise ConfigError(
                 "peer_timeout",
                 f"{self.peer_timeout:g} is less than two gossip intervals of {self.gossip_interval:g}",
             )
-        _check_number("connection_timeout", self.connection_timeout, 0.1, 3600)
-        _check_number("message_dedup_ttl", self.message_dedup_ttl, 1, 86_400)
-        _check_number("bundle_delay", self.bundle_delay, 0, 0.5)
-        _check_count("bundle_bytes", self.bundle_bytes, 1, 2**16)
+        check_number("connection_timeout", self.connection_timeout, 0.1, 3600)
+        check_number("message_dedup_ttl", self.message_dedup_ttl, 1, 86_400)
+        check_number("bundle_delay", self.bundle_delay, 0, 0.5)
+        check_count("bundle_bytes", self.bundle_bytes, 1, 2**16)
 
     def _check_addresses(self) -> None:
-        _check_host_port("bind", self.bind)
+        check_host_port("bind", self.bind)
         if self.advertise:
-            _check_host_port("advertise", self.advertise)
+            check_host_port("advertise", self.advertise)
             try:
                 address = Address.parse(self.advertise)
             except ValueError as error:
@@ -364,7 +174,7 @@ class NodeConfig:
             if address.port == 0:
                 raise ConfigError("advertise", "port 0 cannot be dialled")
         for peer in self.bootstrap_peers:
-            _check_host_port("bootstrap_peers", peer)
+            check_host_port("bootstrap_peers", peer)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes`, checked anew. Raises ConfigError, also for an unknown field."""

@@ -32,16 +32,17 @@ from grapevine_proto.events import Event, MemberInfo, MessageSent, PeerInfo, Rou
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_proto.link.handshake import Established
+from grapevine_proto.link.session import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
-from grapevine_proto.messages import Close, CloseReason, Private, Record
+from grapevine_proto.messages import Close, CloseReason, Private
 from grapevine_proto.overlay.dissemination.pulls import is_pulled
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.store import SavedStream
 from grapevine_proto.reception import Reception
 from grapevine_proto.routing import Routing
 from grapevine_proto.shorts import Shorts, Waiting
+from grapevine_proto.signed import Record
 from grapevine_proto.voice import Voice
 
 __all__ = ["Engine", "Saved", "SavedStream"]

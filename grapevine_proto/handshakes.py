@@ -18,9 +18,11 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.link.handshake import Established, Initiator, Responder
+from grapevine_proto.link.initiator import Initiator
 from grapevine_proto.link.link import Link
-from grapevine_proto.messages import Record
+from grapevine_proto.link.responder import Responder
+from grapevine_proto.link.session import Established
+from grapevine_proto.signed import Record
 
 
 class Handshakes:

@@ -12,6 +12,7 @@ What must stay true:
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 PEER_ID_BYTES = 32
@@ -55,6 +56,19 @@ class Stream(NamedTuple):
 
     origin: PeerId
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRange:
+    """Sequences `first` to `last`, both included, of one stream."""
+
+    stream: Stream
+    first: int
+    last: int
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return self.first, self.last
 
 
 class MessageId(NamedTuple):

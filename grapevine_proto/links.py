@@ -27,11 +27,12 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget
-from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link, takes_over
-from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Record, Rumors
+from grapevine_proto.link.session import Established
+from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
 from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.signed import Record
 
 PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
 PARTING_LIMIT: Final = 64

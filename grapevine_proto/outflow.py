@@ -22,9 +22,9 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from grapevine_proto import codec
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import RumorCopy
+from grapevine_proto.sections import LimitsConfig
 
 MESSAGE_BYTES: Final = 64_900  # of one envelope: what a token pays for, and a datagram of loopback
 BEHIND_S: Final = 1.0  # without room; then a peer is left to repair

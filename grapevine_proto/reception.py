@@ -16,8 +16,8 @@ from grapevine_proto import codec
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.ids import Address
-from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link
+from grapevine_proto.link.session import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
 from grapevine_proto.messages import Close, CloseReason, Kind, Near, Private, Records, Rumors

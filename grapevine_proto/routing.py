@@ -56,7 +56,6 @@ from grapevine_proto.messages import (
     Prune,
     Receipts,
     ReceiptsTaken,
-    Record,
     Records,
     Repair,
     Rumors,
@@ -65,7 +64,6 @@ from grapevine_proto.messages import (
     Vector,
     Want,
 )
-from grapevine_proto.overlay.antientropy import REPLY_DATAGRAMS
 from grapevine_proto.overlay.effects import (
     Blame,
     Deliver,
@@ -79,7 +77,9 @@ from grapevine_proto.overlay.effects import (
     Send,
     Stop,
 )
+from grapevine_proto.overlay.rounds import REPLY_DATAGRAMS
 from grapevine_proto.shorts import Shorts, Waiting
+from grapevine_proto.signed import Record
 from grapevine_proto.voice import Voice
 
 BRIEF: Final = (Private, Digest, InSync, Vector, Want, Repair, Records, Empty, Short)

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
-from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link
+from grapevine_proto.link.session import Established
 from grapevine_proto.links import Links
 from grapevine_proto.messages import Close, CloseReason
 

@@ -18,9 +18,9 @@ from grapevine_proto.events import Message, Via
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import MessageId
 from grapevine_proto.links import Links
-from grapevine_proto.messages import Rumor
 from grapevine_proto.outflow import BEHIND_S, MESSAGE_BYTES
 from grapevine_proto.overlay.dissemination.bundle import Bundle
+from grapevine_proto.signed import Rumor
 
 GROW_S: Final = 0.1  # for which a bundle grows while no link has a token for it
 

@@ -2,7 +2,8 @@
 
 What must stay true:
 
-- An event costs one `|=` here; the screen is painted by a timer, at most ten times a second.
+- An event costs one `|=` here, and a look while a knock is not answered; the screen is painted by a timer,
+  at most ten times a second.
 - Whatever way it ends, the node leaves politely first (`leaving`) and the terminal is left as it was
   found.
 - Text from strangers is only ever handed to Textual as `Content` or with markup off, after
@@ -50,7 +51,7 @@ from grapevine_tui.screens.settings import SettingsScreen
 from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.settings import Settings
-from grapevine_tui.terminal import forgive_input
+from grapevine_tui.terminal import read_anything
 from grapevine_tui.text import printable
 from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
@@ -88,7 +89,7 @@ class GrapevineApp(App[None]):
         self, host: HostView, settings: SettingsView, *, demo: DemoView | None = None
     ) -> None:
         super().__init__()
-        forgive_input()
+        read_anything()
         self._host = host
         self._settings = settings
         self._demo = demo
@@ -166,6 +167,8 @@ class GrapevineApp(App[None]):
 
     def _heard(self, event: Event, changes: Changes) -> None:
         self._changes |= changes
+        if self._orders.knocked:
+            self._orders.heard(event)
 
     def tick(self) -> None:
         """What the timer does: paint what has changed, and now and then ask the node anew."""

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from grapevine_proto.config import MAX_TEXT_BYTES, NodeConfig, key_paths, setting_names
+from grapevine_proto.checks import MAX_TEXT_BYTES
+from grapevine_proto.config import NodeConfig, key_paths, setting_names
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import split_host_port
 from grapevine_proto.toml_file import SettingsFile, nearest_name

@@ -132,7 +132,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("distribution", ("--distribution",), "GRAPEVINE_DISTRIBUTION", _text, "NAME",
            f"Which peers are chosen: {', '.join(DISTRIBUTIONS)} [uniform]"),
     Option("strategy", ("--strategy",), "GRAPEVINE_STRATEGY", _text, "NAME",
-           "How messages spread: epidemic, flood, plumtree, direct-mail, auto [epidemic]"),
+           "How messages spread: auto, plumtree, direct-mail, flood, epidemic [auto]"),
     Option("name", ("--name",), "GRAPEVINE_NAME", _text, "NAME", "What people call this node [host name]"),
     Option("cluster", ("--cluster",), "GRAPEVINE_CLUSTER", _text, "NAME", "Cluster to belong to [default]"),
     Option("advertise", ("--advertise",), "GRAPEVINE_ADVERTISE", _text, "HOST:PORT",

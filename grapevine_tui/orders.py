@@ -15,8 +15,10 @@ import time
 from typing import Final, Protocol
 
 from grapevine_proto.errors import GrapevineError
+from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged
 from grapevine_tui import commands
 from grapevine_tui.hosting import HostView
+from grapevine_tui.model import dial_words
 from grapevine_tui.screens.main import MainScreen
 
 WAITING_S: Final = 0.3  # a broadcast that waits longer for room says so
@@ -45,6 +47,8 @@ class Orders:
         self._app = app
         self._host = host
         self._lines: asyncio.Queue[str] = asyncio.Queue()
+        self.knocked = ""
+        """The address that was asked for last, while it is not known how that ended."""
 
     def put(self, line: str) -> None:
         """Obey `line` when those before it are done."""
@@ -72,6 +76,7 @@ class Orders:
                 say(f"sent to {to}")
             case commands.Dial(address):
                 self._host.model.unanswered.clear()  # whoever asks wants to be told again
+                self.knocked = address.strip()
                 await self._host.dial(address)
                 say(f"knocking at {address}")
             case commands.Deny(who):
@@ -92,6 +97,19 @@ class Orders:
                 app.action_help()
             case commands.Quit():
                 await app.action_quit()
+
+    def heard(self, event: Event) -> None:
+        """How a knock ended is said where the knock was said."""
+        match event:
+            case DialFailed() if str(event.address) == self.knocked:
+                self._app.main.compose_box.say(dial_words(event), is_error=True)
+            case PeerStateChanged(peer) if (
+                str(peer.address) == self.knocked and peer.state is PeerState.CONNECTED
+            ):
+                self._app.main.compose_box.say(f"linked with {peer.name or peer.peer_id.short}")
+            case _:
+                return
+        self.knocked = ""
 
     async def _broadcast(self, payload: bytes, *, is_traced: bool = False) -> None:
         say = self._app.main.compose_box.say

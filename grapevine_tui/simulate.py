@@ -20,14 +20,9 @@ from typing import Any, Final
 
 import click
 
-from grapevine_proto.config import (
-    DISTRIBUTIONS,
-    STRATEGIES,
-    AntiEntropyConfig,
-    LimitsConfig,
-    NodeConfig,
-)
+from grapevine_proto.config import DISTRIBUTIONS, STRATEGIES, NodeConfig
 from grapevine_proto.ids import MessageId
+from grapevine_proto.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.sim import Dissemination, Network, Simulation, computed_once
 from grapevine_tui.simulated import Outcome, show
 
@@ -51,7 +46,7 @@ class Plan:
     interval: float = 1.0
     wait: float = 60.0
     size: int = 100
-    strategy: str = "epidemic"
+    strategy: str = "auto"
     distribution: str = "uniform"
     fanout: int = 3
     degree: int = 5
@@ -329,6 +324,13 @@ def _progress(plan: Plan) -> Callable[[int], None]:
     "--join",
     is_flag=True,
     help="Begin as strangers with three addresses each, instead of linked at random",
+)
+@click.option(
+    "--settle",
+    type=click.FloatRange(0, 36_000),
+    default=SETTLE_S,
+    show_default=True,
+    help="Virtual seconds from the start of linked nodes to the first message",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
 @click.option(

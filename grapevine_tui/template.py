@@ -51,10 +51,10 @@ cluster = $cluster
 # name = "ams-1"
 zone = $zone
 
-# How messages spread. epidemic: a node relays what is new to a few peers, with some probability.
-# flood: to all who subscribed. plumtree: along a tree that grows where messages arrive first, one copy
-# a node. direct-mail: from the origin to every member, one hop. auto: direct-mail while all members are
-# linked and the message is small, else plumtree. A running node changes it without losing anything.
+# How messages spread. auto: direct-mail while all members are linked and the message is small, else
+# plumtree. direct-mail: from the origin to every member, one hop. plumtree: along a tree that grows where
+# messages arrive first, one copy a node. flood: to all who subscribed. epidemic: a node relays what is
+# new to a few peers, with some probability. A running node changes it without losing anything.
 strategy = $strategy
 
 # Peers that a node picks to receive from under flood: the copies it gets of each message.
@@ -156,7 +156,7 @@ in_flight_bytes = $congestion_in_flight_bytes
 
 [limits]
 # Ceilings on everything that somebody else can make grow; meeting one is counted, never fatal.
-# Peers with an encrypted session, links and short ones: 2 KB each.
+# Peers with an encrypted session, links and short ones: 16 KB each while idle.
 sessions = $limits_sessions
 # Of those, with members that are no links: private words and repair, closed after 10 s idle.
 short_sessions = $limits_short_sessions
@@ -168,7 +168,7 @@ accepted_proofs = $limits_accepted_proofs
 hello_buckets = $limits_hello_buckets
 # Answers to strangers a second, in all: two hashes each, so a flood costs 1 % of a core.
 challenges_per_second = $limits_challenges_per_second
-# Members known, 400 bytes each; beyond it a node works on with a part of the cluster.
+# Members known, 800 bytes each; beyond it a node works on with a part of the cluster.
 members = $limits_members
 # Addresses heard of and not yet reached, and how many of those one member may tell.
 addresses = $limits_addresses
@@ -251,5 +251,6 @@ def reasons() -> dict[str, str]:
             is_open = True
         else:
             is_open = False
+    found[section.rstrip(".")] = " ".join(above)  # the last one is a table that starts empty
     found["host"] = found["port"] = found.pop("bind")
     return found

@@ -10,9 +10,8 @@ from dataclasses import replace
 
 from grapevine_proto import codec
 from grapevine_proto.engine import Engine
-from grapevine_proto.ids import PeerId, Stream
+from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import (
-    Accusation,
     Ack,
     Close,
     Digest,
@@ -21,15 +20,13 @@ from grapevine_proto.messages import (
     Opinion,
     Opinions,
     OverlayMessage,
-    Record,
     Records,
     Repair,
-    Rumor,
     RumorCopy,
     Rumors,
-    StreamRange,
     Vector,
 )
+from grapevine_proto.signed import Accusation, Record, Rumor
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import identity
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from grapevine_proto import codec
 from grapevine_proto.errors import DropReason, Refused
-from grapevine_proto.ids import Address, MessageId, PeerId, Stream
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.messages import (
-    Accusation,
     Ack,
     Again,
     Announce,
@@ -42,21 +41,17 @@ from grapevine_proto.messages import (
     Private,
     Probe,
     Prune,
-    Receipt,
     Receipts,
     ReceiptsTaken,
-    Record,
     Records,
     Repair,
-    Rumor,
     RumorCopy,
     Rumors,
-    StreamRange,
     Subscribe,
     Vector,
     Want,
-    bytes_in_rumor,
 )
+from grapevine_proto.signed import Accusation, Receipt, Record, Rumor, bytes_in_rumor
 
 counts = st.integers(0, 2**32 - 1)
 epochs = st.integers(0, 2**48 - 1)

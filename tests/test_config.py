@@ -9,17 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grapevine_proto.config import (
-    AntiEntropyConfig,
-    EpidemicConfig,
-    LimitsConfig,
-    NodeConfig,
-    RateLimitConfig,
-    setting_names,
-)
+from grapevine_proto.config import NodeConfig, setting_names
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import PeerId
+from grapevine_proto.sections import (
+    AntiEntropyConfig,
+    EpidemicConfig,
+    LimitsConfig,
+    RateLimitConfig,
+)
 
 
 def problem_of(text: str, folder: Path) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from grapevine_proto import accounts as accounts_module
 from grapevine_proto import codec
 from grapevine_proto import links as links_module
-from grapevine_proto.config import LimitsConfig, NodeConfig, RateLimitConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.errors import ConfigError, DropReason, MessageTooLarge, NotRunning, UnknownPeer
 from grapevine_proto.events import (
@@ -25,7 +25,7 @@ from grapevine_proto.events import (
     RateLimited,
 )
 from grapevine_proto.identity import ClusterKey
-from grapevine_proto.ids import Address, MessageId, Stream
+from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.messages import (
     Close,
     CloseReason,
@@ -33,17 +33,16 @@ from grapevine_proto.messages import (
     Kind,
     OverlayMessage,
     Private,
-    Record,
     Records,
     Repair,
-    Rumor,
     RumorCopy,
     Rumors,
-    StreamRange,
     Vector,
 )
 from grapevine_proto.outflow import MESSAGE_BYTES
 from grapevine_proto.overlay.dissemination.pulls import AT_ONCE_BYTES, PUSHED_BYTES
+from grapevine_proto.sections import LimitsConfig, RateLimitConfig
+from grapevine_proto.signed import Record, Rumor
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import EPOCH, KEY, identity
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto import codec
-from grapevine_proto.config import LimitsConfig, RateLimitConfig
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MessageReceived, MessageSent
 from grapevine_proto.ids import Address, MessageId
 from grapevine_proto.messages import Records
 from grapevine_proto.outflow import MESSAGE_BYTES
+from grapevine_proto.sections import LimitsConfig, RateLimitConfig
 from grapevine_proto.voice import GROW_S
 from tests.overlay.made import EPOCH, identity
 from tests.test_engine import Pair

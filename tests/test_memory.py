@@ -7,11 +7,12 @@ import tracemalloc
 from dataclasses import replace
 
 from grapevine_proto import codec
-from grapevine_proto.config import AntiEntropyConfig
-from grapevine_proto.ids import Stream
-from grapevine_proto.messages import Repair, RumorCopy, StreamRange, Want
-from grapevine_proto.overlay.antientropy import HOLES_ROUND, REPLY_DATAGRAMS, REPLY_LIMIT_BYTES
+from grapevine_proto.ids import Stream, StreamRange
+from grapevine_proto.messages import Repair, RumorCopy, Want
+from grapevine_proto.overlay.antientropy import HOLES_ROUND
 from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.rounds import REPLY_DATAGRAMS, REPLY_LIMIT_BYTES
+from grapevine_proto.sections import AntiEntropyConfig
 from tests.overlay.made import copy, identity, rumor
 from tests.test_shorts import Members
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from grapevine_proto import codec
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import RumorCopy, Rumors
 from grapevine_proto.outflow import BEHIND_S, COPIES_AT_ONCE, Outflow
+from grapevine_proto.sections import LimitsConfig
 from tests.overlay.made import copy, peer_id, rumor
 
 

@@ -9,20 +9,14 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto import codec
-from grapevine_proto.config import EpidemicConfig, NodeConfig, RateLimitConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MessageReceived, PeerState, PeerStateChanged
-from grapevine_proto.ids import PeerId, Stream
-from grapevine_proto.messages import (
-    OverlayMessage,
-    Repair,
-    Rumor,
-    RumorCopy,
-    Rumors,
-    StreamRange,
-    Want,
-)
+from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.messages import OverlayMessage, Repair, RumorCopy, Rumors, Want
+from grapevine_proto.sections import EpidemicConfig, RateLimitConfig
+from grapevine_proto.signed import Rumor
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import EPOCH
 from tests.test_engine import Pair, rumor_of

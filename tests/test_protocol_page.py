@@ -18,12 +18,10 @@ import pytest
 from nacl import bindings
 
 from grapevine_proto import ClusterKey, PeerId, codec
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.identity import Identity
-from grapevine_proto.ids import Address, MessageId, Stream
-from grapevine_proto.link.handshake import Responder
+from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
+from grapevine_proto.link.responder import Responder
 from grapevine_proto.messages import (
-    Accusation,
     Ask,
     Close,
     CloseReason,
@@ -32,17 +30,15 @@ from grapevine_proto.messages import (
     Kind,
     Near,
     Private,
-    Receipt,
-    Record,
     Records,
     Repair,
-    Rumor,
     RumorCopy,
     Short,
-    StreamRange,
     Vector,
 )
 from grapevine_proto.overlay.digests import RecentStreams
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Accusation, Receipt, Record, Rumor
 from tests import test_codec
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()

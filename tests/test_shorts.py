@@ -8,14 +8,15 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto import codec, shorts
-from grapevine_proto.config import AntiEntropyConfig, LimitsConfig, NodeConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import DropReason, UnknownPeer
 from grapevine_proto.events import Event, MessageReceived, MessageSent, PeerStateChanged, Via
 from grapevine_proto.identity import ClusterKey
-from grapevine_proto.ids import Address, Stream
-from grapevine_proto.messages import Close, CloseReason, Heartbeat, OverlayMessage, StreamRange
+from grapevine_proto.ids import Address, Stream, StreamRange
+from grapevine_proto.messages import Close, CloseReason, Heartbeat, OverlayMessage
 from grapevine_proto.outflow import MESSAGE_BYTES
+from grapevine_proto.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.sim import Network, Simulation
 from tests.overlay.made import identity
 from tests.test_engine import make

@@ -31,14 +31,8 @@ from grapevine_proto.ids import (
     SEQUENCE_LIMIT,
     PeerId,
 )
-from grapevine_proto.messages import (
-    TRACE_ALL,
-    Kind,
-    Repair,
-    Rumor,
-    RumorCopy,
-    bytes_in_rumor,
-)
+from grapevine_proto.messages import Kind, Repair, RumorCopy
+from grapevine_proto.signed import TRACE_ALL, Rumor, bytes_in_rumor
 
 _RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array of one, which is the array of copies
 ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3

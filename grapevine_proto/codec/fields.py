@@ -27,17 +27,10 @@ from grapevine_proto.ids import (
     Address,
     PeerId,
     Stream,
-)
-from grapevine_proto.messages import (
-    TRACE_ALL,
-    Accusation,
-    Opinion,
-    Receipt,
-    Record,
-    Rumor,
-    RumorCopy,
     StreamRange,
 )
+from grapevine_proto.messages import Opinion, RumorCopy
+from grapevine_proto.signed import TRACE_ALL, Accusation, Receipt, Record, Rumor
 
 Fields = tuple[Any, ...]
 

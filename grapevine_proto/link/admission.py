@@ -16,11 +16,11 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import KEY_BYTES, Part, digest
 from grapevine_proto.ids import Address
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.sections import LimitsConfig
 
 COOKIE_RENEWAL_S: Final = 120.0  # and good for as long again: more than any dial lasts
 ADDRESS_BURST: Final = 50  # handshakes at once from one address: a site behind one NAT comes back

@@ -18,8 +18,8 @@ import math
 from collections import deque
 from typing import Final, NamedTuple, Protocol
 
-from grapevine_proto.config import CongestionConfig
 from grapevine_proto.link.sequence import LEAST_REORDER_S
+from grapevine_proto.sections import CongestionConfig
 
 UNKNOWN_RTT_S: Final = 0.1  # until measured: halfway round the world, nearly
 LEAST_RTT_S: Final = 0.001  # what a handshake takes at the least: it holds signature checks

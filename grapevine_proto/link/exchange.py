@@ -34,13 +34,16 @@ from grapevine_proto.codec import (
     CHALLENGE,
     HELLO,
     PROOF,
+    VERSION,
     WELCOME,
     decode_credentials,
     encode_credentials,
 )
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, ClusterKey, Identity, digest, verify
-from grapevine_proto.messages import Record
+from grapevine_proto.signed import Record
+
+VERSIONS: Final = frozenset({VERSION})  # that we speak
 
 COOKIE_KEY_DOMAIN: Final = b"grapevine cookie key 1"
 INITIATOR: Final = b"grapevine initiator 1"  # the roles in which a node seals and signs

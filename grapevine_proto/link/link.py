@@ -31,14 +31,12 @@ from grapevine_proto.codec import (
     encode_frame,
     encode_message,
 )
-from grapevine_proto.config import CongestionConfig, LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget, Reassembly
-from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.pathcheck import Whereabouts
 from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE, UNREPAIRED, Sender
-from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
+from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
 from grapevine_proto.messages import (
     LINK_KINDS,
     Again,
@@ -49,9 +47,10 @@ from grapevine_proto.messages import (
     PathAnswer,
     PathCheck,
     Probe,
-    Record,
 )
 from grapevine_proto.ratelimit import TokenBucket, cost
+from grapevine_proto.sections import CongestionConfig, LimitsConfig
+from grapevine_proto.signed import Record
 
 __all__ = ["DATAGRAMS_AT_ONCE", "Link", "takes_over"]
 

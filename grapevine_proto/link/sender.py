@@ -22,13 +22,13 @@ from collections import deque
 from typing import Final, TypeAlias
 
 from grapevine_proto.codec import DATA_OVERHEAD, FRAGMENT_OVERHEAD, Spliced, encode_frame
-from grapevine_proto.config import CongestionConfig, LimitsConfig
 from grapevine_proto.link.congestion import Aimd, Controller, Outcome, Pacer, RoundTrip
 from grapevine_proto.link.fragments import ENVELOPE_BYTES, Outgoing
 from grapevine_proto.link.pathmtu import BASE_BYTES, PathMtu
 from grapevine_proto.link.session import Session
 from grapevine_proto.messages import Again, Feedback, Kind, Probe
 from grapevine_proto.ratelimit import TokenBucket, cost
+from grapevine_proto.sections import CongestionConfig, LimitsConfig
 
 DATAGRAMS_AT_ONCE: Final = 64  # 77 KB: a third of the usual socket buffer
 TRIES_LIMIT: Final = 16  # of one content: at 30 % loss one in 200 million goes under

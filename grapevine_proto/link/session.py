@@ -14,7 +14,7 @@ around it (type, direction, receiver's session id, counter) is put into the nonc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from nacl import bindings
 from nacl.exceptions import CryptoError
@@ -22,7 +22,9 @@ from nacl.exceptions import CryptoError
 from grapevine_proto.codec import COUNTER_LIMIT, DATA, Data, encode_packet
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey
+from grapevine_proto.ids import Address
 from grapevine_proto.link.sequence import Arrivals, ReplayWindow
+from grapevine_proto.signed import Record
 
 REKEY_AFTER_S: Final = 120.0  # WireGuard's figure: how much one stolen key opens
 SPENT_AFTER_S: Final = 180.0  # leaves half again as long for a rekey to get through
@@ -139,3 +141,14 @@ class Session:
     def __repr__(self) -> str:
         began = "by us" if self.began_by_us else "by them"
         return f"Session({self.our_id.hex()}, began {began}, key {self.key.fingerprint}…)"
+
+
+class Established(NamedTuple):
+    """A session on which the other end has been heard. `plaintext` is what it said first; `rtt_s`
+    is None where retransmissions left it unclear. `address` is proved, not claimed."""
+
+    session: Session
+    record: Record
+    address: Address
+    rtt_s: float | None
+    plaintext: bytes

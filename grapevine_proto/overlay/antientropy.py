@@ -15,15 +15,13 @@ What must stay true:
 
 - What somebody says of streams only limits what is asked of *them*; marks move by rumors alone,
   which prove themselves.
-- Nothing is sent that was not asked for, at most `REPLY_DATAGRAMS` for one question, so that the
-  answer is paced by whoever asks.
+- Nothing is sent that was not asked for, and a bounded answer for one question (`rounds`), so that
+  the pace is set by whoever asks.
 - What one peer was asked for and may still send, no other is asked for meanwhile, and nobody for more
   than `SHARE` messages at once: who missed much is served by all who answer, each as quick as it is.
 - At most one round with a peer at a time, each with an end: a silent peer ends it in `PATIENCE_S`.
 
-Besides rounds, holes below a stream's mark are asked for as soon as they have stood a moment, of a
-peer at random, a second one a second later: whoever has a hole knows it, no digest is needed. Where
-five of them in a row had nothing to give, and nothing else changed, the pauses double, to 16 s.
+Besides rounds, what is known to be missed is asked for as soon as it has stood a moment (`holes`).
 """
 
 from __future__ import annotations
@@ -37,36 +35,22 @@ from typing import Final, TypeAlias, assert_never
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import AntiEntropyRound, Round, RoundOutcome, Via
-from grapevine_proto.ids import PeerId, Stream
-from grapevine_proto.messages import (
-    Digest,
-    Heartbeat,
-    InSync,
-    Repair,
-    RumorCopy,
-    StreamRange,
-    Vector,
-    Want,
-)
+from grapevine_proto.ids import PeerId, StreamRange
+from grapevine_proto.messages import Digest, Heartbeat, InSync, Repair, RumorCopy, Vector, Want
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
+from grapevine_proto.overlay.holes import Holes
 from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.rounds import Running, answer, without
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 
 PATIENCE_S: Final = 3.0  # without a word from the peer of a round
 MISMATCH_S: Final = 2.0  # a digest that still differs after that is no traffic on its way
 BEYOND_AFTER_S: Final = 5.0  # for which links were asked about a hole before others are
-HOLE_S: Final = 1.0  # how long a hole stands before it is asked for, and between questions
-HOLE_PAUSE_S: Final = 16.0  # between questions about what most likely nobody holds any more
-HOLE_QUESTIONS: Final = 5  # in vain, about each hole, before pauses grow
-HOLES_LIMIT: Final = 256  # that are asked for in turn
 ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
 PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
 RANGES_A_WANT: Final = 16
 SHARE: Final = 128  # messages in one question: if they are small, about what one answer holds
-REPLY_DATAGRAMS: Final = 32
-REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
-REPLY_LIMIT_BYTES: Final = 64 * 1024  # of one answer, but for one rumor that may be larger alone
 ARRIVING_S: Final = 2.0  # without a further part of a large message, it is no longer on its way
 ARRIVING_LIMIT_S: Final = 30.0  # for which we hold back, or dribbling would stop repair for ever
 ROUNDS_KEPT: Final = 256
@@ -76,57 +60,6 @@ LAZY_ROUND: Final = (1 << 32) - 1  # and that of questions about ids that were t
 
 RoundMessage: TypeAlias = Heartbeat | Digest | InSync | Vector | Want | Repair
 Accept: TypeAlias = Callable[[RumorCopy, PeerId, Via, float], list[Effect]]
-
-
-class _Running:
-    """A round of ours that has not ended."""
-
-    __slots__ = (
-        "asked",
-        "bytes",
-        "differs",
-        "has_vector",
-        "heard_at",
-        "is_answered",
-        "number",
-        "pages_heard",
-        "received",
-        "sent",
-        "started_at",
-        "their_vector",
-        "waiting_for_want",
-        "wanted",
-    )
-
-    def __init__(self, number: int, now: float) -> None:
-        self.number = number
-        self.started_at = now
-        self.heard_at = now
-        self.is_answered = False
-        self.pages_heard: set[int] = set()
-        self.has_vector = False  # all its pages have come
-        self.differs = False
-        self.wanted: list[StreamRange] = []  # still to be asked for
-        self.asked: tuple[StreamRange, ...] = ()  # and not answered yet
-        self.their_vector: dict[Stream, int] = {}
-        self.waiting_for_want = False
-        self.sent = 0
-        self.received = 0
-        self.bytes = 0
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all was compared, and all that was asked for answered."""
-        return self.has_vector and not (self.wanted or self.asked or self.waiting_for_want)
-
-
-def _without(what: StreamRange, taken: StreamRange) -> list[StreamRange]:
-    """What `taken` leaves of a range."""
-    if what.stream != taken.stream or taken.last < what.first or what.last < taken.first:
-        return [what]
-    before = StreamRange(what.stream, what.first, taken.first - 1)
-    after = StreamRange(what.stream, taken.last + 1, what.last)
-    return [each for each in (before, after) if each.first <= each.last]
 
 
 class AntiEntropy:
@@ -150,15 +83,13 @@ class AntiEntropy:
         self._rng = rng
         self._accept = accept
         self._beyond = beyond
-        self._running: dict[PeerId, _Running] = {}
+        self._running: dict[PeerId, Running] = {}
         self._doubts: dict[PeerId, tuple[float, int, bytes]] = {}  # digests to compare again, when
         self._fruitless: dict[PeerId, tuple[float, bytes]] = {}
         self._arriving_since = self._arriving_at = -math.inf
         self._page = 0
         self._number = 0
-        self._hole_at = self._holes_asked_at = now
-        self._holes_asked: tuple[list[StreamRange], tuple[PeerId, ...]] = ([], ())
-        self._holes_in_vain = self._holes_page = 0
+        self._holes = Holes(store, now)
         self._due_at = now  # a lower bound of all deadlines but that of holes
         interval_s = config.anti_entropy.interval
         self.next_round_at = now + interval_s * rng.random()
@@ -187,7 +118,7 @@ class AntiEntropy:
 
     def _start(self, peer_id: PeerId, now: float) -> list[Effect]:
         self._number += 1
-        self._running[peer_id] = _Running(self._number, now)
+        self._running[peer_id] = Running(self._number, now)
         self._due_at = min(self._due_at, now + PATIENCE_S)
         return [Send((peer_id,), Digest(self._number, *self._store.digest(now)))]
 
@@ -289,7 +220,7 @@ class AntiEntropy:
             effects += self._tell_what_they_lack(sender, running, now)
         return effects + self._finish_if_done(sender, running, now)
 
-    def _tell_what_they_lack(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
+    def _tell_what_they_lack(self, peer_id: PeerId, running: Running, now: float) -> list[Effect]:
         ahead = [
             entry
             for entry in self._store.vector(now)
@@ -300,7 +231,7 @@ class AntiEntropy:
         running.waiting_for_want = running.differs = True
         return self._tell_vector(peer_id, running.number, ahead, answering=False)
 
-    def _ask(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
+    def _ask(self, peer_id: PeerId, running: Running, now: float) -> list[Effect]:
         """For the next share of what is wanted. What others are about to send is left to them, and where
         there is nothing else, this round need not wait for it."""
         share: list[StreamRange] = []
@@ -326,54 +257,21 @@ class AntiEntropy:
         """What of `ranges` nobody, `but` the one who is to be asked, has been asked for."""
         for peer_id, running in self._running.items():
             for asked in running.asked if peer_id != but else ():
-                ranges = [left for each in ranges for left in _without(each, asked)]
+                ranges = [left for each in ranges for left in without(each, asked)]
         return ranges
 
     def _on_want(self, want: Want, sender: PeerId, now: float) -> list[Effect]:
         running = self._running.get(sender)
         is_ours = running is not None and running.number == want.round and running.waiting_for_want
-        if want.ranges:
-            effects, copies = self._answer(want, sender, now)
-        else:
-            effects, copies = [], []
+        repairs = answer(want, self._store.held, now) if want.ranges else []
+        effects: list[Effect] = [Send((sender,), repair) for repair in repairs]
         if is_ours and running is not None:
             running.heard_at = now
             running.waiting_for_want = False
-            running.sent += sum(len(copy.rumor.lengths) for copy in copies)
-            running.bytes += sum(len(copy.rumor.body) for copy in copies)
+            for repair in repairs:
+                running.sent += running.count(repair.copies)
             effects += self._finish_if_done(sender, running, now)
         return effects
-
-    def _answer(
-        self, want: Want, sender: PeerId, now: float
-    ) -> tuple[list[Effect], list[RumorCopy]]:
-        """What we hold of what is wanted, in datagrams, as many as one question may cost."""
-        batches: list[list[RumorCopy]] = [[]]
-        size_bytes = total_bytes = 0
-        more = False
-        for wanted in want.ranges:
-            for copy in self._store.held.within(wanted, now):
-                cost_bytes = copy.rumor.size_bytes
-                if total_bytes and total_bytes + cost_bytes > REPLY_LIMIT_BYTES:
-                    more = True
-                    break
-                if batches[-1] and size_bytes + cost_bytes > REPLY_BYTES:
-                    if len(batches) == REPLY_DATAGRAMS:
-                        more = True
-                        break
-                    batches.append([])
-                    size_bytes = 0
-                batches[-1].append(copy)
-                size_bytes += cost_bytes
-                total_bytes += cost_bytes
-            if more:
-                break
-        last = len(batches) - 1
-        effects: list[Effect] = [
-            Send((sender,), Repair(want.round, index == last, more, tuple(batch)))
-            for index, batch in enumerate(batches)
-        ]
-        return effects, [copy for batch in batches for copy in batch]
 
     def _on_repair(self, repair: Repair, sender: PeerId, now: float) -> list[Effect]:
         running = self._round(sender, repair.round, now)
@@ -383,8 +281,7 @@ class AntiEntropy:
             effects += self._accept(copy, sender, via, now)
         if running is None:
             return effects  # about holes, or asked for in a round of theirs
-        running.received += sum(len(copy.rumor.lengths) for copy in repair.copies)
-        running.bytes += sum(len(copy.rumor.body) for copy in repair.copies)
+        running.received += running.count(repair.copies)
         if repair.is_last:
             asked, running.asked = running.asked, ()
             # Cut short: what is still missing of it goes first. Else they hold no more of it.
@@ -396,7 +293,7 @@ class AntiEntropy:
 
     # --- ending ---------------------------------------------------------------------------------
 
-    def _round(self, peer_id: PeerId, number: int, now: float) -> _Running | None:
+    def _round(self, peer_id: PeerId, number: int, now: float) -> Running | None:
         """Our running round with `peer_id`, when that is what `number` says; it was heard of now."""
         running = self._running.get(peer_id)
         if running is None or running.number != number:
@@ -404,30 +301,15 @@ class AntiEntropy:
         running.heard_at = now
         return running
 
-    def _finish_if_done(self, peer_id: PeerId, running: _Running, now: float) -> list[Effect]:
-        if not running.is_done:
-            return []
-        if not running.differs:
-            return self._finish(peer_id, RoundOutcome.IN_SYNC, now)
-        moved = running.sent + running.received
-        return self._finish(peer_id, RoundOutcome.REPAIRED if moved else RoundOutcome.PARTIAL, now)
+    def _finish_if_done(self, peer_id: PeerId, running: Running, now: float) -> list[Effect]:
+        return self._finish(peer_id, running.outcome, now) if running.is_done else []
 
     def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
         running = self._running.pop(peer_id)
         is_left_to_others = any(other.asked for other in self._running.values())
-        if running.is_done and running.sent + running.received == 0 and not is_left_to_others:
+        if running.is_done and not running.has_moved and not is_left_to_others:
             self._fruitless[peer_id] = (now, self._store.digest(now)[1])
-        done = Round(
-            running.number,
-            peer_id,
-            running.started_at,
-            now - running.started_at,
-            outcome is RoundOutcome.IN_SYNC,
-            running.sent,
-            running.received,
-            running.bytes,
-            outcome,
-        )
+        done = running.end(peer_id, outcome, now)
         self.rounds.append(done)
         return [Emit(AntiEntropyRound(done))]
 
@@ -436,12 +318,8 @@ class AntiEntropy:
         self._doubts.pop(peer_id, None)
         self._fruitless.pop(peer_id, None)
         if peer_id in self._running:
-            return self._finish(peer_id, self._broken_off(self._running[peer_id]), now)
+            return self._finish(peer_id, self._running[peer_id].outcome, now)
         return []
-
-    @staticmethod
-    def _broken_off(running: _Running) -> RoundOutcome:
-        return RoundOutcome.PARTIAL if running.is_answered else RoundOutcome.NO_ANSWER
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -449,15 +327,7 @@ class AntiEntropy:
     def deadline(self) -> float:
         if not self._config.anti_entropy.enabled:
             return math.inf
-        return min(self._due_at, self._next_hole_at) if self._store.has_holes else self._due_at
-
-    @property
-    def _next_hole_at(self) -> float:
-        """When to ask for holes again: a new one does not wait for the pauses of the old."""
-        ripe_at = self._store.hole_opened_at + HOLE_S
-        if ripe_at <= self._holes_asked_at:
-            return self._hole_at
-        return min(self._hole_at, max(ripe_at, self._holes_asked_at + HOLE_S))
+        return min(self._due_at, self._holes.due_at)
 
     def _next_due_at(self) -> float:
         due_at = self.next_round_at
@@ -473,17 +343,15 @@ class AntiEntropy:
         effects: list[Effect] = []
         for peer_id, running in list(self._running.items()):
             if now >= running.heard_at + PATIENCE_S:
-                effects += self._finish(peer_id, self._broken_off(running), now)
+                effects += self._finish(peer_id, running.outcome, now)
         for peer_id, (due_at, streams, total) in list(self._doubts.items()):
             if now >= due_at:
                 del self._doubts[peer_id]
                 effects += self._settle_doubt(peer_id, streams, total, now)
         if now >= self.next_round_at:
             effects += self.start_rounds(now)
-        if self._store.has_holes and now >= self._next_hole_at:
-            self._hole_at, self._holes_asked_at = now + HOLE_S, now
-            if not self._is_arriving(now):
-                effects += self._ask_for_holes(now)
+        if now >= self._holes.due_at:
+            effects += self._ask_for_holes(now)
         self._due_at = self._next_due_at()
         return effects
 
@@ -500,17 +368,10 @@ class AntiEntropy:
         return self._start(peer_id, now) if self._peers.is_linked(peer_id) else []
 
     def _ask_for_holes(self, now: float) -> list[Effect]:
-        holes, linked = self._store.holes(now, HOLE_S, HOLES_LIMIT), tuple(self._peers.linked)
-        targets = uniform(linked, 1, self._rng)
-        if not holes or not targets:
+        if self._is_arriving(now):
+            self._holes.put_off(now)
             return []
-        is_in_vain = self._holes_asked == (holes, linked)
-        self._holes_in_vain = self._holes_in_vain + 1 if is_in_vain else 0
-        self._holes_asked = (holes, linked)
-        pages = math.ceil(len(holes) / RANGES_A_WANT)
-        doublings = min(max(0, self._holes_in_vain + 1 - HOLE_QUESTIONS * pages), 10)
-        self._hole_at = now + min(HOLE_S * 2**doublings, HOLE_PAUSE_S)
-        page = self._holes_page % pages
-        self._holes_page = page + 1
-        ranges = holes[page * RANGES_A_WANT : (page + 1) * RANGES_A_WANT]
-        return [Send((targets[0],), Want(HOLES_ROUND, tuple(ranges)))]
+        linked = tuple(self._peers.linked)
+        targets = uniform(linked, 1, self._rng)
+        holes = self._holes.to_ask(linked, RANGES_A_WANT, now)
+        return [Send((targets[0],), Want(HOLES_ROUND, holes))] if holes else []

@@ -18,8 +18,9 @@ from typing import Final
 
 from grapevine_proto.agenda import Agenda
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Accusation, Opinion, Record
+from grapevine_proto.messages import Opinion
 from grapevine_proto.overlay.suspicion import expected_confirmations, least_s, timeout_s
+from grapevine_proto.signed import Accusation, Record
 
 ACCUSERS: Final = 3
 CASES_LIMIT: Final = 1024

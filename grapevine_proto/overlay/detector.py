@@ -26,7 +26,7 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Accusation, Ack, Opinion, Opinions, Ping, PingFor, Record
+from grapevine_proto.messages import Ack, Opinion, Opinions, Ping, PingFor
 from grapevine_proto.overlay.cases import ACCUSERS, TOLD_AT_ONCE, Case, Cases, message_of
 from grapevine_proto.overlay.effects import Blame, Effect, Moved, Send
 from grapevine_proto.overlay.members import Member, MemberTable
@@ -37,6 +37,7 @@ from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.signatures import Budgets
 from grapevine_proto.overlay.suspicion import OwnHealth, tellings
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.signed import Accusation, Record
 
 OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed
 TOLD_TO: Final = 3  # peers that hear the news at once

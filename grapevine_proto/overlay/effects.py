@@ -13,7 +13,8 @@ from typing import Protocol, TypeAlias, TypeVar
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Event, Message, PeerState
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import CloseReason, OverlayMessage, Record
+from grapevine_proto.messages import CloseReason, OverlayMessage
+from grapevine_proto.signed import Record
 
 M_contra = TypeVar("M_contra", contravariant=True)
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.messages import Heartbeat, Record, Records
+from grapevine_proto.messages import Heartbeat, Records
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.signed import Record
 
 HEARTBEAT_RECORDS: Final = 3
 RECORDS_BYTES: Final = 1000  # of records in one datagram, beside what else it carries

@@ -20,9 +20,10 @@ from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.ids import PeerId, Stream
-from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
+from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.messages import RumorCopy
 from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.signed import Rumor
 
 OVERHEAD_BYTES: Final = 512  # what holding a rumor costs beside its body
 LENGTH_BYTES: Final = 8  # and each payload's length

@@ -17,12 +17,12 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import Record
 from grapevine_proto.overlay.effects import Effect, Emit
 from grapevine_proto.overlay.suspicion import tellings
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Record
 
 LOOKED_AT: Final = 16  # members, to find one that may go
 FORGET_S: Final = 24 * 3600.0  # a member that is down or left; long enough not to hear it as news

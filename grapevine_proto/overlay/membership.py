@@ -31,7 +31,6 @@ from grapevine_proto.messages import (
     Opinions,
     Ping,
     PingFor,
-    Record,
     Records,
 )
 from grapevine_proto.overlay.detector import Detector, look_every_s
@@ -53,6 +52,7 @@ from grapevine_proto.overlay.peers import LATE_INTERVALS, LINKED_STATES, Happeni
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.overlay.views import Views
+from grapevine_proto.signed import Record
 
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown

@@ -30,10 +30,10 @@ from typing import Final, NamedTuple
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId, Zone
-from grapevine_proto.messages import Record
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.views import YIELD_AGE_S, Views
+from grapevine_proto.signed import Record
 
 KEPT: Final = 5  # one in so many links, the farthest, is never given up
 GAIN: Final = 0.8  # of the present round trip: what is not below it is not worth the change

@@ -14,7 +14,7 @@ import itertools
 from typing import Final
 
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Record
+from grapevine_proto.signed import Record
 
 NEWS_LIMIT: Final = 1024
 

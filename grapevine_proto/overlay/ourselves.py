@@ -13,8 +13,9 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import Opinion, Record
+from grapevine_proto.messages import Opinion
 from grapevine_proto.overlay.effects import Blame, Effect, Reopen, Stop
+from grapevine_proto.signed import Record
 
 REFUTE_EVERY_S: Final = 1.0  # at most: whoever accuses us faster is answered for all at once
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import Address, PeerId, Zone
-from grapevine_proto.messages import Record
+from grapevine_proto.signed import Record
 
 
 class Happening(Enum):

@@ -16,8 +16,8 @@ from typing import Final
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Rumor
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.signed import Rumor
 
 # One sender may cause a twentieth of a core; through one sender one origin may take a quarter of
 # that, so that copies forged in its name leave room for others; and all that one origin really

@@ -18,12 +18,13 @@ from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.ids import MessageId, PeerId, Stream
-from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.messages import RumorCopy
 from grapevine_proto.overlay.digests import RecentStreams
 from grapevine_proto.overlay.held import Held
 from grapevine_proto.overlay.seen import Seen
 from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.signed import Rumor
 
 FORGET_S: Final = 24 * 3600.0
 SWEEP_S: Final = 1.0

@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
@@ -37,19 +38,12 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberStatus, Trace, TraceAnswer, TraceUpdated
 from grapevine_proto.identity import Identity, digest
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.messages import (
-    TRACE_ALL,
-    Ids,
-    Receipt,
-    Receipts,
-    ReceiptsTaken,
-    Rumor,
-    RumorCopy,
-)
+from grapevine_proto.messages import Ids, Offer, Receipts, ReceiptsTaken, RumorCopy
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.signed import TRACE_ALL, Receipt, Rumor
 
 SAMPLE: Final = 100  # answers wanted: enough for a p99, few enough for one link to carry
 SPREAD_S: Final = (
@@ -60,6 +54,7 @@ RECEIPTS_AT_ONCE: Final = 10  # signed ones in a datagram
 PATIENCE_RTTS: Final = 3.0
 PATIENCE_S: Final = (0.100, 0.500)  # for the first `ReceiptsTaken`; twice that each time after
 TRIES: Final = 4  # along one way: at 30 % loss 3 in 100 go on to the next
+LAPS: Final = 2  # of all ways that are known: in a tree there may be one alone
 SECOND_S: Final = 1.0  # until receipts go a second way: by then nearly all are where they belong
 TELL_S: Final = 0.100  # between two events about one trace
 
@@ -150,11 +145,13 @@ class _Route:
         "waiting",
     )
 
-    def __init__(self, message_id: MessageId, sample: Sample, teller: PeerId, now: float) -> None:
+    def __init__(
+        self, message_id: MessageId, sample: Sample, has_it: Iterable[PeerId], now: float
+    ) -> None:
         self.message_id = message_id
         self.sample = sample
         self.opened_at = now
-        self.tellers = [teller]  # the quickest first
+        self.tellers = list(dict.fromkeys(has_it))[:TELLERS_LIMIT]  # the quickest first
         self.passed: set[PeerId] = set()  # members whose receipts went on from here, ours too
         self.brought: Counter[PeerId] = Counter()  # of those, by which peer
         self.waiting: list[Receipt] = []
@@ -164,7 +161,7 @@ class _Route:
 class _Batch:
     """Receipts that are on their way, or will go another way soon."""
 
-    __slots__ = ("due_at", "is_taken", "receipts", "route", "target", "tried", "tries")
+    __slots__ = ("due_at", "is_taken", "laps", "receipts", "route", "target", "tried", "tries")
 
     def __init__(self, route: _Route, receipts: tuple[Receipt, ...]) -> None:
         self.route = route
@@ -173,6 +170,7 @@ class _Batch:
         self.is_taken = False  # by one; the second is in case that one lies
         self.tried: set[PeerId] = set()
         self.tries = 0  # with `target`
+        self.laps = 1
         self.due_at = 0.0
 
 
@@ -249,8 +247,8 @@ class Tracing:
 
     # --- theirs ---------------------------------------------------------------------------------
 
-    def arrived(self, copy: RumorCopy, sender: PeerId, now: float) -> None:
-        """A rumor is new here, heard from `sender`."""
+    def arrived(self, copy: RumorCopy, has_it: Iterable[PeerId], now: float) -> None:
+        """A rumor is new here. These have it: its sender, and who told of it before it came."""
         rumor = copy.rumor
         message_id = _id_of(rumor)
         if not rumor.trace_share or rumor.origin == self._me or message_id in self._routes:
@@ -259,7 +257,7 @@ class Tracing:
             self.refused += 1
             return
         sample = Sample(self._cluster, message_id, rumor.trace_share)
-        route = self._routes[message_id] = _Route(message_id, sample, sender, now)
+        route = self._routes[message_id] = _Route(message_id, sample, has_it, now)
         self._by_origin[rumor.origin] += 1
         if self._me in sample:
             route.passed.add(self._me)
@@ -271,7 +269,7 @@ class Tracing:
         if rumor.trace_share:
             self._also_has(_id_of(rumor), sender)
 
-    def told(self, ids: Ids, sender: PeerId) -> None:
+    def told(self, ids: Ids | Offer, sender: PeerId) -> None:
         """`sender` has these rumors."""
         if self._routes:
             for each in ids.ranges:
@@ -385,6 +383,10 @@ class Tracing:
             batch.target = None
         if batch.target is None or not self._peers.is_linked(batch.target):
             batch.target, batch.tries = self._next_hop(batch), 0
+        if batch.target is None and not batch.is_taken and batch.laps < LAPS:
+            batch.laps += 1
+            batch.tried.clear()
+            batch.target = self._next_hop(batch)
         if batch.target is None:
             del self._batches[number]
             self._given_up(batch)

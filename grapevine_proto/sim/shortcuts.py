@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
-from grapevine_proto import codec, messages
+from grapevine_proto import codec, signed
 from grapevine_proto.codec import encode_message, fields
 from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.link import exchange
-from grapevine_proto.link.handshake import Established
-from grapevine_proto.link.session import Session
+from grapevine_proto.link.session import Established, Session
 from grapevine_proto.messages import Empty
 from grapevine_proto.sim.simulated_node import SimulatedNode
 
@@ -32,9 +31,9 @@ SESSION_ID_BYTES: Final = 8
 
 # Who looks a function up where. Each depends on its arguments alone and gives something immutable.
 _PURE: Final[tuple[tuple[Any, str], ...]] = (
-    (messages, "verify"),
+    (signed, "verify"),
     (exchange, "verify"),
-    (messages.Record, "is_authentic"),
+    (signed.Record, "is_authentic"),
     (fields, "record_in"),
 )
 

@@ -195,7 +195,7 @@ def _round_trips(model: Model, peer_id: PeerId) -> list[Fact]:
     curve = graph(history, min(CURVE_CELLS, (len(history) + 1) // 2), 1)[0]
     return [
         Fact(f"last {span_words(len(history))}", curve, "good"),
-        Fact("", words, "dim"),
+        Fact("of these", words, "dim"),
     ]
 
 

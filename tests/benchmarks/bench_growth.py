@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grapevine_proto import NodeConfig
-from grapevine_proto.config import LimitsConfig, RateLimitConfig
+from grapevine_proto.sections import LimitsConfig, RateLimitConfig
 from grapevine_proto.sim import Network, Simulation, computed_once
 
 LINKS = 5

@@ -34,7 +34,8 @@ from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address
 from grapevine_proto.link.session import Session
-from grapevine_proto.messages import Rumor, RumorCopy, Rumors
+from grapevine_proto.messages import RumorCopy, Rumors
+from grapevine_proto.signed import Rumor
 
 KEY: Final = ClusterKey(bytes(range(32)))
 QUIET_S: Final = 8.0  # without another payload the rest is lost

@@ -22,24 +22,26 @@ from grapevine_proto.codec import (
     decode_packet,
     encode_message,
 )
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.link.handshake import Established, Initiator, Responder
+from grapevine_proto.link.initiator import Initiator
 from grapevine_proto.link.link import Link, takes_over
+from grapevine_proto.link.responder import Responder
+from grapevine_proto.link.session import Established
 from grapevine_proto.messages import (
     Close,
     CloseReason,
     Empty,
     Heartbeat,
     Private,
-    Record,
     Records,
     Repair,
     Rumors,
 )
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Record
 
 KEY: Final = ClusterKey(b"k" * 32)
 OTHER_KEY: Final = ClusterKey(b"o" * 32)

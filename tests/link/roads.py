@@ -13,12 +13,11 @@ import random
 from collections.abc import Callable
 
 from grapevine_proto.codec import Data, decode_packet
-from grapevine_proto.config import CongestionConfig, LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
-from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import Link
-from grapevine_proto.link.session import Session
+from grapevine_proto.link.session import Established, Session
+from grapevine_proto.sections import CongestionConfig, LimitsConfig
 from tests.link.ends import EMPTY, KEY, End
 
 ADA = End("ada", Address("192.0.2.1", 1000))

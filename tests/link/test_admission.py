@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
 from grapevine_proto.link.admission import (
@@ -16,6 +15,7 @@ from grapevine_proto.link.admission import (
     Cookies,
     network_of,
 )
+from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import entropy_of
 
 HERE = Address("192.0.2.1", 1000)

@@ -19,7 +19,6 @@ from grapevine_proto.codec import (
     decode_packet,
     encode_packet,
 )
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, Identity
 from grapevine_proto.ids import Address
@@ -32,9 +31,11 @@ from grapevine_proto.link.exchange import (
     transcript,
     with_mac,
 )
-from grapevine_proto.link.handshake import UNCONFIRMED_SESSIONS, Initiator, Step
+from grapevine_proto.link.initiator import Initiator, Step
+from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS
 from grapevine_proto.link.session import REKEY_AFTER_S
-from grapevine_proto.messages import Record
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Record
 from tests.link.ends import (
     CLUSTER,
     KEY,

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.codec import MAX_PLAINTEXT, decode_frame, encode_frame, encode_message
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.link.fragments import (
     DONE_LIMIT,
@@ -32,6 +31,7 @@ from grapevine_proto.messages import (
     Probe,
 )
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.sections import LimitsConfig
 from tests.link.roads import Road, Roads
 from tests.link.test_link import Pair
 

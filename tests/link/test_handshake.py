@@ -16,14 +16,15 @@ from grapevine_proto.codec import (
     decode_message,
     encode_packet,
 )
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address
-from grapevine_proto.link import handshake
+from grapevine_proto.link import initiator, responder
 from grapevine_proto.link.exchange import with_mac
-from grapevine_proto.link.handshake import NEXT, UNCONFIRMED_FOR_S, Initiator, Responder, Step
+from grapevine_proto.link.initiator import NEXT, Initiator, Step
+from grapevine_proto.link.responder import UNCONFIRMED_FOR_S, Responder
 from grapevine_proto.messages import Near
+from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import (
     CLUSTER,
     EMPTY,
@@ -370,7 +371,8 @@ def test_the_highest_common_version_is_chosen(versions: bytes, chosen: int | Non
 
 
 def test_two_versions_in_common_give_the_higher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshake, "VERSIONS", frozenset({1, 2}))
+    for end in (initiator, responder):
+        monkeypatch.setattr(end, "VERSIONS", frozenset({1, 2}))
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     world.run(1.0)

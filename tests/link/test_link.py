@@ -9,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grapevine_proto.codec import MAX_PLAINTEXT, Data, decode_message, decode_packet, encode_frame
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
-from grapevine_proto.link.handshake import Established
 from grapevine_proto.link.link import (
     ANSWERS_LIMIT,
     AT_ONCE_S,
@@ -24,9 +22,10 @@ from grapevine_proto.link.link import (
     Link,
     takes_over,
 )
-from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Session
+from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
 from grapevine_proto.messages import Feedback, PathAnswer, PathCheck, Private
 from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import (
     CLOSE,
     EMPTY,

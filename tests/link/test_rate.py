@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from grapevine_proto.codec import encode_message
-from grapevine_proto.config import CongestionConfig
 from grapevine_proto.link.congestion import Aimd, Outcome, Pacer, RoundTrip
 from grapevine_proto.messages import Private
+from grapevine_proto.sections import CongestionConfig
 from tests.link.roads import Road, Roads, Side
 
 MEGABITS_10 = 1_250_000.0  # bytes a second

@@ -9,12 +9,13 @@ from functools import lru_cache
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import Record, Rumor, RumorCopy
+from grapevine_proto.messages import RumorCopy
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.strategy import News
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Happening, PeerTable
+from grapevine_proto.signed import Record, Rumor
 
 KEY = ClusterKey(bytes(range(32)))
 EPOCH = 1_700_000_000

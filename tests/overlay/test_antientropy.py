@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from grapevine_proto.config import AntiEntropyConfig, NodeConfig, RateLimitConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
 from grapevine_proto.identity import Identity
-from grapevine_proto.messages import Rumor, RumorCopy, Want
+from grapevine_proto.messages import RumorCopy, Want
 from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
+from grapevine_proto.signed import Rumor
 from grapevine_proto.sim import Network, Simulation
 
 UNLIMITED = RateLimitConfig(enabled=False)

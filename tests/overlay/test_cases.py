@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from grapevine_proto.messages import Accusation, Record
 from grapevine_proto.overlay import cases as cases_module
 from grapevine_proto.overlay.cases import CASES_LIMIT, Case, Cases, message_of
+from grapevine_proto.signed import Accusation, Record
 from tests.overlay.made import identity, peer_id, record
 
 

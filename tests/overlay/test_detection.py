@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 
-from grapevine_proto.config import LimitsConfig, NodeConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.engine import Engine
 from grapevine_proto.events import Event, MemberChanged, MemberStatus, PeerState
 from grapevine_proto.link.link import Link
 from grapevine_proto.messages import Kind
+from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.sim import Network, Simulation
 from tests.benchmarks.bench_detection import time_to_know, watch
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from grapevine_proto.config import EpidemicConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.dissemination.epidemic import HOT_LIMIT, Epidemic
 from grapevine_proto.overlay.dissemination.strategy import News, Push
 from grapevine_proto.overlay.held import Key
+from grapevine_proto.sections import EpidemicConfig
 from tests.overlay.made import EPOCH, Surroundings, peer_id, record
 
 ORIGIN, SENDER = peer_id(100), peer_id(1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from grapevine_proto.config import LimitsConfig
-from grapevine_proto.ids import Stream
-from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
+from grapevine_proto.ids import Stream, StreamRange
+from grapevine_proto.messages import RumorCopy
 from grapevine_proto.overlay.held import LENGTH_BYTES, OVERHEAD_BYTES, TIDY_AT, Held, key_of
 from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Rumor
 from tests.overlay.made import EPOCH, config, copy, peer_id
 
 

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass, field
 
 from grapevine_proto import codec
-from grapevine_proto.ids import PeerId, Stream
-from grapevine_proto.messages import Ids, Offer, Rumor, RumorCopy, StreamRange, Want
+from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.messages import Ids, Offer, RumorCopy, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.dissemination import lazy as lazy_module
 from grapevine_proto.overlay.dissemination.lazy import (
@@ -27,6 +27,7 @@ from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.signed import Rumor
 from tests.overlay.made import EPOCH, Surroundings, config, copy, peer_id
 
 ORIGIN = 90

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.events import MemberStatus
-from grapevine_proto.messages import Record
 from grapevine_proto.overlay.members import FORGET_S, MemberTable
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Record
 from tests.overlay.made import peer_id, record
 
 TELLER, OTHER = peer_id(900), peer_id(901)

@@ -7,7 +7,6 @@ import random
 
 import pytest
 
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.members import MemberTable
@@ -22,6 +21,7 @@ from grapevine_proto.overlay.nearness import (
 )
 from grapevine_proto.overlay.peers import Happening, PeerTable
 from grapevine_proto.overlay.views import Views
+from grapevine_proto.sections import LimitsConfig
 from tests.overlay.made import config, peer_id, record
 
 INTERVAL_S = 5.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from grapevine_proto.messages import Record
 from grapevine_proto.overlay.news import NEWS_LIMIT, News
+from grapevine_proto.signed import Record
 from tests.overlay.made import peer_id, record
 
 

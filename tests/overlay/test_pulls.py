@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from grapevine_proto.ids import PeerId, Stream
-from grapevine_proto.messages import Announce, Rumor, StreamRange, Want
+from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.messages import Announce, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.dissemination.pulls import (
     AT_ONCE_BYTES,
@@ -21,6 +21,7 @@ from grapevine_proto.overlay.dissemination.pulls import (
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.signed import Rumor
 from tests.overlay.made import EPOCH, Surroundings, copy, peer_id
 
 ORIGIN = 90

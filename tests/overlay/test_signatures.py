@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from grapevine_proto.config import RateLimitConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.overlay import signatures as module
 from grapevine_proto.overlay.signatures import BURST_S, CHECKS_PER_PAIR_S, Signatures
+from grapevine_proto.sections import RateLimitConfig
 from tests.overlay.made import config, peer_id, rumor
 
 PAIR_BURST = int(CHECKS_PER_PAIR_S * BURST_S)

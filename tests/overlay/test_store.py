@@ -7,13 +7,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.ids import Stream
-from grapevine_proto.messages import Rumor, RumorCopy, StreamRange
+from grapevine_proto.ids import Stream, StreamRange
+from grapevine_proto.messages import RumorCopy
 from grapevine_proto.overlay.digests import SETTLE_S
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import FORGET_S, Store
+from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Rumor
 from tests.overlay.made import EPOCH, config, copy, peer_id
 
 TELLER = peer_id(999)

@@ -11,17 +11,8 @@ import pytest
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerState, Trace, TraceUpdated
-from grapevine_proto.ids import MessageId, PeerId, Stream
-from grapevine_proto.messages import (
-    TRACE_ALL,
-    Ids,
-    Receipt,
-    Receipts,
-    ReceiptsTaken,
-    Rumor,
-    RumorCopy,
-    StreamRange,
-)
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.messages import Ids, Offer, Receipts, ReceiptsTaken, RumorCopy
 from grapevine_proto.overlay import trace as trace_module
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
@@ -29,6 +20,7 @@ from grapevine_proto.overlay.peers import Happening, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.trace import (
     BATCHES_LIMIT,
+    LAPS,
     LEAST_S,
     OTHERS_LIMIT,
     RECEIPTS_LIMIT,
@@ -45,6 +37,7 @@ from grapevine_proto.overlay.trace import (
     Tracing,
     share_of,
 )
+from grapevine_proto.signed import TRACE_ALL, Receipt, Rumor
 from tests.overlay.made import EPOCH, config, identity, peer_id, record
 
 ME = 500
@@ -276,14 +269,14 @@ def test_unknown_members_fill_a_table_of_their_own_only() -> None:
 
 def test_an_untraced_rumor_is_answered_by_nobody() -> None:
     node = Node()
-    node.tracing.arrived(traced(share=0), peer_id(1), 0.0)
+    node.tracing.arrived(traced(share=0), [peer_id(1)], 0.0)
     assert node.tracing.deadline == math.inf
 
 
 def test_a_linked_origin_is_told_by_us_unsigned_within_a_tenth_of_a_second() -> None:
     node = Node()
     node.link(ORIGIN)
-    node.tracing.arrived(traced(), peer_id(1), 5.0)
+    node.tracing.arrived(traced(), [peer_id(1)], 5.0)
     at, target, message = node.sent()[0]
     assert 5.0 <= at <= 5.0 + SPREAD_S
     assert target == peer_id(ORIGIN)
@@ -293,7 +286,7 @@ def test_a_linked_origin_is_told_by_us_unsigned_within_a_tenth_of_a_second() -> 
 
 def test_an_origin_far_away_is_told_signed_along_the_way_the_rumor_came() -> None:
     node = Node()
-    node.tracing.arrived(traced(), peer_id(3), 5.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 5.0)
     _, target, message = node.sent()[0]
     assert target == peer_id(3)
     (ours,) = message.receipts
@@ -311,7 +304,7 @@ def test_who_is_not_in_the_sample_is_silent_and_still_passes_on() -> None:
         if peer_id(ME) not in (s := Sample("default", message_id(n), share)) and peer_id(FAR) in s
     )
     node = Node()
-    node.tracing.arrived(traced(sequence, share=share), peer_id(3), 0.0)
+    node.tracing.arrived(traced(sequence, share=share), [peer_id(3)], 0.0)
     assert node.tracing.deadline == math.inf
     of = message_id(sequence)
     assert node.hear(1, of, receipt(FAR, of)) == [TAKEN]
@@ -322,7 +315,7 @@ def test_who_is_not_in_the_sample_is_silent_and_still_passes_on() -> None:
 
 def test_our_own_rumor_that_comes_back_is_not_answered() -> None:
     node = Node()
-    node.tracing.arrived(traced(origin=ME), peer_id(1), 0.0)
+    node.tracing.arrived(traced(origin=ME), [peer_id(1)], 0.0)
     assert node.tracing.deadline == math.inf
 
 
@@ -332,7 +325,7 @@ def test_our_own_rumor_that_comes_back_is_not_answered() -> None:
 def test_receipts_of_others_go_on_together_each_once() -> None:
     node = Node(links=4)
     of = message_id()
-    node.tracing.arrived(traced(), peer_id(4), 0.0)
+    node.tracing.arrived(traced(), [peer_id(4)], 0.0)
     node.hear(1, of, receipt(FAR, of), receipt(FAR + 1, of), number=7)
     node.hear(2, of, receipt(FAR, of), number=8)
     first = node.sent()[0]
@@ -346,7 +339,7 @@ def test_receipts_of_others_go_on_together_each_once() -> None:
 def test_ten_receipts_fill_a_datagram_and_wait_for_no_more() -> None:
     node = Node()
     of = message_id()
-    node.tracing.arrived(traced(), peer_id(4), 0.0)
+    node.tracing.arrived(traced(), [peer_id(4)], 0.0)
     node.hear(1, of, *(receipt(FAR + number, of) for number in range(12)))
     at, effects = node.due()
     assert at == 0.0
@@ -356,7 +349,7 @@ def test_ten_receipts_fill_a_datagram_and_wait_for_no_more() -> None:
 
 def test_what_is_taken_goes_one_other_way_a_second_later() -> None:
     node = Node()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     node.tracing.heard_again(traced().rumor, peer_id(2))
     node.tracing.heard_again(traced().rumor, peer_id(1))
     at, effects = node.due()
@@ -375,7 +368,7 @@ def test_what_is_taken_goes_one_other_way_a_second_later() -> None:
 def test_what_the_origin_took_needs_no_second_way() -> None:
     node = Node()
     node.link(ORIGIN)
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     at, effects = node.due()
     (first,) = effects
     assert isinstance(first, Send)
@@ -386,7 +379,7 @@ def test_what_the_origin_took_needs_no_second_way() -> None:
 
 def test_what_is_taken_and_has_no_other_way_is_sent_once() -> None:
     node = Node()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     _, effects = node.due()
     (send,) = effects
     assert isinstance(send, Send)
@@ -398,12 +391,13 @@ def test_what_is_taken_and_has_no_other_way_is_sent_once() -> None:
     assert node.tracing.lost == 0
 
 
-def test_what_nobody_takes_is_sent_again_then_another_way_then_given_up() -> None:
+def test_what_nobody_takes_is_sent_again_each_way_in_turn_twice_then_given_up() -> None:
     node = Node()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     node.tracing.heard_again(traced().rumor, peer_id(2))
     sent = node.sent()
-    assert [target for _, target, _ in sent] == [peer_id(3)] * TRIES + [peer_id(2)] * TRIES
+    lap = [peer_id(3)] * TRIES + [peer_id(2)] * TRIES
+    assert [target for _, target, _ in sent] == lap * LAPS
     gaps = [later[0] - sooner[0] for sooner, later in itertools.pairwise(sent[:TRIES])]
     assert gaps == sorted(gaps)
     assert gaps[0] >= 0.1
@@ -412,9 +406,16 @@ def test_what_nobody_takes_is_sent_again_then_another_way_then_given_up() -> Non
     assert node.tracing.deadline == math.inf
 
 
+def test_who_told_of_a_rumor_or_offers_it_is_a_way_back_too() -> None:
+    node = Node()
+    node.tracing.arrived(traced(), [peer_id(3), peer_id(2)], 0.0)
+    node.tracing.told(Offer((traced().rumor.ids,)), peer_id(4))
+    assert {target for _, target, _ in node.sent()} == {peer_id(2), peer_id(3), peer_id(4)}
+
+
 def test_a_way_that_is_gone_is_not_tried() -> None:
     node = Node()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     node.tracing.heard_again(traced().rumor, peer_id(2))
     node.unlink(3)
     assert node.sent()[0][1] == peer_id(2)
@@ -423,7 +424,7 @@ def test_a_way_that_is_gone_is_not_tried() -> None:
 def test_an_origin_that_is_lost_before_it_took_our_word_gets_it_signed_by_another_way() -> None:
     node = Node()
     node.link(ORIGIN)
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     node.due()
     node.unlink(ORIGIN)
     _, target, message = node.sent()[0]
@@ -433,7 +434,7 @@ def test_an_origin_that_is_lost_before_it_took_our_word_gets_it_signed_by_anothe
 
 def test_who_tells_the_id_of_a_traced_rumor_is_another_way_back() -> None:
     node = Node()
-    node.tracing.arrived(traced(9), peer_id(3), 0.0)
+    node.tracing.arrived(traced(9), [peer_id(3)], 0.0)
     stream = Stream(peer_id(ORIGIN), EPOCH)
     ids = Ids((StreamRange(stream, 8, 8), StreamRange(stream, 9, 9)))
     node.tracing.told(ids, peer_id(2))
@@ -443,7 +444,7 @@ def test_who_tells_the_id_of_a_traced_rumor_is_another_way_back() -> None:
 
 def test_with_no_way_left_a_receipt_is_lost_and_counted() -> None:
     node = Node()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     node.unlink(3)
     assert node.sent() == []
     assert node.tracing.lost == 1
@@ -451,7 +452,7 @@ def test_with_no_way_left_a_receipt_is_lost_and_counted() -> None:
 
 def test_only_so_many_ways_back_are_remembered() -> None:
     node = Node(links=9)
-    node.tracing.arrived(traced(), peer_id(1), 0.0)
+    node.tracing.arrived(traced(), [peer_id(1)], 0.0)
     for number in range(2, 10):
         node.tracing.heard_again(traced().rumor, peer_id(number))
     assert len({target for _, target, _ in node.sent()}) == TELLERS_LIMIT
@@ -463,11 +464,11 @@ def test_only_so_many_ways_back_are_remembered() -> None:
 def test_one_origin_is_followed_in_so_many_messages_at_once() -> None:
     node = Node()
     for sequence in range(1, ROUTES_PER_ORIGIN + 2):
-        node.tracing.arrived(traced(sequence), peer_id(1), 0.0)
+        node.tracing.arrived(traced(sequence), [peer_id(1)], 0.0)
     assert node.tracing.refused == 1
-    node.tracing.arrived(traced(1, origin=ORIGIN + 1), peer_id(1), 0.0)
+    node.tracing.arrived(traced(1, origin=ORIGIN + 1), [peer_id(1)], 0.0)
     assert node.tracing.refused == 1  # another origin has room of its own
-    node.tracing.arrived(traced(100), peer_id(1), LEAST_S)
+    node.tracing.arrived(traced(100), [peer_id(1)], LEAST_S)
     assert node.tracing.refused == 1
     assert len(node.sent(until=LEAST_S + SPREAD_S)) >= ROUTES_PER_ORIGIN + 2
 
@@ -475,9 +476,9 @@ def test_one_origin_is_followed_in_so_many_messages_at_once() -> None:
 def test_all_origins_are_followed_in_so_many_messages_at_once() -> None:
     node = Node()
     for number in range(ROUTES_LIMIT + 1):
-        node.tracing.arrived(traced(origin=1000 + number), peer_id(1), 0.0)
+        node.tracing.arrived(traced(origin=1000 + number), [peer_id(1)], 0.0)
     assert node.tracing.refused == 1
-    node.tracing.arrived(traced(origin=3000), peer_id(1), LEAST_S)
+    node.tracing.arrived(traced(origin=3000), [peer_id(1)], LEAST_S)
     assert node.tracing.refused == 1
     of = message_id(origin=1000)  # it made room
     node.hear(1, of, receipt(FAR, of), at=LEAST_S)
@@ -487,7 +488,7 @@ def test_all_origins_are_followed_in_so_many_messages_at_once() -> None:
 def test_one_peer_brings_so_many_receipts_of_one_message() -> None:
     node = Node(is_limited=False)
     of = message_id()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     for number in range(RECEIPTS_PER_PEER + 1):
         assert node.hear(1, of, receipt(1000 + number, of)) == [TAKEN]
     assert (node.tracing.relayed, node.tracing.refused) == (RECEIPTS_PER_PEER, 1)
@@ -500,7 +501,7 @@ def test_one_message_has_so_many_receipts_pass(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(trace_module, "RECEIPTS_LIMIT", 20)
     node = Node()
     of = message_id()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     for number in range(20):  # ours is one of the twenty
         node.hear(1, of, receipt(1000 + number, of))
     assert (node.tracing.relayed, node.tracing.refused) == (19, 1)
@@ -509,7 +510,7 @@ def test_one_message_has_so_many_receipts_pass(monkeypatch: pytest.MonkeyPatch) 
 def test_a_receipt_that_wandered_too_far_goes_no_further() -> None:
     node = Node()
     of = message_id()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     signed = receipt(FAR, of)
     tired = Receipt(signed.member, signed.hops, signed.delay_ms, RELAYS_LIMIT, signed.signature)
     assert node.hear(1, of, tired) == [TAKEN]
@@ -521,7 +522,7 @@ def test_only_so_many_batches_wait_to_be_taken(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(trace_module, "BATCHES_LIMIT", 3)
     node = Node()
     for sequence in range(1, 5):
-        node.tracing.arrived(traced(sequence), peer_id(3), 0.0)
+        node.tracing.arrived(traced(sequence), [peer_id(3)], 0.0)
     node.tracing.advance(SPREAD_S)
     assert node.tracing.lost == 1
 
@@ -529,7 +530,7 @@ def test_only_so_many_batches_wait_to_be_taken(monkeypatch: pytest.MonkeyPatch) 
 def test_checks_are_within_the_budget_of_whoever_causes_them() -> None:
     node = Node()
     of = message_id()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     signatures = node.tracing._signatures
     while signatures.may_check(peer_id(1), 0.0):
         pass
@@ -546,7 +547,7 @@ def test_a_receipt_in_anothers_name_is_blamed_on_whoever_brings_it() -> None:
     node = Node(members=5)
     ours, theirs = message_id(1, ME), message_id()
     node.tracing.begin(ours, 0.0)
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     for of in (ours, theirs):
         forged = Receipt(peer_id(5), 1, 1).signed(identity(1), "default", of)
         assert node.hear(1, of, forged) == FORGED
@@ -567,14 +568,14 @@ def test_nobodys_figures_can_be_changed_on_the_way() -> None:
 
 def test_unsigned_receipts_are_for_the_origin_alone() -> None:
     node = Node()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     assert node.hear(1, message_id(), Receipt(peer_id(1), 1, 1)) == FORGED
 
 
 def test_a_forged_receipt_leaves_room_for_the_true_one() -> None:
     node = Node()
     of = message_id()
-    node.tracing.arrived(traced(), peer_id(3), 0.0)
+    node.tracing.arrived(traced(), [peer_id(3)], 0.0)
     node.hear(1, of, Receipt(peer_id(FAR), 1, 1, 0, bytes(64)))
     assert node.hear(2, of, receipt(FAR, of)) == [Send((peer_id(2),), ReceiptsTaken(7))]
     assert node.tracing.relayed == 1

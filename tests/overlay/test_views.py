@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from grapevine_proto.config import LimitsConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Happening, PeerTable
 from grapevine_proto.overlay.views import YIELD_AGE_S, Views
+from grapevine_proto.sections import LimitsConfig
 from tests.overlay.made import config, peer_id, record
 
 

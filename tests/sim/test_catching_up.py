@@ -7,11 +7,12 @@ from collections import Counter
 import pytest
 
 from grapevine_proto.codec import decode_message
-from grapevine_proto.config import AntiEntropyConfig, NodeConfig, RateLimitConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
 from grapevine_proto.messages import Kind, Want
 from grapevine_proto.overlay.antientropy import RANGES_A_WANT, SHARE
+from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.sim import Network, Simulation
 
 UNLIMITED = RateLimitConfig(enabled=False)
@@ -71,7 +72,9 @@ def test_a_repair_that_was_cut_off_goes_on_where_it_was() -> None:
 
 
 def test_no_question_is_for_more_than_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    sim = Simulation(nodes=30, seed=7, config=NodeConfig(rate_limit=UNLIMITED, max_peers=6))
+    sim = Simulation(
+        nodes=30, seed=7, config=NodeConfig(strategy="epidemic", rate_limit=UNLIMITED, max_peers=6)
+    )
     sim.run(10.0)
     missed = [sim.broadcast(number % 30, PAYLOAD) for number in range(600)]
     missed += [sim.broadcast(1, PAYLOAD) for _ in range(300)]

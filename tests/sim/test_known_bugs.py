@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import pytest
 
-from grapevine_proto import ClusterKey, EpidemicConfig, PeerId, PeerState, codec, messages
+from grapevine_proto import ClusterKey, EpidemicConfig, PeerId, PeerState, codec, signed
 from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Address
-from grapevine_proto.link.handshake import Responder
 from grapevine_proto.link.link import Link
+from grapevine_proto.link.responder import Responder
 from grapevine_proto.link.sequence import ReplayWindow
 from grapevine_proto.link.session import Session
 from grapevine_proto.overlay import peers
@@ -118,7 +118,7 @@ def forged_copy_marks_an_id(patch: Patch) -> None:
 
 
 def signatures_not_checked(patch: Patch) -> None:
-    patch.setattr(messages.Rumor, "is_authentic", lambda self, cluster: True)
+    patch.setattr(signed.Rumor, "is_authentic", lambda self, cluster: True)
 
 
 def hops_not_limited(patch: Patch) -> None:

@@ -17,7 +17,7 @@ from grapevine_proto.events import (
     PeerStateChanged,
 )
 from grapevine_proto.ids import MessageId, Stream
-from grapevine_proto.messages import Record
+from grapevine_proto.signed import Record
 from grapevine_proto.sim import Simulation
 from tests.liar import Liar
 

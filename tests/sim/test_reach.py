@@ -6,8 +6,8 @@ import pytest
 
 from grapevine_proto import AntiEntropyConfig, NodeConfig
 from grapevine_proto.events import Via
-from grapevine_proto.ids import MessageId, PeerId, Stream
-from grapevine_proto.messages import Ids, OverlayMessage, StreamRange, Want
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.messages import Ids, OverlayMessage, Want
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.sim.report import percentile
@@ -62,21 +62,23 @@ def test_at_thirty_percent_loss_99_of_100_are_reached_within_thirty_seconds() ->
 
 
 def test_without_lazy_repair_pushing_alone_leaves_nodes_out() -> None:
-    config = NodeConfig(anti_entropy=NO_ROUNDS, lazy_repair=False)
+    config = NodeConfig(strategy="epidemic", anti_entropy=NO_ROUNDS, lazy_repair=False)
     sim = Simulation(nodes=30, seed=1, config=config)
     _, missing = say(sim, 10, every_s=0.5, settle_s=2.0)
     assert missing > 0
 
 
 def test_what_came_by_an_id_says_so() -> None:
-    sim = Simulation(nodes=30, seed=1, config=NodeConfig(anti_entropy=NO_ROUNDS))
+    config = NodeConfig(strategy="epidemic", anti_entropy=NO_ROUNDS)
+    sim = Simulation(nodes=30, seed=1, config=config)
     say(sim, 10, every_s=0.5, settle_s=2.0)
     ways = {each.via for node in sim.nodes for each in node.deliveries.values()}
     assert ways == {Via.EAGER, Via.LAZY}
 
 
 def test_a_message_costs_at_most_one_list_of_ids_a_link() -> None:
-    sim = Simulation(nodes=12, seed=5, config=NodeConfig(anti_entropy=NO_ROUNDS))
+    config = NodeConfig(strategy="epidemic", anti_entropy=NO_ROUNDS)
+    sim = Simulation(nodes=12, seed=5, config=config)
     sim.run(10.0)
     lists = 0
 

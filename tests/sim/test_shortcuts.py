@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from grapevine_proto import NodeConfig, messages
+from grapevine_proto import NodeConfig, signed
 from grapevine_proto.sim import Network, Simulation, computed_once
 from grapevine_proto.sim.shortcuts import regular_overlay
 
@@ -33,14 +33,14 @@ def test_what_is_computed_once_gives_the_same_run(linked: int) -> None:
 def test_the_collector_and_the_functions_are_back_afterwards_also_after_an_error() -> None:
     def fail() -> None:
         with computed_once():
-            assert vars(messages)["verify"] is not before
+            assert vars(signed)["verify"] is not before
             assert not gc.isenabled()
             raise KeyError
 
-    before = vars(messages)["verify"]
+    before = vars(signed)["verify"]
     with pytest.raises(KeyError):
         fail()
-    assert vars(messages)["verify"] is before
+    assert vars(signed)["verify"] is before
     assert gc.isenabled()
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from grapevine_proto import NodeConfig, Trace, TraceUpdated
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.messages import Record
 from grapevine_proto.overlay import trace as trace_module
 from grapevine_proto.overlay.effects import Effect
+from grapevine_proto.signed import Record
 from grapevine_proto.sim import Network, Simulation
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from grapevine_proto.config import LimitsConfig, NodeConfig
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import PeerState
+from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.sim import Network, Simulation
 
 NODES = 40

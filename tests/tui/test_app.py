@@ -53,7 +53,7 @@ async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> No
     async with staged(lively()) as stage:
         text = stage.text
         for words in (
-            "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  epidemic",
+            "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  auto",
             "lag 2ms",
             "Peers 7/50 · 5 connected · 1 stale",
             "● conn   carol",
@@ -174,6 +174,25 @@ async def test_slash_commands_do_what_they_say() -> None:
             assert words in stage.text
             await stage.press("escape")
         assert not stage.has_sheet
+
+
+async def test_how_a_knock_ended_is_said_where_the_knock_was() -> None:
+    host = lively()
+    async with staged(host) as stage:
+        there = Address("10.0.0.1", 8000)
+        for end, words in (
+            (DialFailed(there, "no answer"), "no answer from 10.0.0.1:8000"),
+            (PeerStateChanged(a_peer(9, "eve", address=there), None, ""), "linked with eve"),
+        ):
+            await stage.say("/connect 10.0.0.1:8000")
+            assert "knocking at 10.0.0.1:8000" in stage.text
+            host.happen(DialFailed(Address("10.0.0.2", 8000), "no answer"))
+            assert "knocking at 10.0.0.1:8000" in stage.text
+            host.happen(end)
+            stage.app.clear_notifications()
+            await stage.paint()
+            assert words in stage.text
+            assert "knocking" not in stage.text
 
 
 async def test_what_the_node_refuses_is_said_in_words() -> None:

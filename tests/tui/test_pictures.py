@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 import pytest
 import textual
 
+from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import MemberStatus, TraceUpdated
 from grapevine_tui.app import GrapevineApp
 from grapevine_tui.hosting import SettingsView
@@ -149,6 +150,11 @@ SHOTS: Final = (
 )
 
 
+OURS: Final = FakeSettings(
+    NodeConfig(name="ams-1", zone="eu-west", cluster="default", strategy="auto")
+)
+
+
 def made_up() -> FakeHost:
     """A lively cluster whose first minutes lie just before noon."""
     host = FakeHost()
@@ -207,7 +213,7 @@ async def test_a_state_looks_as_it_was_meant_to(
 ) -> None:
     host = made_up()
     is_settings = shot.name.startswith("settings")
-    app = GrapevineApp(host, settings_of(home, monkeypatch) if is_settings else FakeSettings())
+    app = GrapevineApp(host, settings_of(home, monkeypatch) if is_settings else OURS)
     app.animation_level = "none"
     async with app.run_test(size=shot.size) as pilot:
         app.theme = shot.theme

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui.folders import own_key_file
-from grapevine_tui.layers import APP_DEFAULTS
+from grapevine_tui.layers import APP_DEFAULTS, FILE_NAMES
 from grapevine_tui.options import OPTIONS, PROFILES, rust_log_level
 from grapevine_tui.settings import Settings, load
-from grapevine_tui.template import BINDS, render
+from grapevine_tui.template import BINDS, reasons, render
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +60,7 @@ def test_without_anything_the_node_is_grapevines_on_loopback() -> None:
     assert settings.profile == "local"
     assert settings.log_level == "info"
     assert settings.on_eof == "stay"
-    assert settings.node.strategy == "epidemic"
+    assert settings.node.strategy == "auto"
     assert not settings.headless
 
 
@@ -326,6 +328,21 @@ def test_the_settings_files_we_ship_are_right_and_come_to_their_profile(profile:
     for name in NodeConfig().settings():
         leaf = name.rpartition(".")[2]
         assert f"\n{leaf} = " in render(profile) or name == "name"
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_no_setting_is_missing_in_the_files_we_ship_nor_without_its_reason(profile: str) -> None:
+    shipped = (ROOT / "config" / f"{profile}.toml").read_text(encoding="utf-8")
+    lines = [re.sub(r"^# (?=[a-z_]+ = \S)", "", line) for line in shipped.splitlines()]
+    there = tomllib.loads("\n".join(lines))  # with what stands there as an example
+    names = {name for name, value in there.items() if not isinstance(value, dict)}
+    for section, table in there.items():
+        if isinstance(table, dict):
+            names |= {f"{section}.{name}" for name in table}
+    assert names == set(FILE_NAMES)
+    why = reasons()
+    assert set(why) == set(FILE_NAMES) - {"bind"} | {"host", "port"}
+    assert all(len(words.split()) > 3 for words in why.values())
 
 
 def test_the_example_env_file_names_every_variable_and_changes_nothing() -> None:

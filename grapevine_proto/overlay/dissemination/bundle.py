@@ -14,8 +14,8 @@ import math
 from typing import Final
 
 from grapevine_proto.events import Message
-from grapevine_proto.messages import bytes_in_rumor
 from grapevine_proto.overlay.dissemination.pulls import is_pulled
+from grapevine_proto.signed import bytes_in_rumor
 
 PAYLOADS_LIMIT: Final = 8192  # what one rumor may hold on the wire
 

@@ -29,7 +29,6 @@ from grapevine_proto.messages import (
     Ids,
     Offer,
     Prune,
-    Rumor,
     RumorCopy,
     Rumors,
     Subscribe,
@@ -51,6 +50,7 @@ from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store
 from grapevine_proto.overlay.trace import Tracing
+from grapevine_proto.signed import Rumor
 
 OLD_MS: Final = 10_000  # what rounds bring older than this they bring to all: it is not said anew
 
@@ -193,8 +193,7 @@ class Dissemination:
                     effects += self.accept(copy, sender, Via.EAGER, now)
                 return effects
             case Ids() | Offer():
-                if isinstance(message, Ids):
-                    self._tracing.told(message, sender)
+                self._tracing.told(message, sender)
                 return self.lazy.handle(message, sender, now)
             case Announce():
                 return self.pulls.handle(message, sender, now)
@@ -228,13 +227,13 @@ class Dissemination:
         fresh = self._store.take(
             copy, sender, self._peers.is_linked(rumor.origin), now, is_proved=not is_firsthand
         )
-        self._tracing.arrived(copy, sender, now)
         if via is Via.REPAIR:
             self.repaired += len(fresh)
         messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
         effects: list[Effect] = [Deliver(messages)]
         foretold = self.lazy.arrived(rumor, now)
         has_it = (sender, *foretold.tellers)
+        self._tracing.arrived(copy, has_it, now)
         is_old = via is Via.REPAIR and copy.age_ms >= OLD_MS
         if is_large(rumor):
             holders, asked = self.pulls.arrived(rumor, now)

@@ -29,14 +29,15 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Ids, Offer, Rumor, StreamRange, Want
+from grapevine_proto.ids import PeerId, StreamRange
+from grapevine_proto.messages import Ids, Offer, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND, RANGES_A_WANT
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.signed import Rumor
 
 BATCH_S: Final = 0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
 MAIL_BATCH_S: Final = 3.0  # of what its origin gives to all: only its death leaves anybody out
@@ -69,7 +70,7 @@ class _Wanted:
         self.is_asked = False
         self.is_offered = False
         self.tellers = [opener]  # not asked yet, the first to tell first
-        self.told_by = {opener}
+        self.told_by = dict.fromkeys((opener,))
         self.due_at = due_at
 
 
@@ -239,7 +240,7 @@ class LazyRepair:
             wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
-            wanted.told_by.add(sender)
+            wanted.told_by[sender] = None
             wanted.tellers.append(sender)
             if is_offer and not wanted.is_asked:
                 wanted.due_at = now

@@ -25,13 +25,14 @@ import math
 from collections import Counter
 from typing import Final
 
-from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Announce, Rumor, StreamRange, Want
+from grapevine_proto.ids import PeerId, StreamRange
+from grapevine_proto.messages import Announce, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store import Store
+from grapevine_proto.signed import Rumor
 
 PUSHED_BYTES: Final = 8 * 1024  # of one payload, at most: seven datagrams; what is larger is pulled
 AT_ONCE_BYTES: Final = 512 * 1024  # half of what a link's queue holds by default

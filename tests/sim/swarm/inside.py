@@ -14,7 +14,7 @@ from grapevine_proto import MessageId, PeerId
 from grapevine_proto.accounts import ACCOUNTS_LIMIT
 from grapevine_proto.engine import Engine
 from grapevine_proto.ids import Address
-from grapevine_proto.link.handshake import UNCONFIRMED_SESSIONS
+from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS
 from grapevine_proto.links import PARTING_LIMIT
 from grapevine_proto.overlay.cases import CASES_LIMIT
 from grapevine_proto.overlay.dialling import HINTS_LIMIT

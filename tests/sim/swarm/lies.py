@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from grapevine_proto import codec
-from grapevine_proto.messages import Rumor, RumorCopy, Rumors
+from grapevine_proto.messages import RumorCopy, Rumors
+from grapevine_proto.signed import Rumor
 from tests.sim.swarm import inside
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from grapevine_proto.events import (
     PeerStateChanged,
     Via,
 )
-from grapevine_proto.ids import Address
-from grapevine_proto.messages import Ids, RumorCopy, Rumors, StreamRange, Want
+from grapevine_proto.ids import Address, StreamRange
+from grapevine_proto.messages import Ids, RumorCopy, Rumors, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.peers import LINKED_STATES, TRANSITIONS

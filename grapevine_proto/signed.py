@@ -1,0 +1,211 @@
+"""What members sign, and whoever holds a copy can check: records, accusations, rumors, receipts.
+
+What must stay true:
+
+- Everything in one of these but its signature is signed, under a domain of its own and the cluster's name, so
+  that a copy is as good as hearing it from its subject, and none can be taken for one of another kind.
+- An `Accusation` proves who makes it, and counts against one run and incarnation of one member: whatever
+  its subject signs later makes it void.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from grapevine_proto.identity import Identity, Part, verify
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, Zone
+
+RECORD_DOMAIN: Final = b"grapevine record 1"
+RUMOR_DOMAIN: Final = b"grapevine rumor 1"
+ACCUSATION_DOMAIN: Final = b"grapevine accusation 1"
+TRACED_DOMAIN: Final = b"grapevine traced rumor 1"
+RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
+
+TRACE_ALL: Final = (1 << 16) - 1  # the share of members that means every one
+COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
+
+
+def bytes_in_rumor(length: int) -> int:
+    """What a payload of `length` bytes takes in a rumor: itself, and its length as msgpack writes it."""
+    if length < 1 << 7:
+        return length + 1
+    if length < 1 << 8:
+        return length + 2
+    return length + (3 if length < 1 << 16 else 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a node says of itself, signed. Ordered by (epoch, incarnation); only its subject can
+    raise either. `rate_capacity` and `rate_refill` are what it allows each peer, in envelopes."""
+
+    peer_id: PeerId
+    epoch: int
+    incarnation: int
+    addresses: tuple[Address, ...]
+    zone: Zone
+    name: str
+    rate_capacity: int
+    rate_refill: int
+    left: bool
+    signature: bytes = b""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        return self.epoch, self.incarnation
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes it takes in a message, at most: for filling a datagram without the codec."""
+        text = len(self.zone.encode()) + len(self.name.encode())
+        return 134 + text + sum(6 + len(address.host) for address in self.addresses)
+
+    def signed(self, identity: Identity, cluster: str) -> Record:
+        """This record with `identity`'s signature; `identity` must be its subject."""
+        signature = identity.sign(RECORD_DOMAIN, *self._signed_parts(cluster))
+        return replace(self, signature=signature)
+
+    def is_authentic(self, cluster: str) -> bool:
+        """Whether its subject signed it for this cluster. One signature check."""
+        return verify(self.peer_id, self.signature, RECORD_DOMAIN, *self._signed_parts(cluster))
+
+    def _signed_parts(self, cluster: str) -> tuple[Part, ...]:
+        addresses = ",".join(str(address) for address in self.addresses)
+        return (
+            cluster,
+            self.peer_id,
+            self.epoch,
+            self.incarnation,
+            addresses,
+            self.zone,
+            self.name,
+            self.rate_capacity,
+            self.rate_refill,
+            self.left,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Accusation:
+    """`accuser` had no answer from a member, of its own or through others, and signs that it says so."""
+
+    accuser: PeerId
+    signature: bytes
+
+    @classmethod
+    def signed(cls, identity: Identity, cluster: str, against: Record) -> Accusation:
+        """`identity`'s accusation of the run and incarnation that `against` tells of."""
+        who = identity.peer_id
+        return cls(who, identity.sign(ACCUSATION_DOMAIN, *_accused_parts(cluster, who, against)))
+
+    def is_authentic(self, cluster: str, against: Record) -> bool:
+        """Whether its accuser says this of exactly this run and incarnation. One signature check."""
+        parts = _accused_parts(cluster, self.accuser, against)
+        return verify(self.accuser, self.signature, ACCUSATION_DOMAIN, *parts)
+
+
+def _accused_parts(cluster: str, accuser: PeerId, against: Record) -> tuple[Part, ...]:
+    return (cluster, accuser, against.peer_id, against.epoch, against.incarnation)
+
+
+@dataclass(frozen=True, slots=True)
+class Rumor:
+    """What an origin signs and what relays, stores and repairs move whole: one or more payloads
+    with consecutive sequences from `first`, joined in `body` and cut by `lengths`.
+
+    `trace_share`: how many of its receivers are asked to tell the origin that they have it, of
+    `TRACE_ALL` (see `overlay.trace`); 0: nobody."""
+
+    origin: PeerId
+    epoch: int
+    first: int
+    lengths: tuple[int, ...]
+    body: bytes
+    signature: bytes = b""
+    trace_share: int = 0
+
+    @classmethod
+    def signed(
+        cls,
+        identity: Identity,
+        cluster: str,
+        epoch: int,
+        first: int,
+        payloads: tuple[bytes, ...],
+        *,
+        trace_share: int = 0,
+    ) -> Rumor:
+        """A rumor of `identity`'s own, signed for `cluster`."""
+        lengths = tuple(len(payload) for payload in payloads)
+        body = b"".join(payloads)
+        bare = cls(identity.peer_id, epoch, first, lengths, body, trace_share=trace_share)
+        signature = identity.sign(bare._domain, *bare._signed_parts(cluster))
+        return cls(bare.origin, epoch, first, lengths, body, signature, trace_share)
+
+    def is_authentic(self, cluster: str) -> bool:
+        """Whether its origin signed it for this cluster. One hash and one signature check."""
+        return verify(self.origin, self.signature, self._domain, *self._signed_parts(cluster))
+
+    @property
+    def _domain(self) -> bytes:
+        return TRACED_DOMAIN if self.trace_share else RUMOR_DOMAIN
+
+    def _signed_parts(self, cluster: str) -> tuple[Part, ...]:
+        cuts = b"".join(length.to_bytes(4, "big") for length in self.lengths)
+        parts = (cluster, self.origin, self.epoch, self.first, cuts, self.body)
+        return (*parts, self.trace_share) if self.trace_share else parts
+
+    @property
+    def stream(self) -> Stream:
+        return Stream(self.origin, self.epoch)
+
+    @property
+    def last(self) -> int:
+        """The sequence of its last payload."""
+        return self.first + len(self.lengths) - 1
+
+    @property
+    def ids(self) -> StreamRange:
+        """What names it to others: the sequences of its payloads."""
+        return StreamRange(self.stream, self.first, self.last)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes a copy takes in a message, at most: for filling one without the codec."""
+        return COPY_OVERHEAD_BYTES + sum(map(bytes_in_rumor, self.lengths))
+
+    def payloads(self) -> list[tuple[MessageId, bytes]]:
+        """Each payload with its message id, in order."""
+        start, found = 0, []
+        for offset, length in enumerate(self.lengths):
+            message_id = MessageId(self.origin, self.epoch, self.first + offset)
+            found.append((message_id, self.body[start : start + length]))
+            start += length
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`member` has a traced message, after so many hops and so long after it was sent. Signed by
+    the member where others pass it on; `relays` is how many did, and nobody's word."""
+
+    member: PeerId
+    hops: int
+    delay_ms: int
+    relays: int = 0
+    signature: bytes = b""
+
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> Receipt:
+        """This receipt for `message_id` with `identity`'s signature; `identity` must be its member."""
+        signature = identity.sign(RECEIPT_DOMAIN, *self._signed_parts(cluster, message_id))
+        return replace(self, signature=signature)
+
+    def is_authentic(self, cluster: str, message_id: MessageId) -> bool:
+        """Whether its member signed it for this message. One signature check."""
+        parts = self._signed_parts(cluster, message_id)
+        return verify(self.member, self.signature, RECEIPT_DOMAIN, *parts)
+
+    def _signed_parts(self, cluster: str, message_id: MessageId) -> tuple[Part, ...]:
+        origin, epoch, sequence, _ = message_id
+        return (cluster, origin, epoch, sequence, self.member, self.hops, self.delay_ms)
