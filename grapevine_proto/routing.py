@@ -264,7 +264,7 @@ class Routing:
         if dial.is_short and dial.expected is not None:
             self.gave_up_briefly(dial.expected)
         elif dial.instead is not None and why is None:
-            self._machines.membership.dialling.looked(dial.address)
+            self._machines.membership.dialling.looked(dial.address, dial.expected, dial.rtt_s)
         else:
             self.dial_failed(dial.address, dial.expected, why, now)
             if dial.expected is not None:

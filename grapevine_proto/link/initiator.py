@@ -146,6 +146,11 @@ class Initiator:
         return self._their_record.peer_id if self._their_record else self.expected
 
     @property
+    def rtt_s(self) -> float | None:
+        """The least round trip of it so far; None: unclear."""
+        return self._rtt_s
+
+    @property
     def is_too_far(self) -> bool:
         """Whether it was answered, but not so soon as to be of use."""
         is_near = self._rtt_s is not None and self._rtt_s < self._nearer_than_s

@@ -313,9 +313,12 @@ class Dialling:
         record = look.member.record
         return self._dial(record.addresses[0], record.peer_id, now, is_asking=False, look=look)
 
-    def looked(self, address: Address) -> None:
+    def looked(self, address: Address, peer_id: PeerId | None, rtt_s: float | None) -> None:
         """Our look at who is there led to nothing: too far, or no answer, of which no more is made."""
         self._under_way.pop(address, None)
+        member = None if peer_id is None else self._members.get(peer_id)
+        if member is not None:
+            self._nearness.seen(member, rtt_s)
 
     def _dial_member(self, member: Member, now: float, *, is_asking: bool) -> list[Effect]:
         addresses = member.record.addresses

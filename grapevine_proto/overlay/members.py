@@ -39,6 +39,7 @@ class Member:
         "look_at",
         "place",
         "record",
+        "rtt_s",
         "status",
         "teller",
     )
@@ -51,6 +52,7 @@ class Member:
         self.changed_at = now
         self.dial_at = now
         self.look_at = now  # to see how near it is
+        self.rtt_s: float | None = None  # as it was seen, where that was too far
         self.failures = 0
         self.place = 0  # in the table's order
 

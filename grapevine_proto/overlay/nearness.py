@@ -16,7 +16,7 @@ What must stay true:
   as it is: on one machine, on one network, and once all is well, nothing moves.
 - A link goes only for another into the same zone: how many lead where is for `distribution` to say.
 - A look is two datagrams and one dial of the common budget. Each that leads to nothing makes the pause to
-  the next longer, and nobody is looked at twice in ten minutes.
+  the next longer, and nobody is looked at twice in five minutes unless its way is worth it now.
 
 Mechanism of `dialling`, which knocks, and of `membership`, which lets links go.
 """
@@ -135,6 +135,7 @@ class Nearness:
                 if found is not None:
                     self.looks += 1
                     member.look_at = now + AGAIN_S * (0.5 + self._rng.random())
+                    member.rtt_s = None
                     return found
         return None
 
@@ -150,7 +151,6 @@ class Nearness:
         if (
             member.status is not MemberStatus.UP
             or member.dial_at > now
-            or member.look_at > now
             or not record.addresses
             or record.peer_id in self._config.denied
             or self._peers.is_linked(record.peer_id)
@@ -161,7 +161,14 @@ class Nearness:
         if peer is None or instead is None:
             return None
         nearer_than_s = worth_it_s(peer.least_rtt_s)
-        return Look(member, nearer_than_s, instead.record) if nearer_than_s > 0 else None
+        is_near_now = member.rtt_s is not None and member.rtt_s < nearer_than_s
+        if nearer_than_s <= 0 or (member.look_at > now and not is_near_now):
+            return None
+        return Look(member, nearer_than_s, instead.record)
+
+    def seen(self, member: Member, rtt_s: float | None) -> None:
+        """It is too far now; not where our links become longer."""
+        member.rtt_s = rtt_s
 
     def refused(self, member: Member, now: float) -> None:
         """It is near, but others are nearer to it."""

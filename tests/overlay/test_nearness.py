@@ -38,6 +38,7 @@ class Around:
         zones: str = "",
         **changes: object,
     ) -> None:
+        self.began_at = 0.0
         self.peers = PeerTable(100)
         self.members = MemberTable(LimitsConfig(addresses_per_teller=10_000))
         settings = config(max_peers=max_peers, gossip_interval=INTERVAL_S, **changes)
@@ -59,15 +60,16 @@ class Around:
         return self.near.to_let_go(record(99, zone=zone), rtt_s, now)
 
     def looks(self, seconds: float) -> list[tuple[float, PeerId]]:
-        """All looks of so much time, each of which leads to nothing; nobody falls silent meanwhile."""
+        """All looks of so much more time, each of which leads to nothing; nobody falls silent."""
         taken: list[tuple[float, PeerId]] = []
         for tick in range(int(seconds * 2)):
-            now = tick / 2
+            now = self.began_at + tick / 2
             for peer in self.peers:
                 peer.silent_since = now
             look = self.near.look(now)
             if look is not None:
                 taken.append((now, look.member.record.peer_id))
+        self.began_at += seconds
         return taken
 
 
@@ -161,6 +163,19 @@ def test_nobody_is_looked_at_twice_in_five_minutes() -> None:
     around = Around(*[100] * 5, members=10)
     looked = [peer for now, peer in around.looks(AGAIN_S / 2)]
     assert sorted(looked) == sorted(peer_id(number) for number in range(5, 10))
+
+
+def test_who_was_too_far_is_looked_at_again_once_its_way_is_worth_it() -> None:
+    around = Around(30, 100, 40, 90, 20, members=6)
+    (_, who), *rest = around.looks(100)
+    assert rest == []
+    member, fourth = around.members.get(who), around.peers.get(peer_id(3))
+    assert member is not None
+    assert fourth is not None
+    around.near.seen(member, 0.072)
+    assert around.looks(200) == []
+    fourth.least_rtt_s = 0.095
+    assert [peer for _, peer in around.looks(300)] == [who]
 
 
 def test_who_refused_is_asked_again_a_minute_later() -> None:
