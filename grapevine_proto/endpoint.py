@@ -128,6 +128,11 @@ class Endpoint:
         """How many datagrams came quicker than they were read."""
         return self._inbox.overruns
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `receive` would return at once."""
+        return not self._inbox.empty()
+
     async def receive(self) -> tuple[bytes, Address]:
         """The next datagram and where it came from. Returns at once while some are waiting, so the
         caller must yield now and then. Raises EndpointClosed."""

@@ -386,6 +386,11 @@ class Engine:
             broadcast=self._voice.broadcasts,
         )
 
+    @property
+    def duplicates(self) -> int:
+        """Copies of messages beyond the first: one of `stats`, at no cost."""
+        return self._dissemination.duplicates
+
     # --- kept -----------------------------------------------------------------------------------
 
     def saved(self, now: float) -> Saved:

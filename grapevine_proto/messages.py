@@ -24,6 +24,9 @@ MAILED_HOPS: Final = 255
 it on. Counts as one hop; a copy that truly came so far says one less."""
 
 
+MARK_BYTES: Final = 4  # of a member's id, enough to tell members apart in a `Roll`
+
+
 class Kind(IntEnum):
     """The first byte inside a sealed packet: what it is, and so what it is charged as."""
 
@@ -43,6 +46,7 @@ class Kind(IntEnum):
     PING_FOR = 26
     ACK = 27
     OPINIONS = 28
+    ROLL = 29
     FRAGMENT = 12
     REPAIR_FRAGMENT = 13  # of a Repair, which whoever asked for it pays otherwise
     AGAIN = 14
@@ -235,6 +239,22 @@ class Opinions:
 
 
 @dataclass(frozen=True, slots=True)
+class Roll:
+    """Whom the sender knows of the members whose ids begin with four bytes from `first` to `last`: those
+    four bytes of each, one after the other. `answering`: it wants records, and no roll in return."""
+
+    first: int
+    last: int
+    marks: bytes
+    answering: bool = False
+
+    def marks_each(self) -> list[int]:
+        """The four bytes of each, as numbers."""
+        starts = range(0, len(self.marks), MARK_BYTES)
+        return [int.from_bytes(self.marks[at : at + MARK_BYTES], "big") for at in starts]
+
+
+@dataclass(frozen=True, slots=True)
 class Receipts:
     """Who has the traced message `message_id`: on their way to its origin. `number` is the sender's
     own, for `ReceiptsTaken`."""
@@ -303,6 +323,7 @@ OverlayMessage: TypeAlias = (
     | PingFor
     | Ack
     | Opinions
+    | Roll
     | Receipts
     | ReceiptsTaken
     | Offer

@@ -3,7 +3,9 @@
 What must stay true:
 
 - One task reads the socket, one writes it. The writer (the pump) is also the only one that lets the
-  engine's time pass and takes its events, so that handlers see them in order.
+  engine's time pass.
+- What came is told before anything is done about it: the reader tells what it read, and wakes the
+  pump only after whoever was told has had its turn. All is told in the order in which it happened.
 - No error of the system, of a handler or of one peer ends a task or costs another peer a datagram.
 - No turn of the loop is taken for long: reader and pump work in bounded batches.
 - An epoch is on disk before anything is sent under it.
@@ -18,6 +20,7 @@ import contextlib
 import logging
 import os
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
@@ -107,6 +110,7 @@ class Node:
         self._unheard = 0  # messages of ours since anybody was linked
         self._drained = asyncio.Event()
         self._peers_changed = asyncio.Event()
+        self._untold: deque[Event] = deque()
         self._lag = Lag(self.now())
         self._overruns_told = 0
 
@@ -411,11 +415,13 @@ class Node:
                 self._fail(NotRunning("the socket was closed under the node"))
                 return
             engine.receive(datagram, source, self._tick())
-            self._wake.set()
             batch += 1
-            if batch >= BATCH:
-                batch = 0
-                await asyncio.sleep(0)
+            if batch < BATCH and endpoint.has_more:
+                continue
+            batch = 0
+            self._tell_some()
+            await asyncio.sleep(0)  # whoever was told goes first
+            self._wake.set()
 
     async def _pump(self) -> None:
         while self._phase in (Phase.RUNNING, Phase.LEAVING):
@@ -468,13 +474,21 @@ class Node:
             engine.refused(*endpoint.too_large.pop(), self.now())
         return len(datagrams)
 
+    def _tell_some(self) -> int:
+        """Tell a batch of what happened; how much that was."""
+        untold = self._untold
+        untold += self._engine.events()
+        count = min(len(untold), BATCH)
+        for _ in range(count):
+            self._publish(untold.popleft())
+        return count
+
     async def _tell_all(self) -> int:
-        events = self._engine.events()
-        for number, event in enumerate(events, 1):
-            self._publish(event)
-            if number % BATCH == 0:
-                await asyncio.sleep(0)
-        return len(events)
+        count = self._tell_some()
+        while self._untold:
+            await asyncio.sleep(0)
+            count += self._tell_some()
+        return count
 
     def _tick(self) -> float:
         """The time; the engine is told first where the loop comes late to it."""

@@ -88,17 +88,6 @@ class _Lane:
         return codec.join_copies(taken)
 
 
-class _Backlog:
-    """What waits for one link: copies that share envelopes, and whole envelopes with one large rumor
-    each, which are the same bytes for all links."""
-
-    __slots__ = ("large", "small")
-
-    def __init__(self) -> None:
-        self.small = _Lane()
-        self.large = _Lane()
-
-
 class Outflow:
     """What waits, for every link. `message_bytes`: what one envelope may have, but for one rumor that
     is larger alone."""
@@ -106,9 +95,11 @@ class Outflow:
     def __init__(self, limits: LimitsConfig, message_bytes: int) -> None:
         self._limits = limits
         self._message_bytes = message_bytes
-        self._backlogs: dict[PeerId, _Backlog] = {}  # only of links for which something waits
+        # Only of links for which something waits: copies that share envelopes, and whole envelopes with
+        # one large rumor each, which are the same bytes for all links.
+        self._small: dict[PeerId, _Lane] = {}
+        self._large: dict[PeerId, _Lane] = {}
         self._full: dict[PeerId, _Lane] = {}  # of the small, without room for another envelope
-        self._full_large: dict[PeerId, _Lane] = {}  # of the large, all in which something waits
         self._now = -math.inf
 
     def push(self, copy: RumorCopy, links: Iterable[Outlet], now: float) -> int:
@@ -118,19 +109,21 @@ class Outflow:
         is_large = self._is_large(len(encoded))
         if is_large:
             encoded = codec.join_copies([encoded])
+        lanes = self._large if is_large else self._small
         for link in links:
-            backlog = self._backlogs.get(link.peer_id)
-            if backlog is None:
-                backlog = self._backlogs[link.peer_id] = _Backlog()
-            lane = backlog.large if is_large else backlog.small
-            if not self._has_room(lane, len(encoded)):
+            lane = lanes.get(link.peer_id)
+            if lane is None:
+                lane = lanes[link.peer_id] = _Lane()
+            elif not self._has_room(lane, len(encoded)):
                 link.count_unsent(payloads)
                 continue
             lane.add(encoded, payloads)
             took += 1
-            if is_large or not self._has_room(lane, self._message_bytes):
+            if is_large:
                 lane.full_since = min(lane.full_since, now)
-                (self._full_large if is_large else self._full)[link.peer_id] = lane
+            elif not self._has_room(lane, self._message_bytes):
+                lane.full_since = min(lane.full_since, now)
+                self._full[link.peer_id] = lane
         return took
 
     def _is_large(self, size_bytes: int) -> bool:
@@ -150,43 +143,39 @@ class Outflow:
         """Hand `link` what it can send at once, and the next large rumor, which it sends in turns with
         all else; whether more waits for it."""
         self._now = now
-        backlog = self._backlogs.get(link.peer_id)
-        if backlog is None:
-            return False
-        small, large = backlog.small, backlog.large
-        while large.copies and link.has_room_for(len(large.copies[0][0])):
-            link.send(large.take(), now)
-        while small.copies and link.has_room_for(self._message_bytes) and link.is_ready(now):
-            link.send(small.next_envelope(self._message_bytes), now)
-        if not small.copies and not large.copies:
-            self.forget(link.peer_id)
-            return False
-        if link.peer_id in self._full and self._has_room(small, self._message_bytes):
-            small.full_since = math.inf
-            del self._full[link.peer_id]
-        if link.peer_id in self._full_large and not large.copies:
-            large.full_since = math.inf
-            del self._full_large[link.peer_id]
-        return True
+        small, large = self._small.get(link.peer_id), self._large.get(link.peer_id)
+        if large is not None:
+            while large.copies and link.has_room_for(len(large.copies[0][0])):
+                link.send(large.take(), now)
+            if not large.copies:
+                del self._large[link.peer_id]
+        if small is not None:
+            while small.copies and link.has_room_for(self._message_bytes) and link.is_ready(now):
+                link.send(small.next_envelope(self._message_bytes), now)
+            if not small.copies:
+                del self._small[link.peer_id]
+            if link.peer_id in self._full and self._has_room(small, self._message_bytes):
+                small.full_since = math.inf
+                del self._full[link.peer_id]
+        return link.peer_id in self._small or link.peer_id in self._large
 
     def ready_at(self, link: Outlet, now: float) -> float:
         """When to fill `link` again, which has sent what it could; math.inf: not before it makes room."""
-        backlog = self._backlogs.get(link.peer_id)
-        if backlog is None:
-            return math.inf
-        if backlog.large.copies and link.has_room_for(len(backlog.large.copies[0][0])):
+        large = self._large.get(link.peer_id)
+        if large is not None and link.has_room_for(len(large.copies[0][0])):
             return now
-        is_open = backlog.small.copies and link.has_room_for(self._message_bytes)
+        is_open = link.peer_id in self._small and link.has_room_for(self._message_bytes)
         return link.ready_at(now) if is_open else math.inf
 
     def is_idle(self, link: Outlet, now: float) -> bool:
         """Whether a rumor pushed to `link` now would go at once."""
-        return link.peer_id not in self._backlogs and link.is_ready(now)
+        is_waiting = link.peer_id in self._small or link.peer_id in self._large
+        return not is_waiting and link.is_ready(now)
 
     def has_room(self, links: int, size_bytes: int = 0) -> bool:
         """Whether another rumor of ours of so many bytes finds room, as of the last look, with every
         one of so many links that is not left behind."""
-        full = self._full_large if self._is_large(size_bytes) else self._full
+        full = self._large if self._is_large(size_bytes) else self._full
         if not full:
             return True
         behind = sum(self._now >= lane.full_since + BEHIND_S for lane in full.values())
@@ -194,22 +183,21 @@ class Outflow:
 
     def waiting(self, peer_id: PeerId) -> int:
         """How many payloads wait for a peer."""
-        backlog = self._backlogs.get(peer_id)
-        return backlog.small.payloads + backlog.large.payloads if backlog is not None else 0
+        lanes = (self._small.get(peer_id), self._large.get(peer_id))
+        return sum(lane.payloads for lane in lanes if lane is not None)
 
     def forget(self, peer_id: PeerId) -> int:
         """Let go of all that waits for a peer; how many payloads that was."""
         waited = self.waiting(peer_id)
-        self._full.pop(peer_id, None)
-        self._full_large.pop(peer_id, None)
-        self._backlogs.pop(peer_id, None)
+        for lanes in (self._full, self._small, self._large):
+            lanes.pop(peer_id, None)
         return waited
 
     @property
     def deadline(self) -> float:
         """When a link is left behind."""
         deadline = math.inf
-        for lane in (*self._full.values(), *self._full_large.values()):
+        for lane in (*self._full.values(), *self._large.values()):
             if self._now < lane.full_since + BEHIND_S:
                 deadline = min(deadline, lane.full_since + BEHIND_S)
         return deadline

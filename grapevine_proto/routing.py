@@ -58,6 +58,7 @@ from grapevine_proto.messages import (
     ReceiptsTaken,
     Records,
     Repair,
+    Roll,
     Rumors,
     Short,
     Subscribe,
@@ -147,7 +148,7 @@ class Routing:
             case Heartbeat():
                 self.perform(machines.membership.handle(message, sender, now), now)
                 self.perform(machines.antientropy.handle(message, sender, now), now)
-            case Records() | Ping() | PingFor() | Ack() | Opinions():
+            case Records() | Ping() | PingFor() | Ack() | Opinions() | Roll():
                 self.perform(machines.membership.handle(message, sender, now), now)
             case Want():
                 machines.dissemination.asked(message)

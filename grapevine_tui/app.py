@@ -9,7 +9,7 @@ What must stay true:
 - Text from strangers is only ever handed to Textual as `Content` or with markup off, after
   `printable`.
 
-Driven by `grapevine_tui.cli`, which reads `return_code` and `failure` afterwards.
+Driven by `grapevine_tui.cli`, which reads `exit_code` and `failure` afterwards.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
+from rich.console import RenderableType
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -103,6 +104,7 @@ class GrapevineApp(App[None]):
         self._turns = Turns(self, super().on_event)
         self.desk = Desk(self, host.model, settings.state_dir)
         self.set_keymap(dict(settings.keys))
+        self._is_broken = False
         self.failure: GrapevineError | None = None
         """Why the node could not start; None where it did."""
         self.main = MainScreen(host, settings, self._limit_bytes)
@@ -125,6 +127,15 @@ class GrapevineApp(App[None]):
     def watch_theme(self, theme: str) -> None:
         """Keep a choice made on the screen."""
         self._wardrobe.chosen(theme, self._settings.theme)
+
+    def panic(self, *renderables: RenderableType) -> None:
+        self._is_broken = True
+        super().panic(*renderables)
+
+    @property
+    def exit_code(self) -> int:
+        """For the process; a fault of ours or of Textual's is no success, wherever it was raised."""
+        return self.return_code or int(self._is_broken)
 
     def on_ready(self) -> None:
         if not self.is_headless:  # a test runs many apps in one process, and must free each
@@ -294,11 +305,13 @@ class GrapevineApp(App[None]):
 
     def action_status(self) -> None:
         """Who we are, and every counter."""
-        self._show(DetailScreen("Status", partial(facts.status_facts, self._host.model)))
+        told = partial(facts.status_facts, self._host.model)
+        self._show(DetailScreen("Status", told, columns=True))
 
     def action_help(self) -> None:
         """Every key and every command."""
-        self._show(DetailScreen("Help", lambda: help_facts(self, self._settings.keys)))
+        told = partial(help_facts, self, self._settings.keys)
+        self._show(DetailScreen("Help", told, columns=True))
 
     # What is asked of one node or message
 

@@ -63,4 +63,4 @@ async def show(flags: dict[str, Any]) -> int:
         await app.run_async()
     finally:
         await host.leave(0.0)
-    return app.return_code or 0
+    return app.exit_code

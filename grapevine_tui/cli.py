@@ -366,7 +366,7 @@ async def _show(settings: Settings) -> int:
         tell_stopped({"reason": "failed", "error": str(failure)} if failure else {"reason": "quit"})
     if failure is not None:
         raise failure
-    return app.return_code or DONE
+    return app.exit_code
 
 
 def _begin_log(settings: Settings, otherwise: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from textual.app import App
+from textual.notifications import SeverityLevel
 
 from grapevine_proto.ids import PeerId
 from grapevine_tui.keeping import write_messages, write_picture
@@ -42,12 +43,8 @@ class Desk:
         return [Path.cwd(), *([self._state_dir] if self._state_dir else [])]
 
     def _say(self, words: str, *, is_trouble: bool = False) -> None:
-        severity = "error" if is_trouble else "information"
-        self._app.notify(
-            printable(words),
-            severity="error" if severity == "error" else "information",
-            markup=False,
-        )
+        severity: SeverityLevel = "error" if is_trouble else "information"
+        self._app.notify(printable(words), severity=severity, markup=False)
 
     def copy(self, text: str) -> None:
         """Put `text` on the clipboard, by the terminal (OSC 52)."""

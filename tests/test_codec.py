@@ -45,6 +45,7 @@ from grapevine_proto.messages import (
     ReceiptsTaken,
     Records,
     Repair,
+    Roll,
     RumorCopy,
     Rumors,
     Subscribe,
@@ -54,6 +55,7 @@ from grapevine_proto.messages import (
 from grapevine_proto.signed import Accusation, Receipt, Record, Rumor, bytes_in_rumor
 
 counts = st.integers(0, 2**32 - 1)
+marks = st.lists(st.binary(min_size=4, max_size=4), max_size=5).map(b"".join)
 epochs = st.integers(0, 2**48 - 1)
 sequences = st.integers(1, 2**53 - codec.MAX_PAYLOADS)
 peer_ids = st.binary(min_size=32, max_size=32).map(PeerId)
@@ -136,6 +138,7 @@ messages = st.one_of(
     st.builds(PingFor, counts, peer_ids),
     st.builds(Ack, counts, st.booleans()),
     st.builds(Opinions, some(opinions)),
+    st.builds(Roll, counts, counts, marks, st.booleans()),
     st.builds(Receipts, counts, message_ids, some(receipts)),
     st.builds(ReceiptsTaken, counts),
     st.builds(Offer, some(wanted)),
@@ -288,6 +291,10 @@ def test_opinions_of_the_right_shape_are_taken() -> None:
         bytes((Kind.PING,)) + msgpack.packb([-1, []]),
         bytes((Kind.PING,)) + msgpack.packb([2**32, []]),
         bytes((Kind.PING_FOR,)) + msgpack.packb([1, bytes(31)]),
+        bytes((Kind.ROLL,)) + msgpack.packb([0, 1, bytes(3), False]),
+        bytes((Kind.ROLL,)) + msgpack.packb([0, 2**32, bytes(4), False]),
+        bytes((Kind.ROLL,)) + msgpack.packb([0, 1, bytes(4 * 257), False]),
+        bytes((Kind.ROLL,)) + msgpack.packb([0, 1, bytes(4), 0]),
         bytes((Kind.PING_FOR,)) + msgpack.packb([1, bytes(32), True]),
         bytes((Kind.ACK,)) + msgpack.packb([1, 1]),
         bytes((Kind.ACK,)) + msgpack.packb([1, None]),
@@ -437,6 +444,7 @@ GOLDEN = {
     PingFor(300, PeerId(bytes(32))): "1a92cd012cc420" + "00" * 32,
     Ack(7, True): "1b9207c3",
     Ping(7, ()): "19920790",
+    Roll(0, 2**32 - 1, b"\x00\x00\x00\x01"): "1d9400ceffffffffc40400000001c2",
     Opinions((Opinion(GOLDEN_RECORD, (Accusation(PeerId(bytes(32)), bytes(64)),)),)): (
         "1c919192c472" + GOLDEN_RECORD_BYTES + "9192c420" + "00" * 32 + "c440" + "00" * 64
     ),

@@ -18,6 +18,7 @@ import pytest
 
 import grapevine_proto.node as node_module
 from grapevine_proto import (
+    Address,
     BindError,
     ClusterKey,
     ConfigError,
@@ -167,6 +168,55 @@ def test_what_is_said_with_nobody_there_reaches_who_comes_in_time(run: Run[Any])
             async with Node(quick(ours)) as theirs:
                 inbox = Inbox(theirs)
                 assert await inbox.of(1) == [b"is anybody there?"]
+
+    run(main())
+
+
+def test_who_is_told_of_a_message_has_its_turn_before_anything_is_sent_about_it(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            happened: list[str] = []
+            engine = ours._engine
+            receive, sends = engine.receive, engine.datagrams_to_send
+
+            def note_receive(datagram: bytes, source: Address, now: float) -> None:
+                before = engine.stats().delivered
+                receive(datagram, source, now)
+                if engine.stats().delivered > before:
+                    happened.append("came")
+
+            def note_send(now: float) -> list[tuple[bytes, Address]]:
+                happened.append("sends")
+                return sends(now)
+
+            engine.receive, engine.datagrams_to_send = note_receive, note_send  # type: ignore[method-assign]
+            inbox = Inbox(ours)
+            ours.on_message(lambda _: happened.append("told"))
+            await theirs.broadcast(b"now")
+            await inbox.of(1)
+            assert happened[happened.index("came") + 1] == "told"
+
+    run(main())
+
+
+def test_what_comes_in_one_bundle_is_told_whole_and_in_order_before_what_comes_later(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        count = 4 * node_module.BATCH  # so that telling it takes several turns of the loop
+        unlimited = RateLimitConfig(enabled=False)
+        async with (
+            Node(quick(rate_limit=unlimited)) as ours,
+            Node(quick(ours, rate_limit=unlimited)) as theirs,
+        ):
+            inbox = Inbox(ours)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            for number in range(3 * count):
+                await theirs.broadcast(b"%d" % number)
+            assert await inbox.of(3 * count) == [b"%d" % number for number in range(3 * count)]
 
     run(main())
 

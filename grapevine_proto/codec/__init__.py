@@ -55,6 +55,7 @@ from grapevine_proto.codec.packets import (
     Proof,
     Welcome,
     decode_packet,
+    encode_data,
     encode_packet,
 )
 
@@ -92,6 +93,7 @@ __all__ = [
     "decode_packet",
     "encode_copy",
     "encode_credentials",
+    "encode_data",
     "encode_frame",
     "encode_message",
     "encode_packet",

@@ -49,6 +49,7 @@ MAX_PAGES: Final = 256
 MAX_RECEIPTS: Final = 16
 MAX_PAYLOADS: Final = 8192  # in one rumor: 64 KiB of 8-byte payloads
 MAX_PAYLOAD: Final = (1 << 32) - 1
+MAX_MARKS: Final = 256  # of members, in one roll
 MAX_COUNT: Final = (1 << 32) - 1
 TOTAL_BYTES: Final = 16
 

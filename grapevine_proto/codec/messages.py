@@ -16,6 +16,7 @@ import msgpack
 
 from grapevine_proto.codec.fields import (
     MAX_COUNT,
+    MAX_MARKS,
     MAX_PAGES,
     MAX_RECEIPTS,
     PACK_ERRORS,
@@ -51,6 +52,7 @@ from grapevine_proto.ids import (
     PeerId,
 )
 from grapevine_proto.messages import (
+    MARK_BYTES,
     Ack,
     Announce,
     Ask,
@@ -76,6 +78,7 @@ from grapevine_proto.messages import (
     ReceiptsTaken,
     Records,
     Repair,
+    Roll,
     Rumors,
     Short,
     Subscribe,
@@ -114,6 +117,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.WANT, (number, tuple(map(range_fields, wanted)))
         case Ids(ranges):
             return Kind.IDS, (ids_fields(ranges),)
+        case Roll(first, last, marks, answering):
+            return Kind.ROLL, (first, last, marks, answering)
         case Ping() | PingFor() | Ack() | Opinions():
             return _detection_fields(message)
         case Receipts(number, (origin, epoch, sequence, _), receipts):
@@ -246,6 +251,13 @@ def _opinions(f: Fields) -> Opinions:
     return Opinions(decode_opinions(opinions))
 
 
+def _roll(f: Fields) -> Roll:
+    first, last, marks, answering = f
+    if len(binary(marks)) > MAX_MARKS * MARK_BYTES or len(marks) % MARK_BYTES:
+        raise ValueError("too many marks, or no whole ones")
+    return Roll(uint(first, MAX_COUNT), uint(last, MAX_COUNT), marks, flag(answering))
+
+
 def _receipts(f: Fields) -> Receipts:
     number, origin, epoch, sequence, receipts = f
     message_id = MessageId(
@@ -335,6 +347,7 @@ DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.PING_FOR: _ping_for,
     Kind.ACK: _ack,
     Kind.OPINIONS: _opinions,
+    Kind.ROLL: _roll,
     Kind.RECEIPTS: _receipts,
     Kind.RECEIPTS_TAKEN: _receipts_taken,
     Kind.OFFER: _offer,

@@ -92,7 +92,7 @@ def encode_packet(packet: Packet) -> bytes:
     """The packet's bytes; those of a handshake packet still lack their MAC at the end."""
     match packet:
         case Data(session_id, counter, box):
-            return _DATA.pack(DATA, session_id, counter) + box
+            return encode_data(session_id, counter, box)
         case Hello(versions, session_id, ephemeral):
             return _HELLO.pack(HELLO, versions, session_id, ephemeral)
         case Challenge(session_id, version, cookie):
@@ -101,6 +101,11 @@ def encode_packet(packet: Packet) -> bytes:
             return _PROOF.pack(PROOF, *hello, version, cookie) + box
         case Welcome(session_id, ephemeral, our_session_id, box):
             return _WELCOME.pack(WELCOME, session_id, ephemeral, our_session_id) + box
+
+
+def encode_data(session_id: bytes, counter: int, box: bytes) -> bytes:
+    """The same for the parts of `Data`, which most packets are."""
+    return _DATA.pack(DATA, session_id, counter) + box
 
 
 def decode_packet(datagram: bytes) -> Packet:

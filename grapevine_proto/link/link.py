@@ -83,6 +83,7 @@ class Link:
         "_answers",
         "_feedback_at",
         "_owed",
+        "_queued_at",
         "_reassembly",
         "_repairs_expected",
         "_retiring",
@@ -143,6 +144,7 @@ class Link:
         self._answers: list[bytes] = []  # to path checks
         self._feedback_at = math.inf
         self._send_at = math.inf
+        self._queued_at: float | None = None  # since `_send_at` was reckoned
         self.learn(established.record, now)
         self._tell_arrivals_the_path()
         self._owe_answer(self.session, now)
@@ -157,7 +159,7 @@ class Link:
         if established.address != self.address:
             self._sender.move(established.address.host, established.rtt_s, now)
         elif established.rtt_s is not None and not self._sender.path.is_fresh(now):
-            self._sender.path.assume(established.rtt_s)
+            self._sender.assume(established.rtt_s)
         self.session = established.session
         self._tell_arrivals_the_path()
         self.address = established.address
@@ -207,6 +209,8 @@ class Link:
     @property
     def sends_at(self) -> float:
         """When `check_path` or `transmit` has something to do; math.inf: not before something happens."""
+        if self._queued_at is not None:
+            self._send_at, self._queued_at = self._ready_at(self._queued_at), None
         check_at = self._whereabouts.deadline if self._whereabouts is not None else math.inf
         return min(self._send_at, self._feedback_at, check_at)
 
@@ -460,7 +464,7 @@ class Link:
         if not self._sender.push(plaintext):
             return False
         if self._send_at > now:
-            self._send_at = self._ready_at(now)
+            self._queued_at = now
         return True
 
     def clear(self) -> int:
@@ -495,7 +499,7 @@ class Link:
 
     def transmit(self, now: float) -> list[bytes]:
         """Datagrams for `address` that may go now, a bounded number; `deadline` tells of more."""
-        session = self.session
+        session, self._queued_at = self.session, None
         if session.is_spent(now):
             self._owed.clear()
             self._answers.clear()

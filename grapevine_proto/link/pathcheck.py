@@ -60,6 +60,8 @@ class Whereabouts:
     @property
     def deadline(self) -> float:
         """When to ask (again), or to say how it ended."""
+        if self._new is None:
+            return math.inf
         return min(self._try_at, self._settles_at if self._has_answered else self._ends_at)
 
     def heard(

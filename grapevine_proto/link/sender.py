@@ -58,13 +58,14 @@ UNREPAIRED: Final = frozenset(
         Kind.IN_SYNC,
         Kind.IDS,
         Kind.OPINIONS,
+        Kind.ROLL,
         Kind.FEEDBACK,
         Kind.PATH_CHECK,
         Kind.PATH_ANSWER,
     }
 )
-"""What asks for no report and is not sent again: what an idle link says, for the next one says more; and
-ids and opinions, which several peers tell: reports of them would cost more datagrams than they save."""
+"""What asks for no report and is not sent again: what an idle link says, for the next one says more; ids,
+opinions and rolls, told by several peers: reports of them would cost more datagrams than they save."""
 
 
 class _Lost:
@@ -123,6 +124,7 @@ class Sender:
         "_room_bytes",
         "_wants_larger",
         "_was_limited",
+        "_window_bytes",
         "lost",
         "path",
         "path_mtu",
@@ -187,7 +189,7 @@ class Sender:
         rate = self._controller.rate
         return (
             waiting < DATAGRAMS_AT_ONCE
-            and self._in_flight_bytes + waiting_bytes < self._controller.window_bytes
+            and self._in_flight_bytes + waiting_bytes < self._window_bytes
             and self._pacer.ready_at(rate) + waiting_bytes / rate <= now
             and (self.shape is None or self.shape.whole(now) > waiting)
         )
@@ -235,9 +237,9 @@ class Sender:
         if size_bytes > ENVELOPE_BYTES:
             count, waiting_bytes = len(self._queues[rank]), self._queued_bytes[rank]
         else:
-            mates = (DATA, REPAIR) if rank in (DATA, REPAIR) else (CONTROL, CLOSE)
-            count = sum(len(self._queues[mate]) for mate in mates)
-            waiting_bytes = sum(self._queued_bytes[mate] for mate in mates)
+            one, other = (DATA, REPAIR) if rank in (DATA, REPAIR) else (CONTROL, CLOSE)
+            count = len(self._queues[one]) + len(self._queues[other])
+            waiting_bytes = self._queued_bytes[one] + self._queued_bytes[other]
         if not count:
             return True
         return count < self._queue_limit and waiting_bytes + size_bytes <= self._queue_bytes_limit
@@ -298,7 +300,7 @@ class Sender:
     def _paced_at(self) -> float:
         if self._may_break_out:
             return -math.inf
-        if self._in_flight_bytes >= self._controller.window_bytes:
+        if self._in_flight_bytes >= self._window_bytes:
             return math.inf
         return self._pacer.ready_at(self._controller.rate)
 
@@ -450,6 +452,8 @@ class Sender:
             )
             self._was_limited = False
             self._set_sizes()
+        else:
+            self._window_bytes = self._controller.window_bytes
 
     def _measure_ahead(self, feedback: Feedback, now: float) -> None:
         """The latest that arrived may be beyond what is told of, while others are overdue."""
@@ -478,6 +482,11 @@ class Sender:
         self._least_burst_bytes = 0
         self._wants_larger = True
         self._set_sizes()
+
+    def assume(self, rtt_s: float) -> None:
+        """A handshake took so long, and nothing that was measured lately says more."""
+        self.path.assume(rtt_s)
+        self._window_bytes = self._controller.window_bytes
 
     def refused(self, size_bytes: int, now: float) -> None:
         """The system would not send a datagram of this size."""
@@ -564,19 +573,19 @@ class Sender:
         if not size_bytes:
             self._wants_larger = self.path_mtu.is_probing
             return
-        if self._in_flight_bytes < self._controller.window_bytes:
+        if self._in_flight_bytes < self._window_bytes:
             plaintext = encode_frame(Probe(size_bytes - DATA_OVERHEAD - 1))
             self._note_sent(session, plaintext, None, 0, size_bytes, 0, now, datagrams)
             self.path_mtu.probe_sent()
 
     def _set_sizes(self) -> None:
+        """Put right what follows from the path and the controller, and is asked for at every packet."""
         datagram_bytes, rate = self.path_mtu.datagram_bytes, self._controller.rate
         room_bytes = datagram_bytes - DATA_OVERHEAD
-        if room_bytes == self._room_bytes:
-            self._pacer.burst_bytes = max(self._least_burst_bytes, int(BURST_S * rate))
-            return
-        self._wants_larger |= room_bytes < self._room_bytes  # it fell back, and climbs again
-        self._room_bytes = room_bytes
-        self._least_burst_bytes = max(10 * BASE_BYTES, 2 * datagram_bytes)
-        self._controller.on_packet_size(datagram_bytes)
+        if room_bytes != self._room_bytes:
+            self._wants_larger |= room_bytes < self._room_bytes  # it fell back, and climbs again
+            self._room_bytes = room_bytes
+            self._least_burst_bytes = max(10 * BASE_BYTES, 2 * datagram_bytes)
+            self._controller.on_packet_size(datagram_bytes)
         self._pacer.burst_bytes = max(self._least_burst_bytes, int(BURST_S * rate))
+        self._window_bytes = self._controller.window_bytes

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-from grapevine_proto.codec import COUNTER_LIMIT, DATA, Data, encode_packet
+from grapevine_proto.codec import COUNTER_LIMIT, DATA, Data, encode_data
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address
@@ -94,8 +94,7 @@ class Session:
         self._sealed = counter + 1
         # 24 bytes: type, direction, id (8), counter (8), zeros (6); the shift appends the zeros
         nonce = self._seal_prefix + (counter << 48).to_bytes(14, "big")
-        box = _seal(plaintext, nonce, self._seal_key)
-        return encode_packet(Data(self.their_id, counter, box))
+        return encode_data(self.their_id, counter, _seal(plaintext, nonce, self._seal_key))
 
     def open(self, packet: Data, now: float) -> bytes:
         """What the peer sealed into `packet`. Raises Refused: SPENT, REPLAY or NOT_OPENED."""

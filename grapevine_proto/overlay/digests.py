@@ -35,7 +35,9 @@ class RecentStreams:
 
     def changed(self, stream: Stream, high: int, said_at: float, now: float) -> None:
         """`stream` was seen up to `high`; its latest word was said at `said_at`."""
-        self.forget(stream)
+        self._settling.pop(stream, None)  # it goes to the end: the latest settles last
+        if stream in self._terms:
+            self.forget(stream)
         self._settling[stream] = (now + SETTLE_S, high, said_at + self._ttl_s)
 
     def forget(self, stream: Stream) -> None:

@@ -115,12 +115,13 @@ class Held:
         if key in self._bodies or copy.age_ms >= self._ttl_ms:
             return
         body = self._bodies[key] = _Body(copy, now, is_proved)
-        epochs = self._firsts.setdefault(rumor.origin, {})
-        if rumor.epoch not in epochs:
-            epochs[rumor.epoch] = _Firsts()
+        firsts = self._find(rumor.origin, rumor.epoch)
+        if firsts is None:
+            epochs = self._firsts.setdefault(rumor.origin, {})
+            firsts = epochs[rumor.epoch] = _Firsts()
             if len(epochs) > 1:
-                self._firsts[rumor.origin] = epochs = dict(sorted(epochs.items()))
-        epochs[rumor.epoch].add(rumor.first)
+                self._firsts[rumor.origin] = dict(sorted(epochs.items()))
+        firsts.add(rumor.first)
         self.size_bytes += body.cost_bytes
         self._bytes_of[rumor.origin] = self._bytes_of.get(rumor.origin, 0) + body.cost_bytes
         while self._is_beyond_its_share(rumor.origin):
@@ -130,9 +131,10 @@ class Held:
             self._evict(next(iter(self._bodies)))
 
     def _is_beyond_its_share(self, origin: PeerId) -> bool:
+        if self._bytes_of[origin] <= self._limit_bytes // 4:
+            return False
         epochs = self._firsts[origin]
-        is_only_one = len(epochs) == 1 and len(next(iter(epochs.values()))) == 1
-        return not is_only_one and self._bytes_of[origin] > self._limit_bytes // 4
+        return len(epochs) > 1 or len(next(iter(epochs.values()))) > 1
 
     def _evict(self, key: Key) -> None:
         self.evicted += 1
@@ -152,7 +154,7 @@ class Held:
 
     def forget(self, stream: Stream) -> None:
         """Let go of all of one stream."""
-        firsts = self._find(stream)
+        firsts = self._find(*stream)
         while firsts:
             self._let_go((*stream, firsts.lowest))
 
@@ -166,9 +168,9 @@ class Held:
 
     # --- what there is --------------------------------------------------------------------------
 
-    def _find(self, stream: Stream) -> _Firsts | None:
-        epochs = self._firsts.get(stream.origin)
-        return None if epochs is None else epochs.get(stream.epoch)
+    def _find(self, origin: PeerId, epoch: int) -> _Firsts | None:
+        epochs = self._firsts.get(origin)
+        return None if epochs is None else epochs.get(epoch)
 
     def has(self, key: Key) -> bool:
         """Whether this rumor is held."""
@@ -176,7 +178,7 @@ class Held:
 
     def lowest(self, stream: Stream) -> int | None:
         """The lowest first sequence held of `stream`; None: nothing is."""
-        firsts = self._find(stream)
+        firsts = self._find(*stream)
         return firsts.lowest if firsts else None
 
     def heard_again(self, copy: RumorCopy, now: float) -> None:
@@ -210,7 +212,7 @@ class Held:
 
     def within(self, wanted: StreamRange, now: float) -> Iterator[RumorCopy]:
         """Held rumors with any sequence in `wanted`, ascending, each a hop further."""
-        firsts = self._find(wanted.stream)
+        firsts = self._find(*wanted.stream)
         if firsts is None:
             return
         for first in firsts.touching(wanted.first, wanted.last):

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import itertools
 import random
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
 from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.messages import MARK_BYTES
 from grapevine_proto.overlay.effects import Effect, Emit
 from grapevine_proto.overlay.suspicion import tellings
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Record
 
+MARK_LIMIT: Final = (1 << 8 * MARK_BYTES) - 1
 LOOKED_AT: Final = 16  # members, to find one that may go
 FORGET_S: Final = 24 * 3600.0  # a member that is down or left; long enough not to hear it as news
 
@@ -83,6 +86,7 @@ class MemberTable:
         self._is_linked = is_linked
         self._members: dict[PeerId, Member] = {}
         self._order: list[PeerId] = []  # the same, to draw from
+        self._sorted: list[PeerId] = []  # and once more, to compare with others
         self._unmet_total = 0
         self._unmet: dict[PeerId, int] = {}  # members not met yet, by who told of them
         self._turn = 0  # where in `_order` to look for one that may go
@@ -137,6 +141,7 @@ class MemberTable:
         member = Member(record, status, teller, now)
         member.place = len(self._order)
         self._order.append(record.peer_id)
+        insort(self._sorted, record.peer_id)
         self._members[record.peer_id] = member
         self._unmet[teller] = self._unmet.get(teller, 0) + 1
         self._unmet_total += 1
@@ -183,6 +188,7 @@ class MemberTable:
 
     def remove(self, peer_id: PeerId) -> None:
         member = self._members.pop(peer_id)
+        del self._sorted[bisect_left(self._sorted, peer_id)]
         last = self._order.pop()
         if last != peer_id:
             self._order[member.place] = last
@@ -202,6 +208,29 @@ class MemberTable:
     def spread_news(self, peer_id: PeerId) -> None:
         """What is known of `peer_id` has changed: tell it 4 x ceil(log10(N + 1)) times."""
         self._news[peer_id] = tellings(len(self._members) + 1)
+
+    def heard_again(self, peer_id: PeerId) -> None:
+        """A peer told us what we know: that counts as told by us."""
+        left = self._news.get(peer_id, 0) - 1
+        if left > 0:
+            self._news[peer_id] = left
+        else:
+            self._news.pop(peer_id, None)
+
+    @property
+    def untold(self) -> int:
+        """How many changes are still to be told."""
+        return len(self._news)
+
+    def ordered(self, begin: int, count: int) -> list[PeerId]:
+        """`count` members from place `begin` on, in the order of their ids."""
+        return self._sorted[begin : begin + count]
+
+    def between(self, first: int, last: int, count: int) -> list[PeerId]:
+        """The members whose marks are from `first` to `last`, `count` at most, in order."""
+        begin = bisect_left(self._sorted, first, key=mark_of)
+        end = bisect_right(self._sorted, last, key=mark_of)
+        return self._sorted[begin : min(end, begin + count)]
 
     def news(self, limit: int) -> list[Record]:
         """Up to `limit` records that changed lately, in turn; each counts as told once more."""
@@ -228,3 +257,8 @@ class MemberTable:
             for each in drawn
             if each.status is MemberStatus.UP and each.record.peer_id != but
         ][:count]
+
+
+def mark_of(peer_id: PeerId) -> int:
+    """What stands for a member in a roll."""
+    return int.from_bytes(peer_id[:MARK_BYTES], "big")

@@ -32,6 +32,7 @@ from grapevine_proto.messages import (
     Ping,
     PingFor,
     Records,
+    Roll,
 )
 from grapevine_proto.overlay.detector import Detector, look_every_s
 from grapevine_proto.overlay.dialling import Dialling, words_for
@@ -49,6 +50,7 @@ from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.nearness import Nearness
 from grapevine_proto.overlay.ourselves import Ourselves
 from grapevine_proto.overlay.peers import LATE_INTERVALS, LINKED_STATES, Happening, Peer, PeerTable
+from grapevine_proto.overlay.rolls import Rolls
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.overlay.views import Views
@@ -87,6 +89,7 @@ class Membership:
             config, peers, self.members, self.views, self.nearness, rng, self.ourselves.address, now
         )
         self._heartbeats = Heartbeats(config, self.members, store, rng)
+        self.rolls = Rolls(identity.peer_id, peers, self.members, rng)
         self.detector = Detector(config, identity, peers, self.members, rng, now)
         self._tick_at = now
         self._tidied_at = now
@@ -338,7 +341,7 @@ class Membership:
 
     def handle(
         self,
-        message: Heartbeat | Records | Ping | PingFor | Ack | Opinions,
+        message: Heartbeat | Records | Ping | PingFor | Ack | Opinions | Roll,
         sender: PeerId,
         now: float,
     ) -> list[Effect]:
@@ -350,6 +353,9 @@ class Membership:
             case Ping() | Opinions():
                 effects = self._on_opinions(message.opinions, sender, now)
                 return effects + self.detector.handle(message, sender, now)
+            case Roll():
+                peer = self._peers.get(sender)
+                return [] if peer is None else self.rolls.handle(message, peer, now)
             case PingFor() | Ack():
                 return self.detector.handle(message, sender, now)
             case _:
@@ -392,6 +398,8 @@ class Membership:
     def _on_record(self, record: Record, sender: PeerId, now: float) -> list[Effect]:
         member = self.members.get(record.peer_id)
         if member is not None and record.version <= member.record.version:
+            if record.version == member.record.version:
+                self.members.heard_again(record.peer_id)
             return []
         if not record.is_authentic(self._config.cluster):
             return [Blame(sender, DropReason.BAD_SIGNATURE)]
@@ -405,6 +413,8 @@ class Membership:
         member.record = record
         if is_news:
             self.members.spread_news(record.peer_id)
+        if before is None:
+            self.rolls.learned(now)
         peer = self._peers.get(record.peer_id)
         if peer is not None:
             peer.record = record
@@ -446,7 +456,7 @@ class Membership:
             peer = self._peers.get(peer_id)
             if peer is not None:
                 effects += self._look_after(peer, now)
-        effects += self.dialling.due(now)
+        effects += self.dialling.due(now) + self.rolls.due(now)
         if now - self._tidied_at > 60:
             self._tidied_at = now
             self._tidy(now)

@@ -9,6 +9,7 @@ What must stay true:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Final
@@ -54,6 +55,7 @@ class Peer:
 
     __slots__ = (
         "address",
+        "answered_at",
         "consecutive_failures",
         "echo_at",
         "heartbeat_at",
@@ -63,6 +65,7 @@ class Peer:
         "number",
         "peer_id",
         "record",
+        "rolled_at",
         "rtt_s",
         "session_epoch",
         "silent_since",
@@ -91,6 +94,8 @@ class Peer:
         self.heartbeat_at = now  # of our heartbeat `number`
         self.number = 0
         self.their_number = 0
+        self.rolled_at = -math.inf  # when its latest roll was answered,
+        self.answered_at = -math.inf  # and when its answer to one of ours
         self.echo_at = now  # when their heartbeat `their_number` came
 
     def judge(self, succeeded: bool) -> None:

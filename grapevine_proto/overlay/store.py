@@ -95,7 +95,7 @@ class Store:
 
     def is_known(self, rumor: Rumor, now: float) -> bool:
         """Whether nothing in `rumor` is new here."""
-        state = self._find(rumor.stream)
+        state = self._find(rumor.origin, rumor.epoch)
         return state is not None and (
             self._is_closed(state, now) or state.seen.knows_all(rumor.first, rumor.last)
         )
@@ -136,7 +136,7 @@ class Store:
         """Mark and hold an authentic rumor for which `refusal` is None; gives its payloads that are
         new. `is_proved`: its signature was checked."""
         rumor = copy.rumor
-        state = self._find(rumor.stream)
+        state = self._find(rumor.origin, rumor.epoch)
         if state is None:
             if rumor.origin not in self._origins and not origin_is_linked:
                 self._count_newcomer(teller, now)
@@ -150,7 +150,7 @@ class Store:
         counted = seen.high > 0 or now - self._started_at >= self._ttl_s
         seen.mark(rumor.first, rumor.last, now, counted=counted)
         if seen.holes:
-            self._holed[rumor.stream] = state
+            self._holed[state.stream] = state
             self.hole_opened_at = max(self.hole_opened_at, seen.holes[-1].opened_at)
         self.held.hold(copy, now, is_proved=is_proved)
         state.said_at = max(state.said_at, now - copy.age_ms / 1000)
@@ -163,9 +163,9 @@ class Store:
         if len(self._told) > self._limits.sessions:
             self._told.pop(next(iter(self._told)))
 
-    def _find(self, stream: Stream) -> _StreamState | None:
-        for state in self._origins.get(stream.origin, ()):
-            if state.stream.epoch == stream.epoch:
+    def _find(self, origin: PeerId, epoch: int) -> _StreamState | None:
+        for state in self._origins.get(origin, ()):
+            if state.stream.epoch == epoch:
                 return state
         return None
 
@@ -216,7 +216,7 @@ class Store:
 
     def missing(self, theirs: StreamRange, now: float) -> list[StreamRange]:
         """What of `theirs` was not seen here; nothing of streams that are over."""
-        state = self._find(theirs.stream)
+        state = self._find(*theirs.stream)
         first, last = max(theirs.first, 1), theirs.last
         if state is None:
             streams = self._origins.get(theirs.stream.origin)

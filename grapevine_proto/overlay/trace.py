@@ -250,8 +250,10 @@ class Tracing:
     def arrived(self, copy: RumorCopy, has_it: Iterable[PeerId], now: float) -> None:
         """A rumor is new here. These have it: its sender, and who told of it before it came."""
         rumor = copy.rumor
+        if not rumor.trace_share or rumor.origin == self._me:
+            return
         message_id = _id_of(rumor)
-        if not rumor.trace_share or rumor.origin == self._me or message_id in self._routes:
+        if message_id in self._routes:
             return
         if not self._make_room(rumor.origin, now):
             self.refused += 1

@@ -168,4 +168,5 @@ class SimulatedNode:
     @property
     def duplicates(self) -> int:
         """Copies of payloads that came after the first, over all lives."""
-        return self.past_duplicates + self.stats().duplicates
+        alive = 0 if self.engine is None else self.engine.duplicates
+        return self.past_duplicates + alive

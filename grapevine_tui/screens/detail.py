@@ -49,10 +49,11 @@ class DetailScreen(ModalScreen[None]):
         facts: Callable[[], Sequence[Fact] | None],
         *,
         copies: Sequence[str] = (),
+        columns: bool = False,
     ) -> None:
         super().__init__()
         self._copies = copies  # what y copies, and what Y
-        self.sheet = Sheet()
+        self.sheet = Sheet(columns=columns)
         self._title = name
         self._facts = facts
         self._shown: Sequence[Fact] = ()

@@ -10,6 +10,7 @@ What must stay true:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, zip_longest
 from typing import Final, NamedTuple
 
 from rich.segment import Segment
@@ -23,6 +24,11 @@ from grapevine_tui.widgets.look import Piece, paint
 from grapevine_tui.widgets.painted import PaintedView
 
 GAP: Final = 2  # between name and value
+GUTTER: Final = 4  # between two columns
+COLUMNS_FROM: Final = 100  # cells; below it lines would be broken too often
+UNEVEN: Final = (
+    0.15  # of all lines: so far from the middle the cut may be for the sake of a heading
+)
 LEAST_VALUE: Final = 12  # cells; where there are fewer beside the names, values stand beneath them
 
 
@@ -56,33 +62,64 @@ def broken(text: str, width_cells: int) -> Iterator[str]:
 
 def lay_out(facts: Sequence[Fact], width_cells: int) -> list[Line]:
     """The lines of `facts`, each at most `width_cells` where that is possible at all."""
+    return [line for fact in _each_laid_out(facts, width_cells) for line in fact]
+
+
+def _each_laid_out(facts: Sequence[Fact], width_cells: int) -> list[list[Line]]:
     names = max((cells(fact.name) for fact in facts if fact.value), default=0) + GAP
-    is_beside = width_cells - names >= LEAST_VALUE
-    lines: list[Line] = []
-    for name, value, tone in facts:
-        if not name:
-            lines += [(Part(each, tone),) for each in broken(value, width_cells)]
-        elif not value:
-            lines.append((Part(name, "section"),))
-        elif is_beside:
-            first, *others = broken(value, width_cells - names)
-            column = Part(name + " " * (names - cells(name)), "dim")
-            lines.append((column, Part(first, tone)))
-            lines += [(Part(" " * names, "dim"), Part(each, tone)) for each in others]
-        else:
-            lines.append((Part(name, "dim"),))
-            indented = broken(value, width_cells - GAP)
-            lines += [(Part(" " * GAP, "dim"), Part(each, tone)) for each in indented]
-    return lines
+    return [_lines(fact, names, width_cells) for fact in facts]
+
+
+def _lines(fact: Fact, names: int, width_cells: int) -> list[Line]:
+    """`names` is how wide the column of names is."""
+    name, value, tone = fact
+    if not name:
+        return [(Part(each, tone),) for each in broken(value, width_cells)]
+    if not value:
+        return [(Part(name, "section"),)]
+    if width_cells - names >= LEAST_VALUE:
+        first, *others = broken(value, width_cells - names)
+        column = Part(name + " " * (names - cells(name)), "dim")
+        indented = [(Part(" " * names, "dim"), Part(each, tone)) for each in others]
+        return [(column, Part(first, tone)), *indented]
+    beneath = broken(value, width_cells - GAP)
+    return [
+        (Part(name, "dim"),),
+        *((Part(" " * GAP, "dim"), Part(each, tone)) for each in beneath),
+    ]
+
+
+def side_by_side(facts: Sequence[Fact], width_cells: int) -> list[Line]:
+    """The lines of `facts` in two columns of about the same height; a heading stays with what it heads."""
+    half = (width_cells - GUTTER) // 2
+    heights = list(accumulate(map(len, _each_laid_out(facts, half)), initial=0))
+
+    def unevenness(at: int) -> float:
+        return abs(heights[at] / (heights[-1] or 1) - 0.5)
+
+    headings = [at for at, fact in enumerate(facts) if fact.name and not fact.value and at]
+    anywhere = [at for at in range(1, len(facts)) if facts[at - 1].value]
+    cut = min(headings, key=unevenness, default=0)
+    if unevenness(cut) > UNEVEN:
+        cut = min(anywhere, key=unevenness, default=cut)
+    left, right = lay_out(facts[:cut], half), lay_out(facts[cut:], half)
+    return [_beside(one, other, half) for one, other in zip_longest(left, right, fillvalue=())]
+
+
+def _beside(left: Line, right: Line, half: int) -> Line:
+    used = sum(cells(part.text) for part in left)
+    return (*left, Part(" " * (half - used + GUTTER), "dim"), *right) if right else left
 
 
 class Sheet(PaintedView):
-    """Facts that scroll; its size is theirs where the style leaves that to it."""
+    """Facts that scroll; its size is theirs where the style leaves that to it. With `columns` they stand
+    in two where one would be too high."""
 
     ALLOW_SELECT = True
 
-    def __init__(self, *, name_in_dom: str = "sheet") -> None:
+    def __init__(self, *, columns: bool = False, name_in_dom: str = "sheet") -> None:
         super().__init__(name_in_dom=name_in_dom)
+        self._has_columns = columns
         self._facts: Sequence[Fact] = ()
         self._lines: list[Line] = []
 
@@ -90,7 +127,7 @@ class Sheet(PaintedView):
         """Have these facts from now on; paints the lines that differ."""
         self._facts = facts
         is_sized = self.styles.auto_dimensions
-        before, self._lines = self._lines, lay_out(facts, self._width)
+        before, self._lines = self._lines, self._laid_out()
         if len(before) != len(self._lines):
             self.virtual_size = Size(self.size.width, len(self._lines))
             self.refresh(layout=is_sized)
@@ -103,8 +140,15 @@ class Sheet(PaintedView):
     def _width(self) -> int:
         return self.room or self.app.size.width
 
+    def _laid_out(self) -> list[Line]:
+        width = self._width
+        lines = lay_out(self._facts, width)
+        if self._has_columns and width >= COLUMNS_FROM and len(lines) > self.size.height:
+            return side_by_side(self._facts, width)
+        return lines
+
     def on_resize(self, event: events.Resize) -> None:
-        self._lines = lay_out(self._facts, self._width)
+        self._lines = self._laid_out()
         self.virtual_size = Size(self.size.width, len(self._lines))
         self.refresh()
 

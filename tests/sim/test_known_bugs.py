@@ -108,7 +108,7 @@ def forged_copy_marks_an_id(patch: Patch) -> None:
     def mark(self: Dissemination, copy: Any, sender: Any, is_firsthand: bool, now: float) -> Any:
         found = refusal(self, copy, sender, is_firsthand, now)
         if found is DropReason.BAD_SIGNATURE:
-            state = self._store._find(copy.rumor.stream) or self._store._open(
+            state = self._store._find(*copy.rumor.stream) or self._store._open(
                 copy.rumor.stream, now
             )
             state.seen.mark(copy.rumor.first, copy.rumor.last, now)

@@ -194,10 +194,12 @@ def test_who_accuses_all_the_time_is_not_believed_for_long() -> None:
     for _ in range(30):
         scene.liar.accuse(*(scene.record(number) for number in scene.victims))
         scene.sim.run(1.0)
-    assert max(scene.suspicions.values()) > 5
+    before = max(scene.suspicions.values())
+    assert before > 20
     scene.suspicions.clear()
     for _ in range(20):
         scene.liar.accuse(*(scene.record(number) for number in scene.victims))
         scene.sim.run(1.0)
     assert scene.wrongs == []
-    assert max(scene.suspicions.values(), default=0) <= 4, "one in ten seconds, and one begun"
+    # Each of those to whom the accuser is linked passes on one in ten seconds; all hear of some.
+    assert max(scene.suspicions.values(), default=0) <= before // 4

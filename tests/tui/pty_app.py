@@ -98,7 +98,7 @@ class Show(GrapevineApp):
 def main() -> int:
     app = Show(FakeHost(), crashes="crash" in sys.argv, is_still="still" in sys.argv)
     app.run()
-    return app.return_code or 0
+    return app.exit_code
 
 
 if __name__ == "__main__":

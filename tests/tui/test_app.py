@@ -587,6 +587,14 @@ async def test_a_short_screen_has_one_panel_at_a_time() -> None:
         assert "Messages 59" not in stage.text
 
 
+async def test_a_fault_that_textual_caught_in_a_thread_is_no_success() -> None:
+    async with staged() as stage:
+        assert stage.app.exit_code == 0
+        stage.app.panic("a fault")
+    assert stage.app.exit_code == 1
+    assert stage.host.left == 1
+
+
 async def test_whoever_was_writing_goes_on_when_a_tiny_screen_has_grown_again() -> None:
     async with staged() as stage:
         await stage.press("h", "i")

@@ -15,7 +15,7 @@ from textual.selection import Selection
 from grapevine_tui.app import GrapevineApp
 from grapevine_tui.text import cells
 from grapevine_tui.widgets.look import VARIABLES
-from grapevine_tui.widgets.sheet import Fact, Sheet, broken, lay_out
+from grapevine_tui.widgets.sheet import Fact, Sheet, broken, lay_out, side_by_side
 from tests.tui.stage import lines_of
 
 WORDS = st.text("ab 日é", max_size=60)
@@ -80,7 +80,10 @@ async def test_only_what_is_on_the_screen_is_painted_and_it_scrolls() -> None:
         await pilot.pause()
         assert "one  left" in lines_of(app)[1]
         await pilot.resize_terminal(15, 5)
-        await pilot.pause()
+        for _ in range(100):  # a size goes from app to screen to sheet by message
+            await pilot.pause()
+            if app.sheet.size.width < 15:
+                break
         assert [line[3:-3].strip() for line in lines_of(app)[1:3]] == ["one", "left"]
 
 
@@ -98,3 +101,26 @@ async def test_what_is_selected_is_lit_and_copied() -> None:
         assert [each.text for each in strip if each.style and each.style.bgcolor == lit] == ["日本"]
         everything = Selection(None, None)
         assert app.sheet.get_selection(everything) == ("name  日本 carol\nzone  eu", "\n")
+
+
+def test_two_columns_are_cut_at_a_heading_where_that_leaves_them_about_as_high() -> None:
+    sections = [
+        Fact("one", ""), *(Fact(f"a{n}", "x") for n in range(4)),
+        Fact("two", ""), *(Fact(f"b{n}", "x") for n in range(5)),
+    ]  # fmt: skip
+    lines = ["".join(part.text for part in line) for line in side_by_side(sections, 100)]
+    assert [line.split() for line in lines[:2]] == [["one", "two"], ["a0", "x", "b0", "x"]]
+    assert {line.index("b") for line in lines[1:]} == {52}
+    lopsided = [Fact("one", ""), Fact("a", "x"), Fact("two", "")]
+    lopsided += [Fact(f"b{n}", "x") for n in range(21)]
+    assert len(side_by_side(lopsided, 100)) == 12
+
+
+@given(st.lists(st.builds(Fact, WORDS, WORDS), max_size=12), st.integers(30, 160))
+def test_columns_fit_and_leave_nothing_out(facts: list[Fact], width: int) -> None:
+    lines = side_by_side(facts, width)
+    one = lay_out(facts, (width - 4) // 2)
+    told = sorted("".join(part.text for line in lines for part in line).replace(" ", ""))
+    assert told == sorted("".join(part.text for line in one for part in line).replace(" ", ""))
+    if all(cells(fact.name) < (width - 4) // 2 for fact in facts):
+        assert all(sum(cells(part.text) for part in line) <= width for line in lines)

@@ -204,18 +204,9 @@ class Dissemination:
 
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Take in one copy from `sender`: deliver what is new in it and pass it on."""
-        is_mailed = copy.hops == MAILED_HOPS
-        if is_mailed:
-            copy = RumorCopy(copy.rumor, 1, copy.age_ms)
-        rumor = copy.rumor
+        rumor, is_mailed = copy.rumor, copy.hops == MAILED_HOPS
         if self._store.is_known(rumor, now):
-            self.duplicates += 1
-            self._store.held.heard_again(copy, now)
-            self.lazy.heard_again(rumor, sender)
-            self._tracing.heard_again(rumor, sender)
-            if via is not Via.EAGER:
-                return []
-            return self._strategy.heard_again(key_of(rumor), sender, now)
+            return self._heard_again(copy, sender, via, now)
         peer = self._peers.get(sender)
         copy = _as_heard(copy, peer)
         is_firsthand = (
@@ -253,6 +244,17 @@ class Dissemination:
             )
             effects += self._pass_on(news, copy, has_it, now, is_firsthand=is_firsthand)
         return effects + self._blame_liars()
+
+    def _heard_again(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
+        """Nothing in it is new, but where it came from is."""
+        rumor = copy.rumor
+        self.duplicates += 1
+        self._store.held.heard_again(_as_heard(copy, None), now)
+        self.lazy.heard_again(rumor, sender)
+        self._tracing.heard_again(rumor, sender)
+        if via is not Via.EAGER:
+            return []
+        return self._strategy.heard_again(key_of(rumor), sender, now)
 
     def _pass_on(
         self,
@@ -353,10 +355,12 @@ class Dissemination:
 
 
 def _as_heard(copy: RumorCopy, sender: Peer | None) -> RumorCopy:
-    """`copy`, older by the time it was on its way."""
-    if sender is None or not sender.rtt_s:
+    """`copy`, older by the time it was on its way; what is mailed comes from its origin itself."""
+    on_its_way_ms = int(sender.rtt_s * 500) if sender is not None and sender.rtt_s else 0
+    is_mailed = copy.hops == MAILED_HOPS
+    if not on_its_way_ms and not is_mailed:
         return copy
-    return RumorCopy(copy.rumor, copy.hops, copy.age_ms + int(sender.rtt_s * 500))
+    return RumorCopy(copy.rumor, 1 if is_mailed else copy.hops, copy.age_ms + on_its_way_ms)
 
 
 def _made(config: NodeConfig, around: Neighbourhood, rng: random.Random) -> Strategy:
