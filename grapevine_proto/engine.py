@@ -230,6 +230,11 @@ class Engine:
             self._links.part_from_all([left, codec.encode_message(Close(CloseReason.LEAVING))])
 
     @property
+    def untaken(self) -> int:
+        """How many of our broadcasts nobody is known to have, counted from when they are accepted."""
+        return self._links.untaken.count + self._voice.unsaid
+
+    @property
     def is_drained(self) -> bool:
         """After `leave`: whether everything queued has gone, and every peer has been told."""
         return self._links.is_drained

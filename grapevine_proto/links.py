@@ -33,6 +33,7 @@ from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMes
 from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.signed import Record
+from grapevine_proto.untaken import Untaken
 
 PARTING_S: Final = 10.0  # for which a closed session still says why it is closed
 PARTING_LIMIT: Final = 64
@@ -75,7 +76,8 @@ class Links(Mapping[PeerId, Link]):
         self.is_leaving = False
         self.is_kept = False  # something of ours was announced, and nobody has asked for it yet
         self.accounts = Accounts(config.rate_limit, self._links)
-        self.outflow = Outflow(config.limits, MESSAGE_BYTES)
+        self.outflow = Outflow(config.limits, MESSAGE_BYTES, our_id)
+        self.untaken = Untaken()
 
     def reconfigure(self, config: NodeConfig, now: float) -> None:
         self._config = config
@@ -255,11 +257,13 @@ class Links(Mapping[PeerId, Link]):
     ) -> bytes | None:
         """What `packet` says, or completes, or None. Raises Refused."""
         try:
-            return link.receive(packet, now, source)
+            plaintext = link.receive(packet, now, source)
         except Refused as refused:
             if refused.reason is DropReason.RATE_LIMITED:
                 self.accounts.of(link.peer_id, now).throttled += 1
             raise
+        self.untaken.taken(link.taken())
+        return plaintext
 
     def hear_parting(
         self, packet: codec.Data, now: float

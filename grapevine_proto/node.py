@@ -45,7 +45,6 @@ from grapevine_proto.events import (
     DatagramDropped,
     Event,
     MemberInfo,
-    MessageSent,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -107,7 +106,6 @@ class Node:
         self._awaited_bytes = 0  # of the payload that waits for room longest
         self._in_line = asyncio.Lock()
         self._unpumped = 0
-        self._unheard = 0  # messages of ours since anybody was linked
         self._drained = asyncio.Event()
         self._peers_changed = asyncio.Event()
         self._untold: deque[Event] = deque()
@@ -168,7 +166,7 @@ class Node:
     async def leave(self, timeout: float = 5.0) -> int:  # noqa: ASYNC109
         """Say good-bye, hand over what is queued for at most `timeout` seconds, save, close.
 
-        Returns how many messages nobody took. Asked again, answers the same.
+        Returns how many broadcasts nobody took. Asked again, answers the same.
         """
         if self._phase is Phase.NEW:
             raise NotRunning("this node has not been started")
@@ -200,16 +198,10 @@ class Node:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(timeout_s):
                         await self._drained.wait()
-            untaken = self._untaken()
+            untaken = self.untaken
         finally:
             await self._close("left", max(0.0, give_up_at - self.now()))
         return untaken
-
-    def _untaken(self) -> int:
-        """What was said while nobody was there, and what still waits for every linked peer."""
-        queued = [peer.queued for peer in self.peers() if peer.state is PeerState.CONNECTED]
-        waiting = 0 if self._engine.is_drained else min(queued, default=0)
-        return self._unheard + waiting
 
     def _fail(self, error: GrapevineError) -> None:
         """Stop at once, for a reason that nobody asked for."""
@@ -365,6 +357,11 @@ class Node:
     @property
     def epoch(self) -> int:
         return self._engine.epoch
+
+    @property
+    def untaken(self) -> int:
+        """How many broadcasts of ours nobody is known to have, of all since the start."""
+        return 0 if self._engine_ is None else self._engine_.untaken
 
     @property
     def lag_s(self) -> float:
@@ -534,10 +531,6 @@ class Node:
         self._hub.publish(event)
         if isinstance(event, PeerStateChanged):
             self._peers_changed.set()
-            if event.peer.state is PeerState.CONNECTED:
-                self._unheard = 0  # it asks for what is held
-        elif isinstance(event, MessageSent) and event.peers == 0:
-            self._unheard += 1
 
     async def _save(self) -> bool:
         return await self._keeping.save(self._engine, self.now())

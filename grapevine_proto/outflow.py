@@ -90,9 +90,12 @@ class _Lane:
 
 class Outflow:
     """What waits, for every link. `message_bytes`: what one envelope may have, but for one rumor that
-    is larger alone."""
+    is larger alone. What tells rumors of `our_id` is marked so."""
 
-    def __init__(self, limits: LimitsConfig, message_bytes: int) -> None:
+    def __init__(
+        self, limits: LimitsConfig, message_bytes: int, our_id: PeerId | None = None
+    ) -> None:
+        self._our_id = our_id
         self._limits = limits
         self._message_bytes = message_bytes
         # Only of links for which something waits: copies that share envelopes, and whole envelopes with
@@ -105,7 +108,9 @@ class Outflow:
     def push(self, copy: RumorCopy, links: Iterable[Outlet], now: float) -> int:
         """Let `copy` go to each of `links`, as soon as that can be; how many have room for it."""
         self._now = now
-        encoded, payloads, took = codec.encode_copy(copy), len(copy.rumor.lengths), 0
+        is_ours = copy.rumor.origin == self._our_id
+        encoded = codec.encode_copy(copy, is_ours=is_ours)
+        payloads, took = len(copy.rumor.lengths), 0
         is_large = self._is_large(len(encoded))
         if is_large:
             encoded = codec.join_copies([encoded])

@@ -17,6 +17,7 @@ from grapevine_proto import codec
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.events import (
+    AntiEntropyRound,
     DatagramDropped,
     Event,
     Message,
@@ -24,6 +25,7 @@ from grapevine_proto.events import (
     MessageSent,
     PeerState,
     PeerStateChanged,
+    RoundOutcome,
     Via,
 )
 from grapevine_proto.handshakes import Handshakes
@@ -85,6 +87,7 @@ from grapevine_proto.voice import Voice
 
 BRIEF: Final = (Private, Digest, InSync, Vector, Want, Repair, Records, Empty, Short)
 """What may be said on a short session, besides Close: private words and repair."""
+AGREED: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
 
 
 class Routing:
@@ -183,6 +186,8 @@ class Routing:
                     self._deliver(messages)
                 case Emit(event):
                     self.events.append(event)
+                    if isinstance(event, AntiEntropyRound) and event.round.outcome in AGREED:
+                        self._links.untaken.agreed(event.round.started_at)
                 case Send():
                     self.send_all(effect, now)
                 case Dial():
@@ -218,7 +223,7 @@ class Routing:
         if isinstance(send.message, Rumors):
             return self._links.push(send.message, links, now)
         if isinstance(send.message, Repair):
-            plaintext = codec.encode_repair(send.message)
+            plaintext = codec.encode_repair(send.message, self._our_id)
         else:
             plaintext = codec.encode_message(send.message)
         if len(links) < len(send.peers) and isinstance(send.message, BRIEF):
@@ -387,6 +392,7 @@ class Routing:
     def say(self, messages: list[Message], trace_share: int, now: float) -> None:
         """Sign messages of ours as one rumor and push it."""
         rumor = self._voice.sign(messages, trace_share)
+        self._links.untaken.said((rumor.epoch, rumor.first), len(messages), now)
         peers = 0
         for effect in self._machines.dissemination.broadcast(rumor, now):
             if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer, Announce)):

@@ -77,6 +77,11 @@ class Voice:
     def bundle(self, message: Message, now: float) -> None:
         self._bundle.add(message, now)
 
+    @property
+    def unsaid(self) -> int:
+        """How many wait in the bundle."""
+        return len(self._bundle)
+
     def close_bundle(self) -> list[Message]:
         """What shares the next signature; the bundle is empty then."""
         return self._bundle.close()

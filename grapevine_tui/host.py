@@ -22,12 +22,10 @@ from typing import Final
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError, UnknownPeer
 from grapevine_proto.events import (
-    AntiEntropyRound,
     Event,
     MemberStatus,
     MessageSent,
     NodeStarted,
-    RoundOutcome,
 )
 from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
 from grapevine_proto.node import Node
@@ -38,7 +36,6 @@ LEAST_PREFIX: Final = 4  # hex digits of an id that are taken for one
 NAMED_IN_ERRORS: Final = 4  # bearers of one name that an error lists
 SENT_KEPT: Final = 256  # broadcasts whose reach is remembered until somebody asks
 REACH_WAIT_S: Final = 2.0  # the node tells within a second where all peers are slow, else at once
-AGREED: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
 SETTLED_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
 
 Listener = Callable[[Event, Changes], None]
@@ -69,7 +66,6 @@ class Host:
         self._denied_live: dict[PeerId, bool] = {}
         self._reached: OrderedDict[MessageId, int] = OrderedDict()
         self._asked: dict[MessageId, asyncio.Future[int]] = {}
-        self._unheard = 0
         self._unheard_at = 0.0
         self.node = self._new_node()
 
@@ -120,13 +116,12 @@ class Host:
 
     @property
     def untaken(self) -> int:
-        """How many of our broadcasts nobody has taken: said while nobody was linked, and no round
-        of repair has ended well since."""
-        return self._unheard
+        """How many of our broadcasts nobody is known to have."""
+        return self.node.untaken
 
     def hand_over(self) -> None:
         """Begin a round of repair if that could bring what is untaken to somebody."""
-        if self._unheard and self.node.now() >= self._unheard_at + SETTLED_S:
+        if self.untaken and self.node.now() >= self._unheard_at + SETTLED_S:
             self.node.start_round()
 
     def failure(self) -> GrapevineError | None:
@@ -240,9 +235,6 @@ class Host:
                 self.started_at = self.node.now()
             case MessageSent():
                 self._note_reach(event)
-            case AntiEntropyRound(done) if done.outcome in AGREED:
-                if done.started_at >= self._unheard_at + SETTLED_S:
-                    self._unheard = 0
             case _:
                 pass
         changes = self.model.apply(event)
@@ -251,7 +243,6 @@ class Host:
 
     def _note_reach(self, event: MessageSent) -> None:
         if event.peers == 0:
-            self._unheard += 1
             self._unheard_at = event.message.received_at
         self._reached[event.message.id] = event.peers
         while len(self._reached) > SENT_KEPT:

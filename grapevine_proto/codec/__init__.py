@@ -9,6 +9,7 @@ from __future__ import annotations
 from grapevine_proto.codec.envelopes import (
     ENVELOPE_OVERHEAD,
     SPLICE_BYTES,
+    Ours,
     Spliced,
     encode_copy,
     encode_repair,
@@ -84,6 +85,7 @@ __all__ = [
     "Challenge",
     "Data",
     "Hello",
+    "Ours",
     "Proof",
     "Spliced",
     "Welcome",

@@ -41,21 +41,30 @@ ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3
 _BODY_AT: Final = 4  # among the fields of a copy
 
 
-def encode_copy(copy: RumorCopy) -> bytes:
+def encode_copy(copy: RumorCopy, *, is_ours: bool = False) -> bytes:
     """One copy as it stands in an envelope of rumors: made once, whoever it goes to."""
-    return msgpack.packb(copy_fields(copy))
+    encoded: bytes = msgpack.packb(copy_fields(copy))
+    return mark_ours(encoded, [(copy.rumor.epoch, copy.rumor.first)] if is_ours else ())
+
+
+class Ours(bytes):
+    """A message, or a part of one, that tells rumors of our own. `keys` are their epochs and first
+    sequences, for whoever learns that it arrived; on the wire it is like any other."""
+
+    keys: tuple[tuple[int, int], ...] = ()
 
 
 class Spliced:
     """A message around one large body that stays where it is: `head`, `body` and `tail` are what
     `encode_message` gives, but are never put together. However many peers are sent the body, whoever
-    holds it holds it once."""
+    holds it holds it once. `keys` as those of `Ours`."""
 
-    __slots__ = ("_body", "head", "tail")
+    __slots__ = ("_body", "head", "keys", "tail")
 
     def __init__(self, head: bytes, body: bytes, tail: bytes) -> None:
         self.head = head
         self.tail = tail
+        self.keys: tuple[tuple[int, int], ...] = ()
         self._body = memoryview(body)
 
     @property
@@ -80,13 +89,24 @@ class Spliced:
         )
 
 
+def mark_ours(message: bytes, keys: Sequence[tuple[int, int]]) -> bytes:
+    """The same message, which says what of ours it tells."""
+    if not keys:
+        return message
+    marked = Ours(message)
+    marked.keys = tuple(keys)
+    return marked
+
+
 SPLICE_BYTES: Final = 1 << 16  # of a body, which no packet holds and msgpack measures in four bytes
 
 
-def encode_repair(repair: Repair) -> bytes | Spliced:
+def encode_repair(repair: Repair, our_id: PeerId | None = None) -> bytes | Spliced:
     """A repair as `encode_message` gives it, or spliced, where it is about one large body."""
-    if len(repair.copies) != 1 or len(repair.copies[0].rumor.body) < SPLICE_BYTES:
-        return encode_message(repair)
+    rumors = [copy.rumor for copy in repair.copies]
+    keys = [(rumor.epoch, rumor.first) for rumor in rumors if rumor.origin == our_id]
+    if len(rumors) != 1 or len(rumors[0].body) < SPLICE_BYTES:
+        return mark_ours(encode_message(repair), keys)
     fields = copy_fields(repair.copies[0])
     before, body, after = fields[:_BODY_AT], repair.copies[0].rumor.body, fields[_BODY_AT + 1 :]
     head = (
@@ -96,14 +116,19 @@ def encode_repair(repair: Repair) -> bytes | Spliced:
         *map(msgpack.packb, before),
         b"\xc6" + len(body).to_bytes(4, "big"),
     )
-    return Spliced(b"".join(head), body, b"".join(map(msgpack.packb, after)))
+    spliced = Spliced(b"".join(head), body, b"".join(map(msgpack.packb, after)))
+    spliced.keys = tuple(keys)
+    return spliced
 
 
 def join_copies(copies: Sequence[bytes]) -> bytes:
-    """The message, as `encode_message` of Rumors gives it, with these encoded copies."""
+    """The message, as `encode_message` of Rumors gives it, with these encoded copies; `Ours` where one
+    of them is."""
     count = len(copies)
     header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
-    return _RUMORS_HEADER + header + b"".join(copies)
+    message = _RUMORS_HEADER + header + b"".join(copies)
+    keys = [key for copy in copies if isinstance(copy, Ours) for key in copy.keys]
+    return mark_ours(message, keys)
 
 
 _WIDEST = Rumor(

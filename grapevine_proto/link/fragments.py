@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from typing import Final
 
-from grapevine_proto.codec import Spliced, fragment_header
+from grapevine_proto.codec import Ours, Spliced, fragment_header
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.messages import Fragment, Kind
 
@@ -37,7 +37,9 @@ class Outgoing:
         "_number",
         "_of_repair",
         "_plaintext",
+        "arrived_bytes",
         "is_let_go",
+        "keys",
         "paid_bytes",
         "rank",
         "sent_bytes",
@@ -49,6 +51,8 @@ class Outgoing:
         self._number = number
         self._of_repair = kind == Kind.REPAIR
         self.rank = rank
+        self.keys = plaintext.keys if isinstance(plaintext, Spliced | Ours) else ()
+        self.arrived_bytes = 0
         self.sent_bytes = 0  # from the beginning; what was lost of it is sent again besides
         self.paid_bytes = 0
         self.is_let_go = False

@@ -467,6 +467,13 @@ class Link:
             self._queued_at = now
         return True
 
+    def taken(self) -> list[tuple[int, int]]:
+        """The rumors of ours that the peer has, as it told since the last call."""
+        if not self._sender.taken:
+            return []
+        taken, self._sender.taken = self._sender.taken, []
+        return taken
+
     def clear(self) -> int:
         """Let go of all that is queued, so that a Close goes at once; how many messages that was."""
         return self._sender.clear()

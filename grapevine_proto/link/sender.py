@@ -21,7 +21,7 @@ import math
 from collections import deque
 from typing import Final, TypeAlias
 
-from grapevine_proto.codec import DATA_OVERHEAD, FRAGMENT_OVERHEAD, Spliced, encode_frame
+from grapevine_proto.codec import DATA_OVERHEAD, FRAGMENT_OVERHEAD, Ours, Spliced, encode_frame
 from grapevine_proto.link.congestion import Aimd, Controller, Outcome, Pacer, RoundTrip
 from grapevine_proto.link.fragments import ENVELOPE_BYTES, Outgoing
 from grapevine_proto.link.pathmtu import BASE_BYTES, PathMtu
@@ -103,7 +103,8 @@ where (of a large message), and how often that was lost before."""
 
 
 class Sender:
-    """The way out. `unsent` counts messages that found no room, were cleared or let go."""
+    """The way out. `unsent` counts messages that found no room, were cleared or let go; `taken` are the
+    keys of our own rumors that have arrived, for whoever takes them from there."""
 
     __slots__ = (
         "_congestion",
@@ -129,6 +130,7 @@ class Sender:
         "path",
         "path_mtu",
         "shape",
+        "taken",
         "unsent",
     )
 
@@ -143,6 +145,7 @@ class Sender:
     ) -> None:
         self.shape: TokenBucket | None = None
         self.unsent = self.lost = 0
+        self.taken: list[tuple[int, int]] = []
         self._congestion = congestion
         self._controller: Controller
         self._queues: tuple[deque[_Item], ...] = tuple(deque() for _ in range(5))
@@ -362,6 +365,8 @@ class Sender:
             plaintext = encode_frame(Again(item.session_id, item.counter, item.plaintext))
             if len(plaintext) > room_bytes:
                 large = self._large(plaintext, rank)
+                if isinstance(item.plaintext, Ours):
+                    large.keys = item.plaintext.keys
                 large.paid_bytes = ENVELOPE_BYTES
                 self._queued_bytes[rank] += len(large)
                 queue.appendleft(large)
@@ -437,6 +442,8 @@ class Sender:
                 self.path.measured(now - latest_at - feedback.delay_us / 1e6, now)
             if record[3] is None:
                 self.path_mtu.probe_arrived(record[5])
+            elif type(record[3]) is not bytes:
+                self._note_arrived(record[3], record[5] - record[4])
         self._measure_ahead(feedback, now)
         self._in_flight_bytes -= resolved_bytes
         told = [each for each in lost if each[3] is not None and each[0] >= feedback.first]
@@ -454,6 +461,18 @@ class Sender:
             self._set_sizes()
         else:
             self._window_bytes = self._controller.window_bytes
+
+    def _note_arrived(self, content: bytes | Outgoing | _Lost, size_bytes: int) -> None:
+        """A packet arrived that carried this, or so many bytes of it: what it told of ours is taken."""
+        if isinstance(content, _Lost):
+            content = content.plaintext
+        elif isinstance(content, Outgoing):
+            content.arrived_bytes += size_bytes
+            if content.arrived_bytes == len(content):
+                self.taken += content.keys
+            return
+        if isinstance(content, Ours):
+            self.taken += content.keys
 
     def _measure_ahead(self, feedback: Feedback, now: float) -> None:
         """The latest that arrived may be beyond what is told of, while others are overdue."""

@@ -1,0 +1,54 @@
+"""What this node said to everybody and nobody is known to have.
+
+What must stay true:
+
+- A rumor of ours counts from when it is said until one peer is known to have it: that peer's reports
+  tell of every packet that carried it, or a round of repair found both ends agreed. That a peer links,
+  or that a packet went, is no such word.
+- It counts payloads, each once, whatever becomes of links; what is followed is bounded, and what is
+  followed no longer counts for good, for nobody can tell of it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+RUMORS_LIMIT: Final = (
+    65_536  # more than the store holds of one origin, bundles or not; 200 bytes each
+)
+SETTLED_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
+
+OurKey = tuple[int, int]  # epoch, first sequence
+
+
+class Untaken:
+    """Mechanism. `count`: payloads; `given_up`: those of them that are followed no longer."""
+
+    def __init__(self) -> None:
+        self._rumors: dict[OurKey, tuple[int, float]] = {}  # payloads, and when: the oldest first
+        self.count = 0
+        self.given_up = 0
+
+    def said(self, key: OurKey, payloads: int, now: float) -> None:
+        """A rumor of ours begins its way, whether anybody is there or not."""
+        self._rumors[key] = (payloads, now)
+        self.count += payloads
+        if len(self._rumors) > RUMORS_LIMIT:
+            self.given_up += self._rumors.pop(next(iter(self._rumors)))[0]
+
+    def taken(self, keys: Iterable[OurKey]) -> None:
+        """A peer has these."""
+        for key in keys:
+            payloads, _ = self._rumors.pop(key, (0, 0.0))
+            self.count -= payloads
+
+    def agreed(self, began_at: float) -> None:
+        """A round of repair that began then left a peer with all that we have."""
+        before = began_at - SETTLED_S
+        settled = []
+        for key, (_, said_at) in self._rumors.items():
+            if said_at > before:
+                break
+            settled.append(key)
+        self.taken(settled)
