@@ -46,13 +46,13 @@ def places(network: Network, *names: str) -> Simulation:
 def test_links_become_nearer_settle_and_are_quiet() -> None:
     sim = cluster(Network(per_pair=True))
     before_s = mean_rtt_s(sim)
-    sim.run(100.0)
+    sim.run(150.0)
     assert mean_rtt_s(sim) < 0.85 * before_s
     assert is_connected(sim)
     assert is_filled(sim, running(sim), 5)
     changes, datagrams = moved(sim), sim.datagrams
     sim.run(100.0)
-    assert moved(sim) - changes <= NODES / 10
+    assert moved(sim) - changes <= NODES / 3
     links = sum(sim.connected(number) for number in running(sim))
     assert (sim.datagrams - datagrams) / links / 20 <= 2.0
 
