@@ -105,7 +105,9 @@ class Reception:
                 else:
                     self._open_short(established, now)
                 return
-            self._machines.membership.dialling.answered(dial.address, established.record.peer_id)
+            self._machines.membership.dialling.answered(
+                dial.address, established.record.peer_id, now
+            )
             if not self._was_turned_away(established, now):
                 if dial.instead is not None:
                     self._routing.perform(

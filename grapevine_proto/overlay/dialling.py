@@ -32,6 +32,9 @@ DIALS_AT_ONCE: Final = 16  # that may still be answered
 ANSWER_S: Final = 1.0  # after which another is dialled besides
 DIALS_BURST: Final = 64  # of dials on our own account: to find new links when most are gone
 DIALS_PER_S: Final = 2.0  # in the long run, however few answer
+MEND_INTERVALS: Final = 1.0  # gossip intervals between two dials for a link that fits better,
+MENDS_SLOWER: Final = 1.2  # so much more after each, for it may be that there is none,
+MEND_MAX_S: Final = 60.0  # until it is this
 LOOK_AROUND_S: Final = 60.0
 HINTS_LIMIT: Final = 16
 REDIAL_MIN_S: Final = 1.0
@@ -84,6 +87,7 @@ class Dialling:
         self._under_way: dict[Address, float] = {}  # since when
         self._budget = TokenBucket(DIALS_BURST, DIALS_PER_S, now)
         self._look_around_at = now + LOOK_AROUND_S
+        self._mend_at, self._mend_pause = now, MEND_INTERVALS
         self.reconfigure(config, now)
 
     def reconfigure(self, config: NodeConfig, now: float) -> None:
@@ -156,13 +160,15 @@ class Dialling:
 
     # --- what became of it ----------------------------------------------------------------------
 
-    def answered(self, address: Address, peer_id: PeerId) -> None:
-        """Our knock at `address` ended with a session with `peer_id`."""
+    def answered(self, address: Address, peer_id: PeerId, now: float) -> None:
+        """Our knock at `address` ended with a session with `peer_id`. Should no link come of it, because
+        there is no more room here, we need not knock again soon."""
         self._under_way.pop(address, None)
         knock = self._knocks.get(address)
         if knock is not None:
             knock.failures = 0
             knock.peer = peer_id
+            knock.dial_at = now + FULL_PAUSE_S * (0.5 + self._rng.random())
 
     def turned_away(self, member: Member, address: Address, now: float) -> None:
         """There was no room at `address`: wait before trying again."""
@@ -219,6 +225,8 @@ class Dialling:
             effects += self._dial_discovered(short, now, is_in_need=is_in_need)
         elif now >= self._look_around_at:
             effects += self._look_around(now)
+        elif now >= self._mend_at:
+            effects += self._mend(now)
         elif not effects:
             effects += self._look_nearer(now)
         return effects
@@ -283,6 +291,8 @@ class Dialling:
             member = self._members.get(self._hints.pop())
             if member is None or member.dial_at > now or member.status is MemberStatus.LEFT:
                 continue
+            if self._views.sound(now) and not self._views.fitting([member]):
+                continue
             if not self._peers.is_linked(member.record.peer_id):
                 effects += self._dial_member(member, now, is_asking=is_in_need)
                 short -= 1
@@ -319,6 +329,19 @@ class Dialling:
         member = None if peer_id is None else self._members.get(peer_id)
         if member is not None:
             self._nearness.seen(member, rtt_s)
+
+    def _mend(self, now: float) -> list[Effect]:
+        """Dial for a link that fits `distribution` better than one that we have, which goes for it: here
+        when the session is live, and there, where it is full as well, because we ask."""
+        if self._views.has_surplus(now):
+            self._mend_pause *= MENDS_SLOWER
+            found = self._views.to_link(1, now)
+        else:
+            self._mend_pause, found = MEND_INTERVALS, []
+        pause_s = min(self._mend_pause * self._config.gossip_interval, MEND_MAX_S)
+        self._mend_at = now + pause_s * (0.5 + self._rng.random())
+        up = [each for each in found if each.status is MemberStatus.UP]
+        return [each for member in up for each in self._dial_member(member, now, is_asking=True)]
 
     def _dial_member(self, member: Member, now: float, *, is_asking: bool) -> list[Effect]:
         addresses = member.record.addresses

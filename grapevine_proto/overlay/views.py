@@ -33,6 +33,7 @@ YIELD_AGE_S: Final = 2.0  # what a new link is sure of: a few round trips and on
 # Of silence, until a link no longer counts: a heartbeat has not come, nor answers to probes.
 OVERDUE_INTERVALS: Final = 1.25
 OVERDUE_PROBES: Final = 3.0
+LEFT_ALONE: Final = 1  # links away from home beyond those that `hub-and-spoke` wants
 DRAWN: Final = 8  # members looked at for each link wanted
 
 T = TypeVar("T")
@@ -124,14 +125,23 @@ class Views:
             and member.dial_at <= now
             and not self._peers.is_linked(member.record.peer_id)
         ]
-        likely = self._fitting([each for each in drawn if each.status is not MemberStatus.DOWN])
+        likely = self.fitting([each for each in drawn if each.status is not MemberStatus.DOWN])
         chosen = self._choose(likely, count, _zone_of_member)
         if len(chosen) < count:
             rest = [each for each in drawn if each not in chosen]
             chosen += self._choose(rest, count - len(chosen), _zone_of_member)
         return chosen
 
-    def _fitting(self, members: list[Member]) -> list[Member]:
+    def has_surplus(self, now: float) -> bool:
+        """With hubs and spokes: whether a link should lead home. Beside one into each other zone, or half of
+        all, one more is left alone: others choose us as well, and to undo each choice would never end."""
+        if self._config.distribution != "hub-and-spoke" or not self.is_partial:
+            return False
+        sound = [each for each in self._peers.linked if self.is_sound(each, now)]
+        away = [zone for zone in map(self._peers.zone_of, sound) if zone != self._config.zone]
+        return len(away) > min(len(set(away)), self._config.max_peers // 2) + LEFT_ALONE
+
+    def fitting(self, members: list[Member]) -> list[Member]:
         """With hubs and spokes: those whose zone has no link with us yet, and those at home."""
         if self._config.distribution != "hub-and-spoke":
             return members

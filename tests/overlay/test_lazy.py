@@ -405,3 +405,27 @@ def test_the_longest_waits_leave_room_for_a_teller_that_lies() -> None:
 def test_a_copy_that_fits_all_is_what_a_rumor_says_of_itself() -> None:
     made: RumorCopy = copy(ORIGIN, 7)
     assert made.rumor.ids == ids_of(7)
+
+
+# --- the same told in other pieces --------------------------------------------------------------
+
+
+def test_what_one_is_asked_for_nobody_else_is_who_told_of_it_among_others() -> None:
+    node = Node()
+    node.hear(1, ids_of(1, 9))
+    node.hear(2, ids_of(3, 7))
+    node.hear(3, ids_of(8, 12))
+    questions = asked(node.lazy.advance(0.2))
+    assert questions == [(peer_id(1), (ids_of(1, 9),)), (peer_id(3), (ids_of(10, 12),))]
+    questions = asked(node.lazy.advance(1.0))
+    assert questions == [(peer_id(2), (ids_of(3, 7),))], "no answer came: the next"
+
+
+def test_lies_about_more_and_more_keep_an_honest_teller_waiting_for_two_answers_at_most() -> None:
+    node = Node()
+    node.hear(1, *(ids_of(1, last) for last in range(40, 20, -1)))
+    node.hear(2, ids_of(5, 6))
+    now = 0.0
+    while not any(peer == peer_id(2) for peer, _ in asked(node.lazy.advance(now))):
+        now = max(now + 0.01, node.lazy.deadline)
+        assert now < 0.2 + 3 * lazy_module.PATIENCE_S[1]

@@ -165,3 +165,32 @@ def test_with_hubs_and_spokes_a_second_link_into_a_zone_goes_first() -> None:
         zone="a",
     )
     assert {around.to_let_go() for _ in range(50)} == {peer_id(3), peer_id(4)}
+
+
+@pytest.mark.parametrize(
+    ("linked", "surplus"),
+    [
+        ("hhhhhab", False),
+        ("hhhhaab", False),
+        ("hhhaabb", True),
+        ("hhhaaab", True),
+        ("hhhhhhh", False),
+    ],
+)
+def test_with_hubs_and_spokes_one_link_more_away_from_home_is_left_alone_and_no_second(
+    linked: str, surplus: bool
+) -> None:
+    around = Around(
+        members=30,
+        linked=len(linked),
+        max_peers=8,
+        zones=linked + "hab" * 10,
+        zone="h",
+        distribution="hub-and-spoke",
+    )
+    assert around.views.has_surplus(1.0) is surplus
+
+
+def test_no_other_distribution_has_a_link_too_many() -> None:
+    around = Around(members=30, linked=7, max_peers=8, zones="a" * 30, zone="h")
+    assert not around.views.has_surplus(1.0)

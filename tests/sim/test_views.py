@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.events import PeerState
+from grapevine_proto.events import Event, PeerState, PeerStateChanged
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.sim import Network, Simulation
 
@@ -86,3 +86,37 @@ def test_a_member_table_smaller_than_the_cluster_leaves_links_as_they_are() -> N
     sim.run(3.0)
     assert is_connected(sim)
     assert sorted(sim.deliveries(message_id)) == [n for n in running(sim) if n != 1]
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_full_node_does_not_knock_all_the_time_at_whom_its_small_table_has_forgotten(
+    seed: int,
+) -> None:
+    config = NodeConfig.local(max_peers=4, limits=LimitsConfig(members=8))
+    sim = Simulation(nodes=12, seed=seed, config=config)
+    sim.run(10.0)
+    for number in range(12):  # so that addresses of an earlier run are remembered
+        sim.crash(number)
+        sim.restart(number)
+    sim.run(40.0)
+    closed: list[str] = []
+    sim.listen(lambda _, __, event: closed.append(_reason_of(event)))
+    sim.run(20.0)
+    assert sum("full" in reason for reason in closed) <= 10
+
+
+def _reason_of(event: Event) -> str:
+    return event.reason if isinstance(event, PeerStateChanged) else ""
+
+
+def test_with_hubs_and_spokes_links_come_to_lead_home_and_then_stay() -> None:
+    config = NodeConfig.lan(max_peers=8, distribution="hub-and-spoke")
+    sim = Simulation(nodes=24, seed=1, config=config, zones=("a", "b", "c"))
+    sim.run(60.0)
+    before = {number: linked(sim, number) for number in running(sim)}
+    away = [sum(other % 3 != number % 3 for other in links) for number, links in before.items()]
+    assert sum(away) <= 0.35 * sum(map(len, before.values()))
+    assert is_connected(sim)
+    sim.run(20.0)
+    changed = sum(len(linked(sim, number) ^ links) for number, links in before.items())
+    assert changed <= 12

@@ -29,13 +29,14 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.ids import PeerId, StreamRange
+from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import Ids, Offer, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND, RANGES_A_WANT
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.rounds import without
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.signed import Rumor
 
@@ -59,10 +60,22 @@ IDS_BYTES: Final = 1100  # of them in one datagram
 IDS_AT_ONCE: Final = 64  # what the wire takes in one message
 
 
+WAITS: Final = 2  # for an answer to a question about more: nested lies keep nobody waiting for long
+
+
 class _Wanted:
     """A rumor that others have and we do not."""
 
-    __slots__ = ("due_at", "is_asked", "is_offered", "opener", "tellers", "told_at", "told_by")
+    __slots__ = (
+        "due_at",
+        "is_asked",
+        "is_offered",
+        "opener",
+        "tellers",
+        "told_at",
+        "told_by",
+        "waits",
+    )
 
     def __init__(self, opener: PeerId, now: float, due_at: float) -> None:
         self.opener = opener
@@ -72,6 +85,7 @@ class _Wanted:
         self.tellers = [opener]  # not asked yet, the first to tell first
         self.told_by = dict.fromkeys((opener,))
         self.due_at = due_at
+        self.waits = 0
 
 
 class Foretold(NamedTuple):
@@ -114,6 +128,7 @@ class LazyRepair:
         self._tell_mailed_at = math.inf
         self._quiet_until = -math.inf
         self._wanted: dict[StreamRange, _Wanted] = {}
+        self._asked: dict[Stream, list[tuple[float, StreamRange]]] = {}  # and until when
         self._opened: Counter[PeerId] = Counter()
         self._due: list[tuple[float, int, StreamRange]] = []  # a heap; entries may be out of date
         self._ties = count()
@@ -268,16 +283,26 @@ class LazyRepair:
             if wanted is None or wanted.due_at != due_at:
                 continue
             missing = self._store.missing(ids, now)
+            free = self._free(missing, now) if missing else []
+            if missing and not free and wanted.waits < WAITS:
+                wanted.waits += 1  # who told of it among others is asked for it
+                wanted.due_at = min(until for until, _ in self._asked[ids.stream])
+                heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
+                continue
             teller = self._next_teller(wanted) if missing else None
             if teller is None:
                 del self._wanted[ids]
                 self._closed(wanted)
                 continue
-            questions.setdefault(teller, []).extend(missing)
+            questions.setdefault(teller, []).extend(free or missing)
             grafted.setdefault((teller, ids.stream.origin))
             wanted.is_asked = True
             wanted.due_at = now + self._peers.patience_s(teller, PATIENCE_RTTS, PATIENCE_S)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
+            asked = self._asked.setdefault(ids.stream, [])
+            asked += [(wanted.due_at, each) for each in free]
+        if not self._wanted:
+            self._asked.clear()
         effects: list[Effect] = []
         for teller, origin in grafted:
             effects += self._asks(teller, origin, now)
@@ -288,6 +313,15 @@ class LazyRepair:
                 for i in range(0, len(ranges), RANGES_A_WANT)
             ]
         return effects
+
+    def _free(self, missing: list[StreamRange], now: float) -> list[StreamRange]:
+        """What of `missing`, of one stream, nobody is asked for who may still answer."""
+        stream = missing[0].stream
+        running = [each for each in self._asked.get(stream, ()) if each[0] > now]
+        self._asked[stream] = running
+        for _, asked in running:
+            missing = [left for each in missing for left in without(each, asked)]
+        return missing
 
     def _next_teller(self, wanted: _Wanted) -> PeerId | None:
         while wanted.tellers:
