@@ -74,7 +74,7 @@ class Nearness:
         self._views = views
         self._rng = rng
         self._pause = FIRST_PAUSE
-        self._look_at = now + self._pause_s()
+        self._look_at = now
         self.looks = 0
         self.moved = 0
 
@@ -85,9 +85,9 @@ class Nearness:
 
     def _may_go(self, zone: Zone, now: float) -> Peer | None:
         """The farthest link that may go for one into `zone`."""
-        kept = self._config.max_peers // KEPT
-        if not kept or not self._views.is_partial or not self._may_mend:
+        if not self._is_of_use:
             return None
+        kept = self._config.max_peers // KEPT
         known_after_s = max(YIELD_AGE_S, KNOWN_INTERVALS * self._config.gossip_interval)
         by_distance: list[tuple[float, int, Peer]] = []
         for place, peer_id in enumerate(self._peers.linked):
@@ -105,8 +105,16 @@ class Nearness:
         return None
 
     @property
+    def _is_of_use(self) -> bool:
+        """Whether any link may ever go."""
+        return self._config.max_peers >= KEPT and self._views.is_partial and self._may_mend
+
+    @property
     def _may_mend(self) -> bool:
-        """Whether what goes over links heals when they change: a tree does not without ids beside it."""
+        """Whether what goes over links heals when they change: a tree does not without ids beside it, and
+        hubs would have to be found anew."""
+        if self._config.distribution == "hub-and-spoke":
+            return False
         return self._config.lazy_repair or self._config.strategy not in TREES
 
     def to_let_go(self, newcomer: Record, rtt_s: float | None, now: float) -> PeerId | None:
@@ -119,13 +127,14 @@ class Nearness:
     def changed(self, now: float) -> None:
         """Links came or went: there may be nearer ones to be had again."""
         self._pause = FIRST_PAUSE
-        self._look_at = min(self._look_at, now + self._pause_s())
+        if self._is_of_use:
+            self._look_at = min(self._look_at, now + self._pause_s())
 
     # --- looking at others ----------------------------------------------------------------------
 
     def look(self, now: float) -> Look | None:
         """Whom to look at, if it is time to and there is anybody worth it."""
-        if now < self._look_at:
+        if now < self._look_at or not self._is_of_use:
             return None
         self._pause = min(self._pause * SLOWING, LONGEST_PAUSE)
         self._look_at = now + self._pause_s()
