@@ -181,7 +181,8 @@ class Nearness:
 
     def refused(self, member: Member, now: float) -> None:
         """It is near, but others are nearer to it."""
-        member.look_at = now + REFUSED_S * (0.5 + self._rng.random())
+        if self._is_of_use:
+            member.look_at = now + REFUSED_S * (0.5 + self._rng.random())
 
     def _pause_s(self) -> float:
         return self._pause * self._config.gossip_interval * (0.75 + 0.5 * self._rng.random())
