@@ -118,7 +118,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Ask this node first; repeat, or separate by commas"),
     Option("gossip_interval", ("-g", "--gossip-interval"), "GOSSIP_INTERVAL_SECS", _number, "SECONDS",
            "Time between heartbeats [5, on loopback 1]"),
-    Option("fanout", ("-f", "--fanout"), "FANOUT", _whole, "N", "Peers a message is relayed to at once [3]"),
+    Option("fanout", ("-f", "--fanout"), "FANOUT", _whole, "N", "Peers an epidemic relays to at once [3]"),
     Option("max_peers", ("-m", "--max-peers"), "MAX_PEERS", _whole, "N", "Linked peers at most [50]"),
     Option("app.log_level", ("-l", "--log-level"), "GRAPEVINE_LOG", _text, "LEVEL",
            f"{', '.join(LOG_LEVELS)} [info]"),

@@ -71,8 +71,8 @@ distribution = $distribution
 # Between heartbeats. Shorter notices a death sooner and costs two small packets a peer.
 gossip_interval = $gossip_interval
 
-# Peers a message is relayed to at once. More is quicker and dearer; three reach most, lazy repair the
-# rest.
+# Peers a message is relayed to at once under epidemic. More is quicker and dearer; three reach most,
+# lazy repair the rest.
 fanout = $fanout
 
 # Links at most: each costs a heartbeat an interval. At most limits.sessions.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
+from textual import events
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import BindError, NotRunning, UnknownPeer
@@ -19,7 +21,7 @@ from grapevine_proto.events import (
     StateUnsaved,
 )
 from grapevine_proto.ids import Address
-from grapevine_tui import keys
+from grapevine_tui import keys, turns
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
 from tests.tui.stage import staged, text_of
@@ -703,6 +705,49 @@ async def test_letters_typed_at_once_behind_a_key_go_where_it_leads() -> None:
         assert stage.main.compose_box.draft.text == "hi"
         assert not stage.shows("peers")
         assert stage.app.is_running
+
+
+async def test_what_is_typed_behind_the_end_is_nobodys() -> None:
+    async with staged() as stage:
+        turns_, screens = stage.app._turns, stage.app._screen_stack
+        await stage.paint()
+        kept, screens[:] = screens[:], []
+        await turns_.take(events.Key("x", "x"))
+        assert not turns_.is_busy
+        screens[:] = kept
+        await stage.press("y")
+        assert stage.main.compose_box.draft.text == "y"
+
+
+async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with staged() as stage:
+        given: list[str] = []
+        done: list[str] = []
+        back, give = turns.Turns.back, stage.app._turns._give
+
+        async def gives(event: events.Key | events.Paste) -> None:
+            if isinstance(event, events.Key):
+                given.append(event.key)
+            await give(event)
+
+        async def stalls(self: turns.Turns, mark: turns.Done) -> None:
+            time.sleep(turns.PATIENCE_S / 2)  # noqa: ASYNC251  others have the processor
+            if self._rounds == 1:
+                done.append(given[-1])
+            await back(self, mark)
+
+        monkeypatch.setattr(stage.app._turns, "_give", gives)
+        monkeypatch.setattr(turns.Turns, "back", stalls)
+        keys = ["i", "a", "escape", "slash", "q"]
+        for key in keys:
+            stage.app.simulate_key(key)
+        async with asyncio.timeout(20):
+            while len(done) < len(keys):  # noqa: ASYNC110  there is no event to wait for
+                await asyncio.sleep(0.05)
+        assert done == given == keys  # each had come back before the next was given
+        assert stage.main.filter_bar.wish.value == "q"
 
 
 async def test_a_widget_that_goes_away_with_a_key_holds_up_no_other() -> None:
