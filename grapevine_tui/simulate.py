@@ -61,6 +61,7 @@ class Plan:
     seed: int = 1
     lazy_repair: bool = True
     anti_entropy: bool = True
+    nearer_links: bool = False
 
     def config(self) -> NodeConfig:
         """Of every node. Raises ConfigError."""
@@ -71,6 +72,7 @@ class Plan:
             fanout=self.fanout,
             max_peers=self.degree,
             lazy_repair=self.lazy_repair,
+            nearer_links=self.nearer_links,
             anti_entropy=AntiEntropyConfig(enabled=self.anti_entropy),
             limits=LimitsConfig(members=min(members, LimitsConfig().members)),
         )
@@ -333,6 +335,9 @@ def _progress(plan: Plan) -> Callable[[int], None]:
     help="Virtual seconds from the start of linked nodes to the first message",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
+@click.option(
+    "--nearer-links", is_flag=True, help="Let far links go for near ones (give it time: --settle)"
+)
 @click.option(
     "--no-lazy-repair",
     "lazy_repair",

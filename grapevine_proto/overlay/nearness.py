@@ -1,4 +1,4 @@
-"""Nearer links: in a cluster larger than `max_peers`, far links go for near ones while such can be had.
+"""Nearer links (`nearer_links`): in a cluster larger than `max_peers`, far links go for near ones.
 
 A simple form of X-BOT (Leitao, Marques, Pereira, Rodrigues 2012). Now and then a node looks at a member
 that it is not linked to: it knocks, and the answer to its Hello measures the way. If that is clearly
@@ -107,7 +107,9 @@ class Nearness:
     @property
     def _is_of_use(self) -> bool:
         """Whether any link may ever go."""
-        return self._config.max_peers >= KEPT and self._views.is_partial and self._may_mend
+        config = self._config
+        is_wanted = config.nearer_links and config.max_peers >= KEPT
+        return is_wanted and self._views.is_partial and self._may_mend
 
     @property
     def _may_mend(self) -> bool:

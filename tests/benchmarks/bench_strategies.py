@@ -5,9 +5,8 @@
     python -m tests.benchmarks.bench_strategies --loss 0.1
     python -m tests.benchmarks.bench_strategies --iroh               # beside iroh-gossip's own figures
 
-Virtual time: ways of 10 to 50 ms, one latency for each pair, five links a node, which begin
-at random and have three minutes to become nearer before anything is said (not with 10,000); no rounds of
-anti-entropy, one message a second from random nodes (one node with --senders one). Prints rows of
+Virtual time: ways of 10 to 50 ms, one latency for each pair, five links a node, at random; no
+rounds of anti-entropy, one message a second from random nodes (one node with --senders one). Prints rows of
 Markdown; the same arguments print the same.
 """
 
@@ -26,8 +25,7 @@ SIZES: Final = (10, 50, 100, 1000)
 MESSAGES: Final = {10: 40, 50: 40, 100: 30, 1000: 10, 10_000: 3}
 WARMUP: Final = {10: 40, 50: 40, 100: 30, 1000: 10, 10_000: 3}
 DEGREE: Final = 5
-SETTLE_S: Final = 180.0  # links become nearer
-SETTLED_NODES: Final = 1000  # at most; with more it would take longer than all else
+SETTLE_S: Final = 180.0  # for links to become nearer, beside iroh-gossip
 HEAD: Final = (
     "| N | strategy | ids | coverage | p50, ms | p99 | last | hops | redundancy | datagrams a node |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
@@ -62,12 +60,10 @@ def simulate(
     nodes: int, strategy: str, senders: str, messages: int, *, seed: int = 1, **changes: object
 ) -> Outcome:
     full_mesh = strategy in ("direct-mail", "auto") and nodes <= 100
-    is_partial = not full_mesh and nodes > DEGREE + 1
     settings: dict[str, object] = {
         "degree": nodes - 1 if full_mesh else DEGREE,
         "anti_entropy": False,
         "wait": 10.0,
-        "settle": SETTLE_S if is_partial and nodes <= SETTLED_NODES else 2.0,
         **changes,
     }
     return play(
@@ -126,6 +122,8 @@ def beside_iroh(most_nodes: int, senders: str | None) -> None:
                 rival.senders,
                 rival.rounds * (rival.nodes if is_all else 1),
                 seed=seed,
+                nearer_links=True,
+                settle=SETTLE_S,
                 interval=2.0 if is_all else 1.0,
             ).as_object()
             for seed in range(1, rival.seeds + 1)

@@ -41,7 +41,10 @@ class Around:
         self.began_at = 0.0
         self.peers = PeerTable(100)
         self.members = MemberTable(LimitsConfig(addresses_per_teller=10_000))
-        settings = config(max_peers=max_peers, gossip_interval=INTERVAL_S, **changes)
+        settings = config(
+            **{"max_peers": max_peers, "gossip_interval": INTERVAL_S, "nearer_links": True}
+            | changes
+        )
         rng = random.Random(1)
         views = Views(settings, self.peers, self.members, rng)
         self.near = Nearness(settings, self.peers, self.members, views, rng, 0.0)

@@ -38,9 +38,8 @@ def test_each_distribution_sends_across_zones_as_much_as_it_says() -> None:
 
 
 def test_what_an_idle_node_sends_does_not_grow_with_the_cluster() -> None:
-    """Five links each, in a cluster of 30 and in one of 120: heartbeats, news of members with them, and
-    looks at who is nearer, of which there are more to take where there are more members."""
+    """Five links each, in a cluster of 30 and in one of 120: heartbeats, news of members with them."""
     small, large = (cost(nodes=nodes, broadcasts_per_s=0, seconds=10.0) for nodes in (30, 120))
-    assert large.datagrams < 1.3 * small.datagrams
+    assert large.datagrams < 1.15 * small.datagrams
     assert large.bytes < 1.3 * small.bytes
     assert large.known_members > small.known_members

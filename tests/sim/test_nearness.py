@@ -31,13 +31,15 @@ def mean_rtt_s(sim: Simulation) -> float:
 
 
 def cluster(network: Network, *, zones: tuple[str, ...] = (), **changes: object) -> Simulation:
-    config = NodeConfig(max_peers=5).replace(**changes)
+    config = NodeConfig(max_peers=5, nearer_links=True).replace(**changes)
     return Simulation(nodes=NODES, seed=3, config=config, network=network, linked=5, zones=zones)
 
 
 def places(network: Network, *names: str) -> Simulation:
     """Nodes that stand in these places in turn, and name no zone. They begin as strangers."""
-    sim = Simulation(nodes=NODES, seed=3, config=NodeConfig(max_peers=5), network=network)
+    sim = Simulation(
+        nodes=NODES, seed=3, config=NodeConfig(max_peers=5, nearer_links=True), network=network
+    )
     for number in range(NODES):
         sim._wire.place(number, names[number % len(names)])
     return sim
