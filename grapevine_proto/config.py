@@ -60,6 +60,7 @@ LIVE_FIELDS: Final = frozenset(
         "strategy",
         "subscriptions",
         "lazy_repair",
+        "nearer_links",
         "rate_limit",
     }
 )
@@ -96,6 +97,9 @@ class NodeConfig:
     lazy_repair: bool = True
     """Tell linked peers that were not sent a message its id, and ask for what others tell of: closes
     within a fraction of a second what spreading leaves open, for a small packet a link and message."""
+    nearer_links: bool = False
+    """In a cluster larger than `max_peers`, let far links go for near ones: messages arrive sooner once
+    that has settled, after some minutes; until then one now and then waits for lazy repair."""
     distribution: str = "uniform"
     """Which peers are chosen to link to and to relay to: any (`uniform`), one in each other zone and
     the rest at home (`hub-and-spoke`, the least traffic between zones), those at home or elsewhere
@@ -147,6 +151,7 @@ class NodeConfig:
         check_word("strategy", self.strategy, STRATEGIES)
         check_count("subscriptions", self.subscriptions, 1, 1000)
         check_flag("lazy_repair", self.lazy_repair)
+        check_flag("nearer_links", self.nearer_links)
         check_word("distribution", self.distribution, DISTRIBUTIONS)
         check_number("gossip_interval", self.gossip_interval, 0.05, 3600)
         check_count("fanout", self.fanout, 1, 1000)

@@ -231,6 +231,7 @@ class Stats:
     unfinished: int = 0
     crowded_out: int = 0
     members: int = 0
+    nearer: int = 0
     next_round_at: float = 0.0
     subscribers: int = 0
     subscriptions: int = 0

@@ -9,6 +9,7 @@ What must stay true:
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -75,8 +76,11 @@ class Handshakes:
         *,
         is_asking: bool = False,
         is_short: bool = False,
+        instead: Record | None = None,
+        nearer_than_s: float = math.inf,
     ) -> None:
-        """Knock at `address`, saying `record` of ourselves to whoever knows the key."""
+        """Knock at `address`, saying `record` of ourselves to whoever knows the key. `instead`: only for
+        a link nearer than so much, for which this one goes."""
         dial = Initiator(
             self._identity,
             self._config.keys[0],
@@ -86,6 +90,8 @@ class Handshakes:
             expected=expected,
             is_asking=is_asking,
             is_short=is_short,
+            instead=instead,
+            nearer_than_s=nearer_than_s,
             timeout_s=self._config.connection_timeout,
             entropy=self._entropy,
             rng=self._rng,
@@ -105,12 +111,13 @@ class Handshakes:
 
     def answer(
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
-    ) -> None:
-        """Whom we dialled answers. Raises Refused."""
+    ) -> Initiator:
+        """Whom we dialled answers; gives the dial. Raises Refused."""
         dial = self._dials.get(packet.session_id)
         if dial is None:
             raise Refused(DropReason.UNEXPECTED)
         dial.receive(packet, datagram, source, now)
+        return dial
 
     def end(self, session_id: bytes) -> Initiator | None:
         """The dial of ours under this session, which goes on no longer; None: there is none."""

@@ -102,6 +102,7 @@ def stats(
         unfinished=links.unfinished,
         crowded_out=handshakes.crowded_out + links.accounts.forgotten + links.parted_early,
         members=len(machines.membership.members),
+        nearer=machines.membership.nearness.moved,
         next_round_at=machines.antientropy.next_round_at,
         subscribers=len(dissemination.subscribers),
         subscriptions=len(dissemination.subscriptions),

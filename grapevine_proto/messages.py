@@ -63,6 +63,7 @@ class Kind(IntEnum):
     OFFER = 23
     ANNOUNCE = 24
     ASK = 30
+    NEAR = 31
 
 
 LINK_KINDS: Final = frozenset(
@@ -346,6 +347,14 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """An Empty by which somebody near begins a session: if that is nearer than a link of yours, let it
+    go for me. I let `instead` go for you, who has room then for whoever you let go."""
+
+    instead: Record
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The sender closes the link; `records` are whom to try instead, where it has no room."""
 
@@ -358,7 +367,7 @@ class Short:
     """The first word of whoever began a session and wants no link: it will close when nothing is said."""
 
 
-Frame: TypeAlias = Empty | Ask | Close | Short
+Frame: TypeAlias = Empty | Ask | Near | Close | Short
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ _FREE: Final = frozenset(
     {
         Kind.EMPTY,
         Kind.ASK,
+        Kind.NEAR,
         Kind.SHORT,
         Kind.CLOSE,
         Kind.FEEDBACK,

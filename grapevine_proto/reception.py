@@ -20,7 +20,8 @@ from grapevine_proto.link.link import Link
 from grapevine_proto.link.session import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
-from grapevine_proto.messages import Close, CloseReason, Kind, Private, Records, Rumors
+from grapevine_proto.messages import Close, CloseReason, Kind, Near, Private, Records, Rumors
+from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.routing import Routing
 from grapevine_proto.shorts import Shorts
 
@@ -75,11 +76,13 @@ class Reception:
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
     ) -> None:
         try:
-            self._handshakes.answer(packet, datagram, source, now)
+            dial = self._handshakes.answer(packet, datagram, source, now)
         except Refused as refused:
             if refused.reason in (DropReason.MYSELF, DropReason.WRONG_PEER):
                 self._routing.end_dial(packet.session_id, refused.reason, now)
             raise
+        if dial.is_too_far:
+            self._routing.end_dial(packet.session_id, None, now)
 
     # --- data -----------------------------------------------------------------------------------
 
@@ -106,6 +109,10 @@ class Reception:
                 dial.address, established.record.peer_id, now
             )
             if not self._was_turned_away(established, now):
+                if dial.instead is not None:
+                    self._routing.perform(
+                        self._machines.membership.swap(dial.instead, established.record), now
+                    )
                 self.establish(established, now, is_asked=dial.is_asking)
             self._routing.no_link_came(established.record.peer_id, now)
             return
@@ -149,7 +156,7 @@ class Reception:
         link = self._links.get(record.peer_id)
         if link is None:
             membership = self._machines.membership
-            self._routing.perform(membership.make_room(record, now, is_asked=is_asked), now)
+            self._routing.perform(self._make_room(established, now, is_asked=is_asked), now)
             if not membership.has_room:
                 self._refer(established, now)
                 return
@@ -171,6 +178,15 @@ class Reception:
         counter = session.arrivals.highest
         plaintext = link.take_in(established.plaintext, session, counter, now)
         self._routing.hear(link, plaintext, now)
+
+    def _make_room(self, established: Established, now: float, *, is_asked: bool) -> list[Effect]:
+        """Have a link let go for this one, where that is due."""
+        membership, record = self._machines.membership, established.record
+        if established.plaintext[0] == Kind.NEAR:
+            near = codec.decode_message(established.plaintext)
+            if isinstance(near, Near):
+                return membership.make_room_near(record, near, established.rtt_s, now)
+        return membership.make_room(record, now, is_asked=is_asked)
 
     def _is_closed_to(self, established: Established, now: float) -> bool:
         """Whether nobody may come in any more. Raises Refused(DENIED)."""

@@ -48,6 +48,7 @@ from grapevine_proto.messages import (
     Ids,
     InSync,
     Kind,
+    Near,
     Offer,
     Opinions,
     OverlayMessage,
@@ -171,7 +172,7 @@ class Routing:
                 )
                 self.unlink(sender, words, reason, tell=False, now=now)
                 self.perform(machines.membership.let_go(records, sender, now), now)
-            case Empty() | Ask() | Short():
+            case Empty() | Ask() | Near() | Short():
                 pass
             case _:
                 assert_never(message)
@@ -250,7 +251,13 @@ class Routing:
         if self._handshakes.has_room:
             record = self._machines.membership.record
             self._handshakes.begin(
-                dial.address, dial.expected, record, now, is_asking=dial.is_asking
+                dial.address,
+                dial.expected,
+                record,
+                now,
+                is_asking=dial.is_asking,
+                instead=dial.instead,
+                nearer_than_s=dial.nearer_than_s,
             )
         else:
             self.dial_failed(dial.address, dial.expected, None, now)
@@ -262,6 +269,8 @@ class Routing:
             return
         if dial.is_short and dial.expected is not None:
             self.gave_up_briefly(dial.expected)
+        elif dial.instead is not None and why is None:
+            self._machines.membership.dialling.looked(dial.address, dial.expected, dial.rtt_s)
         else:
             self.dial_failed(dial.address, dial.expected, why, now)
             if dial.expected is not None:

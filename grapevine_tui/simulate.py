@@ -36,7 +36,8 @@ CRASHES: Final = 2  # of the nodes that churn takes away, every second one crash
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to simulate. Latencies in seconds; `churn`: nodes that go and come a minute."""
+    """What to simulate. Latencies in seconds; `churn`: nodes that go and come a minute; `settle`:
+    seconds from the start of linked nodes to the first message."""
 
     nodes: int = 100
     messages: int = 10
@@ -56,9 +57,11 @@ class Plan:
     loss: float = 0.0
     churn: float = 0.0
     join: bool = False
+    settle: float = SETTLE_S
     seed: int = 1
     lazy_repair: bool = True
     anti_entropy: bool = True
+    nearer_links: bool = False
 
     def config(self) -> NodeConfig:
         """Of every node. Raises ConfigError."""
@@ -69,6 +72,7 @@ class Plan:
             fanout=self.fanout,
             max_peers=self.degree,
             lazy_repair=self.lazy_repair,
+            nearer_links=self.nearer_links,
             anti_entropy=AntiEntropyConfig(enabled=self.anti_entropy),
             limits=LimitsConfig(members=min(members, LimitsConfig().members)),
         )
@@ -109,7 +113,7 @@ class Run:
     def play(self) -> Outcome:
         """Let the nodes say everything, and wait for what is still on its way."""
         plan, simulation = self._plan, self._simulation
-        self._let_pass(JOIN_S if plan.join else SETTLE_S)
+        self._let_pass(JOIN_S if plan.join else plan.settle)
         if plan.churn:
             self._next_churn_at = simulation.now
         self._say(plan.warmup)
@@ -323,7 +327,17 @@ def _progress(plan: Plan) -> Callable[[int], None]:
     is_flag=True,
     help="Begin as strangers with three addresses each, instead of linked at random",
 )
+@click.option(
+    "--settle",
+    type=click.FloatRange(0, 36_000),
+    default=SETTLE_S,
+    show_default=True,
+    help="Virtual seconds from the start of linked nodes to the first message",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
+@click.option(
+    "--nearer-links", is_flag=True, help="Let far links go for near ones (give it time: --settle)"
+)
 @click.option(
     "--no-lazy-repair",
     "lazy_repair",

@@ -64,6 +64,10 @@ subscriptions = $subscriptions
 # a fraction of a second what spreading leaves open, for one small packet a link.
 lazy_repair = $lazy_repair
 
+# In a cluster larger than max_peers, let far links go for near ones: messages arrive sooner once that has
+# settled, after some minutes; until then one now and then waits for lazy repair. For places far apart.
+nearer_links = $nearer_links
+
 # Which peers are chosen to link to and to relay to. uniform: any, all alike. hub-and-spoke: one in each
 # other zone, the rest at home. prefer-local, prefer-remote: those at home, or elsewhere, twice as likely.
 distribution = $distribution

@@ -28,6 +28,7 @@ from grapevine_proto.messages import (
     Heartbeat,
     Ids,
     Kind,
+    Near,
     Private,
     Records,
     Repair,
@@ -229,6 +230,7 @@ MORE: dict[Any, str] = {
     Repair(7, True, False, (COPY,)): "0a9407c3c291" + COPY_BYTES,
     Short(): "1390",
     Ask(): "1e90",
+    Near(test_codec.GOLDEN_RECORD): "1f91" + RECORD_BYTES,
     Ids((RANGE,)): "0b919193c420" + "00" * 32 + "019203cd012c",
 }
 

@@ -137,7 +137,7 @@ def test_a_bucket_without_room_or_refill_cannot_be_made(capacity: float, rate: f
 
 
 def test_saying_nothing_and_closing_are_free_and_all_else_costs_a_token() -> None:
-    began = {Kind.EMPTY, Kind.ASK, Kind.SHORT}
+    began = {Kind.EMPTY, Kind.ASK, Kind.NEAR, Kind.SHORT}
     free = began | {Kind.CLOSE, Kind.FEEDBACK, Kind.PROBE, Kind.PATH_ANSWER}
 
     assert {kind for kind in Kind if cost(kind) == 0} == free

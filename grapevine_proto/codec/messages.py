@@ -66,6 +66,7 @@ from grapevine_proto.messages import (
     Ids,
     InSync,
     Kind,
+    Near,
     Offer,
     Opinions,
     OverlayMessage,
@@ -131,6 +132,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.EMPTY, ()
         case Ask():
             return Kind.ASK, ()
+        case Near(instead):
+            return Kind.NEAR, (encode_record(instead),)
         case Short():
             return Kind.SHORT, ()
         case Close(reason, records):
@@ -309,6 +312,11 @@ def _ask(f: Fields) -> Ask:
     return Ask()
 
 
+def _near(f: Fields) -> Near:
+    (instead,) = decode_records(f)
+    return Near(instead)
+
+
 def _short(f: Fields) -> Short:
     () = f
     return Short()
@@ -322,6 +330,7 @@ def _close(f: Fields) -> Close:
 DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.EMPTY: _empty,
     Kind.ASK: _ask,
+    Kind.NEAR: _near,
     Kind.SHORT: _short,
     Kind.CLOSE: _close,
     Kind.HEARTBEAT: _heartbeat,

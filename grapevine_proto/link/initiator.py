@@ -41,7 +41,7 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.session import SPENT_AFTER_S, Established, Session
-from grapevine_proto.messages import Ask, Empty, Short
+from grapevine_proto.messages import Ask, Empty, Near, Short
 from grapevine_proto.signed import Record
 
 FIRST_RETRY_S: Final = 0.25  # above most round trips, so that few packets go out for nothing
@@ -75,11 +75,12 @@ class Initiator:
         step        sends, again and again    until there comes    and then is
         ASKING      the Hello                 Challenge            PROVING
         PROVING     the Proof                 Welcome              CONFIRMING
-        CONFIRMING  sealed Empty or Ask       Data                 LIVE
+        CONFIRMING  its first word, sealed    Data                 LIVE
 
     What does not belong to the step is refused as UNEXPECTED, so each Hello has one Challenge
-    answered and each Proof one Welcome. Where the session shall be short, the responder is told so by
-    the first sealed packet, which is a Short then.
+    answered and each Proof one Welcome. The first word is Empty for a link, or what the dial is for: Ask,
+    Short, or Near, which names who goes `instead`. Such a dial goes on only if the Challenge came within
+    `nearer_than_s`; else it `is_too_far`, and the caller forgets it.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class Initiator:
         expected: PeerId | None,
         is_asking: bool = False,
         is_short: bool = False,
+        instead: Record | None = None,
+        nearer_than_s: float = math.inf,
         timeout_s: float,
         entropy: Callable[[int], bytes],
         rng: random.Random,
@@ -102,6 +105,8 @@ class Initiator:
         self.expected = expected
         self.is_asking = is_asking
         self.is_short = is_short
+        self.instead = instead
+        self._nearer_than_s = nearer_than_s
         self.key = key
         self.session_id = entropy(SESSION_ID_BYTES)
         self._identity = identity
@@ -124,6 +129,8 @@ class Initiator:
         self._wait_s = FIRST_RETRY_S
         self._sendings = 0  # in this step
         self._first_word = _SHORT if is_short else _ASK if is_asking else _EMPTY
+        if instead is not None:
+            self._first_word = encode_message(Near(instead))
 
     @property
     def deadline(self) -> float:
@@ -137,6 +144,17 @@ class Initiator:
     def peer_id(self) -> PeerId | None:
         """Who answers there, once it has shown so; before that whom we expect, if anybody."""
         return self._their_record.peer_id if self._their_record else self.expected
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The least round trip of it so far; None: unclear."""
+        return self._rtt_s
+
+    @property
+    def is_too_far(self) -> bool:
+        """Whether it was answered, but not so soon as to be of use."""
+        is_near = self._rtt_s is not None and self._rtt_s < self._nearer_than_s
+        return self.instead is not None and self._step is Step.PROVING and not is_near
 
     def is_expired(self, now: float) -> bool:
         """Whether it is time to give up. The caller forgets this dial then."""

@@ -268,7 +268,7 @@ class Link:
         if kind not in UNREPAIRED:
             session.arrivals.owe(counter, now)
             self._feedback_at = min(self._feedback_at, session.arrivals.due_at)
-        elif kind in (Kind.EMPTY, Kind.ASK, Kind.SHORT):
+        elif kind in (Kind.EMPTY, Kind.ASK, Kind.NEAR, Kind.SHORT):
             self._owe_answer(session, now)
         if kind not in LINK_KINDS:
             self.charge(plaintext, now)

@@ -50,6 +50,7 @@ UNREPAIRED: Final = frozenset(
     {
         Kind.EMPTY,
         Kind.ASK,
+        Kind.NEAR,
         Kind.SHORT,
         Kind.CLOSE,
         Kind.HEARTBEAT,

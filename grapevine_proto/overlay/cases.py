@@ -26,6 +26,7 @@ ACCUSERS: Final = 3
 CASES_LIMIT: Final = 1024
 TOLD_AT_ONCE: Final = 4  # opinions in one message
 TOLD_BYTES: Final = 1000
+CALL_SHARE: Final = 1 / 8  # of the least time a suspect has, for answers to the last call
 
 
 class Case:
@@ -33,11 +34,13 @@ class Case:
 
     `is_dismissed`: we have heard it ourselves since, so this is only kept to tell it, and to know
     whom to tell when it answers. `is_ours`: we are among the accusers, or would be if there were not
-    enough already. `is_over`: it is held for dead.
+    enough already. `called_at`: when others were asked whether they know better, shortly before the end.
+    `is_over`: it is held for dead.
     """
 
     __slots__ = (
         "accusations",
+        "called_at",
         "expected",
         "is_dismissed",
         "is_ours",
@@ -62,6 +65,17 @@ class Case:
         self.is_dismissed = False
         self.is_ours = False
         self.is_over = False
+        self.called_at: float | None = None
+
+    @property
+    def due_at(self) -> float:
+        """When something is to be done about it: the last call, then the end."""
+        if self.is_dismissed or self.is_over:
+            return self.closes_at
+        call_s = CALL_SHARE * self.least_s
+        if self.called_at is None:
+            return self.closes_at - call_s
+        return max(self.closes_at, self.called_at + call_s)
 
     @property
     def closes_at(self) -> float:
@@ -139,7 +153,7 @@ class Cases:
     def _changed(self, case: Case) -> None:
         """Know anew when its time is over, and whether it may make room."""
         subject = case.record.peer_id
-        self._agenda.plan(subject, case.closes_at)
+        self._agenda.plan(subject, case.due_at)
         if case.is_over or case.is_dismissed:
             self._settled[subject] = None
         else:
@@ -166,7 +180,12 @@ class Cases:
     def reopen(self, case: Case, now: float) -> None:
         """It was dismissed, and is not any more."""
         case.is_dismissed = False
-        case.opened_at = now
+        case.opened_at, case.called_at = now, None
+        self._changed(case)
+
+    def call(self, case: Case, now: float) -> None:
+        """Others are asked whether they know better."""
+        case.called_at = now
         self._changed(case)
 
     def convict(self, case: Case) -> None:
@@ -183,7 +202,7 @@ class Cases:
     # --- when -----------------------------------------------------------------------------------
 
     def due(self, now: float) -> list[tuple[PeerId, Case]]:
-        """Cases whose subject's time is over, each once."""
+        """Cases whose subject's time is over or nearly over, each once."""
         return [(subject, self._cases[subject]) for subject in self._agenda.due(now)]
 
     @property
@@ -195,6 +214,7 @@ class Cases:
         """We slept: nobody's time ran."""
         for case in self._cases.values():
             case.opened_at += late_s
+            case.called_at = None if case.called_at is None else case.called_at + late_s
             self._changed(case)
 
 

@@ -332,6 +332,18 @@ class Detector:
             return [member.think(MemberStatus.UP, now)]
         return []
 
+    def _call(self, subject: PeerId, case: Case, now: float) -> list[Effect]:
+        """Its time is nearly over. Its refutation may have been lost on its way to us, or died out before:
+        whoever knows it answers with it. Where many die at once, this waits for its turn."""
+        self.cases.call(case, now)
+        if self._haste.take(now):
+            told_to = tuple(uniform(self._peers.linked, TOLD_TO, self._rng, but={subject}))
+            return [Send(told_to, Opinions((case.opinion,)))] if told_to else []
+        if subject not in self.news:
+            self.news.spread(case.record, TOLD_TO)
+            self._tell_at = min(self._tell_at, now + self._config.detection.probe_timeout)
+        return []
+
     def _convict(self, subject: PeerId, case: Case, now: float) -> list[Effect]:
         """Its time is over."""
         member = self._members.get(subject)
@@ -448,7 +460,10 @@ class Detector:
         for errand in self.errands.overdue(now):
             effects.append(Send((errand.asker,), Ack(errand.number, False)))
         for subject, case in self.cases.due(now):
-            effects += self._convict(subject, case, now)
+            if case.is_dismissed or case.called_at is not None:
+                effects += self._convict(subject, case, now)
+            else:
+                effects += self._call(subject, case, now)
         if self._tell_at <= now:
             effects += self._tell(now)
         self._rearm(now)

@@ -23,6 +23,7 @@ from grapevine_proto.events import DialFailed, MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId, literal
 from grapevine_proto.overlay.effects import Dial, Effect, Emit, Moved
 from grapevine_proto.overlay.members import Member, MemberTable
+from grapevine_proto.overlay.nearness import Look, Nearness
 from grapevine_proto.overlay.peers import Happening, PeerTable
 from grapevine_proto.overlay.views import YIELD_AGE_S, Views
 from grapevine_proto.ratelimit import TokenBucket
@@ -68,6 +69,7 @@ class Dialling:
         peers: PeerTable,
         members: MemberTable,
         views: Views,
+        nearness: Nearness,
         rng: random.Random,
         our_address: Address,
         now: float,
@@ -75,6 +77,7 @@ class Dialling:
         self._peers = peers
         self._members = members
         self._views = views
+        self._nearness = nearness
         self._rng = rng
         self._our_address = our_address
         self._names: dict[str, tuple[Address, ...]] = {}
@@ -224,6 +227,8 @@ class Dialling:
             effects += self._look_around(now)
         elif now >= self._mend_at:
             effects += self._mend(now)
+        elif not effects:
+            effects += self._look_nearer(now)
         return effects
 
     def take_offer(self, now: float) -> list[Effect]:
@@ -310,6 +315,21 @@ class Dialling:
                 effects += self._dial_member(member, now, is_asking=is_down)
         return effects
 
+    def _look_nearer(self, now: float) -> list[Effect]:
+        """With links enough: see how near one more member is."""
+        look = self._nearness.look(now)
+        if look is None:
+            return []
+        record = look.member.record
+        return self._dial(record.addresses[0], record.peer_id, now, is_asking=False, look=look)
+
+    def looked(self, address: Address, peer_id: PeerId | None, rtt_s: float | None) -> None:
+        """Our look at who is there led to nothing: too far, or no answer, of which no more is made."""
+        self._under_way.pop(address, None)
+        member = None if peer_id is None else self._members.get(peer_id)
+        if member is not None:
+            self._nearness.seen(member, rtt_s)
+
     def _mend(self, now: float) -> list[Effect]:
         """Dial for a link that fits `distribution` better than one that we have, which goes for it: here
         when the session is live, and there, where it is full as well, because we ask."""
@@ -345,12 +365,15 @@ class Dialling:
         *,
         is_asking: bool,
         is_ordered: bool = False,
+        look: Look | None = None,
     ) -> list[Effect]:
         if address in self._under_way or address == self._our_address or address.port == 0:
             return []
         if not is_ordered and (self._young(now) >= DIALS_AT_ONCE or not self._budget.take(now)):
             return []
         self._under_way[address] = now
+        if look is not None:
+            return [Dial(address, expected, False, look.instead, look.nearer_than_s)]
         return [Dial(address, expected, is_asking)]
 
 

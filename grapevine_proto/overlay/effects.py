@@ -6,6 +6,7 @@ in which they should happen; the engine performs them. Whoever adds an effect ad
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -29,11 +30,14 @@ class Send:
 @dataclass(frozen=True, slots=True)
 class Dial:
     """Knock at `address`; refuse whoever answers there but `expected`, if that is known. `is_asking`:
-    whoever answers should make room for us, and we for it."""
+    whoever answers should make room for us, and we for it. `instead`: go on only if it answers within
+    `nearer_than_s`, and offer it to let this link go for it."""
 
     address: Address
     expected: PeerId | None
     is_asking: bool = False
+    instead: Record | None = None
+    nearer_than_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,10 @@ class Member:
         "dial_at",
         "failures",
         "is_met",
+        "look_at",
         "place",
         "record",
+        "rtt_s",
         "status",
         "teller",
     )
@@ -52,6 +54,8 @@ class Member:
         self.is_met = False  # ever linked: its address and identity are proved to belong together
         self.changed_at = now
         self.dial_at = now
+        self.look_at = now  # to see how near it is
+        self.rtt_s: float | None = None  # as it was seen, where that was too far
         self.failures = 0
         self.place = 0  # in the table's order
 

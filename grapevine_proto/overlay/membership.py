@@ -26,6 +26,7 @@ from grapevine_proto.messages import (
     Ack,
     CloseReason,
     Heartbeat,
+    Near,
     Opinion,
     Opinions,
     Ping,
@@ -46,6 +47,7 @@ from grapevine_proto.overlay.effects import (
 )
 from grapevine_proto.overlay.heartbeats import Heartbeats, envelopes
 from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.nearness import Nearness
 from grapevine_proto.overlay.ourselves import Ourselves
 from grapevine_proto.overlay.peers import LATE_INTERVALS, LINKED_STATES, Happening, Peer, PeerTable
 from grapevine_proto.overlay.rolls import Rolls
@@ -82,8 +84,9 @@ class Membership:
         self.members = MemberTable(config.limits, peers.is_linked)
         self.ourselves = Ourselves(config, identity, epoch, address)
         self.views = Views(config, peers, self.members, rng)
+        self.nearness = Nearness(config, peers, self.members, self.views, rng, now)
         self.dialling = Dialling(
-            config, peers, self.members, self.views, rng, self.ourselves.address, now
+            config, peers, self.members, self.views, self.nearness, rng, self.ourselves.address, now
         )
         self._heartbeats = Heartbeats(config, self.members, store, rng)
         self.rolls = Rolls(identity.peer_id, peers, self.members, rng)
@@ -97,6 +100,7 @@ class Membership:
         """Other settings from now on. Whoever is denied now is dropped; our record is told anew."""
         self._config = config
         self.views.reconfigure(config)
+        self.nearness.reconfigure(config)
         self.dialling.reconfigure(config, now)
         denied = [peer_id for peer_id in self._peers.linked if peer_id in config.denied]
         effects: list[Effect] = [
@@ -141,6 +145,31 @@ class Membership:
         words = f"let go for {newcomer.name or newcomer.peer_id.short}"
         return [Drop(gone, CloseReason.FULL, words, (newcomer,))]
 
+    def make_room_near(
+        self, newcomer: Record, near: Near, rtt_s: float | None, now: float
+    ) -> list[Effect]:
+        """Let a link go for `newcomer`, which says that it is near, where it is nearer by what we
+        measured; whoever goes is told of the one that goes at the other end."""
+        if self.has_room:
+            return []
+        gone = self.nearness.to_let_go(newcomer, rtt_s, now)
+        if gone is None:
+            return []
+        effects = self._on_records((near.instead,), newcomer.peer_id, now)
+        other = self.members.get(near.instead.peer_id)
+        others = (other.record,) if other is not None and near.instead.peer_id != gone else ()
+        self.nearness.moved += 1
+        words = f"let go for {newcomer.name or newcomer.peer_id.short}, which is nearer"
+        return [*effects, Drop(gone, CloseReason.FULL, words, others)]
+
+    def swap(self, instead: Record, nearer: Record) -> list[Effect]:
+        """`nearer` made room for us: let `instead` go for it."""
+        if self.has_room or not self._peers.is_linked(instead.peer_id):
+            return []
+        self.nearness.moved += 1
+        words = f"let go for {nearer.name or nearer.peer_id.short}, which is nearer"
+        return [Drop(instead.peer_id, CloseReason.FULL, words)]
+
     def let_go(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
         """Whoever closed its link with us names for whom, who is short of links as we are now."""
         effects = self._referred(records, sender, now)
@@ -179,6 +208,7 @@ class Membership:
         peer_id = record.peer_id
         member = self.members.meet(record, now)
         self.dialling.turned_away(member, address, now)
+        self.nearness.refused(member, now)
         effects: list[Effect] = []
         peer = self._peers.get(peer_id)
         if peer is not None and peer.state is PeerState.CONNECTING:
@@ -204,7 +234,9 @@ class Membership:
             peer.rtt_s = rtt_s
         effects: list[Effect] = []
         if is_new:
+            self.nearness.changed(now)
             peer.linked_at = now
+            peer.least_rtt_s = rtt_s
             peer.success_ratio = 1.0
             previous = self._peers.move(peer, Happening.LINKED)
             effects.append(Moved(peer.peer_id, previous, "linked"))
@@ -235,6 +267,7 @@ class Membership:
         if peer is None or peer.state not in LINKED_STATES:
             return []
         was_sound = self.views.is_sound(peer_id, now)
+        self.nearness.changed(now)
         previous = self._peers.move(peer, Happening.LOST)
         peer.linked_at = None
         effects: list[Effect] = [Moved(peer_id, previous, words)]

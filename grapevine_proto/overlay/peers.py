@@ -41,6 +41,9 @@ TRANSITIONS: Final[dict[tuple[PeerState, Happening], PeerState]] = {
 }
 
 LINKED_STATES: Final = frozenset({PeerState.CONNECTED, PeerState.STALE})
+LEAST_DRIFT: Final = (
+    1 / 64
+)  # a sample, for a way that has become longer: half of it in 45 intervals
 LATE_INTERVALS: Final = 1.5  # without a word: an interval that did not go well
 UNKNOWN_RTT_S: Final = 0.050  # of a peer, until it is measured
 UNSTEADY: Final = 0.95  # a lower success ratio is worth a word
@@ -57,6 +60,7 @@ class Peer:
         "echo_at",
         "heartbeat_at",
         "heartbeat_due",
+        "least_rtt_s",
         "linked_at",
         "number",
         "peer_id",
@@ -81,6 +85,9 @@ class Peer:
         self.silent_since = now
         self.linked_at: float | None = None
         self.rtt_s: float | None = None
+        self.least_rtt_s: float | None = (
+            None  # lately, of this link: the way, without what is queued on it
+        )
         self.success_ratio = 1.0
         self.consecutive_failures = 0
         self.heartbeat_due = now
@@ -100,6 +107,8 @@ class Peer:
         """Fold in one round trip (RFC 6298's smoothing, which outlasts a stray)."""
         sample_s = max(sample_s, 0.0)
         self.rtt_s = sample_s if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * sample_s
+        least_s = sample_s if self.least_rtt_s is None else self.least_rtt_s
+        self.least_rtt_s = min(sample_s, least_s + LEAST_DRIFT * (self.rtt_s - least_s))
 
     def health(self, now: float, timeout_s: float) -> float:
         """1: hears us and answers; 0: hopeless. Pure in what is known of the peer."""

@@ -5,8 +5,8 @@
     python -m tests.benchmarks.bench_strategies --loss 0.1
     python -m tests.benchmarks.bench_strategies --iroh               # beside iroh-gossip's own figures
 
-Virtual time: ways of 10 to 50 ms, one latency for each pair, five links a node, no rounds of
-anti-entropy, one message a second from random nodes (one node with --senders one). Prints rows of
+Virtual time: ways of 10 to 50 ms, one latency for each pair, five links a node, at random; no
+rounds of anti-entropy, one message a second from random nodes (one node with --senders one). Prints rows of
 Markdown; the same arguments print the same.
 """
 
@@ -25,6 +25,7 @@ SIZES: Final = (10, 50, 100, 1000)
 MESSAGES: Final = {10: 40, 50: 40, 100: 30, 1000: 10, 10_000: 3}
 WARMUP: Final = {10: 40, 50: 40, 100: 30, 1000: 10, 10_000: 3}
 DEGREE: Final = 5
+SETTLE_S: Final = 180.0  # for links to become nearer, beside iroh-gossip
 HEAD: Final = (
     "| N | strategy | ids | coverage | p50, ms | p99 | last | hops | redundancy | datagrams a node |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
@@ -51,7 +52,7 @@ IROH: Final = (
     Rival("random", 100, 0.38, 284, 30, 4),
     Rival("random", 1000, 0.42, 606, 30, 1),
     Rival("all", 20, 1.27, 413, 30, 1),
-    Rival("all", 100, 1.05, 721, 5, 1),
+    Rival("all", 100, 1.05, 721, 30, 1),
 )
 
 
@@ -107,11 +108,11 @@ def strategies_for(nodes: int) -> list[str]:
     return [each for each in STRATEGIES if each not in ("direct-mail", "auto") or nodes <= 100]
 
 
-def beside_iroh(most_nodes: int) -> None:
+def beside_iroh(most_nodes: int, senders: str | None) -> None:
     print("| scenario | copies | iroh-gossip | last, ms | iroh-gossip | missed |")
     print("|---|---|---|---|---|---|")
     for rival in IROH:
-        if rival.nodes > most_nodes:
+        if rival.nodes > most_nodes or senders not in (None, rival.senders):
             continue
         is_all = rival.senders == "all"
         runs = [
@@ -121,6 +122,8 @@ def beside_iroh(most_nodes: int) -> None:
                 rival.senders,
                 rival.rounds * (rival.nodes if is_all else 1),
                 seed=seed,
+                nearer_links=True,
+                settle=SETTLE_S,
                 interval=2.0 if is_all else 1.0,
             ).as_object()
             for seed in range(1, rival.seeds + 1)
@@ -139,19 +142,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--nodes", type=int, choices=sorted(MESSAGES), help="one size alone")
     parser.add_argument("--strategy", choices=STRATEGIES, help="one strategy alone")
-    parser.add_argument("--senders", choices=["one", "random"], default="random")
+    parser.add_argument("--senders", choices=["one", "random", "all"])
     parser.add_argument("--loss", type=float, default=0.0)
     parser.add_argument("--lazy-only", action="store_true", help="leave out the rows without ids")
     parser.add_argument("--iroh", action="store_true", help="iroh-gossip's scenarios instead")
     asked = parser.parse_args()
     if asked.iroh:
-        beside_iroh(asked.nodes or 1000)
+        beside_iroh(asked.nodes or 1000, asked.senders)
         return 0
     print(HEAD)
     for nodes in [asked.nodes] if asked.nodes else SIZES:
         for strategy in [asked.strategy] if asked.strategy else strategies_for(nodes):
             for lazy in [True] if asked.lazy_only or asked.loss else [True, False]:
-                print(row(nodes, strategy, asked.senders, lazy=lazy, loss=asked.loss), flush=True)
+                print(
+                    row(nodes, strategy, asked.senders or "random", lazy=lazy, loss=asked.loss),
+                    flush=True,
+                )
     return 0
 
 

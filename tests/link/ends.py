@@ -142,6 +142,8 @@ class End:
         *,
         expected: PeerId | None = None,
         timeout_s: float = 10.0,
+        instead: Record | None = None,
+        nearer_than_s: float = math.inf,
     ) -> Initiator:
         dial = Initiator(
             self.identity,
@@ -150,6 +152,8 @@ class End:
             address,
             self.record,
             expected=expected,
+            instead=instead,
+            nearer_than_s=nearer_than_s,
             timeout_s=timeout_s,
             entropy=self.entropy,
             rng=self.rng,

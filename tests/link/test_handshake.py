@@ -8,7 +8,14 @@ import random
 
 import pytest
 
-from grapevine_proto.codec import CHALLENGE_BYTES, HELLO_BYTES, MAX_DATAGRAM, Hello, encode_packet
+from grapevine_proto.codec import (
+    CHALLENGE_BYTES,
+    HELLO_BYTES,
+    MAX_DATAGRAM,
+    Hello,
+    decode_message,
+    encode_packet,
+)
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address
@@ -16,6 +23,7 @@ from grapevine_proto.link import initiator, responder
 from grapevine_proto.link.exchange import with_mac
 from grapevine_proto.link.initiator import NEXT, Initiator, Step
 from grapevine_proto.link.responder import UNCONFIRMED_FOR_S, Responder
+from grapevine_proto.messages import Near
 from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import (
     CLUSTER,
@@ -307,6 +315,34 @@ def test_a_dial_for_one_peer_takes_no_other() -> None:
     assert dial.step is Step.PROVING
     assert not ada.links
     assert not bob.links
+
+
+@pytest.mark.parametrize(
+    ("nearer_than_s", "is_too_far"), [(0.03, False), (0.02, True), (0.0, True)]
+)
+def test_a_dial_for_a_nearer_link_knows_by_the_challenge_whether_it_is_one(
+    nearer_than_s: float, is_too_far: bool
+) -> None:
+    world, ada, bob = two_ends()
+    dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=nearer_than_s)
+    assert not dial.is_too_far
+    world.run(1.0, until=lambda: dial.step is Step.PROVING)
+    assert dial.is_too_far is is_too_far
+
+
+def test_a_dial_for_a_nearer_link_that_had_to_be_sent_again_measured_nothing() -> None:
+    world, ada, bob = two_ends()
+    world.drop = lose_first("hello")
+    dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=10.0)
+    world.run(5.0, until=lambda: dial.step is Step.PROVING)
+    assert dial.is_too_far
+
+
+def test_whom_it_is_for_and_who_goes_is_the_first_word_of_a_nearer_link() -> None:
+    world, ada, bob = two_ends()
+    ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=1.0)
+    world.run(1.0)
+    assert decode_message(bob.established[0].plaintext) == Near(ada.record)
 
 
 def test_a_dial_tells_who_answers_as_soon_as_it_knows() -> None:

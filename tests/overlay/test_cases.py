@@ -67,14 +67,27 @@ def test_a_later_incarnation_is_another_case() -> None:
 def test_a_case_is_due_when_its_subjects_time_is_over_and_what_we_slept_does_not_count() -> None:
     cases = Cases()
     open_case(cases, record(9))
-    assert cases.deadline == 48.0
-    assert cases.due(47.9) == []
+    assert cases.deadline == 47.0, "for the last call, an eighth of the least time before"
     cases.forgive(10.0)
-    assert cases.due(57.9) == []
-    [(subject, case)] = cases.due(58.0)
+    assert cases.due(56.9) == []
+    [(subject, case)] = cases.due(57.0)
     assert subject == peer_id(9)
+    cases.call(case, 57.0)
+    assert cases.due(57.9) == []
+    assert cases.due(58.0) == [(subject, case)]
     cases.convict(case)
     assert cases.deadline == math.inf
+
+
+def test_who_is_accused_by_three_at_once_late_is_called_for_before_the_end_all_the_same() -> None:
+    cases = Cases()
+    case = open_case(cases, record(9))
+    assert case is not None
+    for accuser in (1, 2, 3):
+        cases.add(case, accusation(accuser, record(9)))
+    [(_, due)] = cases.due(40.0)
+    cases.call(due, 40.0)
+    assert cases.deadline == 41.0
 
 
 def test_at_the_cap_one_more_case_is_refused_and_counted_but_not_what_we_saw_ourselves() -> None:
@@ -115,7 +128,7 @@ def test_work_does_not_grow_with_how_many_cases_there_are(monkeypatch: pytest.Mo
     monkeypatch.setattr(Case, "closes_at", property(count))
     for now in range(50):
         cases.dismiss(case, 500.0 + now)
-        assert cases.deadline == 48.0
+        assert cases.deadline == 47.0
     assert looked_at == 50, "only the one that changed"
 
 

@@ -12,6 +12,7 @@ from grapevine_proto.events import Event, MemberChanged, MemberStatus, PeerState
 from grapevine_proto.link.link import Link
 from grapevine_proto.messages import Kind
 from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import Accusation
 from grapevine_proto.sim import Network, Simulation
 from tests.benchmarks.bench_detection import time_to_know, watch
 
@@ -158,6 +159,27 @@ def test_who_stalls_is_suspected_says_that_it_lives_and_is_up_again() -> None:
     assert MemberStatus.DOWN not in {status for _, status, _ in seen}
     assert all(status_of(sim, 7, by=by) is MemberStatus.UP for by in range(20) if by != 7)
     assert engine_of(sim, 7).record.incarnation == 1
+
+
+def test_before_anybody_is_held_for_dead_others_are_asked_whether_they_know_better() -> None:
+    """One node alone has heard an accusation, and what it might have told of it was lost."""
+    sim = cluster(12, config=NodeConfig(max_peers=4))
+    sim.run(30.0)
+    one = sim.nodes[0]
+    here = engine_of(sim, 0)._membership
+    far = [node for node in sim.nodes[1:] if not here._peers.is_linked(node.peer_id)]  # type: ignore[arg-type]
+    other, accused = far[:2]
+    assert accused.peer_id is not None
+    member = here.members.get(accused.peer_id)
+    assert member is not None
+    identity = engine_of(sim, other.number)._identity
+    seen = watch_opinions(sim)
+    said = Accusation.signed(identity, "default", member.record)
+    here.detector._charge(member, [said], one.read_clock(sim.now))
+    here.detector.news.drop(accused.peer_id)
+    sim.run(60.0)
+    assert MemberStatus.DOWN not in {status for _, status, _ in seen}
+    assert status_of(sim, accused.number, 0) is MemberStatus.UP
 
 
 def test_who_was_held_for_dead_and_comes_back_in_the_same_run_is_up_everywhere() -> None:

@@ -48,7 +48,8 @@ def test_the_tree_of_auto_is_kept_all_the_same() -> None:
     place, strategy = auto(1, 2)
     assert strategy.start(0.0) == strategy.linked(peer_id(2), 0.0) == []
     assert said(strategy.asks(peer_id(1), peer_id(9), 0.0)) == {peer_id(1): [Graft(None)]}
-    strategy.handle(Graft(None), peer_id(2), 0.0)
+    for number in (1, 2):
+        strategy.handle(Graft(None), peer_id(number), 0.0)
     assert strategy.handle(Subscribe(True), peer_id(2), 0.0) == []
     assert set(strategy.subscribers) == set(strategy.subscriptions) == {peer_id(1), peer_id(2)}
     assert said(strategy.heard_again(news(9).key, peer_id(2), 1.0)) == {peer_id(2): [Prune(None)]}

@@ -93,9 +93,11 @@ def test_each_end_keeps_to_what_the_other_says() -> None:
     assert strategy.subscribers == (peer_id(2),), "who is not linked is in no tree"
 
 
-def test_whoever_is_asked_for_a_rumor_is_grafted() -> None:
+def test_whoever_is_asked_for_a_rumor_is_grafted_and_in_the_tree_once_it_gives() -> None:
     _, strategy = plumtree(1, 2)
     assert said(strategy.asks(peer_id(2), peer_id(ORIGIN), 1.0)) == {peer_id(2): [Graft(None)]}
+    assert not strategy.subscribers, "or a liar, who tells of what it has not, would be it"
+    hear(strategy, 2)
     assert strategy.subscribers == (peer_id(2),)
 
 

@@ -217,7 +217,7 @@ class Bug:
 
 BUGS: Final = (
     Bug(replay_window_off, "comes again", network=Network(duplication=0.3)),
-    Bug(dedup_forgets, "times", ("burst",)),
+    Bug(dedup_forgets, "times or to one peer twice", ("burst",)),  # whichever is seen first
     Bug(marks_are_not_saved, "times", ("crash",)),
     Bug(
         watermark_jumps,
@@ -274,7 +274,7 @@ def found(bug: Bug, seed: int, monkeypatch: Patch) -> str | None:
 def test_the_swarm_finds_it(bug: Bug, monkeypatch: Patch) -> None:
     words = next(filter(None, (found(bug, seed, monkeypatch) for seed in SEEDS)), None)
     assert words is not None, f"no seed of {SEEDS} found it"
-    assert bug.found_as in words
+    assert any(each in words for each in bug.found_as.split(" or ")), words
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.switch.__name__)

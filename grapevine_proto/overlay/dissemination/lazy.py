@@ -257,8 +257,8 @@ class LazyRepair:
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
             wanted.told_by[sender] = None
             wanted.tellers.append(sender)
-            if is_offer and not wanted.is_asked:
-                wanted.due_at = now
+            if is_offer and not (wanted.is_asked and wanted.is_offered):
+                wanted.due_at = now  # though an id was asked for: whoever offers has it to hand
                 heapq.heappush(self._due, (now, next(self._ties), ids))
         wanted.is_offered = wanted.is_offered or is_offer
 
@@ -284,7 +284,7 @@ class LazyRepair:
                 continue
             missing = self._store.missing(ids, now)
             free = self._free(missing, now) if missing else []
-            if missing and not free and wanted.waits < WAITS:
+            if missing and not free and wanted.waits < WAITS and not wanted.is_offered:
                 wanted.waits += 1  # who told of it among others is asked for it
                 wanted.due_at = min(until for until, _ in self._asked[ids.stream])
                 heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))

@@ -163,8 +163,9 @@ class Plumtree(Strategy):
 
     def asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
         tree, name = self._tree(origin)
-        tree.eager[teller] = None
-        tree.pruned_at.pop(teller, None)
+        tree.pruned_at.pop(
+            teller, None
+        )  # in the tree once it gives, or a liar would be all there is
         return [Send((teller,), Graft(name))]
 
     # --- links ----------------------------------------------------------------------------------
