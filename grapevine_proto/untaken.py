@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-RUMORS_LIMIT: Final = (
-    65_536  # more than the store holds of one origin, bundles or not; 200 bytes each
-)
+RUMORS_LIMIT: Final = 65_536  # more than the store holds of one origin; 200 bytes each
 SETTLED_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
 
 OurKey = tuple[int, int]  # epoch, first sequence

@@ -256,8 +256,8 @@ class AntiEntropy:
     def _free(self, ranges: list[StreamRange], *, but: PeerId | None) -> list[StreamRange]:
         """What of `ranges` nobody, `but` the one who is to be asked, has been asked for."""
         for peer_id, running in self._running.items():
-            for asked in running.asked if peer_id != but else ():
-                ranges = [left for each in ranges for left in without(each, asked)]
+            if peer_id != but:
+                ranges = without(ranges, running.asked)
         return ranges
 
     def _on_want(self, want: Want, sender: PeerId, now: float) -> list[Effect]:

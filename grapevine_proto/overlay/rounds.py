@@ -92,8 +92,14 @@ class Running:
         )
 
 
-def without(what: StreamRange, taken: StreamRange) -> list[StreamRange]:
-    """What `taken` leaves of a range."""
+def without(ranges: list[StreamRange], taken: Iterable[StreamRange]) -> list[StreamRange]:
+    """What all that is `taken` leaves of `ranges`."""
+    for each in taken:
+        ranges = [left for what in ranges for left in _cut(what, each)]
+    return ranges
+
+
+def _cut(what: StreamRange, taken: StreamRange) -> list[StreamRange]:
     if what.stream != taken.stream or taken.last < what.first or what.last < taken.first:
         return [what]
     before = StreamRange(what.stream, what.first, taken.first - 1)

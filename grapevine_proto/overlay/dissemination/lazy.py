@@ -118,9 +118,8 @@ class LazyRepair:
         self._around = around
         self._store = store
         self._asks = asks
-        self._ask_after_rtts = (
-            Strategy.ask_after_rtts
-        )  # by then, what is pushed another way is here
+        # By then, what is pushed another way is here.
+        self._ask_after_rtts = Strategy.ask_after_rtts
         self._asks_by_usual_rtt = Strategy.asks_by_usual_rtt
         self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf
@@ -319,9 +318,7 @@ class LazyRepair:
         stream = missing[0].stream
         running = [each for each in self._asked.get(stream, ()) if each[0] > now]
         self._asked[stream] = running
-        for _, asked in running:
-            missing = [left for each in missing for left in without(each, asked)]
-        return missing
+        return without(missing, [asked for _, asked in running])
 
     def _next_teller(self, wanted: _Wanted) -> PeerId | None:
         while wanted.tellers:

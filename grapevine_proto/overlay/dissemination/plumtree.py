@@ -127,11 +127,8 @@ class Plumtree(Strategy):
         if sender is not None and self._around.is_linked(sender):
             tree.eager[sender] = None
         effects = self._compare(tree, name, news) if name is not None else []
-        has_it = (
-            sender,
-            origin,
-            news.first_teller,
-        )  # told by a new parent, which is in the tree now
+        # Who told of it first may be the new parent, and so in the tree by now.
+        has_it = (sender, origin, news.first_teller)
         targets = [each for each in tree.eager if each not in has_it]
         return Plan(targets, is_offer=is_offer and news.is_offered, effects=effects)
 
@@ -163,9 +160,8 @@ class Plumtree(Strategy):
 
     def asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
         tree, name = self._tree(origin)
-        tree.pruned_at.pop(
-            teller, None
-        )  # in the tree once it gives, or a liar would be all there is
+        # In the tree once it gives, or a liar would be all there is.
+        tree.pruned_at.pop(teller, None)
         return [Send((teller,), Graft(name))]
 
     # --- links ----------------------------------------------------------------------------------
