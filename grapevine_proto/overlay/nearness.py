@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
@@ -67,7 +68,10 @@ class Nearness:
         views: Views,
         rng: random.Random,
         now: float,
+        carries: Callable[[PeerId], bool],
     ) -> None:
+        """`carries(peer_id)`: whether messages come or go over that link, which stays while they do."""
+        self._carries = carries
         self._config = config
         self._peers = peers
         self._members = members
@@ -100,6 +104,8 @@ class Nearness:
                 by_distance.append((peer.least_rtt_s, place, peer))
         for _, _, peer in sorted(by_distance, reverse=True)[kept:]:
             is_known = peer.linked_at is not None and now - peer.linked_at >= known_after_s
+            if self._carries(peer.peer_id):
+                continue
             if is_known and self._peers.zone_of(peer.peer_id) == zone:
                 return peer
         return None

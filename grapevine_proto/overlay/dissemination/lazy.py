@@ -121,6 +121,7 @@ class LazyRepair:
         # By then, what is pushed another way is here.
         self._ask_after_rtts = Strategy.ask_after_rtts
         self._asks_by_usual_rtt = Strategy.asks_by_usual_rtt
+        self._is_torn: Callable[[PeerId], bool] = lambda origin: False
         self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf
         self._mailed: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
@@ -138,6 +139,7 @@ class LazyRepair:
         """Leave the pushes of `strategy` as much time as they need."""
         self._ask_after_rtts = strategy.ask_after_rtts
         self._asks_by_usual_rtt = strategy.asks_by_usual_rtt
+        self._is_torn = strategy.is_torn
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._is_on = config.lazy_repair
@@ -250,7 +252,7 @@ class LazyRepair:
                 self.unheeded += 1
                 return
             self._opened[sender] += 1
-            ask_at = now if is_offer else now + self._wait_s(sender)
+            ask_at = now if is_offer or self._is_torn(ids.stream.origin) else now + self._wait_s(sender)
             wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:

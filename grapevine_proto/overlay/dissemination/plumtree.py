@@ -47,15 +47,18 @@ LEAD_WEIGHT: Final = 0.5  # of the latest rumor in that
 class _Tree:
     """What is known here of one tree: which links are in it."""
 
-    __slots__ = ("eager", "leads", "pruned_at")
+    __slots__ = ("eager", "is_torn", "leads", "pruned_at")
 
-    def __init__(self, eager: dict[PeerId, None]) -> None:
+    def __init__(self, eager: dict[PeerId, None], *, is_torn: bool = False) -> None:
         self.eager = eager
+        self.is_torn = is_torn  # a link of it went, and nothing came since
         self.pruned_at: dict[PeerId, float] = {}
         self.leads: dict[PeerId, float] = {}  # seconds by which ids came first, smoothed
 
     def forget(self, peer_id: PeerId) -> None:
-        self.eager.pop(peer_id, None)
+        if peer_id in self.eager:
+            del self.eager[peer_id]
+            self.is_torn = True
         self.pruned_at.pop(peer_id, None)
         self.leads.pop(peer_id, None)
 
@@ -96,7 +99,7 @@ class Plumtree(Strategy):
 
     def _grow(self, origin: PeerId) -> _Tree:
         self._heard.pop(origin, None)
-        tree = self._own[origin] = _Tree(dict(self._shared.eager))
+        tree = self._own[origin] = _Tree(dict(self._shared.eager), is_torn=self._shared.is_torn)
         if len(self._own) > TREES_LIMIT:
             self._own.popitem(last=False)
             self.let_go += 1
@@ -123,14 +126,17 @@ class Plumtree(Strategy):
             return Plan(())
         self._count(origin)
         tree, name = self._tree(origin)
-        is_offer = not any(each != sender for each in tree.eager)
+        is_offer = tree.is_torn or (
+            news.is_offered and not any(each != sender for each in tree.eager)
+        )
+        tree.is_torn = False
         if sender is not None and self._around.is_linked(sender):
             tree.eager[sender] = None
         effects = self._compare(tree, name, news) if name is not None else []
         # Who told of it first may be the new parent, and so in the tree by now.
         has_it = (sender, origin, news.first_teller)
         targets = [each for each in tree.eager if each not in has_it]
-        return Plan(targets, is_offer=is_offer and news.is_offered, effects=effects)
+        return Plan(targets, is_offer=is_offer, effects=effects)
 
     def _compare(self, tree: _Tree, name: PeerId | None, news: News) -> list[Effect]:
         """Change parents where somebody else would have been quicker."""
@@ -164,6 +170,9 @@ class Plumtree(Strategy):
         tree.pruned_at.pop(teller, None)
         return [Send((teller,), Graft(name))]
 
+    def is_torn(self, origin: PeerId) -> bool:
+        return self._tree(origin)[0].is_torn
+
     # --- links ----------------------------------------------------------------------------------
 
     def handle(
@@ -183,9 +192,20 @@ class Plumtree(Strategy):
         return []
 
     def linked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        eager = self._shared.eager
         if self._begins_eager and peer_id in self._around.near:
-            self._shared.eager[peer_id] = None
+            eager[peer_id] = None
+        elif eager and peer_id in self._around.near:
+            rtt_s = self._around.rtt_s
+            if rtt_s(peer_id) < max(map(rtt_s, eager)) - QUICKER_S:
+                eager[peer_id] = None
+                return [Send((peer_id,), Graft(None))]
         return []
+
+    def carries(self, peer_id: PeerId) -> bool:
+        return peer_id in self._shared.eager or any(
+            peer_id in tree.eager for tree in self._own.values()
+        )
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         self._shared.forget(peer_id)
