@@ -79,7 +79,7 @@ class Membership:
         rng: random.Random,
         now: float,
         *,
-        carries: Callable[[PeerId], bool],
+        carries: Callable[[PeerId, float], bool],
     ) -> None:
         self._config = config
         self._peers = peers

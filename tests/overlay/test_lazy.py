@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from grapevine_proto import codec
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.messages import Ids, Offer, RumorCopy, Want
+from grapevine_proto.messages import Graft, Ids, Offer, RumorCopy, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.dissemination import lazy as lazy_module
 from grapevine_proto.overlay.dissemination.lazy import (
@@ -238,6 +238,17 @@ def test_along_a_tree_a_near_teller_is_given_as_long_as_links_usually_take() -> 
     node.hear(1, ids_of(1))
     assert node.lazy.advance(0.24) == []
     assert asked(node.lazy.advance(0.2501)) == [(peer_id(1), (ids_of(1),))]
+
+
+def test_where_the_tree_is_torn_no_push_is_waited_for() -> None:
+    node = Node()
+    tree = Plumtree(node.place.config, node.place.around)
+    node.lazy.follow(tree)
+    tree.handle(Graft(None), peer_id(4), 0.0)
+    node.unlink(4)
+    tree.unlinked(peer_id(4), 0.0)
+    node.hear(1, ids_of(1))
+    assert asked(node.lazy.advance(0.0)) == [(peer_id(1), (ids_of(1),))]
 
 
 def test_what_came_meanwhile_is_not_asked_for() -> None:

@@ -56,8 +56,8 @@ class Auto(Strategy):
     def is_torn(self, origin: PeerId) -> bool:
         return self._tree.is_torn(origin)
 
-    def carries(self, peer_id: PeerId) -> bool:
-        return self._tree.carries(peer_id)
+    def carries(self, peer_id: PeerId, now: float) -> bool:
+        return self._tree.carries(peer_id, now)
 
     def handle(
         self, message: Subscribe | Graft | Prune, sender: PeerId, now: float

@@ -252,7 +252,9 @@ class LazyRepair:
                 self.unheeded += 1
                 return
             self._opened[sender] += 1
-            ask_at = now if is_offer or self._is_torn(ids.stream.origin) else now + self._wait_s(sender)
+            ask_at = (
+                now if is_offer or self._is_torn(ids.stream.origin) else now + self._wait_s(sender)
+            )
             wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:

@@ -121,8 +121,8 @@ class Strategy(ABC):
         """Other settings from now on."""
         return []
 
-    def carries(self, peer_id: PeerId) -> bool:
-        """Whether pushes count on the link with `peer_id`: let another go where there is a choice."""
+    def carries(self, peer_id: PeerId, now: float) -> bool:
+        """Whether pushes count on the link with `peer_id`, which then does not go for a nearer one."""
         return False
 
     @property
