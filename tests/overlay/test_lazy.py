@@ -325,6 +325,15 @@ def test_an_offer_of_what_was_only_told_of_hurries_the_question() -> None:
     ]
 
 
+def test_who_was_asked_has_a_moment_to_answer_before_one_who_offers_is_asked_too() -> None:
+    node = Node()
+    node.hear(1, ids_of(1))
+    assert asked(node.lazy.advance(0.1)) == [(peer_id(1), (ids_of(1),))]
+    assert node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.11) == []
+    assert node.lazy.advance(0.19) == []
+    assert asked(node.lazy.advance(0.2)) == [(peer_id(2), (ids_of(1),))]
+
+
 def test_an_offer_is_heeded_with_lazy_repair_switched_off() -> None:
     node = Node(is_on=False)
     assert asked(node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.0))
