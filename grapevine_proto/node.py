@@ -143,7 +143,6 @@ class Node:
             self._release()
             raise
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
-        self._hub.start()
         self._names.follow(self._config.bootstrap_peers)
         self._tasks = [
             asyncio.create_task(self._read(), name="grapevine reader"),
