@@ -189,7 +189,7 @@ class EventHub:
             if answer is not None and inspect.isawaitable(answer):
                 return answer
         except (Exception, asyncio.CancelledError):  # the application's fault, and its own to mend
-            _tell_fault(message)
+            logger.exception("a message handler failed on %s", message.id.short)
         return None
 
     async def _dispatch(
@@ -219,13 +219,10 @@ class EventHub:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            _tell_fault(message)  # what it waited for was cancelled, and not we
+            # what it waited for was cancelled, and not we
+            logger.exception("a message handler failed on %s", message.id.short)
         except Exception:  # the application's fault, and its own to mend
-            _tell_fault(message)
-
-
-def _tell_fault(message: Message) -> None:
-    logger.exception("a message handler failed on %s", message.id.short)
+            logger.exception("a message handler failed on %s", message.id.short)
 
 
 def size_bytes(event: Event) -> int:

@@ -104,9 +104,7 @@ class _Lane:
         taken = [first.copy]
         left_bytes = limit_bytes - codec.ENVELOPE_OVERHEAD - len(taken[0])
         while (
-            self.copies
-            and len(taken) < COPIES_AT_ONCE
-            and len(self.copies[0].copy) <= left_bytes
+            self.copies and len(taken) < COPIES_AT_ONCE and len(self.copies[0].copy) <= left_bytes
         ):
             taken.append(self.take().copy)
             left_bytes -= len(taken[-1])

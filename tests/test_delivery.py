@@ -202,9 +202,7 @@ def test_a_message_never_overtakes_one_that_a_handler_is_at(run: Run[Any]) -> No
     run(main())
 
 
-def test_what_a_handler_cancels_is_its_own(
-    run: Run[Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_a_handler_cancels_is_its_own(run: Run[Any], caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         hub = EventHub(1000, 10**6)
         seen: list[int] = []
