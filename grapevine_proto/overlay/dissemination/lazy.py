@@ -162,13 +162,13 @@ class LazyRepair:
         return Foretold(wanted.opener, now - wanted.told_at, wanted.told_by, wanted.is_offered)
 
     def announce(
-        self, rumor: Rumor, has_it: tuple[PeerId, ...], now: float, *, is_mailed: bool = False
+        self, rumor: Rumor, has_it: Iterable[PeerId], now: float, *, is_mailed: bool = False
     ) -> None:
         """Tell of `rumor`, which is new here, to who is not among `has_it`."""
         if not self._is_on:
             return
         if is_mailed:  # nobody is told for long: it is put where it belongs when somebody looks
-            self._just_mailed.append((rumor, has_it))
+            self._just_mailed.append((rumor, tuple(has_it)))
             if len(self._just_mailed) + len(self._mailed) > UNTOLD_LIMIT:
                 self._sort_mail()
             if self._tell_mailed_at == math.inf:
