@@ -95,9 +95,9 @@ class Detector:
         """Probe a linked peer that is silent for longer than it should be."""
         if peer.peer_id in self.probes:
             return []
-        # Heartbeats come a tenth of the interval late, and the next look of whoever sends them.
-        usual_s = 1.1 * self._config.gossip_interval + look_every_s(self._config) / 2
-        if now - peer.silent_since < usual_s + self._timeout_s:
+        # Heartbeats come a tenth of the interval late, and half of what passes between two looks of
+        # whoever sends them. A look of ours that is nearer to when we miss one than the next is soon enough.
+        if now - peer.silent_since < 1.1 * self._config.gossip_interval + self._timeout_s:
             return self._remind(peer.peer_id, now)
         return self._begin(peer.peer_id, now)
 
@@ -161,7 +161,7 @@ class Detector:
         probe.is_accused = True
         self.probes.go_on(peer_id, now)
         member = self._members.get(peer_id)
-        return self._accuse(member, now) if member is not None else []
+        return self._accuse(member, probe.began_at, now) if member is not None else []
 
     def _is_outvoted(self, peer_id: PeerId) -> bool:
         """Whether so many sign that it does not answer that whoever says it lives is not believed."""
@@ -172,13 +172,14 @@ class Detector:
         self.probes.begin(peer_id, now + pause_s, now + pause_s)
         return []
 
-    def _accuse(self, member: Member, now: float) -> list[Effect]:
-        """We had no answer ourselves."""
+    def _accuse(self, member: Member, since: float, now: float) -> list[Effect]:
+        """We had no answer ourselves, though we asked for one since `since`: what others said by then
+        has been known here, and told along with each ping, for as long."""
         case = self._open(member, now, is_ours=True)
         if case is None or case.is_ours:
             return []
         if case.is_dismissed:
-            self.cases.reopen(case, now)
+            self.cases.reopen(case, max(case.opened_at, since))
         case.is_ours = True
         ours = Accusation.signed(self._identity, self._config.cluster, case.record)
         self.cases.add(case, ours)
@@ -416,7 +417,7 @@ class Detector:
         is_vouched = now - self._vouched.pop(peer_id, -math.inf) < self._config.peer_timeout
         if member.status is not MemberStatus.UP or (is_vouched and not self._is_outvoted(peer_id)):
             return []
-        return self._accuse(member, now)
+        return self._accuse(member, now, now)
 
     def left(self, peer_id: PeerId) -> None:
         """It said itself that it leaves: nothing more is to be found out."""

@@ -452,10 +452,13 @@ class Membership:
         if now < self._tick_at:
             return effects
         self._tick_at = now + look_every_s(self._config)
-        for peer_id in self._peers.linked:
-            peer = self._peers.get(peer_id)
-            if peer is not None:
-                effects += self._look_after(peer, now)
+        linked = [peer for peer in map(self._peers.get, self._peers.linked) if peer is not None]
+        for peer in linked:
+            effects += self._look_after(peer, now)
+        for peer in self._heartbeats.due(linked, now, look_every_s(self._config)):
+            silent_s = now - peer.silent_since
+            peer.judge(succeeded=silent_s <= LATE_INTERVALS * self._config.gossip_interval)
+            effects.append(self._heartbeats.make(peer, now))
         effects += self.dialling.due(now) + self.rolls.due(now)
         if now - self._tidied_at > 60:
             self._tidied_at = now
@@ -482,11 +485,7 @@ class Membership:
         ):
             previous = self._peers.move(peer, Happening.SILENT)
             effects.append(Moved(peer.peer_id, previous, f"silent for {silent_s:.0f} s"))
-        effects += self.detector.watch(peer, now)
-        if self._heartbeats.is_due(peer, now, until_next_s=look_every_s(self._config)):
-            peer.judge(succeeded=silent_s <= LATE_INTERVALS * self._config.gossip_interval)
-            effects.append(self._heartbeats.make(peer, now))
-        return effects
+        return effects + self.detector.watch(peer, now)
 
     def _tell_all(self, message: Records | Opinions) -> list[Effect]:
         linked = self._peers.linked
