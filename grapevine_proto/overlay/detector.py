@@ -27,22 +27,18 @@ from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Ack, Opinion, Opinions, Ping, PingFor
-from grapevine_proto.overlay.cases import ACCUSERS, TOLD_AT_ONCE, Case, Cases, message_of
+from grapevine_proto.overlay.cases import ACCUSERS, Case, Cases, message_of
 from grapevine_proto.overlay.effects import Blame, Effect, Moved, Send
 from grapevine_proto.overlay.members import Member, MemberTable
-from grapevine_proto.overlay.news import News
 from grapevine_proto.overlay.peers import Happening, Peer, PeerTable
 from grapevine_proto.overlay.probes import PINGS, Errand, Errands, Probe, Probes
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.signatures import Budgets
-from grapevine_proto.overlay.suspicion import OwnHealth, tellings
-from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.overlay.suspicion import OwnHealth
+from grapevine_proto.overlay.tidings import Tidings
 from grapevine_proto.signed import Accusation, Record
 
 OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed
-TOLD_TO: Final = 3  # peers that hear the news at once
-HASTE_BURST: Final = 8.0  # times that news is told at once,
-HASTE_PER_S: Final = 0.5  # in the long run; else it waits for its turn
 ERRAND_SHARE: Final = 0.8  # of a probe's timeout, within which we answer for somebody else
 CHECKS_PER_TELLER_S: Final = 32.0  # of accusations' signatures: a thousandth of a core
 CHECKS_BURST: Final = 256.0
@@ -73,17 +69,16 @@ class Detector:
         self.cases = Cases()
         self.errands = Errands()
         self.heard_at = now  # anybody linked
-        self.news = News()
+        self.tidings = Tidings(config, peers, self._opinion, rng, now)
         self.probes = Probes()
         self._vouched: dict[PeerId, float] = {}  # linked, silent, and heard by others: when
-        self._tell_at = math.inf
-        self._haste = TokenBucket(HASTE_BURST, HASTE_PER_S, now)
         self._by_teller = Budgets(CHECKS_PER_TELLER_S, CHECKS_BURST)
         self._by_accuser = Budgets(ACCUSATIONS_PER_S, ACCUSATIONS_BURST)
         self.deadline = math.inf
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
+        self.tidings.reconfigure(config)
 
     # --- looking --------------------------------------------------------------------------------
 
@@ -161,7 +156,10 @@ class Detector:
         probe.is_accused = True
         self.probes.go_on(peer_id, now)
         member = self._members.get(peer_id)
-        return self._accuse(member, probe.began_at, now) if member is not None else []
+        # If we took longer than that, it is because we trust ourselves less: no reason for haste.
+        looked_s = (PINGS + 1) / 2 * self._config.detection.probe_timeout
+        since = max(probe.began_at, now - looked_s)
+        return self._accuse(member, since, now) if member is not None else []
 
     def _is_outvoted(self, peer_id: PeerId) -> bool:
         """Whether so many sign that it does not answer that whoever says it lives is not believed."""
@@ -257,7 +255,7 @@ class Detector:
             if record.version < member.record.version and opinion.accusations:
                 answers.append(Opinion(member.record))
             elif record.version == member.record.version and peer_id not in self.cases:
-                self.news.told(peer_id, 1)
+                self.tidings.news.told(peer_id, 1)
             return []
         case = self.cases.get(peer_id)
         known = case.accusations if case is not None else {}
@@ -272,8 +270,8 @@ class Detector:
                     news.append(each)
         if case is not None and not case.is_dismissed and not news:
             if len(opinion.accusations) >= len(known):
-                self.news.told(peer_id, 1)  # told by another: it knows as much
-            elif peer_id not in self.news:
+                self.tidings.news.told(peer_id, 1)  # told by another: it knows as much
+            elif peer_id not in self.tidings.news:
                 answers.append(case.opinion)
         return self._charge(member, news, now)
 
@@ -333,20 +331,9 @@ class Detector:
             return [member.think(MemberStatus.UP, now)]
         return []
 
-    def _call(self, subject: PeerId, case: Case, now: float) -> list[Effect]:
-        """Its time is nearly over. Its refutation may have been lost on its way to us, or died out before:
-        whoever knows it answers with it. Where many die at once, this waits for its turn."""
-        self.cases.call(case, now)
-        if self._haste.take(now):
-            told_to = tuple(uniform(self._peers.linked, TOLD_TO, self._rng, but={subject}))
-            return [Send(told_to, Opinions((case.opinion,)))] if told_to else []
-        if subject not in self.news:
-            self.news.spread(case.record, TOLD_TO)
-            self._tell_at = min(self._tell_at, now + self._config.detection.probe_timeout)
-        return []
-
     def _convict(self, subject: PeerId, case: Case, now: float) -> list[Effect]:
         """Its time is over."""
+        self.tidings.too_late(subject)
         member = self._members.get(subject)
         if case.is_dismissed or member is None:
             self._close(subject)
@@ -386,6 +373,7 @@ class Detector:
     def _dismiss(self, peer_id: PeerId, case: Case, now: float) -> list[Effect]:
         """It lives, but others have our word that it does not: only it can take that back."""
         self.cases.dismiss(case, now)
+        self.tidings.too_late(peer_id)
         member = self._members.get(peer_id)
         acquitted = self._acquit(member, now) if member is not None else []
         return [*acquitted, self._ping(peer_id, now)]
@@ -425,7 +413,7 @@ class Detector:
 
     def _close(self, subject: PeerId) -> None:
         self.cases.close(subject)
-        self.news.drop(subject)
+        self.tidings.drop(subject)
 
     def renewed(self, member: Member, now: float) -> list[Effect]:
         """A higher record of `member` was taken: what was said of the one before is void."""
@@ -463,32 +451,19 @@ class Detector:
         for subject, case in self.cases.due(now):
             if case.is_dismissed or case.called_at is not None:
                 effects += self._convict(subject, case, now)
-            else:
-                effects += self._call(subject, case, now)
-        if self._tell_at <= now:
-            effects += self._tell(now)
+            else:  # its refutation may have been lost on its way to us, or died out before
+                self.cases.call(case, now)
+                self.tidings.call(case.record, now)
+        effects += self.tidings.advance(now)
         self._rearm(now)
         return effects
 
     def _spread(self, peer_id: PeerId, now: float) -> None:
-        """Tell what changed: at once, unless much has changed lately."""
+        """What is thought of somebody has changed."""
         member = self._members.get(peer_id)
         if member is not None:
-            self.news.spread(member.record, tellings(len(self._members) + 1))
-            if self._tell_at > now and self._haste.take(now):
-                self._tell_at = now
-            self._tell_at = min(self._tell_at, now + self._config.detection.probe_timeout)
+            self.tidings.spread(member.record, len(self._members) + 1, now)
             self._rearm(now)
-
-    def _tell(self, now: float) -> list[Effect]:
-        """News goes to a few peers at once and to others a little later, until it was told enough."""
-        told_to = tuple(uniform(self._peers.linked, TOLD_TO, self._rng))
-        opinions = message_of(map(self._opinion, self.news.first(TOLD_AT_ONCE))) if told_to else ()
-        for opinion in opinions:
-            self.news.told(opinion.record.peer_id, len(told_to))
-        pause_s = self._config.detection.probe_timeout
-        self._tell_at = now + pause_s if self.news else math.inf
-        return [Send(told_to, Opinions(opinions))] if opinions else []
 
     def _opinion(self, record: Record) -> Opinion:
         """What we think of `record`'s subject, for others."""
@@ -498,7 +473,10 @@ class Detector:
     def _rearm(self, now: float) -> None:
         """Be called when the next thing is due, but not for a time that is past."""
         deadline = min(
-            self._tell_at, self.cases.deadline, self.errands.deadline, self.probes.deadline
+            self.tidings.deadline,
+            self.cases.deadline,
+            self.errands.deadline,
+            self.probes.deadline,
         )
         self.deadline = max(deadline, now) if deadline < math.inf else deadline
 

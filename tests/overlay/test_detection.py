@@ -176,7 +176,7 @@ def test_before_anybody_is_held_for_dead_others_are_asked_whether_they_know_bett
     seen = watch_opinions(sim)
     said = Accusation.signed(identity, "default", member.record)
     here.detector._charge(member, [said], one.read_clock(sim.now))
-    here.detector.news.drop(accused.peer_id)
+    here.detector.tidings.news.drop(accused.peer_id)
     sim.run(60.0)
     assert MemberStatus.DOWN not in {status for _, status, _ in seen}
     assert status_of(sim, accused.number, 0) is MemberStatus.UP

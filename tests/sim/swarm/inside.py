@@ -46,7 +46,7 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "short sessions", len(engine._shorts), limits.short_sessions
     yield "members", stats.members, limits.members + config.max_peers  # linked ones always
     yield "cases", len(membership.detector.cases._cases), CASES_LIMIT + config.max_peers
-    yield "news", len(membership.detector.news), NEWS_LIMIT
+    yield "news", len(membership.detector.tidings.news), NEWS_LIMIT
     yield "errands", len(membership.detector.errands), ERRANDS_LIMIT
     yield "probes", len(membership.detector.probes), config.max_peers
     yield "hints", len(membership.dialling._hints), HINTS_LIMIT
