@@ -34,7 +34,7 @@ from grapevine_proto.messages import (
     Records,
     Roll,
 )
-from grapevine_proto.overlay.detector import Detector, look_every_s
+from grapevine_proto.overlay.detector import Detector
 from grapevine_proto.overlay.dialling import Dialling, words_for
 from grapevine_proto.overlay.effects import (
     Blame,
@@ -46,6 +46,7 @@ from grapevine_proto.overlay.effects import (
     Send,
 )
 from grapevine_proto.overlay.heartbeats import Heartbeats, envelopes
+from grapevine_proto.overlay.lookout import look_every_s
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.nearness import Nearness
 from grapevine_proto.overlay.ourselves import Ourselves
@@ -128,7 +129,7 @@ class Membership:
 
     def health_reason(self, peer: Peer, now: float) -> str:
         """For people: what a peer's health suffers from; empty where all is well."""
-        reasons = peer.why(now, self._config.gossip_interval), self.detector.why(peer.peer_id)
+        reasons = peer.why(now, self._config.gossip_interval), self.detector.lookout.why(peer.peer_id)
         return ", ".join(each for each in reasons if each)
 
     @property
@@ -294,7 +295,7 @@ class Membership:
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
-        peer.silent_since = self.detector.heard_at = now
+        peer.silent_since = self.detector.lookout.heard_at = now
         effects: list[Effect] = []
         if peer.state is PeerState.STALE:
             effects.append(Moved(peer_id, self._peers.move(peer, Happening.HEARD), "heard again"))
@@ -455,6 +456,7 @@ class Membership:
         linked = [peer for peer in map(self._peers.get, self._peers.linked) if peer is not None]
         for peer in linked:
             effects += self._look_after(peer, now)
+        effects += self.detector.watch(linked, now)
         for peer in self._heartbeats.due(linked, now, look_every_s(self._config)):
             silent_s = now - peer.silent_since
             peer.judge(succeeded=silent_s <= LATE_INTERVALS * self._config.gossip_interval)
@@ -485,7 +487,7 @@ class Membership:
         ):
             previous = self._peers.move(peer, Happening.SILENT)
             effects.append(Moved(peer.peer_id, previous, f"silent for {silent_s:.0f} s"))
-        return effects + self.detector.watch(peer, now)
+        return effects
 
     def _tell_all(self, message: Records | Opinions) -> list[Effect]:
         linked = self._peers.linked
