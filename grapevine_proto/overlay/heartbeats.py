@@ -76,6 +76,7 @@ class Heartbeats:
     @staticmethod
     def hear(beat: Heartbeat, peer: Peer, now: float) -> None:
         """One of `peer`'s: if it answers our last, we know the round trip."""
+        peer.beat_at = now
         if beat.number > peer.their_number:
             peer.their_number = beat.number
             peer.echo_at = now

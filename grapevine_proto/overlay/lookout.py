@@ -3,8 +3,8 @@ others; and for others we look as well.
 
 What must stay true:
 
-- A link that speaks when it should costs nothing: only one silent for longer than that is probed, in that
-  very instant.
+- A link that speaks when it should costs nothing: only one whose heartbeat has not come is probed, in that
+  very instant, whatever else it said shortly before, unless it is saying something.
 - Who hears nobody, nor from those asked to help, finds nobody silent but himself.
 - Somebody whom others hear is not found silent for a road that is broken between us, unless so many sign
   that he does not answer that those who say so are not believed.
@@ -68,14 +68,14 @@ class Lookout:
     # --- ours -----------------------------------------------------------------------------------
 
     def watch(self, peer: Peer, now: float) -> list[Effect]:
-        """At every look: probe a linked peer as soon as it is silent for longer than it should be."""
+        """At every look: probe a linked peer as soon as it has missed a heartbeat and says nothing else."""
         if peer.peer_id in self.probes:
             return []
         look_s = look_every_s(self._config)
         # Heartbeats come a tenth of the interval late, and half of what passes between two looks of
         # whoever sends them; and then there is the way.
         usual_s = 1.1 * self._config.gossip_interval + 0.5 * look_s + 0.5 * self._timeout_s
-        missed_at = peer.silent_since + usual_s
+        missed_at = max(peer.beat_at + usual_s, peer.silent_since + look_s)
         if missed_at < now + look_s:
             self.begin(peer.peer_id, max(missed_at, now))
         return self._remind(peer.peer_id, now)
@@ -190,11 +190,14 @@ class Lookout:
 
     def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A packet of a linked peer opened: it lives, and whoever asked for it is told."""
-        probe = self.probes.end(peer_id)
+        probe, peer = self.probes.end(peer_id), self._peers.get(peer_id)
         if probe is not None:
             self._vouched.pop(peer_id, None)
-            if probe.pings:
-                self._health.succeeded(now)
+        if probe is not None and probe.pings and peer is not None:
+            self._health.succeeded(now)
+            # Its heartbeat was lost, and the next will not come later for that.
+            interval_s = self._config.gossip_interval
+            peer.beat_at = max(peer.beat_at + interval_s, now - interval_s)
         return [
             Send((errand.asker,), Ack(errand.number, True)) for errand in self.errands.done(peer_id)
         ]
@@ -204,8 +207,9 @@ class Lookout:
         self._vouched.pop(peer_id, None)
 
     def unlinked(self, peer_id: PeerId) -> bool:
-        """There is no link to look at any more; whether it was being looked at."""
-        return self.probes.end(peer_id) is not None
+        """There is no link to look at any more; whether it had been asked for a word."""
+        probe = self.probes.end(peer_id)
+        return probe is not None and probe.pings > 0
 
     def is_heard_elsewhere(self, peer_id: PeerId, now: float) -> bool:
         """Whether others heard somebody whose link is lost."""

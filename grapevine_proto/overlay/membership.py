@@ -129,7 +129,10 @@ class Membership:
 
     def health_reason(self, peer: Peer, now: float) -> str:
         """For people: what a peer's health suffers from; empty where all is well."""
-        reasons = peer.why(now, self._config.gossip_interval), self.detector.lookout.why(peer.peer_id)
+        reasons = (
+            peer.why(now, self._config.gossip_interval),
+            self.detector.lookout.why(peer.peer_id),
+        )
         return ", ".join(each for each in reasons if each)
 
     @property
@@ -228,7 +231,7 @@ class Membership:
         is_new = peer.state not in LINKED_STATES
         peer.record, peer.address = record, address
         peer.session_epoch = record.epoch
-        peer.silent_since = now
+        peer.silent_since = peer.beat_at = now
         peer.consecutive_failures = 0
         peer.number = peer.their_number = 0
         if rtt_s is not None:
@@ -473,6 +476,7 @@ class Membership:
             peer = self._peers.get(peer_id)
             if peer is not None:
                 peer.silent_since += late_s
+                peer.beat_at += late_s
         self.detector.forgive(late_s, now)
 
     def _look_after(self, peer: Peer, now: float) -> list[Effect]:

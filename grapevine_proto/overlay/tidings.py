@@ -74,6 +74,11 @@ class Tidings:
             self.deadline = now
         self.deadline = min(self.deadline, now + self._config.detection.probe_timeout)
 
+    @property
+    def calls(self) -> int:
+        """Last calls that nobody has heard yet."""
+        return len(self._calls)
+
     def too_late(self, subject: PeerId) -> None:
         """Its time is over, whether it was called for or not."""
         self._calls.pop(subject, None)
@@ -95,6 +100,8 @@ class Tidings:
     def _tell(self) -> list[Effect]:
         news = (each for each in self.news.first(TOLD_AT_ONCE) if each.peer_id not in self._calls)
         opinions = message_of(map(self._opinion_of, itertools.chain(self._calls.values(), news)))
+        if not self._peers.linked:
+            self._calls.clear()  # nobody is there to know better; news waits
         if not opinions or not self._peers.linked:
             return []
         subjects = [opinion.record.peer_id for opinion in opinions]

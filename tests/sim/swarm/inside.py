@@ -47,6 +47,7 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "members", stats.members, limits.members + config.max_peers  # linked ones always
     yield "cases", len(membership.detector.cases._cases), CASES_LIMIT + config.max_peers
     yield "news", len(membership.detector.tidings.news), NEWS_LIMIT
+    yield "last calls", membership.detector.tidings.calls, CASES_LIMIT + config.max_peers
     yield "errands", len(membership.detector.lookout.errands), ERRANDS_LIMIT
     yield "probes", len(membership.detector.lookout.probes), config.max_peers
     yield "hints", len(membership.dialling._hints), HINTS_LIMIT
