@@ -143,7 +143,6 @@ class Node:
             self._release()
             raise
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
-        self._hub.start()
         self._names.follow(self._config.bootstrap_peers)
         self._tasks = [
             asyncio.create_task(self._read(), name="grapevine reader"),
@@ -417,8 +416,9 @@ class Node:
                 continue
             batch = 0
             self._tell_some()
-            await asyncio.sleep(0)  # whoever was told goes first
-            self._wake.set()
+            self._wake.set()  # of whom whoever was told has its turn before, for it was woken before
+            if endpoint.has_more:
+                await asyncio.sleep(0)
 
     async def _pump(self) -> None:
         while self._phase in (Phase.RUNNING, Phase.LEAVING):

@@ -14,7 +14,6 @@ Driven by `grapevine_tui.cli`, which reads `exit_code` and `failure` afterwards.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -34,6 +33,7 @@ from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
 from grapevine_tui import keys
 from grapevine_tui.choices import Choices
+from grapevine_tui.collector import Collector
 from grapevine_tui.desk import Desk, payload_text
 from grapevine_tui.editing import Editing, RemoteSettings
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
@@ -68,13 +68,6 @@ PAINTS_PER_S: Final = 10
 BEAT_PAINTS: Final = 5  # the node's tables are read at every fifth: twice a second
 
 
-def spare_collector() -> None:
-    """Let the garbage collector pass over all that was loaded to start with, which stays anyway:
-    its full passes stalled the loop for 33 ms while ten thousand messages a second came in."""
-    gc.collect()
-    gc.freeze()
-
-
 class GrapevineApp(App[None]):
     """The terminal app over one host."""
 
@@ -102,6 +95,7 @@ class GrapevineApp(App[None]):
         self._editing: Editing | None = None
         self._leaving = Leaving(self, host, demo, self._show_leaving)
         self._turns = Turns(self, super().on_event)
+        self.collector = Collector()
         self.desk = Desk(self, host.model, settings.state_dir)
         self.set_keymap(dict(settings.keys))
         self._is_broken = False
@@ -139,7 +133,7 @@ class GrapevineApp(App[None]):
 
     def on_ready(self) -> None:
         if not self.is_headless:  # a test runs many apps in one process, and must free each
-            spare_collector()
+            self.collector.settle()
 
     async def on_unmount(self) -> None:
         # Reached after an error too: then nobody has said goodbye yet.
@@ -195,6 +189,7 @@ class GrapevineApp(App[None]):
             self._toasts.show()
         if is_beat:
             self.main.beat()
+            self.collector.tidy(is_home=len(self.screen_stack) == 1)
 
     # The end
 

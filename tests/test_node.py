@@ -544,8 +544,10 @@ def test_a_full_disk_is_told_and_saving_is_tried_again(
         async with Node(quick(), state_dir=tmp_path) as ours, Node(quick(ours)) as theirs:
             with monkeypatch.context() as patch:
                 patch.setattr(StateDirectory, "save", full)
+                events = (
+                    ours.events()
+                )  # from here on: saving may fail as soon as they know each other
                 await asyncio.gather(ours.ready(), theirs.ready())
-                events = ours.events()
                 await theirs.broadcast(b"the node goes on")
                 unsaved = await anext(e async for e in events if isinstance(e, StateUnsaved))
                 assert "No space left on device" in unsaved.problem

@@ -525,6 +525,24 @@ class Link:
         self._send_at = self._ready_at(now)
         return datagrams
 
+    def cut_through(self, plaintext: bytes, now: float) -> bytes | None:
+        """The datagram of a message of rumors that goes at once; None: something else is to go, or it
+        has to wait, and nothing has happened."""
+        check = self._whereabouts
+        if (
+            self._owed
+            or self._answers
+            or now >= self._feedback_at
+            or (check is not None and now >= check.deadline)
+            or self.session.is_spent(now)
+        ):
+            return None
+        datagram = self._sender.cut_through(plaintext, self.session, now)
+        if datagram is not None:
+            self.sent += 1
+            self._send_at, self._queued_at = self._sender.probe_at, None
+        return datagram
+
     def _feedback(self, now: float) -> list[bytes]:
         """What the peer is to be told of what it sent, on all sessions that it may have used."""
         datagrams: list[bytes] = []

@@ -104,7 +104,8 @@ where (of a large message), and how often that was lost before."""
 
 class Sender:
     """The way out. `unsent` counts messages that found no room, were cleared or let go; `taken` are the
-    keys of our own rumors that have arrived, for whoever takes them from there."""
+    keys of our own rumors that have arrived, for whoever takes them from there; `probe_at` is when
+    silence will be taken for loss."""
 
     __slots__ = (
         "_congestion",
@@ -116,7 +117,6 @@ class Sender:
         "_may_break_out",
         "_next_number",
         "_pacer",
-        "_probe_at",
         "_probes",
         "_queue_bytes_limit",
         "_queue_limit",
@@ -129,6 +129,7 @@ class Sender:
         "lost",
         "path",
         "path_mtu",
+        "probe_at",
         "shape",
         "taken",
         "unsent",
@@ -155,7 +156,7 @@ class Sender:
         self._next_number = first_number
         self._flight: deque[_Record] = deque()  # in the order they were sent
         self._in_flight_bytes = 0
-        self._probe_at = math.inf
+        self.probe_at = math.inf
         self._probes = 0
         self._is_bulks_turn = False
         self._may_break_out = 0  # packets that may go whatever pacer and window say
@@ -230,7 +231,7 @@ class Sender:
         self._queued_bytes = [0] * 5
         self._flight.clear()
         self._in_flight_bytes = 0
-        self._probe_at, self._probes = math.inf, 0
+        self.probe_at, self._probes = math.inf, 0
         self.unsent += cleared
         return cleared
 
@@ -256,7 +257,7 @@ class Sender:
     def transmit(self, session: Session, now: float) -> list[bytes]:
         """Datagrams that may go now, sealed on `session`, a bounded number."""
         datagrams: list[bytes] = []
-        if now >= self._probe_at:
+        if now >= self.probe_at:
             self._on_silence(session.their_id, now)
         while len(datagrams) < DATAGRAMS_AT_ONCE:
             rank = self._next_rank(now)
@@ -267,10 +268,26 @@ class Sender:
             self._probe_path(session, now, datagrams)
         return datagrams
 
+    def cut_through(self, plaintext: bytes, session: Session, now: float) -> bytes | None:
+        """The datagram of a message of rumors that finds nothing before it and may go at once; None: it
+        has to be queued, and nothing has happened."""
+        if (
+            self._wants_larger
+            or any(self._queues)
+            or len(plaintext) > self._room_bytes
+            or now >= self.probe_at
+            or self._paced_at() > now
+            or (self.shape is not None and not self.shape.take(now))
+        ):
+            return None
+        datagrams: list[bytes] = []
+        self._note_sent(session, plaintext, plaintext, 0, 0, 0, now, datagrams)
+        return datagrams[0]
+
     def ready_at(self, now: float) -> float:
         """When `transmit` has something to do, as things are."""
         control, data, bulk, repair, close = self._queues
-        at = self._probe_at
+        at = self.probe_at
         if control:
             at = min(at, self._paid_at(control[0], now))
         if data or bulk or repair:
@@ -408,7 +425,7 @@ class Sender:
         if self._may_break_out:
             self._may_break_out -= 1
         if not self._probes:
-            self._probe_at = now + self.path.probe_s
+            self.probe_at = now + self.path.probe_s
 
     def _seal(self, session: Session, plaintext: bytes, now: float, datagrams: list[bytes]) -> int:
         datagram = session.seal(plaintext, now)
@@ -453,7 +470,7 @@ class Sender:
             self._on_lost(record, feedback.session_id, now)
         if arrived or lost:  # else it tells of what was sent again since: we ask too soon
             self._probes = 0
-            self._probe_at = now + self.path.probe_s if flight else math.inf
+            self.probe_at = now + self.path.probe_s if flight else math.inf
             self._controller.on_report(
                 Outcome(arrived, arrived_bytes, len(told), latest_at, self._was_limited), now
             )
@@ -489,7 +506,7 @@ class Sender:
             self._again(record, session_id, record[6], now)
         self._flight.clear()
         self._in_flight_bytes = 0
-        self._probe_at, self._probes = math.inf, 0
+        self.probe_at, self._probes = math.inf, 0
 
     def move(self, host: str, rtt_s: float | None, now: float) -> None:
         """The peer is elsewhere: nothing is known of the path there."""
@@ -579,11 +596,11 @@ class Sender:
                 self._may_break_out += 1
         flight.extend(reversed(probes))
         if not flight and not self._may_break_out:
-            self._in_flight_bytes, self._probes, self._probe_at = 0, 0, math.inf
+            self._in_flight_bytes, self._probes, self.probe_at = 0, 0, math.inf
             return
         longest_s = max(LONGEST_PROBE_S, self.path.probe_s)
         doublings = max(0, self._probes - PATIENT_PROBES)
-        self._probe_at = now + min(self.path.probe_s * 2**doublings, longest_s)
+        self.probe_at = now + min(self.path.probe_s * 2**doublings, longest_s)
 
     # --- the path -------------------------------------------------------------------------------
 

@@ -45,7 +45,9 @@ class ReplayWindow:
     def accept(self, counter: int) -> None:
         """Note that the packet with this number, which `is_fresh` and opened, has been."""
         word = counter // _WORD_BITS
-        if counter > self._highest:
+        if counter == self._highest + 1 and counter % _WORD_BITS:  # nearly always
+            self._highest = counter
+        elif counter > self._highest:
             last = self._highest // _WORD_BITS
             for entered in range(max(last + 1, word - _WORDS + 1), word + 1):
                 self._words[entered % _WORDS] = 0

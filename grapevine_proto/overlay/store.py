@@ -112,7 +112,7 @@ class Store:
     def _is_over(self, stream: Stream, streams: list[_StreamState], now: float) -> bool:
         """Whether `stream` is not among `streams` of its origin and came before them for too long."""
         newest = streams[-1]
-        if stream.epoch > newest.stream.epoch or any(s.stream == stream for s in streams):
+        if stream.epoch >= newest.stream.epoch or any(s.stream == stream for s in streams):
             return False
         return len(streams) > 1 or now - newest.opened_at >= self._ttl_s
 

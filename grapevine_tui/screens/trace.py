@@ -13,11 +13,9 @@ from typing import ClassVar, Final
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Static
 
 from grapevine_proto.events import Trace
 from grapevine_proto.ids import PeerId
@@ -27,14 +25,15 @@ from grapevine_tui.text import cells, cut, fit, printable, show_payload
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.look import STATUS_SIGNS, ms_words, span_words
+from grapevine_tui.widgets.sheet import broken
 from grapevine_tui.widgets.tables import title
+from grapevine_tui.widgets.written import Line, Part, Written
 
 REFRESH_S: Final = 0.1
 HOP_LINES: Final = 8  # numbers of hops that have a bar of their own; what is beyond shares the last
 NAME_CELLS: Final = 16
 PARTS: Final = " ▏▎▍▌▋▊▉█"  # a cell, by eighths
 EMPTY: Final = "No trace yet. Press t, type a text, and see who gets it."
-COLOURS: Final = {"good": "$success", "warn": "$warning", "bad": "$error", "dim": "$text-muted"}
 
 
 def delay_words(delay_ms: int | None) -> str:
@@ -44,7 +43,7 @@ def delay_words(delay_ms: int | None) -> str:
     return ms_words(delay_ms / 1000).replace(".0ms", "ms") if delay_ms else "<1ms"
 
 
-class Report(VerticalScroll, inherit_bindings=False):
+class Report(Written, inherit_bindings=False):
     """Scrolls up and down alone: left and right are the screen's."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -72,33 +71,34 @@ def tally_words(trace: Trace) -> str:
     return f"{trace.reached:,} of {trace.asked:,}"
 
 
-def trace_lines(model: Model, followed: Followed, width: int) -> list[Content]:
+def trace_lines(model: Model, followed: Followed, width: int) -> list[Line]:
     """All there is to say of one trace, in lines of `width` cells."""
     trace = followed.trace
     lines = [
-        Content.styled(cut(show_payload(followed.payload, 4 * width), width), "$foreground"),
-        Content(""),
+        (Part(cut(show_payload(followed.payload, 4 * width), width), "text"),),
+        (),
         _coverage(trace, width),
         *_figures(trace, width),
     ]
     if trace.is_sample:
         words = f"a sample: {trace.asked:,} of {trace.known:,} members were asked"
-        lines.append(Content.styled(cut(words, width), "$text-muted"))
+        lines.append((Part(cut(words, width), "dim"),))
     if trace.others:
         words = f"{trace.others:,} more answered who were not known when it was sent"
-        lines.append(Content.styled(cut(words, width), "$text-muted"))
+        lines.append((Part(cut(words, width), "dim"),))
     return lines + _hops(trace, width) + _unanswered(model, trace, width)
 
 
-def _coverage(trace: Trace, width: int) -> Content:
+def _coverage(trace: Trace, width: int) -> Line:
     share = trace.reached / trace.asked if trace.asked else 1.0
     words = f"  {int(share * 100)} %  {tally_words(trace)}"
-    colour = "$success" if trace.is_complete else "$accent"
+    tone = "good" if trace.is_complete else "accent"
     filled, rest = bar(share, max(1, width - cells(words)))
-    return Content.assemble((filled, colour), (rest, "$border-blurred"), (words, f"bold {colour}"))
+    loud = "good" if trace.is_complete else "section"
+    return (Part(filled, tone), Part(rest, "track"), Part(words, loud))
 
 
-def _figures(trace: Trace, width: int) -> list[Content]:
+def _figures(trace: Trace, width: int) -> list[Line]:
     """How soon and how far, in one line or, where that is too long, two."""
     times = [
         (name, delay_words(value))
@@ -107,18 +107,16 @@ def _figures(trace: Trace, width: int) -> list[Content]:
     named = [*times, ("hops", "--" if trace.hops is None else str(trace.hops))]
     is_long = sum(cells(name) + cells(value) + 3 for name, value in named) > width
     return [
-        Content.assemble(
-            *(
-                part
-                for name, value in row
-                for part in ((f"{name} ", "$text-muted"), (f"{value}  ", "bold $foreground"))
-            )
+        tuple(
+            part
+            for name, value in row
+            for part in (Part(f"{name} ", "dim"), Part(f"{value}  ", "key"))
         )
         for row in ((named[:2], named[2:]) if is_long else (named,))
     ]
 
 
-def _hops(trace: Trace, width: int) -> list[Content]:
+def _hops(trace: Trace, width: int) -> list[Line]:
     """How many answers came over how many hops, and how soon at the latest."""
     counts: Counter[int] = Counter()
     last_ms: dict[int, int] = {}
@@ -129,41 +127,33 @@ def _hops(trace: Trace, width: int) -> list[Content]:
     if not counts:
         return []
     most = max(counts.values())
-    lines = [Content("")]
+    lines: list[Line] = [()]
     for hops in sorted(counts):
         name = f"{hops}{'+' if hops == HOP_LINES else ''} hop{'s' * (hops != 1)}"
         words = f" {counts[hops]:,} within {delay_words(last_ms[hops])}"
         room = max(1, width - 8 - cells(words) - 2)
         filled, _ = bar(counts[hops] / most, room)
-        lines.append(
-            Content.assemble(
-                (fit(name, 8), "$text-muted"), (filled, "$secondary"), (words, "$foreground")
-            )
-        )
+        lines.append((Part(fit(name, 8), "dim"), Part(filled, "bar"), Part(words, "text")))
     return lines
 
 
-def _unanswered(model: Model, trace: Trace, width: int) -> list[Content]:
+def _unanswered(model: Model, trace: Trace, width: int) -> list[Line]:
     if not trace.unanswered:
-        return [Content(""), Content.styled("Everyone who was asked has answered.", "$success")]
+        return [(), (Part("Everyone who was asked has answered.", "good"),)]
     head = f"No answer from {len(trace.unanswered):,}"
     rows = sorted(trace.unanswered, key=lambda each: (model.name_of(each), each))
-    return [Content(""), Content.styled(head, "bold $warning")] + [
-        _member(model, peer_id, width) for peer_id in rows
-    ]
+    return [(), (Part(head, "warn"),), *(_member(model, peer_id, width) for peer_id in rows)]
 
 
-def _member(model: Model, peer_id: PeerId, width: int) -> Content:
+def _member(model: Model, peer_id: PeerId, width: int) -> Line:
     member = model.members.get(peer_id)
     name = fit(printable(model.name_of(peer_id)), NAME_CELLS)
     if member is None:
-        return Content.assemble(("? ", "$text-muted"), (name, "$foreground"))
+        return (Part("? ", "dim"), Part(name, "text"))
     sign, word, tone = STATUS_SIGNS[member.status]
     address = str(member.address) if member.address else ""
     beside = cut(f"  {word:<8}{address}  {printable(member.zone)}", max(0, width - NAME_CELLS - 2))
-    return Content.assemble(
-        (f"{sign} ", COLOURS[tone]), (name, "$foreground"), (beside, "$text-muted")
-    )
+    return (Part(f"{sign} ", tone), Part(name, "text"), Part(beside, "dim"))
 
 
 class TraceScreen(Screen[None]):
@@ -179,8 +169,7 @@ class TraceScreen(Screen[None]):
         self._model = model
         self._back = 0  # how many traces ago
         self._shown: object = None
-        self.words = Static(markup=False)
-        self.report = Report(self.words, id="trace")
+        self.report = Report(name_in_dom="trace")
 
     def compose(self) -> ComposeResult:
         yield self.report
@@ -199,17 +188,17 @@ class TraceScreen(Screen[None]):
         traces = list(self._model.traces.values())
         followed = traces[-1 - self._back] if traces else None
         ago = span_words(time.time() - followed.at_unix) if followed is not None else ""
-        width = max(10, self.report.scrollable_content_region.width)
+        width = max(10, self.report.room)
         stamp = (followed, ago, width, len(traces))
         if stamp == self._shown:
             return
         self._shown = stamp
         if followed is None:
-            self.words.update(Content.styled(EMPTY, "italic $text-muted"))
+            self.report.write([(Part(each, "empty"),) for each in broken(EMPTY, width)])
             self.report.border_title = title("Trace")
             return
         trace = followed.trace
-        self.words.update(Content("\n").join(trace_lines(self._model, followed, width)))
+        self.report.write(trace_lines(self._model, followed, width))
         colour = "$success" if trace.is_complete else "$accent"
         self.report.border_title = title(
             "Trace", (tally_words(trace), colour), (f"{ago} ago", "$text-muted")

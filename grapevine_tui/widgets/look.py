@@ -115,7 +115,7 @@ OUTCOME_SIGNS: Final = {
 # Names of the colours, as component classes end in them; grapevine.tcss says what they are.
 AUTHOR_TONES: Final = 6
 TONES: Final = (
-    *("text", "dim", "good", "warn", "bad", "accent", "key", "track"),
+    *("text", "dim", "good", "warn", "bad", "accent", "key", "track", "bar"),
     *(f"author-{number}" for number in range(AUTHOR_TONES)),
 )
 

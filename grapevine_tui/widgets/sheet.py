@@ -3,8 +3,7 @@
 What must stay true:
 
 - What is broken goes on beneath its own value, never beneath the name: it can be read at any width.
-- Only lines on the screen are painted, and of new facts only the lines that differ.
-- All text is printable; what is selected with the mouse is copied as it stands there.
+- What is written is printable: `Written` paints it as it is.
 """
 
 from __future__ import annotations
@@ -13,15 +12,11 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, zip_longest
 from typing import Final, NamedTuple
 
-from rich.segment import Segment
 from textual import events
 from textual.geometry import Size
-from textual.selection import Selection
-from textual.strip import Strip
 
 from grapevine_tui.text import cells, cut
-from grapevine_tui.widgets.look import Piece, paint
-from grapevine_tui.widgets.painted import PaintedView
+from grapevine_tui.widgets.written import Line, Part, Written
 
 GAP: Final = 2  # between name and value
 GUTTER: Final = 4  # between two columns
@@ -38,14 +33,6 @@ class Fact(NamedTuple):
     name: str
     value: str
     tone: str = "text"
-
-
-class Part(NamedTuple):
-    text: str
-    tone: str
-
-
-Line = tuple[Part, ...]
 
 
 def broken(text: str, width_cells: int) -> Iterator[str]:
@@ -111,30 +98,19 @@ def _beside(left: Line, right: Line, half: int) -> Line:
     return (*left, Part(" " * (half - used + GUTTER), "dim"), *right) if right else left
 
 
-class Sheet(PaintedView):
+class Sheet(Written):
     """Facts that scroll; its size is theirs where the style leaves that to it. With `columns` they stand
     in two where one would be too high."""
-
-    ALLOW_SELECT = True
 
     def __init__(self, *, columns: bool = False, name_in_dom: str = "sheet") -> None:
         super().__init__(name_in_dom=name_in_dom)
         self._has_columns = columns
         self._facts: Sequence[Fact] = ()
-        self._lines: list[Line] = []
 
     def show(self, facts: Sequence[Fact]) -> None:
         """Have these facts from now on; paints the lines that differ."""
         self._facts = facts
-        is_sized = self.styles.auto_dimensions
-        before, self._lines = self._lines, self._laid_out()
-        if len(before) != len(self._lines):
-            self.virtual_size = Size(self.size.width, len(self._lines))
-            self.refresh(layout=is_sized)
-            return
-        for number, (old, new) in enumerate(zip(before, self._lines, strict=True)):
-            if old != new:
-                self.refresh_line(number)
+        self.write(self._laid_out())
 
     @property
     def _width(self) -> int:
@@ -158,30 +134,3 @@ class Sheet(PaintedView):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         return len(lay_out(self._facts, width))
-
-    def render_line(self, y: int) -> Strip:
-        at = y + self.scroll_offset.y
-        if at >= len(self._lines):
-            return Strip.blank(self.room, self.inks.base)
-        line = self._lines[at]
-        pieces = [Piece(part.text, self.inks.ink(part.tone)) for part in line]
-        strip = paint(pieces, self.room, self.inks.base)
-        selection = self.text_selection
-        if selection is not None and (span := selection.get_span(at)) is not None:
-            strip = self._lit(strip, "".join(part.text for part in line), *span)
-        return strip.apply_offsets(0, at)
-
-    def _lit(self, strip: Strip, text: str, start: int, end: int) -> Strip:
-        """`strip` with a span of its letters shown as selected; an `end` of -1 is the line's."""
-        first = cells(text[:start])
-        last = cells(text) if end == -1 else cells(text[:end])
-        style = self.screen.get_component_rich_style("screen--selection")
-        lit = Strip(Segment.apply_style(strip.crop(first, last), post_style=style), last - first)
-        return Strip.join([strip.crop(0, first), lit, strip.crop(last)])
-
-    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        text = "\n".join("".join(part.text for part in line) for line in self._lines)
-        return selection.extract(text), "\n"
-
-    def selection_updated(self, selection: Selection | None) -> None:
-        self.refresh()

@@ -23,7 +23,7 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Footer, RichLog, Static, TextArea
 
 from grapevine_proto.events import TraceUpdated
-from grapevine_tui.app import GrapevineApp, spare_collector
+from grapevine_tui.app import GrapevineApp
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.values import a_member, a_peer, a_trace, received
 
@@ -127,7 +127,7 @@ async def measure(which: str, seconds: float, started: float) -> None:
             f"{which}: {idle:.1%} of a core idle" + (f", {PEERS} peers" if which != "bare" else "")
         )
         if isinstance(app, GrapevineApp):
-            spare_collector()  # as on a real terminal
+            app.collector.settle()  # as on a real terminal
             await measure_load(app, host, pilot, seconds)
             await measure_screens(app, host, pilot)
 

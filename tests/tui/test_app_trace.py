@@ -10,6 +10,7 @@ from grapevine_proto.events import MemberStatus, TraceUpdated
 from grapevine_tui.model import TRACES, Changes, Followed, Model
 from grapevine_tui.screens.trace import TraceScreen, bar, delay_words, trace_lines
 from grapevine_tui.text import cells
+from grapevine_tui.widgets.written import Line
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage, staged
 from tests.tui.values import a_member, a_peer, a_trace
@@ -25,6 +26,10 @@ def peopled() -> FakeHost:
         replace(a_member(4, "ivan\x1b[2J[/nope]"), status=MemberStatus.DOWN),
     ]
     return host
+
+
+def plain(line: Line) -> str:
+    return "".join(part.text for part in line)
 
 
 def is_front(stage: Stage) -> bool:
@@ -123,14 +128,14 @@ def test_no_line_is_wider_than_the_screen_and_no_control_gets_through() -> None:
     trace = a_trace(1, 60, 40, known=4000, others=3)
     for width in (10, 24, 38, 76, 116):
         lines = trace_lines(host.model, Followed(0.0, b"\x1b]52;c;x\x07 long " * 50, trace), width)
-        assert all("\x1b" not in line.plain and "\x07" not in line.plain for line in lines)
+        assert all("\x1b" not in plain(line) and "\x07" not in plain(line) for line in lines)
         if width >= 38:
-            assert max(cells(line.plain) for line in lines) <= width
+            assert max(cells(plain(line)) for line in lines) <= width
 
 
 def test_a_sample_is_called_one_and_says_of_how_many() -> None:
     trace = a_trace(1, 90, 10, known=4000, others=3)
-    text = "\n".join(line.plain for line in trace_lines(Model(), Followed(0.0, b"x", trace), 80))
+    text = "\n".join(plain(line) for line in trace_lines(Model(), Followed(0.0, b"x", trace), 80))
     assert "a sample: 100 of 4,000 members were asked" in text
     assert "3 more answered who were not known" in text
     assert "90 of 100" in text
@@ -138,7 +143,7 @@ def test_a_sample_is_called_one_and_says_of_how_many() -> None:
 
 def test_a_trace_with_nobody_there_is_shown_as_such() -> None:
     text = "\n".join(
-        line.plain for line in trace_lines(Model(), Followed(0.0, b"x", a_trace(1, 0)), 40)
+        plain(line) for line in trace_lines(Model(), Followed(0.0, b"x", a_trace(1, 0)), 40)
     )
     assert "no member is known" in text
 

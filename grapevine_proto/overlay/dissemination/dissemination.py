@@ -267,6 +267,9 @@ class Dissemination:
     ) -> list[Effect]:
         """As the strategy has it, if it may leave at all."""
         plan = self._strategy.spread(news, now)
+        if not plan.targets and not plan.is_offer and not plan.effects:
+            self.lazy.announce(copy.rumor, has_it, now, is_mailed=news.is_mailed)
+            return []
         leaves = bool(plan.targets) or plan.is_offer
         if leaves and not self._may_leave(copy.rumor, is_firsthand, now):
             return []

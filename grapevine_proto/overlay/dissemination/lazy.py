@@ -124,6 +124,7 @@ class LazyRepair:
         self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf
         self._mailed: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
+        self._just_mailed: list[tuple[Rumor, tuple[PeerId, ...]]] = []  # and not among those yet
         self._tell_mailed_at = math.inf
         self._quiet_until = -math.inf
         self._wanted: dict[StreamRange, _Wanted] = {}
@@ -144,6 +145,7 @@ class LazyRepair:
         if not self._is_on:
             self._untold.clear()
             self._mailed.clear()
+            self._just_mailed.clear()
             self._tell_at = self._tell_mailed_at = math.inf
             self._wanted.clear()
             self._opened.clear()
@@ -165,15 +167,32 @@ class LazyRepair:
         """Tell of `rumor`, which is new here, to who is not among `has_it`."""
         if not self._is_on:
             return
-        untold = self._mailed if is_mailed else self._untold
+        if is_mailed:  # nobody is told for long: it is put where it belongs when somebody looks
+            self._just_mailed.append((rumor, tuple(has_it)))
+            if len(self._just_mailed) + len(self._mailed) > UNTOLD_LIMIT:
+                self._sort_mail()
+            if self._tell_mailed_at == math.inf:
+                self._tell_mailed_at = now + MAIL_BATCH_S
+            return
+        self._wait_in(self._untold, rumor, has_it)
+        if self._tell_at == math.inf:
+            self._tell_at = max(now + BATCH_S, self._quiet_until)
+
+    def _sort_mail(self) -> None:
+        for rumor, has_it in self._just_mailed:
+            self._wait_in(self._mailed, rumor, has_it)
+        self._just_mailed.clear()
+
+    def _wait_in(
+        self,
+        untold: OrderedDict[StreamRange, set[PeerId]],
+        rumor: Rumor,
+        has_it: Iterable[PeerId],
+    ) -> None:
         untold[rumor.ids] = {rumor.origin, *has_it}
         if len(untold) > UNTOLD_LIMIT:
             untold.popitem(last=False)
             self.unheeded += 1
-        if is_mailed:
-            self._tell_mailed_at = min(self._tell_mailed_at, now + MAIL_BATCH_S)
-        elif self._tell_at == math.inf:
-            self._tell_at = max(now + BATCH_S, self._quiet_until)
 
     def offer(self, rumor: Rumor, has_it: Iterable[PeerId]) -> list[Effect]:
         """Let near peers who are not among `has_it` ask for `rumor` at once."""
@@ -187,6 +206,8 @@ class LazyRepair:
 
     def _has(self, ids: StreamRange, peer_id: PeerId) -> None:
         """Nobody needs to tell `peer_id` of these."""
+        if self._just_mailed:
+            self._sort_mail()
         for untold in (self._untold, self._mailed):
             if untold and ids in untold:
                 untold[ids].add(peer_id)
@@ -199,6 +220,7 @@ class LazyRepair:
             effects += self._tell_to(self._around.near, self._untold, now)
         if now >= self._tell_mailed_at:
             self._tell_mailed_at = math.inf
+            self._sort_mail()
             effects += self._tell_to(self._around.behind, self._mailed, now, joins=True)
         return effects
 
