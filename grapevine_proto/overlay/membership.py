@@ -15,6 +15,7 @@ of `ourselves`.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from grapevine_proto.config import NodeConfig
@@ -78,6 +79,8 @@ class Membership:
         store: Store,
         rng: random.Random,
         now: float,
+        *,
+        carries: Callable[[PeerId, float], bool],
     ) -> None:
         self._config = config
         self._peers = peers
@@ -85,7 +88,7 @@ class Membership:
         self.members = MemberTable(config.limits, peers.is_linked)
         self.ourselves = Ourselves(config, identity, epoch, address)
         self.views = Views(config, peers, self.members, rng)
-        self.nearness = Nearness(config, peers, self.members, self.views, rng, now)
+        self.nearness = Nearness(config, peers, self.members, self.views, rng, now, carries)
         self.dialling = Dialling(
             config, peers, self.members, self.views, self.nearness, rng, self.ourselves.address, now
         )
