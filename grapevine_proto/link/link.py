@@ -33,9 +33,10 @@ from grapevine_proto.codec import (
 )
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.link.flight import UNREPAIRED
 from grapevine_proto.link.fragments import Budget, Reassembly
 from grapevine_proto.link.pathcheck import Whereabouts
-from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE, UNREPAIRED, Sender
+from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE, Sender
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
 from grapevine_proto.messages import (
     LINK_KINDS,
