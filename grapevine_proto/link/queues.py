@@ -59,6 +59,9 @@ class LostPart:
 Item: TypeAlias = bytes | Outgoing | Lost | LostPart
 
 
+_NOTHING: Final[deque[Item]] = deque()  # stands for a queue that was never needed: 700 bytes each
+
+
 class Queues:
     """`ranks` are the queues, `bytes` what of each has not gone yet; `shape` is what the peer allows us,
     None: everything."""
@@ -66,7 +69,7 @@ class Queues:
     __slots__ = ("_bytes_limit", "_count_limit", "_next_number", "bytes", "ranks", "shape")
 
     def __init__(self, limits: LimitsConfig, first_number: int) -> None:
-        self.ranks: tuple[deque[Item], ...] = tuple(deque() for _ in range(5))
+        self.ranks: list[deque[Item]] = [_NOTHING] * 5  # most links never need more than one or two
         self.bytes = [0] * 5
         self.shape: TokenBucket | None = None
         self._count_limit = limits.queue_messages
@@ -102,9 +105,9 @@ class Queues:
         if not self.has_room(rank, size_bytes):
             return False
         if size_bytes > room_bytes or isinstance(plaintext, Spliced):
-            self.ranks[rank].append(self.large(plaintext, rank))
+            self._at(rank).append(self.large(plaintext, rank))
         else:
-            self.ranks[rank].append(plaintext)
+            self._at(rank).append(plaintext)
         self.bytes[rank] += size_bytes
         return True
 
@@ -117,7 +120,17 @@ class Queues:
         """It goes again, before what is new, for the token that it had."""
         if self.shape is not None and lost.rank != REPAIR:
             self.shape.give_back(now, cost(lost.plaintext[0]))
-        self.ranks[lost.rank].appendleft(lost)
+        self.put_first(lost, lost.rank)
+
+    def put_first(self, item: Item, rank: int) -> None:
+        """It goes before all else of its rank."""
+        self._at(rank).appendleft(item)
+
+    def _at(self, rank: int) -> deque[Item]:
+        queue = self.ranks[rank]
+        if queue is _NOTHING:
+            queue = self.ranks[rank] = deque()
+        return queue
 
     def clear(self) -> int:
         """Let go of all that waits; how many that was."""
