@@ -45,13 +45,16 @@ Packet: TypeAlias = tuple[int, float, int, Content, int, int, int]
 and how often that was lost before."""
 
 
+_NOTHING: Final[deque[Packet]] = deque()  # stands for a deque while there is none: 700 bytes a link
+
+
 class Flight:
     """The packets, the oldest first, and their `size_bytes`."""
 
     __slots__ = ("_packets", "size_bytes")
 
     def __init__(self) -> None:
-        self._packets: deque[Packet] = deque()
+        self._packets = _NOTHING
         self.size_bytes = 0
 
     def __len__(self) -> int:
@@ -62,6 +65,8 @@ class Flight:
 
     def add(self, packet: Packet) -> None:
         """It went; its number is above all others."""
+        if self._packets is _NOTHING:
+            self._packets = deque()
         self._packets.append(packet)
         self.size_bytes += packet[2]
 
@@ -74,7 +79,7 @@ class Flight:
     def take_all(self) -> list[Packet]:
         """All of them: none is waited for any more."""
         packets = list(self._packets)
-        self._packets.clear()
+        self._packets = _NOTHING
         self.size_bytes = 0
         return packets
 
@@ -95,6 +100,8 @@ class Flight:
                 lost.append(packet)
             else:
                 arrived.append(packet)
+        if not packets:
+            self._packets = _NOTHING
         return arrived, lost
 
     def sent_at(self, number: int) -> float | None:
