@@ -572,8 +572,10 @@ class Node:
     def _peer_id_of(self, to: PeerId | Address | str) -> PeerId:
         if isinstance(to, PeerId):
             return to
-        known: list[PeerInfo | MemberInfo] = [*self.peers(), *self.members()]
-        for each in known:
-            if str(to) in (str(each.peer_id), str(each.address)):
-                return each.peer_id
+        with contextlib.suppress(ValueError):
+            return PeerId.parse(str(to))
+        with contextlib.suppress(ValueError):
+            found = self._running().whose(Address.parse(str(to)))
+            if found is not None:
+                return found
         raise UnknownPeer(f"no peer {to}")

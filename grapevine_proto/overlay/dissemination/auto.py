@@ -54,6 +54,12 @@ class Auto(Strategy):
     def asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
         return self._tree.asks(teller, origin, now)
 
+    def is_torn(self, origin: PeerId) -> bool:
+        return self._tree.is_torn(origin)
+
+    def carries(self, peer_id: PeerId, now: float) -> bool:
+        return self._tree.carries(peer_id, now)
+
     def handle(
         self, message: Subscribe | Graft | Prune, sender: PeerId, now: float
     ) -> list[Effect]:

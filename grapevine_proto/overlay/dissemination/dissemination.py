@@ -114,6 +114,10 @@ class Dissemination:
         """Peers who are asked to push to us what they hear first."""
         return self._strategy.subscriptions
 
+    def carries(self, peer_id: PeerId, now: float) -> bool:
+        """Whether what others say comes or goes over the link with `peer_id` these days."""
+        return self._strategy.carries(peer_id, now)
+
     def _asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
         return self._strategy.asks(teller, origin, now)
 

@@ -67,8 +67,8 @@ class _Wanted:
     """A rumor that others have and we do not."""
 
     __slots__ = (
+        "asked_at",
         "due_at",
-        "is_asked",
         "is_offered",
         "opener",
         "tellers",
@@ -80,7 +80,7 @@ class _Wanted:
     def __init__(self, opener: PeerId, now: float, due_at: float) -> None:
         self.opener = opener
         self.told_at = now
-        self.is_asked = False
+        self.asked_at: float | None = None
         self.is_offered = False
         self.tellers = [opener]  # not asked yet, the first to tell first
         self.told_by = dict.fromkeys((opener,))
@@ -121,6 +121,7 @@ class LazyRepair:
         # By then, what is pushed another way is here.
         self._ask_after_rtts = Strategy.ask_after_rtts
         self._asks_by_usual_rtt = Strategy.asks_by_usual_rtt
+        self._is_torn: Callable[[PeerId], bool] = lambda origin: False
         self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf
         self._mailed: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
@@ -139,6 +140,7 @@ class LazyRepair:
         """Leave the pushes of `strategy` as much time as they need."""
         self._ask_after_rtts = strategy.ask_after_rtts
         self._asks_by_usual_rtt = strategy.asks_by_usual_rtt
+        self._is_torn = strategy.is_torn
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._is_on = config.lazy_repair
@@ -272,16 +274,25 @@ class LazyRepair:
                 self.unheeded += 1
                 return
             self._opened[sender] += 1
-            ask_at = now if is_offer else now + self._wait_s(sender)
+            ask_at = (
+                now if is_offer or self._is_torn(ids.stream.origin) else now + self._wait_s(sender)
+            )
             wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
             wanted.told_by[sender] = None
             wanted.tellers.append(sender)
-            if is_offer and not (wanted.is_asked and wanted.is_offered):
-                wanted.due_at = now  # though an id was asked for: whoever offers has it to hand
-                heapq.heappush(self._due, (now, next(self._ties), ids))
+            if is_offer and not (wanted.asked_at is not None and wanted.is_offered):
+                self._hurry(ids, wanted, now)
         wanted.is_offered = wanted.is_offered or is_offer
+
+    def _hurry(self, ids: StreamRange, wanted: _Wanted, now: float) -> None:
+        """Whoever offers has it to hand; whoever was asked by its id has so much time to answer first."""
+        if wanted.asked_at is not None:
+            now = max(now, wanted.asked_at + PATIENCE_S[0])
+        if now < wanted.due_at:
+            wanted.due_at = now
+            heapq.heappush(self._due, (now, next(self._ties), ids))
 
     def _wait_s(self, teller: PeerId) -> float:
         """How long a push of what `teller` told of may yet take."""
@@ -317,7 +328,7 @@ class LazyRepair:
                 continue
             questions.setdefault(teller, []).extend(free or missing)
             grafted.setdefault((teller, ids.stream.origin))
-            wanted.is_asked = True
+            wanted.asked_at = now
             wanted.due_at = now + self._peers.patience_s(teller, PATIENCE_RTTS, PATIENCE_S)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
             asked = self._asked.setdefault(ids.stream, [])
