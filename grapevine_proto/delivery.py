@@ -27,7 +27,9 @@ EventListener = Callable[[Event], object]
 logger = logging.getLogger("grapevine")
 
 EVENT_BYTES: Final = 500  # about what an event weighs besides its payload
-EVENTS_PER_TURN: Final = 64  # then a reader that never waits lets the loop do something else
+# Then a reader that never waits lets the loop do something else. Twice what the two tasks of a node
+# tell in a turn, or whoever reads as quickly as it can would fall behind and lose events.
+EVENTS_PER_TURN: Final = 256
 
 
 class EventStream:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from grapevine_proto.delivery import EventHub, EventStream
+from grapevine_proto.delivery import EVENTS_PER_TURN, EventHub, EventStream
 from grapevine_proto.events import (
     Event,
     EventsLost,
@@ -19,6 +19,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.node import BATCH
 from tests.conftest import Run
 
 
@@ -72,7 +73,7 @@ def test_beyond_so_many_bytes_the_oldest_go_but_one_event_always_fits(run: Run[A
 def test_a_reader_of_a_full_queue_lets_the_loop_go_on(run: Run[Any]) -> None:
     async def main() -> None:
         stream = EventStream(10_000, 10**9)
-        for number in range(1000):
+        for number in range(10 * EVENTS_PER_TURN):
             stream.put(received(number))
         stream.end()
         turns = 0
@@ -87,6 +88,26 @@ def test_a_reader_of_a_full_queue_lets_the_loop_go_on(run: Run[Any]) -> None:
         await all_of(stream)
         counting.cancel()
         assert turns >= 10
+
+    run(main())
+
+
+def test_a_reader_that_never_waits_loses_nothing_of_what_two_tasks_tell(run: Run[Any]) -> None:
+    async def main() -> None:
+        stream = EventStream(1000, 10**9)
+
+        async def tell() -> None:
+            for _ in range(100):
+                for number in range(BATCH):
+                    stream.put(received(number))
+                await asyncio.sleep(0)
+
+        reading = asyncio.create_task(all_of(stream))
+        await asyncio.gather(tell(), tell())
+        stream.end()
+        got = await reading
+        assert len(got) == 2 * 100 * BATCH
+        assert not any(isinstance(event, EventsLost) for event in got)
 
     run(main())
 

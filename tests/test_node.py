@@ -133,6 +133,10 @@ def test_a_private_message_goes_to_one_by_id_or_by_address(run: Run[Any]) -> Non
             assert await third_inbox.of(1) == [b"to all"]
             with pytest.raises(UnknownPeer):
                 await ours.send("10.1.2.3:4", b"nobody is there")
+            with pytest.raises(UnknownPeer):
+                await ours.send("ab" * 32, b"nobody has that id")
+            with pytest.raises(UnknownPeer):
+                await ours.send("my friend", b"neither an address nor an id")
 
     run(main())
 
