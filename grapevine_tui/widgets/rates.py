@@ -26,8 +26,8 @@ EMPTY: Final = "No peer, nothing to limit."
 SILENT: Final = "Nobody has said anything yet."
 AUTHOR_COLUMNS: Final = (
     Column("author", 9, grows=1),
-    Column("share", 6, grows=3, rank=3),
-    Column("", 4, right=True, rank=2),
+    Column("", 6, grows=3, rank=3),
+    Column("share", 5, right=True, rank=2),
     Column("said", 5, right=True),
     Column("/s", 5, right=True),
     Column("repair", 6, right=True, rank=4),

@@ -13,9 +13,9 @@ from textual.geometry import Offset
 from textual.selection import Selection
 
 from grapevine_tui.app import GrapevineApp
-from grapevine_tui.text import cells
+from grapevine_tui.text import broken, cells
 from grapevine_tui.widgets.look import VARIABLES
-from grapevine_tui.widgets.sheet import Fact, Sheet, broken, lay_out, side_by_side
+from grapevine_tui.widgets.sheet import Fact, Sheet, lay_out, side_by_side
 from tests.tui.stage import lines_of
 
 WORDS = st.text("ab 日é", max_size=60)
