@@ -97,7 +97,12 @@ class MainScreen(Screen[None]):
         self.log_view = MessageLog(model, name_in_dom="log")
         self.traffic = Traffic(model, name_in_dom="traffic")
         self.rates = RateGrid(model, name_in_dom="rates")
-        self.rounds = Grid(ROUND_COLUMNS, empty="No round yet. A starts one.", name_in_dom="rounds")
+        self.rounds = Grid(
+            ROUND_COLUMNS,
+            empty="No round yet. A starts one.",
+            name_in_dom="rounds",
+            newest_first=True,
+        )
         self.compose_box = ComposeBox(limit_bytes, self._names)
         self.filter_bar = FilterBar()
         self._filtering = "log"  # the panel that the filter bar is open for

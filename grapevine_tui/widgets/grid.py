@@ -2,8 +2,8 @@
 
 What must stay true:
 
-- Rows are plain tuples of printable cells; a row keeps its key, and the cursor stays with the key
-  when rows are sorted anew or come and go.
+- Rows are plain tuples of printable cells; a row keeps its key. The cursor stays on the first line until
+  somebody moves it, and from then on with the key when rows are sorted anew or come and go.
 - Rows come in an order of their own; `s` and `r` put them in that of any column instead, and a query
   leaves out those that do not match it. Both are shown, one in the heading, one by who entitles.
 - Of a new set of rows only the lines that differ on the screen are painted again (Textual's
@@ -144,7 +144,14 @@ class Grid(PaintedView):
     cursor_at: var[Hashable | None] = var(None)
     """The key of the row under the cursor, for those who watch."""
 
-    def __init__(self, columns: Sequence[Column], *, empty: str = "", name_in_dom: str) -> None:
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        empty: str = "",
+        name_in_dom: str,
+        newest_first: bool = False,
+    ) -> None:
         super().__init__(name_in_dom=name_in_dom)
         self._columns = tuple(columns)
         self._empty = empty
@@ -152,7 +159,11 @@ class Grid(PaintedView):
         self._rows: list[Row] = []  # those that are wanted, in the order that is
         self.sorting: Sorting | None = None
         self.wanted = EVERYTHING
+        self._newest_first = (
+            newest_first  # whoever looks away from such rows wants the latest again
+        )
         self._cursor = 0
+        self._is_placed = False  # by hand
         self._widths: list[int] = []
         self._measured = 0  # the width they were shared out of
 
@@ -204,12 +215,8 @@ class Grid(PaintedView):
         old, old_cursor, key = self._rows, self._cursor, self.cursor_key
         was_seen = 0 <= old_cursor - self.scroll_offset.y < max(1, self.size.height - 1)
         self._rows = rows
-        for index, row in enumerate(rows):
-            if row.key == key:
-                self._cursor = index
-                break
-        else:
-            self._cursor = max(0, min(self._cursor, len(rows) - 1))
+        places = (index for index, row in enumerate(rows) if self._is_placed and row.key == key)
+        self._cursor = next(places, max(0, min(self._cursor, len(rows) - 1)))
         if len(old) != len(rows):
             self._measure()
             self.refresh()
@@ -235,6 +242,10 @@ class Grid(PaintedView):
         self._measured = 0  # other rows, other words
         # One line more for the heading, which takes the first line of the view.
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
+
+    def on_blur(self) -> None:
+        if self._newest_first:
+            self._move_to(0)
 
     def on_resize(self, event: events.Resize) -> None:
         self._measure()
@@ -309,6 +320,7 @@ class Grid(PaintedView):
             return
         before = self._cursor
         self._cursor = max(0, min(index, len(self._rows) - 1))
+        self._is_placed = self._cursor > 0
         self.refresh_line(before + 1)
         self.refresh_line(self._cursor + 1)
         self._reveal()

@@ -197,6 +197,15 @@ async def test_how_a_knock_ended_is_said_where_the_knock_was() -> None:
             assert "knocking" not in stage.text
 
 
+async def test_a_knock_at_who_is_linked_is_answered_at_once() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(1, "bob", address=Address("10.0.0.1", 8000))]
+    async with staged(host) as stage:
+        await stage.say("/connect 10.0.0.1:8000")
+        assert "bob is linked already" in stage.text
+        assert not host.dials
+
+
 async def test_what_the_node_refuses_is_said_in_words() -> None:
     host = FakeHost(broadcast=NotRunning("the node is leaving"), dial=UnknownPeer("no such host"))
     async with staged(host) as stage:
@@ -405,6 +414,25 @@ async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_anew() ->
         assert not stage.main.peers.rows
         await stage.press("j", "k", "g", "G", "enter", "pageup")
         assert "Nobody is connected yet" in stage.text
+
+
+async def test_a_table_shows_its_first_lines_until_somebody_moves_in_it() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(number, f"node-{number:02}") for number in range(20, 40)]
+    async with staged(host) as stage:
+        host.peers = [a_peer(number, f"node-{number:02}") for number in range(40)]
+        for number in range(30):
+            host.happen(AntiEntropyRound(a_round(number, 20)))
+        await stage.paint()
+        assert "node-00" in stage.text
+        rounds = stage.main.rounds
+        assert (rounds.cursor_key, rounds.scroll_offset.y) == ((29, an_id(20)), 0)
+        await stage.press("escape", "4", *"jjjjjj")
+        host.happen(AntiEntropyRound(a_round(30, 20)))
+        await stage.paint()
+        assert rounds.cursor_key == (23, an_id(20))  # what one looks at stays
+        await stage.press("2")
+        assert (rounds.cursor_key, rounds.scroll_offset.y) == ((30, an_id(20)), 0)
 
 
 async def test_a_throttled_peer_flashes() -> None:

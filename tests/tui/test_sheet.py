@@ -48,6 +48,12 @@ def test_where_names_leave_no_room_values_stand_beneath_them() -> None:
     assert shown == ["datagrams out", "  12,401"]
 
 
+def test_a_long_name_pushes_no_other_value_aside() -> None:
+    facts = [Fact("?", "Help"), Fact("/broadcast TEXT", "Tell everyone")]
+    shown = ["".join(part.text for part in line) for line in lay_out(facts, 30)]
+    assert shown == ["?  Help", "/broadcast TEXT", "  Tell everyone"]
+
+
 @given(st.lists(st.builds(Fact, WORDS, WORDS), max_size=6), st.integers(0, 60))
 def test_every_width_has_a_layout(facts: list[Fact], width: int) -> None:
     assert len(lay_out(facts, width)) >= len(facts)
