@@ -127,7 +127,7 @@ def test_what_is_left_over_goes_first_where_words_would_be_cut() -> None:
     columns = [Column("peer", 5, grows=3), Column("zone", 5, grows=1), Column("rtt", 3)]
     assert share_width(columns, 25) == [12, 8, 3]
     assert share_width(columns, 25, (5, 10, 3)) == [8, 12, 3]
-    assert share_width(columns, 20, (9, 12, 3)) == [7, 8, 3]  # not enough: to each by what it wants
+    assert share_width(columns, 20, (9, 12, 3)) == [6, 9, 3]  # not enough: to each a part
 
 
 def test_a_title_loses_its_last_parts_before_a_word_is_cut() -> None:
