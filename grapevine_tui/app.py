@@ -326,7 +326,9 @@ class GrapevineApp(App[None]):
             case "dial" if address:
                 self._orders.put(f"/connect {address}")
                 if self.screen is not self.main:  # where what comes of it is not seen
-                    self.notify(f"knocking at {printable(address)}", markup=False)
+                    linked = self._orders.linked_at(address)
+                    words = f"{linked} is linked already" if linked else f"knocking at {address}"
+                    self.notify(printable(words), markup=False)
             case "forget":
                 await self._forget(peer_id)
             case "copy" if address:

@@ -97,7 +97,7 @@ class Orders:
 
     async def _dial(self, address: str) -> None:
         say = self._app.main.compose_box.say
-        if linked := self._linked_at(address):  # nothing would come of it, and so nothing be told
+        if linked := self.linked_at(address):  # nothing would come of it, and so nothing be told
             say(f"{linked} is linked already")
             return
         self._host.model.unanswered.clear()  # whoever asks wants to be told again
@@ -105,7 +105,7 @@ class Orders:
         await self._host.dial(address)
         say(f"knocking at {address}")
 
-    def _linked_at(self, address: str) -> str:
+    def linked_at(self, address: str) -> str:
         """What the peer is called that is well and has that address; empty: there is none."""
         model = self._host.model
         for peer in model.peers.values():

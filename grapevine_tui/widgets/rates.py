@@ -65,7 +65,12 @@ def author_rows(model: Model) -> list[Row]:
 def author_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
     authors = model.authors
     let_go = [(f"{authors.let_go:,} let go", "$text-muted")] if authors.let_go else []
-    return title("Rate limits", (f"{len(authors):,} authors", "$accent"), *let_go, *filtered)
+    return title(
+        "Rate limits",
+        (f"{len(authors):,} author{'s' * (len(authors) != 1)}", "$accent"),
+        *let_go,
+        *filtered,
+    )
 
 
 class RateGrid(PeerGrid):
