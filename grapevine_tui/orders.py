@@ -97,13 +97,12 @@ class Orders:
 
     async def _dial(self, address: str) -> None:
         say = self._app.main.compose_box.say
-        if linked := self.linked_at(address):  # nothing would come of it, and so nothing be told
-            say(f"{linked} is linked already")
-            return
+        linked = self.linked_at(address)
         self._host.model.unanswered.clear()  # whoever asks wants to be told again
-        self.knocked = address
+        self.knocked = "" if linked else address
         await self._host.dial(address)
-        say(f"knocking at {address}")
+        # Who is linked has nothing to answer to a knock, so there would be no end of it to tell.
+        say(f"{linked} is linked already" if linked else f"knocking at {address}")
 
     def linked_at(self, address: str) -> str:
         """What the peer is called that is well and has that address; empty: there is none."""
