@@ -99,7 +99,7 @@ class NodeConfig:
     within a fraction of a second what spreading leaves open, for a small packet a link and message."""
     nearer_links: bool = False
     """In a cluster larger than `max_peers`, let far links go for near ones: messages arrive sooner once
-    that has settled, after some minutes; until then one now and then waits for lazy repair."""
+    that has settled, after a minute or two. On in the wan profile; on one network nothing moves."""
     distribution: str = "uniform"
     """Which peers are chosen to link to and to relay to: any (`uniform`), one in each other zone and
     the rest at home (`hub-and-spoke`, the least traffic between zones), those at home or elsewhere
@@ -208,11 +208,13 @@ class NodeConfig:
 
     @classmethod
     def wan(cls, **changes: Any) -> Self:
-        """Between sites: longer and rarer, so that a slow path is not taken for a dead one."""
+        """Between sites: longer and rarer, so that a slow path is not taken for a dead one, and near links
+        where there is a choice."""
         patient: dict[str, Any] = {
             "gossip_interval": 10.0,
             "peer_timeout": 60.0,
             "connection_timeout": 20.0,
+            "nearer_links": True,
             "anti_entropy": AntiEntropyConfig(interval=60.0),
             "detection": DetectionConfig(probe_timeout=2.0, probe_interval=4.0, suspicion=6.0),
         }

@@ -6,6 +6,7 @@ What must stay true:
   payload; beyond that the oldest events go, and the reader is told how many before the next one.
 - Events are read, and handlers called, in the order in which things happened; a handler that fails
   is named in the log and called again with the next.
+- Nothing stands between a message and a handler that does not make us wait: it is called at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ EventListener = Callable[[Event], object]
 logger = logging.getLogger("grapevine")
 
 EVENT_BYTES: Final = 500  # about what an event weighs besides its payload
-EVENTS_PER_TURN: Final = 64  # then a reader that never waits lets the loop do something else
+# Then a reader that never waits lets the loop do something else. Twice what the two tasks of a node
+# tell in a turn, or whoever reads as quickly as it can would fall behind and lose events.
+EVENTS_PER_TURN: Final = 256
 
 
 class EventStream:
@@ -66,6 +69,11 @@ class EventStream:
                 self._on_lost(lost)
         self._arrived.set()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is there to be read now."""
+        return not self._events
+
     def end(self) -> None:
         """No more will come; what is here can still be read."""
         self._is_ended = True
@@ -94,8 +102,9 @@ class EventStream:
 
 
 class EventHub:
-    """Everybody who reads one node's events: listeners, called as things happen; message handlers,
-    called by a task of their own; and streams. `lost` counts what went unread.
+    """Everybody who reads one node's events: listeners and message handlers, called as things happen,
+    and streams. While a handler's answer is awaited, which a task does that ends with the waiting,
+    messages wait for the handlers. `lost` counts what went unread.
     """
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
@@ -104,8 +113,8 @@ class EventHub:
         self._listeners: list[EventListener] = []
         self._handlers: list[MessageListener] = []
         self._streams: list[weakref.ref[EventStream]] = []  # a stream is gone when nobody reads it
-        self._messages = self._new_stream()
-        self._dispatcher: asyncio.Task[None] | None = None
+        self._messages = self._new_stream()  # not handled yet, while an answer is awaited
+        self._dispatcher: asyncio.Task[None] | None = None  # which awaits it
         self._is_ended = False
         self.lost = 0
 
@@ -125,10 +134,6 @@ class EventHub:
         self._streams.append(weakref.ref(stream, self._streams.remove))
         return stream
 
-    def start(self) -> None:
-        """Begin to call message handlers, in the running loop."""
-        self._dispatcher = asyncio.create_task(self._dispatch(), name="grapevine handlers")
-
     def publish(self, event: Event) -> None:
         """Tell everybody. Never raises and never waits."""
         for listener in tuple(self._listeners):
@@ -141,10 +146,13 @@ class EventHub:
             if stream is not None:
                 stream.put(event)
         if self._handlers and isinstance(event, MessageReceived):
-            self._messages.put(event)
+            if self._dispatcher is not None:
+                self._messages.put(event)
+            else:
+                self._call_all(event.message)
 
     def is_called_by(self, task: asyncio.Task[object] | None) -> bool:
-        """Whether `task` is the one that calls handlers, so that waiting for it would be for ever."""
+        """Whether `task` is the one that awaits handlers, so that waiting for it would be for ever."""
         return task is not None and task is self._dispatcher
 
     async def close(self, patience_s: float | None) -> None:
@@ -154,10 +162,11 @@ class EventHub:
         for stream in (*(reference() for reference in self._streams), self._messages):
             if stream is not None:
                 stream.end()
-        if self._dispatcher is not None and patience_s is not None:
-            await asyncio.wait([self._dispatcher], timeout=patience_s)
-            self._dispatcher.cancel()
-            await asyncio.gather(self._dispatcher, return_exceptions=True)
+        dispatcher = self._dispatcher
+        if dispatcher is not None and patience_s is not None:
+            await asyncio.wait([dispatcher], timeout=patience_s)
+            dispatcher.cancel()
+            await asyncio.gather(dispatcher, return_exceptions=True)
 
     def _new_stream(self) -> EventStream:
         return EventStream(self._max_events, self._max_bytes, self._count_lost)
@@ -165,19 +174,55 @@ class EventHub:
     def _count_lost(self, count: int) -> None:
         self.lost += count
 
-    async def _dispatch(self) -> None:
-        async for event in self._messages:
-            if isinstance(event, EventsLost):
-                self.publish(event)
-            elif isinstance(event, MessageReceived):
-                for handler in tuple(self._handlers):
-                    await self._call(handler, event.message)
+    def _call_all(self, message: Message) -> None:
+        """Have every handler take `message`, from the first that wants to be awaited on in a task."""
+        handlers = tuple(self._handlers)
+        for number, handler in enumerate(handlers, 1):
+            answer = self._call(handler, message)
+            if answer is not None:
+                work = self._dispatch(answer, handlers[number:], message)
+                self._dispatcher = asyncio.create_task(work, name="grapevine handlers")
+                return
 
-    async def _call(self, handler: MessageListener, message: Message) -> None:
+    def _call(self, handler: MessageListener, message: Message) -> Awaitable[object] | None:
+        """What is to be awaited of `handler`, if anything is."""
         try:
             answer = handler(message)
             if answer is not None and inspect.isawaitable(answer):
-                await answer
+                return answer
+        except (Exception, asyncio.CancelledError):  # the application's fault, and its own to mend
+            logger.exception("a message handler failed on %s", message.id.short)
+        return None
+
+    async def _dispatch(
+        self, answer: Awaitable[object], rest: tuple[MessageListener, ...], message: Message
+    ) -> None:
+        """Await `answer`, have the `rest` take the same message, and all handlers what came meanwhile."""
+        await self._finish(answer, message)
+        await self._await_all(rest, message)
+        while not self._messages.is_empty:
+            event = await anext(self._messages)
+            if isinstance(event, EventsLost):
+                self.publish(event)
+            elif isinstance(event, MessageReceived):
+                await self._await_all(tuple(self._handlers), event.message)
+        self._dispatcher = None
+
+    async def _await_all(self, handlers: tuple[MessageListener, ...], message: Message) -> None:
+        for handler in handlers:
+            answer = self._call(handler, message)
+            if answer is not None:
+                await self._finish(answer, message)
+
+    async def _finish(self, answer: Awaitable[object], message: Message) -> None:
+        try:
+            await answer
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # what it waited for was cancelled, and not we
+            logger.exception("a message handler failed on %s", message.id.short)
         except Exception:  # the application's fault, and its own to mend
             logger.exception("a message handler failed on %s", message.id.short)
 

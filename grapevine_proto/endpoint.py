@@ -22,6 +22,7 @@ import ipaddress
 import logging
 import socket
 import sys
+from collections import deque
 from typing import Any, Final, Self, cast
 
 from asyncio_dgram import TransportClosed
@@ -62,28 +63,48 @@ class EndpointClosed(Exception):
     """Internal: the socket is closed, by us or by the system."""
 
 
-class _Inbox(asyncio.Queue[tuple[bytes | None, Any]]):
-    """asyncio-dgram's queue with an end: what finds no room is dropped, as the kernel would."""
+class _Inbox:
+    """Where asyncio-dgram puts what it reads, in place of a queue of its own: what finds no room is
+    dropped, as the kernel would, and waking who waits costs as little as can be."""
+
+    __slots__ = ("_bytes", "_datagrams", "_waiter", "is_ended", "overruns")
 
     def __init__(self) -> None:
-        super().__init__()
         self.overruns = 0
+        self.is_ended = False
+        self._datagrams: deque[tuple[bytes, Any]] = deque()
         self._bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
 
     def put_nowait(self, item: tuple[bytes | None, Any]) -> None:
-        if item[0] is not None and self._bytes >= INBOX_BYTES:
+        """A datagram and its source came; None: no more will."""
+        datagram, source = item
+        if datagram is None:
+            self.is_ended = True
+        elif self._bytes >= INBOX_BYTES:
             self.overruns += 1
         else:
-            super().put_nowait(item)
+            self._bytes += DATAGRAM_BYTES + len(datagram)
+            self._datagrams.append((datagram, source))
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
-    def _put(self, item: tuple[bytes | None, Any]) -> None:
-        self._bytes += DATAGRAM_BYTES + len(item[0] or b"")
-        super()._put(item)
+    def __len__(self) -> int:
+        return len(self._datagrams)
 
-    def _get(self) -> tuple[bytes | None, Any]:
-        item = super()._get()
-        self._bytes -= DATAGRAM_BYTES + len(item[0] or b"")
+    def take(self) -> tuple[bytes, Any]:
+        """The datagram that came first; there must be one."""
+        item = self._datagrams.popleft()
+        self._bytes -= DATAGRAM_BYTES + len(item[0])
         return item
+
+    def change(self) -> asyncio.Future[None]:
+        """Done when something is put. One task awaits it."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
 
 
 class Endpoint:
@@ -93,9 +114,16 @@ class Endpoint:
     `address` is where it listens, `dialable` what others on the outside may dial.
     """
 
-    def __init__(self, stream: DatagramServer, inbox: _Inbox, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        stream: DatagramServer,
+        inbox: _Inbox,
+        faults: asyncio.Queue[Exception],
+        sock: socket.socket,
+    ) -> None:
         self._stream = stream
         self._inbox = inbox
+        self._faults = faults  # which asyncio-dgram keeps for the next call
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._family = socket.AF_UNSPEC if self._is_ipv6 else socket.AF_INET
         host, port = sock.getsockname()[:2]
@@ -110,11 +138,11 @@ class Endpoint:
         """Listen at `bind` (``host:port``, port 0: any). Raises BindError; then nothing is open."""
         sock = await _bound_socket(bind)
         try:
-            stream, inbox = await _stream_of(sock)
+            stream, inbox, faults = await _stream_of(sock)
         except BaseException:
             sock.close()
             raise
-        endpoint = cls(stream, inbox, sock)
+        endpoint = cls(stream, inbox, faults, sock)
         logger.info(
             "listening on %s; buffers granted: %d KiB to receive, %d KiB to send",
             endpoint.address,
@@ -131,23 +159,22 @@ class Endpoint:
     @property
     def has_more(self) -> bool:
         """Whether `receive` would return at once."""
-        return not self._inbox.empty()
+        return len(self._inbox) > 0
 
     async def receive(self) -> tuple[bytes, Address]:
         """The next datagram and where it came from. Returns at once while some are waiting, so the
         caller must yield now and then. Raises EndpointClosed."""
-        source: Any
-        while True:
-            try:
-                datagram, source = await self._stream.recv()
-            except TransportClosed:
-                raise EndpointClosed from None
-            except OSError as error:
-                self._count(error)
-                continue
-            if self._is_ipv6:
-                return datagram, _plain(source)
-            return datagram, Address(source[0], source[1])
+        inbox = self._inbox
+        while not inbox or inbox.is_ended:
+            if inbox.is_ended:
+                raise EndpointClosed
+            await inbox.change()
+        while not self._faults.empty():
+            self._has_error()
+        datagram, source = inbox.take()
+        if self._is_ipv6:
+            return datagram, _plain(source)
+        return datagram, Address(source[0], source[1])
 
     async def send(self, datagram: bytes, to: Address) -> None:
         """Send, or count why not; waits while the system's buffer is full. Raises EndpointClosed."""
@@ -197,6 +224,7 @@ class Endpoint:
     def close(self) -> None:
         """Stop receiving; what was handed to the system is still sent."""
         self._stream.close()
+        self._inbox.put_nowait((None, None))
 
     def _has_error(self) -> bool:
         """Whether asyncio-dgram kept an error of an earlier call; takes it."""
@@ -215,13 +243,15 @@ class Endpoint:
         logger.debug("socket: %s", error)
 
 
-async def _stream_of(sock: socket.socket) -> tuple[DatagramServer, _Inbox]:
+async def _stream_of(
+    sock: socket.socket,
+) -> tuple[DatagramServer, _Inbox, asyncio.Queue[Exception]]:
     """What `asyncio_dgram.from_socket` makes, but for the inbox."""
-    inbox, errors, drained = _Inbox(), asyncio.Queue[Exception](), asyncio.Event()
+    inbox, faults, drained = _Inbox(), asyncio.Queue[Exception](), asyncio.Event()
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: Protocol(cast(Any, inbox), errors, drained), sock=sock
+        lambda: Protocol(cast(Any, inbox), faults, drained), sock=sock
     )
-    return DatagramServer(cast(Any, transport), cast(Any, inbox), errors, drained), inbox
+    return DatagramServer(cast(Any, transport), cast(Any, inbox), faults, drained), inbox, faults
 
 
 async def _bound_socket(bind: str) -> socket.socket:

@@ -370,6 +370,14 @@ class Engine:
         """All members of the cluster that are known, but this node."""
         return [member.info() for member in self._membership.members]
 
+    def whose(self, address: Address) -> PeerId | None:
+        """The peer that is at `address`, or the member that says so."""
+        for peer in self._peers:
+            if peer.address == address:
+                return peer.peer_id
+        members = self._membership.members
+        return next((each.record.peer_id for each in members if each.address == address), None)
+
     def rounds(self) -> list[Round]:
         """The latest anti-entropy rounds that this node began, the oldest first."""
         return list(self._antientropy.rounds)

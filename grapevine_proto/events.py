@@ -216,6 +216,7 @@ class Stats:
     lost: int = 0
     evicted: int = 0
     unsent: int = 0
+    unfollowed: int = 0
     traces_forgotten: int = 0
     receipts_relayed: int = 0
     receipts_refused: int = 0

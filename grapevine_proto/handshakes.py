@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 
 from grapevine_proto import codec
@@ -42,6 +43,7 @@ class Handshakes:
         self._rng = rng
         self._entropy = entropy
         self._dials: dict[bytes, Initiator] = {}  # by session
+        self._expected: Counter[PeerId] = Counter()  # how many of them are for whom
         self._responder = Responder(
             identity,
             config.keys,
@@ -98,15 +100,17 @@ class Handshakes:
             now=now,
         )
         self._dials[dial.session_id] = dial
+        if expected is not None:
+            self._expected[expected] += 1
 
     def is_dialling(self, peer_id: PeerId) -> bool:
         """Whether one of ours is for this peer: its other end keeps one unconfirmed session of us, so
         that of two at once the newer would end the other."""
-        return any(dial.expected == peer_id for dial in self._dials.values())
+        return peer_id in self._expected
 
     def rekey(self, link: Link, record: Record, now: float, *, is_short: bool = False) -> None:
         """A fresh handshake beside the session, which goes on until the new one is live."""
-        if all(dial.expected != link.peer_id for dial in self._dials.values()):
+        if not self.is_dialling(link.peer_id):
             self.begin(link.address, link.peer_id, record, now, is_short=is_short)
 
     def answer(
@@ -121,11 +125,17 @@ class Handshakes:
 
     def end(self, session_id: bytes) -> Initiator | None:
         """The dial of ours under this session, which goes on no longer; None: there is none."""
-        return self._dials.pop(session_id, None)
+        dial = self._dials.pop(session_id, None)
+        if dial is not None and dial.expected is not None:
+            self._expected[dial.expected] -= 1
+            if not self._expected[dial.expected]:
+                del self._expected[dial.expected]
+        return dial
 
     def clear(self) -> None:
         """Give up all dials."""
         self._dials.clear()
+        self._expected.clear()
 
     def expired(self, now: float) -> list[bytes]:
         """Sessions of dials whose time is over, to be ended."""
@@ -162,7 +172,7 @@ class Handshakes:
         if dial is None:
             return None
         established = dial.confirm(packet, source, now)
-        del self._dials[packet.session_id]
+        self.end(packet.session_id)
         return dial, established
 
     def confirm_theirs(self, packet: codec.Data, source: Address, now: float) -> Established | None:

@@ -88,6 +88,7 @@ def stats(
         lost=store.lost,
         evicted=store.held.evicted,
         unsent=links.unsent + shorts.unsent,
+        unfollowed=links.untaken.given_up,
         traces_forgotten=tracing.forgotten,
         receipts_relayed=tracing.relayed,
         receipts_refused=tracing.refused,

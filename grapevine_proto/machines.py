@@ -39,7 +39,15 @@ class Machines:
         self.signatures = Signatures(config)
         self.store = Store(config, self.signatures, streams, now)
         self.membership = Membership(
-            config, identity, epoch, address, self.peers, self.store, rng, now
+            config,
+            identity,
+            epoch,
+            address,
+            self.peers,
+            self.store,
+            rng,
+            now,
+            carries=self._carries,
         )
         self.membership.dialling.remember(known, now)
         members = self.membership.members
@@ -64,6 +72,9 @@ class Machines:
             now,
             beyond=self.membership.somebody_beyond,
         )
+
+    def _carries(self, peer_id: PeerId, now: float) -> bool:
+        return self.dissemination.carries(peer_id, now)
 
     @property
     def deadline(self) -> float:

@@ -63,6 +63,7 @@ logger = logging.getLogger("grapevine")
 
 BATCH: Final = 64  # datagrams read, sent, or events told per turn: about 4 ms of work at 60 us each
 BROADCASTS_PER_TURN: Final = 256  # a millisecond of work, and enough to share a signature
+UNTOLD_LIMIT: Final = 4096  # events; a datagram on loopback brings hundreds of small messages
 LEAST_WAIT_S: Final = 0.001  # what timers can do; keeps a deadline in the past from spinning
 SAVE_INTERVAL_S: Final = 1.0  # so at most the last second is told again after a kill -9
 FAULT_PAUSE_S: Final = 0.5
@@ -143,7 +144,6 @@ class Node:
             self._release()
             raise
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
-        self._hub.start()
         self._names.follow(self._config.bootstrap_peers)
         self._tasks = [
             asyncio.create_task(self._read(), name="grapevine reader"),
@@ -417,8 +417,12 @@ class Node:
                 continue
             batch = 0
             self._tell_some()
-            await asyncio.sleep(0)  # whoever was told goes first
-            self._wake.set()
+            self._wake.set()  # the pump; whoever was told has its turn before, for it was woken before
+            if endpoint.has_more:
+                await asyncio.sleep(0)
+            while len(self._untold) > UNTOLD_LIMIT:  # what is not read yet can wait where it is
+                self._tell_some()
+                await asyncio.sleep(0)
 
     async def _pump(self) -> None:
         while self._phase in (Phase.RUNNING, Phase.LEAVING):
@@ -568,8 +572,10 @@ class Node:
     def _peer_id_of(self, to: PeerId | Address | str) -> PeerId:
         if isinstance(to, PeerId):
             return to
-        known: list[PeerInfo | MemberInfo] = [*self.peers(), *self.members()]
-        for each in known:
-            if str(to) in (str(each.peer_id), str(each.address)):
-                return each.peer_id
+        with contextlib.suppress(ValueError):
+            return PeerId.parse(str(to))
+        with contextlib.suppress(ValueError):
+            found = self._running().whose(Address.parse(str(to)))
+            if found is not None:
+                return found
         raise UnknownPeer(f"no peer {to}")

@@ -56,34 +56,57 @@ class Outlet(Protocol):
     def count_unsent(self, messages: int) -> None: ...
 
 
+class _Encoded:
+    """A copy as it stands in an envelope, for every link that it waits for."""
+
+    __slots__ = ("_alone", "copy", "payloads")
+
+    def __init__(self, copy: bytes, payloads: int) -> None:
+        self.copy = copy
+        self.payloads = payloads
+        self._alone = b""
+
+    @property
+    def alone(self) -> bytes:
+        """An envelope of nothing else: the same bytes for all links."""
+        if not self._alone:
+            self._alone = codec.join_copies([self.copy])
+        return self._alone
+
+
 class _Lane:
-    """Encoded copies that wait in order, each with the number of payloads in it."""
+    """Copies that wait in order."""
 
     __slots__ = ("copies", "full_since", "payloads", "size_bytes")
 
     def __init__(self) -> None:
-        self.copies: deque[tuple[bytes, int]] = deque()
+        self.copies: deque[_Encoded] = deque()
         self.size_bytes = 0
         self.payloads = 0
         self.full_since = math.inf
 
-    def add(self, encoded: bytes, payloads: int) -> None:
-        self.copies.append((encoded, payloads))
-        self.size_bytes += len(encoded)
-        self.payloads += payloads
+    def add(self, encoded: _Encoded) -> None:
+        self.copies.append(encoded)
+        self.size_bytes += len(encoded.copy)
+        self.payloads += encoded.payloads
 
-    def take(self) -> bytes:
-        encoded, payloads = self.copies.popleft()
-        self.size_bytes -= len(encoded)
-        self.payloads -= payloads
+    def take(self) -> _Encoded:
+        encoded = self.copies.popleft()
+        self.size_bytes -= len(encoded.copy)
+        self.payloads -= encoded.payloads
         return encoded
 
     def next_envelope(self, limit_bytes: int) -> bytes:
         """A message with the first, and as many more as fit with it."""
-        taken = [self.take()]
+        first = self.take()
+        if not self.copies:
+            return first.alone
+        taken = [first.copy]
         left_bytes = limit_bytes - codec.ENVELOPE_OVERHEAD - len(taken[0])
-        while self.copies and len(taken) < COPIES_AT_ONCE and len(self.copies[0][0]) <= left_bytes:
-            taken.append(self.take())
+        while (
+            self.copies and len(taken) < COPIES_AT_ONCE and len(self.copies[0].copy) <= left_bytes
+        ):
+            taken.append(self.take().copy)
             left_bytes -= len(taken[-1])
         return codec.join_copies(taken)
 
@@ -109,20 +132,20 @@ class Outflow:
         """Let `copy` go to each of `links`, as soon as that can be; how many have room for it."""
         self._now = now
         is_ours = copy.rumor.origin == self._our_id
-        encoded = codec.encode_copy(copy, is_ours=is_ours)
         payloads, took = len(copy.rumor.lengths), 0
-        is_large = self._is_large(len(encoded))
+        encoded = _Encoded(codec.encode_copy(copy, is_ours=is_ours), payloads)
+        is_large = self._is_large(len(encoded.copy))
         if is_large:
-            encoded = codec.join_copies([encoded])
-        lanes = self._large if is_large else self._small
+            encoded = _Encoded(encoded.alone, payloads)
+        size_bytes, lanes = len(encoded.copy), self._large if is_large else self._small
         for link in links:
             lane = lanes.get(link.peer_id)
             if lane is None:
                 lane = lanes[link.peer_id] = _Lane()
-            elif not self._has_room(lane, len(encoded)):
+            elif not self._has_room(lane, size_bytes):
                 link.count_unsent(payloads)
                 continue
-            lane.add(encoded, payloads)
+            lane.add(encoded)
             took += 1
             if is_large:
                 lane.full_since = min(lane.full_since, now)
@@ -144,14 +167,26 @@ class Outflow:
         """Time passed, which is what it takes to be left behind."""
         self._now = now
 
+    def only(self, link: Outlet) -> bytes | None:
+        """The envelope of all that waits for `link`, where that is one small rumor; None: it is not."""
+        lane = self._small.get(link.peer_id)
+        if lane is None or len(lane.copies) != 1 or link.peer_id in self._large:
+            return None
+        return lane.copies[0].alone
+
+    def went(self, link: Outlet) -> None:
+        """What was the `only` one that waited has gone another way."""
+        del self._small[link.peer_id]
+        self._full.pop(link.peer_id, None)
+
     def fill(self, link: Outlet, now: float) -> bool:
         """Hand `link` what it can send at once, and the next large rumor, which it sends in turns with
         all else; whether more waits for it."""
         self._now = now
         small, large = self._small.get(link.peer_id), self._large.get(link.peer_id)
         if large is not None:
-            while large.copies and link.has_room_for(len(large.copies[0][0])):
-                link.send(large.take(), now)
+            while large.copies and link.has_room_for(len(large.copies[0].copy)):
+                link.send(large.take().copy, now)
             if not large.copies:
                 del self._large[link.peer_id]
         if small is not None:
@@ -167,7 +202,7 @@ class Outflow:
     def ready_at(self, link: Outlet, now: float) -> float:
         """When to fill `link` again, which has sent what it could; math.inf: not before it makes room."""
         large = self._large.get(link.peer_id)
-        if large is not None and link.has_room_for(len(large.copies[0][0])):
+        if large is not None and link.has_room_for(len(large.copies[0].copy)):
             return now
         is_open = link.peer_id in self._small and link.has_room_for(self._message_bytes)
         return link.ready_at(now) if is_open else math.inf

@@ -121,7 +121,9 @@ class Routing:
 
     def hear(self, link: Link, plaintext: bytes | None, now: float) -> None:
         """A packet of `link` opened; `plaintext` is the message that it carried or completed."""
-        self.perform(self._machines.membership.heard(link.peer_id, now), now)
+        effects = self._machines.membership.heard(link.peer_id, now)
+        if effects:
+            self.perform(effects, now)
         if plaintext is None:
             if link.is_receiving:
                 self._machines.antientropy.arriving(link.peer_id, now)

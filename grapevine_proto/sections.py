@@ -143,7 +143,8 @@ class LimitsConfig:
     origins: int = 16_384
     """Origins whose streams are remembered, the last two streams of each."""
     new_origins_per_link: int = 64
-    """Origins nobody here is linked to, per link that brings them, in 300 s."""
+    """Origins that this node is not linked to, per link that brings them, in 300 s, once three quarters
+    of `origins` are taken."""
     holes: int = 256
     """Gaps remembered in one stream; beyond it the oldest is given up, as lost."""
     held_bytes: int = 64 * 2**20

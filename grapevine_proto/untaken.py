@@ -5,12 +5,22 @@ What must stay true:
 - A rumor of ours counts from when it is said until one peer is known to have it: that peer's reports
   tell of every packet that carried it, or a round of repair found both ends agreed. That a peer links,
   or that a packet went, is no such word.
+- Agreement is about our whole stream or about nothing: a digest leaves out a stream that was not still
+  yet when the round began, and then says nothing of what was said in it before.
 - It counts payloads, each once, whatever becomes of links; what is followed is bounded, and what is
   followed no longer counts for good, for nobody can tell of it any more.
+
+Reports are exact, agreement is so but for one thing: a digest names the highest message of each stream
+and not what is missed below it, or two nodes of which one can never fill a hole would differ for ever.
+So a peer that missed a message of ours and has a later one counts as having both. It knows of its hole
+and asks one peer after another within seconds (`overlay.holes`), us among them, and what we answer is
+followed by reports; but if nothing else has it either, and we leave before that, it is not counted.
+Agreement matters only where a link ended before its reports came.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -25,12 +35,14 @@ class Untaken:
 
     def __init__(self) -> None:
         self._rumors: dict[OurKey, tuple[int, float]] = {}  # payloads, and when: the oldest first
+        self._said_at = -math.inf  # the last of them, whatever became of it
         self.count = 0
         self.given_up = 0
 
     def said(self, key: OurKey, payloads: int, now: float) -> None:
         """A rumor of ours begins its way, whether anybody is there or not."""
         self._rumors[key] = (payloads, now)
+        self._said_at = now
         self.count += payloads
         if len(self._rumors) > RUMORS_LIMIT:
             self.given_up += self._rumors.pop(next(iter(self._rumors)))[0]
@@ -42,11 +54,6 @@ class Untaken:
             self.count -= payloads
 
     def agreed(self, began_at: float) -> None:
-        """A round of repair that began then left a peer with all that we have."""
-        before = began_at - SETTLED_S
-        settled = []
-        for key, (_, said_at) in self._rumors.items():
-            if said_at > before:
-                break
-            settled.append(key)
-        self.taken(settled)
+        """A round of repair that began then left a peer with the same highest message as ours."""
+        if self._said_at <= began_at - SETTLED_S:
+            self.taken(list(self._rumors))

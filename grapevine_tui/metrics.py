@@ -70,7 +70,7 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
 }
 OUTCOMES: Final = (
     *("delivered", "duplicates", "relayed", "repaired", "asked", "unheeded"),
-    *("lost", "evicted", "unsent"),
+    *("lost", "evicted", "unsent", "unfollowed"),
 )
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_held_messages": ("held", "Messages held for repair"),

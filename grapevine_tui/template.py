@@ -65,7 +65,7 @@ subscriptions = $subscriptions
 lazy_repair = $lazy_repair
 
 # In a cluster larger than max_peers, let far links go for near ones: messages arrive sooner once that has
-# settled, after some minutes; until then one now and then waits for lazy repair. For places far apart.
+# settled, after a minute or two. For places far apart; on one network nothing moves.
 nearer_links = $nearer_links
 
 # Which peers are chosen to link to and to relay to. uniform: any, all alike. hub-and-spoke: one in each
@@ -177,8 +177,8 @@ members = $limits_members
 # Addresses heard of and not yet reached, and how many of those one member may tell.
 addresses = $limits_addresses
 addresses_per_teller = $limits_addresses_per_teller
-# Origins whose messages are told apart, the last two runs of each; and how many strangers' origins
-# one link may bring in 300 s.
+# Origins whose messages are told apart, the last two runs of each; and how many strangers' origins one
+# link may bring in 300 s once three quarters of that are taken.
 origins = $limits_origins
 new_origins_per_link = $limits_new_origins_per_link
 # Gaps remembered in one origin's messages; beyond it the oldest is given up, as lost.

@@ -242,9 +242,14 @@ def test_a_config_comes_back_from_its_file_as_it_was(tmp_path: Path, config: Nod
     assert NodeConfig.from_toml(path) == config
 
 
-def test_the_profiles_differ_only_in_how_soon_things_are_noticed() -> None:
+def test_the_profiles_differ_only_in_how_soon_things_are_noticed_and_far_ones_in_their_links() -> (
+    None
+):
     quick = {"gossip_interval", "peer_timeout", "connection_timeout", "anti_entropy", "detection"}
-    for profile in (NodeConfig.local(), NodeConfig.wan()):
+    for profile, others in (
+        (NodeConfig.local(), quick),
+        (NodeConfig.wan(), {*quick, "nearer_links"}),
+    ):
         for each in dataclasses.fields(NodeConfig):
             same = getattr(profile, each.name) == getattr(NodeConfig.lan(), each.name)
-            assert same is (each.name not in quick)
+            assert same is (each.name not in others)

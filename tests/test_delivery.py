@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
-from grapevine_proto.delivery import EventHub, EventStream
+from grapevine_proto.delivery import EVENTS_PER_TURN, EventHub, EventStream
 from grapevine_proto.events import (
     Event,
     EventsLost,
@@ -18,6 +19,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.node import BATCH
 from tests.conftest import Run
 
 
@@ -71,7 +73,7 @@ def test_beyond_so_many_bytes_the_oldest_go_but_one_event_always_fits(run: Run[A
 def test_a_reader_of_a_full_queue_lets_the_loop_go_on(run: Run[Any]) -> None:
     async def main() -> None:
         stream = EventStream(10_000, 10**9)
-        for number in range(1000):
+        for number in range(10 * EVENTS_PER_TURN):
             stream.put(received(number))
         stream.end()
         turns = 0
@@ -90,6 +92,26 @@ def test_a_reader_of_a_full_queue_lets_the_loop_go_on(run: Run[Any]) -> None:
     run(main())
 
 
+def test_a_reader_that_never_waits_loses_nothing_of_what_two_tasks_tell(run: Run[Any]) -> None:
+    async def main() -> None:
+        stream = EventStream(1000, 10**9)
+
+        async def tell() -> None:
+            for _ in range(100):
+                for number in range(BATCH):
+                    stream.put(received(number))
+                await asyncio.sleep(0)
+
+        reading = asyncio.create_task(all_of(stream))
+        await asyncio.gather(tell(), tell())
+        stream.end()
+        got = await reading
+        assert len(got) == 2 * 100 * BATCH
+        assert not any(isinstance(event, EventsLost) for event in got)
+
+    run(main())
+
+
 def test_handlers_are_called_one_after_another_and_awaited(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(1000, 10**6)
@@ -101,7 +123,6 @@ def test_handlers_are_called_one_after_another_and_awaited(run: Run[Any]) -> Non
             seen.append(f"slow ends {message.id.sequence}")
 
         hub.handle(slow)
-        hub.start()
         hub.handle(lambda message: seen.append(f"plain {message.id.sequence}"))
         hub.publish(received(1))
         hub.publish(received(2))
@@ -128,7 +149,6 @@ def test_a_handler_that_fails_is_named_and_called_again(
 
         hub.handle(failing)
         hub.listen(lambda event: 1 / 0)
-        hub.start()
         with caplog.at_level(logging.ERROR, "grapevine"):
             hub.publish(received(1))
             hub.publish(received(2))
@@ -147,15 +167,83 @@ def test_a_handler_too_slow_for_the_messages_loses_the_oldest_and_everybody_is_t
         hub = EventHub(5, 10**6)
         seen: list[int] = []
         told: list[Event] = []
-        hub.handle(lambda message: seen.append(message.id.sequence))
+
+        async def slow(message: Message) -> None:
+            await asyncio.sleep(0)
+            seen.append(message.id.sequence)
+
+        hub.handle(slow)
         hub.listen(told.append)
-        hub.start()
         for number in range(20):
             hub.publish(received(number))
         await hub.close(5.0)
-        assert seen == [15, 16, 17, 18, 19]
-        assert EventsLost(15) in told
-        assert hub.lost == 15
+        assert seen == [0, 15, 16, 17, 18, 19]
+        assert EventsLost(14) in told
+        assert hub.lost == 14
+
+    run(main())
+
+
+def test_a_handler_that_nobody_waits_for_is_called_at_once(run: Run[Any]) -> None:
+    async def main() -> None:
+        hub = EventHub(5, 10**6)
+        seen: list[int] = []
+        hub.handle(lambda message: seen.append(message.id.sequence))
+        for number in range(20):
+            hub.publish(received(number))
+            assert seen == list(range(number + 1))
+        assert hub.lost == 0
+
+    run(main())
+
+
+def test_a_message_never_overtakes_one_that_a_handler_is_at(run: Run[Any]) -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10**6)
+        seen: list[int] = []
+
+        async def wait(message: Message) -> None:
+            await asyncio.sleep(0)
+            seen.append(message.id.sequence)
+
+        def take(message: Message) -> Awaitable[None] | None:
+            if message.id.sequence % 3 == 0:
+                return wait(message)
+            seen.append(message.id.sequence)
+            return None
+
+        hub.handle(take)
+        for number in range(50):
+            hub.publish(received(number))
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+        await hub.close(5.0)
+        assert seen == list(range(50))
+
+    run(main())
+
+
+def test_what_a_handler_cancels_is_its_own(run: Run[Any], caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10**6)
+        seen: list[int] = []
+
+        def take(message: Message) -> Awaitable[None] | None:
+            seen.append(message.id.sequence)
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            return cancelled if message.id.sequence else cancelled.result()
+
+        hub.handle(take)
+        with caplog.at_level(logging.ERROR, "grapevine"):
+            hub.publish(received(0))
+            hub.publish(received(1))
+            hub.publish(received(2))
+            await asyncio.sleep(0.01)
+            hub.publish(received(3))
+            await hub.close(5.0)
+        assert seen == [0, 1, 2, 3]
+        assert caplog.text.count("a message handler failed") == 4
 
     run(main())
 
@@ -164,7 +252,6 @@ def test_a_handler_that_never_ends_is_cancelled(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(5, 10**6)
         hub.handle(lambda _: asyncio.get_running_loop().create_future())
-        hub.start()
         hub.publish(received(1))
         await hub.close(0.01)
 

@@ -133,6 +133,10 @@ def test_a_private_message_goes_to_one_by_id_or_by_address(run: Run[Any]) -> Non
             assert await third_inbox.of(1) == [b"to all"]
             with pytest.raises(UnknownPeer):
                 await ours.send("10.1.2.3:4", b"nobody is there")
+            with pytest.raises(UnknownPeer):
+                await ours.send("ab" * 32, b"nobody has that id")
+            with pytest.raises(UnknownPeer):
+                await ours.send("my friend", b"neither an address nor an id")
 
     run(main())
 
@@ -544,8 +548,10 @@ def test_a_full_disk_is_told_and_saving_is_tried_again(
         async with Node(quick(), state_dir=tmp_path) as ours, Node(quick(ours)) as theirs:
             with monkeypatch.context() as patch:
                 patch.setattr(StateDirectory, "save", full)
+                events = (
+                    ours.events()
+                )  # from here on: saving may fail as soon as they know each other
                 await asyncio.gather(ours.ready(), theirs.ready())
-                events = ours.events()
                 await theirs.broadcast(b"the node goes on")
                 unsaved = await anext(e async for e in events if isinstance(e, StateUnsaved))
                 assert "No space left on device" in unsaved.problem

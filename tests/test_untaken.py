@@ -8,7 +8,7 @@ from grapevine_proto import untaken as untaken_module
 from grapevine_proto.overlay.dissemination.pulls import PUSHED_BYTES
 from grapevine_proto.sections import RateLimitConfig
 from grapevine_proto.untaken import SETTLED_S, Untaken
-from tests.test_engine import THERE, Pair
+from tests.test_engine import HERE, THERE, Pair
 
 REPORTED_S = 1.0  # reports come within a round trip, which nothing has measured yet
 
@@ -117,16 +117,47 @@ def test_a_message_repeated_in_parts_still_says_what_it_tells() -> None:
 # --- the count ----------------------------------------------------------------------------------
 
 
-def test_a_round_that_agreed_takes_what_had_settled_when_it_began() -> None:
+def test_a_round_that_agreed_takes_all_if_our_stream_was_still_when_it_began() -> None:
     untaken = Untaken()
     untaken.said((1, 1), 2, now=10.0)
     untaken.said((1, 3), 1, now=10.5)
     untaken.agreed(9.9 + SETTLED_S)
     assert untaken.count == 3
-    untaken.agreed(10.2 + SETTLED_S)
-    assert untaken.count == 1
     untaken.agreed(10.6 + SETTLED_S)
     assert untaken.count == 0
+
+
+def test_a_round_whose_digests_left_out_our_stream_takes_nothing() -> None:
+    untaken = Untaken()
+    untaken.said((1, 1), 2, now=10.0)
+    untaken.said((1, 3), 1, now=20.0)
+    untaken.taken([(1, 3)])
+    untaken.agreed(20.0 + SETTLED_S - 0.1)  # the first had long settled, its stream had not
+    assert untaken.count == 2
+    untaken.agreed(20.0 + SETTLED_S)
+    assert untaken.count == 0
+
+
+def test_rounds_agree_on_nothing_of_whoever_talks_all_the_time_and_is_not_heard() -> None:
+    pair = Pair()
+    said = 0
+    while said < 20:
+        pair.one.broadcast(b"%d" % said, pair.now)
+        said += 1
+        for _ in range(10):
+            pair.now += 0.1
+            for engine, to in ((pair.one, pair.other), (pair.other, pair.one)):
+                if engine.deadline <= pair.now:
+                    engine.advance(pair.now)
+                for datagram, _ in engine.datagrams_to_send(pair.now):
+                    if len(datagram) < 150:  # heartbeats and rounds: what carries a rumor is lost
+                        to.receive(datagram, THERE if to is pair.one else HERE, pair.now)
+        if said % 5 == 0:
+            pair.one.start_round(pair.now)
+    rounds = [each for each in pair.one.rounds() if each.in_sync]
+    assert pair.received(pair.other) == []
+    assert rounds
+    assert pair.one.untaken == said
 
 
 def test_what_several_peers_take_counts_once() -> None:

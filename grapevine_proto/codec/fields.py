@@ -40,6 +40,7 @@ MAX_TEXT_BYTES: Final = 64  # of a zone, a name
 MAX_ADDRESSES: Final = 4
 MAX_RECORDS: Final = 16
 RECORDS_REMEMBERED: Final = 1024  # decoded, by their bytes: a megabyte at the most
+PEERS_REMEMBERED: Final = 4096  # their ids: likewise
 MAX_OPINIONS: Final = 4
 MAX_ACCUSATIONS: Final = 3  # of one member: as many as it takes
 MAX_COPIES: Final = 64
@@ -185,15 +186,26 @@ def copy_fields(copy: RumorCopy) -> Fields:
     return (*fields, rumor.trace_share) if rumor.trace_share else fields
 
 
+@lru_cache(PEERS_REMEMBERED)
+def _peer_id(data: bytes) -> PeerId:
+    """The same ids come again and again, and each is hashed once."""
+    return PeerId(data)
+
+
 def _decode_copy(fields: Any) -> RumorCopy:
-    origin, epoch, first, lengths, body, signature, hops, age_ms, *traced = items(fields, 9)
-    trace_share = (uint(traced[0], TRACE_ALL) or _untraced()) if traced else 0
+    trace_share = 0
+    if type(fields) is tuple and len(fields) == 8:  # nearly always
+        origin, epoch, first, lengths, body, signature, hops, age_ms = fields
+    else:
+        origin, epoch, first, lengths, body, signature, hops, age_ms, traced = items(fields, 9)
+        trace_share = uint(traced, TRACE_ALL) or _untraced()
     for length in items(lengths, MAX_PAYLOADS):
-        uint(length, MAX_PAYLOAD)
+        if type(length) is not int or not 0 <= length <= MAX_PAYLOAD:
+            raise ValueError("not an integer in range")
     if not lengths or sum(lengths) != len(binary(body)):
         raise ValueError("lengths that do not cut the body")
     rumor = Rumor(
-        PeerId(binary(origin, PEER_ID_BYTES)),
+        _peer_id(binary(origin, PEER_ID_BYTES)),
         uint(epoch, EPOCH_LIMIT - 1),
         uint(first, SEQUENCE_LIMIT - MAX_PAYLOADS) or nonzero(),
         lengths,

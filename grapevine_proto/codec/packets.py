@@ -25,7 +25,6 @@ MAX_VERSIONS: Final = 4
 
 SESSION_ID_BYTES: Final = 8
 EPHEMERAL_BYTES: Final = 32
-COOKIE_BYTES: Final = 32
 BOX_TAG_BYTES: Final = 16
 
 MAX_DATAGRAM: Final = 1200  # bytes; what crosses every path that carries IPv6 (RFC 8200, section 5)

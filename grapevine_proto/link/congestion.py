@@ -15,7 +15,6 @@ docs/protocol.md; each is a field of `CongestionConfig`, with its reason.
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Final, NamedTuple, Protocol
 
 from grapevine_proto.link.sequence import LEAST_REORDER_S
@@ -55,7 +54,7 @@ class RoundTrip:
         self.jitter_s = 0.0  # from one sample to the next, as RFC 3550 has it
         self._memory_s = memory_s
         self._measured_at = -math.inf
-        self._least: deque[tuple[float, float]] = deque()  # (when, what), both ascending
+        self._least: list[tuple[float, float]] = []  # (when, what), both ascending: a few
 
     def measured(self, sample_s: float, now: float) -> None:
         """A packet and the answer to it took so long (RFC 6298, section 2)."""
@@ -75,7 +74,7 @@ class RoundTrip:
             least.pop()
         least.append((now, sample_s))
         while least[0][0] < now - self._memory_s:
-            least.popleft()
+            del least[0]
 
     def assume(self, rtt_s: float) -> None:
         """A handshake took so long; nothing has been measured lately that says more."""
@@ -167,7 +166,7 @@ class Aimd:
         self._cut_at = self._grown_at = -math.inf
         self._arrived = self._lost = 0  # since the last sample of loss
         self._loss: float | None = None  # the slow average of it
-        self._floors: deque[tuple[float, float]] = deque()  # of that, as RoundTrip keeps its least
+        self._floors: list[tuple[float, float]] = []  # of that, as RoundTrip keeps its least
         self.cuts = 0
         self._slower = 0.0
         self.rate = config.initial_packets * packet_bytes / max(path.smoothed_s, LEAST_RTT_S)
@@ -255,7 +254,7 @@ class Aimd:
             floors.pop()
         floors.append((now, loss))
         while floors[0][0] < now - self._config.memory:
-            floors.popleft()
+            del floors[0]
 
 
 class Pacer:

@@ -33,9 +33,10 @@ from grapevine_proto.codec import (
 )
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.link.flight import UNREPAIRED
 from grapevine_proto.link.fragments import Budget, Reassembly
 from grapevine_proto.link.pathcheck import Whereabouts
-from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE, UNREPAIRED, Sender
+from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE, Sender
 from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
 from grapevine_proto.messages import (
     LINK_KINDS,
@@ -155,11 +156,11 @@ class Link:
     def adopt(self, established: Established, now: float) -> None:
         """Send on this session from now on; the one before only receives."""
         replaced = self.session
-        self._sender.reroute(replaced.their_id, now)
+        self._sender.recovery.reroute(replaced.their_id, now)
         if established.address != self.address:
-            self._sender.move(established.address.host, established.rtt_s, now)
-        elif established.rtt_s is not None and not self._sender.path.is_fresh(now):
-            self._sender.assume(established.rtt_s)
+            self._sender.path.move(established.address.host, established.rtt_s, now)
+        elif established.rtt_s is not None and not self._sender.path.trip.is_fresh(now):
+            self._sender.path.assume(established.rtt_s)
         self.session = established.session
         self._tell_arrivals_the_path()
         self.address = established.address
@@ -295,7 +296,7 @@ class Link:
         """What the peer said came from another address than we send to."""
         if self._whereabouts is not None:
             size_bytes = DATA_OVERHEAD - BOX_TAG_BYTES + len(packet.box)
-            round_s = self._sender.path.round_s
+            round_s = self._sender.path.trip.round_s
             self._whereabouts.heard(
                 source, size_bytes, is_newest=is_newest, round_s=round_s, now=now
             )
@@ -350,13 +351,13 @@ class Link:
         """The peer tells what arrived; of a session that we no longer send on, nothing is left to
         be told."""
         if feedback.session_id == self.session.their_id:
-            self._sender.on_feedback(feedback, now)
+            self._sender.recovery.on_feedback(feedback, now)
             self._tell_arrivals_the_path()
             self._send_at = self._ready_at(now)
 
     def _tell_arrivals_the_path(self) -> None:
-        path, arrivals = self._sender.path, self.session.arrivals
-        arrivals.heed(path.smoothed_s, path.reorder_s)
+        trip, arrivals = self._sender.path.trip, self.session.arrivals
+        arrivals.heed(trip.smoothed_s, trip.reorder_s)
 
     @property
     def is_receiving(self) -> bool:
@@ -381,7 +382,7 @@ class Link:
         if now - self.session.last_opened_at >= patience_s:
             self._retiring = [each for each in self._retiring if each[0] is not heard]
             self._retire(self.session, now)
-            self._sender.reroute(self.session.their_id, now)
+            self._sender.recovery.reroute(self.session.their_id, now)
             self.session = heard
             self._tell_arrivals_the_path()
             self._set_wake_at(now)
@@ -398,12 +399,13 @@ class Link:
     @property
     def rtt_s(self) -> float | None:
         """The round trip, smoothed; None: nothing has been measured."""
-        path = self._sender.path
-        return path.smoothed_s if path.is_measured else None
+        trip = self._sender.path.trip
+        return trip.smoothed_s if trip.is_measured else None
 
     def fresh_rtt_s(self, now: float) -> float | None:
         """The same, where data measured it lately."""
-        return self._sender.path.smoothed_s if self._sender.path.is_fresh(now) else None
+        trip = self._sender.path.trip
+        return trip.smoothed_s if trip.is_fresh(now) else None
 
     @property
     def shape(self) -> TokenBucket | None:
@@ -435,17 +437,17 @@ class Link:
     @property
     def rate(self) -> float:
         """Bytes a second that may go."""
-        return self._sender.rate
+        return self._sender.path.rate
 
     @property
     def lost(self) -> int:
         """Packets that went and did not come."""
-        return self._sender.lost
+        return self._sender.recovery.lost
 
     @property
     def datagram_bytes(self) -> int:
         """How large a datagram the path bears."""
-        return self._sender.path_mtu.datagram_bytes
+        return self._sender.path.mtu.datagram_bytes
 
     def is_ready(self, now: float) -> bool:
         """Whether a message of rumors would go at once if it were queued now."""
@@ -457,7 +459,7 @@ class Link:
 
     def count_unsent(self, messages: int) -> None:
         """So many messages were meant for the peer and found no room before they came here."""
-        self._sender.unsent += messages
+        self._sender.count_unsent(messages)
 
     def send(self, plaintext: bytes | Spliced, now: float) -> bool:
         """Queue `plaintext`, of any size; False: there is no room, and it is counted in `unsent`."""
@@ -469,9 +471,10 @@ class Link:
 
     def taken(self) -> list[tuple[int, int]]:
         """The rumors of ours that the peer has, as it told since the last call."""
-        if not self._sender.taken:
+        recovery = self._sender.recovery
+        if not recovery.taken:
             return []
-        taken, self._sender.taken = self._sender.taken, []
+        taken, recovery.taken = recovery.taken, []
         return taken
 
     def clear(self) -> int:
@@ -484,7 +487,7 @@ class Link:
 
     def refused(self, size_bytes: int, now: float) -> None:
         """The system would not send a datagram of this size to the peer."""
-        self._sender.refused(size_bytes, now)
+        self._sender.path.refused(size_bytes, now)
 
     def check_path(self, now: float) -> list[tuple[bytes, Address]]:
         """What a doubt about where the peer is makes us ask now, and where; `address` may be another
@@ -495,7 +498,7 @@ class Link:
         moved_to = check.verdict(now)
         if moved_to is not None:
             if moved_to.host != self.address.host:  # another port is the same way
-                self._sender.move(moved_to.host, None, now)
+                self._sender.path.move(moved_to.host, None, now)
             self.address = moved_to
         asking = [
             (self.session.seal(encode_frame(PathCheck(token)), now), to or self.address)
@@ -524,6 +527,24 @@ class Link:
         self.sent += len(datagrams)
         self._send_at = self._ready_at(now)
         return datagrams
+
+    def cut_through(self, plaintext: bytes, now: float) -> bytes | None:
+        """The datagram of a message of rumors that goes at once; None: something else is to go, or it
+        has to wait, and nothing has happened."""
+        check = self._whereabouts
+        if (
+            self._owed
+            or self._answers
+            or now >= self._feedback_at
+            or (check is not None and now >= check.deadline)
+            or self.session.is_spent(now)
+        ):
+            return None
+        datagram = self._sender.cut_through(plaintext, self.session, now)
+        if datagram is not None:
+            self.sent += 1
+            self._send_at, self._queued_at = self._sender.recovery.probe_at, None
+        return datagram
 
     def _feedback(self, now: float) -> list[bytes]:
         """What the peer is to be told of what it sent, on all sessions that it may have used."""

@@ -45,7 +45,9 @@ class ReplayWindow:
     def accept(self, counter: int) -> None:
         """Note that the packet with this number, which `is_fresh` and opened, has been."""
         word = counter // _WORD_BITS
-        if counter > self._highest:
+        if counter == self._highest + 1 and counter % _WORD_BITS:  # nearly always
+            self._highest = counter
+        elif counter > self._highest:
             last = self._highest // _WORD_BITS
             for entered in range(max(last + 1, word - _WORDS + 1), word + 1):
                 self._words[entered % _WORDS] = 0
@@ -111,7 +113,7 @@ class Arrivals:
         self._matured = -1  # nothing up to here is merely late any more
         self._latest, self._latest_at = -1, 0.0
         self._owes = False
-        self._told: deque[int] = deque([-1] * REPEATED, REPEATED)  # the tops of the last reports
+        self._told = [-1] * REPEATED  # the tops of the last reports
         self._told_at = float("-inf")
 
     def note(self, counter: int, now: float) -> None:
@@ -193,7 +195,7 @@ class Arrivals:
                 top = ranges.pop()[0] - 1  # its turn is in the next report, at once
                 is_cut = True
         self._owes = top < self.highest
-        self._told.append(max(top, self._told[-1]))
+        self._told = [*self._told[1:], max(top, self._told[-1])]
         self._told_at = now
         self._patience = max(self._patience * CALMING, 1.0)
         self._reorder_s = self.reorder_s * self._patience

@@ -2,17 +2,17 @@
 
 What must stay true:
 
-- A link that speaks when it should costs nothing: only one silent for longer than that is probed.
 - Nobody is held for dead who was heard within its time, here; elsewhere it may say so itself, by a
   higher incarnation, which ends everything that was said against the one before.
 - One member's word is one voice: where we have no eyes of our own it takes three who looked to make
   haste, and one alone has to stand unrefuted for six times as long.
 - What is found here changes what is shown, and which links are passed over (stale). None is closed for
   it: that takes `peer_timeout` of silence, so that a link outlives an outage as long as it was told to.
-- A late timer convicts no one: what we slept is given to everybody. Who hears nobody suspects himself.
+- A late timer convicts no one: what we slept is given to everybody.
 
-Part of `membership`, which calls `watch` for each linked peer now and then and tells of what it hears,
-of links and of records. Times: `config.detection`.
+Part of `membership`, which calls `watch` for linked peers now and then and tells of what it hears, of links
+and of records. Who is silent is found by `lookout`, what is said against whom stands in `cases`, and
+`tidings` tells it. Times: `config.detection`.
 """
 
 from __future__ import annotations
@@ -27,23 +27,16 @@ from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Ack, Opinion, Opinions, Ping, PingFor
-from grapevine_proto.overlay.cases import ACCUSERS, TOLD_AT_ONCE, Case, Cases, message_of
+from grapevine_proto.overlay.cases import ACCUSERS, Case, Cases, message_of
 from grapevine_proto.overlay.effects import Blame, Effect, Moved, Send
+from grapevine_proto.overlay.lookout import Lookout
 from grapevine_proto.overlay.members import Member, MemberTable
-from grapevine_proto.overlay.news import News
 from grapevine_proto.overlay.peers import Happening, Peer, PeerTable
-from grapevine_proto.overlay.probes import PINGS, Errand, Errands, Probe, Probes
-from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.signatures import Budgets
-from grapevine_proto.overlay.suspicion import OwnHealth, tellings
-from grapevine_proto.ratelimit import TokenBucket
+from grapevine_proto.overlay.suspicion import OwnHealth
+from grapevine_proto.overlay.tidings import Tidings
 from grapevine_proto.signed import Accusation, Record
 
-OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed
-TOLD_TO: Final = 3  # peers that hear the news at once
-HASTE_BURST: Final = 8.0  # times that news is told at once,
-HASTE_PER_S: Final = 0.5  # in the long run; else it waits for its turn
-ERRAND_SHARE: Final = 0.8  # of a probe's timeout, within which we answer for somebody else
 CHECKS_PER_TELLER_S: Final = 32.0  # of accusations' signatures: a thousandth of a core
 CHECKS_BURST: Final = 256.0
 # Of what one accuser says of others: half of a hundred links may die at once, but who finds somebody
@@ -68,117 +61,39 @@ class Detector:
         self._identity = identity
         self._peers = peers
         self._members = members
-        self._rng = rng
         self.health = OwnHealth(now)
         self.cases = Cases()
-        self.errands = Errands()
-        self.heard_at = now  # anybody linked
-        self.news = News()
-        self.probes = Probes()
-        self._vouched: dict[PeerId, float] = {}  # linked, silent, and heard by others: when
-        self._tell_at = math.inf
-        self._haste = TokenBucket(HASTE_BURST, HASTE_PER_S, now)
+        self.lookout = Lookout(config, peers, self.cases, self.health, rng, now)
+        self.tidings = Tidings(config, peers, self._opinion, rng, now)
         self._by_teller = Budgets(CHECKS_PER_TELLER_S, CHECKS_BURST)
         self._by_accuser = Budgets(ACCUSATIONS_PER_S, ACCUSATIONS_BURST)
         self.deadline = math.inf
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
+        self.lookout.reconfigure(config)
+        self.tidings.reconfigure(config)
 
-    # --- looking --------------------------------------------------------------------------------
+    # --- what we find ourselves -----------------------------------------------------------------
 
-    @property
-    def _timeout_s(self) -> float:
-        return self._config.detection.probe_timeout * self.health.stretch
-
-    def watch(self, peer: Peer, now: float) -> list[Effect]:
-        """Probe a linked peer that is silent for longer than it should be."""
-        if peer.peer_id in self.probes:
-            return []
-        # Heartbeats come a tenth of the interval late, and the next look of whoever sends them.
-        usual_s = 1.1 * self._config.gossip_interval + look_every_s(self._config) / 2
-        if now - peer.silent_since < usual_s + self._timeout_s:
-            return self._remind(peer.peer_id, now)
-        return self._begin(peer.peer_id, now)
-
-    def _begin(self, peer_id: PeerId, now: float) -> list[Effect]:
-        self.probes.begin(peer_id, now, now + self._timeout_s / 2)
+    def watch(self, linked: list[Peer], now: float) -> list[Effect]:
+        """Look after linked peers."""
+        effects = [effect for peer in linked for effect in self.lookout.watch(peer, now)]
         self._rearm(now)
-        return [self._ping(peer_id, now)]
-
-    def _ping(self, peer_id: PeerId, now: float) -> Send:
-        """With what is said against the receiver, which may refute it."""
-        probe, case = self.probes.get(peer_id), self.cases.get(peer_id)
-        opinions: tuple[Opinion, ...] = ()
-        if case is not None and case.accusations:
-            opinions = (case.opinion,)
-            case.told_at = now
-        return Send((peer_id,), Ping(probe.number if probe else 0, opinions))
-
-    def _remind(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """Tell a peer that we hear, until it refutes it, what others say against it."""
-        case = self.cases.get(peer_id)
-        pause_s = self._config.detection.probe_interval
-        if case is None or not case.is_dismissed or now < case.told_at + pause_s:
-            return []
-        return [self._ping(peer_id, now)]
-
-    def _step(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
-        """A ping's time is over: try once more, by other ways too; after the last, judge."""
-        if probe.is_accused:
-            pause_s = self._config.detection.probe_interval * self.health.stretch
-            self.probes.go_on(peer_id, now + pause_s)
-            return [self._ping(peer_id, now)]
-        if probe.pings == PINGS:
-            return self._judge(peer_id, probe, now)
-        probe.pings += 1
-        patience = 1.0 if probe.pings == PINGS else 0.5
-        self.probes.go_on(peer_id, now + patience * self._timeout_s)
-        effects: list[Effect] = [self._ping(peer_id, now)]
-        if probe.pings % 2 == 0:
-            effects += self._ask_others(peer_id, probe)
         return effects
 
-    def _ask_others(self, peer_id: PeerId, probe: Probe) -> list[Effect]:
-        others = uniform(
-            self._peers.linked,
-            self._config.detection.indirect_probes,
-            self._rng,
-            but=probe.asked | {peer_id},
-        )
-        probe.asked.update(others)
-        return [Send(tuple(others), PingFor(probe.number, peer_id))] if others else []
-
-    def _judge(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
-        if probe.is_vouched and not self._is_outvoted(peer_id):  # only our road to it is broken
-            self._vouched[peer_id] = now
-            return self._again(peer_id, self._config.gossip_interval, now)
-        if probe.asked and not probe.has_answers:
-            self.health.failed(now)
-            if self.heard_at < probe.began_at:  # it is we who are cut off
-                pause_s = self._config.detection.probe_interval * self.health.stretch
-                return self._again(peer_id, pause_s, now)
-        probe.is_accused = True
-        self.probes.go_on(peer_id, now)
+    def _found_silent(self, peer_id: PeerId, since: float, now: float) -> list[Effect]:
         member = self._members.get(peer_id)
-        return self._accuse(member, now) if member is not None else []
+        return [] if member is None else self._accuse(member, since, now)
 
-    def _is_outvoted(self, peer_id: PeerId) -> bool:
-        """Whether so many sign that it does not answer that whoever says it lives is not believed."""
-        case = self.cases.get(peer_id)
-        return case is not None and len(case.accusations) >= OUTVOTING
-
-    def _again(self, peer_id: PeerId, pause_s: float, now: float) -> list[Effect]:
-        self.probes.begin(peer_id, now + pause_s, now + pause_s)
-        return []
-
-    def _accuse(self, member: Member, now: float) -> list[Effect]:
-        """We had no answer ourselves."""
+    def _accuse(self, member: Member, since: float, now: float) -> list[Effect]:
+        """We had no answer ourselves, though we asked for one since `since`: what others said by then
+        has been known here, and told along with each ping, for as long."""
         case = self._open(member, now, is_ours=True)
         if case is None or case.is_ours:
             return []
         if case.is_dismissed:
-            self.cases.reopen(case, now)
+            self.cases.reopen(case, max(case.opened_at, since))
         case.is_ours = True
         ours = Accusation.signed(self._identity, self._config.cluster, case.record)
         self.cases.add(case, ours)
@@ -198,37 +113,19 @@ class Detector:
         """`sender` asks, answers, or tells of others, whose records `membership` knows by now."""
         match message:
             case Ping(number, opinions):
-                effects: list[Effect] = [Send((sender,), Ack(number, True))]
-                return effects + self._consider_all(opinions, sender, now)
+                considered = self._consider_all(opinions, sender, now)
+                return [Send((sender,), Ack(number, True)), *considered]
             case Opinions(opinions):
                 return self._consider_all(opinions, sender, now)
-            case PingFor(number, subject):
-                return self._run_errand(number, subject, sender, now)
-            case Ack(number, is_alive):
-                return self._on_ack(number, is_alive, sender)
+            case PingFor():
+                effects = self.lookout.run_errand(message, sender, now)
+                self._rearm(now)
+                return effects
+            case Ack():
+                self.lookout.answered(message, sender)
+                return []
             case _:
                 assert_never(message)
-
-    def _run_errand(self, number: int, subject: PeerId, asker: PeerId, now: float) -> list[Effect]:
-        peer = self._peers.get(subject)
-        if peer is None or not self._peers.is_linked(subject):
-            return [Send((asker,), Ack(number, False))]
-        detection = self._config.detection
-        if now - peer.silent_since < detection.probe_timeout:
-            return [Send((asker,), Ack(number, True))]
-        errand = Errand(asker, number, now + ERRAND_SHARE * detection.probe_timeout)
-        if not self.errands.add(subject, errand):
-            return [Send((asker,), Ack(number, False))]
-        self._rearm(now)
-        return [self._ping(subject, now)]
-
-    def _on_ack(self, number: int, is_alive: bool, sender: PeerId) -> list[Effect]:
-        """An answer of the peer itself has already ended its probe, as anything heard of it does."""
-        probe = self.probes.numbered(number)
-        if probe is not None and sender in probe.asked:
-            probe.has_answers = True
-            probe.is_vouched = probe.is_vouched or is_alive
-        return []
 
     def _consider_all(
         self, opinions: tuple[Opinion, ...], sender: PeerId, now: float
@@ -256,7 +153,7 @@ class Detector:
             if record.version < member.record.version and opinion.accusations:
                 answers.append(Opinion(member.record))
             elif record.version == member.record.version and peer_id not in self.cases:
-                self.news.told(peer_id, 1)
+                self.tidings.news.told(peer_id, 1)
             return []
         case = self.cases.get(peer_id)
         known = case.accusations if case is not None else {}
@@ -271,8 +168,8 @@ class Detector:
                     news.append(each)
         if case is not None and not case.is_dismissed and not news:
             if len(opinion.accusations) >= len(known):
-                self.news.told(peer_id, 1)  # told by another: it knows as much
-            elif peer_id not in self.news:
+                self.tidings.news.told(peer_id, 1)  # told by another: it knows as much
+            elif peer_id not in self.tidings.news:
                 answers.append(case.opinion)
         return self._charge(member, news, now)
 
@@ -293,9 +190,9 @@ class Detector:
         peer_id = member.record.peer_id
         if self._peers.is_linked(peer_id) and not case.is_ours:
             self.cases.doubt(case)
-            if is_first and peer_id not in self.probes:
-                return self._begin(peer_id, now)
-            self.probes.hurry(peer_id, now + self._timeout_s)  # where it pauses
+            if is_first and peer_id not in self.lookout.probes:
+                self.lookout.begin(peer_id, now)
+            self.lookout.hurry(peer_id, now)
             self._rearm(now)
             return []
         if case.is_dismissed:
@@ -332,20 +229,9 @@ class Detector:
             return [member.think(MemberStatus.UP, now)]
         return []
 
-    def _call(self, subject: PeerId, case: Case, now: float) -> list[Effect]:
-        """Its time is nearly over. Its refutation may have been lost on its way to us, or died out before:
-        whoever knows it answers with it. Where many die at once, this waits for its turn."""
-        self.cases.call(case, now)
-        if self._haste.take(now):
-            told_to = tuple(uniform(self._peers.linked, TOLD_TO, self._rng, but={subject}))
-            return [Send(told_to, Opinions((case.opinion,)))] if told_to else []
-        if subject not in self.news:
-            self.news.spread(case.record, TOLD_TO)
-            self._tell_at = min(self._tell_at, now + self._config.detection.probe_timeout)
-        return []
-
     def _convict(self, subject: PeerId, case: Case, now: float) -> list[Effect]:
         """Its time is over."""
+        self.tidings.too_late(subject)
         member = self._members.get(subject)
         if case.is_dismissed or member is None:
             self._close(subject)
@@ -355,27 +241,13 @@ class Detector:
             [member.think(MemberStatus.DOWN, now)] if member.status is MemberStatus.SUSPECT else []
         )
 
-    def why(self, peer_id: PeerId) -> str:
-        """For people: what is wrong with a linked peer."""
-        probe = self.probes.get(peer_id)
-        if probe is not None and probe.is_accused:
-            return "does not answer, nor through others"
-        if peer_id in self._vouched:
-            return "heard by others, not by us"
-        return "being probed" if probe is not None else ""
-
     def is_concerned(self, peer_id: PeerId) -> bool:
         """Whether a word of this peer matters here."""
-        return peer_id in self.probes or peer_id in self.cases or peer_id in self.errands
+        return peer_id in self.cases or self.lookout.is_concerned(peer_id)
 
     def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A packet of a linked peer opened: whatever others say, it lives."""
-        if self.probes.end(peer_id):
-            self.health.succeeded(now)
-            self._vouched.pop(peer_id, None)
-        effects: list[Effect] = [
-            Send((errand.asker,), Ack(errand.number, True)) for errand in self.errands.done(peer_id)
-        ]
+        effects = self.lookout.heard(peer_id, now)
         case = self.cases.get(peer_id)
         if case is not None and not case.is_dismissed:
             effects += self._dismiss(peer_id, case, now)
@@ -385,14 +257,15 @@ class Detector:
     def _dismiss(self, peer_id: PeerId, case: Case, now: float) -> list[Effect]:
         """It lives, but others have our word that it does not: only it can take that back."""
         self.cases.dismiss(case, now)
+        self.tidings.too_late(peer_id)
         member = self._members.get(peer_id)
         acquitted = self._acquit(member, now) if member is not None else []
-        return [*acquitted, self._ping(peer_id, now)]
+        return [*acquitted, self.lookout.ping(peer_id, now)]
 
     def linked(self, member: Member, now: float) -> list[Effect]:
         """A session with `member` is live."""
         peer_id = member.record.peer_id
-        self._vouched.pop(peer_id, None)
+        self.lookout.linked(peer_id)
         effects = self.renewed(member, now)
         case = self.cases.get(peer_id)
         if case is not None:
@@ -401,7 +274,7 @@ class Detector:
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         """There is no link to look at any more: where it did not answer, what others say counts."""
-        if not self.probes.end(peer_id):
+        if not self.lookout.unlinked(peer_id):
             return []
         case, member = self.cases.get(peer_id), self._members.get(peer_id)
         if case is None or member is None or not case.is_dismissed:
@@ -412,11 +285,10 @@ class Detector:
 
     def lost(self, member: Member, now: float) -> list[Effect]:
         """A link ended without a word, or nobody answered a dial."""
-        peer_id = member.record.peer_id
-        is_vouched = now - self._vouched.pop(peer_id, -math.inf) < self._config.peer_timeout
-        if member.status is not MemberStatus.UP or (is_vouched and not self._is_outvoted(peer_id)):
+        is_elsewhere = self.lookout.is_heard_elsewhere(member.record.peer_id, now)
+        if member.status is not MemberStatus.UP or is_elsewhere:
             return []
-        return self._accuse(member, now)
+        return self._accuse(member, now, now)
 
     def left(self, peer_id: PeerId) -> None:
         """It said itself that it leaves: nothing more is to be found out."""
@@ -424,7 +296,7 @@ class Detector:
 
     def _close(self, subject: PeerId) -> None:
         self.cases.close(subject)
-        self.news.drop(subject)
+        self.tidings.drop(subject)
 
     def renewed(self, member: Member, now: float) -> list[Effect]:
         """A higher record of `member` was taken: what was said of the one before is void."""
@@ -446,7 +318,7 @@ class Detector:
         """We slept: nobody's time ran meanwhile, and we have been slow ourselves."""
         self.health.lagged(late_s, now)
         self.cases.forgive(late_s)
-        self.probes.forgive(late_s)
+        self.lookout.probes.forgive(late_s)
         self._rearm(now)
 
     def advance(self, now: float) -> list[Effect]:
@@ -455,39 +327,28 @@ class Detector:
         if now < self.deadline:
             return []
         effects: list[Effect] = []
-        for peer_id, probe in self.probes.due(now):
-            effects += self._step(peer_id, probe, now)
-        for errand in self.errands.overdue(now):
-            effects.append(Send((errand.asker,), Ack(errand.number, False)))
+        for peer_id, probe in self.lookout.probes.due(now):
+            tried = self.lookout.step(peer_id, probe, now)
+            if tried is None:
+                tried = self._found_silent(peer_id, self.lookout.looked_since(probe, now), now)
+            effects += tried
+        effects += self.lookout.overdue(now)
         for subject, case in self.cases.due(now):
             if case.is_dismissed or case.called_at is not None:
                 effects += self._convict(subject, case, now)
-            else:
-                effects += self._call(subject, case, now)
-        if self._tell_at <= now:
-            effects += self._tell(now)
+            else:  # its refutation may have been lost on its way to us, or died out before
+                self.cases.call(case, now)
+                self.tidings.call(case.record, now)
+        effects += self.tidings.advance(now)
         self._rearm(now)
         return effects
 
     def _spread(self, peer_id: PeerId, now: float) -> None:
-        """Tell what changed: at once, unless much has changed lately."""
+        """What is thought of somebody has changed."""
         member = self._members.get(peer_id)
         if member is not None:
-            self.news.spread(member.record, tellings(len(self._members) + 1))
-            if self._tell_at > now and self._haste.take(now):
-                self._tell_at = now
-            self._tell_at = min(self._tell_at, now + self._config.detection.probe_timeout)
+            self.tidings.spread(member.record, len(self._members) + 1, now)
             self._rearm(now)
-
-    def _tell(self, now: float) -> list[Effect]:
-        """News goes to a few peers at once and to others a little later, until it was told enough."""
-        told_to = tuple(uniform(self._peers.linked, TOLD_TO, self._rng))
-        opinions = message_of(map(self._opinion, self.news.first(TOLD_AT_ONCE))) if told_to else ()
-        for opinion in opinions:
-            self.news.told(opinion.record.peer_id, len(told_to))
-        pause_s = self._config.detection.probe_timeout
-        self._tell_at = now + pause_s if self.news else math.inf
-        return [Send(told_to, Opinions(opinions))] if opinions else []
 
     def _opinion(self, record: Record) -> Opinion:
         """What we think of `record`'s subject, for others."""
@@ -496,12 +357,5 @@ class Detector:
 
     def _rearm(self, now: float) -> None:
         """Be called when the next thing is due, but not for a time that is past."""
-        deadline = min(
-            self._tell_at, self.cases.deadline, self.errands.deadline, self.probes.deadline
-        )
+        deadline = min(self.tidings.deadline, self.cases.deadline, self.lookout.deadline)
         self.deadline = max(deadline, now) if deadline < math.inf else deadline
-
-
-def look_every_s(config: NodeConfig) -> float:
-    """How often linked peers are looked after."""
-    return min(config.gossip_interval / 4, 1.0)

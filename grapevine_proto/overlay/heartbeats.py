@@ -1,7 +1,11 @@
 """Heartbeats: word to each linked peer every gossip interval, and what comes along with it.
 
-What must stay true: a peer that is well hears from us at most a tenth of the interval, and half of what
-passes between two looks, later than an interval after the last time; who waits longer may ask.
+What must stay true:
+
+- A peer that is well hears from us at most a tenth of the interval, and half of what passes between two
+  looks, later than an interval after the last time; who waits longer may ask.
+- Each look has its even share of them, or one that is not empty: whenever we die, some peer's next word
+  from us is due at once, and it notices. Links that began together would all fall silent together.
 """
 
 from __future__ import annotations
@@ -37,9 +41,17 @@ class Heartbeats:
     def reconfigure(self, config: NodeConfig) -> None:
         self._interval_s = config.gossip_interval
 
-    def is_due(self, peer: Peer, now: float, *, until_next_s: float) -> bool:
-        """Whether now is nearer to when it is due than the next look, so long from now, is."""
-        return now + until_next_s / 2 >= peer.heartbeat_due
+    def due(self, peers: Sequence[Peer], now: float, look_s: float) -> list[Peer]:
+        """Whose turn it is: theirs whose time is nearer to now than to the next look, `look_s` from now.
+        Where those are fewer than an even share, some of the next look's come early: by and by looks
+        are alike, and stay so, since an interval is as many looks for everybody."""
+        due = [peer for peer in peers if peer.heartbeat_due <= now + 0.5 * look_s]
+        lacking = int(len(peers) * look_s / self._interval_s) - len(due)
+        if lacking > 0:
+            soon = now + 0.5 * look_s, now + 1.5 * look_s
+            early = [peer for peer in peers if soon[0] < peer.heartbeat_due <= soon[1]]
+            due += sorted(early, key=lambda peer: peer.heartbeat_due)[:lacking]
+        return due
 
     def make(self, peer: Peer, now: float) -> Effect:
         """The next one for `peer`."""
@@ -64,6 +76,7 @@ class Heartbeats:
     @staticmethod
     def hear(beat: Heartbeat, peer: Peer, now: float) -> None:
         """One of `peer`'s: if it answers our last, we know the round trip."""
+        peer.beat_at = now
         if beat.number > peer.their_number:
             peer.their_number = beat.number
             peer.echo_at = now

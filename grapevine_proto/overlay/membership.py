@@ -15,6 +15,7 @@ of `ourselves`.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from grapevine_proto.config import NodeConfig
@@ -34,7 +35,7 @@ from grapevine_proto.messages import (
     Records,
     Roll,
 )
-from grapevine_proto.overlay.detector import Detector, look_every_s
+from grapevine_proto.overlay.detector import Detector
 from grapevine_proto.overlay.dialling import Dialling, words_for
 from grapevine_proto.overlay.effects import (
     Blame,
@@ -46,6 +47,7 @@ from grapevine_proto.overlay.effects import (
     Send,
 )
 from grapevine_proto.overlay.heartbeats import Heartbeats, envelopes
+from grapevine_proto.overlay.lookout import look_every_s
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.nearness import Nearness
 from grapevine_proto.overlay.ourselves import Ourselves
@@ -77,6 +79,8 @@ class Membership:
         store: Store,
         rng: random.Random,
         now: float,
+        *,
+        carries: Callable[[PeerId, float], bool],
     ) -> None:
         self._config = config
         self._peers = peers
@@ -84,7 +88,7 @@ class Membership:
         self.members = MemberTable(config.limits, peers.is_linked)
         self.ourselves = Ourselves(config, identity, epoch, address)
         self.views = Views(config, peers, self.members, rng)
-        self.nearness = Nearness(config, peers, self.members, self.views, rng, now)
+        self.nearness = Nearness(config, peers, self.members, self.views, rng, now, carries)
         self.dialling = Dialling(
             config, peers, self.members, self.views, self.nearness, rng, self.ourselves.address, now
         )
@@ -128,7 +132,10 @@ class Membership:
 
     def health_reason(self, peer: Peer, now: float) -> str:
         """For people: what a peer's health suffers from; empty where all is well."""
-        reasons = peer.why(now, self._config.gossip_interval), self.detector.why(peer.peer_id)
+        reasons = (
+            peer.why(now, self._config.gossip_interval),
+            self.detector.lookout.why(peer.peer_id),
+        )
         return ", ".join(each for each in reasons if each)
 
     @property
@@ -227,7 +234,7 @@ class Membership:
         is_new = peer.state not in LINKED_STATES
         peer.record, peer.address = record, address
         peer.session_epoch = record.epoch
-        peer.silent_since = now
+        peer.silent_since = peer.beat_at = now
         peer.consecutive_failures = 0
         peer.number = peer.their_number = 0
         if rtt_s is not None:
@@ -294,7 +301,7 @@ class Membership:
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
-        peer.silent_since = self.detector.heard_at = now
+        peer.silent_since = self.detector.lookout.heard_at = now
         effects: list[Effect] = []
         if peer.state is PeerState.STALE:
             effects.append(Moved(peer_id, self._peers.move(peer, Happening.HEARD), "heard again"))
@@ -452,10 +459,14 @@ class Membership:
         if now < self._tick_at:
             return effects
         self._tick_at = now + look_every_s(self._config)
-        for peer_id in self._peers.linked:
-            peer = self._peers.get(peer_id)
-            if peer is not None:
-                effects += self._look_after(peer, now)
+        linked = [peer for peer in map(self._peers.get, self._peers.linked) if peer is not None]
+        for peer in linked:
+            effects += self._look_after(peer, now)
+        effects += self.detector.watch(linked, now)
+        for peer in self._heartbeats.due(linked, now, look_every_s(self._config)):
+            silent_s = now - peer.silent_since
+            peer.judge(succeeded=silent_s <= LATE_INTERVALS * self._config.gossip_interval)
+            effects.append(self._heartbeats.make(peer, now))
         effects += self.dialling.due(now) + self.rolls.due(now)
         if now - self._tidied_at > 60:
             self._tidied_at = now
@@ -468,6 +479,7 @@ class Membership:
             peer = self._peers.get(peer_id)
             if peer is not None:
                 peer.silent_since += late_s
+                peer.beat_at += late_s
         self.detector.forgive(late_s, now)
 
     def _look_after(self, peer: Peer, now: float) -> list[Effect]:
@@ -482,10 +494,6 @@ class Membership:
         ):
             previous = self._peers.move(peer, Happening.SILENT)
             effects.append(Moved(peer.peer_id, previous, f"silent for {silent_s:.0f} s"))
-        effects += self.detector.watch(peer, now)
-        if self._heartbeats.is_due(peer, now, until_next_s=look_every_s(self._config)):
-            peer.judge(succeeded=silent_s <= LATE_INTERVALS * self._config.gossip_interval)
-            effects.append(self._heartbeats.make(peer, now))
         return effects
 
     def _tell_all(self, message: Records | Opinions) -> list[Effect]:

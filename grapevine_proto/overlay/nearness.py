@@ -14,6 +14,7 @@ What must stay true:
 - Only what this node measured itself counts: one look, against the least of several measurements of a
   link, so that no luck of the moment makes anybody near. What gains less than `GAIN_S` or a fifth is left
   as it is: on one machine, on one network, and once all is well, nothing moves.
+- A link that messages come over stays until they come another way, so that none waits for repair.
 - A link goes only for another into the same zone: how many lead where is for `distribution` to say.
 - A look is two datagrams and one dial of the common budget. Each that leads to nothing makes the pause to
   the next longer, and nobody is looked at twice in five minutes unless its way is worth it now.
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
@@ -67,7 +69,10 @@ class Nearness:
         views: Views,
         rng: random.Random,
         now: float,
+        carries: Callable[[PeerId, float], bool],
     ) -> None:
+        """`carries(peer_id, now)`: whether messages come or go over that link, which stays while they do."""
+        self._carries = carries
         self._config = config
         self._peers = peers
         self._members = members
@@ -100,7 +105,8 @@ class Nearness:
                 by_distance.append((peer.least_rtt_s, place, peer))
         for _, _, peer in sorted(by_distance, reverse=True)[kept:]:
             is_known = peer.linked_at is not None and now - peer.linked_at >= known_after_s
-            if is_known and self._peers.zone_of(peer.peer_id) == zone:
+            is_fit = is_known and self._peers.zone_of(peer.peer_id) == zone
+            if is_fit and not self._carries(peer.peer_id, now):
                 return peer
         return None
 

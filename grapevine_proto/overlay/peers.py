@@ -56,6 +56,7 @@ class Peer:
     __slots__ = (
         "address",
         "answered_at",
+        "beat_at",
         "consecutive_failures",
         "echo_at",
         "heartbeat_at",
@@ -90,6 +91,7 @@ class Peer:
         )
         self.success_ratio = 1.0
         self.consecutive_failures = 0
+        self.beat_at = now  # when its latest heartbeat came, or should have
         self.heartbeat_due = now
         self.heartbeat_at = now  # of our heartbeat `number`
         self.number = 0

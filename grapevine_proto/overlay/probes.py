@@ -19,8 +19,8 @@ PINGS: Final = 5
 
 
 class Probe:
-    """Our probe of one silent peer. After `PINGS` it is judged, and if accused pinged on, so that it
-    hears of it."""
+    """Our probe of one peer, from `began_at` on, when its first ping is sent if it is silent still. After
+    `PINGS` it is judged, and if accused pinged on, so that it hears of it."""
 
     __slots__ = (
         "asked",
@@ -35,7 +35,7 @@ class Probe:
     def __init__(self, number: int, began_at: float) -> None:
         self.number = number
         self.began_at = began_at
-        self.pings = 1
+        self.pings = 0
         self.asked: set[PeerId] = set()
         self.is_accused = False
         self.has_answers = False  # of those asked: so it is not us
@@ -65,13 +65,13 @@ class Probes:
         peer_id = self._by_number.get(number)
         return None if peer_id is None else self._probes.get(peer_id)
 
-    def begin(self, peer_id: PeerId, began_at: float, next_at: float) -> Probe:
-        """A new one, in place of any before."""
+    def begin(self, peer_id: PeerId, at: float) -> Probe:
+        """A new one, in place of any before; its first step is due at `at`."""
         self.end(peer_id)
         self._number = (self._number + 1) % NUMBER_LIMIT
-        self._probes[peer_id] = probe = Probe(self._number, began_at)
+        self._probes[peer_id] = probe = Probe(self._number, at)
         self._by_number[self._number] = peer_id
-        self._agenda.plan(peer_id, next_at)
+        self._agenda.plan(peer_id, at)
         return probe
 
     def go_on(self, peer_id: PeerId, at: float) -> None:
@@ -83,13 +83,13 @@ class Probes:
         """Its next step is due at `at`, or sooner where it was before."""
         self.go_on(peer_id, min(at, self._agenda.at(peer_id)))
 
-    def end(self, peer_id: PeerId) -> bool:
-        """Whether there was one."""
+    def end(self, peer_id: PeerId) -> Probe | None:
+        """The one that there was."""
         probe = self._probes.pop(peer_id, None)
         if probe is not None:
             del self._by_number[probe.number]
             self._agenda.drop(peer_id)
-        return probe is not None
+        return probe
 
     def due(self, now: float) -> list[tuple[PeerId, Probe]]:
         """Those whose next step is due, each once: `go_on` says when again."""

@@ -29,6 +29,7 @@ from grapevine_proto.signed import Rumor
 FORGET_S: Final = 24 * 3600.0
 SWEEP_S: Final = 1.0
 TIDY_S: Final = 600.0  # between looks at every stream
+CROWDED: Final = 0.75  # of the table: from here on strangers are counted by who brings them
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +113,25 @@ class Store:
     def _is_over(self, stream: Stream, streams: list[_StreamState], now: float) -> bool:
         """Whether `stream` is not among `streams` of its origin and came before them for too long."""
         newest = streams[-1]
-        if stream.epoch > newest.stream.epoch or any(s.stream == stream for s in streams):
+        if stream.epoch >= newest.stream.epoch or any(s.stream == stream for s in streams):
             return False
         return len(streams) > 1 or now - newest.opened_at >= self._ttl_s
 
     def _newcomer_refusal(self, teller: PeerId, now: float) -> DropReason | None:
         if len(self._origins) >= self._limits.origins:
             return DropReason.TABLE_FULL
+        if not self._is_crowded:
+            return None
         since, count = self._told.get(teller, (now, 0))
         if now - since < self._ttl_s and count >= self._limits.new_origins_per_link:
             return DropReason.TABLE_FULL
         return None
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Along a tree one link brings nearly all origins there are, so while there is room for more
+        nobody asks which link brought how many."""
+        return len(self._origins) >= CROWDED * self._limits.origins
 
     def take(
         self,
@@ -138,7 +147,8 @@ class Store:
         rumor = copy.rumor
         state = self._find(rumor.origin, rumor.epoch)
         if state is None:
-            if rumor.origin not in self._origins and not origin_is_linked:
+            is_stranger = rumor.origin not in self._origins and not origin_is_linked
+            if is_stranger and self._is_crowded:
                 self._count_newcomer(teller, now)
             state = self._open(rumor.stream, now)
         seen = state.seen

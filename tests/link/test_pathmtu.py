@@ -93,7 +93,7 @@ def test_a_link_finds_what_the_path_bears_and_sends_no_larger(mtu_bytes: int, fo
     roads.run(10.0)
     assert theirs.got == [LARGE]
     assert ours.link.datagram_bytes == found
-    assert ours.link._sender.lost == 0  # probes are no content
+    assert ours.link.lost == 0  # probes are no content
 
 
 def test_on_loopback_a_link_climbs_to_65_000() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from grapevine_proto.codec import encode_message
 from grapevine_proto.errors import DropReason
-from grapevine_proto.link.sender import PROBES_LIMIT, TRIES_LIMIT
+from grapevine_proto.link.recovery import PROBES_LIMIT, TRIES_LIMIT
 from grapevine_proto.link.sequence import MISSING_LIMIT, RANGES_LIMIT, Arrivals
 from grapevine_proto.messages import Private, Records
 from grapevine_proto.ratelimit import TokenBucket

@@ -81,6 +81,11 @@ class Surroundings:
         self.peers.move(peer, Happening.LINKED)
         return peer_id(number)
 
+    def measure(self, number: int, rtt_s: float) -> None:
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        peer.measured_rtt(rtt_s)
+
     def unlink(self, number: int) -> PeerId:
         peer = self.peers.get(peer_id(number))
         assert peer is not None

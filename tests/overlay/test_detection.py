@@ -73,6 +73,30 @@ def test_a_death_is_known_to_all_in_time(nodes: int, max_peers: int, loss: float
     assert known[-1] < KNOWN_WITHIN_S
 
 
+@pytest.mark.parametrize(("max_peers", "within_s"), [(8, 1.2), (50, 2.0)])
+def test_who_is_linked_with_the_dead_and_looks_for_himself_is_no_later_than_who_is_told(
+    max_peers: int, within_s: float
+) -> None:
+    """Probing takes 1.5 s, in which the dead have been asked to answer what others say. Where all are linked
+    with it, they tell nobody before they have looked."""
+    known = time_to_know(nodes=30, max_peers=max_peers)
+    assert len(known) == 29
+    assert known[-1] - known[0] < within_s
+
+
+def test_links_that_all_began_in_one_instant_do_not_all_find_out_late() -> None:
+    """Whenever it dies, somebody was about to hear of it."""
+    sim = Simulation(nodes=40, seed=3, config=NodeConfig(max_peers=8), linked=8)
+    sim.run(60.0)
+    for number in (3, 17, 31):
+        seen, dead_at = watch_opinions(sim), sim.now
+        sim.crash(number)
+        assert sim.run_until(lambda seen=seen: bool(seen), 10.0)  # type: ignore[misc]
+        assert seen[0][:2] == (f"node {number}", MemberStatus.SUSPECT)
+        assert sim.now - dead_at < 4.0
+        sim.run(30.3)
+
+
 def test_of_several_that_die_at_once_each_is_known_and_nobody_else() -> None:
     sim = cluster(40, config=NodeConfig(max_peers=8))
     sim.run(90.0)
@@ -176,7 +200,7 @@ def test_before_anybody_is_held_for_dead_others_are_asked_whether_they_know_bett
     seen = watch_opinions(sim)
     said = Accusation.signed(identity, "default", member.record)
     here.detector._charge(member, [said], one.read_clock(sim.now))
-    here.detector.news.drop(accused.peer_id)
+    here.detector.tidings.news.drop(accused.peer_id)
     sim.run(60.0)
     assert MemberStatus.DOWN not in {status for _, status, _ in seen}
     assert status_of(sim, accused.number, 0) is MemberStatus.UP

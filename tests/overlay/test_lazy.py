@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from grapevine_proto import codec
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.messages import Ids, Offer, RumorCopy, Want
+from grapevine_proto.messages import Graft, Ids, Offer, RumorCopy, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.dissemination import lazy as lazy_module
 from grapevine_proto.overlay.dissemination.lazy import (
@@ -240,6 +240,17 @@ def test_along_a_tree_a_near_teller_is_given_as_long_as_links_usually_take() -> 
     assert asked(node.lazy.advance(0.2501)) == [(peer_id(1), (ids_of(1),))]
 
 
+def test_where_the_tree_is_torn_no_push_is_waited_for() -> None:
+    node = Node()
+    tree = Plumtree(node.place.config, node.place.around)
+    node.lazy.follow(tree)
+    tree.handle(Graft(None), peer_id(4), 0.0)
+    node.unlink(4)
+    tree.unlinked(peer_id(4), 0.0)
+    node.hear(1, ids_of(1))
+    assert asked(node.lazy.advance(0.0)) == [(peer_id(1), (ids_of(1),))]
+
+
 def test_what_came_meanwhile_is_not_asked_for() -> None:
     node = Node()
     node.hear(2, ids_of(1), ids_of(2, 5))
@@ -312,6 +323,15 @@ def test_an_offer_of_what_was_only_told_of_hurries_the_question() -> None:
     assert asked(node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.001)) == [
         (peer_id(1), (ids_of(1),))
     ]
+
+
+def test_who_was_asked_has_a_moment_to_answer_before_one_who_offers_is_asked_too() -> None:
+    node = Node()
+    node.hear(1, ids_of(1))
+    assert asked(node.lazy.advance(0.1)) == [(peer_id(1), (ids_of(1),))]
+    assert node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.11) == []
+    assert node.lazy.advance(0.19) == []
+    assert asked(node.lazy.advance(0.2)) == [(peer_id(2), (ids_of(1),))]
 
 
 def test_an_offer_is_heeded_with_lazy_repair_switched_off() -> None:

@@ -36,9 +36,11 @@ class Around:
         members: int = 30,
         max_peers: int = 5,
         zones: str = "",
+        carrying: int | None = None,
         **changes: object,
     ) -> None:
         self.began_at = 0.0
+        self.carrying = carrying
         self.peers = PeerTable(100)
         self.members = MemberTable(LimitsConfig(addresses_per_teller=10_000))
         settings = config(
@@ -47,7 +49,7 @@ class Around:
         )
         rng = random.Random(1)
         views = Views(settings, self.peers, self.members, rng)
-        self.near = Nearness(settings, self.peers, self.members, views, rng, 0.0)
+        self.near = Nearness(settings, self.peers, self.members, views, rng, 0.0, self.carries)
         for number in range(members):
             told = record(number, zone=zones[number] if zones else "")
             self.members.meet(told, 0.0)
@@ -55,6 +57,9 @@ class Around:
                 peer = self.peers.add(told.peer_id, told, told.addresses[0], 0.0)
                 self.peers.move(peer, Happening.LINKED)
                 peer.linked_at, peer.least_rtt_s = 0.0, ways[number] / 1000
+
+    def carries(self, which: PeerId, now: float) -> bool:
+        return self.carrying is not None and which == peer_id(self.carrying)
 
     def goes_for(self, way_ms: float | None, now: float = 15.0, zone: str = "") -> PeerId | None:
         rtt_s = None if way_ms is None else way_ms / 1000
@@ -91,6 +96,13 @@ def test_the_farthest_link_is_kept_and_the_next_goes_for_one_that_is_nearer() ->
     assert around.goes_for(71) == peer_id(3)
     assert around.goes_for(73) is None, "not clearly nearer"
     assert around.goes_for(None) is None, "not measured"
+
+
+def test_a_link_that_messages_come_over_stays() -> None:
+    around = Around(30, 100, 40, 90, 20, carrying=3)
+    assert around.goes_for(1) == peer_id(2)
+    around.carrying = None
+    assert around.goes_for(1) == peer_id(3), "they come another way now"
 
 
 def test_one_in_five_is_kept() -> None:

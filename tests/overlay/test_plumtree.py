@@ -6,6 +6,7 @@ from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Graft, Prune, Subscribe
 from grapevine_proto.overlay.dissemination.plumtree import (
     BUSY_RUMORS,
+    CARRIES_S,
     COUNTED_LIMIT,
     PRUNE_AGAIN_S,
     TREES_LIMIT,
@@ -138,6 +139,57 @@ def test_a_lost_link_is_in_no_tree() -> None:
     assert strategy.subscribers == (peer_id(1),)
 
 
+def test_who_lost_a_link_of_the_tree_offers_what_it_hears_next_and_waits_for_no_push() -> None:
+    place, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1, 2)
+    assert not strategy.is_torn(peer_id(ORIGIN))
+    strategy.unlinked(place.unlink(3), 0.0)
+    assert not strategy.is_torn(peer_id(ORIGIN)), "that one was beside the tree"
+    strategy.unlinked(place.unlink(2), 0.0)
+    assert strategy.is_torn(peer_id(ORIGIN))
+    assert hear(strategy, 1).is_offer
+    assert not strategy.is_torn(peer_id(ORIGIN)), "whoever was cut off can ask now"
+    assert not hear(strategy, 1, 2).is_offer
+
+
+def test_a_tree_of_its_own_begins_torn_where_the_shared_one_is() -> None:
+    place, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1, 2)
+    for first in range(1, BUSY_RUMORS):
+        hear(strategy, 1, first)
+    strategy.unlinked(place.unlink(2), 0.0)
+    graft(strategy, 3, origin=ORIGIN)
+    assert strategy.is_torn(peer_id(ORIGIN))
+    assert hear(strategy, 1, BUSY_RUMORS).is_offer
+    assert not strategy.is_torn(peer_id(ORIGIN))
+    assert strategy.is_torn(peer_id(91)), "of the shared one nothing was heard since"
+
+
+def test_a_new_link_that_is_nearer_than_one_of_the_tree_begins_in_it() -> None:
+    place, strategy = plumtree(1, 2)
+    for number, rtt_s in ((1, 0.02), (2, 0.1)):
+        place.measure(number, rtt_s)
+    near, far = place.link(3), place.link(4)
+    place.measure(3, 0.05)
+    place.measure(4, 0.09)
+    assert strategy.linked(near, 0.0) == [], "there is no tree yet"
+    graft(strategy, 1, 2)
+    assert said(strategy.linked(near, 0.0)) == {near: [Graft(None)]}
+    assert strategy.linked(far, 0.0) == []
+    assert strategy.subscribers == (*ids(1, 2), near)
+
+
+def test_links_of_the_shared_tree_carry_while_it_is_used() -> None:
+    _, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1, 2)
+    assert not strategy.carries(peer_id(1), 0.0), "nothing was heard yet"
+    hear(strategy, 1, 1)
+    assert strategy.carries(peer_id(1), 1.0)
+    assert strategy.carries(peer_id(2), 1.0 + CARRIES_S - 0.1)
+    assert not strategy.carries(peer_id(2), 1.0 + CARRIES_S)
+    assert not strategy.carries(peer_id(3), 1.0)
+
+
 # --- trees of their own -------------------------------------------------------------------------
 
 
@@ -183,6 +235,19 @@ def test_a_small_lead_must_last_and_a_shared_tree_keeps_its_parents() -> None:
     _, shared = plumtree(1, 2, 3)
     graft(shared, 1, 2)
     assert not hear(shared, 1, rival=3, lead_s=0.5).effects
+
+
+def test_where_links_change_whoever_keeps_being_first_joins_the_shared_tree_beside_the_parent() -> (
+    None
+):
+    _, strategy = plumtree(1, 2, 3, nearer_links=True)
+    graft(strategy, 1, 2)
+    led = [
+        hear(strategy, 1, 1, origin=each, rival=3, lead_s=0.050).effects for each in range(20, 24)
+    ]
+    assert led[:3] == [[], [], []], "one rumor says little of others' ways"
+    assert said(led[3]) == {peer_id(3): [Graft(None)]}
+    assert set(strategy.subscribers) == set(ids(1, 2, 3))
 
 
 def test_a_peer_names_a_tree_only_of_an_origin_that_was_heard() -> None:

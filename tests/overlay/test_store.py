@@ -111,17 +111,22 @@ def test_a_third_epoch_lets_the_first_go() -> None:
 # --- ceilings -----------------------------------------------------------------------------------
 
 
-def test_one_teller_brings_so_many_new_origins_and_not_one_more() -> None:
-    store = store_with(LimitsConfig(new_origins_per_link=3))
-    for number in range(3):
-        stream = copy(number, 1).rumor.stream
-        assert store.refusal(stream, TELLER, False, 0.0) is None
+def test_while_there_is_room_one_teller_brings_all_origins_as_along_a_tree() -> None:
+    store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
+    for number in range(12):
+        assert store.refusal(copy(number, 1).rumor.stream, TELLER, False, 0.0) is None
         take(store, copy(number, 1), 0.0)
-    fourth = copy(3, 1).rumor.stream
-    assert store.refusal(fourth, TELLER, False, 0.0) is DropReason.TABLE_FULL
-    assert store.refusal(fourth, TELLER, True, 0.0) is None, "who is linked is always let in"
-    assert store.refusal(fourth, peer_id(998), False, 0.0) is None, "another teller has its own"
-    assert store.refusal(fourth, TELLER, False, 300.0) is None, "and it has again in 300 s"
+
+
+def test_of_a_crowded_table_one_teller_takes_so_many_and_not_one_more() -> None:
+    store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
+    for number in range(15):
+        take(store, copy(number, 1), 0.0)
+    last = copy(15, 1).rumor.stream
+    assert store.refusal(last, TELLER, False, 0.0) is DropReason.TABLE_FULL
+    assert store.refusal(last, TELLER, True, 0.0) is None, "who is linked is always let in"
+    assert store.refusal(last, peer_id(998), False, 0.0) is None, "another teller has its own"
+    assert store.refusal(last, TELLER, False, 300.0) is None, "and it has again in 300 s"
 
 
 def test_one_origin_beyond_the_cap_is_refused() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from grapevine_proto import AntiEntropyConfig, NodeConfig
+from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Via
 from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.messages import Ids, OverlayMessage, Want
 from grapevine_proto.overlay.effects import Send
+from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.sim.report import percentile
 
@@ -43,6 +45,19 @@ def test_without_loss_everybody_is_reached_at_once_without_anti_entropy(
     latencies_s, missing = say(sim, 10, every_s=0.5, settle_s=2.0)
     assert missing == 0
     assert latencies_s[-1] < 1.0
+
+
+def test_along_a_tree_one_link_may_bring_everybody_s_messages() -> None:
+    limits = LimitsConfig(new_origins_per_link=2)
+    config = NodeConfig(max_peers=5, strategy="plumtree", anti_entropy=NO_ROUNDS, limits=limits)
+    sim = Simulation(nodes=24, seed=4, config=config, linked=5)
+    said = []
+    for number in range(24):
+        said.append(sim.broadcast(number, b"%d" % number))
+        sim.run(0.5)
+    assert all(len(sim.deliveries(each)) == 23 for each in said)
+    engines = [node.engine for node in sim.nodes if node.engine is not None]
+    assert all(DropReason.TABLE_FULL not in dict(each.stats().dropped) for each in engines)
 
 
 def test_at_ten_percent_loss_99_of_100_are_reached_within_two_seconds() -> None:

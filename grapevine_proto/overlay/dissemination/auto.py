@@ -16,6 +16,7 @@ from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Str
 from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.overlay.held import Key
 
+NOTHING: Final = Plan(())
 MAIL_BYTES: Final = 256 * 1024  # from one node for one rumor: 20 ms at 100 Mbit/s
 
 
@@ -31,7 +32,7 @@ class Auto(Strategy):
 
     def spread(self, news: News, now: float) -> Plan:
         if news.is_mailed:
-            return Plan(())
+            return NOTHING
         linked = self._around.linked
         is_small = news.size_bytes * len(linked) <= MAIL_BYTES
         if news.sender is None and is_small and self._around.is_everybody_linked():
@@ -52,6 +53,12 @@ class Auto(Strategy):
 
     def asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
         return self._tree.asks(teller, origin, now)
+
+    def is_torn(self, origin: PeerId) -> bool:
+        return self._tree.is_torn(origin)
+
+    def carries(self, peer_id: PeerId, now: float) -> bool:
+        return self._tree.carries(peer_id, now)
 
     def handle(
         self, message: Subscribe | Graft | Prune, sender: PeerId, now: float

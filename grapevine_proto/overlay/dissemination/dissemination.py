@@ -114,6 +114,10 @@ class Dissemination:
         """Peers who are asked to push to us what they hear first."""
         return self._strategy.subscriptions
 
+    def carries(self, peer_id: PeerId, now: float) -> bool:
+        """Whether what others say comes or goes over the link with `peer_id` these days."""
+        return self._strategy.carries(peer_id, now)
+
     def _asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
         return self._strategy.asks(teller, origin, now)
 
@@ -267,6 +271,9 @@ class Dissemination:
     ) -> list[Effect]:
         """As the strategy has it, if it may leave at all."""
         plan = self._strategy.spread(news, now)
+        if not plan.targets and not plan.is_offer and not plan.effects:
+            self.lazy.announce(copy.rumor, has_it, now, is_mailed=news.is_mailed)
+            return []
         leaves = bool(plan.targets) or plan.is_offer
         if leaves and not self._may_leave(copy.rumor, is_firsthand, now):
             return []

@@ -67,8 +67,8 @@ class _Wanted:
     """A rumor that others have and we do not."""
 
     __slots__ = (
+        "asked_at",
         "due_at",
-        "is_asked",
         "is_offered",
         "opener",
         "tellers",
@@ -80,7 +80,7 @@ class _Wanted:
     def __init__(self, opener: PeerId, now: float, due_at: float) -> None:
         self.opener = opener
         self.told_at = now
-        self.is_asked = False
+        self.asked_at: float | None = None
         self.is_offered = False
         self.tellers = [opener]  # not asked yet, the first to tell first
         self.told_by = dict.fromkeys((opener,))
@@ -121,9 +121,11 @@ class LazyRepair:
         # By then, what is pushed another way is here.
         self._ask_after_rtts = Strategy.ask_after_rtts
         self._asks_by_usual_rtt = Strategy.asks_by_usual_rtt
+        self._is_torn: Callable[[PeerId], bool] = lambda origin: False
         self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf
         self._mailed: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
+        self._just_mailed: list[tuple[Rumor, tuple[PeerId, ...]]] = []  # and not among those yet
         self._tell_mailed_at = math.inf
         self._quiet_until = -math.inf
         self._wanted: dict[StreamRange, _Wanted] = {}
@@ -138,12 +140,14 @@ class LazyRepair:
         """Leave the pushes of `strategy` as much time as they need."""
         self._ask_after_rtts = strategy.ask_after_rtts
         self._asks_by_usual_rtt = strategy.asks_by_usual_rtt
+        self._is_torn = strategy.is_torn
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._is_on = config.lazy_repair
         if not self._is_on:
             self._untold.clear()
             self._mailed.clear()
+            self._just_mailed.clear()
             self._tell_at = self._tell_mailed_at = math.inf
             self._wanted.clear()
             self._opened.clear()
@@ -165,15 +169,32 @@ class LazyRepair:
         """Tell of `rumor`, which is new here, to who is not among `has_it`."""
         if not self._is_on:
             return
-        untold = self._mailed if is_mailed else self._untold
+        if is_mailed:  # nobody is told for long: it is put where it belongs when somebody looks
+            self._just_mailed.append((rumor, tuple(has_it)))
+            if len(self._just_mailed) + len(self._mailed) > UNTOLD_LIMIT:
+                self._sort_mail()
+            if self._tell_mailed_at == math.inf:
+                self._tell_mailed_at = now + MAIL_BATCH_S
+            return
+        self._wait_in(self._untold, rumor, has_it)
+        if self._tell_at == math.inf:
+            self._tell_at = max(now + BATCH_S, self._quiet_until)
+
+    def _sort_mail(self) -> None:
+        for rumor, has_it in self._just_mailed:
+            self._wait_in(self._mailed, rumor, has_it)
+        self._just_mailed.clear()
+
+    def _wait_in(
+        self,
+        untold: OrderedDict[StreamRange, set[PeerId]],
+        rumor: Rumor,
+        has_it: Iterable[PeerId],
+    ) -> None:
         untold[rumor.ids] = {rumor.origin, *has_it}
         if len(untold) > UNTOLD_LIMIT:
             untold.popitem(last=False)
             self.unheeded += 1
-        if is_mailed:
-            self._tell_mailed_at = min(self._tell_mailed_at, now + MAIL_BATCH_S)
-        elif self._tell_at == math.inf:
-            self._tell_at = max(now + BATCH_S, self._quiet_until)
 
     def offer(self, rumor: Rumor, has_it: Iterable[PeerId]) -> list[Effect]:
         """Let near peers who are not among `has_it` ask for `rumor` at once."""
@@ -187,6 +208,8 @@ class LazyRepair:
 
     def _has(self, ids: StreamRange, peer_id: PeerId) -> None:
         """Nobody needs to tell `peer_id` of these."""
+        if self._just_mailed:
+            self._sort_mail()
         for untold in (self._untold, self._mailed):
             if untold and ids in untold:
                 untold[ids].add(peer_id)
@@ -199,6 +222,7 @@ class LazyRepair:
             effects += self._tell_to(self._around.near, self._untold, now)
         if now >= self._tell_mailed_at:
             self._tell_mailed_at = math.inf
+            self._sort_mail()
             effects += self._tell_to(self._around.behind, self._mailed, now, joins=True)
         return effects
 
@@ -250,16 +274,25 @@ class LazyRepair:
                 self.unheeded += 1
                 return
             self._opened[sender] += 1
-            ask_at = now if is_offer else now + self._wait_s(sender)
+            ask_at = (
+                now if is_offer or self._is_torn(ids.stream.origin) else now + self._wait_s(sender)
+            )
             wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
             wanted.told_by[sender] = None
             wanted.tellers.append(sender)
-            if is_offer and not (wanted.is_asked and wanted.is_offered):
-                wanted.due_at = now  # though an id was asked for: whoever offers has it to hand
-                heapq.heappush(self._due, (now, next(self._ties), ids))
+            if is_offer and not (wanted.asked_at is not None and wanted.is_offered):
+                self._hurry(ids, wanted, now)
         wanted.is_offered = wanted.is_offered or is_offer
+
+    def _hurry(self, ids: StreamRange, wanted: _Wanted, now: float) -> None:
+        """Whoever offers has it to hand; whoever was asked by its id has so much time to answer first."""
+        if wanted.asked_at is not None:
+            now = max(now, wanted.asked_at + PATIENCE_S[0])
+        if now < wanted.due_at:
+            wanted.due_at = now
+            heapq.heappush(self._due, (now, next(self._ties), ids))
 
     def _wait_s(self, teller: PeerId) -> float:
         """How long a push of what `teller` told of may yet take."""
@@ -295,7 +328,7 @@ class LazyRepair:
                 continue
             questions.setdefault(teller, []).extend(free or missing)
             grafted.setdefault((teller, ids.stream.origin))
-            wanted.is_asked = True
+            wanted.asked_at = now
             wanted.due_at = now + self._peers.patience_s(teller, PATIENCE_RTTS, PATIENCE_S)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
             asked = self._asked.setdefault(ids.stream, [])

@@ -61,6 +61,9 @@ class Neighbourhood:
     def is_linked(self, peer_id: PeerId) -> bool:
         return self._peers.is_linked(peer_id)
 
+    def rtt_s(self, peer_id: PeerId) -> float:
+        return self._peers.rtt_s(peer_id)
+
     def choose(
         self,
         count: int,

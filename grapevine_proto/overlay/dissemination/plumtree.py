@@ -15,6 +15,11 @@ Departures from the paper:
   origin win: where a near peer's ids keep arriving before the rumors, it becomes the parent (the
   paper's section 3.8, by time instead of hops). The least recently used of 64 gives way.
 - A link is not pruned when it is the last one in the tree here.
+- Where a link of a tree went, what lay beyond it is cut off, and only who had the link knows. Until a rumor
+  has come by, such a node asks at once for what it is told of, and offers at once what it hears.
+- A new link that is nearer than one of the shared tree's begins in it. With `nearer_links`, where links
+  keep changing, one whose ids keep arriving first joins it too. Either closes a ring, and the next rumor
+  shows which link of it is the slowest and takes that out.
 - No budget of hops: who has a rumor never passes it on again, so nothing goes round, and a tree is deeper
   than its size lets one guess, which a node that has just come does not know anyway.
 
@@ -25,6 +30,7 @@ the next rumor shows it and it is said again.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import ClassVar, Final
 
@@ -42,20 +48,28 @@ BUSY_RUMORS: Final = 3  # heard of an origin, until it has a tree of its own
 PRUNE_AGAIN_S: Final = 0.2  # a round trip: before that, what comes was sent before it knew
 QUICKER_S: Final = 0.015  # by how much ids must come before rumors, smoothed, to change the parent
 LEAD_WEIGHT: Final = 0.5  # of the latest rumor in that
+SHARED_LEAD_WEIGHT: Final = (
+    0.1  # the same in the shared tree, where each rumor may come another way
+)
+CARRIES_S: Final = 10.0  # since a rumor went over the shared tree: its links are being used
 
 
 class _Tree:
     """What is known here of one tree: which links are in it."""
 
-    __slots__ = ("eager", "leads", "pruned_at")
+    __slots__ = ("eager", "is_torn", "leads", "pruned_at", "used_at")
 
-    def __init__(self, eager: dict[PeerId, None]) -> None:
+    def __init__(self, eager: dict[PeerId, None], *, is_torn: bool = False) -> None:
         self.eager = eager
+        self.is_torn = is_torn  # a link of it went, and no rumor came by since
+        self.used_at = -math.inf
         self.pruned_at: dict[PeerId, float] = {}
         self.leads: dict[PeerId, float] = {}  # seconds by which ids came first, smoothed
 
     def forget(self, peer_id: PeerId) -> None:
-        self.eager.pop(peer_id, None)
+        if peer_id in self.eager:
+            del self.eager[peer_id]
+            self.is_torn = True
         self.pruned_at.pop(peer_id, None)
         self.leads.pop(peer_id, None)
 
@@ -71,15 +85,19 @@ class Plumtree(Strategy):
 
     def __init__(self, config: NodeConfig, around: Neighbourhood) -> None:
         self._around = around
-        self._begins_eager = not config.lazy_repair
+        self._reconfigure(config)
         self._shared = _Tree({})
         self._own: OrderedDict[PeerId, _Tree] = OrderedDict()
         self._heard: OrderedDict[PeerId, int] = OrderedDict()
         self.let_go = 0  # trees
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        self._begins_eager = not config.lazy_repair
+        self._reconfigure(config)
         return []
+
+    def _reconfigure(self, config: NodeConfig) -> None:
+        self._begins_eager = not config.lazy_repair
+        self._links_change = config.nearer_links
 
     # --- trees ----------------------------------------------------------------------------------
 
@@ -96,7 +114,7 @@ class Plumtree(Strategy):
 
     def _grow(self, origin: PeerId) -> _Tree:
         self._heard.pop(origin, None)
-        tree = self._own[origin] = _Tree(dict(self._shared.eager))
+        tree = self._own[origin] = _Tree(dict(self._shared.eager), is_torn=self._shared.is_torn)
         if len(self._own) > TREES_LIMIT:
             self._own.popitem(last=False)
             self.let_go += 1
@@ -123,28 +141,36 @@ class Plumtree(Strategy):
             return Plan(())
         self._count(origin)
         tree, name = self._tree(origin)
-        is_offer = not any(each != sender for each in tree.eager)
+        is_offer = tree.is_torn or (
+            news.is_offered and not any(each != sender for each in tree.eager)
+        )
+        tree.is_torn, tree.used_at = False, now
         if sender is not None and self._around.is_linked(sender):
             tree.eager[sender] = None
-        effects = self._compare(tree, name, news) if name is not None else []
+        effects = self._compare(tree, name, news)
         # Who told of it first may be the new parent, and so in the tree by now.
         has_it = (sender, origin, news.first_teller)
         targets = [each for each in tree.eager if each not in has_it]
-        return Plan(targets, is_offer=is_offer and news.is_offered, effects=effects)
+        return Plan(targets, is_offer=is_offer, effects=effects)
 
     def _compare(self, tree: _Tree, name: PeerId | None, news: News) -> list[Effect]:
-        """Change parents where somebody else would have been quicker."""
+        """Take in whoever keeps being quicker; in a tree of one origin in place of the parent."""
+        if name is None and not self._links_change:
+            return []
+        weight = SHARED_LEAD_WEIGHT if name is None else LEAD_WEIGHT
         for peer_id in tree.leads:
-            tree.leads[peer_id] *= 1 - LEAD_WEIGHT
+            tree.leads[peer_id] *= 1 - weight
         rival, parent = news.first_teller, news.sender
         if rival is None or parent is None or rival == parent:
             return []
-        lead_s = tree.leads.get(rival, 0.0) + LEAD_WEIGHT * news.lead_s
+        lead_s = tree.leads.get(rival, 0.0) + weight * news.lead_s
         tree.leads[rival] = lead_s
         if lead_s < QUICKER_S or rival in tree.eager or not self._around.is_linked(rival):
             return []
         tree.leads.clear()
         tree.eager[rival] = None
+        if name is None:  # others' rumors may come by the parent
+            return [Send((rival,), Graft(None))]
         tree.eager.pop(parent, None)
         return [Send((rival,), Graft(name)), Send((parent,), Prune(name))]
 
@@ -163,6 +189,9 @@ class Plumtree(Strategy):
         # In the tree once it gives, or a liar would be all there is.
         tree.pruned_at.pop(teller, None)
         return [Send((teller,), Graft(name))]
+
+    def is_torn(self, origin: PeerId) -> bool:
+        return self._tree(origin)[0].is_torn
 
     # --- links ----------------------------------------------------------------------------------
 
@@ -183,9 +212,22 @@ class Plumtree(Strategy):
         return []
 
     def linked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        eager = self._shared.eager
         if self._begins_eager and peer_id in self._around.near:
-            self._shared.eager[peer_id] = None
+            eager[peer_id] = None
+        elif eager and self._is_nearer(peer_id):
+            eager[peer_id] = None
+            return [Send((peer_id,), Graft(None))]
         return []
+
+    def _is_nearer(self, peer_id: PeerId) -> bool:
+        """Whether `peer_id` is clearly nearer than the farthest in the shared tree."""
+        rtt_s = self._around.rtt_s
+        return rtt_s(peer_id) < max(map(rtt_s, self._shared.eager)) - QUICKER_S
+
+    def carries(self, peer_id: PeerId, now: float) -> bool:
+        # A tree of one origin finds itself a new parent at the next rumor; the shared one has no parents.
+        return peer_id in self._shared.eager and now - self._shared.used_at < CARRIES_S
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         self._shared.forget(peer_id)

@@ -98,6 +98,10 @@ class Strategy(ABC):
         """A rumor of `origin` was not pushed to us, and `teller`, who told of it, is asked for it."""
         return []
 
+    def is_torn(self, origin: PeerId) -> bool:
+        """Whether its rumors may not be pushed to us as they were: no use in waiting for a push."""
+        return False
+
     def handle(
         self, message: Subscribe | Graft | Prune, sender: PeerId, now: float
     ) -> list[Effect]:
@@ -116,6 +120,10 @@ class Strategy(ABC):
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         """Other settings from now on."""
         return []
+
+    def carries(self, peer_id: PeerId, now: float) -> bool:
+        """Whether pushes count on the link with `peer_id`, which then does not go for a nearer one."""
+        return False
 
     @property
     def subscribers(self) -> Sequence[PeerId]:

@@ -46,9 +46,10 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "short sessions", len(engine._shorts), limits.short_sessions
     yield "members", stats.members, limits.members + config.max_peers  # linked ones always
     yield "cases", len(membership.detector.cases._cases), CASES_LIMIT + config.max_peers
-    yield "news", len(membership.detector.news), NEWS_LIMIT
-    yield "errands", len(membership.detector.errands), ERRANDS_LIMIT
-    yield "probes", len(membership.detector.probes), config.max_peers
+    yield "news", len(membership.detector.tidings.news), NEWS_LIMIT
+    yield "last calls", membership.detector.tidings.calls, CASES_LIMIT + config.max_peers
+    yield "errands", len(membership.detector.lookout.errands), ERRANDS_LIMIT
+    yield "probes", len(membership.detector.lookout.probes), config.max_peers
     yield "hints", len(membership.dialling._hints), HINTS_LIMIT
     # As many of our own as were named or linked, and what others told of.
     yield "addresses", len(membership.dialling._knocks), limits.addresses + 2 * config.max_peers

@@ -1,0 +1,112 @@
+"""Packets with content that are on their way on one link, and what reports tell of them.
+
+What must stay true:
+
+- Every packet that carries content is remembered, in the order in which they went, until its arrival
+  is told; what is remembered is bounded by the controller's window, which who sends keeps to.
+- A report resolves all that it reaches: what it names as missing, or no longer speaks of, is lost.
+- Only content is remembered: feedback, heartbeats, ids and empty packets are answered by nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from grapevine_proto.link.fragments import Outgoing
+from grapevine_proto.link.queues import Lost
+from grapevine_proto.messages import Feedback, Kind
+
+UNREPAIRED: Final = frozenset(
+    {
+        Kind.EMPTY,
+        Kind.ASK,
+        Kind.NEAR,
+        Kind.SHORT,
+        Kind.CLOSE,
+        Kind.HEARTBEAT,
+        Kind.DIGEST,
+        Kind.IN_SYNC,
+        Kind.IDS,
+        Kind.OPINIONS,
+        Kind.ROLL,
+        Kind.FEEDBACK,
+        Kind.PATH_CHECK,
+        Kind.PATH_ANSWER,
+    }
+)
+"""What asks for no report and is not sent again: what an idle link says, for the next one says more; ids,
+opinions and rolls, told by several peers: reports of them would cost more datagrams than they save."""
+
+Content: TypeAlias = bytes | Outgoing | Lost | None  # None: a probe of the path
+Packet: TypeAlias = tuple[int, float, int, Content, int, int, int]
+"""Number, when it was sent, its bytes, what it carries, from where and up to where (of a large message),
+and how often that was lost before."""
+
+
+_NOTHING: Final[deque[Packet]] = deque()  # stands for a deque while there is none: 700 bytes a link
+
+
+class Flight:
+    """The packets, the oldest first, and their `size_bytes`."""
+
+    __slots__ = ("_packets", "size_bytes")
+
+    def __init__(self) -> None:
+        self._packets = _NOTHING
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def __iter__(self) -> Iterator[Packet]:
+        return iter(self._packets)
+
+    def add(self, packet: Packet) -> None:
+        """It went; its number is above all others."""
+        if self._packets is _NOTHING:
+            self._packets = deque()
+        self._packets.append(packet)
+        self.size_bytes += packet[2]
+
+    def pop(self) -> Packet:
+        """The latest, which is no longer waited for."""
+        packet = self._packets.pop()
+        self.size_bytes -= packet[2]
+        return packet
+
+    def take_all(self) -> list[Packet]:
+        """All of them: none is waited for any more."""
+        packets = list(self._packets)
+        self._packets = _NOTHING
+        self.size_bytes = 0
+        return packets
+
+    def report(self, feedback: Feedback) -> tuple[list[Packet], list[Packet]]:
+        """What arrived and what is lost, as the peer tells; neither is waited for any more."""
+        packets = self._packets
+        arrived: list[Packet] = []
+        lost: list[Packet] = []
+        ranges = iter(feedback.missing)
+        low, high = next(ranges, (feedback.end, feedback.end))
+        while packets and packets[0][0] < feedback.end:
+            packet = packets.popleft()
+            self.size_bytes -= packet[2]
+            number = packet[0]
+            while number > high:
+                low, high = next(ranges, (feedback.end, feedback.end))
+            if number < feedback.first or number >= low:
+                lost.append(packet)
+            else:
+                arrived.append(packet)
+        if not packets:
+            self._packets = _NOTHING
+        return arrived, lost
+
+    def sent_at(self, number: int) -> float | None:
+        """When this packet went, if it is still waited for."""
+        for each, at, *_ in self._packets:
+            if each >= number:
+                return at if each == number else None
+        return None
