@@ -70,7 +70,7 @@ class Machines:
             rng,
             self.dissemination.accept,
             now,
-            beyond=self.membership.somebody_beyond,
+            beyond=self.membership.room.somebody_beyond,
         )
 
     def _carries(self, peer_id: PeerId, now: float) -> bool:

@@ -111,7 +111,7 @@ class Reception:
             if not self._was_turned_away(established, now):
                 if dial.instead is not None:
                     self._routing.perform(
-                        self._machines.membership.swap(dial.instead, established.record), now
+                        self._machines.membership.room.swap(dial.instead, established.record), now
                     )
                 self.establish(established, now, is_asked=dial.is_asking)
             self._routing.no_link_came(established.record.peer_id, now)
@@ -157,7 +157,7 @@ class Reception:
         if link is None:
             membership = self._machines.membership
             self._routing.perform(self._make_room(established, now, is_asked=is_asked), now)
-            if not membership.has_room:
+            if not membership.room.is_left:
                 self._refer(established, now)
                 return
             link = self._link(established, now)
@@ -185,8 +185,8 @@ class Reception:
         if established.plaintext[0] == Kind.NEAR:
             near = codec.decode_message(established.plaintext)
             if isinstance(near, Near):
-                return membership.make_room_near(record, near, established.rtt_s, now)
-        return membership.make_room(record, now, is_asked=is_asked)
+                return membership.room.make_nearer(record, near, established.rtt_s, now)
+        return membership.room.make(record, now, is_asked=is_asked)
 
     def _is_closed_to(self, established: Established, now: float) -> bool:
         """Whether nobody may come in any more. Raises Refused(DENIED)."""
@@ -198,7 +198,7 @@ class Reception:
 
     def _refer(self, established: Established, now: float) -> None:
         """There is no room: say who may have some."""
-        others = self._machines.membership.referrals(established.record.peer_id)
+        others = self._machines.membership.room.referrals(established.record.peer_id)
         self._links.turn_away(established, Close(CloseReason.FULL, others), now)
 
     def _open_short(self, established: Established, now: float) -> None:

@@ -123,7 +123,7 @@ def test_a_short_session_makes_no_neighbour_at_either_end() -> None:
     for engine, events in zip(members.engines, members.events, strict=True):
         assert engine.peers(members.now) == []
         assert len(engine._links) == 0
-        assert engine._membership.has_room
+        assert engine._membership.room.is_left
         assert not [each for each in events if isinstance(each, PeerStateChanged)]
     assert members.received(1) == [b"hello"]
 

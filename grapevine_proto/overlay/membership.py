@@ -8,8 +8,8 @@ What must stay true:
 
 Driven by heartbeats, records and opinions, by what the engine says of links (`linked`, `unlinked`,
 `dial_failed`), and by its deadline. Whom to dial is the business of `dialling`, who does not answer
-that of `detector`, what is said every interval that of `heartbeats`, and what we say of ourselves that
-of `ourselves`.
+that of `detector`, what is said every interval that of `heartbeats`, what peers say of others that of
+`hearsay`, who goes where there is no room that of `room`, and what we say of ourselves that of `ourselves`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from typing import Final, assert_never
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, UnknownPeer
-from grapevine_proto.events import MemberChanged, MemberStatus, PeerState
+from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import (
     Ack,
     CloseReason,
     Heartbeat,
-    Near,
-    Opinion,
     Opinions,
     Ping,
     PingFor,
@@ -38,14 +36,12 @@ from grapevine_proto.messages import (
 from grapevine_proto.overlay.detector import Detector
 from grapevine_proto.overlay.dialling import Dialling, words_for
 from grapevine_proto.overlay.effects import (
-    Blame,
     Drop,
     Effect,
-    Emit,
-    Learn,
     Moved,
     Send,
 )
+from grapevine_proto.overlay.hearsay import Hearsay
 from grapevine_proto.overlay.heartbeats import Heartbeats, envelopes
 from grapevine_proto.overlay.lookout import look_every_s
 from grapevine_proto.overlay.members import MemberTable
@@ -53,7 +49,7 @@ from grapevine_proto.overlay.nearness import Nearness
 from grapevine_proto.overlay.ourselves import Ourselves
 from grapevine_proto.overlay.peers import LATE_INTERVALS, LINKED_STATES, Happening, Peer, PeerTable
 from grapevine_proto.overlay.rolls import Rolls
-from grapevine_proto.overlay.selection import uniform
+from grapevine_proto.overlay.room import Room
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.overlay.views import Views
 from grapevine_proto.signed import Record
@@ -61,8 +57,6 @@ from grapevine_proto.signed import Record
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
 WELCOME_RECORDS: Final = 12  # told to a new peer
-BEYOND_DRAWS: Final = 8  # nearly always enough where half of the members are not linked
-REFERRALS: Final = 8  # told to one for whom there is no room
 LATE_S: Final = 0.5  # of our own timers: nobody is judged by those
 
 
@@ -95,6 +89,10 @@ class Membership:
         self._heartbeats = Heartbeats(config, self.members, store, rng)
         self.rolls = Rolls(identity.peer_id, peers, self.members, rng)
         self.detector = Detector(config, identity, peers, self.members, rng, now)
+        self.hearsay = Hearsay(
+            config, peers, self.members, self.ourselves, self.dialling, self.detector, self.rolls
+        )
+        self.room = Room(config, peers, self.members, self.views, self.nearness, self.hearsay, rng)
         self._tick_at = now
         self._tidied_at = now
 
@@ -112,6 +110,8 @@ class Membership:
         ]
         self._heartbeats.reconfigure(config)
         self.detector.reconfigure(config)
+        self.hearsay.reconfigure(config)
+        self.room.reconfigure(config)
         if self.ourselves.reconfigure(config):
             effects += self._tell_all(Records((self.record,)))
         return effects
@@ -138,45 +138,6 @@ class Membership:
         )
         return ", ".join(each for each in reasons if each)
 
-    @property
-    def has_room(self) -> bool:
-        return self.views.has_room
-
-    def make_room(self, newcomer: Record, now: float, *, is_asked: bool) -> list[Effect]:
-        """Let a link go for `newcomer` where there is no room, and name the one to the other."""
-        if self.has_room:
-            return []
-        gone = self.views.to_let_go(newcomer.peer_id, now, is_asked=is_asked)
-        if gone is None:
-            return []
-        words = f"let go for {newcomer.name or newcomer.peer_id.short}"
-        return [Drop(gone, CloseReason.FULL, words, (newcomer,))]
-
-    def make_room_near(
-        self, newcomer: Record, near: Near, rtt_s: float | None, now: float
-    ) -> list[Effect]:
-        """Let a link go for `newcomer`, which says that it is near, where it is nearer by what we
-        measured; whoever goes is told of the one that goes at the other end."""
-        if self.has_room:
-            return []
-        gone = self.nearness.to_let_go(newcomer, rtt_s, now)
-        if gone is None:
-            return []
-        effects = self._on_records((near.instead,), newcomer.peer_id, now)
-        other = self.members.get(near.instead.peer_id)
-        others = (other.record,) if other is not None and near.instead.peer_id != gone else ()
-        self.nearness.moved += 1
-        words = f"let go for {newcomer.name or newcomer.peer_id.short}, which is nearer"
-        return [*effects, Drop(gone, CloseReason.FULL, words, others)]
-
-    def swap(self, instead: Record, nearer: Record) -> list[Effect]:
-        """`nearer` made room for us: let `instead` go for it."""
-        if self.has_room or not self._peers.is_linked(instead.peer_id):
-            return []
-        self.nearness.moved += 1
-        words = f"let go for {nearer.name or nearer.peer_id.short}, which is nearer"
-        return [Drop(instead.peer_id, CloseReason.FULL, words)]
-
     def let_go(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
         """Whoever closed its link with us names for whom, who is short of links as we are now."""
         effects = self._referred(records, sender, now)
@@ -186,25 +147,9 @@ class Membership:
         """Whoever has no room for us names others, who may have some."""
         if self.record.left:
             return []
-        effects = self._on_records(records, sender, now)
+        effects = self.hearsay.records(records, sender, now)
         self.dialling.hint([record.peer_id for record in records])
         return effects + (self.dialling.due(now) if self.views.is_in_need(now) else [])
-
-    def somebody_beyond(self) -> PeerId | None:
-        """A member thought to be up that is not linked, drawn evenly, where a few draws find one."""
-        for member in self.members.draw(BEYOND_DRAWS, self._rng):
-            peer_id = member.record.peer_id
-            is_there = member.status is MemberStatus.UP and member.address is not None
-            if is_there and not self._peers.is_linked(peer_id):
-                return None if peer_id in self._config.denied else peer_id
-        return None
-
-    def referrals(self, but: PeerId) -> tuple[Record, ...]:
-        """Where else a newcomer may try, when there is no room here: what fits one datagram."""
-        linked = uniform(self._peers.linked, REFERRALS, self._rng, but=(but,))
-        members = (self.members.get(peer_id) for peer_id in linked)
-        told = envelopes([member.record for member in members if member is not None])
-        return told[0].records if told else ()
 
     # --- what becomes of links ------------------------------------------------------------------
 
@@ -356,9 +301,9 @@ class Membership:
             case Heartbeat():
                 return self._on_heartbeat(message, sender, now)
             case Records():
-                return self._on_records(message.records, sender, now)
+                return self.hearsay.records(message.records, sender, now)
             case Ping() | Opinions():
-                effects = self._on_opinions(message.opinions, sender, now)
+                effects = self.hearsay.opinions(message.opinions, sender, now)
                 return effects + self.detector.handle(message, sender, now)
             case Roll():
                 peer = self._peers.get(sender)
@@ -368,82 +313,11 @@ class Membership:
             case _:
                 assert_never(message)
 
-    def _on_opinions(
-        self, opinions: tuple[Opinion, ...], sender: PeerId, now: float
-    ) -> list[Effect]:
-        """Learn the records that opinions are about; one about ourselves we refute, to everybody."""
-        effects: list[Effect] = []
-        for opinion in opinions:
-            if opinion.record.peer_id != self.ourselves.peer_id:
-                effects += self._on_record(opinion.record, sender, now)
-                continue
-            effects += self.ourselves.compare(opinion.record, sender)
-            verdict = self.ourselves.refutes(opinion, sender, now)
-            if verdict is True:
-                self.detector.health.failed(now)  # maybe we are slow, if others do not hear us
-                effects += self._tell_all(Opinions((Opinion(self.record),)))
-            elif verdict:
-                effects.append(verdict)
-        return effects
-
     def _on_heartbeat(self, beat: Heartbeat, sender: PeerId, now: float) -> list[Effect]:
         peer = self._peers.get(sender)
         if peer is not None:
             self._heartbeats.hear(beat, peer, now)
-        return self._on_records(beat.records, sender, now)
-
-    def _on_records(self, records: tuple[Record, ...], sender: PeerId, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for record in records:
-            if record.peer_id == self.ourselves.peer_id:
-                effects += self.ourselves.compare(record, sender)
-            else:
-                effects += self.detector.contradict(record, sender)
-                effects += self._on_record(record, sender, now)
-        return effects
-
-    def _on_record(self, record: Record, sender: PeerId, now: float) -> list[Effect]:
-        member = self.members.get(record.peer_id)
-        if member is not None and record.version <= member.record.version:
-            if record.version == member.record.version:
-                self.members.heard_again(record.peer_id)
-            return []
-        if not record.is_authentic(self._config.cluster):
-            return [Blame(sender, DropReason.BAD_SIGNATURE)]
-        before = None if member is None else member.info()
-        is_news = member is not None or not self.members.is_full
-        if member is None:
-            if not self.members.make_place(sender):
-                return []
-            member = self.members.add(record, sender, now)
-        restarted = record.epoch > member.record.epoch
-        member.record = record
-        if is_news:
-            self.members.spread_news(record.peer_id)
-        if before is None:
-            self.rolls.learned(now)
-        peer = self._peers.get(record.peer_id)
-        if peer is not None:
-            peer.record = record
-        if record.left:
-            self.dialling.found(record.peer_id)
-            self.detector.left(record.peer_id)
-            thought = member.think(MemberStatus.LEFT, now)
-            linked = self._peers.is_linked(record.peer_id)
-            drop = [Drop(record.peer_id, CloseReason.LEAVING, "left")] if linked else []
-            return [thought, *drop]
-        if restarted and member.status is not MemberStatus.UP:
-            member.failures = 0
-            member.dial_at = now
-        effects: list[Effect] = [Learn(record)] if self._peers.is_linked(record.peer_id) else []
-        effects += self.detector.renewed(member, now)
-        # What it signed later than what was said against it shows that it lives, or lived then: who
-        # has a link looks for himself.
-        if member.status is not MemberStatus.UP:
-            effects.append(member.think(MemberStatus.UP, now))
-        elif member.info() != before:
-            effects.append(Emit(MemberChanged(member.info())))
-        return effects
+        return self.hearsay.records(beat.records, sender, now)
 
     # --- time -----------------------------------------------------------------------------------
 

@@ -2,21 +2,28 @@
 
     python -m tests.benchmarks.bench_growth                          # 10, 100, 1,000 nodes: some minutes
     python -m tests.benchmarks.bench_growth --nodes 10000 --members 256 --busy 0
+    python -m tests.benchmarks.bench_growth --nodes 10,1000 --apart 10 --calls
 
 In the simulator, every node with five links at most, so linked from the start; all figures are of one node:
 processor time and memory of the process divided by the nodes. Small clusters pay the most for what a process
 has anyway, so memory is what the nodes added. Broadcasts are of 100 bytes, from random nodes.
+
+Is it the cluster that costs, or the process? `--apart 10`: as many nodes, but in clusters of ten that know
+nothing of each other and take turns. `--calls`: counts calls of functions in place of time, which is work,
+and does not wait for memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import gc
 import random
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from grapevine_proto import NodeConfig
 from grapevine_proto.sections import LimitsConfig, RateLimitConfig
@@ -25,13 +32,14 @@ from grapevine_proto.sim import Network, Simulation, computed_once
 LINKS = 5
 SETTLE_S = 20.0
 PAGE_BYTES = 4096
+TURN_S = 0.05
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one node. Processor in microseconds, traffic in datagrams and bytes sent, a virtual second."""
+    """Of one node in a virtual second. Processor in microseconds or calls, traffic as sent."""
 
-    cpu_us: float
+    work: float  # processor time, or calls
     datagrams: float
     bytes: float
     memory_kib: float
@@ -39,9 +47,17 @@ class Cost:
 
 
 def cost(
-    *, nodes: int, broadcasts_per_s: int, seconds: float, members: int = 10_000, seed: int = 1
+    *,
+    nodes: int,
+    broadcasts_per_s: int,
+    seconds: float,
+    members: int = 10_000,
+    apart: int = 0,
+    calls: bool = False,
+    seed: int = 1,
 ) -> Cost:
-    """Let a cluster be for `seconds`, after it has settled."""
+    """Let clusters be for `seconds`, after they have settled; all nodes are in one unless `apart` says of
+    how many each is."""
     config = NodeConfig.lan(
         max_peers=LINKS,
         limits=LimitsConfig(members=members),
@@ -50,36 +66,72 @@ def cost(
     gc.collect()
     before = _resident_bytes()
     with computed_once():
-        sim = Simulation(
-            nodes=nodes,
-            seed=seed,
-            config=config,
-            network=Network(per_pair=True),
-            linked=min(LINKS, nodes - 1),
-            traced=False,
-        )
-        sim.run(SETTLE_S)
+        size = apart or nodes
+        clusters = [
+            Simulation(
+                nodes=size,
+                seed=seed + number,
+                config=config,
+                network=Network(per_pair=True),
+                linked=min(LINKS, size - 1),
+                traced=False,
+            )
+            for number in range(nodes // size)
+        ]
+        _run(clusters, SETTLE_S)
         rng = random.Random(seed)
         gc.collect()
         gc.disable()  # it looks through all nodes at once, where a process of its own has one
-        datagrams, size_bytes, began = sim.datagrams, sim.bytes, time.process_time()
-        for _ in range(int(seconds * broadcasts_per_s)):
-            sim.broadcast(rng.randrange(nodes), bytes(100))
-            sim.run(1 / broadcasts_per_s)
-        if not broadcasts_per_s:
-            sim.run(seconds)
-        cpu_s = time.process_time() - began
+        datagrams = sum(each.datagrams for each in clusters)
+        size_bytes = sum(each.bytes for each in clusters)
+        with _Work(calls) as work:
+            for _ in range(int(seconds * broadcasts_per_s)):
+                rng.choice(clusters).broadcast(rng.randrange(size), bytes(100))
+                _run(clusters, 1 / broadcasts_per_s)
+            if not broadcasts_per_s:
+                _run(clusters, seconds)
         gc.enable()
-        engines = [node.engine for node in sim.nodes if node.engine is not None]
-        known = sum(len(engine.members()) for engine in engines)
+        engines = [node.engine for each in clusters for node in each.nodes]
+        known = sum(len(engine.members()) for engine in engines if engine is not None)
         per_node_s = nodes * seconds
         return Cost(
-            cpu_s * 1e6 / per_node_s,
-            (sim.datagrams - datagrams) / per_node_s,
-            (sim.bytes - size_bytes) / per_node_s,
+            work.done / per_node_s,
+            (sum(each.datagrams for each in clusters) - datagrams) / per_node_s,
+            (sum(each.bytes for each in clusters) - size_bytes) / per_node_s,
             (_resident_bytes() - before) / nodes / 1024,
             known / nodes,
         )
+
+
+def _run(clusters: list[Simulation], seconds: float) -> None:
+    """Side by side: many take turns, a hundredth of a heartbeat's interval each."""
+    if len(clusters) == 1:
+        clusters[0].run(seconds)
+        return
+    for _ in range(round(seconds / TURN_S)):
+        for each in clusters:
+            each.run(TURN_S)
+
+
+class _Work:
+    """Microseconds of processor time within, or calls of functions."""
+
+    def __init__(self, calls: bool) -> None:
+        self._profile = cProfile.Profile() if calls else None
+        self._began = 0.0
+        self.done = 0.0
+
+    def __enter__(self) -> Self:
+        if self._profile is not None:
+            self._profile.enable()
+        self._began = time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done = (time.process_time() - self._began) * 1e6
+        if self._profile is not None:
+            self._profile.disable()
+            self.done = sum(entry.callcount for entry in self._profile.getstats())
 
 
 def _resident_bytes() -> int:
@@ -92,10 +144,11 @@ def main() -> int:
     parser.add_argument("--members", type=int, default=10_000, help="cap of each member table")
     parser.add_argument("--busy", type=int, default=100, help="broadcasts a second; 0: idle alone")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--apart", type=int, default=0, help="in clusters of so many each")
+    parser.add_argument("--calls", action="store_true", help="count calls in place of time")
     options = parser.parse_args()
-    print(
-        "| nodes | broadcasts/s | processor, us/s | datagrams/s | bytes/s | KiB | members known |"
-    )
+    work = "calls" if options.calls else "processor, us"
+    print(f"| nodes | broadcasts/s | {work}/s | datagrams/s | bytes/s | KiB | members known |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for nodes in map(int, options.nodes.split(",")):
         for rate in dict.fromkeys((0, options.busy)):
@@ -104,9 +157,11 @@ def main() -> int:
                 broadcasts_per_s=rate,
                 seconds=options.seconds,
                 members=options.members,
+                apart=options.apart,
+                calls=options.calls,
             )
             print(
-                f"| {nodes:,} | {rate} | {found.cpu_us:,.0f} | {found.datagrams:.1f}"
+                f"| {nodes:,} | {rate} | {found.work:,.0f} | {found.datagrams:.1f}"
                 f" | {found.bytes:,.0f} | {found.memory_kib:,.0f} | {found.known_members:,.0f} |",
                 flush=True,
             )

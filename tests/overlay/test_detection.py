@@ -156,7 +156,7 @@ def test_a_late_joiner_is_told_who_is_dead() -> None:
     now = sim.nodes[newcomer].read_clock(sim.now)
     some_peer = sim.nodes[3].peer_id
     assert some_peer is not None
-    membership._on_record(remembered, some_peer, now)  # it was told by somebody slow
+    membership.hearsay.record(remembered, some_peer, now)  # it was told by somebody slow
     assert status_of(sim, 7, by=newcomer) is MemberStatus.UP
     sim.run(KNOWN_WITHIN_S + BACK_WITHIN_S)
     assert status_of(sim, 7, by=newcomer) is MemberStatus.DOWN
