@@ -2,15 +2,10 @@
 
 What must stay true:
 
-- One task reads the socket, one writes it. The writer (the pump) is also the only one that lets the
-  engine's time pass.
-- What came is told before anything is done about it: the reader tells what it read, and wakes the
-  pump only after whoever was told has had its turn. All is told in the order in which it happened.
-- No error of the system, of a handler or of one peer ends a task or costs another peer a datagram.
-- No turn of the loop is taken for long: reader and pump work in bounded batches.
+- It owns the tasks (`pump`, names, state) and ends them all; what goes wrong in one ends none.
+- Whoever broadcasts waits for room, in turn, and whoever waits is told when the node ends.
 - An epoch is on disk before anything is sent under it.
-- The clock counts the time that the machine was suspended; when the loop comes late, the engine is
-  told before it judges anybody by the time that passed.
+- The clock counts the time that the machine was suspended.
 """
 
 from __future__ import annotations
@@ -20,7 +15,6 @@ import contextlib
 import logging
 import os
 import random
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
@@ -28,17 +22,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from grapevine_proto.clock import TICK_S, Lag, clock
+from grapevine_proto.clock import clock
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.delivery import EventHub, EventListener, EventStream, MessageListener
-from grapevine_proto.endpoint import Endpoint, EndpointClosed
+from grapevine_proto.endpoint import Endpoint
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import (
     ConfigError,
     DropReason,
     GrapevineError,
     NotRunning,
-    StateLockedError,
     UnknownPeer,
 )
 from grapevine_proto.events import (
@@ -58,15 +51,12 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, MessageId, PeerId, literal
 from grapevine_proto.keeping import Keeping
 from grapevine_proto.names import Names
+from grapevine_proto.pump import Pump
 
 logger = logging.getLogger("grapevine")
 
-BATCH: Final = 64  # datagrams read, sent, or events told per turn: about 4 ms of work at 60 us each
 BROADCASTS_PER_TURN: Final = 256  # a millisecond of work, and enough to share a signature
-UNTOLD_LIMIT: Final = 4096  # events; a datagram on loopback brings hundreds of small messages
-LEAST_WAIT_S: Final = 0.001  # what timers can do; keeps a deadline in the past from spinning
 SAVE_INTERVAL_S: Final = 1.0  # so at most the last second is told again after a kill -9
-FAULT_PAUSE_S: Final = 0.5
 
 _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
 _EventListenerT = TypeVar("_EventListenerT", bound=EventListener)
@@ -94,6 +84,7 @@ class Node:
         self._failure: GrapevineError | None = None
         self._engine_: Engine | None = None
         self._endpoint_: Endpoint | None = None
+        self._pump_: Pump | None = None
         self._names = Names(self._resolve, self._on_resolved)
         self._hub = EventHub(config.limits.events, config.limits.event_bytes)
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,15 +93,8 @@ class Node:
         self._is_left_by_handler = False
         self._closing: asyncio.Task[None] | None = None
         # waiting
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._awaited_bytes = 0  # of the payload that waits for room longest
         self._in_line = asyncio.Lock()
-        self._unpumped = 0
-        self._drained = asyncio.Event()
         self._peers_changed = asyncio.Event()
-        self._untold: deque[Event] = deque()
-        self._lag = Lag(self.now())
         self._overruns_told = 0
 
     # --- beginning and end ----------------------------------------------------------------------
@@ -130,7 +114,6 @@ class Node:
         try:
             saved = await self._keeping.load()
             self._endpoint_ = await Endpoint.open(self._config.bind)
-            self._lag = Lag(self.now())
             engine = self._engine_ = Engine(
                 self._config,
                 saved,
@@ -139,6 +122,9 @@ class Node:
                 entropy=os.urandom,
                 now=self.now(),
             )
+            self._pump_ = Pump(
+                engine, self._endpoint_, self._publish, self._fail, self._may_send, self.now
+            )
         except BaseException:
             self._phase = Phase.NEW
             self._release()
@@ -146,8 +132,8 @@ class Node:
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
         self._names.follow(self._config.bootstrap_peers)
         self._tasks = [
-            asyncio.create_task(self._read(), name="grapevine reader"),
-            asyncio.create_task(self._pump(), name="grapevine pump"),
+            asyncio.create_task(self._pump.read(), name="grapevine reader"),
+            asyncio.create_task(self._pump.run(), name="grapevine pump"),
             asyncio.create_task(self._names.run(), name="grapevine names"),
             asyncio.create_task(self._keep_state(), name="grapevine state"),
         ]
@@ -193,11 +179,11 @@ class Node:
             if self._phase is Phase.RUNNING:
                 self._phase = Phase.LEAVING
                 self._engine.leave(self.now())
-                self._room.set()
-                self._wake.set()
+                self._pump.room.set()
+                self._pump.wake()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(timeout_s):
-                        await self._drained.wait()
+                        await self._pump.drained.wait()
             untaken = self.untaken
         finally:
             await self._close("left", max(0.0, give_up_at - self.now()))
@@ -225,7 +211,7 @@ class Node:
         finally:
             self._release()
         self._publish(NodeStopped(reason))
-        for event in (self._room, self._peers_changed, self._drained):
+        for event in (self._pump.room, self._peers_changed, self._pump.drained):
             event.set()
         await self._hub.close(None if self._is_left_by_handler else patience_s)
 
@@ -251,19 +237,19 @@ class Node:
     async def _when_there_is_room(
         self, say: Callable[[Engine, bytes, float], MessageId], payload: bytes
     ) -> MessageId:
-        engine = self._running()
-        self._unpumped += 1
-        if self._unpumped >= BROADCASTS_PER_TURN:
+        engine, pump = self._running(), self._pump
+        pump.unpumped += 1
+        if pump.unpumped >= BROADCASTS_PER_TURN:
             await asyncio.sleep(0)  # or a loop of broadcasts would keep the pump from its work
         if engine.has_room_for(len(payload)) and not self._in_line.locked():
             self._running()
             return self._say(engine, say, payload)
         async with self._in_line:  # whoever waits longest goes first
-            self._awaited_bytes = len(payload)
+            pump.awaited_bytes = len(payload)
             while not engine.has_room_for(len(payload)) and self._phase is Phase.RUNNING:
-                self._room.clear()
-                self._wake.set()
-                await self._room.wait()
+                pump.room.clear()
+                pump.wake()
+                await pump.room.wait()
             self._running()
             return self._say(engine, say, payload)
 
@@ -271,8 +257,7 @@ class Node:
         self, engine: Engine, say: Callable[[Engine, bytes, float], MessageId], payload: bytes
     ) -> MessageId:
         message_id = say(engine, payload, self.now())
-        if not self._wake.is_set():
-            self._wake.set()
+        self._pump.wake()
         return message_id
 
     async def send(self, to: PeerId | Address | str, payload: bytes) -> MessageId:
@@ -281,7 +266,7 @@ class Node:
         MessageTooLarge."""
         engine = self._running()
         message_id = engine.send(self._peer_id_of(to), payload, self.now())
-        self._wake.set()
+        self._pump.wake()
         await asyncio.sleep(0)
         return message_id
 
@@ -304,7 +289,7 @@ class Node:
     def start_round(self) -> None:
         """Begin an anti-entropy round now."""
         self._running().start_round(self.now())
-        self._wake.set()
+        self._pump.wake()
 
     def forget(self, peer_id: PeerId) -> None:
         """Strike somebody who is gone from peers and members, until anyone tells of it again. Raises
@@ -318,7 +303,7 @@ class Node:
         restart = self._running().reconfigure(config, self.now())
         self._config = self._config.replace(bootstrap_peers=config.bootstrap_peers)
         self._names.follow(config.bootstrap_peers)
-        self._wake.set()
+        self._pump.wake()
         return restart
 
     def on_message(self, listener: _MessageListenerT) -> _MessageListenerT:
@@ -366,7 +351,7 @@ class Node:
     @property
     def lag_s(self) -> float:
         """How late the loop was at worst in the last seconds."""
-        return self._lag.worst_s(self.now())
+        return 0.0 if self._pump_ is None else self._pump_.lag.worst_s(self.now())
 
     @property
     def state_problem(self) -> str:
@@ -402,102 +387,9 @@ class Node:
 
     # --- the tasks ------------------------------------------------------------------------------
 
-    async def _read(self) -> None:
-        engine, endpoint = self._engine, self._endpoint
-        batch = 0
-        while True:
-            try:
-                datagram, source = await endpoint.receive()
-            except EndpointClosed:
-                self._fail(NotRunning("the socket was closed under the node"))
-                return
-            engine.receive(datagram, source, self._tick())
-            batch += 1
-            if batch < BATCH and endpoint.has_more:
-                continue
-            batch = 0
-            self._tell_some()
-            self._wake.set()  # the pump; whoever was told has its turn before, for it was woken before
-            if endpoint.has_more:
-                await asyncio.sleep(0)
-            while len(self._untold) > UNTOLD_LIMIT:  # what is not read yet can wait where it is
-                self._tell_some()
-                await asyncio.sleep(0)
-
-    async def _pump(self) -> None:
-        while self._phase in (Phase.RUNNING, Phase.LEAVING):
-            try:
-                await self._turn()
-            except EndpointClosed:
-                self._fail(NotRunning("the socket was closed under the node"))
-                return
-            except Exception:
-                logger.exception("a fault in the node; it goes on")
-                await asyncio.sleep(FAULT_PAUSE_S)
-
-    async def _turn(self) -> None:
-        """Let time pass, send what is due, tell what happened, wait for the next reason to wake."""
-        engine = self._engine
-        self._wake.clear()
-        self._unpumped = 0
-        now = self._tick()
-        if engine.deadline <= now:
-            engine.advance(now)
-        sent = await self._send_all()
-        told = await self._tell_all()
-        if engine.stopped is not None:
-            self._fail(StateLockedError(engine.stopped))
-        if engine.has_room_for(self._awaited_bytes):
-            self._room.set()
-        if self._phase is Phase.LEAVING and engine.is_drained:
-            self._drained.set()
-        if self._wake.is_set():
-            await asyncio.sleep(0)
-            return
-        least_s = 0.0 if sent or told else LEAST_WAIT_S
-        delay_s = min(max(engine.deadline - self.now(), least_s), TICK_S)
-        timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
-
-    async def _send_all(self) -> int:
-        engine, endpoint = self._engine, self._endpoint
-        if not self._keeping.covers(engine.epoch) and not await self._save():
-            return 0  # nothing may be sent under an epoch that could be used again
-        datagrams = engine.datagrams_to_send(self.now())
-        for number, (datagram, address) in enumerate(datagrams, 1):
-            await endpoint.send(datagram, address)
-            if number % BATCH == 0:
-                await asyncio.sleep(0)
-        while endpoint.too_large:
-            engine.refused(*endpoint.too_large.pop(), self.now())
-        return len(datagrams)
-
-    def _tell_some(self) -> int:
-        """Tell a batch of what happened; how much that was."""
-        untold = self._untold
-        untold += self._engine.events()
-        count = min(len(untold), BATCH)
-        for _ in range(count):
-            self._publish(untold.popleft())
-        return count
-
-    async def _tell_all(self) -> int:
-        count = self._tell_some()
-        while self._untold:
-            await asyncio.sleep(0)
-            count += self._tell_some()
-        return count
-
-    def _tick(self) -> float:
-        """The time; the engine is told first where the loop comes late to it."""
-        now = self.now()
-        late_s = self._lag.tick(now)
-        if late_s:
-            self._engine.lagged(late_s, now)
-        return now
+    async def _may_send(self) -> bool:
+        """Whether our epoch is on disk; if not, it is put there first."""
+        return self._keeping.covers(self._engine.epoch) or await self._save()
 
     async def _keep_state(self) -> None:
         """Once a second: save what changed, and tell what came too quick to be read."""
@@ -531,6 +423,12 @@ class Node:
             raise NotRunning("this node has not been started")
         return self._endpoint_
 
+    @property
+    def _pump(self) -> Pump:
+        if self._pump_ is None:
+            raise NotRunning("this node has not been started")
+        return self._pump_
+
     def _publish(self, event: Event) -> None:
         self._hub.publish(event)
         if isinstance(event, PeerStateChanged):
@@ -542,7 +440,7 @@ class Node:
     def _dial(self, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
             self._running().dial(address, self.now())
-        self._wake.set()
+        self._pump.wake()
 
     async def _resolve(self, name: str) -> tuple[Address, ...]:
         return await self._endpoint.resolve(name)
@@ -555,7 +453,7 @@ class Node:
 
     def _on_resolved(self, name: str, addresses: tuple[Address, ...]) -> None:
         self._engine.resolved(name, addresses, self.now())
-        self._wake.set()
+        self._pump.wake()
 
     def _aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do `work` beside; whoever wants to know how it went awaits the task."""

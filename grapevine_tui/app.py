@@ -325,7 +325,10 @@ class GrapevineApp(App[None]):
                 self.main.compose_box.address_to(facts.callable_name(self._host.model, peer_id))
             case "dial" if address:
                 self._orders.put(f"/connect {address}")
-                self.notify(f"knocking at {printable(address)}", markup=False)
+                if self.screen is not self.main:  # where what comes of it is not seen
+                    linked = self._orders.linked_at(address)
+                    words = f"{linked} is linked already" if linked else f"knocking at {address}"
+                    self.notify(printable(words), markup=False)
             case "forget":
                 await self._forget(peer_id)
             case "copy" if address:

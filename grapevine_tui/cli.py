@@ -10,6 +10,7 @@ What must stay true:
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import logging
 import os
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 
@@ -322,6 +323,15 @@ def _need_terminal() -> None:
     streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
     if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
         raise ConfigError("", "the app needs a terminal; without one, use --headless")
+    if (
+        encoding := encoding_of(sys.stderr)
+    ) != "utf-8":  # frames and signs would come out as escapes
+        raise ConfigError("", f"the app needs UTF-8, not {encoding}: LC_ALL=C.UTF-8, or --headless")
+
+
+def encoding_of(stream: TextIO) -> str:
+    """By the name that Python has for it."""
+    return codecs.lookup(stream.encoding).name
 
 
 def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:

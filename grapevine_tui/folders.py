@@ -35,8 +35,8 @@ def state_root() -> Path:
 def own_key() -> Path:
     """The path of this user's cluster key, which is made if there is none. Raises KeyFileError."""
     path = own_key_file()
-    if not path.exists():
-        try:
+    try:
+        if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Written aside and linked into place, so that of two first runs at once both get one key.
             aside = path.with_name(f"{path.name}.{os.getpid()}")
@@ -45,8 +45,8 @@ def own_key() -> Path:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, path)
             aside.unlink()
-        except OSError as error:
-            raise KeyFileError(f"key file {path}: {error.strerror}") from None
+    except OSError as error:
+        raise KeyFileError(f"key file {path}: {error.strerror}") from None
     return path
 
 

@@ -124,9 +124,12 @@ class Headless:
             os._exit(128 + which)  # told twice: at once, whatever is still to be said
         self._end(which.name.lower(), 0)
 
-    def _output_broke(self, why: str) -> None:
+    def _output_broke(self, error: OSError) -> None:
+        # A reader that has gone has had enough; what could not be written for another reason is missed.
+        code = 0 if isinstance(error, BrokenPipeError) else 1
+        why = f"stdout: {error.strerror or error}"
         with suppress(RuntimeError):  # in the writer's thread; the loop may be closed by now
-            self._loop.call_soon_threadsafe(self._end, "output_closed", 0, f"stdout: {why}")
+            self._loop.call_soon_threadsafe(self._end, "output_closed", code, why)
 
     def _end(self, reason: str, code: int, why: str = "") -> None:
         if why:

@@ -75,10 +75,7 @@ class Orders:
                 await self._host.send(to, payload)
                 say(f"sent to {to}")
             case commands.Dial(address):
-                self._host.model.unanswered.clear()  # whoever asks wants to be told again
-                self.knocked = address.strip()
-                await self._host.dial(address)
-                say(f"knocking at {address}")
+                await self._dial(address.strip())
             case commands.Deny(who):
                 say(f"shut out until the restart: {(await self._host.deny(who)).short}…")
             case commands.Allow(who):
@@ -97,6 +94,23 @@ class Orders:
                 app.action_help()
             case commands.Quit():
                 await app.action_quit()
+
+    async def _dial(self, address: str) -> None:
+        say = self._app.main.compose_box.say
+        linked = self.linked_at(address)
+        self._host.model.unanswered.clear()  # whoever asks wants to be told again
+        self.knocked = "" if linked else address
+        await self._host.dial(address)
+        # Who is linked has nothing to answer to a knock, so there would be no end of it to tell.
+        say(f"{linked} is linked already" if linked else f"knocking at {address}")
+
+    def linked_at(self, address: str) -> str:
+        """What the peer is called that is well and has that address; empty: there is none."""
+        model = self._host.model
+        for peer in model.peers.values():
+            if str(peer.address) == address and peer.state is PeerState.CONNECTED:
+                return model.name_of(peer.peer_id)
+        return ""
 
     def heard(self, event: Event) -> None:
         """How a knock ended is said where the knock was said."""

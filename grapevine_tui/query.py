@@ -20,7 +20,6 @@ from grapevine_tui.model import Model
 
 SEARCHED_BYTES: Final = 16 * 1024  # of a payload: what one could have seen of it, and more
 _TERM: Final = re.compile(r'(-?)(?:(\w+):)?(?:"([^"]*)"?|(\S*))')
-MESSAGE_FIELDS: Final = ("from", "via", "zone", "private", "id")
 
 
 class Term(NamedTuple):

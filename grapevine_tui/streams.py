@@ -112,7 +112,7 @@ class LineWriter:
     """Writes lines to `file` in order, each at once. `on_broken` is called once, in the writer's
     own thread, when nobody reads any more (or the disk is full); what is put after is let go."""
 
-    def __init__(self, file: int, on_broken: Callable[[str], None]) -> None:
+    def __init__(self, file: int, on_broken: Callable[[OSError], None]) -> None:
         self._file = file
         self._on_broken = on_broken
         self._lines: deque[bytes] = deque()
@@ -164,7 +164,7 @@ class LineWriter:
                     self._is_broken = True
                     self._lines.clear()
                     self._count = self._bytes = 0
-                self._on_broken(error.strerror or str(error))
+                self._on_broken(error)
                 return
             with self._changed:
                 self._count -= len(batch)

@@ -12,6 +12,7 @@ What must stay true:
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 from typing import Final
 from unicodedata import category
 
@@ -136,6 +137,18 @@ def cut(text: str, width_cells: int) -> str:
         if used > width_cells - 1:  # this one would stand where the ellipsis must
             return head[:index] + ELLIPSIS
     return head + ELLIPSIS
+
+
+def broken(text: str, width_cells: int) -> Iterator[str]:
+    """`text` in lines of at most `width_cells`: between words where that is possible."""
+    while len(text) > 1 and cells(text) > width_cells > 0:
+        head = cut(text, width_cells + 1)[:-1] or text[0]  # what fits, without the ellipsis
+        at = len(head)
+        if text[at:][:1] != " " and (blank := head.rstrip(" ").rfind(" ")) > 0:
+            at = blank
+        yield text[:at].rstrip(" ")
+        text = text[at:].lstrip(" ")
+    yield text
 
 
 def fit(text: str, width_cells: int, *, right: bool = False) -> str:

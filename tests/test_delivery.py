@@ -19,7 +19,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.node import BATCH
+from grapevine_proto.pump import BATCH
 from tests.conftest import Run
 
 

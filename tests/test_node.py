@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import grapevine_proto.node as node_module
+import grapevine_proto.pump as pump_module
 from grapevine_proto import (
     Address,
     BindError,
@@ -210,7 +211,7 @@ def test_what_comes_in_one_bundle_is_told_whole_and_in_order_before_what_comes_l
     run: Run[Any],
 ) -> None:
     async def main() -> None:
-        count = 4 * node_module.BATCH  # so that telling it takes several turns of the loop
+        count = 4 * pump_module.BATCH  # so that telling it takes several turns of the loop
         unlimited = RateLimitConfig(enabled=False)
         async with (
             Node(quick(rate_limit=unlimited)) as ours,
@@ -680,7 +681,7 @@ def test_a_machine_that_slept_declares_nobody_dead(
 def test_a_fault_in_one_turn_does_not_end_the_node(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(node_module, "FAULT_PAUSE_S", 0.0)
+    monkeypatch.setattr(pump_module, "FAULT_PAUSE_S", 0.0)
 
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick(ours)) as theirs:

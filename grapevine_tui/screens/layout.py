@@ -13,8 +13,6 @@ NARROW_CELLS: Final = 40
 SHORT_LINES: Final = 20  # below this one panel at a time
 LOW_LINES: Final = 12
 PANELS: Final = ("peers", "log", "rates", "rounds")  # keys 1 to 4
-TRAFFIC_LINES: Final = 7
-PEER_LINES: Final = 8  # in one column: two of border, the heading and five peers
 
 
 class Arrangement(NamedTuple):

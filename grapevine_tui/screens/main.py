@@ -17,6 +17,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.css.scalar import Scalar
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -36,11 +37,12 @@ from grapevine_tui.widgets.draft import Draft, presentable
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Grid
 from grapevine_tui.widgets.keyline import KeyLine
-from grapevine_tui.widgets.log import MessageLog
+from grapevine_tui.widgets.log import NOTHING, NOTHING_TINY, MessageLog
 from grapevine_tui.widgets.peers import PeerGrid
 from grapevine_tui.widgets.rates import RateGrid
 from grapevine_tui.widgets.status import StatusLine, Summary
 from grapevine_tui.widgets.tables import (
+    FRAME_CELLS,
     PEER_COLUMNS,
     ROUND_COLUMNS,
     filter_part,
@@ -49,6 +51,7 @@ from grapevine_tui.widgets.tables import (
     peer_title,
     round_rows,
     round_title,
+    shortened,
 )
 from grapevine_tui.widgets.traffic import Traffic
 
@@ -58,6 +61,8 @@ FILTERED: Final = {
 }  # fmt: skip
 MOST_PASTED: Final = 1_000_000  # characters; an editor is for more
 LINKED: Final = (PeerState.CONNECTED, PeerState.STALE)
+FEW_ROWS: Final = 5
+ROW_FRAME_LINES: Final = 3  # the border's two and the heading
 KINDS: Final = ("-wide", "-column", "-tiny")
 
 
@@ -77,6 +82,7 @@ class MainScreen(Screen[None]):
         self._zoomed = ""
         self._was_writing = False  # when the room for the compose box went
         self._titles: dict[Widget, str] = {}
+        self._most_rows: dict[Grid, int] = {}
         self.is_paused = False
         self._missed = Changes.NONE  # while paused
         self.status = StatusLine(
@@ -91,7 +97,12 @@ class MainScreen(Screen[None]):
         self.log_view = MessageLog(model, name_in_dom="log")
         self.traffic = Traffic(model, name_in_dom="traffic")
         self.rates = RateGrid(model, name_in_dom="rates")
-        self.rounds = Grid(ROUND_COLUMNS, empty="No round yet. A starts one.", name_in_dom="rounds")
+        self.rounds = Grid(
+            ROUND_COLUMNS,
+            empty="No round yet. A starts one.",
+            name_in_dom="rounds",
+            newest_first=True,
+        )
         self.compose_box = ComposeBox(limit_bytes, self._names)
         self.filter_bar = FilterBar()
         self._filtering = "log"  # the panel that the filter bar is open for
@@ -148,14 +159,27 @@ class MainScreen(Screen[None]):
             self._entitle(
                 self.peers, peer_title(model, self._max_peers, self._filtered(self.peers))
             )
+            self._make_fit(self.peers)
         if Changes.RATES not in changes:
             return
         if self.rates.display:
             self.rates.take()
             self._entitle(self.rates, self.rates.make_title())
+            self._make_fit(self.rates)
         if self.traffic.display:
             self.traffic.refresh()
             self._entitle(self.traffic, self.traffic.make_title())
+
+    def _make_fit(self, grid: Grid) -> None:
+        """Let a table be no higher than its rows where others can use the lines; so as not to jump about
+        it never gets lower, until the screen itself changes."""
+        most: int | None = None
+        if self.has_class("-wide") and not self.has_class("-single"):
+            most = max(self._most_rows.get(grid, FEW_ROWS), grid.count)
+            self._most_rows[grid] = most
+        height = None if most is None else Scalar.from_number(most + ROW_FRAME_LINES)
+        if grid.styles.max_height != height:
+            grid.styles.max_height = height
 
     def beat(self) -> None:
         """Twice a second: clocks, countdowns and flashes move on though nothing happened."""
@@ -167,6 +191,7 @@ class MainScreen(Screen[None]):
         self.paint(Changes.PEERS | Changes.RATES)
 
     def _entitle(self, widget: Widget, words: Content) -> None:
+        words = shortened(words, widget.outer_size.width)
         if self._titles.get(widget) != words.markup:  # setting one repaints the whole panel
             self._titles[widget] = words.markup
             widget.border_title = words
@@ -175,7 +200,10 @@ class MainScreen(Screen[None]):
         return filter_part(grid.wanted, len(grid.rows))
 
     def _entitle_rounds(self) -> None:
-        words = round_title(self._model, self._host.node.now(), self._filtered(self.rounds))
+        filtered, now = self._filtered(self.rounds), self._host.node.now()
+        words = round_title(self._model, now, filtered)
+        if words.cell_length > self.rounds.outer_size.width - FRAME_CELLS:
+            words = round_title(self._model, now, filtered, is_brief=True)
         self._entitle(self.rounds, words)
 
     def _entitle_log(self) -> None:
@@ -220,6 +248,8 @@ class MainScreen(Screen[None]):
         self._left.set_class(self._right.display and not self.log_view.display, "-low")
         self.set_class(bool(self._zoomed) or len(shown & set(PANELS)) == 1, "-single")
         self.status.is_tiny = kind == "-tiny"
+        self.log_view.empty = NOTHING_TINY if kind == "-tiny" else NOTHING
+        self._most_rows.clear()
         self.compose_box.be_brief(self.size.width < BRIEF_CELLS)
         self._keep_focus()
         if self.is_mounted:

@@ -24,7 +24,7 @@ from grapevine_tui.query import EVERYTHING, parse
 from grapevine_tui.screens.question import Question
 from grapevine_tui.settings import Settings
 from grapevine_tui.template import reasons
-from grapevine_tui.text import printable
+from grapevine_tui.text import ELLIPSIS, broken, printable
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.draft import presentable
 from grapevine_tui.widgets.editbar import EditBar
@@ -41,6 +41,8 @@ COLUMNS: Final = (
     Column("applies", 8, rank=1),
 )
 HOME: Final = "~"
+REASON_LINES: Final = 4
+REASON_INDENT: Final = 2  # cells, on either side
 
 
 def home_words(text: str) -> str:
@@ -127,8 +129,14 @@ class SettingsScreen(Screen[None]):
     def _explain(self) -> None:
         name = self.table.cursor_key
         words = self._reasons.get(name, "") if isinstance(name, str) else ""
-        self._reason.update(Content(words))
+        lines = list(broken(words, max(1, self.size.width - 2 * REASON_INDENT)))
+        if len(lines) > REASON_LINES:
+            lines[REASON_LINES - 1 :] = [lines[REASON_LINES - 1].rstrip(".,;:") + ELLIPSIS]
+        self._reason.update(Content("\n".join(lines)))
         self._reason.display = bool(words)
+
+    def on_resize(self) -> None:
+        self._explain()
 
     # Changing
 

@@ -21,12 +21,11 @@ from grapevine_proto.events import Trace
 from grapevine_proto.ids import PeerId
 from grapevine_tui.keys import AGAIN, FRONT, TRACES
 from grapevine_tui.model import Followed, Model
-from grapevine_tui.text import cells, cut, fit, printable, show_payload
+from grapevine_tui.text import broken, cells, cut, fit, printable, show_payload
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.look import STATUS_SIGNS, ms_words, span_words
-from grapevine_tui.widgets.sheet import broken
-from grapevine_tui.widgets.tables import title
+from grapevine_tui.widgets.tables import shortened, title
 from grapevine_tui.widgets.written import Line, Part, Written
 
 REFRESH_S: Final = 0.1
@@ -34,6 +33,7 @@ HOP_LINES: Final = 8  # numbers of hops that have a bar of their own; what is be
 NAME_CELLS: Final = 16
 PARTS: Final = " ▏▎▍▌▋▊▉█"  # a cell, by eighths
 EMPTY: Final = "No trace yet. Press t, type a text, and see who gets it."
+NOBODY: Final = "Nobody else is known, so nobody was asked. Connect to an address first."
 
 
 def delay_words(delay_ms: int | None) -> str:
@@ -90,7 +90,9 @@ def trace_lines(model: Model, followed: Followed, width: int) -> list[Line]:
 
 
 def _coverage(trace: Trace, width: int) -> Line:
-    share = trace.reached / trace.asked if trace.asked else 1.0
+    if not trace.asked:
+        return (Part("─" * max(1, width), "track"),)
+    share = trace.reached / trace.asked
     words = f"  {int(share * 100)} %  {tally_words(trace)}"
     tone = "good" if trace.is_complete else "accent"
     filled, rest = bar(share, max(1, width - cells(words)))
@@ -138,6 +140,8 @@ def _hops(trace: Trace, width: int) -> list[Line]:
 
 
 def _unanswered(model: Model, trace: Trace, width: int) -> list[Line]:
+    if not trace.asked:
+        return [(), *((Part(each, "dim"),) for each in broken(NOBODY, width))]
     if not trace.unanswered:
         return [(), (Part("Everyone who was asked has answered.", "good"),)]
     head = f"No answer from {len(trace.unanswered):,}"
@@ -200,9 +204,8 @@ class TraceScreen(Screen[None]):
         trace = followed.trace
         self.report.write(trace_lines(self._model, followed, width))
         colour = "$success" if trace.is_complete else "$accent"
-        self.report.border_title = title(
-            "Trace", (tally_words(trace), colour), (f"{ago} ago", "$text-muted")
-        )
+        words = title("Trace", (tally_words(trace), colour), (f"{ago} ago", "$text-muted"))
+        self.report.border_title = shortened(words, self.report.outer_size.width)
         place = f"{len(traces) - self._back} of {len(traces)}"
         self.report.border_subtitle = Content(place if len(traces) > 1 else "")
 

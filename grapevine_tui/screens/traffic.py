@@ -23,10 +23,12 @@ from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.keyline import KeyLine
 from grapevine_tui.widgets.look import Piece, count_words, graph
 from grapevine_tui.widgets.painted import Painted
-from grapevine_tui.widgets.tables import title
+from grapevine_tui.widgets.tables import FRAME_CELLS, title
 
 REFRESH_S: Final = 0.5
 LABEL_CELLS: Final = 9
+NOW: Final = "now "
+HIGHEST: Final = "of several in one point the highest"
 
 
 class Span(NamedTuple):
@@ -73,17 +75,19 @@ class Plot(Painted):
         super().__init__(name_in_dom="plot")
         self._model = model
         self.span = SPANS[0]
-        self._drawn: dict[int, list[str]] = {}
-        self._top: dict[int, float] = {}
+        self._tops = [0.0] * len(CURVES)
+        self._lines: list[tuple[int, int, str]] = []  # the curve, its line, what is drawn there
 
     def redraw(self) -> None:
         """Take the samples as they are now."""
-        rows = self._rows()
         width = max(0, self.size.width - LABEL_CELLS - 2)
-        for index, curve in enumerate(CURVES):
-            values = self._values(curve.of(self._model), width * 2)
-            self._top[index] = max(values, default=0.0)
-            self._drawn[index] = graph(values, width, rows)
+        sampled = [self._values(curve.of(self._model), width * 2) for curve in CURVES]
+        self._tops = [max(values, default=0.0) for values in sampled]
+        rows = self._rows()
+        self._lines = []
+        for index, values in enumerate(sampled):
+            drawn = graph(values, width, rows) if self._tops[index] else []
+            self._lines += [(index, row, text) for row, text in enumerate(["", *drawn])]
         self.refresh()
 
     def _values(self, series: Series, points: int) -> list[float]:
@@ -91,30 +95,33 @@ class Plot(Painted):
         return resample(list(source), self.span.samples, points)
 
     def _rows(self) -> int:
-        """Lines of one curve beneath its heading."""
-        return max(1, (self.size.height - 1) // len(CURVES) - 1)
+        """Lines of one curve beneath its heading. Where there was nothing the heading says so alone."""
+        curves = sum(top > 0 for top in self._tops)
+        return max(1, (self.size.height - 1 - len(CURVES)) // max(1, curves))
 
     def on_resize(self) -> None:
         self.redraw()
 
     def line(self, y: int, width: int) -> list[Piece]:
-        dim = self.inks.ink("dim")
-        index, row = divmod(y, self._rows() + 1)
-        if index >= len(CURVES):
-            return self._axis(width) if y == len(CURVES) * (self._rows() + 1) else []
-        curve = CURVES[index]
-        tone = self.inks.ink(curve.tone)
+        if y >= len(self._lines):
+            return self._axis(width) if y == len(self._lines) else []
+        index, row, drawn = self._lines[y]
         if row == 0:
-            now = curve.of(self._model).latest
-            return [
-                Piece(f" {curve.name}  ", tone),
-                Piece(f"now {count_words(now)}/s  ", self.inks.ink("text")),
-                Piece(f"highest {count_words(self._top.get(index, 0.0))}/s", dim),
-            ]
-        lines = self._drawn.get(index, [])
-        label = count_words(self._top.get(index, 0.0)) if row == 1 else "0" * (row == self._rows())
-        drawn = lines[row - 1] if row - 1 < len(lines) else ""
+            return self._heading(index, width)
+        dim, tone = self.inks.ink("dim"), self.inks.ink(CURVES[index].tone)
+        label = count_words(self._tops[index]) if row == 1 else "0" * (row == self._rows())
         return [Piece(fit(label, LABEL_CELLS - 1, right=True) + " ", dim), Piece(drawn, tone)]
+
+    def _heading(self, index: int, width: int) -> list[Piece]:
+        curve, dim = CURVES[index], self.inks.ink("dim")
+        name = Piece(f" {curve.name}  ", self.inks.ink(curve.tone))
+        if not self._tops[index]:
+            return [name, Piece(f"none for {self.span.words}", dim)]
+        now = f"{count_words(curve.of(self._model).latest)}/s  "
+        highest = f"highest {count_words(self._tops[index])}/s"
+        if len(name.text) + len(now) + len(highest) + len(NOW) <= width:
+            now = NOW + now
+        return [name, Piece(now, self.inks.ink("text")), Piece(highest, dim)]
 
     def _axis(self, width: int) -> list[Piece]:
         room = max(0, width - LABEL_CELLS - 2)
@@ -140,12 +147,16 @@ class TrafficScreen(Screen[None]):
         self._entitle()
         self.set_interval(REFRESH_S, self.plot.redraw)
 
+    def on_resize(self) -> None:
+        self._entitle()
+
     def _entitle(self) -> None:
         parts = [
             (each.words, "$accent" if each is self.plot.span else "$text-muted") for each in SPANS
         ]
         self.plot.border_title = title("Traffic", *parts)
-        self.plot.border_subtitle = Content("of several in one point the highest")
+        has_room = self.size.width >= len(HIGHEST) + FRAME_CELLS
+        self.plot.border_subtitle = Content(HIGHEST if has_room else "")
 
     def action_span(self) -> None:
         """The next longer span, then the shortest again."""

@@ -18,7 +18,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from grapevine_tui.commands import CommandError, find
-from grapevine_tui.text import cut, printable
+from grapevine_tui.text import cells, cut, printable
 from grapevine_tui.widgets.draft import PLACEHOLDER, Draft
 from grapevine_tui.widgets.look import bytes_words
 
@@ -36,7 +36,9 @@ def hint(line: str, completions: Sequence[str], width_cells: int) -> str:
     name = (completions[0] if completions else line)[1:].split(" ")[0]
     with contextlib.suppress(CommandError):
         spec = find(name)
-        return cut(f"{spec.usage}   {spec.help}", width_cells)
+        ways = (f"{spec.usage}   {spec.help}", spec.help, spec.usage)
+        fitting = (each for each in ways if cells(each) <= width_cells)
+        return next(fitting, None) or cut(spec.help, width_cells)
     return ""
 
 

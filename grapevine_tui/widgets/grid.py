@@ -2,13 +2,14 @@
 
 What must stay true:
 
-- Rows are plain tuples of printable cells; a row keeps its key, and the cursor stays with the key
-  when rows are sorted anew or come and go.
+- Rows are plain tuples of printable cells; a row keeps its key. The cursor stays on the first line until
+  somebody moves it, and from then on with the key when rows are sorted anew or come and go.
 - Rows come in an order of their own; `s` and `r` put them in that of any column instead, and a query
   leaves out those that do not match it. Both are shown, one in the heading, one by who entitles.
 - Of a new set of rows only the lines that differ on the screen are painted again (Textual's
   DataTable repaints whole and measured 158 ms stalls here with thousands of rows).
-- Columns that do not fit are left out by rank; what is left over is shared by those that grow.
+- Columns that do not fit are left out by rank; what is left over goes to those that grow: first for
+  words that would be cut, then to each its share.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from textual.strip import Strip
 from grapevine_proto.ids import PeerId
 from grapevine_tui.keys import TABLES
 from grapevine_tui.query import EVERYTHING, Query, matches_fields
-from grapevine_tui.text import cells, fit
+from grapevine_tui.text import broken, cells, fit
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.look import Piece, bar, paint
 from grapevine_tui.widgets.painted import PaintedView
 
+MEASURED_ROWS: Final = 200  # whose words the columns are made to fit
 NO_MATCH: Final = "Nothing matches. esc clears the filter."
 SIGNS: Final = {False: "▲", True: "▼"}  # rising, falling
 
@@ -89,8 +91,11 @@ def _fields(names: Sequence[str], row: Row) -> dict[str, str]:
     return found
 
 
-def share_width(columns: Sequence[Column], width_cells: int) -> list[int]:
-    """The width of each column, 0 for one that is left out; one cell stands between two."""
+def share_width(
+    columns: Sequence[Column], width_cells: int, needs: Sequence[int] = ()
+) -> list[int]:
+    """The width of each column, 0 for one that is left out; one cell stands between two. `needs`: what
+    the words in each would take."""
     shown = set(range(len(columns)))
 
     def needed() -> int:
@@ -103,6 +108,12 @@ def share_width(columns: Sequence[Column], width_cells: int) -> list[int]:
     widths = [columns[index].width if index in shown else 0 for index in range(len(columns))]
     spare = width_cells - needed()
     growers = [index for index in sorted(shown) if columns[index].grows]
+    wants = {index: max(0, needs[index] - widths[index]) for index in growers if needs}
+    wanted, room = sum(wants.values()), max(0, spare)
+    for index, want in wants.items():
+        given = want if wanted <= room else want * room // wanted
+        widths[index] += given
+        spare -= given
     shares = sum(columns[index].grows for index in growers)
     for index in growers:
         if spare > 0:
@@ -133,7 +144,14 @@ class Grid(PaintedView):
     cursor_at: var[Hashable | None] = var(None)
     """The key of the row under the cursor, for those who watch."""
 
-    def __init__(self, columns: Sequence[Column], *, empty: str = "", name_in_dom: str) -> None:
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        empty: str = "",
+        name_in_dom: str,
+        newest_first: bool = False,
+    ) -> None:
         super().__init__(name_in_dom=name_in_dom)
         self._columns = tuple(columns)
         self._empty = empty
@@ -141,13 +159,22 @@ class Grid(PaintedView):
         self._rows: list[Row] = []  # those that are wanted, in the order that is
         self.sorting: Sorting | None = None
         self.wanted = EVERYTHING
+        self._newest_first = (
+            newest_first  # whoever looks away from such rows wants the latest again
+        )
         self._cursor = 0
+        self._is_placed = False  # by hand
         self._widths: list[int] = []
         self._measured = 0  # the width they were shared out of
 
     @property
     def rows(self) -> Sequence[Row]:
         return self._rows
+
+    @property
+    def count(self) -> int:
+        """How many rows there are, wanted or not."""
+        return len(self._all)
 
     @property
     def cursor_key(self) -> Hashable | None:
@@ -188,12 +215,8 @@ class Grid(PaintedView):
         old, old_cursor, key = self._rows, self._cursor, self.cursor_key
         was_seen = 0 <= old_cursor - self.scroll_offset.y < max(1, self.size.height - 1)
         self._rows = rows
-        for index, row in enumerate(rows):
-            if row.key == key:
-                self._cursor = index
-                break
-        else:
-            self._cursor = max(0, min(self._cursor, len(rows) - 1))
+        places = (index for index, row in enumerate(rows) if self._is_placed and row.key == key)
+        self._cursor = next(places, max(0, min(self._cursor, len(rows) - 1)))
         if len(old) != len(rows):
             self._measure()
             self.refresh()
@@ -207,9 +230,22 @@ class Grid(PaintedView):
             self._reveal()
         self.cursor_at = self.cursor_key
 
+    def _needs(self) -> list[int]:
+        """The cells that the words of each column take."""
+        rows = self._rows[:MEASURED_ROWS]
+        return [
+            max((cells(row.cells[index].text) for row in rows), default=0)
+            for index in range(len(self._columns))
+        ]
+
     def _measure(self) -> None:
+        self._measured = 0  # other rows, other words
         # One line more for the heading, which takes the first line of the view.
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
+
+    def on_blur(self) -> None:
+        if self._newest_first:
+            self._move_to(0)
 
     def on_resize(self, event: events.Resize) -> None:
         self._measure()
@@ -222,23 +258,27 @@ class Grid(PaintedView):
         width = self.room
         if width - 2 != self._measured:  # a scrollbar came or went
             self._measured = width - 2
-            self._widths = share_width(self._columns, self._measured)
+            self._widths = share_width(self._columns, self._measured, self._needs())
         base = self.inks.base
         if y == 0:
             return self._heading(width, base)
         index = y - 1 + self.scroll_offset.y
         if index >= len(self._rows):
-            if not self._rows and y == 1:
-                style = self.inks.ink("empty")
-                words = NO_MATCH if self._all else self._empty
-                return paint([Piece(" " + words, style)], width, base)
-            return Strip.blank(width, base)
+            return self._vacant(y - 1, width, base)
         row = self._rows[index]
         if row.alarm:
             base += self.inks.ground("alarm")
         if index == self._cursor and self.has_focus:
             base += self.inks.ground("cursor")
         return paint(self._pieces(row), width, base)
+
+    def _vacant(self, line: int, width: int, base: Style) -> Strip:
+        """Where there are no rows, why."""
+        if not self._rows:
+            words = list(broken(NO_MATCH if self._all else self._empty, width - 2))
+            if line < len(words):
+                return paint([Piece(" " + words[line], self.inks.ink("empty"))], width, base)
+        return Strip.blank(width, base)
 
     def _heading(self, width: int, base: Style) -> Strip:
         style, lit = self.inks.ink("heading"), self.inks.ink("accent")
@@ -280,6 +320,7 @@ class Grid(PaintedView):
             return
         before = self._cursor
         self._cursor = max(0, min(index, len(self._rows) - 1))
+        self._is_placed = self._cursor > 0
         self.refresh_line(before + 1)
         self.refresh_line(self._cursor + 1)
         self._reveal()

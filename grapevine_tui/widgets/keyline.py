@@ -18,8 +18,8 @@ from grapevine_tui.widgets.painted import Painted
 GAP: Final = 2
 # Names of actions, the last to go first. What has no name (the compose box's own) goes after these two.
 ORDER: Final = (
-    *("quit", "help", "", "back", "save", "details", "filter", "write", "commands", "zoom"),
-    *("sort", "copy", "connect", "pause"),
+    *("quit", "help", "back", "", "save", "traffic", "details", "filter", "write", "authors"),
+    *("trace", "older", "newer", "commands", "zoom", "sort", "copy", "connect", "pause"),
 )
 
 

@@ -28,18 +28,21 @@ from grapevine_tui.model import Model
 from grapevine_tui.query import EVERYTHING, Query, message_test
 from grapevine_tui.ring import Entry
 from grapevine_tui.sieve import Sieve
-from grapevine_tui.text import fit, printable, show_payload
+from grapevine_tui.text import broken, fit, printable, show_payload
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.look import AUTHOR_TONES, Piece, paint
 from grapevine_tui.widgets.painted import PaintedView
 
+NOTHING: Final = "Nothing said yet. Type below and press Enter."
+NOTHING_TINY: Final = "Nothing said yet."
 BEHIND_S: Final = 0.02  # between two goes at a search through a full ring
 AUTHOR_CELLS: Final = 9
 AUTHORS_KEPT: Final = 4096  # authors whose colour is remembered
 VIA_CELLS: Final = 7
 HOPS_CELLS: Final = 6
 NARROW_CELLS: Final = 60  # below this a line is the time, the author and the text
-TINY_CELLS: Final = 32  # and below this only author and text
+BRIEF_CELLS: Final = 48  # below this the time is without its seconds
+TINY_CELLS: Final = 32  # and below this there is only author and text
 VIA_TONES: Final = {Via.EAGER: "dim", Via.LAZY: "dim", Via.REPAIR: "warn", Via.LOCAL: "good"}
 
 
@@ -79,6 +82,8 @@ class MessageLog(PaintedView):
         self._cursor: int | None = None
         self._is_moving_itself = False
         self.is_following = True
+        self.empty = NOTHING
+        """What stands there while nothing was said."""
         self._tones: dict[PeerId, str] = {}
 
     def _author_tone(self, author: PeerId) -> str:
@@ -206,13 +211,11 @@ class MessageLog(PaintedView):
     def _vacant(self, y: int, *, is_gone: bool, width: int, base: Style) -> Strip:
         words = ""
         if is_gone:  # a pause outlived it
-            words = " … let go"
-        elif not len(self._sieve) and y == 0:
-            words = " Nothing said yet. Type below and press Enter."
-            if self.wanted:
-                words = " Nothing matches. esc clears the filter."
-        style = self.inks.ink("empty")
-        return paint([Piece(words, style)], width, base)
+            words = "… let go"
+        elif not len(self._sieve):
+            empty = "Nothing matches. esc clears the filter." if self.wanted else self.empty
+            words = dict(enumerate(broken(empty, width - 2))).get(y, "")
+        return paint([Piece(f" {words}", self.inks.ink("empty"))], width, base)
 
     def _pieces(self, entry: Entry, width: int) -> list[Piece]:
         message = entry.message
@@ -222,7 +225,8 @@ class MessageLog(PaintedView):
         dim = self.inks.ink("dim")
         pieces = [Piece(" ", dim)]
         if width >= TINY_CELLS:
-            clock = time.strftime("%H:%M:%S ", time.localtime(entry.at_unix))
+            form = "%H:%M:%S " if width >= BRIEF_CELLS else "%H:%M "
+            clock = time.strftime(form, time.localtime(entry.at_unix))
             pieces.append(Piece(clock, dim))
         pieces.append(
             Piece(fit(author, AUTHOR_CELLS if width >= NARROW_CELLS else 7) + " ", author_style)

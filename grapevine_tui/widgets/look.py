@@ -204,13 +204,14 @@ def paint(pieces: Iterable[Piece], width_cells: int, base: Style) -> Strip:
 
 BAR: Final = "━"
 BAR_HALF: Final = "╸"
+TRACK: Final = "─"  # thinner: where there are no colours a bar is read by its strokes
 
 
 def bar(fraction: float, width_cells: int) -> tuple[str, str]:
     """A bar's filled part and its empty track, together `width_cells`, exact to half a cell."""
     halves = round(min(1.0, max(0.0, fraction)) * width_cells * 2)
     filled = BAR * (halves // 2) + (BAR_HALF if halves % 2 else "")
-    return filled, BAR * (width_cells - len(filled))
+    return filled, TRACK * (width_cells - len(filled))
 
 
 # Braille cells hold two columns of four dots each (Unicode 2800: dots 1-8 are bits 0-7).

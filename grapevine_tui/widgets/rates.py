@@ -26,8 +26,8 @@ EMPTY: Final = "No peer, nothing to limit."
 SILENT: Final = "Nobody has said anything yet."
 AUTHOR_COLUMNS: Final = (
     Column("author", 9, grows=1),
-    Column("share", 6, grows=3, rank=3),
-    Column("", 4, right=True, rank=2),
+    Column("", 6, grows=3, rank=3),
+    Column("share", 5, right=True, rank=2),
     Column("said", 5, right=True),
     Column("/s", 5, right=True),
     Column("repair", 6, right=True, rank=4),
@@ -65,7 +65,12 @@ def author_rows(model: Model) -> list[Row]:
 def author_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
     authors = model.authors
     let_go = [(f"{authors.let_go:,} let go", "$text-muted")] if authors.let_go else []
-    return title("Rate limits", (f"{len(authors):,} authors", "$accent"), *let_go, *filtered)
+    return title(
+        "Rate limits",
+        (f"{len(authors):,} author{'s' * (len(authors) != 1)}", "$accent"),
+        *let_go,
+        *filtered,
+    )
 
 
 class RateGrid(PeerGrid):

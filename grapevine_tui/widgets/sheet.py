@@ -8,14 +8,15 @@ What must stay true:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, zip_longest
 from typing import Final, NamedTuple
 
 from textual import events
 from textual.geometry import Size
+from textual.strip import Strip
 
-from grapevine_tui.text import cells, cut
+from grapevine_tui.text import broken, cells
 from grapevine_tui.widgets.written import Line, Part, Written
 
 GAP: Final = 2  # between name and value
@@ -25,6 +26,9 @@ UNEVEN: Final = (
     0.15  # of all lines: so far from the middle the cut may be for the sake of a heading
 )
 LEAST_VALUE: Final = 12  # cells; where there are fewer beside the names, values stand beneath them
+MOST_NAME: Final = (
+    0.4  # of the width; a name that takes more has its value beneath it, and pushes no other
+)
 
 
 class Fact(NamedTuple):
@@ -35,25 +39,14 @@ class Fact(NamedTuple):
     tone: str = "text"
 
 
-def broken(text: str, width_cells: int) -> Iterator[str]:
-    """`text` in lines of at most `width_cells`: between words where that is possible."""
-    while len(text) > 1 and cells(text) > width_cells > 0:
-        head = cut(text, width_cells + 1)[:-1] or text[0]  # what fits, without the ellipsis
-        at = len(head)
-        if text[at:][:1] != " " and (blank := head.rstrip(" ").rfind(" ")) > 0:
-            at = blank
-        yield text[:at].rstrip(" ")
-        text = text[at:].lstrip(" ")
-    yield text
-
-
 def lay_out(facts: Sequence[Fact], width_cells: int) -> list[Line]:
     """The lines of `facts`, each at most `width_cells` where that is possible at all."""
     return [line for fact in _each_laid_out(facts, width_cells) for line in fact]
 
 
 def _each_laid_out(facts: Sequence[Fact], width_cells: int) -> list[list[Line]]:
-    names = max((cells(fact.name) for fact in facts if fact.value), default=0) + GAP
+    taken = [cells(fact.name) for fact in facts if fact.value]
+    names = max((each for each in taken if each <= width_cells * MOST_NAME), default=0) + GAP
     return [_lines(fact, names, width_cells) for fact in facts]
 
 
@@ -64,7 +57,7 @@ def _lines(fact: Fact, names: int, width_cells: int) -> list[Line]:
         return [(Part(each, tone),) for each in broken(value, width_cells)]
     if not value:
         return [(Part(name, "section"),)]
-    if width_cells - names >= LEAST_VALUE:
+    if width_cells - names >= LEAST_VALUE and cells(name) <= names - GAP:
         first, *others = broken(value, width_cells - names)
         column = Part(name + " " * (names - cells(name)), "dim")
         indented = [(Part(" " * names, "dim"), Part(each, tone)) for each in others]
@@ -106,6 +99,7 @@ class Sheet(Written):
         super().__init__(name_in_dom=name_in_dom)
         self._has_columns = columns
         self._facts: Sequence[Fact] = ()
+        self._laid_for = 0  # cells
 
     def show(self, facts: Sequence[Fact]) -> None:
         """Have these facts from now on; paints the lines that differ."""
@@ -117,7 +111,7 @@ class Sheet(Written):
         return self.room or self.app.size.width
 
     def _laid_out(self) -> list[Line]:
-        width = self._width
+        width = self._laid_for = self._width
         lines = lay_out(self._facts, width)
         if self._has_columns and width >= COLUMNS_FROM and len(lines) > self.size.height:
             return side_by_side(self._facts, width)
@@ -127,6 +121,13 @@ class Sheet(Written):
         self._lines = self._laid_out()
         self.virtual_size = Size(self.size.width, len(self._lines))
         self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        if (
+            self._laid_for != self._width
+        ):  # shown for the first time, or a scrollbar came: no word is cut
+            self._lines = self._laid_out()
+        return super().render_line(y)
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
         lines = lay_out(self._facts, container.width)

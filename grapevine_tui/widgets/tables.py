@@ -28,6 +28,8 @@ from grapevine_tui.widgets.look import (
 )
 
 FILTER_CELLS: Final = 24  # of what is looked for, in a title
+DOT: Final = " · "  # between the parts of a title
+FRAME_CELLS: Final = 6  # of a panel's width that its title cannot have
 FLASH_S: Final = 1.5  # how long a throttled peer's line stands out
 ROUNDS_SHOWN: Final = 200
 
@@ -43,8 +45,8 @@ PEER_COLUMNS: Final = (
 )
 RATE_COLUMNS: Final = (
     Column("peer", 9, grows=1),
-    Column("tokens", 8, grows=3, rank=2),
-    Column("", 8, right=True),
+    Column("", 8, grows=3, rank=2),
+    Column("tokens", 8, right=True),
     Column("ok", 8, right=True, rank=1),
     Column("throttled", 9, right=True),
 )
@@ -61,8 +63,15 @@ def title(name: str, *parts: tuple[str, str]) -> Content:
     """``Name · part · part``, each part with the theme's colour that is named beside it."""
     pieces: list[tuple[str, str]] = [(name, "bold")]
     for text, colour in parts:
-        pieces += [(" · ", "$text-muted"), (text, colour)]
+        pieces += [(DOT, "$text-muted"), (text, colour)]
     return Content.assemble(*pieces)
+
+
+def shortened(words: Content, panel_cells: int) -> Content:
+    """A title without the last of its parts where a panel of that width would cut them."""
+    while words.cell_length > max(0, panel_cells - FRAME_CELLS) and DOT in words.plain:
+        words = words[: words.plain.rindex(DOT)]
+    return words
 
 
 # Peers
@@ -209,7 +218,9 @@ def round_words(done: Round) -> str:
     if done.in_sync or done.outcome not in (RoundOutcome.REPAIRED, RoundOutcome.PARTIAL):
         return OUTCOME_SIGNS[done.outcome].word
     words = f"sent {count_words(done.sent)} got {count_words(done.received)}"
-    return words if done.outcome is RoundOutcome.REPAIRED else f"{words}, cut short"
+    if done.outcome is RoundOutcome.REPAIRED:
+        return words
+    return f"cut short, {words}" if done.sent or done.received else "cut short"
 
 
 def round_key(done: Completed) -> tuple[int, PeerId]:
@@ -251,11 +262,14 @@ def round_number(model: Model) -> int:
     return model.rounds[-1].round.number if model.rounds else 0
 
 
-def round_title(model: Model, now: float, filtered: list[tuple[str, str]]) -> Content:
+def round_title(
+    model: Model, now: float, filtered: list[tuple[str, str]], *, is_brief: bool = False
+) -> Content:
     wait_s = seconds_to_round(model, now)
     number = round_number(model)
     parts = [("off", "$text-muted")] if wait_s is None else [(f"next in {wait_s} s", "$accent")]
-    return title(f"Anti-entropy{f' round {number}' if number else ''}", *parts, *filtered)
+    name = f"Anti-entropy {'' if is_brief else 'round '}{number}" if number else "Anti-entropy"
+    return title(name, *parts, *filtered)
 
 
 # Messages

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from textual import events
@@ -22,6 +24,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address
 from grapevine_tui import keys, turns
+from grapevine_tui.widgets.tables import FLASH_S
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
 from tests.tui.stage import staged, text_of
@@ -195,6 +198,15 @@ async def test_how_a_knock_ended_is_said_where_the_knock_was() -> None:
             await stage.paint()
             assert words in stage.text
             assert "knocking" not in stage.text
+
+
+async def test_a_knock_at_who_is_linked_is_answered_at_once() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(1, "bob", address=Address("10.0.0.1", 8000))]
+    async with staged(host) as stage:
+        await stage.say("/connect 10.0.0.1:8000")
+        assert "bob is linked already" in stage.text
+        assert "knocking" not in stage.text
 
 
 async def test_what_the_node_refuses_is_said_in_words() -> None:
@@ -407,13 +419,36 @@ async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_anew() ->
         assert "Nobody is connected yet" in stage.text
 
 
-async def test_a_throttled_peer_flashes() -> None:
+async def test_a_table_shows_its_first_lines_until_somebody_moves_in_it() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(number, f"node-{number:02}") for number in range(20, 40)]
+    async with staged(host) as stage:
+        host.peers = [a_peer(number, f"node-{number:02}") for number in range(40)]
+        for number in range(30):
+            host.happen(AntiEntropyRound(a_round(number, 20)))
+        await stage.paint()
+        assert "node-00" in stage.text
+        rounds = stage.main.rounds
+        assert (rounds.cursor_key, rounds.scroll_offset.y) == ((29, an_id(20)), 0)
+        await stage.press("escape", "4", *"jjjjjj")
+        host.happen(AntiEntropyRound(a_round(30, 20)))
+        await stage.paint()
+        assert rounds.cursor_key == (23, an_id(20))  # what one looks at stays
+        await stage.press("2")
+        assert (rounds.cursor_key, rounds.scroll_offset.y) == ((30, an_id(20)), 0)
+
+
+async def test_a_throttled_peer_flashes(monkeypatch: pytest.MonkeyPatch) -> None:
     host = lively()
     async with staged(host) as stage:
-        host.happen(RateLimited(host.peers[1].peer_id, 3, 0.0))
-        await stage.paint()
-        alarmed = [row.key for row in stage.main.rates.rows if row.alarm]
-        assert alarmed == [host.peers[1].peer_id]
+        throttled = host.peers[1].peer_id
+        host.happen(RateLimited(throttled, 3, 0.0))
+        at_unix = host.model.throttled_at[throttled]
+        for later_s, expected in ((0.1, [throttled]), (FLASH_S + 0.1, [])):
+            clock = SimpleNamespace(time=partial(float, at_unix + later_s))
+            monkeypatch.setattr("grapevine_tui.widgets.rates.time", clock)
+            await stage.paint()
+            assert [row.key for row in stage.main.rates.rows if row.alarm] == expected
 
 
 async def test_a_round_takes_its_line_with_countdown_and_outcome() -> None:
@@ -428,7 +463,7 @@ async def test_a_round_takes_its_line_with_countdown_and_outcome() -> None:
         stage.host.node.time = 105.0
         await stage.paint()
         assert "Anti-entropy round 7 · next in 7 s" in stage.text
-        assert "▲ sent 3 got 1" in stage.text
+        assert "▲ cut short" in stage.text
         assert "2.1s" in stage.text
 
 
@@ -723,8 +758,10 @@ async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with staged() as stage:
+        keys = ["i", "a", "escape", "slash", "q"]
         given: list[str] = []
         done: list[str] = []
+        all_done = asyncio.Event()
         back, give = turns.Turns.back, stage.app._turns._give
 
         async def gives(event: events.Key | events.Paste) -> None:
@@ -736,16 +773,16 @@ async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
             time.sleep(turns.PATIENCE_S / 2)  # noqa: ASYNC251  others have the processor
             if self._rounds == 1:
                 done.append(given[-1])
+            if len(done) == len(keys):
+                all_done.set()
             await back(self, mark)
 
         monkeypatch.setattr(stage.app._turns, "_give", gives)
         monkeypatch.setattr(turns.Turns, "back", stalls)
-        keys = ["i", "a", "escape", "slash", "q"]
         for key in keys:
             stage.app.simulate_key(key)
         async with asyncio.timeout(20):
-            while len(done) < len(keys):  # noqa: ASYNC110  there is no event to wait for
-                await asyncio.sleep(0.05)
+            await all_done.wait()
         assert done == given == keys  # each had come back before the next was given
         assert stage.main.filter_bar.wish.value == "q"
 
@@ -756,7 +793,7 @@ async def test_a_widget_that_goes_away_with_a_key_holds_up_no_other() -> None:
         stage.app.simulate_key("escape")
         for key in "Si":
             stage.app.simulate_key(key)
-        await stage.pilot.pause(0.6)
+        await stage.paint()  # waits for the last of them
         await stage.press("escape", "i", *"still here")
         assert stage.main.compose_box.draft.text.endswith("still here")
 

@@ -21,6 +21,7 @@ from grapevine_tui.widgets.look import (
     span_words,
 )
 from grapevine_tui.widgets.status import Part, choose
+from grapevine_tui.widgets.tables import shortened, title
 
 
 @pytest.mark.parametrize(
@@ -106,9 +107,12 @@ def test_a_painted_line_has_exactly_its_width(texts: list[str], width: int) -> N
         max_size=8,
     ),
     st.integers(0, 200),
+    st.lists(st.integers(0, 40), min_size=8, max_size=8),
 )
-def test_columns_fit_or_are_left_out_by_rank(columns: list[Column], width: int) -> None:
-    widths = share_width(columns, width)
+def test_columns_fit_or_are_left_out_by_rank(
+    columns: list[Column], width: int, needs: list[int]
+) -> None:
+    widths = share_width(columns, width, needs)
     shown = [size for size in widths if size]
     fits = sum(shown) + max(0, len(shown) - 1) <= width
     assert fits or all(
@@ -117,6 +121,20 @@ def test_columns_fit_or_are_left_out_by_rank(columns: list[Column], width: int) 
     left_out = [column.rank for column, size in zip(columns, widths, strict=True) if not size]
     kept = [column.rank for column, size in zip(columns, widths, strict=True) if size]
     assert max(kept, default=0) <= min(left_out, default=99)
+
+
+def test_what_is_left_over_goes_first_where_words_would_be_cut() -> None:
+    columns = [Column("peer", 5, grows=3), Column("zone", 5, grows=1), Column("rtt", 3)]
+    assert share_width(columns, 25) == [12, 8, 3]
+    assert share_width(columns, 25, (5, 10, 3)) == [8, 12, 3]
+    assert share_width(columns, 20, (9, 12, 3)) == [6, 9, 3]  # not enough: to each a part
+
+
+def test_a_title_loses_its_last_parts_before_a_word_is_cut() -> None:
+    words = title("Trace", ("5 of 5", "$success"), ("1s ago", "$text-muted"))
+    assert shortened(words, 40).plain == "Trace · 5 of 5 · 1s ago"
+    assert shortened(words, 28).plain == "Trace · 5 of 5"
+    assert shortened(words, 10).plain == "Trace"
 
 
 def test_parts_of_a_line_are_left_out_whole_by_rank() -> None:

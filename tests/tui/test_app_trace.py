@@ -145,7 +145,9 @@ def test_a_trace_with_nobody_there_is_shown_as_such() -> None:
     text = "\n".join(
         plain(line) for line in trace_lines(Model(), Followed(0.0, b"x", a_trace(1, 0)), 40)
     )
-    assert "no member is known" in text
+    assert "Nobody else is known" in text
+    assert "100 %" not in text
+    assert "Everyone" not in text
 
 
 @pytest.mark.parametrize(

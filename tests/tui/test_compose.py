@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.events import Paste
 
+from grapevine_tui.commands import find
 from grapevine_tui.widgets.compose import hint
 from grapevine_tui.widgets.draft import PASTE_CHARACTERS, PASTE_LINES
 from tests.tui.fake_host import FakeHost
@@ -49,6 +50,10 @@ async def test_what_the_line_may_become_is_told_beneath_it() -> None:
         assert "/status" not in stage.text
         assert hint("//x", (), 80) == ""
         assert hint("hello", (), 80) == ""
+        spec = find("trace")
+        assert hint("/trace ", (), 80) == f"{spec.usage}   {spec.help}"
+        assert hint("/trace ", (), len(spec.help)) == spec.help
+        assert hint("/trace ", (), len(spec.usage)) == spec.usage
 
 
 async def test_tab_goes_to_the_next_panel_where_there_is_nothing_to_complete() -> None:

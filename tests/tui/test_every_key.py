@@ -135,7 +135,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "ask('copy')": Effect(PEERS, copied("10.0.0.7:80")),
         "ask('copy_id')": Effect(PEERS, copied("000000")),
     },
-    "Rate limits": {"authors": Effect(("3",), text("author"))},
+    "Rate limits": {"authors": Effect(("3",), text("share"))},
     "Messages": {
         "ask('copy_id')": Effect(LOG, copied(f":{LINES}")),
         "export": Effect(LOG, file("*.jsonl")),

@@ -356,10 +356,10 @@ def test_lines_are_written_in_order_and_all_before_the_end() -> None:
 def test_a_reader_that_is_gone_is_told_of_once() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
-    broken: queue.Queue[str] = queue.Queue()
+    broken: queue.Queue[OSError] = queue.Queue()
     writer = LineWriter(write_end, on_broken=broken.put)
     writer.put(b"x\n")
-    assert broken.get(timeout=WAIT_S) == "Broken pipe"
+    assert isinstance(broken.get(timeout=WAIT_S), BrokenPipeError)
     writer.put(b"y\n")
     writer.close(WAIT_S)
     os.close(write_end)

@@ -58,6 +58,14 @@ async def seek(stage: Stage, name: str) -> None:
     await stage.press("slash", *f"setting:{name}", "enter", "g")
 
 
+async def test_a_reason_too_long_for_the_screen_says_that_it_goes_on(settings: Settings) -> None:
+    async with opened(settings, size=(40, 12)) as stage:
+        assert "…" in stage.text
+        assert "Empty: the" not in stage.text
+        await stage.resize(120, 36)
+        assert "Empty: the bound one." in stage.text
+
+
 async def test_each_value_is_shown_with_where_it_came_from_and_when_it_applies(
     settings: Settings,
 ) -> None:

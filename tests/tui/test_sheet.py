@@ -13,9 +13,9 @@ from textual.geometry import Offset
 from textual.selection import Selection
 
 from grapevine_tui.app import GrapevineApp
-from grapevine_tui.text import cells
+from grapevine_tui.text import broken, cells
 from grapevine_tui.widgets.look import VARIABLES
-from grapevine_tui.widgets.sheet import Fact, Sheet, broken, lay_out, side_by_side
+from grapevine_tui.widgets.sheet import Fact, Sheet, lay_out, side_by_side
 from tests.tui.stage import lines_of
 
 WORDS = st.text("ab 日é", max_size=60)
@@ -46,6 +46,12 @@ def test_where_names_leave_no_room_values_stand_beneath_them() -> None:
     facts = [Fact("datagrams out", "12,401")]
     shown = ["".join(part.text for part in line) for line in lay_out(facts, 20)]
     assert shown == ["datagrams out", "  12,401"]
+
+
+def test_a_long_name_pushes_no_other_value_aside() -> None:
+    facts = [Fact("?", "Help"), Fact("/broadcast TEXT", "Tell everyone")]
+    shown = ["".join(part.text for part in line) for line in lay_out(facts, 30)]
+    assert shown == ["?  Help", "/broadcast TEXT", "  Tell everyone"]
 
 
 @given(st.lists(st.builds(Fact, WORDS, WORDS), max_size=6), st.integers(0, 60))

@@ -23,8 +23,12 @@ HAS_EXTRA = importlib.util.find_spec("textual_serve") is not None
 needs_extra = pytest.mark.skipif(not HAS_EXTRA, reason="the extra `web` is not installed")
 
 
-@pytest.mark.skipif(HAS_EXTRA, reason="the extra `web` is installed")
 def test_without_the_extra_it_is_one_line_that_names_it(bench: Bench) -> None:
+    package = (
+        bench.folder / "textual_serve"
+    )  # found first, and with no server in it: as if not there
+    package.mkdir()
+    (package / "__init__.py").touch()
     done = bench.command("--web", "--port", "0")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "pip install 'grapevine-tui[web]'" in done.stderr
