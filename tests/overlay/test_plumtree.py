@@ -6,9 +6,12 @@ from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Graft, Prune, Subscribe
 from grapevine_proto.overlay.dissemination.plumtree import (
     BUSY_RUMORS,
+    CAME_BY_LIMIT,
     CARRIES_S,
     COUNTED_LIMIT,
+    IDLE_S,
     PRUNE_AGAIN_S,
+    ROOT_S,
     TREES_LIMIT,
     Plumtree,
 )
@@ -75,6 +78,37 @@ def test_who_pushes_something_known_is_pruned_and_told_once_a_round_trip() -> No
     assert strategy.heard_again(key, peer_id(2), 1.0 + PRUNE_AGAIN_S / 2) == []
     assert strategy.heard_again(key, peer_id(2), 1.0 + PRUNE_AGAIN_S), "the word was lost"
     assert list(hear(strategy, 3, 2).targets) == ids(1)
+
+
+def test_what_a_pruned_link_still_brings_does_not_bring_it_back_nor_prune_another() -> None:
+    """Two rumors on their way around one ring would each take a link out of it, and cut the tree."""
+    _, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1, 2, 3)
+    strategy.spread(news(20, 1, 1, hops=1), 1.0)
+    assert strategy.heard_again(news(20).key, peer_id(2), 1.01), "that link goes"
+    strategy.spread(news(21, 1, 2, hops=1), 1.02)
+    assert set(strategy.subscribers) == set(ids(1, 3))
+    assert strategy.heard_again(news(21).key, peer_id(1), 1.03) == []
+    strategy.spread(news(22, 1, 2, hops=1), 1.02 + PRUNE_AGAIN_S)
+    assert set(strategy.subscribers) == set(ids(1, 2, 3)), "that was said since"
+
+
+def test_where_much_is_said_one_origin_s_rumors_shape_the_shared_tree() -> None:
+    _, strategy = plumtree(1, 2, 3, 4, 5)
+    graft(strategy, 1, 2, 3, 4, 5)
+    origins = sorted(range(20, 26), key=peer_id)
+    for turn, origin in enumerate([*origins[1:], *origins]):
+        strategy.spread(news(origin, turn + 1, 1, hops=1), 1.0 + turn / 10)
+    again = {
+        origin: bool(strategy.heard_again(news(origin, 50).key, peer_id(2 + place), 2.1))
+        for place, origin in enumerate(origins[:4])
+    }
+    assert again == dict(zip(origins, (True, False, False, False), strict=False))
+    last = 1.0 + 11 / 10 + ROOT_S
+    strategy.spread(news(origins[3], 60, 1, hops=1), last)
+    assert strategy.heard_again(news(origins[3], 60).key, peer_id(3), last + 0.1), (
+        "the first is silent"
+    )
 
 
 def test_the_last_link_in_the_tree_is_not_pruned() -> None:
@@ -263,18 +297,40 @@ def test_a_peer_names_a_tree_only_of_an_origin_that_was_heard() -> None:
 
 
 def test_one_tree_beyond_those_kept_lets_go_of_the_one_not_used_for_longest() -> None:
-    place, strategy = plumtree(1, 2)
-    graft(strategy, 1, 2)
-    for origin in range(100, 100 + TREES_LIMIT + 1):
-        for first in range(1, BUSY_RUMORS + 1):
-            hear(strategy, 1, first, origin=origin)
-        if origin == 100 + TREES_LIMIT - 1:
-            hear(strategy, 1, 50, origin=100)
+    _, strategy = full_of_trees()
+    idle_at = 50 + IDLE_S
+    for first in range(1, BUSY_RUMORS + 1):
+        strategy.spread(news(200, first, 1, hops=1), idle_at)
     assert len(strategy._own) == TREES_LIMIT
     assert strategy.let_go == 1
-    assert peer_id(100) in strategy._own
+    assert peer_id(100) in strategy._own, "it spoke later than the others"
     assert peer_id(101) not in strategy._own
-    assert place.around.is_linked(peer_id(1))
+
+
+def test_while_all_trees_are_in_use_another_origin_has_the_shared_one_unless_a_peer_says_so() -> (
+    None
+):
+    _, strategy = full_of_trees()
+    for first in range(1, BUSY_RUMORS + 1):
+        strategy.spread(news(200, first, 1, hops=1), 40.0)
+    assert peer_id(200) not in strategy._own
+    assert strategy.let_go == 0
+    graft(strategy, 2, origin=200)
+    assert peer_id(200) in strategy._own, "both ends of a link use the same tree"
+    assert len(strategy._own) == TREES_LIMIT
+    assert strategy.let_go == 1
+
+
+def full_of_trees() -> tuple[Surroundings, Plumtree]:
+    """As many origins as may have trees, 100 and so on; the first spoke last, at 50 s."""
+    place, strategy = plumtree(1, 2)
+    graft(strategy, 1, 2)
+    for origin in range(100, 100 + TREES_LIMIT):
+        for first in range(1, BUSY_RUMORS + 1):
+            hear(strategy, 1, first, origin=origin)
+    hear(strategy, 1, 50, origin=100)
+    assert len(strategy._own) == TREES_LIMIT
+    return place, strategy
 
 
 def test_origins_that_spoke_once_are_counted_up_to_a_cap() -> None:
@@ -291,3 +347,11 @@ def test_however_far_it_came_a_rumor_goes_on_but_not_what_was_mailed_to_all() ->
     told = news(ORIGIN, sender=1)
     assert strategy.spread(told._replace(hops=250), 0.0).targets
     assert not strategy.spread(told._replace(is_mailed=True), 0.0).targets
+
+
+def test_of_one_rumor_too_many_it_is_forgotten_which_link_brought_the_oldest() -> None:
+    _, strategy = plumtree(1, 2)
+    for first in range(1, CAME_BY_LIMIT + 2):
+        hear(strategy, 1, first)
+    assert len(strategy._came_by) == CAME_BY_LIMIT
+    assert news(ORIGIN, 1).key not in strategy._came_by

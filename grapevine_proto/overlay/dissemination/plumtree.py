@@ -13,8 +13,10 @@ Departures from the paper:
 - A tree has no direction, so one serves all origins (the shared tree). An origin that speaks often
   gets one of its own, at first a copy of the shared one, in which the quickest paths from this
   origin win: where a near peer's ids keep arriving before the rumors, it becomes the parent (the
-  paper's section 3.8, by time instead of hops). The least recently used of 64 gives way.
-- A link is not pruned when it is the last one in the tree here.
+  paper's section 3.8, by time instead of hops). The least recently used of 64 gives way, once idle.
+- A link is not pruned when it is the last one in the tree here, nor for a rumor that came over a link
+  which has itself been pruned since. Where rumors follow each other closely, those of one origin alone
+  prune the shared tree (docs/decisions/0013): two at a time would cut one ring in two places.
 - Where a link of a tree went, what lay beyond it is cut off, and only who had the link knows. Until a rumor
   has come by, such a node asks at once for what it is told of, and offers at once what it hears.
 - A new link that is nearer than one of the shared tree's begins in it. With `nearer_links`, where links
@@ -44,7 +46,11 @@ from grapevine_proto.overlay.held import Key
 
 TREES_LIMIT: Final = 64  # origins with a tree of their own, 1 KB each
 COUNTED_LIMIT: Final = 256  # origins whose rumors are counted
+IDLE_S: Final = 60.0  # since its origin spoke: such a tree makes room for another origin's
 BUSY_RUMORS: Final = 3  # heard of an origin, until it has a tree of its own
+CAME_BY_LIMIT: Final = 512  # the latest rumors: a second copy comes a round trip later
+FLIGHT_S: Final = 0.5  # until a rumor is everywhere, and what was pruned for it is known
+ROOT_S: Final = 10.0  # of silence, until another origin's rumors shape the shared tree
 PRUNE_AGAIN_S: Final = 0.2  # a round trip: before that, what comes was sent before it knew
 QUICKER_S: Final = 0.015  # by how much ids must come before rumors, smoothed, to change the parent
 LEAD_WEIGHT: Final = 0.5  # of the latest rumor in that
@@ -65,6 +71,10 @@ class _Tree:
         self.used_at = -math.inf
         self.pruned_at: dict[PeerId, float] = {}
         self.leads: dict[PeerId, float] = {}  # seconds by which ids came first, smoothed
+
+    def is_pruned(self, peer_id: PeerId, now: float) -> bool:
+        """Whether it was just told not to push: what comes of it now was on its way."""
+        return now < self.pruned_at.get(peer_id, -math.inf) + PRUNE_AGAIN_S
 
     def forget(self, peer_id: PeerId) -> None:
         if peer_id in self.eager:
@@ -89,6 +99,10 @@ class Plumtree(Strategy):
         self._shared = _Tree({})
         self._own: OrderedDict[PeerId, _Tree] = OrderedDict()
         self._heard: OrderedDict[PeerId, int] = OrderedDict()
+        self._came_by: OrderedDict[Key, PeerId] = OrderedDict()  # what rumor, over which link
+        self._root: PeerId | None = None
+        self._root_at = -math.inf
+        self._rate = 0.0  # rumors along the shared tree a second, smoothed
         self.let_go = 0  # trees
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
@@ -120,13 +134,17 @@ class Plumtree(Strategy):
             self.let_go += 1
         return tree
 
-    def _count(self, origin: PeerId) -> None:
-        """`origin` said something."""
+    def _count(self, origin: PeerId, now: float) -> None:
+        """`origin` said something: maybe so much that it gets a tree, if there is room for one more. Where
+        more origins speak than there may be trees, to grow them in turn would be in vain."""
         if origin in self._own:
             self._own.move_to_end(origin)
             return
         heard = self._heard.pop(origin, 0) + 1
-        if heard >= BUSY_RUMORS:
+        has_room = len(self._own) < TREES_LIMIT
+        if not has_room:
+            has_room = now - next(iter(self._own.values())).used_at >= IDLE_S
+        if heard >= BUSY_RUMORS and has_room:
             self._grow(origin)
             return
         self._heard[origin] = heard
@@ -139,21 +157,27 @@ class Plumtree(Strategy):
         origin, sender = news.origin, news.sender
         if news.is_mailed:
             return Plan(())
-        self._count(origin)
+        self._count(origin, now)
         tree, name = self._tree(origin)
         is_offer = tree.is_torn or (
             news.is_offered and not any(each != sender for each in tree.eager)
         )
+        if name is None:
+            self._note_pace(origin, tree.used_at, now)
         tree.is_torn, tree.used_at = False, now
         if sender is not None and self._around.is_linked(sender):
-            tree.eager[sender] = None
-        effects = self._compare(tree, name, news)
+            self._came_by[news.key] = sender
+            if len(self._came_by) > CAME_BY_LIMIT:
+                self._came_by.popitem(last=False)
+            if not tree.is_pruned(sender, now):
+                tree.eager[sender] = None
+        effects = self._compare(tree, name, news, now)
         # Who told of it first may be the new parent, and so in the tree by now.
         has_it = (sender, origin, news.first_teller)
         targets = [each for each in tree.eager if each not in has_it]
         return Plan(targets, is_offer=is_offer, effects=effects)
 
-    def _compare(self, tree: _Tree, name: PeerId | None, news: News) -> list[Effect]:
+    def _compare(self, tree: _Tree, name: PeerId | None, news: News, now: float) -> list[Effect]:
         """Take in whoever keeps being quicker; in a tree of one origin in place of the parent."""
         if name is None and not self._links_change:
             return []
@@ -169,14 +193,32 @@ class Plumtree(Strategy):
             return []
         tree.leads.clear()
         tree.eager[rival] = None
+        tree.pruned_at.pop(rival, None)
         if name is None:  # others' rumors may come by the parent
             return [Send((rival,), Graft(None))]
         tree.eager.pop(parent, None)
+        tree.pruned_at[parent] = now
         return [Send((rival,), Graft(name)), Send((parent,), Prune(name))]
+
+    def _may_prune(self, origin: PeerId) -> bool:
+        """Whether a second copy of a rumor of `origin` takes a link out of the shared tree. Two of different
+        origins on their way at a time would each take one out of the same ring, and so cut the tree:
+        where much is said, those of one origin decide, the same one everywhere."""
+        return self._rate * FLIGHT_S < 1 or origin == self._root
+
+    def _note_pace(self, origin: PeerId, last_at: float, now: float) -> None:
+        """`origin` said something along the shared tree, after what was said at `last_at`."""
+        self._rate = 1 + self._rate * math.exp(last_at - now)
+        is_silent = now - self._root_at >= ROOT_S
+        if self._root is None or is_silent or origin <= self._root:
+            self._root, self._root_at = origin, now
 
     def heard_again(self, key: Key, sender: PeerId, now: float) -> list[Effect]:
         tree, name = self._tree(key[0])
-        if now < tree.pruned_at.get(sender, now - PRUNE_AGAIN_S) + PRUNE_AGAIN_S:
+        came_by = self._came_by.get(key)
+        if name is None and not self._may_prune(key[0]):
+            return []
+        if tree.is_pruned(sender, now) or (came_by is not None and came_by not in tree.eager):
             return []
         if not any(each != sender for each in tree.eager):
             return []
