@@ -5,7 +5,6 @@ from __future__ import annotations
 from grapevine_proto.messages import Graft, Prune, Subscribe
 from grapevine_proto.overlay.dissemination.auto import MAIL_BYTES, Auto
 from grapevine_proto.overlay.dissemination.direct_mail import DirectMail
-from grapevine_proto.overlay.dissemination.plumtree import Plumtree
 from tests.overlay.made import Surroundings, news, peer_id, record, said
 
 
@@ -25,7 +24,7 @@ def test_with_a_member_out_of_reach_nothing_is_called_mailed_to_all() -> None:
 
 def auto(*linked: int, members: tuple[int, ...] = ()) -> tuple[Surroundings, Auto]:
     place = Surroundings(*linked, members=members)
-    return place, Auto(place.around, Plumtree(place.config, place.around))
+    return place, Auto(place.config, place.around)
 
 
 def test_auto_mails_what_is_small_while_all_are_linked() -> None:
@@ -58,3 +57,12 @@ def test_the_tree_of_auto_is_kept_all_the_same() -> None:
     assert strategy.subscribers == ()
     assert strategy.advance(2.0) == []
     assert strategy.deadline == float("inf")
+
+
+def test_other_settings_reach_the_tree_as_well() -> None:
+    place, strategy = auto(1, 2)
+    assert strategy.linked(place.link(3), 0.0) == []
+    assert not strategy.subscribers
+    strategy.reconfigure(place.config.replace(lazy_repair=False), 0.0)
+    strategy.linked(place.link(4), 0.0)
+    assert strategy.subscribers == (peer_id(4),)

@@ -23,6 +23,7 @@ from grapevine_proto.overlay.dissemination.lazy import (
 )
 from grapevine_proto.overlay.dissemination.neighbourhood import NEAR_LIMIT
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
+from grapevine_proto.overlay.dissemination.strategy import News, Plan, Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.signatures import Signatures
@@ -31,6 +32,27 @@ from grapevine_proto.signed import Rumor
 from tests.overlay.made import EPOCH, Surroundings, config, copy, peer_id
 
 ORIGIN = 90
+
+
+class Noting(Strategy):
+    """Pushes nothing, and notes who is asked for whose rumors."""
+
+    def __init__(self, grafts: list[tuple[PeerId, PeerId]]) -> None:
+        self._grafts = grafts
+
+    def spread(self, news: News, now: float) -> Plan:
+        return Plan(())
+
+    def asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
+        self._grafts.append((teller, origin))
+        return []
+
+
+class Wordless(Plumtree):
+    """A tree that says nothing itself to whoever is asked."""
+
+    def asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
+        return []
 
 
 @dataclass
@@ -49,14 +71,10 @@ class Node:
         settings = self.place.config
         self.store = Store(settings, Signatures(settings), (), 0.0)
         self.lazy = LazyRepair(
-            settings, self.place.peers, self.place.around, self.store, self._note_graft
+            settings, self.place.peers, self.place.around, self.store, Noting(self.grafts)
         )
         for peer in self.peers:
             peer.measured_rtt(0.05)
-
-    def _note_graft(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
-        self.grafts.append((teller, origin))
-        return []
 
     @property
     def peers(self) -> PeerTable:
@@ -234,7 +252,7 @@ def test_along_a_tree_a_near_teller_is_given_as_long_as_links_usually_take() -> 
     node = Node()
     for peer, rtt_s in zip(node.peers, (0.01, 0.05, 0.06, 0.08), strict=True):
         peer.rtt_s = rtt_s
-    node.lazy.follow(Plumtree(node.place.config, node.place.around))
+    node.lazy.follow(Wordless(node.place.config, node.place.around))
     node.hear(1, ids_of(1))
     assert node.lazy.advance(0.24) == []
     assert asked(node.lazy.advance(0.2501)) == [(peer_id(1), (ids_of(1),))]
@@ -242,7 +260,7 @@ def test_along_a_tree_a_near_teller_is_given_as_long_as_links_usually_take() -> 
 
 def test_where_the_tree_is_torn_no_push_is_waited_for() -> None:
     node = Node()
-    tree = Plumtree(node.place.config, node.place.around)
+    tree = Wordless(node.place.config, node.place.around)
     node.lazy.follow(tree)
     tree.handle(Graft(None), peer_id(4), 0.0)
     node.unlink(4)

@@ -79,8 +79,7 @@ class Dissemination:
         self._rng = rng
         self._around = Neighbourhood(config, our_id, peers, members, rng)
         self._strategy = _made(config, self._around, rng)
-        self.lazy = LazyRepair(config, peers, self._around, store, self._asks)
-        self.lazy.follow(self._strategy)
+        self.lazy = LazyRepair(config, peers, self._around, store, self._strategy)
         self.pulls = Pulls(peers, self._around, store)
         self._unasked: dict[Key, int] = {}  # ours, of which others were only told, and their bytes
         self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
@@ -117,9 +116,6 @@ class Dissemination:
     def carries(self, peer_id: PeerId, now: float) -> bool:
         """Whether what others say comes or goes over the link with `peer_id` these days."""
         return self._strategy.carries(peer_id, now)
-
-    def _asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
-        return self._strategy.asks(teller, origin, now)
 
     # --- links ----------------------------------------------------------------------------------
 
@@ -380,6 +376,6 @@ def _made(config: NodeConfig, around: Neighbourhood, rng: random.Random) -> Stra
         case "direct-mail":
             return DirectMail(around)
         case "auto":
-            return Auto(around, Plumtree(config, around))
+            return Auto(config, around)
         case _:
             return Epidemic(config, around, rng)

@@ -24,7 +24,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -110,18 +110,14 @@ class LazyRepair:
         peers: PeerTable,
         around: Neighbourhood,
         store: Store,
-        asks: Callable[[PeerId, PeerId, float], list[Effect]],
+        strategy: Strategy,
     ) -> None:
-        """`asks(teller, origin, now)`: what else to do where somebody is asked."""
+        """`strategy` pushes what need not be asked for, and hears whom we ask."""
         self._is_on = config.lazy_repair
         self._peers = peers
         self._around = around
         self._store = store
-        self._asks = asks
-        # By then, what is pushed another way is here.
-        self._ask_after_rtts = Strategy.ask_after_rtts
-        self._asks_by_usual_rtt = Strategy.asks_by_usual_rtt
-        self._is_torn: Callable[[PeerId], bool] = lambda origin: False
+        self._strategy = strategy
         self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
         self._tell_at = math.inf
         self._mailed: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
@@ -138,9 +134,7 @@ class LazyRepair:
 
     def follow(self, strategy: Strategy) -> None:
         """Leave the pushes of `strategy` as much time as they need."""
-        self._ask_after_rtts = strategy.ask_after_rtts
-        self._asks_by_usual_rtt = strategy.asks_by_usual_rtt
-        self._is_torn = strategy.is_torn
+        self._strategy = strategy
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._is_on = config.lazy_repair
@@ -275,7 +269,9 @@ class LazyRepair:
                 return
             self._opened[sender] += 1
             ask_at = (
-                now if is_offer or self._is_torn(ids.stream.origin) else now + self._wait_s(sender)
+                now
+                if is_offer or self._strategy.is_torn(ids.stream.origin)
+                else now + self._wait_s(sender)
             )
             wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
             heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
@@ -296,9 +292,9 @@ class LazyRepair:
 
     def _wait_s(self, teller: PeerId) -> float:
         """How long a push of what `teller` told of may yet take."""
-        timed = (self._asks_by_usual_rtt and self._around.near) or (teller,)
+        timed = (self._strategy.asks_by_usual_rtt and self._around.near) or (teller,)
         rtt_s = sum(map(self._peers.rtt_s, timed)) / len(timed)
-        return min(max(self._ask_after_rtts * rtt_s, ASK_AFTER_S[0]), ASK_AFTER_S[1])
+        return min(max(self._strategy.ask_after_rtts * rtt_s, ASK_AFTER_S[0]), ASK_AFTER_S[1])
 
     def _closed(self, wanted: _Wanted) -> None:
         self._opened[wanted.opener] -= 1
@@ -337,7 +333,7 @@ class LazyRepair:
             self._asked.clear()
         effects: list[Effect] = []
         for teller, origin in grafted:
-            effects += self._asks(teller, origin, now)
+            effects += self._strategy.asks(teller, origin, now)
         for teller, ranges in questions.items():
             self.asked += len(ranges)
             effects += [

@@ -95,7 +95,7 @@ class Plumtree(Strategy):
 
     def __init__(self, config: NodeConfig, around: Neighbourhood) -> None:
         self._around = around
-        self._reconfigure(config)
+        self._config = config
         self._shared = _Tree({})
         self._own: OrderedDict[PeerId, _Tree] = OrderedDict()
         self._heard: OrderedDict[PeerId, int] = OrderedDict()
@@ -106,12 +106,13 @@ class Plumtree(Strategy):
         self.let_go = 0  # trees
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        self._reconfigure(config)
+        self._config = config
         return []
 
-    def _reconfigure(self, config: NodeConfig) -> None:
-        self._begins_eager = not config.lazy_repair
-        self._links_change = config.nearer_links
+    @property
+    def _begins_eager(self) -> bool:
+        """Whether links begin in the tree: without ids beside it nothing else would take them in."""
+        return not self._config.lazy_repair
 
     # --- trees ----------------------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class Plumtree(Strategy):
 
     def _compare(self, tree: _Tree, name: PeerId | None, news: News, now: float) -> list[Effect]:
         """Take in whoever keeps being quicker; in a tree of one origin in place of the parent."""
-        if name is None and not self._links_change:
+        if name is None and not self._config.nearer_links:
             return []
         weight = SHARED_LEAD_WEIGHT if name is None else LEAD_WEIGHT
         for peer_id in tree.leads:
