@@ -64,7 +64,7 @@ class Room:
         gone = self._views.to_let_go(newcomer.peer_id, now, is_asked=is_asked)
         if gone is None:
             return []
-        words = f"let go for {newcomer.name or newcomer.peer_id.short}"
+        words = _words(newcomer)
         return [Drop(gone, CloseReason.FULL, words, (newcomer,))]
 
     def make_nearer(
@@ -81,7 +81,7 @@ class Room:
         other = self._members.get(near.instead.peer_id)
         others = (other.record,) if other is not None and near.instead.peer_id != gone else ()
         self._nearness.moved += 1
-        words = f"let go for {newcomer.name or newcomer.peer_id.short}, which is nearer"
+        words = f"{_words(newcomer)}, which is nearer"
         return [*effects, Drop(gone, CloseReason.FULL, words, others)]
 
     def swap(self, instead: Record, nearer: Record) -> list[Effect]:
@@ -89,7 +89,7 @@ class Room:
         if self.is_left or not self._peers.is_linked(instead.peer_id):
             return []
         self._nearness.moved += 1
-        words = f"let go for {nearer.name or nearer.peer_id.short}, which is nearer"
+        words = f"{_words(nearer)}, which is nearer"
         return [Drop(instead.peer_id, CloseReason.FULL, words)]
 
     def somebody_beyond(self) -> PeerId | None:
@@ -107,3 +107,8 @@ class Room:
         members = (self._members.get(peer_id) for peer_id in linked)
         told = envelopes([member.record for member in members if member is not None])
         return told[0].records if told else ()
+
+
+def _words(newcomer: Record) -> str:
+    """For people: why a link ended."""
+    return f"let go for {newcomer.name or newcomer.peer_id.short}"
