@@ -40,17 +40,19 @@ from grapevine_proto.messages import Digest, Heartbeat, InSync, Repair, RumorCop
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.holes import Holes
 from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.rounds import Running, answer, without
+from grapevine_proto.overlay.rounds import RANGES_A_WANT, Running, answer, share_of, without
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 
 PATIENCE_S: Final = 3.0  # without a word from the peer of a round
+ASKED_BACK_S: Final = 1.0  # for what a peer offers in a round of its own; `PATIENCE_S` later again
 MISMATCH_S: Final = 2.0  # a digest that still differs after that is no traffic on its way
+NEW_LINK_S: Final = (
+    0.5  # on a new link, at the most: what differs there has come by no other either
+)
 BEYOND_AFTER_S: Final = 5.0  # for which links were asked about a hole before others are
 ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
 PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
-RANGES_A_WANT: Final = 16
-SHARE: Final = 128  # messages in one question: if they are small, about what one answer holds
 ARRIVING_S: Final = 2.0  # without a further part of a large message, it is no longer on its way
 ARRIVING_LIMIT_S: Final = 30.0  # for which we hold back, or dribbling would stop repair for ever
 ROUNDS_KEPT: Final = 256
@@ -84,6 +86,8 @@ class AntiEntropy:
         self._accept = accept
         self._beyond = beyond
         self._running: dict[PeerId, Running] = {}
+        # What was asked in a round of theirs, and until when it is left to them.
+        self._asked_back: dict[PeerId, tuple[float, tuple[StreamRange, ...]]] = {}
         self._doubts: dict[PeerId, tuple[float, int, bytes]] = {}  # digests to compare again, when
         self._fruitless: dict[PeerId, tuple[float, bytes]] = {}
         self._arriving_since = self._arriving_at = -math.inf
@@ -160,12 +164,19 @@ class AntiEntropy:
         if self._store.digest(now) == (streams, total):
             self._doubts.pop(sender, None)
             return []
-        due_at = self._doubts[sender][0] if sender in self._doubts else now + MISMATCH_S
+        peer = self._peers.get(sender)
+        is_new = (
+            peer is not None and peer.linked_at is not None and now < peer.linked_at + NEW_LINK_S
+        )
+        pause_s = NEW_LINK_S * self._rng.random() if is_new else MISMATCH_S
+        due_at = self._doubts[sender][0] if sender in self._doubts else now + pause_s
         self._doubts[sender] = (due_at, streams, total)
         self._due_at = min(self._due_at, due_at)
         return []
 
     def _on_digest(self, digest: Digest, sender: PeerId, now: float) -> list[Effect]:
+        """Their round, which mends both: ours need not be begun for what their heartbeat showed."""
+        self._doubts.pop(sender, None)
         if self._store.digest(now) == (digest.streams, digest.total):
             return [Send((sender,), InSync(digest.round))]
         return self._tell_vector(sender, digest.round, self._page_of_vector(now), answering=True)
@@ -201,8 +212,14 @@ class AntiEntropy:
             missing for entry in vector.entries for missing in self._store.missing(entry, now)
         ]
         if not vector.answering:  # their round: they hold what we may lack
-            free = [] if self._is_arriving(now) else self._free(missing, but=None)
-            return [Send((sender,), Want(vector.round, tuple(free[:RANGES_A_WANT])))]
+            free = [] if self._is_arriving(now) else self._free(missing, now, but=None)
+            share, left = share_of(free)
+            if now >= self._asked_back.get(sender, (-math.inf, ()))[0] + PATIENCE_S:
+                self._asked_back[sender] = (now + ASKED_BACK_S, tuple(share))
+            effects: list[Effect] = [Send((sender,), Want(vector.round, tuple(share)))]
+            if left and sender not in self._running:  # in a round of ours, at our pace
+                effects += self._start(sender, now)
+            return effects
         running = self._round(sender, vector.round, now)
         if running is None:
             return [Blame(sender, DropReason.NOT_ASKED)]
@@ -236,28 +253,27 @@ class AntiEntropy:
         there is nothing else, this round need not wait for it."""
         share: list[StreamRange] = []
         left: list[StreamRange] = []
-        looked_at, room = 0, SHARE
+        looked_at = 0
         for each in running.wanted:
-            if not room or len(share) >= RANGES_A_WANT or left:
-                break
             looked_at += 1
-            for piece in self._free(self._store.missing(each, now), but=peer_id):
-                fits = room if len(share) < RANGES_A_WANT else 0
-                cut = min(piece.first + fits, piece.last + 1)
-                if cut > piece.first:
-                    share.append(StreamRange(piece.stream, piece.first, cut - 1))
-                    room -= cut - piece.first
-                if cut <= piece.last:
-                    left.append(StreamRange(piece.stream, cut, piece.last))
+            free = self._free(self._store.missing(each, now), now, but=peer_id)
+            share, left = share_of(share + free)
+            if left:
+                break
         running.wanted = left + running.wanted[looked_at:]
         running.asked = tuple(share)
         return [Send((peer_id,), Want(running.number, running.asked))] if share else []
 
-    def _free(self, ranges: list[StreamRange], *, but: PeerId | None) -> list[StreamRange]:
+    def _free(
+        self, ranges: list[StreamRange], now: float, *, but: PeerId | None
+    ) -> list[StreamRange]:
         """What of `ranges` nobody, `but` the one who is to be asked, has been asked for."""
         for peer_id, running in self._running.items():
             if peer_id != but:
                 ranges = without(ranges, running.asked)
+        for until, asked in self._asked_back.values():
+            if now < until:
+                ranges = without(ranges, asked)
         return ranges
 
     def _on_want(self, want: Want, sender: PeerId, now: float) -> list[Effect]:
@@ -279,8 +295,10 @@ class AntiEntropy:
         via = Via.LAZY if repair.round == LAZY_ROUND else Via.REPAIR
         for copy in repair.copies:
             effects += self._accept(copy, sender, via, now)
-        if running is None:
-            return effects  # about holes, or asked for in a round of theirs
+        if running is None:  # about holes, or asked for in a round of theirs
+            if repair.is_last and sender in self._asked_back:
+                self._asked_back[sender] = (self._asked_back[sender][0], ())
+            return effects
         running.received += running.count(repair.copies)
         if repair.is_last:
             asked, running.asked = running.asked, ()
@@ -306,7 +324,9 @@ class AntiEntropy:
 
     def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
         running = self._running.pop(peer_id)
-        is_left_to_others = any(other.asked for other in self._running.values())
+        is_left_to_others = any(other.asked for other in self._running.values()) or any(
+            asked and now < until for until, asked in self._asked_back.values()
+        )
         if running.is_done and not running.has_moved and not is_left_to_others:
             self._fruitless[peer_id] = (now, self._store.digest(now)[1])
         done = running.end(peer_id, outcome, now)
@@ -317,6 +337,7 @@ class AntiEntropy:
         """The link with `peer_id` is gone."""
         self._doubts.pop(peer_id, None)
         self._fruitless.pop(peer_id, None)
+        self._asked_back.pop(peer_id, None)
         if peer_id in self._running:
             return self._finish(peer_id, self._running[peer_id].outcome, now)
         return []

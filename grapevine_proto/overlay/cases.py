@@ -26,7 +26,8 @@ ACCUSERS: Final = 3
 CASES_LIMIT: Final = 1024
 TOLD_AT_ONCE: Final = 4  # opinions in one message
 TOLD_BYTES: Final = 1000
-CALL_SHARE: Final = 1 / 8  # of the least time a suspect has, for answers to the last call
+LAST_CALLS: Final = 2  # each to other peers: one may be lost, and we may have been asleep
+CALL_SHARE: Final = 1 / 8  # of the least time a suspect has, for answers to each
 
 
 class Case:
@@ -34,13 +35,14 @@ class Case:
 
     `is_dismissed`: we have heard it ourselves since, so this is only kept to tell it, and to know
     whom to tell when it answers. `is_ours`: we are among the accusers, or would be if there were not
-    enough already. `called_at`: when others were asked whether they know better, shortly before the end.
+    enough already. `calls`: how often others were asked whether they know better, shortly before the end.
     `is_over`: it is held for dead.
     """
 
     __slots__ = (
         "accusations",
         "called_at",
+        "calls",
         "expected",
         "is_dismissed",
         "is_ours",
@@ -65,17 +67,21 @@ class Case:
         self.is_dismissed = False
         self.is_ours = False
         self.is_over = False
-        self.called_at: float | None = None
+        self.calls = 0
+        self.called_at = -math.inf
 
     @property
     def due_at(self) -> float:
-        """When something is to be done about it: the last call, then the end."""
+        """When something is to be done about it: the last calls, then the end."""
         if self.is_dismissed or self.is_over:
             return self.closes_at
         call_s = CALL_SHARE * self.least_s
-        if self.called_at is None:
-            return self.closes_at - call_s
-        return max(self.closes_at, self.called_at + call_s)
+        return max(self.closes_at - (LAST_CALLS - self.calls) * call_s, self.called_at + call_s)
+
+    @property
+    def is_called_for(self) -> bool:
+        """Whether others were asked as often as they are."""
+        return self.calls >= LAST_CALLS
 
     @property
     def closes_at(self) -> float:
@@ -180,12 +186,13 @@ class Cases:
     def reopen(self, case: Case, now: float) -> None:
         """It was dismissed, and is not any more."""
         case.is_dismissed = False
-        case.opened_at, case.called_at = now, None
+        case.opened_at, case.calls = now, 0
         self._changed(case)
 
     def call(self, case: Case, now: float) -> None:
-        """Others are asked whether they know better."""
+        """Others are being asked whether they know better."""
         case.called_at = now
+        case.calls += 1
         self._changed(case)
 
     def convict(self, case: Case) -> None:
@@ -210,12 +217,14 @@ class Cases:
         """When the next is due."""
         return self._agenda.deadline
 
-    def forgive(self, late_s: float) -> None:
-        """We slept: nobody's time ran."""
+    def forgive(self, late_s: float) -> list[Case]:
+        """We slept: nobody's time ran. Gives the cases in which we may have missed what was said for their
+        subjects meanwhile; others are to be asked anew."""
         for case in self._cases.values():
             case.opened_at += late_s
-            case.called_at = None if case.called_at is None else case.called_at + late_s
+            case.calls = 0
             self._changed(case)
+        return [each for each in self._cases.values() if not (each.is_dismissed or each.is_over)]
 
 
 def message_of(opinions: Iterable[Opinion]) -> tuple[Opinion, ...]:

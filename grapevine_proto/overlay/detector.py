@@ -317,7 +317,8 @@ class Detector:
     def forgive(self, late_s: float, now: float) -> None:
         """We slept: nobody's time ran meanwhile, and we have been slow ourselves."""
         self.health.lagged(late_s, now)
-        self.cases.forgive(late_s)
+        for case in self.cases.forgive(late_s):
+            self.tidings.call(case.record, now)
         self.lookout.probes.forgive(late_s)
         self._rearm(now)
 
@@ -334,7 +335,7 @@ class Detector:
             effects += tried
         effects += self.lookout.overdue(now)
         for subject, case in self.cases.due(now):
-            if case.is_dismissed or case.called_at is not None:
+            if case.is_dismissed or case.is_called_for:
                 effects += self._convict(subject, case, now)
             else:  # its refutation may have been lost on its way to us, or died out before
                 self.cases.call(case, now)

@@ -176,6 +176,13 @@ class Held:
         """Whether this rumor is held."""
         return key in self._bodies
 
+    def since(self, moment: float) -> Iterator[Rumor]:
+        """Held rumors that came after `moment`, the latest first."""
+        for body in reversed(self._bodies.values()):
+            if body.received_at <= moment:
+                return
+            yield body.rumor
+
     def lowest(self, stream: Stream) -> int | None:
         """The lowest first sequence held of `stream`; None: nothing is."""
         firsts = self._find(*stream)

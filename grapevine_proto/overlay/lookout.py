@@ -29,6 +29,7 @@ from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.suspicion import OwnHealth
 
 OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed
+LOOKS_AROUND: Final = (4, PINGS)  # pings, after which those asked have had time to answer
 ERRAND_SHARE: Final = 0.8  # of a probe's timeout, within which we answer for somebody else
 
 
@@ -60,6 +61,11 @@ class Lookout:
     @property
     def _timeout_s(self) -> float:
         return self._config.detection.probe_timeout * self._health.stretch
+
+    @property
+    def _usual_s(self) -> float:
+        """What a probe takes where we are well."""
+        return (PINGS + 1) / 2 * self._config.detection.probe_timeout
 
     @property
     def _pause_s(self) -> float:
@@ -111,6 +117,14 @@ class Lookout:
         if probe.is_accused:
             self.probes.go_on(peer_id, now + self._pause_s)
             return [self.ping(peer_id, now)]
+        if probe.pings in LOOKS_AROUND:
+            self._look_at_helpers(probe, now)
+        peer = self._peers.get(peer_id)
+        is_over = probe.pings == PINGS or now - probe.began_at >= self._usual_s
+        if peer is not None and is_over:
+            peer.is_unresponsive = (
+                True  # however little we trust ourselves, another link does no harm
+            )
         if probe.pings == PINGS:
             if self._is_to_be_tried_again(peer_id, probe, now):
                 return []
@@ -122,18 +136,28 @@ class Lookout:
         self.probes.go_on(peer_id, now + patience * self._timeout_s)
         effects: list[Effect] = [self.ping(peer_id, now)]
         if probe.pings % 2 == 0:
-            effects += self._ask_others(peer_id, probe)
+            effects += self._ask_others(peer_id, probe, now)
         return effects
 
-    def _ask_others(self, peer_id: PeerId, probe: Probe) -> list[Effect]:
+    def _ask_others(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
         others = uniform(
             self._peers.linked,
             self._config.detection.indirect_probes,
             self._rng,
-            but=probe.asked | {peer_id},
+            but=[peer_id, *probe.asked],
         )
-        probe.asked.update(others)
+        probe.asked.update(dict.fromkeys(others, now))
         return [Send(tuple(others), PingFor(probe.number, peer_id))] if others else []
+
+    def _look_at_helpers(self, probe: Probe, now: float) -> None:
+        """Who does not answer when asked to help may be gone as well: where many die at once, whoever misses
+        one soon knows of all of his."""
+        for peer_id, asked_at in probe.asked.items():
+            peer = self._peers.get(peer_id)
+            if peer is None or peer.silent_since >= asked_at or peer_id in self.probes:
+                continue
+            if self._peers.is_linked(peer_id) and now - asked_at > ERRAND_SHARE * self._timeout_s:
+                self.begin(peer_id, now)
 
     def _is_to_be_tried_again(self, peer_id: PeerId, probe: Probe, now: float) -> bool:
         """Whether what we miss may be no fault of the peer's."""
@@ -151,8 +175,7 @@ class Lookout:
     def looked_since(self, probe: Probe, now: float) -> float:
         """Since when a peer that was found silent has been asked for a word. Where that took longer than
         it does, we trust ourselves less, which is no reason for haste."""
-        looked_s = (PINGS + 1) / 2 * self._config.detection.probe_timeout
-        return max(probe.began_at, now - looked_s)
+        return max(probe.began_at, now - self._usual_s)
 
     def is_outvoted(self, peer_id: PeerId) -> bool:
         """Whether so many sign that it does not answer that whoever says it lives is not believed."""
@@ -193,6 +216,8 @@ class Lookout:
         probe, peer = self.probes.end(peer_id), self._peers.get(peer_id)
         if probe is not None:
             self._vouched.pop(peer_id, None)
+        if peer is not None:
+            peer.is_unresponsive = False
         if probe is not None and probe.pings and peer is not None:
             self._health.succeeded(now)
             # Its heartbeat was lost, and the next will not come later for that.

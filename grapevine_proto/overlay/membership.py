@@ -180,6 +180,7 @@ class Membership:
         peer.record, peer.address = record, address
         peer.session_epoch = record.epoch
         peer.silent_since = peer.beat_at = now
+        peer.is_unresponsive = False
         peer.consecutive_failures = 0
         peer.number = peer.their_number = 0
         if rtt_s is not None:

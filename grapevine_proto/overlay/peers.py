@@ -61,6 +61,7 @@ class Peer:
         "echo_at",
         "heartbeat_at",
         "heartbeat_due",
+        "is_unresponsive",
         "least_rtt_s",
         "linked_at",
         "number",
@@ -84,6 +85,7 @@ class Peer:
         self.session_epoch = 0  # which run of the peer our session is with
         self.state = PeerState.DISCONNECTED
         self.silent_since = now
+        self.is_unresponsive = False  # a probe of ours ran out, and nothing was heard since
         self.linked_at: float | None = None
         self.rtt_s: float | None = None
         self.least_rtt_s: float | None = (

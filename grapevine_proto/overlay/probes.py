@@ -36,7 +36,7 @@ class Probe:
         self.number = number
         self.began_at = began_at
         self.pings = 0
-        self.asked: set[PeerId] = set()
+        self.asked: dict[PeerId, float] = {}  # to help, and when
         self.is_accused = False
         self.has_answers = False  # of those asked: so it is not us
         self.is_vouched = False  # somebody heard it

@@ -85,9 +85,9 @@ class Views:
 
     def is_sound(self, peer_id: PeerId, now: float) -> bool:
         """Whether the link with `peer_id` seems to work: by what is thought of the peer, and because
-        who is cut off himself thinks ill of nobody, by how long it has been silent."""
+        who is cut off himself thinks ill of nobody, by whether it answers and how long it is silent."""
         peer, member = self._peers.get(peer_id), self._members.get(peer_id)
-        if peer is None or peer.state is not PeerState.CONNECTED:
+        if peer is None or peer.state is not PeerState.CONNECTED or peer.is_unresponsive:
             return False
         if member is not None and member.status is MemberStatus.SUSPECT:
             return False

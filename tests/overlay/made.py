@@ -92,6 +92,12 @@ class Surroundings:
         self.peers.move(peer, Happening.LOST)
         return peer.peer_id
 
+    def fall_silent(self, number: int) -> None:
+        """It was asked, and did not answer."""
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        peer.is_unresponsive = True
+
 
 def news(
     origin: int = 0, first: int = 1, sender: int | None = None, *, hops: int = 0, size: int = 100

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
+
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
 from grapevine_proto.identity import Identity
-from grapevine_proto.messages import RumorCopy, Want
+from grapevine_proto.ids import Stream, StreamRange
+from grapevine_proto.messages import Digest, Repair, RumorCopy, Vector, Want
+from grapevine_proto.overlay.antientropy import (
+    ASKED_BACK_S,
+    NEW_LINK_S,
+    PATIENCE_S,
+    AntiEntropy,
+)
 from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.rounds import SHARE
+from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.overlay.store import Store
 from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.signed import Rumor
 from grapevine_proto.sim import Network, Simulation
+from tests.overlay.made import EPOCH, Surroundings, peer_id
 
 UNLIMITED = RateLimitConfig(enabled=False)
 
@@ -82,6 +95,38 @@ def test_a_mismatch_on_heartbeats_begins_a_round_within_seconds() -> None:
     sim.heal()
     sim.run(12.0)
     assert sim.deliveries(message) == {0: 1}
+
+
+@pytest.mark.parametrize("before_s", [0.1, 5.0])
+def test_over_a_new_link_comes_at_once_what_was_said_before_it(before_s: float) -> None:
+    """What is older its digest shows; what no digest shows yet is told by ids."""
+    sim = Simulation(nodes=3, seed=4, config=NodeConfig(strategy="plumtree"))
+    sim.run(10.0)
+    sim.crash(2)
+    sim.run(40.0)
+    message = sim.broadcast(0, b"said while one was away")
+    sim.run(before_s)
+    sim.restart(2)
+    assert sim.run_until(lambda: sim.connected(2) > 0, 10.0, every=0.01)
+    sim.run(NEW_LINK_S + 0.5)
+    assert sim.deliveries(message) == {1: 1, 2: 1}
+
+
+def test_of_two_who_find_on_a_new_link_that_they_differ_one_begins_a_round() -> None:
+    sim = Simulation(nodes=3, seed=1, config=NodeConfig())
+    sim.run(10.0)
+    sim.crash(2)
+    sim.run(40.0)
+    sim.broadcast(0, b"said while one was away")
+    sim.run(5.0)
+    rounds = rounds_of(sim)
+    sim.restart(2)
+    assert sim.run_until(lambda: sim.connected(2) == 2, 10.0, every=0.01)
+    sim.run(NEW_LINK_S + 0.5)
+    ids = [each.peer_id for each in sim.nodes]
+    between = [frozenset((ids[number], done.peer)) for number, done in rounds]
+    assert between
+    assert len(between) == len(set(between))
 
 
 def test_a_round_that_nobody_answered_is_begun_again_with_the_next_mismatch() -> None:
@@ -258,3 +303,60 @@ def test_a_round_over_many_streams_hears_every_page_whatever_their_order() -> No
     assert RoundOutcome.REPAIRED in {each.outcome for each in ours}
     odd = {DropReason.NOT_ASKED, DropReason.MALFORMED, DropReason.UNKNOWN_KIND}
     assert odd.isdisjoint(dict(sim.nodes[0].stats().dropped))
+
+
+# --- what peers offer in rounds of their own ----------------------------------------------------
+
+
+class Asked:
+    """A node with nothing, linked to 1, 2 and 3, and what it asks them for when they say what they hold."""
+
+    def __init__(self) -> None:
+        place = Surroundings(1, 2, 3)
+        self.store = Store(place.config, Signatures(place.config), (), 0.0)
+        self.rounds = AntiEntropy(
+            place.config, place.peers, self.store, place.rng, lambda *_: [], 0.0
+        )
+
+    def offer(self, number: int, last: int, now: float) -> list[StreamRange]:
+        """Peer `number` says in a round of its own that it holds a stream up to `last`."""
+        vector = Vector(7, False, 0, 1, (held_to(last),))
+        said = self.rounds.handle(vector, peer_id(number), now)
+        self.said = [each.message for each in said if isinstance(each, Send)]
+        [want] = [each for each in self.said if isinstance(each, Want)]
+        return list(want.ranges)
+
+    def answer(self, number: int, now: float) -> None:
+        self.rounds.handle(Repair(7, True, False, ()), peer_id(number), now)
+
+
+def held_to(last: int, first: int = 1) -> StreamRange:
+    return StreamRange(Stream(peer_id(90), EPOCH), first, last)
+
+
+def test_of_what_several_offer_at_once_each_is_asked_for_a_share() -> None:
+    asked = Asked()
+    for number in (1, 2):
+        begin = SHARE * (number - 1)
+        assert asked.offer(number, 1000, 0.0) == [held_to(begin + SHARE, begin + 1)]
+        assert any(isinstance(each, Digest) for each in asked.said), "the rest, at our own pace"
+    assert asked.offer(3, 2 * SHARE, 0.0) == []
+    assert not any(isinstance(each, Digest) for each in asked.said)
+
+
+def test_who_offers_and_does_not_give_keeps_others_from_giving_it_for_a_second_in_four() -> None:
+    asked = Asked()
+    assert asked.offer(1, 5, 0.0) == [held_to(5)]
+    assert asked.offer(2, 5, ASKED_BACK_S - 0.1) == []
+    assert asked.offer(1, 5, ASKED_BACK_S) == [held_to(5)]
+    assert asked.offer(2, 5, ASKED_BACK_S) == [held_to(5)], "it had its time"
+    again_at = ASKED_BACK_S + PATIENCE_S
+    assert asked.offer(1, 5, again_at + 1.0) == [held_to(5)]
+    assert asked.offer(3, 5, again_at + 1.1) == []
+
+
+def test_who_offers_more_than_it_holds_frees_the_rest_with_its_answer() -> None:
+    asked = Asked()
+    assert asked.offer(1, 5, 0.0) == [held_to(5)]
+    asked.answer(1, 0.1)
+    assert asked.offer(2, 5, 0.1) == [held_to(5)]

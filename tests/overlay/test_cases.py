@@ -64,19 +64,33 @@ def test_a_later_incarnation_is_another_case() -> None:
     assert len(cases) == 1
 
 
-def test_a_case_is_due_when_its_subjects_time_is_over_and_what_we_slept_does_not_count() -> None:
+def test_before_its_subjects_time_is_over_others_are_asked_twice() -> None:
     cases = Cases()
     open_case(cases, record(9))
-    assert cases.deadline == 47.0, "for the last call, an eighth of the least time before"
-    cases.forgive(10.0)
-    assert cases.due(56.9) == []
-    [(subject, case)] = cases.due(57.0)
+    assert cases.due(45.9) == [], "two eighths of the least time before"
+    [(subject, case)] = cases.due(46.0)
     assert subject == peer_id(9)
-    cases.call(case, 57.0)
-    assert cases.due(57.9) == []
-    assert cases.due(58.0) == [(subject, case)]
+    cases.call(case, 46.0)
+    assert cases.due(46.9) == []
+    assert cases.due(47.0) == [(subject, case)]
+    cases.call(case, 47.0)
+    assert case.is_called_for
+    assert cases.due(47.9) == []
+    assert cases.due(48.0) == [(subject, case)]
     cases.convict(case)
     assert cases.deadline == math.inf
+
+
+def test_what_we_slept_does_not_count_and_whoever_was_asked_before_is_asked_anew() -> None:
+    cases = Cases()
+    open_case(cases, record(9))
+    [(_, case)] = cases.due(46.0)
+    cases.call(case, 46.0)
+    assert cases.forgive(10.0) == [case]
+    assert cases.due(55.9) == []
+    assert cases.due(56.0) == [(peer_id(9), case)]
+    cases.dismiss(case, 56.0)
+    assert cases.forgive(1.0) == []
 
 
 def test_who_is_accused_by_three_at_once_late_is_called_for_before_the_end_all_the_same() -> None:
@@ -85,9 +99,11 @@ def test_who_is_accused_by_three_at_once_late_is_called_for_before_the_end_all_t
     assert case is not None
     for accuser in (1, 2, 3):
         cases.add(case, accusation(accuser, record(9)))
-    [(_, due)] = cases.due(40.0)
-    cases.call(due, 40.0)
-    assert cases.deadline == 41.0
+    for called_at in (40.0, 41.0):
+        [(_, due)] = cases.due(called_at)
+        assert not due.is_called_for
+        cases.call(due, called_at)
+    assert cases.deadline == 42.0
 
 
 def test_at_the_cap_one_more_case_is_refused_and_counted_but_not_what_we_saw_ourselves() -> None:
@@ -128,7 +144,7 @@ def test_work_does_not_grow_with_how_many_cases_there_are(monkeypatch: pytest.Mo
     monkeypatch.setattr(Case, "closes_at", property(count))
     for now in range(50):
         cases.dismiss(case, 500.0 + now)
-        assert cases.deadline == 47.0
+        assert cases.deadline == 46.0
     assert looked_at == 50, "only the one that changed"
 
 

@@ -36,6 +36,11 @@ def status_of(sim: Simulation, of: int, by: int) -> MemberStatus | None:
     return found[0] if found else None
 
 
+def is_linked(sim: Simulation, number: int, with_number: int) -> bool:
+    peer_id = sim.nodes[with_number].peer_id
+    return peer_id is not None and engine_of(sim, number)._membership._peers.is_linked(peer_id)
+
+
 def watch_opinions(sim: Simulation) -> list[tuple[str, MemberStatus, int]]:
     """Every change from now on: of whom, to what, by whom."""
     seen: list[tuple[str, MemberStatus, int]] = []
@@ -162,6 +167,33 @@ def test_a_late_joiner_is_told_who_is_dead() -> None:
     assert status_of(sim, 7, by=newcomer) is MemberStatus.DOWN
 
 
+def test_where_many_die_at_once_whoever_misses_one_soon_knows_of_all_of_his() -> None:
+    """Of links with the dead hardly any is counted on 5 s later; each alone is missed after 1.3 to 6.3 s, and
+    looked at for 1.5."""
+    dead_links = counted = 0
+    for seed in (1, 2, 3):
+        sim = Simulation(nodes=40, seed=seed, config=NodeConfig(max_peers=5), linked=5)
+        sim.run(20.0)
+        for number in range(0, 40, 2):
+            sim.crash(number)
+        dead_links += counted_on(sim, range(1, 40, 2), range(0, 40, 2))
+        sim.run(5.0)
+        counted += counted_on(sim, range(1, 40, 2), range(0, 40, 2))
+    assert dead_links > 100
+    assert counted < 0.2 * dead_links, "0.3 where each link is looked at for itself alone"
+
+
+def counted_on(sim: Simulation, alive: range, dead: range) -> int:
+    """Links of the living with the dead that are still thought to work."""
+    ids = {sim.nodes[number].peer_id for number in dead}
+    found = 0
+    for number in alive:
+        here, now = engine_of(sim, number)._membership, sim.nodes[number].read_clock(sim.now)
+        linked = [each for each in here._peers.linked if each in ids]
+        found += sum(here.views.is_sound(each, now) for each in linked)
+    return found
+
+
 # --- the living ---------------------------------------------------------------------------------
 
 
@@ -204,6 +236,23 @@ def test_before_anybody_is_held_for_dead_others_are_asked_whether_they_know_bett
     sim.run(60.0)
     assert MemberStatus.DOWN not in {status for _, status, _ in seen}
     assert status_of(sim, accused.number, 0) is MemberStatus.UP
+
+
+def test_who_sleeps_through_a_refutation_hears_of_it_when_it_wakes() -> None:
+    """News of it has died out by then, and its own of the accusation before."""
+    sim = cluster(40, config=NodeConfig(max_peers=6))
+    sim.run(60.0)
+    one, accused = 0, next(n for n in range(1, 40) if not is_linked(sim, 0, n))
+    seen = watch_opinions(sim)
+    sim.suspend(accused, 6.0)
+    assert sim.run_until(lambda: status_of(sim, accused, by=one) is MemberStatus.SUSPECT, 6.0)
+    here, peer_id = engine_of(sim, one)._membership, sim.nodes[accused].peer_id
+    assert peer_id is not None
+    here.detector.tidings.news.drop(peer_id)
+    sim.suspend(one, 12.0)
+    sim.run(12.0 + 0.3)
+    assert status_of(sim, accused, by=one) is MemberStatus.UP
+    assert (f"node {accused}", MemberStatus.DOWN, one) not in seen
 
 
 def test_who_was_held_for_dead_and_comes_back_in_the_same_run_is_up_everywhere() -> None:

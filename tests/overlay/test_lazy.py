@@ -13,6 +13,7 @@ from grapevine_proto.overlay.dissemination import lazy as lazy_module
 from grapevine_proto.overlay.dissemination.lazy import (
     BATCH_S,
     GAP_S,
+    IDS_AT_ONCE,
     MAIL_BATCH_S,
     TELLERS_LIMIT,
     UNTOLD_LIMIT,
@@ -267,6 +268,28 @@ def test_where_the_tree_is_torn_no_push_is_waited_for() -> None:
     tree.unlinked(peer_id(4), 0.0)
     node.hear(1, ids_of(1))
     assert asked(node.lazy.advance(0.0)) == [(peer_id(1), (ids_of(1),))]
+
+
+def test_a_new_peer_is_told_what_no_digest_shows_yet() -> None:
+    node = Node()
+    for origin, first, at in ((ORIGIN, 1, 0.0), (ORIGIN, 2, 1.5), (91, 1, 2.9)):
+        node.store.take(copy(origin, first), peer_id(1), False, at)
+    newcomer = peer_id(7)
+    lately = sorted((ids_of(2), ids_of(1, origin=91)), key=lambda each: each.stream)
+    assert told(node.lazy.introduce(newcomer, 3.0)) == {newcomer: lately}
+    assert told(node.lazy.introduce(peer_id(91), 3.0)) == {peer_id(91): [ids_of(2)]}
+    assert node.lazy.introduce(newcomer, 5.0) == []
+    assert Node(is_on=False).lazy.introduce(newcomer, 3.0) == []
+
+
+def test_a_new_peer_is_told_of_so_many_of_the_latest_and_no_more() -> None:
+    node = Node()
+    for first in range(1, IDS_AT_ONCE + 2):
+        node.store.take(copy(ORIGIN, first), peer_id(1), False, 0.0)
+    newcomer = peer_id(7)
+    assert told(node.lazy.introduce(newcomer, 0.1)) == {
+        newcomer: [ids_of(first) for first in range(2, IDS_AT_ONCE + 2)]
+    }
 
 
 def test_what_came_meanwhile_is_not_asked_for() -> None:

@@ -186,6 +186,32 @@ def test_who_lost_a_link_of_the_tree_offers_what_it_hears_next_and_waits_for_no_
     assert not hear(strategy, 1, 2).is_offer
 
 
+def test_a_link_that_does_not_answer_is_let_go_of_long_before_it_is_given_up() -> None:
+    place, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1, 2, 3)
+    place.fall_silent(2)
+    assert strategy.is_torn(peer_id(ORIGIN))
+    plan = hear(strategy, 1)
+    assert (list(plan.targets), plan.is_offer) == (ids(3), True)
+    assert not hear(strategy, 1, 2).is_offer, "once"
+
+
+def test_a_new_link_takes_the_place_of_one_that_the_tree_lost() -> None:
+    place, strategy = plumtree(1, 2)
+    graft(strategy, 1, 2)
+    assert strategy.linked(place.link(3), 0.0) == []
+    place.fall_silent(2)
+    assert said(strategy.linked(place.link(4), 0.0)) == {peer_id(4): [Graft(None)]}
+    assert set(strategy.subscribers) == set(ids(1, 4))
+
+
+def test_who_stands_in_no_tree_offers_what_it_is_given_by_whatever_road() -> None:
+    """Where nobody around stands in one either, ids alone would take three times as long."""
+    _, strategy = plumtree(1, 2, 3)
+    assert hear(strategy, 1).is_offer
+    assert not hear(strategy, 1, 2).is_offer, "a leaf of the tree by now"
+
+
 def test_a_tree_of_its_own_begins_torn_where_the_shared_one_is() -> None:
     place, strategy = plumtree(1, 2, 3)
     graft(strategy, 1, 2)

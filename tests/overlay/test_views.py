@@ -62,7 +62,7 @@ def test_while_all_fit_everybody_is_wanted() -> None:
     assert not around.views.is_partial
 
 
-def test_a_silent_link_and_a_suspected_one_do_not_count() -> None:
+def test_a_silent_link_a_suspected_one_and_one_that_does_not_answer_do_not_count() -> None:
     around = Around(members=20, linked=5, max_peers=5)
     assert around.views.sound(1.0) == 5
     around.fall_silent(1)
@@ -71,6 +71,10 @@ def test_a_silent_link_and_a_suspected_one_do_not_count() -> None:
     suspect.status = MemberStatus.SUSPECT
     assert around.views.sound(1.0) == 3
     assert not around.views.has_room
+    unanswered = around.peers.get(peer_id(3))
+    assert unanswered is not None
+    unanswered.is_unresponsive = True
+    assert around.views.sound(1.0) == 2
 
 
 @pytest.mark.parametrize(("linked", "is_in_need"), [(0, True), (2, True), (3, True), (4, False)])

@@ -120,8 +120,8 @@ class Dissemination:
     # --- links ----------------------------------------------------------------------------------
 
     def linked(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """A link is new: the first hears at once what was said to nobody."""
-        effects = self._strategy.linked(peer_id, now)
+        """A link is new: it hears of what came lately, the first of all at once what was said to nobody."""
+        effects = self._strategy.linked(peer_id, now) + self.lazy.introduce(peer_id, now)
         for key in self._unsaid:
             copy = self._store.held.copy(key, now)
             if copy is not None:

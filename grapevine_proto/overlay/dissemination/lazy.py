@@ -25,18 +25,20 @@ import heapq
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from itertools import count
+from itertools import count, islice
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import Ids, Offer, Want
-from grapevine_proto.overlay.antientropy import LAZY_ROUND, RANGES_A_WANT
+from grapevine_proto.overlay.antientropy import LAZY_ROUND
+from grapevine_proto.overlay.digests import SETTLE_S
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.overlay.dissemination.pulls import is_large
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.rounds import without
+from grapevine_proto.overlay.rounds import RANGES_A_WANT, without
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.signed import Rumor
 
@@ -195,6 +197,17 @@ class LazyRepair:
         known_to = {rumor.origin, *has_it}
         targets = tuple(each for each in self._around.near if each not in known_to)
         return [Send(targets, Offer((rumor.ids,)))] if targets else []
+
+    def introduce(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """Tell a newly linked peer what came lately: it was told to others, and no digest shows it yet."""
+        if not self._is_on:
+            return []
+        lately = self._store.held.since(now - SETTLE_S)
+        small = (each.ids for each in lately if each.origin != peer_id and not is_large(each))
+        ranges = sorted(islice(small, IDS_AT_ONCE), key=lambda each: (each.stream, each.first))
+        for ids in ranges:
+            self._has(ids, peer_id)
+        return [Send((peer_id,), Ids(batch)) for batch in in_datagrams(ranges)]
 
     def heard_again(self, rumor: Rumor, sender: PeerId) -> None:
         """`sender` has `rumor` too."""

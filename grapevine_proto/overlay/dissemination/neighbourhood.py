@@ -61,6 +61,11 @@ class Neighbourhood:
     def is_linked(self, peer_id: PeerId) -> bool:
         return self._peers.is_linked(peer_id)
 
+    def answers(self, peer_id: PeerId) -> bool:
+        """Whether `peer_id` is linked, and answered when it was last asked."""
+        peer = self._peers.get(peer_id)
+        return peer is not None and self._peers.is_linked(peer_id) and not peer.is_unresponsive
+
     def rtt_s(self, peer_id: PeerId) -> float:
         return self._peers.rtt_s(peer_id)
 

@@ -160,9 +160,10 @@ class Plumtree(Strategy):
             return Plan(())
         self._count(origin, now)
         tree, name = self._tree(origin)
-        is_offer = tree.is_torn or (
-            news.is_offered and not any(each != sender for each in tree.eager)
-        )
+        self._let_go_of_the_silent(tree)
+        is_outside = not tree.eager  # as others around may be
+        is_lone = not any(each != sender for each in tree.eager)
+        is_offer = tree.is_torn or is_outside or (is_lone and news.is_offered)
         if name is None:
             self._note_pace(origin, tree.used_at, now)
         tree.is_torn, tree.used_at = False, now
@@ -234,7 +235,14 @@ class Plumtree(Strategy):
         return [Send((teller,), Graft(name))]
 
     def is_torn(self, origin: PeerId) -> bool:
-        return self._tree(origin)[0].is_torn
+        tree, _ = self._tree(origin)
+        self._let_go_of_the_silent(tree)
+        return tree.is_torn
+
+    def _let_go_of_the_silent(self, tree: _Tree) -> None:
+        """A link that does not answer carries nothing, long before it is given up."""
+        for peer_id in [each for each in tree.eager if not self._around.answers(each)]:
+            tree.forget(peer_id)
 
     # --- links ----------------------------------------------------------------------------------
 
@@ -255,10 +263,11 @@ class Plumtree(Strategy):
         return []
 
     def linked(self, peer_id: PeerId, now: float) -> list[Effect]:
+        self._let_go_of_the_silent(self._shared)
         eager = self._shared.eager
         if self._begins_eager and peer_id in self._around.near:
             eager[peer_id] = None
-        elif eager and self._is_nearer(peer_id):
+        elif self._shared.is_torn or (eager and self._is_nearer(peer_id)):
             eager[peer_id] = None
             return [Send((peer_id,), Graft(None))]
         return []

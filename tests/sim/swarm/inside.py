@@ -53,6 +53,7 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "hints", len(membership.dialling._hints), HINTS_LIMIT
     # As many of our own as were named or linked, and what others told of.
     yield "addresses", len(membership.dialling._knocks), limits.addresses + 2 * config.max_peers
+    yield "asked back", len(engine._antientropy._asked_back), config.max_peers
     yield "held bytes", stats.held_bytes, limits.held_bytes + config.max_message_size
     yield "streams", stats.streams, 2 * limits.origins
     yield "ids to tell", len(lazy._untold), UNTOLD_LIMIT
@@ -67,6 +68,12 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "reassembly", links._reassembly.used_bytes, limits.reassembly_bytes
     for link in links.values():
         yield "queued messages", link.queued, limits.queue_messages
+
+
+def conversation(engine: Engine | None, peer_id: PeerId) -> tuple[float | None, int]:
+    """Which one a node has with a peer: a new link begins another, and so does the peer's next life."""
+    peer = None if engine is None else engine._peers.get(peer_id)
+    return (None, 0) if peer is None else (peer.linked_at, peer.session_epoch)
 
 
 def kept(engine: Engine) -> tuple[Table, ...]:

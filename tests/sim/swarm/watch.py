@@ -66,7 +66,9 @@ class Watch:
     sealed: dict[bytes, bytes] = field(default_factory=dict)
     pushed: set[tuple[Life, tuple[PeerId, int, int], PeerId]] = field(default_factory=set)
     copies: Counter[tuple[Life, tuple[PeerId, int, int]]] = field(default_factory=Counter)
-    told: Counter[tuple[Life, StreamRange, PeerId]] = field(default_factory=Counter)
+    told: Counter[tuple[Life, StreamRange, PeerId, tuple[float | None, int]]] = field(
+        default_factory=Counter
+    )
     asked_at: dict[tuple[Life, StreamRange], float] = field(default_factory=dict)
     whispers_at: defaultdict[tuple[int, PeerId], list[float]] = field(
         default_factory=lambda: defaultdict(list)
@@ -269,8 +271,9 @@ class Watch:
         elif isinstance(send.message, Ids):
             for ids in send.message.ranges:
                 for peer in send.peers:
-                    self.told[life, ids, peer] += 1
-                    if self.told[life, ids, peer] > 1:
+                    told = life, ids, peer, inside.conversation(node.engine, peer)
+                    self.told[told] += 1
+                    if self.told[told] > 1:
                         self.fail(f"6: node {node.number} told a peer twice of an id")
         elif isinstance(send.message, Want) and send.message.round == LAZY_ROUND:
             for ids in send.message.ranges:
