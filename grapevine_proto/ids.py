@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 PEER_ID_BYTES = 32
 EPOCH_LIMIT = 1 << 48  # epochs start at Unix seconds; 2^48 leaves nine million years of restarts
@@ -133,15 +133,24 @@ def literal(where: str) -> Address | None:
         return None
 
 
+IN_NAMES: Final = "-._"  # beside letters, of any alphabet, and digits (RFC 1123, RFC 5890)
+
+
 def split_host_port(text: str) -> tuple[str, int]:
     """Host (a name or a literal, without brackets) and port of ``host:port``. Raises ValueError."""
     host, colon, port = text.strip().rpartition(":")
+    in_literals = ""
     if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
+        host, in_literals = host[1:-1], ":%"
+    elif "://" in host:
+        raise ValueError(f"{text!r} is not host:port: no scheme stands before it")
     elif ":" in host:
         raise ValueError(f"{text!r}: an IPv6 address is written [{text}]:port")
     if not colon or not host:
         raise ValueError(f"{text!r} is not host:port")
+    strange = next((c for c in host if not (c.isalnum() or c in IN_NAMES + in_literals)), None)
+    if strange is not None:
+        raise ValueError(f"{text!r}: {strange!r} stands in no host's name or address")
     if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
         raise ValueError(f"{text!r}: a port is a number from 0 to 65535")
     return host, int(port)
