@@ -3,6 +3,7 @@
     python -m tests.benchmarks.bench_strategies                      # up to 1,000 nodes
     python -m tests.benchmarks.bench_strategies --nodes 10000        # one size; see the page for how long
     python -m tests.benchmarks.bench_strategies --loss 0.1
+    python -m tests.benchmarks.bench_strategies --nodes 100 --every 0.1 --messages 600    # sustained traffic
     python -m tests.benchmarks.bench_strategies --iroh               # beside iroh-gossip's own figures
 
 Virtual time: ways of 10 to 50 ms, one latency for each pair, five links a node, at random; no
@@ -78,15 +79,16 @@ def simulate(
     )
 
 
-def row(nodes: int, strategy: str, senders: str, *, lazy: bool, loss: float) -> str:
+def row(nodes: int, strategy: str, lazy: bool, asked: argparse.Namespace) -> str:
     outcome = simulate(
         nodes,
         strategy,
-        senders,
-        MESSAGES[nodes],
+        asked.senders or "random",
+        asked.messages or MESSAGES[nodes],
         warmup=WARMUP[nodes],
         lazy_repair=lazy,
-        loss=loss,
+        loss=asked.loss,
+        interval=asked.every,
     )
     seen = outcome.as_object()
     late = seen["latency_ms"]
@@ -144,6 +146,8 @@ def main() -> int:
     parser.add_argument("--strategy", choices=STRATEGIES, help="one strategy alone")
     parser.add_argument("--senders", choices=["one", "random", "all"])
     parser.add_argument("--loss", type=float, default=0.0)
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between messages")
+    parser.add_argument("--messages", type=int, help="so many, in place of what the size has")
     parser.add_argument("--lazy-only", action="store_true", help="leave out the rows without ids")
     parser.add_argument("--iroh", action="store_true", help="iroh-gossip's scenarios instead")
     asked = parser.parse_args()
@@ -154,10 +158,7 @@ def main() -> int:
     for nodes in [asked.nodes] if asked.nodes else SIZES:
         for strategy in [asked.strategy] if asked.strategy else strategies_for(nodes):
             for lazy in [True] if asked.lazy_only or asked.loss else [True, False]:
-                print(
-                    row(nodes, strategy, asked.senders or "random", lazy=lazy, loss=asked.loss),
-                    flush=True,
-                )
+                print(row(nodes, strategy, lazy, asked), flush=True)
     return 0
 
 
