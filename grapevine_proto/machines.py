@@ -59,7 +59,7 @@ class Machines:
             members,
             self.store,
             self.signatures,
-            self.tracing,
+            self.tracing.reverse_paths,
             rng,
             now,
         )

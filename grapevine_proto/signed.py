@@ -115,7 +115,7 @@ class Rumor:
     with consecutive sequences from `first`, joined in `body` and cut by `lengths`.
 
     `trace_share`: how many of its receivers are asked to tell the origin that they have it, of
-    `TRACE_ALL` (see `overlay.trace`); 0: nobody."""
+    `TRACE_ALL` (see `overlay.sample`); 0: nobody."""
 
     origin: PeerId
     epoch: int

@@ -1,25 +1,19 @@
 """Trace: who has a message of ours, after how long, over how many hops, told by those who have it.
 
     origin -> Rumor(trace_share) ...     spread as any rumor is
-    member -> Receipts                   within `SPREAD_S`, to the origin if they are linked, else to
-                                         whom the rumor came from, who passes it on in the same way
-    whoever gets them -> ReceiptsTaken   or they are sent again, and then along another way
-    a second later -> Receipts           once more to another who has the rumor, in case the first
-                                         one keeps them back
+    member -> Receipts -> ... -> origin  each member that is asked, along `reverse_paths`
+    whoever gets them -> ReceiptsTaken
 
-Up to `SAMPLE` members all are asked, above that about so many: the origin signs the share of members
-that it asks, and a hash of member and message says who they are, so that both ends agree on whose
-answer is missing.
+Up to `sample.SAMPLE` members all are asked, above that about so many: the origin signs the share of
+members that it asks, and a hash of member and message says who they are.
 
 What must stay true:
 
 - A receipt is its member's own word: signed, or said by the member itself over its session with the
-  origin. Everyone who passes one on has checked it, so a forged one is its sender's fault. What stands
-  between a member and the origin can withhold a receipt and never make one up.
-- A node passes each member's receipt for one message on once, and no receipt beyond `RELAYS_LIMIT`
-  nodes; of one message at most `RECEIPTS_LIMIT`, from one peer `RECEIPTS_PER_PEER`.
-- One origin has at most `ROUTES_PER_ORIGIN` messages followed here, all have `ROUTES_LIMIT`; none makes
-  room for another before `LEAST_S`. So nobody can buy many receipts with few rumors.
+  origin. Whoever brings another is to blame for it.
+- Of each member the first answer counts, and only if it was asked.
+- At most `TRACES_LIMIT` messages of ours are followed, with at most `OTHERS_LIMIT` answers each by
+  members that were not known; what is told of them is told at most ten times a second.
 - Nothing here delays or decides about the rumor itself.
 """
 
@@ -27,68 +21,26 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
-from dataclasses import replace
-from hashlib import blake2b
+from collections import OrderedDict
 from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberStatus, Trace, TraceAnswer, TraceUpdated
-from grapevine_proto.identity import Identity, digest
+from grapevine_proto.identity import Identity
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.messages import Ids, Offer, Receipts, ReceiptsTaken, RumorCopy
+from grapevine_proto.messages import Receipts, ReceiptsTaken
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.reverse_paths import ReversePaths
+from grapevine_proto.overlay.sample import Sample, share_of
 from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.signed import TRACE_ALL, Receipt, Rumor
+from grapevine_proto.signed import Receipt
 
-SAMPLE: Final = 100  # answers wanted: enough for a p99, few enough for one link to carry
-SPREAD_S: Final = (
-    0.100  # over which those who are asked answer, so that the origin is not hit at once
-)
-BATCH_S: Final = 0.020  # what is to be passed on waits so long for more: five hops cost 0.1 s
-RECEIPTS_AT_ONCE: Final = 10  # signed ones in a datagram
-PATIENCE_RTTS: Final = 3.0
-PATIENCE_S: Final = (0.100, 0.500)  # for the first `ReceiptsTaken`; twice that each time after
-TRIES: Final = 4  # along one way: at 30 % loss 3 in 100 go on to the next
-LAPS: Final = 2  # of all ways that are known: in a tree there may be one alone
-SECOND_S: Final = 1.0  # until receipts go a second way: by then nearly all are where they belong
 TELL_S: Final = 0.100  # between two events about one trace
-
 TRACES_LIMIT: Final = 16  # of our own that are followed; then the oldest is let go
 OTHERS_LIMIT: Final = 256  # answers to one of ours by members that were not known
-ROUTES_LIMIT: Final = 64  # messages of others
-ROUTES_PER_ORIGIN: Final = 16
-LEAST_S: Final = 5.0  # for which one is followed at least
-RECEIPTS_LIMIT: Final = 1024  # of one message that one node passes on; 100 bytes each
-RECEIPTS_PER_PEER: Final = 192  # of those, from one peer: a sample of 100 has hardly ever 150
-RELAYS_LIMIT: Final = 32  # nodes that pass one receipt on; trees are a dozen deep at 10,000
-TELLERS_LIMIT: Final = 4  # ways back that are remembered
-BATCHES_LIMIT: Final = 256  # sent and not yet acknowledged; then the oldest is given up
-
-
-class Sample:
-    """Who is asked about one message. Pure."""
-
-    def __init__(self, cluster: str, message_id: MessageId, share: int) -> None:
-        origin, epoch, sequence, _ = message_id
-        self._key = digest(b"grapevine trace 1", cluster, origin, epoch, sequence)
-        self._share = share
-
-    def __contains__(self, member: PeerId) -> bool:
-        """Whether `member` is to answer: less than a microsecond, for tables of thousands."""
-        if self._share == TRACE_ALL:
-            return True
-        drawn = blake2b(member, key=self._key, digest_size=2).digest()
-        return int.from_bytes(drawn, "big") <= self._share
-
-
-def share_of(members: int) -> int:
-    """Which part of so many members is asked, of `TRACE_ALL`; never 0, which would be nobody."""
-    return TRACE_ALL if members <= SAMPLE else max(TRACE_ALL * SAMPLE // members, 1)
 
 
 class _Trace:
@@ -131,52 +83,9 @@ class _Trace:
         )
 
 
-class _Route:
-    """The way back to the origin of a traced message of somebody else."""
-
-    __slots__ = (
-        "brought",
-        "flush_at",
-        "message_id",
-        "opened_at",
-        "passed",
-        "sample",
-        "tellers",
-        "waiting",
-    )
-
-    def __init__(
-        self, message_id: MessageId, sample: Sample, has_it: Iterable[PeerId], now: float
-    ) -> None:
-        self.message_id = message_id
-        self.sample = sample
-        self.opened_at = now
-        self.tellers = list(dict.fromkeys(has_it))[:TELLERS_LIMIT]  # the quickest first
-        self.passed: set[PeerId] = set()  # members whose receipts went on from here, ours too
-        self.brought: Counter[PeerId] = Counter()  # of those, by which peer
-        self.waiting: list[Receipt] = []
-        self.flush_at = math.inf
-
-
-class _Batch:
-    """Receipts that are on their way, or will go another way soon."""
-
-    __slots__ = ("due_at", "is_taken", "laps", "receipts", "route", "target", "tried", "tries")
-
-    def __init__(self, route: _Route, receipts: tuple[Receipt, ...]) -> None:
-        self.route = route
-        self.receipts = receipts
-        self.target: PeerId | None = None
-        self.is_taken = False  # by one; the second is in case that one lies
-        self.tried: set[PeerId] = set()
-        self.tries = 0  # with `target`
-        self.laps = 1
-        self.due_at = 0.0
-
-
 class Tracing:
-    """The machine of receipts. Driven by `begin` for messages of ours, by dissemination for those of
-    others (`arrived`, `heard_again`, `told`), by receipts and by its deadline."""
+    """The machine of receipts. Driven by `begin` for messages of ours, by receipts and by its
+    deadline; of messages of others dissemination tells its `reverse_paths`."""
 
     def __init__(
         self,
@@ -188,22 +97,19 @@ class Tracing:
         rng: random.Random,
     ) -> None:
         self._cluster = config.cluster
-        self._identity = identity
         self._me = identity.peer_id
-        self._peers = peers
         self._members = members
         self._signatures = signatures
-        self._rng = rng
         self._traces: OrderedDict[MessageId, _Trace] = OrderedDict()
-        self._routes: OrderedDict[MessageId, _Route] = OrderedDict()
-        self._by_origin: Counter[PeerId] = Counter()
-        self._batches: OrderedDict[int, _Batch] = OrderedDict()
-        self._number = 0
-        self.deadline = math.inf  # when to call `advance`
+        self._tell_at = math.inf  # the next of them
+        self._refused = 0
+        self.reverse_paths = ReversePaths(config, identity, peers, signatures, rng)
         self.forgotten = 0  # traces of ours that made room for later ones
-        self.relayed = 0  # receipts of others that we passed on
-        self.refused = 0  # receipts, and rumors to follow, for which there was no room or no reason
-        self.lost = 0  # receipts that nobody took
+
+    @property
+    def refused(self) -> int:
+        """Receipts, and rumors to follow, for which there was no room or no reason."""
+        return self._refused + self.reverse_paths.refused
 
     # --- ours -----------------------------------------------------------------------------------
 
@@ -217,7 +123,7 @@ class Tracing:
         if len(self._traces) > TRACES_LIMIT:
             self._traces.popitem(last=False)
             self.forgotten += 1
-        self.deadline = min(self.deadline, now)
+        self._tell_at = min(self._tell_at, now)
         return share
 
     def reports(self) -> list[Trace]:
@@ -227,12 +133,16 @@ class Tracing:
     def _collect(self, trace: _Trace, receipt: Receipt, sender: PeerId, now: float) -> bool:
         """An answer to one of ours; False: it is not its member's."""
         member = receipt.member
+        if member not in trace.sample:
+            self._refused += 1
+            return True
         if trace.answers.get(member) is not None or member in trace.others:
             return True
         if member not in trace.answers and len(trace.others) >= OTHERS_LIMIT:
-            self.refused += 1
+            self._refused += 1
             return True
-        if receipt.signature and not self._may_check(sender, now):
+        if receipt.signature and not self._signatures.may_check(sender, now):
+            self._refused += 1
             return True
         if receipt.signature and not receipt.is_authentic(self._cluster, trace.message_id):
             return False
@@ -242,77 +152,14 @@ class Tracing:
             trace.others.add(member)
         is_whole = None not in trace.answers.values()
         trace.tell_at = min(trace.tell_at, now if is_whole else max(now, trace.told_at + TELL_S))
-        self.deadline = min(self.deadline, trace.tell_at)
+        self._tell_at = min(self._tell_at, trace.tell_at)
         return True
-
-    # --- theirs ---------------------------------------------------------------------------------
-
-    def arrived(self, copy: RumorCopy, has_it: Iterable[PeerId], now: float) -> None:
-        """A rumor is new here. These have it: its sender, and who told of it before it came."""
-        rumor = copy.rumor
-        if not rumor.trace_share or rumor.origin == self._me:
-            return
-        message_id = _id_of(rumor)
-        if message_id in self._routes:
-            return
-        if not self._make_room(rumor.origin, now):
-            self.refused += 1
-            return
-        sample = Sample(self._cluster, message_id, rumor.trace_share)
-        route = self._routes[message_id] = _Route(message_id, sample, has_it, now)
-        self._by_origin[rumor.origin] += 1
-        if self._me in sample:
-            route.passed.add(self._me)
-            route.waiting.append(Receipt(self._me, copy.hops, copy.age_ms))
-            self._flush_within(route, now + SPREAD_S * self._rng.random())
-
-    def heard_again(self, rumor: Rumor, sender: PeerId) -> None:
-        """`sender` has `rumor` too, and so a way back to its origin."""
-        if rumor.trace_share:
-            self._also_has(_id_of(rumor), sender)
-
-    def told(self, ids: Ids | Offer, sender: PeerId) -> None:
-        """`sender` has these rumors."""
-        if self._routes:
-            for each in ids.ranges:
-                self._also_has(MessageId(*each.stream, each.first), sender)
-
-    def _also_has(self, message_id: MessageId, sender: PeerId) -> None:
-        route = self._routes.get(message_id)
-        if route is not None and sender not in route.tellers and len(route.tellers) < TELLERS_LIMIT:
-            route.tellers.append(sender)
-
-    def _make_room(self, origin: PeerId, now: float) -> bool:
-        """Whether another message of `origin` may be followed: in place of the oldest, if that has
-        had its time."""
-        oldest: _Route | None = None
-        if self._by_origin[origin] >= ROUTES_PER_ORIGIN:
-            oldest = next(r for r in self._routes.values() if r.message_id.origin == origin)
-        elif len(self._routes) >= ROUTES_LIMIT:
-            oldest = next(iter(self._routes.values()))
-        if oldest is None:
-            return True
-        if now - oldest.opened_at < LEAST_S:
-            return False
-        self._forget(oldest)
-        return True
-
-    def _forget(self, route: _Route) -> None:
-        del self._routes[route.message_id]
-        origin = route.message_id.origin
-        self._by_origin[origin] -= 1
-        if not self._by_origin[origin]:
-            del self._by_origin[origin]
-
-    def _flush_within(self, route: _Route, at: float) -> None:
-        route.flush_at = min(route.flush_at, at)
-        self.deadline = min(self.deadline, at)
 
     # --- receipts -------------------------------------------------------------------------------
 
     def handle(self, message: Receipts | ReceiptsTaken, sender: PeerId, now: float) -> list[Effect]:
         if isinstance(message, ReceiptsTaken):
-            self._taken(message.number, sender, now)
+            self.reverse_paths.taken(message.number, sender, now)
             return []
         for receipt in message.receipts:
             if not self._hear(message.message_id, receipt, sender, now):
@@ -321,113 +168,19 @@ class Tracing:
 
     def _hear(self, message_id: MessageId, receipt: Receipt, sender: PeerId, now: float) -> bool:
         """Take in one receipt; False: `sender` cannot have it from its member."""
-        trace, route = self._traces.get(message_id), self._routes.get(message_id)
         is_firsthand = not receipt.signature
         if is_firsthand and (receipt.member != sender or message_id.origin != self._me):
             return False
-        followed = trace or route
-        if followed is None or receipt.member not in followed.sample:
-            self.refused += 1
-            return True
+        trace = self._traces.get(message_id)
         if trace is not None:
             return self._collect(trace, receipt, sender, now)
-        return route is None or self._relay(route, receipt, sender, now)
-
-    def _relay(self, route: _Route, receipt: Receipt, sender: PeerId, now: float) -> bool:
-        if receipt.member in route.passed:
-            return True
-        is_full = len(route.passed) >= RECEIPTS_LIMIT or receipt.relays >= RELAYS_LIMIT
-        if is_full or route.brought[sender] >= RECEIPTS_PER_PEER:
-            self.refused += 1
-            return True
-        if not self._may_check(sender, now):
-            return True
-        if not receipt.is_authentic(self._cluster, route.message_id):
-            return False
-        route.passed.add(receipt.member)
-        route.brought[sender] += 1
-        route.waiting.append(replace(receipt, relays=receipt.relays + 1))
-        self.relayed += 1
-        is_datagram_full = len(route.waiting) >= RECEIPTS_AT_ONCE
-        self._flush_within(route, now if is_datagram_full else now + BATCH_S)
-        return True
-
-    def _may_check(self, sender: PeerId, now: float) -> bool:
-        if self._signatures.may_check(sender, now):
-            return True
-        self.refused += 1
-        return False
-
-    # --- sending --------------------------------------------------------------------------------
-
-    def _flush(self, route: _Route, now: float) -> list[Effect]:
-        """Send what waits, a datagram or more."""
-        waiting, route.waiting = route.waiting, []
-        route.flush_at = math.inf
-        effects: list[Effect] = []
-        for start in range(0, len(waiting), RECEIPTS_AT_ONCE):
-            self._number += 1
-            batch = _Batch(route, tuple(waiting[start : start + RECEIPTS_AT_ONCE]))
-            self._batches[self._number] = batch
-            effects += self._try(self._number, batch, now)
-        while len(self._batches) > BATCHES_LIMIT:
-            self._given_up(self._batches.popitem(last=False)[1])
-        return effects
-
-    def _given_up(self, batch: _Batch) -> None:
-        if not batch.is_taken:
-            self.lost += len(batch.receipts)
-
-    def _try(self, number: int, batch: _Batch, now: float) -> list[Effect]:
-        """Send a batch once more: to the same peer, or to the next when that seems in vain."""
-        if batch.tries >= TRIES and batch.target is not None:
-            batch.tried.add(batch.target)
-            batch.target = None
-        if batch.target is None or not self._peers.is_linked(batch.target):
-            batch.target, batch.tries = self._next_hop(batch), 0
-        if batch.target is None and not batch.is_taken and batch.laps < LAPS:
-            batch.laps += 1
-            batch.tried.clear()
-            batch.target = self._next_hop(batch)
-        if batch.target is None:
-            del self._batches[number]
-            self._given_up(batch)
-            return []
-        route = batch.route
-        if batch.target != route.message_id.origin:  # others pass on only what is signed
-            batch.receipts = tuple(
-                each
-                if each.signature
-                else each.signed(self._identity, self._cluster, route.message_id)
-                for each in batch.receipts
-            )
-        patience_s = self._peers.patience_s(batch.target, PATIENCE_RTTS, PATIENCE_S)
-        batch.due_at = now + patience_s * 2**batch.tries
-        batch.tries += 1
-        self.deadline = min(self.deadline, batch.due_at)
-        return [Send((batch.target,), Receipts(number, route.message_id, batch.receipts))]
-
-    def _taken(self, number: int, by: PeerId, now: float) -> None:
-        batch = self._batches.get(number)
-        if batch is None or batch.target != by:
-            return
-        if batch.is_taken or by == batch.route.message_id.origin:
-            del self._batches[number]
-            return
-        batch.is_taken = True
-        batch.tried.add(by)
-        batch.target = None
-        batch.due_at = now + SECOND_S
-        self.deadline = min(self.deadline, batch.due_at)
-
-    def _next_hop(self, batch: _Batch) -> PeerId | None:
-        route = batch.route
-        for peer_id in (route.message_id.origin, *route.tellers):
-            if peer_id not in batch.tried and self._peers.is_linked(peer_id):
-                return peer_id
-        return None
+        return self.reverse_paths.relay(message_id, receipt, sender, now)
 
     # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        return min(self._tell_at, self.reverse_paths.deadline)
 
     def advance(self, now: float) -> list[Effect]:
         if now < self.deadline:
@@ -437,21 +190,5 @@ class Tracing:
             if trace.tell_at <= now:
                 trace.tell_at, trace.told_at = math.inf, now
                 effects.append(Emit(TraceUpdated(trace.report())))
-        for route in self._routes.values():
-            if route.flush_at <= now:
-                effects += self._flush(route, now)
-        for number, batch in list(self._batches.items()):
-            if batch.due_at <= now:
-                effects += self._try(number, batch, now)
-        self.deadline = min(
-            *(trace.tell_at for trace in self._traces.values()),
-            *(route.flush_at for route in self._routes.values()),
-            *(batch.due_at for batch in self._batches.values()),
-            math.inf,
-            math.inf,
-        )
-        return effects
-
-
-def _id_of(rumor: Rumor) -> MessageId:
-    return MessageId(rumor.origin, rumor.epoch, rumor.first)
+        self._tell_at = min((trace.tell_at for trace in self._traces.values()), default=math.inf)
+        return effects + self.reverse_paths.advance(now)

@@ -8,8 +8,8 @@ import pytest
 
 from grapevine_proto import NodeConfig, Trace, TraceUpdated
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.overlay import trace as trace_module
 from grapevine_proto.overlay.effects import Effect
+from grapevine_proto.overlay.reverse_paths import ReversePaths, _Route
 from grapevine_proto.signed import Record
 from grapevine_proto.sim import Network, Simulation
 
@@ -133,15 +133,15 @@ def test_one_who_makes_up_receipts_is_not_believed(
     liar = simulation.nodes[7].engine
     assert liar is not None
     everyone = [node.peer_id for node in simulation.nodes if node.peer_id is not None]
-    flush = trace_module.Tracing._flush
+    flush = ReversePaths._flush
 
-    def lie(self: trace_module.Tracing, route: trace_module._Route, now: float) -> list[Effect]:
-        if self is liar._tracing:
+    def lie(self: ReversePaths, route: _Route, now: float) -> list[Effect]:
+        if self is liar._tracing.reverse_paths:
             signed = route.waiting[0].signed(self._identity, self._cluster, route.message_id)
             route.waiting += [replace(signed, member=PeerId(each)) for each in everyone]
         return flush(self, route, now)
 
-    monkeypatch.setattr(trace_module.Tracing, "_flush", lie)
+    monkeypatch.setattr(ReversePaths, "_flush", lie)
     dead = 13
     simulation.crash(dead)
     simulation.trace(0, b"who is there")

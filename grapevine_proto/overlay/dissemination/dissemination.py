@@ -47,9 +47,9 @@ from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
 from grapevine_proto.overlay.held import Key, key_of
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.reverse_paths import ReversePaths
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store
-from grapevine_proto.overlay.trace import Tracing
 from grapevine_proto.signed import Rumor
 
 OLD_MS: Final = 10_000  # what rounds bring older than this they bring to all: it is not said anew
@@ -67,7 +67,7 @@ class Dissemination:
         members: MemberTable,
         store: Store,
         signatures: Signatures,
-        tracing: Tracing,
+        reverse_paths: ReversePaths,
         rng: random.Random,
         now: float,
     ) -> None:
@@ -75,7 +75,7 @@ class Dissemination:
         self._peers = peers
         self._store = store
         self._signatures = signatures
-        self._tracing = tracing
+        self._reverse_paths = reverse_paths
         self._rng = rng
         self._around = Neighbourhood(config, our_id, peers, members, rng)
         self._strategy = _made(config, self._around, rng)
@@ -193,7 +193,7 @@ class Dissemination:
                     effects += self.accept(copy, sender, Via.EAGER, now)
                 return effects
             case Ids() | Offer():
-                self._tracing.told(message, sender)
+                self._reverse_paths.told(message, sender)
                 return self.lazy.handle(message, sender, now)
             case Announce():
                 return self.pulls.handle(message, sender, now)
@@ -224,7 +224,7 @@ class Dissemination:
         effects: list[Effect] = [Deliver(messages)]
         foretold = self.lazy.arrived(rumor, now)
         has_it = (sender, *foretold.tellers)
-        self._tracing.arrived(copy, has_it, now)
+        self._reverse_paths.arrived(copy, has_it, now)
         is_old = via is Via.REPAIR and copy.age_ms >= OLD_MS
         if is_large(rumor):
             holders, asked = self.pulls.arrived(rumor, now)
@@ -251,7 +251,7 @@ class Dissemination:
         self.duplicates += 1
         self._store.held.heard_again(_as_heard(copy, None), now)
         self.lazy.heard_again(rumor, sender)
-        self._tracing.heard_again(rumor, sender)
+        self._reverse_paths.heard_again(rumor, sender)
         if via is not Via.EAGER:
             return []
         return self._strategy.heard_again(key_of(rumor), sender, now)

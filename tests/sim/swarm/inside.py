@@ -23,8 +23,9 @@ from grapevine_proto.overlay.dissemination.pulls import WANTED_LIMIT as ANNOUNCE
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.news import NEWS_LIMIT
 from grapevine_proto.overlay.probes import ERRANDS_LIMIT
+from grapevine_proto.overlay.reverse_paths import BATCHES_LIMIT, ROUTES_LIMIT
 from grapevine_proto.overlay.signatures import BUDGETS_LIMIT
-from grapevine_proto.overlay.trace import BATCHES_LIMIT, ROUTES_LIMIT, TRACES_LIMIT
+from grapevine_proto.overlay.trace import TRACES_LIMIT
 from grapevine_proto.routing import Routing
 from grapevine_proto.sim import SimulatedNode, Simulation
 
@@ -63,8 +64,8 @@ def tables(engine: Engine) -> Iterator[Table]:
     for each in (budgets._by_sender, budgets._by_pair, budgets._by_origin):
         yield "signature budgets", len(each._buckets), BUDGETS_LIMIT
     yield "traces", len(engine._tracing._traces), TRACES_LIMIT
-    yield "routes", len(engine._tracing._routes), ROUTES_LIMIT
-    yield "receipts", len(engine._tracing._batches), BATCHES_LIMIT
+    yield "routes", len(engine._tracing.reverse_paths._routes), ROUTES_LIMIT
+    yield "receipts", len(engine._tracing.reverse_paths._batches), BATCHES_LIMIT
     yield "reassembly", links._reassembly.used_bytes, limits.reassembly_bytes
     for link in links.values():
         yield "queued messages", link.queued, limits.queue_messages
