@@ -214,7 +214,7 @@ class Engine:
         """The system would not send a datagram of this size to `address` (EMSGSIZE)."""
         link = self._links.at(address)
         if link is not None:
-            link.refused(size_bytes, now)
+            link.path.refused(size_bytes, now)
             self._links.touch(link)
 
     def lagged(self, lag_s: float, now: float) -> None:

@@ -27,8 +27,9 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.fragments import Budget
-from grapevine_proto.link.link import Link, takes_over
+from grapevine_proto.link.link import Link
 from grapevine_proto.link.session import Established
+from grapevine_proto.link.sessions import takes_over
 from grapevine_proto.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
 from grapevine_proto.outflow import MESSAGE_BYTES, Outflow
 from grapevine_proto.ratelimit import TokenBucket
@@ -85,7 +86,7 @@ class Links(Mapping[PeerId, Link]):
         for peer_id, link in self._links.items():
             account = self.accounts.get(peer_id)
             if account is not None:
-                link.bucket = account.bucket
+                link.allowance.bucket = account.bucket
 
     # --- look -----------------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class Links(Mapping[PeerId, Link]):
 
     def renew(self, link: Link, established: Established, now: float) -> None:
         """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
-        if takes_over(established, link, self._our_id, now):
+        if takes_over(established, link.session, link.epoch, self._our_id, now):
             self._forget_source(link)
             link.adopt(established, now)
         else:

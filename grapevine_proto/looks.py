@@ -31,10 +31,10 @@ def peer_info(
         name=record.name if record else "",
         state=peer.state,
         health=peer.health(now, peer_timeout_s),
-        rtt=(link.fresh_rtt_s(now) if link else None) or peer.rtt_s,
+        rtt=(link.path.fresh_rtt_s(now) if link else None) or peer.rtt_s,
         sent=link.sent if link else 0,
         received=link.received if link else 0,
-        allowed=link.allowed if link else 0,
+        allowed=link.allowance.allowed if link else 0,
         throttled=account.throttled if account else 0,
         tokens=bucket.available(now) if bucket else 0.0,
         tokens_capacity=bucket.capacity if bucket else 0.0,
@@ -44,9 +44,9 @@ def peer_info(
         queued=link.queued + links.outflow.waiting(peer.peer_id) if link else 0,
         health_reason=machines.membership.health_reason(peer, now),
         subscribed=peer.peer_id in machines.dissemination.subscribers,
-        send_rate=link.rate if link else 0.0,
+        send_rate=link.path.rate if link else 0.0,
         lost=link.lost if link else 0,
-        datagram_bytes=link.datagram_bytes if link else 0,
+        datagram_bytes=link.path.mtu.datagram_bytes if link else 0,
     )
 
 

@@ -238,7 +238,7 @@ class Routing:
 
     def _queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
         if _is_question(plaintext):
-            link.expect_repairs(REPLY_DATAGRAMS)
+            link.allowance.expect_repairs(REPLY_DATAGRAMS)
         self._links.queue(link, plaintext, now)
 
     def _reply_briefly(self, peer_id: PeerId, plaintext: bytes | codec.Spliced, now: float) -> None:

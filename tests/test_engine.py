@@ -560,10 +560,10 @@ def test_what_the_system_finds_too_large_is_not_sent_so_large_again() -> None:
     pair.one.send(pair.other.peer_id, bytes(100_000), pair.now)
     pair.run(1.0)
     [link] = pair.one._links.values()
-    assert link.datagram_bytes == 8952
+    assert link.path.mtu.datagram_bytes == 8952
     pair.one.refused(8952, THERE, pair.now)
     pair.one.refused(8952, Address("10.9.9.9", 9), pair.now)
-    assert link.datagram_bytes == 1200
+    assert link.path.mtu.datagram_bytes == 1200
 
 
 def test_ten_mebibytes_are_broadcast_and_a_byte_more_is_refused() -> None:

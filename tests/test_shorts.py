@@ -364,7 +364,7 @@ def test_who_misbehaves_pays_from_one_allowance_over_links_and_short_sessions() 
     ours._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
     members.exchange()
     assert account.bucket is not None
-    assert theirs._links[ours.peer_id].bucket is account.bucket
+    assert theirs._links[ours.peer_id].allowance.bucket is account.bucket
     assert account.bucket.available(members.now) < before
 
 

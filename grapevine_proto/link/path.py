@@ -61,6 +61,15 @@ class Path:
         """Bytes a second that may go."""
         return self._controller.rate
 
+    @property
+    def rtt_s(self) -> float | None:
+        """The round trip, smoothed; None: nothing has been measured."""
+        return self.trip.smoothed_s if self.trip.is_measured else None
+
+    def fresh_rtt_s(self, now: float) -> float | None:
+        """The same, where data measured it lately."""
+        return self.trip.smoothed_s if self.trip.is_fresh(now) else None
+
     def ready_at(self) -> float:
         """When the rate lets the next packet go."""
         return self._pacer.ready_at(self._controller.rate)

@@ -27,6 +27,7 @@ from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.sections import CongestionConfig, LimitsConfig
 
 DATAGRAMS_AT_ONCE: Final = 64  # 77 KB: a third of the usual socket buffer
+SLOWEST_REFILL: Final = 0.09  # a second: what a record tells as 0 when nine tenths of 0.1 is meant
 
 
 class Sender:
@@ -64,6 +65,17 @@ class Sender:
     @shape.setter
     def shape(self, shape: TokenBucket | None) -> None:
         self._queues.shape = shape
+
+    def keep_to(self, capacity: int, refill_rate: float, now: float) -> None:
+        """The peer's record says that it allows so much, a capacity of 0 for everything; what is spent
+        stays spent."""
+        shape, refill_rate = self.shape, max(refill_rate, SLOWEST_REFILL)
+        if not capacity:
+            self.shape = None
+        elif shape is None:
+            self.shape = TokenBucket(capacity, refill_rate, now)
+        elif (capacity, refill_rate) != (shape.capacity, shape.refill_rate):
+            shape.resize(capacity, refill_rate, now)
 
     @property
     def is_idle(self) -> bool:

@@ -26,9 +26,10 @@ from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.initiator import Initiator
-from grapevine_proto.link.link import Link, takes_over
+from grapevine_proto.link.link import Link
 from grapevine_proto.link.responder import Responder
 from grapevine_proto.link.session import Established
+from grapevine_proto.link.sessions import takes_over
 from grapevine_proto.messages import (
     Close,
     CloseReason,
@@ -205,7 +206,7 @@ class End:
         link = self.links.get(peer_id)
         if link is None:
             link = self.links[peer_id] = Link(established, self.bucket, self.limits, now)
-        elif takes_over(established, link, self.peer_id, now):
+        elif takes_over(established, link.session, link.epoch, self.peer_id, now):
             link.adopt(established, now)
         else:
             link.also_receive(established, now)
@@ -256,7 +257,7 @@ def snapshot(end: End) -> tuple[object, ...]:
             link.session.last_opened_at,
             link.address,
             link.received,
-            link.allowed,
+            link.allowance.allowed,
             link.last_heard_at,
             link.queued,
             link.deadline,

@@ -207,25 +207,28 @@ def test_a_large_message_costs_a_token_for_each_64_kib() -> None:
     whole = message(3 * ENVELOPE_BYTES + 1)
     for piece in cut(whole, list(range(0, len(whole), 1024))):
         pair.hear(encode_frame(piece))
-    assert pair.link.bucket is not None
-    assert pair.link.bucket.available(0.0) == pytest.approx(96.0)
+    assert pair.link.allowance.bucket is not None
+    assert pair.link.allowance.bucket.available(0.0) == pytest.approx(96.0)
 
 
 def test_a_sender_pays_for_a_large_message_as_it_goes() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(), rtt_s=0.05)
-    ours.link.shape, theirs.link.bucket = TokenBucket(3, 1.0, 0.0), TokenBucket(3, 1.0, 0.0)
+    ours.link.shape, theirs.link.allowance.bucket = (
+        TokenBucket(3, 1.0, 0.0),
+        TokenBucket(3, 1.0, 0.0),
+    )
     whole = message(6 * ENVELOPE_BYTES)
     ours.link.send(whole, 0.0)
     took_s = roads.run(20.0, until=lambda: bool(theirs.got))
     assert theirs.got == [whole]
     assert 3.0 <= took_s < 4.0
-    assert theirs.link.throttled == 0
+    assert theirs.link.allowance.throttled == 0
 
 
 def test_repair_that_was_asked_for_is_free_in_pieces_too() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
-    pair.link.expect_repairs(1)
+    pair.link.allowance.expect_repairs(1)
     whole = bytes((Kind.REPAIR,)) + bytes(2 * ENVELOPE_BYTES)
     pieces = [
         Fragment(1, len(whole), at, whole[at : at + 1000], of_repair=True)
@@ -235,8 +238,8 @@ def test_repair_that_was_asked_for_is_free_in_pieces_too() -> None:
         pair.hear(encode_frame(piece))
     session = pair.theirs
     assert pair.hear(encode_frame(pieces[-1]), 0.0, session) == whole
-    assert pair.link.bucket is not None
-    assert pair.link.bucket.available(0.0) == 1.0
+    assert pair.link.allowance.bucket is not None
+    assert pair.link.allowance.bucket.available(0.0) == 1.0
 
 
 def test_large_messages_have_room_of_their_own_and_one_always_finds_some() -> None:

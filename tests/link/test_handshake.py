@@ -91,8 +91,8 @@ def test_a_link_takes_a_round_trip_for_each_step() -> None:
     ada.dial(bob.address, 0.0)
 
     assert world.run(10.0, until=lambda: both_linked(ada, bob)) == pytest.approx(0.06)
-    assert ada.link.rtt_s == pytest.approx(0.02)
-    assert bob.link.rtt_s == pytest.approx(0.02)
+    assert ada.link.path.rtt_s == pytest.approx(0.02)
+    assert bob.link.path.rtt_s == pytest.approx(0.02)
 
 
 def test_messages_pass_both_ways_over_a_new_link() -> None:
@@ -132,8 +132,8 @@ def test_what_was_sent_again_measures_no_round_trip() -> None:
     world.run(10.0)
 
     assert both_linked(ada, bob)
-    assert ada.link.rtt_s is None
-    assert bob.link.rtt_s is None
+    assert ada.link.path.rtt_s is None
+    assert bob.link.path.rtt_s is None
 
 
 @pytest.mark.parametrize("name", ["hello", "proof"])

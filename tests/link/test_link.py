@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from grapevine_proto.codec import MAX_PLAINTEXT, Data, decode_message, decode_packet, encode_frame
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
-from grapevine_proto.link.link import (
-    ANSWERS_LIMIT,
+from grapevine_proto.link.allowance import REPAIR_CREDIT
+from grapevine_proto.link.link import Link
+from grapevine_proto.link.replies import ANSWERS_LIMIT
+from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE
+from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
+from grapevine_proto.link.sessions import (
     AT_ONCE_S,
-    DATAGRAMS_AT_ONCE,
     FOLLOW_AFTER_S,
-    REPAIR_CREDIT,
     RETIRING_FOR_S,
     RETIRING_SESSIONS,
-    Link,
     takes_over,
 )
-from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
 from grapevine_proto.messages import Feedback, PathAnswer, PathCheck, Private
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.sections import LimitsConfig
@@ -107,7 +107,11 @@ def test_what_the_peer_seals_is_opened_and_counted() -> None:
     pair = Pair()
 
     assert pair.hear(private(1), 3.0) == private(1)
-    assert (pair.link.received, pair.link.allowed, pair.link.throttled) == (2, 1, 0)
+    assert (pair.link.received, pair.link.allowance.allowed, pair.link.allowance.throttled) == (
+        2,
+        1,
+        0,
+    )
     assert pair.link.last_heard_at == 3.0
 
 
@@ -116,7 +120,7 @@ def test_without_a_bucket_all_is_allowed() -> None:
     for _ in range(1000):
         pair.hear(RUMORS)
 
-    assert (pair.link.allowed, pair.link.throttled) == (1000, 0)
+    assert (pair.link.allowance.allowed, pair.link.allowance.throttled) == (1000, 0)
 
 
 def test_the_bucket_refuses_what_is_beyond_it_before_anything_is_decoded() -> None:
@@ -127,7 +131,7 @@ def test_the_bucket_refuses_what_is_beyond_it_before_anything_is_decoded() -> No
         pair.hear(b"\x04 not msgpack at all", 0.5)
 
     assert refused.value.reason is DropReason.RATE_LIMITED
-    assert (pair.link.allowed, pair.link.throttled) == (2, 1)
+    assert (pair.link.allowance.allowed, pair.link.allowance.throttled) == (2, 1)
     assert pair.link.last_heard_at == 0.5  # it was the peer, all the same
     assert pair.hear(RUMORS, 1.0) == RUMORS
 
@@ -142,20 +146,20 @@ def test_saying_nothing_and_closing_get_through_an_empty_bucket() -> None:
 
 def test_repair_that_was_asked_for_is_free_and_other_repair_is_not() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
-    pair.link.expect_repairs(2)
+    pair.link.allowance.expect_repairs(2)
     pair.hear(REPAIR)
     pair.hear(REPAIR)
     pair.hear(REPAIR)
     with pytest.raises(Refused):
         pair.hear(REPAIR)
 
-    assert (pair.link.allowed, pair.link.throttled) == (3, 1)
+    assert (pair.link.allowance.allowed, pair.link.allowance.throttled) == (3, 1)
 
 
 def test_credit_for_repair_has_a_cap() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
-    pair.link.expect_repairs(REPAIR_CREDIT)
-    pair.link.expect_repairs(1)
+    pair.link.allowance.expect_repairs(REPAIR_CREDIT)
+    pair.link.allowance.expect_repairs(1)
     for _ in range(REPAIR_CREDIT + 1):
         pair.hear(REPAIR)
     with pytest.raises(Refused):
@@ -179,7 +183,11 @@ def test_what_does_not_open_is_not_charged() -> None:
         pair.link.receive(data, 9.0)
 
     assert refused.value.reason is DropReason.REPLAY
-    assert (pair.link.received, pair.link.allowed, pair.link.throttled) == (2, 1, 0)
+    assert (pair.link.received, pair.link.allowance.allowed, pair.link.allowance.throttled) == (
+        2,
+        1,
+        0,
+    )
 
 
 def test_whoever_began_a_session_is_answered_each_time_and_nobody_else() -> None:
@@ -318,12 +326,12 @@ def test_a_peer_that_keeps_to_nine_tenths_is_never_throttled() -> None:
         flying += [(now + rng.random() * 0.2, plaintext) for plaintext in sender.sent(now)]
         flying.sort()
         while flying and flying[0][0] <= now:
-            receiver.link.charge(flying.pop(0)[1], now)
+            receiver.link.allowance.charge(flying.pop(0)[1], now)
             heard += 1
         now += 0.02
 
     assert said > 2 * heard > 2 * 45 * 59
-    assert receiver.link.throttled == 0
+    assert receiver.link.allowance.throttled == 0
 
 
 def test_scarce_tokens_go_to_control_first() -> None:
@@ -518,12 +526,12 @@ def test_a_new_session_brings_the_address_and_no_older_record() -> None:
     ours, _ = pair.new_session(1.0)
     elsewhere = Address("192.0.2.77", 7)
     pair.link.adopt(Established(ours, newer, elsewhere, 0.5, EMPTY), 1.0)
-    assert (pair.link.address, pair.link.rtt_s) == (elsewhere, 0.5)
+    assert (pair.link.address, pair.link.path.rtt_s) == (elsewhere, 0.5)
 
     ours, _ = pair.new_session(2.0)
     older = replace(newer, epoch=0)
     pair.link.adopt(Established(ours, older, elsewhere, None, EMPTY), 2.0)
-    assert (pair.link.record, pair.link.rtt_s) == (newer, 0.5)
+    assert (pair.link.record, pair.link.path.rtt_s) == (newer, 0.5)
     assert pair.link.epoch == 0
 
 
@@ -537,73 +545,15 @@ def test_a_link_prints_no_secret_and_no_payload() -> None:
 # --- of two -------------------------------------------------------------------------------------
 
 
-def both_sides(began_at: float, by_ada: bool, epoch: int = 1) -> list[Established]:
-    """One session as Ada sees it and as Bob does."""
-    adas_id, bobs_id = b"a%07d" % int(1000 * began_at), b"b%07d" % int(1000 * began_at)
-    seen = []
-    for them, our_id, their_id, by_us in (
-        (BOB, adas_id, bobs_id, by_ada),
-        (ADA, bobs_id, adas_id, not by_ada),
-    ):
-        session = Session(our_id, their_id, KEY, by_us, bytes(32), bytes(32), began_at)
-        record = replace(them.record, epoch=epoch)
-        seen.append(Established(session, record, them.address, None, EMPTY))
-    return seen
-
-
-@pytest.mark.parametrize("first_began", [True, False])
-@pytest.mark.parametrize("second_began", [True, False])
-@pytest.mark.parametrize("apart_s", [0.0, 0.5, 4.0, 6.0, 60.0])
-@pytest.mark.parametrize("skew_s", [-0.4, 0.0, 0.4])
-def test_both_ends_take_the_same_of_two_sessions_in_whatever_order_they_come(
-    first_began: bool, second_began: bool, apart_s: float, skew_s: float
-) -> None:
-    if first_began == second_began:  # one end does not begin two at the same instant
-        apart_s = max(apart_s, 0.5)
-    one = both_sides(100.0, first_began)
-    two = both_sides(100.0 + apart_s, second_began)
-    winners = set()
-    for side, end in enumerate((ADA, BOB)):
-        early, late = one[side], two[side]
-        late.session.created_at += skew_s * side  # the ends see it made at other instants
-        for known, new in ((early, late), (late, early)):
-            link = Link(known, None, LimitsConfig(), 200.0)
-            wins = takes_over(new, link, end.peer_id, 200.0)
-            winners.add("one" if (new is early) == wins else "two")
-
-    assert len(winners) == 1
-    if first_began == second_began or apart_s > AT_ONCE_S + 0.5:
-        assert winners == {"two"}
-    else:
-        smaller_began_one = first_began == (ADA.peer_id < BOB.peer_id)
-        assert winners == {"one" if smaller_began_one else "two"}
-
-
-def test_the_higher_epoch_wins_however_old_its_session() -> None:
-    old_run, new_run = (both_sides(100.0, True, epoch)[0] for epoch in (1, 2))
-    new_run.session.created_at = 50.0
-
-    link = Link(old_run, None, LimitsConfig(), 101.0)
-    assert takes_over(new_run, link, ADA.peer_id, 101.0)
-    link = Link(new_run, None, LimitsConfig(), 101.0)
-    assert not takes_over(old_run, link, ADA.peer_id, 101.0)
-
-
 def test_what_is_heard_of_a_newer_record_does_not_shut_out_its_session() -> None:
-    old_run, new_run = (both_sides(100.0, True, epoch)[0] for epoch in (1, 2))
-    link = Link(old_run, None, LimitsConfig(), 101.0)
-    link.learn(new_run.record, 101.0)
+    pair = Pair()
+    newer = replace(pair.record, epoch=pair.record.epoch + 1)
+    pair.link.learn(newer, 1.0)
+    ours, _ = pair.new_session(1.0)
+    established = Established(ours, newer, BOB.address, None, EMPTY)
 
-    assert takes_over(new_run, link, ADA.peer_id, 101.0)
-
-
-def test_anything_takes_over_a_dead_link() -> None:
-    winner = both_sides(0.0, ADA.peer_id < BOB.peer_id)[0]
-    link = Link(winner, None, LimitsConfig(), 0.0)
-    other = both_sides(1.0, ADA.peer_id > BOB.peer_id)[0]
-
-    assert not takes_over(other, link, ADA.peer_id, 2.0)
-    assert takes_over(other, link, ADA.peer_id, SPENT_AFTER_S)
+    link = pair.link
+    assert takes_over(established, link.session, link.epoch, ADA.peer_id, 1.0)
 
 
 def agree(ada: End, bob: End) -> bool:
@@ -695,8 +645,8 @@ def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_
             (ada, bob), sides, (adas_choice, 1 - adas_choice), strict=True
         ):
             link = end.link
-            link.session = sessions[choice]
-            link._retiring = [(sessions[1 - choice], world.now)]
+            if link.session is not sessions[choice]:
+                link._sessions.replace(sessions[choice], world.now)
             for session in sessions:
                 session.last_opened_at = world.now
         assert not agree(ada, bob)

@@ -223,18 +223,18 @@ def test_a_move_to_another_host_starts_the_path_anew_and_another_port_does_not()
     wire = Wire()
     wire.bob.send(wire.ada.peer_id, bytes(50_000), wire.now)
     wire.run(2.0)
-    assert wire.link.datagram_bytes > 1200
+    assert wire.link.path.mtu.datagram_bytes > 1200
     wire.where = NEW
     wire.run(4.0)
     assert wire.link.address == NEW
-    assert wire.link.datagram_bytes > 1200
+    assert wire.link.path.mtu.datagram_bytes > 1200
     wire.where = Address("198.51.100.1", 1)
     for _ in range(2000):
         if wire.link.address == wire.where:
             break
         wire.run(0.005)
     assert wire.link.address == wire.where
-    assert wire.link.datagram_bytes == 1200
+    assert wire.link.path.mtu.datagram_bytes == 1200
 
 
 def test_whoever_copies_packets_and_is_quicker_gets_nothing_but_questions() -> None:

@@ -92,7 +92,7 @@ def test_a_link_finds_what_the_path_bears_and_sends_no_larger(mtu_bytes: int, fo
     ours.link.send(LARGE, 0.0)
     roads.run(10.0)
     assert theirs.got == [LARGE]
-    assert ours.link.datagram_bytes == found
+    assert ours.link.path.mtu.datagram_bytes == found
     assert ours.link.lost == 0  # probes are no content
 
 
@@ -104,7 +104,7 @@ def test_on_loopback_a_link_climbs_to_65_000() -> None:
     ours.link.send(LARGE, 0.0)
     roads.run(10.0)
     assert theirs.got == [LARGE]
-    assert ours.link.datagram_bytes == 65_000
+    assert ours.link.path.mtu.datagram_bytes == 65_000
 
 
 def test_a_path_that_bears_less_than_before_is_noticed_and_nothing_is_lost() -> None:
@@ -114,10 +114,10 @@ def test_a_path_that_bears_less_than_before_is_noticed_and_nothing_is_lost() -> 
     for number in range(6):
         ours.link.send(encode_message(Private(number, LARGE)), roads.now)
         roads.run(0.2)
-    assert ours.link.datagram_bytes == 8952
+    assert ours.link.path.mtu.datagram_bytes == 8952
     road.mtu_bytes = 1472
     roads.run(20.0)
-    assert ours.link.datagram_bytes == 1452
+    assert ours.link.path.mtu.datagram_bytes == 1452
     assert len(theirs.got) == 6 - ours.link.unsent
 
 

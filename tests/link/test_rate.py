@@ -91,7 +91,7 @@ def test_the_rate_falls_with_the_bottleneck_within_two_seconds() -> None:
         road.rate /= 4
         keep_busy(roads, ours, seconds=2.0)
 
-        assert ours.link.rate < 1.1 * MEGABITS_10 / 4
+        assert ours.link.path.rate < 1.1 * MEGABITS_10 / 4
         keep_busy(roads, ours, seconds=4.0)
         carried_bytes = road.carried_bytes
         keep_busy(roads, ours, seconds=5.0)

@@ -270,12 +270,12 @@ def test_tokens_of_what_was_lost_are_spent_once() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(loss=0.3, seed=9), rtt_s=0.05)
     ours.link.shape = TokenBucket(90, 45, 0.0)
-    theirs.link.bucket = TokenBucket(100, 50, 0.0)
+    theirs.link.allowance.bucket = TokenBucket(100, 50, 0.0)
     for number in range(250):
         ours.link.send(said(number), 0.0)
     roads.run(10.0)
     assert len(theirs.got) == 250
-    assert theirs.link.throttled == 0
+    assert theirs.link.allowance.throttled == 0
 
 
 def test_what_is_on_its_way_at_a_rekey_arrives_once() -> None:

@@ -17,10 +17,10 @@ from grapevine_proto import ClusterKey, EpidemicConfig, PeerId, PeerState, codec
 from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Address
-from grapevine_proto.link.link import Link
 from grapevine_proto.link.responder import Responder
 from grapevine_proto.link.sequence import ReplayWindow
 from grapevine_proto.link.session import Session
+from grapevine_proto.link.sessions import Sessions
 from grapevine_proto.overlay import peers
 from grapevine_proto.overlay.detector import Detector
 from grapevine_proto.overlay.dissemination import lazy
@@ -132,7 +132,7 @@ def hops_not_limited(patch: Patch) -> None:
 
 def sessions_retire_at_once(patch: Patch) -> None:
     """A session that was replaced hears nothing more, although packets are on their way on it."""
-    patch.setattr(Link, "_retire", lambda self, session, now: None)
+    patch.setattr(Sessions, "retire", lambda self, session, now: self._set_due_at(now))
 
 
 def illegal_transition(patch: Patch) -> None:
