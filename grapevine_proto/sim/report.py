@@ -1,7 +1,13 @@
-"""What a run showed of one message: who got it, when, and what that cost.
+"""What a run showed of each message: who got it, when, and what that cost.
 
-What must stay true: a report is computed from what the simulation recorded, of virtual time and of
-datagrams, and from the engines' own counters; it never asks a node what it believes.
+What must stay true:
+
+- A report is computed from what the simulation recorded, of virtual time and of datagrams, and from
+  the engines' own counters; it never asks a node what it believes.
+- Who is expected to get a message was up when it was said, and is up still.
+- What the network carries between two broadcasts is the first one's cost; all that are said at one
+  instant share it.
+- Nothing here changes a node or a run: to look is free.
 """
 
 from __future__ import annotations
@@ -9,6 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from grapevine_proto.ids import MessageId
+from grapevine_proto.sim.simulated_node import SimulatedNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,94 @@ class Totals:
             self.bytes - earlier.bytes,
             self.copies - earlier.copies,
         )
+
+
+@dataclass(slots=True)
+class _Mark:
+    """An instant at which something was said, what had been carried by then, and how much was said."""
+
+    at: float
+    totals: Totals
+    messages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A broadcast: when and by whom, who was up, and its mark by index."""
+
+    at: float
+    origin: int
+    audience: frozenset[int]
+    mark: int
+
+
+class Broadcasts:
+    """How everything went that was said to everybody. Driven by `Simulation`, which tells what was
+    `said` and how many `datagrams` and `carried_bytes` its network has carried by now; reads `nodes`."""
+
+    def __init__(self, nodes: Sequence[SimulatedNode]) -> None:
+        self._nodes = nodes
+        self._said: dict[MessageId, _Said] = {}
+        self._marks: list[_Mark] = []
+        self._audience: frozenset[int] = frozenset()
+
+    def said(
+        self, message_id: MessageId, origin: int, now: float, datagrams: int, carried_bytes: int
+    ) -> None:
+        """Node `origin` says this now: before anything of it goes out."""
+        if not self._marks or self._marks[-1].at != now:
+            self._marks.append(_Mark(now, self._totals(datagrams, carried_bytes)))
+        self._marks[-1].messages += 1
+        self._said[message_id] = _Said(now, origin, self._running(), len(self._marks) - 1)
+
+    def deliveries(self, message_id: MessageId) -> dict[int, int]:
+        """How often each node was given a message; nodes that were not are left out."""
+        return {
+            node.number: node.deliveries[message_id].count
+            for node in self._nodes
+            if message_id in node.deliveries
+        }
+
+    def report(self, message_id: MessageId, datagrams: int, carried_bytes: int) -> Dissemination:
+        """What is known by now of one of them."""
+        said = self._said[message_id]
+        expected = {number for number in said.audience if self._nodes[number].is_running}
+        expected.discard(said.origin)
+        got = [
+            self._nodes[number].deliveries[message_id]
+            for number in sorted(expected)
+            if message_id in self._nodes[number].deliveries
+        ]
+        mark, later = self._marks[said.mark], self._marks[said.mark + 1 : said.mark + 2]
+        after = later[0].totals if later else self._totals(datagrams, carried_bytes)
+        return dissemination(
+            [delivery.at - said.at for delivery in got],
+            max((delivery.hops for delivery in got), default=0),
+            len(expected),
+            sum(delivery.count - 1 for delivery in got),
+            after.since(mark.totals),
+            mark.messages,
+        )
+
+    def latencies(self, message_id: MessageId) -> list[float]:
+        """When each node that was given it was given it first, in virtual seconds after its
+        broadcast, the quickest first."""
+        sent_at = self._said[message_id].at
+        return sorted(
+            node.deliveries[message_id].at - sent_at
+            for node in self._nodes
+            if message_id in node.deliveries
+        )
+
+    def _running(self) -> frozenset[int]:
+        """Who is up; one set for all that is said while nobody comes or goes."""
+        running = frozenset(node.number for node in self._nodes if node.is_running)
+        if running != self._audience:
+            self._audience = running
+        return self._audience
+
+    def _totals(self, datagrams: int, carried_bytes: int) -> Totals:
+        return Totals(datagrams, carried_bytes, sum(node.duplicates for node in self._nodes))
 
 
 def dissemination(

@@ -30,7 +30,7 @@ from grapevine_proto.events import Event, MessageReceived, PeerInfo, PeerState
 from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.ids import Address, MessageId, Zone
 from grapevine_proto.sim.network import Network, Wire
-from grapevine_proto.sim.report import Dissemination, Totals, dissemination
+from grapevine_proto.sim.report import Broadcasts, Dissemination
 from grapevine_proto.sim.shortcuts import introduce, regular_overlay
 from grapevine_proto.sim.simulated_node import SimulatedNode
 
@@ -98,12 +98,10 @@ class Simulation:
         self._is_traced = traced
         self._listeners: list[Listener] = []
         self._watchers: list[Watcher] = []
-        self._sent: dict[MessageId, tuple[float, int, frozenset[int], int]] = {}
-        self._audience: frozenset[int] = frozenset()
-        self._marks: list[tuple[float, Totals, int]] = []
         self._by_address: dict[Address, SimulatedNode] = {}
         self.now = 0.0
         self.nodes: list[SimulatedNode] = []
+        self._broadcasts = Broadcasts(self.nodes)
         self.datagrams = 0
         self.bytes = 0
         self.bytes_between_zones = 0
@@ -162,12 +160,7 @@ class Simulation:
         return self._said(node, engine.trace(payload, node.read_clock(self.now)))
 
     def _said(self, node: SimulatedNode, message_id: MessageId) -> MessageId:
-        number = node.number
-        if not self._marks or self._marks[-1][0] != self.now:
-            self._marks.append((self.now, self._totals(), 0))
-        at, totals, sharing = self._marks[-1]
-        self._marks[-1] = (at, totals, sharing + 1)
-        self._sent[message_id] = (self.now, number, self._running_now(), len(self._marks) - 1)
+        self._broadcasts.said(message_id, node.number, self.now, self.datagrams, self.bytes)
         self._settle(node)
         return message_id
 
@@ -310,41 +303,16 @@ class Simulation:
 
     def deliveries(self, message_id: MessageId) -> dict[int, int]:
         """How often each node was given a message; nodes that were not are left out."""
-        return {
-            node.number: node.deliveries[message_id].count
-            for node in self.nodes
-            if message_id in node.deliveries
-        }
+        return self._broadcasts.deliveries(message_id)
 
     def report(self, message_id: MessageId) -> Dissemination:
         """What is known by now of one broadcast."""
-        sent_at, origin, audience, mark = self._sent[message_id]
-        expected = {number for number in audience if self.nodes[number].is_running} - {origin}
-        got = [
-            self.nodes[number].deliveries[message_id]
-            for number in sorted(expected)
-            if message_id in self.nodes[number].deliveries
-        ]
-        _, before, sharing = self._marks[mark]
-        after = self._marks[mark + 1][1] if mark + 1 < len(self._marks) else self._totals()
-        return dissemination(
-            [delivery.at - sent_at for delivery in got],
-            max((delivery.hops for delivery in got), default=0),
-            len(expected),
-            sum(delivery.count - 1 for delivery in got),
-            after.since(before),
-            sharing,
-        )
+        return self._broadcasts.report(message_id, self.datagrams, self.bytes)
 
     def latencies(self, message_id: MessageId) -> list[float]:
         """When each node that was given it was given it first, in virtual seconds after its
         broadcast, the quickest first."""
-        sent_at = self._sent[message_id][0]
-        return sorted(
-            node.deliveries[message_id].at - sent_at
-            for node in self.nodes
-            if message_id in node.deliveries
-        )
+        return self._broadcasts.latencies(message_id)
 
     @property
     def trace_hash(self) -> str:
@@ -468,17 +436,6 @@ class Simulation:
         if node.engine is None or node.suspended_at is not None:
             raise NotRunning(f"node {number} is down")
         return node, node.engine
-
-    def _running_now(self) -> frozenset[int]:
-        """Who is up; one set for all that is said while nobody comes or goes."""
-        running = frozenset(node.number for node in self.nodes if node.is_running)
-        if running != self._audience:
-            self._audience = running
-        return self._audience
-
-    def _totals(self) -> Totals:
-        copies = sum(node.duplicates for node in self.nodes)
-        return Totals(self.datagrams, self.bytes, copies)
 
 
 def _address(number: int, moves: int) -> Address:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import math
 
+from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.sim import Network, Simulation
-from grapevine_proto.sim.report import Totals, dissemination, percentile
+from grapevine_proto.sim.report import (
+    Broadcasts,
+    Dissemination,
+    Totals,
+    dissemination,
+    percentile,
+)
 
 
 def test_percentiles_are_values_that_occurred() -> None:
@@ -47,3 +54,51 @@ def test_a_node_that_went_down_is_not_expected() -> None:
     simulation.crash(2)
     simulation.run(10)
     assert simulation.report(message_id).expected == 1
+
+
+def broadcasts(simulation: Simulation, *said: tuple[int, float, int]) -> list[Dissemination]:
+    """The reports of messages: by whom, when, and how many datagrams had been carried by then; 100 in
+    the end, of ten bytes each."""
+    record = Broadcasts(simulation.nodes)
+    ids = [MessageId(PeerId(bytes(32)), 1, number) for number in range(len(said))]
+    for message_id, (origin, at, datagrams) in zip(ids, said, strict=True):
+        record.said(message_id, origin, at, datagrams, 10 * datagrams)
+    return [record.report(each, 100, 1000) for each in ids]
+
+
+def test_what_is_carried_until_the_next_broadcast_is_the_cost_of_the_one_before() -> None:
+    first, second = broadcasts(Simulation(nodes=1), (0, 1.0, 20), (0, 2.0, 50))
+    assert (first.datagrams, first.bytes) == (30, 300)
+    assert (second.datagrams, second.bytes) == (50, 500)
+
+
+def test_what_is_said_at_one_instant_shares_its_cost() -> None:
+    *shared, alone = broadcasts(Simulation(nodes=1), (0, 1.0, 20), (0, 1.0, 20), (0, 2.0, 50))
+    assert [each.datagrams for each in shared] == [15, 15]
+    assert alone.datagrams == 50
+
+
+def test_who_comes_later_is_not_expected_and_nor_is_the_origin() -> None:
+    simulation = Simulation(nodes=3)
+    simulation.run(2)
+    simulation.add(after=1.0)
+    message_id = simulation.broadcast(0, b"hello")
+    simulation.run(5)
+    assert simulation.nodes[3].is_running
+    assert simulation.report(message_id).expected == 2
+
+
+def test_to_look_changes_no_run() -> None:
+    def run(*, looked: bool) -> str:
+        simulation = Simulation(nodes=4, seed=5)
+        simulation.run(3)
+        message_id = simulation.broadcast(1, b"hello")
+        for _ in range(20):
+            simulation.run(0.1)
+            if looked:
+                simulation.report(message_id)
+                simulation.latencies(message_id)
+                simulation.deliveries(message_id)
+        return simulation.trace_hash
+
+    assert run(looked=True) == run(looked=False)
