@@ -65,8 +65,9 @@ class Replies:
     def last(self, datagrams: list[bytes], live: Session, now: float) -> None:
         """Add to `datagrams`, all that goes now, what is still owed: whatever goes on the live session
         is answer enough there."""
+        is_answered = bool(datagrams)
         for session in self._unanswered:
-            if not (session is live and datagrams) and not session.is_spent(now):
+            if not (session is live and is_answered) and not session.is_spent(now):
                 datagrams.append(session.seal(_EMPTY, now))
         self._unanswered.clear()
         self.due_at = self._feedback_at

@@ -1,3 +1,5 @@
+"""What is owed to the peer besides messages: what arrived, where we are, and a word on its session."""
+
 from __future__ import annotations
 
 import math
@@ -75,6 +77,16 @@ def test_on_a_session_that_we_began_nothing_is_owed() -> None:
     replies.owe_word(live.ours, 1.0)
 
     assert replies.due_at == math.inf
+
+
+def test_what_goes_on_another_session_is_no_answer_on_the_live_one() -> None:
+    retiring, live = Ends(1), Ends(2)
+    replies, sessions = Replies(), Sessions(retiring.ours, 0.0)
+    sessions.replace(live.ours, 1.0)
+    replies.owe_word(retiring.ours, 1.0)
+    replies.owe_word(live.ours, 1.0)
+    said = all_of(replies, sessions, 1.0)
+    assert retiring.read(said, 1.0) == live.read(said, 1.0) == [EMPTY]
 
 
 def test_what_goes_on_the_live_session_is_answer_there_and_nowhere_else() -> None:

@@ -1,3 +1,5 @@
+"""Which sessions a peer may be heard on, and which one is spoken on."""
+
 from __future__ import annotations
 
 from dataclasses import replace

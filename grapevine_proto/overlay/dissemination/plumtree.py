@@ -161,7 +161,7 @@ class Plumtree(Strategy):
         self._count(origin, now)
         tree, name = self._tree(origin)
         self._let_go_of_the_silent(tree)
-        is_outside = not tree.eager  # as others around may be
+        is_outside = not tree.eager and len(self._around.linked) > 1  # as those others may be
         is_lone = not any(each != sender for each in tree.eager)
         is_offer = tree.is_torn or is_outside or (is_lone and news.is_offered)
         if name is None:
