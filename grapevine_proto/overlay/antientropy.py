@@ -40,7 +40,8 @@ from grapevine_proto.messages import Digest, Heartbeat, InSync, Repair, RumorCop
 from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
 from grapevine_proto.overlay.holes import Holes
 from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.rounds import RANGES_A_WANT, Running, answer, share_of, without
+from grapevine_proto.overlay.ranges import RANGES_A_WANT, share_of, without
+from grapevine_proto.overlay.rounds import Running, answer
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 

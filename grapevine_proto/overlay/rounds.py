@@ -14,8 +14,6 @@ from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import Repair, RumorCopy, Want
 from grapevine_proto.overlay.held import Held
 
-RANGES_A_WANT: Final = 16
-SHARE: Final = 128  # messages in one question: if they are small, about what one answer holds
 REPLY_DATAGRAMS: Final = 32
 REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
 REPLY_LIMIT_BYTES: Final = 64 * 1024
@@ -92,37 +90,6 @@ class Running:
             self.bytes,
             outcome,
         )
-
-
-def without(ranges: list[StreamRange], taken: Iterable[StreamRange]) -> list[StreamRange]:
-    """What all that is `taken` leaves of `ranges`."""
-    for each in taken:
-        ranges = [left for what in ranges for left in _cut(what, each)]
-    return ranges
-
-
-def share_of(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[StreamRange]]:
-    """As much of `ranges` as one question is for, from the first on, and the rest."""
-    room = SHARE
-    for index, each in enumerate(ranges):
-        if not room or index == RANGES_A_WANT:
-            return ranges[:index], ranges[index:]
-        count = each.last - each.first + 1
-        if count > room:
-            cut = each.first + room
-            share = StreamRange(each.stream, each.first, cut - 1)
-            rest = StreamRange(each.stream, cut, each.last)
-            return [*ranges[:index], share], [rest, *ranges[index + 1 :]]
-        room -= count
-    return ranges, []
-
-
-def _cut(what: StreamRange, taken: StreamRange) -> list[StreamRange]:
-    if what.stream != taken.stream or taken.last < what.first or what.last < taken.first:
-        return [what]
-    before = StreamRange(what.stream, what.first, taken.first - 1)
-    after = StreamRange(what.stream, taken.last + 1, what.last)
-    return [each for each in (before, after) if each.first <= each.last]
 
 
 def answer(want: Want, held: Held, now: float) -> list[Repair]:

@@ -17,7 +17,7 @@ from grapevine_proto.overlay.antientropy import (
     AntiEntropy,
 )
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.rounds import SHARE
+from grapevine_proto.overlay.ranges import SHARE
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 
-from grapevine_proto import codec
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import Graft, Ids, Offer, RumorCopy, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
@@ -13,20 +11,19 @@ from grapevine_proto.overlay.dissemination import lazy as lazy_module
 from grapevine_proto.overlay.dissemination.lazy import (
     BATCH_S,
     GAP_S,
-    IDS_AT_ONCE,
     MAIL_BATCH_S,
     TELLERS_LIMIT,
     UNTOLD_LIMIT,
     WANTED_LIMIT,
     WANTED_PER_TELLER,
     LazyRepair,
-    in_datagrams,
 )
 from grapevine_proto.overlay.dissemination.neighbourhood import NEAR_LIMIT
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
 from grapevine_proto.overlay.dissemination.strategy import News, Plan, Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.ranges import IDS_AT_ONCE
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.signed import Rumor
@@ -221,21 +218,6 @@ def test_one_id_beyond_those_that_may_wait_lets_go_of_the_oldest() -> None:
     assert node.lazy.unheeded == 1
     ranges = told(node.lazy.advance(BATCH_S))[peer_id(1)]
     assert ranges == [ids_of(sequence) for sequence in range(2, UNTOLD_LIMIT + 2)]
-
-
-def test_ids_are_cut_to_datagrams_at_their_widest() -> None:
-    rng = random.Random(1)
-    widest = [
-        StreamRange(
-            Stream(PeerId(rng.randbytes(32)), 2**48 - 1 - of % 2), 2**53 - 9000, 2**53 - 800
-        )
-        for of in range(40)
-        for _ in range(rng.choice([1, 1, 2, 30]))
-    ]
-    batches = in_datagrams(widest)
-    assert [each for batch in batches for each in batch] == widest
-    assert all(len(codec.encode_message(Ids(b))) <= codec.MAX_PLAINTEXT for b in batches)
-    assert all(codec.decode_message(codec.encode_message(Ids(b))) == Ids(b) for b in batches)
 
 
 # --- asking -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
 from grapevine_proto.messages import Kind, Want
 from grapevine_proto.overlay.antientropy import HOLES_ROUND, LAZY_ROUND
-from grapevine_proto.overlay.rounds import RANGES_A_WANT, SHARE
+from grapevine_proto.overlay.ranges import RANGES_A_WANT, SHARE
 from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.sim import Network, Simulation
 

@@ -38,7 +38,13 @@ from grapevine_proto.overlay.dissemination.pulls import is_large
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.rounds import RANGES_A_WANT, without
+from grapevine_proto.overlay.ranges import (
+    IDS_AT_ONCE,
+    RANGES_A_WANT,
+    in_datagrams,
+    joined,
+    without,
+)
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.signed import Rumor
 
@@ -55,12 +61,6 @@ UNTOLD_LIMIT: Final = 1024  # rumors whose ids wait to be told: 1.5 s at ten ful
 WANTED_LIMIT: Final = 4096  # rumors told of and not here, 200 bytes each
 WANTED_PER_TELLER: Final = 512  # of those, opened by one teller
 TELLERS_LIMIT: Final = 8  # remembered of one rumor; if so many fail, anti-entropy has its turn
-
-STREAM_BYTES: Final = 48  # in a message of ids, at most: origin, epoch and two array heads
-RANGE_BYTES: Final = 18
-IDS_BYTES: Final = 1100  # of them in one datagram
-IDS_AT_ONCE: Final = 64  # what the wire takes in one message
-
 
 WAITS: Final = 2  # for an answer to a question about more: nested lies keep nobody waiting for long
 
@@ -379,32 +379,3 @@ class LazyRepair:
     def advance(self, now: float) -> list[Effect]:
         effects = self._tell(now)
         return effects + self._ask(now) if self._due and now >= self._due[0][0] else effects
-
-
-def joined(ranges: list[StreamRange]) -> list[StreamRange]:
-    """`ranges`, which are in order, with one where another begins as it ends."""
-    found: list[StreamRange] = []
-    for each in ranges:
-        before = found[-1] if found else None
-        if before and before.stream == each.stream and before.last + 1 == each.first:
-            found[-1] = StreamRange(each.stream, before.first, each.last)
-        else:
-            found.append(each)
-    return found
-
-
-def in_datagrams(ranges: list[StreamRange]) -> list[tuple[StreamRange, ...]]:
-    """`ranges`, which are in order, cut into what fits a datagram each."""
-    batches: list[list[StreamRange]] = [[]]
-    size_bytes = 0
-    for each in ranges:
-        batch = batches[-1]
-        is_same = bool(batch) and batch[-1].stream == each.stream
-        cost_bytes = RANGE_BYTES if is_same else RANGE_BYTES + STREAM_BYTES
-        if size_bytes + cost_bytes > IDS_BYTES or len(batch) == IDS_AT_ONCE:
-            batch = []
-            batches.append(batch)
-            size_bytes, cost_bytes = 0, RANGE_BYTES + STREAM_BYTES
-        batch.append(each)
-        size_bytes += cost_bytes
-    return [tuple(batch) for batch in batches if batch]
