@@ -32,6 +32,7 @@ from grapevine_proto.errors import (
 )
 from grapevine_tui import __version__, logs
 from grapevine_tui.folders import own_config_file, own_key_file
+from grapevine_tui.loop import new_runner
 from grapevine_tui.options import OPTIONS, PROFILES, Option
 from grapevine_tui.settings import Settings, load
 from grapevine_tui.terminal import LastingTerminal
@@ -281,7 +282,7 @@ def run_headless(settings: Settings) -> int:
     if sys.stdout is None:
         raise ConfigError("", "stdout is closed; a headless node needs it")
     stdin = None if sys.stdin is None else sys.stdin.fileno()
-    with _runner() as runner:
+    with new_runner() as runner:
         return runner.run(Headless(settings, stdin=stdin, stdout=sys.stdout.fileno()).run())
 
 
@@ -301,7 +302,7 @@ def run_web(settings: Settings) -> int:
             await told.wait()
         return DONE
 
-    with _runner() as runner:
+    with new_runner() as runner:
         if settings.demo:
             return runner.run(show_demo())
         quiet = os.open(os.devnull, os.O_WRONLY)
@@ -340,7 +341,7 @@ def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:
     if sys.stderr is not None:
         # Textual draws on this, from a thread that must not die when the window is closed.
         vars(sys)["__stderr__"] = LastingTerminal(sys.stderr)
-    with _runner() as runner:
+    with new_runner() as runner:
         return runner.run(show())
 
 
@@ -389,13 +390,3 @@ def _begin_log(settings: Settings, otherwise: Callable[[], None]) -> None:
             raise ConfigError("app.log_file", f"{settings.log_file}: {error.strerror}") from None
     for warning in settings.warnings:
         logger.warning("%s", warning)
-
-
-def _runner() -> asyncio.Runner:
-    """A runner on uvloop where it exists: five times as many datagrams a second."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    return asyncio.Runner(loop_factory=factory)
