@@ -371,12 +371,15 @@ class Engine:
         return [member.info() for member in self._membership.members]
 
     def whose(self, address: Address) -> PeerId | None:
-        """The peer that is at `address`, or the member that says so."""
-        for peer in self._peers:
-            if peer.address == address:
-                return peer.peer_id
-        members = self._membership.members
-        return next((each.record.peer_id for each in members if each.address == address), None)
+        """The member that a session proved to be at `address`, of several the last one; None: there is
+        none. Where a record claims to be counts for nothing: whoever claims an address would be sent
+        what is meant for another."""
+        link = self._links.at(address)
+        if link is not None:
+            return link.peer_id
+        proved = [each for each in self._peers if each.is_proved and each.address == address]
+        last = max(proved, key=lambda peer: peer.silent_since, default=None)
+        return None if last is None else last.peer_id
 
     def rounds(self) -> list[Round]:
         """The latest anti-entropy rounds that this node began, the oldest first."""

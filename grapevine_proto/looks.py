@@ -26,7 +26,7 @@ def peer_info(
     record = peer.record
     return PeerInfo(
         peer_id=peer.peer_id,
-        address=peer.address,
+        address=link.address if link else peer.address,
         zone=record.zone if record else "",
         name=record.name if record else "",
         state=peer.state,

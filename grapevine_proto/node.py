@@ -368,6 +368,11 @@ class Node:
     def members(self) -> list[MemberInfo]:
         return self._engine.members()
 
+    def whose(self, address: Address) -> PeerId | None:
+        """The member that a session proved to be at `address`; None: there is none. What a record
+        claims does not count."""
+        return self._running().whose(address)
+
     def rounds(self) -> list[Round]:
         return self._engine.rounds()
 
@@ -472,8 +477,13 @@ class Node:
             return to
         with contextlib.suppress(ValueError):
             return PeerId.parse(str(to))
-        with contextlib.suppress(ValueError):
-            found = self._running().whose(Address.parse(str(to)))
-            if found is not None:
-                return found
-        raise UnknownPeer(f"no peer {to}")
+        try:
+            address = Address.parse(str(to))
+        except ValueError:
+            raise UnknownPeer(f"no peer {to}") from None
+        found = self.whose(address)
+        if found is None:
+            raise UnknownPeer(
+                f"no peer has proved to be at {address}: dial it, or name its peer ID"
+            )
+        return found

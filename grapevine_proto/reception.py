@@ -106,7 +106,7 @@ class Reception:
                     self._open_short(established, now)
                 return
             self._machines.membership.dialling.answered(
-                dial.address, established.record.peer_id, now
+                dial.address, dial.expected, established.record.peer_id, now
             )
             if not self._was_turned_away(established, now):
                 if dial.instead is not None:

@@ -121,7 +121,7 @@ class Routing:
 
     def hear(self, link: Link, plaintext: bytes | None, now: float) -> None:
         """A packet of `link` opened; `plaintext` is the message that it carried or completed."""
-        effects = self._machines.membership.heard(link.peer_id, now)
+        effects = self._machines.membership.heard(link.peer_id, now, link.address)
         if effects:
             self.perform(effects, now)
         if plaintext is None:

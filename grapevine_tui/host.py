@@ -252,15 +252,11 @@ class Host:
             asked.set_result(event.peers)
 
     def _matches(self, who: str) -> set[PeerId]:
-        peers = self.node.peers()
-        named = [(self.node.peer_id, self._config.name)]
-        named += [(peer.peer_id, peer.name) for peer in peers]
-        named += [
-            (member.peer_id, member.name)
+        # A member that left bears its name no more; one that is down may be back, and is not to be
+        # impersonated meanwhile.
+        named = [(self.node.peer_id, self._config.name)] + [
+            (member.peer_id, "" if member.status is MemberStatus.LEFT else member.name)
             for member in self.node.members()
-            # Whoever left bears the name no more; whoever is down may be back, and is not to be
-            # impersonated meanwhile.
-            if member.status is not MemberStatus.LEFT
         ]
         prefix, address = _as_prefix(who), _as_address(who)
         found = {
@@ -268,8 +264,9 @@ class Host:
             for peer_id, name in named
             if (name and name == who) or (prefix and str(peer_id).startswith(prefix))
         }
-        # Where a link really is, not where somebody claims to be.
-        found |= {peer.peer_id for peer in peers if peer.address == address}
+        # Where a session proved a member to be, not where its record claims to be.
+        proved = None if address is None else self.node.whose(address)
+        found |= set() if proved is None else {proved}
         return found | ({self.node.peer_id} if self.node.address == address else set())
 
     def _nearest(self, who: str) -> str:

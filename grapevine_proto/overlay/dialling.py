@@ -7,7 +7,9 @@ What must stay true:
   partition is over.
 - Addresses that somebody named are tried for ever, at least every 20 s, and so are the lately lost:
   that is how partitions heal. What is only remembered from an earlier run is given up after a minute.
-- No address is dialled twice at once, nor where we are linked already, nor our own.
+- No address is dialled twice at once for the same, nor where we are linked already, nor our own.
+- What a record claims stops no dial and delays none: only a session proves that a member is at an
+  address, and a dial for a member says nothing of who else may be there.
 
 Mechanism of `membership`, which says what becomes of dials and links.
 """
@@ -15,7 +17,7 @@ Mechanism of `membership`, which says what becomes of dials and links.
 from __future__ import annotations
 
 import random
-from typing import Final
+from typing import Final, TypeAlias
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
@@ -44,6 +46,9 @@ LATELY_S: Final = 600.0
 REMEMBERED_TRIES: Final = 6  # at an address of an earlier run, a minute or so
 FULL_PAUSE_S: Final = 30.0  # before knocking again where there was no room
 ADDRESSES_A_NAME: Final = 16  # of those that a host name stands for
+
+
+_Target: TypeAlias = tuple[Address, PeerId | None]  # where to dial, and whom to expect there
 
 
 class _Knock:
@@ -84,7 +89,7 @@ class Dialling:
         self._knocks: dict[Address, _Knock] = {}
         self._lost: dict[PeerId, None] = {}  # met, and not linked any more: dialled again
         self._hints: list[PeerId] = []  # named by whoever had no room for us; the latest last
-        self._under_way: dict[Address, float] = {}  # since when
+        self._under_way: dict[_Target, float] = {}  # since when
         self._budget = TokenBucket(DIALS_BURST, DIALS_PER_S, now)
         self._look_around_at = now + LOOK_AROUND_S
         self._mend_at, self._mend_pause = now, MEND_INTERVALS
@@ -160,10 +165,12 @@ class Dialling:
 
     # --- what became of it ----------------------------------------------------------------------
 
-    def answered(self, address: Address, peer_id: PeerId, now: float) -> None:
-        """Our knock at `address` ended with a session with `peer_id`. Should no link come of it, because
-        there is no more room here, we need not knock again soon."""
-        self._under_way.pop(address, None)
+    def answered(
+        self, address: Address, expected: PeerId | None, peer_id: PeerId, now: float
+    ) -> None:
+        """Our dial ended with a session with `peer_id`. Should no link come of it, because there is no
+        more room here, we need not knock again soon."""
+        self._under_way.pop((address, expected), None)
         knock = self._knocks.get(address)
         if knock is not None:
             knock.failures = 0
@@ -172,7 +179,6 @@ class Dialling:
 
     def turned_away(self, member: Member, address: Address, now: float) -> None:
         """There was no room at `address`: wait before trying again."""
-        self._under_way.pop(address, None)
         # Whoever is alone asked for a link that was too young to be let go: it grows older.
         pause_s = FULL_PAUSE_S if self._views.sound(now) else 2 * YIELD_AGE_S
         member.dial_at = now + pause_s * (0.5 + self._rng.random())
@@ -180,11 +186,13 @@ class Dialling:
         if knock is not None:
             knock.dial_at = member.dial_at
 
-    def failed(self, address: Address, why: DropReason | None, now: float) -> list[Effect]:
+    def failed(
+        self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
+    ) -> list[Effect]:
         """Nobody, or not the one expected, answered at `address`."""
-        self._under_way.pop(address, None)
+        self._under_way.pop((address, expected), None)
         knock = self._knocks.get(address)
-        if knock is None:
+        if knock is None or expected is not None:
             return []
         knock.failures += 1
         knock.is_ours = why is DropReason.MYSELF
@@ -320,12 +328,12 @@ class Dialling:
         look = self._nearness.look(now)
         if look is None:
             return []
-        record = look.member.record
-        return self._dial(record.addresses[0], record.peer_id, now, is_asking=False, look=look)
+        peer_id = look.member.record.peer_id
+        return self._dial(look.member.addresses[0], peer_id, now, is_asking=False, look=look)
 
     def looked(self, address: Address, peer_id: PeerId | None, rtt_s: float | None) -> None:
         """Our look at who is there led to nothing: too far, or no answer, of which no more is made."""
-        self._under_way.pop(address, None)
+        self._under_way.pop((address, peer_id), None)
         member = None if peer_id is None else self._members.get(peer_id)
         if member is not None:
             self._nearness.seen(member, rtt_s)
@@ -344,7 +352,7 @@ class Dialling:
         return [each for member in up for each in self._dial_member(member, now, is_asking=True)]
 
     def _dial_member(self, member: Member, now: float, *, is_asking: bool) -> list[Effect]:
-        addresses = member.record.addresses
+        addresses = member.addresses
         peer_id = member.record.peer_id
         if not addresses or peer_id in self._config.denied:
             return []
@@ -367,14 +375,24 @@ class Dialling:
         is_ordered: bool = False,
         look: Look | None = None,
     ) -> list[Effect]:
-        if address in self._under_way or address == self._our_address or address.port == 0:
+        target = (address, expected)
+        if self._is_under_way(target) or address == self._our_address or address.port == 0:
             return []
         if not is_ordered and (self._young(now) >= DIALS_AT_ONCE or not self._budget.take(now)):
             return []
-        self._under_way[address] = now
+        self._under_way[target] = now
         if look is not None:
             return [Dial(address, expected, False, look.instead, look.nearer_than_s)]
         return [Dial(address, expected, is_asking)]
+
+    def _is_under_way(self, target: _Target) -> bool:
+        """Whether that would be dialled twice at once. A dial for one member stands for a dial of the
+        address where that member proved to be, but not where it only claims to be."""
+        address, expected = target
+        if target in self._under_way or (address, None) in self._under_way:
+            return True
+        knock = self._knocks.get(address) if expected is None else None
+        return knock is not None and (address, knock.peer) in self._under_way
 
 
 def words_for(why: DropReason | None) -> str:

@@ -41,6 +41,7 @@ class Member:
         "is_met",
         "look_at",
         "place",
+        "proved",
         "record",
         "rtt_s",
         "status",
@@ -51,7 +52,8 @@ class Member:
         self.record = record
         self.status = status
         self.teller = teller
-        self.is_met = False  # ever linked: its address and identity are proved to belong together
+        self.is_met = False  # a session of ours with it was live
+        self.proved: Address | None = None  # where a session proved it to be, in this run of it
         self.changed_at = now
         self.dial_at = now
         self.look_at = now  # to see how near it is
@@ -61,7 +63,22 @@ class Member:
 
     @property
     def address(self) -> Address | None:
-        return self.record.addresses[0] if self.record.addresses else None
+        """Where to reach it: where a session proved it to be, else where its record claims to be."""
+        return next(iter(self.addresses), None)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All addresses to try, the proved one first."""
+        claimed = self.record.addresses
+        if self.proved is None:
+            return claimed
+        return (self.proved, *(each for each in claimed if each != self.proved))
+
+    def take(self, record: Record) -> None:
+        """Know it by this record from now on. A restarted member may be somewhere else."""
+        if record.epoch > self.record.epoch and self.proved not in record.addresses:
+            self.proved = None
+        self.record = record
 
     def think(self, status: MemberStatus, now: float) -> Effect:
         """Hold it for `status` from now on, and tell the application."""
@@ -147,8 +164,9 @@ class MemberTable:
         self._unmet_total += 1
         return member
 
-    def meet(self, record: Record, now: float) -> Member:
-        """A member whom we are linked to: it always has a place, a stranger's if need be."""
+    def meet(self, record: Record, now: float, proved: Address | None = None) -> Member:
+        """A member with which a session is live: it always has a place, a stranger's if need be.
+        `proved` is where the session proved it to be."""
         member = self._members.get(record.peer_id)
         if member is None:
             if len(self._members) >= self._limits.members:
@@ -158,6 +176,7 @@ class MemberTable:
             member.is_met = True
             self._met(member)
         member.failures = 0
+        member.proved = proved or member.proved
         return member
 
     def _met(self, member: Member) -> None:

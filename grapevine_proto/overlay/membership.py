@@ -158,7 +158,7 @@ class Membership:
     ) -> list[Effect]:
         """`record`'s subject has no room for us, but told of others."""
         peer_id = record.peer_id
-        member = self.members.meet(record, now)
+        member = self.members.meet(record, now, address)
         self.dialling.turned_away(member, address, now)
         self.nearness.refused(member, now)
         effects: list[Effect] = []
@@ -172,12 +172,12 @@ class Membership:
     def linked(
         self, record: Record, source: Address, rtt_s: float | None, now: float
     ) -> list[Effect]:
-        """A session with `record`'s subject is live: a new link, or a restarted peer on its old one."""
+        """A session with `record`'s subject is live: a new link, or a restarted peer on its old one.
+        `source` is where the session proved it to be, whatever its record claims."""
         self.dialling.found(record.peer_id)
-        address = record.addresses[0] if record.addresses else source
-        peer = self._peers.add(record.peer_id, record, address, now)
+        peer = self._peers.add(record.peer_id, record, source, now)
         is_new = peer.state not in LINKED_STATES
-        peer.record, peer.address = record, address
+        peer.record, peer.address, peer.is_proved = record, source, True
         peer.session_epoch = record.epoch
         peer.silent_since = peer.beat_at = now
         peer.is_unresponsive = False
@@ -193,16 +193,16 @@ class Membership:
             peer.success_ratio = 1.0
             previous = self._peers.move(peer, Happening.LINKED)
             effects.append(Moved(peer.peer_id, previous, "linked"))
-        effects += self._meet(record, now)
+        effects += self._meet(record, source, now)
         told = self.members.some(WELCOME_RECORDS, self._rng, but=peer.peer_id)
         effects += [Send((peer.peer_id,), each) for each in envelopes(told)]
         effects.append(self._heartbeats.make(peer, now))
         return effects
 
-    def _meet(self, record: Record, now: float) -> list[Effect]:
+    def _meet(self, record: Record, source: Address, now: float) -> list[Effect]:
         known = self.members.get(record.peer_id)
         is_news = known is None or record.version > known.record.version
-        member = self.members.meet(record, now)
+        member = self.members.meet(record, now, source)
         effects: list[Effect] = []
         if is_news:
             member.record = record
@@ -242,11 +242,13 @@ class Membership:
             self.dialling.lost(member, now)
         return effects if self.record.left else effects + self.dialling.due(now)
 
-    def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """A packet of `peer_id` opened."""
+    def heard(self, peer_id: PeerId, now: float, address: Address | None = None) -> list[Effect]:
+        """A packet of `peer_id` opened; `address` is where its link goes now."""
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
+        if address is not None and address != peer.address:
+            self._moved(peer, address)
         peer.silent_since = self.detector.lookout.heard_at = now
         effects: list[Effect] = []
         if peer.state is PeerState.STALE:
@@ -255,11 +257,18 @@ class Membership:
             effects += self.detector.heard(peer_id, now)
         return effects
 
+    def _moved(self, peer: Peer, address: Address) -> None:
+        """The session of a linked peer proved that it is somewhere else now."""
+        peer.address = address
+        member = self.members.get(peer.peer_id)
+        if member is not None:
+            member.proved = address
+
     def dial_failed(
         self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
     ) -> list[Effect]:
         """Nobody, or not the one expected, answered at `address`."""
-        effects = self.dialling.failed(address, why, now)
+        effects = self.dialling.failed(address, expected, why, now)
         if expected is None:
             return effects
         member, peer = self.members.get(expected), self._peers.get(expected)

@@ -61,6 +61,8 @@ class Peer:
         "echo_at",
         "heartbeat_at",
         "heartbeat_due",
+        "is_dialed",
+        "is_proved",
         "is_unresponsive",
         "least_rtt_s",
         "linked_at",
@@ -82,6 +84,8 @@ class Peer:
         self.peer_id = peer_id
         self.record = record
         self.address = address
+        self.is_proved = False  # whether a session proved the address; else a record claims it
+        self.is_dialed = False  # whether this node chose the link; else the peer asked for it
         self.session_epoch = 0  # which run of the peer our session is with
         self.state = PeerState.DISCONNECTED
         self.silent_since = now

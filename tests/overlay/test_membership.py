@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from grapevine_proto.config import NodeConfig
+from grapevine_proto.engine import Engine
 from grapevine_proto.events import (
     DialFailed,
     Event,
@@ -231,3 +232,50 @@ def test_news_of_a_member_is_told_to_the_application_once() -> None:
     sim.run(30.0)
     assert set(news.values()) == {1}
     assert len(news) == 6
+
+
+def liar_at(sim: Simulation, victim: int, claims: Address) -> int:
+    """A node that links with `victim`, and whose record says that it is at `claims`."""
+    return sim.add(bootstrap=[victim], advertise=str(claims))
+
+
+def engine_of(sim: Simulation, number: int) -> Engine:
+    engine = sim.nodes[number].engine
+    assert engine is not None
+    return engine
+
+
+def test_a_peer_is_at_the_address_that_its_session_proved_whatever_its_record_claims() -> None:
+    sim = cluster(1)
+    claimed = Address("10.9.9.9", 7)
+    liar = liar_at(sim, 0, claimed)
+    sim.run(5.0)
+    (peer,) = sim.peers(0)
+    assert peer.address == sim.nodes[liar].address
+    assert engine_of(sim, 0).whose(claimed) is None
+    assert engine_of(sim, 0).whose(sim.nodes[liar].address) == sim.nodes[liar].peer_id
+
+
+def test_an_address_names_the_member_that_is_there_and_not_one_that_claims_it() -> None:
+    sim = cluster(2)
+    sim.run(5.0)
+    honest = sim.nodes[1]
+    liar_at(sim, 0, honest.address)
+    sim.run(5.0)
+    assert engine_of(sim, 0).whose(honest.address) == honest.peer_id
+    sim.crash(1)
+    sim.run(60.0)
+    assert engine_of(sim, 0).whose(honest.address) == honest.peer_id
+
+
+def test_a_bootstrap_peer_is_dialed_although_somebody_else_claims_its_address() -> None:
+    sim = cluster(2)
+    sim.run(2.0)
+    bootstrap = sim.nodes[0]
+    sim.crash(0)
+    for number in (2, 3, 4):  # each of them would be a reason not to dial, and delay the dials
+        assert liar_at(sim, 1, bootstrap.address) == number
+    sim.run(60.0)
+    bootstrap.config = bootstrap.config.replace(bootstrap_peers=())
+    sim.restart(0, lose_state=True)
+    assert sim.run_until(lambda: sim.connected(0) >= 1, 25.0)

@@ -94,6 +94,17 @@ async def test_a_name_that_two_bear_is_refused_with_both_ids() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_member_that_left_bears_its_name_no_more(trio: Trio) -> None:
+    old = trio.second.peer_id
+    await trio.second.leave(0.5)
+    trio.second = Node(config("carol", trio.first, trio.host.node))
+    await trio.second.start()
+    await trio.second.ready(2, timeout=WAIT_S)
+    assert trio.host.resolve("carol") == trio.second.peer_id
+    assert trio.host.resolve(str(old)[:16]) == old
+
+
+@pytest.mark.asyncio
 async def test_a_broadcast_says_how_many_it_goes_to_and_reaches_them(trio: Trio) -> None:
     got: asyncio.Queue[bytes] = asyncio.Queue()
     for node in (trio.first, trio.second):
