@@ -4,6 +4,7 @@ What must stay true:
 
 - A name that is not known never passes: the error has the file, the line, the name and the nearest
   name that would have been right, all in one line.
+- A file that someone else can change is not read (`trust`): it may name keys and programs.
 - A cluster key is never taken from a settings file, and never repeated in an error about one.
 - What a value may be is not decided here but where it is used; `place` tells where it was written.
 """
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from grapevine_proto.errors import ConfigError
+from grapevine_proto.trust import read_trusted
 
+MAX_FILE_BYTES: Final = 1 << 24  # far above any; a device never ends
 SHOWN_CHARACTERS: Final = 32  # of a value under an unknown name: half of what a key has
 
 _NAME = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
@@ -54,7 +57,7 @@ class SettingsFile:
         `ignored` are somebody else's; those in `tables` hold a section whole. Raises ConfigError."""
         path = Path(path)
         try:
-            text = path.read_bytes().decode()
+            text = read_trusted(path, limit_bytes=MAX_FILE_BYTES).decode()
             found_tables = tomllib.loads(text)
         except FileNotFoundError:
             raise ConfigError("config", f"{path}: there is no such file") from None

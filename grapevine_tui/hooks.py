@@ -4,6 +4,7 @@ What must stay true:
 
 - No shell ever sees anything: the command is split once, when the settings are read, and what a
   stranger said is only ever in the JSON object on stdin.
+- No program runs that someone other than this user or root can change.
 - So many at once, so many waiting, so long each; what is skipped is counted and logged, and the node
   never waits for any of it.
 - `stopped` comes when nothing may be waited for any more: its programs are started, and left to
@@ -17,14 +18,16 @@ import contextlib
 import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
-from grapevine_proto.errors import GrapevineError
+from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.events import Event
+from grapevine_proto.trust import UntrustedFile, check_program
 from grapevine_tui.answers import Answers
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object, encode
@@ -63,6 +66,18 @@ class Hook(NamedTuple):
         if not parts:
             raise ValueError(f"a command after {event}")
         return cls(event, parts)
+
+    def check(self) -> None:
+        """Raises ConfigError where someone else can change the program. One that is not there is told of
+        when it is to run."""
+        program = shutil.which(self.command[0])
+        try:
+            if program is not None:
+                check_program(program)
+        except UntrustedFile as error:
+            raise ConfigError("app.on", f"{program}: {error.strerror}") from None
+        except OSError:
+            pass
 
 
 class Hooks:
@@ -188,8 +203,12 @@ async def hooked(
     host: Host, texts: Sequence[str], *, is_loud: bool, ready_peers: int = 1
 ) -> AsyncIterator[Hooks]:
     """Run programs for `host` until the end of this block; enter it before the host starts.
-    `is_loud`: what they say on stderr goes to ours. `ready_peers`: how many make `ready`."""
-    hooks = Hooks(host, [Hook.read(text) for text in texts], is_loud=is_loud)
+    `is_loud`: what they say on stderr goes to ours. `ready_peers`: how many make `ready`. Raises
+    ConfigError where someone else can change a program."""
+    programs = [Hook.read(text) for text in texts]
+    for program in programs:
+        program.check()
+    hooks = Hooks(host, programs, is_loud=is_loud)
     host.listen(hooks.hear)
     tasks = [asyncio.create_task(hooks.work()) for _ in range(AT_ONCE)]
     tasks.append(asyncio.create_task(hooks.tell_sums()))

@@ -8,7 +8,6 @@ be read is told with its place, in one line. What a value may be is decided wher
 from __future__ import annotations
 
 import contextlib
-import io
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,8 @@ from grapevine_proto.checks import MAX_TEXT_BYTES
 from grapevine_proto.config import NodeConfig, key_paths, setting_names
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import split_host_port
-from grapevine_proto.toml_file import SettingsFile, nearest_name
+from grapevine_proto.toml_file import SettingsFile
+from grapevine_tui.env_file import read_env_file, unknown, without_links
 from grapevine_tui.folders import own_config_file
 from grapevine_tui.keys import read_keys
 from grapevine_tui.options import OPTIONS, PROFILES, rust_log_level
@@ -73,7 +73,9 @@ def gather(
     flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path, edits: Mapping[str, Any]
 ) -> Layers:
     """Read and merge them. Raises ConfigError."""
-    env_file = _read_env_file(folder / ".env")
+    env_file, env_warnings = read_env_file(folder / ".env")
+    env_file, env_links = without_links(env_file, ".env")
+    environ, links = without_links(environ, "the environment")
     upper: dict[str, Value] = {}
     variables = ((env_file, ".env: "), (environ, "environment: "))
     for each, where in variables:  # RUST_LOG from anywhere comes after GRAPEVINE_LOG from anywhere
@@ -91,8 +93,9 @@ def gather(
     _stretch_peer_timeout(merged)
     _take_demo(merged)
     warnings = (
-        *_unknown_variables(env_file, ".env"),
-        *_unknown_variables(environ, "the environment"),
+        *(*env_warnings, *env_links, *links),
+        *unknown(env_file, ".env"),
+        *unknown(environ, "the environment"),
     )
     return Layers(merged | edited, warnings, _credentials(environ))
 
@@ -115,25 +118,6 @@ def _put(values: dict[str, Value], more: Iterable[Value], *, under: bool = False
     for each in more:
         if not under or each.name not in values:
             values[each.name] = each
-
-
-def _read_env_file(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        return {}
-    except OSError as error:
-        raise ConfigError("", f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError("", f"{path}: not UTF-8 text") from None
-    from dotenv import dotenv_values  # only now, or every start would pay for it
-    from dotenv.parser import parse_stream
-
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error:  # dotenv_values would only log it
-            raise ConfigError("", f"{path}, line {binding.original.line}: expected NAME=value")
-    values = dotenv_values(stream=io.StringIO(text))
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _from_variables(variables: Mapping[str, str], where: str) -> list[Value]:
@@ -291,15 +275,6 @@ def _take_demo(merged: dict[str, Value]) -> None:
     if merged["app.demo"].value is True:
         for name, value in DEMO.items():
             merged[name] = Value(name, value, "--demo")
-
-
-def _unknown_variables(variables: Mapping[str, str], where: str) -> list[str]:
-    known = [option.env for option in OPTIONS if option.env]
-    return [
-        f"{name} in {where} is no setting{nearest_name(name, known)}"
-        for name in variables
-        if name.startswith("GRAPEVINE_") and name not in known
-    ]
 
 
 def _own_name() -> str:

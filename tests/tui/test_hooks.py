@@ -129,3 +129,15 @@ async def test_a_program_that_hangs_is_killed_with_its_children(
     for pid in path.read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+def test_a_program_that_someone_else_can_change_is_refused_before_the_node_starts(
+    bench: Bench,
+) -> None:
+    program = bench.folder / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o777)
+    run = bench.run("--on", "started", str(program))
+    assert run.end(None) == 2
+    assert f"app.on: {program}: can be written by others (mode 0777)" in run.errors()
+    assert run.seen == []

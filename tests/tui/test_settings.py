@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -220,9 +221,71 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
     assert origin(settings, "port") == "default"
 
 
-def test_a_broken_env_file_is_told_with_its_line() -> None:
-    write(".env", "FANOUT=3\nthis is not one\n")
-    assert ".env, line 2" in refusal({})
+def test_a_broken_line_of_an_env_file_is_told_and_stops_only_where_it_was_meant_for_us() -> None:
+    write(".env", "FANOUT=4\nset -o allexport\n")
+    settings = load({}, {})
+    assert settings.node.fanout == 4
+    assert settings.warnings == (".env, line 2: not NAME=value; the line is ignored",)
+    write(".env", "FANOUT=3\nMAX_PEERS 9\n")
+    assert refusal({}) == ".env, line 2: expected NAME=value"
+
+
+@pytest.mark.parametrize(
+    "content", [b"SECRET=\xe9\nset -o allexport\n", b"A=1\n" * 300_000, b"\x00\xff", b""]
+)
+def test_an_env_file_of_another_project_stops_nothing(content: bytes) -> None:
+    write(".env", "").write_bytes(content)
+    Path(".env").chmod(0o666)
+    plain = load({}, {})
+    assert (plain.warnings, plain.node.fanout) == ((), 3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+def test_what_is_called_env_and_is_no_file_is_passed_over() -> None:
+    Path(".env").mkdir()
+    assert load({}, {}).warnings == ()
+    Path(".env").rmdir()
+    os.mkfifo(".env", 0o600)
+    assert load({}, {}).warnings == ()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+def test_an_env_file_of_ours_that_others_can_change_is_refused() -> None:
+    write(".env", "FANOUT=4\n").chmod(0o666)
+    assert "can be written by others (mode 0666)" in refusal({})
+    Path(".env").chmod(0o600)
+    Path().chmod(0o777)
+    assert "others can write to the directory" in refusal({})
+    Path().chmod(0o1777)
+    assert load({}, {}).node.fanout == 4
+
+
+def test_an_env_file_names_no_config_file_but_the_environment_may() -> None:
+    path = write("gv.toml", "fanout = 4\n")
+    write(".env", "GRAPEVINE_CONFIG=gv.toml\n")
+    assert "GRAPEVINE_CONFIG is not read from a .env file" in refusal({})
+    write(".env", "GRAPEVINE_CONFIG=\n")
+    assert load({}, {"GRAPEVINE_CONFIG": str(path)}).node.fanout == 4
+
+
+def test_service_links_of_other_services_are_told_in_one_line_and_ignored() -> None:
+    links = {
+        "BIND_PORT": "tcp://10.96.0.10:53",
+        "GRAPEVINE_NAME": "/web/grapevine",
+        "GRAPEVINE_PORT": "udp://10.96.0.11:8000",
+        "GRAPEVINE_PORT_8000_UDP_ADDR": "10.96.0.11",
+        "GRAPEVINE_SERVICE_HOST": "10.96.0.11",
+        "GRAPEVINE_SERVICE_PORT_GOSSIP": "8000",
+    }
+    settings = load({}, links)
+    assert settings.node.bind == "127.0.0.1:8000"
+    assert settings.node.name != "/web/grapevine"
+    assert settings.warnings == (
+        "BIND_PORT and 5 more in the environment is a service link of Kubernetes or Docker; ignored",
+    )
+    write(".env", "BIND_PORT=9000\n")
+    assert load({}, links).node.bind == "127.0.0.1:9000"
+    assert "65535" in refusal({}, {"BIND_PORT": "tcp"})
 
 
 def test_a_mistyped_variable_of_ours_is_told_but_stops_nothing() -> None:
@@ -349,6 +412,7 @@ def test_the_example_env_file_names_every_variable_and_changes_nothing() -> None
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     for option in OPTIONS:
         assert not option.env or option.env in text
+    assert "GRAPEVINE_CONFIG=" not in text
     plain = load({}, {})
     write(".env", text)
     names = [name for name in dotenv_values(".env") if name != "RUST_LOG"]
