@@ -6,6 +6,7 @@
     ├── BindError          the address is taken or not ours; nothing was started
     ├── StateLockedError   another node uses this state directory or this identity; this one stopped
     ├── MessageTooLarge    the payload was refused whole; nothing was sent, the node goes on
+    ├── InvalidArgument    an argument of the wrong type (a TypeError too); nothing was done
     ├── NotRunning         the node has not started or has stopped; nothing was sent
     └── UnknownPeer        nobody by that id or address is linked here; nothing was sent
 
@@ -17,10 +18,28 @@ operator's screen and the tests all use the same names.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 
 class GrapevineError(Exception):
-    """Base of all errors that this library raises on purpose."""
+    """Base of all errors that this library raises on purpose.
+
+    Every subclass can be pickled and copied, whatever its constructor takes, so that errors cross
+    process pools and task queues as themselves.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(
+    kind: type[GrapevineError], args: tuple[object, ...], attributes: dict[str, object]
+) -> GrapevineError:
+    """An error as it was, without calling its constructor, which may take other arguments."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigError(GrapevineError):
@@ -53,6 +72,10 @@ class MessageTooLarge(GrapevineError):
         )
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
+
+
+class InvalidArgument(GrapevineError, TypeError):
+    """An argument has the wrong type: nothing was sent or changed, and the node goes on."""
 
 
 class NotRunning(GrapevineError):
