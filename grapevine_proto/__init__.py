@@ -7,6 +7,7 @@ from grapevine_proto.errors import (
     ConfigError,
     DropReason,
     GrapevineError,
+    InvalidArgument,
     KeyFileError,
     MessageTooLarge,
     NotRunning,
@@ -45,6 +46,7 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 from grapevine_proto.node import Node
 from grapevine_proto.sections import (
     AntiEntropyConfig,
+    CongestionConfig,
     DetectionConfig,
     EpidemicConfig,
     LimitsConfig,
@@ -58,6 +60,7 @@ __all__ = [
     "BindError",
     "ClusterKey",
     "ConfigError",
+    "CongestionConfig",
     "DatagramDropped",
     "DetectionConfig",
     "DialFailed",
@@ -67,6 +70,7 @@ __all__ = [
     "EventStream",
     "EventsLost",
     "GrapevineError",
+    "InvalidArgument",
     "KeyFileError",
     "LimitsConfig",
     "MemberChanged",

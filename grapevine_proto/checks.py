@@ -1,16 +1,22 @@
-"""Checks of single settings.
+"""Checks of single settings, and of what a program passes to a node.
 
-What must stay true: each raises `ConfigError` that names the setting by its dotted path and says what would
-do, and none changes a value.
+Invariants:
+
+- A check of a setting raises `ConfigError`, which names the setting by its dotted path and says what
+  is valid; it changes no value.
+- A check of an argument raises `InvalidArgument` before anything is queued, numbered or sent.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, TypeAlias
 
-from grapevine_proto.errors import ConfigError
+from grapevine_proto.errors import ConfigError, InvalidArgument
 from grapevine_proto.ids import split_host_port
+
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+"""What is taken for a payload; anything else with a buffer works too, but has no type until 3.12."""
 
 MAX_TEXT_BYTES: Final = 64  # of a name, a zone, a cluster: what a record carries
 
@@ -56,3 +62,31 @@ def check_host_port(name: str, value: str) -> None:
         split_host_port(value)
     except ValueError as error:
         raise ConfigError(name, str(error)) from None
+
+
+def payload_bytes(payload: object) -> bytes:
+    """`payload` as bytes that nobody else can change: a bytes-like object is copied, so that the caller
+    may reuse its buffer. Raises InvalidArgument for anything else, text included."""
+    if type(payload) is bytes:
+        return payload
+    if isinstance(payload, str):
+        raise InvalidArgument("a payload is bytes, not str: pass text.encode()")
+    try:
+        with memoryview(payload) as view:  # type: ignore[arg-type]
+            return view.tobytes()
+    except TypeError:
+        raise InvalidArgument(f"a payload is bytes, not {type(payload).__name__}") from None
+
+
+def check_callable(name: str, value: object) -> None:
+    """Raises InvalidArgument unless `value` can be called."""
+    if not callable(value):
+        raise InvalidArgument(f"{name}: expected a function, not {type(value).__name__}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raises InvalidArgument unless `value` is a number of seconds of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidArgument(f"{name}: expected seconds, not {type(value).__name__}")
+    if not value >= 0:  # nor is NaN
+        raise InvalidArgument(f"{name}: expected at least 0 seconds, not {value!r}")

@@ -1,12 +1,14 @@
-"""Events on their way from a node to whoever reads them, at the reader's own pace.
+"""Delivers a node's events to its readers, each at its own pace.
 
-What must stay true:
+Invariants:
 
-- A slow reader never slows the node: each has a queue of its own, bounded by number and by bytes of
-  payload; beyond that the oldest events go, and the reader is told how many before the next one.
-- Events are read, and handlers called, in the order in which things happened; a handler that fails
-  is named in the log and called again with the next.
-- Nothing stands between a message and a handler that does not make us wait: it is called at once.
+- A slow reader never stalls the node: each has its own queue, limited by events and by bytes. Beyond the
+  limit the oldest events are dropped, counted and logged, and the reader gets `EventsLost` first.
+- Message handlers that may not lose anything ask for a pause before their queue is full (`on_pause`).
+- Events are read, and handlers called, in the order in which things happened.
+- Nothing that a listener or handler raises, `CancelledError` and other `BaseException`s included, ends a
+  task of the node: it is logged and counted, and the next event goes to the same callback.
+- A handler that returns no awaitable is called at once, before anything else happens.
 """
 
 from __future__ import annotations
@@ -14,15 +16,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final, Self
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, Literal, NoReturn, Self, TypeAlias
 
+from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import Event, EventsLost, Message, MessageReceived, MessageSent
 
 MessageListener = Callable[[Message], Awaitable[object] | object]
 EventListener = Callable[[Event], object]
+OnFull: TypeAlias = Literal["pause", "drop_oldest"]
+"""What happens when message handlers are slower than the traffic: peers are asked to hold back what they
+have for this node (`pause`), or the oldest messages that wait are dropped."""
 
 logger = logging.getLogger("grapevine")
 
@@ -30,6 +37,9 @@ EVENT_BYTES: Final = 500  # about what an event weighs besides its payload
 # Then a reader that never waits lets the loop do something else. Twice what the two tasks of a node
 # tell in a turn, or whoever reads as quickly as it can would fall behind and lose events.
 EVENTS_PER_TURN: Final = 256
+PAUSE_AT: Final = 0.75  # of a queue's limits: what is in flight then finds room in the rest
+RESUME_AT: Final = 0.5
+WARNING_INTERVAL_S: Final = 60.0  # between log lines on events that a slow reader lost
 
 
 class EventStream:
@@ -44,6 +54,7 @@ class EventStream:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._on_lost = on_lost
+        self._drops_by_count = True
         self._events: deque[Event] = deque()
         self._bytes = 0
         self._lost = 0
@@ -58,7 +69,7 @@ class EventStream:
         self._events.append(event)
         self._bytes += size_bytes(event)
         lost = 0
-        while len(self._events) > self._max_events or (
+        while (self._drops_by_count and len(self._events) > self._max_events) or (
             self._bytes > self._max_bytes and len(self._events) > 1
         ):
             self._bytes -= size_bytes(self._events.popleft())
@@ -69,10 +80,27 @@ class EventStream:
                 self._on_lost(lost)
         self._arrived.set()
 
+    def __len__(self) -> int:
+        return len(self._events)
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing is there to be read now."""
         return not self._events
+
+    @property
+    def fill(self) -> float:
+        """How full the queue is, by events or by bytes, whichever is nearer to its limit; 1: full."""
+        return max(len(self._events) / self._max_events, self._bytes / self._max_bytes)
+
+    def waiting(self) -> Iterator[Event]:
+        """The events that have not been read, the oldest first."""
+        return iter(self._events)
+
+    def drop_only_by_bytes(self) -> None:
+        """From now on, drop events for their bytes (`EVENT_BYTES` and the payload) and not for their
+        number: a single rumor brings thousands of small messages."""
+        self._drops_by_count = False
 
     def end(self) -> None:
         """No more will come; what is here can still be read."""
@@ -104,27 +132,50 @@ class EventStream:
 class EventHub:
     """Everybody who reads one node's events: listeners and message handlers, called as things happen,
     and streams. While a handler's answer is awaited, which a task does that ends with the waiting,
-    messages wait for the handlers. `lost` counts what went unread.
+    messages wait for the handlers.
+
+    `on_pause(True)` is called when messages that wait for handlers fill three quarters of the queue, and
+    `on_pause(False)` once they fill half of it. `lost` counts the events that went unread, `failures`
+    what listeners and handlers raised, `handled` the messages that all handlers are done with.
     """
 
-    def __init__(self, max_events: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        max_events: int,
+        max_bytes: int,
+        on_pause: Callable[[bool], None] = lambda is_paused: None,
+    ) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._on_pause = on_pause
         self._listeners: list[EventListener] = []
         self._handlers: list[MessageListener] = []
         self._streams: list[weakref.ref[EventStream]] = []  # a stream is gone when nobody reads it
         self._messages = self._new_stream()  # not handled yet, while an answer is awaited
+        self._in_hand: Message | None = None  # the message whose handlers are awaited
         self._dispatcher: asyncio.Task[None] | None = None  # which awaits it
+        self._pauses = False  # at least one handler wants a pause rather than losses
+        self._is_paused = False
         self._is_ended = False
+        self._warn_at = -float("inf")
+        self._lost_unsaid = 0
         self.lost = 0
+        self.failures = 0
+        self.handled = 0
 
     def listen(self, listener: EventListener) -> None:
         """Call `listener` with every event from now on, within `publish`."""
         self._listeners.append(listener)
 
-    def handle(self, handler: MessageListener) -> None:
-        """Call `handler` with every message from now on; an awaitable answer is awaited first."""
+    def handle(self, handler: MessageListener, on_full: OnFull = "pause") -> None:
+        """Call `handler` with every message from now on; an awaitable answer is awaited first. All
+        handlers share one queue: a pause for one is a pause for all. Raises InvalidArgument."""
+        if on_full not in ("pause", "drop_oldest"):
+            raise InvalidArgument(f"on_full: {on_full!r} is not one of: pause, drop_oldest")
         self._handlers.append(handler)
+        if on_full == "pause":
+            self._pauses = True
+            self._messages.drop_only_by_bytes()
 
     def stream(self) -> EventStream:
         """Every event from now on."""
@@ -139,8 +190,8 @@ class EventHub:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
-            except Exception:  # the application's fault, and its own to mend
-                logger.exception("an event listener failed on %s", type(event).__name__)
+            except BaseException as error:  # noqa: BLE001  the application's fault, and its own to mend
+                self._failed(error, "an event listener", type(event).__name__)
         for reference in tuple(self._streams):  # one may go meanwhile
             stream = reference()
             if stream is not None:
@@ -148,6 +199,8 @@ class EventHub:
         if self._handlers and isinstance(event, MessageReceived):
             if self._dispatcher is not None:
                 self._messages.put(event)
+                if self._pauses and not self._is_paused and self._messages.fill >= PAUSE_AT:
+                    self._pause(True)
             else:
                 self._call_all(event.message)
 
@@ -155,24 +208,65 @@ class EventHub:
         """Whether `task` is the one that awaits handlers, so that waiting for it would be for ever."""
         return task is not None and task is self._dispatcher
 
-    async def close(self, patience_s: float | None) -> None:
-        """End all streams; message handlers get so long to finish, and are then cancelled. None: it
-        is one of them that asks, and it ends by itself."""
+    def unhandled(self, *, but_in_hand: bool = False) -> list[Message]:
+        """Messages that some handler has not finished, the oldest first. `but_in_hand`: without the one
+        that is being handled now."""
+        waiting = [
+            event.message
+            for event in self._messages.waiting()
+            if isinstance(event, MessageReceived)
+        ]
+        in_hand = [] if but_in_hand or self._in_hand is None else [self._in_hand]
+        return in_hand + waiting
+
+    async def finish(self, timeout_s: float) -> None:
+        """Let message handlers finish what waits for them, for at most so long; then cancel them.
+        `unhandled` tells what they did not finish."""
+        dispatcher = self._dispatcher
+        if dispatcher is not None:
+            await asyncio.wait([dispatcher], timeout=timeout_s)
+            dispatcher.cancel()
+            await asyncio.gather(dispatcher, return_exceptions=True)
+
+    def end(self) -> None:
+        """No event comes any more: all streams end once they are read."""
         self._is_ended = True
         for stream in (*(reference() for reference in self._streams), self._messages):
             if stream is not None:
                 stream.end()
-        dispatcher = self._dispatcher
-        if dispatcher is not None and patience_s is not None:
-            await asyncio.wait([dispatcher], timeout=patience_s)
-            dispatcher.cancel()
-            await asyncio.gather(dispatcher, return_exceptions=True)
+
+    async def close(self, timeout_s: float | None) -> None:
+        """`end`, then `finish`. None: a message handler asks, and finishes by itself."""
+        self.end()
+        if timeout_s is not None:
+            await self.finish(timeout_s)
 
     def _new_stream(self) -> EventStream:
         return EventStream(self._max_events, self._max_bytes, self._count_lost)
 
     def _count_lost(self, count: int) -> None:
         self.lost += count
+        self._lost_unsaid += count
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + WARNING_INTERVAL_S
+            logger.warning(
+                "a handler or reader of events is too slow: %d events were dropped (%d in all)",
+                self._lost_unsaid,
+                self.lost,
+            )
+            self._lost_unsaid = 0
+
+    def _failed(self, error: BaseException, what: str, on: str) -> None:
+        """A callback raised `error`. What is meant to end the program still does, by way of the loop."""
+        self.failures += 1
+        logger.error("%s failed on %s", what, on, exc_info=error)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            asyncio.get_running_loop().call_soon(_raise, error)
+
+    def _pause(self, is_paused: bool) -> None:
+        self._is_paused = is_paused
+        self._on_pause(is_paused)
 
     def _call_all(self, message: Message) -> None:
         """Have every handler take `message`, from the first that wants to be awaited on in a task."""
@@ -180,6 +274,7 @@ class EventHub:
         for number, handler in enumerate(handlers, 1):
             answer = self._call(handler, message)
             if answer is not None:
+                self._in_hand = message
                 work = self._dispatch(answer, handlers[number:], message)
                 self._dispatcher = asyncio.create_task(work, name="grapevine handlers")
                 return
@@ -190,8 +285,8 @@ class EventHub:
             answer = handler(message)
             if answer is not None and inspect.isawaitable(answer):
                 return answer
-        except (Exception, asyncio.CancelledError):  # the application's fault, and its own to mend
-            logger.exception("a message handler failed on %s", message.id.short)
+        except BaseException as error:  # noqa: BLE001  the application's fault, and its own to mend
+            self._failed(error, "a message handler", message.id.short)
         return None
 
     async def _dispatch(
@@ -200,13 +295,23 @@ class EventHub:
         """Await `answer`, have the `rest` take the same message, and all handlers what came meanwhile."""
         await self._finish(answer, message)
         await self._await_all(rest, message)
+        self._done()
         while not self._messages.is_empty:
             event = await anext(self._messages)
             if isinstance(event, EventsLost):
                 self.publish(event)
             elif isinstance(event, MessageReceived):
+                self._in_hand = event.message
                 await self._await_all(tuple(self._handlers), event.message)
+                self._done()
         self._dispatcher = None
+
+    def _done(self) -> None:
+        """All handlers are done with the message in hand."""
+        self._in_hand = None
+        self.handled += 1
+        if self._is_paused and self._messages.fill <= RESUME_AT:
+            self._pause(False)
 
     async def _await_all(self, handlers: tuple[MessageListener, ...], message: Message) -> None:
         for handler in handlers:
@@ -217,14 +322,15 @@ class EventHub:
     async def _finish(self, answer: Awaitable[object], message: Message) -> None:
         try:
             await answer
-        except asyncio.CancelledError:
+        except BaseException as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # what it waited for was cancelled, and not we
-            logger.exception("a message handler failed on %s", message.id.short)
-        except Exception:  # the application's fault, and its own to mend
-            logger.exception("a message handler failed on %s", message.id.short)
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # we are cancelled, and not what it waited for
+            self._failed(error, "a message handler", message.id.short)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def size_bytes(event: Event) -> int:

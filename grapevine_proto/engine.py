@@ -14,12 +14,14 @@ What must stay true:
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Final
 
 from grapevine_proto import codec, looks
+from grapevine_proto.checks import BytesLike, payload_bytes
 from grapevine_proto.config import LIVE_FIELDS, NodeConfig
 from grapevine_proto.errors import (
     ConfigError,
@@ -35,7 +37,7 @@ from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.link.session import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
-from grapevine_proto.messages import Close, CloseReason, Private
+from grapevine_proto.messages import Close, CloseReason, Pause, Private
 from grapevine_proto.overlay.dissemination.pulls import is_pulled
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.store import SavedStream
@@ -47,6 +49,8 @@ from grapevine_proto.voice import Voice
 
 __all__ = ["Engine", "Saved", "SavedStream"]
 
+PAUSE_MS: Final = 1000  # the most that a peer grants
+PAUSE_INTERVAL_S: Final = 0.5  # between requests: one may be lost without a gap
 TICK_S: Final = 1.0  # for what is told at most once a second, and for the age of sessions
 
 
@@ -104,6 +108,7 @@ class Engine:
         )
         self._traffic = looks.Traffic()
         self._tick_at = now
+        self._pause_at = math.inf  # when to ask peers again to hold back
 
     # --- in: bytes ------------------------------------------------------------------------------
 
@@ -131,13 +136,13 @@ class Engine:
         """Strike a peer that is gone out of the tables. Raises UnknownPeer where it is not gone."""
         self._membership.forget(peer_id)
 
-    def broadcast(self, payload: bytes, now: float) -> MessageId:
+    def broadcast(self, payload: BytesLike, now: float) -> MessageId:
         """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
 
         It shares a signature with what else is said before `datagrams_to_send` is next called;
-        MessageSent comes then. Raises MessageTooLarge, NotRunning.
+        MessageSent comes then. Raises InvalidArgument, MessageTooLarge, NotRunning.
         """
-        self._check_payload(payload)
+        payload = self._checked(payload)
         is_alone = is_pulled(len(payload))  # or small ones in its bundle would wait to be asked for
         if is_alone or not self._voice.fits(payload):
             self._routing.close_bundle(now)
@@ -148,23 +153,24 @@ class Engine:
             self._voice.bundle(message, now)
         return message.id
 
-    def trace(self, payload: bytes, now: float) -> MessageId:
+    def trace(self, payload: BytesLike, now: float) -> MessageId:
         """Accept `payload` for everybody as `broadcast` does, and ask who has it to say so: what
-        comes of that is told by TraceUpdated and `traces`. Raises MessageTooLarge, NotRunning."""
-        self._check_payload(payload)
+        comes of that is told by TraceUpdated and `traces`. Raises InvalidArgument, MessageTooLarge,
+        NotRunning."""
+        payload = self._checked(payload)
         self._routing.close_bundle(now)
         message = self._voice.number(payload, now)
         share = self._tracing.begin(message.id, now)
         self._routing.say([message], share, now)
         return message.id
 
-    def send(self, peer: PeerId, payload: bytes, now: float) -> MessageId:
+    def send(self, peer: PeerId, payload: BytesLike, now: float) -> MessageId:
         """Say `payload` to one member alone: over its link, or a short session made for it. MessageSent
         comes when it is on its way, or when nobody answered, to 0 peers.
 
-        Raises MessageTooLarge, NotRunning, UnknownPeer.
+        Raises InvalidArgument, MessageTooLarge, NotRunning, UnknownPeer.
         """
-        self._check_payload(payload)
+        payload = self._checked(payload)
         message = self._voice.number_private(payload, now)
         private = Private(message.id.sequence, payload)
         if peer in self._links:
@@ -183,12 +189,15 @@ class Engine:
             return f"no member {peer.short} with an address is known here"
         return f"no room for a session with {peer.short}: {len(self._shorts)} short ones are in use"
 
-    def _check_payload(self, payload: bytes) -> None:
+    def _checked(self, payload: BytesLike) -> bytes:
+        """`payload` as immutable bytes of a size that can be sent."""
+        payload = payload_bytes(payload)
         if self._links.is_leaving or self.stopped:
             raise NotRunning("the node is leaving")
         limit = self.config.max_message_size
         if len(payload) > limit:
             raise MessageTooLarge(len(payload), limit)
+        return payload
 
     @property
     def has_room(self) -> bool:
@@ -221,6 +230,17 @@ class Engine:
         """The driver's loop was late by so much; told to peers as our load."""
         self._membership.lagged(lag_s, now)
 
+    def pause(self, now: float) -> None:
+        """Our application is behind: ask peers to hold back rumors until `resume`, and ask for no repair."""
+        self._routing.is_paused = True
+        self._pause_at = now
+
+    def resume(self, now: float) -> None:
+        """The application has caught up with most of it: peers go on."""
+        self._routing.is_paused = False
+        self._pause_at = math.inf
+        self._routing.send_all(Send(tuple(self._links), Pause(0)), now)
+
     def leave(self, now: float) -> None:
         """Accept nothing more; what is queued still goes, then word to every peer that we leave."""
         if not self._links.is_leaving:
@@ -233,6 +253,11 @@ class Engine:
     def untaken(self) -> int:
         """How many of our broadcasts nobody is known to have, counted from when they are accepted."""
         return self._links.untaken.count + self._voice.unsaid
+
+    @property
+    def has_linked(self) -> bool:
+        """Whether a peer is linked now."""
+        return len(self._links) > 0
 
     @property
     def is_drained(self) -> bool:
@@ -278,6 +303,7 @@ class Engine:
         """When to call `advance` next, in the seconds of `now`; math.inf: never."""
         return min(
             self._tick_at,
+            self._pause_at,
             self._machines.deadline,
             self._handshakes.deadline,
             self._voice.deadline,
@@ -296,6 +322,9 @@ class Engine:
         perform(self._antientropy.advance(now), now)
         perform(self._tracing.advance(now), now)
         self._links.advance(now)
+        if now >= self._pause_at:
+            self._pause_at = now + PAUSE_INTERVAL_S
+            self._routing.send_all(Send(tuple(self._links), Pause(PAUSE_MS)), now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
             self._tick(now)
@@ -409,10 +438,11 @@ class Engine:
 
     # --- kept -----------------------------------------------------------------------------------
 
-    def saved(self, now: float) -> Saved:
-        """What to keep for the next run, as of now."""
+    def saved(self, now: float, unhandled: Iterable[MessageId] = ()) -> Saved:
+        """What to keep for the next run, as of now. `unhandled` broadcasts count as not seen: a restart
+        asks for them again."""
         known = tuple((peer.peer_id, peer.address) for peer in self._peers)
-        return Saved(self._identity.seed, self.epoch, self._store.saved(now), known)
+        return Saved(self._identity.seed, self.epoch, self._store.saved(now, unhandled), known)
 
     @property
     def saved_version(self) -> int:

@@ -222,6 +222,7 @@ class Stats:
     receipts_refused: int = 0
     receipts_lost: int = 0
     events_lost: int = 0
+    callback_errors: int = 0
     dropped: tuple[tuple[DropReason, int], ...] = ()
     held: int = 0
     held_bytes: int = 0

@@ -14,11 +14,12 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.identity import SEED_BYTES
+from grapevine_proto.ids import MessageId
 from grapevine_proto.state import StateDirectory
 
 logger = logging.getLogger("grapevine")
@@ -36,13 +37,18 @@ class Keeping:
         self._on_problem = on_problem
         self._turn = asyncio.Lock()
         self._epoch = 0
-        self._version = -1
+        self._version = (-1, 0)
         self._problem = ""
 
     @property
     def found_wrong(self) -> str:
         """What was wrong with the directory when it was read; empty: nothing."""
         return "" if self._directory is None else self._directory.problem
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a directory at all."""
+        return self._directory is not None
 
     def covers(self, epoch: int) -> bool:
         """Whether `epoch` is on disk, so that nobody will use it again."""
@@ -67,17 +73,20 @@ class Keeping:
             logger.warning("%s", self.found_wrong)
         return saved
 
-    async def save(self, engine: Engine, now: float) -> bool:
-        """Save what changed; whether all is saved now."""
+    async def save(
+        self, engine: Engine, now: float, unhandled: Callable[[], Iterable[MessageId]], handled: int
+    ) -> bool:
+        """Save what changed; whether all is saved now. `unhandled` gives the broadcasts that the
+        application is not done with, which changed if `handled` did."""
         if self._directory is None:
             return True
         async with self._turn:
-            version, epoch = engine.saved_version, engine.epoch
+            version, epoch = (engine.saved_version, handled), engine.epoch
             if (version, epoch) == (self._version, self._epoch):
                 return True
             problem = ""
             try:
-                await asyncio.to_thread(self._directory.save, engine.saved(now))
+                await asyncio.to_thread(self._directory.save, engine.saved(now, unhandled()))
                 self._version, self._epoch = version, epoch
             except OSError as error:
                 problem = f"{self._directory.path}: {error.strerror or error}"

@@ -64,6 +64,7 @@ class Kind(IntEnum):
     ANNOUNCE = 24
     ASK = 30
     NEAR = 31
+    PAUSE = 58
 
 
 LINK_KINDS: Final = frozenset(
@@ -308,6 +309,13 @@ class Prune:
     origin: PeerId | None
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The sender's application is behind: hold back rumors for it for `duration_ms`; 0: no longer."""
+
+    duration_ms: int
+
+
 OverlayMessage: TypeAlias = (
     Heartbeat
     | Records
@@ -331,6 +339,7 @@ OverlayMessage: TypeAlias = (
     | Subscribe
     | Graft
     | Prune
+    | Pause
 )
 
 # --- frames of one link -------------------------------------------------------------------------

@@ -22,15 +22,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from grapevine_proto.checks import BytesLike, check_callable, check_seconds, payload_bytes
 from grapevine_proto.clock import clock
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.delivery import EventHub, EventListener, EventStream, MessageListener
+from grapevine_proto.delivery import EventHub, EventListener, EventStream, MessageListener, OnFull
 from grapevine_proto.endpoint import Endpoint
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import (
     ConfigError,
     DropReason,
     GrapevineError,
+    InvalidArgument,
     NotRunning,
     UnknownPeer,
 )
@@ -38,6 +40,7 @@ from grapevine_proto.events import (
     DatagramDropped,
     Event,
     MemberInfo,
+    Message,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -78,6 +81,8 @@ class Node:
     """
 
     def __init__(self, config: NodeConfig, *, state_dir: str | Path | None = None) -> None:
+        if not isinstance(config, NodeConfig):
+            raise InvalidArgument(f"config: expected a NodeConfig, not {type(config).__name__}")
         self._config = config
         self._keeping = Keeping(state_dir, lambda problem: self._publish(StateUnsaved(problem)))
         self._phase = Phase.NEW
@@ -86,12 +91,14 @@ class Node:
         self._endpoint_: Endpoint | None = None
         self._pump_: Pump | None = None
         self._names = Names(self._resolve, self._on_resolved)
-        self._hub = EventHub(config.limits.events, config.limits.event_bytes)
+        self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
         self._tasks: list[asyncio.Task[None]] = []
         self._asides: set[asyncio.Task[None]] = set()
         self._leaving: asyncio.Task[int] | None = None
         self._is_left_by_handler = False
         self._closing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = asyncio.Event()
         # waiting
         self._in_line = asyncio.Lock()
         self._peers_changed = asyncio.Event()
@@ -111,6 +118,7 @@ class Node:
         if not self._config.keys:
             raise ConfigError("keys", "no cluster key: ClusterKey.generate() or .load(path)")
         self._phase = Phase.RUNNING
+        self._loop = asyncio.get_running_loop()
         try:
             saved = await self._keeping.load()
             self._endpoint_ = await Endpoint.open(self._config.bind)
@@ -137,9 +145,16 @@ class Node:
             asyncio.create_task(self._names.run(), name="grapevine names"),
             asyncio.create_task(self._keep_state(), name="grapevine state"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
 
     async def ready(self, min_peers: int = 1, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Wait until so many peers are connected. Raises TimeoutError after `timeout` seconds."""
+        """Wait until so many peers are connected. Raises TimeoutError after `timeout` seconds, and
+        InvalidArgument."""
+        if type(min_peers) is not int or min_peers < 0:
+            raise InvalidArgument(f"min_peers: expected a whole number, not {min_peers!r}")
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         async with asyncio.timeout(timeout):
             while True:
                 self._running()
@@ -150,10 +165,15 @@ class Node:
                 await self._peers_changed.wait()
 
     async def leave(self, timeout: float = 5.0) -> int:  # noqa: ASYNC109
-        """Say good-bye, hand over what is queued for at most `timeout` seconds, save, close.
+        """Hand over what is queued, say good-bye, let message handlers finish, save, close.
 
-        Returns how many broadcasts nobody took. Asked again, answers the same.
+        All of that takes at most `timeout` seconds. Broadcasts that no peer has are held for a bootstrap
+        peer that does not answer yet. Messages that no handler finished are not lost: they are saved as
+        not seen, so that the next run with the same state directory gets them. Returns how many
+        broadcasts no peer is known to have; asked again, answers the same. Raises NotRunning before
+        `start`, InvalidArgument.
         """
+        check_seconds("timeout", timeout)
         if self._phase is Phase.NEW:
             raise NotRunning("this node has not been started")
         if self._leaving is None:
@@ -172,26 +192,70 @@ class Node:
         traceback: TracebackType | None,
     ) -> None:
         await self.leave()
+        if self._failure is not None and error is None:
+            raise self._failure
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this node has started and neither left nor stopped by itself."""
+        return self._phase is Phase.RUNNING and self._failure is None
+
+    async def wait_stopped(self) -> None:
+        """Wait until this node has stopped. Returns once it has left; raises the error that stopped it
+        otherwise (StateLockedError: its identity is in use elsewhere). NotRunning before `start`."""
+        if self._phase is Phase.NEW:
+            raise NotRunning("this node has not been started")
+        await self._stopped.wait()
+        if self._failure is not None:
+            raise self._failure
 
     async def _leave(self, timeout_s: float) -> int:
         give_up_at = self.now() + timeout_s
         try:
             if self._phase is Phase.RUNNING:
                 self._phase = Phase.LEAVING
+                await self._wait_for_first_peer(timeout_s)
                 self._engine.leave(self.now())
                 self._pump.room.set()
                 self._pump.wake()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(timeout_s):
+                    async with asyncio.timeout(max(0.0, give_up_at - self.now())):
                         await self._pump.drained.wait()
             untaken = self.untaken
+            if untaken:
+                logger.warning(
+                    "left: %d broadcast%s not acknowledged by any peer",
+                    untaken,
+                    " was" if untaken == 1 else "s were",
+                )
         finally:
             await self._close("left", max(0.0, give_up_at - self.now()))
         return untaken
 
+    async def _wait_for_first_peer(self, timeout_s: float) -> None:
+        """Give broadcasts that no peer has the time for a first dial to succeed: a program that joins,
+        broadcasts and exits has not been connected yet."""
+        if not self._config.bootstrap_peers or not self.untaken or self._engine.has_linked:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self._engine.has_linked:
+                    self._peers_changed.clear()
+                    await self._peers_changed.wait()
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """One of the node's tasks ended. Only `_close` ends them: anything else stops the node, so that
+        it is not deaf without anybody knowing."""
+        if task.cancelled() and self._phase is Phase.STOPPED:
+            return
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.critical("%s ended", task.get_name(), exc_info=error)
+        self._fail(NotRunning(f"the task {task.get_name()!r} ended"))
+
     def _fail(self, error: GrapevineError) -> None:
         """Stop at once, for a reason that nobody asked for."""
-        if self._closing is None and self._phase is Phase.RUNNING:
+        if self._closing is None and self._phase in (Phase.RUNNING, Phase.LEAVING):
             logger.error("stopping: %s", error)
             self._failure = error
             self._closing = asyncio.create_task(self._close(str(error), 1.0))
@@ -206,14 +270,34 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for event in (self._pump.room, self._peers_changed, self._pump.drained):
+            event.set()
+        if not self._is_left_by_handler:
+            await self._hub.finish(patience_s)
+        self._report_unhandled()
         try:
             await self._save()
         finally:
             self._release()
         self._publish(NodeStopped(reason))
-        for event in (self._pump.room, self._peers_changed, self._pump.drained):
-            event.set()
-        await self._hub.close(None if self._is_left_by_handler else patience_s)
+        self._hub.end()
+        self._stopped.set()
+
+    def _unhandled(self) -> list[Message]:
+        return self._hub.unhandled(but_in_hand=self._is_left_by_handler)
+
+    def _report_unhandled(self) -> None:
+        unhandled = self._unhandled()
+        if not unhandled:
+            return
+        comes_again = sum(not message.private for message in unhandled)
+        if not self._keeping.is_kept:
+            comes_again = 0
+        logger.warning(
+            "left: %d messages were not handled in time; %d of them come again after a restart",
+            len(unhandled),
+            comes_again,
+        )
 
     def _release(self) -> None:
         """Close what is open."""
@@ -223,16 +307,16 @@ class Node:
 
     # --- what a node can be asked to do ---------------------------------------------------------
 
-    async def broadcast(self, payload: bytes) -> MessageId:
+    async def broadcast(self, payload: BytesLike) -> MessageId:
         """Tell everybody. Waits while no linked peer has room, and so never drops; with nobody
         linked the message is held for whoever comes in time. Raises MessageTooLarge."""
-        return await self._when_there_is_room(Engine.broadcast, payload)
+        return await self._when_there_is_room(Engine.broadcast, payload_bytes(payload))
 
-    async def trace(self, payload: bytes) -> MessageId:
+    async def trace(self, payload: BytesLike) -> MessageId:
         """Tell everybody, as `broadcast` does, and have them say that they have it: TraceUpdated
         events and `traces` tell who, how soon and over how many hops. All are asked up to 100
         members, above that a sample of about 100. Raises MessageTooLarge."""
-        return await self._when_there_is_room(Engine.trace, payload)
+        return await self._when_there_is_room(Engine.trace, payload_bytes(payload))
 
     async def _when_there_is_room(
         self, say: Callable[[Engine, bytes, float], MessageId], payload: bytes
@@ -260,11 +344,11 @@ class Node:
         self._pump.wake()
         return message_id
 
-    async def send(self, to: PeerId | Address | str, payload: bytes) -> MessageId:
+    async def send(self, to: PeerId | Address | str, payload: BytesLike) -> MessageId:
         """Tell one member alone, by its id or its address: over its link, or over a short session made
         for it, and then nobody may answer, which `MessageSent` tells. Raises UnknownPeer,
         MessageTooLarge."""
-        engine = self._running()
+        engine, payload = self._running(), payload_bytes(payload)
         message_id = engine.send(self._peer_id_of(to), payload, self.now())
         self._pump.wake()
         await asyncio.sleep(0)
@@ -275,6 +359,8 @@ class Node:
         is resolved and need not be awaited. Raises ConfigError where that is no address; the future
         raises UnknownPeer where the name does not resolve."""
         self._running()
+        if not isinstance(where, (str, Address)):
+            raise InvalidArgument(f"where: expected host:port, not {type(where).__name__}")
         try:
             address = literal(str(where))
         except ValueError as error:
@@ -294,10 +380,14 @@ class Node:
     def forget(self, peer_id: PeerId) -> None:
         """Strike somebody who is gone from peers and members, until anyone tells of it again. Raises
         UnknownPeer where it is linked or not known."""
+        if not isinstance(peer_id, PeerId):
+            raise InvalidArgument(f"peer_id: expected a PeerId, not {type(peer_id).__name__}")
         self._running().forget(peer_id)
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         """Take over `config` as far as a running node can; returns the fields that need a restart."""
+        if not isinstance(config, NodeConfig):
+            raise InvalidArgument(f"config: expected a NodeConfig, not {type(config).__name__}")
         if not config.keys:
             raise ConfigError("keys", "no cluster key")
         restart = self._running().reconfigure(config, self.now())
@@ -306,14 +396,26 @@ class Node:
         self._pump.wake()
         return restart
 
-    def on_message(self, listener: _MessageListenerT) -> _MessageListenerT:
+    def on_message(
+        self, listener: _MessageListenerT, *, on_full: OnFull = "pause"
+    ) -> _MessageListenerT:
         """Call `listener` with each message from now on, one after another; where it returns an
-        awaitable, that is awaited first. Returns it, so that this can be a decorator."""
-        self._hub.handle(listener)
+        awaitable, that is awaited first. Returns it, so that this can be a decorator.
+
+        `on_full` says what happens when handlers are slower than the traffic. `pause`: once three
+        quarters of `limits.events` wait, peers are asked to hold back, so that senders wait as they do
+        for a slow link; only beyond `limits.event_bytes` the oldest are dropped. `drop_oldest`: beyond
+        `limits.events` the oldest are dropped. Dropped messages are logged, counted in
+        `Stats.events_lost` and told by `EventsLost`. Raises InvalidArgument.
+        """
+        check_callable("on_message", listener)
+        self._hub.handle(listener, on_full)
         return listener
 
     def on_event(self, listener: _EventListenerT) -> _EventListenerT:
-        """Call `listener` with every event as it happens. It runs in the pump: keep it short."""
+        """Call `listener` with every event as it happens. It runs in the pump: keep it short. Raises
+        InvalidArgument."""
+        check_callable("on_event", listener)
         self._hub.listen(listener)
         return listener
 
@@ -387,6 +489,7 @@ class Node:
             stats,
             dropped=(*stats.dropped, (DropReason.NO_ROOM, overruns)) if overruns else stats.dropped,
             events_lost=stats.events_lost + self._hub.lost,
+            callback_errors=self._hub.failures,
             unsent=stats.unsent + self._endpoint.errors,
         )
 
@@ -411,10 +514,23 @@ class Node:
 
     def _running(self) -> Engine:
         if self._phase is Phase.RUNNING:
+            self._check_loop()
             return self._engine
         if self._failure is not None:
             raise self._failure
         raise NotRunning("this node has not started" if self._phase is Phase.NEW else "it has left")
+
+    def _check_loop(self) -> None:
+        """Raises NotRunning unless this is called in the node's own event loop."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not self._loop:
+            raise NotRunning(
+                "a node runs in one event loop; from another thread use"
+                " asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
+            )
 
     @property
     def _engine(self) -> Engine:
@@ -440,7 +556,18 @@ class Node:
             self._peers_changed.set()
 
     async def _save(self) -> bool:
-        return await self._keeping.save(self._engine, self.now())
+        return await self._keeping.save(
+            self._engine,
+            self.now(),
+            lambda: [message.id for message in self._unhandled() if not message.private],
+            self._hub.handled,
+        )
+
+    def _on_pause(self, is_paused: bool) -> None:
+        """Message handlers are behind, or have caught up."""
+        if self._phase is Phase.RUNNING:
+            (self._engine.pause if is_paused else self._engine.resume)(self.now())
+            self._pump.wake()
 
     def _dial(self, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
@@ -475,6 +602,8 @@ class Node:
     def _peer_id_of(self, to: PeerId | Address | str) -> PeerId:
         if isinstance(to, PeerId):
             return to
+        if not isinstance(to, (str, Address)):
+            raise InvalidArgument(f"to: expected a peer id or an address, not {type(to).__name__}")
         with contextlib.suppress(ValueError):
             return PeerId.parse(str(to))
         try:

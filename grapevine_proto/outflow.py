@@ -12,6 +12,8 @@ What must stay true:
 - A peer without room makes whoever asks `has_room` wait, for `BEHIND_S`; one that has had none for
   longer is left behind, so that it does not hold up the others. If all are, all wait.
 - Rumors go in the order in which they came, but small ones do not wait for large ones.
+- A peer whose application is behind may have its rumors held back, for `PAUSE_LIMIT_S` at a time. Held
+  back for longer than `BEHIND_S` it is left behind like any other peer without room.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from grapevine_proto.sections import LimitsConfig
 
 MESSAGE_BYTES: Final = 64_900  # of one envelope: what a token pays for, and a datagram of loopback
 BEHIND_S: Final = 1.0  # without room; then a peer is left to repair
+PAUSE_LIMIT_S: Final = 1.0  # for which one Pause holds back what waits for a peer
 # 90 tokens and 45 a second, which is what the defaults tell peers, come to 720 rumors a second then:
 # within the 1,200 that the receiver will check for one sender.
 COPIES_AT_ONCE: Final = 16
@@ -126,7 +129,24 @@ class Outflow:
         self._small: dict[PeerId, _Lane] = {}
         self._large: dict[PeerId, _Lane] = {}
         self._full: dict[PeerId, _Lane] = {}  # of the small, without room for another envelope
+        self._paused_until: dict[PeerId, float] = {}  # of links alone, until their pause is over
         self._now = -math.inf
+
+    def pause(self, peer_id: PeerId, duration_s: float, now: float) -> None:
+        """Hold back what waits for `peer_id` from now on, for at most `PAUSE_LIMIT_S`; 0 s: no longer."""
+        if duration_s > 0:
+            self._paused_until[peer_id] = now + min(duration_s, PAUSE_LIMIT_S)
+        else:
+            self._paused_until.pop(peer_id, None)
+
+    def _paused_for(self, peer_id: PeerId, now: float) -> float:
+        """For how many seconds `peer_id` is to get nothing; at most 0: it is not paused."""
+        if not self._paused_until:
+            return 0.0
+        left_s = self._paused_until.get(peer_id, now) - now
+        if left_s <= 0:
+            self._paused_until.pop(peer_id, None)
+        return left_s
 
     def push(self, copy: RumorCopy, links: Iterable[Outlet], now: float) -> int:
         """Let `copy` go to each of `links`, as soon as that can be; how many have room for it."""
@@ -172,6 +192,8 @@ class Outflow:
         lane = self._small.get(link.peer_id)
         if lane is None or len(lane.copies) != 1 or link.peer_id in self._large:
             return None
+        if self._paused_for(link.peer_id, self._now) > 0:
+            return None
         return lane.copies[0].alone
 
     def went(self, link: Outlet) -> None:
@@ -183,6 +205,8 @@ class Outflow:
         """Hand `link` what it can send at once, and the next large rumor, which it sends in turns with
         all else; whether more waits for it."""
         self._now = now
+        if self._paused_for(link.peer_id, now) > 0:
+            return link.peer_id in self._small or link.peer_id in self._large
         small, large = self._small.get(link.peer_id), self._large.get(link.peer_id)
         if large is not None:
             while large.copies and link.has_room_for(len(large.copies[0].copy)):
@@ -201,6 +225,9 @@ class Outflow:
 
     def ready_at(self, link: Outlet, now: float) -> float:
         """When to fill `link` again, which has sent what it could; math.inf: not before it makes room."""
+        paused_s = self._paused_for(link.peer_id, now)
+        if paused_s > 0:
+            return now + paused_s
         large = self._large.get(link.peer_id)
         if large is not None and link.has_room_for(len(large.copies[0].copy)):
             return now
@@ -210,7 +237,7 @@ class Outflow:
     def is_idle(self, link: Outlet, now: float) -> bool:
         """Whether a rumor pushed to `link` now would go at once."""
         is_waiting = link.peer_id in self._small or link.peer_id in self._large
-        return not is_waiting and link.is_ready(now)
+        return not is_waiting and link.is_ready(now) and self._paused_for(link.peer_id, now) <= 0
 
     def has_room(self, links: int, size_bytes: int = 0) -> bool:
         """Whether another rumor of ours of so many bytes finds room, as of the last look, with every
@@ -229,6 +256,7 @@ class Outflow:
     def forget(self, peer_id: PeerId) -> int:
         """Let go of all that waits for a peer; how many payloads that was."""
         waited = self.waiting(peer_id)
+        self._paused_until.pop(peer_id, None)
         for lanes in (self._full, self._small, self._large):
             lanes.pop(peer_id, None)
         return waited

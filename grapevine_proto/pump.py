@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NoReturn
 
 from grapevine_proto.clock import TICK_S, Lag
 from grapevine_proto.endpoint import Endpoint, EndpointClosed
@@ -72,14 +72,23 @@ class Pump:
 
     async def read(self) -> None:
         """The task that reads."""
-        engine, endpoint = self._engine, self._endpoint
-        batch = 0
         while True:
             try:
-                datagram, source = await endpoint.receive()
+                await self._read()
             except EndpointClosed:
                 self._fail(NotRunning("the socket was closed under the node"))
                 return
+            except Exception:
+                logger.exception("a fault in the node; it goes on")
+                await asyncio.sleep(
+                    0
+                )  # no longer: a peer that could cause it could silence the node
+
+    async def _read(self) -> NoReturn:
+        engine, endpoint = self._engine, self._endpoint
+        batch = 0
+        while True:
+            datagram, source = await endpoint.receive()
             engine.receive(datagram, source, self._tick())
             batch += 1
             if batch < BATCH and endpoint.has_more:

@@ -52,6 +52,7 @@ from grapevine_proto.messages import (
     Offer,
     Opinions,
     OverlayMessage,
+    Pause,
     Ping,
     PingFor,
     Private,
@@ -116,6 +117,7 @@ class Routing:
         self.delivered = 0
         self.changes = 0
         self.stopped: str | None = None
+        self.is_paused = False  # our own application is behind: nothing is asked for meanwhile
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -168,6 +170,9 @@ class Routing:
                 self.events.append(
                     MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, private=True))
                 )
+            case Pause(duration_ms):
+                self._links.outflow.pause(sender, duration_ms / 1000, now)
+                self._links.touch(link)
             case Close(reason, records):
                 words = (
                     "left" if reason is CloseReason.LEAVING else f"closed: {reason.name.lower()}"
@@ -221,6 +226,8 @@ class Routing:
 
     def send_all(self, send: Send, now: float) -> int:
         """Queue a message; for how many peers there was room for it."""
+        if self.is_paused and isinstance(send.message, Want):
+            return 0  # a later round asks for what is still missed
         links = [self._links[peer_id] for peer_id in send.peers if peer_id in self._links]
         if isinstance(send.message, Rumors):
             return self._links.push(send.message, links, now)

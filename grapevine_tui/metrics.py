@@ -67,6 +67,10 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_received_bytes": ("bytes_in", "Bytes of datagrams that came in"),
     "grapevine_sent_bytes": ("bytes_out", "Bytes of datagrams that went out"),
     "grapevine_events_lost": ("events_lost", "Events that a slow reader in this process lost"),
+    "grapevine_callback_errors": (
+        "callback_errors",
+        "What message handlers and event listeners in this process raised",
+    ),
 }
 OUTCOMES: Final = (
     *("delivered", "duplicates", "relayed", "repaired", "asked", "unheeded"),

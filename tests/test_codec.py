@@ -36,6 +36,7 @@ from grapevine_proto.messages import (
     Opinions,
     PathAnswer,
     PathCheck,
+    Pause,
     Ping,
     PingFor,
     Private,
@@ -146,6 +147,7 @@ messages = st.one_of(
     st.builds(Subscribe, st.booleans()),
     st.builds(Graft, st.none() | peer_ids),
     st.builds(Prune, st.none() | peer_ids),
+    st.builds(Pause, st.integers(0, 2**32 - 1)),
     st.just(Empty()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
@@ -432,6 +434,7 @@ GOLDEN = {
     Subscribe(True): "1491c3",
     Graft(None): "1591c400",
     Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
+    Pause(1000): "3a91cd03e8",
     Announce(StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300), 9000): (
         "189294c420" + "00" * 32 + "0103cd012ccd2328"
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable
 from typing import Any
 
@@ -172,7 +173,7 @@ def test_a_handler_too_slow_for_the_messages_loses_the_oldest_and_everybody_is_t
             await asyncio.sleep(0)
             seen.append(message.id.sequence)
 
-        hub.handle(slow)
+        hub.handle(slow, "drop_oldest")
         hub.listen(told.append)
         for number in range(20):
             hub.publish(received(number))
@@ -180,6 +181,115 @@ def test_a_handler_too_slow_for_the_messages_loses_the_oldest_and_everybody_is_t
         assert seen == [0, 15, 16, 17, 18, 19]
         assert EventsLost(14) in told
         assert hub.lost == 14
+
+    run(main())
+
+
+def test_what_a_slow_handler_loses_is_said_in_the_log(
+    run: Run[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        hub = EventHub(5, 10**6)
+        hub.handle(lambda _: asyncio.sleep(0), "drop_oldest")
+        with caplog.at_level(logging.WARNING, "grapevine"):
+            for number in range(20):
+                hub.publish(received(number))
+        assert caplog.text.count("too slow") == 1  # once a minute, not once an event
+        await hub.close(5.0)
+
+    run(main())
+
+
+def test_a_slow_handler_that_may_lose_nothing_asks_for_a_pause_and_ends_it(run: Run[Any]) -> None:
+    async def main() -> None:
+        pauses: list[bool] = []
+        hub = EventHub(8, 10**6, pauses.append)
+        seen: list[int] = []
+
+        async def slow(message: Message) -> None:
+            await asyncio.sleep(0)
+            seen.append(message.id.sequence)
+
+        hub.handle(slow)
+        for number in range(6):
+            hub.publish(received(number))
+        assert pauses == []
+        for number in range(6, 40):  # what is in flight when peers are asked is not lost
+            hub.publish(received(number))
+        assert pauses == [True]
+        await hub.close(5.0)
+        assert pauses == [True, False]
+        assert seen == list(range(40))
+        assert hub.lost == 0
+
+    run(main())
+
+
+def test_beyond_its_bytes_even_a_pausing_queue_drops_the_oldest_and_counts(run: Run[Any]) -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10_000)
+        hub.handle(lambda _: asyncio.sleep(0))
+        for number in range(6):
+            hub.publish(received(number, 4000))
+        assert hub.lost == 3  # one is in hand, two fit
+        await hub.close(5.0)
+
+    run(main())
+
+
+class OutcomeError(BaseException):
+    """What test runners raise from pytest.fail and its like: no Exception."""
+
+
+@pytest.mark.parametrize("error", [OutcomeError(), asyncio.CancelledError(), GeneratorExit()])
+def test_nothing_that_a_callback_raises_reaches_who_publishes(
+    run: Run[Any], error: BaseException
+) -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10**6)
+        calls: list[str] = []
+
+        def failing(what: str) -> None:
+            calls.append(what)
+            raise error
+
+        async def failing_later() -> None:
+            await asyncio.sleep(0)
+            failing("awaited")
+
+        hub.listen(lambda _: failing("listener"))
+        hub.handle(lambda _: failing("handler"))
+        hub.handle(lambda _: failing_later())
+        for number in range(2):
+            hub.publish(received(number))
+            await hub.finish(5.0)
+        assert calls == ["listener", "handler", "awaited"] * 2
+        assert hub.failures == 6
+
+    run(main())
+
+
+def test_what_is_meant_to_end_the_program_still_does() -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10**6)
+        hub.listen(lambda _: sys.exit(7))
+        hub.publish(received(1))
+        await asyncio.sleep(60)
+
+    with pytest.raises(SystemExit, match="7"):
+        asyncio.run(main())
+
+
+def test_messages_that_no_handler_finished_are_known(run: Run[Any]) -> None:
+    async def main() -> None:
+        hub = EventHub(1000, 10**6)
+        hub.handle(lambda _: asyncio.get_running_loop().create_future())
+        for number in range(3):
+            hub.publish(received(number))
+        await hub.finish(0.01)
+        assert [message.id.sequence for message in hub.unhandled()] == [0, 1, 2]
+        assert [m.id.sequence for m in hub.unhandled(but_in_hand=True)] == [1, 2]
+        assert hub.handled == 0
 
     run(main())
 

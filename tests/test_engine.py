@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,14 @@ from grapevine_proto import codec
 from grapevine_proto import links as links_module
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.engine import Engine, Saved
-from grapevine_proto.errors import ConfigError, DropReason, MessageTooLarge, NotRunning, UnknownPeer
+from grapevine_proto.errors import (
+    ConfigError,
+    DropReason,
+    InvalidArgument,
+    MessageTooLarge,
+    NotRunning,
+    UnknownPeer,
+)
 from grapevine_proto.events import (
     Event,
     MemberStatus,
@@ -542,6 +550,54 @@ def test_no_secret_is_in_anything_that_is_printed() -> None:
     ]
     for show in shown:
         assert not any(secret in show() for secret in secrets)
+
+
+def test_an_engine_whose_application_is_behind_is_sent_no_rumor_until_it_resumes() -> None:
+    pair = Pair()
+    pair.other.pause(pair.now)
+    pair.run(0.2)
+    pair.one.broadcast(b"held back", pair.now)
+    pair.run(3.0)
+    assert pair.received(pair.other) == []
+    pair.other.resume(pair.now)
+    pair.run(0.1)
+    assert pair.received(pair.other) == [b"held back"]
+
+
+def test_an_engine_whose_application_is_behind_asks_for_no_repair() -> None:
+    pair = Pair()
+    pair.other.pause(pair.now)
+    pair.run(0.2)
+    pair.one.broadcast(b"held back", pair.now)
+    before = pair.one.stats().datagrams_in
+    pair.other.start_round(pair.now)
+    pair.run(2.0)
+    assert pair.one.stats().datagrams_in > before  # the round began
+    assert pair.received(pair.other) == []
+
+
+def test_a_program_may_reuse_the_buffer_that_it_passed() -> None:
+    pair = Pair()
+    buffer = bytearray(b"first")
+    pair.one.broadcast(buffer, pair.now)
+    pair.one.send(pair.other.peer_id, memoryview(buffer), pair.now)
+    buffer[:] = b"OTHER"
+    pair.exchange()
+    assert pair.received(pair.other) == [b"first", b"first"]
+
+
+@pytest.mark.parametrize("payload", ["text", None, 5, [1, 2], {"a": 1}, object()])
+def test_what_is_no_payload_is_refused_and_costs_no_other_message(payload: Any) -> None:
+    pair = Pair()
+    pair.one.broadcast(b"before", pair.now)
+    for verb in (pair.one.broadcast, pair.one.trace):
+        with pytest.raises(InvalidArgument, match="a payload is bytes, not"):
+            verb(payload, pair.now)
+    with pytest.raises(TypeError):
+        pair.one.send(pair.other.peer_id, payload, pair.now)
+    pair.one.broadcast(b"after", pair.now)
+    pair.run(0.2)
+    assert pair.received(pair.other) == [b"before", b"after"]
 
 
 def test_private_messages_are_charged_like_all_others() -> None:

@@ -25,6 +25,7 @@ from grapevine_proto import (
     ConfigError,
     DialFailed,
     Event,
+    InvalidArgument,
     LimitsConfig,
     Message,
     MessageReceived,
@@ -517,11 +518,11 @@ def test_two_nodes_on_one_identity_find_out_and_one_stops(run: Run[Any], tmp_pat
         later = StateDirectory(tmp_path / "b")  # started another second: equal epochs are rarer
         later.load(time.time() + 10)
         later.close()
-        async with (
-            Node(quick()) as ours,
-            Node(quick(ours), state_dir=tmp_path / "a") as one,
-            Node(quick(ours), state_dir=tmp_path / "b") as other,
-        ):
+        async with Node(quick()) as ours:
+            one = Node(quick(ours), state_dir=tmp_path / "a")
+            other = Node(quick(ours), state_dir=tmp_path / "b")
+            await one.start()
+            await other.start()
             stops = [
                 asyncio.create_task(event_where(node, lambda e: isinstance(e, NodeStopped)))
                 for node in (one, other)
@@ -531,8 +532,217 @@ def test_two_nodes_on_one_identity_find_out_and_one_stops(run: Run[Any], tmp_pat
             assert "identity" in done.pop().result().reason
             with pytest.raises(StateLockedError):
                 await stopped.broadcast(b"as whom?")
+            with pytest.raises(StateLockedError):
+                await stopped.wait_stopped()
+            assert not stopped.is_running
+            with pytest.raises(StateLockedError):
+                await stopped.__aexit__(None, None, None)  # whoever served in the body is told too
             for task in stops:
                 task.cancel()
+            for node in (one, other):
+                await node.leave()
+
+    run(main())
+
+
+def test_whoever_waits_for_a_node_to_stop_is_told_when_it_has_left(run: Run[Any]) -> None:
+    async def main() -> None:
+        node = Node(quick())
+        with pytest.raises(NotRunning):
+            await node.wait_stopped()
+        is_running = [node.is_running]
+        await node.start()
+        is_running.append(node.is_running)
+        waiting = asyncio.create_task(node.wait_stopped())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await node.leave()
+        await waiting
+        assert [*is_running, node.is_running] == [False, True, False]
+
+    run(main())
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_task_that_ends_unasked_stops_the_node_with_a_reason(
+    run: Run[Any], number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            node = Node(quick(ours))
+            await node.start()
+            name = node._tasks[number].get_name()
+            node._tasks[number].cancel()
+            with pytest.raises(NotRunning, match=name):
+                await node.wait_stopped()
+            with pytest.raises(NotRunning, match=name):
+                await node.broadcast(b"deaf?")
+
+    run(main())
+
+
+def test_a_listener_that_raises_anything_leaves_the_node_able_to_hear(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+
+            def failing(event: Event) -> None:
+                if isinstance(event, MessageReceived):
+                    pytest.fail("in a listener, which is no Exception")
+
+            theirs.on_event(failing)
+            await ours.ready()
+            for number in range(3):
+                await ours.broadcast(b"%d" % number)
+            assert await inbox.of(3) == [b"0", b"1", b"2"]
+
+    run(main())
+
+
+def test_a_handler_slower_than_the_sender_loses_nothing(run: Run[Any]) -> None:
+    async def main() -> None:
+        plenty = {"rate_limit": RateLimitConfig(enabled=False), "limits": LimitsConfig(events=200)}
+        async with Node(quick(**plenty)) as ours, Node(quick(ours, **plenty)) as theirs:
+            handled: list[bytes] = []
+            is_done = asyncio.Event()
+
+            @theirs.on_message
+            async def slow(message: Message) -> None:
+                await asyncio.sleep(0)
+                handled.append(message.payload)
+                if len(handled) == 5000:
+                    is_done.set()
+
+            await ours.ready()
+            for number in range(5000):
+                await ours.broadcast(b"%d" % number)
+            await is_done.wait()
+            assert sorted(map(int, handled)) == list(range(5000))
+            assert theirs.stats().events_lost == 0
+
+    run(main())
+
+
+def test_what_no_handler_finished_comes_again_after_an_orderly_restart(
+    run: Run[Any], tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            handled: list[bytes] = []
+            is_blocked = asyncio.Event()
+            first = Node(quick(ours), state_dir=tmp_path)
+
+            @first.on_message
+            async def block(message: Message) -> None:
+                if message.payload != b"0":
+                    is_blocked.set()
+                    await asyncio.get_running_loop().create_future()
+                handled.append(message.payload)
+
+            await first.start()
+            await ours.ready()
+            for number in range(10):
+                await ours.broadcast(b"%d" % number)
+            await is_blocked.wait()
+            await first.leave(timeout=0.2)
+            assert handled == [b"0"]
+            async with Node(quick(ours), state_dir=tmp_path) as again:
+                inbox = Inbox(again)
+                again.start_round()
+                assert sorted(await inbox.of(9)) == [b"%d" % number for number in range(1, 10)]
+
+    run(main())
+
+
+def test_a_node_that_is_killed_is_given_again_what_its_handlers_did_not_finish(
+    run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
+
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            first = Node(quick(ours), state_dir=tmp_path)
+            first.on_message(lambda _: asyncio.get_running_loop().create_future())
+            is_here = asyncio.Event()
+            first.on_event(lambda _: is_here.set() if first.stats().delivered == 3 else None)
+            await first.start()
+            await ours.ready()
+            for number in range(3):
+                await ours.broadcast(b"%d" % number)
+            await is_here.wait()
+            await first._save()
+            shutil.copytree(tmp_path, tmp_path / "as of the kill")
+            await first.leave(timeout=0.0)
+            async with Node(quick(ours), state_dir=tmp_path / "as of the kill") as again:
+                inbox = Inbox(again)
+                again.start_round()
+                assert sorted(await inbox.of(3)) == [b"0", b"1", b"2"]
+
+    run(main())
+
+
+def test_a_program_that_joins_says_one_thing_and_leaves_is_heard(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            inbox = Inbox(ours)
+            async with Node(quick(ours)) as brief:
+                await brief.broadcast(b"once")
+            assert await inbox.of(1) == [b"once"]
+            assert brief.untaken == 0
+
+    run(main())
+
+
+def test_what_no_peer_acknowledged_is_said_in_the_log_when_a_node_leaves(
+    run: Run[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        with caplog.at_level(logging.WARNING, "grapevine"):
+            async with Node(quick()) as alone:
+                await alone.broadcast(b"to nobody")
+        assert "1 broadcast was not acknowledged by any peer" in caplog.text
+
+    run(main())
+
+
+def test_arguments_of_the_wrong_kind_are_refused_before_anything_happens(run: Run[Any]) -> None:
+    async def main() -> None:
+        wrong: Any = 5
+        with pytest.raises(InvalidArgument, match="NodeConfig"):
+            Node(wrong)
+        async with Node(quick()) as node:
+            with pytest.raises(InvalidArgument, match="bytes"):
+                await node.broadcast("text")  # type: ignore[arg-type]
+            with pytest.raises(InvalidArgument, match="peer id or an address"):
+                await node.send(wrong, b"x")
+            with pytest.raises(InvalidArgument, match="host:port"):
+                node.dial(wrong)
+            with pytest.raises(InvalidArgument, match="PeerId"):
+                node.forget(str(node.peer_id))  # type: ignore[arg-type]
+            with pytest.raises(InvalidArgument, match="NodeConfig"):
+                node.reconfigure({"fanout": 4})  # type: ignore[arg-type]
+            with pytest.raises(InvalidArgument, match="function"):
+                node.on_message(wrong)
+            with pytest.raises(InvalidArgument, match="function"):
+                node.on_event(None)  # type: ignore[type-var]
+            with pytest.raises(InvalidArgument, match="drop_oldest"):
+                node.on_message(print, on_full="drop")  # type: ignore[arg-type]
+            with pytest.raises(InvalidArgument, match="min_peers"):
+                await node.ready(-1)
+            with pytest.raises(InvalidArgument, match="timeout"):
+                await node.ready(0, timeout=float("nan"))
+            with pytest.raises(InvalidArgument, match="timeout"):
+                await node.leave("soon")  # type: ignore[arg-type]
+            assert node.is_running
+
+    run(main())
+
+
+def test_a_node_is_used_from_its_own_loop_and_says_so(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as node:
+            with pytest.raises(NotRunning, match="call_soon_threadsafe"):
+                await asyncio.to_thread(node.start_round)
 
     run(main())
 
@@ -645,15 +855,16 @@ def test_a_dead_peer_costs_the_living_no_datagram(run: Run[Any]) -> None:
 
 def test_a_socket_that_is_closed_under_a_node_stops_it_with_a_reason(run: Run[Any]) -> None:
     async def main() -> None:
-        async with Node(quick()) as ours:
-            stopped = asyncio.create_task(
-                event_where(ours, lambda event: isinstance(event, NodeStopped))
-            )
-            await asyncio.sleep(0)
-            ours._endpoint.close()
-            assert "socket" in (await stopped).reason
-            with pytest.raises(NotRunning, match="socket"):
-                await ours.broadcast(b"x")
+        ours = Node(quick())
+        await ours.start()
+        stopped = asyncio.create_task(
+            event_where(ours, lambda event: isinstance(event, NodeStopped))
+        )
+        await asyncio.sleep(0)
+        ours._endpoint.close()
+        assert "socket" in (await stopped).reason
+        with pytest.raises(NotRunning, match="socket"):
+            await ours.broadcast(b"x")
 
     run(main())
 

@@ -7,7 +7,7 @@ import math
 from grapevine_proto import codec
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import RumorCopy, Rumors
-from grapevine_proto.outflow import BEHIND_S, COPIES_AT_ONCE, Outflow
+from grapevine_proto.outflow import BEHIND_S, COPIES_AT_ONCE, PAUSE_LIMIT_S, Outflow
 from grapevine_proto.sections import LimitsConfig
 from tests.overlay.made import copy, peer_id, rumor
 
@@ -69,6 +69,43 @@ def test_what_waits_together_goes_in_one_envelope_in_order() -> None:
     assert not flow.fill(link, 0.0)
     assert link.sequences == [[1, 2, 3, 4, 5]]
     assert flow.waiting(link.peer_id) == 0
+
+
+def test_a_peer_that_asks_for_a_pause_gets_nothing_until_it_is_over() -> None:
+    flow, link = outflow(), Outlet(1, free=10)
+    flow.pause(link.peer_id, 0.5, 0.0)
+    flow.push(copy(9, 1), [link], 0.0)
+    assert flow.only(link) is None
+    assert not flow.is_idle(link, 0.1)
+    assert flow.fill(link, 0.1)
+    assert (link.sequences, flow.ready_at(link, 0.1)) == ([], 0.5)
+    assert not flow.fill(link, 0.5)
+    assert link.sequences == [[1]]
+
+
+def test_a_pause_ends_when_the_peer_says_so_and_after_a_second_in_any_case() -> None:
+    flow, link = outflow(), Outlet(1, free=10)
+    flow.pause(link.peer_id, 3600.0, 0.0)
+    flow.push(copy(9, 1), [link], 0.0)
+    assert flow.ready_at(link, 0.0) == PAUSE_LIMIT_S
+    flow.pause(link.peer_id, 0.0, 0.1)
+    assert not flow.fill(link, 0.1)
+    assert link.sequences == [[1]]
+
+
+def test_a_peer_that_pauses_for_ever_holds_up_nobody_for_longer_than_a_second() -> None:
+    flow, paused, other = outflow(queue_messages=2), Outlet(1, free=10), Outlet(2, free=10**6)
+    flow.pause(paused.peer_id, 1.0, 0.0)
+    for first in range(1, 4):
+        flow.push(copy(9, first), [paused, other], 0.0)
+    assert not flow.has_room(2)
+    for tenth in range(1, 100):
+        flow.pause(paused.peer_id, 1.0, tenth / 10)
+        flow.look(tenth / 10)
+        flow.fill(other, tenth / 10)
+        assert flow.has_room(2) == (tenth / 10 >= BEHIND_S)
+    flow.forget(paused.peer_id)
+    assert flow.has_room(1)
 
 
 def test_an_envelope_is_no_larger_than_a_message_may_be() -> None:

@@ -70,6 +70,7 @@ from grapevine_proto.messages import (
     Offer,
     Opinions,
     OverlayMessage,
+    Pause,
     Ping,
     PingFor,
     Private,
@@ -121,6 +122,8 @@ def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C9
             return Kind.ROLL, (first, last, marks, answering)
         case Ping() | PingFor() | Ack() | Opinions():
             return _detection_fields(message)
+        case Pause(duration_ms):
+            return Kind.PAUSE, (duration_ms,)
         case Receipts(number, (origin, epoch, sequence, _), receipts):
             taken = tuple(map(receipt_fields, receipts))
             return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
@@ -302,6 +305,11 @@ def _prune(f: Fields) -> Prune:
     return Prune(decode_tree(origin))
 
 
+def _pause(f: Fields) -> Pause:
+    (duration_ms,) = f
+    return Pause(uint(duration_ms, MAX_COUNT))
+
+
 def _empty(f: Fields) -> Empty:
     () = f
     return Empty()
@@ -355,6 +363,7 @@ DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
     Kind.SUBSCRIBE: _subscribe,
     Kind.GRAFT: _graft,
     Kind.PRUNE: _prune,
+    Kind.PAUSE: _pause,
 }
 
 

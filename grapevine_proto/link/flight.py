@@ -31,6 +31,7 @@ UNREPAIRED: Final = frozenset(
         Kind.IDS,
         Kind.OPINIONS,
         Kind.ROLL,
+        Kind.PAUSE,
         Kind.FEEDBACK,
         Kind.PATH_CHECK,
         Kind.PATH_ANSWER,

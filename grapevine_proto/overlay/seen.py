@@ -113,6 +113,23 @@ class Seen:
             self._give_up(hole)
         self.holes = []
 
+    def without(self, sequences: Iterable[int]) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """The high mark and the holes as they would be if none of `sequences`, ascending, had been seen.
+        Where that makes more holes than the limit, the lowest count as seen."""
+        unseen = sorted(
+            [(hole.first, hole.last) for hole in self.holes] + [(s, s) for s in sequences]
+        )
+        holes: list[tuple[int, int]] = []
+        for first, last in unseen:
+            if holes and first <= holes[-1][1] + 1:
+                holes[-1] = (holes[-1][0], max(holes[-1][1], last))
+            else:
+                holes.append((first, last))
+        high = self.high
+        if holes and holes[-1][1] >= high:
+            high = holes.pop()[0] - 1
+        return high, tuple(holes[-self._limit :])
+
     def _give_up(self, hole: Hole) -> None:
         if hole.counted:
             self.lost += hole.size

@@ -287,13 +287,16 @@ class Store:
     def streams(self) -> int:
         return sum(len(streams) for streams in self._origins.values())
 
-    def saved(self, now: float) -> tuple[SavedStream, ...]:
-        """The marks, to be kept over a restart."""
+    def saved(self, now: float, unhandled: Iterable[MessageId] = ()) -> tuple[SavedStream, ...]:
+        """The marks, to be kept over a restart. `unhandled`: delivered, but the application is not done
+        with them, so they count as not seen and come again."""
+        pending: dict[Stream, list[int]] = {}
+        for message_id in unhandled:
+            pending.setdefault(message_id.stream, []).append(message_id.sequence)
         return tuple(
             SavedStream(
                 *state.stream,
-                state.seen.high,
-                tuple((hole.first, hole.last) for hole in state.seen.holes),
+                *state.seen.without(sorted(pending.get(state.stream, ()))),
                 now - state.said_at,
             )
             for streams in self._origins.values()

@@ -57,6 +57,32 @@ def test_one_hole_beyond_the_limit_closes_the_lowest() -> None:
     assert seen.lost == 1
 
 
+def test_what_the_application_did_not_finish_is_unseen_again() -> None:
+    seen = seen_of(1, 2, 3, 5, 6, 7)
+    assert seen.without(()) == (7, ((4, 4),))
+    assert seen.without([6, 7]) == (5, ((4, 4),))  # the end of a stream takes no hole
+    assert seen.without([5, 6, 7]) == (3, ())
+    assert seen.without([2]) == (7, ((2, 2), (4, 4)))
+    assert seen.without([1, 2, 3, 5, 6, 7]) == (0, ())
+    assert (seen.high, [hole[:2] for hole in seen.holes]) == (7, [(4, 4)])
+
+
+@given(st.sets(st.integers(1, 40), min_size=1), st.data())
+def test_marks_restored_without_some_know_all_others(heard: set[int], data: st.DataObject) -> None:
+    seen = seen_of(*sorted(heard))
+    unhandled = data.draw(st.sets(st.sampled_from(sorted(heard))))
+    restored = Seen(256)
+    high, holes = seen.without(sorted(unhandled))
+    restored.restore(high, holes, 0.0)
+    known = {sequence for sequence in range(1, 50) if restored.knows(sequence)}
+    assert known == heard - unhandled
+
+
+def test_unseen_sequences_beyond_the_limit_of_holes_count_as_seen() -> None:
+    seen = seen_of(*range(1, 12), limit=3)
+    assert seen.without([1, 3, 5, 7, 9]) == (11, ((5, 5), (7, 7), (9, 9)))
+
+
 def test_splitting_a_hole_never_makes_more_than_the_limit() -> None:
     seen = seen_of(100, limit=2)
     for sequence in (10, 20, 30, 40):

@@ -179,6 +179,11 @@ def test_the_library_page_names_every_field(name: str) -> None:
     assert set(fields) <= code_words(row[1])
 
 
+def test_the_library_page_names_every_counter() -> None:
+    named = code_words(section("library.md", "Values"))
+    assert {each.name for each in dataclasses.fields(grapevine_proto.Stats)} - named == set()
+
+
 def test_the_library_page_names_every_reason_and_every_command_of_a_script() -> None:
     words = code_words(section("library.md", "Headless: JSON Lines"))
     assert {each.value for each in DropReason} <= words
