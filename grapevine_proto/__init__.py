@@ -52,6 +52,7 @@ from grapevine_proto.sections import (
     LimitsConfig,
     RateLimitConfig,
 )
+from grapevine_proto.version import __version__
 
 __all__ = [
     "Address",
@@ -104,4 +105,5 @@ __all__ = [
     "UnknownPeer",
     "Via",
     "Zone",
+    "__version__",
 ]

@@ -1,3 +1,3 @@
 """The terminal application over `grapevine_proto`: an app for people, JSON Lines for scripts."""
 
-__version__ = "0.1.0"
+from grapevine_proto.version import __version__ as __version__

@@ -234,7 +234,7 @@ def test_dependencies_are_what_is_imported_and_nothing_else() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     named = {re.split(r"[>=;\s\[]", each)[0].lower() for each in project["dependencies"]}
-    distribution = {"nacl": "pynacl", "dotenv": "python-dotenv", "rich": "textual"}
+    distribution = {"nacl": "pynacl", "dotenv": "python-dotenv"}
     imported: set[str] = set()
     for folder in ("grapevine_proto", "grapevine_tui"):
         for path in (ROOT / folder).rglob("*.py"):
