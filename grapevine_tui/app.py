@@ -52,7 +52,7 @@ from grapevine_tui.screens.settings import SettingsScreen
 from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.settings import Settings
-from grapevine_tui.terminal import read_anything
+from grapevine_tui.terminal import must_repaint, read_anything
 from grapevine_tui.text import printable
 from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
@@ -182,6 +182,8 @@ class GrapevineApp(App[None]):
         if is_beat and self._host.model.me is not None and not self._leaving.is_done:
             with suppress(GrapevineError):  # it has stopped of itself: what was last known stays
                 self._changes |= self._host.refresh()
+        if must_repaint():
+            self.refresh()
         changes, self._changes = self._changes, Changes.NONE
         if changes:
             self.main.paint(changes)

@@ -339,8 +339,8 @@ def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run an app on this terminal until it is quit; the exit code."""
     _need_terminal()
     if sys.stderr is not None:
-        # Textual draws on this, from a thread that must not die when the window is closed.
-        vars(sys)["__stderr__"] = LastingTerminal(sys.stderr)
+        # Textual draws on this, and says last words on the other: neither may ever wait.
+        vars(sys)["__stderr__"] = sys.stderr = LastingTerminal(sys.stderr)
     with new_runner() as runner:
         return runner.run(show())
 

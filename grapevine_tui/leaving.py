@@ -22,10 +22,14 @@ from rich.text import Text
 from textual.app import App
 
 from grapevine_proto.errors import GrapevineError
+from grapevine_tui.ending import end_within
 from grapevine_tui.hosting import DemoView, HostView
+from grapevine_tui.terminal import restore_terminal
 
 LEAVE_S: Final = 2.0  # for goodbyes: long enough for a round trip round the world
+SIGNAL_LEAVE_S: Final = 0.35  # of the 500 ms that a signal leaves us
 SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
+LAST_RESORT_S: Final = 1.5  # after that, for a disk that hangs; usually nothing is left to do
 IN_USE_CODE: Final = 5  # the contract's exit code for an identity in use
 
 
@@ -40,6 +44,7 @@ class Leaving:
         self._demo = demo
         self._begun = begun
         self._is_asked = False
+        self._leave_s = LEAVE_S
         self.is_done = False
         """Whether nobody is left to say goodbye for."""
 
@@ -51,7 +56,11 @@ class Leaving:
             # Windows has neither SIGHUP nor handlers in a loop; there Textual's own must do.
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 if number is not None:
-                    loop.add_signal_handler(number, self.ask, 128 + number)
+                    loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: int) -> None:
+        self._leave_s = SIGNAL_LEAVE_S
+        self.ask(128 + number)
 
     def ask(self, at_once_code: int | None = None) -> None:
         """End politely; asked twice, at once, with that code if there is one."""
@@ -60,6 +69,8 @@ class Leaving:
             self._app.exit(return_code=self._code() if at_once_code is None else at_once_code)
             return
         self._is_asked = True
+        if not self._app.is_headless:  # else the process is not ours to end
+            end_within(self._leave_s + LAST_RESORT_S, self._code(), restore_terminal)
         self._begun()
         self._app.run_worker(self._leave_and_exit(), exit_on_error=True)
 
@@ -74,7 +85,7 @@ class Leaving:
         self.is_done = True
         unsent = 0
         with suppress(GrapevineError):  # it never ran, or stopped of itself
-            unsent = await self._host.leave(LEAVE_S)
+            unsent = await self._host.leave(self._leave_s)
         if self._demo is not None:
             await self._demo.stop()
         return unsent

@@ -5,7 +5,8 @@ What must stay true:
 - Reading and writing block in threads of their own, so any kind of file will do: pipes, terminals,
   plain files, /dev/null; and neither thread can keep the process from ending.
 - What is read ahead and what waits to be written are bounded. A slow reader of our output loses
-  events, which is counted, and never delays the node.
+  some of it, which is counted, and never delays the node.
+- No lock of Python's own streams is held while a thread waits, so that a process can end meanwhile.
 - A line that is too long is skipped to its end, and only that line.
 """
 
@@ -19,8 +20,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 LINE_BYTES: Final = 64 * 1024  # of one line of input, its end not counted
@@ -108,70 +110,164 @@ def _read_chunk(file: int) -> bytes:
             time.sleep(BACKGROUND_PAUSE_S)
 
 
-class LineWriter:
-    """Writes lines to `file` in order, each at once. `on_broken` is called once, in the writer's
-    own thread, when nobody reads any more (or the disk is full); what is put after is let go."""
+class BackgroundWriter:
+    """Hands pieces to `write` in order, in a thread of its own, so that nobody waits for what is
+    slow: a disk, a pipe, a terminal.
 
-    def __init__(self, file: int, on_broken: Callable[[OSError], None]) -> None:
-        self._file = file
+    `most` pieces and `most_bytes` may wait. Where `write` raises OSError, `on_broken` is called once,
+    in the thread, and what is put after is let go; without `on_broken` only what was being written
+    is lost. `tell_lost` makes of a count the piece that says how many were lost: it is written as soon
+    as nothing else waits and writing works."""
+
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        *,
+        name: str,
+        on_broken: Callable[[OSError], object] | None = None,
+        tell_lost: Callable[[int], bytes] | None = None,
+        most: int = WAITING_LINES,
+        most_bytes: int = WAITING_BYTES,
+    ) -> None:
+        self._write = write
         self._on_broken = on_broken
-        self._lines: deque[bytes] = deque()
+        self._tell_lost = tell_lost
+        self._most = most
+        self._most_bytes = most_bytes
+        self._pieces: deque[bytes] = deque()
         self._bytes = 0  # waiting or being written
         self._count = 0
+        self._untold = 0  # lost, and nobody has read so
+        self._being_told = 0
+        self._is_failing = False  # the latest write
         self._is_closing = False
         self._is_broken = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._write, name="stdout", daemon=True)
+        self.lost = 0
+        """How many pieces were never written."""
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     @property
     def has_room(self) -> bool:
-        return self._count < WAITING_LINES and self._bytes < WAITING_BYTES
+        return self._count < self._most and self._bytes < self._most_bytes
 
-    def put(self, line: bytes) -> None:
-        """Write `line`, which must end with a line's end. Ask `has_room` before, for what may go."""
+    @property
+    def waiting_bytes(self) -> int:
+        return self._bytes
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was put has been written, or let go."""
+        return self._count == 0
+
+    def put(self, piece: bytes) -> None:
+        """Write `piece`, room or not: for what is bounded by itself."""
         with self._changed:
             if self._is_broken or self._is_closing:
+                self.lost += 1
                 return
-            self._lines.append(line)
-            self._count += 1
-            self._bytes += len(line)
-            self._changed.notify()
+            self._append(piece)
 
-    def close(self, patience_s: float) -> None:
-        """Take no more lines and wait until all are written, at most `patience_s`."""
+    def offer(self, piece: bytes) -> bool:
+        """Write `piece` if there is room; whether there is."""
+        with self._changed:
+            has_room = self.has_room
+            if not has_room:
+                self.lost += 1
+                self._untold += 1
+        if has_room:
+            self.put(piece)
+        return has_room
+
+    def thin(self, keep: Callable[[Iterable[bytes]], list[bytes]]) -> None:
+        """Of what waits, let go all but what `keep` gives back."""
+        with self._changed:
+            kept = deque(keep(self._pieces))
+            self.lost += len(self._pieces) - len(kept)
+            self._count -= len(self._pieces) - len(kept)
+            self._bytes -= sum(map(len, self._pieces)) - sum(map(len, kept))
+            self._pieces = kept
+
+    def flush(self, patience_s: float) -> bool:
+        """Wait until all is written, at most `patience_s`; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.is_idle, patience_s)
+
+    def close(self, patience_s: float) -> bool:
+        """Take nothing more and wait until all is written, at most `patience_s`; whether it is."""
         with self._changed:
             self._is_closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(patience_s)
+        return not self._thread.is_alive()
 
-    def _write(self) -> None:
+    # Each of these with `_changed` held.
+
+    def _append(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._count += 1
+        self._bytes += len(piece)
+        self._changed.notify_all()
+
+    def _next(self) -> list[bytes]:
+        """What to write at once; empty: that was all."""
+        if self._untold and self._tell_lost and not self._pieces and not self._is_failing:
+            self._being_told, self._untold = self._untold, 0
+            self._append(self._tell_lost(self._being_told))
+        while not self._pieces and not self._is_closing:
+            self._changed.wait()
+        batch: list[bytes] = []
+        size = 0
+        while self._pieces and (not batch or size + len(self._pieces[0]) <= WRITE_BYTES):
+            batch.append(self._pieces.popleft())
+            size += len(batch[-1])
+        return batch
+
+    def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._lines and not self._is_closing:
-                    self._changed.wait()
-                if not self._lines:
-                    return
-                batch = [self._lines.popleft()]
-                size = len(batch[0])
-                while self._lines and size + len(self._lines[0]) <= WRITE_BYTES:
-                    batch.append(self._lines.popleft())
-                    size += len(batch[-1])
-            try:
-                _write_all(self._file, b"".join(batch))
-            except OSError as error:
-                with self._changed:
-                    self._is_broken = True
-                    self._lines.clear()
-                    self._count = self._bytes = 0
-                self._on_broken(error)
+                batch = self._next()
+            if not batch:
                 return
+            failure: OSError | None = None
+            try:
+                self._write(b"".join(batch))
+            except OSError as error:
+                failure = error
             with self._changed:
                 self._count -= len(batch)
-                self._bytes -= size
+                self._bytes -= sum(map(len, batch))
+                self._is_failing = failure is not None
+                if failure is not None:
+                    self._fail(len(batch))
+                self._being_told = 0
+                self._changed.notify_all()
+            if failure is not None and self._on_broken is not None:
+                self._on_broken(failure)
+                return
+
+    def _fail(self, count: int) -> None:
+        count -= self._being_told > 0  # the piece that says so is none that was lost
+        self.lost += count
+        self._untold += count + self._being_told
+        if self._on_broken is not None:
+            self.lost += len(self._pieces)
+            self._is_broken = True
+            self._pieces.clear()
+            self._count = self._bytes = 0
 
 
-def _write_all(file: int, data: bytes) -> None:
+class LineWriter(BackgroundWriter):
+    """Writes lines to `file` in order, each at once. `on_broken` is called once, in the writer's
+    own thread, when nobody reads any more (or the disk is full); what is put after is let go."""
+
+    def __init__(self, file: int, on_broken: Callable[[OSError], None]) -> None:
+        super().__init__(partial(write_all, file), name="stdout", on_broken=on_broken)
+
+
+def write_all(file: int, data: bytes) -> None:
+    """Write all of `data`, however long that takes. Raises OSError."""
     view = memoryview(data)
     while view:
         try:

@@ -2,9 +2,11 @@
 
 What must stay true:
 
-- Writing to a terminal that has hung up raises nothing and waits for nothing. Textual writes from a thread
-  of its own; an error there ends the thread, its queue fills, and the app would wait for ever to say goodbye
-  to a window that is closed.
+- Writing to a terminal raises nothing and waits for nothing, be it hung up or not read: a lid that is
+  closed, ssh that stalls, a multiplexer that is paused. Textual writes from a thread of its own behind a
+  short queue: an error there ends the thread, and a write that waits stops the loop, and the node with it.
+- Of a terminal that is not read, what waits is bounded: old frames go, and when it reads again, everything
+  is painted from scratch. What switches the terminal's modes is kept.
 - Whatever bytes are typed or pasted, the app goes on: what is not UTF-8 is read as signs that stand for it.
   Textual's own reading ends the app there.
 - What is pasted is text to the last letter: an escape in it never leaves the box to act as a key. Many
@@ -14,18 +16,32 @@ What must stay true:
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from codecs import getincrementaldecoder
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from io import TextIOBase
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
+
+from grapevine_tui.streams import BackgroundWriter, write_all
 
 # The one for a terminal. A browser sends what is text, and its driver takes an empty piece for the end.
 DRIVER: Final = "textual.drivers.linux_driver"
 BEGIN: Final = "\x1b[200~"  # bracketed paste
 END: Final = "\x1b[201~"
 ESCAPE_SIGN: Final = "␛"
+WAITING_BYTES: Final = 2**20  # a dozen frames of a large screen
+STALLED_S: Final = 0.25  # a terminal that takes nothing for so long is waited for no more
+MODE: Final = re.compile(
+    rb"(?:\x1b\[[?<>=]?(?!2026)[0-9;]*[hlu])+"
+)  # 2026: begin and end of a frame
+MODE_BYTES: Final = 64
+# Keys, the other screen, the cursor, focus, paste, wrapping and mouse as a shell expects them.
+LAST_MODES: Final = "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l\x1b[?2004l\x1b[?7h" + "".join(
+    f"\x1b[?{mode}l" for mode in (1000, 1003, 1006, 1015, 1016, 2048)
+)
 
 
 class Reading:
@@ -81,22 +97,94 @@ def read_anything() -> None:
 
 
 class LastingTerminal(TextIOBase):
-    """`stream` for as long as it is there, and nothing after that."""
+    """`stream` for as long as it is there, and nothing after that. Only its file is used: a thread
+    that waits for a terminal must not hold the lock of a stream."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, stream: TextIO | TextIOBase) -> None:
+        self._stream = stream  # which may close its file when it goes
+        self._file = stream.fileno()
+        self._is_tty = stream.isatty()
+        self._as_found = _attributes(self._file)
+        self._is_stalled = False
+        self._lost_some = False
+        self._writer = BackgroundWriter(
+            partial(write_all, self._file), name="terminal", on_broken=lambda _: None
+        )
 
     def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
-            return self._stream.write(text)
+        data = text.encode(errors=self.errors)
+        if self._writer.waiting_bytes + len(data) > WAITING_BYTES:
+            self._writer.thin(_modes)
+            self._lost_some = True
+        self._writer.put(data)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+        """Wait until all is written; for a terminal that does not read, only once and briefly."""
+        is_written = self._writer.flush(0.0 if self._is_stalled else STALLED_S)
+        self._is_stalled = not is_written
+
+    def take_lost(self) -> bool:
+        """Whether frames were let go, and the terminal reads again: once each time. Then what stands
+        on it is to be painted from scratch."""
+        if not self._lost_some or not self._writer.is_idle:
+            return False
+        self._lost_some = False
+        return True
+
+    def restore(self) -> None:
+        """Let it behave as it was found; what it still shows can wait."""
+        if self._as_found is not None:
+            import termios
+
+            with suppress(OSError, termios.error):
+                termios.tcsetattr(self._file, termios.TCSANOW, self._as_found)
+        self.write(LAST_MODES)
+        self.flush()
 
     def fileno(self) -> int:
-        return self._stream.fileno()
+        return self._file
 
     def isatty(self) -> bool:
-        return self._stream.isatty()
+        return self._is_tty
+
+
+def _modes(pieces: Iterable[bytes]) -> list[bytes]:
+    """Those that switch something on or off, which no later frame makes up for; each once."""
+    latest: dict[bytes, None] = {}
+    for piece in pieces:
+        if len(piece) <= MODE_BYTES and MODE.fullmatch(piece):
+            latest.pop(piece, None)
+            latest[piece] = None
+    return list(latest)
+
+
+def _attributes(file: int) -> list[Any] | None:
+    try:
+        import termios
+    except ImportError:  # Windows
+        return None
+    try:
+        return termios.tcgetattr(file)
+    except (OSError, termios.error):
+        return None
+
+
+def _ours() -> LastingTerminal | None:
+    terminal: object = sys.__stderr__
+    return terminal if isinstance(terminal, LastingTerminal) else None
+
+
+def restore_terminal() -> None:
+    """Leave this process's terminal as it was found."""
+    if (terminal := _ours()) is not None:
+        terminal.restore()
+
+
+def must_repaint() -> bool:
+    """Whether what stands on this process's terminal is to be painted from scratch."""
+    terminal = _ours()
+    return terminal is not None and terminal.take_lost()

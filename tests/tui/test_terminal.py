@@ -1,73 +1,136 @@
-"""A terminal that vanishes takes nothing with it."""
+"""A terminal that vanishes or is not read takes nothing with it."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import fcntl
 import os
 import pty
-import subprocess
+import signal
 import sys
 import termios
-from io import StringIO
+from collections.abc import Iterator
+from io import TextIOBase
 from itertools import pairwise
 from pathlib import Path
+from subprocess import Popen
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_tui.terminal import BEGIN, END, LastingTerminal, Reading
+from grapevine_tui.ctl import ask
+from grapevine_tui.terminal import BEGIN, END, WAITING_BYTES, LastingTerminal, Reading, _modes
 
 
-class Gone(StringIO):
-    """A stream whose terminal has hung up."""
+class Pipe(TextIOBase):
+    """A stream whose bytes wait in a pipe until somebody reads."""
 
-    def write(self, text: str) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
 
-    def flush(self) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    def fileno(self) -> int:
+        return self.writing
+
+    def read_until(self, end: bytes) -> bytes:
+        seen = b""
+        while not seen.endswith(end):
+            seen += os.read(self.reading, 65536)
+        return seen
 
 
 def test_what_is_written_to_a_terminal_reaches_it() -> None:
-    stream = StringIO()
-    terminal = LastingTerminal(stream)
+    pipe = Pipe()
+    terminal = LastingTerminal(pipe)
     terminal.write("hello")
     terminal.flush()
-    assert stream.getvalue() == "hello"
+    assert os.read(pipe.reading, 100) == b"hello"
 
 
 def test_what_is_written_to_a_terminal_that_is_gone_is_lost_without_a_word() -> None:
-    terminal = LastingTerminal(Gone())
-    assert terminal.write("hello") == 5
+    pipe = Pipe()
+    terminal = LastingTerminal(pipe)
+    os.close(pipe.reading)
+    for _ in range(2):
+        assert terminal.write("hello") == 5
+        terminal.flush()
+
+
+def test_a_terminal_that_is_not_read_holds_nothing_up_and_keeps_the_latest() -> None:
+    pipe = Pipe()
+    terminal = LastingTerminal(pipe)
+    terminal.write("\x1b[?1049h")
+    frame = "\x1b[?2026h" + "x" * 100_000
+    for number in range(100):  # ten times what may wait
+        terminal.write(f"{frame}{number}.")
+        terminal.write("\x1b[?2026l")
+        terminal.write("\x1b[?7l")
+        terminal.flush()
+        assert not terminal.take_lost()  # it still does not read
+    terminal.write("\x1b[?1049l")
+    seen = pipe.read_until(b"\x1b[?1049l")
+    assert len(seen) < 2 * WAITING_BYTES
+    assert seen.startswith(b"\x1b[?1049h")
+    assert b"x99." in seen
+    assert b"x50." not in seen
+    assert seen.count(b"\x1b[?7l") >= 1
     terminal.flush()
+    assert terminal.take_lost()
+    assert not terminal.take_lost()
 
 
-def test_a_window_that_is_closed_ends_the_app(tmp_path: Path) -> None:
-    """Real app, real node: the master end closes, and the kernel sends SIGHUP."""
+def test_modes_that_are_switched_to_and_fro_while_nobody_reads_wait_once_each() -> None:
+    on, off = b"\x1b[?1004h", b"\x1b[?1004l\x1b[?25h"
+    assert _modes([b"frame", on, off, b"\x1b[?2026h", on, b"x" * 99]) == [off, on]
+
+
+@contextlib.contextmanager
+def app_on_terminal(folder: Path, *arguments: str) -> Iterator[tuple[Popen[bytes], int, int]]:
+    """The real app with a real node on a pseudo terminal: its process and both ends."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (36, 120))
-    places = {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CONFIG", "STATE", "DATA")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "grapevine_tui", "--port", "0"],
+    places = {f"XDG_{name}_HOME": str(folder / name) for name in ("CONFIG", "STATE", "DATA")}
+    process = Popen(
+        [sys.executable, "-m", "grapevine_tui", "--port", "0", *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env={**os.environ, **places, "HOME": str(tmp_path), "TERM": "xterm-256color"},
-        cwd=tmp_path,
+        env={**os.environ, **places, "HOME": str(folder), "TERM": "xterm-256color"},
+        cwd=folder,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its window, so that it hangs up
     )
-    os.close(slave)
     try:
+        yield process, master, slave
+    finally:
+        process.kill()
+        process.wait()
+        for end in (master, slave):
+            with contextlib.suppress(OSError):
+                os.close(end)
+
+
+def test_a_window_that_is_closed_ends_the_app(tmp_path: Path) -> None:
+    """The master end closes, and the kernel sends SIGHUP."""
+    with app_on_terminal(tmp_path) as (process, master, slave):
+        os.close(slave)
         shown = b""
         while b"say something" not in shown:
             shown += os.read(master, 65536)
         os.close(master)
         assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.wait()
+
+
+def test_a_node_whose_terminal_nobody_reads_answers_and_leaves(tmp_path: Path) -> None:
+    state_dir = tmp_path / "node"
+    with app_on_terminal(tmp_path, "--state-dir", str(state_dir)) as (process, _, slave):
+        found = termios.tcgetattr(slave)
+        while not (state_dir / "control.sock").exists():
+            assert process.poll() is None
+        for _ in range(40):  # asked until long after its frames have filled all queues
+            assert ask(state_dir, {"cmd": "broadcast", "text": "x" * 1000})["ok"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+        assert termios.tcgetattr(slave) == found
 
 
 def read_in(pieces: list[bytes]) -> str:

@@ -1,0 +1,28 @@
+"""The last resort: a process that was asked to end, ends.
+
+Invariants:
+
+- What may hang at the end hangs on others: a disk or network file system that does not answer, a
+  thread that waits for one. Neither keeps the process alive for longer than it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+
+def end_within(seconds: float, code: int, last: Callable[[], object] | None = None) -> None:
+    """End the process with `code` if it still runs in `seconds`; call `last` before."""
+
+    def end() -> None:
+        time.sleep(seconds)
+        with suppress(Exception):
+            if last is not None:
+                last()
+        os._exit(code)
+
+    threading.Thread(target=end, name="last resort", daemon=True).start()
