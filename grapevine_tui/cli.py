@@ -85,6 +85,8 @@ def run(arguments: list[str] | None = None) -> int:
         return FAILED
     except Exception as error:  # noqa: BLE001  the one door: a line and a code, never a traceback
         return complain(error)
+    finally:
+        logs.flush()
     return code if isinstance(code, int) else DONE
 
 
@@ -273,10 +275,17 @@ def config_check(flags: dict[str, Any], file: str | None) -> int:
 # --- running --------------------------------------------------------------------------------------
 
 
+def _wait_for_no_stderr() -> None:
+    """Whatever is said on stderr from now on, by us or by a library, never waits for its reader."""
+    if sys.stderr is not None:
+        sys.stderr = LastingTerminal(sys.stderr)
+
+
 def run_headless(settings: Settings) -> int:
     """Run a node on stdin and stdout until it is told to stop; the exit code."""
     from grapevine_tui.headless import Headless
 
+    _wait_for_no_stderr()
     _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
     settings = settings.with_keys()
     if sys.stdout is None:
@@ -291,6 +300,7 @@ def run_web(settings: Settings) -> int:
     from grapevine_tui import web
     from grapevine_tui.headless import Headless
 
+    _wait_for_no_stderr()
     _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
 
     async def show_demo() -> int:

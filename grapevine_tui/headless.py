@@ -32,6 +32,7 @@ from grapevine_proto.events import (
 )
 from grapevine_tui import logs, systemd
 from grapevine_tui.answers import Answers
+from grapevine_tui.ending import end_within
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object, encode
 from grapevine_tui.model import Changes, Model
@@ -43,9 +44,10 @@ from grapevine_tui.watching import PAST, PAST_BYTES
 
 logger = logging.getLogger("grapevine.headless")
 
-SIGNAL_LEAVE_S: Final = 0.35  # of the 500 ms that a signal leaves us; the rest is for closing
+SIGNAL_LEAVE_S: Final = 0.3  # of the 500 ms that a signal leaves us; the rest is for closing
 LEAVE_S: Final = 5.0
-FLUSH_S: Final = 0.1  # for the last lines, when a signal ends us
+FLUSH_S: Final = 0.05  # at least, for the last lines, when a signal ends us
+LAST_RESORT_S: Final = 2.0  # after a signal, for a disk that hangs; usually nothing is left to do
 PATIENCE_S: Final = 5.0  # for the last lines otherwise
 TAKEN_POLL_S: Final = 0.05  # between looks whether all that was said is taken
 ROUND_AGAIN_S: Final = 0.5  # between rounds begun for that
@@ -79,6 +81,7 @@ class Headless:
         self._telling = Telling(self.host, self._say, clock)
         self._lost = 0
         self._is_leaving = False
+        self._flush_until = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._output: LineWriter
         self._stop: asyncio.Future[tuple[str, int]]
@@ -122,6 +125,8 @@ class Headless:
     def _on_signal(self, which: signal.Signals) -> None:
         if self._stop.done():
             os._exit(128 + which)  # told twice: at once, whatever is still to be said
+        self._flush_until = self._clock() + SIGNAL_LEAVE_S + FLUSH_S
+        end_within(LAST_RESORT_S, 0)
         self._end(which.name.lower(), 0)
 
     def _output_broke(self, error: OSError) -> None:
@@ -165,7 +170,8 @@ class Headless:
         self._telling.flush(everything=True)
         self._tell_stopped(last)
         self._say("stopped", last)
-        self._output.close(FLUSH_S if is_hurried else PATIENCE_S)
+        hurry_s = max(FLUSH_S, self._flush_until - self._clock())
+        self._output.close(hurry_s if is_hurried else PATIENCE_S)
         if failure is not None:
             raise failure
         return code
@@ -184,7 +190,7 @@ class Headless:
                 if not self._is_leaving:
                     self._end("failed", FAILED, reason)
             case NodeStarted() | RateLimited() | DatagramDropped() | EventsLost():
-                self._telling.hear(event)
+                self._telling.hear(event)  # sums, told when there is room
             case _ if not self._output.has_room:
                 self._lost += 1
             case _:
@@ -193,7 +199,8 @@ class Headless:
     async def _tell_summaries(self) -> None:
         while True:
             await asyncio.sleep(QUIET_S / 2)
-            self._telling.flush()
+            if self._output.has_room:
+                self._telling.flush()
 
     async def _tell_ready(self) -> None:
         with suppress(GrapevineError):
@@ -238,7 +245,9 @@ class Headless:
     # --- reload ---------------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """Take over what changed in files: keys, limits, level. What is wrong changes nothing."""
+        """Take over what changed in files: keys, limits, level. What is wrong changes nothing. A log
+        file that was moved away is made anew all the same."""
+        logs.reopen()
         systemd.notify_reloading()
         try:
             self._reload_settings()

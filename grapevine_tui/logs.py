@@ -1,17 +1,30 @@
 """Where log lines go and what they look like.
 
-What must stay true: every line passes `printable()`, so that nothing a stranger sent can forge a
-line, move a cursor or colour a terminal; a log that cannot be written never stops the node.
+What must stay true:
+
+- Every line passes `printable()`, so that nothing a stranger sent can forge a line, move a cursor or
+  colour a terminal.
+- Lines are written by a thread of their own, from a bounded queue: a pipe that is not read, a disk that
+  hangs or is full costs lines, which are counted, and never time of the node. Once it is written again,
+  the log itself says how many are missing.
+- A log file that was moved away is made anew, at the next line and at `reopen`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from stat import S_ISREG
+from typing import Final, TextIO
 
+from grapevine_tui.streams import BackgroundWriter, write_all
 from grapevine_tui.text import printable, printable_lines
 
 TRACE: Final = 5  # below debug
@@ -25,6 +38,11 @@ LEVELS: Final = {
 }
 FILE_BYTES: Final = 4 * 2**20  # of one log file; with three old ones, 16 MB at most
 OLD_FILES: Final = 3
+WAITING_LINES: Final = (
+    10_000  # that are not yet written, and of these bytes; then new ones are dropped
+)
+WAITING_BYTES: Final = 4 * 2**20
+FLUSH_S: Final = 0.05  # at the end, for the last lines
 
 
 class PrintableFormatter(logging.Formatter):
@@ -43,24 +61,141 @@ class PrintableFormatter(logging.Formatter):
         return "\n    ".join([line, *trace])
 
 
+class BackgroundHandler(logging.Handler):
+    """Has lines written by `write`, in a thread."""
+
+    def __init__(self, write: Callable[[bytes], object], encoding: str = "utf-8") -> None:
+        super().__init__()
+        self._encoding = encoding
+        self._writer = BackgroundWriter(
+            write,
+            name="log",
+            tell_lost=self._loss,
+            most=WAITING_LINES,
+            most_bytes=WAITING_BYTES,
+        )
+
+    @property
+    def lost(self) -> int:
+        """How many lines were never written."""
+        return self._writer.lost
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._line(record)
+        except Exception:  # noqa: BLE001  as every handler: a line that cannot be made stops nobody
+            self.handleError(record)
+        else:
+            self._writer.offer(line)
+
+    def reopen(self) -> None:
+        """Have the file made anew if it was moved away."""
+        self._writer.put(b"")
+
+    def flush(self) -> None:
+        """Nothing: the thread writes at once, and nobody waits for it but at the end."""
+
+    def wait(self, patience_s: float) -> bool:
+        """Wait until all lines are written, at most `patience_s`; whether they are."""
+        return self._writer.flush(patience_s)
+
+    def close(self) -> None:
+        self._writer.close(0)
+        super().close()
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(self._encoding, "backslashreplace")
+
+    def _loss(self, count: int) -> bytes:
+        words = "%d lines are missing here: the log could not be written"
+        return self._line(
+            logging.LogRecord("grapevine.log", logging.WARNING, "", 0, words, (count,), None)
+        )
+
+
+class LogFile:
+    """A file that is turned over when it has grown, and made anew when it was moved away.
+
+    Its bytes go to the system at once: unlike the standard library's handlers it holds no lock while
+    a disk hangs, so the process can end meanwhile. Making one and `write` may raise OSError."""
+
+    def __init__(
+        self, path: Path, most_bytes: int = FILE_BYTES, old_files: int = OLD_FILES
+    ) -> None:
+        self._path = path
+        self._most_bytes = most_bytes
+        self._old_files = old_files
+        self._file = self._open()
+
+    def write(self, lines: bytes) -> None:
+        with suppress(OSError):  # where no new file can be made, the old one still takes lines
+            if self._is_moved():
+                self._reopen()
+            status = os.fstat(self._file)
+            if S_ISREG(status.st_mode) and 0 < status.st_size > self._most_bytes - len(lines):
+                self._turn_over()
+        if lines:
+            write_all(self._file, lines)
+
+    def _open(self) -> int:
+        # Without waiting: a named pipe that nobody reads is refused, not waited for.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+        file = os.open(self._path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+        with suppress(OSError, AttributeError):
+            os.set_blocking(file, True)
+        return file
+
+    def _is_moved(self) -> bool:
+        try:
+            there, ours = self._path.stat(), os.fstat(self._file)
+        except FileNotFoundError:
+            return True
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+
+    def _reopen(self) -> None:
+        before, self._file = self._file, self._open()
+        os.close(before)
+
+    def _turn_over(self) -> None:
+        names = [
+            self._path,
+            *(
+                self._path.with_name(f"{self._path.name}.{number}")
+                for number in range(1, self._old_files + 1)
+            ),
+        ]
+        for newer, older in reversed(list(pairwise(names))):
+            with suppress(FileNotFoundError):
+                newer.replace(older)
+        self._reopen()
+
+
 def to_stderr(level: str) -> None:
     """Log to stderr from now on."""
-    _replace(logging.StreamHandler(sys.stderr), level)
+    stream: TextIO | None = sys.stderr
+    if stream is None:
+        to_nowhere()
+        return
+    _replace(BackgroundHandler(_writing_to(stream), stream.encoding or "utf-8"), level)
+
+
+def _writing_to(stream: TextIO) -> Callable[[bytes], object]:
+    with suppress(OSError, ValueError):
+        return partial(write_all, stream.fileno())
+
+    def write(data: bytes) -> None:  # to a stream of somebody's that has no file
+        try:
+            stream.write(data.decode(stream.encoding or "utf-8"))
+        except ValueError as error:  # it is closed
+            raise OSError(str(error)) from None
+
+    return write
 
 
 def to_file(path: Path, level: str) -> None:
     """Log into a file that is turned over when it has grown. Raises OSError."""
-    from logging.handlers import RotatingFileHandler
-
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handler = RotatingFileHandler(
-        path,
-        maxBytes=FILE_BYTES,
-        backupCount=OLD_FILES,
-        encoding="utf-8",
-        errors="backslashreplace",
-    )
-    _replace(handler, level)
+    _replace(BackgroundHandler(LogFile(path).write), level)
 
 
 def to_nowhere() -> None:
@@ -73,6 +208,20 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(LEVELS[level])
     # asyncio's own debug lines are of use to whoever asks for everything
     logging.getLogger("asyncio").setLevel(TRACE if level == "trace" else logging.WARNING)
+
+
+def reopen() -> None:
+    """Make a log file anew that was moved away, as log rotation does before a SIGHUP."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, BackgroundHandler):
+            handler.reopen()
+
+
+def flush(patience_s: float = FLUSH_S) -> None:
+    """Wait until all lines are written, at most `patience_s`."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, BackgroundHandler):
+            handler.wait(patience_s)
 
 
 def _replace(handler: logging.Handler, level: str) -> None:

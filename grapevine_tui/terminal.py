@@ -100,11 +100,9 @@ class LastingTerminal(TextIOBase):
     """`stream` for as long as it is there, and nothing after that. Only its file is used: a thread
     that waits for a terminal must not hold the lock of a stream."""
 
-    encoding = "utf-8"
-    errors = "backslashreplace"
-
     def __init__(self, stream: TextIO | TextIOBase) -> None:
         self._stream = stream  # which may close its file when it goes
+        self._encoding = stream.encoding or "utf-8"
         self._file = stream.fileno()
         self._is_tty = stream.isatty()
         self._as_found = _attributes(self._file)
@@ -114,8 +112,12 @@ class LastingTerminal(TextIOBase):
             partial(write_all, self._file), name="terminal", on_broken=lambda _: None
         )
 
+    @property
+    def encoding(self) -> str:
+        return self._encoding
+
     def write(self, text: str) -> int:
-        data = text.encode(errors=self.errors)
+        data = text.encode(self._encoding, "backslashreplace")
         if self._writer.waiting_bytes + len(data) > WAITING_BYTES:
             self._writer.thin(_modes)
             self._lost_some = True

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
+import os
+import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from grapevine_tui import logs
+from grapevine_tui.logs import BackgroundHandler, LogFile
+from grapevine_tui.streams import write_all
+from tests.tui.runs import WAIT_S, Bench
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +32,18 @@ def root() -> Iterator[logging.Logger]:
     root.setLevel(level)
 
 
+def written(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on stderr so far."""
+    logs.flush(WAIT_S)
+    return capsys.readouterr().err.splitlines()
+
+
 def test_control_characters_and_line_ends_stay_inside_their_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.to_stderr("info")
     logging.getLogger("grapevine").warning("peer %s", "bob\x1b[31m\n2026-01-01 forged")
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capsys)
     assert "\x1b" not in line
     assert " warning grapevine: peer bob" in line
 
@@ -42,7 +56,7 @@ def test_a_traceback_follows_its_line_and_is_printable_too(
         raise RuntimeError("\x1b]0;x\x07")  # noqa: TRY301
     except RuntimeError:
         logging.getLogger("grapevine").exception("a fault")
-    first, *rest = capsys.readouterr().err.splitlines()
+    first, *rest = written(capsys)
     assert first.endswith("a fault")
     assert rest
     assert all(line.startswith("    ") and "\x1b" not in line for line in rest)
@@ -65,7 +79,7 @@ def test_a_level_shows_what_is_as_grave(
     logs.to_stderr(level)
     for each in (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG, logs.TRACE):
         logging.getLogger("grapevine").log(each, "x")
-    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == shown
+    assert [line.split()[1] for line in written(capsys)] == shown
 
 
 def test_a_log_file_is_made_with_its_folder_and_replaces_what_was_before(
@@ -75,7 +89,99 @@ def test_a_log_file_is_made_with_its_folder_and_replaces_what_was_before(
     path = tmp_path / "state" / "grapevine.log"
     logs.to_file(path, "info")
     logging.getLogger("grapevine").info("hello \udce9")
+    logs.flush(WAIT_S)
     logs.to_nowhere()
     logging.getLogger("grapevine").error("unheard")
     assert capsys.readouterr().err == ""
     assert path.read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_a_pipe_that_is_not_read_costs_lines_and_the_log_says_how_many() -> None:
+    reading, writing = os.pipe()
+    handler = BackgroundHandler(partial(write_all, writing))
+    handler.setFormatter(logs.PrintableFormatter())
+    try:
+        for number in range(3 * logs.WAITING_LINES):
+            handler.handle(logging.makeLogRecord({"msg": f"{number}", "levelname": "INFO"}))
+        lost = handler.lost
+        assert 0 < lost <= 2 * logs.WAITING_LINES
+        with os.fdopen(os.dup(reading), encoding="utf-8") as lines:
+            for _ in range(3 * logs.WAITING_LINES - lost):
+                assert "info" in lines.readline()
+            assert f"warning grapevine.log: {lost} lines are missing" in lines.readline()
+        assert handler.lost == lost
+    finally:
+        handler.close()
+        os.close(reading)
+        os.close(writing)
+
+
+def test_lines_that_could_not_be_written_are_counted_until_one_can_be() -> None:
+    is_full, written = True, bytearray()
+
+    def write(data: bytes) -> None:
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.extend(data)
+
+    handler = BackgroundHandler(write)
+    for number in range(3):
+        handler.handle(logging.makeLogRecord({"msg": f"{number}"}))
+        assert handler.wait(WAIT_S)
+    is_full = False
+    handler.handle(logging.makeLogRecord({"msg": "room again"}))
+    assert handler.wait(WAIT_S)
+    handler.close()
+    first, second = written.decode().splitlines()
+    assert first == "room again"
+    assert second.startswith("3 lines are missing")
+
+
+def test_a_file_turns_over_when_it_has_grown_and_keeps_so_many_old_ones(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "log", most_bytes=10, old_files=2)
+    for line in (b"12345678\n", b"b\n", b"cccccccc\n", b"dddddddd\n"):
+        file.write(line)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert kept == {"log": b"dddddddd\n", "log.1": b"cccccccc\n", "log.2": b"b\n"}
+
+
+def test_a_named_pipe_that_nobody_reads_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):
+        LogFile(tmp_path / "pipe")
+
+
+def test_a_file_that_was_moved_away_is_made_anew_at_a_hangup(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    logs.to_file(path, "info")
+    logging.getLogger("grapevine").info("before")
+    logs.flush(WAIT_S)
+    path.rename(tmp_path / "log.1")
+    logs.reopen()
+    logs.flush(WAIT_S)
+    assert path.read_bytes() == b""
+    path.unlink()
+    logging.getLogger("grapevine").info("after")
+    logs.flush(WAIT_S)
+    assert "before" in (tmp_path / "log.1").read_text()
+    assert "after" in path.read_text()
+
+
+def test_a_node_whose_stderr_nobody_reads_answers_and_leaves(bench: Bench) -> None:
+    run, _ = bench.started("--log-level", "trace", "--on", "message", "/none")
+    assert run.process.stderr is not None
+    fcntl.fcntl(run.process.stderr, 1031, 4096)  # F_SETPIPE_SZ: a small pipe is sooner full
+    for number in range(100):
+        assert run.ask(cmd="broadcast", text=f"{number}")["ok"]
+    assert run.end() == 0
+    assert run.seen[-1]["reason"] == "sigterm"
+
+
+def test_a_hangup_makes_the_log_file_of_a_node_anew(bench: Bench) -> None:
+    path = bench.folder / "log"
+    run, _ = bench.started("--log-file", str(path))
+    path.rename(bench.folder / "log.1")
+    run.process.send_signal(signal.SIGHUP)
+    while not path.exists():
+        assert run.ask(cmd="status")["ok"]
+    assert run.end() == 0

@@ -28,6 +28,10 @@ class Pipe(TextIOBase):
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
 
+    @property
+    def encoding(self) -> str:
+        return "utf-8"
+
     def fileno(self) -> int:
         return self.writing
 
