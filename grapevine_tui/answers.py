@@ -11,6 +11,7 @@ Driven by `headless` and `control`, which work on one line of a caller after ano
 from __future__ import annotations
 
 import asyncio
+import logging
 import stat
 import time
 from dataclasses import replace
@@ -62,6 +63,8 @@ from grapevine_tui.logs import set_level
 from grapevine_tui.settings import Settings
 from grapevine_tui.streams import LINE_BYTES
 
+logger = logging.getLogger("grapevine.answers")
+
 TOO_LONG: Final = f"the line is longer than {LINE_BYTES:,} bytes"
 
 
@@ -91,9 +94,7 @@ class Answers:
         for what stands in it."""
         request: Any = None
         try:
-            if line is None:
-                raise BadLine(TOO_LONG)
-            asked = read_request(line)
+            asked = _asked(line)
             if asked is None:
                 return None
             request = asked.request
@@ -102,6 +103,10 @@ class Answers:
             if request is None and isinstance(error, BadLine):
                 request = error.request
             return Reply({"request": request, "ok": False, "error": str(error)})
+        except Exception as error:  # the caller learns of a bug of ours, and everyone else goes on
+            logger.exception("internal error in a command")
+            words = f"internal error: {type(error).__name__}: {error}"
+            return Reply({"request": request, "ok": False, "error": words})
         return Reply(
             {"request": request, "ok": True, **answer},
             is_goodbye=isinstance(asked.command, Quit),
@@ -278,6 +283,12 @@ class Answers:
         }
 
 
+def _asked(line: bytes | None) -> Request | None:
+    if line is None:
+        raise BadLine(TOO_LONG)
+    return read_request(line)
+
+
 def _whole_id(text: str) -> PeerId:
     try:
         return PeerId.parse(text.strip())
@@ -295,8 +306,8 @@ def _read_payload(path: Path, limit_bytes: int) -> bytes:
             raise MessageTooLarge(status.st_size, limit_bytes)
         with path.open("rb") as file:
             payload = file.read(limit_bytes + 1)
-    except OSError as error:
-        raise BadLine(f"{path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name the system cannot have
+        raise BadLine(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if len(payload) > limit_bytes:
         raise MessageTooLarge(len(payload), limit_bytes)
     return payload

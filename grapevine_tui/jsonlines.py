@@ -5,6 +5,8 @@ What must stay true:
 - The names and words here are promises to other people's scripts: add, never change.
 - An object always encodes: no number in it is infinite or not a number, no text is left out.
 - A line of input becomes one `Request` or one `BadLine`; nothing is done while reading it.
+- What may have been meant as a command is never sent as a text: a line that holds a control character,
+  begins with a hidden one or looks like a piece of JSON is refused.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from __future__ import annotations
 import binascii
 import json
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
+from unicodedata import category
 
 from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.events import (
@@ -64,8 +68,13 @@ from grapevine_tui.commands import (
     nearest,
     parse,
 )
+from grapevine_tui.text import escape, printable
 
 Object = dict[str, Any]
+
+BYTE_ORDER_MARK: Final = "\ufeff"  # what PowerShell and some editors put before UTF-8
+# The end or a member of an object, the beginning of an array, a command without its brace.
+LIKE_JSON: Final = re.compile(r"""^[}\]]|^["'][^"']*["']\s*:|^\[\s*(?:["'{\[]|$)|["']cmd["']\s*:""")
 
 
 def encode(event: str, fields: Mapping[str, Any]) -> bytes:
@@ -228,19 +237,34 @@ class BadLine(GrapevineError):
 
 
 def read_request(line: bytes) -> Request | None:
-    """What `line` asks; None: it is blank. Raises BadLine."""
+    """What `line` asks; None: it is blank. A byte order mark before it is skipped. Raises BadLine."""
     try:
-        text = line.decode().strip()
+        text = line.decode()
     except UnicodeDecodeError:
         raise BadLine("the line is not UTF-8; send other bytes as base64") from None
+    text = text.removesuffix("\r")
+    for place, character in enumerate(text, start=1):
+        if character != "\t" and category(character) == "Cc":
+            raise BadLine(
+                f"control character {escape(ord(character))} at character {place} (UTF-16?); "
+                "send UTF-8, and other bytes as base64"
+            )
+    text = text.strip().lstrip(BYTE_ORDER_MARK).strip()
     if not text:
         return None
-    if not text.startswith("{"):
-        try:
-            return Request(parse(text))
-        except CommandError as error:
-            raise BadLine(str(error)) from None
-    return _read_object(text)
+    if text.startswith("{"):
+        return _read_object(text)
+    if printable(text[0]) != text[0]:
+        raise BadLine(f"the line begins with the hidden character {escape(ord(text[0]))}")
+    if LIKE_JSON.search(text):
+        raise BadLine(
+            "this looks like a piece of a JSON object, which begins with { and ends on its line; "
+            'to send such a text, use {"cmd":"broadcast","text":"..."}'
+        )
+    try:
+        return Request(parse(text))
+    except CommandError as error:
+        raise BadLine(str(error)) from None
 
 
 def _read_object(text: str) -> Request:
@@ -327,6 +351,8 @@ def _read_command(fields: Object, request: Any) -> Request:
             )
         if word != "set" and not isinstance(value, str):
             raise CommandError(f"{name} must be a string")
+        if has_half_character(value):
+            raise CommandError(f"{name} holds half a surrogate pair; send such bytes as base64")
     if word in _ALONE:
         return Request(_ALONE[word], request)
     if word == "set":
@@ -340,6 +366,15 @@ def _read_command(fields: Object, request: Any) -> Request:
         return Request(Send(_field(word, "to", fields), payload), request, file)
     command = commands.Trace(payload) if word == "trace" else Broadcast(payload)
     return Request(command, request, file)
+
+
+def has_half_character(value: Any) -> bool:
+    """Whether a text in `value` cannot be encoded: JSON may spell one half of a surrogate pair."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _changes(given: Any) -> tuple[tuple[str, str], ...]:
@@ -369,7 +404,5 @@ def _payload(word: str, fields: Object) -> tuple[bytes, str]:
         return b"", value
     try:
         return (value.encode() if given[0] == "text" else b64decode(value, validate=True)), ""
-    except UnicodeEncodeError:
-        raise CommandError("text holds half a surrogate pair; send such bytes as base64") from None
     except (binascii.Error, ValueError):
         raise CommandError("base64 is not base64") from None

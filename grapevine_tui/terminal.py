@@ -113,7 +113,7 @@ class LastingTerminal(TextIOBase):
         )
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]  # it is read-only at run time
         return self._encoding
 
     def write(self, text: str) -> int:

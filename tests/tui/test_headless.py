@@ -105,6 +105,22 @@ def test_a_bad_line_is_answered_and_nothing_else_happens(bench: Bench) -> None:
     assert [told["event"] for told in run.seen] == ["started", *replies, "stopped"]
 
 
+def test_a_command_behind_a_byte_order_mark_is_obeyed_and_a_broken_one_sent_to_nobody(
+    bench: Bench,
+) -> None:
+    run, _ = bench.started()
+    run.write(b'\xef\xbb\xbf{"cmd":"status","request":7}\r\n')
+    assert run.expect("reply", request=7)["ok"] is True
+    for line in '{"cmd":"peers"}\n/peers\n'.encode("utf-16").split(b"\n"):
+        run.write(line + b"\n")
+        assert run.expect("reply")["ok"] is False
+    run.write(b'{\n  "cmd": "broadcast",\n  "text": "hello"\n}\n')
+    for _ in range(4):
+        assert run.expect("reply")["ok"] is False
+    assert run.ask(cmd="stats")["stats"]["broadcast"] == 0
+    assert run.end() == 0
+
+
 def test_a_line_that_is_too_long_is_skipped_to_its_end(bench: Bench) -> None:
     run, _ = bench.started()
     run.write(b"x" * (LINE_BYTES + 1) + b"quit\n" + b"after\n")

@@ -47,6 +47,7 @@ from grapevine_tui.jsonlines import (
     read_request,
     stats_object,
 )
+from grapevine_tui.text import printable
 
 ID = PeerId(bytes(range(32)))
 HEX = bytes(range(32)).hex()
@@ -177,10 +178,49 @@ def test_counters_are_told_by_name() -> None:
         (b'{"cmd":"broadcast","file":"f"}', Request(Broadcast(b""), None, "f")),
         (b'{"cmd":"dial","address":"a:1","request":5}', Request(Dial("a:1"), 5)),
         (b'{"cmd":"quit"}', Request(Quit())),
+        (b'\xef\xbb\xbf{"cmd":"quit"}\r', Request(Quit())),
+        (b"\xef\xbb\xbf", None),
+        (b"\xef\xbb\xbf/quit", Request(Quit())),
+        ("\ufeffgrüße\t👨‍👩‍👧".encode(), Request(Broadcast("grüße\t👨‍👩‍👧".encode()))),
+        (b"[info] {a} is up: 5 > 4", Request(Broadcast(b"[info] {a} is up: 5 > 4"))),
+        (b'he said "yes": twice', Request(Broadcast(b'he said "yes": twice'))),
     ],
 )
 def test_a_line_is_one_request(line: bytes, request_: Request | None) -> None:
     assert read_request(line) == request_
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"\xff\xfe{\x00", "UTF-8"),
+        (b"\x00h\x00i\x00", "UTF-16"),
+        (b"hello\x00", "\\x00 at character 6"),
+        (b"\x1b[2Jhello", "\\x1b"),
+        (b"one\rtwo", "\\x0d"),
+        ("one\x85".encode(), "\\x85"),
+        ("\u200b/quit".encode(), "\\u200b"),
+        ('\u2066{"cmd":"quit"}'.encode(), "hidden"),
+        (b"}", "piece"),
+        (b"]", "piece"),
+        (b"[", "piece"),
+        (b'[{"cmd":"quit"}]', "piece"),
+        (b'  "text": "hello"', "piece"),
+        (b'"cmd":"quit"}', "piece"),
+        (b"'cmd': 'quit'}", "piece"),
+        (b'x{"cmd" : "quit"}', "piece"),
+        (b'{"cmd":"send","to":"\\ud800","text":"x"}', "to holds half"),
+        (b'{"cmd":"broadcast","file":"\\udfff"}', "file holds half"),
+        (b'{"cmd":"set","changes":{"\\ud800":"x"}}', "changes holds half"),
+    ],
+)
+def test_what_may_have_been_meant_as_a_command_is_not_sent_as_a_text(
+    line: bytes, words: str
+) -> None:
+    with pytest.raises(BadLine) as caught:
+        read_request(line)
+    assert words in str(caught.value)
+    assert printable(str(caught.value)) == str(caught.value)
 
 
 def test_a_refusal_repeats_the_callers_id() -> None:

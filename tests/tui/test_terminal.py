@@ -29,7 +29,7 @@ class Pipe(TextIOBase):
         self.reading, self.writing = os.pipe()
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]
         return "utf-8"
 
     def fileno(self) -> int:
