@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from pathlib import Path
 
 from grapevine_proto import (
     ClusterKey,
@@ -75,13 +74,6 @@ class Chat:
             print(f"* {name} has just gone")
 
 
-def cluster_key(path: Path) -> ClusterKey:
-    """The key in the file at `path`; whoever has the same file is in the same cluster."""
-    if not path.exists():
-        ClusterKey.generate().save(path)
-    return ClusterKey.load(path)
-
-
 async def lines() -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -91,7 +83,10 @@ async def lines() -> asyncio.StreamReader:
 
 async def main(name: str, key_file: str, bind: str, *bootstrap: str) -> None:
     config = NodeConfig.local(
-        bind=bind, bootstrap_peers=bootstrap, name=name, keys=[cluster_key(Path(key_file))]
+        bind=bind,
+        bootstrap_peers=bootstrap,
+        name=name,
+        keys=[ClusterKey.load_or_generate(key_file)],
     )
     node = Node(config)
     chat = Chat(node)  # before the start, so that nobody's arrival is missed

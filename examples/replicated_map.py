@@ -23,7 +23,6 @@ import contextlib
 import json
 import random
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 from grapevine_proto import ClusterKey, Message, Node, NodeConfig
@@ -95,13 +94,6 @@ class ReplicatedMap:
                 await self._node.broadcast(self._entries[key].encode(key))
 
 
-def cluster_key(path: Path) -> ClusterKey:
-    """The key in the file at `path`; whoever has the same file is in the same cluster."""
-    if not path.exists():
-        ClusterKey.generate().save(path)
-    return ClusterKey.load(path)
-
-
 async def lines() -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -125,7 +117,7 @@ async def obey(line: str, store: ReplicatedMap) -> None:
 
 async def main(key_file: str, bind: str, *bootstrap: str) -> None:
     config = NodeConfig.local(
-        bind=bind, bootstrap_peers=bootstrap, keys=[cluster_key(Path(key_file))]
+        bind=bind, bootstrap_peers=bootstrap, keys=[ClusterKey.load_or_generate(key_file)]
     )
     node = Node(config)
     store = ReplicatedMap(node, held_s=config.message_dedup_ttl)

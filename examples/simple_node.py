@@ -12,16 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from pathlib import Path
 
 from grapevine_proto import ClusterKey, Message, Node, NodeConfig, PeerState, PeerStateChanged
-
-
-def cluster_key(path: Path) -> ClusterKey:
-    """The key in the file at `path`; whoever has the same file is in the same cluster."""
-    if not path.exists():
-        ClusterKey.generate().save(path)
-    return ClusterKey.load(path)
 
 
 async def lines() -> asyncio.StreamReader:
@@ -34,7 +26,7 @@ async def lines() -> asyncio.StreamReader:
 
 async def main(key_file: str, bind: str, *bootstrap: str) -> None:
     config = NodeConfig.local(
-        bind=bind, bootstrap_peers=bootstrap, keys=(cluster_key(Path(key_file)),)
+        bind=bind, bootstrap_peers=bootstrap, keys=(ClusterKey.load_or_generate(key_file),)
     )
     async with Node(config) as node:
         print(f"{node.peer_id.short} listens on {node.address}")

@@ -2,6 +2,7 @@
 
     GrapevineError
     ├── ConfigError        a value that cannot work; nothing was started or changed
+    │   └── StorageError   the disk is full, read-only or failing; it may be tried again as it is
     ├── KeyFileError       a key file that cannot be used; nothing was started or changed
     ├── BindError          the address is taken or not ours; nothing was started
     ├── StateLockedError   another node uses this state directory or this identity; this one stopped
@@ -49,6 +50,11 @@ class ConfigError(GrapevineError):
         super().__init__(f"{field}: {problem}" if field else problem)
         self.field = field
         self.problem = problem
+
+
+class StorageError(ConfigError):
+    """The disk does not take what must be kept: full, read-only, failing, or no descriptor is free. Nothing
+    is wrong with the setting, and a later try may succeed (exit code 1, where a ConfigError is 2)."""
 
 
 class KeyFileError(GrapevineError):

@@ -21,13 +21,16 @@ from nacl import bindings
 from nacl.exceptions import CryptoError
 
 from grapevine_proto.errors import KeyFileError
+from grapevine_proto.files import BLANK, make_private_directory, put_new, set_aside_empty
 from grapevine_proto.ids import PeerId
+from grapevine_proto.trust import read_trusted
 
 SEED_BYTES: Final = 32
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 MAC_BYTES: Final = 16
 
+MAX_FILE_BYTES: Final = 4096  # of a key file, with whatever space is around the key
 APART_BYTES: Final = 1 << 16  # of a part, which is hashed where it is and copied nowhere
 
 Part = bytes | str | int
@@ -110,37 +113,58 @@ class ClusterKey:
 
     @classmethod
     def load(cls, path: str | Path, *, closed_to: int = 0o077) -> ClusterKey:
-        """The key in the file at `path`: 64 hex digits and a line end, with none of the mode bits
-        in `closed_to`: readable by its owner only.
+        """The key in the file at `path`: 64 hex digits and a line end. The file belongs to this user or
+        to root and has none of the mode bits in `closed_to`: it is readable by its owner only.
 
         Raises KeyFileError, which names the path and the mend but nothing of the content.
         """
         path = Path(path)
         try:
-            mode = path.stat().st_mode
-            text = path.read_text(encoding="ascii") if not mode & closed_to else ""
+            data = read_trusted(
+                path, limit_bytes=MAX_FILE_BYTES, closed_to=closed_to, is_strict_above=False
+            )
         except FileNotFoundError:
             raise KeyFileError(f"key file {path}: there is no such file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            cause = error.strerror if isinstance(error, OSError) else "not a key file"
-            raise KeyFileError(f"key file {path}: {cause}") from None
-        if mode & closed_to:
-            raise KeyFileError(
-                f"key file {path}: readable by others (mode {mode & 0o777:04o}); run chmod 600 on it"
-            )
+        except OSError as error:
+            raise KeyFileError(f"key file {path}: {error.strerror}") from None
+        if not data.strip(BLANK):
+            raise KeyFileError(f"key file {path}: the file is empty; remove it")
         try:
-            return cls(bytes.fromhex(text.strip()))
+            return cls(bytes.fromhex(data.decode("ascii").strip()))
         except ValueError:
             raise KeyFileError(f"key file {path}: expected {2 * KEY_BYTES} hex digits") from None
 
-    def save(self, path: str | Path) -> None:
-        """Write the key to a new file at `path`, mode 0600. Never overwrites: raises KeyFileError."""
+    @classmethod
+    def load_or_generate(cls, path: str | Path) -> ClusterKey:
+        """The key in the file at `path`, which is made with a new key where there is none.
+
+        Processes that do this at once all get the same key: the first one's. Directories that are missing
+        are made, 0700. An empty file, which a full disk or a power failure leaves, is renamed to
+        ``NAME.damaged`` and replaced; any other file is read as `load` does. Raises KeyFileError.
+        """
         path = Path(path)
         try:
-            path.touch(mode=0o600, exist_ok=False)
-            path.write_text(self._secret.hex() + "\n", encoding="ascii")
+            make_private_directory(path.parent)
+            set_aside_empty(path)
+            if not path.exists():
+                cls.generate()._put(path)
+        except FileExistsError:
+            pass  # another process was quicker
         except OSError as error:
             raise KeyFileError(f"key file {path}: {error.strerror}") from None
+        return cls.load(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write the key to a new file at `path`, mode 0600; it is there whole or not at all. Never
+        overwrites: raises KeyFileError, also where the disk is full."""
+        try:
+            self._put(Path(path))
+        except OSError as error:
+            raise KeyFileError(f"key file {path}: {error.strerror}") from None
+
+    def _put(self, path: Path) -> None:
+        set_aside_empty(path)
+        put_new(path, self._secret.hex().encode() + b"\n")
 
     def derive(self, domain: bytes, *parts: Part, size: int = 32) -> bytes:
         """A key (or MAC) of `size` bytes for one use, bound to this cluster key, domain and parts."""

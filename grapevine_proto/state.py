@@ -9,6 +9,8 @@ What must stay true:
   before or after a `save`, never between (`files.put_in_place`).
 - A file that cannot be read costs the marks, never the node: it is moved aside, `problem` says so.
 - The identity is a file of its own, 0600, written once. It is in no error and no `repr`.
+- Nothing is read or written that another user owns or can change: the directory, and each file by its
+  opened descriptor. Links are not followed.
 
 In the directory: `lock` (the holder's process id), `identity` (64 hex digits), `state`, and where
 something was wrong `state.damaged` or `identity.damaged`.
@@ -27,8 +29,14 @@ from typing import Any, Final
 import msgpack
 
 from grapevine_proto.engine import Saved, SavedStream
-from grapevine_proto.errors import ConfigError, StateLockedError
-from grapevine_proto.files import put_in_place, sweep
+from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
+from grapevine_proto.files import (
+    is_passing,
+    make_private_directory,
+    open_private,
+    put_in_place,
+    sweep,
+)
 from grapevine_proto.identity import SEED_BYTES
 from grapevine_proto.ids import (
     EPOCH_LIMIT,
@@ -38,6 +46,7 @@ from grapevine_proto.ids import (
     PeerId,
     join_host_port,
 )
+from grapevine_proto.trust import check_directory
 
 if sys.platform == "win32":
     import msvcrt
@@ -47,6 +56,7 @@ else:
 MAGIC: Final = b"grapevine state 1\n"  # a later layout gets another number and is not guessed at
 CHECK_BYTES: Final = 16
 MAX_STATE_BYTES: Final = 1 << 28  # 32,768 streams of 256 holes each come to 150 MB; a guess above
+MAX_IDENTITY_BYTES: Final = 4096
 LOCK_BYTE: Final = 1 << 30  # Windows locks bytes, not files: one far behind the process id
 
 _DECODE_ERRORS = (ValueError, TypeError, RecursionError, OverflowError, MemoryError)
@@ -69,21 +79,25 @@ class StateDirectory:
     def load(self, unix_now: float) -> Saved:
         """What the last run left, with the epoch of this one, which is on disk by now.
 
-        Raises StateLockedError where another node holds the directory, and ConfigError where it
-        cannot be made, read or written; then it is not held.
+        Raises StateLockedError where another node holds the directory, StorageError where the disk is
+        full or failing, and ConfigError where the directory cannot be made, read or written or is not
+        this user's alone; then it is not held.
         """
         with self._turn:
             if self._lock is not None:
                 raise StateLockedError(f"state directory {self.path} is in use by this very node")
             try:
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_directory(self.path)
+                self._check_directory()
                 self._take_lock()
                 sweep(self.path)
                 saved = self._read(unix_now)
                 self.save(saved)
             except OSError as error:
                 self.close()
-                raise ConfigError("state_dir", f"{self.path}: {error.strerror or error}") from None
+                kind = StorageError if is_passing(error) else ConfigError
+                where = error.filename or self.path
+                raise kind("state_dir", f"{where}: {error.strerror or error}") from None
             except BaseException:
                 self.close()
                 raise
@@ -101,8 +115,17 @@ class StateDirectory:
             if lock is not None:
                 os.close(lock)  # and with it the lock
 
+    def _check_directory(self) -> None:
+        if sys.platform == "win32":
+            return
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            check_directory(self.path, os.fstat(directory))
+        finally:
+            os.close(directory)
+
     def _take_lock(self) -> None:
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = open_private(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             _lock_file(lock)
         except (BlockingIOError, PermissionError):
@@ -128,7 +151,7 @@ class StateDirectory:
     def _load_identity(self) -> bytes:
         path = self.path / "identity"
         try:
-            seed = bytes.fromhex(path.read_text(encoding="ascii"))
+            seed = bytes.fromhex(_read(path, MAX_IDENTITY_BYTES).decode("ascii"))
             if len(seed) == SEED_BYTES:
                 return seed
         except FileNotFoundError:
@@ -149,8 +172,7 @@ class StateDirectory:
     ) -> tuple[int, tuple[SavedStream, ...], tuple[tuple[PeerId, Address], ...]]:
         path = self.path / "state"
         try:
-            if path.stat().st_size <= MAX_STATE_BYTES:
-                return decode_state(path.read_bytes())
+            return decode_state(_read(path, MAX_STATE_BYTES))
         except FileNotFoundError:
             return 0, (), ()
         except _DECODE_ERRORS:
@@ -237,6 +259,15 @@ def _address(host: Any, port: Any) -> Address:
     if address.port != port:
         raise ValueError("not a port")
     return address
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    """What is in `path`, which is this user's alone. Raises OSError, and ValueError above the limit."""
+    with os.fdopen(open_private(path, os.O_RDONLY), "rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise ValueError("too large")
+    return data
 
 
 # --- the system ---------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def read_trusted(
     """What is in the file at `path`, under the rules of `open_trusted`. Raises OSError (EFBIG) above
     `limit_bytes`."""
     file = open_trusted(path, closed_to=closed_to, is_strict_above=is_strict_above)
-    with os.fdopen(file, "rb") as stream:
+    with open(file, "rb") as stream:
         data = stream.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"larger than {limit_bytes:,} bytes", str(path))
@@ -104,11 +104,9 @@ def _check(path: str | Path, found: os.stat_result, closed_to: int) -> None:
         raise UntrustedFile(path, f"belongs to {_user(found.st_uid)}, not to this user or root")
     mode = stat.S_IMODE(found.st_mode)
     if open_to := mode & closed_to & ~_private_bits(found):
-        can = "written" if open_to & WRITABLE else "read"
-        bits = "go-w" if closed_to == WRITABLE else "go="
-        raise UntrustedFile(
-            path, f"can be {can} by others (mode {mode:04o}); run chmod {bits} on it"
-        )
+        what = "writable" if open_to & WRITABLE else "readable"
+        bits = "go-w" if closed_to == WRITABLE else "600"
+        raise UntrustedFile(path, f"{what} by others (mode {mode:04o}); run chmod {bits} on it")
 
 
 def _check_above(

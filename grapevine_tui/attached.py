@@ -25,7 +25,8 @@ from typing import Any, Final
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import Event, MemberChanged, MemberInfo, MessageReceived, NodeStarted
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_tui.control import SOCKET_NAME, reachable
+from grapevine_proto.trust import UntrustedFile
+from grapevine_tui.control import SOCKET_NAME, check_answerer, reachable
 from grapevine_tui.ctl import NoAnswer, NotDone
 from grapevine_tui.editing import RemoteEditing, Saved
 from grapevine_tui.jsonlines import Object
@@ -136,6 +137,11 @@ class AttachedHost:
                 reader, writer = await asyncio.open_unix_connection(path, limit=REPLY_BYTES)
         except OSError as error:
             raise NoAnswer(f"no node answers at {self._path}: {error.strerror}") from None
+        try:
+            check_answerer(writer.get_extra_info("socket"), self._path)
+        except UntrustedFile as error:
+            writer.close()
+            raise NoAnswer(f"{self._path}: {error.strerror}") from None
         try:
             async with asyncio.timeout(ANSWER_S):
                 writer.write(b'{"cmd":"watch"}\n')

@@ -29,7 +29,9 @@ from grapevine_proto.errors import (
     GrapevineError,
     KeyFileError,
     StateLockedError,
+    StorageError,
 )
+from grapevine_proto.files import make_private_directory, put_new, set_aside_empty
 from grapevine_tui import __version__, logs
 from grapevine_tui.folders import own_config_file, own_key_file
 from grapevine_tui.loop import new_runner
@@ -42,6 +44,7 @@ PROGRAM: Final = "grapevine-tui"
 DONE, FAILED, MISUSED, BAD_KEY, NO_BIND, IN_USE = 0, 1, 2, 3, 4, 5
 INTERRUPTED: Final = 130
 EXIT_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (StorageError, FAILED),  # it heals by itself, so a service manager is to try again
     (ConfigError, MISUSED),
     (click.UsageError, MISUSED),
     (click.BadParameter, MISUSED),
@@ -213,7 +216,7 @@ def keygen(file: Path | None) -> int:
 
     path = own_key_file() if file is None else file
     if file is None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(path.parent)
     key = ClusterKey.generate()
     key.save(path)
     click.echo(printable(f"made the cluster key {key.fingerprint} in {path}; keep it secret"))
@@ -235,13 +238,13 @@ def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -
 
     path = own_config_file() if file is None else file
     if file is None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(path.parent)
     chosen = profile or flags.get("app.profile", "local")
     if chosen not in PROFILES:
         raise ConfigError("app.profile", f"{chosen!r} is not one of: {', '.join(PROFILES)}")
     try:
-        with path.open("x", encoding="utf-8") as stream:
-            stream.write(render(chosen))
+        set_aside_empty(path)
+        put_new(path, render(chosen).encode())
     except FileExistsError:
         raise ConfigError("config", f"{path}: there is a file already; it is left alone") from None
     click.echo(printable(f"wrote {path}, profile {chosen}"))

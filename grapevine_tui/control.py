@@ -21,11 +21,14 @@ import logging
 import os
 import socket
 import stat
+import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from grapevine_proto.events import Event, NodeStarted
+from grapevine_proto.trust import UntrustedFile
 from grapevine_tui.answers import Answers
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import encode
@@ -41,6 +44,7 @@ SOCKET_NAME: Final = "control.sock"
 CLIENTS: Final = 16  # at once; more are told so and hung up on
 SLOW_S: Final = 10.0  # a client that does not take its replies for so long is hung up on
 WAITING_BYTES: Final = 256 * 1024  # of replies a client has not taken, before its next line is read
+CREDENTIALS: Final = struct.Struct("3i")  # process, user, group of the other end (unix(7))
 PATH_BYTES: Final = 100  # of a socket's path: systems take 104 to 108
 
 
@@ -200,3 +204,14 @@ def reachable(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+def check_answerer(sock: Any, path: Path) -> None:
+    """Raises UntrustedFile where what answers at `path`, to which `sock` is connected, runs as another
+    user: it would be given what was meant for the node. Root may ask anyone's node."""
+    if sys.platform != "linux" or os.geteuid() == 0:
+        return
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    _, uid, _ = CREDENTIALS.unpack(credentials)
+    if uid not in (0, os.geteuid()):
+        raise UntrustedFile(path, f"what answers there belongs to uid {uid}, not to this user")

@@ -25,7 +25,8 @@ from typing import Any, Final
 import click
 
 from grapevine_proto.errors import GrapevineError
-from grapevine_tui.control import SOCKET_NAME, reachable
+from grapevine_proto.trust import UntrustedFile
+from grapevine_tui.control import SOCKET_NAME, check_answerer, reachable
 from grapevine_tui.folders import state_root
 from grapevine_tui.jsonlines import Object
 from grapevine_tui.settings import load
@@ -57,6 +58,7 @@ def ask(state_dir: Path, command: Object) -> Object:
         try:
             with reachable(state_dir / SOCKET_NAME) as path:
                 sock.connect(path)
+            check_answerer(sock, state_dir / SOCKET_NAME)
             sock.sendall(json.dumps(command).encode() + b"\n")
             with sock.makefile("rb") as answers:
                 line = answers.readline()
@@ -65,6 +67,8 @@ def ask(state_dir: Path, command: Object) -> Object:
                     answers.read()  # until it has gone
         except TimeoutError:
             raise NoAnswer(f"the node at {state_dir} does not answer") from None
+        except UntrustedFile as error:
+            raise NoAnswer(f"{state_dir / SOCKET_NAME}: {error.strerror}") from None
         except OSError as error:
             raise NoAnswer(
                 f"no node answers at {state_dir / SOCKET_NAME}: {error.strerror}{_others(state_dir)}"
@@ -82,10 +86,22 @@ def ask(state_dir: Path, command: Object) -> Object:
 def _others(state_dir: Path) -> str:
     """Where else one could ask: words to put behind an error."""
     with suppress(OSError):
-        found = sorted(each.parent for each in state_dir.parent.glob(f"*/{SOCKET_NAME}"))
-        if found:
-            return f"; try --state-dir {found[0]}"
+        here = state_dir.resolve()
+        for each in sorted(state_dir.parent.glob(f"*/{SOCKET_NAME}")):
+            if each.parent.resolve() != here and _answers(each):
+                return f"; try --state-dir {each.parent}"
     return ""
+
+
+def _answers(path: Path) -> bool:
+    """Whether a node of this user listens at `path`: one that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, suppress(OSError):
+        sock.settimeout(POLL_S)
+        with reachable(path) as short:
+            sock.connect(short)
+        check_answerer(sock, path)
+        return True
+    return False
 
 
 # --- for people -----------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def read_env_file(path: Path) -> Variables:
     read, or names a config file."""
     try:
         text, problem = _read(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return Variables({}, ())
     except OSError as error:
         return Variables({}, (f"{path} is ignored: {error.strerror}",))
@@ -120,7 +120,6 @@ def _read(path: Path) -> tuple[str, str]:
     except UntrustedFile as error:
         problem = str(error.strerror)
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    # A directory is that of a virtual environment, as a rule.
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise FileNotFoundError(path)

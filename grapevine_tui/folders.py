@@ -6,12 +6,9 @@ both get one key.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Final
 
-from grapevine_proto.errors import KeyFileError
 from grapevine_proto.identity import ClusterKey
 
 FOLDER: Final = "grapevine"  # of this user's configuration and state, where the system keeps those
@@ -35,18 +32,7 @@ def state_root() -> Path:
 def own_key() -> Path:
     """The path of this user's cluster key, which is made if there is none. Raises KeyFileError."""
     path = own_key_file()
-    try:
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Written aside and linked into place, so that of two first runs at once both get one key.
-            aside = path.with_name(f"{path.name}.{os.getpid()}")
-            aside.unlink(missing_ok=True)
-            ClusterKey.generate().save(aside)
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
-            aside.unlink()
-    except OSError as error:
-        raise KeyFileError(f"key file {path}: {error.strerror}") from None
+    ClusterKey.load_or_generate(path)
     return path
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from grapevine_proto.files import put_in_place, sweep
+from grapevine_proto.files import (
+    STALE_S,
+    make_private_directory,
+    open_private,
+    put_in_place,
+    put_new,
+    set_aside_empty,
+    sweep,
+)
+from grapevine_proto.trust import UntrustedFile
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 
@@ -104,3 +113,89 @@ def test_what_a_dead_run_left_aside_is_in_nobodys_way_and_can_be_swept(tmp_path:
     assert mode_of(tmp_path / "file") == 0o600
     sweep(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_new_file_is_private_whatever_the_umask_and_never_replaces_one(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    os.umask(0o277)
+    put_new(path, b"first")
+    assert (path.read_bytes(), mode_of(path)) == (b"first", 0o600)
+    with pytest.raises(FileExistsError):
+        put_new(path, b"second")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        put_new(tmp_path / "link", b"second")
+    assert path.read_bytes() == b"first"
+    assert {each.name for each in tmp_path.iterdir()} == {"file", "link"}
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "link"])
+def test_where_a_new_file_cannot_be_made_nothing_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fails)
+    with pytest.raises(OSError, match="No space") as caught:
+        put_new(tmp_path / "file", b"new")
+    assert call == "link" or caught.value.filename == str(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_file_system_has_no_links_a_new_file_is_made_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fails)
+    put_new(tmp_path / "file", b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_what_a_dead_run_left_aside_of_a_file_goes_when_it_is_written_again(tmp_path: Path) -> None:
+    old, young = tmp_path / ".file.1-aa.new", tmp_path / ".file.2-bb.new"
+    for each in (old, young):
+        each.write_bytes(b"half")
+    os.utime(old, (0, old.stat().st_mtime - 2 * STALE_S))
+    put_in_place(tmp_path / "file", b"whole", mode=0o600)
+    assert {each.name for each in tmp_path.iterdir()} == {"file", young.name}
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 65])
+def test_an_empty_file_is_set_aside_and_no_other(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    set_aside_empty(path)
+    assert (tmp_path / "file.damaged").read_bytes() == content
+    set_aside_empty(path)  # not there: nothing to do
+    path.write_bytes(b"x")
+    set_aside_empty(path)
+    assert path.read_bytes() == b"x"
+
+
+def test_directories_are_made_private_and_those_there_are_left(tmp_path: Path) -> None:
+    os.umask(0)
+    (tmp_path / "there").mkdir(mode=0o755)
+    make_private_directory(tmp_path / "there" / "a" / "b")
+    assert mode_of(tmp_path / "there") == 0o755
+    assert mode_of(tmp_path / "there" / "a") == mode_of(tmp_path / "there" / "a" / "b") == 0o700
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="file"):
+        make_private_directory(tmp_path / "file" / "a")
+
+
+def test_a_private_file_is_never_truncated_before_it_is_known_to_be_ours(tmp_path: Path) -> None:
+    dear = tmp_path / "dear"
+    dear.write_bytes(b"dear")
+    dear.chmod(0o644)
+    (tmp_path / "link").symlink_to("dear")
+    for path in (tmp_path / "link", dear):
+        with pytest.raises(UntrustedFile):
+            open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    assert dear.read_bytes() == b"dear"
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    with pytest.raises(OSError, match="fifo"):
+        open_private(tmp_path / "fifo", os.O_WRONLY)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -116,3 +119,59 @@ def test_keys_are_told_apart() -> None:
     assert len({one, other, one}) == 2
     assert one.derive(b"a") != one.derive(b"b")
     assert one.derive(b"a") != other.derive(b"a")
+
+
+def _load_at_once(path: str, start: Any, told: Any) -> None:
+    start.wait()
+    told.put(ClusterKey.load_or_generate(path).fingerprint)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 65])
+def test_processes_that_start_at_once_all_get_one_key(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    path = tmp_path / "keys" / "cluster.key"
+    if content is not None:  # a full disk or a power failure left it
+        path.parent.mkdir(mode=0o700)
+        path.write_bytes(content)
+        path.chmod(0o600)
+    start, told = context.Barrier(4), context.Queue()
+    workers = [
+        context.Process(target=_load_at_once, args=(str(path), start, told)) for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    found = {told.get(timeout=60) for _ in workers}
+    for worker in workers:
+        worker.join()
+    assert found == {ClusterKey.load(path).fingerprint}
+    left = {"cluster.key"} | ({"cluster.key.damaged"} if content is not None else set())
+    assert {each.name for each in path.parent.iterdir()} == left
+
+
+def test_a_key_that_is_there_is_loaded_and_a_damaged_one_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.key"
+    key = ClusterKey.load_or_generate(path)
+    assert ClusterKey.load_or_generate(path) == key
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text("c0ffee\n")
+    with pytest.raises(KeyFileError, match="64 hex digits"):
+        ClusterKey.load_or_generate(path)
+    assert path.read_text() == "c0ffee\n"
+    path.chmod(0o644)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        ClusterKey.load_or_generate(path)
+
+
+def test_an_empty_key_file_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="the file is empty"):
+        ClusterKey.load(key_file(tmp_path, ""))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can")
+def test_a_key_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = key_file(tmp_path)
+    os.chown(path, 65534, 65534)
+    with pytest.raises(KeyFileError, match="belongs to"):
+        ClusterKey.load(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.engine import Saved, SavedStream
-from grapevine_proto.errors import ConfigError, StateLockedError
+from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
 from grapevine_proto.ids import EPOCH_LIMIT, Address, PeerId
 from grapevine_proto.state import StateDirectory, decode_state, encode_state
 
@@ -112,6 +113,124 @@ def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "node").stat().st_mode) == 0o700
     for path in (tmp_path / "node").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+OTHER = 65534  # another user
+as_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away"
+)
+posix = pytest.mark.skipif(sys.platform == "win32", reason="no such modes and links")
+
+
+def refusal(path: Path) -> str:
+    """What a node is told that cannot use the directory; in one line, and the directory is free."""
+    for _ in range(2):
+        with pytest.raises(ConfigError) as caught:
+            StateDirectory(path).load(UNIX_NOW)
+        assert caught.value.field == "state_dir"
+        assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@as_root
+@pytest.mark.parametrize("name", ["", "identity", "state", "lock"])
+def test_what_another_user_planted_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "node"
+    filled(path)
+    before = {each.name: each.read_bytes() for each in path.iterdir()}
+    os.chown(path / name, OTHER, OTHER)
+    assert f"{path / name}: belongs to" in refusal(path)
+    assert {each.name: each.read_bytes() for each in path.iterdir()} == before
+
+
+@as_root
+def test_a_directory_above_that_is_another_users_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", OTHER, OTHER)
+    assert "theirs belongs to" in refusal(tmp_path / "theirs" / "node")
+
+
+@posix
+@pytest.mark.parametrize(("name", "mode"), [("", 0o777), ("identity", 0o644), ("lock", 0o666)])
+def test_what_others_can_change_or_read_is_refused_with_the_mend(
+    tmp_path: Path, name: str, mode: int
+) -> None:
+    path = tmp_path / "node"
+    filled(path)
+    (path / name).chmod(mode)
+    assert f"by others (mode {mode:04o}); run chmod" in refusal(path)
+
+
+@posix
+@pytest.mark.parametrize("name", ["identity", "state", "lock"])
+def test_no_link_in_the_directory_is_followed(tmp_path: Path, name: str) -> None:
+    dear = tmp_path / "dear"
+    dear.write_text("dear to its owner")
+    dear.chmod(0o600)
+    path = tmp_path / "node"
+    path.mkdir(mode=0o700)
+    (path / name).symlink_to(dear)
+    assert f"{path / name}: is a link" in refusal(path)
+    (path / name).unlink()
+    if name == "lock":
+        os.link(dear, path / name)
+        assert "under a second name" in refusal(path)
+    assert dear.read_text() == "dear to its owner"
+
+
+@posix
+def test_a_directory_reached_over_our_own_link_is_used(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o700)
+    (tmp_path / "node").symlink_to("there")
+    assert load_once(tmp_path / "node").seed == load_once(tmp_path / "there").seed
+
+
+@posix
+@pytest.mark.parametrize("umask", [0, 0o077, 0o277, 0o777])
+def test_everything_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        filled(tmp_path / "above" / "node")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "above", tmp_path / "above" / "node"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for path in (tmp_path / "above" / "node").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE])
+def test_trouble_of_the_disk_that_passes_is_told_from_a_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _raise(OSError(number, os.strerror(number))))
+        with pytest.raises(StorageError, match=os.strerror(number)):
+            StateDirectory(tmp_path / "node").load(UNIX_NOW)
+    assert [each.name for each in (tmp_path / "node").iterdir()] == ["lock"]
+    directory = StateDirectory(tmp_path / "node")
+    directory.load(UNIX_NOW)
+    assert directory.problem == ""
+    directory.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _raise(OSError(errno.EACCES, "Permission denied")))
+        with pytest.raises(ConfigError) as caught:
+            StateDirectory(tmp_path / "node").load(UNIX_NOW)
+    assert not isinstance(caught.value, StorageError)
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 65])
+def test_an_empty_file_of_a_full_disk_or_a_power_failure_is_set_aside(
+    tmp_path: Path, left: bytes
+) -> None:
+    filled(tmp_path)
+    for name in ("identity", "state"):
+        (tmp_path / name).write_bytes(left)
+    directory = StateDirectory(tmp_path)
+    assert directory.load(UNIX_NOW).streams == ()
+    assert "identity.damaged" in directory.problem
+    assert "state.damaged" in directory.problem
+    directory.close()
 
 
 def test_a_second_node_is_told_the_directory_and_who_holds_it(tmp_path: Path) -> None:

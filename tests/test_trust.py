@@ -58,7 +58,7 @@ def test_a_file_that_others_can_write_is_refused_with_its_mode_and_the_mend(
 ) -> None:
     file.chmod(mode)
     with pytest.raises(
-        UntrustedFile, match=rf"written by others \(mode {mode:04o}\); run chmod go-w"
+        UntrustedFile, match=rf"writable by others \(mode {mode:04o}\); run chmod go-w"
     ):
         read(file)
 
@@ -104,7 +104,7 @@ def test_a_link_of_another_user_is_refused_wherever_it_leads(file: Path, tmp_pat
 def test_a_group_of_others_counts_as_others(file: Path) -> None:
     os.chown(file, 0, OTHER)
     file.chmod(0o664)
-    with pytest.raises(UntrustedFile, match="written by others"):
+    with pytest.raises(UntrustedFile, match="writable by others"):
         read(file)
 
 
@@ -147,7 +147,7 @@ def test_a_program_may_lie_where_administrators_of_one_group_write_but_not_where
 def test_a_directory_is_checked_as_a_file_is(file: Path) -> None:
     check_directory(file.parent, file.parent.stat())
     file.parent.chmod(0o757)
-    with pytest.raises(UntrustedFile, match="written by others"):
+    with pytest.raises(UntrustedFile, match="writable by others"):
         check_directory(file.parent, file.parent.stat())
 
 
@@ -157,5 +157,5 @@ def test_a_config_file_that_others_can_write_is_refused_in_one_line(file: Path) 
     with pytest.raises(ConfigError) as caught:
         SettingsFile.read(file, ["x"])
     assert str(caught.value) == (
-        f"config: {file}: can be written by others (mode 0666); run chmod go-w on it"
+        f"config: {file}: writable by others (mode 0666); run chmod go-w on it"
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import stat
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,15 @@ import pytest
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui import control as control_module
-from grapevine_tui.control import CLIENTS, PATH_BYTES, SOCKET_NAME, Control, reachable, serving
+from grapevine_tui.control import (
+    CLIENTS,
+    PATH_BYTES,
+    SOCKET_NAME,
+    Control,
+    check_answerer,
+    reachable,
+    serving,
+)
 from grapevine_tui.ctl import NoAnswer, NotDone, ask, facts, table
 from grapevine_tui.host import Host
 from grapevine_tui.streams import LINE_BYTES
@@ -260,3 +270,34 @@ def test_a_table_for_people_shows_nothing_that_moves_a_cursor() -> None:
         "lag ms          0.25",
         "dropped replay  3",
     ]
+
+
+def test_the_hint_leads_to_another_node_that_runs_and_never_to_where_one_just_asked(
+    bench: Bench,
+) -> None:
+    dead, _ = bench.started("--state-dir", "nodes/dead")
+    dead.process.kill()
+    dead.process.wait()
+    told = bench.command("ctl", "--state-dir", "nodes/dead", "status").stderr
+    assert "no node answers at nodes/dead" in told
+    assert "try" not in told
+    bench.started("--state-dir", "nodes/alive")
+    told = bench.command("ctl", "--state-dir", "nodes/dead", "status").stderr
+    assert told.endswith("try --state-dir nodes/alive\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who answers")
+@pytest.mark.parametrize(("uid", "is_refused"), [(1000, False), (0, False), (1001, True)])
+def test_what_answers_as_another_user_is_told_nothing(
+    monkeypatch: pytest.MonkeyPatch, uid: int, is_refused: bool
+) -> None:
+    class Connected:
+        def getsockopt(self, *_: int) -> bytes:
+            return control_module.CREDENTIALS.pack(1, uid, uid)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    if is_refused:
+        with pytest.raises(OSError, match=f"belongs to uid {uid}"):
+            check_answerer(Connected(), Path(SOCKET_NAME))
+    else:
+        check_answerer(Connected(), Path(SOCKET_NAME))

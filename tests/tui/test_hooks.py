@@ -139,5 +139,5 @@ def test_a_program_that_someone_else_can_change_is_refused_before_the_node_start
     program.chmod(0o777)
     run = bench.run("--on", "started", str(program))
     assert run.end(None) == 2
-    assert f"app.on: {program}: can be written by others (mode 0777)" in run.errors()
+    assert f"app.on: {program}: writable by others (mode 0777)" in run.errors()
     assert run.seen == []

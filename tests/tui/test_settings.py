@@ -252,7 +252,7 @@ def test_what_is_called_env_and_is_no_file_is_passed_over() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 def test_an_env_file_of_ours_that_others_can_change_is_refused() -> None:
     write(".env", "FANOUT=4\n").chmod(0o666)
-    assert "can be written by others (mode 0666)" in refusal({})
+    assert "writable by others (mode 0666)" in refusal({})
     Path(".env").chmod(0o600)
     Path().chmod(0o777)
     assert "others can write to the directory" in refusal({})
