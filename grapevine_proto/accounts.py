@@ -65,9 +65,10 @@ class Accounts:
         account = self._accounts.get(peer_id)
         if account is None:
             if len(self._accounts) >= ACCOUNTS_LIMIT:
-                idle = next(each for each in self._accounts if each not in self._linked)
-                del self._accounts[idle]
-                self.forgotten += 1
+                idle = next((each for each in self._accounts if each not in self._linked), None)
+                if idle is not None:  # else all are linked, and links have a limit of their own
+                    del self._accounts[idle]
+                    self.forgotten += 1
             limit = self._limit
             bucket = TokenBucket(limit.capacity, limit.refill_rate, now) if limit.enabled else None
             account = self._accounts[peer_id] = Account(bucket)

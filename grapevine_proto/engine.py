@@ -7,6 +7,8 @@ went in, `datagrams_to_send` and `events`, and `advance` once `deadline` is reac
 What must stay true:
 
 - `receive` never raises, whatever the bytes; each refusal is counted under one `DropReason`.
+- An error of this program while it serves one peer ends the link with that peer, is counted and told
+  (`FaultContained`), and costs no other peer its turn.
 - It decides nothing of the protocol: handshakes are the link's, everything among many peers is a
   machine's. `reception` finds the link of a datagram, `routing` the machine of a message.
 - `now` never goes back, and is the only time there is.
@@ -18,6 +20,7 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Final
 
 from grapevine_proto import codec, looks
@@ -34,6 +37,7 @@ from grapevine_proto.events import Event, MemberInfo, MessageSent, PeerInfo, Rou
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.link.link import Link
 from grapevine_proto.link.session import Established
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
@@ -51,6 +55,7 @@ __all__ = ["Engine", "Saved", "SavedStream"]
 
 PAUSE_MS: Final = 1000  # the most that a peer grants
 PAUSE_INTERVAL_S: Final = 0.5  # between requests: one may be lost without a gap
+FAULT_PAUSE_S: Final = 0.5  # before what had a fault is tried again
 TICK_S: Final = 1.0  # for what is told at most once a second, and for the age of sessions
 
 
@@ -109,6 +114,7 @@ class Engine:
         self._traffic = looks.Traffic()
         self._tick_at = now
         self._pause_at = math.inf  # when to ask peers again to hold back
+        self._machines_at = -math.inf  # not before: one of them had a fault
 
     # --- in: bytes ------------------------------------------------------------------------------
 
@@ -120,6 +126,28 @@ class Engine:
             self._reception.receive(datagram, source, now)
         except Refused as refused:
             self._routing.drops[refused.reason] += 1
+        except Exception as fault:  # noqa: BLE001
+            self._contain_datagram(fault, datagram, now)
+
+    def _contain_datagram(self, fault: Exception, datagram: bytes, now: float) -> None:
+        """What is served by the session, or the dial, that this datagram is of ends; nothing else."""
+        packet = codec.decode_packet(datagram)
+        link = None
+        if isinstance(packet, codec.Data):
+            link = self._links.with_session(packet.session_id)
+            link = link or self._links.parting_with_session(packet.session_id)
+        elif isinstance(packet, codec.Challenge | codec.Welcome):
+            self._guarded(partial(self._routing.end_dial, packet.session_id, None, now), now)
+        self._routing.contain(fault, link, now)
+
+    def _guarded(self, step: Callable[[], object], now: float) -> bool:
+        """Take a step that is of no peer in particular; whether it ended without a fault."""
+        try:
+            step()
+        except Exception as fault:  # noqa: BLE001
+            self._routing.contain(fault, None, now)
+            return False
+        return True
 
     def take(self, established: Established, now: float) -> None:
         """Take a session that was made elsewhere, as if its handshake had just ended here: for a
@@ -304,7 +332,7 @@ class Engine:
         return min(
             self._tick_at,
             self._pause_at,
-            self._machines.deadline,
+            max(self._machines.deadline, self._machines_at),
             self._handshakes.deadline,
             self._voice.deadline,
             self._links.deadline,
@@ -312,16 +340,10 @@ class Engine:
 
     def advance(self, now: float) -> None:
         """Time passed: do what is due."""
-        perform = self._routing.perform
-        self._handshakes.advance(now)
-        for session_id in self._handshakes.expired(now):
-            self._routing.end_dial(session_id, None, now)
-        if not self._links.is_leaving:
-            perform(self._membership.advance(now), now)
-        perform(self._dissemination.advance(now), now)
-        perform(self._antientropy.advance(now), now)
-        perform(self._tracing.advance(now), now)
-        self._links.advance(now)
+        self._guarded(lambda: self._end_dials(now), now)
+        if now >= self._machines_at:
+            self._advance_machines(now)
+        self._guarded(lambda: self._links.advance(now), now)
         if now >= self._pause_at:
             self._pause_at = now + PAUSE_INTERVAL_S
             self._routing.send_all(Send(tuple(self._links), Pause(PAUSE_MS)), now)
@@ -329,37 +351,82 @@ class Engine:
             self._tick_at = now + TICK_S
             self._tick(now)
 
+    def _end_dials(self, now: float) -> None:
+        self._handshakes.advance(now)
+        for session_id in self._handshakes.expired(now):
+            self._routing.end_dial(session_id, None, now)
+
+    def _advance_machines(self, now: float) -> None:
+        """Each machine has its turn, whatever becomes of the others; one with a fault is not asked again
+        at once, for its deadline may be what it was."""
+        for machine in (
+            self._membership,
+            self._dissemination,
+            self._antientropy,
+            self._tracing,
+        ):
+            if machine is self._membership and self._links.is_leaving:
+                continue
+            try:
+                effects = machine.advance(now)
+            except Exception as fault:  # noqa: BLE001
+                self._routing.contain(fault, None, now)
+                self._machines_at = now + FAULT_PAUSE_S
+            else:
+                self._routing.perform(effects, now)
+
     def _tick(self, now: float) -> None:
         links, routing = self._links, self._routing
-        for peer_id, link in list(links.items()):
-            links.look_after(link, now)
-            if link.is_dead(now):
-                routing.unlink(peer_id, "session expired", None, tell=False, now=now)
-            elif link.needs_rekey(now):
-                self._handshakes.rekey(link, self.record, now)
-            limited = links.accounts.news(peer_id, now)
-            if limited is not None:
-                routing.events.append(limited)
+        for link in list(links.values()):
+            try:
+                self._look_after(link, now)
+            except Exception as fault:  # noqa: BLE001  of this link alone
+                routing.contain(fault, link, now)
         for link in self._shorts.live():
-            if link.needs_rekey(now):
-                self._handshakes.rekey(link, self.record, now, is_short=True)
+            try:
+                if link.needs_rekey(now):
+                    self._handshakes.rekey(link, self.record, now, is_short=True)
+            except Exception as fault:  # noqa: BLE001
+                routing.contain(fault, link, now)
         self._shorts.advance(now)
         links.forget_parted(now)
         routing.tell_drops()
+
+    def _look_after(self, link: Link, now: float) -> None:
+        links, routing = self._links, self._routing
+        links.look_after(link, now)
+        if link.is_dead(now):
+            routing.unlink(link.peer_id, "session expired", None, tell=False, now=now)
+        elif link.needs_rekey(now):
+            self._handshakes.rekey(link, self.record, now)
+        limited = links.accounts.news(link.peer_id, now)
+        if limited is not None:
+            routing.events.append(limited)
 
     # --- out ------------------------------------------------------------------------------------
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """What may go out now, each with where to. What is handed out is gone from here."""
-        self._links.post(self._handshakes.transmit(now))
-        if self._voice.is_due(now):
-            self._routing.close_bundle(now)
-        self._links.is_kept = self._dissemination.is_unasked
-        datagrams = self._links.datagrams(now)
-        self._voice.set_deadline(now)
+        links, routing = self._links, self._routing
+        links.post(self._handshakes.transmit(now))
+        faults, self._handshakes.faults = self._handshakes.faults, []
+        for dial, fault in faults:
+            self._guarded(partial(routing.end_dial, dial.session_id, None, now), now)
+            routing.contain(fault, None, now)
+        is_sound = self._guarded(lambda: self._speak(now), now)
+        links.is_kept = self._dissemination.is_unasked
+        datagrams = links.datagrams(now)
+        while routing.contain_all(now):  # what is said of that goes in the same turn
+            datagrams += links.datagrams(now)
+        if not is_sound or not self._guarded(lambda: self._voice.set_deadline(now), now):
+            self._voice.deadline = now + FAULT_PAUSE_S
         self._traffic.datagrams_out += len(datagrams)
         self._traffic.bytes_out += sum(len(datagram) for datagram, _ in datagrams)
         return datagrams
+
+    def _speak(self, now: float) -> None:
+        if self._voice.is_due(now):
+            self._routing.close_bundle(now)
 
     def events(self) -> list[Event]:
         """What happened since the last call, in order."""

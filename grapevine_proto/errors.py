@@ -130,6 +130,8 @@ class DropReason(StrEnum):
     SIGNATURE_BUDGET = "signature_budget"
     BAD_SIGNATURE = "bad_signature"
     NO_ROOM = "no_room"
+    # ours
+    FAULT = "fault"  # an error of this program while it served a peer, whose link ended for it
 
 
 class Refused(Exception):

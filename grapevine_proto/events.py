@@ -326,6 +326,16 @@ class StateUnsaved:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultContained:
+    """An error of this program while it served `peer` (None: no peer in particular); the link with the
+    peer ended, and everything else went on. `problem` names the error and where it happened. At most
+    one a second without a peer."""
+
+    peer: PeerId | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStopped:
     reason: str
 
@@ -343,5 +353,6 @@ Event: TypeAlias = (
     | EventsLost
     | DialFailed
     | StateUnsaved
+    | FaultContained
     | NodeStopped
 )

@@ -44,6 +44,7 @@ class Handshakes:
         self._entropy = entropy
         self._dials: dict[bytes, Initiator] = {}  # by session
         self._expected: Counter[PeerId] = Counter()  # how many of them are for whom
+        self.faults: list[tuple[Initiator, Exception]] = []  # of dials, for the owner to end them
         self._responder = Responder(
             identity,
             config.keys,
@@ -143,11 +144,13 @@ class Handshakes:
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """What our dials have to say now."""
-        return [
-            (datagram, dial.address)
-            for dial in self._dials.values()
-            for datagram in dial.transmit(now)
-        ]
+        datagrams: list[tuple[bytes, Address]] = []
+        for dial in self._dials.values():
+            try:
+                datagrams += [(datagram, dial.address) for datagram in dial.transmit(now)]
+            except Exception as fault:  # noqa: BLE001  of this dial alone: the others go on
+                self.faults.append((dial, fault))
+        return datagrams
 
     # --- both -----------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ What must stay true:
 - Only links that something happened to, or whose time has come, are looked at when datagrams go out:
   what a datagram costs does not grow with how many links there are.
 - What a link did not send before it ended is counted, and what its peer allowed us is remembered.
+- A fault in serving one link never costs another its turn: it is noted in `faults`, and the owner ends
+  that link.
 
 It is a table, and knows nothing of the overlay: who may link, and what becomes of a message, others
 decide.
@@ -73,6 +75,9 @@ class Links(Mapping[PeerId, Link]):
         self._to_part: dict[Link, None] = {}  # not yet told that we leave
         self._outbox: list[tuple[bytes, Address]] = []
         self._unsent_before = 0
+        self.faults: list[
+            tuple[Link, Exception]
+        ] = []  # while links were served, for the owner to act on
         self.parted_early = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
         self.is_kept = False  # something of ours was announced, and nobody has asked for it yet
@@ -285,6 +290,11 @@ class Links(Mapping[PeerId, Link]):
             self._transmit(link, now)
         return link, None
 
+    def parting_with_session(self, session_id: bytes) -> Link | None:
+        """The closed link that still hears this session."""
+        parting = self._parting.get(session_id)
+        return None if parting is None else parting.link
+
     def part(self, link: Link, close: Close | None, now: float) -> None:
         """Stay at a closed link for a while, to say so again or to hear the last words."""
         parting = _Parting(link, close, now + PARTING_S)
@@ -294,8 +304,28 @@ class Links(Mapping[PeerId, Link]):
             del self._parting[next(iter(self._parting))]
             self.parted_early += 1
         if close is not None:
-            link.send(codec.encode_message(close), now)
-            self._transmit(link, now)
+            try:
+                link.send(codec.encode_message(close), now)
+                self._transmit(link, now)
+            except Exception as fault:  # noqa: BLE001  it ends anyway, and nothing else may suffer for that
+                self.abandon(link)
+                self.faults.append((link, fault))
+
+    def abandon(self, link: Link) -> None:
+        """Nothing is sent to `link` or heard from it any more, whatever state it is in."""
+        for session_id in [s for s, each in self._parting.items() if each.link is link]:
+            del self._parting[session_id]
+        for session_id in self._indexed.pop(link, ()):
+            if self._by_session.get(session_id) is link:
+                del self._by_session[session_id]
+        for address in [at for at, each in self._by_source.items() if each is link]:
+            del self._by_source[address]
+        if self.is_link(link):
+            del self._links[link.peer_id]
+            self._unsent_before += self.outflow.forget(link.peer_id)
+        self._touched.pop(link, None)
+        self._agenda.drop(link)
+        self._to_part.pop(link, None)
 
     # --- out ------------------------------------------------------------------------------------
 
@@ -323,19 +353,26 @@ class Links(Mapping[PeerId, Link]):
         touched.update(self._to_part)
         self.outflow.look(now)
         for link in touched:
-            if self._cut_through(link, now):
-                continue
-            is_waiting = self.is_link(link) and self.outflow.fill(link, now)
-            is_done = link.is_settled and not is_waiting and not self.is_kept
-            if link in self._to_part and is_done:
-                del self._to_part[link]
-                for plaintext in self._goodbye:
-                    link.send(plaintext, now)
-            self._transmit(link, now)
-            ready_at = self.outflow.ready_at(link, now) if is_waiting else math.inf
-            self._agenda.plan(link, min(link.sends_at, ready_at))
+            try:
+                self._serve(link, now)
+            except Exception as fault:  # noqa: BLE001  of this link alone: the others have their turn
+                self.faults.append((link, fault))
         outbox, self._outbox = self._outbox, []
         return outbox
+
+    def _serve(self, link: Link, now: float) -> None:
+        """Let go what may go to `link` now, and plan when to look at it again."""
+        if self._cut_through(link, now):
+            return
+        is_waiting = self.is_link(link) and self.outflow.fill(link, now)
+        is_done = link.is_settled and not is_waiting and not self.is_kept
+        if link in self._to_part and is_done:
+            del self._to_part[link]
+            for plaintext in self._goodbye:
+                link.send(plaintext, now)
+        self._transmit(link, now)
+        ready_at = self.outflow.ready_at(link, now) if is_waiting else math.inf
+        self._agenda.plan(link, min(link.sends_at, ready_at))
 
     def _cut_through(self, link: Link, now: float) -> bool:
         """Let the one rumor that waits for `link` go past all queues, where nothing speaks against it."""

@@ -6,7 +6,8 @@ What must stay true:
   engine's time pass.
 - What came is told before anything is done about it: the reader tells what it read, and wakes the
   pump only after whoever was told was woken. All is told in the order in which it happened.
-- No error of the system, of a handler or of one peer ends a task or costs another peer a datagram.
+- No error of the system, of a handler or of one peer ends a task or costs another peer a datagram, in
+  or out.
 - No turn of the loop is taken for long: reader and pump work in bounded batches.
 - Nothing is sent under an epoch that is not on disk.
 - When the loop comes late, the engine is told before it judges anybody by the time that passed.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
@@ -24,7 +26,8 @@ from grapevine_proto.clock import TICK_S, Lag
 from grapevine_proto.endpoint import Endpoint, EndpointClosed
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError
-from grapevine_proto.events import Event
+from grapevine_proto.events import Event, FaultContained
+from grapevine_proto.faults import describe
 
 logger = logging.getLogger("grapevine")
 
@@ -32,6 +35,7 @@ BATCH: Final = 64  # datagrams read, sent, or events told per turn: about 4 ms o
 UNTOLD_LIMIT: Final = 4096  # events; a datagram on loopback brings hundreds of small messages
 LEAST_WAIT_S: Final = 0.001  # what timers can do; keeps a deadline in the past from spinning
 FAULT_PAUSE_S: Final = 0.5
+FAULT_LOG_EVERY_S: Final = 1.0
 
 
 class Pump:
@@ -64,6 +68,7 @@ class Pump:
         self.awaited_bytes = 0  # of the payload that waits for room longest
         self.drained = asyncio.Event()
         self.unpumped = 0
+        self._fault_logged_at = -math.inf
 
     def wake(self) -> None:
         """There is something to send, or time to be looked at anew."""
@@ -85,11 +90,15 @@ class Pump:
                 )  # no longer: a peer that could cause it could silence the node
 
     async def _read(self) -> NoReturn:
+        """Read datagrams without end."""
         engine, endpoint = self._engine, self._endpoint
         batch = 0
         while True:
             datagram, source = await endpoint.receive()
-            engine.receive(datagram, source, self._tick())
+            try:
+                engine.receive(datagram, source, self._tick())
+            except Exception as error:  # noqa: BLE001  it never raises; should it, only this datagram is lost
+                self._log_fault(describe(error))
             batch += 1
             if batch < BATCH and endpoint.has_more:
                 continue
@@ -147,7 +156,12 @@ class Pump:
             return 0  # nothing may be sent under an epoch that could be used again
         datagrams = engine.datagrams_to_send(self._now())
         for number, (datagram, address) in enumerate(datagrams, 1):
-            await endpoint.send(datagram, address)
+            try:
+                await endpoint.send(datagram, address)
+            except EndpointClosed:
+                raise
+            except Exception as error:  # noqa: BLE001  of this datagram alone
+                self._log_fault(describe(error))
             if number % BATCH == 0:
                 await asyncio.sleep(0)
         while endpoint.too_large:
@@ -160,8 +174,18 @@ class Pump:
         untold += self._engine.events()
         count = min(len(untold), BATCH)
         for _ in range(count):
-            self._publish(untold.popleft())
+            event = untold.popleft()
+            if isinstance(event, FaultContained):
+                self._log_fault(event.problem)
+            self._publish(event)
         return count
+
+    def _log_fault(self, problem: str) -> None:
+        """Say so in the log, at most once a second: a peer may have caused it, and may again."""
+        now = self._now()
+        if now - self._fault_logged_at >= FAULT_LOG_EVERY_S:
+            self._fault_logged_at = now
+            logger.error("a fault in the node; it goes on: %s", problem)
 
     async def _tell_all(self) -> int:
         count = self._tell_some()

@@ -6,11 +6,15 @@ What must stay true:
   both with `assert_never`.
 - Effects are performed in the order in which they were asked for.
 - Each refusal is counted under one `DropReason`.
+- An error of this program while it serves a peer ends the link with that peer and nothing else:
+  `contain` counts it, tells of it, and what was asked for the others is done.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from grapevine_proto import codec
@@ -20,6 +24,7 @@ from grapevine_proto.events import (
     AntiEntropyRound,
     DatagramDropped,
     Event,
+    FaultContained,
     Message,
     MessageReceived,
     MessageSent,
@@ -28,6 +33,7 @@ from grapevine_proto.events import (
     RoundOutcome,
     Via,
 )
+from grapevine_proto.faults import describe
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.link.link import Link
@@ -88,6 +94,9 @@ from grapevine_proto.voice import Voice
 
 BRIEF: Final = (Private, Digest, InSync, Vector, Want, Repair, Records, Empty, Short)
 """What may be said on a short session, besides Close: private words and repair."""
+FAULTS_TOLD_EVERY_S: Final = (
+    1.0  # those of no peer in particular, which a stranger may cause at will
+)
 AGREED: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
 
 
@@ -114,6 +123,7 @@ class Routing:
         self.events: list[Event] = []
         self.drops: Counter[DropReason] = Counter()
         self._drops_told: Counter[DropReason] = Counter()
+        self._fault_told_at = -math.inf
         self.delivered = 0
         self.changes = 0
         self.stopped: str | None = None
@@ -188,34 +198,83 @@ class Routing:
 
     def perform(self, effects: list[Effect], now: float) -> None:
         for effect in effects:
-            match effect:
-                case Deliver(messages):
-                    self._deliver(messages)
-                case Emit(event):
-                    self.events.append(event)
-                    if isinstance(event, AntiEntropyRound) and event.round.outcome in AGREED:
-                        self._links.untaken.agreed(event.round.started_at)
-                case Send():
-                    self.send_all(effect, now)
-                case Dial():
-                    self._dial(effect, now)
-                case Drop(peer, reason, words, others):
-                    self.unlink(peer, words, reason, tell=True, now=now, others=others)
-                case Moved(peer, previous, words):
-                    self._tell_moved(peer, previous, words, now)
-                case Learn(record):
-                    if record.peer_id in self._links:
-                        link = self._links[record.peer_id]
-                        link.learn(record, now)
-                        self._links.touch(link)
-                case Blame(peer, refusal):
-                    self._blame(peer, refusal, now)
-                case Reopen(epoch):
-                    self._reopen(epoch, now)
-                case Stop(words):
-                    self.stopped = words
-                case _:
-                    assert_never(effect)
+            try:
+                self._perform(effect, now)
+            except Exception as fault:  # noqa: BLE001  of this effect alone: the others are performed
+                self.contain(fault, self._link_concerned(effect), now)
+
+    def _perform(self, effect: Effect, now: float) -> None:
+        match effect:
+            case Deliver(messages):
+                self._deliver(messages)
+            case Emit(event):
+                self.events.append(event)
+                if isinstance(event, AntiEntropyRound) and event.round.outcome in AGREED:
+                    self._links.untaken.agreed(event.round.started_at)
+            case Send():
+                self.send_all(effect, now)
+            case Dial():
+                self._dial(effect, now)
+            case Drop(peer, reason, words, others):
+                self.unlink(peer, words, reason, tell=True, now=now, others=others)
+            case Moved(peer, previous, words):
+                self._tell_moved(peer, previous, words, now)
+            case Learn(record):
+                if record.peer_id in self._links:
+                    link = self._links[record.peer_id]
+                    link.learn(record, now)
+                    self._links.touch(link)
+            case Blame(peer, refusal):
+                self._blame(peer, refusal, now)
+            case Reopen(epoch):
+                self._reopen(epoch, now)
+            case Stop(words):
+                self.stopped = words
+            case _:
+                assert_never(effect)
+
+    def _link_concerned(self, effect: Effect) -> Link | None:
+        """The link with the one peer that `effect` is about; None: there is none, or no such peer."""
+        match effect:
+            case Drop(peer) | Moved(peer) | Blame(peer) | Send((peer,)):
+                return self._links.get(peer) or self._shorts.get(peer)
+            case Learn(record):
+                return self._links.get(record.peer_id)
+            case _:
+                return None
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def contain(self, error: Exception, link: Link | None, now: float) -> None:
+        """An error of this program while it served `link` (None: no link in particular): count it, tell
+        of it, and end that link, whatever state it is in. Never raises."""
+        self.drops[DropReason.FAULT] += 1
+        problem = describe(error)
+        if link is not None or now - self._fault_told_at >= FAULTS_TOLD_EVERY_S:
+            self._fault_told_at = now
+            self.events.append(FaultContained(None if link is None else link.peer_id, problem))
+        if link is None:
+            return
+        peer_id, was_link = link.peer_id, self._links.is_link(link)
+        try:
+            if was_link:
+                self._links.cut(peer_id, CloseReason.MISCONDUCT, tell=True, now=now)
+            elif self._shorts.get(peer_id) is link:
+                self._shorts.close(peer_id, CloseReason.MISCONDUCT, now)
+            else:
+                self._links.abandon(link)
+        except Exception:  # noqa: BLE001  it is in no state to be told anything
+            self._links.abandon(link)
+            self._shorts.abandon(link)
+        if was_link:
+            self._unlinked(peer_id, f"fault: {problem}", CloseReason.MISCONDUCT, now)
+
+    def contain_all(self, now: float) -> bool:
+        """Contain what links met since the last call; whether there was anything."""
+        faults, self._links.faults = self._links.faults, []
+        for link, error in faults:
+            self.contain(error, link, now)
+        return bool(faults)
 
     def _deliver(self, messages: tuple[Message, ...]) -> None:
         """Tell the application of messages of one rumor."""
@@ -240,7 +299,10 @@ class Routing:
                 if peer_id not in self._links:
                     self._reply_briefly(peer_id, plaintext, now)
         for link in links:
-            self._queue(link, plaintext, now)
+            try:
+                self._queue(link, plaintext, now)
+            except Exception as fault:  # noqa: BLE001
+                self.contain(fault, link, now)
         return len(links)
 
     def _queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
@@ -304,11 +366,26 @@ class Routing:
         whom it may try instead."""
         if not self._links.cut(peer_id, reason, tell=tell, now=now, others=others):
             return
+        self._unlinked(peer_id, words, reason, now)
+
+    def _unlinked(
+        self, peer_id: PeerId, words: str, reason: CloseReason | None, now: float
+    ) -> None:
+        """Let every machine know that the link with `peer_id` has ended."""
         machines = self._machines
         self.changes += 1
-        self.perform(machines.antientropy.unlinked(peer_id, now), now)
-        self.perform(machines.membership.unlinked(peer_id, words, reason, now), now)
-        self.perform(machines.dissemination.unlinked(peer_id, now), now)
+        tells: tuple[Callable[[], list[Effect]], ...] = (
+            lambda: machines.antientropy.unlinked(peer_id, now),
+            lambda: machines.membership.unlinked(peer_id, words, reason, now),
+            lambda: machines.dissemination.unlinked(peer_id, now),
+        )
+        for tell in tells:
+            try:
+                effects = tell()
+            except Exception as fault:  # noqa: BLE001  the others hear of it nevertheless
+                self.contain(fault, None, now)
+            else:
+                self.perform(effects, now)
 
     def _tell_moved(
         self, peer_id: PeerId, previous: PeerState | None, words: str, now: float

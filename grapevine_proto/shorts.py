@@ -146,10 +146,21 @@ class Shorts:
         del self._live[link.peer_id]
         self._links.end(link, now)
 
+    def abandon(self, link: Link) -> None:
+        """Forget `link`, whatever state it is in, where it is one of these."""
+        if self._live.get(link.peer_id) is link:
+            del self._live[link.peer_id]
+
     def advance(self, now: float) -> None:
         """Once a second or so: close what is idle."""
-        for peer_id, link in list(self._live.items()):
-            self._links.look_after(link, now)
-            idle_s = now - link.last_heard_at
-            if link.is_dead(now) or idle_s >= (IDLE_S if link.is_settled else UNANSWERED_S):
-                self.close(peer_id, None, now)
+        for link in list(self._live.values()):
+            try:
+                self._look_after(link, now)
+            except Exception as fault:  # noqa: BLE001  of this one alone
+                self._links.faults.append((link, fault))
+
+    def _look_after(self, link: Link, now: float) -> None:
+        self._links.look_after(link, now)
+        idle_s = now - link.last_heard_at
+        if link.is_dead(now) or idle_s >= (IDLE_S if link.is_settled else UNANSWERED_S):
+            self.close(link.peer_id, None, now)

@@ -28,6 +28,7 @@ from grapevine_proto.events import (
     AntiEntropyRound,
     DialFailed,
     Event,
+    FaultContained,
     MemberChanged,
     MemberInfo,
     Message,
@@ -109,6 +110,8 @@ def describe(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Objec
             return "dial_failed", {"address": str(address), "reason": reason}
         case StateUnsaved(problem):
             return "state_unsaved", {"problem": problem}
+        case FaultContained(peer, problem):
+            return "fault", {"peer_id": None if peer is None else str(peer), "problem": problem}
         case _:
             return None
 

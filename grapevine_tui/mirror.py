@@ -21,6 +21,7 @@ from grapevine_proto.events import (
     DialFailed,
     Event,
     EventsLost,
+    FaultContained,
     MemberChanged,
     MemberInfo,
     MemberStatus,
@@ -173,6 +174,9 @@ def event_of(told: Object, now: float) -> Event | None:
             return DialFailed(Address.parse(told["address"]), _text(told["reason"]))
         case "state_unsaved":
             return StateUnsaved(_text(told["problem"]))
+        case "fault":
+            peer = None if told["peer_id"] is None else PeerId.parse(told["peer_id"])
+            return FaultContained(peer, _text(told["problem"]))
         case "stopped":
             return NodeStopped(_text(told["reason"]))
         case "dropped":

@@ -28,6 +28,7 @@ from grapevine_proto.events import (
     DialFailed,
     Event,
     EventsLost,
+    FaultContained,
     MemberChanged,
     MemberInfo,
     MessageReceived,
@@ -172,6 +173,7 @@ class Model:
             DialFailed: self._dial_failed,
             EventsLost: self._events_lost,
             StateUnsaved: self._state_unsaved,
+            FaultContained: self._fault_contained,
             NodeStarted: self._started,
             NodeStopped: self._node_stopped,
         }
@@ -341,6 +343,11 @@ class Model:
             self._note(Level.INFORMATION, "state saved again")
         self.unsaved = event.problem
         return Changes.NOTICES | Changes.STATUS
+
+    def _fault_contained(self, event: FaultContained) -> Changes:
+        ended = "" if event.peer is None else f"; the link with {self.name_of(event.peer)} ended"
+        self._note(Level.ERROR, f"a fault in the node, which goes on{ended}: {event.problem}")
+        return Changes.NOTICES
 
     def _started(self, event: NodeStarted) -> Changes:
         self.me = Me(event.peer_id, event.address, event.epoch, self._wall())

@@ -26,6 +26,7 @@ from grapevine_proto.errors import (
 )
 from grapevine_proto.events import (
     Event,
+    FaultContained,
     MemberStatus,
     MessageReceived,
     MessageSent,
@@ -95,6 +96,7 @@ class Pair:
             ]
             for engine, seen in self.events.items():
                 seen += engine.events()
+                assert not any(isinstance(event, FaultContained) for event in seen)
             if not out:
                 return
             for datagram, source, target in out:
@@ -281,6 +283,7 @@ def test_no_bytes_make_it_raise_and_each_refusal_is_counted_once(datagrams: list
         engine.receive(datagram, THERE, 0.0)
     stats = engine.stats()
     assert sum(count for _, count in stats.dropped) == len(datagrams) == stats.datagrams_in
+    assert DropReason.FAULT not in dict(stats.dropped)
     assert engine.datagrams_to_send(0.0) == []
 
 

@@ -39,7 +39,9 @@ HELLO_BYTES: Final = _HELLO.size + MAC_BYTES
 CHALLENGE_BYTES: Final = _CHALLENGE.size + MAC_BYTES
 DATA_OVERHEAD: Final = _DATA.size + BOX_TAG_BYTES
 MAX_PLAINTEXT: Final = MAX_DATAGRAM - DATA_OVERHEAD
-COUNTER_LIMIT: Final = 1 << 32  # packets under one key, far below what the cipher bears
+# Packets under one key, far below what the cipher bears; one less than four bytes count, because an
+# acknowledgment names the number after the highest.
+COUNTER_LIMIT: Final = (1 << 32) - 1
 
 
 class Hello(NamedTuple):

@@ -10,8 +10,10 @@ What must stay true:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Final, TypeAlias
 
 from grapevine_proto.link.fragments import Outgoing
@@ -46,6 +48,7 @@ Packet: TypeAlias = tuple[int, float, int, Content, int, int, int]
 and how often that was lost before."""
 
 
+_NUMBER: Final = itemgetter(0)
 _NOTHING: Final[deque[Packet]] = deque()  # stands for a deque while there is none: 700 bytes a link
 
 
@@ -107,7 +110,7 @@ class Flight:
 
     def sent_at(self, number: int) -> float | None:
         """When this packet went, if it is still waited for."""
-        for each, at, *_ in self._packets:
-            if each >= number:
-                return at if each == number else None
-        return None
+        packets = self._packets
+        index = bisect_left(packets, number, key=_NUMBER)  # the peer chooses the number: no scan
+        is_there = index < len(packets) and packets[index][0] == number
+        return packets[index][1] if is_there else None

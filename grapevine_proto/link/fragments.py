@@ -225,6 +225,8 @@ class Reassembly:
                 raise Refused(DropReason.TOO_LARGE)
             partial = self._partials[number] = _Partial(self, fragment)
             self._budget.grow(partial, PIECE_BYTES, now)
+            if number not in self._partials:
+                raise Refused(DropReason.NO_ROOM)
         news = self._news(partial, fragment)
         if not news:
             raise Refused(DropReason.DUPLICATE)

@@ -27,6 +27,7 @@ from grapevine_proto.codec import (
     decode_frame,
     encode_frame,
 )
+from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.allowance import Allowance
 from grapevine_proto.link.flight import UNREPAIRED
@@ -255,8 +256,11 @@ class Link:
 
     def _heed(self, feedback: Feedback, now: float) -> None:
         """The peer tells what arrived; of a session that we no longer send on, nothing is left to
-        be told."""
-        if feedback.session_id == self._sessions.live.their_id:
+        be told. Raises Refused(MALFORMED) where it acknowledges what was never sent."""
+        live = self._sessions.live
+        if feedback.session_id == live.their_id:
+            if feedback.end > live.next_counter:
+                raise Refused(DropReason.MALFORMED)
             self._sender.recovery.on_feedback(feedback, now)
             self._tell_arrivals_the_path()
             self._send_at = self._ready_at(now)

@@ -134,10 +134,10 @@ class Session:
         return self._sealed
 
     def is_due_for_rekey(self, now: float) -> bool:
-        """Whether we should begin the next handshake: whoever began this session begins the next."""
-        return self.began_by_us and (
-            now - self.created_at >= REKEY_AFTER_S or self._sealed >= REKEY_AFTER_PACKETS
-        )
+        """Whether we should begin the next handshake: by age the end that began this session does, by
+        packets the end that sent them, which alone knows how many there were."""
+        is_old = self.began_by_us and now - self.created_at >= REKEY_AFTER_S
+        return is_old or self._sealed >= REKEY_AFTER_PACKETS
 
     def is_spent(self, now: float) -> bool:
         """Whether nothing can be sealed or opened any more."""

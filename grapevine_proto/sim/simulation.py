@@ -26,7 +26,7 @@ from typing import Final, TypeAlias
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import NotRunning
-from grapevine_proto.events import Event, MessageReceived, PeerInfo, PeerState
+from grapevine_proto.events import Event, FaultContained, MessageReceived, PeerInfo, PeerState
 from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.ids import Address, MessageId, Zone
 from grapevine_proto.sim.network import Network, Wire
@@ -412,6 +412,9 @@ class Simulation:
             self._trace.update(repr(event).encode())
         if isinstance(event, MessageReceived):
             node.deliver(event.message, self.now)
+        elif isinstance(event, FaultContained):
+            # a real node goes on; a simulation is there to find it
+            raise RuntimeError(f"node {node.number}: {event.problem}")  # noqa: TRY004
         for listener in self._listeners:
             listener(self.now, node.number, event)
 

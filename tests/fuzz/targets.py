@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from grapevine_proto import ConfigError, NodeConfig, codec
 from grapevine_proto.codec import Data
-from grapevine_proto.errors import Refused
+from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address
 from grapevine_proto.link.session import Session
 from grapevine_proto.messages import Kind
@@ -45,6 +45,7 @@ def strangers(data: bytes) -> None:
     assert answered <= len(data), "amplification"
     assert not engine.peers(1.0)
     assert not engine.members()
+    assert DropReason.FAULT not in dict(engine.stats().dropped)
 
 
 def _packets() -> list[bytes]:
@@ -78,6 +79,7 @@ def _said(data: bytes) -> Iterator[tuple[bytes, float]]:
 
 def _look_at_everything(pair: Pair) -> None:
     engine, limits = pair.other, pair.other.config.limits
+    assert DropReason.FAULT not in dict(engine.stats().dropped)
     engine.peers(pair.now)
     engine.saved(pair.now)
     engine.rounds()

@@ -16,6 +16,7 @@ from grapevine_proto.events import (
     DialFailed,
     Event,
     EventsLost,
+    FaultContained,
     MemberChanged,
     MemberStatus,
     MessageReceived,
@@ -126,6 +127,8 @@ def test_counters_come_out_as_they_went_in() -> None:
         AntiEntropyRound(a_round(1, 1, started_at=NOW - 0.003)),
         DialFailed(Address("10.0.0.1", 9), "no answer"),
         StateUnsaved("disk full"),
+        FaultContained(an_id(1), "ValueError: x in y (z.py:1)"),
+        FaultContained(None, "ValueError: x in y (z.py:1)"),
     ],
 )
 def test_an_event_comes_out_as_it_went_in(event: Event) -> None:

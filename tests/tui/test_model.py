@@ -13,6 +13,7 @@ from grapevine_proto.events import (
     DatagramDropped,
     DialFailed,
     EventsLost,
+    FaultContained,
     MemberChanged,
     MessageReceived,
     MessageSent,
@@ -195,6 +196,18 @@ def test_state_that_cannot_be_saved_is_told_and_so_is_its_end(model: Model) -> N
     assert model.notices[-1].level is Level.ERROR
     model.apply(StateUnsaved(""))
     assert told(model) == ["state not saved: disk full", "state saved again"]
+
+
+def test_a_contained_fault_is_an_error_that_names_the_peer_whose_link_ended(model: Model) -> None:
+    model.apply(FaultContained(None, "ValueError: x"))
+    model.apply(PeerStateChanged(a_peer(1, "bob"), None, ""))
+    model.apply(FaultContained(an_id(1), "KeyError: y"))
+    words = "a fault in the node, which goes on"
+    assert [notice for notice in told(model) if words in notice] == [
+        f"{words}: ValueError: x",
+        f"{words}; the link with bob ended: KeyError: y",
+    ]
+    assert model.notices[-1].level is Level.ERROR
 
 
 def test_a_node_that_stops_of_itself_is_an_error_and_one_that_left_is_not(model: Model) -> None:

@@ -1,0 +1,113 @@
+"""A few engines on one wire, and ends of links that say what no honest node would.
+
+What must stay true: everything happens at the instant that the test names; no datagram is lost.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from grapevine_proto import codec
+from grapevine_proto.codec import encode_data
+from grapevine_proto.config import NodeConfig
+from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import Event, FaultContained, MessageReceived
+from grapevine_proto.ids import Address
+from grapevine_proto.link import session as session_module
+from grapevine_proto.link.link import Link
+from grapevine_proto.link.session import Session
+from grapevine_proto.messages import Frame, OverlayMessage
+from tests.overlay.made import EPOCH, KEY, identity
+
+
+def address_of(number: int) -> Address:
+    return Address(f"10.0.0.{number}", 8000)
+
+
+def seal_as(session: Session, counter: int, plaintext: bytes) -> bytes:
+    """A packet of `session` under any number, as an end that does not count could send it."""
+    nonce = session._seal_prefix + (counter << 48).to_bytes(14, "big")
+    box = session_module._seal(plaintext, nonce, session._seal_key)
+    return encode_data(session.their_id, counter, box)
+
+
+class Cluster:
+    """Engines 1 to `size`, each linked to the first. Datagrams are carried as they are sent."""
+
+    def __init__(self, size: int, *, linked: bool = True, **changes: object) -> None:
+        self.now = 0.0
+        self.engines: dict[Address, Engine] = {}
+        self.events: dict[Engine, list[Event]] = {}
+        self.on_send: Callable[[Address, Address, bytes], bool] = lambda *_: True
+        for number in range(1, size + 1):
+            known = [str(address_of(1))] if linked and number > 1 else []
+            self.add(number, bootstrap_peers=known, **changes)
+        if linked:
+            self.run(1.0)
+
+    def add(self, number: int, **changes: object) -> Engine:
+        rng = random.Random(number)
+        engine = Engine(
+            NodeConfig(keys=(KEY,)).replace(**changes),
+            Saved(identity(number).seed, EPOCH),
+            address=address_of(number),
+            rng=rng,
+            entropy=rng.randbytes,
+            now=self.now,
+        )
+        self.engines[address_of(number)] = engine
+        self.events[engine] = []
+        return engine
+
+    def __getitem__(self, number: int) -> Engine:
+        return self.engines[address_of(number)]
+
+    def link(self, of: int, to: int) -> Link:
+        """The end of a link that is at engine `of`."""
+        return self[of]._links[self[to].peer_id]
+
+    def exchange(self) -> None:
+        """Carry datagrams until nobody has more to say."""
+        while True:
+            sent = [
+                (source, to, datagram)
+                for source, engine in self.engines.items()
+                for datagram, to in engine.datagrams_to_send(self.now)
+            ]
+            for engine, seen in self.events.items():
+                seen += engine.events()
+            if not sent:
+                return
+            for source, to, datagram in sent:
+                if self.on_send(source, to, datagram) and to in self.engines:
+                    self.engines[to].receive(datagram, source, self.now)
+
+    def run(self, seconds: float, step: float = 0.05) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.now = round(self.now + step, 6)
+            for engine in self.engines.values():
+                if engine.deadline <= self.now:
+                    engine.advance(self.now)
+            self.exchange()
+
+    def say(self, of: int, to: int, message: OverlayMessage | Frame | bytes) -> None:
+        """Engine `of` says anything at all to `to`, as a member that lies could."""
+        plaintext = message if isinstance(message, bytes) else codec.encode_message(message)
+        datagram = self.link(of, to).session.seal(plaintext, self.now)
+        self[to].receive(datagram, address_of(of), self.now)
+
+    def heard(self, number: int) -> list[bytes]:
+        return [
+            each.message.payload
+            for each in self.events[self[number]]
+            if isinstance(each, MessageReceived)
+        ]
+
+    def faults(self, number: int) -> list[FaultContained]:
+        return [e for e in self.events[self[number]] if isinstance(e, FaultContained)]
+
+    def drops(self, number: int) -> dict[DropReason, int]:
+        return dict(self[number].stats().dropped)
