@@ -29,6 +29,7 @@ from asyncio_dgram import TransportClosed
 from asyncio_dgram.aio import DatagramServer, Protocol
 
 from grapevine_proto.errors import BindError
+from grapevine_proto.forks import abandon
 from grapevine_proto.ids import Address, split_host_port
 
 BUFFER_BYTES: Final = 4 * 2**20
@@ -124,6 +125,7 @@ class Endpoint:
         self._stream = stream
         self._inbox = inbox
         self._faults = faults  # which asyncio-dgram keeps for the next call
+        self._file = sock.fileno()
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._family = socket.AF_UNSPEC if self._is_ipv6 else socket.AF_INET
         host, port = sock.getsockname()[:2]
@@ -225,6 +227,10 @@ class Endpoint:
         """Stop receiving; what was handed to the system is still sent."""
         self._stream.close()
         self._inbox.put_nowait((None, None))
+
+    def on_forked(self) -> None:
+        """In a child of the process that opened it: the socket stays the parent's."""
+        abandon(self._file)
 
     def _has_error(self) -> bool:
         """Whether asyncio-dgram kept an error of an earlier call; takes it."""

@@ -51,6 +51,7 @@ from grapevine_proto.events import (
     Stats,
     Trace,
 )
+from grapevine_proto.forks import give_up_in_children
 from grapevine_proto.ids import Address, MessageId, PeerId, literal
 from grapevine_proto.keeping import Keeping
 from grapevine_proto.names import Names
@@ -70,6 +71,7 @@ class Phase(Enum):
     RUNNING = auto()
     LEAVING = auto()
     STOPPED = auto()
+    FORKED = auto()  # a copy of the parent process's node, which holds nothing
 
 
 class Node:
@@ -77,7 +79,8 @@ class Node:
 
     Methods that act raise NotRunning before `start` and after `leave`, and StateLockedError once
     the node stopped because its identity is in use elsewhere. What there is to see (`peers`,
-    `stats`, ...) can be asked for until the end and after.
+    `stats`, ...) can be asked for until the end and after. In a process that was forked while the node
+    ran, everything raises NotRunning: the node, its port and its state directory stay the parent's.
     """
 
     def __init__(self, config: NodeConfig, *, state_dir: str | Path | None = None) -> None:
@@ -103,6 +106,23 @@ class Node:
         self._in_line = asyncio.Lock()
         self._peers_changed = asyncio.Event()
         self._overruns_told = 0
+        give_up_in_children(self)
+
+    def on_forked(self) -> None:
+        """In a child of the process that runs this node: nothing of it is left here but the error."""
+        if self._phase not in (Phase.RUNNING, Phase.LEAVING):
+            return
+        self._phase = Phase.FORKED
+        self._failure = NotRunning(
+            "this process was forked from the one that runs the node; start a node of its own"
+        )
+        if self._endpoint_ is not None:
+            self._endpoint_.on_forked()
+        self._engine_ = self._endpoint_ = self._pump_ = None  # and with it the keys of all sessions
+
+    def _check_process(self) -> None:
+        if self._phase is Phase.FORKED and self._failure is not None:
+            raise self._failure
 
     # --- beginning and end ----------------------------------------------------------------------
 
@@ -155,6 +175,7 @@ class Node:
             raise InvalidArgument(f"min_peers: expected a whole number, not {min_peers!r}")
         if timeout is not None:
             check_seconds("timeout", timeout)
+        self._check_process()
         async with asyncio.timeout(timeout):
             while True:
                 self._running()
@@ -174,6 +195,7 @@ class Node:
         `start`, InvalidArgument.
         """
         check_seconds("timeout", timeout)
+        self._check_process()
         if self._phase is Phase.NEW:
             raise NotRunning("this node has not been started")
         if self._leaving is None:
@@ -191,6 +213,8 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._phase is Phase.FORKED:  # the end of a block that the parent leaves by itself
+            return
         await self.leave()
         if self._failure is not None and error is None:
             raise self._failure
@@ -203,6 +227,7 @@ class Node:
     async def wait_stopped(self) -> None:
         """Wait until this node has stopped. Returns once it has left; raises the error that stopped it
         otherwise (StateLockedError: its identity is in use elsewhere). NotRunning before `start`."""
+        self._check_process()
         if self._phase is Phase.NEW:
             raise NotRunning("this node has not been started")
         await self._stopped.wait()
@@ -408,6 +433,7 @@ class Node:
         `limits.events` the oldest are dropped. Dropped messages are logged, counted in
         `Stats.events_lost` and told by `EventsLost`. Raises InvalidArgument.
         """
+        self._check_process()
         check_callable("on_message", listener)
         self._hub.handle(listener, on_full)
         return listener
@@ -415,12 +441,14 @@ class Node:
     def on_event(self, listener: _EventListenerT) -> _EventListenerT:
         """Call `listener` with every event as it happens. It runs in the pump: keep it short. Raises
         InvalidArgument."""
+        self._check_process()
         check_callable("on_event", listener)
         self._hub.listen(listener)
         return listener
 
     def events(self) -> EventStream:
         """Every event from now on, in a queue of the caller's own. Ends when the node has stopped."""
+        self._check_process()
         return self._hub.stream()
 
     # --- what there is to see -------------------------------------------------------------------
@@ -448,11 +476,13 @@ class Node:
     @property
     def untaken(self) -> int:
         """How many broadcasts of ours nobody is known to have, of all since the start."""
+        self._check_process()
         return 0 if self._engine_ is None else self._engine_.untaken
 
     @property
     def lag_s(self) -> float:
         """How late the loop was at worst in the last seconds."""
+        self._check_process()
         return 0.0 if self._pump_ is None else self._pump_.lag.worst_s(self.now())
 
     @property
@@ -535,18 +565,21 @@ class Node:
     @property
     def _engine(self) -> Engine:
         if self._engine_ is None:
+            self._check_process()
             raise NotRunning("this node has not been started")
         return self._engine_
 
     @property
     def _endpoint(self) -> Endpoint:
         if self._endpoint_ is None:
+            self._check_process()
             raise NotRunning("this node has not been started")
         return self._endpoint_
 
     @property
     def _pump(self) -> Pump:
         if self._pump_ is None:
+            self._check_process()
             raise NotRunning("this node has not been started")
         return self._pump_
 

@@ -18,6 +18,7 @@ something was wrong `state.damaged` or `identity.damaged`.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
@@ -37,6 +38,7 @@ from grapevine_proto.files import (
     put_in_place,
     sweep,
 )
+from grapevine_proto.forks import give_up_in_children
 from grapevine_proto.identity import SEED_BYTES
 from grapevine_proto.ids import (
     EPOCH_LIMIT,
@@ -74,7 +76,17 @@ class StateDirectory:
         self.path = Path(path)
         self.problem = ""
         self._lock: int | None = None
+        self._is_of_parent = False
         self._turn = threading.RLock()
+        give_up_in_children(self)
+
+    def on_forked(self) -> None:
+        """In a child of the process that holds the directory: the lock stays the parent's."""
+        self._turn = threading.RLock()  # a thread that held it is not in this process
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            self._is_of_parent = True
+            os.close(lock)  # the parent's own descriptor keeps the lock
 
     def load(self, unix_now: float) -> Saved:
         """What the last run left, with the epoch of this one, which is on disk by now.
@@ -84,7 +96,7 @@ class StateDirectory:
         this user's alone; then it is not held.
         """
         with self._turn:
-            if self._lock is not None:
+            if self._is_of_parent or self._lock is not None:
                 raise StateLockedError(f"state directory {self.path} is in use by this very node")
             try:
                 make_private_directory(self.path)
@@ -106,6 +118,8 @@ class StateDirectory:
     def save(self, saved: Saved) -> None:
         """Put `saved` in place of what is there. Raises OSError (a full disk); the old state stays."""
         with self._turn:
+            if self._is_of_parent:
+                raise OSError(errno.EPERM, "held by the process that this one was forked from")
             put_in_place(self.path / "state", encode_state(saved), mode=0o600, keeps_mode=False)
 
     def close(self) -> None:
@@ -125,18 +139,14 @@ class StateDirectory:
             os.close(directory)
 
     def _take_lock(self) -> None:
-        lock = open_private(self.path / "lock", os.O_RDWR | os.O_CREAT)
+        lock = self._lock = open_private(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             _lock_file(lock)
         except (BlockingIOError, PermissionError):
             holder = os.read(lock, 32).decode("ascii", "replace").strip()
-            os.close(lock)
             who = f"process {holder}" if holder.isdigit() else "another process"
             raise StateLockedError(f"state directory {self.path} is in use by {who}") from None
-        except OSError:  # no locks on this file system
-            os.close(lock)
-            raise
-        self._lock = lock  # the file stays when the lock goes: removing it would race with the next
+        # The file stays when the lock goes: removing it would race with the next node.
         os.ftruncate(lock, 0)
         os.write(lock, b"%d\n" % os.getpid())
 
