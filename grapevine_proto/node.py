@@ -454,6 +454,12 @@ class Node:
     # --- what there is to see -------------------------------------------------------------------
 
     @property
+    def config(self) -> NodeConfig:
+        """What the node goes by now: after `reconfigure`, with what waits for a restart as it was."""
+        self._check_process()
+        return self._config if self._engine_ is None else self._engine_.config
+
+    @property
     def peer_id(self) -> PeerId:
         return self._engine.peer_id
 

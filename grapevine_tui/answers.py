@@ -143,6 +143,7 @@ class Answers:
             "lag_ms": round(node.lag_s * 1000, 3),
             "strategy": host.config.strategy,
             "state_dir": None if host.state_dir is None else str(host.state_dir),
+            "restart": list(host.waiting),
         }
 
     async def _with_payload(self, asked: Request) -> Command:
@@ -217,7 +218,7 @@ class Answers:
             case ShowTables():
                 return self._tables()
             case ShowSettings():
-                return {"values": [each._asdict() for each in self._edited().settings.values]}
+                return {"values": [each._asdict() for each in self._edited().shown]}
             case Watch():
                 return self._all()
             case ShowHelp(about):
@@ -230,7 +231,8 @@ class Answers:
         if self._settings is None:
             raise NotHere("the settings of this node are not told")
         fresh, keys = self._settings.reload(), self._host.config.keys
-        return Editing(replace(fresh, node=fresh.node.replace(keys=keys)), self._host.reconfigure)
+        fresh = replace(fresh, node=fresh.node.replace(keys=keys))
+        return Editing(fresh, self._host.reconfigure, self._settings)
 
     def _change(self, changes: tuple[tuple[str, str], ...]) -> Object:
         """Apply and save all of `changes`, or none."""
@@ -241,13 +243,14 @@ class Answers:
             saved = editing.save()
         except OSError as error:
             raise NotHere(f"not saved: {error.strerror or error}") from None
+        self._host.waiting = editing.waiting
         set_level(editing.settings.log_level)
         return {
             "path": None if saved.path is None else str(saved.path),
             "keeps_comments": saved.keeps_comments,
             "restart": list(saved.restart),
             "overruled": dict(saved.overruled),
-            "values": [each._asdict() for each in editing.settings.values],
+            "values": [each._asdict() for each in editing.shown],
         }
 
     def _tables(self) -> Object:

@@ -35,7 +35,7 @@ from grapevine_tui import keys
 from grapevine_tui.choices import Choices
 from grapevine_tui.collector import Collector
 from grapevine_tui.desk import Desk, payload_text
-from grapevine_tui.editing import Editing, RemoteSettings
+from grapevine_tui.editing import Editing, RemoteSettings, waiting
 from grapevine_tui.hosting import DemoView, HostView, SettingsView
 from grapevine_tui.leaving import Leaving
 from grapevine_tui.logs import set_level
@@ -85,7 +85,7 @@ class GrapevineApp(App[None]):
         super().__init__()
         read_anything()
         self._host = host
-        self._settings = settings
+        self._settings = self._began = settings
         self._demo = demo
         self._limit_bytes = settings.node.max_message_size
         self._changes = Changes.NONE
@@ -284,7 +284,8 @@ class GrapevineApp(App[None]):
                 fresh = settings.reload()
                 keys = settings.node.keys
                 settings = replace(fresh, node=fresh.node.replace(keys=keys))
-        self._editing = Editing(settings, self._host.reconfigure)
+        assert isinstance(self._began, Settings)
+        self._editing = Editing(settings, self._host.reconfigure, self._began)
         return self._editing
 
     def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:
@@ -293,6 +294,8 @@ class GrapevineApp(App[None]):
             self.main.take(settings.node)
             return
         self._settings = settings
+        if isinstance(self._began, Settings):
+            self._host.waiting = waiting(self._began, settings)
         self._host.model.messages.keep(settings.messages)
         set_level(settings.log_level)
         self.set_keymap(dict(settings.keys))

@@ -65,6 +65,7 @@ class AttachedHost:
     ) -> None:
         self.model = model
         self.config = NodeConfig()
+        self.waiting: tuple[str, ...] = ()
         self.on_config: Callable[[NodeConfig], object] = lambda _: None
         """Called when another node is found at the socket than before, or the same with other settings."""
         self._path = state_dir / SOCKET_NAME

@@ -25,7 +25,7 @@ from grapevine_proto.files import put_in_place
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.folders import own_config_file
 from grapevine_tui.keys import DEFAULT_KEYS
-from grapevine_tui.layers import NOT_IN_A_FILE, Value
+from grapevine_tui.layers import CHANGED, NOT_IN_A_FILE, Value
 from grapevine_tui.settings import Settings
 from grapevine_tui.toml_edit import edited
 
@@ -41,6 +41,17 @@ def is_live(name: str) -> bool:
 
 def is_editable(name: str) -> bool:
     return name not in NOT_IN_A_FILE
+
+
+def waiting(began: Settings, wished: Settings) -> tuple[str, ...]:
+    """Names of the settings that only a restart applies and that `wished` has otherwise than `began`, with
+    which this process runs."""
+    now = {each.name: each.value for each in began.values}
+    return tuple(
+        each.name
+        for each in wished.values
+        if is_editable(each.name) and not is_live(each.name) and each.value != now.get(each.name)
+    )
 
 
 def value_words(value: Any) -> str:
@@ -97,12 +108,17 @@ class Saved(NamedTuple):
 
 
 class Editing:
-    """Changes of `settings`; `reconfigure` is the host's."""
+    """Changes of `settings`; `reconfigure` is the host's. `running`: what this process began with, where
+    the settings have been read again since."""
 
     def __init__(
-        self, settings: Settings, reconfigure: Callable[[NodeConfig], tuple[str, ...]]
+        self,
+        settings: Settings,
+        reconfigure: Callable[[NodeConfig], tuple[str, ...]],
+        running: Settings | None = None,
     ) -> None:
         self._began = settings
+        self._running = settings if running is None else running
         self._reconfigure = reconfigure
         self._applied: dict[str, Any] = {}
         self._pending: dict[str, Any] = {}
@@ -112,6 +128,23 @@ class Editing:
     @property
     def pending(self) -> tuple[str, ...]:
         return tuple(self._pending)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Names of what takes effect only at the next start."""
+        return waiting(self._running, self.settings)
+
+    @property
+    def shown(self) -> tuple[Value, ...]:
+        """All settings; the origin of one that waits for a restart says what is in effect until then."""
+        now = {each.name: value_words(each.value) for each in self._running.values}
+        late = set(self.waiting)
+        return tuple(
+            each._replace(origin=f"{each.origin}; until the restart: {now.get(each.name) or '-'}")
+            if each.name in late and each.origin != CHANGED
+            else each
+            for each in self.settings.values
+        )
 
     def value(self, name: str) -> Value:
         """Raises ConfigError where there is no such setting."""

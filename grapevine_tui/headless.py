@@ -32,6 +32,7 @@ from grapevine_proto.events import (
 )
 from grapevine_tui import logs, systemd
 from grapevine_tui.answers import Answers
+from grapevine_tui.editing import waiting
 from grapevine_tui.ending import end_within
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object, encode
@@ -249,22 +250,25 @@ class Headless:
         file that was moved away is made anew all the same."""
         logs.reopen()
         systemd.notify_reloading()
+        problem = "a bug of this program"
         try:
-            self._reload_settings()
+            problem = self._reload_settings()
         finally:
-            systemd.notify("READY=1")
+            systemd.notify_reloaded(self.host, problem)
 
-    def _reload_settings(self) -> None:
+    def _reload_settings(self) -> str:
+        """Why nothing was taken over; empty: all was."""
         try:
             settings = self._settings.reload().with_keys()
-            restart = self.host.reconfigure(settings.node)
+            self.host.reconfigure(settings.node)
         except (GrapevineError, OSError) as error:
             logger.error("not reloaded: %s", error)  # noqa: TRY400  the operator's mistake, not ours
-            return
+            return str(error)
+        self.host.waiting = waiting(self._settings, settings)
         logs.set_level(settings.log_level)
-        logger.info(
-            "reloaded%s", f"; a restart is needed for: {', '.join(restart)}" if restart else ""
-        )
+        late = ", ".join(self.host.waiting)
+        logger.info("reloaded%s", f"; a restart is needed for: {late}" if late else "")
+        return ""
 
 
 async def _nothing() -> AsyncIterator[bytes | None]:

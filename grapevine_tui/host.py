@@ -60,7 +60,9 @@ class Host:
         self.state_dir = state_dir
         self.is_started = asyncio.Event()
         self.started_at = 0.0  # by the node's clock
-        self._config = config
+        self.waiting: tuple[str, ...] = ()
+        """Names of settings that were changed and wait for a restart."""
+        self._config = self._wished = config
         self._spare_state_dirs = list(spare_state_dirs)
         self._listeners: list[Listener] = []
         self._denied_live: dict[PeerId, bool] = {}
@@ -71,6 +73,7 @@ class Host:
 
     @property
     def config(self) -> NodeConfig:
+        """What the node goes by now. What was asked for and waits for a restart is not in it."""
         return self._config
 
     def listen(self, listener: Listener) -> None:
@@ -149,7 +152,7 @@ class Host:
         denied -= {each for each, is_out in self._denied_live.items() if not is_out}
         config = config.replace(denied=sorted(denied))
         restart = self.node.reconfigure(config)
-        self._config = config
+        self._wished, self._config = config, self.node.config
         return restart
 
     async def deny(self, who: str) -> PeerId:
@@ -183,7 +186,7 @@ class Host:
         before = self._denied_live.get(peer_id)
         self._denied_live[peer_id] = is_denied
         try:
-            self.reconfigure(self._config)
+            self.reconfigure(self._wished)
         except GrapevineError:
             del self._denied_live[peer_id]
             if before is not None:

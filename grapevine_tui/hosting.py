@@ -26,7 +26,12 @@ class NodeView(Protocol):
 
 
 class HostView(Protocol):
-    """Runs one node and keeps its model. All but `start` need it to be running."""
+    """Runs one node and keeps its model. All but `start` need it to be running.
+
+    `waiting`: names of settings that were changed and wait for a restart.
+    """
+
+    waiting: tuple[str, ...]
 
     @property
     def node(self) -> NodeView: ...

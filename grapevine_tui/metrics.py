@@ -99,6 +99,7 @@ class Snapshot:
     started_at: float
     lag_s: float
     untaken: int
+    waiting: int
     identity: Mapping[str, str]
 
 
@@ -155,6 +156,7 @@ class Metrics:
             started_at=host.started_at,
             lag_s=node.lag_s,
             untaken=host.untaken,
+            waiting=len(host.waiting),
             identity={
                 "peer_id": str(node.peer_id),
                 "name": printable(host.config.name),
@@ -188,6 +190,8 @@ def _of_node(seen: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("grapevine_uptime_seconds", "Since the node started", value=up)
     lag = "How late the node's loop was at worst in the last seconds"
     yield GaugeMetricFamily("grapevine_loop_lag_seconds", lag, value=seen.lag_s)
+    words = "Settings that were changed and take effect only after a restart"
+    yield GaugeMetricFamily("grapevine_settings_waiting", words, value=seen.waiting)
     for name, (field, words) in COUNTERS.items():
         yield CounterMetricFamily(name, words, value=getattr(seen.stats, field))
     for name, (field, words) in GAUGES.items():

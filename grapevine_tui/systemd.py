@@ -7,6 +7,7 @@ holds up the node. The watchdog is fed from the node's loop, so that a loop that
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ from typing import Final
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.host import Host
+from grapevine_tui.text import printable
 
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # not for our children
 
@@ -33,6 +35,14 @@ def notify(*lines: str) -> None:
 def notify_reloading() -> None:
     """Begin a reload; ``READY=1`` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def notify_reloaded(host: Host, problem: str) -> None:
+    """End a reload. `problem`: why nothing was taken over, which `systemctl status` shows; empty: all was."""
+    where = f"listening on {host.node.address}"
+    line = printable(f"not reloaded: {problem}; {where}" if problem else where)
+    notify(f"STATUS={line}", f"ERRNO={errno.EINVAL if problem else 0}")
+    notify("READY=1")
 
 
 def watchdog_s() -> float:

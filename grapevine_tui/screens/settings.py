@@ -118,7 +118,7 @@ class SettingsScreen(Screen[None]):
 
     def show(self) -> None:
         """Show all settings as they would be."""
-        self.table.show([setting_row(each) for each in self._editing.settings.values])
+        self.table.show([setting_row(each) for each in self._editing.shown])
         count = len(self._editing.pending)
         unsaved = [(f"{count} changed, ctrl+s saves", "$warning")] if count else []
         filtered = filter_part(self.table.wanted, len(self.table.rows))

@@ -67,6 +67,7 @@ class FakeHost:
         self.dials: list[str] = []
         self.denied: list[PeerId] = []
         self.configs: list[NodeConfig] = []
+        self.waiting: tuple[str, ...] = ()
         self.restart: tuple[str, ...] = ()
         self.left = 0
         self.unsent = 0

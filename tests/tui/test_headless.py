@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from grapevine_proto.errors import StateLockedError
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui.headless import Headless
+from grapevine_tui.invitation import Invitation
 from grapevine_tui.settings import load
 from grapevine_tui.streams import LINE_BYTES, LineSplitter, LineWriter, read_lines
 from grapevine_tui.telling import Summary
@@ -257,6 +258,37 @@ def test_a_hangup_reads_keys_anew_and_a_mistake_changes_nothing(bench: Bench) ->
     errors = run.errors()
     assert "not reloaded" in errors
     assert "info grapevine.headless: reloaded" in errors
+
+
+def test_what_waits_for_a_restart_is_told_as_waiting_and_not_as_so(bench: Bench) -> None:
+    config = bench.folder / "c.toml"
+    config.write_text('name = "one"\ncluster = "red"\nzone = "z1"\nfanout = 3\n')
+    run, _ = bench.started("-c", str(config), "--state-dir", "kept", "-l", "info")
+    before = run.ask(cmd="status")
+    assert before["restart"] == []
+    config.write_text(
+        'name = "two"\ncluster = "blue"\nzone = "z2"\nfanout = 4\n[app]\non_eof = "exit"\n'
+    )
+    run.process.send_signal(signal.SIGHUP)
+    while (status := run.ask(cmd="status"))["restart"] == []:
+        pass
+    assert [status[each] for each in ("name", "cluster", "zone")] == ["one", "red", "z1"]
+    assert status["restart"] == ["cluster", "name", "zone", "app.on_eof"]
+    values = {each["name"]: each for each in run.ask(cmd="settings")["values"]}
+    assert values["cluster"]["origin"] == f"{config}, line 2; until the restart: red"
+    assert values["fanout"]["origin"] == f"{config}, line 4"
+    # An order that changes something else does not undo what waits.
+    assert run.ask(cmd="deny", who="ab" * 32)["ok"] is True
+    assert run.ask(cmd="status")["cluster"] == "red"
+    assert run.ask(cmd="status")["restart"] == status["restart"]
+    invited = bench.command("invite", "--state-dir", "kept").stdout
+    assert Invitation.read(invited).cluster == "red"
+    config.write_text('name = "one"\ncluster = "red"\nzone = "z1"\nfanout = 3\n')
+    run.process.send_signal(signal.SIGHUP)
+    while run.ask(cmd="status")["restart"]:
+        pass
+    assert run.end() == 0
+    assert "a restart is needed for: cluster, name, zone, app.on_eof" in run.errors()
 
 
 def test_when_nobody_reads_any_more_the_node_leaves(bench: Bench) -> None:

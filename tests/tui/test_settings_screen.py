@@ -185,6 +185,25 @@ async def test_what_was_changed_in_the_file_meanwhile_is_seen_when_it_is_opened_
         assert " 9 " in row
 
 
+async def test_what_waits_for_a_restart_shows_what_is_in_effect_until_then(
+    settings: Settings,
+) -> None:
+    async with opened(settings) as stage:
+        await stage.press("escape")
+        path = next(Path(each.value) for each in settings.values if each.name == "app.config")
+        path.expanduser().write_text('fanout = 9\ncluster = "blue"\n')
+        for _ in range(2):  # the second time, it is read again
+            await stage.press("C")
+            await stage.press("escape")
+        await stage.press("C")
+        await seek(stage, "cluster")
+        assert "blue" in line_of(stage, "cluster")
+        assert "until the restart: default" in line_of(stage, "cluster")
+        await stage.press("escape")
+        await seek(stage, "fanout")
+        assert "until" not in line_of(stage, "fanout")
+
+
 async def test_where_there_are_no_settings_one_is_told_so() -> None:
     async with staged() as stage:
         await stage.press("escape", "C")

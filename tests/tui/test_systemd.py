@@ -41,6 +41,27 @@ def test_it_hears_ready_alive_reloading_and_stopping(
         pass
 
 
+def test_it_hears_why_a_reload_changed_nothing_and_that_a_later_one_did(
+    bench: Bench, tmp_path: Path, manager: socket.socket
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("fanout = 3\n")
+    run, address = bench.started("-c", str(config), environ={"NOTIFY_SOCKET": str(tmp_path / "n")})
+    assert manager.recv(4096).startswith(b"READY=1")
+    for text, status in (
+        ("fanot = 3\n", "not reloaded: fanot: there is no such setting"),
+        ("fanout = 4\n", f"listening on {address}\nERRNO=0"),
+    ):
+        config.write_text(text)
+        run.process.send_signal(signal.SIGHUP)
+        assert manager.recv(4096).startswith(b"RELOADING=1")
+        told = manager.recv(4096).decode()
+        assert told.startswith(f"STATUS={status}")
+        assert f"listening on {address}\nERRNO=" in told
+        assert manager.recv(4096) == b"READY=1"
+    assert run.end() == 0
+
+
 def test_ready_waits_for_the_peers_that_were_asked_for(
     bench: Bench, tmp_path: Path, manager: socket.socket
 ) -> None:
