@@ -8,7 +8,10 @@ What must stay true:
   which are counted (`overruns`), and not memory.
 - Every error of the system is counted (`errors`) and none ends `receive` or `send`: a datagram that
   cannot go is a datagram lost, and the protocol above lives with loss anyway.
-- Addresses are what people write: an IPv4 peer of an IPv6 socket is 1.2.3.4, not ::ffff:1.2.3.4.
+- Addresses are what people write: an IPv4 peer of an IPv6 socket is 1.2.3.4, not ::ffff:1.2.3.4, and a
+  link-local one names its zone.
+- An answer leaves from the address that was dialed, also where the socket is bound to a wildcard
+  (`pktinfo`).
 
 Raises `BindError`, naming address and cause, from `open` alone.
 """
@@ -30,11 +33,20 @@ from asyncio_dgram.aio import DatagramServer, Protocol
 
 from grapevine_proto.errors import BindError
 from grapevine_proto.forks import abandon
-from grapevine_proto.ids import Address, split_host_port
+from grapevine_proto.ids import Address, is_link_local, split_host_port
+from grapevine_proto.pktinfo import (
+    PktinfoTransport,
+    RawSource,
+    SourceAddress,
+    answer_control,
+    ask_for_pktinfo,
+)
 
 BUFFER_BYTES: Final = 4 * 2**20
 """Asked of the kernel each way: its own default holds 92 datagrams of 1,200 bytes, which a peer
 sends in less than the time that one signature check of ours takes."""
+
+LEAST_BUFFER_BYTES: Final = 2**16  # less than this is not worth asking for
 
 INBOX_BYTES: Final = 32 * 2**20
 """Of datagrams read from the kernel and not yet by the node: a second of them, at its quickest."""
@@ -47,6 +59,9 @@ OUTSIDE: Final = {
 LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 MAPPED: Final = "::ffff:"
 SAFE_BYTES: Final = 1200  # that every path bears
+SOURCES_REMEMBERED: Final = (
+    1024  # addresses made of what the system gives, so as not to make them again
+)
 IP_MTU_DISCOVER: Final = 10  # linux/in.h and linux/in6.h; Python 3.11 has no names for these
 IPV6_MTU_DISCOVER: Final = 23
 PMTUDISC_PROBE: Final = 3
@@ -121,12 +136,16 @@ class Endpoint:
         inbox: _Inbox,
         faults: asyncio.Queue[Exception],
         sock: socket.socket,
+        *,
+        has_pktinfo: bool = False,
     ) -> None:
         self._stream = stream
         self._inbox = inbox
         self._faults = faults  # which asyncio-dgram keeps for the next call
         self._file = sock.fileno()
         self._is_ipv6 = sock.family == socket.AF_INET6
+        self._has_pktinfo = has_pktinfo
+        self._sources: dict[tuple[RawSource, Any], Address] = {}
         self._family = socket.AF_UNSPEC if self._is_ipv6 else socket.AF_INET
         host, port = sock.getsockname()[:2]
         self.address = Address(host, port)
@@ -140,11 +159,12 @@ class Endpoint:
         """Listen at `bind` (``host:port``, port 0: any). Raises BindError; then nothing is open."""
         sock = await _bound_socket(bind)
         try:
-            stream, inbox, faults = await _stream_of(sock)
+            has_pktinfo = _is_wildcard(sock) and ask_for_pktinfo(sock)
+            stream, inbox, faults = await _stream_of(sock, has_pktinfo=has_pktinfo)
         except BaseException:
             sock.close()
             raise
-        endpoint = cls(stream, inbox, faults, sock)
+        endpoint = cls(stream, inbox, faults, sock, has_pktinfo=has_pktinfo)
         logger.info(
             "listening on %s; buffers granted: %d KiB to receive, %d KiB to send",
             endpoint.address,
@@ -174,19 +194,40 @@ class Endpoint:
         while not self._faults.empty():
             self._has_error()
         datagram, source = inbox.take()
+        if self._has_pktinfo:
+            return datagram, self._source(*source)
         if self._is_ipv6:
             return datagram, _plain(source)
         return datagram, Address(source[0], source[1])
 
+    def _source(self, raw: RawSource, ancillary: list[tuple[int, int, bytes]]) -> Address:
+        """Where a datagram came from, with what makes an answer leave from where it came to."""
+        key = (raw, ancillary[0] if ancillary else None)
+        known = self._sources.get(key)
+        if known is None:
+            if len(self._sources) >= SOURCES_REMEMBERED:
+                self._sources.clear()
+            known = SourceAddress(*_plain(raw))
+            known.control = answer_control(ancillary)
+            self._sources[key] = known
+        return known
+
     async def send(self, datagram: bytes, to: Address) -> None:
         """Send, or count why not; waits while the system's buffer is full. Raises EndpointClosed."""
-        target: tuple[str, int] = (to[0], to[1])
+        target: Any = (to[0], to[1])
         if self._is_ipv6:
             if ":" not in to.host:
                 target = (MAPPED + to.host, to.port)
+            elif is_link_local(to.host):
+                target = _scoped(to)
+                if target is None:
+                    self.errors += 1  # no such interface, or no telling which
+                    return
         elif ":" in to.host:
             self.errors += 1  # an IPv6 address, and no way there from this socket
             return
+        if self._has_pktinfo:
+            target = (target, to.control if isinstance(to, SourceAddress) else ())
         try:
             await self._stream.send(datagram, target)
             if len(datagram) > SAFE_BYTES:
@@ -201,7 +242,7 @@ class Endpoint:
         except ValueError:
             self.errors += 1  # uvloop cannot read the address
 
-    async def _send_again(self, datagram: bytes, target: tuple[str, int]) -> None:
+    async def _send_again(self, datagram: bytes, target: Any) -> None:
         while self._has_error():
             pass
         try:
@@ -221,7 +262,7 @@ class Endpoint:
         except (OSError, UnicodeError) as error:  # a name with a label too long is a UnicodeError
             logger.info("%s does not resolve: %s", host, error)
             return ()
-        return tuple(dict.fromkeys(_plain(where[:2]) for *_, where in found))
+        return tuple(dict.fromkeys(_plain(where) for *_, where in found))
 
     def close(self) -> None:
         """Stop receiving; what was handed to the system is still sent."""
@@ -250,13 +291,17 @@ class Endpoint:
 
 
 async def _stream_of(
-    sock: socket.socket,
+    sock: socket.socket, *, has_pktinfo: bool
 ) -> tuple[DatagramServer, _Inbox, asyncio.Queue[Exception]]:
-    """What `asyncio_dgram.from_socket` makes, but for the inbox."""
+    """What `asyncio_dgram.from_socket` makes, but for the inbox, and for the transport of a wildcard."""
     inbox, faults, drained = _Inbox(), asyncio.Queue[Exception](), asyncio.Event()
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: Protocol(cast(Any, inbox), faults, drained), sock=sock
-    )
+    loop = asyncio.get_running_loop()
+    protocol = Protocol(cast(Any, inbox), faults, drained)
+    transport: asyncio.DatagramTransport
+    if has_pktinfo:
+        transport = PktinfoTransport(loop, sock, protocol)
+    else:
+        transport, _ = await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
     return DatagramServer(cast(Any, transport), cast(Any, inbox), faults, drained), inbox, faults
 
 
@@ -278,15 +323,30 @@ async def _bound_socket(bind: str) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         _forbid_fragments(sock)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(
-                socket.SOL_SOCKET, option, BUFFER_BYTES
-            )  # the system grants what it may
+            _ask_for_buffer(sock, option)
         sock.bind(where)
     except OSError as error:
         sock.close()
         cause = _CAUSES.get(error.errno or 0, error.strerror)
         raise BindError(f"cannot bind {bind}: {cause}") from None
     return sock
+
+
+def _ask_for_buffer(sock: socket.socket, option: int) -> None:
+    """As much as the system grants: Linux grants less than it is asked for, the BSDs refuse."""
+    size = BUFFER_BYTES
+    while size >= LEAST_BUFFER_BYTES:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+        except OSError:
+            size //= 2
+        else:
+            return
+    logger.info("the system grants no larger socket buffer than its default")
+
+
+def _is_wildcard(sock: socket.socket) -> bool:
+    return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_unspecified
 
 
 def _forbid_fragments(sock: socket.socket) -> None:
@@ -318,5 +378,25 @@ def outside_host(host: str, family: socket.AddressFamily | int) -> str:
 
 
 def _plain(source: tuple[Any, ...]) -> Address:
+    """The address in what the system calls one: (host, port), for IPv6 with flow and scope after it."""
     host = source[0].partition("%")[0]
-    return Address(host.removeprefix(MAPPED) if "." in host else host, source[1])
+    if "." in host:
+        host = host.removeprefix(MAPPED)
+    elif len(source) > 3 and source[3] and is_link_local(host):
+        with contextlib.suppress(OSError):  # an interface that is gone by now
+            host = f"{host}%{socket.if_indextoname(source[3])}"
+    return Address(host, source[1])
+
+
+def _scoped(to: Address) -> tuple[str, int, int, int] | None:
+    """What the system calls a link-local address. Without a zone it is that of the only interface
+    beside loopback; None: there is no such interface, or several."""
+    host, _, zone = to.host.partition("%")
+    try:
+        if zone:
+            scope = int(zone) if zone.isascii() and zone.isdigit() else socket.if_nametoindex(zone)
+        else:
+            (scope,) = (index for index, name in socket.if_nameindex() if not name.startswith("lo"))
+    except (OSError, ValueError):
+        return None
+    return host, to.port, 0, scope

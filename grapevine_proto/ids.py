@@ -118,6 +118,11 @@ class Address(NamedTuple):
         return join_host_port(self.host, self.port)
 
 
+def is_link_local(host: str) -> bool:
+    """Whether `host`, an IP address, is an IPv6 one that means something on one link alone, fe80::/10."""
+    return host[:3].lower() in ("fe8", "fe9", "fea", "feb") and host[4:5] == ":"
+
+
 def join_host_port(host: str, port: object) -> str:
     """``host:port``, an IPv6 literal in brackets: what `split_host_port` takes apart."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

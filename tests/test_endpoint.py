@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import struct
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import grapevine_proto.endpoint as endpoint_module
 from grapevine_proto.endpoint import Endpoint, EndpointClosed
 from grapevine_proto.errors import BindError
 from grapevine_proto.ids import Address
+from grapevine_proto.pktinfo import SourceAddress, answer_control
 from tests.conftest import Run
 
 ANY = "127.0.0.1:0"
@@ -196,5 +199,78 @@ def test_a_datagram_too_large_for_the_system_is_named_and_costs_no_other(run: Ru
         assert ours.too_large == [(65_508, theirs.address)]
         ours.close()
         theirs.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("wildcard", ["0.0.0.0:0", "[::]:0"])
+def test_an_answer_leaves_from_the_address_that_was_dialed(run: Run[Any], wildcard: str) -> None:
+    async def main() -> None:
+        try:
+            ours = await Endpoint.open(wildcard)
+        except BindError as error:
+            pytest.skip(str(error))
+        theirs = await Endpoint.open(ANY)
+        for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+            await theirs.send(b"ping", Address(host, ours.address.port))
+            datagram, source = await ours.receive()
+            assert (datagram, source) == (b"ping", theirs.address)
+            await ours.send(b"pong", source)
+            assert await theirs.receive() == (b"pong", Address(host, ours.address.port))
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_source_address_that_has_gone_costs_no_datagram(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours, theirs = await Endpoint.open("0.0.0.0:0"), await Endpoint.open(ANY)
+        gone = SourceAddress(*theirs.address)
+        gone.control = answer_control(
+            [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 1, socket.inet_aton("192.0.2.1"), b""))]
+        )
+        await ours.send(b"still here", gone)
+        assert (await theirs.receive())[0] == b"still here"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_wildcard_sends_all_that_it_was_given_before_it_closes(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours, theirs = await Endpoint.open("0.0.0.0:0"), await Endpoint.open(ANY)
+        for number in range(50):
+            await ours.send(b"%d" % number, theirs.address)
+        ours.close()
+        got = [(await theirs.receive())[0] for _ in range(50)]
+        assert got == [b"%d" % number for number in range(50)]
+        with pytest.raises(EndpointClosed):
+            await ours.receive()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_refused_buffer_size_is_asked_for_in_halves_and_is_not_fatal(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The BSDs refuse what is above their limit (ENOBUFS), where Linux grants less."""
+    asked: list[int] = []
+
+    class Socket(socket.socket):
+        def setsockopt(self, level: int, option: int, value: Any, *rest: Any) -> None:
+            if option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                asked.append(value)
+                if value > 2**20:
+                    raise OSError(errno.ENOBUFS, "No buffer space available")
+            super().setsockopt(level, option, value, *rest)
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", Socket)
+            (await Endpoint.open(ANY)).close()
+        assert asked == [2**22, 2**21, 2**20] * 2
 
     run(main())

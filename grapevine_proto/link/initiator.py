@@ -173,9 +173,13 @@ class Initiator:
     def receive(
         self, packet: Challenge | Welcome, datagram: bytes, source: Address, now: float
     ) -> None:
-        """Take the answer to what was sent last. Raises Refused, and then nothing has changed."""
+        """Take the answer to what was sent last. Raises Refused, and then nothing has changed.
+
+        `source` decides nothing: a host with several addresses may answer from another one, and only
+        whoever got what we sent can make the MAC of the answer. We go on sending to the address dialed.
+        """
         step = NEXT.get((self._step, type(packet)))
-        if step is None or source != self.address:
+        if step is None:
             raise Refused(DropReason.UNEXPECTED)
         if not has_mac(self.key, self._cluster, datagram, self._bodies[-1]):
             raise Refused(DropReason.UNKNOWN_KEY)

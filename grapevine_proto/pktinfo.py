@@ -1,0 +1,177 @@
+"""A UDP socket bound to a wildcard that answers from the address it was reached at (RFC 3542, IP_PKTINFO).
+
+A wildcard socket sends from whatever address the route to the peer suggests. On a host with several
+addresses that may not be the one that the peer dialed, and a peer behind NAT or a stateful firewall
+never sees the answer. The system tells with each datagram which of our addresses it came to, and takes
+the same as the source of the answer.
+
+Invariants:
+
+- Nothing is kept per peer: the address travels with the source of the datagram (`SourceAddress`), and
+  whatever is sent to that object leaves from it.
+- An address that has gone costs no datagram: what cannot leave from it leaves as the system chooses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+import sys
+from collections import deque
+from typing import Any, Final
+
+from grapevine_proto.ids import Address
+
+_IS_LINUX: Final = sys.platform == "linux"
+_IP_PKTINFO: Final = (
+    8 if _IS_LINUX else 26
+)  # linux/in.h, Darwin's netinet/in.h: no names until 3.14
+_IPV4: Final = struct.Struct("=I4s4s")  # in_pktinfo: interface, address to answer from, destination
+_IPV6: Final = struct.Struct("=16sI")  # in6_pktinfo: destination, interface
+_ANCILLARY_BYTES: Final = 128
+_DATAGRAM_BYTES: Final = 65_536
+READS_PER_TURN: Final = 32  # datagrams, before others in the loop have their turn; as in libuv
+_GONE: Final = frozenset(  # what a source address answers that is not, or not there, ours any more
+    {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
+)
+
+RawSource = tuple[Any, ...]  # as `recvmsg` gives it
+
+
+class SourceAddress(Address):
+    """Where a datagram came from. `control` makes an answer leave from where the datagram came to.
+
+    Equal to any other `Address` of the same host and port."""
+
+    control: tuple[tuple[int, int, bytes], ...] = ()
+
+
+class PktinfoTransport(asyncio.DatagramTransport):
+    """What `create_datagram_endpoint` makes of `sock`, for a socket that `ask_for_pktinfo` agreed to.
+
+    The protocol gets (datagram, (raw source, control)); `sendto` takes the same pair as address.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+    ) -> None:
+        super().__init__({"socket": sock, "sockname": sock.getsockname()})
+        self._loop = loop
+        self._sock = sock
+        self._protocol = protocol
+        self._waiting: deque[tuple[bytes, Any]] = deque()
+        self._is_closing = False
+        loop.add_reader(sock.fileno(), self._read)
+        protocol.connection_made(self)
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        if not self._is_closing:
+            self._is_closing = True
+            self._loop.remove_reader(self._sock.fileno())
+            if not self._waiting:
+                self._loop.call_soon(self._end)
+
+    def abort(self) -> None:
+        self._waiting.clear()
+        self.close()
+
+    def _end(self) -> None:
+        self._sock.close()
+        self._protocol.connection_lost(None)
+
+    def _read(self) -> None:
+        receive = self._sock.recvmsg
+        deliver = self._protocol.datagram_received
+        for _ in range(READS_PER_TURN):
+            if self._is_closing:
+                return
+            try:
+                datagram, ancillary, _, source = receive(_DATAGRAM_BYTES, _ANCILLARY_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._protocol.error_received(error)
+                return
+            deliver(datagram, (source, ancillary))
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        if self._waiting:
+            self._waiting.append((data, addr))
+        elif not self._send(data, addr):
+            self._waiting.append((data, addr))
+            self._loop.add_writer(self._sock.fileno(), self._write)
+            self._protocol.pause_writing()
+
+    def _send(self, data: bytes, addr: tuple[RawSource, Any]) -> bool:
+        """Whether this is done with; False: the system's buffer is full."""
+        target, control = addr
+        try:
+            try:
+                if control:
+                    self._sock.sendmsg((data,), control, 0, target)
+                else:
+                    self._sock.sendto(data, target)
+            except OSError as error:
+                if not control or error.errno not in _GONE:
+                    raise
+                self._sock.sendto(data, target)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self._protocol.error_received(error)
+        return True
+
+    def _write(self) -> None:
+        while self._waiting:
+            if not self._send(*self._waiting[0]):
+                return
+            self._waiting.popleft()
+        self._loop.remove_writer(self._sock.fileno())
+        self._protocol.resume_writing()
+        if self._is_closing:
+            self._end()
+
+
+def ask_for_pktinfo(sock: socket.socket) -> bool:
+    """Have the system tell which address each datagram came to; whether it does."""
+    if not hasattr(sock, "recvmsg") or not (_IS_LINUX or sys.platform == "darwin"):
+        return False
+    try:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        if sock.family == socket.AF_INET or not _IS_LINUX:
+            # Linux tells of IPv4 datagrams on IPv6 sockets in IPv6's own way.
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def answer_control(ancillary: Any) -> tuple[tuple[int, int, bytes], ...]:
+    """What to send with an answer to a datagram that came with `ancillary`, so that it leaves from the
+    address the datagram came to; empty: as the system chooses."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) == _IPV4.size:
+            _, to_answer_from, destination = _IPV4.unpack(data)
+            ours = to_answer_from if _IS_LINUX else destination
+            if ours[0] >= 224 or not any(ours):  # multicast: nobody's source
+                return ()
+            return ((level, kind, _IPV4.pack(0, ours, bytes(4))),)
+        if (
+            level == socket.IPPROTO_IPV6
+            and kind == getattr(socket, "IPV6_PKTINFO", None)
+            and len(data) == _IPV6.size
+        ):
+            ours, _ = _IPV6.unpack(data)
+            if ours[0] == 0xFF or not any(ours):
+                return ()
+            return ((level, kind, _IPV6.pack(ours, 0)),)
+    return ()
