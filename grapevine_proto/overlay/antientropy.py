@@ -17,9 +17,12 @@ What must stay true:
   which prove themselves.
 - Nothing is sent that was not asked for, and a bounded answer for one question (`rounds`), so that
   the pace is set by whoever asks.
-- What one peer was asked for and may still send, no other is asked for meanwhile, and nobody for more
-  than `SHARE` messages at once: who missed much is served by all who answer, each as quick as it is.
-- At most one round with a peer at a time, each with an end: a silent peer ends it in `PATIENCE_S`.
+- What one peer was asked for and may still send, no other is asked for meanwhile (`questions`), and nobody
+  for more than `SHARE` messages at once: who missed much is served by all who answer, each as quick as it is.
+- At most one round with a peer at a time, each with an end: a peer that brings nothing new ends it in
+  `PATIENCE_S`, and after `ROUND_LIMIT_S` any round is over.
+- No message of a peer costs more than `LOOKED_AT` ranges to look at, whatever it names and however much
+  is missing here.
 
 Besides rounds, what is known to be missed is asked for as soon as it has stood a moment (`holes`).
 """
@@ -28,20 +31,26 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, TypeAlias, assert_never
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import AntiEntropyRound, Round, RoundOutcome, Via
-from grapevine_proto.ids import PeerId, StreamRange
+from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import Digest, Heartbeat, InSync, Repair, RumorCopy, Vector, Want
-from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
+from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Emit, Send
 from grapevine_proto.overlay.holes import Holes
 from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.ranges import RANGES_A_WANT, share_of, without
-from grapevine_proto.overlay.rounds import Running, answer
+from grapevine_proto.overlay.questions import Questions
+from grapevine_proto.overlay.ranges import RANGES_A_WANT, hulls, share_of
+from grapevine_proto.overlay.rounds import (
+    ENTRIES_A_PAGE,
+    STREAMS_LIMIT,
+    Running,
+    answer,
+)
 from grapevine_proto.overlay.selection import uniform
 from grapevine_proto.overlay.store import Store
 
@@ -52,12 +61,13 @@ NEW_LINK_S: Final = (
     0.5  # on a new link, at the most: what differs there has come by no other either
 )
 BEYOND_AFTER_S: Final = 5.0  # for which links were asked about a hole before others are
-ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
-PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
+LOOKED_AT: Final = 256  # missing ranges, for one question: 0.2 ms
 ARRIVING_S: Final = 2.0  # without a further part of a large message, it is no longer on its way
-ARRIVING_LIMIT_S: Final = 30.0  # for which we hold back, or dribbling would stop repair for ever
+# For which we hold back, and then as long not: dribbling must not stop repair.
+ARRIVING_LIMIT_S: Final = 30.0
 ROUNDS_KEPT: Final = 256
 FRUITLESS_S: Final = 30.0  # before asking again what led to nothing
+PEERS_LIMIT: Final = 1024  # of which we remember something: twice as many as there are sessions
 HOLES_ROUND: Final = 0  # the number that questions about holes carry, outside of any round
 LAZY_ROUND: Final = (1 << 32) - 1  # and that of questions about ids that were told
 
@@ -87,12 +97,13 @@ class AntiEntropy:
         self._accept = accept
         self._beyond = beyond
         self._running: dict[PeerId, Running] = {}
-        # What was asked in a round of theirs, and until when it is left to them.
-        self._asked_back: dict[PeerId, tuple[float, tuple[StreamRange, ...]]] = {}
+        self._questions = Questions()
+        # When peers were asked for what they offered in a round of theirs, the latest last.
+        self._asked_back: OrderedDict[PeerId, float] = OrderedDict()
         self._doubts: dict[PeerId, tuple[float, int, bytes]] = {}  # digests to compare again, when
-        self._fruitless: dict[PeerId, tuple[float, bytes]] = {}
+        self._fruitless: OrderedDict[PeerId, tuple[float, bytes]] = OrderedDict()
         self._arriving_since = self._arriving_at = -math.inf
-        self._page = 0
+        self._holds_back = False  # for what has been arriving since then
         self._number = 0
         self._holes = Holes(store, now)
         self._due_at = now  # a lower bound of all deadlines but that of holes
@@ -132,13 +143,18 @@ class AntiEntropy:
         running = self._running.get(peer_id)
         if running is not None:
             running.heard_at = now
+        self._questions.arriving(peer_id, now)
         if now - self._arriving_at > ARRIVING_S:
+            held_back_s = self._arriving_at - self._arriving_since if self._holds_back else 0.0
+            self._holds_back = not now - self._arriving_at < held_back_s
             self._arriving_since = now
         self._arriving_at = now
 
     def _is_arriving(self, now: float) -> bool:
         return (
-            now - self._arriving_at <= ARRIVING_S and now - self._arriving_since < ARRIVING_LIMIT_S
+            self._holds_back
+            and now - self._arriving_at <= ARRIVING_S
+            and now - self._arriving_since < ARRIVING_LIMIT_S
         )
 
     # --- hearing --------------------------------------------------------------------------------
@@ -184,13 +200,7 @@ class AntiEntropy:
 
     def _page_of_vector(self, now: float) -> list[StreamRange]:
         """Our streams; where they are too many for one round, in turn."""
-        entries = self._store.vector(now)
-        limit = ENTRIES_A_PAGE * PAGES_A_ROUND
-        if len(entries) <= limit:
-            return entries
-        start = self._page % len(entries)
-        self._page = start + limit
-        return (entries + entries)[start : start + limit]
+        return self._store.vector(now, STREAMS_LIMIT)
 
     def _tell_vector(
         self, peer_id: PeerId, number: int, entries: list[StreamRange], *, answering: bool
@@ -204,46 +214,51 @@ class AntiEntropy:
         ]
 
     def _on_in_sync(self, message: InSync, sender: PeerId, now: float) -> list[Effect]:
-        if self._round(sender, message.round, now) is None:
+        if self._round(sender, message.round) is None:
             return [Blame(sender, DropReason.NOT_ASKED)]
         return self._finish(sender, RoundOutcome.IN_SYNC, now)
 
     def _on_vector(self, vector: Vector, sender: PeerId, now: float) -> list[Effect]:
-        missing = [
-            missing for entry in vector.entries for missing in self._store.missing(entry, now)
-        ]
-        if not vector.answering:  # their round: they hold what we may lack
-            free = [] if self._is_arriving(now) else self._free(missing, now, but=None)
-            share, left = share_of(free)
-            if now >= self._asked_back.get(sender, (-math.inf, ()))[0] + PATIENCE_S:
-                self._asked_back[sender] = (now + ASKED_BACK_S, tuple(share))
-            effects: list[Effect] = [Send((sender,), Want(vector.round, tuple(share)))]
-            if left and sender not in self._running:  # in a round of ours, at our pace
-                effects += self._start(sender, now)
-            return effects
-        running = self._round(sender, vector.round, now)
+        if not vector.answering:
+            return self._on_offered_vector(vector, sender, now)
+        running = self._round(sender, vector.round)
         if running is None:
             return [Blame(sender, DropReason.NOT_ASKED)]
-        running.is_answered = True
-        running.their_vector |= {entry.stream: entry.last for entry in vector.entries}
+        if not running.turn_page(vector, now):
+            return [Blame(sender, DropReason.DUPLICATE)]
+        missing = [each for each in hulls(vector.entries).values() if self._store.lacks(each, now)]
         running.differs |= bool(missing)
         if not self._is_arriving(
             now
         ):  # else a large message comes in, which may be what is missing
-            running.wanted += missing
+            running.want(missing)
         effects = [] if running.asked else self._ask(sender, running, now)
-        running.pages_heard.add(vector.page)
-        if len(running.pages_heard) == vector.pages and not running.has_vector:
+        if running.has_all_pages and not running.has_vector:
             running.has_vector = True
             effects += self._tell_what_they_lack(sender, running, now)
         return effects + self._finish_if_done(sender, running, now)
 
+    def _on_offered_vector(self, vector: Vector, sender: PeerId, now: float) -> list[Effect]:
+        """A page of their vector in a round of theirs: they hold what we may lack."""
+        wanted = OrderedDict(hulls(vector.entries))
+        share = () if self._is_arriving(now) else self._next_share(wanted, now, (sender, True))
+        if now >= self._asked_back.get(sender, -math.inf) + PATIENCE_S:
+            self._asked_back[sender] = now
+            self._asked_back.move_to_end(sender)
+            self._questions.ask((sender, True), share, now, ASKED_BACK_S)
+            self._forget_the_old(now)
+        effects: list[Effect] = [Send((sender,), Want(vector.round, share))]
+        # More of it in a round of ours, at our pace.
+        if share and wanted and sender not in self._running and self._peers.is_linked(sender):
+            effects += self._start(sender, now)
+        return effects
+
     def _tell_what_they_lack(self, peer_id: PeerId, running: Running, now: float) -> list[Effect]:
         ahead = [
             entry
-            for entry in self._store.vector(now)
+            for entry in self._page_of_vector(now)
             if entry.last > running.their_vector.get(entry.stream, 0) and entry.first <= entry.last
-        ][: ENTRIES_A_PAGE * PAGES_A_ROUND]
+        ]
         if not ahead:
             return []
         running.waiting_for_want = running.differs = True
@@ -252,37 +267,41 @@ class AntiEntropy:
     def _ask(self, peer_id: PeerId, running: Running, now: float) -> list[Effect]:
         """For the next share of what is wanted. What others are about to send is left to them, and where
         there is nothing else, this round need not wait for it."""
+        running.asked = self._next_share(running.wanted, now, (peer_id, False))
+        if not running.asked:
+            running.wanted.clear()
+            return []
+        self._questions.ask((peer_id, False), running.asked, now, PATIENCE_S)
+        return [Send((peer_id,), Want(running.number, running.asked))]
+
+    def _next_share(
+        self, wanted: OrderedDict[Stream, StreamRange], now: float, asked: tuple[PeerId, bool]
+    ) -> tuple[StreamRange, ...]:
+        """As much as one question is for of what is `wanted`, missing here and not asked of others;
+        it is taken out of `wanted`, with all that need not be asked for."""
         share: list[StreamRange] = []
-        left: list[StreamRange] = []
         looked_at = 0
-        for each in running.wanted:
-            looked_at += 1
-            free = self._free(self._store.missing(each, now), now, but=peer_id)
-            share, left = share_of(share + free)
+        while wanted and looked_at < LOOKED_AT:
+            stream, entry = wanted.popitem(last=False)
+            room = LOOKED_AT - looked_at
+            missing = self._store.missing(entry, now, room)
+            looked_at += len(missing) + 1
+            next_first = missing[-1].last + 1 if len(missing) == room else entry.last + 1
+            share, left = share_of(share + self._questions.free(missing, now, but=asked))
+            if left:
+                next_first = left[0].first
+            if next_first <= entry.last:
+                wanted[stream] = StreamRange(stream, next_first, entry.last)
+                wanted.move_to_end(stream, last=False)
             if left:
                 break
-        running.wanted = left + running.wanted[looked_at:]
-        running.asked = tuple(share)
-        return [Send((peer_id,), Want(running.number, running.asked))] if share else []
-
-    def _free(
-        self, ranges: list[StreamRange], now: float, *, but: PeerId | None
-    ) -> list[StreamRange]:
-        """What of `ranges` nobody, `but` the one who is to be asked, has been asked for."""
-        for peer_id, running in self._running.items():
-            if peer_id != but:
-                ranges = without(ranges, running.asked)
-        for until, asked in self._asked_back.values():
-            if now < until:
-                ranges = without(ranges, asked)
-        return ranges
+        return tuple(share)
 
     def _on_want(self, want: Want, sender: PeerId, now: float) -> list[Effect]:
-        running = self._running.get(sender)
-        is_ours = running is not None and running.number == want.round and running.waiting_for_want
+        running = self._round(sender, want.round)
         repairs = answer(want, self._store.held, now) if want.ranges else []
         effects: list[Effect] = [Send((sender,), repair) for repair in repairs]
-        if is_ours and running is not None:
+        if running is not None and running.waiting_for_want:
             running.heard_at = now
             running.waiting_for_want = False
             for repair in repairs:
@@ -291,57 +310,79 @@ class AntiEntropy:
         return effects
 
     def _on_repair(self, repair: Repair, sender: PeerId, now: float) -> list[Effect]:
-        running = self._round(sender, repair.round, now)
+        running = self._round(sender, repair.round)
         effects: list[Effect] = []
         via = Via.LAZY if repair.round == LAZY_ROUND else Via.REPAIR
         for copy in repair.copies:
             effects += self._accept(copy, sender, via, now)
+        is_new = any(isinstance(each, Deliver) and each.messages for each in effects)
+        if is_new:
+            self._questions.brought(sender, now)
         if running is None:  # about holes, or asked for in a round of theirs
-            if repair.is_last and sender in self._asked_back:
-                self._asked_back[sender] = (self._asked_back[sender][0], ())
+            if repair.is_last:
+                self._questions.close((sender, True), now)
             return effects
         running.received += running.count(repair.copies)
-        if repair.is_last:
+        if is_new:
+            running.heard_at = now
+            running.is_given = True
+        if repair.is_last and running.asked:
             asked, running.asked = running.asked, ()
+            self._questions.close((sender, False), now)
             # Cut short: what is still missing of it goes first. Else they hold no more of it.
-            if repair.more and repair.copies:
-                running.wanted[:0] = asked
+            if repair.more and running.is_given:
+                running.want_again(asked)
+            running.heard_at, running.is_given = now, False
             effects += self._ask(sender, running, now)
             effects += self._finish_if_done(sender, running, now)
         return effects
 
     # --- ending ---------------------------------------------------------------------------------
 
-    def _round(self, peer_id: PeerId, number: int, now: float) -> Running | None:
-        """Our running round with `peer_id`, when that is what `number` says; it was heard of now."""
+    def _round(self, peer_id: PeerId, number: int) -> Running | None:
+        """Our running round with `peer_id`, when that is what `number` says."""
         running = self._running.get(peer_id)
-        if running is None or running.number != number:
-            return None
-        running.heard_at = now
-        return running
+        return None if running is None or running.number != number else running
 
     def _finish_if_done(self, peer_id: PeerId, running: Running, now: float) -> list[Effect]:
         return self._finish(peer_id, running.outcome, now) if running.is_done else []
 
     def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
         running = self._running.pop(peer_id)
-        is_left_to_others = any(other.asked for other in self._running.values()) or any(
-            asked and now < until for until, asked in self._asked_back.values()
-        )
+        self._questions.close((peer_id, False), now)
+        is_left_to_others = self._questions.is_busy(now)
         if running.is_done and not running.has_moved and not is_left_to_others:
             self._fruitless[peer_id] = (now, self._store.digest(now)[1])
+            self._fruitless.move_to_end(peer_id)
+            self._forget_the_old(now)
         done = running.end(peer_id, outcome, now)
         self.rounds.append(done)
         return [Emit(AntiEntropyRound(done))]
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         """The link with `peer_id` is gone."""
+        effects: list[Effect] = []
+        self._questions.forget(peer_id)
+        if peer_id in self._running:
+            effects = self._finish(peer_id, self._running[peer_id].outcome, now)
         self._doubts.pop(peer_id, None)
         self._fruitless.pop(peer_id, None)
         self._asked_back.pop(peer_id, None)
-        if peer_id in self._running:
-            return self._finish(peer_id, self._running[peer_id].outcome, now)
-        return []
+        return effects
+
+    def _forget_the_old(self, now: float) -> None:
+        """What was remembered of peers and matters no more; the oldest where that is too much."""
+        asked_back, fruitless = self._asked_back, self._fruitless
+        while asked_back:
+            peer_id, at = next(iter(asked_back.items()))
+            if now < at + PATIENCE_S and len(asked_back) <= PEERS_LIMIT:
+                break
+            del asked_back[peer_id]
+        while fruitless:
+            peer_id, (at, _) = next(iter(fruitless.items()))
+            if now < at + FRUITLESS_S and len(fruitless) <= PEERS_LIMIT:
+                break
+            del fruitless[peer_id]
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -354,7 +395,7 @@ class AntiEntropy:
     def _next_due_at(self) -> float:
         due_at = self.next_round_at
         for running in self._running.values():
-            due_at = min(due_at, running.heard_at + PATIENCE_S)
+            due_at = min(due_at, running.ends_at(PATIENCE_S))
         for doubt_at, _, _ in self._doubts.values():
             due_at = min(due_at, doubt_at)
         return due_at
@@ -363,8 +404,10 @@ class AntiEntropy:
         if now < self.deadline:
             return []
         effects: list[Effect] = []
+        self._questions.expire(now)
+        self._forget_the_old(now)
         for peer_id, running in list(self._running.items()):
-            if now >= running.heard_at + PATIENCE_S:
+            if running.is_over(now, PATIENCE_S):
                 effects += self._finish(peer_id, running.outcome, now)
         for peer_id, (due_at, streams, total) in list(self._doubts.items()):
             if now >= due_at:

@@ -5,10 +5,12 @@ What must stay true: none is lost and none made up; what is cut keeps its order.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Final
 
-from grapevine_proto.ids import StreamRange
+from grapevine_proto.ids import Stream, StreamRange
 
 RANGES_A_WANT: Final = 16
 SHARE: Final = 128  # messages in one question: if they are small, about what one answer holds
@@ -20,10 +22,38 @@ IDS_AT_ONCE: Final = 64  # what the wire takes in one message
 
 
 def without(ranges: list[StreamRange], taken: Iterable[StreamRange]) -> list[StreamRange]:
-    """What all that is `taken` leaves of `ranges`."""
+    """What all that is `taken` leaves of `ranges`. Costs a sort of `taken`, and what is left."""
+    streams = {each.stream for each in ranges}
+    spans: dict[Stream, list[tuple[int, int]]] = {}
     for each in taken:
-        ranges = [left for what in ranges for left in _cut(what, each)]
-    return ranges
+        if each.stream in streams:
+            spans.setdefault(each.stream, []).append((each.first, each.last))
+    merged = {stream: _merged(of_stream) for stream, of_stream in spans.items()}
+    left: list[StreamRange] = []
+    for each in ranges:
+        of_stream = merged.get(each.stream)
+        if of_stream is None:
+            left.append(each)
+        else:
+            left += _cut(each, of_stream)
+    return left
+
+
+def hulls(ranges: Iterable[StreamRange]) -> dict[Stream, StreamRange]:
+    """One range for each stream, from the lowest to the highest that `ranges` name of it; empty ones
+    name nothing. Who tells of a stream many times says no more than that."""
+    found: dict[Stream, StreamRange] = {}
+    for each in ranges:
+        if each.first <= each.last:
+            found[each.stream] = hull(found.get(each.stream), each)
+    return found
+
+
+def hull(one: StreamRange | None, other: StreamRange) -> StreamRange:
+    """The range that holds both, which are of one stream."""
+    if one is None:
+        return other
+    return StreamRange(one.stream, min(one.first, other.first), max(one.last, other.last))
 
 
 def share_of(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[StreamRange]]:
@@ -42,12 +72,34 @@ def share_of(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[StreamR
     return ranges, []
 
 
-def _cut(what: StreamRange, taken: StreamRange) -> list[StreamRange]:
-    if what.stream != taken.stream or taken.last < what.first or what.last < taken.first:
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same sequences in spans that are ascending and apart."""
+    spans.sort()
+    merged: list[tuple[int, int]] = []
+    for first, last in spans:
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _cut(what: StreamRange, spans: list[tuple[int, int]]) -> list[StreamRange]:
+    """What `spans`, which are ascending and apart, leave of `what`."""
+    left: list[StreamRange] = []
+    first = what.first
+    for index in range(bisect_left(spans, what.first, key=itemgetter(1)), len(spans)):
+        begin, end = spans[index]
+        if begin > what.last:
+            break
+        if first < begin:
+            left.append(StreamRange(what.stream, first, begin - 1))
+        first = end + 1
+    if first == what.first:
         return [what]
-    before = StreamRange(what.stream, what.first, taken.first - 1)
-    after = StreamRange(what.stream, taken.last + 1, what.last)
-    return [each for each in (before, after) if each.first <= each.last]
+    if first <= what.last:
+        left.append(StreamRange(what.stream, first, what.last))
+    return left
 
 
 def joined(ranges: list[StreamRange]) -> list[StreamRange]:

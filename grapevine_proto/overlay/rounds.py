@@ -1,18 +1,29 @@
 """One round of anti-entropy: how far it is, and what one question is answered with.
 
-What must stay true: an answer is at most `REPLY_DATAGRAMS`, and `REPLY_LIMIT_BYTES` but for one rumor
-that may be larger alone; the rest has to be asked for again.
+What must stay true:
+
+- An answer is at most `REPLY_DATAGRAMS`, and `REPLY_LIMIT_BYTES` but for one rumor that may be larger
+  alone; the rest has to be asked for again.
+- A round remembers `STREAMS_LIMIT` streams of the peer, each once, and `PAGES_A_ROUND` pages. Only what
+  is new moves it on (a page, a message), and it ends after `ROUND_LIMIT_S` in any case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from grapevine_proto.events import Round, RoundOutcome
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.messages import Repair, RumorCopy, Want
+from grapevine_proto.messages import Repair, RumorCopy, Vector, Want
 from grapevine_proto.overlay.held import Held
+from grapevine_proto.overlay.ranges import hull, hulls
+
+ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
+PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
+STREAMS_LIMIT: Final = ENTRIES_A_PAGE * PAGES_A_ROUND
+ROUND_LIMIT_S: Final = 60.0
 
 REPLY_DATAGRAMS: Final = 32
 REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
@@ -26,10 +37,13 @@ class Running:
         "asked",
         "bytes",
         "differs",
+        "dropped",
         "has_vector",
         "heard_at",
         "is_answered",
+        "is_given",
         "number",
+        "pages",
         "pages_heard",
         "received",
         "sent",
@@ -44,16 +58,62 @@ class Running:
         self.started_at = now
         self.heard_at = now
         self.is_answered = False
+        self.pages = 0  # of their vector, as the first of them said; 0: none has come
         self.pages_heard: set[int] = set()
         self.has_vector = False  # all its pages have come
         self.differs = False
-        self.wanted: list[StreamRange] = []  # still to be asked for
+        self.wanted: OrderedDict[Stream, StreamRange] = OrderedDict()  # still to be asked for
+        self.dropped = 0  # streams for which there was no room; the next round has them
         self.asked: tuple[StreamRange, ...] = ()  # and not answered yet
+        self.is_given = False  # something new came of it
         self.their_vector: dict[Stream, int] = {}
         self.waiting_for_want = False
         self.sent = 0
         self.received = 0
         self.bytes = 0
+
+    def is_over(self, now: float, patience_s: float) -> bool:
+        """Whether the peer was silent for too long, or had all the time that there is."""
+        return now >= self.ends_at(patience_s)
+
+    def ends_at(self, patience_s: float) -> float:
+        return min(self.heard_at + patience_s, self.started_at + ROUND_LIMIT_S)
+
+    def turn_page(self, vector: Vector, now: float) -> bool:
+        """Take in a page of the peer's vector, if it is one that has not come yet."""
+        self.pages = self.pages or vector.pages
+        is_new = (
+            vector.pages == self.pages
+            and vector.page < PAGES_A_ROUND
+            and vector.page not in self.pages_heard
+        )
+        if not is_new:
+            return False
+        self.heard_at = now
+        self.is_answered = True
+        self.pages_heard.add(vector.page)
+        for stream, entry in hulls(vector.entries).items():
+            if stream in self.their_vector or len(self.their_vector) < STREAMS_LIMIT:
+                self.their_vector[stream] = max(entry.last, self.their_vector.get(stream, 0))
+        return True
+
+    @property
+    def has_all_pages(self) -> bool:
+        return 0 < min(self.pages, PAGES_A_ROUND) <= len(self.pages_heard)
+
+    def want(self, ranges: Iterable[StreamRange]) -> None:
+        """Ask for these too, each stream once."""
+        for stream, each in hulls(ranges).items():
+            if stream in self.wanted or len(self.wanted) < STREAMS_LIMIT:
+                self.wanted[stream] = hull(self.wanted.get(stream), each)
+            else:
+                self.dropped += 1
+
+    def want_again(self, ranges: Sequence[StreamRange]) -> None:
+        """What was asked for and did not all come goes first."""
+        for each in reversed(ranges):
+            self.wanted[each.stream] = hull(self.wanted.get(each.stream), each)
+            self.wanted.move_to_end(each.stream, last=False)
 
     def count(self, copies: Iterable[RumorCopy]) -> int:
         """These move in this round; returns how many messages they are."""

@@ -152,10 +152,12 @@ class Store:
                 self._count_newcomer(teller, now)
             state = self._open(rumor.stream, now)
         seen = state.seen
-        if rumor.first == seen.high + 1:
-            fresh = rumor.payloads()
-        else:
-            fresh = [each for each in rumor.payloads() if not seen.knows(each[0].sequence)]
+        fresh = rumor.payloads()
+        if rumor.first <= seen.high:  # else none of it was seen
+            unseen = seen.missing(rumor.first, rumor.last)
+            fresh = [
+                each for a, b in unseen for each in fresh[a - rumor.first : b - rumor.first + 1]
+            ]
         # What an origin said while we were not yet here to hear it is no loss of ours.
         counted = seen.high > 0 or now - self._started_at >= self._ttl_s
         seen.mark(rumor.first, rumor.last, now, counted=counted)
@@ -211,41 +213,54 @@ class Store:
         """How many streams spoke lately and are still, and the sum of their hashes."""
         return self._recent.digest(now)
 
-    def vector(self, now: float) -> list[StreamRange]:
-        """What is held of every stream that spoke lately: lowest held to highest seen."""
-        return [
-            StreamRange(state.stream, self._low_held(state), state.seen.high)
-            for streams in self._origins.values()
-            for state in streams
-            if state.said_at + self._ttl_s > now and not self._is_closed(state, now)
-        ]
+    def vector(self, now: float, limit: float = math.inf) -> list[StreamRange]:
+        """What is held of streams that spoke lately: lowest held to highest seen; where there are more
+        than `limit`, of the next ones in turn."""
+        found: list[StreamRange] = []
+        for stream in self._recent.in_turn(limit):
+            state = self._find(*stream)
+            if state is None or state.said_at + self._ttl_s <= now or self._is_closed(state, now):
+                continue
+            found.append(StreamRange(stream, self._low_held(state), state.seen.high))
+        return found
 
     def _low_held(self, state: _StreamState) -> int:
         lowest = self.held.lowest(state.stream)
         return state.seen.high + 1 if lowest is None else lowest
 
-    def missing(self, theirs: StreamRange, now: float) -> list[StreamRange]:
-        """What of `theirs` was not seen here; nothing of streams that are over."""
-        state = self._find(*theirs.stream)
+    def missing(
+        self, theirs: StreamRange, now: float, limit: float = math.inf
+    ) -> list[StreamRange]:
+        """What of `theirs` was not seen here, ascending, `limit` ranges of it at most; nothing of streams
+        that are over."""
         first, last = max(theirs.first, 1), theirs.last
+        if first > last:
+            return []
+        state = self._find(*theirs.stream)
         if state is None:
-            streams = self._origins.get(theirs.stream.origin)
-            if first > last or (streams and self._is_over(theirs.stream, streams, now)):
-                return []
-            return [StreamRange(theirs.stream, first, last)]
+            return [] if self._is_refused(theirs.stream, now) else [_range(theirs, first, last)]
         if self._is_closed(state, now):
             return []
-        return [StreamRange(theirs.stream, a, b) for a, b in state.seen.missing(first, last)]
+        return [_range(theirs, a, b) for a, b in state.seen.missing(first, last, limit)]
+
+    def lacks(self, theirs: StreamRange, now: float) -> bool:
+        """Whether any of `theirs` is missing here."""
+        return bool(self.missing(theirs, now, limit=1))
+
+    def _is_refused(self, stream: Stream, now: float) -> bool:
+        streams = self._origins.get(stream.origin)
+        return streams is not None and self._is_over(stream, streams, now)
 
     def holes(self, now: float, older_than_s: float, limit: int) -> list[StreamRange]:
         """Up to `limit` holes that have stood open for that long."""
         found: list[StreamRange] = []
         for state in self._holed.values():
             for hole in state.seen.holes:
-                if now - hole.opened_at >= older_than_s:
-                    found.append(StreamRange(state.stream, hole.first, hole.last))
-                    if len(found) == limit:
-                        return found
+                if now - hole.opened_at < older_than_s:
+                    break  # those above it opened later
+                found.append(StreamRange(state.stream, hole.first, hole.last))
+                if len(found) == limit:
+                    return found
         return found
 
     @property
@@ -302,3 +317,9 @@ class Store:
             for streams in self._origins.values()
             for state in streams
         )
+
+
+def _range(theirs: StreamRange, first: int, last: int) -> StreamRange:
+    if first == theirs.first and last == theirs.last:
+        return theirs
+    return StreamRange(theirs.stream, first, last)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
 from grapevine_proto.identity import Identity
-from grapevine_proto.ids import Stream, StreamRange
+from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import Digest, Repair, RumorCopy, Vector, Want
 from grapevine_proto.overlay.antientropy import (
+    ARRIVING_LIMIT_S,
+    ARRIVING_S,
     ASKED_BACK_S,
+    LOOKED_AT,
     NEW_LINK_S,
     PATIENCE_S,
+    PEERS_LIMIT,
     AntiEntropy,
 )
-from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.effects import Blame, Effect, Send
+from grapevine_proto.overlay.questions import BROKEN_S
 from grapevine_proto.overlay.ranges import SHARE
+from grapevine_proto.overlay.rounds import ENTRIES_A_PAGE, ROUND_LIMIT_S, STREAMS_LIMIT, Running
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
@@ -329,6 +337,19 @@ class Asked:
     def answer(self, number: int, now: float) -> None:
         self.rounds.handle(Repair(7, True, False, ()), peer_id(number), now)
 
+    def begin(self, now: float) -> tuple[PeerId, Running]:
+        """A round of ours with one peer; the peer, and the round."""
+        self.rounds.start_rounds(now)
+        [(peer, running)] = list(self.rounds._running.items())[:1]
+        return peer, running
+
+    def page(
+        self, peer: PeerId, page: int, pages: int, entries: Iterable[StreamRange], now: float
+    ) -> list[Effect]:
+        """`peer` answers our digest with a page of its vector."""
+        number = self.rounds._running[peer].number
+        return self.rounds.handle(Vector(number, True, page, pages, tuple(entries)), peer, now)
+
 
 def held_to(last: int, first: int = 1) -> StreamRange:
     return StreamRange(Stream(peer_id(90), EPOCH), first, last)
@@ -344,15 +365,17 @@ def test_of_what_several_offer_at_once_each_is_asked_for_a_share() -> None:
     assert not any(isinstance(each, Digest) for each in asked.said)
 
 
-def test_who_offers_and_does_not_give_keeps_others_from_giving_it_for_a_second_in_four() -> None:
+def test_who_offers_and_does_not_give_keeps_others_from_giving_it_for_a_second_once() -> None:
     asked = Asked()
     assert asked.offer(1, 5, 0.0) == [held_to(5)]
     assert asked.offer(2, 5, ASKED_BACK_S - 0.1) == []
-    assert asked.offer(1, 5, ASKED_BACK_S) == [held_to(5)]
     assert asked.offer(2, 5, ASKED_BACK_S) == [held_to(5)], "it had its time"
     again_at = ASKED_BACK_S + PATIENCE_S
     assert asked.offer(1, 5, again_at + 1.0) == [held_to(5)]
-    assert asked.offer(3, 5, again_at + 1.1) == []
+    assert asked.offer(3, 5, again_at + 1.1) == [held_to(5)], "it broke its promise before"
+    later = again_at + BROKEN_S + 1.0
+    assert asked.offer(1, 5, later) == [held_to(5)]
+    assert asked.offer(2, 5, later) == []
 
 
 def test_who_offers_more_than_it_holds_frees_the_rest_with_its_answer() -> None:
@@ -360,3 +383,127 @@ def test_who_offers_more_than_it_holds_frees_the_rest_with_its_answer() -> None:
     assert asked.offer(1, 5, 0.0) == [held_to(5)]
     asked.answer(1, 0.1)
     assert asked.offer(2, 5, 0.1) == [held_to(5)]
+
+
+# --- what a peer can make a round hold ----------------------------------------------------------
+
+
+def test_a_page_that_comes_again_moves_nothing_and_keeps_no_round_open() -> None:
+    asked = Asked()
+    peer, running = asked.begin(0.0)
+    asked.page(peer, 0, 2, [held_to(500)], 0.0)
+    for step in range(1, 30):
+        now = step / 10
+        [blame] = asked.page(peer, 0, 2, [held_to(500 + step)], now)
+        assert blame == Blame(peer, DropReason.DUPLICATE)
+    assert running.heard_at == 0.0
+    asked.rounds.advance(PATIENCE_S)
+    assert peer not in asked.rounds._running
+
+
+def test_a_stream_named_many_times_in_a_page_is_wanted_once() -> None:
+    asked = Asked()
+    peer, running = asked.begin(0.0)
+    asked.page(peer, 0, 2, [held_to(500 + n) for n in range(64)], 0.0)
+    assert len(running.wanted) == 1
+    assert len(running.their_vector) == 1
+
+
+def test_one_stream_more_than_a_round_may_hold_is_left_to_the_next() -> None:
+    asked = Asked()
+    peer, running = asked.begin(0.0)
+    numbers = iter(range(100, 100 + STREAMS_LIMIT + 1))
+    left = STREAMS_LIMIT + 1
+    page = 0
+    while left:
+        count = min(left, 64)
+        entries = [
+            StreamRange(Stream(PeerId(next(numbers).to_bytes(32, "big")), EPOCH), 1, 5)
+            for _ in range(count)
+        ]
+        running.asked = (held_to(1),)  # as if a question were open: nothing is taken out meanwhile
+        asked.page(peer, page, 32, entries, 0.0)
+        page += 1
+        left -= count
+    assert len(running.wanted) == len(running.their_vector) == STREAMS_LIMIT
+    assert running.dropped == 1
+
+
+def test_one_page_more_than_a_round_has_is_not_looked_at() -> None:
+    asked = Asked()
+    peer, running = asked.begin(0.0)
+    asked.page(peer, 32, 256, [held_to(5)], 0.0)
+    assert not running.wanted
+    assert ENTRIES_A_PAGE * 32 == STREAMS_LIMIT
+
+
+def test_a_peer_that_says_not_the_last_yet_for_ever_ends_the_round_by_it() -> None:
+    asked = Asked()
+    peer, running = asked.begin(0.0)
+    asked.page(peer, 0, 1, [held_to(5)], 0.0)
+    assert running.asked
+    for step in range(1, 6):
+        asked.rounds.handle(Repair(running.number, False, False, ()), peer, step / 2)
+        asked.rounds.advance(step / 2)
+    asked.rounds.advance(PATIENCE_S)
+    assert peer not in asked.rounds._running
+    assert asked.rounds._questions.broken == 1
+    other = next(n for n in (1, 2, 3) if peer_id(n) != peer)
+    assert asked.offer(other, 5, PATIENCE_S) == [held_to(5)]
+
+
+def test_no_round_outlives_its_limit_whatever_comes() -> None:
+    asked = Asked()
+    peer, running = asked.begin(0.0)
+    asked.page(peer, 0, 1, [held_to(5)], 0.0)
+    now = 0.0
+    while now < ROUND_LIMIT_S:
+        asked.rounds.advance(now)
+        assert peer in asked.rounds._running
+        asked.rounds.arriving(peer, now)
+        now += 1.0
+    asked.rounds.advance(ROUND_LIMIT_S)
+    assert asked.rounds._running.get(peer) is not running
+
+
+def test_of_a_stream_full_of_gaps_only_so_many_are_looked_at_for_one_question() -> None:
+    asked = Asked()
+    for sequence in range(2, 2 * 256 + 1, 2):
+        body = RumorCopy(Rumor(peer_id(90), EPOCH, sequence, (0,), b"", bytes(64)), 1, 0)
+        asked.store.take(body, peer_id(3), True, 0.0)
+    looked_at: list[int] = []
+    missing = asked.store.missing
+
+    def counting(theirs: StreamRange, now: float, limit: float = 0) -> list[StreamRange]:
+        found = missing(theirs, now, limit)
+        looked_at.append(len(found))
+        return found
+
+    asked.store.missing = counting  # type: ignore[method-assign]
+    for number in (1, 2, 3):
+        asked.offer(number, 10_000, 0.0)
+        assert sum(looked_at) <= LOOKED_AT
+        looked_at.clear()
+
+
+def test_one_peer_more_that_offered_something_than_are_remembered_evicts_the_oldest() -> None:
+    asked = Asked()
+    entry = (held_to(5),)
+    for number in range(PEERS_LIMIT + 1):
+        peer = PeerId(number.to_bytes(32, "big"))
+        asked.rounds.handle(Vector(1, False, 0, 1, entry), peer, 0.0)
+    assert len(asked.rounds._asked_back) == PEERS_LIMIT
+    asked.rounds.advance(PATIENCE_S)
+    assert not asked.rounds._asked_back
+
+
+def test_dribbled_parts_hold_repair_back_for_half_of_the_time_at_most() -> None:
+    asked = Asked()
+    step_s, held_back = 0.5, 0
+    steps = int(10 * ARRIVING_LIMIT_S / step_s)
+    for step in range(steps):
+        now = step * step_s
+        if step % 70 < 60:  # 30 s of parts, then a pause that is just long enough
+            asked.rounds.arriving(peer_id(1), now)
+        held_back += asked.rounds._is_arriving(now)
+    assert 1 * ARRIVING_S < held_back * step_s <= steps * step_s * 0.6
