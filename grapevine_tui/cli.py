@@ -32,12 +32,13 @@ from grapevine_proto.errors import (
     StorageError,
 )
 from grapevine_proto.files import make_private_directory, put_new, set_aside_empty
-from grapevine_tui import __version__, logs
+from grapevine_tui import __version__, early, logs
 from grapevine_tui.folders import own_config_file, own_key_file
 from grapevine_tui.loop import new_runner
 from grapevine_tui.options import OPTIONS, PROFILES, Option
+from grapevine_tui.reaper import collect_orphans
 from grapevine_tui.settings import Settings, load
-from grapevine_tui.terminal import LastingTerminal
+from grapevine_tui.terminal import LastingTerminal, restore_terminal
 from grapevine_tui.text import printable
 
 PROGRAM: Final = "grapevine-tui"
@@ -59,7 +60,11 @@ logger = logging.getLogger("grapevine")
 
 def main() -> NoReturn:
     """What the console script calls."""
-    sys.exit(run())
+    code = run()
+    early.CODES.update(dict.fromkeys(early.CODES, code))  # a late signal changes nothing any more
+    if early.is_our_process():
+        early.take_signals()
+    sys.exit(code)
 
 
 def _occupy_standard_files() -> None:
@@ -157,6 +162,7 @@ def _start(**parameters: Any) -> int | None:
     context = click.get_current_context()
     flags = context.obj = _flags(parameters)
     if context.invoked_subcommand is not None:
+        early.release_signals()
         return None
     settings = load(flags, os.environ)
     if parameters["show_config"]:
@@ -278,17 +284,22 @@ def config_check(flags: dict[str, Any], file: str | None) -> int:
 # --- running --------------------------------------------------------------------------------------
 
 
-def _wait_for_no_stderr() -> None:
-    """Whatever is said on stderr from now on, by us or by a library, never waits for its reader."""
+def _prepare_to_serve() -> None:
+    """Whatever is said on stderr from now on, by us or by a library, never waits for its reader; a
+    hangup before the node runs has nothing to reload; and as process 1 we are everyone's parent."""
     if sys.stderr is not None:
-        sys.stderr = LastingTerminal(sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # a stream of somebody's that has no file
+            sys.stderr = LastingTerminal(sys.stderr)
+    if hasattr(signal, "SIGHUP") and early.is_our_process():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    collect_orphans()
 
 
 def run_headless(settings: Settings) -> int:
     """Run a node on stdin and stdout until it is told to stop; the exit code."""
     from grapevine_tui.headless import Headless
 
-    _wait_for_no_stderr()
+    _prepare_to_serve()
     _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
     settings = settings.with_keys()
     if sys.stdout is None:
@@ -303,7 +314,7 @@ def run_web(settings: Settings) -> int:
     from grapevine_tui import web
     from grapevine_tui.headless import Headless
 
-    _wait_for_no_stderr()
+    _prepare_to_serve()
     _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
 
     async def show_demo() -> int:
@@ -354,6 +365,9 @@ def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:
     if sys.stderr is not None:
         # Textual draws on this, and says last words on the other: neither may ever wait.
         vars(sys)["__stderr__"] = sys.stderr = LastingTerminal(sys.stderr)
+    if early.is_our_process():
+        early.take_signals(restore_terminal)
+    collect_orphans()
     with new_runner() as runner:
         return runner.run(show())
 
