@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import logging
 import socket
 import sys
@@ -33,7 +32,8 @@ from asyncio_dgram.aio import DatagramServer, Protocol
 
 from grapevine_proto.errors import BindError
 from grapevine_proto.forks import abandon
-from grapevine_proto.ids import Address, is_link_local, split_host_port
+from grapevine_proto.ids import Address, is_link_local, is_wildcard, split_host_port
+from grapevine_proto.interfaces import dialable_hosts
 from grapevine_proto.pktinfo import (
     PktinfoTransport,
     RawSource,
@@ -52,11 +52,6 @@ INBOX_BYTES: Final = 32 * 2**20
 """Of datagrams read from the kernel and not yet by the node: a second of them, at its quickest."""
 DATAGRAM_BYTES: Final = 300  # what Python spends on one besides its content
 
-OUTSIDE: Final = {
-    socket.AF_INET: ("192.0.2.1", 9),  # documentation addresses (RFC 5737, RFC 3849): asking for
-    socket.AF_INET6: ("2001:db8::1", 9),  # the route to them sends nothing
-}
-LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 MAPPED: Final = "::ffff:"
 SAFE_BYTES: Final = 1200  # that every path bears
 SOURCES_REMEMBERED: Final = (
@@ -127,7 +122,7 @@ class Endpoint:
     """A bound socket, to receive from and send by. One task calls `receive`, one calls `send`.
 
     `too_large` collects what the system refused for its size, for the caller to take.
-    `address` is where it listens, `dialable` what others on the outside may dial.
+    `address` is where it listens, `find_addresses` gives what others may dial.
     """
 
     def __init__(
@@ -149,7 +144,9 @@ class Endpoint:
         self._family = socket.AF_UNSPEC if self._is_ipv6 else socket.AF_INET
         host, port = sock.getsockname()[:2]
         self.address = Address(host, port)
-        self.dialable = Address(outside_host(host, sock.family), port)
+        self.is_wildcard = is_wildcard(sock.getsockname()[0])
+        self._addresses: tuple[Address, ...] = ()
+        self.find_addresses()
         self.errors = 0
         self.too_large: list[tuple[int, Address]] = []
         self._large: tuple[int, Address] | None = None  # the last that could be too large
@@ -159,7 +156,7 @@ class Endpoint:
         """Listen at `bind` (``host:port``, port 0: any). Raises BindError; then nothing is open."""
         sock = await _bound_socket(bind)
         try:
-            has_pktinfo = _is_wildcard(sock) and ask_for_pktinfo(sock)
+            has_pktinfo = is_wildcard(sock.getsockname()[0]) and ask_for_pktinfo(sock)
             stream, inbox, faults = await _stream_of(sock, has_pktinfo=has_pktinfo)
         except BaseException:
             sock.close()
@@ -182,6 +179,21 @@ class Endpoint:
     def has_more(self) -> bool:
         """Whether `receive` would return at once."""
         return len(self._inbox) > 0
+
+    @property
+    def dialable(self) -> Address:
+        """What others may best dial, as of the last `find_addresses`."""
+        return self._addresses[0]
+
+    def find_addresses(self) -> tuple[Address, ...]:
+        """What others may dial now, the likeliest first. Where nothing but loopback is left, an address
+        found before stays: a cable that was pulled comes back. Cheap enough to call every second."""
+        family = socket.AF_INET6 if self._is_ipv6 else socket.AF_INET
+        hosts = dialable_hosts(self.address.host, family)
+        found = tuple(Address(host, self.address.port) for host in hosts)
+        if not self._addresses or not found[0].is_loopback:
+            self._addresses = found
+        return self._addresses
 
     async def receive(self) -> tuple[bytes, Address]:
         """The next datagram and where it came from. Returns at once while some are waiting, so the
@@ -345,10 +357,6 @@ def _ask_for_buffer(sock: socket.socket, option: int) -> None:
     logger.info("the system grants no larger socket buffer than its default")
 
 
-def _is_wildcard(sock: socket.socket) -> bool:
-    return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_unspecified
-
-
 def _forbid_fragments(sock: socket.socket) -> None:
     """Let the system send no datagram in pieces, nor guess what the path bears: the links find out
     by themselves (RFC 8899), and a large datagram in pieces is lost with any of them."""
@@ -362,19 +370,8 @@ def _forbid_fragments(sock: socket.socket) -> None:
 
 
 def outside_host(host: str, family: socket.AddressFamily | int) -> str:
-    """What others may dial where `host` is bound: for a wildcard, the address of the route to the
-    outside, or loopback where there is none."""
-    if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
-        return host
-    wanted = socket.AddressFamily(family)
-    for each in dict.fromkeys((wanted, socket.AF_INET)):  # a wildcard of IPv6 takes IPv4 as well
-        try:
-            with socket.socket(each, socket.SOCK_DGRAM) as probe:
-                probe.connect(OUTSIDE[each])
-                return str(probe.getsockname()[0])
-        except OSError:
-            continue
-    return LOOPBACK[wanted]
+    """What others may best dial where `host` is bound; see `dialable_hosts`."""
+    return dialable_hosts(host, family)[0]
 
 
 def _plain(source: tuple[Any, ...]) -> Address:

@@ -254,6 +254,13 @@ class Engine:
             link.path.refused(size_bytes, now)
             self._links.touch(link)
 
+    def moved(self, addresses: tuple[Address, ...], now: float) -> bool:
+        """This node may be dialed at `addresses` (at most four, the best first) from now on. Linked peers
+        are told where that changes anything; an address that settings name stays. Whether it did."""
+        before = self.record
+        self._routing.perform(self._membership.move(addresses), now)
+        return self.record is not before
+
     def lagged(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by so much; told to peers as our load."""
         self._membership.lagged(lag_s, now)

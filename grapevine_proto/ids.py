@@ -118,6 +118,14 @@ class Address(NamedTuple):
         return join_host_port(self.host, self.port)
 
 
+def is_wildcard(host: str) -> bool:
+    """Whether `host` is an IP address that stands for all of a machine, 0.0.0.0 or ::."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_unspecified
+    except ValueError:
+        return False
+
+
 def is_link_local(host: str) -> bool:
     """Whether `host`, an IP address, is an IPv6 one that means something on one link alone, fe80::/10."""
     return host[:3].lower() in ("fe8", "fe9", "fea", "feb") and host[4:5] == ":"

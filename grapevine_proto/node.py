@@ -60,6 +60,7 @@ from grapevine_proto.pump import Pump
 logger = logging.getLogger("grapevine")
 
 BROADCASTS_PER_TURN: Final = 256  # a millisecond of work, and enough to share a signature
+ADDRESS_INTERVAL_S: Final = 2.0  # between looks at our own addresses, of 20 us each
 SAVE_INTERVAL_S: Final = 1.0  # so at most the last second is told again after a kill -9
 
 _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
@@ -157,6 +158,7 @@ class Node:
             self._phase = Phase.NEW
             self._release()
             raise
+        engine.moved(self._endpoint.find_addresses(), self.now())
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
         self._names.follow(self._config.bootstrap_peers)
         self._tasks = [
@@ -165,6 +167,10 @@ class Node:
             asyncio.create_task(self._names.run(), name="grapevine names"),
             asyncio.create_task(self._keep_state(), name="grapevine state"),
         ]
+        if self._endpoint.is_wildcard and not self._config.advertise:
+            self._tasks.append(
+                asyncio.create_task(self._follow_addresses(), name="grapevine addresses")
+            )
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
 
@@ -545,6 +551,26 @@ class Node:
                 self._publish(DatagramDropped(DropReason.NO_ROOM, count))
                 self._overruns_told = overruns
             await self._save()
+
+    async def _follow_addresses(self) -> None:
+        """Have peers told where this node may be dialed when that changes: a network came up after the
+        start, an address came by DHCP, a route went."""
+        endpoint, was_alone = self._endpoint, False
+        while True:
+            before, addresses = endpoint.dialable, endpoint.find_addresses()
+            if addresses[0] != before:
+                logger.info("others are told to dial %s now, no longer %s", addresses[0], before)
+            if self._engine.moved(addresses, self.now()):
+                self._pump.wake()
+            is_alone = addresses[0].is_loopback
+            if is_alone and not was_alone:
+                logger.warning(
+                    "this machine has no address but loopback, so nodes on other machines cannot dial"
+                    " this one yet; an address that appears is used, another one is named by"
+                    " --advertise HOST:PORT"
+                )
+            was_alone = is_alone
+            await asyncio.sleep(ADDRESS_INTERVAL_S)
 
     # --- their parts ----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import click
 
 from grapevine_proto.endpoint import outside_host
 from grapevine_proto.errors import KeyFileError
-from grapevine_proto.ids import join_host_port, split_host_port
+from grapevine_proto.ids import is_wildcard, join_host_port, split_host_port
 from grapevine_tui.ctl import NoAnswer, ask, running_at
 from grapevine_tui.folders import own_config_file, own_key
 from grapevine_tui.invitation import Invitation, accept, is_loopback
@@ -51,11 +51,21 @@ def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> in
                 f"key file {key_file}: not a key of the running node; name its own by --key-file"
             )
     if all(is_loopback(each) for each in invitation.addresses):
-        _say("only this machine can dial that; for others, start the node with --host 0.0.0.0")
+        _say(_why_loopback(settings))
     where = ", ".join(invitation.addresses)
     _say(f"whoever has this line can join {invitation.cluster!r} at {where}: keep it secret")
     click.echo(invitation.line())
     return 0
+
+
+def _why_loopback(settings: Settings) -> str:
+    """What to do where an invitation names nothing that another machine can dial."""
+    if not settings.node.advertise and is_wildcard(split_host_port(settings.node.bind)[0]):
+        return (
+            "only this machine can dial that: it has no address but loopback now; bring its network up,"
+            " or start the node with --advertise HOST:PORT, as others reach it"
+        )
+    return "only this machine can dial that; for others, start the node with --host 0.0.0.0"
 
 
 def _status_of_running(flags: dict[str, Any]) -> Object | None:

@@ -139,17 +139,20 @@ def test_a_wildcard_is_not_what_others_are_told_to_dial(run: Run[Any]) -> None:
     run(main())
 
 
-def test_without_a_route_a_wildcard_is_dialled_at_loopback(
+def test_an_address_that_was_found_outlives_a_cable_that_is_pulled(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_route(*_: object) -> None:
-        raise OSError(101, "Network is unreachable")
+    now: list[tuple[str, ...]] = [("10.8.0.1",)]
+    monkeypatch.setattr(endpoint_module, "dialable_hosts", lambda *_: now[-1])
 
     async def main() -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(socket.socket, "connect", no_route)
-            ours = await Endpoint.open("0.0.0.0:0")
-        assert ours.dialable.host == "127.0.0.1"
+        ours = await Endpoint.open("0.0.0.0:0")
+        seen = []
+        for hosts in (("127.0.0.1",), ("10.9.0.1", "172.17.0.1"), ("127.0.0.1",)):
+            now.append(hosts)
+            seen.append([each.host for each in ours.find_addresses()])
+        assert seen == [["10.8.0.1"], ["10.9.0.1", "172.17.0.1"], ["10.9.0.1", "172.17.0.1"]]
+        assert ours.dialable == Address("10.9.0.1", ours.address.port)
         ours.close()
 
     run(main())

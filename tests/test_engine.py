@@ -243,6 +243,23 @@ def test_settings_that_can_change_do_and_the_others_are_named() -> None:
     assert (pair.one.config.fanout, pair.one.config.zone) == (5, "")
 
 
+def test_peers_hear_where_a_node_may_be_dialed_from_now_on() -> None:
+    pair = Pair()
+    found = (Address("10.8.0.1", 8000), Address("172.17.0.1", 8000))
+    assert pair.one.moved(found, pair.now)
+    assert not pair.one.moved(found, pair.now)  # nothing new, so nothing is said
+    pair.exchange()
+    (member,) = pair.other._membership.members
+    assert member.record.addresses == found
+    assert len(pair.other._links) == 1
+
+
+def test_an_address_that_settings_name_stays() -> None:
+    engine = make(1, HERE, advertise="198.51.100.7:8000")
+    assert not engine.moved((Address("10.8.0.1", 8000),), 0.0)
+    assert engine.record.addresses == (Address("198.51.100.7", 8000),)
+
+
 def test_a_removed_key_closes_its_sessions_and_a_new_one_rotates_in_without_loss() -> None:
     pair = Pair()
     new = ClusterKey(bytes(32))

@@ -84,7 +84,7 @@ class Dialling:
         self._views = views
         self._nearness = nearness
         self._rng = rng
-        self._our_address = our_address
+        self.our_addresses: tuple[Address, ...] = (our_address,)
         self._names: dict[str, tuple[Address, ...]] = {}
         self._knocks: dict[Address, _Knock] = {}
         self._lost: dict[PeerId, None] = {}  # met, and not linked any more: dialled again
@@ -376,7 +376,7 @@ class Dialling:
         look: Look | None = None,
     ) -> list[Effect]:
         target = (address, expected)
-        if self._is_under_way(target) or address == self._our_address or address.port == 0:
+        if self._is_under_way(target) or address in self.our_addresses or address.port == 0:
             return []
         if not is_ordered and (self._young(now) >= DIALS_AT_ONCE or not self._budget.take(now)):
             return []

@@ -116,6 +116,13 @@ class Membership:
             effects += self._tell_all(Records((self.record,)))
         return effects
 
+    def move(self, addresses: tuple[Address, ...]) -> list[Effect]:
+        """This node may be dialed at `addresses` from now on: linked peers are told."""
+        if not self.ourselves.move(addresses):
+            return []
+        self.dialling.our_addresses = self.ourselves.addresses
+        return self._tell_all(Records((self.record,)))
+
     @property
     def record(self) -> Record:
         """What this node says of itself."""

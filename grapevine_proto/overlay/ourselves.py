@@ -28,7 +28,8 @@ class Ourselves:
     ) -> None:
         self._config = config
         self._identity = identity
-        self.address = Address.parse(config.advertise) if config.advertise else address
+        ours = Address.parse(config.advertise) if config.advertise else address
+        self.addresses: tuple[Address, ...] = (ours,)
         self._told_of_ourselves = 0
         self._refuted_at = -math.inf
         self.record = self._signed(epoch, 0, left=False)
@@ -36,6 +37,11 @@ class Ourselves:
     @property
     def peer_id(self) -> PeerId:
         return self._identity.peer_id
+
+    @property
+    def address(self) -> Address:
+        """Where others may best dial us."""
+        return self.addresses[0]
 
     def _signed(self, epoch: int, incarnation: int, *, left: bool) -> Record:
         config = self._config
@@ -48,7 +54,7 @@ class Ourselves:
             self._identity.peer_id,
             epoch,
             incarnation,
-            (self.address,),
+            self.addresses,
             config.zone,
             config.name,
             capacity,
@@ -63,6 +69,15 @@ class Ourselves:
         same = self._signed(self.record.epoch, self.record.incarnation, left=False)
         if same == self.record:
             return False
+        self.renew()
+        return True
+
+    def move(self, addresses: tuple[Address, ...]) -> bool:
+        """Others may dial us at `addresses` from now on, unless settings name one; whether our record
+        says something else for it."""
+        if self._config.advertise or addresses == self.addresses or self.record.left:
+            return False
+        self.addresses = addresses
         self.renew()
         return True
 
