@@ -140,7 +140,7 @@ class Editing:
         now = {each.name: value_words(each.value) for each in self._running.values}
         late = set(self.waiting)
         return tuple(
-            each._replace(origin=f"{each.origin}; until the restart: {now.get(each.name) or '-'}")
+            each._replace(origin=f"until the restart: {now.get(each.name) or '-'}; {each.origin}")
             if each.name in late and each.origin != CHANGED
             else each
             for each in self.settings.values

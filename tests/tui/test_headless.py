@@ -275,7 +275,7 @@ def test_what_waits_for_a_restart_is_told_as_waiting_and_not_as_so(bench: Bench)
     assert [status[each] for each in ("name", "cluster", "zone")] == ["one", "red", "z1"]
     assert status["restart"] == ["cluster", "name", "zone", "app.on_eof"]
     values = {each["name"]: each for each in run.ask(cmd="settings")["values"]}
-    assert values["cluster"]["origin"] == f"{config}, line 2; until the restart: red"
+    assert values["cluster"]["origin"] == f"until the restart: red; {config}, line 2"
     assert values["fanout"]["origin"] == f"{config}, line 4"
     # An order that changes something else does not undo what waits.
     assert run.ask(cmd="deny", who="ab" * 32)["ok"] is True
