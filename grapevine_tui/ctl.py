@@ -27,7 +27,7 @@ import click
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.trust import UntrustedFile
 from grapevine_tui.control import SOCKET_NAME, check_answerer, reachable
-from grapevine_tui.folders import state_root
+from grapevine_tui.folders import expanded, state_root
 from grapevine_tui.jsonlines import Object
 from grapevine_tui.settings import load
 from grapevine_tui.streams import LINE_BYTES
@@ -202,7 +202,7 @@ def ctl(context: click.Context, state_dir: str | None, port: str | None, is_json
 def running_at(flags: dict[str, Any]) -> Path:
     """The state folder of the node that `flags` mean. Raises ConfigError, NoAnswer."""
     if "app.state_dir" in flags:  # then no settings file can be in the way
-        return Path(flags["app.state_dir"]).expanduser()
+        return expanded("app.state_dir", flags["app.state_dir"])
     settings = load(flags, os.environ)
     if settings.state_dir is None:
         raise NoAnswer("a demonstration keeps no state, so it has no control socket")

@@ -23,7 +23,7 @@ from grapevine_proto.config import LIVE_FIELDS, NodeConfig
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.files import put_in_place
 from grapevine_proto.ids import join_host_port, split_host_port
-from grapevine_tui.folders import own_config_file
+from grapevine_tui.folders import expanded, own_config_file
 from grapevine_tui.keys import DEFAULT_KEYS
 from grapevine_tui.layers import CHANGED, NOT_IN_A_FILE, Value
 from grapevine_tui.settings import Settings
@@ -209,7 +209,7 @@ class Editing:
 
     def _path(self) -> Path:
         chosen = self.value("app.config").value
-        return (Path(chosen) if chosen else own_config_file()).expanduser()
+        return expanded("app.config", chosen) if chosen else own_config_file()
 
 
 @runtime_checkable

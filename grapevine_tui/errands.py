@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -20,7 +19,13 @@ from grapevine_proto.endpoint import outside_host
 from grapevine_proto.errors import KeyFileError
 from grapevine_proto.ids import is_wildcard, join_host_port, split_host_port
 from grapevine_tui.ctl import NoAnswer, ask, running_at
-from grapevine_tui.folders import own_config_file, own_key
+from grapevine_tui.folders import (
+    CONFIG_FILE,
+    expanded,
+    own_config_file,
+    own_config_folder,
+    own_key,
+)
 from grapevine_tui.invitation import Invitation, accept, is_loopback
 from grapevine_tui.invitation import invite as invitation_of
 from grapevine_tui.jsonlines import Object
@@ -94,16 +99,16 @@ def join(flags: dict[str, Any]) -> int:
     else:
         line = sys.stdin.readline(LINE_CHARACTERS)
     invitation = Invitation.read(line)
-    own = own_config_file()
-    chosen = flags.get("app.config") or os.environ.get("GRAPEVINE_CONFIG") or str(own)
-    path = Path(chosen).expanduser()
-    joined = accept(invitation, path, is_own=path == own)
+    chosen = flags.get("app.config") or os.environ.get("GRAPEVINE_CONFIG")
+    path = expanded("app.config", chosen) if chosen else own_config_file()
+    is_own = path == own_config_folder() / CONFIG_FILE
+    joined = accept(invitation, path, is_own=is_own)
     key = invitation.key.fingerprint
     kept = "made" if joined.is_new_key else "had already"
     click.echo(printable(f"{kept} the cluster key {key} in {joined.key_file}"))
     changed = ", ".join(joined.changed) or "nothing; all was there"
     click.echo(printable(f"set in {joined.config_file}: {changed}"))
-    option = "" if path == own else f" --config {path}"
+    option = "" if is_own else f" --config {path}"
     click.echo(printable(f"now start it: grapevine-tui{option}"))
     return 0
 

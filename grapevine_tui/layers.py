@@ -20,7 +20,7 @@ from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import split_host_port
 from grapevine_proto.toml_file import SettingsFile
 from grapevine_tui.env_file import read_env_file, unknown, without_links
-from grapevine_tui.folders import own_config_file
+from grapevine_tui.folders import CONFIG_FILE, own_config_folder
 from grapevine_tui.keys import read_keys
 from grapevine_tui.options import OPTIONS, PROFILES, rust_log_level
 
@@ -86,7 +86,7 @@ def gather(
     file, chosen_at = _settings_file(upper)
     if file is not None:
         _put(upper, _from_file(file), under=True)
-    edited = from_edits(edits, file.path.parent if file is not None else own_config_file().parent)
+    edited = from_edits(edits, file.path.parent if file is not None else own_config_folder())
     _put(upper, edited.values())
     lower = _lower(upper, chosen_at) | _from_credentials(environ)
     merged = lower | {name: value for name, value in upper.items() if name != "app.config"}
@@ -177,9 +177,9 @@ def _settings_file(upper: Mapping[str, Value]) -> tuple[SettingsFile | None, Val
     if chosen is not None:
         path = key_paths([chosen.value], Path())[0]
         return SettingsFile.read(path, FILE_NAMES, tables=("app.keys",)), chosen
-    path = own_config_file()
+    path = own_config_folder() / CONFIG_FILE
     with contextlib.suppress(OSError):
-        if path.is_file():
+        if path.is_absolute() and path.is_file():
             return SettingsFile.read(path, FILE_NAMES, tables=("app.keys",)), Value(
                 "app.config", str(path), "the user's own"
             )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,7 +21,7 @@ from grapevine_proto.config import NodeConfig, key_paths
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import join_host_port, split_host_port
-from grapevine_tui.folders import own_key, state_root
+from grapevine_tui.folders import expanded, own_key, state_root
 from grapevine_tui.layers import CHANGED, Value, check_word, from_edits, gather
 from grapevine_tui.options import LOG_LEVELS
 
@@ -94,7 +95,11 @@ class Settings:
         if self.demo:
             return None
         is_named = any(each.name == "app.state_dir" and each.value for each in self.values)
-        return (self.state_dir if is_named and self.state_dir else state_root()) / "app.json"
+        if is_named and self.state_dir:
+            return self.state_dir / "app.json"
+        with suppress(ConfigError):  # a user without a home
+            return state_root() / "app.json"
+        return None
 
     def with_keys(self) -> Settings:
         """These settings with the cluster keys loaded; this user's own is made if it must be.
@@ -148,7 +153,7 @@ def of_values(values: Iterable[Value]) -> Settings:
     Raises ConfigError."""
     merged = {each.name: each for each in values}
     chosen = merged["app.config"].value
-    folder = Path(chosen).expanduser().parent if chosen else Path()
+    folder = expanded("app.config", chosen).parent if chosen else Path()
 
     def reload(edits: Mapping[str, Any] | None = None) -> Settings:
         return of_values((merged | from_edits(edits or {}, folder)).values())

@@ -6,7 +6,6 @@ secret is among it; nothing is lost by leaving without being asked.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Final
 
 from textual.app import ComposeResult
@@ -18,6 +17,7 @@ from textual.widgets import Static
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.editing import Editing, Saved, is_editable, is_live, value_words
+from grapevine_tui.folders import home
 from grapevine_tui.keys import SETTINGS
 from grapevine_tui.layers import CHANGED, Value
 from grapevine_tui.query import EVERYTHING, parse
@@ -47,7 +47,8 @@ REASON_INDENT: Final = 2  # cells, on either side
 
 def home_words(text: str) -> str:
     """A path of this user's, shortened."""
-    return text.replace(str(Path.home()), HOME, 1) if str(Path.home()) != "/" else text
+    own = str(home() or "/")
+    return text.replace(own, HOME, 1) if own != "/" else text
 
 
 def setting_row(each: Value) -> Row:

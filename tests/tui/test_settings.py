@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.identity import ClusterKey
-from grapevine_tui.folders import own_key_file
+from grapevine_tui.folders import expanded, own_key_file
 from grapevine_tui.layers import APP_DEFAULTS, FILE_NAMES
 from grapevine_tui.options import OPTIONS, PROFILES, rust_log_level
 from grapevine_tui.settings import Settings, load
@@ -436,3 +436,43 @@ def test_keys_are_read_from_the_file_and_a_wrong_one_is_told_with_its_line(tmp_p
     with pytest.raises(ConfigError) as caught:
         load({"app.config": str(path)}, {})
     assert "'q' is the key of quit already" in str(caught.value)
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arbitrary user id in a container: not in the password file, and no variables."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is always a home")
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_all_works_that_is_named_and_one_line_says_what_is_not() -> None:
+    ClusterKey.generate().save("key")
+    settings = load({"app.state_dir": "here", "key_files": ("key",)}, {}).with_keys()
+    assert settings.state_dir == Path("here")
+    assert settings.choices_file == Path("here/app.json")
+    assert "no home directory; name a state directory: --state-dir" in refusal({})
+    with pytest.raises(KeyFileError, match="no home directory; name one: --key-file"):
+        load({"app.state_dir": "here"}, {}).with_keys()
+    with pytest.raises(ConfigError, match="no such user or home"):
+        expanded("app.state_dir", "~/here")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG is Linux's")
+@pytest.mark.parametrize("odd", ["", "relative", "./here", "~/.config"])
+def test_a_relative_variable_of_xdg_counts_as_not_set(
+    monkeypatch: pytest.MonkeyPatch, home: Path, odd: str
+) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", odd)
+    monkeypatch.setenv("XDG_STATE_HOME", odd)
+    assert own_key_file() == home / ".config" / "grapevine" / "cluster.key"
+    assert load({}, {}).state_dir == home / ".local" / "state" / "grapevine" / "8000"
+    monkeypatch.setenv("HOME", odd)
+    assert own_key_file().is_absolute()
