@@ -42,6 +42,7 @@ logger = logging.getLogger("grapevine.control")
 
 SOCKET_NAME: Final = "control.sock"
 CLIENTS: Final = 16  # at once; more are told so and hung up on
+LINE_S: Final = 10.0  # for a line from its first byte on, and for the first from the connection on
 SLOW_S: Final = 10.0  # a client that does not take its replies for so long is hung up on
 WAITING_BYTES: Final = 256 * 1024  # of replies a client has not taken, before its next line is read
 CREDENTIALS: Final = struct.Struct("3i")  # process, user, group of the other end (unix(7))
@@ -64,6 +65,7 @@ class Control:
         self._path = state_dir / SOCKET_NAME
         self._on_goodbye = on_goodbye
         self._clients: set[asyncio.Task[None]] = set()
+        self._silent: dict[asyncio.Task[None], None] = {}  # have not asked yet; oldest first
         self._sock: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._inode = 0
@@ -125,11 +127,17 @@ class Control:
         task = asyncio.current_task()
         assert task is not None
         try:
+            if len(self._clients) >= CLIENTS and self._silent:
+                silent = next(iter(self._silent))
+                del self._silent[silent]
+                self._clients.discard(silent)
+                silent.cancel()
             if len(self._clients) >= CLIENTS:
                 error = f"{CLIENTS} others are connected; one of them has to go first"
                 writer.write(encode("reply", {"request": None, "ok": False, "error": error}))
                 return
             self._clients.add(task)
+            self._silent[task] = None
             await self._converse(reader, writer)
         except TimeoutError:
             writer.transport.abort()  # a mere `close` would wait for it for ever
@@ -137,14 +145,27 @@ class Control:
             pass  # it went, or we go
         finally:
             self._clients.discard(task)
+            self._silent.pop(task, None)
             self._watchers.remove(writer)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(WAITING_BYTES)
-        splitter = LineSplitter()
-        while chunk := await reader.read(READ_BYTES):
-            for line in splitter.feed(chunk):
+        splitter, task = LineSplitter(), asyncio.current_task()
+        line_ends_at: float | None = asyncio.get_running_loop().time() + LINE_S
+        while True:
+            async with asyncio.timeout_at(line_ends_at):
+                chunk = await reader.read(READ_BYTES)
+            if not chunk:
+                return
+            lines = splitter.feed(chunk)
+            if lines and task is not None:
+                self._silent.pop(task, None)
+            if not splitter.is_within:
+                line_ends_at = None
+            elif lines or line_ends_at is None:
+                line_ends_at = asyncio.get_running_loop().time() + LINE_S
+            for line in lines:
                 reply = await self._answers.reply(line)
                 if reply is None:
                     continue

@@ -18,6 +18,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from socketserver import ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -54,8 +55,8 @@ from grapevine_tui.text import printable
 logger = logging.getLogger("grapevine.metrics")
 
 SNAPSHOT_S: Final = 5.0  # for a busy loop to answer; then the scrape fails, which is a sign, too
-REQUESTS: Final = 4  # at once; more are hung up on
-REQUEST_S: Final = 5.0  # without a byte from whoever asks
+REQUESTS: Final = 4  # at once
+REQUEST_S: Final = 5.0  # for all of one, from the connection to the last byte
 RTT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ROUND_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LINKED: Final = (PeerState.CONNECTED, PeerState.STALE)
@@ -116,6 +117,11 @@ class Metrics:
             "grapevine_peer_rtt_seconds",
             "Round-trip times of linked peers, each looked at once a gossip interval",
             buckets=RTT_S,
+            registry=self.registry,
+        )
+        self.connections_dropped = Counter(
+            "grapevine_metrics_connections_dropped",
+            "Connections to the metrics port that were closed before they were answered",
             registry=self.registry,
         )
         self._round_s = Histogram(
@@ -285,6 +291,7 @@ def _of_peers(linked: list[PeerInfo]) -> Iterator[Metric]:
 
 class _Quiet(WSGIRequestHandler):
     timeout = REQUEST_S
+    server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  named so by its base
         logger.debug("%s", printable(format % args))
@@ -292,13 +299,27 @@ class _Quiet(WSGIRequestHandler):
     def address_string(self) -> str:
         return str(self.client_address[0])  # without asking a name server
 
+    def parse_request(self) -> bool:
+        is_right = super().parse_request()
+        if is_right:
+            self.server.asked(self.request)
+        return is_right
+
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """At most `REQUESTS` connections at once. Where one more comes, the oldest that has not asked yet
+    is closed; and each is closed `REQUEST_S` after it came, whatever dribbles in or out meanwhile."""
+
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], family: socket.AddressFamily) -> None:
+    def __init__(
+        self, address: tuple[str, int], family: socket.AddressFamily, dropped: Counter
+    ) -> None:
         self.address_family = family
-        self._free = threading.BoundedSemaphore(REQUESTS)
+        self._dropped = dropped
+        self._lock = threading.Lock()
+        self._ends_at: dict[socket.socket, float] = {}  # oldest first
+        self._asking: set[socket.socket] = set()
         super().__init__(address, _Quiet)
 
     def server_bind(self) -> None:
@@ -309,30 +330,63 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
 
+    def asked(self, request: socket.socket) -> None:
+        """`request` has asked: it is answered, and nobody takes its place."""
+        with self._lock:
+            self._asking.discard(request)
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        with self._lock:
+            is_full = len(self._ends_at) >= REQUESTS
+            silent = next((each for each in self._ends_at if each in self._asking), None)
+            if is_full and silent is not None:
+                self._hang_up(silent)
+            is_room = not is_full or silent is not None
+            if is_room:
+                self._ends_at[request] = time.monotonic() + REQUEST_S
+                self._asking.add(request)
+        if is_room:
             super().process_request(request, client_address)
         else:
+            self._dropped.inc()
             self.shutdown_request(request)
+
+    def service_actions(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for request in [each for each, end in self._ends_at.items() if end <= now]:
+                self._hang_up(request)
+
+    def _hang_up(self, request: socket.socket) -> None:
+        """Have the thread of `request` find its end, which closes it."""
+        self._forget(request)
+        self._dropped.inc()
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
+    def _forget(self, request: socket.socket) -> None:
+        self._ends_at.pop(request, None)
+        self._asking.discard(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            with self._lock:
+                self._forget(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.debug("a scrape failed", exc_info=True)
 
 
-def _listen(where: str) -> _Server:
+def _listen(where: str, dropped: Counter) -> _Server:
     """Raises BindError."""
     host, port = split_host_port(where)
     try:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return _Server((str(address[0]), int(address[1])), family)
+        return _Server((str(address[0]), int(address[1])), family, dropped)
     except OSError as error:
         raise BindError(f"metrics at {where}: {error.strerror or error}") from None
 
@@ -343,7 +397,7 @@ async def measuring(host: Host, where: str) -> AsyncIterator[int]:
     port. Enter it before the host starts. Raises BindError."""
     loop = asyncio.get_running_loop()
     metrics = Metrics(host)
-    server = _listen(where)
+    server = _listen(where, metrics.connections_dropped)
 
     def take() -> Snapshot:
         taken: concurrent.futures.Future[Snapshot] = concurrent.futures.Future()

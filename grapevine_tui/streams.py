@@ -42,6 +42,11 @@ class LineSplitter:
         self._rest = bytearray()
         self._is_skipping = False
 
+    @property
+    def is_within(self) -> bool:
+        """Whether a line has begun and not ended."""
+        return bool(self._rest) or self._is_skipping
+
     def feed(self, chunk: bytes) -> list[bytes | None]:
         """The lines that end in `chunk`."""
         *ended, rest = chunk.split(b"\n")

@@ -7,18 +7,21 @@ What must stay true:
   of their browsers shows.
 - The token goes into a cookie that scripts cannot read and other sites' pages do not send, and out of
   the address; a page of another origin gets no socket even so.
-- Tabs are bounded. Closing one ends its app and nothing else.
+- Tabs are bounded, and so are connections: one that does not show the token in time is closed, and the
+  oldest of those makes room for the next. Closing a tab ends its app and nothing else.
 
 Driven by `serving`, in the loop of the node. Needs the extra ``web``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
 import shlex
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +44,9 @@ except ImportError:
 logger = logging.getLogger("grapevine.web")
 
 TABS: Final = 8  # at once; the control socket takes sixteen clients in all
+CONNECTIONS: Final = 64  # at once, tabs among them
+TOKEN_S: Final = 10.0  # for a new connection, until a request with the token has come
+LOOK_S: Final = 1.0  # between looks at them
 END_S: Final = 1.0  # for tabs to be closed when the node goes
 ADDRESS_NAME: Final = "web.url"  # in the state folder, for its owner alone
 # What the page may fetch: nothing from elsewhere, be it a font.
@@ -51,10 +57,49 @@ POLICY: Final = (
 Handle = Callable[[Any], Awaitable[Any]]
 
 
+class Connections:
+    """Closes connections of `server` that do not show the token; `dropped` of them so far."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._since: dict[Any, float] = {}  # those without the token; oldest first
+        self._admitted: set[Any] = set()
+        self.dropped = 0
+
+    def admit(self, connection: Any) -> None:
+        """`connection` has shown the token."""
+        self._admitted.add(connection)
+        self._since.pop(connection, None)
+
+    def look(self, now: float) -> None:
+        """Close those that took too long, and the oldest of too many."""
+        here = list(self._server.connections)
+        self._admitted.intersection_update(here)
+        self._since = {
+            each: self._since.get(each, now) for each in here if each not in self._admitted
+        }
+        many = len(here) - CONNECTIONS
+        for each, since in sorted(self._since.items(), key=lambda item: item[1]):
+            if many > 0 or now - since >= TOKEN_S:
+                many -= 1
+                self.dropped += 1
+                each.force_close()
+
+    async def watch(self) -> None:
+        told = 0
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.look(time.monotonic())
+            if self.dropped > told:
+                told = self.dropped
+                logger.warning("%d connections without the token were closed so far", told)
+
+
 class Door:
     """Lets in who has the token. `server` learns what its address is called by who asks."""
 
-    def __init__(self, server: Any, token: str) -> None:
+    def __init__(self, server: Any, token: str, connections: Connections | None = None) -> None:
+        self._connections = connections
         self._server = server
         self._token = token
         self._cookie = f"grapevine-{server.port}"  # cookies do not tell ports apart
@@ -71,6 +116,8 @@ class Door:
         own = f"{request.scheme}://{request.host}"
         if request.headers.get("Origin", own) != own:
             return web.Response(status=403, text="not from another page\n")
+        if self._connections is not None:
+            self._connections.admit(request.protocol)
         if request.path != "/ws":
             self._server.public_url = own
             answer = await handle(request)
@@ -99,6 +146,7 @@ async def open_at(where: str, command: list[str]) -> AsyncIterator[tuple[Any, st
     token = secrets.token_urlsafe(18)
     runner = web.AppRunner(site, handle_signals=False, shutdown_timeout=END_S, access_log=None)
     door: list[Door] = []
+    watching: asyncio.Task[None] | None = None
 
     async def admit(request: Any, handler: Handle) -> Any:
         return await door[0].admit(request, handler)
@@ -111,9 +159,13 @@ async def open_at(where: str, command: list[str]) -> AsyncIterator[tuple[Any, st
         except OSError as error:
             raise BindError(where, error.strerror or str(error)) from None
         server.port = runner.addresses[0][1]
-        door.append(Door(server, token))
+        connections = Connections(runner.server)
+        door.append(Door(server, token, connections))
+        watching = asyncio.create_task(connections.watch())
         yield server, f"http://{join_host_port(host, server.port)}/?token={token}"
     finally:
+        if watching is not None:
+            watching.cancel()
         await runner.cleanup()
 
 

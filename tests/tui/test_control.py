@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -199,6 +200,41 @@ async def test_one_client_too_many_is_told_so(tmp_path: Path) -> None:
         assert "others are connected" in refused["error"]
         for writer in writers:
             writer.close()
+
+
+@pytest.mark.asyncio
+async def test_clients_that_have_not_asked_make_room_for_one_that_asks(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        path = tmp_path / SOCKET_NAME
+        silent = [await asyncio.open_unix_connection(str(path)) for _ in range(CLIENTS)]
+        for _, writer in silent[1:]:
+            writer.write(b"/sta")
+        (status,) = await talk(path, b"/status\n")
+        assert status["ok"] is True
+        assert await silent[0][0].read() == b""  # the oldest
+        for _, writer in silent:
+            writer.close()
+
+
+@pytest.mark.asyncio
+async def test_a_line_that_dribbles_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_module, "LINE_S", 0.05)
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / SOCKET_NAME))
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0)
+                if not reader.at_eof():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.001):
+                            assert await reader.read() == b""
+        writer.close()
 
 
 @pytest.mark.asyncio

@@ -78,16 +78,35 @@ async def test_what_happens_is_counted() -> None:
 
 
 @pytest.mark.asyncio
-async def test_whoever_asks_and_says_nothing_holds_up_neither_node_nor_end() -> None:
+async def test_whoever_asks_and_says_nothing_makes_room_for_who_asks() -> None:
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
     async with asyncio.timeout(WAIT_S):
         async with measuring(host, "127.0.0.1:0") as port:
             await host.start()
             idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(REQUESTS + 2)]
-            refused = await asyncio.to_thread(idle[-1].recv, 1)
-            assert refused == b""
+            for each in idle[2:]:
+                each.sendall(b"G")
+            for each in idle[:2]:
+                assert await asyncio.to_thread(each.recv, 1) == b""
+            seen = values(await asyncio.to_thread(fetch, port))
+            assert seen["grapevine_metrics_connections_dropped_total", ""] == 3
         for each in idle:
             each.close()
+        await host.leave(0.1)
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_dribbles_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grapevine_tui.metrics.REQUEST_S", 0.0)
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    async with asyncio.timeout(WAIT_S):
+        async with measuring(host, "127.0.0.1:0") as port:
+            await host.start()
+            with socket.create_connection(
+                ("127.0.0.1", port), timeout=4.0
+            ) as slow:  # below its own
+                slow.sendall(b"G")
+                assert await asyncio.to_thread(slow.recv, 1) == b""
         await host.leave(0.1)
 
 

@@ -137,3 +137,31 @@ async def test_tabs_are_bounded() -> None:
     gate.set()
     assert [(await tab).status for tab in tabs[:TABS]] == [101] * TABS
     assert (await door.admit(request, handle)).status == 101  # there is room again
+
+
+@needs_extra
+def test_connections_without_the_token_are_closed_when_late_or_too_many() -> None:
+    from grapevine_tui.web import CONNECTIONS, TOKEN_S, Connections
+
+    class Connection:
+        is_closed = False
+
+        def force_close(self) -> None:
+            self.is_closed = True
+            server.connections.remove(self)
+
+    early, admitted = Connection(), Connection()
+    server = SimpleNamespace(connections=[early, admitted])
+    connections = Connections(server)
+    connections.admit(admitted)
+    connections.look(0.0)
+    server.connections += [Connection() for _ in range(CONNECTIONS - 2)]
+    connections.look(1.0)
+    assert connections.dropped == 0
+    late = Connection()
+    server.connections.append(late)
+    connections.look(2.0)
+    assert (early.is_closed, late.is_closed, connections.dropped) == (True, False, 1)
+    connections.look(2.0 + TOKEN_S)
+    assert server.connections == [admitted]
+    assert connections.dropped == CONNECTIONS
