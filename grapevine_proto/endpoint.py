@@ -32,7 +32,7 @@ from asyncio_dgram.aio import DatagramServer, Protocol
 
 from grapevine_proto.errors import BindError
 from grapevine_proto.forks import abandon
-from grapevine_proto.ids import Address, is_link_local, is_wildcard, split_host_port
+from grapevine_proto.ids import NO_NAME, Address, is_link_local, is_wildcard, split_host_port
 from grapevine_proto.interfaces import dialable_hosts
 from grapevine_proto.pktinfo import (
     PktinfoTransport,
@@ -41,6 +41,7 @@ from grapevine_proto.pktinfo import (
     answer_control,
     ask_for_pktinfo,
 )
+from grapevine_proto.threads import Threads
 
 BUFFER_BYTES: Final = 4 * 2**20
 """Asked of the kernel each way: its own default holds 92 datagrams of 1,200 bytes, which a peer
@@ -53,6 +54,8 @@ INBOX_BYTES: Final = 32 * 2**20
 DATAGRAM_BYTES: Final = 300  # what Python spends on one besides its content
 
 MAPPED: Final = "::ffff:"
+LOOKUPS_AT_ONCE: Final = 64  # each may hang for half a minute or more, and is asked again then
+URGENT_LOOKUPS_AT_ONCE: Final = 8
 SAFE_BYTES: Final = 1200  # that every path bears
 SOURCES_REMEMBERED: Final = (
     1024  # addresses made of what the system gives, so as not to make them again
@@ -147,6 +150,8 @@ class Endpoint:
         self.is_wildcard = is_wildcard(sock.getsockname()[0])
         self._addresses: tuple[Address, ...] = ()
         self.find_addresses()
+        self._lookups = Threads("grapevine names", LOOKUPS_AT_ONCE)
+        self._urgent_lookups = Threads("grapevine names", URGENT_LOOKUPS_AT_ONCE)
         self.errors = 0
         self.too_large: list[tuple[int, Address]] = []
         self._large: tuple[int, Address] | None = None  # the last that could be too large
@@ -264,12 +269,14 @@ class Endpoint:
         except (OSError, ValueError) as error:
             self._count(error)
 
-    async def resolve(self, name: str) -> tuple[Address, ...]:
-        """All addresses that ``host:port`` in `name` means and this socket can reach; empty: none."""
+    async def resolve(self, name: str, *, is_urgent: bool = False) -> tuple[Address, ...]:
+        """All addresses that ``host:port`` in `name` means and this socket can reach; empty: none.
+        `is_urgent`: somebody waits for it, so it does not stand in line with those that nobody does."""
         host, port = split_host_port(name)
+        threads = self._urgent_lookups if is_urgent else self._lookups
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, family=self._family, type=socket.SOCK_DGRAM
+            found = await threads.run(
+                socket.getaddrinfo, host, port, self._family, socket.SOCK_DGRAM
             )
         except (OSError, UnicodeError) as error:  # a name with a label too long is a UnicodeError
             logger.info("%s does not resolve: %s", host, error)
@@ -319,9 +326,12 @@ async def _stream_of(
 
 async def _bound_socket(bind: str) -> socket.socket:
     host, port = split_host_port(bind)
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        found = await Threads("grapevine names", 1).run(
+            socket.getaddrinfo, host, port, 0, socket.SOCK_DGRAM
+        )
+    except UnicodeError:  # what the host name cannot be encoded as
+        raise BindError(f"cannot bind {bind}: {NO_NAME}") from None
     except OSError as error:
         raise BindError(f"cannot bind {bind}: {error.strerror or error}") from None
     family, kind, protocol, _, where = found[0]

@@ -146,6 +146,7 @@ def literal(where: str) -> Address | None:
         return None
 
 
+NO_NAME: Final = "a part of the host name is empty or longer than 63 characters"  # RFC 1035
 IN_NAMES: Final = "-._"  # beside letters, of any alphabet, and digits (RFC 1123, RFC 5890)
 
 

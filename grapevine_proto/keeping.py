@@ -21,6 +21,7 @@ from grapevine_proto.engine import Engine, Saved
 from grapevine_proto.identity import SEED_BYTES
 from grapevine_proto.ids import MessageId
 from grapevine_proto.state import StateDirectory
+from grapevine_proto.threads import Threads
 
 logger = logging.getLogger("grapevine")
 
@@ -36,6 +37,7 @@ class Keeping:
         self._directory = None if directory is None else StateDirectory(directory)
         self._on_problem = on_problem
         self._turn = asyncio.Lock()
+        self._threads = Threads("grapevine state", 1)
         self._epoch = 0
         self._version = (-1, 0)
         self._problem = ""
@@ -63,7 +65,7 @@ class Keeping:
     async def _read(self) -> Saved:
         if self._directory is None:
             return Saved(seed=os.urandom(SEED_BYTES), epoch=int(time.time()), streams=(), peers=())
-        loading = asyncio.create_task(asyncio.to_thread(self._directory.load, time.time()))
+        loading = asyncio.create_task(self._threads.run(self._directory.load, time.time()))
         try:
             saved = await asyncio.shield(loading)
         except asyncio.CancelledError:
@@ -86,7 +88,7 @@ class Keeping:
                 return True
             problem = ""
             try:
-                await asyncio.to_thread(self._directory.save, engine.saved(now, unhandled()))
+                await self._threads.run(self._directory.save, engine.saved(now, unhandled()))
                 self._version, self._epoch = version, epoch
             except OSError as error:
                 problem = f"{self._directory.path}: {error.strerror or error}"

@@ -3,17 +3,20 @@
 What must stay true:
 
 - A literal address never waits for a resolver.
-- A name that does not resolve now is asked for again, and costs no other name a moment.
+- Each name is asked for on its own: one that does not resolve, or whose lookup hangs, costs no other
+  name a moment and is asked for again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from grapevine_proto.ids import Address, literal
+
+logger = logging.getLogger("grapevine")
 
 RESOLVE_INTERVAL_S: Final = 30.0
 
@@ -21,7 +24,8 @@ Resolve = Callable[[str], Awaitable[tuple[Address, ...]]]
 
 
 class Names:
-    """The names among a node's bootstrap peers. `resolve` asks the system, `on_resolved` is told."""
+    """The names among a node's bootstrap peers. `resolve` asks the system, `on_resolved` is told each
+    answer as it comes: the addresses, or none where the name does not resolve now."""
 
     def __init__(
         self, resolve: Resolve, on_resolved: Callable[[str, tuple[Address, ...]], None]
@@ -37,14 +41,24 @@ class Names:
         self._changed.set()
 
     async def run(self) -> None:
-        while True:
-            self._changed.clear()
-            await asyncio.gather(*map(self._ask, self._names))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RESOLVE_INTERVAL_S):
-                    await self._changed.wait()
+        asked: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                self._changed.clear()
+                for name in set(asked) - set(self._names):
+                    asked.pop(name).cancel()
+                for name in self._names:
+                    if name not in asked:
+                        asked[name] = asyncio.create_task(self._ask_again_and_again(name))
+                await self._changed.wait()
+        finally:
+            for task in asked.values():
+                task.cancel()
 
-    async def _ask(self, name: str) -> None:
-        addresses = await self._resolve(name)
-        if addresses:
-            self._on_resolved(name, addresses)
+    async def _ask_again_and_again(self, name: str) -> None:
+        while True:
+            try:
+                self._on_resolved(name, await self._resolve(name))
+            except Exception:
+                logger.exception("%s: internal error in its lookup; it is tried again", name)
+            await asyncio.sleep(RESOLVE_INTERVAL_S)

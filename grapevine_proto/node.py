@@ -643,14 +643,15 @@ class Node:
         return await self._endpoint.resolve(name)
 
     async def _dial_name(self, name: str) -> None:
-        addresses = await self._resolve(name)
+        addresses = await self._endpoint.resolve(name, is_urgent=True)
         if not addresses:
             raise UnknownPeer(f"{name}: the name does not resolve")
         self._dial(addresses)
 
     def _on_resolved(self, name: str, addresses: tuple[Address, ...]) -> None:
-        self._engine.resolved(name, addresses, self.now())
-        self._pump.wake()
+        if addresses:
+            self._engine.resolved(name, addresses, self.now())
+            self._pump.wake()
 
     def _aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do `work` beside; whoever wants to know how it went awaits the task."""

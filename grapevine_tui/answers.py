@@ -10,7 +10,6 @@ Driven by `headless` and `control`, which work on one line of a caller after ano
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import stat
 import time
@@ -21,6 +20,7 @@ from typing import Any, Final, NamedTuple, assert_never
 from grapevine_proto.errors import GrapevineError, MessageTooLarge
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import PeerId
+from grapevine_proto.threads import Threads
 from grapevine_tui import __version__
 from grapevine_tui.commands import (
     COMMANDS,
@@ -65,6 +65,7 @@ from grapevine_tui.streams import LINE_BYTES
 
 logger = logging.getLogger("grapevine.answers")
 
+FILES_AT_ONCE: Final = 4  # payload files that are read, for all who ask
 TOO_LONG: Final = f"the line is longer than {LINE_BYTES:,} bytes"
 
 
@@ -88,6 +89,7 @@ class Answers:
     def __init__(self, host: Host, settings: Settings | None = None) -> None:
         self._host = host
         self._settings = settings
+        self._files = Threads("payload files", FILES_AT_ONCE)
 
     async def reply(self, line: bytes | None) -> Reply | None:
         """What `line` gets for an answer; None in place of a line: it was too long. Never raises
@@ -150,7 +152,7 @@ class Answers:
         command = asked.command
         if asked.file and isinstance(command, Broadcast | Trace | Send):
             limit = self._host.config.max_message_size
-            payload = await asyncio.to_thread(_read_payload, Path(asked.file), limit)
+            payload = await self._files.run(_read_payload, Path(asked.file), limit)
             return replace(command, payload=payload)
         return command
 

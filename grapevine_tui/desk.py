@@ -5,7 +5,6 @@ What must stay true: nothing is handed over unasked, and each time it is told wh
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from textual.app import App
 from textual.notifications import SeverityLevel
 
 from grapevine_proto.ids import PeerId
+from grapevine_proto.threads import Threads
 from grapevine_tui.keeping import write_messages, write_picture
 from grapevine_tui.model import Model
 from grapevine_tui.ring import Entry
@@ -38,6 +38,7 @@ class Desk:
         self._app = app
         self._model = model
         self._state_dir = state_dir
+        self._files = Threads("export", 1)
 
     def _folders(self) -> list[Path]:
         return [Path.cwd(), *([self._state_dir] if self._state_dir else [])]
@@ -65,7 +66,7 @@ class Desk:
             return
         names = {entry.message.origin: self._name(entry.message.origin) for entry in entries}
         try:
-            path, count = await asyncio.to_thread(
+            path, count = await self._files.run(
                 write_messages, entries, names.__getitem__, self._folders()
             )
         except OSError as error:
