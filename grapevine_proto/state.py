@@ -48,7 +48,7 @@ from grapevine_proto.ids import (
     PeerId,
     join_host_port,
 )
-from grapevine_proto.trust import check_directory
+from grapevine_proto.trust import check_opened
 
 if sys.platform == "win32":
     import msvcrt
@@ -134,7 +134,7 @@ class StateDirectory:
             return
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            check_directory(self.path, os.fstat(directory))
+            check_opened(self.path, os.fstat(directory))
         finally:
             os.close(directory)
 

@@ -90,8 +90,8 @@ def check_owner(path: str | Path, found: os.stat_result, closed_to: int = WRITAB
     _check(path, found, closed_to)
 
 
-def check_directory(path: str | Path, found: os.stat_result) -> None:
-    """Raises UntrustedFile where someone else owns or can write the directory `found`, opened at
+def check_opened(path: str | Path, found: os.stat_result) -> None:
+    """Raises UntrustedFile where someone else owns or can write the file or directory `found`, opened at
     `path`, or owns a directory or a link on the way to it."""
     _check(path, found, WRITABLE)
     _check_above(Path(path), found, is_strict=False)

@@ -31,7 +31,7 @@ from grapevine_proto.errors import (
     StateLockedError,
     StorageError,
 )
-from grapevine_proto.files import make_private_directory, put_new, set_aside_empty
+from grapevine_proto.files import is_passing, make_private_directory, put_new, set_aside_empty
 from grapevine_tui import __version__, early, logs
 from grapevine_tui.folders import own_config_file, own_key_file
 from grapevine_tui.loop import new_runner
@@ -414,6 +414,7 @@ def _begin_log(settings: Settings, otherwise: Callable[[], None]) -> None:
         try:
             logs.to_file(settings.log_file, settings.log_level)
         except OSError as error:
-            raise ConfigError("app.log_file", f"{settings.log_file}: {error.strerror}") from None
+            kind = StorageError if is_passing(error) else ConfigError
+            raise kind("app.log_file", f"{settings.log_file}: {error.strerror}") from None
     for warning in settings.warnings:
         logger.warning("%s", warning)

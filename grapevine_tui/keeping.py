@@ -8,10 +8,11 @@ What must stay true:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -43,13 +44,23 @@ def create(stem: str, suffix: str, folders: Iterable[Path]) -> tuple[Path, Binar
     raise problem
 
 
+@contextlib.contextmanager
+def whole_or_gone(path: Path) -> Iterator[None]:
+    """Take the new file at `path` away where writing it fails: a full disk leaves no half of it."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def write_messages(
     entries: Iterable[Entry], name_of: Callable[[PeerId], str], folders: Iterable[Path]
 ) -> tuple[Path, int]:
     """Write messages in the words of the headless node; where they are, and how many. Raises OSError."""
     path, file = create("messages", ".jsonl", folders)
     count = 0
-    with file:
+    with whole_or_gone(path), file:
         for entry in entries:
             at = datetime.fromtimestamp(entry.at_unix, UTC).isoformat(timespec="milliseconds")
             told = {
@@ -66,6 +77,6 @@ def write_messages(
 def write_picture(svg: str, folders: Iterable[Path]) -> Path:
     """Write a picture of the screen; where it is. Raises OSError."""
     path, file = create("grapevine", ".svg", folders)
-    with file:
+    with whole_or_gone(path), file:
         file.write(svg.encode())
     return path

@@ -7,6 +7,7 @@ What must stay true:
 - Lines are written by a thread of their own, from a bounded queue: a pipe that is not read, a disk that
   hangs or is full costs lines, which are counted, and never time of the node. Once it is written again,
   the log itself says how many are missing.
+- A log file is made 0600, and nothing is written to one that another user owns or can write.
 - A log file that was moved away is made anew, at the next line and at `reopen`.
 """
 
@@ -24,6 +25,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Final, TextIO
 
+from grapevine_proto.files import PRIVATE, make_private_directory
+from grapevine_proto.trust import check_opened
 from grapevine_tui.streams import BackgroundWriter, write_all
 from grapevine_tui.text import printable, printable_lines
 
@@ -139,8 +142,20 @@ class LogFile:
 
     def _open(self) -> int:
         # Without waiting: a named pipe that nobody reads is refused, not waited for.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
-        file = os.open(self._path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+        flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+        flags |= getattr(os, "O_CLOEXEC", 0)
+        try:
+            file = os.open(self._path, flags)
+        except FileNotFoundError:
+            file = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, PRIVATE)
+            with suppress(OSError, AttributeError):
+                os.fchmod(file, PRIVATE)  # whatever the umask
+        try:
+            if S_ISREG((found := os.fstat(file)).st_mode):
+                check_opened(self._path, found)
+        except BaseException:
+            os.close(file)
+            raise
         with suppress(OSError, AttributeError):
             os.set_blocking(file, True)
         return file
@@ -194,7 +209,7 @@ def _writing_to(stream: TextIO) -> Callable[[bytes], object]:
 
 def to_file(path: Path, level: str) -> None:
     """Log into a file that is turned over when it has grown. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_directory(path.parent)
     _replace(BackgroundHandler(LogFile(path).write), level)
 
 

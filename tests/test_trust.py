@@ -12,7 +12,7 @@ from grapevine_proto.errors import ConfigError
 from grapevine_proto.toml_file import SettingsFile
 from grapevine_proto.trust import (
     UntrustedFile,
-    check_directory,
+    check_opened,
     check_program,
     open_trusted,
     read_trusted,
@@ -145,10 +145,10 @@ def test_a_program_may_lie_where_administrators_of_one_group_write_but_not_where
 
 
 def test_a_directory_is_checked_as_a_file_is(file: Path) -> None:
-    check_directory(file.parent, file.parent.stat())
+    check_opened(file.parent, file.parent.stat())
     file.parent.chmod(0o757)
     with pytest.raises(UntrustedFile, match="writable by others"):
-        check_directory(file.parent, file.parent.stat())
+        check_opened(file.parent, file.parent.stat())
 
 
 def test_a_config_file_that_others_can_write_is_refused_in_one_line(file: Path) -> None:

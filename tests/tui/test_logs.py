@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -185,3 +186,21 @@ def test_a_hangup_makes_the_log_file_of_a_node_anew(bench: Bench) -> None:
     while not path.exists():
         assert run.ask(cmd="status")["ok"]
     assert run.end() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+def test_a_log_file_is_private_and_none_that_others_can_write_is_written(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        LogFile(tmp_path / "new.log")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new.log").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "theirs.log").write_bytes(b"")
+    (tmp_path / "theirs.log").chmod(0o666)
+    with pytest.raises(OSError, match="writable by others"):
+        LogFile(tmp_path / "theirs.log")
+    (tmp_path / "ours.log").write_bytes(b"")
+    (tmp_path / "ours.log").chmod(0o640)  # for whoever collects logs
+    LogFile(tmp_path / "ours.log")
+    LogFile(Path(os.devnull))
