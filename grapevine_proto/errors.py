@@ -112,6 +112,7 @@ class DropReason(StrEnum):
     WRONG_PEER = "wrong_peer"
     MYSELF = "myself"
     DENIED = "denied"
+    MISCONDUCT = "misconduct"  # an identity that was disconnected for its offenses, for a while
     OLD_EPOCH = "old_epoch"
     TABLE_FULL = "table_full"
     # data
@@ -132,6 +133,17 @@ class DropReason(StrEnum):
     NO_ROOM = "no_room"
     # ours
     FAULT = "fault"  # an error of this program while it served a peer, whose link ended for it
+
+
+class Offense(StrEnum):
+    """What counts against the identity of a peer. `accounts.WEIGHTS` says how much each counts."""
+
+    BAD_SIGNATURE = "bad_signature"
+    PROTOCOL_VIOLATION = "protocol_violation"  # authenticated bytes that no honest node sends
+    BROKEN_PROMISE = "broken_promise"  # offered or announced, asked for, and not given
+    REPEATED_QUESTION = "repeated_question"  # the same body again, more often than loss explains
+    IDLE_EXCHANGE = "idle_exchange"  # kept open to the end of its time and brought nothing
+    EXCESS_WORK = "excess_work"  # cost more than its tokens pay for
 
 
 class Refused(Exception):

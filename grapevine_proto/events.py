@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from grapevine_proto.errors import DropReason
+from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.ids import Address, MessageId, PeerId, Zone
 
 
@@ -31,6 +31,14 @@ class MemberStatus(StrEnum):
     SUSPECT = "suspect"
     DOWN = "down"
     LEFT = "left"
+
+
+class Standing(StrEnum):
+    """What a peer's offenses have come to. They decay, and so does what follows from them."""
+
+    NORMAL = "normal"
+    SLOWED = "slowed"  # its tokens come back more slowly
+    REFUSED = "refused"  # disconnected, and not let in for a while
 
 
 class Via(StrEnum):
@@ -77,7 +85,8 @@ class PeerInfo:
     `allowed`, `throttled` count what the rate limit let through and refused. `subscribed`: what we hear
     first is always pushed to it, as its strategy asked for. `send_rate`: bytes a second that the path
     to it is thought to bear; `lost`: datagrams to it that did not arrive, as far as it told;
-    `datagram_bytes`: how large one may be.
+    `datagram_bytes`: how large one may be. `score`: what counts against it, decaying; `standing`:
+    what that has come to.
     """
 
     peer_id: PeerId
@@ -102,6 +111,8 @@ class PeerInfo:
     send_rate: float = 0.0
     lost: int = 0
     datagram_bytes: int = 0
+    score: float = 0.0
+    standing: Standing = Standing.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +235,9 @@ class Stats:
     events_lost: int = 0
     callback_errors: int = 0
     dropped: tuple[tuple[DropReason, int], ...] = ()
+    offenses: tuple[tuple[Offense, int], ...] = ()
+    slowed: int = 0
+    expelled: int = 0
     held: int = 0
     held_bytes: int = 0
     streams: int = 0
@@ -280,6 +294,17 @@ class RateLimited:
     peer: PeerId
     dropped: int
     tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class StandingChanged:
+    """What counts against a peer passed a bound, or decayed below one. `reason` names in a few plain
+    words what counts most."""
+
+    peer: PeerId
+    standing: Standing
+    score: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +372,7 @@ Event: TypeAlias = (
     | PeerStateChanged
     | MemberChanged
     | RateLimited
+    | StandingChanged
     | AntiEntropyRound
     | TraceUpdated
     | DatagramDropped

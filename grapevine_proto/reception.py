@@ -185,8 +185,16 @@ class Reception:
         if established.plaintext[0] == Kind.NEAR:
             near = codec.decode_message(established.plaintext)
             if isinstance(near, Near):
-                return membership.room.make_nearer(record, near, established.rtt_s, now)
-        return membership.room.make(record, now, is_asked=is_asked)
+                return membership.room.make_nearer(
+                    record, near, established.rtt_s, now, source=established.address
+                )
+        return membership.room.make(
+            record,
+            now,
+            is_asked=is_asked,
+            source=established.address,
+            is_ours=established.session.began_by_us,
+        )
 
     def _is_closed_to(self, established: Established, now: float) -> bool:
         """Whether nobody may come in any more. Raises Refused(DENIED)."""
@@ -228,7 +236,8 @@ class Reception:
         link = self._links.add(established, now)
         self._routing.changes += 1
         rtt_s = established.rtt_s
-        perform(machines.membership.linked(record, link.address, rtt_s, now), now)
+        is_ours = established.session.began_by_us
+        perform(machines.membership.linked(record, link.address, rtt_s, now, is_ours=is_ours), now)
         perform(machines.dissemination.linked(link.peer_id, now), now)
         self._routing.opened_briefly(link, now)  # what waited for a short session goes here now
         return link

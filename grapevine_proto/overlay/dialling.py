@@ -39,6 +39,8 @@ MENDS_SLOWER: Final = 1.2  # so much more after each, for it may be that there i
 MEND_MAX_S: Final = 60.0  # until it is this
 LOOK_AROUND_S: Final = 60.0
 HINTS_LIMIT: Final = 16
+NAMED_LIMIT: Final = 64  # dials at a peer's word that are told from our own choice
+OWN_PAUSE_S: Final = 2.0  # between dials for a link of our own choice in place of another's
 REDIAL_MIN_S: Final = 1.0
 REDIAL_MAX_S: Final = 20.0  # for bootstrap peers and the lately lost
 FORGOTTEN_REDIAL_S: Final = 300.0  # for those lost long ago
@@ -88,10 +90,12 @@ class Dialling:
         self._names: dict[str, tuple[Address, ...]] = {}
         self._knocks: dict[Address, _Knock] = {}
         self._lost: dict[PeerId, None] = {}  # met, and not linked any more: dialled again
+        self._named: dict[PeerId, None] = {}  # dialed because a peer named them; the latest last
         self._hints: list[PeerId] = []  # named by whoever had no room for us; the latest last
         self._under_way: dict[_Target, float] = {}  # since when
         self._budget = TokenBucket(DIALS_BURST, DIALS_PER_S, now)
         self._look_around_at = now + LOOK_AROUND_S
+        self._own_at = now
         self._mend_at, self._mend_pause = now, MEND_INTERVALS
         self.reconfigure(config, now)
 
@@ -151,9 +155,21 @@ class Dialling:
         """These are linked elsewhere, so they are alive: to be dialled before others, the last first."""
         self._hints = [*self._hints, *reversed(peer_ids)][-HINTS_LIMIT:]
 
+    def has_chosen(self, peer_id: PeerId) -> bool:
+        """Whether a dial of it was our own choice: not because a peer named it, nor because it was
+        linked by its own choice before. Else a peer could choose our links for us."""
+        return peer_id not in self._named
+
+    def _note_named(self, peer_id: PeerId) -> None:
+        self._named.pop(peer_id, None)
+        self._named[peer_id] = None
+        if len(self._named) > NAMED_LIMIT:
+            del self._named[next(iter(self._named))]
+
     def found(self, peer_id: PeerId) -> None:
         """It is linked, or gone for good: no need to look for it."""
         self._lost.pop(peer_id, None)
+        self._named.pop(peer_id, None)
 
     def forget(self, peer_id: PeerId) -> None:
         """Look for it no more, nor knock where it answered, unless that address is a bootstrap one."""
@@ -231,6 +247,8 @@ class Dialling:
         if short > 0:
             effects += self._dial_hinted(short, now, is_in_need=is_in_need)
             effects += self._dial_discovered(short, now, is_in_need=is_in_need)
+        elif now >= self._own_at and self._views.lacks_own(now):
+            effects += self._dial_own(now)
         elif now >= self._look_around_at:
             effects += self._look_around(now)
         elif now >= self._mend_at:
@@ -288,6 +306,9 @@ class Dialling:
                 if short <= 0 and member.status is MemberStatus.UP:  # others hear of it
                     del self._lost[peer_id]
                     continue
+                peer = self._peers.get(peer_id)
+                if peer is None or not peer.is_dialed:
+                    self._note_named(peer_id)
                 effects += self._dial_member(member, now, is_asking=True)
                 if len(effects) >= max(short, 1):
                     break
@@ -302,6 +323,7 @@ class Dialling:
             if self._views.sound(now) and not self._views.fitting([member]):
                 continue
             if not self._peers.is_linked(member.record.peer_id):
+                self._note_named(member.record.peer_id)
                 effects += self._dial_member(member, now, is_asking=is_in_need)
                 short -= 1
         return effects
@@ -311,6 +333,12 @@ class Dialling:
         for member in self._views.to_link(min(short, DIALS_AT_ONCE), now):
             effects += self._dial_member(member, now, is_asking=is_in_need)
         return effects
+
+    def _dial_own(self, now: float) -> list[Effect]:
+        """Choose one member ourselves, for which one of those that chose us gives way."""
+        self._own_at = now + OWN_PAUSE_S * (0.5 + self._rng.random())
+        up = [each for each in self._views.to_link(1, now) if each.status is MemberStatus.UP]
+        return [each for member in up for each in self._dial_member(member, now, is_asking=True)]
 
     def _look_around(self, now: float) -> list[Effect]:
         """With links enough: see whether one more member is there, so that what is known of members

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
-from grapevine_proto.errors import DropReason
+from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import Event, Message, PeerState
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import CloseReason, OverlayMessage
@@ -90,6 +90,24 @@ class Blame:
 
 
 @dataclass(frozen=True, slots=True)
+class Penalize:
+    """`peer` committed `offense` so many times: it counts against its identity, which is slowed, then
+    disconnected. `count` may be a fraction."""
+
+    peer: PeerId
+    offense: Offense
+    count: float = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """`peer` kept `count` promises: it gave what it had offered or announced. Makes up for broken ones."""
+
+    peer: PeerId
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Reopen:
     """A record of our own identity above ours is about: begin anew in an epoch above `epoch`."""
 
@@ -103,7 +121,9 @@ class Stop:
     words: str
 
 
-Effect: TypeAlias = Send | Dial | Drop | Emit | Deliver | Moved | Learn | Blame | Reopen | Stop
+Effect: TypeAlias = (
+    Send | Dial | Drop | Emit | Deliver | Moved | Learn | Blame | Penalize | Credit | Reopen | Stop
+)
 
 
 class Machine(Protocol[M_contra]):

@@ -81,7 +81,7 @@ class Membership:
         self._rng = rng
         self.members = MemberTable(config.limits, peers.is_linked)
         self.ourselves = Ourselves(config, identity, epoch, address)
-        self.views = Views(config, peers, self.members, rng)
+        self.views = Views(config, peers, self.members, rng, carries)
         self.nearness = Nearness(config, peers, self.members, self.views, rng, now, carries)
         self.dialling = Dialling(
             config, peers, self.members, self.views, self.nearness, rng, self.ourselves.address, now
@@ -177,10 +177,18 @@ class Membership:
         return effects + self._referred(others, peer_id, now)
 
     def linked(
-        self, record: Record, source: Address, rtt_s: float | None, now: float
+        self,
+        record: Record,
+        source: Address,
+        rtt_s: float | None,
+        now: float,
+        *,
+        is_ours: bool = False,
     ) -> list[Effect]:
         """A session with `record`'s subject is live: a new link, or a restarted peer on its old one.
-        `source` is where the session proved it to be, whatever its record claims."""
+        `source` is where the session proved it to be, whatever its record claims; `is_ours`: this node
+        dialed it."""
+        is_chosen = is_ours and self.dialling.has_chosen(record.peer_id)
         self.dialling.found(record.peer_id)
         peer = self._peers.add(record.peer_id, record, source, now)
         is_new = peer.state not in LINKED_STATES
@@ -196,6 +204,7 @@ class Membership:
         if is_new:
             self.nearness.changed(now)
             peer.linked_at = now
+            peer.is_dialed = is_chosen
             peer.least_rtt_s = rtt_s
             peer.success_ratio = 1.0
             previous = self._peers.move(peer, Happening.LINKED)

@@ -26,12 +26,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import MemberStatus
-from grapevine_proto.ids import PeerId, Zone
+from grapevine_proto.ids import Address, PeerId, Zone
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.views import YIELD_AGE_S, Views
@@ -88,8 +88,10 @@ class Nearness:
 
     # --- our own links --------------------------------------------------------------------------
 
-    def _may_go(self, zone: Zone, now: float) -> Peer | None:
-        """The farthest link that may go for one into `zone`."""
+    def _may_go(
+        self, zone: Zone, now: float, among: Container[PeerId] | None = None
+    ) -> Peer | None:
+        """The farthest link, if need be `among` these, that may go for one into `zone`."""
         if not self._is_of_use:
             return None
         kept = self._config.max_peers // KEPT
@@ -106,6 +108,7 @@ class Nearness:
         for _, _, peer in sorted(by_distance, reverse=True)[kept:]:
             is_known = peer.linked_at is not None and now - peer.linked_at >= known_after_s
             is_fit = is_known and self._peers.zone_of(peer.peer_id) == zone
+            is_fit = is_fit and (among is None or peer.peer_id in among)
             if is_fit and not self._carries(peer.peer_id, now):
                 return peer
         return None
@@ -125,10 +128,16 @@ class Nearness:
             return False
         return self._config.lazy_repair or self._config.strategy not in TREES
 
-    def to_let_go(self, newcomer: Record, rtt_s: float | None, now: float) -> PeerId | None:
-        """Whose link should go for one with `newcomer`, who is `rtt_s` away; None: nobody's."""
-        peer = None if rtt_s is None else self._may_go(newcomer.zone, now)
-        if peer is None or rtt_s is None or rtt_s >= worth_it_s(peer.least_rtt_s):
+    def to_let_go(
+        self, newcomer: Record, rtt_s: float | None, now: float, source: Address | None = None
+    ) -> PeerId | None:
+        """Whose link should go for one with `newcomer`, which is at `source` and `rtt_s` away; None:
+        nobody's. What we chose ourselves we give up for what we choose ourselves, not for this."""
+        if rtt_s is None or not self._is_of_use:
+            return None
+        among = None if source is None else self._views.yields_to(source, now)
+        peer = self._may_go(newcomer.zone, now, among)
+        if peer is None or rtt_s >= worth_it_s(peer.least_rtt_s):
             return None
         return peer.peer_id
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import MemberStatus
-from grapevine_proto.ids import PeerId
+from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import CloseReason, Near
 from grapevine_proto.overlay.effects import Drop, Effect
 from grapevine_proto.overlay.hearsay import Hearsay
@@ -57,25 +57,42 @@ class Room:
     def is_left(self) -> bool:
         return self._views.has_room
 
-    def make(self, newcomer: Record, now: float, *, is_asked: bool) -> list[Effect]:
-        """Let a link go for `newcomer` where there is no room, and name the one to the other."""
+    def make(
+        self,
+        newcomer: Record,
+        now: float,
+        *,
+        is_asked: bool,
+        source: Address | None = None,
+        is_ours: bool = False,
+    ) -> list[Effect]:
+        """Let a link go for `newcomer` where there is no room, and name the one to the other. `source`
+        is where it is, and `is_ours` whether this node dialed it."""
         if self.is_left:
             return []
-        gone = self._views.to_let_go(newcomer.peer_id, now, is_asked=is_asked)
+        gone = self._views.to_let_go(
+            newcomer.peer_id, now, is_asked=is_asked, source=source, is_ours=is_ours
+        )
         if gone is None:
             return []
         words = _words(newcomer)
         return [Drop(gone, CloseReason.FULL, words, (newcomer,))]
 
     def make_nearer(
-        self, newcomer: Record, near: Near, rtt_s: float | None, now: float
+        self,
+        newcomer: Record,
+        near: Near,
+        rtt_s: float | None,
+        now: float,
+        *,
+        source: Address | None = None,
     ) -> list[Effect]:
         """Let a link go for `newcomer`, which says that it is near, where it is nearer by what we
         measured; whoever goes is told of the one that goes at the other end."""
         if self.is_left:
             return []
-        gone = self._nearness.to_let_go(newcomer, rtt_s, now)
-        if gone is None:
+        gone = self._nearness.to_let_go(newcomer, rtt_s, now, source)
+        if gone is None or not self._views.take_yield(now):
             return []
         effects = self._hearsay.records((near.instead,), newcomer.peer_id, now)
         other = self._members.get(near.instead.peer_id)
