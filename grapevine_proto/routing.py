@@ -87,7 +87,7 @@ from grapevine_proto.overlay.effects import (
     Send,
     Stop,
 )
-from grapevine_proto.overlay.rounds import REPLY_DATAGRAMS
+from grapevine_proto.overlay.serving import REPLY_DATAGRAMS
 from grapevine_proto.shorts import Shorts, Waiting
 from grapevine_proto.signed import Record
 from grapevine_proto.voice import Voice

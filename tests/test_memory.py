@@ -11,7 +11,7 @@ from grapevine_proto.ids import Stream, StreamRange
 from grapevine_proto.messages import Repair, RumorCopy, Want
 from grapevine_proto.overlay.antientropy import HOLES_ROUND
 from grapevine_proto.overlay.effects import Send
-from grapevine_proto.overlay.rounds import REPLY_DATAGRAMS, REPLY_LIMIT_BYTES
+from grapevine_proto.overlay.serving import REPLY_DATAGRAMS, REPLY_LIMIT_BYTES
 from grapevine_proto.sections import AntiEntropyConfig
 from tests.overlay.made import copy, identity, rumor
 from tests.test_shorts import Members

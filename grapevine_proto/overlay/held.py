@@ -27,6 +27,7 @@ from grapevine_proto.signed import Rumor
 
 OVERHEAD_BYTES: Final = 512  # what holding a rumor costs beside its body
 LENGTH_BYTES: Final = 8  # and each payload's length
+CHUNK: Final = 64  # of a stream's rumors, looked at in one go
 TIDY_AT: Final = 64  # gone entries before a list is cut: rarely, and never for short ones
 
 Key = tuple[PeerId, int, int]  # origin, epoch, first sequence
@@ -85,10 +86,13 @@ class _Firsts:
         else:
             del self._firsts[bisect_left(self._firsts, first, lo=self._gone)]
 
-    def touching(self, first: int, last: int) -> list[int]:
-        """Where rumors begin that may hold any of `first` to `last`: the one before may reach in."""
+    def touching(self, first: int, last: int, limit: int) -> list[int]:
+        """Where rumors begin that may hold any of `first` to `last`, `limit` of them at most: the one
+        before may reach in."""
         begin = max(bisect_right(self._firsts, first, lo=self._gone) - 1, self._gone)
-        return self._firsts[begin : bisect_right(self._firsts, last, lo=self._gone)]
+        return self._firsts[
+            begin : min(bisect_right(self._firsts, last, lo=self._gone), begin + limit)
+        ]
 
 
 class Held:
@@ -103,6 +107,7 @@ class Held:
         self._bytes_of: dict[PeerId, int] = {}
         self.size_bytes = 0
         self.evicted = 0
+        self.checked = 0  # signatures
         self.liars: list[PeerId] = []
 
     def __len__(self) -> int:
@@ -210,6 +215,7 @@ class Held:
         body = self._bodies.get(key)
         if body is None or body.is_proved:
             return body is not None
+        self.checked += 1
         refusal = self._signatures.refusal(body.rumor, body.rumor.origin, now)
         body.is_proved = refusal is None
         if refusal is DropReason.BAD_SIGNATURE:
@@ -217,12 +223,23 @@ class Held:
             self.liars.append(body.rumor.origin)
         return body.is_proved
 
+    def keys_within(self, wanted: StreamRange) -> Iterator[Key]:
+        """The held rumors that may have any sequence in `wanted`, ascending; some may be let go
+        meanwhile."""
+        first = wanted.first
+        reached = 0
+        while firsts := self._find(*wanted.stream):
+            touching = firsts.touching(first, wanted.last, CHUNK)
+            for each in touching:
+                if each > reached:
+                    yield (*wanted.stream, each)
+            if len(touching) < CHUNK:
+                return
+            first = reached = touching[-1]
+
     def within(self, wanted: StreamRange, now: float) -> Iterator[RumorCopy]:
         """Held rumors with any sequence in `wanted`, ascending, each a hop further."""
-        firsts = self._find(*wanted.stream)
-        if firsts is None:
-            return
-        for first in firsts.touching(wanted.first, wanted.last):
-            copy = self.copy((*wanted.stream, first), now)
+        for key in self.keys_within(wanted):
+            copy = self.copy(key, now)
             if copy is not None and copy.rumor.last >= wanted.first:
                 yield replace(copy, hops=copy.hops + 1)

@@ -72,6 +72,19 @@ def share_of(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[StreamR
     return ranges, []
 
 
+def merged(ranges: Iterable[StreamRange]) -> list[StreamRange]:
+    """The same ids in ranges that do not overlap: stream by stream in the order in which they are first
+    named, ascending."""
+    spans: dict[Stream, list[tuple[int, int]]] = {}
+    for each in ranges:
+        spans.setdefault(each.stream, []).append(each.ends)
+    return [
+        StreamRange(stream, first, last)
+        for stream, of_stream in spans.items()
+        for first, last in _merged(of_stream)
+    ]
+
+
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """The same sequences in spans that are ascending and apart."""
     spans.sort()

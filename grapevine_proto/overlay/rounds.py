@@ -1,9 +1,7 @@
-"""One round of anti-entropy: how far it is, and what one question is answered with.
+"""One round of anti-entropy: how far it is.
 
 What must stay true:
 
-- An answer is at most `REPLY_DATAGRAMS`, and `REPLY_LIMIT_BYTES` but for one rumor that may be larger
-  alone; the rest has to be asked for again.
 - A round remembers `STREAMS_LIMIT` streams of the peer, each once, and `PAGES_A_ROUND` pages. Only what
   is new moves it on (a page, a message), and it ends after `ROUND_LIMIT_S` in any case.
 """
@@ -16,18 +14,13 @@ from typing import Final
 
 from grapevine_proto.events import Round, RoundOutcome
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.messages import Repair, RumorCopy, Vector, Want
-from grapevine_proto.overlay.held import Held
+from grapevine_proto.messages import RumorCopy, Vector
 from grapevine_proto.overlay.ranges import hull, hulls
 
 ENTRIES_A_PAGE: Final = 18  # of 62 bytes at the most
 PAGES_A_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
 STREAMS_LIMIT: Final = ENTRIES_A_PAGE * PAGES_A_ROUND
 ROUND_LIMIT_S: Final = 60.0
-
-REPLY_DATAGRAMS: Final = 32
-REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
-REPLY_LIMIT_BYTES: Final = 64 * 1024
 
 
 class Running:
@@ -150,29 +143,3 @@ class Running:
             self.bytes,
             outcome,
         )
-
-
-def answer(want: Want, held: Held, now: float) -> list[Repair]:
-    """What is held of what is wanted, in messages of a datagram each; one at least, maybe empty."""
-    batches: list[list[RumorCopy]] = [[]]
-    size_bytes = total_bytes = 0
-    copies = (copy for wanted in want.ranges for copy in held.within(wanted, now))
-    more = False
-    for copy in copies:
-        cost_bytes = copy.rumor.size_bytes
-        is_full = bool(batches[-1]) and size_bytes + cost_bytes > REPLY_BYTES
-        more = (total_bytes > 0 and total_bytes + cost_bytes > REPLY_LIMIT_BYTES) or (
-            is_full and len(batches) == REPLY_DATAGRAMS
-        )
-        if more:
-            break
-        if is_full:
-            batches.append([])
-            size_bytes = 0
-        batches[-1].append(copy)
-        size_bytes += cost_bytes
-        total_bytes += cost_bytes
-    last = len(batches) - 1
-    return [
-        Repair(want.round, index == last, more, tuple(batch)) for index, batch in enumerate(batches)
-    ]

@@ -102,3 +102,12 @@ def test_a_stream_that_is_forgotten_frees_its_bodies_and_no_others() -> None:
     assert len(held) == 3
     assert held.lowest(copy(1, 1).rumor.stream) is None
     assert held.lowest(copy(2, 1).rumor.stream) == 1
+
+
+def test_long_streams_are_looked_through_piece_by_piece() -> None:
+    held = held_with()
+    for first in range(1, 1000, 2):
+        held.hold(copy(1, first), 0.0, is_proved=True)
+    stream = Stream(peer_id(1), EPOCH)
+    found = [first for _, _, first in held.keys_within(StreamRange(stream, 10, 900))]
+    assert found == list(range(9, 901, 2)), "the one before 10 may reach in"

@@ -472,3 +472,38 @@ def test_lies_about_more_and_more_keep_an_honest_teller_waiting_for_two_answers_
     while not any(peer == peer_id(2) for peer, _ in asked(node.lazy.advance(now))):
         now = max(now + 0.01, node.lazy.deadline)
         assert now < 0.2 + 3 * lazy_module.PATIENCE_S[1]
+
+
+# --- what one message costs ---------------------------------------------------------------------
+
+
+def test_ranges_of_one_message_that_overlap_count_once() -> None:
+    node = Node()
+    effects = node.lazy.handle(Offer(tuple(ids_of(1, 600 + n) for n in range(64))), peer_id(1), 0.0)
+    assert asked(effects) == [(peer_id(1), (ids_of(1, 600),))]
+    assert len(node.lazy._wanted) == 1
+
+
+def test_a_range_wider_than_any_rumor_is_cut() -> None:
+    node = Node()
+    effects = node.lazy.handle(Offer((ids_of(1, 2**50),)), peer_id(1), 0.0)
+    assert asked(effects) == [(peer_id(1), (ids_of(1, lazy_module.RUMOR_PAYLOADS),))]
+
+
+def test_of_a_stream_full_of_gaps_an_offer_asks_for_a_few() -> None:
+    node = Node()
+    for sequence in range(2, 2 * 256 + 1, 2):
+        node.store.take(copy(ORIGIN, sequence), peer_id(ORIGIN), True, 0.0)
+    offers = Offer(tuple(ids_of(8 * n + 1, 8 * n + 8) for n in range(64)))
+    effects = node.lazy.handle(offers, peer_id(1), 0.0)
+    ranges = [each for _, wanted in asked(effects) for each in wanted]
+    assert len(ranges) <= lazy_module.GAPS_AT_ONCE + 64
+
+
+def test_entries_of_what_came_do_not_pile_up_in_the_schedule() -> None:
+    node = Node()
+    for first in range(1, 2 * lazy_module.DUE_SPARE):
+        node.hear(1, ids_of(first))
+        node.learn(first)
+    node.hear(1, ids_of(10_000))
+    assert len(node.lazy._due) <= lazy_module.DUE_SPARE + 2

@@ -196,3 +196,44 @@ def test_what_a_holder_owes_is_given_back_in_full(links: int) -> None:
     assert not node.pulls._asked_bytes
     assert not node.pulls._heard_at
     assert not node.pulls._opened
+
+
+def test_an_announcement_looks_at_nothing_but_itself_however_many_wait() -> None:
+    node = Node()
+    looked_at: list[StreamRange] = []
+    missing = node.store.missing
+
+    def counting(theirs: StreamRange, now: float, limit: float = 0) -> list[StreamRange]:
+        looked_at.append(theirs)
+        return missing(theirs, now, limit)
+
+    node.store.missing = counting  # type: ignore[method-assign]
+    for first in range(1, WANTED_PER_TELLER + 1):
+        looked_at.clear()
+        node.hear(1, first, size=AT_ONCE_BYTES)
+        assert set(looked_at) == {ids_of(first)}
+    looked_at.clear()
+    node.take(1, 0.1)
+    assert set(looked_at) <= {ids_of(1), ids_of(2), ids_of(3)}, "what is asked for next, and a look"
+
+
+def test_claimed_to_be_tiny_no_more_are_asked_for_at_once_than_small_ones_would_be() -> None:
+    node = Node()
+    asked_for = [node.hear(1, first, size=1) for first in range(1, WANTED_PER_TELLER + 1)]
+    assert sum(map(bool, asked_for)) == AT_ONCE_BYTES // PUSHED_BYTES
+
+
+def test_nothing_is_kept_of_what_came_or_was_given_up() -> None:
+    node = Node()
+    for first in range(1, 20):
+        node.hear(1, first, size=AT_ONCE_BYTES)
+        node.hear(2, first, size=AT_ONCE_BYTES)
+    for first in range(1, 20):
+        node.take(first, 0.1)
+    node.advance(GIVE_UP_S + 1)
+    pulls = node.pulls
+    assert not pulls._wanted
+    assert not pulls._waiting
+    assert not pulls._opened
+    assert not pulls._asked_bytes
+    assert not pulls._due

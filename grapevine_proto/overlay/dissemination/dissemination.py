@@ -34,6 +34,7 @@ from grapevine_proto.messages import (
     Subscribe,
     Want,
 )
+from grapevine_proto.overlay.antientropy import COPIES_AT_ONCE
 from grapevine_proto.overlay.dissemination.auto import Auto
 from grapevine_proto.overlay.dissemination.direct_mail import DirectMail
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
@@ -189,8 +190,9 @@ class Dissemination:
         match message:
             case Rumors(copies):
                 effects: list[Effect] = []
-                for copy in copies:
+                for copy in copies[:COPIES_AT_ONCE]:
                     effects += self.accept(copy, sender, Via.EAGER, now)
+                effects += [Blame(sender, DropReason.TOO_LARGE)] * (len(copies) - COPIES_AT_ONCE)
                 return effects
             case Ids() | Offer():
                 self._reverse_paths.told(message, sender)

@@ -17,6 +17,8 @@ What must stay true:
   so a teller that cannot serve what it told of costs less than a second.
 - An id only limits what is asked, and of whom. Nothing is marked by it; rumors prove themselves.
 - What one teller opens is capped apart from what others do, so lies crowd out no one else's ids.
+- What one message of ids costs is bounded, whatever it names: overlapping ranges of one message count
+  once, and of each few gaps are asked for.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from itertools import count, islice
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.ids import PeerId, StreamRange
 from grapevine_proto.messages import Ids, Offer, Want
 from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.digests import SETTLE_S
+from grapevine_proto.overlay.dissemination.asked import AskedRanges
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.dissemination.pulls import is_large
 from grapevine_proto.overlay.dissemination.strategy import Strategy
@@ -43,7 +46,6 @@ from grapevine_proto.overlay.ranges import (
     RANGES_A_WANT,
     in_datagrams,
     joined,
-    without,
 )
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.signed import Rumor
@@ -61,6 +63,11 @@ UNTOLD_LIMIT: Final = 1024  # rumors whose ids wait to be told: 1.5 s at ten ful
 WANTED_LIMIT: Final = 4096  # rumors told of and not here, 200 bytes each
 WANTED_PER_TELLER: Final = 512  # of those, opened by one teller
 TELLERS_LIMIT: Final = 8  # remembered of one rumor; if so many fail, anti-entropy has its turn
+RUMOR_PAYLOADS: Final = 8192  # the most that the wire takes in one; a wider range is cut to that
+DUE_SPARE: Final = 1024  # entries of rumors that came
+GAPS_AT_ONCE: Final = (
+    4 * RANGES_A_WANT
+)  # of one teller; beyond it of each rumor one gap is asked for
 
 WAITS: Final = 2  # for an answer to a question about more: nested lies keep nobody waiting for long
 
@@ -127,7 +134,7 @@ class LazyRepair:
         self._tell_mailed_at = math.inf
         self._quiet_until = -math.inf
         self._wanted: dict[StreamRange, _Wanted] = {}
-        self._asked: dict[Stream, list[tuple[float, StreamRange]]] = {}  # and until when
+        self._asked = AskedRanges()
         self._opened: Counter[PeerId] = Counter()
         self._due: list[tuple[float, int, StreamRange]] = []  # a heap; entries may be out of date
         self._ties = count()
@@ -267,7 +274,7 @@ class LazyRepair:
         self._around.called(sender)
         is_offer = isinstance(message, Offer)
         if self._is_on or is_offer:
-            for ids in message.ranges:
+            for ids in _apart(message.ranges):
                 self._heed(ids, sender, now, is_offer=is_offer)
         return self._ask(now) if is_offer else []
 
@@ -275,7 +282,7 @@ class LazyRepair:
         self._has(ids, sender)
         wanted = self._wanted.get(ids)
         if wanted is None:
-            if not self._store.missing(ids, now):
+            if not self._store.lacks(ids, now):
                 return
             if len(self._wanted) >= WANTED_LIMIT or self._opened[sender] >= WANTED_PER_TELLER:
                 self.unheeded += 1
@@ -287,7 +294,7 @@ class LazyRepair:
                 else now + self._wait_s(sender)
             )
             wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
-            heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
+            self._plan(ids, wanted)
         elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
             wanted.told_by[sender] = None
             wanted.tellers.append(sender)
@@ -301,7 +308,18 @@ class LazyRepair:
             now = max(now, wanted.asked_at + PATIENCE_S[0])
         if now < wanted.due_at:
             wanted.due_at = now
-            heapq.heappush(self._due, (now, next(self._ties), ids))
+            self._plan(ids, wanted)
+
+    def _plan(self, ids: StreamRange, wanted: _Wanted) -> None:
+        """Look at `wanted` when it is due."""
+        heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
+        if len(self._due) > 2 * len(self._wanted) + DUE_SPARE:  # most of them are out of date
+            self._due = [
+                each
+                for each in self._due
+                if each[2] in self._wanted and self._wanted[each[2]].due_at == each[0]
+            ]
+            heapq.heapify(self._due)
 
     def _wait_s(self, teller: PeerId) -> float:
         """How long a push of what `teller` told of may yet take."""
@@ -323,25 +341,29 @@ class LazyRepair:
             wanted = self._wanted.get(ids)
             if wanted is None or wanted.due_at != due_at:
                 continue
-            missing = self._store.missing(ids, now)
-            free = self._free(missing, now) if missing else []
+            missing = self._store.missing(ids, now, RANGES_A_WANT)
+            free, until = self._asked.free(missing, now)
             if missing and not free and wanted.waits < WAITS and not wanted.is_offered:
                 wanted.waits += 1  # who told of it among others is asked for it
-                wanted.due_at = min(until for until, _ in self._asked[ids.stream])
-                heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
+                wanted.due_at = until
+                self._plan(ids, wanted)
                 continue
             teller = self._next_teller(wanted) if missing else None
             if teller is None:
                 del self._wanted[ids]
                 self._closed(wanted)
                 continue
-            questions.setdefault(teller, []).extend(free or missing)
+            ranges = questions.setdefault(teller, [])
+            asked = free or missing
+            if len(ranges) + len(asked) > GAPS_AT_ONCE:
+                asked = asked[:1]
+            ranges += asked
             grafted.setdefault((teller, ids.stream.origin))
             wanted.asked_at = now
             wanted.due_at = now + self._peers.patience_s(teller, PATIENCE_RTTS, PATIENCE_S)
-            heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
-            asked = self._asked.setdefault(ids.stream, [])
-            asked += [(wanted.due_at, each) for each in free]
+            self._plan(ids, wanted)
+            if free:
+                self._asked.add(asked, wanted.due_at, now)
         if not self._wanted:
             self._asked.clear()
         effects: list[Effect] = []
@@ -354,13 +376,6 @@ class LazyRepair:
                 for i in range(0, len(ranges), RANGES_A_WANT)
             ]
         return effects
-
-    def _free(self, missing: list[StreamRange], now: float) -> list[StreamRange]:
-        """What of `missing`, of one stream, nobody is asked for who may still answer."""
-        stream = missing[0].stream
-        running = [each for each in self._asked.get(stream, ()) if each[0] > now]
-        self._asked[stream] = running
-        return without(missing, [asked for _, asked in running])
 
     def _next_teller(self, wanted: _Wanted) -> PeerId | None:
         while wanted.tellers:
@@ -379,3 +394,15 @@ class LazyRepair:
     def advance(self, now: float) -> list[Effect]:
         effects = self._tell(now)
         return effects + self._ask(now) if self._due and now >= self._due[0][0] else effects
+
+
+def _apart(ranges: Sequence[StreamRange]) -> list[StreamRange]:
+    """`ranges` in order, none wider than a rumor, and without those that overlap one before them: rumors
+    of one stream are apart, so whoever names the same sequence twice in a message says nothing more."""
+    found: list[StreamRange] = []
+    for each in sorted(ranges, key=lambda each: (each.stream, each.first)):
+        if found and found[-1].stream == each.stream and each.first <= found[-1].last:
+            continue
+        last = min(each.last, each.first + RUMOR_PAYLOADS - 1)
+        found.append(each if last == each.last else StreamRange(each.stream, each.first, last))
+    return found

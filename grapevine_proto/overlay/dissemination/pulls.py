@@ -17,12 +17,16 @@ What must stay true:
   what is asked for finds room in its queue. What waits for that may come from another meanwhile.
 - What an announcement says only limits what is asked, and of whom. Nothing is marked by it.
 - What one teller opens is capped apart from what others do, so lies crowd out no one else's.
+- An announcement costs the same however many are waiting: what waits is looked at when its own time
+  comes, or when one of those who have it has room again.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
+from itertools import count
 from typing import Final
 
 from grapevine_proto.ids import PeerId, StreamRange
@@ -31,6 +35,7 @@ from grapevine_proto.overlay.antientropy import LAZY_ROUND
 from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.ranges import RANGES_A_WANT
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.signed import Rumor
 
@@ -42,6 +47,7 @@ DRIBBLE_S: Final = 10.0  # for one rumor while parts of it come: 10 MiB at 8 Mbi
 GIVE_UP_S: Final = 30.0  # with nobody else to ask; anti-entropy has its turn
 WANTED_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
 WANTED_PER_TELLER: Final = 128  # of those, opened by one teller
+DUE_SPARE: Final = 256  # entries of rumors that came
 HOLDERS_LIMIT: Final = 8  # remembered of one rumor
 
 
@@ -82,7 +88,9 @@ class Pulls:
         self._opened: Counter[PeerId] = Counter()
         self._asked_bytes: Counter[PeerId] = Counter()  # of each holder, and not here yet
         self._heard_at: dict[PeerId, float] = {}  # when part of something came, from those asked
-        self._look_at = math.inf
+        self._due: list[tuple[float, int, StreamRange]] = []  # a heap; entries may be out of date
+        self._ties = count()
+        self._waiting: dict[PeerId, dict[StreamRange, None]] = {}  # for room at each who has it
         self.asked = 0
         self.unheeded = 0  # announcements that found no room
 
@@ -101,17 +109,20 @@ class Pulls:
         self._around.called(sender)
         wanted = self._wanted.get(message.ids)
         if wanted is None:
-            if not self._store.missing(message.ids, now):
+            if not self._store.lacks(message.ids, now):
                 return []
             if len(self._wanted) >= WANTED_LIMIT or self._opened[sender] >= WANTED_PER_TELLER:
                 self.unheeded += 1
                 return []
             self._opened[sender] += 1
-            wanted = self._wanted[message.ids] = _Wanted(sender, message.size_bytes)
+            # What is smaller is pushed: claimed to be tiny, all would be asked for at once.
+            size_bytes = max(message.size_bytes, PUSHED_BYTES)
+            wanted = self._wanted[message.ids] = _Wanted(sender, size_bytes)
         if sender not in wanted.told_by and len(wanted.told_by) < HOLDERS_LIMIT:
             wanted.told_by.add(sender)
             wanted.holders.append(sender)
-        return self._ask(now)
+            return self._look_again(message.ids, wanted, now)
+        return []
 
     def arriving(self, peer_id: PeerId, now: float) -> None:
         """Part of a large message came from `peer_id`."""
@@ -123,15 +134,21 @@ class Pulls:
         wanted = self._wanted.pop(rumor.ids, None) if self._wanted else None
         if wanted is None:
             return set(), []
-        self._closed(wanted)
-        return wanted.told_by, self._ask(now)
+        holder = wanted.holder
+        self._closed(rumor.ids, wanted)
+        return wanted.told_by, self._ask_next(holder, now)
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
         """What was asked of a peer that is gone is asked of another."""
-        for wanted in self._wanted.values():
+        effects: list[Effect] = []
+        for ids, wanted in list(self._wanted.items()):
             if wanted.holder == peer_id:
                 self._release(wanted)
-        return self._ask(now) if self._wanted else []
+                effects += self._ask(ids, wanted, now)
+            elif wanted.holder is None and peer_id in wanted.holders:
+                effects += self._ask(ids, wanted, now)
+        self._waiting.pop(peer_id, None)
+        return effects
 
     def _release(self, wanted: _Wanted) -> None:
         """Nothing more is expected of who was asked."""
@@ -143,31 +160,69 @@ class Pulls:
             del self._asked_bytes[holder]
             self._heard_at.pop(holder, None)
 
-    def _closed(self, wanted: _Wanted) -> None:
+    def _closed(self, ids: StreamRange, wanted: _Wanted) -> None:
         self._release(wanted)
+        self._wait_no_more(ids, wanted)
         self._opened[wanted.opener] -= 1
         if not self._opened[wanted.opener]:
             del self._opened[wanted.opener]
 
-    def _ask(self, now: float) -> list[Effect]:
-        """Ask for whatever nobody is asked for, or not in time, where somebody has room for it."""
+    def _ask(self, ids: StreamRange, wanted: _Wanted, now: float) -> list[Effect]:
+        """Ask for it, if somebody who is linked and has it has room for the question; else wait for room."""
+        self._wait_no_more(ids, wanted)
+        holder = self._next_holder(wanted)
+        missing = self._store.missing(ids, now, RANGES_A_WANT)
+        if not missing or not wanted.holders:
+            del self._wanted[ids]
+            self._closed(ids, wanted)
+            return []
+        if holder is None:
+            for each in wanted.holders:
+                self._waiting.setdefault(each, {})[ids] = None
+            return []
+        self._note_asked(wanted, holder, now)
+        self._plan(ids, wanted)
+        return [Send((holder,), Want(LAZY_ROUND, tuple(missing)))]
+
+    def _ask_next(self, holder: PeerId | None, now: float) -> list[Effect]:
+        """`holder` may have room again, for what waits longest."""
         effects: list[Effect] = []
-        self._look_at = math.inf
-        for ids, wanted in list(self._wanted.items()):
-            if wanted.holder is not None and now >= wanted.due_at:
-                self._look_after(wanted, now)
-            if wanted.holder is None and (holder := self._next_holder(wanted)) is not None:
-                missing = self._store.missing(ids, now)
-                if not missing:
-                    self._drop(ids)
-                    continue
-                self._note_asked(wanted, holder, now)
-                effects.append(Send((holder,), Want(LAZY_ROUND, tuple(missing))))
-            if wanted.holder is not None:
-                self._look_at = min(self._look_at, wanted.due_at)
-            elif not wanted.holders:
-                self._drop(ids)
+        for ids in list(self._waiting.get(holder, ())) if holder is not None else ():
+            wanted = self._wanted[ids]
+            if holder is None or not self._has_room(holder, wanted.size_bytes):
+                break
+            effects += self._ask(ids, wanted, now)
         return effects
+
+    def _wait_no_more(self, ids: StreamRange, wanted: _Wanted) -> None:
+        for each in wanted.told_by if self._waiting else ():
+            waiting = self._waiting.get(each)
+            if waiting is not None:
+                waiting.pop(ids, None)
+                if not waiting:
+                    del self._waiting[each]
+
+    def _plan(self, ids: StreamRange, wanted: _Wanted) -> None:
+        heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
+        if len(self._due) > 2 * len(self._wanted) + DUE_SPARE:
+            self._due = [each for each in self._due if not self._is_outdated(each)]
+            heapq.heapify(self._due)
+
+    def _is_outdated(self, entry: tuple[float, int, StreamRange]) -> bool:
+        wanted = self._wanted.get(entry[2])
+        return wanted is None or wanted.holder is None or wanted.due_at != entry[0]
+
+    def _look_again(self, ids: StreamRange, wanted: _Wanted, now: float) -> list[Effect]:
+        """See whether it still comes from who was asked, if its time is over; else ask another."""
+        holder = wanted.holder
+        if holder is not None:
+            if now < wanted.due_at:
+                return []
+            self._look_after(wanted, now)
+            if wanted.holder is not None:
+                self._plan(ids, wanted)
+                return []
+        return self._ask(ids, wanted, now) + self._ask_next(holder, now)
 
     def _note_asked(self, wanted: _Wanted, holder: PeerId, now: float) -> None:
         wanted.holders.remove(holder)
@@ -191,9 +246,6 @@ class Pulls:
         else:
             wanted.due_at = min(now + self._patience_s(holder), wanted.asked_at + GIVE_UP_S)
 
-    def _drop(self, ids: StreamRange) -> None:
-        self._closed(self._wanted.pop(ids))
-
     def _next_holder(self, wanted: _Wanted) -> PeerId | None:
         """The quickest who has room; the first to tell needs no comparison."""
         wanted.holders = [each for each in wanted.holders if self._peers.is_linked(each)]
@@ -211,7 +263,14 @@ class Pulls:
 
     @property
     def deadline(self) -> float:
-        return self._look_at
+        while self._due and self._is_outdated(self._due[0]):
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else math.inf
 
     def advance(self, now: float) -> list[Effect]:
-        return self._ask(now) if now >= self._look_at else []
+        effects: list[Effect] = []
+        while self.deadline <= now:
+            ids = heapq.heappop(self._due)[2]
+            wanted = self._wanted[ids]
+            effects += self._look_again(ids, wanted, now)
+        return effects
