@@ -21,7 +21,7 @@ import tomli_w
 
 from grapevine_proto.config import LIVE_FIELDS, NodeConfig
 from grapevine_proto.errors import ConfigError
-from grapevine_proto.files import put_in_place
+from grapevine_proto.files import make_private_directory, put_in_place
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.folders import expanded, own_config_file
 from grapevine_tui.keys import DEFAULT_KEYS
@@ -253,7 +253,7 @@ def _write(path: Path, changes: Mapping[str, Any]) -> bool:
     except FileNotFoundError:
         text = ""
         path = path.resolve()  # a link may lead to a folder that is not there yet
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(path.parent)
     try:
         new = edited(text, _for_file(tomllib.loads(text), changes))
     except ValueError as error:

@@ -18,7 +18,6 @@ import json
 import tomllib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -26,9 +25,10 @@ from typing import Any, Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import ConfigError, GrapevineError, KeyFileError
-from grapevine_proto.files import put_in_place
+from grapevine_proto.files import make_private_directory, put_in_place
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import split_host_port
+from grapevine_tui.toml_edit import edited
 
 PREFIX: Final = "grapevine-invitation-1:"
 CHECK_BYTES: Final = 6  # against a slip of the hand, not against anybody
@@ -120,18 +120,18 @@ def accept(invitation: Invitation, config_file: Path, *, is_own: bool) -> Joined
     settings = _parse(text, config_file)
     key_file, is_new = _key_file(invitation, config_file.parent)
     changes = _changes(invitation, settings, key_file, config_file, is_own=is_own)
-    edited = edit(text, changes)
-    if edited is None:
+    new = edit(text, changes)
+    if new is None:
         raise ConfigError("config", f"{config_file}: not changed; write in it: {_lines(changes)}")
     try:
-        config_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(config_file.parent)
     except OSError as error:
         raise ConfigError("config", f"{config_file.parent}: {error.strerror}") from None
     if is_new:
         invitation.key.save(key_file)
     if changes:
         try:
-            put_in_place(config_file, edited.encode(), mode=0o666)
+            put_in_place(config_file, new.encode(), mode=0o666)
         except OSError as error:
             raise ConfigError("config", f"{config_file}: {error.strerror}") from None
     return Joined(key_file, is_new, config_file, tuple(changes))
@@ -191,38 +191,10 @@ def is_loopback(address: str) -> bool:
 
 
 def edit(text: str, changes: dict[str, Any]) -> str | None:
-    """`text` of a TOML file with `changes` at its top level, comments and all else as they were;
-    None where that does not come out as meant."""
-    before = tomllib.loads(text)
-    lines = text.splitlines()
-    for name, value in changes.items():
-        first, last = _place(lines, name) if name in before else (_end_of_top(lines),) * 2
-        lines[first:last] = [_line(name, value)]
-    edited = "\n".join(lines) + "\n" if lines else ""
-    try:
-        return edited if tomllib.loads(edited) == before | changes else None
-    except tomllib.TOMLDecodeError:
-        return None
-
-
-def _place(lines: list[str], name: str) -> tuple[int, int]:
-    """Where the value of `name` stands: its first line, and the one after its last."""
-    top = _end_of_top(lines)
-    for first in range(top):
-        if lines[first].partition("=")[0].strip() == name:
-            for last in range(first + 1, top + 1):  # an array may go on over lines
-                with suppress(tomllib.TOMLDecodeError):
-                    tomllib.loads("\n".join(lines[first:last]))
-                    return first, last
-    return top, top  # written in some other way: the result will not read, and is not used
-
-
-def _end_of_top(lines: list[str]) -> int:
-    """The line before which a setting of the top level can still stand."""
-    for number, line in enumerate(lines):
-        if line.startswith("[") and not line.rstrip().endswith(","):
-            return number
-    return len(lines)
+    """`text` of a TOML file with `changes`, comments and all else as they were; None where that does not
+    come out as meant."""
+    result = edited(text, changes)
+    return result.text if result.keeps_comments else None
 
 
 def _line(name: str, value: Any) -> str:

@@ -185,9 +185,20 @@ def test_a_settings_file_is_edited_where_it_must_be(text: str) -> None:
     assert tomllib.loads(edited) == tomllib.loads(text) | changes
 
 
-def test_what_cannot_be_edited_safely_is_left_alone_and_said(tmp_path: Path) -> None:
+def test_a_name_in_quotes_is_edited_where_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "gv.toml"
-    text = '"bootstrap_peers" = ["a:1"]\n'
+    path.write_text('"bootstrap_peers" = ["a:1"]  # ours\n')
+    accept(AFAR, path, is_own=False)
+    assert "# ours" in path.read_text()
+    assert load({"app.config": str(path)}, {}).node.bootstrap_peers == ("a:1", *AFAR.addresses)
+
+
+def test_what_cannot_be_edited_safely_is_left_alone_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grapevine_tui.toml_edit._put", lambda text, *_: text)
+    path = tmp_path / "gv.toml"
+    text = 'bootstrap_peers = ["a:1"]  # ours\n'
     path.write_text(text)
     with pytest.raises(ConfigError, match="write in it: bootstrap_peers"):
         accept(AFAR, path, is_own=False)
