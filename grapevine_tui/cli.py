@@ -18,6 +18,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
@@ -396,8 +397,13 @@ async def _show(settings: Settings) -> int:
 
     host.listen(begin_log)
     app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
+
+    def show_trouble(fields: dict[str, Any]) -> None:
+        words = "--on {on}: {command} {outcome}: {reason}".format(**fields).replace("_", " ")
+        app.call_later(partial(app.notify, printable(words), severity="warning", markup=False))
+
     async with surroundings(
-        host, settings, lambda: app.call_later(app.action_quit)
+        host, settings, lambda: app.call_later(app.action_quit), show_trouble
     ) as tell_stopped:
         await app.run_async()
         failure = getattr(app, "failure", None)

@@ -97,7 +97,10 @@ class Headless:
         self._output = LineWriter(self._stdout, self._output_broke)
         self._heed_signals(loop)
         async with surroundings(
-            self.host, self._settings, lambda: self._end("quit", 0)
+            self.host,
+            self._settings,
+            lambda: self._end("quit", 0),
+            self._tell_hook_failed,
         ) as self._tell_stopped:
             self.host.listen(self._tell)
             await self.host.start()
@@ -196,6 +199,12 @@ class Headless:
                 self._lost += 1
             case _:
                 self._telling.hear(event)
+
+    def _tell_hook_failed(self, fields: Object) -> None:
+        if self._output.has_room:
+            self._say("hook_failed", fields)
+        else:
+            self._lost += 1
 
     async def _tell_summaries(self) -> None:
         while True:

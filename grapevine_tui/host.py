@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +60,8 @@ class Host:
         self.state_dir = state_dir
         self.is_started = asyncio.Event()
         self.started_at = 0.0  # by the node's clock
+        self.programs: Counter[str] = Counter()
+        """How programs after ``--on`` ended, by outcome."""
         self.waiting: tuple[str, ...] = ()
         """Names of settings that were changed and wait for a restart."""
         self._config = self._wished = config

@@ -102,6 +102,7 @@ class Snapshot:
     untaken: int
     waiting: int
     identity: Mapping[str, str]
+    programs: Mapping[str, int]
 
 
 class Metrics:
@@ -162,6 +163,7 @@ class Metrics:
             started_at=host.started_at,
             lag_s=node.lag_s,
             untaken=host.untaken,
+            programs=dict(host.programs),
             waiting=len(host.waiting),
             identity={
                 "peer_id": str(node.peer_id),
@@ -208,6 +210,12 @@ def _of_node(seen: Snapshot) -> Iterator[Metric]:
     for reason, count in sorted(_sums(seen.stats).items()):
         dropped.add_metric([reason], count)
     yield dropped
+    programs = CounterMetricFamily(
+        "grapevine_programs", "Programs after --on, by how they ended", labels=["outcome"]
+    )
+    for outcome in ("run", "failed", "timed_out", "skipped"):
+        programs.add_metric([outcome], seen.programs.get(outcome, 0))
+    yield programs
 
 
 def _sums(stats: Stats) -> Tally[str]:

@@ -16,10 +16,13 @@ from grapevine_tui.settings import Settings
 
 @contextlib.asynccontextmanager
 async def surroundings(
-    host: Host, settings: Settings, on_goodbye: Callable[[], object]
+    host: Host,
+    settings: Settings,
+    on_goodbye: Callable[[], object],
+    on_trouble: Callable[[Object], object] | None = None,
 ) -> AsyncIterator[Callable[[Object], object]]:
     """From before the host starts until it has left. Gives what is to be called with the fields of
-    `stopped` at the end. Raises BindError."""
+    `stopped` at the end. `on_trouble` is called with the fields of ``hook_failed``. Raises BindError."""
     tell_stopped: Callable[[Object], object] = _tell_nobody
     async with contextlib.AsyncExitStack() as stack:
         if settings.metrics:
@@ -41,6 +44,7 @@ async def surroundings(
                     settings.on,
                     is_loud=settings.headless,
                     ready_peers=max(1, settings.wait_peers),
+                    on_trouble=on_trouble,
                 )
             )
             tell_stopped = hooks.tell_stopped

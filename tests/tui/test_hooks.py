@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,14 +14,15 @@ import pytest
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.events import DatagramDropped
+from grapevine_proto.events import DatagramDropped, MemberChanged
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui import hooks as hooks_module
 from grapevine_tui.hooks import AT_ONCE, WAITING, Hook, Hooks, hooked
 from grapevine_tui.host import Host
+from grapevine_tui.jsonlines import Object
 from grapevine_tui.model import Changes
 from tests.tui.runs import WAIT_S, Bench
-from tests.tui.values import received
+from tests.tui.values import a_member, received
 
 KEEP = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read())"
 
@@ -51,7 +53,9 @@ def test_a_program_gets_the_event_on_its_stdin_and_no_shell_reads_it(bench: Benc
     assert (told["event"], told["text"]) == ("message", "$(touch there) `touch there`; touch there")
     assert run.expect("message")["id"] == told["id"]
     assert run.end() == 0
-    assert "no-such-program failed" in run.errors()
+    assert "no-such-program failed: No such file or directory" in run.errors()
+    told = next(told for told in run.seen if told["event"] == "hook_failed")
+    assert (told["on"], told["command"], told["outcome"]) == ("peer", "no-such-program", "failed")
     assert not (bench.folder / "here").exists()
     assert not (bench.folder / "there").exists()
 
@@ -129,6 +133,43 @@ async def test_a_program_that_hangs_is_killed_with_its_children(
     for pid in path.read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+@pytest.mark.asyncio
+async def test_how_a_program_failed_is_told_with_its_last_words_and_not_each_time() -> None:
+    host, told = await a_host(), list[Object]()
+    script = "cat; printf 'one\\n\\033[31mtwo\\n' >&2; exit 7"
+    texts = [f'message sh -c "{script}"', "dropped sh -c 'kill -9 $$'", "member /"]
+    async with (
+        asyncio.timeout(WAIT_S),
+        hooked(host, texts, is_loud=False, on_trouble=told.append) as hooks,
+    ):
+        for number in range(3):
+            hooks.hear(received(1, number + 1), Changes.NONE)
+        hooks.hear(DatagramDropped(DropReason.REPLAY, 1), Changes.NONE)
+        hooks.hear(MemberChanged(a_member(1)), Changes.NONE)
+        while hooks.counts["failed"] < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await host.leave(0.1)
+    by_event = {each["on"]: (each["reason"], each["count"]) for each in told}
+    assert by_event == {
+        "message": ("exit status 7; ␛[31mtwo", 2),  # the first at once, the others in one
+        "dropped": ("killed by SIGKILL", 1),
+        "member": ("Permission denied", 1),
+    }
+    assert len(told) == 4
+
+
+@pytest.mark.asyncio
+async def test_what_children_of_a_program_hold_open_is_not_waited_for(tmp_path: Path) -> None:
+    host = await a_host()
+    texts = [f"message sh -c 'echo $$ > {tmp_path}/group; sleep 60 & exit 0'"]
+    async with asyncio.timeout(WAIT_S / 2), hooked(host, texts, is_loud=False) as hooks:
+        hooks.hear(received(1, 1), Changes.NONE)
+        while not hooks.counts["run"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await host.leave(0.1)
+    os.killpg(int((tmp_path / "group").read_text()), signal.SIGKILL)
 
 
 def test_a_program_that_someone_else_can_change_is_refused_before_the_node_starts(
