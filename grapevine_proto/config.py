@@ -24,7 +24,7 @@ from grapevine_proto.checks import (
     check_word,
 )
 from grapevine_proto.errors import ConfigError
-from grapevine_proto.files import put_in_place
+from grapevine_proto.files import SHARED, put_in_place
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, PeerId, Zone
 from grapevine_proto.sections import (
@@ -253,7 +253,7 @@ class NodeConfig:
             else:
                 tables[name] = value
         try:
-            put_in_place(path, tomli_w.dumps(tables).encode(), mode=0o666)
+            put_in_place(path, tomli_w.dumps(tables).encode(), mode=SHARED)
         except OSError as error:
             raise ConfigError("config", f"{path}: {error.strerror}") from None
 

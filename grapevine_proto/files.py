@@ -32,6 +32,7 @@ logger = logging.getLogger("grapevine")
 
 ASIDE: Final = ".new"  # ends the name of what is written aside
 PRIVATE: Final = 0o600
+SHARED: Final = 0o644  # never writable by others, whatever the umask: it would be refused
 BINARY: Final = getattr(os, "O_BINARY", 0)  # or Windows would end a file at its first 0x1a
 NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 PASSING: Final = frozenset(
@@ -80,7 +81,8 @@ def put_in_place(path: str | Path, data: bytes, *, mode: int, keeps_mode: bool =
 
 
 def put_new(path: str | Path, data: bytes, *, mode: int = PRIVATE) -> None:
-    """Make a file at `path` with exactly this `mode` and `data`, whole from the moment it is there.
+    """Make a file at `path` with `data`, whole from the moment it is there. A private one has exactly this
+    `mode`, any other what the umask leaves of it.
 
     Raises FileExistsError where something has that name, a link included; it is left alone. Raises
     OSError where it cannot be made; then nothing is there.
@@ -88,13 +90,14 @@ def put_new(path: str | Path, data: bytes, *, mode: int = PRIVATE) -> None:
     path = Path(path)
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    aside = _write_aside(path, data, mode, mode)
+    exactly = None if mode & 0o077 else mode
+    aside = _write_aside(path, data, mode, exactly)
     try:
         os.link(aside, path)
     except OSError as error:
         if isinstance(error, FileExistsError) or error.errno not in _NO_LINKS:
             raise
-        _write_new(path, data, mode, mode)  # FAT and some network file systems
+        _write_new(path, data, mode, exactly)  # FAT and some network file systems
     finally:
         aside.unlink(missing_ok=True)
     _sync_folder(path.parent)

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from grapevine_proto.files import put_in_place
+from grapevine_proto.files import PRIVATE, make_private_directory, put_in_place
 
 MOST_BYTES: Final = 4_096
 MOST_CHARACTERS: Final = 64
@@ -45,5 +45,5 @@ class Choices:
         """Find `name` again at the next start. Raises OSError."""
         if self._path is None:
             return
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        put_in_place(self._path, json.dumps({"theme": name}).encode() + b"\n", mode=0o666)
+        make_private_directory(self._path.parent)
+        put_in_place(self._path, json.dumps({"theme": name}).encode() + b"\n", mode=PRIVATE)

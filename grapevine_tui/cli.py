@@ -32,7 +32,13 @@ from grapevine_proto.errors import (
     StateLockedError,
     StorageError,
 )
-from grapevine_proto.files import is_passing, make_private_directory, put_new, set_aside_empty
+from grapevine_proto.files import (
+    SHARED,
+    is_passing,
+    make_private_directory,
+    put_new,
+    set_aside_empty,
+)
 from grapevine_tui import __version__, early, logs
 from grapevine_tui.folders import own_config_file, own_key_file
 from grapevine_tui.loop import new_runner
@@ -251,7 +257,8 @@ def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -
         raise ConfigError("app.profile", f"{chosen!r} is not one of: {', '.join(PROFILES)}")
     try:
         set_aside_empty(path)
-        put_new(path, render(chosen).encode())
+        # A service reads it as another user.
+        put_new(path, render(chosen).encode(), mode=SHARED)
     except FileExistsError:
         raise ConfigError("config", f"{path}: there is a file already; it is left alone") from None
     click.echo(printable(f"wrote {path}, profile {chosen}"))

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import ConfigError, GrapevineError, KeyFileError
-from grapevine_proto.files import make_private_directory, put_in_place
+from grapevine_proto.files import SHARED, make_private_directory, put_in_place
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import split_host_port
 from grapevine_tui.toml_edit import edited
@@ -131,7 +131,7 @@ def accept(invitation: Invitation, config_file: Path, *, is_own: bool) -> Joined
         invitation.key.save(key_file)
     if changes:
         try:
-            put_in_place(config_file, new.encode(), mode=0o666)
+            put_in_place(config_file, new.encode(), mode=SHARED)
         except OSError as error:
             raise ConfigError("config", f"{config_file}: {error.strerror}") from None
     return Joined(key_file, is_new, config_file, tuple(changes))

@@ -350,3 +350,17 @@ def test_every_error_has_its_code_and_its_line(
 ) -> None:
     assert cli.complain(error) == code
     assert_one_line(Ended(code, "", capsys.readouterr().err))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+@pytest.mark.parametrize(("umask", "mode"), [(0, 0o644), (0o022, 0o644), (0o077, 0o600)])
+def test_a_new_config_file_can_be_read_by_a_service_and_written_by_nobody_else(
+    here: Path, capsys: pytest.CaptureFixture[str], umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        assert run(capsys, "config", "init", "new.toml").code == 0
+    finally:
+        os.umask(before)
+    assert (here / "new.toml").stat().st_mode & 0o777 == mode
+    assert run(capsys, "config", "check", "new.toml").code == 0
