@@ -13,7 +13,7 @@ import math
 from typing import Final, TypeAlias
 
 from grapevine_proto.errors import ConfigError, InvalidArgument
-from grapevine_proto.ids import split_host_port
+from grapevine_proto.ids import check_host, split_host_port
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """What is taken for a payload; anything else with a buffer works too, but has no type until 3.12."""
@@ -55,13 +55,18 @@ def check_word(name: str, value: str, words: tuple[str, ...]) -> None:
         raise ConfigError(name, f"{value!r} is not one of: {', '.join(words)}")
 
 
-def check_host_port(name: str, value: str) -> None:
+def check_host_port(name: str, value: str, *, is_dialed: bool = False) -> None:
+    """`is_dialed`: it is not for listening at, so its port is not 0, and its host a possible one."""
     if not isinstance(value, str):
         raise ConfigError(name, f"expected host:port, not {value!r}")
     try:
-        split_host_port(value)
+        host, port = split_host_port(value)
+        if is_dialed:
+            check_host(host)
     except ValueError as error:
         raise ConfigError(name, str(error)) from None
+    if is_dialed and port == 0:
+        raise ConfigError(name, f"{value!r}: port 0 cannot be dialled")
 
 
 def payload_bytes(payload: object) -> bytes:

@@ -176,10 +176,14 @@ class NodeConfig:
                 address = Address.parse(self.advertise)
             except ValueError as error:
                 raise ConfigError("advertise", str(error)) from None
-            if address.port == 0:
-                raise ConfigError("advertise", "port 0 cannot be dialled")
+            if address.why_not_dialed:
+                raise ConfigError(
+                    "advertise",
+                    f"{address.why_not_dialed}: name the address that other nodes dial, as in"
+                    " 192.168.1.5:8000",
+                )
         for peer in self.bootstrap_peers:
-            check_host_port("bootstrap_peers", peer)
+            check_host_port("bootstrap_peers", peer, is_dialed=True)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes`, checked anew. Raises ConfigError, also for an unknown field."""

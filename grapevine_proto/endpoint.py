@@ -32,7 +32,7 @@ from asyncio_dgram.aio import DatagramServer, Protocol
 
 from grapevine_proto.errors import BindError
 from grapevine_proto.forks import abandon
-from grapevine_proto.ids import NO_NAME, Address, is_link_local, is_wildcard, split_host_port
+from grapevine_proto.ids import Address, check_host, is_link_local, is_wildcard, split_host_port
 from grapevine_proto.interfaces import dialable_hosts
 from grapevine_proto.pktinfo import (
     PktinfoTransport,
@@ -54,6 +54,7 @@ INBOX_BYTES: Final = 32 * 2**20
 DATAGRAM_BYTES: Final = 300  # what Python spends on one besides its content
 
 MAPPED: Final = "::ffff:"
+UNSENDABLE_TOLD: Final = 64  # by one turn of the pump
 LOOKUPS_AT_ONCE: Final = 64  # each may hang for half a minute or more, and is asked again then
 URGENT_LOOKUPS_AT_ONCE: Final = 8
 SAFE_BYTES: Final = 1200  # that every path bears
@@ -124,7 +125,8 @@ class _Inbox:
 class Endpoint:
     """A bound socket, to receive from and send by. One task calls `receive`, one calls `send`.
 
-    `too_large` collects what the system refused for its size, for the caller to take.
+    `too_large` collects what the system refused for its size, `unsendable` where this socket cannot send
+    to at all and why, for the caller to take.
     `address` is where it listens, `find_addresses` gives what others may dial.
     """
 
@@ -145,8 +147,7 @@ class Endpoint:
         self._has_pktinfo = has_pktinfo
         self._sources: dict[tuple[RawSource, Any], Address] = {}
         self._family = socket.AF_UNSPEC if self._is_ipv6 else socket.AF_INET
-        host, port = sock.getsockname()[:2]
-        self.address = Address(host, port)
+        self.address = _plain(sock.getsockname())
         self.is_wildcard = is_wildcard(sock.getsockname()[0])
         self._addresses: tuple[Address, ...] = ()
         self.find_addresses()
@@ -154,6 +155,7 @@ class Endpoint:
         self._urgent_lookups = Threads("grapevine names", URGENT_LOOKUPS_AT_ONCE)
         self.errors = 0
         self.too_large: list[tuple[int, Address]] = []
+        self.unsendable: deque[tuple[Address, str]] = deque(maxlen=UNSENDABLE_TOLD)
         self._large: tuple[int, Address] | None = None  # the last that could be too large
 
     @classmethod
@@ -238,10 +240,10 @@ class Endpoint:
             elif is_link_local(to.host):
                 target = _scoped(to)
                 if target is None:
-                    self.errors += 1  # no such interface, or no telling which
+                    self._cannot_send(to, "no such interface, or several and no zone (%eth0) given")
                     return
         elif ":" in to.host:
-            self.errors += 1  # an IPv6 address, and no way there from this socket
+            self._cannot_send(to, "no IPv6 socket: this node listens on IPv4 alone")
             return
         if self._has_pktinfo:
             target = (target, to.control if isinstance(to, SourceAddress) else ())
@@ -258,6 +260,10 @@ class Endpoint:
             await self._send_again(datagram, target)
         except ValueError:
             self.errors += 1  # uvloop cannot read the address
+
+    def _cannot_send(self, to: Address, why: str) -> None:
+        self.errors += 1
+        self.unsendable.append((to, why))
 
     async def _send_again(self, datagram: bytes, target: Any) -> None:
         while self._has_error():
@@ -327,11 +333,13 @@ async def _stream_of(
 async def _bound_socket(bind: str) -> socket.socket:
     host, port = split_host_port(bind)
     try:
+        check_host(host)
+    except ValueError as error:
+        raise BindError(f"cannot bind {bind[:80]}: {error}") from None
+    try:
         found = await Threads("grapevine names", 1).run(
             socket.getaddrinfo, host, port, 0, socket.SOCK_DGRAM
         )
-    except UnicodeError:  # what the host name cannot be encoded as
-        raise BindError(f"cannot bind {bind}: {NO_NAME}") from None
     except OSError as error:
         raise BindError(f"cannot bind {bind}: {error.strerror or error}") from None
     family, kind, protocol, _, where = found[0]

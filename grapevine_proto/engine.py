@@ -254,6 +254,11 @@ class Engine:
             link.path.refused(size_bytes, now)
             self._links.touch(link)
 
+    def unsendable(self, address: Address, why: str, now: float) -> None:
+        """Nothing can be sent to `address` from here: dials of it fail at once, for the reason `why`."""
+        for session_id in self._handshakes.dials_of(address):
+            self._routing.end_dial(session_id, why, now)
+
     def moved(self, addresses: tuple[Address, ...], now: float) -> bool:
         """This node may be dialed at `addresses` (at most four, the best first) from now on. Linked peers
         are told where that changes anything; an address that settings name stays. Whether it did."""

@@ -133,6 +133,10 @@ class Handshakes:
                 del self._expected[dial.expected]
         return dial
 
+    def dials_of(self, address: Address) -> list[bytes]:
+        """Sessions of our dials of `address`."""
+        return [each for each, dial in self._dials.items() if dial.address == address]
+
     def clear(self) -> None:
         """Give up all dials."""
         self._dials.clear()

@@ -99,7 +99,9 @@ class MessageId(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An IP address and a UDP port. The host is always a literal: names are resolved by drivers."""
+    """An IP address and a UDP port. The host is always a literal: names are resolved by drivers.
+
+    `parse` gives each address one spelling, see `canonical_host`."""
 
     host: str
     port: int
@@ -108,14 +110,73 @@ class Address(NamedTuple):
     def parse(cls, text: str) -> Address:
         """``1.2.3.4:8000`` or ``[::1]:8000``. Raises ValueError where that is not what `text` says."""
         host, port = split_host_port(text)
-        return cls(str(ipaddress.ip_address(host)), port)
+        return cls(canonical_host(host), port)
 
     @property
     def is_loopback(self) -> bool:
         return ipaddress.ip_address(self.host).is_loopback
 
+    @property
+    def without_zone(self) -> Address:
+        """The same without the zone of a link-local address, which names an interface of this machine."""
+        return self._replace(host=self.host.partition("%")[0]) if "%" in self.host else self
+
+    @property
+    def why_not_dialed(self) -> str:
+        """Why no other node can dial this, in a few words; empty: it may."""
+        address = ipaddress.ip_address(self.host)
+        if self.port == 0:
+            return "port 0 cannot be dialled"
+        if address.is_unspecified:
+            return f"{self.host} stands for all addresses of a machine"
+        if address.is_multicast:
+            return f"{self.host} is a multicast address"
+        if address.version == 4 and (address in _THIS_NETWORK or address in _RESERVED):
+            return f"{self.host} is a broadcast or reserved address"
+        return ""
+
     def __str__(self) -> str:
         return join_host_port(self.host, self.port)
+
+
+_THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")  # RFC 1122
+_RESERVED: Final = ipaddress.IPv4Network("240.0.0.0/4")  # RFC 1112, and 255.255.255.255
+
+
+def canonical_host(text: str) -> str:
+    """The one spelling of the IP address `text`: lower case, IPv6 compressed (RFC 5952), an IPv4 address
+    mapped into IPv6 as IPv4, a zone only where it means something. Raises ValueError."""
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    bare = str(ipaddress.IPv6Address(int(address)))
+    return f"{bare}%{address.scope_id}" if address.scope_id and is_link_local(bare) else bare
+
+
+def check_host(host: str) -> None:
+    """Raises ValueError where `host` is neither an IP address nor a name that could be looked up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return
+    if ":" in host or "%" in host:
+        raise ValueError(f"{host!r} is no IPv6 address")
+    last = host.rstrip(".").rpartition(".")[2]
+    if last.isdigit() or last[:2].lower() == "0x":
+        # The system's own lookup reads 010.0.0.1 as 8.0.0.1, and 1.2 as 1.0.0.2.
+        raise ValueError(
+            f"{host!r} is no IPv4 address: four numbers up to 255, without leading zeros"
+        )
+    try:
+        encoded = host.removesuffix(".").encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{host[:80]!r}: {NO_NAME}") from None
+    if len(encoded) > LONGEST_NAME:
+        raise ValueError(f"{host[:80]!r}...: a host name has at most {LONGEST_NAME} characters")
 
 
 def is_wildcard(host: str) -> bool:
@@ -138,15 +199,17 @@ def join_host_port(host: str, port: object) -> str:
 
 def literal(where: str) -> Address | None:
     """The address that ``host:port`` spells; None where the host is a name. Raises ValueError where it
-    is no address."""
+    is neither."""
     host, port = split_host_port(where)
+    check_host(host)
     try:
-        return Address(str(ipaddress.ip_address(host)), port)
+        return Address(canonical_host(host), port)
     except ValueError:
         return None
 
 
 NO_NAME: Final = "a part of the host name is empty or longer than 63 characters"  # RFC 1035
+LONGEST_NAME: Final = 253  # RFC 1035, without the dot at its end
 IN_NAMES: Final = "-._"  # beside letters, of any alphabet, and digits (RFC 1123, RFC 5890)
 
 
@@ -165,6 +228,7 @@ def split_host_port(text: str) -> tuple[str, int]:
     strange = next((c for c in host if not (c.isalnum() or c in IN_NAMES + in_literals)), None)
     if strange is not None:
         raise ValueError(f"{text!r}: {strange!r} stands in no host's name or address")
-    if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
+    digits = port.lstrip("0")[:6] or "0"
+    if not port.isascii() or not port.isdigit() or int(digits) > 65535:
         raise ValueError(f"{text!r}: a port is a number from 0 to 65535")
-    return host, int(port)
+    return host, int(digits)

@@ -166,6 +166,8 @@ class Pump:
                 await asyncio.sleep(0)
         while endpoint.too_large:
             engine.refused(*endpoint.too_large.pop(), self._now())
+        while endpoint.unsendable:
+            engine.unsendable(*endpoint.unsendable.popleft(), self._now())
         return len(datagrams)
 
     def _tell_some(self) -> int:

@@ -333,8 +333,9 @@ class Routing:
         else:
             self.dial_failed(dial.address, dial.expected, None, now)
 
-    def end_dial(self, session_id: bytes, why: DropReason | None, now: float) -> None:
-        """A dial of ours led to nothing."""
+    def end_dial(self, session_id: bytes, why: DropReason | str | None, now: float) -> None:
+        """A dial of ours led to nothing. `why`: how it was answered, or in words what kept it from being
+        sent; None: no answer."""
         dial = self._handshakes.end(session_id)
         if dial is None:
             return
@@ -348,7 +349,7 @@ class Routing:
                 self.no_link_came(dial.expected, now)
 
     def dial_failed(
-        self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
+        self, address: Address, expected: PeerId | None, why: DropReason | str | None, now: float
     ) -> None:
         self.perform(self._machines.membership.dial_failed(address, expected, why, now), now)
 

@@ -46,7 +46,7 @@ from grapevine_proto.events import (
     Stats,
     Via,
 )
-from grapevine_proto.ids import split_host_port
+from grapevine_proto.ids import check_host, split_host_port
 from grapevine_tui import __version__
 from grapevine_tui.host import Host
 from grapevine_tui.model import Changes
@@ -320,9 +320,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
-    def __init__(
-        self, address: tuple[str, int], family: socket.AddressFamily, dropped: Counter
-    ) -> None:
+    def __init__(self, address: Any, family: socket.AddressFamily, dropped: Counter) -> None:
         self.address_family = family
         self._dropped = dropped
         self._lock = threading.Lock()
@@ -389,14 +387,16 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 def _listen(where: str, dropped: Counter) -> _Server:
     """Raises BindError."""
-    host, port = split_host_port(where)
     try:
+        host, port = split_host_port(where)
+        check_host(host)
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return _Server((str(address[0]), int(address[1])), family, dropped)
-    except OSError as error:
-        raise BindError(f"metrics at {where}: {error.strerror or error}") from None
+        return _Server(address, family, dropped)
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise BindError(f"metrics at {where[:80]}: {words}") from None
 
 
 @contextlib.asynccontextmanager

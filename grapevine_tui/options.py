@@ -7,13 +7,13 @@ of the environment and ``.env.example`` are made from it or tested against it.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from grapevine_proto.config import DISTRIBUTIONS, NodeConfig
+from grapevine_proto.ids import canonical_host
 
 LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # Grapevine's words
 PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
@@ -56,7 +56,7 @@ def _host(text: str) -> str:
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if ":" in host:
         with contextlib.suppress(ValueError):
-            return str(ipaddress.IPv6Address(host))
+            return canonical_host(host)
         raise ValueError("a host alone (the port is a setting of its own)")
     return host
 

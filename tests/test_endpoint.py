@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import grapevine_proto.endpoint as endpoint_module
-from grapevine_proto.endpoint import Endpoint, EndpointClosed
+from grapevine_proto.endpoint import UNSENDABLE_TOLD, Endpoint, EndpointClosed
 from grapevine_proto.errors import BindError
 from grapevine_proto.ids import Address
 from grapevine_proto.pktinfo import SourceAddress, answer_control
@@ -275,5 +275,30 @@ def test_a_refused_buffer_size_is_asked_for_in_halves_and_is_not_fatal(
             patch.setattr(socket, "socket", Socket)
             (await Endpoint.open(ANY)).close()
         assert asked == [2**22, 2**21, 2**20] * 2
+
+    run(main())
+
+
+def test_what_this_socket_cannot_send_to_is_told_with_the_reason(run: Run[Any]) -> None:
+    async def main() -> None:
+        ipv4, ipv6 = await Endpoint.open(ANY), await Endpoint.open("[::]:0")
+        for socket_, host in ((ipv4, "2001:db8::7"), (ipv6, "fe80::1%no-such0")):
+            await socket_.send(b"x", Address(host, 9))
+        assert "no IPv6 socket" in ipv4.unsendable.pop()[1]
+        assert "no such interface" in ipv6.unsendable.pop()[1]
+        for _ in range(UNSENDABLE_TOLD + 1):
+            await ipv4.send(b"x", Address("2001:db8::7", 9))
+        assert len(ipv4.unsendable) == UNSENDABLE_TOLD
+        ipv4.close()
+        ipv6.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "010.0.0.1", "[::g]"])
+def test_a_host_that_is_neither_address_nor_name_cannot_be_bound(run: Run[Any], host: str) -> None:
+    async def main() -> None:
+        with pytest.raises(BindError, match="cannot bind"):
+            await Endpoint.open(f"{host}:0")
 
     run(main())

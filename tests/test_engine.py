@@ -25,6 +25,7 @@ from grapevine_proto.errors import (
     UnknownPeer,
 )
 from grapevine_proto.events import (
+    DialFailed,
     Event,
     FaultContained,
     MemberStatus,
@@ -252,6 +253,19 @@ def test_peers_hear_where_a_node_may_be_dialed_from_now_on() -> None:
     (member,) = pair.other._membership.members
     assert member.record.addresses == found
     assert len(pair.other._links) == 1
+
+
+def test_a_dial_that_cannot_be_sent_fails_at_once_with_the_reason() -> None:
+    engine = make(1, HERE, bootstrap_peers=["[2001:db8::7]:8000", "192.0.2.9:8000"])
+    engine.advance(0.0)
+    there = Address("2001:db8::7", 8000)
+    assert there in {to for _, to in engine.datagrams_to_send(0.0)}
+    engine.unsendable(there, "no IPv6 socket", 0.0)
+    assert [e for e in engine.events() if isinstance(e, DialFailed)] == [
+        DialFailed(there, "no IPv6 socket")
+    ]
+    engine.unsendable(there, "no IPv6 socket", 0.0)  # of a dial that is over
+    assert engine.events() == []
 
 
 def test_an_address_that_settings_name_stays() -> None:

@@ -11,7 +11,6 @@ What must stay true:
 
 from __future__ import annotations
 
-import ipaddress
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final
@@ -28,6 +27,7 @@ from grapevine_proto.ids import (
     PeerId,
     Stream,
     StreamRange,
+    canonical_host,
 )
 from grapevine_proto.messages import Opinion, RumorCopy
 from grapevine_proto.signed import TRACE_ALL, Accusation, Receipt, Record, Rumor
@@ -164,9 +164,7 @@ def decode_records(value: Any) -> tuple[Record, ...]:
 def _decode_address(fields: Any) -> Address:
     host, port = items(fields, 2)
     text = _text(host)
-    if (
-        str(ipaddress.ip_address(text)) != text
-    ):  # one spelling each, or the signature would not hold
+    if canonical_host(text) != text:  # one spelling each, or the signature would not hold
         raise ValueError("not a canonical address")
     return Address(text, uint(port, 65535))
 

@@ -203,7 +203,7 @@ class Dialling:
             knock.dial_at = member.dial_at
 
     def failed(
-        self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
+        self, address: Address, expected: PeerId | None, why: DropReason | str | None, now: float
     ) -> list[Effect]:
         """Nobody, or not the one expected, answered at `address`."""
         self._under_way.pop((address, expected), None)
@@ -423,8 +423,10 @@ class Dialling:
         return knock is not None and (address, knock.peer) in self._under_way
 
 
-def words_for(why: DropReason | None) -> str:
+def words_for(why: DropReason | str | None) -> str:
     """For people: why a dial came to nothing. Silence is all that a stranger gets."""
+    if isinstance(why, str) and not isinstance(why, DropReason):
+        return why
     if why is DropReason.WRONG_PEER:
         return "another node answers there"
     if why is DropReason.MYSELF:

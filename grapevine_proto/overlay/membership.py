@@ -281,7 +281,7 @@ class Membership:
             member.proved = address
 
     def dial_failed(
-        self, address: Address, expected: PeerId | None, why: DropReason | None, now: float
+        self, address: Address, expected: PeerId | None, why: DropReason | str | None, now: float
     ) -> list[Effect]:
         """Nobody, or not the one expected, answered at `address`."""
         effects = self.dialling.failed(address, expected, why, now)

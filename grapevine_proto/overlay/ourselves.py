@@ -29,7 +29,7 @@ class Ourselves:
         self._config = config
         self._identity = identity
         ours = Address.parse(config.advertise) if config.advertise else address
-        self.addresses: tuple[Address, ...] = (ours,)
+        self.addresses: tuple[Address, ...] = (ours.without_zone,)
         self._told_of_ourselves = 0
         self._refuted_at = -math.inf
         self.record = self._signed(epoch, 0, left=False)
