@@ -1,15 +1,17 @@
 """A chat without a server: everyone hears what is typed, /to says it to one, who comes and goes is told.
 
-    python examples/chat.py ada chat.key 127.0.0.1:8000
-    python examples/chat.py bob chat.key 127.0.0.1:8001 127.0.0.1:8000
+    python examples/chat.py chat.key 127.0.0.1:8000 --name ada
+    python examples/chat.py chat.key 127.0.0.1:8001 127.0.0.1:8000 --name bob
 
-Name, key file (made where there is none), where to listen, and nodes to ask first. Ctrl+D leaves.
+The key file (made where there is none), where to listen, nodes to ask first, and your name. Ctrl+D leaves.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import getpass
 import sys
 
 from grapevine_proto import (
@@ -81,7 +83,7 @@ async def lines() -> asyncio.StreamReader:
     return reader
 
 
-async def main(name: str, key_file: str, bind: str, *bootstrap: str) -> None:
+async def main(key_file: Path, bind: str, bootstrap: list[str], name: str) -> None:
     config = NodeConfig.local(
         bind=bind,
         bootstrap_peers=bootstrap,
@@ -99,7 +101,13 @@ async def main(name: str, key_file: str, bind: str, *bootstrap: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 4:
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description="A chat without a server.")
+    parser.add_argument("key_file", type=Path, help="the cluster key; made where there is none")
+    parser.add_argument("bind", metavar="HOST:PORT", help="where to listen")
+    parser.add_argument("bootstrap", metavar="PEER", nargs="*", help="nodes to ask first")
+    parser.add_argument(
+        "--name", default=getpass.getuser(), help="what others see [your user name]"
+    )
+    given = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(*sys.argv[1:]))
+        asyncio.run(main(given.key_file, given.bind, given.bootstrap, given.name))

@@ -106,7 +106,20 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def complain(error: BaseException) -> int:
-    """Say on stderr, in one printable line, what went wrong; the exit code for it."""
+    """Say on stderr, in one printable line, what went wrong; the exit code for it. A group without a
+    command shows its help instead."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        lines = error.format_message().splitlines()
+    else:
+        lines = [f"{PROGRAM}: {problem_of(error)}"]
+    with contextlib.suppress(OSError):
+        for line in lines:
+            click.echo(printable(line), err=True)
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+
+
+def problem_of(error: BaseException) -> str:
+    """What went wrong, in one line that may hold anything: make it printable before you show it."""
     if isinstance(error, click.ClickException):
         problem = error.format_message()
     elif isinstance(error, GrapevineError):
@@ -118,9 +131,7 @@ def complain(error: BaseException) -> int:
     else:
         problem = f"a fault of this program: {type(error).__name__}: {error}"
         logger.debug("a fault", exc_info=error)
-    with contextlib.suppress(OSError):
-        click.echo(printable(f"{PROGRAM}: {' '.join(problem.split())}"), err=True)
-    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+    return " ".join(problem.split())
 
 
 # --- what the command line looks like -------------------------------------------------------------

@@ -3,7 +3,8 @@
 What must stay true:
 
 - An answer is a table or a line for people, or with ``--json`` the reply object as it came.
-- Where no node answers, and where it refuses, that is one line and exit code 1.
+- Where no node answers, and where it refuses, that is one line and exit code 1; with ``--json`` also an
+  object with ``"ok": false`` and the error on stdout.
 - Whatever came over the socket passes `printable` before a terminal sees it.
 - Neither Textual nor an event loop is needed: this starts as quickly as Python does.
 """
@@ -16,8 +17,8 @@ import socket
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -184,7 +185,34 @@ def show(word: str, reply: Object) -> Iterable[str]:
 # --- the command line -----------------------------------------------------------------------------
 
 
-@click.group("ctl")
+class _JsonErrors(click.Group):
+    """A group that also answers in JSON when it fails, where `--json` is asked for: a script reads one
+    object from stdout in any case. The line on stderr and the exit code stay."""
+
+    def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
+        is_json = "--json" in (args[: args.index("--")] if "--" in args else args)
+        with self._answering(is_json):
+            context = super().make_context(info_name, args, *rest, **extra)
+        context.meta[__name__] = is_json
+        return context
+
+    def invoke(self, context: click.Context) -> Any:
+        with self._answering(context.meta[__name__]):
+            return super().invoke(context)
+
+    @contextmanager
+    def _answering(self, is_json: bool) -> Iterator[None]:
+        try:
+            yield
+        except (GrapevineError, click.ClickException, OSError) as error:
+            if is_json:
+                from grapevine_tui.cli import problem_of
+
+                click.echo(json.dumps({"ok": False, "error": problem_of(error)}))
+            raise
+
+
+@click.group("ctl", cls=_JsonErrors)
 @click.option("--state-dir", metavar="DIR", help="State folder of the node [that of its port]")
 @click.option("-p", "--port", metavar="N", help="UDP port of the node [as set, or 8000]")
 @click.option("--json", "is_json", is_flag=True, help="Print the reply object")

@@ -167,7 +167,8 @@ def _from_flags(flags: Mapping[str, Any]) -> list[Value]:
         try:
             found.append(Value(option.name, option.read_flag(given), option.flag))
         except ValueError as expected:
-            problem = f"expected {expected}, not {given!r} ({option.flag})"
+            text = given if isinstance(given, str) else " ".join(map(str, given))
+            problem = f"expected {expected}, not {text!r} ({option.flag})"
             raise ConfigError(option.name, problem) from None
     return found
 

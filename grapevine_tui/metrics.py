@@ -31,7 +31,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from grapevine_proto.errors import BindError
+from grapevine_proto.errors import BindError, DropReason
 from grapevine_proto.events import (
     AntiEntropyRound,
     Event,
@@ -207,8 +207,11 @@ def _of_node(seen: Snapshot) -> Iterator[Metric]:
     dropped = CounterMetricFamily(
         "grapevine_dropped", "What was refused, by reason", labels=["reason"]
     )
-    for reason, count in sorted(_sums(seen.stats).items()):
-        dropped.add_metric([reason], count)
+    sums = _sums(seen.stats)
+    for (
+        reason
+    ) in DropReason:  # from the first scrape on: a series that begins at 1 shows no increase
+        dropped.add_metric([reason.value], sums[reason.value])
     yield dropped
     programs = CounterMetricFamily(
         "grapevine_programs", "Programs after --on, by how they ended", labels=["outcome"]

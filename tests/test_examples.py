@@ -136,10 +136,10 @@ def test_a_config_is_refused_kept_and_changed_as_its_example_says(start: Start) 
 
 
 def test_people_chat_in_the_open_and_in_private_and_see_who_goes(start: Start) -> None:
-    ada = start("chat.py", "ada", "chat.key", ANY)
+    ada = start("chat.py", "chat.key", ANY, "--name", "ada")
     address = ada.address()
-    bob = start("chat.py", "bob", "chat.key", ANY, address)
-    eve = start("chat.py", "eve\x1b[2J", "chat.key", ANY, address)
+    bob = start("chat.py", "chat.key", ANY, address, "--name", "bob")
+    eve = start("chat.py", "chat.key", ANY, address, "--name", "eve\x1b[2J")
     ada.expect_each("* bob is up", "* eve?[2J is up")
     eve.expect("* bob is up")
     eve.type("hello all")

@@ -9,6 +9,7 @@ measured up to the bytes.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import resource
@@ -182,7 +183,11 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] in (["bare"], ["app"]):
         asyncio.run(measure(arguments[0], float(arguments[1]), float(arguments[2])))
         return
-    seconds = arguments[0] if arguments else "10"
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument(
+        "seconds", type=float, nargs="?", default=10.0, help="of messages and of idleness [10]"
+    )
+    seconds = str(parser.parse_args(arguments).seconds)
     for which in ("bare", "app"):  # a process each, or one would warm up the other
         subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.bench_app", which, seconds, str(time.time())],

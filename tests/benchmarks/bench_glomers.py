@@ -10,6 +10,7 @@ among them, as TCP's is not in the challenge. Ends with 1 where a target is miss
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 from collections import Counter
@@ -92,9 +93,13 @@ TARGETS = ((0.0, Result(25.2, 0.4, 0.6, 0)), (0.25, Result(20.0, 1.0, 2.0, 0)))
 
 
 def main() -> int:
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of virtual time [10]")
+    seconds = parser.parse_args().seconds
     is_met = True
     for bundle_s, target in TARGETS:
-        got = play(bundle_s, 10.0)
+        got = play(bundle_s, seconds)
         is_met = is_met and meets(got, target)
         print(
             f"bundled over {1000 * bundle_s:.0f} ms: {got.sends:.2f} sends a broadcast (at most "

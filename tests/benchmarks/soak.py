@@ -9,6 +9,7 @@ where the nodes that stayed missed anything.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import os
@@ -142,5 +143,11 @@ def _note(watch: Watch, nodes: list[Node], number: int, message: Message) -> Non
         watch.heard(number, message)
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("minutes", type=float, nargs="?", default=5.0, help="how long [5]")
+    return uvloop.run(soak(parser.parse_args().minutes))
+
+
 if __name__ == "__main__":
-    sys.exit(uvloop.run(soak(float(sys.argv[1]) if len(sys.argv) > 1 else 5.0)))
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -89,6 +90,53 @@ def test_neither_the_command_line_nor_a_headless_node_imports_the_screen(module:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("group", ["ctl", "config"])
+def test_a_group_without_a_command_shows_its_help_line_by_line(
+    capsys: pytest.CaptureFixture[str], group: str
+) -> None:
+    ended = run(capsys, group)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"Usage: grapevine-tui {group} ")
+    assert max(map(len, ended.err.splitlines())) <= 100
+    assert "\nCommands:\n" in ended.err
+
+
+@pytest.mark.usefixtures("here")
+def test_a_wrong_hook_is_shown_as_it_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = run(capsys, "--on", "bogus", "notify")
+    assert ended.code == 2
+    assert "not 'bogus notify' (--on)" in ended.err
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ctl", "--json", "peers"),
+        ("ctl", "peers", "--json"),
+        ("ctl", "--json", "bogus"),
+        ("ctl", "send", "--json"),
+        ("ctl", "--bogus", "--json"),
+        ("ctl", "--json", "trace", "--wait", "soon", "x"),
+    ],
+)
+def test_ctl_answers_a_script_in_json_also_where_it_fails(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    ended = run(capsys, *arguments)
+    assert ended.code in (1, 2)
+    answer = json.loads(ended.out)
+    assert answer["ok"] is False
+    assert ended.err == f"grapevine-tui: {answer['error']}\n"
+
+
+@pytest.mark.usefixtures("here")
+def test_ctl_takes_text_that_looks_like_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = run(capsys, "ctl", "broadcast", "--", "--json")
+    assert (ended.code, ended.out) == (1, "")
 
 
 @pytest.mark.usefixtures("here")

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import BindError
-from grapevine_proto.events import MessageReceived
+from grapevine_proto.errors import BindError, DropReason
+from grapevine_proto.events import MemberStatus, MessageReceived, PeerState, Via
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.node import Node
 from grapevine_tui.host import Host
@@ -75,6 +75,23 @@ async def test_what_happens_is_counted() -> None:
     assert "grapevine_peer_rtt_seconds_bucket" in text
     assert "grapevine_loop_lag_seconds" in text
     assert "\x1b" not in text
+
+
+@pytest.mark.asyncio
+async def test_every_labeled_counter_has_its_series_before_the_first_event() -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+        port = await stack.enter_async_context(measuring(host, "127.0.0.1:0"))
+        await host.start()
+        stack.push_async_callback(host.leave, 0.1)
+        seen = values(await asyncio.to_thread(fetch, port))
+    for name, words in {
+        "grapevine_dropped_total": DropReason,
+        "grapevine_messages_total": Via,
+        "grapevine_peers": PeerState,
+        "grapevine_members": MemberStatus,
+    }.items():
+        assert {label for each, label in seen if each == name} == {word.value for word in words}
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,181 @@
+"""Machines to follow the pages on: a network, folders and a home of their own, and terminals.
+
+A machine is a process that holds a network and a mount namespace, so that a page's fixed ports and its
+folders (`/opt`, `/etc/grapevine`, `/var/lib/grapevine`) are free and leave nothing behind. It needs root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+WAIT_S: Final = 30.0  # for what takes a second on an idle machine
+POLL_S: Final = 0.05
+IS_UP: Final = re.compile(  # what a program prints that goes on: its first screen, or its first line
+    rb"Anti-entropy|\"event\": ?\"started\"|http://127\.0\.0\.1:\d+/\?token="
+)
+OVERLAID: Final = ("/opt", "/etc/systemd/system", "/var/lib", "/tmp", "/root")  # noqa: S108
+
+
+def why_not() -> str:
+    """Why no machine can be made here; empty: it can."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        return "namespaces need root on Linux"
+    missing = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
+    if missing:
+        return f"{', '.join(missing)}: not installed"
+    tried = subprocess.run(["unshare", "-nm", "true"], capture_output=True, check=False)
+    return "" if tried.returncode == 0 else "namespaces cannot be made here"
+
+
+class Terminal:
+    """A command of a page, typed on a terminal of 120 by 36."""
+
+    def __init__(self, enter: list[str], command: str, environ: dict[str, str]) -> None:
+        self.command = command
+        self.output = b""
+        pid, self._master = pty.fork()
+        if pid == 0:
+            os.execvpe(enter[0], [*enter, "bash", "-c", command], environ)
+        self._pid = pid
+        self._code: int | None = None
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while piece := os.read(self._master, 65536):
+                self.output += piece
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; None: it still runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def until_up_or_ended(self) -> int | None:
+        """Wait until it shows that it is up, or ends; the exit code if it ended."""
+        self.until(lambda: IS_UP.search(self.output) is not None or self.code is not None)
+        return self.code
+
+    def until_shown(self, pattern: str) -> str:
+        """Wait until its output has `pattern`; the match."""
+        self.until(lambda: re.search(pattern.encode(), self.output) is not None)
+        match = re.search(pattern.encode(), self.output)
+        assert match is not None
+        return match[0].decode()
+
+    def until(self, condition: object) -> None:
+        assert callable(condition)
+        give_up_at = time.monotonic() + WAIT_S
+        while not condition():
+            if time.monotonic() > give_up_at:
+                raise AssertionError(f"{self.command}: still waiting after {WAIT_S:g} s\n{self.text}")
+            time.sleep(POLL_S)
+
+    @property
+    def text(self) -> str:
+        """The output without what moves the cursor."""
+        return re.sub(r"\x1b\[[0-9;?<>=]*[a-zA-Z]", " ", self.output.decode(errors="replace"))[-4000:]
+
+    def end(self) -> int:
+        """End it as a service manager would; the exit code."""
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGTERM)
+            self.until(lambda: self.code is not None)
+        assert self._code is not None
+        return self._code
+
+    def close(self) -> None:
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        with contextlib.suppress(OSError):
+            os.close(self._master)
+
+
+class Machine:
+    """One host. `address` is its own on the test's network, if it has one."""
+
+    def __init__(self, folder: Path, address: str = "") -> None:
+        self.address = address
+        self.folder = folder
+        folder.mkdir(parents=True)
+        self._terminals: list[Terminal] = []
+        self._holder = subprocess.Popen(
+            ["unshare", "-nm", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"],
+            stdout=subprocess.PIPE,
+        )
+        assert self._holder.stdout is not None
+        self._holder.stdout.readline()
+        self.enter = ["nsenter", "-t", str(self._holder.pid), "-n", "-m", f"--wd={folder}"]
+        for where in OVERLAID:
+            (folder / "overlaid" / where.strip("/")).mkdir(parents=True)
+            self.do(f"mkdir -p {where} && mount --bind {folder}/overlaid{where} {where}")
+        self.do("mkdir -p /etc/grapevine && mount -t tmpfs tmpfs /etc/grapevine")
+        self.do("ip link set lo up")
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a user of this machine has, with the program on the PATH as the README installs it."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        return kept | {
+            "PATH": path,
+            "HOME": str(self.folder / "home"),
+            "TERM": "xterm-256color",
+            "LANG": "C.UTF-8",
+            "COLUMNS": "120",
+            "LINES": "36",
+        }
+
+    def do(self, command: str) -> str:
+        """What a command prints that ends well at once."""
+        done = subprocess.run(
+            [*self.enter, "bash", "-c", command],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def type(self, command: str) -> Terminal:
+        """Type `command` on a terminal of its own."""
+        (self.folder / "home").mkdir(exist_ok=True)
+        terminal = Terminal(self.enter, command, self.environ)
+        self._terminals.append(terminal)
+        return terminal
+
+    def close(self) -> None:
+        for terminal in self._terminals:
+            terminal.close()
+        self._holder.kill()
+        self._holder.wait()
+        if self._holder.stdout is not None:
+            self._holder.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        return self._holder.pid
