@@ -22,10 +22,12 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 WAIT_S: Final = 30.0  # for what takes a second on an idle machine
 POLL_S: Final = 0.05
-IS_UP: Final = re.compile(  # what a program prints that goes on: its first screen, or its first line
-    rb"Anti-entropy|\"event\": ?\"started\"|http://127\.0\.0\.1:\d+/\?token="
+IS_UP: Final = (
+    re.compile(  # what a program prints that goes on: its first screen, or its first line
+        rb"Anti-entropy|\"event\": ?\"started\"|http://127\.0\.0\.1:\d+/\?token="
+    )
 )
-OVERLAID: Final = ("/opt", "/etc/systemd/system", "/var/lib", "/tmp", "/root")  # noqa: S108
+OVERLAID: Final = ("/opt/grapevine", "/etc/grapevine", "/etc/systemd/system", "/var/lib/grapevine")
 
 
 def why_not() -> str:
@@ -87,19 +89,24 @@ class Terminal:
         give_up_at = time.monotonic() + WAIT_S
         while not condition():
             if time.monotonic() > give_up_at:
-                raise AssertionError(f"{self.command}: still waiting after {WAIT_S:g} s\n{self.text}")
+                raise AssertionError(
+                    f"{self.command}: still waiting after {WAIT_S:g} s\n{self.text}"
+                )
             time.sleep(POLL_S)
 
     @property
     def text(self) -> str:
         """The output without what moves the cursor."""
-        return re.sub(r"\x1b\[[0-9;?<>=]*[a-zA-Z]", " ", self.output.decode(errors="replace"))[-4000:]
+        return re.sub(r"\x1b\[[0-9;?<>=]*[a-zA-Z]", " ", self.output.decode(errors="replace"))[
+            -4000:
+        ]
 
     def end(self) -> int:
         """End it as a service manager would; the exit code."""
         if self.code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._pid, signal.SIGTERM)
+            for pid in _programs_in(self._pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
             self.until(lambda: self.code is not None)
         assert self._code is not None
         return self._code
@@ -111,6 +118,18 @@ class Terminal:
             os.waitpid(self._pid, 0)
         with contextlib.suppress(OSError):
             os.close(self._master)
+
+
+def _programs_in(session: int) -> list[int]:
+    """Processes of ours among those of a terminal, without the shell and what else stands in a pipe."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            words = (stat.parent / "cmdline").read_bytes().split(b"\0")
+            if int(fields[3]) == session and any(w.endswith(b"/grapevine-tui") for w in words):
+                found.append(int(stat.parent.name))
+    return found
 
 
 class Machine:
@@ -131,7 +150,7 @@ class Machine:
         for where in OVERLAID:
             (folder / "overlaid" / where.strip("/")).mkdir(parents=True)
             self.do(f"mkdir -p {where} && mount --bind {folder}/overlaid{where} {where}")
-        self.do("mkdir -p /etc/grapevine && mount -t tmpfs tmpfs /etc/grapevine")
+        self.do("mount -t tmpfs tmpfs /run")
         self.do("ip link set lo up")
 
     @property
