@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import getpass
 import sys
+from pathlib import Path
 
 from grapevine_proto import (
     ClusterKey,
