@@ -33,6 +33,8 @@ _IPV6: Final = struct.Struct("=16sI")  # in6_pktinfo: destination, interface
 _ANCILLARY_BYTES: Final = 128
 _DATAGRAM_BYTES: Final = 65_536
 READS_PER_TURN: Final = 32  # datagrams, before others in the loop have their turn; as in libuv
+READ_PAUSE_S: Final = 0.05  # while the system has no memory for what is to be read
+OUT_OF_ROOM: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 _GONE: Final = frozenset(  # what a source address answers that is not, or not there, ours any more
     {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
 )
@@ -99,8 +101,15 @@ class PktinfoTransport(asyncio.DatagramTransport):
                 return
             except OSError as error:
                 self._protocol.error_received(error)
+                if error.errno in OUT_OF_ROOM:  # or the loop would call at once again
+                    self._loop.remove_reader(self._sock.fileno())
+                    self._loop.call_later(READ_PAUSE_S, self._read_on)
                 return
             deliver(datagram, (source, ancillary))
+
+    def _read_on(self) -> None:
+        if not self._is_closing:
+            self._loop.add_reader(self._sock.fileno(), self._read)
 
     def sendto(self, data: Any, addr: Any = None) -> None:
         if self._waiting:

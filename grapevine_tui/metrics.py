@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -57,6 +58,8 @@ logger = logging.getLogger("grapevine.metrics")
 SNAPSHOT_S: Final = 5.0  # for a busy loop to answer; then the scrape fails, which is a sign, too
 REQUESTS: Final = 4  # at once
 REQUEST_S: Final = 5.0  # for all of one, from the connection to the last byte
+ACCEPT_PAUSE_S: Final = 0.5  # while the system has no descriptor or memory for a connection
+OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 RTT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ROUND_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LINKED: Final = (PeerState.CONNECTED, PeerState.STALE)
@@ -329,6 +332,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self._lock = threading.Lock()
         self._ends_at: dict[socket.socket, float] = {}  # oldest first
         self._asking: set[socket.socket] = set()
+        self._is_out_of_room = False
         super().__init__(address, _Quiet)
 
     def server_bind(self) -> None:
@@ -338,6 +342,21 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection. Without a free descriptor it stays where it is, and the server, which
+        would be told of it again at once, rests."""
+        try:
+            accepted = super().get_request()
+        except OSError as error:
+            if error.errno in OUT_OF_ROOM:
+                if not self._is_out_of_room:
+                    logger.warning("metrics cannot be served for now: %s", error.strerror)
+                self._is_out_of_room = True
+                time.sleep(ACCEPT_PAUSE_S)
+            raise
+        self._is_out_of_room = False
+        return accepted
 
     def asked(self, request: socket.socket) -> None:
         """`request` has asked: it is answered, and nobody takes its place."""

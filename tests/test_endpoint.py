@@ -302,3 +302,31 @@ def test_a_host_that_is_neither_address_nor_name_cannot_be_bound(run: Run[Any], 
             await Endpoint.open(f"{host}:0")
 
     run(main())
+
+
+def test_a_read_that_finds_no_memory_rests_and_goes_on(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    class Socket(socket.socket):
+        def recvmsg(self, *args: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries <= 3:
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+            return super().recvmsg(*args)
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", Socket)
+            ours = await Endpoint.open("0.0.0.0:0")
+        theirs = await Endpoint.open(ANY)
+        await theirs.send(b"late", Address("127.0.0.1", ours.address.port))
+        assert (await ours.receive())[0] == b"late"
+        assert ours.errors == 3
+        assert tries <= 6  # and not as often as the loop came round meanwhile
+        ours.close()
+        theirs.close()
+
+    run(main())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import urllib.request
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from grapevine_proto.config import NodeConfig
@@ -17,6 +19,7 @@ from grapevine_proto.errors import BindError, DropReason
 from grapevine_proto.events import MemberStatus, MessageReceived, PeerState, Via
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.node import Node
+from grapevine_tui import metrics
 from grapevine_tui.host import Host
 from grapevine_tui.metrics import REQUESTS, measuring
 from tests.tui.runs import WAIT_S, Bench
@@ -173,3 +176,31 @@ async def test_every_metric_of_the_dashboard_is_one_that_is_served() -> None:
     }
     assert len(used) > 10
     assert used <= served
+
+
+def test_without_a_free_descriptor_the_server_rests_says_so_once_and_serves_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    resource = pytest.importorskip("resource")
+    rests: list[float] = []
+    monkeypatch.setattr("grapevine_tui.metrics.time.sleep", rests.append)
+    registry = CollectorRegistry()
+    server = metrics._listen("127.0.0.1:0", Counter("dropped", "for the test", registry=registry))
+    asking = socket.create_connection(("127.0.0.1", server.server_port))
+    caplog.set_level("WARNING", "grapevine")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        for _ in range(3):
+            with pytest.raises(OSError, match="Too many open files"):
+                server.get_request()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert rests == [metrics.ACCEPT_PAUSE_S] * 3
+    assert len(caplog.records) == 1
+    accepted, _ = server.get_request()
+    accepted.close()
+    asking.close()
+    server.server_close()
