@@ -101,7 +101,10 @@ def stats(
         short_sessions=len(shorts),
         short_refused=shorts.refused,
         unfinished=links.unfinished,
-        crowded_out=handshakes.crowded_out + links.accounts.forgotten + links.parted_early,
+        crowded_out=handshakes.crowded_out
+        + links.accounts.forgotten
+        + links.parted_early
+        + store.evicted_origins,
         members=len(machines.membership.members),
         nearer=machines.membership.nearness.moved,
         next_round_at=machines.antientropy.next_round_at,

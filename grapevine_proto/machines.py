@@ -15,7 +15,7 @@ from grapevine_proto.overlay.dissemination.dissemination import Dissemination
 from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import SavedStream, Store
+from grapevine_proto.overlay.store import Run, SavedStream, Store
 from grapevine_proto.overlay.trace import Tracing
 
 
@@ -37,7 +37,7 @@ class Machines:
     ) -> None:
         self.peers = PeerTable(config.limits.sessions + config.max_peers)
         self.signatures = Signatures(config)
-        self.store = Store(config, self.signatures, streams, now)
+        self.store = Store(config, self.signatures, streams, now, run_of=self._run_of)
         self.membership = Membership(
             config,
             identity,
@@ -72,6 +72,13 @@ class Machines:
             now,
             beyond=self.membership.room.somebody_beyond,
         )
+
+    def _run_of(self, peer_id: PeerId) -> Run | None:
+        """What its record says of the run that `peer_id` is in; None: it is not known as a member."""
+        member = self.membership.members.get(peer_id)
+        if member is None:
+            return None
+        return Run(member.record.epoch, member.epoch_at, member.earlier_epoch)
 
     def _carries(self, peer_id: PeerId, now: float) -> bool:
         return self.dissemination.carries(peer_id, now)

@@ -141,10 +141,11 @@ class LimitsConfig:
     addresses_per_teller: int = 64
     """Of those, from one member."""
     origins: int = 16_384
-    """Origins whose streams are remembered, the last two streams of each."""
+    """Origins whose streams are remembered, the last two streams of each. Those that are no known members
+    give way to others."""
     new_origins_per_link: int = 64
-    """Origins that this node is not linked to, per link that brings them, in 300 s, once three quarters
-    of `origins` are taken."""
+    """Origins that are no known members, per link that brings them, once three quarters of `origins` are
+    taken: a link that brings more replaces those that it brought before."""
     holes: int = 256
     """Gaps remembered in one stream; beyond it the oldest is given up, as lost."""
     held_bytes: int = 64 * 2**20

@@ -177,8 +177,8 @@ members = $limits_members
 # Addresses heard of and not yet reached, and how many of those one member may tell.
 addresses = $limits_addresses
 addresses_per_teller = $limits_addresses_per_teller
-# Origins whose messages are told apart, the last two runs of each; and how many strangers' origins one
-# link may bring in 300 s once three quarters of that are taken.
+# Origins whose messages are told apart, the last two runs of each. Once three quarters are taken, a link
+# that brought more origins that are no known members than this replaces its own.
 origins = $limits_origins
 new_origins_per_link = $limits_new_origins_per_link
 # Gaps remembered in one origin's messages; beyond it the oldest is given up, as lost.

@@ -94,7 +94,7 @@ class Hearsay:
                 return []
             member = self._members.add(record, sender, now)
         restarted = record.epoch > member.record.epoch
-        member.take(record)
+        member.take(record, now)
         if is_news:
             self._members.spread_news(record.peer_id)
         if before is None:

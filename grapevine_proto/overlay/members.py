@@ -37,6 +37,8 @@ class Member:
     __slots__ = (
         "changed_at",
         "dial_at",
+        "earlier_epoch",
+        "epoch_at",
         "failures",
         "is_met",
         "look_at",
@@ -55,6 +57,8 @@ class Member:
         self.is_met = False  # a session of ours with it was live
         self.proved: Address | None = None  # where a session proved it to be, in this run of it
         self.changed_at = now
+        self.epoch_at = now  # since when its present run is known
+        self.earlier_epoch: int | None = None  # of its run before, where that was known here
         self.dial_at = now
         self.look_at = now  # to see how near it is
         self.rtt_s: float | None = None  # as it was seen, where that was too far
@@ -74,8 +78,10 @@ class Member:
             return claimed
         return (self.proved, *(each for each in claimed if each != self.proved))
 
-    def take(self, record: Record) -> None:
+    def take(self, record: Record, now: float) -> None:
         """Know it by this record from now on. A restarted member may be somewhere else."""
+        if record.epoch > self.record.epoch:
+            self.earlier_epoch, self.epoch_at = self.record.epoch, now
         if record.epoch > self.record.epoch and self.proved not in record.addresses:
             self.proved = None
         self.record = record

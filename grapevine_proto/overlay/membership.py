@@ -221,7 +221,8 @@ class Membership:
         member = self.members.meet(record, now, source)
         effects: list[Effect] = []
         if is_news:
-            member.record = record
+            member.take(record, now)
+            member.proved = source
             self.members.spread_news(record.peer_id)
         effects += self.detector.linked(member, now)
         if is_news or member.status is not MemberStatus.UP:

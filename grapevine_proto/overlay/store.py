@@ -5,16 +5,21 @@ What must stay true:
 - `take` gives each payload once, over restarts with saved marks too. What is not authentic never
   comes here: a forged copy must not mark an id as seen.
 - Marks outlive bodies (`held`); they are forgotten 24 h after a stream's last word.
-- A stream that a newer epoch has followed stays repairable for `message_dedup_ttl`, then closes.
+- A stream that a newer epoch has followed stays repairable for `message_dedup_ttl`, then closes. A member's
+  record tells of a newer epoch as well as a rumor does; of runs before it only the one that was known
+  here is waited for.
+- Who has a place where there is not room for all origins, `origins` decides. Of an evicted origin the
+  latest marks are kept apart, so that what it said is not delivered twice.
 - Iteration follows insertion, never hash order: the same seed gives the same run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
@@ -22,6 +27,7 @@ from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.messages import RumorCopy
 from grapevine_proto.overlay.digests import RecentStreams
 from grapevine_proto.overlay.held import Held
+from grapevine_proto.overlay.origins import Origins
 from grapevine_proto.overlay.seen import Seen
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.signed import Rumor
@@ -30,6 +36,27 @@ FORGET_S: Final = 24 * 3600.0
 SWEEP_S: Final = 1.0
 TIDY_S: Final = 600.0  # between looks at every stream
 CROWDED: Final = 0.75  # of the table: from here on strangers are counted by who brings them
+
+
+class Run(NamedTuple):
+    """What is known of a member's present run: its epoch, since when that is known here, and the epoch of
+    the run before, where that was known here too."""
+
+    epoch: int
+    known_since: float
+    earlier_epoch: int | None = None
+
+
+class _Marks(NamedTuple):
+    """What is left of an evicted origin."""
+
+    epoch: int
+    high: int
+    said_at: float
+
+
+def _nobody(_: PeerId) -> Run | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +93,10 @@ class Store:
         signatures: Signatures,
         saved: Iterable[SavedStream],
         now: float,
+        *,
+        run_of: Callable[[PeerId], Run | None] = _nobody,
     ) -> None:
+        """`run_of`: what the record of a member says; it is not called before this returns."""
         self._ttl_s = config.message_dedup_ttl
         self._limits = config.limits
         self._started_at = now
@@ -75,7 +105,11 @@ class Store:
         self._origins: dict[PeerId, list[_StreamState]] = {}  # one or two, by epoch
         self._holed: dict[Stream, _StreamState] = {}
         self.hole_opened_at = -math.inf  # the latest
-        self._told: dict[PeerId, tuple[float, int]] = {}  # by teller: since when, how many new ones
+        self._run_of = run_of
+        self._places = Origins(lambda peer_id: self._run_of(peer_id) is not None)
+        self._evicted: OrderedDict[PeerId, _Marks] = OrderedDict()
+        self.evicted_origins = 0
+        self.refused_origins = 0  # for which none could be evicted
         self._swept_at = now
         self.version = 0  # grows with every mark
         self._lost_before = 0  # by streams that are forgotten
@@ -83,6 +117,13 @@ class Store:
             self._restore(each, now)
 
     def _restore(self, saved: SavedStream, now: float) -> None:
+        if saved.origin not in self._origins:
+            if len(self._origins) >= self._limits.origins:
+                self._keep_marks(
+                    saved.origin, _Marks(saved.epoch, saved.high, now - max(saved.idle_s, 0.0))
+                )
+                return
+            self._places.restored(saved.origin)
         state = self._open(Stream(saved.origin, saved.epoch), now)
         state.opened_at = -math.inf  # known for longer than this run: nothing older is waited for
         state.seen.restore(saved.high, saved.holes, now)
@@ -97,41 +138,79 @@ class Store:
     def is_known(self, rumor: Rumor, now: float) -> bool:
         """Whether nothing in `rumor` is new here."""
         state = self._find(rumor.origin, rumor.epoch)
-        return state is not None and (
-            self._is_closed(state, now) or state.seen.knows_all(rumor.first, rumor.last)
-        )
+        if state is None:
+            marks = self._evicted.get(rumor.origin) if self._evicted else None
+            return marks is not None and marks.epoch == rumor.epoch and rumor.last <= marks.high
+        return self._is_closed(state, now) or state.seen.knows_all(rumor.first, rumor.last)
 
     def refusal(
         self, stream: Stream, teller: PeerId, origin_is_linked: bool, now: float
     ) -> DropReason | None:
         """Why nothing of `stream` may be taken from `teller`; None: it may."""
-        streams = self._origins.get(stream.origin)
-        if streams is None:
-            return None if origin_is_linked else self._newcomer_refusal(teller, now)
-        return DropReason.OLD_EPOCH if self._is_over(stream, streams, now) else None
+        if self._is_refused(stream, now):
+            return DropReason.OLD_EPOCH
+        if stream.origin in self._origins or origin_is_linked:
+            return None
+        is_full = len(self._origins) >= self._limits.origins
+        return DropReason.TABLE_FULL if is_full and not self._places.may_evict() else None
 
-    def _is_over(self, stream: Stream, streams: list[_StreamState], now: float) -> bool:
-        """Whether `stream` is not among `streams` of its origin and came before them for too long."""
+    def _is_refused(self, stream: Stream, now: float) -> bool:
+        """Whether `stream` has no place here, and came before what is known of its origin for too long."""
+        streams = self._origins.get(stream.origin, ())
+        if any(each.stream == stream for each in streams):
+            return False
+        run = self._run_of(stream.origin)
+        if run is not None and stream.epoch < run.epoch:
+            is_recent = now - run.known_since < self._ttl_s
+            if not (is_recent and stream.epoch == run.earlier_epoch):
+                return True
+        if streams:
+            return self._is_over(stream, streams, now)
+        marks = self._evicted.get(stream.origin)
+        return marks is not None and stream.epoch < marks.epoch
+
+    def _is_over(self, stream: Stream, streams: Sequence[_StreamState], now: float) -> bool:
+        """Whether `stream`, which is not among `streams` of its origin, came before them for too long."""
         newest = streams[-1]
-        if stream.epoch >= newest.stream.epoch or any(s.stream == stream for s in streams):
+        if stream.epoch >= newest.stream.epoch:
             return False
         return len(streams) > 1 or now - newest.opened_at >= self._ttl_s
-
-    def _newcomer_refusal(self, teller: PeerId, now: float) -> DropReason | None:
-        if len(self._origins) >= self._limits.origins:
-            return DropReason.TABLE_FULL
-        if not self._is_crowded:
-            return None
-        since, count = self._told.get(teller, (now, 0))
-        if now - since < self._ttl_s and count >= self._limits.new_origins_per_link:
-            return DropReason.TABLE_FULL
-        return None
 
     @property
     def _is_crowded(self) -> bool:
         """Along a tree one link brings nearly all origins there are, so while there is room for more
         nobody asks which link brought how many."""
         return len(self._origins) >= CROWDED * self._limits.origins
+
+    def _make_room(self, origin: PeerId, teller: PeerId, origin_is_linked: bool) -> bool:
+        """For the first stream of `origin`. In a crowded table whoever has brought more unknown origins than
+        its share replaces its own; in a full one they replace those of whoever brought most. False:
+        none of those that were looked at may go, and only a peer with a link is let in anyway."""
+        is_known = origin_is_linked or self._run_of(origin) is not None
+        is_full = len(self._origins) >= self._limits.origins
+        share = self._limits.new_origins_per_link
+        own = not is_known and self._is_crowded and self._places.brought_by(teller) >= share
+        if is_full or own:
+            evicted = self._places.to_evict(teller, own=own)
+            if evicted is None:
+                return origin_is_linked or not is_full
+            self._evict(evicted)
+        return True
+
+    def _evict(self, origin: PeerId) -> None:
+        streams = self._origins.pop(origin)
+        self._places.remove(origin)
+        self.evicted_origins += 1
+        newest = streams[-1]
+        for state in streams:
+            self._forget(state)
+        self._keep_marks(origin, _Marks(newest.stream.epoch, newest.seen.high, newest.said_at))
+
+    def _keep_marks(self, origin: PeerId, marks: _Marks) -> None:
+        self._evicted[origin] = marks
+        self._evicted.move_to_end(origin)
+        if len(self._evicted) > self._limits.origins:
+            self._evicted.popitem(last=False)
 
     def take(
         self,
@@ -147,10 +226,13 @@ class Store:
         rumor = copy.rumor
         state = self._find(rumor.origin, rumor.epoch)
         if state is None:
-            is_stranger = rumor.origin not in self._origins and not origin_is_linked
-            if is_stranger and self._is_crowded:
-                self._count_newcomer(teller, now)
+            if rumor.origin not in self._origins and not self._make_room(
+                rumor.origin, teller, origin_is_linked
+            ):
+                self.refused_origins += 1
+                return []
             state = self._open(rumor.stream, now)
+        self._places.spoke(rumor.origin, teller, is_linked=origin_is_linked)
         seen = state.seen
         fresh = rumor.payloads()
         if rumor.first <= seen.high:  # else none of it was seen
@@ -169,12 +251,6 @@ class Store:
         self._changed(state, now)
         return fresh
 
-    def _count_newcomer(self, teller: PeerId, now: float) -> None:
-        since, count = self._told.get(teller, (now, 0))
-        self._told[teller] = (now, 1) if now - since >= self._ttl_s else (since, count + 1)
-        if len(self._told) > self._limits.sessions:
-            self._told.pop(next(iter(self._told)))
-
     def _find(self, origin: PeerId, epoch: int) -> _StreamState | None:
         for state in self._origins.get(origin, ()):
             if state.stream.epoch == epoch:
@@ -183,6 +259,9 @@ class Store:
 
     def _open(self, stream: Stream, now: float) -> _StreamState:
         state = _StreamState(stream, self._limits.holes, now)
+        marks = self._evicted.pop(stream.origin, None)
+        if marks is not None and marks.epoch == stream.epoch:
+            state.seen.restore(marks.high, (), now)
         streams = self._origins.setdefault(stream.origin, [])
         streams.append(state)
         streams.sort(key=lambda each: each.stream.epoch)
@@ -194,7 +273,14 @@ class Store:
         return state
 
     def _is_closed(self, state: _StreamState, now: float) -> bool:
-        return state.superseded_at is not None and now - state.superseded_at >= self._ttl_s
+        if state.superseded_at is not None and now - state.superseded_at >= self._ttl_s:
+            return True
+        run = self._run_of(state.stream.origin)
+        return (
+            run is not None
+            and state.stream.epoch < run.epoch
+            and now - run.known_since >= self._ttl_s
+        )
 
     def _forget(self, state: _StreamState) -> None:
         self.held.forget(state.stream)
@@ -238,7 +324,12 @@ class Store:
             return []
         state = self._find(*theirs.stream)
         if state is None:
-            return [] if self._is_refused(theirs.stream, now) else [_range(theirs, first, last)]
+            if self._is_refused(theirs.stream, now):
+                return []
+            marks = self._evicted.get(theirs.stream.origin)
+            if marks is not None and marks.epoch == theirs.stream.epoch:
+                first = max(first, marks.high + 1)
+            return [_range(theirs, first, last)] if first <= last else []
         if self._is_closed(state, now):
             return []
         return [_range(theirs, a, b) for a, b in state.seen.missing(first, last, limit)]
@@ -246,10 +337,6 @@ class Store:
     def lacks(self, theirs: StreamRange, now: float) -> bool:
         """Whether any of `theirs` is missing here."""
         return bool(self.missing(theirs, now, limit=1))
-
-    def _is_refused(self, stream: Stream, now: float) -> bool:
-        streams = self._origins.get(stream.origin)
-        return streams is not None and self._is_over(stream, streams, now)
 
     def holes(self, now: float, older_than_s: float, limit: int) -> list[StreamRange]:
         """Up to `limit` holes that have stood open for that long."""
@@ -290,6 +377,10 @@ class Store:
                 streams.remove(state)
             if not streams:
                 del self._origins[origin]
+                self._places.remove(origin)
+        for origin, marks in list(self._evicted.items()):
+            if now - marks.said_at > FORGET_S:
+                del self._evicted[origin]
 
     @property
     def lost(self) -> int:
@@ -308,7 +399,7 @@ class Store:
         pending: dict[Stream, list[int]] = {}
         for message_id in unhandled:
             pending.setdefault(message_id.stream, []).append(message_id.sequence)
-        return tuple(
+        streams = [
             SavedStream(
                 *state.stream,
                 *state.seen.without(sorted(pending.get(state.stream, ()))),
@@ -316,7 +407,12 @@ class Store:
             )
             for streams in self._origins.values()
             for state in streams
-        )
+        ]
+        evicted = [
+            SavedStream(origin, marks.epoch, marks.high, (), now - marks.said_at)
+            for origin, marks in self._evicted.items()
+        ]
+        return (*streams, *evicted)
 
 
 def _range(theirs: StreamRange, first: int, last: int) -> StreamRange:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.errors import DropReason
-from grapevine_proto.ids import Stream, StreamRange
+from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import RumorCopy
 from grapevine_proto.overlay.digests import SETTLE_S
 from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import FORGET_S, Store
+from grapevine_proto.overlay.store import FORGET_S, Run, Store
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Rumor
 from tests.overlay.made import EPOCH, config, copy, peer_id
@@ -118,23 +118,159 @@ def test_while_there_is_room_one_teller_brings_all_origins_as_along_a_tree() -> 
         take(store, copy(number, 1), 0.0)
 
 
-def test_of_a_crowded_table_one_teller_takes_so_many_and_not_one_more() -> None:
+def bring(store: Store, number: int, by: int, now: float = 0.0) -> None:
+    """Peer `by` brings the first word of origin `number`, where nothing is against it."""
+    each = copy(number, 1)
+    if store.refusal(each.rumor.stream, peer_id(by), False, now) is None:
+        store.take(each, peer_id(by), False, now)
+
+
+def is_there(store: Store, number: int) -> bool:
+    return store._find(peer_id(number), EPOCH) is not None
+
+
+def test_in_a_crowded_table_who_brought_more_than_its_share_evicts_its_own() -> None:
     store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
-    for number in range(15):
-        take(store, copy(number, 1), 0.0)
-    last = copy(15, 1).rumor.stream
-    assert store.refusal(last, TELLER, False, 0.0) is DropReason.TABLE_FULL
-    assert store.refusal(last, TELLER, True, 0.0) is None, "who is linked is always let in"
-    assert store.refusal(last, peer_id(998), False, 0.0) is None, "another teller has its own"
-    assert store.refusal(last, TELLER, False, 300.0) is None, "and it has again in 300 s"
+    for number in range(100):
+        bring(store, number, by=998)
+    assert store.streams == 12
+    assert is_there(store, 99)
+    assert not is_there(store, 0)
+    assert store.evicted_origins == 88
 
 
-def test_one_origin_beyond_the_cap_is_refused() -> None:
-    store = store_with(LimitsConfig(origins=2))
-    for number in range(2):
+def test_one_unknown_origin_beyond_the_cap_evicts_one_of_who_brought_most() -> None:
+    store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
+    for number in range(12):
+        bring(store, number, by=998)
+    for number in range(12, 18):
+        bring(store, number, by=980 + number)
+    assert store.streams == 16
+    assert all(is_there(store, number) for number in range(12, 18))
+    assert not is_there(store, 0)
+    assert not is_there(store, 1)
+
+
+def test_known_members_are_evicted_by_nobody() -> None:
+    known = {peer_id(number) for number in range(10)}
+    settings = config(limits=LimitsConfig(origins=16, new_origins_per_link=3))
+    store = Store(
+        settings,
+        Signatures(settings),
+        (),
+        0.0,
+        run_of=lambda peer: Run(EPOCH, 0.0) if peer in known else None,
+    )
+    for number in range(200):
+        bring(store, number, by=900 + number % 60)
+    assert store.streams == 16
+    assert all(is_there(store, number) for number in range(10))
+
+
+def test_a_known_member_that_speaks_for_the_first_time_has_a_place_in_a_full_table() -> None:
+    known: set[PeerId] = set()
+    settings = config(limits=LimitsConfig(origins=4))
+    store = Store(
+        settings,
+        Signatures(settings),
+        (),
+        0.0,
+        run_of=lambda peer: Run(EPOCH, 0.0) if peer in known else None,
+    )
+    for number in range(4):
+        bring(store, number, by=900 + number)
+    known |= {peer_id(n) for n in range(50, 54)}
+    for number in range(50, 54):
+        bring(store, number, by=998)
+        assert is_there(store, number)
+    bring(store, 60, by=998)
+    assert not is_there(store, 60), "nobody unknown is left to evict"
+    assert store.streams == 4
+    known.clear()
+    bring(store, 61, by=998)
+    assert is_there(store, 61), "who is no longer a member gives way"
+
+
+def test_what_an_evicted_origin_said_is_not_delivered_again() -> None:
+    store = store_with(LimitsConfig(origins=2, new_origins_per_link=1))
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(1, 2), 0.0)
+    for number in (2, 3):
+        bring(store, number, by=900 + number)
+    assert not is_there(store, 1)
+    assert store.is_known(copy(1, 2).rumor, 0.0)
+    assert store.missing(StreamRange(copy(1, 1).rumor.stream, 1, 3), 0.0) == [
+        StreamRange(copy(1, 1).rumor.stream, 3, 3)
+    ]
+    again = Store(config(), Signatures(config()), store.saved(1.0), 500.0)
+    assert again.is_known(copy(1, 2).rumor, 500.0)
+    assert take(store, copy(1, 3), 1.0) == [3], "it may go on"
+    assert store.is_known(copy(1, 1).rumor, 1.0)
+
+
+def test_of_saved_streams_no_more_are_restored_than_have_a_place_and_the_rest_as_marks() -> None:
+    store = store_with()
+    for number in range(10):
         take(store, copy(number, 1), 0.0)
-    assert store.refusal(copy(2, 1).rumor.stream, TELLER, False, 0.0) is DropReason.TABLE_FULL
-    assert store.refusal(copy(1, 2).rumor.stream, TELLER, False, 0.0) is None
+    small = config(limits=LimitsConfig(origins=4))
+    again = Store(small, Signatures(small), store.saved(1.0), 0.0)
+    assert again.streams == 4
+    assert len(again._evicted) == 4, "one more than the cap evicts the oldest of them too"
+
+
+def test_saved_streams_keep_nobody_out() -> None:
+    settings = config(limits=LimitsConfig(origins=16, new_origins_per_link=3))
+    store = Store(settings, Signatures(settings), (), 0.0)
+    for number in range(16):
+        bring(store, number, by=900 + number)
+    again = Store(settings, Signatures(settings), store.saved(1.0), 0.0)
+    for number in range(50, 60):
+        bring(again, number, by=998)
+        assert is_there(again, number)
+
+
+def test_whoever_is_linked_always_has_a_place() -> None:
+    settings = config(limits=LimitsConfig(origins=2))
+    store = Store(settings, Signatures(settings), (), 0.0, run_of=lambda _: Run(EPOCH, 0.0))
+    for number in range(4):
+        take(store, copy(number, 1), 0.0, linked=True)
+    assert store.streams == 4
+    assert store.refusal(copy(5, 1).rumor.stream, TELLER, False, 0.0) is DropReason.TABLE_FULL
+
+
+# --- runs that are over -------------------------------------------------------------------------
+
+
+def store_that_knows(run: Run) -> Store:
+    settings = config()
+    return Store(settings, Signatures(settings), (), 0.0, run_of=lambda _: run)
+
+
+def test_of_a_run_before_the_members_record_nothing_is_taken() -> None:
+    store = store_that_knows(Run(EPOCH + 10, 0.0))
+    older = copy(1, 1).rumor.stream
+    assert store.refusal(older, TELLER, False, 1.0) is DropReason.OLD_EPOCH
+    assert store.missing(StreamRange(older, 1, 5), 1.0) == []
+    assert store.refusal(Stream(peer_id(1), EPOCH + 10), TELLER, False, 1.0) is None
+
+
+def test_the_run_that_was_known_before_a_restart_is_waited_for_until_nothing_of_it_is_young() -> (
+    None
+):
+    store = store_that_knows(Run(EPOCH + 10, 5.0, earlier_epoch=EPOCH))
+    older = copy(1, 1).rumor.stream
+    assert store.refusal(older, TELLER, False, 304.0) is None
+    assert store.refusal(older, TELLER, False, 305.0) is DropReason.OLD_EPOCH
+    other = Stream(peer_id(1), EPOCH - 1)
+    assert store.refusal(other, TELLER, False, 6.0) is DropReason.OLD_EPOCH
+
+
+def test_a_stream_that_was_heard_closes_when_the_record_of_a_newer_run_has_stood() -> None:
+    store = store_that_knows(Run(EPOCH + 10, 5.0))
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(1, 4), 0.0)
+    assert not store.is_known(copy(1, 2).rumor, 304.0)
+    assert store.is_known(copy(1, 2).rumor, 305.0)
 
 
 # --- age ----------------------------------------------------------------------------------------
