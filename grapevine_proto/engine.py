@@ -244,8 +244,9 @@ class Engine:
         self._routing.perform(self._antientropy.start_rounds(now), now)
 
     def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
-        """The host name `name` among the bootstrap peers stands for `addresses`."""
-        self._membership.dialling.resolved(name, addresses, now)
+        """The host name `name` among the bootstrap peers stands for `addresses`; none: it does not
+        resolve, which DialFailed tells."""
+        self._routing.perform(self._membership.dialling.resolved(name, addresses, now), now)
 
     def refused(self, size_bytes: int, address: Address, now: float) -> None:
         """The system would not send a datagram of this size to `address` (EMSGSIZE)."""
@@ -520,7 +521,7 @@ class Engine:
     def saved(self, now: float, unhandled: Iterable[MessageId] = ()) -> Saved:
         """What to keep for the next run, as of now. `unhandled` broadcasts count as not seen: a restart
         asks for them again."""
-        known = tuple((peer.peer_id, peer.address) for peer in self._peers)
+        known = self._membership.dialling.known()
         return Saved(self._identity.seed, self.epoch, self._store.saved(now, unhandled), known)
 
     @property

@@ -336,10 +336,11 @@ class EventsLost:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """Nobody answered at `address`. Silence is all that a stranger gets, so this cannot tell a
-    node that is down from one with another cluster key."""
+    """Nobody answered at `address`, or it is a name (``host:port``) that does not resolve; told again
+    once it has worked and fails anew. Silence is all that an unauthenticated peer gets, so this cannot
+    tell a node that is down from one with another cluster key."""
 
-    address: Address
+    address: Address | str
     reason: str
 
 

@@ -81,6 +81,7 @@ class Handshakes:
         is_short: bool = False,
         instead: Record | None = None,
         nearer_than_s: float = math.inf,
+        hellos: int | None = None,
     ) -> None:
         """Knock at `address`, saying `record` of ourselves to whoever knows the key. `instead`: only for
         a link nearer than so much, for which this one goes."""
@@ -95,6 +96,7 @@ class Handshakes:
             is_short=is_short,
             instead=instead,
             nearer_than_s=nearer_than_s,
+            hellos=hellos,
             timeout_s=self._config.connection_timeout,
             entropy=self._entropy,
             rng=self._rng,

@@ -649,9 +649,8 @@ class Node:
         self._dial(addresses)
 
     def _on_resolved(self, name: str, addresses: tuple[Address, ...]) -> None:
-        if addresses:
-            self._engine.resolved(name, addresses, self.now())
-            self._pump.wake()
+        self._engine.resolved(name, addresses, self.now())
+        self._pump.wake()
 
     def _aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do `work` beside; whoever wants to know how it went awaits the task."""

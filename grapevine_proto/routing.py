@@ -329,6 +329,7 @@ class Routing:
                 is_asking=dial.is_asking,
                 instead=dial.instead,
                 nearer_than_s=dial.nearer_than_s,
+                hellos=dial.hellos,
             )
         else:
             self.dial_failed(dial.address, dial.expected, None, now)
@@ -342,7 +343,7 @@ class Routing:
         if dial.is_short and dial.expected is not None:
             self.gave_up_briefly(dial.expected)
         elif dial.instead is not None and why is None:
-            self._machines.membership.dialling.looked(dial.address, dial.expected, dial.rtt_s)
+            self._machines.membership.dialling.looked(dial.address, dial.expected, dial.rtt_s, now)
         else:
             self.dial_failed(dial.address, dial.expected, why, now)
             if dial.expected is not None:
@@ -428,7 +429,8 @@ class Routing:
             return True
         is_opening = self._shorts.is_opening(peer_id)
         member = self._machines.membership.members.get(peer_id)
-        address = member.address if member is not None else None
+        dialling = self._machines.membership.dialling
+        address = dialling.address_of(member) if member is not None else None
         if not is_opening:
             if address is None or not self._handshakes.has_room:
                 return False
@@ -451,10 +453,12 @@ class Routing:
         member = self._machines.membership.members.get(peer_id)
         if not self._shorts.is_opening(peer_id) or self._handshakes.is_dialling(peer_id):
             return
-        if member is None or member.address is None or not self._handshakes.has_room:
+        dialling = self._machines.membership.dialling
+        address = dialling.address_of(member) if member is not None else None
+        if address is None or not self._handshakes.has_room:
             self.gave_up_briefly(peer_id)
             return
-        self._dial_briefly(member.address, peer_id, now)
+        self._dial_briefly(address, peer_id, now)
 
     def _dial_briefly(self, address: Address, peer_id: PeerId, now: float) -> None:
         record = self._machines.membership.record

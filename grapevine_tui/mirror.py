@@ -42,7 +42,7 @@ from grapevine_proto.events import (
     TraceUpdated,
     Via,
 )
-from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.ids import Address, MessageId, PeerId, literal
 from grapevine_tui.jsonlines import Object
 
 MALFORMED: Final = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
@@ -171,7 +171,8 @@ def event_of(told: Object, now: float) -> Event | None:
         case "trace":
             return TraceUpdated(trace_of(told, now))
         case "dial_failed":
-            return DialFailed(Address.parse(told["address"]), _text(told["reason"]))
+            where = _text(told["address"])
+            return DialFailed(literal(where) or where, _text(told["reason"]))
         case "state_unsaved":
             return StateUnsaved(_text(told["problem"]))
         case "fault":

@@ -153,7 +153,9 @@ class Model:
         self.now = 0.0
         self.samples = Samples()
         self.throttled_at: dict[PeerId, float] = {}  # Unix seconds of the last refusal
-        self.unanswered: dict[Address, float] = {}  # when we last told that nobody answers there
+        self.unanswered: dict[
+            Address | str, float
+        ] = {}  # when we last told that nobody answers there
         self.events_lost = 0
         self.unsaved = ""  # why the state directory cannot be written; empty: it can
         self.stopped = ""  # why the node stopped; empty: it runs

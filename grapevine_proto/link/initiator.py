@@ -96,6 +96,7 @@ class Initiator:
         is_short: bool = False,
         instead: Record | None = None,
         nearer_than_s: float = math.inf,
+        hellos: int | None = None,
         timeout_s: float,
         entropy: Callable[[int], bytes],
         rng: random.Random,
@@ -107,6 +108,7 @@ class Initiator:
         self.is_short = is_short
         self.instead = instead
         self._nearer_than_s = nearer_than_s
+        self._hellos = math.inf if hellos is None else hellos
         self.key = key
         self.session_id = entropy(SESSION_ID_BYTES)
         self._identity = identity
@@ -165,6 +167,8 @@ class Initiator:
         if now < self._next_at or self.is_expired(now):
             return []
         self._next_at = now + self._wait_s * (1 + RETRY_JITTER * self._rng.random())
+        if self._step is Step.ASKING and self._sendings + 1 >= self._hellos:
+            self._next_at = math.inf  # the last Hello has as long to be answered as there is
         self._wait_s = min(2 * self._wait_s, LAST_RETRY_S)
         self._sendings += 1
         self._sent_at = now

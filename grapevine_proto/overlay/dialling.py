@@ -6,7 +6,12 @@ What must stay true:
   `DIALS_PER_S` in the long run. Only what `views` wants is dialled, and what may show that a
   partition is over.
 - Addresses that somebody named are tried for ever, at least every 20 s, and so are the lately lost:
-  that is how partitions heal. What is only remembered from an earlier run is given up after a minute.
+  that is how partitions heal. So are those where peers were in an earlier run, 64 at most and ever more
+  rarely: silence says nothing of others while our own network may be down.
+- A host name stands for what it resolves to now: where it pointed before is not dialed for it any more.
+  Of the named addresses those never tried come first, then those that have waited longest.
+- What only a record claims gets a few Hellos, out of a small budget that a member which answers gives
+  back, and nothing at all at addresses where no node can be (`reachable`).
 - No address is dialled twice at once for the same, nor where we are linked already, nor our own.
 - What a record claims stops no dial and delays none: only a session proves that a member is at an
   address, and a dial for a member says nothing of who else may be there.
@@ -27,6 +32,7 @@ from grapevine_proto.overlay.effects import Dial, Effect, Emit, Moved
 from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.nearness import Look, Nearness
 from grapevine_proto.overlay.peers import Happening, PeerTable
+from grapevine_proto.overlay.reachable import may_be_dialed
 from grapevine_proto.overlay.views import YIELD_AGE_S, Views
 from grapevine_proto.ratelimit import TokenBucket
 
@@ -45,7 +51,11 @@ REDIAL_MIN_S: Final = 1.0
 REDIAL_MAX_S: Final = 20.0  # for bootstrap peers and the lately lost
 FORGOTTEN_REDIAL_S: Final = 300.0  # for those lost long ago
 LATELY_S: Final = 600.0
-REMEMBERED_TRIES: Final = 6  # at an address of an earlier run, a minute or so
+REMEMBERED_LIMIT: Final = 64  # addresses of peers that are kept on disk and dialed in the next run
+UNPROVED_BURST: Final = 64  # dials where only a record says that a member is,
+UNPROVED_PER_S: Final = 0.2  # in the long run, if nobody answers there
+UNPROVED_HELLOS: Final = 3  # in one such dial
+NO_SUCH_NAME: Final = "the name does not resolve"
 FULL_PAUSE_S: Final = 30.0  # before knocking again where there was no room
 ADDRESSES_A_NAME: Final = 16  # of those that a host name stands for
 
@@ -88,6 +98,12 @@ class Dialling:
         self._rng = rng
         self.our_addresses: tuple[Address, ...] = (our_address,)
         self._names: dict[str, tuple[Address, ...]] = {}
+        self._unresolved: set[str] = set()  # names that are known not to resolve now
+        self._ordered: dict[Address, None] = {}  # dialed because somebody asked for it
+        self._unproved: set[_Target] = (
+            set()
+        )  # dials under way where only a record says who is there
+        self._claims = TokenBucket(UNPROVED_BURST, UNPROVED_PER_S, now)
         self._knocks: dict[Address, _Knock] = {}
         self._lost: dict[PeerId, None] = {}  # met, and not linked any more: dialled again
         self._named: dict[PeerId, None] = {}  # dialed because a peer named them; the latest last
@@ -102,6 +118,9 @@ class Dialling:
     def reconfigure(self, config: NodeConfig, now: float) -> None:
         """Other settings from now on: new bootstrap peers are knocked at."""
         self._config = config
+        for name in set(self._names) - set(config.bootstrap_peers):
+            self._release(self._names.pop(name))
+            self._unresolved.discard(name)
         for name in config.bootstrap_peers:
             if name not in self._names:
                 self._bootstrap(name, now)
@@ -116,21 +135,72 @@ class Dialling:
             self._names[name] = (address,)
             self._knocks[address] = _Knock(now, is_wanted=True)
 
-    def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
-        """The host name `name` among the bootstrap peers stands for `addresses` now."""
-        if name in self._names:
-            self._names[name] = addresses = addresses[:ADDRESSES_A_NAME]
-            for address in addresses:
-                self._knocks.setdefault(address, _Knock(now, is_wanted=True))
+    def resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> list[Effect]:
+        """The host name `name` among the bootstrap peers stands for `addresses` now; none: it does not
+        resolve, and what it stood for before stays."""
+        if name not in self._names:
+            return []
+        if not addresses:
+            is_known = name in self._unresolved
+            self._unresolved.add(name)
+            return [] if is_known else [Emit(DialFailed(name, NO_SUCH_NAME))]
+        self._unresolved.discard(name)
+        before = self._names[name]
+        self._names[name] = addresses = addresses[:ADDRESSES_A_NAME]
+        for address in addresses:
+            knock = self._knocks.setdefault(address, _Knock(now, is_wanted=True))
+            knock.is_wanted = True
+        self._release(before)
+        return []
+
+    def _release(self, addresses: tuple[Address, ...]) -> None:
+        """A name stands for these no more: those that no other name stands for are dialed no more, or
+        only remembered, where somebody answered."""
+        named = {address for each in self._names.values() for address in each}
+        for address in addresses:
+            knock = self._knocks.get(address)
+            if knock is None or address in named or address in self._ordered:
+                continue
+            if knock.peer is None:
+                del self._knocks[address]
+            else:
+                knock.is_wanted = False
+        self._trim()
+
+    def _trim(self) -> None:
+        """Of what is only remembered keep so many, those that failed least."""
+        remembered = [address for address, knock in self._knocks.items() if not knock.is_wanted]
+        if len(remembered) > REMEMBERED_LIMIT:
+            remembered.sort(key=lambda address: self._knocks[address].failures)
+            for address in remembered[REMEMBERED_LIMIT:]:
+                del self._knocks[address]
 
     def remember(self, known: tuple[tuple[PeerId, Address], ...], now: float) -> None:
-        """Peers of an earlier run: worth a knock each, whoever is there now."""
-        for _, address in known[: self._config.limits.dials]:
-            self._knocks.setdefault(address, _Knock(now, is_wanted=False))
+        """Peers of an earlier run, the best first: worth a dial each, whoever is there now."""
+        for peer_id, address in known[:REMEMBERED_LIMIT]:
+            if address not in self._knocks:
+                knock = self._knocks[address] = _Knock(now, is_wanted=False)
+                knock.peer = peer_id
+
+    def known(self) -> tuple[tuple[PeerId, Address], ...]:
+        """Where peers are for the next run, the best first: those linked, those that were lately, and
+        what is remembered from before. What only a record claims is not among it."""
+        proved = [peer for peer in self._peers if peer.is_proved]
+        linked = [peer for peer in proved if self._peers.is_linked(peer.peer_id)]
+        others = [peer for peer in proved if not self._peers.is_linked(peer.peer_id)]
+        linked.sort(key=lambda peer: peer.linked_at or 0.0)
+        others.sort(key=lambda peer: -peer.silent_since)
+        known = {peer.address: peer.peer_id for peer in (*linked, *others)}
+        remembered = sorted(self._knocks.items(), key=lambda each: each[1].failures)
+        for address, knock in remembered:
+            if knock.peer is not None:
+                known.setdefault(address, knock.peer)
+        return tuple((peer_id, address) for address, peer_id in known.items())[:REMEMBERED_LIMIT]
 
     def want(self, address: Address, now: float) -> list[Effect]:
         """Knock at `address` now, because somebody asked for it."""
         if len(self._knocks) < self._config.limits.addresses:
+            self._ordered[address] = None
             self._knocks[address] = _Knock(now, is_wanted=True)
         return self._dial(address, None, now, is_asking=True, is_ordered=True)
 
@@ -186,7 +256,7 @@ class Dialling:
     ) -> None:
         """Our dial ended with a session with `peer_id`. Should no link come of it, because there is no
         more room here, we need not knock again soon."""
-        self._under_way.pop((address, expected), None)
+        self._end((address, expected), now, is_answered=True)
         knock = self._knocks.get(address)
         if knock is not None:
             knock.failures = 0
@@ -206,23 +276,23 @@ class Dialling:
         self, address: Address, expected: PeerId | None, why: DropReason | str | None, now: float
     ) -> list[Effect]:
         """Nobody, or not the one expected, answered at `address`."""
-        self._under_way.pop((address, expected), None)
+        self._end((address, expected), now, is_answered=False)
         knock = self._knocks.get(address)
         if knock is None or expected is not None:
             return []
         knock.failures += 1
         knock.is_ours = why is DropReason.MYSELF
-        knock.dial_at = now + self._pause_s(knock.failures, REDIAL_MAX_S)
+        is_rare = not knock.is_wanted and bool(self._peers.linked)
+        longest_s = FORGOTTEN_REDIAL_S if is_rare else REDIAL_MAX_S
+        knock.dial_at = now + self._pause_s(knock.failures, longest_s)
         if not knock.is_wanted:
-            if knock.failures >= REMEMBERED_TRIES:
-                del self._knocks[address]
             return []
         # Said once, not at every attempt.
         return [Emit(DialFailed(address, words_for(why)))] if knock.failures == 1 else []
 
     def failed_member(self, member: Member, now: float) -> None:
         """`member` did not answer at its address."""
-        member.failures += 1
+        self._members.failed(member)
         lately = now - member.changed_at < LATELY_S
         longest_s = REDIAL_MAX_S if lately else FORGOTTEN_REDIAL_S
         member.dial_at = now + self._pause_s(member.failures, longest_s)
@@ -275,6 +345,7 @@ class Dialling:
             and not knock.is_ours
             and self._is_worth_a_knock(knock, is_in_need)
         ]
+        due.sort(key=lambda each: (each[1].failures > 0, each[1].dial_at))
         reached = self._linked_addresses() if due else set()
         effects: list[Effect] = []
         for address, knock in due:
@@ -330,7 +401,8 @@ class Dialling:
 
     def _dial_discovered(self, short: int, now: float, *, is_in_need: bool) -> list[Effect]:
         effects: list[Effect] = []
-        for member in self._views.to_link(min(short, DIALS_AT_ONCE), now):
+        is_proved = not self._claims.whole(now)  # others would have to wait
+        for member in self._views.to_link(min(short, DIALS_AT_ONCE), now, is_proved=is_proved):
             effects += self._dial_member(member, now, is_asking=is_in_need)
         return effects
 
@@ -356,12 +428,20 @@ class Dialling:
         look = self._nearness.look(now)
         if look is None:
             return []
+        address = self.address_of(look.member)
+        if address is None:
+            return []
+        is_unproved = address != look.member.proved
         peer_id = look.member.record.peer_id
-        return self._dial(look.member.addresses[0], peer_id, now, is_asking=False, look=look)
+        return self._dial(
+            address, peer_id, now, is_asking=False, look=look, is_unproved=is_unproved
+        )
 
-    def looked(self, address: Address, peer_id: PeerId | None, rtt_s: float | None) -> None:
+    def looked(
+        self, address: Address, peer_id: PeerId | None, rtt_s: float | None, now: float
+    ) -> None:
         """Our look at who is there led to nothing: too far, or no answer, of which no more is made."""
-        self._under_way.pop((address, peer_id), None)
+        self._end((address, peer_id), now, is_answered=rtt_s is not None)
         member = None if peer_id is None else self._members.get(peer_id)
         if member is not None:
             self._nearness.seen(member, rtt_s)
@@ -380,18 +460,34 @@ class Dialling:
         return [each for member in up for each in self._dial_member(member, now, is_asking=True)]
 
     def _dial_member(self, member: Member, now: float, *, is_asking: bool) -> list[Effect]:
-        addresses = member.addresses
-        peer_id = member.record.peer_id
-        if not addresses or peer_id in self._config.denied:
+        address, peer_id = self.address_of(member), member.record.peer_id
+        if address is None or peer_id in self._config.denied:
             return []
-        address = addresses[member.failures % len(addresses)]
-        effects = self._dial(address, peer_id, now, is_asking=is_asking)
+        is_unproved = address != member.proved
+        effects = self._dial(address, peer_id, now, is_asking=is_asking, is_unproved=is_unproved)
         if effects and not member.is_met and member.failures == 0:
             peer = self._peers.add(peer_id, member.record, address, now)
             if peer.state is PeerState.DISCONNECTED:
                 self._peers.move(peer, Happening.DIALLED)
                 effects.append(Moved(peer_id, None, "discovered"))
         return effects
+
+    def address_of(self, member: Member) -> Address | None:
+        """Where to dial `member`, another of its addresses after each failure; None: nowhere."""
+        addresses = [
+            each
+            for each in member.addresses
+            if each == member.proved or may_be_dialed(each, self.our_addresses)
+        ]
+        return addresses[member.failures % len(addresses)] if addresses else None
+
+    def _end(self, target: _Target, now: float, *, is_answered: bool) -> None:
+        """A dial is over. One that was answered costs claims nothing: it was true."""
+        self._under_way.pop(target, None)
+        if target in self._unproved:
+            self._unproved.discard(target)
+            if is_answered:
+                self._claims.give_back(now)
 
     def _dial(
         self,
@@ -402,16 +498,24 @@ class Dialling:
         is_asking: bool,
         is_ordered: bool = False,
         look: Look | None = None,
+        is_unproved: bool = False,
     ) -> list[Effect]:
         target = (address, expected)
         if self._is_under_way(target) or address in self.our_addresses or address.port == 0:
             return []
         if not is_ordered and (self._young(now) >= DIALS_AT_ONCE or not self._budget.take(now)):
             return []
+        if is_unproved and not self._claims.take(now):
+            self._budget.give_back(now)
+            return []
+        if is_unproved:
+            self._unproved.add(target)
+        hellos = UNPROVED_HELLOS if is_unproved else None
         self._under_way[target] = now
         if look is not None:
-            return [Dial(address, expected, False, look.instead, look.nearer_than_s)]
-        return [Dial(address, expected, is_asking)]
+            instead, nearer_than_s = look.instead, look.nearer_than_s
+            return [Dial(address, expected, False, instead, nearer_than_s, hellos=hellos)]
+        return [Dial(address, expected, is_asking, hellos=hellos)]
 
     def _is_under_way(self, target: _Target) -> bool:
         """Whether that would be dialled twice at once. A dial for one member stands for a dial of the

@@ -38,6 +38,7 @@ class Dial:
     is_asking: bool = False
     instead: Record | None = None
     nearer_than_s: float = math.inf
+    hellos: int | None = None  # at most, until the first is answered; None: until the time is over
 
 
 @dataclass(frozen=True, slots=True)

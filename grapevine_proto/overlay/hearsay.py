@@ -88,7 +88,8 @@ class Hearsay:
         if not record.is_authentic(self._config.cluster):
             return [Blame(sender, DropReason.BAD_SIGNATURE)]
         before = None if member is None else member.info()
-        is_news = member is not None or not self._members.is_full
+        # What takes another's place is no news, or a crowded table would tell of it all the time.
+        is_news = member is not None or self._members.has_place(sender)
         if member is None:
             if not self._members.make_place(sender):
                 return []

@@ -42,6 +42,7 @@ class Member:
         "failures",
         "is_met",
         "look_at",
+        "met_place",
         "place",
         "proved",
         "record",
@@ -64,6 +65,7 @@ class Member:
         self.rtt_s: float | None = None  # as it was seen, where that was too far
         self.failures = 0
         self.place = 0  # in the table's order
+        self.met_place = 0  # among those that were met
 
     @property
     def address(self) -> Address | None:
@@ -111,7 +113,9 @@ class MemberTable:
         self._order: list[PeerId] = []  # the same, to draw from
         self._sorted: list[PeerId] = []  # and once more, to compare with others
         self._unmet_total = 0
-        self._unmet: dict[PeerId, int] = {}  # members not met yet, by who told of them
+        self._unmet: dict[PeerId, dict[PeerId, None]] = {}  # not met yet, by who told of them
+        self._failed: dict[PeerId, None] = {}  # of those, the ones that did not answer a dial
+        self._met: list[PeerId] = []  # to draw from
         self._turn = 0  # where in `_order` to look for one that may go
         self._news: dict[PeerId, int] = {}  # how often each change is still to be told
         self.refused = 0
@@ -137,26 +141,48 @@ class MemberTable:
     def _has_share(self, teller: PeerId) -> bool:
         return (
             self._unmet_total < self._limits.addresses
-            and self._unmet.get(teller, 0) < self._limits.addresses_per_teller
+            and len(self._unmet.get(teller, ())) < self._limits.addresses_per_teller
         )
 
     def make_place(self, teller: PeerId) -> bool:
-        """The same, in a full table at the cost of one that is gone or that we never met, so that what
-        is known of a cluster larger than the table stays fresh. Only a few are looked at, in turn;
-        who has used up its share replaces what it told itself."""
+        """The same, at the cost of another that we never met or that is gone, so that newcomers are
+        always learned of. Who has used up its share replaces what it told itself. Only a few are
+        looked at, in turn."""
         if self.has_place(teller):
             return True
-        has_share = self._has_share(teller)
-        for _ in range(LOOKED_AT if self.is_full else 0):
+        self.refused += 1
+        own = self._unmet.get(teller, {})
+        if len(own) >= self._limits.addresses_per_teller:
+            self.remove(next((each for each in own if each in self._failed), next(iter(own))))
+            return True
+        if self._unmet_total:
+            self.remove(self._least_known())
+            return True
+        for _ in range(LOOKED_AT):
             self._turn = (self._turn + 1) % len(self._order)
             member = self._members[self._order[self._turn]]
-            is_gone = member.status in (MemberStatus.DOWN, MemberStatus.LEFT)
-            is_own = member.teller == teller and not member.is_met
-            if is_own or (has_share and (is_gone or not member.is_met)):
+            if member.status in (MemberStatus.DOWN, MemberStatus.LEFT):
                 self.remove(member.record.peer_id)
                 return True
-        self.refused += 1
         return False
+
+    def _least_known(self) -> PeerId:
+        """The member not met whose place is given to another first: one that did not answer, else one
+        told of by somebody who is linked no more, else by whoever told of most."""
+        if self._failed:
+            return next(iter(self._failed))
+        looked_at = list(itertools.islice(self._unmet, LOOKED_AT))
+        for teller in looked_at:  # others are looked at the next time
+            self._unmet[teller] = self._unmet.pop(teller)
+        gone = [teller for teller in looked_at if not self._is_linked(teller)]
+        most = max(gone or looked_at, key=lambda teller: len(self._unmet[teller]))
+        return next(iter(self._unmet[most]))
+
+    def failed(self, member: Member) -> None:
+        """It did not answer where its record says that it is."""
+        member.failures += 1
+        if not member.is_met:
+            self._failed[member.record.peer_id] = None
 
     def add(self, record: Record, teller: PeerId, now: float) -> Member:
         """A member heard of for the first time; `make_place` was true."""
@@ -166,7 +192,7 @@ class MemberTable:
         self._order.append(record.peer_id)
         insort(self._sorted, record.peer_id)
         self._members[record.peer_id] = member
-        self._unmet[teller] = self._unmet.get(teller, 0) + 1
+        self._unmet.setdefault(teller, {})[record.peer_id] = None
         self._unmet_total += 1
         return member
 
@@ -180,18 +206,22 @@ class MemberTable:
             member = self.add(record, record.peer_id, now)
         if not member.is_met:
             member.is_met = True
-            self._met(member)
+            self._settle(member)
+            member.met_place = len(self._met)
+            self._met.append(record.peer_id)
         member.failures = 0
         member.proved = proved or member.proved
         return member
 
-    def _met(self, member: Member) -> None:
+    def _settle(self, member: Member) -> None:
+        """It is no more among those that are not met."""
+        peer_id = member.record.peer_id
         self._unmet_total -= 1
-        left = self._unmet.get(member.teller, 0) - 1
-        if left > 0:
-            self._unmet[member.teller] = left
-        else:
-            self._unmet.pop(member.teller, None)
+        self._failed.pop(peer_id, None)
+        told = self._unmet[member.teller]
+        del told[peer_id]
+        if not told:
+            del self._unmet[member.teller]
 
     def _make_room(self) -> None:
         """For one who is linked: a stranger goes or one who is gone, else anybody without a link."""
@@ -218,8 +248,13 @@ class MemberTable:
         if last != peer_id:
             self._order[member.place] = last
             self._members[last].place = member.place
-        if not member.is_met:
-            self._met(member)
+        if member.is_met:
+            moved = self._met.pop()
+            if moved != peer_id:
+                self._met[member.met_place] = moved
+                self._members[moved].met_place = member.met_place
+        else:
+            self._settle(member)
         self._news.pop(peer_id, None)
 
     def forget_the_gone(self, now: float) -> None:
@@ -272,6 +307,13 @@ class MemberTable:
         if not self._order:
             return []
         drawn = {rng.choice(self._order): None for _ in range(count)}
+        return [self._members[peer_id] for peer_id in drawn]
+
+    def draw_met(self, count: int, rng: random.Random) -> list[Member]:
+        """The same of members that a session of ours was live with."""
+        if not self._met:
+            return []
+        drawn = {rng.choice(self._met): None for _ in range(count)}
         return [self._members[peer_id] for peer_id in drawn]
 
     def some(self, count: int, rng: random.Random, but: PeerId) -> list[Record]:

@@ -216,12 +216,14 @@ class Views:
         if self._refused_lately >= CROWD_LEAST + CROWD_PER_LINK * self._config.max_peers:
             self._crowded_until = now + CROWD_S
 
-    def to_link(self, count: int, now: float) -> list[Member]:
+    def to_link(self, count: int, now: float, *, is_proved: bool = False) -> list[Member]:
         """Up to `count` members to dial, drawn from those who are not linked, as the distribution
-        has it; those thought to be down come last."""
+        has it; those thought to be down come last. `is_proved`: only members that were met."""
+        table, wanted = self._members, DRAWN * count
+        found = table.draw_met(wanted, self._rng) if is_proved else table.draw(wanted, self._rng)
         drawn = [
             member
-            for member in self._members.draw(DRAWN * count, self._rng)
+            for member in found
             if member.status is not MemberStatus.LEFT
             and member.dial_at <= now
             and not self._peers.is_linked(member.record.peer_id)

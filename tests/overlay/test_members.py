@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from grapevine_proto.events import MemberStatus
+from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.members import FORGET_S, MemberTable
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Record
@@ -40,6 +41,64 @@ def test_all_tellers_together_add_so_many_addresses_and_not_one_more() -> None:
     assert not members.has_place(peer_id(902))
     members.remove(peer_id(2))
     assert members.has_place(peer_id(902))
+
+
+def told_of(members: MemberTable) -> set[int]:
+    known = {each.record.peer_id for each in members}
+    return {number for number in range(100) if peer_id(number) in known}
+
+
+def hear(members: MemberTable, number: int, teller: PeerId) -> None:
+    assert members.make_place(teller)
+    members.add(record(number), teller, 0.0)
+
+
+def test_in_a_full_table_of_addresses_a_newcomer_takes_the_place_of_one_that_did_not_answer() -> (
+    None
+):
+    members = table(addresses=4)
+    for number in range(4):
+        hear(members, number, TELLER)
+    silent = members.get(peer_id(2))
+    assert silent is not None
+    members.failed(silent)
+    hear(members, 9, OTHER)
+    assert told_of(members) == {0, 1, 3, 9}
+    assert members.refused == 1
+
+
+def test_whoever_told_of_most_makes_room_and_before_that_one_who_is_linked_no_more() -> None:
+    linked = {TELLER, OTHER}
+    members = MemberTable(LimitsConfig(addresses=6), linked.__contains__)
+    for number in range(4):
+        hear(members, number, TELLER)
+    for number in (4, 5):
+        hear(members, number, OTHER)
+    hear(members, 9, OTHER)
+    assert told_of(members) == {1, 2, 3, 4, 5, 9}
+    linked.discard(OTHER)
+    hear(members, 10, TELLER)
+    assert told_of(members) == {1, 2, 3, 5, 9, 10}
+
+
+def test_one_that_has_used_up_its_share_replaces_what_it_told_itself() -> None:
+    members = table(addresses_per_teller=2)
+    for number in (1, 2):
+        hear(members, number, TELLER)
+    hear(members, 3, OTHER)
+    hear(members, 4, TELLER)
+    assert told_of(members) == {2, 3, 4}
+
+
+def test_however_many_identities_tell_of_members_that_are_not_there_newcomers_are_learned_of() -> (
+    None
+):
+    members = table(addresses=20, addresses_per_teller=4)
+    for number in range(60):
+        hear(members, number, peer_id(500 + number // 4))
+    hear(members, 99, OTHER)
+    assert 99 in told_of(members)
+    assert len(members) == 20
 
 
 def test_beyond_the_cap_only_those_we_are_linked_to_get_a_place() -> None:
@@ -98,13 +157,19 @@ class MemberMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 11), teller=st.sampled_from([TELLER, OTHER]))
     def hear(self, number: int, teller: bytes) -> None:
         who = TELLER if teller == TELLER else OTHER
-        if self.members.get(BARE[number].peer_id) is None and self.members.has_place(who):
+        if self.members.get(BARE[number].peer_id) is None and self.members.make_place(who):
             self.members.add(BARE[number], who, 0.0)
             self.members.spread_news(BARE[number].peer_id)
 
     @rule(number=st.integers(0, 11))
     def meet(self, number: int) -> None:
         self.members.meet(BARE[number], 0.0)
+
+    @rule(number=st.integers(0, 11))
+    def fail(self, number: int) -> None:
+        member = self.members.get(BARE[number].peer_id)
+        if member is not None:
+            self.members.failed(member)
 
     @rule(number=st.integers(0, 11))
     def remove(self, number: int) -> None:
@@ -119,7 +184,11 @@ class MemberMachine(RuleBasedStateMachine):
     def counts_are_true(self) -> None:
         unmet = [each for each in self.members if not each.is_met]
         assert self.members._unmet_total == len(unmet)
-        assert sum(self.members._unmet.values()) == len(unmet)
+        assert sum(map(len, self.members._unmet.values())) == len(unmet)
+        assert {self.members._met[each.met_place] for each in self.members if each.is_met} == {
+            each.record.peer_id for each in self.members if each.is_met
+        }
+        assert set(self.members._failed) <= {each.record.peer_id for each in unmet}
         assert [self.members._order[each.place] for each in self.members] == [
             each.record.peer_id for each in self.members
         ]

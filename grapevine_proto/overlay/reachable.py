@@ -1,0 +1,47 @@
+"""Which addresses are dialed because a record claims them.
+
+A record is a member's word. Without rules its claims would aim every node that hears of it at a third
+host, or at addresses where no node can be. What an operator configured, and what a session proved, is
+dialed without them.
+
+Invariant: pure in the address and in where this node is itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+
+from grapevine_proto.ids import Address
+
+# UDP services that answer anybody, which QUIC servers refuse to talk to for the same reason: the
+# datagrams would look as if we had asked them.
+SERVICE_PORTS: Final = frozenset(
+    {0, 7, 9, 13, 17, 19, 37, 53, 69, 111, 123, 137, 138, 161, 162, 389, 427, 500, 514, 520}
+    | {1900, 3702, 5351, 5353, 5355, 11211}
+)
+
+
+def may_be_dialed(claimed: Address, ours: Iterable[Address]) -> bool:
+    """Whether a node at `ours` dials `claimed` though only a record says that a member is there: no
+    group, broadcast, reserved or unspecified address and no well-known service; loopback and
+    link-local ones only where this node has such an address itself."""
+    if claimed.port in SERVICE_PORTS:
+        return False
+    host = _ip(claimed.host)
+    if host.version == 4 and int(host) >> 24 == 0:  # "this network"
+        return False
+    if host.is_multicast or host.is_unspecified or (host.is_reserved and host.version == 4):
+        return False
+    if host.is_loopback:
+        return any(_ip(each.host).is_loopback for each in ours)
+    if host.is_link_local:
+        return any(_ip(each.host).is_link_local for each in ours)
+    return True
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
