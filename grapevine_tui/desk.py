@@ -1,6 +1,7 @@
 """What the app hands to its user beside the screen: the clipboard, files, words about both.
 
-What must stay true: nothing is handed over unasked, and each time it is told what went where.
+What must stay true: nothing is handed over unasked, and each time it is told what went where. What goes
+to the clipboard is printable; what a message really holds goes to a file (`export`), as JSON.
 """
 
 from __future__ import annotations
@@ -48,16 +49,17 @@ class Desk:
         self._app.notify(printable(words), severity=severity, markup=False)
 
     def copy(self, text: str) -> None:
-        """Put `text` on the clipboard, by the terminal (OSC 52)."""
+        """Put `text` on the clipboard as it is shown, by the terminal (OSC 52): an escape in it could
+        end a bracketed paste, and what follows a line's end would be run by the shell it is pasted into."""
         if len(text.encode(errors="replace")) > COPIED_BYTES:
             self._say(
                 f"too large to copy: {len(text):,} characters; e writes it to a file",
                 is_trouble=True,
             )
             return
-        # What is half a character could not be encoded; the rest goes as it is, in base64.
-        self._app.copy_to_clipboard(text.encode(errors="replace").decode())
-        self._say(f"copied {cut(printable(text), TOLD_CELLS)}")
+        shown = printable(text)
+        self._app.copy_to_clipboard(shown)
+        self._say(f"copied {cut(shown, TOLD_CELLS)}")
 
     async def export(self, entries: Sequence[Entry]) -> None:
         """Write messages to a file."""
