@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
@@ -84,9 +85,18 @@ def _occupy_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+def _take_any_text() -> None:
+    """What a terminal or a pipe has no letters for is written, and read, as escapes: Latin-1, ASCII,
+    bytes that are not UTF-8."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Do what `arguments` ask (None: the process's own); the exit code."""
     _occupy_standard_files()
+    _take_any_text()
     try:
         code = COMMAND.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
         if sys.stdout is not None:
@@ -128,6 +138,10 @@ def problem_of(error: BaseException) -> str:
         problem = error.strerror or str(error)
         if error.filename is not None:
             problem = f"{error.filename}: {problem}"
+    elif isinstance(error, UnicodeError):
+        problem = f"not text in UTF-8: {error}"
+    elif isinstance(error, MemoryError):
+        problem = "out of memory"
     else:
         problem = f"a fault of this program: {type(error).__name__}: {error}"
         logger.debug("a fault", exc_info=error)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import binascii
 import json
 import math
+import os
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
@@ -354,7 +355,7 @@ def _read_command(fields: Object, request: Any) -> Request:
             )
         if word != "set" and not isinstance(value, str):
             raise CommandError(f"{name} must be a string")
-        if has_half_character(value):
+        if not is_file_name(value) if name == "file" else has_half_character(value):
             raise CommandError(f"{name} holds half a surrogate pair; send such bytes as base64")
     if word in _ALONE:
         return Request(_ALONE[word], request)
@@ -369,6 +370,15 @@ def _read_command(fields: Object, request: Any) -> Request:
         return Request(Send(_field(word, "to", fields), payload), request, file)
     command = commands.Trace(payload) if word == "trace" else Broadcast(payload)
     return Request(command, request, file)
+
+
+def is_file_name(value: str) -> bool:
+    """Whether the system can have a file of that name: bytes that are not UTF-8 come as surrogates."""
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def has_half_character(value: Any) -> bool:

@@ -138,14 +138,20 @@ class Bench:
         run = self.run(*arguments, environ=environ)
         return run, run.expect("started")["address"]
 
-    def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def command(
+        self,
+        *arguments: str,
+        stdin: str | bytes = "",
+        environ: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
         """An errand of the same user, done to its end."""
         return subprocess.run(
             [sys.executable, "-m", "grapevine_tui", *arguments],
-            input=stdin,
+            input=stdin if isinstance(stdin, str) else os.fsdecode(stdin),
             capture_output=True,
             text=True,
-            env=environ_of(self.folder),
+            errors="surrogateescape",
+            env=environ_of(self.folder) | (environ or {}),
             cwd=self.folder,
             timeout=WAIT_S,
             check=False,

@@ -25,6 +25,7 @@ from grapevine_tui import __version__, cli
 from grapevine_tui.folders import own_key
 from grapevine_tui.options import OPTIONS, PROFILES
 from grapevine_tui.template import render
+from tests.tui.runs import Bench
 
 
 class Ended(NamedTuple):
@@ -412,3 +413,40 @@ def test_a_new_config_file_can_be_read_by_a_service_and_written_by_nobody_else(
         os.umask(before)
     assert (here / "new.toml").stat().st_mode & 0o777 == mode
     assert run(capsys, "config", "check", "new.toml").code == 0
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_a_terminal_has_no_letters_for_is_printed_as_escapes(
+    bench: Bench, encoding: str
+) -> None:
+    run, _ = bench.started("--name", "北京-1")
+    state_dir = run.ask(cmd="status")["state_dir"]
+    for arguments in (
+        ("ctl", "--state-dir", state_dir, "status"),
+        ("--name", "北京", "--show-config"),
+    ):
+        done = bench.command(*arguments, environ={"PYTHONIOENCODING": encoding})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert ("\\u5317\\u4eac" in done.stdout) or encoding == "ascii"  # there click speaks UTF-8
+
+
+def test_bytes_that_are_no_text_are_one_line_wherever_they_come_from(bench: Bench) -> None:
+    odd = os.fsdecode(b"\xff\xe9")
+    for arguments in (("ctl", "--state-dir", odd, "status"), (odd,), ("--name", odd, "--headless")):
+        done = bench.command(*arguments)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) != (0, "", 0)
+        assert "\\udcff\\udce9" in done.stderr
+        assert "fault" not in done.stderr
+    done = bench.command("join", stdin=b"\xff\xfe")
+    assert done.returncode == 1
+    assert "invitation" in done.stderr
+
+
+def test_a_file_whose_name_is_no_text_is_broadcast(bench: Bench) -> None:
+    run, _ = bench.started()
+    state_dir = run.ask(cmd="status")["state_dir"]
+    path = bench.folder / os.fsdecode(b"\xff\xe9")
+    path.write_bytes(b"hello")
+    assert run.ask(cmd="broadcast", file=str(path))["ok"] is True
+    done = bench.command("ctl", "--state-dir", state_dir, "broadcast", "--file", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
