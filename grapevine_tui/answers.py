@@ -32,6 +32,7 @@ from grapevine_tui.commands import (
     Dial,
     Forget,
     Quit,
+    Reload,
     Send,
     ShowHelp,
     ShowMembers,
@@ -60,6 +61,7 @@ from grapevine_tui.jsonlines import (
     trace_object,
 )
 from grapevine_tui.logs import set_level
+from grapevine_tui.reloading import reload
 from grapevine_tui.settings import Settings
 from grapevine_tui.streams import LINE_BYTES
 
@@ -183,6 +185,10 @@ class Answers:
                 return {}
             case Change(changes):
                 return self._change(changes)
+            case Reload():
+                if self._settings is None:
+                    raise NotHere("the settings of this node are not told")
+                return {"restart": list(reload(host, self._settings))}
             case Quit():
                 return {}
             case _:

@@ -90,6 +90,11 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """Read settings and keys again and take over what a running node can."""
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """All there is to show at once, and from then on what happens."""
 
@@ -152,6 +157,7 @@ Command: TypeAlias = (
     | StartRound
     | ShowSettings
     | Change
+    | Reload
     | Watch
     | ShowTables
     | ShowPeers

@@ -176,6 +176,9 @@ def show(word: str, reply: Object) -> Iterable[str]:
             return facts(reply["stats"])
         case "broadcast":
             return [f"{_cell('', reply['id'])}  to {_cell('', reply['peers'])} peers at once"]
+        case "reload":
+            late = _cell("", reply["restart"])
+            return ["reloaded" if late == "-" else f"reloaded; a restart is needed for: {late}"]
         case "quit":
             return ["it has left"]
         case _:
@@ -267,6 +270,9 @@ LOOKS: Final = {
     "rounds": "The latest anti-entropy rounds.",
     "traces": "The latest traced messages and how far they got.",
 }
+ALONE: Final = {
+    "reload": "Read settings and keys again. Exit code 1, and nothing changed, where they are wrong.",
+}
 ORDERS: Final = {
     "dial": ("address", "HOST:PORT", "Have it knock at an address."),
     "deny": ("who", "PEER", "Shut out a peer, by name, id or address, until the node restarts."),
@@ -291,7 +297,7 @@ def _add_order(word: str, field: str, metavar: str, about: str) -> None:
         return _order(context, is_json, word, **{field: value})
 
 
-for _word, _about in LOOKS.items():
+for _word, _about in (LOOKS | ALONE).items():
     _add_look(_word, _about)
 for _word, (_field, _metavar, _about) in ORDERS.items():
     _add_order(_word, _field, _metavar, _about)

@@ -30,13 +30,13 @@ from grapevine_proto.events import (
     NodeStopped,
     RateLimited,
 )
-from grapevine_tui import logs, systemd
+from grapevine_tui import systemd
 from grapevine_tui.answers import Answers
-from grapevine_tui.editing import waiting
 from grapevine_tui.ending import end_within
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object, encode
 from grapevine_tui.model import Changes, Model
+from grapevine_tui.reloading import NotReloaded, reload
 from grapevine_tui.service import surroundings
 from grapevine_tui.settings import Settings
 from grapevine_tui.streams import LineWriter, read_lines
@@ -255,29 +255,9 @@ class Headless:
     # --- reload ---------------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """Take over what changed in files: keys, limits, level. What is wrong changes nothing. A log
-        file that was moved away is made anew all the same."""
-        logs.reopen()
-        systemd.notify_reloading()
-        problem = "a bug of this program"
-        try:
-            problem = self._reload_settings()
-        finally:
-            systemd.notify_reloaded(self.host, problem)
-
-    def _reload_settings(self) -> str:
-        """Why nothing was taken over; empty: all was."""
-        try:
-            settings = self._settings.reload().with_keys()
-            self.host.reconfigure(settings.node)
-        except (GrapevineError, OSError) as error:
-            logger.error("not reloaded: %s", error)  # noqa: TRY400  the operator's mistake, not ours
-            return str(error)
-        self.host.waiting = waiting(self._settings, settings)
-        logs.set_level(settings.log_level)
-        late = ", ".join(self.host.waiting)
-        logger.info("reloaded%s", f"; a restart is needed for: {late}" if late else "")
-        return ""
+        """Take over what changed in files. What is wrong changes nothing and is in the log."""
+        with suppress(NotReloaded):
+            reload(self.host, self._settings)
 
 
 async def _nothing() -> AsyncIterator[bytes | None]:

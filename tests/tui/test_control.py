@@ -30,7 +30,7 @@ from grapevine_tui.control import (
 from grapevine_tui.ctl import NoAnswer, NotDone, ask, facts, table
 from grapevine_tui.host import Host
 from grapevine_tui.streams import LINE_BYTES
-from tests.tui.runs import WAIT_S, Bench
+from tests.tui.runs import WAIT_S, Bench, Run
 
 Object = dict[str, Any]
 
@@ -337,3 +337,27 @@ def test_what_answers_as_another_user_is_told_nothing(
             check_answerer(Connected(), Path(SOCKET_NAME))
     else:
         check_answerer(Connected(), Path(SOCKET_NAME))
+
+
+def test_a_reload_says_whether_it_was_one(bench: Bench) -> None:
+    config = bench.folder / "c.toml"
+    config.write_text("fanout = 3\n")
+    run, _ = bench.started("-c", str(config), "--state-dir", "kept")
+    ctl = ("ctl", "--state-dir", "kept")
+    config.write_text('fanout = 4\nzone = "eu"\n')
+    done = bench.command(*ctl, "reload")
+    assert (done.returncode, done.stdout) == (0, "reloaded; a restart is needed for: zone\n")
+    config.write_text("fanout = 5\nfanot = 3\n")
+    done = bench.command(*ctl, "reload")
+    assert done.returncode == 1
+    assert done.stderr.startswith("grapevine-tui: not reloaded: fanot: there is no such setting")
+    values = {each["name"]: each["value"] for each in _values_after(config, run)}
+    assert values["fanout"] == 4
+    assert bench.command(*ctl, "reload").stdout == "reloaded\n"
+
+
+def _values_after(config: Path, run: Run) -> list[Object]:
+    """The settings once the file is as it should be."""
+    config.write_text("fanout = 4\n")
+    values: list[Object] = run.ask(cmd="settings")["values"]
+    return values

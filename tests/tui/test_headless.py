@@ -257,7 +257,7 @@ def test_a_hangup_reads_keys_anew_and_a_mistake_changes_nothing(bench: Bench) ->
     assert run.end() == 0
     errors = run.errors()
     assert "not reloaded" in errors
-    assert "info grapevine.headless: reloaded" in errors
+    assert "info grapevine.reload: reloaded" in errors
 
 
 def test_what_waits_for_a_restart_is_told_as_waiting_and_not_as_so(bench: Bench) -> None:

@@ -1,0 +1,49 @@
+"""Settings and keys read again while the node runs: by SIGHUP, and by ``ctl reload``.
+
+Invariants:
+
+- All that can be taken over is taken over, or nothing is: everything is read and checked first.
+- Whoever asked learns which: from the reply, the log, and what `systemctl status` shows.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from grapevine_proto.errors import GrapevineError
+from grapevine_tui import logs, systemd
+from grapevine_tui.editing import waiting
+from grapevine_tui.host import Host
+from grapevine_tui.settings import Settings
+
+logger = logging.getLogger("grapevine.reload")
+
+
+class NotReloaded(GrapevineError):
+    """What was read cannot be used. The node goes on as before."""
+
+
+def reload(host: Host, began: Settings) -> tuple[str, ...]:
+    """Take over what changed in files since the process started with `began`: keys, limits, log level.
+    A log file that was moved away is made anew all the same.
+
+    Returns the names of the settings that wait for a restart. Raises NotReloaded; then nothing changed.
+    """
+    logs.reopen()
+    systemd.notify_reloading()
+    problem = "internal error"
+    try:
+        settings = began.reload().with_keys()
+        host.reconfigure(settings.node)
+        problem = ""
+    except (GrapevineError, OSError) as error:
+        problem = str(error)
+        logger.error("not reloaded: %s", problem)  # noqa: TRY400  the operator's mistake, not ours
+        raise NotReloaded(f"not reloaded: {problem}") from None
+    finally:
+        systemd.notify_reloaded(host, problem)
+    host.waiting = waiting(began, settings)
+    logs.set_level(settings.log_level)
+    late = ", ".join(host.waiting)
+    logger.info("reloaded%s", f"; a restart is needed for: {late}" if late else "")
+    return host.waiting
