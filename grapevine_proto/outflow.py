@@ -27,6 +27,7 @@ from grapevine_proto import codec
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import RumorCopy
 from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.signed import LEAST_PAYLOAD_BYTES
 
 MESSAGE_BYTES: Final = 64_900  # of one envelope: what a token pays for, and a datagram of loopback
 BEHIND_S: Final = 1.0  # without room; then a peer is left to repair
@@ -62,11 +63,12 @@ class Outlet(Protocol):
 class _Encoded:
     """A copy as it stands in an envelope, for every link that it waits for."""
 
-    __slots__ = ("_alone", "copy", "payloads")
+    __slots__ = ("_alone", "copy", "payloads", "size_bytes")
 
     def __init__(self, copy: bytes, payloads: int) -> None:
         self.copy = copy
         self.payloads = payloads
+        self.size_bytes = max(len(copy), LEAST_PAYLOAD_BYTES * payloads)
         self._alone = b""
 
     @property
@@ -90,12 +92,12 @@ class _Lane:
 
     def add(self, encoded: _Encoded) -> None:
         self.copies.append(encoded)
-        self.size_bytes += len(encoded.copy)
+        self.size_bytes += encoded.size_bytes
         self.payloads += encoded.payloads
 
     def take(self) -> _Encoded:
         encoded = self.copies.popleft()
-        self.size_bytes -= len(encoded.copy)
+        self.size_bytes -= encoded.size_bytes
         self.payloads -= encoded.payloads
         return encoded
 
@@ -106,11 +108,17 @@ class _Lane:
             return first.alone
         taken = [first.copy]
         left_bytes = limit_bytes - codec.ENVELOPE_OVERHEAD - len(taken[0])
+        left_payloads = codec.MAX_PAYLOADS - first.payloads
         while (
-            self.copies and len(taken) < COPIES_AT_ONCE and len(self.copies[0].copy) <= left_bytes
+            self.copies
+            and len(taken) < COPIES_AT_ONCE
+            and len(self.copies[0].copy) <= left_bytes
+            and self.copies[0].payloads <= left_payloads
         ):
-            taken.append(self.take().copy)
-            left_bytes -= len(taken[-1])
+            following = self.take()
+            taken.append(following.copy)
+            left_bytes -= len(following.copy)
+            left_payloads -= following.payloads
         return codec.join_copies(taken)
 
 
@@ -157,7 +165,7 @@ class Outflow:
         is_large = self._is_large(len(encoded.copy))
         if is_large:
             encoded = _Encoded(encoded.alone, payloads)
-        size_bytes, lanes = len(encoded.copy), self._large if is_large else self._small
+        size_bytes, lanes = encoded.size_bytes, self._large if is_large else self._small
         for link in links:
             lane = lanes.get(link.peer_id)
             if lane is None:

@@ -24,10 +24,17 @@ RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
 
 TRACE_ALL: Final = (1 << 16) - 1  # the share of members that means every one
 COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
+LEAST_PAYLOAD_BYTES: Final = 16  # what a payload counts at least, wherever room is counted
+# In one message, which one token pays for: each is a message to the application and a place in tables,
+# so that none may come for next to nothing. 64 KiB of them have 128 bytes each.
+PAYLOADS_LIMIT: Final = 512
 
 
 def bytes_in_rumor(length: int) -> int:
-    """What a payload of `length` bytes takes in a rumor: itself, and its length as msgpack writes it."""
+    """What a payload of `length` bytes counts in a rumor: itself, and its length as msgpack writes it, but
+    at least `LEAST_PAYLOAD_BYTES`."""
+    if length < LEAST_PAYLOAD_BYTES - 1:
+        return LEAST_PAYLOAD_BYTES
     if length < 1 << 7:
         return length + 1
     if length < 1 << 8:

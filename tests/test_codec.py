@@ -424,6 +424,22 @@ def test_a_full_rumor_fits_its_message_pushed_or_repaired(limit_bytes: int, leng
     assert count == codec.MAX_PAYLOADS or rumor.size_bytes > limit_bytes - 2 * length - 30
 
 
+@pytest.mark.parametrize("counts", [(513,), (512, 1), (256, 257), (8192,) * 7])
+def test_one_payload_more_than_a_message_may_hold_is_malformed(counts: tuple[int, ...]) -> None:
+    def said(*of: int) -> tuple[RumorCopy, ...]:
+        return tuple(
+            RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (0,) * count, b"", bytes(64)), 0, 0)
+            for count in of
+        )
+
+    for make in (Rumors, lambda copies: Repair(1, True, False, copies)):
+        most = make(said(codec.MAX_PAYLOADS - 2, 1, 1))
+        assert codec.decode_message(codec.encode_message(most)) == most
+        with pytest.raises(Refused) as refused:
+            codec.decode_message(codec.encode_message(make(said(*counts))))
+        assert refused.value.reason is DropReason.MALFORMED
+
+
 # --- golden bytes: another implementation can be held against these -----------------------------
 
 GOLDEN_RECORD = Record(PeerId(bytes(32)), 1, 2, (), "eu", "a", 90, 45, False, bytes(64))

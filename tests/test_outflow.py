@@ -71,6 +71,21 @@ def test_what_waits_together_goes_in_one_envelope_in_order() -> None:
     assert flow.waiting(link.peer_id) == 0
 
 
+def test_no_envelope_holds_more_payloads_than_a_message_may() -> None:
+    flow, link = Outflow(LimitsConfig(), 64_900), Outlet(1, free=10)
+    for first in (1, 301, 501, 701, 801):
+        flow.push(RumorCopy(rumor(9, first, *[b""] * 200), 1, 0), [link], 0.0)
+    assert not flow.fill(link, 0.0)
+    assert link.sequences == [[1, 301], [501, 701], [801]]
+
+
+def test_a_payload_that_waits_counts_at_least_sixteen_bytes() -> None:
+    flow, link = outflow(queue_bytes=16 * 500), Outlet(1)
+    assert flow.push(RumorCopy(rumor(9, 1, *[b""] * 400), 1, 0), [link], 0.0) == 1
+    assert flow.push(RumorCopy(rumor(9, 401, *[b""] * 101), 1, 0), [link], 0.0) == 0
+    assert flow.push(RumorCopy(rumor(9, 401, *[b""] * 100), 1, 0), [link], 0.0) == 1
+
+
 def test_a_peer_that_asks_for_a_pause_gets_nothing_until_it_is_over() -> None:
     flow, link = outflow(), Outlet(1, free=10)
     flow.pause(link.peer_id, 0.5, 0.0)

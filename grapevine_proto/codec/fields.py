@@ -30,7 +30,7 @@ from grapevine_proto.ids import (
     canonical_host,
 )
 from grapevine_proto.messages import Opinion, RumorCopy
-from grapevine_proto.signed import TRACE_ALL, Accusation, Receipt, Record, Rumor
+from grapevine_proto.signed import PAYLOADS_LIMIT, TRACE_ALL, Accusation, Receipt, Record, Rumor
 
 Fields = tuple[Any, ...]
 
@@ -48,7 +48,7 @@ MAX_ENTRIES: Final = 64
 MAX_IDS: Final = 64
 MAX_PAGES: Final = 256
 MAX_RECEIPTS: Final = 16
-MAX_PAYLOADS: Final = 8192  # in one rumor: 64 KiB of 8-byte payloads
+MAX_PAYLOADS: Final = PAYLOADS_LIMIT  # in one message
 MAX_PAYLOAD: Final = (1 << 32) - 1
 MAX_MARKS: Final = 256  # of members, in one roll
 MAX_COUNT: Final = (1 << 32) - 1
@@ -190,14 +190,14 @@ def _peer_id(data: bytes) -> PeerId:
     return PeerId(data)
 
 
-def _decode_copy(fields: Any) -> RumorCopy:
+def _decode_copy(fields: Any, payloads_limit: int) -> RumorCopy:
     trace_share = 0
     if type(fields) is tuple and len(fields) == 8:  # nearly always
         origin, epoch, first, lengths, body, signature, hops, age_ms = fields
     else:
         origin, epoch, first, lengths, body, signature, hops, age_ms, traced = items(fields, 9)
         trace_share = uint(traced, TRACE_ALL) or _untraced()
-    for length in items(lengths, MAX_PAYLOADS):
+    for length in items(lengths, payloads_limit):
         if type(length) is not int or not 0 <= length <= MAX_PAYLOAD:
             raise ValueError("not an integer in range")
     if not lengths or sum(lengths) != len(binary(body)):
@@ -223,7 +223,11 @@ def nonzero() -> int:
 
 
 def decode_copies(value: Any) -> tuple[RumorCopy, ...]:
-    return tuple(_decode_copy(copy) for copy in items(value, MAX_COPIES))
+    left, copies = MAX_PAYLOADS, []
+    for fields in items(value, MAX_COPIES):
+        copies.append(_decode_copy(fields, left))
+        left -= len(copies[-1].rumor.lengths)
+    return tuple(copies)
 
 
 def range_fields(entry: StreamRange) -> Fields:

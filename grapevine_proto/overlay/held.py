@@ -23,10 +23,10 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import RumorCopy
 from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.signed import Rumor
+from grapevine_proto.signed import LEAST_PAYLOAD_BYTES, Rumor
 
 OVERHEAD_BYTES: Final = 512  # what holding a rumor costs beside its body
-LENGTH_BYTES: Final = 8  # and each payload's length
+LENGTH_BYTES: Final = LEAST_PAYLOAD_BYTES  # and each payload in it
 CHUNK: Final = 64  # of a stream's rumors, looked at in one go
 TIDY_AT: Final = 64  # gone entries before a list is cut: rarely, and never for short ones
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId
-from grapevine_proto.overlay.dissemination.bundle import PAYLOADS_LIMIT, Bundle
-from grapevine_proto.signed import bytes_in_rumor
+from grapevine_proto.overlay.dissemination.bundle import Bundle
+from grapevine_proto.signed import PAYLOADS_LIMIT, bytes_in_rumor
 from tests.overlay.made import EPOCH, peer_id
 
 

@@ -11,13 +11,10 @@ instead of pushed is alone too, so that nothing small waits for it.
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from grapevine_proto.events import Message
 from grapevine_proto.overlay.dissemination.pulls import is_pulled
-from grapevine_proto.signed import bytes_in_rumor
-
-PAYLOADS_LIMIT: Final = 8192  # what one rumor may hold on the wire
+from grapevine_proto.signed import PAYLOADS_LIMIT, bytes_in_rumor
 
 
 class Bundle:
