@@ -3,9 +3,12 @@
 What must stay true:
 
 - Nothing is kept for an address that has not sent back a cookie, but a place in a fixed array
-  that it shares with others.
-- A Proof is accepted once: its hash is kept for as long as its cookie is good.
-- Every table has a cap. A full one refuses; it forgets only what has no effect any more.
+  that it shares with others. Nor is anything refused to it alone for what was said in its name: anybody
+  can send a Hello from an address that is not theirs.
+- A Proof is accepted once: its hash is kept for as long as its cookie is good, or until so many others
+  came since that there is no room. One identity has a share of that room, beyond which it is refused.
+- Every table has a cap, and no table refuses one for what others put there, but for that of proven
+  addresses, which forgets only what has no effect any more.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import math
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import KEY_BYTES, Part, digest
-from grapevine_proto.ids import Address
+from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.sections import LimitsConfig
 
@@ -26,6 +30,13 @@ COOKIE_RENEWAL_S: Final = 120.0  # and good for as long again: more than any dia
 ADDRESS_BURST: Final = 50  # handshakes at once from one address: a site behind one NAT comes back
 ADDRESS_RATE: Final = 20.0  # a second; each Proof costs two signature checks, 90 us
 PROVEN_ADDRESSES: Final = 8192
+# Peers that are linked, and loopback, have budgets of their own: strangers cannot use them up.
+EXEMPT_PROOFS_BURST: Final = 1000
+EXEMPT_PROOFS_RATE: Final = 500.0  # a second, in all: a twentieth of a core
+# Of one identity, while their cookies are good: a rekey every 120 s and a direct message every 4 s.
+PROOFS_PER_IDENTITY: Final = 64
+RESERVED: Final = 0.5  # of the Challenges, for addresses that keep to their own budget
+IPV4_SITE_BITS: Final = 24  # whoever can send from one address of a network can from all of it
 IPV6_SITE_BITS: Final = 64  # one customer has at least that many addresses: count them as one
 
 _COOKIE_DOMAIN: Final = b"grapevine cookie 1"
@@ -45,6 +56,13 @@ def network_of(host: str) -> str:
     return (int(address) >> (128 - IPV6_SITE_BITS)).to_bytes(IPV6_SITE_BITS // 8, "big").hex()
 
 
+def site_of(host: str) -> str:
+    """What a Hello from `host`, which is proved by nothing, is counted as: the /24 of an IPv4 address, or
+    the /64 of an IPv6 one."""
+    network = network_of(host)
+    return network.rpartition(".")[0] if network.count(".") == 3 else network
+
+
 class Budgets:
     """How many handshakes are answered, in all and by address."""
 
@@ -55,26 +73,37 @@ class Budgets:
         self._strangers: dict[int, TokenBucket] = {}  # by place in the fixed array, made when used
         self._proven: dict[str, TokenBucket] = {}  # least recently used first
         self._places = limits.hello_buckets
-        self._challenges = TokenBucket(
-            limits.challenges_per_second, limits.challenges_per_second, now
-        )
+        rate = limits.challenges_per_second
+        self._challenges = TokenBucket(rate, rate, now)
+        self._exempt_challenges = TokenBucket(rate, rate, now)
+        self._exempt_proofs = TokenBucket(EXEMPT_PROOFS_BURST, EXEMPT_PROOFS_RATE, now)
 
     def resize(self, limits: LimitsConfig, now: float) -> None:
         if limits.hello_buckets != self._places:
             self._places = limits.hello_buckets
             self._strangers.clear()
-        self._challenges.resize(limits.challenges_per_second, limits.challenges_per_second, now)
+        for bucket in (self._challenges, self._exempt_challenges):
+            bucket.resize(limits.challenges_per_second, limits.challenges_per_second, now)
 
     def charge_hello(self, source: Address, now: float, *, exempt: bool) -> None:
-        """Let one Challenge out. Raises Refused: ADDRESS_BUDGET or CHALLENGE_BUDGET."""
-        if not exempt and not self._stranger(source, now).take(now):
+        """Let one Challenge out. Raises Refused: ADDRESS_BUDGET or CHALLENGE_BUDGET.
+
+        `source` is not proved. A site beyond its own budget is answered all the same, as long as half of
+        the common one is left: so Hellos in its name cost it nothing while there is room for all, and
+        at most their share when there is not.
+        """
+        common = self._exempt_challenges if exempt else self._challenges
+        is_within = exempt or self._stranger(source, now).take(now)
+        if not is_within and common.available(now) <= RESERVED * common.capacity:
             raise Refused(DropReason.ADDRESS_BUDGET)
-        if not self._challenges.take(now):
+        if not common.take(now):
             raise Refused(DropReason.CHALLENGE_BUDGET)
 
     def charge_proof(self, source: Address, now: float, *, exempt: bool) -> None:
         """Let one Proof in, whose cookie was good. Raises Refused: ADDRESS_BUDGET or TABLE_FULL."""
         if exempt:
+            if not self._exempt_proofs.take(now):
+                raise Refused(DropReason.ADDRESS_BUDGET)
             return
         network = network_of(source.host)
         bucket = self._proven.pop(network, None)
@@ -87,7 +116,7 @@ class Budgets:
             raise Refused(DropReason.ADDRESS_BUDGET)
 
     def _stranger(self, source: Address, now: float) -> TokenBucket:
-        mark = digest(_BUCKET_DOMAIN, network_of(source.host), key=self._secret, size=8)
+        mark = digest(_BUCKET_DOMAIN, site_of(source.host), key=self._secret, size=8)
         place = int.from_bytes(mark, "big") % self._places
         bucket = self._strangers.get(place)
         if bucket is None:
@@ -115,9 +144,10 @@ class Cookies:
     def __init__(self, *, entropy: Callable[[int], bytes], now: float) -> None:
         self._entropy = entropy
         self._secrets = [entropy(KEY_BYTES)]  # the newest first, two at most
-        self._accepted: list[dict[bytes, bytes]] = [
-            {}
-        ]  # of each secret: Proof's hash -> session id
+        # Of each secret: the Proof's hash -> the session it was accepted for, and whose it is.
+        self._accepted: list[OrderedDict[bytes, tuple[bytes, PeerId]]] = [OrderedDict()]
+        self._accepted_of: Counter[PeerId] = Counter()
+        self.crowded_out = 0  # accepted Proofs forgotten before their cookies were
         self._renew_at = now + COOKIE_RENEWAL_S
 
     def renew(self, now: float) -> None:
@@ -127,7 +157,8 @@ class Cookies:
             return
         kept = 1 if now < self._renew_at + COOKIE_RENEWAL_S else 0
         self._secrets = [self._entropy(KEY_BYTES), *self._secrets[:kept]]
-        self._accepted = [{}, *self._accepted[:kept]]
+        self._accepted = [OrderedDict(), *self._accepted[:kept]]
+        self._accepted_of = Counter(owner for of in self._accepted for _, owner in of.values())
         self._renew_at = now + COOKIE_RENEWAL_S
 
     @property
@@ -148,10 +179,29 @@ class Cookies:
 
     def accepted(self, generation: int, proof_hash: bytes) -> bytes | None:
         """The id of the session that this Proof was accepted for, if it was."""
-        return self._accepted[generation].get(proof_hash)
+        accepted = self._accepted[generation].get(proof_hash)
+        return None if accepted is None else accepted[0]
 
-    def accept(self, generation: int, proof_hash: bytes, session_id: bytes) -> None:
-        self._accepted[generation][proof_hash] = session_id
+    def has_share_for(self, peer_id: PeerId) -> bool:
+        """Whether another Proof of this identity may be accepted."""
+        return self._accepted_of[peer_id] < PROOFS_PER_IDENTITY
+
+    def accept(
+        self, generation: int, proof_hash: bytes, session_id: bytes, peer_id: PeerId, limit: int
+    ) -> None:
+        """Remember an accepted Proof; of more than `limit` the oldest is forgotten."""
+        while len(self) >= limit:
+            oldest = self._accepted[-1] or self._accepted[0]
+            _, (_, owner) = oldest.popitem(last=False)
+            self._release(owner)
+            self.crowded_out += 1
+        self._accepted[generation][proof_hash] = session_id, peer_id
+        self._accepted_of[peer_id] += 1
+
+    def _release(self, owner: PeerId) -> None:
+        self._accepted_of[owner] -= 1
+        if not self._accepted_of[owner]:
+            del self._accepted_of[owner]
 
     def __len__(self) -> int:
         return sum(map(len, self._accepted))

@@ -15,6 +15,7 @@ What the messages hold, and what hangs on what, is drawn in `exchange`; the othe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -35,7 +36,7 @@ from grapevine_proto.codec import (
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, ClusterKey, Identity, digest
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.link.admission import Budgets, Cookies
+from grapevine_proto.link.admission import Budgets, Cookies, network_of
 from grapevine_proto.link.exchange import (
     COOKIE_KEY_DOMAIN,
     INITIATOR,
@@ -49,11 +50,14 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.session import Established, Session
+from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Record
 
 UNCONFIRMED_SESSIONS: Final = 256
 UNCONFIRMED_FOR_S: Final = 20.0  # as long as the most patient profile knocks
+WELCOMES_BURST: Final = 8  # for repeats of one Proof, which anybody may have recorded
+WELCOMES_RATE: Final = 4.0  # a second: as often as an initiator repeats it
 
 assert CHALLENGE_BYTES <= HELLO_BYTES  # else a forged source address would make us an amplifier
 
@@ -64,7 +68,15 @@ _PROOF_HASH_BYTES: Final = 16
 class _Unconfirmed:
     """A session made for an accepted Proof, on which nothing has been heard yet."""
 
-    __slots__ = ("address", "expires_at", "record", "session", "welcome", "welcomed_at")
+    __slots__ = (
+        "address",
+        "expires_at",
+        "record",
+        "session",
+        "welcome",
+        "welcomed_at",
+        "welcomes",
+    )
 
     def __init__(
         self, session: Session, record: Record, address: Address, welcome: bytes, now: float
@@ -74,13 +86,14 @@ class _Unconfirmed:
         self.address = address
         self.welcome = welcome
         self.welcomed_at: float | None = now  # None once it was sent again
+        self.welcomes = TokenBucket(WELCOMES_BURST, WELCOMES_RATE, now)  # that may go again
         self.expires_at = now + UNCONFIRMED_FOR_S
 
 
 class Responder:
     """All that strangers can reach. Driven by `receive` for Hello and Proof, `confirm` for Data that
-    no link knows, and `advance`. `crowded_out` counts sessions given up because there were too many
-    unconfirmed: the oldest goes, so that whoever answers within a round trip gets through."""
+    no link knows, and `advance`. Of too many sessions that are unconfirmed the oldest goes of the network
+    that has most of them, so that whoever answers within a round trip gets through."""
 
     def __init__(
         self,
@@ -103,7 +116,12 @@ class Responder:
         self._cookies = Cookies(entropy=entropy, now=now)
         self._unconfirmed: dict[bytes, _Unconfirmed] = {}  # by our session id, the oldest first
         self._ids: dict[PeerId, bytes] = {}  # whose they are
-        self.crowded_out = 0
+        self._crowded_out = 0
+
+    @property
+    def crowded_out(self) -> int:
+        """Sessions given up because too many were unconfirmed, and Proofs forgotten for others."""
+        return self._crowded_out + self._cookies.crowded_out
 
     @property
     def pending(self) -> int:
@@ -216,20 +234,22 @@ class Responder:
         proof_hash = digest(_PROOF_HASH_DOMAIN, datagram, size=_PROOF_HASH_BYTES)
         session_id = self._cookies.accepted(generation, proof_hash)
         known = self._unconfirmed.get(session_id) if session_id else None
-        if session_id and not known:
-            raise Refused(DropReason.REPLAYED_PROOF)
-        if not known and len(self._cookies) >= self._proofs_limit:
-            raise Refused(DropReason.TABLE_FULL)
-        self._budgets.charge_proof(source, now, exempt=exempt)
-        if known:
+        if session_id:
+            if known is None or not known.welcomes.take(now):
+                raise Refused(DropReason.REPLAYED_PROOF)  # by anybody: it is charged to nobody
             known.welcomed_at = None
             return known.welcome
+        self._budgets.charge_proof(source, now, exempt=exempt)
 
         challenge = encode_packet(Challenge(proof.hello.session_id, version, proof.cookie))
         record = self._check_credentials(key, proof.box, transcript(hello, challenge))
+        if not self._cookies.has_share_for(record.peer_id):
+            raise Refused(DropReason.TABLE_FULL)
         bodies = hello, challenge, datagram[:-MAC_BYTES]
         session, welcome = self._make_session(key, proof.hello, bodies, our_record, now)
-        self._cookies.accept(generation, proof_hash, session.our_id)
+        self._cookies.accept(
+            generation, proof_hash, session.our_id, record.peer_id, self._proofs_limit
+        )
         self._keep(_Unconfirmed(session, record, source, welcome, now))
         return welcome
 
@@ -267,10 +287,16 @@ class Responder:
         if older is not None:
             self._forget(older)
         elif len(self._unconfirmed) >= UNCONFIRMED_SESSIONS:
-            self._forget(next(iter(self._unconfirmed)))
-            self.crowded_out += 1
+            self._forget(self._crowding())
+            self._crowded_out += 1
         self._unconfirmed[made.session.our_id] = made
         self._ids[made.record.peer_id] = made.session.our_id
+
+    def _crowding(self) -> bytes:
+        """The oldest of whichever network has most of them."""
+        of = {session_id: network_of(e.address.host) for session_id, e in self._unconfirmed.items()}
+        ((largest, _),) = Counter(of.values()).most_common(1)
+        return next(session_id for session_id, network in of.items() if network == largest)
 
     def _forget(self, session_id: bytes) -> None:
         gone = self._unconfirmed.pop(session_id)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from grapevine_proto.errors import DropReason, Refused
-from grapevine_proto.ids import Address
+from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.admission import (
     ADDRESS_BURST,
     ADDRESS_RATE,
     COOKIE_RENEWAL_S,
+    EXEMPT_PROOFS_BURST,
+    PROOFS_PER_IDENTITY,
     PROVEN_ADDRESSES,
     Budgets,
     Cookies,
@@ -19,7 +21,8 @@ from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import entropy_of
 
 HERE = Address("192.0.2.1", 1000)
-THERE = Address("192.0.2.2", 1000)
+OWNER = PeerId(bytes(32))
+THERE = Address("203.0.113.2", 1000)
 
 
 def new_budgets(**limits: int) -> Budgets:
@@ -46,14 +49,15 @@ def proof_refusal(budgets: Budgets, source: Address, now: float = 0.0) -> DropRe
 def test_an_address_has_a_burst_and_then_its_rate(
     refusal: Callable[..., DropReason | None],
 ) -> None:
-    budgets = new_budgets()
+    budgets = new_budgets(challenges_per_second=2 * ADDRESS_BURST)  # of which half is reserved
     answers = [refusal(budgets, HERE) for _ in range(ADDRESS_BURST + 1)]
 
     assert answers == [None] * ADDRESS_BURST + [DropReason.ADDRESS_BUDGET]
     assert refusal(budgets, HERE._replace(port=2000)) is DropReason.ADDRESS_BUDGET
     assert refusal(budgets, THERE) is None
-    assert refusal(budgets, HERE, 1 / ADDRESS_RATE) is None
-    assert refusal(budgets, HERE, 1 / ADDRESS_RATE) is DropReason.ADDRESS_BUDGET
+    if refusal is proof_refusal:  # a Hello has the common budget besides
+        assert refusal(budgets, HERE, 1 / ADDRESS_RATE) is None
+        assert refusal(budgets, HERE, 1 / ADDRESS_RATE) is DropReason.ADDRESS_BUDGET
 
 
 def test_the_exempt_pay_no_address_budget_but_the_common_one() -> None:
@@ -70,18 +74,47 @@ def test_the_exempt_pay_no_address_budget_but_the_common_one() -> None:
     budgets.charge_hello(HERE, 0.01, exempt=True)
 
 
-def test_one_loud_address_does_not_use_up_what_all_share() -> None:
-    budgets = new_budgets(challenges_per_second=100)
-    for _ in range(1000):
-        hello_refusal(budgets, HERE)
+@pytest.mark.parametrize(
+    "loud", ["192.0.2.{}", "2001:db8::{}"], ids=["all of an IPv4 /24", "all of an IPv6 /64"]
+)
+def test_one_loud_site_does_not_use_up_what_all_share(loud: str) -> None:
+    budgets = new_budgets(challenges_per_second=200)
+    answers = [hello_refusal(budgets, Address(loud.format(n % 250), 1)) for n in range(5000)]
 
-    assert hello_refusal(budgets, THERE) is None
+    assert answers.count(None) == 100, "half of what there is"
+    assert [hello_refusal(budgets, THERE) for _ in range(ADDRESS_BURST)] == [None] * ADDRESS_BURST
+
+
+def test_hellos_in_the_name_of_an_address_cost_it_nothing_while_there_is_room_for_all() -> None:
+    budgets = new_budgets()
+    for flood in range(3000):  # 300 a second for 10 s
+        assert hello_refusal(budgets, HERE, flood / 300) is None
+    assert proof_refusal(budgets, HERE, 10.0) is None
+
+
+def test_hellos_of_strangers_take_nothing_from_those_who_are_linked() -> None:
+    budgets = new_budgets(challenges_per_second=100)
+    for number in range(1000):
+        hello_refusal(budgets, Address(f"10.0.{number % 250}.1", 1))
+
+    for _ in range(100):
+        budgets.charge_hello(HERE, 0.0, exempt=True)
+
+
+def test_proofs_of_the_exempt_have_a_budget_of_their_own() -> None:
+    budgets = new_budgets()
+    for _ in range(EXEMPT_PROOFS_BURST):
+        budgets.charge_proof(HERE, 0.0, exempt=True)
+    with pytest.raises(Refused) as refused:
+        budgets.charge_proof(HERE, 0.0, exempt=True)
+    assert refused.value.reason is DropReason.ADDRESS_BUDGET
+    assert proof_refusal(budgets, HERE) is None
 
 
 def test_strangers_share_a_fixed_number_of_buckets() -> None:
-    budgets = new_budgets(hello_buckets=1, challenges_per_second=10_000)
+    budgets = new_budgets(hello_buckets=1, challenges_per_second=2 * ADDRESS_BURST)
     for number in range(ADDRESS_BURST):
-        assert hello_refusal(budgets, Address(f"198.51.100.{number}", 1)) is None
+        assert hello_refusal(budgets, Address(f"198.51.{number}.1", 1)) is None
 
     assert hello_refusal(budgets, HERE) is DropReason.ADDRESS_BUDGET
 
@@ -89,7 +122,7 @@ def test_strangers_share_a_fixed_number_of_buckets() -> None:
 def test_nothing_is_kept_by_address_for_a_hello() -> None:
     budgets = new_budgets(hello_buckets=4, challenges_per_second=10_000)
     for number in range(200):
-        hello_refusal(budgets, Address(f"198.51.100.{number}", 1))
+        hello_refusal(budgets, Address(f"198.51.{number}.1", 1))
 
     assert len(budgets._strangers) <= 4
     assert budgets.proven == 0
@@ -173,7 +206,7 @@ def test_a_long_sleep_makes_both_secrets_old() -> None:
 
 def test_what_was_accepted_is_known_for_as_long_as_its_cookie_is_good() -> None:
     cookies = new_cookies()
-    cookies.accept(0, b"proof", b"session")
+    cookies.accept(0, b"proof", b"session", OWNER, 10)
     assert cookies.accepted(0, b"proof") == b"session"
     assert cookies.deadline == COOKIE_RENEWAL_S
     cookies.renew(COOKIE_RENEWAL_S)
@@ -183,3 +216,22 @@ def test_what_was_accepted_is_known_for_as_long_as_its_cookie_is_good() -> None:
 
     assert len(cookies) == 0
     assert cookies.deadline == float("inf")
+
+
+def test_beyond_the_cap_the_oldest_accepted_proof_is_forgotten_and_its_owner_has_room_again() -> (
+    None
+):
+    cookies = new_cookies()
+    for number in range(PROOFS_PER_IDENTITY):
+        assert cookies.has_share_for(OWNER)
+        cookies.accept(0, b"%d" % number, b"session", OWNER, 4096)
+    assert not cookies.has_share_for(OWNER)
+    other = PeerId(bytes([1]) * 32)
+    assert cookies.has_share_for(other)
+    cookies.accept(0, b"another", b"session", other, PROOFS_PER_IDENTITY)
+    assert (len(cookies), cookies.crowded_out) == (PROOFS_PER_IDENTITY, 1)
+    assert cookies.accepted(0, b"0") is None
+    assert cookies.has_share_for(OWNER)
+    cookies.renew(COOKIE_RENEWAL_S)
+    cookies.renew(2 * COOKIE_RENEWAL_S)
+    assert cookies._accepted_of == {}

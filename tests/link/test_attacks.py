@@ -23,7 +23,11 @@ from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.identity import MAC_BYTES, Identity
 from grapevine_proto.ids import Address
 from grapevine_proto.link import session
-from grapevine_proto.link.admission import ADDRESS_BURST, ADDRESS_RATE, COOKIE_RENEWAL_S
+from grapevine_proto.link.admission import (
+    ADDRESS_RATE,
+    COOKIE_RENEWAL_S,
+    PROOFS_PER_IDENTITY,
+)
 from grapevine_proto.link.exchange import (
     INITIATOR,
     RESPONDER,
@@ -32,7 +36,7 @@ from grapevine_proto.link.exchange import (
     with_mac,
 )
 from grapevine_proto.link.initiator import Initiator, Step
-from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS
+from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS, WELCOMES_BURST
 from grapevine_proto.link.session import REKEY_AFTER_S
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Record
@@ -292,16 +296,6 @@ def test_a_replay_while_unconfirmed_draws_the_same_welcome_and_no_new_session() 
     assert world.refusal(proof, source, to) is DropReason.REPLAYED_PROOF
 
 
-def test_repeats_of_a_proof_are_charged_to_its_address() -> None:
-    world, ada, bob = two_ends()
-    ada.dial(bob.address, 0.0)
-    world.hold("welcome")
-    ((proof, source, to),) = world.of("proof")
-    answered = sum(len(world.throw(proof, source, to)) for _ in range(3 * ADDRESS_BURST))
-
-    assert answered <= ADDRESS_BURST
-
-
 # --- members gone bad: they have the key --------------------------------------------------------
 
 
@@ -519,7 +513,7 @@ def crowd(count: int) -> list[End]:
     return [End(f"guest {n}", Address(f"10.1.{n >> 8}.{n & 255}", 1)) for n in range(count)]
 
 
-def test_one_accepted_proof_more_than_the_cap_is_refused_until_there_is_room() -> None:
+def test_one_accepted_proof_more_than_the_cap_is_taken_and_the_oldest_forgotten() -> None:
     bob = End("bob", Address("192.0.2.2", 2000), limits=LimitsConfig(accepted_proofs=3))
     guests = crowd(4)
     world = World(bob, *guests)
@@ -527,12 +521,70 @@ def test_one_accepted_proof_more_than_the_cap_is_refused_until_there_is_room() -
         guest.dial(bob.address, world.now)
         world.run(5.0)
 
-    assert [bool(guest.links) for guest in guests] == [True, True, True, False]
-    assert set(bob.drops) == {DropReason.TABLE_FULL}
-    world.run(2 * COOKIE_RENEWAL_S)
-    guests[3].dial(bob.address, world.now)
+    assert all(guest.links for guest in guests)
+    assert bob.drops == []
+    assert bob.responder.crowded_out == 1
+    sessions = [link.session_ids() for link in bob.links.values()]
+    for proof, source, to in world.of("proof"):  # even the one forgotten takes nobody's link
+        world.throw(proof, source, to)
+    world.run(5.0)
+    assert [link.session_ids() for link in bob.links.values()] == sessions
+
+
+def test_one_identity_has_a_share_of_accepted_proofs_and_others_have_theirs() -> None:
+    world, ada, bob = two_ends()
+    eve = End("eve", STRANGER)
+    world.ends[eve.address] = eve
+    for _ in range(PROOFS_PER_IDENTITY + 3):
+        eve.links.clear()
+        eve.dial(bob.address, world.now)
+        world.run(0.5)
+    assert DropReason.TABLE_FULL in bob.drops
+    ada.dial(bob.address, world.now)
     world.run(1.0)
-    assert guests[3].links
+    assert ada.links
+    world.run(2 * COOKIE_RENEWAL_S)
+    eve.links.clear()
+    eve.dial(bob.address, world.now)
+    world.run(1.0)
+    assert eve.links, "once its earlier ones are forgotten"
+
+
+def test_repeats_of_a_proof_are_charged_to_nobody_and_answered_a_few_times() -> None:
+    world, ada, bob = two_ends()
+    ada.dial(bob.address, 0.0)
+    world.hold("welcome")
+    ((proof, source, to),) = world.of("proof")
+    answers = sum(bool(world.throw(proof, source, to)) for _ in range(1000))
+    assert answers <= WELCOMES_BURST
+    assert bob.drops.count(DropReason.REPLAYED_PROOF) == 1000 - answers
+    world.run(3.0)
+    assert ada.links
+    neighbor = End("neighbor", source._replace(port=9))
+    world.ends[neighbor.address] = neighbor
+    neighbor.dial(bob.address, world.now)
+    world.run(1.0)
+    assert neighbor.links, "its address has spent nothing"
+
+
+def test_sessions_of_one_network_that_nobody_confirms_push_out_one_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("grapevine_proto.link.responder.UNCONFIRMED_SESSIONS", 16)
+    bob = End("bob", Address("192.0.2.2", 2000))
+    honest = End("honest", Address("10.9.9.9", 1))
+    flood = [End(f"flood {n}", Address("127.0.0.1", 1000 + n)) for n in range(30)]
+    world = World(bob, honest, *flood)
+    world.drop = lambda datagram, *_: name_of(datagram) == "data"
+    honest.dial(bob.address, world.now)
+    world.run(0.1)
+    for each in flood:
+        each.dial(bob.address, world.now)
+    world.run(0.1)
+    assert bob.responder.pending == 16
+    world.drop = lambda *_: False
+    world.run(3.0)
+    assert honest.links
 
 
 def test_one_unconfirmed_session_more_than_the_cap_crowds_out_the_oldest() -> None:
@@ -561,14 +613,17 @@ def hello_of(guest: End, bob: End) -> bytes:
 
 
 @pytest.mark.parametrize(("host", "limited"), [("192.0.2.1", True), ("127.0.0.1", False)])
-def test_an_address_is_answered_so_many_hellos_but_loopback_all(host: str, limited: bool) -> None:
+def test_an_address_is_answered_half_of_all_hellos_and_loopback_all_of_its_own(
+    host: str, limited: bool
+) -> None:
     world, ada, bob = two_ends()
     hello = hello_of(ada, bob)
     answered = sum(
-        len(world.throw(hello, Address(host, port), bob.address)) for port in range(1, 201)
+        len(world.throw(hello, Address(host, port), bob.address)) for port in range(1, 4001)
     )
 
-    assert answered == (ADDRESS_BURST if limited else 200)
+    challenges = bob.limits.challenges_per_second
+    assert answered == (challenges // 2 if limited else challenges)
 
 
 def test_a_hello_under_another_key_costs_no_budget() -> None:
