@@ -137,7 +137,7 @@ class Routing:
         if effects:
             self.perform(effects, now)
         if plaintext is None:
-            if link.is_receiving:
+            if link.has_grown:
                 self._machines.antientropy.arriving(link.peer_id, now)
                 self._machines.dissemination.pulls.arriving(link.peer_id, now)
             return
@@ -146,7 +146,7 @@ class Routing:
     def hear_briefly(self, link: Link, plaintext: bytes | None, now: float) -> None:
         """The same of a short session, on which only so much may be said. Raises Refused."""
         if plaintext is None:
-            if link.is_receiving:
+            if link.has_grown:
                 self._machines.antientropy.arriving(link.peer_id, now)
             return
         message = codec.decode_message(plaintext)

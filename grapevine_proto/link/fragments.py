@@ -5,9 +5,12 @@ What must stay true:
 - A message is kept once, however many links send it: what goes out are slices of it, made when
   they go.
 - What comes in costs what has arrived of it, never what was announced: each piece is charged its
-  bytes and `PIECE_BYTES`, under a cap for each peer and one for all (`Budget`). Where either is
-  full the message gives way that has not grown for longest; so does one that has not grown for
-  `PATIENCE_S`.
+  bytes and `PIECE_BYTES`, under a cap for each peer and one for all (`Budget`). Where a peer's is full
+  the message of it gives way that has not grown for longest; where that of all is, one of the peer that
+  takes most of it, so that no peer loses its messages to what others send.
+- To grow is to gain `GROWTH_BYTES`, however many packets bring them. A message that has not grown for
+  `PATIENCE_S` goes, and so does one that is not whole after `WHOLE_S` and what its size takes at
+  `LEAST_RATE`.
 - Pieces come in any order, twice, and cut in other places the second time; where they contradict
   one another the whole message is dropped.
 - A message is given out once; what comes of it afterwards is known and refused.
@@ -24,7 +27,14 @@ from grapevine_proto.codec import Ours, Spliced, fragment_header
 from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.messages import Fragment, Kind
 
-PATIENCE_S: Final = 10.0  # without a new piece
+PATIENCE_S: Final = 10.0  # without growth
+GROWTH_BYTES: Final = 512  # half of what the smallest datagram brings of a large message
+WHOLE_S: Final = 30.0  # for a message to be whole, and
+LEAST_RATE: Final = 16_384  # bytes a second besides: 10 MiB have eleven minutes
+SWEEP_S: Final = 1.0  # between two looks for those that are not
+LEAST_PART_BYTES: Final = (
+    256  # what a part counts at least towards its next token; a correct one has 1,100
+)
 PIECE_BYTES: Final = 128  # what keeping a piece costs besides its bytes
 ENVELOPE_BYTES: Final = 1 << 16  # what one token pays for; also what may surround a payload
 DONE_LIMIT: Final = 256  # messages remembered as finished, or given up, so that none begins again
@@ -79,7 +89,9 @@ class _Partial:
 
     __slots__ = (
         "cost_bytes",
+        "ends_at",
         "grown_at",
+        "grown_bytes",
         "number",
         "of_repair",
         "owner",
@@ -88,6 +100,7 @@ class _Partial:
         "received_bytes",
         "starts",
         "total_bytes",
+        "work_bytes",
     )
 
     def __init__(self, owner: Reassembly, fragment: Fragment) -> None:
@@ -98,9 +111,12 @@ class _Partial:
         self.starts: list[int] = []  # ascending, of `pieces`, which do not overlap
         self.pieces: list[bytes] = []
         self.received_bytes = 0
+        self.work_bytes = 0  # what came of it, as it is charged
         self.paid_bytes = 0
         self.cost_bytes = 0
         self.grown_at = 0.0
+        self.grown_bytes = 0  # `received_bytes` as of then
+        self.ends_at = math.inf
 
     def news_in(self, fragment: Fragment) -> list[tuple[int, bytes]]:
         """The parts of `fragment` that have not come yet. Raises Refused(CONFLICT) where others have,
@@ -140,6 +156,13 @@ class _Partial:
             self.pieces.insert(index, piece)
         self.received_bytes += len(piece)
 
+    def grow(self, now: float) -> bool:
+        """Whether enough has come since it grew last, so that it has grown now."""
+        if self.received_bytes - self.grown_bytes < GROWTH_BYTES:
+            return False
+        self.grown_bytes, self.grown_at = self.received_bytes, now
+        return True
+
 
 class Budget:
     """What all links together may keep of unfinished messages. One per node."""
@@ -149,31 +172,49 @@ class Budget:
         self.used_bytes = 0
         self.dropped = 0  # messages, for want of room or of growth
         self._partials: OrderedDict[_Partial, None] = OrderedDict()  # the slowest first
+        self._owners: dict[Reassembly, None] = {}  # that have any
+        self._sweep_at = -math.inf
 
-    def grow(self, partial: _Partial, cost_bytes: int, now: float) -> None:
-        """`partial` grew by so much; where that is too much in all, the slowest go."""
+    def begin(self, partial: _Partial, now: float) -> None:
+        """`partial` is new."""
+        partial.grown_at = now
+        partial.ends_at = now + WHOLE_S + partial.total_bytes / LEAST_RATE
+        self._partials[partial] = None
+        self._owners[partial.owner] = None
+        self.charge(partial, PIECE_BYTES)
+
+    def grew(self, partial: _Partial) -> None:
+        """`partial` grew: it is the last to give way."""
+        self._partials.move_to_end(partial)
+
+    def charge(self, partial: _Partial, cost_bytes: int) -> None:
+        """`partial` costs so much more; where that is too much in all, the peer with most gives way."""
         partial.cost_bytes += cost_bytes
         partial.owner.used_bytes += cost_bytes
         self.used_bytes += cost_bytes
-        partial.grown_at = now
-        self._partials[partial] = None
-        self._partials.move_to_end(partial)
         while self.used_bytes > self.limit_bytes:
-            self._drop(next(iter(self._partials)))
+            largest = max(self._owners, key=lambda each: each.used_bytes)
+            self._drop(largest.slowest)
 
     def release(self, partial: _Partial) -> None:
         """`partial` is finished or given up."""
         self.used_bytes -= partial.cost_bytes
         partial.owner.used_bytes -= partial.cost_bytes
         del self._partials[partial]
+        if not partial.owner.is_busy:
+            self._owners.pop(partial.owner, None)
 
     def advance(self, now: float) -> None:
-        """Drop what has not grown for too long."""
+        """Drop what has not grown for too long, or is not whole in time."""
         while self._partials:
             slowest = next(iter(self._partials))
             if now - slowest.grown_at < PATIENCE_S:
                 break
             self._drop(slowest)
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_S
+            for partial in [each for each in self._partials if now >= each.ends_at]:
+                self._drop(partial)
 
     @property
     def deadline(self) -> float:
@@ -197,6 +238,12 @@ class Reassembly:
         self._partials: OrderedDict[int, _Partial] = OrderedDict()  # the slowest first
         self._done: OrderedDict[int, None] = OrderedDict()
         self.used_bytes = 0
+        self.has_grown = False  # by what was received last: for whoever waits for what comes
+
+    @property
+    def slowest(self) -> _Partial:
+        """The message that has not grown for longest; there is one."""
+        return next(iter(self._partials.values()))
 
     def tokens_due(self, fragment: Fragment) -> int:
         """What taking `fragment` costs: one token for each 64 KiB of a message, as it comes to them.
@@ -204,7 +251,7 @@ class Reassembly:
         partial = self._partials.get(fragment.number)
         if partial is None:
             return 0 if fragment.number in self._done else 1
-        return int(partial.received_bytes >= partial.paid_bytes)
+        return int(partial.work_bytes >= partial.paid_bytes)
 
     def knows(self, fragment: Fragment) -> bool:
         """Whether other parts of the same message have come."""
@@ -217,6 +264,7 @@ class Reassembly:
         NO_ROOM.
         """
         number = fragment.number
+        self.has_grown = False
         if number in self._done:
             raise Refused(DropReason.DUPLICATE)
         partial = self._partials.get(number)
@@ -224,21 +272,25 @@ class Reassembly:
             if fragment.total_bytes > self._max_bytes:
                 raise Refused(DropReason.TOO_LARGE)
             partial = self._partials[number] = _Partial(self, fragment)
-            self._budget.grow(partial, PIECE_BYTES, now)
+            self._budget.begin(partial, now)
             if number not in self._partials:
                 raise Refused(DropReason.NO_ROOM)
         news = self._news(partial, fragment)
         if not news:
             raise Refused(DropReason.DUPLICATE)
-        if partial.received_bytes >= partial.paid_bytes:
+        if partial.work_bytes >= partial.paid_bytes:
             partial.paid_bytes += ENVELOPE_BYTES
+        partial.work_bytes += max(sum(len(piece) for _, piece in news), LEAST_PART_BYTES)
         for start, piece in news:
             partial.add(start, piece)
         if partial.received_bytes == partial.total_bytes:
             self.forget(partial)
             return self._join(partial)
-        self._partials.move_to_end(number)
-        self._budget.grow(partial, sum(len(piece) + PIECE_BYTES for _, piece in news), now)
+        if partial.grow(now):
+            self.has_grown = True
+            self._partials.move_to_end(number)
+            self._budget.grew(partial)
+        self._budget.charge(partial, sum(len(piece) + PIECE_BYTES for _, piece in news))
         while self.used_bytes > self._limit_bytes:
             self._budget.dropped += 1
             self.forget(next(iter(self._partials.values())))

@@ -35,6 +35,11 @@ class Intake:
         """Whether parts of a large message have come and others not."""
         return self._reassembly.is_busy
 
+    @property
+    def has_grown(self) -> bool:
+        """Whether the part taken last brought a message on that is not whole yet."""
+        return self._reassembly.has_grown
+
     def take_part(self, fragment: Fragment, now: float) -> bytes | None:
         """The message that `fragment` completes, if it does. Raises Refused."""
         self._charge_part(fragment, now)

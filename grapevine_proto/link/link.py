@@ -31,7 +31,7 @@ from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.allowance import Allowance
 from grapevine_proto.link.flight import UNREPAIRED
-from grapevine_proto.link.fragments import Budget, Reassembly
+from grapevine_proto.link.fragments import Budget, Reassembly, is_part
 from grapevine_proto.link.intake import Intake
 from grapevine_proto.link.pathcheck import Whereabouts
 from grapevine_proto.link.replies import Replies
@@ -67,6 +67,7 @@ class Link:
 
     __slots__ = (
         "_intake",
+        "_is_part",
         "_queued_at",
         "_replies",
         "_send_at",
@@ -121,6 +122,7 @@ class Link:
         reassembly = Reassembly(max_message_bytes, budget or Budget(limits.reassembly_bytes))
         self._intake = Intake(self._sessions, self.allowance, reassembly)
         self._whereabouts = Whereabouts(entropy) if entropy is not None else None
+        self._is_part = False  # of a large message: the packet received last
         self._send_at = math.inf
         self._queued_at: float | None = None  # since `_send_at` was reckoned
         self.learn(established.record, now)
@@ -223,6 +225,7 @@ class Link:
     def take_in(self, plaintext: bytes, session: Session, counter: int, now: float) -> bytes | None:
         """The second half of `receive`, also for the packet that confirmed a session."""
         kind = plaintext[0]
+        self._is_part = is_part(kind)
         if kind not in UNREPAIRED:
             self._replies.owe_feedback(session, counter, now)
         elif kind in (Kind.EMPTY, Kind.ASK, Kind.NEAR, Kind.SHORT):
@@ -273,6 +276,12 @@ class Link:
     def is_receiving(self) -> bool:
         """Whether parts of a large message have come and others not."""
         return self._intake.is_receiving
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether the packet received last brought a large message on: a sign that what it holds comes.
+        That packets come at all is none."""
+        return self._is_part and self._intake.has_grown
 
     # --- out ---
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import random
 
 import pytest
@@ -13,8 +14,12 @@ from grapevine_proto.errors import DropReason, Refused
 from grapevine_proto.link.fragments import (
     DONE_LIMIT,
     ENVELOPE_BYTES,
+    GROWTH_BYTES,
+    LEAST_PART_BYTES,
+    LEAST_RATE,
     PATIENCE_S,
     PIECE_BYTES,
+    WHOLE_S,
     Budget,
     Outgoing,
     Reassembly,
@@ -130,29 +135,115 @@ def test_one_byte_more_than_a_peer_may_keep_costs_it_the_slowest_message() -> No
     assert reassembly.receive(Fragment(2, rest + 1, rest - 1, b"xy"), 3.0) is not None
 
 
-def test_one_byte_more_than_all_peers_may_keep_costs_the_slowest_of_all() -> None:
+def test_one_byte_more_than_all_peers_may_keep_costs_the_one_that_keeps_most() -> None:
     budget = Budget(4 * (1000 + 2 * PIECE_BYTES))
     peers = [Reassembly(MAX, budget) for _ in range(5)]
     for number, peer in enumerate(peers[:4]):
         peer.receive(Fragment(1, 2000, 0, message(1000)), float(number))
     assert (budget.used_bytes, budget.dropped) == (budget.limit_bytes, 0)
-    peers[0].receive(Fragment(1, 2000, 1000, b"x"), 4.0)  # grows, and so is not the slowest
+    assert refusal(peers[2], Fragment(1, 2000, 1000, b"x"), 4.0) is DropReason.NO_ROOM
     peers[4].receive(Fragment(1, 2, 0, b"x"), 5.0)
-    assert [peer.is_busy for peer in peers] == [True, False, True, True, True]
+    assert [peer.is_busy for peer in peers] == [True, True, False, True, True]
     assert budget.dropped == 1
 
 
 def test_what_has_not_grown_for_ten_seconds_is_given_up() -> None:
     budget = Budget(MAX)
     slow, quick = Reassembly(MAX, budget), Reassembly(MAX, budget)
-    slow.receive(Fragment(1, 10, 0, b"x"), 0.0)
-    quick.receive(Fragment(1, 10, 0, b"x"), 0.0)
-    quick.receive(Fragment(1, 10, 1, b"x"), 5.0)
+    slow.receive(Fragment(1, 2000, 0, b"x"), 0.0)
+    quick.receive(Fragment(1, 2000, 0, b"x"), 0.0)
+    slow.receive(Fragment(1, 2000, 1, b"x"), 5.0)
+    quick.receive(Fragment(1, 2000, 1, bytes(GROWTH_BYTES)), 5.0)
     assert budget.deadline == PATIENCE_S
     budget.advance(PATIENCE_S - 0.001)
     assert slow.is_busy
     budget.advance(PATIENCE_S)
     assert (slow.is_busy, quick.is_busy, budget.dropped) == (False, True, 1)
+
+
+def dribbled(
+    reassembly: Reassembly, budget: Budget, size_bytes: int, part_bytes: int, pause_s: float
+) -> float:
+    """When a message that comes in such parts is given up; 0: never."""
+    now = 0.0
+    for start in range(0, size_bytes - part_bytes, part_bytes):
+        reassembly.receive(Fragment(1, size_bytes, start, bytes(part_bytes)), now)
+        now += pause_s
+        budget.advance(now)
+        if not reassembly.is_busy:
+            return now
+    return 0.0
+
+
+def test_bytes_and_not_packets_are_growth() -> None:
+    budget = Budget(MAX)
+    assert dribbled(Reassembly(MAX, budget), budget, 1 << 20, 1, 0.25) <= PATIENCE_S
+    assert budget.dropped == 1
+
+
+def test_a_message_that_grows_but_too_slowly_ends_by_its_total_time() -> None:
+    budget = Budget(MAX)
+    ended_at = dribbled(Reassembly(MAX, budget), budget, 1 << 20, GROWTH_BYTES, 1.0)
+    assert 0 < ended_at <= WHOLE_S + (1 << 20) / LEAST_RATE + 1.0
+    sound = Budget(MAX)
+    assert not dribbled(Reassembly(MAX, sound), sound, 1 << 20, 1143, 1143 / LEAST_RATE)
+
+
+def test_only_what_brings_a_message_on_says_so() -> None:
+    reassembly = Reassembly(MAX, Budget(MAX))
+    grown = []
+    for start in range(0, 2 * GROWTH_BYTES, GROWTH_BYTES // 4):
+        reassembly.receive(Fragment(1, 1 << 20, start, bytes(GROWTH_BYTES // 4)), 0.0)
+        grown.append(reassembly.has_grown)
+    assert grown == [False, False, False, True] * 2
+    assert refusal(reassembly, Fragment(1, 1 << 20, 0, bytes(9))) is DropReason.DUPLICATE
+    assert not reassembly.has_grown
+
+
+def test_a_peer_loses_no_message_to_what_others_send() -> None:
+    budget = Budget(100_000)
+    honest, greedy = Reassembly(MAX, budget), Reassembly(MAX, budget)
+    honest.receive(Fragment(1, 40_000, 0, bytes(20_000)), 0.0)
+    for number in range(100):
+        with contextlib.suppress(Refused):
+            greedy.receive(Fragment(number, 40_000, 0, bytes(20_000)), 1.0 + number / 100)
+    assert budget.used_bytes <= budget.limit_bytes
+    assert honest.receive(Fragment(1, 40_000, 20_000, bytes([0]) * 19_999), 3.0) is None
+    assert budget.dropped >= 96
+
+
+def test_a_budget_smaller_than_a_piece_refuses_and_does_not_fail() -> None:
+    reassembly = Reassembly(MAX, Budget(1))
+    assert refusal(reassembly, Fragment(1, 4000, 0, bytes(100))) is DropReason.NO_ROOM
+
+
+@pytest.mark.parametrize("part_bytes", [1, 16, 255])
+def test_small_parts_are_charged_as_if_they_were_larger(part_bytes: int) -> None:
+    reassembly = Reassembly(MAX, Budget(MAX))
+    parts = 2 * ENVELOPE_BYTES // LEAST_PART_BYTES
+    tokens = 0
+    for start in range(0, parts * part_bytes, part_bytes):
+        fragment = Fragment(1, 1 << 20, start, bytes(part_bytes))
+        tokens += reassembly.tokens_due(fragment)
+        reassembly.receive(fragment, 0.0)
+    assert tokens == 2
+
+
+@given(st.integers(70_000, 300_000), st.integers(1143, 9000), st.randoms(use_true_random=False))
+def test_parts_that_a_correct_sender_makes_cost_what_it_counts_in_any_order(
+    size_bytes: int, part_bytes: int, rng: random.Random
+) -> None:
+    parts = [
+        Fragment(1, size_bytes, start, bytes(min(part_bytes, size_bytes - start)))
+        for start in range(0, size_bytes, part_bytes)
+    ]
+    rng.shuffle(parts)
+    reassembly, tokens = Reassembly(MAX, Budget(MAX)), 0
+    for fragment in parts:
+        tokens += reassembly.tokens_due(fragment)
+        with contextlib.suppress(Refused):  # zeros are no message once they are whole
+            reassembly.receive(fragment, 0.0)
+    assert tokens <= math.ceil(size_bytes / ENVELOPE_BYTES)
 
 
 def test_a_link_that_ends_gives_its_share_back() -> None:
