@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 from string import Template
 from typing import Any, Final
 
+from grapevine_proto.config import NodeConfig
 from grapevine_tui.options import PROFILES
 
 BINDS: Final = {"local": "127.0.0.1:8000", "lan": "0.0.0.0:8000", "wan": "0.0.0.0:8000"}
@@ -24,7 +26,8 @@ _TEXT: Final = Template("""\
 # Grapevine, profile $profile: $about.
 #
 # grapevine-tui --config FILE uses this file; grapevine-tui config check FILE says whether it is right.
-# Every setting is here with the value it has anyway, so a line may be changed or deleted freely.
+# Every setting is here. One behind a # has its default, which a later version may improve; take the # away
+# to set it. The others are what makes this profile.
 # Flags, environment variables and .env win over this file. Times are in seconds, sizes in bytes.
 
 # Where to listen, "host:port". Port 0: any free one. 0.0.0.0 and [::] listen on every interface.
@@ -237,7 +240,27 @@ def render(profile: str) -> str:
         name.replace(".", "_"): json.dumps(value, ensure_ascii=False)
         for name, value in config.settings().items()
     }
-    return _TEXT.substitute(values, profile=profile, about=ABOUT[profile])
+    return _with_defaults_as_comments(
+        _TEXT.substitute(values, profile=profile, about=ABOUT[profile]),
+        {
+            name
+            for name, value in NodeConfig().settings().items()
+            if config.settings()[name] != value
+        },
+    )
+
+
+def _with_defaults_as_comments(text: str, own: Set[str]) -> str:
+    """`text` with a # before every setting but those that are the profile's `own`: a file that sets
+    everything would keep today's defaults for ever."""
+    lines, section = [], ""
+    for line in text.splitlines(keepends=True):
+        if line.startswith("["):
+            section = line.strip().strip("[]") + "."
+        name = re.match(r"([a-z_]+) = ", line)
+        is_set = name is not None and section + name[1] in own | {"bind", "app.profile"}
+        lines.append(f"# {line}" if name is not None and not is_set else line)
+    return "".join(lines)
 
 
 def reasons() -> dict[str, str]:

@@ -388,9 +388,19 @@ def test_the_settings_files_we_ship_are_right_and_come_to_their_profile(profile:
     settings = load({"app.config": str(path)}, {})
     assert settings.profile == profile
     assert settings.node == expected.replace(name=settings.node.name)
-    for name in NodeConfig().settings():
-        leaf = name.rpartition(".")[2]
-        assert f"\n{leaf} = " in render(profile) or name == "name"
+    differs = {
+        name
+        for name, value in NodeConfig().settings().items()
+        if expected.settings()[name] != value
+    }
+    there = tomllib.loads(render(profile))
+    app = there.pop("app")
+    names = {name for name, value in there.items() if not isinstance(value, dict)}
+    for section, table in there.items():
+        if isinstance(table, dict):
+            names |= {f"{section}.{name}" for name in table}
+    assert names == differs | {"bind"}  # and no default is kept for ever
+    assert app == {"profile": profile, "keys": {}}
 
 
 @pytest.mark.parametrize("profile", list(PROFILES))
