@@ -307,6 +307,11 @@ def config_check(flags: dict[str, Any], file: str | None) -> int:
     settings = load(flags | ({"app.config": file} if file else {}), os.environ)
     if settings.key_files:
         settings.with_keys()
+    if settings.on:
+        from grapevine_tui.hooks import Hook
+
+        for hook in settings.on:
+            Hook.read(hook).check()
     for warning in settings.warnings:
         click.echo(printable(f"{PROGRAM}: {warning}"), err=True)
     chosen = next(each.value for each in settings.values if each.name == "app.config")

@@ -182,3 +182,13 @@ def test_a_program_that_someone_else_can_change_is_refused_before_the_node_start
     assert run.end(None) == 2
     assert f"app.on: {program}: writable by others (mode 0777)" in run.errors()
     assert run.seen == []
+
+
+def test_config_check_refuses_such_a_program_too(bench: Bench) -> None:
+    program = bench.folder / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o777)
+    (bench.folder / "c.toml").write_text(f'[app]\non = ["started {program}"]\n')
+    done = bench.command("config", "check", "c.toml")
+    assert done.returncode == 2
+    assert "writable by others (mode 0777)" in done.stderr
