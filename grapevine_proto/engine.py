@@ -101,8 +101,15 @@ class Engine:
         self._membership, self._tracing = machines.membership, machines.tracing
         self._dissemination, self._antientropy = machines.dissemination, machines.antientropy
         self._signatures = machines.signatures
-        self._handshakes = Handshakes(config, self._identity, rng=rng, entropy=entropy, now=now)
         self._links = Links(config, self.peer_id, entropy=entropy)
+        self._handshakes = Handshakes(
+            config,
+            self._identity,
+            refuses=self._links.accounts.refuses,
+            rng=rng,
+            entropy=entropy,
+            now=now,
+        )
         self._shorts = Shorts(config, self._links)
         self._voice = Voice(config, self._identity, saved.epoch, self._links)
         self._routing = Routing(
@@ -403,6 +410,7 @@ class Engine:
                 routing.contain(fault, link, now)
         self._shorts.advance(now)
         links.forget_parted(now)
+        routing.restore(now)
         routing.tell_drops()
 
     def _look_after(self, link: Link, now: float) -> None:

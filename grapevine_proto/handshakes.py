@@ -34,6 +34,7 @@ class Handshakes:
         config: NodeConfig,
         identity: Identity,
         *,
+        refuses: Callable[[PeerId, float], bool] | None = None,
         rng: random.Random,
         entropy: Callable[[int], bytes],
         now: float,
@@ -51,6 +52,7 @@ class Handshakes:
             config.cluster,
             config.limits,
             config.denied,
+            refuses=refuses,
             entropy=entropy,
             now=now,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from grapevine_proto.errors import DropReason
-from grapevine_proto.events import PeerInfo, Stats
+from grapevine_proto.events import PeerInfo, Standing, Stats
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.links import Links
 from grapevine_proto.machines import Machines
@@ -23,6 +23,14 @@ def peer_info(
     link = links.get(peer.peer_id)
     account = links.accounts.get(peer.peer_id)
     bucket = account.bucket if account else None
+    reason = machines.membership.health_reason(peer, now)
+    if (
+        account is not None
+        and account.score is not None
+        and account.standing is not Standing.NORMAL
+    ):
+        offense = f"{account.standing.value} for {account.score.why()}"
+        reason = f"{reason}, {offense}" if reason else offense
     record = peer.record
     return PeerInfo(
         peer_id=peer.peer_id,
@@ -42,11 +50,13 @@ def peer_info(
         epoch=record.epoch if record else 0,
         connected_at=peer.linked_at,
         queued=link.queued + links.outflow.waiting(peer.peer_id) if link else 0,
-        health_reason=machines.membership.health_reason(peer, now),
+        health_reason=reason,
         subscribed=peer.peer_id in machines.dissemination.subscribers,
         send_rate=link.path.rate if link else 0.0,
         lost=link.lost if link else 0,
         datagram_bytes=link.path.mtu.datagram_bytes if link else 0,
+        score=account.score_at(now) if account else 0.0,
+        standing=account.standing if account else Standing.NORMAL,
     )
 
 
@@ -94,6 +104,9 @@ def stats(
         receipts_refused=tracing.refused,
         receipts_lost=tracing.reverse_paths.lost,
         dropped=tuple(drops.items()),
+        offenses=tuple(links.accounts.offenses.items()),
+        slowed=links.accounts.slowed,
+        expelled=links.accounts.expelled,
         held=len(store.held),
         held_bytes=store.held.size_bytes,
         streams=store.streams,

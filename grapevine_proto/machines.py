@@ -84,6 +84,11 @@ class Machines:
         return self.dissemination.carries(peer_id, now)
 
     @property
+    def work(self) -> int:
+        """What all messages cost so far, in the units of `overlay.work`."""
+        return self.signatures.work + self.store.work
+
+    @property
     def deadline(self) -> float:
         """When one of them wants to be advanced."""
         return min(

@@ -10,10 +10,11 @@ What must stay true:
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from grapevine_proto import codec
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.accounts import REFUSED_WORK
+from grapevine_proto.errors import DropReason, Offense, Refused
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
@@ -24,6 +25,9 @@ from grapevine_proto.messages import Close, CloseReason, Kind, Near, Private, Re
 from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.routing import Routing
 from grapevine_proto.shorts import Shorts
+
+VIOLATIONS: Final = (DropReason.MALFORMED, DropReason.CONFLICT)
+"""Refusals of opened packets that no honest node causes."""
 
 
 class Reception:
@@ -90,11 +94,11 @@ class Reception:
         link = self._links.with_session(packet.session_id)
         if link is not None:
             self._links.touch(link)
-            plaintext = self._links.open(link, packet, now, source)
-            if self._links.is_link(link):
-                self._routing.hear(link, plaintext, now)
-            else:
-                self._routing.hear_briefly(link, plaintext, now)
+            try:
+                self._hear(link, packet, source, now)
+            except Refused as refused:
+                self._hold_against(link, refused.reason, now)
+                raise
             return
         ours = self._handshakes.confirm_ours(packet, source, now)
         if ours is not None:
@@ -129,6 +133,21 @@ class Reception:
             self._open_short(confirmed, now)
         else:
             self.establish(confirmed, now, is_asked=confirmed.plaintext[0] == Kind.ASK)
+
+    def _hear(self, link: Link, packet: codec.Data, source: Address, now: float) -> None:
+        plaintext = self._links.open(link, packet, now, source)
+        if self._links.is_link(link):
+            self._routing.hear(link, plaintext, now)
+        else:
+            self._routing.hear_briefly(link, plaintext, now)
+
+    def _hold_against(self, link: Link, reason: DropReason, now: float) -> None:
+        """Something of `link` was refused. Only what its session proved is its peer's doing: anybody on
+        the way can repeat a packet or change bits of one."""
+        if reason in VIOLATIONS:
+            self._routing.penalize(link.peer_id, Offense.PROTOCOL_VIOLATION, 1, now)
+        elif reason is DropReason.RATE_LIMITED:
+            self._routing.charge_work(link.peer_id, REFUSED_WORK, now)
 
     def _was_turned_away(self, established: Established, now: float) -> bool:
         """Whether the first that a dialled peer said is that it has no room for us."""
@@ -197,9 +216,12 @@ class Reception:
         )
 
     def _is_closed_to(self, established: Established, now: float) -> bool:
-        """Whether nobody may come in any more. Raises Refused(DENIED)."""
-        if established.record.peer_id in self._routing.config.denied:
+        """Whether nobody may come in any more. Raises Refused: DENIED, MISCONDUCT."""
+        peer_id = established.record.peer_id
+        if peer_id in self._routing.config.denied:
             raise Refused(DropReason.DENIED)
+        if self._links.accounts.refuses(peer_id, now):
+            raise Refused(DropReason.MISCONDUCT)
         if self._links.is_leaving:
             self._links.turn_away(established, Close(CloseReason.LEAVING), now)
         return self._links.is_leaving

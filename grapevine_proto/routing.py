@@ -19,7 +19,7 @@ from typing import Final, assert_never
 
 from grapevine_proto import codec
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import DropReason, Offense, Refused
 from grapevine_proto.events import (
     AntiEntropyRound,
     DatagramDropped,
@@ -31,6 +31,8 @@ from grapevine_proto.events import (
     PeerState,
     PeerStateChanged,
     RoundOutcome,
+    Standing,
+    StandingChanged,
     Via,
 )
 from grapevine_proto.faults import describe
@@ -76,6 +78,7 @@ from grapevine_proto.messages import (
 )
 from grapevine_proto.overlay.effects import (
     Blame,
+    Credit,
     Deliver,
     Dial,
     Drop,
@@ -83,6 +86,7 @@ from grapevine_proto.overlay.effects import (
     Emit,
     Learn,
     Moved,
+    Penalize,
     Reopen,
     Send,
     Stop,
@@ -158,6 +162,14 @@ class Routing:
             raise Refused(DropReason.UNEXPECTED)
 
     def route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
+        """Let the machine that it is for hear a message, and charge its sender what that cost."""
+        before = self._machines.work
+        self._route(message, link, now)
+        cost = self._machines.work - before
+        if cost and not isinstance(message, Repair):  # which we asked for
+            self.charge_work(link.peer_id, cost, now)
+
+    def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         sender, machines = link.peer_id, self._machines
         match message:
             case Rumors() | Ids() | Offer() | Announce() | Subscribe() | Graft() | Prune():
@@ -224,8 +236,8 @@ class Routing:
                     link = self._links[record.peer_id]
                     link.learn(record, now)
                     self._links.touch(link)
-            case Blame(peer, refusal):
-                self._blame(peer, refusal, now)
+            case Blame() | Penalize() | Credit():
+                self._hold_account(effect, now)
             case Reopen(epoch):
                 self._reopen(epoch, now)
             case Stop(words):
@@ -236,7 +248,14 @@ class Routing:
     def _link_concerned(self, effect: Effect) -> Link | None:
         """The link with the one peer that `effect` is about; None: there is none, or no such peer."""
         match effect:
-            case Drop(peer) | Moved(peer) | Blame(peer) | Send((peer,)):
+            case (
+                Drop(peer)
+                | Moved(peer)
+                | Blame(peer)
+                | Penalize(peer)
+                | Credit(peer)
+                | Send((peer,))
+            ):
                 return self._links.get(peer) or self._shorts.get(peer)
             case Learn(record):
                 return self._links.get(record.peer_id)
@@ -319,7 +338,9 @@ class Routing:
             self._queue(link, plaintext, now)
 
     def _dial(self, dial: Dial, now: float) -> None:
-        if self._handshakes.has_room:
+        if dial.expected is not None and self._links.accounts.refuses(dial.expected, now):
+            self.dial_failed(dial.address, dial.expected, DropReason.MISCONDUCT, now)
+        elif self._handshakes.has_room:
             record = self._machines.membership.record
             self._handshakes.begin(
                 dial.address,
@@ -398,13 +419,35 @@ class Routing:
             info = peer_info(peer, self._links, self._machines, timeout_s, now)
             self.events.append(PeerStateChanged(info, previous, words))
 
-    def _blame(self, peer_id: PeerId, refusal: DropReason, now: float) -> None:
-        self.drops[refusal] += 1
-        if refusal is not DropReason.BAD_SIGNATURE:
+    def _hold_account(self, effect: Blame | Penalize | Credit, now: float) -> None:
+        match effect:
+            case Blame(peer, refusal):
+                self.drops[refusal] += 1
+                if refusal is DropReason.BAD_SIGNATURE:
+                    self.penalize(peer, Offense.BAD_SIGNATURE, 1, now)
+            case Penalize(peer, offense, count):
+                self.penalize(peer, offense, count, now)
+            case Credit(peer, count):
+                self._links.accounts.credit(peer, count, now)
+            case _:
+                assert_never(effect)
+
+    def penalize(self, peer_id: PeerId, offense: Offense, count: float, now: float) -> None:
+        """Count an offense of a peer, and do what that comes to."""
+        self._judged(self._links.accounts.penalize(peer_id, offense, count, now), now)
+
+    def charge_work(self, peer_id: PeerId, units: int, now: float) -> None:
+        """What a peer said cost us so many units of work."""
+        self._judged(self._links.accounts.charge_work(peer_id, units, now), now)
+
+    def _judged(self, change: StandingChanged | None, now: float) -> None:
+        if change is None:
             return
-        if self._links.accounts.of(peer_id, now).fine(now):
-            self.unlink(peer_id, "bad signatures", CloseReason.MISCONDUCT, tell=True, now=now)
-            self._shorts.close(peer_id, CloseReason.MISCONDUCT, now)
+        self.events.append(change)
+        if change.standing is Standing.REFUSED:
+            words = f"misconduct: {change.reason}"
+            self.unlink(change.peer, words, CloseReason.MISCONDUCT, tell=True, now=now)
+            self._shorts.close(change.peer, CloseReason.MISCONDUCT, now)
 
     def _reopen(self, epoch: int, now: float) -> None:
         """Outrank a record of our identity that is not ours: a new epoch, new streams, new links."""
@@ -493,6 +536,10 @@ class Routing:
         self.events += [MessageSent(message, peers) for message in messages]
 
     # --- time -----------------------------------------------------------------------------------
+
+    def restore(self, now: float) -> None:
+        """Tell the application whose offenses have decayed."""
+        self.events += self._links.accounts.restore(now)
 
     def tell_drops(self) -> None:
         """Tell the application what was refused since the last call."""

@@ -43,7 +43,7 @@ from grapevine_tui.text import cut, printable, printable_lines
 logger = logging.getLogger("grapevine.hooks")
 
 WORDS: Final = (
-    *("started", "ready", "message", "peer", "member", "rate_limited"),
+    *("started", "ready", "message", "peer", "member", "rate_limited", "standing"),
     *("round", "trace", "dropped", "dial_failed", "state_unsaved", "stopped"),
 )
 AT_ONCE: Final = 4  # programs

@@ -38,6 +38,7 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerStateChanged,
     Round,
+    StandingChanged,
     StateUnsaved,
     Stats,
     Trace,
@@ -104,6 +105,9 @@ def describe(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Objec
             return "peer", told | {"previous": previous and previous.value, "reason": reason}
         case MemberChanged(member):
             return "member", member_object(member)
+        case StandingChanged(peer_id, standing, score, reason):
+            told = {"peer_id": str(peer_id), "standing": standing.value}
+            return "standing", told | {"score": _number(score), "reason": reason}
         case AntiEntropyRound(done):
             return "round", round_object(done)
         case TraceUpdated(trace):
@@ -163,6 +167,8 @@ def peer_object(peer: PeerInfo, now: float) -> Object:
         "send_rate": _number(peer.send_rate),
         "lost": peer.lost,
         "datagram_bytes": peer.datagram_bytes,
+        "score": _number(peer.score),
+        "standing": peer.standing.value,
     }
 
 
@@ -211,6 +217,7 @@ def trace_object(trace: Trace) -> Object:
 def stats_object(stats: Stats, now: float) -> Object:
     told: Object = asdict(stats)
     told["dropped"] = {reason.value: count for reason, count in stats.dropped}
+    told["offenses"] = {offense.value: count for offense, count in stats.offenses}
     next_at = told.pop("next_round_at")
     told["next_round_s"] = _number(max(0.0, next_at - now)) if next_at else None
     return told

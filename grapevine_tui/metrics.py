@@ -32,7 +32,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from grapevine_proto.errors import BindError, DropReason
+from grapevine_proto.errors import BindError, DropReason, Offense
 from grapevine_proto.events import (
     AntiEntropyRound,
     Event,
@@ -70,6 +70,8 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_datagrams_sent": ("datagrams_out", "Datagrams that went out"),
     "grapevine_received_bytes": ("bytes_in", "Bytes of datagrams that came in"),
     "grapevine_sent_bytes": ("bytes_out", "Bytes of datagrams that went out"),
+    "grapevine_slowed": ("slowed", "How often a peer was slowed for misconduct"),
+    "grapevine_expelled": ("expelled", "How often a peer was disconnected for misconduct"),
     "grapevine_events_lost": ("events_lost", "Events that a slow reader in this process lost"),
     "grapevine_callback_errors": (
         "callback_errors",
@@ -222,6 +224,13 @@ def _of_node(seen: Snapshot) -> Iterator[Metric]:
     for outcome in ("run", "failed", "timed_out", "skipped"):
         programs.add_metric([outcome], seen.programs.get(outcome, 0))
     yield programs
+    offenses = CounterMetricFamily(
+        "grapevine_offenses", "Misconduct of peers, by offense", labels=["offense"]
+    )
+    counts = dict(seen.stats.offenses)
+    for offense in Offense:
+        offenses.add_metric([offense.value], counts.get(offense, 0))
+    yield offenses
 
 
 def _sums(stats: Stats) -> Tally[str]:

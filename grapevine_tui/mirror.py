@@ -14,7 +14,7 @@ import math
 from base64 import b64decode
 from typing import Any, Final
 
-from grapevine_proto.errors import DropReason
+from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import (
     AntiEntropyRound,
     DatagramDropped,
@@ -35,6 +35,8 @@ from grapevine_proto.events import (
     RateLimited,
     Round,
     RoundOutcome,
+    Standing,
+    StandingChanged,
     StateUnsaved,
     Stats,
     Trace,
@@ -74,6 +76,8 @@ def peer_of(told: Object, now: float) -> PeerInfo:
         send_rate=_number(told["send_rate"], math.inf),
         lost=int(told["lost"]),
         datagram_bytes=int(told["datagram_bytes"]),
+        score=_number(told.get("score", 0.0), 0.0),
+        standing=Standing(told.get("standing", Standing.NORMAL.value)),
     )
 
 
@@ -132,14 +136,18 @@ def stats_of(told: Object, now: float) -> Stats:
     fields: dict[str, Any] = {
         name: int(value)
         for name, value in told.items()
-        if name in Stats.__dataclass_fields__ and name not in ("dropped", "next_round_at")
+        if name in Stats.__dataclass_fields__
+        and name not in ("dropped", "offenses", "next_round_at")
     }
     words = {each.value: each for each in DropReason}
     dropped = ((words[word], int(n)) for word, n in told["dropped"].items() if word in words)
+    offenses = {each.value: each for each in Offense}
+    told_offenses = told.get("offenses", {}).items()
     next_s = told["next_round_s"]
     return Stats(
         **fields,
         dropped=tuple(dropped),
+        offenses=tuple((offenses[word], int(n)) for word, n in told_offenses if word in offenses),
         next_round_at=0.0 if next_s is None else now + float(next_s),
     )
 
@@ -166,6 +174,10 @@ def event_of(told: Object, now: float) -> Event | None:
         case "rate_limited":
             tokens = _number(told["tokens"], math.inf)
             return RateLimited(PeerId.parse(told["peer_id"]), int(told["dropped"]), tokens)
+        case "standing":
+            score, standing = _number(told["score"], 0.0), Standing(told["standing"])
+            peer_id = PeerId.parse(told["peer_id"])
+            return StandingChanged(peer_id, standing, score, _text(told["reason"]))
         case "round":
             return AntiEntropyRound(round_of(told, now))
         case "trace":

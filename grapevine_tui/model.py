@@ -40,6 +40,8 @@ from grapevine_proto.events import (
     PeerStateChanged,
     RateLimited,
     Round,
+    Standing,
+    StandingChanged,
     StateUnsaved,
     Stats,
     Trace,
@@ -169,6 +171,7 @@ class Model:
             PeerStateChanged: self._peer,
             MemberChanged: self._member,
             RateLimited: self._rate_limited,
+            StandingChanged: self._standing,
             AntiEntropyRound: self._round,
             TraceUpdated: self._trace,
             DatagramDropped: lambda _: Changes.RATES,
@@ -298,6 +301,14 @@ class Model:
         name = self.name_of(event.peer)
         self._note(Level.WARNING, f"throttling {name}: {event.dropped:,} beyond its allowance")
         return Changes.RATES | Changes.NOTICES
+
+    def _standing(self, event: StandingChanged) -> Changes:
+        name = self.name_of(event.peer)
+        if event.standing is Standing.NORMAL:
+            self._note(Level.INFORMATION, f"{name} is trusted again")
+        else:
+            self._note(Level.WARNING, f"{name} is {event.standing.value} for {event.reason}")
+        return Changes.PEERS | Changes.NOTICES
 
     def _round(self, event: AntiEntropyRound) -> Changes:
         done = Completed(self._wall(), event.round)

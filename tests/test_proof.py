@@ -130,7 +130,7 @@ def test_the_third_bad_signature_that_comes_to_light_closes_the_link() -> None:
     moves = [e for e in pair.events[pair.other] if isinstance(e, PeerStateChanged)]
     assert [(m.peer.state, m.reason) for m in moves][1] == (
         PeerState.DISCONNECTED,
-        "bad signatures",
+        "misconduct: bad signature",
     )
 
 

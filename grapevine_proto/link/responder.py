@@ -103,6 +103,7 @@ class Responder:
         limits: LimitsConfig,
         denied: Collection[PeerId],
         *,
+        refuses: Callable[[PeerId, float], bool] | None = None,
         entropy: Callable[[int], bytes],
         now: float,
     ) -> None:
@@ -110,6 +111,7 @@ class Responder:
         self._keys = tuple(keys)
         self._cluster = cluster
         self._denied = frozenset(denied)
+        self._refuses = refuses
         self._entropy = entropy
         self._proofs_limit = limits.accepted_proofs
         self._budgets = Budgets(limits, entropy=entropy, now=now)
@@ -242,7 +244,7 @@ class Responder:
         self._budgets.charge_proof(source, now, exempt=exempt)
 
         challenge = encode_packet(Challenge(proof.hello.session_id, version, proof.cookie))
-        record = self._check_credentials(key, proof.box, transcript(hello, challenge))
+        record = self._check_credentials(key, proof.box, transcript(hello, challenge), now)
         if not self._cookies.has_share_for(record.peer_id):
             raise Refused(DropReason.TABLE_FULL)
         bodies = hello, challenge, datagram[:-MAC_BYTES]
@@ -253,12 +255,14 @@ class Responder:
         self._keep(_Unconfirmed(session, record, source, welcome, now))
         return welcome
 
-    def _check_credentials(self, key: ClusterKey, box: bytes, said: bytes) -> Record:
+    def _check_credentials(self, key: ClusterKey, box: bytes, said: bytes, now: float) -> Record:
         record = Credentials(INITIATOR, key, self._cluster, said).open(box)
         if record.peer_id == self._identity.peer_id:
             raise Refused(DropReason.MYSELF)
         if record.peer_id in self._denied:
             raise Refused(DropReason.DENIED)
+        if self._refuses is not None and self._refuses(record.peer_id, now):
+            raise Refused(DropReason.MISCONDUCT)
         return record
 
     def _make_session(

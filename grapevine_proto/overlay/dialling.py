@@ -535,4 +535,6 @@ def words_for(why: DropReason | str | None) -> str:
         return "another node answers there"
     if why is DropReason.MYSELF:
         return "that is this node"
+    if why is DropReason.MISCONDUCT:
+        return "refused here for a while, for misconduct"
     return "no answer: down, or another key or cluster"

@@ -294,7 +294,8 @@ class Membership:
             # Once: it may be alive behind a door that does not open to us, and has said so then. The
             # peer remembers it better than the member: that one may have lost its place meanwhile.
             is_first = member.failures == 1 and (peer is None or not peer.consecutive_failures)
-            if is_first and not self._peers.is_linked(expected):
+            is_silent = why is not DropReason.MISCONDUCT  # we did not even dial it
+            if is_first and is_silent and not self._peers.is_linked(expected):
                 effects += self.detector.lost(member, now)
         if peer is not None and peer.state is PeerState.CONNECTING:
             previous = self._peers.move(peer, Happening.LOST)

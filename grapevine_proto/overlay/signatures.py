@@ -16,6 +16,7 @@ from typing import Final
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay import work
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.signed import Rumor
 
@@ -55,6 +56,7 @@ class Signatures:
         self._by_sender = Budgets(CHECKS_PER_SENDER_S)
         self._by_pair = Budgets(CHECKS_PER_PAIR_S)
         self._by_origin = Budgets(TAKEN_PER_ORIGIN_S)
+        self.work = 0
         self.reconfigure(config)
 
     def reconfigure(self, config: NodeConfig) -> None:
@@ -72,7 +74,10 @@ class Signatures:
 
     def may_check(self, sender: PeerId, now: float) -> bool:
         """Whether one more check fits what `sender` may cause; it is taken from that."""
-        return not self._is_limited or self._by_sender.take((sender,), now)
+        if self._is_limited and not self._by_sender.take((sender,), now):
+            return False
+        self.work += work.SIGNATURE
+        return True
 
     def admits(self, origin: PeerId, now: float) -> bool:
         """Whether another rumor of `origin`, known to be its own, may be taken."""

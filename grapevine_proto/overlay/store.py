@@ -25,6 +25,7 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.messages import RumorCopy
+from grapevine_proto.overlay import work
 from grapevine_proto.overlay.digests import RecentStreams
 from grapevine_proto.overlay.held import Held
 from grapevine_proto.overlay.origins import Origins
@@ -112,6 +113,7 @@ class Store:
         self.refused_origins = 0  # for which none could be evicted
         self._swept_at = now
         self.version = 0  # grows with every mark
+        self.work = 0
         self._lost_before = 0  # by streams that are forgotten
         for each in saved:
             self._restore(each, now)
@@ -234,6 +236,7 @@ class Store:
             state = self._open(rumor.stream, now)
         self._places.spoke(rumor.origin, teller, is_linked=origin_is_linked)
         seen = state.seen
+        self.work += work.PAYLOAD * len(rumor.lengths) + work.KIBIBYTE * (rumor.size_bytes >> 10)
         fresh = rumor.payloads()
         if rumor.first <= seen.high:  # else none of it was seen
             unseen = seen.missing(rumor.first, rumor.last)

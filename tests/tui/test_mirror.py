@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from grapevine_proto.errors import DropReason
+from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import (
     AntiEntropyRound,
     DatagramDropped,
@@ -27,6 +27,8 @@ from grapevine_proto.events import (
     RateLimited,
     Round,
     RoundOutcome,
+    Standing,
+    StandingChanged,
     StateUnsaved,
     Stats,
     Trace,
@@ -107,10 +109,17 @@ def test_a_message_comes_out_as_it_went_in(via: Via) -> None:
 
 def test_counters_come_out_as_they_went_in() -> None:
     names = [
-        name for name in Stats.__dataclass_fields__ if name not in ("dropped", "next_round_at")
+        name
+        for name in Stats.__dataclass_fields__
+        if name not in ("dropped", "offenses", "next_round_at")
     ]
     counts: dict[str, Any] = {name: number for number, name in enumerate(names, 1)}
-    stats = Stats(**counts, dropped=((DropReason.REPLAY, 3),), next_round_at=112.5)
+    stats = Stats(
+        **counts,
+        dropped=((DropReason.REPLAY, 3),),
+        offenses=((Offense.BROKEN_PROMISE, 5),),
+        next_round_at=112.5,
+    )
     assert stats_of(told(stats_object(stats, NOW)), NOW) == stats
     assert stats_of(told(stats_object(Stats(), NOW)), NOW) == Stats()
     newer = told(stats_object(stats, NOW)) | {"unheard_of": 1}
@@ -127,6 +136,7 @@ def test_counters_come_out_as_they_went_in() -> None:
         AntiEntropyRound(a_round(1, 1, started_at=NOW - 0.003)),
         DialFailed(Address("10.0.0.1", 9), "no answer"),
         StateUnsaved("disk full"),
+        StandingChanged(an_id(1), Standing.SLOWED, 61.5, "excess work"),
         FaultContained(an_id(1), "ValueError: x in y (z.py:1)"),
         FaultContained(None, "ValueError: x in y (z.py:1)"),
     ],
