@@ -47,7 +47,8 @@ logger = logging.getLogger("grapevine.headless")
 
 SIGNAL_LEAVE_S: Final = 0.3  # of the 500 ms that a signal leaves us; the rest is for closing
 LEAVE_S: Final = 5.0
-FLUSH_S: Final = 0.05  # at least, for the last lines, when a signal ends us
+SIGNAL_FLUSH_S: Final = 0.25  # from the signal on, for the last lines
+FLUSH_S: Final = 0.05  # for them at least
 LAST_RESORT_S: Final = 2.0  # after a signal, for a disk that hangs; usually nothing is left to do
 PATIENCE_S: Final = 5.0  # for the last lines otherwise
 TAKEN_POLL_S: Final = 0.05  # between looks whether all that was said is taken
@@ -129,7 +130,7 @@ class Headless:
     def _on_signal(self, which: signal.Signals) -> None:
         if self._stop.done():
             os._exit(128 + which)  # told twice: at once, whatever is still to be said
-        self._flush_until = self._clock() + SIGNAL_LEAVE_S + FLUSH_S
+        self._flush_until = self._clock() + SIGNAL_FLUSH_S
         end_within(LAST_RESORT_S, 0)
         self._end(which.name.lower(), 0)
 
