@@ -29,7 +29,7 @@ from typing import Any, Final
 from grapevine_proto.errors import BindError, ConfigError
 from grapevine_proto.events import Event, NodeStarted
 from grapevine_proto.files import put_in_place
-from grapevine_proto.ids import join_host_port, split_host_port
+from grapevine_proto.ids import check_host, join_host_port, split_host_port
 from grapevine_tui.host import Host
 from grapevine_tui.model import Changes
 
@@ -140,6 +140,10 @@ async def open_at(where: str, command: list[str]) -> AsyncIterator[tuple[Any, st
     """Serve at `where`, ``host:port``, what `command` shows, until the end of this block; gives the
     server and the address to open. Raises BindError."""
     host, port = split_host_port(where)
+    try:
+        check_host(host)
+    except ValueError as error:
+        raise BindError(f"web at {where[:80]}: {error}") from None
     server = Server(shlex.join(command), host=host, port=port, title="grapevine")
     server.console.quiet = True
     site = await server._make_app()  # it has no public way to be run in our loop
@@ -157,7 +161,7 @@ async def open_at(where: str, command: list[str]) -> AsyncIterator[tuple[Any, st
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise BindError(where, error.strerror or str(error)) from None
+            raise BindError(f"web at {where[:80]}: {error.strerror or error}") from None
         server.port = runner.addresses[0][1]
         connections = Connections(runner.server)
         door.append(Door(server, token, connections))

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from grapevine_proto.errors import BindError
 from tests.tui.runs import WAIT_S, Bench, environ_of
 
 HAS_EXTRA = importlib.util.find_spec("textual_serve") is not None
@@ -66,6 +67,17 @@ async def shows(socket: Any, words: str) -> None:
     drawn = b""
     while words.encode() not in drawn:
         drawn += (await socket.receive()).data
+
+
+@needs_extra
+@pytest.mark.asyncio
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "010.0.0.1", "192.0.2.77"])
+async def test_a_host_that_cannot_be_listened_at_is_named_with_the_reason(host: str) -> None:
+    from grapevine_tui import web
+
+    with pytest.raises(BindError, match=rf"^web at {host[:70]}:0: \S+"):
+        async with web.open_at(f"{host}:0", ["true"]):
+            pass
 
 
 @needs_extra
