@@ -163,7 +163,13 @@ class Endpoint:
         """Listen at `bind` (``host:port``, port 0: any). Raises BindError; then nothing is open."""
         sock = await _bound_socket(bind)
         try:
-            has_pktinfo = is_wildcard(sock.getsockname()[0]) and ask_for_pktinfo(sock)
+            is_for_all = is_wildcard(sock.getsockname()[0])
+            has_pktinfo = is_for_all and ask_for_pktinfo(sock)
+            if is_for_all and not has_pktinfo:
+                logger.warning(
+                    "this system does not tell which of its addresses was dialed: if this machine has"
+                    " several, listen at the one that peers dial (bind)"
+                )
             stream, inbox, faults = await _stream_of(sock, has_pktinfo=has_pktinfo)
         except BaseException:
             sock.close()

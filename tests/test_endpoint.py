@@ -330,3 +330,21 @@ def test_a_read_that_finds_no_memory_rests_and_goes_on(
         theirs.close()
 
     run(main())
+
+
+def test_a_system_without_pktinfo_is_named_and_the_node_goes_on(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(endpoint_module, "ask_for_pktinfo", lambda _: False)
+
+    async def main() -> None:
+        ours, theirs = await Endpoint.open("0.0.0.0:0"), await Endpoint.open(ANY)
+        await theirs.send(b"ping", Address("127.0.0.1", ours.address.port))
+        datagram, source = await ours.receive()
+        await ours.send(datagram, source)
+        assert (await theirs.receive())[0] == b"ping"
+        ours.close()
+        theirs.close()
+
+    run(main())
+    assert "which of its addresses was dialed" in caplog.text
