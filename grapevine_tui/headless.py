@@ -184,10 +184,13 @@ class Headless:
     # --- what is told ---------------------------------------------------------------------------
 
     def _say(self, event: str, fields: Object) -> None:
+        self._tell_lost()
+        self._output.put(encode(event, fields))
+
+    def _tell_lost(self) -> None:
         if self._lost and self._output.has_room:
             lost, self._lost = self._lost, 0
             self._output.put(encode("dropped", {"reason": "slow_reader", "count": lost}))
-        self._output.put(encode(event, fields))
 
     def _tell(self, event: Event, _: Changes) -> None:
         match event:
@@ -210,6 +213,7 @@ class Headless:
     async def _tell_summaries(self) -> None:
         while True:
             await asyncio.sleep(QUIET_S / 2)
+            self._tell_lost()  # also where nothing happens after it
             if self._output.has_room:
                 self._telling.flush()
 
