@@ -12,13 +12,17 @@ Imported by the package before anything that takes time to load. A node replaces
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
-TYPE_CHECKING = False  # without `typing`, which takes longer to load than all of this
+TYPE_CHECKING = (
+    False  # `typing`, and the enumerations of `signal`, take longer to load than all of this
+)
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
     from types import FrameType
+else:
+    import _signal as signal  # built into the interpreter, so it is there at once
 
 PROGRAMS = ("grapevine-tui", "grapevine_tui")
 CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 0}
