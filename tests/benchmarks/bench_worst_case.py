@@ -1,0 +1,86 @@
+"""What the dearest message of each kind costs a node whose tables are full, and what it leaves there:
+``python -m tests.benchmarks.bench_worst_case``.
+
+No token may cost more than 2 ms, whatever the content: exit code 1 when one does. A busy machine measures
+itself; the deterministic companion is ``tests/test_worst_case.py``. Where each cap is: docs/security.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import tracemalloc
+
+import click
+
+from grapevine_proto.messages import Kind
+from grapevine_proto.ratelimit import cost
+from tests.worst_case import full_victim, is_linked, packets, plaintexts, receive
+
+LIMIT_US = 2000.0
+
+Row = tuple[float, int, int]  # microseconds a token, bytes kept a token, bytes of the message
+
+
+def measure(rounds: int) -> dict[Kind, Row]:
+    """The dearest message of each kind, at the best of `rounds`: what is more is the machine's."""
+    best: dict[tuple[Kind, int], Row] = {}
+    for _ in range(rounds):
+        cluster = full_victim()
+        for kind in Kind:
+            for number, plaintext in enumerate(plaintexts(kind, cluster)):
+                if not is_linked(cluster):
+                    cluster = full_victim()
+                cluster.now += 0.05  # for tokens
+                datagrams = packets(cluster, plaintext)
+                began = time.thread_time()
+                for datagram in datagrams:
+                    receive(cluster, datagram)
+                spent_us = (time.thread_time() - began) * 1e6 / len(datagrams)
+                row = (spent_us, 0, len(plaintext))
+                best[kind, number] = min(best.get((kind, number), row), row)
+    kept = _kept()
+    dearest: dict[Kind, Row] = {}
+    for (kind, _), (spent_us, _, size) in best.items():
+        row = (spent_us, kept[kind], size)
+        dearest[kind] = max(dearest.get(kind, row), row)
+    return dearest
+
+
+def _kept() -> dict[Kind, int]:
+    """The most that a message of each kind leaves in memory."""
+    found: dict[Kind, int] = {}
+    cluster = full_victim()
+    tracemalloc.start()
+    try:
+        for kind in Kind:
+            for plaintext in plaintexts(kind, cluster):
+                if not is_linked(cluster):
+                    cluster = full_victim()
+                cluster.now += 0.05
+                datagrams = packets(cluster, plaintext)
+                before, _ = tracemalloc.get_traced_memory()
+                for datagram in datagrams:
+                    receive(cluster, datagram)
+                after, _ = tracemalloc.get_traced_memory()
+                kept = max(after - before, 0) // len(datagrams)
+                found[kind] = max(found.get(kind, 0), kept)
+    finally:
+        tracemalloc.stop()
+    return found
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=3, show_default=True, help="the best of so many counts")
+def main(rounds: int) -> None:
+    rows = measure(rounds)
+    print(f"{'kind':16} {'tokens':>6} {'bytes':>6} {'us/token':>9} {'kept/token':>11}")
+    for kind, (spent_us, kept, size) in sorted(rows.items(), key=lambda row: -row[1][0]):
+        sign = " TOO DEAR" if spent_us > LIMIT_US else ""
+        print(f"{kind.name.lower():16} {cost(kind):6} {size:6} {spent_us:9.0f} {kept:11,}{sign}")
+    if any(spent_us > LIMIT_US for spent_us, *_ in rows.values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
