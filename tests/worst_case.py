@@ -142,16 +142,17 @@ def _rumors(kind: Kind) -> Iterator[bytes]:
         size = 0 if payloads == MAX_PAYLOADS else 900 // payloads
         rumor = Rumor.signed(identity(LIAR + 1), "default", EPOCH, 1, [bytes(size)] * payloads)
         for hops in (1, 255):
-            copies = (RumorCopy(rumor, hops, 0),)
-            if kind is Kind.REPAIR:
-                yield codec.encode_message(Repair(1, True, True, copies))
-            else:
-                yield codec.encode_message(Rumors(copies))
+            yield _carrying(kind, (RumorCopy(rumor, hops, 0),))
     small = [
         RumorCopy(Rumor.signed(identity(700 + n), "default", EPOCH, 1, [b""]), 1, 0)
         for n in range(8)
     ]
-    yield codec.encode_message(Rumors(tuple(small)))
+    yield _carrying(kind, tuple(small))
+
+
+def _carrying(kind: Kind, copies: tuple[RumorCopy, ...]) -> bytes:
+    is_repair = kind is Kind.REPAIR
+    return codec.encode_message(Repair(1, True, True, copies) if is_repair else Rumors(copies))
 
 
 def _some_records(count: int) -> tuple[Record, ...]:
