@@ -122,7 +122,9 @@ class DropReason(StrEnum):
     UNKNOWN_KIND = "unknown_kind"
     RATE_LIMITED = "rate_limited"
     MALFORMED = "malformed"
-    CONFLICT = "conflict"  # fragments that cannot be of one message
+    CONFLICT = (
+        "conflict"  # fragments that cannot be of one message; a second content under one message id
+    )
     TOO_LARGE = "too_large"  # a message beyond what this node takes
     # messages
     DUPLICATE = "duplicate"

@@ -181,6 +181,11 @@ class Held:
         """Whether this rumor is held."""
         return key in self._bodies
 
+    def rumor(self, key: Key) -> Rumor | None:
+        """What is held under `key`; its signature may not have been checked."""
+        body = self._bodies.get(key)
+        return None if body is None else body.rumor
+
     def since(self, moment: float) -> Iterator[Rumor]:
         """Held rumors that came after `moment`, the latest first."""
         for body in reversed(self._bodies.values()):

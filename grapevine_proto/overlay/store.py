@@ -74,13 +74,14 @@ class SavedStream:
 class _StreamState:
     """One stream's marks."""
 
-    __slots__ = ("opened_at", "said_at", "seen", "stream", "superseded_at")
+    __slots__ = ("opened_at", "said_at", "seen", "stream", "superseded_at", "taken_at")
 
     def __init__(self, stream: Stream, holes_limit: int, now: float) -> None:
         self.stream = stream
         self.seen = Seen(holes_limit)
         self.opened_at = now
         self.said_at = now
+        self.taken_at = now  # the latest rumor that was new here
         self.superseded_at: float | None = None
 
 
@@ -251,8 +252,17 @@ class Store:
             self.hole_opened_at = max(self.hole_opened_at, seen.holes[-1].opened_at)
         self.held.hold(copy, now, is_proved=is_proved)
         state.said_at = max(state.said_at, now - copy.age_ms / 1000)
+        state.taken_at = now
         self._changed(state, now)
         return fresh
+
+    def renew(self, rumor: Rumor, said_at: float, now: float) -> None:
+        """A copy of a known `rumor` shows that it is younger than the first one claimed; not younger than
+        when it came, whatever the copy says."""
+        state = self._find(rumor.origin, rumor.epoch)
+        if state is not None and min(said_at, state.taken_at) > state.said_at:
+            state.said_at = min(said_at, state.taken_at)
+            self._changed(state, now)
 
     def _find(self, origin: PeerId, epoch: int) -> _StreamState | None:
         for state in self._origins.get(origin, ()):

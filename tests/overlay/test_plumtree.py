@@ -333,18 +333,46 @@ def test_one_tree_beyond_those_kept_lets_go_of_the_one_not_used_for_longest() ->
     assert peer_id(101) not in strategy._own
 
 
-def test_while_all_trees_are_in_use_another_origin_has_the_shared_one_unless_a_peer_says_so() -> (
+def test_while_all_trees_are_in_use_another_origin_has_the_shared_one_whatever_a_peer_says() -> (
     None
 ):
     _, strategy = full_of_trees()
     for first in range(1, BUSY_RUMORS + 1):
         strategy.spread(news(200, first, 1, hops=1), 40.0)
     assert peer_id(200) not in strategy._own
-    assert strategy.let_go == 0
+    strategy.handle(Prune(None), peer_id(2), 40.0)
+    strategy.handle(Graft(peer_id(200)), peer_id(2), 40.0)
+    assert peer_id(200) not in strategy._own
+    assert (strategy.let_go, strategy.refused) == (0, 1)
+    assert peer_id(2) in strategy._shared.eager, "whoever asks is pushed to, along the shared tree"
+
+
+def test_a_tree_that_a_peer_named_is_the_first_to_go_until_its_origin_speaks() -> None:
+    _, strategy = plumtree(1, 2)
+    graft(strategy, 1, 2)
+    for origin in range(100, 100 + TREES_LIMIT - 1):
+        for first in range(1, BUSY_RUMORS + 1):
+            hear(strategy, 1, first, origin=origin)
+    hear(strategy, 1, origin=200)
     graft(strategy, 2, origin=200)
-    assert peer_id(200) in strategy._own, "both ends of a link use the same tree"
     assert len(strategy._own) == TREES_LIMIT
-    assert strategy.let_go == 1
+    for first in range(1, BUSY_RUMORS + 1):
+        hear(strategy, 1, first, origin=201)
+    assert peer_id(201) in strategy._own
+    assert peer_id(200) not in strategy._own
+    assert all(peer_id(origin) in strategy._own for origin in range(100, 100 + TREES_LIMIT - 1))
+
+
+def test_nothing_is_remembered_of_who_has_no_link() -> None:
+    _, strategy = plumtree(1, 2)
+    graft(strategy, 1, 2)
+    hear(strategy, 1, 1)
+    strategy.heard_again(news(ORIGIN, 1, 1).key, peer_id(77), 0.0)
+    told = news(ORIGIN, 2, 1)._replace(first_teller=peer_id(77), lead_s=1.0)
+    strategy.spread(told, 0.1)
+    for tree in (strategy._shared, *strategy._own.values()):
+        assert peer_id(77) not in tree.leads
+        assert peer_id(77) not in tree.pruned_at
 
 
 def full_of_trees() -> tuple[Surroundings, Plumtree]:

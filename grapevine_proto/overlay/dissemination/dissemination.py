@@ -8,15 +8,21 @@ What must stay true:
   the run that said it. What is known by the session alone is delivered at once and held unproved:
   its signature is checked before it leaves this node, and if it is bad it never does.
 - Whatever way a rumor comes, pushed or repaired, it is taken in here and nowhere else.
-- A relayed rumor is the origin's, byte for byte; only hops and age beside it change.
+- A relayed rumor is the origin's, byte for byte; only hops and age beside it change. Nobody signs those, so
+  a copy that says less of them undoes what one that said more kept from being done: it is passed on, and
+  held again.
+- That its origin mails a rumor to all counts from the origin alone.
+- Two contents under one id are one delivery, of the first; the second is counted as a conflict of its
+  origin where both are here.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
@@ -40,7 +46,7 @@ from grapevine_proto.overlay.dissemination.direct_mail import DirectMail
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
 from grapevine_proto.overlay.dissemination.flood import Flood
 from grapevine_proto.overlay.dissemination.lazy import LazyRepair
-from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.overlay.dissemination.neighbourhood import LEAST_HOPS, Neighbourhood
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
 from grapevine_proto.overlay.dissemination.pulls import AT_ONCE_BYTES, Pulls, is_large
 from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
@@ -48,12 +54,28 @@ from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
 from grapevine_proto.overlay.held import Key, key_of
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.ranges import merged
 from grapevine_proto.overlay.reverse_paths import ReversePaths
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import SWEEP_S, Store
 from grapevine_proto.signed import Rumor
 
+DOUBTED_LIMIT: Final = (
+    1024  # rumors whose first copy claimed many hops or a great age, 200 bytes each
+)
+DOUBTED_HOPS: Final = LEAST_HOPS  # fewer never keep a rumor from being passed on, by default
+YOUNGER_S: Final = 1.0  # by which a copy has to be younger to be worth telling
+UNASKED_LIMIT: Final = (
+    1024  # of ours that nobody has asked for yet; then the oldest is not waited for
+)
 OLD_MS: Final = 10_000  # what rounds bring older than this they bring to all: it is not said anew
+
+
+class _Claim(NamedTuple):
+    """What the best copy so far said of a rumor."""
+
+    hops: int
+    said_at: float
 
 
 class Dissemination:
@@ -84,7 +106,9 @@ class Dissemination:
         self.pulls = Pulls(peers, self._around, store)
         self._unasked: dict[Key, int] = {}  # ours, of which others were only told, and their bytes
         self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
+        self._doubted: OrderedDict[Key, _Claim] = OrderedDict()
         self._tick_at = now + SWEEP_S
+        self.conflicts = 0  # second contents under one id
         self.duplicates = 0
         self.relayed = 0
         self.repaired = 0
@@ -134,7 +158,7 @@ class Dissemination:
     def _tell_newcomer(self, copy: RumorCopy, peer_id: PeerId) -> list[Effect]:
         if not is_large(copy.rumor):
             return self._push(copy, (peer_id,))
-        self._unasked[key_of(copy.rumor)] = copy.rumor.size_bytes
+        self._wait_for_question(key_of(copy.rumor), copy.rumor.size_bytes)
         return [Send((peer_id,), Announce(copy.rumor.ids, copy.rumor.size_bytes))]
 
     def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
@@ -159,7 +183,7 @@ class Dissemination:
             effects = self._carry_out(self._strategy.spread(news, now), copy, (), now)
         sends = [each.message for each in effects if isinstance(each, Send)]
         if sends and not any(isinstance(each, Rumors) for each in sends):
-            self._unasked[key] = rumor.size_bytes
+            self._wait_for_question(key, rumor.size_bytes)
         return effects
 
     @property
@@ -174,10 +198,18 @@ class Dissemination:
 
     def asked(self, want: Want) -> None:
         """A peer asks for these."""
-        for each in want.ranges if self._unasked else ():
+        if not self._unasked:
+            return
+        ours = {key[:2] for key in self._unasked}
+        for each in merged(each for each in want.ranges if each.stream in ours):
             for key in [key for key in self._unasked if key[:2] == each.stream]:
                 if each.first <= key[2] <= each.last:
                     del self._unasked[key]
+
+    def _wait_for_question(self, key: Key, size_bytes: int) -> None:
+        self._unasked[key] = size_bytes
+        if len(self._unasked) > UNASKED_LIMIT:
+            del self._unasked[next(iter(self._unasked))]
 
     # --- theirs ---------------------------------------------------------------------------------
 
@@ -206,11 +238,12 @@ class Dissemination:
 
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Take in one copy from `sender`: deliver what is new in it and pass it on."""
-        rumor, is_mailed = copy.rumor, copy.hops == MAILED_HOPS
+        rumor = copy.rumor
+        is_mailed = copy.hops == MAILED_HOPS and rumor.origin == sender
         if self._store.is_known(rumor, now):
             return self._heard_again(copy, sender, via, now)
         peer = self._peers.get(sender)
-        copy = _as_heard(copy, peer)
+        copy = _as_heard(copy, peer, is_mailed=is_mailed)
         is_firsthand = (
             rumor.origin == sender and peer is not None and peer.session_epoch == rumor.epoch
         )
@@ -228,6 +261,7 @@ class Dissemination:
         has_it = (sender, *foretold.tellers)
         self._reverse_paths.arrived(copy, has_it, now)
         is_old = via is Via.REPAIR and copy.age_ms >= OLD_MS
+        self._note_doubts(copy, now)
         if is_large(rumor):
             holders, asked = self.pulls.arrived(rumor, now)
             effects += asked
@@ -248,15 +282,70 @@ class Dissemination:
         return effects + self._blame_liars()
 
     def _heard_again(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
-        """Nothing in it is new, but where it came from is."""
+        """Nothing in it is new, but where it came from is, and perhaps what it says of its way."""
         rumor = copy.rumor
+        key = key_of(rumor)
         self.duplicates += 1
-        self._store.held.heard_again(_as_heard(copy, None), now)
+        copy = _as_heard(copy, None, is_mailed=copy.hops == MAILED_HOPS and rumor.origin == sender)
+        held = self._store.held.rumor(key)
+        if held is not None and held.signature != rumor.signature:
+            return self._on_second_signature(held, rumor, sender, now)
+        self._store.held.heard_again(copy, now)
         self.lazy.heard_again(rumor, sender)
         self._reverse_paths.heard_again(rumor, sender)
+        effects = self._undo_doubts(copy, sender, now) if key in self._doubted else []
         if via is not Via.EAGER:
+            return effects
+        return effects + self._strategy.heard_again(key, sender, now)
+
+    def _on_second_signature(
+        self, held: Rumor, rumor: Rumor, sender: PeerId, now: float
+    ) -> list[Effect]:
+        """A copy that is not what is held under its id: forged, or its origin signed two contents."""
+        if not self._store.held.prove(key_of(held), now):
+            return self._blame_liars()
+        refusal = self._signatures.refusal(rumor, sender, now)
+        if refusal is not None:
+            return [Blame(sender, refusal)]
+        if (held.body, held.lengths) == (rumor.body, rumor.lengths):
             return []
-        return self._strategy.heard_again(key_of(rumor), sender, now)
+        self.conflicts += 1
+        return [Blame(rumor.origin, DropReason.CONFLICT)]
+
+    def _note_doubts(self, copy: RumorCopy, now: float) -> None:
+        """What the first copy of a rumor says may keep it from going on; nobody signed that."""
+        if copy.hops < DOUBTED_HOPS and copy.age_ms < OLD_MS:
+            return
+        self._doubted[key_of(copy.rumor)] = _Claim(copy.hops, now - copy.age_ms / 1000)
+        if len(self._doubted) > DOUBTED_LIMIT:
+            self._doubted.popitem(last=False)
+
+    def _undo_doubts(self, copy: RumorCopy, sender: PeerId, now: float) -> list[Effect]:
+        """A copy of a doubted rumor came again: if it says that it is younger, or came over fewer hops, it is
+        held and passed on as if it were the first. Once: who says so falsely causes one push more."""
+        rumor = copy.rumor
+        key = key_of(rumor)
+        claim = self._doubted[key]
+        said_at = now - copy.age_ms / 1000
+        is_younger = said_at > claim.said_at + YOUNGER_S
+        is_nearer = copy.hops < DOUBTED_HOPS <= claim.hops
+        if not (is_younger or is_nearer) or copy.age_ms >= self._config.message_dedup_ttl * 1000:
+            return []
+        held = self._store.held
+        if not held.has(key):
+            refusal = self._signatures.refusal(rumor, sender, now)
+            if refusal is not None:
+                return [Blame(sender, refusal)]
+            held.hold(copy, now, is_proved=True)
+        del self._doubted[key]
+        self._store.renew(rumor, said_at, now)
+        best = held.copy(key, now)
+        if best is None or best.age_ms >= OLD_MS:
+            return self._blame_liars()
+        if is_large(rumor):
+            return self.pulls.announce(rumor, {sender})
+        news = News(key, rumor.size_bytes, best.hops, sender)
+        return self._pass_on(news, best, (sender,), now, is_firsthand=False)
 
     def _pass_on(
         self,
@@ -342,6 +431,9 @@ class Dissemination:
             self._unasked = {
                 key: size for key, size in self._unasked.items() if self._store.held.has(key)
             }
+            self._unsaid = {
+                key: count for key, count in self._unsaid.items() if self._store.held.has(key)
+            }
         effects: list[Effect] = []
         for due in self._strategy.advance(now):
             if not isinstance(due, Push):
@@ -359,13 +451,14 @@ class Dissemination:
         return min(tick_at, self._strategy.deadline, self.lazy.deadline, self.pulls.deadline)
 
 
-def _as_heard(copy: RumorCopy, sender: Peer | None) -> RumorCopy:
-    """`copy`, older by the time it was on its way; what is mailed comes from its origin itself."""
+def _as_heard(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> RumorCopy:
+    """`copy`, older by the time it was on its way; what is mailed comes from its origin itself, and
+    whoever else says so does not count."""
     on_its_way_ms = int(sender.rtt_s * 500) if sender is not None and sender.rtt_s else 0
-    is_mailed = copy.hops == MAILED_HOPS
-    if not on_its_way_ms and not is_mailed:
+    hops = 1 if is_mailed else min(copy.hops, MAILED_HOPS - 1)
+    if not on_its_way_ms and hops == copy.hops:
         return copy
-    return RumorCopy(copy.rumor, 1 if is_mailed else copy.hops, copy.age_ms + on_its_way_ms)
+    return RumorCopy(copy.rumor, hops, copy.age_ms + on_its_way_ms)
 
 
 def _made(config: NodeConfig, around: Neighbourhood, rng: random.Random) -> Strategy:

@@ -104,6 +104,7 @@ class Plumtree(Strategy):
         self._root_at = -math.inf
         self._rate = 0.0  # rumors along the shared tree a second, smoothed
         self.let_go = 0  # trees
+        self.refused = 0  # trees that peers named and for which there was no room
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         self._config = config
@@ -121,18 +122,32 @@ class Plumtree(Strategy):
         tree = self._own.get(origin)
         return (self._shared, None) if tree is None else (tree, origin)
 
-    def _named(self, origin: PeerId | None) -> _Tree | None:
-        """The tree that a peer calls so; None: of somebody of whom nothing was heard here."""
+    def _named(self, origin: PeerId | None, now: float) -> _Tree | None:
+        """The tree that a peer calls so; None: of somebody of whom nothing was heard here. Where there is
+        no room for a tree of its own, its rumors come along the shared one."""
         if origin is None:
             return self._shared
-        return self._grow(origin) if origin in self._heard else self._own.get(origin)
+        if origin not in self._heard:
+            return self._own.get(origin)
+        if not self._has_room(now):
+            self.refused += 1
+            return self._shared
+        tree = self._grow(origin)
+        self._own.move_to_end(origin, last=False)  # the first to go, until its origin speaks
+        return tree
+
+    def _has_room(self, now: float) -> bool:
+        """Whether one more tree may grow: in place of the one least recently used, if that is idle."""
+        if len(self._own) < TREES_LIMIT:
+            return True
+        return now - next(iter(self._own.values())).used_at >= IDLE_S
 
     def _grow(self, origin: PeerId) -> _Tree:
         self._heard.pop(origin, None)
-        tree = self._own[origin] = _Tree(dict(self._shared.eager), is_torn=self._shared.is_torn)
-        if len(self._own) > TREES_LIMIT:
+        if len(self._own) >= TREES_LIMIT:
             self._own.popitem(last=False)
             self.let_go += 1
+        tree = self._own[origin] = _Tree(dict(self._shared.eager), is_torn=self._shared.is_torn)
         return tree
 
     def _count(self, origin: PeerId, now: float) -> None:
@@ -142,10 +157,7 @@ class Plumtree(Strategy):
             self._own.move_to_end(origin)
             return
         heard = self._heard.pop(origin, 0) + 1
-        has_room = len(self._own) < TREES_LIMIT
-        if not has_room:
-            has_room = now - next(iter(self._own.values())).used_at >= IDLE_S
-        if heard >= BUSY_RUMORS and has_room:
+        if heard >= BUSY_RUMORS and self._has_room(now):
             self._grow(origin)
             return
         self._heard[origin] = heard
@@ -189,9 +201,11 @@ class Plumtree(Strategy):
         rival, parent = news.first_teller, news.sender
         if rival is None or parent is None or rival == parent:
             return []
+        if not (self._around.is_linked(rival) and self._around.is_linked(parent)):
+            return []  # nothing is remembered of who has no link
         lead_s = tree.leads.get(rival, 0.0) + weight * news.lead_s
         tree.leads[rival] = lead_s
-        if lead_s < QUICKER_S or rival in tree.eager or not self._around.is_linked(rival):
+        if lead_s < QUICKER_S or rival in tree.eager:
             return []
         tree.leads.clear()
         tree.eager[rival] = None
@@ -222,7 +236,7 @@ class Plumtree(Strategy):
             return []
         if tree.is_pruned(sender, now) or (came_by is not None and came_by not in tree.eager):
             return []
-        if not any(each != sender for each in tree.eager):
+        if not any(each != sender for each in tree.eager) or not self._around.is_linked(sender):
             return []
         tree.eager.pop(sender, None)
         tree.pruned_at[sender] = now
@@ -250,7 +264,7 @@ class Plumtree(Strategy):
         self, message: Subscribe | Graft | Prune, sender: PeerId, now: float
     ) -> list[Effect]:
         if not isinstance(message, Subscribe) and self._around.is_linked(sender):
-            tree = self._named(message.origin)
+            tree = self._named(message.origin, now)
             if tree is not None and isinstance(message, Graft):
                 tree.eager[sender] = None
             elif tree is not None:
