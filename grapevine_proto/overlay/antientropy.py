@@ -36,11 +36,11 @@ from collections.abc import Callable
 from typing import Final, TypeAlias, assert_never
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import DropReason
+from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import AntiEntropyRound, Round, RoundOutcome, Via
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import Digest, Heartbeat, InSync, Repair, RumorCopy, Vector, Want
-from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Emit, Send
+from grapevine_proto.overlay.effects import Blame, Credit, Deliver, Effect, Emit, Penalize, Send
 from grapevine_proto.overlay.holes import Holes
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.questions import Questions
@@ -201,7 +201,10 @@ class AntiEntropy:
         if self._store.digest(now) == (digest.streams, digest.total):
             return [Send((sender,), InSync(digest.round))]
         if not self._serving.may_compare(sender, now):
-            return [Blame(sender, DropReason.RATE_LIMITED)]
+            return [
+                Blame(sender, DropReason.RATE_LIMITED),
+                Penalize(sender, Offense.REPEATED_QUESTION),
+            ]
         return self._tell_vector(sender, digest.round, self._page_of_vector(now), answering=True)
 
     def _page_of_vector(self, now: float) -> list[StreamRange]:
@@ -231,7 +234,10 @@ class AntiEntropy:
         if running is None:
             return [Blame(sender, DropReason.NOT_ASKED)]
         if not running.turn_page(vector, now):
-            return [Blame(sender, DropReason.DUPLICATE)]
+            return [
+                Blame(sender, DropReason.DUPLICATE),
+                Penalize(sender, Offense.IDLE_EXCHANGE),
+            ]
         missing = [each for each in hulls(vector.entries).values() if self._store.lacks(each, now)]
         running.differs |= bool(missing)
         if not self._is_arriving(
@@ -305,8 +311,11 @@ class AntiEntropy:
 
     def _on_want(self, want: Want, sender: PeerId, now: float) -> list[Effect]:
         running = self._round(sender, want.round)
+        refused = self._serving.refused
         repairs = self._serving.answer(want, sender, now) if want.ranges else []
         effects: list[Effect] = [Send((sender,), repair) for repair in repairs]
+        if self._serving.refused > refused and not repairs[0].copies:
+            effects.append(Penalize(sender, Offense.REPEATED_QUESTION))
         if running is not None and running.waiting_for_want:
             running.heard_at = now
             running.waiting_for_want = False
@@ -322,6 +331,10 @@ class AntiEntropy:
         for copy in repair.copies[:COPIES_AT_ONCE]:
             effects += self._accept(copy, sender, via, now)
         effects += [Blame(sender, DropReason.TOO_LARGE)] * (len(repair.copies) - COPIES_AT_ONCE)
+        if not repair.copies and not repair.is_last:
+            effects.append(
+                Penalize(sender, Offense.IDLE_EXCHANGE)
+            )  # it could as well have said nothing
         is_new = any(isinstance(each, Deliver) and each.messages for each in effects)
         if is_new:
             self._questions.brought(sender, now)
@@ -412,6 +425,11 @@ class AntiEntropy:
             return []
         effects: list[Effect] = []
         self._questions.expire(now)
+        for peer_id, kept, broken in self._questions.judged():
+            if kept:
+                effects.append(Credit(peer_id, kept))
+            if broken:
+                effects.append(Penalize(peer_id, Offense.BROKEN_PROMISE, broken))
         self._forget_the_old(now)
         for peer_id, running in list(self._running.items()):
             if running.is_over(now, PATIENCE_S):

@@ -50,6 +50,7 @@ class Questions:
         self._open: OrderedDict[Asked, _Question] = OrderedDict()
         self._by_stream: dict[Stream, dict[Asked, list[StreamRange]]] = {}
         self._broken: OrderedDict[PeerId, float] = OrderedDict()  # and until when
+        self._news: dict[PeerId, list[int]] = {}  # promises kept and broken since `judged`
         self.broken = 0
 
     def __len__(self) -> int:
@@ -74,6 +75,8 @@ class Questions:
         for asked in ((peer_id, False), (peer_id, True)):
             question = self._open.get(asked)
             if question is not None:
+                if not question.brought:
+                    self._news.setdefault(peer_id, [0, 0])[0] += 1
                 question.brought = True
                 question.renew(now)
 
@@ -102,6 +105,7 @@ class Questions:
 
     def _break(self, peer_id: PeerId, now: float) -> None:
         self.broken += 1
+        self._news.setdefault(peer_id, [0, 0])[1] += 1
         self._broken[peer_id] = now + BROKEN_S
         self._broken.move_to_end(peer_id)
         if len(self._broken) > QUESTIONS_LIMIT:
@@ -129,6 +133,12 @@ class Questions:
             for each in of_stream
         ]
         return without(ranges, taken) if taken else ranges
+
+    def judged(self) -> list[tuple[PeerId, int, int]]:
+        """Who kept and broke how many promises since the last call."""
+        news = [(peer_id, kept, broken) for peer_id, (kept, broken) in self._news.items()]
+        self._news.clear()
+        return news
 
     def is_busy(self, now: float) -> bool:
         """Whether somebody may still send what was asked for."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import DropReason
+from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId, Stream, StreamRange
@@ -22,10 +22,11 @@ from grapevine_proto.overlay.antientropy import (
     PEERS_LIMIT,
     AntiEntropy,
 )
-from grapevine_proto.overlay.effects import Blame, Effect, Send
+from grapevine_proto.overlay.effects import Blame, Effect, Penalize, Send
 from grapevine_proto.overlay.questions import BROKEN_S
 from grapevine_proto.overlay.ranges import SHARE
 from grapevine_proto.overlay.rounds import ENTRIES_A_PAGE, ROUND_LIMIT_S, STREAMS_LIMIT, Running
+from grapevine_proto.overlay.serving import GIVEN_LIMIT
 from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
@@ -394,8 +395,10 @@ def test_a_page_that_comes_again_moves_nothing_and_keeps_no_round_open() -> None
     asked.page(peer, 0, 2, [held_to(500)], 0.0)
     for step in range(1, 30):
         now = step / 10
-        [blame] = asked.page(peer, 0, 2, [held_to(500 + step)], now)
-        assert blame == Blame(peer, DropReason.DUPLICATE)
+        assert asked.page(peer, 0, 2, [held_to(500 + step)], now) == [
+            Blame(peer, DropReason.DUPLICATE),
+            Penalize(peer, Offense.IDLE_EXCHANGE),
+        ]
     assert running.heard_at == 0.0
     asked.rounds.advance(PATIENCE_S)
     assert peer not in asked.rounds._running
@@ -507,3 +510,22 @@ def test_dribbled_parts_hold_repair_back_for_half_of_the_time_at_most() -> None:
             asked.rounds.arriving(peer_id(1), now)
         held_back += asked.rounds._is_arriving(now)
     assert 1 * ARRIVING_S < held_back * step_s <= steps * step_s * 0.6
+
+
+def test_who_gives_nothing_of_what_it_claimed_is_charged_with_a_broken_promise() -> None:
+    asked = Asked()
+    peer, running = asked.begin(0.0)
+    asked.page(peer, 0, 1, [held_to(5)], 0.0)
+    idle = asked.rounds.handle(Repair(running.number, False, False, ()), peer, 1.0)
+    assert Penalize(peer, Offense.IDLE_EXCHANGE) in idle
+    assert Penalize(peer, Offense.BROKEN_PROMISE, 1) in asked.rounds.advance(PATIENCE_S)
+
+
+def test_who_asks_for_the_same_again_and_again_is_charged_with_it() -> None:
+    asked = Asked()
+    body = RumorCopy(Rumor(peer_id(90), EPOCH, 1, (0,), b"", bytes(64)), 1, 0)
+    asked.store.take(body, peer_id(3), True, 0.0)
+    want = Want(1, (held_to(1),))
+    offense = Penalize(peer_id(1), Offense.REPEATED_QUESTION)
+    charged = [offense in asked.rounds.handle(want, peer_id(1), n / 10) for n in range(10)]
+    assert charged == [False] * GIVEN_LIMIT + [True] * (10 - GIVEN_LIMIT)
