@@ -48,6 +48,7 @@ class Machines:
             rng,
             now,
             carries=self._carries,
+            signatures=self.signatures,
         )
         self.membership.dialling.remember(known, now)
         members = self.membership.members

@@ -12,6 +12,7 @@ What must stay true:
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -287,6 +288,9 @@ class Routing:
             self._shorts.abandon(link)
         if was_link:
             self._unlinked(peer_id, f"fault: {problem}", CloseReason.MISCONDUCT, now)
+        # Who causes one fault after the other is kept out for a while.
+        with contextlib.suppress(Exception):
+            self.penalize(peer_id, Offense.PROTOCOL_VIOLATION, 1, now)
 
     def contain_all(self, now: float) -> bool:
         """Contain what links met since the last call; whether there was anything."""

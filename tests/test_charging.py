@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from grapevine_proto import codec
+from grapevine_proto.accounts import WORK_PER_TOKEN
 from grapevine_proto.errors import DropReason
-from grapevine_proto.events import RateLimited
-from grapevine_proto.messages import RumorCopy, Rumors
-from grapevine_proto.signed import PAYLOADS_LIMIT, Rumor
+from grapevine_proto.events import RateLimited, StandingChanged
+from grapevine_proto.messages import Close, CloseReason, Heartbeat, Records, RumorCopy, Rumors
+from grapevine_proto.outflow import COPIES_AT_ONCE, MESSAGE_BYTES
+from grapevine_proto.overlay import work
+from grapevine_proto.overlay.signatures import RECORDS_BURST
+from grapevine_proto.signed import PAYLOADS_LIMIT, Record, Rumor
 from tests.cluster import Cluster
-from tests.overlay.made import EPOCH, identity
+from tests.overlay.made import EPOCH, identity, record
 
 VICTIM, LIAR, HONEST = 1, 2, 3
 
@@ -66,3 +72,57 @@ def test_who_broadcasts_tiny_payloads_as_fast_as_there_is_room_is_never_throttle
         events = cluster.events[cluster[number]]
         assert not any(isinstance(event, RateLimited) for event in events)
         assert DropReason.RATE_LIMITED not in cluster.drops(number)
+
+
+def tell_records(cluster: Cluster, teller: int, numbers: range) -> None:
+    """Records of members that nobody has heard of, eight in a message."""
+    for first in range(numbers.start, numbers.stop, 8):
+        told = tuple(record(number) for number in range(first, min(first + 8, numbers.stop)))
+        cluster.say(teller, VICTIM, Records(told))
+
+
+@pytest.mark.parametrize(
+    "wrap", [Records, lambda told: Close(CloseReason.FULL, told), lambda told: beat(told)]
+)
+def test_records_cost_their_sender_checks_in_whatever_message_they_come(
+    wrap: Callable[[tuple[Record, ...]], Records | Close | Heartbeat],
+) -> None:
+    cluster = Cluster(3)
+    signatures = cluster[VICTIM]._signatures
+    before = signatures._records_by_sender._buckets.get((cluster[LIAR].peer_id,))
+    spent = 0.0 if before is None else RECORDS_BURST - before.available(cluster.now)
+    cluster.say(LIAR, VICTIM, wrap((record(1000), record(1001))))
+    bucket = signatures._records_by_sender._buckets[(cluster[LIAR].peer_id,)]
+    assert RECORDS_BURST - bucket.available(cluster.now) == pytest.approx(spent + 2, abs=0.01)
+
+
+def beat(told: tuple[Record, ...]) -> Heartbeat:
+    return Heartbeat(1 << 20, 0, 0, 0, 0, bytes(16), told)
+
+
+def test_one_member_has_a_budget_of_checked_records_and_others_have_theirs() -> None:
+    cluster = Cluster(3)
+    known = len(cluster[VICTIM].members())
+    tell_records(cluster, LIAR, range(1000, 1600))
+    assert len(cluster[VICTIM].members()) - known <= RECORDS_BURST
+    assert cluster.drops(VICTIM)[DropReason.SIGNATURE_BUDGET] >= 600 - RECORDS_BURST
+    known = len(cluster[VICTIM].members())
+    cluster.say(HONEST, VICTIM, Records((record(2000),)))
+    assert len(cluster[VICTIM].members()) == known + 1
+    cluster.run(1.0)
+    assert cluster[LIAR].peer_id in cluster[VICTIM]._links, "which alone ends no link"
+
+
+def test_envelopes_as_full_as_a_correct_sender_makes_them_are_no_excess_of_work() -> None:
+    envelope_kib = MESSAGE_BYTES >> 10
+    units = COPIES_AT_ONCE * work.SIGNATURE + envelope_kib * work.KIBIBYTE
+    told_share = 0.9  # of the bucket, in a record: a correct sender keeps to that
+    assert units * told_share <= WORK_PER_TOKEN
+    cluster = Cluster(3)
+    sender = cluster[HONEST]
+    for _ in range(30):
+        for _ in range(400):
+            if sender.has_room:
+                sender.broadcast(b"", cluster.now)
+        cluster.run(0.1, step=0.05)
+    assert not [e for e in cluster.events[cluster[VICTIM]] if isinstance(e, StandingChanged)]

@@ -367,11 +367,21 @@ DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
 }
 
 
+WITH_RECORDS: Final = frozenset(
+    {Kind.CLOSE, Kind.HEARTBEAT, Kind.RECORDS, Kind.PING, Kind.OPINIONS, Kind.NEAR}
+)
+# Decoding and checking a record costs so much that a token must not pay for more of them; what a correct
+# node says of records fits a datagram.
+WITH_RECORDS_BYTES: Final = 2048
+
+
 def decode_message(plaintext: bytes) -> OverlayMessage | Frame:
     """The message or frame in an opened packet. Raises Refused: UNKNOWN_KIND or MALFORMED."""
     decoder = DECODERS.get(plaintext[0]) if plaintext else None
     if decoder is None:
         raise Refused(DropReason.UNKNOWN_KIND)
+    if len(plaintext) > WITH_RECORDS_BYTES and plaintext[0] in WITH_RECORDS:
+        raise Refused(DropReason.MALFORMED)
     try:
         return decoder(unpack(plaintext[1:]))
     except PACK_ERRORS:

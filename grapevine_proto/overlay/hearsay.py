@@ -4,6 +4,8 @@ What must stay true:
 
 - A record is taken from anybody, since it proves itself, and only where it is higher than what is known; so
   nobody can speak for, silence or expel another.
+- A record that is new here costs its sender one of the checks that it may cause, in whatever message it
+  comes; beyond them it is not looked at, and comes again from others or later.
 - What is said of us is answered: an accusation by a higher incarnation, told to everybody; a second node on
   our identity by what `ourselves` says of it.
 
@@ -24,6 +26,7 @@ from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.ourselves import Ourselves
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.rolls import Rolls
+from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.signed import Record
 
 
@@ -39,7 +42,9 @@ class Hearsay:
         dialling: Dialling,
         detector: Detector,
         rolls: Rolls,
+        signatures: Signatures,
     ) -> None:
+        self._signatures = signatures
         self._config = config
         self._peers = peers
         self._members = members
@@ -85,6 +90,8 @@ class Hearsay:
             if record.version == member.record.version:
                 self._members.heard_again(record.peer_id)
             return []
+        if not self._signatures.may_check_record(sender, now):
+            return [Blame(sender, DropReason.SIGNATURE_BUDGET)]
         if not record.is_authentic(self._config.cluster):
             return [Blame(sender, DropReason.BAD_SIGNATURE)]
         before = None if member is None else member.info()

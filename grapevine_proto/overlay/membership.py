@@ -50,6 +50,7 @@ from grapevine_proto.overlay.ourselves import Ourselves
 from grapevine_proto.overlay.peers import LATE_INTERVALS, LINKED_STATES, Happening, Peer, PeerTable
 from grapevine_proto.overlay.rolls import Rolls
 from grapevine_proto.overlay.room import Room
+from grapevine_proto.overlay.signatures import Signatures
 from grapevine_proto.overlay.store import Store
 from grapevine_proto.overlay.views import Views
 from grapevine_proto.signed import Record
@@ -75,6 +76,7 @@ class Membership:
         now: float,
         *,
         carries: Callable[[PeerId, float], bool],
+        signatures: Signatures | None = None,
     ) -> None:
         self._config = config
         self._peers = peers
@@ -90,7 +92,14 @@ class Membership:
         self.rolls = Rolls(identity.peer_id, peers, self.members, rng)
         self.detector = Detector(config, identity, peers, self.members, rng, now)
         self.hearsay = Hearsay(
-            config, peers, self.members, self.ourselves, self.dialling, self.detector, self.rolls
+            config,
+            peers,
+            self.members,
+            self.ourselves,
+            self.dialling,
+            self.detector,
+            self.rolls,
+            signatures or Signatures(config),
         )
         self.room = Room(config, peers, self.members, self.views, self.nearness, self.hearsay, rng)
         self._tick_at = now

@@ -26,6 +26,10 @@ from grapevine_proto.signed import Rumor
 CHECKS_PER_SENDER_S: Final = 1200.0
 CHECKS_PER_PAIR_S: Final = 300.0
 TAKEN_PER_ORIGIN_S: Final = 1200.0
+# Records that are new here: what one sender tells a newcomer of 10,000 members comes in two minutes, and
+# others tell of them too. A message of 16 costs no more than a token may, over any two seconds.
+RECORDS_PER_SENDER_S: Final = 64.0
+RECORDS_BURST: Final = 192.0
 BURST_S: Final = 4.0
 BUDGETS_LIMIT: Final = 4096  # of each sort; beyond it the least lately used starts anew
 
@@ -57,6 +61,7 @@ class Signatures:
         self._by_pair = Budgets(CHECKS_PER_PAIR_S)
         self._by_origin = Budgets(TAKEN_PER_ORIGIN_S)
         self.work = 0
+        self._records_by_sender = Budgets(RECORDS_PER_SENDER_S, RECORDS_BURST)
         self.reconfigure(config)
 
     def reconfigure(self, config: NodeConfig) -> None:
@@ -75,6 +80,13 @@ class Signatures:
     def may_check(self, sender: PeerId, now: float) -> bool:
         """Whether one more check fits what `sender` may cause; it is taken from that."""
         if self._is_limited and not self._by_sender.take((sender,), now):
+            return False
+        self.work += work.SIGNATURE
+        return True
+
+    def may_check_record(self, sender: PeerId, now: float) -> bool:
+        """Whether one more record fits what `sender` may cause; it is taken from that."""
+        if self._is_limited and not self._records_by_sender.take((sender,), now):
             return False
         self.work += work.SIGNATURE
         return True

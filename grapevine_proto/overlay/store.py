@@ -237,7 +237,7 @@ class Store:
             state = self._open(rumor.stream, now)
         self._places.spoke(rumor.origin, teller, is_linked=origin_is_linked)
         seen = state.seen
-        self.work += work.PAYLOAD * len(rumor.lengths) + work.KIBIBYTE * (rumor.size_bytes >> 10)
+        self.work += work.KIBIBYTE * (rumor.size_bytes >> 10)
         fresh = rumor.payloads()
         if rumor.first <= seen.high:  # else none of it was seen
             unseen = seen.missing(rumor.first, rumor.last)

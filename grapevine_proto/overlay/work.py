@@ -2,7 +2,8 @@
 
 The core has no clock, so that a node in virtual time and a real one come to the same verdicts: each step
 that a peer can cause many of adds to a counter named `work` where it is done. `Machines.work` is their
-sum; `routing` charges what a message added to it to the peer that sent the message.
+sum; `routing` charges what a message added to it to the peer that sent the message. Payloads are not
+counted: a message holds at most `PAYLOADS_LIMIT`, which its token pays for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from typing import Final
 
 STEP: Final = 1  # one lookup, one gap walked, one range compared
-PAYLOAD: Final = 10  # one payload marked, kept and delivered
 SIGNATURE: Final = 60  # one check
 KIBIBYTE: Final = 2  # of content hashed or copied
 """Also of bodies served: what a peer makes us send."""
