@@ -140,11 +140,11 @@ def _fitting(make: Callable[[tuple[StreamRange, ...]], OverlayMessage]) -> Itera
 def _rumors(kind: Kind) -> Iterator[bytes]:
     for payloads in (MAX_PAYLOADS, 60, 1):
         size = 0 if payloads == MAX_PAYLOADS else 900 // payloads
-        rumor = Rumor.signed(identity(LIAR + 1), "default", EPOCH, 1, [bytes(size)] * payloads)
+        rumor = Rumor.signed(identity(LIAR + 1), "default", EPOCH, 1, (bytes(size),) * payloads)
         for hops in (1, 255):
             yield _carrying(kind, (RumorCopy(rumor, hops, 0),))
     small = [
-        RumorCopy(Rumor.signed(identity(700 + n), "default", EPOCH, 1, [b""]), 1, 0)
+        RumorCopy(Rumor.signed(identity(700 + n), "default", EPOCH, 1, (b"",)), 1, 0)
         for n in range(8)
     ]
     yield _carrying(kind, tuple(small))
