@@ -27,8 +27,24 @@ LONG_QUEUE: Final = 2.0  # times what is bearable
 LOSS_SAMPLE: Final = 32  # packets: fewer say nothing about a rate of loss
 LOSS_DEVIATIONS: Final = 4.0  # how surprising a loss must be: one report in ten thousand by chance
 LOSS_SLACK: Final = 2.0  # packets besides
+LEAST_LIMIT: Final = 64  # of ascending values, where chance makes half a dozen
 LOSS_MEMORY: Final = 1 / 16  # weight of a sample in the slow average
 ROUNDS_IN_FLIGHT: Final = 3.0  # one on the way, one for the report to be due, one for it to come
+
+
+def remember_least(
+    least: list[tuple[float, float]], value: float, now: float, memory_s: float
+) -> None:
+    """Add `value` to those of which the first is the least of the last `memory_s`. A peer that makes
+    each value larger than the one before could make them many: beyond `LEAST_LIMIT` the newest takes
+    the place of the one before it."""
+    while least and least[-1][1] >= value:
+        least.pop()
+    if len(least) >= LEAST_LIMIT:
+        least.pop()
+    least.append((now, value))
+    while least[0][0] < now - memory_s:
+        del least[0]
 
 
 class RoundTrip:
@@ -69,12 +85,7 @@ class RoundTrip:
         else:  # a handshake's figure holds signature checks too: better forgotten
             self.smoothed_s, self.varies_s = sample_s, sample_s / 2
             self.is_measured = True
-        least = self._least
-        while least and least[-1][1] >= sample_s:
-            least.pop()
-        least.append((now, sample_s))
-        while least[0][0] < now - self._memory_s:
-            del least[0]
+        remember_least(self._least, sample_s, now, self._memory_s)
 
     def assume(self, rtt_s: float) -> None:
         """A handshake took so long; nothing has been measured lately that says more."""
@@ -249,12 +260,7 @@ class Aimd:
         return lost > count * floor + LOSS_DEVIATIONS * deviation + LOSS_SLACK
 
     def _remember_floor(self, loss: float, now: float) -> None:
-        floors = self._floors
-        while floors and floors[-1][1] >= loss:
-            floors.pop()
-        floors.append((now, loss))
-        while floors[0][0] < now - self._config.memory:
-            del floors[0]
+        remember_least(self._floors, loss, now, self._config.memory)
 
 
 class Pacer:

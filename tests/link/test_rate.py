@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from grapevine_proto.codec import encode_message
-from grapevine_proto.link.congestion import Aimd, Outcome, Pacer, RoundTrip
+from grapevine_proto.link.congestion import LEAST_LIMIT, Aimd, Outcome, Pacer, RoundTrip
 from grapevine_proto.messages import Private
 from grapevine_proto.sections import CongestionConfig
 from tests.link.roads import Road, Roads, Side
@@ -210,3 +210,11 @@ def test_the_least_round_trip_is_forgotten_after_a_while() -> None:
     for second, sample_s in enumerate([0.05, 0.02] + [0.08] * 12):
         path.measured(sample_s, float(second))
     assert path.least_s == 0.08
+
+
+def test_ever_longer_round_trips_are_remembered_within_a_cap_and_the_least_of_them_stays() -> None:
+    trip = RoundTrip(0.01, 1e9)
+    for number in range(LEAST_LIMIT + 1):
+        trip.measured(0.01 + number / 1000, float(number))
+    assert len(trip._least) == LEAST_LIMIT
+    assert trip.least_s == 0.01

@@ -1,0 +1,109 @@
+"""The containers of a live engine, found by walking its objects: whatever can hold more than one thing."""
+
+from __future__ import annotations
+
+import ast
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+MUTABLE: Final = (dict, list, set, deque, bytearray)
+PACKAGE: Final = "grapevine_proto"
+
+
+def attributes(thing: object) -> Iterator[tuple[str, Any]]:
+    """Every attribute that is set, in `__dict__` or in slots."""
+    for cls in type(thing).__mro__:
+        for name in getattr(cls, "__slots__", ()):
+            mangled = f"_{cls.__name__.lstrip('_')}{name}" if name.startswith("__") else name
+            if hasattr(thing, mangled):
+                yield name, getattr(thing, mangled)
+    yield from vars(thing).items() if hasattr(thing, "__dict__") else ()
+
+
+def containers_of(root: object) -> dict[str, set[int]]:
+    """The containers that objects of the package hold below `root`, as ``Class.attribute``, with the
+    sizes that were met."""
+    found: dict[str, set[int]] = {}
+    seen: set[int] = set()
+    waiting: list[object] = [root]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, dict):
+            waiting += [*thing.keys(), *thing.values()]
+        elif isinstance(thing, (list, tuple, set, frozenset, deque)):
+            waiting += thing
+        elif type(thing).__module__.startswith(PACKAGE) and not isinstance(thing, type):
+            for name, value in attributes(thing):
+                if isinstance(value, MUTABLE):
+                    found.setdefault(f"{_owner(thing, name)}.{name}", set()).add(len(value))
+                waiting.append(value)
+    return found
+
+
+def _owner(thing: object, name: str) -> str:
+    """The class that declares the attribute, by the name that people read."""
+    for cls in type(thing).__mro__:
+        if name in getattr(cls, "__slots__", ()):
+            return cls.__name__
+    return type(thing).__name__
+
+
+# --- what the source declares -----------------------------------------------------------------------
+
+MAKERS: Final = frozenset(
+    {"dict", "list", "set", "deque", "OrderedDict", "Counter", "defaultdict", "bytearray"}
+)
+DISPLAYS: Final = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)
+
+
+def declared_containers(folder: Path, outside: frozenset[str]) -> set[str]:
+    """The containers that the source of classes below `folder` assigns to ``self``, as
+    ``Class.attribute``; modules and packages named in `outside` are not looked at."""
+    found: set[str] = set()
+    for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder).parts[0].removesuffix(".py") in outside:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found |= {f"{node.name}.{name}" for name in _assigned(node)}
+    return found
+
+
+def _assigned(cls: ast.ClassDef) -> Iterator[str]:
+    for node in ast.walk(cls):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Assign):
+            targets = node.targets
+        else:
+            continue
+        if node.value is None or not _makes_container(node.value):
+            continue
+        for target in targets:
+            if (
+                isinstance(target, ast.Attribute)
+                and isinstance(target.value, ast.Name)
+                and target.value.id == "self"
+            ):
+                yield target.attr
+
+
+def _makes_container(value: ast.expr) -> bool:
+    if isinstance(value, DISPLAYS):
+        return True
+    if isinstance(value, ast.BinOp):  # [0] * n
+        return _makes_container(value.left)
+    if isinstance(value, ast.Subscript):
+        return _makes_container(value.value)
+    if not isinstance(value, ast.Call):
+        return False
+    called = value.func
+    if isinstance(called, ast.Attribute):  # dict.fromkeys
+        called = called.value
+    return isinstance(called, ast.Name) and called.id in MAKERS
