@@ -36,7 +36,7 @@ GIVEN_S: Final = 30.0
 VECTORS_BURST: Final = 8.0
 VECTORS_S: Final = 1.0
 LOOKED_AT: Final = 512
-CHECKS: Final = 16
+CHECKS: Final = 8
 
 PEERS_LIMIT: Final = 1024
 BODIES_LIMIT: Final = 1024

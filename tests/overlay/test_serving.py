@@ -72,7 +72,8 @@ def test_the_bytes_that_one_peer_is_given_are_bounded() -> None:
         for _ in range(GIVEN_LIMIT):
             given += size * len(node.ask(span(first, first)))
     assert BYTES_BURST - 4 * REPLY_LIMIT_BYTES < given <= BYTES_BURST
-    assert node.ask(span(1, 1), peer=peer_id(3)) == [1]
+    assert node.ask(span(899, 899)) == []
+    assert node.ask(span(899, 899), peer=peer_id(3)) == [899], "others have theirs"
     later = GIVEN_S
     given = 0
     for first in range(1, 900):
