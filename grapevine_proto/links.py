@@ -45,9 +45,12 @@ PARTING_LIMIT: Final = 64
 class _Parting:
     """A link that is closed."""
 
-    __slots__ = ("close", "link", "until")
+    __slots__ = ("close", "link", "until", "was_turned_away")
 
-    def __init__(self, link: Link, close: Close | None, until: float) -> None:
+    def __init__(
+        self, link: Link, close: Close | None, until: float, was_turned_away: bool
+    ) -> None:
+        self.was_turned_away = was_turned_away  # it never was a link: the first to be forgotten
         self.link = link
         self.close = close  # None: the peer left
         self.until = until
@@ -192,7 +195,7 @@ class Links(Mapping[PeerId, Link]):
             max_message_bytes=0,  # whatever it says is heard for the length of a Close
             budget=self._reassembly,
         )
-        self.part(link, close, now)
+        self.part(link, close, now, was_turned_away=True)
 
     def cut(
         self,
@@ -295,13 +298,16 @@ class Links(Mapping[PeerId, Link]):
         parting = self._parting.get(session_id)
         return None if parting is None else parting.link
 
-    def part(self, link: Link, close: Close | None, now: float) -> None:
+    def part(
+        self, link: Link, close: Close | None, now: float, *, was_turned_away: bool = False
+    ) -> None:
         """Stay at a closed link for a while, to say so again or to hear the last words."""
-        parting = _Parting(link, close, now + PARTING_S)
+        parting = _Parting(link, close, now + PARTING_S, was_turned_away)
         for session_id in link.session_ids():
             self._parting[session_id] = parting
         while len(self._parting) > PARTING_LIMIT:
-            del self._parting[next(iter(self._parting))]
+            turned_away = (s for s, each in self._parting.items() if each.was_turned_away)
+            del self._parting[next(turned_away, next(iter(self._parting)))]
             self.parted_early += 1
         if close is not None:
             try:

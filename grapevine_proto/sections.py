@@ -129,7 +129,8 @@ class LimitsConfig:
     dials: int = 256
     """Handshakes that this node began and that are not done yet."""
     accepted_proofs: int = 4096
-    """Handshakes remembered so that a replay opens nothing; each for at most 240 s."""
+    """Handshakes remembered so that a replay opens nothing; each for at most 240 s, 64 of one identity.
+    Beyond it the oldest is forgotten."""
     hello_buckets: int = 1024
     """Buckets that strangers' first packets share, by a keyed hash of their address."""
     challenges_per_second: int = 2000

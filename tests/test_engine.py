@@ -36,6 +36,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
+from grapevine_proto.link.session import Established, Session
 from grapevine_proto.messages import (
     Close,
     CloseReason,
@@ -570,6 +571,24 @@ def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.Monkey
         pair.run(5.0)
         assert len(pair.other._links._parting) <= 1
     assert pair.other.stats().crowded_out >= 1  # sessions: a link may have had two
+
+
+def test_those_turned_away_push_no_closed_link_out_of_what_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(links_module, "PARTING_LIMIT", 3)
+    pair = Pair()
+    links = pair.other._links
+    [link] = links.values()
+    sessions = set(link.session_ids())
+    other = Established(link.session, link.record, link.address, None, b"\0")
+    links.cut(pair.one.peer_id, CloseReason.SURPLUS, tell=True, now=pair.now)
+    for number in range(10):
+        session = Session(bytes([number] * 8), bytes(8), KEY, False, bytes(32), bytes(32), pair.now)
+        close = Close(CloseReason.FULL)
+        links.turn_away(other._replace(session=session), close, pair.now)
+    assert sessions <= set(links._parting)
+    assert len(links._parting) == 3
 
 
 def test_no_secret_is_in_anything_that_is_printed() -> None:
