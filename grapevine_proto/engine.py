@@ -206,7 +206,7 @@ class Engine:
         Raises InvalidArgument, MessageTooLarge, NotRunning, UnknownPeer.
         """
         payload = self._checked(payload)
-        message = self._voice.number_private(payload, now)
+        message = self._voice.number_private(peer, payload, now)
         private = Private(message.id.sequence, payload)
         if peer in self._links:
             self._routing.events.append(MessageSent(message, 1))

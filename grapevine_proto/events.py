@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.ids import Address, MessageId, PeerId, Zone
+
+# A receipt waits up to 100 ms at its member and 20 ms at each hop; the rest is for one that was lost
+# and sent again, and for hops whose way no copy knows.
+RECEIPT_MS: Final = 500
+RECEIPT_HOP_MS: Final = 100
 
 
 class PeerState(StrEnum):
@@ -61,7 +66,8 @@ class RoundOutcome(StrEnum):
 
 
 class Message(NamedTuple):
-    """One payload, delivered once. `received_at` is in the node's monotonic seconds."""
+    """One payload, delivered once. `received_at` is in the node's monotonic seconds; `to` is the
+    recipient of a direct message of ours, None for any other message."""
 
     id: MessageId
     payload: bytes
@@ -69,6 +75,7 @@ class Message(NamedTuple):
     via: Via
     received_at: float
     private: bool = False
+    to: PeerId | None = None
 
     @property
     def origin(self) -> PeerId:
@@ -144,12 +151,27 @@ class Round:
 
 
 class TraceAnswer(NamedTuple):
-    """One member has a traced message: over so many hops, so long after it was sent, by the ages
-    that its copies carried."""
+    """One member has a traced message: over so many hops, so long after it was sent.
+
+    `delay_ms` is the age that its copy carried: a lower bound, since a copy does not age while the
+    network, or a frozen member, holds it up. `confirmed_ms` is when its receipt came: an upper bound.
+    """
 
     peer_id: PeerId
     hops: int
     delay_ms: int
+    confirmed_ms: int = 0
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the receipt took longer than a receipt takes, so that `delay_ms` may be far too low."""
+        usual_ms = RECEIPT_MS + 2 * self.delay_ms + RECEIPT_HOP_MS * self.hops
+        return self.confirmed_ms > usual_ms
+
+    @property
+    def bound_ms(self) -> int:
+        """The delay that may be relied upon: the upper bound of a late answer, else `delay_ms`."""
+        return self.confirmed_ms if self.is_late else self.delay_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +181,8 @@ class Trace:
     `known` members were there when it was sent; `asked` of them were to answer, all or a sample.
     `answers` are theirs, the quickest first; `unanswered` are those whose receipt has not come,
     which may be the receipt's fault and not the message's. `others` answered too and were not known
-    here. The figures are None while nobody has answered. `sent_at` is in the node's monotonic seconds.
+    here. The figures are None while nobody has answered, and count a late answer with its upper bound, so
+    that they are never too low. `sent_at` is in the node's monotonic seconds.
     """
 
     id: MessageId
@@ -199,9 +222,15 @@ class Trace:
 
     def _delay_ms(self, percent: int) -> int | None:
         """The least delay that at least so many of the answers do not exceed."""
+        answer = self.answer_at(percent)
+        return None if answer is None else answer.bound_ms
+
+    def answer_at(self, percent: int) -> TraceAnswer | None:
+        """The answer whose delay so many of all do not exceed; None while nobody has answered."""
         if not self.answers:
             return None
-        return self.answers[max(-(-len(self.answers) * percent // 100), 1) - 1].delay_ms
+        ordered = sorted(self.answers, key=lambda each: each.bound_ms)
+        return ordered[max(-(-len(ordered) * percent // 100), 1) - 1]
 
     @property
     def hops(self) -> int | None:

@@ -16,7 +16,7 @@ from grapevine_proto import codec
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import Message, Via
 from grapevine_proto.identity import Identity
-from grapevine_proto.ids import MessageId
+from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.links import Links
 from grapevine_proto.outflow import BEHIND_S, MESSAGE_BYTES
 from grapevine_proto.overlay.dissemination.bundle import Bundle
@@ -57,12 +57,12 @@ class Voice:
         message_id = MessageId(self._identity.peer_id, self.epoch, self._sequence)
         return Message(message_id, payload, 0, Via.LOCAL, now)
 
-    def number_private(self, payload: bytes, now: float) -> Message:
-        """The next message to one peer."""
+    def number_private(self, to: PeerId, payload: bytes, now: float) -> Message:
+        """The next direct message, to `to`."""
         self._private_sequence += 1
         ours = self._identity.peer_id
         message_id = MessageId(ours, self.epoch, self._private_sequence, private=True)
-        return Message(message_id, payload, 0, Via.LOCAL, now, private=True)
+        return Message(message_id, payload, 0, Via.LOCAL, now, private=True, to=to)
 
     def take_back_private(self) -> None:
         """The last private message was not accepted after all."""

@@ -36,6 +36,7 @@ from grapevine_proto.events import (
     MessageReceived,
     MessageSent,
     PeerInfo,
+    PeerState,
     PeerStateChanged,
     Round,
     StandingChanged,
@@ -135,6 +136,10 @@ def message_object(message: Message, name_of: Callable[[PeerId], str]) -> Object
     }
     if name := name_of(message.origin):
         told["from_name"] = name
+    if message.to is not None:
+        told["to"] = str(message.to)
+        if name := name_of(message.to):
+            told["to_name"] = name
     with suppress(UnicodeDecodeError):  # then base64 alone tells it
         told["text"] = payload.decode()
     told["base64"] = b64encode(payload).decode("ascii")
@@ -144,6 +149,7 @@ def message_object(message: Message, name_of: Callable[[PeerId], str]) -> Object
 def peer_object(peer: PeerInfo, now: float) -> Object:
     """A peer as of `now`, the node's own clock."""
     connected = peer.connected_at
+    is_linked = peer.state in (PeerState.CONNECTED, PeerState.STALE)
     return {
         "peer_id": str(peer.peer_id),
         "address": str(peer.address),
@@ -152,7 +158,8 @@ def peer_object(peer: PeerInfo, now: float) -> Object:
         "state": peer.state.value,
         "health": _number(peer.health),
         "health_reason": peer.health_reason,
-        "rtt_ms": None if peer.rtt is None else _number(peer.rtt * 1000),
+        # What was measured on a link that is gone says nothing of now.
+        "rtt_ms": None if peer.rtt is None or not is_linked else _number(peer.rtt * 1000),
         "sent": peer.sent,
         "received": peer.received,
         "allowed": peer.allowed,
@@ -210,6 +217,8 @@ def trace_object(trace: Trace) -> Object:
         "hops": trace.hops,
         "unanswered": [str(peer_id) for peer_id in trace.unanswered],
         "answers": [[str(each.peer_id), each.hops, each.delay_ms] for each in trace.answers],
+        "confirmed_ms": [each.confirmed_ms for each in trace.answers],
+        "late": sum(each.is_late for each in trace.answers),
         "others": trace.others,
     }
 

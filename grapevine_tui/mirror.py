@@ -113,8 +113,12 @@ def trace_of(told: Object, now: float) -> Trace:
         sent_at=now,
         known=int(told["known"]),
         answers=tuple(
-            TraceAnswer(PeerId.parse(peer_id), int(hops), int(delay_ms))
-            for peer_id, hops, delay_ms in told["answers"]
+            TraceAnswer(PeerId.parse(peer_id), int(hops), int(delay_ms), int(confirmed_ms))
+            for (peer_id, hops, delay_ms), confirmed_ms in zip(
+                told["answers"],
+                told.get("confirmed_ms", [0] * len(told["answers"])),  # an older node has none
+                strict=True,
+            )
         ),
         unanswered=tuple(map(PeerId.parse, told["unanswered"])),
         others=int(told["others"]),
@@ -129,6 +133,7 @@ def message_of(told: Object, now: float) -> Message:
         via=Via(told["via"]),
         received_at=now,
         private=bool(told["private"]),
+        to=None if told.get("to") is None else PeerId.parse(told["to"]),
     )
 
 

@@ -77,7 +77,7 @@ class _Trace:
             self.message_id,
             self.sent_at,
             self.known,
-            tuple(sorted(answers, key=lambda each: (each.delay_ms, each.peer_id))),
+            tuple(sorted(answers, key=lambda each: (each.bound_ms, each.peer_id))),
             tuple(member for member, answer in self.answers.items() if answer is None),
             len(self.others),
         )
@@ -147,7 +147,9 @@ class Tracing:
         if receipt.signature and not receipt.is_authentic(self._cluster, trace.message_id):
             return False
         if member in trace.answers:
-            trace.answers[member] = TraceAnswer(member, receipt.hops, receipt.delay_ms)
+            confirmed_ms = round((now - trace.sent_at) * 1000)
+            answer = TraceAnswer(member, receipt.hops, receipt.delay_ms, confirmed_ms)
+            trace.answers[member] = answer
         else:
             trace.others.add(member)
         is_whole = None not in trace.answers.values()

@@ -148,3 +148,21 @@ def test_one_who_makes_up_receipts_is_not_believed(
     simulation.run(5.0)
     assert simulation.nodes[dead].peer_id in latest(simulation).unanswered
     assert latest(simulation).reached >= 16  # what it keeps back finds another way
+
+
+def test_a_member_that_was_frozen_is_never_said_to_have_had_it_at_once() -> None:
+    simulation = Simulation(nodes=4, seed=1, network=Network(latency=(0.001, 0.005)))
+    simulation.run(10)
+    simulation.suspend(2, 5)
+    message_id = simulation.trace(0, b"who is there")
+    simulation.run(20)
+    engine = simulation.nodes[0].engine
+    assert engine is not None
+    (trace,) = [each for each in engine.traces() if each.id == message_id]
+    assert not trace.unanswered
+    late = [answer for answer in trace.answers if answer.is_late]
+    assert [answer.peer_id for answer in late] == [simulation.nodes[2].peer_id]
+    assert late[0].bound_ms >= 4_900
+    assert trace.last_ms == late[0].bound_ms
+    assert trace.p50_ms is not None
+    assert trace.p50_ms < 100
