@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from grapevine_tui.control import serving
+from grapevine_tui.event_log import EventLog
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object
 from grapevine_tui.settings import Settings
@@ -24,6 +25,7 @@ async def surroundings(
     """From before the host starts until it has left. Gives what is to be called with the fields of
     `stopped` at the end. `on_trouble` is called with the fields of ``hook_failed``. Raises BindError."""
     tell_stopped: Callable[[Object], object] = _tell_nobody
+    host.listen(EventLog(is_brief=settings.headless and settings.log_file is None).hear)
     async with contextlib.AsyncExitStack() as stack:
         if settings.metrics:
             from grapevine_tui.metrics import measuring
