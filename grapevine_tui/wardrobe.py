@@ -6,11 +6,22 @@ same; a theme that is not there, or cannot be remembered, is told and is no reas
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from typing import Final
+
 from textual.app import App
 
 from grapevine_tui.choices import Choices
 from grapevine_tui.text import printable
-from grapevine_tui.widgets.look import GRAPEVINE, THEMES
+from grapevine_tui.widgets.look import GRAPEVINE, GRAPEVINE_LIGHT, THEMES
+
+LIGHT_GROUNDS: Final = frozenset({"7", "15"})  # white and bright white, of the sixteen
+
+
+def is_light(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal says that its background is light: COLORFGBG, ``foreground;background``."""
+    return environment.get("COLORFGBG", "").rpartition(";")[2] in LIGHT_GROUNDS
 
 
 class Wardrobe:
@@ -24,9 +35,10 @@ class Wardrobe:
             app.register_theme(theme)
 
     def dress(self, wanted: str) -> None:
-        """Wear `wanted`; where that is empty the theme chosen last, else our own."""
+        """Wear `wanted`; where that is empty the theme chosen last, else our own for such a terminal."""
         wanted = wanted or self._choices.theme()
-        theme = wanted if wanted in self._app.available_themes else GRAPEVINE.name
+        own = GRAPEVINE_LIGHT if is_light(os.environ) else GRAPEVINE
+        theme = wanted if wanted in self._app.available_themes else own.name
         self._app.theme = theme
         if wanted and theme != wanted:
             self._warn(f"there is no theme {printable(wanted)!r}")

@@ -17,7 +17,8 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.theme import Theme
 
-from grapevine_proto.events import MemberStatus, PeerState, RoundOutcome
+from grapevine_proto.events import MemberInfo, MemberStatus, PeerInfo, PeerState, RoundOutcome
+from grapevine_tui.model import Model
 from grapevine_tui.text import cells, fit
 
 GRAPEVINE: Final = Theme(
@@ -79,7 +80,28 @@ GRAPEVINE_LIGHT: Final = Theme(
         "scrollbar-corner-color": "#fdfcff",
     },
 )
-THEMES: Final = (GRAPEVINE, GRAPEVINE_LIGHT)
+GRAPEVINE_CONTRAST: Final = Theme(
+    name="grapevine-contrast",
+    primary="#8cff3f",
+    secondary="#8fd8ff",
+    accent="#ffd866",
+    warning="#ffb84d",
+    error="#ff9b9b",
+    success="#8cff3f",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#1c1c1c",
+    dark=True,
+    variables={
+        "border-blurred": "#8a8a8a",
+        "text-muted": "#d7d7d7",
+        "text-disabled": "#c0c0c0",
+        "author-4": "#7fe9f5",
+        "author-5": "#ffb3d9",
+    },
+)
+THEMES: Final = (GRAPEVINE, GRAPEVINE_LIGHT, GRAPEVINE_CONTRAST)
 # Colours that Textual's own themes do not name.
 VARIABLES: Final = {"author-4": "#5cc3d4", "author-5": "#e692b4"}
 
@@ -92,18 +114,47 @@ class Sign(NamedTuple):
     tone: str
 
 
+# One vocabulary for peers and members alike, in the order in which tables have them.
+UP: Final = Sign("●", "up", "good")
+SILENT: Final = Sign("◐", "silent", "warn")
+DIALING: Final = Sign("◌", "dialing", "dim")
+SUSPECT: Final = Sign("▲", "suspect", "warn")
+CLOSED: Final = Sign("◦", "closed", "dim")  # up, as far as is known, and not connected to us
+DOWN: Final = Sign("✕", "down", "bad")
+LEFT: Final = Sign("○", "left", "dim")
+DENIED: Final = Sign("⊘", "denied", "bad")
+STANDINGS: Final = (UP, SILENT, DIALING, SUSPECT, CLOSED, DOWN, LEFT, DENIED)
 STATE_SIGNS: Final = {
-    PeerState.CONNECTING: Sign("◌", "dial", "dim"),
-    PeerState.CONNECTED: Sign("●", "conn", "good"),
-    PeerState.STALE: Sign("▲", "stale", "warn"),
-    PeerState.DISCONNECTED: Sign("✕", "disc", "bad"),
+    PeerState.CONNECTING: DIALING,
+    PeerState.CONNECTED: UP,
+    PeerState.STALE: SILENT,
+    PeerState.DISCONNECTED: DOWN,
 }
 STATUS_SIGNS: Final = {
-    MemberStatus.UP: Sign("●", "up", "good"),
-    MemberStatus.SUSPECT: Sign("▲", "suspect", "warn"),
-    MemberStatus.DOWN: Sign("✕", "down", "bad"),
-    MemberStatus.LEFT: Sign("○", "left", "dim"),
+    MemberStatus.UP: UP,
+    MemberStatus.SUSPECT: SUSPECT,
+    MemberStatus.DOWN: DOWN,
+    MemberStatus.LEFT: LEFT,
 }
+
+
+def peer_standing(model: Model, peer: PeerInfo) -> Sign:
+    """How a peer stands with us now: its link where there is one, else what the cluster holds of it."""
+    if peer.peer_id in model.denied:
+        return DENIED
+    member = model.members.get(peer.peer_id)
+    if peer.state is not PeerState.DISCONNECTED or member is None:
+        return STATE_SIGNS[peer.state]
+    return CLOSED if member.status is MemberStatus.UP else STATUS_SIGNS[member.status]
+
+
+def member_standing(model: Model, member: MemberInfo) -> Sign:
+    """How a member stands in the cluster now, in the words for peers."""
+    if member.peer_id in model.denied:
+        return DENIED
+    return STATUS_SIGNS[member.status]
+
+
 OUTCOME_SIGNS: Final = {
     RoundOutcome.RUNNING: Sign("◌", "asking", "dim"),
     RoundOutcome.IN_SYNC: Sign("=", "in sync", "good"),

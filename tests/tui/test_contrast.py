@@ -1,0 +1,47 @@
+"""Text can be read in every theme, on every ground it stands on."""
+
+from __future__ import annotations
+
+import pytest
+from textual.color import Color
+from textual.theme import BUILTIN_THEMES
+
+from grapevine_tui.contrast import GROUNDS, LEAST, TEXTS, contrast, readable, with_contrast
+from grapevine_tui.widgets.look import THEMES, VARIABLES
+
+ALL = {**BUILTIN_THEMES, **{theme.name: theme for theme in THEMES}}
+PAINTED = {name: theme for name, theme in ALL.items() if not name.startswith("ansi-")}
+
+
+def test_black_on_white_is_21_to_1() -> None:
+    white, black = Color(255, 255, 255), Color(0, 0, 0)
+    assert contrast(white, black) == pytest.approx(21)
+    assert contrast(white, white) == 1
+    assert readable(black, [white]) == black
+
+
+@pytest.mark.parametrize("name", list(PAINTED))
+def test_all_text_stands_out_from_every_ground_in_every_theme(name: str) -> None:
+    theme = PAINTED[name]
+    variables = VARIABLES | theme.to_color_system().generate() | theme.variables
+    found = with_contrast(variables)
+    for text in TEXTS:
+        for ground in GROUNDS:
+            ratio = contrast(Color.parse(found[text]), Color.parse(found[ground]))
+            assert ratio >= LEAST - 0.01, f"{text} on {ground}: {ratio:.2f}"
+
+
+@pytest.mark.parametrize("name", ["ansi-dark", "ansi-light"])
+def test_the_colors_of_the_terminal_are_left_alone(name: str) -> None:
+    theme = ALL[name]
+    variables = VARIABLES | theme.to_color_system().generate() | theme.variables
+    found = with_contrast(variables)
+    assert {key: found[key] for key in variables} == variables
+
+
+def test_one_theme_has_more_contrast_than_that() -> None:
+    theme = ALL["grapevine-contrast"]
+    found = with_contrast(VARIABLES | theme.to_color_system().generate() | theme.variables)
+    for text in ("foreground", "text-muted", "success", "warning", "error", "accent"):
+        for ground in ("background", "surface", "panel"):
+            assert contrast(Color.parse(found[text]), Color.parse(found[ground])) >= 7
