@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import stat
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, assert_never
@@ -31,6 +32,7 @@ from grapevine_tui.commands import (
     Deny,
     Dial,
     Forget,
+    OnScreen,
     Quit,
     Reload,
     Send,
@@ -178,8 +180,11 @@ class Answers:
             case Allow(who):
                 return {"peer_id": str(await host.allow(who))}
             case Forget(who):
-                await host.forget(_whole_id(who))
-                return {}
+                peer_id = _whole_id(who) or host.resolve(who)
+                await host.forget(peer_id)
+                return {"peer_id": str(peer_id)}
+            case OnScreen(act):
+                raise NotHere(f"/{act} is for the screen of an app; this node has none")
             case StartRound():
                 await host.start_round()
                 return {}
@@ -211,12 +216,23 @@ class Answers:
         node = self._host.node
         match command:
             case ShowPeers():
-                now = node.now()
-                return {"peers": [peer_object(peer, now) for peer in node.peers()]}
+                now, denied = node.now(), frozenset(self._host.config.denied)
+                return {
+                    "peers": [
+                        peer_object(peer, now) | {"denied": peer.peer_id in denied}
+                        for peer in node.peers()
+                    ]
+                }
             case ShowMembers():
                 return {"members": [member_object(member) for member in node.members()]}
             case ShowRounds():
-                return {"rounds": [round_object(each) for each in node.rounds()]}
+                now = node.now()
+                return {
+                    "rounds": [
+                        round_object(each) | {"ago_s": round(max(0.0, now - each.started_at), 3)}
+                        for each in node.rounds()
+                    ]
+                }
             case ShowTraces():
                 return {"traces": [trace_object(each) for each in node.traces()]}
             case ShowStats():
@@ -269,6 +285,7 @@ class Answers:
             "now_s": now,
             "lag_ms": round(node.lag_s * 1000, 3),
             "members": stats.members,
+            "denied": [str(peer_id) for peer_id in self._host.config.denied],
             "peers": [peer_object(peer, now) for peer in node.peers()],
             "stats": stats_object(stats, now),
         }
@@ -300,11 +317,11 @@ def _asked(line: bytes | None) -> Request | None:
     return read_request(line)
 
 
-def _whole_id(text: str) -> PeerId:
-    try:
+def _whole_id(text: str) -> PeerId | None:
+    """The id that `text` is; None: it is a name, an address or the beginning of an id."""
+    with suppress(ValueError):
         return PeerId.parse(text.strip())
-    except ValueError:
-        raise BadLine(f"{text!r:.80} is no whole id") from None
+    return None
 
 
 def _read_payload(path: Path, limit_bytes: int) -> bytes:

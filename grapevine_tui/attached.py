@@ -264,6 +264,10 @@ class AttachedHost:
         now = float(told["now_s"])
         self._behind_s = now - self._clock()
         self._lag_s = float(told["lag_ms"]) / 1000
+        denied = frozenset(map(PeerId.parse, told.get("denied", ())))
+        if denied != self.model.denied:
+            self.model.denied = denied
+            self._changes |= Changes.PEERS | Changes.MEMBERS
         self._changes |= self.model.refresh(
             [peer_of(each, now) for each in told["peers"]],
             self._members.values(),

@@ -440,7 +440,7 @@ async def _show(settings: Settings) -> int:
         app.call_later(partial(app.notify, printable(words), severity="warning", markup=False))
 
     async with surroundings(
-        host, settings, lambda: app.call_later(app.action_quit), show_trouble
+        host, settings, lambda: app.call_later(app.end), show_trouble
     ) as tell_stopped:
         await app.run_async()
         failure = getattr(app, "failure", None)

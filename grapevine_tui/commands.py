@@ -67,7 +67,7 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Strike somebody who is gone out of the tables: `who` is a whole id."""
+    """Remove a node that is gone from the tables: `who` as in `Send`, or any whole id."""
 
     who: str
 
@@ -135,6 +135,14 @@ class ShowTraces:
 
 
 @dataclass(frozen=True, slots=True)
+class OnScreen:
+    """Something that an app does with its screen: the name of its action, and what belongs to it."""
+
+    act: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ShowHelp:
     """What can be typed; `about` is a command's name, or empty for all."""
 
@@ -166,6 +174,7 @@ Command: TypeAlias = (
     | ShowStats
     | ShowRounds
     | ShowTraces
+    | OnScreen
     | ShowHelp
     | Quit
 )
@@ -282,15 +291,106 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         _read_one("deny", Deny),
     ),
     CommandSpec("allow", (), "PEER", "Let a peer in that was shut out", _read_one("allow", Allow)),
+    CommandSpec(
+        "forget",
+        (),
+        "PEER",
+        "Remove a node that is gone, until another node reports it",
+        _read_one("forget", Forget),
+    ),
+    CommandSpec("round", (), "", "Begin an anti-entropy round now", _alone("round", StartRound())),
+    CommandSpec("settings", (), "", "Show every setting", _alone("settings", ShowSettings())),
+    CommandSpec(
+        "rates", (), "", "In the app: go to the rate limits", _alone("rates", OnScreen("rates"))
+    ),
+    CommandSpec(
+        "messages",
+        (),
+        "",
+        "In the app: go to the messages",
+        _alone("messages", OnScreen("messages")),
+    ),
+    CommandSpec(
+        "traffic",
+        (),
+        "",
+        "In the app: draw the traffic over time",
+        _alone("traffic", OnScreen("traffic")),
+    ),
+    CommandSpec(
+        "filter",
+        (),
+        "[WORDS]",
+        "In the app: show only what matches in the panel; without words, everything",
+        lambda rest: OnScreen("filter", rest),
+    ),
+    CommandSpec(
+        "pause",
+        (),
+        "",
+        "In the app: hold the screen still, or go on",
+        _alone("pause", OnScreen("pause")),
+    ),
+    CommandSpec(
+        "zoom",
+        (),
+        "",
+        "In the app: give the panel the whole screen, or take it back",
+        _alone("zoom", OnScreen("zoom")),
+    ),
+    CommandSpec(
+        "export",
+        (),
+        "",
+        "In the app: write the messages that are shown to a file",
+        _alone("export", OnScreen("export")),
+    ),
+    CommandSpec(
+        "picture",
+        (),
+        "",
+        "In the app: save a screenshot (SVG)",
+        _alone("picture", OnScreen("picture")),
+    ),
+    CommandSpec(
+        "undo",
+        (),
+        "",
+        "In the app: undo what was done in the last 10 s",
+        _alone("undo", OnScreen("undo")),
+    ),
     CommandSpec("help", ("h", "?"), "[COMMAND]", "Say what can be typed", _read_help),
     CommandSpec(
         "quit",
         ("exit", "q", "leave"),
         "",
-        "Leave the cluster politely and end",
+        "Leave the cluster gracefully and end",
         _alone("quit", Quit()),
     ),
 )
+
+DETACH: Final = "Detach; the node goes on"
+
+
+def about(spec: CommandSpec, *, is_attached: bool) -> str:
+    """What a command does, in an app of its own or in one that is attached to a node elsewhere."""
+    return DETACH if is_attached and spec.name == "quit" else spec.help
+
+
+# The word for what a key does, by the key's name; keys that only move or change the view are not here.
+OF_KEYS: Final = {
+    **{
+        each: each
+        for each in ("help", "members", "status", "traffic", "settings", "picture", "undo")
+    },
+    **{each: each for each in ("quit", "peers", "messages", "rates", "rounds", "filter", "zoom")},
+    **{each: each for each in ("pause", "connect", "round", "deny", "forget", "export")},
+    "trace": "traces",
+    "new_trace": "trace",
+    "write": "broadcast",
+    "send_to": "send",
+    "dial_again": "connect",
+}
 
 _BY_NAME: Final = {name: spec for spec in COMMANDS for name in (spec.name, *spec.aliases)}
 

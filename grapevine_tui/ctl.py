@@ -161,13 +161,20 @@ COLUMNS: Final = {
               "received", "throttled", "tokens", "queued", "last_seen_s"),
     "members": ("name", "peer_id", "address", "zone", "status", "epoch"),
     "traces": ("id", "reached", "asked", "known", "p50_ms", "p99_ms", "last_ms", "hops"),
-    "rounds": ("number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
+    "rounds": ("time", "number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
 }  # fmt: skip
 ENVELOPE: Final = ("event", "time", "request", "ok")
 
 
 def show(word: str, reply: Object) -> Iterable[str]:
     """What people are shown of `reply`."""
+    if word == "rounds":
+        return table([_timed(each) for each in reversed(reply[word])], COLUMNS[word])
+    if word == "peers":
+        rows = [each | {"state": "denied"} if each.get("denied") else each for each in reply[word]]
+        return table(rows, COLUMNS[word])
+    if word == "settings":
+        return table(reply["values"], ("name", "value", "origin"))
     if word in COLUMNS:
         return table(reply[word], COLUMNS[word])
     fields = {name: value for name, value in reply.items() if name not in ENVELOPE}
@@ -179,10 +186,20 @@ def show(word: str, reply: Object) -> Iterable[str]:
         case "reload":
             late = _cell("", reply["restart"])
             return ["reloaded" if late == "-" else f"reloaded; a restart is needed for: {late}"]
+        case "round":
+            return ["a round begins"]
         case "quit":
             return ["it has left"]
         case _:
             return facts(fields)
+
+
+def _timed(row: Object) -> Object:
+    """`row` with the time of day at which it began."""
+    ago_s = row.get("ago_s")
+    if ago_s is None:  # of an older node
+        return row | {"time": None}
+    return row | {"time": time.strftime("%H:%M:%S", time.localtime(time.time() - ago_s))}
 
 
 # --- the command line -----------------------------------------------------------------------------
@@ -269,13 +286,16 @@ LOOKS: Final = {
     "stats": "All counters.",
     "rounds": "The latest anti-entropy rounds.",
     "traces": "The latest traced messages and how far they got.",
+    "settings": "Every setting, its value and where that came from.",
 }
 ALONE: Final = {
+    "round": "Begin an anti-entropy round now.",
     "reload": "Read settings and keys again. Exit code 1, and nothing changed, where they are wrong.",
 }
 ORDERS: Final = {
     "dial": ("address", "HOST:PORT", "Have it knock at an address."),
     "deny": ("who", "PEER", "Shut out a peer, by name, id or address, until the node restarts."),
+    "forget": ("who", "PEER", "Remove a node that is gone, until another node reports it."),
     "allow": ("who", "PEER", "Let a peer in again that was shut out."),
 }
 
@@ -376,6 +396,8 @@ def trace_words(report: Object, names: dict[str, str]) -> Iterable[str]:
     sample = f", a sample of {cell(report['known'])}" if report["sample"] else ""
     yield f"{cell(report['reached'])} of {cell(report['asked'])} have it{sample}"
     figures = (f"{name} {cell(report[f'{name}_ms'])} ms" for name in ("p50", "p99", "last"))
+    if report.get("late"):
+        yield f"{cell(report['late'])} answered late: they had it at the latest then, and maybe sooner"
     if report["reached"]:
         yield f"{', '.join(figures)}, {cell(report['hops'])} hops"
     if report["others"]:

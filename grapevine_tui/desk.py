@@ -40,12 +40,15 @@ class Desk:
         self._model = model
         self._state_dir = state_dir
         self._files = Threads("export", 1)
+        self._exported: tuple[tuple[int, int, int, str], Path] | None = None
 
     def _folders(self) -> list[Path]:
         return [Path.cwd(), *([self._state_dir] if self._state_dir else [])]
 
     def _say(self, words: str, *, is_trouble: bool = False) -> None:
         severity: SeverityLevel = "error" if is_trouble else "information"
+        if not is_trouble:
+            self._model.note_command(words)
         self._app.notify(printable(words), severity=severity, markup=False)
 
     def copy(self, text: str) -> None:
@@ -61,10 +64,14 @@ class Desk:
         self._app.copy_to_clipboard(shown)
         self._say(f"copied {cut(shown, TOLD_CELLS)}")
 
-    async def export(self, entries: Sequence[Entry]) -> None:
-        """Write messages to a file."""
+    async def export(self, entries: Sequence[Entry], what: str = "") -> None:
+        """Write messages to a file; not the same ones twice. `what`: the filter they passed."""
         if not entries:
-            self._say("no message to write")
+            self._say("no message to write", is_trouble=True)
+            return
+        stamp = (len(entries), entries[0].number, entries[-1].number, what)
+        if self._exported is not None and self._exported[0] == stamp and self._exported[1].exists():
+            self._say(f"nothing new since {self._exported[1]} was written", is_trouble=True)
             return
         names = {entry.message.origin: self._name(entry.message.origin) for entry in entries}
         try:
@@ -74,6 +81,7 @@ class Desk:
         except OSError as error:
             self._say(f"cannot write: {error.strerror or error}", is_trouble=True)
         else:
+            self._exported = stamp, path
             self._say(f"{count:,} message{'s' * (count != 1)} written to {path}")
 
     def _name(self, peer_id: PeerId) -> str:

@@ -167,10 +167,17 @@ class Editing:
         self.settings = self.check(name, text)
         self._pending[name] = read_text(name, text, self.value(name).value)
 
-    def drop(self) -> None:
-        """Forget what is pending."""
+    def drop(self) -> dict[str, Any]:
+        """Forget what is pending, and give it for `take_back`."""
+        dropped = dict(self._pending)
         self._pending.clear()
         self.settings = self._load(self._applied)
+        return dropped
+
+    def take_back(self, dropped: Mapping[str, Any]) -> None:
+        """Have what was dropped pending again. Raises ConfigError, KeyFileError."""
+        self.settings = self._load(self._applied | self._pending | dict(dropped))
+        self._pending |= dropped
 
     def _load(self, edits: Mapping[str, Any]) -> Settings:
         settings = self._began.reload(edits)

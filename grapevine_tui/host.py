@@ -71,6 +71,7 @@ class Host:
         self._reached: OrderedDict[MessageId, int] = OrderedDict()
         self._asked: dict[MessageId, asyncio.Future[int]] = {}
         self._unheard_at = 0.0
+        self.model.denied = frozenset(config.denied)
         self.node = self._new_node()
 
     @property
@@ -155,6 +156,7 @@ class Host:
         config = config.replace(denied=sorted(denied))
         restart = self.node.reconfigure(config)
         self._wished, self._config = config, self.node.config
+        self.model.denied = frozenset(self._config.denied)
         return restart
 
     async def deny(self, who: str) -> PeerId:

@@ -36,10 +36,11 @@ EVERYWHERE: Final = (
     Key("commands", "colon", "command_palette", "Commands", shown=True),
     Key("members", "m", "members", "Members"),
     Key("status", "S", "status", "Status and counters"),
-    Key("trace", "t", "trace", "Trace a message: who gets it, how soon"),
+    Key("trace", "t", "trace", "Traces: who has a message, how soon"),
     Key("traffic", "T", "traffic", "Traffic over time"),
     Key("settings", "C", "settings", "Settings"),
     Key("picture", "p", "picture", "Save a picture (SVG)"),
+    Key("undo", "u", "undo", "Undo"),
     Key("quit", "q", "quit", "Quit", shown=True),
 )
 PANELS: Final = (
@@ -71,6 +72,7 @@ TABLES: Final = (
 PEERS: Final = (
     Key("send_to", "w", "ask('send')", "Write to it", shown=True),
     Key("dial_again", "d", "ask('dial')", "Dial it again", shown=True),
+    Key("deny", "D", "ask('deny')", "Deny it", shown=True),
     Key("forget", "F", "ask('forget')", "Forget it", shown=True),
     Key("copy", "y", "ask('copy')", "Copy", shown=True),
     Key("copy_id", "Y", "ask('copy_id')", "Copy its id"),
@@ -88,6 +90,7 @@ MESSAGES: Final = (
     Key("first", "home,g", "first", "First"),
     Key("last", "end,G", "follow", "Follow the end"),
 )
+# On every screen in front of the main one the key named `quit` goes back, too.
 FRONT: Final = (
     Key("back", "escape", "back", "Back", shown=True),
     Key("filter", "slash", "filter", "Filter", shown=True),
@@ -96,8 +99,11 @@ SETTINGS: Final = (
     Key("save", "ctrl+s", "save", "Apply and save", shown=True),
     *FRONT,
 )
-SPAN: Final = (Key("traffic", "T", "span", "Longer span", shown=True),)
-AGAIN: Final = (Key("trace", "t", "trace", "Another trace", shown=True),)
+SPAN: Final = (
+    Key("longer", "left", "span(1)", "Longer span", shown=True),
+    Key("shorter", "right", "span(-1)", "Shorter span", shown=True),
+)
+AGAIN: Final = (Key("new_trace", "n", "new_trace", "New trace", shown=True),)
 TRACES: Final = (
     Key("older", "left", "older(1)", "Older", shown=True),
     Key("newer", "right", "older(-1)", "Newer", shown=True),
@@ -108,7 +114,8 @@ TOGETHER: Final = (
     (EVERYWHERE, PANELS, MESSAGES),
     (EVERYWHERE, FRONT, TABLES, PEERS),
     (EVERYWHERE, SETTINGS, TABLES),
-    (EVERYWHERE, FRONT, TRACES),
+    (EVERYWHERE, FRONT, TRACES, AGAIN),
+    (EVERYWHERE, FRONT, SPAN),
 )
 NAMES: Final = tuple(
     dict.fromkeys(key.name for group in TOGETHER for part in group for key in part)

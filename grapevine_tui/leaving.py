@@ -48,6 +48,11 @@ class Leaving:
         self.is_done = False
         """Whether nobody is left to say goodbye for."""
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is ending."""
+        return self._is_asked
+
     def catch_signals(self) -> None:
         """Take a signal for a wish to end."""
         loop = asyncio.get_running_loop()
@@ -77,7 +82,9 @@ class Leaving:
     async def _leave_and_exit(self) -> None:
         code = self._code()
         unsent = await self.leave()
-        words = f"{unsent:,} messages found nobody to take them" if unsent else None
+        words = f"{unsent:,} messages were not acknowledged by any peer" if unsent else None
+        if self._host.model.is_remote:
+            words = "detached; the node goes on"
         self._app.exit(return_code=code, message=Text(words) if words else None)
 
     async def leave(self) -> int:

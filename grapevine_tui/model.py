@@ -14,8 +14,9 @@ the node's tables.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
@@ -52,16 +53,20 @@ from grapevine_tui.ring import MESSAGE_BYTES, MESSAGES, Log
 from grapevine_tui.samples import Authors, Flow, Samples, Traffic
 from grapevine_tui.text import printable
 
+logger = logging.getLogger("grapevine.commands")
+
 TRACES: Final = 16  # as many as the node follows
 TRACED_AMONG: Final = 256  # latest messages, among which the text of a new trace is found
 ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
 NOTICES: Final = 200
+COMMANDS: Final = 200  # lines of the command log
 THROTTLE_QUIET_S: Final = 30.0  # a peer throttled again within this is still the same trouble
 DIAL_QUIET_S: Final = (
     600.0  # bootstrap peers are tried every 30 s; once is news, twenty times a nuisance
 )
 NO_ANSWER: Final = "no answer"  # how the node begins what it says of silence
 POLITE_ENDS: Final = frozenset({"stopped", "left", "leaving"})
+UNDELIVERED: Final = 256  # direct messages remembered for their mark in the log
 UNANSWERED: Final = 256  # addresses remembered for that
 
 
@@ -151,6 +156,7 @@ class Model:
         self.traces: dict[MessageId, Followed] = {}  # the oldest first
         self.notices: deque[Notice] = deque(maxlen=NOTICES)
         self.notice_count = 0
+        self.commands: deque[Notice] = deque(maxlen=COMMANDS)
         self.stats = Stats()
         self.now = 0.0
         self.samples = Samples()
@@ -163,6 +169,9 @@ class Model:
         self.stopped = ""  # why the node stopped; empty: it runs
         self.is_remote = False  # the node runs in another process
         self.out_of_touch = ""  # why that process cannot be asked now; empty: it can
+        self.lost_at = 0.0  # Unix seconds since when what is shown is no longer so; 0: it is
+        self.denied: frozenset[PeerId] = frozenset()
+        self.undelivered: OrderedDict[MessageId, None] = OrderedDict()  # direct messages of ours
         self._names: dict[PeerId, str] = {}
         self._bearers: dict[str, set[PeerId]] = {}
         self._fold: dict[type[Event], Callable[..., Changes]] = {
@@ -266,8 +275,15 @@ class Model:
 
     def _message(self, event: MessageReceived | MessageSent) -> Changes:
         now = self._wall()
-        self.messages.append(event.message, now)
-        self.samples.authors.count(event.message)
+        message = event.message
+        self.messages.append(message, now)
+        self.samples.authors.count(message)
+        if isinstance(event, MessageSent) and message.to is not None and not event.peers:
+            self.undelivered[message.id] = None
+            while len(self.undelivered) > UNDELIVERED:
+                self.undelivered.popitem(last=False)
+            self._note(Level.WARNING, f"not delivered: {self.name_of(message.to)} did not answer")
+            return Changes.MESSAGES | Changes.NOTICES
         return Changes.MESSAGES
 
     def _peer(self, event: PeerStateChanged) -> Changes:
@@ -279,8 +295,8 @@ class Model:
         # One that was never connected is told of by DialFailed; one that left, left.
         was_here = event.previous in (PeerState.CONNECTED, PeerState.STALE)
         if peer.state is PeerState.DISCONNECTED and was_here:
-            if event.reason == "left":
-                self._note(Level.INFORMATION, f"{self.name_of(peer.peer_id)} left")
+            if event.reason in ("left", "denied"):
+                self._note(Level.INFORMATION, f"{self.name_of(peer.peer_id)} {event.reason}")
             else:
                 reason = f": {event.reason}" if event.reason else ""
                 self._note(Level.WARNING, f"lost {self.name_of(peer.peer_id)}{reason}")
@@ -365,10 +381,12 @@ class Model:
     def _started(self, event: NodeStarted) -> Changes:
         self.me = Me(event.peer_id, event.address, event.epoch, self._wall())
         self.stopped = ""
+        self.lost_at = 0.0
         return Changes.STATUS
 
     def _node_stopped(self, event: NodeStopped) -> Changes:
         self.stopped = event.reason or "stopped"
+        self.lost_at = self.lost_at or self._wall()
         if self.stopped not in POLITE_ENDS:
             self._note(Level.ERROR, f"the node stopped: {event.reason}")
         return Changes.STATUS | Changes.NOTICES
@@ -377,6 +395,7 @@ class Model:
         """The process in which the node runs cannot be asked: what is shown is what was known last."""
         if not self.out_of_touch:
             self._note(Level.ERROR, f"lost the node: {why}")
+            self.lost_at = self._wall()
         self.out_of_touch = why
         return Changes.NOTICES | Changes.STATUS
 
@@ -384,8 +403,15 @@ class Model:
         """It answers again."""
         if self.out_of_touch:
             self._note(Level.WARNING, "found the node again")
+            self.lost_at = 0.0
         self.out_of_touch = ""
         return Changes.NOTICES | Changes.STATUS
+
+    def note_command(self, text: str) -> None:
+        """Something was done at the operator's wish: a line of the command log."""
+        line = printable(text)
+        self.commands.append(Notice(self._wall(), Level.INFORMATION, line))
+        logger.info("%s", line)
 
     def _note(self, level: Level, text: str) -> None:
         self.notices.append(Notice(self._wall(), level, printable(text)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Final, Protocol
 
 from grapevine_proto.errors import GrapevineError
@@ -36,6 +37,16 @@ class Desktop(Protocol):
     def action_status(self) -> None: ...
 
     def action_help(self) -> None: ...
+
+    async def action_settings(self) -> None: ...
+
+    async def act_on_screen(self, act: str, text: str) -> None: ...
+
+    async def deny(self, who: str) -> None: ...
+
+    async def allow(self, who: str) -> None: ...
+
+    async def forget(self, who: str) -> None: ...
 
     async def action_quit(self) -> None: ...
 
@@ -65,21 +76,38 @@ class Orders:
                 self._app.main.compose_box.restore(line)
 
     async def _obey(self, command: commands.Command) -> None:
-        app, main, say = self._app, self._app.main, self._app.main.compose_box.say
+        app, say = self._app, self._app.main.compose_box.say
         match command:
             case commands.Broadcast(payload):
                 await self._broadcast(payload)
             case commands.Trace(payload):
                 await self._broadcast(payload, is_traced=True)
             case commands.Send(to, payload):
-                await self._host.send(to, payload)
-                say(f"sent to {to}")
+                message_id = await self._host.send(to, payload)
+                self._host.model.note_command(f"send {to}: {len(payload):,} bytes")
+                if message_id not in self._host.model.undelivered:
+                    say(f"sent to {to}")
             case commands.Dial(address):
                 await self._dial(address.strip())
             case commands.Deny(who):
-                say(f"shut out until the restart: {(await self._host.deny(who)).short}…")
+                await app.deny(who)
             case commands.Allow(who):
-                say(f"let in again: {(await self._host.allow(who)).short}…")
+                await app.allow(who)
+            case commands.Forget(who):
+                await app.forget(who)
+            case commands.StartRound():
+                await self._app.main.action_round()
+            case commands.OnScreen(act, text):
+                await app.act_on_screen(act, text)
+            case _:
+                await self._look(command)
+
+    async def _look(self, command: commands.Command) -> None:
+        """Show something; changes nothing of the node."""
+        app, main = self._app, self._app.main
+        match command:
+            case commands.ShowSettings():
+                await app.action_settings()
             case commands.ShowPeers():
                 main.action_panel("peers")
             case commands.ShowRounds():
@@ -101,8 +129,12 @@ class Orders:
         self._host.model.unanswered.clear()  # whoever asks wants to be told again
         self.knocked = "" if linked else address
         await self._host.dial(address)
+        self._host.model.note_command(f"connect {address}")
         # Who is linked has nothing to answer to a knock, so there would be no end of it to tell.
-        say(f"{linked} is linked already" if linked else f"knocking at {address}")
+        if linked:
+            say(f"{linked} is connected already")
+        else:
+            say(f"dialing {address}", is_lasting=True)
 
     def linked_at(self, address: str) -> str:
         """What the peer is called that is well and has that address; empty: there is none."""
@@ -120,7 +152,7 @@ class Orders:
             case PeerStateChanged(peer) if (
                 str(peer.address) == self.knocked and peer.state is PeerState.CONNECTED
             ):
-                self._app.main.compose_box.say(f"linked with {peer.name or peer.peer_id.short}")
+                self._app.main.compose_box.say(f"connected to {peer.name or peer.peer_id.short}")
             case _:
                 return
         self.knocked = ""
@@ -128,17 +160,20 @@ class Orders:
     async def _broadcast(self, payload: bytes, *, is_traced: bool = False) -> None:
         say = self._app.main.compose_box.say
         waiting = asyncio.get_running_loop().call_later(
-            WAITING_S, say, "waiting for room: every peer's queue is full"
+            WAITING_S,
+            partial(say, "waiting for room: every peer's queue is full", is_lasting=True),
         )
         started_at = time.monotonic()
         try:
             tell = self._host.trace if is_traced else self._host.broadcast
             _, peers = await tell(payload)
+            word = "trace" if is_traced else "broadcast"
+            self._host.model.note_command(f"{word}: {len(payload):,} bytes to {peers:,} peers")
         finally:
             waiting.cancel()
         if is_traced:
             self._app.show_traces()
         if not peers:
-            say("nobody is linked now: kept for whoever comes")
+            say("no peers connected; queued until one joins")
         elif time.monotonic() - started_at > WAITING_S:
             say("")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from grapevine_proto.events import Message
+from grapevine_proto.ids import PeerId
 from grapevine_tui.model import Model
 
 SEARCHED_BYTES: Final = 16 * 1024  # of a payload: what one could have seen of it, and more
@@ -77,6 +78,8 @@ def message_test(query: Query, model: Model) -> Callable[[Message], bool]:
 def _message_check(term: Term, model: Model) -> Callable[[Message], bool]:
     word = term.word
     match term.field:
+        case "to":
+            return lambda message: message.to is not None and _is_named(model, message.to, word)
         case "from":
             return lambda message: (
                 word in model.name_of(message.origin).lower()
@@ -86,13 +89,19 @@ def _message_check(term: Term, model: Model) -> Callable[[Message], bool]:
             return lambda message: message.via.value.startswith(word)
         case "zone":
             return lambda message: word in _zone(model, message)
-        case "private":
+        case "private" | "direct":
             wanted = word not in ("no", "false", "0")
             return lambda message: message.private is wanted
         case "id":
             return lambda message: str(message.id).startswith(word)
         case field:
             return _payload_check(f"{field}:{word}" if field else word, model)
+
+
+def _is_named(model: Model, peer_id: PeerId, word: str) -> bool:
+    return word in model.name_of(peer_id).lower() or (
+        len(word) >= 4 and str(peer_id).startswith(word)
+    )
 
 
 def _payload_check(word: str, model: Model) -> Callable[[Message], bool]:

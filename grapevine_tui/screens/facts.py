@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import fields
 from itertools import islice
 from typing import Final
@@ -16,17 +17,18 @@ from grapevine_proto.ids import PeerId
 from grapevine_tui.model import Model
 from grapevine_tui.text import cut, printable, show_payload
 from grapevine_tui.widgets.look import (
-    STATE_SIGNS,
-    STATUS_SIGNS,
     bytes_words,
     graph,
     health_tone,
+    member_standing,
     ms_words,
+    peer_standing,
     span_words,
 )
 from grapevine_tui.widgets.sheet import Fact
 from grapevine_tui.widgets.tables import round_words
 
+LEAST_PREFIX: Final = 4  # digits of an id that stand for it, as the node has it
 ROUNDS_SHOWN: Final = 5
 MESSAGES_SHOWN: Final = 5
 PREVIEW_BYTES: Final = 60  # of each of them
@@ -41,9 +43,9 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     peer = model.peers.get(peer_id)
     if peer is None:
         return None
-    sign, _, tone = STATE_SIGNS[peer.state]
+    sign, word, tone = peer_standing(model, peer)
     return [
-        Fact("state", f"{sign} {peer.state.value}", tone),
+        Fact("state", f"{sign} {word}", tone),
         Fact("health", *_health(peer, model.now)),
         Fact("name", printable(peer.name) or "none"),
         Fact("key", str(peer_id), "accent"),
@@ -69,13 +71,14 @@ def _health(peer: PeerInfo, now: float) -> tuple[str, str]:
     """The figure with what keeps it down, and its tone."""
     silent_s = now - peer.last_seen
     if peer.state not in (PeerState.CONNECTED, PeerState.STALE):
-        why = "not linked"
-    elif peer.health_reason:
+        return "-  not connected", "dim"
+    if peer.health_reason:
         why = peer.health_reason
     elif peer.state is PeerState.STALE:
         why = f"silent for {span_words(silent_s)}"
     else:
-        why = "answers what it is sent" if peer.health >= HEALTHY else "has missed heartbeats"
+        heard = f"last heard {span_words(silent_s)} ago"
+        why = "answers what it is sent" if peer.health >= HEALTHY else heard
     return f"{peer.health:.2f}  {why}", health_tone(peer.health)
 
 
@@ -105,8 +108,17 @@ def _link(model: Model, peer: PeerInfo) -> list[Fact]:
         Fact("waiting", f"{peer.queued:,} messages"),
         Fact("lost", *_loss(peer)),
         Fact("may send", _rate_words(peer) if is_linked else "nothing"),
-        Fact("round trip", ms_words(peer.rtt)),
+        Fact("round trip", *_round_trip(model, peer)),
     ]
+
+
+def _round_trip(model: Model, peer: PeerInfo) -> tuple[str, str]:
+    """As it is now; of a silent peer the last that was measured, with its age; of others none."""
+    if peer.state is PeerState.CONNECTED:
+        return ms_words(peer.rtt), "text"
+    if peer.state is PeerState.STALE and peer.rtt is not None:
+        return f"{ms_words(peer.rtt)}, {span_words(model.now - peer.last_seen)} ago", "dim"
+    return "-", "dim"
 
 
 def _loss(peer: PeerInfo) -> tuple[str, str]:
@@ -143,7 +155,10 @@ def status_facts(model: Model) -> list[Fact]:
             Fact("up", span_words(time.time() - me.started_at)),
         ]
     states = [peer.state for peer in model.peers.values()]
-    facts.append(Fact("peers", f"{len(states)}, {states.count(PeerState.CONNECTED)} linked"))
+    up = states.count(PeerState.CONNECTED)
+    facts.append(Fact("peers", f"{len(states)}, {up} connected"))
+    if model.denied:
+        facts.append(Fact("denied", f"{len(model.denied):,}"))
     facts.append(Fact("members", f"{len(model.members):,} known"))
     facts.append(Fact("counters", ""))
     for each in fields(Stats):
@@ -154,6 +169,11 @@ def status_facts(model: Model) -> list[Fact]:
     if model.stats.dropped:
         facts.append(Fact("refused", ""))
         facts += [Fact(str(reason), f"{count:,}") for reason, count in model.stats.dropped]
+    if model.commands:
+        facts.append(Fact("command log", ""))
+    for notice in list(model.commands)[-20:]:
+        clock = time.strftime("%H:%M:%S", time.localtime(notice.at_unix))
+        facts.append(Fact(clock, notice.text))
     if model.notices:
         facts.append(Fact("notices", ""))
     for notice in list(model.notices)[-20:]:
@@ -167,9 +187,9 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     member = model.members.get(peer_id)
     if member is None:
         return None
-    sign, _, tone = STATUS_SIGNS[member.status]
+    sign, word, tone = member_standing(model, member)
     return [
-        Fact("status", f"{sign} {member.status.value}", tone),
+        Fact("status", f"{sign} {word}", tone),
         Fact("link", "none: known by hearsay"),
         Fact("name", printable(member.name) or "none"),
         Fact("key", str(peer_id), "accent"),
@@ -225,6 +245,53 @@ def callable_name(model: Model, peer_id: PeerId) -> str:
     is_plain = bool(name) and printable(name) == name and '"' not in name
     is_alone = len(model.ids_named(name)) == 1
     return name if is_plain and is_alone else str(peer_id)
+
+
+def meant(model: Model, who: str) -> PeerId | None:
+    """The one node that `who` means: a name, an id or at least four digits of one, an address. None where
+    that is none or several: then the node says so."""
+    who = who.strip()
+    known = model.members | model.peers
+    found = {
+        peer_id
+        for peer_id, each in known.items()
+        if (who and who in (each.name, str(each.address)))
+        or (len(who) >= LEAST_PREFIX and str(peer_id).startswith(who.lower()))
+    }
+    if not found:
+        with suppress(ValueError):
+            return PeerId.parse(who.lower())
+    return found.pop() if len(found) == 1 else None
+
+
+def deny_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    """Who would be denied, and what that does."""
+    return [
+        *_who(model, peer_id),
+        Fact("effect", "disconnected at once, and refused here"),
+        Fact("until", "it is allowed again, or this node restarts"),
+    ]
+
+
+def forget_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    """Who would be forgotten, and what that does."""
+    return [
+        *_who(model, peer_id),
+        Fact("effect", "removed from the peers and members of this node"),
+        Fact("until", "another node reports it; this cannot be undone"),
+    ]
+
+
+def _who(model: Model, peer_id: PeerId) -> list[Fact]:
+    peer, member = model.peers.get(peer_id), model.members.get(peer_id)
+    facts = [Fact("node", printable(model.name_of(peer_id))), Fact("id", str(peer_id), "accent")]
+    if peer is not None:
+        facts.append(
+            Fact("now", f"{peer_standing(model, peer).word}, {printable(str(peer.address))}")
+        )
+    elif member is not None:
+        facts.append(Fact("now", member_standing(model, member).word))
+    return facts
 
 
 def paste_facts(text: str) -> list[Fact]:

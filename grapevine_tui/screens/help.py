@@ -11,7 +11,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from grapevine_tui import keys
-from grapevine_tui.commands import COMMANDS
+from grapevine_tui.commands import COMMANDS, DETACH, about
 from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.message import MessageScreen
 from grapevine_tui.widgets.bindings import bindings
@@ -42,7 +42,7 @@ def sections(chosen: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
         ("Peers and members, in tables and details", keys.PEERS),
         ("Rate limits", keys.RATES),
         ("Messages", keys.MESSAGES),
-        ("Traces", keys.TRACES),
+        ("Traces", (*keys.AGAIN, *keys.TRACES)),
         ("Traffic over time", keys.SPAN),
         ("Settings", keys.SETTINGS[:1]),
     )
@@ -53,14 +53,22 @@ def sections(chosen: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
     ]
 
 
-def help_facts(app: App[None], chosen: Mapping[str, str]) -> list[Fact]:
-    """All sections of keys, then what can be typed."""
+def help_facts(
+    app: App[None], chosen: Mapping[str, str], *, is_attached: bool = False
+) -> list[Fact]:
+    """All sections of keys, then what can be typed. `is_attached`: to a node elsewhere."""
     facts: list[Fact] = []
     for name, part in sections(chosen):
-        facts += [*key_facts(app, name, part), Fact("", "")]
+        leave = f"{DETACH if is_attached else 'Quit'}; on a screen in front: back"
+        part_facts = key_facts(app, name, part)
+        facts += [
+            each._replace(value=leave) if each.value == "Quit" else each for each in part_facts
+        ]
+        facts.append(Fact("", ""))
     facts.append(Fact("Typed in the compose box", ""))
     for spec in COMMANDS:
         short = "".join(f" /{alias}" for alias in spec.aliases)
-        facts.append(Fact(spec.usage, f"{spec.help}{f' (also{short})' if short else ''}"))
+        words = about(spec, is_attached=is_attached)
+        facts.append(Fact(spec.usage, f"{words}{f' (also{short})' if short else ''}"))
     facts.append(Fact("//text", "A message that begins with a slash"))
     return facts

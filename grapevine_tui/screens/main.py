@@ -10,6 +10,7 @@ Driven by the app: `paint` at most ten times a second, `beat` twice a second.
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar, Final
 
 from textual import events
@@ -45,6 +46,7 @@ from grapevine_tui.widgets.tables import (
     FRAME_CELLS,
     PEER_COLUMNS,
     ROUND_COLUMNS,
+    as_of_words,
     filter_part,
     log_title,
     peer_rows,
@@ -70,7 +72,7 @@ class MainScreen(Screen[None]):
     """Peers, messages, traffic, rate limits and anti-entropy of one node."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(PANEL_KEYS)
-    AUTO_FOCUS = "#draft"
+    AUTO_FOCUS = "#log"  # so that the first key does what the key line says
 
     def __init__(self, host: HostView, settings: SettingsView, limit_bytes: int) -> None:
         super().__init__()
@@ -94,6 +96,7 @@ class MainScreen(Screen[None]):
             empty="Nobody is connected yet. Press c to connect to an address.",
             name_in_dom="peers",
         )
+        self.peers.is_denied = lambda peer_id: peer_id in model.denied
         self.log_view = MessageLog(model, name_in_dom="log")
         self.traffic = Traffic(model, name_in_dom="traffic")
         self.rates = RateGrid(model, name_in_dom="rates")
@@ -103,7 +106,7 @@ class MainScreen(Screen[None]):
             name_in_dom="rounds",
             newest_first=True,
         )
-        self.compose_box = ComposeBox(limit_bytes, self._names)
+        self.compose_box = ComposeBox(limit_bytes, self._names, is_attached=model.is_remote)
         self.filter_bar = FilterBar()
         self._filtering = "log"  # the panel that the filter bar is open for
         self.keys = KeyLine()
@@ -184,6 +187,7 @@ class MainScreen(Screen[None]):
     def beat(self) -> None:
         """Twice a second: clocks, countdowns and flashes move on though nothing happened."""
         self.status.refresh()
+        self.keys.take()
         if self.summary.display:
             self.summary.refresh()
         if self.rounds.display:
@@ -191,6 +195,8 @@ class MainScreen(Screen[None]):
         self.paint(Changes.PEERS | Changes.RATES)
 
     def _entitle(self, widget: Widget, words: Content) -> None:
+        if self._model.lost_at:
+            words = Content.assemble(words, (f" · {as_of_words(self._model)}", "$warning"))
         words = shortened(words, widget.outer_size.width)
         if self._titles.get(widget) != words.markup:  # setting one repaints the whole panel
             self._titles[widget] = words.markup
@@ -286,26 +292,26 @@ class MainScreen(Screen[None]):
         self.set_focus(self.panel(name))
 
     def action_next_panel(self, by: int) -> None:
-        if not self.compose_box.display:
-            return
-        stops = ["draft", *PANELS]
-        here = self.focused.id if self.focused is not None else "draft"
-        place = stops.index(here) if here in stops else 0
-        stop = stops[(place + by) % len(stops)]
-        if stop == "draft":
-            self.set_focus(self.compose_box.draft)
-        else:
-            self.action_panel(stop)
+        if self.compose_box.display:  # else there is room for one alone
+            here = self.panel_here().id or self._front
+            self.action_panel(PANELS[(PANELS.index(here) + by) % len(PANELS)])
+
+    def key_words(self, action: str) -> str:
+        """What a key does now."""
+        if action == "zoom" and self._zoomed:
+            return "All panels"
+        return "Resume" if action == "pause" and self.is_paused else ""
 
     def action_zoom(self) -> None:
         """Give the focused panel the whole screen, or take it back."""
-        focused = self.focused.id if self.focused is not None else ""
+        here = self.panel_here().id or self._front
         if self._zoomed:
             self._zoomed = ""
-        elif focused in PANELS:
-            self._zoomed = focused
-            self._front = focused
+        elif here in PANELS:
+            self._zoomed = here
+            self._front = here
         self._arrange()
+        self.refresh_bindings()
 
     def action_back(self) -> None:
         """Undo one thing: the focused panel's filter, else the zoom."""
@@ -332,6 +338,10 @@ class MainScreen(Screen[None]):
         )
         if self.compose_box.display:  # else there is no room
             self.filter_bar.ask(FILTERED[self._filtering], panel.wanted.text, hint)
+
+    def filter_here(self, text: str) -> None:
+        """Show only what matches in the panel that has, or had last, the focus."""
+        self._want(self.panel_here(), text)
 
     def _want(self, panel: Grid | MessageLog, text: str) -> None:
         panel.want(parse(text) if text.strip() else EVERYTHING)
@@ -368,6 +378,13 @@ class MainScreen(Screen[None]):
         linked = [peer for peer in model.peers.values() if peer.state in LINKED]
         return tuple(sorted(callable_name(model, peer.peer_id) for peer in linked))
 
+    def on_paste(self, event: events.Paste) -> None:
+        """What is pasted over the panels goes into the compose box, where it waits for enter."""
+        if self.compose_box.display:
+            event.stop()
+            self.set_focus(self.compose_box.draft)
+            self.compose_box.draft.take_paste(event.text)
+
     def on_draft_paste_asked(self, message: Draft.PasteAsked) -> None:
         """Ask before much is pasted; far too much is refused."""
         text = message.text
@@ -382,17 +399,19 @@ class MainScreen(Screen[None]):
             if is_meant:
                 self.compose_box.draft.insert(presentable(text))
 
-        self.app.push_screen(Question("Paste all this?", paste_facts(text)), insert)
+        self.app.push_screen(Question("Paste all this?", paste_facts(text), yes="Paste"), insert)
 
     def action_pause(self) -> None:
         """Let the screen stand still while the node goes on; once more and it catches up."""
         self.is_paused = not self.is_paused
         self.status.is_paused = self.is_paused
+        self.status.paused_at = time.time()
         if not self.is_paused:
             self.paint(self._missed | ALL_CHANGES)
             self._missed = Changes.NONE
         self.status.refresh()
         self._entitle_log()
+        self.refresh_bindings()
 
     def action_connect(self) -> None:
         """Ask for an address to dial."""
@@ -406,4 +425,5 @@ class MainScreen(Screen[None]):
         except GrapevineError as error:
             self.compose_box.say(str(error), is_error=True)
         else:
+            self._model.note_command("round")
             self.compose_box.say("asked for a round now")

@@ -23,9 +23,9 @@ from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.filterbar import FilterBar
 from grapevine_tui.widgets.grid import Cell, Column, Row
 from grapevine_tui.widgets.keyline import KeyLine
-from grapevine_tui.widgets.look import STATE_SIGNS, STATUS_SIGNS
+from grapevine_tui.widgets.look import STANDINGS, STATE_SIGNS, Sign, member_standing
 from grapevine_tui.widgets.peers import PeerGrid
-from grapevine_tui.widgets.tables import address_order, filter_part, title
+from grapevine_tui.widgets.tables import TONE_COLOURS, address_order, filter_part, title
 
 REFRESH_S: Final = 0.5
 AT_ONCE: Final = 500  # rows made in one go: some 7 ms
@@ -39,7 +39,6 @@ COLUMNS: Final = (
     Column("epoch", 12, right=True, rank=5),
     Column("key", 8, rank=4),
 )
-STATUSES: Final = tuple(MemberStatus)
 
 
 class MemberRows:
@@ -47,7 +46,7 @@ class MemberRows:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._kept: dict[PeerId, tuple[tuple[MemberInfo, str, PeerState | None], Row]] = {}
+        self._kept: dict[PeerId, tuple[tuple[MemberInfo, str, PeerState | None, Sign], Row]] = {}
         self.is_behind = False
         """Whether there is more to make."""
 
@@ -58,7 +57,8 @@ class MemberRows:
         made = 0
         for peer_id, member in model.members.items():
             peer = model.peers.get(peer_id)
-            facts = (member, model.name_of(peer_id), peer.state if peer is not None else None)
+            state = peer.state if peer is not None else None
+            facts = (member, model.name_of(peer_id), state, member_standing(model, member))
             known = kept.get(peer_id)
             if known is not None and (known[0] == facts or made >= most):
                 fresh[peer_id] = known
@@ -70,9 +70,10 @@ class MemberRows:
         return sorted((row for _, row in fresh.values()), key=lambda row: row.order[:2])
 
 
-def _row(member: MemberInfo, name: str, state: PeerState | None) -> Row:
-    sign, word, tone = STATUS_SIGNS[member.status]
-    link = STATE_SIGNS[state] if state is not None else None
+def _row(member: MemberInfo, name: str, state: PeerState | None, standing: Sign) -> Row:
+    sign, word, tone = standing
+    is_linked = state is not None and state is not PeerState.DISCONNECTED
+    link = STATE_SIGNS[state] if state is not None and is_linked else None
     is_here = member.status is MemberStatus.UP
     text = "text" if is_here else "dim"
     return Row(
@@ -87,7 +88,7 @@ def _row(member: MemberInfo, name: str, state: PeerState | None) -> Row:
             Cell(member.peer_id.short, "dim"),
         ),
         order=(
-            STATUSES.index(member.status),
+            STANDINGS.index(standing),
             name.casefold(),
             tuple(PeerState).index(state) if state is not None else len(PeerState),
             address_order(member.address),
@@ -104,10 +105,11 @@ class MembersScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = bindings(FRONT)
 
     def __init__(self, model: Model) -> None:
-        super().__init__()
+        super().__init__(name="members")
         self._model = model
         self._rows = MemberRows(model)
         self.table = PeerGrid(COLUMNS, empty="Nobody else is known yet.", name_in_dom="members")
+        self.table.is_denied = lambda peer_id: peer_id in model.denied
         self.filter_bar = FilterBar(name_in_dom="members-filter")
 
     def compose(self) -> ComposeResult:
@@ -129,11 +131,11 @@ class MembersScreen(Screen[None]):
 
     def _entitle(self) -> None:
         members = self._model.members
-        counts = Counter(member.status for member in members.values())
+        counts = Counter(member_standing(self._model, member) for member in members.values())
         parts = [
-            (f"{counts[status]:,} {status.value}", STATUS_COLOURS[status])
-            for status in STATUSES
-            if counts[status]
+            (f"{counts[each]:,} {each.word}", TONE_COLOURS[each.tone])
+            for each in STANDINGS
+            if counts[each]
         ]
         filtered = filter_part(self.table.wanted, len(self.table.rows))
         words = title(f"Members {len(members):,}", *parts, *filtered)
@@ -162,11 +164,3 @@ class MembersScreen(Screen[None]):
             self._entitle()
         else:
             self.dismiss()
-
-
-STATUS_COLOURS: Final = {
-    MemberStatus.UP: "$success",
-    MemberStatus.SUSPECT: "$warning",
-    MemberStatus.DOWN: "$error",
-    MemberStatus.LEFT: "$text-muted",
-}

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
-from grapevine_proto.events import Via
+from grapevine_proto.events import Message, Via
 from grapevine_tui.model import Model
 from grapevine_tui.ring import Entry
 from grapevine_tui.screens.detail import DetailScreen
@@ -83,10 +83,10 @@ def message_facts(model: Model, entry: Entry, form: str) -> list[Fact]:
     proof = "by the session it came in" if message.private else "by its author's signature"
     facts = [
         Fact("from", printable(model.name_of(message.origin))),
+        Fact("for", _recipient(model, message)),
         Fact("author", str(message.origin), "accent"),
         Fact("id", str(message.id)),
         Fact("came", f"{stamp}, {way}"),
-        Fact("for", "this node alone" if message.private else "everyone"),
         Fact("proved", "our own" if is_ours else proof),
         Fact("size", bytes_words(size) + ("" if size < 1000 else f" ({size:,} bytes)")),
         Fact(f"payload as {form}", ""),
@@ -97,14 +97,28 @@ def message_facts(model: Model, entry: Entry, form: str) -> list[Fact]:
     return facts
 
 
+def _recipient(model: Model, message: Message) -> str:
+    """For whom it is, by name and id where that is not everyone."""
+    if message.to is not None:
+        lost = "; not delivered: no answer" if message.id in model.undelivered else ""
+        return f"{printable(model.name_of(message.to))} alone ({message.to}){lost}"
+    if not message.private:
+        return "everyone"
+    return "one recipient alone" if message.via is Via.LOCAL else "this node alone"
+
+
 class MessageScreen(DetailScreen):
     """`v` shows the payload in its next form."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("v,tab", "form", "Text, hex or JSON")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("v", "form", "Text, hex or JSON"),
+        Binding("tab", "form", "Text, hex or JSON", show=False),
+    ]
 
     def __init__(self, model: Model, entry: Entry, payload_text: str) -> None:
         copies = (payload_text, str(entry.message.id))
-        super().__init__(f"Message {entry.number + 1:,}", self._ask, copies=copies)
+        title = f"Message {entry.number + 1:,}"
+        super().__init__(title, self._ask, copies=copies, kind="message")
         self._model = model
         self._entry = entry
         self._forms = forms_of(entry.message.payload)
@@ -116,7 +130,12 @@ class MessageScreen(DetailScreen):
     def _next_form(self) -> str:
         return self._forms[(self._forms.index(self._form) + 1) % len(self._forms)]
 
+    def key_words(self, action: str) -> str:
+        """What a key does now."""
+        return f"As {self._next_form()}" if action == "form" and len(self._forms) > 1 else ""
+
     def action_form(self) -> None:
         """The next form that this payload has."""
         self._form = self._next_form()
         self.show()
+        self.refresh_bindings()

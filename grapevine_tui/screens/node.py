@@ -17,7 +17,7 @@ from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.facts import node_facts
 from grapevine_tui.text import printable
 from grapevine_tui.widgets.bindings import bindings
-from grapevine_tui.widgets.peers import PeerGrid
+from grapevine_tui.widgets.peers import ALLOW_WORDS, DENY, PeerGrid
 
 
 class NodeScreen(DetailScreen):
@@ -26,8 +26,15 @@ class NodeScreen(DetailScreen):
     BINDINGS: ClassVar[list[BindingType]] = bindings(PEERS)
 
     def __init__(self, model: Model, peer_id: PeerId) -> None:
-        super().__init__(printable(model.name_of(peer_id)), partial(node_facts, model, peer_id))
+        super().__init__(
+            printable(model.name_of(peer_id)), partial(node_facts, model, peer_id), kind="node"
+        )
+        self._model = model
         self._peer_id = peer_id
+
+    def key_words(self, action: str) -> str:
+        """What a key does now."""
+        return ALLOW_WORDS if action == DENY and self._peer_id in self._model.denied else ""
 
     def action_ask(self, what: str) -> None:
         self.post_message(PeerGrid.Asked(what, self._peer_id))

@@ -1,6 +1,7 @@
 """A question before something that is hard to take back, in front of the others.
 
-What must stay true: nothing is done unless enter (or y) is pressed; every other way out is a no.
+What must stay true: nothing is done unless enter (or y) is pressed; every other way out is a no. The key
+line names what either does.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ class Question(ModalScreen[bool]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,y", "answer(True)", "Yes"),
         Binding("escape,n,q", "answer(False)", "No"),
+        Binding("ctrl+c", "answer(False)", "No", show=False),
     ]
 
-    def __init__(self, name: str, facts: Sequence[Fact]) -> None:
+    def __init__(
+        self, name: str, facts: Sequence[Fact], *, yes: str = "Yes", no: str = "No"
+    ) -> None:
         super().__init__()
+        self._answers = {"answer(True)": yes, "answer(False)": no}
         self._title = name
         self._facts = facts
 
@@ -36,6 +41,10 @@ class Question(ModalScreen[bool]):
         sheet.show(self._facts)
         yield sheet
         yield KeyLine()
+
+    def key_words(self, action: str) -> str:
+        """What a key does now."""
+        return self._answers.get(action, "")
 
     def action_answer(self, is_yes: bool) -> None:
         self.dismiss(is_yes)

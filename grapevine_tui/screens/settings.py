@@ -6,7 +6,8 @@ secret is among it; nothing is lost by leaving without being asked.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -95,12 +96,20 @@ class SettingsScreen(Screen[None]):
             super().__init__()
             self.settings = settings
 
+    class Dropped(Message):
+        """These edits were dropped; `editing` can take them back."""
+
+        def __init__(self, editing: Editing, edits: Mapping[str, Any]) -> None:
+            super().__init__()
+            self.editing = editing
+            self.edits = edits
+
     def __init__(self, editing: Editing) -> None:
-        super().__init__()
+        super().__init__(name="settings")
         self._editing = editing
         self._reasons = reasons()
         self._edited = ""  # the setting that the line is open for
-        self.table = Grid(COLUMNS, name_in_dom="settings")
+        self.table = Grid(COLUMNS, name_in_dom="settings", chooses="Change")
         self.filter_bar = FilterBar(name_in_dom="settings-filter")
         self.edit_bar = EditBar()
         self._reason = Static(id="reason", markup=False)
@@ -230,9 +239,10 @@ class SettingsScreen(Screen[None]):
             self.dismiss()
         else:
             facts = [Fact(name, "changed") for name in self._editing.pending]
-            self.app.push_screen(Question("Leave without saving?", facts), self._leave)
+            question = Question("Leave without saving?", facts, yes="Discard", no="Stay")
+            self.app.push_screen(question, self._leave)
 
     def _leave(self, is_meant: bool | None) -> None:
         if is_meant:
-            self._editing.drop()
+            self.post_message(self.Dropped(self._editing, self._editing.drop()))
             self.dismiss()

@@ -17,14 +17,14 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
 
-from grapevine_proto.events import Trace
+from grapevine_proto.events import Trace, TraceAnswer
 from grapevine_proto.ids import PeerId
 from grapevine_tui.keys import AGAIN, FRONT, TRACES
 from grapevine_tui.model import Followed, Model
 from grapevine_tui.text import broken, cells, cut, fit, printable, show_payload
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.keyline import KeyLine
-from grapevine_tui.widgets.look import STATUS_SIGNS, ms_words, span_words
+from grapevine_tui.widgets.look import member_standing, ms_words, span_words
 from grapevine_tui.widgets.tables import shortened, title
 from grapevine_tui.widgets.written import Line, Part, Written
 
@@ -32,7 +32,7 @@ REFRESH_S: Final = 0.1
 HOP_LINES: Final = 8  # numbers of hops that have a bar of their own; what is beyond shares the last
 NAME_CELLS: Final = 16
 PARTS: Final = " ▏▎▍▌▋▊▉█"  # a cell, by eighths
-EMPTY: Final = "No trace yet. Press t, type a text, and see who gets it."
+EMPTY: Final = "No trace yet. Press n, type a text, and see who gets it."
 NOBODY: Final = "Nobody else is known, so nobody was asked. Connect to an address first."
 
 
@@ -41,6 +41,13 @@ def delay_words(delay_ms: int | None) -> str:
     if delay_ms is None:
         return "--"
     return ms_words(delay_ms / 1000).replace(".0ms", "ms") if delay_ms else "<1ms"
+
+
+def _at_words(answer: TraceAnswer | None) -> str:
+    """When somebody had it; of a late answer only the latest time is known."""
+    if answer is None:
+        return delay_words(None)
+    return ("≤" if answer.is_late else "") + delay_words(answer.bound_ms)
 
 
 class Report(Written, inherit_bindings=False):
@@ -80,6 +87,9 @@ def trace_lines(model: Model, followed: Followed, width: int) -> list[Line]:
         _coverage(trace, width),
         *_figures(trace, width),
     ]
+    if late := sum(answer.is_late for answer in trace.answers):
+        words = f"≤: {late:,} answered late, and had it then at the latest"
+        lines.append((Part(cut(words, width), "warn"),))
     if trace.is_sample:
         words = f"a sample: {trace.asked:,} of {trace.known:,} members were asked"
         lines.append((Part(cut(words, width), "dim"),))
@@ -103,8 +113,8 @@ def _coverage(trace: Trace, width: int) -> Line:
 def _figures(trace: Trace, width: int) -> list[Line]:
     """How soon and how far, in one line or, where that is too long, two."""
     times = [
-        (name, delay_words(value))
-        for name, value in (("p50", trace.p50_ms), ("p99", trace.p99_ms), ("last", trace.last_ms))
+        (name, _at_words(trace.answer_at(percent)))
+        for name, percent in (("p50", 50), ("p99", 99), ("last", 100))
     ]
     named = [*times, ("hops", "--" if trace.hops is None else str(trace.hops))]
     is_long = sum(cells(name) + cells(value) + 3 for name, value in named) > width
@@ -121,18 +131,18 @@ def _figures(trace: Trace, width: int) -> list[Line]:
 def _hops(trace: Trace, width: int) -> list[Line]:
     """How many answers came over how many hops, and how soon at the latest."""
     counts: Counter[int] = Counter()
-    last_ms: dict[int, int] = {}
+    last: dict[int, TraceAnswer] = {}
     for answer in trace.answers:
         hops = min(answer.hops, HOP_LINES)
         counts[hops] += 1
-        last_ms[hops] = max(last_ms.get(hops, 0), answer.delay_ms)
+        last[hops] = max(last.get(hops, answer), answer, key=lambda each: each.bound_ms)
     if not counts:
         return []
     most = max(counts.values())
     lines: list[Line] = [()]
     for hops in sorted(counts):
         name = f"{hops}{'+' if hops == HOP_LINES else ''} hop{'s' * (hops != 1)}"
-        words = f" {counts[hops]:,} within {delay_words(last_ms[hops])}"
+        words = f" {counts[hops]:,} within {_at_words(last[hops])}"
         room = max(1, width - 8 - cells(words) - 2)
         filled, _ = bar(counts[hops] / most, room)
         lines.append((Part(fit(name, 8), "dim"), Part(filled, "bar"), Part(words, "text")))
@@ -154,7 +164,7 @@ def _member(model: Model, peer_id: PeerId, width: int) -> Line:
     name = fit(printable(model.name_of(peer_id)), NAME_CELLS)
     if member is None:
         return (Part("? ", "dim"), Part(name, "text"))
-    sign, word, tone = STATUS_SIGNS[member.status]
+    sign, word, tone = member_standing(model, member)
     address = str(member.address) if member.address else ""
     beside = cut(f"  {word:<8}{address}  {printable(member.zone)}", max(0, width - NAME_CELLS - 2))
     return (Part(f"{sign} ", tone), Part(name, "text"), Part(beside, "dim"))
@@ -169,7 +179,7 @@ class TraceScreen(Screen[None]):
         """Another trace is wanted."""
 
     def __init__(self, model: Model) -> None:
-        super().__init__()
+        super().__init__(name="trace")
         self._model = model
         self._back = 0  # how many traces ago
         self._shown: object = None
@@ -215,7 +225,7 @@ class TraceScreen(Screen[None]):
         self.report.scroll_home(animate=False)
         self.show()
 
-    def action_trace(self) -> None:
+    def action_new_trace(self) -> None:
         self.post_message(self.Asked())
 
     def action_back(self) -> None:

@@ -131,12 +131,12 @@ class Plot(Painted):
 
 
 class TrafficScreen(Screen[None]):
-    """Curves that move on; the same key as opened it changes the span."""
+    """Curves that move on, over one of three spans."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(SPAN, FRONT[:1])
 
     def __init__(self, model: Model) -> None:
-        super().__init__()
+        super().__init__(name="traffic")
         self.plot = Plot(model)
 
     def compose(self) -> ComposeResult:
@@ -158,9 +158,10 @@ class TrafficScreen(Screen[None]):
         has_room = self.size.width >= len(HIGHEST) + FRAME_CELLS
         self.plot.border_subtitle = Content(HIGHEST if has_room else "")
 
-    def action_span(self) -> None:
-        """The next longer span, then the shortest again."""
-        self.plot.span = SPANS[(SPANS.index(self.plot.span) + 1) % len(SPANS)]
+    def action_span(self, by: int) -> None:
+        """The next longer span, or the next shorter one; at either end it stays."""
+        at = SPANS.index(self.plot.span) + by
+        self.plot.span = SPANS[max(0, min(at, len(SPANS) - 1))]
         self._entitle()
         self.plot.redraw()
 

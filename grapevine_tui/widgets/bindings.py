@@ -6,7 +6,7 @@ from there finds it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
@@ -32,6 +32,16 @@ def bindings(*parts: Iterable[Key]) -> list[BindingType]:
         for part in parts
         for each in part
     ]
+
+
+def words_of(node: DOMNode, binding: Binding) -> str:
+    """What a key at `node` does now: a node may have other words for it than the table of keys."""
+    named: Callable[[str], str] = getattr(node, "key_words", _no_words)
+    return named(binding.action) or binding.description
+
+
+def _no_words(_: str) -> str:
+    return ""
 
 
 NodeT = TypeVar("NodeT", bound=DOMNode)
@@ -61,5 +71,5 @@ def offers(nodes: Sequence[NodeT], chosen: Mapping[str, str]) -> list[Offer[Node
                 continue
             keys = chosen.get(name, each.key)
             spelled = list(Binding.make_bindings([replace(each, key=keys)]))
-            found[name] = Offer(node, each.description, spelled)
+            found[name] = Offer(node, words_of(node, each), spelled)
     return list(found.values())

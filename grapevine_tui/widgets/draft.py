@@ -2,7 +2,7 @@
 
 What must stay true:
 
-- Letters typed here are letters, never keys of the app.
+- Letters typed here are letters, never keys of the app; tab and enter never leave the box, escape does.
 - Nothing pasted can drive the terminal: controls are taken out, line ends kept; what is long is asked
   about first.
 """
@@ -47,7 +47,8 @@ class Draft(TextArea):
         Binding("escape", "release", "Panels"),
         Binding("up", "earlier", "Earlier line", show=False),
         Binding("down", "later", "Later line", show=False),
-        Binding("tab", "complete", "Complete a command or a name", show=False),
+        Binding("tab,shift+tab", "complete", "Complete a command or a name", show=False),
+        Binding("ctrl+c", "interrupt", "Copy what is selected, else clear the line", show=False),
     ]
 
     class Submitted(Message):
@@ -56,6 +57,13 @@ class Draft(TextArea):
         def __init__(self, line: str) -> None:
             super().__init__()
             self.line = line
+
+    class NothingToDo(Message):
+        """A key had nothing to do here; `words` say why."""
+
+        def __init__(self, words: str) -> None:
+            super().__init__()
+            self.words = words
 
     class Released(Message):
         """Escape: the keys belong to the panels again."""
@@ -103,7 +111,9 @@ class Draft(TextArea):
             "escape": self.action_release,
             "up": self.action_earlier,
             "down": self.action_later,
-            "tab": self.action_complete if self.completions else None,
+            "tab": self.action_complete,
+            "shift+tab": self.action_complete,
+            "ctrl+c": self.action_interrupt,
         }.get(event.key)
         if action is not None:
             event.stop()
@@ -113,7 +123,10 @@ class Draft(TextArea):
     async def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
         event.stop()
-        text = event.text
+        self.take_paste(event.text)
+
+    def take_paste(self, text: str) -> None:
+        """Insert what was pasted; where it is long, ask first. Its line ends stay: nothing is sent."""
         if len(text) > PASTE_CHARACTERS or text.count("\n") + text.count("\r") > PASTE_LINES:
             self.post_message(self.PasteAsked(text))
         else:
@@ -139,6 +152,7 @@ class Draft(TextArea):
         """As far as all completions agree; where they part, as far as one goes: the next at each tab."""
         found = self.completions
         if not found:
+            self.post_message(self.NothingToDo("nothing to complete; esc goes to the panels"))
             return
         lower = [each.lower() for each in found]
         common = 0
@@ -146,15 +160,24 @@ class Draft(TextArea):
             common += 1
         self.fill(found[0][:common] if common > len(self.text) else found[0])
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "complete" or bool(self.completions)
-
     def action_submit(self) -> None:
         line = self.text
         if line.strip():
             self.remember(line)
         self.fill("")  # at once: the next letters may be typed already
         self.post_message(self.Submitted(line))
+
+    def action_interrupt(self) -> None:
+        """Copy what is selected; else clear the line, which stays in the history."""
+        if self.selected_text:
+            self.action_copy()
+        elif self.text.strip():
+            self.remember(self.text)
+            self.fill("")
+            self.post_message(self.NothingToDo("cleared; up brings the line back"))
+        else:
+            self.fill("")
+            self.post_message(self.NothingToDo("esc goes to the panels, and q there leaves"))
 
     def action_newline(self) -> None:
         self.insert("\n")

@@ -31,7 +31,7 @@ from grapevine_tui.query import EVERYTHING, Query, matches_fields
 from grapevine_tui.text import broken, cells, fit
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.look import Piece, bar, paint
-from grapevine_tui.widgets.painted import PaintedView
+from grapevine_tui.widgets.painted import CURSOR_HERE, PaintedView
 
 MEASURED_ROWS: Final = 200  # whose words the columns are made to fit
 NO_MATCH: Final = "Nothing matches. esc clears the filter."
@@ -125,7 +125,8 @@ def share_width(
 
 
 class Grid(PaintedView):
-    """Rows under a heading that stays. Enter posts `Chosen` with the key of the row."""
+    """Rows under a heading that stays. Enter posts `Chosen` with the key of the row; `chooses` says on
+    the key line what that does."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(TABLES)
 
@@ -151,8 +152,10 @@ class Grid(PaintedView):
         empty: str = "",
         name_in_dom: str,
         newest_first: bool = False,
+        chooses: str = "",
     ) -> None:
         super().__init__(name_in_dom=name_in_dom)
+        self._chooses = chooses
         self._columns = tuple(columns)
         self._empty = empty
         self._all: list[Row] = []
@@ -258,7 +261,7 @@ class Grid(PaintedView):
         width = self.room
         if width - 2 != self._measured:  # a scrollbar came or went
             self._measured = width - 2
-            self._widths = share_width(self._columns, self._measured, self._needs())
+            self._widths = share_width(self._headed(), self._measured, self._needs())
         base = self.inks.base
         if y == 0:
             return self._heading(width, base)
@@ -280,6 +283,14 @@ class Grid(PaintedView):
                 return paint([Piece(" " + words[line], self.inks.ink("empty"))], width, base)
         return Strip.blank(width, base)
 
+    def _headed(self) -> list[Column]:
+        """The columns, the one that rows are sorted by with room for the sign behind its title."""
+        at = self.sorting.column if self.sorting is not None else -1
+        return [
+            each._replace(width=max(each.width, cells(each.title) + 1)) if index == at else each
+            for index, each in enumerate(self._columns)
+        ]
+
     def _heading(self, width: int, base: Style) -> Strip:
         style, lit = self.inks.ink("heading"), self.inks.ink("accent")
         pieces = [Piece(" ", style)]
@@ -287,12 +298,10 @@ class Grid(PaintedView):
             if not size:
                 continue
             is_sorted = self.sorting is not None and self.sorting.column == index
-            pieces.append(
-                Piece(fit(column.title, size, right=column.right), lit if is_sorted else style)
-            )
-            # The sign takes the blank between two columns, so that no title is cut for it.
-            sign = " " if self.sorting is None or not is_sorted else SIGNS[self.sorting.is_falling]
-            pieces.append(Piece(sign, lit))
+            # The sign stands with its title, and a blank before the next.
+            sign = SIGNS[self.sorting.is_falling] if self.sorting is not None and is_sorted else ""
+            words = fit(f"{column.title}{sign}", size, right=column.right)
+            pieces += [Piece(words, lit if is_sorted else style), Piece(" ", style)]
         return paint(pieces, width, base)
 
     def _pieces(self, row: Row) -> list[Piece]:
@@ -349,8 +358,30 @@ class Grid(PaintedView):
             if was_there:
                 self.action_choose()
 
-    def action_choose(self) -> None:
+    def key_words(self, action: str) -> str:
+        """What a key does now."""
+        return self._chooses if action == "choose" else ""
+
+    @property
+    def is_cursor_seen(self) -> bool:
+        """Whether the line that keys act upon is lit and on the screen."""
+        if not self._rows:
+            return False
+        at = self._cursor - self.scroll_offset.y
+        return self.screen.focused is self and 0 <= at < max(1, self.size.height - 1)
+
+    def find_cursor(self) -> bool:
+        """Whether a key may act. Where the cursor was not seen it is brought into view instead."""
+        if self.is_cursor_seen:
+            return True
         if self._rows:
+            self.focus()
+            self._reveal()
+            self.app.notify(CURSOR_HERE, markup=False)
+        return False
+
+    def action_choose(self) -> None:
+        if self.find_cursor():
             self.post_message(self.Chosen(self, self._rows[self._cursor].key))
 
     def _sortable(self) -> list[int]:
@@ -364,6 +395,7 @@ class Grid(PaintedView):
     def sort_by(self, sorting: Sorting | None) -> None:
         """Have the rows in this order from now on; None: in their own."""
         self.sorting = sorting
+        self._measured = 0  # the sign takes a cell
         self._take(self._arranged(self._all))
         self.refresh()
 

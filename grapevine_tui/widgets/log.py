@@ -6,7 +6,8 @@ What must stay true:
   each time it is told to `catch_up`.
 - While following, the newest line is at the bottom. Once scrolled, the same messages stay under
   the reader's eyes however many arrive or are let go; `below` tells how many wait.
-- The cursor names a message by its number, not by its line.
+- The cursor names a message by its number, not by its line. No key acts on a message that is not lit
+  on the screen; while following that is the newest one.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from grapevine_tui.sieve import Sieve
 from grapevine_tui.text import broken, fit, printable, show_payload
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.look import AUTHOR_TONES, Piece, paint
-from grapevine_tui.widgets.painted import PaintedView
+from grapevine_tui.widgets.painted import CURSOR_HERE, PaintedView
 
-NOTHING: Final = "Nothing said yet. Type below and press Enter."
-NOTHING_TINY: Final = "Nothing said yet."
+NOTHING: Final = "No message yet. Press i to write one."
+NOTHING_TINY: Final = "No message yet."
 BEHIND_S: Final = 0.02  # between two goes at a search through a full ring
 AUTHOR_CELLS: Final = 9
 AUTHORS_KEPT: Final = 4096  # authors whose colour is remembered
@@ -192,6 +193,11 @@ class MessageLog(PaintedView):
 
     def on_resize(self, event: events.Resize) -> None:
         self.catch_up()
+        if self._cursor is not None:  # toasts come and go, and must not hide what keys act upon
+            line = self._sieve.line_of(self._cursor)
+            below = line - self.scroll_offset.y - max(1, self.size.height) + 1
+            if 0 < below < self.size.height:
+                self._scroll(self.scroll_offset.y + below)
         self.refresh()
 
     # Painting
@@ -203,10 +209,32 @@ class MessageLog(PaintedView):
         entry = self._model.messages.get(number) if number is not None else None
         if entry is None:
             return self._vacant(y, is_gone=number is not None, width=width, base=base)
-        if number == self._cursor and self.has_focus:
+        if self.has_focus and number == self._lit_number:
             base += self.inks.ground("cursor")
         line = paint(self._pieces(entry, width), width - 1, base)
         return line.extend_cell_length(width, base)
+
+    @property
+    def _lit_number(self) -> int | None:
+        """The message that keys act upon; None: none is shown as such."""
+        if self._cursor is None and self.is_following:
+            return self._sieve.number_at(len(self._sieve) - 1)
+        return self._cursor
+
+    def _find_cursor(self) -> bool:
+        """Whether a key may act. Where the cursor was not seen it is brought into view instead."""
+        number = self._lit_number
+        if not len(self._sieve):
+            return False
+        top, height = self.scroll_offset.y, max(1, self.size.height)
+        is_here = self.screen.focused is self
+        if number is not None and is_here and top <= self._sieve.line_of(number) < top + height:
+            return True
+        self.focus()
+        seen = min(len(self._sieve), top + height) - 1
+        self._move_to_line(seen if number is None else self._sieve.line_of(number))
+        self.app.notify(CURSOR_HERE, markup=False)
+        return False
 
     def _vacant(self, y: int, *, is_gone: bool, width: int, base: Style) -> Strip:
         words = ""
@@ -231,10 +259,16 @@ class MessageLog(PaintedView):
         pieces.append(
             Piece(fit(author, AUTHOR_CELLS if width >= NARROW_CELLS else 7) + " ", author_style)
         )
-        if width >= NARROW_CELLS:
-            via = "private" if message.private else message.via.value
-            tone = "accent" if message.private else VIA_TONES.get(message.via, "dim")
-            pieces.append(Piece(fit(via, VIA_CELLS) + " ", self.inks.ink(tone)))
+        is_lost = message.id in self._model.undelivered
+        if message.private:
+            to = "" if message.to is None else f"→ {printable(self._model.name_of(message.to))}"
+            way = f"{'failed' if is_lost else 'direct'} {to}" if width >= NARROW_CELLS else to
+            room = VIA_CELLS + 1 + HOPS_CELLS if width >= NARROW_CELLS else 2 + 7
+            ink = self.inks.ink("bad" if is_lost else "accent")
+            pieces += [Piece(fit(way, room) + " ", ink)] * bool(to or width >= NARROW_CELLS)
+        elif width >= NARROW_CELLS:
+            tone = VIA_TONES.get(message.via, "dim")
+            pieces.append(Piece(fit(message.via.value, VIA_CELLS) + " ", self.inks.ink(tone)))
             hops = "" if is_ours else f"{message.hops} hop{'s' if message.hops != 1 else ''}"
             pieces.append(Piece(fit(hops, HOPS_CELLS) + " ", dim))
         pieces.append(
@@ -275,12 +309,12 @@ class MessageLog(PaintedView):
 
     def action_choose(self) -> None:
         entry = self.cursor_entry
-        if entry is not None:
+        if self._find_cursor() and entry is not None:
             self.post_message(self.Chosen(entry))
 
     def action_ask(self, what: str) -> None:
         entry = self.cursor_entry
-        if entry is not None:
+        if self._find_cursor() and entry is not None:
             self.post_message(self.Asked(what, entry))
 
     def action_export(self) -> None:

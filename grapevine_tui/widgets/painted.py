@@ -15,6 +15,8 @@ from textual.widget import Widget
 
 from grapevine_tui.widgets.look import TONES, Piece, paint
 
+CURSOR_HERE = "The cursor is here now: press the key again."
+
 
 class Inks:
     """A widget's tones as Rich styles, worked out once for each theme.

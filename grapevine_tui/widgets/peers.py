@@ -5,7 +5,8 @@ What must stay true: it asks and does nothing itself; the app gives the orders.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Final
 
 from textual.binding import BindingType
 from textual.message import Message
@@ -15,21 +16,34 @@ from grapevine_tui.keys import PEERS
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.grid import Grid
 
+DENY: Final = "ask('deny')"
+ALLOW_WORDS: Final = "Allow it again"
+
 
 class PeerGrid(Grid):
     """Rows whose key is a PeerId. Posts `Asked` with what is wanted of the one under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(PEERS)
 
+    is_denied: Callable[[PeerId], bool] | None = None
+    """Whether a node is denied, for those who know."""
+
     class Asked(Message):
-        """`what`: send, dial, copy or copy_id."""
+        """`what`: send, dial, deny, forget, copy or copy_id."""
 
         def __init__(self, what: str, peer_id: PeerId) -> None:
             super().__init__()
             self.what = what
             self.peer_id = peer_id
 
+    def key_words(self, action: str) -> str:
+        """What a key does now."""
+        key = self.cursor_key
+        if action == DENY and self.is_denied and isinstance(key, PeerId) and self.is_denied(key):
+            return ALLOW_WORDS
+        return super().key_words(action)
+
     def action_ask(self, what: str) -> None:
         key = self.cursor_key
-        if isinstance(key, PeerId):
+        if isinstance(key, PeerId) and self.find_cursor():
             self.post_message(self.Asked(what, key))

@@ -96,6 +96,12 @@ class RateGrid(PeerGrid):
         make = author_title if self.is_by_author else rate_title
         return make(self._model, filtered)
 
+    def key_words(self, action: str) -> str:
+        """What a key does now."""
+        if action == "authors":
+            return "By peer" if self.is_by_author else "By author"
+        return super().key_words(action)
+
     def action_authors(self) -> None:
         """By author, or by peer again."""
         self.is_by_author = not self.is_by_author
@@ -103,4 +109,5 @@ class RateGrid(PeerGrid):
             self.head(AUTHOR_COLUMNS, empty=SILENT)
         else:
             self.head(RATE_COLUMNS, empty=EMPTY)
+        self.refresh_bindings()
         self.post_message(self.Turned())

@@ -16,11 +16,12 @@ from grapevine_tui.model import Model
 from grapevine_tui.text import cells, cut, printable
 from grapevine_tui.widgets.look import Piece, count_words, graph, span_words
 from grapevine_tui.widgets.painted import Painted
-from grapevine_tui.widgets.tables import round_number, round_words, seconds_to_round
+from grapevine_tui.widgets.tables import as_of_words, round_number, round_words, seconds_to_round
 from grapevine_tui.widgets.traffic import redundancy
 
 LAGGING_S: Final = 0.05  # our own budget for a stall
 NAME_CELLS: Final = 20
+LOST_CELLS: Final = 48
 
 
 class Part(NamedTuple):
@@ -50,6 +51,7 @@ class StatusLine(Painted):
         self._config = config
         self._lag = lag
         self.is_paused = False
+        self.paused_at = 0.0
         self.is_leaving = False
         self.is_tiny = False
 
@@ -103,20 +105,26 @@ class StatusLine(Painted):
     def _right(self) -> list[Part]:
         model = self._model
         parts = []
+        ago = f"{span_words(time.time() - model.lost_at)} ago" if model.lost_at else ""
         if model.out_of_touch and not self.is_leaving:
-            words = f"NO NODE: {printable(model.out_of_touch)}"
-            parts.append(Part(cut(words, 40), "bad", 0))
+            words = f"NODE LOST {ago}: {printable(model.out_of_touch)}"
+            parts.append(Part(cut(words, LOST_CELLS), "bad", 0))
         elif model.stopped and not self.is_leaving:
-            parts.append(Part(cut(f"STOPPED: {printable(model.stopped)}", 40), "bad", 0))
+            words = f"STOPPED {ago}: {printable(model.stopped)}"
+            parts.append(Part(cut(words, LOST_CELLS), "bad", 0))
         if model.unsaved:
             parts.append(Part("UNSAVED", "bad", 1))
         if self.is_leaving:
-            parts.append(Part("leaving…", "warn", 0))
+            parts.append(Part("detaching…" if model.is_remote else "leaving…", "warn", 0))
         if self.is_paused:
-            parts.append(Part("PAUSED", "warn", 0))
+            clock = time.strftime("%H:%M:%S", time.localtime(self.paused_at))
+            parts.append(Part(f"PAUSED at {clock}", "warn", 0))
         if self.is_tiny:
             linked = sum(1 for peer in model.peers.values() if peer.state is PeerState.CONNECTED)
             parts.append(Part(f"● {linked}", "good" if linked else "warn", 0))
+            return parts
+        if model.lost_at:  # what follows would go on counting
+            parts.append(Part(time.strftime("%H:%M:%S"), "text", 4))
             return parts
         if model.me is not None:
             up_s = time.time() - model.me.started_at
@@ -161,7 +169,9 @@ class Summary(Painted):
         number = round_number(model)
         wait_s = seconds_to_round(model, self._now())
         parts = [Part(f"round {number}" if number else "no round yet", "key", 2)]
-        if wait_s is not None:
+        if model.lost_at:
+            parts.append(Part(as_of_words(model), "bad", 0))
+        elif wait_s is not None:
             parts.append(Part(f"next in {wait_s} s", "accent", 1))
         for back in range(min(2, len(model.rounds))):
             done = model.rounds[-1 - back].round

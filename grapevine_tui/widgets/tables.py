@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from typing import Final
 
 from textual.content import Content
@@ -20,13 +21,23 @@ from grapevine_tui.text import cut, printable
 from grapevine_tui.widgets.grid import Cell, Column, Row
 from grapevine_tui.widgets.look import (
     OUTCOME_SIGNS,
-    STATE_SIGNS,
+    STANDINGS,
+    UP,
+    Sign,
     bytes_words,
     count_words,
     health_tone,
     ms_words,
+    peer_standing,
 )
 
+NONE: Final = "-"
+TONE_COLOURS: Final = {
+    "good": "$success",
+    "warn": "$warning",
+    "bad": "$error",
+    "dim": "$text-muted",
+}
 FILTER_CELLS: Final = 24  # of what is looked for, in a title
 DOT: Final = " · "  # between the parts of a title
 FRAME_CELLS: Final = 6  # of a panel's width that its title cannot have
@@ -34,7 +45,7 @@ FLASH_S: Final = 1.5  # how long a throttled peer's line stands out
 ROUNDS_SHOWN: Final = 200
 
 PEER_COLUMNS: Final = (
-    Column("state", 8),
+    Column("state", 9),
     Column("peer", 9, grows=3),
     Column("address", 15, grows=1, rank=3),
     Column("zone", 7, grows=1, rank=4),
@@ -67,6 +78,13 @@ def title(name: str, *parts: tuple[str, str]) -> Content:
     return Content.assemble(*pieces)
 
 
+def as_of_words(model: Model) -> str:
+    """When what is shown was so; empty: it is so now."""
+    if not model.lost_at:
+        return ""
+    return f"as of {time.strftime('%H:%M:%S', time.localtime(model.lost_at))}"
+
+
 def shortened(words: Content, panel_cells: int) -> Content:
     """A title without the last of its parts where a panel of that width would cut them."""
     while words.cell_length > max(0, panel_cells - FRAME_CELLS) and DOT in words.plain:
@@ -76,21 +94,19 @@ def shortened(words: Content, panel_cells: int) -> Content:
 
 # Peers
 
-_ORDER: Final = {
-    PeerState.CONNECTED: 0,
-    PeerState.STALE: 1,
-    PeerState.CONNECTING: 2,
-    PeerState.DISCONNECTED: 3,
-}
-
 
 def peer_rows(model: Model) -> list[Row]:
-    """Linked peers first, by name; a sign and a colour for each state."""
+    """Those that are up first, by name; a sign, a word and a colour for each state."""
+    standing = {peer_id: peer_standing(model, peer) for peer_id, peer in model.peers.items()}
     peers = sorted(
         model.peers.values(),
-        key=lambda peer: (_ORDER[peer.state], model.name_of(peer.peer_id), peer.peer_id),
+        key=lambda peer: (
+            STANDINGS.index(standing[peer.peer_id]),
+            model.name_of(peer.peer_id),
+            peer.peer_id,
+        ),
     )
-    return [_peer_row(model, peer) for peer in peers]
+    return [_peer_row(model, peer, standing[peer.peer_id]) for peer in peers]
 
 
 def address_order(address: Address | None) -> tuple[int, tuple[int, ...], str, int]:
@@ -103,12 +119,17 @@ def address_order(address: Address | None) -> tuple[int, tuple[int, ...], str, i
     return 1, (), address.host, address.port
 
 
-def _peer_row(model: Model, peer: PeerInfo) -> Row:
-    sign, word, tone = STATE_SIGNS[peer.state]
+def _peer_row(model: Model, peer: PeerInfo, standing: Sign) -> Row:
+    """Figures are of now: a peer without a link has none."""
+    sign, word, tone = standing
     is_here = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    is_silent = peer.state is PeerState.STALE  # then its round trip is the last that was measured
     flow = model.flows.get(peer.peer_id)
     slow = peer.rtt is not None and peer.rtt > 0.3  # a user waits from about here on
     is_low = peer.tokens_capacity > 0 and peer.tokens < peer.tokens_capacity / 5
+    rtt = ms_words(peer.rtt) if is_here else NONE
+    rate = count_words(flow.in_per_s) if flow and is_here else "0" if is_here else NONE
+    tokens = count_words(int(peer.tokens)) if is_here and peer.tokens_capacity else NONE
     return Row(
         peer.peer_id,
         (
@@ -116,23 +137,20 @@ def _peer_row(model: Model, peer: PeerInfo) -> Row:
             Cell(printable(model.name_of(peer.peer_id)), "key" if is_here else "dim"),
             Cell(printable(str(peer.address)), "text" if is_here else "dim"),
             Cell(printable(peer.zone) or "-", "text" if is_here and peer.zone else "dim"),
-            Cell(ms_words(peer.rtt), "warn" if slow else "text" if is_here else "dim"),
-            Cell(f"{peer.health:.2f}", health_tone(peer.health)),
-            Cell(count_words(flow.in_per_s) if flow else "0", "text" if is_here else "dim"),
-            Cell(
-                count_words(int(peer.tokens)) if peer.tokens_capacity else "-",
-                "bad" if is_low else "text" if is_here else "dim",
-            ),
+            Cell(rtt, "dim" if is_silent or not is_here else "warn" if slow else "text"),
+            Cell(f"{peer.health:.2f}", health_tone(peer.health)) if is_here else Cell(NONE, "dim"),
+            Cell(rate, "text" if is_here else "dim"),
+            Cell(tokens, "bad" if is_low and is_here else "text" if is_here else "dim"),
         ),
         order=(
-            _ORDER[peer.state],
+            STANDINGS.index(standing),
             model.name_of(peer.peer_id).casefold(),
             address_order(peer.address),
             peer.zone.casefold(),
-            math.inf if peer.rtt is None else peer.rtt,
-            peer.health,
-            flow.in_per_s if flow else 0.0,
-            peer.tokens if peer.tokens_capacity else math.inf,
+            math.inf if peer.rtt is None or not is_here else peer.rtt,
+            peer.health if is_here else -1.0,
+            flow.in_per_s if flow and is_here else -1.0,
+            peer.tokens if peer.tokens_capacity and is_here else math.inf,
         ),
     )
 
@@ -145,13 +163,14 @@ def filter_part(query: Query, shown: int) -> list[tuple[str, str]]:
 
 
 def peer_title(model: Model, max_peers: int, filtered: list[tuple[str, str]]) -> Content:
-    states = [peer.state for peer in model.peers.values()]
-    linked = states.count(PeerState.CONNECTED)
-    stale = states.count(PeerState.STALE)
-    parts = [(f"{linked} connected", "$success")]
-    if stale:
-        parts.append((f"{stale} stale", "$warning"))
-    return title(f"Peers {len(states)}/{max_peers}", *parts, *filtered)
+    """``Peers 4 up · 1 down · max 50``: each word of the table with how many it is true of."""
+    counts = Counter(peer_standing(model, peer) for peer in model.peers.values())
+    parts = [
+        (f"{counts[each]} {each.word}", TONE_COLOURS[each.tone])
+        for each in STANDINGS[1:]
+        if counts[each]
+    ]
+    return title(f"Peers {counts[UP]} up", *parts, (f"max {max_peers}", "$text-muted"), *filtered)
 
 
 # Rate limits
@@ -172,10 +191,12 @@ def _rate_row(model: Model, peer: PeerInfo, wall_now: float) -> Row:
     throttled_at = model.throttled_at.get(peer.peer_id)
     is_flashing = throttled_at is not None and wall_now - throttled_at < FLASH_S
     room = f"{count_words(int(peer.tokens))}/{count_words(peer.tokens_capacity)}"
+    is_here = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    tone = tone if is_here else "dim"
     return Row(
         peer.peer_id,
         (
-            Cell(printable(model.name_of(peer.peer_id)), "key"),
+            Cell(printable(model.name_of(peer.peer_id)), "key" if is_here else "dim"),
             Cell("", tone, fraction=left),
             Cell(room, tone),
             Cell(_grouped(peer.allowed), "dim"),
@@ -268,6 +289,7 @@ def round_title(
     wait_s = seconds_to_round(model, now)
     number = round_number(model)
     parts = [("off", "$text-muted")] if wait_s is None else [(f"next in {wait_s} s", "$accent")]
+    parts = [] if model.lost_at else parts
     name = f"Anti-entropy {'' if is_brief else 'round '}{number}" if number else "Anti-entropy"
     return title(name, *parts, *filtered)
 

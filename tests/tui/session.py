@@ -86,12 +86,12 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         await sees("1 alone", "Nobody is connected yet", "127.0.0.1:")
         # Join: one address is enough.
         await press("escape", "c", *bob_at, "enter")
-        await sees("2 joined", "● conn   bob", "● conn   carol", "2 connected")
+        await sees("2 joined", "● up      bob", "● up      carol", "Peers 2 up")
         # A peer falls silent, and comes back.
         bob.process.send_signal(signal.SIGSTOP)
-        await sees("3 bob is stale", "▲ stale  bob")
+        await sees("3 bob is stale", "◐ silent  bob")
         bob.process.send_signal(signal.SIGCONT)
-        await sees("4 bob is back", "● conn   bob", no=("▲ stale  bob",))
+        await sees("4 bob is back", "● up      bob", no=("◐ silent  bob",))
         # Filter what is said.
         bob.ask(cmd="broadcast", text="deploy of api finished")
         carol.ask(cmd="broadcast", text="disk 91 % on db-3")
@@ -107,7 +107,7 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         assert said["private"], "it was for bob alone"
         await sees("8 sent to one", "sent to bob")
         # Trace to all.
-        await press("escape", "t", *"who has this", "enter")
+        await press("escape", "t", "n", *"who has this", "enter")
         await sees("9 traced", "who has this", "100 %", "2 of 2", "Everyone who was asked")
         await press("escape")
         # Change a setting and save it.
@@ -123,7 +123,7 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         assert tomllib.loads(kept)["fanout"] == host.config.fanout == 5
         assert kept.startswith("# ours\n")
         # Leave.
-        await press("escape", "q")
+        await press("escape", "q", "enter")
         left = await asyncio.to_thread(bob.expect, "peer", name="ams-1", state="disconnected")
         assert left["reason"] == "left"
     assert app.return_code == 0

@@ -60,10 +60,10 @@ async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> No
         for words in (
             "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  auto",
             "lag 2ms",
-            "Peers 7/50 · 5 connected · 1 stale",
-            "● conn   carol",
-            "▲ stale  日本語",
-            "✕ disc   heidi",
+            "Peers 5 up · 1 silent · 1 down · max 50",
+            "● up      carol",
+            "◐ silent  日本語",
+            "✕ down    heidi",
             "Messages 59 · following",
             "Traffic · 40 messages/s",
             "Rate limits · 214 throttled",
@@ -78,17 +78,16 @@ async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> No
 
 async def test_a_line_that_is_typed_is_said_to_everyone() -> None:
     async with staged() as stage:
-        assert stage.focused == "draft"
-        await stage.press(*"quit? z1A", "enter")
+        await stage.press("i", *"quit? z1A", "enter")
         assert stage.host.broadcasts == [b"quit? z1A"]
         assert stage.main.compose_box.draft.text == ""
         assert "quit? z1A" in stage.text
-        assert "nobody is linked now" in stage.text
+        assert "no peers connected; queued until one joins" in stage.text
 
 
 async def test_a_quick_hand_is_kept_up_with() -> None:
     async with staged() as stage:
-        for key in (*"one", "enter", *"two", "enter", *"three", "escape"):
+        for key in ("i", *"one", "enter", *"two", "enter", *"three", "escape"):
             stage.app.simulate_key(key)  # all at once, as from a pasting script
         await stage.paint()
         assert stage.host.broadcasts == [b"one", b"two"]
@@ -110,7 +109,7 @@ async def test_lines_arrive_in_their_order_and_come_back_from_the_history() -> N
 
 async def test_a_line_may_have_more_lines() -> None:
     async with staged() as stage:
-        await stage.press("a", "ctrl+j", "b", "enter")
+        await stage.press("i", "a", "ctrl+j", "b", "enter")
         assert stage.host.broadcasts == [b"a\nb"]
 
 
@@ -137,7 +136,7 @@ async def test_an_empty_line_is_nothing() -> None:
 async def test_the_size_stands_beside_the_limit_in_bytes() -> None:
     settings = FakeSettings(node=NodeConfig(max_message_size=4999))
     async with staged(settings=settings) as stage:
-        await stage.press("ü")
+        await stage.press("i", "ü")
         assert "2 / 4,999" in stage.text
         stage.main.compose_box.draft.fill("x" * 5000)
         await stage.paint()
@@ -187,17 +186,17 @@ async def test_how_a_knock_ended_is_said_where_the_knock_was() -> None:
         there = Address("10.0.0.1", 8000)
         for end, words in (
             (DialFailed(there, "no answer"), "no answer from 10.0.0.1:8000"),
-            (PeerStateChanged(a_peer(9, "eve", address=there), None, ""), "linked with eve"),
+            (PeerStateChanged(a_peer(9, "eve", address=there), None, ""), "connected to eve"),
         ):
             await stage.say("/connect 10.0.0.1:8000")
-            assert "knocking at 10.0.0.1:8000" in stage.text
+            assert "dialing 10.0.0.1:8000" in stage.text
             host.happen(DialFailed(Address("10.0.0.2", 8000), "no answer"))
-            assert "knocking at 10.0.0.1:8000" in stage.text
+            assert "dialing 10.0.0.1:8000" in stage.text
             host.happen(end)
             stage.app.clear_notifications()
             await stage.paint()
             assert words in stage.text
-            assert "knocking" not in stage.text
+            assert "dialing 10" not in stage.text
 
 
 async def test_a_knock_at_who_is_linked_is_answered_at_once() -> None:
@@ -205,8 +204,8 @@ async def test_a_knock_at_who_is_linked_is_answered_at_once() -> None:
     host.peers = [a_peer(1, "bob", address=Address("10.0.0.1", 8000))]
     async with staged(host) as stage:
         await stage.say("/connect 10.0.0.1:8000")
-        assert "bob is linked already" in stage.text
-        assert "knocking" not in stage.text
+        assert "bob is connected already" in stage.text
+        assert "dialing" not in stage.text
 
 
 async def test_what_the_node_refuses_is_said_in_words() -> None:
@@ -218,9 +217,18 @@ async def test_what_the_node_refuses_is_said_in_words() -> None:
         assert "no such host" in stage.text
 
 
+async def test_the_panels_have_the_first_key_and_the_key_line_says_so() -> None:
+    async with staged() as stage:
+        assert stage.focused == "log"
+        assert "i Write" in stage.text.split("\n")[-1]
+        await stage.press("z")
+        assert not stage.shows("peers")
+        assert stage.main.compose_box.draft.text == ""
+
+
 async def test_escape_leaves_the_box_and_i_enters_it() -> None:
     async with staged() as stage:
-        await stage.press("h", "i", "escape")
+        await stage.press("i", "h", "i", "escape")
         assert stage.focused == "log"
         assert stage.main.compose_box.draft.text == "hi"  # the draft survives
         await stage.press("1")
@@ -232,12 +240,12 @@ async def test_escape_leaves_the_box_and_i_enters_it() -> None:
 async def test_tab_and_digits_go_to_the_panels() -> None:
     async with staged(lively()) as stage:
         seen = []
-        for _ in range(5):
+        for _ in range(4):
             await stage.press("tab")
             seen.append(stage.focused)
-        assert seen == ["peers", "log", "rates", "rounds", "draft"]
+        assert seen == ["rates", "rounds", "peers", "log"]
         await stage.press("shift+tab")
-        assert stage.focused == "rounds"
+        assert stage.focused == "peers"
         for key, name in (("1", "peers"), ("2", "log"), ("3", "rates"), ("4", "rounds")):
             await stage.press(key)
             assert stage.focused == name
@@ -273,7 +281,7 @@ async def test_space_lets_the_screen_stand_still_and_then_catches_up() -> None:
 
 async def test_a_starts_a_round_and_c_asks_for_an_address() -> None:
     async with staged() as stage:
-        await stage.press("d", "r", "escape", "A")
+        await stage.press("i", "d", "r", "escape", "A")
         assert stage.host.node.rounds_asked == 1
         await stage.press("c")
         assert "❯ connect to" in stage.text
@@ -285,13 +293,13 @@ async def test_a_starts_a_round_and_c_asks_for_an_address() -> None:
 
 async def test_the_draft_comes_back_when_the_question_for_an_address_is_dropped() -> None:
     async with staged() as stage:
-        await stage.press("d", "r", "escape", "c", "escape")
+        await stage.press("i", "d", "r", "escape", "c", "escape")
         assert stage.main.compose_box.draft.text == "dr"
 
 
 async def test_a_draft_laid_aside_is_back_before_the_next_letter_is_typed() -> None:
     async with staged() as stage:
-        for key in ("d", "r", "escape"):
+        for key in ("i", "d", "r", "escape"):
             await stage.pilot.press(key)
         await stage.press("c", *"1.2.3.4:5")
         for key in ("enter", "x"):
@@ -379,7 +387,7 @@ async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() 
         assert stage.main.peers.cursor_key == stage.host.peers[1].peer_id
         await stage.pilot.click("#peers", offset=(5, 3), times=2)
         await stage.paint()
-        assert "esc Back" in stage.text
+        assert "esc q Back" in stage.text
         await stage.press("escape")
         await stage.pilot.click("#log", offset=(20, 2), times=2)
         await stage.paint()
@@ -493,7 +501,7 @@ async def test_a_node_that_stops_of_itself_stays_on_the_screen_and_gives_its_exi
     async with staged() as stage:
         stage.host.happen(NodeStopped("identity in use by another node"))
         await stage.paint()
-        assert "STOPPED: identity in use" in stage.text
+        assert "STOPPED 0s ago: identity in use" in stage.text
         await stage.press("escape", "q")
     assert stage.app.return_code == 5
 
@@ -601,14 +609,14 @@ async def test_every_size_stands_every_key(size: tuple[int, int]) -> None:
 async def test_one_column_switches_its_lower_panel() -> None:
     async with staged(lively(), size=(80, 24)) as stage:
         assert "Messages 59 · following" in stage.text
-        assert "Peers 7/50" in stage.text
+        assert "Peers 5 up" in stage.text
         assert "round 381  next in 12 s" in stage.text
         assert len(stage.main.peers.rows) == 7
         assert stage.main.peers.size.height == 6  # the heading and five
         await stage.press("escape", "3")
         assert "Rate limits · 214 throttled" in stage.text
         assert "Messages" not in stage.text
-        assert "Peers 7/50" in stage.text
+        assert "Peers 5 up" in stage.text
         await stage.press("4")
         assert "Anti-entropy round 381" in stage.text
         await stage.press("2")
@@ -618,9 +626,9 @@ async def test_one_column_switches_its_lower_panel() -> None:
 async def test_a_short_screen_has_one_panel_at_a_time() -> None:
     async with staged(lively(), size=(60, 14)) as stage:
         assert "Messages 59" in stage.text
-        assert "Peers 7/50" not in stage.text
+        assert "Peers 5 up" not in stage.text
         await stage.press("escape", "1")
-        assert "Peers 7/50" in stage.text
+        assert "Peers 5 up" in stage.text
         assert "Messages 59" not in stage.text
 
 
@@ -634,7 +642,7 @@ async def test_a_fault_that_textual_caught_in_a_thread_is_no_success() -> None:
 
 async def test_whoever_was_writing_goes_on_when_a_tiny_screen_has_grown_again() -> None:
     async with staged() as stage:
-        await stage.press("h", "i")
+        await stage.press("i", "h", "i")
         await stage.resize(20, 5)
         assert stage.focused == "log"
         await stage.resize(80, 24)
@@ -658,7 +666,7 @@ async def test_a_tiny_screen_is_one_line_of_state_and_the_log() -> None:
 
 async def test_growing_and_shrinking_keeps_the_draft_and_the_place() -> None:
     async with staged(lively()) as stage:
-        await stage.press("h", "o")
+        await stage.press("i", "h", "o")
         for size in ((20, 5), (1, 1), (80, 24), (40, 12), (120, 36)):
             await stage.resize(*size)
         assert stage.main.compose_box.draft.text == "ho"
@@ -704,6 +712,7 @@ async def test_the_palette_holds_our_actions() -> None:
 
 async def test_the_key_line_speaks_of_where_one_is() -> None:
     async with staged() as stage:
+        await stage.press("i")
         assert "Send" in text_of(stage.app).split("\n")[-1]
         await stage.press("escape")
         last = stage.text.split("\n")[-1]
@@ -717,9 +726,10 @@ async def test_the_key_line_cuts_no_word_and_keeps_help_and_quit(size: tuple[int
         for keys in (("escape",), ("1",), ("m",), ("escape", "T")):
             await stage.press(*keys)
             last = stage.text.split("\n")[-1].strip()
-            assert last.endswith("q Quit")
+            assert "q Back" in last if keys[-1] in "mT" else "q Quit" in last
             assert "? Help" in last
             assert all(len(part.split()) > 1 for part in last.split("  "))
+            assert size[0] - len(last) < 30  # filled, as far as there is a key more
 
 
 async def test_a_click_on_the_key_line_presses_the_key() -> None:
@@ -750,7 +760,7 @@ async def test_what_is_typed_behind_the_end_is_nobodys() -> None:
         await turns_.take(events.Key("x", "x"))
         assert not turns_.is_busy
         screens[:] = kept
-        await stage.press("y")
+        await stage.press("i", "y")
         assert stage.main.compose_box.draft.text == "y"
 
 
@@ -812,3 +822,31 @@ async def test_every_theme_can_be_worn() -> None:
             stage.app.theme = theme
             await stage.paint()
         assert stage.app.is_running
+
+
+@pytest.mark.parametrize(
+    ("ground", "theme"),
+    [("0;15", "grapevine-light"), ("0;default;7", "grapevine-light"), ("15;0", "grapevine"),
+     ("", "grapevine"), ("nonsense", "grapevine")],
+)  # fmt: skip
+async def test_a_light_terminal_gets_the_light_theme_unless_another_is_chosen(
+    ground: str, theme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLORFGBG", ground)
+    async with staged() as stage:
+        assert stage.app.theme == theme
+    async with staged(settings=FakeSettings(theme="nord")) as stage:
+        assert stage.app.theme == "nord"
+
+
+async def test_a_toast_covers_nothing() -> None:
+    async with staged(lively()) as stage:
+        before = stage.text.split("\n")
+        for number in range(3):
+            stage.app.notify(f"toast {number}", markup=False)
+        await stage.paint()
+        after = stage.text.split("\n")
+        assert [line for line in after if "toast" in line]
+        assert all("│" not in line and "─" not in line for line in after if "toast" in line)
+        assert any("to everyone" in line for line in after)
+        assert after[-1] == before[-1]  # the key line

@@ -26,12 +26,12 @@ def with_peers(count: int) -> FakeHost:
 
 async def test_what_an_empty_panel_says_is_broken_and_not_cut() -> None:
     async with staged(size=SMALL) as stage:
-        assert "Nothing said yet. Type below and press Enter." in whole(stage)
+        assert "No message yet. Press i to write one." in whole(stage)
         await stage.press("escape", "1")
         assert "Nobody is connected yet. Press c to connect to an address." in whole(stage)
         await stage.resize(30, 8)
-        assert "Nothing said yet." in whole(stage)
-        assert "below" not in whole(stage)  # there is no box
+        assert "No message yet." in whole(stage)
+        assert "Press i" not in whole(stage)  # there is no box
 
 
 async def test_a_title_on_a_small_screen_keeps_what_fits() -> None:

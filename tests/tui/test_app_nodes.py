@@ -61,8 +61,8 @@ async def a_host(name: str, *peers: str) -> AsyncIterator[Host]:
 
 async def test_what_one_types_the_other_reads_and_a_goodbye_is_seen_at_once() -> None:
     async with a_host("bob") as bob, an_app("ams-1", str(bob.node.address)) as (app, pilot, _):
-        await until(pilot, lambda: "● conn   bob" in text_of(app))
-        await pilot.press(*"hello bob", "enter")
+        await until(pilot, lambda: "● up      bob" in text_of(app))
+        await pilot.press("i", *"hello bob", "enter")
         await until(pilot, lambda: bob.model.messages.end > 0)
         entry = bob.model.messages.get(0)
         assert entry is not None
@@ -77,7 +77,7 @@ async def test_what_one_types_the_other_reads_and_a_goodbye_is_seen_at_once() ->
         assert private is not None
         assert private.message.private
         await bob.leave(1.0)
-        await until(pilot, lambda: "● conn   bob" not in text_of(app))
+        await until(pilot, lambda: "● up      bob" not in text_of(app))
 
 
 async def test_an_address_where_nobody_answers_is_told_as_such() -> None:
@@ -92,7 +92,7 @@ async def test_an_address_where_nobody_answers_is_told_as_such() -> None:
 
 async def test_a_round_can_be_asked_for_and_is_seen() -> None:
     async with a_host("bob") as bob, an_app("ams-1", str(bob.node.address)) as (app, pilot, _):
-        await until(pilot, lambda: "● conn   bob" in text_of(app))
+        await until(pilot, lambda: "● up      bob" in text_of(app))
         await pilot.press("escape", "A")
         await until(pilot, lambda: "= in sync" in text_of(app))
 
@@ -100,8 +100,8 @@ async def test_a_round_can_be_asked_for_and_is_seen() -> None:
 async def test_quitting_tells_the_others_and_stops_the_node() -> None:
     async with a_host("bob") as bob:
         async with an_app("ams-1", str(bob.node.address)) as (app, pilot, host):
-            await until(pilot, lambda: "● conn   bob" in text_of(app))
-            await pilot.press("escape", "q")
+            await until(pilot, lambda: "● up      bob" in text_of(app))
+            await pilot.press("escape", "q", "enter")
             await until(pilot, lambda: not app.is_running)
         assert app.return_code == 0
         bob.refresh()
@@ -126,7 +126,7 @@ async def test_the_demonstration_makes_every_panel_alive() -> None:
         await until(
             pilot,
             lambda: (
-                "5 connected" in text_of(app)
+                "Peers 5 up" in text_of(app)
                 and host.model.messages.end > 0
                 and len(app.main.rates.rows) == 5
                 and len(app.main.rounds.rows) > 0

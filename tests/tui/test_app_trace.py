@@ -70,17 +70,23 @@ async def test_what_is_traced_is_said_and_followed_to_its_last_answer() -> None:
 
 
 @pytest.mark.asyncio
-async def test_t_asks_for_a_text_and_later_shows_the_traces() -> None:
+async def test_t_shows_the_traces_whether_there_are_any_or_not_and_n_there_begins_one() -> None:
     async with staged(peopled()) as stage:
         stage.main.compose_box.draft.fill("half a line")
         await stage.press("escape", "t")
+        assert is_front(stage)
+        assert "No trace yet. Press n" in stage.text
+        await stage.press("t", *"jkA")
+        assert is_front(stage)
+        assert stage.main.compose_box.draft.text == "half a line"
+        await stage.press("n")
         assert stage.focused == "draft"
         assert stage.main.compose_box.draft.text == "/trace "
         assert "trace to everyone" in stage.text
         await traced(stage)
         await stage.press("escape", "escape", "t")
         assert is_front(stage)
-        await stage.press("t")
+        await stage.press("n")
         assert not is_front(stage)
         assert stage.main.compose_box.draft.text == "/trace "
 

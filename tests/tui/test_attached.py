@@ -66,12 +66,12 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
     bob.ask(cmd="broadcast", text="from before")
     us.expect("message", text="from before")
     async with an_app(bench.folder / "kept") as (app, pilot, host):
-        await until(pilot, lambda: "● conn   bob" in text_of(app))
+        await until(pilot, lambda: "● up      bob" in text_of(app))
         assert "attached to  us" in text_of(app)
         await until(pilot, lambda: "from before" in text_of(app))
         bob.ask(cmd="broadcast", text="from now \x1b[2J")
         await until(pilot, lambda: "from now ␛[2J" in text_of(app))
-        await pilot.press(*"hello bob", "enter")
+        await pilot.press("i", *"hello bob", "enter")
         assert (await _expect(bob.expect, "message", text="hello bob"))["from_name"] == "us"
         await until(pilot, lambda: "you       local          hello bob" in text_of(app))
         await pilot.press(*"/send bob psst", "enter")
@@ -87,10 +87,10 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
         await until(pilot, lambda: "answers what it is sent" in text_of(app))
         await pilot.press("escape", "m")
         await until(pilot, lambda: "eu-west" in text_of(app) and "up" in text_of(app))
-        await pilot.press("escape", "i", *"/deny bob", "enter")
-        await until(pilot, lambda: "● conn   bob" not in text_of(app))
+        await pilot.press("escape", "i", *"/deny bob", "enter", "enter")
+        await until(pilot, lambda: "● up      bob" not in text_of(app))
         await pilot.press(*"/allow bob", "enter", *f"/connect {address}", "enter")
-        await until(pilot, lambda: "● conn   bob" in text_of(app))
+        await until(pilot, lambda: "● up      bob" in text_of(app))
         large = b"x" * (attached_module.ON_A_LINE + 1)
         await host.broadcast(large)
         assert (await _expect(bob.expect, "message", bytes=len(large)))["hops"] == 1
@@ -111,21 +111,22 @@ async def test_a_node_that_goes_is_told_at_once_and_found_again_when_it_is_back(
     async with an_app(bench.folder / "kept") as (app, pilot, host):
         await until(pilot, lambda: "once" in text_of(app))
         us.process.kill()
-        await until(pilot, lambda: "NO NODE: it hung up" in text_of(app))
+        await until(pilot, lambda: ": it hung up" in text_of(app))
+        assert "NODE LOST 0s ago" in text_of(app) or "NODE LOST 1s ago" in text_of(app)
         assert "once" in text_of(app)
-        await pilot.press(*"hello", "enter")
+        await pilot.press("i", *"hello", "enter")
         await until(pilot, lambda: app.main.compose_box.draft.text == "hello")
         with pytest.raises(NoAnswer, match="lost the node"):
             await host.dial("127.0.0.1:9")
         app.main.compose_box.draft.clear()
         again, _ = bench.started("--name", "us", "--zone", "mars", "--state-dir", "kept")
-        await until(pilot, lambda: "NO NODE" not in text_of(app))
+        await until(pilot, lambda: "NODE LOST" not in text_of(app))
         await until(pilot, lambda: "zone mars" in text_of(app))
         await pilot.press(*"hello", "enter")
         assert (await _expect(again.expect, "message", text="hello"))["via"] == "local"
         await until(pilot, lambda: text_of(app).count("once") == 1)
         again.ask(cmd="quit")
-        await until(pilot, lambda: "NO NODE: it stopped: " in text_of(app))
+        await until(pilot, lambda: ": it stopped: " in text_of(app))
 
 
 async def test_attach_without_a_node_or_a_terminal_is_one_line(

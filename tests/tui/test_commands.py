@@ -107,7 +107,7 @@ def test_every_command_has_help_and_its_usage_begins_as_it_is_typed() -> None:
 
 def test_the_beginning_of_a_command_is_completed() -> None:
     assert complete("/st") == ("/status", "/stats")
-    assert complete("/se") == ("/send ",)
+    assert complete("/se") == ("/send ", "/settings")
     assert complete("hello") == ()
     assert complete("/peers ") == ()
 

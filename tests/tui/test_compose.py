@@ -27,8 +27,8 @@ def draft_of(stage: Stage) -> str:
 
 async def test_tab_completes_a_command_then_the_name_of_a_peer() -> None:
     async with staged(peopled()) as stage:
-        await stage.press(*"/se")
-        assert stage.main.compose_box.draft.suggestion == "nd"
+        await stage.press("i", *"/sen")
+        assert stage.main.compose_box.draft.suggestion == "d"
         assert "/send PEER TEXT   Tell one peer" in stage.text
         await stage.press("tab", "b", "tab")
         assert draft_of(stage) == "/send bo"
@@ -42,7 +42,7 @@ async def test_tab_completes_a_command_then_the_name_of_a_peer() -> None:
 
 async def test_what_the_line_may_become_is_told_beneath_it() -> None:
     async with staged(peopled()) as stage:
-        await stage.press(*"/st")
+        await stage.press("i", *"/st")
         assert "/status  /stats" in stage.text
         await stage.press(*"ats")
         assert "List all counters" in stage.text
@@ -56,18 +56,68 @@ async def test_what_the_line_may_become_is_told_beneath_it() -> None:
         assert hint("/trace ", (), len(spec.usage)) == spec.usage
 
 
-async def test_tab_goes_to_the_next_panel_where_there_is_nothing_to_complete() -> None:
+@pytest.mark.parametrize("key", ["tab", "shift+tab"])
+async def test_tab_never_leaves_the_box_so_that_no_letter_behind_it_is_a_key(key: str) -> None:
     async with staged(peopled()) as stage:
-        await stage.press(*"hello", "tab")
-        assert stage.focused == "peers"
+        await stage.press("i", *"hello", key, *"qzF")
+        assert stage.focused == "draft"
+        assert draft_of(stage) == "helloqzF"
+        assert "nothing to complete" in stage.text
+        assert stage.shows("peers")
+
+
+async def test_ctrl_c_clears_the_line_which_waits_in_the_history_and_never_quits() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press("i", *"hello", "ctrl+c")
+        assert draft_of(stage) == ""
+        assert "up brings the line back" in stage.text
+        await stage.press("up")
         assert draft_of(stage) == "hello"
+        await stage.press("ctrl+c", "ctrl+c")
+        assert "esc goes to the panels, and q there leaves" in stage.text
+        assert stage.host.left == 0
+
+
+@pytest.mark.parametrize("line", ["q", "?", ":q", "exit", " z "])
+async def test_a_line_that_looks_like_a_key_is_sent_at_the_second_enter_alone(line: str) -> None:
+    async with staged(peopled()) as stage:
+        await stage.say(line)
+        assert stage.host.broadcasts == []
+        assert "was not sent" in stage.text
+        assert draft_of(stage) == line
+        await stage.press("enter")
+        assert stage.host.broadcasts == [line.strip().encode()]
+
+
+async def test_what_is_said_of_a_line_goes_when_the_line_is_another() -> None:
+    async with staged(peopled()) as stage:
+        await stage.say("/nonsense")
+        assert "there is no /nonsense" in stage.text
+        await stage.press("x")
+        assert "there is no /nonsense" not in stage.text
+        stage.main.compose_box.say("sent to bob")
+        timer = stage.main.compose_box._word_timer
+        assert timer is not None
+        timer._callback()  # type: ignore[misc]  # its ten seconds are over
+        await stage.paint()
+        assert "sent to bob" not in stage.text
+
+
+async def test_what_is_pasted_over_the_panels_waits_in_the_compose_box() -> None:
+    async with staged(peopled()) as stage:
+        stage.main.log_view.post_message(Paste("q\nz\nA"))
+        await stage.paint()
+        assert draft_of(stage) == "q\nz\nA"
+        assert stage.focused == "draft"
+        assert stage.host.broadcasts == []
+        assert stage.host.node.rounds_asked == 0
 
 
 async def test_a_name_of_a_stranger_in_a_completion_is_printable() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "b\x1b[2J"), a_peer(2, "b[/nope]"), a_peer(3, "b[@click=app.quit]x")]
     async with staged(host) as stage:
-        await stage.press(*"/send b")
+        await stage.press("i", *"/send b")
         assert "b[/nope]" in stage.text
         assert all(line.isprintable() for line in stage.text.split("\n"))
         await stage.press("tab", "tab")
@@ -110,5 +160,5 @@ async def test_what_no_box_can_hold_is_refused_in_words() -> None:
 
 async def test_alt_enter_begins_a_new_line() -> None:
     async with staged(peopled()) as stage:
-        await stage.press("a", "alt+enter", "b", "enter")
+        await stage.press("i", "a", "alt+enter", "b", "enter")
         assert stage.host.broadcasts == [b"a\nb"]

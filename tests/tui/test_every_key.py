@@ -100,7 +100,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "traffic": Effect((), front(TrafficScreen)),
         "settings": Effect((), front(SettingsScreen)),
         "picture": Effect((), file("*.svg")),
-        "quit": Effect((), lambda stage: stage.host.left == 1),
+        "undo": Effect((), text("nothing to undo")),
+        "quit": Effect((), text("Leave the cluster?")),
     },
     "Panels": {
         "next_panel(1)": Effect(("1",), focused("log")),
@@ -131,7 +132,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
     "Peers and members, in tables and details": {
         "ask('send')": Effect(PEERS, draft("/send node-00 ")),
         "ask('dial')": Effect(PEERS, lambda stage: "10.0.0.7:8001" in stage.host.dials),
-        "ask('forget')": Effect(PEERS, text("forgot node-00")),
+        "ask('deny')": Effect(PEERS, text("Deny this node?")),
+        "ask('forget')": Effect(PEERS, text("Forget this node?")),
         "ask('copy')": Effect(PEERS, copied("10.0.0.7:80")),
         "ask('copy_id')": Effect(PEERS, copied("000000")),
     },
@@ -149,14 +151,18 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "follow": Effect(("2", "g"), lambda stage: stage.is_following),
     },
     "Traces": {
+        "new_trace": Effect(("t",), draft("/trace ")),
         "older(1)": Effect(("t",), text("─ 1 of 2")),
         "older(-1)": Effect(("t", "left"), text("─ 2 of 2")),
     },
-    "Traffic over time": {"span": Effect(("T",), text("15 min ago"))},
+    "Traffic over time": {
+        "span(1)": Effect(("T",), text("15 min ago")),
+        "span(-1)": Effect(("T", "left"), text("1 min ago")),
+    },
     "Settings": {"save": Effect(("C",), text("nothing was changed"))},
     "Details": {
         "form": Effect((*LOG, "enter"), text("6c 69 6e 65")),
-        "dismiss": Effect(HELP, lambda stage: not stage.has_sheet),
+        "back": Effect(HELP, lambda stage: not stage.has_sheet),
         "scroll(1)": Effect(HELP, scrolled),
         "scroll(-1)": Effect((*HELP, "j"), top),
         "scroll(10)": Effect(HELP, scrolled),
@@ -173,6 +179,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "earlier": Effect(("i", "h", "i", "enter"), draft("hi")),
         "later": Effect(("i", "h", "i", "enter", "up"), draft("")),
         "complete": Effect(("i", "slash", "s", "e"), draft("/send ")),
+        "interrupt": Effect(("i", "h"), draft("")),
     },
 }
 

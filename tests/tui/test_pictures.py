@@ -82,12 +82,12 @@ def keys(*names: str) -> Act:
 
 async def typed(stage: Stage) -> None:
     stage.main.compose_box.draft.fill("thanks, looking\nand one line more")
-    await stage.press("alt+enter", "!")
+    await stage.press("i", "alt+enter", "!")
 
 
 async def command(stage: Stage) -> None:
     stage.main.compose_box.draft.fill("/s")
-    await stage.press("e")
+    await stage.press("i", "e")
 
 
 async def refused(stage: Stage) -> None:

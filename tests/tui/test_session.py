@@ -22,8 +22,8 @@ async def test_an_operator_does_a_days_work(
     frames = await play(tmp_path, bench)
     assert [int(step.split()[0]) for step in frames] == list(range(1, 13))
     pictures = {step: words_of(picture) for step, picture in frames.items()}
-    assert "▲stale" in pictures["3 bob is stale"]
-    assert "▲stale" not in pictures["4 bob is back"]
+    assert "◐silent" in pictures["3 bob is stale"]
+    assert "◐silent" not in pictures["4 bob is back"]
     assert "deployofapi" in pictures["5 both spoke"]
     assert "deployofapi" not in pictures["6 filtered"]
     assert "2of2" in pictures["9 traced"]
