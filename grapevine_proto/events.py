@@ -381,6 +381,16 @@ class StateUnsaved:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityInUse:
+    """Another node runs on this node's identity, as one does that was started on a copy of its state
+    directory. This one was here first: it goes on in a higher epoch, and the other is to stop. `address`
+    is where the other one's record claims to be."""
+
+    address: Address | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class FaultContained:
     """An error of this program while it served `peer` (None: no peer in particular); the link with the
     peer ended, and everything else went on. `problem` names the error and where it happened. At most
@@ -410,5 +420,6 @@ Event: TypeAlias = (
     | DialFailed
     | StateUnsaved
     | FaultContained
+    | IdentityInUse
     | NodeStopped
 )

@@ -26,7 +26,7 @@ from grapevine_proto.clock import TICK_S, Lag
 from grapevine_proto.endpoint import Endpoint, EndpointClosed
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError
-from grapevine_proto.events import Event, FaultContained
+from grapevine_proto.events import Event, FaultContained, IdentityInUse
 from grapevine_proto.faults import describe
 
 logger = logging.getLogger("grapevine")
@@ -177,6 +177,8 @@ class Pump:
         count = min(len(untold), BATCH)
         for _ in range(count):
             event = untold.popleft()
+            if isinstance(event, IdentityInUse):
+                logger.error("%s", event.problem)
             if isinstance(event, FaultContained):
                 self._log_fault(event.problem)
             self._publish(event)

@@ -30,6 +30,7 @@ from grapevine_proto.events import (
     DialFailed,
     Event,
     FaultContained,
+    IdentityInUse,
     MemberChanged,
     MemberInfo,
     Message,
@@ -117,6 +118,9 @@ def describe(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Objec
             return "dial_failed", {"address": str(address), "reason": reason}
         case StateUnsaved(problem):
             return "state_unsaved", {"problem": problem}
+        case IdentityInUse(address, problem):
+            at = None if address is None else str(address)
+            return "identity_in_use", {"address": at, "problem": problem}
         case FaultContained(peer, problem):
             return "fault", {"peer_id": None if peer is None else str(peer), "problem": problem}
         case _:

@@ -22,6 +22,7 @@ from grapevine_proto.events import (
     Event,
     EventsLost,
     FaultContained,
+    IdentityInUse,
     MemberChanged,
     MemberInfo,
     MemberStatus,
@@ -195,6 +196,9 @@ def event_of(told: Object, now: float) -> Event | None:
         case "fault":
             peer = None if told["peer_id"] is None else PeerId.parse(told["peer_id"])
             return FaultContained(peer, _text(told["problem"]))
+        case "identity_in_use":
+            at = told["address"]
+            return IdentityInUse(None if at is None else Address.parse(at), _text(told["problem"]))
         case "stopped":
             return NodeStopped(_text(told["reason"]))
         case "dropped":

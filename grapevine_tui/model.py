@@ -30,6 +30,7 @@ from grapevine_proto.events import (
     Event,
     EventsLost,
     FaultContained,
+    IdentityInUse,
     MemberChanged,
     MemberInfo,
     MessageReceived,
@@ -188,6 +189,7 @@ class Model:
             EventsLost: self._events_lost,
             StateUnsaved: self._state_unsaved,
             FaultContained: self._fault_contained,
+            IdentityInUse: self._identity_in_use,
             NodeStarted: self._started,
             NodeStopped: self._node_stopped,
         }
@@ -372,6 +374,10 @@ class Model:
             self._note(Level.INFORMATION, "state saved again")
         self.unsaved = event.problem
         return Changes.NOTICES | Changes.STATUS
+
+    def _identity_in_use(self, event: IdentityInUse) -> Changes:
+        self._note(Level.ERROR, f"{event.problem}: a copy of this node's state; it is outranked")
+        return Changes.NOTICES
 
     def _fault_contained(self, event: FaultContained) -> Changes:
         ended = "" if event.peer is None else f"; the link with {self.name_of(event.peer)} ended"

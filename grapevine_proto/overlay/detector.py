@@ -4,6 +4,8 @@ What must stay true:
 
 - Nobody is held for dead who was heard within its time, here; elsewhere it may say so itself, by a
   higher incarnation, which ends everything that was said against the one before.
+- Only a member counts as an accuser: one met, or known for a while; and of those never met, all that one
+  peer told of are one voice. Keys made up on the spot accuse nobody.
 - One member's word is one voice: where we have no eyes of our own it takes three who looked to make
   haste, and one alone has to stand unrefuted for six times as long.
 - What is found here changes what is shown, and which links are passed over (stale). None is closed for
@@ -37,6 +39,7 @@ from grapevine_proto.overlay.suspicion import OwnHealth
 from grapevine_proto.overlay.tidings import Tidings
 from grapevine_proto.signed import Accusation, Record
 
+KNOWN_S: Final = 10.0  # a member that was never met may accuse others after so long
 CHECKS_PER_TELLER_S: Final = 32.0  # of accusations' signatures: a thousandth of a core
 CHECKS_BURST: Final = 256.0
 # Of what one accuser says of others: half of a hundred links may die at once, but who finds somebody
@@ -158,7 +161,11 @@ class Detector:
         case = self.cases.get(peer_id)
         known = case.accusations if case is not None else {}
         news: list[Accusation] = []
+        voices = {self._voice_of(accuser, now) for accuser in known}
         for each in opinion.accusations:
+            voice = self._voice_of(each.accuser, now)
+            if voice is None or voice in voices:
+                continue
             if len(known) + len(news) < ACCUSERS and self._is_new(each, case, member):
                 if not self._by_teller.take((sender,), now):
                     return [Blame(sender, DropReason.SIGNATURE_BUDGET)]
@@ -166,12 +173,25 @@ class Detector:
                     return [Blame(sender, DropReason.BAD_SIGNATURE)]
                 if self._by_accuser.take((each.accuser,), now):
                     news.append(each)
+                    voices.add(voice)
         if case is not None and not case.is_dismissed and not news:
             if len(opinion.accusations) >= len(known):
                 self.tidings.news.told(peer_id, 1)  # told by another: it knows as much
             elif peer_id not in self.tidings.news:
                 answers.append(case.opinion)
         return self._charge(member, news, now)
+
+    def _voice_of(self, accuser: PeerId, now: float) -> PeerId | None:
+        """Whose voice an accusation counts as; None: nobody's. Who was never met speaks for whoever told
+        of it, since records can be made up as fast as accusations."""
+        if accuser == self._identity.peer_id:
+            return accuser
+        member = self._members.get(accuser)
+        if member is None or member.status in (MemberStatus.LEFT, MemberStatus.DOWN):
+            return None
+        if member.is_met:
+            return accuser
+        return member.teller if now - member.known_at >= KNOWN_S else None
 
     def _is_new(self, accusation: Accusation, case: Case | None, member: Member) -> bool:
         """Nobody accuses himself, and we know what we say ourselves."""

@@ -41,6 +41,7 @@ class Member:
         "epoch_at",
         "failures",
         "is_met",
+        "known_at",
         "look_at",
         "met_place",
         "place",
@@ -58,6 +59,7 @@ class Member:
         self.is_met = False  # a session of ours with it was live
         self.proved: Address | None = None  # where a session proved it to be, in this run of it
         self.changed_at = now
+        self.known_at = now
         self.epoch_at = now  # since when its present run is known
         self.earlier_epoch: int | None = None  # of its run before, where that was known here
         self.dial_at = now

@@ -197,6 +197,7 @@ class Membership:
         """A session with `record`'s subject is live: a new link, or a restarted peer on its old one.
         `source` is where the session proved it to be, whatever its record claims; `is_ours`: this node
         dialed it."""
+        self.ourselves.was_linked = True
         is_chosen = is_ours and self.dialling.has_chosen(record.peer_id)
         self.dialling.found(record.peer_id)
         peer = self._peers.add(record.peer_id, record, source, now)

@@ -11,12 +11,16 @@ from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import DropReason
+from grapevine_proto.events import IdentityInUse
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import Opinion
-from grapevine_proto.overlay.effects import Blame, Effect, Reopen, Stop
+from grapevine_proto.overlay.effects import Blame, Effect, Emit, Reopen, Stop
 from grapevine_proto.signed import Record
 
+OUTRANKED_LIMIT: Final = (
+    16  # times that we outrank another node on our identity, which will not stop
+)
 REFUTE_EVERY_S: Final = 1.0  # at most: whoever accuses us faster is answered for all at once
 
 
@@ -31,6 +35,8 @@ class Ourselves:
         ours = Address.parse(config.advertise) if config.advertise else address
         self.addresses: tuple[Address, ...] = (ours.without_zone,)
         self._told_of_ourselves = 0
+        self._came_later = False  # and the other node on our identity was here first
+        self.was_linked = False  # in this run
         self._refuted_at = -math.inf
         self.record = self._signed(epoch, 0, left=False)
 
@@ -105,7 +111,8 @@ class Ourselves:
 
     def compare(self, record: Record, sender: PeerId) -> list[Effect]:
         """A record of our own identity that is not ours: an earlier run with a clock ahead, or a
-        second node on our state. Once it is outranked; the second time there are two of us."""
+        second node on our state. Once it is outranked; the second time there are two of us, and the
+        one that came later stops. The other outranks it again, and tells the application."""
         if record.version < self.record.version or record == self.record:
             return []
         if record.version == self.record.version and record.addresses == self.record.addresses:
@@ -114,6 +121,23 @@ class Ourselves:
             return [Blame(sender, DropReason.BAD_SIGNATURE)]
         self._told_of_ourselves += 1
         if self._told_of_ourselves == 1:
+            self._came_later = self._looks_later(record)
             return [Reopen(record.epoch)]
         where = f" at {record.addresses[0]}" if record.addresses else ""
-        return [Stop(f"identity {self._identity.peer_id.short} is in use by another node{where}")]
+        who = f"identity {self._identity.peer_id.short} is in use by another node{where}"
+        if self._came_later or self._told_of_ourselves > OUTRANKED_LIMIT:
+            later = ", which was here first" if self._came_later else ""
+            return [
+                Stop(
+                    f"{who}{later}: a state directory that was copied needs an identity of its own"
+                )
+            ]
+        return [Emit(IdentityInUse(next(iter(record.addresses), None), who)), Reopen(record.epoch)]
+
+    def _looks_later(self, record: Record) -> bool:
+        """Whether the other node was here first. It was, if it outranked exactly our record, which it
+        must have heard of then; or if we never had a link, and were told so at the first. A node that
+        has just started on a copy of our state has an epoch by its clock, which is neither."""
+        if record.epoch == self.record.epoch:
+            return record.addresses < self.record.addresses
+        return record.epoch == self.record.epoch + 1 or not self.was_linked

@@ -11,6 +11,7 @@ from grapevine_proto.engine import Engine
 from grapevine_proto.events import (
     DialFailed,
     Event,
+    IdentityInUse,
     MemberChanged,
     MemberStatus,
     PeerState,
@@ -185,12 +186,20 @@ def test_of_two_nodes_on_one_identity_one_stops_and_says_so(loss: float) -> None
     sim.run(10.0)
     twin = sim.add(bootstrap=[0], after=1.0)
     sim.nodes[twin]._saved = sim.nodes[1]._saved  # somebody copied the state directory
+    told: list[IdentityInUse] = []
+    sim.listen(
+        lambda now, number, event: (
+            told.append(event) if isinstance(event, IdentityInUse) and number == 1 else None
+        )
+    )
     assert sim.run_until(lambda: bool(sim.nodes[1].stopped or sim.nodes[twin].stopped), 60.0)
-    stopped, alive = (1, twin) if sim.nodes[1].stopped else (twin, 1)
-    assert "in use by another node" in sim.nodes[stopped].stopped
+    assert "in use by another node" in sim.nodes[twin].stopped
+    assert "which was here first" in sim.nodes[twin].stopped
+    assert not sim.nodes[1].stopped, "the one that was here first goes on, and says so"
     sim.run(40.0)
-    assert not sim.nodes[alive].stopped
-    assert sim.connected(alive) == 2
+    assert not sim.nodes[1].stopped
+    assert sim.connected(1) == 2
+    assert told
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.3])

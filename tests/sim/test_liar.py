@@ -17,9 +17,11 @@ from grapevine_proto.events import (
     PeerStateChanged,
 )
 from grapevine_proto.ids import MessageId, Stream
-from grapevine_proto.signed import Record
+from grapevine_proto.messages import Opinion, Opinions
+from grapevine_proto.signed import Accusation, Record
 from grapevine_proto.sim import Simulation
 from tests.liar import Liar
+from tests.overlay.made import identity
 
 WAIT_S = 1.0
 MAKING_ROOM = ("let go for", "closed: full")  # for a node short of links: nothing was lost
@@ -203,3 +205,15 @@ def test_who_accuses_all_the_time_is_not_believed_for_long() -> None:
     assert scene.wrongs == []
     # Each of those to whom the accuser is linked passes on one in ten seconds; all hear of some.
     assert max(scene.suspicions.values(), default=0) <= before // 4
+
+
+def test_accusers_that_were_made_up_on_the_spot_count_for_nothing() -> None:
+    scene = Scene(20, 20.0)
+    cluster = scene.liar.engine.config.cluster
+    for turn in range(20):
+        victim = scene.record(scene.victims[0])
+        friends = [identity(40_000 + 3 * turn + each) for each in range(3)]
+        told = tuple(Accusation.signed(each, cluster, victim) for each in friends)
+        scene.liar.say(Opinions((Opinion(victim, told),)))
+        scene.sim.run(0.5)
+    assert not scene.suspected

@@ -17,6 +17,7 @@ from grapevine_proto.events import (
     Event,
     EventsLost,
     FaultContained,
+    IdentityInUse,
     MemberChanged,
     MemberStatus,
     MessageReceived,
@@ -139,6 +140,8 @@ def test_counters_come_out_as_they_went_in() -> None:
         StandingChanged(an_id(1), Standing.SLOWED, 61.5, "excess work"),
         FaultContained(an_id(1), "ValueError: x in y (z.py:1)"),
         FaultContained(None, "ValueError: x in y (z.py:1)"),
+        IdentityInUse(Address("10.0.0.9", 8000), "in use by another node"),
+        IdentityInUse(None, "in use by another node"),
     ],
 )
 def test_an_event_comes_out_as_it_went_in(event: Event) -> None:
