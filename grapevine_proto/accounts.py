@@ -36,6 +36,7 @@ TRUSTED_AT: Final = 25.0  # half of `SLOWED_AT`: no more than one change of stan
 SCORE_LIMIT: Final = (
     800.0  # refused for four half-lives at most: an identity is free, longer is no use
 )
+NO_SCORE: Final = 1.0  # less than any offense counts
 SLOWED_BY: Final = 4.0  # how much more slowly tokens come back: enough for heartbeats and repair
 
 WEIGHTS: Final = {
@@ -168,6 +169,16 @@ class Accounts:
     def _work_limits(self) -> tuple[float, float]:
         limit = self._limit
         return limit.capacity * WORK_PER_TOKEN, limit.refill_rate * WORK_PER_TOKEN
+
+    def reap(self, now: float) -> None:
+        """Let go of accounts that say nothing: of identities without a link that have all their tokens
+        and no score, which is how a new one begins."""
+        for peer_id, account in list(self._accounts.items()):
+            buckets = (account.bucket, account.work, account.shape)
+            is_new = all(bucket is None or bucket.is_full(now) for bucket in buckets)
+            is_new = is_new and peer_id not in self._penalized and account.score_at(now) < NO_SCORE
+            if is_new and peer_id not in self._linked:
+                del self._accounts[peer_id]
 
     def news(self, peer_id: PeerId, now: float) -> RateLimited | None:
         """What was refused the peer since the last call, where there was anything."""

@@ -51,6 +51,8 @@ LIVE_FIELDS: Final = frozenset(
         "fanout",
         "max_peers",
         "peer_timeout",
+        "reconnect_timeout",
+        "tombstone_timeout",
         "detection",
         "connection_timeout",
         "anti_entropy",
@@ -115,6 +117,12 @@ class NodeConfig:
     peer_timeout: float = 30.0
     """Silence after which a peer is disconnected. Who is dead is known earlier (`detection`), but a
     link outlives an outage shorter than this."""
+    reconnect_timeout: float = 86_400.0
+    """How long a member that is down is dialed again and listed (Serf's). Shorter lets go of containers
+    that never return sooner; longer keeps members over longer outages in the list."""
+    tombstone_timeout: float = 86_400.0
+    """How long a member that left is listed, and how long records of a member that was let go do not
+    bring it back (Serf's): longer than any node or copy of its record may be away."""
     connection_timeout: float = 10.0
     """How long to knock at an address before giving up for now."""
     message_dedup_ttl: float = 300.0
@@ -163,6 +171,8 @@ class NodeConfig:
                 "peer_timeout",
                 f"{self.peer_timeout:g} is less than two gossip intervals of {self.gossip_interval:g}",
             )
+        check_number("reconnect_timeout", self.reconnect_timeout, 1, 31_536_000)
+        check_number("tombstone_timeout", self.tombstone_timeout, 1, 31_536_000)
         check_number("connection_timeout", self.connection_timeout, 0.1, 3600)
         check_number("message_dedup_ttl", self.message_dedup_ttl, 1, 86_400)
         check_number("bundle_delay", self.bundle_delay, 0, 0.5)

@@ -56,6 +56,7 @@ __all__ = ["Engine", "Saved", "SavedStream"]
 PAUSE_MS: Final = 1000  # the most that a peer grants
 PAUSE_INTERVAL_S: Final = 0.5  # between requests: one may be lost without a gap
 FAULT_PAUSE_S: Final = 0.5  # before what had a fault is tried again
+REAP_S: Final = 60.0  # between looks for accounts that say nothing
 TICK_S: Final = 1.0  # for what is told at most once a second, and for the age of sessions
 
 
@@ -119,7 +120,7 @@ class Engine:
             self._links, self._shorts, self._handshakes, machines, self._routing
         )
         self._traffic = looks.Traffic()
-        self._tick_at = now
+        self._tick_at = self._reap_at = now
         self._pause_at = math.inf  # when to ask peers again to hold back
         self._machines_at = -math.inf  # not before: one of them had a fault
 
@@ -369,6 +370,9 @@ class Engine:
             self._routing.send_all(Send(tuple(self._links), Pause(PAUSE_MS)), now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
+            if now >= self._reap_at:
+                self._reap_at = now + REAP_S
+                self._links.accounts.reap(now)
             self._tick(now)
 
     def _end_dials(self, now: float) -> None:

@@ -92,6 +92,14 @@ max_message_size = $max_message_size
 # Who is dead is known earlier ([detection]). At least two gossip intervals.
 peer_timeout = $peer_timeout
 
+# How long a member that is down is dialed again and listed. Shorter forgets containers that never
+# return sooner.
+reconnect_timeout = $reconnect_timeout
+
+# How long a member that left is listed, and how long old records of a forgotten member do not bring
+# it back. Longer than a node may be away.
+tombstone_timeout = $tombstone_timeout
+
 # How long to knock at an address before giving up for a while.
 connection_timeout = $connection_timeout
 

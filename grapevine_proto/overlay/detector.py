@@ -4,8 +4,7 @@ What must stay true:
 
 - Nobody is held for dead who was heard within its time, here; elsewhere it may say so itself, by a
   higher incarnation, which ends everything that was said against the one before.
-- Only a member counts as an accuser: one met, or known for a while; and of those never met, all that one
-  peer told of are one voice. Keys made up on the spot accuse nobody.
+- Only a member counts as an accuser: one met, or known for a while. Keys made up on the spot accuse nobody.
 - One member's word is one voice: where we have no eyes of our own it takes three who looked to make
   haste, and one alone has to stand unrefuted for six times as long.
 - What is found here changes what is shown, and which links are passed over (stale). None is closed for
@@ -161,10 +160,8 @@ class Detector:
         case = self.cases.get(peer_id)
         known = case.accusations if case is not None else {}
         news: list[Accusation] = []
-        voices = {self._voice_of(accuser, now) for accuser in known}
         for each in opinion.accusations:
-            voice = self._voice_of(each.accuser, now)
-            if voice is None or voice in voices:
+            if not self._is_credible(each.accuser, now):
                 continue
             if len(known) + len(news) < ACCUSERS and self._is_new(each, case, member):
                 if not self._by_teller.take((sender,), now):
@@ -173,7 +170,6 @@ class Detector:
                     return [Blame(sender, DropReason.BAD_SIGNATURE)]
                 if self._by_accuser.take((each.accuser,), now):
                     news.append(each)
-                    voices.add(voice)
         if case is not None and not case.is_dismissed and not news:
             if len(opinion.accusations) >= len(known):
                 self.tidings.news.told(peer_id, 1)  # told by another: it knows as much
@@ -181,17 +177,12 @@ class Detector:
                 answers.append(case.opinion)
         return self._charge(member, news, now)
 
-    def _voice_of(self, accuser: PeerId, now: float) -> PeerId | None:
-        """Whose voice an accusation counts as; None: nobody's. Who was never met speaks for whoever told
-        of it, since records can be made up as fast as accusations."""
-        if accuser == self._identity.peer_id:
-            return accuser
+    def _is_credible(self, accuser: PeerId, now: float) -> bool:
+        """Whether the word of `accuser` counts: keys can be made up as fast as accusations."""
         member = self._members.get(accuser)
-        if member is None or member.status in (MemberStatus.LEFT, MemberStatus.DOWN):
-            return None
-        if member.is_met:
-            return accuser
-        return member.teller if now - member.known_at >= KNOWN_S else None
+        if member is None:
+            return accuser == self._identity.peer_id
+        return member.is_met or now - member.known_at >= KNOWN_S
 
     def _is_new(self, accusation: Accusation, case: Case | None, member: Member) -> bool:
         """Nobody accuses himself, and we know what we say ourselves."""
@@ -309,6 +300,12 @@ class Detector:
         if member.status is not MemberStatus.UP or is_elsewhere:
             return []
         return self._accuse(member, now, now)
+
+    def ask_to_refute(self, record: Record) -> Effect:
+        """A member that was held for dead, and let go, is linked again in the same run: tell it, so that
+        it takes that back in a later record, which all believe."""
+        ours = Accusation.signed(self._identity, self._config.cluster, record)
+        return Send((record.peer_id,), Opinions((Opinion(record, (ours,)),)))
 
     def left(self, peer_id: PeerId) -> None:
         """It said itself that it leaves: nothing more is to be found out."""

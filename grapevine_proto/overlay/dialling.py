@@ -181,6 +181,7 @@ class Dialling:
             if address not in self._knocks:
                 knock = self._knocks[address] = _Knock(now, is_wanted=False)
                 knock.peer = peer_id
+        self._trim()
 
     def known(self) -> tuple[tuple[PeerId, Address], ...]:
         """Where peers are for the next run, the best first: those linked, those that were lately, and

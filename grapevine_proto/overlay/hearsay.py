@@ -22,7 +22,7 @@ from grapevine_proto.messages import CloseReason, Opinion, Opinions
 from grapevine_proto.overlay.detector import Detector
 from grapevine_proto.overlay.dialling import Dialling
 from grapevine_proto.overlay.effects import Blame, Drop, Effect, Emit, Learn, Send
-from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.members import Member, MemberTable
 from grapevine_proto.overlay.ourselves import Ourselves
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.rolls import Rolls
@@ -84,11 +84,17 @@ class Hearsay:
                 effects += self.record(record, sender, now)
         return effects
 
+    def _is_known(self, record: Record, member: Member | None) -> bool:
+        """Whether `record` says nothing new of its subject, which may have been let go since."""
+        if member is None:
+            return self._members.is_let_go(record)
+        if record.version == member.record.version:
+            self._members.heard_again(record.peer_id)
+        return record.version <= member.record.version
+
     def record(self, record: Record, sender: PeerId, now: float) -> list[Effect]:
         member = self._members.get(record.peer_id)
-        if member is not None and record.version <= member.record.version:
-            if record.version == member.record.version:
-                self._members.heard_again(record.peer_id)
+        if self._is_known(record, member):
             return []
         if not self._signatures.may_check_record(sender, now):
             return [Blame(sender, DropReason.SIGNATURE_BUDGET)]

@@ -29,6 +29,7 @@ from grapevine_proto.signed import Record
 MARK_LIMIT: Final = (1 << 8 * MARK_BYTES) - 1
 LOOKED_AT: Final = 16  # members, to find one that may go
 FORGET_S: Final = 24 * 3600.0  # a member that is down or left; long enough not to hear it as news
+TOMBSTONES: Final = 4096  # versions of members that were let go
 
 
 class Member:
@@ -118,6 +119,7 @@ class MemberTable:
         self._unmet: dict[PeerId, dict[PeerId, None]] = {}  # not met yet, by who told of them
         self._failed: dict[PeerId, None] = {}  # of those, the ones that did not answer a dial
         self._met: list[PeerId] = []  # to draw from
+        self._tombstones: dict[PeerId, tuple[tuple[int, int], float]] = {}  # version, until when
         self._turn = 0  # where in `_order` to look for one that may go
         self._news: dict[PeerId, int] = {}  # how often each change is still to be told
         self.refused = 0
@@ -188,6 +190,7 @@ class MemberTable:
 
     def add(self, record: Record, teller: PeerId, now: float) -> Member:
         """A member heard of for the first time; `make_place` was true."""
+        self._tombstones.pop(record.peer_id, None)
         status = MemberStatus.LEFT if record.left else MemberStatus.UP
         member = Member(record, status, teller, now)
         member.place = len(self._order)
@@ -259,11 +262,34 @@ class MemberTable:
             self._settle(member)
         self._news.pop(peer_id, None)
 
-    def forget_the_gone(self, now: float) -> None:
-        """Drop members that have been down or gone for a day."""
-        for peer_id, member in list(self._members.items()):
-            if member.status is not MemberStatus.UP and now - member.changed_at > FORGET_S:
-                self.remove(peer_id)
+    def forget_the_gone(
+        self, now: float, reconnect_s: float = FORGET_S, tombstone_s: float = FORGET_S
+    ) -> list[Member]:
+        """Let go of members that have been down for `reconnect_s`, or left for `tombstone_s`, and gives
+        them. For `tombstone_s` more no record that is as old brings one back."""
+        gone = [
+            member
+            for member in self._members.values()
+            if member.status is not MemberStatus.UP
+            and now - member.changed_at
+            > (tombstone_s if member.status is MemberStatus.LEFT else reconnect_s)
+        ]
+        for member in gone:
+            peer_id = member.record.peer_id
+            self.remove(peer_id)
+            self._tombstones.pop(peer_id, None)
+            self._tombstones[peer_id] = (member.record.version, now + tombstone_s)
+        while self._tombstones:
+            oldest = next(iter(self._tombstones))
+            if len(self._tombstones) <= TOMBSTONES and self._tombstones[oldest][1] > now:
+                break
+            del self._tombstones[oldest]
+        return gone
+
+    def is_let_go(self, record: Record) -> bool:
+        """Whether the member was let go, and `record` says nothing that was not known then."""
+        tombstone = self._tombstones.get(record.peer_id)
+        return tombstone is not None and record.version <= tombstone[0]
 
     # --- telling --------------------------------------------------------------------------------
 

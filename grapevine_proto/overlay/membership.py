@@ -56,6 +56,8 @@ from grapevine_proto.overlay.views import Views
 from grapevine_proto.signed import Record
 
 STALE_INTERVALS: Final = 3  # gossip intervals without a word
+UNPROVED_FAILURES: Final = 3  # dials of a member that no session proved to be there
+TIDY_S: Final = 60.0  # between looks for what may be let go
 FORGET_PEER_S: Final = 600.0  # of one that left, from the list that is shown
 WELCOME_RECORDS: Final = 12  # told to a new peer
 LATE_S: Final = 0.5  # of our own timers: nobody is judged by those
@@ -228,8 +230,11 @@ class Membership:
     def _meet(self, record: Record, source: Address, now: float) -> list[Effect]:
         known = self.members.get(record.peer_id)
         is_news = known is None or record.version > known.record.version
+        was_let_go = self.members.is_let_go(record)
         member = self.members.meet(record, now, source)
         effects: list[Effect] = []
+        if was_let_go:  # others let it go as well: only a later record of its own is news to them
+            effects.append(self.detector.ask_to_refute(record))
         if is_news:
             member.take(record, now)
             member.proved = source
@@ -303,7 +308,11 @@ class Membership:
             self.dialling.failed_member(member, now)
             # Once: it may be alive behind a door that does not open to us, and has said so then. The
             # peer remembers it better than the member: that one may have lost its place meanwhile.
-            is_first = member.failures == 1 and (peer is None or not peer.consecutive_failures)
+            # Where only a record says that it is, a dial is few packets, which may all be lost.
+            enough = 1 if member.proved is not None else UNPROVED_FAILURES
+            is_first = member.failures == enough and (
+                peer is None or peer.consecutive_failures < enough
+            )
             is_silent = why is not DropReason.MISCONDUCT  # we did not even dial it
             if is_first and is_silent and not self._peers.is_linked(expected):
                 effects += self.detector.lost(member, now)
@@ -380,7 +389,8 @@ class Membership:
             peer.judge(succeeded=silent_s <= LATE_INTERVALS * self._config.gossip_interval)
             effects.append(self._heartbeats.make(peer, now))
         effects += self.dialling.due(now) + self.rolls.due(now)
-        if now - self._tidied_at > 60:
+        shortest_s = min(self._config.reconnect_timeout, self._config.tombstone_timeout)
+        if now - self._tidied_at > min(TIDY_S, shortest_s / 4):
             self._tidied_at = now
             self._tidy(now)
         return effects
@@ -413,11 +423,17 @@ class Membership:
         return [Send(linked, message)] if linked else []
 
     def _tidy(self, now: float) -> None:
-        self.members.forget_the_gone(now)
+        config = self._config
+        gone = self.members.forget_the_gone(now, config.reconnect_timeout, config.tombstone_timeout)
+        for each in gone:
+            self.detector.left(each.record.peer_id)
+            if each.status is not MemberStatus.LEFT and each.proved is not None:
+                self.dialling.remember(((each.record.peer_id, each.proved),), now)
+        forget_peer_s = min(FORGET_PEER_S, config.tombstone_timeout)
         for peer in list(self._peers):
             member = self.members.get(peer.peer_id)
             if peer.state is PeerState.DISCONNECTED and (
                 member is None
-                or (member.status is MemberStatus.LEFT and now - peer.silent_since > FORGET_PEER_S)
+                or (member.status is MemberStatus.LEFT and now - peer.silent_since > forget_peer_s)
             ):
                 self._peers.remove(peer.peer_id)

@@ -36,6 +36,8 @@ CONFIG = NodeConfig(
     gossip_interval=0.5,
     peer_timeout=3.0,
     message_dedup_ttl=5.0,
+    reconnect_timeout=20.0,
+    tombstone_timeout=20.0,
     anti_entropy=AntiEntropyConfig(interval=3.0),
 )
 
