@@ -25,7 +25,12 @@ def attributes(thing: object) -> Iterator[tuple[str, Any]]:
 def containers_of(root: object) -> dict[str, set[int]]:
     """The containers that objects of the package hold below `root`, as ``Class.attribute``, with the
     sizes that were met."""
-    found: dict[str, set[int]] = {}
+    return {name: set(sizes) for name, sizes in sizes_of(root).items()}
+
+
+def sizes_of(root: object) -> dict[str, list[int]]:
+    """The same, with the size of each."""
+    found: dict[str, list[int]] = {}
     seen: set[int] = set()
     waiting: list[object] = [root]
     while waiting:
@@ -40,7 +45,7 @@ def containers_of(root: object) -> dict[str, set[int]]:
         elif type(thing).__module__.startswith(PACKAGE) and not isinstance(thing, type):
             for name, value in attributes(thing):
                 if isinstance(value, MUTABLE):
-                    found.setdefault(f"{_owner(thing, name)}.{name}", set()).add(len(value))
+                    found.setdefault(f"{_owner(thing, name)}.{name}", []).append(len(value))
                 waiting.append(value)
     return found
 
