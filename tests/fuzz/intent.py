@@ -118,7 +118,6 @@ class Attempt:
 
     # --- the liar -------------------------------------------------------------------------------
 
-    @property
     def is_linked(self) -> bool:
         victim, liar = self.cluster[VICTIM], self.cluster[LIAR]
         return liar.peer_id in victim._links and victim.peer_id in liar._links
@@ -146,7 +145,7 @@ class Attempt:
 
     def utter(self, said: Any) -> None:
         """Seal it, and let the victim take it in, counting calls."""
-        if not self.is_linked:
+        if not self.is_linked():
             return
         plaintext = said if isinstance(said, bytes) else codec.encode_message(said)
         session = self.cluster.link(LIAR, VICTIM).session
@@ -161,7 +160,7 @@ class Attempt:
             datagram = session.seal(part, self.cluster.now)
             calls = calls_of(lambda each=datagram: self._receive(each))  # type: ignore[misc]
             self.verdict.calls = max(self.verdict.calls, calls)
-            if not self.is_linked:
+            if not self.is_linked():
                 return
 
     def _receive(self, datagram: bytes) -> None:
