@@ -21,6 +21,8 @@ from grapevine_proto.events import (
     MemberStatus,
     MessageReceived,
     PeerStateChanged,
+    Standing,
+    StandingChanged,
     Via,
 )
 from grapevine_proto.ids import Address, StreamRange
@@ -115,6 +117,8 @@ class Watch:
             self._on_state(number, event)
         elif isinstance(event, MemberChanged):
             self._on_member(number, event)
+        elif isinstance(event, StandingChanged):
+            self._on_standing(number, event)
 
     def _on_message(self, at: float, number: int, event: MessageReceived) -> None:
         message = event.message
@@ -177,6 +181,13 @@ class Watch:
     def _on_member(self, number: int, event: MemberChanged) -> None:
         if event.member.status is MemberStatus.DOWN and not self.mix.network.loss:
             self._on_death(number, event.member.peer_id, "down")
+
+    def _on_standing(self, number: int, event: StandingChanged) -> None:
+        """Nobody honest is judged, whatever hit it. The liar is the last node."""
+        subject = next((each.number for each in self.sim.nodes if each.peer_id == event.peer), None)
+        is_liar = self.mix.has_liar and subject == self.mix.nodes - 1
+        if event.standing is not Standing.NORMAL and subject is not None and not is_liar:
+            self.fail(f"node {number} holds node {subject} {event.standing}: {event.reason}")
 
     def _on_death(self, number: int, peer_id: PeerId, words: str) -> None:
         """Nobody is given up who was not hit by anything, by a node that was not either."""
