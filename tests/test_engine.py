@@ -28,6 +28,7 @@ from grapevine_proto.events import (
     DialFailed,
     Event,
     FaultContained,
+    IdentityInUse,
     MemberStatus,
     MessageReceived,
     MessageSent,
@@ -52,6 +53,7 @@ from grapevine_proto.messages import (
 )
 from grapevine_proto.outflow import MESSAGE_BYTES
 from grapevine_proto.overlay.dissemination.pulls import AT_ONCE_BYTES, PUSHED_BYTES
+from grapevine_proto.overlay.ourselves import OUTRANKED_LIMIT
 from grapevine_proto.sections import LimitsConfig, RateLimitConfig
 from grapevine_proto.signed import Record, Rumor
 from grapevine_proto.sim import Simulation
@@ -525,9 +527,21 @@ def test_a_node_told_of_a_higher_record_of_its_own_outranks_it_once() -> None:
     assert pair.received(pair.one) == [b"in the new epoch"]
 
 
-def test_told_a_second_time_it_stops_and_says_where_the_other_is() -> None:
+def test_told_a_second_time_it_goes_on_and_says_where_the_later_node_is() -> None:
     pair = Pair()
     for epoch in (EPOCH + 100, EPOCH + 200):
+        higher = replace(pair.other.record, epoch=epoch).signed(identity(2), "default")
+        pair.speak(Records((higher,)))
+        pair.run(5.0)
+    assert pair.other.stopped is None
+    told = [each for each in pair.events[pair.other] if isinstance(each, IdentityInUse)]
+    assert [str(each.address) for each in told] == ["10.0.0.2:8000"]
+
+
+def test_told_so_again_and_again_it_stops_and_says_where_the_other_is() -> None:
+    pair = Pair()
+    for time in range(1, OUTRANKED_LIMIT + 2):
+        epoch = EPOCH + 100 * time
         higher = replace(pair.other.record, epoch=epoch).signed(identity(2), "default")
         pair.speak(Records((higher,)))
         pair.run(5.0)

@@ -23,7 +23,7 @@ def cluster(nodes: int, max_peers: int, *, loss: float = 0.0, seed: int = 1) -> 
         seed=seed,
         start_within=nodes / 100,
     )
-    simulation.run(4.0)
+    simulation.run(15.0)  # links have settled: a receipt is lost with the link that it is on
     for node in simulation.nodes:
         for other in simulation.nodes:
             if other is not node:
