@@ -134,6 +134,7 @@ class Engine:
             self._reception.receive(datagram, source, now)
         except Refused as refused:
             self._routing.drops[refused.reason] += 1
+            self._routing.drop_sources[refused.reason] = source
         except Exception as fault:  # noqa: BLE001
             self._contain_datagram(fault, datagram, now)
 

@@ -350,10 +350,12 @@ class TraceUpdated:
 
 @dataclass(frozen=True, slots=True)
 class DatagramDropped:
-    """`count` refusals under `reason` since the last such event (at most one a second each)."""
+    """`count` refusals under `reason` since the last such event (at most one a second each). `source` is
+    where the latest of them came from, as far as its UDP header says: nothing has proved it."""
 
     reason: DropReason
     count: int
+    source: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,7 @@ class Routing:
         self._our_id = machines.membership.record.peer_id
         self.events: list[Event] = []
         self.drops: Counter[DropReason] = Counter()
+        self.drop_sources: dict[DropReason, Address] = {}  # of the latest, not told yet
         self._drops_told: Counter[DropReason] = Counter()
         self._fault_told_at = -math.inf
         self.delivered = 0
@@ -549,7 +550,10 @@ class Routing:
         """Tell the application what was refused since the last call."""
         for reason, count in self.drops.items():
             if count > self._drops_told[reason]:
-                self.events.append(DatagramDropped(reason, count - self._drops_told[reason]))
+                source = self.drop_sources.pop(reason, None)
+                self.events.append(
+                    DatagramDropped(reason, count - self._drops_told[reason], source)
+                )
                 self._drops_told[reason] = count
 
 

@@ -211,7 +211,10 @@ def _dropped(told: Object) -> Event | None:
     reason, count = told["reason"], int(told["count"])
     if reason in ("slow_reader", "events_lost"):
         return EventsLost(count)
-    return DatagramDropped(DropReason(reason), count) if reason in set(DropReason) else None
+    if reason not in set(DropReason):
+        return None
+    source = told.get("source")
+    return DatagramDropped(DropReason(reason), count, source and literal(source))
 
 
 def _number(value: Any, otherwise: float) -> float:

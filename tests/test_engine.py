@@ -25,6 +25,7 @@ from grapevine_proto.errors import (
     UnknownPeer,
 )
 from grapevine_proto.events import (
+    DatagramDropped,
     DialFailed,
     Event,
     FaultContained,
@@ -651,6 +652,17 @@ def test_a_program_may_reuse_the_buffer_that_it_passed() -> None:
     buffer[:] = b"OTHER"
     pair.exchange()
     assert pair.received(pair.other) == [b"first", b"first"]
+
+
+def test_who_lacks_the_key_is_named_by_its_address_once_a_second() -> None:
+    pair = Pair(linked=False)
+    stranger = make(3, Address("10.0.0.3", 9), keys=(ClusterKey(bytes(32)),))
+    stranger.dial(HERE, 0.0)
+    for datagram, _ in stranger.datagrams_to_send(pair.now):
+        pair.one.receive(datagram, Address("10.0.0.3", 9), pair.now)
+    pair.run(2.0)
+    told = [each for each in pair.events[pair.one] if isinstance(each, DatagramDropped)]
+    assert told == [DatagramDropped(DropReason.UNKNOWN_KEY, 1, Address("10.0.0.3", 9))]
 
 
 @pytest.mark.parametrize("payload", ["text", None, 5, [1, 2], {"a": 1}, object()])
