@@ -350,12 +350,12 @@ class TraceUpdated:
 
 @dataclass(frozen=True, slots=True)
 class DatagramDropped:
-    """`count` refusals under `reason` since the last such event (at most one a second each). `source` is
+    """`count` refusals under `reason` since the last such event (at most one a second each). `address` is
     where the latest of them came from, as far as its UDP header says: nothing has proved it."""
 
     reason: DropReason
     count: int
-    source: Address | None = None
+    address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

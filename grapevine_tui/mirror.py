@@ -213,8 +213,8 @@ def _dropped(told: Object) -> Event | None:
         return EventsLost(count)
     if reason not in set(DropReason):
         return None
-    source = told.get("source")
-    return DatagramDropped(DropReason(reason), count, source and literal(source))
+    address = told.get("address")
+    return DatagramDropped(DropReason(reason), count, address and literal(address))
 
 
 def _number(value: Any, otherwise: float) -> float:

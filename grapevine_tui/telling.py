@@ -64,7 +64,7 @@ class Telling:
         self._clock = clock
         self._summary = Summary()
         self._tokens: dict[str, float] = {}
-        self._sources: dict[str, str] = {}  # by reason, of the latest that is not told yet
+        self._addresses: dict[str, str] = {}  # by reason, of the latest that is not told yet
 
     def hear(self, event: Event) -> None:
         match event:
@@ -73,9 +73,9 @@ class Telling:
             case RateLimited(peer, dropped, tokens):
                 self._tokens[str(peer)] = tokens
                 self._sum("rate_limited", str(peer), dropped)
-            case DatagramDropped(dropped_for, count, source):
-                if source is not None:
-                    self._sources[dropped_for.value] = str(source)
+            case DatagramDropped(dropped_for, count, address):
+                if address is not None:
+                    self._addresses[dropped_for.value] = str(address)
                 self._sum("dropped", dropped_for.value, count)
             case EventsLost(count):
                 self._sum("dropped", "events_lost", count)
@@ -98,5 +98,5 @@ class Telling:
             self._say(word, {"peer_id": what, "dropped": count, "tokens": tokens})
         else:
             self._say(
-                word, {"reason": what, "count": count, "source": self._sources.pop(what, None)}
+                word, {"reason": what, "count": count, "address": self._addresses.pop(what, None)}
             )
