@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from tests.sources import tree_of
+
 MUTABLE: Final = (dict, list, set, deque, bytearray)
 PACKAGE: Final = "grapevine_proto"
 
@@ -73,7 +75,7 @@ def declared_containers(folder: Path, outside: frozenset[str]) -> set[str]:
     for path in sorted(folder.rglob("*.py")):
         if path.relative_to(folder).parts[0].removesuffix(".py") in outside:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef):
                 found |= {f"{node.name}.{name}" for name in _assigned(node)}
     return found

@@ -13,6 +13,7 @@ import pytest
 
 import grapevine_proto
 import grapevine_tui
+from tests.sources import tree_of
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"grapevine-tui": ROOT, "grapevine-proto": ROOT / "grapevine_proto"}
@@ -50,7 +51,7 @@ def test_the_library_alone_has_the_same_licenses(license_file: str) -> None:
 def test_the_library_alone_asks_for_what_it_imports_as_the_application_does() -> None:
     imported: set[str] = set()
     for path in (ROOT / "grapevine_proto").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Import):
                 imported |= {each.name.partition(".")[0] for each in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:

@@ -33,6 +33,10 @@ BESIDE: Final = {
         "grapevine-tui --headless --port 9000",
         "grapevine-tui --headless --port 9001 --state-dir /var/lib/grapevine",
     ),
+    "grapevine-tui keygen /etc/grapevine/keys/2.key": (
+        "install -d -m 0700 /etc/grapevine/keys",
+        "grapevine-tui keygen /etc/grapevine/keys/1.key",
+    ),
     "grapevine-tui attach": ("grapevine-tui --headless --state-dir /var/lib/grapevine",),
 }
 # What is not typed here, and why.

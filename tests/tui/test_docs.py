@@ -24,6 +24,7 @@ from grapevine_tui.commands import COMMANDS
 from grapevine_tui.hooks import WORDS
 from grapevine_tui.options import OPTIONS
 from grapevine_tui.settings import load
+from tests.sources import tree_of
 from tests.tui.runs import Bench, environ_of
 
 ROOT = Path(__file__).parents[2]
@@ -238,7 +239,7 @@ def test_dependencies_are_what_is_imported_and_nothing_else() -> None:
     imported: set[str] = set()
     for folder in ("grapevine_proto", "grapevine_tui"):
         for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(tree_of(path)):
                 if isinstance(node, ast.Import):
                     imported |= {each.name.partition(".")[0] for each in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:

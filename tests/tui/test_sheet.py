@@ -13,6 +13,7 @@ from textual.geometry import Offset
 from textual.selection import Selection
 
 from grapevine_tui.app import GrapevineApp
+from grapevine_tui.contrast import with_contrast
 from grapevine_tui.text import broken, cells
 from grapevine_tui.widgets.look import VARIABLES
 from grapevine_tui.widgets.sheet import Fact, Sheet, lay_out, side_by_side
@@ -68,6 +69,10 @@ class Shown(App[None]):
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return {**VARIABLES, "border-blurred": "#888888"}
+
+    def get_css_variables(self) -> dict[str, str]:
+        self.theme_variables = with_contrast(super().get_css_variables())
+        return self.theme_variables
 
     def compose(self) -> ComposeResult:
         yield self.sheet
