@@ -106,7 +106,7 @@ async def test_who_has_the_address_has_the_app_and_nobody_else(bench: Bench) -> 
                 await shows(socket, "Zoom")  # at first nothing has the focus: keys of the panels
                 await socket.send_json(["focus"])  # as the page says when it is clicked
                 await socket.send_json(["stdin", "i"])
-                await shows(socket, "send")  # the keys of the compose box
+                await shows(socket, "Send")  # the keys of the compose box
                 await socket.send_json(["stdin", "hello from a browser\r"])
                 said = await asyncio.to_thread(bob.expect, "message", text="hello from a browser")
                 assert said["from_name"] == "ams-1"
