@@ -1,0 +1,18 @@
+"""Every command has a manual page, and the page has every flag: `python -m tests.tui.make_man_pages` makes them."""
+
+from __future__ import annotations
+
+import re
+
+from tests.tui.make_man_pages import FOLDER, pages
+
+
+def flags_of(text: str) -> set[str]:
+    return set(re.findall(r"--[a-z][a-z-]+", text.replace("\\-", "-")))
+
+
+def test_every_command_has_a_page_with_every_flag() -> None:
+    expected = dict(pages())
+    assert {path.name for path in FOLDER.iterdir()} == set(expected)
+    for name, text in expected.items():
+        assert flags_of((FOLDER / name).read_text(encoding="utf-8")) == flags_of(text), name
