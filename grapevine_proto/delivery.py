@@ -80,9 +80,6 @@ class EventStream:
                 self._on_lost(lost)
         self._arrived.set()
 
-    def __len__(self) -> int:
-        return len(self._events)
-
     @property
     def is_empty(self) -> bool:
         """Whether nothing is there to be read now."""
