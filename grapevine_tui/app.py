@@ -14,6 +14,7 @@ Driven by `grapevine_tui.cli`, which reads `exit_code` and `failure` afterwards.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -55,7 +56,7 @@ from grapevine_tui.screens.settings import SettingsScreen
 from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.settings import Settings
-from grapevine_tui.terminal import must_repaint, read_anything
+from grapevine_tui.terminal import WindowTitle, must_repaint, read_anything, understands_osc
 from grapevine_tui.text import cut, printable
 from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
@@ -126,6 +127,7 @@ class GrapevineApp(App[None]):
         """Why the node could not start; None where it did."""
         self.main = MainScreen(host, settings, self._limit_bytes)
         self._orders = Orders(self, host)
+        self._window_title = WindowTitle(self._tell_terminal)
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
@@ -158,14 +160,31 @@ class GrapevineApp(App[None]):
         """For the process; a fault of ours or of Textual's is no success, wherever it was raised."""
         return self.return_code or int(self._is_broken)
 
+    @property
+    def _has_terminal(self) -> bool:
+        """Whether the app draws on a terminal that ignores what it does not know; a browser's is none."""
+        is_elsewhere = self.is_headless or self.is_web or self._driver is None
+        return not is_elsewhere and understands_osc(os.environ)
+
+    def _tell_terminal(self, sequence: str) -> None:
+        """Write a control sequence that changes no cell of the screen."""
+        if self._driver is not None:
+            self._driver.write(sequence)
+
     def on_ready(self) -> None:
+        self._entitle_window()
         if not self.is_headless:  # a test runs many apps in one process, and must free each
             self.collector.settle()
 
     async def on_unmount(self) -> None:
+        self._window_title.restore()
         # Reached after an error too: then nobody has said goodbye yet.
         if not self._leaving.is_done and self._host.model.me is not None:
             await self._leaving.leave()
+
+    def _entitle_window(self) -> None:
+        if self._has_terminal:
+            self._window_title.show(self.main.status.node_name)
 
     # Keys
 
@@ -223,6 +242,7 @@ class GrapevineApp(App[None]):
                 for screen in self.screen_stack:
                     screen.set_class(is_lost, "-lost")
             self.main.beat()
+            self._entitle_window()
             self.collector.tidy(is_home=len(self.screen_stack) == 1)
 
     # The end

@@ -9,6 +9,7 @@ What must stay true:
   is painted from scratch. What switches the terminal's modes is kept.
 - Whatever bytes are typed or pasted, the app goes on: what is not UTF-8 is read as signs that stand for it.
   Textual's own reading ends the app there.
+- The window's title is ours while the app runs; however it ends, the title from before comes back.
 - What is pasted is text to the last letter: an escape in it never leaves the box to act as a key. Many
   terminals see to that themselves, tmux and screen do not.
 """
@@ -19,13 +20,14 @@ import importlib
 import re
 import sys
 from codecs import getincrementaldecoder
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from io import TextIOBase
 from typing import Any, Final, TextIO
 
 from grapevine_tui.streams import BackgroundWriter, write_all
+from grapevine_tui.text import cut, printable
 
 # The one for a terminal. A browser sends what is text, and its driver takes an empty piece for the end.
 DRIVER: Final = "textual.drivers.linux_driver"
@@ -35,13 +37,47 @@ ESCAPE_SIGN: Final = "␛"
 WAITING_BYTES: Final = 2**20  # a dozen frames of a large screen
 STALLED_S: Final = 0.25  # a terminal that takes nothing for so long is waited for no more
 MODE: Final = re.compile(
-    rb"(?:\x1b\[[?<>=]?(?!2026)[0-9;]*[hlu])+"
+    rb"(?:\x1b\[[?<>=]?(?!2026)[0-9;]*[hlut])+"
 )  # 2026: begin and end of a frame
 MODE_BYTES: Final = 64
 # Keys, the other screen, the cursor, focus, paste, wrapping and mouse as a shell expects them.
 LAST_MODES: Final = "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l\x1b[?2004l\x1b[?7h" + "".join(
     f"\x1b[?{mode}l" for mode in (1000, 1003, 1006, 1015, 1016, 2048)
 )
+# The terminal's stack of titles (xterm's CSI 22 and 23); a terminal without one ignores both.
+PUSH_TITLE: Final = "\x1b[22;0t"
+POP_TITLE: Final = "\x1b[23;0t"
+TITLE_CELLS: Final = 60  # of the node's name
+
+
+def understands_osc(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal ignores operating system commands that it does not know. The Linux console
+    prints them."""
+    return environment.get("TERM", "") not in ("", "dumb", "linux")
+
+
+class WindowTitle:
+    """Names the window after the node, by `write`."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._shown = ""
+
+    def show(self, name: str) -> None:
+        """Show the node's `name`, which may be any text, in the title; writes only what is new."""
+        title = f"{cut(printable(name), TITLE_CELLS)} · grapevine" if name else "grapevine"
+        if title == self._shown:
+            return
+        if not self._shown:
+            self._write(PUSH_TITLE)
+        self._shown = title
+        self._write(f"\x1b]2;{title}\x07")
+
+    def restore(self) -> None:
+        """Bring back the title that the window had before; harmless where none was shown."""
+        if self._shown:
+            self._shown = ""
+            self._write(POP_TITLE)
 
 
 class Reading:
@@ -108,6 +144,7 @@ class LastingTerminal(TextIOBase):
         self._as_found = _attributes(self._file)
         self._is_stalled = False
         self._lost_some = False
+        self._has_our_title = False
         self._writer = BackgroundWriter(
             partial(write_all, self._file), name="terminal", on_broken=lambda _: None
         )
@@ -117,11 +154,15 @@ class LastingTerminal(TextIOBase):
         return self._encoding
 
     def write(self, text: str) -> int:
+        if text == POP_TITLE and not self._has_our_title:
+            return len(text)  # given back already: a second time would take another program's
         data = text.encode(self._encoding, "backslashreplace")
         if self._writer.waiting_bytes + len(data) > WAITING_BYTES:
             self._writer.thin(_modes)
             self._lost_some = True
         self._writer.put(data)
+        if PUSH_TITLE in text or POP_TITLE in text:
+            self._has_our_title = text.rfind(PUSH_TITLE) > text.rfind(POP_TITLE)
         return len(text)
 
     def flush(self) -> None:
@@ -144,7 +185,7 @@ class LastingTerminal(TextIOBase):
 
             with suppress(OSError, termios.error):
                 termios.tcsetattr(self._file, termios.TCSANOW, self._as_found)
-        self.write(LAST_MODES)
+        self.write(LAST_MODES + (POP_TITLE if self._has_our_title else ""))
         self.flush()
 
     def fileno(self) -> int:

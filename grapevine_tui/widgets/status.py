@@ -55,6 +55,11 @@ class StatusLine(Painted):
         self.is_leaving = False
         self.is_tiny = False
 
+    @property
+    def node_name(self) -> str:
+        """The name of the node as it was set: unchecked text."""
+        return self._config.name
+
     def take(self, config: NodeConfig, *, is_restarted: bool = False) -> None:
         """What the node goes by now; what needs a restart stays as it was."""
         self._config = (

@@ -24,8 +24,10 @@ from tests.tui.hostile import HOSTILE_BYTES
 
 RESIZES = 300
 PATIENCE_S = 60.0  # far more than is needed; a hang must end some time
-# All that Textual itself says to a terminal: cursor, colours, modes, queries, the pointer's shape.
-OURS = re.compile(rb"\x1b\]22;[a-z]+\x07|\x1b\[[?<>=]?[0-9;:]*(?:\$p|[A-Za-z])|\x1b[=>78M]")
+# All that is said to a terminal: cursor, colors, modes, queries, the pointer's shape, the title.
+OURS = re.compile(
+    rb"\x1b\]22;[a-z]+\x07|\x1b\]2;[^\x00-\x1f\x7f]*\x07|\x1b\[[?<>=]?[0-9;:]*(?:\$p|[A-Za-z])|\x1b[=>78M]"
+)
 
 UNFINISHED = re.compile(rb"\x1b[^A-Za-z\x07]*$")
 
@@ -33,7 +35,7 @@ UNFINISHED = re.compile(rb"\x1b[^A-Za-z\x07]*$")
 class Terminal:
     """A pseudo terminal with a program on it, and all it has written so far."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **variables: str) -> None:
         self.master, self.slave = pty.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
         self.before = termios.tcgetattr(self.slave)
@@ -41,6 +43,7 @@ class Terminal:
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         for name in ("NO_COLOR", "TEXTUAL_DRIVER", "TEXTUAL"):
             environment.pop(name, None)
+        environment |= variables
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.tui.pty_app", *arguments],
             stdin=self.slave,
@@ -167,6 +170,49 @@ def test_a_bug_restores_the_terminal_before_it_is_told() -> None:
         assert terminal.wait() == 1
         assert terminal.is_as_found
         assert b"a bug" in terminal.written[terminal.written.rfind(b"\x1b[?1049l") :]
+    finally:
+        terminal.close()
+
+
+PUSH_TITLE, POP_TITLE = b"\x1b[22;0t", b"\x1b[23;0t"
+TITLE = "\x1b]2;␛]0;me␇ · grapevine\x07".encode()  # the node's name is hostile, too
+
+
+def assert_title_was_ours_and_is_as_found(written: bytes) -> None:
+    assert written.count(PUSH_TITLE) == written.count(TITLE) == written.count(POP_TITLE) == 1
+    assert written.index(PUSH_TITLE) < written.index(TITLE) < written.index(POP_TITLE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_window_is_named_after_the_node_until_the_app_ends(number: signal.Signals) -> None:
+    terminal = Terminal("still")
+    try:
+        terminal.read_until(TITLE)
+        terminal.process.send_signal(number)
+        assert terminal.wait() == 0
+        assert_title_was_ours_and_is_as_found(bytes(terminal.written))
+    finally:
+        terminal.close()
+
+
+def test_a_bug_gives_the_window_its_title_back() -> None:
+    terminal = Terminal("crash")
+    try:
+        assert terminal.wait() == 1
+        assert terminal.written.count(PUSH_TITLE) == terminal.written.count(POP_TITLE)
+        assert terminal.written.rfind(POP_TITLE) >= terminal.written.rfind(PUSH_TITLE)
+    finally:
+        terminal.close()
+
+
+def test_the_linux_console_which_prints_such_commands_gets_no_title() -> None:
+    terminal = Terminal("still", TERM="linux")
+    try:
+        terminal.read_until(b"to everyone")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == 0
+        assert b"\x1b]2;" not in terminal.written
+        assert PUSH_TITLE not in terminal.written
     finally:
         terminal.close()
 

@@ -19,7 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_tui.ctl import ask
-from grapevine_tui.terminal import BEGIN, END, WAITING_BYTES, LastingTerminal, Reading, _modes
+from grapevine_tui.terminal import (
+    BEGIN,
+    END,
+    LAST_MODES,
+    POP_TITLE,
+    WAITING_BYTES,
+    LastingTerminal,
+    Reading,
+    WindowTitle,
+    _modes,
+)
 
 
 class Pipe(TextIOBase):
@@ -178,3 +188,30 @@ def test_nothing_in_a_paste_acts_as_a_key(text: str) -> None:
     if END not in text:
         assert after == ""
         assert body == text.replace("\x1b", "␛")
+
+
+def test_a_terminal_given_back_in_a_hurry_has_its_title_back_and_once_only() -> None:
+    pipe = Pipe()
+    terminal = LastingTerminal(pipe)
+    title = WindowTitle(terminal.write)
+    title.show("db-1")
+    terminal.restore()
+    terminal.restore()
+    title.restore()
+    terminal.flush()
+    written = os.read(pipe.reading, 65536).decode()
+    assert "\x1b]2;db-1 · grapevine\x07" in written
+    assert written.endswith(LAST_MODES + POP_TITLE + LAST_MODES)
+    assert written.count(POP_TITLE) == 1
+
+
+def test_a_title_that_is_shown_already_is_not_written_again() -> None:
+    written: list[str] = []
+    title = WindowTitle(written.append)
+    for name in ("db-1", "db-1", "db-2"):
+        title.show(name)
+    assert written == ["\x1b[22;0t", "\x1b]2;db-1 · grapevine\x07", "\x1b]2;db-2 · grapevine\x07"]
+
+
+def test_a_terminal_that_is_not_read_keeps_what_gives_its_title_back() -> None:
+    assert _modes([POP_TITLE.encode(), b"a frame"]) == [POP_TITLE.encode()]
