@@ -1,4 +1,4 @@
-"""Grapevine: encrypted gossip over UDP. These are the public names; see docs/library.md."""
+"""Grapevine: encrypted gossip over UDP. These are the public names; see docs/reference/library.md."""
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.delivery import EventStream

@@ -1,4 +1,4 @@
-"""A node written from docs/protocol.md alone, which gets in: the page is enough, and it is so.
+"""A node written from docs/reference/protocol.md alone, which gets in: the page is enough, and it is so.
 
 What must stay true: nothing of `Stranger` imports what it is held against, the library's own codec, link and
 identity; those only play the other end. What both say is in `golden_handshake.txt` byte for byte,
@@ -41,7 +41,7 @@ from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.signed import Accusation, Receipt, Record, Rumor
 from tests import test_codec
 
-PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "protocol.md").read_text()
 GOLDEN = Path(__file__).with_name("golden_handshake.txt")
 SECRET, CLUSTER = bytes(range(32)), "vineyard"
 HERE = Address("10.0.0.1", 8000)

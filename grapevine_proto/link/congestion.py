@@ -9,7 +9,7 @@ What must stay true:
 - No clock is shared: all times are differences of our own.
 
 Another controller is one class with the four notices of `Controller`. The figures are those of
-docs/protocol.md; each is a field of `CongestionConfig`, with its reason.
+docs/reference/protocol.md; each is a field of `CongestionConfig`, with its reason.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ What must stay true:
 - The driver's promises are kept as `node.py` keeps them: what is queued is sent after every step,
   the state is saved within a second of a change, an epoch before anything goes out under it.
 
-This is what tests, `grapevine-tui sim` and readers of the protocol use; docs/simulation.md shows how.
+Tests, `grapevine-tui sim` and readers of the protocol use this module; see docs/reference/simulation.md.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 PAGES: Final = (
     "README.md",
-    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
 # What runs beside a block, by its first words: the page says so in prose.

@@ -16,7 +16,7 @@ Departures from the paper:
   paper's section 3.8, by time instead of hops). The least recently used of 64 gives way, once idle.
 - A link is not pruned when it is the last one in the tree here, nor for a rumor that came over a link
   which has itself been pruned since. Where rumors follow each other closely, those of one origin alone
-  prune the shared tree (docs/decisions/0013): two at a time would cut one ring in two places.
+  prune the shared tree (docs/decisions/0010): two at a time would cut one ring in two places.
 - Where a link of a tree went, what lay beyond it is cut off, and only who had the link knows. Until a rumor
   has come by, such a node asks at once for what it is told of, and offers at once what it hears.
 - A new link that is nearer than one of the shared tree's begins in it. With `nearer_links`, where links

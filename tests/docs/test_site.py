@@ -1,0 +1,47 @@
+"""The documentation site: every page is in its navigation, every public name in its API reference."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+import grapevine_proto
+import grapevine_proto.sim
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def pages_in(navigation: object) -> list[str]:
+    """The paths of a `nav` in .mkdocs.yml, however deep they stand."""
+    match navigation:
+        case str():
+            return [navigation]
+        case dict():
+            return [page for value in navigation.values() for page in pages_in(value)]
+        case list():
+            return [page for item in navigation for page in pages_in(item)]
+    raise AssertionError(navigation)
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    config = yaml.safe_load((ROOT / ".mkdocs.yml").read_text())
+    assert sorted(pages_in(config["nav"])) == sorted(
+        path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")
+    )
+
+
+def test_the_site_loads_no_font_from_another_host() -> None:
+    config = yaml.safe_load((ROOT / ".mkdocs.yml").read_text())
+    assert config["theme"]["font"] is False
+
+
+def test_the_api_reference_has_every_public_name() -> None:
+    page = (DOCS / "reference" / "api.md").read_text()
+    named = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    assert sorted(named) == sorted(
+        [f"grapevine_proto.{name}" for name in grapevine_proto.__all__ if name != "__version__"]
+        + [f"grapevine_proto.sim.{name}" for name in grapevine_proto.sim.__all__]
+    )
