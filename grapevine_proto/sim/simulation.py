@@ -30,6 +30,7 @@ from grapevine_proto.events import Event, FaultContained, MessageReceived, PeerI
 from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.ids import Address, MessageId, Zone
 from grapevine_proto.sim.network import Network, Wire
+from grapevine_proto.sim.recording import values_of
 from grapevine_proto.sim.report import Broadcasts, Dissemination
 from grapevine_proto.sim.shortcuts import introduce, regular_overlay
 from grapevine_proto.sim.simulated_node import SimulatedNode
@@ -409,7 +410,7 @@ class Simulation:
     def _record(self, node: SimulatedNode, event: Event) -> None:
         if self._is_traced:
             self._trace.update(_MARK.pack(b"e", self.now, node.number, 0))
-            self._trace.update(repr(event).encode())
+            self._trace.update(repr(values_of(event)).encode())
         if isinstance(event, MessageReceived):
             node.deliver(event.message, self.now)
         elif isinstance(event, FaultContained):

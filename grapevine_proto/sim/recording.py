@@ -1,0 +1,47 @@
+"""What a trace hash covers of an event: its values, without names and sentences.
+
+Invariants:
+
+- Renaming a class, a field or an enum member leaves the hash of a run as it is, and so does rewording
+  a text; another value, another order or another kind of event changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from enum import Enum
+from functools import cache
+from typing import Any, Final, get_args
+
+from grapevine_proto.events import Event
+
+EVENT_NUMBERS: Final = {kind: number for number, kind in enumerate(get_args(Event))}
+
+
+def values_of(event: Event) -> tuple[Any, ...]:
+    """The number of the event's kind and its values, in the order of their declaration."""
+    return EVENT_NUMBERS[type(event)], _plain(event)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return _positions(type(value))[value]
+    if isinstance(value, str):
+        return None  # a name that never changes, or a sentence for people
+    if isinstance(value, tuple | list):
+        return tuple([_plain(each) for each in value])
+    if isinstance(value, bytes):
+        return bytes(value)  # an id prints by its class
+    if names := _field_names(value.__class__):
+        return tuple([_plain(getattr(value, name)) for name in names])
+    return value
+
+
+@cache
+def _field_names(cls: Any) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(cls)) if hasattr(cls, "__dataclass_fields__") else ()
+
+
+@cache
+def _positions(cls: type[Enum]) -> dict[Enum, int]:
+    return {member: number for number, member in enumerate(cls)}
