@@ -1,4 +1,4 @@
-"""How each strategy spreads a message, in clusters of 10 to 10,000 (docs/reference/simulation.md).
+"""How each strategy spreads a message, in clusters of 10 to 10,000 (docs/explanation/measurements.md).
 
     python -m tests.benchmarks.bench_strategies                      # up to 1,000 nodes
     python -m tests.benchmarks.bench_strategies --nodes 10000        # one size; see the page for how long

@@ -1,4 +1,4 @@
-"""The documentation site: every page is in its navigation, every public name in its API reference."""
+"""The documentation site and the form of its pages: navigation, API reference, decision records."""
 
 from __future__ import annotations
 
@@ -45,3 +45,17 @@ def test_the_api_reference_has_every_public_name() -> None:
         [f"grapevine_proto.{name}" for name in grapevine_proto.__all__ if name != "__version__"]
         + [f"grapevine_proto.sim.{name}" for name in grapevine_proto.sim.__all__]
     )
+
+
+def test_decision_records_are_numbered_without_gaps_and_have_one_form() -> None:
+    paths = sorted((DOCS / "decisions").glob("[0-9]*.md"))
+    index = (DOCS / "decisions" / "index.md").read_text()
+    for number, path in enumerate(paths, 1):
+        text = path.read_text()
+        assert path.name.startswith(f"{number:04}-"), path.name
+        assert text.startswith(f"# {number}. "), path.name
+        heads = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert heads == ["Context", "Decision", "Consequences"], path.name
+        assert "\n**Status:** " in text, path.name
+        title = text.splitlines()[0].removeprefix(f"# {number}. ")
+        assert f"| {number} | [{title}]({path.name}) |" in index, path.name
