@@ -56,7 +56,13 @@ from grapevine_tui.screens.settings import SettingsScreen
 from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
 from grapevine_tui.settings import Settings
-from grapevine_tui.terminal import WindowTitle, must_repaint, read_anything, understands_osc
+from grapevine_tui.terminal import (
+    BackgroundQuery,
+    WindowTitle,
+    must_repaint,
+    read_anything,
+    understands_osc,
+)
 from grapevine_tui.text import cut, printable
 from grapevine_tui.toasts import Toasts
 from grapevine_tui.turns import Done, Turns
@@ -128,6 +134,7 @@ class GrapevineApp(App[None]):
         self.main = MainScreen(host, settings, self._limit_bytes)
         self._orders = Orders(self, host)
         self._window_title = WindowTitle(self._tell_terminal)
+        self._background: BackgroundQuery | None = None
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
@@ -141,6 +148,7 @@ class GrapevineApp(App[None]):
 
     def on_mount(self) -> None:
         self._wardrobe.dress(self._settings.theme)
+        self._ask_background()
         self._leaving.catch_signals()
         self._host.listen(self._heard)
         self.set_interval(1 / PAINTS_PER_S, self.tick)
@@ -178,9 +186,18 @@ class GrapevineApp(App[None]):
 
     async def on_unmount(self) -> None:
         self._window_title.restore()
+        if self._background is not None:
+            self._background.drop()
         # Reached after an error too: then nobody has said goodbye yet.
         if not self._leaving.is_done and self._host.model.me is not None:
             await self._leaving.leave()
+
+    def _ask_background(self) -> None:
+        # Only the driver for a Unix terminal knows whether its input is one, and reads by `Reading`.
+        can_answer = self._has_terminal and getattr(self._driver, "input_tty", False)
+        if can_answer and self._wardrobe.wears_own:
+            answered = partial(self.call_later, self._wardrobe.take_background)
+            self._background = BackgroundQuery(self._tell_terminal, answered)
 
     def _entitle_window(self) -> None:
         if self._has_terminal:

@@ -9,6 +9,8 @@ What must stay true:
   is painted from scratch. What switches the terminal's modes is kept.
 - Whatever bytes are typed or pasted, the app goes on: what is not UTF-8 is read as signs that stand for it.
   Textual's own reading ends the app there.
+- What a terminal answers about its background (OSC 11) is never read as keys, however late it comes and
+  however it is cut.
 - The window's title is ours while the app runs; however it ends, the title from before comes back.
 - What is pasted is text to the last letter: an escape in it never leaves the box to act as a key. Many
   terminals see to that themselves, tmux and screen do not.
@@ -19,12 +21,13 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import time
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from io import TextIOBase
-from typing import Any, Final, TextIO
+from typing import Any, ClassVar, Final, TextIO
 
 from grapevine_tui.streams import BackgroundWriter, write_all
 from grapevine_tui.text import cut, printable
@@ -44,6 +47,13 @@ MODE_BYTES: Final = 64
 LAST_MODES: Final = "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l\x1b[?2004l\x1b[?7h" + "".join(
     f"\x1b[?{mode}l" for mode in (1000, 1003, 1006, 1015, 1016, 2048)
 )
+ASK_BACKGROUND: Final = "\x1b]11;?\x07"
+ANSWER_S: Final = 1.0  # an answer after that changes nothing: nobody wants the screen to flip
+ANSWER: Final = re.compile(r"\x1b\]11;([ -~]{0,64})(?:\x07|\x1b\\)")
+ANSWER_BEGUN: Final = re.compile(r"\x1b\](?:1(?:1(?:;[ -~]{0,64}\x1b?)?)?)?\Z")
+PART: Final = "([0-9a-fA-F]{1,4})"
+COLOR: Final = re.compile(rf"rgba?:{PART}/{PART}/{PART}(?:/{PART})?")
+NO_KEY: Final = "[E"  # behind an escape: a key that Textual ignores
 # The terminal's stack of titles (xterm's CSI 22 and 23); a terminal without one ignores both.
 PUSH_TITLE: Final = "\x1b[22;0t"
 POP_TITLE: Final = "\x1b[23;0t"
@@ -80,6 +90,45 @@ class WindowTitle:
             self._write(POP_TITLE)
 
 
+def is_light_color(red: float, green: float, blue: float) -> bool:
+    """Whether black is easier to read on that color than white is; each part from 0 to 1."""
+
+    def linear(part: float) -> float:
+        return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+
+    luminance = 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
+    return luminance > 0.179  # where the contrast with black and with white is the same (WCAG)
+
+
+class BackgroundQuery:
+    """Asks the terminal for the color of its background by `write`; waits for nothing. `on_answer` gets
+    whether it is light, if the answer comes within `ANSWER_S`."""
+
+    pending: ClassVar[BackgroundQuery | None] = None
+    """The one whose answer is due, however late it is: a process has one terminal."""
+
+    def __init__(self, write: Callable[[str], object], on_answer: Callable[[bool], object]) -> None:
+        self._on_answer = on_answer
+        self._until = time.monotonic() + ANSWER_S
+        BackgroundQuery.pending = self
+        write(ASK_BACKGROUND)
+
+    def answer(self, color: str) -> None:
+        """The terminal says `color`, which may be anything. Called by the thread that reads from it."""
+        BackgroundQuery.pending = None
+        parts = COLOR.fullmatch(color)
+        if parts is not None and time.monotonic() < self._until:
+            red, green, blue = (
+                int(part, 16) / (16 ** len(part) - 1) for part in parts.groups()[:3]
+            )
+            self._on_answer(is_light_color(red, green, blue))
+
+    def drop(self) -> None:
+        """Expect no answer any more."""
+        if BackgroundQuery.pending is self:
+            BackgroundQuery.pending = None
+
+
 class Reading:
     """Makes letters of what comes from a terminal, a piece at a time."""
 
@@ -87,7 +136,8 @@ class Reading:
         self._decode = getincrementaldecoder(encoding)("replace").decode
         self._is_pasted = False
         self._before = ""  # the last letters outside a paste: its mark may come in pieces
-        self._held = ""  # of a paste: what may be the beginning of its end
+        self._held = ""  # of a paste, what may be the beginning of its end; else of an answer
+        self._ends_in_escape = False  # of what was given on
 
     def decode(self, data: bytes, final: bool = False) -> str:
         """The next letters; within a paste without a single escape."""
@@ -103,11 +153,35 @@ class Reading:
         seen = self._before + text
         at = seen.find(BEGIN)
         if at < 0:
-            self._before = seen[1 - len(BEGIN) :]
-            return text, ""
+            typed = self._without_answers(text)
+            self._before = (self._before + typed)[1 - len(BEGIN) :]
+            return typed, ""
         self._is_pasted = True
         here = at + len(BEGIN) - len(self._before)
-        return text[:here], text[here:]
+        self._before = ""
+        return self._without_answers(text[:here]), text[here:]
+
+    def _without_answers(self, typed: str) -> str:
+        """`typed` without what the terminal answers. While an answer is due, what may be the beginning
+        of one is held back."""
+        query = BackgroundQuery.pending
+        if self._ends_in_escape and typed.startswith("]") and query is not None:
+            # The escape was passed on, for it may have been the key. It must not turn into one now.
+            if found := ANSWER.match("\x1b" + typed):
+                query.answer(found[1])
+                typed = NO_KEY + typed[found.end() - 1 :]
+            elif ANSWER_BEGUN.match("\x1b" + typed):
+                self._held = typed
+                return ""
+        for found in ANSWER.finditer(typed):
+            if query is not None:
+                query.answer(found[1])
+        typed = ANSWER.sub("", typed)
+        if query is not None and (begun := ANSWER_BEGUN.search(typed)):
+            typed, self._held = typed[: begun.start()], begun[0]
+        if typed:
+            self._ends_in_escape = typed.endswith("\x1b")
+        return typed
 
     def _pasted(self, text: str) -> tuple[str, str]:
         body, mark, rest = text.partition(END)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from textual.app import App
+from textual.theme import Theme
 
 from grapevine_tui.choices import Choices
 from grapevine_tui.text import printable
@@ -24,6 +25,10 @@ def is_light(environment: Mapping[str, str]) -> bool:
     return environment.get("COLORFGBG", "").rpartition(";")[2] in LIGHT_GROUNDS
 
 
+def _own(is_light: bool) -> Theme:
+    return GRAPEVINE_LIGHT if is_light else GRAPEVINE
+
+
 class Wardrobe:
     """Dresses `app`, and keeps what somebody chooses on the screen."""
 
@@ -31,17 +36,33 @@ class Wardrobe:
         self._app = app
         self._choices = choices
         self._is_dressed = False
+        self._worn_unasked = ""  # the theme, while nobody has chosen one
         for theme in THEMES:
             app.register_theme(theme)
 
     def dress(self, wanted: str) -> None:
         """Wear `wanted`; where that is empty the theme chosen last, else our own for such a terminal."""
         wanted = wanted or self._choices.theme()
-        own = GRAPEVINE_LIGHT if is_light(os.environ) else GRAPEVINE
+        own = _own(is_light(os.environ))
         theme = wanted if wanted in self._app.available_themes else own.name
         self._app.theme = theme
         if wanted and theme != wanted:
             self._warn(f"there is no theme {printable(wanted)!r}")
+        self._worn_unasked = "" if wanted else theme
+        self._is_dressed = True
+
+    @property
+    def wears_own(self) -> bool:
+        """Whether the theme is our own choice and nobody else's."""
+        return bool(self._worn_unasked) and self._app.theme == self._worn_unasked
+
+    def take_background(self, is_light: bool) -> None:
+        """The terminal says whether its background is light: wear the theme for that, unless somebody
+        has chosen one. It is not remembered, for the next terminal may be another."""
+        if not self.wears_own:
+            return
+        self._is_dressed = False
+        self._app.theme = self._worn_unasked = _own(is_light).name
         self._is_dressed = True
 
     def chosen(self, theme: str, in_settings: str) -> None:

@@ -1,7 +1,8 @@
-"""The app on a real terminal with a made-up host: ``python -m tests.tui.pty_app [crash|still]``.
+"""The app on a real terminal with a made-up host: ``python -m tests.tui.pty_app [crash|still] [themed]``.
 
 Shows every hostile text in every place where a stranger's text can appear, then waits. With
-``crash`` it fails instead, the way a bug would; with ``still`` it only waits.
+``crash`` it fails instead, the way a bug would; with ``still`` it only waits; with ``themed`` a theme
+is set.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Show(GrapevineApp):
     """Feeds the corpus, screen by screen."""
 
     def __init__(self, host: FakeHost, *, crashes: bool, is_still: bool) -> None:
-        super().__init__(host, FakeSettings(node=NodeConfig(name="\x1b]0;me\x07", zone="[/z]")))
+        theme = "nord" if "themed" in sys.argv else ""
+        node = NodeConfig(name="\x1b]0;me\x07", zone="[/z]")
+        super().__init__(host, FakeSettings(node=node, theme=theme))
         self.fake = host
         self.crashes = crashes
         self.is_still = is_still

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -836,6 +837,25 @@ async def test_a_light_terminal_gets_the_light_theme_unless_another_is_chosen(
     async with staged() as stage:
         assert stage.app.theme == theme
     async with staged(settings=FakeSettings(theme="nord")) as stage:
+        assert stage.app.theme == "nord"
+
+
+async def test_the_theme_for_a_background_is_not_remembered_and_gives_way_to_a_chosen_one(
+    tmp_path: Path,
+) -> None:
+    settings = FakeSettings(choices_file=tmp_path / "app.json")
+    async with staged(settings=settings) as stage:
+        stage.app._wardrobe.take_background(True)
+        assert stage.app.theme == "grapevine-light"
+        stage.app._wardrobe.take_background(False)
+        assert stage.app.theme == "grapevine"
+        await stage.paint()
+        assert not (tmp_path / "app.json").exists()
+        stage.app.theme = "nord"
+        stage.app._wardrobe.take_background(True)
+        assert stage.app.theme == "nord"
+    async with staged(settings=settings) as stage:
+        stage.app._wardrobe.take_background(True)
         assert stage.app.theme == "nord"
 
 

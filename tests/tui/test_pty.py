@@ -26,7 +26,7 @@ RESIZES = 300
 PATIENCE_S = 60.0  # far more than is needed; a hang must end some time
 # All that is said to a terminal: cursor, colors, modes, queries, the pointer's shape, the title.
 OURS = re.compile(
-    rb"\x1b\]22;[a-z]+\x07|\x1b\]2;[^\x00-\x1f\x7f]*\x07|\x1b\[[?<>=]?[0-9;:]*(?:\$p|[A-Za-z])|\x1b[=>78M]"
+    rb"\x1b\]22;[a-z]+\x07|\x1b\]2;[^\x00-\x1f\x7f]*\x07|\x1b\]11;\?\x07|\x1b\[[?<>=]?[0-9;:]*(?:\$p|[A-Za-z])|\x1b[=>78M]"
 )
 
 UNFINISHED = re.compile(rb"\x1b[^A-Za-z\x07]*$")
@@ -213,6 +213,66 @@ def test_the_linux_console_which_prints_such_commands_gets_no_title() -> None:
         assert terminal.wait() == 0
         assert b"\x1b]2;" not in terminal.written
         assert PUSH_TITLE not in terminal.written
+    finally:
+        terminal.close()
+
+
+ASK_BACKGROUND = b"\x1b]11;?\x07"
+LIGHT, DARK = b"48;2;253;252;255", b"48;2;25;21;34"  # the grounds of our two themes
+
+
+def test_a_terminal_that_says_its_background_is_light_gets_the_light_theme() -> None:
+    terminal = Terminal("still", COLORFGBG="15;0")  # which says the contrary: it may be inherited
+    try:
+        terminal.read_until(ASK_BACKGROUND)
+        terminal.read_until(DARK)
+        assert LIGHT not in terminal.written
+        os.write(terminal.master, b"\x1b]11;rgb:fdfd/f6f6/e3e3\x1b\\")
+        terminal.read_until(LIGHT)
+        os.write(terminal.master, b"istill here\r")
+        terminal.read_until(b"you")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == 0
+        assert b"rgb" not in terminal.written
+        assert b"fdfd" not in terminal.written
+    finally:
+        terminal.close()
+
+
+def test_a_late_answer_in_pieces_neither_changes_the_theme_nor_reaches_the_compose_box() -> None:
+    terminal = Terminal("still")
+    try:
+        terminal.read_until(b"to everyone")
+        os.write(terminal.master, b"i")  # into the compose box
+        time.sleep(1.2)  # longer than an answer is waited for
+        for piece in (b"\x1b]1", b"1;rgb:ff", b"ff/ffff/ffff", b"\x07"):
+            os.write(terminal.master, piece)
+            time.sleep(0.2)  # longer than Textual waits for the rest of a sequence
+        os.write(terminal.master, b"still here\r")
+        terminal.read_until(b"you")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == 0
+        assert b"rgb" not in terminal.written
+        assert b"ffff" not in terminal.written
+        assert LIGHT not in terminal.written
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(("themed",), {}), ((), {"TERM": "linux"})],
+    ids=["chosen", "linux"],
+)
+def test_a_terminal_is_not_asked_for_its_background_in_vain(
+    arguments: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    terminal = Terminal("still", *arguments, **variables)
+    try:
+        terminal.read_until(b"to everyone")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == 0
+        assert ASK_BACKGROUND not in terminal.written
     finally:
         terminal.close()
 

@@ -23,8 +23,10 @@ from grapevine_tui.terminal import (
     BEGIN,
     END,
     LAST_MODES,
+    NO_KEY,
     POP_TITLE,
     WAITING_BYTES,
+    BackgroundQuery,
     LastingTerminal,
     Reading,
     WindowTitle,
@@ -215,3 +217,40 @@ def test_a_title_that_is_shown_already_is_not_written_again() -> None:
 
 def test_a_terminal_that_is_not_read_keeps_what_gives_its_title_back() -> None:
     assert _modes([POP_TITLE.encode(), b"a frame"]) == [POP_TITLE.encode()]
+
+
+@given(
+    st.text("a]1\x1b;/", max_size=6),
+    st.sampled_from(["rgb:ffff/ffff/ffff", "rgba:ff/ff/ff/ff", "rgb:0/0/0", "what?"]),
+    st.sampled_from(["\x07", "\x1b\\"]),
+    st.lists(st.integers(0, 60)),
+)
+def test_an_answer_is_never_typed_however_it_is_cut(
+    before: str, color: str, end: str, places: list[int]
+) -> None:
+    seen: list[bool] = []
+    query = BackgroundQuery(lambda _: None, seen.append)
+    before = f"{before}a"  # so that no escape stands before it
+    try:
+        pieces = cut_up(f"{before}\x1b]11;{color}{end}z".encode(), places)
+        told = read_in(pieces)
+    finally:
+        query.drop()
+    assert told.replace("\x1b" + NO_KEY, "") == f"{before}z"
+    assert seen == ([] if color == "what?" else [color != "rgb:0/0/0"])
+
+
+def test_what_is_pasted_is_no_answer() -> None:
+    query = BackgroundQuery(lambda _: None, lambda _: None)
+    try:
+        told = read_in([f"{BEGIN}\x1b]11;rgb:ff/ff/ff\x07{END}".encode()])
+        assert told == f"{BEGIN}␛]11;rgb:ff/ff/ff\x07{END}"
+        assert BackgroundQuery.pending is query
+    finally:
+        query.drop()
+
+
+def test_a_key_is_held_back_for_no_answer_that_is_not_due() -> None:
+    assert read_in([b"\x1b]"]) == "\x1b]"
+    assert read_in([b"\x1b", b"]"]) == "\x1b]"
+    assert read_in([b"\x1b]11;rgb:ff/ff/ff\x07"]) == ""
