@@ -244,7 +244,7 @@ def test_the_rest_looks_on_the_wire_as_documented(message: Private, expected: st
 
 
 def test_the_page_names_every_kind_and_every_kind_has_golden_bytes() -> None:
-    rows = re.findall(r"^\| (\d+) \| (\w+) \|", PAGE.partition("## Messages")[2], re.M)
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGE.partition("## Messages")[2], re.M)
     named = {int(number): name.lower() for number, name in rows}
     golden = [*test_codec.GOLDEN.values(), *test_codec.GOLDEN_FRAMES.values(), *MORE.values()]
     have = {int(each[:2], 16) for each in golden}
