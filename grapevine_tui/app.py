@@ -36,6 +36,7 @@ from grapevine_proto.ids import PeerId
 from grapevine_tui import keys
 from grapevine_tui.choices import Choices
 from grapevine_tui.collector import Collector
+from grapevine_tui.commands import CommandError
 from grapevine_tui.contrast import with_contrast
 from grapevine_tui.desk import Desk, payload_text
 from grapevine_tui.editing import Editing, RemoteSettings, waiting
@@ -605,6 +606,30 @@ class GrapevineApp(App[None]):
                 self.action_picture()
             case "undo":
                 await self.action_undo()
+            case "copy" | "copy_id":
+                await self._copy_here(act)
+            case "sort" | "reverse":
+                self._sort_here(act)
+
+    async def _copy_here(self, what: str) -> None:
+        # At once, though the cursor of a panel without the focus is not seen: it says what it copied.
+        panel = self.main.panel_here()
+        if not isinstance(panel, (PeerGrid, MessageLog)):
+            raise CommandError(f"/{what} works on peers and messages")
+        if isinstance(panel, MessageLog):
+            if panel.cursor_entry is not None:
+                self.on_message_log_asked(MessageLog.Asked(what, panel.cursor_entry))
+        elif isinstance(panel.cursor_key, PeerId):
+            await self.on_peer_grid_asked(PeerGrid.Asked(what, panel.cursor_key))
+
+    def _sort_here(self, act: str) -> None:
+        panel = self.main.panel_here()
+        if not isinstance(panel, Grid):
+            raise CommandError(f"/{act} works on tables; messages keep their order")
+        if act == "sort":
+            panel.action_sort()
+        else:
+            panel.action_reverse()
 
     def on_message_log_asked(self, message: MessageLog.Asked) -> None:
         said = message.entry.message

@@ -53,7 +53,7 @@ ANSWER: Final = re.compile(r"\x1b\]11;([ -~]{0,64})(?:\x07|\x1b\\)")
 ANSWER_BEGUN: Final = re.compile(r"\x1b\](?:1(?:1(?:;[ -~]{0,64}\x1b?)?)?)?\Z")
 PART: Final = "([0-9a-fA-F]{1,4})"
 COLOR: Final = re.compile(rf"rgba?:{PART}/{PART}/{PART}(?:/{PART})?")
-NO_KEY: Final = "[E"  # behind an escape: a key that Textual ignores
+NO_KEY: Final = "[E"  # behind an escape: a key that means nothing here
 # The terminal's stack of titles (xterm's CSI 22 and 23); a terminal without one ignores both.
 PUSH_TITLE: Final = "\x1b[22;0t"
 POP_TITLE: Final = "\x1b[23;0t"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from grapevine_proto.ids import PeerId
 from grapevine_tui import keys
 from grapevine_tui.commands import OF_KEYS, find
 from grapevine_tui.screens.question import Question
@@ -263,9 +264,8 @@ async def test_discarded_edits_can_be_had_back_for_a_moment() -> None:
 
 
 MERE_VIEW = {
-    *("commands", "next_panel", "previous_panel", "back", "details", "sort", "reverse", "down", "up"),
+    *("commands", "next_panel", "previous_panel", "back", "details", "down", "up"),
     *("page_down", "page_up", "first", "last", "authors", "save", "longer", "shorter", "older", "newer"),
-    *("copy", "copy_id"),  # of what the cursor is on
 }  # fmt: skip
 
 
@@ -304,6 +304,39 @@ async def test_every_word_does_in_the_app_what_its_key_does(
         assert "nothing to undo" in stage.text
         await stage.say("/forget bob")
         assert is_asked(stage)
+
+
+async def test_what_the_cursor_is_on_is_copied_by_word() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press("escape", "1", "g")
+        peer = stage.main.peers.cursor_key
+        assert isinstance(peer, PeerId)
+        await stage.say("/copy_id")
+        assert stage.app.clipboard == str(peer)
+        await stage.say("/copy")
+        assert stage.app.clipboard == str(stage.host.model.peers[peer].address)
+        await stage.press("escape", "2", "g")
+        entry = stage.main.log_view.cursor_entry
+        assert entry is not None
+        await stage.say("/copy_id")
+        assert stage.app.clipboard == str(entry.message.id)
+        await stage.press("escape", "4")
+        await stage.say("/copy")
+        assert "/copy works on peers and messages" in stage.text
+        assert stage.app.clipboard == str(entry.message.id)
+
+
+async def test_a_table_is_sorted_by_word() -> None:
+    async with staged(peopled()) as stage:
+        await stage.press("escape", "1")
+        await stage.say("/sort")
+        sorting = stage.main.peers.sorting
+        assert sorting is not None
+        await stage.say("/reverse")
+        assert stage.main.peers.sorting == sorting._replace(is_falling=not sorting.is_falling)
+        await stage.press("escape", "2")
+        await stage.say("/sort")
+        assert "/sort works on tables" in stage.text
 
 
 async def test_e_twice_writes_one_file_and_says_so(
