@@ -13,6 +13,7 @@ from grapevine_proto.errors import (
     NotRunning,
     Offense,
     StateLockedError,
+    StorageError,
     UnknownPeer,
 )
 from grapevine_proto.events import (
@@ -108,6 +109,7 @@ __all__ = [
     "StateLockedError",
     "StateUnsaved",
     "Stats",
+    "StorageError",
     "Stream",
     "Trace",
     "TraceAnswer",
