@@ -10,7 +10,6 @@ What must stay true:
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
 import logging
 import os
@@ -21,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -46,7 +45,7 @@ from grapevine_tui.loop import new_runner
 from grapevine_tui.options import OPTIONS, PROFILES, Option
 from grapevine_tui.reaper import collect_orphans
 from grapevine_tui.settings import Settings, load
-from grapevine_tui.terminal import LastingTerminal, restore_terminal
+from grapevine_tui.terminal import LastingTerminal, needs_ascii, restore_terminal
 from grapevine_tui.text import printable
 
 PROGRAM: Final = "grapevine-tui"
@@ -386,15 +385,6 @@ def _need_terminal() -> None:
     streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
     if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
         raise ConfigError("", "the app needs a terminal; without one, use --headless")
-    if (
-        encoding := encoding_of(sys.stderr)
-    ) != "utf-8":  # frames and signs would come out as escapes
-        raise ConfigError("", f"the app needs UTF-8, not {encoding}: LC_ALL=C.UTF-8, or --headless")
-
-
-def encoding_of(stream: TextIO) -> str:
-    """By the name that Python has for it."""
-    return codecs.lookup(stream.encoding).name
 
 
 def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -402,7 +392,9 @@ def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:
     _need_terminal()
     if sys.stderr is not None:
         # Textual draws on this, and says last words on the other: neither may ever wait.
-        vars(sys)["__stderr__"] = sys.stderr = LastingTerminal(sys.stderr)
+        in_ascii = needs_ascii(sys.stderr.encoding, os.environ)
+        terminal = LastingTerminal(sys.stderr, in_ascii=in_ascii)
+        vars(sys)["__stderr__"] = sys.stderr = terminal
     if early.is_our_process():
         early.take_signals(restore_terminal)
     collect_orphans()

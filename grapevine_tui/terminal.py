@@ -11,6 +11,7 @@ What must stay true:
   Textual's own reading ends the app there.
 - What a terminal answers about its background (OSC 11) is never read as keys, however late it comes and
   however it is cut.
+- A terminal whose locale is not UTF-8 gets ASCII alone, and each sign in as many cells as before.
 - The window's title is ours while the app runs; however it ends, the title from before comes back.
 - What is pasted is text to the last letter: an escape in it never leaves the box to act as a key. Many
   terminals see to that themselves, tmux and screen do not.
@@ -23,14 +24,16 @@ import re
 import sys
 import time
 from codecs import getincrementaldecoder
+from codecs import lookup as codecs_lookup
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from io import TextIOBase
 from typing import Any, ClassVar, Final, TextIO
+from unicodedata import normalize
 
 from grapevine_tui.streams import BackgroundWriter, write_all
-from grapevine_tui.text import cut, printable
+from grapevine_tui.text import cells, cut, printable
 
 # The one for a terminal. A browser sends what is text, and its driver takes an empty piece for the end.
 DRIVER: Final = "textual.drivers.linux_driver"
@@ -64,6 +67,46 @@ def understands_osc(environment: Mapping[str, str]) -> bool:
     """Whether the terminal ignores operating system commands that it does not know. The Linux console
     prints them."""
     return environment.get("TERM", "") not in ("", "dumb", "linux")
+
+
+# Signs, borders, bars and curves in ASCII. What means different things there stays different.
+ASCII_SIGNS: Final = {
+    **dict(zip("●◐◌▲▼◦✕○⊘", "*%.^v:xo#", strict=True)),
+    **dict(zip("…·→≤❯↵", "~-><>/", strict=True)),
+    **dict(zip("─│━╸╺┃", "-|=--|", strict=True)),
+    **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼", "+"),
+    **dict.fromkeys("█▉▊▋▌▇▆▅▐", "#"),
+    **dict.fromkeys("▍▎▏", "|"),
+    **dict.fromkeys("▁▂▃▄▔▀", "_"),
+}
+BRAILLE: Final = range(0x2800, 0x2900)
+DOTS: Final = " ..:::###"  # by how many of the eight dots there are
+
+
+def ascii_sign(character: str) -> str:
+    """ASCII for `character`, in exactly as many cells."""
+    if character in ASCII_SIGNS:
+        return ASCII_SIGNS[character]
+    if ord(character) in BRAILLE:
+        return DOTS[(ord(character) - BRAILLE.start).bit_count()]
+    base = normalize("NFKD", character)[:1]
+    size = cells(character)
+    return base if size == 1 and base.isascii() and base.isprintable() else "?" * size
+
+
+class _Ascii(dict[int, str]):
+    """For `str.translate`; looks each character up once."""
+
+    def __missing__(self, code: int) -> str:
+        sign = self[code] = chr(code) if code < 0x80 else ascii_sign(chr(code))
+        return sign
+
+
+def needs_ascii(encoding: str, environment: Mapping[str, str]) -> bool:
+    """Whether the locale of a terminal is not UTF-8. Python takes the C locale for UTF-8, whether or not
+    somebody has asked for it."""
+    is_c = environment.get("LC_ALL") in ("C", "POSIX") and "PYTHONIOENCODING" not in environment
+    return is_c or codecs_lookup(encoding).name != "utf-8"
 
 
 class WindowTitle:
@@ -197,7 +240,8 @@ class Reading:
 
 def _reader(encoding: str) -> Callable[[], Reading]:
     """In place of `codecs.getincrementaldecoder`."""
-    return partial(Reading, encoding)
+    terminal = _ours()
+    return partial(Reading, terminal.encoding if terminal is not None else encoding)
 
 
 def read_anything() -> None:
@@ -210,7 +254,8 @@ class LastingTerminal(TextIOBase):
     """`stream` for as long as it is there, and nothing after that. Only its file is used: a thread
     that waits for a terminal must not hold the lock of a stream."""
 
-    def __init__(self, stream: TextIO | TextIOBase) -> None:
+    def __init__(self, stream: TextIO | TextIOBase, *, in_ascii: bool = False) -> None:
+        self._signs = _Ascii() if in_ascii else None
         self._stream = stream  # which may close its file when it goes
         self._encoding = stream.encoding or "utf-8"
         self._file = stream.fileno()
@@ -230,7 +275,10 @@ class LastingTerminal(TextIOBase):
     def write(self, text: str) -> int:
         if text == POP_TITLE and not self._has_our_title:
             return len(text)  # given back already: a second time would take another program's
-        data = text.encode(self._encoding, "backslashreplace")
+        if self._signs is None:
+            data = text.encode(self._encoding, "backslashreplace")
+        else:
+            data = text.translate(self._signs).encode("ascii")
         if self._writer.waiting_bytes + len(data) > WAITING_BYTES:
             self._writer.thin(_modes)
             self._lost_some = True

@@ -284,20 +284,6 @@ def test_a_dumb_terminal_is_none(
     assert "--headless" in ended.err
 
 
-def test_a_terminal_without_utf8_is_refused_in_words_it_can_show(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("stdin", "stdout", "stderr"):
-        monkeypatch.setattr(f"sys.{name}.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("grapevine_tui.cli.encoding_of", lambda stream: "iso8859-1")
-    monkeypatch.setenv("TERM", "xterm")
-    ended = run(capsys)
-    assert ended.code == 2
-    assert_one_line(ended)
-    assert "needs UTF-8, not iso8859-1" in ended.err
-    assert ended.err.isascii()
-
-
 def test_a_folder_of_ones_own_that_is_closed_is_one_line_and_exit_3(
     monkeypatch: pytest.MonkeyPatch, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +32,11 @@ from grapevine_tui.terminal import (
     Reading,
     WindowTitle,
     _modes,
+    ascii_sign,
+    needs_ascii,
 )
+from grapevine_tui.text import cells, printable
+from grapevine_tui.widgets.look import BAR, STANDINGS, TRACK
 
 
 class Pipe(TextIOBase):
@@ -100,7 +105,9 @@ def test_modes_that_are_switched_to_and_fro_while_nobody_reads_wait_once_each() 
 
 
 @contextlib.contextmanager
-def app_on_terminal(folder: Path, *arguments: str) -> Iterator[tuple[Popen[bytes], int, int]]:
+def app_on_terminal(
+    folder: Path, *arguments: str, **variables: str
+) -> Iterator[tuple[Popen[bytes], int, int]]:
     """The real app with a real node on a pseudo terminal: its process and both ends."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (36, 120))
@@ -110,7 +117,7 @@ def app_on_terminal(folder: Path, *arguments: str) -> Iterator[tuple[Popen[bytes
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env={**os.environ, **places, "HOME": str(folder), "TERM": "xterm-256color"},
+        env={**os.environ, **places, "HOME": str(folder), "TERM": "xterm-256color", **variables},
         cwd=folder,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its window, so that it hangs up
@@ -254,3 +261,40 @@ def test_a_key_is_held_back_for_no_answer_that_is_not_due() -> None:
     assert read_in([b"\x1b]"]) == "\x1b]"
     assert read_in([b"\x1b", b"]"]) == "\x1b]"
     assert read_in([b"\x1b]11;rgb:ff/ff/ff\x07"]) == ""
+
+
+@pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C"}])
+def test_a_terminal_without_utf8_gets_ascii_alone(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    if "LC_ALL" in variables and "PYTHONIOENCODING" in os.environ:
+        pytest.skip("the encoding is set from outside")
+    with app_on_terminal(tmp_path, "--name", "zürich·1", **variables) as (process, master, _):
+        shown = b""
+        while b"say something" not in shown or b"Peers" not in shown:
+            shown += os.read(master, 65536)
+        assert shown.isascii()
+        assert b"----" in shown  # a border
+        assert b"zurich-1" in shown
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+@given(st.characters(codec="utf-8"))
+def test_ascii_takes_as_many_cells(character: str) -> None:
+    character = printable(character)
+    assert sum(len(ascii_sign(each)) for each in character if not each.isascii()) == sum(
+        cells(each) for each in character if not each.isascii()
+    )
+
+
+def test_states_and_outcomes_have_signs_of_their_own_in_ascii() -> None:
+    for signs in ({each.sign for each in STANDINGS}, {BAR, TRACK}):
+        assert len({ascii_sign(each) for each in signs}) == len(signs)
+
+
+def test_a_locale_is_utf8_unless_it_says_otherwise() -> None:
+    assert not needs_ascii("utf-8", {"LC_ALL": "C.UTF-8"})
+    assert not needs_ascii("UTF8", {})
+    assert needs_ascii("iso8859-15", {})
+    assert needs_ascii("utf-8", {"LC_ALL": "POSIX"})
