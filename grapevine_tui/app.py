@@ -119,7 +119,7 @@ class GrapevineApp(App[None]):
         self._limit_bytes = settings.node.max_message_size
         self._changes = Changes.NONE
         self._paints = 0
-        self._toasts = Toasts(self, host.model)
+        self._toasts = Toasts(self, host.model, self._alert)
         self._wardrobe = Wardrobe(self, Choices(settings.choices_file))
         self._editing: Editing | None = None
         self._leaving = Leaving(self, host, demo, self._show_leaving)
@@ -199,6 +199,14 @@ class GrapevineApp(App[None]):
         if can_answer and self._wardrobe.wears_own:
             answered = partial(self.call_later, self._wardrobe.take_background)
             self._background = BackgroundQuery(self._tell_terminal, answered)
+
+    def _alert(self, words: str) -> None:
+        """Ring, or have the terminal show a notification of `words`, which are printable, if that is set."""
+        match self._settings.alert:
+            case "bell":
+                self.bell()
+            case "notify" if self._has_terminal:
+                self._tell_terminal(f"\x1b]9;{words}\x07")
 
     def _entitle_window(self) -> None:
         if self._has_terminal:

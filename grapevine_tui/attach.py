@@ -27,6 +27,7 @@ class AttachedSettings:
 
     node: NodeConfig
     theme: str
+    alert: str
     state_dir: Path | None
     choices_file: Path | None
     keys: Mapping[str, str]
@@ -56,7 +57,7 @@ async def show(flags: dict[str, Any]) -> int:
     own = load(flags, os.environ)
     host = AttachedHost(running_at(flags), Model(messages=own.messages))
     await host.start()
-    settings = AttachedSettings(host.config, own.theme, None, own.choices_file, own.keys)
+    settings = AttachedSettings(host.config, own.theme, own.alert, None, own.choices_file, own.keys)
     app = GrapevineApp(host, settings)
     host.on_config = partial(app.call_later, app.main.take, is_restarted=True)
     try:

@@ -29,7 +29,9 @@ from grapevine_tui.layers import CHANGED, NOT_IN_A_FILE, Value
 from grapevine_tui.settings import Settings
 from grapevine_tui.toml_edit import edited
 
-LIVE_HERE: Final = frozenset({"app.theme", "app.log_level", "app.messages", "app.keys"})
+LIVE_HERE: Final = frozenset(
+    {"app.theme", "app.alert", "app.log_level", "app.messages", "app.keys"}
+)
 YES: Final = frozenset({"true", "yes", "on"})
 NO: Final = frozenset({"false", "no", "off"})
 

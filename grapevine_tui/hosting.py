@@ -73,6 +73,9 @@ class SettingsView(Protocol):
     def node(self) -> NodeConfig: ...
 
     @property
+    def alert(self) -> str: ...
+
+    @property
     def theme(self) -> str: ...
 
     @property

@@ -51,6 +51,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.eof_timeout": 10.0,
     "app.wait_peers": 0,
     "app.theme": "",
+    "app.alert": "off",
     "app.messages": 10_000,
     "app.keys": {},
 }

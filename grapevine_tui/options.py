@@ -16,6 +16,7 @@ from grapevine_proto.config import DISTRIBUTIONS, NodeConfig
 from grapevine_proto.ids import canonical_host
 
 LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # Grapevine's words
+ALERTS: Final = ("off", "bell", "notify")
 PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
     "local": NodeConfig.local,
     "lan": NodeConfig.lan,

@@ -23,7 +23,7 @@ from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.folders import expanded, own_key, state_root
 from grapevine_tui.layers import CHANGED, Value, check_word, from_edits, gather
-from grapevine_tui.options import LOG_LEVELS
+from grapevine_tui.options import ALERTS, LOG_LEVELS
 
 SPARE_STATE_DIRS: Final = (
     64  # nodes on "any port" that one user may run at once without naming a folder
@@ -63,6 +63,8 @@ class Settings:
     """Empty: the application's own choice."""
     messages: int
     """How many the log on the screen keeps."""
+    alert: str = "off"
+    """How the terminal alerts its operator, one of `ALERTS`."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Keys of the app that are not our own choice: action -> keys, checked."""
     credentials: Path | None = None
@@ -81,6 +83,7 @@ class Settings:
                 raise ConfigError(f"app.{name}", "expected true or false")
         if not isinstance(self.theme, str):
             raise ConfigError("app.theme", f"expected text, not {self.theme!r}")
+        check_word("app.alert", self.alert, ALERTS)
         _check_place("app.metrics", self.metrics)
         _check_place("app.web", self.web)
         for hook in self.on:

@@ -227,6 +227,8 @@ on = []
 messages = 10000
 # The app's colours; empty: its own.
 theme = ""
+# How the app alerts its operator to a warning: "off", "bell" or "notify" (a desktop notification, OSC 9).
+alert = "off"
 # Without the app, JSON Lines on stdin and stdout.
 headless = false
 # Headless: whether the end of stdin means "exit" (once a peer has everything) or "stay".

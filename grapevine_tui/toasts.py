@@ -6,19 +6,25 @@ What must stay true: what only informs is never shown so, and never more than `T
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from typing import Final
 
 from textual.app import App
 
 from grapevine_tui.model import Level, Model
 
+ALERT_GAP_S: Final = 1.0  # a storm of warnings rings no storm of bells
 TOASTS: Final = 3  # at once; more would hide the screen
 
 
 class Toasts:
     """Shows on `app` what `model` notices."""
 
-    def __init__(self, app: App[None], model: Model) -> None:
+    def __init__(self, app: App[None], model: Model, alert: Callable[[str], None]) -> None:
+        self._alert = alert  # gets the words of a warning, at most once a second
+        self._alerted_at = -math.inf
         self._app = app
         self._model = model
         self._shown = 0
@@ -32,5 +38,8 @@ class Toasts:
         urgent = [notice for notice in notices if notice.level is not Level.INFORMATION]
         for notice in urgent[:TOASTS]:
             self._app.notify(notice.text, severity=notice.level.value, markup=False)
+        if urgent and time.monotonic() - self._alerted_at >= ALERT_GAP_S:
+            self._alerted_at = time.monotonic()
+            self._alert(urgent[0].text)
         if len(urgent) > TOASTS:
             self._app.notify(f"and {len(urgent) - TOASTS} more: see S", markup=False)

@@ -33,6 +33,7 @@ class FakeSettings:
         default_factory=lambda: NodeConfig(name="ams-1", zone="eu-west", cluster="default")
     )
     theme: str = ""
+    alert: str = "off"
     state_dir: Path | None = None
     choices_file: Path | None = None
     keys: dict[str, str] = field(default_factory=dict)

@@ -42,8 +42,9 @@ class Show(GrapevineApp):
 
     def __init__(self, host: FakeHost, *, crashes: bool, is_still: bool) -> None:
         theme = "nord" if "themed" in sys.argv else ""
+        alert = next((each for each in ("bell", "notify") if each in sys.argv), "off")
         node = NodeConfig(name="\x1b]0;me\x07", zone="[/z]")
-        super().__init__(host, FakeSettings(node=node, theme=theme))
+        super().__init__(host, FakeSettings(node=node, theme=theme, alert=alert))
         self.fake = host
         self.crashes = crashes
         self.is_still = is_still
@@ -51,6 +52,8 @@ class Show(GrapevineApp):
     def on_ready(self) -> None:
         if self.crashes:
             raise RuntimeError("a bug")
+        if "warned" in sys.argv:
+            self.fake.happen(StateUnsaved("disk \x1b]9;full"))
         if not self.is_still:
             self.run_worker(self.feed())
 

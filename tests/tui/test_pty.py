@@ -277,6 +277,29 @@ def test_a_terminal_is_not_asked_for_its_background_in_vain(
         terminal.close()
 
 
+@pytest.mark.parametrize(
+    ("alert", "expected"),
+    [
+        ("off", b""),
+        ("bell", b"\x07"),
+        ("notify", "\x1b]9;state not saved: disk ␛]9;full\x07".encode()),
+    ],
+)
+def test_a_warning_alerts_the_operator_as_is_set(alert: str, expected: bytes) -> None:
+    terminal = Terminal("still", "warned", alert)
+    try:
+        terminal.read_until(b"state not saved")
+        if expected:
+            terminal.read_until(expected)
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == 0
+        left = OURS.sub(b"", bytes(terminal.written))
+        assert left.count(b"\x07") == (1 if expected else 0)
+        assert expected in left
+    finally:
+        terminal.close()
+
+
 def test_q_typed_in_the_panels_ends_it() -> None:
     terminal = Terminal("still")
     try:
