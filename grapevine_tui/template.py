@@ -239,7 +239,7 @@ eof_timeout = 10
 wait_peers = 0
 
 [app.keys]
-# Keys of the app, action = "key,key" as in: pause = "o". docs/guide.md lists the actions.
+# Keys of the app, action = "key,key" as in: pause = "o". docs/reference/keys.md lists the actions.
 """)
 
 

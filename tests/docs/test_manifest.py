@@ -51,5 +51,5 @@ def test_the_image_is_the_one_that_is_built_and_is_not_pulled_again() -> None:
     assert not container["image"].endswith(":latest")
     assert container["imagePullPolicy"] == "IfNotPresent"
     built = f"podman build -f config/Containerfile -t {container['image']} ."
-    assert built in (ROOT / "docs" / "operations.md").read_text()
+    assert built in (ROOT / "docs" / "how-to" / "run-in-containers.md").read_text()
     assert built in (ROOT / "config" / "Containerfile").read_text()

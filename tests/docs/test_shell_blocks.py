@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 PAGES: Final = (
     "README.md",
+    "CONTRIBUTING.md",
     *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
@@ -43,6 +44,9 @@ BESIDE: Final = {
 # What is not typed here, and why.
 NOT_HERE: Final = {
     "python3 -m venv .venv && .venv/bin/pip install -q '.[test]'": "this test runs by that line",
+    "python3 -m venv .venv && .venv/bin/pip install -q -e": "installs what runs this test",
+    "python -m pytest": "runs this test",
+    "ruff format": "what .ci/run does",
     "podman build": "needs a container engine",
     "grapevine-tui keygen cluster.key\nkubectl": "needs a cluster of Kubernetes",
     "python -m tests.": "takes minutes; its flags are checked below",
@@ -168,8 +172,10 @@ def test_a_block_does_what_the_page_promises(network: Network, block: Block) -> 
 
 def test_a_second_machine_is_let_in_by_an_invitation(network: Network) -> None:
     first, second = network.machine("192.0.2.10"), network.machine("192.0.2.11")
-    node, invite = block_of("docs/guide.md", "grapevine-tui --host 0.0.0.0\n").commands
-    join, start = block_of("docs/guide.md", "grapevine-tui join").commands
+    node, invite = block_of(
+        "docs/how-to/add-a-machine.md", "grapevine-tui --host 0.0.0.0\n"
+    ).commands
+    join, start = block_of("docs/how-to/add-a-machine.md", "grapevine-tui join").commands
     follow(first, [node])
     line = first.do(invite).strip()
     joining = second.type(join)
@@ -184,7 +190,7 @@ def test_a_second_machine_is_let_in_by_an_invitation(network: Network) -> None:
 
 
 def test_three_hosts_make_one_cluster_by_the_lines_for_a_service(network: Network) -> None:
-    pages = "docs/operations.md"
+    pages = "docs/how-to/deploy-as-a-service.md"
     install = block_of(pages, "python3 -m venv /opt/grapevine").commands
     key = block_of(pages, "/opt/grapevine/bin/grapevine-tui keygen").commands
     copy = block_of(pages, "scp ").text

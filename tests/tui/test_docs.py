@@ -28,7 +28,7 @@ from tests.sources import tree_of
 from tests.tui.runs import Bench, environ_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 OTHER_PROGRAMS = {"--secret", "--from-file", "--now"}  # flags of podman, kubectl, systemctl
 
@@ -201,12 +201,11 @@ def test_the_library_page_names_every_reason_and_every_command_of_a_script() -> 
     } <= words
 
 
-def test_the_guide_names_every_event_a_program_can_be_run_at_and_every_exit_code() -> None:
-    text = page_of("guide.md")
-    assert f"`{' '.join(WORDS)}`" in text
+def test_the_pages_name_every_event_a_program_can_be_run_at_and_every_exit_code() -> None:
+    assert f"`{' '.join(WORDS)}`" in page_of("hooks-and-scripts.md")
     codes = {
         int(code)
-        for row in re.findall(r"^\| (\d+(?:, \d+)*) \|", text, re.MULTILINE)
+        for row in re.findall(r"^\| (\d+(?:, \d+)*) \|", page_of("cli.md"), re.MULTILINE)
         for code in row.split(", ")
     }
     assert {code for _, code in EXIT_CODES} | {0, 1} <= codes
@@ -223,18 +222,18 @@ def test_the_example_variables_and_the_manifest_are_ones_we_read() -> None:
     assert set(named) <= known
 
 
-def test_every_metric_of_the_operations_page_is_served() -> None:
-    source = (ROOT / "grapevine_tui" / "metrics.py").read_text()
-    for name in re.findall(r"`(grapevine_[a-z_]+)", section("operations.md", "Metrics")):
-        plain = name.removesuffix("_total").removesuffix("_info")
-        assert plain in source or plain.removeprefix("grapevine_peer_") in source, name
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_in_the_pages_is_served(name: str) -> None:
+    served = set(re.findall(r"^\| `(grapevine_[a-z_]+)` \|", page_of("metrics.md"), re.MULTILINE))
+    named = set(re.findall(r"`(?:increase\()?(grapevine_[a-z_]+)(?![\w./])", page_of(name)))
+    assert named - {"grapevine_proto", "grapevine_tui"} <= served
 
 
 def test_every_example_is_named_in_the_library_page_and_the_readme() -> None:
     for path in (ROOT / "examples").iterdir():
         if path.suffix in (".py", ".sh"):
             assert f"examples/{path.name}" in page_of("README.md"), path.name
-            assert f"examples/{path.name}" in page_of("library.md") + page_of("operations.md"), (
+            assert f"examples/{path.name}" in page_of("library.md") + page_of("rotate-keys.md"), (
                 path.name
             )
 
@@ -286,9 +285,9 @@ def test_every_whole_program_in_the_pages_runs(page: str, tmp_path: Path) -> Non
         assert done.stdout
 
 
-def test_the_guides_script_runs_beside_a_node(bench: Bench) -> None:
+def test_the_script_of_the_hooks_page_runs_beside_a_node(bench: Bench) -> None:
     run, address = bench.started("--name", "ams-1")
-    (script,) = blocks(page_of("guide.md"), "python")
+    (script,) = blocks(page_of("hooks-and-scripts.md"), "python")
     script = script.replace("127.0.0.1:8000", address)
     script = script.replace('"grapevine-tui"', '*[sys.executable, "-m", "grapevine_tui"]')
     done = subprocess.run(
@@ -305,9 +304,9 @@ def test_the_guides_script_runs_beside_a_node(bench: Bench) -> None:
     assert run.expect("message")["text"] == "hello from a script"
 
 
-def test_the_readmes_and_the_guides_way_to_say_one_thing_runs(bench: Bench) -> None:
+def test_the_command_that_sends_one_message_runs(bench: Bench) -> None:
     run, address = bench.started()
-    for page in ("README.md", "guide.md"):
+    for page in ("README.md", "hooks-and-scripts.md"):
         (line,) = [each for each in blocks(page_of(page), "sh") if '"deploy finished"' in each]
         line = line.replace("127.0.0.1:8000", address).replace(".venv/bin/", "")
         line = line.replace("grapevine-tui", f"{shlex.quote(sys.executable)} -m grapevine_tui")

@@ -1,4 +1,4 @@
-"""The page on replacing the cluster key (docs/operations.md), followed on three live nodes that talk."""
+"""Rotates the key of three live nodes that exchange messages, as docs/how-to/rotate-keys.md describes."""
 
 from __future__ import annotations
 

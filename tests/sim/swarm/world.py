@@ -205,7 +205,7 @@ class World:
         self.sim.move(number)
 
     def rotate(self, _: int) -> None:
-        """Another cluster key, as docs/operations.md has it: accept, then use, then drop the old."""
+        """Another cluster key, as docs/how-to/rotate-keys.md has it: accept, then use, then drop the old."""
         secret = self.rng.randbytes(KEY_BYTES)
         self.watch.keep_secret(secret)
         new = ClusterKey(secret)
