@@ -1,4 +1,5 @@
-"""Grapevine: encrypted gossip over UDP. These are the public names; see docs/reference/library.md."""
+"""Grapevine: encrypted gossip over UDP. The public names of the library; see
+docs/reference/library.md."""
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.delivery import EventStream

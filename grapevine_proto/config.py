@@ -1,11 +1,11 @@
-"""How a node is set up: frozen values, checked on birth, so that a wrong configuration cannot exist.
+"""The configuration of a node: frozen values, validated on construction, so an invalid one cannot exist.
 
-What must stay true:
+Invariants:
 
-- Every default has its reason beside it; every field says which way it trades.
-- A wrong value raises `ConfigError` that names the field by its dotted path, before anything starts.
-- Nothing here is a secret but `keys`: those print as fingerprints and are never written to a file;
-  a file names the files they are in (`key_files`).
+- Every default has its reason beside it; every field states its trade-off.
+- An invalid value raises `ConfigError` with the dotted path of the field, before anything starts.
+- Only `keys` is secret. Keys print as fingerprints and are never written to a config file, which names
+  the key files instead (`key_files`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from grapevine_proto.sections import (
 STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
 DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
 
-# Fields of NodeConfig that a running node can take over; the others need a restart.
+# Fields of NodeConfig that a running node can change; the others need a restart.
 LIVE_FIELDS: Final = frozenset(
     {
         "bootstrap_peers",
@@ -72,68 +72,72 @@ LIVE_FIELDS: Final = frozenset(
 class NodeConfig:
     """All settings of one node. Durations are in seconds, sizes in bytes.
 
-    Names and defaults are Grapevine's where it had them. Raises ConfigError on birth.
+    Names and defaults are those of Grapevine 1.x where it has them. The constructor raises
+    ConfigError for an invalid value.
     """
 
     bind: str = "127.0.0.1:0"
-    """Where to listen, ``host:port``; port 0: any free one."""
+    """Listen address, ``host:port``; port 0 picks a free one."""
     advertise: str = ""
-    """The address others should dial, where it is not the bound one (NAT, containers)."""
+    """Address advertised to peers, if it is not the bound one (NAT, containers)."""
     bootstrap_peers: Sequence[str] = ()
-    """Who to ask first, ``host:port`` each; names are resolved anew at every attempt."""
+    """Peers to contact at startup, ``host:port`` each. Names are resolved again for every attempt."""
     keys: Sequence[ClusterKey] = ()
-    """Cluster keys: the first starts handshakes, all are accepted. Without one no node starts."""
+    """Cluster keys. The first initiates handshakes, all are accepted. A node needs at least one."""
     cluster: str = "default"
-    """Signed into everything, so that two clusters that share a key by mistake stay apart."""
+    """Name of the cluster, part of every signature. Separates two clusters that share a key by
+    mistake."""
     name: str = ""
-    """What people call this node; not unique, never trusted."""
+    """Display name; not unique, never trusted."""
     zone: Zone = ""
-    """Where it stands, for people and for the distribution strategies."""
+    """Location label, for display and for `distribution`."""
     strategy: str = "auto"
-    """How broadcasts spread: from the origin to every member while that is cheap and else along a tree
-    (auto), always along a tree (plumtree), to every member while all are linked (direct-mail), to all who
-    subscribed (flood), to a few at random (epidemic)."""
+    """How broadcasts spread: direct mail while that is cheap, otherwise along a tree (`auto`);
+    always along a tree (`plumtree`); to every member while all are connected (`direct-mail`); to
+    all subscribers (`flood`); to a few random peers (`epidemic`)."""
     subscriptions: int = 5
-    """Peers that a node picks to receive from under flood: the copies it gets of each message. With
-    three, some are left out."""
+    """Under `flood`, peers that a node chooses to receive from: the copies it gets of each message. Three
+    leave some nodes out."""
     lazy_repair: bool = True
-    """Tell linked peers that were not sent a message its id, and ask for what others tell of: closes
-    within a fraction of a second what spreading leaves open, for a small packet a link and message."""
+    """Lazy push: send the ID of a message to peers that did not get its payload, and request announced
+    messages. Closes gaps within a fraction of a second, for one small packet per link and message."""
     nearer_links: bool = False
-    """In a cluster larger than `max_peers`, let far links go for near ones: messages arrive sooner once
-    that has settled, after a minute or two. On in the wan profile; on one network nothing moves."""
+    """In a cluster larger than `max_peers`, replace distant links with nearer ones (X-BOT).
+    Messages arrive sooner after a minute or two. On in the `wan` profile; it has no effect on a
+    single network."""
     distribution: str = "uniform"
-    """Which peers are chosen to link to and to relay to: any (`uniform`), one in each other zone and
-    the rest at home (`hub-and-spoke`, the least traffic between zones), those at home or elsewhere
-    twice as likely (`prefer-local`, `prefer-remote`)."""
+    """Which peers a node connects and relays to: any (`uniform`); one in each other zone and the
+    rest in its own (`hub-and-spoke`, the least traffic between zones); twice as often in its own
+    zone, or in others (`prefer-local`, `prefer-remote`)."""
     gossip_interval: float = 5.0
-    """Between heartbeats. Shorter notices a death sooner and costs two small packets a peer."""
+    """Seconds between heartbeats. Shorter detects failures sooner and costs two small packets per
+    peer."""
     fanout: int = 3
-    """Peers that a rumor is relayed to at once. More is quicker and dearer."""
+    """Peers each message is relayed to under `epidemic`. Higher is faster and costs more traffic."""
     max_peers: int = 50
-    """Links at most: each costs a heartbeat an interval."""
+    """Maximum peer connections. Each costs a heartbeat per interval."""
     max_message_size: int = 10 * 2**20
-    """Of one payload."""
+    """Maximum size of one payload."""
     peer_timeout: float = 30.0
-    """Silence after which a peer is disconnected. Who is dead is known earlier (`detection`), but a
-    link outlives an outage shorter than this."""
+    """Silence after which a peer is disconnected. `detection` reports a failure earlier, but a link
+    outlives an outage shorter than this."""
     reconnect_timeout: float = 86_400.0
-    """How long a member that is down is dialed again and listed (Serf's). Shorter lets go of containers
-    that never return sooner; longer keeps members over longer outages in the list."""
+    """How long a member that is down is listed and dialed again (as in Serf). Shorter removes
+    containers that never return sooner; longer keeps members listed over longer outages."""
     tombstone_timeout: float = 86_400.0
-    """How long a member that left is listed, and how long records of a member that was let go do not
-    bring it back (Serf's): longer than any node or copy of its record may be away."""
+    """How long a member that left is listed, and how long old records cannot restore a removed
+    member (as in Serf). Must be longer than any node, with its copy of a record, may be away."""
     connection_timeout: float = 10.0
-    """How long to knock at an address before giving up for now."""
+    """How long a dial may take."""
     message_dedup_ttl: float = 300.0
-    """How long a message is held for repair, and how old one may be to be taken at all."""
+    """How long a message is cached for repair, and the maximum age at which one is accepted."""
     bundle_delay: float = 0.0
-    """How long a payload may wait for others to share its signature. 0: as long as the loop takes to
-    come round, so a payload alone waits for nothing; more makes fewer and larger rumors."""
+    """How long a payload may wait for others to share its signature. 0: until the event loop comes
+    around, so a single payload does not wait. Longer makes fewer and larger rumors."""
     bundle_bytes: int = 2**16
-    """Of payloads that share one signature, at most; 1: each has its own."""
+    """Maximum bytes of payloads that share one signature; 1: each has its own."""
     denied: Sequence[PeerId] = ()
-    """Identities that are shut out. Identities are free: against a person, change the key."""
+    """Identities that may not connect. Identities are free, so rotate the key to exclude a person."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     epidemic: EpidemicConfig = field(default_factory=EpidemicConfig)
@@ -142,7 +146,11 @@ class NodeConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
-        for name in ("bootstrap_peers", "keys", "denied"):  # lists are welcome, tuples are kept
+        for name in (
+            "bootstrap_peers",
+            "keys",
+            "denied",
+        ):  # lists are accepted and stored as tuples
             value = getattr(self, name)
             if isinstance(value, str) or not isinstance(value, Iterable):
                 raise ConfigError(name, "expected a list")
@@ -196,7 +204,7 @@ class NodeConfig:
             check_host_port("bootstrap_peers", peer, is_dialed=True)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with `changes`, checked anew. Raises ConfigError, also for an unknown field."""
+        """Returns a validated copy with `changes`. Raises ConfigError, also for an unknown field."""
         known = {each.name for each in fields(self)}
         for name in changes:
             if name not in known:
@@ -205,7 +213,8 @@ class NodeConfig:
 
     @classmethod
     def local(cls, **changes: Any) -> Self:
-        """For nodes of one machine: losses are rare and round trips short, so notice everything soon."""
+        """Returns the profile for nodes on one machine: short timeouts, because loss is rare and
+        round trips are short."""
         quick: dict[str, Any] = {
             "gossip_interval": 1.0,
             "peer_timeout": 6.0,
@@ -217,13 +226,13 @@ class NodeConfig:
 
     @classmethod
     def lan(cls, **changes: Any) -> Self:
-        """For one site: Grapevine's own figures, which are the defaults."""
+        """Returns the profile for one site: the defaults."""
         return cls(**changes)
 
     @classmethod
     def wan(cls, **changes: Any) -> Self:
-        """Between sites: longer and rarer, so that a slow path is not taken for a dead one, and near links
-        where there is a choice."""
+        """Returns the profile for several sites: longer timeouts, so a slow path does not count as
+        a failure, and `nearer_links`."""
         patient: dict[str, Any] = {
             "gossip_interval": 10.0,
             "peer_timeout": 60.0,
@@ -236,11 +245,15 @@ class NodeConfig:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """The config in a TOML file: fields at the top, sections of the same names, and `key_files`
-        (paths, seen from the file's own folder) for the keys. What is not named keeps its default;
-        the application's section ``[app]`` is passed over.
+        """Reads a TOML config file.
 
-        Raises ConfigError, in one line with the file and the line in it, and KeyFileError.
+        Fields are at the top level, sections have the names of the fields that hold them, and
+        `key_files` lists paths of key files, relative to the config file. Missing settings keep
+        their defaults. The application's section ``[app]`` is ignored.
+
+        Raises:
+            ConfigError: one line with the file, the line number and the setting.
+            KeyFileError: a key file cannot be used.
         """
         from grapevine_proto.toml_file import SettingsFile  # most programs read no file
 
@@ -253,9 +266,9 @@ class NodeConfig:
         return config.replace(keys=[ClusterKey.load(each) for each in paths])
 
     def to_toml(self, path: str | Path) -> None:
-        """Write all settings but the keys to the file at `path`, in place of what is there.
+        """Writes all settings except the keys to the file at `path`, atomically.
 
-        Raises ConfigError where it cannot be written; then the old file is still whole.
+        Raises ConfigError if it cannot be written; the old file is then unchanged.
         """
         import tomli_w
 
@@ -273,8 +286,8 @@ class NodeConfig:
 
     @classmethod
     def from_settings(cls, values: Mapping[str, Any]) -> Self:
-        """The config that dotted names and plain values make; `key_files` is passed over.
-        Raises ConfigError."""
+        """Builds a configuration from dotted names and plain values; ignores `key_files`. Raises
+        ConfigError."""
         tops: dict[str, Any] = {}
         sections: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
@@ -289,8 +302,8 @@ class NodeConfig:
         return cls(**tops, **made)
 
     def settings(self) -> dict[str, Any]:
-        """All values but the keys, by dotted name, plain enough for a file: `from_settings` of it
-        is this config without keys."""
+        """Returns all settings except the keys by dotted name, as plain values; the inverse of
+        `from_settings`."""
         values: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -306,17 +319,17 @@ class NodeConfig:
 
 
 def setting_names() -> tuple[str, ...]:
-    """Dotted names of all that a settings file may hold for a node."""
+    """Returns the dotted names of all node settings that a config file may contain."""
     return (*NodeConfig().settings(), "key_files")
 
 
 def key_paths(value: Any, folder: Path) -> tuple[Path, ...]:
-    """The paths that a `key_files` value names, seen from `folder`. Raises ConfigError."""
+    """Returns the paths of a `key_files` value, relative to `folder`. Raises ConfigError."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
         raise ConfigError("key_files", f"expected a list of paths, not {value!r}")
     try:
         return tuple(folder / Path(each).expanduser() for each in value)
-    except RuntimeError:  # ~somebody who is not there
+    except RuntimeError:  # ~user of an unknown user
         raise ConfigError("key_files", f"{value!r}: there is no such user") from None
 
 

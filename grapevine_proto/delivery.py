@@ -43,9 +43,10 @@ WARNING_INTERVAL_S: Final = 60.0  # between log lines on events that a slow read
 
 
 class EventStream:
-    """An async iterator over events, ended by `end`. Made by `Node.events`; one task reads it.
+    """An async iterator over the events of a node, returned by `Node.events`. One task may read it.
 
-    `on_lost` is called with each number of events that went unread.
+    The iteration ends when the node has stopped. A reader that falls behind loses the oldest events
+    and receives `EventsLost` in their place.
     """
 
     def __init__(

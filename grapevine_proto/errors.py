@@ -1,19 +1,18 @@
-"""Everything that can go wrong, drawn once.
+"""The exceptions of the library, drop reasons and offenses.
 
     GrapevineError
-    ├── ConfigError        a value that cannot work; nothing was started or changed
-    │   └── StorageError   the disk is full, read-only or failing; it may be tried again as it is
-    ├── KeyFileError       a key file that cannot be used; nothing was started or changed
-    ├── BindError          the address is taken or not ours; nothing was started
-    ├── StateLockedError   another node uses this state directory or this identity; this one stopped
-    ├── MessageTooLarge    the payload was refused whole; nothing was sent, the node goes on
-    ├── InvalidArgument    an argument of the wrong type (a TypeError too); nothing was done
+    ├── ConfigError        invalid setting; nothing was started or changed
+    │   └── StorageError   the disk is full, read-only or failing; a later try may succeed
+    ├── KeyFileError       unusable key file; nothing was started or changed
+    ├── BindError          the address is in use or not on this machine; nothing was started
+    ├── StateLockedError   another node uses this state directory or identity; this one stopped
+    ├── MessageTooLarge    the payload was rejected as a whole; the node continues
+    ├── InvalidArgument    an argument of the wrong type (also a TypeError); nothing was done
     ├── NotRunning         the node has not started or has stopped; nothing was sent
-    └── UnknownPeer        nobody by that id or address is linked here; nothing was sent
+    └── UnknownPeer        no peer or member has this ID or address; nothing was sent
 
-What must stay true: the receiving path raises none of these. What a datagram does wrong is told
-by `Refused`, which never leaves the engine and carries one `DropReason`; the counters, the
-operator's screen and the tests all use the same names.
+Invariants: receiving raises none of these. `Refused` reports a bad datagram inside the engine and never
+leaves it. It carries one `DropReason`; counters, screens and tests use the same names.
 """
 
 from __future__ import annotations
@@ -23,10 +22,9 @@ from typing import Any
 
 
 class GrapevineError(Exception):
-    """Base of all errors that this library raises on purpose.
+    """Base class of all errors that the library raises deliberately.
 
-    Every subclass can be pickled and copied, whatever its constructor takes, so that errors cross
-    process pools and task queues as themselves.
+    Every subclass can be pickled and copied, so errors cross process pools and task queues.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -36,7 +34,7 @@ class GrapevineError(Exception):
 def _rebuilt(
     kind: type[GrapevineError], args: tuple[object, ...], attributes: dict[str, object]
 ) -> GrapevineError:
-    """An error as it was, without calling its constructor, which may take other arguments."""
+    """Rebuilds an error without calling its constructor, which may take other arguments."""
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(attributes)
@@ -44,7 +42,7 @@ def _rebuilt(
 
 
 class ConfigError(GrapevineError):
-    """A setting that cannot work. `field` is its dotted name (``epidemic.fanout``)."""
+    """A setting is invalid. `field` is its dotted name (``epidemic.fanout``), `problem` the reason."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}" if field else problem)
@@ -53,12 +51,12 @@ class ConfigError(GrapevineError):
 
 
 class StorageError(ConfigError):
-    """The disk does not take what must be kept: full, read-only, failing, or no descriptor is free. Nothing
-    is wrong with the setting, and a later try may succeed (exit code 1, where a ConfigError is 2)."""
+    """The state cannot be stored: the disk is full, read-only or failing, or no descriptor is free.
+    The setting is valid and a later try may succeed (exit code 1; 2 for other ConfigErrors)."""
 
 
 class KeyFileError(GrapevineError):
-    """A key file is missing, unreadable, open to others or of the wrong length."""
+    """A key file is missing, unreadable, accessible to other users or of the wrong length."""
 
 
 class BindError(GrapevineError):
@@ -70,7 +68,7 @@ class StateLockedError(GrapevineError):
 
 
 class MessageTooLarge(GrapevineError):
-    """A payload is beyond what may be sent. Names both sizes, in bytes."""
+    """A payload exceeds `max_message_size`. Carries both sizes, in bytes."""
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(
@@ -81,7 +79,7 @@ class MessageTooLarge(GrapevineError):
 
 
 class InvalidArgument(GrapevineError, TypeError):
-    """An argument has the wrong type: nothing was sent or changed, and the node goes on."""
+    """An argument has the wrong type. Nothing was sent or changed."""
 
 
 class NotRunning(GrapevineError):
@@ -89,18 +87,18 @@ class NotRunning(GrapevineError):
 
 
 class UnknownPeer(GrapevineError):
-    """No linked peer has this id or address."""
+    """No peer or known member has this ID or address."""
 
 
 class DropReason(StrEnum):
-    """Why a datagram, or a message in it, was refused. Each refusal is counted under exactly one."""
+    """Why a datagram, or a message in it, was dropped. Each is counted under exactly one reason."""
 
     # before any key is used
     TOO_SHORT = "too_short"
     UNKNOWN_TYPE = "unknown_type"
     UNKNOWN_SESSION = "unknown_session"
     # handshake
-    UNKNOWN_KEY = "unknown_key"  # no cluster key of ours made this MAC
+    UNKNOWN_KEY = "unknown_key"  # the MAC matches none of our cluster keys
     UNKNOWN_VERSION = "unknown_version"
     CHALLENGE_BUDGET = "challenge_budget"
     ADDRESS_BUDGET = "address_budget"
@@ -108,24 +106,22 @@ class DropReason(StrEnum):
     REPLAYED_PROOF = "replayed_proof"
     BAD_PROOF = "bad_proof"
     BAD_RECORD = "bad_record"
-    UNEXPECTED = "unexpected"  # an answer to nothing we asked
+    UNEXPECTED = "unexpected"  # a reply without a request
     WRONG_PEER = "wrong_peer"
     MYSELF = "myself"
     DENIED = "denied"
-    MISCONDUCT = "misconduct"  # an identity that was disconnected for its offenses, for a while
+    MISCONDUCT = "misconduct"  # disconnected for misconduct, and not admitted yet
     OLD_EPOCH = "old_epoch"
     TABLE_FULL = "table_full"
     # data
     REPLAY = "replay"
     NOT_OPENED = "not_opened"
-    SPENT = "spent"  # a session past its age or packet limit
+    SPENT = "spent"  # the session is past its age or packet limit
     UNKNOWN_KIND = "unknown_kind"
     RATE_LIMITED = "rate_limited"
     MALFORMED = "malformed"
-    CONFLICT = (
-        "conflict"  # fragments that cannot be of one message; a second content under one message id
-    )
-    TOO_LARGE = "too_large"  # a message beyond what this node takes
+    CONFLICT = "conflict"  # fragments that contradict each other; two contents under one message ID
+    TOO_LARGE = "too_large"  # beyond `max_message_size`
     # messages
     DUPLICATE = "duplicate"
     EXPIRED = "expired"
@@ -133,23 +129,23 @@ class DropReason(StrEnum):
     SIGNATURE_BUDGET = "signature_budget"
     BAD_SIGNATURE = "bad_signature"
     NO_ROOM = "no_room"
-    # ours
-    FAULT = "fault"  # an error of this program while it served a peer, whose link ended for it
+    # internal
+    FAULT = "fault"  # an internal error while serving a peer, whose link was closed
 
 
 class Offense(StrEnum):
-    """What counts against the identity of a peer. `accounts.WEIGHTS` says how much each counts."""
+    """Kinds of misconduct. `accounts.WEIGHTS` has the score of each."""
 
     BAD_SIGNATURE = "bad_signature"
     PROTOCOL_VIOLATION = "protocol_violation"  # authenticated bytes that no honest node sends
-    BROKEN_PROMISE = "broken_promise"  # offered or announced, asked for, and not given
-    REPEATED_QUESTION = "repeated_question"  # the same body again, more often than loss explains
-    IDLE_EXCHANGE = "idle_exchange"  # kept open to the end of its time and brought nothing
-    EXCESS_WORK = "excess_work"  # cost more than its tokens pay for
+    BROKEN_PROMISE = "broken_promise"  # offered or announced, requested, and not supplied
+    REPEATED_QUESTION = "repeated_question"  # the same body more often than loss explains
+    IDLE_EXCHANGE = "idle_exchange"  # kept open until it timed out, without result
+    EXCESS_WORK = "excess_work"  # more work than its tokens cover
 
 
 class Refused(Exception):
-    """Internal: what was received is not acceptable, and why. Nothing was changed by it."""
+    """Internal: received data was rejected for `reason`. It changed nothing."""
 
     def __init__(self, reason: DropReason) -> None:
         super().__init__(reason.value)

@@ -1,8 +1,8 @@
-"""What a node tells its application.
+"""Events and status values that a node reports to its application.
 
-What must stay true: events are plain values that say what *happened*, in the past tense; nothing
-in them can be used to change the node. Times are seconds of the node's own monotonic clock.
-Strings and payloads come from the network as they are: whoever shows them makes them printable.
+Invariants: events are immutable values named for what happened, in the past tense; none of them can
+change the node. Times are seconds of the node's own monotonic clock. Names, zones and payloads are
+untrusted: escape them before display.
 """
 
 from __future__ import annotations
@@ -21,38 +21,49 @@ RECEIPT_HOP_MS: Final = 100
 
 
 class PeerState(StrEnum):
-    """Where a peer stands with us. The legal transitions are `overlay.peers.TRANSITIONS`."""
+    """State of the connection to a peer. `overlay.peers.TRANSITIONS` lists the legal transitions."""
 
     CONNECTING = "connecting"
+    """A dial is in progress."""
     CONNECTED = "connected"
     STALE = "stale"
+    """Connected, but silent for three intervals or since an unanswered ping."""
     DISCONNECTED = "disconnected"
 
 
 class MemberStatus(StrEnum):
-    """What is thought of a member of the cluster, linked to us or not."""
+    """Status of a member of the cluster, connected to this node or not (SWIM)."""
 
     UP = "up"
     SUSPECT = "suspect"
+    """It does not answer; it can still refute the suspicion."""
     DOWN = "down"
+    """The suspicion timeout has expired."""
     LEFT = "left"
+    """It left by a graceful shutdown."""
 
 
 class Standing(StrEnum):
-    """What a peer's offenses have come to. They decay, and so does what follows from them."""
+    """Consequence of a peer's misconduct score. The score decays, and the consequence with it."""
 
     NORMAL = "normal"
-    SLOWED = "slowed"  # its tokens come back more slowly
-    REFUSED = "refused"  # disconnected, and not let in for a while
+    SLOWED = "slowed"
+    """Its rate-limit tokens refill more slowly."""
+    REFUSED = "refused"
+    """It was disconnected and may not reconnect for a while."""
 
 
 class Via(StrEnum):
-    """How a message came."""
+    """How a message arrived."""
 
-    EAGER = "eager"  # pushed
-    LAZY = "lazy"  # told of by its id, then asked for
-    REPAIR = "repair"  # anti-entropy
-    LOCAL = "local"  # our own
+    EAGER = "eager"
+    """Pushed with its payload."""
+    LAZY = "lazy"
+    """Announced by its ID, then requested."""
+    REPAIR = "repair"
+    """Delivered by anti-entropy."""
+    LOCAL = "local"
+    """Sent by this node."""
 
 
 class RoundOutcome(StrEnum):
@@ -60,41 +71,37 @@ class RoundOutcome(StrEnum):
 
     RUNNING = "running"
     IN_SYNC = "in_sync"
+    """Nothing was missing on either side."""
     REPAIRED = "repaired"
-    PARTIAL = "partial"  # the peer fell silent after some of it
+    PARTIAL = "partial"
+    """The peer stopped answering in the middle."""
     NO_ANSWER = "no_answer"
 
 
 class Message(NamedTuple):
-    """One payload, delivered once. `received_at` is in the node's monotonic seconds; `to` is the
-    recipient of a direct message of ours, None for any other message."""
+    """One payload, delivered at most once."""
 
     id: MessageId
     payload: bytes
     hops: int
+    """Hops that the copy traveled; 1 if it came directly from its origin."""
     via: Via
     received_at: float
+    """Seconds of the node's monotonic clock."""
     private: bool = False
+    """Whether it is a direct message."""
     to: PeerId | None = None
+    """Recipient of a direct message that this node sent; None for any other message."""
 
     @property
     def origin(self) -> PeerId:
+        """The node that sent it."""
         return self.id.origin
 
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """What there is to show of one peer, as of now.
-
-    `rtt_s` is None until measured; `health` runs from 0 (hopeless) to 1, and
-    `health_reason` says in a few words what it suffers from (empty: nothing); `tokens` are what is left
-    of this peer's allowance here, `tokens_capacity` at most; `sent`, `received` count datagrams;
-    `allowed`, `throttled` count what the rate limit let through and refused. `subscribed`: what we hear
-    first is always pushed to it, as its strategy asked for. `send_rate`: bytes a second that the path
-    to it is thought to bear; `lost`: datagrams to it that did not arrive, as far as it told;
-    `datagram_bytes`: how large one may be. `score`: what counts against it, decaying; `standing`:
-    what that has come to.
-    """
+    """Snapshot of one peer."""
 
     peer_id: PeerId
     address: Address
@@ -102,29 +109,44 @@ class PeerInfo:
     name: str
     state: PeerState
     health: float
+    """From 0 (unreachable) to 1 (healthy)."""
     rtt: float | None
+    """Round-trip time in seconds; None until measured."""
     sent: int
+    """Datagrams sent to it."""
     received: int
+    """Datagrams received from it."""
     allowed: int
+    """Messages that its rate limit admitted."""
     throttled: int
+    """Messages dropped because it exceeded its rate limit."""
     tokens: float
+    """Rate-limit tokens left."""
     tokens_capacity: float
     last_seen: float
+    """When its latest packet arrived."""
     epoch: int
     connected_at: float | None
     queued: int
+    """Messages in the send queue."""
     health_reason: str = ""
+    """What lowers `health`, for people; empty if nothing does."""
     subscribed: bool = False
+    """Whether new messages are always pushed to it, as its strategy requested."""
     send_rate: float = 0.0
+    """Bytes per second that congestion control permits."""
     lost: int = 0
+    """Datagrams to it that were lost, by its acknowledgments."""
     datagram_bytes: int = 0
+    """Largest datagram that the path carries."""
     score: float = 0.0
+    """Decaying sum of its misconduct."""
     standing: Standing = Standing.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
-    """What is known of one member of the cluster."""
+    """Snapshot of one member of the cluster."""
 
     peer_id: PeerId
     address: Address | None
@@ -136,8 +158,11 @@ class MemberInfo:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One anti-entropy round that this node began. `started_at`, `duration` in seconds;
-    `sent`, `received` count payloads, `bytes` theirs in both directions."""
+    """One anti-entropy round that this node started.
+
+    `started_at` and `duration` are in seconds. `sent` and `received` count payloads; `bytes` is
+    their size in both directions.
+    """
 
     number: int
     peer: PeerId
@@ -151,10 +176,11 @@ class Round:
 
 
 class TraceAnswer(NamedTuple):
-    """One member has a traced message: over so many hops, so long after it was sent.
+    """Confirmation that one member has a traced message.
 
-    `delay_ms` is the age that its copy carried: a lower bound, since a copy does not age while the
-    network, or a frozen member, holds it up. `confirmed_ms` is when its receipt came: an upper bound.
+    `delay_ms` is the age that its copy carried: a lower bound, because a copy does not age while
+    the network or a suspended member delays it. `confirmed_ms` is when the receipt arrived: an
+    upper bound. Both count from the broadcast.
     """
 
     peer_id: PeerId
@@ -164,40 +190,45 @@ class TraceAnswer(NamedTuple):
 
     @property
     def is_late(self) -> bool:
-        """Whether the receipt took longer than a receipt takes, so that `delay_ms` may be far too low."""
+        """Whether the receipt took unusually long, so that `delay_ms` may be far too low."""
         usual_ms = RECEIPT_MS + 2 * self.delay_ms + RECEIPT_HOP_MS * self.hops
         return self.confirmed_ms > usual_ms
 
     @property
     def bound_ms(self) -> int:
-        """The delay that may be relied upon: the upper bound of a late answer, else `delay_ms`."""
+        """The delay to use in summaries: the upper bound for a late answer, otherwise `delay_ms`."""
         return self.confirmed_ms if self.is_late else self.delay_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How far a traced message of ours got, by the receipts that came.
+    """How far a traced message of this node has spread, by the receipts received so far.
 
-    `known` members were there when it was sent; `asked` of them were to answer, all or a sample.
-    `answers` are theirs, the quickest first; `unanswered` are those whose receipt has not come,
-    which may be the receipt's fault and not the message's. `others` answered too and were not known
-    here. The figures are None while nobody has answered, and count a late answer with its upper bound, so
-    that they are never too low. `sent_at` is in the node's monotonic seconds.
+    Summaries are None while no member has confirmed. They count a late answer with its upper bound,
+    so they are never too low.
     """
 
     id: MessageId
     sent_at: float
+    """Seconds of the node's monotonic clock."""
     known: int
+    """Members that were known at the broadcast."""
     answers: tuple[TraceAnswer, ...]
+    """Confirmations of the members that were asked, fastest first."""
     unanswered: tuple[PeerId, ...]
+    """Members that were asked and have not confirmed. They may have the message: a receipt can get
+    lost."""
     others: int = 0
+    """Confirmations of members that were not known at the broadcast."""
 
     @property
     def asked(self) -> int:
+        """Members that were asked to confirm: all known ones, or a sample."""
         return len(self.answers) + len(self.unanswered)
 
     @property
     def reached(self) -> int:
+        """Members that have confirmed."""
         return len(self.answers)
 
     @property
@@ -221,12 +252,13 @@ class Trace:
         return self._delay_ms(100)
 
     def _delay_ms(self, percent: int) -> int | None:
-        """The least delay that at least so many of the answers do not exceed."""
+        """The smallest delay that `percent` of the answers do not exceed."""
         answer = self.answer_at(percent)
         return None if answer is None else answer.bound_ms
 
     def answer_at(self, percent: int) -> TraceAnswer | None:
-        """The answer whose delay so many of all do not exceed; None while nobody has answered."""
+        """Returns the answer at percentile `percent` of the delays; None while no member has
+        confirmed."""
         if not self.answers:
             return None
         ordered = sorted(self.answers, key=lambda each: each.bound_ms)
@@ -234,56 +266,90 @@ class Trace:
 
     @property
     def hops(self) -> int | None:
-        """The most that an answer tells of."""
+        """Largest hop count among the answers."""
         return max((answer.hops for answer in self.answers), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counters since the start, and gauges as of now. All counts only grow."""
+    """Counters since the start of the node, which only grow, and gauges."""
 
     datagrams_in: int = 0
     datagrams_out: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     delivered: int = 0
+    """Messages delivered to the application."""
     broadcast: int = 0
+    """Broadcasts published by this node."""
     duplicates: int = 0
+    """Redundant copies received."""
     relayed: int = 0
+    """Rumors relayed to other peers."""
     repaired: int = 0
+    """Messages received through anti-entropy or requested by ID."""
     asked: int = 0
+    """Ranges requested by ID."""
     unheeded: int = 0
+    """Announcements dropped for lack of room."""
     lost: int = 0
+    """Sequence numbers given up because no node could supply them in time."""
     evicted: int = 0
+    """Message bodies evicted from the cache."""
     unsent: int = 0
+    """Messages dropped on send: the peer's queue was full, or the system refused."""
     unfollowed: int = 0
+    """Own broadcasts no longer tracked, counted as unacknowledged."""
     traces_forgotten: int = 0
+    """Traces evicted."""
     receipts_relayed: int = 0
     receipts_refused: int = 0
+    """Trace receipts dropped: invalid, or beyond a limit."""
     receipts_lost: int = 0
+    """Trace receipts that no peer acknowledged."""
     events_lost: int = 0
+    """Events that a slow handler or reader of this process did not get."""
     callback_errors: int = 0
+    """Exceptions raised by handlers and listeners of this process."""
     dropped: tuple[tuple[DropReason, int], ...] = ()
+    """Dropped datagrams by reason."""
     offenses: tuple[tuple[Offense, int], ...] = ()
+    """Misconduct of peers by kind."""
     slowed: int = 0
+    """Times a peer was slowed for misconduct."""
     expelled: int = 0
+    """Times a peer was disconnected for misconduct."""
     held: int = 0
+    """Cached messages."""
     held_bytes: int = 0
     streams: int = 0
+    """Streams (origin, epoch) whose sequence numbers are tracked."""
     sessions: int = 0
+    """Sessions, including transient ones."""
     short_sessions: int = 0
+    """Transient sessions."""
     short_refused: int = 0
+    """Transient sessions refused for lack of room."""
     unfinished: int = 0
+    """Large messages dropped before they were complete."""
     crowded_out: int = 0
+    """Table entries evicted for lack of room."""
     members: int = 0
+    """Known members."""
     nearer: int = 0
+    """Links replaced with nearer ones."""
     next_round_at: float = 0.0
+    """When the next anti-entropy round starts, in seconds of the node's monotonic clock."""
     subscribers: int = 0
+    """Peers that this node pushes every new message to."""
     subscriptions: int = 0
+    """Peers that push every new message to this node."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStarted:
+    """The node is bound to `address` and runs under `epoch`."""
+
     peer_id: PeerId
     address: Address
     epoch: int
@@ -291,12 +357,14 @@ class NodeStarted:
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
+    """A message from another node was delivered."""
+
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class MessageSent:
-    """Our own message was accepted; `peers` is how many it is on its way to at once."""
+    """A message of this node was accepted and is on its way to `peers` peers."""
 
     message: Message
     peers: int
@@ -304,7 +372,7 @@ class MessageSent:
 
 @dataclass(frozen=True, slots=True)
 class PeerStateChanged:
-    """`reason` is a few plain words ("no answer", "left", "refused: full")."""
+    """The state of a peer changed. `reason` is for people: do not parse it."""
 
     peer: PeerInfo
     previous: PeerState | None
@@ -313,12 +381,15 @@ class PeerStateChanged:
 
 @dataclass(frozen=True, slots=True)
 class MemberChanged:
+    """A member joined, or its status, address, name or zone changed."""
+
     member: MemberInfo
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """A peer spoke beyond its allowance: `dropped` messages since the last such event."""
+    """A peer exceeded its rate limit: `dropped` messages since the last such event, at most once a
+    second."""
 
     peer: PeerId
     dropped: int
@@ -327,8 +398,8 @@ class RateLimited:
 
 @dataclass(frozen=True, slots=True)
 class StandingChanged:
-    """What counts against a peer passed a bound, or decayed below one. `reason` names in a few plain
-    words what counts most."""
+    """A peer's misconduct score crossed a threshold, or decayed below it. `reason` names the main
+    cause, for people."""
 
     peer: PeerId
     standing: Standing
@@ -338,20 +409,22 @@ class StandingChanged:
 
 @dataclass(frozen=True, slots=True)
 class AntiEntropyRound:
+    """An anti-entropy round of this node started or ended."""
+
     round: Round
 
 
 @dataclass(frozen=True, slots=True)
 class TraceUpdated:
-    """More receipts of a traced message came, or it has just been sent; at most ten times a second."""
+    """A traced message was sent, or more receipts arrived; at most ten times a second per trace."""
 
     trace: Trace
 
 
 @dataclass(frozen=True, slots=True)
 class DatagramDropped:
-    """`count` refusals under `reason` since the last such event (at most one a second each). `address` is
-    where the latest of them came from, as far as its UDP header says: nothing has proved it."""
+    """`count` datagrams were dropped for `reason` since the last such event, at most once a second
+    per reason. `address` is the unauthenticated source of the latest one."""
 
     reason: DropReason
     count: int
@@ -360,16 +433,16 @@ class DatagramDropped:
 
 @dataclass(frozen=True, slots=True)
 class EventsLost:
-    """A slow reader of events lost `count` of the oldest since the last such event."""
+    """This reader was too slow and lost the `count` oldest events since the last such event."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """Nobody answered at `address`, or it is a name (``host:port``) that does not resolve; told again
-    once it has worked and fails anew. Silence is all that an unauthenticated peer gets, so this cannot
-    tell a node that is down from one with another cluster key."""
+    """No reply from `address`, or it is a name (``host:port``) that does not resolve. Reported
+    again only after a success in between. A node never answers a peer without its cluster key, so
+    this event cannot distinguish a node that is down from one with another key."""
 
     address: Address | str
     reason: str
@@ -377,16 +450,17 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True)
 class StateUnsaved:
-    """The state directory cannot be written; the node goes on and tries again. Empty: saved again."""
+    """The state directory cannot be written. The node continues and retries; `problem` is empty
+    once it succeeds."""
 
     problem: str
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityInUse:
-    """Another node runs on this node's identity, as one does that was started on a copy of its state
-    directory. This one was here first: it goes on in a higher epoch, and the other is to stop. `address`
-    is where the other one's record claims to be."""
+    """Another node uses this node's identity, for example because it runs on a copy of the state
+    directory. This node was first: it continues under a higher epoch, and the other one stops.
+    `address` is the one that the other node's record claims."""
 
     address: Address | None
     problem: str
@@ -394,9 +468,9 @@ class IdentityInUse:
 
 @dataclass(frozen=True, slots=True)
 class FaultContained:
-    """An error of this program while it served `peer` (None: no peer in particular); the link with the
-    peer ended, and everything else went on. `problem` names the error and where it happened. At most
-    one a second without a peer."""
+    """An internal error while serving `peer` (None: no particular peer). The link to it was closed and
+    everything else continues. `problem` names the error and its location; at most one per second without
+    a peer. Please report it."""
 
     peer: PeerId | None
     problem: str
@@ -404,6 +478,8 @@ class FaultContained:
 
 @dataclass(frozen=True, slots=True)
 class NodeStopped:
+    """The node has stopped; `reason` is for people. Always the last event."""
+
     reason: str
 
 

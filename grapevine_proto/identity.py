@@ -93,9 +93,9 @@ class Identity:
 
 
 class ClusterKey:
-    """32 random bytes that make a cluster: who has them may join, who has not hears silence.
+    """The 32-byte secret shared by all members of a cluster. A node does not answer peers without it.
 
-    Shown only as `fingerprint`. Two keys are equal when their bytes are, compared in constant time.
+    Displayed only as `fingerprint`. Comparison takes constant time.
     """
 
     __slots__ = ("_secret", "fingerprint")
@@ -108,15 +108,16 @@ class ClusterKey:
 
     @classmethod
     def generate(cls) -> ClusterKey:
-        """A new key from the system's randomness."""
+        """Returns a new random key."""
         return cls(bindings.randombytes(KEY_BYTES))
 
     @classmethod
     def load(cls, path: str | Path, *, closed_to: int = 0o077) -> ClusterKey:
-        """The key in the file at `path`: 64 hex digits and a line end. The file belongs to this user or
-        to root and has none of the mode bits in `closed_to`: it is readable by its owner only.
+        """Loads the key in the file at `path`: 64 hex digits and a newline.
 
-        Raises KeyFileError, which names the path and the mend but nothing of the content.
+        The file must belong to this user or to root and have none of the mode bits in `closed_to`,
+        so that only its owner can read it. Raises KeyFileError, which names the path and the remedy
+        but none of the content.
         """
         path = Path(path)
         try:
@@ -136,11 +137,12 @@ class ClusterKey:
 
     @classmethod
     def load_or_generate(cls, path: str | Path) -> ClusterKey:
-        """The key in the file at `path`, which is made with a new key where there is none.
+        """Loads the key in the file at `path`, or creates the file with a new key.
 
-        Processes that do this at once all get the same key: the first one's. Directories that are missing
-        are made, 0700. An empty file, which a full disk or a power failure leaves, is renamed to
-        ``NAME.damaged`` and replaced; any other file is read as `load` does. Raises KeyFileError.
+        Processes that call this simultaneously all get the same key. Missing directories are
+        created with mode 0700. An empty file, which a full disk or a power failure leaves behind,
+        is renamed to ``NAME.damaged`` and replaced; any other file is read as by `load`. Raises
+        KeyFileError.
         """
         path = Path(path)
         try:
@@ -149,14 +151,14 @@ class ClusterKey:
             if not path.exists():
                 cls.generate()._put(path)
         except FileExistsError:
-            pass  # another process was quicker
+            pass  # another process was faster
         except OSError as error:
             raise KeyFileError(f"key file {path}: {error.strerror}") from None
         return cls.load(path)
 
     def save(self, path: str | Path) -> None:
-        """Write the key to a new file at `path`, mode 0600; it is there whole or not at all. Never
-        overwrites: raises KeyFileError, also where the disk is full."""
+        """Writes the key to a new file at `path`, mode 0600, atomically. Never overwrites. Raises
+        KeyFileError."""
         try:
             self._put(Path(path))
         except OSError as error:
@@ -167,7 +169,8 @@ class ClusterKey:
         put_new(path, self._secret.hex().encode() + b"\n")
 
     def derive(self, domain: bytes, *parts: Part, size: int = 32) -> bytes:
-        """A key (or MAC) of `size` bytes for one use, bound to this cluster key, domain and parts."""
+        """Returns a key or MAC of `size` bytes derived from this cluster key, the domain and the
+        parts."""
         return digest(domain, *parts, key=self._secret, size=size)
 
     def __eq__(self, other: object) -> bool:

@@ -1,12 +1,12 @@
-"""Names for things that cross the wire: who, what, where.
+"""Identifiers on the wire: peer IDs, message IDs, streams and addresses.
 
-What must stay true:
+Invariants:
 
-- A `PeerId` is an Ed25519 public key (RFC 8032) and nothing else; an address is where somebody
-  may be, never who they are.
-- A `MessageId` names one payload for ever: (origin, epoch, sequence). Broadcast sequences are
-  dense from 1 within a stream; private messages count apart.
-- Everything here is immutable, hashable and cheap; nothing here reads a clock or a socket.
+- A `PeerId` is an Ed25519 public key (RFC 8032) and the only identity; an address never identifies
+  a node.
+- A `MessageId` identifies one payload permanently: (origin, epoch, sequence). Broadcast sequences
+  are dense from 1 within a stream; direct messages have a sequence of their own.
+- Every value is immutable, hashable and cheap. Nothing here reads a clock or a socket.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SEQUENCE_LIMIT = 1 << 53  # exact in JSON readers that keep numbers as doubles
 SHORT_DIGITS = 8  # hex digits shown to people; scripts always get all of them
 
 Zone = str
-"""Where a node stands, as its operator calls it ("eu-west"); empty: nowhere in particular."""
+"""Location label of a node, chosen by its operator ("eu-west"); empty if unset."""
 
 
 class PeerId(bytes):
-    """A node's Ed25519 public key, 32 bytes. Prints as lower-case hex."""
+    """The identity of a node: its Ed25519 public key, 32 bytes. `str()` is lowercase hex."""
 
     __slots__ = ()
 
@@ -36,12 +36,12 @@ class PeerId(bytes):
 
     @classmethod
     def parse(cls, text: str) -> PeerId:
-        """The id that `text` spells in hex. Raises ValueError."""
+        """Parses 64 hex digits. Raises ValueError."""
         return cls(bytes.fromhex(text))
 
     @property
     def short(self) -> str:
-        """The first eight hex digits, for people; not unique against somebody who tries."""
+        """The first eight hex digits, for display. Not unique: an attacker can generate a match."""
         return self[: SHORT_DIGITS // 2].hex()
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class PeerId(bytes):
 
 
 class Stream(NamedTuple):
-    """All broadcasts of one run of one node; a restart opens the next epoch."""
+    """The broadcasts of one run of one node. A restart starts the next epoch."""
 
     origin: PeerId
     epoch: int
@@ -72,7 +72,8 @@ class StreamRange:
 
 
 class MessageId(NamedTuple):
-    """(origin, epoch, sequence); prints as ``origin:epoch:sequence``, private ones ``origin:epoch:pN``."""
+    """Identifies one message. `str()` is ``origin:epoch:sequence``, for a direct message
+    ``origin:epoch:pN``."""
 
     origin: PeerId
     epoch: int
@@ -81,17 +82,19 @@ class MessageId(NamedTuple):
 
     @property
     def stream(self) -> Stream:
+        """The stream it belongs to."""
         return Stream(self.origin, self.epoch)
 
     @classmethod
     def parse(cls, text: str) -> MessageId:
-        """The id that `text` spells. Raises ValueError."""
+        """Parses the result of `str()`. Raises ValueError."""
         origin, epoch, sequence = text.split(":")
         private = sequence.startswith("p")
         return cls(PeerId.parse(origin), int(epoch), int(sequence[private:]), private)
 
     @property
     def short(self) -> str:
+        """An abbreviation for display; not unique."""
         return f"{self.origin.short}:{'p' if self.private else ''}{self.sequence}"
 
     def __str__(self) -> str:
@@ -99,31 +102,34 @@ class MessageId(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An IP address and a UDP port. The host is always a literal: names are resolved by drivers.
+    """An IP address and a UDP port. The host is always a literal; drivers resolve names.
 
-    `parse` gives each address one spelling, see `canonical_host`."""
+    `parse` normalizes the spelling, see `canonical_host`.
+    """
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """``1.2.3.4:8000`` or ``[::1]:8000``. Raises ValueError where that is not what `text` says."""
+        """Parses ``1.2.3.4:8000`` or ``[::1]:8000``. Raises ValueError."""
         host, port = split_host_port(text)
         return cls(canonical_host(host), port)
 
     @property
     def is_loopback(self) -> bool:
+        """Whether the host is a loopback address."""
         return ipaddress.ip_address(self.host).is_loopback
 
     @property
     def without_zone(self) -> Address:
-        """The same without the zone of a link-local address, which names an interface of this machine."""
+        """The address without the scope of a link-local host, which names an interface of this
+        machine."""
         return self._replace(host=self.host.partition("%")[0]) if "%" in self.host else self
 
     @property
     def why_not_dialed(self) -> str:
-        """Why no other node can dial this, in a few words; empty: it may."""
+        """Why no other node can dial this address; empty if it can. For people."""
         address = ipaddress.ip_address(self.host)
         if self.port == 0:
             return "port 0 cannot be dialled"
@@ -144,8 +150,8 @@ _RESERVED: Final = ipaddress.IPv4Network("240.0.0.0/4")  # RFC 1112, and 255.255
 
 
 def canonical_host(text: str) -> str:
-    """The one spelling of the IP address `text`: lower case, IPv6 compressed (RFC 5952), an IPv4 address
-    mapped into IPv6 as IPv4, a zone only where it means something. Raises ValueError."""
+    """Returns the canonical spelling of the IP address `text`: lowercase, IPv6 compressed (RFC
+    5952), IPv4-mapped IPv6 as IPv4, a scope only on link-local addresses. Raises ValueError."""
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
@@ -156,7 +162,7 @@ def canonical_host(text: str) -> str:
 
 
 def check_host(host: str) -> None:
-    """Raises ValueError where `host` is neither an IP address nor a name that could be looked up."""
+    """Raises ValueError unless `host` is an IP address or a valid host name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -167,7 +173,7 @@ def check_host(host: str) -> None:
         raise ValueError(f"{host!r} is no IPv6 address")
     last = host.rstrip(".").rpartition(".")[2]
     if last.isdigit() or last[:2].lower() == "0x":
-        # The system's own lookup reads 010.0.0.1 as 8.0.0.1, and 1.2 as 1.0.0.2.
+        # The system resolver reads 010.0.0.1 as 8.0.0.1, and 1.2 as 1.0.0.2.
         raise ValueError(
             f"{host!r} is no IPv4 address: four numbers up to 255, without leading zeros"
         )
@@ -180,7 +186,7 @@ def check_host(host: str) -> None:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether `host` is an IP address that stands for all of a machine, 0.0.0.0 or ::."""
+    """Whether `host` is the unspecified address, 0.0.0.0 or ::."""
     try:
         return ipaddress.ip_address(host.partition("%")[0]).is_unspecified
     except ValueError:
@@ -188,18 +194,18 @@ def is_wildcard(host: str) -> bool:
 
 
 def is_link_local(host: str) -> bool:
-    """Whether `host`, an IP address, is an IPv6 one that means something on one link alone, fe80::/10."""
+    """Whether the IP address `host` is IPv6 link-local, fe80::/10."""
     return host[:3].lower() in ("fe8", "fe9", "fea", "feb") and host[4:5] == ":"
 
 
 def join_host_port(host: str, port: object) -> str:
-    """``host:port``, an IPv6 literal in brackets: what `split_host_port` takes apart."""
+    """Returns ``host:port``, with an IPv6 literal in brackets; the inverse of `split_host_port`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def literal(where: str) -> Address | None:
-    """The address that ``host:port`` spells; None where the host is a name. Raises ValueError where it
-    is neither."""
+    """Parses ``host:port``. Returns None if the host is a name. Raises ValueError if it is neither
+    a name nor an address."""
     host, port = split_host_port(where)
     check_host(host)
     try:
@@ -214,7 +220,8 @@ IN_NAMES: Final = "-._"  # beside letters, of any alphabet, and digits (RFC 1123
 
 
 def split_host_port(text: str) -> tuple[str, int]:
-    """Host (a name or a literal, without brackets) and port of ``host:port``. Raises ValueError."""
+    """Returns the host (a name or a literal, without brackets) and the port of ``host:port``.
+    Raises ValueError."""
     host, colon, port = text.strip().rpartition(":")
     in_literals = ""
     if host.startswith("[") and host.endswith("]"):

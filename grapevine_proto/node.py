@@ -1,11 +1,11 @@
-"""The asyncio node: an `Engine`, a UDP socket, a clock, and a state directory if one is given.
+"""The asyncio node: an `Engine` with a UDP socket, a clock and an optional state directory.
 
-What must stay true:
+Invariants:
 
-- It owns the tasks (`pump`, names, state) and ends them all; what goes wrong in one ends none.
-- Whoever broadcasts waits for room, in turn, and whoever waits is told when the node ends.
+- It owns all tasks (`pump`, names, state) and ends them. An error in serving one peer ends none.
+- Calls of `broadcast` wait for room in order, and waiting calls end when the node stops.
 - An epoch is on disk before anything is sent under it.
-- The clock counts the time that the machine was suspended.
+- The clock includes the time that the machine was suspended.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ from grapevine_proto.pump import Pump
 logger = logging.getLogger("grapevine")
 
 BROADCASTS_PER_TURN: Final = 256  # a millisecond of work, and enough to share a signature
-ADDRESS_INTERVAL_S: Final = 2.0  # between looks at our own addresses, of 20 us each
-SAVE_INTERVAL_S: Final = 1.0  # so at most the last second is told again after a kill -9
+ADDRESS_INTERVAL_S: Final = 2.0  # between checks of our own addresses, 20 us each
+SAVE_INTERVAL_S: Final = 1.0  # so a kill -9 repeats at most the last second
 
 _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
 _EventListenerT = TypeVar("_EventListenerT", bound=EventListener)
@@ -72,16 +72,21 @@ class Phase(Enum):
     RUNNING = auto()
     LEAVING = auto()
     STOPPED = auto()
-    FORKED = auto()  # a copy of the parent process's node, which holds nothing
+    FORKED = auto()  # the copy in a forked child, which owns nothing
 
 
 class Node:
-    """One member of a cluster. `start` it or enter it, inside a running loop; `leave` it or exit it.
+    """One member of a cluster. Use it as an async context manager, or call `start` and `leave`.
 
     Methods that act raise NotRunning before `start` and after `leave`, and StateLockedError once
-    the node stopped because its identity is in use elsewhere. What there is to see (`peers`,
-    `stats`, ...) can be asked for until the end and after. In a process that was forked while the node
-    ran, everything raises NotRunning: the node, its port and its state directory stay the parent's.
+    the node has stopped because its identity is in use elsewhere. Status methods (`peers`, `stats`,
+    ...) also work after the node has stopped. A node belongs to the event loop and the process in
+    which it was started: calls from another thread or from a forked child raise NotRunning.
+
+    Args:
+        config: the settings, with at least one cluster key.
+        state_dir: directory for identity, epoch and delivery state. Without one, the node has a new
+            identity each time.
     """
 
     def __init__(self, config: NodeConfig, *, state_dir: str | Path | None = None) -> None:
@@ -110,7 +115,7 @@ class Node:
         give_up_in_children(self)
 
     def on_forked(self) -> None:
-        """In a child of the process that runs this node: nothing of it is left here but the error."""
+        """Called in a forked child: releases everything; each later call raises NotRunning."""
         if self._phase not in (Phase.RUNNING, Phase.LEAVING):
             return
         self._phase = Phase.FORKED
@@ -128,11 +133,14 @@ class Node:
     # --- beginning and end ----------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bind, load what was kept and begin to gossip.
+        """Loads the state, binds the address and joins the cluster. After an error nothing is open,
+        and the call may be repeated.
 
-        Raises ConfigError (no key, a state directory that cannot be used), BindError and
-        StateLockedError; after those nothing is open, and it may be tried again. NotRunning where
-        this node was started before.
+        Raises:
+            ConfigError: no cluster key, or an unusable state directory.
+            BindError: the address is in use or not on this machine.
+            StateLockedError: another node uses the state directory or the identity.
+            NotRunning: the node was started before.
         """
         if self._phase is not Phase.NEW:
             raise NotRunning("this node was started before; make a new one")
@@ -175,8 +183,12 @@ class Node:
             task.add_done_callback(self._on_task_done)
 
     async def ready(self, min_peers: int = 1, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Wait until so many peers are connected. Raises TimeoutError after `timeout` seconds, and
-        InvalidArgument."""
+        """Waits until `min_peers` peers are connected.
+
+        Raises:
+            TimeoutError: after `timeout` seconds; None waits without limit.
+            InvalidArgument: an argument of the wrong type.
+        """
         if type(min_peers) is not int or min_peers < 0:
             raise InvalidArgument(f"min_peers: expected a whole number, not {min_peers!r}")
         if timeout is not None:
@@ -192,13 +204,22 @@ class Node:
                 await self._peers_changed.wait()
 
     async def leave(self, timeout: float = 5.0) -> int:  # noqa: ASYNC109
-        """Hand over what is queued, say good-bye, let message handlers finish, save, close.
+        """Shuts down gracefully: sends what is queued, leaves the cluster, waits for message
+        handlers, saves, closes.
 
-        All of that takes at most `timeout` seconds. Broadcasts that no peer has are held for a bootstrap
-        peer that does not answer yet. Messages that no handler finished are not lost: they are saved as
-        not seen, so that the next run with the same state directory gets them. Returns how many
-        broadcasts no peer is known to have; asked again, answers the same. Raises NotRunning before
-        `start`, InvalidArgument.
+        With unacknowledged broadcasts and bootstrap peers it first waits for a connection. Messages
+        that no handler finished are saved as not seen, so the next run with the same state
+        directory receives them again. Repeated calls return the same result.
+
+        Args:
+            timeout: maximum seconds for all of this.
+
+        Returns:
+            The number of broadcasts that no peer acknowledged.
+
+        Raises:
+            NotRunning: the node was not started.
+            InvalidArgument: `timeout` is not a number of seconds.
         """
         check_seconds("timeout", timeout)
         self._check_process()
@@ -227,12 +248,16 @@ class Node:
 
     @property
     def is_running(self) -> bool:
-        """Whether this node has started and neither left nor stopped by itself."""
+        """Whether this node has started and has neither left nor stopped."""
         return self._phase is Phase.RUNNING and self._failure is None
 
     async def wait_stopped(self) -> None:
-        """Wait until this node has stopped. Returns once it has left; raises the error that stopped it
-        otherwise (StateLockedError: its identity is in use elsewhere). NotRunning before `start`."""
+        """Waits until this node has stopped. Returns after `leave`.
+
+        Raises:
+            StateLockedError: the node stopped because its identity is in use elsewhere.
+            NotRunning: the node was not started, or an internal error stopped it.
+        """
         self._check_process()
         if self._phase is Phase.NEW:
             raise NotRunning("this node has not been started")
@@ -264,8 +289,8 @@ class Node:
         return untaken
 
     async def _wait_for_first_peer(self, timeout_s: float) -> None:
-        """Give broadcasts that no peer has the time for a first dial to succeed: a program that joins,
-        broadcasts and exits has not been connected yet."""
+        """Waits for the first connection if there are unacknowledged broadcasts: a program that joins,
+        broadcasts and exits is not connected yet."""
         if not self._config.bootstrap_peers or not self.untaken or self._engine.has_linked:
             return
         with contextlib.suppress(TimeoutError):
@@ -275,8 +300,7 @@ class Node:
                     await self._peers_changed.wait()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        """One of the node's tasks ended. Only `_close` ends them: anything else stops the node, so that
-        it is not deaf without anybody knowing."""
+        """Stops the node if one of its tasks ended by itself: it would no longer receive or send."""
         if task.cancelled() and self._phase is Phase.STOPPED:
             return
         error = None if task.cancelled() else task.exception()
@@ -285,14 +309,14 @@ class Node:
         self._fail(NotRunning(f"the task {task.get_name()!r} ended"))
 
     def _fail(self, error: GrapevineError) -> None:
-        """Stop at once, for a reason that nobody asked for."""
+        """Stops the node because of `error`."""
         if self._closing is None and self._phase in (Phase.RUNNING, Phase.LEAVING):
             logger.error("stopping: %s", error)
             self._failure = error
             self._closing = asyncio.create_task(self._close(str(error), 1.0))
 
     async def _close(self, reason: str, patience_s: float) -> None:
-        """Stop the tasks, save, close the socket. `patience_s` is for handlers still at work."""
+        """Stops the tasks, saves, closes the socket. Handlers get `patience_s` seconds to finish."""
         if self._closing is not None and self._closing is not asyncio.current_task():
             await asyncio.shield(self._closing)
             return
@@ -331,22 +355,32 @@ class Node:
         )
 
     def _release(self) -> None:
-        """Close what is open."""
+        """Closes the socket and the state directory."""
         if self._endpoint_ is not None:
             self._endpoint_.close()
         self._keeping.close()
 
-    # --- what a node can be asked to do ---------------------------------------------------------
+    # --- actions ----------------------------------------------------------------------------------
 
     async def broadcast(self, payload: BytesLike) -> MessageId:
-        """Tell everybody. Waits while no linked peer has room, and so never drops; with nobody
-        linked the message is held for whoever comes in time. Raises MessageTooLarge."""
+        """Sends `payload` to every member.
+
+        Waits while no connected peer has room, so it never drops. With no peer connected, the message is
+        cached for peers that connect within `message_dedup_ttl`.
+
+        Raises:
+            MessageTooLarge: the payload exceeds `max_message_size`.
+            InvalidArgument: the payload is not bytes-like.
+        """
         return await self._when_there_is_room(Engine.broadcast, payload_bytes(payload))
 
     async def trace(self, payload: BytesLike) -> MessageId:
-        """Tell everybody, as `broadcast` does, and have them say that they have it: TraceUpdated
-        events and `traces` tell who, how soon and over how many hops. All are asked up to 100
-        members, above that a sample of about 100. Raises MessageTooLarge."""
+        """Broadcasts `payload` and asks members to confirm it.
+
+        TraceUpdated events and `traces` report which members have it, how fast and over how many
+        hops. Up to 100 members are all asked, above that a sample of about 100. Raises as
+        `broadcast`.
+        """
         return await self._when_there_is_room(Engine.trace, payload_bytes(payload))
 
     async def _when_there_is_room(
@@ -355,11 +389,11 @@ class Node:
         engine, pump = self._running(), self._pump
         pump.unpumped += 1
         if pump.unpumped >= BROADCASTS_PER_TURN:
-            await asyncio.sleep(0)  # or a loop of broadcasts would keep the pump from its work
+            await asyncio.sleep(0)  # or a loop of broadcasts would starve the pump
         if engine.has_room_for(len(payload)) and not self._in_line.locked():
             self._running()
             return self._say(engine, say, payload)
-        async with self._in_line:  # whoever waits longest goes first
+        async with self._in_line:  # first come, first served
             pump.awaited_bytes = len(payload)
             while not engine.has_room_for(len(payload)) and self._phase is Phase.RUNNING:
                 pump.room.clear()
@@ -376,9 +410,19 @@ class Node:
         return message_id
 
     async def send(self, to: PeerId | Address | str, payload: BytesLike) -> MessageId:
-        """Tell one member alone, by its id or its address: over its link, or over a short session made
-        for it, and then nobody may answer, which `MessageSent` tells. Raises UnknownPeer,
-        MessageTooLarge."""
+        """Sends `payload` to one member, over its link or over a transient session opened for it.
+
+        `MessageSent` follows when it is on its way, or with 0 peers if the member did not answer.
+
+        Args:
+            to: the member's ID or address.
+            payload: a bytes-like object.
+
+        Raises:
+            UnknownPeer: no peer or known member has this ID or address.
+            MessageTooLarge: the payload exceeds `max_message_size`.
+            InvalidArgument: the payload is not bytes-like.
+        """
         engine, payload = self._running(), payload_bytes(payload)
         message_id = engine.send(self._peer_id_of(to), payload, self.now())
         self._pump.wake()
@@ -386,9 +430,16 @@ class Node:
         return message_id
 
     def dial(self, where: str | Address) -> asyncio.Future[None]:
-        """Knock at ``host:port``; how it ends is told by events. The future is done once the name
-        is resolved and need not be awaited. Raises ConfigError where that is no address; the future
-        raises UnknownPeer where the name does not resolve."""
+        """Dials ``host:port``. `PeerStateChanged` or `DialFailed` reports the outcome.
+
+        Returns:
+            A future that is done once the name is resolved, and raises UnknownPeer if it does not
+                resolve. It need not be awaited.
+
+        Raises:
+            ConfigError: `where` is not an address.
+            InvalidArgument: `where` is neither text nor an Address.
+        """
         self._running()
         if not isinstance(where, (str, Address)):
             raise InvalidArgument(f"where: expected host:port, not {type(where).__name__}")
@@ -404,19 +455,31 @@ class Node:
         return self._aside(self._dial_name(str(where)))
 
     def start_round(self) -> None:
-        """Begin an anti-entropy round now."""
+        """Starts an anti-entropy round now."""
         self._running().start_round(self.now())
         self._pump.wake()
 
     def forget(self, peer_id: PeerId) -> None:
-        """Strike somebody who is gone from peers and members, until anyone tells of it again. Raises
-        UnknownPeer where it is linked or not known."""
+        """Removes a dead peer from peers and members until another node reports it.
+
+        Raises:
+            UnknownPeer: the peer is connected or unknown.
+            InvalidArgument: `peer_id` is not a PeerId.
+        """
         if not isinstance(peer_id, PeerId):
             raise InvalidArgument(f"peer_id: expected a PeerId, not {type(peer_id).__name__}")
         self._running().forget(peer_id)
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
-        """Take over `config` as far as a running node can; returns the fields that need a restart."""
+        """Applies what a running node can change of `config`.
+
+        Returns:
+            The names of the fields that need a restart.
+
+        Raises:
+            ConfigError: no cluster key.
+            InvalidArgument: `config` is not a NodeConfig.
+        """
         if not isinstance(config, NodeConfig):
             raise InvalidArgument(f"config: expected a NodeConfig, not {type(config).__name__}")
         if not config.keys:
@@ -430,14 +493,24 @@ class Node:
     def on_message(
         self, listener: _MessageListenerT, *, on_full: OnFull = "pause"
     ) -> _MessageListenerT:
-        """Call `listener` with each message from now on, one after another; where it returns an
-        awaitable, that is awaited first. Returns it, so that this can be a decorator.
+        """Calls `listener` with each message from now on, one at a time. An awaitable result is
+        awaited first.
 
-        `on_full` says what happens when handlers are slower than the traffic. `pause`: once three
-        quarters of `limits.events` wait, peers are asked to hold back, so that senders wait as they do
-        for a slow link; only beyond `limits.event_bytes` the oldest are dropped. `drop_oldest`: beyond
-        `limits.events` the oldest are dropped. Dropped messages are logged, counted in
-        `Stats.events_lost` and told by `EventsLost`. Raises InvalidArgument.
+        Dropped messages are logged, counted in `Stats.events_lost` and reported as `EventsLost`.
+
+        Args:
+            listener: a function or coroutine function.
+            on_full: what happens when handlers are slower than the traffic. ``pause``: once three
+                quarters of `limits.events` are queued, peers are asked to hold back, so their
+                broadcasts wait as for a slow link; the oldest are dropped only beyond
+                `limits.event_bytes`. ``drop_oldest``: the oldest are dropped beyond
+                `limits.events`.
+
+        Returns:
+            The listener, so this method can be used as a decorator.
+
+        Raises:
+            InvalidArgument: the listener is not callable, or `on_full` is unknown.
         """
         self._check_process()
         check_callable("on_message", listener)
@@ -445,28 +518,31 @@ class Node:
         return listener
 
     def on_event(self, listener: _EventListenerT) -> _EventListenerT:
-        """Call `listener` with every event as it happens. It runs in the pump: keep it short. Raises
-        InvalidArgument."""
+        """Calls `listener` with every event, in the node's own task: keep it short. Returns the
+        listener, so this method can be used as a decorator. Raises InvalidArgument."""
         self._check_process()
         check_callable("on_event", listener)
         self._hub.listen(listener)
         return listener
 
     def events(self) -> EventStream:
-        """Every event from now on, in a queue of the caller's own. Ends when the node has stopped."""
+        """Returns an iterator over all events from now on, with its own queue. It ends when the
+        node has stopped."""
         self._check_process()
         return self._hub.stream()
 
-    # --- what there is to see -------------------------------------------------------------------
+    # --- status ---------------------------------------------------------------------------------
 
     @property
     def config(self) -> NodeConfig:
-        """What the node goes by now: after `reconfigure`, with what waits for a restart as it was."""
+        """The configuration in effect. After `reconfigure`, fields that need a restart keep their
+        old values."""
         self._check_process()
         return self._config if self._engine_ is None else self._engine_.config
 
     @property
     def peer_id(self) -> PeerId:
+        """The identity of this node."""
         return self._engine.peer_id
 
     @property
@@ -476,55 +552,60 @@ class Node:
 
     @property
     def advertised(self) -> Address:
-        """The address that others are told to dial."""
+        """The address advertised to peers: `advertise`, or what this machine has now."""
         if self._config.advertise:
             return Address.parse(self._config.advertise)
         return self._endpoint.dialable
 
     @property
     def epoch(self) -> int:
+        """The epoch of this run."""
         return self._engine.epoch
 
     @property
     def untaken(self) -> int:
-        """How many broadcasts of ours nobody is known to have, of all since the start."""
+        """The number of broadcasts of this run that no peer has acknowledged."""
         self._check_process()
         return 0 if self._engine_ is None else self._engine_.untaken
 
     @property
     def lag_s(self) -> float:
-        """How late the loop was at worst in the last seconds."""
+        """The maximum lag of the event loop in the last few seconds."""
         self._check_process()
         return 0.0 if self._pump_ is None else self._pump_.lag.worst_s(self.now())
 
     @property
     def state_problem(self) -> str:
-        """What was wrong with the state directory when it was read; empty: nothing."""
+        """A warning about the state directory from start-up, for people; empty if there was none."""
         return self._keeping.found_wrong
 
     def now(self) -> float:
-        """The clock of this node's events."""
+        """The clock of this node's events, in seconds."""
         return clock()
 
     def peers(self) -> list[PeerInfo]:
+        """Returns the peers, connected or not."""
         return self._engine.peers(self.now())
 
     def members(self) -> list[MemberInfo]:
+        """Returns the known members of the cluster, without this node."""
         return self._engine.members()
 
     def whose(self, address: Address) -> PeerId | None:
-        """The member that a session proved to be at `address`; None: there is none. What a record
-        claims does not count."""
+        """Returns the member whose session proved that it is at `address`, or None. Advertised
+        addresses do not count."""
         return self._running().whose(address)
 
     def rounds(self) -> list[Round]:
+        """Returns the latest anti-entropy rounds that this node started, oldest first."""
         return self._engine.rounds()
 
     def traces(self) -> list[Trace]:
-        """The latest traced messages of this node and how far they got, the oldest first."""
+        """Returns the latest traces of this node, oldest first."""
         return self._engine.traces()
 
     def stats(self) -> Stats:
+        """Returns all counters and gauges."""
         stats = self._engine.stats()
         overruns = self._endpoint.overruns
         return replace(
@@ -538,11 +619,11 @@ class Node:
     # --- the tasks ------------------------------------------------------------------------------
 
     async def _may_send(self) -> bool:
-        """Whether our epoch is on disk; if not, it is put there first."""
+        """Returns whether the epoch is on disk; saves it first if it is not."""
         return self._keeping.covers(self._engine.epoch) or await self._save()
 
     async def _keep_state(self) -> None:
-        """Once a second: save what changed, and tell what came too quick to be read."""
+        """Saves changes and reports socket overruns once a second."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
             overruns = self._endpoint.overruns
@@ -553,8 +634,8 @@ class Node:
             await self._save()
 
     async def _follow_addresses(self) -> None:
-        """Have peers told where this node may be dialed when that changes: a network came up after the
-        start, an address came by DHCP, a route went."""
+        """Advertises address changes of this machine: a new network, another DHCP address, a lost
+        route."""
         endpoint, was_alone = self._endpoint, False
         while True:
             before, addresses = endpoint.dialable, endpoint.find_addresses()
@@ -583,7 +664,7 @@ class Node:
         raise NotRunning("this node has not started" if self._phase is Phase.NEW else "it has left")
 
     def _check_loop(self) -> None:
-        """Raises NotRunning unless this is called in the node's own event loop."""
+        """Raises NotRunning outside of the node's event loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -629,7 +710,7 @@ class Node:
         )
 
     def _on_pause(self, is_paused: bool) -> None:
-        """Message handlers are behind, or have caught up."""
+        """Called when message handlers fall behind, or have caught up."""
         if self._phase is Phase.RUNNING:
             (self._engine.pause if is_paused else self._engine.resume)(self.now())
             self._pump.wake()
@@ -653,7 +734,7 @@ class Node:
         self._pump.wake()
 
     def _aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Do `work` beside; whoever wants to know how it went awaits the task."""
+        """Runs `work` in a task of its own, which the caller may await."""
         task = asyncio.create_task(work)
         self._asides.add(task)
         task.add_done_callback(self._forget_aside)

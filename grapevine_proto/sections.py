@@ -1,6 +1,6 @@
-"""The sections of a node's settings: one frozen value each, checked on birth.
+"""The sections of a node's configuration: frozen values, validated on construction.
 
-What must stay true: every default has its reason beside it, and every field says which way it trades.
+Invariants: every default has its reason beside it, and every field states its trade-off.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from grapevine_proto.checks import check_count, check_flag, check_number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AntiEntropyConfig:
-    """Rounds that find and mend what broadcast missed."""
+    """Anti-entropy rounds, which repair what broadcast missed."""
 
     enabled: bool = True
     interval: float = 30.0
-    """Seconds between rounds (Grapevine's). Shorter finds a loss sooner, and costs a datagram a peer."""
+    """Seconds between rounds (as in Grapevine 1.x). Shorter repairs a loss sooner and costs one
+    datagram per peer."""
     fanout: int = 3
-    """Peers per round: three independent partners make it unlikely that all miss the same message."""
+    """Peers per round. That three random peers all miss the same message is unlikely."""
 
     def __post_init__(self) -> None:
         check_flag("anti_entropy.enabled", self.enabled)
@@ -30,14 +31,14 @@ class AntiEntropyConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpidemicConfig:
-    """Rumor mongering with Grapevine's figures (Demers et al. 1987: push with feedback)."""
+    """Rumor mongering with the parameters of Grapevine 1.x (Demers et al. 1987: push with feedback)."""
 
     forward_probability: float = 0.7
-    """Chance that a node relays a rumor it hears. Lower saves copies and reaches fewer nodes."""
+    """Probability that a node relays a new rumor. Lower sends fewer copies and reaches fewer nodes."""
     max_forwards: int = 5
-    """Copies of one rumor that one node sends in all while it stays hot."""
+    """Copies of one rumor that one node sends in total."""
     hops: int = 10
-    """Relays a push may travel; right below 500 nodes. Repair is not limited by it."""
+    """Maximum hops of a push; sufficient below 500 nodes. It does not limit repair."""
 
     def __post_init__(self) -> None:
         check_number("epidemic.forward_probability", self.forward_probability, 0, 1)
@@ -47,21 +48,21 @@ class EpidemicConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionConfig:
-    """How soon a member that does not answer is suspected, and then held for dead (SWIM, and
-    Lifeguard's times; the figures are those of memberlist for one site)."""
+    """Failure detection: SWIM with the timeouts of Lifeguard. The defaults are memberlist's for one
+    site."""
 
     probe_timeout: float = 0.5
-    """Seconds to wait for an answer. A link silent for so much longer than it should be is probed
-    three times, then through others; more is kinder to slow nodes and later with the dead."""
+    """Seconds to wait for a ping reply, and beyond an overdue heartbeat before the first ping. Longer
+    tolerates slower nodes and detects failures later."""
     probe_interval: float = 1.0
-    """Seconds between probes of a member that is suspected: its chances to be heard."""
+    """Seconds between pings of a suspect."""
     indirect_probes: int = 3
-    """Peers asked to try as well, each time: three make it unlikely that all roads fail at once."""
+    """Peers asked for an indirect probe each time. That three paths fail at once is unlikely."""
     suspicion: float = 4.0
-    """Seconds a suspect has to say that it lives, per power of ten of members, where others suspect it
-    too. Fewer know a death sooner; more forgive longer stalls."""
+    """Minimum suspicion timeout in seconds, per power of ten of members, once three members suspect.
+    Shorter detects failures sooner; longer tolerates longer stalls."""
     suspicion_max: float = 6.0
-    """How many times as long it has while only one suspects it."""
+    """Factor on that timeout while only one member suspects."""
 
     def __post_init__(self) -> None:
         check_number("detection.probe_timeout", self.probe_timeout, 0.01, 60)
@@ -73,13 +74,13 @@ class DetectionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimitConfig:
-    """What each peer may send us, in envelopes: a token bucket."""
+    """Inbound rate limit of each peer: a token bucket, in messages."""
 
     enabled: bool = True
     capacity: int = 100
-    """The burst a peer may send at once (Grapevine's)."""
+    """Burst a peer may send at once (as in Grapevine 1.x)."""
     refill_rate: float = 50.0
-    """Tokens a second after that (Grapevine's)."""
+    """Tokens per second after that (as in Grapevine 1.x)."""
 
     def __post_init__(self) -> None:
         check_flag("rate_limit.enabled", self.enabled)
@@ -89,24 +90,24 @@ class RateLimitConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CongestionConfig:
-    """How fast each link sends: additive increase, multiplicative decrease on congestion."""
+    """Send rate of each link: additive increase, multiplicative decrease."""
 
     initial_packets: int = 10
-    """Packets in the first round trip (RFC 6928): enough for most of what gossip says at once."""
+    """Packets in the first round trip (RFC 6928): enough for a typical burst of gossip."""
     decrease: float = 0.7
-    """What is left of the rate after congestion (RFC 9438, CUBIC's). Less drains queues sooner, more
-    keeps the path busier."""
+    """Factor on the rate after congestion (RFC 9438, CUBIC). Lower drains queues sooner; higher uses the
+    path better."""
     delay: float = 0.010
-    """Seconds of queueing that are no congestion: what a busy event loop adds by itself."""
+    """Seconds of queueing delay that do not count as congestion: a busy event loop adds as much."""
     delay_fraction: float = 0.25
-    """The same as a part of the round trip; the larger of both counts."""
+    """The same as a share of the round-trip time; the larger of the two applies."""
     memory: float = 10.0
-    """Seconds for which the least round trip and the least loss of a path are remembered (BBR's).
-    Longer takes a path that became longer for a queue, shorter a standing queue for the path."""
+    """Window in seconds for the minimum round-trip time and loss of a path (BBR). Longer mistakes a
+    longer path for a queue; shorter mistakes a standing queue for the path."""
     max_rate: int = 1_000_000_000
-    """Bytes a second to one peer at most: more than one core seals."""
+    """Maximum bytes per second to one peer: more than one core can encrypt."""
     in_flight_bytes: int = 16 * 2**20
-    """Bytes on the way to one peer at most, kept until their arrival is told: 1 Gbit/s over 130 ms."""
+    """Maximum unacknowledged bytes to one peer: 1 Gbit/s over 130 ms."""
 
     def __post_init__(self) -> None:
         check_count("congestion.initial_packets", self.initial_packets, 1, 1000)
@@ -120,46 +121,47 @@ class CongestionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
-    """Ceilings on everything that somebody else can make grow. Each is counted when it is met."""
+    """Limits of everything that remote nodes can make grow. Reaching one is counted."""
 
     sessions: int = 512
-    """Peers with an encrypted session, links and short ones (16 KB each while idle)."""
+    """Peers with a session, links and transient ones (16 KB each while idle)."""
     short_sessions: int = 64
-    """Of those, with members that are no links: private words and repair, closed after 10 s idle."""
+    """Transient sessions among those, for direct messages and repair; closed after 10 s idle."""
     dials: int = 256
-    """Handshakes that this node began and that are not done yet."""
+    """Handshakes in progress that this node initiated."""
     accepted_proofs: int = 4096
-    """Handshakes remembered so that a replay opens nothing; each for at most 240 s, 64 of one identity.
-    Beyond it the oldest is forgotten."""
+    """Accepted handshakes remembered against replay, each for at most 240 s and 64 per identity.
+    The oldest is evicted."""
     hello_buckets: int = 1024
-    """Buckets that strangers' first packets share, by a keyed hash of their address."""
+    """Rate-limit buckets for first packets, by a keyed hash of the source address."""
     challenges_per_second: int = 2000
-    """Answers to strangers in all; two hashes each, so a flood costs 1 % of a core."""
+    """Challenges sent to unauthenticated peers in total; two hashes each, so a flood costs 1% of a
+    core."""
     members: int = 10_000
-    """Members known; beyond it a node works on with a part (800 bytes each)."""
+    """Known members (800 bytes each); a node works with a part of a larger cluster."""
     addresses: int = 2048
-    """Addresses heard of and not yet reached."""
+    """Advertised addresses that were not reached yet."""
     addresses_per_teller: int = 64
-    """Of those, from one member."""
+    """Those from one member."""
     origins: int = 16_384
-    """Origins whose streams are remembered, the last two streams of each. Those that are no known members
-    give way to others."""
+    """Origins whose latest two streams are tracked. Those that are not known members are evicted
+    first."""
     new_origins_per_link: int = 64
-    """Origins that are no known members, per link that brings them, once three quarters of `origins` are
-    taken: a link that brings more replaces those that it brought before."""
+    """Origins that are not known members, per link that introduces them, once three quarters of `origins`
+    are in use. A link that introduces more replaces its own."""
     holes: int = 256
-    """Gaps remembered in one stream; beyond it the oldest is given up, as lost."""
+    """Tracked gaps in one stream; beyond that the oldest is abandoned and counted as lost."""
     held_bytes: int = 64 * 2**20
-    """Payload bytes held for repair; one origin may take a quarter."""
+    """Bytes of messages cached for repair; one origin may use a quarter."""
     events: int = 10_000
-    """Events waiting for a slow application, and `event_bytes` of payload; then the oldest go."""
+    """Events queued for a slow application. Beyond it, or beyond `event_bytes`, the oldest are
+    dropped."""
     event_bytes: int = 64 * 2**20
     queue_messages: int = 256
-    """Messages waiting for one peer, and `queue_bytes`; beyond it repair brings them."""
+    """Messages queued for one peer. Beyond it, or beyond `queue_bytes`, they are left to repair."""
     queue_bytes: int = 2**20
     reassembly_bytes: int = 64 * 2**20
-    """Bytes kept of large messages that have not come whole, of all peers; one may take
-    `max_message_size`."""
+    """Bytes of incomplete large messages from all peers; one peer may use `max_message_size`."""
 
     def __post_init__(self) -> None:
         for each in fields(self):

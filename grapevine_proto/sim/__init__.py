@@ -1,4 +1,4 @@
-"""A cluster under virtual time; see docs/reference/simulation.md."""
+"""Simulation of a cluster under virtual time; see docs/reference/simulation.md."""
 
 from grapevine_proto.sim.network import Network
 from grapevine_proto.sim.report import Dissemination

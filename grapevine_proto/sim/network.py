@@ -1,12 +1,12 @@
-"""The network between simulated nodes: what may befall a datagram on its way.
+"""The network model of the simulator: latency, loss, duplication, reordering and corruption.
 
-What must stay true:
+Invariants:
 
-- Everything random here comes from one generator seeded for the network alone, drawn in the order
-  in which datagrams are sent: a node that behaves the same meets the same weather.
-- A wall stops datagrams when they are sent; what is under way when one is raised still arrives.
+- All randomness comes from one generator for the network alone, drawn in the order in which
+  datagrams are sent: a node that behaves the same experiences the same network.
+- A partition stops datagrams when they are sent; those in flight when it begins still arrive.
 - Latency is never negative and, with `per_pair`, the same in both directions.
-- A zone is where a node stands: it alone decides which of the two latencies a way has.
+- The zones of two nodes alone decide which of the two latencies applies.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from typing import Final
 
 from grapevine_proto.ids import Zone
 
-LATE_FACTOR: Final = 3.0  # how many times the longest latency a reordered datagram may take besides
+LATE_FACTOR: Final = 3.0  # maximum extra delay of a reordered datagram, in maximum latencies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """The weather. Times in seconds, chances from 0 to 1, each drawn anew for every datagram."""
+    """Model of the network. Times are in seconds, probabilities from 0 to 1, drawn for every datagram."""
 
     latency: tuple[float, float] = (0.010, 0.050)
-    """Shortest and longest way, evenly spread between; a spread alone already reorders."""
+    """Minimum and maximum one-way latency, uniform between them. A spread alone already reorders."""
     latency_between: tuple[float, float] | None = None
-    """The same between two nodes of different zones; None: zones make no difference."""
+    """The same between nodes of different zones; None: zones make no difference."""
     per_pair: bool = False
     """Draw one latency per pair of nodes and keep it, instead of one per datagram."""
     loss: float = 0.0
+    """Probability of loss."""
     duplication: float = 0.0
-    """The second copy has a latency of its own."""
+    """Probability of a second copy, with its own latency."""
     reorder: float = 0.0
-    """Chance to be held up by at most three times the longest latency."""
+    """Probability of an extra delay of up to three times the maximum latency."""
     corruption: float = 0.0
-    """Chance that one bit arrives flipped."""
+    """Probability that one bit is flipped."""
 
     def __post_init__(self) -> None:
         for name in ("latency", "latency_between"):

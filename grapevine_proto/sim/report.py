@@ -1,13 +1,13 @@
-"""What a run showed of each message: who got it, when, and what that cost.
+"""Reports on the broadcasts of a simulation: coverage, latency and cost.
 
-What must stay true:
+Invariants:
 
-- A report is computed from what the simulation recorded, of virtual time and of datagrams, and from
-  the engines' own counters; it never asks a node what it believes.
-- Who is expected to get a message was up when it was said, and is up still.
-- What the network carries between two broadcasts is the first one's cost; all that are said at one
-  instant share it.
-- Nothing here changes a node or a run: to look is free.
+- A report is computed from what the simulation recorded and from the engines' counters, never from
+  what a node believes.
+- A node is expected to receive a message if it was up at the broadcast and is up now.
+- The traffic between two broadcasts is the cost of the first one; broadcasts of the same instant
+  share it.
+- Reading a report changes neither a node nor a run.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from grapevine_proto.sim.simulated_node import SimulatedNode
 
 @dataclass(frozen=True, slots=True)
 class Dissemination:
-    """How one message spread. Latencies in virtual seconds from its broadcast; NaN: nobody got it.
+    """How one message spread. Latencies are in virtual seconds from its broadcast; NaN if no node
+    received it.
 
-    `expected` are the nodes other than the origin that were up at the broadcast and are up now;
-    `coverage` is the part of them that got it, `missed` how many did not. `hops` are the most that
-    a delivery took. `redundancy`, `datagrams` and `bytes` are what went over the network from this
-    broadcast to the next (or to now), shared among the messages sent at the same instant:
-    copies beyond the first per node that got one, and all datagrams, heartbeats too.
+    `expected` counts the nodes other than the origin that were up at the broadcast and are up now;
+    `coverage` is the share of them that received it, `missed` the rest. `hops` is the maximum of
+    all deliveries. `redundancy` (copies beyond the first, per node reached), `datagrams` and
+    `bytes` (all traffic, heartbeats included) cover the time until the next broadcast or now,
+    divided among the broadcasts of the same instant.
     """
 
     coverage: float

@@ -40,9 +40,8 @@ _PURE: Final[tuple[tuple[Any, str], ...]] = (
 
 @contextmanager
 def computed_once() -> Iterator[None]:
-    """Within this, what all nodes of the process compute alike is computed once: signatures of
-    records and messages are checked and records are decoded by the first that asks. The garbage
-    collector is paused too, since it would look through all nodes again and again."""
+    """A context in which signature checks and record decoding are memoized for the process, and the
+    garbage collector is paused. Runs are the same with and without it."""
     found = [getattr(owner, name) for owner, name in _PURE]
     was_collecting = gc.isenabled()
     gc.disable()

@@ -1,12 +1,11 @@
-"""One node of a simulation: its engine of the moment, its clock, its disk, and what it was told.
+"""One node of a simulation: its current engine, its clock, its disk and its deliveries.
 
-What must stay true:
+Invariants:
 
-- Its clock differs from every other node's and never goes back; it starts anew when the node does.
-- What a crash leaves is what was on its disk: the state as of the last save, at most one second
-  old, or of the one before it where that was still being written; under the epoch that was saved
-  before anything was sent.
-- What was delivered is recorded over all its lives, so that "exactly once" can be asked of it.
+- Its clock differs from every other node's and never goes back; a restart resets it.
+- A crash leaves what was on the disk: the last save, at most one second old, or the one before if
+  that was still being written; under the epoch that was saved before anything was sent.
+- Deliveries are recorded over all runs of the node, so that a test can check *exactly once*.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ROUNDING_S: Final = 1e-6  # a deadline so near is now: offsets cost the last dig
 
 @dataclass(slots=True)
 class Delivery:
-    """How one message came to one node: when first (virtual seconds), and how often in all."""
+    """Delivery of one message to one node: its first time (virtual seconds), and the number of times."""
 
     at: float
     hops: int
@@ -39,7 +38,7 @@ class Delivery:
 
 
 class SimulatedNode:
-    """Driven by `Simulation` alone; read by whoever wants to know how it went."""
+    """One node of a simulation. Only `Simulation` drives it; its attributes may be read."""
 
     def __init__(self, number: int, address: Address, config: NodeConfig, seed: str) -> None:
         self.number = number
@@ -73,7 +72,7 @@ class SimulatedNode:
         return self.engine is not None
 
     def start(self, at: float, *, lose_state: bool = False) -> Engine:
-        """Begin a life at virtual time `at`, from what the disk holds, or from nothing."""
+        """Starts a run at virtual time `at`, from the disk or from nothing."""
         self.lives += 1
         seed = f"{self._seed}/{self.lives}"
         rng = random.Random(seed)
@@ -101,34 +100,34 @@ class SimulatedNode:
         return engine
 
     def next_epoch(self, saved: Saved, at: float) -> int:
-        """The epoch of a life that begins at `at`, as `state` has it: the one use of the wall clock."""
+        """Returns the epoch of a run that starts at `at`: the only use of the wall clock."""
         return max(saved.epoch + 1, UNIX_START + int(at + self.clock_error_s))
 
     def tear(self, at: float) -> None:
-        """Let a save that is under way never get to the disk: the one before it stays."""
+        """Discards a save that is in progress; the one before it remains."""
         if self._saved_before is not None and at - self.saved_at <= WRITE_S:
             self._saved, self._saved_before = self._saved_before, None
 
     def stop(self) -> None:
-        """End this life, as kill -9 does."""
+        """Ends this run, as kill -9 does."""
         if self.engine is not None:
             self.past_duplicates += self.engine.stats().duplicates
         self.engine = None
 
     def read_clock(self, at: float) -> float:
-        """This node's `now` at virtual time `at`."""
+        """Returns this node's clock at virtual time `at`."""
         self._clock = max(self._clock, at * self._rate + self._offset_s)
         return self._clock
 
     def wake(self, at: float) -> float:
-        """The same, where it woke for a deadline."""
+        """The same, when it woke for a deadline."""
         now = self.read_clock(at)
         if self.engine is not None and 0 < self.engine.deadline - now < ROUNDING_S:
             self._clock = self.engine.deadline
         return self._clock
 
     def virtual(self, instant: float) -> float:
-        """The virtual time at which this node's clock shows `instant`."""
+        """Returns the virtual time at which this node's clock shows `instant`."""
         return (instant - self._offset_s) / self._rate
 
     @property
@@ -144,7 +143,7 @@ class SimulatedNode:
         )
 
     def save(self, at: float) -> None:
-        """Write the state to disk."""
+        """Writes the state to disk."""
         if self.engine is not None:
             saved = self.engine.saved(self.read_clock(at))
             # An epoch is on disk for certain before anything is sent under it: no tear undoes that.
@@ -162,11 +161,11 @@ class SimulatedNode:
             known.count += 1
 
     def stats(self) -> Stats:
-        """Of this life; all zero when it is down."""
+        """Counters of this run; all zero while it is down."""
         return Stats() if self.engine is None else self.engine.stats()
 
     @property
     def duplicates(self) -> int:
-        """Copies of payloads that came after the first, over all lives."""
+        """Redundant payload copies received, over all runs."""
         alive = 0 if self.engine is None else self.engine.duplicates
         return self.past_duplicates + alive

@@ -1,16 +1,17 @@
-"""A whole cluster under virtual time: real engines, simulated clocks, network and disks.
+"""A whole cluster under virtual time: real engines; simulated clocks, network and disks.
 
-What must stay true:
+Invariants:
 
-- The same arguments and the same calls give the same run to the byte: `trace_hash` covers every
-  datagram sent and arrived and every event, with its time. Nothing here reads a clock, and every
-  choice comes from the seed.
-- Time moves only in `run` and `run_until`; between two entries of the queue nothing happens.
+- The same arguments and calls give the same run, to the byte: `trace_hash` covers every datagram
+  sent and received and every event, with its time. Nothing here reads a clock, and every choice
+  comes from the seed.
+- Time advances only in `run` and `run_until`; nothing happens between two entries of the queue.
 - A node has at most one live wake-up in the queue, at its engine's deadline.
-- The driver's promises are kept as `node.py` keeps them: what is queued is sent after every step,
-  the state is saved within a second of a change, an epoch before anything goes out under it.
+- The simulation keeps the driver's guarantees, as `node.py` does: queued data is sent after every
+  step, the state is saved within a second of a change, an epoch before anything is sent under it.
 
-Tests, `grapevine-tui sim` and readers of the protocol use this module; see docs/reference/simulation.md.
+Tests, `grapevine-tui sim` and readers of the protocol use this module; see
+docs/reference/simulation.md.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from grapevine_proto.sim.simulated_node import SimulatedNode
 
 PORT: Final = 8000
 LEAST_STEP_S: Final = (
-    0.001  # a real driver's timers are no finer; a deadline in the past waits so long
+    0.001  # resolution of a real driver's timers; a deadline in the past waits this long
 )
 SAVE_INTERVAL_S: Final = 1.0
 LEAVE_TIMEOUT_S: Final = 5.0
-START_WITHIN_S: Final = 1.0  # nodes are not started by one keystroke
+START_WITHIN_S: Final = 1.0  # nodes do not start at the same instant
 
 _MARK = struct.Struct(">cdII")
 
@@ -61,15 +62,22 @@ Watcher = Callable[[float, int, bytes, Address], None]
 
 
 class Simulation:
-    """`nodes` engines, each told of `bootstrap` random earlier ones, on one simulated network.
+    """A cluster of real engines on one simulated network, under virtual time.
 
-    `config` is every node's but for its name, its bootstrap peers and, where it has none, the
-    cluster key. They start within `start_within` virtual seconds, in order. Nodes are known by
-    number, from 0. With `zones` (their names) they stand in these in turn.
+    Nodes are identified by number, from 0.
 
-    With `linked` they begin with so many links each, to random others, as if they had known each
-    other for long: `bootstrap` and `start_within` say nothing then. With `traced` false nothing is
-    hashed, which saves a tenth of the time; `trace_hash` means nothing then.
+    Args:
+        nodes: how many nodes to start.
+        config: settings of every node except its name, its bootstrap peers and, if it has none, the
+            cluster key.
+        seed: determines every random choice of the run.
+        network: what happens to datagrams; by default, latency only.
+        bootstrap: how many random earlier nodes each node knows at its start.
+        start_within: virtual seconds over which the nodes start, in order.
+        zones: names of zones, assigned to the nodes in turn.
+        linked: start with this many links per node, to random others, instead of with handshakes;
+            `bootstrap` and `start_within` have no effect then.
+        traced: whether to compute `trace_hash`. Without it a run takes a tenth less time.
     """
 
     def __init__(
@@ -117,7 +125,7 @@ class Simulation:
             self._link_all(regular_overlay(nodes, linked, self._rng))
 
     def _link_all(self, neighbours: list[list[int]]) -> None:
-        """Start all nodes at once, linked to these."""
+        """Starts all nodes at once with these links."""
         for node in self.nodes:
             node.start(self.now)
         key = self._config.keys[0]
@@ -134,8 +142,16 @@ class Simulation:
     def add(
         self, *, bootstrap: int | Iterable[int] = 3, after: float = 0.0, **changes: object
     ) -> int:
-        """Another node, started after so many seconds; `bootstrap`: how many random earlier ones it
-        is told of, or which. `changes` are its own in the config. Returns its number."""
+        """Adds a node.
+
+        Args:
+            bootstrap: how many random earlier nodes it knows, or their numbers.
+            after: virtual seconds until it starts.
+            changes: its own settings, which override `config`.
+
+        Returns:
+            The number of the node.
+        """
         number = len(self.nodes)
         if isinstance(bootstrap, int):
             bootstrap = self._rng.sample(range(number), min(bootstrap, number))
@@ -151,12 +167,12 @@ class Simulation:
         return number
 
     def broadcast(self, number: int, payload: bytes) -> MessageId:
-        """Let a node say something to everybody. Raises NotRunning, MessageTooLarge."""
+        """Broadcasts `payload` from a node. Raises NotRunning or MessageTooLarge."""
         node, engine = self._running(number)
         return self._said(node, engine.broadcast(payload, node.read_clock(self.now)))
 
     def trace(self, number: int, payload: bytes) -> MessageId:
-        """The same, and let those who get it say so. Raises NotRunning, MessageTooLarge."""
+        """Broadcasts `payload` and asks members to confirm it. Raises NotRunning or MessageTooLarge."""
         node, engine = self._running(number)
         return self._said(node, engine.trace(payload, node.read_clock(self.now)))
 
@@ -166,7 +182,7 @@ class Simulation:
         return message_id
 
     def send(self, number: int, to: int, payload: bytes) -> MessageId:
-        """Let a node say something to one other. Raises NotRunning, UnknownPeer, MessageTooLarge."""
+        """Sends a direct message. Raises NotRunning, UnknownPeer or MessageTooLarge."""
         node, engine = self._running(number)
         peer_id = self.nodes[to].peer_id
         if peer_id is None:
@@ -176,21 +192,21 @@ class Simulation:
         return message_id
 
     def crash(self, number: int, *, torn: bool = False) -> None:
-        """Stop a node as kill -9 does: its disk keeps the last save. With `torn` the power fails:
-        a save of the last tenth of a second is lost too, and the one before it stays."""
+        """Stops a node as kill -9 does: its disk keeps the last save. `torn` simulates a power failure: a
+        save of the last tenth of a second is lost, and the one before it remains."""
         if torn:
             self.nodes[number].tear(self.now)
         self._stop(self.nodes[number])
 
     def restart(self, number: int, *, lose_state: bool = False) -> None:
-        """Start a node again; with `lose_state`, on an empty disk, and so as somebody else."""
+        """Starts a node again; with `lose_state` on an empty disk, and therefore with a new identity."""
         node = self.nodes[number]
         self._stop(node)
         node.start(self.now, lose_state=lose_state)
         self._settle(node)
 
     def reconfigure(self, number: int, **changes: object) -> None:
-        """Other settings for a node, from now on; one that is down starts with them."""
+        """Changes settings of a node. A node that is down starts with them."""
         node = self.nodes[number]
         node.config = node.config.replace(**changes)
         if node.engine is not None:
@@ -198,7 +214,7 @@ class Simulation:
             self._settle(node)
 
     def leave(self, number: int) -> None:
-        """Let a node go politely: it hands over what is queued, for at most five seconds."""
+        """Shuts a node down gracefully: it sends what is queued, for at most five seconds."""
         node, engine = self._running(number)
         node.is_leaving = True
         engine.leave(node.read_clock(self.now))
@@ -206,32 +222,31 @@ class Simulation:
         self._settle(node)
 
     def suspend(self, number: int, seconds: float) -> None:
-        """Let a machine sleep: its clock goes on, nothing else does, what arrives is lost."""
+        """Suspends a machine: only its clock advances, and datagrams to it are lost."""
         node, _ = self._running(number)
         node.suspended_at = self.now
         self._push(self.now + seconds, _Step.RESUME, node)
 
     def slow(self, number: int, seconds: float) -> None:
-        """Let a node be so late with everything it hears and does; 0: quick again."""
+        """Delays everything a node does by `seconds`; 0 ends the delay."""
         self.nodes[number].lag_s = seconds
 
     def set_clock(self, number: int, *, error_s: float = 0.0, rate: float = 1.0) -> None:
-        """Let a node's wall clock be wrong by so much, and its seconds pass at `rate` to ours; both
-        from its next start on."""
+        """Sets the error of a node's wall clock and the rate of its seconds, from its next start on."""
         node = self.nodes[number]
         node.clock_error_s, node.clock_rate = error_s, rate
 
     def inject(self, number: int, datagram: bytes, source: Address) -> None:
-        """Let a datagram arrive at a node now, as if it came from `source`."""
+        """Delivers a datagram to a node now, with the source address `source`."""
         node = self.nodes[number]
         self._push(self.now, _Step.ARRIVE, node, datagram, source, node.moves)
 
     def change_network(self, network: Network) -> None:
-        """Other weather from now on; walls stay, and so do latencies of pairs."""
+        """Changes the network from now on. Partitions and per-pair latencies remain."""
         self._wire.network = network
 
     def move(self, number: int) -> None:
-        """Give a node another address, as a NAT does; it is not told."""
+        """Changes the address of a node, as a NAT does. The node is not informed."""
         node = self.nodes[number]
         del self._by_address[node.address]
         node.moves += 1
@@ -239,8 +254,8 @@ class Simulation:
         self._by_address[node.address] = node
 
     def partition(self, *groups: Iterable[int], one_way: bool = False) -> None:
-        """Cut the network: nobody reaches another group, and those in no group make one more.
-        `one_way`: only the first group cannot reach the second."""
+        """Blocks traffic between groups of nodes. Nodes in no group form another one. With
+        `one_way`, only traffic from the first group to the second is blocked."""
         named = [frozenset(group) for group in groups]
         rest = frozenset(range(len(self.nodes))).difference(*named)
         if one_way:
@@ -252,13 +267,13 @@ class Simulation:
                     self._wire.raise_wall(group, other)
 
     def heal(self) -> None:
-        """End all partitions."""
+        """Ends all partitions."""
         self._wire.heal()
 
     # --- time -----------------------------------------------------------------------------------
 
     def run(self, seconds: float) -> None:
-        """Let so much virtual time pass."""
+        """Advances virtual time."""
         until = self.now + seconds
         queue = self._queue
         while queue and queue[0][0] <= until:
@@ -274,7 +289,7 @@ class Simulation:
     def run_until(
         self, condition: Callable[[], bool], timeout: float, *, every: float = 0.05
     ) -> bool:
-        """Let time pass until `condition` holds, asked `every` so many virtual seconds; at most
+        """Advances time until `condition` holds, checked `every` virtual seconds, for at most
         `timeout`. Returns whether it holds."""
         until = self.now + timeout
         while not condition():
@@ -286,38 +301,37 @@ class Simulation:
     # --- what there is to see -------------------------------------------------------------------
 
     def listen(self, listener: Listener) -> None:
-        """Call `listener(time, number, event)` with every event of every node."""
+        """Calls `listener(time, number, event)` for every event of every node."""
         self._listeners.append(listener)
 
     def watch(self, watcher: Watcher) -> None:
-        """Call `watcher(time, number, datagram, to)` with every datagram that a node sends."""
+        """Calls `watcher(time, number, datagram, to)` for every datagram that a node sends."""
         self._watchers.append(watcher)
 
     def peers(self, number: int) -> list[PeerInfo]:
-        """What a node tells of its peers; empty while it is down."""
+        """Returns the peers of a node; empty while it is down."""
         node = self.nodes[number]
         return [] if node.engine is None else node.engine.peers(node.read_clock(self.now))
 
     def connected(self, number: int) -> int:
-        """How many peers a node is connected to."""
+        """Returns how many peers a node is connected to."""
         return sum(peer.state is PeerState.CONNECTED for peer in self.peers(number))
 
     def deliveries(self, message_id: MessageId) -> dict[int, int]:
-        """How often each node was given a message; nodes that were not are left out."""
+        """Returns how often each node received a message; nodes that did not are omitted."""
         return self._broadcasts.deliveries(message_id)
 
     def report(self, message_id: MessageId) -> Dissemination:
-        """What is known by now of one broadcast."""
+        """Returns how far a broadcast has spread by now."""
         return self._broadcasts.report(message_id, self.datagrams, self.bytes)
 
     def latencies(self, message_id: MessageId) -> list[float]:
-        """When each node that was given it was given it first, in virtual seconds after its
-        broadcast, the quickest first."""
+        """Returns the delivery times of a broadcast in virtual seconds, sorted."""
         return self._broadcasts.latencies(message_id)
 
     @property
     def trace_hash(self) -> str:
-        """Of everything that happened so far; equal for equal runs."""
+        """Hash of everything that happened so far; equal for equal runs."""
         return self._trace.hexdigest()
 
     # --- steps ----------------------------------------------------------------------------------
@@ -365,7 +379,7 @@ class Simulation:
         self._settle(node)
 
     def _settle(self, node: SimulatedNode) -> None:
-        """Do what a driver does after every step: save what must be, send, tell, sleep."""
+        """Does what a driver does after every step: saves, sends, reports events, sleeps."""
         engine = node.engine
         if engine is None or node.suspended_at is not None:
             return
