@@ -1,7 +1,7 @@
-"""A settings file with every setting in it and the reason for its value, for each profile.
+"""Renders a config file with every setting and its explanation, for each profile.
 
-What must stay true: a rendered file is valid and comes to its profile's own values; the files in
-``config/`` are these, to the byte.
+Invariants: a rendered file is valid and yields exactly the values of its profile; the files in ``config/``
+are these, to the byte.
 """
 
 from __future__ import annotations
@@ -17,225 +17,225 @@ from grapevine_tui.options import PROFILES
 
 BINDS: Final = {"local": "127.0.0.1:8000", "lan": "0.0.0.0:8000", "wan": "0.0.0.0:8000"}
 ABOUT: Final = {
-    "local": "for nodes of one machine: losses are rare and round trips short, so notice everything soon",
-    "lan": "for one site: Grapevine's own figures, which are the defaults",
-    "wan": "between sites: longer and rarer, so that a slow path is not taken for a dead one",
+    "local": "for nodes on one machine: short timeouts, because loss is rare and round trips are short",
+    "lan": "for one site: the defaults",
+    "wan": "for several sites: longer timeouts, so that a slow path does not count as a failure",
 }
 
 _TEXT: Final = Template("""\
 # Grapevine, profile $profile: $about.
 #
-# grapevine-tui --config FILE uses this file; grapevine-tui config check FILE says whether it is right.
-# Every setting is here. One behind a # has its default, which a later version may improve; take the # away
-# to set it. The others are what makes this profile.
-# Flags, environment variables and .env win over this file. Times are in seconds, sizes in bytes.
+# grapevine-tui --config FILE uses this file; grapevine-tui config check FILE validates it.
+# It contains every setting. A setting after a # has its default, which a later version may improve; remove
+# the # to set it. The others make up this profile. Options, environment variables and .env override this
+# file. Times are in seconds, sizes in bytes.
 
-# Where to listen, "host:port". Port 0: any free one. 0.0.0.0 and [::] listen on every interface.
+# Listen address, "host:port". Port 0 picks a free one. 0.0.0.0 and [::] listen on every interface.
 bind = $bind
 
-# The address others should dial, where it is not the bound one: behind NAT, in containers, and
-# where the node listens on every interface and they have several. Empty: the bound one.
+# Address advertised to peers, if it is not the bound one: behind NAT, in containers, and on a machine
+# with several addresses that listens on every interface. Empty: the bound one.
 advertise = $advertise
 
-# Who to ask first, "host:port" each. One that answers is enough: it tells of the others. Names are
-# resolved anew at every attempt, so a name may move. Two or three survive the loss of one.
+# Peers to contact at startup, "host:port" each. One that answers is enough: the node discovers the others
+# through it. Names are resolved again for every attempt. List two or three to survive the loss of one.
 bootstrap_peers = $bootstrap_peers
 
-# Files with the cluster's keys, seen from this file's folder. Whoever has a key may join; the first
-# starts handshakes, all are accepted, which is how a key is replaced without losing anybody.
-# Unset: this user's own key, made at the first run. Keys themselves are never written in here.
+# Cluster key files, relative to this file. Anyone who holds a key can join. The first key initiates
+# handshakes, all are accepted, so a key can be rotated without losing connections. Unset: the user's own
+# key, created at the first start. This file never contains a key.
 # key_files = ["cluster.key"]
 
-# Signed into everything, so that two clusters that share a key by mistake stay apart.
+# Name of the cluster, part of every signature. Separates two clusters that share a key by mistake.
 cluster = $cluster
 
-# What people call this node, and where it stands ("eu-west"). Not unique, never trusted. An unset
-# name is the machine's.
+# Display name and location label ("eu-west") of this node. Neither is unique or trusted. An unset name is
+# the host name.
 # name = "ams-1"
 zone = $zone
 
-# How messages spread. auto: direct-mail while all members are linked and the message is small, else
-# plumtree. direct-mail: from the origin to every member, one hop. plumtree: along a tree that grows where
-# messages arrive first, one copy a node. flood: to all who subscribed. epidemic: a node relays what is
-# new to a few peers, with some probability. A running node changes it without losing anything.
+# How broadcasts spread. auto: direct-mail while all members are connected and the message is small, otherwise
+# plumtree. direct-mail: from the origin to every member, one hop. plumtree: along a spanning tree, one copy
+# per node. flood: to all subscribers. epidemic: each node relays to a few random peers. Can be changed at
+# run time without losing messages.
 strategy = $strategy
 
-# Peers that a node picks to receive from under flood: the copies it gets of each message.
+# Under flood, the peers a node receives from: the copies it gets of each message.
 subscriptions = $subscriptions
 
-# Tell linked peers that were not sent a message its id, and ask for what others tell of: closes within
-# a fraction of a second what spreading leaves open, for one small packet a link.
+# Lazy push: send the ID of a message to peers that did not get its payload, and request announced messages.
+# Closes gaps within a fraction of a second, for one small packet per link.
 lazy_repair = $lazy_repair
 
-# In a cluster larger than max_peers, let far links go for near ones: messages arrive sooner once that has
-# settled, after a minute or two. For places far apart; on one network nothing moves.
+# In a cluster larger than max_peers, replace distant links with nearer ones: messages arrive sooner after a
+# minute or two. For sites far apart; it has no effect on a single network.
 nearer_links = $nearer_links
 
-# Which peers are chosen to link to and to relay to. uniform: any, all alike. hub-and-spoke: one in each
-# other zone, the rest at home. prefer-local, prefer-remote: those at home, or elsewhere, twice as likely.
+# Which peers a node connects and relays to. uniform: regardless of zone. hub-and-spoke: one in each other
+# zone, the rest in its own. prefer-local, prefer-remote: twice as often in its own zone, or in others.
 distribution = $distribution
 
-# Between heartbeats. Shorter notices a death sooner and costs two small packets a peer.
+# Time between heartbeats. Shorter detects failures sooner and costs two small packets per peer.
 gossip_interval = $gossip_interval
 
-# Peers a message is relayed to at once under epidemic. More is quicker and dearer; three reach most,
-# lazy repair the rest.
+# Under epidemic, peers each message is relayed to. Higher is faster and costs more traffic; 3 reaches most
+# nodes, lazy push and repair the rest.
 fanout = $fanout
 
-# Links at most: each costs a heartbeat an interval. At most limits.sessions.
+# Maximum peer connections, up to limits.sessions. Each costs a heartbeat per interval.
 max_peers = $max_peers
 
-# Of one payload. A larger one is refused whole.
+# Maximum size of one payload. A larger one is rejected.
 max_message_size = $max_message_size
 
-# Silence after which a peer is disconnected: six heartbeats, so that five lost in a row do no harm.
-# Who is dead is known earlier ([detection]). At least two gossip intervals.
+# Silence after which a peer is disconnected: six heartbeats, so five may be lost in a row. [detection]
+# reports a failure earlier. At least two gossip intervals.
 peer_timeout = $peer_timeout
 
-# How long a member that is down is dialed again and listed. Shorter forgets containers that never
-# return sooner.
+# How long a member that is down is listed and dialed again. Shorter removes containers that never return
+# sooner.
 reconnect_timeout = $reconnect_timeout
 
-# How long a member that left is listed, and how long old records of a forgotten member do not bring
-# it back. Longer than a node may be away.
+# How long a member that left is listed, and how long old records cannot restore a removed member. Must be
+# longer than a node may be away.
 tombstone_timeout = $tombstone_timeout
 
-# How long to knock at an address before giving up for a while.
+# How long a dial may take.
 connection_timeout = $connection_timeout
 
-# How long a message is held for those who missed it, and how old one may be to be taken at all.
-# Longer bridges longer partitions and holds more in memory (limits.held_bytes).
+# How long a message is cached for repair, and the maximum age at which one is accepted. Longer bridges
+# longer partitions and uses more memory (limits.held_bytes).
 message_dedup_ttl = $message_dedup_ttl
 
-# How long a payload may wait for others to share its signature, and how many bytes of them share
-# one. 0 seconds: until the loop comes round, so a payload alone waits for nothing. 1 byte: each
-# payload has a signature of its own.
+# How long a payload may wait for others to share its signature, and how many bytes share one. 0 seconds:
+# until the event loop comes around, so a single payload does not wait. 1 byte: one signature per payload.
 bundle_delay = $bundle_delay
 bundle_bytes = $bundle_bytes
 
-# Identities that are shut out, 64 hex digits each. Identities are free to make: against a person,
-# replace the cluster key.
+# Peer IDs that may not connect, 64 hex digits each. Identities are free: to exclude a person, rotate the
+# cluster key.
 denied = $denied
 
 [anti_entropy]
-# Rounds that find and mend what spreading missed. Without them a lost message stays lost.
+# Anti-entropy rounds, which repair what broadcast missed. Without them a lost message stays lost.
 enabled = $anti_entropy_enabled
-# Between rounds. Shorter finds a loss sooner; a round between two that agree is one small datagram.
+# Time between rounds. Shorter repairs a loss sooner; a round between equal nodes is one small datagram.
 interval = $anti_entropy_interval
-# Peers a round: three independent partners make it unlikely that all miss the same message.
+# Peers per round. That three random peers all miss the same message is unlikely.
 fanout = $anti_entropy_fanout
 
 [detection]
-# Of members that do not answer. How long to wait for an answer; a link that is silent for so much
-# longer than it should be is probed. More is kinder to slow nodes and later with the dead.
+# Failure detection (SWIM with Lifeguard's timeouts). How long to wait for a ping reply, and beyond an overdue
+# heartbeat before the first ping. Longer tolerates slower nodes and detects failures later.
 probe_timeout = $detection_probe_timeout
-# Between probes of a suspect: its chances to be heard.
+# Time between pings of a suspect.
 probe_interval = $detection_probe_interval
-# Peers asked to try as well, each time.
+# Peers asked for an indirect probe each time.
 indirect_probes = $detection_indirect_probes
-# What a suspect has to say that it lives, for every power of ten of members, where three suspect it;
-# and how many times as long while only one does.
+# Minimum suspicion timeout for every power of ten of members, once three members suspect; and the factor on
+# it while only one does.
 suspicion = $detection_suspicion
 suspicion_max = $detection_suspicion_max
 
 [epidemic]
-# Chance that a node relays what it hears. Lower saves copies and reaches fewer nodes at once.
+# Probability that a node relays a new message. Lower sends fewer copies and reaches fewer nodes at once.
 forward_probability = $epidemic_forward_probability
-# Copies of one message that one node sends in all, while no copy of it has come back.
+# Copies of one message that one node sends in total, while no copy comes back.
 max_forwards = $epidemic_max_forwards
-# Relays a message may pass. Ten is right below 500 nodes; repair is not limited by it.
+# Maximum hops of a push. 10 suits up to 500 nodes; repair is not limited by it.
 hops = $epidemic_hops
 
 [rate_limit]
-# What each peer may send us. Honest nodes are told and slow down by themselves.
+# Inbound rate limit of each peer. It is advertised, and peers that follow the protocol stay within it.
 enabled = $rate_limit_enabled
-# The burst a peer may send at once, in envelopes.
+# Burst a peer may send at once, in messages.
 capacity = $rate_limit_capacity
-# Envelopes a second after that.
+# Messages per second after that.
 refill_rate = $rate_limit_refill_rate
 
 [congestion]
-# How fast each link sends: up until a queue builds up on the path, then down. Made for any path.
+# Send rate of each link: it grows until a queue builds up on the path, then shrinks. Defaults suit any path.
 # Packets in the first round trip.
 initial_packets = $congestion_initial_packets
-# What is left of the rate when a queue builds up. Less drains it sooner, more keeps the path busier.
+# Factor on the rate when a queue builds up. Lower drains it sooner; higher uses the path better.
 decrease = $congestion_decrease
-# Seconds of queueing that are none, and the same as a part of the round trip; the larger counts.
+# Queueing delay that does not count as congestion, in seconds and as a share of the round-trip time; the
+# larger applies.
 delay = $congestion_delay
 delay_fraction = $congestion_delay_fraction
-# Seconds for which the shortest round trip and the least loss of a path are remembered.
+# Window for the minimum round-trip time and loss of a path, in seconds.
 memory = $congestion_memory
-# Bytes a second to one peer, and bytes on their way to it, at most.
+# Maximum bytes per second to one peer, and maximum unacknowledged bytes to it.
 max_rate = $congestion_max_rate
 in_flight_bytes = $congestion_in_flight_bytes
 
 [limits]
-# Ceilings on everything that somebody else can make grow; meeting one is counted, never fatal.
-# Peers with an encrypted session, links and short ones: 16 KB each while idle.
+# Limits of everything that remote nodes can make grow. Reaching one is counted and never fatal.
+# Peers with a session, links and transient ones: 16 KB each while idle.
 sessions = $limits_sessions
-# Of those, with members that are no links: private words and repair, closed after 10 s idle.
+# Transient sessions among those, for direct messages and repair; closed after 10 s idle.
 short_sessions = $limits_short_sessions
-# Handshakes that this node began and that are not done yet.
+# Handshakes in progress that this node initiated.
 dials = $limits_dials
-# Handshakes remembered for 240 s, so that a replay opens nothing.
+# Accepted handshakes remembered for 240 s against replay.
 accepted_proofs = $limits_accepted_proofs
-# Buckets that strangers' first packets share, by a keyed hash of their address.
+# Rate-limit buckets for first packets, by a keyed hash of the source address.
 hello_buckets = $limits_hello_buckets
-# Answers to strangers a second, in all: two hashes each, so a flood costs 1 % of a core.
+# Challenges per second to unauthenticated peers in total: two hashes each, so a flood costs 1% of a core.
 challenges_per_second = $limits_challenges_per_second
-# Members known, 800 bytes each; beyond it a node works on with a part of the cluster.
+# Known members, 800 bytes each; a node works with a part of a larger cluster.
 members = $limits_members
-# Addresses heard of and not yet reached, and how many of those one member may tell.
+# Advertised addresses that were not reached yet, in total and from one member.
 addresses = $limits_addresses
 addresses_per_teller = $limits_addresses_per_teller
-# Origins whose messages are told apart, the last two runs of each. Once three quarters are taken, a link
-# that brought more origins that are no known members than this replaces its own.
+# Origins whose latest two streams are tracked. Once three quarters are in use, a link that introduces more
+# than new_origins_per_link origins that are not known members replaces its own.
 origins = $limits_origins
 new_origins_per_link = $limits_new_origins_per_link
-# Gaps remembered in one origin's messages; beyond it the oldest is given up, as lost.
+# Tracked gaps in one origin's messages; beyond that the oldest is abandoned and counted as lost.
 holes = $limits_holes
-# Payload bytes held for repair; one origin may take a quarter.
+# Bytes of messages cached for repair; one origin may use a quarter.
 held_bytes = $limits_held_bytes
-# Events waiting for a slow application, and bytes of payload in them; then the oldest go.
+# Events queued for a slow application, and their bytes. Beyond them the oldest are dropped.
 events = $limits_events
 event_bytes = $limits_event_bytes
-# Messages and bytes waiting for one peer; beyond it repair brings them.
+# Messages and bytes queued for one peer. Beyond them, messages are left to repair.
 queue_messages = $limits_queue_messages
 queue_bytes = $limits_queue_bytes
-# Bytes kept of large messages that have not come whole, of all peers together.
+# Bytes of incomplete large messages from all peers together.
 reassembly_bytes = $limits_reassembly_bytes
 
 [app]
-# local, lan or wan: what is not set in this file is taken from there.
+# local, lan or wan: supplies every setting that is not set in this file.
 profile = "$profile"
 # error, warn, info, debug, trace or off.
 log_level = "info"
-# Log into this file. Unset: the app logs into its state folder, headless to stderr.
+# Log file. Unset: the app logs into its state directory, headless to stderr.
 # log_file = "grapevine.log"
-# Identity and what was seen are kept here. Unset: a folder per port in this user's state folder.
+# Directory for identity and delivery state. Unset: one directory per port in the user's state directory.
 # state_dir = "state"
-# Serve metrics for Prometheus at this "host:port"; empty: do not. They tell names and addresses, so
-# loopback, or a network that may know.
+# Serve Prometheus metrics at this "host:port"; empty: off. They expose names and addresses without
+# authentication: use loopback or a trusted network.
 metrics = ""
-# Show the app in a browser at this "host:port" in place of the terminal; empty: do not. Whoever has the
-# address that is printed then has the node, so loopback, or a network where nobody listens.
+# Serve the app to a browser at this "host:port" instead of the terminal; empty: off. Anyone with the printed
+# address controls the node: use loopback or a trusted network.
 web = ""
-# Programs to run, "EVENT COMMAND" each: they get the event as JSON on stdin, four at once and ten
-# seconds at most. No shell is in between.
+# Programs to run, "EVENT COMMAND" each, with the event as JSON on stdin (no shell). At most four run at once,
+# for at most ten seconds.
 on = []
-# Messages the log on the screen keeps; what it let go is counted.
+# Messages kept in the log on the screen. Evicted ones are counted.
 messages = 10000
-# The app's colours; empty: its own.
+# Color theme of the app; empty: its own.
 theme = ""
 # How the app alerts its operator to a warning: "off", "bell" or "notify" (a desktop notification, OSC 9).
 alert = "off"
-# Without the app, JSON Lines on stdin and stdout.
+# Run without the app, with JSON Lines on stdin and stdout.
 headless = false
-# Headless: whether the end of stdin means "exit" (once a peer has everything) or "stay".
+# Headless: on end of stdin, "exit" (once a peer has acknowledged everything) or "stay".
 on_eof = "stay"
-# Headless: how long "exit" waits for a peer to take what was said, before it exits with 1.
+# Headless: how long "exit" waits for that before it exits with 1.
 eof_timeout = 10
-# Headless: say "ready" once so many peers are connected; 0: do not.
+# Headless: emit "ready" once this many peers are connected; 0: never.
 wait_peers = 0
 
 [app.keys]
@@ -244,7 +244,7 @@ wait_peers = 0
 
 
 def render(profile: str) -> str:
-    """The settings file of `profile`, a key of `PROFILES`."""
+    """Returns the config file of `profile`, a key of `PROFILES`."""
     config = PROFILES[profile](bind=BINDS[profile])
     values: dict[str, Any] = {
         name.replace(".", "_"): json.dumps(value, ensure_ascii=False)
@@ -261,8 +261,8 @@ def render(profile: str) -> str:
 
 
 def _with_defaults_as_comments(text: str, own: Set[str]) -> str:
-    """`text` with a # before every setting but those that are the profile's `own`: a file that sets
-    everything would keep today's defaults for ever."""
+    """Returns `text` with a # before every setting that the profile does not change: a file that sets
+    everything would pin the current defaults."""
     lines, section = [], ""
     for line in text.splitlines(keepends=True):
         if line.startswith("["):
@@ -274,7 +274,7 @@ def _with_defaults_as_comments(text: str, own: Set[str]) -> str:
 
 
 def reasons() -> dict[str, str]:
-    """What the file says above each setting, by dotted name."""
+    """Returns the comment above each setting, by dotted name."""
     found: dict[str, str] = {}
     section, above, is_open = "", [""], False
     for line in _TEXT.template.splitlines():

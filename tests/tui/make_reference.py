@@ -67,7 +67,7 @@ def commands() -> str:
 
 
 def _sections(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
-    context = click.Context(command, info_name=name, parent=parent)
+    context = click.Context(command, info_name=name, parent=parent, **command.context_settings)
     if parent is not None:
         path = context.command_path.removeprefix(f"{PROGRAM} ")
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])

@@ -189,5 +189,5 @@ def test_every_setting_has_a_reason(make: Make) -> None:
     told = reasons()
     names = {each.name for each in make().settings.values}
     assert {name for name in names if not told.get(name)} <= {"app.demo", "app.config", "app.keys"}
-    assert told["fanout"].startswith("Peers a message is relayed to at once")
+    assert told["fanout"].startswith("Under epidemic, peers each message is relayed to.")
     assert told["port"] == told["host"]

@@ -88,7 +88,7 @@ async def test_each_value_is_shown_with_where_it_came_from_and_when_it_applies(
 async def test_a_setting_is_changed_in_place_saved_and_applied(settings: Settings) -> None:
     async with opened(settings) as stage:
         await seek(stage, "fanout")
-        assert "Peers a message is relayed to at once under epidemic." in stage.text
+        assert "Under epidemic, peers each message is relayed to." in stage.text
         await stage.press("enter", "backspace", *"0")
         assert "fanout: 0 is not between 1 and 1000" in stage.text
         await stage.press("enter")
