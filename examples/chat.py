@@ -46,7 +46,7 @@ class Chat:
         return self._names.get(peer_id) or peer_id.short
 
     def _show(self, message: Message) -> None:
-        to_me = " (to you)" if message.private else ""
+        to_me = " (to you)" if message.is_direct else ""
         print(
             f"{self._name(message.origin)}{to_me}: {plain(message.payload.decode(errors='replace'))}"
         )

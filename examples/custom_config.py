@@ -26,7 +26,7 @@ def made_by_hand() -> NodeConfig:
         name="sensor-hub",
         zone="eu-west",
         # many small readings: let them share a signature for up to 20 ms
-        bundle_delay=0.02,
+        batch_delay=0.02,
         # sensors come and go, so keep what they missed for a quarter of an hour
         message_dedup_ttl=900,
         anti_entropy=AntiEntropyConfig(interval=15, fanout=2),

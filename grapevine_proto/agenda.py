@@ -17,42 +17,42 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Agenda(Generic[Item]):
+class TimerQueue(Generic[Item]):
     """Times of items, which are hashable; each has at most one."""
 
-    __slots__ = ("_heap", "_planned", "_queued", "_turn")
+    __slots__ = ("_deadlines", "_heap", "_heap_times", "_tiebreaker")
 
     def __init__(self) -> None:
-        self._planned: dict[Item, float] = {}
-        self._queued: dict[
+        self._deadlines: dict[Item, float] = {}
+        self._heap_times: dict[
             Item, float
         ] = {}  # where its entry stands in the heap: not after its plan
         self._heap: list[tuple[float, int, Item]] = []
-        self._turn = count()  # of equal times the one planned first comes first
+        self._tiebreaker = count()  # of equal times the one planned first comes first
 
     def __len__(self) -> int:
-        return len(self._planned)
+        return len(self._deadlines)
 
-    def at(self, item: Item) -> float:
+    def deadline_of(self, item: Item) -> float:
         """When `item` is to be looked at; math.inf: not at all."""
-        return self._planned.get(item, math.inf)
+        return self._deadlines.get(item, math.inf)
 
-    def plan(self, item: Item, at: float) -> None:
-        """Look at `item` at `at` and not before; math.inf: not at all."""
+    def schedule(self, item: Item, at: float) -> None:
+        """Look at `item` at `deadline_of` and not before; math.inf: not at all."""
         if at == math.inf:
-            self.drop(item)
+            self.cancel(item)
             return
-        self._planned[item] = at
-        if at < self._queued.get(item, math.inf):
-            self._queued[item] = at
-            heappush(self._heap, (at, next(self._turn), item))
-            if len(self._heap) > 2 * len(self._planned) + 16:
+        self._deadlines[item] = at
+        if at < self._heap_times.get(item, math.inf):
+            self._heap_times[item] = at
+            heappush(self._heap, (at, next(self._tiebreaker), item))
+            if len(self._heap) > 2 * len(self._deadlines) + 16:
                 self._rebuild()
 
-    def drop(self, item: Item) -> None:
+    def cancel(self, item: Item) -> None:
         """`item` wants nothing any more."""
-        self._planned.pop(item, None)
-        self._queued.pop(item, None)
+        self._deadlines.pop(item, None)
+        self._heap_times.pop(item, None)
 
     @property
     def deadline(self) -> float:
@@ -60,28 +60,28 @@ class Agenda(Generic[Item]):
         heap = self._heap
         while heap:
             at, _, item = heap[0]
-            if self._queued.get(item) != at:
+            if self._heap_times.get(item) != at:
                 heappop(heap)  # dropped, or planned for earlier since
                 continue
-            planned = self._planned[item]
-            if planned == at:
+            deadline = self._deadlines[item]
+            if deadline == at:
                 return at
-            self._queued[item] = planned
-            heapreplace(heap, (planned, next(self._turn), item))
+            self._heap_times[item] = deadline
+            heapreplace(heap, (deadline, next(self._tiebreaker), item))
         return math.inf
 
-    def due(self, now: float) -> list[Item]:
+    def pop_expired(self, now: float) -> list[Item]:
         """The items whose time has come, which are then off the agenda."""
-        due: list[Item] = []
-        while self._planned and self.deadline <= now:
+        expired: list[Item] = []
+        while self._deadlines and self.deadline <= now:
             item = heappop(self._heap)[2]
-            self.drop(item)
-            due.append(item)
-        return due
+            self.cancel(item)
+            expired.append(item)
+        return expired
 
     def _rebuild(self) -> None:
-        self._queued = dict(self._planned)
+        self._heap_times = dict(self._deadlines)
         self._heap = sorted(
-            ((at, next(self._turn), item) for item, at in self._planned.items()),
+            ((at, next(self._tiebreaker), item) for item, at in self._deadlines.items()),
             key=lambda entry: entry[:2],
         )

@@ -28,7 +28,7 @@ def check_number(name: str, value: float, low: float, high: float) -> None:
         raise ConfigError(name, f"{value!r} is not between {low:g} and {high:g}")
 
 
-def check_count(name: str, value: int, low: int, high: int) -> None:
+def check_integer(name: str, value: int, low: int, high: int) -> None:
     if type(value) is not int:
         raise ConfigError(name, f"expected a whole number, not {value!r}")
     check_number(name, value, low, high)
@@ -50,9 +50,9 @@ def check_text(name: str, value: str) -> None:
         raise ConfigError(name, f"{value!r} is longer than {MAX_TEXT_BYTES} bytes")
 
 
-def check_word(name: str, value: str, words: tuple[str, ...]) -> None:
-    if value not in words:
-        raise ConfigError(name, f"{value!r} is not one of: {', '.join(words)}")
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(name, f"{value!r} is not one of: {', '.join(choices)}")
 
 
 def check_host_port(name: str, value: str, *, is_dialed: bool = False) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import time
 from typing import Final
 
-TICK_S: Final = 0.25  # a driver asks at least so often, which is how a late loop is noticed
-LATE_S: Final = 0.1  # below this a loop is merely busy
-LAG_SHOWN_S: Final = 5.0  # for how long the worst lag is shown
+CLOCK_POLL_INTERVAL_S: Final = (
+    0.25  # a driver asks at least so often, which is how a late loop is noticed
+)
+LOOP_LATE_THRESHOLD_S: Final = 0.1  # below this a loop is merely busy
+LAG_WINDOW_S: Final = 5.0  # for how long the worst lag is shown
 
 if hasattr(time, "CLOCK_BOOTTIME"):
 
@@ -28,22 +30,22 @@ else:
         return time.monotonic()
 
 
-class Lag:
-    """How much later than `TICK_S` after the last time its loop asks for the time again."""
+class LoopLagMonitor:
+    """How much later than `CLOCK_POLL_INTERVAL_S` after the last time its loop asks for the time again."""
 
     def __init__(self, now: float) -> None:
-        self._due = now + TICK_S
-        self._worst_s = 0.0
-        self._worst_at = now
+        self._expected_at = now + CLOCK_POLL_INTERVAL_S
+        self._max_lag_s = 0.0
+        self._max_lag_at = now
 
     def tick(self, now: float) -> float:
         """The seconds the loop is late by now, where that is more than being busy; else 0."""
-        late_s = now - self._due
-        self._due = now + TICK_S
-        if late_s > self._worst_s or now - self._worst_at >= LAG_SHOWN_S:
-            self._worst_s, self._worst_at = max(0.0, late_s), now
-        return late_s if late_s > LATE_S else 0.0
+        late_s = now - self._expected_at
+        self._expected_at = now + CLOCK_POLL_INTERVAL_S
+        if late_s > self._max_lag_s or now - self._max_lag_at >= LAG_WINDOW_S:
+            self._max_lag_s, self._max_lag_at = max(0.0, late_s), now
+        return late_s if late_s > LOOP_LATE_THRESHOLD_S else 0.0
 
-    def worst_s(self, now: float) -> float:
+    def max_recent_s(self, now: float) -> float:
         """The worst of the last seconds."""
-        return self._worst_s if now - self._worst_at < LAG_SHOWN_S else 0.0
+        return self._max_lag_s if now - self._max_lag_at < LAG_WINDOW_S else 0.0

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from grapevine_proto.checks import (
-    check_count,
+    check_choice,
     check_flag,
     check_host_port,
+    check_integer,
     check_number,
     check_text,
-    check_word,
 )
 from grapevine_proto.errors import ConfigError
-from grapevine_proto.files import SHARED, put_in_place
+from grapevine_proto.files import SHARED_MODE, atomic_write
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, PeerId, Zone
 from grapevine_proto.sections import (
@@ -56,13 +56,13 @@ LIVE_FIELDS: Final = frozenset(
         "detection",
         "connection_timeout",
         "anti_entropy",
-        "bundle_delay",
-        "bundle_bytes",
+        "batch_delay",
+        "batch_bytes",
         "epidemic",
         "strategy",
         "subscriptions",
-        "lazy_repair",
-        "nearer_links",
+        "lazy_push",
+        "optimize_links",
         "rate_limit",
     }
 )
@@ -98,10 +98,10 @@ class NodeConfig:
     subscriptions: int = 5
     """Under `flood`, peers that a node chooses to receive from: the copies it gets of each message. Three
     leave some nodes out."""
-    lazy_repair: bool = True
+    lazy_push: bool = True
     """Lazy push: send the ID of a message to peers that did not get its payload, and request announced
     messages. Closes gaps within a fraction of a second, for one small packet per link and message."""
-    nearer_links: bool = False
+    optimize_links: bool = False
     """In a cluster larger than `max_peers`, replace distant links with nearer ones (X-BOT).
     Messages arrive sooner after a minute or two. On in the `wan` profile; it has no effect on a
     single network."""
@@ -131,10 +131,10 @@ class NodeConfig:
     """How long a dial may take."""
     message_dedup_ttl: float = 300.0
     """How long a message is cached for repair, and the maximum age at which one is accepted."""
-    bundle_delay: float = 0.0
+    batch_delay: float = 0.0
     """How long a payload may wait for others to share its signature. 0: until the event loop comes
     around, so a single payload does not wait. Longer makes fewer and larger rumors."""
-    bundle_bytes: int = 2**16
+    batch_bytes: int = 2**16
     """Maximum bytes of payloads that share one signature; 1: each has its own."""
     denied: Sequence[PeerId] = ()
     """Identities that may not connect. Identities are free, so rotate the key to exclude a person."""
@@ -164,15 +164,15 @@ class NodeConfig:
                 raise ConfigError("denied", "expected peer ids")
         for name in ("cluster", "name", "zone"):
             check_text(name, getattr(self, name))
-        check_word("strategy", self.strategy, STRATEGIES)
-        check_count("subscriptions", self.subscriptions, 1, 1000)
-        check_flag("lazy_repair", self.lazy_repair)
-        check_flag("nearer_links", self.nearer_links)
-        check_word("distribution", self.distribution, DISTRIBUTIONS)
+        check_choice("strategy", self.strategy, STRATEGIES)
+        check_integer("subscriptions", self.subscriptions, 1, 1000)
+        check_flag("lazy_push", self.lazy_push)
+        check_flag("optimize_links", self.optimize_links)
+        check_choice("distribution", self.distribution, DISTRIBUTIONS)
         check_number("gossip_interval", self.gossip_interval, 0.05, 3600)
-        check_count("fanout", self.fanout, 1, 1000)
-        check_count("max_peers", self.max_peers, 1, self.limits.sessions)
-        check_count("max_message_size", self.max_message_size, 1, 2**30)
+        check_integer("fanout", self.fanout, 1, 1000)
+        check_integer("max_peers", self.max_peers, 1, self.limits.sessions)
+        check_integer("max_message_size", self.max_message_size, 1, 2**30)
         check_number("peer_timeout", self.peer_timeout, 0.1, 86_400)
         if self.peer_timeout < 2 * self.gossip_interval:
             raise ConfigError(
@@ -183,8 +183,8 @@ class NodeConfig:
         check_number("tombstone_timeout", self.tombstone_timeout, 1, 31_536_000)
         check_number("connection_timeout", self.connection_timeout, 0.1, 3600)
         check_number("message_dedup_ttl", self.message_dedup_ttl, 1, 86_400)
-        check_number("bundle_delay", self.bundle_delay, 0, 0.5)
-        check_count("bundle_bytes", self.bundle_bytes, 1, 2**16)
+        check_number("batch_delay", self.batch_delay, 0, 0.5)
+        check_integer("batch_bytes", self.batch_bytes, 1, 2**16)
 
     def _check_addresses(self) -> None:
         check_host_port("bind", self.bind)
@@ -194,18 +194,18 @@ class NodeConfig:
                 address = Address.parse(self.advertise)
             except ValueError as error:
                 raise ConfigError("advertise", str(error)) from None
-            if address.why_not_dialed:
+            if address.undialable_reason:
                 raise ConfigError(
                     "advertise",
-                    f"{address.why_not_dialed}: name the address that other nodes dial, as in"
+                    f"{address.undialable_reason}: name the address that other nodes dial, as in"
                     " 192.168.1.5:8000",
                 )
-        for peer in self.bootstrap_peers:
-            check_host_port("bootstrap_peers", peer, is_dialed=True)
+        for host_port in self.bootstrap_peers:
+            check_host_port("bootstrap_peers", host_port, is_dialed=True)
 
     def replace(self, **changes: Any) -> Self:
         """Returns a validated copy with `changes`. Raises ConfigError, also for an unknown field."""
-        known = {each.name for each in fields(self)}
+        known = {setting.name for setting in fields(self)}
         for name in changes:
             if name not in known:
                 raise ConfigError(name, "there is no such setting")
@@ -215,14 +215,14 @@ class NodeConfig:
     def local(cls, **changes: Any) -> Self:
         """Returns the profile for nodes on one machine: short timeouts, because loss is rare and
         round trips are short."""
-        quick: dict[str, Any] = {
+        profile: dict[str, Any] = {
             "gossip_interval": 1.0,
             "peer_timeout": 6.0,
             "connection_timeout": 5.0,
             "anti_entropy": AntiEntropyConfig(interval=10.0),
-            "detection": DetectionConfig(suspicion=3.0),
+            "detection": DetectionConfig(suspicion_timeout=3.0),
         }
-        return cls(**(quick | changes))
+        return cls(**(profile | changes))
 
     @classmethod
     def lan(cls, **changes: Any) -> Self:
@@ -232,16 +232,18 @@ class NodeConfig:
     @classmethod
     def wan(cls, **changes: Any) -> Self:
         """Returns the profile for several sites: longer timeouts, so a slow path does not count as
-        a failure, and `nearer_links`."""
-        patient: dict[str, Any] = {
+        a failure, and `optimize_links`."""
+        profile: dict[str, Any] = {
             "gossip_interval": 10.0,
             "peer_timeout": 60.0,
             "connection_timeout": 20.0,
-            "nearer_links": True,
+            "optimize_links": True,
             "anti_entropy": AntiEntropyConfig(interval=60.0),
-            "detection": DetectionConfig(probe_timeout=2.0, probe_interval=4.0, suspicion=6.0),
+            "detection": DetectionConfig(
+                probe_timeout=2.0, probe_interval=4.0, suspicion_timeout=6.0
+            ),
         }
-        return cls(**(patient | changes))
+        return cls(**(profile | changes))
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
@@ -255,14 +257,16 @@ class NodeConfig:
             ConfigError: one line with the file, the line number and the setting.
             KeyFileError: a key file cannot be used.
         """
-        from grapevine_proto.toml_file import SettingsFile  # most programs read no file
+        from grapevine_proto.toml_file import ConfigFile  # most programs read no file
 
-        file = SettingsFile.read(path, setting_names(), ignored=("app",))
+        file = ConfigFile.read(path, setting_names(), ignored=("app",))
         try:
             config = cls.from_settings(file.values)
             paths = key_paths(file.values.get("key_files", []), file.path.parent)
         except ConfigError as error:
-            raise ConfigError(error.field, f"{error.problem} ({file.place(error.field)})") from None
+            raise ConfigError(
+                error.field, f"{error.problem} ({file.location_of(error.field)})"
+            ) from None
         return config.replace(keys=[ClusterKey.load(each) for each in paths])
 
     def to_toml(self, path: str | Path) -> None:
@@ -274,13 +278,13 @@ class NodeConfig:
 
         tables: dict[str, Any] = {}
         for name, value in self.settings().items():
-            section, dot, leaf = name.partition(".")
+            section, dot, field_name = name.partition(".")
             if dot:
-                tables.setdefault(section, {})[leaf] = value
+                tables.setdefault(section, {})[field_name] = value
             else:
                 tables[name] = value
         try:
-            put_in_place(path, tomli_w.dumps(tables).encode(), mode=SHARED)
+            atomic_write(path, tomli_w.dumps(tables).encode(), mode=SHARED_MODE)
         except OSError as error:
             raise ConfigError("config", f"{path}: {error.strerror}") from None
 
@@ -288,18 +292,18 @@ class NodeConfig:
     def from_settings(cls, values: Mapping[str, Any]) -> Self:
         """Builds a configuration from dotted names and plain values; ignores `key_files`. Raises
         ConfigError."""
-        tops: dict[str, Any] = {}
+        top_level: dict[str, Any] = {}
         sections: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
-            section, dot, leaf = name.partition(".")
+            section, dot, field_name = name.partition(".")
             if dot:
-                sections.setdefault(section, {})[leaf] = value
+                sections.setdefault(section, {})[field_name] = value
             elif name == "denied":
-                tops[name] = _peer_ids(value)
+                top_level[name] = _parse_peer_ids(value)
             elif name != "key_files":
-                tops[name] = value
-        made = {name: SECTIONS[name](**changes) for name, changes in sections.items()}
-        return cls(**tops, **made)
+                top_level[name] = value
+        built_sections = {name: SECTIONS[name](**changes) for name, changes in sections.items()}
+        return cls(**top_level, **built_sections)
 
     def settings(self) -> dict[str, Any]:
         """Returns all settings except the keys by dotted name, as plain values; the inverse of
@@ -323,23 +327,23 @@ def setting_names() -> tuple[str, ...]:
     return (*NodeConfig().settings(), "key_files")
 
 
-def key_paths(value: Any, folder: Path) -> tuple[Path, ...]:
-    """Returns the paths of a `key_files` value, relative to `folder`. Raises ConfigError."""
+def key_paths(value: Any, directory: Path) -> tuple[Path, ...]:
+    """Returns the paths of a `key_files` value, relative to `directory`. Raises ConfigError."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
         raise ConfigError("key_files", f"expected a list of paths, not {value!r}")
     try:
-        return tuple(folder / Path(each).expanduser() for each in value)
+        return tuple(directory / Path(each).expanduser() for each in value)
     except RuntimeError:  # ~user of an unknown user
         raise ConfigError("key_files", f"{value!r}: there is no such user") from None
 
 
-def _peer_ids(value: Any) -> tuple[PeerId, ...]:
+def _parse_peer_ids(value: Any) -> tuple[PeerId, ...]:
     if not isinstance(value, (list, tuple)):
         raise ConfigError("denied", f"expected a list of peer ids, not {value!r}")
-    found = []
+    peer_ids = []
     for each in value:
         try:
-            found.append(PeerId.parse(each))
+            peer_ids.append(PeerId.parse(each))
         except (ValueError, TypeError):
             raise ConfigError("denied", f"{each!r} is not a peer id of 64 hex digits") from None
-    return tuple(found)
+    return tuple(peer_ids)

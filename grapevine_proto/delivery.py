@@ -33,13 +33,13 @@ have for this node (`pause`), or the oldest messages that wait are dropped."""
 
 logger = logging.getLogger("grapevine")
 
-EVENT_BYTES: Final = 500  # about what an event weighs besides its payload
+EVENT_OVERHEAD_BYTES: Final = 500  # about what an event weighs besides its payload
 # Then a reader that never waits lets the loop do something else. Twice what the two tasks of a node
 # tell in a turn, or whoever reads as quickly as it can would fall behind and lose events.
-EVENTS_PER_TURN: Final = 256
-PAUSE_AT: Final = 0.75  # of a queue's limits: what is in flight then finds room in the rest
-RESUME_AT: Final = 0.5
-WARNING_INTERVAL_S: Final = 60.0  # between log lines on events that a slow reader lost
+MAX_EVENTS_PER_TURN: Final = 256
+PAUSE_FILL_RATIO: Final = 0.75  # of a queue's limits: what is in flight then finds room in the rest
+RESUME_FILL_RATIO: Final = 0.5
+LOSS_WARNING_INTERVAL_S: Final = 60.0  # between log lines on events that a slow reader lost
 
 
 class EventStream:
@@ -55,25 +55,25 @@ class EventStream:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._on_lost = on_lost
-        self._drops_by_count = True
+        self._is_count_limited = True
         self._events: deque[Event] = deque()
         self._bytes = 0
         self._lost = 0
         self._is_ended = False
         self._arrived = asyncio.Event()
-        self._read_at_once = 0
+        self._reads_without_wait = 0
 
     def put(self, event: Event) -> None:
         """Add `event`; where there is no room the oldest go. Never waits."""
         if self._is_ended:
             return
         self._events.append(event)
-        self._bytes += size_bytes(event)
+        self._bytes += event_size_bytes(event)
         lost = 0
-        while (self._drops_by_count and len(self._events) > self._max_events) or (
+        while (self._is_count_limited and len(self._events) > self._max_events) or (
             self._bytes > self._max_bytes and len(self._events) > 1
         ):
-            self._bytes -= size_bytes(self._events.popleft())
+            self._bytes -= event_size_bytes(self._events.popleft())
             lost += 1
         if lost:
             self._lost += lost
@@ -87,18 +87,18 @@ class EventStream:
         return not self._events
 
     @property
-    def fill(self) -> float:
+    def fill_ratio(self) -> float:
         """How full the queue is, by events or by bytes, whichever is nearer to its limit; 1: full."""
         return max(len(self._events) / self._max_events, self._bytes / self._max_bytes)
 
-    def waiting(self) -> Iterator[Event]:
+    def unread(self) -> Iterator[Event]:
         """The events that have not been read, the oldest first."""
         return iter(self._events)
 
-    def drop_only_by_bytes(self) -> None:
-        """From now on, drop events for their bytes (`EVENT_BYTES` and the payload) and not for their
+    def limit_by_bytes_only(self) -> None:
+        """From now on, drop events for their bytes (`EVENT_OVERHEAD_BYTES` and the payload) and not for their
         number: a single rumor brings thousands of small messages."""
-        self._drops_by_count = False
+        self._is_count_limited = False
 
     def end(self) -> None:
         """No more will come; what is here can still be read."""
@@ -109,21 +109,21 @@ class EventStream:
         return self
 
     async def __anext__(self) -> Event:
-        self._read_at_once += 1
-        if self._read_at_once >= EVENTS_PER_TURN:
-            self._read_at_once = 0
+        self._reads_without_wait += 1
+        if self._reads_without_wait >= MAX_EVENTS_PER_TURN:
+            self._reads_without_wait = 0
             await asyncio.sleep(0)
         while not self._events:
             if self._is_ended:
                 raise StopAsyncIteration
-            self._read_at_once = 0
+            self._reads_without_wait = 0
             self._arrived.clear()
             await self._arrived.wait()
         if self._lost:
             lost, self._lost = self._lost, 0
             return EventsLost(lost)
         event = self._events.popleft()
-        self._bytes -= size_bytes(event)
+        self._bytes -= event_size_bytes(event)
         return event
 
 
@@ -150,30 +150,30 @@ class EventHub:
         self._handlers: list[MessageListener] = []
         self._streams: list[weakref.ref[EventStream]] = []  # a stream is gone when nobody reads it
         self._messages = self._new_stream()  # not handled yet, while an answer is awaited
-        self._in_hand: Message | None = None  # the message whose handlers are awaited
-        self._dispatcher: asyncio.Task[None] | None = None  # which awaits it
-        self._pauses = False  # at least one handler wants a pause rather than losses
+        self._handling: Message | None = None  # the message whose handlers are awaited
+        self._handler_task: asyncio.Task[None] | None = None  # which awaits it
+        self._has_pausing_handler = False  # at least one handler wants a pause rather than losses
         self._is_paused = False
         self._is_ended = False
-        self._warn_at = -float("inf")
-        self._lost_unsaid = 0
+        self._next_warning_at = -float("inf")
+        self._lost_unlogged = 0
         self.lost = 0
         self.failures = 0
         self.handled = 0
 
-    def listen(self, listener: EventListener) -> None:
+    def add_listener(self, listener: EventListener) -> None:
         """Call `listener` with every event from now on, within `publish`."""
         self._listeners.append(listener)
 
-    def handle(self, handler: MessageListener, on_full: OnFull = "pause") -> None:
+    def add_handler(self, handler: MessageListener, on_full: OnFull = "pause") -> None:
         """Call `handler` with every message from now on; an awaitable answer is awaited first. All
         handlers share one queue: a pause for one is a pause for all. Raises InvalidArgument."""
         if on_full not in ("pause", "drop_oldest"):
             raise InvalidArgument(f"on_full: {on_full!r} is not one of: pause, drop_oldest")
         self._handlers.append(handler)
         if on_full == "pause":
-            self._pauses = True
-            self._messages.drop_only_by_bytes()
+            self._has_pausing_handler = True
+            self._messages.limit_by_bytes_only()
 
     def stream(self) -> EventStream:
         """Every event from now on."""
@@ -189,44 +189,46 @@ class EventHub:
             try:
                 listener(event)
             except BaseException as error:  # noqa: BLE001  the application's fault, and its own to mend
-                self._failed(error, "an event listener", type(event).__name__)
+                self._on_callback_error(error, "an event listener", type(event).__name__)
         for reference in tuple(self._streams):  # one may go meanwhile
             stream = reference()
             if stream is not None:
                 stream.put(event)
         if self._handlers and isinstance(event, MessageReceived):
-            if self._dispatcher is not None:
+            if self._handler_task is not None:
                 self._messages.put(event)
-                if self._pauses and not self._is_paused and self._messages.fill >= PAUSE_AT:
-                    self._pause(True)
+                if (
+                    self._has_pausing_handler
+                    and not self._is_paused
+                    and self._messages.fill_ratio >= PAUSE_FILL_RATIO
+                ):
+                    self._set_paused(True)
             else:
-                self._call_all(event.message)
+                self._call_handlers(event.message)
 
     def is_called_by(self, task: asyncio.Task[object] | None) -> bool:
         """Whether `task` is the one that awaits handlers, so that waiting for it would be for ever."""
-        return task is not None and task is self._dispatcher
+        return task is not None and task is self._handler_task
 
-    def unhandled(self, *, but_in_hand: bool = False) -> list[Message]:
-        """Messages that some handler has not finished, the oldest first. `but_in_hand`: without the one
+    def unhandled(self, *, exclude_current: bool = False) -> list[Message]:
+        """Messages that some handler has not finished, the oldest first. `exclude_current`: without the one
         that is being handled now."""
         waiting = [
-            event.message
-            for event in self._messages.waiting()
-            if isinstance(event, MessageReceived)
+            event.message for event in self._messages.unread() if isinstance(event, MessageReceived)
         ]
-        in_hand = [] if but_in_hand or self._in_hand is None else [self._in_hand]
-        return in_hand + waiting
+        current = [] if exclude_current or self._handling is None else [self._handling]
+        return current + waiting
 
-    async def finish(self, timeout_s: float) -> None:
+    async def finish_handlers(self, timeout_s: float) -> None:
         """Let message handlers finish what waits for them, for at most so long; then cancel them.
         `unhandled` tells what they did not finish."""
-        dispatcher = self._dispatcher
+        dispatcher = self._handler_task
         if dispatcher is not None:
             await asyncio.wait([dispatcher], timeout=timeout_s)
             dispatcher.cancel()
             await asyncio.gather(dispatcher, return_exceptions=True)
 
-    def end(self) -> None:
+    def end_streams(self) -> None:
         """No event comes any more: all streams end once they are read."""
         self._is_ended = True
         for stream in (*(reference() for reference in self._streams), self._messages):
@@ -234,105 +236,105 @@ class EventHub:
                 stream.end()
 
     async def close(self, timeout_s: float | None) -> None:
-        """`end`, then `finish`. None: a message handler asks, and finishes by itself."""
-        self.end()
+        """`end_streams`, then `finish_handlers`. None: a message handler asks, and finishes by itself."""
+        self.end_streams()
         if timeout_s is not None:
-            await self.finish(timeout_s)
+            await self.finish_handlers(timeout_s)
 
     def _new_stream(self) -> EventStream:
         return EventStream(self._max_events, self._max_bytes, self._count_lost)
 
     def _count_lost(self, count: int) -> None:
         self.lost += count
-        self._lost_unsaid += count
+        self._lost_unlogged += count
         now = time.monotonic()
-        if now >= self._warn_at:
-            self._warn_at = now + WARNING_INTERVAL_S
+        if now >= self._next_warning_at:
+            self._next_warning_at = now + LOSS_WARNING_INTERVAL_S
             logger.warning(
                 "a handler or reader of events is too slow: %d events were dropped (%d in all)",
-                self._lost_unsaid,
+                self._lost_unlogged,
                 self.lost,
             )
-            self._lost_unsaid = 0
+            self._lost_unlogged = 0
 
-    def _failed(self, error: BaseException, what: str, on: str) -> None:
+    def _on_callback_error(self, error: BaseException, callback_kind: str, subject: str) -> None:
         """A callback raised `error`. What is meant to end the program still does, by way of the loop."""
         self.failures += 1
-        logger.error("%s failed on %s", what, on, exc_info=error)
+        logger.error("%s failed on %s", callback_kind, subject, exc_info=error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            asyncio.get_running_loop().call_soon(_raise, error)
+            asyncio.get_running_loop().call_soon(_reraise, error)
 
-    def _pause(self, is_paused: bool) -> None:
+    def _set_paused(self, is_paused: bool) -> None:
         self._is_paused = is_paused
         self._on_pause(is_paused)
 
-    def _call_all(self, message: Message) -> None:
+    def _call_handlers(self, message: Message) -> None:
         """Have every handler take `message`, from the first that wants to be awaited on in a task."""
         handlers = tuple(self._handlers)
         for number, handler in enumerate(handlers, 1):
-            answer = self._call(handler, message)
+            answer = self._call_handler(handler, message)
             if answer is not None:
-                self._in_hand = message
-                work = self._dispatch(answer, handlers[number:], message)
-                self._dispatcher = asyncio.create_task(work, name="grapevine handlers")
+                self._handling = message
+                work = self._run_handlers(answer, handlers[number:], message)
+                self._handler_task = asyncio.create_task(work, name="grapevine handlers")
                 return
 
-    def _call(self, handler: MessageListener, message: Message) -> Awaitable[object] | None:
+    def _call_handler(self, handler: MessageListener, message: Message) -> Awaitable[object] | None:
         """What is to be awaited of `handler`, if anything is."""
         try:
             answer = handler(message)
             if answer is not None and inspect.isawaitable(answer):
                 return answer
         except BaseException as error:  # noqa: BLE001  the application's fault, and its own to mend
-            self._failed(error, "a message handler", message.id.short)
+            self._on_callback_error(error, "a message handler", message.id.short)
         return None
 
-    async def _dispatch(
+    async def _run_handlers(
         self, answer: Awaitable[object], rest: tuple[MessageListener, ...], message: Message
     ) -> None:
         """Await `answer`, have the `rest` take the same message, and all handlers what came meanwhile."""
-        await self._finish(answer, message)
+        await self._await_answer(answer, message)
         await self._await_all(rest, message)
-        self._done()
+        self._on_handled()
         while not self._messages.is_empty:
             event = await anext(self._messages)
             if isinstance(event, EventsLost):
                 self.publish(event)
             elif isinstance(event, MessageReceived):
-                self._in_hand = event.message
+                self._handling = event.message
                 await self._await_all(tuple(self._handlers), event.message)
-                self._done()
-        self._dispatcher = None
+                self._on_handled()
+        self._handler_task = None
 
-    def _done(self) -> None:
+    def _on_handled(self) -> None:
         """All handlers are done with the message in hand."""
-        self._in_hand = None
+        self._handling = None
         self.handled += 1
-        if self._is_paused and self._messages.fill <= RESUME_AT:
-            self._pause(False)
+        if self._is_paused and self._messages.fill_ratio <= RESUME_FILL_RATIO:
+            self._set_paused(False)
 
     async def _await_all(self, handlers: tuple[MessageListener, ...], message: Message) -> None:
         for handler in handlers:
-            answer = self._call(handler, message)
+            answer = self._call_handler(handler, message)
             if answer is not None:
-                await self._finish(answer, message)
+                await self._await_answer(answer, message)
 
-    async def _finish(self, answer: Awaitable[object], message: Message) -> None:
+    async def _await_answer(self, answer: Awaitable[object], message: Message) -> None:
         try:
             await answer
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # we are cancelled, and not what it waited for
-            self._failed(error, "a message handler", message.id.short)
+            self._on_callback_error(error, "a message handler", message.id.short)
 
 
-def _raise(error: BaseException) -> NoReturn:
+def _reraise(error: BaseException) -> NoReturn:
     raise error
 
 
-def size_bytes(event: Event) -> int:
+def event_size_bytes(event: Event) -> int:
     """About how many bytes `event` takes."""
     if isinstance(event, (MessageReceived, MessageSent)):
-        return EVENT_BYTES + len(event.message.payload)
-    return EVENT_BYTES
+        return EVENT_OVERHEAD_BYTES + len(event.message.payload)
+    return EVENT_OVERHEAD_BYTES

@@ -11,7 +11,7 @@
     ├── NotRunning         the node has not started or has stopped; nothing was sent
     └── UnknownPeer        no peer or member has this ID or address; nothing was sent
 
-Invariants: receiving raises none of these. `Refused` reports a bad datagram inside the engine and never
+Invariants: receiving raises none of these. `Dropped` reports a bad datagram inside the engine and never
 leaves it. It carries one `DropReason`; counters, screens and tests use the same names.
 """
 
@@ -28,14 +28,14 @@ class GrapevineError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self.args, self.__dict__)
+        return _rebuild_error, (type(self), self.args, self.__dict__)
 
 
-def _rebuilt(
-    kind: type[GrapevineError], args: tuple[object, ...], attributes: dict[str, object]
+def _rebuild_error(
+    error_type: type[GrapevineError], args: tuple[object, ...], attributes: dict[str, object]
 ) -> GrapevineError:
     """Rebuilds an error without calling its constructor, which may take other arguments."""
-    error = kind.__new__(kind)
+    error = error_type.__new__(error_type)
     error.args = args
     error.__dict__.update(attributes)
     return error
@@ -108,29 +108,32 @@ class DropReason(StrEnum):
     BAD_RECORD = "bad_record"
     UNEXPECTED = "unexpected"  # a reply without a request
     WRONG_PEER = "wrong_peer"
-    MYSELF = "myself"
+    SELF_DIAL = "self_dial"
     DENIED = "denied"
     MISCONDUCT = "misconduct"  # disconnected for misconduct, and not admitted yet
-    OLD_EPOCH = "old_epoch"
+    STALE_EPOCH = "stale_epoch"
     TABLE_FULL = "table_full"
     # data
     REPLAY = "replay"
-    NOT_OPENED = "not_opened"
-    SPENT = "spent"  # the session is past its age or packet limit
+    DECRYPT_FAILED = "decrypt_failed"
+    SESSION_EXPIRED = "session_expired"  # the session is past its age or packet limit
     UNKNOWN_KIND = "unknown_kind"
     RATE_LIMITED = "rate_limited"
     MALFORMED = "malformed"
-    CONFLICT = "conflict"  # fragments that contradict each other; two contents under one message ID
+    # fragments that contradict each other; two contents under one message ID
+    CONTENT_CONFLICT = "content_conflict"
     TOO_LARGE = "too_large"  # beyond `max_message_size`
     # messages
     DUPLICATE = "duplicate"
-    EXPIRED = "expired"
-    NOT_ASKED = "not_asked"
+    MESSAGE_EXPIRED = "message_expired"
+    UNSOLICITED = "unsolicited"
     SIGNATURE_BUDGET = "signature_budget"
     BAD_SIGNATURE = "bad_signature"
-    NO_ROOM = "no_room"
+    REASSEMBLY_FULL = "reassembly_full"
     # internal
-    FAULT = "fault"  # an internal error while serving a peer, whose link was closed
+    INTERNAL_ERROR = (
+        "internal_error"  # an internal error while serving a peer, whose link was closed
+    )
 
 
 class Offense(StrEnum):
@@ -139,12 +142,12 @@ class Offense(StrEnum):
     BAD_SIGNATURE = "bad_signature"
     PROTOCOL_VIOLATION = "protocol_violation"  # authenticated bytes that no honest node sends
     BROKEN_PROMISE = "broken_promise"  # offered or announced, requested, and not supplied
-    REPEATED_QUESTION = "repeated_question"  # the same body more often than loss explains
-    IDLE_EXCHANGE = "idle_exchange"  # kept open until it timed out, without result
+    REPEATED_REQUEST = "repeated_request"  # the same body more often than loss explains
+    STALLED_ROUND = "stalled_round"  # kept open until it timed out, without result
     EXCESS_WORK = "excess_work"  # more work than its tokens cover
 
 
-class Refused(Exception):
+class Dropped(Exception):
     """Internal: received data was rejected for `reason`. It changed nothing."""
 
     def __init__(self, reason: DropReason) -> None:

@@ -16,8 +16,8 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Zone
 
 # A receipt waits up to 100 ms at its member and 20 ms at each hop; the rest is for one that was lost
 # and sent again, and for hops whose way no copy knows.
-RECEIPT_MS: Final = 500
-RECEIPT_HOP_MS: Final = 100
+RECEIPT_DELAY_MS: Final = 500
+RECEIPT_DELAY_PER_HOP_MS: Final = 100
 
 
 class PeerState(StrEnum):
@@ -49,7 +49,7 @@ class Standing(StrEnum):
     NORMAL = "normal"
     SLOWED = "slowed"
     """Its rate-limit tokens refill more slowly."""
-    REFUSED = "refused"
+    EXPELLED = "expelled"
     """It was disconnected and may not reconnect for a while."""
 
 
@@ -88,7 +88,7 @@ class Message(NamedTuple):
     via: Via
     received_at: float
     """Seconds of the node's monotonic clock."""
-    private: bool = False
+    is_direct: bool = False
     """Whether it is a direct message."""
     to: PeerId | None = None
     """Recipient of a direct message that this node sent; None for any other message."""
@@ -110,7 +110,7 @@ class PeerInfo:
     state: PeerState
     health: float
     """From 0 (unreachable) to 1 (healthy)."""
-    rtt: float | None
+    rtt_s: float | None
     """Round-trip time in seconds; None until measured."""
     sent: int
     """Datagrams sent to it."""
@@ -123,7 +123,7 @@ class PeerInfo:
     tokens: float
     """Rate-limit tokens left."""
     tokens_capacity: float
-    last_seen: float
+    last_seen_at: float
     """When its latest packet arrived."""
     epoch: int
     connected_at: float | None
@@ -160,14 +160,14 @@ class MemberInfo:
 class Round:
     """One anti-entropy round that this node started.
 
-    `started_at` and `duration` are in seconds. `sent` and `received` count payloads; `bytes` is
+    `started_at` and `duration_s` are in seconds. `sent` and `received` count payloads; `bytes` is
     their size in both directions.
     """
 
     number: int
     peer: PeerId
     started_at: float
-    duration: float
+    duration_s: float
     in_sync: bool
     sent: int
     received: int
@@ -191,7 +191,7 @@ class TraceAnswer(NamedTuple):
     @property
     def is_late(self) -> bool:
         """Whether the receipt took unusually long, so that `delay_ms` may be far too low."""
-        usual_ms = RECEIPT_MS + 2 * self.delay_ms + RECEIPT_HOP_MS * self.hops
+        usual_ms = RECEIPT_DELAY_MS + 2 * self.delay_ms + RECEIPT_DELAY_PER_HOP_MS * self.hops
         return self.confirmed_ms > usual_ms
 
     @property
@@ -222,7 +222,7 @@ class Trace:
     """Confirmations of members that were not known at the broadcast."""
 
     @property
-    def asked(self) -> int:
+    def expected(self) -> int:
         """Members that were asked to confirm: all known ones, or a sample."""
         return len(self.answers) + len(self.unanswered)
 
@@ -233,7 +233,7 @@ class Trace:
 
     @property
     def is_sample(self) -> bool:
-        return self.asked < self.known
+        return self.expected < self.known
 
     @property
     def is_complete(self) -> bool:
@@ -253,10 +253,10 @@ class Trace:
 
     def _delay_ms(self, percent: int) -> int | None:
         """The smallest delay that `percent` of the answers do not exceed."""
-        answer = self.answer_at(percent)
+        answer = self.percentile_answer(percent)
         return None if answer is None else answer.bound_ms
 
-    def answer_at(self, percent: int) -> TraceAnswer | None:
+    def percentile_answer(self, percent: int) -> TraceAnswer | None:
         """Returns the answer at percentile `percent` of the delays; None while no member has
         confirmed."""
         if not self.answers:
@@ -280,7 +280,7 @@ class Stats:
     bytes_out: int = 0
     delivered: int = 0
     """Messages delivered to the application."""
-    broadcast: int = 0
+    published: int = 0
     """Broadcasts published by this node."""
     duplicates: int = 0
     """Redundant copies received."""
@@ -288,22 +288,22 @@ class Stats:
     """Rumors relayed to other peers."""
     repaired: int = 0
     """Messages received through anti-entropy or requested by ID."""
-    asked: int = 0
+    repair_requests: int = 0
     """Ranges requested by ID."""
-    unheeded: int = 0
+    announcements_dropped: int = 0
     """Announcements dropped for lack of room."""
-    lost: int = 0
+    gaps_abandoned: int = 0
     """Sequence numbers given up because no node could supply them in time."""
-    evicted: int = 0
+    cache_evictions: int = 0
     """Message bodies evicted from the cache."""
-    unsent: int = 0
+    send_drops: int = 0
     """Messages dropped on send: the peer's queue was full, or the system refused."""
-    unfollowed: int = 0
+    unacked_untracked: int = 0
     """Own broadcasts no longer tracked, counted as unacknowledged."""
-    traces_forgotten: int = 0
+    traces_evicted: int = 0
     """Traces evicted."""
     receipts_relayed: int = 0
-    receipts_refused: int = 0
+    receipts_dropped: int = 0
     """Trace receipts dropped: invalid, or beyond a limit."""
     receipts_lost: int = 0
     """Trace receipts that no peer acknowledged."""
@@ -319,24 +319,24 @@ class Stats:
     """Times a peer was slowed for misconduct."""
     expelled: int = 0
     """Times a peer was disconnected for misconduct."""
-    held: int = 0
+    cached: int = 0
     """Cached messages."""
-    held_bytes: int = 0
+    cached_bytes: int = 0
     streams: int = 0
     """Streams (origin, epoch) whose sequence numbers are tracked."""
     sessions: int = 0
     """Sessions, including transient ones."""
-    short_sessions: int = 0
+    transient_sessions: int = 0
     """Transient sessions."""
-    short_refused: int = 0
+    transient_refused: int = 0
     """Transient sessions refused for lack of room."""
-    unfinished: int = 0
+    reassembly_dropped: int = 0
     """Large messages dropped before they were complete."""
-    crowded_out: int = 0
+    evictions: int = 0
     """Table entries evicted for lack of room."""
     members: int = 0
     """Known members."""
-    nearer: int = 0
+    links_optimized: int = 0
     """Links replaced with nearer ones."""
     next_round_at: float = 0.0
     """When the next anti-entropy round starts, in seconds of the node's monotonic clock."""
@@ -449,7 +449,7 @@ class DialFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class StateUnsaved:
+class StateSaveFailed:
     """The state directory cannot be written. The node continues and retries; `problem` is empty
     once it succeeds."""
 
@@ -467,7 +467,7 @@ class IdentityInUse:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultContained:
+class InternalErrorContained:
     """An internal error while serving `peer` (None: no particular peer). The link to it was closed and
     everything else continues. `problem` names the error and its location; at most one per second without
     a peer. Please report it."""
@@ -496,8 +496,8 @@ Event: TypeAlias = (
     | DatagramDropped
     | EventsLost
     | DialFailed
-    | StateUnsaved
-    | FaultContained
+    | StateSaveFailed
+    | InternalErrorContained
     | IdentityInUse
     | NodeStopped
 )

@@ -5,8 +5,8 @@ What must stay true:
 - Whatever moment the process or the machine dies at, the file is there as it was before or after, never
   between: written aside, flushed, then put in place, and the folder flushed behind it.
 - At no moment can anybody read it who could not read it in the end.
-- Two writers at once do not mix: each writes aside under a name of its own. `put_in_place` replaces, and
-  the later one wins; `put_new` never replaces, and the first one wins.
+- Two writers at once do not mix: each writes aside under a name of its own. `atomic_write` replaces, and
+  the later one wins; `atomic_create` never replaces, and the first one wins.
 - What is private has mode 0600 (a directory 0700) whatever the umask.
 - A full disk leaves no file behind: what was written aside goes.
 """
@@ -30,12 +30,12 @@ if sys.platform != "win32":
 
 logger = logging.getLogger("grapevine")
 
-ASIDE: Final = ".new"  # ends the name of what is written aside
-PRIVATE: Final = 0o600
-SHARED: Final = 0o644  # never writable by others, whatever the umask: it would be refused
-BINARY: Final = getattr(os, "O_BINARY", 0)  # or Windows would end a file at its first 0x1a
-NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
-PASSING: Final = frozenset(
+TEMPORARY_SUFFIX: Final = ".new"  # ends the name of what is written aside
+PRIVATE_MODE: Final = 0o600
+SHARED_MODE: Final = 0o644  # never writable by others, whatever the umask: it would be refused
+O_BINARY: Final = getattr(os, "O_BINARY", 0)  # or Windows would end a file at its first 0x1a
+O_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+TRANSIENT_ERRNOS: Final = frozenset(
     getattr(errno, name)
     for name in (
         "ENOSPC",
@@ -51,36 +51,40 @@ PASSING: Final = frozenset(
     if hasattr(errno, name)
 )
 MAX_EMPTY_BYTES: Final = 4096
-BLANK: Final = b"\0 \t\r\n"  # after a power failure a file may be as long as it was, and all zeros
-STALE_S: Final = 600.0  # no write takes so long: whoever began it is dead
-_NO_LINKS: Final = frozenset(
+BLANK_BYTES: Final = (
+    b"\0 \t\r\n"  # after a power failure a file may be as long as it was, and all zeros
+)
+LEFTOVER_AGE_S: Final = 600.0  # no write takes so long: whoever began it is dead
+_NO_HARD_LINK_ERRNOS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 )
 
 
-def put_in_place(path: str | Path, data: bytes, *, mode: int, keeps_mode: bool = True) -> None:
+def atomic_write(path: str | Path, data: bytes, *, mode: int, preserve_mode: bool = True) -> None:
     """Make `data` the content of `path`, or of what `path` is a link to. Raises OSError; then the file is
     as it was.
 
     A new file gets `mode`, less what the umask takes; one that is there keeps its own.  Without
-    `keeps_mode` the file is private: it gets exactly `mode`, and a link at `path` is replaced and not
+    `preserve_mode` the file is private: it gets exactly `mode`, and a link at `path` is replaced and not
     followed.
     """
-    path = Path(os.path.realpath(path)) if keeps_mode else Path(path)
-    kept = None if keeps_mode else mode
-    if keeps_mode:
+    path = Path(os.path.realpath(path)) if preserve_mode else Path(path)
+    exact_mode = None if preserve_mode else mode
+    if preserve_mode:
         with contextlib.suppress(FileNotFoundError):
-            kept = path.stat().st_mode & 0o777
-    aside = _write_aside(path, data, mode if kept is None else mode & kept, kept)
+            exact_mode = path.stat().st_mode & 0o777
+    temporary = _write_temporary(
+        path, data, mode if exact_mode is None else mode & exact_mode, exact_mode
+    )
     try:
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except OSError:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _fsync_directory(path.parent)
 
 
-def put_new(path: str | Path, data: bytes, *, mode: int = PRIVATE) -> None:
+def atomic_create(path: str | Path, data: bytes, *, mode: int = PRIVATE_MODE) -> None:
     """Make a file at `path` with `data`, whole from the moment it is there. A private one has exactly this
     `mode`, any other what the umask leaves of it.
 
@@ -90,17 +94,17 @@ def put_new(path: str | Path, data: bytes, *, mode: int = PRIVATE) -> None:
     path = Path(path)
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    exactly = None if mode & 0o077 else mode
-    aside = _write_aside(path, data, mode, exactly)
+    exact_mode = None if mode & 0o077 else mode
+    temporary = _write_temporary(path, data, mode, exact_mode)
     try:
-        os.link(aside, path)
+        os.link(temporary, path)
     except OSError as error:
-        if isinstance(error, FileExistsError) or error.errno not in _NO_LINKS:
+        if isinstance(error, FileExistsError) or error.errno not in _NO_HARD_LINK_ERRNOS:
             raise
-        _write_new(path, data, mode, exactly)  # FAT and some network file systems
+        _write_new(path, data, mode, exact_mode)  # FAT and some network file systems
     finally:
-        aside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        temporary.unlink(missing_ok=True)
+    _fsync_directory(path.parent)
 
 
 def make_private_directory(path: str | Path) -> None:
@@ -126,128 +130,132 @@ def open_private(path: str | Path, flags: int) -> int:
     Follows no link. Raises UntrustedFile where it is another user's, can be read by others or, to be
     written, has a second name, and OSError where it cannot be opened; nothing is changed then.
     """
-    fresh = False
-    flags |= BINARY | NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
+    is_new = False
+    flags |= O_BINARY | O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
     try:
-        file = os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))
+        fd = os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
         try:
-            file = os.open(path, flags & ~os.O_TRUNC | os.O_EXCL, PRIVATE)
-            fresh = True
+            fd = os.open(path, flags & ~os.O_TRUNC | os.O_EXCL, PRIVATE_MODE)
+            is_new = True
         except FileExistsError:  # made in this very moment: then it is the other one's to fill
-            file = os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))
+            fd = os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):  # FreeBSD has the latter word for it
             raise UntrustedFile(path, "is a link, which is not followed here") from None
         raise
     try:
-        if fresh and sys.platform != "win32":
-            os.fchmod(file, PRIVATE)
-        _check_private(path, os.fstat(file), is_written=bool(flags & (os.O_WRONLY | os.O_RDWR)))
+        if is_new and sys.platform != "win32":
+            os.fchmod(fd, PRIVATE_MODE)
+        _check_private(path, os.fstat(fd), is_written=bool(flags & (os.O_WRONLY | os.O_RDWR)))
         if flags & os.O_TRUNC:
-            os.ftruncate(file, 0)
+            os.ftruncate(fd, 0)
     except BaseException:
-        os.close(file)
+        os.close(fd)
         raise
-    return file
+    return fd
 
 
-def _check_private(path: str | Path, found: os.stat_result, *, is_written: bool) -> None:
-    if not stat.S_ISREG(found.st_mode):
+def _check_private(path: str | Path, status: os.stat_result, *, is_written: bool) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise UntrustedFile(path, "is not a plain file")
-    check_owner(path, found, 0o077)
-    if is_written and found.st_nlink > 1:
+    check_owner(path, status, 0o077)
+    if is_written and status.st_nlink > 1:
         raise UntrustedFile(path, "is another file too, under a second name")
 
 
-def set_aside_empty(path: str | Path) -> None:
+def quarantine_empty(path: str | Path) -> None:
     """Rename what is at `path` to ``NAME.damaged`` where it is a plain file with nothing in it, as a full
     disk or a power failure leaves it. Says so in the log. Of several processes that do this at once, none
     takes what another has put there since. Raises OSError."""
     path = Path(path)
     try:
-        file = os.open(path, os.O_RDONLY | BINARY | NOFOLLOW | getattr(os, "O_NONBLOCK", 0))
+        fd = os.open(path, os.O_RDONLY | O_BINARY | O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return  # not there, or for whoever reads it to refuse
     try:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_EMPTY_BYTES:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_EMPTY_BYTES:
             return
-        if os.read(file, MAX_EMPTY_BYTES).strip(BLANK):
+        if os.read(fd, MAX_EMPTY_BYTES).strip(BLANK_BYTES):
             return
         if sys.platform != "win32":
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)  # from here nobody but us renames this file
-        here = os.lstat(path)
-        if (found.st_dev, found.st_ino) != (here.st_dev, here.st_ino):
+                fcntl.flock(fd, fcntl.LOCK_EX)  # from here nobody but us renames this file
+        current = os.lstat(path)
+        if (status.st_dev, status.st_ino) != (current.st_dev, current.st_ino):
             return
-        aside = path.with_name(path.name + ".damaged")
-        os.replace(path, aside)
+        damaged = path.with_name(path.name + ".damaged")
+        os.replace(path, damaged)
     except FileNotFoundError:
         return  # another process was quicker
     finally:
-        os.close(file)
-    logger.warning("%s: nothing was in it (kept as %s)", path, aside.name)
+        os.close(fd)
+    logger.warning("%s: nothing was in it (kept as %s)", path, damaged.name)
 
 
-def is_passing(error: OSError) -> bool:
+def is_transient_error(error: OSError) -> bool:
     """Whether the disk may take tomorrow what it does not take now."""
-    return error.errno in PASSING
+    return error.errno in TRANSIENT_ERRNOS
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(directory: Path) -> None:
     """Take away what dead runs left aside in `folder`, where nobody else writes now. Raises OSError."""
-    for left in folder.glob(f".*{ASIDE}"):
-        left.unlink(missing_ok=True)
+    for leftover in directory.glob(f".*{TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
 
 
-def _write_aside(path: Path, data: bytes, mode: int, final_mode: int | None) -> Path:
-    _sweep_stale(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{ASIDE}")
+def _write_temporary(path: Path, data: bytes, mode: int, exact_mode: int | None) -> Path:
+    _remove_leftovers_of(path)
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{TEMPORARY_SUFFIX}"
+    )
     try:
-        _write_new(aside, data, mode, final_mode)
+        _write_new(temporary, data, mode, exact_mode)
     except OSError as error:
         error.filename = str(path)  # what the caller knows of
         raise
-    return aside
+    return temporary
 
 
-def _sweep_stale(path: Path) -> None:
+def _remove_leftovers_of(path: Path) -> None:
     """Take away what dead runs left aside of the one file `path`."""
-    stale_before = time.time() - STALE_S
+    stale_before = time.time() - LEFTOVER_AGE_S
     with contextlib.suppress(OSError):
-        for left in path.parent.iterdir():
-            is_aside = left.name.startswith(f".{path.name}.") and left.name.endswith(ASIDE)
-            if is_aside and left.lstat().st_mtime < stale_before:
-                left.unlink(missing_ok=True)
+        for leftover in path.parent.iterdir():
+            is_temporary = leftover.name.startswith(f".{path.name}.") and leftover.name.endswith(
+                TEMPORARY_SUFFIX
+            )
+            if is_temporary and leftover.lstat().st_mtime < stale_before:
+                leftover.unlink(missing_ok=True)
 
 
-def _write_new(path: Path, data: bytes, mode: int, final_mode: int | None) -> None:
+def _write_new(path: Path, data: bytes, mode: int, exact_mode: int | None) -> None:
     """Nothing is left where it fails."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, mode)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY, mode)
     try:
         try:
-            if final_mode is not None and sys.platform != "win32":
-                os.fchmod(file, final_mode)
+            if exact_mode is not None and sys.platform != "win32":
+                os.fchmod(fd, exact_mode)
             view = memoryview(data)
             while view:
-                view = view[os.write(file, view) :]
-            os.fsync(file)
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
         finally:
-            os.close(file)
+            os.close(fd)
     except OSError:
         path.unlink(missing_ok=True)
         raise
 
 
-def _sync_folder(path: Path) -> None:
+def _fsync_directory(path: Path) -> None:
     """Make a replacement in `path` last; where the system has no such call, the rename must do."""
     if sys.platform == "win32":
         return
-    folder = os.open(path, os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)

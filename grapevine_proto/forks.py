@@ -17,7 +17,7 @@ import weakref
 from typing import Protocol
 
 
-class Holder(Protocol):
+class ForkAware(Protocol):
     """Something that holds what a child must not have."""
 
     def on_forked(self) -> None:
@@ -25,28 +25,28 @@ class Holder(Protocol):
         ...
 
 
-_holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+_registered: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
-def give_up_in_children(holder: Holder) -> None:
-    """Have `holder` told in every child that is forked from now on, as long as it lives."""
-    _holders.add(holder)
+def register_at_fork(resource: ForkAware) -> None:
+    """Have `resource` told in every child that is forked from now on, as long as it lives."""
+    _registered.add(resource)
 
 
-def abandon(file: int) -> None:
-    """Let go of what is behind the descriptor `file`, whose number stays taken: whoever closes it later
+def detach_descriptor(fd: int) -> None:
+    """Let go of what is behind the descriptor `fd`, whose number stays taken: whoever closes it later
     closes nothing else."""
-    nothing = os.open(os.devnull, os.O_RDWR)
+    null_fd = os.open(os.devnull, os.O_RDWR)
     try:
-        os.dup2(nothing, file, inheritable=False)
+        os.dup2(null_fd, fd, inheritable=False)
     finally:
-        os.close(nothing)
+        os.close(null_fd)
 
 
-def _in_child() -> None:
-    for holder in list(_holders):
-        holder.on_forked()
+def _after_fork_in_child() -> None:
+    for resource in list(_registered):
+        resource.on_forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

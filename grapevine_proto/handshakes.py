@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 from grapevine_proto import codec
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.initiator import Initiator
 from grapevine_proto.link.link import Link
 from grapevine_proto.link.responder import Responder
-from grapevine_proto.link.session import Established
-from grapevine_proto.signed import Record
+from grapevine_proto.link.session import EstablishedSession
+from grapevine_proto.signed import PeerRecord
 
 
 class Handshakes:
@@ -34,7 +34,7 @@ class Handshakes:
         config: NodeConfig,
         identity: Identity,
         *,
-        refuses: Callable[[PeerId, float], bool] | None = None,
+        is_expelled: Callable[[PeerId, float], bool] | None = None,
         rng: random.Random,
         entropy: Callable[[int], bytes],
         now: float,
@@ -44,15 +44,17 @@ class Handshakes:
         self._rng = rng
         self._entropy = entropy
         self._dials: dict[bytes, Initiator] = {}  # by session
-        self._expected: Counter[PeerId] = Counter()  # how many of them are for whom
-        self.faults: list[tuple[Initiator, Exception]] = []  # of dials, for the owner to end them
+        self._dials_per_peer: Counter[PeerId] = Counter()  # how many of them are for whom
+        self.internal_errors: list[
+            tuple[Initiator, Exception]
+        ] = []  # of dials, for the owner to end them
         self._responder = Responder(
             identity,
             config.keys,
             config.cluster,
             config.limits,
             config.denied,
-            refuses=refuses,
+            is_expelled=is_expelled,
             entropy=entropy,
             now=now,
         )
@@ -68,85 +70,87 @@ class Handshakes:
         return len(self._dials)
 
     @property
-    def has_room(self) -> bool:
+    def can_dial(self) -> bool:
         """Whether another dial may begin."""
         return len(self._dials) < self._config.limits.dials
 
-    def begin(
+    def dial(
         self,
         address: Address,
         expected: PeerId | None,
-        record: Record,
+        record: PeerRecord,
         now: float,
         *,
-        is_asking: bool = False,
-        is_short: bool = False,
-        instead: Record | None = None,
-        nearer_than_s: float = math.inf,
-        hellos: int | None = None,
+        wants_room: bool = False,
+        is_transient: bool = False,
+        swap_for: PeerRecord | None = None,
+        max_rtt_s: float = math.inf,
+        max_hellos: int | None = None,
     ) -> None:
-        """Knock at `address`, saying `record` of ourselves to whoever knows the key. `instead`: only for
+        """Knock at `address`, saying `record` of ourselves to whoever knows the key. `swap_for`: only for
         a link nearer than so much, for which this one goes."""
-        dial = Initiator(
+        initiator = Initiator(
             self._identity,
             self._config.keys[0],
             self._config.cluster,
             address,
             record,
             expected=expected,
-            is_asking=is_asking,
-            is_short=is_short,
-            instead=instead,
-            nearer_than_s=nearer_than_s,
-            hellos=hellos,
+            wants_room=wants_room,
+            is_transient=is_transient,
+            swap_for=swap_for,
+            max_rtt_s=max_rtt_s,
+            max_hellos=max_hellos,
             timeout_s=self._config.connection_timeout,
             entropy=self._entropy,
             rng=self._rng,
             now=now,
         )
-        self._dials[dial.session_id] = dial
+        self._dials[initiator.session_id] = initiator
         if expected is not None:
-            self._expected[expected] += 1
+            self._dials_per_peer[expected] += 1
 
-    def is_dialling(self, peer_id: PeerId) -> bool:
+    def is_dialing(self, peer_id: PeerId) -> bool:
         """Whether one of ours is for this peer: its other end keeps one unconfirmed session of us, so
         that of two at once the newer would end the other."""
-        return peer_id in self._expected
+        return peer_id in self._dials_per_peer
 
-    def rekey(self, link: Link, record: Record, now: float, *, is_short: bool = False) -> None:
+    def rekey(
+        self, link: Link, record: PeerRecord, now: float, *, is_transient: bool = False
+    ) -> None:
         """A fresh handshake beside the session, which goes on until the new one is live."""
-        if not self.is_dialling(link.peer_id):
-            self.begin(link.address, link.peer_id, record, now, is_short=is_short)
+        if not self.is_dialing(link.peer_id):
+            self.dial(link.address, link.peer_id, record, now, is_transient=is_transient)
 
-    def answer(
+    def on_response(
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
     ) -> Initiator:
         """Whom we dialled answers; gives the dial. Raises Refused."""
         dial = self._dials.get(packet.session_id)
         if dial is None:
-            raise Refused(DropReason.UNEXPECTED)
+            raise Dropped(DropReason.UNEXPECTED)
         dial.receive(packet, datagram, source, now)
         return dial
 
-    def end(self, session_id: bytes) -> Initiator | None:
+    def end_dial(self, session_id: bytes) -> Initiator | None:
         """The dial of ours under this session, which goes on no longer; None: there is none."""
         dial = self._dials.pop(session_id, None)
         if dial is not None and dial.expected is not None:
-            self._expected[dial.expected] -= 1
-            if not self._expected[dial.expected]:
-                del self._expected[dial.expected]
+            self._dials_per_peer[dial.expected] -= 1
+            if not self._dials_per_peer[dial.expected]:
+                del self._dials_per_peer[dial.expected]
         return dial
 
-    def dials_of(self, address: Address) -> list[bytes]:
+    def sessions_dialing(self, address: Address) -> list[bytes]:
         """Sessions of our dials of `address`."""
         return [each for each, dial in self._dials.items() if dial.address == address]
 
-    def clear(self) -> None:
+    def cancel_dials(self) -> None:
         """Give up all dials."""
         self._dials.clear()
-        self._expected.clear()
+        self._dials_per_peer.clear()
 
-    def expired(self, now: float) -> list[bytes]:
+    def expired_dials(self, now: float) -> list[bytes]:
         """Sessions of dials whose time is over, to be ended."""
         return [session_id for session_id, dial in self._dials.items() if dial.is_expired(now)]
 
@@ -156,18 +160,18 @@ class Handshakes:
         for dial in self._dials.values():
             try:
                 datagrams += [(datagram, dial.address) for datagram in dial.transmit(now)]
-            except Exception as fault:  # noqa: BLE001  of this dial alone: the others go on
-                self.faults.append((dial, fault))
+            except Exception as error:  # noqa: BLE001  of this dial alone: the others go on
+                self.internal_errors.append((dial, error))
         return datagrams
 
     # --- both -----------------------------------------------------------------------------------
 
-    def welcome(
+    def on_initial(
         self,
         packet: codec.Hello | codec.Proof,
         datagram: bytes,
         source: Address,
-        record: Record,
+        record: PeerRecord,
         now: float,
         *,
         exempt: bool,
@@ -175,25 +179,27 @@ class Handshakes:
         """What a stranger gets for an answer. Raises Refused."""
         return self._responder.receive(packet, datagram, source, record, now, exempt=exempt)
 
-    def confirm_ours(
+    def confirm_initiated(
         self, packet: codec.Data, source: Address, now: float
-    ) -> tuple[Initiator, Established] | None:
+    ) -> tuple[Initiator, EstablishedSession] | None:
         """The first packet of a session that we dialled for makes it live. Raises Refused."""
         dial = self._dials.get(packet.session_id)
         if dial is None:
             return None
         established = dial.confirm(packet, source, now)
-        self.end(packet.session_id)
+        self.end_dial(packet.session_id)
         return dial, established
 
-    def confirm_theirs(self, packet: codec.Data, source: Address, now: float) -> Established | None:
+    def confirm_accepted(
+        self, packet: codec.Data, source: Address, now: float
+    ) -> EstablishedSession | None:
         """The same of a session that a stranger began. Raises Refused."""
         return self._responder.confirm(packet, source, now)
 
     @property
-    def crowded_out(self) -> int:
+    def evicted(self) -> int:
         """Strangers' sessions given up because too many waited for their first packet."""
-        return self._responder.crowded_out
+        return self._responder.evicted
 
     @property
     def deadline(self) -> float:

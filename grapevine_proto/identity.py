@@ -21,7 +21,12 @@ from nacl import bindings
 from nacl.exceptions import CryptoError
 
 from grapevine_proto.errors import KeyFileError
-from grapevine_proto.files import BLANK, make_private_directory, put_new, set_aside_empty
+from grapevine_proto.files import (
+    BLANK_BYTES,
+    atomic_create,
+    make_private_directory,
+    quarantine_empty,
+)
 from grapevine_proto.ids import PeerId
 from grapevine_proto.trust import read_trusted
 
@@ -30,13 +35,13 @@ KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 MAC_BYTES: Final = 16
 
-MAX_FILE_BYTES: Final = 4096  # of a key file, with whatever space is around the key
-APART_BYTES: Final = 1 << 16  # of a part, which is hashed where it is and copied nowhere
+MAX_KEY_FILE_BYTES: Final = 4096  # of a key file, with whatever space is around the key
+LARGE_PART_BYTES: Final = 1 << 16  # of a part, which is hashed where it is and copied nowhere
 
-Part = bytes | str | int
+DigestPart = bytes | str | int
 
 
-def digest(domain: bytes, *parts: Part, key: bytes = b"", size: int = 32) -> bytes:
+def digest(domain: bytes, *parts: DigestPart, key: bytes = b"", size: int = 32) -> bytes:
     """BLAKE2b over `domain` and `parts`, each with its length before it, so that no two lists of
     parts hash alike. Integers count as eight bytes, big-endian."""
     state = blake2b(key=key, digest_size=size)
@@ -48,7 +53,7 @@ def digest(domain: bytes, *parts: Part, key: bytes = b"", size: int = 32) -> byt
             data = part.encode() if isinstance(part, str) else part
         pieces.append(len(data).to_bytes(8, "big"))
         pieces.append(data)
-        if len(data) > APART_BYTES:
+        if len(data) > LARGE_PART_BYTES:
             state.update(b"".join(pieces[:-1]))
             state.update(data)
             pieces.clear()
@@ -56,7 +61,7 @@ def digest(domain: bytes, *parts: Part, key: bytes = b"", size: int = 32) -> byt
     return state.digest()
 
 
-def verify(signer: PeerId, signature: bytes, domain: bytes, *parts: Part) -> bool:
+def verify(signer: PeerId, signature: bytes, domain: bytes, *parts: DigestPart) -> bool:
     """Whether `signer` signed exactly this under this domain. Never raises; about 41 us."""
     if len(signature) != SIGNATURE_BYTES:
         return False
@@ -81,7 +86,7 @@ class Identity:
         """The 32 secret bytes, for whoever stores them."""
         return self._secret[:SEED_BYTES]
 
-    def sign(self, domain: bytes, *parts: Part) -> bytes:
+    def sign(self, domain: bytes, *parts: DigestPart) -> bytes:
         """64 bytes that `verify` accepts for this peer id, domain and parts; about 16 us."""
         return bindings.crypto_sign(digest(domain, *parts), self._secret)[:SIGNATURE_BYTES]
 
@@ -112,23 +117,26 @@ class ClusterKey:
         return cls(bindings.randombytes(KEY_BYTES))
 
     @classmethod
-    def load(cls, path: str | Path, *, closed_to: int = 0o077) -> ClusterKey:
+    def load(cls, path: str | Path, *, forbidden_mode: int = 0o077) -> ClusterKey:
         """Loads the key in the file at `path`: 64 hex digits and a newline.
 
-        The file must belong to this user or to root and have none of the mode bits in `closed_to`,
+        The file must belong to this user or to root and have none of the mode bits in `forbidden_mode`,
         so that only its owner can read it. Raises KeyFileError, which names the path and the remedy
         but none of the content.
         """
         path = Path(path)
         try:
             data = read_trusted(
-                path, limit_bytes=MAX_FILE_BYTES, closed_to=closed_to, is_strict_above=False
+                path,
+                limit_bytes=MAX_KEY_FILE_BYTES,
+                forbidden_mode=forbidden_mode,
+                has_strict_parents=False,
             )
         except FileNotFoundError:
             raise KeyFileError(f"key file {path}: there is no such file") from None
         except OSError as error:
             raise KeyFileError(f"key file {path}: {error.strerror}") from None
-        if not data.strip(BLANK):
+        if not data.strip(BLANK_BYTES):
             raise KeyFileError(f"key file {path}: the file is empty; remove it")
         try:
             return cls(bytes.fromhex(data.decode("ascii").strip()))
@@ -147,9 +155,9 @@ class ClusterKey:
         path = Path(path)
         try:
             make_private_directory(path.parent)
-            set_aside_empty(path)
+            quarantine_empty(path)
             if not path.exists():
-                cls.generate()._put(path)
+                cls.generate()._write_new(path)
         except FileExistsError:
             pass  # another process was faster
         except OSError as error:
@@ -160,15 +168,15 @@ class ClusterKey:
         """Writes the key to a new file at `path`, mode 0600, atomically. Never overwrites. Raises
         KeyFileError."""
         try:
-            self._put(Path(path))
+            self._write_new(Path(path))
         except OSError as error:
             raise KeyFileError(f"key file {path}: {error.strerror}") from None
 
-    def _put(self, path: Path) -> None:
-        set_aside_empty(path)
-        put_new(path, self._secret.hex().encode() + b"\n")
+    def _write_new(self, path: Path) -> None:
+        quarantine_empty(path)
+        atomic_create(path, self._secret.hex().encode() + b"\n")
 
-    def derive(self, domain: bytes, *parts: Part, size: int = 32) -> bytes:
+    def derive(self, domain: bytes, *parts: DigestPart, size: int = 32) -> bytes:
         """Returns a key or MAC of `size` bytes derived from this cluster key, the domain and the
         parts."""
         return digest(domain, *parts, key=self._secret, size=size)

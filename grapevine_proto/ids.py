@@ -60,14 +60,14 @@ class Stream(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamRange:
-    """Sequences `first` to `last`, both included, of one stream."""
+    """Sequences `first` to `last_label`, both included, of one stream."""
 
     stream: Stream
     first: int
     last: int
 
     @property
-    def ends(self) -> tuple[int, int]:
+    def bounds(self) -> tuple[int, int]:
         return self.first, self.last
 
 
@@ -78,7 +78,7 @@ class MessageId(NamedTuple):
     origin: PeerId
     epoch: int
     sequence: int
-    private: bool = False
+    is_direct: bool = False
 
     @property
     def stream(self) -> Stream:
@@ -89,16 +89,16 @@ class MessageId(NamedTuple):
     def parse(cls, text: str) -> MessageId:
         """Parses the result of `str()`. Raises ValueError."""
         origin, epoch, sequence = text.split(":")
-        private = sequence.startswith("p")
-        return cls(PeerId.parse(origin), int(epoch), int(sequence[private:]), private)
+        is_direct = sequence.startswith("p")
+        return cls(PeerId.parse(origin), int(epoch), int(sequence[is_direct:]), is_direct)
 
     @property
     def short(self) -> str:
         """An abbreviation for display; not unique."""
-        return f"{self.origin.short}:{'p' if self.private else ''}{self.sequence}"
+        return f"{self.origin.short}:{'p' if self.is_direct else ''}{self.sequence}"
 
     def __str__(self) -> str:
-        return f"{self.origin}:{self.epoch}:{'p' if self.private else ''}{self.sequence}"
+        return f"{self.origin}:{self.epoch}:{'p' if self.is_direct else ''}{self.sequence}"
 
 
 class Address(NamedTuple):
@@ -128,7 +128,7 @@ class Address(NamedTuple):
         return self._replace(host=self.host.partition("%")[0]) if "%" in self.host else self
 
     @property
-    def why_not_dialed(self) -> str:
+    def undialable_reason(self) -> str:
         """Why no other node can dial this address; empty if it can. For people."""
         address = ipaddress.ip_address(self.host)
         if self.port == 0:
@@ -157,8 +157,12 @@ def canonical_host(text: str) -> str:
         return str(address)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
-    bare = str(ipaddress.IPv6Address(int(address)))
-    return f"{bare}%{address.scope_id}" if address.scope_id and is_link_local(bare) else bare
+    compressed = str(ipaddress.IPv6Address(int(address)))
+    return (
+        f"{compressed}%{address.scope_id}"
+        if address.scope_id and is_link_local(compressed)
+        else compressed
+    )
 
 
 def check_host(host: str) -> None:
@@ -171,8 +175,8 @@ def check_host(host: str) -> None:
         return
     if ":" in host or "%" in host:
         raise ValueError(f"{host!r} is no IPv6 address")
-    last = host.rstrip(".").rpartition(".")[2]
-    if last.isdigit() or last[:2].lower() == "0x":
+    last_label = host.rstrip(".").rpartition(".")[2]
+    if last_label.isdigit() or last_label[:2].lower() == "0x":
         # The system resolver reads 010.0.0.1 as 8.0.0.1, and 1.2 as 1.0.0.2.
         raise ValueError(
             f"{host!r} is no IPv4 address: four numbers up to 255, without leading zeros"
@@ -180,9 +184,11 @@ def check_host(host: str) -> None:
     try:
         encoded = host.removesuffix(".").encode("idna")
     except UnicodeError:
-        raise ValueError(f"{host[:80]!r}: {NO_NAME}") from None
-    if len(encoded) > LONGEST_NAME:
-        raise ValueError(f"{host[:80]!r}...: a host name has at most {LONGEST_NAME} characters")
+        raise ValueError(f"{host[:80]!r}: {INVALID_LABEL}") from None
+    if len(encoded) > MAX_HOST_NAME_CHARS:
+        raise ValueError(
+            f"{host[:80]!r}...: a host name has at most {MAX_HOST_NAME_CHARS} characters"
+        )
 
 
 def is_wildcard(host: str) -> bool:
@@ -203,10 +209,10 @@ def join_host_port(host: str, port: object) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def literal(where: str) -> Address | None:
+def parse_literal(host_port: str) -> Address | None:
     """Parses ``host:port``. Returns None if the host is a name. Raises ValueError if it is neither
     a name nor an address."""
-    host, port = split_host_port(where)
+    host, port = split_host_port(host_port)
     check_host(host)
     try:
         return Address(canonical_host(host), port)
@@ -214,27 +220,36 @@ def literal(where: str) -> Address | None:
         return None
 
 
-NO_NAME: Final = "a part of the host name is empty or longer than 63 characters"  # RFC 1035
-LONGEST_NAME: Final = 253  # RFC 1035, without the dot at its end
-IN_NAMES: Final = "-._"  # beside letters, of any alphabet, and digits (RFC 1123, RFC 5890)
+INVALID_LABEL: Final = "a part of the host name is empty or longer than 63 characters"  # RFC 1035
+MAX_HOST_NAME_CHARS: Final = 253  # RFC 1035, without the dot at its end
+HOST_NAME_PUNCTUATION: Final = (
+    "-._"  # beside letters, of any alphabet, and digits (RFC 1123, RFC 5890)
+)
 
 
 def split_host_port(text: str) -> tuple[str, int]:
     """Returns the host (a name or a literal, without brackets) and the port of ``host:port``.
     Raises ValueError."""
     host, colon, port = text.strip().rpartition(":")
-    in_literals = ""
+    literal_punctuation = ""
     if host.startswith("[") and host.endswith("]"):
-        host, in_literals = host[1:-1], ":%"
+        host, literal_punctuation = host[1:-1], ":%"
     elif "://" in host:
         raise ValueError(f"{text!r} is not host:port: no scheme stands before it")
     elif ":" in host:
         raise ValueError(f"{text!r}: an IPv6 address is written [{text}]:port")
     if not colon or not host:
         raise ValueError(f"{text!r} is not host:port")
-    strange = next((c for c in host if not (c.isalnum() or c in IN_NAMES + in_literals)), None)
-    if strange is not None:
-        raise ValueError(f"{text!r}: {strange!r} stands in no host's name or address")
+    invalid = next(
+        (
+            char
+            for char in host
+            if not (char.isalnum() or char in HOST_NAME_PUNCTUATION + literal_punctuation)
+        ),
+        None,
+    )
+    if invalid is not None:
+        raise ValueError(f"{text!r}: {invalid!r} stands in no host's name or address")
     digits = port.lstrip("0")[:6] or "0"
     if not port.isascii() or not port.isdigit() or int(digits) > 65535:
         raise ValueError(f"{text!r}: a port is a number from 0 to 65535")

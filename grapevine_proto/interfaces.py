@@ -17,28 +17,28 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
-OUTSIDE: Final = {
+ROUTE_PROBE_ADDRESS: Final = {
     socket.AF_INET: ("192.0.2.1", 9),  # documentation addresses (RFC 5737, RFC 3849): asking for
     socket.AF_INET6: ("2001:db8::1", 9),  # the route to them sends nothing
 }
 LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-MOST_ADDRESSES: Final = 4  # that a record carries
+MAX_ADDRESSES: Final = 4  # that a record carries
 
 _IS_LINUX: Final = sys.platform == "linux"
 _GET_FLAGS: Final = 0x8913 if _IS_LINUX else 0xC0206911  # SIOCGIFFLAGS (netdevice(7); Darwin, BSD)
 _GET_ADDRESS: Final = 0x8915 if _IS_LINUX else 0xC0206921  # SIOCGIFADDR
 _IS_UP: Final = 0x1
 _IS_LOOPBACK: Final = 0x8
-_NOT_USABLE: Final = 0x68  # IPv6: tentative, deprecated, or a duplicate (linux/if_addr.h)
+_UNUSABLE_FLAGS: Final = 0x68  # IPv6: tentative, deprecated, or a duplicate (linux/if_addr.h)
 
 
-class _Found(NamedTuple):
+class _InterfaceAddress(NamedTuple):
     """An address of an interface; those that sort first are the likelier to be reached."""
 
     is_link_local: bool
     is_ipv6: bool
     is_virtual: bool  # of a bridge, a container or a tunnel
-    number: int
+    interface_index: int
     host: str
 
 
@@ -49,25 +49,29 @@ def dialable_hosts(host: str, family: socket.AddressFamily | int) -> tuple[str, 
     addresses of all interfaces that are up; without those loopback alone."""
     if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
         return (host.partition("%")[0],)  # a zone means something on this machine alone
-    wanted = socket.AddressFamily(family)
-    families = tuple(dict.fromkeys((wanted, socket.AF_INET)))  # one of IPv6 takes IPv4 as well
+    address_family = socket.AddressFamily(family)
+    families = tuple(
+        dict.fromkeys((address_family, socket.AF_INET))
+    )  # one of IPv6 takes IPv4 as well
     for each in families:
         with contextlib.suppress(OSError), socket.socket(each, socket.SOCK_DGRAM) as probe:
-            probe.connect(OUTSIDE[each])
+            probe.connect(ROUTE_PROBE_ADDRESS[each])
             return (str(probe.getsockname()[0]),)
-    found = sorted(_ipv4_addresses() + (_ipv6_addresses() if wanted == socket.AF_INET6 else []))
-    return tuple(each.host for each in found[:MOST_ADDRESSES]) or (LOOPBACK[wanted],)
+    addresses = sorted(
+        _ipv4_addresses() + (_ipv6_addresses() if address_family == socket.AF_INET6 else [])
+    )
+    return tuple(each.host for each in addresses[:MAX_ADDRESSES]) or (LOOPBACK[address_family],)
 
 
-def _ipv4_addresses() -> list[_Found]:
+def _ipv4_addresses() -> list[_InterfaceAddress]:
     """The first of each interface that is up."""
-    found: list[_Found] = []
+    addresses: list[_InterfaceAddress] = []
     try:
         from fcntl import ioctl
     except ImportError:  # Windows, where a host has a route or is alone
-        return found
+        return addresses
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for number, name in socket.if_nameindex():
+        for index, name in socket.if_nameindex():
             request = struct.pack("16s24x", name.encode()[:15])
             with contextlib.suppress(OSError):  # an interface that is gone, or without an address
                 (flags,) = struct.unpack_from("=H", ioctl(sock, _GET_FLAGS, request), 16)
@@ -77,25 +81,27 @@ def _ipv4_addresses() -> list[_Found]:
                 address = ipaddress.IPv4Address(raw)
                 if not address.is_unspecified:
                     is_local = address.is_link_local
-                    found.append(_Found(is_local, False, _is_virtual(name), number, str(address)))
-    return found
+                    addresses.append(
+                        _InterfaceAddress(is_local, False, _is_virtual(name), index, str(address))
+                    )
+    return addresses
 
 
-def _ipv6_addresses() -> list[_Found]:
+def _ipv6_addresses() -> list[_InterfaceAddress]:
     """All that are in use, on Linux; elsewhere there is no such list."""
-    found: list[_Found] = []
+    addresses: list[_InterfaceAddress] = []
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():
-            digits, number, _, _, flags, name = line.split()
+            digits, index, _, _, flags, name = line.split()
             address = ipaddress.IPv6Address(bytes.fromhex(digits))
-            if address.is_loopback or int(flags, 16) & _NOT_USABLE:
+            if address.is_loopback or int(flags, 16) & _UNUSABLE_FLAGS:
                 continue
-            found.append(
-                _Found(
-                    address.is_link_local, True, _is_virtual(name), int(number, 16), str(address)
+            addresses.append(
+                _InterfaceAddress(
+                    address.is_link_local, True, _is_virtual(name), int(index, 16), str(address)
                 )
             )
-    return found
+    return addresses
 
 
 def _is_virtual(name: str) -> bool:

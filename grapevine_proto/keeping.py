@@ -17,16 +17,16 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.identity import SEED_BYTES
 from grapevine_proto.ids import MessageId
 from grapevine_proto.state import StateDirectory
-from grapevine_proto.threads import Threads
+from grapevine_proto.threads import DaemonThreads
 
 logger = logging.getLogger("grapevine")
 
 
-class Keeping:
+class StatePersister:
     """The state of one node, in `directory`; without one, every run begins as somebody new.
 
     `on_problem` is called with what is wrong with saving, in plain words, when that changes; empty:
@@ -36,43 +36,45 @@ class Keeping:
     def __init__(self, directory: str | Path | None, on_problem: Callable[[str], None]) -> None:
         self._directory = None if directory is None else StateDirectory(directory)
         self._on_problem = on_problem
-        self._turn = asyncio.Lock()
-        self._threads = Threads("grapevine state", 1)
-        self._epoch = 0
-        self._version = (-1, 0)
-        self._problem = ""
+        self._lock = asyncio.Lock()
+        self._threads = DaemonThreads("grapevine state", 1)
+        self._saved_epoch = 0
+        self._saved_version = (-1, 0)
+        self._last_problem = ""
 
     @property
-    def found_wrong(self) -> str:
+    def load_warning(self) -> str:
         """What was wrong with the directory when it was read; empty: nothing."""
-        return "" if self._directory is None else self._directory.problem
+        return "" if self._directory is None else self._directory.load_warning
 
     @property
-    def is_kept(self) -> bool:
+    def is_enabled(self) -> bool:
         """Whether there is a directory at all."""
         return self._directory is not None
 
-    def covers(self, epoch: int) -> bool:
+    def is_persisted(self, epoch: int) -> bool:
         """Whether `epoch` is on disk, so that nobody will use it again."""
-        return epoch == self._epoch
+        return epoch == self._saved_epoch
 
-    async def load(self) -> Saved:
+    async def load(self) -> NodeState:
         """What the last run left. Raises ConfigError and StateLockedError."""
-        saved = await self._read()
-        self._epoch = saved.epoch
+        saved = await self._load()
+        self._saved_epoch = saved.epoch
         return saved
 
-    async def _read(self) -> Saved:
+    async def _load(self) -> NodeState:
         if self._directory is None:
-            return Saved(seed=os.urandom(SEED_BYTES), epoch=int(time.time()), streams=(), peers=())
+            return NodeState(
+                seed=os.urandom(SEED_BYTES), epoch=int(time.time()), streams=(), peers=()
+            )
         loading = asyncio.create_task(self._threads.run(self._directory.load, time.time()))
         try:
             saved = await asyncio.shield(loading)
         except asyncio.CancelledError:
             await asyncio.wait([loading])
             raise
-        if self.found_wrong:
-            logger.warning("%s", self.found_wrong)
+        if self.load_warning:
+            logger.warning("%s", self.load_warning)
         return saved
 
     async def save(
@@ -82,18 +84,18 @@ class Keeping:
         application is not done with, which changed if `handled` did."""
         if self._directory is None:
             return True
-        async with self._turn:
-            version, epoch = (engine.saved_version, handled), engine.epoch
-            if (version, epoch) == (self._version, self._epoch):
+        async with self._lock:
+            version, epoch = (engine.state_version, handled), engine.epoch
+            if (version, epoch) == (self._saved_version, self._saved_epoch):
                 return True
             problem = ""
             try:
-                await self._threads.run(self._directory.save, engine.saved(now, unhandled()))
-                self._version, self._epoch = version, epoch
+                await self._threads.run(self._directory.save, engine.snapshot(now, unhandled()))
+                self._saved_version, self._saved_epoch = version, epoch
             except OSError as error:
                 problem = f"{self._directory.path}: {error.strerror or error}"
-            if problem != self._problem:
-                self._problem = problem
+            if problem != self._last_problem:
+                self._last_problem = problem
                 self._on_problem(problem)
             return not problem
 

@@ -10,27 +10,23 @@ from collections import Counter
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerInfo, Standing, Stats
 from grapevine_proto.handshakes import Handshakes
-from grapevine_proto.links import Links
-from grapevine_proto.machines import Machines
+from grapevine_proto.links import LinkTable
+from grapevine_proto.machines import Overlay
 from grapevine_proto.overlay.peers import Peer
-from grapevine_proto.shorts import Shorts
+from grapevine_proto.shorts import TransientSessions
 
 
 def peer_info(
-    peer: Peer, links: Links, machines: Machines, peer_timeout_s: float, now: float
+    peer: Peer, links: LinkTable, overlay: Overlay, peer_timeout_s: float, now: float
 ) -> PeerInfo:
     """A peer, linked or not."""
     link = links.get(peer.peer_id)
-    account = links.accounts.get(peer.peer_id)
-    bucket = account.bucket if account else None
-    reason = machines.membership.health_reason(peer, now)
-    if (
-        account is not None
-        and account.score is not None
-        and account.standing is not Standing.NORMAL
-    ):
-        offense = f"{account.standing.value} for {account.score.why()}"
-        reason = f"{reason}, {offense}" if reason else offense
+    limits = links.peer_limits.get(peer.peer_id)
+    bucket = limits.bucket if limits else None
+    reason = overlay.membership.health_reason(peer, now)
+    if limits is not None and limits.score is not None and limits.standing is not Standing.NORMAL:
+        misconduct = f"{limits.standing.value} for {limits.score.top_offense()}"
+        reason = f"{reason}, {misconduct}" if reason else misconduct
     record = peer.record
     return PeerInfo(
         peer_id=peer.peer_id,
@@ -39,28 +35,28 @@ def peer_info(
         name=record.name if record else "",
         state=peer.state,
         health=peer.health(now, peer_timeout_s),
-        rtt=(link.path.fresh_rtt_s(now) if link else None) or peer.rtt_s,
+        rtt_s=(link.path.recent_rtt_s(now) if link else None) or peer.rtt_s,
         sent=link.sent if link else 0,
         received=link.received if link else 0,
-        allowed=link.allowance.allowed if link else 0,
-        throttled=account.throttled if account else 0,
+        allowed=link.inbound_limit.allowed if link else 0,
+        throttled=limits.throttled if limits else 0,
         tokens=bucket.available(now) if bucket else 0.0,
         tokens_capacity=bucket.capacity if bucket else 0.0,
-        last_seen=peer.silent_since,
+        last_seen_at=peer.last_heard_at,
         epoch=record.epoch if record else 0,
         connected_at=peer.linked_at,
-        queued=link.queued + links.outflow.waiting(peer.peer_id) if link else 0,
+        queued=link.queued + links.coalescer.queued_payloads(peer.peer_id) if link else 0,
         health_reason=reason,
-        subscribed=peer.peer_id in machines.dissemination.subscribers,
+        subscribed=peer.peer_id in overlay.dissemination.subscribers,
         send_rate=link.path.rate if link else 0.0,
-        lost=link.lost if link else 0,
+        lost=link.packets_lost if link else 0,
         datagram_bytes=link.path.mtu.datagram_bytes if link else 0,
-        score=account.score_at(now) if account else 0.0,
-        standing=account.standing if account else Standing.NORMAL,
+        score=limits.score_at(now) if limits else 0.0,
+        standing=limits.standing if limits else Standing.NORMAL,
     )
 
 
-class Traffic:
+class DatagramCounters:
     """Datagrams and their bytes, both ways."""
 
     __slots__ = ("bytes_in", "bytes_out", "datagrams_in", "datagrams_out")
@@ -71,56 +67,57 @@ class Traffic:
 
 
 def stats(
-    traffic: Traffic,
-    links: Links,
-    shorts: Shorts,
+    counters: DatagramCounters,
+    links: LinkTable,
+    transients: TransientSessions,
     handshakes: Handshakes,
-    machines: Machines,
+    overlay: Overlay,
     drops: Counter[DropReason],
     *,
     delivered: int,
     broadcast: int,
 ) -> Stats:
     """Counters and gauges of one node."""
-    dissemination, tracing, store = machines.dissemination, machines.tracing, machines.store
+    dissemination, tracing, store = overlay.dissemination, overlay.tracing, overlay.store
     return Stats(
-        datagrams_in=traffic.datagrams_in,
-        datagrams_out=traffic.datagrams_out,
-        bytes_in=traffic.bytes_in,
-        bytes_out=traffic.bytes_out,
+        datagrams_in=counters.datagrams_in,
+        datagrams_out=counters.datagrams_out,
+        bytes_in=counters.bytes_in,
+        bytes_out=counters.bytes_out,
         delivered=delivered,
-        broadcast=broadcast,
+        published=broadcast,
         duplicates=dissemination.duplicates,
         relayed=dissemination.relayed,
         repaired=dissemination.repaired,
-        asked=dissemination.lazy.asked + dissemination.pulls.asked,
-        unheeded=dissemination.lazy.unheeded + dissemination.pulls.unheeded,
-        lost=store.lost,
-        evicted=store.held.evicted,
-        unsent=links.unsent + shorts.unsent,
-        unfollowed=links.untaken.given_up,
-        traces_forgotten=tracing.forgotten,
+        repair_requests=dissemination.lazy_push.requests_sent + dissemination.puller.requests_sent,
+        announcements_dropped=dissemination.lazy_push.announcements_dropped
+        + dissemination.puller.announcements_dropped,
+        gaps_abandoned=store.abandoned,
+        cache_evictions=store.cache.evicted,
+        send_drops=links.send_drops + transients.send_drops,
+        unacked_untracked=links.unacked.untracked,
+        traces_evicted=tracing.evicted,
         receipts_relayed=tracing.reverse_paths.relayed,
-        receipts_refused=tracing.refused,
+        receipts_dropped=tracing.refused,
         receipts_lost=tracing.reverse_paths.lost,
         dropped=tuple(drops.items()),
-        offenses=tuple(links.accounts.offenses.items()),
-        slowed=links.accounts.slowed,
-        expelled=links.accounts.expelled,
-        held=len(store.held),
-        held_bytes=store.held.size_bytes,
+        offenses=tuple(links.peer_limits.offenses.items()),
+        slowed=links.peer_limits.slowed,
+        expelled=links.peer_limits.expelled,
+        cached=len(store.cache),
+        cached_bytes=store.cache.size_bytes,
         streams=store.streams,
-        sessions=links.sessions,
-        short_sessions=len(shorts),
-        short_refused=shorts.refused,
-        unfinished=links.unfinished,
-        crowded_out=handshakes.crowded_out
-        + links.accounts.forgotten
-        + links.parted_early
-        + store.evicted_origins,
-        members=len(machines.membership.members),
-        nearer=machines.membership.nearness.moved,
-        next_round_at=machines.antientropy.next_round_at,
+        sessions=links.session_count,
+        transient_sessions=len(transients),
+        transient_refused=transients.refused,
+        reassembly_dropped=links.reassembly_dropped,
+        evictions=handshakes.evicted
+        + links.peer_limits.evicted
+        + links.closed_links_evicted
+        + store.origins_evicted,
+        members=len(overlay.membership.members),
+        links_optimized=overlay.membership.proximity.links_optimized,
+        next_round_at=overlay.antientropy.next_round_at,
         subscribers=len(dissemination.subscribers),
         subscriptions=len(dissemination.subscriptions),
     )

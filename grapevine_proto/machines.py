@@ -11,15 +11,15 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.overlay.antientropy import AntiEntropy
-from grapevine_proto.overlay.dissemination.dissemination import Dissemination
+from grapevine_proto.overlay.dissemination.dissemination import Broadcast
 from grapevine_proto.overlay.membership import Membership
 from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import Run, SavedStream, Store
+from grapevine_proto.overlay.signatures import Verifier
+from grapevine_proto.overlay.store import MemberRun, MessageStore, SavedStream
 from grapevine_proto.overlay.trace import Tracing
 
 
-class Machines:
+class Overlay:
     """What decides among many peers. The order in which they are made is the order in which they draw
     from `rng`."""
 
@@ -33,11 +33,11 @@ class Machines:
         now: float,
         *,
         streams: tuple[SavedStream, ...],
-        known: tuple[tuple[PeerId, Address], ...],
+        known_addresses: tuple[tuple[PeerId, Address], ...],
     ) -> None:
         self.peers = PeerTable(config.limits.sessions + config.max_peers)
-        self.signatures = Signatures(config)
-        self.store = Store(config, self.signatures, streams, now, run_of=self._run_of)
+        self.signatures = Verifier(config)
+        self.store = MessageStore(config, self.signatures, streams, now, run_of=self._run_of)
         self.membership = Membership(
             config,
             identity,
@@ -47,13 +47,13 @@ class Machines:
             self.store,
             rng,
             now,
-            carries=self._carries,
-            signatures=self.signatures,
+            is_in_use=self._is_in_use,
+            verifier=self.signatures,
         )
-        self.membership.dialling.remember(known, now)
+        self.membership.dialer.remember(known_addresses, now)
         members = self.membership.members
         self.tracing = Tracing(config, identity, self.peers, members, self.signatures, rng)
-        self.dissemination = Dissemination(
+        self.dissemination = Broadcast(
             config,
             identity.peer_id,
             self.peers,
@@ -71,21 +71,21 @@ class Machines:
             rng,
             self.dissemination.accept,
             now,
-            beyond=self.membership.room.somebody_beyond,
+            random_unlinked=self.membership.evictor.random_unlinked,
         )
 
-    def _run_of(self, peer_id: PeerId) -> Run | None:
+    def _run_of(self, peer_id: PeerId) -> MemberRun | None:
         """What its record says of the run that `peer_id` is in; None: it is not known as a member."""
         member = self.membership.members.get(peer_id)
         if member is None:
             return None
-        return Run(member.record.epoch, member.epoch_at, member.earlier_epoch)
+        return MemberRun(member.record.epoch, member.epoch_known_at, member.earlier_epoch)
 
-    def _carries(self, peer_id: PeerId, now: float) -> bool:
-        return self.dissemination.carries(peer_id, now)
+    def _is_in_use(self, peer_id: PeerId, now: float) -> bool:
+        return self.dissemination.is_in_use(peer_id, now)
 
     @property
-    def work(self) -> int:
+    def work_units(self) -> int:
         """What all messages cost so far, in the units of `overlay.work`."""
         return self.signatures.work + self.store.work
 

@@ -17,65 +17,65 @@ from enum import IntEnum
 from typing import Final, TypeAlias
 
 from grapevine_proto.ids import MessageId, PeerId, StreamRange
-from grapevine_proto.signed import Accusation, Receipt, Record, Rumor
+from grapevine_proto.signed import Accusation, PeerRecord, Rumor, TraceReceipt
 
-MAILED_HOPS: Final = 255
+DIRECT_MAIL_HOPS: Final = 255
 """In place of the hops of a copy: its origin gives it to every member itself, so nobody needs to pass
 it on. Counts as one hop; a copy that truly came so far says one less."""
 
 
-MARK_BYTES: Final = 4  # of a member's id, enough to tell members apart in a `Roll`
+ID_PREFIX_BYTES: Final = 4  # of a member's id, enough to tell members apart in a `MemberDigest`
 
 
 class Kind(IntEnum):
     """The first byte inside a sealed packet: what it is, and so what it is charged as."""
 
-    EMPTY = 0
+    CONFIRM = 0
     CLOSE = 1
     HEARTBEAT = 2
     RECORDS = 3
     RUMORS = 4
-    PRIVATE = 5
+    DIRECT_MESSAGE = 5
     DIGEST = 6
     IN_SYNC = 7
     VECTOR = 8
-    WANT = 9
+    IWANT = 9
     REPAIR = 10
-    IDS = 11
+    IHAVE = 11
     PING = 25
-    PING_FOR = 26
-    ACK = 27
-    OPINIONS = 28
-    ROLL = 29
+    PING_REQ = 26
+    PING_ACK = 27
+    MEMBER_UPDATES = 28
+    MEMBER_DIGEST = 29
     FRAGMENT = 12
     REPAIR_FRAGMENT = 13  # of a Repair, which whoever asked for it pays otherwise
-    AGAIN = 14
-    FEEDBACK = 15
-    PROBE = 16
-    PATH_CHECK = 17
-    PATH_ANSWER = 18
-    SHORT = 19
+    RETRANSMIT = 14
+    ACK = 15
+    MTU_PROBE = 16
+    PATH_CHALLENGE = 17
+    PATH_RESPONSE = 18
+    OPEN_TRANSIENT = 19
     RECEIPTS = 35
-    RECEIPTS_TAKEN = 36
+    RECEIPT_ACK = 36
     SUBSCRIBE = 20
     GRAFT = 21
     PRUNE = 22
     OFFER = 23
     ANNOUNCE = 24
-    ASK = 30
-    NEAR = 31
+    NEIGHBOR_REQUEST = 30
+    SWAP_REQUEST = 31
     PAUSE = 58
 
 
-LINK_KINDS: Final = frozenset(
+LINK_FRAME_KINDS: Final = frozenset(
     {
         Kind.FRAGMENT,
         Kind.REPAIR_FRAGMENT,
-        Kind.AGAIN,
-        Kind.FEEDBACK,
-        Kind.PROBE,
-        Kind.PATH_CHECK,
-        Kind.PATH_ANSWER,
+        Kind.RETRANSMIT,
+        Kind.ACK,
+        Kind.MTU_PROBE,
+        Kind.PATH_CHALLENGE,
+        Kind.PATH_RESPONSE,
     }
 )
 """What the links say to each other and nobody beyond them hears."""
@@ -88,16 +88,16 @@ class CloseReason(IntEnum):
     FULL = 1  # no room for another peer; it says who may have some
     MISCONDUCT = 2  # bad signatures, or denied
     KEY_REMOVED = 3  # the cluster key of this session is no longer ours
-    SURPLUS = 4  # one of two links with the same peer, or one too many
-    OUTRANKED = 5  # a higher epoch of the receiver's own identity is about; its record came along
+    REDUNDANT = 4  # one of two links with the same peer, or one too many
+    SUPERSEDED = 5  # a higher epoch of the receiver's own identity is about; its record came along
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class MemberUpdate:
     """What is thought of a record's subject: that it does not answer, if there are accusations; if
     there are none, that it has lately said this of itself."""
 
-    record: Record
+    record: PeerRecord
     accusations: tuple[Accusation, ...] = ()
 
     @property
@@ -121,7 +121,7 @@ class RumorCopy:
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """I am here. `echo` is the number of the peer's last heartbeat, `echo_delay_us` how long ago it
-    came, so that each end learns the round-trip time without a shared clock. `streams` and `total`
+    came, so that each end learns the round-trip time without a shared clock. `streams` and `checksum`
     are the digest of what was seen; `records` tell of other members."""
 
     number: int
@@ -129,15 +129,15 @@ class Heartbeat:
     echo_delay_us: int
     load_permille: int
     streams: int
-    total: bytes
-    records: tuple[Record, ...]
+    checksum: bytes
+    records: tuple[PeerRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
     """Members that the sender knows of, itself included when it changed or leaves."""
 
-    records: tuple[Record, ...]
+    records: tuple[PeerRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Rumors:
 
 
 @dataclass(frozen=True, slots=True)
-class Private:
+class DirectMessage:
     """A payload for the receiver alone, numbered apart from broadcasts."""
 
     sequence: int
@@ -161,7 +161,7 @@ class Digest:
 
     round: int
     streams: int
-    total: bytes
+    checksum: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,17 +174,17 @@ class InSync:
 @dataclass(frozen=True, slots=True)
 class Vector:
     """Which sequences of which streams the sender still holds (`first`: the lowest held, `last`: the
-    highest seen), as one of `pages`. `answering`: the sender did not begin this round."""
+    highest seen), as one of `pages`. `is_reply`: the sender did not begin this round."""
 
     round: int
-    answering: bool
+    is_reply: bool
     page: int
     pages: int
     entries: tuple[StreamRange, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class IWant:
     """Please send what you hold of these."""
 
     round: int
@@ -193,16 +193,16 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Rumors that were asked for. `more`: the answer was cut short, ask again."""
+    """Rumors that were asked for. `has_more`: the answer was cut short, ask again."""
 
     round: int
     is_last: bool
-    more: bool
+    has_more: bool
     copies: tuple[RumorCopy, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Ids:
+class IHave:
     """Rumors that the sender holds and did not send to the receiver, one range each."""
 
     ranges: tuple[StreamRange, ...]
@@ -213,11 +213,11 @@ class Ping:
     """Are you there? With what is to be told anyway, above all what is said against the receiver."""
 
     number: int
-    opinions: tuple[Opinion, ...] = ()
+    updates: tuple[MemberUpdate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class PingFor:
+class PingReq:
     """Please try to reach `subject` for me."""
 
     number: int
@@ -225,7 +225,7 @@ class PingFor:
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
+class PingAck:
     """Answers a Ping; or a PingFor, when `is_alive` says whether the subject was heard."""
 
     number: int
@@ -233,40 +233,43 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinions:
+class MemberUpdates:
     """Who does not answer, and who was wrongly said not to."""
 
-    opinions: tuple[Opinion, ...]
+    updates: tuple[MemberUpdate, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Roll:
+class MemberDigest:
     """Whom the sender knows of the members whose ids begin with four bytes from `first` to `last`: those
-    four bytes of each, one after the other. `answering`: it wants records, and no roll in return."""
+    four bytes of each, one after the other. `is_reply`: it wants records, and no roll in return."""
 
     first: int
     last: int
-    marks: bytes
-    answering: bool = False
+    id_prefixes: bytes
+    is_reply: bool = False
 
-    def marks_each(self) -> list[int]:
+    def to_prefixes(self) -> list[int]:
         """The four bytes of each, as numbers."""
-        starts = range(0, len(self.marks), MARK_BYTES)
-        return [int.from_bytes(self.marks[at : at + MARK_BYTES], "big") for at in starts]
+        starts = range(0, len(self.id_prefixes), ID_PREFIX_BYTES)
+        return [
+            int.from_bytes(self.id_prefixes[start : start + ID_PREFIX_BYTES], "big")
+            for start in starts
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Receipts:
     """Who has the traced message `message_id`: on their way to its origin. `number` is the sender's
-    own, for `ReceiptsTaken`."""
+    own, for `ReceiptAck`."""
 
     number: int
     message_id: MessageId
-    receipts: tuple[Receipt, ...]
+    receipts: tuple[TraceReceipt, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ReceiptsTaken:
+class ReceiptAck:
     """The receipts that the receiver sent under `number` are here: it need not send them again."""
 
     number: int
@@ -291,7 +294,7 @@ class Announce:
 class Subscribe:
     """The sender wants to be pushed what the receiver hears first, or no longer."""
 
-    wanted: bool
+    is_subscribed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,20 +323,20 @@ OverlayMessage: TypeAlias = (
     Heartbeat
     | Records
     | Rumors
-    | Private
+    | DirectMessage
     | Digest
     | InSync
     | Vector
-    | Want
+    | IWant
     | Repair
-    | Ids
+    | IHave
     | Ping
-    | PingFor
-    | Ack
-    | Opinions
-    | Roll
+    | PingReq
+    | PingAck
+    | MemberUpdates
+    | MemberDigest
     | Receipts
-    | ReceiptsTaken
+    | ReceiptAck
     | Offer
     | Announce
     | Subscribe
@@ -346,21 +349,21 @@ OverlayMessage: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
-class Empty:
+class Confirm:
     """Says nothing; that it opens says that the sender has the session's keys."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class NeighborRequest:
     """An Empty by which somebody short of links begins a session: if you have no room, make some."""
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class SwapRequest:
     """An Empty by which somebody near begins a session: if that is nearer than a link of yours, let it
-    go for me. I let `instead` go for you, who has room then for whoever you let go."""
+    go for me. I let `swap_for` go for you, who has room then for whoever you let go."""
 
-    instead: Record
+    swap_for: PeerRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,31 +371,31 @@ class Close:
     """The sender closes the link; `records` are whom to try instead, where it has no room."""
 
     reason: CloseReason
-    records: tuple[Record, ...] = ()
+    records: tuple[PeerRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Short:
+class OpenTransient:
     """The first word of whoever began a session and wants no link: it will close when nothing is said."""
 
 
-Frame: TypeAlias = Empty | Ask | Near | Close | Short
+Frame: TypeAlias = Confirm | NeighborRequest | SwapRequest | Close | OpenTransient
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
     """`body` from `offset` on of a message of `total_bytes`, which one packet does not hold. `number`
-    tells the messages of one link apart. `of_repair`: the message is a Repair."""
+    tells the messages of one link apart. `is_repair`: the message is a Repair."""
 
     number: int
     total_bytes: int
     offset: int
     body: bytes
-    of_repair: bool = False
+    is_repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Retransmit:
     """The message that packet `counter` of the receiver's session `session_id` carried, and that
     seems lost. Whoever got it after all drops this one."""
 
@@ -402,7 +405,7 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
+class Ack:
     """What arrived of the packets that bear `session_id`: all numbers from `first` on and before
     `end` but the `missing` ranges. `latest` came `delay_us` before this went."""
 
@@ -415,25 +418,25 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class MtuProbe:
     """Nothing, at a length that the path may or may not bear."""
 
     padding: int
 
 
 @dataclass(frozen=True, slots=True)
-class PathCheck:
+class PathChallenge:
     """Say this back, if it finds you."""
 
     token: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class PathAnswer:
+class PathResponse:
     """It found me."""
 
     token: bytes
 
 
-LinkFrame: TypeAlias = Fragment | Again | Feedback | Probe | PathCheck | PathAnswer
-"""One for each of `LINK_KINDS`, but for the two sorts of fragments."""
+LinkFrame: TypeAlias = Fragment | Retransmit | Ack | MtuProbe | PathChallenge | PathResponse
+"""One for each of `LINK_FRAME_KINDS`, but for the two sorts of fragments."""

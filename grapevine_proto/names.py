@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from grapevine_proto.ids import Address, literal
+from grapevine_proto.ids import Address, parse_literal
 
 logger = logging.getLogger("grapevine")
 
@@ -23,7 +23,7 @@ RESOLVE_INTERVAL_S: Final = 30.0
 Resolve = Callable[[str], Awaitable[tuple[Address, ...]]]
 
 
-class Names:
+class BootstrapResolver:
     """The names among a node's bootstrap peers. `resolve` asks the system, `on_resolved` is told each
     answer as it comes: the addresses, or none where the name does not resolve now."""
 
@@ -33,29 +33,29 @@ class Names:
         self._resolve = resolve
         self._on_resolved = on_resolved
         self._names: list[str] = []
-        self._changed = asyncio.Event()
+        self._names_changed = asyncio.Event()
 
-    def follow(self, peers: Iterable[str]) -> None:
+    def watch(self, peers: Iterable[str]) -> None:
         """Follow the names among `peers` from now on, and no others."""
-        self._names = [each for each in peers if literal(each) is None]
-        self._changed.set()
+        self._names = [each for each in peers if parse_literal(each) is None]
+        self._names_changed.set()
 
     async def run(self) -> None:
-        asked: dict[str, asyncio.Task[None]] = {}
+        lookups: dict[str, asyncio.Task[None]] = {}
         try:
             while True:
-                self._changed.clear()
-                for name in set(asked) - set(self._names):
-                    asked.pop(name).cancel()
+                self._names_changed.clear()
+                for name in set(lookups) - set(self._names):
+                    lookups.pop(name).cancel()
                 for name in self._names:
-                    if name not in asked:
-                        asked[name] = asyncio.create_task(self._ask_again_and_again(name))
-                await self._changed.wait()
+                    if name not in lookups:
+                        lookups[name] = asyncio.create_task(self._resolve_periodically(name))
+                await self._names_changed.wait()
         finally:
-            for task in asked.values():
+            for task in lookups.values():
                 task.cancel()
 
-    async def _ask_again_and_again(self, name: str) -> None:
+    async def _resolve_periodically(self, name: str) -> None:
         while True:
             try:
                 self._on_resolved(name, await self._resolve(name))

@@ -2,7 +2,7 @@
 
 Invariants:
 
-- It owns all tasks (`pump`, names, state) and ends them. An error in serving one peer ends none.
+- It owns all tasks (`driver`, names, state) and ends them. An error in serving one peer ends none.
 - Calls of `broadcast` wait for room in order, and waiting calls end when the node stops.
 - An epoch is on disk before anything is sent under it.
 - The clock includes the time that the machine was suspended.
@@ -26,7 +26,7 @@ from grapevine_proto.checks import BytesLike, check_callable, check_seconds, pay
 from grapevine_proto.clock import clock
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.delivery import EventHub, EventListener, EventStream, MessageListener, OnFull
-from grapevine_proto.endpoint import Endpoint
+from grapevine_proto.endpoint import UdpSocket
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import (
     ConfigError,
@@ -47,20 +47,20 @@ from grapevine_proto.events import (
     PeerState,
     PeerStateChanged,
     Round,
-    StateUnsaved,
+    StateSaveFailed,
     Stats,
     Trace,
 )
-from grapevine_proto.forks import give_up_in_children
-from grapevine_proto.ids import Address, MessageId, PeerId, literal
-from grapevine_proto.keeping import Keeping
-from grapevine_proto.names import Names
-from grapevine_proto.pump import Pump
+from grapevine_proto.forks import register_at_fork
+from grapevine_proto.ids import Address, MessageId, PeerId, parse_literal
+from grapevine_proto.keeping import StatePersister
+from grapevine_proto.names import BootstrapResolver
+from grapevine_proto.pump import EngineDriver
 
 logger = logging.getLogger("grapevine")
 
-BROADCASTS_PER_TURN: Final = 256  # a millisecond of work, and enough to share a signature
-ADDRESS_INTERVAL_S: Final = 2.0  # between checks of our own addresses, 20 us each
+MAX_BROADCASTS_PER_TURN: Final = 256  # a millisecond of work, and enough to share a signature
+ADDRESS_CHECK_INTERVAL_S: Final = 2.0  # between checks of our own addresses, 20 us each
 SAVE_INTERVAL_S: Final = 1.0  # so a kill -9 repeats at most the last second
 
 _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
@@ -93,26 +93,28 @@ class Node:
         if not isinstance(config, NodeConfig):
             raise InvalidArgument(f"config: expected a NodeConfig, not {type(config).__name__}")
         self._config = config
-        self._keeping = Keeping(state_dir, lambda problem: self._publish(StateUnsaved(problem)))
+        self._persister = StatePersister(
+            state_dir, lambda problem: self._publish(StateSaveFailed(problem))
+        )
         self._phase = Phase.NEW
         self._failure: GrapevineError | None = None
-        self._engine_: Engine | None = None
-        self._endpoint_: Endpoint | None = None
-        self._pump_: Pump | None = None
-        self._names = Names(self._resolve, self._on_resolved)
+        self._engine_or_none: Engine | None = None
+        self._socket_or_none: UdpSocket | None = None
+        self._driver_or_none: EngineDriver | None = None
+        self._resolver = BootstrapResolver(self._resolve, self._on_resolved)
         self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
         self._tasks: list[asyncio.Task[None]] = []
-        self._asides: set[asyncio.Task[None]] = set()
-        self._leaving: asyncio.Task[int] | None = None
-        self._is_left_by_handler = False
-        self._closing: asyncio.Task[None] | None = None
+        self._background_tasks: set[asyncio.Task[None]] = set()
+        self._leave_task: asyncio.Task[int] | None = None
+        self._is_leaving_from_handler = False
+        self._close_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
         # waiting
-        self._in_line = asyncio.Lock()
+        self._backpressure_lock = asyncio.Lock()
         self._peers_changed = asyncio.Event()
-        self._overruns_told = 0
-        give_up_in_children(self)
+        self._reported_dropped_reads = 0
+        register_at_fork(self)
 
     def on_forked(self) -> None:
         """Called in a forked child: releases everything; each later call raises NotRunning."""
@@ -122,9 +124,11 @@ class Node:
         self._failure = NotRunning(
             "this process was forked from the one that runs the node; start a node of its own"
         )
-        if self._endpoint_ is not None:
-            self._endpoint_.on_forked()
-        self._engine_ = self._endpoint_ = self._pump_ = None  # and with it the keys of all sessions
+        if self._socket_or_none is not None:
+            self._socket_or_none.on_forked()
+        self._engine_or_none = self._socket_or_none = self._driver_or_none = (
+            None  # and with it the keys of all sessions
+        )
 
     def _check_process(self) -> None:
         if self._phase is Phase.FORKED and self._failure is not None:
@@ -149,35 +153,40 @@ class Node:
         self._phase = Phase.RUNNING
         self._loop = asyncio.get_running_loop()
         try:
-            saved = await self._keeping.load()
-            self._endpoint_ = await Endpoint.open(self._config.bind)
-            engine = self._engine_ = Engine(
+            saved = await self._persister.load()
+            self._socket_or_none = await UdpSocket.open(self._config.bind)
+            engine = self._engine_or_none = Engine(
                 self._config,
                 saved,
-                address=self._endpoint_.dialable,
+                address=self._socket_or_none.dialable_address,
                 rng=random.Random(os.urandom(16)),
                 entropy=os.urandom,
                 now=self.now(),
             )
-            self._pump_ = Pump(
-                engine, self._endpoint_, self._publish, self._fail, self._may_send, self.now
+            self._driver_or_none = EngineDriver(
+                engine,
+                self._socket_or_none,
+                self._publish,
+                self._fail,
+                self._ensure_epoch_saved,
+                self.now,
             )
         except BaseException:
             self._phase = Phase.NEW
             self._release()
             raise
-        engine.moved(self._endpoint.find_addresses(), self.now())
+        engine.on_addresses_changed(self._socket.refresh_addresses(), self.now())
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
-        self._names.follow(self._config.bootstrap_peers)
+        self._resolver.watch(self._config.bootstrap_peers)
         self._tasks = [
-            asyncio.create_task(self._pump.read(), name="grapevine reader"),
-            asyncio.create_task(self._pump.run(), name="grapevine pump"),
-            asyncio.create_task(self._names.run(), name="grapevine names"),
-            asyncio.create_task(self._keep_state(), name="grapevine state"),
+            asyncio.create_task(self._driver.read_loop(), name="grapevine reader"),
+            asyncio.create_task(self._driver.write_loop(), name="grapevine pump"),
+            asyncio.create_task(self._resolver.run(), name="grapevine names"),
+            asyncio.create_task(self._state_loop(), name="grapevine state"),
         ]
-        if self._endpoint.is_wildcard and not self._config.advertise:
+        if self._socket.is_wildcard and not self._config.advertise:
             self._tasks.append(
-                asyncio.create_task(self._follow_addresses(), name="grapevine addresses")
+                asyncio.create_task(self._address_loop(), name="grapevine addresses")
             )
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
@@ -196,7 +205,7 @@ class Node:
         self._check_process()
         async with asyncio.timeout(timeout):
             while True:
-                self._running()
+                self._running_engine()
                 connected = [p for p in self.peers() if p.state is PeerState.CONNECTED]
                 if len(connected) >= min_peers:
                     return
@@ -225,10 +234,10 @@ class Node:
         self._check_process()
         if self._phase is Phase.NEW:
             raise NotRunning("this node has not been started")
-        if self._leaving is None:
-            self._is_left_by_handler = self._hub.is_called_by(asyncio.current_task())
-            self._leaving = asyncio.create_task(self._leave(timeout))
-        return await asyncio.shield(self._leaving)
+        if self._leave_task is None:
+            self._is_leaving_from_handler = self._hub.is_called_by(asyncio.current_task())
+            self._leave_task = asyncio.create_task(self._leave(timeout))
+        return await asyncio.shield(self._leave_task)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -266,36 +275,36 @@ class Node:
             raise self._failure
 
     async def _leave(self, timeout_s: float) -> int:
-        give_up_at = self.now() + timeout_s
+        deadline = self.now() + timeout_s
         try:
             if self._phase is Phase.RUNNING:
                 self._phase = Phase.LEAVING
                 await self._wait_for_first_peer(timeout_s)
                 self._engine.leave(self.now())
-                self._pump.room.set()
-                self._pump.wake()
+                self._driver.room_available.set()
+                self._driver.wake()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, give_up_at - self.now())):
-                        await self._pump.drained.wait()
-            untaken = self.untaken
-            if untaken:
+                    async with asyncio.timeout(max(0.0, deadline - self.now())):
+                        await self._driver.drained.wait()
+            unacknowledged = self.unacknowledged
+            if unacknowledged:
                 logger.warning(
                     "left: %d broadcast%s not acknowledged by any peer",
-                    untaken,
-                    " was" if untaken == 1 else "s were",
+                    unacknowledged,
+                    " was" if unacknowledged == 1 else "s were",
                 )
         finally:
-            await self._close("left", max(0.0, give_up_at - self.now()))
-        return untaken
+            await self._close("left", max(0.0, deadline - self.now()))
+        return unacknowledged
 
     async def _wait_for_first_peer(self, timeout_s: float) -> None:
         """Waits for the first connection if there are unacknowledged broadcasts: a program that joins,
         broadcasts and exits is not connected yet."""
-        if not self._config.bootstrap_peers or not self.untaken or self._engine.has_linked:
+        if not self._config.bootstrap_peers or not self.unacknowledged or self._engine.has_peers:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not self._engine.has_linked:
+                while not self._engine.has_peers:
                     self._peers_changed.clear()
                     await self._peers_changed.wait()
 
@@ -310,55 +319,55 @@ class Node:
 
     def _fail(self, error: GrapevineError) -> None:
         """Stops the node because of `error`."""
-        if self._closing is None and self._phase in (Phase.RUNNING, Phase.LEAVING):
+        if self._close_task is None and self._phase in (Phase.RUNNING, Phase.LEAVING):
             logger.error("stopping: %s", error)
             self._failure = error
-            self._closing = asyncio.create_task(self._close(str(error), 1.0))
+            self._close_task = asyncio.create_task(self._close(str(error), 1.0))
 
-    async def _close(self, reason: str, patience_s: float) -> None:
-        """Stops the tasks, saves, closes the socket. Handlers get `patience_s` seconds to finish."""
-        if self._closing is not None and self._closing is not asyncio.current_task():
-            await asyncio.shield(self._closing)
+    async def _close(self, reason: str, handler_timeout_s: float) -> None:
+        """Stops the tasks, saves, closes the socket. Handlers get `handler_timeout_s` seconds to finish."""
+        if self._close_task is not None and self._close_task is not asyncio.current_task():
+            await asyncio.shield(self._close_task)
             return
         self._phase = Phase.STOPPED
-        tasks = [*self._tasks, *self._asides]
+        tasks = [*self._tasks, *self._background_tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for event in (self._pump.room, self._peers_changed, self._pump.drained):
+        for event in (self._driver.room_available, self._peers_changed, self._driver.drained):
             event.set()
-        if not self._is_left_by_handler:
-            await self._hub.finish(patience_s)
-        self._report_unhandled()
+        if not self._is_leaving_from_handler:
+            await self._hub.finish_handlers(handler_timeout_s)
+        self._log_unhandled()
         try:
             await self._save()
         finally:
             self._release()
         self._publish(NodeStopped(reason))
-        self._hub.end()
+        self._hub.end_streams()
         self._stopped.set()
 
     def _unhandled(self) -> list[Message]:
-        return self._hub.unhandled(but_in_hand=self._is_left_by_handler)
+        return self._hub.unhandled(exclude_current=self._is_leaving_from_handler)
 
-    def _report_unhandled(self) -> None:
+    def _log_unhandled(self) -> None:
         unhandled = self._unhandled()
         if not unhandled:
             return
-        comes_again = sum(not message.private for message in unhandled)
-        if not self._keeping.is_kept:
-            comes_again = 0
+        redelivered = sum(not message.is_direct for message in unhandled)
+        if not self._persister.is_enabled:
+            redelivered = 0
         logger.warning(
             "left: %d messages were not handled in time; %d of them come again after a restart",
             len(unhandled),
-            comes_again,
+            redelivered,
         )
 
     def _release(self) -> None:
         """Closes the socket and the state directory."""
-        if self._endpoint_ is not None:
-            self._endpoint_.close()
-        self._keeping.close()
+        if self._socket_or_none is not None:
+            self._socket_or_none.close()
+        self._persister.close()
 
     # --- actions ----------------------------------------------------------------------------------
 
@@ -372,7 +381,7 @@ class Node:
             MessageTooLarge: the payload exceeds `max_message_size`.
             InvalidArgument: the payload is not bytes-like.
         """
-        return await self._when_there_is_room(Engine.broadcast, payload_bytes(payload))
+        return await self._submit_with_backpressure(Engine.broadcast, payload_bytes(payload))
 
     async def trace(self, payload: BytesLike) -> MessageId:
         """Broadcasts `payload` and asks members to confirm it.
@@ -381,32 +390,32 @@ class Node:
         hops. Up to 100 members are all asked, above that a sample of about 100. Raises as
         `broadcast`.
         """
-        return await self._when_there_is_room(Engine.trace, payload_bytes(payload))
+        return await self._submit_with_backpressure(Engine.trace, payload_bytes(payload))
 
-    async def _when_there_is_room(
-        self, say: Callable[[Engine, bytes, float], MessageId], payload: bytes
+    async def _submit_with_backpressure(
+        self, submit: Callable[[Engine, bytes, float], MessageId], payload: bytes
     ) -> MessageId:
-        engine, pump = self._running(), self._pump
-        pump.unpumped += 1
-        if pump.unpumped >= BROADCASTS_PER_TURN:
+        engine, driver = self._running_engine(), self._driver
+        driver.broadcasts_since_turn += 1
+        if driver.broadcasts_since_turn >= MAX_BROADCASTS_PER_TURN:
             await asyncio.sleep(0)  # or a loop of broadcasts would starve the pump
-        if engine.has_room_for(len(payload)) and not self._in_line.locked():
-            self._running()
-            return self._say(engine, say, payload)
-        async with self._in_line:  # first come, first served
-            pump.awaited_bytes = len(payload)
-            while not engine.has_room_for(len(payload)) and self._phase is Phase.RUNNING:
-                pump.room.clear()
-                pump.wake()
-                await pump.room.wait()
-            self._running()
-            return self._say(engine, say, payload)
+        if engine.can_broadcast_bytes(len(payload)) and not self._backpressure_lock.locked():
+            self._running_engine()
+            return self._submit(engine, submit, payload)
+        async with self._backpressure_lock:  # first come, first served
+            driver.waiting_payload_bytes = len(payload)
+            while not engine.can_broadcast_bytes(len(payload)) and self._phase is Phase.RUNNING:
+                driver.room_available.clear()
+                driver.wake()
+                await driver.room_available.wait()
+            self._running_engine()
+            return self._submit(engine, submit, payload)
 
-    def _say(
-        self, engine: Engine, say: Callable[[Engine, bytes, float], MessageId], payload: bytes
+    def _submit(
+        self, engine: Engine, submit: Callable[[Engine, bytes, float], MessageId], payload: bytes
     ) -> MessageId:
-        message_id = say(engine, payload, self.now())
-        self._pump.wake()
+        message_id = submit(engine, payload, self.now())
+        self._driver.wake()
         return message_id
 
     async def send(self, to: PeerId | Address | str, payload: BytesLike) -> MessageId:
@@ -423,13 +432,13 @@ class Node:
             MessageTooLarge: the payload exceeds `max_message_size`.
             InvalidArgument: the payload is not bytes-like.
         """
-        engine, payload = self._running(), payload_bytes(payload)
+        engine, payload = self._running_engine(), payload_bytes(payload)
         message_id = engine.send(self._peer_id_of(to), payload, self.now())
-        self._pump.wake()
+        self._driver.wake()
         await asyncio.sleep(0)
         return message_id
 
-    def dial(self, where: str | Address) -> asyncio.Future[None]:
+    def dial(self, target: str | Address) -> asyncio.Future[None]:
         """Dials ``host:port``. `PeerStateChanged` or `DialFailed` reports the outcome.
 
         Returns:
@@ -437,27 +446,27 @@ class Node:
                 resolve. It need not be awaited.
 
         Raises:
-            ConfigError: `where` is not an address.
-            InvalidArgument: `where` is neither text nor an Address.
+            ConfigError: `target` is not an address.
+            InvalidArgument: `target` is neither text nor an Address.
         """
-        self._running()
-        if not isinstance(where, (str, Address)):
-            raise InvalidArgument(f"where: expected host:port, not {type(where).__name__}")
+        self._running_engine()
+        if not isinstance(target, (str, Address)):
+            raise InvalidArgument(f"where: expected host:port, not {type(target).__name__}")
         try:
-            address = literal(str(where))
+            address = parse_literal(str(target))
         except ValueError as error:
             raise ConfigError("address", str(error)) from None
         if address is not None:
             self._dial((address,))
-            done = asyncio.get_running_loop().create_future()
-            done.set_result(None)
-            return done
-        return self._aside(self._dial_name(str(where)))
+            resolved = asyncio.get_running_loop().create_future()
+            resolved.set_result(None)
+            return resolved
+        return self._run_in_background(self._resolve_and_dial(str(target)))
 
     def start_round(self) -> None:
         """Starts an anti-entropy round now."""
-        self._running().start_round(self.now())
-        self._pump.wake()
+        self._running_engine().start_round(self.now())
+        self._driver.wake()
 
     def forget(self, peer_id: PeerId) -> None:
         """Removes a dead peer from peers and members until another node reports it.
@@ -468,7 +477,7 @@ class Node:
         """
         if not isinstance(peer_id, PeerId):
             raise InvalidArgument(f"peer_id: expected a PeerId, not {type(peer_id).__name__}")
-        self._running().forget(peer_id)
+        self._running_engine().forget(peer_id)
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         """Applies what a running node can change of `config`.
@@ -484,10 +493,10 @@ class Node:
             raise InvalidArgument(f"config: expected a NodeConfig, not {type(config).__name__}")
         if not config.keys:
             raise ConfigError("keys", "no cluster key")
-        restart = self._running().reconfigure(config, self.now())
+        restart = self._running_engine().reconfigure(config, self.now())
         self._config = self._config.replace(bootstrap_peers=config.bootstrap_peers)
-        self._names.follow(config.bootstrap_peers)
-        self._pump.wake()
+        self._resolver.watch(config.bootstrap_peers)
+        self._driver.wake()
         return restart
 
     def on_message(
@@ -514,7 +523,7 @@ class Node:
         """
         self._check_process()
         check_callable("on_message", listener)
-        self._hub.handle(listener, on_full)
+        self._hub.add_handler(listener, on_full)
         return listener
 
     def on_event(self, listener: _EventListenerT) -> _EventListenerT:
@@ -522,7 +531,7 @@ class Node:
         listener, so this method can be used as a decorator. Raises InvalidArgument."""
         self._check_process()
         check_callable("on_event", listener)
-        self._hub.listen(listener)
+        self._hub.add_listener(listener)
         return listener
 
     def events(self) -> EventStream:
@@ -538,7 +547,7 @@ class Node:
         """The configuration in effect. After `reconfigure`, fields that need a restart keep their
         old values."""
         self._check_process()
-        return self._config if self._engine_ is None else self._engine_.config
+        return self._config if self._engine_or_none is None else self._engine_or_none.config
 
     @property
     def peer_id(self) -> PeerId:
@@ -548,14 +557,14 @@ class Node:
     @property
     def address(self) -> Address:
         """The bound address."""
-        return self._endpoint.address
+        return self._socket.address
 
     @property
     def advertised(self) -> Address:
         """The address advertised to peers: `advertise`, or what this machine has now."""
         if self._config.advertise:
             return Address.parse(self._config.advertise)
-        return self._endpoint.dialable
+        return self._socket.dialable_address
 
     @property
     def epoch(self) -> int:
@@ -563,21 +572,25 @@ class Node:
         return self._engine.epoch
 
     @property
-    def untaken(self) -> int:
+    def unacknowledged(self) -> int:
         """The number of broadcasts of this run that no peer has acknowledged."""
         self._check_process()
-        return 0 if self._engine_ is None else self._engine_.untaken
+        return 0 if self._engine_or_none is None else self._engine_or_none.unacknowledged
 
     @property
     def lag_s(self) -> float:
         """The maximum lag of the event loop in the last few seconds."""
         self._check_process()
-        return 0.0 if self._pump_ is None else self._pump_.lag.worst_s(self.now())
+        return (
+            0.0
+            if self._driver_or_none is None
+            else self._driver_or_none.lag_monitor.max_recent_s(self.now())
+        )
 
     @property
-    def state_problem(self) -> str:
+    def state_warning(self) -> str:
         """A warning about the state directory from start-up, for people; empty if there was none."""
-        return self._keeping.found_wrong
+        return self._persister.load_warning
 
     def now(self) -> float:
         """The clock of this node's events, in seconds."""
@@ -591,10 +604,10 @@ class Node:
         """Returns the known members of the cluster, without this node."""
         return self._engine.members()
 
-    def whose(self, address: Address) -> PeerId | None:
+    def peer_at(self, address: Address) -> PeerId | None:
         """Returns the member whose session proved that it is at `address`, or None. Advertised
         addresses do not count."""
-        return self._running().whose(address)
+        return self._running_engine().peer_at(address)
 
     def rounds(self) -> list[Round]:
         """Returns the latest anti-entropy rounds that this node started, oldest first."""
@@ -607,55 +620,57 @@ class Node:
     def stats(self) -> Stats:
         """Returns all counters and gauges."""
         stats = self._engine.stats()
-        overruns = self._endpoint.overruns
+        dropped_reads = self._socket.dropped_reads
         return replace(
             stats,
-            dropped=(*stats.dropped, (DropReason.NO_ROOM, overruns)) if overruns else stats.dropped,
+            dropped=(*stats.dropped, (DropReason.REASSEMBLY_FULL, dropped_reads))
+            if dropped_reads
+            else stats.dropped,
             events_lost=stats.events_lost + self._hub.lost,
             callback_errors=self._hub.failures,
-            unsent=stats.unsent + self._endpoint.errors,
+            send_drops=stats.send_drops + self._socket.error_count,
         )
 
     # --- the tasks ------------------------------------------------------------------------------
 
-    async def _may_send(self) -> bool:
+    async def _ensure_epoch_saved(self) -> bool:
         """Returns whether the epoch is on disk; saves it first if it is not."""
-        return self._keeping.covers(self._engine.epoch) or await self._save()
+        return self._persister.is_persisted(self._engine.epoch) or await self._save()
 
-    async def _keep_state(self) -> None:
+    async def _state_loop(self) -> None:
         """Saves changes and reports socket overruns once a second."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
-            overruns = self._endpoint.overruns
-            if overruns > self._overruns_told:
-                count = overruns - self._overruns_told
-                self._publish(DatagramDropped(DropReason.NO_ROOM, count))
-                self._overruns_told = overruns
+            dropped_reads = self._socket.dropped_reads
+            if dropped_reads > self._reported_dropped_reads:
+                count = dropped_reads - self._reported_dropped_reads
+                self._publish(DatagramDropped(DropReason.REASSEMBLY_FULL, count))
+                self._reported_dropped_reads = dropped_reads
             await self._save()
 
-    async def _follow_addresses(self) -> None:
+    async def _address_loop(self) -> None:
         """Advertises address changes of this machine: a new network, another DHCP address, a lost
         route."""
-        endpoint, was_alone = self._endpoint, False
+        sock, was_loopback_only = self._socket, False
         while True:
-            before, addresses = endpoint.dialable, endpoint.find_addresses()
-            if addresses[0] != before:
-                logger.info("others are told to dial %s now, no longer %s", addresses[0], before)
-            if self._engine.moved(addresses, self.now()):
-                self._pump.wake()
-            is_alone = addresses[0].is_loopback
-            if is_alone and not was_alone:
+            previous, addresses = sock.dialable_address, sock.refresh_addresses()
+            if addresses[0] != previous:
+                logger.info("others are told to dial %s now, no longer %s", addresses[0], previous)
+            if self._engine.on_addresses_changed(addresses, self.now()):
+                self._driver.wake()
+            is_loopback_only = addresses[0].is_loopback
+            if is_loopback_only and not was_loopback_only:
                 logger.warning(
                     "this machine has no address but loopback, so nodes on other machines cannot dial"
                     " this one yet; an address that appears is used, another one is named by"
                     " --advertise HOST:PORT"
                 )
-            was_alone = is_alone
-            await asyncio.sleep(ADDRESS_INTERVAL_S)
+            was_loopback_only = is_loopback_only
+            await asyncio.sleep(ADDRESS_CHECK_INTERVAL_S)
 
     # --- their parts ----------------------------------------------------------------------------
 
-    def _running(self) -> Engine:
+    def _running_engine(self) -> Engine:
         if self._phase is Phase.RUNNING:
             self._check_loop()
             return self._engine
@@ -677,24 +692,24 @@ class Node:
 
     @property
     def _engine(self) -> Engine:
-        if self._engine_ is None:
+        if self._engine_or_none is None:
             self._check_process()
             raise NotRunning("this node has not been started")
-        return self._engine_
+        return self._engine_or_none
 
     @property
-    def _endpoint(self) -> Endpoint:
-        if self._endpoint_ is None:
+    def _socket(self) -> UdpSocket:
+        if self._socket_or_none is None:
             self._check_process()
             raise NotRunning("this node has not been started")
-        return self._endpoint_
+        return self._socket_or_none
 
     @property
-    def _pump(self) -> Pump:
-        if self._pump_ is None:
+    def _driver(self) -> EngineDriver:
+        if self._driver_or_none is None:
             self._check_process()
             raise NotRunning("this node has not been started")
-        return self._pump_
+        return self._driver_or_none
 
     def _publish(self, event: Event) -> None:
         self._hub.publish(event)
@@ -702,10 +717,10 @@ class Node:
             self._peers_changed.set()
 
     async def _save(self) -> bool:
-        return await self._keeping.save(
+        return await self._persister.save(
             self._engine,
             self.now(),
-            lambda: [message.id for message in self._unhandled() if not message.private],
+            lambda: [message.id for message in self._unhandled() if not message.is_direct],
             self._hub.handled,
         )
 
@@ -713,35 +728,35 @@ class Node:
         """Called when message handlers fall behind, or have caught up."""
         if self._phase is Phase.RUNNING:
             (self._engine.pause if is_paused else self._engine.resume)(self.now())
-            self._pump.wake()
+            self._driver.wake()
 
     def _dial(self, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
-            self._running().dial(address, self.now())
-        self._pump.wake()
+            self._running_engine().dial(address, self.now())
+        self._driver.wake()
 
     async def _resolve(self, name: str) -> tuple[Address, ...]:
-        return await self._endpoint.resolve(name)
+        return await self._socket.resolve(name)
 
-    async def _dial_name(self, name: str) -> None:
-        addresses = await self._endpoint.resolve(name, is_urgent=True)
+    async def _resolve_and_dial(self, name: str) -> None:
+        addresses = await self._socket.resolve(name, is_urgent=True)
         if not addresses:
             raise UnknownPeer(f"{name}: the name does not resolve")
         self._dial(addresses)
 
     def _on_resolved(self, name: str, addresses: tuple[Address, ...]) -> None:
-        self._engine.resolved(name, addresses, self.now())
-        self._pump.wake()
+        self._engine.on_resolved(name, addresses, self.now())
+        self._driver.wake()
 
-    def _aside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Runs `work` in a task of its own, which the caller may await."""
-        task = asyncio.create_task(work)
-        self._asides.add(task)
-        task.add_done_callback(self._forget_aside)
+    def _run_in_background(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Runs `coroutine` in a task of its own, which the caller may await."""
+        task = asyncio.create_task(coroutine)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._on_background_done)
         return task
 
-    def _forget_aside(self, task: asyncio.Task[None]) -> None:
-        self._asides.discard(task)
+    def _on_background_done(self, task: asyncio.Task[None]) -> None:
+        self._background_tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.info("%s", task.exception())
 
@@ -756,9 +771,9 @@ class Node:
             address = Address.parse(str(to))
         except ValueError:
             raise UnknownPeer(f"no peer {to}") from None
-        found = self.whose(address)
-        if found is None:
+        peer_id = self.peer_at(address)
+        if peer_id is None:
             raise UnknownPeer(
                 f"no peer has proved to be at {address}: dial it, or name its peer ID"
             )
-        return found
+        return peer_id

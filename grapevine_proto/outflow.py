@@ -9,11 +9,11 @@ What must stay true:
 - At most `queue_messages` rumors and `queue_bytes` wait for one peer, and as many large ones, of
   which one may be of any size. What finds no room is counted on its link as `unsent`, payload by
   payload, and left to repair.
-- A peer without room makes whoever asks `has_room` wait, for `BEHIND_S`; one that has had none for
+- A peer without room makes whoever asks `has_room` wait, for `SLOW_PEER_AFTER_S`; one that has had none for
   longer is left behind, so that it does not hold up the others. If all are, all wait.
 - Rumors go in the order in which they came, but small ones do not wait for large ones.
-- A peer whose application is behind may have its rumors held back, for `PAUSE_LIMIT_S` at a time. Held
-  back for longer than `BEHIND_S` it is left behind like any other peer without room.
+- A peer whose application is behind may have its rumors held back, for `MAX_PAUSE_S` at a time. Held
+  back for longer than `SLOW_PEER_AFTER_S` it is left behind like any other peer without room.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from grapevine_proto import codec
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import RumorCopy
 from grapevine_proto.sections import LimitsConfig
-from grapevine_proto.signed import LEAST_PAYLOAD_BYTES
+from grapevine_proto.signed import MIN_COUNTED_PAYLOAD_BYTES
 
-MESSAGE_BYTES: Final = 64_900  # of one envelope: what a token pays for, and a datagram of loopback
-BEHIND_S: Final = 1.0  # without room; then a peer is left to repair
-PAUSE_LIMIT_S: Final = 1.0  # for which one Pause holds back what waits for a peer
+RUMORS_MESSAGE_BYTES: Final = (
+    64_900  # of one envelope: what a token pays for, and a datagram of loopback
+)
+SLOW_PEER_AFTER_S: Final = 1.0  # without room; then a peer is left to repair
+MAX_PAUSE_S: Final = 1.0  # for which one Pause holds back what waits for a peer
 # 90 tokens and 45 a second, which is what the defaults tell peers, come to 720 rumors a second then:
 # within the 1,200 that the receiver will check for one sender.
-COPIES_AT_ONCE: Final = 16
+RUMORS_PER_MESSAGE_LIMIT: Final = 16
 
 
-class Outlet(Protocol):
+class SendTarget(Protocol):
     """What a link has to be for what waits for it."""
 
     @property
@@ -47,7 +49,7 @@ class Outlet(Protocol):
         """Whether a message of rumors would go at once if it were queued now."""
         ...
 
-    def ready_at(self, now: float) -> float:
+    def next_send_at(self, now: float) -> float:
         """When it is, as things are; math.inf: not before something goes or is told of."""
         ...
 
@@ -57,72 +59,72 @@ class Outlet(Protocol):
 
     def send(self, plaintext: bytes, now: float) -> bool: ...
 
-    def count_unsent(self, messages: int) -> None: ...
+    def count_send_drops(self, messages: int) -> None: ...
 
 
-class _Encoded:
+class _EncodedRumor:
     """A copy as it stands in an envelope, for every link that it waits for."""
 
-    __slots__ = ("_alone", "copy", "payloads", "size_bytes")
+    __slots__ = ("_single_message", "copy", "payloads", "size_bytes")
 
     def __init__(self, copy: bytes, payloads: int) -> None:
         self.copy = copy
         self.payloads = payloads
-        self.size_bytes = max(len(copy), LEAST_PAYLOAD_BYTES * payloads)
-        self._alone = b""
+        self.size_bytes = max(len(copy), MIN_COUNTED_PAYLOAD_BYTES * payloads)
+        self._single_message = b""
 
     @property
-    def alone(self) -> bytes:
+    def single_message(self) -> bytes:
         """An envelope of nothing else: the same bytes for all links."""
-        if not self._alone:
-            self._alone = codec.join_copies([self.copy])
-        return self._alone
+        if not self._single_message:
+            self._single_message = codec.encode_rumors([self.copy])
+        return self._single_message
 
 
-class _Lane:
+class _PeerQueue:
     """Copies that wait in order."""
 
-    __slots__ = ("copies", "full_since", "payloads", "size_bytes")
+    __slots__ = ("full_since", "payloads", "rumors", "size_bytes")
 
     def __init__(self) -> None:
-        self.copies: deque[_Encoded] = deque()
+        self.rumors: deque[_EncodedRumor] = deque()
         self.size_bytes = 0
         self.payloads = 0
         self.full_since = math.inf
 
-    def add(self, encoded: _Encoded) -> None:
-        self.copies.append(encoded)
+    def append(self, encoded: _EncodedRumor) -> None:
+        self.rumors.append(encoded)
         self.size_bytes += encoded.size_bytes
         self.payloads += encoded.payloads
 
-    def take(self) -> _Encoded:
-        encoded = self.copies.popleft()
+    def pop(self) -> _EncodedRumor:
+        encoded = self.rumors.popleft()
         self.size_bytes -= encoded.size_bytes
         self.payloads -= encoded.payloads
         return encoded
 
-    def next_envelope(self, limit_bytes: int) -> bytes:
+    def pop_message(self, limit_bytes: int) -> bytes:
         """A message with the first, and as many more as fit with it."""
-        first = self.take()
-        if not self.copies:
-            return first.alone
-        taken = [first.copy]
-        left_bytes = limit_bytes - codec.ENVELOPE_OVERHEAD - len(taken[0])
-        left_payloads = codec.MAX_PAYLOADS - first.payloads
+        first = self.pop()
+        if not self.rumors:
+            return first.single_message
+        encoded = [first.copy]
+        remaining_bytes = limit_bytes - codec.RUMORS_OVERHEAD_BYTES - len(encoded[0])
+        remaining_payloads = codec.MAX_PAYLOADS - first.payloads
         while (
-            self.copies
-            and len(taken) < COPIES_AT_ONCE
-            and len(self.copies[0].copy) <= left_bytes
-            and self.copies[0].payloads <= left_payloads
+            self.rumors
+            and len(encoded) < RUMORS_PER_MESSAGE_LIMIT
+            and len(self.rumors[0].copy) <= remaining_bytes
+            and self.rumors[0].payloads <= remaining_payloads
         ):
-            following = self.take()
-            taken.append(following.copy)
-            left_bytes -= len(following.copy)
-            left_payloads -= following.payloads
-        return codec.join_copies(taken)
+            following = self.pop()
+            encoded.append(following.copy)
+            remaining_bytes -= len(following.copy)
+            remaining_payloads -= following.payloads
+        return codec.encode_rumors(encoded)
 
 
-class Outflow:
+class RumorCoalescer:
     """What waits, for every link. `message_bytes`: what one envelope may have, but for one rumor that
     is larger alone. What tells rumors of `our_id` is marked so."""
 
@@ -134,146 +136,155 @@ class Outflow:
         self._message_bytes = message_bytes
         # Only of links for which something waits: copies that share envelopes, and whole envelopes with
         # one large rumor each, which are the same bytes for all links.
-        self._small: dict[PeerId, _Lane] = {}
-        self._large: dict[PeerId, _Lane] = {}
-        self._full: dict[PeerId, _Lane] = {}  # of the small, without room for another envelope
+        self._small_queues: dict[PeerId, _PeerQueue] = {}
+        self._large_queues: dict[PeerId, _PeerQueue] = {}
+        self._full_queues: dict[
+            PeerId, _PeerQueue
+        ] = {}  # of the small, without room for another envelope
         self._paused_until: dict[PeerId, float] = {}  # of links alone, until their pause is over
         self._now = -math.inf
 
     def pause(self, peer_id: PeerId, duration_s: float, now: float) -> None:
-        """Hold back what waits for `peer_id` from now on, for at most `PAUSE_LIMIT_S`; 0 s: no longer."""
+        """Hold back what waits for `peer_id` from now on, for at most `MAX_PAUSE_S`; 0 s: no longer."""
         if duration_s > 0:
-            self._paused_until[peer_id] = now + min(duration_s, PAUSE_LIMIT_S)
+            self._paused_until[peer_id] = now + min(duration_s, MAX_PAUSE_S)
         else:
             self._paused_until.pop(peer_id, None)
 
-    def _paused_for(self, peer_id: PeerId, now: float) -> float:
+    def _pause_remaining_s(self, peer_id: PeerId, now: float) -> float:
         """For how many seconds `peer_id` is to get nothing; at most 0: it is not paused."""
         if not self._paused_until:
             return 0.0
-        left_s = self._paused_until.get(peer_id, now) - now
-        if left_s <= 0:
+        remaining_s = self._paused_until.get(peer_id, now) - now
+        if remaining_s <= 0:
             self._paused_until.pop(peer_id, None)
-        return left_s
+        return remaining_s
 
-    def push(self, copy: RumorCopy, links: Iterable[Outlet], now: float) -> int:
-        """Let `copy` go to each of `links`, as soon as that can be; how many have room for it."""
+    def enqueue(self, copy: RumorCopy, links: Iterable[SendTarget], now: float) -> int:
+        """Let `copy` go to each of `link_count`, as soon as that can be; how many have room for it."""
         self._now = now
-        is_ours = copy.rumor.origin == self._our_id
-        payloads, took = len(copy.rumor.lengths), 0
-        encoded = _Encoded(codec.encode_copy(copy, is_ours=is_ours), payloads)
+        is_tracked = copy.rumor.origin == self._our_id
+        payloads, accepted = len(copy.rumor.lengths), 0
+        encoded = _EncodedRumor(codec.encode_rumor_copy(copy, is_tracked=is_tracked), payloads)
         is_large = self._is_large(len(encoded.copy))
         if is_large:
-            encoded = _Encoded(encoded.alone, payloads)
-        size_bytes, lanes = encoded.size_bytes, self._large if is_large else self._small
+            encoded = _EncodedRumor(encoded.single_message, payloads)
+        size_bytes, queues = (
+            encoded.size_bytes,
+            self._large_queues if is_large else self._small_queues,
+        )
         for link in links:
-            lane = lanes.get(link.peer_id)
-            if lane is None:
-                lane = lanes[link.peer_id] = _Lane()
-            elif not self._has_room(lane, size_bytes):
-                link.count_unsent(payloads)
+            queue = queues.get(link.peer_id)
+            if queue is None:
+                queue = queues[link.peer_id] = _PeerQueue()
+            elif not self._has_room(queue, size_bytes):
+                link.count_send_drops(payloads)
                 continue
-            lane.add(encoded)
-            took += 1
+            queue.append(encoded)
+            accepted += 1
             if is_large:
-                lane.full_since = min(lane.full_since, now)
-            elif not self._has_room(lane, self._message_bytes):
-                lane.full_since = min(lane.full_since, now)
-                self._full[link.peer_id] = lane
-        return took
+                queue.full_since = min(queue.full_since, now)
+            elif not self._has_room(queue, self._message_bytes):
+                queue.full_since = min(queue.full_since, now)
+                self._full_queues[link.peer_id] = queue
+        return accepted
 
     def _is_large(self, size_bytes: int) -> bool:
-        return size_bytes + codec.ENVELOPE_OVERHEAD > self._message_bytes
+        return size_bytes + codec.RUMORS_OVERHEAD_BYTES > self._message_bytes
 
-    def _has_room(self, lane: _Lane, size_bytes: int) -> bool:
-        return not lane.copies or (
-            len(lane.copies) < self._limits.queue_messages
-            and lane.size_bytes + size_bytes <= self._limits.queue_bytes
+    def _has_room(self, queue: _PeerQueue, size_bytes: int) -> bool:
+        return not queue.rumors or (
+            len(queue.rumors) < self._limits.queue_messages
+            and queue.size_bytes + size_bytes <= self._limits.queue_bytes
         )
 
-    def look(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Time passed, which is what it takes to be left behind."""
         self._now = now
 
-    def only(self, link: Outlet) -> bytes | None:
+    def peek_single(self, link: SendTarget) -> bytes | None:
         """The envelope of all that waits for `link`, where that is one small rumor; None: it is not."""
-        lane = self._small.get(link.peer_id)
-        if lane is None or len(lane.copies) != 1 or link.peer_id in self._large:
+        queue = self._small_queues.get(link.peer_id)
+        if queue is None or len(queue.rumors) != 1 or link.peer_id in self._large_queues:
             return None
-        if self._paused_for(link.peer_id, self._now) > 0:
+        if self._pause_remaining_s(link.peer_id, self._now) > 0:
             return None
-        return lane.copies[0].alone
+        return queue.rumors[0].single_message
 
-    def went(self, link: Outlet) -> None:
-        """What was the `only` one that waited has gone another way."""
-        del self._small[link.peer_id]
-        self._full.pop(link.peer_id, None)
+    def pop_single(self, link: SendTarget) -> None:
+        """What was the `peek_single` one that waited has gone another way."""
+        del self._small_queues[link.peer_id]
+        self._full_queues.pop(link.peer_id, None)
 
-    def fill(self, link: Outlet, now: float) -> bool:
+    def drain_into(self, link: SendTarget, now: float) -> bool:
         """Hand `link` what it can send at once, and the next large rumor, which it sends in turns with
         all else; whether more waits for it."""
         self._now = now
-        if self._paused_for(link.peer_id, now) > 0:
-            return link.peer_id in self._small or link.peer_id in self._large
-        small, large = self._small.get(link.peer_id), self._large.get(link.peer_id)
+        if self._pause_remaining_s(link.peer_id, now) > 0:
+            return link.peer_id in self._small_queues or link.peer_id in self._large_queues
+        small, large = self._small_queues.get(link.peer_id), self._large_queues.get(link.peer_id)
         if large is not None:
-            while large.copies and link.has_room_for(len(large.copies[0].copy)):
-                link.send(large.take().copy, now)
-            if not large.copies:
-                del self._large[link.peer_id]
+            while large.rumors and link.has_room_for(len(large.rumors[0].copy)):
+                link.send(large.pop().copy, now)
+            if not large.rumors:
+                del self._large_queues[link.peer_id]
         if small is not None:
-            while small.copies and link.has_room_for(self._message_bytes) and link.is_ready(now):
-                link.send(small.next_envelope(self._message_bytes), now)
-            if not small.copies:
-                del self._small[link.peer_id]
-            if link.peer_id in self._full and self._has_room(small, self._message_bytes):
+            while small.rumors and link.has_room_for(self._message_bytes) and link.is_ready(now):
+                link.send(small.pop_message(self._message_bytes), now)
+            if not small.rumors:
+                del self._small_queues[link.peer_id]
+            if link.peer_id in self._full_queues and self._has_room(small, self._message_bytes):
                 small.full_since = math.inf
-                del self._full[link.peer_id]
-        return link.peer_id in self._small or link.peer_id in self._large
+                del self._full_queues[link.peer_id]
+        return link.peer_id in self._small_queues or link.peer_id in self._large_queues
 
-    def ready_at(self, link: Outlet, now: float) -> float:
+    def next_drain_at(self, link: SendTarget, now: float) -> float:
         """When to fill `link` again, which has sent what it could; math.inf: not before it makes room."""
-        paused_s = self._paused_for(link.peer_id, now)
+        paused_s = self._pause_remaining_s(link.peer_id, now)
         if paused_s > 0:
             return now + paused_s
-        large = self._large.get(link.peer_id)
-        if large is not None and link.has_room_for(len(large.copies[0].copy)):
+        large = self._large_queues.get(link.peer_id)
+        if large is not None and link.has_room_for(len(large.rumors[0].copy)):
             return now
-        is_open = link.peer_id in self._small and link.has_room_for(self._message_bytes)
-        return link.ready_at(now) if is_open else math.inf
+        can_drain = link.peer_id in self._small_queues and link.has_room_for(self._message_bytes)
+        return link.next_send_at(now) if can_drain else math.inf
 
-    def is_idle(self, link: Outlet, now: float) -> bool:
+    def can_send_now(self, link: SendTarget, now: float) -> bool:
         """Whether a rumor pushed to `link` now would go at once."""
-        is_waiting = link.peer_id in self._small or link.peer_id in self._large
-        return not is_waiting and link.is_ready(now) and self._paused_for(link.peer_id, now) <= 0
+        is_queued = link.peer_id in self._small_queues or link.peer_id in self._large_queues
+        return (
+            not is_queued and link.is_ready(now) and self._pause_remaining_s(link.peer_id, now) <= 0
+        )
 
-    def has_room(self, links: int, size_bytes: int = 0) -> bool:
+    def has_room(self, link_count: int, size_bytes: int = 0) -> bool:
         """Whether another rumor of ours of so many bytes finds room, as of the last look, with every
         one of so many links that is not left behind."""
-        full = self._large if self._is_large(size_bytes) else self._full
+        full = self._large_queues if self._is_large(size_bytes) else self._full_queues
         if not full:
             return True
-        behind = sum(self._now >= lane.full_since + BEHIND_S for lane in full.values())
-        return behind == len(full) and behind < links
+        slow_count = sum(
+            self._now >= queue.full_since + SLOW_PEER_AFTER_S for queue in full.values()
+        )
+        return slow_count == len(full) and slow_count < link_count
 
-    def waiting(self, peer_id: PeerId) -> int:
+    def queued_payloads(self, peer_id: PeerId) -> int:
         """How many payloads wait for a peer."""
-        lanes = (self._small.get(peer_id), self._large.get(peer_id))
-        return sum(lane.payloads for lane in lanes if lane is not None)
+        queues = (self._small_queues.get(peer_id), self._large_queues.get(peer_id))
+        return sum(queue.payloads for queue in queues if queue is not None)
 
-    def forget(self, peer_id: PeerId) -> int:
+    def remove_peer(self, peer_id: PeerId) -> int:
         """Let go of all that waits for a peer; how many payloads that was."""
-        waited = self.waiting(peer_id)
+        dropped = self.queued_payloads(peer_id)
         self._paused_until.pop(peer_id, None)
-        for lanes in (self._full, self._small, self._large):
-            lanes.pop(peer_id, None)
-        return waited
+        for queues in (self._full_queues, self._small_queues, self._large_queues):
+            queues.pop(peer_id, None)
+        return dropped
 
     @property
     def deadline(self) -> float:
         """When a link is left behind."""
         deadline = math.inf
-        for lane in (*self._full.values(), *self._large.values()):
-            if self._now < lane.full_since + BEHIND_S:
-                deadline = min(deadline, lane.full_since + BEHIND_S)
+        for queue in (*self._full_queues.values(), *self._large_queues.values()):
+            if self._now < queue.full_since + SLOW_PEER_AFTER_S:
+                deadline = min(deadline, queue.full_since + SLOW_PEER_AFTER_S)
         return deadline

@@ -33,25 +33,27 @@ _IPV6: Final = struct.Struct("=16sI")  # in6_pktinfo: destination, interface
 _ANCILLARY_BYTES: Final = 128
 _DATAGRAM_BYTES: Final = 65_536
 READS_PER_TURN: Final = 32  # datagrams, before others in the loop have their turn; as in libuv
-READ_PAUSE_S: Final = 0.05  # while the system has no memory for what is to be read
-OUT_OF_ROOM: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-_GONE: Final = frozenset(  # what a source address answers that is not, or not there, ours any more
-    {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
+READ_RETRY_S: Final = 0.05  # while the system has no memory for what is to be read
+RESOURCE_ERRNOS: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_SOURCE_GONE_ERRNOS: Final = (
+    frozenset(  # what a source address answers that is not, or not there, ours any more
+        {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
+    )
 )
 
 RawSource = tuple[Any, ...]  # as `recvmsg` gives it
 
 
 class SourceAddress(Address):
-    """Where a datagram came from. `control` makes an answer leave from where the datagram came to.
+    """Where a datagram came from. `reply_control` makes an answer leave from where the datagram came to.
 
     Equal to any other `Address` of the same host and port."""
 
-    control: tuple[tuple[int, int, bytes], ...] = ()
+    reply_control: tuple[tuple[int, int, bytes], ...] = ()
 
 
 class PktinfoTransport(asyncio.DatagramTransport):
-    """What `create_datagram_endpoint` makes of `sock`, for a socket that `ask_for_pktinfo` agreed to.
+    """What `create_datagram_endpoint` makes of `sock`, for a socket that `enable_pktinfo` agreed to.
 
     The protocol gets (datagram, (raw source, control)); `sendto` takes the same pair as address.
     """
@@ -66,7 +68,7 @@ class PktinfoTransport(asyncio.DatagramTransport):
         self._loop = loop
         self._sock = sock
         self._protocol = protocol
-        self._waiting: deque[tuple[bytes, Any]] = deque()
+        self._send_buffer: deque[tuple[bytes, Any]] = deque()
         self._is_closing = False
         loop.add_reader(sock.fileno(), self._read)
         protocol.connection_made(self)
@@ -78,14 +80,14 @@ class PktinfoTransport(asyncio.DatagramTransport):
         if not self._is_closing:
             self._is_closing = True
             self._loop.remove_reader(self._sock.fileno())
-            if not self._waiting:
-                self._loop.call_soon(self._end)
+            if not self._send_buffer:
+                self._loop.call_soon(self._finish_close)
 
     def abort(self) -> None:
-        self._waiting.clear()
+        self._send_buffer.clear()
         self.close()
 
-    def _end(self) -> None:
+    def _finish_close(self) -> None:
         self._sock.close()
         self._protocol.connection_lost(None)
 
@@ -101,22 +103,22 @@ class PktinfoTransport(asyncio.DatagramTransport):
                 return
             except OSError as error:
                 self._protocol.error_received(error)
-                if error.errno in OUT_OF_ROOM:  # or the loop would call at once again
+                if error.errno in RESOURCE_ERRNOS:  # or the loop would call at once again
                     self._loop.remove_reader(self._sock.fileno())
-                    self._loop.call_later(READ_PAUSE_S, self._read_on)
+                    self._loop.call_later(READ_RETRY_S, self._resume_reading)
                 return
             deliver(datagram, (source, ancillary))
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         if not self._is_closing:
             self._loop.add_reader(self._sock.fileno(), self._read)
 
     def sendto(self, data: Any, addr: Any = None) -> None:
-        if self._waiting:
-            self._waiting.append((data, addr))
+        if self._send_buffer:
+            self._send_buffer.append((data, addr))
         elif not self._send(data, addr):
-            self._waiting.append((data, addr))
-            self._loop.add_writer(self._sock.fileno(), self._write)
+            self._send_buffer.append((data, addr))
+            self._loop.add_writer(self._sock.fileno(), self._flush)
             self._protocol.pause_writing()
 
     def _send(self, data: bytes, addr: tuple[RawSource, Any]) -> bool:
@@ -129,7 +131,7 @@ class PktinfoTransport(asyncio.DatagramTransport):
                 else:
                     self._sock.sendto(data, target)
             except OSError as error:
-                if not control or error.errno not in _GONE:
+                if not control or error.errno not in _SOURCE_GONE_ERRNOS:
                     raise
                 self._sock.sendto(data, target)
         except (BlockingIOError, InterruptedError):
@@ -138,18 +140,18 @@ class PktinfoTransport(asyncio.DatagramTransport):
             self._protocol.error_received(error)
         return True
 
-    def _write(self) -> None:
-        while self._waiting:
-            if not self._send(*self._waiting[0]):
+    def _flush(self) -> None:
+        while self._send_buffer:
+            if not self._send(*self._send_buffer[0]):
                 return
-            self._waiting.popleft()
+            self._send_buffer.popleft()
         self._loop.remove_writer(self._sock.fileno())
         self._protocol.resume_writing()
         if self._is_closing:
-            self._end()
+            self._finish_close()
 
 
-def ask_for_pktinfo(sock: socket.socket) -> bool:
+def enable_pktinfo(sock: socket.socket) -> bool:
     """Have the system tell which address each datagram came to; whether it does."""
     if not hasattr(sock, "recvmsg") or not (_IS_LINUX or sys.platform == "darwin"):
         return False
@@ -164,23 +166,23 @@ def ask_for_pktinfo(sock: socket.socket) -> bool:
     return True
 
 
-def answer_control(ancillary: Any) -> tuple[tuple[int, int, bytes], ...]:
+def make_reply_control(ancillary: Any) -> tuple[tuple[int, int, bytes], ...]:
     """What to send with an answer to a datagram that came with `ancillary`, so that it leaves from the
     address the datagram came to; empty: as the system chooses."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) == _IPV4.size:
-            _, to_answer_from, destination = _IPV4.unpack(data)
-            ours = to_answer_from if _IS_LINUX else destination
-            if ours[0] >= 224 or not any(ours):  # multicast: nobody's source
+            _, spec_dst, destination = _IPV4.unpack(data)
+            local_address = spec_dst if _IS_LINUX else destination
+            if local_address[0] >= 224 or not any(local_address):  # multicast: nobody's source
                 return ()
-            return ((level, kind, _IPV4.pack(0, ours, bytes(4))),)
+            return ((level, kind, _IPV4.pack(0, local_address, bytes(4))),)
         if (
             level == socket.IPPROTO_IPV6
             and kind == getattr(socket, "IPV6_PKTINFO", None)
             and len(data) == _IPV6.size
         ):
-            ours, _ = _IPV6.unpack(data)
-            if ours[0] == 0xFF or not any(ours):
+            local_address, _ = _IPV6.unpack(data)
+            if local_address[0] == 0xFF or not any(local_address):
                 return ()
-            return ((level, kind, _IPV6.pack(ours, 0)),)
+            return ((level, kind, _IPV6.pack(local_address, 0)),)
     return ()

@@ -22,65 +22,72 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
-from grapevine_proto.clock import TICK_S, Lag
-from grapevine_proto.endpoint import Endpoint, EndpointClosed
+from grapevine_proto.clock import CLOCK_POLL_INTERVAL_S, LoopLagMonitor
+from grapevine_proto.endpoint import SocketClosed, UdpSocket
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError
-from grapevine_proto.events import Event, FaultContained, IdentityInUse
-from grapevine_proto.faults import describe
+from grapevine_proto.events import Event, IdentityInUse, InternalErrorContained
+from grapevine_proto.faults import format_error
 
 logger = logging.getLogger("grapevine")
 
-BATCH: Final = 64  # datagrams read, sent, or events told per turn: about 4 ms of work at 60 us each
-UNTOLD_LIMIT: Final = 4096  # events; a datagram on loopback brings hundreds of small messages
-LEAST_WAIT_S: Final = 0.001  # what timers can do; keeps a deadline in the past from spinning
-FAULT_PAUSE_S: Final = 0.5
-FAULT_LOG_EVERY_S: Final = 1.0
+MAX_ITEMS_PER_TURN: Final = (
+    64  # datagrams read, sent, or events told per turn: about 4 ms of work at 60 us each
+)
+MAX_UNPUBLISHED_EVENTS: Final = (
+    4096  # events; a datagram on loopback brings hundreds of small messages
+)
+MIN_WAIT_S: Final = 0.001  # what timers can do; keeps a deadline in the past from spinning
+ERROR_PAUSE_S: Final = 0.5
+ERROR_LOG_INTERVAL_S: Final = 1.0
 
 
-class Pump:
-    """Runs as two tasks, `read` and `run`, until they are cancelled. `publish` is told what happens,
-    `fail` why it cannot go on; `may_send` says, or sees to it, that the epoch is on disk.
+class EngineDriver:
+    """Runs as two tasks, `read_loop` and `write_loop`, until they are cancelled. `publish` is told what
+    happens,
+    `fail` why it cannot go on; `ensure_epoch_saved` says, or sees to it, that the epoch is on disk.
 
-    `wake` it when something is to be sent. `room` is set when a payload of `awaited_bytes` finds room,
-    `drained` when all was said after `Engine.leave`; `unpumped` broadcasts came since the last turn.
+    `wake` it when something is to be sent. `room_available` is set when a payload of
+    `waiting_payload_bytes` finds room,
+    `drained` when all was said after `Engine.leave`; `broadcasts_since_turn` broadcasts came since the
+    last turn.
     """
 
     def __init__(
         self,
         engine: Engine,
-        endpoint: Endpoint,
+        sock: UdpSocket,
         publish: Callable[[Event], None],
         fail: Callable[[GrapevineError], None],
-        may_send: Callable[[], Awaitable[bool]],
+        ensure_epoch_saved: Callable[[], Awaitable[bool]],
         now: Callable[[], float],
     ) -> None:
         self._engine = engine
-        self._endpoint = endpoint
+        self._socket = sock
         self._publish = publish
         self._fail = fail
-        self._may_send = may_send
+        self._ensure_epoch_saved = ensure_epoch_saved
         self._now = now
-        self.lag = Lag(now())
-        self._untold: deque[Event] = deque()
-        self._awake = asyncio.Event()
-        self.room = asyncio.Event()
-        self.awaited_bytes = 0  # of the payload that waits for room longest
+        self.lag_monitor = LoopLagMonitor(now())
+        self._unpublished: deque[Event] = deque()
+        self._wake_event = asyncio.Event()
+        self.room_available = asyncio.Event()
+        self.waiting_payload_bytes = 0  # of the payload that waits for room longest
         self.drained = asyncio.Event()
-        self.unpumped = 0
-        self._fault_logged_at = -math.inf
+        self.broadcasts_since_turn = 0
+        self._error_logged_at = -math.inf
 
     def wake(self) -> None:
         """There is something to send, or time to be looked at anew."""
-        if not self._awake.is_set():
-            self._awake.set()
+        if not self._wake_event.is_set():
+            self._wake_event.set()
 
-    async def read(self) -> None:
+    async def read_loop(self) -> None:
         """The task that reads."""
         while True:
             try:
-                await self._read()
-            except EndpointClosed:
+                await self._read_datagrams()
+            except SocketClosed:
                 self._fail(NotRunning("the socket was closed under the node"))
                 return
             except Exception:
@@ -89,119 +96,121 @@ class Pump:
                     0
                 )  # no longer: a peer that could cause it could silence the node
 
-    async def _read(self) -> NoReturn:
+    async def _read_datagrams(self) -> NoReturn:
         """Read datagrams without end."""
-        engine, endpoint = self._engine, self._endpoint
-        batch = 0
+        engine, sock = self._engine, self._socket
+        batch_size = 0
         while True:
-            datagram, source = await endpoint.receive()
+            datagram, source = await sock.receive()
             try:
-                engine.receive(datagram, source, self._tick())
+                engine.receive(datagram, source, self._read_clock())
             except Exception as error:  # noqa: BLE001  it never raises; should it, only this datagram is lost
-                self._log_fault(describe(error))
-            batch += 1
-            if batch < BATCH and endpoint.has_more:
+                self._log_internal_error(format_error(error))
+            batch_size += 1
+            if batch_size < MAX_ITEMS_PER_TURN and sock.is_readable:
                 continue
-            batch = 0
-            self._tell_some()
+            batch_size = 0
+            self._publish_batch()
             self.wake()  # whoever was told has its turn before the pump, for it was woken before
-            if endpoint.has_more:
+            if sock.is_readable:
                 await asyncio.sleep(0)
-            while len(self._untold) > UNTOLD_LIMIT:  # what is not read yet can wait where it is
-                self._tell_some()
+            while (
+                len(self._unpublished) > MAX_UNPUBLISHED_EVENTS
+            ):  # what is not read yet can wait where it is
+                self._publish_batch()
                 await asyncio.sleep(0)
 
-    async def run(self) -> None:
+    async def write_loop(self) -> None:
         """The task that lets time pass, and writes."""
         while True:
             try:
-                await self._turn()
-            except EndpointClosed:
+                await self._run_turn()
+            except SocketClosed:
                 self._fail(NotRunning("the socket was closed under the node"))
                 return
             except Exception:
                 logger.exception("a fault in the node; it goes on")
-                await asyncio.sleep(FAULT_PAUSE_S)
+                await asyncio.sleep(ERROR_PAUSE_S)
 
-    async def _turn(self) -> None:
+    async def _run_turn(self) -> None:
         """Let time pass, send what is due, tell what happened, wait for the next reason to wake."""
         engine = self._engine
-        self._awake.clear()
-        self.unpumped = 0
-        now = self._tick()
+        self._wake_event.clear()
+        self.broadcasts_since_turn = 0
+        now = self._read_clock()
         if engine.deadline <= now:
             engine.advance(now)
         sent = await self._send_all()
-        told = await self._tell_all()
-        if engine.stopped is not None:
-            self._fail(StateLockedError(engine.stopped))
-        if engine.has_room_for(self.awaited_bytes):
-            self.room.set()
+        published = await self._publish_all()
+        if engine.stop_reason is not None:
+            self._fail(StateLockedError(engine.stop_reason))
+        if engine.can_broadcast_bytes(self.waiting_payload_bytes):
+            self.room_available.set()
         if engine.is_drained:
             self.drained.set()
-        if self._awake.is_set():
+        if self._wake_event.is_set():
             await asyncio.sleep(0)
             return
-        least_s = 0.0 if sent or told else LEAST_WAIT_S
-        delay_s = min(max(engine.deadline - self._now(), least_s), TICK_S)
-        timer = asyncio.get_running_loop().call_later(delay_s, self._awake.set)
+        min_wait_s = 0.0 if sent or published else MIN_WAIT_S
+        delay_s = min(max(engine.deadline - self._now(), min_wait_s), CLOCK_POLL_INTERVAL_S)
+        timer = asyncio.get_running_loop().call_later(delay_s, self._wake_event.set)
         try:
-            await self._awake.wait()
+            await self._wake_event.wait()
         finally:
             timer.cancel()
 
     async def _send_all(self) -> int:
-        engine, endpoint = self._engine, self._endpoint
-        if not await self._may_send():
+        engine, sock = self._engine, self._socket
+        if not await self._ensure_epoch_saved():
             return 0  # nothing may be sent under an epoch that could be used again
         datagrams = engine.datagrams_to_send(self._now())
         for number, (datagram, address) in enumerate(datagrams, 1):
             try:
-                await endpoint.send(datagram, address)
-            except EndpointClosed:
+                await sock.send(datagram, address)
+            except SocketClosed:
                 raise
             except Exception as error:  # noqa: BLE001  of this datagram alone
-                self._log_fault(describe(error))
-            if number % BATCH == 0:
+                self._log_internal_error(format_error(error))
+            if number % MAX_ITEMS_PER_TURN == 0:
                 await asyncio.sleep(0)
-        while endpoint.too_large:
-            engine.refused(*endpoint.too_large.pop(), self._now())
-        while endpoint.unsendable:
-            engine.unsendable(*endpoint.unsendable.popleft(), self._now())
+        while sock.too_large:
+            engine.on_emsgsize(*sock.too_large.pop(), self._now())
+        while sock.unsendable:
+            engine.on_unsendable(*sock.unsendable.popleft(), self._now())
         return len(datagrams)
 
-    def _tell_some(self) -> int:
+    def _publish_batch(self) -> int:
         """Tell a batch of what happened; how much that was."""
-        untold = self._untold
-        untold += self._engine.events()
-        count = min(len(untold), BATCH)
+        unpublished = self._unpublished
+        unpublished += self._engine.events()
+        count = min(len(unpublished), MAX_ITEMS_PER_TURN)
         for _ in range(count):
-            event = untold.popleft()
+            event = unpublished.popleft()
             if isinstance(event, IdentityInUse):
                 logger.error("%s", event.problem)
-            if isinstance(event, FaultContained):
-                self._log_fault(event.problem)
+            if isinstance(event, InternalErrorContained):
+                self._log_internal_error(event.problem)
             self._publish(event)
         return count
 
-    def _log_fault(self, problem: str) -> None:
+    def _log_internal_error(self, problem: str) -> None:
         """Say so in the log, at most once a second: a peer may have caused it, and may again."""
         now = self._now()
-        if now - self._fault_logged_at >= FAULT_LOG_EVERY_S:
-            self._fault_logged_at = now
+        if now - self._error_logged_at >= ERROR_LOG_INTERVAL_S:
+            self._error_logged_at = now
             logger.error("a fault in the node; it goes on: %s", problem)
 
-    async def _tell_all(self) -> int:
-        count = self._tell_some()
-        while self._untold:
+    async def _publish_all(self) -> int:
+        count = self._publish_batch()
+        while self._unpublished:
             await asyncio.sleep(0)
-            count += self._tell_some()
+            count += self._publish_batch()
         return count
 
-    def _tick(self) -> float:
+    def _read_clock(self) -> float:
         """The time; the engine is told first where the loop comes late to it."""
         now = self._now()
-        late_s = self.lag.tick(now)
+        late_s = self.lag_monitor.tick(now)
         if late_s:
-            self._engine.lagged(late_s, now)
+            self._engine.on_lag(late_s, now)
         return now

@@ -13,253 +13,284 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 from grapevine_proto import codec
-from grapevine_proto.accounts import REFUSED_WORK
-from grapevine_proto.errors import DropReason, Offense, Refused
+from grapevine_proto.accounts import RATE_LIMITED_MESSAGE_WORK
+from grapevine_proto.errors import Dropped, DropReason, Offense
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
-from grapevine_proto.link.session import Established
-from grapevine_proto.links import Links
-from grapevine_proto.machines import Machines
-from grapevine_proto.messages import Close, CloseReason, Kind, Near, Private, Records, Rumors
+from grapevine_proto.link.session import EstablishedSession
+from grapevine_proto.links import LinkTable
+from grapevine_proto.machines import Overlay
+from grapevine_proto.messages import (
+    Close,
+    CloseReason,
+    DirectMessage,
+    Kind,
+    Records,
+    Rumors,
+    SwapRequest,
+)
 from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.routing import Routing
-from grapevine_proto.shorts import Shorts
+from grapevine_proto.routing import MessageDispatcher
+from grapevine_proto.shorts import TransientSessions
 
-VIOLATIONS: Final = (DropReason.MALFORMED, DropReason.CONFLICT)
+PROTOCOL_VIOLATIONS: Final = (DropReason.MALFORMED, DropReason.CONTENT_CONFLICT)
 """Refusals of opened packets that no honest node causes."""
 
 
-class Reception:
+class PacketReceiver:
     """Where all datagrams come in. Driven by `receive`."""
 
     def __init__(
         self,
-        links: Links,
-        shorts: Shorts,
+        links: LinkTable,
+        transients: TransientSessions,
         handshakes: Handshakes,
-        machines: Machines,
-        routing: Routing,
+        overlay: Overlay,
+        dispatcher: MessageDispatcher,
     ) -> None:
         self._links = links
-        self._shorts = shorts
+        self._transients = transients
         self._handshakes = handshakes
-        self._machines = machines
-        self._routing = routing
+        self._overlay = overlay
+        self._dispatcher = dispatcher
 
     def receive(self, datagram: bytes, source: Address, now: float) -> None:
         """Take in one datagram. Raises Refused."""
         packet = codec.decode_packet(datagram)
         match packet:
             case codec.Data():
-                self._receive_data(packet, source, now)
+                self._on_data(packet, source, now)
             case codec.Hello() | codec.Proof():
-                self._receive_stranger(packet, datagram, source, now)
+                self._on_initial(packet, datagram, source, now)
             case codec.Challenge() | codec.Welcome():
-                self._receive_answer(packet, datagram, source, now)
+                self._on_response(packet, datagram, source, now)
             case _:
                 assert_never(packet)
 
     # --- handshakes -----------------------------------------------------------------------------
 
-    def _receive_stranger(
+    def _on_initial(
         self, packet: codec.Hello | codec.Proof, datagram: bytes, source: Address, now: float
     ) -> None:
         if self._links.is_leaving:  # who came in now would be left without a word
-            raise Refused(DropReason.UNEXPECTED)
-        record, exempt = self._machines.membership.record, self._links.at(source) is not None
+            raise Dropped(DropReason.UNEXPECTED)
+        record, exempt = (
+            self._overlay.membership.record,
+            self._links.find_by_address(source) is not None,
+        )
         try:
-            reply = self._handshakes.welcome(packet, datagram, source, record, now, exempt=exempt)
-        except Refused as refused:
-            if refused.reason is DropReason.MYSELF and isinstance(packet, codec.Proof):
-                self._routing.end_dial(packet.hello.session_id, refused.reason, now)
+            reply = self._handshakes.on_initial(
+                packet, datagram, source, record, now, exempt=exempt
+            )
+        except Dropped as refused:
+            if refused.reason is DropReason.SELF_DIAL and isinstance(packet, codec.Proof):
+                self._dispatcher.end_dial(packet.hello.session_id, refused.reason, now)
             raise
-        self._links.post([(reply, source)])
+        self._links.enqueue_raw([(reply, source)])
 
-    def _receive_answer(
+    def _on_response(
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
     ) -> None:
         try:
-            dial = self._handshakes.answer(packet, datagram, source, now)
-        except Refused as refused:
-            if refused.reason in (DropReason.MYSELF, DropReason.WRONG_PEER):
-                self._routing.end_dial(packet.session_id, refused.reason, now)
+            dial = self._handshakes.on_response(packet, datagram, source, now)
+        except Dropped as refused:
+            if refused.reason in (DropReason.SELF_DIAL, DropReason.WRONG_PEER):
+                self._dispatcher.end_dial(packet.session_id, refused.reason, now)
             raise
-        if dial.is_too_far:
-            self._routing.end_dial(packet.session_id, None, now)
+        if dial.is_rtt_too_high:
+            self._dispatcher.end_dial(packet.session_id, None, now)
 
     # --- data -----------------------------------------------------------------------------------
 
-    def _receive_data(self, packet: codec.Data, source: Address, now: float) -> None:
-        link = self._links.with_session(packet.session_id)
+    def _on_data(self, packet: codec.Data, source: Address, now: float) -> None:
+        link = self._links.find_by_session(packet.session_id)
         if link is not None:
-            self._links.touch(link)
+            self._links.mark_dirty(link)
             try:
-                self._hear(link, packet, source, now)
-            except Refused as refused:
-                self._hold_against(link, refused.reason, now)
+                self._on_link_data(link, packet, source, now)
+            except Dropped as refused:
+                self._penalize_refusal(link, refused.reason, now)
                 raise
             return
-        ours = self._handshakes.confirm_ours(packet, source, now)
-        if ours is not None:
-            dial, established = ours
-            if dial.is_short:
+        initiated = self._handshakes.confirm_initiated(packet, source, now)
+        if initiated is not None:
+            dial, established = initiated
+            if dial.is_transient:
                 if established.plaintext[0] == Kind.CLOSE:
-                    self._routing.gave_up_briefly(established.record.peer_id)
+                    self._dispatcher.on_transient_failed(established.record.peer_id)
                 else:
-                    self._open_short(established, now)
+                    self._open_transient(established, now)
                 return
-            self._machines.membership.dialling.answered(
+            self._overlay.membership.dialer.on_answered(
                 dial.address, dial.expected, established.record.peer_id, now
             )
-            if not self._was_turned_away(established, now):
-                if dial.instead is not None:
-                    self._routing.perform(
-                        self._machines.membership.room.swap(dial.instead, established.record), now
+            if not self._was_rejected(established, now):
+                if dial.swap_for is not None:
+                    self._dispatcher.apply_effects(
+                        self._overlay.membership.evictor.swap_link(
+                            dial.swap_for, established.record
+                        ),
+                        now,
                     )
-                self.establish(established, now, is_asked=dial.is_asking)
-            self._routing.no_link_came(established.record.peer_id, now)
+                self.establish(established, now, wants_room=dial.wants_room)
+            self._dispatcher.on_dial_ended(established.record.peer_id, now)
             return
-        parted = self._links.hear_parting(packet, now)
-        if parted is not None:
-            link, message = parted
-            if isinstance(message, (Rumors, Private)):
-                self._routing.route(message, link, now)
+        closed = self._links.on_closed_packet(packet, now)
+        if closed is not None:
+            link, message = closed
+            if isinstance(message, (Rumors, DirectMessage)):
+                self._dispatcher.dispatch(message, link, now)
             return
-        confirmed = self._handshakes.confirm_theirs(packet, source, now)
-        if confirmed is None:
-            raise Refused(DropReason.UNKNOWN_SESSION)
-        if confirmed.plaintext[0] == Kind.SHORT:
-            self._open_short(confirmed, now)
+        accepted = self._handshakes.confirm_accepted(packet, source, now)
+        if accepted is None:
+            raise Dropped(DropReason.UNKNOWN_SESSION)
+        if accepted.plaintext[0] == Kind.OPEN_TRANSIENT:
+            self._open_transient(accepted, now)
         else:
-            self.establish(confirmed, now, is_asked=confirmed.plaintext[0] == Kind.ASK)
+            self.establish(accepted, now, wants_room=accepted.plaintext[0] == Kind.NEIGHBOR_REQUEST)
 
-    def _hear(self, link: Link, packet: codec.Data, source: Address, now: float) -> None:
+    def _on_link_data(self, link: Link, packet: codec.Data, source: Address, now: float) -> None:
         plaintext = self._links.open(link, packet, now, source)
         if self._links.is_link(link):
-            self._routing.hear(link, plaintext, now)
+            self._dispatcher.on_packet(link, plaintext, now)
         else:
-            self._routing.hear_briefly(link, plaintext, now)
+            self._dispatcher.on_transient_packet(link, plaintext, now)
 
-    def _hold_against(self, link: Link, reason: DropReason, now: float) -> None:
+    def _penalize_refusal(self, link: Link, reason: DropReason, now: float) -> None:
         """Something of `link` was refused. Only what its session proved is its peer's doing: anybody on
         the way can repeat a packet or change bits of one."""
-        if reason in VIOLATIONS:
-            self._routing.penalize(link.peer_id, Offense.PROTOCOL_VIOLATION, 1, now)
+        if reason in PROTOCOL_VIOLATIONS:
+            self._dispatcher.penalize(link.peer_id, Offense.PROTOCOL_VIOLATION, 1, now)
         elif reason is DropReason.RATE_LIMITED:
-            self._routing.charge_work(link.peer_id, REFUSED_WORK, now)
+            self._dispatcher.charge_work(link.peer_id, RATE_LIMITED_MESSAGE_WORK, now)
 
-    def _was_turned_away(self, established: Established, now: float) -> bool:
+    def _was_rejected(self, established: EstablishedSession, now: float) -> bool:
         """Whether the first that a dialled peer said is that it has no room for us."""
         if established.plaintext[0] != Kind.CLOSE:
             return False
         message = codec.decode_message(established.plaintext)
         record, address = established.record, established.address
-        membership = self._machines.membership
+        membership = self._overlay.membership
         if isinstance(message, Close):
             if message.reason is CloseReason.FULL:
-                effects = membership.turned_away(record, address, message.records, now)
+                effects = membership.on_rejected(record, address, message.records, now)
             else:
                 effects = membership.handle(Records(message.records), record.peer_id, now)
-            self._routing.perform(effects, now)
+            self._dispatcher.apply_effects(effects, now)
         return True
 
     # --- sessions become links ------------------------------------------------------------------
 
-    def establish(self, established: Established, now: float, *, is_asked: bool) -> None:
+    def establish(self, established: EstablishedSession, now: float, *, wants_room: bool) -> None:
         """A session is live: it takes over a link, begins one, or only hears where else to go.
-        `is_asked`: whoever dialled asked for room to be made."""
+        `wants_room`: whoever dialled asked for room to be made."""
         record = established.record
-        if self._is_closed_to(established, now):
+        if self._is_admission_closed(established, now):
             return
         link = self._links.get(record.peer_id)
         if link is None:
-            membership = self._machines.membership
-            self._routing.perform(self._make_room(established, now, is_asked=is_asked), now)
-            if not membership.room.is_left:
-                self._refer(established, now)
+            membership = self._overlay.membership
+            self._dispatcher.apply_effects(
+                self._make_room(established, now, wants_room=wants_room), now
+            )
+            if not membership.evictor.has_room:
+                self._reject_with_referrals(established, now)
                 return
-            link = self._link(established, now)
+            link = self._add_link(established, now)
         elif record.epoch > link.epoch:
             self._links.supersede(link, established, now)
-            effects = self._machines.antientropy.unlinked(link.peer_id, now)
-            self._routing.perform(effects, now)
-            link = self._link(established, now)
+            effects = self._overlay.antientropy.on_link_down(link.peer_id, now)
+            self._dispatcher.apply_effects(effects, now)
+            link = self._add_link(established, now)
         elif record.epoch < link.epoch:
-            self._routing.drops[DropReason.OLD_EPOCH] += 1
-            outranked = Close(CloseReason.OUTRANKED, (link.record,))
-            self._links.turn_away(established, outranked, now)
+            self._dispatcher.drops[DropReason.STALE_EPOCH] += 1
+            superseded = Close(CloseReason.SUPERSEDED, (link.record,))
+            self._links.reject(established, superseded, now)
             return
         else:
-            self._links.renew(link, established, now)
-        self._links.touch(link)
+            self._links.add_session(link, established, now)
+        self._links.mark_dirty(link)
         session = established.session
-        counter = session.arrivals.highest
-        plaintext = link.take_in(established.plaintext, session, counter, now)
-        self._routing.hear(link, plaintext, now)
+        counter = session.ack_tracker.highest
+        plaintext = link.handle_payload(established.plaintext, session, counter, now)
+        self._dispatcher.on_packet(link, plaintext, now)
 
-    def _make_room(self, established: Established, now: float, *, is_asked: bool) -> list[Effect]:
+    def _make_room(
+        self, established: EstablishedSession, now: float, *, wants_room: bool
+    ) -> list[Effect]:
         """Have a link let go for this one, where that is due."""
-        membership, record = self._machines.membership, established.record
-        if established.plaintext[0] == Kind.NEAR:
-            near = codec.decode_message(established.plaintext)
-            if isinstance(near, Near):
-                return membership.room.make_nearer(
-                    record, near, established.rtt_s, now, source=established.address
+        membership, record = self._overlay.membership, established.record
+        if established.plaintext[0] == Kind.SWAP_REQUEST:
+            swap_request = codec.decode_message(established.plaintext)
+            if isinstance(swap_request, SwapRequest):
+                return membership.evictor.make_room_for_nearer(
+                    record, swap_request, established.rtt_s, now, source=established.address
                 )
-        return membership.room.make(
+        return membership.evictor.make_room(
             record,
             now,
-            is_asked=is_asked,
+            wants_room=wants_room,
             source=established.address,
-            is_ours=established.session.began_by_us,
+            is_outbound=established.session.is_initiator,
         )
 
-    def _is_closed_to(self, established: Established, now: float) -> bool:
+    def _is_admission_closed(self, established: EstablishedSession, now: float) -> bool:
         """Whether nobody may come in any more. Raises Refused: DENIED, MISCONDUCT."""
         peer_id = established.record.peer_id
-        if peer_id in self._routing.config.denied:
-            raise Refused(DropReason.DENIED)
-        if self._links.accounts.refuses(peer_id, now):
-            raise Refused(DropReason.MISCONDUCT)
+        if peer_id in self._dispatcher.config.denied:
+            raise Dropped(DropReason.DENIED)
+        if self._links.peer_limits.is_expelled(peer_id, now):
+            raise Dropped(DropReason.MISCONDUCT)
         if self._links.is_leaving:
-            self._links.turn_away(established, Close(CloseReason.LEAVING), now)
+            self._links.reject(established, Close(CloseReason.LEAVING), now)
         return self._links.is_leaving
 
-    def _refer(self, established: Established, now: float) -> None:
+    def _reject_with_referrals(self, established: EstablishedSession, now: float) -> None:
         """There is no room: say who may have some."""
-        others = self._machines.membership.room.referrals(established.record.peer_id)
-        self._links.turn_away(established, Close(CloseReason.FULL, others), now)
+        referrals = self._overlay.membership.evictor.referrals(established.record.peer_id)
+        self._links.reject(established, Close(CloseReason.FULL, referrals), now)
 
-    def _open_short(self, established: Established, now: float) -> None:
+    def _open_transient(self, established: EstablishedSession, now: float) -> None:
         """A session is live that shall be short, whoever wanted it. It changes nothing about a link
         with the same peer; but a run of the peer that is over gets no more of them."""
-        if self._is_closed_to(established, now):
+        if self._is_admission_closed(established, now):
             return
         record = established.record
-        member = self._machines.membership.members.get(record.peer_id)
+        member = self._overlay.membership.members.get(record.peer_id)
         if member is not None and record.epoch < member.record.epoch:
-            self._routing.drops[DropReason.OLD_EPOCH] += 1
-            self._links.turn_away(established, Close(CloseReason.OUTRANKED, (member.record,)), now)
+            self._dispatcher.drops[DropReason.STALE_EPOCH] += 1
+            self._links.reject(established, Close(CloseReason.SUPERSEDED, (member.record,)), now)
             return
-        if not self._shorts.make_room(record.peer_id, now):
-            self._refer(established, now)
+        if not self._transients.make_room(record.peer_id, now):
+            self._reject_with_referrals(established, now)
             return
-        link = self._shorts.add(established, now)
-        self._links.touch(link)
-        self._routing.opened_briefly(link, now)
+        link = self._transients.add(established, now)
+        self._links.mark_dirty(link)
+        self._dispatcher.on_transient_open(link, now)
         session = established.session
-        counter = session.arrivals.highest
-        plaintext = link.take_in(established.plaintext, session, counter, now)
-        self._routing.hear_briefly(link, plaintext, now)
+        counter = session.ack_tracker.highest
+        plaintext = link.handle_payload(established.plaintext, session, counter, now)
+        self._dispatcher.on_transient_packet(link, plaintext, now)
 
-    def _link(self, established: Established, now: float) -> Link:
-        record, machines, perform = established.record, self._machines, self._routing.perform
+    def _add_link(self, established: EstablishedSession, now: float) -> Link:
+        record, overlay, apply_effects = (
+            established.record,
+            self._overlay,
+            self._dispatcher.apply_effects,
+        )
         link = self._links.add(established, now)
-        self._routing.changes += 1
+        self._dispatcher.state_version += 1
         rtt_s = established.rtt_s
-        is_ours = established.session.began_by_us
-        perform(machines.membership.linked(record, link.address, rtt_s, now, is_ours=is_ours), now)
-        perform(machines.dissemination.linked(link.peer_id, now), now)
-        self._routing.opened_briefly(link, now)  # what waited for a short session goes here now
+        is_initiator = established.session.is_initiator
+        apply_effects(
+            overlay.membership.on_link_up(
+                record, link.address, rtt_s, now, is_outbound=is_initiator
+            ),
+            now,
+        )
+        apply_effects(overlay.dissemination.on_link_up(link.peer_id, now), now)
+        self._dispatcher.on_transient_open(
+            link, now
+        )  # what waited for a short session goes here now
         return link

@@ -7,7 +7,7 @@ What must stay true:
 - Effects are performed in the order in which they were asked for.
 - Each refusal is counted under one `DropReason`.
 - An error of this program while it serves a peer ends the link with that peer and nothing else:
-  `contain` counts it, tells of it, and what was asked for the others is done.
+  `contain_error` counts it, tells of it, and what was asked for the others is done.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Final, assert_never
 
 from grapevine_proto import codec
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.errors import DropReason, Offense, Refused
+from grapevine_proto.errors import Dropped, DropReason, Offense
 from grapevine_proto.events import (
     AntiEntropyRound,
     DatagramDropped,
     Event,
-    FaultContained,
+    InternalErrorContained,
     Message,
     MessageReceived,
     MessageSent,
@@ -36,269 +36,284 @@ from grapevine_proto.events import (
     StandingChanged,
     Via,
 )
-from grapevine_proto.faults import describe
+from grapevine_proto.faults import format_error
 from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.link.link import Link
-from grapevine_proto.links import Links
+from grapevine_proto.links import LinkTable
 from grapevine_proto.looks import peer_info
-from grapevine_proto.machines import Machines
+from grapevine_proto.machines import Overlay
 from grapevine_proto.messages import (
-    Ack,
     Announce,
-    Ask,
     Close,
     CloseReason,
+    Confirm,
     Digest,
-    Empty,
+    DirectMessage,
     Frame,
     Graft,
     Heartbeat,
-    Ids,
+    IHave,
     InSync,
+    IWant,
     Kind,
-    Near,
+    MemberDigest,
+    MemberUpdates,
+    NeighborRequest,
     Offer,
-    Opinions,
+    OpenTransient,
     OverlayMessage,
     Pause,
     Ping,
-    PingFor,
-    Private,
+    PingAck,
+    PingReq,
     Prune,
+    ReceiptAck,
     Receipts,
-    ReceiptsTaken,
     Records,
     Repair,
-    Roll,
     Rumors,
-    Short,
     Subscribe,
+    SwapRequest,
     Vector,
-    Want,
 )
 from grapevine_proto.overlay.effects import (
-    Blame,
+    BumpEpoch,
+    CountDrop,
     Credit,
     Deliver,
     Dial,
-    Drop,
+    Disconnect,
     Effect,
     Emit,
-    Learn,
-    Moved,
+    PeerTransitioned,
     Penalize,
-    Reopen,
     Send,
-    Stop,
+    Shutdown,
+    UpdateRecord,
 )
-from grapevine_proto.overlay.serving import REPLY_DATAGRAMS
-from grapevine_proto.shorts import Shorts, Waiting
-from grapevine_proto.signed import Record
-from grapevine_proto.voice import Voice
+from grapevine_proto.overlay.serving import REPAIR_DATAGRAMS_LIMIT
+from grapevine_proto.shorts import PendingSend, TransientSessions
+from grapevine_proto.signed import PeerRecord
+from grapevine_proto.voice import Publisher
 
-BRIEF: Final = (Private, Digest, InSync, Vector, Want, Repair, Records, Empty, Short)
+TRANSIENT_MESSAGES: Final = (
+    DirectMessage,
+    Digest,
+    InSync,
+    Vector,
+    IWant,
+    Repair,
+    Records,
+    Confirm,
+    OpenTransient,
+)
 """What may be said on a short session, besides Close: private words and repair."""
-FAULTS_TOLD_EVERY_S: Final = (
+INTERNAL_ERROR_EVENT_INTERVAL_S: Final = (
     1.0  # those of no peer in particular, which a stranger may cause at will
 )
-AGREED: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
+SYNCED_OUTCOMES: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
 
 
-class Routing:
-    """Between links and machines. `events` is what happened since the engine last took them; `changes`
-    grows with whatever is worth saving of links; `stopped` says why the node must not go on."""
+class MessageDispatcher:
+    """Between links and machines. `events` is what happened since the engine last took them; `state_version`
+    grows with whatever is worth saving of links; `stop_reason` says why the node must not go on."""
 
     def __init__(
         self,
         config: NodeConfig,
-        links: Links,
-        shorts: Shorts,
+        links: LinkTable,
+        transients: TransientSessions,
         handshakes: Handshakes,
-        machines: Machines,
-        voice: Voice,
+        overlay: Overlay,
+        publisher: Publisher,
     ) -> None:
         self.config = config
         self._links = links
-        self._shorts = shorts
+        self._transients = transients
         self._handshakes = handshakes
-        self._machines = machines
-        self._voice = voice
-        self._our_id = machines.membership.record.peer_id
+        self._overlay = overlay
+        self._publisher = publisher
+        self._our_id = overlay.membership.record.peer_id
         self.events: list[Event] = []
         self.drops: Counter[DropReason] = Counter()
         self.drop_sources: dict[DropReason, Address] = {}  # of the latest, not told yet
-        self._drops_told: Counter[DropReason] = Counter()
-        self._fault_told_at = -math.inf
+        self._drops_emitted: Counter[DropReason] = Counter()
+        self._internal_error_emitted_at = -math.inf
         self.delivered = 0
-        self.changes = 0
-        self.stopped: str | None = None
+        self.state_version = 0
+        self.stop_reason: str | None = None
         self.is_paused = False  # our own application is behind: nothing is asked for meanwhile
 
     # --- messages -------------------------------------------------------------------------------
 
-    def hear(self, link: Link, plaintext: bytes | None, now: float) -> None:
+    def on_packet(self, link: Link, plaintext: bytes | None, now: float) -> None:
         """A packet of `link` opened; `plaintext` is the message that it carried or completed."""
-        effects = self._machines.membership.heard(link.peer_id, now, link.address)
+        effects = self._overlay.membership.on_packet(link.peer_id, now, link.address)
         if effects:
-            self.perform(effects, now)
+            self.apply_effects(effects, now)
         if plaintext is None:
-            if link.has_grown:
-                self._machines.antientropy.arriving(link.peer_id, now)
-                self._machines.dissemination.pulls.arriving(link.peer_id, now)
+            if link.has_progressed:
+                self._overlay.antientropy.on_fragment(link.peer_id, now)
+                self._overlay.dissemination.puller.on_fragment(link.peer_id, now)
             return
-        self.route(codec.decode_message(plaintext), link, now)
+        self.dispatch(codec.decode_message(plaintext), link, now)
 
-    def hear_briefly(self, link: Link, plaintext: bytes | None, now: float) -> None:
+    def on_transient_packet(self, link: Link, plaintext: bytes | None, now: float) -> None:
         """The same of a short session, on which only so much may be said. Raises Refused."""
         if plaintext is None:
-            if link.has_grown:
-                self._machines.antientropy.arriving(link.peer_id, now)
+            if link.has_progressed:
+                self._overlay.antientropy.on_fragment(link.peer_id, now)
             return
         message = codec.decode_message(plaintext)
         if isinstance(message, Close):
-            self._shorts.close(link.peer_id, None, now)
-        elif isinstance(message, BRIEF):
-            self.route(message, link, now)
+            self._transients.close(link.peer_id, None, now)
+        elif isinstance(message, TRANSIENT_MESSAGES):
+            self.dispatch(message, link, now)
         else:
-            raise Refused(DropReason.UNEXPECTED)
+            raise Dropped(DropReason.UNEXPECTED)
 
-    def route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
+    def dispatch(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
         """Let the machine that it is for hear a message, and charge its sender what that cost."""
-        before = self._machines.work
-        self._route(message, link, now)
-        cost = self._machines.work - before
+        before = self._overlay.work_units
+        self._dispatch(message, link, now)
+        cost = self._overlay.work_units - before
         if cost and not isinstance(message, Repair):  # which we asked for
             self.charge_work(link.peer_id, cost, now)
 
-    def _route(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
-        sender, machines = link.peer_id, self._machines
+    def _dispatch(self, message: OverlayMessage | Frame, link: Link, now: float) -> None:
+        sender, overlay = link.peer_id, self._overlay
         match message:
-            case Rumors() | Ids() | Offer() | Announce() | Subscribe() | Graft() | Prune():
-                self.perform(machines.dissemination.handle(message, sender, now), now)
+            case Rumors() | IHave() | Offer() | Announce() | Subscribe() | Graft() | Prune():
+                self.apply_effects(overlay.dissemination.handle(message, sender, now), now)
             case Heartbeat():
-                self.perform(machines.membership.handle(message, sender, now), now)
-                self.perform(machines.antientropy.handle(message, sender, now), now)
-            case Records() | Ping() | PingFor() | Ack() | Opinions() | Roll():
-                self.perform(machines.membership.handle(message, sender, now), now)
-            case Want():
-                machines.dissemination.asked(message)
-                self.perform(machines.antientropy.handle(message, sender, now), now)
+                self.apply_effects(overlay.membership.handle(message, sender, now), now)
+                self.apply_effects(overlay.antientropy.handle(message, sender, now), now)
+            case Records() | Ping() | PingReq() | PingAck() | MemberUpdates() | MemberDigest():
+                self.apply_effects(overlay.membership.handle(message, sender, now), now)
+            case IWant():
+                overlay.dissemination.on_requested(message)
+                self.apply_effects(overlay.antientropy.handle(message, sender, now), now)
             case Digest() | InSync() | Vector() | Repair():
-                self.perform(machines.antientropy.handle(message, sender, now), now)
-            case Receipts() | ReceiptsTaken():
-                self.perform(machines.tracing.handle(message, sender, now), now)
-            case Private(sequence, payload):
-                message_id = MessageId(sender, link.epoch, sequence, private=True)
+                self.apply_effects(overlay.antientropy.handle(message, sender, now), now)
+            case Receipts() | ReceiptAck():
+                self.apply_effects(overlay.tracing.handle(message, sender, now), now)
+            case DirectMessage(sequence, payload):
+                message_id = MessageId(sender, link.epoch, sequence, is_direct=True)
                 self.delivered += 1
                 self.events.append(
-                    MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, private=True))
+                    MessageReceived(Message(message_id, payload, 1, Via.EAGER, now, is_direct=True))
                 )
             case Pause(duration_ms):
-                self._links.outflow.pause(sender, duration_ms / 1000, now)
-                self._links.touch(link)
+                self._links.coalescer.pause(sender, duration_ms / 1000, now)
+                self._links.mark_dirty(link)
             case Close(reason, records):
-                words = (
+                detail = (
                     "left" if reason is CloseReason.LEAVING else f"closed: {reason.name.lower()}"
                 )
-                self.unlink(sender, words, reason, tell=False, now=now)
-                self.perform(machines.membership.let_go(records, sender, now), now)
-            case Empty() | Ask() | Near() | Short():
+                self.disconnect(sender, detail, reason, notify=False, now=now)
+                self.apply_effects(overlay.membership.on_evicted(records, sender, now), now)
+            case Confirm() | NeighborRequest() | SwapRequest() | OpenTransient():
                 pass
             case _:
                 assert_never(message)
 
     # --- effects --------------------------------------------------------------------------------
 
-    def perform(self, effects: list[Effect], now: float) -> None:
+    def apply_effects(self, effects: list[Effect], now: float) -> None:
         for effect in effects:
             try:
-                self._perform(effect, now)
-            except Exception as fault:  # noqa: BLE001  of this effect alone: the others are performed
-                self.contain(fault, self._link_concerned(effect), now)
+                self._apply_effect(effect, now)
+            except Exception as error:  # noqa: BLE001  of this effect alone: the others are performed
+                self.contain_error(error, self._link_of_effect(effect), now)
 
-    def _perform(self, effect: Effect, now: float) -> None:
+    def _apply_effect(self, effect: Effect, now: float) -> None:
         match effect:
             case Deliver(messages):
                 self._deliver(messages)
             case Emit(event):
                 self.events.append(event)
-                if isinstance(event, AntiEntropyRound) and event.round.outcome in AGREED:
-                    self._links.untaken.agreed(event.round.started_at)
+                if isinstance(event, AntiEntropyRound) and event.round.outcome in SYNCED_OUTCOMES:
+                    self._links.unacked.on_peer_in_sync(event.round.started_at)
             case Send():
-                self.send_all(effect, now)
+                self.send_to_peers(effect, now)
             case Dial():
                 self._dial(effect, now)
-            case Drop(peer, reason, words, others):
-                self.unlink(peer, words, reason, tell=True, now=now, others=others)
-            case Moved(peer, previous, words):
-                self._tell_moved(peer, previous, words, now)
-            case Learn(record):
+            case Disconnect(peer, reason, detail, referrals):
+                self.disconnect(peer, detail, reason, notify=True, now=now, referrals=referrals)
+            case PeerTransitioned(peer, previous, detail):
+                self._emit_peer_state(peer, previous, detail, now)
+            case UpdateRecord(record):
                 if record.peer_id in self._links:
                     link = self._links[record.peer_id]
-                    link.learn(record, now)
-                    self._links.touch(link)
-            case Blame() | Penalize() | Credit():
-                self._hold_account(effect, now)
-            case Reopen(epoch):
-                self._reopen(epoch, now)
-            case Stop(words):
-                self.stopped = words
+                    link.apply_record(record, now)
+                    self._links.mark_dirty(link)
+            case CountDrop() | Penalize() | Credit():
+                self._apply_conduct(effect, now)
+            case BumpEpoch(epoch):
+                self._bump_epoch(epoch, now)
+            case Shutdown(detail):
+                self.stop_reason = detail
             case _:
                 assert_never(effect)
 
-    def _link_concerned(self, effect: Effect) -> Link | None:
+    def _link_of_effect(self, effect: Effect) -> Link | None:
         """The link with the one peer that `effect` is about; None: there is none, or no such peer."""
         match effect:
             case (
-                Drop(peer)
-                | Moved(peer)
-                | Blame(peer)
+                Disconnect(peer)
+                | PeerTransitioned(peer)
+                | CountDrop(peer)
                 | Penalize(peer)
                 | Credit(peer)
                 | Send((peer,))
             ):
-                return self._links.get(peer) or self._shorts.get(peer)
-            case Learn(record):
+                return self._links.get(peer) or self._transients.get(peer)
+            case UpdateRecord(record):
                 return self._links.get(record.peer_id)
             case _:
                 return None
 
     # --- faults ---------------------------------------------------------------------------------
 
-    def contain(self, error: Exception, link: Link | None, now: float) -> None:
+    def contain_error(self, error: Exception, link: Link | None, now: float) -> None:
         """An error of this program while it served `link` (None: no link in particular): count it, tell
         of it, and end that link, whatever state it is in. Never raises."""
-        self.drops[DropReason.FAULT] += 1
-        problem = describe(error)
-        if link is not None or now - self._fault_told_at >= FAULTS_TOLD_EVERY_S:
-            self._fault_told_at = now
-            self.events.append(FaultContained(None if link is None else link.peer_id, problem))
+        self.drops[DropReason.INTERNAL_ERROR] += 1
+        problem = format_error(error)
+        if (
+            link is not None
+            or now - self._internal_error_emitted_at >= INTERNAL_ERROR_EVENT_INTERVAL_S
+        ):
+            self._internal_error_emitted_at = now
+            self.events.append(
+                InternalErrorContained(None if link is None else link.peer_id, problem)
+            )
         if link is None:
             return
         peer_id, was_link = link.peer_id, self._links.is_link(link)
         try:
             if was_link:
-                self._links.cut(peer_id, CloseReason.MISCONDUCT, tell=True, now=now)
-            elif self._shorts.get(peer_id) is link:
-                self._shorts.close(peer_id, CloseReason.MISCONDUCT, now)
+                self._links.disconnect(peer_id, CloseReason.MISCONDUCT, notify=True, now=now)
+            elif self._transients.get(peer_id) is link:
+                self._transients.close(peer_id, CloseReason.MISCONDUCT, now)
             else:
-                self._links.abandon(link)
+                self._links.discard(link)
         except Exception:  # noqa: BLE001  it is in no state to be told anything
-            self._links.abandon(link)
-            self._shorts.abandon(link)
+            self._links.discard(link)
+            self._transients.discard(link)
         if was_link:
-            self._unlinked(peer_id, f"fault: {problem}", CloseReason.MISCONDUCT, now)
+            self._on_link_down(peer_id, f"fault: {problem}", CloseReason.MISCONDUCT, now)
         # Who causes one fault after the other is kept out for a while.
         with contextlib.suppress(Exception):
             self.penalize(peer_id, Offense.PROTOCOL_VIOLATION, 1, now)
 
-    def contain_all(self, now: float) -> bool:
+    def contain_link_errors(self, now: float) -> bool:
         """Contain what links met since the last call; whether there was anything."""
-        faults, self._links.faults = self._links.faults, []
-        for link, error in faults:
-            self.contain(error, link, now)
-        return bool(faults)
+        errors, self._links.internal_errors = self._links.internal_errors, []
+        for link, error in errors:
+            self.contain_error(error, link, now)
+        return bool(errors)
 
     def _deliver(self, messages: tuple[Message, ...]) -> None:
         """Tell the application of messages of one rumor."""
@@ -307,255 +322,261 @@ class Routing:
             self.events += map(MessageReceived, messages)
         # else said in a second that a crash forgot: nothing new to us
 
-    def send_all(self, send: Send, now: float) -> int:
+    def send_to_peers(self, send: Send, now: float) -> int:
         """Queue a message; for how many peers there was room for it."""
-        if self.is_paused and isinstance(send.message, Want):
+        if self.is_paused and isinstance(send.message, IWant):
             return 0  # a later round asks for what is still missed
         links = [self._links[peer_id] for peer_id in send.peers if peer_id in self._links]
         if isinstance(send.message, Rumors):
-            return self._links.push(send.message, links, now)
+            return self._links.enqueue_rumors(send.message, links, now)
         if isinstance(send.message, Repair):
             plaintext = codec.encode_repair(send.message, self._our_id)
         else:
             plaintext = codec.encode_message(send.message)
-        if len(links) < len(send.peers) and isinstance(send.message, BRIEF):
+        if len(links) < len(send.peers) and isinstance(send.message, TRANSIENT_MESSAGES):
             for peer_id in send.peers:
                 if peer_id not in self._links:
-                    self._reply_briefly(peer_id, plaintext, now)
+                    self._send_unlinked(peer_id, plaintext, now)
         for link in links:
             try:
-                self._queue(link, plaintext, now)
-            except Exception as fault:  # noqa: BLE001
-                self.contain(fault, link, now)
+                self._enqueue(link, plaintext, now)
+            except Exception as error:  # noqa: BLE001
+                self.contain_error(error, link, now)
         return len(links)
 
-    def _queue(self, link: Link, plaintext: bytes | codec.Spliced, now: float) -> None:
-        if _is_question(plaintext):
-            link.allowance.expect_repairs(REPLY_DATAGRAMS)
-        self._links.queue(link, plaintext, now)
+    def _enqueue(self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float) -> None:
+        if _is_iwant(plaintext):
+            link.inbound_limit.grant_repair_credit(REPAIR_DATAGRAMS_LIMIT)
+        self._links.enqueue(link, plaintext, now)
 
-    def _reply_briefly(self, peer_id: PeerId, plaintext: bytes | codec.Spliced, now: float) -> None:
+    def _send_unlinked(
+        self, peer_id: PeerId, plaintext: bytes | codec.ChunkedMessage, now: float
+    ) -> None:
         """To a peer without a link: on the short session that it has. A question opens one."""
-        link = self._shorts.get(peer_id)
-        if isinstance(plaintext, bytes) and plaintext[0] == Kind.WANT:
-            self.say_briefly(peer_id, Waiting(plaintext, None), now)
+        link = self._transients.get(peer_id)
+        if isinstance(plaintext, bytes) and plaintext[0] == Kind.IWANT:
+            self.send_transient(peer_id, PendingSend(plaintext, None), now)
         elif link is not None:
-            self._queue(link, plaintext, now)
+            self._enqueue(link, plaintext, now)
 
     def _dial(self, dial: Dial, now: float) -> None:
-        if dial.expected is not None and self._links.accounts.refuses(dial.expected, now):
-            self.dial_failed(dial.address, dial.expected, DropReason.MISCONDUCT, now)
-        elif self._handshakes.has_room:
-            record = self._machines.membership.record
-            self._handshakes.begin(
+        if dial.expected is not None and self._links.peer_limits.is_expelled(dial.expected, now):
+            self.on_dial_failed(dial.address, dial.expected, DropReason.MISCONDUCT, now)
+        elif self._handshakes.can_dial:
+            record = self._overlay.membership.record
+            self._handshakes.dial(
                 dial.address,
                 dial.expected,
                 record,
                 now,
-                is_asking=dial.is_asking,
-                instead=dial.instead,
-                nearer_than_s=dial.nearer_than_s,
-                hellos=dial.hellos,
+                wants_room=dial.wants_room,
+                swap_for=dial.swap_for,
+                max_rtt_s=dial.max_rtt_s,
+                max_hellos=dial.max_hellos,
             )
         else:
-            self.dial_failed(dial.address, dial.expected, None, now)
+            self.on_dial_failed(dial.address, dial.expected, None, now)
 
-    def end_dial(self, session_id: bytes, why: DropReason | str | None, now: float) -> None:
-        """A dial of ours led to nothing. `why`: how it was answered, or in words what kept it from being
+    def end_dial(self, session_id: bytes, reason: DropReason | str | None, now: float) -> None:
+        """A dial of ours led to nothing. `reason`: how it was answered, or in words what kept it from being
         sent; None: no answer."""
-        dial = self._handshakes.end(session_id)
+        dial = self._handshakes.end_dial(session_id)
         if dial is None:
             return
-        if dial.is_short and dial.expected is not None:
-            self.gave_up_briefly(dial.expected)
-        elif dial.instead is not None and why is None:
-            self._machines.membership.dialling.looked(dial.address, dial.expected, dial.rtt_s, now)
+        if dial.is_transient and dial.expected is not None:
+            self.on_transient_failed(dial.expected)
+        elif dial.swap_for is not None and reason is None:
+            self._overlay.membership.dialer.probe_done(dial.address, dial.expected, dial.rtt_s, now)
         else:
-            self.dial_failed(dial.address, dial.expected, why, now)
+            self.on_dial_failed(dial.address, dial.expected, reason, now)
             if dial.expected is not None:
-                self.no_link_came(dial.expected, now)
+                self.on_dial_ended(dial.expected, now)
 
-    def dial_failed(
-        self, address: Address, expected: PeerId | None, why: DropReason | str | None, now: float
+    def on_dial_failed(
+        self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float
     ) -> None:
-        self.perform(self._machines.membership.dial_failed(address, expected, why, now), now)
+        self.apply_effects(
+            self._overlay.membership.on_dial_failed(address, expected, reason, now), now
+        )
 
-    def unlink(
+    def disconnect(
         self,
         peer_id: PeerId,
-        words: str,
+        detail: str,
         reason: CloseReason | None,
         *,
-        tell: bool,
+        notify: bool,
         now: float,
-        others: tuple[Record, ...] = (),
+        referrals: tuple[PeerRecord, ...] = (),
     ) -> None:
-        """End the link with `peer_id`, where there is one, and let everybody here know; `others` are
+        """End the link with `peer_id`, where there is one, and let everybody here know; `referrals` are
         whom it may try instead."""
-        if not self._links.cut(peer_id, reason, tell=tell, now=now, others=others):
+        if not self._links.disconnect(peer_id, reason, notify=notify, now=now, referrals=referrals):
             return
-        self._unlinked(peer_id, words, reason, now)
+        self._on_link_down(peer_id, detail, reason, now)
 
-    def _unlinked(
-        self, peer_id: PeerId, words: str, reason: CloseReason | None, now: float
+    def _on_link_down(
+        self, peer_id: PeerId, detail: str, reason: CloseReason | None, now: float
     ) -> None:
         """Let every machine know that the link with `peer_id` has ended."""
-        machines = self._machines
-        self.changes += 1
-        tells: tuple[Callable[[], list[Effect]], ...] = (
-            lambda: machines.antientropy.unlinked(peer_id, now),
-            lambda: machines.membership.unlinked(peer_id, words, reason, now),
-            lambda: machines.dissemination.unlinked(peer_id, now),
+        overlay = self._overlay
+        self.state_version += 1
+        handlers: tuple[Callable[[], list[Effect]], ...] = (
+            lambda: overlay.antientropy.on_link_down(peer_id, now),
+            lambda: overlay.membership.on_link_down(peer_id, detail, reason, now),
+            lambda: overlay.dissemination.on_link_down(peer_id, now),
         )
-        for tell in tells:
+        for handler in handlers:
             try:
-                effects = tell()
-            except Exception as fault:  # noqa: BLE001  the others hear of it nevertheless
-                self.contain(fault, None, now)
+                effects = handler()
+            except Exception as error:  # noqa: BLE001  the others hear of it nevertheless
+                self.contain_error(error, None, now)
             else:
-                self.perform(effects, now)
+                self.apply_effects(effects, now)
 
-    def _tell_moved(
-        self, peer_id: PeerId, previous: PeerState | None, words: str, now: float
+    def _emit_peer_state(
+        self, peer_id: PeerId, previous: PeerState | None, reason: str, now: float
     ) -> None:
-        peer = self._machines.peers.get(peer_id)
+        peer = self._overlay.peers.get(peer_id)
         if peer is not None:
             timeout_s = self.config.peer_timeout
-            info = peer_info(peer, self._links, self._machines, timeout_s, now)
-            self.events.append(PeerStateChanged(info, previous, words))
+            info = peer_info(peer, self._links, self._overlay, timeout_s, now)
+            self.events.append(PeerStateChanged(info, previous, reason))
 
-    def _hold_account(self, effect: Blame | Penalize | Credit, now: float) -> None:
+    def _apply_conduct(self, effect: CountDrop | Penalize | Credit, now: float) -> None:
         match effect:
-            case Blame(peer, refusal):
+            case CountDrop(peer, refusal):
                 self.drops[refusal] += 1
                 if refusal is DropReason.BAD_SIGNATURE:
                     self.penalize(peer, Offense.BAD_SIGNATURE, 1, now)
             case Penalize(peer, offense, count):
                 self.penalize(peer, offense, count, now)
             case Credit(peer, count):
-                self._links.accounts.credit(peer, count, now)
+                self._links.peer_limits.credit_promises(peer, count, now)
             case _:
                 assert_never(effect)
 
     def penalize(self, peer_id: PeerId, offense: Offense, count: float, now: float) -> None:
         """Count an offense of a peer, and do what that comes to."""
-        self._judged(self._links.accounts.penalize(peer_id, offense, count, now), now)
+        self._on_standing_changed(
+            self._links.peer_limits.penalize(peer_id, offense, count, now), now
+        )
 
     def charge_work(self, peer_id: PeerId, units: int, now: float) -> None:
         """What a peer said cost us so many units of work."""
-        self._judged(self._links.accounts.charge_work(peer_id, units, now), now)
+        self._on_standing_changed(self._links.peer_limits.charge_work(peer_id, units, now), now)
 
-    def _judged(self, change: StandingChanged | None, now: float) -> None:
+    def _on_standing_changed(self, change: StandingChanged | None, now: float) -> None:
         if change is None:
             return
         self.events.append(change)
-        if change.standing is Standing.REFUSED:
-            words = f"misconduct: {change.reason}"
-            self.unlink(change.peer, words, CloseReason.MISCONDUCT, tell=True, now=now)
-            self._shorts.close(change.peer, CloseReason.MISCONDUCT, now)
+        if change.standing is Standing.EXPELLED:
+            detail = f"misconduct: {change.reason}"
+            self.disconnect(change.peer, detail, CloseReason.MISCONDUCT, notify=True, now=now)
+            self._transients.close(change.peer, CloseReason.MISCONDUCT, now)
 
-    def _reopen(self, epoch: int, now: float) -> None:
+    def _bump_epoch(self, epoch: int, now: float) -> None:
         """Outrank a record of our identity that is not ours: a new epoch, new streams, new links."""
-        self.close_bundle(now)
-        self._voice.reopen(epoch + 1)
-        self.changes += 1
-        self._machines.membership.ourselves.reopen(epoch + 1)
+        self.flush_batch(now)
+        self._publisher.start_epoch(epoch + 1)
+        self.state_version += 1
+        self._overlay.membership.local_record.start_epoch(epoch + 1)
         for peer_id in list(self._links):
-            self.unlink(peer_id, "new epoch", CloseReason.SURPLUS, tell=True, now=now)
-        for link in self._shorts.live():
-            self._shorts.close(link.peer_id, CloseReason.SURPLUS, now)
+            self.disconnect(peer_id, "new epoch", CloseReason.REDUNDANT, notify=True, now=now)
+        for link in self._transients.all():
+            self._transients.close(link.peer_id, CloseReason.REDUNDANT, now)
 
     # --- short sessions -------------------------------------------------------------------------
 
-    def say_briefly(self, peer_id: PeerId, waiting: Waiting, now: float) -> bool:
+    def send_transient(self, peer_id: PeerId, pending: PendingSend, now: float) -> bool:
         """Say something to a member that is not linked, over a short session, which is opened first if
         need be; False: there is no room for one, or nobody knows where the member is."""
-        link = self._shorts.fresh(peer_id, now)
+        link = self._transients.usable(peer_id, now)
         if link is not None:
-            self._queue(link, waiting.plaintext, now)
-            self._tell_sent(waiting, 1)
+            self._enqueue(link, pending.plaintext, now)
+            self._emit_sent(pending, 1)
             return True
-        is_opening = self._shorts.is_opening(peer_id)
-        member = self._machines.membership.members.get(peer_id)
-        dialling = self._machines.membership.dialling
-        address = dialling.address_of(member) if member is not None else None
+        is_opening = self._transients.is_opening(peer_id)
+        member = self._overlay.membership.members.get(peer_id)
+        dialer = self._overlay.membership.dialer
+        address = dialer.address_of(member) if member is not None else None
         if not is_opening:
-            if address is None or not self._handshakes.has_room:
+            if address is None or not self._handshakes.can_dial:
                 return False
-            if not self._shorts.make_room(peer_id, now):
+            if not self._transients.make_room(peer_id, now):
                 return False
-            if not self._handshakes.is_dialling(peer_id):  # else what comes of that is awaited
-                self._dial_briefly(address, peer_id, now)
-        if not self._shorts.wait(peer_id, waiting):
-            self._tell_sent(waiting, 0)
+            if not self._handshakes.is_dialing(peer_id):  # else what comes of that is awaited
+                self._dial_transient(address, peer_id, now)
+        if not self._transients.enqueue_pending(peer_id, pending):
+            self._emit_sent(pending, 0)
         return True
 
-    def opened_briefly(self, link: Link, now: float) -> None:
+    def on_transient_open(self, link: Link, now: float) -> None:
         """A session with a peer is open: what waited for it goes."""
-        for waiting in self._shorts.take_waiting(link.peer_id):
-            self._queue(link, waiting.plaintext, now)
-            self._tell_sent(waiting, 1)
+        for pending in self._transients.pop_pending(link.peer_id):
+            self._enqueue(link, pending.plaintext, now)
+            self._emit_sent(pending, 1)
 
-    def no_link_came(self, peer_id: PeerId, now: float) -> None:
+    def on_dial_ended(self, peer_id: PeerId, now: float) -> None:
         """A dial for a link with a peer came to nothing: what waits for it may open a short session."""
-        member = self._machines.membership.members.get(peer_id)
-        if not self._shorts.is_opening(peer_id) or self._handshakes.is_dialling(peer_id):
+        member = self._overlay.membership.members.get(peer_id)
+        if not self._transients.is_opening(peer_id) or self._handshakes.is_dialing(peer_id):
             return
-        dialling = self._machines.membership.dialling
-        address = dialling.address_of(member) if member is not None else None
-        if address is None or not self._handshakes.has_room:
-            self.gave_up_briefly(peer_id)
+        dialer = self._overlay.membership.dialer
+        address = dialer.address_of(member) if member is not None else None
+        if address is None or not self._handshakes.can_dial:
+            self.on_transient_failed(peer_id)
             return
-        self._dial_briefly(address, peer_id, now)
+        self._dial_transient(address, peer_id, now)
 
-    def _dial_briefly(self, address: Address, peer_id: PeerId, now: float) -> None:
-        record = self._machines.membership.record
-        self._handshakes.begin(address, peer_id, record, now, is_short=True)
+    def _dial_transient(self, address: Address, peer_id: PeerId, now: float) -> None:
+        record = self._overlay.membership.record
+        self._handshakes.dial(address, peer_id, record, now, is_transient=True)
 
-    def gave_up_briefly(self, peer_id: PeerId) -> None:
+    def on_transient_failed(self, peer_id: PeerId) -> None:
         """No short session came of a dial."""
-        for waited in self._shorts.give_up(peer_id):
-            self._tell_sent(waited, 0)
+        for failed in self._transients.fail_pending(peer_id):
+            self._emit_sent(failed, 0)
 
-    def _tell_sent(self, waiting: Waiting, peers: int) -> None:
-        if waiting.message is not None:
-            self.events.append(MessageSent(waiting.message, peers))
+    def _emit_sent(self, pending: PendingSend, peers: int) -> None:
+        if pending.message is not None:
+            self.events.append(MessageSent(pending.message, peers))
 
     # --- what we say ----------------------------------------------------------------------------
 
-    def close_bundle(self, now: float) -> None:
+    def flush_batch(self, now: float) -> None:
         """Sign what is in the bundle and let it go."""
-        if messages := self._voice.close_bundle():
-            self.say(messages, 0, now)
+        if messages := self._publisher.take_batch():
+            self.publish(messages, 0, now)
 
-    def say(self, messages: list[Message], trace_share: int, now: float) -> None:
+    def publish(self, messages: list[Message], trace_share: int, now: float) -> None:
         """Sign messages of ours as one rumor and push it."""
-        rumor = self._voice.sign(messages, trace_share)
-        self._links.untaken.said((rumor.epoch, rumor.first), len(messages), now)
+        rumor = self._publisher.sign(messages, trace_share)
+        self._links.unacked.track((rumor.epoch, rumor.first), len(messages), now)
         peers = 0
-        for effect in self._machines.dissemination.broadcast(rumor, now):
+        for effect in self._overlay.dissemination.broadcast(rumor, now):
             if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer, Announce)):
-                peers += self.send_all(effect, now)
+                peers += self.send_to_peers(effect, now)
             else:
-                self.perform([effect], now)
+                self.apply_effects([effect], now)
         self.events += [MessageSent(message, peers) for message in messages]
 
     # --- time -----------------------------------------------------------------------------------
 
-    def restore(self, now: float) -> None:
+    def emit_standing_changes(self, now: float) -> None:
         """Tell the application whose offenses have decayed."""
-        self.events += self._links.accounts.restore(now)
+        self.events += self._links.peer_limits.update_standings(now)
 
-    def tell_drops(self) -> None:
+    def emit_drop_counts(self) -> None:
         """Tell the application what was refused since the last call."""
         for reason, count in self.drops.items():
-            if count > self._drops_told[reason]:
+            if count > self._drops_emitted[reason]:
                 source = self.drop_sources.pop(reason, None)
                 self.events.append(
-                    DatagramDropped(reason, count - self._drops_told[reason], source)
+                    DatagramDropped(reason, count - self._drops_emitted[reason], source)
                 )
-                self._drops_told[reason] = count
+                self._drops_emitted[reason] = count
 
 
-def _is_question(plaintext: bytes | codec.Spliced) -> bool:
-    return isinstance(plaintext, bytes) and plaintext[0] == Kind.WANT
+def _is_iwant(plaintext: bytes | codec.ChunkedMessage) -> bool:
+    return isinstance(plaintext, bytes) and plaintext[0] == Kind.IWANT

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from grapevine_proto.checks import check_count, check_flag, check_number
+from grapevine_proto.checks import check_flag, check_integer, check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class AntiEntropyConfig:
     def __post_init__(self) -> None:
         check_flag("anti_entropy.enabled", self.enabled)
         check_number("anti_entropy.interval", self.interval, 0.1, 86_400)
-        check_count("anti_entropy.fanout", self.fanout, 1, 64)
+        check_integer("anti_entropy.fanout", self.fanout, 1, 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,8 @@ class EpidemicConfig:
 
     def __post_init__(self) -> None:
         check_number("epidemic.forward_probability", self.forward_probability, 0, 1)
-        check_count("epidemic.max_forwards", self.max_forwards, 1, 64)
-        check_count("epidemic.hops", self.hops, 1, 255)
+        check_integer("epidemic.max_forwards", self.max_forwards, 1, 64)
+        check_integer("epidemic.hops", self.hops, 1, 255)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,18 +58,18 @@ class DetectionConfig:
     """Seconds between pings of a suspect."""
     indirect_probes: int = 3
     """Peers asked for an indirect probe each time. That three paths fail at once is unlikely."""
-    suspicion: float = 4.0
+    suspicion_timeout: float = 4.0
     """Minimum suspicion timeout in seconds, per power of ten of members, once three members suspect.
     Shorter detects failures sooner; longer tolerates longer stalls."""
-    suspicion_max: float = 6.0
+    suspicion_max_factor: float = 6.0
     """Factor on that timeout while only one member suspects."""
 
     def __post_init__(self) -> None:
         check_number("detection.probe_timeout", self.probe_timeout, 0.01, 60)
         check_number("detection.probe_interval", self.probe_interval, 0.05, 60)
-        check_count("detection.indirect_probes", self.indirect_probes, 0, 16)
-        check_number("detection.suspicion", self.suspicion, 0.1, 600)
-        check_number("detection.suspicion_max", self.suspicion_max, 1, 100)
+        check_integer("detection.indirect_probes", self.indirect_probes, 0, 16)
+        check_number("detection.suspicion_timeout", self.suspicion_timeout, 0.1, 600)
+        check_number("detection.suspicion_max_factor", self.suspicion_max_factor, 1, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class RateLimitConfig:
 
     def __post_init__(self) -> None:
         check_flag("rate_limit.enabled", self.enabled)
-        check_count("rate_limit.capacity", self.capacity, 1, 1_000_000_000)
+        check_integer("rate_limit.capacity", self.capacity, 1, 1_000_000_000)
         check_number("rate_limit.refill_rate", self.refill_rate, 0.1, 1_000_000_000)
 
 
@@ -94,14 +94,14 @@ class CongestionConfig:
 
     initial_packets: int = 10
     """Packets in the first round trip (RFC 6928): enough for a typical burst of gossip."""
-    decrease: float = 0.7
+    decrease_factor: float = 0.7
     """Factor on the rate after congestion (RFC 9438, CUBIC). Lower drains queues sooner; higher uses the
     path better."""
-    delay: float = 0.010
+    max_queue_delay: float = 0.010
     """Seconds of queueing delay that do not count as congestion: a busy event loop adds as much."""
-    delay_fraction: float = 0.25
+    max_queue_delay_fraction: float = 0.25
     """The same as a share of the round-trip time; the larger of the two applies."""
-    memory: float = 10.0
+    min_rtt_window: float = 10.0
     """Window in seconds for the minimum round-trip time and loss of a path (BBR). Longer mistakes a
     longer path for a queue; shorter mistakes a standing queue for the path."""
     max_rate: int = 1_000_000_000
@@ -110,13 +110,13 @@ class CongestionConfig:
     """Maximum unacknowledged bytes to one peer: 1 Gbit/s over 130 ms."""
 
     def __post_init__(self) -> None:
-        check_count("congestion.initial_packets", self.initial_packets, 1, 1000)
-        check_number("congestion.decrease", self.decrease, 0.1, 0.95)
-        check_number("congestion.delay", self.delay, 0.001, 10)
-        check_number("congestion.delay_fraction", self.delay_fraction, 0.01, 10)
-        check_number("congestion.memory", self.memory, 1, 3600)
-        check_count("congestion.max_rate", self.max_rate, 10_000, 10**12)
-        check_count("congestion.in_flight_bytes", self.in_flight_bytes, 65_536, 2**40)
+        check_integer("congestion.initial_packets", self.initial_packets, 1, 1000)
+        check_number("congestion.decrease_factor", self.decrease_factor, 0.1, 0.95)
+        check_number("congestion.max_queue_delay", self.max_queue_delay, 0.001, 10)
+        check_number("congestion.max_queue_delay_fraction", self.max_queue_delay_fraction, 0.01, 10)
+        check_number("congestion.min_rtt_window", self.min_rtt_window, 1, 3600)
+        check_integer("congestion.max_rate", self.max_rate, 10_000, 10**12)
+        check_integer("congestion.in_flight_bytes", self.in_flight_bytes, 65_536, 2**40)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,14 +125,14 @@ class LimitsConfig:
 
     sessions: int = 512
     """Peers with a session, links and transient ones (16 KB each while idle)."""
-    short_sessions: int = 64
+    transient_sessions: int = 64
     """Transient sessions among those, for direct messages and repair; closed after 10 s idle."""
     dials: int = 256
     """Handshakes in progress that this node initiated."""
     accepted_proofs: int = 4096
     """Accepted handshakes remembered against replay, each for at most 240 s and 64 per identity.
     The oldest is evicted."""
-    hello_buckets: int = 1024
+    handshake_buckets: int = 1024
     """Rate-limit buckets for first packets, by a keyed hash of the source address."""
     challenges_per_second: int = 2000
     """Challenges sent to unauthenticated peers in total; two hashes each, so a flood costs 1% of a
@@ -141,7 +141,7 @@ class LimitsConfig:
     """Known members (800 bytes each); a node works with a part of a larger cluster."""
     addresses: int = 2048
     """Advertised addresses that were not reached yet."""
-    addresses_per_teller: int = 64
+    addresses_per_source: int = 64
     """Those from one member."""
     origins: int = 16_384
     """Origins whose latest two streams are tracked. Those that are not known members are evicted
@@ -149,9 +149,9 @@ class LimitsConfig:
     new_origins_per_link: int = 64
     """Origins that are not known members, per link that introduces them, once three quarters of `origins`
     are in use. A link that introduces more replaces its own."""
-    holes: int = 256
+    gaps: int = 256
     """Tracked gaps in one stream; beyond that the oldest is abandoned and counted as lost."""
-    held_bytes: int = 64 * 2**20
+    cache_bytes: int = 64 * 2**20
     """Bytes of messages cached for repair; one origin may use a quarter."""
     events: int = 10_000
     """Events queued for a slow application. Beyond it, or beyond `event_bytes`, the oldest are
@@ -165,7 +165,7 @@ class LimitsConfig:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            check_count(f"limits.{each.name}", getattr(self, each.name), 1, 2**40)
+            check_integer(f"limits.{each.name}", getattr(self, each.name), 1, 2**40)
 
 
 SECTIONS: Final[Mapping[str, Any]] = {

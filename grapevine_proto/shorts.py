@@ -3,11 +3,12 @@
 What must stay true:
 
 - The overlay hears of nobody by a short session: it makes no peer, no heartbeat and no relay.
-- At most `limits.short_sessions`, live or being opened, and with `max_peers` links at most
+- At most `limits.transient_sessions`, live or being opened, and with `max_peers` links at most
   `limits.sessions`. One more closes the one that has been idle
-  for longest, if that is `SPARE_S`; while all are in use it is refused, and counted.
-- One closes after `IDLE_S` without a word; since both ends count, nobody begins anything on one that
-  has been idle for `FRESH_S`, or words would be lost on the way to a session that just closed.
+  for longest, if that is `TRANSIENT_EVICTABLE_IDLE_S`; while all are in use it is refused, and counted.
+- One closes after `TRANSIENT_IDLE_TIMEOUT_S` without a word; since both ends count, nobody begins
+  anything on one that
+  has been idle for `TRANSIENT_USABLE_S`, or words would be lost on the way to a session that just closed.
 - What waits for one to open is bounded like the queue of a link; what finds no room or waits in vain
   is counted.
 
@@ -22,17 +23,17 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
 from grapevine_proto.link.link import Link
-from grapevine_proto.link.session import Established
-from grapevine_proto.links import Links
+from grapevine_proto.link.session import EstablishedSession
+from grapevine_proto.links import LinkTable
 from grapevine_proto.messages import Close, CloseReason
 
-IDLE_S: Final = 10.0
-FRESH_S: Final = 7.0  # three seconds less: more than any datagram lives on the way
-SPARE_S: Final = 1.0  # idle for so long, it may give way to another
-UNANSWERED_S: Final = 30.0  # what was said last is repaired for about ten seconds
+TRANSIENT_IDLE_TIMEOUT_S: Final = 10.0
+TRANSIENT_USABLE_S: Final = 7.0  # three seconds less: more than any datagram lives on the way
+TRANSIENT_EVICTABLE_IDLE_S: Final = 1.0  # idle for so long, it may give way to another
+TRANSIENT_UNACKED_TIMEOUT_S: Final = 30.0  # what was said last is repaired for about ten seconds
 
 
-class Waiting(NamedTuple):
+class PendingSend(NamedTuple):
     """A message that goes as soon as a session is open; `message` is the application's, if it is one
     of those."""
 
@@ -40,17 +41,17 @@ class Waiting(NamedTuple):
     message: Message | None
 
 
-class Shorts:
+class TransientSessions:
     """Live short sessions by peer, and what waits for others. `refused` counts sessions for which there
-    was no room, `unsent` messages that found none or waited in vain."""
+    was no room, `send_drops` messages that found none or waited in vain."""
 
-    def __init__(self, config: NodeConfig, links: Links) -> None:
+    def __init__(self, config: NodeConfig, links: LinkTable) -> None:
         self._config = config
         self._links = links
-        self._live: dict[PeerId, Link] = {}
-        self._waiting: dict[PeerId, list[Waiting]] = {}
+        self._sessions: dict[PeerId, Link] = {}
+        self._pending: dict[PeerId, list[PendingSend]] = {}
         self.refused = 0
-        self.unsent = 0
+        self.send_drops = 0
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
@@ -58,22 +59,22 @@ class Shorts:
     @property
     def _limit(self) -> int:
         limits = self._config.limits
-        return min(limits.short_sessions, limits.sessions - self._config.max_peers)
+        return min(limits.transient_sessions, limits.sessions - self._config.max_peers)
 
     def __len__(self) -> int:
         """How many are live or being opened."""
-        return len(self._live.keys() | self._waiting.keys())
+        return len(self._sessions.keys() | self._pending.keys())
 
     def get(self, peer_id: PeerId) -> Link | None:
-        return self._live.get(peer_id)
+        return self._sessions.get(peer_id)
 
-    def live(self) -> list[Link]:
-        return list(self._live.values())
+    def all(self) -> list[Link]:
+        return list(self._sessions.values())
 
-    def fresh(self, peer_id: PeerId, now: float) -> Link | None:
+    def usable(self, peer_id: PeerId, now: float) -> Link | None:
         """The session with `peer_id` on which something may be begun."""
-        link = self._live.get(peer_id)
-        if link is None or now - link.last_heard_at >= FRESH_S or link.is_dead(now):
+        link = self._sessions.get(peer_id)
+        if link is None or now - link.last_heard_at >= TRANSIENT_USABLE_S or link.is_expired(now):
             return None
         return link
 
@@ -81,86 +82,92 @@ class Shorts:
 
     def make_room(self, peer_id: PeerId, now: float) -> bool:
         """Whether a session with `peer_id` may be opened; an idle one gives way to it."""
-        if peer_id in self._live or peer_id in self._waiting:
+        if peer_id in self._sessions or peer_id in self._pending:
             return True
         if len(self) >= self._limit:
-            idle = min(self._live.values(), key=lambda link: link.last_heard_at, default=None)
-            if idle is None or not idle.is_settled or now - idle.last_heard_at < SPARE_S:
+            idle = min(self._sessions.values(), key=lambda link: link.last_heard_at, default=None)
+            if (
+                idle is None
+                or not idle.is_idle
+                or now - idle.last_heard_at < TRANSIENT_EVICTABLE_IDLE_S
+            ):
                 self.refused += 1
                 return False
-            self.close(idle.peer_id, CloseReason.SURPLUS, now)
+            self.close(idle.peer_id, CloseReason.REDUNDANT, now)
         return True
 
     def is_opening(self, peer_id: PeerId) -> bool:
         """Whether something waits for a session with `peer_id`, so that one is being opened."""
-        return peer_id in self._waiting
+        return peer_id in self._pending
 
-    def wait(self, peer_id: PeerId, waiting: Waiting) -> bool:
+    def enqueue_pending(self, peer_id: PeerId, pending: PendingSend) -> bool:
         """Keep a message until the session is open; False: there is no room, and it is counted."""
-        queue = self._waiting.get(peer_id, [])
-        size_bytes = sum(len(each.plaintext) for each in queue) + len(waiting.plaintext)
+        queue = self._pending.get(peer_id, [])
+        size_bytes = sum(len(each.plaintext) for each in queue) + len(pending.plaintext)
         limits = self._config.limits
         is_full = len(queue) >= limits.queue_messages or size_bytes > limits.queue_bytes
         if queue and is_full:
-            self.unsent += 1
+            self.send_drops += 1
             return False
-        self._waiting[peer_id] = [*queue, waiting]
+        self._pending[peer_id] = [*queue, pending]
         return True
 
-    def take_waiting(self, peer_id: PeerId) -> list[Waiting]:
+    def pop_pending(self, peer_id: PeerId) -> list[PendingSend]:
         """All that waits for `peer_id`: it can go now, over whatever opened."""
-        return self._waiting.pop(peer_id, [])
+        return self._pending.pop(peer_id, [])
 
-    def give_up(self, peer_id: PeerId) -> list[Waiting]:
+    def fail_pending(self, peer_id: PeerId) -> list[PendingSend]:
         """No session came of it: what waited is counted."""
-        waited = self._waiting.pop(peer_id, [])
-        self.unsent += len(waited)
-        return waited
+        failed = self._pending.pop(peer_id, [])
+        self.send_drops += len(failed)
+        return failed
 
-    def add(self, established: Established, now: float) -> Link:
+    def add(self, established: EstablishedSession, now: float) -> Link:
         """A session is live that shall be short: another one with that peer, or a new one. There is
         room for it."""
         record = established.record
-        link = self._live.get(record.peer_id)
+        link = self._sessions.get(record.peer_id)
         if link is not None and record.epoch == link.epoch:
-            self._links.renew(link, established, now)
+            self._links.add_session(link, established, now)
             return link
         if link is not None:
-            self._end(link, now)
-        link = self._live[record.peer_id] = self._links.make(established, now)
+            self._remove(link, now)
+        link = self._sessions[record.peer_id] = self._links.add_transient(established, now)
         return link
 
     # --- closing --------------------------------------------------------------------------------
 
     def close(self, peer_id: PeerId, reason: CloseReason | None, now: float) -> None:
         """End the session with `peer_id`, where there is one, and say why, where that is of use."""
-        link = self._live.get(peer_id)
+        link = self._sessions.get(peer_id)
         if link is None:
             return
         if reason is not None:
             link.clear()
-            self._links.part(link, Close(reason), now)
-        self._end(link, now)
+            self._links.linger(link, Close(reason), now)
+        self._remove(link, now)
 
-    def _end(self, link: Link, now: float) -> None:
-        del self._live[link.peer_id]
-        self._links.end(link, now)
+    def _remove(self, link: Link, now: float) -> None:
+        del self._sessions[link.peer_id]
+        self._links.remove(link, now)
 
-    def abandon(self, link: Link) -> None:
+    def discard(self, link: Link) -> None:
         """Forget `link`, whatever state it is in, where it is one of these."""
-        if self._live.get(link.peer_id) is link:
-            del self._live[link.peer_id]
+        if self._sessions.get(link.peer_id) is link:
+            del self._sessions[link.peer_id]
 
     def advance(self, now: float) -> None:
         """Once a second or so: close what is idle."""
-        for link in list(self._live.values()):
+        for link in list(self._sessions.values()):
             try:
-                self._look_after(link, now)
-            except Exception as fault:  # noqa: BLE001  of this one alone
-                self._links.faults.append((link, fault))
+                self._maintain(link, now)
+            except Exception as error:  # noqa: BLE001  of this one alone
+                self._links.internal_errors.append((link, error))
 
-    def _look_after(self, link: Link, now: float) -> None:
-        self._links.look_after(link, now)
+    def _maintain(self, link: Link, now: float) -> None:
+        self._links.maintain(link, now)
         idle_s = now - link.last_heard_at
-        if link.is_dead(now) or idle_s >= (IDLE_S if link.is_settled else UNANSWERED_S):
+        if link.is_expired(now) or idle_s >= (
+            TRANSIENT_IDLE_TIMEOUT_S if link.is_idle else TRANSIENT_UNACKED_TIMEOUT_S
+        ):
             self.close(link.peer_id, None, now)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from grapevine_proto.identity import Identity, Part, verify
+from grapevine_proto.identity import DigestPart, Identity, verify
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, Zone
 
 RECORD_DOMAIN: Final = b"grapevine record 1"
@@ -23,18 +23,18 @@ TRACED_DOMAIN: Final = b"grapevine traced rumor 1"
 RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
 
 TRACE_ALL: Final = (1 << 16) - 1  # the share of members that means every one
-COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
-LEAST_PAYLOAD_BYTES: Final = 16  # what a payload counts at least, wherever room is counted
+RUMOR_COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
+MIN_COUNTED_PAYLOAD_BYTES: Final = 16  # what a payload counts at least, wherever room is counted
 # In one message, which one token pays for: each is a message to the application and a place in tables,
 # so that none may come for next to nothing. 64 KiB of them have 128 bytes each.
-PAYLOADS_LIMIT: Final = 512
+MAX_PAYLOADS_PER_MESSAGE: Final = 512
 
 
-def bytes_in_rumor(length: int) -> int:
+def counted_payload_bytes(length: int) -> int:
     """What a payload of `length` bytes counts in a rumor: itself, and its length as msgpack writes it, but
-    at least `LEAST_PAYLOAD_BYTES`."""
-    if length < LEAST_PAYLOAD_BYTES - 1:
-        return LEAST_PAYLOAD_BYTES
+    at least `MIN_COUNTED_PAYLOAD_BYTES`."""
+    if length < MIN_COUNTED_PAYLOAD_BYTES - 1:
+        return MIN_COUNTED_PAYLOAD_BYTES
     if length < 1 << 7:
         return length + 1
     if length < 1 << 8:
@@ -43,7 +43,7 @@ def bytes_in_rumor(length: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class PeerRecord:
     """What a node says of itself, signed. Ordered by (epoch, incarnation); only its subject can
     raise either. `rate_capacity` and `rate_refill` are what it allows each peer, in envelopes."""
 
@@ -68,7 +68,7 @@ class Record:
         text = len(self.zone.encode()) + len(self.name.encode())
         return 134 + text + sum(6 + len(address.host) for address in self.addresses)
 
-    def signed(self, identity: Identity, cluster: str) -> Record:
+    def signed(self, identity: Identity, cluster: str) -> PeerRecord:
         """This record with `identity`'s signature; `identity` must be its subject."""
         signature = identity.sign(RECORD_DOMAIN, *self._signed_parts(cluster))
         return replace(self, signature=signature)
@@ -77,7 +77,7 @@ class Record:
         """Whether its subject signed it for this cluster. One signature check."""
         return verify(self.peer_id, self.signature, RECORD_DOMAIN, *self._signed_parts(cluster))
 
-    def _signed_parts(self, cluster: str) -> tuple[Part, ...]:
+    def _signed_parts(self, cluster: str) -> tuple[DigestPart, ...]:
         addresses = ",".join(str(address) for address in self.addresses)
         return (
             cluster,
@@ -101,19 +101,21 @@ class Accusation:
     signature: bytes
 
     @classmethod
-    def signed(cls, identity: Identity, cluster: str, against: Record) -> Accusation:
-        """`identity`'s accusation of the run and incarnation that `against` tells of."""
-        who = identity.peer_id
-        return cls(who, identity.sign(ACCUSATION_DOMAIN, *_accused_parts(cluster, who, against)))
+    def signed(cls, identity: Identity, cluster: str, accused: PeerRecord) -> Accusation:
+        """`identity`'s accusation of the run and incarnation that `accused` tells of."""
+        accuser = identity.peer_id
+        return cls(
+            accuser, identity.sign(ACCUSATION_DOMAIN, *_accusation_parts(cluster, accuser, accused))
+        )
 
-    def is_authentic(self, cluster: str, against: Record) -> bool:
+    def is_authentic(self, cluster: str, accused: PeerRecord) -> bool:
         """Whether its accuser says this of exactly this run and incarnation. One signature check."""
-        parts = _accused_parts(cluster, self.accuser, against)
+        parts = _accusation_parts(cluster, self.accuser, accused)
         return verify(self.accuser, self.signature, ACCUSATION_DOMAIN, *parts)
 
 
-def _accused_parts(cluster: str, accuser: PeerId, against: Record) -> tuple[Part, ...]:
-    return (cluster, accuser, against.peer_id, against.epoch, against.incarnation)
+def _accusation_parts(cluster: str, accuser: PeerId, accused: PeerRecord) -> tuple[DigestPart, ...]:
+    return (cluster, accuser, accused.peer_id, accused.epoch, accused.incarnation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,9 @@ class Rumor:
         """A rumor of `identity`'s own, signed for `cluster`."""
         lengths = tuple(len(payload) for payload in payloads)
         body = b"".join(payloads)
-        bare = cls(identity.peer_id, epoch, first, lengths, body, trace_share=trace_share)
-        signature = identity.sign(bare._domain, *bare._signed_parts(cluster))
-        return cls(bare.origin, epoch, first, lengths, body, signature, trace_share)
+        unsigned = cls(identity.peer_id, epoch, first, lengths, body, trace_share=trace_share)
+        signature = identity.sign(unsigned._domain, *unsigned._signed_parts(cluster))
+        return cls(unsigned.origin, epoch, first, lengths, body, signature, trace_share)
 
     def is_authentic(self, cluster: str) -> bool:
         """Whether its origin signed it for this cluster. One hash and one signature check."""
@@ -158,9 +160,9 @@ class Rumor:
     def _domain(self) -> bytes:
         return TRACED_DOMAIN if self.trace_share else RUMOR_DOMAIN
 
-    def _signed_parts(self, cluster: str) -> tuple[Part, ...]:
-        cuts = b"".join(length.to_bytes(4, "big") for length in self.lengths)
-        parts = (cluster, self.origin, self.epoch, self.first, cuts, self.body)
+    def _signed_parts(self, cluster: str) -> tuple[DigestPart, ...]:
+        encoded_lengths = b"".join(length.to_bytes(4, "big") for length in self.lengths)
+        parts = (cluster, self.origin, self.epoch, self.first, encoded_lengths, self.body)
         return (*parts, self.trace_share) if self.trace_share else parts
 
     @property
@@ -180,20 +182,20 @@ class Rumor:
     @property
     def size_bytes(self) -> int:
         """How many bytes a copy takes in a message, at most: for filling one without the codec."""
-        return COPY_OVERHEAD_BYTES + sum(map(bytes_in_rumor, self.lengths))
+        return RUMOR_COPY_OVERHEAD_BYTES + sum(map(counted_payload_bytes, self.lengths))
 
     def payloads(self) -> list[tuple[MessageId, bytes]]:
         """Each payload with its message id, in order."""
-        start, found = 0, []
+        start, pairs = 0, []
         for offset, length in enumerate(self.lengths):
             message_id = MessageId(self.origin, self.epoch, self.first + offset)
-            found.append((message_id, self.body[start : start + length]))
+            pairs.append((message_id, self.body[start : start + length]))
             start += length
-        return found
+        return pairs
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class TraceReceipt:
     """`member` has a traced message, after so many hops and so long after it was sent. Signed by
     the member where others pass it on; `relays` is how many did, and nobody's word."""
 
@@ -203,7 +205,7 @@ class Receipt:
     relays: int = 0
     signature: bytes = b""
 
-    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> Receipt:
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> TraceReceipt:
         """This receipt for `message_id` with `identity`'s signature; `identity` must be its member."""
         signature = identity.sign(RECEIPT_DOMAIN, *self._signed_parts(cluster, message_id))
         return replace(self, signature=signature)
@@ -213,6 +215,6 @@ class Receipt:
         parts = self._signed_parts(cluster, message_id)
         return verify(self.member, self.signature, RECEIPT_DOMAIN, *parts)
 
-    def _signed_parts(self, cluster: str, message_id: MessageId) -> tuple[Part, ...]:
+    def _signed_parts(self, cluster: str, message_id: MessageId) -> tuple[DigestPart, ...]:
         origin, epoch, sequence, _ = message_id
         return (cluster, origin, epoch, sequence, self.member, self.hops, self.delay_ms)

@@ -23,73 +23,75 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Threads:
+class DaemonThreads:
     """At most `limit` threads, each called `name`. May be used from several event loops."""
 
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
         self._limit = limit
         self._lock = threading.Lock()
-        self._running = 0
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._thread_count = 0
+        self._jobs: deque[Callable[[], None]] = deque()
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """What ``work(*args)`` returns or raises. OSError where the system grants no thread."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
 
-        def do() -> None:
-            if done.cancelled():
+        def job() -> None:
+            if future.cancelled():
                 return
             try:
                 result = work(*args)
             except BaseException as error:  # noqa: BLE001  raised where it was asked for
-                _tell(loop, _fail, done, error)
+                _call_in_loop(loop, _set_exception, future, error)
             else:
-                _tell(loop, _succeed, done, result)
+                _call_in_loop(loop, _set_result, future, result)
 
-        self._submit(do)
-        return await done
+        self._submit(job)
+        return await future
 
-    def _submit(self, do: Callable[[], None]) -> None:
+    def _submit(self, job: Callable[[], None]) -> None:
         with self._lock:
-            self._waiting.append(do)
-            if self._running >= self._limit:
+            self._jobs.append(job)
+            if self._thread_count >= self._limit:
                 return
-            self._running += 1
+            self._thread_count += 1
         try:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            threading.Thread(target=self._run_jobs, name=self._name, daemon=True).start()
         except RuntimeError as error:  # "can't start new thread"
             with self._lock:
-                self._running -= 1
-                is_taken = do not in self._waiting
-                if not is_taken:
-                    self._waiting.remove(do)
-            if not is_taken:
+                self._thread_count -= 1
+                is_started = job not in self._jobs
+                if not is_started:
+                    self._jobs.remove(job)
+            if not is_started:
                 raise OSError(f"no thread: {error}") from None
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
-                    self._running -= 1
+                if not self._jobs:
+                    self._thread_count -= 1
                     return
-                do = self._waiting.popleft()
-            do()
+                job = self._jobs.popleft()
+            job()
 
 
-def _tell(loop: asyncio.AbstractEventLoop, tell: Callable[..., None], *args: Any) -> None:
+def _call_in_loop(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any
+) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(tell, *args)
+        loop.call_soon_threadsafe(callback, *args)
 
 
-def _succeed(done: asyncio.Future[T], result: T) -> None:
-    if not done.done():
-        done.set_result(result)
+def _set_result(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
 
 
-def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
-    if not done.done():
+def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
         if isinstance(error, StopIteration):  # which no future takes
             error = RuntimeError(str(error))
-        done.set_exception(error)
+        future.set_exception(error)

@@ -6,7 +6,7 @@ What must stay true:
   name that would have been right, all in one line.
 - A file that someone else can change is not read (`trust`): it may name keys and programs.
 - A cluster key is never taken from a settings file, and never repeated in an error about one.
-- What a value may be is not decided here but where it is used; `place` tells where it was written.
+- What a value may be is not decided here but where it is used; `location_of` tells where it was written.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Any, Final
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.trust import read_trusted
 
-MAX_FILE_BYTES: Final = 1 << 24  # far above any; a device never ends
-SHOWN_CHARACTERS: Final = 32  # of a value under an unknown name: half of what a key has
+MAX_CONFIG_FILE_BYTES: Final = 1 << 24  # far above any; a device never ends
+MAX_SHOWN_VALUE_CHARS: Final = 32  # of a value under an unknown name: half of what a key has
 
 _NAME = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
 _KEY_LINE: Final = re.compile(rf"\s*({_NAME}(?:\s*\.\s*{_NAME})*)\s*=")
 _SECTION_LINE: Final = re.compile(rf"\s*\[\s*({_NAME}(?:\s*\.\s*{_NAME})*)\s*\]")
 
 
-class SettingsFile:
+class ConfigFile:
     """The settings in one file: `values` by dotted name (``epidemic.hops``)."""
 
     def __init__(
@@ -37,10 +37,10 @@ class SettingsFile:
         path: Path,
         values: dict[str, Any],
         lines: dict[str, int],
-        tables: Iterable[str] = (),
+        table_settings: Iterable[str] = (),
     ) -> None:
         self.path = path
-        self._tables = frozenset(tables)
+        self._table_settings = frozenset(table_settings)
         self.values = values
         self._lines = lines
 
@@ -51,14 +51,14 @@ class SettingsFile:
         names: Iterable[str],
         *,
         ignored: Iterable[str] = (),
-        tables: Iterable[str] = (),
-    ) -> SettingsFile:
+        table_settings: Iterable[str] = (),
+    ) -> ConfigFile:
         """What stands in the file at `path`. `names` are all dotted names that may; sections in
-        `ignored` are somebody else's; those in `tables` hold a section whole. Raises ConfigError."""
+        `ignored` are somebody else's; those in `table_settings` hold a section whole. Raises ConfigError."""
         path = Path(path)
         try:
-            text = read_trusted(path, limit_bytes=MAX_FILE_BYTES).decode()
-            found_tables = tomllib.loads(text)
+            text = read_trusted(path, limit_bytes=MAX_CONFIG_FILE_BYTES).decode()
+            document = tomllib.loads(text)
         except FileNotFoundError:
             raise ConfigError("config", f"{path}: there is no such file") from None
         except OSError as error:
@@ -67,57 +67,57 @@ class SettingsFile:
             raise ConfigError("config", f"{path}: not UTF-8 text") from None
         except (ValueError, RecursionError) as error:
             raise ConfigError("config", f"{path}: not TOML: {error}") from None
-        found = cls(path, {}, _find_lines(text), tables)
+        config_file = cls(path, {}, _find_lines(text), table_settings)
         known = frozenset(names)
         sections = {name.partition(".")[0] for name in known if "." in name}
-        for name, value in found_tables.items():
+        for name, value in document.items():
             if name in sections:
-                found._take_section(name, value, known)
+                config_file._add_section(name, value, known)
             elif name not in ignored:
-                found._take(name, value, known)
-        return found
+                config_file._add(name, value, known)
+        return config_file
 
-    def place(self, name: str) -> str:
+    def location_of(self, name: str) -> str:
         """Where `name` was written, for people: ``grapevine.toml, line 3``."""
         line = self._lines.get(name) or self._lines.get(name.partition(".")[0])
         return f"{self.path}, line {line}" if line else str(self.path)
 
-    def _take_section(self, section: str, table: Any, known: frozenset[str]) -> None:
+    def _add_section(self, section: str, table: Any, known: frozenset[str]) -> None:
         if not isinstance(table, dict):
             problem = f"expected a section, [{section}], not a value"
-            raise ConfigError(section, f"{problem} ({self.place(section)})")
+            raise ConfigError(section, f"{problem} ({self.location_of(section)})")
         for name, value in table.items():
-            self._take(f"{section}.{name}", value, known)
+            self._add(f"{section}.{name}", value, known)
 
-    def _take(self, name: str, value: Any, known: frozenset[str]) -> None:
+    def _add(self, name: str, value: Any, known: frozenset[str]) -> None:
         if name not in known:
-            raise self._unknown(name, value, known)
-        if isinstance(value, dict) and name not in self._tables:
-            raise ConfigError(name, f"expected a value, not a section ({self.place(name)})")
+            raise self._unknown_setting(name, value, known)
+        if isinstance(value, dict) and name not in self._table_settings:
+            raise ConfigError(name, f"expected a value, not a section ({self.location_of(name)})")
         self.values[name] = value
 
-    def _unknown(self, name: str, value: Any, known: frozenset[str]) -> ConfigError:
+    def _unknown_setting(self, name: str, value: Any, known: frozenset[str]) -> ConfigError:
         if "key" in name.lower() and "key_files" in known:
             problem = "keys are never written into a settings file; name their files in key_files"
-            return ConfigError(name, f"{problem} ({self.place(name)})")
-        what = "section" if isinstance(value, dict) else "setting"
-        problem = f"there is no such {what}{_shown(value)}{nearest_name(name, known)}"
-        return ConfigError(name, f"{problem} ({self.place(name)})")
+            return ConfigError(name, f"{problem} ({self.location_of(name)})")
+        kind = "section" if isinstance(value, dict) else "setting"
+        problem = f"there is no such {kind}{_format_value(value)}{did_you_mean(name, known)}"
+        return ConfigError(name, f"{problem} ({self.location_of(name)})")
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Words that lead from a mistyped dotted name to the right one; empty: nothing comes near."""
     names = sorted({*known, *(each.partition(".")[0] for each in known)})
-    close = difflib.get_close_matches(name, names, n=1)
-    if not close:  # the right word in the wrong section?
+    matches = difflib.get_close_matches(name, names, n=1)
+    if not matches:  # the right word in the wrong section?
         leaf = name.rpartition(".")[2]
         leaves = {each.rpartition(".")[2]: each for each in names}
-        close = [leaves[each] for each in difflib.get_close_matches(leaf, leaves, n=1)]
-    return f"; did you mean {close[0]}?" if close else ""
+        matches = [leaves[each] for each in difflib.get_close_matches(leaf, leaves, n=1)]
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, (bool, int, float, str)) and len(repr(value)) <= SHOWN_CHARACTERS:
+def _format_value(value: Any) -> str:
+    if isinstance(value, (bool, int, float, str)) and len(repr(value)) <= MAX_SHOWN_VALUE_CHARS:
         return f" (set to {value!r})"
     return ""
 
@@ -128,13 +128,13 @@ def _find_lines(text: str) -> dict[str, int]:
     section = ""
     for number, line in enumerate(text.split("\n"), 1):
         if header := _SECTION_LINE.match(line):
-            section = _plain(header[1])
+            section = _unquote(header[1])
             lines.setdefault(section, number)
         elif key := _KEY_LINE.match(line):
-            name = _plain(key[1])
+            name = _unquote(key[1])
             lines.setdefault(f"{section}.{name}" if section else name, number)
     return lines
 
 
-def _plain(name: str) -> str:
+def _unquote(name: str) -> str:
     return ".".join(part.strip().strip("\"'") for part in name.split("."))

@@ -22,9 +22,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-WRITABLE: Final = 0o022  # by the group, by others
-OPEN: Final = 0o077  # anything for anyone but the owner
-MAX_LINKS: Final = 40  # on the way to one file, as the kernel has it
+WRITABLE_BY_OTHERS: Final = 0o022  # by the group, by others
+OPEN_TO_OTHERS: Final = 0o077  # anything for anyone but the owner
+MAX_SYMLINKS: Final = 40  # on the way to one file, as the kernel has it
 _IS_POSIX: Final = sys.platform != "win32"
 _NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)  # a FIFO must not hold up the start
 _BINARY: Final = getattr(os, "O_BINARY", 0)
@@ -38,38 +38,38 @@ class UntrustedFile(PermissionError):
 
 
 def open_trusted(
-    path: str | Path, *, closed_to: int = WRITABLE, is_strict_above: bool = True
+    path: str | Path, *, forbidden_mode: int = WRITABLE_BY_OTHERS, has_strict_parents: bool = True
 ) -> int:
     """A descriptor to read the file at `path`, which nobody else can change.
 
-    `closed_to`: mode bits that the file must not have. `is_strict_above`: refuse it too where others
+    `forbidden_mode`: mode bits that the file must not have. `has_strict_parents`: refuse it too where others
     could rename it away, which is for what is found rather than named: a file that they put in its
     place is theirs, and refused in any case. Raises UntrustedFile, and OSError where it cannot be opened.
     """
-    file = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
+    fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
     try:
-        found = os.fstat(file)
-        _check(path, found, closed_to)
-        _check_above(Path(path), found, is_strict=is_strict_above)
-        if stat.S_ISFIFO(found.st_mode):
-            os.set_blocking(file, True)  # a process substitution: its writer may not be there yet
+        status = os.fstat(fd)
+        _check_owner_and_mode(path, status, forbidden_mode)
+        _check_parents(Path(path), status, is_strict=has_strict_parents)
+        if stat.S_ISFIFO(status.st_mode):
+            os.set_blocking(fd, True)  # a process substitution: its writer may not be there yet
     except BaseException:
-        os.close(file)
+        os.close(fd)
         raise
-    return file
+    return fd
 
 
 def read_trusted(
     path: str | Path,
     *,
     limit_bytes: int,
-    closed_to: int = WRITABLE,
-    is_strict_above: bool = True,
+    forbidden_mode: int = WRITABLE_BY_OTHERS,
+    has_strict_parents: bool = True,
 ) -> bytes:
     """What is in the file at `path`, under the rules of `open_trusted`. Raises OSError (EFBIG) above
     `limit_bytes`."""
-    file = open_trusted(path, closed_to=closed_to, is_strict_above=is_strict_above)
-    with open(file, "rb") as stream:
+    fd = open_trusted(path, forbidden_mode=forbidden_mode, has_strict_parents=has_strict_parents)
+    with open(fd, "rb") as stream:
         data = stream.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"larger than {limit_bytes:,} bytes", str(path))
@@ -79,91 +79,97 @@ def read_trusted(
 def check_program(path: str | Path) -> None:
     """Raises UntrustedFile where someone else can change the program at `path`, OSError where it is not
     there. A group may write to the directories above it: administrators share those (`/usr/local`)."""
-    found = os.stat(path)
-    _check(path, found, WRITABLE)
-    _check_above(Path(path), found, is_strict=True, writable=stat.S_IWOTH)
+    status = os.stat(path)
+    _check_owner_and_mode(path, status, WRITABLE_BY_OTHERS)
+    _check_parents(Path(path), status, is_strict=True, writable_mode=stat.S_IWOTH)
 
 
-def check_owner(path: str | Path, found: os.stat_result, closed_to: int = WRITABLE) -> None:
+def check_owner(
+    path: str | Path, status: os.stat_result, forbidden_mode: int = WRITABLE_BY_OTHERS
+) -> None:
     """Raises UntrustedFile where `found`, the `fstat` of what was opened at `path`, is another user's or
-    has a bit of `closed_to`."""
-    _check(path, found, closed_to)
+    has a bit of `forbidden_mode`."""
+    _check_owner_and_mode(path, status, forbidden_mode)
 
 
-def check_opened(path: str | Path, found: os.stat_result) -> None:
+def check_opened(path: str | Path, status: os.stat_result) -> None:
     """Raises UntrustedFile where someone else owns or can write the file or directory `found`, opened at
     `path`, or owns a directory or a link on the way to it."""
-    _check(path, found, WRITABLE)
-    _check_above(Path(path), found, is_strict=False)
+    _check_owner_and_mode(path, status, WRITABLE_BY_OTHERS)
+    _check_parents(Path(path), status, is_strict=False)
 
 
-def _check(path: str | Path, found: os.stat_result, closed_to: int) -> None:
+def _check_owner_and_mode(path: str | Path, status: os.stat_result, forbidden_mode: int) -> None:
     if not _IS_POSIX:
         return
-    if not _is_own(found):
-        raise UntrustedFile(path, f"belongs to {_user(found.st_uid)}, not to this user or root")
-    mode = stat.S_IMODE(found.st_mode)
-    if open_to := mode & closed_to & ~_private_bits(found):
-        what = "writable" if open_to & WRITABLE else "readable"
-        bits = "go-w" if closed_to == WRITABLE else "600"
-        raise UntrustedFile(path, f"{what} by others (mode {mode:04o}); run chmod {bits} on it")
+    if not _is_owned_by_us(status):
+        raise UntrustedFile(
+            path, f"belongs to {_format_user(status.st_uid)}, not to this user or root"
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    if excess_mode := mode & forbidden_mode & ~_private_group_bits(status):
+        access = "writable" if excess_mode & WRITABLE_BY_OTHERS else "readable"
+        bits = "go-w" if forbidden_mode == WRITABLE_BY_OTHERS else "600"
+        raise UntrustedFile(path, f"{access} by others (mode {mode:04o}); run chmod {bits} on it")
 
 
-def _check_above(
-    path: Path, found: os.stat_result, *, is_strict: bool, writable: int = WRITABLE
+def _check_parents(
+    path: Path, opened: os.stat_result, *, is_strict: bool, writable_mode: int = WRITABLE_BY_OTHERS
 ) -> None:
     """Walk to `path` from the root, link by link. It must end where `found` was opened."""
     if not _IS_POSIX:
         return
-    todo = list(reversed(Path(os.getcwd(), path).parts[1:]))
-    here, links = Path("/"), 0
-    while todo:
-        _check_directory_above(path, here, writable if is_strict else 0)
-        part = todo.pop()
+    remaining = list(reversed(Path(os.getcwd(), path).parts[1:]))
+    current, symlinks = Path("/"), 0
+    while remaining:
+        _check_parent(path, current, writable_mode if is_strict else 0)
+        part = remaining.pop()
         if part == "..":
-            here = here.parent
+            current = current.parent
             continue
-        step = here / part
+        step = current / part
         status = os.lstat(step)
         if not stat.S_ISLNK(status.st_mode):
-            here = step
+            current = step
             continue
-        if not _is_own(status):
-            raise UntrustedFile(path, f"the link {step} belongs to {_user(status.st_uid)}")
-        if here.name == "fd" and here.is_relative_to("/proc"):
+        if not _is_owned_by_us(status):
+            raise UntrustedFile(path, f"the link {step} belongs to {_format_user(status.st_uid)}")
+        if current.name == "fd" and current.is_relative_to("/proc"):
             return  # an open descriptor of this process: there is no other way to it
-        links += 1
-        if links > MAX_LINKS:
+        symlinks += 1
+        if symlinks > MAX_SYMLINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
         target = Path(os.readlink(step))
-        here = Path("/") if target.is_absolute() else here
-        todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
-    reached = os.lstat(here)
-    if (reached.st_dev, reached.st_ino) != (found.st_dev, found.st_ino):
+        current = Path("/") if target.is_absolute() else current
+        remaining += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+    reached = os.lstat(current)
+    if (reached.st_dev, reached.st_ino) != (opened.st_dev, opened.st_ino):
         raise UntrustedFile(path, "was changed while it was opened")
 
 
-def _check_directory_above(path: Path, above: Path, writable: int) -> None:
-    status = os.lstat(above)
-    if not _is_own(status):
-        raise UntrustedFile(path, f"the directory {above} belongs to {_user(status.st_uid)}")
+def _check_parent(path: Path, parent: Path, writable_mode: int) -> None:
+    status = os.lstat(parent)
+    if not _is_owned_by_us(status):
+        raise UntrustedFile(
+            path, f"the directory {parent} belongs to {_format_user(status.st_uid)}"
+        )
     mode = stat.S_IMODE(status.st_mode)
-    if not mode & writable & ~_private_bits(status) or mode & stat.S_ISVTX:
+    if not mode & writable_mode & ~_private_group_bits(status) or mode & stat.S_ISVTX:
         return
-    if os.statvfs(above).f_flag & os.ST_RDONLY:
+    if os.statvfs(parent).f_flag & os.ST_RDONLY:
         return  # a ConfigMap of Kubernetes: mode 0777, and nobody writes
-    raise UntrustedFile(path, f"others can write to the directory {above} (mode {mode:04o})")
+    raise UntrustedFile(path, f"others can write to the directory {parent} (mode {mode:04o})")
 
 
-def _is_own(found: os.stat_result) -> bool:
-    return found.st_uid in (os.geteuid(), 0, os.stat("/").st_uid)
+def _is_owned_by_us(status: os.stat_result) -> bool:
+    return status.st_uid in (os.geteuid(), 0, os.stat("/").st_uid)
 
 
-def _private_bits(found: os.stat_result) -> int:
+def _private_group_bits(status: os.stat_result) -> int:
     """Group bits that mean nobody else: where each user has a group of its own, the umask leaves them."""
-    mode = found.st_mode & 0o070
-    is_ours = found.st_gid == os.getegid() and os.geteuid() != 0
-    return mode if mode and is_ours and _is_private_group(found.st_gid) else 0
+    mode = status.st_mode & 0o070
+    is_ours = status.st_gid == os.getegid() and os.geteuid() != 0
+    return mode if mode and is_ours and _is_private_group(status.st_gid) else 0
 
 
 def _is_private_group(group_id: int) -> bool:
@@ -183,7 +189,7 @@ def _is_private_group(group_id: int) -> bool:
     return is_alone and (group.gr_name == name or (not name and group_id == 0))
 
 
-def _user(uid: int) -> str:
+def _format_user(uid: int) -> str:
     import pwd
 
     with contextlib.suppress(KeyError):

@@ -24,36 +24,36 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-RUMORS_LIMIT: Final = 65_536  # more than the store holds of one origin; 200 bytes each
-SETTLED_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
+TRACKED_RUMORS_LIMIT: Final = 65_536  # more than the store holds of one origin; 200 bytes each
+DIGEST_SETTLE_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
 
-OurKey = tuple[int, int]  # epoch, first sequence
+RumorKey = tuple[int, int]  # epoch, first sequence
 
 
-class Untaken:
-    """Mechanism. `count`: payloads; `given_up`: those of them that are followed no longer."""
+class UnackedBroadcasts:
+    """Mechanism. `count`: payloads; `untracked`: those of them that are followed no longer."""
 
     def __init__(self) -> None:
-        self._rumors: dict[OurKey, tuple[int, float]] = {}  # payloads, and when: the oldest first
-        self._said_at = -math.inf  # the last of them, whatever became of it
+        self._rumors: dict[RumorKey, tuple[int, float]] = {}  # payloads, and when: the oldest first
+        self._last_tracked_at = -math.inf  # the last of them, whatever became of it
         self.count = 0
-        self.given_up = 0
+        self.untracked = 0
 
-    def said(self, key: OurKey, payloads: int, now: float) -> None:
+    def track(self, key: RumorKey, payloads: int, now: float) -> None:
         """A rumor of ours begins its way, whether anybody is there or not."""
         self._rumors[key] = (payloads, now)
-        self._said_at = now
+        self._last_tracked_at = now
         self.count += payloads
-        if len(self._rumors) > RUMORS_LIMIT:
-            self.given_up += self._rumors.pop(next(iter(self._rumors)))[0]
+        if len(self._rumors) > TRACKED_RUMORS_LIMIT:
+            self.untracked += self._rumors.pop(next(iter(self._rumors)))[0]
 
-    def taken(self, keys: Iterable[OurKey]) -> None:
+    def on_acked(self, keys: Iterable[RumorKey]) -> None:
         """A peer has these."""
         for key in keys:
             payloads, _ = self._rumors.pop(key, (0, 0.0))
             self.count -= payloads
 
-    def agreed(self, began_at: float) -> None:
+    def on_peer_in_sync(self, started_at: float) -> None:
         """A round of repair that began then left a peer with the same highest message as ours."""
-        if self._said_at <= began_at - SETTLED_S:
-            self.taken(list(self._rumors))
+        if self._last_tracked_at <= started_at - DIGEST_SETTLE_S:
+            self.on_acked(list(self._rumors))

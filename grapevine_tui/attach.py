@@ -17,19 +17,19 @@ import click
 
 from grapevine_proto.config import NodeConfig
 from grapevine_tui import logs
-from grapevine_tui.ctl import running_at
-from grapevine_tui.settings import load
+from grapevine_tui.ctl import find_state_dir
+from grapevine_tui.settings import load_settings
 
 
 @dataclass(frozen=True, slots=True)
-class AttachedSettings:
+class RemoteAppSettings:
     """What an attached app goes by."""
 
     node: NodeConfig
     theme: str
     alert: str
     state_dir: Path | None
-    choices_file: Path | None
+    preferences_file: Path | None
     keys: Mapping[str, str]
 
 
@@ -37,29 +37,31 @@ class AttachedSettings:
 @click.option("--state-dir", metavar="DIR", help="State folder of the node [that of its port]")
 @click.option("-p", "--port", metavar="N", help="UDP port of the node [as set, or 8000]")
 @click.pass_obj
-def attach(given: dict[str, Any] | None, state_dir: str | None, port: str | None) -> int:
+def attach(inherited: dict[str, Any] | None, state_dir: str | None, port: str | None) -> int:
     """Show the app before a node that runs already, by its control socket; q hangs up, the node runs on."""
-    from grapevine_tui.cli import on_terminal
+    from grapevine_tui.cli import run_on_terminal
 
-    flags = dict(given or {})
+    flags = dict(inherited or {})
     flags |= {"app.state_dir": state_dir} if state_dir is not None else {}
     flags |= {"port": port} if port is not None else {}
-    logs.to_nowhere()
-    return on_terminal(lambda: show(flags))
+    logs.to_null()
+    return run_on_terminal(lambda: run_attached_app(flags))
 
 
-async def show(flags: dict[str, Any]) -> int:
+async def run_attached_app(flags: dict[str, Any]) -> int:
     """Run the app until it is quit; the exit code. Raises NoAnswer."""
     from grapevine_tui.app import GrapevineApp
-    from grapevine_tui.attached import AttachedHost
+    from grapevine_tui.attached import RemoteHost
     from grapevine_tui.model import Model
 
-    own = load(flags, os.environ)
-    host = AttachedHost(running_at(flags), Model(messages=own.messages))
+    local = load_settings(flags, os.environ)
+    host = RemoteHost(find_state_dir(flags), Model(max_messages=local.messages))
     await host.start()
-    settings = AttachedSettings(host.config, own.theme, own.alert, None, own.choices_file, own.keys)
+    settings = RemoteAppSettings(
+        host.config, local.theme, local.alert, None, local.preferences_file, local.keys
+    )
     app = GrapevineApp(host, settings)
-    host.on_config = partial(app.call_later, app.main.take, is_restarted=True)
+    host.on_config_changed = partial(app.call_later, app.main.apply_config, is_restarted=True)
     try:
         await app.run_async()
     finally:

@@ -26,38 +26,42 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import Event, MemberChanged, MemberInfo, MessageReceived, NodeStarted
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.trust import UntrustedFile
-from grapevine_tui.control import SOCKET_NAME, check_answerer, reachable
-from grapevine_tui.ctl import NoAnswer, NotDone
-from grapevine_tui.editing import RemoteEditing, Saved
+from grapevine_tui.control import SOCKET_NAME, check_server_owner, connectable_path
+from grapevine_tui.ctl import CommandFailed, NodeUnreachable
+from grapevine_tui.editing import RemoteSettingsEditor, SaveResult
 from grapevine_tui.jsonlines import Object
-from grapevine_tui.layers import Value
+from grapevine_tui.layers import SettingValue
 from grapevine_tui.mirror import (
-    MALFORMED,
-    event_of,
-    member_of,
-    message_of,
-    peer_of,
-    round_of,
-    stats_of,
-    trace_of,
+    DECODE_ERRORS,
+    event_from_json,
+    member_from_json,
+    message_from_json,
+    peer_from_json,
+    round_from_json,
+    stats_from_json,
+    trace_from_json,
 )
-from grapevine_tui.model import Changes, Completed, Followed, Model
-from grapevine_tui.settings import Settings, of_values
-from grapevine_tui.streams import LINE_BYTES
+from grapevine_tui.model import Changes, Model, RoundEntry, TraceEntry
+from grapevine_tui.settings import Settings, settings_from_values
+from grapevine_tui.streams import MAX_LINE_BYTES
 
-ANSWER_S: Final = 30.0  # a broadcast waits for room; all else answers at once
-RETRY_S: Final = 1.0  # between looks whether the node is there again
-REPLY_BYTES: Final = 64 * 2**20  # of one line; all members of a large cluster are a few megabytes
-MEMBERS_S: Final = 30.0  # between askings for all members, whose changes are told as they happen
-ON_A_LINE: Final = (
-    LINE_BYTES // 2
+REPLY_TIMEOUT_S: Final = 30.0  # a broadcast waits for room; all else answers at once
+RECONNECT_INTERVAL_S: Final = 1.0  # between looks whether the node is there again
+MAX_REPLY_BYTES: Final = (
+    64 * 2**20
+)  # of one line; all members of a large cluster are a few megabytes
+MEMBERS_REFRESH_INTERVAL_S: Final = (
+    30.0  # between askings for all members, whose changes are told as they happen
+)
+MAX_INLINE_PAYLOAD_BYTES: Final = (
+    MAX_LINE_BYTES // 2
 )  # bytes of a payload that fit a line in base64; more goes by a file
-BROKEN: Final = (*MALFORMED, RecursionError)
+MALFORMED_REPLY_ERRORS: Final = (*DECODE_ERRORS, RecursionError)
 
 Listener = Callable[[Event, Changes], None]
 
 
-class AttachedHost:
+class RemoteHost:
     """The node that runs on `state_dir`. All that acts raises NoAnswer, or NotDone with the node's words."""
 
     def __init__(
@@ -65,36 +69,36 @@ class AttachedHost:
     ) -> None:
         self.model = model
         self.config = NodeConfig()
-        self.waiting: tuple[str, ...] = ()
-        self.on_config: Callable[[NodeConfig], object] = lambda _: None
+        self.pending_restart: tuple[str, ...] = ()
+        self.on_config_changed: Callable[[NodeConfig], object] = lambda _: None
         """Called when another node is found at the socket than before, or the same with other settings."""
         self._path = state_dir / SOCKET_NAME
         self._clock = clock
         self._listeners: list[Listener] = []
-        self._behind_s = 0.0  # of our clock to the node's
+        self._clock_offset_s = 0.0  # of our clock to the node's
         self._lag_s = 0.0
-        self._numbers = count(1)
-        self._asked: dict[int, asyncio.Future[Object]] = {}
+        self._request_ids = count(1)
+        self._pending_replies: dict[int, asyncio.Future[Object]] = {}
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_asking = False
+        self._is_polling = False
         self._members: dict[PeerId, MemberInfo] = {}
-        self._members_at = 0.0
+        self._members_fetched_at = 0.0
         self._changes = Changes.NONE
-        self._goodbye = ""  # the node's last word
+        self._stop_reason = ""  # the node's last word
         self._known_messages: set[MessageId] = set()
         model.is_remote = True
 
     # What the screen reads
 
     @property
-    def node(self) -> AttachedHost:
+    def node(self) -> RemoteHost:
         return self
 
     def now(self) -> float:
         """The node's clock, as far as it can be told from here."""
-        return self._clock() + self._behind_s
+        return self._clock() + self._clock_offset_s
 
     @property
     def lag_s(self) -> float:
@@ -106,8 +110,8 @@ class AttachedHost:
 
     def refresh(self) -> Changes:
         """Ask for the tables, and tell what the last ones changed."""
-        if self._writer is not None and not self._is_asking:
-            self._begin(self._ask_tables())
+        if self._writer is not None and not self._is_polling:
+            self._start_task(self._poll_snapshot())
         changes, self._changes = self._changes, Changes.NONE
         return changes
 
@@ -116,7 +120,7 @@ class AttachedHost:
     async def start(self) -> None:
         """Connect, and stay so. Raises NoAnswer."""
         await self._connect()
-        self._begin(self._stay())
+        self._start_task(self._keep_connected())
 
     async def leave(self, timeout_s: float) -> int:
         """Hang up."""
@@ -127,247 +131,258 @@ class AttachedHost:
             self._writer = None
         return 0
 
-    def _begin(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    def _start_task(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self) -> None:
         try:
-            with reachable(self._path) as path:
-                reader, writer = await asyncio.open_unix_connection(path, limit=REPLY_BYTES)
+            with connectable_path(self._path) as path:
+                reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REPLY_BYTES)
         except OSError as error:
-            raise NoAnswer(f"no node answers at {self._path}: {error.strerror}") from None
+            raise NodeUnreachable(f"no node answers at {self._path}: {error.strerror}") from None
         try:
-            check_answerer(writer.get_extra_info("socket"), self._path)
+            check_server_owner(writer.get_extra_info("socket"), self._path)
         except UntrustedFile as error:
             writer.close()
-            raise NoAnswer(f"{self._path}: {error.strerror}") from None
+            raise NodeUnreachable(f"{self._path}: {error.strerror}") from None
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
                 writer.write(b'{"cmd":"watch"}\n')
-                told = json.loads(await reader.readline())
-            if told["ok"]:
-                self._take_all(told)
-        except (TimeoutError, OSError, *BROKEN) as error:
+                reply = json.loads(await reader.readline())
+            if reply["ok"]:
+                self._apply_full_state(reply)
+        except (TimeoutError, OSError, *MALFORMED_REPLY_ERRORS) as error:
             writer.close()
-            why = (
+            problem = (
                 "does not answer" if isinstance(error, TimeoutError) else "is no node of this kind"
             )
-            raise NoAnswer(f"what listens at {self._path} {why}") from None
-        if not told["ok"]:
+            raise NodeUnreachable(f"what listens at {self._path} {problem}") from None
+        if not reply["ok"]:
             writer.close()
-            raise NoAnswer(f"the node at {self._path} answers: {told['error']}")
+            raise NodeUnreachable(f"the node at {self._path} answers: {reply['error']}")
         self._reader, self._writer = reader, writer
-        self._goodbye = ""
+        self._stop_reason = ""
 
-    async def _stay(self) -> None:
+    async def _keep_connected(self) -> None:
         while True:
-            why = await self._read()
-            self._hung_up(why)
+            reason = await self._read_until_closed()
+            self._on_disconnected(reason)
             while self._writer is None:
-                await asyncio.sleep(RETRY_S)
-                with contextlib.suppress(NoAnswer):
+                await asyncio.sleep(RECONNECT_INTERVAL_S)
+                with contextlib.suppress(NodeUnreachable):
                     await self._connect()
 
-    async def _read(self) -> str:
+    async def _read_until_closed(self) -> str:
         """Take what comes until nothing comes any more; why."""
         try:
             while line := await self._reader.readline():
-                self._take(json.loads(line))
+                self._on_object(json.loads(line))
         except OSError as error:
             return error.strerror or "the connection broke"
-        except BROKEN:
+        except MALFORMED_REPLY_ERRORS:
             return "what it says cannot be understood"
-        return f"it stopped: {self._goodbye}" if self._goodbye else "it hung up"
+        return f"it stopped: {self._stop_reason}" if self._stop_reason else "it hung up"
 
-    def _hung_up(self, why: str) -> None:
+    def _on_disconnected(self, reason: str) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        for asked in self._asked.values():
-            if not asked.done():
-                asked.set_exception(NoAnswer(f"lost the node: {why}"))
-        self._changes |= self.model.lose_touch(why)
+        for future in self._pending_replies.values():
+            if not future.done():
+                future.set_exception(NodeUnreachable(f"lost the node: {reason}"))
+        self._changes |= self.model.on_disconnected(reason)
 
     # What it tells
 
-    def _take(self, told: Object) -> None:
-        if told["event"] == "reply":
-            asked = self._asked.get(told["request"])
-            if asked is not None and not asked.done():
-                asked.set_result(told)
+    def _on_object(self, fields: Object) -> None:
+        if fields["event"] == "reply":
+            future = self._pending_replies.get(fields["request"])
+            if future is not None and not future.done():
+                future.set_result(fields)
             return
         now = self.now()
-        if told["event"] == "message" and "at" in told:
-            self._remember(told, now)
+        if fields["event"] == "message" and "at" in fields:
+            self._add_past_message(fields, now)
             return
-        event = event_of(told, now)
+        event = event_from_json(fields, now)
         if event is None:
             return
         if isinstance(event, MemberChanged):
             self._members[event.member.peer_id] = event.member
-        self._goodbye = told["reason"] if told["event"] == "stopped" else self._goodbye
-        self._tell(event)
+        self._stop_reason = fields["reason"] if fields["event"] == "stopped" else self._stop_reason
+        self._dispatch(event)
 
-    def _tell(self, event: Event) -> None:
+    def _dispatch(self, event: Event) -> None:
         changes = self.model.apply(event)
         for listener in self._listeners:
             listener(event, changes)
 
-    def _remember(self, told: Object, now: float) -> None:
+    def _add_past_message(self, fields: Object, now: float) -> None:
         """A message from before we came."""
-        message = message_of(told, now)
+        message = message_from_json(fields, now)
         if message.id in self._known_messages:
             return
-        self.model.messages.append(message, float(told["at"]))
+        self.model.messages.append(message, float(fields["at"]))
         for listener in self._listeners:
             listener(MessageReceived(message), Changes.MESSAGES)
 
-    def _take_all(self, told: Object) -> None:
+    def _apply_full_state(self, reply: Object) -> None:
         """What there was when we came."""
-        model, wall, status = self.model, time.time(), told["status"]
-        self._behind_s = float(told["tables"]["now_s"]) - self._clock()
+        model, now_unix, status = self.model, time.time(), reply["status"]
+        self._clock_offset_s = float(reply["snapshot"]["now_s"]) - self._clock()
         now = self.now()
         config = NodeConfig(
             name=status["name"],
             zone=status["zone"],
             cluster=status["cluster"],
             strategy=status["strategy"],
-            max_peers=told["max_peers"],
-            max_message_size=told["max_message_size"],
+            max_peers=reply["max_peers"],
+            max_message_size=reply["max_message_size"],
         )
-        self._known_messages = {entry.message.id for entry in model.messages.latest()}
-        rounds = [Completed(wall - each["ago_s"], round_of(each, now)) for each in told["rounds"]]
-        traces = [(wall - each["ago_s"], trace_of(each, now)) for each in told["traces"]]
-        self._members = {each.peer_id: each for each in map(member_of, told["members"])}
-        self._members_at = self._clock()
-        me = NodeStarted(
+        self._known_messages = {entry.message.id for entry in model.messages.newest_first()}
+        rounds = [
+            RoundEntry(now_unix - each["ago_s"], round_from_json(each, now))
+            for each in reply["rounds"]
+        ]
+        traces = [
+            (now_unix - each["ago_s"], trace_from_json(each, now)) for each in reply["traces"]
+        ]
+        self._members = {each.peer_id: each for each in map(member_from_json, reply["members"])}
+        self._members_fetched_at = self._clock()
+        started = NodeStarted(
             PeerId.parse(status["peer_id"]), Address.parse(status["address"]), status["epoch"]
         )
-        self._tell(me)
-        if model.me is not None:
-            model.me.started_at = wall - status["uptime_s"]
+        self._dispatch(started)
+        if model.local_node is not None:
+            model.local_node.started_at = now_unix - status["uptime_s"]
         model.rounds.clear()
         model.rounds.extend(rounds)
         payloads = {each.trace.id: each.payload for each in model.traces.values()}
         model.traces.clear()
         for at_unix, trace in traces:
-            model.traces[trace.id] = Followed(at_unix, payloads.get(trace.id, b""), trace)
-        self._take_tables(told["tables"])
-        self._changes |= model.regain_touch() | Changes.ROUNDS | Changes.TRACES
+            model.traces[trace.id] = TraceEntry(at_unix, payloads.get(trace.id, b""), trace)
+        self._apply_snapshot(reply["snapshot"])
+        self._changes |= model.on_reconnected() | Changes.ROUNDS | Changes.TRACES
         if config != self.config:
             self.config = config
-            self.on_config(config)
+            self.on_config_changed(config)
 
-    def _take_tables(self, told: Object) -> None:
-        now = float(told["now_s"])
-        self._behind_s = now - self._clock()
-        self._lag_s = float(told["lag_ms"]) / 1000
-        denied = frozenset(map(PeerId.parse, told.get("denied", ())))
+    def _apply_snapshot(self, snapshot: Object) -> None:
+        now = float(snapshot["now_s"])
+        self._clock_offset_s = now - self._clock()
+        self._lag_s = float(snapshot["lag_ms"]) / 1000
+        denied = frozenset(map(PeerId.parse, snapshot.get("denied", ())))
         if denied != self.model.denied:
             self.model.denied = denied
             self._changes |= Changes.PEERS | Changes.MEMBERS
         self._changes |= self.model.refresh(
-            [peer_of(each, now) for each in told["peers"]],
+            [peer_from_json(each, now) for each in snapshot["peers"]],
             self._members.values(),
-            stats_of(told["stats"], now),
+            stats_from_json(snapshot["stats"], now),
             now,
         )
 
-    async def _ask_tables(self) -> None:
-        self._is_asking = True
+    async def _poll_snapshot(self) -> None:
+        self._is_polling = True
         try:
-            with contextlib.suppress(NoAnswer, NotDone):
-                told = await self._ask("tables")
-                is_old = self._clock() - self._members_at > MEMBERS_S
-                if is_old or told["members"] != len(self._members):
-                    listed = await self._ask("members")
+            with contextlib.suppress(NodeUnreachable, CommandFailed):
+                snapshot = await self._request("snapshot")
+                is_stale = self._clock() - self._members_fetched_at > MEMBERS_REFRESH_INTERVAL_S
+                if is_stale or snapshot["members"] != len(self._members):
+                    reply = await self._request("members")
                     self._members = {
-                        each.peer_id: each for each in map(member_of, listed["members"])
+                        each.peer_id: each for each in map(member_from_json, reply["members"])
                     }
-                    self._members_at = self._clock()
-                self._take_tables(told)
-        except BROKEN:
+                    self._members_fetched_at = self._clock()
+                self._apply_snapshot(snapshot)
+        except MALFORMED_REPLY_ERRORS:
             if self._writer is not None:
                 self._writer.transport.abort()
         finally:
-            self._is_asking = False
+            self._is_polling = False
 
     # Orders
 
-    async def _ask(self, word: str, **fields: Any) -> Object:
+    async def _request(self, command: str, **fields: Any) -> Object:
         """The node's reply. Raises NoAnswer, NotDone."""
         if self._writer is None:
-            raise NoAnswer(f"lost the node: {self.model.out_of_touch}")
-        number = next(self._numbers)
-        asked = self._asked[number] = asyncio.get_running_loop().create_future()
+            raise NodeUnreachable(f"lost the node: {self.model.disconnect_reason}")
+        request_id = next(self._request_ids)
+        future = self._pending_replies[request_id] = asyncio.get_running_loop().create_future()
         try:
             self._writer.write(
-                json.dumps({"cmd": word, "request": number, **fields}).encode() + b"\n"
+                json.dumps({"cmd": command, "request": request_id, **fields}).encode() + b"\n"
             )
-            async with asyncio.timeout(ANSWER_S):
-                reply: Object = await asked
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                reply: Object = await future
         except TimeoutError:
-            raise NoAnswer("the node does not answer") from None
+            raise NodeUnreachable("the node does not answer") from None
         finally:
-            del self._asked[number]
+            del self._pending_replies[request_id]
         if not reply["ok"]:
-            raise NotDone(str(reply["error"]))
+            raise CommandFailed(str(reply["error"]))
         return reply
 
-    async def _say(self, word: str, payload: bytes, **fields: str) -> Object:
-        if len(payload) <= ON_A_LINE:
-            return await self._ask(word, base64=b64encode(payload).decode("ascii"), **fields)
+    async def _request_with_payload(self, command: str, payload: bytes, **fields: str) -> Object:
+        if len(payload) <= MAX_INLINE_PAYLOAD_BYTES:
+            return await self._request(command, base64=b64encode(payload).decode("ascii"), **fields)
         with tempfile.NamedTemporaryFile(prefix="grapevine-") as file:  # for this user alone
             file.write(payload)
             file.flush()
-            return await self._ask(word, file=file.name, **fields)
+            return await self._request(command, file=file.name, **fields)
 
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
-        reply = await self._say("broadcast", payload)
+        reply = await self._request_with_payload("broadcast", payload)
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
-        reply = await self._say("trace", payload)
+        reply = await self._request_with_payload("trace", payload)
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
-    async def send(self, who: str, payload: bytes) -> MessageId:
-        return MessageId.parse((await self._say("send", payload, to=who))["id"])
+    async def send(self, peer_ref: str, payload: bytes) -> MessageId:
+        return MessageId.parse(
+            (await self._request_with_payload("send", payload, to=peer_ref))["id"]
+        )
 
-    async def dial(self, where: str) -> None:
-        await self._ask("dial", address=where)
+    async def dial(self, address: str) -> None:
+        await self._request("dial", address=address)
 
-    async def deny(self, who: str) -> PeerId:
-        return PeerId.parse((await self._ask("deny", who=who))["peer_id"])
+    async def deny(self, peer_ref: str) -> PeerId:
+        return PeerId.parse((await self._request("deny", peer=peer_ref))["peer_id"])
 
-    async def allow(self, who: str) -> PeerId:
-        return PeerId.parse((await self._ask("allow", who=who))["peer_id"])
+    async def allow(self, peer_ref: str) -> PeerId:
+        return PeerId.parse((await self._request("allow", peer=peer_ref))["peer_id"])
 
     async def forget(self, peer_id: PeerId) -> None:
-        await self._ask("forget", who=str(peer_id))
+        await self._request("forget", peer=str(peer_id))
         self._members.pop(peer_id, None)
 
     async def start_round(self) -> None:
-        await self._ask("round")
+        await self._request("round")
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
-        raise NotDone("the node runs elsewhere: its settings are changed by `edit`")
+        raise CommandFailed("the node runs elsewhere: its settings are changed by `edit`")
 
-    async def edit(self) -> RemoteEditing:
+    async def edit(self) -> RemoteSettingsEditor:
         """Its settings, to be changed."""
-        return RemoteEditing(_settings_of(await self._ask("settings")), self._change)
-
-    async def _change(self, changes: Mapping[str, str]) -> tuple[Saved, Settings]:
-        told = await self._ask("set", changes=dict(changes))
-        saved = Saved(
-            path=None if told["path"] is None else Path(told["path"]),
-            keeps_comments=told["keeps_comments"],
-            restart=tuple(told["restart"]),
-            overruled=told["overruled"],
+        return RemoteSettingsEditor(
+            _settings_from_reply(await self._request("settings")), self._set_settings
         )
-        return saved, _settings_of(told)
+
+    async def _set_settings(self, changes: Mapping[str, str]) -> tuple[SaveResult, Settings]:
+        reply = await self._request("set_settings", changes=dict(changes))
+        result = SaveResult(
+            path=None if reply["path"] is None else Path(reply["path"]),
+            comments_preserved=reply["comments_preserved"],
+            pending_restart=tuple(reply["restart"]),
+            overridden_by=reply["overridden_by"],
+        )
+        return result, _settings_from_reply(reply)
 
 
-def _settings_of(told: Object) -> Settings:
-    return of_values(Value(each["name"], each["value"], each["origin"]) for each in told["values"])
+def _settings_from_reply(reply: Object) -> Settings:
+    return settings_from_values(
+        SettingValue(each["name"], each["value"], each["origin"]) for each in reply["values"]
+    )

@@ -14,36 +14,36 @@ import json
 from pathlib import Path
 from typing import Final
 
-from grapevine_proto.files import PRIVATE, make_private_directory, put_in_place
+from grapevine_proto.files import PRIVATE_MODE, atomic_write, make_private_directory
 
-MOST_BYTES: Final = 4_096
-MOST_CHARACTERS: Final = 64
+MAX_FILE_BYTES: Final = 4_096
+MAX_THEME_CHARACTERS: Final = 64
 
 
-class Choices:
+class Preferences:
     """Kept in `path`; None: kept nowhere."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
     @property
-    def is_kept(self) -> bool:
+    def is_persistent(self) -> bool:
         return self._path is not None
 
-    def theme(self) -> str:
+    def load_theme(self) -> str:
         """The theme chosen last; empty: none."""
         if self._path is None:
             return ""
         with contextlib.suppress(OSError, ValueError, RecursionError):
             with self._path.open("rb") as file:
-                found = json.loads(file.read(MOST_BYTES))
-            theme = found.get("theme", "") if isinstance(found, dict) else ""
-            return theme[:MOST_CHARACTERS] if isinstance(theme, str) else ""
+                saved = json.loads(file.read(MAX_FILE_BYTES))
+            theme = saved.get("theme", "") if isinstance(saved, dict) else ""
+            return theme[:MAX_THEME_CHARACTERS] if isinstance(theme, str) else ""
         return ""
 
-    def keep_theme(self, name: str) -> None:
+    def save_theme(self, name: str) -> None:
         """Find `name` again at the next start. Raises OSError."""
         if self._path is None:
             return
         make_private_directory(self._path.parent)
-        put_in_place(self._path, json.dumps({"theme": name}).encode() + b"\n", mode=PRIVATE)
+        atomic_write(self._path, json.dumps({"theme": name}).encode() + b"\n", mode=PRIVATE_MODE)

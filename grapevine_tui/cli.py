@@ -33,34 +33,34 @@ from grapevine_proto.errors import (
     StorageError,
 )
 from grapevine_proto.files import (
-    SHARED,
-    is_passing,
+    SHARED_MODE,
+    atomic_create,
+    is_transient_error,
     make_private_directory,
-    put_new,
-    set_aside_empty,
+    quarantine_empty,
 )
 from grapevine_tui import __version__, early, logs
-from grapevine_tui.folders import own_config_file, own_key_file
+from grapevine_tui.folders import user_config_file, user_key_file
 from grapevine_tui.loop import new_runner
 from grapevine_tui.options import OPTIONS, PROFILES, Option
-from grapevine_tui.reaper import collect_orphans
-from grapevine_tui.settings import Settings, load
-from grapevine_tui.terminal import LastingTerminal, needs_ascii, restore_terminal
+from grapevine_tui.reaper import start_reaper_if_init
+from grapevine_tui.settings import Settings, load_settings
+from grapevine_tui.terminal import HangupSafeStream, needs_ascii, restore_terminal
 from grapevine_tui.text import printable
 
 PROGRAM: Final = "grapevine-tui"
-DONE, FAILED, MISUSED, BAD_KEY, NO_BIND, IN_USE = 0, 1, 2, 3, 4, 5
-INTERRUPTED: Final = 130
-EXIT_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
-    (StorageError, FAILED),  # it heals by itself, so a service manager is to try again
-    (ConfigError, MISUSED),
-    (click.UsageError, MISUSED),
-    (click.BadParameter, MISUSED),
-    (KeyFileError, BAD_KEY),
-    (BindError, NO_BIND),
-    (StateLockedError, IN_USE),
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_KEY_FILE, EXIT_BIND, EXIT_STATE_DIR = 0, 1, 2, 3, 4, 5
+EXIT_INTERRUPTED: Final = 130
+EXIT_CODE_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (StorageError, EXIT_FAILED),  # it heals by itself, so a service manager is to try again
+    (ConfigError, EXIT_USAGE),
+    (click.UsageError, EXIT_USAGE),
+    (click.BadParameter, EXIT_USAGE),
+    (KeyFileError, EXIT_KEY_FILE),
+    (BindError, EXIT_BIND),
+    (StateLockedError, EXIT_STATE_DIR),
 )
-LEAVE_S: Final = 5.0  # an app that is quit hands over what is queued for at most so long
+LEAVE_TIMEOUT_S: Final = 5.0  # an app that is quit hands over what is queued for at most so long
 
 logger = logging.getLogger("grapevine")
 
@@ -68,13 +68,15 @@ logger = logging.getLogger("grapevine")
 def main() -> NoReturn:
     """What the console script calls."""
     code = run()
-    early.CODES.update(dict.fromkeys(early.CODES, code))  # a late signal changes nothing any more
-    if early.is_our_process():
-        early.take_signals()
+    early.EXIT_CODE_BY_SIGNAL.update(
+        dict.fromkeys(early.EXIT_CODE_BY_SIGNAL, code)
+    )  # a late signal changes nothing any more
+    if early.is_own_process():
+        early.install_signal_handlers()
     sys.exit(code)
 
 
-def _occupy_standard_files() -> None:
+def _open_missing_standard_streams() -> None:
     """Where the caller closed stdin, stdout or stderr, put nothing in its place: else a socket
     would get its number, and be written to as if it were the terminal."""
     for number in range(3):
@@ -84,7 +86,7 @@ def _occupy_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _take_any_text() -> None:
+def _escape_unencodable_text() -> None:
     """What a terminal or a pipe has no letters for is written, and read, as escapes: Latin-1, ASCII,
     bytes that are not UTF-8."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -94,40 +96,40 @@ def _take_any_text() -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Do what `arguments` ask (None: the process's own); the exit code."""
-    _occupy_standard_files()
-    _take_any_text()
+    _open_missing_standard_streams()
+    _escape_unencodable_text()
     try:
-        code = COMMAND.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        code = ROOT_COMMAND.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; spare the interpreter its complaint at the end.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return EXIT_FAILED
     except Exception as error:  # noqa: BLE001  the one door: a line and a code, never a traceback
-        return complain(error)
+        return print_error(error)
     finally:
         logs.flush()
-    return code if isinstance(code, int) else DONE
+    return code if isinstance(code, int) else EXIT_OK
 
 
-def complain(error: BaseException) -> int:
+def print_error(error: BaseException) -> int:
     """Say on stderr, in one printable line, what went wrong; the exit code for it. A group without a
     command shows its help instead."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         lines = error.format_message().splitlines()
     else:
-        lines = [f"{PROGRAM}: {problem_of(error)}"]
+        lines = [f"{PROGRAM}: {format_error(error)}"]
     with contextlib.suppress(OSError):
         for line in lines:
             click.echo(printable(line), err=True)
-    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+    return next((code for kind, code in EXIT_CODE_BY_ERROR if isinstance(error, kind)), EXIT_FAILED)
 
 
-def problem_of(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """What went wrong, in one line that may hold anything: make it printable before you show it."""
     if isinstance(error, click.ClickException):
         problem = error.format_message()
@@ -150,39 +152,39 @@ def problem_of(error: BaseException) -> str:
 # --- what the command line looks like -------------------------------------------------------------
 
 
-def _parameter(flags: tuple[str, ...]) -> str:
+def _parameter_name(flags: tuple[str, ...]) -> str:
     return flags[-1].lstrip("-").replace("-", "_")
 
 
-def _bare(option: Option) -> dict[str, Any]:
+def _flag_value_arguments(option: Option) -> dict[str, Any]:
     """What click is told of a flag that may stand alone."""
-    return {"is_flag": False, "flag_value": option.bare} if option.bare else {}
+    return {"is_flag": False, "flag_value": option.flag_value} if option.flag_value else {}
 
 
-def _options() -> list[click.Parameter]:
+def _click_options() -> list[click.Parameter]:
     options: list[click.Parameter] = [
         click.Option(
-            [*option.flags, _parameter(option.flags)],
+            [*option.flags, _parameter_name(option.flags)],
             multiple=option.is_list,
-            nargs=option.words,
+            nargs=option.nargs,
             metavar=option.metavar,
             help=option.help + (f" (${option.env})" if option.env else ""),
-            **_bare(option),
+            **_flag_value_arguments(option),
         )
         for option in OPTIONS
     ]
-    for name, words in (
+    for name, help_text in (
         ("headless", "No app: JSON Lines on stdin and stdout"),
         ("demo", "Show the app with a few neighbours in this process that talk"),
         ("show-config", "Print every setting, its value and where it came from"),
     ):
-        options.append(click.Option([f"--{name}"], is_flag=True, help=words))
+        options.append(click.Option([f"--{name}"], is_flag=True, help=help_text))
     return options
 
 
-def _flags(parameters: dict[str, Any]) -> dict[str, Any]:
+def _given_flags(parameters: dict[str, Any]) -> dict[str, Any]:
     """What was given on the command line, by setting name."""
-    flags = {option.name: parameters.get(_parameter(option.flags)) for option in OPTIONS}
+    flags = {option.name: parameters.get(_parameter_name(option.flags)) for option in OPTIONS}
     flags["app.on"] = tuple(" ".join(pair) for pair in parameters.get("on") or ())
     for name in ("headless", "demo"):
         flags[f"app.{name}"] = parameters.get(name)
@@ -191,15 +193,15 @@ def _flags(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _start(**parameters: Any) -> int | None:
     context = click.get_current_context()
-    flags = context.obj = _flags(parameters)
+    flags = context.obj = _given_flags(parameters)
     if context.invoked_subcommand is not None:
-        early.release_signals()
+        early.restore_signal_handlers()
         return None
-    settings = load(flags, os.environ)
+    settings = load_settings(flags, os.environ)
     if parameters["show_config"]:
-        for line in settings.show():
+        for line in settings.format_lines():
             click.echo(printable(line))
-        return DONE
+        return EXIT_OK
     if settings.headless:
         return run_headless(settings)
     return run_web(settings) if settings.web else run_app(settings)
@@ -233,34 +235,34 @@ class _LazyGroup(click.Group):
         return super().get_command(context, name)
 
 
-COMMAND: Final = _LazyGroup(
+ROOT_COMMAND: Final = _LazyGroup(
     PROGRAM,
     callback=_start,
     invoke_without_command=True,
-    params=_options(),
+    params=_click_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Run an encrypted gossip node and see its cluster: peers, messages, rates and repairs.\n\n"
     "With --headless the node speaks JSON Lines instead of drawing a screen.",
 )
-click.version_option(__version__, prog_name=PROGRAM)(COMMAND)
+click.version_option(__version__, prog_name=PROGRAM)(ROOT_COMMAND)
 
 
-@COMMAND.command()
+@ROOT_COMMAND.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def keygen(file: Path | None) -> int:
     """Make a cluster key in FILE, readable by its owner only [this user's own]. Never overwrites."""
     from grapevine_proto.identity import ClusterKey
 
-    path = own_key_file() if file is None else file
+    path = user_key_file() if file is None else file
     if file is None:
         make_private_directory(path.parent)
     key = ClusterKey.generate()
     key.save(path)
     click.echo(printable(f"made the cluster key {key.fingerprint} in {path}; keep it secret"))
-    return DONE
+    return EXIT_OK
 
 
-@COMMAND.group()
+@ROOT_COMMAND.group()
 def config() -> None:
     """Make, show or check a settings file."""
 
@@ -273,29 +275,29 @@ def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -
     """Write a settings file with every setting and its reason [this user's own]. Never overwrites."""
     from grapevine_tui.template import render
 
-    path = own_config_file() if file is None else file
+    path = user_config_file() if file is None else file
     if file is None:
         make_private_directory(path.parent)
     chosen = profile or flags.get("app.profile", "local")
     if chosen not in PROFILES:
         raise ConfigError("app.profile", f"{chosen!r} is not one of: {', '.join(PROFILES)}")
     try:
-        set_aside_empty(path)
+        quarantine_empty(path)
         # A service reads it as another user.
-        put_new(path, render(chosen).encode(), mode=SHARED)
+        atomic_create(path, render(chosen).encode(), mode=SHARED_MODE)
     except FileExistsError:
         raise ConfigError("config", f"{path}: there is a file already; it is left alone") from None
     click.echo(printable(f"wrote {path}, profile {chosen}"))
-    return DONE
+    return EXIT_OK
 
 
 @config.command("show")
 @click.pass_obj
 def config_show(flags: dict[str, Any]) -> int:
     """Print every setting, its value and where it came from."""
-    for line in load(flags, os.environ).show():
+    for line in load_settings(flags, os.environ).format_lines():
         click.echo(printable(line))
-    return DONE
+    return EXIT_OK
 
 
 @config.command("check")
@@ -303,41 +305,41 @@ def config_show(flags: dict[str, Any]) -> int:
 @click.pass_obj
 def config_check(flags: dict[str, Any], file: str | None) -> int:
     """Say whether FILE, or what would be used, is right; touches nothing and starts nothing."""
-    settings = load(flags | ({"app.config": file} if file else {}), os.environ)
+    settings = load_settings(flags | ({"app.config": file} if file else {}), os.environ)
     if settings.key_files:
         settings.with_keys()
     if settings.on:
         from grapevine_tui.hooks import Hook
 
         for hook in settings.on:
-            Hook.read(hook).check()
+            Hook.parse(hook).check()
     for warning in settings.warnings:
         click.echo(printable(f"{PROGRAM}: {warning}"), err=True)
-    chosen = next(each.value for each in settings.values if each.name == "app.config")
-    click.echo(printable(f"{chosen or 'the settings'}: right"))
-    return DONE
+    config_file = next(each.value for each in settings.values if each.name == "app.config")
+    click.echo(printable(f"{config_file or 'the settings'}: right"))
+    return EXIT_OK
 
 
 # --- running --------------------------------------------------------------------------------------
 
 
-def _prepare_to_serve() -> None:
+def _prepare_process() -> None:
     """Whatever is said on stderr from now on, by us or by a library, never waits for its reader; a
     hangup before the node runs has nothing to reload; and as process 1 we are everyone's parent."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # a stream of somebody's that has no file
-            sys.stderr = LastingTerminal(sys.stderr)
-    if hasattr(signal, "SIGHUP") and early.is_our_process():
+            sys.stderr = HangupSafeStream(sys.stderr)
+    if hasattr(signal, "SIGHUP") and early.is_own_process():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    collect_orphans()
+    start_reaper_if_init()
 
 
 def run_headless(settings: Settings) -> int:
     """Run a node on stdin and stdout until it is told to stop; the exit code."""
     from grapevine_tui.headless import Headless
 
-    _prepare_to_serve()
-    _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
+    _prepare_process()
+    _start_logging(settings, lambda: logs.to_stderr(settings.log_level))
     settings = settings.with_keys()
     if sys.stdout is None:
         raise ConfigError("", "stdout is closed; a headless node needs it")
@@ -351,35 +353,35 @@ def run_web(settings: Settings) -> int:
     from grapevine_tui import web
     from grapevine_tui.headless import Headless
 
-    _prepare_to_serve()
-    _begin_log(settings, lambda: logs.to_stderr(settings.log_level))
+    _prepare_process()
+    _start_logging(settings, lambda: logs.to_stderr(settings.log_level))
 
     async def show_demo() -> int:
-        async with web.open_at(settings.web, web.program("--demo")) as (_, address):
+        async with web.serve_command(settings.web, web.own_command("--demo")) as (_, address):
             click.echo(f"open {address}")
-            told = asyncio.Event()
-            for each in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(each, told.set)
-            await told.wait()
-        return DONE
+            stop_requested = asyncio.Event()
+            for signal_number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(signal_number, stop_requested.set)
+            await stop_requested.wait()
+        return EXIT_OK
 
     with new_runner() as runner:
         if settings.demo:
             return runner.run(show_demo())
-        quiet = os.open(os.devnull, os.O_WRONLY)
+        devnull = os.open(os.devnull, os.O_WRONLY)
         settings = replace(settings, on_eof="stay").with_keys()
-        return runner.run(Headless(settings, stdin=None, stdout=quiet).run())
+        return runner.run(Headless(settings, stdin=None, stdout=devnull).run())
 
 
 def run_app(settings: Settings) -> int:
     """Run the app on this terminal until it is quit; the exit code."""
-    _need_terminal()
-    _begin_log(settings, logs.to_nowhere)
+    _require_terminal()
+    _start_logging(settings, logs.to_null)
     settings = settings.with_keys()
-    return on_terminal(lambda: _show(settings))
+    return run_on_terminal(lambda: _run_app(settings))
 
 
-def _need_terminal() -> None:
+def _require_terminal() -> None:
     if os.environ.get("TEXTUAL_DRIVER"):  # it draws elsewhere: in a browser
         return
     streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
@@ -387,69 +389,71 @@ def _need_terminal() -> None:
         raise ConfigError("", "the app needs a terminal; without one, use --headless")
 
 
-def on_terminal(show: Callable[[], Coroutine[Any, Any, int]]) -> int:
+def run_on_terminal(run_app: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run an app on this terminal until it is quit; the exit code."""
-    _need_terminal()
+    _require_terminal()
     if sys.stderr is not None:
         # Textual draws on this, and says last words on the other: neither may ever wait.
         in_ascii = needs_ascii(sys.stderr.encoding, os.environ)
-        terminal = LastingTerminal(sys.stderr, in_ascii=in_ascii)
+        terminal = HangupSafeStream(sys.stderr, in_ascii=in_ascii)
         vars(sys)["__stderr__"] = sys.stderr = terminal
-    if early.is_our_process():
-        early.take_signals(restore_terminal)
-    collect_orphans()
+    if early.is_own_process():
+        early.install_signal_handlers(restore_terminal)
+    start_reaper_if_init()
     with new_runner() as runner:
-        return runner.run(show())
+        return runner.run(run_app())
 
 
-async def _show(settings: Settings) -> int:
+async def _run_app(settings: Settings) -> int:
     from grapevine_proto.events import Event, NodeStarted
     from grapevine_tui.app import GrapevineApp
     from grapevine_tui.demo import Demo
     from grapevine_tui.host import Host
     from grapevine_tui.model import Changes, Model
-    from grapevine_tui.service import surroundings
+    from grapevine_tui.service import node_services
 
     host = Host(
         settings.node,
         settings.state_dir,
-        model=Model(messages=settings.messages),
+        model=Model(max_messages=settings.messages),
         spare_state_dirs=settings.spare_state_dirs,
     )
 
-    def begin_log(event: Event, _: Changes) -> None:
+    def start_log_file(event: Event, _: Changes) -> None:
         if isinstance(event, NodeStarted) and settings.log_file is None and host.state_dir:
             # Only now it is known which state folder is ours. A log that cannot be is no reason to
             # stop: what matters is on the screen.
             with contextlib.suppress(OSError):
                 logs.to_file(host.state_dir / "grapevine.log", settings.log_level)
 
-    host.listen(begin_log)
+    host.listen(start_log_file)
     app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
 
-    def show_trouble(fields: dict[str, Any]) -> None:
-        words = "--on {on}: {command} {outcome}: {reason}".format(**fields).replace("_", " ")
-        app.call_later(partial(app.notify, printable(words), severity="warning", markup=False))
+    def notify_hook_failed(fields: dict[str, Any]) -> None:
+        text = "--on {on}: {command} {outcome}: {reason}".format(**fields).replace("_", " ")
+        app.call_later(partial(app.notify, printable(text), severity="warning", markup=False))
 
-    async with surroundings(
-        host, settings, lambda: app.call_later(app.end), show_trouble
-    ) as tell_stopped:
+    async with node_services(
+        host, settings, lambda: app.call_later(app.request_shutdown), notify_hook_failed
+    ) as run_stopped_hooks:
         await app.run_async()
         failure = getattr(app, "failure", None)
-        tell_stopped({"reason": "failed", "error": str(failure)} if failure else {"reason": "quit"})
+        run_stopped_hooks(
+            {"reason": "failed", "error": str(failure)} if failure else {"reason": "quit"}
+        )
     if failure is not None:
         raise failure
     return app.exit_code
 
 
-def _begin_log(settings: Settings, otherwise: Callable[[], None]) -> None:
+def _start_logging(settings: Settings, use_default: Callable[[], None]) -> None:
     if settings.log_file is None:
-        otherwise()
+        use_default()
     else:
         try:
             logs.to_file(settings.log_file, settings.log_level)
         except OSError as error:
-            kind = StorageError if is_passing(error) else ConfigError
-            raise kind("app.log_file", f"{settings.log_file}: {error.strerror}") from None
+            error_type = StorageError if is_transient_error(error) else ConfigError
+            raise error_type("app.log_file", f"{settings.log_file}: {error.strerror}") from None
     for warning in settings.warnings:
         logger.warning("%s", warning)

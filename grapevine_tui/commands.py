@@ -5,7 +5,7 @@ What must stay true:
 - A line becomes exactly one command or one `CommandError` whose words are for people; nothing is
   done while parsing.
 - A line that does not begin with a slash is a message to everyone. ``//x`` says ``/x``.
-- Everything that can be typed stands in `COMMANDS`; help and completion are made from it.
+- Everything that can be typed stands in `MAX_COMMANDS`; help and completion are made from it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Tell one: `to` is a name, an id or the beginning of one, or an address."""
+    """Tell one: `peer_ref` is a name, an id or the beginning of one, or an address."""
 
-    to: str
+    peer_ref: str
     payload: bytes
 
 
@@ -53,23 +53,23 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Shut out an identity from now on: `who` as in `Send`, or any whole id."""
+    """Shut out an identity from now on: `peer_ref` as in `Send`, or any whole id."""
 
-    who: str
+    peer_ref: str
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
     """Let an identity in again."""
 
-    who: str
+    peer_ref: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Remove a node that is gone from the tables: `who` as in `Send`, or any whole id."""
+    """Remove a node that is gone from the tables: `peer_ref` as in `Send`, or any whole id."""
 
-    who: str
+    peer_ref: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class ShowSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SetSettings:
     """Apply and save settings: (name, what one would type) each."""
 
     changes: tuple[tuple[str, str], ...]
@@ -100,7 +100,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class ShowTables:
+class ShowSnapshot:
     """What moves all the time, for whoever watches: peers and counters in one."""
 
 
@@ -135,10 +135,10 @@ class ShowTraces:
 
 
 @dataclass(frozen=True, slots=True)
-class OnScreen:
+class ScreenAction:
     """Something that an app does with its screen: the name of its action, and what belongs to it."""
 
-    act: str
+    action: str
     text: str = ""
 
 
@@ -146,7 +146,7 @@ class OnScreen:
 class ShowHelp:
     """What can be typed; `about` is a command's name, or empty for all."""
 
-    about: str = ""
+    topic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +164,17 @@ Command: TypeAlias = (
     | Forget
     | StartRound
     | ShowSettings
-    | Change
+    | SetSettings
     | Reload
     | Watch
-    | ShowTables
+    | ShowSnapshot
     | ShowPeers
     | ShowMembers
     | ShowStatus
     | ShowStats
     | ShowRounds
     | ShowTraces
-    | OnScreen
+    | ScreenAction
     | ShowHelp
     | Quit
 )
@@ -188,68 +188,68 @@ class CommandSpec(NamedTuple):
     aliases: tuple[str, ...]
     arguments: str
     help: str
-    read: Callable[[str], Command]
+    parse: Callable[[str], Command]
 
     @property
     def usage(self) -> str:
         return f"/{self.name} {self.arguments}".rstrip()
 
 
-def _encode(text: str) -> bytes:
+def _encode_text(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:  # half a surrogate pair: bytes that were not UTF-8 once
         raise CommandError("the text is not valid Unicode, so it cannot be sent as UTF-8") from None
 
 
-def _read_broadcast(rest: str) -> Command:
+def _parse_broadcast(rest: str) -> Command:
     if not rest:
         raise CommandError("/broadcast needs a text: /broadcast TEXT")
-    return Broadcast(_encode(rest))
+    return Broadcast(_encode_text(rest))
 
 
-def _read_trace(rest: str) -> Command:
+def _parse_trace(rest: str) -> Command:
     if not rest:
         raise CommandError("/trace needs a text: /trace TEXT")
-    return Trace(_encode(rest))
+    return Trace(_encode_text(rest))
 
 
-def _read_send(rest: str) -> Command:
-    to, _, text = rest.partition(" ")
-    if to.startswith('"') and '"' in rest[1:]:  # a name with blanks in it
-        to, _, text = rest[1:].partition('"')
-    if not to or not text.strip():
+def _parse_send(rest: str) -> Command:
+    peer_ref, _, text = rest.partition(" ")
+    if peer_ref.startswith('"') and '"' in rest[1:]:  # a name with blanks in it
+        peer_ref, _, text = rest[1:].partition('"')
+    if not peer_ref or not text.strip():
         raise CommandError("/send needs a peer and a text: /send PEER TEXT")
-    return Send(to, _encode(text.strip()))
+    return Send(peer_ref, _encode_text(text.strip()))
 
 
-def _read_dial(rest: str) -> Command:
+def _parse_dial(rest: str) -> Command:
     if not rest or " " in rest:
         raise CommandError("/connect needs one address: /connect HOST:PORT")
     return Dial(rest)
 
 
-def _read_one(name: str, make: Callable[[str], Command]) -> Callable[[str], Command]:
-    def read(rest: str) -> Command:
-        who = rest[1:-1] if len(rest) > 2 and rest[0] == rest[-1] == '"' else rest
-        if not who:
+def _peer_parser(name: str, make: Callable[[str], Command]) -> Callable[[str], Command]:
+    def parse_rest(rest: str) -> Command:
+        peer_ref = rest[1:-1] if len(rest) > 2 and rest[0] == rest[-1] == '"' else rest
+        if not peer_ref:
             raise CommandError(f"/{name} needs a peer: /{name} PEER")
-        return make(who)
+        return make(peer_ref)
 
-    return read
-
-
-def _read_help(rest: str) -> Command:
-    return ShowHelp(find(rest.removeprefix("/")).name if rest else "")
+    return parse_rest
 
 
-def _alone(name: str, command: Command) -> Callable[[str], Command]:
-    def read(rest: str) -> Command:
+def _parse_help(rest: str) -> Command:
+    return ShowHelp(find_command(rest.removeprefix("/")).name if rest else "")
+
+
+def _no_argument_parser(name: str, command: Command) -> Callable[[str], Command]:
+    def parse_rest(rest: str) -> Command:
         if rest:
             raise CommandError(f"/{name} takes nothing after it")
         return command
 
-    return read
+    return parse_rest
 
 
 COMMANDS: Final[tuple[CommandSpec, ...]] = (
@@ -258,158 +258,190 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         ("b",),
         "TEXT",
         "Tell everyone; so does a line without a slash",
-        _read_broadcast,
+        _parse_broadcast,
     ),
-    CommandSpec("send", ("s",), "PEER TEXT", "Tell one peer, by name, id or address", _read_send),
+    CommandSpec("send", ("s",), "PEER TEXT", "Tell one peer, by name, id or address", _parse_send),
     CommandSpec(
-        "peers", ("p",), "", "List the peers we are linked to", _alone("peers", ShowPeers())
+        "peers",
+        ("p",),
+        "",
+        "List the peers we are linked to",
+        _no_argument_parser("peers", ShowPeers()),
     ),
     CommandSpec(
-        "members", (), "", "List everyone in the cluster", _alone("members", ShowMembers())
+        "members",
+        (),
+        "",
+        "List everyone in the cluster",
+        _no_argument_parser("members", ShowMembers()),
     ),
     CommandSpec(
-        "status", ("st",), "", "Say who we are and how we do", _alone("status", ShowStatus())
+        "status",
+        ("st",),
+        "",
+        "Say who we are and how we do",
+        _no_argument_parser("status", ShowStatus()),
     ),
-    CommandSpec("stats", (), "", "List all counters", _alone("stats", ShowStats())),
+    CommandSpec("stats", (), "", "List all counters", _no_argument_parser("stats", ShowStats())),
     CommandSpec(
-        "rounds", (), "", "List the latest anti-entropy rounds", _alone("rounds", ShowRounds())
+        "rounds",
+        (),
+        "",
+        "List the latest anti-entropy rounds",
+        _no_argument_parser("rounds", ShowRounds()),
     ),
     CommandSpec(
         "trace",
         ("t",),
         "TEXT",
         "Tell everyone, and see who has it, how soon, over how many hops",
-        _read_trace,
+        _parse_trace,
     ),
-    CommandSpec("traces", (), "", "List the latest traces", _alone("traces", ShowTraces())),
-    CommandSpec("connect", ("dial",), "HOST:PORT", "Knock at an address", _read_dial),
+    CommandSpec(
+        "traces", (), "", "List the latest traces", _no_argument_parser("traces", ShowTraces())
+    ),
+    CommandSpec("connect", ("dial",), "HOST:PORT", "Knock at an address", _parse_dial),
     CommandSpec(
         "deny",
         (),
         "PEER",
         "Shut out a peer by name, id or address, until the restart",
-        _read_one("deny", Deny),
+        _peer_parser("deny", Deny),
     ),
-    CommandSpec("allow", (), "PEER", "Let a peer in that was shut out", _read_one("allow", Allow)),
+    CommandSpec(
+        "allow", (), "PEER", "Let a peer in that was shut out", _peer_parser("allow", Allow)
+    ),
     CommandSpec(
         "forget",
         (),
         "PEER",
         "Remove a node that is gone, until another node reports it",
-        _read_one("forget", Forget),
+        _peer_parser("forget", Forget),
     ),
-    CommandSpec("round", (), "", "Begin an anti-entropy round now", _alone("round", StartRound())),
-    CommandSpec("settings", (), "", "Show every setting", _alone("settings", ShowSettings())),
     CommandSpec(
-        "rates", (), "", "In the app: go to the rate limits", _alone("rates", OnScreen("rates"))
+        "round",
+        (),
+        "",
+        "Begin an anti-entropy round now",
+        _no_argument_parser("round", StartRound()),
+    ),
+    CommandSpec(
+        "settings", (), "", "Show every setting", _no_argument_parser("settings", ShowSettings())
+    ),
+    CommandSpec(
+        "rates",
+        (),
+        "",
+        "In the app: go to the rate limits",
+        _no_argument_parser("rates", ScreenAction("rates")),
     ),
     CommandSpec(
         "messages",
         (),
         "",
         "In the app: go to the messages",
-        _alone("messages", OnScreen("messages")),
+        _no_argument_parser("messages", ScreenAction("messages")),
     ),
     CommandSpec(
         "traffic",
         (),
         "",
         "In the app: draw the traffic over time",
-        _alone("traffic", OnScreen("traffic")),
+        _no_argument_parser("traffic", ScreenAction("traffic")),
     ),
     CommandSpec(
         "filter",
         (),
         "[WORDS]",
         "In the app: show only what matches in the panel; without words, everything",
-        lambda rest: OnScreen("filter", rest),
+        lambda rest: ScreenAction("filter", rest),
     ),
     CommandSpec(
         "pause",
         (),
         "",
         "In the app: hold the screen still, or go on",
-        _alone("pause", OnScreen("pause")),
+        _no_argument_parser("pause", ScreenAction("pause")),
     ),
     CommandSpec(
         "zoom",
         (),
         "",
         "In the app: give the panel the whole screen, or take it back",
-        _alone("zoom", OnScreen("zoom")),
+        _no_argument_parser("zoom", ScreenAction("zoom")),
     ),
     CommandSpec(
         "export",
         (),
         "",
         "In the app: write the messages that are shown to a file",
-        _alone("export", OnScreen("export")),
+        _no_argument_parser("export", ScreenAction("export")),
     ),
     CommandSpec(
-        "picture",
+        "screenshot",
         (),
         "",
         "In the app: save a screenshot (SVG)",
-        _alone("picture", OnScreen("picture")),
+        _no_argument_parser("screenshot", ScreenAction("screenshot")),
     ),
     CommandSpec(
         "undo",
         (),
         "",
         "In the app: undo what was done in the last 10 s",
-        _alone("undo", OnScreen("undo")),
+        _no_argument_parser("undo", ScreenAction("undo")),
     ),
     CommandSpec(
         "copy",
         (),
         "",
         "In the app: copy the peer's address, or the message, under the cursor",
-        _alone("copy", OnScreen("copy")),
+        _no_argument_parser("copy", ScreenAction("copy")),
     ),
     CommandSpec(
         "copy_id",
         (),
         "",
         "In the app: copy the ID of the peer or message under the cursor",
-        _alone("copy_id", OnScreen("copy_id")),
+        _no_argument_parser("copy_id", ScreenAction("copy_id")),
     ),
     CommandSpec(
         "sort",
         (),
         "",
         "In the app: sort the table by its next column",
-        _alone("sort", OnScreen("sort")),
+        _no_argument_parser("sort", ScreenAction("sort")),
     ),
     CommandSpec(
         "reverse",
         (),
         "",
         "In the app: reverse the order of the table",
-        _alone("reverse", OnScreen("reverse")),
+        _no_argument_parser("reverse", ScreenAction("reverse")),
     ),
-    CommandSpec("help", ("h", "?"), "[COMMAND]", "Say what can be typed", _read_help),
+    CommandSpec("help", ("h", "?"), "[COMMAND]", "Say what can be typed", _parse_help),
     CommandSpec(
         "quit",
         ("exit", "q", "leave"),
         "",
         "Leave the cluster gracefully and end",
-        _alone("quit", Quit()),
+        _no_argument_parser("quit", Quit()),
     ),
 )
 
-DETACH: Final = "Detach; the node goes on"
+DETACH_HELP: Final = "Detach; the node goes on"
 
 
-def about(spec: CommandSpec, *, is_attached: bool) -> str:
+def command_help(spec: CommandSpec, *, is_attached: bool) -> str:
     """What a command does, in an app of its own or in one that is attached to a node elsewhere."""
-    return DETACH if is_attached and spec.name == "quit" else spec.help
+    return DETACH_HELP if is_attached and spec.name == "quit" else spec.help
 
 
 # The word for what a key does, by the key's name; keys that only move or change the view are not here.
-OF_KEYS: Final = {
+COMMAND_BY_KEY: Final = {
     **{
         each: each
-        for each in ("help", "members", "status", "traffic", "settings", "picture", "undo")
+        for each in ("help", "members", "status", "traffic", "settings", "screenshot", "undo")
     },
     **{each: each for each in ("quit", "peers", "messages", "rates", "rounds", "filter", "zoom")},
     **{each: each for each in ("pause", "connect", "round", "deny", "forget", "export")},
@@ -421,19 +453,21 @@ OF_KEYS: Final = {
     "dial_again": "connect",
 }
 
-_BY_NAME: Final = {name: spec for spec in COMMANDS for name in (spec.name, *spec.aliases)}
+_SPEC_BY_NAME: Final = {name: spec for spec in COMMANDS for name in (spec.name, *spec.aliases)}
 
 
-def find(name: str) -> CommandSpec:
+def find_command(name: str) -> CommandSpec:
     """The command of that name, long or short, without its slash. Raises CommandError, which
     names the nearest one."""
-    spec = _BY_NAME.get(name.lower())
+    spec = _SPEC_BY_NAME.get(name.lower())
     if spec is None:
-        raise CommandError(f"there is no /{name}; {nearest(name, _BY_NAME, prefix='/')}")
+        raise CommandError(
+            f"there is no /{name}; {suggest_command(name, _SPEC_BY_NAME, prefix='/')}"
+        )
     return spec
 
 
-def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+def suggest_command(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     """Words that lead on: "did you mean ...?", or all there are when nothing comes near."""
     names = list(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
@@ -442,38 +476,38 @@ def nearest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     return "there are: " + ", ".join(prefix + each for each in names if len(each) > 2)
 
 
-def parse(line: str) -> Command:
+def parse_command(line: str) -> Command:
     """The command that `line` is. Raises CommandError; an empty line is one, too."""
     line = line.strip()
     if not line:
         raise CommandError("nothing to send: the line is empty")
     if line.startswith("//"):
-        return Broadcast(_encode(line[1:]))
+        return Broadcast(_encode_text(line[1:]))
     if not line.startswith("/"):
-        return Broadcast(_encode(line))
+        return Broadcast(_encode_text(line))
     name, _, rest = line[1:].partition(" ")
-    return find(name).read(rest.strip())
+    return find_command(name).parse(rest.strip())
 
 
-def complete(line: str, peers: tuple[str, ...] = ()) -> tuple[str, ...]:
+def complete_command(line: str, peers: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Whole lines that `line` may be the beginning of: slash commands, then the names of peers
     where a command wants one."""
     if not line.startswith("/"):
         return ()
-    name, blank, rest = line[1:].partition(" ")
-    if not blank:
-        longs = [spec.name for spec in COMMANDS if spec.name.startswith(name.lower())]
-        return tuple(f"/{each} " if _BY_NAME[each].arguments else f"/{each}" for each in longs)
-    spec = _BY_NAME.get(name.lower())
+    name, space, rest = line[1:].partition(" ")
+    if not space:
+        names = [spec.name for spec in COMMANDS if spec.name.startswith(name.lower())]
+        return tuple(f"/{each} " if _SPEC_BY_NAME[each].arguments else f"/{each}" for each in names)
+    spec = _SPEC_BY_NAME.get(name.lower())
     if spec is None or not spec.arguments.startswith("PEER") or '" ' in rest:
         return ()
-    begun = rest.removeprefix('"')
-    if " " in rest and begun == rest:
+    prefix = rest.removeprefix('"')
+    if " " in rest and prefix == rest:
         return ()
-    blank = " " if spec.arguments != "PEER" else ""
-    found = [each for each in peers if each.lower().startswith(begun.lower())]
-    return tuple(f"/{name} {_quoted(each)}{blank}" for each in found)
+    space = " " if spec.arguments != "PEER" else ""
+    found = [each for each in peers if each.lower().startswith(prefix.lower())]
+    return tuple(f"/{name} {_quote(each)}{space}" for each in found)
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return f'"{name}"' if " " in name else name

@@ -2,7 +2,7 @@
 
 Invariants:
 
-- Every color that letters have stands out from every ground that letters have by at least `LEAST`
+- Every color that letters have stands out from every ground that letters have by at least `MIN_CONTRAST`
   (WCAG 2.1, 1.4.3: 4.5 to 1), in every theme: ours, Textual's, and one of a user.
 - A color that stands out already is left as the theme has it. Colors that are the terminal's own (ANSI
   themes) are left alone: nobody here knows them.
@@ -15,16 +15,16 @@ from typing import Final
 
 from textual.color import Color, ColorParseError
 
-LEAST: Final = 4.5
-STEP: Final = 0.05
-CURSOR_SHARE: Final = 0.22  # of `secondary` over the surface
-ALARM_SHARE: Final = 0.22  # of `error`
-TEXTS: Final = (
+MIN_CONTRAST: Final = 4.5
+BLEND_STEP: Final = 0.05
+CURSOR_BLEND: Final = 0.22  # of `secondary` over the surface
+ALARM_BLEND: Final = 0.22  # of `error`
+TEXT_VARIABLES: Final = (
     *("foreground", "text-muted", "text-disabled", "success", "warning", "error", "accent"),
     *("text-accent", "secondary", "primary", "author-4", "author-5"),
 )
-GROUNDS: Final = ("background", "surface", "panel", "cursor-ground", "alarm-ground")
-FADED: Final = {
+BACKGROUND_VARIABLES: Final = ("background", "surface", "panel", "cursor-ground", "alarm-ground")
+DIMMED_TEXT_BLEND: Final = {
     "text-muted": 0.7,
     "text-disabled": 0.6,
 }  # of the foreground, where a theme says "auto"
@@ -41,28 +41,28 @@ def luminance(color: Color) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def contrast(one: Color, other: Color) -> float:
+def contrast_ratio(one: Color, other: Color) -> float:
     """The contrast ratio by WCAG, from 1 to 21."""
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-def readable(color: Color, grounds: Sequence[Color]) -> Color:
-    """`color`, as far moved towards white or black as it needs to stand out from all of `grounds`."""
+def ensure_contrast(color: Color, backgrounds: Sequence[Color]) -> Color:
+    """`color`, as far moved towards white or black as it needs to stand out from all of `backgrounds`."""
 
-    def least(candidate: Color) -> float:
-        return min(contrast(candidate, ground) for ground in grounds)
+    def min_ratio(candidate: Color) -> float:
+        return min(contrast_ratio(candidate, background) for background in backgrounds)
 
-    ends = (Color(255, 255, 255), Color(0, 0, 0))
-    end = max(ends, key=least)
-    for step in range(round(1 / STEP)):
-        candidate = color.blend(end, step * STEP)
-        if least(candidate) >= LEAST:
+    extremes = (Color(255, 255, 255), Color(0, 0, 0))
+    target = max(extremes, key=min_ratio)
+    for step in range(round(1 / BLEND_STEP)):
+        candidate = color.blend(target, step * BLEND_STEP)
+        if min_ratio(candidate) >= MIN_CONTRAST:
             return candidate
-    return end
+    return target
 
 
-def _parsed(text: str) -> Color | None:
+def _parse_color(text: str) -> Color | None:
     """None: it is no color before it is painted, or the terminal's own."""
     try:
         color = Color.parse(text)
@@ -72,24 +72,28 @@ def _parsed(text: str) -> Color | None:
 
 
 def with_contrast(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a theme with `TEXTS` such that they can be read, and the grounds of the cursor's
+    """The variables of a theme with `TEXT_VARIABLES` such that they can be read, and the grounds of the
+    cursor's
     line and of an alarm among them."""
-    found = dict(variables)
-    colors = {name: _parsed(found.get(name, "")) for name in (*TEXTS, *GROUNDS)}
+    adjusted = dict(variables)
+    colors = {
+        name: _parse_color(adjusted.get(name, ""))
+        for name in (*TEXT_VARIABLES, *BACKGROUND_VARIABLES)
+    }
     surface, foreground = colors["surface"], colors["foreground"]
     if surface is None or foreground is None:
-        return found | {"cursor-ground": "ansi_bright_black", "alarm-ground": "ansi_red"}
-    for name, ink, share in (
-        ("cursor-ground", "secondary", CURSOR_SHARE),
-        ("alarm-ground", "error", ALARM_SHARE),
+        return adjusted | {"cursor-ground": "ansi_bright_black", "alarm-ground": "ansi_red"}
+    for name, tint, blend in (
+        ("cursor-ground", "secondary", CURSOR_BLEND),
+        ("alarm-ground", "error", ALARM_BLEND),
     ):
-        ground = surface.blend(colors[ink] or foreground, share)
-        colors[name], found[name] = ground, ground.hex
-    grounds = [each for name in GROUNDS if (each := colors[name]) is not None]
-    for name in TEXTS:
+        background = surface.blend(colors[tint] or foreground, blend)
+        colors[name], adjusted[name] = background, background.hex
+    backgrounds = [each for name in BACKGROUND_VARIABLES if (each := colors[name]) is not None]
+    for name in TEXT_VARIABLES:
         text = colors[name]
-        if text is None and name in FADED:
-            text = surface.blend(foreground, FADED[name])
+        if text is None and name in DIMMED_TEXT_BLEND:
+            text = surface.blend(foreground, DIMMED_TEXT_BLEND[name])
         if text is not None:
-            found[name] = readable(text, grounds).hex
-    return found
+            adjusted[name] = ensure_contrast(text, backgrounds).hex
+    return adjusted

@@ -9,7 +9,7 @@ What must stay true:
 - Clients, their lines and their patience are bounded; a slow one delays only itself.
 - A node whose socket cannot be made runs all the same, and says so in its log.
 
-Driven by `serving`, in the loop of the node.
+Driven by `control_server`, in the loop of the node.
 """
 
 from __future__ import annotations
@@ -29,210 +29,216 @@ from typing import Any, Final
 
 from grapevine_proto.events import Event, NodeStarted
 from grapevine_proto.trust import UntrustedFile
-from grapevine_tui.answers import Answers
+from grapevine_tui.answers import CommandExecutor
 from grapevine_tui.host import Host
-from grapevine_tui.jsonlines import encode
+from grapevine_tui.jsonlines import encode_event
 from grapevine_tui.model import Changes
 from grapevine_tui.settings import Settings
-from grapevine_tui.streams import READ_BYTES, LineSplitter
-from grapevine_tui.telling import QUIET_S
-from grapevine_tui.watching import Watchers
+from grapevine_tui.streams import READ_CHUNK_BYTES, LineSplitter
+from grapevine_tui.telling import SUMMARY_INTERVAL_S
+from grapevine_tui.watching import Subscribers
 
 logger = logging.getLogger("grapevine.control")
 
 SOCKET_NAME: Final = "control.sock"
-CLIENTS: Final = 16  # at once; more are told so and hung up on
-LINE_S: Final = 10.0  # for a line from its first byte on, and for the first from the connection on
-SLOW_S: Final = 10.0  # a client that does not take its replies for so long is hung up on
-WAITING_BYTES: Final = 256 * 1024  # of replies a client has not taken, before its next line is read
-CREDENTIALS: Final = struct.Struct("3i")  # process, user, group of the other end (unix(7))
-PATH_BYTES: Final = 100  # of a socket's path: systems take 104 to 108
+MAX_CLIENTS: Final = 16  # at once; more are told so and hung up on
+LINE_TIMEOUT_S: Final = (
+    10.0  # for a line from its first byte on, and for the first from the connection on
+)
+WRITE_TIMEOUT_S: Final = 10.0  # a client that does not take its replies for so long is hung up on
+MAX_UNREAD_REPLY_BYTES: Final = (
+    256 * 1024
+)  # of replies a client has not taken, before its next line is read
+PEER_CREDENTIALS: Final = struct.Struct("3i")  # process, user, group of the other end (unix(7))
+MAX_SOCKET_PATH_BYTES: Final = 100  # of a socket's path: systems take 104 to 108
 
 
-class Control:
-    """Listens at `state_dir` for one host. `on_goodbye` is called when a client says ``leave``."""
+class ControlServer:
+    """Listens at `state_dir` for one host. `on_quit` is called when a client says ``leave``."""
 
     def __init__(
         self,
         host: Host,
         state_dir: Path,
-        on_goodbye: Callable[[], object],
+        on_quit: Callable[[], object],
         settings: Settings | None = None,
     ) -> None:
-        self._answers = Answers(host, settings)
-        self._watchers = Watchers(host)
-        self._flushing: asyncio.Task[None] | None = None
+        self._executor = CommandExecutor(host, settings)
+        self._subscribers = Subscribers(host)
+        self._flush_task: asyncio.Task[None] | None = None
         self._path = state_dir / SOCKET_NAME
-        self._on_goodbye = on_goodbye
+        self._on_quit = on_quit
         self._clients: set[asyncio.Task[None]] = set()
-        self._silent: dict[asyncio.Task[None], None] = {}  # have not asked yet; oldest first
+        self._idle_clients: dict[asyncio.Task[None], None] = {}  # have not asked yet; oldest first
         self._sock: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._inode = 0
-        self._is_goodbye_said = False
+        self._is_quit_requested = False
 
     def bind(self) -> None:
         """Let clients connect; they are answered after `start`. Raises OSError; then nothing is
         left behind."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._make_room()
-            with reachable(self._path) as path:
+            self._remove_stale_socket()
+            with connectable_path(self._path) as path:
                 sock.bind(path)
             self._inode = self._path.lstat().st_ino
             self._path.chmod(0o600)  # nobody can connect before `listen`
-            sock.listen(CLIENTS)
+            sock.listen(MAX_CLIENTS)
             sock.setblocking(False)
         except BaseException:
             sock.close()
-            self._remove()
+            self._unlink_socket()
             raise
         self._sock = sock
 
     async def start(self) -> None:
         """Answer, from now to `close`."""
-        self._server = await asyncio.start_unix_server(self._greet, sock=self._sock)
-        self._flushing = asyncio.create_task(self._flush())
+        self._server = await asyncio.start_unix_server(self._on_client, sock=self._sock)
+        self._flush_task = asyncio.create_task(self._flush_loop())
 
     def close(self) -> None:
         """Hang up on everybody and take the socket away."""
-        self._remove()
+        self._unlink_socket()
         if self._server is not None:
             self._server.close()
         elif self._sock is not None:
             self._sock.close()
-        if self._flushing is not None:
-            self._flushing.cancel()
+        if self._flush_task is not None:
+            self._flush_task.cancel()
         for client in self._clients:
             client.cancel()
 
-    async def _flush(self) -> None:
+    async def _flush_loop(self) -> None:
         while True:
-            await asyncio.sleep(QUIET_S / 2)
-            self._watchers.flush()
+            await asyncio.sleep(SUMMARY_INTERVAL_S / 2)
+            self._subscribers.flush()
 
-    def _make_room(self) -> None:
+    def _remove_stale_socket(self) -> None:
         """Take a stale socket away: whoever holds the state directory's lock is the only node here."""
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(self._path.lstat().st_mode):
                 raise FileExistsError(errno.EEXIST, "is in the way", str(self._path))
             self._path.unlink()
 
-    def _remove(self) -> None:
+    def _unlink_socket(self) -> None:
         with contextlib.suppress(OSError):
             if self._path.lstat().st_ino == self._inode:  # else it is the next node's
                 self._path.unlink()
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         try:
-            if len(self._clients) >= CLIENTS and self._silent:
-                silent = next(iter(self._silent))
-                del self._silent[silent]
-                self._clients.discard(silent)
-                silent.cancel()
-            if len(self._clients) >= CLIENTS:
-                error = f"{CLIENTS} others are connected; one of them has to go first"
-                writer.write(encode("reply", {"request": None, "ok": False, "error": error}))
+            if len(self._clients) >= MAX_CLIENTS and self._idle_clients:
+                oldest_idle = next(iter(self._idle_clients))
+                del self._idle_clients[oldest_idle]
+                self._clients.discard(oldest_idle)
+                oldest_idle.cancel()
+            if len(self._clients) >= MAX_CLIENTS:
+                error = f"{MAX_CLIENTS} others are connected; one of them has to go first"
+                writer.write(encode_event("reply", {"request": None, "ok": False, "error": error}))
                 return
             self._clients.add(task)
-            self._silent[task] = None
-            await self._converse(reader, writer)
+            self._idle_clients[task] = None
+            await self._serve_client(reader, writer)
         except TimeoutError:
             writer.transport.abort()  # a mere `close` would wait for it for ever
         except (OSError, asyncio.CancelledError):
             pass  # it went, or we go
         finally:
             self._clients.discard(task)
-            self._silent.pop(task, None)
-            self._watchers.remove(writer)
+            self._idle_clients.pop(task, None)
+            self._subscribers.remove(writer)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.set_write_buffer_limits(WAITING_BYTES)
+    async def _serve_client(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.transport.set_write_buffer_limits(MAX_UNREAD_REPLY_BYTES)
         splitter, task = LineSplitter(), asyncio.current_task()
-        line_ends_at: float | None = asyncio.get_running_loop().time() + LINE_S
+        line_deadline: float | None = asyncio.get_running_loop().time() + LINE_TIMEOUT_S
         while True:
-            async with asyncio.timeout_at(line_ends_at):
-                chunk = await reader.read(READ_BYTES)
+            async with asyncio.timeout_at(line_deadline):
+                chunk = await reader.read(READ_CHUNK_BYTES)
             if not chunk:
                 return
             lines = splitter.feed(chunk)
             if lines and task is not None:
-                self._silent.pop(task, None)
-            if not splitter.is_within:
-                line_ends_at = None
-            elif lines or line_ends_at is None:
-                line_ends_at = asyncio.get_running_loop().time() + LINE_S
+                self._idle_clients.pop(task, None)
+            if not splitter.has_partial_line:
+                line_deadline = None
+            elif lines or line_deadline is None:
+                line_deadline = asyncio.get_running_loop().time() + LINE_TIMEOUT_S
             for line in lines:
-                reply = await self._answers.reply(line)
+                reply = await self._executor.execute(line)
                 if reply is None:
                     continue
-                writer.write(encode("reply", reply.fields))
+                writer.write(encode_event("reply", reply.fields))
                 if reply.is_watch:
-                    self._watchers.add(writer)
-                async with asyncio.timeout(SLOW_S):
+                    self._subscribers.add(writer)
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await writer.drain()
-                if reply.is_goodbye and not self._is_goodbye_said:
-                    self._is_goodbye_said = True
-                    self._on_goodbye()
+                if reply.is_quit and not self._is_quit_requested:
+                    self._is_quit_requested = True
+                    self._on_quit()
                 await asyncio.sleep(0)  # between the lines of one client, the node's turn
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    host: Host, on_goodbye: Callable[[], object], settings: Settings | None = None
+async def control_server(
+    host: Host, on_quit: Callable[[], object], settings: Settings | None = None
 ) -> AsyncIterator[None]:
     """Listen from when the host's node has started until the end of this block. Whoever is told
     of the start after this was entered may connect at once."""
-    control: Control | None = None
-    starting: asyncio.Task[None] | None = None
+    server: ControlServer | None = None
+    start_task: asyncio.Task[None] | None = None
 
-    def begin(event: Event, _: Changes) -> None:
-        nonlocal control, starting
+    def on_event(event: Event, _: Changes) -> None:
+        nonlocal server, start_task
         if not isinstance(event, NodeStarted) or not hasattr(socket, "AF_UNIX"):
             return
         if host.state_dir is None:  # a demonstration
             return
-        control = Control(host, host.state_dir, on_goodbye, settings)
+        server = ControlServer(host, host.state_dir, on_quit, settings)
         try:
-            control.bind()
+            server.bind()
         except OSError as error:
             logger.warning("no control socket: %s", error)
         else:
-            starting = asyncio.create_task(control.start())
+            start_task = asyncio.create_task(server.start())
 
-    host.listen(begin)
+    host.listen(on_event)
     try:
         yield
     finally:
-        if starting is not None:
-            await starting
-        if control is not None:
-            control.close()
+        if start_task is not None:
+            await start_task
+        if server is not None:
+            server.close()
 
 
 @contextlib.contextmanager
-def reachable(path: Path) -> Iterator[str]:
+def connectable_path(path: Path) -> Iterator[str]:
     """A name for the socket at `path` that is short enough for the system, where there is one."""
     text = str(path)
-    if len(os.fsencode(text)) <= PATH_BYTES or not Path("/proc/self/fd").is_dir():
+    if len(os.fsencode(text)) <= MAX_SOCKET_PATH_BYTES or not Path("/proc/self/fd").is_dir():
         yield text
         return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield f"/proc/self/fd/{directory}/{path.name}"
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
-def check_answerer(sock: Any, path: Path) -> None:
+def check_server_owner(sock: Any, path: Path) -> None:
     """Raises UntrustedFile where what answers at `path`, to which `sock` is connected, runs as another
     user: it would be given what was meant for the node. Root may ask anyone's node."""
     if sys.platform != "linux" or os.geteuid() == 0:
         return
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-    _, uid, _ = CREDENTIALS.unpack(credentials)
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
+    _, uid, _ = PEER_CREDENTIALS.unpack(credentials)
     if uid not in (0, os.geteuid()):
         raise UntrustedFile(path, f"what answers there belongs to uid {uid}, not to this user")

@@ -27,27 +27,31 @@ from grapevine_proto.node import Node
 from grapevine_tui.host import Host
 
 
-class Neighbour(NamedTuple):
+class DemoNode(NamedTuple):
     name: str
     zone: str
 
 
-NEIGHBOURS: Final = (
-    Neighbour("ams-2", "eu-west"),
-    Neighbour("fra-1", "eu-central"),
-    Neighbour("lon-1", "eu-west"),
-    Neighbour("nyc-3", "us-east"),
-    Neighbour("sin-1", "ap-south"),
+DEMO_NODES: Final = (
+    DemoNode("ams-2", "eu-west"),
+    DemoNode("fra-1", "eu-central"),
+    DemoNode("lon-1", "eu-west"),
+    DemoNode("nyc-3", "us-east"),
+    DemoNode("sin-1", "ap-south"),
 )
-LOUD: Final = "nyc-3"
-PAUSE_S: Final = 5.0  # between one's lines, on average: with five of them, a line a second
-LOUD_FIRST_S: Final = 4.0  # soon, so that whoever has a look sees it; then now and then
-LOUD_EVERY_S: Final = 40.0
-BURST: Final = 8  # more than half of what the demonstrated node allows: two of them are too many
-LEAVE_S: Final = 0.3
-PRIVATE_CHANCE: Final = 0.1
+NOISY_NODE: Final = "nyc-3"
+MESSAGE_INTERVAL_S: Final = (
+    5.0  # between one's lines, on average: with five of them, a line a second
+)
+FIRST_BURST_DELAY_S: Final = 4.0  # soon, so that whoever has a look sees it; then now and then
+BURST_INTERVAL_S: Final = 40.0
+BURST_MESSAGES: Final = (
+    8  # more than half of what the demonstrated node allows: two of them are too many
+)
+LEAVE_TIMEOUT_S: Final = 0.3
+DIRECT_MESSAGE_PROBABILITY: Final = 0.1
 
-LINES: Final = (
+MESSAGE_TEXTS: Final = (
     "deploy of api finished",
     "disk 91 % on db-3, cleaning up",
     "cache warm again, hit rate 0.97",
@@ -75,7 +79,7 @@ class Demo:
         self._rng = random.Random() if rng is None else rng  # small talk, no secrets
         self._nodes: dict[str, Node] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._state_directory: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -84,15 +88,15 @@ class Demo:
 
     async def start(self) -> None:
         """Start the neighbours; they find each other, then the host. Raises GrapevineError."""
-        self._folder = tempfile.TemporaryDirectory(prefix="grapevine-demo-")
+        self._state_directory = tempfile.TemporaryDirectory(prefix="grapevine-demo-")
         try:
-            for neighbour in NEIGHBOURS:
-                await self._start_one(neighbour)
+            for demo_node in DEMO_NODES:
+                await self._start_node(demo_node)
         except BaseException:
             await self.stop()
             raise
-        self._tasks = [self._begin(self._talk(each)) for each in NEIGHBOURS]
-        self._tasks += [self._begin(self._meet_host()), self._begin(self._be_loud())]
+        self._tasks = [self._start_task(self._send_messages(each)) for each in DEMO_NODES]
+        self._tasks += [self._start_task(self._dial_host()), self._start_task(self._send_bursts())]
 
     async def stop(self) -> None:
         """Stop them all and remove what they kept."""
@@ -101,62 +105,68 @@ class Demo:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         nodes, self._nodes = list(self._nodes.values()), {}
-        await asyncio.gather(*(node.leave(LEAVE_S) for node in nodes), return_exceptions=True)
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        await asyncio.gather(
+            *(node.leave(LEAVE_TIMEOUT_S) for node in nodes), return_exceptions=True
+        )
+        if self._state_directory is not None:
+            self._state_directory.cleanup()
+            self._state_directory = None
 
-    async def _start_one(self, neighbour: Neighbour) -> None:
+    async def _start_node(self, demo_node: DemoNode) -> None:
         config = NodeConfig.local(
             keys=self._host.config.keys,
             cluster=self._host.config.cluster,
             bootstrap_peers=self.addresses[:2],
-            name=neighbour.name,
-            zone=neighbour.zone,
+            name=demo_node.name,
+            zone=demo_node.zone,
         )
         # The loud one keeps its identity over its restarts, or it would be somebody new each time.
-        kept = Path(self._folder.name) if self._folder and neighbour.name == LOUD else None
-        node = Node(config, state_dir=kept)
+        state_dir = (
+            Path(self._state_directory.name)
+            if self._state_directory and demo_node.name == NOISY_NODE
+            else None
+        )
+        node = Node(config, state_dir=state_dir)
         await node.start()
-        self._nodes[neighbour.name] = node
+        self._nodes[demo_node.name] = node
 
-    async def _meet_host(self) -> None:
-        await self._host.is_started.wait()
+    async def _dial_host(self) -> None:
+        await self._host.started.wait()
         for node in self._nodes.values():
             node.dial(self._host.node.address)
 
-    async def _talk(self, neighbour: Neighbour) -> None:
+    async def _send_messages(self, demo_node: DemoNode) -> None:
         while True:
-            await asyncio.sleep(self._rng.expovariate(1 / PAUSE_S))
-            line = self._rng.choice(LINES).encode()
-            node = self._nodes[neighbour.name]
+            await asyncio.sleep(self._rng.expovariate(1 / MESSAGE_INTERVAL_S))
+            payload = self._rng.choice(MESSAGE_TEXTS).encode()
+            node = self._nodes[demo_node.name]
             with contextlib.suppress(GrapevineError):  # just restarting, or not linked
-                if self._rng.random() < PRIVATE_CHANCE:
-                    await node.send(self._host.node.peer_id, line)
+                if self._rng.random() < DIRECT_MESSAGE_PROBABILITY:
+                    await node.send(self._host.node.peer_id, payload)
                 else:
-                    await node.broadcast(line)
+                    await node.broadcast(payload)
 
-    async def _be_loud(self) -> None:
-        await self._host.is_started.wait()
-        loud = next(each for each in NEIGHBOURS if each.name == LOUD)
-        pause_s = LOUD_FIRST_S
+    async def _send_bursts(self) -> None:
+        await self._host.started.wait()
+        noisy = next(each for each in DEMO_NODES if each.name == NOISY_NODE)
+        delay_s = FIRST_BURST_DELAY_S
         while True:
-            await asyncio.sleep(pause_s)
-            pause_s = LOUD_EVERY_S * self._rng.uniform(0.7, 1.3)
+            await asyncio.sleep(delay_s)
+            delay_s = BURST_INTERVAL_S * self._rng.uniform(0.7, 1.3)
             host_id = self._host.node.peer_id
-            await _burst(self._nodes[LOUD], host_id, "worker crashed, retrying job")
-            await self._nodes[LOUD].leave(LEAVE_S)
-            await self._start_one(loud)
+            await _send_burst(self._nodes[NOISY_NODE], host_id, "worker crashed, retrying job")
+            await self._nodes[NOISY_NODE].leave(LEAVE_TIMEOUT_S)
+            await self._start_node(noisy)
             with contextlib.suppress(GrapevineError, TimeoutError):
-                self._nodes[LOUD].dial(self._host.node.address)
-                await self._nodes[LOUD].ready(min_peers=len(NEIGHBOURS) - 1, timeout=5.0)
-                await _burst(self._nodes[LOUD], host_id, "worker is back, replaying job")
+                self._nodes[NOISY_NODE].dial(self._host.node.address)
+                await self._nodes[NOISY_NODE].ready(min_peers=len(DEMO_NODES) - 1, timeout=5.0)
+                await _send_burst(self._nodes[NOISY_NODE], host_id, "worker is back, replaying job")
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(work)
+    def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(coroutine)
 
 
-async def _burst(node: Node, to: PeerId, words: str) -> None:
+async def _send_burst(node: Node, to: PeerId, text: str) -> None:
     with contextlib.suppress(GrapevineError):
-        for number in range(1, BURST + 1):
-            await node.send(to, f"{words} {number}".encode())
+        for number in range(1, BURST_MESSAGES + 1):
+            await node.send(to, f"{text} {number}".encode())

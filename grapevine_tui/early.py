@@ -24,43 +24,43 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # built into the interpreter, so it is there at once
 
-PROGRAMS = ("grapevine-tui", "grapevine_tui")
-CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 0}
+PROGRAM_NAMES = ("grapevine-tui", "grapevine_tui")
+EXIT_CODE_BY_SIGNAL: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
-_last: Callable[[], object] | None = None
+_before_exit: Callable[[], object] | None = None
 
 
-def is_our_process() -> bool:
+def is_own_process() -> bool:
     """Whether this process runs this program, and not one that imports it."""
     path = os.path.normpath(sys.argv[0] if sys.argv else "")
-    folder, name = os.path.split(path)
-    is_module = name == "__main__.py" and os.path.basename(folder) in PROGRAMS
-    return is_module or name in PROGRAMS
+    directory, name = os.path.split(path)
+    is_module = name == "__main__.py" and os.path.basename(directory) in PROGRAM_NAMES
+    return is_module or name in PROGRAM_NAMES
 
 
-def take_signals(last: Callable[[], object] | None = None) -> None:
-    """Have a signal end the process; `last` is called before."""
-    global _last
-    _last = last
-    for each in CODES:
-        signal.signal(each, _end)
+def install_signal_handlers(before_exit: Callable[[], object] | None = None) -> None:
+    """Have a signal end the process; `before_exit` is called before."""
+    global _before_exit
+    _before_exit = before_exit
+    for each in EXIT_CODE_BY_SIGNAL:
+        signal.signal(each, _exit_on_signal)
 
 
-def release_signals() -> None:
+def restore_signal_handlers() -> None:
     """What follows is no node: SIGINT interrupts it, SIGTERM kills it."""
-    if signal.getsignal(signal.SIGINT) is _end:
+    if signal.getsignal(signal.SIGINT) is _exit_on_signal:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGTERM) is _end and os.getpid() != 1:
+    if signal.getsignal(signal.SIGTERM) is _exit_on_signal and os.getpid() != 1:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _end(number: int, _: FrameType | None) -> None:
+def _exit_on_signal(number: int, _: FrameType | None) -> None:
     try:
-        if _last is not None:
-            _last()
+        if _before_exit is not None:
+            _before_exit()
     finally:
-        os._exit(CODES[number])
+        os._exit(EXIT_CODE_BY_SIGNAL[number])
 
 
-if is_our_process():
-    take_signals()
+if is_own_process():
+    install_signal_handlers()

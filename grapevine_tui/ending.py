@@ -15,14 +15,16 @@ from collections.abc import Callable
 from contextlib import suppress
 
 
-def end_within(seconds: float, code: int, last: Callable[[], object] | None = None) -> None:
-    """End the process with `code` if it still runs in `seconds`; call `last` before."""
+def force_exit_after(
+    seconds: float, code: int, before_exit: Callable[[], object] | None = None
+) -> None:
+    """End the process with `code` if it still runs in `seconds`; call `before_exit` before."""
 
-    def end() -> None:
+    def force_exit() -> None:
         time.sleep(seconds)
         with suppress(Exception):
-            if last is not None:
-                last()
+            if before_exit is not None:
+                before_exit()
         os._exit(code)
 
-    threading.Thread(target=end, name="last resort", daemon=True).start()
+    threading.Thread(target=force_exit, name="last resort", daemon=True).start()

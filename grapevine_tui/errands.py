@@ -15,24 +15,24 @@ from typing import Any, Final
 
 import click
 
-from grapevine_proto.endpoint import outside_host
+from grapevine_proto.endpoint import dialable_host
 from grapevine_proto.errors import KeyFileError
 from grapevine_proto.ids import is_wildcard, join_host_port, split_host_port
-from grapevine_tui.ctl import NoAnswer, ask, running_at
+from grapevine_tui.ctl import NodeUnreachable, find_state_dir, send_command
 from grapevine_tui.folders import (
     CONFIG_FILE,
-    expanded,
-    own_config_file,
-    own_config_folder,
-    own_key,
+    ensure_user_key,
+    expand_user,
+    user_config_directory,
+    user_config_file,
 )
-from grapevine_tui.invitation import Invitation, accept, is_loopback
-from grapevine_tui.invitation import invite as invitation_of
+from grapevine_tui.invitation import Invitation, accept_invitation, is_loopback
+from grapevine_tui.invitation import create_invitation as invitation_of
 from grapevine_tui.jsonlines import Object
-from grapevine_tui.settings import Settings, load
+from grapevine_tui.settings import Settings, load_settings
 from grapevine_tui.text import printable
 
-LINE_CHARACTERS: Final = 16_384
+MAX_LINE_CHARACTERS: Final = 16_384
 
 
 @click.command()
@@ -41,14 +41,14 @@ LINE_CHARACTERS: Final = 16_384
 @click.pass_obj
 def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> int:
     """Print one line that lets another machine into the cluster. It holds the key: keep it secret."""
-    said = {"port": port, "app.state_dir": state_dir}
-    flags = flags | {name: value for name, value in said.items() if value is not None}
-    settings = load(flags, os.environ)
-    key_file = settings.key_files[0] if settings.key_files else own_key()
-    status = _status_of_running(flags)
+    given = {"port": port, "app.state_dir": state_dir}
+    flags = flags | {name: value for name, value in given.items() if value is not None}
+    settings = load_settings(flags, os.environ)
+    key_file = settings.key_files[0] if settings.key_files else ensure_user_key()
+    status = _running_status(flags)
     if status is None:
-        _say("no node runs here now; the address is the one it would have")
-        invitation = invitation_of(key_file, settings.node.cluster, [_address_set(settings)])
+        _print_note("no node runs here now; the address is the one it would have")
+        invitation = invitation_of(key_file, settings.node.cluster, [_configured_address(settings)])
     else:
         invitation = invitation_of(key_file, status["cluster"], [status["advertised"]])
         if invitation.key.fingerprint not in status["keys"]:
@@ -56,14 +56,16 @@ def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> in
                 f"key file {key_file}: not a key of the running node; name its own by --key-file"
             )
     if all(is_loopback(each) for each in invitation.addresses):
-        _say(_why_loopback(settings))
-    where = ", ".join(invitation.addresses)
-    _say(f"whoever has this line can join {invitation.cluster!r} at {where}: keep it secret")
-    click.echo(invitation.line())
+        _print_note(_loopback_hint(settings))
+    addresses = ", ".join(invitation.addresses)
+    _print_note(
+        f"whoever has this line can join {invitation.cluster!r} at {addresses}: keep it secret"
+    )
+    click.echo(invitation.to_line())
     return 0
 
 
-def _why_loopback(settings: Settings) -> str:
+def _loopback_hint(settings: Settings) -> str:
     """What to do where an invitation names nothing that another machine can dial."""
     if not settings.node.advertise and is_wildcard(split_host_port(settings.node.bind)[0]):
         return (
@@ -73,20 +75,20 @@ def _why_loopback(settings: Settings) -> str:
     return "only this machine can dial that; for others, start the node with --host 0.0.0.0"
 
 
-def _status_of_running(flags: dict[str, Any]) -> Object | None:
+def _running_status(flags: dict[str, Any]) -> Object | None:
     try:
-        return ask(running_at(flags), {"cmd": "status"})
-    except NoAnswer:
+        return send_command(find_state_dir(flags), {"cmd": "status"})
+    except NodeUnreachable:
         return None
 
 
-def _address_set(settings: Settings) -> str:
+def _configured_address(settings: Settings) -> str:
     """Where others would reach a node with these settings."""
     if settings.node.advertise:
         return settings.node.advertise
     host, port = split_host_port(settings.node.bind)
     with suppress(ValueError):  # a name is left to whoever dials it
-        host = outside_host(host, socket.AF_INET6 if ":" in host else socket.AF_INET)
+        host = dialable_host(host, socket.AF_INET6 if ":" in host else socket.AF_INET)
     return join_host_port(host, port)
 
 
@@ -97,21 +99,21 @@ def join(flags: dict[str, Any]) -> int:
     if sys.stdin.isatty():
         line = getpass.getpass("The invitation (it is not shown): ")
     else:
-        line = sys.stdin.readline(LINE_CHARACTERS)
-    invitation = Invitation.read(line)
+        line = sys.stdin.readline(MAX_LINE_CHARACTERS)
+    invitation = Invitation.from_line(line)
     chosen = flags.get("app.config") or os.environ.get("GRAPEVINE_CONFIG")
-    path = expanded("app.config", chosen) if chosen else own_config_file()
-    is_own = path == own_config_folder() / CONFIG_FILE
-    joined = accept(invitation, path, is_own=is_own)
+    path = expand_user("app.config", chosen) if chosen else user_config_file()
+    is_user_config = path == user_config_directory() / CONFIG_FILE
+    result = accept_invitation(invitation, path, is_user_config=is_user_config)
     key = invitation.key.fingerprint
-    kept = "made" if joined.is_new_key else "had already"
-    click.echo(printable(f"{kept} the cluster key {key} in {joined.key_file}"))
-    changed = ", ".join(joined.changed) or "nothing; all was there"
-    click.echo(printable(f"set in {joined.config_file}: {changed}"))
-    option = "" if is_own else f" --config {path}"
+    verb = "made" if result.is_new_key else "had already"
+    click.echo(printable(f"{verb} the cluster key {key} in {result.key_file}"))
+    changed = ", ".join(result.changed) or "nothing; all was there"
+    click.echo(printable(f"set in {result.config_file}: {changed}"))
+    option = "" if is_user_config else f" --config {path}"
     click.echo(printable(f"now start it: grapevine-tui{option}"))
     return 0
 
 
-def _say(words: str) -> None:
-    click.echo(printable(f"grapevine-tui: {words}"), err=True)
+def _print_note(text: str) -> None:
+    click.echo(printable(f"grapevine-tui: {text}"), err=True)

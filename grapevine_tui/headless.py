@@ -31,30 +31,34 @@ from grapevine_proto.events import (
     RateLimited,
 )
 from grapevine_tui import systemd
-from grapevine_tui.answers import Answers
-from grapevine_tui.ending import end_within
+from grapevine_tui.answers import CommandExecutor
+from grapevine_tui.ending import force_exit_after
 from grapevine_tui.host import Host
-from grapevine_tui.jsonlines import Object, encode
+from grapevine_tui.jsonlines import Object, encode_event
 from grapevine_tui.model import Changes, Model
-from grapevine_tui.reloading import NotReloaded, reload
-from grapevine_tui.service import surroundings
+from grapevine_tui.reloading import ReloadFailed, reload_settings
+from grapevine_tui.service import node_services
 from grapevine_tui.settings import Settings
 from grapevine_tui.streams import LineWriter, read_lines
-from grapevine_tui.telling import QUIET_S, Telling
-from grapevine_tui.watching import PAST, PAST_BYTES
+from grapevine_tui.telling import SUMMARY_INTERVAL_S, EventFeed
+from grapevine_tui.watching import MAX_REPLAYED_BYTES, MAX_REPLAYED_MESSAGES
 
 logger = logging.getLogger("grapevine.headless")
 
-SIGNAL_LEAVE_S: Final = 0.3  # of the 500 ms that a signal leaves us; the rest is for closing
-LEAVE_S: Final = 5.0
-SIGNAL_FLUSH_S: Final = 0.25  # from the signal on, for the last lines
-FLUSH_S: Final = 0.05  # for them at least
-LAST_RESORT_S: Final = 2.0  # after a signal, for a disk that hangs; usually nothing is left to do
-PATIENCE_S: Final = 5.0  # for the last lines otherwise
-TAKEN_POLL_S: Final = 0.05  # between looks whether all that was said is taken
-ROUND_AGAIN_S: Final = 0.5  # between rounds begun for that
-ROOM_POLL_S: Final = 0.02  # between looks whether replies are read again
-FAILED, IN_USE = 1, 5
+SIGNAL_LEAVE_TIMEOUT_S: Final = (
+    0.3  # of the 500 ms that a signal leaves us; the rest is for closing
+)
+LEAVE_TIMEOUT_S: Final = 5.0
+SIGNAL_FLUSH_TIMEOUT_S: Final = 0.25  # from the signal on, for the last lines
+MIN_FLUSH_TIMEOUT_S: Final = 0.05  # for them at least
+FORCED_EXIT_DELAY_S: Final = (
+    2.0  # after a signal, for a disk that hangs; usually nothing is left to do
+)
+OUTPUT_CLOSE_TIMEOUT_S: Final = 5.0  # for the last lines otherwise
+ACK_POLL_INTERVAL_S: Final = 0.05  # between looks whether all that was said is taken
+ROUND_RETRY_INTERVAL_S: Final = 0.5  # between rounds begun for that
+OUTPUT_POLL_INTERVAL_S: Final = 0.02  # between looks whether replies are read again
+EXIT_FAILED, EXIT_STATE_DIR = 1, 5
 
 
 class Headless:
@@ -76,18 +80,18 @@ class Headless:
             settings.node,
             settings.state_dir,
             # The log is the caller's; a little of it is kept for who begins to watch later.
-            model=Model(messages=PAST, message_bytes=PAST_BYTES),
+            model=Model(max_messages=MAX_REPLAYED_MESSAGES, max_message_bytes=MAX_REPLAYED_BYTES),
             spare_state_dirs=settings.spare_state_dirs,
         )
-        self._answers = Answers(self.host, settings)
-        self._telling = Telling(self.host, self._say, clock)
-        self._lost = 0
+        self._executor = CommandExecutor(self.host, settings)
+        self._event_feed = EventFeed(self.host, self._write_event, clock)
+        self._dropped_events = 0
         self._is_leaving = False
-        self._flush_until = 0.0
+        self._flush_deadline = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._output: LineWriter
         self._stop: asyncio.Future[tuple[str, int]]
-        self._tell_stopped: Callable[[Object], object]
+        self._run_stopped_hooks: Callable[[Object], object]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
@@ -95,177 +99,181 @@ class Headless:
         printed."""
         loop = self._loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
-        self._output = LineWriter(self._stdout, self._output_broke)
-        self._heed_signals(loop)
-        async with surroundings(
+        self._output = LineWriter(self._stdout, self._on_output_broken)
+        self._install_signal_handlers(loop)
+        async with node_services(
             self.host,
             self._settings,
-            lambda: self._end("quit", 0),
-            self._tell_hook_failed,
-        ) as self._tell_stopped:
-            self.host.listen(self._tell)
+            lambda: self._request_stop("quit", 0),
+            self._on_hook_failed,
+        ) as self._run_stopped_hooks:
+            self.host.listen(self._on_event)
             await self.host.start()
-            self._begin_tasks()
+            self._start_tasks()
             reason, code = await self._stop
             return await self._leave(reason, code)
 
-    def _begin_tasks(self) -> None:
+    def _start_tasks(self) -> None:
         self._tasks = [
-            asyncio.create_task(self._hear()),
-            asyncio.create_task(self._tell_summaries()),
-            asyncio.create_task(systemd.attend(self.host, self._settings.wait_peers)),
+            asyncio.create_task(self._read_commands()),
+            asyncio.create_task(self._flush_loop()),
+            asyncio.create_task(
+                systemd.notify_ready_and_watchdog(self.host, self._settings.wait_peers)
+            ),
         ]
         if self._settings.wait_peers:
-            self._tasks.append(asyncio.create_task(self._tell_ready()))
+            self._tasks.append(asyncio.create_task(self._report_ready()))
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
 
     # --- the end --------------------------------------------------------------------------------
 
-    def _heed_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(each, self._on_signal, each)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
-    def _on_signal(self, which: signal.Signals) -> None:
+    def _on_signal(self, signal_number: signal.Signals) -> None:
         if self._stop.done():
-            os._exit(128 + which)  # told twice: at once, whatever is still to be said
-        self._flush_until = self._clock() + SIGNAL_FLUSH_S
-        end_within(LAST_RESORT_S, 0)
-        self._end(which.name.lower(), 0)
+            os._exit(128 + signal_number)  # told twice: at once, whatever is still to be said
+        self._flush_deadline = self._clock() + SIGNAL_FLUSH_TIMEOUT_S
+        force_exit_after(FORCED_EXIT_DELAY_S, 0)
+        self._request_stop(signal_number.name.lower(), 0)
 
-    def _output_broke(self, error: OSError) -> None:
+    def _on_output_broken(self, error: OSError) -> None:
         # A reader that has gone has had enough; what could not be written for another reason is missed.
         code = 0 if isinstance(error, BrokenPipeError) else 1
-        why = f"stdout: {error.strerror or error}"
+        detail = f"stdout: {error.strerror or error}"
         with suppress(RuntimeError):  # in the writer's thread; the loop may be closed by now
-            self._loop.call_soon_threadsafe(self._end, "output_closed", code, why)
+            self._loop.call_soon_threadsafe(self._request_stop, "output_closed", code, detail)
 
-    def _end(self, reason: str, code: int, why: str = "") -> None:
-        if why:
-            logger.info("stopping: %s", why)
+    def _request_stop(self, reason: str, code: int, detail: str = "") -> None:
+        if detail:
+            logger.info("stopping: %s", detail)
         if not self._stop.done():
             self._stop.set_result((reason, code))
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            logger.error("a fault of this program", exc_info=fault)
-            self._end("failed", FAILED)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a fault of this program", exc_info=error)
+            self._request_stop("failed", EXIT_FAILED)
 
     async def _leave(self, reason: str, code: int) -> int:
         self._is_leaving = True
         systemd.notify("STOPPING=1")
         for task in self._tasks:
             task.cancel()
-        is_hurried = reason.startswith("sig")
-        last: Object = {"reason": reason}
+        is_signal = reason.startswith("sig")
+        fields: Object = {"reason": reason}
         failure: GrapevineError | None = None
         if reason == "failed":
             failure = self.host.failure() or NotRunning("the node stopped by itself")
-        untaken = await self.host.leave(SIGNAL_LEAVE_S if is_hurried else LEAVE_S)
+        unacknowledged = await self.host.leave(
+            SIGNAL_LEAVE_TIMEOUT_S if is_signal else LEAVE_TIMEOUT_S
+        )
         if failure is not None:
-            last["error"] = str(failure)
-            code = IN_USE if isinstance(failure, StateLockedError) else FAILED
+            fields["error"] = str(failure)
+            code = EXIT_STATE_DIR if isinstance(failure, StateLockedError) else EXIT_FAILED
         elif reason in ("eof", "eof_timeout"):
-            untaken = max(untaken, self.host.untaken)
-            last["untaken"] = untaken
-            if untaken:
-                last["reason"], code = "eof_timeout", FAILED
-                logger.error("%d of our messages were taken by nobody", untaken)
-        self._telling.flush(everything=True)
-        self._tell_stopped(last)
-        self._say("stopped", last)
-        hurry_s = max(FLUSH_S, self._flush_until - self._clock())
-        self._output.close(hurry_s if is_hurried else PATIENCE_S)
+            unacknowledged = max(unacknowledged, self.host.unacknowledged)
+            fields["unacknowledged"] = unacknowledged
+            if unacknowledged:
+                fields["reason"], code = "eof_timeout", EXIT_FAILED
+                logger.error("%d of our messages were taken by nobody", unacknowledged)
+        self._event_feed.flush(all_pending=True)
+        self._run_stopped_hooks(fields)
+        self._write_event("stopped", fields)
+        flush_timeout_s = max(MIN_FLUSH_TIMEOUT_S, self._flush_deadline - self._clock())
+        self._output.close(flush_timeout_s if is_signal else OUTPUT_CLOSE_TIMEOUT_S)
         if failure is not None:
             raise failure
         return code
 
     # --- what is told ---------------------------------------------------------------------------
 
-    def _say(self, event: str, fields: Object) -> None:
-        self._tell_lost()
-        self._output.put(encode(event, fields))
+    def _write_event(self, event: str, fields: Object) -> None:
+        self._report_dropped()
+        self._output.put(encode_event(event, fields))
 
-    def _tell_lost(self) -> None:
-        if self._lost and self._output.has_room:
-            lost, self._lost = self._lost, 0
-            self._output.put(encode("dropped", {"reason": "slow_reader", "count": lost}))
+    def _report_dropped(self) -> None:
+        if self._dropped_events and self._output.has_capacity:
+            dropped, self._dropped_events = self._dropped_events, 0
+            self._output.put(encode_event("dropped", {"reason": "slow_reader", "count": dropped}))
 
-    def _tell(self, event: Event, _: Changes) -> None:
+    def _on_event(self, event: Event, _: Changes) -> None:
         match event:
             case NodeStopped(reason):
                 if not self._is_leaving:
-                    self._end("failed", FAILED, reason)
+                    self._request_stop("failed", EXIT_FAILED, reason)
             case NodeStarted() | RateLimited() | DatagramDropped() | EventsLost():
-                self._telling.hear(event)  # sums, told when there is room
-            case _ if not self._output.has_room:
-                self._lost += 1
+                self._event_feed.on_event(event)  # sums, told when there is room
+            case _ if not self._output.has_capacity:
+                self._dropped_events += 1
             case _:
-                self._telling.hear(event)
+                self._event_feed.on_event(event)
 
-    def _tell_hook_failed(self, fields: Object) -> None:
-        if self._output.has_room:
-            self._say("hook_failed", fields)
+    def _on_hook_failed(self, fields: Object) -> None:
+        if self._output.has_capacity:
+            self._write_event("hook_failed", fields)
         else:
-            self._lost += 1
+            self._dropped_events += 1
 
-    async def _tell_summaries(self) -> None:
+    async def _flush_loop(self) -> None:
         while True:
-            await asyncio.sleep(QUIET_S / 2)
-            self._tell_lost()  # also where nothing happens after it
-            if self._output.has_room:
-                self._telling.flush()
+            await asyncio.sleep(SUMMARY_INTERVAL_S / 2)
+            self._report_dropped()  # also where nothing happens after it
+            if self._output.has_capacity:
+                self._event_feed.flush()
 
-    async def _tell_ready(self) -> None:
+    async def _report_ready(self) -> None:
         with suppress(GrapevineError):
             await self.host.node.ready(self._settings.wait_peers)
-            self._say("ready", {"peers": self._answers.connected})
+            self._write_event("ready", {"peers": self._executor.connected_count})
 
     # --- what is asked --------------------------------------------------------------------------
 
-    async def _hear(self) -> None:
-        lines = _nothing() if self._stdin is None else read_lines(self._stdin)
+    async def _read_commands(self) -> None:
+        lines = _no_lines() if self._stdin is None else read_lines(self._stdin)
         async for line in lines:
             # Whoever asks without reading the answers waits; the writer is a thread without a loop.
-            while not self._output.has_room:  # noqa: ASYNC110
-                await asyncio.sleep(ROOM_POLL_S)
-            await self._hear_line(line)
+            while not self._output.has_capacity:  # noqa: ASYNC110
+                await asyncio.sleep(OUTPUT_POLL_INTERVAL_S)
+            await self._execute_line(line)
             if self._stop.done():
                 return
         if self._settings.on_eof == "exit":
-            await self._end_when_taken()
+            await self._stop_when_acknowledged()
 
-    async def _end_when_taken(self) -> None:
-        give_up_at = self._clock() + self._settings.eof_timeout
-        hand_over_at = 0.0
-        while self.host.untaken:
+    async def _stop_when_acknowledged(self) -> None:
+        deadline = self._clock() + self._settings.eof_timeout
+        next_sync_at = 0.0
+        while self.host.unacknowledged:
             now = self._clock()
-            if now >= give_up_at:
-                self._end("eof_timeout", FAILED)
+            if now >= deadline:
+                self._request_stop("eof_timeout", EXIT_FAILED)
                 return
-            if self._answers.connected and now >= hand_over_at:
-                hand_over_at = now + ROUND_AGAIN_S
-                self.host.hand_over()
-            await asyncio.sleep(TAKEN_POLL_S)
-        self._end("eof", 0)
+            if self._executor.connected_count and now >= next_sync_at:
+                next_sync_at = now + ROUND_RETRY_INTERVAL_S
+                self.host.sync_unacknowledged()
+            await asyncio.sleep(ACK_POLL_INTERVAL_S)
+        self._request_stop("eof", 0)
 
-    async def _hear_line(self, line: bytes | None) -> None:
-        reply = await self._answers.reply(line)
+    async def _execute_line(self, line: bytes | None) -> None:
+        reply = await self._executor.execute(line)
         if reply is not None:
-            self._say("reply", reply.fields)
-            if reply.is_goodbye:
-                self._end("quit", 0)
+            self._write_event("reply", reply.fields)
+            if reply.is_quit:
+                self._request_stop("quit", 0)
 
     # --- reload ---------------------------------------------------------------------------------
 
     def _reload(self) -> None:
         """Take over what changed in files. What is wrong changes nothing and is in the log."""
-        with suppress(NotReloaded):
-            reload(self.host, self._settings)
+        with suppress(ReloadFailed):
+            reload_settings(self.host, self._settings)
 
 
-async def _nothing() -> AsyncIterator[bytes | None]:
+async def _no_lines() -> AsyncIterator[bytes | None]:
     lines: tuple[bytes, ...] = ()
     for line in lines:
         yield line

@@ -32,11 +32,13 @@ from grapevine_proto.node import Node
 from grapevine_tui.model import Changes, Model
 from grapevine_tui.text import printable
 
-LEAST_PREFIX: Final = 4  # hex digits of an id that are taken for one
-NAMED_IN_ERRORS: Final = 4  # bearers of one name that an error lists
-SENT_KEPT: Final = 256  # broadcasts whose reach is remembered until somebody asks
-REACH_WAIT_S: Final = 2.0  # the node tells within a second where all peers are slow, else at once
-SETTLED_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
+MIN_PREFIX_DIGITS: Final = 4  # hex digits of an id that are taken for one
+MAX_IDS_IN_ERROR: Final = 4  # bearers of one name that an error lists
+MAX_PEER_COUNTS: Final = 256  # broadcasts whose reach is remembered until somebody asks
+PEER_COUNT_TIMEOUT_S: Final = (
+    2.0  # the node tells within a second where all peers are slow, else at once
+)
+DIGEST_DELAY_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
 
 Listener = Callable[[Event, Changes], None]
 
@@ -58,19 +60,19 @@ class Host:
     ) -> None:
         self.model = Model() if model is None else model
         self.state_dir = state_dir
-        self.is_started = asyncio.Event()
+        self.started = asyncio.Event()
         self.started_at = 0.0  # by the node's clock
-        self.programs: Counter[str] = Counter()
+        self.hook_outcomes: Counter[str] = Counter()
         """How programs after ``--on`` ended, by outcome."""
-        self.waiting: tuple[str, ...] = ()
+        self.pending_restart: tuple[str, ...] = ()
         """Names of settings that were changed and wait for a restart."""
-        self._config = self._wished = config
+        self._config = self._desired_config = config
         self._spare_state_dirs = list(spare_state_dirs)
         self._listeners: list[Listener] = []
-        self._denied_live: dict[PeerId, bool] = {}
-        self._reached: OrderedDict[MessageId, int] = OrderedDict()
-        self._asked: dict[MessageId, asyncio.Future[int]] = {}
-        self._unheard_at = 0.0
+        self._denied_overrides: dict[PeerId, bool] = {}
+        self._peer_counts: OrderedDict[MessageId, int] = OrderedDict()
+        self._peer_count_waiters: dict[MessageId, asyncio.Future[int]] = {}
+        self._last_unpushed_at = 0.0
         self.model.denied = frozenset(config.denied)
         self.node = self._new_node()
 
@@ -94,7 +96,7 @@ class Host:
                 self.state_dir = self._spare_state_dirs.pop(0)
                 self.node = self._new_node()
             else:
-                self.is_started.set()
+                self.started.set()
                 self.refresh()
                 return
 
@@ -104,30 +106,32 @@ class Host:
 
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
         """Tell everyone: the message's id, and how many peers it is on its way to at once."""
-        return await self._reach(await self.node.broadcast(payload))
+        return await self._await_peer_count(await self.node.broadcast(payload))
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         """The same, and have those who get it say so: TraceUpdated tells."""
-        return await self._reach(await self.node.trace(payload))
+        return await self._await_peer_count(await self.node.trace(payload))
 
-    async def _reach(self, message_id: MessageId) -> tuple[MessageId, int]:
-        if message_id not in self._reached:
-            told = self._asked[message_id] = asyncio.get_running_loop().create_future()
+    async def _await_peer_count(self, message_id: MessageId) -> tuple[MessageId, int]:
+        if message_id not in self._peer_counts:
+            waiter = self._peer_count_waiters[message_id] = (
+                asyncio.get_running_loop().create_future()
+            )
             try:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(told, REACH_WAIT_S)
+                    await asyncio.wait_for(waiter, PEER_COUNT_TIMEOUT_S)
             finally:
-                del self._asked[message_id]
-        return message_id, self._reached.pop(message_id, 0)
+                del self._peer_count_waiters[message_id]
+        return message_id, self._peer_counts.pop(message_id, 0)
 
     @property
-    def untaken(self) -> int:
+    def unacknowledged(self) -> int:
         """How many of our broadcasts nobody is known to have."""
-        return self.node.untaken
+        return self.node.unacknowledged
 
-    def hand_over(self) -> None:
+    def sync_unacknowledged(self) -> None:
         """Begin a round of repair if that could bring what is untaken to somebody."""
-        if self.untaken and self.node.now() >= self._unheard_at + SETTLED_S:
+        if self.unacknowledged and self.node.now() >= self._last_unpushed_at + DIGEST_DELAY_S:
             self.node.start_round()
 
     def failure(self) -> GrapevineError | None:
@@ -140,29 +144,31 @@ class Host:
             return error
         return None
 
-    async def send(self, who: str, payload: bytes) -> MessageId:
+    async def send(self, peer_ref: str, payload: bytes) -> MessageId:
         """Tell one linked peer alone. `who`: a name, an id or its beginning, or an address."""
-        return await self.node.send(self.resolve(who), payload)
+        return await self.node.send(self.resolve(peer_ref), payload)
 
-    async def dial(self, where: str) -> None:
+    async def dial(self, address: str) -> None:
         """Knock at ``host:port``; how it ends is told by events. Raises ConfigError, UnknownPeer."""
-        await self.node.dial(where)
+        await self.node.dial(address)
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         """Take over `config` as far as a running node can; the fields that need a restart. Who was
         denied or allowed by an order stays so."""
-        denied = set(config.denied) | {each for each, is_out in self._denied_live.items() if is_out}
-        denied -= {each for each, is_out in self._denied_live.items() if not is_out}
+        denied = set(config.denied) | {
+            each for each, is_denied in self._denied_overrides.items() if is_denied
+        }
+        denied -= {each for each, is_denied in self._denied_overrides.items() if not is_denied}
         config = config.replace(denied=sorted(denied))
         restart = self.node.reconfigure(config)
-        self._wished, self._config = config, self.node.config
+        self._desired_config, self._config = config, self.node.config
         self.model.denied = frozenset(self._config.denied)
         return restart
 
-    async def deny(self, who: str) -> PeerId:
+    async def deny(self, peer_ref: str) -> PeerId:
         """Shut out whom `who` means, until this run ends; a whole id need not be known here.
         Raises UnknownPeer."""
-        peer_id = _as_peer_id(who) or self.resolve(who)
+        peer_id = _parse_peer_id(peer_ref) or self.resolve(peer_ref)
         if peer_id == self.node.peer_id:
             raise UnknownPeer("this node cannot shut itself out")
         return self._set_denied(peer_id, is_denied=True)
@@ -175,26 +181,26 @@ class Host:
         """Begin an anti-entropy round now."""
         self.node.start_round()
 
-    async def allow(self, who: str) -> PeerId:
+    async def allow(self, peer_ref: str) -> PeerId:
         """Let in again whom `who` means: somebody who is shut out. Raises UnknownPeer."""
-        who, prefix = who.strip(), _as_prefix(who.strip())
+        peer_ref, prefix = peer_ref.strip(), _parse_prefix(peer_ref.strip())
         denied = self._config.denied
         found = [each for each in denied if prefix and str(each).startswith(prefix)]
-        found = found or [each for each in self._matches(who) if each in denied]
+        found = found or [each for each in self._matches(peer_ref) if each in denied]
         if len(found) != 1:
-            many = "more than one" if found else "nobody"
-            raise UnknownPeer(f"{many} who is shut out is called {printable(who)!r}")
+            count_text = "more than one" if found else "nobody"
+            raise UnknownPeer(f"{count_text} who is shut out is called {printable(peer_ref)!r}")
         return self._set_denied(found[0], is_denied=False)
 
     def _set_denied(self, peer_id: PeerId, *, is_denied: bool) -> PeerId:
-        before = self._denied_live.get(peer_id)
-        self._denied_live[peer_id] = is_denied
+        before = self._denied_overrides.get(peer_id)
+        self._denied_overrides[peer_id] = is_denied
         try:
-            self.reconfigure(self._wished)
+            self.reconfigure(self._desired_config)
         except GrapevineError:
-            del self._denied_live[peer_id]
+            del self._denied_overrides[peer_id]
             if before is not None:
-                self._denied_live[peer_id] = before
+                self._denied_overrides[peer_id] = before
             raise
         return peer_id
 
@@ -203,26 +209,28 @@ class Host:
         node = self.node
         return self.model.refresh(node.peers(), node.members(), node.stats(), node.now())
 
-    def resolve(self, who: str) -> PeerId:
+    def resolve(self, peer_ref: str) -> PeerId:
         """Whom `who` means: a name, an id or at least four digits of its beginning, an address.
 
         Raises UnknownPeer with words for people: nobody, more than one, or this very node.
         """
-        who = who.strip()
-        found = self._matches(who) - {self.node.peer_id}
+        peer_ref = peer_ref.strip()
+        found = self._matches(peer_ref) - {self.node.peer_id}
         if len(found) == 1:
             return found.pop()
         if found:
             ids = sorted(str(peer_id) for peer_id in found)
-            listed = ", ".join(ids[:NAMED_IN_ERRORS]) + (
-                ", ..." if len(ids) > NAMED_IN_ERRORS else ""
+            listed = ", ".join(ids[:MAX_IDS_IN_ERROR]) + (
+                ", ..." if len(ids) > MAX_IDS_IN_ERROR else ""
             )
             raise UnknownPeer(
-                f"{printable(who)!r} may be any of {len(ids)}: {listed}; give more of the id"
+                f"{printable(peer_ref)!r} may be any of {len(ids)}: {listed}; give more of the id"
             )
-        if who and self._matches(who):
-            raise UnknownPeer(f"{printable(who)!r} is this node itself")
-        raise UnknownPeer(f"nobody here is called {printable(who)!r}{self._nearest(who)}")
+        if peer_ref and self._matches(peer_ref):
+            raise UnknownPeer(f"{printable(peer_ref)!r} is this node itself")
+        raise UnknownPeer(
+            f"nobody here is called {printable(peer_ref)!r}{self._did_you_mean(peer_ref)}"
+        )
 
     def name_of(self, peer_id: PeerId) -> str:
         """What a node calls itself, as it came; empty: not known."""
@@ -233,70 +241,72 @@ class Host:
 
     def _new_node(self) -> Node:
         node = Node(self._config, state_dir=self.state_dir)
-        node.on_event(self._fold)
+        node.on_event(self._on_event)
         return node
 
-    def _fold(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         match event:
             case NodeStarted():
                 self.started_at = self.node.now()
             case MessageSent():
-                self._note_reach(event)
+                self._record_peer_count(event)
             case _:
                 pass
         changes = self.model.apply(event)
         for listener in self._listeners:
             listener(event, changes)
 
-    def _note_reach(self, event: MessageSent) -> None:
+    def _record_peer_count(self, event: MessageSent) -> None:
         if event.peers == 0:
-            self._unheard_at = event.message.received_at
-        self._reached[event.message.id] = event.peers
-        while len(self._reached) > SENT_KEPT:
-            self._reached.popitem(last=False)
-        asked = self._asked.get(event.message.id)
-        if asked is not None and not asked.done():
-            asked.set_result(event.peers)
+            self._last_unpushed_at = event.message.received_at
+        self._peer_counts[event.message.id] = event.peers
+        while len(self._peer_counts) > MAX_PEER_COUNTS:
+            self._peer_counts.popitem(last=False)
+        waiter = self._peer_count_waiters.get(event.message.id)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(event.peers)
 
-    def _matches(self, who: str) -> set[PeerId]:
+    def _matches(self, peer_ref: str) -> set[PeerId]:
         # A member that left bears its name no more; one that is down may be back, and is not to be
         # impersonated meanwhile.
         named = [(self.node.peer_id, self._config.name)] + [
             (member.peer_id, "" if member.status is MemberStatus.LEFT else member.name)
             for member in self.node.members()
         ]
-        prefix, address = _as_prefix(who), _as_address(who)
+        prefix, address = _parse_prefix(peer_ref), _parse_address(peer_ref)
         found = {
             peer_id
             for peer_id, name in named
-            if (name and name == who) or (prefix and str(peer_id).startswith(prefix))
+            if (name and name == peer_ref) or (prefix and str(peer_id).startswith(prefix))
         }
         # Where a session proved a member to be, not where its record claims to be.
-        proved = None if address is None else self.node.whose(address)
-        found |= set() if proved is None else {proved}
+        connected = None if address is None else self.node.peer_at(address)
+        found |= set() if connected is None else {connected}
         return found | ({self.node.peer_id} if self.node.address == address else set())
 
-    def _nearest(self, who: str) -> str:
+    def _did_you_mean(self, peer_ref: str) -> str:
         names = {peer.name for peer in self.node.peers()}
         names |= {member.name for member in self.node.members()}
-        close = difflib.get_close_matches(who[:64], sorted(names - {""})[:1000], n=1)
+        close = difflib.get_close_matches(peer_ref[:64], sorted(names - {""})[:1000], n=1)
         return f"; did you mean {printable(close[0])}?" if close else ""
 
 
-def _as_prefix(who: str) -> str:
+def _parse_prefix(text: str) -> str:
     """`who` as the beginning of an id in hex; empty where it is none."""
-    text = who.lower()
-    is_hex = len(text) >= LEAST_PREFIX and all(digit in "0123456789abcdef" for digit in text)
-    return text if is_hex and len(text) <= 2 * PEER_ID_BYTES else ""
+    digits = text.lower()
+    is_hex = len(digits) >= MIN_PREFIX_DIGITS and all(
+        digit in "0123456789abcdef" for digit in digits
+    )
+    return digits if is_hex and len(digits) <= 2 * PEER_ID_BYTES else ""
 
 
-def _as_peer_id(who: str) -> PeerId | None:
+def _parse_peer_id(text: str) -> PeerId | None:
     with suppress(ValueError):
-        return PeerId.parse(who.strip().lower())
+        return PeerId.parse(text.strip().lower())
     return None
 
 
-def _as_address(who: str) -> Address | None:
+def _parse_address(text: str) -> Address | None:
     with suppress(ValueError):
-        return Address.parse(who)
+        return Address.parse(text)
     return None

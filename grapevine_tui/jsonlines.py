@@ -4,7 +4,7 @@ What must stay true:
 
 - The names and words here are promises to other people's scripts: add, never change.
 - An object always encodes: no number in it is infinite or not a number, no text is left out.
-- A line of input becomes one `Request` or one `BadLine`; nothing is done while reading it.
+- A line of input becomes one `Request` or one `InvalidRequest`; nothing is done while reading it.
 - What may have been meant as a command is never sent as a text: a line that holds a control character,
   begins with a hidden one or looks like a piece of JSON is refused.
 """
@@ -29,8 +29,8 @@ from grapevine_proto.events import (
     AntiEntropyRound,
     DialFailed,
     Event,
-    FaultContained,
     IdentityInUse,
+    InternalErrorContained,
     MemberChanged,
     MemberInfo,
     Message,
@@ -41,7 +41,7 @@ from grapevine_proto.events import (
     PeerStateChanged,
     Round,
     StandingChanged,
-    StateUnsaved,
+    StateSaveFailed,
     Stats,
     Trace,
     TraceUpdated,
@@ -51,7 +51,6 @@ from grapevine_tui import commands
 from grapevine_tui.commands import (
     Allow,
     Broadcast,
-    Change,
     Command,
     CommandError,
     Deny,
@@ -60,19 +59,20 @@ from grapevine_tui.commands import (
     Quit,
     Reload,
     Send,
+    SetSettings,
     ShowHelp,
     ShowMembers,
     ShowPeers,
     ShowRounds,
     ShowSettings,
+    ShowSnapshot,
     ShowStats,
     ShowStatus,
-    ShowTables,
     ShowTraces,
     StartRound,
     Watch,
-    nearest,
-    parse,
+    parse_command,
+    suggest_command,
 )
 from grapevine_tui.text import escape, printable
 
@@ -80,110 +80,120 @@ Object = dict[str, Any]
 
 BYTE_ORDER_MARK: Final = "\ufeff"  # what PowerShell and some editors put before UTF-8
 # The end or a member of an object, the beginning of an array, a command without its brace.
-LIKE_JSON: Final = re.compile(r"""^[}\]]|^["'][^"']*["']\s*:|^\[\s*(?:["'{\[]|$)|["']cmd["']\s*:""")
+JSON_FRAGMENT: Final = re.compile(
+    r"""^[}\]]|^["'][^"']*["']\s*:|^\[\s*(?:["'{\[]|$)|["']cmd["']\s*:"""
+)
 
 
-def encode(event: str, fields: Mapping[str, Any]) -> bytes:
+def encode_event(event: str, fields: Mapping[str, Any]) -> bytes:
     """One line: ``{"event": ..., "time": ..., ...}``."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
-    whole = {"event": event, "time": f"{now}Z", **fields}
-    return json.dumps(whole, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    fields_with_envelope = {"event": event, "time": f"{now}Z", **fields}
+    return (
+        json.dumps(fields_with_envelope, allow_nan=False, separators=(",", ":")).encode("ascii")
+        + b"\n"
+    )
 
 
 # --- what happened --------------------------------------------------------------------------------
 
 
-def describe(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Object] | None:
+def event_to_json(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Object] | None:
     """`event` as (word, fields); None for one that is not told by itself."""
     match event:
         case MessageReceived(message):
-            return "message", message_object(message, name_of)
+            return "message", message_to_json(message, name_of)
         case MessageSent(message, peers):
-            return "message", message_object(message, name_of) | {"peers": peers}
+            return "message", message_to_json(message, name_of) | {"peers": peers}
         case PeerStateChanged(peer, previous, reason):
-            short = ("peer_id", "address", "zone", "name", "state")
-            whole = peer_object(peer, 0.0)
-            told = {name: whole[name] for name in short}
-            return "peer", told | {"previous": previous and previous.value, "reason": reason}
+            peer_fields = ("peer_id", "address", "zone", "name", "state")
+            all_fields = peer_to_json(peer, 0.0)
+            fields = {name: all_fields[name] for name in peer_fields}
+            return "peer", fields | {"previous": previous and previous.value, "reason": reason}
         case MemberChanged(member):
-            return "member", member_object(member)
+            return "member", member_to_json(member)
         case StandingChanged(peer_id, standing, score, reason):
-            told = {"peer_id": str(peer_id), "standing": standing.value}
-            return "standing", told | {"score": _number(score), "reason": reason}
+            fields = {"peer_id": str(peer_id), "standing": standing.value}
+            return "standing", fields | {"score": _json_number(score), "reason": reason}
         case AntiEntropyRound(done):
-            return "round", round_object(done)
+            return "round", round_to_json(done)
         case TraceUpdated(trace):
-            return "trace", trace_object(trace)
+            return "trace", trace_to_json(trace)
         case DialFailed(address, reason):
             return "dial_failed", {"address": str(address), "reason": reason}
-        case StateUnsaved(problem):
-            return "state_unsaved", {"problem": problem}
+        case StateSaveFailed(problem):
+            return "state_save_failed", {"problem": problem}
         case IdentityInUse(address, problem):
-            at = None if address is None else str(address)
-            return "identity_in_use", {"address": at, "problem": problem}
-        case FaultContained(peer, problem):
-            return "fault", {"peer_id": None if peer is None else str(peer), "problem": problem}
+            address_text = None if address is None else str(address)
+            return "identity_in_use", {"address": address_text, "problem": problem}
+        case InternalErrorContained(peer, problem):
+            return "internal_error", {
+                "peer_id": None if peer is None else str(peer),
+                "problem": problem,
+            }
         case _:
             return None
 
 
-def message_object(message: Message, name_of: Callable[[PeerId], str]) -> Object:
+def message_to_json(message: Message, name_of: Callable[[PeerId], str]) -> Object:
     payload = message.payload
-    told: Object = {
+    fields: Object = {
         "id": str(message.id),
         "origin": str(message.origin),
         "sequence": message.id.sequence,
         "hops": message.hops,
         "via": message.via.value,
-        "private": message.private,
+        "direct": message.is_direct,
         "bytes": len(payload),
     }
     if name := name_of(message.origin):
-        told["from_name"] = name
+        fields["from_name"] = name
     if message.to is not None:
-        told["to"] = str(message.to)
+        fields["to"] = str(message.to)
         if name := name_of(message.to):
-            told["to_name"] = name
+            fields["to_name"] = name
     with suppress(UnicodeDecodeError):  # then base64 alone tells it
-        told["text"] = payload.decode()
-    told["base64"] = b64encode(payload).decode("ascii")
-    return told
+        fields["text"] = payload.decode()
+    fields["base64"] = b64encode(payload).decode("ascii")
+    return fields
 
 
-def peer_object(peer: PeerInfo, now: float) -> Object:
+def peer_to_json(peer: PeerInfo, now: float) -> Object:
     """A peer as of `now`, the node's own clock."""
-    connected = peer.connected_at
-    is_linked = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    connected_at = peer.connected_at
+    is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
     return {
         "peer_id": str(peer.peer_id),
         "address": str(peer.address),
         "zone": peer.zone,
         "name": peer.name,
         "state": peer.state.value,
-        "health": _number(peer.health),
+        "health": _json_number(peer.health),
         "health_reason": peer.health_reason,
         # What was measured on a link that is gone says nothing of now.
-        "rtt_ms": None if peer.rtt is None or not is_linked else _number(peer.rtt * 1000),
+        "rtt_ms": None
+        if peer.rtt_s is None or not is_connected
+        else _json_number(peer.rtt_s * 1000),
         "sent": peer.sent,
         "received": peer.received,
         "allowed": peer.allowed,
         "throttled": peer.throttled,
-        "tokens": _number(peer.tokens),
-        "tokens_capacity": _number(peer.tokens_capacity),
-        "last_seen_s": _number(max(0.0, now - peer.last_seen)),
-        "connected_s": None if connected is None else _number(max(0.0, now - connected)),
+        "tokens": _json_number(peer.tokens),
+        "tokens_capacity": _json_number(peer.tokens_capacity),
+        "last_seen_s": _json_number(max(0.0, now - peer.last_seen_at)),
+        "connected_s": None if connected_at is None else _json_number(max(0.0, now - connected_at)),
         "epoch": peer.epoch,
         "queued": peer.queued,
         "subscribed": peer.subscribed,
-        "send_rate": _number(peer.send_rate),
+        "send_rate": _json_number(peer.send_rate),
         "lost": peer.lost,
         "datagram_bytes": peer.datagram_bytes,
-        "score": _number(peer.score),
+        "score": _json_number(peer.score),
         "standing": peer.standing.value,
     }
 
 
-def member_object(member: MemberInfo) -> Object:
+def member_to_json(member: MemberInfo) -> Object:
     return {
         "peer_id": str(member.peer_id),
         "address": None if member.address is None else str(member.address),
@@ -194,25 +204,25 @@ def member_object(member: MemberInfo) -> Object:
     }
 
 
-def round_object(done: Round) -> Object:
+def round_to_json(info: Round) -> Object:
     return {
-        "number": done.number,
-        "peer_id": str(done.peer),
-        "in_sync": done.in_sync,
-        "sent": done.sent,
-        "received": done.received,
-        "bytes": done.bytes,
-        "duration_ms": _number(done.duration * 1000),
-        "outcome": done.outcome.value,
+        "number": info.number,
+        "peer_id": str(info.peer),
+        "in_sync": info.in_sync,
+        "sent": info.sent,
+        "received": info.received,
+        "bytes": info.bytes,
+        "duration_ms": _json_number(info.duration_s * 1000),
+        "outcome": info.outcome.value,
     }
 
 
-def trace_object(trace: Trace) -> Object:
+def trace_to_json(trace: Trace) -> Object:
     return {
         "id": str(trace.id),
         "reached": trace.reached,
         "known": trace.known,
-        "asked": trace.asked,
+        "expected": trace.expected,
         "sample": trace.is_sample,
         "complete": trace.is_complete,
         "p50_ms": trace.p50_ms,
@@ -227,16 +237,16 @@ def trace_object(trace: Trace) -> Object:
     }
 
 
-def stats_object(stats: Stats, now: float) -> Object:
-    told: Object = asdict(stats)
-    told["dropped"] = {reason.value: count for reason, count in stats.dropped}
-    told["offenses"] = {offense.value: count for offense, count in stats.offenses}
-    next_at = told.pop("next_round_at")
-    told["next_round_s"] = _number(max(0.0, next_at - now)) if next_at else None
-    return told
+def stats_to_json(stats: Stats, now: float) -> Object:
+    fields: Object = asdict(stats)
+    fields["dropped"] = {reason.value: count for reason, count in stats.dropped}
+    fields["offenses"] = {offense.value: count for offense, count in stats.offenses}
+    next_at = fields.pop("next_round_at")
+    fields["next_round_s"] = _json_number(max(0.0, next_at - now)) if next_at else None
+    return fields
 
 
-def _number(value: float) -> float | None:
+def _json_number(value: float) -> float | None:
     """`value` to a thousandth; None where JSON has no such number."""
     return round(value, 3) if math.isfinite(value) else None
 
@@ -249,86 +259,89 @@ class Request:
     """A command with the caller's id for it; `file` names what the payload is to be read from."""
 
     command: Command
-    request: Any = None
+    request_id: Any = None
     file: str = ""
 
 
-class BadLine(GrapevineError):
-    """A line that is no command. `request` is the caller's id where it could be read."""
+class InvalidRequest(GrapevineError):
+    """A line that is no command. `request_id` is the caller's id where it could be read."""
 
-    def __init__(self, problem: str, request: Any = None) -> None:
+    def __init__(self, problem: str, request_id: Any = None) -> None:
         super().__init__(problem)
-        self.request = request
+        self.request_id = request_id
 
 
-def read_request(line: bytes) -> Request | None:
+def parse_request(line: bytes) -> Request | None:
     """What `line` asks; None: it is blank. A byte order mark before it is skipped. Raises BadLine."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        raise BadLine("the line is not UTF-8; send other bytes as base64") from None
+        raise InvalidRequest("the line is not UTF-8; send other bytes as base64") from None
     text = text.removesuffix("\r")
-    for place, character in enumerate(text, start=1):
+    for position, character in enumerate(text, start=1):
         if character != "\t" and category(character) == "Cc":
-            raise BadLine(
-                f"control character {escape(ord(character))} at character {place} (UTF-16?); "
+            raise InvalidRequest(
+                f"control character {escape(ord(character))} at character {position} (UTF-16?); "
                 "send UTF-8, and other bytes as base64"
             )
     text = text.strip().lstrip(BYTE_ORDER_MARK).strip()
     if not text:
         return None
     if text.startswith("{"):
-        return _read_object(text)
+        return _parse_object(text)
     if printable(text[0]) != text[0]:
-        raise BadLine(f"the line begins with the hidden character {escape(ord(text[0]))}")
-    if LIKE_JSON.search(text):
-        raise BadLine(
+        raise InvalidRequest(f"the line begins with the hidden character {escape(ord(text[0]))}")
+    if JSON_FRAGMENT.search(text):
+        raise InvalidRequest(
             "this looks like a piece of a JSON object, which begins with { and ends on its line; "
             'to send such a text, use {"cmd":"broadcast","text":"..."}'
         )
     try:
-        return Request(parse(text))
+        return Request(parse_command(text))
     except CommandError as error:
-        raise BadLine(str(error)) from None
+        raise InvalidRequest(str(error)) from None
 
 
-def _read_object(text: str) -> Request:
+def _parse_object(text: str) -> Request:
     try:
         fields = json.loads(
-            text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once
+            text,
+            parse_constant=_reject_constant,
+            parse_float=_parse_finite,
+            object_pairs_hook=_reject_duplicates,
         )
     except json.JSONDecodeError as error:
-        raise BadLine(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        raise InvalidRequest(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except ValueError as error:
-        raise BadLine(f"not JSON: {error}") from None
+        raise InvalidRequest(f"not JSON: {error}") from None
     except RecursionError:
-        raise BadLine("not JSON: nested too deep") from None
-    request = fields.pop("request", None)
+        raise InvalidRequest("not JSON: nested too deep") from None
+    request_id = fields.pop("request", None)
     try:
-        return _read_command(fields, request)
+        return _parse_command(fields, request_id)
     except (CommandError, ConfigError) as error:
-        raise BadLine(str(error), request) from None
+        raise InvalidRequest(str(error), request_id) from None
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError("a number beyond all bounds")
     return number
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Object:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> Object:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name stands twice in one object")
     return found
 
 
-_ALONE: Final[Mapping[str, Command]] = {
+_PLAIN_COMMANDS: Final[Mapping[str, Command]] = {
     "peers": ShowPeers(),
     "members": ShowMembers(),
     "status": ShowStatus(),
@@ -336,7 +349,7 @@ _ALONE: Final[Mapping[str, Command]] = {
     "rounds": ShowRounds(),
     "traces": ShowTraces(),
     "reload": Reload(),
-    "tables": ShowTables(),
+    "snapshot": ShowSnapshot(),
     "settings": ShowSettings(),
     "watch": Watch(),
     "round": StartRound(),
@@ -344,57 +357,62 @@ _ALONE: Final[Mapping[str, Command]] = {
     "quit": Quit(),
     "leave": Quit(),
 }
-_PAYLOAD: Final = ("text", "base64", "file")
-_ABOUT: Final[Mapping[str, Callable[[str], Command]]] = {
+_PAYLOAD_FIELDS: Final = ("text", "base64", "file")
+_PEER_COMMANDS: Final[Mapping[str, Callable[[str], Command]]] = {
     "deny": Deny,
     "allow": Allow,
     "forget": Forget,
 }
-_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "broadcast": _PAYLOAD,
-    "trace": _PAYLOAD,
-    "send": ("to", *_PAYLOAD),
+_COMMAND_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "broadcast": _PAYLOAD_FIELDS,
+    "trace": _PAYLOAD_FIELDS,
+    "send": ("to", *_PAYLOAD_FIELDS),
     "dial": ("address",),
-    "deny": ("who",),
-    "allow": ("who",),
-    "forget": ("who",),
-    "set": ("changes",),
-    **dict.fromkeys(_ALONE, ()),
+    "deny": ("peer",),
+    "allow": ("peer",),
+    "forget": ("peer",),
+    "set_settings": ("changes",),
+    **dict.fromkeys(_PLAIN_COMMANDS, ()),
 }
 
 
-def _read_command(fields: Object, request: Any) -> Request:
+def _parse_command(fields: Object, request_id: Any) -> Request:
     if "cmd" not in fields:
         raise CommandError('the object has no "cmd"')
-    word = fields.pop("cmd")
-    if not isinstance(word, str) or word not in _FIELDS:
-        raise CommandError(f"there is no command {word!r:.80}; {nearest(str(word)[:80], _FIELDS)}")
-    known = _FIELDS[word]
+    command_name = fields.pop("cmd")
+    if not isinstance(command_name, str) or command_name not in _COMMAND_FIELDS:
+        raise CommandError(
+            f"there is no command {command_name!r:.80}; "
+            f"{suggest_command(str(command_name)[:80], _COMMAND_FIELDS)}"
+        )
+    known = _COMMAND_FIELDS[command_name]
     for name, value in fields.items():
         if name not in known:
             raise CommandError(
-                f"{word} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
+                f"{command_name} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
             )
-        if word != "set" and not isinstance(value, str):
+        if command_name != "set_settings" and not isinstance(value, str):
             raise CommandError(f"{name} must be a string")
-        if not is_file_name(value) if name == "file" else has_half_character(value):
+        if not is_valid_file_name(value) if name == "file" else has_lone_surrogate(value):
             raise CommandError(f"{name} holds half a surrogate pair; send such bytes as base64")
-    if word in _ALONE:
-        return Request(_ALONE[word], request)
-    if word == "set":
-        return Request(Change(_changes(fields.get("changes"))), request)
-    if word == "dial":
-        return Request(Dial(_field(word, "address", fields)), request)
-    if word in _ABOUT:
-        return Request(_ABOUT[word](_field(word, "who", fields)), request)
-    payload, file = _payload(word, fields)
-    if word == "send":
-        return Request(Send(_field(word, "to", fields), payload), request, file)
-    command = commands.Trace(payload) if word == "trace" else Broadcast(payload)
-    return Request(command, request, file)
+    if command_name in _PLAIN_COMMANDS:
+        return Request(_PLAIN_COMMANDS[command_name], request_id)
+    if command_name == "set_settings":
+        return Request(SetSettings(_parse_changes(fields.get("changes"))), request_id)
+    if command_name == "dial":
+        return Request(Dial(_required_field(command_name, "address", fields)), request_id)
+    if command_name in _PEER_COMMANDS:
+        return Request(
+            _PEER_COMMANDS[command_name](_required_field(command_name, "peer", fields)), request_id
+        )
+    payload, file = _parse_payload(command_name, fields)
+    if command_name == "send":
+        return Request(Send(_required_field(command_name, "to", fields), payload), request_id, file)
+    command = commands.Trace(payload) if command_name == "trace" else Broadcast(payload)
+    return Request(command, request_id, file)
 
 
-def is_file_name(value: str) -> bool:
+def is_valid_file_name(value: str) -> bool:
     """Whether the system can have a file of that name: bytes that are not UTF-8 come as surrogates."""
     try:
         os.fsencode(value)
@@ -403,7 +421,7 @@ def is_file_name(value: str) -> bool:
     return True
 
 
-def has_half_character(value: Any) -> bool:
+def has_lone_surrogate(value: Any) -> bool:
     """Whether a text in `value` cannot be encoded: JSON may spell one half of a surrogate pair."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -412,7 +430,7 @@ def has_half_character(value: Any) -> bool:
     return False
 
 
-def _changes(given: Any) -> tuple[tuple[str, str], ...]:
+def _parse_changes(given: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(given, dict) or not given:
         raise CommandError('set needs "changes", an object of settings')
     if not all(isinstance(value, str) for value in given.values()):
@@ -420,18 +438,18 @@ def _changes(given: Any) -> tuple[tuple[str, str], ...]:
     return tuple(given.items())
 
 
-def _field(word: str, name: str, fields: Object) -> str:
+def _required_field(command_name: str, name: str, fields: Object) -> str:
     value: str = fields.get(name, "").strip()
     if not value:
-        raise CommandError(f"{word} needs {name!r}")
+        raise CommandError(f"{command_name} needs {name!r}")
     return value
 
 
-def _payload(word: str, fields: Object) -> tuple[bytes, str]:
+def _parse_payload(command_name: str, fields: Object) -> tuple[bytes, str]:
     """(payload, the file it is still to be read from)."""
-    given = [name for name in _PAYLOAD if name in fields]
+    given = [name for name in _PAYLOAD_FIELDS if name in fields]
     if len(given) != 1:
-        raise CommandError(f"{word} needs one of: {', '.join(_PAYLOAD)}")
+        raise CommandError(f"{command_name} needs one of: {', '.join(_PAYLOAD_FIELDS)}")
     value: str = fields[given[0]]
     if given[0] == "file":
         if not value or "\0" in value:

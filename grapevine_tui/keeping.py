@@ -18,34 +18,34 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from grapevine_proto.ids import PeerId
-from grapevine_tui.jsonlines import message_object
-from grapevine_tui.ring import Entry
+from grapevine_tui.jsonlines import message_to_json
+from grapevine_tui.ring import LogEntry
 
-TRIES: Final = 100  # names tried for one that is not taken
+MAX_NAME_ATTEMPTS: Final = 100  # names tried for one that is not taken
 
 
-def create(stem: str, suffix: str, folders: Iterable[Path]) -> tuple[Path, BinaryIO]:
-    """A new file named after the time of day in the first of `folders` that can be written.
+def create_unique(stem: str, suffix: str, directories: Iterable[Path]) -> tuple[Path, BinaryIO]:
+    """A new file named after the time of day in the first of `directories` that can be written.
     Raises OSError where none can."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    problem = OSError("there is no folder to write to")
-    for folder in folders:
-        for number in range(1, TRIES):
-            more = f"-{number}" if number > 1 else ""
-            path = folder / f"{stem}-{stamp}{more}{suffix}"
+    timestamp = time.strftime("%Y%m%d-%H%M%S")
+    last_error = OSError("there is no folder to write to")
+    for directory in directories:
+        for number in range(1, MAX_NAME_ATTEMPTS):
+            counter = f"-{number}" if number > 1 else ""
+            path = directory / f"{stem}-{timestamp}{counter}{suffix}"
             try:
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             except FileExistsError:
                 continue
             except OSError as error:
-                problem = error
+                last_error = error
                 break
-            return path, os.fdopen(handle, "wb")
-    raise problem
+            return path, os.fdopen(fd, "wb")
+    raise last_error
 
 
 @contextlib.contextmanager
-def whole_or_gone(path: Path) -> Iterator[None]:
+def remove_on_error(path: Path) -> Iterator[None]:
     """Take the new file at `path` away where writing it fails: a full disk leaves no half of it."""
     try:
         yield
@@ -55,28 +55,30 @@ def whole_or_gone(path: Path) -> Iterator[None]:
 
 
 def write_messages(
-    entries: Iterable[Entry], name_of: Callable[[PeerId], str], folders: Iterable[Path]
+    entries: Iterable[LogEntry], name_of: Callable[[PeerId], str], directories: Iterable[Path]
 ) -> tuple[Path, int]:
     """Write messages in the words of the headless node; where they are, and how many. Raises OSError."""
-    path, file = create("messages", ".jsonl", folders)
+    path, file = create_unique("messages", ".jsonl", directories)
     count = 0
-    with whole_or_gone(path), file:
+    with remove_on_error(path), file:
         for entry in entries:
-            at = datetime.fromtimestamp(entry.at_unix, UTC).isoformat(timespec="milliseconds")
-            told = {
+            time_text = datetime.fromtimestamp(entry.at_unix, UTC).isoformat(
+                timespec="milliseconds"
+            )
+            record = {
                 "event": "message",
-                "time": at.removesuffix("+00:00") + "Z",
-                **message_object(entry.message, name_of),
+                "time": time_text.removesuffix("+00:00") + "Z",
+                **message_to_json(entry.message, name_of),
             }
-            line = json.dumps(told, allow_nan=False, separators=(",", ":"))
+            line = json.dumps(record, allow_nan=False, separators=(",", ":"))
             file.write(line.encode("ascii") + b"\n")
             count += 1
     return path, count
 
 
-def write_picture(svg: str, folders: Iterable[Path]) -> Path:
+def write_screenshot(svg: str, directories: Iterable[Path]) -> Path:
     """Write a picture of the screen; where it is. Raises OSError."""
-    path, file = create("grapevine", ".svg", folders)
-    with whole_or_gone(path), file:
+    path, file = create_unique("grapevine", ".svg", directories)
+    with remove_on_error(path), file:
         file.write(svg.encode())
     return path

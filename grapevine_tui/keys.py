@@ -20,115 +20,117 @@ from grapevine_proto.errors import ConfigError
 SECTION: Final = "app.keys"
 
 
-class Key(NamedTuple):
+class KeyBinding(NamedTuple):
     """One action: `name` is what a config file calls it, `keys` are separated by commas, `action` is
-    Textual's; `shown` puts it on the key line."""
+    Textual's; `in_footer` puts it on the key line."""
 
     name: str
     keys: str
     action: str
-    words: str
-    shown: bool = False
+    description: str
+    in_footer: bool = False
 
 
-EVERYWHERE: Final = (
-    Key("help", "question_mark", "help", "Help", shown=True),
-    Key("commands", "colon", "command_palette", "Commands", shown=True),
-    Key("members", "m", "members", "Members"),
-    Key("status", "S", "status", "Status and counters"),
-    Key("trace", "t", "trace", "Traces: who has a message, how soon"),
-    Key("traffic", "T", "traffic", "Traffic over time"),
-    Key("settings", "C", "settings", "Settings"),
-    Key("picture", "p", "picture", "Save a picture (SVG)"),
-    Key("undo", "u", "undo", "Undo"),
-    Key("quit", "q", "quit", "Quit", shown=True),
+GLOBAL_KEYS: Final = (
+    KeyBinding("help", "question_mark", "help", "Help", in_footer=True),
+    KeyBinding("commands", "colon", "command_palette", "Commands", in_footer=True),
+    KeyBinding("members", "m", "members", "Members"),
+    KeyBinding("status", "S", "status", "Status and counters"),
+    KeyBinding("trace", "t", "trace", "Traces: who has a message, how soon"),
+    KeyBinding("traffic", "T", "traffic", "Traffic over time"),
+    KeyBinding("settings", "C", "settings", "Settings"),
+    KeyBinding("screenshot", "p", "save_screenshot", "Save a picture (SVG)"),
+    KeyBinding("undo", "u", "undo", "Undo"),
+    KeyBinding("quit", "q", "quit", "Quit", in_footer=True),
 )
-PANELS: Final = (
-    Key("next_panel", "tab", "next_panel(1)", "Next panel"),
-    Key("previous_panel", "shift+tab", "next_panel(-1)", "Panel before"),
-    Key("peers", "1", "panel('peers')", "Peers"),
-    Key("messages", "2", "panel('log')", "Messages"),
-    Key("rates", "3", "panel('rates')", "Rate limits"),
-    Key("rounds", "4", "panel('rounds')", "Anti-entropy"),
-    Key("filter", "slash", "filter", "Filter", shown=True),
-    Key("write", "i", "write", "Write", shown=True),
-    Key("zoom", "z", "zoom", "Zoom", shown=True),
-    Key("pause", "space", "pause", "Pause", shown=True),
-    Key("connect", "c", "connect", "Connect", shown=True),
-    Key("round", "A", "round", "Round now"),
-    Key("back", "escape", "back", "Clear the filter, then all panels"),
+PANEL_KEYS: Final = (
+    KeyBinding("next_panel", "tab", "next_panel(1)", "Next panel"),
+    KeyBinding("previous_panel", "shift+tab", "next_panel(-1)", "Panel before"),
+    KeyBinding("peers", "1", "panel('peers')", "Peers"),
+    KeyBinding("messages", "2", "panel('log')", "Messages"),
+    KeyBinding("rates", "3", "panel('rates')", "Rate limits"),
+    KeyBinding("rounds", "4", "panel('rounds')", "Anti-entropy"),
+    KeyBinding("filter", "slash", "filter", "Filter", in_footer=True),
+    KeyBinding("write", "i", "write", "Write", in_footer=True),
+    KeyBinding("zoom", "z", "zoom", "Zoom", in_footer=True),
+    KeyBinding("pause", "space", "pause", "Pause", in_footer=True),
+    KeyBinding("connect", "c", "connect", "Connect", in_footer=True),
+    KeyBinding("round", "A", "round", "Round now"),
+    KeyBinding("back", "escape", "back", "Clear the filter, then all panels"),
 )
-TABLES: Final = (
-    Key("details", "enter", "choose", "Details", shown=True),
-    Key("sort", "s", "sort", "Sort", shown=True),
-    Key("reverse", "r", "reverse", "Sort the other way"),
-    Key("down", "down,j", "move(1)", "Down"),
-    Key("up", "up,k", "move(-1)", "Up"),
-    Key("page_down", "pagedown", "page(1)", "Page down"),
-    Key("page_up", "pageup", "page(-1)", "Page up"),
-    Key("first", "home,g", "first", "First"),
-    Key("last", "end,G", "last", "Last"),
+TABLE_KEYS: Final = (
+    KeyBinding("details", "enter", "select", "Details", in_footer=True),
+    KeyBinding("sort", "s", "sort", "Sort", in_footer=True),
+    KeyBinding("reverse", "r", "reverse", "Sort the other way"),
+    KeyBinding("down", "down,j", "move(1)", "Down"),
+    KeyBinding("up", "up,k", "move(-1)", "Up"),
+    KeyBinding("page_down", "pagedown", "page(1)", "Page down"),
+    KeyBinding("page_up", "pageup", "page(-1)", "Page up"),
+    KeyBinding("first", "home,g", "first", "First"),
+    KeyBinding("last", "end,G", "last", "Last"),
 )
-PEERS: Final = (
-    Key("send_to", "w", "ask('send')", "Write to it", shown=True),
-    Key("dial_again", "d", "ask('dial')", "Dial it again", shown=True),
-    Key("deny", "D", "ask('deny')", "Deny it", shown=True),
-    Key("forget", "F", "ask('forget')", "Forget it", shown=True),
-    Key("copy", "y", "ask('copy')", "Copy", shown=True),
-    Key("copy_id", "Y", "ask('copy_id')", "Copy its id"),
+PEER_KEYS: Final = (
+    KeyBinding("send_to", "w", "request('send')", "Write to it", in_footer=True),
+    KeyBinding("dial_again", "d", "request('dial')", "Dial it again", in_footer=True),
+    KeyBinding("deny", "D", "request('deny')", "Deny it", in_footer=True),
+    KeyBinding("forget", "F", "request('forget')", "Forget it", in_footer=True),
+    KeyBinding("copy", "y", "request('copy')", "Copy", in_footer=True),
+    KeyBinding("copy_id", "Y", "request('copy_id')", "Copy its id"),
 )
-RATES: Final = (Key("authors", "a", "authors", "By author", shown=True),)
-MESSAGES: Final = (
-    Key("copy_id", "Y", "ask('copy_id')", "Copy the id"),
-    Key("export", "e", "export", "Write what is shown to a file"),
-    Key("details", "enter", "choose", "Details", shown=True),
-    Key("copy", "y", "ask('copy')", "Copy", shown=True),
-    Key("down", "down,j", "move(1)", "Down"),
-    Key("up", "up,k", "move(-1)", "Up"),
-    Key("page_down", "pagedown", "page(1)", "Page down"),
-    Key("page_up", "pageup", "page(-1)", "Page up"),
-    Key("first", "home,g", "first", "First"),
-    Key("last", "end,G", "follow", "Follow the end"),
+RATE_KEYS: Final = (KeyBinding("authors", "a", "authors", "By author", in_footer=True),)
+MESSAGE_KEYS: Final = (
+    KeyBinding("copy_id", "Y", "request('copy_id')", "Copy the id"),
+    KeyBinding("export", "e", "export", "Write what is shown to a file"),
+    KeyBinding("details", "enter", "select", "Details", in_footer=True),
+    KeyBinding("copy", "y", "request('copy')", "Copy", in_footer=True),
+    KeyBinding("down", "down,j", "move(1)", "Down"),
+    KeyBinding("up", "up,k", "move(-1)", "Up"),
+    KeyBinding("page_down", "pagedown", "page(1)", "Page down"),
+    KeyBinding("page_up", "pageup", "page(-1)", "Page up"),
+    KeyBinding("first", "home,g", "first", "First"),
+    KeyBinding("last", "end,G", "follow", "Follow the end"),
 )
 # On every screen in front of the main one the key named `quit` goes back, too.
-FRONT: Final = (
-    Key("back", "escape", "back", "Back", shown=True),
-    Key("filter", "slash", "filter", "Filter", shown=True),
+FRONT_SCREEN_KEYS: Final = (
+    KeyBinding("back", "escape", "back", "Back", in_footer=True),
+    KeyBinding("filter", "slash", "filter", "Filter", in_footer=True),
 )
-SETTINGS: Final = (
-    Key("save", "ctrl+s", "save", "Apply and save", shown=True),
-    *FRONT,
+SETTINGS_KEYS: Final = (
+    KeyBinding("save", "ctrl+s", "save", "Apply and save", in_footer=True),
+    *FRONT_SCREEN_KEYS,
 )
-SPAN: Final = (
-    Key("longer", "left", "span(1)", "Longer span", shown=True),
-    Key("shorter", "right", "span(-1)", "Shorter span", shown=True),
+TIME_RANGE_KEYS: Final = (
+    KeyBinding("longer", "left", "time_range(1)", "Longer span", in_footer=True),
+    KeyBinding("shorter", "right", "time_range(-1)", "Shorter span", in_footer=True),
 )
-AGAIN: Final = (Key("new_trace", "n", "new_trace", "New trace", shown=True),)
-TRACES: Final = (
-    Key("older", "left", "older(1)", "Older", shown=True),
-    Key("newer", "right", "older(-1)", "Newer", shown=True),
+NEW_TRACE_KEYS: Final = (KeyBinding("new_trace", "n", "new_trace", "New trace", in_footer=True),)
+TRACE_KEYS: Final = (
+    KeyBinding("older", "left", "older(1)", "Older", in_footer=True),
+    KeyBinding("newer", "right", "older(-1)", "Newer", in_footer=True),
 )
 # Sets of keys that are live together: what has the focus, over its screen, over the app.
-TOGETHER: Final = (
-    (EVERYWHERE, PANELS, TABLES, PEERS, RATES),
-    (EVERYWHERE, PANELS, MESSAGES),
-    (EVERYWHERE, FRONT, TABLES, PEERS),
-    (EVERYWHERE, SETTINGS, TABLES),
-    (EVERYWHERE, FRONT, TRACES, AGAIN),
-    (EVERYWHERE, FRONT, SPAN),
+SIMULTANEOUS_KEYS: Final = (
+    (GLOBAL_KEYS, PANEL_KEYS, TABLE_KEYS, PEER_KEYS, RATE_KEYS),
+    (GLOBAL_KEYS, PANEL_KEYS, MESSAGE_KEYS),
+    (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TABLE_KEYS, PEER_KEYS),
+    (GLOBAL_KEYS, SETTINGS_KEYS, TABLE_KEYS),
+    (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_TRACE_KEYS),
+    (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TIME_RANGE_KEYS),
 )
-NAMES: Final = tuple(
-    dict.fromkeys(key.name for group in TOGETHER for part in group for key in part)
+ACTION_NAMES: Final = tuple(
+    dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)
 )
-DEFAULT_KEYS: Final = {key.name: key.keys for group in TOGETHER for part in group for key in part}
+DEFAULT_KEYS: Final = {
+    key.name: key.keys for group in SIMULTANEOUS_KEYS for part in group for key in part
+}
 
-_NAMED: Final = frozenset(
+_NAMED_KEYS: Final = frozenset(
     ("enter", "escape", "tab", "space", "backspace", "delete", "insert", "home", "end",
      "pageup", "pagedown", "up", "down", "left", "right",
      *(f"f{number}" for number in range(1, 25)))
 )  # fmt: skip
 # How Textual calls these instead of by their Unicode names.
-_RENAMED: Final = {
+_TEXTUAL_NAMES: Final = {
     "solidus": "slash",
     "reverse_solidus": "backslash",
     "commercial_at": "at",
@@ -139,68 +141,72 @@ _RENAMED: Final = {
 _MODIFIERS: Final = ("ctrl", "alt", "shift")
 
 
-def _spelled(character: str) -> str:
+def _key_name(character: str) -> str:
     """A single character as a key's name: ``?`` is ``question_mark``."""
     if character.isalnum():
         return character
     if character == " ":
         return "space"
     name = unicodedata.name(character, "").lower().replace("-", "_").replace(" ", "_")
-    return _RENAMED.get(name, name)
+    return _TEXTUAL_NAMES.get(name, name)
 
 
-_PUNCTUATION: Final = frozenset(
-    _spelled(chr(code)) for code in range(0x21, 0x7F) if not chr(code).isalnum()
+_PUNCTUATION_KEYS: Final = frozenset(
+    _key_name(chr(code)) for code in range(0x21, 0x7F) if not chr(code).isalnum()
 )
 
 
-def _read_key(text: str, name: str) -> str:
+def _parse_key(text: str, name: str) -> str:
     """The key that `text` means, in its long spelling. Raises ConfigError."""
     *modifiers, last = text.split("+") if len(text) > 1 else [text]
-    is_known = last in _NAMED or last in _PUNCTUATION
+    is_known = last in _NAMED_KEYS or last in _PUNCTUATION_KEYS
     if len(last) == 1 and last.isprintable():
-        last, is_known = _spelled(last), True
+        last, is_known = _key_name(last), True
     if not is_known or not last or any(each not in _MODIFIERS for each in modifiers):
-        close = difflib.get_close_matches(last, sorted(_NAMED | _PUNCTUATION), n=1)
-        nearest = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(name, f"there is no key {text!r}{nearest}")
+        close = difflib.get_close_matches(last, sorted(_NAMED_KEYS | _PUNCTUATION_KEYS), n=1)
+        suggestion = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(name, f"there is no key {text!r}{suggestion}")
     return "+".join([*modifiers, last])
 
 
-def read_keys(given: Any) -> dict[str, str]:
+def parse_keymap(given: Any) -> dict[str, str]:
     """What stands under [app.keys], checked: name of an action -> its keys, in long spelling.
     Raises ConfigError for an unknown action, an unknown key, and a key that would mean two things."""
     if not isinstance(given, Mapping):
         raise ConfigError(SECTION, f"expected a section, [{SECTION}], not a value")
     chosen: dict[str, str] = {}
     for name, value in given.items():
-        where = f"{SECTION}.{name}"
-        if name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, n=1)
-            nearest = f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(NAMES)}"
-            raise ConfigError(where, f"there is no such action{nearest}")
+        location = f"{SECTION}.{name}"
+        if name not in ACTION_NAMES:
+            close = difflib.get_close_matches(name, ACTION_NAMES, n=1)
+            suggestion = (
+                f"; did you mean {close[0]}?"
+                if close
+                else f"; there are: {', '.join(ACTION_NAMES)}"
+            )
+            raise ConfigError(location, f"there is no such action{suggestion}")
         if not isinstance(value, str) or not value.strip():
-            raise ConfigError(where, f"expected keys separated by commas, not {value!r}")
+            raise ConfigError(location, f"expected keys separated by commas, not {value!r}")
         parts = [","] if value.strip() == "," else [each.strip() for each in value.split(",")]
-        chosen[name] = ",".join(_read_key(each, where) for each in parts)
-    _check_clashes(chosen)
+        chosen[name] = ",".join(_parse_key(each, location) for each in parts)
+    _check_conflicts(chosen)
     return chosen
 
 
-def _check_clashes(chosen: Mapping[str, str]) -> None:
-    for group in TOGETHER:
+def _check_conflicts(chosen: Mapping[str, str]) -> None:
+    for group in SIMULTANEOUS_KEYS:
         owners: dict[str, str] = {}
         for each in (key for part in group for key in part):
             for key in chosen.get(each.name, each.keys).split(","):
                 owner = owners.setdefault(key, each.name)
                 if owner != each.name:
-                    blamed = each.name if each.name in chosen else owner
-                    other = owner if blamed == each.name else each.name
+                    reported = each.name if each.name in chosen else owner
+                    other = owner if reported == each.name else each.name
                     raise ConfigError(
-                        f"{SECTION}.{blamed}", f"{key!r} is the key of {other} already"
+                        f"{SECTION}.{reported}", f"{key!r} is the key of {other} already"
                     )
 
 
-def with_keys(part: tuple[Key, ...], chosen: Mapping[str, str]) -> tuple[Key, ...]:
+def apply_keymap(part: tuple[KeyBinding, ...], chosen: Mapping[str, str]) -> tuple[KeyBinding, ...]:
     """`part` as a config file has it."""
     return tuple(each._replace(keys=chosen.get(each.name, each.keys)) for each in part)

@@ -25,7 +25,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Final, TextIO
 
-from grapevine_proto.files import PRIVATE, make_private_directory
+from grapevine_proto.files import PRIVATE_MODE, make_private_directory
 from grapevine_proto.trust import check_opened
 from grapevine_tui.streams import BackgroundWriter, write_all
 from grapevine_tui.text import printable, printable_lines
@@ -39,13 +39,13 @@ LEVELS: Final = {
     "trace": TRACE,
     "off": logging.CRITICAL + 1,
 }
-FILE_BYTES: Final = 4 * 2**20  # of one log file; with three old ones, 16 MB at most
-OLD_FILES: Final = 3
-WAITING_LINES: Final = (
+MAX_FILE_BYTES: Final = 4 * 2**20  # of one log file; with three old ones, 16 MB at most
+ROTATED_FILES: Final = 3
+MAX_QUEUED_LINES: Final = (
     10_000  # that are not yet written, and of these bytes; then new ones are dropped
 )
-WAITING_BYTES: Final = 4 * 2**20
-FLUSH_S: Final = 0.05  # at the end, for the last lines
+MAX_QUEUED_BYTES: Final = 4 * 2**20
+FLUSH_TIMEOUT_S: Final = 0.05  # at the end, for the last lines
 
 
 class PrintableFormatter(logging.Formatter):
@@ -73,23 +73,23 @@ class BackgroundHandler(logging.Handler):
         self._writer = BackgroundWriter(
             write,
             name="log",
-            tell_lost=self._loss,
-            most=WAITING_LINES,
-            most_bytes=WAITING_BYTES,
+            format_loss=self._format_loss,
+            max_pieces=MAX_QUEUED_LINES,
+            max_bytes=MAX_QUEUED_BYTES,
         )
 
     @property
-    def lost(self) -> int:
+    def dropped(self) -> int:
         """How many lines were never written."""
-        return self._writer.lost
+        return self._writer.dropped
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self._line(record)
+            line = self._format_line(record)
         except Exception:  # noqa: BLE001  as every handler: a line that cannot be made stops nobody
             self.handleError(record)
         else:
-            self._writer.offer(line)
+            self._writer.try_put(line)
 
     def reopen(self) -> None:
         """Have the file made anew if it was moved away."""
@@ -98,21 +98,21 @@ class BackgroundHandler(logging.Handler):
     def flush(self) -> None:
         """Nothing: the thread writes at once, and nobody waits for it but at the end."""
 
-    def wait(self, patience_s: float) -> bool:
-        """Wait until all lines are written, at most `patience_s`; whether they are."""
-        return self._writer.flush(patience_s)
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until all lines are written, at most `timeout_s`; whether they are."""
+        return self._writer.flush(timeout_s)
 
     def close(self) -> None:
         self._writer.close(0)
         super().close()
 
-    def _line(self, record: logging.LogRecord) -> bytes:
+    def _format_line(self, record: logging.LogRecord) -> bytes:
         return f"{self.format(record)}\n".encode(self._encoding, "backslashreplace")
 
-    def _loss(self, count: int) -> bytes:
-        words = "%d lines are missing here: the log could not be written"
-        return self._line(
-            logging.LogRecord("grapevine.log", logging.WARNING, "", 0, words, (count,), None)
+    def _format_loss(self, count: int) -> bytes:
+        message = "%d lines are missing here: the log could not be written"
+        return self._format_line(
+            logging.LogRecord("grapevine.log", logging.WARNING, "", 0, message, (count,), None)
         )
 
 
@@ -123,11 +123,11 @@ class LogFile:
     a disk hangs, so the process can end meanwhile. Making one and `write` may raise OSError."""
 
     def __init__(
-        self, path: Path, most_bytes: int = FILE_BYTES, old_files: int = OLD_FILES
+        self, path: Path, max_bytes: int = MAX_FILE_BYTES, rotated_files: int = ROTATED_FILES
     ) -> None:
         self._path = path
-        self._most_bytes = most_bytes
-        self._old_files = old_files
+        self._max_bytes = max_bytes
+        self._rotated_files = rotated_files
         self._file = self._open()
 
     def write(self, lines: bytes) -> None:
@@ -135,8 +135,8 @@ class LogFile:
             if self._is_moved():
                 self._reopen()
             status = os.fstat(self._file)
-            if S_ISREG(status.st_mode) and 0 < status.st_size > self._most_bytes - len(lines):
-                self._turn_over()
+            if S_ISREG(status.st_mode) and 0 < status.st_size > self._max_bytes - len(lines):
+                self._rotate()
         if lines:
             write_all(self._file, lines)
 
@@ -147,9 +147,9 @@ class LogFile:
         try:
             file = os.open(self._path, flags)
         except FileNotFoundError:
-            file = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, PRIVATE)
+            file = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
             with suppress(OSError, AttributeError):
-                os.fchmod(file, PRIVATE)  # whatever the umask
+                os.fchmod(file, PRIVATE_MODE)  # whatever the umask
         try:
             if S_ISREG((found := os.fstat(file)).st_mode):
                 check_opened(self._path, found)
@@ -171,12 +171,12 @@ class LogFile:
         before, self._file = self._file, self._open()
         os.close(before)
 
-    def _turn_over(self) -> None:
+    def _rotate(self) -> None:
         names = [
             self._path,
             *(
                 self._path.with_name(f"{self._path.name}.{number}")
-                for number in range(1, self._old_files + 1)
+                for number in range(1, self._rotated_files + 1)
             ),
         ]
         for newer, older in reversed(list(pairwise(names))):
@@ -189,12 +189,12 @@ def to_stderr(level: str) -> None:
     """Log to stderr from now on."""
     stream: TextIO | None = sys.stderr
     if stream is None:
-        to_nowhere()
+        to_null()
         return
-    _replace(BackgroundHandler(_writing_to(stream), stream.encoding or "utf-8"), level)
+    _install_handler(BackgroundHandler(_stream_writer(stream), stream.encoding or "utf-8"), level)
 
 
-def _writing_to(stream: TextIO) -> Callable[[bytes], object]:
+def _stream_writer(stream: TextIO) -> Callable[[bytes], object]:
     with suppress(OSError, ValueError):
         return partial(write_all, stream.fileno())
 
@@ -210,12 +210,12 @@ def _writing_to(stream: TextIO) -> Callable[[bytes], object]:
 def to_file(path: Path, level: str) -> None:
     """Log into a file that is turned over when it has grown. Raises OSError."""
     make_private_directory(path.parent)
-    _replace(BackgroundHandler(LogFile(path).write), level)
+    _install_handler(BackgroundHandler(LogFile(path).write), level)
 
 
-def to_nowhere() -> None:
+def to_null() -> None:
     """Keep quiet until there is a place for it: a line on the terminal would spoil the screen."""
-    _replace(logging.NullHandler(), "off")
+    _install_handler(logging.NullHandler(), "off")
 
 
 def set_level(level: str) -> None:
@@ -232,14 +232,14 @@ def reopen() -> None:
             handler.reopen()
 
 
-def flush(patience_s: float = FLUSH_S) -> None:
-    """Wait until all lines are written, at most `patience_s`."""
+def flush(timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+    """Wait until all lines are written, at most `timeout_s`."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, BackgroundHandler):
-            handler.wait(patience_s)
+            handler.wait(timeout_s)
 
 
-def _replace(handler: logging.Handler, level: str) -> None:
+def _install_handler(handler: logging.Handler, level: str) -> None:
     logging.raiseExceptions = False  # a full disk or a closed stderr is not the node's end
     logging.addLevelName(TRACE, "TRACE")
     handler.setFormatter(PrintableFormatter())

@@ -16,7 +16,7 @@ from collections.abc import Callable
 def new_runner() -> asyncio.Runner:
     """A runner on the best loop there is."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if takes_eager_start():
+    if supports_eager_start():
         with contextlib.suppress(ImportError):
             import uvloop
 
@@ -24,7 +24,7 @@ def new_runner() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=factory)
 
 
-def takes_eager_start() -> bool:
+def supports_eager_start() -> bool:
     """Whether Textual's tasks can be made on uvloop: from Python 3.13 on it gives task factories an
     `eager_start`, which asyncio's own took only some releases later (CPython issue 128308)."""
     version, factory = tuple(sys.version_info), getattr(asyncio, "eager_task_factory", None)

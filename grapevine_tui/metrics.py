@@ -7,7 +7,7 @@ What must stay true:
 - Counters only grow, base units are seconds and bytes, and a word of ours never changes its meaning.
 - Labels are bounded: words of ours, and the linked peers, of which there are at most `max_peers`.
 
-Driven by `measuring`, in the loop of the node.
+Driven by `metrics_server`, in the loop of the node.
 """
 
 from __future__ import annotations
@@ -55,17 +55,21 @@ from grapevine_tui.text import printable
 
 logger = logging.getLogger("grapevine.metrics")
 
-SNAPSHOT_S: Final = 5.0  # for a busy loop to answer; then the scrape fails, which is a sign, too
-REQUESTS: Final = 4  # at once
-REQUEST_S: Final = 5.0  # for all of one, from the connection to the last byte
-ACCEPT_PAUSE_S: Final = 0.5  # while the system has no descriptor or memory for a connection
-OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-RTT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-ROUND_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-LINKED: Final = (PeerState.CONNECTED, PeerState.STALE)
+SNAPSHOT_TIMEOUT_S: Final = (
+    5.0  # for a busy loop to answer; then the scrape fails, which is a sign, too
+)
+MAX_CONNECTIONS: Final = 4  # at once
+REQUEST_TIMEOUT_S: Final = 5.0  # for all of one, from the connection to the last byte
+ACCEPT_RETRY_INTERVAL_S: Final = (
+    0.5  # while the system has no descriptor or memory for a connection
+)
+EXHAUSTION_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+RTT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+ROUND_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
 
 # name -> (field of Stats, what it counts)
-COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
+STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_datagrams_received": ("datagrams_in", "Datagrams that came in"),
     "grapevine_datagrams_sent": ("datagrams_out", "Datagrams that went out"),
     "grapevine_received_bytes": ("bytes_in", "Bytes of datagrams that came in"),
@@ -78,16 +82,19 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
         "What message handlers and event listeners in this process raised",
     ),
 }
-OUTCOMES: Final = (
-    *("delivered", "duplicates", "relayed", "repaired", "asked", "unheeded"),
-    *("lost", "evicted", "unsent", "unfollowed"),
+MESSAGE_OUTCOMES: Final = (
+    *("delivered", "duplicates", "relayed", "repaired", "repair_requests", "announcements_dropped"),
+    *("gaps_abandoned", "cache_evictions", "send_drops", "unacked_untracked"),
 )
-GAUGES: Final[Mapping[str, tuple[str, str]]] = {
-    "grapevine_held_messages": ("held", "Messages held for repair"),
-    "grapevine_held_bytes": ("held_bytes", "Bytes of messages held for repair"),
-    "grapevine_streams": ("streams", "Runs of origins whose messages are told apart"),
+STATS_GAUGES: Final[Mapping[str, tuple[str, str]]] = {
+    "grapevine_cached_messages": ("cached", "Messages cached for repair"),
+    "grapevine_cached_bytes": ("cached_bytes", "Bytes of cached messages"),
+    "grapevine_streams": ("streams", "Tracked message streams (origin, epoch)"),
     "grapevine_sessions": ("sessions", "Encrypted sessions"),
-    "grapevine_short_sessions": ("short_sessions", "Of those, with members that are no links"),
+    "grapevine_transient_sessions": (
+        "transient_sessions",
+        "Of those, transient sessions: with members that are not peers",
+    ),
 }
 
 
@@ -104,10 +111,10 @@ class Snapshot:
     now: float
     started_at: float
     lag_s: float
-    untaken: int
-    waiting: int
+    unacknowledged: int
+    pending_restart: int
     identity: Mapping[str, str]
-    programs: Mapping[str, int]
+    hook_outcomes: Mapping[str, int]
 
 
 class Metrics:
@@ -119,10 +126,10 @@ class Metrics:
         self._rounds: Tally[RoundOutcome] = Tally()
         self._rate_limited = 0
         self.registry = CollectorRegistry()
-        self._rtt = Histogram(
+        self._rtts = Histogram(
             "grapevine_peer_rtt_seconds",
             "Round-trip times of linked peers, each looked at once a gossip interval",
-            buckets=RTT_S,
+            buckets=RTT_BUCKETS_S,
             registry=self.registry,
         )
         self.connections_dropped = Counter(
@@ -130,30 +137,30 @@ class Metrics:
             "Connections to the metrics port that were closed before they were answered",
             registry=self.registry,
         )
-        self._round_s = Histogram(
+        self._round_durations = Histogram(
             "grapevine_round_duration_seconds",
             "How long anti-entropy rounds took that this node began",
-            buckets=ROUND_S,
+            buckets=ROUND_BUCKETS_S,
             registry=self.registry,
         )
 
-    def hear(self, event: Event, _: Changes) -> None:
+    def on_event(self, event: Event, _: Changes) -> None:
         match event:
             case MessageReceived(message) | MessageSent(message):
                 self._messages[message.via] += 1
-            case AntiEntropyRound(done):
-                self._rounds[done.outcome] += 1
-                self._round_s.observe(done.duration)
+            case AntiEntropyRound(info):
+                self._rounds[info.outcome] += 1
+                self._round_durations.observe(info.duration_s)
             case RateLimited(_, dropped):
                 self._rate_limited += dropped
             case _:
                 pass
 
-    def look(self) -> None:
+    def observe_rtts(self) -> None:
         """Take the linked peers' round-trip times down."""
         for peer in self._host.node.peers():
-            if peer.state in LINKED and peer.rtt is not None:
-                self._rtt.observe(peer.rtt)
+            if peer.state in CONNECTED_STATES and peer.rtt_s is not None:
+                self._rtts.observe(peer.rtt_s)
 
     def snapshot(self) -> Snapshot:
         host, node = self._host, self._host.node
@@ -167,9 +174,9 @@ class Metrics:
             now=node.now(),
             started_at=host.started_at,
             lag_s=node.lag_s,
-            untaken=host.untaken,
-            programs=dict(host.programs),
-            waiting=len(host.waiting),
+            unacknowledged=host.unacknowledged,
+            hook_outcomes=dict(host.hook_outcomes),
+            pending_restart=len(host.pending_restart),
             identity={
                 "peer_id": str(node.peer_id),
                 "name": printable(host.config.name),
@@ -181,59 +188,63 @@ class Metrics:
 
 
 class NodeCollector(Collector):
-    """Turns snapshots into families. `take` is called in a thread of the server's."""
+    """Turns snapshots into families. `take_snapshot` is called in a thread of the server's."""
 
-    def __init__(self, take: Callable[[], Snapshot]) -> None:
-        self._take = take
+    def __init__(self, take_snapshot: Callable[[], Snapshot]) -> None:
+        self._take_snapshot = take_snapshot
 
     def describe(self) -> list[Metric]:
         return []  # or the registry would take a snapshot only to learn names
 
     def collect(self) -> Iterator[Metric]:
-        seen = self._take()
-        yield from _of_node(seen)
-        yield from _of_messages(seen)
-        yield from _of_cluster(seen)
-        yield from _of_peers([peer for peer in seen.peers if peer.state in LINKED])
+        snapshot = self._take_snapshot()
+        yield from _node_metrics(snapshot)
+        yield from _message_metrics(snapshot)
+        yield from _cluster_metrics(snapshot)
+        yield from _peer_metrics(
+            [peer for peer in snapshot.peers if peer.state in CONNECTED_STATES]
+        )
 
 
-def _of_node(seen: Snapshot) -> Iterator[Metric]:
-    yield InfoMetricFamily("grapevine_node", "Who this is", value=dict(seen.identity))
-    up = max(0.0, seen.now - seen.started_at)
+def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    yield InfoMetricFamily("grapevine_node", "Who this is", value=dict(snapshot.identity))
+    up = max(0.0, snapshot.now - snapshot.started_at)
     yield GaugeMetricFamily("grapevine_uptime_seconds", "Since the node started", value=up)
     lag = "How late the node's loop was at worst in the last seconds"
-    yield GaugeMetricFamily("grapevine_loop_lag_seconds", lag, value=seen.lag_s)
-    words = "Settings that were changed and take effect only after a restart"
-    yield GaugeMetricFamily("grapevine_settings_waiting", words, value=seen.waiting)
-    for name, (field, words) in COUNTERS.items():
-        yield CounterMetricFamily(name, words, value=getattr(seen.stats, field))
-    for name, (field, words) in GAUGES.items():
-        yield GaugeMetricFamily(name, words, value=getattr(seen.stats, field))
+    yield GaugeMetricFamily("grapevine_loop_lag_seconds", lag, value=snapshot.lag_s)
+    help_text = "Settings that were changed and take effect only after a restart"
+    yield GaugeMetricFamily(
+        "grapevine_settings_pending_restart", help_text, value=snapshot.pending_restart
+    )
+    for name, (field, help_text) in STATS_COUNTERS.items():
+        yield CounterMetricFamily(name, help_text, value=getattr(snapshot.stats, field))
+    for name, (field, help_text) in STATS_GAUGES.items():
+        yield GaugeMetricFamily(name, help_text, value=getattr(snapshot.stats, field))
     dropped = CounterMetricFamily(
         "grapevine_dropped", "What was refused, by reason", labels=["reason"]
     )
-    sums = _sums(seen.stats)
+    drop_counts = _drop_counts(snapshot.stats)
     for (
         reason
     ) in DropReason:  # from the first scrape on: a series that begins at 1 shows no increase
-        dropped.add_metric([reason.value], sums[reason.value])
+        dropped.add_metric([reason.value], drop_counts[reason.value])
     yield dropped
-    programs = CounterMetricFamily(
-        "grapevine_programs", "Programs after --on, by how they ended", labels=["outcome"]
+    hook_runs = CounterMetricFamily(
+        "grapevine_hook_runs", "Programs after --on, by how they ended", labels=["outcome"]
     )
     for outcome in ("run", "failed", "timed_out", "skipped"):
-        programs.add_metric([outcome], seen.programs.get(outcome, 0))
-    yield programs
+        hook_runs.add_metric([outcome], snapshot.hook_outcomes.get(outcome, 0))
+    yield hook_runs
     offenses = CounterMetricFamily(
         "grapevine_offenses", "Misconduct of peers, by offense", labels=["offense"]
     )
-    counts = dict(seen.stats.offenses)
+    counts = dict(snapshot.stats.offenses)
     for offense in Offense:
         offenses.add_metric([offense.value], counts.get(offense, 0))
     yield offenses
 
 
-def _sums(stats: Stats) -> Tally[str]:
+def _drop_counts(stats: Stats) -> Tally[str]:
     """By reason; one reason may stand there twice."""
     sums: Tally[str] = Tally()
     for reason, count in stats.dropped:
@@ -241,28 +252,30 @@ def _sums(stats: Stats) -> Tally[str]:
     return sums
 
 
-def _of_messages(seen: Snapshot) -> Iterator[Metric]:
-    words = "Messages told to the application, by the way they came (local: our own)"
-    by_way = CounterMetricFamily("grapevine_messages", words, labels=["via"])
+def _message_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    help_text = "Messages told to the application, by the way they came (local: our own)"
+    by_via = CounterMetricFamily("grapevine_messages", help_text, labels=["via"])
     for via in Via:
-        by_way.add_metric([via.value], seen.messages.get(via, 0))
-    yield by_way
-    words = f"What became of messages: {', '.join(OUTCOMES)}"
-    by_outcome = CounterMetricFamily("grapevine_message_outcomes", words, labels=["outcome"])
-    for outcome in OUTCOMES:
-        by_outcome.add_metric([outcome], getattr(seen.stats, outcome))
+        by_via.add_metric([via.value], snapshot.messages.get(via, 0))
+    yield by_via
+    help_text = f"What became of messages: {', '.join(MESSAGE_OUTCOMES)}"
+    by_outcome = CounterMetricFamily("grapevine_message_outcomes", help_text, labels=["outcome"])
+    for outcome in MESSAGE_OUTCOMES:
+        by_outcome.add_metric([outcome], getattr(snapshot.stats, outcome))
     yield by_outcome
-    words = "Own broadcasts that nobody has taken yet"
-    yield GaugeMetricFamily("grapevine_untaken_messages", words, value=seen.untaken)
+    help_text = "Own broadcasts that no peer has acknowledged yet"
+    yield GaugeMetricFamily(
+        "grapevine_unacknowledged_broadcasts", help_text, value=snapshot.unacknowledged
+    )
 
 
-def _of_cluster(seen: Snapshot) -> Iterator[Metric]:
-    states = Tally(peer.state for peer in seen.peers)
+def _cluster_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    states = Tally(peer.state for peer in snapshot.peers)
     peers = GaugeMetricFamily("grapevine_peers", "Peers, by state", labels=["state"])
     for state in PeerState:
         peers.add_metric([state.value], states[state])
     yield peers
-    statuses = Tally(member.status for member in seen.members)
+    statuses = Tally(member.status for member in snapshot.members)
     members = GaugeMetricFamily("grapevine_members", "Members known, by status", labels=["status"])
     for status in MemberStatus:
         members.add_metric([status.value], statuses[status])
@@ -272,35 +285,35 @@ def _of_cluster(seen: Snapshot) -> Iterator[Metric]:
     )
     for outcome in RoundOutcome:
         if outcome is not RoundOutcome.RUNNING:
-            rounds.add_metric([outcome.value], seen.rounds.get(outcome, 0))
+            rounds.add_metric([outcome.value], snapshot.rounds.get(outcome, 0))
     yield rounds
-    words = "Messages of peers beyond their allowance"
-    yield CounterMetricFamily("grapevine_rate_limited", words, value=seen.rate_limited)
+    help_text = "Messages of peers beyond their allowance"
+    yield CounterMetricFamily("grapevine_rate_limited", help_text, value=snapshot.rate_limited)
 
 
-def _of_peers(linked: list[PeerInfo]) -> Iterator[Metric]:
-    def gauge(name: str, words: str, value: Callable[[PeerInfo], float | None]) -> Metric:
-        family = GaugeMetricFamily(f"grapevine_peer_{name}", words, labels=["peer_id"])
-        for peer in linked:
+def _peer_metrics(connected: list[PeerInfo]) -> Iterator[Metric]:
+    def gauge(name: str, help_text: str, value: Callable[[PeerInfo], float | None]) -> Metric:
+        family = GaugeMetricFamily(f"grapevine_peer_{name}", help_text, labels=["peer_id"])
+        for peer in connected:
             if (number := value(peer)) is not None:
                 family.add_metric([str(peer.peer_id)], number)
         return family
 
-    def counter(name: str, words: str, value: Callable[[PeerInfo], int]) -> Metric:
-        family = CounterMetricFamily(f"grapevine_peer_{name}", words, labels=["peer_id"])
-        for peer in linked:
+    def counter(name: str, help_text: str, value: Callable[[PeerInfo], int]) -> Metric:
+        family = CounterMetricFamily(f"grapevine_peer_{name}", help_text, labels=["peer_id"])
+        for peer in connected:
             family.add_metric([str(peer.peer_id)], value(peer))
         return family
 
     info = InfoMetricFamily("grapevine_peer", "Linked peers", labels=["peer_id"])
-    for peer in linked:
-        said = {"name": peer.name, "zone": peer.zone, "address": str(peer.address)}
-        info.add_metric([str(peer.peer_id)], {key: printable(each) for key, each in said.items()})
+    for peer in connected:
+        labels = {"name": peer.name, "zone": peer.zone, "address": str(peer.address)}
+        info.add_metric([str(peer.peer_id)], {key: printable(each) for key, each in labels.items()})
     yield info
     yield gauge("tokens", "What is left of a peer's allowance here", lambda peer: peer.tokens)
     yield gauge("queued_messages", "What waits to go to a peer", lambda peer: peer.queued)
     yield gauge("health_ratio", "From 0, hopeless, to 1", lambda peer: peer.health)
-    yield gauge("last_rtt_seconds", "Round-trip time as last measured", lambda peer: peer.rtt)
+    yield gauge("last_rtt_seconds", "Round-trip time as last measured", lambda peer: peer.rtt_s)
     words = "What the path to a peer is thought to bear"
     yield gauge("send_rate_bytes_per_second", words, lambda peer: peer.send_rate)
     yield counter("sent_datagrams", "Datagrams to a peer since it was linked", lambda p: p.sent)
@@ -312,9 +325,9 @@ def _of_peers(linked: list[PeerInfo]) -> Iterator[Metric]:
 # --- the server -----------------------------------------------------------------------------------
 
 
-class _Quiet(WSGIRequestHandler):
-    timeout = REQUEST_S
-    server: _Server
+class _RequestHandler(WSGIRequestHandler):
+    timeout = REQUEST_TIMEOUT_S
+    server: _MetricsServer
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  named so by its base
         logger.debug("%s", printable(format % args))
@@ -323,26 +336,26 @@ class _Quiet(WSGIRequestHandler):
         return str(self.client_address[0])  # without asking a name server
 
     def parse_request(self) -> bool:
-        is_right = super().parse_request()
-        if is_right:
-            self.server.asked(self.request)
-        return is_right
+        is_valid = super().parse_request()
+        if is_valid:
+            self.server.on_request(self.request)
+        return is_valid
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """At most `REQUESTS` connections at once. Where one more comes, the oldest that has not asked yet
-    is closed; and each is closed `REQUEST_S` after it came, whatever dribbles in or out meanwhile."""
+class _MetricsServer(ThreadingMixIn, WSGIServer):
+    """At most `MAX_CONNECTIONS` connections at once. Where one more comes, the oldest that has not asked yet
+    is closed; and each is closed `REQUEST_TIMEOUT_S` after it came, whatever dribbles in or out meanwhile."""
 
     daemon_threads = True
 
     def __init__(self, address: Any, family: socket.AddressFamily, dropped: Counter) -> None:
         self.address_family = family
-        self._dropped = dropped
+        self._drop_counter = dropped
         self._lock = threading.Lock()
-        self._ends_at: dict[socket.socket, float] = {}  # oldest first
-        self._asking: set[socket.socket] = set()
-        self._is_out_of_room = False
-        super().__init__(address, _Quiet)
+        self._deadlines: dict[socket.socket, float] = {}  # oldest first
+        self._idle: set[socket.socket] = set()
+        self._is_exhausted = False
+        super().__init__(address, _RequestHandler)
 
     def server_bind(self) -> None:
         # Not the base's, which asks a name server who we are.
@@ -358,113 +371,113 @@ class _Server(ThreadingMixIn, WSGIServer):
         try:
             accepted = super().get_request()
         except OSError as error:
-            if error.errno in OUT_OF_ROOM:
-                if not self._is_out_of_room:
+            if error.errno in EXHAUSTION_ERRNOS:
+                if not self._is_exhausted:
                     logger.warning("metrics cannot be served for now: %s", error.strerror)
-                self._is_out_of_room = True
-                time.sleep(ACCEPT_PAUSE_S)
+                self._is_exhausted = True
+                time.sleep(ACCEPT_RETRY_INTERVAL_S)
             raise
-        self._is_out_of_room = False
+        self._is_exhausted = False
         return accepted
 
-    def asked(self, request: socket.socket) -> None:
+    def on_request(self, request: socket.socket) -> None:
         """`request` has asked: it is answered, and nobody takes its place."""
         with self._lock:
-            self._asking.discard(request)
+            self._idle.discard(request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            is_full = len(self._ends_at) >= REQUESTS
-            silent = next((each for each in self._ends_at if each in self._asking), None)
-            if is_full and silent is not None:
-                self._hang_up(silent)
-            is_room = not is_full or silent is not None
-            if is_room:
-                self._ends_at[request] = time.monotonic() + REQUEST_S
-                self._asking.add(request)
-        if is_room:
+            is_full = len(self._deadlines) >= MAX_CONNECTIONS
+            oldest_idle = next((each for each in self._deadlines if each in self._idle), None)
+            if is_full and oldest_idle is not None:
+                self._drop_connection(oldest_idle)
+            is_accepted = not is_full or oldest_idle is not None
+            if is_accepted:
+                self._deadlines[request] = time.monotonic() + REQUEST_TIMEOUT_S
+                self._idle.add(request)
+        if is_accepted:
             super().process_request(request, client_address)
         else:
-            self._dropped.inc()
+            self._drop_counter.inc()
             self.shutdown_request(request)
 
     def service_actions(self) -> None:
         now = time.monotonic()
         with self._lock:
-            for request in [each for each, end in self._ends_at.items() if end <= now]:
-                self._hang_up(request)
+            for request in [each for each, end in self._deadlines.items() if end <= now]:
+                self._drop_connection(request)
 
-    def _hang_up(self, request: socket.socket) -> None:
+    def _drop_connection(self, request: socket.socket) -> None:
         """Have the thread of `request` find its end, which closes it."""
-        self._forget(request)
-        self._dropped.inc()
+        self._untrack(request)
+        self._drop_counter.inc()
         with contextlib.suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
 
-    def _forget(self, request: socket.socket) -> None:
-        self._ends_at.pop(request, None)
-        self._asking.discard(request)
+    def _untrack(self, request: socket.socket) -> None:
+        self._deadlines.pop(request, None)
+        self._idle.discard(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
             with self._lock:
-                self._forget(request)
+                self._untrack(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         logger.debug("a scrape failed", exc_info=True)
 
 
-def _listen(where: str, dropped: Counter) -> _Server:
+def _bind_server(listen_address: str, dropped: Counter) -> _MetricsServer:
     """Raises BindError."""
     try:
-        host, port = split_host_port(where)
+        host, port = split_host_port(listen_address)
         check_host(host)
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return _Server(address, family, dropped)
+        return _MetricsServer(address, family, dropped)
     except (OSError, ValueError) as error:
-        words = getattr(error, "strerror", None) or error
-        raise BindError(f"metrics at {where[:80]}: {words}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise BindError(f"metrics at {listen_address[:80]}: {reason}") from None
 
 
 @contextlib.asynccontextmanager
-async def measuring(host: Host, where: str) -> AsyncIterator[int]:
-    """Serve the metrics of `host` at `where`, ``host:port``, until the end of this block; gives the
+async def metrics_server(host: Host, listen_address: str) -> AsyncIterator[int]:
+    """Serve the metrics of `host` at `listen_address`, ``host:port``, until the end of this block; gives the
     port. Enter it before the host starts. Raises BindError."""
     loop = asyncio.get_running_loop()
     metrics = Metrics(host)
-    server = _listen(where, metrics.connections_dropped)
+    server = _bind_server(listen_address, metrics.connections_dropped)
 
-    def take() -> Snapshot:
-        taken: concurrent.futures.Future[Snapshot] = concurrent.futures.Future()
+    def take_snapshot() -> Snapshot:
+        future: concurrent.futures.Future[Snapshot] = concurrent.futures.Future()
 
         def copy() -> None:
             try:
-                taken.set_result(metrics.snapshot())
+                future.set_result(metrics.snapshot())
             except Exception as error:  # noqa: BLE001  told where it was asked for
-                taken.set_exception(error)
+                future.set_exception(error)
 
         loop.call_soon_threadsafe(copy)
-        return taken.result(SNAPSHOT_S)
+        return future.result(SNAPSHOT_TIMEOUT_S)
 
-    async def look() -> None:
-        await host.is_started.wait()
+    async def observe_loop() -> None:
+        await host.started.wait()
         while True:
-            metrics.look()
+            metrics.observe_rtts()
             await asyncio.sleep(host.config.gossip_interval)
 
-    metrics.registry.register(NodeCollector(take))
-    host.listen(metrics.hear)
+    metrics.registry.register(NodeCollector(take_snapshot))
+    host.listen(metrics.on_event)
     server.set_app(make_wsgi_app(metrics.registry))
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
-    looking = asyncio.create_task(look())
+    observe_task = asyncio.create_task(observe_loop())
     try:
         yield int(server.server_address[1])
     finally:
-        looking.cancel()
+        observe_task.cancel()
         server.socket.close()  # a scrape under way ends by itself; nobody waits for it
         threading.Thread(target=server.shutdown, daemon=True).start()

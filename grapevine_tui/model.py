@@ -29,8 +29,8 @@ from grapevine_proto.events import (
     DialFailed,
     Event,
     EventsLost,
-    FaultContained,
     IdentityInUse,
+    InternalErrorContained,
     MemberChanged,
     MemberInfo,
     MessageReceived,
@@ -44,31 +44,33 @@ from grapevine_proto.events import (
     Round,
     Standing,
     StandingChanged,
-    StateUnsaved,
+    StateSaveFailed,
     Stats,
     Trace,
     TraceUpdated,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_tui.ring import MESSAGE_BYTES, MESSAGES, Log
-from grapevine_tui.samples import Authors, Flow, Samples, Traffic
+from grapevine_tui.ring import MAX_BUFFERED_BYTES, MAX_BUFFERED_MESSAGES, MessageBuffer
+from grapevine_tui.samples import AuthorTable, PeerRates, Sampler, TrafficSeries
 from grapevine_tui.text import printable
 
 logger = logging.getLogger("grapevine.commands")
 
-TRACES: Final = 16  # as many as the node follows
-TRACED_AMONG: Final = 256  # latest messages, among which the text of a new trace is found
-ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
-NOTICES: Final = 200
-COMMANDS: Final = 200  # lines of the command log
-THROTTLE_QUIET_S: Final = 30.0  # a peer throttled again within this is still the same trouble
-DIAL_QUIET_S: Final = (
+MAX_TRACES: Final = 16  # as many as the node follows
+TRACE_SEARCH_MESSAGES: Final = 256  # latest messages, among which the text of a new trace is found
+MAX_ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
+MAX_NOTICES: Final = 200
+MAX_COMMANDS: Final = 200  # lines of the command log
+THROTTLE_NOTICE_INTERVAL_S: Final = (
+    30.0  # a peer throttled again within this is still the same trouble
+)
+DIAL_NOTICE_INTERVAL_S: Final = (
     600.0  # bootstrap peers are tried every 30 s; once is news, twenty times a nuisance
 )
-NO_ANSWER: Final = "no answer"  # how the node begins what it says of silence
-POLITE_ENDS: Final = frozenset({"stopped", "left", "leaving"})
-UNDELIVERED: Final = 256  # direct messages remembered for their mark in the log
-UNANSWERED: Final = 256  # addresses remembered for that
+NO_ANSWER_PREFIX: Final = "no answer"  # how the node begins what it says of silence
+GRACEFUL_STOP_REASONS: Final = frozenset({"stopped", "left", "leaving"})
+MAX_UNDELIVERED: Final = 256  # direct messages remembered for their mark in the log
+MAX_DIAL_NOTICES: Final = 256  # addresses remembered for that
 
 
 class Changes(Flag):
@@ -97,7 +99,7 @@ ALL_CHANGES: Final = (
 )
 
 
-class Level(StrEnum):
+class NoticeLevel(StrEnum):
     """How much a notice matters; the words are Textual's severities."""
 
     INFORMATION = "information"
@@ -109,18 +111,18 @@ class Notice(NamedTuple):
     """Something that an operator should know; `text` is printable."""
 
     at_unix: float
-    level: Level
+    level: NoticeLevel
     text: str
 
 
-class Completed(NamedTuple):
+class RoundEntry(NamedTuple):
     """An anti-entropy round with the time of day it was heard of."""
 
     at_unix: float
     round: Round
 
 
-class Followed(NamedTuple):
+class TraceEntry(NamedTuple):
     """A traced message of ours, when it was said, and how far it got."""
 
     at_unix: float
@@ -129,7 +131,7 @@ class Followed(NamedTuple):
 
 
 @dataclass(slots=True)
-class Me:
+class LocalNode:
     """This node, once it has started."""
 
     peer_id: PeerId
@@ -139,64 +141,64 @@ class Me:
 
 
 class Model:
-    """All there is to show, as plain values. `wall` gives Unix seconds."""
+    """All there is to show, as plain values. `wall_clock` gives Unix seconds."""
 
     def __init__(
         self,
         *,
-        messages: int = MESSAGES,
-        message_bytes: int = MESSAGE_BYTES,
-        wall: Callable[[], float] = time.time,
+        max_messages: int = MAX_BUFFERED_MESSAGES,
+        max_message_bytes: int = MAX_BUFFERED_BYTES,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._wall = wall
-        self.me: Me | None = None
+        self._wall_clock = wall_clock
+        self.local_node: LocalNode | None = None
         self.peers: dict[PeerId, PeerInfo] = {}
         self.members: dict[PeerId, MemberInfo] = {}
-        self.messages = Log(messages, message_bytes)
-        self.rounds: deque[Completed] = deque(maxlen=ROUNDS)
-        self.traces: dict[MessageId, Followed] = {}  # the oldest first
-        self.notices: deque[Notice] = deque(maxlen=NOTICES)
+        self.messages = MessageBuffer(max_messages, max_message_bytes)
+        self.rounds: deque[RoundEntry] = deque(maxlen=MAX_ROUNDS)
+        self.traces: dict[MessageId, TraceEntry] = {}  # the oldest first
+        self.notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
         self.notice_count = 0
-        self.commands: deque[Notice] = deque(maxlen=COMMANDS)
+        self.commands: deque[Notice] = deque(maxlen=MAX_COMMANDS)
         self.stats = Stats()
         self.now = 0.0
-        self.samples = Samples()
+        self.sampler = Sampler()
         self.throttled_at: dict[PeerId, float] = {}  # Unix seconds of the last refusal
-        self.unanswered: dict[
+        self.dial_noticed_at: dict[
             Address | str, float
         ] = {}  # when we last told that nobody answers there
         self.events_lost = 0
-        self.unsaved = ""  # why the state directory cannot be written; empty: it can
-        self.stopped = ""  # why the node stopped; empty: it runs
+        self.save_error = ""  # why the state directory cannot be written; empty: it can
+        self.stop_reason = ""  # why the node stopped; empty: it runs
         self.is_remote = False  # the node runs in another process
-        self.out_of_touch = ""  # why that process cannot be asked now; empty: it can
-        self.lost_at = 0.0  # Unix seconds since when what is shown is no longer so; 0: it is
+        self.disconnect_reason = ""  # why that process cannot be asked now; empty: it can
+        self.outdated_since = 0.0  # Unix seconds since when what is shown is no longer so; 0: it is
         self.denied: frozenset[PeerId] = frozenset()
         self.undelivered: OrderedDict[MessageId, None] = OrderedDict()  # direct messages of ours
         self._names: dict[PeerId, str] = {}
-        self._bearers: dict[str, set[PeerId]] = {}
-        self._fold: dict[type[Event], Callable[..., Changes]] = {
-            MessageReceived: self._message,
-            MessageSent: self._message,
-            PeerStateChanged: self._peer,
-            MemberChanged: self._member,
-            RateLimited: self._rate_limited,
-            StandingChanged: self._standing,
-            AntiEntropyRound: self._round,
-            TraceUpdated: self._trace,
+        self._ids_by_name: dict[str, set[PeerId]] = {}
+        self._handlers: dict[type[Event], Callable[..., Changes]] = {
+            MessageReceived: self._on_message,
+            MessageSent: self._on_message,
+            PeerStateChanged: self._on_peer_state_changed,
+            MemberChanged: self._on_member_changed,
+            RateLimited: self._on_rate_limited,
+            StandingChanged: self._on_standing_changed,
+            AntiEntropyRound: self._on_round,
+            TraceUpdated: self._on_trace_updated,
             DatagramDropped: lambda _: Changes.RATES,
-            DialFailed: self._dial_failed,
-            EventsLost: self._events_lost,
-            StateUnsaved: self._state_unsaved,
-            FaultContained: self._fault_contained,
-            IdentityInUse: self._identity_in_use,
-            NodeStarted: self._started,
-            NodeStopped: self._node_stopped,
+            DialFailed: self._on_dial_failed,
+            EventsLost: self._on_events_lost,
+            StateSaveFailed: self._on_state_save_failed,
+            InternalErrorContained: self._on_internal_error,
+            IdentityInUse: self._on_identity_in_use,
+            NodeStarted: self._on_node_started,
+            NodeStopped: self._on_node_stopped,
         }
 
     def apply(self, event: Event) -> Changes:
         """Take in one event; tells which parts of the model it changed."""
-        return self._fold[type(event)](event)
+        return self._handlers[type(event)](event)
 
     def refresh(
         self, peers: Iterable[PeerInfo], members: Iterable[MemberInfo], stats: Stats, now: float
@@ -208,224 +210,242 @@ class Model:
         if new_peers != self.peers:
             changes |= Changes.PEERS | Changes.RATES
             self.peers = new_peers
-            for gone in self.throttled_at.keys() - new_peers.keys():
-                del self.throttled_at[gone]
+            for departed in self.throttled_at.keys() - new_peers.keys():
+                del self.throttled_at[departed]
             for peer in new_peers.values():
-                self._name(peer.peer_id, peer.name)
+                self._set_name(peer.peer_id, peer.name)
         new_members = {member.peer_id: member for member in members}
         if new_members != self.members:
             changes |= Changes.MEMBERS
-            for gone in self._names.keys() - new_members.keys() - new_peers.keys():
-                self._name(gone, "")
+            for departed in self._names.keys() - new_members.keys() - new_peers.keys():
+                self._set_name(departed, "")
             self.members = new_members
             for member in new_members.values():
-                self._name(member.peer_id, member.name)
+                self._set_name(member.peer_id, member.name)
         if stats != self.stats:
             changes |= Changes.STATUS
             self.stats = stats
-        if self.samples.take(self.peers, stats, now):
+        if self.sampler.sample(self.peers, stats, now):
             changes |= Changes.RATES | Changes.PEERS
         return changes
 
     @property
-    def traffic(self) -> Traffic:
-        return self.samples.traffic
+    def traffic(self) -> TrafficSeries:
+        return self.sampler.traffic
 
     @property
-    def authors(self) -> Authors:
-        return self.samples.authors
+    def authors(self) -> AuthorTable:
+        return self.sampler.authors
 
     @property
-    def flows(self) -> Mapping[PeerId, Flow]:
-        return self.samples.flows
+    def peer_rates(self) -> Mapping[PeerId, PeerRates]:
+        return self.sampler.peer_rates
 
     @property
-    def round_trips(self) -> Mapping[PeerId, Sequence[float]]:
-        return self.samples.round_trips
+    def rtts(self) -> Mapping[PeerId, Sequence[float]]:
+        return self.sampler.rtts
 
     # Names
 
     def name_of(self, peer_id: PeerId) -> str:
         """What people call this node, as it came: its name; with an id where two bear it or none."""
-        if self.me is not None and peer_id == self.me.peer_id:
+        if self.local_node is not None and peer_id == self.local_node.peer_id:
             return "you"
         name = self._names.get(peer_id, "")
         if not name:
             return peer_id.short
-        return name if len(self._bearers[name]) == 1 else f"{name}·{peer_id.short[:4]}"
+        return name if len(self._ids_by_name[name]) == 1 else f"{name}·{peer_id.short[:4]}"
 
     def ids_named(self, name: str) -> frozenset[PeerId]:
         """Every node known to bear `name`."""
-        return frozenset(self._bearers.get(name, ()))
+        return frozenset(self._ids_by_name.get(name, ()))
 
-    def _name(self, peer_id: PeerId, name: str) -> None:
-        known = self._names.get(peer_id, "")
-        if known == name:
+    def _set_name(self, peer_id: PeerId, name: str) -> None:
+        previous = self._names.get(peer_id, "")
+        if previous == name:
             return
-        if known:
-            bearers = self._bearers[known]
-            bearers.discard(peer_id)
-            if not bearers:
-                del self._bearers[known]
+        if previous:
+            ids = self._ids_by_name[previous]
+            ids.discard(peer_id)
+            if not ids:
+                del self._ids_by_name[previous]
         if name:
             self._names[peer_id] = name
-            self._bearers.setdefault(name, set()).add(peer_id)
+            self._ids_by_name.setdefault(name, set()).add(peer_id)
         else:
             self._names.pop(peer_id, None)
 
     # Events
 
-    def _message(self, event: MessageReceived | MessageSent) -> Changes:
-        now = self._wall()
+    def _on_message(self, event: MessageReceived | MessageSent) -> Changes:
+        now = self._wall_clock()
         message = event.message
         self.messages.append(message, now)
-        self.samples.authors.count(message)
+        self.sampler.authors.add(message)
         if isinstance(event, MessageSent) and message.to is not None and not event.peers:
             self.undelivered[message.id] = None
-            while len(self.undelivered) > UNDELIVERED:
+            while len(self.undelivered) > MAX_UNDELIVERED:
                 self.undelivered.popitem(last=False)
-            self._note(Level.WARNING, f"not delivered: {self.name_of(message.to)} did not answer")
+            self._add_notice(
+                NoticeLevel.WARNING, f"not delivered: {self.name_of(message.to)} did not answer"
+            )
             return Changes.MESSAGES | Changes.NOTICES
         return Changes.MESSAGES
 
-    def _peer(self, event: PeerStateChanged) -> Changes:
+    def _on_peer_state_changed(self, event: PeerStateChanged) -> Changes:
         peer = event.peer
         self.peers[peer.peer_id] = peer
-        self._name(peer.peer_id, peer.name)
+        self._set_name(peer.peer_id, peer.name)
         if peer.state is PeerState.CONNECTED:
-            self.unanswered.pop(peer.address, None)
+            self.dial_noticed_at.pop(peer.address, None)
         # One that was never connected is told of by DialFailed; one that left, left.
-        was_here = event.previous in (PeerState.CONNECTED, PeerState.STALE)
-        if peer.state is PeerState.DISCONNECTED and was_here:
+        was_connected = event.previous in (PeerState.CONNECTED, PeerState.STALE)
+        if peer.state is PeerState.DISCONNECTED and was_connected:
             if event.reason in ("left", "denied"):
-                self._note(Level.INFORMATION, f"{self.name_of(peer.peer_id)} {event.reason}")
+                self._add_notice(
+                    NoticeLevel.INFORMATION, f"{self.name_of(peer.peer_id)} {event.reason}"
+                )
             else:
                 reason = f": {event.reason}" if event.reason else ""
-                self._note(Level.WARNING, f"lost {self.name_of(peer.peer_id)}{reason}")
+                self._add_notice(NoticeLevel.WARNING, f"lost {self.name_of(peer.peer_id)}{reason}")
             return Changes.PEERS | Changes.RATES | Changes.NOTICES
         return Changes.PEERS | Changes.RATES
 
-    def _member(self, event: MemberChanged) -> Changes:
+    def _on_member_changed(self, event: MemberChanged) -> Changes:
         self.members[event.member.peer_id] = event.member
-        self._name(event.member.peer_id, event.member.name)
+        self._set_name(event.member.peer_id, event.member.name)
         return Changes.MEMBERS
 
-    def _rate_limited(self, event: RateLimited) -> Changes:
-        now = self._wall()
-        before = self.throttled_at.get(event.peer)
+    def _on_rate_limited(self, event: RateLimited) -> Changes:
+        now = self._wall_clock()
+        noticed_at = self.throttled_at.get(event.peer)
         self.throttled_at[event.peer] = now
-        if before is not None and now - before < THROTTLE_QUIET_S:
+        if noticed_at is not None and now - noticed_at < THROTTLE_NOTICE_INTERVAL_S:
             return Changes.RATES
         name = self.name_of(event.peer)
-        self._note(Level.WARNING, f"throttling {name}: {event.dropped:,} beyond its allowance")
+        self._add_notice(
+            NoticeLevel.WARNING, f"throttling {name}: {event.dropped:,} beyond its allowance"
+        )
         return Changes.RATES | Changes.NOTICES
 
-    def _standing(self, event: StandingChanged) -> Changes:
+    def _on_standing_changed(self, event: StandingChanged) -> Changes:
         name = self.name_of(event.peer)
         if event.standing is Standing.NORMAL:
-            self._note(Level.INFORMATION, f"{name} is trusted again")
+            self._add_notice(NoticeLevel.INFORMATION, f"{name} is trusted again")
         else:
-            self._note(Level.WARNING, f"{name} is {event.standing.value} for {event.reason}")
+            self._add_notice(
+                NoticeLevel.WARNING, f"{name} is {event.standing.value} for {event.reason}"
+            )
         return Changes.PEERS | Changes.NOTICES
 
-    def _round(self, event: AntiEntropyRound) -> Changes:
-        done = Completed(self._wall(), event.round)
+    def _on_round(self, event: AntiEntropyRound) -> Changes:
+        entry = RoundEntry(self._wall_clock(), event.round)
         # A round is told when it begins and when it ends: the later word takes the place.
         for index in range(len(self.rounds) - 1, max(-1, len(self.rounds) - 16), -1):
-            known = self.rounds[index].round
-            if (known.number, known.peer) == (event.round.number, event.round.peer):
-                self.rounds[index] = done
+            existing = self.rounds[index].round
+            if (existing.number, existing.peer) == (event.round.number, event.round.peer):
+                self.rounds[index] = entry
                 return Changes.ROUNDS
-        self.rounds.append(done)
+        self.rounds.append(entry)
         return Changes.ROUNDS
 
-    def _trace(self, event: TraceUpdated) -> Changes:
+    def _on_trace_updated(self, event: TraceUpdated) -> Changes:
         trace = event.trace
-        known = self.traces.get(trace.id)
-        if known is not None:
-            self.traces[trace.id] = known._replace(trace=trace)
+        existing = self.traces.get(trace.id)
+        if existing is not None:
+            self.traces[trace.id] = existing._replace(trace=trace)
             return Changes.TRACES
-        latest = (entry.message for entry in islice(self.messages.latest(), TRACED_AMONG))
+        latest = (
+            entry.message for entry in islice(self.messages.newest_first(), TRACE_SEARCH_MESSAGES)
+        )
         payload = next((each.payload for each in latest if each.id == trace.id), b"")
-        self.traces[trace.id] = Followed(self._wall(), payload, trace)
-        while len(self.traces) > TRACES:
+        self.traces[trace.id] = TraceEntry(self._wall_clock(), payload, trace)
+        while len(self.traces) > MAX_TRACES:
             del self.traces[next(iter(self.traces))]
         return Changes.TRACES
 
-    def _dial_failed(self, event: DialFailed) -> Changes:
-        now = self._wall()
-        told_at = self.unanswered.get(event.address)
-        if told_at is not None and now - told_at < DIAL_QUIET_S:
+    def _on_dial_failed(self, event: DialFailed) -> Changes:
+        now = self._wall_clock()
+        noticed_at = self.dial_noticed_at.get(event.address)
+        if noticed_at is not None and now - noticed_at < DIAL_NOTICE_INTERVAL_S:
             return Changes.NONE
-        if len(self.unanswered) >= UNANSWERED:
-            del self.unanswered[next(iter(self.unanswered))]
-        self.unanswered[event.address] = now
-        self._note(Level.WARNING, dial_words(event))
+        if len(self.dial_noticed_at) >= MAX_DIAL_NOTICES:
+            del self.dial_noticed_at[next(iter(self.dial_noticed_at))]
+        self.dial_noticed_at[event.address] = now
+        self._add_notice(NoticeLevel.WARNING, format_dial_failure(event))
         return Changes.NOTICES
 
-    def _events_lost(self, event: EventsLost) -> Changes:
+    def _on_events_lost(self, event: EventsLost) -> Changes:
         self.events_lost += event.count
         return Changes.STATUS
 
-    def _state_unsaved(self, event: StateUnsaved) -> Changes:
+    def _on_state_save_failed(self, event: StateSaveFailed) -> Changes:
         if event.problem:
-            self._note(Level.ERROR, f"state not saved: {event.problem}")
-        elif self.unsaved:
-            self._note(Level.INFORMATION, "state saved again")
-        self.unsaved = event.problem
+            self._add_notice(NoticeLevel.ERROR, f"state not saved: {event.problem}")
+        elif self.save_error:
+            self._add_notice(NoticeLevel.INFORMATION, "state saved again")
+        self.save_error = event.problem
         return Changes.NOTICES | Changes.STATUS
 
-    def _identity_in_use(self, event: IdentityInUse) -> Changes:
-        self._note(Level.ERROR, f"{event.problem}: a copy of this node's state; it is outranked")
+    def _on_identity_in_use(self, event: IdentityInUse) -> Changes:
+        self._add_notice(
+            NoticeLevel.ERROR, f"{event.problem}: a copy of this node's state; it is outranked"
+        )
         return Changes.NOTICES
 
-    def _fault_contained(self, event: FaultContained) -> Changes:
-        ended = "" if event.peer is None else f"; the link with {self.name_of(event.peer)} ended"
-        self._note(Level.ERROR, f"a fault in the node, which goes on{ended}: {event.problem}")
+    def _on_internal_error(self, event: InternalErrorContained) -> Changes:
+        consequence = (
+            "" if event.peer is None else f"; the link with {self.name_of(event.peer)} ended"
+        )
+        self._add_notice(
+            NoticeLevel.ERROR, f"a fault in the node, which goes on{consequence}: {event.problem}"
+        )
         return Changes.NOTICES
 
-    def _started(self, event: NodeStarted) -> Changes:
-        self.me = Me(event.peer_id, event.address, event.epoch, self._wall())
-        self.stopped = ""
-        self.lost_at = 0.0
+    def _on_node_started(self, event: NodeStarted) -> Changes:
+        self.local_node = LocalNode(event.peer_id, event.address, event.epoch, self._wall_clock())
+        self.stop_reason = ""
+        self.outdated_since = 0.0
         return Changes.STATUS
 
-    def _node_stopped(self, event: NodeStopped) -> Changes:
-        self.stopped = event.reason or "stopped"
-        self.lost_at = self.lost_at or self._wall()
-        if self.stopped not in POLITE_ENDS:
-            self._note(Level.ERROR, f"the node stopped: {event.reason}")
+    def _on_node_stopped(self, event: NodeStopped) -> Changes:
+        self.stop_reason = event.reason or "stopped"
+        self.outdated_since = self.outdated_since or self._wall_clock()
+        if self.stop_reason not in GRACEFUL_STOP_REASONS:
+            self._add_notice(NoticeLevel.ERROR, f"the node stopped: {event.reason}")
         return Changes.STATUS | Changes.NOTICES
 
-    def lose_touch(self, why: str) -> Changes:
+    def on_disconnected(self, reason: str) -> Changes:
         """The process in which the node runs cannot be asked: what is shown is what was known last."""
-        if not self.out_of_touch:
-            self._note(Level.ERROR, f"lost the node: {why}")
-            self.lost_at = self._wall()
-        self.out_of_touch = why
+        if not self.disconnect_reason:
+            self._add_notice(NoticeLevel.ERROR, f"lost the node: {reason}")
+            self.outdated_since = self._wall_clock()
+        self.disconnect_reason = reason
         return Changes.NOTICES | Changes.STATUS
 
-    def regain_touch(self) -> Changes:
+    def on_reconnected(self) -> Changes:
         """It answers again."""
-        if self.out_of_touch:
-            self._note(Level.WARNING, "found the node again")
-            self.lost_at = 0.0
-        self.out_of_touch = ""
+        if self.disconnect_reason:
+            self._add_notice(NoticeLevel.WARNING, "found the node again")
+            self.outdated_since = 0.0
+        self.disconnect_reason = ""
         return Changes.NOTICES | Changes.STATUS
 
-    def note_command(self, text: str) -> None:
+    def log_command(self, text: str) -> None:
         """Something was done at the operator's wish: a line of the command log."""
         line = printable(text)
-        self.commands.append(Notice(self._wall(), Level.INFORMATION, line))
+        self.commands.append(Notice(self._wall_clock(), NoticeLevel.INFORMATION, line))
         logger.info("%s", line)
 
-    def _note(self, level: Level, text: str) -> None:
-        self.notices.append(Notice(self._wall(), level, printable(text)))
+    def _add_notice(self, level: NoticeLevel, text: str) -> None:
+        self.notices.append(Notice(self._wall_clock(), level, printable(text)))
         self.notice_count += 1
 
 
-def dial_words(event: DialFailed) -> str:
+def format_dial_failure(event: DialFailed) -> str:
     """A failed dial, said so that one knows where to look."""
-    if event.reason.startswith(NO_ANSWER):
-        return f"{NO_ANSWER} from {event.address}{event.reason.removeprefix(NO_ANSWER)}"
+    if event.reason.startswith(NO_ANSWER_PREFIX):
+        return (
+            f"{NO_ANSWER_PREFIX} from {event.address}{event.reason.removeprefix(NO_ANSWER_PREFIX)}"
+        )
     return f"cannot reach {event.address}: {event.reason}"

@@ -23,14 +23,14 @@ PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
     "wan": NodeConfig.wan,
 }
 
-WEB: Final = "127.0.0.1:8018"
+DEFAULT_WEB_ADDRESS: Final = "127.0.0.1:8018"
 
 
 def _text(text: str) -> str:
     return text
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
@@ -73,7 +73,7 @@ def _paths(text: str) -> list[str]:
 def _hooks(text: str) -> list[str]:
     from grapevine_tui.hooks import Hook  # few ask for it
 
-    Hook.read(text)
+    Hook.parse(text)
     return [text]
 
 
@@ -83,10 +83,10 @@ class Option(NamedTuple):
     name: str
     flags: tuple[str, ...]
     env: str
-    read: Callable[[str], Any]
+    parse: Callable[[str], Any]
     metavar: str
     help: str
-    bare: str = ""
+    flag_value: str = ""
     """What the flag means with nothing behind it; empty: it needs something."""
 
     @property
@@ -96,20 +96,20 @@ class Option(NamedTuple):
     @property
     def is_list(self) -> bool:
         """Whether the flag may be repeated."""
-        return self.read in (_list, _paths, _hooks)
+        return self.parse in (_list, _paths, _hooks)
 
     @property
-    def words(self) -> int:
+    def nargs(self) -> int:
         """How many words the flag takes."""
-        return 2 if self.read is _hooks else 1
+        return 2 if self.parse is _hooks else 1
 
-    def read_flag(self, given: str | tuple[str, ...]) -> Any:
+    def parse_flag(self, given: str | tuple[str, ...]) -> Any:
         """The value that a flag gives, all its repetitions taken together. Raises ValueError."""
         if isinstance(given, str):
-            return self.read(given.strip())
-        if self.read is _paths:  # a flag names one path, colons and all
+            return self.parse(given.strip())
+        if self.parse is _paths:  # a flag names one path, colons and all
             return list(given)
-        return [part for each in given for part in self.read(each)]
+        return [part for each in given for part in self.parse(each)]
 
 
 OPTIONS: Final[tuple[Option, ...]] = (
@@ -119,8 +119,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Ask this node first; repeat, or separate by commas"),
     Option("gossip_interval", ("-g", "--gossip-interval"), "GOSSIP_INTERVAL_SECS", _number, "SECONDS",
            "Time between heartbeats [5, on loopback 1]"),
-    Option("fanout", ("-f", "--fanout"), "FANOUT", _whole, "N", "Peers an epidemic relays to at once [3]"),
-    Option("max_peers", ("-m", "--max-peers"), "MAX_PEERS", _whole, "N", "Linked peers at most [50]"),
+    Option("fanout", ("-f", "--fanout"), "FANOUT", _integer, "N", "Peers an epidemic relays to at once [3]"),
+    Option("max_peers", ("-m", "--max-peers"), "MAX_PEERS", _integer, "N", "Linked peers at most [50]"),
     Option("app.log_level", ("-l", "--log-level"), "GRAPEVINE_LOG", _text, "LEVEL",
            f"{', '.join(LOG_LEVELS)} [info]"),
     Option("app.config", ("-c", "--config"), "GRAPEVINE_CONFIG", _text, "FILE.toml",
@@ -145,14 +145,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("app.metrics", ("--metrics",), "GRAPEVINE_METRICS", _text, "HOST:PORT",
            "Serve metrics for Prometheus here [off]"),
     Option("app.web", ("--web",), "GRAPEVINE_WEB", _text, "[HOST:PORT]",
-           f"No app here: show it in a browser, at this address [off; alone: {WEB}]", WEB),
+           "Serve the UI to a browser instead of this terminal"
+           f" [off; address defaults to {DEFAULT_WEB_ADDRESS}]", DEFAULT_WEB_ADDRESS),
     Option("app.on", ("--on",), "", _hooks, "EVENT COMMAND",
            "Run COMMAND at each EVENT, which it gets as JSON on stdin; no shell; repeat"),
     Option("app.on_eof", ("--on-eof",), "", _text, "exit|stay",
            "Headless: what the end of stdin means [stay]"),
     Option("app.eof_timeout", ("--eof-timeout",), "", _number, "SECONDS",
            "Headless: how long to wait for a peer at the end of stdin [10]"),
-    Option("app.wait_peers", ("--wait-peers",), "", _whole, "N",
+    Option("app.wait_peers", ("--wait-peers",), "", _integer, "N",
            "Headless: say `ready` once so many peers are connected"),
 )  # fmt: skip
 
@@ -163,5 +164,5 @@ def rust_log_level(filters: str) -> str:
     Lenient on purpose: the variable is not ours, and may be meant for somebody else's targets."""
     parts = [part.strip().lower().rpartition("=") for part in filters.split(",")]
     plain = [level for _, sign, level in parts if not sign]
-    of_target = [level for _, sign, level in parts if sign]
-    return next((level for level in (*plain, *of_target) if level in LOG_LEVELS), "")
+    per_target = [level for _, sign, level in parts if sign]
+    return next((level for level in (*plain, *per_target) if level in LOG_LEVELS), "")

@@ -19,13 +19,13 @@ from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged
 from grapevine_tui import commands
 from grapevine_tui.hosting import HostView
-from grapevine_tui.model import dial_words
+from grapevine_tui.model import format_dial_failure
 from grapevine_tui.screens.main import MainScreen
 
-WAITING_S: Final = 0.3  # a broadcast that waits longer for room says so
+BACKPRESSURE_NOTICE_S: Final = 0.3  # a broadcast that waits longer for room says so
 
 
-class Desktop(Protocol):
+class AppActions(Protocol):
     """What the app has to offer to a line."""
 
     main: MainScreen
@@ -40,28 +40,28 @@ class Desktop(Protocol):
 
     async def action_settings(self) -> None: ...
 
-    async def act_on_screen(self, act: str, text: str) -> None: ...
+    async def run_screen_command(self, command: str, text: str) -> None: ...
 
-    async def deny(self, who: str) -> None: ...
+    async def deny(self, identity: str) -> None: ...
 
-    async def allow(self, who: str) -> None: ...
+    async def allow(self, identity: str) -> None: ...
 
-    async def forget(self, who: str) -> None: ...
+    async def forget(self, identity: str) -> None: ...
 
     async def action_quit(self) -> None: ...
 
 
-class Orders:
+class CommandRunner:
     """Lines for `app` and its host."""
 
-    def __init__(self, app: Desktop, host: HostView) -> None:
+    def __init__(self, app: AppActions, host: HostView) -> None:
         self._app = app
         self._host = host
         self._lines: asyncio.Queue[str] = asyncio.Queue()
-        self.knocked = ""
+        self.pending_dial = ""
         """The address that was asked for last, while it is not known how that ended."""
 
-    def put(self, line: str) -> None:
+    def enqueue(self, line: str) -> None:
         """Obey `line` when those before it are done."""
         self._lines.put_nowait(line)
 
@@ -70,13 +70,13 @@ class Orders:
         while True:
             line = await self._lines.get()
             try:
-                await self._obey(commands.parse(line))
+                await self._execute(commands.parse_command(line))
             except GrapevineError as error:
-                self._app.main.compose_box.say(str(error), is_error=True)
+                self._app.main.compose_box.show_feedback(str(error), is_error=True)
                 self._app.main.compose_box.restore(line)
 
-    async def _obey(self, command: commands.Command) -> None:
-        app, say = self._app, self._app.main.compose_box.say
+    async def _execute(self, command: commands.Command) -> None:
+        app, show_feedback = self._app, self._app.main.compose_box.show_feedback
         match command:
             case commands.Broadcast(payload):
                 await self._broadcast(payload)
@@ -84,25 +84,25 @@ class Orders:
                 await self._broadcast(payload, is_traced=True)
             case commands.Send(to, payload):
                 message_id = await self._host.send(to, payload)
-                self._host.model.note_command(f"send {to}: {len(payload):,} bytes")
+                self._host.model.log_command(f"send {to}: {len(payload):,} bytes")
                 if message_id not in self._host.model.undelivered:
-                    say(f"sent to {to}")
+                    show_feedback(f"sent to {to}")
             case commands.Dial(address):
                 await self._dial(address.strip())
-            case commands.Deny(who):
-                await app.deny(who)
-            case commands.Allow(who):
-                await app.allow(who)
-            case commands.Forget(who):
-                await app.forget(who)
+            case commands.Deny(identity):
+                await app.deny(identity)
+            case commands.Allow(identity):
+                await app.allow(identity)
+            case commands.Forget(identity):
+                await app.forget(identity)
             case commands.StartRound():
                 await self._app.main.action_round()
-            case commands.OnScreen(act, text):
-                await app.act_on_screen(act, text)
+            case commands.ScreenAction(screen_command, text):
+                await app.run_screen_command(screen_command, text)
             case _:
-                await self._look(command)
+                await self._show(command)
 
-    async def _look(self, command: commands.Command) -> None:
+    async def _show(self, command: commands.Command) -> None:
         """Show something; changes nothing of the node."""
         app, main = self._app, self._app.main
         match command:
@@ -124,19 +124,19 @@ class Orders:
                 await app.action_quit()
 
     async def _dial(self, address: str) -> None:
-        say = self._app.main.compose_box.say
-        linked = self.linked_at(address)
-        self._host.model.unanswered.clear()  # whoever asks wants to be told again
-        self.knocked = "" if linked else address
+        show_feedback = self._app.main.compose_box.show_feedback
+        connected_name = self.connected_peer_at(address)
+        self._host.model.dial_noticed_at.clear()  # whoever asks wants to be told again
+        self.pending_dial = "" if connected_name else address
         await self._host.dial(address)
-        self._host.model.note_command(f"connect {address}")
+        self._host.model.log_command(f"connect {address}")
         # Who is linked has nothing to answer to a knock, so there would be no end of it to tell.
-        if linked:
-            say(f"{linked} is connected already")
+        if connected_name:
+            show_feedback(f"{connected_name} is connected already")
         else:
-            say(f"dialing {address}", is_lasting=True)
+            show_feedback(f"dialing {address}", is_lasting=True)
 
-    def linked_at(self, address: str) -> str:
+    def connected_peer_at(self, address: str) -> str:
         """What the peer is called that is well and has that address; empty: there is none."""
         model = self._host.model
         for peer in model.peers.values():
@@ -144,36 +144,38 @@ class Orders:
                 return model.name_of(peer.peer_id)
         return ""
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """How a knock ended is said where the knock was said."""
         match event:
-            case DialFailed() if str(event.address) == self.knocked:
-                self._app.main.compose_box.say(dial_words(event), is_error=True)
+            case DialFailed() if str(event.address) == self.pending_dial:
+                self._app.main.compose_box.show_feedback(format_dial_failure(event), is_error=True)
             case PeerStateChanged(peer) if (
-                str(peer.address) == self.knocked and peer.state is PeerState.CONNECTED
+                str(peer.address) == self.pending_dial and peer.state is PeerState.CONNECTED
             ):
-                self._app.main.compose_box.say(f"connected to {peer.name or peer.peer_id.short}")
+                self._app.main.compose_box.show_feedback(
+                    f"connected to {peer.name or peer.peer_id.short}"
+                )
             case _:
                 return
-        self.knocked = ""
+        self.pending_dial = ""
 
     async def _broadcast(self, payload: bytes, *, is_traced: bool = False) -> None:
-        say = self._app.main.compose_box.say
-        waiting = asyncio.get_running_loop().call_later(
-            WAITING_S,
-            partial(say, "waiting for room: every peer's queue is full", is_lasting=True),
+        show_feedback = self._app.main.compose_box.show_feedback
+        backpressure_notice = asyncio.get_running_loop().call_later(
+            BACKPRESSURE_NOTICE_S,
+            partial(show_feedback, "waiting for room: every peer's queue is full", is_lasting=True),
         )
         started_at = time.monotonic()
         try:
-            tell = self._host.trace if is_traced else self._host.broadcast
-            _, peers = await tell(payload)
-            word = "trace" if is_traced else "broadcast"
-            self._host.model.note_command(f"{word}: {len(payload):,} bytes to {peers:,} peers")
+            send = self._host.trace if is_traced else self._host.broadcast
+            _, peers = await send(payload)
+            verb = "trace" if is_traced else "broadcast"
+            self._host.model.log_command(f"{verb}: {len(payload):,} bytes to {peers:,} peers")
         finally:
-            waiting.cancel()
+            backpressure_notice.cancel()
         if is_traced:
             self._app.show_traces()
         if not peers:
-            say("no peers connected; queued until one joins")
-        elif time.monotonic() - started_at > WAITING_S:
-            say("")
+            show_feedback("no peers connected; queued until one joins")
+        elif time.monotonic() - started_at > BACKPRESSURE_NOTICE_S:
+            show_feedback("")

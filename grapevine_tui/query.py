@@ -19,7 +19,7 @@ from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
 from grapevine_tui.model import Model
 
-SEARCHED_BYTES: Final = 16 * 1024  # of a payload: what one could have seen of it, and more
+MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: what one could have seen of it, and more
 _TERM: Final = re.compile(r'(-?)(?:(\w+):)?(?:"([^"]*)"?|(\S*))')
 
 
@@ -27,8 +27,8 @@ class Term(NamedTuple):
     """`field` is empty for a word that may be anywhere; `word` is lower-case."""
 
     field: str
-    word: str
-    is_absent: bool
+    text: str
+    is_negated: bool
 
 
 class Query(NamedTuple):
@@ -41,86 +41,86 @@ class Query(NamedTuple):
         return bool(self.terms)
 
 
-EVERYTHING: Final = Query("", ())
+MATCH_ALL: Final = Query("", ())
 
 
-def parse(text: str) -> Query:
+def parse_query(text: str) -> Query:
     """What `text` asks for."""
     terms = []
     for found in _TERM.finditer(text):
         sign, field, quoted, plain = found.groups()
-        word = quoted if quoted is not None else plain or ""
-        if word or field:
-            terms.append(Term((field or "").lower(), word.lower(), bool(sign)))
+        term_text = quoted if quoted is not None else plain or ""
+        if term_text or field:
+            terms.append(Term((field or "").lower(), term_text.lower(), bool(sign)))
     return Query(text.strip(), tuple(terms))
 
 
-def matches_fields(query: Query, fields: Mapping[str, str]) -> bool:
+def matches_row(query: Query, fields: Mapping[str, str]) -> bool:
     """Whether a row of a table, lower-case texts by column, is wanted. A field that the table has
     not is part of the word."""
-    for field, word, is_absent in query.terms:
+    for field, term_text, is_negated in query.terms:
         if field in fields:
-            holds = word in fields[field]
+            is_match = term_text in fields[field]
         else:
-            wanted = f"{field}:{word}" if field else word
-            holds = any(wanted in text for text in fields.values())
-        if holds is is_absent:
+            needle = f"{field}:{term_text}" if field else term_text
+            is_match = any(needle in text for text in fields.values())
+        if is_match is is_negated:
             return False
     return True
 
 
-def message_test(query: Query, model: Model) -> Callable[[Message], bool]:
+def compile_filter(query: Query, model: Model) -> Callable[[Message], bool]:
     """A test for messages. Names and zones are as they are known when it is asked."""
-    checks = [(_message_check(term, model), term.is_absent) for term in query.terms]
-    return lambda message: all(check(message) is not absent for check, absent in checks)
+    checks = [(_compile_term(term, model), term.is_negated) for term in query.terms]
+    return lambda message: all(check(message) is not is_negated for check, is_negated in checks)
 
 
-def _message_check(term: Term, model: Model) -> Callable[[Message], bool]:
-    word = term.word
+def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
+    text = term.text
     match term.field:
         case "to":
-            return lambda message: message.to is not None and _is_named(model, message.to, word)
+            return lambda message: message.to is not None and _matches_peer(model, message.to, text)
         case "from":
             return lambda message: (
-                word in model.name_of(message.origin).lower()
-                or (len(word) >= 4 and str(message.origin).startswith(word))
+                text in model.name_of(message.origin).lower()
+                or (len(text) >= 4 and str(message.origin).startswith(text))
             )
         case "via":
-            return lambda message: message.via.value.startswith(word)
+            return lambda message: message.via.value.startswith(text)
         case "zone":
-            return lambda message: word in _zone(model, message)
+            return lambda message: text in _zone_of(model, message)
         case "private" | "direct":
-            wanted = word not in ("no", "false", "0")
-            return lambda message: message.private is wanted
+            is_direct = text not in ("no", "false", "0")
+            return lambda message: message.is_direct is is_direct
         case "id":
-            return lambda message: str(message.id).startswith(word)
+            return lambda message: str(message.id).startswith(text)
         case field:
-            return _payload_check(f"{field}:{word}" if field else word, model)
+            return _compile_payload_term(f"{field}:{text}" if field else text, model)
 
 
-def _is_named(model: Model, peer_id: PeerId, word: str) -> bool:
-    return word in model.name_of(peer_id).lower() or (
-        len(word) >= 4 and str(peer_id).startswith(word)
+def _matches_peer(model: Model, peer_id: PeerId, text: str) -> bool:
+    return text in model.name_of(peer_id).lower() or (
+        len(text) >= 4 and str(peer_id).startswith(text)
     )
 
 
-def _payload_check(word: str, model: Model) -> Callable[[Message], bool]:
-    if word.isascii():
+def _compile_payload_term(text: str, model: Model) -> Callable[[Message], bool]:
+    if text.isascii():
         # Bytes are enough, and seven times as fast as decoding first.
-        raw = word.encode()
+        raw = text.encode()
         return lambda message: (
-            raw in message.payload[:SEARCHED_BYTES].lower()
-            or word in model.name_of(message.origin).lower()
+            raw in message.payload[:MAX_SEARCHED_BYTES].lower()
+            or text in model.name_of(message.origin).lower()
         )
     return lambda message: (
-        word in message.payload[:SEARCHED_BYTES].decode(errors="replace").lower()
-        or word in model.name_of(message.origin).lower()
+        text in message.payload[:MAX_SEARCHED_BYTES].decode(errors="replace").lower()
+        or text in model.name_of(message.origin).lower()
     )
 
 
-def _zone(model: Model, message: Message) -> str:
+def _zone_of(model: Model, message: Message) -> str:
     origin = message.origin
-    if model.me is not None and origin == model.me.peer_id:
+    if model.local_node is not None and origin == model.local_node.peer_id:
         return ""
     known = model.peers.get(origin) or model.members.get(origin)
     return known.zone.lower() if known is not None else ""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-SWEEP_S: Final = 0.5
+REAP_INTERVAL_S: Final = 0.5
 PROC: Final = Path("/proc")
 
 
@@ -24,35 +24,35 @@ class Reaper:
     """Collects the dead children of this process that nobody waits for."""
 
     def __init__(self) -> None:
-        self._dead: set[int] = set()
+        self._zombies: set[int] = set()
 
-    def sweep(self) -> int:
+    def reap(self) -> int:
         """Collect what was dead at the sweep before, too; how many that were."""
-        dead = dead_children()
+        zombies = zombie_children()
         collected = 0
-        for pid in dead & self._dead:
+        for pid in zombies & self._zombies:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
                 collected += 1
-        self._dead = dead
+        self._zombies = zombies
         return collected
 
 
-def dead_children() -> set[int]:
+def zombie_children() -> set[int]:
     """The zombies whose parent is this process."""
-    ours = str(os.getpid()).encode()
+    own_pid = str(os.getpid()).encode()
     found: set[int] = set()
     for entry in os.scandir(PROC):
         if entry.name.isdigit():
             with suppress(OSError):  # it has just gone
                 # pid (name) state parent ...; the name may hold anything, parentheses too
                 status = (PROC / entry.name / "stat").read_bytes().rpartition(b")")[2].split()
-                if status[:2] == [b"Z", ours]:
+                if status[:2] == [b"Z", own_pid]:
                     found.add(int(entry.name))
     return found
 
 
-def collect_orphans() -> None:
+def start_reaper_if_init() -> None:
     """From now on, if this is process 1, which inherits every orphan of its container."""
     if os.getpid() != 1 or not (PROC / "1").is_dir():
         return
@@ -60,8 +60,8 @@ def collect_orphans() -> None:
     def run() -> None:
         reaper = Reaper()
         while True:
-            time.sleep(SWEEP_S)
+            time.sleep(REAP_INTERVAL_S)
             with suppress(OSError):  # no descriptor is free: at the next sweep
-                reaper.sweep()
+                reaper.reap()
 
     threading.Thread(target=run, name="reaper", daemon=True).start()

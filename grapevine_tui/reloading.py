@@ -12,19 +12,19 @@ import logging
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui import logs, systemd
-from grapevine_tui.editing import waiting
+from grapevine_tui.editing import settings_pending_restart
 from grapevine_tui.host import Host
 from grapevine_tui.settings import Settings
 
 logger = logging.getLogger("grapevine.reload")
 
 
-class NotReloaded(GrapevineError):
+class ReloadFailed(GrapevineError):
     """What was read cannot be used. The node goes on as before."""
 
 
-def reload(host: Host, began: Settings) -> tuple[str, ...]:
-    """Take over what changed in files since the process started with `began`: keys, limits, log level.
+def reload_settings(host: Host, initial: Settings) -> tuple[str, ...]:
+    """Take over what changed in files since the process started with `initial`: keys, limits, log level.
     A log file that was moved away is made anew all the same.
 
     Returns the names of the settings that wait for a restart. Raises NotReloaded; then nothing changed.
@@ -33,17 +33,19 @@ def reload(host: Host, began: Settings) -> tuple[str, ...]:
     systemd.notify_reloading()
     problem = "internal error"
     try:
-        settings = began.reload().with_keys()
+        settings = initial.reload().with_keys()
         host.reconfigure(settings.node)
         problem = ""
     except (GrapevineError, OSError) as error:
         problem = str(error)
         logger.error("not reloaded: %s", problem)  # noqa: TRY400  the operator's mistake, not ours
-        raise NotReloaded(f"not reloaded: {problem}") from None
+        raise ReloadFailed(f"not reloaded: {problem}") from None
     finally:
         systemd.notify_reloaded(host, problem)
-    host.waiting = waiting(began, settings)
+    host.pending_restart = settings_pending_restart(initial, settings)
     logs.set_level(settings.log_level)
-    late = ", ".join(host.waiting)
-    logger.info("reloaded%s", f"; a restart is needed for: {late}" if late else "")
-    return host.waiting
+    pending_restart = ", ".join(host.pending_restart)
+    logger.info(
+        "reloaded%s", f"; a restart is needed for: {pending_restart}" if pending_restart else ""
+    )
+    return host.pending_restart

@@ -12,11 +12,13 @@ from typing import Final, NamedTuple
 
 from grapevine_proto.events import Message
 
-MESSAGES: Final = 10_000  # kept in the log
-MESSAGE_BYTES: Final = 64 * 2**20  # and of payload in all: a few giants must not fill the memory
+MAX_BUFFERED_MESSAGES: Final = 10_000  # kept in the log
+MAX_BUFFERED_BYTES: Final = (
+    64 * 2**20
+)  # and of payload in all: a few giants must not fill the memory
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """A message in the log. `number` counts from 0 and names it for good, whatever is let go."""
 
     number: int
@@ -24,15 +26,17 @@ class Entry(NamedTuple):
     message: Message
 
 
-class Log:
+class MessageBuffer:
     """The last messages, numbered for good; the oldest go when there are too many or too large."""
 
-    def __init__(self, most: int = MESSAGES, most_bytes: int = MESSAGE_BYTES) -> None:
-        self._entries: deque[Entry] = deque()
-        self.most = most
-        self._most_bytes = most_bytes
+    def __init__(
+        self, limit: int = MAX_BUFFERED_MESSAGES, limit_bytes: int = MAX_BUFFERED_BYTES
+    ) -> None:
+        self._entries: deque[LogEntry] = deque()
+        self.limit = limit
+        self._limit_bytes = limit_bytes
         self._bytes = 0
-        self.let_go = 0
+        self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -40,48 +44,48 @@ class Log:
     @property
     def first(self) -> int:
         """Number of the oldest entry kept."""
-        return self.let_go
+        return self.evicted
 
     @property
     def end(self) -> int:
         """Number that the next entry will get: how many there have been in all."""
-        return self.let_go + len(self._entries)
+        return self.evicted + len(self._entries)
 
     def append(self, message: Message, at_unix: float) -> None:
         entries = self._entries
-        entries.append(Entry(self.let_go + len(entries), at_unix, message))
+        entries.append(LogEntry(self.evicted + len(entries), at_unix, message))
         self._bytes += len(message.payload)
-        self._make_room()
+        self._evict()
 
-    def keep(self, most: int) -> None:
-        """Keep `most` entries from now on."""
-        self.most = most
-        self._make_room()
+    def set_limit(self, limit: int) -> None:
+        """Keep `limit` entries from now on."""
+        self.limit = limit
+        self._evict()
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         entries = self._entries
-        while len(entries) > self.most or (self._bytes > self._most_bytes and len(entries) > 1):
+        while len(entries) > self.limit or (self._bytes > self._limit_bytes and len(entries) > 1):
             self._bytes -= len(entries.popleft().message.payload)
-            self.let_go += 1
+            self.evicted += 1
 
-    def get(self, number: int) -> Entry | None:
+    def get(self, number: int) -> LogEntry | None:
         """The entry of that number, or None where it was let go or has not come."""
-        index = number - self.let_go
+        index = number - self.evicted
         return self._entries[index] if 0 <= index < len(self._entries) else None
 
-    def since(self, number: int) -> list[Entry]:
+    def since(self, number: int) -> list[LogEntry]:
         """The entries from `number` on, oldest first."""
         count = min(self.end - number, len(self._entries))
         entries = self._entries
         return [entries[index] for index in range(len(entries) - count, len(entries))]
 
-    def between(self, number: int, end: int) -> list[Entry]:
+    def between(self, number: int, end: int) -> list[LogEntry]:
         """The entries from `number` up to before `end`, oldest first."""
-        start = max(0, number - self.let_go)
-        stop = min(len(self._entries), end - self.let_go)
+        start = max(0, number - self.evicted)
+        stop = min(len(self._entries), end - self.evicted)
         # Indexing a deque far from its ends is slow: skip there once instead.
         return list(islice(self._entries, start, stop)) if start < stop else []
 
-    def latest(self) -> Iterator[Entry]:
+    def newest_first(self) -> Iterator[LogEntry]:
         """All entries, newest first. Nothing may be appended meanwhile."""
         return reversed(self._entries)

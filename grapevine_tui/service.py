@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from grapevine_tui.control import serving
+from grapevine_tui.control import control_server
 from grapevine_tui.event_log import EventLog
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object
@@ -16,43 +16,43 @@ from grapevine_tui.settings import Settings
 
 
 @contextlib.asynccontextmanager
-async def surroundings(
+async def node_services(
     host: Host,
     settings: Settings,
-    on_goodbye: Callable[[], object],
-    on_trouble: Callable[[Object], object] | None = None,
+    on_quit: Callable[[], object],
+    on_hook_failed: Callable[[Object], object] | None = None,
 ) -> AsyncIterator[Callable[[Object], object]]:
     """From before the host starts until it has left. Gives what is to be called with the fields of
-    `stopped` at the end. `on_trouble` is called with the fields of ``hook_failed``. Raises BindError."""
-    tell_stopped: Callable[[Object], object] = _tell_nobody
-    host.listen(EventLog(is_brief=settings.headless and settings.log_file is None).hear)
+    `stopped` at the end. `on_hook_failed` is called with the fields of ``hook_failed``. Raises BindError."""
+    run_stopped_hooks: Callable[[Object], object] = _run_no_hooks
+    host.listen(EventLog(demotes_info=settings.headless and settings.log_file is None).on_event)
     async with contextlib.AsyncExitStack() as stack:
         if settings.metrics:
-            from grapevine_tui.metrics import measuring
+            from grapevine_tui.metrics import metrics_server
 
-            await stack.enter_async_context(measuring(host, settings.metrics))
+            await stack.enter_async_context(metrics_server(host, settings.metrics))
         if settings.web and not settings.demo:
-            from grapevine_tui.web import served
+            from grapevine_tui.web import web_server
 
             await stack.enter_async_context(
-                served(host, settings.web, is_loud=not settings.headless)
+                web_server(host, settings.web, prints_address=not settings.headless)
             )
         if settings.on:
-            from grapevine_tui.hooks import hooked
+            from grapevine_tui.hooks import running_hooks
 
             hooks = await stack.enter_async_context(
-                hooked(
+                running_hooks(
                     host,
                     settings.on,
-                    is_loud=settings.headless,
+                    echoes_stderr=settings.headless,
                     ready_peers=max(1, settings.wait_peers),
-                    on_trouble=on_trouble,
+                    on_hook_failed=on_hook_failed,
                 )
             )
-            tell_stopped = hooks.tell_stopped
-        await stack.enter_async_context(serving(host, on_goodbye, settings))
-        yield tell_stopped
+            run_stopped_hooks = hooks.run_stopped_hooks
+        await stack.enter_async_context(control_server(host, on_quit, settings))
+        yield run_stopped_hooks
 
 
-def _tell_nobody(_: Object) -> None:
+def _run_no_hooks(_: Object) -> None:
     pass

@@ -21,16 +21,16 @@ from grapevine_proto.config import NodeConfig, key_paths
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import join_host_port, split_host_port
-from grapevine_tui.folders import expanded, own_key, state_root
-from grapevine_tui.layers import CHANGED, Value, check_word, from_edits, gather
+from grapevine_tui.folders import ensure_user_key, expand_user, user_state_directory
+from grapevine_tui.layers import EDITED_ORIGIN, SettingValue, check_choice, from_edits, merge
 from grapevine_tui.options import ALERTS, LOG_LEVELS
 
-SPARE_STATE_DIRS: Final = (
+MAX_SPARE_STATE_DIRS: Final = (
     64  # nodes on "any port" that one user may run at once without naming a folder
 )
 
 
-class Reload(Protocol):
+class Reloader(Protocol):
     def __call__(self, edits: Mapping[str, Any] | None = None) -> Settings: ...
 
 
@@ -67,25 +67,25 @@ class Settings:
     """How the terminal alerts its operator, one of `ALERTS`."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Keys of the app that are not our own choice: action -> keys, checked."""
-    credentials: Path | None = None
+    credentials_directory: Path | None = None
     """Where the service manager puts what is secret (LoadCredential)."""
-    values: tuple[Value, ...] = ()
+    values: tuple[SettingValue, ...] = ()
     warnings: tuple[str, ...] = ()
-    reload: Reload = field(repr=False, compare=False)
+    reload: Reloader = field(repr=False, compare=False)
     """The same files, variables and flags read anew, with edits by setting name over them all; keys not
     loaded. Raises ConfigError."""
 
     def __post_init__(self) -> None:
-        check_word("app.log_level", self.log_level, LOG_LEVELS)
-        check_word("app.on_eof", self.on_eof, ("exit", "stay"))
+        check_choice("app.log_level", self.log_level, LOG_LEVELS)
+        check_choice("app.on_eof", self.on_eof, ("exit", "stay"))
         for name in ("headless", "demo"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"app.{name}", "expected true or false")
         if not isinstance(self.theme, str):
             raise ConfigError("app.theme", f"expected text, not {self.theme!r}")
-        check_word("app.alert", self.alert, ALERTS)
-        _check_place("app.metrics", self.metrics)
-        _check_place("app.web", self.web)
+        check_choice("app.alert", self.alert, ALERTS)
+        _check_address("app.metrics", self.metrics)
+        _check_address("app.web", self.web)
         for hook in self.on:
             _check_hook(hook)
         _check_range("app.eof_timeout", self.eof_timeout, 0, 86_400)
@@ -93,15 +93,15 @@ class Settings:
         _check_range("app.messages", self.messages, 1, 10_000_000, whole=True)
 
     @property
-    def choices_file(self) -> Path | None:
+    def preferences_file(self) -> Path | None:
         """Where the app keeps what is chosen on the screen; None: nowhere."""
         if self.demo:
             return None
-        is_named = any(each.name == "app.state_dir" and each.value for each in self.values)
-        if is_named and self.state_dir:
+        is_configured = any(each.name == "app.state_dir" and each.value for each in self.values)
+        if is_configured and self.state_dir:
             return self.state_dir / "app.json"
         with suppress(ConfigError):  # a user without a home
-            return state_root() / "app.json"
+            return user_state_directory() / "app.json"
         return None
 
     def with_keys(self) -> Settings:
@@ -110,64 +110,68 @@ class Settings:
         if self.demo:
             keys = [ClusterKey.generate()]
         else:
-            paths = self.key_files or (own_key(),)
-            keys = [ClusterKey.load(path, closed_to=self._closed_to(path)) for path in paths]
+            paths = self.key_files or (ensure_user_key(),)
+            keys = [
+                ClusterKey.load(path, forbidden_mode=self._forbidden_mode(path)) for path in paths
+            ]
         return replace(self, node=self.node.replace(keys=keys))
 
-    def _closed_to(self, path: Path) -> int:
+    def _forbidden_mode(self, path: Path) -> int:
         # systemd lets a service read a credential by an access list, which shows as group bits;
         # the folder is closed to everybody else.
-        return 0o007 if path.parent == self.credentials else 0o077
+        return 0o007 if path.parent == self.credentials_directory else 0o077
 
-    def show(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """Every setting with its value and origin, a line each; no secret is among them."""
         shown = [(f"{each.name} = {json.dumps(each.value)}", each.origin) for each in self.values]
         width = min(48, max(len(left) for left, _ in shown))
         return [f"{left:<{width}}  # {origin}" for left, origin in shown]
 
 
-def load(
+def load_settings(
     flags: Mapping[str, Any],
     environ: Mapping[str, str],
     *,
-    folder: Path | None = None,
+    directory: Path | None = None,
     edits: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Merge everything. `flags` are those given, by setting name: text, a tuple of texts, or True;
-    `folder` is where ``.env`` is looked for (None: the working directory); `edits`, by setting name,
+    `directory` is where ``.env`` is looked for (None: the working directory); `edits`, by setting name,
     win over all. Raises ConfigError."""
-    layers = gather(flags, environ, Path() if folder is None else folder, edits or {})
-    merged = layers.values
+    sources = merge(flags, environ, Path() if directory is None else directory, edits or {})
+    merged = sources.values
 
     def reload(edits: Mapping[str, Any] | None = None) -> Settings:
-        return load(flags, environ, folder=folder, edits=edits)
+        return load_settings(flags, environ, directory=directory, edits=edits)
 
     try:
-        settings = _settings(merged, reload)
+        settings = _build_settings(merged, reload)
     except ConfigError as error:
         raise ConfigError(
             error.field, f"{error.problem}{_origin_of(error.field, merged)}"
         ) from None
-    return replace(settings, warnings=layers.warnings, credentials=layers.credentials)
+    return replace(
+        settings, warnings=sources.warnings, credentials_directory=sources.credentials_directory
+    )
 
 
-def of_values(values: Iterable[Value]) -> Settings:
+def settings_from_values(values: Iterable[SettingValue]) -> Settings:
     """The settings of a node elsewhere, as it told them; edits are checked as there, keys never loaded.
     Raises ConfigError."""
     merged = {each.name: each for each in values}
     chosen = merged["app.config"].value
-    folder = expanded("app.config", chosen).parent if chosen else Path()
+    directory = expand_user("app.config", chosen).parent if chosen else Path()
 
     def reload(edits: Mapping[str, Any] | None = None) -> Settings:
-        return of_values((merged | from_edits(edits or {}, folder)).values())
+        return settings_from_values((merged | from_edits(edits or {}, directory)).values())
 
-    return _settings(merged, reload)
+    return _build_settings(merged, reload)
 
 
 # --- the result -----------------------------------------------------------------------------------
 
 
-def _settings(merged: Mapping[str, Value], reload: Reload) -> Settings:
+def _build_settings(merged: Mapping[str, SettingValue], reload: Reloader) -> Settings:
     app = {
         name.removeprefix("app."): each.value for name, each in merged.items() if name[:4] == "app."
     }
@@ -185,7 +189,7 @@ def _settings(merged: Mapping[str, Value], reload: Reload) -> Settings:
         log_file=log_file,
         values=tuple(sorted(merged.values(), key=lambda each: ("." in each.name, each.name))),
         reload=reload,
-        on=_texts("app.on", app["on"]),
+        on=_check_texts("app.on", app["on"]),
         **{
             name: app[name] for name in app if name not in ("state_dir", "log_file", "config", "on")
         },
@@ -197,21 +201,21 @@ def _state_dirs(given: str, port: int, is_demo: bool) -> list[Path | None]:
         return [None]
     if given:
         return [*key_paths([given], Path())]
-    root = state_root()
+    root = user_state_directory()
     if port:
         return [root / str(port)]
-    return [root / f"any-{number}" for number in range(1, SPARE_STATE_DIRS + 1)]
+    return [root / f"any-{number}" for number in range(1, MAX_SPARE_STATE_DIRS + 1)]
 
 
-def _origin_of(name: str, merged: Mapping[str, Value]) -> str:
+def _origin_of(name: str, merged: Mapping[str, SettingValue]) -> str:
     """Where a wrong value stands, to be put behind what is wrong with it."""
     for each in ("host", "port") if name == "bind" else (name,):
-        if each in merged and merged[each].origin not in ("default", "", CHANGED):
+        if each in merged and merged[each].origin not in ("default", "", EDITED_ORIGIN):
             return f" ({merged[each].origin})"
     return ""
 
 
-def _texts(name: str, value: Any) -> tuple[str, ...]:
+def _check_texts(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ConfigError(name, f"expected a list of texts, not {value!r}")
     return tuple(value)
@@ -221,12 +225,12 @@ def _check_hook(text: str) -> None:
     from grapevine_tui.hooks import Hook  # few ask for it
 
     try:
-        Hook.read(text)
+        Hook.parse(text)
     except ValueError as expected:
         raise ConfigError("app.on", f"expected {expected}, not {text!r}") from None
 
 
-def _check_place(name: str, value: Any) -> None:
+def _check_address(name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise ConfigError(name, f"expected text, not {value!r}")
     if value:

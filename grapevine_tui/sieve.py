@@ -6,7 +6,7 @@ What must stay true:
   a full ring cannot hold up the screen.
 - Lines name messages by their numbers; what the ring let go is gone from here as well.
 
-Driven by the message log: `catch_up` at most ten times a second, or again at once while it says so.
+Driven by the message log: `sync` at most ten times a second, or again at once while it says so.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from collections.abc import Callable
 from typing import Final
 
 from grapevine_proto.events import Message
-from grapevine_tui.ring import Entry, Log
+from grapevine_tui.ring import LogEntry, MessageBuffer
 
-AT_ONCE: Final = 4_000  # tests in one go: about 5 ms
-SPARE: Final = 4_096  # numbers let go before the list is cut
+TESTS_PER_SYNC: Final = 4_000  # tests in one go: about 5 ms
+COMPACT_AFTER: Final = 4_096  # numbers let go before the list is cut
 
 
-class Sieve:
+class FilteredView:
     """The shown part of `messages`. Lines count from 0, the oldest first."""
 
-    def __init__(self, messages: Log) -> None:
+    def __init__(self, messages: MessageBuffer) -> None:
         self._messages = messages
-        self._test: Callable[[Message], bool] | None = None
+        self._predicate: Callable[[Message], bool] | None = None
         self._numbers: list[int] = []  # that passed; unused without a test
         self._start = 0  # of `_numbers`: those before were let go by the ring
         self._first = 0  # of the ring, at the last catch_up
         self._end = 0  # how far the ring has been looked at
 
     def __len__(self) -> int:
-        if self._test is None:
+        if self._predicate is None:
             return self._end - self._first
         return len(self._numbers) - self._start
 
@@ -48,47 +48,47 @@ class Sieve:
         """One past the number of the last message looked at."""
         return self._end
 
-    def want(self, test: Callable[[Message], bool] | None) -> None:
-        """Show what passes `test` from now on; None: all. `catch_up` does the work."""
-        self._test = test
+    def set_filter(self, predicate: Callable[[Message], bool] | None) -> None:
+        """Show what passes `predicate` from now on; None: all. `sync` does the work."""
+        self._predicate = predicate
         self._numbers, self._start = [], 0
         self._end = self._first = self._messages.first
 
-    def catch_up(self) -> int:
+    def sync(self) -> int:
         """Look at what has come since; returns how many lines were let go at the top."""
         messages = self._messages
-        before = self._first
+        old_first = self._first
         self._first = messages.first
-        if self._test is None:
+        if self._predicate is None:
             self._end = messages.end
-            return self._first - before
+            return self._first - old_first
         self._end = max(self._end, self._first)
-        test, numbers = self._test, self._numbers
-        for entry in messages.between(self._end, self._end + AT_ONCE):
-            if test(entry.message):
+        predicate, numbers = self._predicate, self._numbers
+        for entry in messages.between(self._end, self._end + TESTS_PER_SYNC):
+            if predicate(entry.message):
                 numbers.append(entry.number)
             self._end = entry.number + 1
-        gone = bisect_left(numbers, self._first, self._start)
-        let_go, self._start = gone - self._start, gone
-        if self._start > SPARE:
+        first_kept = bisect_left(numbers, self._first, self._start)
+        evicted, self._start = first_kept - self._start, first_kept
+        if self._start > COMPACT_AFTER:
             del numbers[: self._start]
             self._start = 0
-        return let_go
+        return evicted
 
     def number_at(self, line: int) -> int | None:
         """The number of the message on `line`, None beyond the last."""
         if not 0 <= line < len(self):
             return None
-        return self._first + line if self._test is None else self._numbers[self._start + line]
+        return self._first + line if self._predicate is None else self._numbers[self._start + line]
 
     def line_of(self, number: int) -> int:
         """The line of that message, or of the next one shown; one past the last where none is."""
-        if self._test is None:
+        if self._predicate is None:
             return max(0, min(number, self._end) - self._first)
         return bisect_left(self._numbers, number, self._start) - self._start
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LogEntry]:
         """All that is shown, oldest first."""
-        found = (self.number_at(line) for line in range(len(self)))
-        kept = (self._messages.get(number) for number in found if number is not None)
-        return [entry for entry in kept if entry is not None]
+        numbers = (self.number_at(line) for line in range(len(self)))
+        entries = (self._messages.get(number) for number in numbers if number is not None)
+        return [entry for entry in entries if entry is not None]

@@ -23,19 +23,21 @@ import click
 from grapevine_proto.config import DISTRIBUTIONS, STRATEGIES, NodeConfig
 from grapevine_proto.ids import MessageId
 from grapevine_proto.sections import AntiEntropyConfig, LimitsConfig
-from grapevine_proto.sim import Dissemination, Network, Simulation, computed_once
-from grapevine_tui.simulated import Outcome, show
+from grapevine_proto.sim import BroadcastReport, Network, Simulation, memoized
+from grapevine_tui.simulated import SimResult, format_result
 
-JOIN_S: Final = 20.0  # in which nodes that begin as strangers find each other
-SETTLE_S: Final = 2.0  # between the start of linked nodes and the first message
-MEMBERS_IN_ALL: Final = 2_500_000  # known to all nodes together; each knows fewer in big clusters
-LEAST_MEMBERS: Final = 256
+JOIN_TIME_S: Final = 20.0  # in which nodes that begin as strangers find each other
+SETTLE_TIME_S: Final = 2.0  # between the start of linked nodes and the first message
+MAX_TOTAL_MEMBER_ENTRIES: Final = (
+    2_500_000  # known to all nodes together; each knows fewer in big clusters
+)
+MIN_MEMBER_LIMIT: Final = 256
 STEP_S: Final = 0.05
-CRASHES: Final = 2  # of the nodes that churn takes away, every second one crashes
+CRASH_EVERY: Final = 2  # of the nodes that churn takes away, every second one crashes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SimOptions:
     """What to simulate. Latencies in seconds; `churn`: nodes that go and come a minute; `settle`:
     seconds from the start of linked nodes to the first message."""
 
@@ -51,28 +53,28 @@ class Plan:
     fanout: int = 3
     degree: int = 5
     latency: tuple[float, float] = (0.010, 0.050)
-    latency_between: tuple[float, float] | None = None
+    latency_between_zones: tuple[float, float] | None = None
     jitter: bool = False
     zones: int = 1
     loss: float = 0.0
     churn: float = 0.0
     join: bool = False
-    settle: float = SETTLE_S
+    settle: float = SETTLE_TIME_S
     seed: int = 1
-    lazy_repair: bool = True
+    lazy_push: bool = True
     anti_entropy: bool = True
-    nearer_links: bool = False
+    optimize_links: bool = False
 
     def config(self) -> NodeConfig:
         """Of every node. Raises ConfigError."""
-        members = max(LEAST_MEMBERS, MEMBERS_IN_ALL // self.nodes)
+        members = max(MIN_MEMBER_LIMIT, MAX_TOTAL_MEMBER_ENTRIES // self.nodes)
         return NodeConfig(
             strategy=self.strategy,
             distribution=self.distribution,
             fanout=self.fanout,
             max_peers=self.degree,
-            lazy_repair=self.lazy_repair,
-            nearer_links=self.nearer_links,
+            lazy_push=self.lazy_push,
+            optimize_links=self.optimize_links,
             anti_entropy=AntiEntropyConfig(enabled=self.anti_entropy),
             limits=LimitsConfig(members=min(members, LimitsConfig().members)),
         )
@@ -80,7 +82,7 @@ class Plan:
     def network(self) -> Network:
         return Network(
             latency=self.latency,
-            latency_between=self.latency_between,
+            latency_between_zones=self.latency_between_zones,
             per_pair=not self.jitter,
             loss=self.loss,
         )
@@ -93,119 +95,123 @@ class Plan:
             seed=self.seed,
             network=self.network(),
             zones=names if self.zones > 1 else (),
-            linked=0 if self.join else self.degree,
-            traced=False,
+            initial_links=0 if self.join else self.degree,
+            hash_trace=False,
         )
 
 
-class Run:
+class SimRun:
     """A plan at work. `tell` hears how many messages have been said."""
 
-    def __init__(self, plan: Plan, tell: Callable[[int], None]) -> None:
-        self._plan = plan
-        self._tell = tell
-        self._rng = random.Random(f"grapevine-tui sim {plan.seed}")
-        self._simulation = plan.simulation()
-        self._speaker = self._rng.randrange(plan.nodes)
+    def __init__(self, options: SimOptions, on_progress: Callable[[int], None]) -> None:
+        self._options = options
+        self._on_progress = on_progress
+        self._rng = random.Random(f"grapevine-tui sim {options.seed}")
+        self._simulation = options.simulation()
+        self._fixed_sender = self._rng.randrange(options.nodes)
         self._next_churn_at = float("inf")
-        self._gone = 0
+        self._departures = 0
 
-    def play(self) -> Outcome:
+    def run(self) -> SimResult:
         """Let the nodes say everything, and wait for what is still on its way."""
-        plan, simulation = self._plan, self._simulation
-        self._let_pass(JOIN_S if plan.join else plan.settle)
-        if plan.churn:
+        options, simulation = self._options, self._simulation
+        self._advance(JOIN_TIME_S if options.join else options.settle)
+        if options.churn:
             self._next_churn_at = simulation.now
-        self._say(plan.warmup)
+        self._broadcast_messages(options.warmup)
         datagrams, sent_bytes = simulation.datagrams, simulation.bytes
-        across, copies = simulation.bytes_between_zones, self._copies()
-        said = self._say(plan.messages)
-        simulation.run_until(lambda: self._are_everywhere(said), plan.wait, every=STEP_S)
-        return Outcome(
-            nodes=plan.nodes,
-            seed=plan.seed,
-            reports=[simulation.report(each) for each in said],
-            latencies_s=sorted(at for each in said for at in simulation.latencies(each)),
+        bytes_between_zones, copies = simulation.bytes_between_zones, self._duplicate_count()
+        message_ids = self._broadcast_messages(options.messages)
+        simulation.run_until(
+            lambda: self._is_fully_delivered(message_ids), options.wait, every=STEP_S
+        )
+        return SimResult(
+            nodes=options.nodes,
+            seed=options.seed,
+            reports=[simulation.report(each) for each in message_ids],
+            latencies_s=sorted(at for each in message_ids for at in simulation.latencies(each)),
             datagrams=simulation.datagrams - datagrams,
             bytes=simulation.bytes - sent_bytes,
-            bytes_between_zones=simulation.bytes_between_zones - across,
-            copies=self._copies() - copies,
-            zones=plan.zones,
+            bytes_between_zones=simulation.bytes_between_zones - bytes_between_zones,
+            redundant_copies=self._duplicate_count() - copies,
+            zones=options.zones,
             steps=simulation.steps,
             virtual_s=simulation.now,
         )
 
-    def _say(self, messages: int) -> list[MessageId]:
+    def _broadcast_messages(self, count: int) -> list[MessageId]:
         """So many broadcasts, one an interval, or one of every node at once."""
-        said: list[MessageId] = []
-        while len(said) < messages:
-            for number in self._speakers(messages - len(said)):
-                payload = b"%d of %d " % (len(said) + 1, number)
-                said.append(
-                    self._simulation.broadcast(number, payload.ljust(self._plan.size, b"."))
+        message_ids: list[MessageId] = []
+        while len(message_ids) < count:
+            for number in self._senders(count - len(message_ids)):
+                payload = b"%d of %d " % (len(message_ids) + 1, number)
+                message_ids.append(
+                    self._simulation.broadcast(number, payload.ljust(self._options.size, b"."))
                 )
-            self._tell(len(said))
-            self._let_pass(self._plan.interval)
-        return said
+            self._on_progress(len(message_ids))
+            self._advance(self._options.interval)
+        return message_ids
 
-    def _speakers(self, most: int) -> list[int]:
+    def _senders(self, limit: int) -> list[int]:
         up = [node.number for node in self._simulation.nodes if self._is_up(node.number)]
-        match self._plan.senders:
+        match self._options.senders:
             case "all":
-                return up[:most]
+                return up[:limit]
             case "random":
                 return [self._rng.choice(up)]
             case _:
-                return [self._speaker]
+                return [self._fixed_sender]
 
     def _is_up(self, number: int) -> bool:
         node = self._simulation.nodes[number]
         return node.is_running and not node.is_leaving
 
-    def _let_pass(self, seconds: float) -> None:
+    def _advance(self, seconds: float) -> None:
         simulation, until = self._simulation, self._simulation.now + seconds
         while self._next_churn_at <= until:
             simulation.run(max(0.0, self._next_churn_at - simulation.now))
-            self._change_places()
-            self._next_churn_at += 60.0 / self._plan.churn
+            self._churn_once()
+            self._next_churn_at += 60.0 / self._options.churn
         simulation.run(until - simulation.now)
 
-    def _change_places(self) -> None:
+    def _churn_once(self) -> None:
         """One node goes, by the door or by the window, and another comes."""
         simulation = self._simulation
         up = [node.number for node in simulation.nodes if self._is_up(node.number)]
-        numbers = [number for number in up if number != self._speaker]
+        numbers = [number for number in up if number != self._fixed_sender]
         if not numbers:
             return
         number = self._rng.choice(numbers)
-        self._gone += 1
-        if self._gone % CRASHES:
+        self._departures += 1
+        if self._departures % CRASH_EVERY:
             simulation.leave(number)
         else:
             simulation.crash(number)
         others = [each for each in up if each != number]
         simulation.add(bootstrap=self._rng.sample(others, min(3, len(others))))
 
-    def _are_everywhere(self, said: list[MessageId]) -> bool:
-        return all(self._simulation.report(each).missed == 0 for each in said)
+    def _is_fully_delivered(self, message_ids: list[MessageId]) -> bool:
+        return all(self._simulation.report(each).missed == 0 for each in message_ids)
 
-    def _copies(self) -> int:
+    def _duplicate_count(self) -> int:
         return sum(node.duplicates for node in self._simulation.nodes)
 
 
-def play(plan: Plan, tell: Callable[[int], None] = lambda _: None) -> Outcome:
+def run_simulation(
+    options: SimOptions, on_progress: Callable[[int], None] = lambda _: None
+) -> SimResult:
     """Simulate `plan`; `tell` hears how many messages have been said so far."""
-    with computed_once():
-        began_at = time.perf_counter()
-        outcome = Run(plan, tell).play()
-        outcome.events_per_second = outcome.steps / (time.perf_counter() - began_at)
-    return outcome
+    with memoized():
+        started_at = time.perf_counter()
+        result = SimRun(options, on_progress).run()
+        result.events_per_second = result.steps / (time.perf_counter() - started_at)
+    return result
 
 
 # --- the command ----------------------------------------------------------------------------------
 
 
-def _range_s(
+def _parse_latency_range(
     _: click.Context, __: click.Parameter, value: str | None
 ) -> tuple[float, float] | None:
     """Seconds, of ``10..50`` or ``30``: the shortest and the longest way in milliseconds."""
@@ -221,16 +227,16 @@ def _range_s(
     return shortest / 1000, longest / 1000
 
 
-def _progress(plan: Plan) -> Callable[[int], None]:
+def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     """Says on a terminal's last line how far it is, where stdout is not also that line."""
     if not sys.stderr.isatty():
         return lambda _: None
 
-    def tell(said: int) -> None:
-        words = f"{plan.nodes:,} nodes: {said:,} of {plan.messages:,} said"
-        click.echo(f"\r{words}\x1b[K", err=True, nl=False)
+    def print_progress(sent: int) -> None:
+        text = f"{options.nodes:,} nodes: {sent:,} of {options.messages:,} said"
+        click.echo(f"\r{text}\x1b[K", err=True, nl=False)
 
-    return tell
+    return print_progress
 
 
 @click.command(short_help="Simulate a cluster of up to thousands of nodes")
@@ -295,7 +301,7 @@ def _progress(plan: Plan) -> Callable[[int], None]:
 @click.option(
     "--latency",
     metavar="MS..MS",
-    callback=_range_s,
+    callback=_parse_latency_range,
     default="10..50",
     show_default=True,
     help="Of a way, in ms; each pair of nodes keeps its own",
@@ -305,7 +311,7 @@ def _progress(plan: Plan) -> Callable[[int], None]:
 @click.option(
     "--latency-between",
     metavar="MS..MS",
-    callback=_range_s,
+    callback=_parse_latency_range,
     help="The same between zones  [--latency]",
 )
 @click.option(
@@ -330,17 +336,17 @@ def _progress(plan: Plan) -> Callable[[int], None]:
 @click.option(
     "--settle",
     type=click.FloatRange(0, 36_000),
-    default=SETTLE_S,
+    default=SETTLE_TIME_S,
     show_default=True,
     help="Virtual seconds from the start of linked nodes to the first message",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
 @click.option(
-    "--nearer-links", is_flag=True, help="Let far links go for near ones (give it time: --settle)"
+    "--optimize-links", is_flag=True, help="Let far links go for near ones (give it time: --settle)"
 )
 @click.option(
-    "--no-lazy-repair",
-    "lazy_repair",
+    "--no-lazy-push",
+    "lazy_push",
     flag_value=False,
     type=bool,
     default=True,
@@ -362,18 +368,18 @@ def sim(*, as_json: bool, **options: Any) -> int:
     half, 99 % and the last of them, hops, redundancy (copies beyond the first per node), datagrams
     and bytes per node, and how many missed it or were given it twice.
     """
-    plan = Plan(**options)
-    tell = _progress(plan)
-    outcome = play(plan, tell)
+    sim_options = SimOptions(**options)
+    on_progress = _progress_printer(sim_options)
+    result = run_simulation(sim_options, on_progress)
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", err=True, nl=False)
     if as_json:
-        click.echo(json.dumps(outcome.as_object(), allow_nan=False))
+        click.echo(json.dumps(result.to_json(), allow_nan=False))
         return 0
-    for line in show(outcome, plot=sys.stdout.isatty()):
+    for line in format_result(result, plot=sys.stdout.isatty()):
         click.echo(line)
-    click.echo(f"{outcome.events_per_second:,.0f} events a second", err=True)
+    click.echo(f"{result.events_per_second:,.0f} events a second", err=True)
     return 0
 
 
-__all__ = ["Dissemination", "Plan", "play", "sim"]
+__all__ = ["BroadcastReport", "SimOptions", "run_simulation", "sim"]

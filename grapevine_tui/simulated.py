@@ -1,6 +1,6 @@
 """What a simulated run showed, as a table, as one JSON object, and drawn.
 
-What must stay true: everything here is computed from an `Outcome`; nothing of it depends on the
+What must stay true: everything here is computed from an `SimResult`; nothing of it depends on the
 machine but `events_per_second`, and only the JSON object shows that.
 """
 
@@ -11,31 +11,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from grapevine_proto.sim import Dissemination
+from grapevine_proto.sim import BroadcastReport
 from grapevine_proto.sim.report import percentile
 
-ROWS: Final = 40  # of messages in a table; thousands of them say no more
+MAX_ROWS: Final = 40  # of messages in a table; thousands of them say no more
 PLOT_CELLS: Final = (64, 10)
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
-HEAD: Final = (
+COLUMN_TITLES: Final = (
     "message", "coverage", "p50 ms", "p99 ms", "last ms", "hops", "redundancy",
     "datagrams", "bytes", "missed", "duplicates",
 )  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
+class SimResult:
     """A run, from the first counted message on. `datagrams` and `bytes` are all that were sent,
-    heartbeats too; `copies` of payloads that came after a node's first."""
+    heartbeats too; `redundant_copies` of payloads that came after a node's first."""
 
     nodes: int
     seed: int
-    reports: list[Dissemination]
+    reports: list[BroadcastReport]
     latencies_s: list[float]
     datagrams: int
     bytes: int
     bytes_between_zones: int
-    copies: int
+    redundant_copies: int
     zones: int
     steps: int
     virtual_s: float
@@ -56,7 +56,7 @@ class Outcome:
     @property
     def redundancy(self) -> float:
         reached = self.expected - self.missed
-        return self.copies / reached if reached else 0.0
+        return self.redundant_copies / reached if reached else 0.0
 
     @property
     def duplicates(self) -> int:
@@ -73,7 +73,7 @@ class Outcome:
         lasts = [report.last for report in self.reports if not math.isnan(report.last)]
         return sum(lasts) / len(lasts) if lasts else math.nan
 
-    def as_object(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What ``--json`` prints; null where nobody was reached."""
         messages = len(self.reports)
         return {
@@ -82,10 +82,10 @@ class Outcome:
             "seed": self.seed,
             "coverage": round(self.coverage, 6),
             "latency_ms": {
-                "p50": _ms(percentile(self.latencies_s, 0.50)),
-                "p99": _ms(percentile(self.latencies_s, 0.99)),
-                "last": _ms(percentile(self.latencies_s, 1.0)),
-                "last_mean": _ms(self.last_mean_s),
+                "p50": _to_ms(percentile(self.latencies_s, 0.50)),
+                "p99": _to_ms(percentile(self.latencies_s, 0.99)),
+                "last": _to_ms(percentile(self.latencies_s, 1.0)),
+                "last_mean": _to_ms(self.last_mean_s),
             },
             "hops_last": round(self.hops_last, 3),
             "redundancy": round(self.redundancy, 4),
@@ -99,30 +99,31 @@ class Outcome:
         }
 
 
-def _ms(seconds: float) -> float | None:
+def _to_ms(seconds: float) -> float | None:
     return None if math.isnan(seconds) else round(seconds * 1000, 3)
 
 
-def show(outcome: Outcome, *, plot: bool) -> list[str]:
+def format_result(result: SimResult, *, plot: bool) -> list[str]:
     """The lines for people: a row a message, one for all, and with `plot` the coverage over time."""
     rows = [
-        _row(f"{number}", each, outcome.nodes) for number, each in enumerate(outcome.reports, 1)
+        _format_row(f"{number}", each, result.nodes)
+        for number, each in enumerate(result.reports, 1)
     ]
-    lines = _table([*rows[:ROWS], _total(outcome)])
-    if len(rows) > ROWS:
-        lines.insert(-1, f"… and {len(rows) - ROWS:,} more messages")
+    lines = _format_table([*rows[:MAX_ROWS], _format_total(result)])
+    if len(rows) > MAX_ROWS:
+        lines.insert(-1, f"… and {len(rows) - MAX_ROWS:,} more messages")
     lines.append("")
-    lines.append(_sentence(outcome))
+    lines.append(_format_summary(result))
     if plot:
-        lines += ["", *draw(outcome.latencies_s, outcome.expected)]
+        lines += ["", *plot_coverage(result.latencies_s, result.expected)]
     return lines
 
 
-def _row(name: str, report: Dissemination, nodes: int) -> tuple[str, ...]:
+def _format_row(name: str, report: BroadcastReport, nodes: int) -> tuple[str, ...]:
     return (
         name,
-        _percent(report.coverage),
-        *(_shown_ms(each) for each in (report.p50, report.p99, report.last)),
+        _format_percent(report.coverage),
+        *(_format_ms(each) for each in (report.p50, report.p99, report.last)),
         f"{report.hops}",
         f"{report.redundancy:.3f}",
         f"{report.datagrams / nodes:,.2f}",
@@ -132,50 +133,52 @@ def _row(name: str, report: Dissemination, nodes: int) -> tuple[str, ...]:
     )
 
 
-def _total(outcome: Outcome) -> tuple[str, ...]:
-    each = len(outcome.reports) * outcome.nodes
+def _format_total(result: SimResult) -> tuple[str, ...]:
+    deliveries = len(result.reports) * result.nodes
     return (
         "all",
-        _percent(outcome.coverage),
-        *(_shown_ms(percentile(outcome.latencies_s, part)) for part in (0.50, 0.99, 1.0)),
-        f"{outcome.hops_last:.1f}",
-        f"{outcome.redundancy:.3f}",
-        f"{outcome.datagrams / each:,.2f}",
-        f"{outcome.bytes / each:,.0f}",
-        f"{outcome.missed:,}",
-        f"{outcome.duplicates:,}",
+        _format_percent(result.coverage),
+        *(_format_ms(percentile(result.latencies_s, quantile)) for quantile in (0.50, 0.99, 1.0)),
+        f"{result.hops_last:.1f}",
+        f"{result.redundancy:.3f}",
+        f"{result.datagrams / deliveries:,.2f}",
+        f"{result.bytes / deliveries:,.0f}",
+        f"{result.missed:,}",
+        f"{result.duplicates:,}",
     )
 
 
-def _percent(part: float) -> str:
+def _format_percent(share: float) -> str:
     """Cut, not rounded, so that 100 % is said of nothing less."""
-    return f"{math.floor(part * 10_000) / 100:.2f} %"
+    return f"{math.floor(share * 10_000) / 100:.2f} %"
 
 
-def _shown_ms(seconds: float) -> str:
+def _format_ms(seconds: float) -> str:
     return "-" if math.isnan(seconds) else f"{seconds * 1000:,.0f}"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(HEAD, *rows, strict=True)]
+def _format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [
+        max(len(cell) for cell in column) for column in zip(COLUMN_TITLES, *rows, strict=True)
+    ]
     return [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (HEAD, *rows)
+        for row in (COLUMN_TITLES, *rows)
     ]
 
 
-def _sentence(outcome: Outcome) -> str:
-    words = (
-        f"{outcome.nodes:,} nodes, {len(outcome.reports):,} messages, seed {outcome.seed}, "
-        f"{outcome.virtual_s:,.1f} virtual seconds; datagrams and bytes are per node and message"
+def _format_summary(result: SimResult) -> str:
+    text = (
+        f"{result.nodes:,} nodes, {len(result.reports):,} messages, seed {result.seed}, "
+        f"{result.virtual_s:,.1f} virtual seconds; datagrams and bytes are per node and message"
     )
-    if outcome.zones > 1 and outcome.bytes:
-        share = outcome.bytes_between_zones / outcome.bytes
-        words += f"; {100 * share:.1f} % of all bytes went from zone to zone"
-    return words
+    if result.zones > 1 and result.bytes:
+        share = result.bytes_between_zones / result.bytes
+        text += f"; {100 * share:.1f} % of all bytes went from zone to zone"
+    return text
 
 
-def draw(latencies_s: Sequence[float], expected: int) -> list[str]:
+def plot_coverage(latencies_s: Sequence[float], expected: int) -> list[str]:
     """Coverage over time, with a bar for each moment: how much of all deliveries had been made."""
     width, height = PLOT_CELLS
     if not latencies_s or not expected:

@@ -18,15 +18,19 @@ from grapevine_proto.errors import GrapevineError
 from grapevine_tui.host import Host
 from grapevine_tui.text import printable
 
-VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # not for our children
+MANAGER_VARIABLES: Final = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+)  # not for our children
 
 
 def notify(*lines: str) -> None:
     """Tell the manager, if there is one."""
-    where = os.environ.get("NOTIFY_SOCKET", "")
-    if not where.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
+    socket_path = os.environ.get("NOTIFY_SOCKET", "")
+    if not socket_path.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
         return
-    address = "\0" + where[1:] if where.startswith("@") else where
+    address = "\0" + socket_path[1:] if socket_path.startswith("@") else socket_path
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         sock.sendto("\n".join(lines).encode(), address)
@@ -39,13 +43,13 @@ def notify_reloading() -> None:
 
 def notify_reloaded(host: Host, problem: str) -> None:
     """End a reload. `problem`: why nothing was taken over, which `systemctl status` shows; empty: all was."""
-    where = f"listening on {host.node.address}"
-    line = printable(f"not reloaded: {problem}; {where}" if problem else where)
+    status = f"listening on {host.node.address}"
+    line = printable(f"not reloaded: {problem}; {status}" if problem else status)
     notify(f"STATUS={line}", f"ERRNO={errno.EINVAL if problem else 0}")
     notify("READY=1")
 
 
-def watchdog_s() -> float:
+def watchdog_timeout_s() -> float:
     """How often the manager wants to hear of us; 0: it does not care."""
     with suppress(ValueError):
         if os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
@@ -53,12 +57,12 @@ def watchdog_s() -> float:
     return 0.0
 
 
-async def attend(host: Host, wait_peers: int) -> None:
+async def notify_ready_and_watchdog(host: Host, wait_peers: int) -> None:
     """Say ready once the host is started and linked to `wait_peers`, then that we are alive."""
     if "NOTIFY_SOCKET" not in os.environ:
         return
-    interval_s = watchdog_s() / 2
-    await host.is_started.wait()
+    interval_s = watchdog_timeout_s() / 2
+    await host.started.wait()
     if wait_peers:
         with suppress(GrapevineError):
             await host.node.ready(wait_peers)

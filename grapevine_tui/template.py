@@ -15,14 +15,14 @@ from typing import Any, Final
 from grapevine_proto.config import NodeConfig
 from grapevine_tui.options import PROFILES
 
-BINDS: Final = {"local": "127.0.0.1:8000", "lan": "0.0.0.0:8000", "wan": "0.0.0.0:8000"}
-ABOUT: Final = {
+BIND_BY_PROFILE: Final = {"local": "127.0.0.1:8000", "lan": "0.0.0.0:8000", "wan": "0.0.0.0:8000"}
+PROFILE_SUMMARIES: Final = {
     "local": "for nodes on one machine: short timeouts, because loss is rare and round trips are short",
     "lan": "for one site: the defaults",
     "wan": "for several sites: longer timeouts, so that a slow path does not count as a failure",
 }
 
-_TEXT: Final = Template("""\
+_TEMPLATE: Final = Template("""\
 # Grapevine, profile $profile: $about.
 #
 # grapevine-tui --config FILE uses this file; grapevine-tui config check FILE validates it.
@@ -65,11 +65,11 @@ subscriptions = $subscriptions
 
 # Lazy push: send the ID of a message to peers that did not get its payload, and request announced messages.
 # Closes gaps within a fraction of a second, for one small packet per link.
-lazy_repair = $lazy_repair
+lazy_push = $lazy_push
 
 # In a cluster larger than max_peers, replace distant links with nearer ones: messages arrive sooner after a
 # minute or two. For sites far apart; it has no effect on a single network.
-nearer_links = $nearer_links
+optimize_links = $optimize_links
 
 # Which peers a node connects and relays to. uniform: regardless of zone. hub-and-spoke: one in each other
 # zone, the rest in its own. prefer-local, prefer-remote: twice as often in its own zone, or in others.
@@ -104,13 +104,13 @@ tombstone_timeout = $tombstone_timeout
 connection_timeout = $connection_timeout
 
 # How long a message is cached for repair, and the maximum age at which one is accepted. Longer bridges
-# longer partitions and uses more memory (limits.held_bytes).
+# longer partitions and uses more memory (limits.cache_bytes).
 message_dedup_ttl = $message_dedup_ttl
 
 # How long a payload may wait for others to share its signature, and how many bytes share one. 0 seconds:
 # until the event loop comes around, so a single payload does not wait. 1 byte: one signature per payload.
-bundle_delay = $bundle_delay
-bundle_bytes = $bundle_bytes
+batch_delay = $batch_delay
+batch_bytes = $batch_bytes
 
 # Peer IDs that may not connect, 64 hex digits each. Identities are free: to exclude a person, rotate the
 # cluster key.
@@ -134,8 +134,8 @@ probe_interval = $detection_probe_interval
 indirect_probes = $detection_indirect_probes
 # Minimum suspicion timeout for every power of ten of members, once three members suspect; and the factor on
 # it while only one does.
-suspicion = $detection_suspicion
-suspicion_max = $detection_suspicion_max
+suspicion_timeout = $detection_suspicion_timeout
+suspicion_max_factor = $detection_suspicion_max_factor
 
 [epidemic]
 # Probability that a node relays a new message. Lower sends fewer copies and reaches fewer nodes at once.
@@ -158,13 +158,13 @@ refill_rate = $rate_limit_refill_rate
 # Packets in the first round trip.
 initial_packets = $congestion_initial_packets
 # Factor on the rate when a queue builds up. Lower drains it sooner; higher uses the path better.
-decrease = $congestion_decrease
+decrease_factor = $congestion_decrease_factor
 # Queueing delay that does not count as congestion, in seconds and as a share of the round-trip time; the
 # larger applies.
-delay = $congestion_delay
-delay_fraction = $congestion_delay_fraction
+max_queue_delay = $congestion_max_queue_delay
+max_queue_delay_fraction = $congestion_max_queue_delay_fraction
 # Window for the minimum round-trip time and loss of a path, in seconds.
-memory = $congestion_memory
+min_rtt_window = $congestion_min_rtt_window
 # Maximum bytes per second to one peer, and maximum unacknowledged bytes to it.
 max_rate = $congestion_max_rate
 in_flight_bytes = $congestion_in_flight_bytes
@@ -174,28 +174,28 @@ in_flight_bytes = $congestion_in_flight_bytes
 # Peers with a session, links and transient ones: 16 KB each while idle.
 sessions = $limits_sessions
 # Transient sessions among those, for direct messages and repair; closed after 10 s idle.
-short_sessions = $limits_short_sessions
+transient_sessions = $limits_transient_sessions
 # Handshakes in progress that this node initiated.
 dials = $limits_dials
 # Accepted handshakes remembered for 240 s against replay.
 accepted_proofs = $limits_accepted_proofs
 # Rate-limit buckets for first packets, by a keyed hash of the source address.
-hello_buckets = $limits_hello_buckets
+handshake_buckets = $limits_handshake_buckets
 # Challenges per second to unauthenticated peers in total: two hashes each, so a flood costs 1% of a core.
 challenges_per_second = $limits_challenges_per_second
 # Known members, 800 bytes each; a node works with a part of a larger cluster.
 members = $limits_members
 # Advertised addresses that were not reached yet, in total and from one member.
 addresses = $limits_addresses
-addresses_per_teller = $limits_addresses_per_teller
+addresses_per_source = $limits_addresses_per_source
 # Origins whose latest two streams are tracked. Once three quarters are in use, a link that introduces more
 # than new_origins_per_link origins that are not known members replaces its own.
 origins = $limits_origins
 new_origins_per_link = $limits_new_origins_per_link
 # Tracked gaps in one origin's messages; beyond that the oldest is abandoned and counted as lost.
-holes = $limits_holes
+gaps = $limits_gaps
 # Bytes of messages cached for repair; one origin may use a quarter.
-held_bytes = $limits_held_bytes
+cache_bytes = $limits_cache_bytes
 # Events queued for a slow application, and their bytes. Beyond them the oldest are dropped.
 events = $limits_events
 event_bytes = $limits_event_bytes
@@ -245,13 +245,13 @@ wait_peers = 0
 
 def render(profile: str) -> str:
     """Returns the config file of `profile`, a key of `PROFILES`."""
-    config = PROFILES[profile](bind=BINDS[profile])
+    config = PROFILES[profile](bind=BIND_BY_PROFILE[profile])
     values: dict[str, Any] = {
         name.replace(".", "_"): json.dumps(value, ensure_ascii=False)
         for name, value in config.settings().items()
     }
     return _with_defaults_as_comments(
-        _TEXT.substitute(values, profile=profile, about=ABOUT[profile]),
+        _TEMPLATE.substitute(values, profile=profile, about=PROFILE_SUMMARIES[profile]),
         {
             name
             for name, value in NodeConfig().settings().items()
@@ -260,7 +260,7 @@ def render(profile: str) -> str:
     )
 
 
-def _with_defaults_as_comments(text: str, own: Set[str]) -> str:
+def _with_defaults_as_comments(text: str, profile_settings: Set[str]) -> str:
     """Returns `text` with a # before every setting that the profile does not change: a file that sets
     everything would pin the current defaults."""
     lines, section = [], ""
@@ -268,16 +268,19 @@ def _with_defaults_as_comments(text: str, own: Set[str]) -> str:
         if line.startswith("["):
             section = line.strip().strip("[]") + "."
         name = re.match(r"([a-z_]+) = ", line)
-        is_set = name is not None and section + name[1] in own | {"bind", "app.profile"}
+        is_set = name is not None and section + name[1] in profile_settings | {
+            "bind",
+            "app.profile",
+        }
         lines.append(f"# {line}" if name is not None and not is_set else line)
     return "".join(lines)
 
 
-def reasons() -> dict[str, str]:
+def setting_help() -> dict[str, str]:
     """Returns the comment above each setting, by dotted name."""
     found: dict[str, str] = {}
     section, above, is_open = "", [""], False
-    for line in _TEXT.template.splitlines():
+    for line in _TEMPLATE.template.splitlines():
         if line.startswith("["):
             section, above, is_open = line.strip("[]") + ".", [], False
         elif match := re.fullmatch(r"(?:# )?([a-z_]+) = \S.*", line):

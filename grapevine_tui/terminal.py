@@ -33,21 +33,21 @@ from typing import Any, ClassVar, Final, TextIO
 from unicodedata import normalize
 
 from grapevine_tui.streams import BackgroundWriter, write_all
-from grapevine_tui.text import cells, cut, printable
+from grapevine_tui.text import cells, printable, truncate
 
 # The one for a terminal. A browser sends what is text, and its driver takes an empty piece for the end.
 DRIVER: Final = "textual.drivers.linux_driver"
-BEGIN: Final = "\x1b[200~"  # bracketed paste
-END: Final = "\x1b[201~"
-ESCAPE_SIGN: Final = "␛"
-WAITING_BYTES: Final = 2**20  # a dozen frames of a large screen
-STALLED_S: Final = 0.25  # a terminal that takes nothing for so long is waited for no more
-MODE: Final = re.compile(
+PASTE_BEGIN: Final = "\x1b[200~"  # bracketed paste
+PASTE_END: Final = "\x1b[201~"
+ESCAPE_SYMBOL: Final = "␛"
+MAX_QUEUED_BYTES: Final = 2**20  # a dozen frames of a large screen
+FLUSH_TIMEOUT_S: Final = 0.25  # a terminal that takes nothing for so long is waited for no more
+MODE_SEQUENCE: Final = re.compile(
     rb"(?:\x1b\[[?<>=]?(?!2026)[0-9;]*[hlut])+"
 )  # 2026: begin and end of a frame
-MODE_BYTES: Final = 64
+MAX_MODE_SEQUENCE_BYTES: Final = 64
 # Keys, the other screen, the cursor, focus, paste, wrapping and mouse as a shell expects them.
-LAST_MODES: Final = "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l\x1b[?2004l\x1b[?7h" + "".join(
+RESET_SEQUENCES: Final = "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l\x1b[?2004l\x1b[?7h" + "".join(
     f"\x1b[?{mode}l" for mode in (1000, 1003, 1006, 1015, 1016, 2048)
 )
 ASK_BACKGROUND: Final = "\x1b]11;?\x07"
@@ -60,7 +60,7 @@ NO_KEY: Final = "[E"  # behind an escape: a key that means nothing here
 # The terminal's stack of titles (xterm's CSI 22 and 23); a terminal without one ignores both.
 PUSH_TITLE: Final = "\x1b[22;0t"
 POP_TITLE: Final = "\x1b[23;0t"
-TITLE_CELLS: Final = 60  # of the node's name
+MAX_TITLE_NAME_CELLS: Final = 60  # of the node's name
 
 
 def understands_osc(environment: Mapping[str, str]) -> bool:
@@ -114,22 +114,26 @@ class WindowTitle:
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
-        self._shown = ""
+        self._shown_title = ""
 
     def show(self, name: str) -> None:
         """Show the node's `name`, which may be any text, in the title; writes only what is new."""
-        title = f"{cut(printable(name), TITLE_CELLS)} · grapevine" if name else "grapevine"
-        if title == self._shown:
+        title = (
+            f"{truncate(printable(name), MAX_TITLE_NAME_CELLS)} · grapevine"
+            if name
+            else "grapevine"
+        )
+        if title == self._shown_title:
             return
-        if not self._shown:
+        if not self._shown_title:
             self._write(PUSH_TITLE)
-        self._shown = title
+        self._shown_title = title
         self._write(f"\x1b]2;{title}\x07")
 
     def restore(self) -> None:
         """Bring back the title that the window had before; harmless where none was shown."""
-        if self._shown:
-            self._shown = ""
+        if self._shown_title:
+            self._shown_title = ""
             self._write(POP_TITLE)
 
 
@@ -172,37 +176,39 @@ class BackgroundQuery:
             BackgroundQuery.pending = None
 
 
-class Reading:
+class PasteSafeDecoder:
     """Makes letters of what comes from a terminal, a piece at a time."""
 
     def __init__(self, encoding: str) -> None:
         self._decode = getincrementaldecoder(encoding)("replace").decode
-        self._is_pasted = False
-        self._before = ""  # the last letters outside a paste: its mark may come in pieces
-        self._held = ""  # of a paste, what may be the beginning of its end; else of an answer
+        self._is_in_paste = False
+        self._typed_tail = ""  # the last letters outside a paste: its mark may come in pieces
+        self._pending = ""  # of a paste, what may be the beginning of its end; else of an answer
         self._ends_in_escape = False  # of what was given on
 
     def decode(self, data: bytes, final: bool = False) -> str:
         """The next letters; within a paste without a single escape."""
-        text = self._held + self._decode(data, final)
-        self._held = ""
-        read = []
+        text = self._pending + self._decode(data, final)
+        self._pending = ""
+        pieces = []
         while text:
-            part, text = self._pasted(text) if self._is_pasted else self._typed(text)
-            read.append(part)
-        return "".join(read)
+            piece, text = (
+                self._decode_pasted(text) if self._is_in_paste else self._decode_typed(text)
+            )
+            pieces.append(piece)
+        return "".join(pieces)
 
-    def _typed(self, text: str) -> tuple[str, str]:
-        seen = self._before + text
-        at = seen.find(BEGIN)
-        if at < 0:
+    def _decode_typed(self, text: str) -> tuple[str, str]:
+        recent = self._typed_tail + text
+        start = recent.find(PASTE_BEGIN)
+        if start < 0:
             typed = self._without_answers(text)
-            self._before = (self._before + typed)[1 - len(BEGIN) :]
+            self._typed_tail = (self._typed_tail + typed)[1 - len(PASTE_BEGIN) :]
             return typed, ""
-        self._is_pasted = True
-        here = at + len(BEGIN) - len(self._before)
-        self._before = ""
-        return self._without_answers(text[:here]), text[here:]
+        self._is_in_paste = True
+        split_at = start + len(PASTE_BEGIN) - len(self._typed_tail)
+        self._typed_tail = ""
+        return self._without_answers(text[:split_at]), text[split_at:]
 
     def _without_answers(self, typed: str) -> str:
         """`typed` without what the terminal answers. While an answer is due, what may be the beginning
@@ -214,43 +220,43 @@ class Reading:
                 query.answer(found[1])
                 typed = NO_KEY + typed[found.end() - 1 :]
             elif ANSWER_BEGUN.match("\x1b" + typed):
-                self._held = typed
+                self._pending = typed
                 return ""
         for found in ANSWER.finditer(typed):
             if query is not None:
                 query.answer(found[1])
         typed = ANSWER.sub("", typed)
         if query is not None and (begun := ANSWER_BEGUN.search(typed)):
-            typed, self._held = typed[: begun.start()], begun[0]
+            typed, self._pending = typed[: begun.start()], begun[0]
         if typed:
             self._ends_in_escape = typed.endswith("\x1b")
         return typed
 
-    def _pasted(self, text: str) -> tuple[str, str]:
-        body, mark, rest = text.partition(END)
-        if mark:
-            self._is_pasted = False
-            self._before = ""
+    def _decode_pasted(self, text: str) -> tuple[str, str]:
+        body, end_marker, rest = text.partition(PASTE_END)
+        if end_marker:
+            self._is_in_paste = False
+            self._typed_tail = ""
         else:
-            sizes = range(len(END) - 1, 0, -1)
-            held = next((size for size in sizes if body.endswith(END[:size])), 0)
-            body, self._held = body[: len(body) - held], body[len(body) - held :]
-        return body.replace("\x1b", ESCAPE_SIGN) + mark, rest
+            sizes = range(len(PASTE_END) - 1, 0, -1)
+            pending_size = next((size for size in sizes if body.endswith(PASTE_END[:size])), 0)
+            body, self._pending = body[: len(body) - pending_size], body[len(body) - pending_size :]
+        return body.replace("\x1b", ESCAPE_SYMBOL) + end_marker, rest
 
 
-def _reader(encoding: str) -> Callable[[], Reading]:
+def _decoder_factory(encoding: str) -> Callable[[], PasteSafeDecoder]:
     """In place of `codecs.getincrementaldecoder`."""
-    terminal = _ours()
-    return partial(Reading, terminal.encoding if terminal is not None else encoding)
+    terminal = _wrapped_stderr()
+    return partial(PasteSafeDecoder, terminal.encoding if terminal is not None else encoding)
 
 
-def read_anything() -> None:
-    """Have Textual read whatever comes from the terminal, by `Reading`."""
+def install_paste_safe_decoder() -> None:
+    """Have Textual read whatever comes from the terminal, by `PasteSafeDecoder`."""
     with suppress(ImportError):  # Windows has a driver of its own, which is given letters
-        vars(importlib.import_module(DRIVER))["getincrementaldecoder"] = _reader
+        vars(importlib.import_module(DRIVER))["getincrementaldecoder"] = _decoder_factory
 
 
-class LastingTerminal(TextIOBase):
+class HangupSafeStream(TextIOBase):
     """`stream` for as long as it is there, and nothing after that. Only its file is used: a thread
     that waits for a terminal must not hold the lock of a stream."""
 
@@ -258,14 +264,14 @@ class LastingTerminal(TextIOBase):
         self._signs = _Ascii() if in_ascii else None
         self._stream = stream  # which may close its file when it goes
         self._encoding = stream.encoding or "utf-8"
-        self._file = stream.fileno()
+        self._fd = stream.fileno()
         self._is_tty = stream.isatty()
-        self._as_found = _attributes(self._file)
+        self._original_attributes = _terminal_attributes(self._fd)
         self._is_stalled = False
-        self._lost_some = False
-        self._has_our_title = False
+        self._has_dropped_frames = False
+        self._is_title_pushed = False
         self._writer = BackgroundWriter(
-            partial(write_all, self._file), name="terminal", on_broken=lambda _: None
+            partial(write_all, self._fd), name="terminal", on_broken=lambda _: None
         )
 
     @property
@@ -273,83 +279,83 @@ class LastingTerminal(TextIOBase):
         return self._encoding
 
     def write(self, text: str) -> int:
-        if text == POP_TITLE and not self._has_our_title:
+        if text == POP_TITLE and not self._is_title_pushed:
             return len(text)  # given back already: a second time would take another program's
         if self._signs is None:
             data = text.encode(self._encoding, "backslashreplace")
         else:
             data = text.translate(self._signs).encode("ascii")
-        if self._writer.waiting_bytes + len(data) > WAITING_BYTES:
-            self._writer.thin(_modes)
-            self._lost_some = True
+        if self._writer.queued_bytes + len(data) > MAX_QUEUED_BYTES:
+            self._writer.retain(_mode_sequences)
+            self._has_dropped_frames = True
         self._writer.put(data)
         if PUSH_TITLE in text or POP_TITLE in text:
-            self._has_our_title = text.rfind(PUSH_TITLE) > text.rfind(POP_TITLE)
+            self._is_title_pushed = text.rfind(PUSH_TITLE) > text.rfind(POP_TITLE)
         return len(text)
 
     def flush(self) -> None:
         """Wait until all is written; for a terminal that does not read, only once and briefly."""
-        is_written = self._writer.flush(0.0 if self._is_stalled else STALLED_S)
+        is_written = self._writer.flush(0.0 if self._is_stalled else FLUSH_TIMEOUT_S)
         self._is_stalled = not is_written
 
-    def take_lost(self) -> bool:
+    def consume_dropped_frames(self) -> bool:
         """Whether frames were let go, and the terminal reads again: once each time. Then what stands
         on it is to be painted from scratch."""
-        if not self._lost_some or not self._writer.is_idle:
+        if not self._has_dropped_frames or not self._writer.is_idle:
             return False
-        self._lost_some = False
+        self._has_dropped_frames = False
         return True
 
     def restore(self) -> None:
         """Let it behave as it was found; what it still shows can wait."""
-        if self._as_found is not None:
+        if self._original_attributes is not None:
             import termios
 
             with suppress(OSError, termios.error):
-                termios.tcsetattr(self._file, termios.TCSANOW, self._as_found)
-        self.write(LAST_MODES + (POP_TITLE if self._has_our_title else ""))
+                termios.tcsetattr(self._fd, termios.TCSANOW, self._original_attributes)
+        self.write(RESET_SEQUENCES + (POP_TITLE if self._is_title_pushed else ""))
         self.flush()
 
     def fileno(self) -> int:
-        return self._file
+        return self._fd
 
     def isatty(self) -> bool:
         return self._is_tty
 
 
-def _modes(pieces: Iterable[bytes]) -> list[bytes]:
+def _mode_sequences(pieces: Iterable[bytes]) -> list[bytes]:
     """Those that switch something on or off, which no later frame makes up for; each once."""
     latest: dict[bytes, None] = {}
     for piece in pieces:
-        if len(piece) <= MODE_BYTES and MODE.fullmatch(piece):
+        if len(piece) <= MAX_MODE_SEQUENCE_BYTES and MODE_SEQUENCE.fullmatch(piece):
             latest.pop(piece, None)
             latest[piece] = None
     return list(latest)
 
 
-def _attributes(file: int) -> list[Any] | None:
+def _terminal_attributes(fd: int) -> list[Any] | None:
     try:
         import termios
     except ImportError:  # Windows
         return None
     try:
-        return termios.tcgetattr(file)
+        return termios.tcgetattr(fd)
     except (OSError, termios.error):
         return None
 
 
-def _ours() -> LastingTerminal | None:
+def _wrapped_stderr() -> HangupSafeStream | None:
     terminal: object = sys.__stderr__
-    return terminal if isinstance(terminal, LastingTerminal) else None
+    return terminal if isinstance(terminal, HangupSafeStream) else None
 
 
 def restore_terminal() -> None:
     """Leave this process's terminal as it was found."""
-    if (terminal := _ours()) is not None:
+    if (terminal := _wrapped_stderr()) is not None:
         terminal.restore()
 
 
-def must_repaint() -> bool:
+def consume_repaint_request() -> bool:
     """Whether what stands on this process's terminal is to be painted from scratch."""
-    terminal = _ours()
-    return terminal is not None and terminal.take_lost()
+    terminal = _wrapped_stderr()
+    return terminal is not None and terminal.consume_dropped_frames()

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from typing import Final
 from unicodedata import category
 
-MARKS_IN_A_ROW: Final = 4  # enough for every living script; a "zalgo" text stacks dozens
+MAX_COMBINING_MARKS: Final = 4  # enough for every living script; a "zalgo" text stacks dozens
 ELLIPSIS: Final = "…"
 # Code points a cell may hold: one base, its marks; and a two-cell base leaves room to spare.
-CODE_POINTS_PER_CELL: Final = 1 + MARKS_IN_A_ROW
-LINE_BYTES: Final = 4096  # of a payload, looked at for one line: beyond any screen's width
+CODE_POINTS_PER_CELL: Final = 1 + MAX_COMBINING_MARKS
+PREVIEW_BYTES: Final = 4096  # of a payload, looked at for one line: beyond any screen's width
 
 _PICTURES: Final = {
     **{code: chr(0x2400 + code) for code in range(0x20)},  # ␛ and its kin are one cell each
@@ -76,7 +76,7 @@ def printable(text: str) -> str:
                 marks, previous = 0, "Po"
                 continue
             marks += 1
-            if marks <= MARKS_IN_A_ROW:
+            if marks <= MAX_COMBINING_MARKS:
                 shown.append(character)
             continue
         if code in _JOINERS and previous in _JOINING:
@@ -96,7 +96,7 @@ def printable_lines(text: str) -> list[str]:
     return [printable(line) for line in text.replace("\r\n", "\n").split("\n")]
 
 
-def show_payload(payload: bytes, limit_bytes: int = LINE_BYTES) -> str:
+def format_payload(payload: bytes, limit_bytes: int = PREVIEW_BYTES) -> str:
     """One printable line for `payload`: as text if it is UTF-8, else in hex.
 
     Only the first `limit_bytes` are looked at; what is left out is told by an ellipsis.
@@ -120,7 +120,7 @@ def cells(text: str) -> int:
     return cell_len(text)
 
 
-def cut(text: str, width_cells: int) -> str:
+def truncate(text: str, width_cells: int) -> str:
     """Printable `text` in at most `width_cells`, an ellipsis in the last where some is left out."""
     if width_cells <= 0:
         return ""
@@ -139,10 +139,10 @@ def cut(text: str, width_cells: int) -> str:
     return head + ELLIPSIS
 
 
-def broken(text: str, width_cells: int) -> Iterator[str]:
+def wrap(text: str, width_cells: int) -> Iterator[str]:
     """`text` in lines of at most `width_cells`: between words where that is possible."""
     while len(text) > 1 and cells(text) > width_cells > 0:
-        head = cut(text, width_cells + 1)[:-1] or text[0]  # what fits, without the ellipsis
+        head = truncate(text, width_cells + 1)[:-1] or text[0]  # what fits, without the ellipsis
         at = len(head)
         if text[at:][:1] != " " and (blank := head.rstrip(" ").rfind(" ")) > 0:
             at = blank
@@ -151,8 +151,8 @@ def broken(text: str, width_cells: int) -> Iterator[str]:
     yield text
 
 
-def fit(text: str, width_cells: int, *, right: bool = False) -> str:
+def pad(text: str, width_cells: int, *, right: bool = False) -> str:
     """Printable `text` in exactly `width_cells`: cut, or filled with spaces."""
-    shown = cut(text, width_cells)
+    shown = truncate(text, width_cells)
     blank = " " * (width_cells - cells(shown))
     return blank + shown if right else shown + blank

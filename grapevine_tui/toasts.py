@@ -1,7 +1,7 @@
 """Words over the screen for what needs an eye: a peer lost, an address that refuses or is silent, a
 throttling that began, a state that is not saved, an identity in use twice.
 
-What must stay true: what only informs is never shown so, and never more than `TOASTS` at once.
+What must stay true: what only informs is never shown so, and never more than `MAX_TOASTS` at once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Final
 
 from textual.app import App
 
-from grapevine_tui.model import Level, Model
+from grapevine_tui.model import Model, NoticeLevel
 
 ALERT_GAP_S: Final = 1.0  # a storm of warnings rings no storm of bells
-TOASTS: Final = 3  # at once; more would hide the screen
+MAX_TOASTS: Final = 3  # at once; more would hide the screen
 
 
 class Toasts:
@@ -27,19 +27,19 @@ class Toasts:
         self._alerted_at = -math.inf
         self._app = app
         self._model = model
-        self._shown = 0
+        self._shown_count = 0
 
     def show(self) -> None:
         """Show what has come to notice since the last time, if it needs an eye."""
         model = self._model
-        fresh = min(model.notice_count - self._shown, len(model.notices))
-        self._shown = model.notice_count
-        notices = list(model.notices)[len(model.notices) - fresh :]
-        urgent = [notice for notice in notices if notice.level is not Level.INFORMATION]
-        for notice in urgent[:TOASTS]:
+        new_count = min(model.notice_count - self._shown_count, len(model.notices))
+        self._shown_count = model.notice_count
+        notices = list(model.notices)[len(model.notices) - new_count :]
+        urgent = [notice for notice in notices if notice.level is not NoticeLevel.INFORMATION]
+        for notice in urgent[:MAX_TOASTS]:
             self._app.notify(notice.text, severity=notice.level.value, markup=False)
         if urgent and time.monotonic() - self._alerted_at >= ALERT_GAP_S:
             self._alerted_at = time.monotonic()
             self._alert(urgent[0].text)
-        if len(urgent) > TOASTS:
-            self._app.notify(f"and {len(urgent) - TOASTS} more: see S", markup=False)
+        if len(urgent) > MAX_TOASTS:
+            self._app.notify(f"and {len(urgent) - MAX_TOASTS} more: see S", markup=False)

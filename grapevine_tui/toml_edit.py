@@ -17,19 +17,19 @@ from typing import Any, NamedTuple
 import tomli_w
 
 
-class Edited(NamedTuple):
+class EditedToml(NamedTuple):
     """The new text, and whether its comments are those that were there."""
 
     text: str
-    keeps_comments: bool
+    comments_preserved: bool
 
 
-def edited(text: str, changes: Mapping[str, Any]) -> Edited:
+def edit_toml(text: str, changes: Mapping[str, Any]) -> EditedToml:
     """`text` with `changes` by dotted name (``epidemic.hops``). Raises ValueError where it is no TOML."""
-    wanted = tomllib.loads(text)
+    expected = tomllib.loads(text)
     for name, value in changes.items():
         section, _, key = name.rpartition(".")
-        table: Any = wanted
+        table: Any = expected
         for part in section.split(".") if section else ():
             table = table.setdefault(part, {}) if isinstance(table, dict) else None
         if not isinstance(table, dict):
@@ -42,16 +42,16 @@ def edited(text: str, changes: Mapping[str, Any]) -> Edited:
         new += "\n"
     try:
         for name, value in changes.items():
-            new = _put(new, name, value)
-        is_right = tomllib.loads(new) == wanted
+            new = _set_value(new, name, value)
+        is_as_expected = tomllib.loads(new) == expected
     except (TOMLKitError, ValueError, AttributeError):
-        is_right = False
-    if is_right:
-        return Edited(new, keeps_comments=True)
-    return Edited(tomli_w.dumps(wanted), keeps_comments="#" not in text)
+        is_as_expected = False
+    if is_as_expected:
+        return EditedToml(new, comments_preserved=True)
+    return EditedToml(tomli_w.dumps(expected), comments_preserved="#" not in text)
 
 
-def _put(text: str, name: str, value: Any) -> str:
+def _set_value(text: str, name: str, value: Any) -> str:
     """The text with that one setting in it."""
     import tomlkit
 
@@ -72,11 +72,11 @@ def _put(text: str, name: str, value: Any) -> str:
         is_last = table is not document and table is document.body[-1][1]
         line = tomlkit.item(value)
         line.trivia.trail = "\n"
-        body.insert(_place(body, key, is_last=is_last), (tomlkit.key(key), line))
+        body.insert(_insertion_index(body, key, is_last=is_last), (tomlkit.key(key), line))
     return tomlkit.dumps(document)
 
 
-def _place(body: list[tuple[Any, Any]], key: str, *, is_last: bool) -> int:
+def _insertion_index(body: list[tuple[Any, Any]], key: str, *, is_last: bool) -> int:
     """Where a new `key` goes in a section: below the comment that shows it, else to the end. A comment
     right above the next section belongs to that one."""
     from tomlkit.items import AoT, Comment, Table, Whitespace
@@ -86,8 +86,8 @@ def _place(body: list[tuple[Any, Any]], key: str, *, is_last: bool) -> int:
     )
     for at in range(end):
         if isinstance(body[at][1], Comment):
-            shown, sign, _ = body[at][1].as_string().lstrip("# \t").partition("=")
-            if sign and shown.strip() == key:
+            commented_key, sign, _ = body[at][1].as_string().lstrip("# \t").partition("=")
+            if sign and commented_key.strip() == key:
                 return at + 1
     if end < len(body) or not is_last:
         while end and isinstance(body[end - 1][1], Comment):

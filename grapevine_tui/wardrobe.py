@@ -13,43 +13,43 @@ from typing import Final
 from textual.app import App
 from textual.theme import Theme
 
-from grapevine_tui.choices import Choices
+from grapevine_tui.choices import Preferences
 from grapevine_tui.text import printable
 from grapevine_tui.widgets.look import GRAPEVINE, GRAPEVINE_LIGHT, THEMES
 
-LIGHT_GROUNDS: Final = frozenset({"7", "15"})  # white and bright white, of the sixteen
+LIGHT_BACKGROUND_CODES: Final = frozenset({"7", "15"})  # white and bright white, of the sixteen
 
 
-def is_light(environment: Mapping[str, str]) -> bool:
+def is_light_terminal(environment: Mapping[str, str]) -> bool:
     """Whether the terminal says that its background is light: COLORFGBG, ``foreground;background``."""
-    return environment.get("COLORFGBG", "").rpartition(";")[2] in LIGHT_GROUNDS
+    return environment.get("COLORFGBG", "").rpartition(";")[2] in LIGHT_BACKGROUND_CODES
 
 
 def _own(is_light: bool) -> Theme:
     return GRAPEVINE_LIGHT if is_light else GRAPEVINE
 
 
-class Wardrobe:
+class ThemeManager:
     """Dresses `app`, and keeps what somebody chooses on the screen."""
 
-    def __init__(self, app: App[None], choices: Choices) -> None:
+    def __init__(self, app: App[None], preferences: Preferences) -> None:
         self._app = app
-        self._choices = choices
-        self._is_dressed = False
+        self._preferences = preferences
+        self._is_applied = False
         self._worn_unasked = ""  # the theme, while nobody has chosen one
         for theme in THEMES:
             app.register_theme(theme)
 
-    def dress(self, wanted: str) -> None:
-        """Wear `wanted`; where that is empty the theme chosen last, else our own for such a terminal."""
-        wanted = wanted or self._choices.theme()
-        own = _own(is_light(os.environ))
-        theme = wanted if wanted in self._app.available_themes else own.name
+    def apply(self, requested: str) -> None:
+        """Wear `requested`; where that is empty the theme chosen last, else our own for such a terminal."""
+        requested = requested or self._preferences.load_theme()
+        default = _own(is_light_terminal(os.environ))
+        theme = requested if requested in self._app.available_themes else default.name
         self._app.theme = theme
-        if wanted and theme != wanted:
-            self._warn(f"there is no theme {printable(wanted)!r}")
-        self._worn_unasked = "" if wanted else theme
-        self._is_dressed = True
+        if requested and theme != requested:
+            self._warn(f"there is no theme {printable(requested)!r}")
+        self._worn_unasked = "" if requested else theme
+        self._is_applied = True
 
     @property
     def wears_own(self) -> bool:
@@ -61,22 +61,22 @@ class Wardrobe:
         has chosen one. It is not remembered, for the next terminal may be another."""
         if not self.wears_own:
             return
-        self._is_dressed = False
+        self._is_applied = False
         self._app.theme = self._worn_unasked = _own(is_light).name
-        self._is_dressed = True
+        self._is_applied = True
 
-    def chosen(self, theme: str, in_settings: str) -> None:
-        """`theme` is worn now: remember it, unless it was us. `in_settings`: what is set there."""
-        if not self._is_dressed or theme == self._choices.theme():
+    def on_changed(self, theme: str, configured: str) -> None:
+        """`theme` is worn now: remember it, unless it was us. `configured`: what is set there."""
+        if not self._is_applied or theme == self._preferences.load_theme():
             return
         try:
-            self._choices.keep_theme(theme)
+            self._preferences.save_theme(theme)
         except OSError as error:
             self._warn(printable(f"the theme is not remembered: {error.strerror or error}"))
         else:
-            if in_settings and self._choices.is_kept:
-                words = f"at the next start the settings say {printable(in_settings)} again"
-                self._app.notify(words, markup=False)
+            if configured and self._preferences.is_persistent:
+                text = f"at the next start the settings say {printable(configured)} again"
+                self._app.notify(text, markup=False)
 
-    def _warn(self, words: str) -> None:
-        self._app.notify(words, severity="warning", markup=False)
+    def _warn(self, text: str) -> None:
+        self._app.notify(text, severity="warning", markup=False)

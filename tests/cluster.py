@@ -11,9 +11,9 @@ from collections.abc import Callable
 from grapevine_proto import codec
 from grapevine_proto.codec import encode_data
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.errors import DropReason
-from grapevine_proto.events import Event, FaultContained, MessageReceived
+from grapevine_proto.events import Event, InternalErrorContained, MessageReceived
 from grapevine_proto.ids import Address
 from grapevine_proto.link import session as session_module
 from grapevine_proto.link.link import Link
@@ -51,7 +51,7 @@ class Cluster:
         rng = random.Random(number)
         engine = Engine(
             NodeConfig(keys=(KEY,)).replace(**changes),
-            Saved(identity(number).seed, EPOCH),
+            NodeState(identity(number).seed, EPOCH),
             address=address_of(number),
             rng=rng,
             entropy=rng.randbytes,
@@ -106,8 +106,8 @@ class Cluster:
             if isinstance(each, MessageReceived)
         ]
 
-    def faults(self, number: int) -> list[FaultContained]:
-        return [e for e in self.events[self[number]] if isinstance(e, FaultContained)]
+    def faults(self, number: int) -> list[InternalErrorContained]:
+        return [e for e in self.events[self[number]] if isinstance(e, InternalErrorContained)]
 
     def drops(self, number: int) -> dict[DropReason, int]:
         return dict(self[number].stats().dropped)

@@ -12,21 +12,21 @@ from grapevine_proto import codec
 from grapevine_proto.engine import Engine
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import (
-    Ack,
     Close,
     Digest,
     Heartbeat,
-    Ids,
-    Opinion,
-    Opinions,
+    IHave,
+    MemberUpdate,
+    MemberUpdates,
     OverlayMessage,
+    PingAck,
     Records,
     Repair,
     RumorCopy,
     Rumors,
     Vector,
 )
-from grapevine_proto.signed import Accusation, Record, Rumor
+from grapevine_proto.signed import Accusation, PeerRecord, Rumor
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import identity
 
@@ -56,25 +56,25 @@ class Liar:
         for peer_id in to or self.links:
             link = self.engine._links.get(peer_id)
             if link is not None:
-                self.engine._links.queue(link, plaintext, now)
+                self.engine._links.enqueue(link, plaintext, now)
                 self.told += 1
-        self._sim._settle(self._node)
+        self._sim._drive(self._node)
 
     # --- lies -----------------------------------------------------------------------------------
 
-    def accuse(self, *victims: Record, friends: int = 0) -> None:
+    def accuse(self, *victims: PeerRecord, friends: int = 0) -> None:
         """They do not answer, says it, and so say friends it has made up, each with a key of its own."""
         cluster = self.engine.config.cluster
         accusers = [self.engine._identity, *(identity(9000 + each) for each in range(friends))]
         for victim in victims:
             told = tuple(Accusation.signed(each, cluster, victim) for each in accusers)
-            self.say(Opinions((Opinion(victim, told[:3]),)))
+            self.say(MemberUpdates((MemberUpdate(victim, told[:3]),)))
 
-    def accuse_as(self, accuser: PeerId, victim: Record) -> None:
+    def accuse_as(self, accuser: PeerId, victim: PeerRecord) -> None:
         """Somebody else said so, says it, and cannot sign for it."""
-        self.say(Opinions((Opinion(victim, (Accusation(accuser, bytes(64)),)),)))
+        self.say(MemberUpdates((MemberUpdate(victim, (Accusation(accuser, bytes(64)),)),)))
 
-    def forge_record(self, victim: Record, *, left: bool = True) -> None:
+    def forge_record(self, victim: PeerRecord, *, left: bool = True) -> None:
         """A later record of somebody, who leaves in it; not signed by its subject."""
         forged = replace(victim, incarnation=victim.incarnation + 5, left=left)
         self.say(Records((forged,)))
@@ -94,7 +94,7 @@ class Liar:
 
     def promise(self, stream: Stream, first: int, last: int) -> None:
         """It has what it has not."""
-        self.say(Ids((StreamRange(stream, first, last),)))
+        self.say(IHave((StreamRange(stream, first, last),)))
 
     def refuse(self) -> None:
         """Empty answers to what nobody asked."""
@@ -103,4 +103,4 @@ class Liar:
     def vouch(self, numbers: range) -> None:
         """Whoever it is, it is alive."""
         for number in numbers:
-            self.say(Ack(number, True))
+            self.say(PingAck(number, True))

@@ -42,7 +42,7 @@ class Run:
 
 
 ROUGH: Final = Network(loss=0.1, duplication=0.02, reorder=0.05, corruption=0.01)
-FAR: Final = Network(latency=(0.02, 0.05), latency_between=(0.1, 0.2), loss=0.02)
+FAR: Final = Network(latency=(0.02, 0.05), latency_between_zones=(0.1, 0.2), loss=0.02)
 TALK: Final = ("broadcast", "broadcast", "trace", "send")
 CHURN: Final = (*TALK, "crash", "restart", "leave")
 ALL: Final = (*CHURN, "suspend", "move", "partition", "heal", "large", "slow", "reconfigure", "add")
@@ -102,7 +102,7 @@ def play(seed: int, run: Run) -> str:
         config=profile(**changes),
         network=run.network,
         zones=run.zones,
-        linked=run.linked,
+        initial_links=run.linked,
     )
     rng = random.Random(f"record {seed}")
     sim.run(3.0)
@@ -136,7 +136,7 @@ ACTS: Final[dict[str, Callable[[Simulation, random.Random, int], object]]] = {
     "send": lambda sim, rng, n: sim.send(n, rng.randrange(len(sim.nodes)), rng.randbytes(300)),
     "large": lambda sim, rng, n: sim.broadcast(n, rng.randbytes(rng.choice([5_000, 60_000]))),
     "crash": lambda sim, rng, n: sim.crash(n),
-    "torn": lambda sim, rng, n: sim.crash(n, torn=True),
+    "torn": lambda sim, rng, n: sim.crash(n, lose_last_save=True),
     "restart": lambda sim, rng, n: sim.restart(n),
     "lose state": lambda sim, rng, n: sim.restart(n, lose_state=True),
     "leave": lambda sim, rng, n: sim.leave(n),

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.agenda import Agenda
+from grapevine_proto.agenda import TimerQueue
 
 STEPS = st.lists(
     st.tuples(
@@ -21,18 +21,18 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_it_is_a_table_of_times_that_knows_its_least(steps: list[tuple[str, int, float]]) -> None:
-    agenda: Agenda[int] = Agenda()
+    agenda: TimerQueue[int] = TimerQueue()
     times: dict[int, float] = {}
     for step, item, at in steps:
         if step == "plan":
-            agenda.plan(item, at)
+            agenda.schedule(item, at)
             times[item] = at
         elif step == "drop":
-            agenda.drop(item)
+            agenda.cancel(item)
             times.pop(item, None)
         else:
             due = {each for each, then in times.items() if then <= at and then < math.inf}
-            assert set(agenda.due(at)) == due
+            assert set(agenda.pop_expired(at)) == due
             times = {each: then for each, then in times.items() if each not in due}
         times = {each: then for each, then in times.items() if then < math.inf}
         assert agenda.deadline == min(times.values(), default=math.inf)
@@ -40,15 +40,15 @@ def test_it_is_a_table_of_times_that_knows_its_least(steps: list[tuple[str, int,
 
 
 def test_equal_times_come_in_the_order_in_which_they_were_planned() -> None:
-    agenda: Agenda[str] = Agenda()
+    agenda: TimerQueue[str] = TimerQueue()
     for item in ("b", "a", "c"):
-        agenda.plan(item, 1.0)
-    assert agenda.due(1.0) == ["b", "a", "c"]
+        agenda.schedule(item, 1.0)
+    assert agenda.pop_expired(1.0) == ["b", "a", "c"]
 
 
 def test_plans_that_change_ten_thousand_times_leave_no_more_entries_than_items() -> None:
-    agenda: Agenda[int] = Agenda()
+    agenda: TimerQueue[int] = TimerQueue()
     for step in range(10_000):
-        agenda.plan(step % 7, 10_000.0 - step)
-        agenda.plan(step % 7, 20_000.0 + step)
+        agenda.schedule(step % 7, 10_000.0 - step)
+        agenda.schedule(step % 7, 20_000.0 + step)
     assert len(agenda._heap) <= 2 * 7 + 17

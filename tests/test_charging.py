@@ -11,10 +11,10 @@ from grapevine_proto.accounts import WORK_PER_TOKEN
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import RateLimited, StandingChanged
 from grapevine_proto.messages import Close, CloseReason, Heartbeat, Records, RumorCopy, Rumors
-from grapevine_proto.outflow import COPIES_AT_ONCE, MESSAGE_BYTES
+from grapevine_proto.outflow import RUMORS_MESSAGE_BYTES, RUMORS_PER_MESSAGE_LIMIT
 from grapevine_proto.overlay import work
-from grapevine_proto.overlay.signatures import RECORDS_BURST
-from grapevine_proto.signed import PAYLOADS_LIMIT, Record, Rumor
+from grapevine_proto.overlay.signatures import SENDER_RECORDS_BURST
+from grapevine_proto.signed import MAX_PAYLOADS_PER_MESSAGE, PeerRecord, Rumor
 from tests.cluster import Cluster
 from tests.overlay.made import EPOCH, identity, record
 
@@ -31,13 +31,13 @@ def envelope(*counts: int) -> bytes:
     return codec.encode_message(Rumors(tuple(copies)))
 
 
-@pytest.mark.parametrize("counts", [(PAYLOADS_LIMIT + 1,), (8192,) * 7, (9,) * 57])
+@pytest.mark.parametrize("counts", [(MAX_PAYLOADS_PER_MESSAGE + 1,), (8192,) * 7, (9,) * 57])
 def test_one_message_does_not_buy_more_payloads_than_a_token_pays_for(
     counts: tuple[int, ...],
 ) -> None:
     cluster = Cluster(3)
     said = envelope(*counts)
-    cluster[LIAR]._links.queue(cluster.link(LIAR, VICTIM), said, cluster.now)
+    cluster[LIAR]._links.enqueue(cluster.link(LIAR, VICTIM), said, cluster.now)
     cluster.run(2.0)
     assert cluster.drops(VICTIM)[DropReason.MALFORMED] == 1
     assert cluster.heard(VICTIM) == []
@@ -46,12 +46,14 @@ def test_one_message_does_not_buy_more_payloads_than_a_token_pays_for(
 
 def test_a_token_is_charged_for_what_it_pays_for() -> None:
     cluster = Cluster(3)
-    bucket = cluster[VICTIM]._links.accounts.of(cluster[LIAR].peer_id, cluster.now).bucket
+    bucket = (
+        cluster[VICTIM]._links.peer_limits.get_or_create(cluster[LIAR].peer_id, cluster.now).bucket
+    )
     assert bucket is not None
     before = bucket.available(cluster.now)
-    cluster.say(LIAR, VICTIM, envelope(PAYLOADS_LIMIT))
+    cluster.say(LIAR, VICTIM, envelope(MAX_PAYLOADS_PER_MESSAGE))
     assert before - bucket.available(cluster.now) == pytest.approx(1.0, abs=1e-6)
-    assert cluster[VICTIM].stats().delivered == PAYLOADS_LIMIT
+    assert cluster[VICTIM].stats().delivered == MAX_PAYLOADS_PER_MESSAGE
 
 
 @pytest.mark.parametrize("size", [0, 1, 100])
@@ -61,7 +63,7 @@ def test_who_broadcasts_tiny_payloads_as_fast_as_there_is_room_is_never_throttle
     cluster = Cluster(3)
     sender, said = cluster[HONEST], 0
     for _ in range(20):
-        while sender.has_room_for(size) and said < 2_000:
+        while sender.can_broadcast_bytes(size) and said < 2_000:
             sender.broadcast(bytes(size), cluster.now)
             said += 1
         cluster.run(0.1, step=0.02)
@@ -85,18 +87,20 @@ def tell_records(cluster: Cluster, teller: int, numbers: range) -> None:
     "wrap", [Records, lambda told: Close(CloseReason.FULL, told), lambda told: beat(told)]
 )
 def test_records_cost_their_sender_checks_in_whatever_message_they_come(
-    wrap: Callable[[tuple[Record, ...]], Records | Close | Heartbeat],
+    wrap: Callable[[tuple[PeerRecord, ...]], Records | Close | Heartbeat],
 ) -> None:
     cluster = Cluster(3)
     signatures = cluster[VICTIM]._signatures
-    before = signatures._records_by_sender._buckets.get((cluster[LIAR].peer_id,))
-    spent = 0.0 if before is None else RECORDS_BURST - before.available(cluster.now)
+    before = signatures._record_limiter._buckets.get((cluster[LIAR].peer_id,))
+    spent = 0.0 if before is None else SENDER_RECORDS_BURST - before.available(cluster.now)
     cluster.say(LIAR, VICTIM, wrap((record(1000), record(1001))))
-    bucket = signatures._records_by_sender._buckets[(cluster[LIAR].peer_id,)]
-    assert RECORDS_BURST - bucket.available(cluster.now) == pytest.approx(spent + 2, abs=0.01)
+    bucket = signatures._record_limiter._buckets[(cluster[LIAR].peer_id,)]
+    assert SENDER_RECORDS_BURST - bucket.available(cluster.now) == pytest.approx(
+        spent + 2, abs=0.01
+    )
 
 
-def beat(told: tuple[Record, ...]) -> Heartbeat:
+def beat(told: tuple[PeerRecord, ...]) -> Heartbeat:
     return Heartbeat(1 << 20, 0, 0, 0, 0, bytes(16), told)
 
 
@@ -104,8 +108,8 @@ def test_one_member_has_a_budget_of_checked_records_and_others_have_theirs() -> 
     cluster = Cluster(3)
     known = len(cluster[VICTIM].members())
     tell_records(cluster, LIAR, range(1000, 1600))
-    assert len(cluster[VICTIM].members()) - known <= RECORDS_BURST
-    assert cluster.drops(VICTIM)[DropReason.SIGNATURE_BUDGET] >= 600 - RECORDS_BURST
+    assert len(cluster[VICTIM].members()) - known <= SENDER_RECORDS_BURST
+    assert cluster.drops(VICTIM)[DropReason.SIGNATURE_BUDGET] >= 600 - SENDER_RECORDS_BURST
     known = len(cluster[VICTIM].members())
     cluster.say(HONEST, VICTIM, Records((record(2000),)))
     assert len(cluster[VICTIM].members()) == known + 1
@@ -114,15 +118,15 @@ def test_one_member_has_a_budget_of_checked_records_and_others_have_theirs() -> 
 
 
 def test_envelopes_as_full_as_a_correct_sender_makes_them_are_no_excess_of_work() -> None:
-    envelope_kib = MESSAGE_BYTES >> 10
-    units = COPIES_AT_ONCE * work.SIGNATURE + envelope_kib * work.KIBIBYTE
+    envelope_kib = RUMORS_MESSAGE_BYTES >> 10
+    units = RUMORS_PER_MESSAGE_LIMIT * work.SIGNATURE + envelope_kib * work.KIBIBYTE
     told_share = 0.9  # of the bucket, in a record: a correct sender keeps to that
     assert units * told_share <= WORK_PER_TOKEN
     cluster = Cluster(3)
     sender = cluster[HONEST]
     for _ in range(30):
         for _ in range(400):
-            if sender.has_room:
+            if sender.can_broadcast:
                 sender.broadcast(b"", cluster.now)
         cluster.run(0.1, step=0.05)
     assert not [e for e in cluster.events[cluster[VICTIM]] if isinstance(e, StandingChanged)]

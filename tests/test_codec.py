@@ -13,48 +13,54 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from grapevine_proto import codec
-from grapevine_proto.codec.messages import WITH_RECORDS, WITH_RECORDS_BYTES
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.codec.messages import MAX_RECORD_MESSAGE_BYTES, RECORD_KINDS
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.messages import (
     Ack,
-    Again,
     Announce,
     Close,
     CloseReason,
+    Confirm,
     Digest,
-    Empty,
-    Feedback,
+    DirectMessage,
     Fragment,
     Graft,
     Heartbeat,
-    Ids,
+    IHave,
     InSync,
+    IWant,
     Kind,
     LinkFrame,
+    MemberDigest,
+    MemberUpdate,
+    MemberUpdates,
+    MtuProbe,
     Offer,
-    Opinion,
-    Opinions,
-    PathAnswer,
-    PathCheck,
+    PathChallenge,
+    PathResponse,
     Pause,
     Ping,
-    PingFor,
-    Private,
-    Probe,
+    PingAck,
+    PingReq,
     Prune,
+    ReceiptAck,
     Receipts,
-    ReceiptsTaken,
     Records,
     Repair,
-    Roll,
+    Retransmit,
     RumorCopy,
     Rumors,
     Subscribe,
     Vector,
-    Want,
 )
-from grapevine_proto.signed import Accusation, Receipt, Record, Rumor, bytes_in_rumor
+from grapevine_proto.signed import (
+    Accusation,
+    PeerRecord,
+    Rumor,
+    TraceReceipt,
+    counted_payload_bytes,
+)
 
 counts = st.integers(0, 2**32 - 1)
 marks = st.lists(st.binary(min_size=4, max_size=4), max_size=5).map(b"".join)
@@ -68,7 +74,7 @@ addresses = st.builds(
     lambda ip, port: Address(str(ip), port), st.ip_addresses(), st.integers(0, 65535)
 )
 records = st.builds(
-    Record,
+    PeerRecord,
     peer_ids,
     epochs,
     counts,
@@ -106,7 +112,7 @@ wanted = st.builds(
 )
 
 receipts = st.builds(
-    Receipt,
+    TraceReceipt,
     peer_ids,
     st.integers(0, 255),
     counts,
@@ -121,7 +127,7 @@ def some(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ..
 
 
 accusations = st.builds(Accusation, peer_ids, signatures)
-opinions = st.builds(Opinion, records, st.lists(accusations, max_size=3).map(tuple))
+opinions = st.builds(MemberUpdate, records, st.lists(accusations, max_size=3).map(tuple))
 
 messages = st.one_of(
     st.builds(
@@ -129,27 +135,27 @@ messages = st.one_of(
     ),
     st.builds(Records, some(records)),
     st.builds(Rumors, some(copies)),
-    st.builds(Private, sequences, st.binary(max_size=50)),
+    st.builds(DirectMessage, sequences, st.binary(max_size=50)),
     st.builds(Digest, counts, counts, totals),
     st.builds(InSync, counts),
     st.builds(Vector, counts, st.booleans(), st.integers(0, 3), st.integers(4, 256), some(ranges)),
-    st.builds(Want, counts, some(wanted)),
+    st.builds(IWant, counts, some(wanted)),
     st.builds(Repair, counts, st.booleans(), st.booleans(), some(copies)),
-    st.builds(Ids, some(wanted)),
+    st.builds(IHave, some(wanted)),
     st.builds(Ping, counts, some(opinions)),
-    st.builds(PingFor, counts, peer_ids),
-    st.builds(Ack, counts, st.booleans()),
-    st.builds(Opinions, some(opinions)),
-    st.builds(Roll, counts, counts, marks, st.booleans()),
+    st.builds(PingReq, counts, peer_ids),
+    st.builds(PingAck, counts, st.booleans()),
+    st.builds(MemberUpdates, some(opinions)),
+    st.builds(MemberDigest, counts, counts, marks, st.booleans()),
     st.builds(Receipts, counts, message_ids, some(receipts)),
-    st.builds(ReceiptsTaken, counts),
+    st.builds(ReceiptAck, counts),
     st.builds(Offer, some(wanted)),
     st.builds(Announce, wanted, st.integers(1, 2**32 - 1)),
     st.builds(Subscribe, st.booleans()),
     st.builds(Graft, st.none() | peer_ids),
     st.builds(Prune, st.none() | peer_ids),
     st.builds(Pause, st.integers(0, 2**32 - 1)),
-    st.just(Empty()),
+    st.just(Confirm()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
 
@@ -157,30 +163,32 @@ messages = st.one_of(
 @given(messages)
 def test_what_is_encoded_decodes_to_the_same(message: Rumors) -> None:
     plaintext = codec.encode_message(message)
-    if plaintext[0] in WITH_RECORDS:
-        assume(len(plaintext) <= WITH_RECORDS_BYTES)
+    if plaintext[0] in RECORD_KINDS:
+        assume(len(plaintext) <= MAX_RECORD_MESSAGE_BYTES)
     assert codec.decode_message(plaintext) == message
 
 
 @pytest.mark.parametrize("make", [Records, lambda each: Close(CloseReason.FULL, each)])
 def test_more_records_than_a_token_pays_for_are_malformed(
-    make: Callable[[tuple[Record, ...]], Records | Close],
+    make: Callable[[tuple[PeerRecord, ...]], Records | Close],
 ) -> None:
     hosts = tuple(Address(f"2001:db8:1:2:3:4:5:{each}", 8000) for each in range(1, 5))
-    record = Record(PeerId(bytes(32)), 1, 0, hosts, "z" * 64, "n" * 64, 90, 45, False, bytes(64))
+    record = PeerRecord(
+        PeerId(bytes(32)), 1, 0, hosts, "z" * 64, "n" * 64, 90, 45, False, bytes(64)
+    )
     assert codec.decode_message(codec.encode_message(make((record,) * 4)))
-    with pytest.raises(Refused, match="malformed"):
+    with pytest.raises(Dropped, match="malformed"):
         codec.decode_message(codec.encode_message(make((record,) * 16)))
 
 
 def test_every_kind_has_a_decoder_and_the_strategy_above_makes_each() -> None:
-    assert set(codec.messages.DECODERS) | set(codec.frames.FRAME_DECODERS) == set(Kind)
+    assert set(codec.messages.MESSAGE_DECODERS) | set(codec.frames.FRAME_DECODERS) == set(Kind)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
     for decode in (codec.decode_packet, codec.decode_message, codec.decode_credentials):
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(Dropped):
             decode(data)
 
 
@@ -200,7 +208,7 @@ def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
     ),
 )
 def test_any_msgpack_decodes_or_is_refused(kind: Kind, value: object) -> None:
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Dropped):
         codec.decode_message(bytes((kind,)) + msgpack.packb(value))
 
 
@@ -211,7 +219,7 @@ def test_a_message_with_bytes_changed_decodes_or_is_refused(
     plaintext = bytearray(codec.encode_message(message))
     for _ in range(rng.randint(1, 3)):
         plaintext[rng.randrange(len(plaintext))] = rng.randrange(256)
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Dropped):
         codec.decode_message(bytes(plaintext))
 
 
@@ -273,12 +281,12 @@ def test_a_rumor_of_the_right_shape_is_taken() -> None:
     ids=str,
 )
 def test_a_rumor_of_another_shape_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(Refused, match="malformed"):
+    with pytest.raises(Dropped, match="malformed"):
         decode_rumor(fields_of_rumor(**changes))
 
 
 RECORD = codec.encode_record(
-    Record(
+    PeerRecord(
         PeerId(bytes(32)), 1, 0, (Address("10.0.0.1", 8000),), "eu", "a", 90, 45, False, bytes(64)
     )
 )
@@ -286,9 +294,9 @@ RECORD = codec.encode_record(
 
 def test_opinions_of_the_right_shape_are_taken() -> None:
     full = [[RECORD, [[bytes(32), bytes(64)]] * 3]] * 4
-    message = codec.decode_message(bytes((Kind.OPINIONS,)) + msgpack.packb([full]))
-    assert isinstance(message, Opinions)
-    assert [len(each.accusations) for each in message.opinions] == [3] * 4
+    message = codec.decode_message(bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([full]))
+    assert isinstance(message, MemberUpdates)
+    assert [len(each.accusations) for each in message.updates] == [3] * 4
 
 
 @pytest.mark.parametrize(
@@ -297,8 +305,8 @@ def test_opinions_of_the_right_shape_are_taken() -> None:
         bytes((Kind.DIGEST,)) + msgpack.packb([1, 2, bytes(16), 3]),
         bytes((Kind.DIGEST,)) + msgpack.packb([1, 2, bytes(16)]) + b"\0",
         bytes((Kind.DIGEST,)) + msgpack.packb({1: 2}),
-        bytes((Kind.WANT,)) + msgpack.packb([1, [[bytes(32), 1, 5, 4]]]),
-        bytes((Kind.WANT,)) + msgpack.packb([1, [[bytes(32), 1, 0, 4]]]),
+        bytes((Kind.IWANT,)) + msgpack.packb([1, [[bytes(32), 1, 5, 4]]]),
+        bytes((Kind.IWANT,)) + msgpack.packb([1, [[bytes(32), 1, 0, 4]]]),
         bytes((Kind.VECTOR,)) + msgpack.packb([1, True, 2, 2, []]),
         bytes((Kind.CLOSE,)) + msgpack.packb([99, []]),
         bytes((Kind.HEARTBEAT,)) + msgpack.packb([1, 1, 1, 1001, 1, bytes(16), []]),
@@ -306,20 +314,20 @@ def test_opinions_of_the_right_shape_are_taken() -> None:
         bytes((Kind.PING,)) + msgpack.packb([1]),
         bytes((Kind.PING,)) + msgpack.packb([-1, []]),
         bytes((Kind.PING,)) + msgpack.packb([2**32, []]),
-        bytes((Kind.PING_FOR,)) + msgpack.packb([1, bytes(31)]),
-        bytes((Kind.ROLL,)) + msgpack.packb([0, 1, bytes(3), False]),
-        bytes((Kind.ROLL,)) + msgpack.packb([0, 2**32, bytes(4), False]),
-        bytes((Kind.ROLL,)) + msgpack.packb([0, 1, bytes(4 * 257), False]),
-        bytes((Kind.ROLL,)) + msgpack.packb([0, 1, bytes(4), 0]),
-        bytes((Kind.PING_FOR,)) + msgpack.packb([1, bytes(32), True]),
-        bytes((Kind.ACK,)) + msgpack.packb([1, 1]),
-        bytes((Kind.ACK,)) + msgpack.packb([1, None]),
-        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, [[bytes(32), bytes(63)]]]]]),
-        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, [[bytes(31), bytes(64)]]]]]),
-        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, [[bytes(32), bytes(64)]] * 4]]]),
-        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD, []]] * 5]),
-        bytes((Kind.OPINIONS,)) + msgpack.packb([[[b"", []]]]),
-        bytes((Kind.OPINIONS,)) + msgpack.packb([[[RECORD]]]),
+        bytes((Kind.PING_REQ,)) + msgpack.packb([1, bytes(31)]),
+        bytes((Kind.MEMBER_DIGEST,)) + msgpack.packb([0, 1, bytes(3), False]),
+        bytes((Kind.MEMBER_DIGEST,)) + msgpack.packb([0, 2**32, bytes(4), False]),
+        bytes((Kind.MEMBER_DIGEST,)) + msgpack.packb([0, 1, bytes(4 * 257), False]),
+        bytes((Kind.MEMBER_DIGEST,)) + msgpack.packb([0, 1, bytes(4), 0]),
+        bytes((Kind.PING_REQ,)) + msgpack.packb([1, bytes(32), True]),
+        bytes((Kind.PING_ACK,)) + msgpack.packb([1, 1]),
+        bytes((Kind.PING_ACK,)) + msgpack.packb([1, None]),
+        bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([[[RECORD, [[bytes(32), bytes(63)]]]]]),
+        bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([[[RECORD, [[bytes(31), bytes(64)]]]]]),
+        bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([[[RECORD, [[bytes(32), bytes(64)]] * 4]]]),
+        bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([[[RECORD, []]] * 5]),
+        bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([[[b"", []]]]),
+        bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([[[RECORD]]]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 0, []]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 1, 9, 0, b"s"]]]),
         bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [3, 2]]]]),
@@ -333,7 +341,7 @@ def test_opinions_of_the_right_shape_are_taken() -> None:
     ],
 )
 def test_nearly_right_is_refused(plaintext: bytes) -> None:
-    with pytest.raises(Refused, match="malformed"):
+    with pytest.raises(Dropped, match="malformed"):
         codec.decode_message(plaintext)
 
 
@@ -343,7 +351,7 @@ def test_an_address_has_one_spelling(host: str) -> None:
         bytes(32), 1, 0, [[host.encode(), 1]], b"", b"", 1, 1, False, bytes(64)
     ]  # fmt: skip
     record = msgpack.packb(fields)
-    with pytest.raises(Refused, match="malformed"):
+    with pytest.raises(Dropped, match="malformed"):
         codec.decode_message(bytes((Kind.RECORDS,)) + msgpack.packb([[record]]))
 
 
@@ -364,7 +372,7 @@ def test_a_datagram_made_to_be_dear_is_refused_within_little_memory(
 ) -> None:
     plaintext = bytes((Kind.RUMORS,)) + bomb()
     tracemalloc.start()
-    with pytest.raises(Refused, match="malformed"):
+    with pytest.raises(Dropped, match="malformed"):
         codec.decode_message(plaintext)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -390,7 +398,7 @@ def test_packets_survive_the_trip() -> None:
 @pytest.mark.parametrize("size", [0, 1, 16, 32])
 @pytest.mark.parametrize("kind", range(7))
 def test_short_packets_are_refused(kind: int, size: int) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Dropped) as refused:
         codec.decode_packet(bytes((kind,)) + bytes(size))
     expected = DropReason.TOO_SHORT if 1 <= kind <= 5 else DropReason.UNKNOWN_TYPE
     assert refused.value.reason is expected
@@ -405,25 +413,27 @@ def test_a_challenge_is_no_longer_than_the_hello_that_asks_for_it() -> None:
 
 @given(records, st.lists(accusations, max_size=3).map(tuple))
 def test_an_opinion_never_takes_more_bytes_than_it_says(
-    record: Record, told: tuple[Accusation, ...]
+    record: PeerRecord, told: tuple[Accusation, ...]
 ) -> None:
-    opinion = Opinion(record, told)
-    alone = len(codec.encode_message(Opinions((opinion,))))
-    both = len(codec.encode_message(Opinions((opinion, opinion))))
+    opinion = MemberUpdate(record, told)
+    alone = len(codec.encode_message(MemberUpdates((opinion,))))
+    both = len(codec.encode_message(MemberUpdates((opinion, opinion))))
     assert both - alone <= opinion.size_bytes
 
 
 @given(records)
-def test_a_record_never_takes_more_bytes_than_it_says(record: Record) -> None:
+def test_a_record_never_takes_more_bytes_than_it_says(record: PeerRecord) -> None:
     alone = len(codec.encode_message(Records((record,))))
     both = len(codec.encode_message(Records((record, record))))
     assert both - alone <= record.size_bytes
 
 
-@pytest.mark.parametrize("limit_bytes", [codec.MAX_PLAINTEXT, 64_900])
+@pytest.mark.parametrize("limit_bytes", [codec.BASE_PLAINTEXT_BYTES, 64_900])
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 255, 256, 900])
 def test_a_full_rumor_fits_its_message_pushed_or_repaired(limit_bytes: int, length: int) -> None:
-    count = min(codec.room_in_rumor(limit_bytes) // bytes_in_rumor(length), codec.MAX_PAYLOADS)
+    count = min(
+        codec.max_payload_bytes(limit_bytes) // counted_payload_bytes(length), codec.MAX_PAYLOADS
+    )
     rumor = Rumor(
         PeerId(bytes(32)),
         2**48 - 1,
@@ -449,18 +459,18 @@ def test_one_payload_more_than_a_message_may_hold_is_malformed(counts: tuple[int
     for make in (Rumors, lambda copies: Repair(1, True, False, copies)):
         most = make(said(codec.MAX_PAYLOADS - 2, 1, 1))
         assert codec.decode_message(codec.encode_message(most)) == most
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Dropped) as refused:
             codec.decode_message(codec.encode_message(make(said(*counts))))
         assert refused.value.reason is DropReason.MALFORMED
 
 
 # --- golden bytes: another implementation can be held against these -----------------------------
 
-GOLDEN_RECORD = Record(PeerId(bytes(32)), 1, 2, (), "eu", "a", 90, 45, False, bytes(64))
+GOLDEN_RECORD = PeerRecord(PeerId(bytes(32)), 1, 2, (), "eu", "a", 90, 45, False, bytes(64))
 GOLDEN_RECORD_BYTES = "9ac420" + "00" * 32 + "010290c4026575c401615a2dc2c440" + "00" * 64
 
 GOLDEN = {
-    Empty(): "0090",
+    Confirm(): "0090",
     Subscribe(True): "1491c3",
     Graft(None): "1591c400",
     Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
@@ -473,16 +483,16 @@ GOLDEN = {
     ),
     Close(CloseReason.FULL): "01920190",
     InSync(7): "079107",
-    Private(1, b"hi"): "059201c4026869",
-    PingFor(300, PeerId(bytes(32))): "1a92cd012cc420" + "00" * 32,
-    Ack(7, True): "1b9207c3",
+    DirectMessage(1, b"hi"): "059201c4026869",
+    PingReq(300, PeerId(bytes(32))): "1a92cd012cc420" + "00" * 32,
+    PingAck(7, True): "1b9207c3",
     Ping(7, ()): "19920790",
-    Roll(0, 2**32 - 1, b"\x00\x00\x00\x01"): "1d9400ceffffffffc40400000001c2",
-    Opinions((Opinion(GOLDEN_RECORD, (Accusation(PeerId(bytes(32)), bytes(64)),)),)): (
+    MemberDigest(0, 2**32 - 1, b"\x00\x00\x00\x01"): "1d9400ceffffffffc40400000001c2",
+    MemberUpdates((MemberUpdate(GOLDEN_RECORD, (Accusation(PeerId(bytes(32)), bytes(64)),)),)): (
         "1c919192c472" + GOLDEN_RECORD_BYTES + "9192c420" + "00" * 32 + "c440" + "00" * 64
     ),
     Digest(300, 2, bytes(range(16))): "0693cd012c02c410000102030405060708090a0b0c0d0e0f",
-    Want(1, (StreamRange(Stream(PeerId(bytes(32)), 1_700_000_000), 3, 300),)): (
+    IWant(1, (StreamRange(Stream(PeerId(bytes(32)), 1_700_000_000), 3, 300),)): (
         "0992019194c420" + "00" * 32 + "ce6553f10003cd012c"
     ),
     Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (2, 1), b"abc", bytes(64)), 2, 1000),)): (
@@ -491,18 +501,18 @@ GOLDEN = {
     Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (1,), b"a", bytes(64), 300), 2, 1000),)): (
         "04919199c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8cd012c"
     ),
-    Receipts(5, MessageId(PeerId(bytes(32)), 1, 9), (Receipt(PeerId(bytes(32)), 3, 300),)): (
+    Receipts(5, MessageId(PeerId(bytes(32)), 1, 9), (TraceReceipt(PeerId(bytes(32)), 3, 300),)): (
         "239505c420" + "00" * 32 + "01099195c420" + "00" * 32 + "03cd012c00c400"
     ),
-    ReceiptsTaken(5): "249105",
+    ReceiptAck(5): "249105",
 }
 
 
 def test_ten_signed_receipts_fit_one_datagram() -> None:
-    receipt = Receipt(PeerId(bytes(32)), 255, 2**32 - 1, 255, bytes(64))
+    receipt = TraceReceipt(PeerId(bytes(32)), 255, 2**32 - 1, 255, bytes(64))
     message_id = MessageId(PeerId(bytes(32)), 2**48 - 1, 2**53)
     message = Receipts(2**32 - 1, message_id, (receipt,) * 10)
-    assert len(codec.encode_message(message)) <= codec.MAX_PLAINTEXT
+    assert len(codec.encode_message(message)) <= codec.BASE_PLAINTEXT_BYTES
 
 
 @pytest.mark.parametrize(
@@ -514,9 +524,9 @@ def test_messages_look_on_the_wire_as_documented(message: Rumors, expected: str)
 
 GOLDEN_FRAMES = {
     Fragment(1, 5000, 1151, b"abc"): "0c0000000000000001000013880000047f616263",
-    Fragment(2, 9, 8, b"x", of_repair=True): "0d0000000000000002000000090000000878",
-    Again(b"session!", 7, b"\x07\x91\x07"): "0e73657373696f6e2100000007079107",
-    Feedback(b"session!", 3, 20, 19, 1500, ((5, 5), (7, 9))): "0f"
+    Fragment(2, 9, 8, b"x", is_repair=True): "0d0000000000000002000000090000000878",
+    Retransmit(b"session!", 7, b"\x07\x91\x07"): "0e73657373696f6e2100000007079107",
+    Ack(b"session!", 3, 20, 19, 1500, ((5, 5), (7, 9))): "0f"
     "73657373696f6e21"
     "00000003"
     "00000014"
@@ -525,9 +535,9 @@ GOLDEN_FRAMES = {
     "02"
     "0000000500000005"
     "0000000700000009",
-    Probe(3): "10000000",
-    PathCheck(b"12345678"): "113132333435363738",
-    PathAnswer(b"12345678"): "123132333435363738",
+    MtuProbe(3): "10000000",
+    PathChallenge(b"12345678"): "113132333435363738",
+    PathResponse(b"12345678"): "123132333435363738",
 }
 
 

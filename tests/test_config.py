@@ -208,7 +208,7 @@ def test_to_toml_into_a_folder_that_is_not_there_is_a_config_error(tmp_path: Pat
 def test_every_setting_has_a_dotted_name_and_no_key_is_among_them() -> None:
     names = setting_names()
     assert "epidemic.hops" in names
-    assert "limits.held_bytes" in names
+    assert "limits.cache_bytes" in names
     assert "keys" not in names
     assert len(names) == len(set(names))
 
@@ -248,7 +248,7 @@ def test_the_profiles_differ_only_in_how_soon_things_are_noticed_and_far_ones_in
     quick = {"gossip_interval", "peer_timeout", "connection_timeout", "anti_entropy", "detection"}
     for profile, others in (
         (NodeConfig.local(), quick),
-        (NodeConfig.wan(), {*quick, "nearer_links"}),
+        (NodeConfig.wan(), {*quick, "optimize_links"}),
     ):
         for each in dataclasses.fields(NodeConfig):
             same = getattr(profile, each.name) == getattr(NodeConfig.lan(), each.name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from grapevine_proto.delivery import EVENTS_PER_TURN, EventHub, EventStream
+from grapevine_proto.delivery import MAX_EVENTS_PER_TURN, EventHub, EventStream
 from grapevine_proto.events import (
     Event,
     EventsLost,
@@ -20,7 +20,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.pump import BATCH
+from grapevine_proto.pump import MAX_ITEMS_PER_TURN
 from tests.conftest import Run
 
 
@@ -74,7 +74,7 @@ def test_beyond_so_many_bytes_the_oldest_go_but_one_event_always_fits(run: Run[A
 def test_a_reader_of_a_full_queue_lets_the_loop_go_on(run: Run[Any]) -> None:
     async def main() -> None:
         stream = EventStream(10_000, 10**9)
-        for number in range(10 * EVENTS_PER_TURN):
+        for number in range(10 * MAX_EVENTS_PER_TURN):
             stream.put(received(number))
         stream.end()
         turns = 0
@@ -99,7 +99,7 @@ def test_a_reader_that_never_waits_loses_nothing_of_what_two_tasks_tell(run: Run
 
         async def tell() -> None:
             for _ in range(100):
-                for number in range(BATCH):
+                for number in range(MAX_ITEMS_PER_TURN):
                     stream.put(received(number))
                 await asyncio.sleep(0)
 
@@ -107,7 +107,7 @@ def test_a_reader_that_never_waits_loses_nothing_of_what_two_tasks_tell(run: Run
         await asyncio.gather(tell(), tell())
         stream.end()
         got = await reading
-        assert len(got) == 2 * 100 * BATCH
+        assert len(got) == 2 * 100 * MAX_ITEMS_PER_TURN
         assert not any(isinstance(event, EventsLost) for event in got)
 
     run(main())
@@ -123,8 +123,8 @@ def test_handlers_are_called_one_after_another_and_awaited(run: Run[Any]) -> Non
             await asyncio.sleep(0)
             seen.append(f"slow ends {message.id.sequence}")
 
-        hub.handle(slow)
-        hub.handle(lambda message: seen.append(f"plain {message.id.sequence}"))
+        hub.add_handler(slow)
+        hub.add_handler(lambda message: seen.append(f"plain {message.id.sequence}"))
         hub.publish(received(1))
         hub.publish(received(2))
         await hub.close(5.0)
@@ -148,8 +148,8 @@ def test_a_handler_that_fails_is_named_and_called_again(
             seen.append(message.id.sequence)
             raise RuntimeError("the application's fault")
 
-        hub.handle(failing)
-        hub.listen(lambda event: 1 / 0)
+        hub.add_handler(failing)
+        hub.add_listener(lambda event: 1 / 0)
         with caplog.at_level(logging.ERROR, "grapevine"):
             hub.publish(received(1))
             hub.publish(received(2))
@@ -173,8 +173,8 @@ def test_a_handler_too_slow_for_the_messages_loses_the_oldest_and_everybody_is_t
             await asyncio.sleep(0)
             seen.append(message.id.sequence)
 
-        hub.handle(slow, "drop_oldest")
-        hub.listen(told.append)
+        hub.add_handler(slow, "drop_oldest")
+        hub.add_listener(told.append)
         for number in range(20):
             hub.publish(received(number))
         await hub.close(5.0)
@@ -190,7 +190,7 @@ def test_what_a_slow_handler_loses_is_said_in_the_log(
 ) -> None:
     async def main() -> None:
         hub = EventHub(5, 10**6)
-        hub.handle(lambda _: asyncio.sleep(0), "drop_oldest")
+        hub.add_handler(lambda _: asyncio.sleep(0), "drop_oldest")
         with caplog.at_level(logging.WARNING, "grapevine"):
             for number in range(20):
                 hub.publish(received(number))
@@ -210,7 +210,7 @@ def test_a_slow_handler_that_may_lose_nothing_asks_for_a_pause_and_ends_it(run: 
             await asyncio.sleep(0)
             seen.append(message.id.sequence)
 
-        hub.handle(slow)
+        hub.add_handler(slow)
         for number in range(6):
             hub.publish(received(number))
         assert pauses == []
@@ -228,7 +228,7 @@ def test_a_slow_handler_that_may_lose_nothing_asks_for_a_pause_and_ends_it(run: 
 def test_beyond_its_bytes_even_a_pausing_queue_drops_the_oldest_and_counts(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(1000, 10_000)
-        hub.handle(lambda _: asyncio.sleep(0))
+        hub.add_handler(lambda _: asyncio.sleep(0))
         for number in range(6):
             hub.publish(received(number, 4000))
         assert hub.lost == 3  # one is in hand, two fit
@@ -257,12 +257,12 @@ def test_nothing_that_a_callback_raises_reaches_who_publishes(
             await asyncio.sleep(0)
             failing("awaited")
 
-        hub.listen(lambda _: failing("listener"))
-        hub.handle(lambda _: failing("handler"))
-        hub.handle(lambda _: failing_later())
+        hub.add_listener(lambda _: failing("listener"))
+        hub.add_handler(lambda _: failing("handler"))
+        hub.add_handler(lambda _: failing_later())
         for number in range(2):
             hub.publish(received(number))
-            await hub.finish(5.0)
+            await hub.finish_handlers(5.0)
         assert calls == ["listener", "handler", "awaited"] * 2
         assert hub.failures == 6
 
@@ -272,7 +272,7 @@ def test_nothing_that_a_callback_raises_reaches_who_publishes(
 def test_what_is_meant_to_end_the_program_still_does() -> None:
     async def main() -> None:
         hub = EventHub(1000, 10**6)
-        hub.listen(lambda _: sys.exit(7))
+        hub.add_listener(lambda _: sys.exit(7))
         hub.publish(received(1))
         await asyncio.sleep(60)
 
@@ -283,12 +283,12 @@ def test_what_is_meant_to_end_the_program_still_does() -> None:
 def test_messages_that_no_handler_finished_are_known(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(1000, 10**6)
-        hub.handle(lambda _: asyncio.get_running_loop().create_future())
+        hub.add_handler(lambda _: asyncio.get_running_loop().create_future())
         for number in range(3):
             hub.publish(received(number))
-        await hub.finish(0.01)
+        await hub.finish_handlers(0.01)
         assert [message.id.sequence for message in hub.unhandled()] == [0, 1, 2]
-        assert [m.id.sequence for m in hub.unhandled(but_in_hand=True)] == [1, 2]
+        assert [m.id.sequence for m in hub.unhandled(exclude_current=True)] == [1, 2]
         assert hub.handled == 0
 
     run(main())
@@ -298,7 +298,7 @@ def test_a_handler_that_nobody_waits_for_is_called_at_once(run: Run[Any]) -> Non
     async def main() -> None:
         hub = EventHub(5, 10**6)
         seen: list[int] = []
-        hub.handle(lambda message: seen.append(message.id.sequence))
+        hub.add_handler(lambda message: seen.append(message.id.sequence))
         for number in range(20):
             hub.publish(received(number))
             assert seen == list(range(number + 1))
@@ -322,7 +322,7 @@ def test_a_message_never_overtakes_one_that_a_handler_is_at(run: Run[Any]) -> No
             seen.append(message.id.sequence)
             return None
 
-        hub.handle(take)
+        hub.add_handler(take)
         for number in range(50):
             hub.publish(received(number))
             if number % 7 == 0:
@@ -344,7 +344,7 @@ def test_what_a_handler_cancels_is_its_own(run: Run[Any], caplog: pytest.LogCapt
             cancelled.cancel()
             return cancelled if message.id.sequence else cancelled.result()
 
-        hub.handle(take)
+        hub.add_handler(take)
         with caplog.at_level(logging.ERROR, "grapevine"):
             hub.publish(received(0))
             hub.publish(received(1))
@@ -361,7 +361,7 @@ def test_what_a_handler_cancels_is_its_own(run: Run[Any], caplog: pytest.LogCapt
 def test_a_handler_that_never_ends_is_cancelled(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(5, 10**6)
-        hub.handle(lambda _: asyncio.get_running_loop().create_future())
+        hub.add_handler(lambda _: asyncio.get_running_loop().create_future())
         hub.publish(received(1))
         await hub.close(0.01)
 

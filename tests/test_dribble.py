@@ -9,14 +9,14 @@ import pytest
 from grapevine_proto import codec
 from grapevine_proto.codec import encode_frame
 from grapevine_proto.messages import (
-    Feedback,
+    Ack,
     Fragment,
+    IWant,
     LinkFrame,
-    PathAnswer,
-    Probe,
+    MtuProbe,
+    PathResponse,
     RumorCopy,
     Rumors,
-    Want,
 )
 from tests.cluster import Cluster
 from tests.overlay.made import EPOCH, rumor
@@ -33,16 +33,16 @@ def test_a_gap_is_asked_for_as_soon_whatever_a_member_dribbles(
     sound = codec.encode_message
 
     def listen(message: object) -> bytes:
-        if isinstance(message, Want):
+        if isinstance(message, IWant):
             asked.append(cluster.now)
         return sound(message)  # type: ignore[arg-type]
 
     monkeypatch.setattr(codec, "encode_message", listen)
     signs: dict[str, Callable[[int], LinkFrame]] = {
         "bytes": lambda at: Fragment(7, 1 << 20, at + 1, b"x"),
-        "feedback": lambda _: Feedback(bytes(8), 0, 0, 0, 0, ()),
-        "probe": lambda _: Probe(100),
-        "answer": lambda _: PathAnswer(bytes(8)),
+        "feedback": lambda _: Ack(bytes(8), 0, 0, 0, 0, ()),
+        "probe": lambda _: MtuProbe(100),
+        "answer": lambda _: PathResponse(bytes(8)),
     }
     cluster.say(LIAR, VICTIM, encode_frame(Fragment(7, 1 << 20, 0, b"x")))
     second = rumor(HONEST, 2, b"second")  # and the first is missing

@@ -15,7 +15,7 @@ from grapevine_proto import accounts as accounts_module
 from grapevine_proto import codec
 from grapevine_proto import links as links_module
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.errors import (
     ConfigError,
     DropReason,
@@ -28,8 +28,8 @@ from grapevine_proto.events import (
     DatagramDropped,
     DialFailed,
     Event,
-    FaultContained,
     IdentityInUse,
+    InternalErrorContained,
     MemberStatus,
     MessageReceived,
     MessageSent,
@@ -38,25 +38,25 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
-from grapevine_proto.link.session import Established, Session
+from grapevine_proto.link.session import EstablishedSession, Session
 from grapevine_proto.messages import (
     Close,
     CloseReason,
     Digest,
+    DirectMessage,
     Kind,
     OverlayMessage,
-    Private,
     Records,
     Repair,
     RumorCopy,
     Rumors,
     Vector,
 )
-from grapevine_proto.outflow import MESSAGE_BYTES
-from grapevine_proto.overlay.dissemination.pulls import AT_ONCE_BYTES, PUSHED_BYTES
-from grapevine_proto.overlay.ourselves import OUTRANKED_LIMIT
+from grapevine_proto.outflow import RUMORS_MESSAGE_BYTES
+from grapevine_proto.overlay.dissemination.pulls import PULL_WINDOW_BYTES, PUSH_LIMIT_BYTES
+from grapevine_proto.overlay.ourselves import EPOCH_BUMPS_LIMIT
 from grapevine_proto.sections import LimitsConfig, RateLimitConfig
-from grapevine_proto.signed import Record, Rumor
+from grapevine_proto.signed import PeerRecord, Rumor
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import EPOCH, KEY, identity
 
@@ -68,7 +68,7 @@ def make(number: int, address: Address, **changes: object) -> Engine:
     rng = random.Random(number)
     return Engine(
         NodeConfig(keys=(KEY,)).replace(**changes),
-        Saved(identity(number).seed, EPOCH),
+        NodeState(identity(number).seed, EPOCH),
         address=address,
         rng=rng,
         entropy=rng.randbytes,
@@ -101,7 +101,7 @@ class Pair:
             ]
             for engine, seen in self.events.items():
                 seen += engine.events()
-                assert not any(isinstance(event, FaultContained) for event in seen)
+                assert not any(isinstance(event, InternalErrorContained) for event in seen)
             if not out:
                 return
             for datagram, source, target in out:
@@ -120,7 +120,7 @@ class Pair:
     def speak(self, message: OverlayMessage | Close | bytes) -> None:
         """Let `one` say anything at all to `other`, as a member that lies could."""
         plaintext = message if isinstance(message, bytes) else codec.encode_message(message)
-        self.one._links.queue(self.one._links[self.other.peer_id], plaintext, self.now)
+        self.one._links.enqueue(self.one._links[self.other.peer_id], plaintext, self.now)
         self.exchange()
 
     def received(self, by: Engine) -> list[bytes]:
@@ -156,7 +156,7 @@ def test_a_private_message_reaches_one_peer_under_a_number_of_its_own() -> None:
     assert str(message_id) == f"{pair.one.peer_id}:{EPOCH}:p1"
     [event] = [e for e in pair.events[pair.other] if isinstance(e, MessageReceived)]
     assert event.message.id == message_id
-    assert event.message.private
+    assert event.message.is_direct
 
 
 def test_what_cannot_be_sent_is_refused_whole_with_both_sizes() -> None:
@@ -173,7 +173,7 @@ def test_what_cannot_be_sent_is_refused_whole_with_both_sizes() -> None:
 
 def test_a_broadcast_with_nobody_there_is_held_for_whoever_comes_in_time() -> None:
     pair = Pair(linked=False)
-    assert pair.one.has_room
+    assert pair.one.can_broadcast
     pair.one.broadcast(b"anyone?", pair.now)
     pair.run(60.0)
     pair.one.dial(THERE, pair.now)
@@ -203,38 +203,40 @@ def test_nobody_comes_in_while_a_node_leaves() -> None:
 
 def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=4))
-    payload, to_a_bundle = bytes(8000), MESSAGE_BYTES // 8000
+    payload, to_a_bundle = bytes(8000), RUMORS_MESSAGE_BYTES // 8000
     accepted = 0
-    while pair.one.has_room:
+    while pair.one.can_broadcast:
         pair.one.broadcast(payload, pair.now)
         accepted += 1
     assert accepted == 4 * to_a_bundle + 1, "four that wait, and the first of one not signed yet"
-    assert pair.one.stats().unsent == 0
+    assert pair.one.stats().send_drops == 0
     for _ in range(to_a_bundle):
         pair.one.broadcast(payload, pair.now)
-    assert pair.one.stats().unsent == to_a_bundle
+    assert pair.one.stats().send_drops == to_a_bundle
     pair.run(10.0)
     assert len(pair.received(pair.other)) == 5 * to_a_bundle + 1, "what found no room is repaired"
 
 
 def test_a_large_payload_has_room_once_the_one_before_was_asked_for() -> None:
     pair = Pair()
-    large = bytes(AT_ONCE_BYTES // 2 + 1)  # what is smaller has room as far as peers ask at a time
-    assert pair.one.has_room_for(len(large))
+    large = bytes(
+        PULL_WINDOW_BYTES // 2 + 1
+    )  # what is smaller has room as far as peers ask at a time
+    assert pair.one.can_broadcast_bytes(len(large))
     pair.one.broadcast(large, pair.now)
-    assert not pair.one.has_room_for(len(large)), "not even before it is told of"
+    assert not pair.one.can_broadcast_bytes(len(large)), "not even before it is told of"
     pair.one.datagrams_to_send(pair.now)  # and they are lost
-    assert not pair.one.has_room_for(len(large))
-    assert pair.one.has_room_for(PUSHED_BYTES + 1)
-    assert pair.one.has_room, "what is small does not wait for it"
+    assert not pair.one.can_broadcast_bytes(len(large))
+    assert pair.one.can_broadcast_bytes(PUSH_LIMIT_BYTES + 1)
+    assert pair.one.can_broadcast, "what is small does not wait for it"
     pair.run(2.0)
-    assert pair.one.has_room_for(len(large))
+    assert pair.one.can_broadcast_bytes(len(large))
     assert pair.received(pair.other) == [large]
 
 
 def test_who_leaves_waits_until_a_large_payload_is_taken() -> None:
     pair = Pair()
-    pair.one.broadcast(bytes(PUSHED_BYTES + 1), pair.now)
+    pair.one.broadcast(bytes(PUSH_LIMIT_BYTES + 1), pair.now)
     pair.one.leave(pair.now)
     pair.run(5.0)
     assert len(pair.received(pair.other)) == 1
@@ -251,8 +253,8 @@ def test_settings_that_can_change_do_and_the_others_are_named() -> None:
 def test_peers_hear_where_a_node_may_be_dialed_from_now_on() -> None:
     pair = Pair()
     found = (Address("10.8.0.1", 8000), Address("172.17.0.1", 8000))
-    assert pair.one.moved(found, pair.now)
-    assert not pair.one.moved(found, pair.now)  # nothing new, so nothing is said
+    assert pair.one.on_addresses_changed(found, pair.now)
+    assert not pair.one.on_addresses_changed(found, pair.now)  # nothing new, so nothing is said
     pair.exchange()
     (member,) = pair.other._membership.members
     assert member.record.addresses == found
@@ -264,17 +266,17 @@ def test_a_dial_that_cannot_be_sent_fails_at_once_with_the_reason() -> None:
     engine.advance(0.0)
     there = Address("2001:db8::7", 8000)
     assert there in {to for _, to in engine.datagrams_to_send(0.0)}
-    engine.unsendable(there, "no IPv6 socket", 0.0)
+    engine.on_unsendable(there, "no IPv6 socket", 0.0)
     assert [e for e in engine.events() if isinstance(e, DialFailed)] == [
         DialFailed(there, "no IPv6 socket")
     ]
-    engine.unsendable(there, "no IPv6 socket", 0.0)  # of a dial that is over
+    engine.on_unsendable(there, "no IPv6 socket", 0.0)  # of a dial that is over
     assert engine.events() == []
 
 
 def test_an_address_that_settings_name_stays() -> None:
     engine = make(1, HERE, advertise="198.51.100.7:8000")
-    assert not engine.moved((Address("10.8.0.1", 8000),), 0.0)
+    assert not engine.on_addresses_changed((Address("10.8.0.1", 8000),), 0.0)
     assert engine.record.addresses == (Address("198.51.100.7", 8000),)
 
 
@@ -318,7 +320,7 @@ def test_no_bytes_make_it_raise_and_each_refusal_is_counted_once(datagrams: list
         engine.receive(datagram, THERE, 0.0)
     stats = engine.stats()
     assert sum(count for _, count in stats.dropped) == len(datagrams) == stats.datagrams_in
-    assert DropReason.FAULT not in dict(stats.dropped)
+    assert DropReason.INTERNAL_ERROR not in dict(stats.dropped)
     assert engine.datagrams_to_send(0.0) == []
 
 
@@ -381,9 +383,9 @@ def rumor_of(number: int, first: int, payload: bytes = b"true", epoch: int = EPO
 
 def record_of(
     number: int, *, left: bool = False, incarnation: int = 1, signer: int | None = None
-) -> Record:
+) -> PeerRecord:
     address = (Address(f"10.0.0.{number}", 8000),)
-    bare = Record(identity(number).peer_id, EPOCH, incarnation, address, "", "v", 0, 0, left)
+    bare = PeerRecord(identity(number).peer_id, EPOCH, incarnation, address, "", "v", 0, 0, left)
     return bare.signed(identity(signer if signer is not None else number), "default")
 
 
@@ -461,7 +463,7 @@ def test_nobody_stops_a_rumor_by_claiming_it_old_or_far_travelled() -> None:
     pair.speak(Rumors((RumorCopy(true, 255, 299_000),)))
     assert pair.received(pair.other) == [b"true"]
     pair.speak(Rumors((RumorCopy(true, 1, 10),)))
-    held = pair.other._store.held.copy((true.origin, true.epoch, 1), pair.now)
+    held = pair.other._store.cache.copy((true.origin, true.epoch, 1), pair.now)
     assert held is not None
     assert (held.hops, held.age_ms) == (1, 10)
 
@@ -479,10 +481,10 @@ def test_forged_copies_do_not_use_up_what_an_honest_origin_needs() -> None:
         if heard.peer_id in liar._links:
             copies = (RumorCopy(replace(false, first=first), 1, 0),)
             link = liar._links[heard.peer_id]
-            liar._links.queue(
+            liar._links.enqueue(
                 link, codec.encode_message(Rumors(copies)), sim.nodes[0].read_clock(sim.now)
             )
-    sim._settle(sim.nodes[0])
+    sim._drive(sim.nodes[0])
     message = sim.broadcast(1, b"honest")
     sim.run(1.0)
     assert sim.deliveries(message)[2] == 1
@@ -491,10 +493,10 @@ def test_forged_copies_do_not_use_up_what_an_honest_origin_needs() -> None:
 def test_a_loud_peer_is_throttled_before_its_words_are_decoded_and_told_of() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=20, refill_rate=1.0))
     link = pair.one._links[pair.other.peer_id]
-    link.shape = None  # one that does not keep to what it was told
+    link.send_limit = None  # one that does not keep to what it was told
     for first in range(1, 41):
         copy = RumorCopy(rumor_of(1, first), 1, 0)
-        pair.one._links.queue(link, codec.encode_message(Rumors((copy,))), pair.now)
+        pair.one._links.enqueue(link, codec.encode_message(Rumors((copy,))), pair.now)
     pair.exchange()
     assert 15 <= len(pair.received(pair.other)) <= 20
     throttled = pair.drops(pair.other)[DropReason.RATE_LIMITED]
@@ -509,7 +511,7 @@ def test_what_a_crash_made_a_node_forget_it_said_is_not_told_to_it_as_new() -> N
     said_before = rumor_of(2, 1, b"my own", epoch=EPOCH - 1)
     pair.speak(Rumors((RumorCopy(said_before, 1, 0),)))
     assert pair.received(pair.other) == []
-    assert pair.other._store.is_known(said_before, pair.now)
+    assert pair.other._store.is_duplicate(said_before, pair.now)
 
 
 # --- one identity, two nodes --------------------------------------------------------------------
@@ -534,20 +536,20 @@ def test_told_a_second_time_it_goes_on_and_says_where_the_later_node_is() -> Non
         higher = replace(pair.other.record, epoch=epoch).signed(identity(2), "default")
         pair.speak(Records((higher,)))
         pair.run(5.0)
-    assert pair.other.stopped is None
+    assert pair.other.stop_reason is None
     told = [each for each in pair.events[pair.other] if isinstance(each, IdentityInUse)]
     assert [str(each.address) for each in told] == ["10.0.0.2:8000"]
 
 
 def test_told_so_again_and_again_it_stops_and_says_where_the_other_is() -> None:
     pair = Pair()
-    for time in range(1, OUTRANKED_LIMIT + 2):
+    for time in range(1, EPOCH_BUMPS_LIMIT + 2):
         epoch = EPOCH + 100 * time
         higher = replace(pair.other.record, epoch=epoch).signed(identity(2), "default")
         pair.speak(Records((higher,)))
         pair.run(5.0)
-    assert pair.other.stopped is not None
-    assert "in use by another node at 10.0.0.2:8000" in pair.other.stopped
+    assert pair.other.stop_reason is not None
+    assert "in use by another node at 10.0.0.2:8000" in pair.other.stop_reason
 
 
 def test_nobody_else_can_make_a_node_doubt_itself() -> None:
@@ -561,12 +563,12 @@ def test_nobody_else_can_make_a_node_doubt_itself() -> None:
 
 
 def test_accounts_stay_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounts_module, "ACCOUNTS_LIMIT", 3)
+    monkeypatch.setattr(accounts_module, "TRACKED_PEERS_LIMIT", 3)
     engine = make(1, HERE)
     for number in range(4):
-        engine._links.accounts.of(identity(number).peer_id, 0.0)
-    assert len(engine._links.accounts) == 3
-    assert engine.stats().crowded_out == 1
+        engine._links.peer_limits.get_or_create(identity(number).peer_id, 0.0)
+    assert len(engine._links.peer_limits) == 3
+    assert engine.stats().evictions == 1
 
 
 def test_dials_stay_within_their_cap() -> None:
@@ -577,38 +579,38 @@ def test_dials_stay_within_their_cap() -> None:
 
 
 def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links_module, "PARTING_LIMIT", 1)
+    monkeypatch.setattr(links_module, "CLOSED_SESSIONS_LIMIT", 1)
     pair = Pair()
     for _ in range(2):
-        pair.other._routing.unlink(
-            pair.one.peer_id, "again", CloseReason.SURPLUS, tell=True, now=pair.now
+        pair.other._dispatcher.disconnect(
+            pair.one.peer_id, "again", CloseReason.REDUNDANT, notify=True, now=pair.now
         )
         pair.run(5.0)
-        assert len(pair.other._links._parting) <= 1
-    assert pair.other.stats().crowded_out >= 1  # sessions: a link may have had two
+        assert len(pair.other._links._closed) <= 1
+    assert pair.other.stats().evictions >= 1  # sessions: a link may have had two
 
 
 def test_those_turned_away_push_no_closed_link_out_of_what_is_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(links_module, "PARTING_LIMIT", 3)
+    monkeypatch.setattr(links_module, "CLOSED_SESSIONS_LIMIT", 3)
     pair = Pair()
     links = pair.other._links
     [link] = links.values()
     sessions = set(link.session_ids())
-    other = Established(link.session, link.record, link.address, None, b"\0")
-    links.cut(pair.one.peer_id, CloseReason.SURPLUS, tell=True, now=pair.now)
+    other = EstablishedSession(link.session, link.record, link.address, None, b"\0")
+    links.disconnect(pair.one.peer_id, CloseReason.REDUNDANT, notify=True, now=pair.now)
     for number in range(10):
         session = Session(bytes([number] * 8), bytes(8), KEY, False, bytes(32), bytes(32), pair.now)
         close = Close(CloseReason.FULL)
-        links.turn_away(other._replace(session=session), close, pair.now)
-    assert sessions <= set(links._parting)
-    assert len(links._parting) == 3
+        links.reject(other._replace(session=session), close, pair.now)
+    assert sessions <= set(links._closed)
+    assert len(links._closed) == 3
 
 
 def test_no_secret_is_in_anything_that_is_printed() -> None:
     engine = make(1, HERE)
-    saved = engine.saved(0.0)
+    saved = engine.snapshot(0.0)
     secrets: list[str] = [identity(1).seed.hex(), KEY._secret.hex(), repr(identity(1).seed)]
     shown: list[Callable[[], str]] = [
         lambda: repr(saved),
@@ -681,9 +683,9 @@ def test_what_is_no_payload_is_refused_and_costs_no_other_message(payload: Any) 
 
 def test_private_messages_are_charged_like_all_others() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=10, refill_rate=1.0))
-    pair.one._links[pair.other.peer_id].shape = None
+    pair.one._links[pair.other.peer_id].send_limit = None
     for n in range(1, 31):
-        pair.speak(Private(n, b"x"))
+        pair.speak(DirectMessage(n, b"x"))
     assert len(pair.received(pair.other)) <= 10
 
 
@@ -696,8 +698,8 @@ def test_what_the_system_finds_too_large_is_not_sent_so_large_again() -> None:
     pair.run(1.0)
     [link] = pair.one._links.values()
     assert link.path.mtu.datagram_bytes == 8952
-    pair.one.refused(8952, THERE, pair.now)
-    pair.one.refused(8952, Address("10.9.9.9", 9), pair.now)
+    pair.one.on_emsgsize(8952, THERE, pair.now)
+    pair.one.on_emsgsize(8952, Address("10.9.9.9", 9), pair.now)
     assert link.path.mtu.datagram_bytes == 1200
 
 

@@ -11,48 +11,48 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grapevine_proto import codec
-from grapevine_proto.codec import COUNTER_LIMIT
+from grapevine_proto.codec import MAX_PACKETS_PER_SESSION
 from grapevine_proto.codec.fields import MAX_PAYLOADS
 from grapevine_proto.errors import DropReason
-from grapevine_proto.faults import describe
+from grapevine_proto.faults import format_error
 from grapevine_proto.ids import EPOCH_LIMIT, SEQUENCE_LIMIT, MessageId, Stream, StreamRange
 from grapevine_proto.link.initiator import Initiator
 from grapevine_proto.link.link import Link
 from grapevine_proto.messages import (
     Ack,
-    Again,
     Announce,
     Digest,
-    Feedback,
+    DirectMessage,
     Fragment,
     Graft,
     Heartbeat,
-    Ids,
+    IHave,
     InSync,
+    IWant,
     LinkFrame,
+    MemberDigest,
+    MemberUpdate,
+    MemberUpdates,
+    MtuProbe,
     Offer,
-    Opinion,
-    Opinions,
     OverlayMessage,
-    PathCheck,
+    PathChallenge,
     Pause,
     Ping,
-    PingFor,
-    Private,
-    Probe,
+    PingAck,
+    PingReq,
     Prune,
+    ReceiptAck,
     Receipts,
-    ReceiptsTaken,
     Records,
     Repair,
-    Roll,
+    Retransmit,
     RumorCopy,
     Rumors,
     Subscribe,
     Vector,
-    Want,
 )
-from grapevine_proto.signed import Receipt, Record, Rumor
+from grapevine_proto.signed import PeerRecord, Rumor, TraceReceipt
 from tests.cluster import Cluster, address_of, seal_as
 from tests.overlay.made import EPOCH, identity
 
@@ -103,7 +103,7 @@ def test_a_fault_in_serving_one_link_ends_it_and_the_others_have_their_turn(
     assert (
         "ZeroDivisionError: something nobody thought of in fail (test_faults.py:" in fault.problem
     )
-    assert cluster.drops(VICTIM)[DropReason.FAULT] == len(cluster.faults(VICTIM))
+    assert cluster.drops(VICTIM)[DropReason.INTERNAL_ERROR] == len(cluster.faults(VICTIM))
     assert cluster[HONEST].peer_id in cluster[VICTIM]._links
 
 
@@ -125,8 +125,8 @@ def test_a_fault_while_a_message_is_heard_ends_the_link_that_it_came_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
-    monkeypatch.setattr(cluster[VICTIM]._dissemination.lazy, "handle", fail)
-    cluster.say(LIAR, VICTIM, Ids(()))
+    monkeypatch.setattr(cluster[VICTIM]._dissemination.lazy_push, "handle", fail)
+    cluster.say(LIAR, VICTIM, IHave(()))
     cluster.exchange()
     assert list(cluster[VICTIM]._links) == [cluster[HONEST].peer_id]
     assert [fault.peer for fault in cluster.faults(VICTIM)] == [cluster[LIAR].peer_id]
@@ -135,15 +135,15 @@ def test_a_fault_while_a_message_is_heard_ends_the_link_that_it_came_over(
 def test_a_fault_in_a_short_session_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(3)
     victim, liar = cluster[VICTIM], cluster[LIAR]
-    victim._routing.unlink(liar.peer_id, "for the test", None, tell=False, now=cluster.now)
-    liar._routing.unlink(victim.peer_id, "for the test", None, tell=False, now=cluster.now)
+    victim._dispatcher.disconnect(liar.peer_id, "for the test", None, notify=False, now=cluster.now)
+    liar._dispatcher.disconnect(victim.peer_id, "for the test", None, notify=False, now=cluster.now)
     victim.send(liar.peer_id, b"psst", cluster.now)
     cluster.exchange()
-    short = victim._shorts.get(liar.peer_id)
+    short = victim._transients.get(liar.peer_id)
     assert short is not None
     fails_for(monkeypatch, Link, "advance", short)
     cluster.run(1.5)
-    assert victim._shorts.get(liar.peer_id) is None
+    assert victim._transients.get(liar.peer_id) is None
     assert [fault.peer for fault in cluster.faults(VICTIM)] == [liar.peer_id]
     victim.broadcast(b"on", cluster.now)
     cluster.exchange()
@@ -181,7 +181,7 @@ def test_a_fault_in_an_effect_for_one_peer_leaves_the_others_theirs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
-    victim, sound = cluster[VICTIM], cluster[VICTIM]._links.queue
+    victim, sound = cluster[VICTIM], cluster[VICTIM]._links.enqueue
     liar = cluster.link(VICTIM, LIAR)
 
     def queue(link: Link, plaintext: bytes, now: float) -> None:
@@ -213,7 +213,7 @@ def test_a_link_that_cannot_even_be_told_goodbye_is_gone_all_the_same(
 def test_a_fault_is_described_in_one_line_of_bounded_length() -> None:
     with pytest.raises(ValueError, match="a") as caught:
         int("a\nb" * 10_000)
-    words = describe(caught.value)
+    words = format_error(caught.value)
     assert words.startswith("ValueError: ")
     assert "\n" not in words
     assert len(words) < 700
@@ -226,20 +226,24 @@ def test_the_highest_packet_number_is_acknowledged_and_the_one_above_it_refused(
     cluster = Cluster(3)
     session = cluster.link(LIAR, VICTIM).session
     said = codec.encode_message(Records(()))
-    for counter, refused in ((COUNTER_LIMIT - 1, 0), (COUNTER_LIMIT, 1), (COUNTER_LIMIT + 1, 2)):
+    for counter, refused in (
+        (MAX_PACKETS_PER_SESSION - 1, 0),
+        (MAX_PACKETS_PER_SESSION, 1),
+        (MAX_PACKETS_PER_SESSION + 1, 2),
+    ):
         datagram = seal_as(session, counter, said)
         cluster[VICTIM].receive(datagram, address_of(LIAR), cluster.now)
-        assert cluster.drops(VICTIM).get(DropReason.SPENT, 0) == refused
+        assert cluster.drops(VICTIM).get(DropReason.SESSION_EXPIRED, 0) == refused
     cluster.run(1.0)
     assert not cluster.faults(VICTIM)
-    assert cluster.link(VICTIM, LIAR).session.arrivals.highest == COUNTER_LIMIT - 1
+    assert cluster.link(VICTIM, LIAR).session.ack_tracker.highest == MAX_PACKETS_PER_SESSION - 1
 
 
 def test_who_acknowledges_what_was_never_sent_is_not_believed() -> None:
     cluster = Cluster(2)
     ours = cluster.link(VICTIM, LIAR)
     number = ours.session.next_counter
-    told = Feedback(ours.session.their_id, 0, number + 1, 0, 0, ())
+    told = Ack(ours.session.their_id, 0, number + 1, 0, 0, ())
     before = ours.path.rate
     cluster.say(LIAR, VICTIM, codec.encode_frame(told))
     assert cluster.drops(VICTIM)[DropReason.MALFORMED] == 1
@@ -276,10 +280,10 @@ def copies(draw: st.DrawFn) -> RumorCopy:
 
 
 @st.composite
-def records(draw: st.DrawFn) -> Record:
+def records(draw: st.DrawFn) -> PeerRecord:
     who = draw(st.sampled_from([OURS, identity(7)]))
     addresses = (address_of(LIAR),) * draw(st.integers(0, 4))
-    bare = Record(
+    bare = PeerRecord(
         who.peer_id,
         draw(epochs),
         draw(counters),
@@ -298,43 +302,43 @@ def link_frames(theirs: bytes, ours: bytes) -> st.SearchStrategy[LinkFrame]:
     sessions = st.sampled_from([theirs, ours, bytes(8)])
     missing = st.lists(st.tuples(counters, counters), max_size=3).map(tuple)
     return st.one_of(
-        st.builds(Feedback, sessions, counters, counters, counters, counters, missing),
+        st.builds(Ack, sessions, counters, counters, counters, counters, missing),
         st.builds(Fragment, long_counters, counters, counters, bodies, st.booleans()),
-        st.builds(Again, sessions, counters, plaintexts),
-        st.builds(Probe, small),
-        st.builds(PathCheck, st.binary(min_size=8, max_size=8)),
+        st.builds(Retransmit, sessions, counters, plaintexts),
+        st.builds(MtuProbe, small),
+        st.builds(PathChallenge, st.binary(min_size=8, max_size=8)),
     )
 
 
 ids = st.sampled_from([OURS.peer_id, identity(VICTIM).peer_id, identity(7).peer_id])
 totals = st.binary(min_size=16, max_size=16)
 told_records = st.lists(records(), max_size=3).map(tuple)
-told_opinions = st.lists(st.builds(Opinion, records()), max_size=2).map(tuple)
-receipts = st.builds(Receipt, ids, small, counters, small, st.sampled_from([b"", bytes(64)]))
+told_opinions = st.lists(st.builds(MemberUpdate, records()), max_size=2).map(tuple)
+receipts = st.builds(TraceReceipt, ids, small, counters, small, st.sampled_from([b"", bytes(64)]))
 message_ids = st.builds(MessageId, ids, epochs, st.sampled_from([1, SEQUENCE_LIMIT]))
 messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(Heartbeat, counters, counters, counters, st.integers(0, 1000), counters, totals, told_records),
     st.builds(Records, told_records),
     st.builds(Rumors, st.lists(copies(), max_size=2).map(tuple)),
-    st.builds(Private, st.sampled_from([1, SEQUENCE_LIMIT]), bodies),
+    st.builds(DirectMessage, st.sampled_from([1, SEQUENCE_LIMIT]), bodies),
     st.builds(Digest, counters, counters, totals),
     st.builds(InSync, counters),
     st.builds(Vector, counters, st.booleans(), st.just(0), st.sampled_from([1, 256]), many_ranges),
-    st.builds(Want, counters, many_ranges),
+    st.builds(IWant, counters, many_ranges),
     st.builds(Repair, counters, st.booleans(), st.booleans(), st.lists(copies(), max_size=2).map(tuple)),
-    st.builds(Ids, many_ranges),
+    st.builds(IHave, many_ranges),
     st.builds(Offer, many_ranges),
     st.builds(Announce, ranges(), counters.filter(bool)),
     st.builds(Subscribe, st.booleans()),
     st.builds(Graft, ids | st.none()),
     st.builds(Prune, ids | st.none()),
     st.builds(Ping, counters, told_opinions),
-    st.builds(PingFor, counters, ids),
-    st.builds(Ack, counters, st.booleans()),
-    st.builds(Opinions, told_opinions),
-    st.builds(Roll, counters, counters, st.sampled_from([b"", bytes(4), bytes(8)]), st.booleans()),
+    st.builds(PingReq, counters, ids),
+    st.builds(PingAck, counters, st.booleans()),
+    st.builds(MemberUpdates, told_opinions),
+    st.builds(MemberDigest, counters, counters, st.sampled_from([b"", bytes(4), bytes(8)]), st.booleans()),
     st.builds(Receipts, counters, message_ids, st.lists(receipts, max_size=2).map(tuple)),
-    st.builds(ReceiptsTaken, counters),
+    st.builds(ReceiptAck, counters),
     st.builds(Pause, counters),
 )  # fmt: skip
 plaintexts = messages.map(codec.encode_message)
@@ -354,7 +358,7 @@ def test_no_number_that_a_peer_chooses_costs_another_link_its_turn(data: st.Data
         frames = link_frames(session.their_id, session.our_id).map(WORDS)
         said = data.draw(plaintexts | frames)
         following = session.next_counter
-        number = data.draw(st.just(following) | counters | st.just(COUNTER_LIMIT - 1))
+        number = data.draw(st.just(following) | counters | st.just(MAX_PACKETS_PER_SESSION - 1))
         victim.receive(seal_as(session, number, said), address_of(LIAR), cluster.now)
         victim.broadcast(b"to all", cluster.now)
         cluster.exchange()
@@ -372,8 +376,8 @@ def test_a_table_of_accounts_full_of_linked_peers_takes_one_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
-    monkeypatch.setattr("grapevine_proto.accounts.ACCOUNTS_LIMIT", 2)
-    accounts = cluster[VICTIM]._links.accounts
+    monkeypatch.setattr("grapevine_proto.accounts.TRACKED_PEERS_LIMIT", 2)
+    accounts = cluster[VICTIM]._links.peer_limits
     assert len(accounts) == 2
-    accounts.of(identity(9).peer_id, cluster.now)
+    accounts.get_or_create(identity(9).peer_id, cluster.now)
     assert len(accounts) == 3

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from grapevine_proto.files import (
-    STALE_S,
+    LEFTOVER_AGE_S,
+    atomic_create,
+    atomic_write,
     make_private_directory,
     open_private,
-    put_in_place,
-    put_new,
-    set_aside_empty,
-    sweep,
+    quarantine_empty,
+    remove_leftovers,
 )
 from grapevine_proto.trust import UntrustedFile
 
@@ -36,8 +36,8 @@ def mode_of(path: Path) -> int:
 
 
 def test_a_new_file_has_the_mode_that_is_asked_for_less_the_umask(tmp_path: Path) -> None:
-    put_in_place(tmp_path / "open", b"1", mode=0o666)
-    put_in_place(tmp_path / "closed", b"2", mode=0o600)
+    atomic_write(tmp_path / "open", b"1", mode=0o666)
+    atomic_write(tmp_path / "closed", b"2", mode=0o600)
     assert mode_of(tmp_path / "open") == 0o644
     assert mode_of(tmp_path / "closed") == 0o600
     assert {path.name for path in tmp_path.iterdir()} == {"open", "closed"}
@@ -48,7 +48,7 @@ def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     path.chmod(kept)
-    put_in_place(path, b"new", mode=0o600)
+    atomic_write(path, b"new", mode=0o600)
     assert (path.read_bytes(), mode_of(path)) == (b"new", kept)
 
 
@@ -56,7 +56,7 @@ def test_a_secret_is_closed_whatever_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     path.chmod(0o666)
-    put_in_place(path, b"secret", mode=0o600, keeps_mode=False)
+    atomic_write(path, b"secret", mode=0o600, preserve_mode=False)
     assert mode_of(path) == 0o600
 
 
@@ -74,7 +74,7 @@ def test_what_is_written_aside_is_never_more_open_than_the_file(
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", watched)
-    put_in_place(path, b"new", mode=0o666)
+    atomic_write(path, b"new", mode=0o666)
     assert set(seen) == {0o600}
     assert len(seen) == 3  # the file beside what is written; then the folder, with the file alone
 
@@ -91,7 +91,7 @@ def test_where_it_fails_the_file_is_as_it_was_and_nothing_is_left_aside(
 
     monkeypatch.setattr(os, call, fails)
     with pytest.raises(OSError, match="No space"):
-        put_in_place(path, b"new", mode=0o600)
+        atomic_write(path, b"new", mode=0o600)
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
@@ -99,7 +99,7 @@ def test_where_it_fails_the_file_is_as_it_was_and_nothing_is_left_aside(
 def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
-    put_in_place(tmp_path / "link", b"new", mode=0o600)
+    atomic_write(tmp_path / "link", b"new", mode=0o600)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "there" / "file").read_bytes() == b"new"
 
@@ -109,22 +109,22 @@ def test_what_a_dead_run_left_aside_is_in_nobodys_way_and_can_be_swept(tmp_path:
     ours.write_bytes(b"half")
     ours.chmod(0o666)
     (tmp_path / ".file.1.new").write_bytes(b"half")
-    put_in_place(tmp_path / "file", b"whole", mode=0o600)
+    atomic_write(tmp_path / "file", b"whole", mode=0o600)
     assert mode_of(tmp_path / "file") == 0o600
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_new_file_is_private_whatever_the_umask_and_never_replaces_one(tmp_path: Path) -> None:
     path = tmp_path / "file"
     os.umask(0o277)
-    put_new(path, b"first")
+    atomic_create(path, b"first")
     assert (path.read_bytes(), mode_of(path)) == (b"first", 0o600)
     with pytest.raises(FileExistsError):
-        put_new(path, b"second")
+        atomic_create(path, b"second")
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(FileExistsError):
-        put_new(tmp_path / "link", b"second")
+        atomic_create(tmp_path / "link", b"second")
     assert path.read_bytes() == b"first"
     assert {each.name for each in tmp_path.iterdir()} == {"file", "link"}
 
@@ -138,7 +138,7 @@ def test_where_a_new_file_cannot_be_made_nothing_is_there(
 
     monkeypatch.setattr(os, call, fails)
     with pytest.raises(OSError, match="No space") as caught:
-        put_new(tmp_path / "file", b"new")
+        atomic_create(tmp_path / "file", b"new")
     assert call == "link" or caught.value.filename == str(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
@@ -150,7 +150,7 @@ def test_where_the_file_system_has_no_links_a_new_file_is_made_all_the_same(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", fails)
-    put_new(tmp_path / "file", b"new")
+    atomic_create(tmp_path / "file", b"new")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"new"
 
@@ -159,8 +159,8 @@ def test_what_a_dead_run_left_aside_of_a_file_goes_when_it_is_written_again(tmp_
     old, young = tmp_path / ".file.1-aa.new", tmp_path / ".file.2-bb.new"
     for each in (old, young):
         each.write_bytes(b"half")
-    os.utime(old, (0, old.stat().st_mtime - 2 * STALE_S))
-    put_in_place(tmp_path / "file", b"whole", mode=0o600)
+    os.utime(old, (0, old.stat().st_mtime - 2 * LEFTOVER_AGE_S))
+    atomic_write(tmp_path / "file", b"whole", mode=0o600)
     assert {each.name for each in tmp_path.iterdir()} == {"file", young.name}
 
 
@@ -168,11 +168,11 @@ def test_what_a_dead_run_left_aside_of_a_file_goes_when_it_is_written_again(tmp_
 def test_an_empty_file_is_set_aside_and_no_other(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    set_aside_empty(path)
+    quarantine_empty(path)
     assert (tmp_path / "file.damaged").read_bytes() == content
-    set_aside_empty(path)  # not there: nothing to do
+    quarantine_empty(path)  # not there: nothing to do
     path.write_bytes(b"x")
-    set_aside_empty(path)
+    quarantine_empty(path)
     assert path.read_bytes() == b"x"
 
 

@@ -12,10 +12,10 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MessageReceived, MessageSent
 from grapevine_proto.ids import Address, MessageId
 from grapevine_proto.messages import Records
-from grapevine_proto.outflow import MESSAGE_BYTES
+from grapevine_proto.outflow import RUMORS_MESSAGE_BYTES
 from grapevine_proto.sections import LimitsConfig, RateLimitConfig
-from grapevine_proto.signed import PAYLOADS_LIMIT
-from grapevine_proto.voice import GROW_S
+from grapevine_proto.signed import MAX_PAYLOADS_PER_MESSAGE
+from grapevine_proto.voice import BATCH_GROWTH_S
 from tests.overlay.made import EPOCH, identity
 from tests.test_engine import Pair
 
@@ -27,7 +27,7 @@ def sent(pair: Pair) -> list[MessageSent]:
 
 
 def rumors_held(engine: Engine) -> int:
-    return engine.stats().held
+    return engine.stats().cached
 
 
 # --- bundles ------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def test_payloads_said_in_one_tick_share_a_datagram_and_each_keeps_its_id_and_ev
     assert [message.id for message in heard] == ids
     assert [message.payload for message in heard] == [b"%d" % n for n in range(20)]
     assert [(event.message.id, event.peers) for event in sent(pair)] == [(each, 1) for each in ids]
-    assert pair.one.stats().broadcast == 20
+    assert pair.one.stats().published == 20
 
 
 def test_a_payload_alone_waits_for_nothing_but_the_tick() -> None:
@@ -59,7 +59,7 @@ def test_a_payload_alone_waits_for_nothing_but_the_tick() -> None:
 
 
 def test_with_a_bundle_delay_a_payload_waits_that_long_and_the_deadline_says_so() -> None:
-    pair = Pair(bundle_delay=0.02)
+    pair = Pair(batch_delay=0.02)
     pair.one.broadcast(b"early", pair.now)
     pair.exchange()
     assert pair.received(pair.other) == []
@@ -75,7 +75,7 @@ def test_with_a_bundle_delay_a_payload_waits_that_long_and_the_deadline_says_so(
 
 
 def test_a_full_bundle_waits_for_nothing() -> None:
-    pair = Pair(bundle_delay=0.5, bundle_bytes=1000)
+    pair = Pair(batch_delay=0.5, batch_bytes=1000)
     for _ in range(11):
         pair.one.broadcast(bytes(100), pair.now)
     pair.exchange()
@@ -83,7 +83,7 @@ def test_a_full_bundle_waits_for_nothing() -> None:
 
 
 def test_with_bundles_of_one_byte_every_payload_has_a_signature_of_its_own() -> None:
-    pair = Pair(bundle_bytes=1)
+    pair = Pair(batch_bytes=1)
     for _ in range(5):
         pair.one.broadcast(b"x", pair.now)
     pair.exchange()
@@ -92,13 +92,13 @@ def test_with_bundles_of_one_byte_every_payload_has_a_signature_of_its_own() -> 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 256, 40_000])
 def test_bundles_fill_a_message_pushed_or_repaired(size: int) -> None:
-    count = min(2 * MESSAGE_BYTES // (size + 1), 9000)
+    count = min(2 * RUMORS_MESSAGE_BYTES // (size + 1), 9000)
     pair = Pair(rate_limit=FREE)
     for _ in range(count):
         pair.one.broadcast(bytes(size), pair.now)
     pair.run(3.0)
     assert len(pair.received(pair.other)) == count
-    assert rumors_held(pair.other) <= max(3, count // PAYLOADS_LIMIT + 2)
+    assert rumors_held(pair.other) <= max(3, count // MAX_PAYLOADS_PER_MESSAGE + 2)
     late = Pair(linked=False, rate_limit=FREE)
     for _ in range(count):
         late.one.broadcast(bytes(size), late.now)
@@ -137,7 +137,7 @@ def test_a_bundle_open_when_the_epoch_rises_is_signed_under_the_one_its_ids_name
     higher = replace(pair.other.record, epoch=EPOCH + 100).signed(identity(2), "default")
     for datagram, _ in pair.one.datagrams_to_send(pair.now):
         pair.taken.append(datagram)
-    pair.one._links.queue(
+    pair.one._links.enqueue(
         pair.one._links[pair.other.peer_id], codec.encode_message(Records((higher,))), pair.now
     )
     for datagram, _ in pair.one.datagrams_to_send(pair.now):
@@ -155,15 +155,15 @@ def test_while_no_link_has_a_token_a_bundle_grows_and_then_goes_whole() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=2, refill_rate=1.0))
     pair.run(20.0)
     link = pair.one._links[pair.other.peer_id]
-    assert link.shape is not None
-    while link.shape.take(pair.now):
+    assert link.send_limit is not None
+    while link.send_limit.try_take(pair.now):
         pass
     held = rumors_held(pair.one)
     for number in range(5):
         pair.one.broadcast(b"%d" % number, pair.now)
         pair.exchange()
     assert sent(pair) == []
-    pair.now += GROW_S
+    pair.now += BATCH_GROWTH_S
     pair.exchange()
     assert rumors_held(pair.one) == held + 1, "five payloads, one signature"
     assert len(sent(pair)) == 5
@@ -172,11 +172,11 @@ def test_while_no_link_has_a_token_a_bundle_grows_and_then_goes_whole() -> None:
 
 
 def test_rumors_that_wait_for_a_token_share_an_envelope() -> None:
-    pair = Pair(rate_limit=RateLimitConfig(capacity=2, refill_rate=1.0), bundle_bytes=1)
+    pair = Pair(rate_limit=RateLimitConfig(capacity=2, refill_rate=1.0), batch_bytes=1)
     pair.run(20.0)
     link = pair.one._links[pair.other.peer_id]
-    assert link.shape is not None
-    while link.shape.take(pair.now):
+    assert link.send_limit is not None
+    while link.send_limit.try_take(pair.now):
         pass
     for _ in range(4):
         pair.one.broadcast(b"x", pair.now)
@@ -193,7 +193,7 @@ def carry(pair: Pair, payload: bytes, seconds: int, at_most: int) -> int:
     said = 0
     for _ in range(seconds * 200):
         pair.now += 0.005
-        while said < at_most and pair.one.has_room:
+        while said < at_most and pair.one.can_broadcast:
             pair.one.broadcast(payload, pair.now)
             said += 1
         for engine in (pair.one, pair.other):
@@ -211,7 +211,7 @@ def test_the_default_limits_carry_thousands_of_small_payloads_a_second_and_throt
     pair.run(40.0)
     assert len(pair.received(pair.other)) == said
     assert DropReason.RATE_LIMITED not in pair.drops(pair.other)
-    assert (pair.other.stats().lost, pair.one.stats().unsent) == (0, 0)
+    assert (pair.other.stats().gaps_abandoned, pair.one.stats().send_drops) == (0, 0)
 
 
 def test_the_default_limits_carry_ten_thousand_larger_payloads_a_second_too() -> None:
@@ -220,7 +220,7 @@ def test_the_default_limits_carry_ten_thousand_larger_payloads_a_second_too() ->
     said = carry(pair, bytes(200), seconds=2, at_most=20_000)
     assert len(pair.received(pair.other)) == said == 20_000
     assert DropReason.RATE_LIMITED not in pair.drops(pair.other)
-    assert pair.one.stats().unsent == 0
+    assert pair.one.stats().send_drops == 0
 
 
 # --- room ---------------------------------------------------------------------------------------
@@ -236,12 +236,12 @@ def test_the_peers_told_are_only_those_that_have_room() -> None:
     )
     for _ in range(3 * PIECES):
         pair.one.broadcast(PIECE, pair.now)
-    assert not pair.one.has_room
+    assert not pair.one.can_broadcast
     pair.run(3.0)
     told = sent(pair)
     assert [event.peers for event in told[:1]] == [1]
     assert [event.peers for event in told if not event.peers], "the last found no room"
-    assert pair.one.stats().unsent >= 1
+    assert pair.one.stats().send_drops >= 1
     pair.run(30.0)
     assert len(pair.received(pair.other)) == 3 * PIECES
 
@@ -250,8 +250,8 @@ def test_room_comes_back_as_soon_as_something_goes() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=2))
     for _ in range(3 * PIECES):
         pair.one.broadcast(PIECE, pair.now)
-    full = not pair.one.has_room
+    full = not pair.one.can_broadcast
     pair.exchange()
-    assert (full, pair.one.has_room) == (True, True)
+    assert (full, pair.one.can_broadcast) == (True, True)
     pair.run(2.0)
     assert len(pair.received(pair.other)) == 3 * PIECES

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from grapevine_proto import ClusterKey, GrapevineError, Node, NodeConfig
-from grapevine_proto.endpoint import Endpoint
+from grapevine_proto.endpoint import UdpSocket
 from grapevine_proto.errors import StateLockedError
 from grapevine_proto.state import StateDirectory
 from tests.conftest import Run
@@ -102,7 +102,7 @@ def test_in_a_child_every_call_raises_one_clear_error(run: Run[Any]) -> None:
             calls = calls_of(node)
             child = Child(lambda: {name: raised_by(call) for name, call in calls.items()})
             child.end()
-            assert not node.stats().unsent  # the parent's node goes on
+            assert not node.stats().send_drops  # the parent's node goes on
         assert isinstance(child.found, dict), child.found
         for name, told in child.found.items():
             assert told.startswith("NotRunning: "), name
@@ -173,12 +173,12 @@ def test_a_node_that_is_not_running_can_be_used_in_the_child(tmp_path: Path) -> 
 
 def test_a_copy_of_a_socket_is_closed_without_closing_another(run: Run[Any]) -> None:
     async def main() -> None:
-        endpoint = await Endpoint.open("127.0.0.1:0")
+        endpoint = await UdpSocket.open("127.0.0.1:0")
 
         def work() -> bool:
             endpoint.on_forked()
             spare = os.open(os.devnull, os.O_RDONLY)  # gets no number that is somebody else's
-            return spare != endpoint._file
+            return spare != endpoint._fd
 
         child = Child(work)
         child.end()

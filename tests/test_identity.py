@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.errors import KeyFileError
-from grapevine_proto.identity import APART_BYTES, ClusterKey, Identity, digest, verify
+from grapevine_proto.identity import LARGE_PART_BYTES, ClusterKey, Identity, digest, verify
 
 SEED = bytes(range(32))
 SECRET = "c0ffee" + "11" * 29
@@ -53,7 +53,7 @@ def test_two_lists_of_parts_never_hash_alike(ours: list[bytes], theirs: list[byt
 
 def test_a_large_part_is_hashed_like_a_small_one() -> None:
     """By the definition, put together in one piece."""
-    for size in (APART_BYTES, APART_BYTES + 1, 3 * APART_BYTES):
+    for size in (LARGE_PART_BYTES, LARGE_PART_BYTES + 1, 3 * LARGE_PART_BYTES):
         parts = b"small", bytes(range(256)) * (size // 256) + bytes(size % 256), b"after"
         whole = b"".join(len(each).to_bytes(8, "big") + each for each in (b"d", *parts))
         assert digest(b"d", *parts) == blake2b(whole, digest_size=32).digest()

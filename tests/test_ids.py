@@ -8,13 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.codec.fields import encode_record, record_in
+from grapevine_proto.codec.fields import decode_record_bytes, encode_record
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.engine import Saved
+from grapevine_proto.engine import NodeState
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.identity import Identity
-from grapevine_proto.ids import Address, canonical_host, join_host_port, literal, split_host_port
-from grapevine_proto.signed import Record
+from grapevine_proto.ids import (
+    Address,
+    canonical_host,
+    join_host_port,
+    parse_literal,
+    split_host_port,
+)
+from grapevine_proto.signed import PeerRecord
 from grapevine_proto.state import decode_state, encode_state
 
 
@@ -58,8 +64,8 @@ def test_what_is_neither_is_refused_by_what_is_wrong_with_it(text: str, why: str
 
 
 def test_only_a_literal_is_an_address() -> None:
-    assert literal("192.0.2.7:1") == Address("192.0.2.7", 1)
-    assert literal("a.name:1") is None
+    assert parse_literal("192.0.2.7:1") == Address("192.0.2.7", 1)
+    assert parse_literal("a.name:1") is None
     with pytest.raises(ValueError, match="does not appear to be"):
         Address.parse("a.name:1")
 
@@ -83,7 +89,7 @@ HOSTS = st.one_of(
 @given(HOSTS, PORTS)
 def test_an_address_has_one_spelling_which_reads_back(host: str, port: int) -> None:
     address = Address.parse(join_host_port(host, port))
-    assert Address.parse(str(address)) == address == literal(str(address))
+    assert Address.parse(str(address)) == address == parse_literal(str(address))
     assert str(Address.parse(str(address))) == str(address)
     assert canonical_host(address.host) == address.host
     assert not address.host.startswith("::ffff:")
@@ -95,9 +101,11 @@ def test_an_address_has_one_spelling_which_reads_back(host: str, port: int) -> N
 def test_an_address_passes_a_record_and_a_state_file_unchanged(host: str, port: int) -> None:
     address = Address(canonical_host(host), port)
     identity = Identity(bytes(32))
-    record = Record(identity.peer_id, 1, 0, (address,), "", "", 0, 0, False).signed(identity, "c")
-    assert record_in(encode_record(record)).addresses == (address,)
-    saved = Saved(bytes(32), 1, (), ((identity.peer_id, address),))
+    record = PeerRecord(identity.peer_id, 1, 0, (address,), "", "", 0, 0, False).signed(
+        identity, "c"
+    )
+    assert decode_record_bytes(encode_record(record)).addresses == (address,)
+    saved = NodeState(bytes(32), 1, (), ((identity.peer_id, address),))
     assert decode_state(encode_state(saved))[2] == saved.peers
 
 
@@ -132,20 +140,20 @@ def test_other_spellings_of_an_address_mean_the_same(written: str, is_meant: str
 )
 def test_what_is_neither_an_address_nor_a_name_is_no_address(host: str) -> None:
     with pytest.raises(ValueError, match=r"host name|IPv4"):
-        literal(f"{host}:80")
+        parse_literal(f"{host}:80")
 
 
 @pytest.mark.parametrize("text", ["[fe80::1%]:80", "[1::2::3]:80", "[::g]:80", "[a%b]:80"])
 def test_what_stands_in_brackets_is_an_ipv6_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"IPv6|stands in no"):
-        literal(text)
+        parse_literal(text)
 
 
 @pytest.mark.parametrize(
     "host", ["db", "db.example.", "my_host", "straße.example", "3com.example", "a1"]
 )
 def test_a_name_is_left_to_whoever_looks_it_up(host: str) -> None:
-    assert literal(f"{host}:80") is None
+    assert parse_literal(f"{host}:80") is None
 
 
 @pytest.mark.parametrize(
@@ -163,7 +171,7 @@ def test_a_name_is_left_to_whoever_looks_it_up(host: str) -> None:
     ],
 )
 def test_what_stands_for_no_one_machine_cannot_be_advertised(text: str) -> None:
-    assert Address.parse(text).why_not_dialed
+    assert Address.parse(text).undialable_reason
     with pytest.raises(ConfigError, match="advertise"):
         NodeConfig(advertise=text)
 

@@ -192,4 +192,4 @@ def test_nothing_is_lost_and_nothing_comes_twice_through_a_bad_network() -> None
     for what, part in (("lost", LOST), ("twice", TWICE * 0.7), ("late", LATE * 0.77)):
         assert weather.seen[what] / sent == pytest.approx(part, rel=0.2), weather.seen
     assert weather.seen["corrupt"] > 0
-    assert drops[DropReason.NOT_OPENED] + drops[DropReason.UNKNOWN_SESSION] > 0
+    assert drops[DropReason.DECRYPT_FAILED] + drops[DropReason.UNKNOWN_SESSION] > 0

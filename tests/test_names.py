@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from grapevine_proto import ClusterKey, Node, NodeConfig
-from grapevine_proto.endpoint import LOOKUPS_AT_ONCE
+from grapevine_proto.endpoint import MAX_LOOKUPS
 from grapevine_proto.ids import Address
-from grapevine_proto.names import Names
+from grapevine_proto.names import BootstrapResolver
 from tests.conftest import Run
 
 LIVE = Address("127.0.0.1", 8000)
@@ -28,11 +28,13 @@ def test_a_name_that_hangs_delays_no_other(run: Run[Any]) -> None:
                 await asyncio.Event().wait()
             return (LIVE,)
 
-        names = Names(resolve, lambda name, addresses: found.put_nowait((name, addresses)))
-        names.follow(["dead.example:1", "127.0.0.1:2", "live.example:3"])
+        names = BootstrapResolver(
+            resolve, lambda name, addresses: found.put_nowait((name, addresses))
+        )
+        names.watch(["dead.example:1", "127.0.0.1:2", "live.example:3"])
         task = asyncio.create_task(names.run())
         assert await found.get() == ("live.example:3", (LIVE,))
-        names.follow(["dead.example:1", "late.example:4"])
+        names.watch(["dead.example:1", "late.example:4"])
         assert await found.get() == ("late.example:4", (LIVE,))
         task.cancel()
         await asyncio.wait([task])
@@ -55,8 +57,8 @@ def test_a_lookup_that_fails_in_some_new_way_ends_nothing(
                 raise error
             return (LIVE,)
 
-        names = Names(resolve, lambda name, _: found.put_nowait(name))
-        names.follow(["live.example:3"])
+        names = BootstrapResolver(resolve, lambda name, _: found.put_nowait(name))
+        names.watch(["live.example:3"])
         task = asyncio.create_task(names.run())
         assert await found.get() == "live.example:3"
         task.cancel()
@@ -85,7 +87,7 @@ def test_a_node_among_names_that_hang_links_dials_by_hand_and_leaves(
             Node(NodeConfig.local(keys=[key])) as ada,
             Node(NodeConfig.local(keys=[key])) as eve,
         ):
-            dead = [f"dead{number}.example:8000" for number in range(LOOKUPS_AT_ONCE - 1)]
+            dead = [f"dead{number}.example:8000" for number in range(MAX_LOOKUPS - 1)]
             peers = [*dead, f"live.example:{ada.address.port}"]
             bob = Node(NodeConfig.local(keys=[key], bootstrap_peers=peers))
             await bob.start()

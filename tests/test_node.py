@@ -39,11 +39,11 @@ from grapevine_proto import (
     PeerStateChanged,
     RateLimitConfig,
     StateLockedError,
-    StateUnsaved,
+    StateSaveFailed,
     UnknownPeer,
 )
 from grapevine_proto.clock import clock
-from grapevine_proto.engine import Saved
+from grapevine_proto.engine import NodeState
 from grapevine_proto.state import StateDirectory
 from tests.conftest import Run
 
@@ -130,7 +130,7 @@ def test_a_private_message_goes_to_one_by_id_or_by_address(run: Run[Any]) -> Non
             await ours.send(str(theirs.address), b"by its text")
             await ours.send(str(theirs.peer_id), b"by hex")
             assert sorted(await inbox.of(4)) == [b"by address", b"by hex", b"by id", b"by its text"]
-            assert all(message.private for message in inbox.messages)
+            assert all(message.is_direct for message in inbox.messages)
             await ours.broadcast(b"to all")
             assert await third_inbox.of(1) == [b"to all"]
             with pytest.raises(UnknownPeer):
@@ -212,7 +212,9 @@ def test_what_comes_in_one_bundle_is_told_whole_and_in_order_before_what_comes_l
     run: Run[Any],
 ) -> None:
     async def main() -> None:
-        count = 4 * pump_module.BATCH  # so that telling it takes several turns of the loop
+        count = (
+            4 * pump_module.MAX_ITEMS_PER_TURN
+        )  # so that telling it takes several turns of the loop
         unlimited = RateLimitConfig(enabled=False)
         async with (
             Node(quick(rate_limit=unlimited)) as ours,
@@ -240,7 +242,7 @@ def test_broadcast_waits_for_room_and_loses_nothing(run: Run[Any]) -> None:
             wanted = [b"%d" % number for number in range(200)]
             await asyncio.gather(*(theirs.broadcast(payload) for payload in wanted))
             assert sorted(await inbox.of(200)) == sorted(wanted)
-            assert theirs.stats().unsent == 0
+            assert theirs.stats().send_drops == 0
 
     run(main())
 
@@ -264,7 +266,7 @@ def test_a_message_too_large_is_refused_whole(run: Run[Any]) -> None:
         async with Node(quick(max_message_size=99_999)) as ours:
             with pytest.raises(MessageTooLarge):
                 await ours.broadcast(bytes(100_000))
-            assert ours.stats().broadcast == 0
+            assert ours.stats().published == 0
 
     run(main())
 
@@ -400,7 +402,7 @@ def test_a_node_that_does_not_run_says_so(run: Run[Any]) -> None:
             await ours.broadcast(b"too late")
         with pytest.raises(NotRunning):
             await ours.start()
-        assert ours.stats().broadcast == 0
+        assert ours.stats().published == 0
 
     run(main())
 
@@ -688,7 +690,7 @@ def test_a_program_that_joins_says_one_thing_and_leaves_is_heard(run: Run[Any]) 
             async with Node(quick(ours)) as brief:
                 await brief.broadcast(b"once")
             assert await inbox.of(1) == [b"once"]
-            assert brief.untaken == 0
+            assert brief.unacknowledged == 0
 
     run(main())
 
@@ -752,7 +754,7 @@ def test_a_full_disk_is_told_and_saving_is_tried_again(
 ) -> None:
     monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
 
-    def full(_: StateDirectory, __: Saved) -> None:
+    def full(_: StateDirectory, __: NodeState) -> None:
         raise OSError(28, "No space left on device")
 
     async def main() -> None:
@@ -764,9 +766,9 @@ def test_a_full_disk_is_told_and_saving_is_tried_again(
                 )  # from here on: saving may fail as soon as they know each other
                 await asyncio.gather(ours.ready(), theirs.ready())
                 await theirs.broadcast(b"the node goes on")
-                unsaved = await anext(e async for e in events if isinstance(e, StateUnsaved))
+                unsaved = await anext(e async for e in events if isinstance(e, StateSaveFailed))
                 assert "No space left on device" in unsaved.problem
-            saved = await anext(e async for e in events if isinstance(e, StateUnsaved))
+            saved = await anext(e async for e in events if isinstance(e, StateSaveFailed))
             assert saved.problem == ""
 
     run(main())
@@ -775,7 +777,7 @@ def test_a_full_disk_is_told_and_saving_is_tried_again(
 def test_nothing_goes_out_under_an_epoch_that_is_not_saved(
     run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: StateDirectory, __: Saved) -> None:
+    def full(_: StateDirectory, __: NodeState) -> None:
         raise OSError(28, "No space left on device")
 
     async def main() -> None:
@@ -785,12 +787,12 @@ def test_nothing_goes_out_under_an_epoch_that_is_not_saved(
             engine = ours._engine
             with monkeypatch.context() as patch:
                 patch.setattr(StateDirectory, "save", full)
-                engine._voice.epoch += 1
+                engine._publisher.epoch += 1
                 before = ours.stats().datagrams_out
                 await ours.broadcast(b"held back")
-                await event_where(ours, lambda event: isinstance(event, StateUnsaved))
+                await event_where(ours, lambda event: isinstance(event, StateSaveFailed))
                 assert ours.stats().datagrams_out == before
-                engine._voice.epoch -= 1  # only the driver is asked here
+                engine._publisher.epoch -= 1  # only the driver is asked here
             assert await inbox.of(1) == [b"held back"]
 
     run(main())
@@ -825,7 +827,7 @@ def test_a_killed_node_finds_its_state_readable_and_its_lock_free(tmp_path: Path
         directory = StateDirectory(tmp_path)
         directory.load(0.0)
         directory.close()
-        assert directory.problem == ""
+        assert directory.load_warning == ""
         assert len({who for who, _ in lives}) == 1
         assert [epoch for _, epoch in lives] == sorted({epoch for _, epoch in lives})
 
@@ -843,7 +845,7 @@ def test_a_dead_peer_costs_the_living_no_datagram(run: Run[Any]) -> None:
             third = Node(quick(ours))
             await third.start()
             await ours.ready(2)
-            third._endpoint.close()  # as if it had been killed
+            third._socket.close()  # as if it had been killed
             for number in range(100):
                 await ours.broadcast(b"%d" % number)
                 await inbox.of(number + 1)
@@ -861,7 +863,7 @@ def test_a_socket_that_is_closed_under_a_node_stops_it_with_a_reason(run: Run[An
             event_where(ours, lambda event: isinstance(event, NodeStopped))
         )
         await asyncio.sleep(0)
-        ours._endpoint.close()
+        ours._socket.close()
         assert "socket" in (await stopped).reason
         with pytest.raises(NotRunning, match="socket"):
             await ours.broadcast(b"x")
@@ -892,7 +894,7 @@ def test_a_machine_that_slept_declares_nobody_dead(
 def test_a_fault_in_one_turn_does_not_end_the_node(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pump_module, "FAULT_PAUSE_S", 0.0)
+    monkeypatch.setattr(pump_module, "ERROR_PAUSE_S", 0.0)
 
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick(ours)) as theirs:

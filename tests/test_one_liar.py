@@ -45,7 +45,7 @@ async def lie(liar: Node, victim: PeerId) -> None:
         if link is not None:
             lies = lies or _lies(_Ends(liar, victim))
             said = rng.choice(lies) if rng.random() < 0.9 else NONSENSE
-            await liar._endpoint.send(link.session.seal(said, liar.now()), link.address)
+            await liar._socket.send(link.session.seal(said, liar.now()), link.address)
         await asyncio.sleep(PAUSE_S)
 
 
@@ -63,7 +63,7 @@ def test_two_nodes_hear_all_of_each_other_beside_a_liar_who_is_disconnected(run:
                 missing[name].discard(event.message.payload)
                 if not any(missing.values()):
                     all_heard.set()
-            elif isinstance(event, StandingChanged) and event.standing is Standing.REFUSED:
+            elif isinstance(event, StandingChanged) and event.standing is Standing.EXPELLED:
                 assert event.peer == liar.peer_id
                 refused.set()
 

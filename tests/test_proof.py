@@ -14,7 +14,7 @@ from grapevine_proto.engine import Engine
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MessageReceived, PeerState, PeerStateChanged
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.messages import OverlayMessage, Repair, RumorCopy, Rumors, Want
+from grapevine_proto.messages import IWant, OverlayMessage, Repair, RumorCopy, Rumors
 from grapevine_proto.sections import EpidemicConfig, RateLimitConfig
 from grapevine_proto.signed import Rumor
 from grapevine_proto.sim import Simulation
@@ -44,8 +44,8 @@ def pushed(*rumors: Rumor) -> Rumors:
     return Rumors(tuple(RumorCopy(rumor, 0, 0) for rumor in rumors))
 
 
-def want(rumor: Rumor) -> Want:
-    return Want(0, (StreamRange(rumor.stream, rumor.first, rumor.last),))
+def want(rumor: Rumor) -> IWant:
+    return IWant(0, (StreamRange(rumor.stream, rumor.first, rumor.last),))
 
 
 # --- two nodes ----------------------------------------------------------------------------------
@@ -90,7 +90,8 @@ def test_a_held_rumor_is_checked_when_it_is_first_asked_for_and_then_no_more(
     pair.speak(pushed(true))
     for _ in range(3):
         assert (
-            pair.other._store.held.copy((true.origin, true.epoch, true.first), pair.now) is not None
+            pair.other._store.cache.copy((true.origin, true.epoch, true.first), pair.now)
+            is not None
         )
     assert len(checked) == 1
 
@@ -102,11 +103,11 @@ def test_a_badly_signed_rumor_is_not_given_out_and_is_held_no_more_and_its_origi
     bad = badly_signed(1, 1)
     pair.speak(pushed(bad))
     assert pair.received(pair.other) == [b"false"], "its origin did say it"
-    assert pair.other.stats().held == 1
+    assert pair.other.stats().cached == 1
     repairs = watch(pair.one, Repair)
     pair.speak(want(bad))
     assert all(not repair.copies for repair in repairs())
-    assert pair.other.stats().held == 0
+    assert pair.other.stats().cached == 0
     pair.run(1.5)
     assert pair.drops(pair.other)[DropReason.BAD_SIGNATURE] == 1
 
@@ -123,7 +124,7 @@ def test_the_third_bad_signature_that_comes_to_light_closes_the_link() -> None:
     pair = Pair()
     pair.speak(pushed(*(badly_signed(1, first) for first in (1, 2, 3))))
     assert pair.other._links
-    whole = Want(0, (StreamRange(Stream(pair.one.peer_id, EPOCH), 1, 3),))
+    whole = IWant(0, (StreamRange(Stream(pair.one.peer_id, EPOCH), 1, 3),))
     pair.speak(whole)
     pair.run(1.5)
     assert pair.drops(pair.other)[DropReason.BAD_SIGNATURE] == 3
@@ -140,19 +141,19 @@ def test_without_checks_left_a_rumor_is_kept_back_and_given_later() -> None:
     pair.speak(pushed(true))
     signatures = pair.other._signatures
     forged = replace(true, signature=b"")
-    while signatures.refusal(forged, pair.one.peer_id, pair.now) is DropReason.BAD_SIGNATURE:
+    while signatures.check(forged, pair.one.peer_id, pair.now) is DropReason.BAD_SIGNATURE:
         pass
     key = (true.origin, true.epoch, true.first)
-    assert pair.other._store.held.copy(key, pair.now) is None
-    assert pair.other._store.held.copy(key, pair.now + 1.0) is not None
-    assert pair.other._store.held.liars == []
+    assert pair.other._store.cache.copy(key, pair.now) is None
+    assert pair.other._store.cache.copy(key, pair.now + 1.0) is not None
+    assert pair.other._store.cache.forgers == []
 
 
 def test_one_origin_is_taken_at_its_word_only_as_often_as_its_budget_says(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=10_000))
-    while pair.other._signatures.admits(pair.one.peer_id, pair.now):
+    while pair.other._signatures.allow_origin(pair.one.peer_id, pair.now):
         pass
     pair.speak(pushed(rumor_of(1, 1)))
     assert pair.received(pair.other) == []
@@ -163,14 +164,14 @@ def test_one_origin_is_taken_at_its_word_only_as_often_as_its_budget_says(
 def watch(engine: Engine, kind: type[Repair]) -> Callable[[], list[Repair]]:
     """What `engine` hears of one kind from now on."""
     heard: list[Repair] = []
-    route = engine._routing.route
+    route = engine._dispatcher.dispatch
 
     def note(message: OverlayMessage, *rest: object) -> None:
         if isinstance(message, kind):
             heard.append(message)
         route(message, *rest)  # type: ignore[arg-type]
 
-    engine._routing.route = note  # type: ignore[method-assign, assignment]
+    engine._dispatcher.dispatch = note  # type: ignore[method-assign, assignment]
     return lambda: heard
 
 
@@ -201,10 +202,10 @@ class Liar:
         """Say `rumor` to one node alone."""
         node = self.sim.nodes[0]
         link = self.engine._links[self._engine(number).peer_id]
-        self.engine._links.queue(
+        self.engine._links.enqueue(
             link, codec.encode_message(pushed(rumor)), node.read_clock(self.sim.now)
         )
-        self.sim._settle(node)
+        self.sim._drive(node)
 
     def rumor(self, payload: bytes, *, well_signed: bool) -> Rumor:
         engine = self.engine

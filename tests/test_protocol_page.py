@@ -22,23 +22,23 @@ from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.link.responder import Responder
 from grapevine_proto.messages import (
-    Ask,
     Close,
     CloseReason,
+    DirectMessage,
     Heartbeat,
-    Ids,
+    IHave,
     Kind,
-    Near,
-    Private,
+    NeighborRequest,
+    OpenTransient,
     Records,
     Repair,
     RumorCopy,
-    Short,
+    SwapRequest,
     Vector,
 )
-from grapevine_proto.overlay.digests import RecentStreams
+from grapevine_proto.overlay.digests import StreamDigest
 from grapevine_proto.sections import LimitsConfig
-from grapevine_proto.signed import Accusation, Receipt, Record, Rumor
+from grapevine_proto.signed import Accusation, PeerRecord, Rumor, TraceReceipt
 from tests import test_codec
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "protocol.md").read_text()
@@ -145,7 +145,7 @@ def handshake() -> tuple[dict[str, str], Stranger, Responder]:
         entropy=lambda size: bytes(next(fixed) for _ in range(size)),
         now=0.0,
     )
-    record = Record(us.peer_id, 3, 0, (HERE,), "", "us", 90, 45, False).signed(us, CLUSTER)
+    record = PeerRecord(us.peer_id, 3, 0, (HERE,), "", "us", 90, 45, False).signed(us, CLUSTER)
     them = Stranger(bytes([2]) * 32, bytes([3]) * 32, b"8 bytes.")
 
     def answer(datagram: bytes) -> bytes:
@@ -190,10 +190,12 @@ def test_what_is_signed_is_what_the_page_says() -> None:
     parts = (CLUSTER, them.public, 3, 5, (3).to_bytes(4, "big"), b"abc")
     assert traced.signature == them.sign("grapevine traced rumor 1", *parts, 9)
     subject = PeerId(bytes([9]) * 32)
-    receipt = Receipt(identity.peer_id, 2, 30).signed(identity, CLUSTER, MessageId(subject, 3, 5))
+    receipt = TraceReceipt(identity.peer_id, 2, 30).signed(
+        identity, CLUSTER, MessageId(subject, 3, 5)
+    )
     parts = (CLUSTER, subject, 3, 5, them.public, 2, 30)
     assert receipt.signature == them.sign("grapevine receipt 1", *parts)
-    accused = Record(subject, 3, 1, (), "", "", 90, 45, False)
+    accused = PeerRecord(subject, 3, 1, (), "", "", 90, 45, False)
     accusation = Accusation.signed(identity, CLUSTER, accused)
     parts = (CLUSTER, them.public, subject, 3, 1)
     assert accusation.signature == them.sign("grapevine accusation 1", *parts)
@@ -201,9 +203,9 @@ def test_what_is_signed_is_what_the_page_says() -> None:
 
 def test_the_digest_of_what_was_seen_is_what_the_page_says() -> None:
     origin, other = PeerId(bytes([9]) * 32), PeerId(bytes([8]) * 32)
-    recent = RecentStreams(CLUSTER, 300.0)
-    recent.changed(Stream(origin, 3), 5, 0.0, 0.0)
-    recent.changed(Stream(other, 1), 2, 0.0, 0.0)
+    recent = StreamDigest(CLUSTER, 300.0)
+    recent.update(Stream(origin, 3), 5, 0.0, 0.0)
+    recent.update(Stream(other, 1), 2, 0.0, 0.0)
     terms = [
         int.from_bytes(h("grapevine digest 1", CLUSTER, *each, size=16), "big")
         for each in ((origin, 3, 5), (other, 1, 2))
@@ -221,24 +223,24 @@ COPY_BYTES = "98c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8
 RECORD_BYTES = "c472" + test_codec.GOLDEN_RECORD_BYTES
 
 MORE: dict[Any, str] = {
-    Close(CloseReason.OUTRANKED, (test_codec.GOLDEN_RECORD,)): "01920591" + RECORD_BYTES,
+    Close(CloseReason.SUPERSEDED, (test_codec.GOLDEN_RECORD,)): "01920591" + RECORD_BYTES,
     Heartbeat(5, 4, 1500, 20, 2, bytes(16), (test_codec.GOLDEN_RECORD,)): (
         "02970504cd05dc1402c410" + "00" * 16 + "91" + RECORD_BYTES
     ),
     Records((test_codec.GOLDEN_RECORD,)): "039191" + RECORD_BYTES,
     Vector(7, True, 0, 1, (RANGE,)): "089507c3000191" + RANGE_BYTES,
     Repair(7, True, False, (COPY,)): "0a9407c3c291" + COPY_BYTES,
-    Short(): "1390",
-    Ask(): "1e90",
-    Near(test_codec.GOLDEN_RECORD): "1f91" + RECORD_BYTES,
-    Ids((RANGE,)): "0b919193c420" + "00" * 32 + "019203cd012c",
+    OpenTransient(): "1390",
+    NeighborRequest(): "1e90",
+    SwapRequest(test_codec.GOLDEN_RECORD): "1f91" + RECORD_BYTES,
+    IHave((RANGE,)): "0b919193c420" + "00" * 32 + "019203cd012c",
 }
 
 
 @pytest.mark.parametrize(
     ("message", "expected"), list(MORE.items()), ids=lambda v: type(v).__name__
 )
-def test_the_rest_looks_on_the_wire_as_documented(message: Private, expected: str) -> None:
+def test_the_rest_looks_on_the_wire_as_documented(message: DirectMessage, expected: str) -> None:
     assert codec.encode_message(message).hex() == expected
     assert codec.decode_message(bytes.fromhex(expected)) == message
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.messages import Kind
-from grapevine_proto.ratelimit import TokenBucket, cost
+from grapevine_proto.ratelimit import TokenBucket, token_cost
 
 capacities = st.floats(1, 1e6)
 rates = st.floats(0.1, 1e6)
@@ -18,7 +18,7 @@ steps = st.lists(st.tuples(st.floats(0, 10), st.floats(0.1, 5)), max_size=60)
 def test_a_new_bucket_is_full_and_not_fuller_than_its_capacity() -> None:
     bucket = TokenBucket(3, 1.0, 10.0)
 
-    assert [bucket.take(10.0) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.try_take(10.0) for _ in range(4)] == [True, True, True, False]
     assert bucket.available(1000.0) == 3
 
 
@@ -27,23 +27,23 @@ def test_a_new_bucket_is_full_and_not_fuller_than_its_capacity() -> None:
 def test_a_burst_has_every_token_in_spite_of_rounding(rate: float, now: float) -> None:
     bucket = TokenBucket(100, rate, now)
 
-    assert sum(bucket.take(now) for _ in range(200)) == 100
+    assert sum(bucket.try_take(now) for _ in range(200)) == 100
 
 
 def test_a_bucket_refills_at_its_rate() -> None:
     bucket = TokenBucket(2, 4.0, 0.0)
-    assert bucket.take(0.0, 2)
+    assert bucket.try_take(0.0, 2)
 
-    assert not bucket.take(0.24)
-    assert bucket.take(0.25)
+    assert not bucket.try_take(0.24)
+    assert bucket.try_take(0.25)
     assert bucket.available(0.5) == pytest.approx(1)
 
 
 def test_a_refused_take_takes_nothing() -> None:
     bucket = TokenBucket(2, 1.0, 0.0)
 
-    assert not bucket.take(0.0, 3)
-    assert bucket.take(0.0, 2)
+    assert not bucket.try_take(0.0, 3)
+    assert bucket.try_take(0.0, 2)
 
 
 def test_more_than_fits_is_never_ready() -> None:
@@ -52,10 +52,10 @@ def test_more_than_fits_is_never_ready() -> None:
 
 def test_time_that_stands_or_steps_back_refills_nothing() -> None:
     bucket = TokenBucket(1, 1.0, 5.0)
-    assert bucket.take(5.0)
+    assert bucket.try_take(5.0)
 
-    assert not bucket.take(5.0)
-    assert not bucket.take(1.0)
+    assert not bucket.try_take(5.0)
+    assert not bucket.try_take(1.0)
 
 
 @given(capacities, rates, starts, steps)
@@ -66,7 +66,7 @@ def test_over_any_stretch_no_more_is_taken_than_capacity_and_refill(
     taken: list[tuple[float, float]] = []
     for elapsed_s, tokens in steps:
         now += elapsed_s
-        if bucket.take(now, tokens):
+        if bucket.try_take(now, tokens):
             taken.append((now, tokens))
 
     for index, (first_at, _) in enumerate(taken):
@@ -89,9 +89,9 @@ def test_a_take_succeeds_at_the_very_instant_that_ready_at_names(
             continue
         assert ready_at >= now
         if ready_at > now + 0.01 / rate:
-            assert not bucket.take(now, tokens)
+            assert not bucket.try_take(now, tokens)
         now = ready_at
-        assert bucket.take(now, tokens)
+        assert bucket.try_take(now, tokens)
 
 
 @given(capacities, rates, steps)
@@ -105,13 +105,13 @@ def test_a_bucket_agrees_with_one_that_is_refilled_step_by_step(
         assert bucket.available(now) == pytest.approx(plain, rel=1e-6, abs=0.1 + 1e-6 * rate)
         if abs(plain - tokens) < 0.002 + 1e-6 * max(rate, capacity):
             plain = bucket.available(now)  # too close to call: whichever is right
-        if bucket.take(now, tokens):
+        if bucket.try_take(now, tokens):
             plain = max(plain - tokens, 0.0)
 
 
 def test_what_is_missing_stays_missing_when_the_limits_change() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
-    bucket.take(0.0, 4)
+    bucket.try_take(0.0, 4)
 
     bucket.resize(20, 2.0, 0.0)
     assert bucket.available(0.0) == pytest.approx(16)
@@ -126,7 +126,7 @@ def test_a_full_bucket_is_full_after_a_change_too() -> None:
     bucket.resize(100, 1.0, 5.0)
 
     assert bucket.is_full(5.0)
-    assert bucket.take(5.0, 100)
+    assert bucket.try_take(5.0, 100)
     assert not bucket.is_full(5.0)
 
 
@@ -137,8 +137,8 @@ def test_a_bucket_without_room_or_refill_cannot_be_made(capacity: float, rate: f
 
 
 def test_saying_nothing_and_closing_are_free_and_all_else_costs_a_token() -> None:
-    began = {Kind.EMPTY, Kind.ASK, Kind.NEAR, Kind.SHORT}
-    free = began | {Kind.CLOSE, Kind.FEEDBACK, Kind.PROBE, Kind.PATH_ANSWER}
+    began = {Kind.CONFIRM, Kind.NEIGHBOR_REQUEST, Kind.SWAP_REQUEST, Kind.OPEN_TRANSIENT}
+    free = began | {Kind.CLOSE, Kind.ACK, Kind.MTU_PROBE, Kind.PATH_RESPONSE}
 
-    assert {kind for kind in Kind if cost(kind) == 0} == free
-    assert all(cost(kind) == 1 for kind in range(256) if kind not in free)
+    assert {kind for kind in Kind if token_cost(kind) == 0} == free
+    assert all(token_cost(kind) == 1 for kind in range(256) if kind not in free)

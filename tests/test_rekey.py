@@ -80,9 +80,9 @@ def test_a_session_is_renewed_before_its_packets_run_out_and_no_message_is_lost(
 ) -> None:
     traffic = Traffic(loss, seed=4)
     traffic.run(2.0)
-    [ours] = [session for session in traffic.sessions() if session.began_by_us]
+    [ours] = [session for session in traffic.sessions() if session.is_initiator]
     before = {session.our_id for session in traffic.sessions()}
-    ours._sealed = REKEY_AFTER_PACKETS - 20
+    ours._next_counter = REKEY_AFTER_PACKETS - 20
     traffic.run(20.0)
     assert traffic.sim.now < REKEY_AFTER_S
     assert not before & {session.our_id for session in traffic.sessions()}

@@ -15,7 +15,7 @@ from grapevine_proto.events import Event, MessageReceived, MessageSent, PeerStat
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, Stream, StreamRange
 from grapevine_proto.messages import Close, CloseReason, Heartbeat, OverlayMessage
-from grapevine_proto.outflow import MESSAGE_BYTES
+from grapevine_proto.outflow import RUMORS_MESSAGE_BYTES
 from grapevine_proto.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.sim import Network, Simulation
 from tests.overlay.made import identity
@@ -33,7 +33,7 @@ class Members:
         self.events: list[list[Event]] = [[] for _ in self.engines]
         self.is_cut: Callable[[int, int], bool] = lambda source, target: False
         for engine in self.engines:
-            engine._membership.dialling.due = lambda now: []  # type: ignore[method-assign]
+            engine._membership.dialer.dial_due = lambda now: []  # type: ignore[method-assign]
             for other in self.engines:
                 if other is not engine:
                     engine._membership.members.add(other.record, other.peer_id, 0.0)
@@ -75,13 +75,13 @@ class Members:
         return [each.peers for each in self.events[by] if isinstance(each, MessageSent)]
 
     def count(self, of: int) -> int:
-        return self.engines[of].stats().short_sessions
+        return self.engines[of].stats().transient_sessions
 
     def say(self, source: int, target: int, message: OverlayMessage | Close) -> None:
         """Let one say anything at all on the short session that it has, as a member that lies could."""
-        link = self.engines[source]._shorts.get(self.engines[target].peer_id)
+        link = self.engines[source]._transients.get(self.engines[target].peer_id)
         assert link is not None
-        self.engines[source]._links.queue(link, codec.encode_message(message), self.now)
+        self.engines[source]._links.enqueue(link, codec.encode_message(message), self.now)
         self.exchange()
 
 
@@ -102,7 +102,7 @@ def test_a_member_that_is_not_linked_is_told_in_private_and_can_answer() -> None
     assert members.received(2) == []
     assert members.sent(0) == [1, 1]
     [first, *_] = [each for each in members.events[1] if isinstance(each, MessageReceived)]
-    assert first.message.private
+    assert first.message.is_direct
     assert first.message.origin == members.engines[0].peer_id
 
 
@@ -123,7 +123,7 @@ def test_a_short_session_makes_no_neighbour_at_either_end() -> None:
     for engine, events in zip(members.engines, members.events, strict=True):
         assert engine.peers(members.now) == []
         assert len(engine._links) == 0
-        assert engine._membership.room.is_left
+        assert engine._membership.evictor.has_room
         assert not [each for each in events if isinstance(each, PeerStateChanged)]
     assert members.received(1) == [b"hello"]
 
@@ -143,7 +143,7 @@ def test_it_closes_after_ten_seconds_idle_and_opens_again_for_the_next_word() ->
 def test_nothing_is_begun_on_one_that_the_other_end_may_be_closing() -> None:
     members = Members(2)
     members.send(0, 1, b"one")
-    first = members.engines[0]._shorts.get(members.engines[1].peer_id)
+    first = members.engines[0]._transients.get(members.engines[1].peer_id)
     assert first is not None
     session = first.session
     members.run(8.0)
@@ -171,7 +171,7 @@ def test_who_does_not_answer_is_told_of_and_what_waited_is_counted() -> None:
     assert members.sent(0) == []
     members.run(6.0)
     assert members.sent(0) == [0]
-    assert members.engines[0].stats().unsent == 1
+    assert members.engines[0].stats().send_drops == 1
     assert members.count(0) == 0
     assert members.engines[0].members()[0].status == "up"  # that is for the detector to say
 
@@ -191,7 +191,7 @@ def test_what_waits_for_a_session_goes_over_the_link_if_that_comes_first() -> No
     members.is_cut = lambda source, target: True
     members.send(0, 1, b"hello")
     members.is_cut = lambda source, target: False
-    theirs._handshakes.begin(ours.record.addresses[0], ours.peer_id, theirs.record, members.now)
+    theirs._handshakes.dial(ours.record.addresses[0], ours.peer_id, theirs.record, members.now)
     members.run(3.0)
     assert members.received(1) == [b"hello"]
     assert members.sent(0) == [1]
@@ -202,16 +202,16 @@ def test_a_word_said_while_a_link_is_dialled_waits_for_what_comes_of_that() -> N
     """The other end keeps one unconfirmed session of a peer: two dials at once would end one another."""
     members = Members(2)
     ours, theirs = members.engines
-    ours._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
     members.send(0, 1, b"over the link")
     assert members.received(1) == [b"over the link"]
     assert members.count(0) == 0
     members = Members(3, max_peers=1)
     ours, theirs, other = members.engines
-    other._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, other.record, members.now)
+    other._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, other.record, members.now)
     members.exchange()
     assert len(theirs._links) == 1  # and has no room for another
-    ours._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
     members.send(0, 1, b"over a short session")
     assert members.received(1) == [b"over a short session"]
     assert (members.count(0), len(ours._links)) == (1, 0)
@@ -221,7 +221,7 @@ def test_a_link_and_a_short_session_with_one_peer_do_not_touch_each_other() -> N
     members = Members(2)
     ours, theirs = members.engines
     members.send(0, 1, b"short")
-    ours._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
     members.exchange()
     members.send(0, 1, b"linked")
     members.run(20.0)
@@ -230,31 +230,31 @@ def test_a_link_and_a_short_session_with_one_peer_do_not_touch_each_other() -> N
     assert len(ours._links) == len(theirs._links) == 1
     members.send(1, 0, b"still linked")
     assert members.received(0) == [b"still linked"]
-    assert ours._links.at(theirs.record.addresses[0]) is not None
+    assert ours._links.find_by_address(theirs.record.addresses[0]) is not None
 
 
 # --- ceilings -----------------------------------------------------------------------------------
 
 
 def test_one_more_than_the_cap_is_refused_counted_and_referred_while_all_are_in_use() -> None:
-    limits = LimitsConfig(short_sessions=2)
+    limits = LimitsConfig(transient_sessions=2)
     members = Members(4, limits=limits)
     for number in (1, 2, 3):
         members.send(number, 0, b"from %d" % number)
     assert members.received(0) == [b"from 1", b"from 2"]
     assert members.count(0) == 2
-    assert members.engines[0].stats().short_refused == 1
+    assert members.engines[0].stats().transient_refused == 1
     assert members.sent(3) == [0]
-    assert members.engines[3].stats().unsent == 1
+    assert members.engines[3].stats().send_drops == 1
 
 
 def test_one_more_than_the_cap_that_we_want_ourselves_is_refused_by_name() -> None:
-    members = Members(4, limits=LimitsConfig(short_sessions=2))
+    members = Members(4, limits=LimitsConfig(transient_sessions=2))
     members.send(0, 1, b"one")
     members.send(0, 2, b"two")
     with pytest.raises(UnknownPeer, match="2 short ones are in use"):
         members.send(0, 3, b"three")
-    assert members.engines[0].stats().short_refused == 1
+    assert members.engines[0].stats().transient_refused == 1
 
 
 def test_links_and_short_sessions_together_stay_within_the_sessions_of_the_node() -> None:
@@ -264,19 +264,19 @@ def test_links_and_short_sessions_together_stay_within_the_sessions_of_the_node(
         members.send(0, 2, b"two")
     members.send(3, 0, b"three")
     assert members.count(0) == 1
-    assert members.engines[0].stats().short_refused == 2
+    assert members.engines[0].stats().transient_refused == 2
 
 
 def test_the_one_idle_for_longest_gives_way() -> None:
-    members = Members(4, limits=LimitsConfig(short_sessions=2))
+    members = Members(4, limits=LimitsConfig(transient_sessions=2))
     members.send(0, 1, b"one")
-    members.run(shorts.SPARE_S + 0.5)
+    members.run(shorts.TRANSIENT_EVICTABLE_IDLE_S + 0.5)
     members.send(0, 2, b"two")
     members.send(3, 0, b"three")
     assert members.received(0) == [b"three"]
     assert members.count(0) == 2
     assert members.count(1) == 0  # it was told
-    assert members.engines[0].stats().short_refused == 0
+    assert members.engines[0].stats().transient_refused == 0
 
 
 def test_what_waits_for_a_session_is_bounded_by_number_and_by_bytes() -> None:
@@ -290,7 +290,7 @@ def test_what_waits_for_a_session_is_bounded_by_number_and_by_bytes() -> None:
     assert [len(each) for each in members.received(1)] == [10, 20, 30]
     members = Members(2, limits=LimitsConfig(queue_messages=9, queue_bytes=10_000))
     members.is_cut = lambda source, target: True
-    members.send(0, 1, bytes(MESSAGE_BYTES))  # one always finds room
+    members.send(0, 1, bytes(RUMORS_MESSAGE_BYTES))  # one always finds room
     members.send(0, 1, bytes(1))
     assert members.sent(0) == [0]
 
@@ -310,9 +310,9 @@ def test_a_close_ends_it_and_leaves_a_link_alone() -> None:
     members = Members(2)
     ours, theirs = members.engines
     members.send(0, 1, b"hello")
-    ours._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
     members.exchange()
-    members.say(0, 1, Close(CloseReason.SURPLUS))
+    members.say(0, 1, Close(CloseReason.REDUNDANT))
     assert members.count(1) == 0
     assert len(theirs._links) == 1
 
@@ -327,7 +327,7 @@ def test_a_run_that_is_over_gets_no_short_session() -> None:
     assert members.received(1) == []
     assert members.count(1) == 0
     assert members.sent(0) == [0]
-    assert drops(theirs)[DropReason.OLD_EPOCH] == 1
+    assert drops(theirs)[DropReason.STALE_EPOCH] == 1
 
 
 def test_denied_members_and_removed_keys_close_it() -> None:
@@ -359,12 +359,12 @@ def test_who_misbehaves_pays_from_one_allowance_over_links_and_short_sessions() 
     members = Members(2)
     ours, theirs = members.engines
     members.send(0, 1, b"hello")
-    account = theirs._links.accounts.of(ours.peer_id, members.now)
+    account = theirs._links.peer_limits.get_or_create(ours.peer_id, members.now)
     before = account.bucket.available(members.now) if account.bucket else 0.0
-    ours._handshakes.begin(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
     members.exchange()
     assert account.bucket is not None
-    assert theirs._links[ours.peer_id].allowance.bucket is account.bucket
+    assert theirs._links[ours.peer_id].inbound_limit.bucket is account.bucket
     assert account.bucket.available(members.now) < before
 
 
@@ -377,13 +377,13 @@ def test_a_hole_that_no_neighbour_fills_is_filled_by_a_member_beyond() -> None:
     for payload in (b"one", b"two", b"three"):
         holder.broadcast(payload, members.now)
         members.exchange()
-    ours._handshakes.begin(other.record.addresses[0], other.peer_id, ours.record, members.now)
+    ours._handshakes.dial(other.record.addresses[0], other.peer_id, ours.record, members.now)
     members.exchange()
     stream = StreamRange(Stream(holder.peer_id, holder.epoch), 1, 3)
-    first, _, third = holder._store.held.within(stream, members.now)
+    first, _, third = holder._store.cache.in_ranges(stream, members.now)
     for copy in (first, third):
         effects = ours._dissemination.accept(copy, other.peer_id, Via.EAGER, members.now)
-        ours._routing.perform(effects, members.now)
+        ours._dispatcher.apply_effects(effects, members.now)
     members.run(20.0)
     came = {
         each.message.payload: each.message.via

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.engine import Saved, SavedStream
+from grapevine_proto.engine import NodeState, SavedStream
 from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
 from grapevine_proto.ids import EPOCH_LIMIT, Address, PeerId
 from grapevine_proto.state import StateDirectory, decode_state, encode_state
 
 UNIX_NOW = 1_700_000_000.7
 STREAMS = (
-    SavedStream(origin=PeerId(b"a" * 32), epoch=1_600_000_000, high=9, holes=(), idle_s=0.0),
-    SavedStream(origin=PeerId(b"b" * 32), epoch=7, high=50, holes=((3, 4), (9, 9)), idle_s=12.5),
+    SavedStream(origin=PeerId(b"a" * 32), epoch=1_600_000_000, high=9, gaps=(), idle_s=0.0),
+    SavedStream(origin=PeerId(b"b" * 32), epoch=7, high=50, gaps=((3, 4), (9, 9)), idle_s=12.5),
 )
 PEERS = (
     (PeerId(b"a" * 32), Address("10.0.0.1", 8000)),
@@ -31,7 +31,7 @@ PEERS = (
 )
 
 
-def load_once(path: Path, unix_now: float = UNIX_NOW) -> Saved:
+def load_once(path: Path, unix_now: float = UNIX_NOW) -> NodeState:
     """What a node starting now would get."""
     directory = StateDirectory(path)
     saved = directory.load(unix_now)
@@ -39,11 +39,11 @@ def load_once(path: Path, unix_now: float = UNIX_NOW) -> Saved:
     return saved
 
 
-def filled(path: Path) -> Saved:
+def filled(path: Path) -> NodeState:
     """A directory that a node with marks and peers left."""
     directory = StateDirectory(path)
     first = directory.load(UNIX_NOW)
-    saved = Saved(seed=first.seed, epoch=first.epoch, streams=STREAMS, peers=PEERS)
+    saved = NodeState(seed=first.seed, epoch=first.epoch, streams=STREAMS, peers=PEERS)
     directory.save(saved)
     directory.close()
     return saved
@@ -87,7 +87,9 @@ def test_the_first_run_makes_an_identity_and_takes_the_wall_clock_for_its_epoch(
 def test_a_later_run_has_the_same_identity_and_all_that_was_saved(tmp_path: Path) -> None:
     saved = filled(tmp_path)
     again = load_once(tmp_path, UNIX_NOW + 60)
-    assert again == Saved(seed=saved.seed, epoch=int(UNIX_NOW) + 60, streams=STREAMS, peers=PEERS)
+    assert again == NodeState(
+        seed=saved.seed, epoch=int(UNIX_NOW) + 60, streams=STREAMS, peers=PEERS
+    )
 
 
 def test_the_epoch_rises_with_every_run_even_when_the_clock_goes_back(tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_trouble_of_the_disk_that_passes_is_told_from_a_wrong_setting(
     assert [each.name for each in (tmp_path / "node").iterdir()] == ["lock"]
     directory = StateDirectory(tmp_path / "node")
     directory.load(UNIX_NOW)
-    assert directory.problem == ""
+    assert directory.load_warning == ""
     directory.close()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", _raise(OSError(errno.EACCES, "Permission denied")))
@@ -228,8 +230,8 @@ def test_an_empty_file_of_a_full_disk_or_a_power_failure_is_set_aside(
         (tmp_path / name).write_bytes(left)
     directory = StateDirectory(tmp_path)
     assert directory.load(UNIX_NOW).streams == ()
-    assert "identity.damaged" in directory.problem
-    assert "state.damaged" in directory.problem
+    assert "identity.damaged" in directory.load_warning
+    assert "state.damaged" in directory.load_warning
     directory.close()
 
 
@@ -269,7 +271,7 @@ def test_a_full_disk_keeps_the_old_state(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", _raise(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
-            directory.save(Saved(seed=saved.seed, epoch=saved.epoch, streams=(), peers=()))
+            directory.save(NodeState(seed=saved.seed, epoch=saved.epoch, streams=(), peers=()))
     directory.close()
     assert load_once(tmp_path).streams == STREAMS
 
@@ -279,7 +281,7 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_old_state_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     saved = filled(tmp_path)
-    new = Saved(seed=saved.seed, epoch=saved.epoch, streams=STREAMS[:1], peers=())
+    new = NodeState(seed=saved.seed, epoch=saved.epoch, streams=STREAMS[:1], peers=())
     directory = StateDirectory(tmp_path)
     directory.load(UNIX_NOW)
     with monkeypatch.context() as patch:
@@ -296,7 +298,7 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_old_state_or_the_new(
     again.close()
     assert found.streams in (STREAMS, new.streams)
     assert found.seed == saved.seed
-    assert again.problem == ""
+    assert again.load_warning == ""
 
 
 def test_what_a_killed_run_left_aside_goes_at_the_next_start(tmp_path: Path) -> None:
@@ -322,7 +324,7 @@ def test_a_kill_at_any_step_of_the_first_start_is_no_harm_to_the_second(
     directory.close()
     again = StateDirectory(tmp_path)
     assert again.load(UNIX_NOW).epoch >= int(UNIX_NOW)
-    assert again.problem == ""
+    assert again.load_warning == ""
     again.close()
 
 
@@ -340,7 +342,7 @@ def test_a_save_waits_for_the_one_before_it(
         sync(file)
 
     monkeypatch.setattr(os, "fsync", slow)
-    later = Saved(seed=saved.seed, epoch=saved.epoch, streams=(), peers=PEERS[:1])
+    later = NodeState(seed=saved.seed, epoch=saved.epoch, streams=(), peers=PEERS[:1])
     saves = [threading.Thread(target=directory.save, args=(each,)) for each in (saved, later)]
     saves[0].start()
     begun.wait(10)
@@ -360,8 +362,8 @@ def test_a_state_cut_at_any_length_costs_the_marks_and_nothing_else(tmp_path: Pa
         directory = StateDirectory(tmp_path)
         found = directory.load(UNIX_NOW + 60)
         directory.close()
-        assert found == Saved(seed=saved.seed, epoch=int(UNIX_NOW) + 60, streams=(), peers=())
-        assert "state.damaged" in directory.problem
+        assert found == NodeState(seed=saved.seed, epoch=int(UNIX_NOW) + 60, streams=(), peers=())
+        assert "state.damaged" in directory.load_warning
         assert (tmp_path / "state.damaged").read_bytes() == whole[:length]
 
 
@@ -373,8 +375,8 @@ def test_an_identity_that_is_none_is_kept_aside_and_not_shown(tmp_path: Path) ->
     directory.close()
     assert found.seed != saved.seed
     assert (tmp_path / "identity.damaged").exists()
-    assert saved.seed.hex()[:8] not in directory.problem
-    assert "identity.damaged" in directory.problem
+    assert saved.seed.hex()[:8] not in directory.load_warning
+    assert "identity.damaged" in directory.load_warning
 
 
 def test_the_seed_prints_nowhere(tmp_path: Path) -> None:
@@ -391,7 +393,7 @@ saved_streams = st.builds(
         origin=PeerId(origin),
         epoch=epoch,
         high=max((last for _, last in holes), default=0) + above,
-        holes=tuple(holes),
+        gaps=tuple(holes),
         idle_s=idle_s,
     ),
     st.binary(min_size=32, max_size=32),
@@ -404,13 +406,13 @@ saved_streams = st.builds(
 
 @given(st.lists(saved_streams), whole_numbers)
 def test_what_is_encoded_decodes_to_the_same(streams: list[SavedStream], epoch: int) -> None:
-    saved = Saved(seed=bytes(32), epoch=epoch, streams=tuple(streams), peers=PEERS)
+    saved = NodeState(seed=bytes(32), epoch=epoch, streams=tuple(streams), peers=PEERS)
     assert decode_state(encode_state(saved)) == (epoch, tuple(streams), PEERS)
 
 
 @given(st.data())
 def test_a_flipped_bit_anywhere_is_noticed(data: st.DataObject) -> None:
-    state = encode_state(Saved(seed=bytes(32), epoch=5, streams=STREAMS, peers=PEERS))
+    state = encode_state(NodeState(seed=bytes(32), epoch=5, streams=STREAMS, peers=PEERS))
     bit = data.draw(st.integers(0, 8 * len(state) - 1))
     flipped = bytearray(state)
     flipped[bit // 8] ^= 1 << bit % 8

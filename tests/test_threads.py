@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from grapevine_proto.threads import Threads
+from grapevine_proto.threads import DaemonThreads
 from tests.conftest import Run
 
 
 def test_what_the_work_returns_or_raises_comes_back(run: Run[Any]) -> None:
     async def main() -> None:
-        threads = Threads("test", 1)
+        threads = DaemonThreads("test", 1)
         assert await threads.run(divmod, 7, 2) == (3, 1)
         with pytest.raises(ZeroDivisionError):
             await threads.run(divmod, 7, 0)
@@ -26,7 +26,7 @@ def test_what_the_work_returns_or_raises_comes_back(run: Run[Any]) -> None:
 
 def test_work_beyond_the_limit_waits_in_order(run: Run[Any]) -> None:
     async def main() -> None:
-        threads, gate, most = Threads("test", 2), threading.Event(), threading.Semaphore(2)
+        threads, gate, most = DaemonThreads("test", 2), threading.Event(), threading.Semaphore(2)
         under_way = threading.Semaphore(0)
         began: list[int] = []
 
@@ -51,7 +51,7 @@ def test_work_beyond_the_limit_waits_in_order(run: Run[Any]) -> None:
 
 def test_work_that_is_cancelled_before_it_begins_is_not_done(run: Run[Any]) -> None:
     async def main() -> None:
-        threads, gate, done = Threads("test", 1), threading.Event(), list[str]()
+        threads, gate, done = DaemonThreads("test", 1), threading.Event(), list[str]()
         first = asyncio.create_task(threads.run(gate.wait))
         second = asyncio.create_task(threads.run(done.append, "second"))
         await asyncio.sleep(0)
@@ -83,7 +83,7 @@ def test_a_call_that_hangs_keeps_neither_the_loop_nor_the_process_from_ending() 
 
 def test_no_thread_is_left_once_the_work_is_done(run: Run[Any]) -> None:
     async def main() -> None:
-        threads = Threads("short-lived", 3)
+        threads = DaemonThreads("short-lived", 3)
         await asyncio.gather(*(threads.run(divmod, 7, 2) for _ in range(10)))
         for each in threading.enumerate():
             if each.name == "short-lived":

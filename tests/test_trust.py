@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from grapevine_proto.errors import ConfigError
-from grapevine_proto.toml_file import SettingsFile
+from grapevine_proto.toml_file import ConfigFile
 from grapevine_proto.trust import (
     UntrustedFile,
     check_opened,
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def read(path: Path, *, is_strict_above: bool = True) -> bytes:
-    return read_trusted(path, limit_bytes=100, is_strict_above=is_strict_above)
+    return read_trusted(path, limit_bytes=100, has_strict_parents=is_strict_above)
 
 
 def test_our_own_file_is_read_also_by_a_relative_name_and_through_our_own_links(
@@ -152,10 +152,10 @@ def test_a_directory_is_checked_as_a_file_is(file: Path) -> None:
 
 
 def test_a_config_file_that_others_can_write_is_refused_in_one_line(file: Path) -> None:
-    assert SettingsFile.read(file, ["x"]).values == {"x": 1}
+    assert ConfigFile.read(file, ["x"]).values == {"x": 1}
     file.chmod(0o666)
     with pytest.raises(ConfigError) as caught:
-        SettingsFile.read(file, ["x"])
+        ConfigFile.read(file, ["x"])
     assert str(caught.value) == (
         f"config: {file}: writable by others (mode 0666); run chmod go-w on it"
     )

@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any, Final
 
 from grapevine_proto import codec
-from grapevine_proto.messages import LINK_KINDS, Kind
+from grapevine_proto.messages import LINK_FRAME_KINDS, Kind
 from tests.cluster import Cluster
 from tests.worst_case import WORST, full_victim, is_linked, packets, plaintexts, receive
 
@@ -57,5 +57,5 @@ def test_the_worst_case_of_each_kind_is_well_formed() -> None:
     for kind in Kind:
         for plaintext in plaintexts(kind, cluster):
             assert plaintext[0] == kind
-            decode = codec.decode_frame if kind in LINK_KINDS else codec.decode_message
+            decode = codec.decode_frame if kind in LINK_FRAME_KINDS else codec.decode_message
             decode(plaintext)

@@ -186,7 +186,7 @@ class LoopbackWorld(World):
 
     async def crash(self, name: str) -> None:
         node = self._nodes[name]
-        node._endpoint.close()  # nothing more leaves it, not even that it goes
+        node._socket.close()  # nothing more leaves it, not even that it goes
         await node.leave(timeout=0.0)
 
     async def restart(self, name: str) -> None:

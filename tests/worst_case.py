@@ -13,58 +13,58 @@ from typing import Final
 from grapevine_proto import codec
 from grapevine_proto.codec.fields import (
     MAX_ADDRESSES,
+    MAX_ID_PREFIXES,
     MAX_IDS,
-    MAX_MARKS,
     MAX_PAYLOADS,
     MAX_RECEIPTS,
 )
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.link.session import Session
 from grapevine_proto.messages import (
-    LINK_KINDS,
+    LINK_FRAME_KINDS,
     Ack,
-    Again,
     Announce,
-    Ask,
     Close,
     CloseReason,
+    Confirm,
     Digest,
-    Empty,
-    Feedback,
+    DirectMessage,
     Fragment,
     Frame,
     Graft,
     Heartbeat,
-    Ids,
+    IHave,
     InSync,
+    IWant,
     Kind,
     LinkFrame,
-    Near,
+    MemberDigest,
+    MemberUpdate,
+    MemberUpdates,
+    MtuProbe,
+    NeighborRequest,
     Offer,
-    Opinion,
-    Opinions,
+    OpenTransient,
     OverlayMessage,
-    PathAnswer,
-    PathCheck,
+    PathChallenge,
+    PathResponse,
     Pause,
     Ping,
-    PingFor,
-    Private,
-    Probe,
+    PingAck,
+    PingReq,
     Prune,
+    ReceiptAck,
     Receipts,
-    ReceiptsTaken,
     Records,
     Repair,
-    Roll,
+    Retransmit,
     RumorCopy,
     Rumors,
-    Short,
     Subscribe,
+    SwapRequest,
     Vector,
-    Want,
 )
-from grapevine_proto.signed import Accusation, Receipt, Record, Rumor
+from grapevine_proto.signed import Accusation, PeerRecord, Rumor, TraceReceipt
 from tests.cluster import Cluster, address_of
 from tests.overlay.made import EPOCH, identity, peer_id
 
@@ -84,24 +84,24 @@ def full_victim() -> Cluster:
     victim, now = cluster[VICTIM], cluster.now
     for number in range(MEMBERS):
         bare = _record(10_000 + number)
-        victim._membership.members.meet(bare, now)
+        victim._membership.members.ensure(bare, now)
     for number in range(FIRST_ORIGIN, FIRST_ORIGIN + STREAMS):
-        victim._membership.members.meet(_record(number), now)
+        victim._membership.members.ensure(_record(number), now)
         for gap in range(GAPS + 1):
             rumor = Rumor(peer_id(number), EPOCH, 1 + 2 * gap, (1,), b"x", bytes(64))
-            victim._store.take(RumorCopy(rumor, 1, 0), peer_id(LIAR), False, now)
+            victim._store.insert(RumorCopy(rumor, 1, 0), peer_id(LIAR), False, now)
     cluster.run(0.2)
     return cluster
 
 
-def _record(number: int, addresses: int = 1) -> Record:
+def _record(number: int, addresses: int = 1) -> PeerRecord:
     at = tuple(
         Address(f"10.{each}.{number >> 8}.{number & 255}", 8000) for each in range(addresses)
     )
-    return Record(peer_id(number), EPOCH, 0, at, "", f"node {number}", 90, 45, False)
+    return PeerRecord(peer_id(number), EPOCH, 0, at, "", f"node {number}", 90, 45, False)
 
 
-def _signed_record(number: int) -> Record:
+def _signed_record(number: int) -> PeerRecord:
     bare = replace(_record(number, MAX_ADDRESSES), incarnation=7)
     return bare.signed(identity(number), "default")
 
@@ -155,17 +155,19 @@ def _carrying(kind: Kind, copies: tuple[RumorCopy, ...]) -> bytes:
     return codec.encode_message(Repair(1, True, True, copies) if is_repair else Rumors(copies))
 
 
-def _some_records(count: int) -> tuple[Record, ...]:
+def _some_records(count: int) -> tuple[PeerRecord, ...]:
     return tuple(_signed_record(800 + n) for n in range(count))
 
 
-def _some_opinions(cluster: Cluster) -> tuple[Opinion, ...]:
+def _some_opinions(cluster: Cluster) -> tuple[MemberUpdate, ...]:
     told = []
     for number in (LIAR + 3, LIAR + 4):
         record = _signed_record(number)
         accusers = [identity(900 + each) for each in range(3)]
         told.append(
-            Opinion(record, tuple(Accusation.signed(who, "default", record) for who in accusers))
+            MemberUpdate(
+                record, tuple(Accusation.signed(who, "default", record) for who in accusers)
+            )
         )
     return tuple(told)
 
@@ -179,42 +181,42 @@ def _one(message: Said) -> Callable[[Cluster], list[Said]]:
 
 
 WORST: Final[dict[Kind, Callable[[Cluster], list[Said]]]] = {
-    Kind.EMPTY: _one(Empty()),
-    Kind.ASK: _one(Ask()),
-    Kind.NEAR: lambda _: [Near(_signed_record(801))],
-    Kind.SHORT: _one(Short()),
+    Kind.CONFIRM: _one(Confirm()),
+    Kind.NEIGHBOR_REQUEST: _one(NeighborRequest()),
+    Kind.SWAP_REQUEST: lambda _: [SwapRequest(_signed_record(801))],
+    Kind.OPEN_TRANSIENT: _one(OpenTransient()),
     Kind.CLOSE: lambda _: [Close(CloseReason.FULL, _some_records(3))],
     Kind.HEARTBEAT: lambda _: [Heartbeat(9, 1, 0, 1000, 7, bytes(range(16)), _some_records(3))],
     Kind.RECORDS: lambda _: [Records(_some_records(3))],
     Kind.RUMORS: lambda _: list(_rumors(Kind.RUMORS)),
-    Kind.PRIVATE: _one(Private(1, bytes(1000))),
+    Kind.DIRECT_MESSAGE: _one(DirectMessage(1, bytes(1000))),
     Kind.DIGEST: _one(Digest(1, STREAMS + 1, bytes(range(16)))),
     Kind.IN_SYNC: _one(InSync(1)),
     Kind.VECTOR: lambda _: [
         *_fitting(lambda ranges: Vector(1, False, 0, 1, ranges)),
         *_fitting(lambda ranges: Vector(1, True, 0, 1, ranges)),
     ],
-    Kind.WANT: lambda _: list(_fitting(lambda ranges: Want(1, ranges))),
+    Kind.IWANT: lambda _: list(_fitting(lambda ranges: IWant(1, ranges))),
     Kind.REPAIR: lambda _: list(_rumors(Kind.REPAIR)),
-    Kind.IDS: lambda _: list(_fitting(Ids)),
+    Kind.IHAVE: lambda _: list(_fitting(IHave)),
     Kind.OFFER: lambda _: list(_fitting(Offer)),
     Kind.PING: lambda cluster: [Ping(1, _some_opinions(cluster)[:1])],
-    Kind.PING_FOR: lambda _: [PingFor(1, peer_id(10_001))],
-    Kind.ACK: _one(Ack(1, True)),
-    Kind.OPINIONS: lambda cluster: [Opinions(_some_opinions(cluster)[:1])],
-    Kind.ROLL: lambda _: [
-        Roll(0, 2**32 - 1, bytes(4 * MAX_MARKS)),
-        Roll(0, 2**32 - 1, b""),
-        Roll(0, 2**32 - 1, b"", answering=True),
+    Kind.PING_REQ: lambda _: [PingReq(1, peer_id(10_001))],
+    Kind.PING_ACK: _one(PingAck(1, True)),
+    Kind.MEMBER_UPDATES: lambda cluster: [MemberUpdates(_some_opinions(cluster)[:1])],
+    Kind.MEMBER_DIGEST: lambda _: [
+        MemberDigest(0, 2**32 - 1, bytes(4 * MAX_ID_PREFIXES)),
+        MemberDigest(0, 2**32 - 1, b""),
+        MemberDigest(0, 2**32 - 1, b"", is_reply=True),
     ],
     Kind.RECEIPTS: lambda _: [
         Receipts(
             1,
             MessageId(peer_id(FIRST_ORIGIN), EPOCH, 1),
-            (Receipt(peer_id(900), 1, 1, 1, bytes(64)),) * min(MAX_RECEIPTS, 8),
+            (TraceReceipt(peer_id(900), 1, 1, 1, bytes(64)),) * min(MAX_RECEIPTS, 8),
         )
     ],
-    Kind.RECEIPTS_TAKEN: _one(ReceiptsTaken(1)),
+    Kind.RECEIPT_ACK: _one(ReceiptAck(1)),
     Kind.ANNOUNCE: lambda _: [Announce(each, 2**20) for each in (*_everything()[:1],)],
     Kind.SUBSCRIBE: _one(Subscribe(True)),
     Kind.GRAFT: lambda _: [Graft(peer_id(FIRST_ORIGIN)), Graft(None)],
@@ -222,19 +224,17 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Said]]]] = {
     Kind.PAUSE: _one(Pause(2**32 - 1)),
     Kind.FRAGMENT: lambda _: [Fragment(1, 10 * 2**20, 3, bytes(FRAGMENT_BYTES))],
     Kind.REPAIR_FRAGMENT: lambda _: [
-        Fragment(2, 10 * 2**20, 3, bytes(FRAGMENT_BYTES), of_repair=True)
+        Fragment(2, 10 * 2**20, 3, bytes(FRAGMENT_BYTES), is_repair=True)
     ],
-    Kind.AGAIN: lambda cluster: [
-        Again(_session(cluster).their_id, 1, codec.encode_message(Offer(_everything()[:20])))
+    Kind.RETRANSMIT: lambda cluster: [
+        Retransmit(_session(cluster).their_id, 1, codec.encode_message(Offer(_everything()[:20])))
     ],
-    Kind.FEEDBACK: lambda cluster: [
-        Feedback(
-            _session(cluster).our_id, 1, 1000, 999, 0, tuple((n, n + 1) for n in range(2, 98, 2))
-        )
+    Kind.ACK: lambda cluster: [
+        Ack(_session(cluster).our_id, 1, 1000, 999, 0, tuple((n, n + 1) for n in range(2, 98, 2)))
     ],
-    Kind.PROBE: _one(Probe(1000)),
-    Kind.PATH_CHECK: _one(PathCheck(bytes(8))),
-    Kind.PATH_ANSWER: _one(PathAnswer(bytes(8))),
+    Kind.MTU_PROBE: _one(MtuProbe(1000)),
+    Kind.PATH_CHALLENGE: _one(PathChallenge(bytes(8))),
+    Kind.PATH_RESPONSE: _one(PathResponse(bytes(8))),
 }
 
 
@@ -254,7 +254,7 @@ def plaintexts(kind: Kind, cluster: Cluster) -> list[bytes]:
 def packets(cluster: Cluster, plaintext: bytes) -> list[bytes]:
     """The same as datagrams of the liar: in one, or in fragments."""
     session = _session(cluster)
-    if len(plaintext) <= PACKET_BYTES or plaintext[0] in LINK_KINDS:
+    if len(plaintext) <= PACKET_BYTES or plaintext[0] in LINK_FRAME_KINDS:
         return [session.seal(plaintext, cluster.now)]
     parts = range(0, len(plaintext), FRAGMENT_BYTES)
     number = session.next_counter

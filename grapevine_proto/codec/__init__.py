@@ -1,20 +1,20 @@
 """The only place that knows bytes: packets, messages and frames, to and from the wire.
 
 Each file says what it holds to; together they promise that any bytes at all decode to exactly one
-value of the right shape or raise `Refused`, at a cost that the bytes in hand pay for.
+value of the right shape or raise `Dropped`, at a cost that the bytes in hand pay for.
 """
 
 from __future__ import annotations
 
 from grapevine_proto.codec.envelopes import (
-    ENVELOPE_OVERHEAD,
-    SPLICE_BYTES,
-    Ours,
-    Spliced,
-    encode_copy,
+    CHUNKED_BODY_BYTES,
+    RUMORS_OVERHEAD_BYTES,
+    ChunkedMessage,
+    TrackedBytes,
     encode_repair,
-    join_copies,
-    room_in_rumor,
+    encode_rumor_copy,
+    encode_rumors,
+    max_payload_bytes,
 )
 from grapevine_proto.codec.fields import (
     MAX_PAYLOADS,
@@ -23,7 +23,7 @@ from grapevine_proto.codec.fields import (
     encode_record,
 )
 from grapevine_proto.codec.frames import (
-    FRAGMENT_OVERHEAD,
+    FRAGMENT_OVERHEAD_BYTES,
     PATH_TOKEN_BYTES,
     decode_frame,
     encode_frame,
@@ -34,17 +34,17 @@ from grapevine_proto.codec.messages import (
     encode_message,
 )
 from grapevine_proto.codec.packets import (
+    BASE_DATAGRAM_BYTES,
+    BASE_PLAINTEXT_BYTES,
     BOX_TAG_BYTES,
     CHALLENGE,
     CHALLENGE_BYTES,
-    COUNTER_LIMIT,
     DATA,
-    DATA_OVERHEAD,
+    DATA_OVERHEAD_BYTES,
     EPHEMERAL_BYTES,
     HELLO,
     HELLO_BYTES,
-    MAX_DATAGRAM,
-    MAX_PLAINTEXT,
+    MAX_PACKETS_PER_SESSION,
     MAX_VERSIONS,
     PROOF,
     SESSION_ID_BYTES,
@@ -61,39 +61,38 @@ from grapevine_proto.codec.packets import (
 )
 
 __all__ = [
+    "BASE_DATAGRAM_BYTES",
+    "BASE_PLAINTEXT_BYTES",
     "BOX_TAG_BYTES",
     "CHALLENGE",
     "CHALLENGE_BYTES",
-    "COUNTER_LIMIT",
+    "CHUNKED_BODY_BYTES",
     "DATA",
-    "DATA_OVERHEAD",
-    "ENVELOPE_OVERHEAD",
+    "DATA_OVERHEAD_BYTES",
     "EPHEMERAL_BYTES",
-    "FRAGMENT_OVERHEAD",
+    "FRAGMENT_OVERHEAD_BYTES",
     "HELLO",
     "HELLO_BYTES",
-    "MAX_DATAGRAM",
+    "MAX_PACKETS_PER_SESSION",
     "MAX_PAYLOADS",
-    "MAX_PLAINTEXT",
     "MAX_VERSIONS",
     "PATH_TOKEN_BYTES",
     "PROOF",
+    "RUMORS_OVERHEAD_BYTES",
     "SESSION_ID_BYTES",
-    "SPLICE_BYTES",
     "VERSION",
     "WELCOME",
     "Challenge",
+    "ChunkedMessage",
     "Data",
     "Hello",
-    "Ours",
     "Proof",
-    "Spliced",
+    "TrackedBytes",
     "Welcome",
     "decode_credentials",
     "decode_frame",
     "decode_message",
     "decode_packet",
-    "encode_copy",
     "encode_credentials",
     "encode_data",
     "encode_frame",
@@ -101,7 +100,8 @@ __all__ = [
     "encode_packet",
     "encode_record",
     "encode_repair",
+    "encode_rumor_copy",
+    "encode_rumors",
     "fragment_header",
-    "join_copies",
-    "room_in_rumor",
+    "max_payload_bytes",
 ]

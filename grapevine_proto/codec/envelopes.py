@@ -18,11 +18,11 @@ from grapevine_proto.codec.fields import (
     MAX_COUNT,
     MAX_HOPS,
     MAX_PAYLOADS,
-    copy_fields,
+    rumor_copy_fields,
 )
 from grapevine_proto.codec.messages import encode_message
 from grapevine_proto.codec.packets import (
-    MAX_DATAGRAM,
+    BASE_DATAGRAM_BYTES,
 )
 from grapevine_proto.identity import SIGNATURE_BYTES
 from grapevine_proto.ids import (
@@ -32,39 +32,39 @@ from grapevine_proto.ids import (
     PeerId,
 )
 from grapevine_proto.messages import Kind, Repair, RumorCopy
-from grapevine_proto.signed import TRACE_ALL, Rumor, bytes_in_rumor
+from grapevine_proto.signed import TRACE_ALL, Rumor, counted_payload_bytes
 
 _RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array of one, which is the array of copies
-ENVELOPE_OVERHEAD: Final = len(_RUMORS_HEADER) + 3
+RUMORS_OVERHEAD_BYTES: Final = len(_RUMORS_HEADER) + 3
 
 
-_BODY_AT: Final = 4  # among the fields of a copy
+_BODY_INDEX: Final = 4  # among the fields of a copy
 
 
-def encode_copy(copy: RumorCopy, *, is_ours: bool = False) -> bytes:
+def encode_rumor_copy(copy: RumorCopy, *, is_tracked: bool = False) -> bytes:
     """One copy as it stands in an envelope of rumors: made once, whoever it goes to."""
-    encoded: bytes = msgpack.packb(copy_fields(copy))
-    return mark_ours(encoded, [(copy.rumor.epoch, copy.rumor.first)] if is_ours else ())
+    encoded: bytes = msgpack.packb(rumor_copy_fields(copy))
+    return with_tracking(encoded, [(copy.rumor.epoch, copy.rumor.first)] if is_tracked else ())
 
 
-class Ours(bytes):
-    """A message, or a part of one, that tells rumors of our own. `keys` are their epochs and first
+class TrackedBytes(bytes):
+    """A message, or a part of one, that tells rumors of our own. `rumor_keys` are their epochs and first
     sequences, for whoever learns that it arrived; on the wire it is like any other."""
 
-    keys: tuple[tuple[int, int], ...] = ()
+    rumor_keys: tuple[tuple[int, int], ...] = ()
 
 
-class Spliced:
+class ChunkedMessage:
     """A message around one large body that stays where it is: `head`, `body` and `tail` are what
     `encode_message` gives, but are never put together. However many peers are sent the body, whoever
-    holds it holds it once. `keys` as those of `Ours`."""
+    holds it holds it once. `rumor_keys` as those of `TrackedBytes`."""
 
-    __slots__ = ("_body", "head", "keys", "tail")
+    __slots__ = ("_body", "head", "rumor_keys", "tail")
 
     def __init__(self, head: bytes, body: bytes, tail: bytes) -> None:
         self.head = head
         self.tail = tail
-        self.keys: tuple[tuple[int, int], ...] = ()
+        self.rumor_keys: tuple[tuple[int, int], ...] = ()
         self._body = memoryview(body)
 
     @property
@@ -74,7 +74,7 @@ class Spliced:
     def __len__(self) -> int:
         return len(self.head) + len(self._body) + len(self.tail)
 
-    def cut(self, start: int, end: int) -> bytes:
+    def slice_bytes(self, start: int, end: int) -> bytes:
         """The bytes from `start` up to `end` of the message."""
         body_at = len(self.head)
         tail_at = body_at + len(self._body)
@@ -89,63 +89,74 @@ class Spliced:
         )
 
 
-def mark_ours(message: bytes, keys: Sequence[tuple[int, int]]) -> bytes:
+def with_tracking(message: bytes, rumor_keys: Sequence[tuple[int, int]]) -> bytes:
     """The same message, which says what of ours it tells."""
-    if not keys:
+    if not rumor_keys:
         return message
-    marked = Ours(message)
-    marked.keys = tuple(keys)
-    return marked
+    tracked = TrackedBytes(message)
+    tracked.rumor_keys = tuple(rumor_keys)
+    return tracked
 
 
-SPLICE_BYTES: Final = 1 << 16  # of a body, which no packet holds and msgpack measures in four bytes
+CHUNKED_BODY_BYTES: Final = (
+    1 << 16
+)  # of a body, which no packet holds and msgpack measures in four bytes
 
 
-def encode_repair(repair: Repair, our_id: PeerId | None = None) -> bytes | Spliced:
+def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | ChunkedMessage:
     """A repair as `encode_message` gives it, or spliced, where it is about one large body."""
     rumors = [copy.rumor for copy in repair.copies]
-    keys = [(rumor.epoch, rumor.first) for rumor in rumors if rumor.origin == our_id]
-    if len(rumors) != 1 or len(rumors[0].body) < SPLICE_BYTES:
-        return mark_ours(encode_message(repair), keys)
-    fields = copy_fields(repair.copies[0])
-    before, body, after = fields[:_BODY_AT], repair.copies[0].rumor.body, fields[_BODY_AT + 1 :]
+    rumor_keys = [(rumor.epoch, rumor.first) for rumor in rumors if rumor.origin == local_id]
+    if len(rumors) != 1 or len(rumors[0].body) < CHUNKED_BODY_BYTES:
+        return with_tracking(encode_message(repair), rumor_keys)
+    fields = rumor_copy_fields(repair.copies[0])
+    fields_before, body, fields_after = (
+        fields[:_BODY_INDEX],
+        repair.copies[0].rumor.body,
+        fields[_BODY_INDEX + 1 :],
+    )
     head = (
         bytes((Kind.REPAIR, 0x94)),  # an array of four, of which the last
-        *map(msgpack.packb, (repair.round, repair.is_last, repair.more)),
+        *map(msgpack.packb, (repair.round, repair.is_last, repair.has_more)),
         bytes((0x91, 0x90 | len(fields))),  # is one of one copy
-        *map(msgpack.packb, before),
+        *map(msgpack.packb, fields_before),
         b"\xc6" + len(body).to_bytes(4, "big"),
     )
-    spliced = Spliced(b"".join(head), body, b"".join(map(msgpack.packb, after)))
-    spliced.keys = tuple(keys)
-    return spliced
+    chunked = ChunkedMessage(b"".join(head), body, b"".join(map(msgpack.packb, fields_after)))
+    chunked.rumor_keys = tuple(rumor_keys)
+    return chunked
 
 
-def join_copies(copies: Sequence[bytes]) -> bytes:
-    """The message, as `encode_message` of Rumors gives it, with these encoded copies; `Ours` where one
+def encode_rumors(copies: Sequence[bytes]) -> bytes:
+    """The message, as `encode_message` of Rumors gives it, with these encoded copies; `TrackedBytes`
+    where one
     of them is."""
     count = len(copies)
     header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     message = _RUMORS_HEADER + header + b"".join(copies)
-    keys = [key for copy in copies if isinstance(copy, Ours) for key in copy.keys]
-    return mark_ours(message, keys)
+    rumor_keys = [
+        key for copy in copies if isinstance(copy, TrackedBytes) for key in copy.rumor_keys
+    ]
+    return with_tracking(message, rumor_keys)
 
 
-_WIDEST = Rumor(
+_LARGEST_RUMOR = Rumor(
     PeerId(bytes(PEER_ID_BYTES)),
     EPOCH_LIMIT - 1,
     SEQUENCE_LIMIT - MAX_PAYLOADS,
-    (MAX_DATAGRAM,),
-    bytes(MAX_DATAGRAM),
+    (BASE_DATAGRAM_BYTES,),
+    bytes(BASE_DATAGRAM_BYTES),
     bytes(SIGNATURE_BYTES),
     TRACE_ALL,
 )
-_BESIDE_PAYLOADS: Final = len(
-    encode_message(Repair(MAX_COUNT, True, True, (RumorCopy(_WIDEST, MAX_HOPS, MAX_AGE_MS),)))
-) - bytes_in_rumor(MAX_DATAGRAM)
+_RUMOR_OVERHEAD_BYTES: Final = len(
+    encode_message(
+        Repair(MAX_COUNT, True, True, (RumorCopy(_LARGEST_RUMOR, MAX_HOPS, MAX_AGE_MS),))
+    )
+) - counted_payload_bytes(BASE_DATAGRAM_BYTES)
 
 
-def room_in_rumor(message_bytes: int) -> int:
+def max_payload_bytes(message_bytes: int) -> int:
     """How many bytes of payloads, as `bytes_in_rumor` counts them, one rumor may hold so that it
     fits a message of `message_bytes` however it travels, pushed or repaired."""
-    return message_bytes - _BESIDE_PAYLOADS - 2  # more than 15 lengths need two bytes more
+    return message_bytes - _RUMOR_OVERHEAD_BYTES - 2  # more than 15 lengths need two bytes more

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgpack
 
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.identity import SIGNATURE_BYTES
 from grapevine_proto.ids import (
     EPOCH_LIMIT,
@@ -29,8 +29,15 @@ from grapevine_proto.ids import (
     StreamRange,
     canonical_host,
 )
-from grapevine_proto.messages import Opinion, RumorCopy
-from grapevine_proto.signed import PAYLOADS_LIMIT, TRACE_ALL, Accusation, Receipt, Record, Rumor
+from grapevine_proto.messages import MemberUpdate, RumorCopy
+from grapevine_proto.signed import (
+    MAX_PAYLOADS_PER_MESSAGE,
+    TRACE_ALL,
+    Accusation,
+    PeerRecord,
+    Rumor,
+    TraceReceipt,
+)
 
 Fields = tuple[Any, ...]
 
@@ -39,22 +46,22 @@ MAX_AGE_MS: Final = (1 << 32) - 1
 MAX_TEXT_BYTES: Final = 64  # of a zone, a name
 MAX_ADDRESSES: Final = 4
 MAX_RECORDS: Final = 16
-RECORDS_REMEMBERED: Final = 1024  # decoded, by their bytes: a megabyte at the most
-PEERS_REMEMBERED: Final = 4096  # their ids: likewise
-MAX_OPINIONS: Final = 4
+RECORD_CACHE_SIZE: Final = 1024  # decoded, by their bytes: a megabyte at the most
+PEER_ID_CACHE_SIZE: Final = 4096  # their ids: likewise
+MAX_MEMBER_UPDATES: Final = 4
 MAX_ACCUSATIONS: Final = 3  # of one member: as many as it takes
-MAX_COPIES: Final = 64
-MAX_ENTRIES: Final = 64
+MAX_RUMOR_COPIES: Final = 64
+MAX_STREAM_RANGES: Final = 64
 MAX_IDS: Final = 64
 MAX_PAGES: Final = 256
 MAX_RECEIPTS: Final = 16
-MAX_PAYLOADS: Final = PAYLOADS_LIMIT  # in one message
-MAX_PAYLOAD: Final = (1 << 32) - 1
-MAX_MARKS: Final = 256  # of members, in one roll
+MAX_PAYLOADS: Final = MAX_PAYLOADS_PER_MESSAGE  # in one message
+MAX_PAYLOAD_BYTES: Final = (1 << 32) - 1
+MAX_ID_PREFIXES: Final = 256  # of members, in one roll
 MAX_COUNT: Final = (1 << 32) - 1
-TOTAL_BYTES: Final = 16
+CHECKSUM_BYTES: Final = 16
 
-PACK_ERRORS = (
+UNPACK_ERRORS = (
     ValueError,  # msgpack's own errors and UnicodeDecodeError are ValueErrors
     TypeError,
     RecursionError,
@@ -116,7 +123,7 @@ def items(value: Any, limit: int) -> Fields:
 # --- the parts ------------------------------------------------------------------------------------
 
 
-def encode_record(record: Record) -> bytes:
+def encode_record(record: PeerRecord) -> bytes:
     return msgpack.packb(
         (
             bytes(record.peer_id),
@@ -133,17 +140,17 @@ def encode_record(record: Record) -> bytes:
     )
 
 
-def _decode_record(value: Any) -> Record:
-    return record_in(binary(value))
+def _decode_record(value: Any) -> PeerRecord:
+    return decode_record_bytes(binary(value))
 
 
-@lru_cache(RECORDS_REMEMBERED)
-def record_in(data: bytes) -> Record:
+@lru_cache(RECORD_CACHE_SIZE)
+def decode_record_bytes(data: bytes) -> PeerRecord:
     """The same bytes come again and again, from everybody who tells of that member."""
     (peer_id, epoch, incarnation, addresses, zone, name, capacity, refill, left, signature) = (
         unpack(data)
     )
-    return Record(
+    return PeerRecord(
         PeerId(binary(peer_id, PEER_ID_BYTES)),
         uint(epoch, EPOCH_LIMIT - 1),
         uint(incarnation, MAX_COUNT),
@@ -157,7 +164,7 @@ def record_in(data: bytes) -> Record:
     )
 
 
-def decode_records(value: Any) -> tuple[Record, ...]:
+def decode_records(value: Any) -> tuple[PeerRecord, ...]:
     return tuple(_decode_record(record) for record in items(value, MAX_RECORDS))
 
 
@@ -169,7 +176,7 @@ def _decode_address(fields: Any) -> Address:
     return Address(text, uint(port, 65535))
 
 
-def copy_fields(copy: RumorCopy) -> Fields:
+def rumor_copy_fields(copy: RumorCopy) -> Fields:
     rumor = copy.rumor
     fields = (
         bytes(rumor.origin),
@@ -184,28 +191,28 @@ def copy_fields(copy: RumorCopy) -> Fields:
     return (*fields, rumor.trace_share) if rumor.trace_share else fields
 
 
-@lru_cache(PEERS_REMEMBERED)
+@lru_cache(PEER_ID_CACHE_SIZE)
 def _peer_id(data: bytes) -> PeerId:
     """The same ids come again and again, and each is hashed once."""
     return PeerId(data)
 
 
-def _decode_copy(fields: Any, payloads_limit: int) -> RumorCopy:
+def _decode_rumor_copy(fields: Any, max_payloads: int) -> RumorCopy:
     trace_share = 0
     if type(fields) is tuple and len(fields) == 8:  # nearly always
         origin, epoch, first, lengths, body, signature, hops, age_ms = fields
     else:
-        origin, epoch, first, lengths, body, signature, hops, age_ms, traced = items(fields, 9)
-        trace_share = uint(traced, TRACE_ALL) or _untraced()
-    for length in items(lengths, payloads_limit):
-        if type(length) is not int or not 0 <= length <= MAX_PAYLOAD:
+        origin, epoch, first, lengths, body, signature, hops, age_ms, share = items(fields, 9)
+        trace_share = uint(share, TRACE_ALL) or _reject_zero_share()
+    for length in items(lengths, max_payloads):
+        if type(length) is not int or not 0 <= length <= MAX_PAYLOAD_BYTES:
             raise ValueError("not an integer in range")
     if not lengths or sum(lengths) != len(binary(body)):
         raise ValueError("lengths that do not cut the body")
     rumor = Rumor(
         _peer_id(binary(origin, PEER_ID_BYTES)),
         uint(epoch, EPOCH_LIMIT - 1),
-        uint(first, SEQUENCE_LIMIT - MAX_PAYLOADS) or nonzero(),
+        uint(first, SEQUENCE_LIMIT - MAX_PAYLOADS) or reject_zero(),
         lengths,
         body,
         binary(signature, SIGNATURE_BYTES),
@@ -214,19 +221,19 @@ def _decode_copy(fields: Any, payloads_limit: int) -> RumorCopy:
     return RumorCopy(rumor, uint(hops, MAX_HOPS), uint(age_ms, MAX_AGE_MS))
 
 
-def _untraced() -> int:
+def _reject_zero_share() -> int:
     raise ValueError("a traced rumor that asks nobody: it is written without the field")
 
 
-def nonzero() -> int:
+def reject_zero() -> int:
     raise ValueError("sequences begin at 1")
 
 
-def decode_copies(value: Any) -> tuple[RumorCopy, ...]:
-    left, copies = MAX_PAYLOADS, []
-    for fields in items(value, MAX_COPIES):
-        copies.append(_decode_copy(fields, left))
-        left -= len(copies[-1].rumor.lengths)
+def decode_rumor_copies(value: Any) -> tuple[RumorCopy, ...]:
+    remaining, copies = MAX_PAYLOADS, []
+    for fields in items(value, MAX_RUMOR_COPIES):
+        copies.append(_decode_rumor_copy(fields, remaining))
+        remaining -= len(copies[-1].rumor.lengths)
     return tuple(copies)
 
 
@@ -240,22 +247,26 @@ def decode_range(fields: Any) -> StreamRange:
     return StreamRange(stream, uint(first, SEQUENCE_LIMIT), uint(last, SEQUENCE_LIMIT))
 
 
-def ids_fields(ranges: tuple[StreamRange, ...]) -> Fields:
+def stream_ids_fields(ranges: tuple[StreamRange, ...]) -> Fields:
     """Stream by stream: a stream is named once, however many of its rumors are told of."""
     return tuple(
-        (bytes(stream.origin), stream.epoch, tuple(end for each in of for end in each.ends))
-        for stream, of in groupby(ranges, key=lambda each: each.stream)
+        (
+            bytes(stream.origin),
+            stream.epoch,
+            tuple(bound for each in stream_ranges for bound in each.bounds),
+        )
+        for stream, stream_ranges in groupby(ranges, key=lambda each: each.stream)
     )
 
 
-def decode_ids(value: Any) -> tuple[StreamRange, ...]:
+def decode_stream_ids(value: Any) -> tuple[StreamRange, ...]:
     ranges: list[StreamRange] = []
     for fields in items(value, MAX_IDS):
-        origin, epoch, ends = items(fields, 3)
+        origin, epoch, bounds = items(fields, 3)
         stream = Stream(PeerId(binary(origin, PEER_ID_BYTES)), uint(epoch, EPOCH_LIMIT - 1))
-        for end in items(ends, 2 * MAX_IDS):
-            uint(end, SEQUENCE_LIMIT)
-        for first, last in zip(ends[::2], ends[1::2], strict=True):
+        for bound in items(bounds, 2 * MAX_IDS):
+            uint(bound, SEQUENCE_LIMIT)
+        for first, last in zip(bounds[::2], bounds[1::2], strict=True):
             if not 1 <= first <= last:
                 raise ValueError("an empty range")
             ranges.append(StreamRange(stream, first, last))
@@ -264,16 +275,16 @@ def decode_ids(value: Any) -> tuple[StreamRange, ...]:
     return tuple(ranges)
 
 
-def receipt_fields(receipt: Receipt) -> Fields:
+def receipt_fields(receipt: TraceReceipt) -> Fields:
     member, relays = bytes(receipt.member), min(receipt.relays, MAX_HOPS)
     return (member, receipt.hops, receipt.delay_ms, relays, receipt.signature)
 
 
-def decode_receipt(fields: Any) -> Receipt:
+def decode_receipt(fields: Any) -> TraceReceipt:
     member, hops, delay_ms, relays, signature = items(fields, 5)
     if binary(signature) and len(signature) != SIGNATURE_BYTES:
         raise ValueError("neither signed nor unsigned")
-    return Receipt(
+    return TraceReceipt(
         PeerId(binary(member, PEER_ID_BYTES)),
         uint(hops, MAX_HOPS),
         uint(delay_ms, MAX_AGE_MS),
@@ -282,23 +293,23 @@ def decode_receipt(fields: Any) -> Receipt:
     )
 
 
-def decode_tree(value: Any) -> PeerId | None:
+def decode_tree_origin(value: Any) -> PeerId | None:
     return PeerId(binary(value, PEER_ID_BYTES)) if value != b"" else None
 
 
 def decode_ranges(value: Any) -> tuple[StreamRange, ...]:
-    return tuple(decode_range(entry) for entry in items(value, MAX_ENTRIES))
+    return tuple(decode_range(entry) for entry in items(value, MAX_STREAM_RANGES))
 
 
-def opinion_fields(opinion: Opinion) -> Fields:
-    told = tuple((bytes(each.accuser), each.signature) for each in opinion.accusations)
-    return encode_record(opinion.record), told
+def member_update_fields(update: MemberUpdate) -> Fields:
+    accusations = tuple((bytes(each.accuser), each.signature) for each in update.accusations)
+    return encode_record(update.record), accusations
 
 
-def _decode_opinion(fields: Any) -> Opinion:
+def _decode_member_update(fields: Any) -> MemberUpdate:
     record, accusations = items(fields, 2)
-    told = tuple(map(_decode_accusation, items(accusations, MAX_ACCUSATIONS)))
-    return Opinion(_decode_record(record), told)
+    decoded = tuple(map(_decode_accusation, items(accusations, MAX_ACCUSATIONS)))
+    return MemberUpdate(_decode_record(record), decoded)
 
 
 def _decode_accusation(fields: Any) -> Accusation:
@@ -306,21 +317,21 @@ def _decode_accusation(fields: Any) -> Accusation:
     return Accusation(PeerId(binary(accuser, PEER_ID_BYTES)), binary(signature, SIGNATURE_BYTES))
 
 
-def decode_opinions(value: Any) -> tuple[Opinion, ...]:
-    return tuple(map(_decode_opinion, items(value, MAX_OPINIONS)))
+def decode_member_updates(value: Any) -> tuple[MemberUpdate, ...]:
+    return tuple(map(_decode_member_update, items(value, MAX_MEMBER_UPDATES)))
 
 
 # --- what the handshake seals ---------------------------------------------------------------------
 
 
-def encode_credentials(record: Record, signature: bytes) -> bytes:
+def encode_credentials(record: PeerRecord, signature: bytes) -> bytes:
     """A node's record and its signature over the handshake so far."""
     return signature + encode_record(record)
 
 
-def decode_credentials(plaintext: bytes) -> tuple[Record, bytes]:
+def decode_credentials(plaintext: bytes) -> tuple[PeerRecord, bytes]:
     """(record, signature) from an opened handshake box. Raises Refused(MALFORMED)."""
     try:
         return _decode_record(plaintext[SIGNATURE_BYTES:]), binary(plaintext[:SIGNATURE_BYTES], 64)
-    except PACK_ERRORS:
-        raise Refused(DropReason.MALFORMED) from None
+    except UNPACK_ERRORS:
+        raise Dropped(DropReason.MALFORMED) from None

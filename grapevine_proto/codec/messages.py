@@ -3,7 +3,7 @@
 What must stay true:
 
 - `decode_message` takes any bytes at all and either returns one message of the right shape or raises
-  `Refused`; nothing else.
+  `Dropped`; nothing else.
 - A kind has one encoder and one decoder, here, and nobody else knows its order of fields.
 """
 
@@ -15,35 +15,35 @@ from typing import Final
 import msgpack
 
 from grapevine_proto.codec.fields import (
+    CHECKSUM_BYTES,
     MAX_COUNT,
-    MAX_MARKS,
+    MAX_ID_PREFIXES,
     MAX_PAGES,
     MAX_RECEIPTS,
-    PACK_ERRORS,
-    TOTAL_BYTES,
+    UNPACK_ERRORS,
     Fields,
     binary,
-    copy_fields,
-    decode_copies,
-    decode_ids,
-    decode_opinions,
+    decode_member_updates,
     decode_range,
     decode_ranges,
     decode_receipt,
     decode_records,
-    decode_tree,
+    decode_rumor_copies,
+    decode_stream_ids,
+    decode_tree_origin,
     encode_record,
     flag,
-    ids_fields,
     items,
-    nonzero,
-    opinion_fields,
+    member_update_fields,
     range_fields,
     receipt_fields,
+    reject_zero,
+    rumor_copy_fields,
+    stream_ids_fields,
     uint,
     unpack,
 )
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import (
     EPOCH_LIMIT,
     PEER_ID_BYTES,
@@ -52,337 +52,346 @@ from grapevine_proto.ids import (
     PeerId,
 )
 from grapevine_proto.messages import (
-    MARK_BYTES,
-    Ack,
+    ID_PREFIX_BYTES,
     Announce,
-    Ask,
     Close,
     CloseReason,
+    Confirm,
     Digest,
-    Empty,
+    DirectMessage,
     Frame,
     Graft,
     Heartbeat,
-    Ids,
+    IHave,
     InSync,
+    IWant,
     Kind,
-    Near,
+    MemberDigest,
+    MemberUpdates,
+    NeighborRequest,
     Offer,
-    Opinions,
+    OpenTransient,
     OverlayMessage,
     Pause,
     Ping,
-    PingFor,
-    Private,
+    PingAck,
+    PingReq,
     Prune,
+    ReceiptAck,
     Receipts,
-    ReceiptsTaken,
     Records,
     Repair,
-    Roll,
     Rumors,
-    Short,
     Subscribe,
+    SwapRequest,
     Vector,
-    Want,
 )
 
 
 def encode_message(message: OverlayMessage | Frame) -> bytes:
     """What is sealed into a packet: the kind byte and the fields."""
-    kind, fields = _fields(message)
+    kind, fields = _encode_fields(message)
     return bytes((kind,)) + msgpack.packb(fields)
 
 
-def _fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C901, PLR0912  one case each
+def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C901, PLR0912  one case each
     match message:
         case Rumors(copies):
-            return Kind.RUMORS, (tuple(map(copy_fields, copies)),)
-        case Heartbeat(number, echo, echo_delay_us, load, streams, total, records):
-            told = tuple(map(encode_record, records))
-            return Kind.HEARTBEAT, (number, echo, echo_delay_us, load, streams, total, told)
-        case Repair(number, is_last, more, copies):
-            return Kind.REPAIR, (number, is_last, more, tuple(map(copy_fields, copies)))
+            return Kind.RUMORS, (tuple(map(rumor_copy_fields, copies)),)
+        case Heartbeat(number, echo, echo_delay_us, load, streams, checksum, records):
+            encoded = tuple(map(encode_record, records))
+            return Kind.HEARTBEAT, (number, echo, echo_delay_us, load, streams, checksum, encoded)
+        case Repair(number, is_last, has_more, copies):
+            return Kind.REPAIR, (number, is_last, has_more, tuple(map(rumor_copy_fields, copies)))
         case Records(records):
             return Kind.RECORDS, (tuple(map(encode_record, records)),)
-        case Private(sequence, payload):
-            return Kind.PRIVATE, (sequence, payload)
-        case Digest(number, streams, total):
-            return Kind.DIGEST, (number, streams, total)
+        case DirectMessage(sequence, payload):
+            return Kind.DIRECT_MESSAGE, (sequence, payload)
+        case Digest(number, streams, checksum):
+            return Kind.DIGEST, (number, streams, checksum)
         case InSync(number):
             return Kind.IN_SYNC, (number,)
-        case Vector(number, answering, page, pages, entries):
+        case Vector(number, is_reply, page, pages, entries):
             ranges = tuple(map(range_fields, entries))
-            return Kind.VECTOR, (number, answering, page, pages, ranges)
-        case Want(number, wanted):
-            return Kind.WANT, (number, tuple(map(range_fields, wanted)))
-        case Ids(ranges):
-            return Kind.IDS, (ids_fields(ranges),)
-        case Roll(first, last, marks, answering):
-            return Kind.ROLL, (first, last, marks, answering)
-        case Ping() | PingFor() | Ack() | Opinions():
-            return _detection_fields(message)
+            return Kind.VECTOR, (number, is_reply, page, pages, ranges)
+        case IWant(number, requested):
+            return Kind.IWANT, (number, tuple(map(range_fields, requested)))
+        case IHave(ranges):
+            return Kind.IHAVE, (stream_ids_fields(ranges),)
+        case MemberDigest(first, last, id_prefixes, is_reply):
+            return Kind.MEMBER_DIGEST, (first, last, id_prefixes, is_reply)
+        case Ping() | PingReq() | PingAck() | MemberUpdates():
+            return _encode_detection_fields(message)
         case Pause(duration_ms):
             return Kind.PAUSE, (duration_ms,)
         case Receipts(number, (origin, epoch, sequence, _), receipts):
-            taken = tuple(map(receipt_fields, receipts))
-            return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, taken)
-        case ReceiptsTaken(number):
-            return Kind.RECEIPTS_TAKEN, (number,)
+            encoded_receipts = tuple(map(receipt_fields, receipts))
+            return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, encoded_receipts)
+        case ReceiptAck(number):
+            return Kind.RECEIPT_ACK, (number,)
         case Offer() | Announce() | Subscribe() | Graft() | Prune():
-            return _fields_of_spreading(message)
-        case Empty():
-            return Kind.EMPTY, ()
-        case Ask():
-            return Kind.ASK, ()
-        case Near(instead):
-            return Kind.NEAR, (encode_record(instead),)
-        case Short():
-            return Kind.SHORT, ()
+            return _encode_broadcast_fields(message)
+        case Confirm():
+            return Kind.CONFIRM, ()
+        case NeighborRequest():
+            return Kind.NEIGHBOR_REQUEST, ()
+        case SwapRequest(swap_for):
+            return Kind.SWAP_REQUEST, (encode_record(swap_for),)
+        case OpenTransient():
+            return Kind.OPEN_TRANSIENT, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
 
 
-def _detection_fields(message: Ping | PingFor | Ack | Opinions) -> tuple[Kind, Fields]:
+def _encode_detection_fields(
+    message: Ping | PingReq | PingAck | MemberUpdates,
+) -> tuple[Kind, Fields]:
     match message:
-        case Ping(number, opinions):
-            return Kind.PING, (number, tuple(map(opinion_fields, opinions)))
-        case PingFor(number, subject):
-            return Kind.PING_FOR, (number, bytes(subject))
-        case Ack(number, is_alive):
-            return Kind.ACK, (number, is_alive)
-        case Opinions(opinions):
-            return Kind.OPINIONS, (tuple(map(opinion_fields, opinions)),)
+        case Ping(number, updates):
+            return Kind.PING, (number, tuple(map(member_update_fields, updates)))
+        case PingReq(number, subject):
+            return Kind.PING_REQ, (number, bytes(subject))
+        case PingAck(number, is_alive):
+            return Kind.PING_ACK, (number, is_alive)
+        case MemberUpdates(updates):
+            return Kind.MEMBER_UPDATES, (tuple(map(member_update_fields, updates)),)
 
 
-def _fields_of_spreading(
+def _encode_broadcast_fields(
     message: Offer | Announce | Subscribe | Graft | Prune,
 ) -> tuple[Kind, Fields]:
     match message:
         case Offer(ranges):
-            return Kind.OFFER, (ids_fields(ranges),)
+            return Kind.OFFER, (stream_ids_fields(ranges),)
         case Announce(ids, size_bytes):
             return Kind.ANNOUNCE, (range_fields(ids), size_bytes)
-        case Subscribe(is_wanted):
-            return Kind.SUBSCRIBE, (is_wanted,)
+        case Subscribe(is_subscribed):
+            return Kind.SUBSCRIBE, (is_subscribed,)
         case Graft(origin):
             return Kind.GRAFT, (bytes(origin or b""),)
         case Prune(origin):
             return Kind.PRUNE, (bytes(origin or b""),)
 
 
-def _heartbeat(f: Fields) -> Heartbeat:
-    number, echo, delay_us, load, streams, total, records = f
+def _decode_heartbeat(f: Fields) -> Heartbeat:
+    number, echo, delay_us, load, streams, checksum, records = f
     return Heartbeat(
         uint(number, MAX_COUNT),
         uint(echo, MAX_COUNT),
         uint(delay_us, MAX_COUNT),
         uint(load, 1000),
         uint(streams, MAX_COUNT),
-        binary(total, TOTAL_BYTES),
+        binary(checksum, CHECKSUM_BYTES),
         decode_records(records),
     )
 
 
-def _records(f: Fields) -> Records:
+def _decode_records(f: Fields) -> Records:
     (records,) = f
     return Records(decode_records(records))
 
 
-def _rumors(f: Fields) -> Rumors:
+def _decode_rumors(f: Fields) -> Rumors:
     (copies,) = f
-    return Rumors(decode_copies(copies))
+    return Rumors(decode_rumor_copies(copies))
 
 
-def _private(f: Fields) -> Private:
+def _decode_direct_message(f: Fields) -> DirectMessage:
     sequence, payload = f
-    return Private(uint(sequence, SEQUENCE_LIMIT) or nonzero(), binary(payload))
+    return DirectMessage(uint(sequence, SEQUENCE_LIMIT) or reject_zero(), binary(payload))
 
 
-def _digest(f: Fields) -> Digest:
-    number, streams, total = f
-    return Digest(uint(number, MAX_COUNT), uint(streams, MAX_COUNT), binary(total, TOTAL_BYTES))
+def _decode_digest(f: Fields) -> Digest:
+    number, streams, checksum = f
+    return Digest(
+        uint(number, MAX_COUNT), uint(streams, MAX_COUNT), binary(checksum, CHECKSUM_BYTES)
+    )
 
 
-def _in_sync(f: Fields) -> InSync:
+def _decode_in_sync(f: Fields) -> InSync:
     (number,) = f
     return InSync(uint(number, MAX_COUNT))
 
 
-def _vector(f: Fields) -> Vector:
-    number, answering, page, pages, entries = f
+def _decode_vector(f: Fields) -> Vector:
+    number, is_reply, page, pages, entries = f
     if uint(page, MAX_PAGES - 1) >= uint(pages, MAX_PAGES):
         raise ValueError("a page beyond the last")
-    return Vector(uint(number, MAX_COUNT), flag(answering), page, pages, decode_ranges(entries))
+    return Vector(uint(number, MAX_COUNT), flag(is_reply), page, pages, decode_ranges(entries))
 
 
-def _want(f: Fields) -> Want:
+def _decode_iwant(f: Fields) -> IWant:
     number, ranges = f
     decoded = decode_ranges(ranges)
     if any(not 1 <= entry.first <= entry.last for entry in decoded):
         raise ValueError("an empty range")
-    return Want(uint(number, MAX_COUNT), decoded)
+    return IWant(uint(number, MAX_COUNT), decoded)
 
 
-def _repair(f: Fields) -> Repair:
-    number, is_last, more, copies = f
-    return Repair(uint(number, MAX_COUNT), flag(is_last), flag(more), decode_copies(copies))
+def _decode_repair(f: Fields) -> Repair:
+    number, is_last, has_more, copies = f
+    return Repair(
+        uint(number, MAX_COUNT), flag(is_last), flag(has_more), decode_rumor_copies(copies)
+    )
 
 
-def _ids(f: Fields) -> Ids:
+def _decode_ihave(f: Fields) -> IHave:
     (streams,) = f
-    return Ids(decode_ids(streams))
+    return IHave(decode_stream_ids(streams))
 
 
-def _ping(f: Fields) -> Ping:
-    number, opinions = f
-    return Ping(uint(number, MAX_COUNT), decode_opinions(opinions))
+def _decode_ping(f: Fields) -> Ping:
+    number, updates = f
+    return Ping(uint(number, MAX_COUNT), decode_member_updates(updates))
 
 
-def _ping_for(f: Fields) -> PingFor:
+def _decode_ping_req(f: Fields) -> PingReq:
     number, subject = f
-    return PingFor(uint(number, MAX_COUNT), PeerId(binary(subject, PEER_ID_BYTES)))
+    return PingReq(uint(number, MAX_COUNT), PeerId(binary(subject, PEER_ID_BYTES)))
 
 
-def _ack(f: Fields) -> Ack:
+def _decode_ping_ack(f: Fields) -> PingAck:
     number, is_alive = f
-    return Ack(uint(number, MAX_COUNT), flag(is_alive))
+    return PingAck(uint(number, MAX_COUNT), flag(is_alive))
 
 
-def _opinions(f: Fields) -> Opinions:
-    (opinions,) = f
-    return Opinions(decode_opinions(opinions))
+def _decode_member_updates(f: Fields) -> MemberUpdates:
+    (updates,) = f
+    return MemberUpdates(decode_member_updates(updates))
 
 
-def _roll(f: Fields) -> Roll:
-    first, last, marks, answering = f
-    if len(binary(marks)) > MAX_MARKS * MARK_BYTES or len(marks) % MARK_BYTES:
+def _decode_member_digest(f: Fields) -> MemberDigest:
+    first, last, id_prefixes, is_reply = f
+    if (
+        len(binary(id_prefixes)) > MAX_ID_PREFIXES * ID_PREFIX_BYTES
+        or len(id_prefixes) % ID_PREFIX_BYTES
+    ):
         raise ValueError("too many marks, or no whole ones")
-    return Roll(uint(first, MAX_COUNT), uint(last, MAX_COUNT), marks, flag(answering))
+    return MemberDigest(uint(first, MAX_COUNT), uint(last, MAX_COUNT), id_prefixes, flag(is_reply))
 
 
-def _receipts(f: Fields) -> Receipts:
+def _decode_receipts(f: Fields) -> Receipts:
     number, origin, epoch, sequence, receipts = f
     message_id = MessageId(
         PeerId(binary(origin, PEER_ID_BYTES)),
         uint(epoch, EPOCH_LIMIT - 1),
-        uint(sequence, SEQUENCE_LIMIT) or nonzero(),
+        uint(sequence, SEQUENCE_LIMIT) or reject_zero(),
     )
-    told = tuple(decode_receipt(receipt) for receipt in items(receipts, MAX_RECEIPTS))
-    return Receipts(uint(number, MAX_COUNT), message_id, told)
+    decoded = tuple(decode_receipt(receipt) for receipt in items(receipts, MAX_RECEIPTS))
+    return Receipts(uint(number, MAX_COUNT), message_id, decoded)
 
 
-def _receipts_taken(f: Fields) -> ReceiptsTaken:
+def _decode_receipt_ack(f: Fields) -> ReceiptAck:
     (number,) = f
-    return ReceiptsTaken(uint(number, MAX_COUNT))
+    return ReceiptAck(uint(number, MAX_COUNT))
 
 
-def _offer(f: Fields) -> Offer:
+def _decode_offer(f: Fields) -> Offer:
     (streams,) = f
-    return Offer(decode_ids(streams))
+    return Offer(decode_stream_ids(streams))
 
 
-def _announce(f: Fields) -> Announce:
+def _decode_announce(f: Fields) -> Announce:
     entry, size_bytes = f
     ids = decode_range(entry)
     if not 1 <= ids.first <= ids.last:
         raise ValueError("an empty range")
-    return Announce(ids, uint(size_bytes, MAX_COUNT) or nonzero())
+    return Announce(ids, uint(size_bytes, MAX_COUNT) or reject_zero())
 
 
-def _subscribe(f: Fields) -> Subscribe:
-    (is_wanted,) = f
-    return Subscribe(flag(is_wanted))
+def _decode_subscribe(f: Fields) -> Subscribe:
+    (is_subscribed,) = f
+    return Subscribe(flag(is_subscribed))
 
 
-def _graft(f: Fields) -> Graft:
+def _decode_graft(f: Fields) -> Graft:
     (origin,) = f
-    return Graft(decode_tree(origin))
+    return Graft(decode_tree_origin(origin))
 
 
-def _prune(f: Fields) -> Prune:
+def _decode_prune(f: Fields) -> Prune:
     (origin,) = f
-    return Prune(decode_tree(origin))
+    return Prune(decode_tree_origin(origin))
 
 
-def _pause(f: Fields) -> Pause:
+def _decode_pause(f: Fields) -> Pause:
     (duration_ms,) = f
     return Pause(uint(duration_ms, MAX_COUNT))
 
 
-def _empty(f: Fields) -> Empty:
+def _decode_confirm(f: Fields) -> Confirm:
     () = f
-    return Empty()
+    return Confirm()
 
 
-def _ask(f: Fields) -> Ask:
+def _decode_neighbor_request(f: Fields) -> NeighborRequest:
     () = f
-    return Ask()
+    return NeighborRequest()
 
 
-def _near(f: Fields) -> Near:
-    (instead,) = decode_records(f)
-    return Near(instead)
+def _decode_swap_request(f: Fields) -> SwapRequest:
+    (swap_for,) = decode_records(f)
+    return SwapRequest(swap_for)
 
 
-def _short(f: Fields) -> Short:
+def _decode_open_transient(f: Fields) -> OpenTransient:
     () = f
-    return Short()
+    return OpenTransient()
 
 
-def _close(f: Fields) -> Close:
+def _decode_close(f: Fields) -> Close:
     reason, records = f
     return Close(CloseReason(uint(reason, 255)), decode_records(records))
 
 
-DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
-    Kind.EMPTY: _empty,
-    Kind.ASK: _ask,
-    Kind.NEAR: _near,
-    Kind.SHORT: _short,
-    Kind.CLOSE: _close,
-    Kind.HEARTBEAT: _heartbeat,
-    Kind.RECORDS: _records,
-    Kind.RUMORS: _rumors,
-    Kind.PRIVATE: _private,
-    Kind.DIGEST: _digest,
-    Kind.IN_SYNC: _in_sync,
-    Kind.VECTOR: _vector,
-    Kind.WANT: _want,
-    Kind.REPAIR: _repair,
-    Kind.IDS: _ids,
-    Kind.PING: _ping,
-    Kind.PING_FOR: _ping_for,
-    Kind.ACK: _ack,
-    Kind.OPINIONS: _opinions,
-    Kind.ROLL: _roll,
-    Kind.RECEIPTS: _receipts,
-    Kind.RECEIPTS_TAKEN: _receipts_taken,
-    Kind.OFFER: _offer,
-    Kind.ANNOUNCE: _announce,
-    Kind.SUBSCRIBE: _subscribe,
-    Kind.GRAFT: _graft,
-    Kind.PRUNE: _prune,
-    Kind.PAUSE: _pause,
+MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
+    Kind.CONFIRM: _decode_confirm,
+    Kind.NEIGHBOR_REQUEST: _decode_neighbor_request,
+    Kind.SWAP_REQUEST: _decode_swap_request,
+    Kind.OPEN_TRANSIENT: _decode_open_transient,
+    Kind.CLOSE: _decode_close,
+    Kind.HEARTBEAT: _decode_heartbeat,
+    Kind.RECORDS: _decode_records,
+    Kind.RUMORS: _decode_rumors,
+    Kind.DIRECT_MESSAGE: _decode_direct_message,
+    Kind.DIGEST: _decode_digest,
+    Kind.IN_SYNC: _decode_in_sync,
+    Kind.VECTOR: _decode_vector,
+    Kind.IWANT: _decode_iwant,
+    Kind.REPAIR: _decode_repair,
+    Kind.IHAVE: _decode_ihave,
+    Kind.PING: _decode_ping,
+    Kind.PING_REQ: _decode_ping_req,
+    Kind.PING_ACK: _decode_ping_ack,
+    Kind.MEMBER_UPDATES: _decode_member_updates,
+    Kind.MEMBER_DIGEST: _decode_member_digest,
+    Kind.RECEIPTS: _decode_receipts,
+    Kind.RECEIPT_ACK: _decode_receipt_ack,
+    Kind.OFFER: _decode_offer,
+    Kind.ANNOUNCE: _decode_announce,
+    Kind.SUBSCRIBE: _decode_subscribe,
+    Kind.GRAFT: _decode_graft,
+    Kind.PRUNE: _decode_prune,
+    Kind.PAUSE: _decode_pause,
 }
 
 
-WITH_RECORDS: Final = frozenset(
-    {Kind.CLOSE, Kind.HEARTBEAT, Kind.RECORDS, Kind.PING, Kind.OPINIONS, Kind.NEAR}
+RECORD_KINDS: Final = frozenset(
+    {Kind.CLOSE, Kind.HEARTBEAT, Kind.RECORDS, Kind.PING, Kind.MEMBER_UPDATES, Kind.SWAP_REQUEST}
 )
 # Decoding and checking a record costs so much that a token must not pay for more of them; what a correct
 # node says of records fits a datagram.
-WITH_RECORDS_BYTES: Final = 2048
+MAX_RECORD_MESSAGE_BYTES: Final = 2048
 
 
 def decode_message(plaintext: bytes) -> OverlayMessage | Frame:
     """The message or frame in an opened packet. Raises Refused: UNKNOWN_KIND or MALFORMED."""
-    decoder = DECODERS.get(plaintext[0]) if plaintext else None
+    decoder = MESSAGE_DECODERS.get(plaintext[0]) if plaintext else None
     if decoder is None:
-        raise Refused(DropReason.UNKNOWN_KIND)
-    if len(plaintext) > WITH_RECORDS_BYTES and plaintext[0] in WITH_RECORDS:
-        raise Refused(DropReason.MALFORMED)
+        raise Dropped(DropReason.UNKNOWN_KIND)
+    if len(plaintext) > MAX_RECORD_MESSAGE_BYTES and plaintext[0] in RECORD_KINDS:
+        raise Dropped(DropReason.MALFORMED)
     try:
         return decoder(unpack(plaintext[1:]))
-    except PACK_ERRORS:
-        raise Refused(DropReason.MALFORMED) from None
+    except UNPACK_ERRORS:
+        raise Dropped(DropReason.MALFORMED) from None

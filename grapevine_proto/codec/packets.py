@@ -2,7 +2,7 @@
 
 What must stay true:
 
-- `decode_packet` takes any bytes at all and either returns one packet or raises `Refused`, at no cost
+- `decode_packet` takes any bytes at all and either returns one packet or raises `Dropped`, at no cost
   beyond the bytes in hand: it is the first thing that looks at what a stranger sent.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple, TypeAlias
 
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.identity import MAC_BYTES
 
 HELLO: Final = 1
@@ -27,7 +27,9 @@ SESSION_ID_BYTES: Final = 8
 EPHEMERAL_BYTES: Final = 32
 BOX_TAG_BYTES: Final = 16
 
-MAX_DATAGRAM: Final = 1200  # bytes; what crosses every path that carries IPv6 (RFC 8200, section 5)
+BASE_DATAGRAM_BYTES: Final = (
+    1200  # bytes; what crosses every path that carries IPv6 (RFC 8200, section 5)
+)
 
 _HELLO = struct.Struct(">B4s8s32s")
 _CHALLENGE = struct.Struct(">B8sB32s")
@@ -37,11 +39,11 @@ _DATA = struct.Struct(">B8sQ")
 
 HELLO_BYTES: Final = _HELLO.size + MAC_BYTES
 CHALLENGE_BYTES: Final = _CHALLENGE.size + MAC_BYTES
-DATA_OVERHEAD: Final = _DATA.size + BOX_TAG_BYTES
-MAX_PLAINTEXT: Final = MAX_DATAGRAM - DATA_OVERHEAD
+DATA_OVERHEAD_BYTES: Final = _DATA.size + BOX_TAG_BYTES
+BASE_PLAINTEXT_BYTES: Final = BASE_DATAGRAM_BYTES - DATA_OVERHEAD_BYTES
 # Packets under one key, far below what the cipher bears; one less than four bytes count, because an
 # acknowledgment names the number after the highest.
-COUNTER_LIMIT: Final = (1 << 32) - 1
+MAX_PACKETS_PER_SESSION: Final = (1 << 32) - 1
 
 
 class Hello(NamedTuple):
@@ -112,11 +114,11 @@ def encode_data(session_id: bytes, counter: int, box: bytes) -> bytes:
 def decode_packet(datagram: bytes) -> Packet:
     """The packet in `datagram`, whose MAC (of a handshake packet) the caller checks. Raises Refused."""
     if not datagram:
-        raise Refused(DropReason.TOO_SHORT)
+        raise Dropped(DropReason.TOO_SHORT)
     kind, size = datagram[0], len(datagram)
     if kind == DATA:
-        if size < DATA_OVERHEAD + 1:
-            raise Refused(DropReason.TOO_SHORT)
+        if size < DATA_OVERHEAD_BYTES + 1:
+            raise Dropped(DropReason.TOO_SHORT)
         _, session_id, counter = _DATA.unpack_from(datagram)
         return Data(session_id, counter, datagram[_DATA.size :])
     body = datagram[:-MAC_BYTES]
@@ -133,5 +135,5 @@ def decode_packet(datagram: bytes) -> Packet:
             _, session_id, ephemeral, our_session_id = _WELCOME.unpack_from(body)
             return Welcome(session_id, ephemeral, our_session_id, body[_WELCOME.size :])
     except struct.error:
-        raise Refused(DropReason.TOO_SHORT) from None
-    raise Refused(DropReason.UNKNOWN_TYPE)
+        raise Dropped(DropReason.TOO_SHORT) from None
+    raise Dropped(DropReason.UNKNOWN_TYPE)

@@ -5,7 +5,7 @@ What must stay true:
 - Each MAC, key and signature has a domain of its own that names its use and its maker, so a
   message sent back to whoever made it, or in place of another, proves nothing.
 - All of them are bound to the cluster key K and to the cluster's name.
-- Whatever strangers put into a box or an ephemeral, the worst that happens is `Refused`.
+- Whatever strangers put into a box or an ephemeral, the worst that happens is `Dropped`.
 
 This is SIGMA-I (Krawczyk 2003) under a pre-shared key, with QUIC's address check (RFC 9000,
 section 8.1) before it. With T(...) the hash of the messages named, without their MACs, which
@@ -39,11 +39,11 @@ from grapevine_proto.codec import (
     decode_credentials,
     encode_credentials,
 )
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.identity import MAC_BYTES, ClusterKey, Identity, digest, verify
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 
-VERSIONS: Final = frozenset({VERSION})  # that we speak
+SUPPORTED_VERSIONS: Final = frozenset({VERSION})  # that we speak
 
 COOKIE_KEY_DOMAIN: Final = b"grapevine cookie key 1"
 INITIATOR: Final = b"grapevine initiator 1"  # the roles in which a node seals and signs
@@ -88,40 +88,45 @@ def shared_secret(our_secret: bytes, their_ephemeral: bytes) -> bytes:
     try:
         return bindings.crypto_scalarmult(our_secret, their_ephemeral)
     except CryptoError:  # a point of small order, which would make the secret known to everyone
-        raise Refused(DropReason.BAD_PROOF) from None
+        raise Dropped(DropReason.BAD_PROOF) from None
 
 
-def data_keys(key: ClusterKey, shared: bytes, said: bytes) -> tuple[bytes, bytes]:
-    """(key of what goes to the responder, key of what goes to the initiator); `said` is the
+def data_keys(key: ClusterKey, shared: bytes, transcript_hash: bytes) -> tuple[bytes, bytes]:
+    """(key of what goes to the responder, key of what goes to the initiator); `transcript_hash` is the
     transcript of all four messages."""
     return (
-        key.derive(_DATA_DOMAIN, shared, said, _TO_RESPONDER),
-        key.derive(_DATA_DOMAIN, shared, said, _TO_INITIATOR),
+        key.derive(_DATA_DOMAIN, shared, transcript_hash, _TO_RESPONDER),
+        key.derive(_DATA_DOMAIN, shared, transcript_hash, _TO_INITIATOR),
     )
 
 
 class Credentials:
     """How one end in one role shows who it is: a box with its record and its signature of the
-    transcript `said`. `shared` is DH(e1, e2), where it is known already."""
+    transcript `transcript_hash`. `shared` is DH(e1, e2), where it is known already."""
 
-    __slots__ = ("_box_key", "_cluster", "_role", "_said")
+    __slots__ = ("_box_key", "_cluster", "_role", "_transcript_hash")
 
     def __init__(
-        self, role: bytes, key: ClusterKey, cluster: str, said: bytes, shared: bytes = b""
+        self,
+        role: bytes,
+        key: ClusterKey,
+        cluster: str,
+        transcript_hash: bytes,
+        shared: bytes = b"",
     ) -> None:
-        self._box_key = key.derive(role, shared, said)
+        self._box_key = key.derive(role, shared, transcript_hash)
         self._role = role
         self._cluster = cluster
-        self._said = said
+        self._transcript_hash = transcript_hash
 
-    def seal(self, identity: Identity, record: Record) -> bytes:
+    def seal(self, identity: Identity, record: PeerRecord) -> bytes:
         """The box of `identity`, whose record it is. One signature."""
-        me = identity.peer_id
-        signature = identity.sign(self._role, self._cluster, self._said, me)
+        peer_id = identity.peer_id
+        signature = identity.sign(self._role, self._cluster, self._transcript_hash, peer_id)
         plaintext = encode_credentials(record, signature)
         return bindings.crypto_secretbox(plaintext, _NONCE, self._box_key)
 
-    def open(self, box: bytes) -> Record:
+    def open(self, box: bytes) -> PeerRecord:
         """The record of whoever made `box`. Two signature checks.
 
         Raises Refused: BAD_PROOF, MALFORMED or BAD_RECORD.
@@ -129,11 +134,13 @@ class Credentials:
         try:
             plaintext = bindings.crypto_secretbox_open(box, _NONCE, self._box_key)
         except CryptoError:
-            raise Refused(DropReason.BAD_PROOF) from None
+            raise Dropped(DropReason.BAD_PROOF) from None
         record, signature = decode_credentials(plaintext)
-        them = record.peer_id
-        if not verify(them, signature, self._role, self._cluster, self._said, them):
-            raise Refused(DropReason.BAD_PROOF)
+        peer_id = record.peer_id
+        if not verify(
+            peer_id, signature, self._role, self._cluster, self._transcript_hash, peer_id
+        ):
+            raise Dropped(DropReason.BAD_PROOF)
         if record.left or not record.is_authentic(self._cluster):
-            raise Refused(DropReason.BAD_RECORD)
+            raise Dropped(DropReason.BAD_RECORD)
         return record

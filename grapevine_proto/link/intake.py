@@ -11,69 +11,71 @@ What must stay true:
 from __future__ import annotations
 
 from grapevine_proto.codec import decode_frame
-from grapevine_proto.errors import DropReason, Refused
-from grapevine_proto.link.allowance import Allowance
-from grapevine_proto.link.flight import UNREPAIRED
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.link.allowance import InboundLimit
+from grapevine_proto.link.flight import NON_ACK_ELICITING_KINDS
 from grapevine_proto.link.fragments import Reassembly
 from grapevine_proto.link.sessions import Sessions
-from grapevine_proto.messages import LINK_KINDS, Again, Fragment, Kind
+from grapevine_proto.messages import LINK_FRAME_KINDS, Fragment, Kind, Retransmit
 
 
-class Intake:
-    """From frames to the messages that they complete or repeat, charged to `allowance`. Driven by
-    `take_part` and `take_again`."""
+class ContentReceiver:
+    """From frames to the messages that they complete or repeat, charged to `inbound_limit`. Driven by
+    `on_fragment` and `on_retransmit`."""
 
-    __slots__ = ("_allowance", "_reassembly", "_sessions")
+    __slots__ = ("_inbound_limit", "_reassembly", "_sessions")
 
-    def __init__(self, sessions: Sessions, allowance: Allowance, reassembly: Reassembly) -> None:
+    def __init__(
+        self, sessions: Sessions, inbound_limit: InboundLimit, reassembly: Reassembly
+    ) -> None:
         self._sessions = sessions
-        self._allowance = allowance
+        self._inbound_limit = inbound_limit
         self._reassembly = reassembly
 
     @property
     def is_receiving(self) -> bool:
         """Whether parts of a large message have come and others not."""
-        return self._reassembly.is_busy
+        return self._reassembly.has_partials
 
     @property
-    def has_grown(self) -> bool:
+    def has_progressed(self) -> bool:
         """Whether the part taken last brought a message on that is not whole yet."""
-        return self._reassembly.has_grown
+        return self._reassembly.has_progressed
 
-    def take_part(self, fragment: Fragment, now: float) -> bytes | None:
+    def on_fragment(self, fragment: Fragment, now: float) -> bytes | None:
         """The message that `fragment` completes, if it does. Raises Refused."""
-        self._charge_part(fragment, now)
-        plaintext = self._reassembly.receive(fragment, now)
+        self._charge_fragment(fragment, now)
+        plaintext = self._reassembly.add_fragment(fragment, now)
         if plaintext is None:
             return None
-        self._allowance.allowed += 1
-        if plaintext[0] != Kind.AGAIN:
+        self._inbound_limit.allowed += 1
+        if plaintext[0] != Kind.RETRANSMIT:
             return plaintext
-        again = decode_frame(plaintext)
-        return self._claim(again, now) if isinstance(again, Again) else None
+        retransmit = decode_frame(plaintext)
+        return self._claim_content(retransmit, now) if isinstance(retransmit, Retransmit) else None
 
-    def take_again(self, again: Again, now: float) -> bytes:
+    def on_retransmit(self, retransmit: Retransmit, now: float) -> bytes:
         """What a lost packet carried, where it has not come after all. Raises Refused."""
-        plaintext = self._claim(again, now)
-        self._allowance.charge(plaintext, now)
+        plaintext = self._claim_content(retransmit, now)
+        self._inbound_limit.charge(plaintext, now)
         return plaintext
 
     def clear(self) -> None:
         """Forget unfinished messages: the link is gone."""
         self._reassembly.clear()
 
-    def _charge_part(self, fragment: Fragment, now: float) -> None:
+    def _charge_fragment(self, fragment: Fragment, now: float) -> None:
         tokens = self._reassembly.tokens_due(fragment)
-        if tokens and fragment.of_repair:
-            is_begun = self._reassembly.knows(fragment)
-            if is_begun or self._allowance.redeem_repair():
+        if tokens and fragment.is_repair:
+            is_known = self._reassembly.has_partial(fragment)
+            if is_known or self._inbound_limit.consume_repair_credit():
                 return
-        self._allowance.take(tokens, now)
+        self._inbound_limit.charge_tokens(tokens, now)
 
-    def _claim(self, again: Again, now: float) -> bytes:
-        session, plaintext = self._sessions.find(again.session_id), again.plaintext
-        if plaintext[0] in UNREPAIRED or plaintext[0] in LINK_KINDS:
-            raise Refused(DropReason.MALFORMED)
-        if not session.claim(again.counter, now):
-            raise Refused(DropReason.DUPLICATE)
+    def _claim_content(self, retransmit: Retransmit, now: float) -> bytes:
+        session, plaintext = self._sessions.find(retransmit.session_id), retransmit.plaintext
+        if plaintext[0] in NON_ACK_ELICITING_KINDS or plaintext[0] in LINK_FRAME_KINDS:
+            raise Dropped(DropReason.MALFORMED)
+        if not session.claim(retransmit.counter, now):
+            raise Dropped(DropReason.DUPLICATE)
         return plaintext

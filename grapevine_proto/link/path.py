@@ -11,29 +11,35 @@ from __future__ import annotations
 
 from typing import Final
 
-from grapevine_proto.codec import DATA_OVERHEAD
-from grapevine_proto.link.congestion import Aimd, Controller, Outcome, Pacer, RoundTrip
-from grapevine_proto.link.pathmtu import BASE_BYTES, PathMtu
+from grapevine_proto.codec import DATA_OVERHEAD_BYTES
+from grapevine_proto.link.congestion import (
+    AckSummary,
+    Aimd,
+    CongestionController,
+    Pacer,
+    RttEstimator,
+)
+from grapevine_proto.link.pathmtu import BASE_PLPMTU_BYTES, MtuDiscovery
 from grapevine_proto.sections import CongestionConfig
 
-BURST_S: Final = 0.002  # what timers cannot tell apart
+PACING_BURST_S: Final = 0.002  # what timers cannot tell apart
 
 
 class Path:
-    """`trip` is the round trip, `mtu` the size of datagrams; `room_bytes` of plaintext fit one packet,
-    `window_bytes` may be on their way. `wants_larger`: something did not fit, so that it pays to look
-    for more room. `was_limited`: the rate held us back since the last report."""
+    """`rtt` is the round trip, `mtu` the size of datagrams; `room_bytes` of plaintext fit one packet,
+    `window_bytes` may be on their way. `should_probe_mtu`: something did not fit, so that it pays to look
+    for more room. `was_pacing_limited`: the rate held us back since the last report."""
 
     __slots__ = (
         "_congestion",
         "_controller",
-        "_least_burst_bytes",
+        "_min_burst_bytes",
         "_pacer",
         "mtu",
-        "room_bytes",
-        "trip",
-        "wants_larger",
-        "was_limited",
+        "plaintext_limit_bytes",
+        "rtt",
+        "should_probe_mtu",
+        "was_pacing_limited",
         "window_bytes",
     )
 
@@ -41,20 +47,20 @@ class Path:
         self, congestion: CongestionConfig, host: str, rtt_s: float | None, now: float
     ) -> None:
         self._congestion = congestion
-        self.was_limited = False
-        self.move(host, rtt_s, now)
-        self.wants_larger = False
+        self.was_pacing_limited = False
+        self.reset(host, rtt_s, now)
+        self.should_probe_mtu = False
 
-    def move(self, host: str, rtt_s: float | None, now: float) -> None:
+    def reset(self, host: str, rtt_s: float | None, now: float) -> None:
         """The peer is elsewhere."""
-        self.trip = RoundTrip(rtt_s, self._congestion.memory)
-        self.mtu = PathMtu(host)
-        self._controller: Controller = Aimd(self._congestion, self.trip, BASE_BYTES)
+        self.rtt = RttEstimator(rtt_s, self._congestion.min_rtt_window)
+        self.mtu = MtuDiscovery(host)
+        self._controller: CongestionController = Aimd(self._congestion, self.rtt, BASE_PLPMTU_BYTES)
         self._pacer = Pacer(0, now)
-        self.room_bytes = 0
-        self._least_burst_bytes = 0
-        self.wants_larger = True
-        self._put_right()
+        self.plaintext_limit_bytes = 0
+        self._min_burst_bytes = 0
+        self.should_probe_mtu = True
+        self._recompute()
 
     @property
     def rate(self) -> float:
@@ -64,11 +70,11 @@ class Path:
     @property
     def rtt_s(self) -> float | None:
         """The round trip, smoothed; None: nothing has been measured."""
-        return self.trip.smoothed_s if self.trip.is_measured else None
+        return self.rtt.srtt_s if self.rtt.is_measured else None
 
-    def fresh_rtt_s(self, now: float) -> float | None:
+    def recent_rtt_s(self, now: float) -> float | None:
         """The same, where data measured it lately."""
-        return self.trip.smoothed_s if self.trip.is_fresh(now) else None
+        return self.rtt.srtt_s if self.rtt.has_recent_sample(now) else None
 
     def ready_at(self) -> float:
         """When the rate lets the next packet go."""
@@ -80,43 +86,47 @@ class Path:
 
     # --- what is learned ------------------------------------------------------------------------
 
-    def assume(self, rtt_s: float) -> None:
+    def use_handshake_rtt(self, rtt_s: float) -> None:
         """A handshake took so long, and nothing that was measured lately says more."""
-        self.trip.assume(rtt_s)
+        self.rtt.use_handshake_rtt(rtt_s)
         self.window_bytes = self._controller.window_bytes
 
-    def refused(self, size_bytes: int, now: float) -> None:
+    def on_emsgsize(self, size_bytes: int, now: float) -> None:
         """The system would not send a datagram of this size."""
-        self.mtu.refused(size_bytes, now)
-        self._put_right()
+        self.mtu.on_emsgsize(size_bytes, now)
+        self._recompute()
 
-    def reported(
-        self, arrived: int, arrived_bytes: int, lost: int, latest_sent_at: float, now: float
+    def on_ack(
+        self, acked: int, acked_bytes: int, lost: int, latest_acked_sent_at: float, now: float
     ) -> None:
         """The peer told of so many packets."""
-        outcome = Outcome(arrived, arrived_bytes, lost, latest_sent_at, self.was_limited)
-        self._controller.on_report(outcome, now)
-        self.was_limited = False
-        self._put_right()
+        summary = AckSummary(
+            acked, acked_bytes, lost, latest_acked_sent_at, self.was_pacing_limited
+        )
+        self._controller.on_ack(summary, now)
+        self.was_pacing_limited = False
+        self._recompute()
 
-    def heeded(self) -> None:
+    def on_rtt(self) -> None:
         """The round trip alone was measured anew."""
         self.window_bytes = self._controller.window_bytes
 
-    def silent(self, now: float, *, is_new: bool) -> None:
+    def on_pto(self, now: float, *, is_first: bool) -> None:
         """Probe after probe is without answer: it may be the rate, or the size."""
-        self._controller.on_silence(now)
-        if is_new:
-            self.mtu.went_silent()
-        self._put_right()
+        self._controller.on_pto(now)
+        if is_first:
+            self.mtu.on_pto()
+        self._recompute()
 
-    def _put_right(self) -> None:
+    def _recompute(self) -> None:
         datagram_bytes, rate = self.mtu.datagram_bytes, self._controller.rate
-        room_bytes = datagram_bytes - DATA_OVERHEAD
-        if room_bytes != self.room_bytes:
-            self.wants_larger |= room_bytes < self.room_bytes  # it fell back, and climbs again
-            self.room_bytes = room_bytes
-            self._least_burst_bytes = max(10 * BASE_BYTES, 2 * datagram_bytes)
+        limit_bytes = datagram_bytes - DATA_OVERHEAD_BYTES
+        if limit_bytes != self.plaintext_limit_bytes:
+            self.should_probe_mtu |= (
+                limit_bytes < self.plaintext_limit_bytes
+            )  # it fell back, and climbs again
+            self.plaintext_limit_bytes = limit_bytes
+            self._min_burst_bytes = max(10 * BASE_PLPMTU_BYTES, 2 * datagram_bytes)
             self._controller.on_packet_size(datagram_bytes)
-        self._pacer.burst_bytes = max(self._least_burst_bytes, int(BURST_S * rate))
+        self._pacer.burst_bytes = max(self._min_burst_bytes, int(PACING_BURST_S * rate))
         self.window_bytes = self._controller.window_bytes

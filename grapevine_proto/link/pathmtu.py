@@ -15,90 +15,110 @@ import ipaddress
 import math
 from typing import Final
 
-BASE_BYTES: Final = 1200  # what crosses every path that carries IPv6 (RFC 8200, section 5)
-STEPS: Final = (1452, 8952)  # Ethernet with a tunnel's header to spare; jumbo frames, likewise
-LOOPBACK_STEPS: Final = (8952, 32_000, 65_000)  # up to what one datagram of UDP over IPv4 holds
-PROBES: Final = 3  # MAX_PROBES
-RAISE_AFTER_S: Final = 600.0  # PMTU_RAISE_TIMER
+BASE_PLPMTU_BYTES: Final = 1200  # what crosses every path that carries IPv6 (RFC 8200, section 5)
+PROBE_SIZES: Final = (
+    1452,
+    8952,
+)  # Ethernet with a tunnel's header to spare; jumbo frames, likewise
+LOOPBACK_PROBE_SIZES: Final = (
+    8952,
+    32_000,
+    65_000,
+)  # up to what one datagram of UDP over IPv4 holds
+MAX_PROBES: Final = 3  # MAX_PROBES
+PMTU_RAISE_TIMER_S: Final = 600.0  # PMTU_RAISE_TIMER
 BLACK_HOLE_LOSSES: Final = 12  # in a row: at 30 % loss one in two million by chance
-BLACK_HOLE_REPORTS: Final = 3  # in a row that tell of nothing else
+BLACK_HOLE_ACKS: Final = 3  # in a row that tell of nothing else
 
 
-class PathMtu:
+class MtuDiscovery:
     """The size of datagrams on one path."""
 
     __slots__ = (
-        "_fruitless",
-        "_lost_in_a_row",
-        "_resume_at",
-        "_step",
-        "_steps",
-        "_tries",
+        "_consecutive_losses",
+        "_loss_only_acks",
+        "_probe_count",
+        "_probe_sizes",
+        "_search_resumes_at",
+        "_size_index",
         "datagram_bytes",
         "is_probing",
     )
 
     def __init__(self, host: str) -> None:
-        self.datagram_bytes = BASE_BYTES
+        self.datagram_bytes = BASE_PLPMTU_BYTES
         is_loopback = ipaddress.ip_address(host.partition("%")[0]).is_loopback
-        self._steps = LOOPBACK_STEPS if is_loopback else STEPS
-        self._step = 0  # the next of `_steps` to try
-        self._tries = 0
+        self._probe_sizes = LOOPBACK_PROBE_SIZES if is_loopback else PROBE_SIZES
+        self._size_index = 0  # the next of `_probe_sizes` to try
+        self._probe_count = 0
         self.is_probing = False
-        self._resume_at = -math.inf
-        self._lost_in_a_row = self._fruitless = 0
+        self._search_resumes_at = -math.inf
+        self._consecutive_losses = self._loss_only_acks = 0
 
-    def probe_due(self, now: float) -> int:
+    def next_probe_size(self, now: float) -> int:
         """The size to try next; 0: none now."""
-        if self.is_probing or self._step == len(self._steps) or now < self._resume_at:
+        if (
+            self.is_probing
+            or self._size_index == len(self._probe_sizes)
+            or now < self._search_resumes_at
+        ):
             return 0
-        return self._steps[self._step]
+        return self._probe_sizes[self._size_index]
 
-    def probe_sent(self) -> None:
+    def on_probe_sent(self) -> None:
         self.is_probing = True
 
-    def probe_arrived(self, size_bytes: int) -> None:
+    def on_probe_acked(self, size_bytes: int) -> None:
         """The path bears it: send so large from now on, and try the next size."""
         self.is_probing = False
-        if self._step < len(self._steps) and self._steps[self._step] == size_bytes:
+        if (
+            self._size_index < len(self._probe_sizes)
+            and self._probe_sizes[self._size_index] == size_bytes
+        ):
             self.datagram_bytes = size_bytes
-            self._step += 1
-            self._tries = self._lost_in_a_row = 0
+            self._size_index += 1
+            self._probe_count = self._consecutive_losses = 0
 
-    def probe_lost(self, now: float) -> None:
+    def on_probe_lost(self, now: float) -> None:
         self.is_probing = False
-        self._tries += 1
-        if self._tries >= PROBES:
-            self._pause(now)
+        self._probe_count += 1
+        if self._probe_count >= MAX_PROBES:
+            self._pause_search(now)
 
-    def refused(self, size_bytes: int, now: float) -> None:
+    def on_emsgsize(self, size_bytes: int, now: float) -> None:
         """The system does not send datagrams of this size (EMSGSIZE)."""
         if size_bytes <= self.datagram_bytes:
-            self._fall_back()
-        if self._step < len(self._steps) and self._steps[self._step] >= size_bytes:
-            self._pause(now)
+            self._reset_to_base()
+        if (
+            self._size_index < len(self._probe_sizes)
+            and self._probe_sizes[self._size_index] >= size_bytes
+        ):
+            self._pause_search(now)
 
-    def reported(self, arrived: int, lost: int) -> None:
+    def on_ack(self, acked: int, lost: int) -> None:
         """So many datagrams larger than the base arrived, and so many did not. A queue that
         overflows loses many in a row as well, but not in every report."""
-        if arrived:
-            self._lost_in_a_row = self._fruitless = 0
+        if acked:
+            self._consecutive_losses = self._loss_only_acks = 0
         elif lost:
-            self._lost_in_a_row += lost
-            self._fruitless += 1
-            if self._lost_in_a_row >= BLACK_HOLE_LOSSES and self._fruitless >= BLACK_HOLE_REPORTS:
-                self._fall_back()
+            self._consecutive_losses += lost
+            self._loss_only_acks += 1
+            if (
+                self._consecutive_losses >= BLACK_HOLE_LOSSES
+                and self._loss_only_acks >= BLACK_HOLE_ACKS
+            ):
+                self._reset_to_base()
 
-    def went_silent(self) -> None:
+    def on_pto(self) -> None:
         """Probe after probe is without answer: perhaps because all are too large."""
-        self._fall_back()
+        self._reset_to_base()
 
-    def _fall_back(self) -> None:
+    def _reset_to_base(self) -> None:
         """To what every path bears, and up again from there by the usual steps."""
-        self.datagram_bytes = BASE_BYTES
-        self._step = self._tries = self._lost_in_a_row = self._fruitless = 0
+        self.datagram_bytes = BASE_PLPMTU_BYTES
+        self._size_index = self._probe_count = self._consecutive_losses = self._loss_only_acks = 0
         self.is_probing = False
 
-    def _pause(self, now: float) -> None:
-        self._tries = 0
-        self._resume_at = now + RAISE_AFTER_S
+    def _pause_search(self, now: float) -> None:
+        self._probe_count = 0
+        self._search_resumes_at = now + PMTU_RAISE_TIMER_S

@@ -33,15 +33,15 @@ from grapevine_proto.codec import (
     Welcome,
     encode_packet,
 )
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.identity import MAC_BYTES, ClusterKey, Identity, digest
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.link.admission import Budgets, Cookies, network_of
+from grapevine_proto.link.admission import Cookies, HandshakeRateLimiter, network_of
 from grapevine_proto.link.exchange import (
     COOKIE_KEY_DOMAIN,
     INITIATOR,
     RESPONDER,
-    VERSIONS,
+    SUPPORTED_VERSIONS,
     Credentials,
     data_keys,
     has_mac,
@@ -49,15 +49,15 @@ from grapevine_proto.link.exchange import (
     transcript,
     with_mac,
 )
-from grapevine_proto.link.session import Established, Session
+from grapevine_proto.link.session import EstablishedSession, Session
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.sections import LimitsConfig
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 
-UNCONFIRMED_SESSIONS: Final = 256
-UNCONFIRMED_FOR_S: Final = 20.0  # as long as the most patient profile knocks
-WELCOMES_BURST: Final = 8  # for repeats of one Proof, which anybody may have recorded
-WELCOMES_RATE: Final = 4.0  # a second: as often as an initiator repeats it
+UNCONFIRMED_SESSIONS_LIMIT: Final = 256
+UNCONFIRMED_TIMEOUT_S: Final = 20.0  # as long as the most patient profile knocks
+WELCOME_RESEND_BURST: Final = 8  # for repeats of one Proof, which anybody may have recorded
+WELCOME_RESENDS_PER_S: Final = 4.0  # a second: as often as an initiator repeats it
 
 assert CHALLENGE_BYTES <= HELLO_BYTES  # else a forged source address would make us an amplifier
 
@@ -65,7 +65,7 @@ _PROOF_HASH_DOMAIN: Final = b"grapevine accepted proof 1"
 _PROOF_HASH_BYTES: Final = 16
 
 
-class _Unconfirmed:
+class _UnconfirmedSession:
     """A session made for an accepted Proof, on which nothing has been heard yet."""
 
     __slots__ = (
@@ -74,20 +74,22 @@ class _Unconfirmed:
         "record",
         "session",
         "welcome",
-        "welcomed_at",
-        "welcomes",
+        "welcome_resends",
+        "welcome_sent_at",
     )
 
     def __init__(
-        self, session: Session, record: Record, address: Address, welcome: bytes, now: float
+        self, session: Session, record: PeerRecord, address: Address, welcome: bytes, now: float
     ) -> None:
         self.session = session
         self.record = record
         self.address = address
         self.welcome = welcome
-        self.welcomed_at: float | None = now  # None once it was sent again
-        self.welcomes = TokenBucket(WELCOMES_BURST, WELCOMES_RATE, now)  # that may go again
-        self.expires_at = now + UNCONFIRMED_FOR_S
+        self.welcome_sent_at: float | None = now  # None once it was sent again
+        self.welcome_resends = TokenBucket(
+            WELCOME_RESEND_BURST, WELCOME_RESENDS_PER_S, now
+        )  # that may go again
+        self.expires_at = now + UNCONFIRMED_TIMEOUT_S
 
 
 class Responder:
@@ -103,7 +105,7 @@ class Responder:
         limits: LimitsConfig,
         denied: Collection[PeerId],
         *,
-        refuses: Callable[[PeerId, float], bool] | None = None,
+        is_expelled: Callable[[PeerId, float], bool] | None = None,
         entropy: Callable[[int], bytes],
         now: float,
     ) -> None:
@@ -111,19 +113,21 @@ class Responder:
         self._keys = tuple(keys)
         self._cluster = cluster
         self._denied = frozenset(denied)
-        self._refuses = refuses
+        self._is_expelled = is_expelled
         self._entropy = entropy
         self._proofs_limit = limits.accepted_proofs
-        self._budgets = Budgets(limits, entropy=entropy, now=now)
+        self._rate_limiter = HandshakeRateLimiter(limits, entropy=entropy, now=now)
         self._cookies = Cookies(entropy=entropy, now=now)
-        self._unconfirmed: dict[bytes, _Unconfirmed] = {}  # by our session id, the oldest first
-        self._ids: dict[PeerId, bytes] = {}  # whose they are
-        self._crowded_out = 0
+        self._unconfirmed: dict[
+            bytes, _UnconfirmedSession
+        ] = {}  # by our session id, the oldest first
+        self._session_of_peer: dict[PeerId, bytes] = {}  # whose they are
+        self._evicted = 0
 
     @property
-    def crowded_out(self) -> int:
+    def evicted(self) -> int:
         """Sessions given up because too many were unconfirmed, and Proofs forgotten for others."""
-        return self._crowded_out + self._cookies.crowded_out
+        return self._evicted + self._cookies.evicted
 
     @property
     def pending(self) -> int:
@@ -137,12 +141,12 @@ class Responder:
 
     def advance(self, now: float) -> None:
         """Forget what is over: unconfirmed sessions, and Proofs whose cookie is no longer good."""
-        self._cookies.renew(now)
+        self._cookies.rotate(now)
         while self._unconfirmed:
             session_id, oldest = next(iter(self._unconfirmed.items()))
             if oldest.expires_at > now:
                 break
-            self._forget(session_id)
+            self._remove(session_id)
 
     def reconfigure(
         self,
@@ -155,17 +159,17 @@ class Responder:
         self._keys = tuple(keys)
         self._denied = frozenset(denied)
         self._proofs_limit = limits.accepted_proofs
-        self._budgets.resize(limits, now)
+        self._rate_limiter.resize(limits, now)
         for session_id, each in list(self._unconfirmed.items()):
             if each.record.peer_id in self._denied or each.session.key not in self._keys:
-                self._forget(session_id)
+                self._remove(session_id)
 
     def receive(
         self,
         packet: Hello | Proof,
         datagram: bytes,
         source: Address,
-        our_record: Record,
+        our_record: PeerRecord,
         now: float,
         *,
         exempt: bool = False,
@@ -178,7 +182,7 @@ class Responder:
             return self._challenge(key, packet, datagram, source, now, exempt=exempt)
         return self._welcome(key, packet, datagram, source, our_record, now, exempt=exempt)
 
-    def confirm(self, packet: Data, source: Address, now: float) -> Established | None:
+    def confirm(self, packet: Data, source: Address, now: float) -> EstablishedSession | None:
         """The session that `packet` makes live by opening on it; None: it is for none of ours.
 
         Raises Refused as `Session.open` does. The link's address is the one that the Proof came
@@ -188,15 +192,15 @@ class Responder:
         if found is None:
             return None
         plaintext = found.session.open(packet, now)
-        self._forget(packet.session_id)
-        rtt_s = None if found.welcomed_at is None else now - found.welcomed_at
-        return Established(found.session, found.record, found.address, rtt_s, plaintext)
+        self._remove(packet.session_id)
+        rtt_s = None if found.welcome_sent_at is None else now - found.welcome_sent_at
+        return EstablishedSession(found.session, found.record, found.address, rtt_s, plaintext)
 
     def _key_of(self, datagram: bytes) -> ClusterKey:
         for key in self._keys:
             if has_mac(key, self._cluster, datagram):
                 return key
-        raise Refused(DropReason.UNKNOWN_KEY)
+        raise Dropped(DropReason.UNKNOWN_KEY)
 
     def _challenge(
         self,
@@ -209,7 +213,7 @@ class Responder:
         exempt: bool,
     ) -> bytes:
         version = _choose_version(hello.versions)
-        self._budgets.charge_hello(source, now, exempt=exempt)
+        self._rate_limiter.charge_hello(source, now, exempt=exempt)
         body = datagram[:-MAC_BYTES]
         cookie = self._cookies.make(source, body, version, key.derive(COOKIE_KEY_DOMAIN))
         challenge = encode_packet(Challenge(hello.session_id, version, cookie))
@@ -221,48 +225,50 @@ class Responder:
         proof: Proof,
         datagram: bytes,
         source: Address,
-        our_record: Record,
+        our_record: PeerRecord,
         now: float,
         *,
         exempt: bool,
     ) -> bytes:
         version = _choose_version(proof.hello.versions)
         if proof.version != version:
-            raise Refused(DropReason.UNKNOWN_VERSION)
+            raise Dropped(DropReason.UNKNOWN_VERSION)
         hello = encode_packet(proof.hello)
-        said = hello, version, key.derive(COOKIE_KEY_DOMAIN)
-        generation = self._cookies.check(proof.cookie, source, *said)
+        cookie_context = hello, version, key.derive(COOKIE_KEY_DOMAIN)
+        generation = self._cookies.check(proof.cookie, source, *cookie_context)
 
         proof_hash = digest(_PROOF_HASH_DOMAIN, datagram, size=_PROOF_HASH_BYTES)
-        session_id = self._cookies.accepted(generation, proof_hash)
+        session_id = self._cookies.accepted_session(generation, proof_hash)
         known = self._unconfirmed.get(session_id) if session_id else None
         if session_id:
-            if known is None or not known.welcomes.take(now):
-                raise Refused(DropReason.REPLAYED_PROOF)  # by anybody: it is charged to nobody
-            known.welcomed_at = None
+            if known is None or not known.welcome_resends.try_take(now):
+                raise Dropped(DropReason.REPLAYED_PROOF)  # by anybody: it is charged to nobody
+            known.welcome_sent_at = None
             return known.welcome
-        self._budgets.charge_proof(source, now, exempt=exempt)
+        self._rate_limiter.charge_proof(source, now, exempt=exempt)
 
         challenge = encode_packet(Challenge(proof.hello.session_id, version, proof.cookie))
         record = self._check_credentials(key, proof.box, transcript(hello, challenge), now)
-        if not self._cookies.has_share_for(record.peer_id):
-            raise Refused(DropReason.TABLE_FULL)
+        if not self._cookies.has_quota_for(record.peer_id):
+            raise Dropped(DropReason.TABLE_FULL)
         bodies = hello, challenge, datagram[:-MAC_BYTES]
         session, welcome = self._make_session(key, proof.hello, bodies, our_record, now)
-        self._cookies.accept(
+        self._cookies.record_accepted(
             generation, proof_hash, session.our_id, record.peer_id, self._proofs_limit
         )
-        self._keep(_Unconfirmed(session, record, source, welcome, now))
+        self._add_unconfirmed(_UnconfirmedSession(session, record, source, welcome, now))
         return welcome
 
-    def _check_credentials(self, key: ClusterKey, box: bytes, said: bytes, now: float) -> Record:
-        record = Credentials(INITIATOR, key, self._cluster, said).open(box)
+    def _check_credentials(
+        self, key: ClusterKey, box: bytes, transcript_hash: bytes, now: float
+    ) -> PeerRecord:
+        record = Credentials(INITIATOR, key, self._cluster, transcript_hash).open(box)
         if record.peer_id == self._identity.peer_id:
-            raise Refused(DropReason.MYSELF)
+            raise Dropped(DropReason.SELF_DIAL)
         if record.peer_id in self._denied:
-            raise Refused(DropReason.DENIED)
-        if self._refuses is not None and self._refuses(record.peer_id, now):
-            raise Refused(DropReason.MISCONDUCT)
+            raise Dropped(DropReason.DENIED)
+        if self._is_expelled is not None and self._is_expelled(record.peer_id, now):
+            raise Dropped(DropReason.MISCONDUCT)
         return record
 
     def _make_session(
@@ -270,7 +276,7 @@ class Responder:
         key: ClusterKey,
         hello: Hello,
         bodies: tuple[bytes, ...],
-        our_record: Record,
+        our_record: PeerRecord,
         now: float,
     ) -> tuple[Session, bytes]:
         """A new session and the Welcome that tells of it. Changes nothing."""
@@ -281,35 +287,37 @@ class Responder:
         head = encode_packet(Welcome(hello.session_id, ephemeral, our_id, b""))
         credentials = Credentials(RESPONDER, key, self._cluster, transcript(*bodies, head), shared)
         welcome = head + credentials.seal(self._identity, our_record)
-        to_us, to_them = data_keys(key, shared, transcript(*bodies, welcome))
-        session = Session(our_id, hello.session_id, key, False, to_them, to_us, now)
+        open_key, seal_key = data_keys(key, shared, transcript(*bodies, welcome))
+        session = Session(our_id, hello.session_id, key, False, seal_key, open_key, now)
         return session, with_mac(key, self._cluster, welcome, bodies[-1])
 
-    def _keep(self, made: _Unconfirmed) -> None:
+    def _add_unconfirmed(self, unconfirmed: _UnconfirmedSession) -> None:
         """Keep a new session until it is confirmed, in place of an older one of the same peer."""
-        older = self._ids.get(made.record.peer_id)
-        if older is not None:
-            self._forget(older)
-        elif len(self._unconfirmed) >= UNCONFIRMED_SESSIONS:
-            self._forget(self._crowding())
-            self._crowded_out += 1
-        self._unconfirmed[made.session.our_id] = made
-        self._ids[made.record.peer_id] = made.session.our_id
+        older_id = self._session_of_peer.get(unconfirmed.record.peer_id)
+        if older_id is not None:
+            self._remove(older_id)
+        elif len(self._unconfirmed) >= UNCONFIRMED_SESSIONS_LIMIT:
+            self._remove(self._session_to_evict())
+            self._evicted += 1
+        self._unconfirmed[unconfirmed.session.our_id] = unconfirmed
+        self._session_of_peer[unconfirmed.record.peer_id] = unconfirmed.session.our_id
 
-    def _crowding(self) -> bytes:
+    def _session_to_evict(self) -> bytes:
         """The oldest of whichever network has most of them."""
-        of = {session_id: network_of(e.address.host) for session_id, e in self._unconfirmed.items()}
-        ((largest, _),) = Counter(of.values()).most_common(1)
-        return next(session_id for session_id, network in of.items() if network == largest)
+        networks = {
+            session_id: network_of(e.address.host) for session_id, e in self._unconfirmed.items()
+        }
+        ((largest, _),) = Counter(networks.values()).most_common(1)
+        return next(session_id for session_id, network in networks.items() if network == largest)
 
-    def _forget(self, session_id: bytes) -> None:
-        gone = self._unconfirmed.pop(session_id)
-        del self._ids[gone.record.peer_id]
+    def _remove(self, session_id: bytes) -> None:
+        removed = self._unconfirmed.pop(session_id)
+        del self._session_of_peer[removed.record.peer_id]
 
 
 def _choose_version(versions: bytes) -> int:
     """The highest version that both ends speak. Raises Refused(UNKNOWN_VERSION)."""
-    common = VERSIONS.intersection(versions)
+    common = SUPPORTED_VERSIONS.intersection(versions)
     if not common:
-        raise Refused(DropReason.UNKNOWN_VERSION)
+        raise Dropped(DropReason.UNKNOWN_VERSION)
     return max(common)

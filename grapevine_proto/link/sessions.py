@@ -3,7 +3,7 @@
 What must stay true:
 
 - A session that was replaced still receives for a while, so nothing on its way is lost. No more than
-  `RETIRING_SESSIONS` do, and none longer than it can open anything.
+  `RETIRING_SESSIONS_LIMIT` do, and none longer than it can open anything.
 - Of two sessions both ends take the same one, whichever they saw first.
 - Two ends that send on different sessions, after losses in a handshake, agree again by themselves.
 """
@@ -14,29 +14,31 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import PeerId
-from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
+from grapevine_proto.link.session import REJECT_AFTER_S, REKEY_AFTER_S, EstablishedSession, Session
 
-RETIRING_FOR_S: Final = 10.0  # after the last packet: longer than any datagram lives on the way
-RETIRING_SESSIONS: Final = 2  # one replaced, and one that lost against it
-FOLLOW_AFTER_S: Final = 5.0  # twice what passes between the packets of whoever still confirms
-AT_ONCE_S: Final = 5.0  # above what lost packets set two ends' views of one handshake apart
+RETIRING_TIMEOUT_S: Final = 10.0  # after the last packet: longer than any datagram lives on the way
+RETIRING_SESSIONS_LIMIT: Final = 2  # one replaced, and one that lost against it
+FOLLOW_PEER_AFTER_S: Final = 5.0  # twice what passes between the packets of whoever still confirms
+SIMULTANEOUS_DIALS_S: Final = (
+    5.0  # above what lost packets set two ends' views of one handshake apart
+)
 
 
 class Sessions:
     """Which sessions there are: iterating gives `live`, then the retiring ones, the oldest first.
 
-    Driven by `replace` and `retire` as handshakes end, `follow` as packets come, `advance` at
+    Driven by `replace` and `retire` as handshakes end, `follow_peer` as packets come, `advance` at
     `deadline`.
     """
 
-    __slots__ = ("_due_at", "_retiring", "live")
+    __slots__ = ("_live_deadline", "_retiring", "live")
 
     def __init__(self, live: Session, now: float) -> None:
         self.live = live
         self._retiring: list[tuple[Session, float]] = []  # and since when, the oldest first
-        self._set_due_at(now)
+        self._set_live_deadline(now)
 
     def __iter__(self) -> Iterator[Session]:
         yield self.live
@@ -48,7 +50,7 @@ class Sessions:
         for session in self:
             if session.our_id == session_id:
                 return session
-        raise Refused(DropReason.UNKNOWN_SESSION)
+        raise Dropped(DropReason.UNKNOWN_SESSION)
 
     def replace(self, session: Session, now: float) -> None:
         """Send on `session` from now on; the one before only receives."""
@@ -58,38 +60,42 @@ class Sessions:
 
     def retire(self, session: Session, now: float) -> None:
         """Only receive on `session`; it may have been live, or not take over at all."""
-        self._retiring = [*self._retiring, (session, now)][-RETIRING_SESSIONS:]
-        self._set_due_at(now)
+        self._retiring = [*self._retiring, (session, now)][-RETIRING_SESSIONS_LIMIT:]
+        self._set_live_deadline(now)
 
-    def follow(self, heard: Session, now: float) -> bool:
-        """The peer spoke on `heard`, which retires. Send where it does, when for long nothing has come
+    def follow_peer(self, session: Session, now: float) -> bool:
+        """The peer spoke on `session`, which retires. Send where it does, when for long nothing has come
         on the session we send on: the peer may have given that up before it was live there. The end
         that would go over to the session with the larger mark waits longer, so two ends never swap for
-        ever. Whether `heard` is live now."""
-        patience_s = FOLLOW_AFTER_S if _mark(heard) < _mark(self.live) else 2 * FOLLOW_AFTER_S
-        if now - self.live.last_opened_at < patience_s:
+        ever. Whether `session` is live now."""
+        wait_s = (
+            FOLLOW_PEER_AFTER_S
+            if _tiebreaker(session) < _tiebreaker(self.live)
+            else 2 * FOLLOW_PEER_AFTER_S
+        )
+        if now - self.live.last_opened_at < wait_s:
             return False
-        self.replace(heard, now)
+        self.replace(session, now)
         return True
 
     @property
     def deadline(self) -> float:
         """When a retiring session ends, a rekey is due, or the live one is spent."""
-        return min([self._due_at, *(_ends_at(*each) for each in self._retiring)])
+        return min([self._live_deadline, *(_expires_at(*each) for each in self._retiring)])
 
     def advance(self, now: float) -> None:
         """Forget retiring sessions whose time is over."""
-        self._retiring = [each for each in self._retiring if _ends_at(*each) > now]
-        self._set_due_at(now)
+        self._retiring = [each for each in self._retiring if _expires_at(*each) > now]
+        self._set_live_deadline(now)
 
-    def _set_due_at(self, now: float) -> None:
-        begun_at = self.live.created_at
-        due = begun_at + REKEY_AFTER_S, begun_at + SPENT_AFTER_S
-        self._due_at = min((at for at in due if at > now), default=math.inf)
+    def _set_live_deadline(self, now: float) -> None:
+        created_at = self.live.created_at
+        due = created_at + REKEY_AFTER_S, created_at + REJECT_AFTER_S
+        self._live_deadline = min((at for at in due if at > now), default=math.inf)
 
 
-def takes_over(
-    new: Established, live: Session, live_epoch: int, our_id: PeerId, now: float
+def supersedes(
+    new: EstablishedSession, live: Session, live_epoch: int, our_id: PeerId, now: float
 ) -> bool:
     """Whether `new` should replace the live session with the same peer, made in its run `live_epoch`.
 
@@ -97,22 +103,22 @@ def takes_over(
     the one begun by the smaller PeerId. Both ends come to the same answer, whichever session they
     saw first; where the road has them disagree after all, `Sessions` follows the peer in time.
     """
-    if live.is_spent(now):
+    if live.is_expired(now):
         return True
     if new.record.epoch != live_epoch:
         return new.record.epoch > live_epoch
     newer_by_s = new.session.created_at - live.created_at
-    began_by_us = new.session.began_by_us
-    if began_by_us == live.began_by_us or abs(newer_by_s) > AT_ONCE_S:
+    is_initiator = new.session.is_initiator
+    if is_initiator == live.is_initiator or abs(newer_by_s) > SIMULTANEOUS_DIALS_S:
         return newer_by_s >= 0
-    return began_by_us == (our_id < new.record.peer_id)
+    return is_initiator == (our_id < new.record.peer_id)
 
 
-def _ends_at(session: Session, retired_at: float) -> float:
-    ends_at = max(session.last_opened_at, retired_at) + RETIRING_FOR_S
-    return min(ends_at, session.created_at + SPENT_AFTER_S)
+def _expires_at(session: Session, retired_at: float) -> float:
+    expires_at = max(session.last_opened_at, retired_at) + RETIRING_TIMEOUT_S
+    return min(expires_at, session.created_at + REJECT_AFTER_S)
 
 
-def _mark(session: Session) -> bytes:
+def _tiebreaker(session: Session) -> bytes:
     """The same seen from both ends."""
     return min(session.our_id, session.their_id)

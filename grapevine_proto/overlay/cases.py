@@ -3,10 +3,10 @@
 What must stay true:
 
 - A case is about one run and incarnation of one member; a higher record of its subject ends it.
-- At most `ACCUSERS` speak in one case: one is one voice, however often heard, and three are enough.
-- At most `CASES_LIMIT` cases; what finds no room is counted, but for what we saw ourselves, which
+- At most `ACCUSERS_LIMIT` speak in one case: one is one voice, however often heard, and three are enough.
+- At most `SUSPICIONS_LIMIT` cases; what finds no room is counted, but for what we saw ourselves, which
   takes the place of a case that is settled.
-- Whatever changes a case goes through `Cases`, which knows when each is due without looking at all.
+- Whatever changes a case goes through `SuspicionTable`, which knows when each is due without looking at all.
 """
 
 from __future__ import annotations
@@ -16,224 +16,246 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from grapevine_proto.agenda import Agenda
+from grapevine_proto.agenda import TimerQueue
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Opinion
-from grapevine_proto.overlay.suspicion import expected_confirmations, least_s, timeout_s
-from grapevine_proto.signed import Accusation, Record
+from grapevine_proto.messages import MemberUpdate
+from grapevine_proto.overlay.suspicion import (
+    expected_confirmations,
+    min_timeout_s,
+    suspicion_timeout_s,
+)
+from grapevine_proto.signed import Accusation, PeerRecord
 
-ACCUSERS: Final = 3
-CASES_LIMIT: Final = 1024
-TOLD_AT_ONCE: Final = 4  # opinions in one message
-TOLD_BYTES: Final = 1000
-LAST_CALLS: Final = 2  # each to other peers: one may be lost, and we may have been asleep
-CALL_SHARE: Final = 1 / 8  # of the least time a suspect has, for answers to each
+ACCUSERS_LIMIT: Final = 3
+SUSPICIONS_LIMIT: Final = 1024
+UPDATES_PER_MESSAGE: Final = 4  # opinions in one message
+UPDATES_MESSAGE_BYTES: Final = 1000
+FINAL_QUERIES: Final = 2  # each to other peers: one may be lost, and we may have been asleep
+FINAL_QUERY_FRACTION: Final = 1 / 8  # of the least time a suspect has, for answers to each
 
 
-class Case:
+class Suspicion:
     """What is said against one run and incarnation of a member.
 
-    `is_dismissed`: we have heard it ourselves since, so this is only kept to tell it, and to know
-    whom to tell when it answers. `is_ours`: we are among the accusers, or would be if there were not
-    enough already. `calls`: how often others were asked whether they know better, shortly before the end.
-    `is_over`: it is held for dead.
+    `is_cleared`: we have heard it ourselves since, so this is only kept to tell it, and to know
+    whom to tell when it answers. `accused_by_us`: we are among the accusers, or would be if there were not
+    enough already. `queries_sent`: how often others were asked whether they know better, shortly before
+    the end.
+    `is_declared_dead`: it is held for dead.
     """
 
     __slots__ = (
         "accusations",
-        "called_at",
-        "calls",
-        "expected",
-        "is_dismissed",
-        "is_ours",
-        "is_over",
-        "least_s",
-        "most_s",
+        "accused_by_us",
+        "expected_confirmations",
+        "is_cleared",
+        "is_declared_dead",
+        "last_query_at",
+        "max_timeout_s",
+        "min_timeout_s",
         "opened_at",
+        "queries_sent",
         "record",
-        "told_at",
+        "subject_notified_at",
     )
 
     def __init__(
-        self, record: Record, least: float, factor: float, expected: int, now: float
+        self, record: PeerRecord, min_s: float, max_factor: float, expected: int, now: float
     ) -> None:
         self.record = record
         self.accusations: dict[PeerId, Accusation] = {}
         self.opened_at = now
-        self.told_at = -math.inf  # when its subject was last told
-        self.least_s = least
-        self.most_s = least * factor
-        self.expected = expected
-        self.is_dismissed = False
-        self.is_ours = False
-        self.is_over = False
-        self.calls = 0
-        self.called_at = -math.inf
+        self.subject_notified_at = -math.inf  # when its subject was last told
+        self.min_timeout_s = min_s
+        self.max_timeout_s = min_s * max_factor
+        self.expected_confirmations = expected
+        self.is_cleared = False
+        self.accused_by_us = False
+        self.is_declared_dead = False
+        self.queries_sent = 0
+        self.last_query_at = -math.inf
 
     @property
     def due_at(self) -> float:
         """When something is to be done about it: the last calls, then the end."""
-        if self.is_dismissed or self.is_over:
-            return self.closes_at
-        call_s = CALL_SHARE * self.least_s
-        return max(self.closes_at - (LAST_CALLS - self.calls) * call_s, self.called_at + call_s)
+        if self.is_cleared or self.is_declared_dead:
+            return self.expires_at
+        query_s = FINAL_QUERY_FRACTION * self.min_timeout_s
+        return max(
+            self.expires_at - (FINAL_QUERIES - self.queries_sent) * query_s,
+            self.last_query_at + query_s,
+        )
 
     @property
-    def is_called_for(self) -> bool:
+    def has_sent_queries(self) -> bool:
         """Whether others were asked as often as they are."""
-        return self.calls >= LAST_CALLS
+        return self.queries_sent >= FINAL_QUERIES
 
     @property
-    def closes_at(self) -> float:
+    def expires_at(self) -> float:
         """When its subject's time is over."""
-        if self.is_over:
+        if self.is_declared_dead:
             return math.inf
         confirmations = max(len(self.accusations) - 1, 0)
-        if self.is_dismissed:
-            return self.opened_at + self.most_s
-        return self.opened_at + timeout_s(self.least_s, self.most_s, confirmations, self.expected)
+        if self.is_cleared:
+            return self.opened_at + self.max_timeout_s
+        return self.opened_at + suspicion_timeout_s(
+            self.min_timeout_s, self.max_timeout_s, confirmations, self.expected_confirmations
+        )
 
     @property
-    def opinion(self) -> Opinion:
-        return Opinion(self.record, tuple(self.accusations.values()))
+    def member_update(self) -> MemberUpdate:
+        return MemberUpdate(self.record, tuple(self.accusations.values()))
 
     def add(self, accusation: Accusation) -> bool:
         """One more voice; False where there are enough."""
-        if accusation.accuser in self.accusations or len(self.accusations) >= ACCUSERS:
+        if accusation.accuser in self.accusations or len(self.accusations) >= ACCUSERS_LIMIT:
             return False
         self.accusations[accusation.accuser] = accusation
         return True
 
 
-class Cases:
+class SuspicionTable:
     """All cases, and when their subjects' time is over."""
 
     def __init__(self) -> None:
-        self._cases: dict[PeerId, Case] = {}
-        self._settled: dict[PeerId, None] = {}  # over or dismissed: these may make room
-        self._agenda: Agenda[PeerId] = Agenda()
-        self.refused = 0
+        self._suspicions: dict[PeerId, Suspicion] = {}
+        self._evictable: dict[PeerId, None] = {}  # over or dismissed: these may make room
+        self._timers: TimerQueue[PeerId] = TimerQueue()
+        self.rejected = 0
 
-    def get(self, subject: PeerId) -> Case | None:
-        return self._cases.get(subject)
+    def get(self, subject: PeerId) -> Suspicion | None:
+        return self._suspicions.get(subject)
 
     def __contains__(self, subject: PeerId) -> bool:
-        return subject in self._cases
+        return subject in self._suspicions
 
     def __len__(self) -> int:
-        return len(self._cases)
+        return len(self._suspicions)
 
     # --- how a case goes ------------------------------------------------------------------------
 
     def open(
         self,
-        record: Record,
+        record: PeerRecord,
         now: float,
         *,
         members: int,
         per_decade_s: float,
-        factor: float,
-        is_ours: bool,
-    ) -> Case | None:
+        max_factor: float,
+        accused_by_us: bool,
+    ) -> Suspicion | None:
         """The case against what `record` tells of, new where there is none; None: no room for it."""
-        case = self._cases.get(record.peer_id)
-        if case is not None and case.record.version == record.version:
-            return case
-        if case is None and len(self._cases) >= CASES_LIMIT and not self._make_room(forced=is_ours):
-            self.refused += 1
+        suspicion = self._suspicions.get(record.peer_id)
+        if suspicion is not None and suspicion.record.version == record.version:
+            return suspicion
+        if (
+            suspicion is None
+            and len(self._suspicions) >= SUSPICIONS_LIMIT
+            and not self._evict_one(forced=accused_by_us)
+        ):
+            self.rejected += 1
             return None
-        least = least_s(members, per_decade_s)
-        case = Case(record, least, factor, expected_confirmations(members), now)
-        self._cases[record.peer_id] = case
-        self._changed(case)
-        return case
+        min_s = min_timeout_s(members, per_decade_s)
+        suspicion = Suspicion(record, min_s, max_factor, expected_confirmations(members), now)
+        self._suspicions[record.peer_id] = suspicion
+        self._reschedule(suspicion)
+        return suspicion
 
-    def _make_room(self, *, forced: bool) -> bool:
-        subject = next(iter(self._settled), None)
+    def _evict_one(self, *, forced: bool) -> bool:
+        subject = next(iter(self._evictable), None)
         if subject is None and forced:
-            subject = next(iter(self._cases))
+            subject = next(iter(self._suspicions))
         if subject is not None:
             self.close(subject)
         return subject is not None
 
-    def _changed(self, case: Case) -> None:
+    def _reschedule(self, suspicion: Suspicion) -> None:
         """Know anew when its time is over, and whether it may make room."""
-        subject = case.record.peer_id
-        self._agenda.plan(subject, case.due_at)
-        if case.is_over or case.is_dismissed:
-            self._settled[subject] = None
+        subject = suspicion.record.peer_id
+        self._timers.schedule(subject, suspicion.due_at)
+        if suspicion.is_declared_dead or suspicion.is_cleared:
+            self._evictable[subject] = None
         else:
-            self._settled.pop(subject, None)
+            self._evictable.pop(subject, None)
 
-    def add(self, case: Case, accusation: Accusation) -> bool:
+    def add(self, suspicion: Suspicion, accusation: Accusation) -> bool:
         """One more voice; False where there are enough."""
-        is_new = case.add(accusation)
+        is_new = suspicion.add(accusation)
         if is_new:
-            self._changed(case)
+            self._reschedule(suspicion)
         return is_new
 
-    def dismiss(self, case: Case, now: float) -> None:
+    def clear(self, suspicion: Suspicion, now: float) -> None:
         """Its subject lives: nothing of what was said is believed here."""
-        case.is_dismissed, case.is_ours, case.is_over = True, False, False
-        case.opened_at = now
-        self._changed(case)
+        suspicion.is_cleared, suspicion.accused_by_us, suspicion.is_declared_dead = (
+            True,
+            False,
+            False,
+        )
+        suspicion.opened_at = now
+        self._reschedule(suspicion)
 
-    def doubt(self, case: Case) -> None:
+    def hold(self, suspicion: Suspicion) -> None:
         """Others accuse somebody to whom we are linked: we look for ourselves first."""
-        case.is_dismissed = True
-        self._changed(case)
+        suspicion.is_cleared = True
+        self._reschedule(suspicion)
 
-    def reopen(self, case: Case, now: float) -> None:
+    def reopen(self, suspicion: Suspicion, now: float) -> None:
         """It was dismissed, and is not any more."""
-        case.is_dismissed = False
-        case.opened_at, case.calls = now, 0
-        self._changed(case)
+        suspicion.is_cleared = False
+        suspicion.opened_at, suspicion.queries_sent = now, 0
+        self._reschedule(suspicion)
 
-    def call(self, case: Case, now: float) -> None:
+    def record_final_query(self, suspicion: Suspicion, now: float) -> None:
         """Others are being asked whether they know better."""
-        case.called_at = now
-        case.calls += 1
-        self._changed(case)
+        suspicion.last_query_at = now
+        suspicion.queries_sent += 1
+        self._reschedule(suspicion)
 
-    def convict(self, case: Case) -> None:
+    def declare_dead(self, suspicion: Suspicion) -> None:
         """Its subject's time is over."""
-        case.is_over = True
-        self._changed(case)
+        suspicion.is_declared_dead = True
+        self._reschedule(suspicion)
 
-    def close(self, subject: PeerId) -> Case | None:
+    def close(self, subject: PeerId) -> Suspicion | None:
         """Nothing is said against it any more."""
-        self._agenda.drop(subject)
-        self._settled.pop(subject, None)
-        return self._cases.pop(subject, None)
+        self._timers.cancel(subject)
+        self._evictable.pop(subject, None)
+        return self._suspicions.pop(subject, None)
 
     # --- when -----------------------------------------------------------------------------------
 
-    def due(self, now: float) -> list[tuple[PeerId, Case]]:
+    def pop_due(self, now: float) -> list[tuple[PeerId, Suspicion]]:
         """Cases whose subject's time is over or nearly over, each once."""
-        return [(subject, self._cases[subject]) for subject in self._agenda.due(now)]
+        return [(subject, self._suspicions[subject]) for subject in self._timers.pop_expired(now)]
 
     @property
     def deadline(self) -> float:
         """When the next is due."""
-        return self._agenda.deadline
+        return self._timers.deadline
 
-    def forgive(self, late_s: float) -> list[Case]:
+    def shift_deadlines(self, late_s: float) -> list[Suspicion]:
         """We slept: nobody's time ran. Gives the cases in which we may have missed what was said for their
         subjects meanwhile; others are to be asked anew."""
-        for case in self._cases.values():
-            case.opened_at += late_s
-            case.calls = 0
-            self._changed(case)
-        return [each for each in self._cases.values() if not (each.is_dismissed or each.is_over)]
+        for suspicion in self._suspicions.values():
+            suspicion.opened_at += late_s
+            suspicion.queries_sent = 0
+            self._reschedule(suspicion)
+        return [
+            each
+            for each in self._suspicions.values()
+            if not (each.is_cleared or each.is_declared_dead)
+        ]
 
 
-def message_of(opinions: Iterable[Opinion]) -> tuple[Opinion, ...]:
+def fit_updates(updates: Iterable[MemberUpdate]) -> tuple[MemberUpdate, ...]:
     """As many of them, from the first on, as go into one message."""
-    told: list[Opinion] = []
+    fitting: list[MemberUpdate] = []
     size_bytes = 0
-    for opinion in itertools.islice(opinions, TOLD_AT_ONCE):
-        size_bytes += opinion.size_bytes
-        if told and size_bytes > TOLD_BYTES:
+    for update in itertools.islice(updates, UPDATES_PER_MESSAGE):
+        size_bytes += update.size_bytes
+        if fitting and size_bytes > UPDATES_MESSAGE_BYTES:
             break
-        told.append(opinion)
-    return tuple(told)
+        fitting.append(update)
+    return tuple(fitting)

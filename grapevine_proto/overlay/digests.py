@@ -19,12 +19,12 @@ from typing import Final
 from grapevine_proto.identity import digest
 from grapevine_proto.ids import Stream
 
-SETTLE_S: Final = 2.0  # longer than any push is on its way
-SPARE_ENDS: Final = 1024
-MODULUS: Final = 1 << 128
+DIGEST_SETTLE_S: Final = 2.0  # longer than any push is on its way
+STALE_EXPIRIES_ALLOWED: Final = 1024
+DIGEST_MODULUS: Final = 1 << 128
 
 
-class RecentStreams:
+class StreamDigest:
     """The streams that spoke lately, and their digest."""
 
     def __init__(self, cluster: str, ttl_s: float) -> None:
@@ -32,70 +32,72 @@ class RecentStreams:
         self._ttl_s = ttl_s
         self._settling: dict[Stream, tuple[float, int, float]] = {}  # when, high, end: as due
         self._terms: dict[Stream, tuple[int, float]] = {}  # settled: its part, and when that ends
-        self._ends: list[tuple[float, Stream]] = []  # a heap; an entry may be early
-        self._ending: set[Stream] = set()  # those with an entry there: one each
+        self._expiry_heap: list[tuple[float, Stream]] = []  # a heap; an entry may be early
+        self._expiring: set[Stream] = set()  # those with an entry there: one each
         self._total = 0
-        self._turn: dict[Stream, None] = {}  # all of these, the next to be told of first
+        self._rotation: dict[Stream, None] = {}  # all of these, the next to be told of first
 
-    def changed(self, stream: Stream, high: int, said_at: float, now: float) -> None:
-        """`stream` was seen up to `high`; its latest word was said at `said_at`."""
-        self._turn.setdefault(stream)
+    def update(self, stream: Stream, high: int, published_at: float, now: float) -> None:
+        """`stream` was seen up to `high`; its latest word was said at `published_at`."""
+        self._rotation.setdefault(stream)
         self._settling.pop(stream, None)  # it goes to the end: the latest settles last
-        self._unsettle(stream)
-        self._settling[stream] = (now + SETTLE_S, high, said_at + self._ttl_s)
+        self._subtract_term(stream)
+        self._settling[stream] = (now + DIGEST_SETTLE_S, high, published_at + self._ttl_s)
 
-    def forget(self, stream: Stream) -> None:
-        self._turn.pop(stream, None)
+    def remove(self, stream: Stream) -> None:
+        self._rotation.pop(stream, None)
         self._settling.pop(stream, None)
-        self._unsettle(stream)
+        self._subtract_term(stream)
 
-    def in_turn(self, limit: float) -> list[Stream]:
+    def next_streams(self, limit: float) -> list[Stream]:
         """All streams, or `limit` of them and the others at later calls."""
-        if len(self._turn) <= limit:
-            return list(self._turn)
-        chosen = list(islice(self._turn, int(limit)))
+        if len(self._rotation) <= limit:
+            return list(self._rotation)
+        chosen = list(islice(self._rotation, int(limit)))
         for stream in chosen:
-            del self._turn[stream]
-            self._turn[stream] = None
+            del self._rotation[stream]
+            self._rotation[stream] = None
         return chosen
 
-    def _unsettle(self, stream: Stream) -> None:
-        gone = self._terms.pop(stream, None)
-        if gone is not None:
-            self._total = (self._total - gone[0]) % MODULUS
+    def _subtract_term(self, stream: Stream) -> None:
+        removed = self._terms.pop(stream, None)
+        if removed is not None:
+            self._total = (self._total - removed[0]) % DIGEST_MODULUS
 
     def digest(self, now: float) -> tuple[int, bytes]:
         """How many streams there are, and the sum of their hashes."""
         while self._settling:
-            stream, (due_at, high, ends_at) = next(iter(self._settling.items()))
+            stream, (due_at, high, expires_at) = next(iter(self._settling.items()))
             if due_at > now:
                 break
             del self._settling[stream]
-            self._settle(stream, high, ends_at)
-        while self._ends and self._ends[0][0] <= now:
-            _, stream = heapq.heappop(self._ends)
-            self._ending.discard(stream)
+            self._add_term(stream, high, expires_at)
+        while self._expiry_heap and self._expiry_heap[0][0] <= now:
+            _, stream = heapq.heappop(self._expiry_heap)
+            self._expiring.discard(stream)
             settled = self._terms.get(stream)
             if settled is None:
                 continue
             if settled[1] <= now:
-                self.forget(stream)
+                self.remove(stream)
             else:
-                self._end_at(settled[1], stream)
+                self._schedule_expiry(settled[1], stream)
         return len(self._terms), self._total.to_bytes(16, "big")
 
-    def _settle(self, stream: Stream, high: int, ends_at: float) -> None:
-        said = digest(b"grapevine digest 1", self._cluster, *stream, high, size=16)
-        term = int.from_bytes(said, "big")
-        self._terms[stream] = (term, ends_at)
-        self._total = (self._total + term) % MODULUS
-        if stream not in self._ending:
-            self._end_at(ends_at, stream)
+    def _add_term(self, stream: Stream, high: int, expires_at: float) -> None:
+        hashed = digest(b"grapevine digest 1", self._cluster, *stream, high, size=16)
+        term = int.from_bytes(hashed, "big")
+        self._terms[stream] = (term, expires_at)
+        self._total = (self._total + term) % DIGEST_MODULUS
+        if stream not in self._expiring:
+            self._schedule_expiry(expires_at, stream)
 
-    def _end_at(self, ends_at: float, stream: Stream) -> None:
-        self._ending.add(stream)
-        heapq.heappush(self._ends, (ends_at, stream))
-        if len(self._ends) > 2 * len(self._terms) + SPARE_ENDS:  # most of them are of the forgotten
-            self._ends = [each for each in self._ends if each[1] in self._terms]
-            heapq.heapify(self._ends)
-            self._ending = {stream for _, stream in self._ends}
+    def _schedule_expiry(self, expires_at: float, stream: Stream) -> None:
+        self._expiring.add(stream)
+        heapq.heappush(self._expiry_heap, (expires_at, stream))
+        if (
+            len(self._expiry_heap) > 2 * len(self._terms) + STALE_EXPIRIES_ALLOWED
+        ):  # most of them are of the forgotten
+            self._expiry_heap = [each for each in self._expiry_heap if each[1] in self._terms]
+            heapq.heapify(self._expiry_heap)
+            self._expiring = {stream for _, stream in self._expiry_heap}

@@ -14,9 +14,9 @@ from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import Event, Message, PeerState
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import CloseReason, OverlayMessage
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 
-M_contra = TypeVar("M_contra", contravariant=True)
+MessageT_contra = TypeVar("MessageT_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +29,29 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Knock at `address`; refuse whoever answers there but `expected`, if that is known. `is_asking`:
-    whoever answers should make room for us, and we for it. `instead`: go on only if it answers within
-    `nearer_than_s`, and offer it to let this link go for it."""
+    """Knock at `address`; refuse whoever answers there but `expected`, if that is known. `wants_room`:
+    whoever answers should make room for us, and we for it. `swap_for`: go on only if it answers within
+    `max_rtt_s`, and offer it to let this link go for it."""
 
     address: Address
     expected: PeerId | None
-    is_asking: bool = False
-    instead: Record | None = None
-    nearer_than_s: float = math.inf
-    hellos: int | None = None  # at most, until the first is answered; None: until the time is over
+    wants_room: bool = False
+    swap_for: PeerRecord | None = None
+    max_rtt_s: float = math.inf
+    max_hellos: int | None = (
+        None  # at most, until the first is answered; None: until the time is over
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class Disconnect:
     """Close the link with `peer`, and tell it the reason, and whom to try instead; None: it is
     silent, there is nobody to tell."""
 
     peer: PeerId
     reason: CloseReason | None
-    words: str
-    others: tuple[Record, ...] = ()
+    detail: str
+    referrals: tuple[PeerRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +69,23 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class PeerTransitioned:
     """`peer` changed its state: tell the application, with what there is to show of it."""
 
     peer: PeerId
     previous: PeerState | None
-    words: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Learn:
+class UpdateRecord:
     """A linked peer's newer record came: keep to what it says now."""
 
-    record: Record
+    record: PeerRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Blame:
+class CountDrop:
     """What `peer` said was refused: count it, and charge what such a thing costs."""
 
     peer: PeerId
@@ -109,25 +111,36 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
-class Reopen:
+class BumpEpoch:
     """A record of our own identity above ours is about: begin anew in an epoch above `epoch`."""
 
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Shutdown:
     """This node must not go on; `words` say why."""
 
-    words: str
+    reason: str
 
 
 Effect: TypeAlias = (
-    Send | Dial | Drop | Emit | Deliver | Moved | Learn | Blame | Penalize | Credit | Reopen | Stop
+    Send
+    | Dial
+    | Disconnect
+    | Emit
+    | Deliver
+    | PeerTransitioned
+    | UpdateRecord
+    | CountDrop
+    | Penalize
+    | Credit
+    | BumpEpoch
+    | Shutdown
 )
 
 
-class Machine(Protocol[M_contra]):
+class StateMachine(Protocol[MessageT_contra]):
     """What owns messages and time. `now` is monotonic seconds, never less than before."""
 
     @property
@@ -139,6 +152,6 @@ class Machine(Protocol[M_contra]):
         """Time passed."""
         ...
 
-    def handle(self, message: M_contra, sender: PeerId, now: float) -> list[Effect]:
+    def handle(self, message: MessageT_contra, sender: PeerId, now: float) -> list[Effect]:
         """`sender`, whose session proved it, said `message`."""
         ...

@@ -20,249 +20,285 @@ from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Ack, Opinion, Ping, PingFor
-from grapevine_proto.overlay.cases import Cases
+from grapevine_proto.messages import MemberUpdate, Ping, PingAck, PingReq
+from grapevine_proto.overlay.cases import SuspicionTable
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import Peer, PeerTable
-from grapevine_proto.overlay.probes import PINGS, Errand, Errands, Probe, Probes
+from grapevine_proto.overlay.probes import (
+    PINGS_PER_PROBE,
+    IndirectProbe,
+    IndirectProbes,
+    Probe,
+    ProbeTable,
+)
 from grapevine_proto.overlay.selection import uniform
-from grapevine_proto.overlay.suspicion import OwnHealth
+from grapevine_proto.overlay.suspicion import Awareness
 
-OUTVOTING: Final = 2  # accusers, against anybody's word that it lives: that is not signed
-LOOKS_AROUND: Final = (4, PINGS)  # pings, after which those asked have had time to answer
-ERRAND_SHARE: Final = 0.8  # of a probe's timeout, within which we answer for somebody else
+MAJORITY_ACCUSERS: Final = 2  # accusers, against anybody's word that it lives: that is not signed
+HELPER_CHECK_PINGS: Final = (
+    4,
+    PINGS_PER_PROBE,
+)  # pings, after which those asked have had time to answer
+INDIRECT_PROBE_FRACTION: Final = (
+    0.8  # of a probe's timeout, within which we answer for somebody else
+)
 
 
-class Lookout:
-    """See the module. `health` is ours, and `cases` say what the probed are accused of."""
+class Prober:
+    """See the module. `awareness` is ours, and `suspicions` say what the probed are accused of."""
 
     def __init__(
         self,
         config: NodeConfig,
         peers: PeerTable,
-        cases: Cases,
-        health: OwnHealth,
+        suspicions: SuspicionTable,
+        awareness: Awareness,
         rng: random.Random,
         now: float,
     ) -> None:
         self._config = config
         self._peers = peers
-        self._cases = cases
-        self._health = health
+        self._suspicions = suspicions
+        self._awareness = awareness
         self._rng = rng
-        self._vouched: dict[PeerId, float] = {}  # linked, silent, and heard by others: when
-        self.heard_at = now  # anybody linked
-        self.probes = Probes()
-        self.errands = Errands()
+        self._heard_by_others_at: dict[
+            PeerId, float
+        ] = {}  # linked, silent, and heard by others: when
+        self.last_heard_at = now  # anybody linked
+        self.probes = ProbeTable()
+        self.indirect_probes = IndirectProbes()
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
 
     @property
-    def _timeout_s(self) -> float:
-        return self._config.detection.probe_timeout * self._health.stretch
+    def _ping_timeout_s(self) -> float:
+        return self._config.detection.probe_timeout * self._awareness.multiplier
 
     @property
-    def _usual_s(self) -> float:
+    def _normal_duration_s(self) -> float:
         """What a probe takes where we are well."""
-        return (PINGS + 1) / 2 * self._config.detection.probe_timeout
+        return (PINGS_PER_PROBE + 1) / 2 * self._config.detection.probe_timeout
 
     @property
-    def _pause_s(self) -> float:
-        return self._config.detection.probe_interval * self._health.stretch
+    def _retry_interval_s(self) -> float:
+        return self._config.detection.probe_interval * self._awareness.multiplier
 
     # --- ours -----------------------------------------------------------------------------------
 
-    def watch(self, peer: Peer, now: float) -> list[Effect]:
+    def check_peer(self, peer: Peer, now: float) -> list[Effect]:
         """At every look: probe a linked peer as soon as it has missed a heartbeat and says nothing else."""
         if peer.peer_id in self.probes:
             return []
-        look_s = look_every_s(self._config)
+        interval_s = check_interval_s(self._config)
         # Heartbeats come a tenth of the interval late, and half of what passes between two looks of
         # whoever sends them; and then there is the way.
-        usual_s = 1.1 * self._config.gossip_interval + 0.5 * look_s + 0.5 * self._timeout_s
-        missed_at = max(peer.beat_at + usual_s, peer.silent_since + look_s)
-        if missed_at < now + look_s:
-            self.begin(peer.peer_id, max(missed_at, now))
-        return self._remind(peer.peer_id, now)
+        expected_by_s = (
+            1.1 * self._config.gossip_interval + 0.5 * interval_s + 0.5 * self._ping_timeout_s
+        )
+        missed_at = max(
+            peer.heartbeat_expected_from + expected_by_s, peer.last_heard_at + interval_s
+        )
+        if missed_at < now + interval_s:
+            self.start(peer.peer_id, max(missed_at, now))
+        return self._notify_accused(peer.peer_id, now)
 
-    def begin(self, peer_id: PeerId, at: float) -> None:
+    def start(self, peer_id: PeerId, at: float) -> None:
         """Probe a peer, from `at` on, unless it is heard before."""
-        self.probes.begin(peer_id, at)
+        self.probes.start(peer_id, at)
 
-    def hurry(self, peer_id: PeerId, now: float) -> None:
+    def expedite(self, peer_id: PeerId, now: float) -> None:
         """Others accuse somebody whose probe may be pausing."""
-        self.probes.hurry(peer_id, now + self._timeout_s)
+        self.probes.expedite(peer_id, now + self._ping_timeout_s)
 
     def ping(self, peer_id: PeerId, now: float) -> Send:
         """With what is said against the receiver, which may refute it."""
-        probe, case = self.probes.get(peer_id), self._cases.get(peer_id)
-        opinions: tuple[Opinion, ...] = ()
-        if case is not None and case.accusations:
-            opinions = (case.opinion,)
-            case.told_at = now
-        return Send((peer_id,), Ping(probe.number if probe else 0, opinions))
+        probe, suspicion = self.probes.get(peer_id), self._suspicions.get(peer_id)
+        updates: tuple[MemberUpdate, ...] = ()
+        if suspicion is not None and suspicion.accusations:
+            updates = (suspicion.member_update,)
+            suspicion.subject_notified_at = now
+        return Send((peer_id,), Ping(probe.number if probe else 0, updates))
 
-    def _remind(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def _notify_accused(self, peer_id: PeerId, now: float) -> list[Effect]:
         """Tell a peer that we hear, until it refutes it, what others say against it."""
-        case = self._cases.get(peer_id)
+        suspicion = self._suspicions.get(peer_id)
         pause_s = self._config.detection.probe_interval
-        if case is None or not case.is_dismissed or now < case.told_at + pause_s:
+        if (
+            suspicion is None
+            or not suspicion.is_cleared
+            or now < suspicion.subject_notified_at + pause_s
+        ):
             return []
         return [self.ping(peer_id, now)]
 
-    def step(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect] | None:
+    def next_ping(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect] | None:
         """A ping's time is over: try once more, by other ways too. None: that was the last, and the peer
         is found silent, from now on to be pinged until it is heard or given up."""
         if probe.is_accused:
-            self.probes.go_on(peer_id, now + self._pause_s)
+            self.probes.reschedule(peer_id, now + self._retry_interval_s)
             return [self.ping(peer_id, now)]
-        if probe.pings in LOOKS_AROUND:
-            self._look_at_helpers(probe, now)
+        if probe.pings_sent in HELPER_CHECK_PINGS:
+            self._probe_unresponsive_helpers(probe, now)
         peer = self._peers.get(peer_id)
-        is_over = probe.pings == PINGS or now - probe.began_at >= self._usual_s
-        if peer is not None and is_over:
+        is_unresponsive = (
+            probe.pings_sent == PINGS_PER_PROBE or now - probe.started_at >= self._normal_duration_s
+        )
+        if peer is not None and is_unresponsive:
             peer.is_unresponsive = (
                 True  # however little we trust ourselves, another link does no harm
             )
-        if probe.pings == PINGS:
-            if self._is_to_be_tried_again(peer_id, probe, now):
+        if probe.pings_sent == PINGS_PER_PROBE:
+            if self._retry_if_doubtful(peer_id, probe, now):
                 return []
             probe.is_accused = True
-            self.probes.go_on(peer_id, now)
+            self.probes.reschedule(peer_id, now)
             return None
-        probe.pings += 1
-        patience = 1.0 if probe.pings == PINGS else 0.5
-        self.probes.go_on(peer_id, now + patience * self._timeout_s)
+        probe.pings_sent += 1
+        timeouts = 1.0 if probe.pings_sent == PINGS_PER_PROBE else 0.5
+        self.probes.reschedule(peer_id, now + timeouts * self._ping_timeout_s)
         effects: list[Effect] = [self.ping(peer_id, now)]
-        if probe.pings % 2 == 0:
-            effects += self._ask_others(peer_id, probe, now)
+        if probe.pings_sent % 2 == 0:
+            effects += self._send_ping_reqs(peer_id, probe, now)
         return effects
 
-    def _ask_others(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
-        others = uniform(
+    def _send_ping_reqs(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
+        helpers = uniform(
             self._peers.linked,
             self._config.detection.indirect_probes,
             self._rng,
-            but=[peer_id, *probe.asked],
+            exclude=[peer_id, *probe.helpers],
         )
-        probe.asked.update(dict.fromkeys(others, now))
-        return [Send(tuple(others), PingFor(probe.number, peer_id))] if others else []
+        probe.helpers.update(dict.fromkeys(helpers, now))
+        return [Send(tuple(helpers), PingReq(probe.number, peer_id))] if helpers else []
 
-    def _look_at_helpers(self, probe: Probe, now: float) -> None:
+    def _probe_unresponsive_helpers(self, probe: Probe, now: float) -> None:
         """Who does not answer when asked to help may be gone as well: where many die at once, whoever misses
         one soon knows of all of his."""
-        for peer_id, asked_at in probe.asked.items():
+        for peer_id, requested_at in probe.helpers.items():
             peer = self._peers.get(peer_id)
-            if peer is None or peer.silent_since >= asked_at or peer_id in self.probes:
+            if peer is None or peer.last_heard_at >= requested_at or peer_id in self.probes:
                 continue
-            if self._peers.is_linked(peer_id) and now - asked_at > ERRAND_SHARE * self._timeout_s:
-                self.begin(peer_id, now)
+            if (
+                self._peers.is_linked(peer_id)
+                and now - requested_at > INDIRECT_PROBE_FRACTION * self._ping_timeout_s
+            ):
+                self.start(peer_id, now)
 
-    def _is_to_be_tried_again(self, peer_id: PeerId, probe: Probe, now: float) -> bool:
+    def _retry_if_doubtful(self, peer_id: PeerId, probe: Probe, now: float) -> bool:
         """Whether what we miss may be no fault of the peer's."""
-        if probe.is_vouched and not self.is_outvoted(peer_id):  # only our road to it is broken
-            self._vouched[peer_id] = now
-            self.begin(peer_id, now + self._config.gossip_interval)
+        if probe.heard_by_others and not self.has_majority_against(
+            peer_id
+        ):  # only our road to it is broken
+            self._heard_by_others_at[peer_id] = now
+            self.start(peer_id, now + self._config.gossip_interval)
             return True
-        if probe.asked and not probe.has_answers:
-            self._health.failed(now)
-            if self.heard_at < probe.began_at:  # it is we who are cut off
-                self.begin(peer_id, now + self._pause_s)
+        if probe.helpers and not probe.has_helper_answers:
+            self._awareness.increment(now)
+            if self.last_heard_at < probe.started_at:  # it is we who are cut off
+                self.start(peer_id, now + self._retry_interval_s)
                 return True
         return False
 
-    def looked_since(self, probe: Probe, now: float) -> float:
+    def probing_since(self, probe: Probe, now: float) -> float:
         """Since when a peer that was found silent has been asked for a word. Where that took longer than
         it does, we trust ourselves less, which is no reason for haste."""
-        return max(probe.began_at, now - self._usual_s)
+        return max(probe.started_at, now - self._normal_duration_s)
 
-    def is_outvoted(self, peer_id: PeerId) -> bool:
+    def has_majority_against(self, peer_id: PeerId) -> bool:
         """Whether so many sign that it does not answer that whoever says it lives is not believed."""
-        case = self._cases.get(peer_id)
-        return case is not None and len(case.accusations) >= OUTVOTING
+        suspicion = self._suspicions.get(peer_id)
+        return suspicion is not None and len(suspicion.accusations) >= MAJORITY_ACCUSERS
 
     # --- for others -----------------------------------------------------------------------------
 
-    def run_errand(self, asked: PingFor, asker: PeerId, now: float) -> list[Effect]:
-        """`asker` does not hear somebody to whom we may be linked."""
-        number, subject = asked.number, asked.subject
+    def on_ping_req(self, ping_req: PingReq, requester: PeerId, now: float) -> list[Effect]:
+        """`requester` does not hear somebody to whom we may be linked."""
+        number, subject = ping_req.number, ping_req.subject
         peer = self._peers.get(subject)
         if peer is None or not self._peers.is_linked(subject):
-            return [Send((asker,), Ack(number, False))]
+            return [Send((requester,), PingAck(number, False))]
         detection = self._config.detection
-        if now - peer.silent_since < detection.probe_timeout:
-            return [Send((asker,), Ack(number, True))]
-        errand = Errand(asker, number, now + ERRAND_SHARE * detection.probe_timeout)
-        if not self.errands.add(subject, errand):
-            return [Send((asker,), Ack(number, False))]
+        if now - peer.last_heard_at < detection.probe_timeout:
+            return [Send((requester,), PingAck(number, True))]
+        indirect_probe = IndirectProbe(
+            requester, number, now + INDIRECT_PROBE_FRACTION * detection.probe_timeout
+        )
+        if not self.indirect_probes.add(subject, indirect_probe):
+            return [Send((requester,), PingAck(number, False))]
         return [self.ping(subject, now)]
 
-    def answered(self, ack: Ack, sender: PeerId) -> None:
+    def on_ping_ack(self, ack: PingAck, sender: PeerId) -> None:
         """An answer of the peer itself has already ended its probe, as anything heard of it does."""
-        probe = self.probes.numbered(ack.number)
-        if probe is not None and sender in probe.asked:
-            probe.has_answers = True
-            probe.is_vouched = probe.is_vouched or ack.is_alive
+        probe = self.probes.find_by_number(ack.number)
+        if probe is not None and sender in probe.helpers:
+            probe.has_helper_answers = True
+            probe.heard_by_others = probe.heard_by_others or ack.is_alive
 
     # --- what becomes of links ------------------------------------------------------------------
 
-    def is_concerned(self, peer_id: PeerId) -> bool:
+    def tracks(self, peer_id: PeerId) -> bool:
         """Whether a word of this peer matters here."""
-        return peer_id in self.probes or peer_id in self.errands
+        return peer_id in self.probes or peer_id in self.indirect_probes
 
-    def heard(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def on_packet(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A packet of a linked peer opened: it lives, and whoever asked for it is told."""
-        probe, peer = self.probes.end(peer_id), self._peers.get(peer_id)
+        probe, peer = self.probes.remove(peer_id), self._peers.get(peer_id)
         if probe is not None:
-            self._vouched.pop(peer_id, None)
+            self._heard_by_others_at.pop(peer_id, None)
         if peer is not None:
             peer.is_unresponsive = False
-        if probe is not None and probe.pings and peer is not None:
-            self._health.succeeded(now)
+        if probe is not None and probe.pings_sent and peer is not None:
+            self._awareness.decrement(now)
             # Its heartbeat was lost, and the next will not come later for that.
             interval_s = self._config.gossip_interval
-            peer.beat_at = max(peer.beat_at + interval_s, now - interval_s)
+            peer.heartbeat_expected_from = max(
+                peer.heartbeat_expected_from + interval_s, now - interval_s
+            )
         return [
-            Send((errand.asker,), Ack(errand.number, True)) for errand in self.errands.done(peer_id)
+            Send((indirect_probe.requester,), PingAck(indirect_probe.number, True))
+            for indirect_probe in self.indirect_probes.pop_subject(peer_id)
         ]
 
-    def linked(self, peer_id: PeerId) -> None:
+    def on_link_up(self, peer_id: PeerId) -> None:
         """A session with it is live."""
-        self._vouched.pop(peer_id, None)
+        self._heard_by_others_at.pop(peer_id, None)
 
-    def unlinked(self, peer_id: PeerId) -> bool:
+    def on_link_down(self, peer_id: PeerId) -> bool:
         """There is no link to look at any more; whether it had been asked for a word."""
-        probe = self.probes.end(peer_id)
-        return probe is not None and probe.pings > 0
+        probe = self.probes.remove(peer_id)
+        return probe is not None and probe.pings_sent > 0
 
-    def is_heard_elsewhere(self, peer_id: PeerId, now: float) -> bool:
+    def is_heard_by_others(self, peer_id: PeerId, now: float) -> bool:
         """Whether others heard somebody whose link is lost."""
-        vouched_at = self._vouched.pop(peer_id, -math.inf)
-        return now - vouched_at < self._config.peer_timeout and not self.is_outvoted(peer_id)
+        reported_at = self._heard_by_others_at.pop(peer_id, -math.inf)
+        return now - reported_at < self._config.peer_timeout and not self.has_majority_against(
+            peer_id
+        )
 
-    def why(self, peer_id: PeerId) -> str:
+    def health_reason(self, peer_id: PeerId) -> str:
         """For people: what is wrong with a linked peer."""
         probe = self.probes.get(peer_id)
         if probe is not None and probe.is_accused:
             return "does not answer, nor through others"
-        if peer_id in self._vouched:
+        if peer_id in self._heard_by_others_at:
             return "heard by others, not by us"
-        return "being probed" if probe is not None and probe.pings else ""
+        return "being probed" if probe is not None and probe.pings_sent else ""
 
     # --- time -----------------------------------------------------------------------------------
 
-    def overdue(self, now: float) -> list[Effect]:
+    def answer_expired(self, now: float) -> list[Effect]:
         """What we did not find out in time for others."""
         return [
-            Send((errand.asker,), Ack(errand.number, False)) for errand in self.errands.overdue(now)
+            Send((indirect_probe.requester,), PingAck(indirect_probe.number, False))
+            for indirect_probe in self.indirect_probes.pop_expired(now)
         ]
 
     @property
     def deadline(self) -> float:
-        return min(self.errands.deadline, self.probes.deadline)
+        return min(self.indirect_probes.deadline, self.probes.deadline)
 
 
-def look_every_s(config: NodeConfig) -> float:
+def check_interval_s(config: NodeConfig) -> float:
     """How often linked peers are looked after."""
     return min(config.gossip_interval / 4, 1.0)

@@ -16,124 +16,128 @@ from typing import Final
 
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import Address, PeerId, Zone
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 
 
-class Happening(Enum):
+class PeerTrigger(Enum):
     """What can change a peer's state."""
 
-    DIALLED = auto()
+    DIALED = auto()
     LINKED = auto()  # a session with it is live
-    SILENT = auto()  # no word for three gossip intervals
-    HEARD = auto()
+    MISSED_HEARTBEATS = auto()  # no word for three gossip intervals
+    PACKET_RECEIVED = auto()
     LOST = auto()  # no answer, silent for peer_timeout, closed, or left
 
 
-TRANSITIONS: Final[dict[tuple[PeerState, Happening], PeerState]] = {
-    (PeerState.CONNECTING, Happening.LINKED): PeerState.CONNECTED,
-    (PeerState.CONNECTING, Happening.LOST): PeerState.DISCONNECTED,
-    (PeerState.CONNECTED, Happening.SILENT): PeerState.STALE,
-    (PeerState.CONNECTED, Happening.LOST): PeerState.DISCONNECTED,
-    (PeerState.STALE, Happening.HEARD): PeerState.CONNECTED,
-    (PeerState.STALE, Happening.LOST): PeerState.DISCONNECTED,
-    (PeerState.DISCONNECTED, Happening.DIALLED): PeerState.CONNECTING,
-    (PeerState.DISCONNECTED, Happening.LINKED): PeerState.CONNECTED,
+TRANSITIONS: Final[dict[tuple[PeerState, PeerTrigger], PeerState]] = {
+    (PeerState.CONNECTING, PeerTrigger.LINKED): PeerState.CONNECTED,
+    (PeerState.CONNECTING, PeerTrigger.LOST): PeerState.DISCONNECTED,
+    (PeerState.CONNECTED, PeerTrigger.MISSED_HEARTBEATS): PeerState.STALE,
+    (PeerState.CONNECTED, PeerTrigger.LOST): PeerState.DISCONNECTED,
+    (PeerState.STALE, PeerTrigger.PACKET_RECEIVED): PeerState.CONNECTED,
+    (PeerState.STALE, PeerTrigger.LOST): PeerState.DISCONNECTED,
+    (PeerState.DISCONNECTED, PeerTrigger.DIALED): PeerState.CONNECTING,
+    (PeerState.DISCONNECTED, PeerTrigger.LINKED): PeerState.CONNECTED,
 }
 
 LINKED_STATES: Final = frozenset({PeerState.CONNECTED, PeerState.STALE})
-LEAST_DRIFT: Final = (
+MIN_RTT_DRIFT: Final = (
     1 / 64
 )  # a sample, for a way that has become longer: half of it in 45 intervals
-LATE_INTERVALS: Final = 1.5  # without a word: an interval that did not go well
+LATE_AFTER_INTERVALS: Final = 1.5  # without a word: an interval that did not go well
 UNKNOWN_RTT_S: Final = 0.050  # of a peer, until it is measured
-UNSTEADY: Final = 0.95  # a lower success ratio is worth a word
-HEALTH_MEMORY: Final = 1 / 16  # weight of the last interval in the success ratio: a minute or two
+UNSTEADY_SUCCESS_RATIO: Final = 0.95  # a lower success ratio is worth a word
+SUCCESS_RATIO_WEIGHT: Final = (
+    1 / 16
+)  # weight of the last interval in the success ratio: a minute or two
 
 
 class Peer:
-    """One peer. `silent_since` is when it was last heard, or first dealt with."""
+    """One peer. `last_heard_at` is when it was last heard, or first dealt with."""
 
     __slots__ = (
         "address",
-        "answered_at",
-        "beat_at",
         "consecutive_failures",
-        "echo_at",
-        "heartbeat_at",
-        "heartbeat_due",
-        "is_dialed",
-        "is_proved",
+        "heartbeat_due_at",
+        "heartbeat_expected_from",
+        "heartbeat_number",
+        "heartbeat_sent_at",
+        "is_address_validated",
+        "is_self_chosen",
         "is_unresponsive",
-        "least_rtt_s",
+        "last_heard_at",
         "linked_at",
-        "number",
+        "min_rtt_s",
         "peer_id",
         "record",
-        "rolled_at",
         "rtt_s",
         "session_epoch",
-        "silent_since",
         "state",
         "success_ratio",
-        "their_number",
+        "sync_answered_at",
+        "sync_requested_at",
+        "their_heartbeat_at",
+        "their_heartbeat_number",
     )
 
     def __init__(
-        self, peer_id: PeerId, record: Record | None, address: Address, now: float
+        self, peer_id: PeerId, record: PeerRecord | None, address: Address, now: float
     ) -> None:
         self.peer_id = peer_id
         self.record = record
         self.address = address
-        self.is_proved = False  # whether a session proved the address; else a record claims it
-        self.is_dialed = False  # whether this node chose the link; else the peer asked for it
+        self.is_address_validated = (
+            False  # whether a session proved the address; else a record claims it
+        )
+        self.is_self_chosen = False  # whether this node chose the link; else the peer asked for it
         self.session_epoch = 0  # which run of the peer our session is with
         self.state = PeerState.DISCONNECTED
-        self.silent_since = now
+        self.last_heard_at = now
         self.is_unresponsive = False  # a probe of ours ran out, and nothing was heard since
         self.linked_at: float | None = None
         self.rtt_s: float | None = None
-        self.least_rtt_s: float | None = (
+        self.min_rtt_s: float | None = (
             None  # lately, of this link: the way, without what is queued on it
         )
         self.success_ratio = 1.0
         self.consecutive_failures = 0
-        self.beat_at = now  # when its latest heartbeat came, or should have
-        self.heartbeat_due = now
-        self.heartbeat_at = now  # of our heartbeat `number`
-        self.number = 0
-        self.their_number = 0
-        self.rolled_at = -math.inf  # when its latest roll was answered,
-        self.answered_at = -math.inf  # and when its answer to one of ours
-        self.echo_at = now  # when their heartbeat `their_number` came
+        self.heartbeat_expected_from = now  # when its latest heartbeat came, or should have
+        self.heartbeat_due_at = now
+        self.heartbeat_sent_at = now  # of our heartbeat `heartbeat_number`
+        self.heartbeat_number = 0
+        self.their_heartbeat_number = 0
+        self.sync_requested_at = -math.inf  # when its latest roll was answered,
+        self.sync_answered_at = -math.inf  # and when its answer to one of ours
+        self.their_heartbeat_at = now  # when their heartbeat `their_heartbeat_number` came
 
-    def judge(self, succeeded: bool) -> None:
+    def record_interval(self, succeeded: bool) -> None:
         """Another interval (or attempt) went well, or did not."""
-        self.success_ratio += HEALTH_MEMORY * (succeeded - self.success_ratio)
+        self.success_ratio += SUCCESS_RATIO_WEIGHT * (succeeded - self.success_ratio)
         self.consecutive_failures = 0 if succeeded else self.consecutive_failures + 1
 
-    def measured_rtt(self, sample_s: float) -> None:
+    def update_rtt(self, sample_s: float) -> None:
         """Fold in one round trip (RFC 6298's smoothing, which outlasts a stray)."""
         sample_s = max(sample_s, 0.0)
         self.rtt_s = sample_s if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * sample_s
-        least_s = sample_s if self.least_rtt_s is None else self.least_rtt_s
-        self.least_rtt_s = min(sample_s, least_s + LEAST_DRIFT * (self.rtt_s - least_s))
+        min_s = sample_s if self.min_rtt_s is None else self.min_rtt_s
+        self.min_rtt_s = min(sample_s, min_s + MIN_RTT_DRIFT * (self.rtt_s - min_s))
 
     def health(self, now: float, timeout_s: float) -> float:
         """1: hears us and answers; 0: hopeless. Pure in what is known of the peer."""
         if self.state not in LINKED_STATES:
             return 0.0
-        freshness = 1.0 - min(max(now - self.silent_since, 0.0) / timeout_s, 1.0)
+        freshness = 1.0 - min(max(now - self.last_heard_at, 0.0) / timeout_s, 1.0)
         return self.success_ratio * 0.7**self.consecutive_failures * (0.5 + 0.5 * freshness)
 
-    def why(self, now: float, interval_s: float) -> str:
+    def health_reason(self, now: float, interval_s: float) -> str:
         """For people: what its health suffers from; empty where all is well."""
         if self.state not in LINKED_STATES:
             return "no link"
         reasons: list[str] = []
-        silent_s = now - self.silent_since
-        if silent_s > LATE_INTERVALS * interval_s:
-            reasons.append(f"silent for {silent_s:.0f} s")
-        if self.success_ratio < UNSTEADY:
+        since_heard_s = now - self.last_heard_at
+        if since_heard_s > LATE_AFTER_INTERVALS * interval_s:
+            reasons.append(f"silent for {since_heard_s:.0f} s")
+        if self.success_ratio < UNSTEADY_SUCCESS_RATIO:
             reasons.append(f"silent in {1 - self.success_ratio:.0%} of the last intervals")
         return ", ".join(reasons)
 
@@ -145,7 +149,7 @@ class PeerTable:
         self._limit = limit
         self._peers: dict[PeerId, Peer] = {}
         self._linked: tuple[PeerId, ...] | None = ()
-        self.forgotten = 0
+        self.evicted = 0
 
     def get(self, peer_id: PeerId) -> Peer | None:
         return self._peers.get(peer_id)
@@ -160,7 +164,7 @@ class PeerTable:
         peer = self._peers.get(peer_id)
         return UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
 
-    def patience_s(self, peer_id: PeerId, rtts: float, bounds: tuple[float, float]) -> float:
+    def timeout_for(self, peer_id: PeerId, rtts: float, bounds: tuple[float, float]) -> float:
         """So many round trips to it, at least and at most `bounds`: how long to wait for an answer."""
         return min(max(rtts * self.rtt_s(peer_id), bounds[0]), bounds[1])
 
@@ -170,29 +174,29 @@ class PeerTable:
     def __len__(self) -> int:
         return len(self._peers)
 
-    def add(self, peer_id: PeerId, record: Record | None, address: Address, now: float) -> Peer:
+    def add(self, peer_id: PeerId, record: PeerRecord | None, address: Address, now: float) -> Peer:
         """The peer `peer_id`, newly remembered (as disconnected) where it was not known."""
         peer = self._peers.get(peer_id)
         if peer is None:
             if len(self._peers) >= self._limit:
-                self._forget_one()
+                self._evict_one()
             peer = self._peers[peer_id] = Peer(peer_id, record, address, now)
         return peer
 
-    def _forget_one(self) -> None:
+    def _evict_one(self) -> None:
         idle = [peer for peer in self._peers.values() if peer.state is PeerState.DISCONNECTED]
         if idle:
-            self.remove(min(idle, key=lambda peer: peer.silent_since).peer_id)
-            self.forgotten += 1
+            self.remove(min(idle, key=lambda peer: peer.last_heard_at).peer_id)
+            self.evicted += 1
 
     def remove(self, peer_id: PeerId) -> None:
         self._peers.pop(peer_id, None)
         self._linked = None
 
-    def move(self, peer: Peer, happening: Happening) -> PeerState:
+    def transition(self, peer: Peer, trigger: PeerTrigger) -> PeerState:
         """Move `peer` along `TRANSITIONS`; gives the state it was in. KeyError: no such transition."""
         previous = peer.state
-        peer.state = TRANSITIONS[previous, happening]
+        peer.state = TRANSITIONS[previous, trigger]
         self._linked = None
         return previous
 

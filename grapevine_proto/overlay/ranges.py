@@ -12,34 +12,36 @@ from typing import Final
 
 from grapevine_proto.ids import Stream, StreamRange
 
-RANGES_A_WANT: Final = 16
-SHARE: Final = 128  # messages in one question: if they are small, about what one answer holds
+RANGES_PER_REQUEST: Final = 16
+MESSAGES_PER_REQUEST: Final = (
+    128  # messages in one question: if they are small, about what one answer holds
+)
 
-STREAM_BYTES: Final = 48  # in a message of ids, at most: origin, epoch and two array heads
-RANGE_BYTES: Final = 18
-IDS_BYTES: Final = 1100  # of them in one datagram
-IDS_AT_ONCE: Final = 64  # what the wire takes in one message
+STREAM_ENCODED_BYTES: Final = 48  # in a message of ids, at most: origin, epoch and two array heads
+RANGE_ENCODED_BYTES: Final = 18
+RANGES_PER_DATAGRAM_BYTES: Final = 1100  # of them in one datagram
+RANGES_PER_MESSAGE_LIMIT: Final = 64  # what the wire takes in one message
 
 
-def without(ranges: list[StreamRange], taken: Iterable[StreamRange]) -> list[StreamRange]:
-    """What all that is `taken` leaves of `ranges`. Costs a sort of `taken`, and what is left."""
+def subtract(ranges: list[StreamRange], subtracted: Iterable[StreamRange]) -> list[StreamRange]:
+    """What all that is `subtracted` leaves of `ranges`. Costs a sort of `subtracted`, and what is left."""
     streams = {each.stream for each in ranges}
     spans: dict[Stream, list[tuple[int, int]]] = {}
-    for each in taken:
+    for each in subtracted:
         if each.stream in streams:
             spans.setdefault(each.stream, []).append((each.first, each.last))
-    merged = {stream: _merged(of_stream) for stream, of_stream in spans.items()}
-    left: list[StreamRange] = []
+    merged = {stream: _merge_spans(of_stream) for stream, of_stream in spans.items()}
+    remaining: list[StreamRange] = []
     for each in ranges:
         of_stream = merged.get(each.stream)
         if of_stream is None:
-            left.append(each)
+            remaining.append(each)
         else:
-            left += _cut(each, of_stream)
-    return left
+            remaining += _subtract_spans(each, of_stream)
+    return remaining
 
 
-def hulls(ranges: Iterable[StreamRange]) -> dict[Stream, StreamRange]:
+def hulls_by_stream(ranges: Iterable[StreamRange]) -> dict[Stream, StreamRange]:
     """One range for each stream, from the lowest to the highest that `ranges` name of it; empty ones
     name nothing. Who tells of a stream many times says no more than that."""
     found: dict[Stream, StreamRange] = {}
@@ -49,43 +51,43 @@ def hulls(ranges: Iterable[StreamRange]) -> dict[Stream, StreamRange]:
     return found
 
 
-def hull(one: StreamRange | None, other: StreamRange) -> StreamRange:
+def hull(first: StreamRange | None, second: StreamRange) -> StreamRange:
     """The range that holds both, which are of one stream."""
-    if one is None:
-        return other
-    return StreamRange(one.stream, min(one.first, other.first), max(one.last, other.last))
+    if first is None:
+        return second
+    return StreamRange(first.stream, min(first.first, second.first), max(first.last, second.last))
 
 
-def share_of(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[StreamRange]]:
+def first_batch(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[StreamRange]]:
     """As much of `ranges` as one question is for, from the first on, and the rest."""
-    room = SHARE
+    budget = MESSAGES_PER_REQUEST
     for index, each in enumerate(ranges):
-        if not room or index == RANGES_A_WANT:
+        if not budget or index == RANGES_PER_REQUEST:
             return ranges[:index], ranges[index:]
         count = each.last - each.first + 1
-        if count > room:
-            cut = each.first + room
-            share = StreamRange(each.stream, each.first, cut - 1)
+        if count > budget:
+            cut = each.first + budget
+            head = StreamRange(each.stream, each.first, cut - 1)
             rest = StreamRange(each.stream, cut, each.last)
-            return [*ranges[:index], share], [rest, *ranges[index + 1 :]]
-        room -= count
+            return [*ranges[:index], head], [rest, *ranges[index + 1 :]]
+        budget -= count
     return ranges, []
 
 
-def merged(ranges: Iterable[StreamRange]) -> list[StreamRange]:
+def merge(ranges: Iterable[StreamRange]) -> list[StreamRange]:
     """The same ids in ranges that do not overlap: stream by stream in the order in which they are first
     named, ascending."""
     spans: dict[Stream, list[tuple[int, int]]] = {}
     for each in ranges:
-        spans.setdefault(each.stream, []).append(each.ends)
+        spans.setdefault(each.stream, []).append(each.bounds)
     return [
         StreamRange(stream, first, last)
         for stream, of_stream in spans.items()
-        for first, last in _merged(of_stream)
+        for first, last in _merge_spans(of_stream)
     ]
 
 
-def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merge_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """The same sequences in spans that are ascending and apart."""
     spans.sort()
     merged: list[tuple[int, int]] = []
@@ -97,25 +99,25 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _cut(what: StreamRange, spans: list[tuple[int, int]]) -> list[StreamRange]:
-    """What `spans`, which are ascending and apart, leave of `what`."""
-    left: list[StreamRange] = []
-    first = what.first
-    for index in range(bisect_left(spans, what.first, key=itemgetter(1)), len(spans)):
+def _subtract_spans(range_: StreamRange, spans: list[tuple[int, int]]) -> list[StreamRange]:
+    """What `spans`, which are ascending and apart, leave of `range_`."""
+    remaining: list[StreamRange] = []
+    first = range_.first
+    for index in range(bisect_left(spans, range_.first, key=itemgetter(1)), len(spans)):
         begin, end = spans[index]
-        if begin > what.last:
+        if begin > range_.last:
             break
         if first < begin:
-            left.append(StreamRange(what.stream, first, begin - 1))
+            remaining.append(StreamRange(range_.stream, first, begin - 1))
         first = end + 1
-    if first == what.first:
-        return [what]
-    if first <= what.last:
-        left.append(StreamRange(what.stream, first, what.last))
-    return left
+    if first == range_.first:
+        return [range_]
+    if first <= range_.last:
+        remaining.append(StreamRange(range_.stream, first, range_.last))
+    return remaining
 
 
-def joined(ranges: list[StreamRange]) -> list[StreamRange]:
+def coalesce(ranges: list[StreamRange]) -> list[StreamRange]:
     """`ranges`, which are in order, with one where another begins as it ends."""
     found: list[StreamRange] = []
     for each in ranges:
@@ -127,18 +129,21 @@ def joined(ranges: list[StreamRange]) -> list[StreamRange]:
     return found
 
 
-def in_datagrams(ranges: list[StreamRange]) -> list[tuple[StreamRange, ...]]:
+def pack(ranges: list[StreamRange]) -> list[tuple[StreamRange, ...]]:
     """`ranges`, which are in order, cut into what fits a datagram each."""
     batches: list[list[StreamRange]] = [[]]
     size_bytes = 0
     for each in ranges:
         batch = batches[-1]
         is_same = bool(batch) and batch[-1].stream == each.stream
-        cost_bytes = RANGE_BYTES if is_same else RANGE_BYTES + STREAM_BYTES
-        if size_bytes + cost_bytes > IDS_BYTES or len(batch) == IDS_AT_ONCE:
+        cost_bytes = RANGE_ENCODED_BYTES if is_same else RANGE_ENCODED_BYTES + STREAM_ENCODED_BYTES
+        if (
+            size_bytes + cost_bytes > RANGES_PER_DATAGRAM_BYTES
+            or len(batch) == RANGES_PER_MESSAGE_LIMIT
+        ):
             batch = []
             batches.append(batch)
-            size_bytes, cost_bytes = 0, RANGE_BYTES + STREAM_BYTES
+            size_bytes, cost_bytes = 0, RANGE_ENCODED_BYTES + STREAM_ENCODED_BYTES
         batch.append(each)
         size_bytes += cost_bytes
     return [tuple(batch) for batch in batches if batch]

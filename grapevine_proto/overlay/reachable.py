@@ -23,25 +23,25 @@ SERVICE_PORTS: Final = frozenset(
 )
 
 
-def may_be_dialed(claimed: Address, ours: Iterable[Address]) -> bool:
-    """Whether a node at `ours` dials `claimed` though only a record says that a member is there: no
+def can_dial_claimed(claimed: Address, own_addresses: Iterable[Address]) -> bool:
+    """Whether a node at `own_addresses` dials `claimed` though only a record says that a member is there: no
     group, broadcast, reserved or unspecified address and no well-known service; loopback and
     link-local ones only where this node has such an address itself."""
     if claimed.port in SERVICE_PORTS:
         return False
-    host = _ip(claimed.host)
+    host = _parse_ip(claimed.host)
     if host.version == 4 and int(host) >> 24 == 0:  # "this network"
         return False
     if host.is_multicast or host.is_unspecified or (host.is_reserved and host.version == 4):
         return False
     if host.is_loopback:
-        return any(_ip(each.host).is_loopback for each in ours)
+        return any(_parse_ip(each.host).is_loopback for each in own_addresses)
     if host.is_link_local:
-        return any(_ip(each.host).is_link_local for each in ours)
+        return any(_parse_ip(each.host).is_link_local for each in own_addresses)
     return True
 
 
-def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address

@@ -3,7 +3,7 @@
 What must stay true: who is let go is told of somebody to link with instead; and whoever is turned away of
 others, who are linked and so alive.
 
-Mechanism of `membership`. `views` and `nearness` say which link fits least.
+Mechanism of `membership`. `active_view` and `proximity` say which link fits least.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Final
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import CloseReason, Near
-from grapevine_proto.overlay.effects import Drop, Effect
-from grapevine_proto.overlay.hearsay import Hearsay
-from grapevine_proto.overlay.heartbeats import envelopes
+from grapevine_proto.messages import CloseReason, SwapRequest
+from grapevine_proto.overlay.effects import Disconnect, Effect
+from grapevine_proto.overlay.hearsay import UpdateHandler
+from grapevine_proto.overlay.heartbeats import pack_records
 from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.nearness import Nearness
+from grapevine_proto.overlay.nearness import ProximityOptimizer
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.selection import uniform
-from grapevine_proto.overlay.views import Views
-from grapevine_proto.signed import Record
+from grapevine_proto.overlay.views import ActiveView
+from grapevine_proto.signed import PeerRecord
 
-BEYOND_DRAWS: Final = 8  # nearly always enough where half of the members are not linked
-REFERRALS: Final = 8  # told to one for whom there is no room
+UNLINKED_DRAWS: Final = 8  # nearly always enough where half of the members are not linked
+REFERRALS_LIMIT: Final = 8  # told to one for whom there is no room
 
 
-class Room:
+class LinkEvictor:
     """See the module."""
 
     def __init__(
@@ -37,51 +37,51 @@ class Room:
         config: NodeConfig,
         peers: PeerTable,
         members: MemberTable,
-        views: Views,
-        nearness: Nearness,
-        hearsay: Hearsay,
+        active_view: ActiveView,
+        proximity: ProximityOptimizer,
+        update_handler: UpdateHandler,
         rng: random.Random,
     ) -> None:
         self._config = config
         self._peers = peers
         self._members = members
-        self._views = views
-        self._nearness = nearness
-        self._hearsay = hearsay
+        self._active_view = active_view
+        self._proximity = proximity
+        self._update_handler = update_handler
         self._rng = rng
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
 
     @property
-    def is_left(self) -> bool:
-        return self._views.has_room
+    def has_room(self) -> bool:
+        return self._active_view.has_room
 
-    def make(
+    def make_room(
         self,
-        newcomer: Record,
+        newcomer: PeerRecord,
         now: float,
         *,
-        is_asked: bool,
+        wants_room: bool,
         source: Address | None = None,
-        is_ours: bool = False,
+        is_outbound: bool = False,
     ) -> list[Effect]:
         """Let a link go for `newcomer` where there is no room, and name the one to the other. `source`
-        is where it is, and `is_ours` whether this node dialed it."""
-        if self.is_left:
+        is where it is, and `is_outbound` whether this node dialed it."""
+        if self.has_room:
             return []
-        gone = self._views.to_let_go(
-            newcomer.peer_id, now, is_asked=is_asked, source=source, is_ours=is_ours
+        victim = self._active_view.pick_victim(
+            newcomer.peer_id, now, wants_room=wants_room, source=source, is_outbound=is_outbound
         )
-        if gone is None:
+        if victim is None:
             return []
-        words = _words(newcomer)
-        return [Drop(gone, CloseReason.FULL, words, (newcomer,))]
+        detail = _eviction_reason(newcomer)
+        return [Disconnect(victim, CloseReason.FULL, detail, (newcomer,))]
 
-    def make_nearer(
+    def make_room_for_nearer(
         self,
-        newcomer: Record,
-        near: Near,
+        newcomer: PeerRecord,
+        swap_request: SwapRequest,
         rtt_s: float | None,
         now: float,
         *,
@@ -89,43 +89,45 @@ class Room:
     ) -> list[Effect]:
         """Let a link go for `newcomer`, which says that it is near, where it is nearer by what we
         measured; whoever goes is told of the one that goes at the other end."""
-        if self.is_left:
+        if self.has_room:
             return []
-        gone = self._nearness.to_let_go(newcomer, rtt_s, now, source)
-        if gone is None or not self._views.take_yield(now):
+        victim = self._proximity.pick_victim(newcomer, rtt_s, now, source)
+        if victim is None or not self._active_view.try_take_eviction(now):
             return []
-        effects = self._hearsay.records((near.instead,), newcomer.peer_id, now)
-        other = self._members.get(near.instead.peer_id)
-        others = (other.record,) if other is not None and near.instead.peer_id != gone else ()
-        self._nearness.moved += 1
-        words = f"{_words(newcomer)}, which is nearer"
-        return [*effects, Drop(gone, CloseReason.FULL, words, others)]
+        effects = self._update_handler.on_records((swap_request.swap_for,), newcomer.peer_id, now)
+        other = self._members.get(swap_request.swap_for.peer_id)
+        referrals = (
+            (other.record,) if other is not None and swap_request.swap_for.peer_id != victim else ()
+        )
+        self._proximity.links_optimized += 1
+        detail = f"{_eviction_reason(newcomer)}, which is nearer"
+        return [*effects, Disconnect(victim, CloseReason.FULL, detail, referrals)]
 
-    def swap(self, instead: Record, nearer: Record) -> list[Effect]:
-        """`nearer` made room for us: let `instead` go for it."""
-        if self.is_left or not self._peers.is_linked(instead.peer_id):
+    def swap_link(self, victim: PeerRecord, nearer: PeerRecord) -> list[Effect]:
+        """`nearer` made room for us: let `victim` go for it."""
+        if self.has_room or not self._peers.is_linked(victim.peer_id):
             return []
-        self._nearness.moved += 1
-        words = f"{_words(nearer)}, which is nearer"
-        return [Drop(instead.peer_id, CloseReason.FULL, words)]
+        self._proximity.links_optimized += 1
+        detail = f"{_eviction_reason(nearer)}, which is nearer"
+        return [Disconnect(victim.peer_id, CloseReason.FULL, detail)]
 
-    def somebody_beyond(self) -> PeerId | None:
+    def random_unlinked(self) -> PeerId | None:
         """A member thought to be up that is not linked, drawn evenly, where a few draws find one."""
-        for member in self._members.draw(BEYOND_DRAWS, self._rng):
+        for member in self._members.sample(UNLINKED_DRAWS, self._rng):
             peer_id = member.record.peer_id
-            is_there = member.status is MemberStatus.UP and member.address is not None
-            if is_there and not self._peers.is_linked(peer_id):
+            is_dialable = member.status is MemberStatus.UP and member.address is not None
+            if is_dialable and not self._peers.is_linked(peer_id):
                 return None if peer_id in self._config.denied else peer_id
         return None
 
-    def referrals(self, but: PeerId) -> tuple[Record, ...]:
+    def referrals(self, exclude: PeerId) -> tuple[PeerRecord, ...]:
         """Where else a newcomer may try, when there is no room here: what fits one datagram."""
-        linked = uniform(self._peers.linked, REFERRALS, self._rng, but=(but,))
+        linked = uniform(self._peers.linked, REFERRALS_LIMIT, self._rng, exclude=(exclude,))
         members = (self._members.get(peer_id) for peer_id in linked)
-        told = envelopes([member.record for member in members if member is not None])
-        return told[0].records if told else ()
+        messages = pack_records([member.record for member in members if member is not None])
+        return messages[0].records if messages else ()
 
 
-def _words(newcomer: Record) -> str:
+def _eviction_reason(newcomer: PeerRecord) -> str:
     """For people: why a link ended."""
     return f"let go for {newcomer.name or newcomer.peer_id.short}"

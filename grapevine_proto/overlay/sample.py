@@ -1,4 +1,4 @@
-"""Who is asked to say that they have a traced message: all of few members, about `SAMPLE` of many.
+"""Who is asked to say that they have a traced message: all of few members, about `SAMPLE_TARGET` of many.
 
 What must stay true:
 
@@ -16,10 +16,10 @@ from grapevine_proto.identity import digest
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.signed import TRACE_ALL
 
-SAMPLE: Final = 100  # answers wanted: enough for a p99, few enough for one link to carry
+SAMPLE_TARGET: Final = 100  # answers wanted: enough for a p99, few enough for one link to carry
 
 
-class Sample:
+class TraceSample:
     """Who is asked about one message. Pure."""
 
     def __init__(self, cluster: str, message_id: MessageId, share: int) -> None:
@@ -31,10 +31,10 @@ class Sample:
         """Whether `member` is to answer: less than a microsecond, for tables of thousands."""
         if self._share == TRACE_ALL:
             return True
-        drawn = blake2b(member, key=self._key, digest_size=2).digest()
-        return int.from_bytes(drawn, "big") <= self._share
+        hashed = blake2b(member, key=self._key, digest_size=2).digest()
+        return int.from_bytes(hashed, "big") <= self._share
 
 
-def share_of(members: int) -> int:
+def sample_share(members: int) -> int:
     """Which part of so many members is asked, of `TRACE_ALL`; never 0, which would be nobody."""
-    return TRACE_ALL if members <= SAMPLE else max(TRACE_ALL * SAMPLE // members, 1)
+    return TRACE_ALL if members <= SAMPLE_TARGET else max(TRACE_ALL * SAMPLE_TARGET // members, 1)

@@ -21,127 +21,128 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 
-class Hole(NamedTuple):
+class Gap(NamedTuple):
     """Sequences `first` to `last`, both included, not seen since `opened_at`. Those that are not
-    `counted` were said before this node was there to hear them: no loss of ours."""
+    `is_loss` were said before this node was there to hear them: no loss of ours."""
 
     first: int
     last: int
     opened_at: float
-    counted: bool
+    is_loss: bool
 
     @property
     def size(self) -> int:
         return self.last - self.first + 1
 
 
-_LAST_OF: Final = itemgetter(1)  # by which holes are found
+_LAST_OF_GAP: Final = itemgetter(1)  # by which holes are found
 
 
-class Seen:
+class SequenceTracker:
     """The marks of one stream."""
 
-    __slots__ = ("_limit", "high", "holes", "lost")
+    __slots__ = ("_limit", "abandoned", "gaps", "high")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.high = 0
-        self.holes: list[Hole] = []  # ascending, apart from each other
-        self.lost = 0  # sequences given up
+        self.gaps: list[Gap] = []  # ascending, apart from each other
+        self.abandoned = 0  # sequences given up
 
-    def restore(self, high: int, holes: Iterable[tuple[int, int]], now: float) -> None:
+    def restore(self, high: int, gaps: Iterable[tuple[int, int]], now: float) -> None:
         """Take over marks that were kept; what does not fit together counts as seen."""
         self.high = high
-        self.holes = []
+        self.gaps = []
         previous = 0
-        for first, last in holes:
-            if previous < first <= last < high and len(self.holes) < self._limit:
-                self.holes.append(Hole(first, last, now, True))
+        for first, last in gaps:
+            if previous < first <= last < high and len(self.gaps) < self._limit:
+                self.gaps.append(Gap(first, last, now, True))
                 previous = last
 
-    def knows(self, sequence: int) -> bool:
+    def contains(self, sequence: int) -> bool:
         """Whether `sequence` was seen, or given up."""
-        return self.knows_all(sequence, sequence)
+        return self.contains_all(sequence, sequence)
 
-    def knows_all(self, first: int, last: int) -> bool:
+    def contains_all(self, first: int, last: int) -> bool:
         """Whether nothing from `first` to `last` is still unseen."""
         if last > self.high:
             return False
-        index = self._first_hole(first)
-        return index == len(self.holes) or last < self.holes[index].first
+        index = self._first_gap_index(first)
+        return index == len(self.gaps) or last < self.gaps[index].first
 
-    def _first_hole(self, first: int) -> int:
-        """Where in `holes` the first one is that reaches `first` or beyond."""
-        return bisect_left(self.holes, first, key=_LAST_OF) if self.holes else 0
+    def _first_gap_index(self, first: int) -> int:
+        """Where in `gaps` the first one is that reaches `first` or beyond."""
+        return bisect_left(self.gaps, first, key=_LAST_OF_GAP) if self.gaps else 0
 
     def missing(self, first: int, last: int, limit: float = math.inf) -> list[tuple[int, int]]:
         """The ranges from `first` to `last` that were not seen, ascending; `limit` of them at most."""
         found: list[tuple[int, int]] = []
-        for hole in islice(self.holes, self._first_hole(first), None):
-            if hole.first > last or len(found) >= limit:
+        for gap in islice(self.gaps, self._first_gap_index(first), None):
+            if gap.first > last or len(found) >= limit:
                 break
-            found.append((max(first, hole.first), min(last, hole.last)))
+            found.append((max(first, gap.first), min(last, gap.last)))
         if first <= last and last > self.high and len(found) < limit:
             found.append((max(first, self.high + 1), last))
         return found
 
-    def mark(self, first: int, last: int, now: float, *, counted: bool = True) -> None:
+    def add(self, first: int, last: int, now: float, *, is_loss: bool = True) -> None:
         """`first` to `last` are seen now; what was skipped on the way becomes a hole."""
-        if self.holes and first <= self.high:
-            self._fill(first, last)
+        if self.gaps and first <= self.high:
+            self._fill_gaps(first, last)
         if last <= self.high:
             return
         if first > self.high + 1:
-            self.holes.append(Hole(self.high + 1, first - 1, now, counted))
-            if len(self.holes) > self._limit:
-                self._give_up(self.holes.pop(0))
+            self.gaps.append(Gap(self.high + 1, first - 1, now, is_loss))
+            if len(self.gaps) > self._limit:
+                self._abandon(self.gaps.pop(0))
         self.high = last
 
-    def _fill(self, first: int, last: int) -> None:
-        begin = end = self._first_hole(first)
-        left: list[Hole] = []
-        while end < len(self.holes) and self.holes[end].first <= last:
-            hole = self.holes[end]
-            if hole.first < first:
-                left.append(hole._replace(last=first - 1))
-            if last < hole.last:
-                left.append(hole._replace(first=last + 1))
+    def _fill_gaps(self, first: int, last: int) -> None:
+        begin = end = self._first_gap_index(first)
+        remaining: list[Gap] = []
+        while end < len(self.gaps) and self.gaps[end].first <= last:
+            gap = self.gaps[end]
+            if gap.first < first:
+                remaining.append(gap._replace(last=first - 1))
+            if last < gap.last:
+                remaining.append(gap._replace(first=last + 1))
             end += 1
-        self.holes[begin:end] = left
-        while len(self.holes) > self._limit:
-            self._give_up(self.holes.pop(0))
+        self.gaps[begin:end] = remaining
+        while len(self.gaps) > self._limit:
+            self._abandon(self.gaps.pop(0))
 
-    def close_before(self, opened_before: float) -> None:
+    def abandon_before(self, opened_before: float) -> None:
         """Give up every hole opened earlier than that."""
-        closed = 0
-        while closed < len(self.holes) and self.holes[closed].opened_at < opened_before:
-            self._give_up(self.holes[closed])
-            closed += 1
-        del self.holes[:closed]
+        abandoned = 0
+        while abandoned < len(self.gaps) and self.gaps[abandoned].opened_at < opened_before:
+            self._abandon(self.gaps[abandoned])
+            abandoned += 1
+        del self.gaps[:abandoned]
 
-    def close(self) -> None:
+    def abandon_all(self) -> None:
         """Give up every hole, and take nothing more: the stream is over."""
-        for hole in self.holes:
-            self._give_up(hole)
-        self.holes = []
+        for gap in self.gaps:
+            self._abandon(gap)
+        self.gaps = []
 
-    def without(self, sequences: Iterable[int]) -> tuple[int, tuple[tuple[int, int], ...]]:
+    def excluding(self, sequences: Iterable[int]) -> tuple[int, tuple[tuple[int, int], ...]]:
         """The high mark and the holes as they would be if none of `sequences`, ascending, had been seen.
         Where that makes more holes than the limit, the lowest count as seen."""
         unseen = sorted(
-            [(hole.first, hole.last) for hole in self.holes] + [(s, s) for s in sequences]
+            [(gap.first, gap.last) for gap in self.gaps]
+            + [(sequence, sequence) for sequence in sequences]
         )
-        holes: list[tuple[int, int]] = []
+        gaps: list[tuple[int, int]] = []
         for first, last in unseen:
-            if holes and first <= holes[-1][1] + 1:
-                holes[-1] = (holes[-1][0], max(holes[-1][1], last))
+            if gaps and first <= gaps[-1][1] + 1:
+                gaps[-1] = (gaps[-1][0], max(gaps[-1][1], last))
             else:
-                holes.append((first, last))
+                gaps.append((first, last))
         high = self.high
-        if holes and holes[-1][1] >= high:
-            high = holes.pop()[0] - 1
-        return high, tuple(holes[-self._limit :])
+        if gaps and gaps[-1][1] >= high:
+            high = gaps.pop()[0] - 1
+        return high, tuple(gaps[-self._limit :])
 
-    def _give_up(self, hole: Hole) -> None:
-        if hole.counted:
-            self.lost += hole.size
+    def _abandon(self, gap: Gap) -> None:
+        if gap.is_loss:
+            self.abandoned += gap.size

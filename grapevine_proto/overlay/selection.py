@@ -19,25 +19,25 @@ PREFERRED_WEIGHT: Final = 2.0  # how much likelier a preferred zone's nodes are 
 
 # In a cluster larger than `max_peers` a node dials for its links but this part of them, which it
 # leaves to those who dial it: then most newcomers find room without asking somebody to make it.
-LEFT_TO_OTHERS: Final = 5
+INBOUND_DIVISOR: Final = 5
 
 
 def uniform(
-    candidates: Sequence[T], count: int, rng: random.Random, *, but: Container[T] = ()
+    candidates: Sequence[T], count: int, rng: random.Random, *, exclude: Container[T] = ()
 ) -> list[T]:
-    """`count` of `candidates` without those in `but`, each equally likely; all where fewer are left."""
+    """`count` of `candidates` without those in `exclude`, each equally likely; all where fewer are left."""
     if not candidates:
         return []
     if len(candidates) <= 4 * count:
-        left = [each for each in candidates if each not in but]
-        return rng.sample(left, count) if len(left) > count else left
+        eligible = [each for each in candidates if each not in exclude]
+        return rng.sample(eligible, count) if len(eligible) > count else eligible
     # Many candidates, few to choose: drawing beats copying.
     drawn = rng.sample(candidates, min(len(candidates), 3 * count))
-    chosen = [each for each in drawn if each not in but][:count]
+    chosen = [each for each in drawn if each not in exclude][:count]
     if len(chosen) == count:
         return chosen
-    left = [each for each in candidates if each not in but]
-    return rng.sample(left, min(count, len(left)))
+    eligible = [each for each in candidates if each not in exclude]
+    return rng.sample(eligible, min(count, len(eligible)))
 
 
 def choose(
@@ -48,9 +48,9 @@ def choose(
     distribution: str,
     zone: Zone,
     zone_of: ZoneOf[T],
-    but: Container[T] = (),
+    exclude: Container[T] = (),
 ) -> list[T]:
-    """`count` of `candidates` without those in `but`, as a node in `zone` prefers them; all where
+    """`count` of `candidates` without those in `exclude`, as a node in `zone` prefers them; all where
     fewer are left. Nodes that name no zone are in one together.
 
     - `uniform`: each equally likely.
@@ -58,40 +58,40 @@ def choose(
     - `prefer-local`, `prefer-remote`: those at home, or those elsewhere, are twice as likely.
     """
     if distribution == "uniform":
-        return uniform(candidates, count, rng, but=but)
-    left = [each for each in candidates if each not in but]
-    if len(left) <= count:
-        return left
+        return uniform(candidates, count, rng, exclude=exclude)
+    eligible = [each for each in candidates if each not in exclude]
+    if len(eligible) <= count:
+        return eligible
     if distribution == "hub-and-spoke":
-        return _hubs_and_home(left, count, rng, zone, zone_of)
-    prefers_home = distribution == "prefer-local"
+        return _hubs_and_local(eligible, count, rng, zone, zone_of)
+    prefers_local = distribution == "prefer-local"
     # Chance to the power of 1 / weight: the largest are a weighted draw, none twice.
     exponents = (1.0 / PREFERRED_WEIGHT, 1.0)
     ranked = [
-        (rng.random() ** exponents[(zone_of(each) == zone) is not prefers_home], index)
-        for index, each in enumerate(left)
+        (rng.random() ** exponents[(zone_of(each) == zone) is not prefers_local], index)
+        for index, each in enumerate(eligible)
     ]
-    return [left[index] for _, index in sorted(ranked, reverse=True)[:count]]
+    return [eligible[index] for _, index in sorted(ranked, reverse=True)[:count]]
 
 
-def _hubs_and_home(
-    left: list[T], count: int, rng: random.Random, zone: Zone, zone_of: ZoneOf[T]
+def _hubs_and_local(
+    eligible: list[T], count: int, rng: random.Random, zone: Zone, zone_of: ZoneOf[T]
 ) -> list[T]:
-    """One of `left` in each other zone and the rest at home; where home has too few, more from
+    """One of `eligible` in each other zone and the rest at home; where home has too few, more from
     elsewhere. Half of `count` stays at home, so that a zone keeps together however many there are."""
     zones: dict[Zone, list[T]] = {}
-    for each in left:
+    for each in eligible:
         zones.setdefault(zone_of(each), []).append(each)
-    at_home = zones.pop(zone, [])
+    local = zones.pop(zone, [])
     hub_zones = rng.sample(list(zones), min(count // 2, len(zones)))
     chosen = [zones[each].pop(rng.randrange(len(zones[each]))) for each in hub_zones]
-    chosen += uniform(at_home, count - len(chosen), rng)
+    chosen += uniform(local, count - len(chosen), rng)
     if len(chosen) < count:
-        elsewhere = [each for others in zones.values() for each in others]
-        chosen += uniform(elsewhere, count - len(chosen), rng)
+        remote = [each for others in zones.values() for each in others]
+        chosen += uniform(remote, count - len(chosen), rng)
     return chosen
 
 
-def links_wanted(members: int, max_peers: int) -> int:
+def target_links(members: int, max_peers: int) -> int:
     """How many links to dial for, among `members` others: a full mesh while it fits."""
-    return members if members <= max_peers else max_peers - max_peers // LEFT_TO_OTHERS
+    return members if members <= max_peers else max_peers - max_peers // INBOUND_DIVISOR

@@ -1,15 +1,18 @@
 """What a peer is given when it asks: bounded in work, in bytes, and in how often it is given the same.
 
 Invariants:
-- An answer is at most `REPLY_DATAGRAMS`, and `REPLY_LIMIT_BYTES` but for one rumor that may be larger
+- An answer is at most `REPAIR_DATAGRAMS_LIMIT`, and `REPAIR_LIMIT_BYTES` but for one rumor that may be larger
   alone; the rest has to be asked for again.
-- One peer is given at most `BYTES_BURST` of repair at once and `BYTES_S` a second after that; one body
-  `GIVEN_LIMIT` times, and again once it has not been given for `GIVEN_S`.
-- One peer has its digest answered with a vector at most `VECTORS_BURST` times at once and `VECTORS_S` a
+- One peer is given at most `REPAIR_BYTES_BURST` of repair at once and `REPAIR_BYTES_PER_S` a second
+  after that; one body
+  `BODY_REPEATS_LIMIT` times, and again once it has not been given for `BODY_REPEAT_WINDOW_S`.
+- One peer has its digest answered with a vector at most `VECTORS_BURST` times at once and `VECTORS_PER_S` a
   second.
-- An answer looks at `LOOKED_AT` bodies and checks `CHECKS` signatures at most; what is left has to be
+- An answer looks at `BODIES_SCANNED_LIMIT` bodies and checks `CHECKS_PER_REPLY_LIMIT` signatures at
+  most; what is left has to be
   asked for again.
-- At most `PEERS_LIMIT` peers are remembered and of each `BODIES_LIMIT` bodies; the oldest are evicted.
+- At most `QUOTA_PEERS_LIMIT` peers are remembered and of each `BODIES_PER_PEER_LIMIT` bodies; the oldest
+  are evicted.
 """
 
 from __future__ import annotations
@@ -20,130 +23,133 @@ from dataclasses import replace
 from typing import Final
 
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Repair, RumorCopy, Want
-from grapevine_proto.overlay.held import Held, Key, key_of
-from grapevine_proto.overlay.ranges import merged
+from grapevine_proto.messages import IWant, Repair, RumorCopy
+from grapevine_proto.overlay.held import MessageCache, RumorKey, rumor_key
+from grapevine_proto.overlay.ranges import merge
 from grapevine_proto.ratelimit import TokenBucket
 
-REPLY_DATAGRAMS: Final = 32
-REPLY_BYTES: Final = 1000  # of rumors in one datagram, about
-REPLY_LIMIT_BYTES: Final = 64 * 1024
+REPAIR_DATAGRAMS_LIMIT: Final = 32
+REPAIR_DATAGRAM_BYTES: Final = 1000  # of rumors in one datagram, about
+REPAIR_LIMIT_BYTES: Final = 64 * 1024
 
-BYTES_BURST: Final = 32 * 2**20  # half of what is held by default
-BYTES_S: Final = 4 * 2**20
-GIVEN_LIMIT: Final = 4  # links repeat what is lost: more often is hardly ever honest
-GIVEN_S: Final = 30.0
+REPAIR_BYTES_BURST: Final = 32 * 2**20  # half of what is held by default
+REPAIR_BYTES_PER_S: Final = 4 * 2**20
+BODY_REPEATS_LIMIT: Final = 4  # links repeat what is lost: more often is hardly ever honest
+BODY_REPEAT_WINDOW_S: Final = 30.0
 VECTORS_BURST: Final = 8.0
-VECTORS_S: Final = 1.0
-LOOKED_AT: Final = 512
-CHECKS: Final = (
+VECTORS_PER_S: Final = 1.0
+BODIES_SCANNED_LIMIT: Final = 512
+CHECKS_PER_REPLY_LIMIT: Final = (
     12  # half a millisecond; with fewer a joiner is cut off so often that much comes twice
 )
 
-PEERS_LIMIT: Final = 1024
-BODIES_LIMIT: Final = 1024
+QUOTA_PEERS_LIMIT: Final = 1024
+BODIES_PER_PEER_LIMIT: Final = 1024
 
 
-class _Account:
+class _PeerQuota:
     """What one peer was given."""
 
-    __slots__ = ("given", "payload", "vectors")
+    __slots__ = ("bytes_bucket", "sent", "vector_bucket")
 
     def __init__(self, now: float) -> None:
-        self.payload = TokenBucket(BYTES_BURST, BYTES_S, now)
-        self.vectors = TokenBucket(VECTORS_BURST, VECTORS_S, now)
-        self.given: dict[Key, tuple[int, float]] = {}  # how often, and when last
+        self.bytes_bucket = TokenBucket(REPAIR_BYTES_BURST, REPAIR_BYTES_PER_S, now)
+        self.vector_bucket = TokenBucket(VECTORS_BURST, VECTORS_PER_S, now)
+        self.sent: dict[RumorKey, tuple[int, float]] = {}  # how often, and when last
 
-    def may_have(self, key: Key, now: float) -> bool:
-        times, at = self.given.get(key, (0, now))
-        return times < GIVEN_LIMIT or now - at >= GIVEN_S
+    def can_send(self, key: RumorKey, now: float) -> bool:
+        count, last_sent_at = self.sent.get(key, (0, now))
+        return count < BODY_REPEATS_LIMIT or now - last_sent_at >= BODY_REPEAT_WINDOW_S
 
-    def note(self, key: Key, now: float) -> None:
-        times, at = self.given.pop(key, (0, now))
-        self.given[key] = (1 if now - at >= GIVEN_S else times + 1, now)
-        if len(self.given) > BODIES_LIMIT:
-            del self.given[next(iter(self.given))]
+    def note_sent(self, key: RumorKey, now: float) -> None:
+        count, last_sent_at = self.sent.pop(key, (0, now))
+        self.sent[key] = (1 if now - last_sent_at >= BODY_REPEAT_WINDOW_S else count + 1, now)
+        if len(self.sent) > BODIES_PER_PEER_LIMIT:
+            del self.sent[next(iter(self.sent))]
 
 
-class Serving:
-    """Answers questions about what is held. `refused` counts bodies and vectors that were not given
+class RepairServer:
+    """Answers questions about what is held. `withheld` counts bodies and vectors that were not given
     because the peer had had them, or too much."""
 
-    def __init__(self, held: Held) -> None:
-        self._held = held
-        self._accounts: OrderedDict[PeerId, _Account] = OrderedDict()
-        self.refused = 0
+    def __init__(self, cache: MessageCache) -> None:
+        self._cache = cache
+        self._quotas: OrderedDict[PeerId, _PeerQuota] = OrderedDict()
+        self.withheld = 0
 
     def __len__(self) -> int:
-        return len(self._accounts)
+        return len(self._quotas)
 
-    def may_compare(self, peer_id: PeerId, now: float) -> bool:
+    def try_take_vector(self, peer_id: PeerId, now: float) -> bool:
         """Whether another digest of `peer_id` is answered with a vector."""
-        if self._account(peer_id, now).vectors.take(now):
+        if self._quota_of(peer_id, now).vector_bucket.try_take(now):
             return True
-        self.refused += 1
+        self.withheld += 1
         return False
 
-    def answer(self, want: Want, peer_id: PeerId, now: float) -> list[Repair]:
+    def build_repairs(self, request: IWant, peer_id: PeerId, now: float) -> list[Repair]:
         """What is held of what is wanted, in messages of a datagram each; one at least, maybe empty."""
-        account = self._account(peer_id, now)
-        room_bytes = account.payload.available(now)
+        quota = self._quota_of(peer_id, now)
+        quota_bytes = quota.bytes_bucket.available(now)
         batches: list[list[RumorCopy]] = [[]]
         size_bytes = total_bytes = 0
-        more = False
-        for copy in self._chosen(want, account, now):
+        is_truncated = False
+        for copy in self._select(request, quota, now):
             if copy is None:
-                more = True
+                is_truncated = True
                 break
             cost_bytes = copy.rumor.size_bytes
-            is_full = bool(batches[-1]) and size_bytes + cost_bytes > REPLY_BYTES
-            limit_bytes = min(REPLY_LIMIT_BYTES, room_bytes)
-            more = (total_bytes > 0 and total_bytes + cost_bytes > limit_bytes) or (
-                is_full and len(batches) == REPLY_DATAGRAMS
+            is_full = bool(batches[-1]) and size_bytes + cost_bytes > REPAIR_DATAGRAM_BYTES
+            limit_bytes = min(REPAIR_LIMIT_BYTES, quota_bytes)
+            is_truncated = (total_bytes > 0 and total_bytes + cost_bytes > limit_bytes) or (
+                is_full and len(batches) == REPAIR_DATAGRAMS_LIMIT
             )
-            if room_bytes < min(cost_bytes, REPLY_LIMIT_BYTES):
-                self.refused += 1
+            if quota_bytes < min(cost_bytes, REPAIR_LIMIT_BYTES):
+                self.withheld += 1
                 break
-            if more:
+            if is_truncated:
                 break
             if is_full:
                 batches.append([])
                 size_bytes = 0
             batches[-1].append(copy)
-            account.note(key_of(copy.rumor), now)
+            quota.note_sent(rumor_key(copy.rumor), now)
             size_bytes += cost_bytes
             total_bytes += cost_bytes
         if total_bytes:
-            account.payload.take(now, min(total_bytes, account.payload.available(now)))
+            quota.bytes_bucket.try_take(now, min(total_bytes, quota.bytes_bucket.available(now)))
         last = len(batches) - 1
         return [
-            Repair(want.round, index == last, more, tuple(batch))
+            Repair(request.round, index == last, is_truncated, tuple(batch))
             for index, batch in enumerate(batches)
         ]
 
-    def _chosen(self, want: Want, account: _Account, now: float) -> Iterator[RumorCopy | None]:
+    def _select(self, request: IWant, quota: _PeerQuota, now: float) -> Iterator[RumorCopy | None]:
         """What may be given of what is wanted; None at the end where not all of it was looked at."""
-        left = LOOKED_AT
-        checked = self._held.checked
-        for wanted in merged(want.ranges):
-            for key in self._held.keys_within(wanted):
-                left -= 1
-                if left < 0 or self._held.checked - checked >= CHECKS:
+        remaining = BODIES_SCANNED_LIMIT
+        checked = self._cache.signatures_checked
+        for requested in merge(request.ranges):
+            for key in self._cache.keys_in_range(requested):
+                remaining -= 1
+                if (
+                    remaining < 0
+                    or self._cache.signatures_checked - checked >= CHECKS_PER_REPLY_LIMIT
+                ):
                     yield None
                     return
-                if not account.may_have(key, now):
-                    self.refused += 1
+                if not quota.can_send(key, now):
+                    self.withheld += 1
                     continue
-                copy = self._held.copy(key, now)
-                if copy is not None and copy.rumor.last >= wanted.first:
+                copy = self._cache.copy(key, now)
+                if copy is not None and copy.rumor.last >= requested.first:
                     yield replace(copy, hops=copy.hops + 1)
 
-    def _account(self, peer_id: PeerId, now: float) -> _Account:
-        account = self._accounts.get(peer_id)
-        if account is None:
-            account = self._accounts[peer_id] = _Account(now)
-            if len(self._accounts) > PEERS_LIMIT:
-                self._accounts.popitem(last=False)
+    def _quota_of(self, peer_id: PeerId, now: float) -> _PeerQuota:
+        quota = self._quotas.get(peer_id)
+        if quota is None:
+            quota = self._quotas[peer_id] = _PeerQuota(now)
+            if len(self._quotas) > QUOTA_PEERS_LIMIT:
+                self._quotas.popitem(last=False)
         else:
-            self._accounts.move_to_end(peer_id)
-        return account
+            self._quotas.move_to_end(peer_id)
+        return quota

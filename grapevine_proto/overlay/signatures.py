@@ -23,74 +23,74 @@ from grapevine_proto.signed import Rumor
 # One sender may cause a twentieth of a core; through one sender one origin may take a quarter of
 # that, so that copies forged in its name leave room for others; and all that one origin really
 # said, by whatever way, at most as much as a sender.
-CHECKS_PER_SENDER_S: Final = 1200.0
-CHECKS_PER_PAIR_S: Final = 300.0
-TAKEN_PER_ORIGIN_S: Final = 1200.0
+SENDER_CHECKS_PER_S: Final = 1200.0
+PAIR_CHECKS_PER_S: Final = 300.0
+ORIGIN_RUMORS_PER_S: Final = 1200.0
 # Records that are new here: what one sender tells a newcomer of 10,000 members comes in two minutes, and
 # others tell of them too. A message of 16 costs no more than a token may, over any two seconds.
-RECORDS_PER_SENDER_S: Final = 64.0
-RECORDS_BURST: Final = 192.0
-BURST_S: Final = 4.0
-BUDGETS_LIMIT: Final = 4096  # of each sort; beyond it the least lately used starts anew
+SENDER_RECORDS_PER_S: Final = 64.0
+SENDER_RECORDS_BURST: Final = 192.0
+DEFAULT_BURST_S: Final = 4.0
+LIMITER_KEYS_LIMIT: Final = 4096  # of each sort; beyond it the least lately used starts anew
 
 
-class Budgets:
+class KeyedRateLimiter:
     """A token bucket per key, the least lately used forgotten beyond the limit."""
 
     def __init__(self, rate: float, burst: float = 0.0) -> None:
         self._rate = rate
-        self._burst = burst or rate * BURST_S
+        self._burst = burst or rate * DEFAULT_BURST_S
         self._buckets: OrderedDict[tuple[PeerId, ...], TokenBucket] = OrderedDict()
 
-    def take(self, key: tuple[PeerId, ...], now: float) -> bool:
+    def try_take(self, key: tuple[PeerId, ...], now: float) -> bool:
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._burst, self._rate, now)
-            if len(self._buckets) > BUDGETS_LIMIT:
+            if len(self._buckets) > LIMITER_KEYS_LIMIT:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(key)
-        return bucket.take(now)
+        return bucket.try_take(now)
 
 
-class Signatures:
+class Verifier:
     """Mechanism: it answers, and remembers only what was spent."""
 
     def __init__(self, config: NodeConfig) -> None:
-        self._by_sender = Budgets(CHECKS_PER_SENDER_S)
-        self._by_pair = Budgets(CHECKS_PER_PAIR_S)
-        self._by_origin = Budgets(TAKEN_PER_ORIGIN_S)
+        self._sender_limiter = KeyedRateLimiter(SENDER_CHECKS_PER_S)
+        self._pair_limiter = KeyedRateLimiter(PAIR_CHECKS_PER_S)
+        self._origin_limiter = KeyedRateLimiter(ORIGIN_RUMORS_PER_S)
         self.work = 0
-        self._records_by_sender = Budgets(RECORDS_PER_SENDER_S, RECORDS_BURST)
+        self._record_limiter = KeyedRateLimiter(SENDER_RECORDS_PER_S, SENDER_RECORDS_BURST)
         self.reconfigure(config)
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._cluster = config.cluster
         self._is_limited = config.rate_limit.enabled
 
-    def refusal(self, rumor: Rumor, sender: PeerId, now: float) -> DropReason | None:
+    def check(self, rumor: Rumor, sender: PeerId, now: float) -> DropReason | None:
         """Why `rumor` as `sender` told it does not count as its origin's word; None: it does.
         SIGNATURE_BUDGET says nothing of the rumor, only that it is not checked now."""
-        if not self.may_check(sender, now):
+        if not self.try_charge_check(sender, now):
             return DropReason.SIGNATURE_BUDGET
-        if self._is_limited and not self._by_pair.take((sender, rumor.origin), now):
+        if self._is_limited and not self._pair_limiter.try_take((sender, rumor.origin), now):
             return DropReason.SIGNATURE_BUDGET
         return None if rumor.is_authentic(self._cluster) else DropReason.BAD_SIGNATURE
 
-    def may_check(self, sender: PeerId, now: float) -> bool:
+    def try_charge_check(self, sender: PeerId, now: float) -> bool:
         """Whether one more check fits what `sender` may cause; it is taken from that."""
-        if self._is_limited and not self._by_sender.take((sender,), now):
+        if self._is_limited and not self._sender_limiter.try_take((sender,), now):
             return False
         self.work += work.SIGNATURE
         return True
 
-    def may_check_record(self, sender: PeerId, now: float) -> bool:
+    def try_charge_record_check(self, sender: PeerId, now: float) -> bool:
         """Whether one more record fits what `sender` may cause; it is taken from that."""
-        if self._is_limited and not self._records_by_sender.take((sender,), now):
+        if self._is_limited and not self._record_limiter.try_take((sender,), now):
             return False
         self.work += work.SIGNATURE
         return True
 
-    def admits(self, origin: PeerId, now: float) -> bool:
+    def allow_origin(self, origin: PeerId, now: float) -> bool:
         """Whether another rumor of `origin`, known to be its own, may be taken."""
-        return not self._is_limited or self._by_origin.take((origin,), now)
+        return not self._is_limited or self._origin_limiter.try_take((origin,), now)

@@ -21,92 +21,100 @@ from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
-from grapevine_proto.messages import Opinion, Opinions
-from grapevine_proto.overlay.cases import TOLD_AT_ONCE, message_of
+from grapevine_proto.messages import MemberUpdate, MemberUpdates
+from grapevine_proto.overlay.cases import UPDATES_PER_MESSAGE, fit_updates
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.news import News
+from grapevine_proto.overlay.news import TransmitLimitedQueue
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.selection import uniform
-from grapevine_proto.overlay.suspicion import tellings
+from grapevine_proto.overlay.suspicion import retransmit_limit
 from grapevine_proto.ratelimit import TokenBucket
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 
-TOLD_TO: Final = 3  # peers that hear the news at once
-HASTE_BURST: Final = 8.0  # times that news is told at once,
-HASTE_PER_S: Final = 0.5  # in the long run; else it waits for its turn
+UPDATE_FANOUT: Final = 3  # peers that hear the news at once
+IMMEDIATE_BURST: Final = 8.0  # times that news is told at once,
+IMMEDIATE_PER_S: Final = 0.5  # in the long run; else it waits for its turn
 
 
-class Tidings:
-    """What is still to be told, and when. `opinion_of` gives what we think of a record's subject."""
+class UpdateGossiper:
+    """What is still to be told, and when. `update_for` gives what we think of a record's subject."""
 
     def __init__(
         self,
         config: NodeConfig,
         peers: PeerTable,
-        opinion_of: Callable[[Record], Opinion],
+        update_for: Callable[[PeerRecord], MemberUpdate],
         rng: random.Random,
         now: float,
     ) -> None:
         self._config = config
         self._peers = peers
-        self._opinion_of = opinion_of
+        self._update_for = update_for
         self._rng = rng
-        self.news = News()
-        self._calls: dict[PeerId, Record] = {}  # to be told once; the first first
-        self._haste = TokenBucket(HASTE_BURST, HASTE_PER_S, now)
+        self.queue = TransmitLimitedQueue()
+        self._final_queries: dict[PeerId, PeerRecord] = {}  # to be told once; the first first
+        self._immediate_budget = TokenBucket(IMMEDIATE_BURST, IMMEDIATE_PER_S, now)
         self.deadline = math.inf
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
 
-    def spread(self, record: Record, members: int, now: float) -> None:
+    def enqueue(self, record: PeerRecord, members: int, now: float) -> None:
         """What is thought of `record`'s subject has changed, in a cluster of so many."""
-        self.news.spread(record, tellings(members))
-        self._plan(now)
+        self.queue.enqueue(record, retransmit_limit(members))
+        self._schedule(now)
 
-    def call(self, record: Record, now: float) -> None:
+    def enqueue_final_query(self, record: PeerRecord, now: float) -> None:
         """The time of `record`'s subject is nearly over: does anybody know better?"""
-        self._calls[record.peer_id] = record
-        self._plan(now)
+        self._final_queries[record.peer_id] = record
+        self._schedule(now)
 
-    def _plan(self, now: float) -> None:
-        if self.deadline > now and self._haste.take(now):
+    def _schedule(self, now: float) -> None:
+        if self.deadline > now and self._immediate_budget.try_take(now):
             self.deadline = now
         self.deadline = min(self.deadline, now + self._config.detection.probe_timeout)
 
     @property
-    def calls(self) -> int:
+    def pending_queries(self) -> int:
         """Last calls that nobody has heard yet."""
-        return len(self._calls)
+        return len(self._final_queries)
 
-    def too_late(self, subject: PeerId) -> None:
+    def cancel_query(self, subject: PeerId) -> None:
         """Its time is over, whether it was called for or not."""
-        self._calls.pop(subject, None)
+        self._final_queries.pop(subject, None)
 
-    def drop(self, subject: PeerId) -> None:
+    def remove(self, subject: PeerId) -> None:
         """Nothing is to be told of it any more."""
-        self.too_late(subject)
-        self.news.drop(subject)
+        self.cancel_query(subject)
+        self.queue.remove(subject)
 
     def advance(self, now: float) -> list[Effect]:
         """Time passed: tell a few peers what has waited longest, and others a little later."""
         if now < self.deadline:
             return []
-        effects = self._tell()
+        effects = self._send_updates()
         pause_s = self._config.detection.probe_timeout
-        self.deadline = now + pause_s if self.news or self._calls else math.inf
+        self.deadline = now + pause_s if self.queue or self._final_queries else math.inf
         return effects
 
-    def _tell(self) -> list[Effect]:
-        news = (each for each in self.news.first(TOLD_AT_ONCE) if each.peer_id not in self._calls)
-        opinions = message_of(map(self._opinion_of, itertools.chain(self._calls.values(), news)))
+    def _send_updates(self) -> list[Effect]:
+        queued = (
+            each
+            for each in self.queue.peek(UPDATES_PER_MESSAGE)
+            if each.peer_id not in self._final_queries
+        )
+        updates = fit_updates(
+            map(self._update_for, itertools.chain(self._final_queries.values(), queued))
+        )
         if not self._peers.linked:
-            self._calls.clear()  # nobody is there to know better; news waits
-        if not opinions or not self._peers.linked:
+            self._final_queries.clear()  # nobody is there to know better; news waits
+        if not updates or not self._peers.linked:
             return []
-        subjects = [opinion.record.peer_id for opinion in opinions]
-        told_to = tuple(uniform(self._peers.linked, TOLD_TO, self._rng, but=subjects))
+        subjects = [update.record.peer_id for update in updates]
+        targets = tuple(uniform(self._peers.linked, UPDATE_FANOUT, self._rng, exclude=subjects))
         for subject in subjects:
-            self._calls.pop(subject, None)
-            self.news.told(subject, len(told_to) or TOLD_TO)  # nobody else is there to be told
-        return [Send(told_to, Opinions(opinions))] if told_to else []
+            self._final_queries.pop(subject, None)
+            self.queue.note_sent(
+                subject, len(targets) or UPDATE_FANOUT
+            )  # nobody else is there to be told
+        return [Send(targets, MemberUpdates(updates))] if targets else []

@@ -1,9 +1,9 @@
 """What work costs, in units of about a microsecond, counted and not measured.
 
 The core has no clock, so that a node in virtual time and a real one come to the same verdicts: each step
-that a peer can cause many of adds to a counter named `work` where it is done. `Machines.work` is their
+that a peer can cause many of adds to a counter named `work` where it is done. `Overlay.work_units` is their
 sum; `routing` charges what a message added to it to the peer that sent the message. Payloads are not
-counted: a message holds at most `PAYLOADS_LIMIT`, which its token pays for.
+counted: a message holds at most `MAX_PAYLOADS_PER_MESSAGE`, which its token pays for.
 """
 
 from __future__ import annotations

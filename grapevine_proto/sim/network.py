@@ -18,7 +18,9 @@ from typing import Final
 
 from grapevine_proto.ids import Zone
 
-LATE_FACTOR: Final = 3.0  # maximum extra delay of a reordered datagram, in maximum latencies
+REORDER_DELAY_FACTOR: Final = (
+    3.0  # maximum extra delay of a reordered datagram, in maximum latencies
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class Network:
 
     latency: tuple[float, float] = (0.010, 0.050)
     """Minimum and maximum one-way latency, uniform between them. A spread alone already reorders."""
-    latency_between: tuple[float, float] | None = None
+    latency_between_zones: tuple[float, float] | None = None
     """The same between nodes of different zones; None: zones make no difference."""
     per_pair: bool = False
     """Draw one latency per pair of nodes and keep it, instead of one per datagram."""
@@ -41,7 +43,7 @@ class Network:
     """Probability that one bit is flipped."""
 
     def __post_init__(self) -> None:
-        for name in ("latency", "latency_between"):
+        for name in ("latency", "latency_between_zones"):
             low, high = getattr(self, name) or (0.0, 0.0)
             if not 0 <= low <= high:
                 raise ValueError(f"{name}: {(low, high)} is not a range of seconds")
@@ -50,81 +52,83 @@ class Network:
                 raise ValueError(f"{name}: {getattr(self, name)} is not a chance from 0 to 1")
 
 
-class Wire:
+class NetworkModel:
     """A `Network` at work, between nodes that are known by number."""
 
     def __init__(self, network: Network, seed: str) -> None:
         self.network = network
         self._seed = seed
         self._rng = random.Random(seed)
-        self._pairs: dict[tuple[int, int], float] = {}
-        self._walls: list[tuple[frozenset[int], frozenset[int]]] = []
+        self._pair_positions: dict[tuple[int, int], float] = {}
+        self._blocked: list[tuple[frozenset[int], frozenset[int]]] = []
         self._zones: dict[int, Zone] = {}
 
-    def place(self, number: int, zone: Zone) -> None:
+    def set_zone(self, number: int, zone: Zone) -> None:
         """Let a node stand in `zone`; one that was never placed stands in the zone without a name."""
         self._zones[number] = zone
 
-    def crosses(self, source: int, target: int) -> bool:
+    def crosses_zones(self, source: int, target: int) -> bool:
         """Whether what goes from `source` to `target` leaves a zone."""
         return self._zones.get(source, "") != self._zones.get(target, "")
 
-    def raise_wall(self, source: Collection[int], target: Collection[int]) -> None:
+    def block(self, source: Collection[int], target: Collection[int]) -> None:
         """Stop what goes from `source` to `target`; the way back stays open."""
-        self._walls.append((frozenset(source), frozenset(target)))
+        self._blocked.append((frozenset(source), frozenset(target)))
 
     def heal(self) -> None:
         """Take all walls down."""
-        self._walls.clear()
+        self._blocked.clear()
 
-    def carry(self, source: int, target: int, datagram: bytes) -> list[tuple[float, bytes]]:
+    def transmit(self, source: int, target: int, datagram: bytes) -> list[tuple[float, bytes]]:
         """What arrives of `datagram`, and after how long: nothing, one copy or two."""
-        for blocked, from_whom in self._walls:
-            if source in blocked and target in from_whom:
+        for blocked_sources, blocked_targets in self._blocked:
+            if source in blocked_sources and target in blocked_targets:
                 return []
-        network, chance = self.network, self._rng.random
-        if network.loss and chance() < network.loss:
+        network, draw = self.network, self._rng.random
+        if network.loss and draw() < network.loss:
             return []
         arrivals = [(self._delay_s(source, target), datagram)]
-        if network.duplication and chance() < network.duplication:
+        if network.duplication and draw() < network.duplication:
             arrivals.append((self._delay_s(source, target), datagram))
-        if network.corruption and chance() < network.corruption:
-            arrivals[0] = (arrivals[0][0], self._flipped(datagram))
+        if network.corruption and draw() < network.corruption:
+            arrivals[0] = (arrivals[0][0], self._flip_bit(datagram))
         return arrivals
 
-    def round_trip_s(self, source: int, target: int) -> float:
+    def mean_rtt_s(self, source: int, target: int) -> float:
         """What a round trip takes on average; draws nothing."""
         low, high = self._range_s(source, target)
-        share = self._pair_share(source, target) if self.network.per_pair else 0.5
-        return 2 * (low + (high - low) * share)
+        position = self._pair_position(source, target) if self.network.per_pair else 0.5
+        return 2 * (low + (high - low) * position)
 
     def _range_s(self, source: int, target: int) -> tuple[float, float]:
         network = self.network
-        if network.latency_between is not None and self.crosses(source, target):
-            return network.latency_between
+        if network.latency_between_zones is not None and self.crosses_zones(source, target):
+            return network.latency_between_zones
         return network.latency
 
     def _delay_s(self, source: int, target: int) -> float:
         network = self.network
         low, high = self._range_s(source, target)
         if network.per_pair:
-            delay_s = low + (high - low) * self._pair_share(source, target)
+            delay_s = low + (high - low) * self._pair_position(source, target)
         else:
             delay_s = low + (high - low) * self._rng.random()
         if network.reorder and self._rng.random() < network.reorder:
-            delay_s += LATE_FACTOR * high * self._rng.random()
+            delay_s += REORDER_DELAY_FACTOR * high * self._rng.random()
         return delay_s
 
-    def _pair_share(self, source: int, target: int) -> float:
+    def _pair_position(self, source: int, target: int) -> float:
         """Where between the shortest and the longest way this pair of nodes stands, from 0 to 1."""
         pair = (source, target) if source < target else (target, source)
-        share = self._pairs.get(pair)
-        if share is None:  # by the pair's own seed, so that it does not depend on who spoke first
-            share = random.Random(f"{self._seed}/{pair[0]}/{pair[1]}").random()
-            self._pairs[pair] = share
-        return share
+        position = self._pair_positions.get(pair)
+        if (
+            position is None
+        ):  # by the pair's own seed, so that it does not depend on who spoke first
+            position = random.Random(f"{self._seed}/{pair[0]}/{pair[1]}").random()
+            self._pair_positions[pair] = position
+        return position
 
-    def _flipped(self, datagram: bytes) -> bytes:
+    def _flip_bit(self, datagram: bytes) -> bytes:
         bit = self._rng.randrange(8 * len(datagram))
         changed = bytearray(datagram)
         changed[bit // 8] ^= 1 << bit % 8

@@ -21,7 +21,7 @@ from grapevine_proto.sim.simulated_node import SimulatedNode
 
 
 @dataclass(frozen=True, slots=True)
-class Dissemination:
+class BroadcastReport:
     """How one message spread. Latencies are in virtual seconds from its broadcast; NaN if no node
     received it.
 
@@ -62,7 +62,7 @@ class Totals:
 
 
 @dataclass(slots=True)
-class _Mark:
+class _CostSnapshot:
     """An instant at which something was said, what had been carried by then, and how much was said."""
 
     at: float
@@ -71,33 +71,35 @@ class _Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Broadcast:
     """A broadcast: when and by whom, who was up, and its mark by index."""
 
     at: float
     origin: int
-    audience: frozenset[int]
-    mark: int
+    running: frozenset[int]
+    snapshot: int
 
 
-class Broadcasts:
+class BroadcastLog:
     """How everything went that was said to everybody. Driven by `Simulation`, which tells what was
     `said` and how many `datagrams` and `carried_bytes` its network has carried by now; reads `nodes`."""
 
     def __init__(self, nodes: Sequence[SimulatedNode]) -> None:
         self._nodes = nodes
-        self._said: dict[MessageId, _Said] = {}
-        self._marks: list[_Mark] = []
-        self._audience: frozenset[int] = frozenset()
+        self._broadcasts: dict[MessageId, _Broadcast] = {}
+        self._snapshots: list[_CostSnapshot] = []
+        self._last_running: frozenset[int] = frozenset()
 
-    def said(
+    def record(
         self, message_id: MessageId, origin: int, now: float, datagrams: int, carried_bytes: int
     ) -> None:
         """Node `origin` says this now: before anything of it goes out."""
-        if not self._marks or self._marks[-1].at != now:
-            self._marks.append(_Mark(now, self._totals(datagrams, carried_bytes)))
-        self._marks[-1].messages += 1
-        self._said[message_id] = _Said(now, origin, self._running(), len(self._marks) - 1)
+        if not self._snapshots or self._snapshots[-1].at != now:
+            self._snapshots.append(_CostSnapshot(now, self._totals(datagrams, carried_bytes)))
+        self._snapshots[-1].messages += 1
+        self._broadcasts[message_id] = _Broadcast(
+            now, origin, self._running(), len(self._snapshots) - 1
+        )
 
     def deliveries(self, message_id: MessageId) -> dict[int, int]:
         """How often each node was given a message; nodes that were not are left out."""
@@ -107,31 +109,36 @@ class Broadcasts:
             if message_id in node.deliveries
         }
 
-    def report(self, message_id: MessageId, datagrams: int, carried_bytes: int) -> Dissemination:
+    def report(self, message_id: MessageId, datagrams: int, carried_bytes: int) -> BroadcastReport:
         """What is known by now of one of them."""
-        said = self._said[message_id]
-        expected = {number for number in said.audience if self._nodes[number].is_running}
-        expected.discard(said.origin)
-        got = [
+        broadcast = self._broadcasts[message_id]
+        expected = {number for number in broadcast.running if self._nodes[number].is_running}
+        expected.discard(broadcast.origin)
+        deliveries = [
             self._nodes[number].deliveries[message_id]
             for number in sorted(expected)
             if message_id in self._nodes[number].deliveries
         ]
-        mark, later = self._marks[said.mark], self._marks[said.mark + 1 : said.mark + 2]
-        after = later[0].totals if later else self._totals(datagrams, carried_bytes)
-        return dissemination(
-            [delivery.at - said.at for delivery in got],
-            max((delivery.hops for delivery in got), default=0),
+        snapshot, next_snapshots = (
+            self._snapshots[broadcast.snapshot],
+            self._snapshots[broadcast.snapshot + 1 : broadcast.snapshot + 2],
+        )
+        totals_after = (
+            next_snapshots[0].totals if next_snapshots else self._totals(datagrams, carried_bytes)
+        )
+        return make_report(
+            [delivery.at - broadcast.at for delivery in deliveries],
+            max((delivery.hops for delivery in deliveries), default=0),
             len(expected),
-            sum(delivery.count - 1 for delivery in got),
-            after.since(mark.totals),
-            mark.messages,
+            sum(delivery.count - 1 for delivery in deliveries),
+            totals_after.since(snapshot.totals),
+            snapshot.messages,
         )
 
     def latencies(self, message_id: MessageId) -> list[float]:
         """When each node that was given it was given it first, in virtual seconds after its
         broadcast, the quickest first."""
-        sent_at = self._said[message_id].at
+        sent_at = self._broadcasts[message_id].at
         return sorted(
             node.deliveries[message_id].at - sent_at
             for node in self._nodes
@@ -141,44 +148,45 @@ class Broadcasts:
     def _running(self) -> frozenset[int]:
         """Who is up; one set for all that is said while nobody comes or goes."""
         running = frozenset(node.number for node in self._nodes if node.is_running)
-        if running != self._audience:
-            self._audience = running
-        return self._audience
+        if running != self._last_running:
+            self._last_running = running
+        return self._last_running
 
     def _totals(self, datagrams: int, carried_bytes: int) -> Totals:
         return Totals(datagrams, carried_bytes, sum(node.duplicates for node in self._nodes))
 
 
-def dissemination(
+def make_report(
     latencies_s: Sequence[float],
     hops: int,
     expected: int,
-    repeated: int,
+    duplicates: int,
     cost: Totals,
-    sharing: int,
-) -> Dissemination:
+    broadcasts_sharing: int,
+) -> BroadcastReport:
     """The report of one message from the latency of each first delivery, the most hops, how many
-    nodes should have got it, deliveries beyond the first, and the cost that `sharing` messages share.
+    nodes should have got it, deliveries beyond the first, and the cost that `broadcasts_sharing`
+    messages share.
     """
     latencies_s = sorted(latencies_s)
     reached = len(latencies_s)
-    return Dissemination(
+    return BroadcastReport(
         coverage=reached / expected if expected else 1.0,
         p50=percentile(latencies_s, 0.50),
         p99=percentile(latencies_s, 0.99),
         last=latencies_s[-1] if latencies_s else math.nan,
         hops=hops,
-        redundancy=cost.copies / sharing / reached if reached else 0.0,
-        datagrams=cost.datagrams / sharing,
-        bytes=cost.bytes / sharing,
+        redundancy=cost.copies / broadcasts_sharing / reached if reached else 0.0,
+        datagrams=cost.datagrams / broadcasts_sharing,
+        bytes=cost.bytes / broadcasts_sharing,
         expected=expected,
         missed=expected - reached,
-        duplicates=repeated,
+        duplicates=duplicates,
     )
 
 
-def percentile(ordered: Sequence[float], part: float) -> float:
-    """The smallest of `ordered` that at least `part` of them do not exceed; NaN of none."""
+def percentile(ordered: Sequence[float], fraction: float) -> float:
+    """The smallest of `ordered` that at least `fraction` of them do not exceed; NaN of none."""
     if not ordered:
         return math.nan
-    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
+    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]

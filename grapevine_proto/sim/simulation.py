@@ -27,38 +27,44 @@ from typing import Final, TypeAlias
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import NotRunning
-from grapevine_proto.events import Event, FaultContained, MessageReceived, PeerInfo, PeerState
+from grapevine_proto.events import (
+    Event,
+    InternalErrorContained,
+    MessageReceived,
+    PeerInfo,
+    PeerState,
+)
 from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.ids import Address, MessageId, Zone
-from grapevine_proto.sim.network import Network, Wire
+from grapevine_proto.sim.network import Network, NetworkModel
 from grapevine_proto.sim.recording import values_of
-from grapevine_proto.sim.report import Broadcasts, Dissemination
-from grapevine_proto.sim.shortcuts import introduce, regular_overlay
+from grapevine_proto.sim.report import BroadcastLog, BroadcastReport
+from grapevine_proto.sim.shortcuts import establish_link, regular_overlay
 from grapevine_proto.sim.simulated_node import SimulatedNode
 
 PORT: Final = 8000
-LEAST_STEP_S: Final = (
+MIN_STEP_S: Final = (
     0.001  # resolution of a real driver's timers; a deadline in the past waits this long
 )
 SAVE_INTERVAL_S: Final = 1.0
 LEAVE_TIMEOUT_S: Final = 5.0
-START_WITHIN_S: Final = 1.0  # nodes do not start at the same instant
+START_WINDOW_S: Final = 1.0  # nodes do not start at the same instant
 
-_MARK = struct.Struct(">cdII")
+_TRACE_ENTRY = struct.Struct(">cdII")
 
 
-class _Step(IntEnum):
+class _StepKind(IntEnum):
     ARRIVE = 0
     WAKE = 1
     SAVE = 2
     START = 3
-    GIVE_UP_LEAVING = 4
+    LEAVE_TIMEOUT = 4
     RESUME = 5
 
 
-_Entry: TypeAlias = tuple[float, int, _Step, SimulatedNode, bytes, Address | None, int]
-Listener = Callable[[float, int, Event], None]
-Watcher = Callable[[float, int, bytes, Address], None]
+_Entry: TypeAlias = tuple[float, int, _StepKind, SimulatedNode, bytes, Address | None, int]
+EventListener = Callable[[float, int, Event], None]
+DatagramListener = Callable[[float, int, bytes, Address], None]
 
 
 class Simulation:
@@ -76,7 +82,7 @@ class Simulation:
         start_within: virtual seconds over which the nodes start, in order.
         zones: names of zones, assigned to the nodes in turn.
         linked: start with this many links per node, to random others, instead of with handshakes;
-            `bootstrap` and `start_within` have no effect then.
+            `bootstrap` and `start_window` have no effect then.
         traced: whether to compute `trace_hash`. Without it a run takes a tenth less time.
     """
 
@@ -88,10 +94,10 @@ class Simulation:
         seed: int = 0,
         network: Network | None = None,
         bootstrap: int = 3,
-        start_within: float = START_WITHIN_S,
+        start_window: float = START_WINDOW_S,
         zones: Sequence[Zone] = (),
-        linked: int = 0,
-        traced: bool = True,
+        initial_links: int = 0,
+        hash_trace: bool = True,
     ) -> None:
         self._seed = f"grapevine simulation {seed}"
         self._rng = random.Random(f"{self._seed}/arrangement")
@@ -100,42 +106,46 @@ class Simulation:
             secret = random.Random(f"{self._seed}/cluster key").randbytes(KEY_BYTES)
             config = config.replace(keys=(ClusterKey(secret),))
         self._config = config
-        self._wire = Wire(Network() if network is None else network, f"{self._seed}/network")
+        self._network_model = NetworkModel(
+            Network() if network is None else network, f"{self._seed}/network"
+        )
         self._queue: list[_Entry] = []
-        self._ties = 0
+        self._sequence = 0
         self._trace = blake2b(digest_size=16)
-        self._is_traced = traced
-        self._listeners: list[Listener] = []
-        self._watchers: list[Watcher] = []
+        self._hashes_trace = hash_trace
+        self._event_listeners: list[EventListener] = []
+        self._datagram_listeners: list[DatagramListener] = []
         self._by_address: dict[Address, SimulatedNode] = {}
         self.now = 0.0
         self.nodes: list[SimulatedNode] = []
-        self._broadcasts = Broadcasts(self.nodes)
+        self._broadcast_log = BroadcastLog(self.nodes)
         self.datagrams = 0
         self.bytes = 0
         self.bytes_between_zones = 0
         self.steps = 0
-        if linked > config.max_peers:
-            raise ValueError(f"linked: {linked} are more links than max_peers, {config.max_peers}")
+        if initial_links > config.max_peers:
+            raise ValueError(
+                f"linked: {initial_links} are more links than max_peers, {config.max_peers}"
+            )
         for number in range(nodes):
             zone = {"zone": zones[number % len(zones)]} if zones else {}
-            after = 0.0 if linked else start_within * number / nodes
-            self.add(bootstrap=0 if linked else bootstrap, after=after, **zone)
-        if linked:
-            self._link_all(regular_overlay(nodes, linked, self._rng))
+            after = 0.0 if initial_links else start_window * number / nodes
+            self.add(bootstrap=0 if initial_links else bootstrap, after=after, **zone)
+        if initial_links:
+            self._link_all(regular_overlay(nodes, initial_links, self._rng))
 
-    def _link_all(self, neighbours: list[list[int]]) -> None:
+    def _link_all(self, neighbors: list[list[int]]) -> None:
         """Starts all nodes at once with these links."""
         for node in self.nodes:
             node.start(self.now)
         key = self._config.keys[0]
         for node in self.nodes:
-            for number in neighbours[node.number]:
+            for number in neighbors[node.number]:
                 if number > node.number:
-                    rtt_s = self._wire.round_trip_s(node.number, number)
-                    introduce(node, self.nodes[number], key, self._rng, self.now, rtt_s)
+                    rtt_s = self._network_model.mean_rtt_s(node.number, number)
+                    establish_link(node, self.nodes[number], key, self._rng, self.now, rtt_s)
         for node in self.nodes:
-            self._settle(node)
+            self._drive(node)
 
     # --- what can be done to it -----------------------------------------------------------------
 
@@ -162,40 +172,41 @@ class Simulation:
         node = SimulatedNode(number, _address(number, 0), config, f"{self._seed}/node {number}")
         self.nodes.append(node)
         self._by_address[node.address] = node
-        self._wire.place(number, config.zone)
-        self._push(self.now + after, _Step.START, node)
+        self._network_model.set_zone(number, config.zone)
+        self._schedule(self.now + after, _StepKind.START, node)
         return number
 
     def broadcast(self, number: int, payload: bytes) -> MessageId:
         """Broadcasts `payload` from a node. Raises NotRunning or MessageTooLarge."""
-        node, engine = self._running(number)
-        return self._said(node, engine.broadcast(payload, node.read_clock(self.now)))
+        node, engine = self._running_engine(number)
+        return self._record_broadcast(node, engine.broadcast(payload, node.read_clock(self.now)))
 
     def trace(self, number: int, payload: bytes) -> MessageId:
         """Broadcasts `payload` and asks members to confirm it. Raises NotRunning or MessageTooLarge."""
-        node, engine = self._running(number)
-        return self._said(node, engine.trace(payload, node.read_clock(self.now)))
+        node, engine = self._running_engine(number)
+        return self._record_broadcast(node, engine.trace(payload, node.read_clock(self.now)))
 
-    def _said(self, node: SimulatedNode, message_id: MessageId) -> MessageId:
-        self._broadcasts.said(message_id, node.number, self.now, self.datagrams, self.bytes)
-        self._settle(node)
+    def _record_broadcast(self, node: SimulatedNode, message_id: MessageId) -> MessageId:
+        self._broadcast_log.record(message_id, node.number, self.now, self.datagrams, self.bytes)
+        self._drive(node)
         return message_id
 
     def send(self, number: int, to: int, payload: bytes) -> MessageId:
         """Sends a direct message. Raises NotRunning, UnknownPeer or MessageTooLarge."""
-        node, engine = self._running(number)
+        node, engine = self._running_engine(number)
         peer_id = self.nodes[to].peer_id
         if peer_id is None:
             raise NotRunning(f"node {to} has not started")
         message_id = engine.send(peer_id, payload, node.read_clock(self.now))
-        self._settle(node)
+        self._drive(node)
         return message_id
 
-    def crash(self, number: int, *, torn: bool = False) -> None:
-        """Stops a node as kill -9 does: its disk keeps the last save. `torn` simulates a power failure: a
+    def crash(self, number: int, *, lose_last_save: bool = False) -> None:
+        """Stops a node as kill -9 does: its disk keeps the last save. `lose_last_save` simulates a power
+        failure: a
         save of the last tenth of a second is lost, and the one before it remains."""
-        if torn:
-            self.nodes[number].tear(self.now)
+        if lose_last_save:
+            self.nodes[number].lose_last_save(self.now)
         self._stop(self.nodes[number])
 
     def restart(self, number: int, *, lose_state: bool = False) -> None:
@@ -203,7 +214,7 @@ class Simulation:
         node = self.nodes[number]
         self._stop(node)
         node.start(self.now, lose_state=lose_state)
-        self._settle(node)
+        self._drive(node)
 
     def reconfigure(self, number: int, **changes: object) -> None:
         """Changes settings of a node. A node that is down starts with them."""
@@ -211,21 +222,21 @@ class Simulation:
         node.config = node.config.replace(**changes)
         if node.engine is not None:
             node.engine.reconfigure(node.config, node.read_clock(self.now))
-            self._settle(node)
+            self._drive(node)
 
     def leave(self, number: int) -> None:
         """Shuts a node down gracefully: it sends what is queued, for at most five seconds."""
-        node, engine = self._running(number)
+        node, engine = self._running_engine(number)
         node.is_leaving = True
         engine.leave(node.read_clock(self.now))
-        self._push(self.now + LEAVE_TIMEOUT_S, _Step.GIVE_UP_LEAVING, node)
-        self._settle(node)
+        self._schedule(self.now + LEAVE_TIMEOUT_S, _StepKind.LEAVE_TIMEOUT, node)
+        self._drive(node)
 
     def suspend(self, number: int, seconds: float) -> None:
         """Suspends a machine: only its clock advances, and datagrams to it are lost."""
-        node, _ = self._running(number)
+        node, _ = self._running_engine(number)
         node.suspended_at = self.now
-        self._push(self.now + seconds, _Step.RESUME, node)
+        self._schedule(self.now + seconds, _StepKind.RESUME, node)
 
     def slow(self, number: int, seconds: float) -> None:
         """Delays everything a node does by `seconds`; 0 ends the delay."""
@@ -239,18 +250,18 @@ class Simulation:
     def inject(self, number: int, datagram: bytes, source: Address) -> None:
         """Delivers a datagram to a node now, with the source address `source`."""
         node = self.nodes[number]
-        self._push(self.now, _Step.ARRIVE, node, datagram, source, node.moves)
+        self._schedule(self.now, _StepKind.ARRIVE, node, datagram, source, node.address_changes)
 
     def change_network(self, network: Network) -> None:
         """Changes the network from now on. Partitions and per-pair latencies remain."""
-        self._wire.network = network
+        self._network_model.network = network
 
     def move(self, number: int) -> None:
         """Changes the address of a node, as a NAT does. The node is not informed."""
         node = self.nodes[number]
         del self._by_address[node.address]
-        node.moves += 1
-        node.address = _address(number, node.moves)
+        node.address_changes += 1
+        node.address = _address(number, node.address_changes)
         self._by_address[node.address] = node
 
     def partition(self, *groups: Iterable[int], one_way: bool = False) -> None:
@@ -259,16 +270,16 @@ class Simulation:
         named = [frozenset(group) for group in groups]
         rest = frozenset(range(len(self.nodes))).difference(*named)
         if one_way:
-            self._wire.raise_wall(named[0], named[1] if len(named) > 1 else rest)
+            self._network_model.block(named[0], named[1] if len(named) > 1 else rest)
             return
         for group in (parts := [*named, rest]):
             for other in parts:
                 if other is not group and group and other:
-                    self._wire.raise_wall(group, other)
+                    self._network_model.block(group, other)
 
     def heal(self) -> None:
         """Ends all partitions."""
-        self._wire.heal()
+        self._network_model.heal()
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -277,13 +288,13 @@ class Simulation:
         until = self.now + seconds
         queue = self._queue
         while queue and queue[0][0] <= until:
-            at, _, step, node, datagram, source, moves = heappop(queue)
+            at, _, step, node, datagram, source, address_changes = heappop(queue)
             self.now = at
             self.steps += 1
-            if step is _Step.ARRIVE and source is not None:
-                self._arrive(node, datagram, source, moves)
+            if step is _StepKind.ARRIVE and source is not None:
+                self._on_arrival(node, datagram, source, address_changes)
             else:
-                self._step(step, node)
+                self._run_step(step, node)
         self.now = until
 
     def run_until(
@@ -300,13 +311,13 @@ class Simulation:
 
     # --- what there is to see -------------------------------------------------------------------
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: EventListener) -> None:
         """Calls `listener(time, number, event)` for every event of every node."""
-        self._listeners.append(listener)
+        self._event_listeners.append(listener)
 
-    def watch(self, watcher: Watcher) -> None:
+    def watch(self, listener: DatagramListener) -> None:
         """Calls `watcher(time, number, datagram, to)` for every datagram that a node sends."""
-        self._watchers.append(watcher)
+        self._datagram_listeners.append(listener)
 
     def peers(self, number: int) -> list[PeerInfo]:
         """Returns the peers of a node; empty while it is down."""
@@ -319,15 +330,15 @@ class Simulation:
 
     def deliveries(self, message_id: MessageId) -> dict[int, int]:
         """Returns how often each node received a message; nodes that did not are omitted."""
-        return self._broadcasts.deliveries(message_id)
+        return self._broadcast_log.deliveries(message_id)
 
-    def report(self, message_id: MessageId) -> Dissemination:
+    def report(self, message_id: MessageId) -> BroadcastReport:
         """Returns how far a broadcast has spread by now."""
-        return self._broadcasts.report(message_id, self.datagrams, self.bytes)
+        return self._broadcast_log.report(message_id, self.datagrams, self.bytes)
 
     def latencies(self, message_id: MessageId) -> list[float]:
         """Returns the delivery times of a broadcast in virtual seconds, sorted."""
-        return self._broadcasts.latencies(message_id)
+        return self._broadcast_log.latencies(message_id)
 
     @property
     def trace_hash(self) -> str:
@@ -336,36 +347,42 @@ class Simulation:
 
     # --- steps ----------------------------------------------------------------------------------
 
-    def _arrive(self, node: SimulatedNode, datagram: bytes, source: Address, moves: int) -> None:
+    def _on_arrival(
+        self, node: SimulatedNode, datagram: bytes, source: Address, address_changes: int
+    ) -> None:
         engine = node.engine
-        if engine is None or node.suspended_at is not None or node.moves != moves:
+        if (
+            engine is None
+            or node.suspended_at is not None
+            or node.address_changes != address_changes
+        ):
             return
-        if self._is_traced:
-            self._trace.update(_MARK.pack(b"a", self.now, node.number, len(datagram)))
+        if self._hashes_trace:
+            self._trace.update(_TRACE_ENTRY.pack(b"a", self.now, node.number, len(datagram)))
         engine.receive(datagram, source, node.read_clock(self.now))
-        self._settle(node)
+        self._drive(node)
 
-    def _step(self, step: _Step, node: SimulatedNode) -> None:
+    def _run_step(self, step: _StepKind, node: SimulatedNode) -> None:
         engine = node.engine
-        if step is _Step.START:
+        if step is _StepKind.START:
             if engine is None:
                 node.start(self.now)
-                self._settle(node)
+                self._drive(node)
         elif engine is None:
             return
-        elif step is _Step.WAKE:
+        elif step is _StepKind.WAKE:
             if node.wake_at == self.now and node.suspended_at is None:
                 self._wake(node, engine)
-        elif step is _Step.SAVE:
-            node.is_save_due = False
+        elif step is _StepKind.SAVE:
+            node.is_save_scheduled = False
             node.save(self.now)
-        elif step is _Step.GIVE_UP_LEAVING:
+        elif step is _StepKind.LEAVE_TIMEOUT:
             if node.is_leaving:
                 node.save(self.now)
                 self._stop(node)
-        elif step is _Step.RESUME and node.suspended_at is not None:
+        elif step is _StepKind.RESUME and node.suspended_at is not None:
             now = node.read_clock(self.now)
-            engine.lagged(self.now - node.suspended_at, now)
+            engine.on_lag(self.now - node.suspended_at, now)
             node.suspended_at = None
             self._wake(node, engine)
 
@@ -374,87 +391,96 @@ class Simulation:
         now = node.wake(self.now)
         if engine.deadline <= now:
             if node.lag_s:
-                engine.lagged(node.lag_s, now)
+                engine.on_lag(node.lag_s, now)
             engine.advance(now)
-        self._settle(node)
+        self._drive(node)
 
-    def _settle(self, node: SimulatedNode) -> None:
+    def _drive(self, node: SimulatedNode) -> None:
         """Does what a driver does after every step: saves, sends, reports events, sleeps."""
         engine = node.engine
         if engine is None or node.suspended_at is not None:
             return
-        if node.is_epoch_unsaved:
+        if node.has_unsaved_epoch:
             node.save(self.now)
         for datagram, address in engine.datagrams_to_send(node.read_clock(self.now)):
             self._send(node, datagram, address)
         for event in engine.events():
             self._record(node, event)
-        if engine.stopped is not None or (node.is_leaving and engine.is_drained):
-            node.stopped = engine.stopped or ""
+        if engine.stop_reason is not None or (node.is_leaving and engine.is_drained):
+            node.stop_reason = engine.stop_reason or ""
             node.save(self.now)
             self._stop(node)
             return
-        if node.is_unsaved and not node.is_save_due:
-            node.is_save_due = True
-            self._push(self.now + SAVE_INTERVAL_S, _Step.SAVE, node)
-        wake_at = max(node.virtual(engine.deadline), self.now + LEAST_STEP_S) + node.lag_s
+        if node.has_unsaved_state and not node.is_save_scheduled:
+            node.is_save_scheduled = True
+            self._schedule(self.now + SAVE_INTERVAL_S, _StepKind.SAVE, node)
+        wake_at = max(node.to_virtual(engine.deadline), self.now + MIN_STEP_S) + node.lag_s
         if wake_at < node.wake_at:
             node.wake_at = wake_at
-            self._push(wake_at, _Step.WAKE, node)
+            self._schedule(wake_at, _StepKind.WAKE, node)
 
     def _send(self, node: SimulatedNode, datagram: bytes, address: Address) -> None:
         self.datagrams += 1
         self.bytes += len(datagram)
-        if self._is_traced:
-            self._trace.update(_MARK.pack(b"s", self.now, node.number, len(datagram)))
+        if self._hashes_trace:
+            self._trace.update(_TRACE_ENTRY.pack(b"s", self.now, node.number, len(datagram)))
             self._trace.update(datagram)
-        for watcher in self._watchers:
-            watcher(self.now, node.number, datagram, address)
+        for listener in self._datagram_listeners:
+            listener(self.now, node.number, datagram, address)
         target = self._by_address.get(address)
         if target is None:  # nobody is there, or no longer
             return
-        if self._wire.crosses(node.number, target.number):
+        if self._network_model.crosses_zones(node.number, target.number):
             self.bytes_between_zones += len(datagram)
-        for delay_s, arriving in self._wire.carry(node.number, target.number, datagram):
+        for delay_s, arrival in self._network_model.transmit(node.number, target.number, datagram):
             delay_s += target.lag_s
-            self._push(
-                self.now + delay_s, _Step.ARRIVE, target, arriving, node.address, target.moves
+            self._schedule(
+                self.now + delay_s,
+                _StepKind.ARRIVE,
+                target,
+                arrival,
+                node.address,
+                target.address_changes,
             )
 
     def _record(self, node: SimulatedNode, event: Event) -> None:
-        if self._is_traced:
-            self._trace.update(_MARK.pack(b"e", self.now, node.number, 0))
+        if self._hashes_trace:
+            self._trace.update(_TRACE_ENTRY.pack(b"e", self.now, node.number, 0))
             self._trace.update(repr(values_of(event)).encode())
         if isinstance(event, MessageReceived):
-            node.deliver(event.message, self.now)
-        elif isinstance(event, FaultContained):
+            node.record_delivery(event.message, self.now)
+        elif isinstance(event, InternalErrorContained):
             # a real node goes on; a simulation is there to find it
             raise RuntimeError(f"node {node.number}: {event.problem}")  # noqa: TRY004
-        for listener in self._listeners:
+        for listener in self._event_listeners:
             listener(self.now, node.number, event)
 
     def _stop(self, node: SimulatedNode) -> None:
         node.stop()
         node.is_leaving = False
 
-    def _push(
+    def _schedule(
         self,
         at: float,
-        step: _Step,
+        step: _StepKind,
         node: SimulatedNode,
         datagram: bytes = b"",
         source: Address | None = None,
-        moves: int = 0,
+        address_changes: int = 0,
     ) -> None:
-        self._ties += 1  # so that entries of one instant keep their order and are never compared
-        heappush(self._queue, (at, self._ties, step, node, datagram, source, moves))
+        self._sequence += (
+            1  # so that entries of one instant keep their order and are never compared
+        )
+        heappush(self._queue, (at, self._sequence, step, node, datagram, source, address_changes))
 
-    def _running(self, number: int) -> tuple[SimulatedNode, Engine]:
+    def _running_engine(self, number: int) -> tuple[SimulatedNode, Engine]:
         node = self.nodes[number]
         if node.engine is None or node.suspended_at is not None:
             raise NotRunning(f"node {number} is down")
         return node, node.engine
 
 
-def _address(number: int, moves: int) -> Address:
-    return Address(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", PORT + moves)
+def _address(number: int, address_changes: int) -> Address:
+    return Address(
+        f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", PORT + address_changes
+    )

@@ -16,16 +16,16 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
 
-from grapevine_tui.widgets.keyline import KeyLine
-from grapevine_tui.widgets.sheet import Fact, Sheet
+from grapevine_tui.widgets.keyline import KeyFooter
+from grapevine_tui.widgets.sheet import Fact, FactSheet
 
-REFRESH_S = 0.5
+REFRESH_INTERVAL_S = 0.5
 
 
 class DetailScreen(Screen[None]):
-    """`facts` is asked twice a second; None: the thing is gone, and the last facts stay with their time.
+    """`get_facts` is asked twice a second; None: the thing is gone, and the last facts stay with their time.
 
-    `name` is the title; `kind`, one word, tells screens that stand behind each other apart.
+    `title` is the title; `kind`, one word, tells screens that stand behind each other apart.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -40,7 +40,7 @@ class DetailScreen(Screen[None]):
         Binding("Y", "copy(1)", "Copy the id"),
     ]
 
-    class Copied(Message):
+    class CopyRequested(Message):
         """`text` was asked for."""
 
         def __init__(self, text: str) -> None:
@@ -49,52 +49,52 @@ class DetailScreen(Screen[None]):
 
     def __init__(
         self,
-        name: str,
-        facts: Callable[[], Sequence[Fact] | None],
+        title: str,
+        get_facts: Callable[[], Sequence[Fact] | None],
         *,
-        copies: Sequence[str] = (),
-        columns: bool = False,
+        copy_texts: Sequence[str] = (),
+        has_columns: bool = False,
         kind: str = "",
     ) -> None:
-        super().__init__(name=kind or name.lower())
-        self._copies = copies  # what y copies, and what Y
-        self.sheet = Sheet(columns=columns)
-        self._title = name
-        self._facts = facts
-        self._shown: Sequence[Fact] = ()
-        self._gone_at = ""  # since when the thing is gone
+        super().__init__(name=kind or title.lower())
+        self._copy_texts = copy_texts  # what y copies, and what Y
+        self.sheet = FactSheet(has_columns=has_columns)
+        self._title = title
+        self._get_facts = get_facts
+        self._shown_facts: Sequence[Fact] = ()
+        self._gone_since = ""  # since when the thing is gone
 
     def compose(self) -> ComposeResult:
         self.sheet.border_title = Content(self._title)
         yield self.sheet
-        yield KeyLine()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.show()
-        self.set_interval(REFRESH_S, self.show)
+        self.set_interval(REFRESH_INTERVAL_S, self.show)
 
     def show(self) -> None:
         """Ask for the facts and show them, if they are new."""
-        facts = self._facts()
-        if facts is None and not self._gone_at:
-            self._gone_at = time.strftime("%H:%M:%S")
-            self.sheet.border_subtitle = Content(f"no longer known: as of {self._gone_at}")
-        elif facts is not None and self._gone_at:
-            self._gone_at = ""
+        facts = self._get_facts()
+        if facts is None and not self._gone_since:
+            self._gone_since = time.strftime("%H:%M:%S")
+            self.sheet.border_subtitle = Content(f"no longer known: as of {self._gone_since}")
+        elif facts is not None and self._gone_since:
+            self._gone_since = ""
             self.sheet.border_subtitle = Content("")
-        if facts is not None and facts != self._shown:
-            self._shown = facts
-            self.sheet.show(facts)
+        if facts is not None and facts != self._shown_facts:
+            self._shown_facts = facts
+            self.sheet.set_facts(facts)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "copy" or bool(self._copies)
+        return action != "copy" or bool(self._copy_texts)
 
     def action_back(self) -> None:
         self.dismiss()
 
-    def action_copy(self, which: int) -> None:
-        if which < len(self._copies):
-            self.post_message(self.Copied(self._copies[which]))
+    def action_copy(self, index: int) -> None:
+        if index < len(self._copy_texts):
+            self.post_message(self.CopyRequested(self._copy_texts[index]))
 
     def action_scroll(self, lines: int) -> None:
         self.sheet.scroll_relative(y=lines, animate=False)

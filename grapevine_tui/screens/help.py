@@ -11,7 +11,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from grapevine_tui import keys
-from grapevine_tui.commands import COMMANDS, DETACH, about
+from grapevine_tui.commands import COMMANDS, DETACH_HELP, command_help
 from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.message import MessageScreen
 from grapevine_tui.widgets.bindings import bindings
@@ -29,46 +29,48 @@ def key_facts(app: App[None], name: str, bindings: Iterable[BindingType]) -> lis
     for each in Binding.make_bindings([_binding(binding) for binding in bindings]):
         keys, _ = by_action.setdefault(each.action, ([], each.description))
         keys.append(app.get_key_display(each))
-    facts = [Fact(" ".join(keys), words) for keys, words in by_action.values() if words]
+    facts = [
+        Fact(" ".join(keys), description) for keys, description in by_action.values() if description
+    ]
     return [Fact(name, ""), *facts]
 
 
-def sections(chosen: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
+def sections(key_overrides: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
     """Every part of the app with its keys, as the config file has them."""
     parts = (
-        ("Everywhere", keys.EVERYWHERE),
-        ("Panels", keys.PANELS),
-        ("Tables", keys.TABLES),
-        ("Peers and members, in tables and details", keys.PEERS),
-        ("Rate limits", keys.RATES),
-        ("Messages", keys.MESSAGES),
-        ("Traces", (*keys.AGAIN, *keys.TRACES)),
-        ("Traffic over time", keys.SPAN),
-        ("Settings", keys.SETTINGS[:1]),
+        ("Everywhere", keys.GLOBAL_KEYS),
+        ("Panels", keys.PANEL_KEYS),
+        ("Tables", keys.TABLE_KEYS),
+        ("Peers and members, in tables and details", keys.PEER_KEYS),
+        ("Rate limits", keys.RATE_KEYS),
+        ("Messages", keys.MESSAGE_KEYS),
+        ("Traces", (*keys.NEW_TRACE_KEYS, *keys.TRACE_KEYS)),
+        ("Traffic over time", keys.TIME_RANGE_KEYS),
+        ("Settings", keys.SETTINGS_KEYS[:1]),
     )
     return [
-        *((name, bindings(keys.with_keys(part, chosen))) for name, part in parts),
+        *((name, bindings(keys.apply_keymap(part, key_overrides))) for name, part in parts),
         ("Details", [*MessageScreen.BINDINGS, *DetailScreen.BINDINGS]),
         ("Compose box", Draft.BINDINGS),
     ]
 
 
 def help_facts(
-    app: App[None], chosen: Mapping[str, str], *, is_attached: bool = False
+    app: App[None], key_overrides: Mapping[str, str], *, is_attached: bool = False
 ) -> list[Fact]:
     """All sections of keys, then what can be typed. `is_attached`: to a node elsewhere."""
     facts: list[Fact] = []
-    for name, part in sections(chosen):
-        leave = f"{DETACH if is_attached else 'Quit'}; on a screen in front: back"
+    for name, part in sections(key_overrides):
+        quit_label = f"{DETACH_HELP if is_attached else 'Quit'}; on a screen in front: back"
         part_facts = key_facts(app, name, part)
         facts += [
-            each._replace(value=leave) if each.value == "Quit" else each for each in part_facts
+            each._replace(value=quit_label) if each.value == "Quit" else each for each in part_facts
         ]
         facts.append(Fact("", ""))
     facts.append(Fact("Typed in the compose box", ""))
     for spec in COMMANDS:
-        short = "".join(f" /{alias}" for alias in spec.aliases)
-        words = about(spec, is_attached=is_attached)
-        facts.append(Fact(spec.usage, f"{words}{f' (also{short})' if short else ''}"))
+        aliases = "".join(f" /{alias}" for alias in spec.aliases)
+        description = command_help(spec, is_attached=is_attached)
+        facts.append(Fact(spec.usage, f"{description}{f' (also{aliases})' if aliases else ''}"))
     facts.append(Fact("//text", "A message that begins with a slash"))
     return facts

@@ -15,28 +15,28 @@ LOW_LINES: Final = 12
 PANELS: Final = ("peers", "log", "rates", "rounds")  # keys 1 to 4
 
 
-class Arrangement(NamedTuple):
-    """`kind` is a class of the screen; `shown` holds the ids of what is on it."""
+class Layout(NamedTuple):
+    """`css_class` is a class of the screen; `visible_ids` holds the ids of what is on it."""
 
-    kind: str
-    shown: frozenset[str]
+    css_class: str
+    visible_ids: frozenset[str]
 
 
-def arrange(width: int, height: int, front: str, zoomed: str) -> Arrangement:
-    """What to show at this size. `front` is the panel last gone to; `zoomed` one that has the
+def choose_layout(width: int, height: int, active_panel: str, zoomed_panel: str) -> Layout:
+    """What to show at this size. `active_panel` is the panel last gone to; `zoomed_panel` one that has the
     screen to itself, or empty."""
     if width < NARROW_CELLS or height < LOW_LINES:
-        return Arrangement("-tiny", frozenset({"status", "log"}))
+        return Layout("-tiny", frozenset({"status", "log"}))
     frame = {"status", "compose", "keys"}
-    if zoomed:
-        kind = "-wide" if width >= WIDE_CELLS else "-column"
-        return Arrangement(kind, frozenset(frame | {zoomed}))
+    if zoomed_panel:
+        css_class = "-wide" if width >= WIDE_CELLS else "-column"
+        return Layout(css_class, frozenset(frame | {zoomed_panel}))
     if height < SHORT_LINES:
-        return Arrangement("-column", frozenset(frame | {front}))
+        return Layout("-column", frozenset(frame | {active_panel}))
     if width >= WIDE_CELLS:
-        return Arrangement("-wide", frozenset(frame | {*PANELS, "traffic"}))
-    lower = front if front != "peers" else "log"
-    shown = frame | {"peers", lower, "summary"}
+        return Layout("-wide", frozenset(frame | {*PANELS, "traffic"}))
+    lower = active_panel if active_panel != "peers" else "log"
+    visible_ids = frame | {"peers", lower, "summary"}
     if lower == "rates" and height >= SHORT_LINES + 10:
-        shown |= {"traffic"}
-    return Arrangement("-column", frozenset(shown))
+        visible_ids |= {"traffic"}
+    return Layout("-column", frozenset(visible_ids))

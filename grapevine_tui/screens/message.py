@@ -16,19 +16,19 @@ from textual.binding import Binding, BindingType
 
 from grapevine_proto.events import Message, Via
 from grapevine_tui.model import Model
-from grapevine_tui.ring import Entry
+from grapevine_tui.ring import LogEntry
 from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.text import printable, printable_lines
-from grapevine_tui.widgets.look import bytes_words
+from grapevine_tui.widgets.look import format_bytes
 from grapevine_tui.widgets.sheet import Fact
 
-PAYLOAD_BYTES: Final = 64 * 1024  # laid out of one message: more is for a file, not a screen
-HEX_BYTES: Final = 16  # a line
+MAX_SHOWN_BYTES: Final = 64 * 1024  # laid out of one message: more is for a file, not a screen
+HEX_BYTES_PER_LINE: Final = 16  # a line
 
 
-def as_text(payload: bytes) -> list[str] | None:
+def format_as_text(payload: bytes) -> list[str] | None:
     """Lines of text; None where it is none."""
-    head = payload[:PAYLOAD_BYTES]
+    head = payload[:MAX_SHOWN_BYTES]
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
@@ -38,71 +38,71 @@ def as_text(payload: bytes) -> list[str] | None:
     return printable_lines(text)
 
 
-def as_json(payload: bytes) -> list[str] | None:
+def format_as_json(payload: bytes) -> list[str] | None:
     """An object or a list laid out; None where it is neither."""
-    if len(payload) <= PAYLOAD_BYTES and payload.lstrip()[:1] in (b"{", b"["):
+    if len(payload) <= MAX_SHOWN_BYTES and payload.lstrip()[:1] in (b"{", b"["):
         with suppress(ValueError, RecursionError):
             return printable_lines(json.dumps(json.loads(payload), indent=2, ensure_ascii=False))
     return None
 
 
-def as_hex(payload: bytes) -> list[str]:
+def format_as_hex(payload: bytes) -> list[str]:
     """Offsets, bytes, and the letters among them."""
     lines = []
-    for start in range(0, min(len(payload), PAYLOAD_BYTES), HEX_BYTES):
-        part = payload[start : start + HEX_BYTES]
-        letters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "·" for byte in part)
-        lines.append(f"{start:06x}  {part.hex(' '):<{HEX_BYTES * 3 - 1}}  {letters}")
+    for start in range(0, min(len(payload), MAX_SHOWN_BYTES), HEX_BYTES_PER_LINE):
+        part = payload[start : start + HEX_BYTES_PER_LINE]
+        characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "·" for byte in part)
+        lines.append(f"{start:06x}  {part.hex(' '):<{HEX_BYTES_PER_LINE * 3 - 1}}  {characters}")
     return lines
 
 
-FORMS: Final[dict[str, Callable[[bytes], list[str] | None]]] = {
-    "text": as_text,
-    "hex": as_hex,
-    "json": as_json,
+PAYLOAD_FORMATS: Final[dict[str, Callable[[bytes], list[str] | None]]] = {
+    "text": format_as_text,
+    "hex": format_as_hex,
+    "json": format_as_json,
 }
 
 
-def forms_of(payload: bytes) -> list[str]:
+def available_formats(payload: bytes) -> list[str]:
     """The forms that this payload has, the most telling first."""
-    return [name for name in ("json", "text", "hex") if FORMS[name](payload) is not None]
+    return [name for name in ("json", "text", "hex") if PAYLOAD_FORMATS[name](payload) is not None]
 
 
-def message_facts(model: Model, entry: Entry, form: str) -> list[Fact]:
+def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]:
     """Where it is from, how it came, what it says."""
     message = entry.message
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at_unix))
+    timestamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at_unix))
     size = len(message.payload)
-    is_ours = message.via is Via.LOCAL
-    way = (
+    is_own = message.via is Via.LOCAL
+    route = (
         "said here"
-        if is_ours
+        if is_own
         else f"{message.via.value}, {message.hops} hop{'s' * (message.hops != 1)}"
     )
     # The node shows nothing that was not proved; the proof itself it does not keep for us.
-    proof = "by the session it came in" if message.private else "by its author's signature"
+    proof = "by the session it came in" if message.is_direct else "by its author's signature"
     facts = [
         Fact("from", printable(model.name_of(message.origin))),
-        Fact("for", _recipient(model, message)),
+        Fact("for", _format_recipient(model, message)),
         Fact("author", str(message.origin), "accent"),
         Fact("id", str(message.id)),
-        Fact("came", f"{stamp}, {way}"),
-        Fact("proved", "our own" if is_ours else proof),
-        Fact("size", bytes_words(size) + ("" if size < 1000 else f" ({size:,} bytes)")),
-        Fact(f"payload as {form}", ""),
+        Fact("came", f"{timestamp}, {route}"),
+        Fact("proved", "our own" if is_own else proof),
+        Fact("size", format_bytes(size) + ("" if size < 1000 else f" ({size:,} bytes)")),
+        Fact(f"payload as {format_name}", ""),
     ]
-    facts += [Fact("", line) for line in FORMS[form](message.payload) or [""]]
-    if size > PAYLOAD_BYTES:
-        facts.append(Fact("", f"… {size - PAYLOAD_BYTES:,} bytes more", "dim"))
+    facts += [Fact("", line) for line in PAYLOAD_FORMATS[format_name](message.payload) or [""]]
+    if size > MAX_SHOWN_BYTES:
+        facts.append(Fact("", f"… {size - MAX_SHOWN_BYTES:,} bytes more", "dim"))
     return facts
 
 
-def _recipient(model: Model, message: Message) -> str:
+def _format_recipient(model: Model, message: Message) -> str:
     """For whom it is, by name and id where that is not everyone."""
     if message.to is not None:
-        lost = "; not delivered: no answer" if message.id in model.undelivered else ""
-        return f"{printable(model.name_of(message.to))} alone ({message.to}){lost}"
-    if not message.private:
+        failure = "; not delivered: no answer" if message.id in model.undelivered else ""
+        return f"{printable(model.name_of(message.to))} alone ({message.to}){failure}"
+    if not message.is_direct:
         return "everyone"
     return "one recipient alone" if message.via is Via.LOCAL else "this node alone"
 
@@ -111,31 +111,37 @@ class MessageScreen(DetailScreen):
     """`v` shows the payload in its next form."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("v", "form", "Text, hex or JSON"),
-        Binding("tab", "form", "Text, hex or JSON", show=False),
+        Binding("v", "next_format", "Text, hex or JSON"),
+        Binding("tab", "next_format", "Text, hex or JSON", show=False),
     ]
 
-    def __init__(self, model: Model, entry: Entry, payload_text: str) -> None:
+    def __init__(self, model: Model, entry: LogEntry, payload_text: str) -> None:
         copies = (payload_text, str(entry.message.id))
         title = f"Message {entry.number + 1:,}"
-        super().__init__(title, self._ask, copies=copies, kind="message")
+        super().__init__(title, self._build_facts, copy_texts=copies, kind="message")
         self._model = model
         self._entry = entry
-        self._forms = forms_of(entry.message.payload)
-        self._form = self._forms[0]
+        self._available_formats = available_formats(entry.message.payload)
+        self._format_name = self._available_formats[0]
 
-    def _ask(self) -> list[Fact]:
-        return message_facts(self._model, self._entry, self._form)
+    def _build_facts(self) -> list[Fact]:
+        return message_facts(self._model, self._entry, self._format_name)
 
-    def _next_form(self) -> str:
-        return self._forms[(self._forms.index(self._form) + 1) % len(self._forms)]
+    def _next_format(self) -> str:
+        return self._available_formats[
+            (self._available_formats.index(self._format_name) + 1) % len(self._available_formats)
+        ]
 
-    def key_words(self, action: str) -> str:
+    def key_label(self, action: str) -> str:
         """What a key does now."""
-        return f"As {self._next_form()}" if action == "form" and len(self._forms) > 1 else ""
+        return (
+            f"As {self._next_format()}"
+            if action == "next_format" and len(self._available_formats) > 1
+            else ""
+        )
 
-    def action_form(self) -> None:
+    def action_next_format(self) -> None:
         """The next form that this payload has."""
-        self._form = self._next_form()
+        self._format_name = self._next_format()
         self.show()
         self.refresh_bindings()

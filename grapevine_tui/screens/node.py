@@ -11,19 +11,19 @@ from typing import ClassVar
 from textual.binding import BindingType
 
 from grapevine_proto.ids import PeerId
-from grapevine_tui.keys import PEERS
+from grapevine_tui.keys import PEER_KEYS
 from grapevine_tui.model import Model
 from grapevine_tui.screens.detail import DetailScreen
 from grapevine_tui.screens.facts import node_facts
 from grapevine_tui.text import printable
 from grapevine_tui.widgets.bindings import bindings
-from grapevine_tui.widgets.peers import ALLOW_WORDS, DENY, PeerGrid
+from grapevine_tui.widgets.peers import ALLOW_LABEL, DENY_ACTION, PeerGrid
 
 
 class NodeScreen(DetailScreen):
     """The keys of the tables of peers are keys here, too."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(PEERS)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(PEER_KEYS)
 
     def __init__(self, model: Model, peer_id: PeerId) -> None:
         super().__init__(
@@ -32,9 +32,9 @@ class NodeScreen(DetailScreen):
         self._model = model
         self._peer_id = peer_id
 
-    def key_words(self, action: str) -> str:
+    def key_label(self, action: str) -> str:
         """What a key does now."""
-        return ALLOW_WORDS if action == DENY and self._peer_id in self._model.denied else ""
+        return ALLOW_LABEL if action == DENY_ACTION and self._peer_id in self._model.denied else ""
 
-    def action_ask(self, what: str) -> None:
-        self.post_message(PeerGrid.Asked(what, self._peer_id))
+    def action_request(self, action: str) -> None:
+        self.post_message(PeerGrid.ActionRequested(action, self._peer_id))

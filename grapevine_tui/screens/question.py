@@ -14,12 +14,12 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from grapevine_tui.widgets.keyline import KeyLine
-from grapevine_tui.widgets.sheet import Fact, Sheet
+from grapevine_tui.widgets.keyline import KeyFooter
+from grapevine_tui.widgets.sheet import Fact, FactSheet
 
 
-class Question(ModalScreen[bool]):
-    """`name` and `facts` are printable. Dismissed with the answer."""
+class ConfirmScreen(ModalScreen[bool]):
+    """`title` and `facts` are printable. Dismissed with the answer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,y", "answer(True)", "Yes"),
@@ -28,23 +28,23 @@ class Question(ModalScreen[bool]):
     ]
 
     def __init__(
-        self, name: str, facts: Sequence[Fact], *, yes: str = "Yes", no: str = "No"
+        self, title: str, facts: Sequence[Fact], *, yes: str = "Yes", no: str = "No"
     ) -> None:
         super().__init__()
-        self._answers = {"answer(True)": yes, "answer(False)": no}
-        self._title = name
+        self._action_labels = {"answer(True)": yes, "answer(False)": no}
+        self._title = title
         self._facts = facts
 
     def compose(self) -> ComposeResult:
-        sheet = Sheet()
+        sheet = FactSheet()
         sheet.border_title = Content(self._title)
-        sheet.show(self._facts)
+        sheet.set_facts(self._facts)
         yield sheet
-        yield KeyLine()
+        yield KeyFooter()
 
-    def key_words(self, action: str) -> str:
+    def key_label(self, action: str) -> str:
         """What a key does now."""
-        return self._answers.get(action, "")
+        return self._action_labels.get(action, "")
 
-    def action_answer(self, is_yes: bool) -> None:
-        self.dismiss(is_yes)
+    def action_answer(self, is_confirmed: bool) -> None:
+        self.dismiss(is_confirmed)

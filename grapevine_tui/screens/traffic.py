@@ -15,37 +15,41 @@ from textual.binding import BindingType
 from textual.content import Content
 from textual.screen import Screen
 
-from grapevine_tui.keys import FRONT, SPAN
+from grapevine_tui.keys import FRONT_SCREEN_KEYS, TIME_RANGE_KEYS
 from grapevine_tui.model import Model
-from grapevine_tui.samples import COARSE, Series
-from grapevine_tui.text import fit
+from grapevine_tui.samples import FINE_PER_COARSE, TimeSeries
+from grapevine_tui.text import pad
 from grapevine_tui.widgets.bindings import bindings
-from grapevine_tui.widgets.keyline import KeyLine
-from grapevine_tui.widgets.look import Piece, count_words, graph
-from grapevine_tui.widgets.painted import Painted
-from grapevine_tui.widgets.tables import FRAME_CELLS, title
+from grapevine_tui.widgets.keyline import KeyFooter
+from grapevine_tui.widgets.look import Span, braille_graph, format_count
+from grapevine_tui.widgets.painted import LineWidget
+from grapevine_tui.widgets.tables import FRAME_CELLS, format_title
 
-REFRESH_S: Final = 0.5
+REFRESH_INTERVAL_S: Final = 0.5
 LABEL_CELLS: Final = 9
-NOW: Final = "now "
-HIGHEST: Final = "of several in one point the highest"
+NOW_PREFIX: Final = "now "
+PEAK_NOTE: Final = "of several in one point the highest"
 
 
-class Span(NamedTuple):
+class TimeRange(NamedTuple):
     """`samples` of `step_s` seconds each."""
 
-    words: str
+    label: str
     samples: int
     step_s: int
 
 
-SPANS: Final = (Span("1 min", 60, 1), Span("15 min", 900, 1), Span("3 h", 1_080, COARSE))
+TIME_RANGES: Final = (
+    TimeRange("1 min", 60, 1),
+    TimeRange("15 min", 900, 1),
+    TimeRange("3 h", 1_080, FINE_PER_COARSE),
+)
 
 
 class Curve(NamedTuple):
     name: str
     tone: str
-    of: Callable[[Model], Series]
+    get_series: Callable[[Model], TimeSeries]
 
 
 CURVES: Final = (
@@ -53,116 +57,126 @@ CURVES: Final = (
     Curve("datagrams out", "accent", lambda model: model.traffic.datagrams_out),
     Curve("messages", "author-0", lambda model: model.traffic.messages),
     Curve("duplicates", "warn", lambda model: model.traffic.duplicates),
-    Curve("lost", "bad", lambda model: model.traffic.lost),
+    Curve("lost", "bad", lambda model: model.traffic.gaps_abandoned),
 )
 
 
-def resample(values: Sequence[float], wanted: int, points: int) -> list[float]:
-    """The last `wanted` of `values`, nothing before they began, as `points` numbers. Of several that
+def resample(values: Sequence[float], count: int, points: int) -> list[float]:
+    """The last `count` of `values`, nothing before they began, as `points` numbers. Of several that
     fall into one point the highest stands: a burst must not be smoothed away."""
     if points <= 0:
         return []
-    shown = list(values)[-wanted:]
-    shown = [0.0] * (wanted - len(shown)) + shown
-    edges = [index * wanted // points for index in range(points + 1)]
-    return [max(shown[low : max(high, low + 1)]) for low, high in pairwise(edges)]
+    shown = list(values)[-count:]
+    shown = [0.0] * (count - len(shown)) + shown
+    edges = [index * count // points for index in range(points + 1)]
+    return [max(shown[start : max(end, start + 1)]) for start, end in pairwise(edges)]
 
 
-class Plot(Painted):
+class TrafficPlot(LineWidget):
     """All curves, one below the other, sharing the height."""
 
     def __init__(self, model: Model) -> None:
-        super().__init__(name_in_dom="plot")
+        super().__init__(id="plot")
         self._model = model
-        self.span = SPANS[0]
-        self._tops = [0.0] * len(CURVES)
+        self.time_range = TIME_RANGES[0]
+        self._peaks = [0.0] * len(CURVES)
         self._lines: list[tuple[int, int, str]] = []  # the curve, its line, what is drawn there
 
     def redraw(self) -> None:
         """Take the samples as they are now."""
         width = max(0, self.size.width - LABEL_CELLS - 2)
-        sampled = [self._values(curve.of(self._model), width * 2) for curve in CURVES]
-        self._tops = [max(values, default=0.0) for values in sampled]
-        rows = self._rows()
+        sampled = [self._values(curve.get_series(self._model), width * 2) for curve in CURVES]
+        self._peaks = [max(values, default=0.0) for values in sampled]
+        rows = self._rows_per_curve()
         self._lines = []
         for index, values in enumerate(sampled):
-            drawn = graph(values, width, rows) if self._tops[index] else []
-            self._lines += [(index, row, text) for row, text in enumerate(["", *drawn])]
+            plotted = braille_graph(values, width, rows) if self._peaks[index] else []
+            self._lines += [(index, row, text) for row, text in enumerate(["", *plotted])]
         self.refresh()
 
-    def _values(self, series: Series, points: int) -> list[float]:
-        source: Iterable[float] = series.coarse if self.span.step_s == COARSE else series.fine
-        return resample(list(source), self.span.samples, points)
+    def _values(self, series: TimeSeries, points: int) -> list[float]:
+        source: Iterable[float] = (
+            series.coarse if self.time_range.step_s == FINE_PER_COARSE else series.fine
+        )
+        return resample(list(source), self.time_range.samples, points)
 
-    def _rows(self) -> int:
+    def _rows_per_curve(self) -> int:
         """Lines of one curve beneath its heading. Where there was nothing the heading says so alone."""
-        curves = sum(top > 0 for top in self._tops)
+        curves = sum(peak > 0 for peak in self._peaks)
         return max(1, (self.size.height - 1 - len(CURVES)) // max(1, curves))
 
     def on_resize(self) -> None:
         self.redraw()
 
-    def line(self, y: int, width: int) -> list[Piece]:
+    def line_spans(self, y: int, width: int) -> list[Span]:
         if y >= len(self._lines):
-            return self._axis(width) if y == len(self._lines) else []
-        index, row, drawn = self._lines[y]
+            return self._axis_spans(width) if y == len(self._lines) else []
+        index, row, plotted = self._lines[y]
         if row == 0:
-            return self._heading(index, width)
-        dim, tone = self.inks.ink("dim"), self.inks.ink(CURVES[index].tone)
-        label = count_words(self._tops[index]) if row == 1 else "0" * (row == self._rows())
-        return [Piece(fit(label, LABEL_CELLS - 1, right=True) + " ", dim), Piece(drawn, tone)]
+            return self._heading_spans(index, width)
+        dim, tone = (
+            self.tone_styles.foreground("dim"),
+            self.tone_styles.foreground(CURVES[index].tone),
+        )
+        label = (
+            format_count(self._peaks[index]) if row == 1 else "0" * (row == self._rows_per_curve())
+        )
+        return [Span(pad(label, LABEL_CELLS - 1, right=True) + " ", dim), Span(plotted, tone)]
 
-    def _heading(self, index: int, width: int) -> list[Piece]:
-        curve, dim = CURVES[index], self.inks.ink("dim")
-        name = Piece(f" {curve.name}  ", self.inks.ink(curve.tone))
-        if not self._tops[index]:
-            return [name, Piece(f"none for {self.span.words}", dim)]
-        now = f"{count_words(curve.of(self._model).latest)}/s  "
-        highest = f"highest {count_words(self._tops[index])}/s"
-        if len(name.text) + len(now) + len(highest) + len(NOW) <= width:
-            now = NOW + now
-        return [name, Piece(now, self.inks.ink("text")), Piece(highest, dim)]
+    def _heading_spans(self, index: int, width: int) -> list[Span]:
+        curve, dim = CURVES[index], self.tone_styles.foreground("dim")
+        name = Span(f" {curve.name}  ", self.tone_styles.foreground(curve.tone))
+        if not self._peaks[index]:
+            return [name, Span(f"none for {self.time_range.label}", dim)]
+        now = f"{format_count(curve.get_series(self._model).latest)}/s  "
+        peak = f"highest {format_count(self._peaks[index])}/s"
+        if len(name.text) + len(now) + len(peak) + len(NOW_PREFIX) <= width:
+            now = NOW_PREFIX + now
+        return [name, Span(now, self.tone_styles.foreground("text")), Span(peak, dim)]
 
-    def _axis(self, width: int) -> list[Piece]:
-        room = max(0, width - LABEL_CELLS - 2)
-        left, right = f"{self.span.words} ago", "now"
-        gap = max(1, room - len(left) - len(right))
-        return [Piece(" " * LABEL_CELLS + left + " " * gap + right, self.inks.ink("dim"))]
+    def _axis_spans(self, width: int) -> list[Span]:
+        axis_cells = max(0, width - LABEL_CELLS - 2)
+        left, right = f"{self.time_range.label} ago", "now"
+        gap = max(1, axis_cells - len(left) - len(right))
+        return [
+            Span(" " * LABEL_CELLS + left + " " * gap + right, self.tone_styles.foreground("dim"))
+        ]
 
 
 class TrafficScreen(Screen[None]):
     """Curves that move on, over one of three spans."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(SPAN, FRONT[:1])
+    BINDINGS: ClassVar[list[BindingType]] = bindings(TIME_RANGE_KEYS, FRONT_SCREEN_KEYS[:1])
 
     def __init__(self, model: Model) -> None:
         super().__init__(name="traffic")
-        self.plot = Plot(model)
+        self.plot = TrafficPlot(model)
 
     def compose(self) -> ComposeResult:
         yield self.plot
-        yield KeyLine()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
-        self._entitle()
-        self.set_interval(REFRESH_S, self.plot.redraw)
+        self._set_plot_title()
+        self.set_interval(REFRESH_INTERVAL_S, self.plot.redraw)
 
     def on_resize(self) -> None:
-        self._entitle()
+        self._set_plot_title()
 
-    def _entitle(self) -> None:
+    def _set_plot_title(self) -> None:
         parts = [
-            (each.words, "$accent" if each is self.plot.span else "$text-muted") for each in SPANS
+            (each.label, "$accent" if each is self.plot.time_range else "$text-muted")
+            for each in TIME_RANGES
         ]
-        self.plot.border_title = title("Traffic", *parts)
-        has_room = self.size.width >= len(HIGHEST) + FRAME_CELLS
-        self.plot.border_subtitle = Content(HIGHEST if has_room else "")
+        self.plot.border_title = format_title("Traffic", *parts)
+        has_room = self.size.width >= len(PEAK_NOTE) + FRAME_CELLS
+        self.plot.border_subtitle = Content(PEAK_NOTE if has_room else "")
 
-    def action_span(self, by: int) -> None:
+    def action_time_range(self, by: int) -> None:
         """The next longer span, or the next shorter one; at either end it stays."""
-        at = SPANS.index(self.plot.span) + by
-        self.plot.span = SPANS[max(0, min(at, len(SPANS) - 1))]
-        self._entitle()
+        at = TIME_RANGES.index(self.plot.time_range) + by
+        self.plot.time_range = TIME_RANGES[max(0, min(at, len(TIME_RANGES) - 1))]
+        self._set_plot_title()
         self.plot.redraw()
 
     def action_back(self) -> None:

@@ -13,19 +13,19 @@ from typing import Generic, NamedTuple, TypeVar
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 
-from grapevine_tui.keys import Key
+from grapevine_tui.keys import KeyBinding
 
 DISPLAYS = {"question_mark": "?", "colon": ":", "slash": "/"}
 
 
-def bindings(*parts: Iterable[Key]) -> list[BindingType]:
+def bindings(*parts: Iterable[KeyBinding]) -> list[BindingType]:
     """A binding for each key of `parts`."""
     return [
         Binding(
             each.keys,
             each.action,
-            each.words,
-            show=each.shown,
+            each.description,
+            show=each.in_footer,
             key_display=DISPLAYS.get(each.keys),
             id=each.name,
         )
@@ -34,42 +34,50 @@ def bindings(*parts: Iterable[Key]) -> list[BindingType]:
     ]
 
 
-def words_of(node: DOMNode, binding: Binding) -> str:
+def label_of(node: DOMNode, binding: Binding) -> str:
     """What a key at `node` does now: a node may have other words for it than the table of keys."""
-    named: Callable[[str], str] = getattr(node, "key_words", _no_words)
-    return named(binding.action) or binding.description
+    get_label: Callable[[str], str] = getattr(node, "key_label", _no_label)
+    return get_label(binding.action) or binding.description
 
 
-def _no_words(_: str) -> str:
+def _no_label(_: str) -> str:
     return ""
 
 
 NodeT = TypeVar("NodeT", bound=DOMNode)
-OURS = "grapevine_tui"
-UNOFFERED = frozenset(
+OUR_PACKAGE = "grapevine_tui"
+NOT_IN_PALETTE = frozenset(
     {"commands", "back"}
 )  # by the palette, which is the one and closes by the other
 
 
-class Offer(NamedTuple, Generic[NodeT]):
+class AvailableAction(NamedTuple, Generic[NodeT]):
     """Something that can be done at `node`, with all its keys."""
 
     node: NodeT
-    words: str
+    label: str
     bindings: list[Binding]
 
 
-def offers(nodes: Sequence[NodeT], chosen: Mapping[str, str]) -> list[Offer[NodeT]]:
+def available_actions(
+    nodes: Sequence[NodeT], key_overrides: Mapping[str, str]
+) -> list[AvailableAction[NodeT]]:
     """What can be done at `nodes`, by our own bindings with the keys of the config file in them."""
-    found: dict[str, Offer[NodeT]] = {}
+    actions_by_name: dict[str, AvailableAction[NodeT]] = {}
     for node in nodes:
-        ours = [each for each in type(node).__mro__ if each.__module__.startswith(OURS)]
-        declared = [each for kind in reversed(ours) for each in vars(kind).get("BINDINGS", ())]
+        our_classes = [
+            each for each in type(node).__mro__ if each.__module__.startswith(OUR_PACKAGE)
+        ]
+        declared = [
+            each
+            for our_class in reversed(our_classes)
+            for each in vars(our_class).get("BINDINGS", ())
+        ]
         for each in declared:
             name = each.id or each.action
-            if not each.description or name in UNOFFERED:
+            if not each.description or name in NOT_IN_PALETTE:
                 continue
-            keys = chosen.get(name, each.key)
-            spelled = list(Binding.make_bindings([replace(each, key=keys)]))
-            found[name] = Offer(node, words_of(node, each), spelled)
-    return list(found.values())
+            keys = key_overrides.get(name, each.key)
+            key_bindings = list(Binding.make_bindings([replace(each, key=keys)]))
+            actions_by_name[name] = AvailableAction(node, label_of(node, each), key_bindings)
+    return list(actions_by_name.values())

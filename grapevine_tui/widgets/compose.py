@@ -4,7 +4,7 @@ What must stay true:
 
 - A line that was refused is not lost: it is in the history, and back in the box if that is empty.
 - What is said about a line stands at the line itself, and goes: what was wrong with it when it is
-  changed, everything else after `WORD_S`.
+  changed, everything else after `FEEDBACK_TIMEOUT_S`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
-from grapevine_tui.commands import CommandError, about, find
-from grapevine_tui.text import cells, cut, printable
+from grapevine_tui.commands import CommandError, command_help, find_command
+from grapevine_tui.text import cells, printable, truncate
 from grapevine_tui.widgets.draft import PLACEHOLDER, Draft
-from grapevine_tui.widgets.look import bytes_words
+from grapevine_tui.widgets.look import format_bytes
 
-WORD_S: Final = 10.0  # for which a word stays that asks for nothing
-CONNECT: Final = "/connect "
-TRACE: Final = "/trace "
+FEEDBACK_TIMEOUT_S: Final = 10.0  # for which a word stays that asks for nothing
+CONNECT_PREFIX: Final = "/connect "
+TRACE_PREFIX: Final = "/trace "
 
 
-def hint(
+def format_hint(
     line: str, completions: Sequence[str], width_cells: int, *, is_attached: bool = False
 ) -> str:
     """One printable line on what `line` may become: what each completion adds, or how to go on."""
@@ -37,14 +37,14 @@ def hint(
         return ""
     if len(completions) > 1:
         last = [each.split()[-1] if each.split() else each for each in completions]
-        return cut("  ".join(printable(each) for each in last), width_cells)
+        return truncate("  ".join(printable(each) for each in last), width_cells)
     name = (completions[0] if completions else line)[1:].split(" ")[0]
     with contextlib.suppress(CommandError):
-        spec = find(name)
-        words = about(spec, is_attached=is_attached)
-        ways = (f"{spec.usage}   {words}", words, spec.usage)
-        fitting = (each for each in ways if cells(each) <= width_cells)
-        return next(fitting, None) or cut(words, width_cells)
+        spec = find_command(name)
+        description = command_help(spec, is_attached=is_attached)
+        candidates = (f"{spec.usage}   {description}", description, spec.usage)
+        fitting = (each for each in candidates if cells(each) <= width_cells)
+        return next(fitting, None) or truncate(description, width_cells)
     return ""
 
 
@@ -53,132 +53,134 @@ class ComposeBox(Vertical):
 
     def __init__(
         self,
-        limit_bytes: int,
-        names: Callable[[], tuple[str, ...]] = tuple,
+        max_payload_bytes: int,
+        get_names: Callable[[], tuple[str, ...]] = tuple,
         *,
         is_attached: bool = False,
     ) -> None:
         super().__init__(id="compose")
         self._is_attached = is_attached
-        self._limit_bytes = limit_bytes
-        self._is_brief = False
-        self._stashed = ""
-        self._refused = ""  # the draft as it was when a word on it was said
+        self._max_payload_bytes = max_payload_bytes
+        self._is_compact = False
+        self._stashed_draft = ""
+        self._refused_text = ""  # the draft as it was when a word on it was said
         self._is_refused = False
-        self._word_timer: Timer | None = None
-        self.draft = Draft(names)
+        self._feedback_timer: Timer | None = None
+        self.draft = Draft(get_names)
         self._prompt = Static(id="prompt", markup=False)
-        self._measure = Static(id="size", markup=False)
-        self._hint = Static(id="hint", markup=False)
-        self._word = Static(id="word", markup=False)
+        self._size_label = Static(id="size", markup=False)
+        self._hint_label = Static(id="hint", markup=False)
+        self._feedback_label = Static(id="word", markup=False)
 
     def compose(self) -> ComposeResult:
         with Horizontal():
             yield self._prompt
             yield self.draft
-            yield self._measure
-        yield self._hint
-        yield self._word
+            yield self._size_label
+        yield self._hint_label
+        yield self._feedback_label
 
     def on_mount(self) -> None:
-        self._show_state()
+        self._update_state()
 
     def on_text_area_changed(self) -> None:
-        if self._is_refused and self.draft.text != self._refused:
-            self.say("")  # it was about another line
-        self._show_state()
+        if self._is_refused and self.draft.text != self._refused_text:
+            self.show_feedback("")  # it was about another line
+        self._update_state()
 
     def on_draft_submitted(self) -> None:
-        self.say("")
+        self.show_feedback("")
 
-    def on_draft_nothing_to_do(self, message: Draft.NothingToDo) -> None:
+    def on_draft_feedback(self, message: Draft.Feedback) -> None:
         message.stop()
-        self.say(message.words)
+        self.show_feedback(message.text)
 
-    def say(self, words: str, *, is_error: bool = False, is_lasting: bool = False) -> None:
+    def show_feedback(self, text: str, *, is_error: bool = False, is_lasting: bool = False) -> None:
         """Tell something about what was sent, at the line itself; empty: nothing more to tell.
         `is_lasting`: it is so until something else is said."""
-        if self._word_timer is not None:
-            self._word_timer.stop()
-            self._word_timer = None
+        if self._feedback_timer is not None:
+            self._feedback_timer.stop()
+            self._feedback_timer = None
         self._is_refused = is_error
-        self._refused = self.draft.text
-        if words and not is_error and not is_lasting:
-            self._word_timer = self.set_timer(WORD_S, lambda: self.say(""))
-        self._word.update(Content(printable(words)))
-        self._word.set_class(bool(words), "-speaks")
-        self._word.set_class(is_error, "-error")
+        self._refused_text = self.draft.text
+        if text and not is_error and not is_lasting:
+            self._feedback_timer = self.set_timer(
+                FEEDBACK_TIMEOUT_S, lambda: self.show_feedback("")
+            )
+        self._feedback_label.update(Content(printable(text)))
+        self._feedback_label.set_class(bool(text), "-speaks")
+        self._feedback_label.set_class(is_error, "-error")
         self.set_class(is_error, "-refused")
 
     def restore(self, line: str) -> None:
         """Give a refused line back, unless something else has been begun meanwhile."""
         if not self.draft.text:
-            self.draft.fill(line)
-            self._refused = self.draft.text
+            self.draft.replace_text(line)
+            self._refused_text = self.draft.text
 
-    def ask_address(self) -> None:
+    def begin_dial(self) -> None:
         """Ask for an address to dial; the draft that was there comes back afterwards."""
-        if not self.draft.text.startswith(CONNECT):
-            self._stashed = self.draft.text
-            self.draft.fill(CONNECT)
+        if not self.draft.text.startswith(CONNECT_PREFIX):
+            self._stashed_draft = self.draft.text
+            self.draft.replace_text(CONNECT_PREFIX)
         self.screen.set_focus(self.draft)
 
-    def address_to(self, who: str) -> None:
+    def begin_send(self, identity: str) -> None:
         """Begin a line to one peer; a draft that was there waits in the history."""
         if self.draft.text.strip():
-            self.draft.remember(self.draft.text)
-        name = f'"{who}"' if " " in who else who
-        self.draft.fill(f"/send {name} ")
+            self.draft.add_to_history(self.draft.text)
+        name = f'"{identity}"' if " " in identity else identity
+        self.draft.replace_text(f"/send {name} ")
         self.screen.set_focus(self.draft)
 
-    def ask_trace(self) -> None:
+    def begin_trace(self) -> None:
         """Begin a message to be traced; a draft that was there waits in the history."""
-        if not self.draft.text.startswith(TRACE):
+        if not self.draft.text.startswith(TRACE_PREFIX):
             if self.draft.text.strip():
-                self.draft.remember(self.draft.text)
-            self.draft.fill(TRACE)
+                self.draft.add_to_history(self.draft.text)
+            self.draft.replace_text(TRACE_PREFIX)
         self.screen.set_focus(self.draft)
 
     def unstash(self) -> None:
-        """Put the draft back that `ask_address` laid aside."""
-        if self._stashed and not self.draft.text.removeprefix(CONNECT).strip():
-            self.draft.fill(self._stashed)
+        """Put the draft back that `begin_dial` laid aside."""
+        if self._stashed_draft and not self.draft.text.removeprefix(CONNECT_PREFIX).strip():
+            self.draft.replace_text(self._stashed_draft)
         else:
-            if self._stashed:  # something else has been begun: it waits in the history
-                self.draft.remember(self._stashed)
-            if self.draft.text == CONNECT:
-                self.draft.fill("")
-        self._stashed = ""
+            if self._stashed_draft:  # something else has been begun: it waits in the history
+                self.draft.add_to_history(self._stashed_draft)
+            if self.draft.text == CONNECT_PREFIX:
+                self.draft.replace_text("")
+        self._stashed_draft = ""
 
-    def be_brief(self, is_brief: bool) -> None:
+    def set_compact(self, is_compact: bool) -> None:
         """Whether there is room for words."""
-        self._is_brief = is_brief
-        self.draft.placeholder = "/ for commands" if is_brief else PLACEHOLDER
-        self._show_state()
+        self._is_compact = is_compact
+        self.draft.placeholder = "/ for commands" if is_compact else PLACEHOLDER
+        self._update_state()
 
-    def _show_hint(self) -> None:
+    def _update_hint(self) -> None:
         """What a line that begins with a slash may become."""
-        found = () if self._is_brief else self.draft.completions
-        room = max(0, self.size.width - 4)
-        words = hint(self.draft.text, found, room, is_attached=self._is_attached)
-        self._hint.update(Content(words))
-        self._hint.display = bool(words)
+        completions = () if self._is_compact else self.draft.completions
+        width_cells = max(0, self.size.width - 4)
+        text = format_hint(self.draft.text, completions, width_cells, is_attached=self._is_attached)
+        self._hint_label.update(Content(text))
+        self._hint_label.display = bool(text)
 
-    def _limit(self) -> str:
-        limit = self._limit_bytes
-        return f"{limit:,} B" if limit < 10_000 else bytes_words(limit)
+    def _format_limit(self) -> str:
+        limit = self._max_payload_bytes
+        return f"{limit:,} B" if limit < 10_000 else format_bytes(limit)
 
-    def _show_state(self) -> None:
-        self._show_hint()
+    def _update_state(self) -> None:
+        self._update_hint()
         text = self.draft.text
         size = len(text.encode(errors="replace"))
         is_command = text.startswith("/") and not text.startswith("//")
         prompt = " to everyone" if not is_command else " command"
-        if text.startswith(CONNECT):
+        if text.startswith(CONNECT_PREFIX):
             prompt = " connect to"
-        elif text.startswith(TRACE):
+        elif text.startswith(TRACE_PREFIX):
             prompt = " trace to everyone"
-        self._prompt.update(Content("❯" + ("" if self._is_brief else prompt)))
+        self._prompt.update(Content("❯" + ("" if self._is_compact else prompt)))
         self._prompt.set_class(is_command, "-command")
-        self._measure.update(Content(f"{size:,} / {self._limit()}"))
-        self._measure.set_class(size > self._limit_bytes, "-over")
+        self._size_label.update(Content(f"{size:,} / {self._format_limit()}"))
+        self._size_label.set_class(size > self._max_payload_bytes, "-over")

@@ -18,24 +18,24 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
-from grapevine_tui.commands import complete
+from grapevine_tui.commands import complete_command
 from grapevine_tui.text import escape
 
-HISTORY: Final = 200
+MAX_HISTORY_LINES: Final = 200
 PLACEHOLDER: Final = "say something to everyone, or / for commands"
-PASTE_CHARACTERS: Final = 2_000  # more, or more lines, may not be what one meant
-PASTE_LINES: Final = 20
+CONFIRM_PASTE_CHARACTERS: Final = 2_000  # more, or more lines, may not be what one meant
+CONFIRM_PASTE_LINES: Final = 20
 
 # What a terminal would obey; what is merely unseen (joiners in emoji) stays as it was typed.
-_OBEYED: Final = re.compile(
+_CONTROL_CHARACTERS: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
-def presentable(text: str) -> str:
+def escape_controls(text: str) -> str:
     """`text` as it may stand in the box: line ends as they are, controls spelled out."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _OBEYED.sub(lambda found: escape(ord(found[0])), text)
+    return _CONTROL_CHARACTERS.sub(lambda match: escape(ord(match[0])), text)
 
 
 class Draft(TextArea):
@@ -58,49 +58,49 @@ class Draft(TextArea):
             super().__init__()
             self.line = line
 
-    class NothingToDo(Message):
-        """A key had nothing to do here; `words` say why."""
+    class Feedback(Message):
+        """A key had nothing to do here; `text` say why."""
 
-        def __init__(self, words: str) -> None:
+        def __init__(self, text: str) -> None:
             super().__init__()
-            self.words = words
+            self.text = text
 
     class Released(Message):
         """Escape: the keys belong to the panels again."""
 
-    class PasteAsked(Message):
+    class LargePaste(Message):
         """So much that one may not have meant it; `insert` it if one did."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
 
-    def __init__(self, names: Callable[[], tuple[str, ...]] = tuple) -> None:
+    def __init__(self, get_names: Callable[[], tuple[str, ...]] = tuple) -> None:
         super().__init__(
             id="draft",
             compact=True,
             highlight_cursor_line=False,
             placeholder=PLACEHOLDER,
         )
-        self._names = names
+        self._get_names = get_names
         self._history: list[str] = []
-        self._place = 0  # in the history; its length: the line being written
-        self._kept = ""
+        self._history_index = 0  # in the history; its length: the line being written
+        self._current_text = ""
 
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
         # Textual does not know that this one writes a character, and would offer it on the key line.
         return key == "slash" or super().check_consume_key(key, character)
 
-    def remember(self, line: str) -> None:
+    def add_to_history(self, line: str) -> None:
         """Put a line into the history."""
         if not self._history or self._history[-1] != line:
             self._history.append(line)
-            del self._history[:-HISTORY]
-        self._place = len(self._history)
+            del self._history[:-MAX_HISTORY_LINES]
+        self._history_index = len(self._history)
 
-    def fill(self, text: str) -> None:
+    def replace_text(self, text: str) -> None:
         """Have `text` in the box with the cursor behind it."""
-        self.load_text(presentable(text))
+        self.load_text(escape_controls(text))
         self.move_cursor(self.document.end)
 
     async def _on_key(self, event: events.Key) -> None:
@@ -123,14 +123,17 @@ class Draft(TextArea):
     async def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
         event.stop()
-        self.take_paste(event.text)
+        self.insert_paste(event.text)
 
-    def take_paste(self, text: str) -> None:
+    def insert_paste(self, text: str) -> None:
         """Insert what was pasted; where it is long, ask first. Its line ends stay: nothing is sent."""
-        if len(text) > PASTE_CHARACTERS or text.count("\n") + text.count("\r") > PASTE_LINES:
-            self.post_message(self.PasteAsked(text))
+        if (
+            len(text) > CONFIRM_PASTE_CHARACTERS
+            or text.count("\n") + text.count("\r") > CONFIRM_PASTE_LINES
+        ):
+            self.post_message(self.LargePaste(text))
         else:
-            self.insert(presentable(text))
+            self.insert(escape_controls(text))
 
     # Completion
 
@@ -140,7 +143,7 @@ class Draft(TextArea):
         text = self.text
         if not text.startswith("/") or self.cursor_location != self.document.end:
             return ()
-        return tuple(each for each in complete(text, self._names()) if each != text)
+        return tuple(each for each in complete_command(text, self._get_names()) if each != text)
 
     def update_suggestion(self) -> None:
         """Show what the first completion would add."""
@@ -150,21 +153,21 @@ class Draft(TextArea):
 
     def action_complete(self) -> None:
         """As far as all completions agree; where they part, as far as one goes: the next at each tab."""
-        found = self.completions
-        if not found:
-            self.post_message(self.NothingToDo("nothing to complete; esc goes to the panels"))
+        completions = self.completions
+        if not completions:
+            self.post_message(self.Feedback("nothing to complete; esc goes to the panels"))
             return
-        lower = [each.lower() for each in found]
+        lower = [each.lower() for each in completions]
         common = 0
         while common < len(lower[0]) and len({each[: common + 1] for each in lower}) == 1:
             common += 1
-        self.fill(found[0][:common] if common > len(self.text) else found[0])
+        self.replace_text(completions[0][:common] if common > len(self.text) else completions[0])
 
     def action_submit(self) -> None:
         line = self.text
         if line.strip():
-            self.remember(line)
-        self.fill("")  # at once: the next letters may be typed already
+            self.add_to_history(line)
+        self.replace_text("")  # at once: the next letters may be typed already
         self.post_message(self.Submitted(line))
 
     def action_interrupt(self) -> None:
@@ -172,12 +175,12 @@ class Draft(TextArea):
         if self.selected_text:
             self.action_copy()
         elif self.text.strip():
-            self.remember(self.text)
-            self.fill("")
-            self.post_message(self.NothingToDo("cleared; up brings the line back"))
+            self.add_to_history(self.text)
+            self.replace_text("")
+            self.post_message(self.Feedback("cleared; up brings the line back"))
         else:
-            self.fill("")
-            self.post_message(self.NothingToDo("esc goes to the panels, and q there leaves"))
+            self.replace_text("")
+            self.post_message(self.Feedback("esc goes to the panels, and q there leaves"))
 
     def action_newline(self) -> None:
         self.insert("\n")
@@ -186,20 +189,20 @@ class Draft(TextArea):
         self.post_message(self.Released())
 
     def action_earlier(self) -> None:
-        if self.cursor_location[0] > 0 or not self._place:
+        if self.cursor_location[0] > 0 or not self._history_index:
             self.action_cursor_up()
             return
-        if self._place == len(self._history):
-            self._kept = self.text
-        self._place -= 1
-        self.fill(self._history[self._place])
+        if self._history_index == len(self._history):
+            self._current_text = self.text
+        self._history_index -= 1
+        self.replace_text(self._history[self._history_index])
 
     def action_later(self) -> None:
-        if self.cursor_location[0] < self.document.line_count - 1 or self._place == len(
+        if self.cursor_location[0] < self.document.line_count - 1 or self._history_index == len(
             self._history
         ):
             self.action_cursor_down()
             return
-        self._place += 1
-        is_newest = self._place == len(self._history)
-        self.fill(self._kept if is_newest else self._history[self._place])
+        self._history_index += 1
+        is_newest = self._history_index == len(self._history)
+        self.replace_text(self._current_text if is_newest else self._history[self._history_index])

@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from grapevine_tui.text import printable
-from grapevine_tui.widgets.filterbar import Wish
+from grapevine_tui.widgets.filterbar import LineInput
 
 
 class EditBar(Vertical):
@@ -25,40 +25,40 @@ class EditBar(Vertical):
             super().__init__()
             self.text = text
 
-    class Kept(Message):
+    class Submitted(Message):
         """Enter."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
 
-    class Left(Message):
+    class Canceled(Message):
         """Escape."""
 
     def __init__(self) -> None:
         super().__init__(id="edit")
         self._prompt = Static(classes="filterprompt", markup=False)
-        self.wish = Wish(compact=True, classes="wish")
-        self._word = Static(id="edit-word", markup=False)
+        self.line_input = LineInput(compact=True, classes="wish")
+        self._error_label = Static(id="edit-word", markup=False)
         self.display = False
 
     def compose(self) -> ComposeResult:
         with Horizontal(classes="filterbar"):
             yield self._prompt
-            yield self.wish
-        yield self._word
+            yield self.line_input
+        yield self._error_label
 
-    def ask(self, name: str, text: str) -> None:
+    def open(self, name: str, text: str) -> None:
         """Open the line on the setting `name`."""
         self._prompt.update(Content(f"{name} ="))
-        self.say("")
+        self.show_error("")
         self.display = True
-        self.wish.take_up(text)
+        self.line_input.start_editing(text)
 
-    def say(self, words: str) -> None:
+    def show_error(self, text: str) -> None:
         """What is wrong; empty: nothing."""
-        self._word.update(Content(printable(words)))
-        self._word.display = bool(words)
+        self._error_label.update(Content(printable(text)))
+        self._error_label.display = bool(text)
 
     def close(self) -> None:
         self.display = False
@@ -69,8 +69,8 @@ class EditBar(Vertical):
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         message.stop()
-        self.post_message(self.Kept(message.value))
+        self.post_message(self.Submitted(message.value))
 
-    def on_wish_dropped(self, message: Wish.Dropped) -> None:
+    def on_line_input_canceled(self, message: LineInput.Canceled) -> None:
         message.stop()
-        self.post_message(self.Left())
+        self.post_message(self.Canceled())

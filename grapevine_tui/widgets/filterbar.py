@@ -15,21 +15,21 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from grapevine_tui.widgets.draft import presentable
+from grapevine_tui.widgets.draft import escape_controls
 
 
-class Wish(Input):
+class LineInput(Input):
     """The input itself."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Keep"),
-        Binding("escape", "drop", "Drop"),
+        Binding("escape", "cancel", "Drop"),
     ]
 
-    class Dropped(Message):
+    class Canceled(Message):
         """Escape."""
 
-    def take_up(self, text: str) -> None:
+    def start_editing(self, text: str) -> None:
         """Go on typing behind `text`, which is no change, and at once: the next letters may be typed
         already."""
         with self.prevent(Input.Changed):
@@ -40,19 +40,19 @@ class Wish(Input):
     def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
         event.stop()
-        lines = presentable(event.text).split("\n")
+        lines = escape_controls(event.text).split("\n")
         self.insert_text_at_cursor(lines[0][:1000])
 
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
         # Textual does not know that this one writes a character, and would offer it on the key line.
         return key == "slash" or super().check_consume_key(key, character)
 
-    def action_drop(self) -> None:
-        self.post_message(self.Dropped())
+    def action_cancel(self) -> None:
+        self.post_message(self.Canceled())
 
 
 class FilterBar(Horizontal):
-    """A prompt and the input. `Changed`, `Kept` and `Dropped` are posted by it."""
+    """A prompt and the input. `Changed`, `Kept` and `Canceled` are posted by it."""
 
     class Changed(Message):
         def __init__(self, text: str) -> None:
@@ -60,28 +60,28 @@ class FilterBar(Horizontal):
             self.text = text
 
     class Closed(Message):
-        """Done with typing; the filter stays, unless `is_dropped`."""
+        """Done with typing; the filter stays, unless `is_cleared`."""
 
-        def __init__(self, is_dropped: bool) -> None:
+        def __init__(self, is_cleared: bool) -> None:
             super().__init__()
-            self.is_dropped = is_dropped
+            self.is_cleared = is_cleared
 
-    def __init__(self, *, name_in_dom: str = "filter") -> None:
-        super().__init__(id=name_in_dom, classes="filterbar")
+    def __init__(self, *, id: str = "filter") -> None:
+        super().__init__(id=id, classes="filterbar")
         self._prompt = Static(Content("/"), classes="filterprompt", markup=False)
-        self.wish = Wish(compact=True, placeholder="words", classes="wish")
+        self.line_input = LineInput(compact=True, placeholder="words", classes="wish")
         self.display = False
 
     def compose(self) -> ComposeResult:
         yield self._prompt
-        yield self.wish
+        yield self.line_input
 
-    def ask(self, what: str, text: str, hint: str) -> None:
-        """Open the line over `what`, with what is looked for there already."""
-        self._prompt.update(Content(f"/ {what}"))
-        self.wish.placeholder = hint
+    def open(self, label: str, text: str, hint: str) -> None:
+        """Open the line over `label`, with what is looked for there already."""
+        self._prompt.update(Content(f"/ {label}"))
+        self.line_input.placeholder = hint
         self.display = True
-        self.wish.take_up(text)
+        self.line_input.start_editing(text)
 
     def on_input_changed(self, message: Input.Changed) -> None:
         message.stop()
@@ -89,12 +89,12 @@ class FilterBar(Horizontal):
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         message.stop()
-        self._close(is_dropped=not message.value.strip())
+        self._close(is_cleared=not message.value.strip())
 
-    def on_wish_dropped(self, message: Wish.Dropped) -> None:
+    def on_line_input_canceled(self, message: LineInput.Canceled) -> None:
         message.stop()
-        self._close(is_dropped=True)
+        self._close(is_cleared=True)
 
-    def _close(self, *, is_dropped: bool) -> None:
+    def _close(self, *, is_cleared: bool) -> None:
         self.display = False
-        self.post_message(self.Closed(is_dropped))
+        self.post_message(self.Closed(is_cleared))

@@ -26,27 +26,27 @@ from textual.reactive import var
 from textual.strip import Strip
 
 from grapevine_proto.ids import PeerId
-from grapevine_tui.keys import TABLES
-from grapevine_tui.query import EVERYTHING, Query, matches_fields
-from grapevine_tui.text import broken, cells, fit
+from grapevine_tui.keys import TABLE_KEYS
+from grapevine_tui.query import MATCH_ALL, Query, matches_row
+from grapevine_tui.text import cells, pad, wrap
 from grapevine_tui.widgets.bindings import bindings
-from grapevine_tui.widgets.look import Piece, bar, paint
-from grapevine_tui.widgets.painted import CURSOR_HERE, PaintedView
+from grapevine_tui.widgets.look import Span, bar, render_spans
+from grapevine_tui.widgets.painted import CURSOR_MOVED_TEXT, LineScrollView
 
-MEASURED_ROWS: Final = 200  # whose words the columns are made to fit
+MAX_MEASURED_ROWS: Final = 200  # whose words the columns are made to fit
 NO_MATCH: Final = "Nothing matches. esc clears the filter."
-SIGNS: Final = {False: "▲", True: "▼"}  # rising, falling
+SORT_ARROWS: Final = {False: "▲", True: "▼"}  # rising, falling
 
 
 class Column(NamedTuple):
-    """`width` in cells is what it has at least; `grows`: its share of what is left over; `rank`:
+    """`min_width` in cells is what it has at least; `grow`: its share of what is left over; `drop_rank`:
     where there is no room the highest is left out first, 0 never."""
 
     title: str
-    width: int
-    right: bool = False
-    grows: int = 0
-    rank: int = 0
+    min_width: int
+    is_right_aligned: bool = False
+    grow: int = 0
+    drop_rank: int = 0
 
 
 class Cell(NamedTuple):
@@ -58,79 +58,87 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """`alarm` paints the whole line so that it catches the eye. `order` holds what each column is
+    """`is_alarm` paints the whole line so that it catches the eye. `sort_values` holds what each column is
     sorted by; empty: the words themselves."""
 
     key: Hashable
     cells: tuple[Cell, ...]
-    alarm: bool = False
-    order: tuple[Any, ...] = ()
+    is_alarm: bool = False
+    sort_values: tuple[Any, ...] = ()
 
-    def looks_like(self, other: Row) -> bool:
-        return self.cells == other.cells and self.alarm == other.alarm
+    def is_same_display(self, other: Row) -> bool:
+        return self.cells == other.cells and self.is_alarm == other.is_alarm
 
-    def value(self, column: int) -> Any:
+    def sort_value(self, column: int) -> Any:
         """What the row is sorted by in that column."""
-        return self.order[column] if self.order else self.cells[column].text.casefold()
+        return self.sort_values[column] if self.sort_values else self.cells[column].text.casefold()
 
 
-class Sorting(NamedTuple):
+class SortOrder(NamedTuple):
     """By which column, and whether the highest comes first."""
 
     column: int
-    is_falling: bool = False
+    is_descending: bool = False
 
 
-def _fields(names: Sequence[str], row: Row) -> dict[str, str]:
+def _query_fields(names: Sequence[str], row: Row) -> dict[str, str]:
     """What a query may look into: the row's words by column, and the id it is kept by."""
-    found = {name: cell.text.lower() for name, cell in zip(names, row.cells, strict=True) if name}
+    fields = {name: cell.text.lower() for name, cell in zip(names, row.cells, strict=True) if name}
     key = row.key[1] if isinstance(row.key, tuple) else row.key
     if isinstance(key, PeerId):
-        found["id"] = str(key)
-    found["from"] = found.get("peer", "")
-    return found
+        fields["id"] = str(key)
+    fields["from"] = fields.get("peer", "")
+    return fields
 
 
-def share_width(
-    columns: Sequence[Column], width_cells: int, needs: Sequence[int] = ()
+def fit_columns(
+    columns: Sequence[Column], width_cells: int, content_widths: Sequence[int] = ()
 ) -> list[int]:
-    """The width of each column, 0 for one that is left out; one cell stands between two. `needs`: what
+    """The width of each column, 0 for one that is left out; one cell stands between two.
+    `content_widths`: what
     the words in each would take."""
     shown = set(range(len(columns)))
 
-    def needed() -> int:
-        return sum(columns[index].width for index in shown) + max(0, len(shown) - 1)
+    def min_total() -> int:
+        return sum(columns[index].min_width for index in shown) + max(0, len(shown) - 1)
 
-    for index in sorted(shown, key=lambda each: -columns[each].rank):
-        if needed() <= width_cells or not columns[index].rank:
+    for index in sorted(shown, key=lambda each: -columns[each].drop_rank):
+        if min_total() <= width_cells or not columns[index].drop_rank:
             break
         shown.discard(index)
-    widths = [columns[index].width if index in shown else 0 for index in range(len(columns))]
-    spare = width_cells - needed()
-    growers = [index for index in sorted(shown) if columns[index].grows]
-    wants = {index: max(0, needs[index] - widths[index]) for index in growers if needs}
-    wanted, room = sum(wants.values()), max(0, spare)
-    for index, want in wants.items():
-        given = want if wanted <= room else want * room // wanted
-        widths[index] += given
-        spare -= given
-    shares = sum(columns[index].grows for index in growers)
-    for index in growers:
+    widths = [columns[index].min_width if index in shown else 0 for index in range(len(columns))]
+    spare = width_cells - min_total()
+    growing = [index for index in sorted(shown) if columns[index].grow]
+    missing = {
+        index: max(0, content_widths[index] - widths[index]) for index in growing if content_widths
+    }
+    total_missing, available = sum(missing.values()), max(0, spare)
+    for index, missing_cells in missing.items():
+        granted = (
+            missing_cells
+            if total_missing <= available
+            else missing_cells * available // total_missing
+        )
+        widths[index] += granted
+        spare -= granted
+    total_grow = sum(columns[index].grow for index in growing)
+    for index in growing:
         if spare > 0:
-            widths[index] += spare * columns[index].grows // shares
-    if spare > 0 and growers:  # what the division left over
+            widths[index] += spare * columns[index].grow // total_grow
+    if spare > 0 and growing:  # what the division left over
         used = sum(widths) + len(shown) - 1
-        widths[growers[-1]] += width_cells - used
+        widths[growing[-1]] += width_cells - used
     return widths
 
 
-class Grid(PaintedView):
-    """Rows under a heading that stays. Enter posts `Chosen` with the key of the row; `chooses` says on
+class Grid(LineScrollView):
+    """Rows under a heading that stays. Enter posts `RowSelected` with the key of the row; `select_label`
+    says on
     the key line what that does."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(TABLES)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(TABLE_KEYS)
 
-    class Chosen(Message):
+    class RowSelected(Message):
         """Enter, or a click on the line that has the cursor."""
 
         def __init__(self, grid: Grid, key: Hashable) -> None:
@@ -142,7 +150,7 @@ class Grid(PaintedView):
         def control(self) -> Grid:
             return self.grid
 
-    cursor_at: var[Hashable | None] = var(None)
+    cursor_row_key: var[Hashable | None] = var(None)
     """The key of the row under the cursor, for those who watch."""
 
     def __init__(
@@ -150,192 +158,209 @@ class Grid(PaintedView):
         columns: Sequence[Column],
         *,
         empty: str = "",
-        name_in_dom: str,
+        id: str,
         newest_first: bool = False,
-        chooses: str = "",
+        select_label: str = "",
     ) -> None:
-        super().__init__(name_in_dom=name_in_dom)
-        self._chooses = chooses
+        super().__init__(id=id)
+        self._select_label = select_label
         self._columns = tuple(columns)
         self._empty = empty
-        self._all: list[Row] = []
-        self._rows: list[Row] = []  # those that are wanted, in the order that is
-        self.sorting: Sorting | None = None
-        self.wanted = EVERYTHING
+        self._all_rows: list[Row] = []
+        self._visible_rows: list[Row] = []  # those that are wanted, in the order that is
+        self.row_order: SortOrder | None = None
+        self.filter_query = MATCH_ALL
         self._newest_first = (
             newest_first  # whoever looks away from such rows wants the latest again
         )
         self._cursor = 0
-        self._is_placed = False  # by hand
+        self._is_cursor_placed = False  # by hand
         self._widths: list[int] = []
-        self._measured = 0  # the width they were shared out of
+        self._measured_width = 0  # the width they were shared out of
 
     @property
     def rows(self) -> Sequence[Row]:
-        return self._rows
+        return self._visible_rows
 
     @property
     def count(self) -> int:
         """How many rows there are, wanted or not."""
-        return len(self._all)
+        return len(self._all_rows)
 
     @property
     def cursor_key(self) -> Hashable | None:
         """The key of the row under the cursor, None where there are no rows."""
-        return self._rows[self._cursor].key if self._rows else None
+        return self._visible_rows[self._cursor].key if self._visible_rows else None
 
-    def head(self, columns: Sequence[Column], *, empty: str) -> None:
+    def set_columns(self, columns: Sequence[Column], *, empty: str) -> None:
         """Have other columns from now on; the next rows are for these."""
         self._columns = tuple(columns)
         self._empty = empty
-        self._measured = 0
-        self.sorting = None
-        self._all = []
-        self._take([])
+        self._measured_width = 0
+        self.row_order = None
+        self._all_rows = []
+        self._replace_rows([])
         self.refresh()
 
-    def show(self, rows: list[Row]) -> None:
+    def set_rows(self, rows: list[Row]) -> None:
         """Have these rows from now on; paints the lines that differ."""
-        self._all = rows
-        self._take(self._arranged(rows))
+        self._all_rows = rows
+        self._replace_rows(self._filter_and_sort(rows))
 
-    def want(self, query: Query) -> None:
+    def set_filter(self, query: Query) -> None:
         """Show those rows alone that match."""
-        if query != self.wanted:
-            self.wanted = query
-            self._take(self._arranged(self._all))
+        if query != self.filter_query:
+            self.filter_query = query
+            self._replace_rows(self._filter_and_sort(self._all_rows))
 
-    def _arranged(self, rows: list[Row]) -> list[Row]:
-        if self.wanted:
+    def _filter_and_sort(self, rows: list[Row]) -> list[Row]:
+        if self.filter_query:
             names = [column.title for column in self._columns]
-            rows = [row for row in rows if matches_fields(self.wanted, _fields(names, row))]
-        if self.sorting is not None:
-            column, is_falling = self.sorting
-            rows = sorted(rows, key=lambda row: row.value(column), reverse=is_falling)
+            rows = [
+                row for row in rows if matches_row(self.filter_query, _query_fields(names, row))
+            ]
+        if self.row_order is not None:
+            column, is_descending = self.row_order
+            rows = sorted(rows, key=lambda row: row.sort_value(column), reverse=is_descending)
         return rows
 
-    def _take(self, rows: list[Row]) -> None:
-        old, old_cursor, key = self._rows, self._cursor, self.cursor_key
-        was_seen = 0 <= old_cursor - self.scroll_offset.y < max(1, self.size.height - 1)
-        self._rows = rows
-        places = (index for index, row in enumerate(rows) if self._is_placed and row.key == key)
-        self._cursor = next(places, max(0, min(self._cursor, len(rows) - 1)))
+    def _replace_rows(self, rows: list[Row]) -> None:
+        old, old_cursor, key = self._visible_rows, self._cursor, self.cursor_key
+        was_visible = 0 <= old_cursor - self.scroll_offset.y < max(1, self.size.height - 1)
+        self._visible_rows = rows
+        matches = (
+            index for index, row in enumerate(rows) if self._is_cursor_placed and row.key == key
+        )
+        self._cursor = next(matches, max(0, min(self._cursor, len(rows) - 1)))
         if len(old) != len(rows):
-            self._measure()
+            self._update_virtual_size()
             self.refresh()
         else:
             for index, (before, after) in enumerate(zip(old, rows, strict=True)):
-                if not before.looks_like(after) or (
+                if not before.is_same_display(after) or (
                     old_cursor != self._cursor and index in (old_cursor, self._cursor)
                 ):
                     self.refresh_line(index + 1)
-        if was_seen and self._cursor != old_cursor:
-            self._reveal()
-        self.cursor_at = self.cursor_key
+        if was_visible and self._cursor != old_cursor:
+            self._scroll_to_cursor()
+        self.cursor_row_key = self.cursor_key
 
-    def _needs(self) -> list[int]:
+    def _content_widths(self) -> list[int]:
         """The cells that the words of each column take."""
-        rows = self._rows[:MEASURED_ROWS]
+        rows = self._visible_rows[:MAX_MEASURED_ROWS]
         return [
             max((cells(row.cells[index].text) for row in rows), default=0)
             for index in range(len(self._columns))
         ]
 
-    def _measure(self) -> None:
-        self._measured = 0  # other rows, other words
+    def _update_virtual_size(self) -> None:
+        self._measured_width = 0  # other rows, other words
         # One line more for the heading, which takes the first line of the view.
-        self.virtual_size = Size(self.size.width, len(self._rows) + 1)
+        self.virtual_size = Size(self.size.width, len(self._visible_rows) + 1)
 
     def on_blur(self) -> None:
         if self._newest_first:
-            self._move_to(0)
+            self._move_cursor(0)
 
     def on_resize(self, event: events.Resize) -> None:
-        self._measure()
-        self._reveal()
+        self._update_virtual_size()
+        self._scroll_to_cursor()
         self.refresh()
 
     # Painting
 
     def render_line(self, y: int) -> Strip:
-        width = self.room
-        if width - 2 != self._measured:  # a scrollbar came or went
-            self._measured = width - 2
-            self._widths = share_width(self._headed(), self._measured, self._needs())
-        base = self.inks.base
+        width = self.line_cells
+        if width - 2 != self._measured_width:  # a scrollbar came or went
+            self._measured_width = width - 2
+            self._widths = fit_columns(
+                self._columns_with_arrow(), self._measured_width, self._content_widths()
+            )
+        base = self.tone_styles.base
         if y == 0:
-            return self._heading(width, base)
+            return self._heading_line(width, base)
         index = y - 1 + self.scroll_offset.y
-        if index >= len(self._rows):
-            return self._vacant(y - 1, width, base)
-        row = self._rows[index]
-        if row.alarm:
-            base += self.inks.ground("alarm")
+        if index >= len(self._visible_rows):
+            return self._empty_line(y - 1, width, base)
+        row = self._visible_rows[index]
+        if row.is_alarm:
+            base += self.tone_styles.background("alarm")
         if index == self._cursor and self.has_focus:
-            base += self.inks.ground("cursor")
-        return paint(self._pieces(row), width, base)
+            base += self.tone_styles.background("cursor")
+        return render_spans(self._row_spans(row), width, base)
 
-    def _vacant(self, line: int, width: int, base: Style) -> Strip:
+    def _empty_line(self, line: int, width: int, base: Style) -> Strip:
         """Where there are no rows, why."""
-        if not self._rows:
-            words = list(broken(NO_MATCH if self._all else self._empty, width - 2))
-            if line < len(words):
-                return paint([Piece(" " + words[line], self.inks.ink("empty"))], width, base)
+        if not self._visible_rows:
+            lines = list(wrap(NO_MATCH if self._all_rows else self._empty, width - 2))
+            if line < len(lines):
+                return render_spans(
+                    [Span(" " + lines[line], self.tone_styles.foreground("empty"))], width, base
+                )
         return Strip.blank(width, base)
 
-    def _headed(self) -> list[Column]:
+    def _columns_with_arrow(self) -> list[Column]:
         """The columns, the one that rows are sorted by with room for the sign behind its title."""
-        at = self.sorting.column if self.sorting is not None else -1
+        at = self.row_order.column if self.row_order is not None else -1
         return [
-            each._replace(width=max(each.width, cells(each.title) + 1)) if index == at else each
+            each._replace(min_width=max(each.min_width, cells(each.title) + 1))
+            if index == at
+            else each
             for index, each in enumerate(self._columns)
         ]
 
-    def _heading(self, width: int, base: Style) -> Strip:
-        style, lit = self.inks.ink("heading"), self.inks.ink("accent")
-        pieces = [Piece(" ", style)]
+    def _heading_line(self, width: int, base: Style) -> Strip:
+        style, sorted_style = (
+            self.tone_styles.foreground("heading"),
+            self.tone_styles.foreground("accent"),
+        )
+        spans = [Span(" ", style)]
         for index, (column, size) in enumerate(zip(self._columns, self._widths, strict=False)):
             if not size:
                 continue
-            is_sorted = self.sorting is not None and self.sorting.column == index
+            is_sorted = self.row_order is not None and self.row_order.column == index
             # The sign stands with its title, and a blank before the next.
-            sign = SIGNS[self.sorting.is_falling] if self.sorting is not None and is_sorted else ""
-            words = fit(f"{column.title}{sign}", size, right=column.right)
-            pieces += [Piece(words, lit if is_sorted else style), Piece(" ", style)]
-        return paint(pieces, width, base)
+            arrow = (
+                SORT_ARROWS[self.row_order.is_descending]
+                if self.row_order is not None and is_sorted
+                else ""
+            )
+            text = pad(f"{column.title}{arrow}", size, right=column.is_right_aligned)
+            spans += [Span(text, sorted_style if is_sorted else style), Span(" ", style)]
+        return render_spans(spans, width, base)
 
-    def _pieces(self, row: Row) -> list[Piece]:
+    def _row_spans(self, row: Row) -> list[Span]:
         blank = Style.null()
-        pieces = [Piece(" ", blank)]
+        spans = [Span(" ", blank)]
         for column, cell, size in zip(self._columns, row.cells, self._widths, strict=False):
             if not size:
                 continue
-            style = self.inks.ink(cell.tone)
+            style = self.tone_styles.foreground(cell.tone)
             if cell.fraction is None:
-                pieces.append(Piece(fit(cell.text, size, right=column.right), style))
+                spans.append(Span(pad(cell.text, size, right=column.is_right_aligned), style))
             else:
                 filled, track = bar(cell.fraction, size - cells(cell.text))
-                pieces.append(Piece(filled, style))
-                empty = self.inks.ink("track")
-                pieces.append(Piece(track, empty))
-                pieces.append(Piece(cell.text, style))
-            pieces.append(Piece(" ", blank))
-        return pieces
+                spans.append(Span(filled, style))
+                empty = self.tone_styles.foreground("track")
+                spans.append(Span(track, empty))
+                spans.append(Span(cell.text, style))
+            spans.append(Span(" ", blank))
+        return spans
 
     # Keys and mouse
 
-    def _move_to(self, index: int) -> None:
-        if not self._rows:
+    def _move_cursor(self, index: int) -> None:
+        if not self._visible_rows:
             return
         before = self._cursor
-        self._cursor = max(0, min(index, len(self._rows) - 1))
-        self._is_placed = self._cursor > 0
+        self._cursor = max(0, min(index, len(self._visible_rows) - 1))
+        self._is_cursor_placed = self._cursor > 0
         self.refresh_line(before + 1)
         self.refresh_line(self._cursor + 1)
-        self._reveal()
-        self.cursor_at = self.cursor_key
+        self._scroll_to_cursor()
+        self.cursor_row_key = self.cursor_key
 
-    def _reveal(self) -> None:
+    def _scroll_to_cursor(self) -> None:
         """Bring the cursor's line into view."""
         body = self.size.height - 1
         top = self.scroll_offset.y
@@ -349,42 +374,42 @@ class Grid(PaintedView):
         if line is None:
             return
         if line.y == 0:
-            self._sort_at(line.x)
+            self._sort_by_heading_at(line.x)
             return
         index = line.y - 1 + self.scroll_offset.y
-        if index < len(self._rows):
-            was_there = index == self._cursor and event.chain > 1
-            self._move_to(index)
-            if was_there:
-                self.action_choose()
+        if index < len(self._visible_rows):
+            was_selected = index == self._cursor and event.chain > 1
+            self._move_cursor(index)
+            if was_selected:
+                self.action_select()
 
-    def key_words(self, action: str) -> str:
+    def key_label(self, action: str) -> str:
         """What a key does now."""
-        return self._chooses if action == "choose" else ""
+        return self._select_label if action == "select" else ""
 
     @property
-    def is_cursor_seen(self) -> bool:
+    def is_cursor_visible(self) -> bool:
         """Whether the line that keys act upon is lit and on the screen."""
-        if not self._rows:
+        if not self._visible_rows:
             return False
         at = self._cursor - self.scroll_offset.y
         return self.screen.focused is self and 0 <= at < max(1, self.size.height - 1)
 
-    def find_cursor(self) -> bool:
+    def ensure_cursor_visible(self) -> bool:
         """Whether a key may act. Where the cursor was not seen it is brought into view instead."""
-        if self.is_cursor_seen:
+        if self.is_cursor_visible:
             return True
-        if self._rows:
+        if self._visible_rows:
             self.focus()
-            self._reveal()
-            self.app.notify(CURSOR_HERE, markup=False)
+            self._scroll_to_cursor()
+            self.app.notify(CURSOR_MOVED_TEXT, markup=False)
         return False
 
-    def action_choose(self) -> None:
-        if self.find_cursor():
-            self.post_message(self.Chosen(self, self._rows[self._cursor].key))
+    def action_select(self) -> None:
+        if self.ensure_cursor_visible():
+            self.post_message(self.RowSelected(self, self._visible_rows[self._cursor].key))
 
-    def _sortable(self) -> list[int]:
+    def _sortable_columns(self) -> list[int]:
         """The columns that are on the screen and have a name."""
         return [
             index
@@ -392,45 +417,45 @@ class Grid(PaintedView):
             if size and column.title
         ]
 
-    def sort_by(self, sorting: Sorting | None) -> None:
+    def sort_by(self, order: SortOrder | None) -> None:
         """Have the rows in this order from now on; None: in their own."""
-        self.sorting = sorting
-        self._measured = 0  # the sign takes a cell
-        self._take(self._arranged(self._all))
+        self.row_order = order
+        self._measured_width = 0  # the sign takes a cell
+        self._replace_rows(self._filter_and_sort(self._all_rows))
         self.refresh()
 
-    def _sort_at(self, x: int) -> None:
+    def _sort_by_heading_at(self, x: int) -> None:
         """A click on a heading: by that column, and once more the other way."""
         at = 1
         for index, size in enumerate(self._widths):
             if size and at <= x < at + size + 1 and self._columns[index].title:
-                is_again = self.sorting == Sorting(index)
-                self.sort_by(Sorting(index, is_falling=is_again))
+                is_again = self.row_order == SortOrder(index)
+                self.sort_by(SortOrder(index, is_descending=is_again))
                 return
             at += size + 1 if size else 0
 
     def action_sort(self) -> None:
         """By the next column; after the last one in the rows' own order again."""
-        columns = self._sortable()
-        here = self.sorting.column if self.sorting is not None else -1
-        following = [each for each in columns if each > here]
-        self.sort_by(Sorting(following[0]) if following else None)
+        columns = self._sortable_columns()
+        current = self.row_order.column if self.row_order is not None else -1
+        following = [each for each in columns if each > current]
+        self.sort_by(SortOrder(following[0]) if following else None)
 
     def action_reverse(self) -> None:
         """The other way round; rows in their own order are sorted by the first column first."""
-        if self.sorting is None:
+        if self.row_order is None:
             self.action_sort()
-        if self.sorting is not None:
-            self.sort_by(self.sorting._replace(is_falling=not self.sorting.is_falling))
+        if self.row_order is not None:
+            self.sort_by(self.row_order._replace(is_descending=not self.row_order.is_descending))
 
     def action_move(self, by: int) -> None:
-        self._move_to(self._cursor + by)
+        self._move_cursor(self._cursor + by)
 
     def action_page(self, by: int) -> None:
-        self._move_to(self._cursor + by * max(1, self.size.height - 2))
+        self._move_cursor(self._cursor + by * max(1, self.size.height - 2))
 
     def action_first(self) -> None:
-        self._move_to(0)
+        self._move_cursor(0)
 
     def action_last(self) -> None:
-        self._move_to(len(self._rows) - 1)
+        self._move_cursor(len(self._visible_rows) - 1)

@@ -18,14 +18,14 @@ from textual.binding import Binding
 from textual.dom import NoScreen
 
 from grapevine_tui.text import cells
-from grapevine_tui.widgets.bindings import words_of
-from grapevine_tui.widgets.look import Piece
-from grapevine_tui.widgets.painted import Painted
+from grapevine_tui.widgets.bindings import label_of
+from grapevine_tui.widgets.look import Span
+from grapevine_tui.widgets.painted import LineWidget
 
-GAP: Final = 2
-REFRESH_S: Final = 0.5
+KEY_GAP_CELLS: Final = 2
+REFRESH_INTERVAL_S: Final = 0.5
 # Names of actions, the last to go first. What has no name (the compose box's own) goes after these two.
-ORDER: Final = (
+KEY_PRIORITY: Final = (
     *(
         "quit",
         "help",
@@ -51,93 +51,107 @@ ORDER: Final = (
         "send_to",
         "dial_again",
     ),
-    *("round", "export", "reverse", "copy_id", "picture", "peers", "messages", "rates", "rounds"),
+    *(
+        "round",
+        "export",
+        "reverse",
+        "copy_id",
+        "screenshot",
+        "peers",
+        "messages",
+        "rates",
+        "rounds",
+    ),
     *("next_panel", "previous_panel", "first", "last", "page_down", "page_up", "down", "up"),
 )
 
 
-class Offer(NamedTuple):
-    """A key with what it does; `at` is where it begins."""
+class KeyHint(NamedTuple):
+    """A key with what it does; `x` is where it begins."""
 
     binding: Binding
     display: str
-    words: str
-    at: int = 0
+    label: str
+    x: int = 0
     is_shown: bool = True
 
     @property
-    def size(self) -> int:
-        return cells(self.display) + 1 + cells(self.words)
+    def width(self) -> int:
+        return cells(self.display) + 1 + cells(self.label)
 
 
-def _rank(offer: Offer) -> tuple[bool, int]:
-    name = offer.binding.id or ""
-    return not offer.is_shown, ORDER.index(name) if name in ORDER else len(ORDER)
+def _priority(hint: KeyHint) -> tuple[bool, int]:
+    name = hint.binding.id or ""
+    return not hint.is_shown, KEY_PRIORITY.index(name) if name in KEY_PRIORITY else len(
+        KEY_PRIORITY
+    )
 
 
-def choose(offers: list[Offer], width_cells: int) -> list[Offer]:
+def fit_hints(hints: list[KeyHint], width_cells: int) -> list[KeyHint]:
     """Those that fit, in their order and with their places: as many as there is room for."""
     kept: set[int] = set()
-    used = 1 - GAP
-    for index in sorted(range(len(offers)), key=lambda each: _rank(offers[each])):
-        needed = offers[index].size + GAP
-        if used + needed <= width_cells:
+    used_cells = 1 - KEY_GAP_CELLS
+    for index in sorted(range(len(hints)), key=lambda each: _priority(hints[each])):
+        needed = hints[index].width + KEY_GAP_CELLS
+        if used_cells + needed <= width_cells:
             kept.add(index)
-            used += needed
+            used_cells += needed
     placed = []
-    at = 1
-    for each in (offers[index] for index in sorted(kept)):
-        placed.append(each._replace(at=at))
-        at += each.size + GAP
+    x = 1
+    for each in (hints[index] for index in sorted(kept)):
+        placed.append(each._replace(x=x))
+        x += each.width + KEY_GAP_CELLS
     return placed
 
 
-class KeyLine(Painted):
+class KeyFooter(LineWidget):
     """Keys of whatever has the focus, of its screen and of the app; a click presses one."""
 
-    def __init__(self, *, name_in_dom: str = "keys") -> None:
-        super().__init__(name_in_dom=name_in_dom)
-        self._offers: list[Offer] = []
+    def __init__(self, *, id: str = "keys") -> None:
+        super().__init__(id=id)
+        self._hints: list[KeyHint] = []
 
     def on_mount(self) -> None:
-        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.take())
-        self.set_interval(REFRESH_S, self.take)
-        self.take()
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.update_hints())
+        self.set_interval(REFRESH_INTERVAL_S, self.update_hints)
+        self.update_hints()
 
-    def take(self) -> None:
+    def update_hints(self) -> None:
         """Offer what is a key now, under the words for what it does now."""
         with suppress(NoScreen, ScreenStackError):  # the app ends, and there is no screen any more
-            self._take()
+            self._collect_hints()
 
-    def _take(self) -> None:
-        found: dict[str, Offer] = {}
+    def _collect_hints(self) -> None:
+        hints_by_label: dict[str, KeyHint] = {}
         for node, binding, enabled, _ in self.screen.active_bindings.values():
-            if not enabled or not (binding.show or binding.id in ORDER):
+            if not enabled or not (binding.show or binding.id in KEY_PRIORITY):
                 continue
-            words = words_of(node, binding)
-            known = found.get(words)
-            if known is not None and known.binding.action == binding.action:
+            label = label_of(node, binding)
+            existing = hints_by_label.get(label)
+            if existing is not None and existing.binding.action == binding.action:
                 continue  # another key for the same
             display = self.app.get_key_display(binding)
-            if known is not None and known.is_shown == binding.show:
-                found[words] = known._replace(display=f"{known.display} {display}")
-            elif words and (known is None or binding.show):
-                found[words] = Offer(binding, display, words, is_shown=binding.show)
-        offers = sorted(found.values(), key=lambda each: not each.is_shown)
-        if offers != self._offers:
-            self._offers = offers
+            if existing is not None and existing.is_shown == binding.show:
+                hints_by_label[label] = existing._replace(display=f"{existing.display} {display}")
+            elif label and (existing is None or binding.show):
+                hints_by_label[label] = KeyHint(binding, display, label, is_shown=binding.show)
+        hints = sorted(hints_by_label.values(), key=lambda each: not each.is_shown)
+        if hints != self._hints:
+            self._hints = hints
             self.refresh()
 
-    def line(self, y: int, width: int) -> list[Piece]:
+    def line_spans(self, y: int, width: int) -> list[Span]:
         if y:
             return []
-        pieces = [Piece(" ", self.inks.ink("dim"))]
-        for each in choose(self._offers, width):
-            pieces.append(Piece(each.display, self.inks.ink("accent")))
-            pieces.append(Piece(f" {each.words}{' ' * GAP}", self.inks.ink("dim")))
-        return pieces
+        spans = [Span(" ", self.tone_styles.foreground("dim"))]
+        for each in fit_hints(self._hints, width):
+            spans.append(Span(each.display, self.tone_styles.foreground("accent")))
+            spans.append(
+                Span(f" {each.label}{' ' * KEY_GAP_CELLS}", self.tone_styles.foreground("dim"))
+            )
+        return spans
 
     def on_click(self, event: events.Click) -> None:
-        for each in choose(self._offers, self.size.width):
-            if each.at <= event.x < each.at + each.size:
+        for each in fit_hints(self._hints, self.size.width):
+            if each.x <= event.x < each.x + each.width:
                 self.app.simulate_key(each.binding.key)

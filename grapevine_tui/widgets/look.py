@@ -19,7 +19,7 @@ from textual.theme import Theme
 
 from grapevine_proto.events import MemberInfo, MemberStatus, PeerInfo, PeerState, RoundOutcome
 from grapevine_tui.model import Model
-from grapevine_tui.text import cells, fit
+from grapevine_tui.text import cells, pad
 
 GRAPEVINE: Final = Theme(
     name="grapevine",
@@ -103,34 +103,34 @@ GRAPEVINE_CONTRAST: Final = Theme(
 )
 THEMES: Final = (GRAPEVINE, GRAPEVINE_LIGHT, GRAPEVINE_CONTRAST)
 # Colours that Textual's own themes do not name.
-VARIABLES: Final = {"author-4": "#5cc3d4", "author-5": "#e692b4"}
+THEME_VARIABLES: Final = {"author-4": "#5cc3d4", "author-5": "#e692b4"}
 
 
-class Sign(NamedTuple):
+class StatusGlyph(NamedTuple):
     """A sign, a word of at most seven cells and the name of a colour."""
 
-    sign: str
-    word: str
+    glyph: str
+    label: str
     tone: str
 
 
 # One vocabulary for peers and members alike, in the order in which tables have them.
-UP: Final = Sign("●", "up", "good")
-SILENT: Final = Sign("◐", "silent", "warn")
-DIALING: Final = Sign("◌", "dialing", "dim")
-SUSPECT: Final = Sign("▲", "suspect", "warn")
-CLOSED: Final = Sign("◦", "closed", "dim")  # up, as far as is known, and not connected to us
-DOWN: Final = Sign("✕", "down", "bad")
-LEFT: Final = Sign("○", "left", "dim")
-DENIED: Final = Sign("⊘", "denied", "bad")
-STANDINGS: Final = (UP, SILENT, DIALING, SUSPECT, CLOSED, DOWN, LEFT, DENIED)
-STATE_SIGNS: Final = {
+UP: Final = StatusGlyph("●", "up", "good")
+STALE: Final = StatusGlyph("◐", "silent", "warn")
+DIALING: Final = StatusGlyph("◌", "dialing", "dim")
+SUSPECT: Final = StatusGlyph("▲", "suspect", "warn")
+CLOSED: Final = StatusGlyph("◦", "closed", "dim")  # up, as far as is known, and not connected to us
+DOWN: Final = StatusGlyph("✕", "down", "bad")
+LEFT: Final = StatusGlyph("○", "left", "dim")
+DENIED: Final = StatusGlyph("⊘", "denied", "bad")
+STATUS_ORDER: Final = (UP, STALE, DIALING, SUSPECT, CLOSED, DOWN, LEFT, DENIED)
+STATE_GLYPHS: Final = {
     PeerState.CONNECTING: DIALING,
     PeerState.CONNECTED: UP,
-    PeerState.STALE: SILENT,
+    PeerState.STALE: STALE,
     PeerState.DISCONNECTED: DOWN,
 }
-STATUS_SIGNS: Final = {
+STATUS_GLYPHS: Final = {
     MemberStatus.UP: UP,
     MemberStatus.SUSPECT: SUSPECT,
     MemberStatus.DOWN: DOWN,
@@ -138,43 +138,43 @@ STATUS_SIGNS: Final = {
 }
 
 
-def peer_standing(model: Model, peer: PeerInfo) -> Sign:
+def peer_status(model: Model, peer: PeerInfo) -> StatusGlyph:
     """How a peer stands with us now: its link where there is one, else what the cluster holds of it."""
     if peer.peer_id in model.denied:
         return DENIED
     member = model.members.get(peer.peer_id)
     if peer.state is not PeerState.DISCONNECTED or member is None:
-        return STATE_SIGNS[peer.state]
-    return CLOSED if member.status is MemberStatus.UP else STATUS_SIGNS[member.status]
+        return STATE_GLYPHS[peer.state]
+    return CLOSED if member.status is MemberStatus.UP else STATUS_GLYPHS[member.status]
 
 
-def member_standing(model: Model, member: MemberInfo) -> Sign:
+def member_status(model: Model, member: MemberInfo) -> StatusGlyph:
     """How a member stands in the cluster now, in the words for peers."""
     if member.peer_id in model.denied:
         return DENIED
-    return STATUS_SIGNS[member.status]
+    return STATUS_GLYPHS[member.status]
 
 
-OUTCOME_SIGNS: Final = {
-    RoundOutcome.RUNNING: Sign("◌", "asking", "dim"),
-    RoundOutcome.IN_SYNC: Sign("=", "in sync", "good"),
-    RoundOutcome.REPAIRED: Sign("+", "repaired", "accent"),
-    RoundOutcome.PARTIAL: Sign("▲", "partial", "warn"),
-    RoundOutcome.NO_ANSWER: Sign("✕", "no answer", "bad"),
+OUTCOME_GLYPHS: Final = {
+    RoundOutcome.RUNNING: StatusGlyph("◌", "asking", "dim"),
+    RoundOutcome.IN_SYNC: StatusGlyph("=", "in sync", "good"),
+    RoundOutcome.REPAIRED: StatusGlyph("+", "repaired", "accent"),
+    RoundOutcome.PARTIAL: StatusGlyph("▲", "partial", "warn"),
+    RoundOutcome.NO_ANSWER: StatusGlyph("✕", "no answer", "bad"),
 }
 
 # Names of the colours, as component classes end in them; grapevine.tcss says what they are.
-AUTHOR_TONES: Final = 6
+AUTHOR_TONE_COUNT: Final = 6
 TONES: Final = (
     *("text", "dim", "good", "warn", "bad", "accent", "key", "track", "bar"),
-    *(f"author-{number}" for number in range(AUTHOR_TONES)),
+    *(f"author-{number}" for number in range(AUTHOR_TONE_COUNT)),
 )
 
 
 # Numbers for people
 
 
-def count_words(value: float) -> str:
+def format_count(value: float) -> str:
     """At most five cells: ``7``, ``0.4``, ``412``, ``1.2k``, ``12k``, ``3.4M``."""
     if value < 10 and value != int(value):
         return f"{value:.1f}"
@@ -187,20 +187,24 @@ def count_words(value: float) -> str:
     return f"{value:.0f}T"
 
 
-def bytes_words(value: float) -> str:
+def format_bytes(value: float) -> str:
     """At most seven cells: ``61 B``, ``6.1 KB``, ``12 MB``; a KB is 1,000 bytes."""
-    return f"{value:.0f} B" if value < 1000 else f"{count_words(value).upper()[:-1]} {_unit(value)}"
+    return (
+        f"{value:.0f} B"
+        if value < 1000
+        else f"{format_count(value).upper()[:-1]} {_byte_unit(value)}"
+    )
 
 
-def _unit(value: float) -> str:
-    return {"k": "KB", "M": "MB", "G": "GB", "T": "TB"}[count_words(value)[-1]]
+def _byte_unit(value: float) -> str:
+    return {"k": "KB", "M": "MB", "G": "GB", "T": "TB"}[format_count(value)[-1]]
 
 
-def span_words(span_s: float) -> str:
+def format_duration(duration_s: float) -> str:
     """At most six cells: ``42s``, ``5m03s``, ``3h12m``, ``12d4h``."""
-    if not math.isfinite(span_s):
+    if not math.isfinite(duration_s):
         return "never"
-    seconds = max(0, int(span_s))
+    seconds = max(0, int(duration_s))
     if seconds < 60:
         return f"{seconds}s"
     if seconds < 3600:
@@ -210,14 +214,14 @@ def span_words(span_s: float) -> str:
     return f"{seconds // 86_400}d{seconds // 3600 % 24}h"
 
 
-def ms_words(span_s: float | None) -> str:
+def format_latency(latency_s: float | None) -> str:
     """At most six cells: ``--``, ``0.4ms``, ``81ms``, ``2.1s``."""
-    if span_s is None:
+    if latency_s is None:
         return "--"
-    ms = span_s * 1000
+    ms = latency_s * 1000
     if ms < 9.95:
         return f"{ms:.1f}ms"
-    return f"{ms:.0f}ms" if ms < 999.5 else f"{span_s:.1f}s"
+    return f"{ms:.0f}ms" if ms < 999.5 else f"{latency_s:.1f}s"
 
 
 def health_tone(health: float) -> str:
@@ -227,42 +231,42 @@ def health_tone(health: float) -> str:
 # Painted lines
 
 
-class Piece(NamedTuple):
+class Span(NamedTuple):
     """Printable text in one style."""
 
     text: str
     style: Style
 
 
-def paint(pieces: Iterable[Piece], width_cells: int, base: Style) -> Strip:
+def render_spans(spans: Iterable[Span], width_cells: int, base: Style) -> Strip:
     """One line of exactly `width_cells`: pieces over `base`, the last of them cut where it must be."""
     segments: list[Segment] = []
-    left = width_cells
-    for text, style in pieces:
+    remaining = width_cells
+    for text, style in spans:
         size = cells(text)
-        if size > left:
-            text = fit(text.rstrip(), left)  # blanks go first, unseen
-            size = left
+        if size > remaining:
+            text = pad(text.rstrip(), remaining)  # blanks go first, unseen
+            size = remaining
         if size:
             segments.append(Segment(text, base + style))
-        left -= size
-        if not left:
+        remaining -= size
+        if not remaining:
             break
-    if left > 0:
-        segments.append(Segment(" " * left, base))
+    if remaining > 0:
+        segments.append(Segment(" " * remaining, base))
     return Strip(segments, max(0, width_cells))
 
 
-BAR: Final = "━"
+BAR_FULL: Final = "━"
 BAR_HALF: Final = "╸"
-TRACK: Final = "─"  # thinner: where there are no colours a bar is read by its strokes
+BAR_EMPTY: Final = "─"  # thinner: where there are no colours a bar is read by its strokes
 
 
 def bar(fraction: float, width_cells: int) -> tuple[str, str]:
     """A bar's filled part and its empty track, together `width_cells`, exact to half a cell."""
     halves = round(min(1.0, max(0.0, fraction)) * width_cells * 2)
-    filled = BAR * (halves // 2) + (BAR_HALF if halves % 2 else "")
-    return filled, TRACK * (width_cells - len(filled))
+    filled = BAR_FULL * (halves // 2) + (BAR_HALF if halves % 2 else "")
+    return filled, BAR_EMPTY * (width_cells - len(filled))
 
 
 # Braille cells hold two columns of four dots each (Unicode 2800: dots 1-8 are bits 0-7).
@@ -272,32 +276,32 @@ _LEFT_DOWN: Final = (0x00, 0x01, 0x03, 0x07, 0x47)
 _RIGHT_DOWN: Final = (0x00, 0x08, 0x18, 0x38, 0xB8)
 
 
-def graph(
+def braille_graph(
     values: Iterable[float], width_cells: int, rows: int, *, hanging: bool = False
 ) -> list[str]:
     """A filled curve of `rows` lines of braille, newest at the right; `hanging` from the top.
 
     Scaled to its own highest value; anything above nothing shows at least one dot.
     """
-    wanted = width_cells * 2
-    if wanted <= 0:
+    point_count = width_cells * 2
+    if point_count <= 0:
         return [""] * rows
-    shown = list(values)[-wanted:]
-    shown = [0.0] * (wanted - len(shown)) + shown
-    top = max(shown) or 1.0
-    dots = [max(1 if value > 0 else 0, round(value / top * rows * 4)) for value in shown]
+    shown = list(values)[-point_count:]
+    shown = [0.0] * (point_count - len(shown)) + shown
+    peak = max(shown) or 1.0
+    dots = [max(1 if value > 0 else 0, round(value / peak * rows * 4)) for value in shown]
     left, right = (_LEFT_DOWN, _RIGHT_DOWN) if hanging else (_LEFT_UP, _RIGHT_UP)
     lines = []
     for row in range(rows):
-        beneath = (row if hanging else rows - 1 - row) * 4  # dots that other rows hold already
+        filled_below = (row if hanging else rows - 1 - row) * 4  # dots that other rows hold already
         lines.append(
             "".join(
                 chr(
                     0x2800
-                    + left[min(4, max(0, dots[index] - beneath))]
-                    + right[min(4, max(0, dots[index + 1] - beneath))]
+                    + left[min(4, max(0, dots[index] - filled_below))]
+                    + right[min(4, max(0, dots[index + 1] - filled_below))]
                 )
-                for index in range(0, wanted, 2)
+                for index in range(0, point_count, 2)
             )
         )
     return lines

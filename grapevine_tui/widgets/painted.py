@@ -13,28 +13,28 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from grapevine_tui.widgets.look import TONES, Piece, paint
+from grapevine_tui.widgets.look import TONES, Span, render_spans
 
-CURSOR_HERE = "The cursor is here now: press the key again."
+CURSOR_MOVED_TEXT = "The cursor is here now: press the key again."
 
 
-class Inks:
+class StyleCache:
     """A widget's tones as Rich styles, worked out once for each theme.
 
     A component's style is resolved against its background first (``auto`` colours, opacity), then
-    taken apart: `ink` is what letters have, `ground` what a whole line has.
+    taken apart: `foreground` is what letters have, `background` what a whole line has.
     """
 
     def __init__(self, widget: Widget) -> None:
         self._widget = widget
-        self._inks: dict[str, Style] = {}
-        self._grounds: dict[str, Style] = {}
+        self._foregrounds: dict[str, Style] = {}
+        self._backgrounds: dict[str, Style] = {}
         self._base: Style | None = None
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """The styles have changed."""
-        self._inks.clear()
-        self._grounds.clear()
+        self._foregrounds.clear()
+        self._backgrounds.clear()
         self._base = None
 
     @property
@@ -44,67 +44,69 @@ class Inks:
             self._base = self._widget.rich_style
         return self._base
 
-    def ink(self, tone: str) -> Style:
-        found = self._inks.get(tone)
+    def foreground(self, tone: str) -> Style:
+        found = self._foregrounds.get(tone)
         if found is None:
-            full = self._widget.get_component_rich_style(f"ink--{tone}")
-            found = Style(color=full.color, bold=full.bold, italic=full.italic)
-            self._inks[tone] = found
+            style = self._widget.get_component_rich_style(f"ink--{tone}")
+            found = Style(color=style.color, bold=style.bold, italic=style.italic)
+            self._foregrounds[tone] = found
         return found
 
-    def ground(self, tone: str) -> Style:
-        found = self._grounds.get(tone)
+    def background(self, tone: str) -> Style:
+        found = self._backgrounds.get(tone)
         if found is None:
-            full = self._widget.get_component_rich_style(f"ink--{tone}")
-            found = Style(bgcolor=full.bgcolor, bold=full.bold)
-            self._grounds[tone] = found
+            style = self._widget.get_component_rich_style(f"ink--{tone}")
+            found = Style(bgcolor=style.bgcolor, bold=style.bold)
+            self._backgrounds[tone] = found
         return found
 
 
-INK_CLASSES = frozenset(
+TONE_CLASSES = frozenset(
     f"ink--{tone}" for tone in (*TONES, "section", "heading", "cursor", "alarm", "empty")
 )
 
 
-class Painted(Widget):
+class LineWidget(Widget):
     """A widget of a few fixed lines, painted one by one."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(INK_CLASSES)
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
     ALLOW_SELECT = False
 
-    def __init__(self, *, name_in_dom: str) -> None:
-        super().__init__(id=name_in_dom)
-        self.inks = Inks(self)
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.tone_styles = StyleCache(self)
 
     def notify_style_update(self) -> None:
-        self.inks.forget()
+        self.tone_styles.clear()
         super().notify_style_update()
 
-    def line(self, y: int, width: int) -> list[Piece]:
+    def line_spans(self, y: int, width: int) -> list[Span]:
         """The pieces of line `y`."""
         raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:
-        return paint(self.line(y, self.size.width), self.size.width, self.inks.base)
+        return render_spans(
+            self.line_spans(y, self.size.width), self.size.width, self.tone_styles.base
+        )
 
 
-class PaintedView(ScrollView, can_focus=True):
+class LineScrollView(ScrollView, can_focus=True):
     """The same for lines that scroll. Painted anew when it gets or loses the focus."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(INK_CLASSES)
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
     ALLOW_SELECT = False
 
-    def __init__(self, *, name_in_dom: str) -> None:
-        super().__init__(id=name_in_dom)
-        self.inks = Inks(self)
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.tone_styles = StyleCache(self)
 
     @property
-    def room(self) -> int:
+    def line_cells(self) -> int:
         """The cells that a line may take: beside the scrollbar, where there is one."""
         return self.scrollable_content_region.width
 
     def notify_style_update(self) -> None:
-        self.inks.forget()
+        self.tone_styles.clear()
         super().notify_style_update()
         self.refresh()
 

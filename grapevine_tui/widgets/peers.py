@@ -12,38 +12,43 @@ from textual.binding import BindingType
 from textual.message import Message
 
 from grapevine_proto.ids import PeerId
-from grapevine_tui.keys import PEERS
+from grapevine_tui.keys import PEER_KEYS
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.grid import Grid
 
-DENY: Final = "ask('deny')"
-ALLOW_WORDS: Final = "Allow it again"
+DENY_ACTION: Final = "request('deny')"
+ALLOW_LABEL: Final = "Allow it again"
 
 
 class PeerGrid(Grid):
-    """Rows whose key is a PeerId. Posts `Asked` with what is wanted of the one under the cursor."""
+    """Rows whose key is a PeerId. Posts `RequestKey` with what is wanted of the one under the cursor."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(PEERS)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(PEER_KEYS)
 
     is_denied: Callable[[PeerId], bool] | None = None
     """Whether a node is denied, for those who know."""
 
-    class Asked(Message):
-        """`what`: send, dial, deny, forget, copy or copy_id."""
+    class ActionRequested(Message):
+        """`action`: send, dial, deny, forget, copy or copy_id."""
 
-        def __init__(self, what: str, peer_id: PeerId) -> None:
+        def __init__(self, action: str, peer_id: PeerId) -> None:
             super().__init__()
-            self.what = what
+            self.action = action
             self.peer_id = peer_id
 
-    def key_words(self, action: str) -> str:
+    def key_label(self, action: str) -> str:
         """What a key does now."""
         key = self.cursor_key
-        if action == DENY and self.is_denied and isinstance(key, PeerId) and self.is_denied(key):
-            return ALLOW_WORDS
-        return super().key_words(action)
+        if (
+            action == DENY_ACTION
+            and self.is_denied
+            and isinstance(key, PeerId)
+            and self.is_denied(key)
+        ):
+            return ALLOW_LABEL
+        return super().key_label(action)
 
-    def action_ask(self, what: str) -> None:
+    def action_request(self, action: str) -> None:
         key = self.cursor_key
-        if isinstance(key, PeerId) and self.find_cursor():
-            self.post_message(self.Asked(what, key))
+        if isinstance(key, PeerId) and self.ensure_cursor_visible():
+            self.post_message(self.ActionRequested(action, key))

@@ -13,27 +13,33 @@ from textual.binding import BindingType
 from textual.content import Content
 from textual.message import Message
 
-from grapevine_tui.keys import RATES
+from grapevine_tui.keys import RATE_KEYS
 from grapevine_tui.model import Model
 from grapevine_tui.text import printable
 from grapevine_tui.widgets.bindings import bindings
 from grapevine_tui.widgets.grid import Cell, Column, Row
-from grapevine_tui.widgets.look import bytes_words, count_words
+from grapevine_tui.widgets.look import format_bytes, format_count
 from grapevine_tui.widgets.peers import PeerGrid
-from grapevine_tui.widgets.tables import RATE_COLUMNS, filter_part, rate_rows, rate_title, title
-
-EMPTY: Final = "No peer, nothing to limit."
-SILENT: Final = "Nobody has said anything yet."
-AUTHOR_COLUMNS: Final = (
-    Column("author", 9, grows=1),
-    Column("", 6, grows=3, rank=3),
-    Column("share", 5, right=True, rank=2),
-    Column("said", 5, right=True),
-    Column("/s", 5, right=True),
-    Column("repair", 6, right=True, rank=4),
-    Column("bytes", 7, right=True, rank=1),
+from grapevine_tui.widgets.tables import (
+    RATE_COLUMNS,
+    filter_status,
+    format_title,
+    rate_rows,
+    rate_title,
 )
-SHOWN: Final = 200  # of the authors, the busiest
+
+NO_PEERS_TEXT: Final = "No peer, nothing to limit."
+NO_MESSAGES_TEXT: Final = "Nobody has said anything yet."
+AUTHOR_COLUMNS: Final = (
+    Column("author", 9, grow=1),
+    Column("", 6, grow=3, drop_rank=3),
+    Column("share", 5, is_right_aligned=True, drop_rank=2),
+    Column("said", 5, is_right_aligned=True),
+    Column("/s", 5, is_right_aligned=True),
+    Column("repair", 6, is_right_aligned=True, drop_rank=4),
+    Column("bytes", 7, is_right_aligned=True, drop_rank=1),
+)
+MAX_AUTHOR_ROWS: Final = 200  # of the authors, the busiest
 
 
 def author_rows(model: Model) -> list[Row]:
@@ -43,32 +49,32 @@ def author_rows(model: Model) -> list[Row]:
     )
     total = sum(author.messages for _, author in authors) or 1
     rows = []
-    for peer_id, author in authors[:SHOWN]:
+    for peer_id, author in authors[:MAX_AUTHOR_ROWS]:
         name, share = model.name_of(peer_id), author.messages / total
         cells = (
             Cell(printable(name), "key"),
             Cell("", "accent", fraction=share),
             Cell(f"{share:.0%}", "dim"),
-            Cell(count_words(author.messages), "text"),
-            Cell(count_words(author.per_s), "text" if author.per_s else "dim"),
-            Cell(count_words(author.repaired), "warn" if author.repaired else "dim"),
-            Cell(bytes_words(author.bytes), "dim"),
+            Cell(format_count(author.messages), "text"),
+            Cell(format_count(author.per_s), "text" if author.per_s else "dim"),
+            Cell(format_count(author.repaired), "warn" if author.repaired else "dim"),
+            Cell(format_bytes(author.bytes), "dim"),
         )
         order = (
             *(name.casefold(), share, share, author.messages),
             *(author.per_s, author.repaired, author.bytes),
         )
-        rows.append(Row(peer_id, cells, order=order))
+        rows.append(Row(peer_id, cells, sort_values=order))
     return rows
 
 
 def author_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
     authors = model.authors
-    let_go = [(f"{authors.let_go:,} let go", "$text-muted")] if authors.let_go else []
-    return title(
+    evicted = [(f"{authors.evicted:,} let go", "$text-muted")] if authors.evicted else []
+    return format_title(
         "Rate limits",
         (f"{len(authors):,} author{'s' * (len(authors) != 1)}", "$accent"),
-        *let_go,
+        *evicted,
         *filtered,
     )
 
@@ -76,38 +82,38 @@ def author_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
 class RateGrid(PeerGrid):
     """`a` turns it over."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(RATES)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(RATE_KEYS)
 
-    class Turned(Message):
+    class ModeChanged(Message):
         """It shows the other side now, and has no rows yet."""
 
-    def __init__(self, model: Model, *, name_in_dom: str) -> None:
-        super().__init__(RATE_COLUMNS, empty=EMPTY, name_in_dom=name_in_dom)
+    def __init__(self, model: Model, *, id: str) -> None:
+        super().__init__(RATE_COLUMNS, empty=NO_PEERS_TEXT, id=id)
         self._model = model
         self.is_by_author = False
 
-    def take(self) -> None:
+    def update_rows(self) -> None:
         """Show the model as it is now."""
         model = self._model
-        self.show(author_rows(model) if self.is_by_author else rate_rows(model, time.time()))
+        self.set_rows(author_rows(model) if self.is_by_author else rate_rows(model, time.time()))
 
-    def make_title(self) -> Content:
-        filtered = filter_part(self.wanted, len(self.rows))
-        make = author_title if self.is_by_author else rate_title
-        return make(self._model, filtered)
+    def panel_title(self) -> Content:
+        filtered = filter_status(self.filter_query, len(self.rows))
+        build = author_title if self.is_by_author else rate_title
+        return build(self._model, filtered)
 
-    def key_words(self, action: str) -> str:
+    def key_label(self, action: str) -> str:
         """What a key does now."""
         if action == "authors":
             return "By peer" if self.is_by_author else "By author"
-        return super().key_words(action)
+        return super().key_label(action)
 
     def action_authors(self) -> None:
         """By author, or by peer again."""
         self.is_by_author = not self.is_by_author
         if self.is_by_author:
-            self.head(AUTHOR_COLUMNS, empty=SILENT)
+            self.set_columns(AUTHOR_COLUMNS, empty=NO_MESSAGES_TEXT)
         else:
-            self.head(RATE_COLUMNS, empty=EMPTY)
+            self.set_columns(RATE_COLUMNS, empty=NO_PEERS_TEXT)
         self.refresh_bindings()
-        self.post_message(self.Turned())
+        self.post_message(self.ModeChanged())

@@ -15,81 +15,83 @@ from textual.content import Content
 
 from grapevine_proto.events import PeerInfo, PeerState, Round, RoundOutcome
 from grapevine_proto.ids import Address, PeerId
-from grapevine_tui.model import Completed, Model
+from grapevine_tui.model import Model, RoundEntry
 from grapevine_tui.query import Query
-from grapevine_tui.text import cut, printable
+from grapevine_tui.text import printable, truncate
 from grapevine_tui.widgets.grid import Cell, Column, Row
 from grapevine_tui.widgets.look import (
-    OUTCOME_SIGNS,
-    STANDINGS,
+    OUTCOME_GLYPHS,
+    STATUS_ORDER,
     UP,
-    Sign,
-    bytes_words,
-    count_words,
+    StatusGlyph,
+    format_bytes,
+    format_count,
+    format_latency,
     health_tone,
-    ms_words,
-    peer_standing,
+    peer_status,
 )
 
-NONE: Final = "-"
-TONE_COLOURS: Final = {
+NO_VALUE: Final = "-"
+TONE_COLORS: Final = {
     "good": "$success",
     "warn": "$warning",
     "bad": "$error",
     "dim": "$text-muted",
 }
-FILTER_CELLS: Final = 24  # of what is looked for, in a title
-DOT: Final = " · "  # between the parts of a title
+MAX_FILTER_CELLS: Final = 24  # of what is looked for, in a title
+SEPARATOR: Final = " · "  # between the parts of a title
 FRAME_CELLS: Final = 6  # of a panel's width that its title cannot have
 FLASH_S: Final = 1.5  # how long a throttled peer's line stands out
-ROUNDS_SHOWN: Final = 200
+MAX_ROUND_ROWS: Final = 200
 
 PEER_COLUMNS: Final = (
     Column("state", 9),
-    Column("peer", 9, grows=3),
-    Column("address", 15, grows=1, rank=3),
-    Column("zone", 7, grows=1, rank=4),
-    Column("rtt", 6, right=True),
-    Column("health", 6, right=True, rank=1),
-    Column("in/s", 5, right=True, rank=2),
-    Column("tokens", 6, right=True, rank=5),
+    Column("peer", 9, grow=3),
+    Column("address", 15, grow=1, drop_rank=3),
+    Column("zone", 7, grow=1, drop_rank=4),
+    Column("rtt", 6, is_right_aligned=True),
+    Column("health", 6, is_right_aligned=True, drop_rank=1),
+    Column("in/s", 5, is_right_aligned=True, drop_rank=2),
+    Column("tokens", 6, is_right_aligned=True, drop_rank=5),
 )
 RATE_COLUMNS: Final = (
-    Column("peer", 9, grows=1),
-    Column("", 8, grows=3, rank=2),
-    Column("tokens", 8, right=True),
-    Column("ok", 8, right=True, rank=1),
-    Column("throttled", 9, right=True),
+    Column("peer", 9, grow=1),
+    Column("", 8, grow=3, drop_rank=2),
+    Column("tokens", 8, is_right_aligned=True),
+    Column("ok", 8, is_right_aligned=True, drop_rank=1),
+    Column("throttled", 9, is_right_aligned=True),
 )
 ROUND_COLUMNS: Final = (
-    Column("time", 8, rank=3),
-    Column("peer", 7, grows=1),
-    Column("outcome", 14, grows=2),
-    Column("bytes", 7, right=True, rank=1),
-    Column("took", 6, right=True, rank=2),
+    Column("time", 8, drop_rank=3),
+    Column("peer", 7, grow=1),
+    Column("outcome", 14, grow=2),
+    Column("bytes", 7, is_right_aligned=True, drop_rank=1),
+    Column("took", 6, is_right_aligned=True, drop_rank=2),
 )
 
 
-def title(name: str, *parts: tuple[str, str]) -> Content:
+def format_title(name: str, *parts: tuple[str, str]) -> Content:
     """``Name · part · part``, each part with the theme's colour that is named beside it."""
     pieces: list[tuple[str, str]] = [(name, "bold")]
-    for text, colour in parts:
-        pieces += [(DOT, "$text-muted"), (text, colour)]
+    for text, color in parts:
+        pieces += [(SEPARATOR, "$text-muted"), (text, color)]
     return Content.assemble(*pieces)
 
 
-def as_of_words(model: Model) -> str:
+def format_as_of(model: Model) -> str:
     """When what is shown was so; empty: it is so now."""
-    if not model.lost_at:
+    if not model.outdated_since:
         return ""
-    return f"as of {time.strftime('%H:%M:%S', time.localtime(model.lost_at))}"
+    return f"as of {time.strftime('%H:%M:%S', time.localtime(model.outdated_since))}"
 
 
-def shortened(words: Content, panel_cells: int) -> Content:
+def shorten_title(title_text: Content, panel_cells: int) -> Content:
     """A title without the last of its parts where a panel of that width would cut them."""
-    while words.cell_length > max(0, panel_cells - FRAME_CELLS) and DOT in words.plain:
-        words = words[: words.plain.rindex(DOT)]
-    return words
+    while (
+        title_text.cell_length > max(0, panel_cells - FRAME_CELLS) and SEPARATOR in title_text.plain
+    ):
+        title_text = title_text[: title_text.plain.rindex(SEPARATOR)]
+    return title_text
 
 
 # Peers
@@ -97,19 +99,19 @@ def shortened(words: Content, panel_cells: int) -> Content:
 
 def peer_rows(model: Model) -> list[Row]:
     """Those that are up first, by name; a sign, a word and a colour for each state."""
-    standing = {peer_id: peer_standing(model, peer) for peer_id, peer in model.peers.items()}
+    status_by_peer = {peer_id: peer_status(model, peer) for peer_id, peer in model.peers.items()}
     peers = sorted(
         model.peers.values(),
         key=lambda peer: (
-            STANDINGS.index(standing[peer.peer_id]),
+            STATUS_ORDER.index(status_by_peer[peer.peer_id]),
             model.name_of(peer.peer_id),
             peer.peer_id,
         ),
     )
-    return [_peer_row(model, peer, standing[peer.peer_id]) for peer in peers]
+    return [_peer_row(model, peer, status_by_peer[peer.peer_id]) for peer in peers]
 
 
-def address_order(address: Address | None) -> tuple[int, tuple[int, ...], str, int]:
+def address_sort_key(address: Address | None) -> tuple[int, tuple[int, ...], str, int]:
     """By number where it is one, so that 10.0.0.9 comes before 10.0.0.10; no address is last."""
     if address is None:
         return 2, (), "", 0
@@ -119,58 +121,70 @@ def address_order(address: Address | None) -> tuple[int, tuple[int, ...], str, i
     return 1, (), address.host, address.port
 
 
-def _peer_row(model: Model, peer: PeerInfo, standing: Sign) -> Row:
+def _peer_row(model: Model, peer: PeerInfo, status: StatusGlyph) -> Row:
     """Figures are of now: a peer without a link has none."""
-    sign, word, tone = standing
-    is_here = peer.state in (PeerState.CONNECTED, PeerState.STALE)
-    is_silent = peer.state is PeerState.STALE  # then its round trip is the last that was measured
-    flow = model.flows.get(peer.peer_id)
-    slow = peer.rtt is not None and peer.rtt > 0.3  # a user waits from about here on
+    glyph, label, tone = status
+    is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    is_stale = peer.state is PeerState.STALE  # then its round trip is the last that was measured
+    rates = model.peer_rates.get(peer.peer_id)
+    is_slow = peer.rtt_s is not None and peer.rtt_s > 0.3  # a user waits from about here on
     is_low = peer.tokens_capacity > 0 and peer.tokens < peer.tokens_capacity / 5
-    rtt = ms_words(peer.rtt) if is_here else NONE
-    rate = count_words(flow.in_per_s) if flow and is_here else "0" if is_here else NONE
-    tokens = count_words(int(peer.tokens)) if is_here and peer.tokens_capacity else NONE
+    rtt = format_latency(peer.rtt_s) if is_connected else NO_VALUE
+    rate = (
+        format_count(rates.in_per_s)
+        if rates and is_connected
+        else "0"
+        if is_connected
+        else NO_VALUE
+    )
+    tokens = format_count(int(peer.tokens)) if is_connected and peer.tokens_capacity else NO_VALUE
     return Row(
         peer.peer_id,
         (
-            Cell(f"{sign} {word}", tone),
-            Cell(printable(model.name_of(peer.peer_id)), "key" if is_here else "dim"),
-            Cell(printable(str(peer.address)), "text" if is_here else "dim"),
-            Cell(printable(peer.zone) or "-", "text" if is_here and peer.zone else "dim"),
-            Cell(rtt, "dim" if is_silent or not is_here else "warn" if slow else "text"),
-            Cell(f"{peer.health:.2f}", health_tone(peer.health)) if is_here else Cell(NONE, "dim"),
-            Cell(rate, "text" if is_here else "dim"),
-            Cell(tokens, "bad" if is_low and is_here else "text" if is_here else "dim"),
+            Cell(f"{glyph} {label}", tone),
+            Cell(printable(model.name_of(peer.peer_id)), "key" if is_connected else "dim"),
+            Cell(printable(str(peer.address)), "text" if is_connected else "dim"),
+            Cell(printable(peer.zone) or "-", "text" if is_connected and peer.zone else "dim"),
+            Cell(rtt, "dim" if is_stale or not is_connected else "warn" if is_slow else "text"),
+            Cell(f"{peer.health:.2f}", health_tone(peer.health))
+            if is_connected
+            else Cell(NO_VALUE, "dim"),
+            Cell(rate, "text" if is_connected else "dim"),
+            Cell(tokens, "bad" if is_low and is_connected else "text" if is_connected else "dim"),
         ),
-        order=(
-            STANDINGS.index(standing),
+        sort_values=(
+            STATUS_ORDER.index(status),
             model.name_of(peer.peer_id).casefold(),
-            address_order(peer.address),
+            address_sort_key(peer.address),
             peer.zone.casefold(),
-            math.inf if peer.rtt is None or not is_here else peer.rtt,
-            peer.health if is_here else -1.0,
-            flow.in_per_s if flow and is_here else -1.0,
-            peer.tokens if peer.tokens_capacity and is_here else math.inf,
+            math.inf if peer.rtt_s is None or not is_connected else peer.rtt_s,
+            peer.health if is_connected else -1.0,
+            rates.in_per_s if rates and is_connected else -1.0,
+            peer.tokens if peer.tokens_capacity and is_connected else math.inf,
         ),
     )
 
 
-def filter_part(query: Query, shown: int) -> list[tuple[str, str]]:
+def filter_status(query: Query, shown: int) -> list[tuple[str, str]]:
     """What a title says of a filter: nothing where there is none."""
     if not query:
         return []
-    return [(f"{shown:,} match {cut(printable(query.text), FILTER_CELLS)}", "$text-accent")]
+    return [
+        (f"{shown:,} match {truncate(printable(query.text), MAX_FILTER_CELLS)}", "$text-accent")
+    ]
 
 
 def peer_title(model: Model, max_peers: int, filtered: list[tuple[str, str]]) -> Content:
     """``Peers 4 up · 1 down · max 50``: each word of the table with how many it is true of."""
-    counts = Counter(peer_standing(model, peer) for peer in model.peers.values())
+    counts = Counter(peer_status(model, peer) for peer in model.peers.values())
     parts = [
-        (f"{counts[each]} {each.word}", TONE_COLOURS[each.tone])
-        for each in STANDINGS[1:]
+        (f"{counts[each]} {each.label}", TONE_COLORS[each.tone])
+        for each in STATUS_ORDER[1:]
         if counts[each]
     ]
-    return title(f"Peers {counts[UP]} up", *parts, (f"max {max_peers}", "$text-muted"), *filtered)
+    return format_title(
+        f"Peers {counts[UP]} up", *parts, (f"max {max_peers}", "$text-muted"), *filtered
+    )
 
 
 # Rate limits
@@ -186,26 +200,26 @@ def rate_rows(model: Model, wall_now: float) -> list[Row]:
 
 
 def _rate_row(model: Model, peer: PeerInfo, wall_now: float) -> Row:
-    left = peer.tokens / peer.tokens_capacity
-    tone = "good" if left > 0.5 else "warn" if left > 0.2 else "bad"
+    fraction = peer.tokens / peer.tokens_capacity
+    tone = "good" if fraction > 0.5 else "warn" if fraction > 0.2 else "bad"
     throttled_at = model.throttled_at.get(peer.peer_id)
     is_flashing = throttled_at is not None and wall_now - throttled_at < FLASH_S
-    room = f"{count_words(int(peer.tokens))}/{count_words(peer.tokens_capacity)}"
-    is_here = peer.state in (PeerState.CONNECTED, PeerState.STALE)
-    tone = tone if is_here else "dim"
+    usage = f"{format_count(int(peer.tokens))}/{format_count(peer.tokens_capacity)}"
+    is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    tone = tone if is_connected else "dim"
     return Row(
         peer.peer_id,
         (
-            Cell(printable(model.name_of(peer.peer_id)), "key" if is_here else "dim"),
-            Cell("", tone, fraction=left),
-            Cell(room, tone),
-            Cell(_grouped(peer.allowed), "dim"),
-            Cell(_grouped(peer.throttled), "bad" if peer.throttled else "dim"),
+            Cell(printable(model.name_of(peer.peer_id)), "key" if is_connected else "dim"),
+            Cell("", tone, fraction=fraction),
+            Cell(usage, tone),
+            Cell(_format_grouped(peer.allowed), "dim"),
+            Cell(_format_grouped(peer.throttled), "bad" if peer.throttled else "dim"),
         ),
-        alarm=is_flashing,
-        order=(
+        is_alarm=is_flashing,
+        sort_values=(
             model.name_of(peer.peer_id).casefold(),
-            left,
+            fraction,
             peer.tokens,
             peer.allowed,
             peer.throttled,
@@ -213,14 +227,14 @@ def _rate_row(model: Model, peer: PeerInfo, wall_now: float) -> Row:
     )
 
 
-def _grouped(count: int) -> str:
-    return f"{count:,}" if count < 1_000_000 else count_words(count)
+def _format_grouped(count: int) -> str:
+    return f"{count:,}" if count < 1_000_000 else format_count(count)
 
 
 def rate_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
     throttled = sum(peer.throttled for peer in model.peers.values())
     tone = "$error" if throttled else "$text-muted"
-    return title("Rate limits", (f"{throttled:,} throttled", tone), *filtered)
+    return format_title("Rate limits", (f"{throttled:,} throttled", tone), *filtered)
 
 
 # Anti-entropy
@@ -230,43 +244,48 @@ OUTCOMES: Final = tuple(RoundOutcome)
 
 def round_rows(model: Model) -> list[Row]:
     """The newest first."""
-    latest = [model.rounds[-1 - back] for back in range(min(ROUNDS_SHOWN, len(model.rounds)))]
-    return [_round_row(model, done) for done in latest]
+    latest = [model.rounds[-1 - back] for back in range(min(MAX_ROUND_ROWS, len(model.rounds)))]
+    return [_round_row(model, entry) for entry in latest]
 
 
-def round_words(done: Round) -> str:
+def format_round(round_info: Round) -> str:
     """What came of a round."""
-    if done.in_sync or done.outcome not in (RoundOutcome.REPAIRED, RoundOutcome.PARTIAL):
-        return OUTCOME_SIGNS[done.outcome].word
-    words = f"sent {count_words(done.sent)} got {count_words(done.received)}"
-    if done.outcome is RoundOutcome.REPAIRED:
-        return words
-    return f"cut short, {words}" if done.sent or done.received else "cut short"
+    if round_info.in_sync or round_info.outcome not in (
+        RoundOutcome.REPAIRED,
+        RoundOutcome.PARTIAL,
+    ):
+        return OUTCOME_GLYPHS[round_info.outcome].label
+    text = f"sent {format_count(round_info.sent)} got {format_count(round_info.received)}"
+    if round_info.outcome is RoundOutcome.REPAIRED:
+        return text
+    return f"cut short, {text}" if round_info.sent or round_info.received else "cut short"
 
 
-def round_key(done: Completed) -> tuple[int, PeerId]:
-    return done.round.number, done.round.peer
+def round_key(entry: RoundEntry) -> tuple[int, PeerId]:
+    return entry.round.number, entry.round.peer
 
 
-def _round_row(model: Model, done: Completed) -> Row:
-    each = done.round
-    sign, _, tone = OUTCOME_SIGNS[each.outcome]
-    is_over = each.outcome is not RoundOutcome.RUNNING
+def _round_row(model: Model, entry: RoundEntry) -> Row:
+    round_info = entry.round
+    glyph, _, tone = OUTCOME_GLYPHS[round_info.outcome]
+    is_finished = round_info.outcome is not RoundOutcome.RUNNING
     return Row(
-        round_key(done),
+        round_key(entry),
         (
-            Cell(time.strftime("%H:%M:%S", time.localtime(done.at_unix)), "dim"),
-            Cell(printable(model.name_of(each.peer)), "key"),
-            Cell(f"{sign} {round_words(each)}", tone),
-            Cell(bytes_words(each.bytes) if is_over and each.bytes else "", "text"),
-            Cell(ms_words(each.duration) if is_over else "", "text"),
+            Cell(time.strftime("%H:%M:%S", time.localtime(entry.at_unix)), "dim"),
+            Cell(printable(model.name_of(round_info.peer)), "key"),
+            Cell(f"{glyph} {format_round(round_info)}", tone),
+            Cell(
+                format_bytes(round_info.bytes) if is_finished and round_info.bytes else "", "text"
+            ),
+            Cell(format_latency(round_info.duration_s) if is_finished else "", "text"),
         ),
-        order=(
-            done.at_unix,
-            model.name_of(each.peer).casefold(),
-            OUTCOMES.index(each.outcome),
-            each.bytes,
-            each.duration,
+        sort_values=(
+            entry.at_unix,
+            model.name_of(round_info.peer).casefold(),
+            OUTCOMES.index(round_info.outcome),
+            round_info.bytes,
+            round_info.duration_s,
         ),
     )
 
@@ -284,14 +303,14 @@ def round_number(model: Model) -> int:
 
 
 def round_title(
-    model: Model, now: float, filtered: list[tuple[str, str]], *, is_brief: bool = False
+    model: Model, now: float, filtered: list[tuple[str, str]], *, is_short: bool = False
 ) -> Content:
     wait_s = seconds_to_round(model, now)
     number = round_number(model)
     parts = [("off", "$text-muted")] if wait_s is None else [(f"next in {wait_s} s", "$accent")]
-    parts = [] if model.lost_at else parts
-    name = f"Anti-entropy {'' if is_brief else 'round '}{number}" if number else "Anti-entropy"
-    return title(name, *parts, *filtered)
+    parts = [] if model.outdated_since else parts
+    name = f"Anti-entropy {'' if is_short else 'round '}{number}" if number else "Anti-entropy"
+    return format_title(name, *parts, *filtered)
 
 
 # Messages
@@ -301,17 +320,17 @@ def log_title(
     model: Model,
     *,
     is_following: bool,
-    below: int,
+    newer_count: int,
     is_paused: bool,
     filtered: list[tuple[str, str]],
 ) -> Content:
     parts: list[tuple[str, str]] = [*filtered]
-    if model.messages.let_go:
-        parts.append((f"{count_words(model.messages.let_go)} let go", "$text-muted"))
+    if model.messages.evicted:
+        parts.append((f"{format_count(model.messages.evicted)} let go", "$text-muted"))
     if is_paused:
         parts.append(("paused", "$warning"))
     elif is_following:
         parts.append(("following", "$success"))
     else:
-        parts.append((f"{below:,} below", "$warning"))
-    return title(f"Messages {model.messages.end:,}", *parts)
+        parts.append((f"{newer_count:,} below", "$warning"))
+    return format_title(f"Messages {model.messages.end:,}", *parts)

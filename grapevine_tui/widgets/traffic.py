@@ -11,15 +11,15 @@ from textual.content import Content
 
 from grapevine_proto.events import Stats
 from grapevine_tui.model import Model
-from grapevine_tui.text import cells, fit
+from grapevine_tui.text import cells, pad
 from grapevine_tui.widgets.look import (
-    Piece,
-    bytes_words,
-    count_words,
-    graph,
+    Span,
+    braille_graph,
+    format_bytes,
+    format_count,
 )
-from grapevine_tui.widgets.painted import Painted
-from grapevine_tui.widgets.tables import title
+from grapevine_tui.widgets.painted import LineWidget
+from grapevine_tui.widgets.tables import format_title
 
 LABEL_CELLS: Final = 16  # "      225 KB/s"
 GRAPH_ROWS: Final = 2
@@ -30,57 +30,57 @@ def redundancy(stats: Stats) -> float:
     return stats.duplicates / stats.delivered if stats.delivered else 0.0
 
 
-class Traffic(Painted):
+class TrafficPanel(LineWidget):
     """Two curves and the counters that tell whether anything is being lost."""
 
-    def __init__(self, model: Model, *, name_in_dom: str) -> None:
-        super().__init__(name_in_dom=name_in_dom)
+    def __init__(self, model: Model, *, id: str) -> None:
+        super().__init__(id=id)
         self._model = model
 
-    def make_title(self) -> Content:
+    def panel_title(self) -> Content:
         rate = self._model.traffic.messages_per_s
-        return title("Traffic", (f"{count_words(rate)} messages/s", "$text-accent"))
+        return format_title("Traffic", (f"{format_count(rate)} messages/s", "$text-accent"))
 
-    def line(self, y: int, width: int) -> list[Piece]:
+    def line_spans(self, y: int, width: int) -> list[Span]:
         if y < GRAPH_ROWS:
-            return self._curve(y, width, is_in=True)
+            return self._curve_spans(y, width, is_in=True)
         if y < 2 * GRAPH_ROWS:
-            return self._curve(y - GRAPH_ROWS, width, is_in=False)
-        return self._counters(width) if y == 2 * GRAPH_ROWS else []
+            return self._curve_spans(y - GRAPH_ROWS, width, is_in=False)
+        return self._counter_spans(width) if y == 2 * GRAPH_ROWS else []
 
-    def _curve(self, row: int, width: int, *, is_in: bool) -> list[Piece]:
+    def _curve_spans(self, row: int, width: int, *, is_in: bool) -> list[Span]:
         traffic = self._model.traffic
         values = traffic.in_per_s if is_in else traffic.out_per_s
         bytes_per_s = traffic.bytes_in_per_s if is_in else traffic.bytes_out_per_s
-        tone = self.inks.ink("good" if is_in else "accent")
+        tone = self.tone_styles.foreground("good" if is_in else "accent")
         now = values[-1] if values else 0.0
-        words = ("in   " if is_in else "out  ") + f"{count_words(now)}/s"
-        label = words if row == 0 else f"     {bytes_words(bytes_per_s)}/s"
-        room = width - LABEL_CELLS - 2
-        lines = graph(values, max(0, room), GRAPH_ROWS, hanging=not is_in)
-        style = tone if row == 0 else self.inks.ink("dim")
-        return [Piece(fit(f" {label}", LABEL_CELLS), style), Piece(lines[row], tone)]
+        rate_text = ("in   " if is_in else "out  ") + f"{format_count(now)}/s"
+        label = rate_text if row == 0 else f"     {format_bytes(bytes_per_s)}/s"
+        graph_cells = width - LABEL_CELLS - 2
+        lines = braille_graph(values, max(0, graph_cells), GRAPH_ROWS, hanging=not is_in)
+        style = tone if row == 0 else self.tone_styles.foreground("dim")
+        return [Span(pad(f" {label}", LABEL_CELLS), style), Span(lines[row], tone)]
 
-    def _counters(self, width: int) -> list[Piece]:
+    def _counter_spans(self, width: int) -> list[Span]:
         stats = self._model.stats
         dropped = sum(count for _, count in stats.dropped)
         facts = [
             ("dup", f"{redundancy(stats):.2f}", "text"),
-            ("lost", count_words(stats.lost), "bad" if stats.lost else "text"),
-            ("unsent", count_words(stats.unsent), "warn" if stats.unsent else "text"),
-            ("refused", count_words(dropped), "warn" if dropped else "text"),
-            ("repaired", count_words(stats.repaired), "text"),
-            ("held", count_words(stats.held), "text"),
+            ("lost", format_count(stats.gaps_abandoned), "bad" if stats.gaps_abandoned else "text"),
+            ("unsent", format_count(stats.send_drops), "warn" if stats.send_drops else "text"),
+            ("refused", format_count(dropped), "warn" if dropped else "text"),
+            ("repaired", format_count(stats.repaired), "text"),
+            ("held", format_count(stats.cached), "text"),
         ]
-        pieces = [Piece(" ", self.inks.ink("dim"))]
+        spans = [Span(" ", self.tone_styles.foreground("dim"))]
         used = 1
         for name, value, tone in facts:
             size = cells(name) + cells(value) + 3
             if used + size - 1 > width:
                 break
             used += size
-            pieces += [
-                Piece(f"{name} ", self.inks.ink("dim")),
-                Piece(f"{value}  ", self.inks.ink(tone)),
+            spans += [
+                Span(f"{name} ", self.tone_styles.foreground("dim")),
+                Span(f"{value}  ", self.tone_styles.foreground(tone)),
             ]
-        return pieces
+        return spans

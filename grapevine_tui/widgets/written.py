@@ -18,59 +18,61 @@ from textual.selection import Selection
 from textual.strip import Strip
 
 from grapevine_tui.text import cells
-from grapevine_tui.widgets.look import Piece, paint
-from grapevine_tui.widgets.painted import PaintedView
+from grapevine_tui.widgets.look import Span, render_spans
+from grapevine_tui.widgets.painted import LineScrollView
 
 
-class Part(NamedTuple):
+class StyledText(NamedTuple):
     """Printable text in a tone, one of `look.TONES` or the few beside them."""
 
     text: str
     tone: str
 
 
-Line = tuple[Part, ...]
+Line = tuple[StyledText, ...]
 
 
-class Written(PaintedView):
+class TextView(LineScrollView):
     """Lines, in a view that scrolls over them."""
 
     ALLOW_SELECT = True
 
-    def __init__(self, *, name_in_dom: str) -> None:
-        super().__init__(name_in_dom=name_in_dom)
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
         self._lines: Sequence[Line] = ()
 
-    def write(self, lines: Sequence[Line]) -> None:
+    def set_lines(self, lines: Sequence[Line]) -> None:
         """Have these lines from now on; paints those that differ."""
-        before, self._lines = self._lines, lines
-        if len(before) != len(lines):
+        old_lines, self._lines = self._lines, lines
+        if len(old_lines) != len(lines):
             self.virtual_size = Size(self.size.width, len(lines))
             self.refresh(layout=self.styles.auto_dimensions)
             return
-        for number, (old, new) in enumerate(zip(before, lines, strict=True)):
+        for number, (old, new) in enumerate(zip(old_lines, lines, strict=True)):
             if old != new:
                 self.refresh_line(number)
 
     def render_line(self, y: int) -> Strip:
-        at = y + self.scroll_offset.y
-        if at >= len(self._lines):
-            return Strip.blank(self.room, self.inks.base)
-        line = self._lines[at]
-        pieces = [Piece(part.text, self.inks.ink(part.tone)) for part in line]
-        strip = paint(pieces, self.room, self.inks.base)
+        line_number = y + self.scroll_offset.y
+        if line_number >= len(self._lines):
+            return Strip.blank(self.line_cells, self.tone_styles.base)
+        line = self._lines[line_number]
+        spans = [Span(part.text, self.tone_styles.foreground(part.tone)) for part in line]
+        strip = render_spans(spans, self.line_cells, self.tone_styles.base)
         selection = self.text_selection
-        if selection is not None and (span := selection.get_span(at)) is not None:
-            strip = self._lit(strip, "".join(part.text for part in line), *span)
-        return strip.apply_offsets(0, at)
+        if selection is not None and (span := selection.get_span(line_number)) is not None:
+            strip = self._highlight(strip, "".join(part.text for part in line), *span)
+        return strip.apply_offsets(0, line_number)
 
-    def _lit(self, strip: Strip, text: str, start: int, end: int) -> Strip:
+    def _highlight(self, strip: Strip, text: str, start: int, end: int) -> Strip:
         """`strip` with a span of its letters shown as selected; an `end` of -1 is the line's."""
         first = cells(text[:start])
         last = cells(text) if end == -1 else cells(text[:end])
         style = self.screen.get_component_rich_style("screen--selection")
-        lit = Strip(Segment.apply_style(strip.crop(first, last), post_style=style), last - first)
-        return Strip.join([strip.crop(0, first), lit, strip.crop(last)])
+        highlighted = Strip(
+            Segment.apply_style(strip.crop(first, last), post_style=style), last - first
+        )
+        return Strip.join([strip.crop(0, first), highlighted, strip.crop(last)])
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         text = "\n".join("".join(part.text for part in line) for line in self._lines)

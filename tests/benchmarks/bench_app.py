@@ -128,7 +128,7 @@ async def measure(which: str, seconds: float, started: float) -> None:
             f"{which}: {idle:.1%} of a core idle" + (f", {PEERS} peers" if which != "bare" else "")
         )
         if isinstance(app, GrapevineApp):
-            app.collector.settle()  # as on a real terminal
+            app.gc_controller.freeze()  # as on a real terminal
             await measure_load(app, host, pilot, seconds)
             await measure_screens(app, host, pilot)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from grapevine_proto import NodeConfig
 from grapevine_proto.sections import LimitsConfig
-from grapevine_proto.sim import Dissemination, Network, Simulation, computed_once
+from grapevine_proto.sim import BroadcastReport, Network, Simulation, memoized
 
 SETTLE_S = 20.0
 LATER_S = 10.0
@@ -31,9 +31,9 @@ class Outcome:
     """Of one run: the message said in the instant of the deaths, and the one 10 s later."""
 
     survivors: int
-    first: Dissemination
+    first: BroadcastReport
     promptly: int  # survivors that had the first within `PROMPTLY_S`
-    later: Dissemination
+    later: BroadcastReport
     links: float  # that a survivor has 10 s after, on average
 
 
@@ -50,9 +50,14 @@ def mass_death(
     config = NodeConfig.lan(max_peers=max_peers, limits=LimitsConfig(members=members))
     network = Network(per_pair=True, loss=loss)
     rng = random.Random(seed)
-    with computed_once():
+    with memoized():
         sim = Simulation(
-            nodes=nodes, seed=seed, config=config, network=network, linked=max_peers, traced=False
+            nodes=nodes,
+            seed=seed,
+            config=config,
+            network=network,
+            initial_links=max_peers,
+            hash_trace=False,
         )
         sim.run(SETTLE_S)
         dead = set(rng.sample(range(nodes), round(share * nodes)))

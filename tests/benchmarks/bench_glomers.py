@@ -21,7 +21,7 @@ from grapevine_proto import NodeConfig
 from grapevine_proto.ids import MessageId
 from grapevine_proto.messages import Heartbeat, Records
 from grapevine_proto.overlay.effects import Send
-from grapevine_proto.sim import Network, Simulation, computed_once
+from grapevine_proto.sim import Network, Simulation, memoized
 
 NODES = 25
 HOP_S = 0.100
@@ -43,18 +43,18 @@ def play(bundle_s: float, seconds: float, seed: int = 1) -> Result:
     """The challenge for so many virtual seconds."""
     config = NodeConfig(
         strategy="auto",
-        bundle_delay=bundle_s,
-        bundle_bytes=2**16 if bundle_s else 1,
+        batch_delay=bundle_s,
+        batch_bytes=2**16 if bundle_s else 1,
         gossip_interval=5.0,
     )
-    with computed_once():
+    with memoized():
         sim = Simulation(
             nodes=NODES,
             seed=seed,
             config=config,
             network=Network(latency=(HOP_S, HOP_S), per_pair=True),
-            linked=NODES - 1,
-            traced=False,
+            initial_links=NODES - 1,
+            hash_trace=False,
         )
         sim.run(2.0)
         sends = _counted(sim)
@@ -78,7 +78,7 @@ def _counted(sim: Simulation) -> Counter[str]:
     sends: Counter[str] = Counter()
     for node in sim.nodes:
         assert node.engine is not None
-        routing: Any = node.engine._routing
+        routing: Any = node.engine._dispatcher
 
         def send_all(send: Send, now: float, send_all: Any = routing.send_all) -> Any:
             if not isinstance(send.message, UNCOUNTED):

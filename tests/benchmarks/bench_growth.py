@@ -27,7 +27,7 @@ from typing import Self
 
 from grapevine_proto import NodeConfig
 from grapevine_proto.sections import LimitsConfig, RateLimitConfig
-from grapevine_proto.sim import Network, Simulation, computed_once
+from grapevine_proto.sim import Network, Simulation, memoized
 
 LINKS = 5
 SETTLE_S = 20.0
@@ -65,7 +65,7 @@ def cost(
     )
     gc.collect()
     before = _resident_bytes()
-    with computed_once():
+    with memoized():
         size = apart or nodes
         clusters = [
             Simulation(
@@ -73,8 +73,8 @@ def cost(
                 seed=seed + number,
                 config=config,
                 network=Network(per_pair=True),
-                linked=min(LINKS, size - 1),
-                traced=False,
+                initial_links=min(LINKS, size - 1),
+                hash_trace=False,
             )
             for number in range(nodes // size)
         ]

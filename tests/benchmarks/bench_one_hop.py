@@ -29,8 +29,8 @@ import asyncio_dgram
 import uvloop
 
 from grapevine_proto import ClusterKey, Node, NodeConfig, RateLimitConfig, codec
-from grapevine_proto.endpoint import BUFFER_BYTES, Endpoint
-from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.endpoint import SOCKET_BUFFER_BYTES, UdpSocket
+from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address
 from grapevine_proto.link.session import Session
@@ -41,7 +41,7 @@ KEY: Final = ClusterKey(bytes(range(32)))
 QUIET_S: Final = 8.0  # without another payload the rest is lost
 LARGEST: Final = 65_000  # bytes of a bare datagram
 WINDOW: Final = 512  # bare datagrams on their way, and at most WINDOW_BYTES of them
-WINDOW_BYTES: Final = BUFFER_BYTES // 4
+WINDOW_BYTES: Final = SOCKET_BUFFER_BYTES // 4
 ACKS_A_WINDOW: Final = 8
 MIB: Final = 2**20
 
@@ -53,7 +53,7 @@ class Case(NamedTuple):
     size: int
     a_second: int  # of the benchmark's time
     is_limited: bool = False
-    bundle_bytes: int = 2**16
+    batch_bytes: int = 2**16
     wanted: int = 0
     wanted_ratio: float = 0.0
     messages: int = 0
@@ -61,14 +61,14 @@ class Case(NamedTuple):
     @property
     def config(self) -> NodeConfig:
         limit = RateLimitConfig(enabled=self.is_limited)
-        return NodeConfig(keys=(KEY,), rate_limit=limit, bundle_bytes=self.bundle_bytes)
+        return NodeConfig(keys=(KEY,), rate_limit=limit, batch_bytes=self.batch_bytes)
 
 
 CASES: Final = (
     Case("100 B in bundles", 100, 60_000, wanted=60_000),
-    Case("100 B alone", 100, 12_000, bundle_bytes=1, wanted=15_000),
+    Case("100 B alone", 100, 12_000, batch_bytes=1, wanted=15_000),
     Case("1 KB in bundles", 1024, 20_000),
-    Case("1 KB alone", 1024, 8_000, bundle_bytes=1),
+    Case("1 KB alone", 1024, 8_000, batch_bytes=1),
     Case("64 KB", 64 * 1024, 1_000),
     Case("10 MiB", 10 * MIB, 4, wanted_ratio=1 / 3),
     Case("100 B, default limits", 100, 20_000, is_limited=True, wanted=5_000),
@@ -150,7 +150,7 @@ def window_of(case: Case) -> tuple[int, int]:
 
 async def receive_bare(pipe: Connection, case: Case) -> None:
     stream = await asyncio_dgram.bind(("127.0.0.1", 0))
-    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
     pipe.send(str(Address(*stream.sockname[:2])))
     pipe.send("ready")
     before_s = time.process_time()
@@ -166,7 +166,7 @@ async def receive_bare(pipe: Connection, case: Case) -> None:
 async def send_bare(pipe: Connection, case: Case, address: str) -> None:
     where = Address.parse(address)
     stream = await asyncio_dgram.connect((where.host, where.port))
-    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
     pipe.send("ready")
     await asyncio.to_thread(pipe.recv)
     payloads = [bytes(size) for size in cut(case.size)]
@@ -328,7 +328,7 @@ def stage_costs(payloads: tuple[bytes, ...]) -> list[float]:
     send_us, receive_us = uvloop.run(socket_costs(sealed[0]))
     return [
         best_us(lambda: Rumor.signed(identity, "default", 1, 1, payloads)),
-        best_us(lambda: codec.join_copies([codec.encode_copy(copy)])),
+        best_us(lambda: codec.encode_rumors([codec.encode_rumor_copy(copy)])),
         best_us(lambda: ours.seal(plaintext, 0.0)),
         send_us,
         receive_us,
@@ -339,8 +339,8 @@ def stage_costs(payloads: tuple[bytes, ...]) -> list[float]:
 
 
 async def socket_costs(datagram: bytes, count: int = 200, repeats: int = 20) -> tuple[float, float]:
-    """Microseconds of a node's `Endpoint` to send and to receive one, in batches that fit the buffer."""
-    one, other = await Endpoint.open("127.0.0.1:0"), await Endpoint.open("127.0.0.1:0")
+    """Microseconds of a node's `UdpSocket` to send and to receive one, in batches that fit the buffer."""
+    one, other = await UdpSocket.open("127.0.0.1:0"), await UdpSocket.open("127.0.0.1:0")
     sends, receives = [], []
     for _ in range(repeats):
         began_at = time.process_time()
@@ -386,7 +386,7 @@ def linked_to(count: int) -> Engine:
         rng = random.Random(number)
         return Engine(
             NodeConfig(keys=(KEY,), bootstrap_peers=bootstrap),
-            Saved(rng.randbytes(32), 1),
+            NodeState(rng.randbytes(32), 1),
             address=addresses[number],
             rng=rng,
             entropy=rng.randbytes,

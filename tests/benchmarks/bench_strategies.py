@@ -19,8 +19,8 @@ import sys
 from typing import Final, NamedTuple
 
 from grapevine_proto.config import STRATEGIES
-from grapevine_tui.simulate import Plan, play
-from grapevine_tui.simulated import Outcome
+from grapevine_tui.simulate import SimOptions, run_simulation
+from grapevine_tui.simulated import SimResult
 
 SIZES: Final = (10, 50, 100, 1000)
 MESSAGES: Final = {10: 40, 50: 40, 100: 30, 1000: 10, 10_000: 3}
@@ -59,7 +59,7 @@ IROH: Final = (
 
 def simulate(
     nodes: int, strategy: str, senders: str, messages: int, *, seed: int = 1, **changes: object
-) -> Outcome:
+) -> SimResult:
     full_mesh = strategy in ("direct-mail", "auto") and nodes <= 100
     settings: dict[str, object] = {
         "degree": nodes - 1 if full_mesh else DEGREE,
@@ -67,8 +67,8 @@ def simulate(
         "wait": 10.0,
         **changes,
     }
-    return play(
-        Plan(
+    return run_simulation(
+        SimOptions(
             nodes=nodes,
             strategy=strategy,
             senders=senders,
@@ -86,11 +86,11 @@ def row(nodes: int, strategy: str, lazy: bool, asked: argparse.Namespace) -> str
         asked.senders or "random",
         asked.messages or MESSAGES[nodes],
         warmup=WARMUP[nodes],
-        lazy_repair=lazy,
+        lazy_push=lazy,
         loss=asked.loss,
         interval=asked.every,
     )
-    seen = outcome.as_object()
+    seen = outcome.to_json()
     late = seen["latency_ms"]
     cells = [
         f"{nodes:,}",
@@ -124,10 +124,10 @@ def beside_iroh(most_nodes: int, senders: str | None) -> None:
                 rival.senders,
                 rival.rounds * (rival.nodes if is_all else 1),
                 seed=seed,
-                nearer_links=True,
+                optimize_links=True,
                 settle=SETTLE_S,
                 interval=2.0 if is_all else 1.0,
-            ).as_object()
+            ).to_json()
             for seed in range(1, rival.seeds + 1)
         ]
         copies = statistics.mean(run["redundancy"] for run in runs)

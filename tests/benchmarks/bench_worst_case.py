@@ -14,7 +14,7 @@ import tracemalloc
 import click
 
 from grapevine_proto.messages import Kind
-from grapevine_proto.ratelimit import cost
+from grapevine_proto.ratelimit import token_cost
 from tests.worst_case import full_victim, is_linked, packets, plaintexts, receive
 
 LIMIT_US = 2000.0
@@ -77,7 +77,9 @@ def main(rounds: int) -> None:
     print(f"{'kind':16} {'tokens':>6} {'bytes':>6} {'us/token':>9} {'kept/token':>11}")
     for kind, (spent_us, kept, size) in sorted(rows.items(), key=lambda row: -row[1][0]):
         sign = " TOO DEAR" if spent_us > LIMIT_US else ""
-        print(f"{kind.name.lower():16} {cost(kind):6} {size:6} {spent_us:9.0f} {kept:11,}{sign}")
+        print(
+            f"{kind.name.lower():16} {token_cost(kind):6} {size:6} {spent_us:9.0f} {kept:11,}{sign}"
+        )
     if any(spent_us > LIMIT_US for spent_us, *_ in rows.values()):
         sys.exit(1)
 

@@ -18,12 +18,14 @@ from typing import Final
 
 from grapevine_proto import NodeConfig
 from grapevine_proto.events import PeerState
-from grapevine_proto.sim import Network, Simulation, computed_once
+from grapevine_proto.sim import Network, Simulation, memoized
 
 DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
 ZONES: Final = ("a", "b", "c")
 SETTLE_S = 60.0
-NETWORK: Final = Network(latency=(0.001, 0.001), latency_between=(0.080, 0.080), per_pair=True)
+NETWORK: Final = Network(
+    latency=(0.001, 0.001), latency_between_zones=(0.080, 0.080), per_pair=True
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ def crossing(
 ) -> Crossing:
     """How much of what nodes send crosses zones."""
     config = NodeConfig.lan(max_peers=max_peers, distribution=distribution, strategy=strategy)
-    with computed_once():
+    with memoized():
         sim = Simulation(
-            nodes=nodes, seed=seed, config=config, network=NETWORK, zones=ZONES, traced=False
+            nodes=nodes, seed=seed, config=config, network=NETWORK, zones=ZONES, hash_trace=False
         )
         sim.run(settle_s)
         rng = random.Random(seed)

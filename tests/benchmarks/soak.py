@@ -60,7 +60,7 @@ def weigh(nodes: list[Node]) -> Weight:
         pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
         len(os.listdir("/proc/self/fd")),
         len(gc.get_objects()),
-        sum(each.held for each in stats),
+        sum(each.cached for each in stats),
         sum(each.streams for each in stats),
     )
 

@@ -23,28 +23,28 @@ from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.messages import (
     Announce,
     Digest,
+    DirectMessage,
     Fragment,
     Graft,
     Heartbeat,
-    Ids,
+    IHave,
+    IWant,
     Kind,
+    MemberDigest,
+    MemberUpdate,
+    MemberUpdates,
     Offer,
-    Opinion,
-    Opinions,
-    PathCheck,
+    PathChallenge,
     Pause,
     Ping,
-    PingFor,
-    Private,
+    PingReq,
     Prune,
     Records,
     Repair,
-    Roll,
     RumorCopy,
     Rumors,
     Subscribe,
     Vector,
-    Want,
 )
 from grapevine_proto.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.signed import Accusation, Rumor
@@ -60,10 +60,10 @@ MIX: Final = 4  # sorts of lies in one attempt
 LIMITS: Final = LimitsConfig(
     members=200,
     addresses=64,
-    addresses_per_teller=16,
+    addresses_per_source=16,
     origins=128,
     new_origins_per_link=16,
-    held_bytes=2 * 2**20,
+    cache_bytes=2 * 2**20,
     reassembly_bytes=4 * 2**20,
 )
 
@@ -213,10 +213,10 @@ class Attempt:
         for number in (HONEST, OTHER):
             if self.cluster[number].peer_id not in victim._links:
                 verdict.wrongs.append(f"the link with node {number} is gone")
-            account = victim._links.accounts.get(self.cluster[number].peer_id)
+            account = victim._links.peer_limits.get(self.cluster[number].peer_id)
             if account is not None and account.score_at(self.cluster.now) >= 25:
                 verdict.wrongs.append(f"node {number} is honest and is blamed")
-        if self.cluster.drops(VICTIM).get(DropReason.FAULT):
+        if self.cluster.drops(VICTIM).get(DropReason.INTERNAL_ERROR):
             verdict.wrongs.append(f"a fault: {self.cluster.faults(VICTIM)[0].problem}")
         if verdict.lies == ("malformed",) and not verdict.expelled:
             verdict.wrongs.append("a peer that sends nothing but nonsense is never disconnected")
@@ -264,16 +264,16 @@ def _gaps(of: Attempt) -> Rumors:
 
 def _vector(of: Attempt) -> Vector:
     """Pages of a round that the victim has begun, or of one that it has not."""
-    running = of.cluster[VICTIM]._antientropy._running.get(of.cluster[LIAR].peer_id)
+    running = of.cluster[VICTIM]._antientropy._active_rounds.get(of.cluster[LIAR].peer_id)
     number = running.number if running is not None and of.rng.random() < 0.9 else of.next()
     return Vector(number, True, of.next() % 250, 250, of.ranges(16))
 
 
-def _accuse(of: Attempt) -> Opinions:
+def _accuse(of: Attempt) -> MemberUpdates:
     target = record(of.rng.choice((HONEST, OTHER)), incarnation=of.rng.randrange(3))
     accusers = [identity(7000 + of.rng.randrange(500)) for _ in range(2)]
     told = tuple(Accusation.signed(who, "default", target) for who in accusers)
-    return Opinions((Opinion(target, told),))
+    return MemberUpdates((MemberUpdate(target, told),))
 
 
 def _records(of: Attempt) -> Records:
@@ -282,7 +282,7 @@ def _records(of: Attempt) -> Records:
 
 LIES: Final[dict[str, Callable[[Attempt], Any]]] = {
     "offer": lambda of: Offer(of.ranges(of.rng.randrange(1, 16))),
-    "ids": lambda of: Ids(of.ranges(of.rng.randrange(1, 16))),
+    "ids": lambda of: IHave(of.ranges(of.rng.randrange(1, 16))),
     "announce": lambda of: Announce(of.ranges(1)[0], of.rng.choice((1, 9000, 2**31))),
     "payload bomb": _payload_bomb,
     "made-up origin": _made_up_origin,
@@ -290,24 +290,24 @@ LIES: Final[dict[str, Callable[[Attempt], Any]]] = {
     "vector": _vector,
     "digest": lambda of: Digest(of.next(), of.rng.randrange(99), of.rng.randbytes(16)),
     "heartbeat": lambda of: Heartbeat(of.next(), 1, 0, 0, 7, of.rng.randbytes(16), ()),
-    "want": lambda of: Want(
+    "want": lambda of: IWant(
         of.next(),
         (StreamRange(Stream(of.cluster[VICTIM].peer_id, of.cluster[VICTIM].epoch), 1, 2**40),),
     ),
-    "want nothing": lambda of: Want(of.next(), of.ranges(16)),
+    "want nothing": lambda of: IWant(of.next(), of.ranges(16)),
     "repair": lambda of: Repair(of.next(), of.rng.random() < 0.5, True, ()),
     "records": _records,
     "accuse": _accuse,
-    "roll": lambda of: Roll(0, 2**32 - 1, of.rng.randbytes(400), of.rng.random() < 0.5),
+    "roll": lambda of: MemberDigest(0, 2**32 - 1, of.rng.randbytes(400), of.rng.random() < 0.5),
     "ping": lambda of: Ping(of.next()),
-    "ping for": lambda of: PingFor(of.next(), peer_id(5000 + of.rng.randrange(3000))),
-    "private": lambda of: Private(of.next(), of.rng.randbytes(900)),
+    "ping for": lambda of: PingReq(of.next(), peer_id(5000 + of.rng.randrange(3000))),
+    "private": lambda of: DirectMessage(of.next(), of.rng.randbytes(900)),
     "graft": lambda of: Graft(of.origin().origin),
     "prune": lambda of: Prune(of.origin().origin),
     "subscribe": lambda of: Subscribe(of.rng.random() < 0.5),
     "pause": lambda of: Pause(2**32 - 1),
     "dribble": lambda of: codec.encode_frame(Fragment(of.next(), 2**20, 0, b"x")),
-    "path check": lambda of: codec.encode_frame(PathCheck(of.rng.randbytes(8))),
+    "path check": lambda of: codec.encode_frame(PathChallenge(of.rng.randbytes(8))),
     "malformed": lambda of: bytes([Kind.HEARTBEAT]) + of.rng.randbytes(20),
 }
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from grapevine_proto import ConfigError, NodeConfig, codec
 from grapevine_proto.codec import Data
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
 from grapevine_proto.link.session import Session
 from grapevine_proto.messages import Kind
@@ -45,7 +45,7 @@ def strangers(data: bytes) -> None:
     assert answered <= len(data), "amplification"
     assert not engine.peers(1.0)
     assert not engine.members()
-    assert DropReason.FAULT not in dict(engine.stats().dropped)
+    assert DropReason.INTERNAL_ERROR not in dict(engine.stats().dropped)
 
 
 def _packets() -> list[bytes]:
@@ -72,20 +72,20 @@ def _said(data: bytes) -> Iterator[tuple[bytes, float]]:
     for _ in range(MOST_SAID):
         if len(data) < 4:
             return
-        size, pause_s = int.from_bytes(data[:2], "big") % codec.MAX_PLAINTEXT, data[2] / 50
+        size, pause_s = int.from_bytes(data[:2], "big") % codec.BASE_PLAINTEXT_BYTES, data[2] / 50
         yield data[3 : 3 + max(size, 1)], pause_s
         data = data[3 + max(size, 1) :]
 
 
 def _look_at_everything(pair: Pair) -> None:
     engine, limits = pair.other, pair.other.config.limits
-    assert DropReason.FAULT not in dict(engine.stats().dropped)
+    assert DropReason.INTERNAL_ERROR not in dict(engine.stats().dropped)
     engine.peers(pair.now)
-    engine.saved(pair.now)
+    engine.snapshot(pair.now)
     engine.rounds()
     assert len(engine.members()) <= limits.members
-    assert engine.stats().held_bytes <= limits.held_bytes
-    if engine.stopped is None:
+    assert engine.stats().cached_bytes <= limits.cache_bytes
+    if engine.stop_reason is None:
         engine.broadcast(b"still here", pair.now)
         engine.datagrams_to_send(pair.now)
 
@@ -118,7 +118,7 @@ def _plaintexts() -> list[bytes]:
 
 def messages(data: bytes) -> None:
     """What is inside a sealed packet: decodes and encodes to the same again, or is refused."""
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Dropped):
         message = codec.decode_message(data)
         assert codec.decode_message(codec.encode_message(message)) == message
 
@@ -140,17 +140,17 @@ def text(data: bytes) -> None:
 
 def lines(data: bytes) -> None:
     """A line on a headless node's stdin: a request, or words of what is wrong."""
-    with contextlib.suppress(jsonlines.BadLine, commands.CommandError):
-        jsonlines.read_request(data)
+    with contextlib.suppress(jsonlines.InvalidRequest, commands.CommandError):
+        jsonlines.parse_request(data)
 
 
 def typed(data: bytes) -> None:
     """A line in the compose box, and the same in a filter."""
     line = data.decode("utf-8", "replace")
     with contextlib.suppress(commands.CommandError):
-        commands.parse(line)
-    commands.complete(line, ("bob", "carol"))
-    query.parse(line)
+        commands.parse_command(line)
+    commands.complete_command(line, ("bob", "carol"))
+    query.parse_query(line)
 
 
 def settings(data: bytes) -> None:

@@ -22,34 +22,34 @@ from grapevine_proto.codec import (
     decode_packet,
     encode_message,
 )
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.link.initiator import Initiator
 from grapevine_proto.link.link import Link
 from grapevine_proto.link.responder import Responder
-from grapevine_proto.link.session import Established
-from grapevine_proto.link.sessions import takes_over
+from grapevine_proto.link.session import EstablishedSession
+from grapevine_proto.link.sessions import supersedes
 from grapevine_proto.messages import (
     Close,
     CloseReason,
-    Empty,
+    Confirm,
+    DirectMessage,
     Heartbeat,
-    Private,
     Records,
     Repair,
     Rumors,
 )
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.sections import LimitsConfig
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 
 KEY: Final = ClusterKey(b"k" * 32)
 OTHER_KEY: Final = ClusterKey(b"o" * 32)
 CLUSTER: Final = "vineyard"
 NAMES: Final = {1: "hello", 2: "challenge", 3: "proof", 4: "welcome", 5: "data"}
 
-EMPTY: Final = encode_message(Empty())
+EMPTY: Final = encode_message(Confirm())
 HEARTBEAT: Final = encode_message(Heartbeat(1, 0, 0, 0, 0, bytes(16), ()))
 RECORDS: Final = encode_message(Records(()))
 RUMORS: Final = encode_message(Rumors(()))
@@ -59,7 +59,7 @@ REPAIR: Final = encode_message(Repair(1, True, False, ()))
 
 def private(number: int, size_bytes: int = 1) -> bytes:
     """A message that can be told from others."""
-    return encode_message(Private(number, bytes(size_bytes)))
+    return encode_message(DirectMessage(number, bytes(size_bytes)))
 
 
 def entropy_of(seed: object) -> Callable[[int], bytes]:
@@ -115,7 +115,7 @@ class End:
         self.dials: dict[bytes, Initiator] = {}
         self.links: dict[PeerId, Link] = {}
         self.index: dict[bytes, Link] = {}
-        self.established: list[Established] = []
+        self.established: list[EstablishedSession] = []
         self.opened: list[bytes] = []
         self.drops: list[DropReason] = []
 
@@ -124,9 +124,9 @@ class End:
         return self.identity.peer_id
 
     @property
-    def record(self) -> Record:
+    def record(self) -> PeerRecord:
         capacity, refill = self.rate
-        bare = Record(
+        bare = PeerRecord(
             self.peer_id, self.epoch, 0, (self.address,), "", self.name, capacity, refill, False
         )
         return bare.signed(self.identity, self.cluster)
@@ -143,7 +143,7 @@ class End:
         *,
         expected: PeerId | None = None,
         timeout_s: float = 10.0,
-        instead: Record | None = None,
+        instead: PeerRecord | None = None,
         nearer_than_s: float = math.inf,
     ) -> Initiator:
         dial = Initiator(
@@ -153,8 +153,8 @@ class End:
             address,
             self.record,
             expected=expected,
-            instead=instead,
-            nearer_than_s=nearer_than_s,
+            swap_for=instead,
+            max_rtt_s=nearer_than_s,
             timeout_s=timeout_s,
             entropy=self.entropy,
             rng=self.rng,
@@ -167,7 +167,7 @@ class End:
         """Take a datagram; what is to be answered at once to its source. Refusals are noted."""
         try:
             return self.receive_or_raise(datagram, source, now)
-        except Refused as refused:
+        except Dropped as refused:
             self.drops.append(refused.reason)
             return []
 
@@ -179,7 +179,7 @@ class End:
             case Challenge() | Welcome():
                 dial = self.dials.get(packet.session_id)
                 if dial is None:
-                    raise Refused(DropReason.UNKNOWN_SESSION)
+                    raise Dropped(DropReason.UNKNOWN_SESSION)
                 dial.receive(packet, datagram, source, now)
             case Data():
                 self._receive_data(packet, source, now)
@@ -192,28 +192,28 @@ class End:
             return
         dial = self.dials.get(packet.session_id)
         if dial is not None:
-            established: Established | None = dial.confirm(packet, source, now)
+            established: EstablishedSession | None = dial.confirm(packet, source, now)
             del self.dials[packet.session_id]
         else:
             established = self.responder.confirm(packet, source, now)
         if established is None:
-            raise Refused(DropReason.UNKNOWN_SESSION)
+            raise Dropped(DropReason.UNKNOWN_SESSION)
         self._establish(established, now)
 
-    def _establish(self, established: Established, now: float) -> None:
+    def _establish(self, established: EstablishedSession, now: float) -> None:
         self.established.append(established)
         peer_id = established.record.peer_id
         link = self.links.get(peer_id)
         if link is None:
             link = self.links[peer_id] = Link(established, self.bucket, self.limits, now)
-        elif takes_over(established, link.session, link.epoch, self.peer_id, now):
-            link.adopt(established, now)
+        elif supersedes(established, link.session, link.epoch, self.peer_id, now):
+            link.replace_session(established, now)
         else:
-            link.also_receive(established, now)
+            link.add_receive_session(established, now)
         self._index()
         session = established.session
-        counter = session.arrivals.highest
-        self._open(link.take_in(established.plaintext, session, counter, now))
+        counter = session.ack_tracker.highest
+        self._open(link.handle_payload(established.plaintext, session, counter, now))
 
     def _open(self, plaintext: bytes | None) -> None:
         if plaintext is not None:
@@ -232,7 +232,7 @@ class End:
         for link in self.links.values():
             link.advance(now)
         for peer_id, link in list(self.links.items()):
-            if link.is_dead(now):
+            if link.is_expired(now):
                 del self.links[peer_id]
         self._index()
 
@@ -250,14 +250,14 @@ class End:
 
 def snapshot(end: End) -> tuple[object, ...]:
     """All of an end that a datagram could change, but its counts of refusals."""
-    dials = [(dial.step, dial.deadline, dial.peer_id) for dial in end.dials.values()]
+    dials = [(dial.state, dial.deadline, dial.peer_id) for dial in end.dials.values()]
     links = [
         (
             link.session_ids(),
             link.session.last_opened_at,
             link.address,
             link.received,
-            link.allowance.allowed,
+            link.inbound_limit.allowed,
             link.last_heard_at,
             link.queued,
             link.deadline,
@@ -315,7 +315,7 @@ class World:
         before = snapshot(end)
         try:
             end.receive_or_raise(datagram, source, self.now)
-        except Refused as refused:
+        except Dropped as refused:
             assert snapshot(end) == before
             return refused.reason
         raise AssertionError("it was not refused")

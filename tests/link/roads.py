@@ -13,10 +13,10 @@ import random
 from collections.abc import Callable
 
 from grapevine_proto.codec import Data, decode_packet
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
-from grapevine_proto.link.session import Established, Session
+from grapevine_proto.link.session import EstablishedSession, Session
 from grapevine_proto.sections import CongestionConfig, LimitsConfig
 from tests.link.ends import EMPTY, KEY, End
 
@@ -107,7 +107,7 @@ class Roads:
         ):
             made.append(
                 Link(
-                    Established(session, record, address, rtt_s, EMPTY),
+                    EstablishedSession(session, record, address, rtt_s, EMPTY),
                     None,
                     limits or LimitsConfig(),
                     self.now,
@@ -147,7 +147,7 @@ class Roads:
         assert isinstance(packet, Data)
         try:
             plaintext = side.link.receive(packet, self.now)
-        except Refused as refused:
+        except Dropped as refused:
             side.drops.append(refused.reason)
         else:
             if plaintext is not None:

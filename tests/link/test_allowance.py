@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from grapevine_proto.errors import DropReason, Refused
-from grapevine_proto.link.allowance import REPAIR_CREDIT, Allowance
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.link.allowance import REPAIR_CREDIT_LIMIT, InboundLimit
 from grapevine_proto.ratelimit import TokenBucket
 from tests.link.ends import CLOSE, EMPTY, HEARTBEAT, REPAIR, RUMORS
 
 
 def test_one_more_than_the_bucket_holds_is_refused_and_takes_nothing_from_it() -> None:
     bucket = TokenBucket(2, 1.0, 0.0)
-    allowance = Allowance(bucket)
+    allowance = InboundLimit(bucket)
     allowance.charge(RUMORS, 0.0)
     allowance.charge(HEARTBEAT, 0.0)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Dropped) as refused:
         allowance.charge(RUMORS, 0.5)
 
     assert refused.value.reason is DropReason.RATE_LIMITED
@@ -22,7 +22,7 @@ def test_one_more_than_the_bucket_holds_is_refused_and_takes_nothing_from_it() -
 
 
 def test_what_costs_nothing_is_allowed_where_nothing_is_left() -> None:
-    allowance = Allowance(TokenBucket(1, 0.1, 0.0))
+    allowance = InboundLimit(TokenBucket(1, 0.1, 0.0))
     for plaintext in (RUMORS, EMPTY, CLOSE):
         allowance.charge(plaintext, 0.0)
 
@@ -30,41 +30,41 @@ def test_what_costs_nothing_is_allowed_where_nothing_is_left() -> None:
 
 
 def test_without_a_bucket_everything_is_allowed() -> None:
-    allowance = Allowance(None)
+    allowance = InboundLimit(None)
     for _ in range(1000):
         allowance.charge(RUMORS, 0.0)
-    allowance.take(1000, 0.0)
+    allowance.charge_tokens(1000, 0.0)
 
     assert (allowance.allowed, allowance.throttled) == (1000, 0)
 
 
 def test_repair_is_free_as_often_as_it_was_asked_for() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
-    allowance = Allowance(bucket)
-    allowance.expect_repairs(2)
+    allowance = InboundLimit(bucket)
+    allowance.grant_repair_credit(2)
     for _ in range(3):
         allowance.charge(REPAIR, 0.0)
 
     assert bucket.available(0.0) == pytest.approx(9.0)
-    assert not allowance.redeem_repair()
+    assert not allowance.consume_repair_credit()
 
 
 def test_repair_that_was_asked_for_makes_nothing_else_free() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
-    allowance = Allowance(bucket)
-    allowance.expect_repairs(1)
+    allowance = InboundLimit(bucket)
+    allowance.grant_repair_credit(1)
     allowance.charge(RUMORS, 0.0)
 
     assert bucket.available(0.0) == pytest.approx(9.0)
-    assert allowance.redeem_repair()
+    assert allowance.consume_repair_credit()
 
 
 def test_one_repair_more_than_the_cap_is_not_expected() -> None:
-    allowance = Allowance(None)
-    allowance.expect_repairs(REPAIR_CREDIT)
-    allowance.expect_repairs(1)
+    allowance = InboundLimit(None)
+    allowance.grant_repair_credit(REPAIR_CREDIT_LIMIT)
+    allowance.grant_repair_credit(1)
 
-    assert [allowance.redeem_repair() for _ in range(REPAIR_CREDIT + 1)] == [
-        *[True] * REPAIR_CREDIT,
+    assert [allowance.consume_repair_credit() for _ in range(REPAIR_CREDIT_LIMIT + 1)] == [
+        *[True] * REPAIR_CREDIT_LIMIT,
         False,
     ]

@@ -19,14 +19,14 @@ from grapevine_proto.codec import (
     decode_packet,
     encode_packet,
 )
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.identity import MAC_BYTES, Identity
 from grapevine_proto.ids import Address
 from grapevine_proto.link import session
 from grapevine_proto.link.admission import (
-    ADDRESS_RATE,
-    COOKIE_RENEWAL_S,
-    PROOFS_PER_IDENTITY,
+    ADDRESS_HANDSHAKES_PER_S,
+    COOKIE_ROTATION_S,
+    PROOFS_PER_IDENTITY_LIMIT,
 )
 from grapevine_proto.link.exchange import (
     INITIATOR,
@@ -35,11 +35,11 @@ from grapevine_proto.link.exchange import (
     transcript,
     with_mac,
 )
-from grapevine_proto.link.initiator import Initiator, Step
-from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS, WELCOMES_BURST
+from grapevine_proto.link.initiator import HandshakeState, Initiator
+from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS_LIMIT, WELCOME_RESEND_BURST
 from grapevine_proto.link.session import REKEY_AFTER_S
 from grapevine_proto.sections import LimitsConfig
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 from tests.link.ends import (
     CLUSTER,
     KEY,
@@ -154,7 +154,7 @@ def test_a_data_packet_sent_back_is_refused_on_a_live_link() -> None:
 
     assert world.refusal(datagram, to, source) is DropReason.UNKNOWN_SESSION
     reason = world.refusal(as_if_for_ada, bob.address, ada.address)
-    assert reason in (DropReason.NOT_OPENED, DropReason.REPLAY)
+    assert reason in (DropReason.DECRYPT_FAILED, DropReason.REPLAY)
 
 
 def test_an_answer_is_known_by_its_mac_and_not_by_the_address_it_comes_from() -> None:
@@ -236,7 +236,7 @@ def let_forget(world: World, ada: End, bob: End) -> None:
 
 def let_rotate(world: World, ada: End, bob: End) -> None:
     let_close(world, ada, bob)
-    world.run(2 * COOKIE_RENEWAL_S)
+    world.run(2 * COOKIE_ROTATION_S)
 
 
 def let_restart(world: World, ada: End, bob: End) -> None:
@@ -321,7 +321,7 @@ def test_a_proof_changed_anywhere_by_a_member_is_refused() -> None:
         reason = world.refusal(made_again(proof._replace(version=version)), source, to)
         assert reason is DropReason.UNKNOWN_VERSION
     for size in range(len(proof.box)):
-        world.now += 1 / ADDRESS_RATE
+        world.now += 1 / ADDRESS_HANDSHAKES_PER_S
         shorter = proof._replace(box=proof.box[:size])
         assert world.refusal(made_again(shorter), source, to) is DropReason.BAD_PROOF
 
@@ -388,7 +388,7 @@ class Imposter:
     def refusal(
         self,
         identity: Identity,
-        record: Record,
+        record: PeerRecord,
         *,
         point: bytes | None = None,
         shared: bytes | None = None,
@@ -429,13 +429,13 @@ def test_nobody_answers_in_the_name_of_another() -> None:
     assert imposter.refusal(bob.identity, elsewhere) is DropReason.BAD_RECORD
     assert imposter.refusal(bob.identity, bob.record, role=INITIATOR) is DropReason.BAD_PROOF
     assert imposter.refusal(bob.identity, bob.record, cluster="x") is DropReason.BAD_PROOF
-    assert imposter.refusal(ada.identity, ada.record) is DropReason.MYSELF
+    assert imposter.refusal(ada.identity, ada.record) is DropReason.SELF_DIAL
     imposter.dial.expected = mallory.peer_id
     assert imposter.refusal(bob.identity, bob.record) is DropReason.WRONG_PEER
     imposter.dial.expected = bob.peer_id
     with pytest.raises(AssertionError, match="not refused"):
         imposter.refusal(bob.identity, bob.record)
-    assert imposter.dial.step is Step.CONFIRMING
+    assert imposter.dial.state is HandshakeState.CONFIRMING
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ def test_nobody_answers_in_the_name_of_another() -> None:
     ],
 )
 def test_nobody_knocks_with_a_record_that_is_not_theirs(
-    reason: DropReason, change: Callable[[Record, End], Record]
+    reason: DropReason, change: Callable[[PeerRecord, End], PeerRecord]
 ) -> None:
     world, ada, bob = two_ends()
     dial = ada.dial(bob.address, 0.0)
@@ -501,7 +501,7 @@ def test_an_answer_to_another_hello_is_refused() -> None:
     mixed = made_again(renamed, hello_body)
     packet = decode_packet(mixed)
     assert isinstance(packet, Challenge)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Dropped) as refused:
         first.receive(packet, mixed, source, world.now)
     assert refused.value.reason is DropReason.UNEXPECTED
 
@@ -523,7 +523,7 @@ def test_one_accepted_proof_more_than_the_cap_is_taken_and_the_oldest_forgotten(
 
     assert all(guest.links for guest in guests)
     assert bob.drops == []
-    assert bob.responder.crowded_out == 1
+    assert bob.responder.evicted == 1
     sessions = [link.session_ids() for link in bob.links.values()]
     for proof, source, to in world.of("proof"):  # even the one forgotten takes nobody's link
         world.throw(proof, source, to)
@@ -535,7 +535,7 @@ def test_one_identity_has_a_share_of_accepted_proofs_and_others_have_theirs() ->
     world, ada, bob = two_ends()
     eve = End("eve", STRANGER)
     world.ends[eve.address] = eve
-    for _ in range(PROOFS_PER_IDENTITY + 3):
+    for _ in range(PROOFS_PER_IDENTITY_LIMIT + 3):
         eve.links.clear()
         eve.dial(bob.address, world.now)
         world.run(0.5)
@@ -543,7 +543,7 @@ def test_one_identity_has_a_share_of_accepted_proofs_and_others_have_theirs() ->
     ada.dial(bob.address, world.now)
     world.run(1.0)
     assert ada.links
-    world.run(2 * COOKIE_RENEWAL_S)
+    world.run(2 * COOKIE_ROTATION_S)
     eve.links.clear()
     eve.dial(bob.address, world.now)
     world.run(1.0)
@@ -556,7 +556,7 @@ def test_repeats_of_a_proof_are_charged_to_nobody_and_answered_a_few_times() -> 
     world.hold("welcome")
     ((proof, source, to),) = world.of("proof")
     answers = sum(bool(world.throw(proof, source, to)) for _ in range(1000))
-    assert answers <= WELCOMES_BURST
+    assert answers <= WELCOME_RESEND_BURST
     assert bob.drops.count(DropReason.REPLAYED_PROOF) == 1000 - answers
     world.run(3.0)
     assert ada.links
@@ -570,7 +570,7 @@ def test_repeats_of_a_proof_are_charged_to_nobody_and_answered_a_few_times() -> 
 def test_sessions_of_one_network_that_nobody_confirms_push_out_one_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("grapevine_proto.link.responder.UNCONFIRMED_SESSIONS", 16)
+    monkeypatch.setattr("grapevine_proto.link.responder.UNCONFIRMED_SESSIONS_LIMIT", 16)
     bob = End("bob", Address("192.0.2.2", 2000))
     honest = End("honest", Address("10.9.9.9", 1))
     flood = [End(f"flood {n}", Address("127.0.0.1", 1000 + n)) for n in range(30)]
@@ -589,21 +589,21 @@ def test_sessions_of_one_network_that_nobody_confirms_push_out_one_another(
 
 def test_one_unconfirmed_session_more_than_the_cap_crowds_out_the_oldest() -> None:
     bob = End("bob", Address("192.0.2.2", 2000))
-    guests = crowd(UNCONFIRMED_SESSIONS + 1)
+    guests = crowd(UNCONFIRMED_SESSIONS_LIMIT + 1)
     world = World(bob, *guests)
     world.drop = lambda datagram, *_: name_of(datagram) == "data"
     for guest in guests[:-1]:
         guest.dial(bob.address, world.now)
     world.run(0.1)
-    assert (bob.responder.pending, bob.responder.crowded_out) == (UNCONFIRMED_SESSIONS, 0)
+    assert (bob.responder.pending, bob.responder.evicted) == (UNCONFIRMED_SESSIONS_LIMIT, 0)
     guests[-1].dial(bob.address, world.now)
     world.run(0.1)
 
-    assert (bob.responder.pending, bob.responder.crowded_out) == (UNCONFIRMED_SESSIONS, 1)
+    assert (bob.responder.pending, bob.responder.evicted) == (UNCONFIRMED_SESSIONS_LIMIT, 1)
     world.drop = lambda *_: False
     world.run(3.0)
-    assert len(bob.links) == UNCONFIRMED_SESSIONS
-    assert sum(bool(guest.links) for guest in guests) == UNCONFIRMED_SESSIONS
+    assert len(bob.links) == UNCONFIRMED_SESSIONS_LIMIT
+    assert sum(bool(guest.links) for guest in guests) == UNCONFIRMED_SESSIONS_LIMIT
 
 
 def hello_of(guest: End, bob: End) -> bytes:

@@ -9,31 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.codec import MAX_PLAINTEXT, decode_frame, encode_frame, encode_message
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.codec import BASE_PLAINTEXT_BYTES, decode_frame, encode_frame, encode_message
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.link.fragments import (
-    DONE_LIMIT,
-    ENVELOPE_BYTES,
-    GROWTH_BYTES,
-    LEAST_PART_BYTES,
-    LEAST_RATE,
-    PATIENCE_S,
-    PIECE_BYTES,
-    WHOLE_S,
-    Budget,
-    Outgoing,
+    BYTES_PER_TOKEN,
+    FINISHED_MESSAGES_LIMIT,
+    MIN_FRAGMENT_CHARGE_BYTES,
+    MIN_PROGRESS_BYTES,
+    MIN_REASSEMBLY_BYTES_PER_S,
+    PIECE_OVERHEAD_BYTES,
+    REASSEMBLY_BASE_TIMEOUT_S,
+    REASSEMBLY_STALL_TIMEOUT_S,
+    FragmentedMessage,
     Reassembly,
+    ReassemblyBudget,
 )
 from grapevine_proto.messages import (
-    Again,
-    Feedback,
+    Ack,
+    DirectMessage,
     Fragment,
     Kind,
     LinkFrame,
-    PathAnswer,
-    PathCheck,
-    Private,
-    Probe,
+    MtuProbe,
+    PathChallenge,
+    PathResponse,
+    Retransmit,
 )
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.sections import LimitsConfig
@@ -56,8 +56,8 @@ def cut(whole: bytes, at: list[int], number: int = 1) -> list[Fragment]:
 
 
 def refusal(reassembly: Reassembly, fragment: Fragment, now: float = 0.0) -> DropReason:
-    with pytest.raises(Refused) as refused:
-        reassembly.receive(fragment, now)
+    with pytest.raises(Dropped) as refused:
+        reassembly.add_fragment(fragment, now)
     return refused.value.reason
 
 
@@ -73,13 +73,13 @@ def test_pieces_come_in_any_order_twice_and_cut_in_two_ways(
     whole = message(size_bytes)
     pieces = cut(whole, one_way) + cut(whole, another) + cut(whole, one_way)
     rng.shuffle(pieces)
-    budget = Budget(MAX)
+    budget = ReassemblyBudget(MAX)
     reassembly, got = Reassembly(MAX, budget), []
     for piece in pieces:
-        with contextlib.suppress(Refused):
-            got.append(reassembly.receive(piece, 0.0))
+        with contextlib.suppress(Dropped):
+            got.append(reassembly.add_fragment(piece, 0.0))
     assert [each for each in got if each is not None] == [whole]
-    assert (reassembly.used_bytes, budget.used_bytes, reassembly.is_busy) == (0, 0, False)
+    assert (reassembly.used_bytes, budget.used_bytes, reassembly.has_partials) == (0, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -87,145 +87,151 @@ def test_pieces_come_in_any_order_twice_and_cut_in_two_ways(
     [
         Fragment(1, 101, 50, b"x"),  # another size
         Fragment(1, 100, 5, b"x"),  # other bytes
-        Fragment(1, 100, 5, b"x", of_repair=True),
+        Fragment(1, 100, 5, b"x", is_repair=True),
     ],
 )
 def test_pieces_that_contradict_each_other_drop_the_whole_message(liar: Fragment) -> None:
     whole = message(100)
     first, second = cut(whole, [60])
-    reassembly = Reassembly(MAX, Budget(MAX))
-    reassembly.receive(first, 0.0)
-    assert refusal(reassembly, liar) is DropReason.CONFLICT
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    reassembly.add_fragment(first, 0.0)
+    assert refusal(reassembly, liar) is DropReason.CONTENT_CONFLICT
     assert refusal(reassembly, second) is DropReason.DUPLICATE
     assert reassembly.used_bytes == 0
 
 
 def test_what_is_kept_is_charged_by_what_came_and_not_by_what_was_announced() -> None:
-    budget = Budget(MAX)
+    budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(MAX, budget)
-    reassembly.receive(Fragment(1, MAX, 5, b"abc"), 0.0)
-    assert budget.used_bytes == reassembly.used_bytes == 3 + 2 * PIECE_BYTES
+    reassembly.add_fragment(Fragment(1, MAX, 5, b"abc"), 0.0)
+    assert budget.used_bytes == reassembly.used_bytes == 3 + 2 * PIECE_OVERHEAD_BYTES
 
 
 def test_a_message_of_the_largest_size_comes_whole_and_a_larger_one_is_refused() -> None:
     limit = 200_000
-    reassembly = Reassembly(limit, Budget(MAX))
-    whole = message(limit + ENVELOPE_BYTES)
+    reassembly = Reassembly(limit, ReassemblyBudget(MAX))
+    whole = message(limit + BYTES_PER_TOKEN)
     *rest, last = cut(whole, list(range(0, len(whole), 1150)))
     for piece in rest:
-        assert reassembly.receive(piece, 0.0) is None
-    assert reassembly.receive(last, 0.0) == whole
-    over = Fragment(2, limit + ENVELOPE_BYTES + 1, 0, b"x")
+        assert reassembly.add_fragment(piece, 0.0) is None
+    assert reassembly.add_fragment(last, 0.0) == whole
+    over = Fragment(2, limit + BYTES_PER_TOKEN + 1, 0, b"x")
     assert refusal(reassembly, over) is DropReason.TOO_LARGE
 
 
 def test_one_byte_more_than_a_peer_may_keep_costs_it_the_slowest_message() -> None:
     limit = 100_000
-    budget = Budget(MAX)
+    budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(limit, budget)
-    ceiling = (limit + ENVELOPE_BYTES) * 9 // 8
-    size = 100_000 - 2 * PIECE_BYTES
-    reassembly.receive(Fragment(1, size + 1, 0, message(size)), 0.0)
-    rest = ceiling - 100_000 - 2 * PIECE_BYTES
-    reassembly.receive(Fragment(2, rest + 1, 0, message(rest - 1)), 1.0)
+    ceiling = (limit + BYTES_PER_TOKEN) * 9 // 8
+    size = 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    reassembly.add_fragment(Fragment(1, size + 1, 0, message(size)), 0.0)
+    rest = ceiling - 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    reassembly.add_fragment(Fragment(2, rest + 1, 0, message(rest - 1)), 1.0)
     assert (reassembly.used_bytes, budget.dropped) == (ceiling - 1, 0)
-    reassembly.receive(Fragment(3, 2, 0, b"x"), 2.0)
+    reassembly.add_fragment(Fragment(3, 2, 0, b"x"), 2.0)
     assert budget.dropped == 1
     assert refusal(reassembly, Fragment(1, size + 1, size, b"x")) is DropReason.DUPLICATE
-    assert reassembly.receive(Fragment(2, rest + 1, rest - 1, b"xy"), 3.0) is not None
+    assert reassembly.add_fragment(Fragment(2, rest + 1, rest - 1, b"xy"), 3.0) is not None
 
 
 def test_one_byte_more_than_all_peers_may_keep_costs_the_one_that_keeps_most() -> None:
-    budget = Budget(4 * (1000 + 2 * PIECE_BYTES))
+    budget = ReassemblyBudget(4 * (1000 + 2 * PIECE_OVERHEAD_BYTES))
     peers = [Reassembly(MAX, budget) for _ in range(5)]
     for number, peer in enumerate(peers[:4]):
-        peer.receive(Fragment(1, 2000, 0, message(1000)), float(number))
+        peer.add_fragment(Fragment(1, 2000, 0, message(1000)), float(number))
     assert (budget.used_bytes, budget.dropped) == (budget.limit_bytes, 0)
-    assert refusal(peers[2], Fragment(1, 2000, 1000, b"x"), 4.0) is DropReason.NO_ROOM
-    peers[4].receive(Fragment(1, 2, 0, b"x"), 5.0)
-    assert [peer.is_busy for peer in peers] == [True, True, False, True, True]
+    assert refusal(peers[2], Fragment(1, 2000, 1000, b"x"), 4.0) is DropReason.REASSEMBLY_FULL
+    peers[4].add_fragment(Fragment(1, 2, 0, b"x"), 5.0)
+    assert [peer.has_partials for peer in peers] == [True, True, False, True, True]
     assert budget.dropped == 1
 
 
 def test_what_has_not_grown_for_ten_seconds_is_given_up() -> None:
-    budget = Budget(MAX)
+    budget = ReassemblyBudget(MAX)
     slow, quick = Reassembly(MAX, budget), Reassembly(MAX, budget)
-    slow.receive(Fragment(1, 2000, 0, b"x"), 0.0)
-    quick.receive(Fragment(1, 2000, 0, b"x"), 0.0)
-    slow.receive(Fragment(1, 2000, 1, b"x"), 5.0)
-    quick.receive(Fragment(1, 2000, 1, bytes(GROWTH_BYTES)), 5.0)
-    assert budget.deadline == PATIENCE_S
-    budget.advance(PATIENCE_S - 0.001)
-    assert slow.is_busy
-    budget.advance(PATIENCE_S)
-    assert (slow.is_busy, quick.is_busy, budget.dropped) == (False, True, 1)
+    slow.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
+    quick.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
+    slow.add_fragment(Fragment(1, 2000, 1, b"x"), 5.0)
+    quick.add_fragment(Fragment(1, 2000, 1, bytes(MIN_PROGRESS_BYTES)), 5.0)
+    assert budget.deadline == REASSEMBLY_STALL_TIMEOUT_S
+    budget.advance(REASSEMBLY_STALL_TIMEOUT_S - 0.001)
+    assert slow.has_partials
+    budget.advance(REASSEMBLY_STALL_TIMEOUT_S)
+    assert (slow.has_partials, quick.has_partials, budget.dropped) == (False, True, 1)
 
 
 def dribbled(
-    reassembly: Reassembly, budget: Budget, size_bytes: int, part_bytes: int, pause_s: float
+    reassembly: Reassembly,
+    budget: ReassemblyBudget,
+    size_bytes: int,
+    part_bytes: int,
+    pause_s: float,
 ) -> float:
     """When a message that comes in such parts is given up; 0: never."""
     now = 0.0
     for start in range(0, size_bytes - part_bytes, part_bytes):
-        reassembly.receive(Fragment(1, size_bytes, start, bytes(part_bytes)), now)
+        reassembly.add_fragment(Fragment(1, size_bytes, start, bytes(part_bytes)), now)
         now += pause_s
         budget.advance(now)
-        if not reassembly.is_busy:
+        if not reassembly.has_partials:
             return now
     return 0.0
 
 
 def test_bytes_and_not_packets_are_growth() -> None:
-    budget = Budget(MAX)
-    assert dribbled(Reassembly(MAX, budget), budget, 1 << 20, 1, 0.25) <= PATIENCE_S
+    budget = ReassemblyBudget(MAX)
+    assert dribbled(Reassembly(MAX, budget), budget, 1 << 20, 1, 0.25) <= REASSEMBLY_STALL_TIMEOUT_S
     assert budget.dropped == 1
 
 
 def test_a_message_that_grows_but_too_slowly_ends_by_its_total_time() -> None:
-    budget = Budget(MAX)
-    ended_at = dribbled(Reassembly(MAX, budget), budget, 1 << 20, GROWTH_BYTES, 1.0)
-    assert 0 < ended_at <= WHOLE_S + (1 << 20) / LEAST_RATE + 1.0
-    sound = Budget(MAX)
-    assert not dribbled(Reassembly(MAX, sound), sound, 1 << 20, 1143, 1143 / LEAST_RATE)
+    budget = ReassemblyBudget(MAX)
+    ended_at = dribbled(Reassembly(MAX, budget), budget, 1 << 20, MIN_PROGRESS_BYTES, 1.0)
+    assert 0 < ended_at <= REASSEMBLY_BASE_TIMEOUT_S + (1 << 20) / MIN_REASSEMBLY_BYTES_PER_S + 1.0
+    sound = ReassemblyBudget(MAX)
+    assert not dribbled(
+        Reassembly(MAX, sound), sound, 1 << 20, 1143, 1143 / MIN_REASSEMBLY_BYTES_PER_S
+    )
 
 
 def test_only_what_brings_a_message_on_says_so() -> None:
-    reassembly = Reassembly(MAX, Budget(MAX))
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
     grown = []
-    for start in range(0, 2 * GROWTH_BYTES, GROWTH_BYTES // 4):
-        reassembly.receive(Fragment(1, 1 << 20, start, bytes(GROWTH_BYTES // 4)), 0.0)
-        grown.append(reassembly.has_grown)
+    for start in range(0, 2 * MIN_PROGRESS_BYTES, MIN_PROGRESS_BYTES // 4):
+        reassembly.add_fragment(Fragment(1, 1 << 20, start, bytes(MIN_PROGRESS_BYTES // 4)), 0.0)
+        grown.append(reassembly.has_progressed)
     assert grown == [False, False, False, True] * 2
     assert refusal(reassembly, Fragment(1, 1 << 20, 0, bytes(9))) is DropReason.DUPLICATE
-    assert not reassembly.has_grown
+    assert not reassembly.has_progressed
 
 
 def test_a_peer_loses_no_message_to_what_others_send() -> None:
-    budget = Budget(100_000)
+    budget = ReassemblyBudget(100_000)
     honest, greedy = Reassembly(MAX, budget), Reassembly(MAX, budget)
-    honest.receive(Fragment(1, 40_000, 0, bytes(20_000)), 0.0)
+    honest.add_fragment(Fragment(1, 40_000, 0, bytes(20_000)), 0.0)
     for number in range(100):
-        with contextlib.suppress(Refused):
-            greedy.receive(Fragment(number, 40_000, 0, bytes(20_000)), 1.0 + number / 100)
+        with contextlib.suppress(Dropped):
+            greedy.add_fragment(Fragment(number, 40_000, 0, bytes(20_000)), 1.0 + number / 100)
     assert budget.used_bytes <= budget.limit_bytes
-    assert honest.receive(Fragment(1, 40_000, 20_000, bytes([0]) * 19_999), 3.0) is None
+    assert honest.add_fragment(Fragment(1, 40_000, 20_000, bytes([0]) * 19_999), 3.0) is None
     assert budget.dropped >= 96
 
 
 def test_a_budget_smaller_than_a_piece_refuses_and_does_not_fail() -> None:
-    reassembly = Reassembly(MAX, Budget(1))
-    assert refusal(reassembly, Fragment(1, 4000, 0, bytes(100))) is DropReason.NO_ROOM
+    reassembly = Reassembly(MAX, ReassemblyBudget(1))
+    assert refusal(reassembly, Fragment(1, 4000, 0, bytes(100))) is DropReason.REASSEMBLY_FULL
 
 
 @pytest.mark.parametrize("part_bytes", [1, 16, 255])
 def test_small_parts_are_charged_as_if_they_were_larger(part_bytes: int) -> None:
-    reassembly = Reassembly(MAX, Budget(MAX))
-    parts = 2 * ENVELOPE_BYTES // LEAST_PART_BYTES
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    parts = 2 * BYTES_PER_TOKEN // MIN_FRAGMENT_CHARGE_BYTES
     tokens = 0
     for start in range(0, parts * part_bytes, part_bytes):
         fragment = Fragment(1, 1 << 20, start, bytes(part_bytes))
         tokens += reassembly.tokens_due(fragment)
-        reassembly.receive(fragment, 0.0)
+        reassembly.add_fragment(fragment, 0.0)
     assert tokens == 2
 
 
@@ -238,43 +244,43 @@ def test_parts_that_a_correct_sender_makes_cost_what_it_counts_in_any_order(
         for start in range(0, size_bytes, part_bytes)
     ]
     rng.shuffle(parts)
-    reassembly, tokens = Reassembly(MAX, Budget(MAX)), 0
+    reassembly, tokens = Reassembly(MAX, ReassemblyBudget(MAX)), 0
     for fragment in parts:
         tokens += reassembly.tokens_due(fragment)
-        with contextlib.suppress(Refused):  # zeros are no message once they are whole
-            reassembly.receive(fragment, 0.0)
-    assert tokens <= math.ceil(size_bytes / ENVELOPE_BYTES)
+        with contextlib.suppress(Dropped):  # zeros are no message once they are whole
+            reassembly.add_fragment(fragment, 0.0)
+    assert tokens <= math.ceil(size_bytes / BYTES_PER_TOKEN)
 
 
 def test_a_link_that_ends_gives_its_share_back() -> None:
-    budget = Budget(MAX)
+    budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(MAX, budget)
     for number in range(3):
-        reassembly.receive(Fragment(number, 10, 0, b"x"), 0.0)
+        reassembly.add_fragment(Fragment(number, 10, 0, b"x"), 0.0)
     reassembly.clear()
     assert (budget.used_bytes, reassembly.used_bytes) == (0, 0)
 
 
 def test_so_many_finished_messages_are_remembered_and_no_more() -> None:
-    reassembly = Reassembly(MAX, Budget(MAX))
-    for number in range(DONE_LIMIT + 1):
-        assert reassembly.receive(Fragment(number, 1, 0, b"\x04"), 0.0) == b"\x04"
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    for number in range(FINISHED_MESSAGES_LIMIT + 1):
+        assert reassembly.add_fragment(Fragment(number, 1, 0, b"\x04"), 0.0) == b"\x04"
     assert refusal(reassembly, Fragment(1, 1, 0, b"\x04")) is DropReason.DUPLICATE
-    assert reassembly.receive(Fragment(0, 1, 0, b"\x04"), 0.0) == b"\x04"
+    assert reassembly.add_fragment(Fragment(0, 1, 0, b"\x04"), 0.0) == b"\x04"
 
 
 @pytest.mark.parametrize("kind", [Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.REPAIR])
 def test_pieces_of_pieces_and_repair_in_disguise_are_nonsense(kind: Kind) -> None:
-    reassembly = Reassembly(MAX, Budget(MAX))
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
     assert refusal(reassembly, Fragment(1, 1, 0, bytes((kind,)))) is DropReason.MALFORMED
 
 
 def test_a_large_message_is_kept_once_and_sliced_when_it_goes() -> None:
     whole = message(100_000)
-    one, two = Outgoing(whole, 7, 0), Outgoing(whole, 8, 0)
+    one, two = FragmentedMessage(whole, 7, 0), FragmentedMessage(whole, 8, 0)
     assert all(isinstance(each._plaintext, memoryview) for each in (one, two))
     assert all(each._plaintext.obj is whole for each in (one, two))  # type: ignore[union-attr]
-    part = decode_frame(one.slice(500, 1500))
+    part = decode_frame(one.encode_fragment(500, 1500))
     assert part == Fragment(7, 100_000, 500, whole[500:1500])
 
 
@@ -285,52 +291,52 @@ def test_a_large_message_is_kept_once_and_sliced_when_it_goes() -> None:
 def test_a_message_of_any_size_arrives_as_it_was(size_bytes: int) -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(loss=0.2, seed=size_bytes), Road(loss=0.2), rtt_s=0.05)
-    whole = encode_message(Private(1, random.Random(1).randbytes(size_bytes)))
+    whole = encode_message(DirectMessage(1, random.Random(1).randbytes(size_bytes)))
     assert ours.link.send(whole, 0.0)
     roads.run(20.0)
     assert theirs.got == [whole]
-    assert ours.link.is_settled
+    assert ours.link.is_idle
     assert not theirs.link.is_receiving
 
 
 def test_a_large_message_costs_a_token_for_each_64_kib() -> None:
     pair = Pair(bucket=TokenBucket(100, 0.1, 0.0))
-    whole = message(3 * ENVELOPE_BYTES + 1)
+    whole = message(3 * BYTES_PER_TOKEN + 1)
     for piece in cut(whole, list(range(0, len(whole), 1024))):
         pair.hear(encode_frame(piece))
-    assert pair.link.allowance.bucket is not None
-    assert pair.link.allowance.bucket.available(0.0) == pytest.approx(96.0)
+    assert pair.link.inbound_limit.bucket is not None
+    assert pair.link.inbound_limit.bucket.available(0.0) == pytest.approx(96.0)
 
 
 def test_a_sender_pays_for_a_large_message_as_it_goes() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(), rtt_s=0.05)
-    ours.link.shape, theirs.link.allowance.bucket = (
+    ours.link.send_limit, theirs.link.inbound_limit.bucket = (
         TokenBucket(3, 1.0, 0.0),
         TokenBucket(3, 1.0, 0.0),
     )
-    whole = message(6 * ENVELOPE_BYTES)
+    whole = message(6 * BYTES_PER_TOKEN)
     ours.link.send(whole, 0.0)
     took_s = roads.run(20.0, until=lambda: bool(theirs.got))
     assert theirs.got == [whole]
     assert 3.0 <= took_s < 4.0
-    assert theirs.link.allowance.throttled == 0
+    assert theirs.link.inbound_limit.throttled == 0
 
 
 def test_repair_that_was_asked_for_is_free_in_pieces_too() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
-    pair.link.allowance.expect_repairs(1)
-    whole = bytes((Kind.REPAIR,)) + bytes(2 * ENVELOPE_BYTES)
+    pair.link.inbound_limit.grant_repair_credit(1)
+    whole = bytes((Kind.REPAIR,)) + bytes(2 * BYTES_PER_TOKEN)
     pieces = [
-        Fragment(1, len(whole), at, whole[at : at + 1000], of_repair=True)
+        Fragment(1, len(whole), at, whole[at : at + 1000], is_repair=True)
         for at in range(0, len(whole), 1000)
     ]
     for piece in pieces[:-1]:
         pair.hear(encode_frame(piece))
     session = pair.theirs
     assert pair.hear(encode_frame(pieces[-1]), 0.0, session) == whole
-    assert pair.link.allowance.bucket is not None
-    assert pair.link.allowance.bucket.available(0.0) == 1.0
+    assert pair.link.inbound_limit.bucket is not None
+    assert pair.link.inbound_limit.bucket.available(0.0) == 1.0
 
 
 def test_large_messages_have_room_of_their_own_and_one_always_finds_some() -> None:
@@ -339,9 +345,9 @@ def test_large_messages_have_room_of_their_own_and_one_always_finds_some() -> No
     assert not pair.link.send(message(70_000), 0.0)
     assert not pair.link.has_room_for(70_000)
     assert pair.link.send(message(5_000), 0.0)
-    assert pair.link.has_room_for(MAX_PLAINTEXT)
+    assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
     assert pair.link.send(message(100), 0.0)
-    assert pair.link.unsent == 1
+    assert pair.link.send_drops == 1
 
 
 # --- bytes --------------------------------------------------------------------------------------
@@ -359,12 +365,12 @@ frames = st.one_of(
         st.integers(0, 1000),
         st.booleans(),
     ),
-    st.builds(Again, ids, counts, st.binary(min_size=1, max_size=50)),
-    st.builds(Probe, st.integers(0, 65_000)),
-    st.builds(PathCheck, ids),
-    st.builds(PathAnswer, ids),
+    st.builds(Retransmit, ids, counts, st.binary(min_size=1, max_size=50)),
+    st.builds(MtuProbe, st.integers(0, 65_000)),
+    st.builds(PathChallenge, ids),
+    st.builds(PathResponse, ids),
     st.builds(
-        lambda session_id, first, latest, delay, steps: Feedback(
+        lambda session_id, first, latest, delay, steps: Ack(
             session_id,
             first,
             first + sum(steps) + 1,
@@ -391,6 +397,6 @@ def test_a_frame_decodes_to_what_it_was(frame: LinkFrame) -> None:
 
 @given(st.sampled_from(list(Kind)), st.binary(max_size=200))
 def test_any_bytes_are_a_frame_or_refused(kind: Kind, data: bytes) -> None:
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Dropped):
         frame = decode_frame(bytes((kind,)) + data)
-        assert isinstance(frame, Probe) or encode_frame(frame)[1:] == data
+        assert isinstance(frame, MtuProbe) or encode_frame(frame)[1:] == data

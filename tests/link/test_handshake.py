@@ -9,21 +9,21 @@ import random
 import pytest
 
 from grapevine_proto.codec import (
+    BASE_DATAGRAM_BYTES,
     CHALLENGE_BYTES,
     HELLO_BYTES,
-    MAX_DATAGRAM,
     Hello,
     decode_message,
     encode_packet,
 )
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address
 from grapevine_proto.link import initiator, responder
 from grapevine_proto.link.exchange import with_mac
-from grapevine_proto.link.initiator import NEXT, Initiator, Step
-from grapevine_proto.link.responder import UNCONFIRMED_FOR_S, Responder
-from grapevine_proto.messages import Near
+from grapevine_proto.link.initiator import TRANSITIONS, HandshakeState, Initiator
+from grapevine_proto.link.responder import UNCONFIRMED_TIMEOUT_S, Responder
+from grapevine_proto.messages import SwapRequest
 from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import (
     CLUSTER,
@@ -109,7 +109,7 @@ def test_nobody_is_sent_more_than_they_sent_before_they_have_proved_themselves()
     sizes = {name_of(each): len(each) for each, _, _ in world.log}
 
     assert sizes["challenge"] == CHALLENGE_BYTES <= HELLO_BYTES == sizes["hello"]
-    assert max(sizes.values()) <= MAX_DATAGRAM
+    assert max(sizes.values()) <= BASE_DATAGRAM_BYTES
 
 
 @pytest.mark.parametrize("name", ["hello", "challenge", "proof", "welcome", "data"])
@@ -301,7 +301,7 @@ def test_whoever_dials_itself_is_told_so() -> None:
     ada.dial(ada.address, 0.0)
     world.run(10.0)
 
-    assert set(ada.drops) == {DropReason.MYSELF}
+    assert set(ada.drops) == {DropReason.SELF_DIAL}
     assert not ada.links
 
 
@@ -312,7 +312,7 @@ def test_a_dial_for_one_peer_takes_no_other() -> None:
     world.run(10.0)
 
     assert set(ada.drops) == {DropReason.WRONG_PEER}
-    assert dial.step is Step.PROVING
+    assert dial.state is HandshakeState.PROOF_SENT
     assert not ada.links
     assert not bob.links
 
@@ -325,31 +325,31 @@ def test_a_dial_for_a_nearer_link_knows_by_the_challenge_whether_it_is_one(
 ) -> None:
     world, ada, bob = two_ends()
     dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=nearer_than_s)
-    assert not dial.is_too_far
-    world.run(1.0, until=lambda: dial.step is Step.PROVING)
-    assert dial.is_too_far is is_too_far
+    assert not dial.is_rtt_too_high
+    world.run(1.0, until=lambda: dial.state is HandshakeState.PROOF_SENT)
+    assert dial.is_rtt_too_high is is_too_far
 
 
 def test_a_dial_for_a_nearer_link_that_had_to_be_sent_again_measured_nothing() -> None:
     world, ada, bob = two_ends()
     world.drop = lose_first("hello")
     dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=10.0)
-    world.run(5.0, until=lambda: dial.step is Step.PROVING)
-    assert dial.is_too_far
+    world.run(5.0, until=lambda: dial.state is HandshakeState.PROOF_SENT)
+    assert dial.is_rtt_too_high
 
 
 def test_whom_it_is_for_and_who_goes_is_the_first_word_of_a_nearer_link() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=1.0)
     world.run(1.0)
-    assert decode_message(bob.established[0].plaintext) == Near(ada.record)
+    assert decode_message(bob.established[0].plaintext) == SwapRequest(ada.record)
 
 
 def test_a_dial_tells_who_answers_as_soon_as_it_knows() -> None:
     world, ada, bob = two_ends()
     dial = ada.dial(bob.address, 0.0)
     assert dial.peer_id is None
-    world.run(1.0, until=lambda: dial.step is Step.CONFIRMING)
+    world.run(1.0, until=lambda: dial.state is HandshakeState.CONFIRMING)
 
     assert dial.peer_id == bob.peer_id
 
@@ -372,7 +372,7 @@ def test_the_highest_common_version_is_chosen(versions: bytes, chosen: int | Non
 
 def test_two_versions_in_common_give_the_higher(monkeypatch: pytest.MonkeyPatch) -> None:
     for end in (initiator, responder):
-        monkeypatch.setattr(end, "VERSIONS", frozenset({1, 2}))
+        monkeypatch.setattr(end, "SUPPORTED_VERSIONS", frozenset({1, 2}))
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     world.run(1.0)
@@ -399,13 +399,13 @@ def test_a_peer_has_one_unconfirmed_session_and_the_newer_proof_has_it() -> None
     first = ada.dial(bob.address, 0.0)
     world.hold("welcome")
     second = ada.dial(bob.address, world.now)
-    world.run(0.2, until=lambda: second.step is Step.CONFIRMING)
+    world.run(0.2, until=lambda: second.state is HandshakeState.CONFIRMING)
     assert bob.responder.pending == 1
     world.run(5.0)
 
     assert both_linked(ada, bob)
     assert bob.link.session.their_id == second.session_id
-    assert first.step is Step.PROVING
+    assert first.state is HandshakeState.PROOF_SENT
 
 
 def test_unconfirmed_sessions_are_forgotten_in_time() -> None:
@@ -413,7 +413,7 @@ def test_unconfirmed_sessions_are_forgotten_in_time() -> None:
     ada.dial(bob.address, 0.0, timeout_s=0.1)
     _, _, _ = world.hold("data")
     assert bob.responder.pending == 1
-    world.run(UNCONFIRMED_FOR_S - 0.1)
+    world.run(UNCONFIRMED_TIMEOUT_S - 0.1)
     assert bob.responder.pending == 1
     world.run(0.2)
 
@@ -422,10 +422,12 @@ def test_unconfirmed_sessions_are_forgotten_in_time() -> None:
 
 def test_the_docstring_draws_the_table_of_steps() -> None:
     rows = [line.split() for line in (Initiator.__doc__ or "").splitlines()]
-    names = {step.name for step in Step}
+    names = {step.name for step in HandshakeState}
     drawn = [(row[0], row[-2], row[-1]) for row in rows if row and row[0] in names]
 
-    assert drawn == [(step.name, on.__name__, then.name) for (step, on), then in NEXT.items()]
+    assert drawn == [
+        (step.name, on.__name__, then.name) for (step, on), then in TRANSITIONS.items()
+    ]
 
 
 def test_neither_end_prints_a_secret() -> None:
@@ -445,7 +447,7 @@ def test_neither_end_prints_a_secret() -> None:
 
 
 def test_limits_may_change_while_running() -> None:
-    limits = LimitsConfig(challenges_per_second=1, hello_buckets=1)
+    limits = LimitsConfig(challenges_per_second=1, handshake_buckets=1)
     world, ada, bob = two_ends()
     bob.responder.reconfigure((KEY,), limits, (), 0.0)
     ada.dial(bob.address, 0.0)
@@ -460,7 +462,7 @@ def test_a_responder_without_keys_knows_nobody() -> None:
     silent = Responder(bob.identity, (), CLUSTER, LimitsConfig(), (), entropy=bob.entropy, now=0.0)
     ada.dial(bob.address, 0.0)
     hello, source, _ = world.hold("hello")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Dropped) as refused:
         silent.receive(Hello(b"\1\0\0\0", b"i" * 8, b"e" * 32), hello, source, bob.record, 0.0)
 
     assert refused.value.reason is DropReason.UNKNOWN_KEY

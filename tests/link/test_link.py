@@ -8,22 +8,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grapevine_proto.codec import MAX_PLAINTEXT, Data, decode_message, decode_packet, encode_frame
-from grapevine_proto.errors import DropReason, Refused
-from grapevine_proto.ids import Address
-from grapevine_proto.link.allowance import REPAIR_CREDIT
-from grapevine_proto.link.link import Link
-from grapevine_proto.link.replies import ANSWERS_LIMIT
-from grapevine_proto.link.sender import DATAGRAMS_AT_ONCE
-from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
-from grapevine_proto.link.sessions import (
-    AT_ONCE_S,
-    FOLLOW_AFTER_S,
-    RETIRING_FOR_S,
-    RETIRING_SESSIONS,
-    takes_over,
+from grapevine_proto.codec import (
+    BASE_PLAINTEXT_BYTES,
+    Data,
+    decode_message,
+    decode_packet,
+    encode_frame,
 )
-from grapevine_proto.messages import Feedback, PathAnswer, PathCheck, Private
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address
+from grapevine_proto.link.allowance import REPAIR_CREDIT_LIMIT
+from grapevine_proto.link.link import Link
+from grapevine_proto.link.replies import PATH_RESPONSES_LIMIT
+from grapevine_proto.link.sender import DATAGRAMS_PER_TRANSMIT
+from grapevine_proto.link.session import REJECT_AFTER_S, REKEY_AFTER_S, EstablishedSession, Session
+from grapevine_proto.link.sessions import (
+    FOLLOW_PEER_AFTER_S,
+    RETIRING_SESSIONS_LIMIT,
+    RETIRING_TIMEOUT_S,
+    SIMULTANEOUS_DIALS_S,
+    supersedes,
+)
+from grapevine_proto.messages import Ack, DirectMessage, PathChallenge, PathResponse
 from grapevine_proto.ratelimit import TokenBucket
 from grapevine_proto.sections import LimitsConfig
 from tests.link.ends import (
@@ -60,7 +66,7 @@ class Pair:
         self.record = BOB.record
         self._numbers = itertools.count(1)
         ours, self.theirs = self.new_session()
-        established = Established(ours, self.record, BOB.address, None, EMPTY)
+        established = EstablishedSession(ours, self.record, BOB.address, None, EMPTY)
         self.link = Link(established, bucket, limits or LimitsConfig(), 0.0)
 
     def new_session(self, now: float = 0.0, *, by_us: bool = True) -> tuple[Session, Session]:
@@ -74,7 +80,9 @@ class Pair:
 
     def adopt(self, now: float = 0.0, *, by_us: bool = True) -> Session:
         ours, theirs = self.new_session(now, by_us=by_us)
-        self.link.adopt(Established(ours, self.record, BOB.address, None, EMPTY), now)
+        self.link.replace_session(
+            EstablishedSession(ours, self.record, BOB.address, None, EMPTY), now
+        )
         return theirs
 
     def hear(
@@ -88,9 +96,9 @@ class Pair:
         plaintexts = []
         for datagram in self.link.transmit(now):
             plaintexts.append(self.theirs.open(packet(datagram), now))
-        highest = self.theirs.arrivals.highest
-        told = encode_frame(Feedback(self.theirs.our_id, 0, highest + 1, max(highest, 0), 0, ()))
-        self.link.take_in(told, self.link.session, 0, now)
+        highest = self.theirs.ack_tracker.highest
+        told = encode_frame(Ack(self.theirs.our_id, 0, highest + 1, max(highest, 0), 0, ()))
+        self.link.handle_payload(told, self.link.session, 0, now)
         return plaintexts
 
 
@@ -107,7 +115,11 @@ def test_what_the_peer_seals_is_opened_and_counted() -> None:
     pair = Pair()
 
     assert pair.hear(private(1), 3.0) == private(1)
-    assert (pair.link.received, pair.link.allowance.allowed, pair.link.allowance.throttled) == (
+    assert (
+        pair.link.received,
+        pair.link.inbound_limit.allowed,
+        pair.link.inbound_limit.throttled,
+    ) == (
         2,
         1,
         0,
@@ -120,18 +132,18 @@ def test_without_a_bucket_all_is_allowed() -> None:
     for _ in range(1000):
         pair.hear(RUMORS)
 
-    assert (pair.link.allowance.allowed, pair.link.allowance.throttled) == (1000, 0)
+    assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (1000, 0)
 
 
 def test_the_bucket_refuses_what_is_beyond_it_before_anything_is_decoded() -> None:
     pair = Pair(bucket=TokenBucket(2, 1.0, 0.0))
     pair.hear(RUMORS)
     pair.hear(HEARTBEAT)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Dropped) as refused:
         pair.hear(b"\x04 not msgpack at all", 0.5)
 
     assert refused.value.reason is DropReason.RATE_LIMITED
-    assert (pair.link.allowance.allowed, pair.link.allowance.throttled) == (2, 1)
+    assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (2, 1)
     assert pair.link.last_heard_at == 0.5  # it was the peer, all the same
     assert pair.hear(RUMORS, 1.0) == RUMORS
 
@@ -146,23 +158,23 @@ def test_saying_nothing_and_closing_get_through_an_empty_bucket() -> None:
 
 def test_repair_that_was_asked_for_is_free_and_other_repair_is_not() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
-    pair.link.allowance.expect_repairs(2)
+    pair.link.inbound_limit.grant_repair_credit(2)
     pair.hear(REPAIR)
     pair.hear(REPAIR)
     pair.hear(REPAIR)
-    with pytest.raises(Refused):
+    with pytest.raises(Dropped):
         pair.hear(REPAIR)
 
-    assert (pair.link.allowance.allowed, pair.link.allowance.throttled) == (3, 1)
+    assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (3, 1)
 
 
 def test_credit_for_repair_has_a_cap() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
-    pair.link.allowance.expect_repairs(REPAIR_CREDIT)
-    pair.link.allowance.expect_repairs(1)
-    for _ in range(REPAIR_CREDIT + 1):
+    pair.link.inbound_limit.grant_repair_credit(REPAIR_CREDIT_LIMIT)
+    pair.link.inbound_limit.grant_repair_credit(1)
+    for _ in range(REPAIR_CREDIT_LIMIT + 1):
         pair.hear(REPAIR)
-    with pytest.raises(Refused):
+    with pytest.raises(Dropped):
         pair.hear(REPAIR)
 
 
@@ -171,19 +183,23 @@ def test_what_does_not_open_is_not_charged() -> None:
     datagram = pair.theirs.seal(RUMORS, 0.0)
     data = packet(datagram)
     for changed, reason in [
-        (data._replace(box=bytes(20)), DropReason.NOT_OPENED),
+        (data._replace(box=bytes(20)), DropReason.DECRYPT_FAILED),
         (data._replace(session_id=b"elsewher"), DropReason.UNKNOWN_SESSION),
     ]:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Dropped) as refused:
             pair.link.receive(changed, 9.0)
         assert refused.value.reason is reason
     assert (pair.link.received, pair.link.last_heard_at) == (1, 0.0)
     pair.link.receive(data, 9.0)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Dropped) as refused:
         pair.link.receive(data, 9.0)
 
     assert refused.value.reason is DropReason.REPLAY
-    assert (pair.link.received, pair.link.allowance.allowed, pair.link.allowance.throttled) == (
+    assert (
+        pair.link.received,
+        pair.link.inbound_limit.allowed,
+        pair.link.inbound_limit.throttled,
+    ) == (
         2,
         1,
         0,
@@ -225,13 +241,13 @@ def test_control_goes_first_then_data_then_repair_each_in_order() -> None:
 def test_one_message_more_than_the_queue_holds_is_counted_as_unsent() -> None:
     pair = Pair()
     for number in range(256):
-        assert pair.link.has_room_for(MAX_PLAINTEXT)
+        assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
         assert pair.link.send(private(number), 0.0)
 
-    assert not pair.link.has_room_for(MAX_PLAINTEXT)
+    assert not pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
     assert not pair.link.send(private(256), 0.0)
     assert not pair.link.send(REPAIR, 0.0)
-    assert (pair.link.queued, pair.link.unsent) == (256, 2)
+    assert (pair.link.queued, pair.link.send_drops) == (256, 2)
 
 
 def test_one_byte_more_than_the_queue_holds_is_counted_as_unsent() -> None:
@@ -243,14 +259,14 @@ def test_one_byte_more_than_the_queue_holds_is_counted_as_unsent() -> None:
 
     assert not pair.link.send(private(3, 2), 0.0)
     assert pair.link.send(small, 0.0)
-    assert (pair.link.queued, pair.link.unsent) == (3, 1)
+    assert (pair.link.queued, pair.link.send_drops) == (3, 1)
 
 
 def test_a_queue_smaller_than_a_message_still_takes_one() -> None:
     pair = Pair(limits=LimitsConfig(queue_bytes=10))
 
     assert pair.link.send(private(1, 1000), 0.0)
-    assert not pair.link.has_room_for(MAX_PLAINTEXT)
+    assert not pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
 
 
 def test_a_queue_full_of_data_takes_control_up_to_a_cap_of_its_own() -> None:
@@ -271,8 +287,8 @@ def test_room_comes_back_as_messages_go() -> None:
         pair.link.send(private(number, 100), 0.0)
     pair.link.transmit(0.0)
 
-    assert pair.link.has_room_for(MAX_PLAINTEXT)
-    assert pair.link.queued == 256 - DATAGRAMS_AT_ONCE
+    assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
+    assert pair.link.queued == 256 - DATAGRAMS_PER_TRANSMIT
 
 
 def test_a_cleared_queue_lets_a_close_go_at_once() -> None:
@@ -281,7 +297,7 @@ def test_a_cleared_queue_lets_a_close_go_at_once() -> None:
         pair.link.send(private(number), 0.0)
 
     assert pair.link.clear() == 10
-    assert pair.link.unsent == 10
+    assert pair.link.send_drops == 10
     pair.link.send(CLOSE, 0.0)
     assert pair.sent() == [CLOSE]
     assert pair.link.send(private(1), 0.0)
@@ -289,11 +305,11 @@ def test_a_cleared_queue_lets_a_close_go_at_once() -> None:
 
 def test_a_call_sends_a_bounded_number_and_the_deadline_tells_of_more() -> None:
     pair = Pair()
-    for number in range(DATAGRAMS_AT_ONCE + 1):
+    for number in range(DATAGRAMS_PER_TRANSMIT + 1):
         pair.link.send(private(number), 5.0)
 
     assert pair.link.deadline == 5.0
-    assert len(pair.link.transmit(5.0)) == DATAGRAMS_AT_ONCE
+    assert len(pair.link.transmit(5.0)) == DATAGRAMS_PER_TRANSMIT
     assert pair.link.deadline == 5.0
     assert len(pair.link.transmit(5.0)) == 1
     assert pair.link.deadline > 5.0
@@ -326,12 +342,12 @@ def test_a_peer_that_keeps_to_nine_tenths_is_never_throttled() -> None:
         flying += [(now + rng.random() * 0.2, plaintext) for plaintext in sender.sent(now)]
         flying.sort()
         while flying and flying[0][0] <= now:
-            receiver.link.allowance.charge(flying.pop(0)[1], now)
+            receiver.link.inbound_limit.charge(flying.pop(0)[1], now)
             heard += 1
         now += 0.02
 
     assert said > 2 * heard > 2 * 45 * 59
-    assert receiver.link.allowance.throttled == 0
+    assert receiver.link.inbound_limit.throttled == 0
 
 
 def test_scarce_tokens_go_to_control_first() -> None:
@@ -372,11 +388,11 @@ def test_a_new_record_brings_new_limits() -> None:
     assert len(pair.sent(0.0)) == 2
 
     BOB.rate = (10, 10)
-    pair.link.learn(BOB.record, 0.0)
+    pair.link.apply_record(BOB.record, 0.0)
     assert len(pair.sent(0.0)) == 8  # two are spent
     BOB.rate = (0, 0)
-    pair.link.learn(BOB.record, 0.0)
-    assert len(pair.sent(0.0)) == DATAGRAMS_AT_ONCE
+    pair.link.apply_record(BOB.record, 0.0)
+    assert len(pair.sent(0.0)) == DATAGRAMS_PER_TRANSMIT
 
 
 def test_a_record_that_allows_less_than_one_a_second_stops_nothing_for_ever() -> None:
@@ -395,8 +411,8 @@ def test_a_later_link_goes_on_with_the_allowance_of_the_one_before() -> None:
         pair.link.send(private(number), 0.0)
     pair.sent(0.0)
     ours, pair.theirs = pair.new_session()
-    established = Established(ours, pair.record, BOB.address, None, EMPTY)
-    pair.link = Link(established, None, LimitsConfig(), 0.0, shape=pair.link.shape)
+    established = EstablishedSession(ours, pair.record, BOB.address, None, EMPTY)
+    pair.link = Link(established, None, LimitsConfig(), 0.0, send_limit=pair.link.send_limit)
     pair.link.send(private(3), 0.0)
 
     assert pair.sent(0.0) == []
@@ -442,24 +458,24 @@ def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -
         assert pair.hear(private(1), now, old) == private(1)
         pair.link.transmit(now + 1.0)  # which tells the peer that they came
         pair.link.advance(now)
-    assert pair.link.deadline == 114.0 + RETIRING_FOR_S
-    pair.link.advance(114.0 + RETIRING_FOR_S - 0.001)
+    assert pair.link.deadline == 114.0 + RETIRING_TIMEOUT_S
+    pair.link.advance(114.0 + RETIRING_TIMEOUT_S - 0.001)
     assert len(pair.link.session_ids()) == 2
-    pair.link.advance(114.0 + RETIRING_FOR_S)
+    pair.link.advance(114.0 + RETIRING_TIMEOUT_S)
 
     assert pair.link.session_ids() == [pair.link.session.our_id]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Dropped) as refused:
         pair.hear(private(1), 124.0, old)
     assert refused.value.reason is DropReason.UNKNOWN_SESSION
 
 
 def test_no_more_than_two_sessions_are_retiring() -> None:
     pair = Pair()
-    for _ in range(RETIRING_SESSIONS + 1):
+    for _ in range(RETIRING_SESSIONS_LIMIT + 1):
         pair.adopt(1.0)
     ids = pair.link.session_ids()
 
-    assert len(ids) == 1 + RETIRING_SESSIONS
+    assert len(ids) == 1 + RETIRING_SESSIONS_LIMIT
     assert pair.theirs.their_id not in ids
     assert ids[0] == pair.link.session.our_id
 
@@ -495,7 +511,7 @@ def test_a_rekey_loses_and_doubles_nothing_under_traffic() -> None:
         assert len(ada.established) == len(bob.established) == 2
         for end in (ada, bob):
             said = [decode_message(each) for each in end.opened if each != EMPTY]
-            numbers = [each.sequence for each in said if isinstance(each, Private)]
+            numbers = [each.sequence for each in said if isinstance(each, DirectMessage)]
             assert sorted(numbers) == list(range(1, sent + 1))
 
 
@@ -505,17 +521,17 @@ def test_a_link_wakes_for_its_rekey_and_for_its_end_and_not_between() -> None:
     assert not pair.link.needs_rekey(REKEY_AFTER_S - 1)
     assert pair.link.needs_rekey(REKEY_AFTER_S)
     pair.link.advance(REKEY_AFTER_S)
-    assert pair.link.deadline == SPENT_AFTER_S
-    assert not pair.link.is_dead(SPENT_AFTER_S - 1)
-    assert pair.link.is_dead(SPENT_AFTER_S)
+    assert pair.link.deadline == REJECT_AFTER_S
+    assert not pair.link.is_expired(REJECT_AFTER_S - 1)
+    assert pair.link.is_expired(REJECT_AFTER_S)
 
 
 def test_a_spent_session_sends_nothing_and_asks_for_no_wake_up() -> None:
     pair = Pair()
     pair.link.send(private(1), 0.0)
-    pair.link.advance(SPENT_AFTER_S)
+    pair.link.advance(REJECT_AFTER_S)
 
-    assert pair.link.transmit(SPENT_AFTER_S) == []
+    assert pair.link.transmit(REJECT_AFTER_S) == []
     assert pair.link.deadline == float("inf")
     assert pair.link.queued == 1
 
@@ -525,12 +541,12 @@ def test_a_new_session_brings_the_address_and_no_older_record() -> None:
     newer = BOB.record
     ours, _ = pair.new_session(1.0)
     elsewhere = Address("192.0.2.77", 7)
-    pair.link.adopt(Established(ours, newer, elsewhere, 0.5, EMPTY), 1.0)
+    pair.link.replace_session(EstablishedSession(ours, newer, elsewhere, 0.5, EMPTY), 1.0)
     assert (pair.link.address, pair.link.path.rtt_s) == (elsewhere, 0.5)
 
     ours, _ = pair.new_session(2.0)
     older = replace(newer, epoch=0)
-    pair.link.adopt(Established(ours, older, elsewhere, None, EMPTY), 2.0)
+    pair.link.replace_session(EstablishedSession(ours, older, elsewhere, None, EMPTY), 2.0)
     assert (pair.link.record, pair.link.path.rtt_s) == (newer, 0.5)
     assert pair.link.epoch == 0
 
@@ -548,12 +564,12 @@ def test_a_link_prints_no_secret_and_no_payload() -> None:
 def test_what_is_heard_of_a_newer_record_does_not_shut_out_its_session() -> None:
     pair = Pair()
     newer = replace(pair.record, epoch=pair.record.epoch + 1)
-    pair.link.learn(newer, 1.0)
+    pair.link.apply_record(newer, 1.0)
     ours, _ = pair.new_session(1.0)
-    established = Established(ours, newer, BOB.address, None, EMPTY)
+    established = EstablishedSession(ours, newer, BOB.address, None, EMPTY)
 
     link = pair.link
-    assert takes_over(established, link.session, link.epoch, ADA.peer_id, 1.0)
+    assert supersedes(established, link.session, link.epoch, ADA.peer_id, 1.0)
 
 
 def agree(ada: End, bob: End) -> bool:
@@ -609,12 +625,12 @@ def test_a_link_goes_back_to_where_the_peer_speaks_when_a_rekey_failed_half_way(
     world.run(REKEY_AFTER_S)
     first = ada.link.session
     dial = ada.dial(bob.address, world.now, expected=bob.peer_id, timeout_s=3.0)
-    world.drop = lambda datagram, sender, _: sender is bob and dial.step.name == "CONFIRMING"
+    world.drop = lambda datagram, sender, _: sender is bob and dial.state.name == "CONFIRMING"
     world.run(4.0)
     assert not ada.dials
     assert bob.link.session.their_id == dial.session_id
     world.drop = lambda *_: False
-    talk(world, ada, bob, seconds=3 * FOLLOW_AFTER_S)
+    talk(world, ada, bob, seconds=3 * FOLLOW_PEER_AFTER_S)
 
     assert ada.link.session is first
     assert bob.link.session.their_id == first.our_id
@@ -625,7 +641,9 @@ def test_a_session_that_lost_still_receives_and_its_dial_ends() -> None:
     pair = Pair()
     ours, theirs = pair.new_session(by_us=False)
     live = pair.link.session
-    pair.link.also_receive(Established(ours, pair.record, BOB.address, None, EMPTY), 1.0)
+    pair.link.add_receive_session(
+        EstablishedSession(ours, pair.record, BOB.address, None, EMPTY), 1.0
+    )
     (datagram,) = pair.link.transmit(1.0)
 
     assert pair.link.session is live
@@ -637,7 +655,7 @@ def test_a_session_that_lost_still_receives_and_its_dial_ends() -> None:
 def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_ever() -> None:
     for adas_choice in (0, 1):
         world, ada, bob = linked_ends()
-        world.run(AT_ONCE_S)
+        world.run(SIMULTANEOUS_DIALS_S)
         ada.dial(bob.address, world.now, expected=bob.peer_id)
         world.run(1.0)
         sides = [[each.session for each in end.established] for end in (ada, bob)]
@@ -650,7 +668,7 @@ def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_
             for session in sessions:
                 session.last_opened_at = world.now
         assert not agree(ada, bob)
-        talk(world, ada, bob, seconds=3 * FOLLOW_AFTER_S)
+        talk(world, ada, bob, seconds=3 * FOLLOW_PEER_AFTER_S)
 
         assert agree(ada, bob)
         assert {DropReason.UNKNOWN_SESSION}.isdisjoint(ada.drops + bob.drops)
@@ -662,14 +680,14 @@ def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_
 def test_a_path_check_is_answered_for_a_token_and_one_more_than_the_cap_crowds_out_the_oldest() -> (
     None
 ):
-    pair = Pair(bucket=TokenBucket(ANSWERS_LIMIT + 1, 0.1, 0.0))
+    pair = Pair(bucket=TokenBucket(PATH_RESPONSES_LIMIT + 1, 0.1, 0.0))
     pair.sent()
-    tokens = [bytes([number]) * 8 for number in range(ANSWERS_LIMIT + 1)]
+    tokens = [bytes([number]) * 8 for number in range(PATH_RESPONSES_LIMIT + 1)]
     for token in tokens:
-        pair.hear(encode_frame(PathCheck(token)))
-    assert pair.sent() == [encode_frame(PathAnswer(token)) for token in tokens[1:]]
-    with pytest.raises(Refused) as refused:
-        pair.hear(encode_frame(PathCheck(bytes(8))))
+        pair.hear(encode_frame(PathChallenge(token)))
+    assert pair.sent() == [encode_frame(PathResponse(token)) for token in tokens[1:]]
+    with pytest.raises(Dropped) as refused:
+        pair.hear(encode_frame(PathChallenge(bytes(8))))
     assert refused.value.reason is DropReason.RATE_LIMITED
     assert pair.sent() == []
 
@@ -678,5 +696,5 @@ def test_a_link_without_entropy_takes_no_other_address() -> None:
     pair = Pair()
     datagram = packet(pair.theirs.seal(HEARTBEAT, 0.0))
     assert pair.link.receive(datagram, 0.0, Address("203.0.113.6", 666)) == HEARTBEAT
-    assert pair.link.check_path(5.0) == []
+    assert pair.link.validate_path(5.0) == []
     assert pair.link.address == BOB.address

@@ -12,11 +12,11 @@ from grapevine_proto.events import MessageReceived
 from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
 from grapevine_proto.link.pathcheck import (
-    ASKING_BYTES,
-    CHECK_EVERY_S,
-    PATIENCE_S,
-    ROUNDS,
-    Whereabouts,
+    CHALLENGE_DATAGRAM_BYTES,
+    CURRENT_PATH_ROUNDS,
+    VALIDATION_INTERVAL_S,
+    VALIDATION_TIMEOUT_S,
+    PathValidator,
 )
 from tests.link.ends import entropy_of
 from tests.test_engine import make
@@ -30,7 +30,7 @@ EVIL = Address("203.0.113.6", 666)
 # --- the check alone ----------------------------------------------------------------------------
 
 
-class Doubted(Whereabouts):
+class Doubted(PathValidator):
     """A check at a round trip of 0.1 s, and what it asked: (token, whether of the new address)."""
 
     def __init__(self) -> None:
@@ -38,10 +38,10 @@ class Doubted(Whereabouts):
         self.asked: list[tuple[bytes, bool]] = []
 
     def hear(self, source: Address, now: float, size_bytes: int = 1000) -> None:
-        self.heard(source, size_bytes, is_newest=True, round_s=0.1, now=now)
+        self.on_new_source(source, size_bytes, is_newest=True, interval_s=0.1, now=now)
 
     def ask(self, now: float) -> list[tuple[bytes, Address | None]]:
-        due = self.due(now)
+        due = self.pop_due_challenges(now)
         self.asked += [(token, to is not None) for token, to in due]
         return due
 
@@ -68,61 +68,61 @@ def test_the_new_address_is_taken_where_it_alone_answers_and_not_before_the_old_
     None
 ):
     check = doubted()
-    check.answered(check.token(of_new=True), 0.1)
-    assert check.verdict(0.1 * ROUNDS - 0.001) is None
-    assert check.verdict(0.1 * ROUNDS) == NEW
+    check.on_response(check.token(of_new=True), 0.1)
+    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS - 0.001) is None
+    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) == NEW
     assert check.deadline == float("inf")
 
 
 def test_the_old_address_wins_whenever_it_answers_in_time() -> None:
     for first in (True, False):
         check = doubted()
-        check.answered(check.token(of_new=first), 0.1)
-        check.answered(check.token(of_new=not first), 0.2)
-        assert check.verdict(0.1 * ROUNDS) is None
+        check.on_response(check.token(of_new=first), 0.1)
+        check.on_response(check.token(of_new=not first), 0.2)
+        assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
 
 
 def test_if_nobody_answers_nothing_changes_and_what_comes_late_is_too_late() -> None:
     check = doubted()
-    assert check.verdict(PATIENCE_S) is None
-    check.answered(check.token(of_new=True), PATIENCE_S)
-    assert check.verdict(2.0) is None
+    assert check.take_validated_address(VALIDATION_TIMEOUT_S) is None
+    check.on_response(check.token(of_new=True), VALIDATION_TIMEOUT_S)
+    assert check.take_validated_address(2.0) is None
 
 
 def test_a_way_that_became_longer_is_waited_for() -> None:
     check = doubted()
-    check.answered(check.token(of_new=True), 0.9)
+    check.on_response(check.token(of_new=True), 0.9)
     assert check.deadline <= 0.9
-    assert check.verdict(0.9) == NEW
+    assert check.take_validated_address(0.9) == NEW
 
 
 def test_an_answer_that_nobody_asked_for_moves_nothing() -> None:
     check = doubted()
-    check.answered(bytes(8), 0.1)
-    check.answered(b"", 0.1)
-    assert check.verdict(0.1 * ROUNDS) is None
+    check.on_response(bytes(8), 0.1)
+    check.on_response(b"", 0.1)
+    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
 
 
 def test_one_address_is_checked_at_a_time_and_one_a_second() -> None:
     check = doubted()
     check.hear(THIRD, 0.05)
     assert all(to != THIRD for _, to in check.ask(0.2))
-    check.verdict(PATIENCE_S)
-    check.hear(THIRD, PATIENCE_S + CHECK_EVERY_S - 0.01)
+    check.take_validated_address(VALIDATION_TIMEOUT_S)
+    check.hear(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S - 0.01)
     assert check.deadline == float("inf")
-    check.hear(THIRD, PATIENCE_S + CHECK_EVERY_S)
+    check.hear(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S)
     assert check.ask(5.0)[1][1] == THIRD
 
 
 def test_only_the_newest_packet_raises_a_doubt() -> None:
     check = Doubted()
-    check.heard(NEW, 1000, is_newest=False, round_s=0.1, now=0.0)
+    check.on_new_source(NEW, 1000, is_newest=False, interval_s=0.1, now=0.0)
     assert check.deadline == float("inf")
 
 
 def test_the_new_address_is_sent_no_more_than_came_from_it() -> None:
     check = Doubted()
-    check.hear(NEW, 0.0, ASKING_BYTES - 1)
+    check.hear(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
     assert len(check.ask(0.0)) == 1
     check.hear(NEW, 0.05, 1)
     assert len(check.ask(0.1)) == 2
@@ -249,7 +249,7 @@ def test_whoever_copies_packets_and_is_quicker_gets_nothing_but_questions() -> N
             wire.put(datagram, EVIL, BOB, 0.001)
         elif to == EVIL:
             to_evil += len(datagram)
-            assert len(datagram) == ASKING_BYTES
+            assert len(datagram) == CHALLENGE_DATAGRAM_BYTES
             wire.put(datagram, BOB, wire.where, 0.001)
 
     wire.copies = copy
@@ -260,7 +260,7 @@ def test_whoever_copies_packets_and_is_quicker_gets_nothing_but_questions() -> N
         wire.run(0.2)
         assert wire.link.address == OLD
     assert 0 < to_evil <= from_evil
-    assert to_evil <= 2 * 11 * ROUNDS * ASKING_BYTES
+    assert to_evil <= 2 * 11 * CURRENT_PATH_ROUNDS * CHALLENGE_DATAGRAM_BYTES
     assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from grapevine_proto.codec import encode_message
-from grapevine_proto.link.congestion import LEAST_LIMIT, Aimd, Outcome, Pacer, RoundTrip
-from grapevine_proto.messages import Private
+from grapevine_proto.link.congestion import MIN_FILTER_LIMIT, AckSummary, Aimd, Pacer, RttEstimator
+from grapevine_proto.messages import DirectMessage
 from grapevine_proto.sections import CongestionConfig
 from tests.link.roads import Road, Roads, Side
 
 MEGABITS_10 = 1_250_000.0  # bytes a second
-LARGE = encode_message(Private(1, random.Random(5).randbytes(10 * 2**20)))
+LARGE = encode_message(DirectMessage(1, random.Random(5).randbytes(10 * 2**20)))
 
 
 def keep_busy(roads: Roads, *sides: Side, seconds: float) -> None:
@@ -103,7 +103,7 @@ def test_small_messages_overtake_a_large_one() -> None:
     ours, theirs = roads.join(bottleneck(), rtt_s=0.05)
     ours.link.send(LARGE, 0.0)
     roads.run(2.0)
-    small = encode_message(Private(2, b"quick"))
+    small = encode_message(DirectMessage(2, b"quick"))
     ours.link.send(small, roads.now)
 
     assert roads.run(1.0, until=lambda: small in theirs.got) < 0.2
@@ -123,8 +123,8 @@ def test_no_more_is_on_its_way_than_the_ceiling() -> None:
 # --- the controller alone -----------------------------------------------------------------------
 
 
-def controller(rtt_s: float = 0.05) -> tuple[Aimd, RoundTrip, Callable[..., float]]:
-    path = RoundTrip(rtt_s, 10.0)
+def controller(rtt_s: float = 0.05) -> tuple[Aimd, RttEstimator, Callable[..., float]]:
+    path = RttEstimator(rtt_s, 10.0)
     aimd = Aimd(CongestionConfig(), path, 1200)
     now = 0.0
 
@@ -135,8 +135,8 @@ def controller(rtt_s: float = 0.05) -> tuple[Aimd, RoundTrip, Callable[..., floa
         nonlocal now
         now += rtt_s
         before = aimd.rate
-        path.measured(rtt_s + queue_s, now)
-        aimd.on_report(Outcome(arrived, 1200 * arrived, lost, now - rtt_s / 2, limited), now)
+        path.on_sample(rtt_s + queue_s, now)
+        aimd.on_ack(AckSummary(arrived, 1200 * arrived, lost, now - rtt_s / 2, limited), now)
         return aimd.rate / before
 
     return aimd, path, report
@@ -157,8 +157,8 @@ def test_it_cuts_only_once_for_what_was_sent_before_the_cut() -> None:
     report()
     report(queue_s=0.020)
     rate = aimd.rate
-    path.measured(0.08, 0.11)
-    aimd.on_report(Outcome(40, 48_000, 0, 0.05, True), 0.11)
+    path.on_sample(0.08, 0.11)
+    aimd.on_ack(AckSummary(40, 48_000, 0, 0.05, True), 0.11)
     assert aimd.rate == rate
 
 
@@ -185,7 +185,7 @@ def test_a_rate_that_nobody_uses_does_not_grow() -> None:
 def test_silence_halves_the_rate_down_to_a_packet_a_round_trip() -> None:
     aimd, _, _ = controller()
     for _ in range(20):
-        aimd.on_silence(1.0)
+        aimd.on_pto(1.0)
     assert aimd.rate == pytest.approx(1200 / 0.05)
 
 
@@ -206,15 +206,15 @@ def test_the_pacer_lets_a_burst_go_and_then_keeps_the_rate() -> None:
 
 
 def test_the_least_round_trip_is_forgotten_after_a_while() -> None:
-    path = RoundTrip(None, 10.0)
+    path = RttEstimator(None, 10.0)
     for second, sample_s in enumerate([0.05, 0.02] + [0.08] * 12):
-        path.measured(sample_s, float(second))
-    assert path.least_s == 0.08
+        path.on_sample(sample_s, float(second))
+    assert path.min_rtt_s == 0.08
 
 
 def test_ever_longer_round_trips_are_remembered_within_a_cap_and_the_least_of_them_stays() -> None:
-    trip = RoundTrip(0.01, 1e9)
-    for number in range(LEAST_LIMIT + 1):
-        trip.measured(0.01 + number / 1000, float(number))
-    assert len(trip._least) == LEAST_LIMIT
-    assert trip.least_s == 0.01
+    trip = RttEstimator(0.01, 1e9)
+    for number in range(MIN_FILTER_LIMIT + 1):
+        trip.on_sample(0.01 + number / 1000, float(number))
+    assert len(trip._min_samples) == MIN_FILTER_LIMIT
+    assert trip.min_rtt_s == 0.01

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from grapevine_proto.link.sequence import WINDOW, ReplayWindow
+from grapevine_proto.link.sequence import REPLAY_WINDOW_PACKETS, ReplayWindow
 
-near = st.integers(-2 * WINDOW, 2 * WINDOW)
+near = st.integers(-2 * REPLAY_WINDOW_PACKETS, 2 * REPLAY_WINDOW_PACKETS)
 far = st.integers(0, 1 << 32)
 
 
@@ -34,7 +34,7 @@ class WindowAgainstSet(RuleBasedStateMachine):
 
     @rule()
     def look_at_all(self) -> None:
-        for counter in range(max(self.highest - WINDOW - 70, 0), self.highest + 70):
+        for counter in range(max(self.highest - REPLAY_WINDOW_PACKETS - 70, 0), self.highest + 70):
             assert self.window.is_fresh(counter) == self.expected(counter)
 
     def arrive(self, counter: int) -> None:
@@ -46,14 +46,14 @@ class WindowAgainstSet(RuleBasedStateMachine):
             self.highest = max(self.highest, counter)
 
     def expected(self, counter: int) -> bool:
-        return counter not in self.accepted and counter > self.highest - WINDOW
+        return counter not in self.accepted and counter > self.highest - REPLAY_WINDOW_PACKETS
 
 
 TestWindowAgainstSet = WindowAgainstSet.TestCase
 TestWindowAgainstSet.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
-@given(st.lists(st.integers(0, 3 * WINDOW), max_size=300))
+@given(st.lists(st.integers(0, 3 * REPLAY_WINDOW_PACKETS), max_size=300))
 def test_no_number_is_fresh_twice(counters: list[int]) -> None:
     window, accepted = ReplayWindow(), []
     for counter in counters:
@@ -73,7 +73,7 @@ def test_asking_changes_nothing() -> None:
 
 def test_the_window_is_exactly_as_wide_as_it_says() -> None:
     window = ReplayWindow()
-    window.accept(WINDOW)
+    window.accept(REPLAY_WINDOW_PACKETS)
 
     assert window.is_fresh(1)
     assert not window.is_fresh(0)

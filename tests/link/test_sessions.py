@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.codec import Data, decode_packet
-from grapevine_proto.errors import DropReason, Refused
+from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
-from grapevine_proto.link.session import REKEY_AFTER_S, SPENT_AFTER_S, Established, Session
+from grapevine_proto.link.session import REJECT_AFTER_S, REKEY_AFTER_S, EstablishedSession, Session
 from grapevine_proto.link.sessions import (
-    AT_ONCE_S,
-    FOLLOW_AFTER_S,
-    RETIRING_FOR_S,
-    RETIRING_SESSIONS,
+    FOLLOW_PEER_AFTER_S,
+    RETIRING_SESSIONS_LIMIT,
+    RETIRING_TIMEOUT_S,
+    SIMULTANEOUS_DIALS_S,
     Sessions,
-    takes_over,
+    supersedes,
 )
 from tests.link.ends import EMPTY, KEY, End
 
@@ -32,7 +32,7 @@ def session(mark: int, now: float = 0.0) -> Session:
 def hear(heard: Session, now: float) -> None:
     """The peer says something on this session."""
     ids = heard.their_id, heard.our_id
-    theirs = Session(*ids, KEY, not heard.began_by_us, bytes(32), bytes(32), now)
+    theirs = Session(*ids, KEY, not heard.is_initiator, bytes(32), bytes(32), now)
     packet = decode_packet(theirs.seal(EMPTY, now))
     assert isinstance(packet, Data)
     heard.open(packet, now)
@@ -54,13 +54,13 @@ def test_the_live_session_comes_first_and_then_the_retiring_ones_the_oldest_firs
 
 
 def test_one_more_than_may_retire_has_the_oldest_forgotten() -> None:
-    retiring = [session(number) for number in range(RETIRING_SESSIONS + 1)]
+    retiring = [session(number) for number in range(RETIRING_SESSIONS_LIMIT + 1)]
     sessions = Sessions(session(9), 0.0)
     for each in retiring:
         sessions.retire(each, 1.0)
 
     assert list(sessions)[1:] == retiring[1:]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Dropped) as refused:
         sessions.find(retiring[0].our_id)
     assert refused.value.reason is DropReason.UNKNOWN_SESSION
 
@@ -81,7 +81,7 @@ def test_a_session_that_is_silent_ends_ten_seconds_after_it_was_replaced() -> No
     first, second = session(1), session(2, 5.0)
     sessions = Sessions(first, 0.0)
     sessions.replace(second, 5.0)
-    ends_at = 5.0 + RETIRING_FOR_S
+    ends_at = 5.0 + RETIRING_TIMEOUT_S
 
     assert sessions.deadline == ends_at
     sessions.advance(ends_at - 0.001)
@@ -96,18 +96,18 @@ def test_a_session_that_is_heard_ends_ten_seconds_after_its_last_packet() -> Non
     sessions.replace(second, 5.0)
     hear(first, 12.0)
 
-    assert sessions.deadline == 12.0 + RETIRING_FOR_S
-    sessions.advance(12.0 + RETIRING_FOR_S)
+    assert sessions.deadline == 12.0 + RETIRING_TIMEOUT_S
+    sessions.advance(12.0 + RETIRING_TIMEOUT_S)
     assert list(sessions) == [second]
 
 
 def test_no_session_retires_for_longer_than_it_can_open_anything() -> None:
-    first, second = session(1), session(2, SPENT_AFTER_S - 1.0)
+    first, second = session(1), session(2, REJECT_AFTER_S - 1.0)
     sessions = Sessions(first, 0.0)
-    sessions.replace(second, SPENT_AFTER_S - 1.0)
+    sessions.replace(second, REJECT_AFTER_S - 1.0)
 
-    assert sessions.deadline == SPENT_AFTER_S
-    sessions.advance(SPENT_AFTER_S)
+    assert sessions.deadline == REJECT_AFTER_S
+    sessions.advance(REJECT_AFTER_S)
     assert list(sessions) == [second]
 
 
@@ -118,7 +118,7 @@ def test_the_live_session_is_due_for_a_rekey_and_then_spent_and_then_for_nothing
         sessions.advance(deadlines[-1])
         deadlines.append(sessions.deadline)
 
-    assert deadlines == [REKEY_AFTER_S, SPENT_AFTER_S, float("inf")]
+    assert deadlines == [REKEY_AFTER_S, REJECT_AFTER_S, float("inf")]
     sessions.replace(session(2, 200.0), 200.0)
     sessions.advance(200.0)
     assert sessions.deadline == 200.0 + REKEY_AFTER_S
@@ -129,7 +129,7 @@ def test_the_live_session_is_due_for_a_rekey_and_then_spent_and_then_for_nothing
 
 @pytest.mark.parametrize(
     ("live_mark", "heard_mark", "patience_s"),
-    [(2, 1, FOLLOW_AFTER_S), (1, 2, 2 * FOLLOW_AFTER_S)],
+    [(2, 1, FOLLOW_PEER_AFTER_S), (1, 2, 2 * FOLLOW_PEER_AFTER_S)],
 )
 def test_the_peer_is_followed_once_the_live_session_was_silent_for_long_and_later_up_than_down(
     live_mark: int, heard_mark: int, patience_s: float
@@ -139,16 +139,16 @@ def test_the_peer_is_followed_once_the_live_session_was_silent_for_long_and_late
     sessions.retire(heard, 0.0)
     hear(live, 3.0)
 
-    assert not sessions.follow(heard, 3.0 + patience_s - 0.001)
+    assert not sessions.follow_peer(heard, 3.0 + patience_s - 0.001)
     assert list(sessions) == [live, heard]
-    assert sessions.follow(heard, 3.0 + patience_s)
+    assert sessions.follow_peer(heard, 3.0 + patience_s)
     assert list(sessions) == [heard, live]
 
 
 # --- of two -------------------------------------------------------------------------------------
 
 
-def both_sides(began_at: float, by_ada: bool, epoch: int = 1) -> list[Established]:
+def both_sides(began_at: float, by_ada: bool, epoch: int = 1) -> list[EstablishedSession]:
     """One session as Ada sees it and as Bob does."""
     adas_id, bobs_id = b"a%07d" % int(1000 * began_at), b"b%07d" % int(1000 * began_at)
     seen = []
@@ -158,7 +158,7 @@ def both_sides(began_at: float, by_ada: bool, epoch: int = 1) -> list[Establishe
     ):
         session = Session(our_id, their_id, KEY, by_us, bytes(32), bytes(32), began_at)
         record = replace(them.record, epoch=epoch)
-        seen.append(Established(session, record, them.address, None, EMPTY))
+        seen.append(EstablishedSession(session, record, them.address, None, EMPTY))
     return seen
 
 
@@ -178,11 +178,11 @@ def test_both_ends_take_the_same_of_two_sessions_in_whatever_order_they_come(
         early, late = one[side], two[side]
         late.session.created_at += skew_s * side  # the ends see it made at other instants
         for known, new in ((early, late), (late, early)):
-            wins = takes_over(new, known.session, 1, end.peer_id, 200.0)
+            wins = supersedes(new, known.session, 1, end.peer_id, 200.0)
             winners.add("one" if (new is early) == wins else "two")
 
     assert len(winners) == 1
-    if first_began == second_began or apart_s > AT_ONCE_S + 0.5:
+    if first_began == second_began or apart_s > SIMULTANEOUS_DIALS_S + 0.5:
         assert winners == {"two"}
     else:
         smaller_began_one = first_began == (ADA.peer_id < BOB.peer_id)
@@ -193,13 +193,13 @@ def test_the_higher_epoch_wins_however_old_its_session() -> None:
     old_run, new_run = (both_sides(100.0, True, epoch)[0] for epoch in (1, 2))
     new_run.session.created_at = 50.0
 
-    assert takes_over(new_run, old_run.session, 1, ADA.peer_id, 101.0)
-    assert not takes_over(old_run, new_run.session, 2, ADA.peer_id, 101.0)
+    assert supersedes(new_run, old_run.session, 1, ADA.peer_id, 101.0)
+    assert not supersedes(old_run, new_run.session, 2, ADA.peer_id, 101.0)
 
 
 def test_anything_takes_over_a_spent_session() -> None:
     winner = both_sides(0.0, ADA.peer_id < BOB.peer_id)[0]
     other = both_sides(1.0, ADA.peer_id > BOB.peer_id)[0]
 
-    assert not takes_over(other, winner.session, 1, ADA.peer_id, 2.0)
-    assert takes_over(other, winner.session, 1, ADA.peer_id, SPENT_AFTER_S)
+    assert not supersedes(other, winner.session, 1, ADA.peer_id, 2.0)
+    assert supersedes(other, winner.session, 1, ADA.peer_id, REJECT_AFTER_S)

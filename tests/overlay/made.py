@@ -10,12 +10,12 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.identity import ClusterKey, Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.messages import RumorCopy
-from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
-from grapevine_proto.overlay.dissemination.strategy import News
+from grapevine_proto.overlay.dissemination.neighbourhood import NearPeers
+from grapevine_proto.overlay.dissemination.strategy import NewRumor
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import Happening, PeerTable
-from grapevine_proto.signed import Record, Rumor
+from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.signed import PeerRecord, Rumor
 
 KEY = ClusterKey(bytes(range(32)))
 EPOCH = 1_700_000_000
@@ -31,9 +31,9 @@ def config(**changes: object) -> NodeConfig:
 
 def record(
     number: int, *, epoch: int = EPOCH, incarnation: int = 0, left: bool = False, zone: str = ""
-) -> Record:
+) -> PeerRecord:
     who = identity(number)
-    bare = Record(
+    bare = PeerRecord(
         who.peer_id,
         epoch,
         incarnation,
@@ -68,28 +68,28 @@ class Surroundings:
         self.peers = PeerTable(1000)
         self.members = MemberTable(self.config.limits)
         self.rng = random.Random(1)
-        self.around = Neighbourhood(self.config, peer_id(0), self.peers, self.members, self.rng)
+        self.around = NearPeers(self.config, peer_id(0), self.peers, self.members, self.rng)
         for number in members:
-            self.members.meet(record(number), 0.0)
+            self.members.ensure(record(number), 0.0)
         for number in linked:
             self.link(number)
 
     def link(self, number: int, zone: str = "") -> PeerId:
         told = record(number, zone=zone)
-        self.members.meet(told, 0.0)
+        self.members.ensure(told, 0.0)
         peer = self.peers.add(told.peer_id, told, told.addresses[0], 0.0)
-        self.peers.move(peer, Happening.LINKED)
+        self.peers.transition(peer, PeerTrigger.LINKED)
         return peer_id(number)
 
     def measure(self, number: int, rtt_s: float) -> None:
         peer = self.peers.get(peer_id(number))
         assert peer is not None
-        peer.measured_rtt(rtt_s)
+        peer.update_rtt(rtt_s)
 
     def unlink(self, number: int) -> PeerId:
         peer = self.peers.get(peer_id(number))
         assert peer is not None
-        self.peers.move(peer, Happening.LOST)
+        self.peers.transition(peer, PeerTrigger.LOST)
         return peer.peer_id
 
     def fall_silent(self, number: int) -> None:
@@ -101,10 +101,10 @@ class Surroundings:
 
 def news(
     origin: int = 0, first: int = 1, sender: int | None = None, *, hops: int = 0, size: int = 100
-) -> News:
+) -> NewRumor:
     """A rumor that is new to node 0."""
     who = None if sender is None else peer_id(sender)
-    return News((peer_id(origin), EPOCH, first), size, hops, who, is_offered=sender is None)
+    return NewRumor((peer_id(origin), EPOCH, first), size, hops, who, is_offered=sender is None)
 
 
 def said(effects: Iterable[object]) -> dict[PeerId, list[object]]:

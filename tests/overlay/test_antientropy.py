@@ -11,24 +11,29 @@ from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
 from grapevine_proto.identity import Identity
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.messages import Digest, Repair, RumorCopy, Vector, Want
+from grapevine_proto.messages import Digest, IWant, Repair, RumorCopy, Vector
 from grapevine_proto.overlay.antientropy import (
-    ARRIVING_LIMIT_S,
-    ARRIVING_S,
-    ASKED_BACK_S,
-    LOOKED_AT,
-    NEW_LINK_S,
-    PATIENCE_S,
-    PEERS_LIMIT,
+    COUNTER_REQUEST_TIMEOUT_S,
+    FRAGMENTS_IDLE_S,
+    HOLD_BACK_LIMIT_S,
+    NEW_LINK_RECHECK_MAX_S,
+    RANGES_SCANNED_LIMIT,
+    REMEMBERED_PEERS_LIMIT,
+    ROUND_TIMEOUT_S,
     AntiEntropy,
 )
-from grapevine_proto.overlay.effects import Blame, Effect, Penalize, Send
-from grapevine_proto.overlay.questions import BROKEN_S
-from grapevine_proto.overlay.ranges import SHARE
-from grapevine_proto.overlay.rounds import ENTRIES_A_PAGE, ROUND_LIMIT_S, STREAMS_LIMIT, Running
-from grapevine_proto.overlay.serving import GIVEN_LIMIT
-from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import Store
+from grapevine_proto.overlay.effects import CountDrop, Effect, Penalize, Send
+from grapevine_proto.overlay.questions import BROKEN_PROMISE_S
+from grapevine_proto.overlay.ranges import MESSAGES_PER_REQUEST
+from grapevine_proto.overlay.rounds import (
+    ENTRIES_PER_PAGE,
+    ROUND_LIMIT_S,
+    STREAMS_PER_ROUND,
+    SyncRound,
+)
+from grapevine_proto.overlay.serving import BODY_REPEATS_LIMIT
+from grapevine_proto.overlay.signatures import Verifier
+from grapevine_proto.overlay.store import MessageStore
 from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.signed import Rumor
 from grapevine_proto.sim import Network, Simulation
@@ -64,7 +69,7 @@ def test_two_nodes_that_saw_the_same_find_so_in_one_datagram_each() -> None:
     assert node.engine is not None
     node.engine.start_round(node.read_clock(sim.now))
     before = sim.datagrams
-    sim._settle(node)
+    sim._drive(node)
     sim.run_until(lambda: bool(rounds), 1.0, every=0.01)
     assert sim.datagrams - before == 2
     assert rounds[0][1].outcome is RoundOutcome.IN_SYNC
@@ -87,7 +92,7 @@ def test_what_either_side_missed_reaches_it_in_one_round() -> None:
     node = sim.nodes[0]
     assert node.engine is not None
     node.engine.start_round(node.read_clock(sim.now))
-    sim._settle(node)
+    sim._drive(node)
     sim.run(1.0)
     assert all(sim.deliveries(each) == {0: 1} for each in theirs)
     assert all(sim.deliveries(each) == {1: 1} for each in ours)
@@ -117,7 +122,7 @@ def test_over_a_new_link_comes_at_once_what_was_said_before_it(before_s: float) 
     sim.run(before_s)
     sim.restart(2)
     assert sim.run_until(lambda: sim.connected(2) > 0, 10.0, every=0.01)
-    sim.run(NEW_LINK_S + 0.5)
+    sim.run(NEW_LINK_RECHECK_MAX_S + 0.5)
     assert sim.deliveries(message) == {1: 1, 2: 1}
 
 
@@ -131,7 +136,7 @@ def test_of_two_who_find_on_a_new_link_that_they_differ_one_begins_a_round() -> 
     rounds = rounds_of(sim)
     sim.restart(2)
     assert sim.run_until(lambda: sim.connected(2) == 2, 10.0, every=0.01)
-    sim.run(NEW_LINK_S + 0.5)
+    sim.run(NEW_LINK_RECHECK_MAX_S + 0.5)
     ids = [each.peer_id for each in sim.nodes]
     between = [frozenset((ids[number], done.peer)) for number, done in rounds]
     assert between
@@ -148,7 +153,7 @@ def test_a_round_that_nobody_answered_is_begun_again_with_the_next_mismatch() ->
     for node in sim.nodes:
         assert node.engine is not None
         node.engine.start_round(node.read_clock(sim.now))
-        sim._settle(node)
+        sim._drive(node)
     sim.run(4.0)
     assert {done.outcome for _, done in rounds} == {RoundOutcome.NO_ANSWER}
     sim.heal()
@@ -164,7 +169,7 @@ def test_a_late_joiner_is_given_what_is_still_held() -> None:
     late = sim.add()
     sim.run(15.0)
     assert all(sim.nodes[late].deliveries[each].count == 1 for each in old)
-    assert sim.nodes[late].stats().lost == 0
+    assert sim.nodes[late].stats().gaps_abandoned == 0
 
 
 def test_a_large_difference_is_paced_by_whoever_asks_and_completes() -> None:
@@ -205,7 +210,7 @@ def test_a_hole_is_asked_for_within_seconds_while_the_stream_goes_on() -> None:
     assert all(set(sim.deliveries(each).values()) == {1} for each in messages)
 
 
-def with_holes(count: int) -> tuple[Simulation, list[Want]]:
+def with_holes(count: int) -> tuple[Simulation, list[IWant]]:
     """Two nodes, the second of which has so many holes that nobody can fill; what it asks about them."""
     sim = pair(anti_entropy=AntiEntropyConfig(interval=80_000.0))
     node = sim.nodes[1]
@@ -214,17 +219,17 @@ def with_holes(count: int) -> tuple[Simulation, list[Want]]:
     store = node.engine._store
     for number in range(1, count + 1):
         rumor = Rumor.signed(liar, "default", 1, 2 * number, (b"every other one",))
-        store.take(RumorCopy(rumor, 1, 0), liar.peer_id, True, now)
-    asked: list[Want] = []
-    ask = node.engine._antientropy._ask_for_holes
+        store.insert(RumorCopy(rumor, 1, 0), liar.peer_id, True, now)
+    asked: list[IWant] = []
+    ask = node.engine._antientropy._request_gaps
 
     def overheard(now: float) -> list[Effect]:
         effects = ask(now)
         asked.extend(each.message for each in effects if isinstance(each, Send))  # type: ignore[misc]
         return effects
 
-    node.engine._antientropy._ask_for_holes = overheard  # type: ignore[method-assign]
-    sim._settle(node)
+    node.engine._antientropy._request_gaps = overheard  # type: ignore[method-assign]
+    sim._drive(node)
     return sim, asked
 
 
@@ -239,8 +244,8 @@ def test_a_hole_that_nobody_can_fill_is_asked_for_less_and_less() -> None:
     assert node.engine is not None
     fresh = Rumor.signed(Identity(b"l" * 32), "default", 1, 9, (b"a hole more",))
     now = node.read_clock(sim.now)
-    node.engine._store.take(RumorCopy(fresh, 1, 0), fresh.origin, True, now)
-    sim._settle(node)
+    node.engine._store.insert(RumorCopy(fresh, 1, 0), fresh.origin, True, now)
+    sim._drive(node)
     sim.run(3.0)
     assert len(asked) > before, "a new hole does not wait for the pauses of the old"
 
@@ -258,7 +263,7 @@ def test_a_silent_peer_ends_a_round_after_three_seconds() -> None:
     node = sim.nodes[0]
     assert node.engine is not None
     node.engine.start_round(node.read_clock(sim.now))
-    sim._settle(node)
+    sim._drive(node)
     sim.run(3.5)
     assert [each.outcome for number, each in rounds if number == 0] == [RoundOutcome.NO_ANSWER]
 
@@ -271,8 +276,8 @@ def test_a_difference_nobody_can_mend_does_not_keep_nodes_busy() -> None:
     for number in (0, 1):
         engine = sim.nodes[number].engine
         assert engine is not None
-        for key in list(engine._store.held._bodies):
-            engine._store.held._let_go(key)
+        for key in list(engine._store.cache._entries):
+            engine._store.cache._remove(key)
     rounds = rounds_of(sim)
     late = sim.add()
     sim.run(60.0)
@@ -305,12 +310,12 @@ def test_a_round_over_many_streams_hears_every_page_whatever_their_order() -> No
     node = sim.nodes[0]
     assert node.engine is not None
     node.engine.start_round(node.read_clock(sim.now))
-    sim._settle(node)
+    sim._drive(node)
     sim.run(15.0)  # what none of the first three peers has comes from the next
     assert all(sim.deliveries(each).get(0) == 1 for each in missed)
     ours = [each for number, each in rounds if number == 0]
     assert RoundOutcome.REPAIRED in {each.outcome for each in ours}
-    odd = {DropReason.NOT_ASKED, DropReason.MALFORMED, DropReason.UNKNOWN_KIND}
+    odd = {DropReason.UNSOLICITED, DropReason.MALFORMED, DropReason.UNKNOWN_KIND}
     assert odd.isdisjoint(dict(sim.nodes[0].stats().dropped))
 
 
@@ -322,7 +327,7 @@ class Asked:
 
     def __init__(self) -> None:
         place = Surroundings(1, 2, 3)
-        self.store = Store(place.config, Signatures(place.config), (), 0.0)
+        self.store = MessageStore(place.config, Verifier(place.config), (), 0.0)
         self.rounds = AntiEntropy(
             place.config, place.peers, self.store, place.rng, lambda *_: [], 0.0
         )
@@ -332,23 +337,23 @@ class Asked:
         vector = Vector(7, False, 0, 1, (held_to(last),))
         said = self.rounds.handle(vector, peer_id(number), now)
         self.said = [each.message for each in said if isinstance(each, Send)]
-        [want] = [each for each in self.said if isinstance(each, Want)]
+        [want] = [each for each in self.said if isinstance(each, IWant)]
         return list(want.ranges)
 
     def answer(self, number: int, now: float) -> None:
         self.rounds.handle(Repair(7, True, False, ()), peer_id(number), now)
 
-    def begin(self, now: float) -> tuple[PeerId, Running]:
+    def begin(self, now: float) -> tuple[PeerId, SyncRound]:
         """A round of ours with one peer; the peer, and the round."""
         self.rounds.start_rounds(now)
-        [(peer, running)] = list(self.rounds._running.items())[:1]
+        [(peer, running)] = list(self.rounds._active_rounds.items())[:1]
         return peer, running
 
     def page(
         self, peer: PeerId, page: int, pages: int, entries: Iterable[StreamRange], now: float
     ) -> list[Effect]:
         """`peer` answers our digest with a page of its vector."""
-        number = self.rounds._running[peer].number
+        number = self.rounds._active_rounds[peer].number
         return self.rounds.handle(Vector(number, True, page, pages, tuple(entries)), peer, now)
 
 
@@ -359,22 +364,22 @@ def held_to(last: int, first: int = 1) -> StreamRange:
 def test_of_what_several_offer_at_once_each_is_asked_for_a_share() -> None:
     asked = Asked()
     for number in (1, 2):
-        begin = SHARE * (number - 1)
-        assert asked.offer(number, 1000, 0.0) == [held_to(begin + SHARE, begin + 1)]
+        begin = MESSAGES_PER_REQUEST * (number - 1)
+        assert asked.offer(number, 1000, 0.0) == [held_to(begin + MESSAGES_PER_REQUEST, begin + 1)]
         assert any(isinstance(each, Digest) for each in asked.said), "the rest, at our own pace"
-    assert asked.offer(3, 2 * SHARE, 0.0) == []
+    assert asked.offer(3, 2 * MESSAGES_PER_REQUEST, 0.0) == []
     assert not any(isinstance(each, Digest) for each in asked.said)
 
 
 def test_who_offers_and_does_not_give_keeps_others_from_giving_it_for_a_second_once() -> None:
     asked = Asked()
     assert asked.offer(1, 5, 0.0) == [held_to(5)]
-    assert asked.offer(2, 5, ASKED_BACK_S - 0.1) == []
-    assert asked.offer(2, 5, ASKED_BACK_S) == [held_to(5)], "it had its time"
-    again_at = ASKED_BACK_S + PATIENCE_S
+    assert asked.offer(2, 5, COUNTER_REQUEST_TIMEOUT_S - 0.1) == []
+    assert asked.offer(2, 5, COUNTER_REQUEST_TIMEOUT_S) == [held_to(5)], "it had its time"
+    again_at = COUNTER_REQUEST_TIMEOUT_S + ROUND_TIMEOUT_S
     assert asked.offer(1, 5, again_at + 1.0) == [held_to(5)]
     assert asked.offer(3, 5, again_at + 1.1) == [held_to(5)], "it broke its promise before"
-    later = again_at + BROKEN_S + 1.0
+    later = again_at + BROKEN_PROMISE_S + 1.0
     assert asked.offer(1, 5, later) == [held_to(5)]
     assert asked.offer(2, 5, later) == []
 
@@ -396,27 +401,27 @@ def test_a_page_that_comes_again_moves_nothing_and_keeps_no_round_open() -> None
     for step in range(1, 30):
         now = step / 10
         assert asked.page(peer, 0, 2, [held_to(500 + step)], now) == [
-            Blame(peer, DropReason.DUPLICATE),
-            Penalize(peer, Offense.IDLE_EXCHANGE),
+            CountDrop(peer, DropReason.DUPLICATE),
+            Penalize(peer, Offense.STALLED_ROUND),
         ]
-    assert running.heard_at == 0.0
-    asked.rounds.advance(PATIENCE_S)
-    assert peer not in asked.rounds._running
+    assert running.last_progress_at == 0.0
+    asked.rounds.advance(ROUND_TIMEOUT_S)
+    assert peer not in asked.rounds._active_rounds
 
 
 def test_a_stream_named_many_times_in_a_page_is_wanted_once() -> None:
     asked = Asked()
     peer, running = asked.begin(0.0)
     asked.page(peer, 0, 2, [held_to(500 + n) for n in range(64)], 0.0)
-    assert len(running.wanted) == 1
+    assert len(running.unrequested) == 1
     assert len(running.their_vector) == 1
 
 
 def test_one_stream_more_than_a_round_may_hold_is_left_to_the_next() -> None:
     asked = Asked()
     peer, running = asked.begin(0.0)
-    numbers = iter(range(100, 100 + STREAMS_LIMIT + 1))
-    left = STREAMS_LIMIT + 1
+    numbers = iter(range(100, 100 + STREAMS_PER_ROUND + 1))
+    left = STREAMS_PER_ROUND + 1
     page = 0
     while left:
         count = min(left, 64)
@@ -424,35 +429,37 @@ def test_one_stream_more_than_a_round_may_hold_is_left_to_the_next() -> None:
             StreamRange(Stream(PeerId(next(numbers).to_bytes(32, "big")), EPOCH), 1, 5)
             for _ in range(count)
         ]
-        running.asked = (held_to(1),)  # as if a question were open: nothing is taken out meanwhile
+        running.requested = (
+            held_to(1),
+        )  # as if a question were open: nothing is taken out meanwhile
         asked.page(peer, page, 32, entries, 0.0)
         page += 1
         left -= count
-    assert len(running.wanted) == len(running.their_vector) == STREAMS_LIMIT
-    assert running.dropped == 1
+    assert len(running.unrequested) == len(running.their_vector) == STREAMS_PER_ROUND
+    assert running.streams_dropped == 1
 
 
 def test_one_page_more_than_a_round_has_is_not_looked_at() -> None:
     asked = Asked()
     peer, running = asked.begin(0.0)
     asked.page(peer, 32, 256, [held_to(5)], 0.0)
-    assert not running.wanted
-    assert ENTRIES_A_PAGE * 32 == STREAMS_LIMIT
+    assert not running.unrequested
+    assert ENTRIES_PER_PAGE * 32 == STREAMS_PER_ROUND
 
 
 def test_a_peer_that_says_not_the_last_yet_for_ever_ends_the_round_by_it() -> None:
     asked = Asked()
     peer, running = asked.begin(0.0)
     asked.page(peer, 0, 1, [held_to(5)], 0.0)
-    assert running.asked
+    assert running.requested
     for step in range(1, 6):
         asked.rounds.handle(Repair(running.number, False, False, ()), peer, step / 2)
         asked.rounds.advance(step / 2)
-    asked.rounds.advance(PATIENCE_S)
-    assert peer not in asked.rounds._running
-    assert asked.rounds._questions.broken == 1
+    asked.rounds.advance(ROUND_TIMEOUT_S)
+    assert peer not in asked.rounds._active_rounds
+    assert asked.rounds._requests.broken_promises == 1
     other = next(n for n in (1, 2, 3) if peer_id(n) != peer)
-    assert asked.offer(other, 5, PATIENCE_S) == [held_to(5)]
+    assert asked.offer(other, 5, ROUND_TIMEOUT_S) == [held_to(5)]
 
 
 def test_no_round_outlives_its_limit_whatever_comes() -> None:
@@ -462,18 +469,18 @@ def test_no_round_outlives_its_limit_whatever_comes() -> None:
     now = 0.0
     while now < ROUND_LIMIT_S:
         asked.rounds.advance(now)
-        assert peer in asked.rounds._running
-        asked.rounds.arriving(peer, now)
+        assert peer in asked.rounds._active_rounds
+        asked.rounds.on_fragment(peer, now)
         now += 1.0
     asked.rounds.advance(ROUND_LIMIT_S)
-    assert asked.rounds._running.get(peer) is not running
+    assert asked.rounds._active_rounds.get(peer) is not running
 
 
 def test_of_a_stream_full_of_gaps_only_so_many_are_looked_at_for_one_question() -> None:
     asked = Asked()
     for sequence in range(2, 2 * 256 + 1, 2):
         body = RumorCopy(Rumor(peer_id(90), EPOCH, sequence, (0,), b"", bytes(64)), 1, 0)
-        asked.store.take(body, peer_id(3), True, 0.0)
+        asked.store.insert(body, peer_id(3), True, 0.0)
     looked_at: list[int] = []
     missing = asked.store.missing
 
@@ -485,31 +492,31 @@ def test_of_a_stream_full_of_gaps_only_so_many_are_looked_at_for_one_question() 
     asked.store.missing = counting  # type: ignore[method-assign]
     for number in (1, 2, 3):
         asked.offer(number, 10_000, 0.0)
-        assert sum(looked_at) <= LOOKED_AT
+        assert sum(looked_at) <= RANGES_SCANNED_LIMIT
         looked_at.clear()
 
 
 def test_one_peer_more_that_offered_something_than_are_remembered_evicts_the_oldest() -> None:
     asked = Asked()
     entry = (held_to(5),)
-    for number in range(PEERS_LIMIT + 1):
+    for number in range(REMEMBERED_PEERS_LIMIT + 1):
         peer = PeerId(number.to_bytes(32, "big"))
         asked.rounds.handle(Vector(1, False, 0, 1, entry), peer, 0.0)
-    assert len(asked.rounds._asked_back) == PEERS_LIMIT
-    asked.rounds.advance(PATIENCE_S)
-    assert not asked.rounds._asked_back
+    assert len(asked.rounds._counter_requested_at) == REMEMBERED_PEERS_LIMIT
+    asked.rounds.advance(ROUND_TIMEOUT_S)
+    assert not asked.rounds._counter_requested_at
 
 
 def test_dribbled_parts_hold_repair_back_for_half_of_the_time_at_most() -> None:
     asked = Asked()
     step_s, held_back = 0.5, 0
-    steps = int(10 * ARRIVING_LIMIT_S / step_s)
+    steps = int(10 * HOLD_BACK_LIMIT_S / step_s)
     for step in range(steps):
         now = step * step_s
         if step % 70 < 60:  # 30 s of parts, then a pause that is just long enough
-            asked.rounds.arriving(peer_id(1), now)
-        held_back += asked.rounds._is_arriving(now)
-    assert 1 * ARRIVING_S < held_back * step_s <= steps * step_s * 0.6
+            asked.rounds.on_fragment(peer_id(1), now)
+        held_back += asked.rounds._is_receiving_large(now)
+    assert 1 * FRAGMENTS_IDLE_S < held_back * step_s <= steps * step_s * 0.6
 
 
 def test_who_gives_nothing_of_what_it_claimed_is_charged_with_a_broken_promise() -> None:
@@ -517,15 +524,15 @@ def test_who_gives_nothing_of_what_it_claimed_is_charged_with_a_broken_promise()
     peer, running = asked.begin(0.0)
     asked.page(peer, 0, 1, [held_to(5)], 0.0)
     idle = asked.rounds.handle(Repair(running.number, False, False, ()), peer, 1.0)
-    assert Penalize(peer, Offense.IDLE_EXCHANGE) in idle
-    assert Penalize(peer, Offense.BROKEN_PROMISE, 1) in asked.rounds.advance(PATIENCE_S)
+    assert Penalize(peer, Offense.STALLED_ROUND) in idle
+    assert Penalize(peer, Offense.BROKEN_PROMISE, 1) in asked.rounds.advance(ROUND_TIMEOUT_S)
 
 
 def test_who_asks_for_the_same_again_and_again_is_charged_with_it() -> None:
     asked = Asked()
     body = RumorCopy(Rumor(peer_id(90), EPOCH, 1, (0,), b"", bytes(64)), 1, 0)
-    asked.store.take(body, peer_id(3), True, 0.0)
-    want = Want(1, (held_to(1),))
-    offense = Penalize(peer_id(1), Offense.REPEATED_QUESTION)
+    asked.store.insert(body, peer_id(3), True, 0.0)
+    want = IWant(1, (held_to(1),))
+    offense = Penalize(peer_id(1), Offense.REPEATED_REQUEST)
     charged = [offense in asked.rounds.handle(want, peer_id(1), n / 10) for n in range(10)]
-    assert charged == [False] * GIVEN_LIMIT + [True] * (10 - GIVEN_LIMIT)
+    assert charged == [False] * BODY_REPEATS_LIMIT + [True] * (10 - BODY_REPEATS_LIMIT)

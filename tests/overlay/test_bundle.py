@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId
-from grapevine_proto.overlay.dissemination.bundle import Bundle
-from grapevine_proto.signed import PAYLOADS_LIMIT, bytes_in_rumor
+from grapevine_proto.overlay.dissemination.bundle import Batch
+from grapevine_proto.signed import MAX_PAYLOADS_PER_MESSAGE, counted_payload_bytes
 from tests.overlay.made import EPOCH, peer_id
 
 
@@ -19,25 +19,25 @@ def message(sequence: int, payload: bytes) -> Message:
 
 
 def test_it_is_open_from_the_first_payload_until_it_is_closed() -> None:
-    bundle = Bundle(100)
+    bundle = Batch(100)
     assert bundle.opened_at == math.inf
     bundle.add(message(1, b"one"), 5.0)
     bundle.add(message(2, b"two"), 6.0)
     assert (len(bundle), bundle.opened_at) == (2, 5.0)
-    assert [each.payload for each in bundle.close()] == [b"one", b"two"]
-    assert (len(bundle), bundle.opened_at, bundle.close()) == (0, math.inf, [])
+    assert [each.payload for each in bundle.drain()] == [b"one", b"two"]
+    assert (len(bundle), bundle.opened_at, bundle.drain()) == (0, math.inf, [])
 
 
 def test_one_payload_may_be_larger_than_the_limit_but_then_it_is_alone() -> None:
-    bundle = Bundle(10)
+    bundle = Batch(10)
     assert bundle.fits(bytes(100))
     bundle.add(message(1, bytes(100)), 0.0)
     assert not bundle.fits(b"")
 
 
 def test_it_holds_no_more_payloads_than_a_rumor_may() -> None:
-    bundle = Bundle(2**20)
-    for sequence in range(1, PAYLOADS_LIMIT + 1):
+    bundle = Batch(2**20)
+    for sequence in range(1, MAX_PAYLOADS_PER_MESSAGE + 1):
         assert bundle.fits(b"")
         bundle.add(message(sequence, b""), 0.0)
     assert not bundle.fits(b"")
@@ -45,9 +45,9 @@ def test_it_holds_no_more_payloads_than_a_rumor_may() -> None:
 
 @given(st.integers(1, 2000), st.lists(st.integers(0, 400), max_size=60))
 def test_what_fits_never_comes_to_more_than_the_limit(limit: int, sizes: list[int]) -> None:
-    bundle = Bundle(limit)
+    bundle = Batch(limit)
     for sequence, size in enumerate(sizes, 1):
         if bundle.fits(bytes(size)):
             bundle.add(message(sequence, bytes(size)), 0.0)
-    taken = [bytes_in_rumor(len(each.payload)) for each in bundle.close()]
+    taken = [counted_payload_bytes(len(each.payload)) for each in bundle.drain()]
     assert sum(taken) <= limit or len(taken) == 1

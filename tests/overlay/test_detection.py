@@ -91,7 +91,7 @@ def test_who_is_linked_with_the_dead_and_looks_for_himself_is_no_later_than_who_
 
 def test_links_that_all_began_in_one_instant_do_not_all_find_out_late() -> None:
     """Whenever it dies, somebody was about to hear of it."""
-    sim = Simulation(nodes=40, seed=3, config=NodeConfig(max_peers=8), linked=8)
+    sim = Simulation(nodes=40, seed=3, config=NodeConfig(max_peers=8), initial_links=8)
     sim.run(60.0)
     for number in (3, 17, 31):
         seen, dead_at = watch_opinions(sim), sim.now
@@ -161,7 +161,9 @@ def test_a_late_joiner_is_told_who_is_dead() -> None:
     now = sim.nodes[newcomer].read_clock(sim.now)
     some_peer = sim.nodes[3].peer_id
     assert some_peer is not None
-    membership.hearsay.record(remembered, some_peer, now)  # it was told by somebody slow
+    membership.update_handler.apply_record(
+        remembered, some_peer, now
+    )  # it was told by somebody slow
     assert status_of(sim, 7, by=newcomer) is MemberStatus.UP
     sim.run(KNOWN_WITHIN_S + BACK_WITHIN_S)
     assert status_of(sim, 7, by=newcomer) is MemberStatus.DOWN
@@ -172,7 +174,7 @@ def test_where_many_die_at_once_whoever_misses_one_soon_knows_of_all_of_his() ->
     looked at for 1.5."""
     dead_links = counted = 0
     for seed in (1, 2, 3):
-        sim = Simulation(nodes=40, seed=seed, config=NodeConfig(max_peers=5), linked=5)
+        sim = Simulation(nodes=40, seed=seed, config=NodeConfig(max_peers=5), initial_links=5)
         sim.run(20.0)
         for number in range(0, 40, 2):
             sim.crash(number)
@@ -190,7 +192,7 @@ def counted_on(sim: Simulation, alive: range, dead: range) -> int:
     for number in alive:
         here, now = engine_of(sim, number)._membership, sim.nodes[number].read_clock(sim.now)
         linked = [each for each in here._peers.linked if each in ids]
-        found += sum(here.views.is_sound(each, now) for each in linked)
+        found += sum(here.active_view.is_healthy(each, now) for each in linked)
     return found
 
 
@@ -231,8 +233,8 @@ def test_before_anybody_is_held_for_dead_others_are_asked_whether_they_know_bett
     identity = engine_of(sim, other.number)._identity
     seen = watch_opinions(sim)
     said = Accusation.signed(identity, "default", member.record)
-    here.detector._charge(member, [said], one.read_clock(sim.now))
-    here.detector.tidings.news.drop(accused.peer_id)
+    here.detector._on_accusations(member, [said], one.read_clock(sim.now))
+    here.detector.gossiper.queue.remove(accused.peer_id)
     sim.run(60.0)
     assert MemberStatus.DOWN not in {status for _, status, _ in seen}
     assert status_of(sim, accused.number, 0) is MemberStatus.UP
@@ -248,7 +250,7 @@ def test_who_sleeps_through_a_refutation_hears_of_it_when_it_wakes() -> None:
     assert sim.run_until(lambda: status_of(sim, accused, by=one) is MemberStatus.SUSPECT, 6.0)
     here, peer_id = engine_of(sim, one)._membership, sim.nodes[accused].peer_id
     assert peer_id is not None
-    here.detector.tidings.news.drop(peer_id)
+    here.detector.gossiper.queue.remove(peer_id)
     sim.suspend(one, 12.0)
     sim.run(12.0 + 0.3)
     assert status_of(sim, accused, by=one) is MemberStatus.UP
@@ -286,7 +288,7 @@ def test_who_is_cut_off_from_all_suspects_himself_first() -> None:
     sim.partition([7])
     sim.run(20.0)
     assert [each for each in seen if each[2] == 7] == []
-    assert engine_of(sim, 7)._membership.detector.health.score > 0
+    assert engine_of(sim, 7)._membership.detector.awareness.score > 0
 
 
 def test_who_sleeps_wakes_and_suspects_nobody() -> None:
@@ -311,7 +313,7 @@ def test_an_idle_cluster_probes_nobody(
     kinds = spy_on_kinds(monkeypatch)
     sim.run(20 * profile.gossip_interval)
     assert kinds[Kind.HEARTBEAT] > 10 * 9 * 18
-    assert kinds[Kind.PING] == kinds[Kind.PING_FOR] == kinds[Kind.OPINIONS] == 0
+    assert kinds[Kind.PING] == kinds[Kind.PING_REQ] == kinds[Kind.MEMBER_UPDATES] == 0
 
 
 def test_a_death_is_told_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,11 +324,11 @@ def test_a_death_is_told_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPat
     sim.run(60.0)
     # Three voices, each news told eight times by each node to three peers at once, and the answers
     # to who knew less.
-    assert kinds[Kind.OPINIONS] < 30 * 3 * 9 * 1.5
+    assert kinds[Kind.MEMBER_UPDATES] < 30 * 3 * 9 * 1.5
     assert kinds[Kind.PING] < 30 * 12
-    before = kinds[Kind.OPINIONS]
+    before = kinds[Kind.MEMBER_UPDATES]
     sim.run(120.0)
-    assert kinds[Kind.OPINIONS] - before < 30, "and then no more"
+    assert kinds[Kind.MEMBER_UPDATES] - before < 30, "and then no more"
 
 
 def test_a_member_table_smaller_than_the_cluster_hurts_only_the_list() -> None:
@@ -352,7 +354,7 @@ def test_who_lives_behind_doors_that_do_not_open_to_us_is_left_in_peace() -> Non
     sim = Simulation(nodes=8, config=NodeConfig.local(limits=limits), bootstrap=0)
     for number in range(1, 8):
         sim.reconfigure(number, bootstrap_peers=(str(sim.nodes[0].address),))
-        sim._wire.raise_wall({number}, set(range(1, 8)) - {number})
+        sim._network_model.block({number}, set(range(1, 8)) - {number})
     sim.run(60.0)
     suspected: Counter[str] = Counter()
 

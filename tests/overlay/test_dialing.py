@@ -10,13 +10,13 @@ from grapevine_proto.events import DialFailed
 from grapevine_proto.ids import Address
 from grapevine_proto.messages import Records
 from grapevine_proto.overlay.dialling import (
-    REMEMBERED_LIMIT,
-    UNPROVED_BURST,
-    UNPROVED_HELLOS,
-    UNPROVED_PER_S,
+    SAVED_ADDRESSES_LIMIT,
+    UNVALIDATED_BURST,
+    UNVALIDATED_HELLOS,
+    UNVALIDATED_PER_S,
 )
-from grapevine_proto.overlay.reachable import may_be_dialed
-from grapevine_proto.signed import Record
+from grapevine_proto.overlay.reachable import can_dial_claimed
+from grapevine_proto.signed import PeerRecord
 from grapevine_proto.sim.simulated_node import SimulatedNode
 from tests.liar import Liar
 from tests.overlay.made import identity
@@ -46,22 +46,24 @@ OURS = (Address("192.0.2.1", 8000),)
     ],
 )
 def test_addresses_where_no_node_can_be_are_not_dialed_for_a_claim(claimed: str) -> None:
-    assert not may_be_dialed(Address.parse(claimed), OURS)
+    assert not can_dial_claimed(Address.parse(claimed), OURS)
 
 
 def test_loopback_and_link_local_addresses_are_dialed_where_we_have_one_ourselves() -> None:
-    assert may_be_dialed(Address("127.0.0.5", 8000), [Address("127.0.0.1", 8000)])
-    assert may_be_dialed(Address("fe80::2", 8000), [*OURS, Address("fe80::1", 8000)])
-    assert may_be_dialed(Address("10.1.2.3", 443), OURS)
+    assert can_dial_claimed(Address("127.0.0.5", 8000), [Address("127.0.0.1", 8000)])
+    assert can_dial_claimed(Address("fe80::2", 8000), [*OURS, Address("fe80::1", 8000)])
+    assert can_dial_claimed(Address("10.1.2.3", 443), OURS)
 
 
-def ghosts(count: int, host: str) -> list[Record]:
+def ghosts(count: int, host: str) -> list[PeerRecord]:
     """Records of members that are not there, all at one host."""
     made = []
     for number in range(count):
         who = identity(7000 + number)
         at = (Address(host, 10_000 + number),)
-        made.append(Record(who.peer_id, 1, 0, at, "", "ghost", 0, 0, False).signed(who, "default"))
+        made.append(
+            PeerRecord(who.peer_id, 1, 0, at, "", "ghost", 0, 0, False).signed(who, "default")
+        )
     return made
 
 
@@ -82,7 +84,7 @@ def test_claimed_addresses_get_few_datagrams_whatever_records_say(
     for first in range(0, 64, 8):
         liar.say(Records(tuple(told[first : first + 8])))
     sim.run(300.0)
-    most = UNPROVED_HELLOS * (UNPROVED_BURST + 310 * UNPROVED_PER_S)
+    most = UNVALIDATED_HELLOS * (UNVALIDATED_BURST + 310 * UNVALIDATED_PER_S)
     assert 0 < sent["203.0.113.80"] <= 4 * most
     assert sim.connected(0) == 3
 
@@ -94,11 +96,11 @@ def test_a_host_name_stands_for_what_it_resolves_to_now() -> None:
     engine, node = engine_of(sim, 2), sim.nodes[2]
     for number in range(200):  # one deployment after another, nobody is there any more
         gone = (Address(f"10.77.{number}.1", 8000),)
-        engine.resolved("pods.example:8000", gone, node.read_clock(sim.now))
+        engine.on_resolved("pods.example:8000", gone, node.read_clock(sim.now))
         sim.run(1.0)
-    assert len(engine._membership.dialling._knocks) == 1
-    engine.resolved("pods.example:8000", (sim.nodes[0].address,), node.read_clock(sim.now))
-    sim._settle(node)
+    assert len(engine._membership.dialer._targets) == 1
+    engine.on_resolved("pods.example:8000", (sim.nodes[0].address,), node.read_clock(sim.now))
+    sim._drive(node)
     assert sim.run_until(lambda: sim.connected(2) >= 1, 5.0)
 
 
@@ -119,8 +121,8 @@ def test_a_name_that_does_not_resolve_is_told_until_it_does() -> None:
     sim.run(1.0)
     engine, node = engine_of(sim, 1), sim.nodes[1]
     for addresses in ((), (), (Address("10.1.1.1", 1),), ()):
-        engine.resolved("nobody.invalid:8000", addresses, node.read_clock(sim.now))
-        sim._settle(node)
+        engine.on_resolved("nobody.invalid:8000", addresses, node.read_clock(sim.now))
+        sim._drive(node)
     reason = "the name does not resolve"
     assert [each for each in told if each.reason == reason] == [
         DialFailed("nobody.invalid:8000", reason)
@@ -150,9 +152,11 @@ def test_an_outage_of_any_length_costs_no_saved_peer(down_s: float) -> None:
 def test_at_most_so_many_addresses_are_remembered_the_linked_first() -> None:
     sim = cluster(3)
     sim.run(10.0)
-    dialling, now = engine_of(sim, 0)._membership.dialling, 1e9
+    dialling, now = engine_of(sim, 0)._membership.dialer, 1e9
     known = tuple((identity(each).peer_id, Address("10.5.5.5", 1 + each)) for each in range(100))
     dialling.remember(known, now)
-    assert len(dialling._knocks) <= REMEMBERED_LIMIT + 3
-    assert len(dialling.known()) == REMEMBERED_LIMIT
-    assert {each for each, _ in dialling.known()[:2]} == {n.peer_id for n in sim.nodes[1:]}
+    assert len(dialling._targets) <= SAVED_ADDRESSES_LIMIT + 3
+    assert len(dialling.known_addresses()) == SAVED_ADDRESSES_LIMIT
+    assert {each for each, _ in dialling.known_addresses()[:2]} == {
+        n.peer_id for n in sim.nodes[1:]
+    }

@@ -8,20 +8,20 @@ import pytest
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Via
-from grapevine_proto.messages import MAILED_HOPS, RumorCopy, Rumors, Want
-from grapevine_proto.overlay.antientropy import COPIES_AT_ONCE
+from grapevine_proto.messages import DIRECT_MAIL_HOPS, IWant, RumorCopy, Rumors
+from grapevine_proto.overlay.antientropy import COPIES_PER_MESSAGE_LIMIT
 from grapevine_proto.overlay.dissemination.dissemination import (
-    DOUBTED_HOPS,
-    DOUBTED_LIMIT,
-    OLD_MS,
-    UNASKED_LIMIT,
-    Dissemination,
+    DOUBTFUL_HOPS,
+    DOUBTFUL_LIMIT,
+    NO_FORWARD_AGE_MS,
+    UNCLAIMED_LIMIT,
+    Broadcast,
 )
-from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
-from grapevine_proto.overlay.held import key_of
+from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Send
+from grapevine_proto.overlay.held import rumor_key
 from grapevine_proto.overlay.reverse_paths import ReversePaths
-from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import Store
+from grapevine_proto.overlay.signatures import Verifier
+from grapevine_proto.overlay.store import MessageStore
 from grapevine_proto.signed import Rumor
 from tests.overlay.made import Surroundings, identity, peer_id, rumor
 
@@ -33,10 +33,10 @@ class Node:
 
     def __init__(self, strategy: str = "flood") -> None:
         place = Surroundings(1, 2, 3, 4, 5, strategy=strategy)
-        signatures = Signatures(place.config)
-        self.store = Store(place.config, signatures, (), 0.0)
+        signatures = Verifier(place.config)
+        self.store = MessageStore(place.config, signatures, (), 0.0)
         rng = random.Random(1)
-        self.machine = Dissemination(
+        self.machine = Broadcast(
             place.config,
             peer_id(0),
             place.peers,
@@ -48,7 +48,7 @@ class Node:
             0.0,
         )
         for number in (3, 4, 5):
-            self.machine._strategy._to[peer_id(number)] = None  # type: ignore[attr-defined]
+            self.machine._strategy._subscribers[peer_id(number)] = None  # type: ignore[attr-defined]
 
     def hear(
         self,
@@ -73,19 +73,19 @@ def pushes(effects: list[Effect]) -> list[int]:
 
 
 def blames(effects: list[Effect]) -> list[DropReason]:
-    return [each.reason for each in effects if isinstance(each, Blame)]
+    return [each.reason for each in effects if isinstance(each, CountDrop)]
 
 
 def test_only_the_origin_can_say_that_it_mails_to_all() -> None:
     node = Node()
     made = rumor(ORIGIN, 1)
-    node.hear(made, 1, 0.0, hops=MAILED_HOPS)
-    lazy = node.machine.lazy
-    assert not lazy._just_mailed, "others are told of it at once"
-    assert made.ids in lazy._untold
+    node.hear(made, 1, 0.0, hops=DIRECT_MAIL_HOPS)
+    lazy = node.machine.lazy_push
+    assert not lazy._unsorted_mail, "others are told of it at once"
+    assert made.ids in lazy._unannounced
 
 
-@pytest.mark.parametrize("hops", [DOUBTED_HOPS, 200, MAILED_HOPS])
+@pytest.mark.parametrize("hops", [DOUBTFUL_HOPS, 200, DIRECT_MAIL_HOPS])
 def test_what_came_over_too_many_hops_goes_on_once_a_copy_came_over_fewer(hops: int) -> None:
     node = Node()
     made = rumor(ORIGIN, 1)
@@ -102,10 +102,10 @@ def test_a_rumor_said_to_be_nearly_expired_is_held_and_passed_on_once_a_younger_
     made = rumor(ORIGIN, 1)
     node.hear(made, 1, 0.0, age_ms=299_985)
     node.machine.advance(2.0)
-    assert not node.store.held.has(key_of(made))
+    assert not node.store.cache.contains(rumor_key(made))
     assert [each.first for each in node.store.vector(2.0)] == [2], "nothing of it is offered"
     assert pushes(node.hear(made, 2, 2.5, age_ms=2_520)) == [3]
-    assert node.store.held.has(key_of(made))
+    assert node.store.cache.contains(rumor_key(made))
     assert [each.first for each in node.store.vector(2.5)] == [1], "rounds offer it again"
 
 
@@ -116,25 +116,25 @@ def test_a_forged_copy_that_claims_to_be_younger_is_not_held() -> None:
     node.machine.advance(2.0)
     forged = rumor(ORIGIN, 1, b"something else", cluster="another")
     assert blames(node.hear(forged, 2, 2.5)) == [DropReason.BAD_SIGNATURE]
-    assert not node.store.held.has(key_of(made))
+    assert not node.store.cache.contains(rumor_key(made))
 
 
 def test_no_copy_makes_a_stream_younger_than_its_last_word_came() -> None:
     node = Node()
     made = rumor(ORIGIN, 1)
-    node.hear(made, 1, 0.0, age_ms=OLD_MS, via=Via.REPAIR)
+    node.hear(made, 1, 0.0, age_ms=NO_FORWARD_AGE_MS, via=Via.REPAIR)
     node.hear(made, 2, 100.0)
     state = node.store._find(made.origin, made.epoch)
     assert state is not None
-    assert state.said_at == 0.0
+    assert state.last_published_at == 0.0
 
 
 def test_one_doubted_rumor_more_than_the_limit_evicts_the_oldest() -> None:
     node = Node()
-    for first in range(1, DOUBTED_LIMIT + 2):
+    for first in range(1, DOUBTFUL_LIMIT + 2):
         copy = RumorCopy(Rumor(peer_id(ORIGIN), 1, first, (0,), b"", bytes(64)), 200, 0)
-        node.machine._note_doubts(copy, 0.0)
-    assert len(node.machine._doubted) == DOUBTED_LIMIT
+        node.machine._note_doubtful(copy, 0.0)
+    assert len(node.machine._doubtful) == DOUBTFUL_LIMIT
 
 
 def test_of_two_contents_under_one_id_the_first_is_delivered_and_the_second_counted() -> None:
@@ -142,32 +142,34 @@ def test_of_two_contents_under_one_id_the_first_is_delivered_and_the_second_coun
     first, second = rumor(ORIGIN, 1, b"pay Ada"), rumor(ORIGIN, 1, b"pay Bob")
     [deliver] = [each for each in node.hear(first, 1, 0.0) if isinstance(each, Deliver)]
     assert [each.payload for each in deliver.messages] == [b"pay Ada"]
-    assert node.hear(second, 2, 0.1) == [Blame(peer_id(ORIGIN), DropReason.CONFLICT)]
+    assert node.hear(second, 2, 0.1) == [CountDrop(peer_id(ORIGIN), DropReason.CONTENT_CONFLICT)]
     assert node.machine.conflicts == 1
-    assert node.store.held.rumor(key_of(first)) == first
+    assert node.store.cache.rumor(rumor_key(first)) == first
 
 
 def test_a_forged_second_content_is_its_senders_fault() -> None:
     node = Node()
     node.hear(rumor(ORIGIN, 1, b"pay Ada"), 1, 0.0)
     forged = rumor(ORIGIN, 1, b"pay Bob", cluster="another")
-    assert node.hear(forged, 2, 0.1) == [Blame(peer_id(2), DropReason.BAD_SIGNATURE)]
+    assert node.hear(forged, 2, 0.1) == [CountDrop(peer_id(2), DropReason.BAD_SIGNATURE)]
     assert node.machine.conflicts == 0
 
 
 def test_of_one_message_so_many_rumors_are_taken_in() -> None:
     node = Node()
-    copies = tuple(RumorCopy(rumor(ORIGIN, n + 1), 1, 0) for n in range(COPIES_AT_ONCE + 1))
+    copies = tuple(
+        RumorCopy(rumor(ORIGIN, n + 1), 1, 0) for n in range(COPIES_PER_MESSAGE_LIMIT + 1)
+    )
     effects = node.machine.handle(Rumors(copies), peer_id(1), 0.0)
-    assert len([each for each in effects if isinstance(each, Deliver)]) == COPIES_AT_ONCE
+    assert len([each for each in effects if isinstance(each, Deliver)]) == COPIES_PER_MESSAGE_LIMIT
     assert blames(effects) == [DropReason.TOO_LARGE]
 
 
 def test_of_ours_that_nobody_asked_for_so_many_are_waited_for() -> None:
     node = Node()
-    for first in range(1, UNASKED_LIMIT + 2):
-        node.machine._wait_for_question((peer_id(0), 1, first), 10)
-    assert len(node.machine._unasked) == UNASKED_LIMIT
+    for first in range(1, UNCLAIMED_LIMIT + 2):
+        node.machine._track_unclaimed((peer_id(0), 1, first), 10)
+    assert len(node.machine._unclaimed) == UNCLAIMED_LIMIT
     ids = Rumor(peer_id(0), 1, 5, (0,), b"", bytes(64)).ids
-    node.machine.asked(Want(1, (ids, ids)))
-    assert len(node.machine._unasked) == UNASKED_LIMIT - 1
+    node.machine.on_requested(IWant(1, (ids, ids)))
+    assert len(node.machine._unclaimed) == UNCLAIMED_LIMIT - 1

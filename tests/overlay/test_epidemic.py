@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.dissemination.epidemic import HOT_LIMIT, Epidemic
-from grapevine_proto.overlay.dissemination.strategy import News, Push
-from grapevine_proto.overlay.held import Key
+from grapevine_proto.overlay.dissemination.epidemic import HOT_RUMORS_LIMIT, Epidemic
+from grapevine_proto.overlay.dissemination.strategy import NewRumor, Push
+from grapevine_proto.overlay.held import RumorKey
 from grapevine_proto.sections import EpidemicConfig
 from tests.overlay.made import EPOCH, Surroundings, peer_id, record
 
 ORIGIN, SENDER = peer_id(100), peer_id(1)
-KEY: Key = (ORIGIN, EPOCH, 1)
+KEY: RumorKey = (ORIGIN, EPOCH, 1)
 
 
 def epidemic(seed: int = 1, fanout: int = 3, **changes: float) -> Epidemic:
@@ -23,9 +23,9 @@ def epidemic(seed: int = 1, fanout: int = 3, **changes: float) -> Epidemic:
 
 
 def spread_of(
-    strategy: Epidemic, hops: int = 1, sender: PeerId | None = SENDER, key: Key = KEY
+    strategy: Epidemic, hops: int = 1, sender: PeerId | None = SENDER, key: RumorKey = KEY
 ) -> list[PeerId]:
-    return list(strategy.spread(News(key, 100, hops, sender), 0.0).targets)
+    return list(strategy.on_new_rumor(NewRumor(key, 100, hops, sender), 0.0).targets)
 
 
 def due(strategy: Epidemic, at: float) -> list[Push]:
@@ -77,7 +77,7 @@ def test_a_hot_rumor_goes_to_one_more_peer_an_interval_up_to_five_copies() -> No
 def test_a_copy_heard_back_cools_a_rumor() -> None:
     strategy = epidemic(forward_probability=1.0)
     spread_of(strategy)
-    strategy.heard_again(KEY, peer_id(7), 1.0)
+    strategy.on_duplicate(KEY, peer_id(7), 1.0)
     assert due(strategy, 100.0) == []
     assert strategy.deadline == float("inf")
 
@@ -88,10 +88,10 @@ def test_a_fanout_above_the_copies_allowed_sends_no_more_than_those() -> None:
 
 def test_one_rumor_beyond_those_watched_cools_the_oldest() -> None:
     strategy = epidemic(forward_probability=1.0)
-    for sequence in range(HOT_LIMIT + 1):
+    for sequence in range(HOT_RUMORS_LIMIT + 1):
         spread_of(strategy, key=(ORIGIN, EPOCH, sequence))
-    assert strategy.cooled_early == 1
-    assert len(due(strategy, 5.0)) == HOT_LIMIT
+    assert strategy.evicted == 1
+    assert len(due(strategy, 5.0)) == HOT_RUMORS_LIMIT
 
 
 def test_with_nobody_linked_a_rumor_waits_for_whoever_comes() -> None:
@@ -106,7 +106,7 @@ def test_whoever_came_first_and_was_given_it_is_not_pushed_it_again() -> None:
     place = Surroundings()
     strategy = Epidemic(place.config, place.around, place.rng)
     spread_of(strategy, hops=0, sender=None)
-    strategy.gave(KEY, place.link(5))
+    strategy.on_late_delivery(KEY, place.link(5))
     assert due(strategy, 5.0) == []
 
 
@@ -114,14 +114,14 @@ def test_what_was_given_counts_as_a_copy() -> None:
     place = Surroundings(epidemic=EpidemicConfig(max_forwards=1))
     strategy = Epidemic(place.config, place.around, place.rng)
     spread_of(strategy, hops=0, sender=None)
-    strategy.gave(KEY, place.link(5))
+    strategy.on_late_delivery(KEY, place.link(5))
     place.link(6)
     assert due(strategy, 5.0) == []
 
 
 def test_what_was_mailed_to_all_is_not_relayed() -> None:
-    mailed = News(KEY, 100, 1, SENDER, is_mailed=True)
-    assert epidemic(forward_probability=1.0).spread(mailed, 0.0).targets == ()
+    mailed = NewRumor(KEY, 100, 1, SENDER, is_mailed=True)
+    assert epidemic(forward_probability=1.0).on_new_rumor(mailed, 0.0).targets == ()
 
 
 def test_a_relay_keeps_to_the_distribution() -> None:

@@ -22,7 +22,7 @@ def subscribe(strategy: Flood, *numbers: int) -> None:
 
 
 def targets(strategy: Flood, origin: int, sender: int | None, hops: int = 1) -> set[PeerId]:
-    return set(strategy.spread(news(origin, sender=sender, hops=hops), 0.0).targets)
+    return set(strategy.on_new_rumor(news(origin, sender=sender, hops=hops), 0.0).targets)
 
 
 def test_a_node_subscribes_to_as_many_links_as_it_is_set_to() -> None:
@@ -36,7 +36,7 @@ def test_a_node_subscribes_to_as_many_links_as_it_is_set_to() -> None:
 def test_with_few_links_it_subscribes_to_all() -> None:
     place, strategy = flood(1)
     strategy.start(0.0)
-    assert said(strategy.linked(place.link(2), 0.0)) == {peer_id(2): [Subscribe(True)]}
+    assert said(strategy.on_link_up(place.link(2), 0.0)) == {peer_id(2): [Subscribe(True)]}
     assert set(strategy.subscriptions) == {peer_id(1), peer_id(2)}
 
 
@@ -44,12 +44,12 @@ def test_whom_it_loses_it_replaces() -> None:
     place, strategy = flood(*range(1, 8))
     strategy.start(0.0)
     lost = place.unlink(1 + [peer_id(n) for n in range(1, 8)].index(strategy.subscriptions[0]))
-    replaced = said(strategy.unlinked(lost, 1.0))
+    replaced = said(strategy.on_link_down(lost, 1.0))
     assert len(replaced) == 1
     assert lost not in strategy.subscriptions
     assert len(strategy.subscriptions) == 5
     other = next(each for each in place.around.linked if each not in strategy.subscriptions)
-    assert strategy.unlinked(other, 2.0) == []
+    assert strategy.on_link_down(other, 2.0) == []
 
 
 def test_newcomers_take_places_so_that_all_are_as_likely_to_have_subscribers() -> None:
@@ -58,9 +58,9 @@ def test_newcomers_take_places_so_that_all_are_as_likely_to_have_subscribers() -
         place, strategy = flood(1, 2, seed=seed, subscriptions=5)
         strategy.start(0.0)
         for number in range(3, 31):
-            for who, words in said(strategy.linked(place.link(number), 0.0)).items():
+            for who, words in said(strategy.on_link_up(place.link(number), 0.0)).items():
                 assert words in ([Subscribe(True)], [Subscribe(False)])
-                assert (who in strategy.subscriptions) == words[0].wanted  # type: ignore[attr-defined]
+                assert (who in strategy.subscriptions) == words[0].is_subscribed  # type: ignore[attr-defined]
         for number in had:
             had[number] += peer_id(number) in strategy.subscriptions
     assert sum(had.values()) == 300 * 5
@@ -87,7 +87,7 @@ def test_subscriptions_cross_zones_as_the_distribution_has_it(
         order = list(range(1, 31))
         place.rng.shuffle(order)
         for number in order:
-            strategy.linked(place.link(number, "abc"[number % 3]), 0.0)
+            strategy.on_link_up(place.link(number, "abc"[number % 3]), 0.0)
         zones = list(map(place.peers.zone_of, strategy.subscriptions))
         assert len(zones) == 5
         assert distribution != "hub-and-spoke" or {"b", "c"} <= set(zones)
@@ -121,7 +121,7 @@ def test_what_came_too_far_or_was_mailed_to_all_goes_no_further() -> None:
     subscribe(strategy, 5)
     assert targets(strategy, 1, 2, hops=9)
     assert not targets(strategy, 1, 2, hops=10)
-    assert not strategy.spread(news(1, sender=1)._replace(is_mailed=True), 0.0).targets
+    assert not strategy.on_new_rumor(news(1, sender=1)._replace(is_mailed=True), 0.0).targets
 
 
 def test_subscriptions_are_said_again_and_a_restarted_peer_is_told_anew() -> None:
@@ -134,7 +134,7 @@ def test_subscriptions_are_said_again_and_a_restarted_peer_is_told_anew() -> Non
         peer_id(2): [Subscribe(True)],
     }
     subscribe(strategy, 1)
-    assert said(strategy.linked(peer_id(1), 21.0)) == {peer_id(1): [Subscribe(True)]}
+    assert said(strategy.on_link_up(peer_id(1), 21.0)) == {peer_id(1): [Subscribe(True)]}
     assert strategy.subscribers == (), "its subscription was of an earlier run"
     assert place.around.is_linked(peer_id(1))
 

@@ -10,11 +10,11 @@ import pytest
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.overlay.heartbeats import Heartbeats
-from grapevine_proto.overlay.lookout import look_every_s
+from grapevine_proto.overlay.lookout import check_interval_s
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer
-from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import Store
+from grapevine_proto.overlay.signatures import Verifier
+from grapevine_proto.overlay.store import MessageStore
 from tests.overlay.made import config, peer_id, record
 
 
@@ -24,20 +24,20 @@ def schedule(
     """How many are made at each look, and when each peer gets its own; all links begin together."""
     rng = random.Random(1)
     members = MemberTable(settings.limits)
-    store = Store(settings, Signatures(settings), (), 0.0)
+    store = MessageStore(settings, Verifier(settings), (), 0.0)
     beats = Heartbeats(settings, members, store, rng)
     peers = [Peer(peer_id(n), None, record(n).addresses[0], 0.0) for n in range(links)]
     at: dict[Peer, list[float]] = {peer: [0.0] for peer in peers}
     for peer in peers:
-        beats.make(peer, 0.0)
-    look_s = look_every_s(settings)
+        beats.next_for(peer, 0.0)
+    look_s = check_interval_s(settings)
     counts = []
     for number in range(1, round(intervals * settings.gossip_interval / look_s) + 1):
         now = number * look_s
-        due = beats.due(peers, now, look_s)
+        due = beats.due_peers(peers, now, look_s)
         counts.append(len(due))
         for peer in due:
-            beats.make(peer, now)
+            beats.next_for(peer, now)
             at[peer].append(now)
     return counts, at
 
@@ -48,7 +48,7 @@ def test_links_that_began_together_take_turns_after_a_minute(
     links: int, settings: NodeConfig
 ) -> None:
     counts, _ = schedule(links, settings, 30)
-    looks = round(settings.gossip_interval / look_every_s(settings))
+    looks = round(settings.gossip_interval / check_interval_s(settings))
     assert min(counts[-5 * looks :]) >= links // looks
     settled = Counter(counts[-5 * looks :])
     assert sum(number * count for number, count in settled.items()) == 5 * links, (
@@ -61,4 +61,4 @@ def test_nobody_waits_longer_than_whoever_asks_has_patience(links: int) -> None:
     settings = config()
     _, at = schedule(links, settings, 30)
     longest_s = max(b - a for times in at.values() for a, b in itertools.pairwise(times))
-    assert longest_s <= 1.1 * settings.gossip_interval + look_every_s(settings) / 2
+    assert longest_s <= 1.1 * settings.gossip_interval + check_interval_s(settings) / 2

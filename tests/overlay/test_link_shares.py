@@ -8,10 +8,15 @@ import pytest
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.overlay.link_shares import place_of
+from grapevine_proto.overlay.link_shares import network_group
 from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import Happening, PeerTable
-from grapevine_proto.overlay.views import CROWD_LEAST, CROWD_PER_LINK, YIELD_AGE_S, Views
+from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.views import (
+    CROWD_MIN_REJECTIONS,
+    CROWD_REJECTIONS_PER_LINK,
+    LINK_GRACE_S,
+    ActiveView,
+)
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.sim import Simulation
 from tests.overlay.made import config, peer_id, record
@@ -27,7 +32,7 @@ class FullNode:
         self.now = 0.0
         carrying = {peer_id(each) for each in useful}
         self.peers, self.members = PeerTable(200), MemberTable(LimitsConfig())
-        self.views = Views(
+        self.views = ActiveView(
             config(max_peers=len(hosts)),
             self.peers,
             self.members,
@@ -36,18 +41,18 @@ class FullNode:
         )
         for number, host in enumerate(hosts):
             told = record(number)
-            self.members.meet(told, 0.0)
+            self.members.ensure(told, 0.0)
             peer = self.peers.add(told.peer_id, told, Address(host, 8000 + number), 0.0)
-            self.peers.move(peer, Happening.LINKED)
+            self.peers.transition(peer, PeerTrigger.LINKED)
             peer.linked_at = -float(number)
-            peer.is_dialed = number in chosen
+            peer.is_self_chosen = number in chosen
 
     def yield_to(self, host: str, now: float = 0.0, *, is_ours: bool = False) -> PeerId | None:
         """Which link goes for a newcomer there."""
         for peer in self.peers:
-            peer.silent_since = now
-        return self.views.to_let_go(
-            peer_id(99), now, is_asked=True, source=Address(host, 1), is_ours=is_ours
+            peer.last_heard_at = now
+        return self.views.pick_victim(
+            peer_id(99), now, wants_room=True, source=Address(host, 1), is_outbound=is_ours
         )
 
     def may_yield_to(self, host: str) -> set[int]:
@@ -77,7 +82,7 @@ def test_one_link_a_second_goes_for_others_however_many_identities_ask() -> None
     node = FullNode(apart(16))
     gone = [node.yield_to(f"10.{n % 200}.9.1", 100.0 + n / 100) for n in range(301)]
     assert sum(each is not None for each in gone) in (3, 4)
-    assert node.views.refused >= 297
+    assert node.views.rejected >= 297
 
 
 @pytest.mark.parametrize("attackers", [["203.0.113.9"] * 2, ["2001:db8::1", "2001:db8::2:3"]])
@@ -112,18 +117,18 @@ def test_a_new_link_is_sure_of_its_time() -> None:
     node = FullNode(apart(8))
     for peer in node.peers:
         peer.linked_at = 0.0
-    assert node.yield_to("10.9.9.9", YIELD_AGE_S - 0.1) is None
-    assert node.yield_to("10.9.9.9", YIELD_AGE_S) is not None
+    assert node.yield_to("10.9.9.9", LINK_GRACE_S - 0.1) is None
+    assert node.yield_to("10.9.9.9", LINK_GRACE_S) is not None
 
 
 def test_in_a_crowd_a_node_sees_to_it_that_half_of_its_links_are_of_its_own_choice() -> None:
     node = FullNode(apart(8), chosen=(7,))
-    assert not node.views.lacks_own(100.0)
-    for _ in range(CROWD_LEAST + CROWD_PER_LINK * 8 + 1):
+    assert not node.views.needs_self_chosen(100.0)
+    for _ in range(CROWD_MIN_REJECTIONS + CROWD_REJECTIONS_PER_LINK * 8 + 1):
         node.yield_to("203.0.113.9", 100.0)
-    assert node.views.lacks_own(100.0)
+    assert node.views.needs_self_chosen(100.0)
     assert node.yield_to("10.9.9.9", 100.0, is_ours=True) is not None, "the second is used up"
-    assert not node.views.lacks_own(200.0)
+    assert not node.views.needs_self_chosen(200.0)
 
 
 def test_a_node_that_a_crowd_filled_first_takes_in_whom_it_dials_all_the_same() -> None:
@@ -134,15 +139,15 @@ def test_a_node_that_a_crowd_filled_first_takes_in_whom_it_dials_all_the_same() 
 
 
 def test_mapped_addresses_and_zones_are_the_host_that_they_stand_for() -> None:
-    assert place_of("::ffff:10.1.2.3") == place_of("10.1.2.3")
-    assert place_of("fe80::1%eth0") == place_of("fe80::1%eth1")
-    assert place_of("10.1.2.3").network == place_of("10.1.2.4").network
-    assert place_of("10.1.2.3").host != place_of("10.1.2.4").host
+    assert network_group("::ffff:10.1.2.3") == network_group("10.1.2.3")
+    assert network_group("fe80::1%eth0") == network_group("fe80::1%eth1")
+    assert network_group("10.1.2.3").network == network_group("10.1.2.4").network
+    assert network_group("10.1.2.3").host != network_group("10.1.2.4").host
 
 
 def test_a_crowd_of_newcomers_leaves_a_node_linked_with_those_it_chose() -> None:
     config_ = NodeConfig.lan(max_peers=6)
-    sim = Simulation(nodes=20, seed=3, config=config_, linked=6)
+    sim = Simulation(nodes=20, seed=3, config=config_, initial_links=6)
     sim.run(10.0)
     old = set(running(sim))
     for _ in range(40):  # each wants one link, and knows node 3 alone

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.members import FORGET_S, MemberTable
+from grapevine_proto.overlay.members import FORGET_MEMBER_S, MemberTable
 from grapevine_proto.sections import LimitsConfig
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 from tests.overlay.made import peer_id, record
 
 TELLER, OTHER = peer_id(900), peer_id(901)
@@ -24,23 +24,23 @@ def table(**limits: int) -> MemberTable:
 
 
 def test_one_teller_adds_so_many_unmet_members_and_not_one_more() -> None:
-    members = table(addresses_per_teller=2)
+    members = table(addresses_per_source=2)
     for number in (1, 2):
-        assert members.has_place(TELLER)
+        assert members.has_room_from(TELLER)
         members.add(record(number), TELLER, 0.0)
-    assert not members.has_place(TELLER)
-    assert members.has_place(OTHER)
-    members.meet(record(1), 0.0)
-    assert members.has_place(TELLER), "whom we met was no lie"
+    assert not members.has_room_from(TELLER)
+    assert members.has_room_from(OTHER)
+    members.ensure(record(1), 0.0)
+    assert members.has_room_from(TELLER), "whom we met was no lie"
 
 
 def test_all_tellers_together_add_so_many_addresses_and_not_one_more() -> None:
     members = table(addresses=2)
     members.add(record(1), TELLER, 0.0)
     members.add(record(2), OTHER, 0.0)
-    assert not members.has_place(peer_id(902))
+    assert not members.has_room_from(peer_id(902))
     members.remove(peer_id(2))
-    assert members.has_place(peer_id(902))
+    assert members.has_room_from(peer_id(902))
 
 
 def told_of(members: MemberTable) -> set[int]:
@@ -49,7 +49,7 @@ def told_of(members: MemberTable) -> set[int]:
 
 
 def hear(members: MemberTable, number: int, teller: PeerId) -> None:
-    assert members.make_place(teller)
+    assert members.make_room_from(teller)
     members.add(record(number), teller, 0.0)
 
 
@@ -61,10 +61,10 @@ def test_in_a_full_table_of_addresses_a_newcomer_takes_the_place_of_one_that_did
         hear(members, number, TELLER)
     silent = members.get(peer_id(2))
     assert silent is not None
-    members.failed(silent)
+    members.on_dial_failed(silent)
     hear(members, 9, OTHER)
     assert told_of(members) == {0, 1, 3, 9}
-    assert members.refused == 1
+    assert members.overflows == 1
 
 
 def test_whoever_told_of_most_makes_room_and_before_that_one_who_is_linked_no_more() -> None:
@@ -82,7 +82,7 @@ def test_whoever_told_of_most_makes_room_and_before_that_one_who_is_linked_no_mo
 
 
 def test_one_that_has_used_up_its_share_replaces_what_it_told_itself() -> None:
-    members = table(addresses_per_teller=2)
+    members = table(addresses_per_source=2)
     for number in (1, 2):
         hear(members, number, TELLER)
     hear(members, 3, OTHER)
@@ -93,7 +93,7 @@ def test_one_that_has_used_up_its_share_replaces_what_it_told_itself() -> None:
 def test_however_many_identities_tell_of_members_that_are_not_there_newcomers_are_learned_of() -> (
     None
 ):
-    members = table(addresses=20, addresses_per_teller=4)
+    members = table(addresses=20, addresses_per_source=4)
     for number in range(60):
         hear(members, number, peer_id(500 + number // 4))
     hear(members, 99, OTHER)
@@ -103,21 +103,21 @@ def test_however_many_identities_tell_of_members_that_are_not_there_newcomers_ar
 
 def test_beyond_the_cap_only_those_we_are_linked_to_get_a_place() -> None:
     members = table(members=2)
-    members.meet(record(1), 0.0)
+    members.ensure(record(1), 0.0)
     members.add(record(2), TELLER, 0.0)
-    assert not members.has_place(OTHER)
-    members.meet(record(3), 0.0)
+    assert not members.has_room_from(OTHER)
+    members.ensure(record(3), 0.0)
     assert {each.record.peer_id for each in members} == {peer_id(1), peer_id(3)}
-    assert members.refused == 1
+    assert members.overflows == 1
 
 
 def test_news_is_told_a_bounded_number_of_times_and_everyone_s_in_turn() -> None:
     members = table()
     for number in (1, 2, 3):
         members.add(record(number), TELLER, 0.0)
-        members.spread_news(peer_id(number))
-    told: list[Record] = []
-    while batch := members.news(2):
+        members.queue_update(peer_id(number))
+    told: list[PeerRecord] = []
+    while batch := members.next_updates(2):
         told += batch
     assert sorted(each.name for each in told) == sorted(4 * ["node 1", "node 2", "node 3"])
     assert [each.name for each in told[:6]] == ["node 1", "node 2", "node 3"] * 2
@@ -127,9 +127,9 @@ def test_members_that_are_gone_are_forgotten_after_a_day() -> None:
     members = table()
     members.add(record(1, left=True), TELLER, 0.0)
     members.add(record(2), TELLER, 0.0)
-    members.forget_the_gone(FORGET_S)
+    members.remove_expired(FORGET_MEMBER_S)
     assert len(members) == 2
-    members.forget_the_gone(FORGET_S + 1)
+    members.remove_expired(FORGET_MEMBER_S + 1)
     assert [each.record.peer_id for each in members] == [peer_id(2)]
 
 
@@ -140,7 +140,11 @@ def test_only_members_thought_to_be_up_are_passed_on() -> None:
     members.add(record(3, left=True), TELLER, 0.0)
     members.add(record(4), TELLER, 0.0)
     rng = random.Random(1)
-    told = {each.peer_id for _ in range(20) for each in members.some(4, rng, but=peer_id(4))}
+    told = {
+        each.peer_id
+        for _ in range(20)
+        for each in members.sample_records(4, rng, exclude=peer_id(4))
+    }
     assert told == {peer_id(1)}
 
 
@@ -152,24 +156,24 @@ class MemberMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.members = table(members=6, addresses=5, addresses_per_teller=3)
+        self.members = table(members=6, addresses=5, addresses_per_source=3)
 
     @rule(number=st.integers(0, 11), teller=st.sampled_from([TELLER, OTHER]))
     def hear(self, number: int, teller: bytes) -> None:
         who = TELLER if teller == TELLER else OTHER
-        if self.members.get(BARE[number].peer_id) is None and self.members.make_place(who):
+        if self.members.get(BARE[number].peer_id) is None and self.members.make_room_from(who):
             self.members.add(BARE[number], who, 0.0)
-            self.members.spread_news(BARE[number].peer_id)
+            self.members.queue_update(BARE[number].peer_id)
 
     @rule(number=st.integers(0, 11))
     def meet(self, number: int) -> None:
-        self.members.meet(BARE[number], 0.0)
+        self.members.ensure(BARE[number], 0.0)
 
     @rule(number=st.integers(0, 11))
     def fail(self, number: int) -> None:
         member = self.members.get(BARE[number].peer_id)
         if member is not None:
-            self.members.failed(member)
+            self.members.on_dial_failed(member)
 
     @rule(number=st.integers(0, 11))
     def remove(self, number: int) -> None:
@@ -178,18 +182,22 @@ class MemberMachine(RuleBasedStateMachine):
 
     @rule()
     def tell(self) -> None:
-        assert all(self.members.get(each.peer_id) is not None for each in self.members.news(3))
+        assert all(
+            self.members.get(each.peer_id) is not None for each in self.members.next_updates(3)
+        )
 
     @invariant()
     def counts_are_true(self) -> None:
-        unmet = [each for each in self.members if not each.is_met]
-        assert self.members._unmet_total == len(unmet)
-        assert sum(map(len, self.members._unmet.values())) == len(unmet)
-        assert {self.members._met[each.met_place] for each in self.members if each.is_met} == {
-            each.record.peer_id for each in self.members if each.is_met
-        }
-        assert set(self.members._failed) <= {each.record.peer_id for each in unmet}
-        assert [self.members._order[each.place] for each in self.members] == [
+        unmet = [each for each in self.members if not each.was_linked]
+        assert self.members._never_linked_total == len(unmet)
+        assert sum(map(len, self.members._never_linked.values())) == len(unmet)
+        assert {
+            self.members._linked_before[each.linked_before_index]
+            for each in self.members
+            if each.was_linked
+        } == {each.record.peer_id for each in self.members if each.was_linked}
+        assert set(self.members._dial_failed) <= {each.record.peer_id for each in unmet}
+        assert [self.members._sample_order[each.order_index] for each in self.members] == [
             each.record.peer_id for each in self.members
         ]
         assert len(unmet) <= 5

@@ -161,7 +161,7 @@ def test_a_dial_without_answer_is_told_once_and_tried_for_ever() -> None:
     node = sim.nodes[0]
     assert node.engine is not None
     node.engine.dial(nobody, node.read_clock(sim.now))
-    sim._settle(node)
+    sim._drive(node)
     before = sim.datagrams
     sim.run(60.0)
     assert [failure.address for failure in failures] == [nobody]
@@ -192,12 +192,14 @@ def test_of_two_nodes_on_one_identity_one_stops_and_says_so(loss: float) -> None
             told.append(event) if isinstance(event, IdentityInUse) and number == 1 else None
         )
     )
-    assert sim.run_until(lambda: bool(sim.nodes[1].stopped or sim.nodes[twin].stopped), 60.0)
-    assert "in use by another node" in sim.nodes[twin].stopped
-    assert "which was here first" in sim.nodes[twin].stopped
-    assert not sim.nodes[1].stopped, "the one that was here first goes on, and says so"
+    assert sim.run_until(
+        lambda: bool(sim.nodes[1].stop_reason or sim.nodes[twin].stop_reason), 60.0
+    )
+    assert "in use by another node" in sim.nodes[twin].stop_reason
+    assert "which was here first" in sim.nodes[twin].stop_reason
+    assert not sim.nodes[1].stop_reason, "the one that was here first goes on, and says so"
     sim.run(40.0)
-    assert not sim.nodes[1].stopped
+    assert not sim.nodes[1].stop_reason
     assert sim.connected(1) == 2
     assert told
 
@@ -261,8 +263,8 @@ def test_a_peer_is_at_the_address_that_its_session_proved_whatever_its_record_cl
     sim.run(5.0)
     (peer,) = sim.peers(0)
     assert peer.address == sim.nodes[liar].address
-    assert engine_of(sim, 0).whose(claimed) is None
-    assert engine_of(sim, 0).whose(sim.nodes[liar].address) == sim.nodes[liar].peer_id
+    assert engine_of(sim, 0).peer_at(claimed) is None
+    assert engine_of(sim, 0).peer_at(sim.nodes[liar].address) == sim.nodes[liar].peer_id
 
 
 def test_an_address_names_the_member_that_is_there_and_not_one_that_claims_it() -> None:
@@ -271,10 +273,10 @@ def test_an_address_names_the_member_that_is_there_and_not_one_that_claims_it() 
     honest = sim.nodes[1]
     liar_at(sim, 0, honest.address)
     sim.run(5.0)
-    assert engine_of(sim, 0).whose(honest.address) == honest.peer_id
+    assert engine_of(sim, 0).peer_at(honest.address) == honest.peer_id
     sim.crash(1)
     sim.run(60.0)
-    assert engine_of(sim, 0).whose(honest.address) == honest.peer_id
+    assert engine_of(sim, 0).peer_at(honest.address) == honest.peer_id
 
 
 def test_a_bootstrap_peer_is_dialed_although_somebody_else_claims_its_address() -> None:

@@ -11,16 +11,16 @@ from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.nearness import (
-    AGAIN_S,
-    FIRST_PAUSE,
-    KNOWN_INTERVALS,
-    LONGEST_PAUSE,
-    REFUSED_S,
-    Nearness,
-    worth_it_s,
+    FIRST_PAUSE_INTERVALS,
+    MAX_PAUSE_INTERVALS,
+    MEASURED_INTERVALS,
+    RECHECK_REJECTED_S,
+    RECHECK_S,
+    ProximityOptimizer,
+    rtt_to_beat_s,
 )
-from grapevine_proto.overlay.peers import Happening, PeerTable
-from grapevine_proto.overlay.views import Views
+from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.views import ActiveView
 from grapevine_proto.sections import LimitsConfig
 from tests.overlay.made import config, peer_id, record
 
@@ -42,21 +42,23 @@ class Around:
         self.began_at = 0.0
         self.carrying = carrying
         self.peers = PeerTable(100)
-        self.members = MemberTable(LimitsConfig(addresses_per_teller=10_000))
+        self.members = MemberTable(LimitsConfig(addresses_per_source=10_000))
         settings = config(
-            **{"max_peers": max_peers, "gossip_interval": INTERVAL_S, "nearer_links": True}
+            **{"max_peers": max_peers, "gossip_interval": INTERVAL_S, "optimize_links": True}
             | changes
         )
         rng = random.Random(1)
-        views = Views(settings, self.peers, self.members, rng)
-        self.near = Nearness(settings, self.peers, self.members, views, rng, 0.0, self.carries)
+        views = ActiveView(settings, self.peers, self.members, rng)
+        self.near = ProximityOptimizer(
+            settings, self.peers, self.members, views, rng, 0.0, self.carries
+        )
         for number in range(members):
             told = record(number, zone=zones[number] if zones else "")
-            self.members.meet(told, 0.0)
+            self.members.ensure(told, 0.0)
             if number < len(ways):
                 peer = self.peers.add(told.peer_id, told, told.addresses[0], 0.0)
-                self.peers.move(peer, Happening.LINKED)
-                peer.linked_at, peer.least_rtt_s = 0.0, ways[number] / 1000
+                self.peers.transition(peer, PeerTrigger.LINKED)
+                peer.linked_at, peer.min_rtt_s = 0.0, ways[number] / 1000
 
     def carries(self, which: PeerId, now: float) -> bool:
         return self.carrying is not None and which == peer_id(self.carrying)
@@ -64,8 +66,8 @@ class Around:
     def goes_for(self, way_ms: float | None, now: float = 15.0, zone: str = "") -> PeerId | None:
         rtt_s = None if way_ms is None else way_ms / 1000
         for peer in self.peers:
-            peer.silent_since = now
-        return self.near.to_let_go(record(99, zone=zone), rtt_s, now)
+            peer.last_heard_at = now
+        return self.near.pick_victim(record(99, zone=zone), rtt_s, now)
 
     def looks(self, seconds: float) -> list[tuple[float, PeerId]]:
         """All looks of so much more time, each of which leads to nothing; nobody falls silent."""
@@ -73,8 +75,8 @@ class Around:
         for tick in range(int(seconds * 2)):
             now = self.began_at + tick / 2
             for peer in self.peers:
-                peer.silent_since = now
-            look = self.near.look(now)
+                peer.last_heard_at = now
+            look = self.near.next_candidate(now)
             if look is not None:
                 taken.append((now, look.member.record.peer_id))
         self.began_at += seconds
@@ -87,8 +89,8 @@ class Around:
 def test_what_gains_less_than_a_fifth_or_ten_milliseconds_is_left_as_it_is(
     present_ms: float, worth_ms: float
 ) -> None:
-    assert worth_it_s(present_ms / 1000) == pytest.approx(worth_ms / 1000)
-    assert worth_it_s(None) < 0
+    assert rtt_to_beat_s(present_ms / 1000) == pytest.approx(worth_ms / 1000)
+    assert rtt_to_beat_s(None) < 0
 
 
 def test_the_farthest_link_is_kept_and_the_next_goes_for_one_that_is_nearer() -> None:
@@ -117,14 +119,14 @@ def test_with_fewer_than_five_links_and_where_all_fit_none_goes() -> None:
 
 def test_a_new_link_one_that_is_not_sound_and_one_not_measured_do_not_go() -> None:
     around = Around(30, 100, 40, 90, 20)
-    assert around.goes_for(1, now=KNOWN_INTERVALS * INTERVAL_S - 1) is None
+    assert around.goes_for(1, now=MEASURED_INTERVALS * INTERVAL_S - 1) is None
     suspect = around.members.get(peer_id(3))
     assert suspect is not None
     suspect.status = MemberStatus.SUSPECT
     assert around.goes_for(1) == peer_id(2)
     third = around.peers.get(peer_id(2))
     assert third is not None
-    third.least_rtt_s = None
+    third.min_rtt_s = None
     assert around.goes_for(1) == peer_id(0)
 
 
@@ -148,35 +150,37 @@ def test_who_is_short_of_links_has_other_things_to_do() -> None:
 def test_under_a_tree_that_cannot_mend_links_stay_as_they_are() -> None:
     ways = (30, 100, 40, 90, 20)
     assert Around(*ways, strategy="plumtree").goes_for(1)
-    assert Around(*ways, strategy="plumtree", lazy_repair=False).goes_for(1) is None
-    assert Around(*ways, strategy="epidemic", lazy_repair=False).goes_for(1)
+    assert Around(*ways, strategy="plumtree", lazy_push=False).goes_for(1) is None
+    assert Around(*ways, strategy="epidemic", lazy_push=False).goes_for(1)
 
 
 def test_a_look_says_how_near_it_must_be_and_who_goes_then() -> None:
     around = Around(30, 100, 40, 90, 20)
     assert around.goes_for(1) == peer_id(3)
-    look = around.near.look(15.0)
+    look = around.near.next_candidate(15.0)
     assert look is not None
-    assert look.nearer_than_s == pytest.approx(0.072)
-    assert look.instead.peer_id == peer_id(3)
+    assert look.max_rtt_s == pytest.approx(0.072)
+    assert look.swap_for.peer_id == peer_id(3)
     assert not around.peers.is_linked(look.member.record.peer_id)
-    assert around.near.looks == 1
+    assert around.near.candidates_dialed == 1
 
 
 def test_each_look_that_leads_to_nothing_makes_the_pause_longer_and_a_change_short_again() -> None:
     around = Around(*[100] * 5, members=90)
-    at = [now for now, _ in around.looks(AGAIN_S)]
+    at = [now for now, _ in around.looks(RECHECK_S)]
     pauses = [after - before for before, after in itertools.pairwise(at)]
-    assert max(pauses[:3]) <= 3 * FIRST_PAUSE * INTERVAL_S
+    assert max(pauses[:3]) <= 3 * FIRST_PAUSE_INTERVALS * INTERVAL_S
     assert min(pauses[-3:]) >= 0.75 * 5 * INTERVAL_S
-    assert max(pauses) <= 1.25 * LONGEST_PAUSE * INTERVAL_S + 0.5
-    around.near.changed(AGAIN_S)
-    assert around.near.look(AGAIN_S + 2 * FIRST_PAUSE * INTERVAL_S) is not None
+    assert max(pauses) <= 1.25 * MAX_PAUSE_INTERVALS * INTERVAL_S + 0.5
+    around.near.on_links_changed(RECHECK_S)
+    assert (
+        around.near.next_candidate(RECHECK_S + 2 * FIRST_PAUSE_INTERVALS * INTERVAL_S) is not None
+    )
 
 
 def test_nobody_is_looked_at_twice_in_five_minutes() -> None:
     around = Around(*[100] * 5, members=10)
-    looked = [peer for now, peer in around.looks(AGAIN_S / 2)]
+    looked = [peer for now, peer in around.looks(RECHECK_S / 2)]
     assert sorted(looked) == sorted(peer_id(number) for number in range(5, 10))
 
 
@@ -187,9 +191,9 @@ def test_who_was_too_far_is_looked_at_again_once_its_way_is_worth_it() -> None:
     member, fourth = around.members.get(who), around.peers.get(peer_id(3))
     assert member is not None
     assert fourth is not None
-    around.near.seen(member, 0.072)
+    around.near.on_too_far(member, 0.072)
     assert around.looks(200) == []
-    fourth.least_rtt_s = 0.095
+    fourth.min_rtt_s = 0.095
     assert [peer for _, peer in around.looks(300)] == [who]
 
 
@@ -197,9 +201,9 @@ def test_who_refused_is_asked_again_a_minute_later() -> None:
     around = Around(*[100] * 5, members=6)
     member = around.members.get(peer_id(5))
     assert member is not None
-    around.near.refused(member, 0.0)
-    first = around.looks(3 * REFUSED_S)[0][0]
-    assert first >= 0.5 * REFUSED_S
+    around.near.on_rejected(member, 0.0)
+    first = around.looks(3 * RECHECK_REJECTED_S)[0][0]
+    assert first >= 0.5 * RECHECK_REJECTED_S
 
 
 def test_who_is_down_is_denied_or_has_no_address_is_not_looked_at() -> None:

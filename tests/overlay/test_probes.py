@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import math
 
-from grapevine_proto.overlay.probes import ERRANDS_LIMIT, Errand, Errands
+from grapevine_proto.overlay.probes import INDIRECT_PROBES_LIMIT, IndirectProbe, IndirectProbes
 from tests.overlay.made import peer_id
 
 ASKER, SUBJECT, OTHER = peer_id(1), peer_id(2), peer_id(3)
 
 
 def test_whoever_asked_is_answered_when_the_subject_is_heard() -> None:
-    errands = Errands()
-    errands.add(SUBJECT, Errand(ASKER, 7, 1.0))
-    errands.add(SUBJECT, Errand(OTHER, 9, 1.0))
+    errands = IndirectProbes()
+    errands.add(SUBJECT, IndirectProbe(ASKER, 7, 1.0))
+    errands.add(SUBJECT, IndirectProbe(OTHER, 9, 1.0))
     assert SUBJECT in errands
-    assert [(each.asker, each.number) for each in errands.done(SUBJECT)] == [(ASKER, 7), (OTHER, 9)]
-    assert errands.done(SUBJECT) == []
-    assert errands.overdue(2.0) == []
+    assert [(each.requester, each.number) for each in errands.pop_subject(SUBJECT)] == [
+        (ASKER, 7),
+        (OTHER, 9),
+    ]
+    assert errands.pop_subject(SUBJECT) == []
+    assert errands.pop_expired(2.0) == []
 
 
 def test_whoever_asked_is_answered_with_no_once_the_time_is_over() -> None:
-    errands = Errands()
-    errands.add(SUBJECT, Errand(ASKER, 7, 1.0))
-    errands.add(SUBJECT, Errand(OTHER, 9, 2.0))
+    errands = IndirectProbes()
+    errands.add(SUBJECT, IndirectProbe(ASKER, 7, 1.0))
+    errands.add(SUBJECT, IndirectProbe(OTHER, 9, 2.0))
     assert errands.deadline == 1.0
-    assert [each.number for each in errands.overdue(1.0)] == [7]
+    assert [each.number for each in errands.pop_expired(1.0)] == [7]
     assert errands.deadline == 2.0
-    assert [each.number for each in errands.overdue(5.0)] == [9]
+    assert [each.number for each in errands.pop_expired(5.0)] == [9]
     assert (len(errands), errands.deadline) == (0, math.inf)
 
 
 def test_at_the_cap_one_more_errand_is_refused_and_counted() -> None:
-    errands = Errands()
-    for number in range(ERRANDS_LIMIT):
-        assert errands.add(SUBJECT, Errand(ASKER, number, 1.0))
-    assert not errands.add(OTHER, Errand(ASKER, 0, 1.0))
-    assert (len(errands), errands.refused) == (ERRANDS_LIMIT, 1)
-    errands.done(SUBJECT)
-    assert errands.add(OTHER, Errand(ASKER, 0, 1.0))
+    errands = IndirectProbes()
+    for number in range(INDIRECT_PROBES_LIMIT):
+        assert errands.add(SUBJECT, IndirectProbe(ASKER, number, 1.0))
+    assert not errands.add(OTHER, IndirectProbe(ASKER, 0, 1.0))
+    assert (len(errands), errands.rejected) == (INDIRECT_PROBES_LIMIT, 1)
+    errands.pop_subject(SUBJECT)
+    assert errands.add(OTHER, IndirectProbe(ASKER, 0, 1.0))

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from grapevine_proto import codec
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.messages import Ids
+from grapevine_proto.messages import IHave
 from grapevine_proto.overlay.ranges import (
-    RANGES_A_WANT,
-    SHARE,
-    in_datagrams,
-    joined,
-    share_of,
-    without,
+    MESSAGES_PER_REQUEST,
+    RANGES_PER_REQUEST,
+    coalesce,
+    first_batch,
+    pack,
+    subtract,
 )
 from tests.overlay.made import EPOCH, peer_id
 
@@ -38,12 +38,12 @@ def ids_in(several: list[StreamRange]) -> list[tuple[Stream, int]]:
 
 @given(ranges)
 def test_a_share_and_the_rest_are_what_there_was_in_its_order(several: list[StreamRange]) -> None:
-    share, rest = share_of(several)
+    share, rest = first_batch(several)
     assert ids_in(share + rest) == ids_in(several)
-    assert len(ids_in(share)) <= SHARE
-    assert len(share) <= RANGES_A_WANT
+    assert len(ids_in(share)) <= MESSAGES_PER_REQUEST
+    assert len(share) <= RANGES_PER_REQUEST
     if rest:
-        assert len(ids_in(share)) == SHARE or len(share) == RANGES_A_WANT
+        assert len(ids_in(share)) == MESSAGES_PER_REQUEST or len(share) == RANGES_PER_REQUEST
 
 
 @given(ranges, ranges)
@@ -51,12 +51,14 @@ def test_what_is_left_is_what_was_not_taken(
     several: list[StreamRange], taken: list[StreamRange]
 ) -> None:
     gone = set(ids_in(taken))
-    assert ids_in(without(several, taken)) == [each for each in ids_in(several) if each not in gone]
+    assert ids_in(subtract(several, taken)) == [
+        each for each in ids_in(several) if each not in gone
+    ]
 
 
 @given(ranges)
 def test_ranges_that_follow_each_other_become_one(several: list[StreamRange]) -> None:
-    found = joined(several)
+    found = coalesce(several)
     assert ids_in(found) == ids_in(several)
     assert not any(
         one.stream == two.stream and one.last + 1 == two.first for one, two in pairwise(found)
@@ -72,7 +74,7 @@ def test_ids_are_cut_to_datagrams_at_their_widest() -> None:
         for of in range(40)
         for _ in range(rng.choice([1, 1, 2, 30]))
     ]
-    batches = in_datagrams(widest)
+    batches = pack(widest)
     assert [each for batch in batches for each in batch] == widest
-    assert all(len(codec.encode_message(Ids(b))) <= codec.MAX_PLAINTEXT for b in batches)
-    assert all(codec.decode_message(codec.encode_message(Ids(b))) == Ids(b) for b in batches)
+    assert all(len(codec.encode_message(IHave(b))) <= codec.BASE_PLAINTEXT_BYTES for b in batches)
+    assert all(codec.decode_message(codec.encode_message(IHave(b))) == IHave(b) for b in batches)

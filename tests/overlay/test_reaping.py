@@ -7,7 +7,7 @@ import pytest
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.messages import Records
-from grapevine_proto.overlay.members import TOMBSTONES, MemberTable
+from grapevine_proto.overlay.members import TOMBSTONES_LIMIT, MemberTable
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.sim import Simulation
 from tests.liar import Liar
@@ -20,7 +20,7 @@ SHORT = NodeConfig.local(reconnect_timeout=20.0, tombstone_timeout=60.0)
 def weight(sim: Simulation, number: int) -> tuple[int, int, int]:
     """What a node keeps of others: members, peers and accounts."""
     engine = engine_of(sim, number)
-    return len(engine.members()), len(engine.peers(1e9)), len(engine._links.accounts)
+    return len(engine.members()), len(engine.peers(1e9)), len(engine._links.peer_limits)
 
 
 @pytest.mark.parametrize("is_polite", [False, True])
@@ -70,10 +70,10 @@ def test_so_many_tombstones_are_kept_and_not_one_more() -> None:
     members = MemberTable(LimitsConfig())
     told = record(1, left=True)
     members.add(told, peer_id(900), 0.0)
-    members.forget_the_gone(100.0, 10.0, 50.0)
-    assert members.is_let_go(told)
-    members._tombstones = {peer_id(n + 2000): ((1, 0), 1e9) for n in range(TOMBSTONES)}
+    members.remove_expired(100.0, 10.0, 50.0)
+    assert members.is_tombstoned(told)
+    members._tombstones = {peer_id(n + 2000): ((1, 0), 1e9) for n in range(TOMBSTONES_LIMIT)}
     members.add(told, peer_id(900), 100.0)
-    members.forget_the_gone(200.0, 10.0, 50.0)
-    assert len(members._tombstones) == TOMBSTONES
-    assert members.is_let_go(told)
+    members.remove_expired(200.0, 10.0, 50.0)
+    assert len(members._tombstones) == TOMBSTONES_LIMIT
+    assert members.is_tombstoned(told)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.sample import Sample, share_of
+from grapevine_proto.overlay.sample import TraceSample, sample_share
 from grapevine_proto.signed import TRACE_ALL, Rumor
 from tests.overlay.made import EPOCH, identity, peer_id
 from tests.overlay.traces import (
@@ -18,15 +18,15 @@ from tests.overlay.traces import (
 
 @pytest.mark.parametrize("members", [0, 1, 99, 100])
 def test_all_of_up_to_a_hundred_members_are_asked(members: int) -> None:
-    assert share_of(members) == TRACE_ALL
-    assert peer_id(1) in Sample("default", message_id(), TRACE_ALL)
+    assert sample_share(members) == TRACE_ALL
+    assert peer_id(1) in TraceSample("default", message_id(), TRACE_ALL)
 
 
 @pytest.mark.parametrize("members", [101, 1000, 10_000])
 def test_about_a_hundred_of_more_are_asked(members: int) -> None:
     rng = random.Random(3)
     everyone = [PeerId(rng.randbytes(32)) for _ in range(members)]
-    sample = Sample("default", message_id(), share_of(members))
+    sample = TraceSample("default", message_id(), sample_share(members))
     assert 65 <= sum(member in sample for member in everyone) <= 140
 
 
@@ -34,16 +34,20 @@ def test_another_message_asks_others_and_every_node_agrees_whom() -> None:
     rng = random.Random(3)
     everyone = [PeerId(rng.randbytes(32)) for _ in range(1000)]
     one, other = (
-        {each for each in everyone if each in Sample("default", message_id(n), share_of(1000))}
+        {
+            each
+            for each in everyone
+            if each in TraceSample("default", message_id(n), sample_share(1000))
+        }
         for n in (1, 2)
     )
     assert len(one & other) < 30
-    again = Sample("default", message_id(1), share_of(1000))
+    again = TraceSample("default", message_id(1), sample_share(1000))
     assert one == {each for each in everyone if each in again}
 
 
 def test_the_smallest_share_still_asks_somebody() -> None:
-    assert share_of(10_000_000) == 1
+    assert sample_share(10_000_000) == 1
 
 
 def test_nobody_on_the_way_can_ask_more_or_fewer_than_the_origin_did() -> None:

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.config import DISTRIBUTIONS
-from grapevine_proto.overlay.selection import choose, links_wanted, uniform
+from grapevine_proto.overlay.selection import choose, target_links, uniform
 
 
 @given(st.integers(0, 40), st.integers(0, 10), st.sets(st.integers(0, 39)), st.integers())
 def test_uniform_gives_as_many_as_there_are_none_twice_none_excluded(
     population: int, count: int, but: set[int], seed: int
 ) -> None:
-    chosen = uniform(range(population), count, random.Random(seed), but=but)
+    chosen = uniform(range(population), count, random.Random(seed), exclude=but)
     allowed = set(range(population)) - but
     assert len(chosen) == len(set(chosen)) == min(count, len(allowed))
     assert set(chosen) <= allowed
@@ -26,17 +26,17 @@ def test_uniform_is_repeatable_and_even() -> None:
     assert uniform(range(100), 3, random.Random(1)) == uniform(range(100), 3, random.Random(1))
     rng = random.Random(2)
     counts = Counter(
-        each for _ in range(6000) for each in uniform(range(30), 3, rng, but={0, 1, 2})
+        each for _ in range(6000) for each in uniform(range(30), 3, rng, exclude={0, 1, 2})
     )
     assert set(counts) == set(range(3, 30))
     assert min(counts.values()) / max(counts.values()) > 0.8
 
 
 def test_a_small_cluster_is_a_full_mesh_and_a_large_one_leaves_room() -> None:
-    assert links_wanted(10, 50) == 10
-    assert links_wanted(50, 50) == 50
-    assert links_wanted(51, 50) == 40
-    assert links_wanted(5, 1) == 1
+    assert target_links(10, 50) == 10
+    assert target_links(50, 50) == 50
+    assert target_links(51, 50) == 40
+    assert target_links(5, 1) == 1
 
 
 def chosen(
@@ -81,7 +81,7 @@ def test_every_distribution_gives_as_many_as_there_are_none_twice_none_excluded(
             distribution=distribution,
             zone="a",
             zone_of=lambda each: zones[each],
-            but=but,
+            exclude=but,
         )
         for _ in range(2)
     ]

@@ -7,7 +7,7 @@ import pytest
 from grapevine_proto import AntiEntropyConfig, NodeConfig
 from grapevine_proto.config import STRATEGIES
 from grapevine_proto.ids import MessageId
-from grapevine_proto.sim import Dissemination, Network, Simulation
+from grapevine_proto.sim import BroadcastReport, Network, Simulation
 from grapevine_proto.sim.report import percentile
 
 NO_ROUNDS = AntiEntropyConfig(enabled=False)
@@ -27,7 +27,7 @@ def cluster(
 
 def say(
     sim: Simulation, messages: int, *, random_senders: bool = False, settle_s: float = 3.0
-) -> list[Dissemination]:
+) -> list[BroadcastReport]:
     """One message a second, by node 0 or by nodes here and there; the report of each."""
     said: list[MessageId] = []
     for number in range(messages):
@@ -44,11 +44,11 @@ def change(sim: Simulation, strategy: str) -> None:
         assert node.engine is not None
         config = node.engine.config.replace(strategy=strategy)
         assert node.engine.reconfigure(config, node.read_clock(sim.now)) == ()
-        sim._settle(node)
+        sim._drive(node)
     sim.run(0.2)
 
 
-def redundancy(reports: list[Dissemination]) -> float:
+def redundancy(reports: list[BroadcastReport]) -> float:
     return sum(report.redundancy for report in reports) / len(reports)
 
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from grapevine_proto.overlay.sample import Sample
-from grapevine_proto.overlay.trace import OTHERS_LIMIT, TRACES_LIMIT
-from grapevine_proto.signed import TRACE_ALL, Receipt
+from grapevine_proto.overlay.sample import TraceSample
+from grapevine_proto.overlay.trace import TRACES_LIMIT, UNKNOWN_MEMBERS_LIMIT
+from grapevine_proto.signed import TRACE_ALL, TraceReceipt
 from tests.overlay.made import identity, peer_id, record
 from tests.overlay.traces import (
     FAR,
@@ -25,11 +25,11 @@ from tests.overlay.traces import (
 
 def test_a_trace_is_told_of_at_once_and_as_answers_come() -> None:
     node = Node(links=3, members=3)
-    assert node.tracing.begin(message_id(1, ME), 1.0) == TRACE_ALL
+    assert node.tracing.start_trace(message_id(1, ME), 1.0) == TRACE_ALL
     (first,) = told(node.tracing.advance(1.0))
     assert (first.known, first.reached, first.p50_ms, first.hops) == (3, 0, None, None)
     assert set(first.unanswered) == {peer_id(1), peer_id(2), peer_id(3)}
-    assert node.hear(1, message_id(1, ME), Receipt(peer_id(1), 1, 20), at=1.01) == [TAKEN]
+    assert node.hear(1, message_id(1, ME), TraceReceipt(peer_id(1), 1, 20), at=1.01) == [TAKEN]
     assert told(node.tracing.advance(1.05)) == []  # at most ten times a second
     at, effects = node.due()
     assert at == pytest.approx(1.1)
@@ -42,14 +42,14 @@ def test_a_trace_is_told_of_at_once_and_as_answers_come() -> None:
 def test_the_last_answer_is_told_at_once() -> None:
     node = Node(links=2, members=2)
     of = message_id(1, ME)
-    node.tracing.begin(of, 1.0)
+    node.tracing.start_trace(of, 1.0)
     node.tracing.advance(1.0)
-    node.hear(1, of, Receipt(peer_id(1), 1, 20), receipt(2, of, delay_ms=90), at=1.01)
+    node.hear(1, of, TraceReceipt(peer_id(1), 1, 20), receipt(2, of, delay_ms=90), at=1.01)
     at, effects = node.due()
     assert at == 1.01
     (whole,) = told(effects)
     assert whole.is_complete
-    assert (whole.reached, whole.asked, whole.p50_ms, whole.p99_ms, whole.last_ms) == (
+    assert (whole.reached, whole.expected, whole.p50_ms, whole.p99_ms, whole.last_ms) == (
         2,
         2,
         20,
@@ -62,16 +62,16 @@ def test_the_last_answer_is_told_at_once() -> None:
 def test_members_that_are_gone_are_not_asked() -> None:
     node = Node(members=2)
     node.table.add(record(3, left=True), peer_id(1), 0.0)
-    node.tracing.begin(message_id(1, ME), 0.0)
+    node.tracing.start_trace(message_id(1, ME), 0.0)
     assert node.report(message_id(1, ME)).known == 2
 
 
 def test_a_report_says_that_it_is_a_sample_and_of_how_many() -> None:
     node = Node(members=300)
-    node.tracing.begin(message_id(1, ME), 0.0)
+    node.tracing.start_trace(message_id(1, ME), 0.0)
     report = node.report(message_id(1, ME))
     assert report.known == 300
-    assert 65 <= report.asked <= 140
+    assert 65 <= report.expected <= 140
     assert report.is_sample
     assert not report.is_complete
 
@@ -79,7 +79,7 @@ def test_a_report_says_that_it_is_a_sample_and_of_how_many() -> None:
 def test_who_answers_and_was_not_known_is_counted_apart() -> None:
     node = Node(members=2)
     of = message_id(1, ME)
-    node.tracing.begin(of, 0.0)
+    node.tracing.start_trace(of, 0.0)
     for _ in range(2):
         node.hear(1, of, receipt(FAR, of))
     report = node.report(of)
@@ -89,7 +89,7 @@ def test_who_answers_and_was_not_known_is_counted_apart() -> None:
 def test_an_answer_counts_once_and_the_first_one_stands() -> None:
     node = Node(members=2)
     of = message_id(1, ME)
-    node.tracing.begin(of, 0.0)
+    node.tracing.start_trace(of, 0.0)
     node.hear(1, of, receipt(2, of, delay_ms=40))
     node.hear(3, of, receipt(2, of, delay_ms=10))
     assert node.report(of).last_ms == 40
@@ -98,20 +98,20 @@ def test_an_answer_counts_once_and_the_first_one_stands() -> None:
 def test_the_oldest_of_more_traces_than_are_followed_is_let_go() -> None:
     node = Node(members=2)
     for sequence in range(1, TRACES_LIMIT + 2):
-        node.tracing.begin(message_id(sequence, ME), 0.0)
+        node.tracing.start_trace(message_id(sequence, ME), 0.0)
     assert [each.id.sequence for each in node.tracing.reports()] == list(range(2, TRACES_LIMIT + 2))
-    assert node.tracing.forgotten == 1
-    node.hear(1, message_id(1, ME), Receipt(peer_id(1), 1, 20))
+    assert node.tracing.evicted == 1
+    node.hear(1, message_id(1, ME), TraceReceipt(peer_id(1), 1, 20))
     assert node.tracing.refused == 1
 
 
 def test_unknown_members_fill_a_table_of_their_own_only() -> None:
     node = Node(members=2, is_limited=False)
     of = message_id(1, ME)
-    node.tracing.begin(of, 0.0)
-    for number in range(OTHERS_LIMIT + 1):
+    node.tracing.start_trace(of, 0.0)
+    for number in range(UNKNOWN_MEMBERS_LIMIT + 1):
         node.hear(1, of, receipt(1000 + number, of))
-    assert node.report(of).others == OTHERS_LIMIT
+    assert node.report(of).others == UNKNOWN_MEMBERS_LIMIT
     assert node.tracing.refused == 1
     node.hear(1, of, receipt(2, of))
     assert node.report(of).reached == 1
@@ -123,13 +123,13 @@ def test_unknown_members_fill_a_table_of_their_own_only() -> None:
 def test_a_receipt_in_anothers_name_is_blamed_on_whoever_brings_it() -> None:
     node = Node(members=5)
     ours, theirs = message_id(1, ME), message_id()
-    node.tracing.begin(ours, 0.0)
-    node.paths.arrived(traced(), [peer_id(3)], 0.0)
+    node.tracing.start_trace(ours, 0.0)
+    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
     for of in (ours, theirs):
-        forged = Receipt(peer_id(5), 1, 1).signed(identity(1), "default", of)
+        forged = TraceReceipt(peer_id(5), 1, 1).signed(identity(1), "default", of)
         assert node.hear(1, of, forged) == FORGED
-        assert node.hear(1, of, Receipt(peer_id(5), 1, 1)) == FORGED  # unsigned, of another
-        of_another = Receipt(peer_id(5), 1, 1, 0, receipt(5, message_id(9)).signature)
+        assert node.hear(1, of, TraceReceipt(peer_id(5), 1, 1)) == FORGED  # unsigned, of another
+        of_another = TraceReceipt(peer_id(5), 1, 1, 0, receipt(5, message_id(9)).signature)
         assert node.hear(1, of, of_another) == FORGED
     assert node.report(ours).reached == 0
     assert node.paths.relayed == 0
@@ -138,16 +138,16 @@ def test_a_receipt_in_anothers_name_is_blamed_on_whoever_brings_it() -> None:
 def test_nobodys_figures_can_be_changed_on_the_way() -> None:
     node = Node(members=5)
     of = message_id(1, ME)
-    node.tracing.begin(of, 0.0)
+    node.tracing.start_trace(of, 0.0)
     signed = receipt(5, of, delay_ms=900)
-    assert node.hear(1, of, Receipt(signed.member, 1, 1, 0, signed.signature)) == FORGED
+    assert node.hear(1, of, TraceReceipt(signed.member, 1, 1, 0, signed.signature)) == FORGED
 
 
 def test_who_was_not_asked_cannot_answer() -> None:
     node = Node(members=300, is_limited=False)
     of = message_id(1, ME)
-    share = node.tracing.begin(of, 0.0)
-    sample = Sample("default", of, share)
+    share = node.tracing.start_trace(of, 0.0)
+    sample = TraceSample("default", of, share)
     unasked = next(n for n in range(1, 300) if peer_id(n) not in sample)
     node.hear(1, of, receipt(unasked, of))
     assert (node.report(of).reached, node.report(of).others, node.tracing.refused) == (0, 0, 1)

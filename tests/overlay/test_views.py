@@ -10,8 +10,8 @@ import pytest
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import Happening, PeerTable
-from grapevine_proto.overlay.views import YIELD_AGE_S, Views
+from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.views import LINK_GRACE_S, ActiveView
 from grapevine_proto.sections import LimitsConfig
 from tests.overlay.made import config, peer_id, record
 
@@ -23,29 +23,29 @@ class Around:
         self, *, members: int, linked: int, max_peers: int, zones: str = "", **changes: object
     ) -> None:
         self.peers = PeerTable(100)
-        self.members = MemberTable(LimitsConfig(addresses_per_teller=10_000))
+        self.members = MemberTable(LimitsConfig(addresses_per_source=10_000))
         settings = config(max_peers=max_peers, **changes)
-        self.views = Views(settings, self.peers, self.members, random.Random(1))
+        self.views = ActiveView(settings, self.peers, self.members, random.Random(1))
         for number in range(members):
             zone = zones[number] if zones else ""
             told = record(number, zone=zone)
             if number >= linked:
                 self.members.add(told, peer_id(0), 0.0)
                 continue
-            self.members.meet(told, 0.0)
+            self.members.ensure(told, 0.0)
             peer = self.peers.add(told.peer_id, told, told.addresses[0], 0.0)
-            self.peers.move(peer, Happening.LINKED)
+            self.peers.transition(peer, PeerTrigger.LINKED)
             peer.linked_at = 0.0
 
     def fall_silent(self, number: int, since: float = 0.0) -> None:
         peer = self.peers.get(peer_id(number))
         assert peer is not None
-        peer.silent_since = since
-        self.peers.move(peer, Happening.SILENT)
+        peer.last_heard_at = since
+        self.peers.transition(peer, PeerTrigger.MISSED_HEARTBEATS)
 
     def to_let_go(self, now: float = 5.0, *, is_asked: bool = True) -> PeerId | None:
-        self.views._yields = None  # a second or more later
-        return self.views.to_let_go(peer_id(99), now, is_asked=is_asked)
+        self.views._eviction_budget = None  # a second or more later
+        return self.views.pick_victim(peer_id(99), now, wants_room=is_asked)
 
 
 @pytest.mark.parametrize(("max_peers", "wanted"), [(1, 1), (2, 2), (5, 4), (8, 7), (50, 40)])
@@ -53,38 +53,38 @@ def test_in_a_large_cluster_some_links_are_left_to_those_who_dial_us(
     max_peers: int, wanted: int
 ) -> None:
     around = Around(members=60, linked=0, max_peers=max_peers)
-    assert around.views.wanted == wanted
+    assert around.views.target_count == wanted
     assert around.views.is_partial
 
 
 def test_while_all_fit_everybody_is_wanted() -> None:
     around = Around(members=5, linked=0, max_peers=5)
-    assert around.views.wanted == 5
+    assert around.views.target_count == 5
     assert not around.views.is_partial
 
 
 def test_a_silent_link_a_suspected_one_and_one_that_does_not_answer_do_not_count() -> None:
     around = Around(members=20, linked=5, max_peers=5)
-    assert around.views.sound(1.0) == 5
+    assert around.views.healthy_count(1.0) == 5
     around.fall_silent(1)
     suspect = around.members.get(peer_id(2))
     assert suspect is not None
     suspect.status = MemberStatus.SUSPECT
-    assert around.views.sound(1.0) == 3
+    assert around.views.healthy_count(1.0) == 3
     assert not around.views.has_room
     unanswered = around.peers.get(peer_id(3))
     assert unanswered is not None
     unanswered.is_unresponsive = True
-    assert around.views.sound(1.0) == 2
+    assert around.views.healthy_count(1.0) == 2
 
 
 @pytest.mark.parametrize(("linked", "is_in_need"), [(0, True), (2, True), (3, True), (4, False)])
 def test_who_has_room_for_two_links_is_in_need(linked: int, is_in_need: bool) -> None:
-    assert Around(members=20, linked=linked, max_peers=5).views.is_in_need(1.0) is is_in_need
+    assert Around(members=20, linked=linked, max_peers=5).views.needs_links(1.0) is is_in_need
 
 
 def test_who_knows_one_other_alone_and_has_lost_it_is_in_need() -> None:
-    assert Around(members=1, linked=0, max_peers=5).views.is_in_need(1.0)
+    assert Around(members=1, linked=0, max_peers=5).views.needs_links(1.0)
 
 
 def test_a_link_goes_when_somebody_asks_and_each_is_as_likely_but_for_the_oldest() -> None:
@@ -100,16 +100,16 @@ def test_nobody_goes_for_one_who_did_not_ask() -> None:
 
 def test_a_new_link_does_not_go() -> None:
     around = Around(members=20, linked=5, max_peers=5)
-    assert around.to_let_go(now=YIELD_AGE_S - 0.01) is None
-    assert around.to_let_go(now=YIELD_AGE_S) is not None
+    assert around.to_let_go(now=LINK_GRACE_S - 0.01) is None
+    assert around.to_let_go(now=LINK_GRACE_S) is not None
 
 
 def test_a_link_without_a_word_does_not_count_whatever_is_thought_of_the_peer() -> None:
     """5 s between heartbeats, and three probes' time."""
     around = Around(members=20, linked=5, max_peers=5)
-    assert around.views.sound(7.7) == 5
-    assert around.views.sound(7.8) == 0
-    assert around.views.is_in_need(7.8)
+    assert around.views.healthy_count(7.7) == 5
+    assert around.views.healthy_count(7.8) == 0
+    assert around.views.needs_links(7.8)
 
 
 def test_the_longest_silent_goes_first_even_unasked() -> None:
@@ -130,7 +130,7 @@ def test_who_is_linked_or_left_is_not_dialled_and_who_is_down_comes_last() -> No
             member.status = MemberStatus.DOWN
     ups = {peer_id(number) for number in range(25, 30)}
     downs = {peer_id(number) for number in range(15, 25)}
-    chosen = [member.record.peer_id for member in around.views.to_link(15, 0.0)]
+    chosen = [member.record.peer_id for member in around.views.candidates(15, 0.0)]
     assert set(chosen[:5]) == ups
     assert set(chosen[5:]) <= downs
     assert len(set(chosen)) == len(chosen)
@@ -140,8 +140,8 @@ def test_who_is_to_be_left_alone_for_a_while_is_not_dialled() -> None:
     around = Around(members=10, linked=0, max_peers=5)
     for member in around.members:
         member.dial_at = 5.0
-    assert around.views.to_link(4, 4.9) == []
-    assert len(around.views.to_link(4, 5.0)) == 4
+    assert around.views.candidates(4, 4.9) == []
+    assert len(around.views.candidates(4, 5.0)) == 4
 
 
 def test_with_hubs_and_spokes_a_zone_that_has_a_link_needs_no_other() -> None:
@@ -154,7 +154,7 @@ def test_with_hubs_and_spokes_a_zone_that_has_a_link_needs_no_other() -> None:
         zone="a",
     )
     zones = Counter(
-        member.record.zone for _ in range(50) for member in around.views.to_link(3, 0.0)
+        member.record.zone for _ in range(50) for member in around.views.candidates(3, 0.0)
     )
     assert zones["b"] == 0
     assert zones["a"] == 2 * zones["c"] == 100
@@ -193,9 +193,9 @@ def test_with_hubs_and_spokes_one_link_more_away_from_home_is_left_alone_and_no_
         zone="h",
         distribution="hub-and-spoke",
     )
-    assert around.views.has_surplus(1.0) is surplus
+    assert around.views.has_excess_remote(1.0) is surplus
 
 
 def test_no_other_distribution_has_a_link_too_many() -> None:
     around = Around(members=30, linked=7, max_peers=8, zones="a" * 30, zone="h")
-    assert not around.views.has_surplus(1.0)
+    assert not around.views.has_excess_remote(1.0)

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerState, Trace, TraceUpdated
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.messages import Receipts, ReceiptsTaken, RumorCopy
-from grapevine_proto.overlay.effects import Blame, Effect, Emit, Send
+from grapevine_proto.messages import ReceiptAck, Receipts, RumorCopy
+from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import Happening, PeerTable
+from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
 from grapevine_proto.overlay.reverse_paths import (
     ReversePaths,
 )
-from grapevine_proto.overlay.signatures import Signatures
+from grapevine_proto.overlay.signatures import Verifier
 from grapevine_proto.overlay.trace import Tracing
-from grapevine_proto.signed import TRACE_ALL, Receipt, Rumor
+from grapevine_proto.signed import TRACE_ALL, Rumor, TraceReceipt
 from tests.overlay.made import EPOCH, config, identity, peer_id, record
 
 ME = 500
@@ -35,9 +35,9 @@ def traced(sequence: int = 1, origin: int = ORIGIN, share: int = TRACE_ALL) -> R
     return RumorCopy(rumor, 2, 70)
 
 
-def receipt(member: int, of: MessageId, *, hops: int = 3, delay_ms: int = 40) -> Receipt:
+def receipt(member: int, of: MessageId, *, hops: int = 3, delay_ms: int = 40) -> TraceReceipt:
     """As `member` signs it."""
-    return Receipt(peer_id(member), hops, delay_ms).signed(identity(member), "default", of)
+    return TraceReceipt(peer_id(member), hops, delay_ms).signed(identity(member), "default", of)
 
 
 @dataclass
@@ -58,28 +58,28 @@ class Node:
             settings = settings.replace(rate_limit=type(limit)(enabled=False))
         self.peers = PeerTable(1000)
         self.table = MemberTable(settings.limits)
-        signatures = Signatures(settings)
+        signatures = Verifier(settings)
         self.tracing = Tracing(
             settings, identity(ME), self.peers, self.table, signatures, random.Random(1)
         )
         for number in range(1, self.links + 1):
             self.link(number)
         for number in range(1, self.members + 1):
-            self.table.meet(record(number), 0.0)
+            self.table.ensure(record(number), 0.0)
 
     def link(self, number: int) -> None:
         peer = self.peers.add(peer_id(number), record(number), record(number).addresses[0], 0.0)
-        self.peers.move(peer, Happening.LINKED)
-        peer.measured_rtt(0.05)
+        self.peers.transition(peer, PeerTrigger.LINKED)
+        peer.update_rtt(0.05)
 
     def unlink(self, number: int) -> None:
         peer = self.peers.get(peer_id(number))
         assert peer is not None
         assert peer.state is PeerState.CONNECTED
-        self.peers.move(peer, Happening.LOST)
+        self.peers.transition(peer, PeerTrigger.LOST)
 
     def hear(
-        self, sender: int, of: MessageId, *receipts: Receipt, at: float = 0.0, number: int = 7
+        self, sender: int, of: MessageId, *receipts: TraceReceipt, at: float = 0.0, number: int = 7
     ) -> list[Effect]:
         return self.tracing.handle(Receipts(number, of, receipts), peer_id(sender), at)
 
@@ -115,5 +115,5 @@ def told(effects: list[Effect]) -> list[Trace]:
     ]
 
 
-TAKEN = Send((peer_id(1),), ReceiptsTaken(7))
-FORGED = [Blame(peer_id(1), DropReason.BAD_SIGNATURE)]
+TAKEN = Send((peer_id(1),), ReceiptAck(7))
+FORGED = [CountDrop(peer_id(1), DropReason.BAD_SIGNATURE)]

@@ -10,9 +10,9 @@ from grapevine_proto.codec import decode_message
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import Address
 from grapevine_proto.link.link import Link
-from grapevine_proto.messages import Kind, Want
-from grapevine_proto.overlay.antientropy import HOLES_ROUND, LAZY_ROUND
-from grapevine_proto.overlay.ranges import RANGES_A_WANT, SHARE
+from grapevine_proto.messages import IWant, Kind
+from grapevine_proto.overlay.antientropy import GAP_REQUEST_ROUND, LAZY_REQUEST_ROUND
+from grapevine_proto.overlay.ranges import MESSAGES_PER_REQUEST, RANGES_PER_REQUEST
 from grapevine_proto.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.sim import Network, Simulation
 
@@ -80,12 +80,15 @@ def test_no_question_is_for_more_than_a_share(monkeypatch: pytest.MonkeyPatch) -
     missed = [sim.broadcast(number % 30, PAYLOAD) for number in range(600)]
     missed += [sim.broadcast(1, PAYLOAD) for _ in range(300)]
     sim.run(5.0)
-    wanted: list[Want] = []
+    wanted: list[IWant] = []
     send = Link.send
 
     def note(link: Link, plaintext: bytes, now: float) -> bool:
-        message = decode_message(plaintext) if plaintext[0] == Kind.WANT else None
-        if isinstance(message, Want) and message.round not in (HOLES_ROUND, LAZY_ROUND):
+        message = decode_message(plaintext) if plaintext[0] == Kind.IWANT else None
+        if isinstance(message, IWant) and message.round not in (
+            GAP_REQUEST_ROUND,
+            LAZY_REQUEST_ROUND,
+        ):
             wanted.append(message)  # those of rounds; the answer to any is bounded by itself
         return send(link, plaintext, now)
 
@@ -93,9 +96,9 @@ def test_no_question_is_for_more_than_a_share(monkeypatch: pytest.MonkeyPatch) -
     late = sim.add()
     sim.run(20.0)
     assert all(sim.deliveries(each).get(late) == 1 for each in missed)
-    assert max(len(each.ranges) for each in wanted) == RANGES_A_WANT, "of thirty streams"
+    assert max(len(each.ranges) for each in wanted) == RANGES_PER_REQUEST, "of thirty streams"
     sizes = [sum(r.last - r.first + 1 for r in each.ranges) for each in wanted]
-    assert SHARE / 2 < max(sizes) <= SHARE
+    assert MESSAGES_PER_REQUEST / 2 < max(sizes) <= MESSAGES_PER_REQUEST
 
 
 @pytest.mark.parametrize("origins", [2, 20])
@@ -118,6 +121,6 @@ def test_in_sync_the_digest_costs_a_few_bytes_of_each_heartbeat_whoever_spoke(
 
     monkeypatch.setattr(Link, "send", note)
     sim.run(20.0)
-    assert not {Kind.DIGEST, Kind.VECTOR, Kind.WANT, Kind.REPAIR} & set(said)
+    assert not {Kind.DIGEST, Kind.VECTOR, Kind.IWANT, Kind.REPAIR} & set(said)
     assert len(said[Kind.HEARTBEAT]) >= 20 * 19 * 3
     assert max(said[Kind.HEARTBEAT]) < 250, "a record and the digest: one small datagram"

@@ -27,7 +27,7 @@ def highest(sim: Simulation) -> float:
     scores = [0.0]
     for node in sim.nodes:
         if node.engine is not None:
-            accounts = node.engine._links.accounts._accounts.values()
+            accounts = node.engine._links.peer_limits._limits.values()
             scores += [account.score_at(node.read_clock(sim.now)) for account in accounts]
     return max(scores)
 
@@ -66,7 +66,7 @@ def test_over_crashes_and_restarts() -> None:
 def test_with_more_said_than_queues_and_stores_bear() -> None:
     config = NodeConfig.local(
         anti_entropy=AntiEntropyConfig(interval=5.0),
-        limits=LimitsConfig(held_bytes=2**16, queue_messages=8, queue_bytes=2**16),
+        limits=LimitsConfig(cache_bytes=2**16, queue_messages=8, queue_bytes=2**16),
         max_peers=4,
         strategy="plumtree",
     )

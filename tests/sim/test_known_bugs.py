@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from grapevine_proto import ClusterKey, EpidemicConfig, PeerId, PeerState, codec, signed
-from grapevine_proto.engine import Engine, Saved
+from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Address
 from grapevine_proto.link.responder import Responder
@@ -24,17 +24,17 @@ from grapevine_proto.link.sessions import Sessions
 from grapevine_proto.overlay import peers
 from grapevine_proto.overlay.detector import Detector
 from grapevine_proto.overlay.dissemination import lazy
-from grapevine_proto.overlay.dissemination.dissemination import Dissemination
+from grapevine_proto.overlay.dissemination.dissemination import Broadcast
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
-from grapevine_proto.overlay.dissemination.strategy import News, Plan
-from grapevine_proto.overlay.held import _Body
+from grapevine_proto.overlay.dissemination.strategy import NewRumor, PushPlan
+from grapevine_proto.overlay.held import _CachedRumor
 from grapevine_proto.overlay.membership import Membership
-from grapevine_proto.overlay.peers import Happening
-from grapevine_proto.overlay.seen import Seen
+from grapevine_proto.overlay.peers import PeerTrigger
+from grapevine_proto.overlay.seen import SequenceTracker
 from grapevine_proto.ratelimit import TokenBucket
-from grapevine_proto.reception import Reception
+from grapevine_proto.reception import PacketReceiver
 from grapevine_proto.sim import Network, SimulatedNode
-from grapevine_proto.sim.simulated_node import UNIX_START
+from grapevine_proto.sim.simulated_node import START_UNIX_S
 from tests.sim.swarm import Mix, swarm
 
 SEEDS: Final = range(16)  # tried one after another until one finds the bug
@@ -47,42 +47,46 @@ def replay_window_off(patch: Patch) -> None:
 
 def dedup_forgets(patch: Patch) -> None:
     """Every few messages what was seen of a stream is forgotten."""
-    mark = Seen.mark
+    mark = SequenceTracker.add
 
-    def forget(self: Seen, first: int, last: int, now: float, *, counted: bool = True) -> None:
-        mark(self, first, last, now, counted=counted)
+    def forget(
+        self: SequenceTracker, first: int, last: int, now: float, *, counted: bool = True
+    ) -> None:
+        mark(self, first, last, now, is_loss=counted)
         if last % 4 == 0:
             self.high = last - 2
 
-    patch.setattr(Seen, "mark", forget)
+    patch.setattr(SequenceTracker, "add", forget)
 
 
 def marks_are_not_saved(patch: Patch) -> None:
-    saved = Engine.saved
+    saved = Engine.snapshot
 
-    def forget(self: Engine, now: float) -> Saved:
+    def forget(self: Engine, now: float) -> NodeState:
         return replace(saved(self, now), streams=())
 
-    patch.setattr(Engine, "saved", forget)
+    patch.setattr(Engine, "snapshot", forget)
 
 
 def watermark_jumps(patch: Patch) -> None:
     """What was skipped on the way counts as seen."""
-    mark = Seen.mark
+    mark = SequenceTracker.add
 
-    def jump(self: Seen, first: int, last: int, now: float, *, counted: bool = True) -> None:
-        mark(self, first, last, now, counted=counted)
-        self.holes = []
+    def jump(
+        self: SequenceTracker, first: int, last: int, now: float, *, counted: bool = True
+    ) -> None:
+        mark(self, first, last, now, is_loss=counted)
+        self.gaps = []
 
-    patch.setattr(Seen, "mark", jump)
+    patch.setattr(SequenceTracker, "add", jump)
 
 
 def nonce_used_twice(patch: Patch) -> None:
     seal = Session.seal
 
     def again(self: Session, plaintext: bytes, now: float) -> bytes:
-        if self._sealed % 50 == 49:
-            self._sealed -= 1
+        if self._next_counter % 50 == 49:
+            self._next_counter -= 1
         return seal(self, plaintext, now)
 
     patch.setattr(Session, "seal", again)
@@ -91,30 +95,30 @@ def nonce_used_twice(patch: Patch) -> None:
 def epoch_not_raised(patch: Patch) -> None:
     """A restarted node counts its messages from one again, under the ids of its former life."""
 
-    def keep(self: SimulatedNode, saved: Saved, at: float) -> int:
-        return saved.epoch or UNIX_START
+    def keep(self: SimulatedNode, saved: NodeState, at: float) -> int:
+        return saved.epoch or START_UNIX_S
 
     patch.setattr(SimulatedNode, "next_epoch", keep)
 
 
 def nothing_ages(patch: Patch) -> None:
     """What is held is told to be as old as when it came: repair brings expired messages again."""
-    patch.setattr(_Body, "age_now_ms", lambda self, now: self.age_ms)
+    patch.setattr(_CachedRumor, "age_now_ms", lambda self, now: self.age_ms)
 
 
 def forged_copy_marks_an_id(patch: Patch) -> None:
-    refusal = Dissemination._refusal
+    refusal = Broadcast._rejection
 
-    def mark(self: Dissemination, copy: Any, sender: Any, is_firsthand: bool, now: float) -> Any:
+    def mark(self: Broadcast, copy: Any, sender: Any, is_firsthand: bool, now: float) -> Any:
         found = refusal(self, copy, sender, is_firsthand, now)
         if found is DropReason.BAD_SIGNATURE:
             state = self._store._find(*copy.rumor.stream) or self._store._open(
                 copy.rumor.stream, now
             )
-            state.seen.mark(copy.rumor.first, copy.rumor.last, now)
+            state.tracker.add(copy.rumor.first, copy.rumor.last, now)
         return found
 
-    patch.setattr(Dissemination, "_refusal", mark)
+    patch.setattr(Broadcast, "_refusal", mark)
 
 
 def signatures_not_checked(patch: Patch) -> None:
@@ -122,61 +126,63 @@ def signatures_not_checked(patch: Patch) -> None:
 
 
 def hops_not_limited(patch: Patch) -> None:
-    spread = Epidemic.spread
+    spread = Epidemic.on_new_rumor
 
-    def always(self: Epidemic, news: News, now: float) -> Plan:
+    def always(self: Epidemic, news: NewRumor, now: float) -> PushPlan:
         return spread(self, news._replace(hops=0), now)
 
-    patch.setattr(Epidemic, "spread", always)
+    patch.setattr(Epidemic, "on_new_rumor", always)
 
 
 def sessions_retire_at_once(patch: Patch) -> None:
     """A session that was replaced hears nothing more, although packets are on their way on it."""
-    patch.setattr(Sessions, "retire", lambda self, session, now: self._set_due_at(now))
+    patch.setattr(Sessions, "retire", lambda self, session, now: self._set_live_deadline(now))
 
 
 def illegal_transition(patch: Patch) -> None:
     """A silent peer that is heard again is taken for one that is being dialled."""
     table = dict(peers.TRANSITIONS)
-    table[PeerState.STALE, Happening.HEARD] = PeerState.CONNECTING
-    table[PeerState.CONNECTING, Happening.SILENT] = PeerState.STALE
+    table[PeerState.STALE, PeerTrigger.PACKET_RECEIVED] = PeerState.CONNECTING
+    table[PeerState.CONNECTING, PeerTrigger.MISSED_HEARTBEATS] = PeerState.STALE
     patch.setattr(peers, "TRANSITIONS", table)
 
 
 def lazy_repair_asks_everybody(patch: Patch) -> None:
-    patch.setattr(lazy, "PATIENCE_S", (0.0, 0.0))
+    patch.setattr(lazy, "IWANT_TIMEOUT_BOUNDS_S", (0.0, 0.0))
 
 
 def tokens_not_charged(patch: Patch) -> None:
-    patch.setattr(TokenBucket, "take", lambda self, now, tokens=1.0: True)
+    patch.setattr(TokenBucket, "try_take", lambda self, now, tokens=1.0: True)
 
 
 def sleeper_convicts_others(patch: Patch) -> None:
     """Who was suspended takes its own silence for everybody else's."""
-    patch.setattr(Membership, "_forgive", lambda self, late_s, now: None)
+    patch.setattr(Membership, "_shift_deadlines", lambda self, late_s, now: None)
 
 
 def suspects_are_not_heard(patch: Patch) -> None:
     """Who is accused may say what he likes."""
-    patch.setattr(Detector, "heard", lambda self, peer_id, now: [])
-    patch.setattr(Detector, "renewed", lambda self, member, now: [])
+    patch.setattr(Detector, "on_packet", lambda self, peer_id, now: [])
+    patch.setattr(Detector, "on_new_incarnation", lambda self, member, now: [])
 
 
 def first_comer_is_pushed_again(patch: Patch) -> None:
     """What was said to nobody went to the first who came, and a little later once more. (Ours.)"""
-    patch.setattr(Epidemic, "gave", lambda self, key, peer_id: None)
+    patch.setattr(Epidemic, "on_late_delivery", lambda self, key, peer_id: None)
 
 
 def strangers_are_kept(patch: Patch) -> None:
     """Whoever says hello has an account."""
-    receive = Reception._receive_stranger
+    receive = PacketReceiver._on_initial
 
-    def keep(self: Reception, packet: Any, datagram: bytes, source: Address, now: float) -> None:
+    def keep(
+        self: PacketReceiver, packet: Any, datagram: bytes, source: Address, now: float
+    ) -> None:
         receive(self, packet, datagram, source, now)
         if isinstance(packet, codec.Hello):
-            self._links.accounts.of(PeerId(packet.session_id.ljust(32, b"?")), now)
+            self._links.peer_limits.get_or_create(PeerId(packet.session_id.ljust(32, b"?")), now)
 
-    patch.setattr(Reception, "_receive_stranger", keep)
+    patch.setattr(PacketReceiver, "_on_initial", keep)
 
 
 def keys_are_printed(patch: Patch) -> None:
@@ -188,7 +194,7 @@ def strangers_are_answered(patch: Patch) -> None:
 
 
 def nonsense_raises(patch: Patch) -> None:
-    patch.setattr(codec.messages, "PACK_ERRORS", ())
+    patch.setattr(codec.messages, "UNPACK_ERRORS", ())
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,7 @@ class Bug:
         """Make the mix one in which this bug can show; all else stays as the seed drew it."""
         mix.nodes, mix.network, mix.lasts_s = self.nodes, self.network, self.lasts_s
         mix.config = mix.config.replace(
-            strategy="epidemic", lazy_repair=True, message_dedup_ttl=300.0
+            strategy="epidemic", lazy_push=True, message_dedup_ttl=300.0
         ).replace(**dict(self.config))
         mix.has_liar = self.has_liar
         mix.actions = {"say": 5.0, "whisper": 3.0} | dict.fromkeys(self.actions, 2.0)

@@ -21,7 +21,7 @@ def cluster(strategy: str, *, degree: int = 8, loss: float = 0.0) -> Simulation:
         strategy=strategy, max_peers=degree, anti_entropy=AntiEntropyConfig(enabled=False)
     )
     network = Network(per_pair=True, loss=loss)
-    sim = Simulation(nodes=NODES, seed=3, config=config, network=network, linked=degree)
+    sim = Simulation(nodes=NODES, seed=3, config=config, network=network, initial_links=degree)
     sim.run(2.0)
     sim.broadcast(0, bytes(SIZE))
     sim.run(5.0)
@@ -60,7 +60,7 @@ def test_a_holder_that_does_not_deliver_costs_its_patience_alone() -> None:
         engine = node.engine
         assert engine is not None
         assert isinstance(node.peer_id, PeerId)
-        perform = engine._routing.perform
+        perform = engine._dispatcher.apply_effects
 
         def perform_no_repairs(
             effects: list[object], now: float, perform: object = perform
@@ -74,7 +74,7 @@ def test_a_holder_that_does_not_deliver_costs_its_patience_alone() -> None:
             mute += len(effects) - len(kept)
             perform(kept, now)  # type: ignore[operator]
 
-        engine._routing.perform = perform_no_repairs  # type: ignore[method-assign, assignment]
+        engine._dispatcher.apply_effects = perform_no_repairs  # type: ignore[method-assign, assignment]
     message = sim.broadcast(0, bytes(SIZE))
     sim.run(5.0)
     report, before = sim.report(message), sim.report(usual)

@@ -17,8 +17,8 @@ from grapevine_proto.events import (
     PeerStateChanged,
 )
 from grapevine_proto.ids import MessageId, Stream
-from grapevine_proto.messages import Opinion, Opinions
-from grapevine_proto.signed import Accusation, Record
+from grapevine_proto.messages import MemberUpdate, MemberUpdates
+from grapevine_proto.signed import Accusation, PeerRecord
 from grapevine_proto.sim import Simulation
 from tests.liar import Liar
 from tests.overlay.made import identity
@@ -64,7 +64,7 @@ class Scene:
                 if previous is PeerState.CONNECTED and not reason.startswith(MAKING_ROOM):
                     self.wrongs.append(f"{at:.1f} s: {number} lost {peer.name}: {reason}")
 
-    def record(self, number: int) -> Record:
+    def record(self, number: int) -> PeerRecord:
         engine = self.sim.nodes[number].engine
         assert engine is not None
         return engine.record
@@ -214,6 +214,6 @@ def test_accusers_that_were_made_up_on_the_spot_count_for_nothing() -> None:
         victim = scene.record(scene.victims[0])
         friends = [identity(40_000 + 3 * turn + each) for each in range(3)]
         told = tuple(Accusation.signed(each, cluster, victim) for each in friends)
-        scene.liar.say(Opinions((Opinion(victim, told),)))
+        scene.liar.say(MemberUpdates((MemberUpdate(victim, told),)))
         scene.sim.run(0.5)
     assert not scene.suspected

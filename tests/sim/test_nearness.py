@@ -7,41 +7,45 @@ import statistics
 import pytest
 
 from grapevine_proto.config import NodeConfig
-from grapevine_proto.overlay.nearness import Look, Nearness
+from grapevine_proto.overlay.nearness import ProximityOptimizer, SwapCandidate
 from grapevine_proto.sim import Network, Simulation
 from tests.sim.test_views import is_connected, is_filled, linked, running
 
 NODES = 24
-FAR_APART = Network(latency=(0.001, 0.001), latency_between=(0.080, 0.080), per_pair=True)
+FAR_APART = Network(latency=(0.001, 0.001), latency_between_zones=(0.080, 0.080), per_pair=True)
 
 
-def nearness(sim: Simulation) -> list[Nearness]:
+def nearness(sim: Simulation) -> list[ProximityOptimizer]:
     engines = [node.engine for node in sim.nodes if node.engine is not None]
-    return [engine._machines.membership.nearness for engine in engines]
+    return [engine._overlay.membership.proximity for engine in engines]
 
 
 def moved(sim: Simulation) -> int:
-    return sum(each.moved for each in nearness(sim))
+    return sum(each.links_optimized for each in nearness(sim))
 
 
 def mean_rtt_s(sim: Simulation) -> float:
     return statistics.fmean(
-        sim._wire.round_trip_s(one, other) for one in running(sim) for other in linked(sim, one)
+        sim._network_model.mean_rtt_s(one, other)
+        for one in running(sim)
+        for other in linked(sim, one)
     )
 
 
 def cluster(network: Network, *, zones: tuple[str, ...] = (), **changes: object) -> Simulation:
-    config = NodeConfig(max_peers=5, nearer_links=True).replace(**changes)
-    return Simulation(nodes=NODES, seed=3, config=config, network=network, linked=5, zones=zones)
+    config = NodeConfig(max_peers=5, optimize_links=True).replace(**changes)
+    return Simulation(
+        nodes=NODES, seed=3, config=config, network=network, initial_links=5, zones=zones
+    )
 
 
 def places(network: Network, *names: str) -> Simulation:
     """Nodes that stand in these places in turn, and name no zone. They begin as strangers."""
     sim = Simulation(
-        nodes=NODES, seed=3, config=NodeConfig(max_peers=5, nearer_links=True), network=network
+        nodes=NODES, seed=3, config=NodeConfig(max_peers=5, optimize_links=True), network=network
     )
     for number in range(NODES):
-        sim._wire.place(number, names[number % len(names)])
+        sim._network_model.set_zone(number, names[number % len(names)])
     return sim
 
 
@@ -81,7 +85,7 @@ def test_chance_makes_nobody_near() -> None:
 def test_on_one_network_nobody_is_even_looked_at() -> None:
     sim = cluster(Network(latency=(0.0001, 0.004), per_pair=True))
     sim.run(60.0)
-    assert sum(each.looks for each in nearness(sim)) == 0
+    assert sum(each.candidates_dialed for each in nearness(sim)) == 0
 
 
 def test_while_links_change_hardly_a_message_waits_for_repair() -> None:
@@ -118,16 +122,18 @@ def test_whoever_lies_about_being_near_is_measured_and_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Node 0 is far from all others and offers itself to everybody nonetheless."""
-    network = Network(latency=(0.010, 0.010), latency_between=(0.080, 0.080), per_pair=True)
+    network = Network(latency=(0.010, 0.010), latency_between_zones=(0.080, 0.080), per_pair=True)
     sim = places(network, "far", *["here"] * (NODES - 1))
     sim.run(20.0)
-    liar, honest = nearness(sim)[0], Nearness.look
+    liar, honest = nearness(sim)[0], ProximityOptimizer.next_candidate
 
-    def boast(self: Nearness, now: float) -> Look | None:
+    def boast(self: ProximityOptimizer, now: float) -> SwapCandidate | None:
         look = honest(self, now)
-        return look._replace(nearer_than_s=10.0) if look and self is liar else look
+        return look._replace(max_rtt_s=10.0) if look and self is liar else look
 
-    monkeypatch.setattr(Nearness, "look", boast)
+    monkeypatch.setattr(ProximityOptimizer, "next_candidate", boast)
     sim.run(80.0)
-    assert liar.looks > 5
-    assert moved(sim) == liar.moved, "who has room takes it in, but nobody lets another go for it"
+    assert liar.candidates_dialed > 5
+    assert moved(sim) == liar.links_optimized, (
+        "who has room takes it in, but nobody lets another go for it"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grapevine_proto.sim.network import Network, Wire
+from grapevine_proto.sim.network import Network, NetworkModel
 
 DATAGRAM = bytes(range(64))
 MANY = 20_000
@@ -12,8 +12,8 @@ MANY = 20_000
 
 def fraction(network: Network, wanted: int) -> float:
     """Of many datagrams, the part of which so many copies arrive."""
-    wire = Wire(network, "seed")
-    return sum(len(wire.carry(0, 1, DATAGRAM)) == wanted for _ in range(MANY)) / MANY
+    wire = NetworkModel(network, "seed")
+    return sum(len(wire.transmit(0, 1, DATAGRAM)) == wanted for _ in range(MANY)) / MANY
 
 
 def test_loss_and_duplication_strike_at_their_rates() -> None:
@@ -24,76 +24,78 @@ def test_loss_and_duplication_strike_at_their_rates() -> None:
 
 
 def test_latency_stays_in_its_range_and_differs_per_datagram() -> None:
-    wire = Wire(Network(latency=(0.010, 0.050)), "seed")
-    delays = [wire.carry(0, 1, DATAGRAM)[0][0] for _ in range(1000)]
+    wire = NetworkModel(Network(latency=(0.010, 0.050)), "seed")
+    delays = [wire.transmit(0, 1, DATAGRAM)[0][0] for _ in range(1000)]
     assert 0.010 <= min(delays) < 0.012
     assert 0.048 < max(delays) <= 0.050
 
 
 def test_a_latency_per_pair_is_kept_in_both_directions() -> None:
-    wire = Wire(Network(per_pair=True), "seed")
-    there = [wire.carry(0, 1, DATAGRAM)[0][0] for _ in range(10)]
-    back = [wire.carry(1, 0, DATAGRAM)[0][0] for _ in range(10)]
+    wire = NetworkModel(Network(per_pair=True), "seed")
+    there = [wire.transmit(0, 1, DATAGRAM)[0][0] for _ in range(10)]
+    back = [wire.transmit(1, 0, DATAGRAM)[0][0] for _ in range(10)]
     assert len({*there, *back}) == 1
-    assert wire.carry(0, 2, DATAGRAM)[0][0] != there[0]
+    assert wire.transmit(0, 2, DATAGRAM)[0][0] != there[0]
 
 
 def test_a_latency_per_pair_does_not_depend_on_who_speaks_first() -> None:
-    one, other = (Wire(Network(per_pair=True), "seed") for _ in range(2))
-    other.carry(3, 4, DATAGRAM)
-    assert one.carry(0, 1, DATAGRAM) == other.carry(0, 1, DATAGRAM)
+    one, other = (NetworkModel(Network(per_pair=True), "seed") for _ in range(2))
+    other.transmit(3, 4, DATAGRAM)
+    assert one.transmit(0, 1, DATAGRAM) == other.transmit(0, 1, DATAGRAM)
 
 
 def test_zones_have_a_latency_inside_and_one_between() -> None:
-    wire = Wire(Network(latency=(0.001, 0.002), latency_between=(0.080, 0.090)), "seed")
+    wire = NetworkModel(
+        Network(latency=(0.001, 0.002), latency_between_zones=(0.080, 0.090)), "seed"
+    )
     for number, zone in enumerate(("here", "there", "there")):
-        wire.place(number, zone)
-    inside = [wire.carry(1, 2, DATAGRAM)[0][0] for _ in range(100)]
-    between = [wire.carry(0, 1, DATAGRAM)[0][0] for _ in range(100)]
-    nowhere = [wire.carry(8, 9, DATAGRAM)[0][0] for _ in range(100)]
+        wire.set_zone(number, zone)
+    inside = [wire.transmit(1, 2, DATAGRAM)[0][0] for _ in range(100)]
+    between = [wire.transmit(0, 1, DATAGRAM)[0][0] for _ in range(100)]
+    nowhere = [wire.transmit(8, 9, DATAGRAM)[0][0] for _ in range(100)]
     assert all(0.001 <= each <= 0.002 for each in inside + nowhere)
     assert all(0.080 <= each <= 0.090 for each in between)
-    assert wire.crosses(0, 1)
-    assert not wire.crosses(1, 2)
+    assert wire.crosses_zones(0, 1)
+    assert not wire.crosses_zones(1, 2)
 
 
 def test_zones_make_no_difference_where_no_latency_between_them_is_given() -> None:
-    wire = Wire(Network(latency=(0.001, 0.001)), "seed")
-    wire.place(0, "here")
-    wire.place(1, "there")
-    assert wire.carry(0, 1, DATAGRAM)[0][0] == 0.001
+    wire = NetworkModel(Network(latency=(0.001, 0.001)), "seed")
+    wire.set_zone(0, "here")
+    wire.set_zone(1, "there")
+    assert wire.transmit(0, 1, DATAGRAM)[0][0] == 0.001
 
 
 def test_reordering_holds_some_datagrams_up() -> None:
-    wire = Wire(Network(reorder=0.5), "seed")
-    late = sum(wire.carry(0, 1, DATAGRAM)[0][0] > 0.050 for _ in range(MANY)) / MANY
+    wire = NetworkModel(Network(reorder=0.5), "seed")
+    late = sum(wire.transmit(0, 1, DATAGRAM)[0][0] > 0.050 for _ in range(MANY)) / MANY
     assert 0.3 < late < 0.5
-    assert max(wire.carry(0, 1, DATAGRAM)[0][0] for _ in range(MANY)) <= 0.050 * 4
+    assert max(wire.transmit(0, 1, DATAGRAM)[0][0] for _ in range(MANY)) <= 0.050 * 4
 
 
 def test_corruption_flips_one_bit() -> None:
-    wire = Wire(Network(corruption=1.0), "seed")
+    wire = NetworkModel(Network(corruption=1.0), "seed")
     for _ in range(100):
-        [(_, arrived)] = wire.carry(0, 1, DATAGRAM)
+        [(_, arrived)] = wire.transmit(0, 1, DATAGRAM)
         difference = int.from_bytes(arrived, "big") ^ int.from_bytes(DATAGRAM, "big")
         assert difference.bit_count() == 1
 
 
 def test_a_wall_stops_one_direction_until_it_is_taken_down() -> None:
-    wire = Wire(Network(), "seed")
-    wire.raise_wall({0, 1}, {2})
-    assert wire.carry(0, 2, DATAGRAM) == []
-    assert wire.carry(1, 2, DATAGRAM) == []
-    assert wire.carry(2, 0, DATAGRAM) != []
-    assert wire.carry(0, 1, DATAGRAM) != []
+    wire = NetworkModel(Network(), "seed")
+    wire.block({0, 1}, {2})
+    assert wire.transmit(0, 2, DATAGRAM) == []
+    assert wire.transmit(1, 2, DATAGRAM) == []
+    assert wire.transmit(2, 0, DATAGRAM) != []
+    assert wire.transmit(0, 1, DATAGRAM) != []
     wire.heal()
-    assert wire.carry(0, 2, DATAGRAM) != []
+    assert wire.transmit(0, 2, DATAGRAM) != []
 
 
 def test_the_same_seed_is_the_same_weather() -> None:
     network = Network(loss=0.1, duplication=0.1, reorder=0.1, corruption=0.1)
-    one, other, third = (Wire(network, seed) for seed in ("a", "a", "b"))
-    runs = [[wire.carry(0, 1, DATAGRAM) for _ in range(100)] for wire in (one, other, third)]
+    one, other, third = (NetworkModel(network, seed) for seed in ("a", "a", "b"))
+    runs = [[wire.transmit(0, 1, DATAGRAM) for _ in range(100)] for wire in (one, other, third)]
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 
@@ -105,7 +107,7 @@ def test_the_same_seed_is_the_same_weather() -> None:
         {"corruption": -0.1},
         {"latency": (0.2, 0.1)},
         {"latency": (-1, 1)},
-        {"latency_between": (0.2, 0.1)},
+        {"latency_between_zones": (0.2, 0.1)},
     ],
 )
 def test_impossible_weather_is_refused(wrong: dict[str, float]) -> None:

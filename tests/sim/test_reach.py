@@ -10,7 +10,7 @@ from grapevine_proto import AntiEntropyConfig, NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Via
 from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
-from grapevine_proto.messages import Ids, OverlayMessage, Want
+from grapevine_proto.messages import IHave, IWant, OverlayMessage
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.sections import LimitsConfig
 from grapevine_proto.sim import Network, Simulation
@@ -52,7 +52,7 @@ def test_without_loss_everybody_is_reached_at_once_without_anti_entropy(
 def test_along_a_tree_one_link_may_bring_everybody_s_messages() -> None:
     limits = LimitsConfig(new_origins_per_link=2)
     config = NodeConfig(max_peers=5, strategy="plumtree", anti_entropy=NO_ROUNDS, limits=limits)
-    sim = Simulation(nodes=24, seed=4, config=config, linked=5)
+    sim = Simulation(nodes=24, seed=4, config=config, initial_links=5)
     said = []
     for number in range(24):
         said.append(sim.broadcast(number, b"%d" % number))
@@ -65,7 +65,9 @@ def test_along_a_tree_one_link_may_bring_everybody_s_messages() -> None:
 def test_many_who_speak_at_a_time_do_not_cut_the_tree_they_share() -> None:
     """Where each prunes as its own rumors come twice, 99 % wait for up to half a second, for lazy repair."""
     config = NodeConfig(max_peers=5, strategy="plumtree", anti_entropy=NO_ROUNDS)
-    sim = Simulation(nodes=48, seed=4, config=config, network=Network(per_pair=True), linked=5)
+    sim = Simulation(
+        nodes=48, seed=4, config=config, network=Network(per_pair=True), initial_links=5
+    )
     rng = random.Random(1)
     sim.run(2.0)
     said = []
@@ -95,7 +97,7 @@ def test_at_thirty_percent_loss_99_of_100_are_reached_within_thirty_seconds() ->
 
 
 def test_without_lazy_repair_pushing_alone_leaves_nodes_out() -> None:
-    config = NodeConfig(strategy="epidemic", anti_entropy=NO_ROUNDS, lazy_repair=False)
+    config = NodeConfig(strategy="epidemic", anti_entropy=NO_ROUNDS, lazy_push=False)
     sim = Simulation(nodes=30, seed=1, config=config)
     _, missing = say(sim, 10, every_s=0.5, settle_s=2.0)
     assert missing > 0
@@ -117,15 +119,15 @@ def test_a_message_costs_at_most_one_list_of_ids_a_link() -> None:
 
     for node in sim.nodes:
         assert node.engine is not None
-        send_all = node.engine._routing.send_all
+        send_all = node.engine._dispatcher.send_to_peers
 
         def count(send: Send, now: float, send_all: object = send_all) -> int:
             nonlocal lists
-            if isinstance(send.message, Ids):
+            if isinstance(send.message, IHave):
                 lists += len(send.peers)
             return send_all(send, now)  # type: ignore[operator, no-any-return]
 
-        node.engine._routing.send_all = count  # type: ignore[method-assign]
+        node.engine._dispatcher.send_to_peers = count  # type: ignore[method-assign]
     sim.broadcast(0, b"one")
     sim.run(2.0)
     assert 0 < lists <= 12 * 11
@@ -136,8 +138,8 @@ def tell(sim: Simulation, liar: int, message: OverlayMessage) -> None:
     node = sim.nodes[liar]
     assert node.engine is not None
     links = tuple(node.engine._links)
-    node.engine._routing.perform([Send(links, message)], node.read_clock(sim.now))
-    sim._settle(node)
+    node.engine._dispatcher.apply_effects([Send(links, message)], node.read_clock(sim.now))
+    sim._drive(node)
 
 
 def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second() -> None:
@@ -148,7 +150,7 @@ def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second
     liar, victim = sim.nodes[19], sim.nodes[0]
     assert liar.engine is not None
     assert isinstance(victim.peer_id, PeerId)
-    perform = liar.engine._routing.perform
+    perform = liar.engine._dispatcher.apply_effects
 
     def perform_no_sends(effects: list[object], now: float) -> None:
         perform([each for each in effects if not isinstance(each, Send)], now)  # type: ignore[misc]
@@ -157,10 +159,10 @@ def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second
     for sequence in range(1, 16):
         assert victim.engine is not None
         stream = Stream(victim.peer_id, victim.engine.epoch)
-        liar.engine._routing.perform = perform  # type: ignore[method-assign]
+        liar.engine._dispatcher.apply_effects = perform  # type: ignore[method-assign]
         lies = tuple(StreamRange(stream, first, first) for first in range(sequence, sequence + 3))
-        tell(sim, 19, Ids((*lies, StreamRange(stream, 1, 2**53))))
-        liar.engine._routing.perform = perform_no_sends  # type: ignore[method-assign, assignment]
+        tell(sim, 19, IHave((*lies, StreamRange(stream, 1, 2**53))))
+        liar.engine._dispatcher.apply_effects = perform_no_sends  # type: ignore[method-assign, assignment]
         sim.run(0.05)
         said.append((sim.now, sim.broadcast(0, b"%d" % sequence)))
         sim.run(1.5)
@@ -174,7 +176,7 @@ def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second
     assert max(late) < 1.2  # what it takes without a liar, and less than a second
     for node in sim.nodes[:19]:
         assert node.engine is not None
-        assert not node.engine._store.has_holes
+        assert not node.engine._store.has_gaps
 
 
 def test_a_question_about_ids_that_nobody_told_is_answered_as_any_other() -> None:
@@ -183,6 +185,6 @@ def test_a_question_about_ids_that_nobody_told_is_answered_as_any_other() -> Non
     message = sim.broadcast(0, b"held")
     sim.run(1.0)
     before = sim.nodes[1].duplicates
-    tell(sim, 1, Want(2**32 - 1, (StreamRange(message.stream, 1, 2**53),)))
+    tell(sim, 1, IWant(2**32 - 1, (StreamRange(message.stream, 1, 2**53),)))
     sim.run(1.0)
     assert sim.nodes[1].duplicates == before + 2

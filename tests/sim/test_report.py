@@ -7,10 +7,10 @@ import math
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.sim.report import (
-    Broadcasts,
-    Dissemination,
+    BroadcastLog,
+    BroadcastReport,
     Totals,
-    dissemination,
+    make_report,
     percentile,
 )
 
@@ -24,17 +24,17 @@ def test_percentiles_are_values_that_occurred() -> None:
 
 
 def test_a_report_counts_who_was_missed_and_what_each_message_cost() -> None:
-    report = dissemination([0.3, 0.1, 0.2], 4, 5, 1, Totals(60, 6000, 12), 2)
+    report = make_report([0.3, 0.1, 0.2], 4, 5, 1, Totals(60, 6000, 12), 2)
     assert (report.coverage, report.missed, report.duplicates) == (0.6, 2, 1)
     assert (report.p50, report.last, report.hops) == (0.2, 0.3, 4)
     assert (report.datagrams, report.bytes, report.redundancy) == (30, 3000, 2.0)
 
 
 def test_a_message_that_nobody_got_has_no_latency() -> None:
-    report = dissemination([], 0, 5, 0, Totals(0, 0, 0), 1)
+    report = make_report([], 0, 5, 0, Totals(0, 0, 0), 1)
     assert report.coverage == 0
     assert math.isnan(report.last)
-    assert dissemination([], 0, 0, 0, Totals(0, 0, 0), 1).coverage == 1
+    assert make_report([], 0, 0, 0, Totals(0, 0, 0), 1).coverage == 1
 
 
 def test_two_nodes_take_one_hop_and_one_way() -> None:
@@ -56,13 +56,13 @@ def test_a_node_that_went_down_is_not_expected() -> None:
     assert simulation.report(message_id).expected == 1
 
 
-def broadcasts(simulation: Simulation, *said: tuple[int, float, int]) -> list[Dissemination]:
+def broadcasts(simulation: Simulation, *said: tuple[int, float, int]) -> list[BroadcastReport]:
     """The reports of messages: by whom, when, and how many datagrams had been carried by then; 100 in
     the end, of ten bytes each."""
-    record = Broadcasts(simulation.nodes)
+    record = BroadcastLog(simulation.nodes)
     ids = [MessageId(PeerId(bytes(32)), 1, number) for number in range(len(said))]
     for message_id, (origin, at, datagrams) in zip(ids, said, strict=True):
-        record.said(message_id, origin, at, datagrams, 10 * datagrams)
+        record.record(message_id, origin, at, datagrams, 10 * datagrams)
     return [record.report(each, 100, 1000) for each in ids]
 
 

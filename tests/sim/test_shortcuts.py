@@ -8,14 +8,18 @@ import random
 import pytest
 
 from grapevine_proto import NodeConfig, signed
-from grapevine_proto.sim import Network, Simulation, computed_once
+from grapevine_proto.sim import Network, Simulation, memoized
 from grapevine_proto.sim.shortcuts import regular_overlay
 
 
 def life(linked: int) -> tuple[str, int]:
     """A short run with repairs in it; its trace and how often its message was delivered."""
     sim = Simulation(
-        nodes=12, seed=3, config=NodeConfig(max_peers=4), network=Network(loss=0.1), linked=linked
+        nodes=12,
+        seed=3,
+        config=NodeConfig(max_peers=4),
+        network=Network(loss=0.1),
+        initial_links=linked,
     )
     sim.run(8)
     message_id = sim.broadcast(2, b"hello")
@@ -25,14 +29,14 @@ def life(linked: int) -> tuple[str, int]:
 
 @pytest.mark.parametrize("linked", [0, 4])
 def test_what_is_computed_once_gives_the_same_run(linked: int) -> None:
-    with computed_once():
+    with memoized():
         quick = life(linked)
     assert quick == life(linked)
 
 
 def test_the_collector_and_the_functions_are_back_afterwards_also_after_an_error() -> None:
     def fail() -> None:
-        with computed_once():
+        with memoized():
             assert vars(signed)["verify"] is not before
             assert not gc.isenabled()
             raise KeyError
@@ -45,7 +49,7 @@ def test_the_collector_and_the_functions_are_back_afterwards_also_after_an_error
 
 
 def test_nodes_that_begin_linked_are_linked_and_hear_everything() -> None:
-    sim = Simulation(nodes=40, seed=1, config=NodeConfig(max_peers=5), linked=5)
+    sim = Simulation(nodes=40, seed=1, config=NodeConfig(max_peers=5), initial_links=5)
     sim.run(1.0)
     assert min(sim.connected(number) for number in range(40)) >= 4
     message_id = sim.broadcast(7, b"hello")
@@ -56,7 +60,7 @@ def test_nodes_that_begin_linked_are_linked_and_hear_everything() -> None:
 
 def test_more_links_than_a_node_may_have_are_refused() -> None:
     with pytest.raises(ValueError, match="linked"):
-        Simulation(nodes=3, config=NodeConfig(max_peers=2), linked=3)
+        Simulation(nodes=3, config=NodeConfig(max_peers=2), initial_links=3)
 
 
 @pytest.mark.parametrize(("nodes", "degree"), [(2, 1), (5, 8), (50, 2), (51, 3), (300, 5), (64, 8)])

@@ -374,7 +374,7 @@ def test_corrupted_datagrams_are_refused_by_name_and_do_no_harm() -> None:
     reasons: Counter[str] = Counter()
     for node in simulation.nodes:
         reasons.update({str(reason): count for reason, count in node.stats().dropped})
-    assert reasons["not_opened"] > 10
+    assert reasons["decrypt_failed"] > 10
 
 
 # --- the simulation itself ----------------------------------------------------------------------
@@ -421,10 +421,10 @@ def test_waiting_for_what_does_not_come_ends() -> None:
 
 
 def test_nodes_stand_in_zones_in_turn_and_what_crosses_is_counted() -> None:
-    network = Network(latency=(0.001, 0.001), latency_between=(0.080, 0.080))
+    network = Network(latency=(0.001, 0.001), latency_between_zones=(0.080, 0.080))
     sim = Simulation(nodes=6, seed=1, network=network, zones=("a", "b", "c"))
     sim.run(10.0)
     assert [node.config.zone for node in sim.nodes] == ["a", "b", "c"] * 2
-    rtts_s = {peer.zone: peer.rtt for peer in sim.peers(0) if peer.rtt is not None}
+    rtts_s = {peer.zone: peer.rtt_s for peer in sim.peers(0) if peer.rtt_s is not None}
     assert rtts_s["a"] < 0.01 < 0.15 < rtts_s["b"] < 0.2
     assert 0 < sim.bytes_between_zones < sim.bytes

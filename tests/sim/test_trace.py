@@ -10,7 +10,7 @@ from grapevine_proto import NodeConfig, Trace, TraceUpdated
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.overlay.reverse_paths import ReversePaths, _Route
-from grapevine_proto.signed import Record
+from grapevine_proto.signed import PeerRecord
 from grapevine_proto.sim import Network, Simulation
 
 
@@ -21,7 +21,7 @@ def cluster(nodes: int, max_peers: int, *, loss: float = 0.0, seed: int = 1) -> 
         config=NodeConfig(max_peers=max_peers),
         network=Network(loss=loss, per_pair=True),
         seed=seed,
-        start_within=nodes / 100,
+        start_window=nodes / 100,
     )
     simulation.run(15.0)  # links have settled: a receipt is lost with the link that it is on
     for node in simulation.nodes:
@@ -36,7 +36,7 @@ def learn(simulation: Simulation, number: int, other: int) -> None:
     engine, subject = simulation.nodes[number].engine, simulation.nodes[other].engine
     assert engine is not None
     assert subject is not None
-    record: Record = subject.record
+    record: PeerRecord = subject.record
     members = engine._membership.members
     if members.get(record.peer_id) is None:
         members.add(record, record.peer_id, 0.0)
@@ -64,7 +64,7 @@ def test_nodes_that_are_all_linked_answer_soon(nodes: int, loss: float, within_s
     message_id = simulation.trace(0, b"who is there")
     assert simulation.run_until(lambda: latest(simulation).is_complete, within_s)
     trace = latest(simulation)
-    assert (trace.known, trace.asked, trace.reached) == (nodes - 1,) * 3
+    assert (trace.known, trace.expected, trace.reached) == (nodes - 1,) * 3
     if not loss:
         check_against_what_happened(simulation, message_id)
 
@@ -89,7 +89,7 @@ def test_of_more_than_a_hundred_a_sample_answers() -> None:
     trace = latest(simulation)
     assert trace.known == 159
     assert trace.is_sample
-    assert 75 <= trace.reached == trace.asked <= 130
+    assert 75 <= trace.reached == trace.expected <= 130
     assert trace.others == 0
 
 
@@ -137,8 +137,8 @@ def test_one_who_makes_up_receipts_is_not_believed(
 
     def lie(self: ReversePaths, route: _Route, now: float) -> list[Effect]:
         if self is liar._tracing.reverse_paths:
-            signed = route.waiting[0].signed(self._identity, self._cluster, route.message_id)
-            route.waiting += [replace(signed, member=PeerId(each)) for each in everyone]
+            signed = route.pending[0].signed(self._identity, self._cluster, route.message_id)
+            route.pending += [replace(signed, member=PeerId(each)) for each in everyone]
         return flush(self, route, now)
 
     monkeypatch.setattr(ReversePaths, "_flush", lie)

@@ -50,7 +50,7 @@ def test_every_node_fills_its_links_but_for_one(max_peers: int, loss: float) -> 
 
 
 def test_a_newcomer_finds_room_where_everybody_is_full() -> None:
-    sim = Simulation(nodes=NODES, seed=3, config=NodeConfig.lan(max_peers=6), linked=6)
+    sim = Simulation(nodes=NODES, seed=3, config=NodeConfig.lan(max_peers=6), initial_links=6)
     sim.run(5.0)
     newcomer = sim.add(bootstrap=[0])
     sim.run(10.0)
@@ -59,7 +59,7 @@ def test_a_newcomer_finds_room_where_everybody_is_full() -> None:
 
 
 def test_when_half_of_all_die_at_once_the_rest_is_whole_again() -> None:
-    sim = Simulation(nodes=NODES, seed=4, config=NodeConfig.lan(max_peers=5), linked=5)
+    sim = Simulation(nodes=NODES, seed=4, config=NodeConfig.lan(max_peers=5), initial_links=5)
     sim.run(20.0)
     for number in range(0, NODES, 2):
         sim.crash(number)

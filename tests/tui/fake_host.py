@@ -35,7 +35,7 @@ class FakeSettings:
     theme: str = ""
     alert: str = "off"
     state_dir: Path | None = None
-    choices_file: Path | None = None
+    preferences_file: Path | None = None
     keys: dict[str, str] = field(default_factory=dict)
 
 
@@ -68,7 +68,7 @@ class FakeHost:
         self.dials: list[str] = []
         self.denied: list[PeerId] = []
         self.configs: list[NodeConfig] = []
-        self.waiting: tuple[str, ...] = ()
+        self.pending_restart: tuple[str, ...] = ()
         self.restart: tuple[str, ...] = ()
         self.left = 0
         self.unsent = 0
@@ -112,7 +112,7 @@ class FakeHost:
     async def send(self, who: str, payload: bytes) -> MessageId:
         self.resolve(who)
         self.sends.append((who, payload))
-        return MessageId(an_id(ME), EPOCH, len(self.sends), private=True)
+        return MessageId(an_id(ME), EPOCH, len(self.sends), is_direct=True)
 
     async def dial(self, where: str) -> None:
         if self.fails.dial:

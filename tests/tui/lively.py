@@ -59,8 +59,8 @@ def fill(host: FakeHost, seconds: int = 120) -> None:
             delivered=stats.delivered + 40,
             duplicates=stats.duplicates + 12,
             repaired=18,
-            lost=2,
-            held=1204,
+            gaps_abandoned=2,
+            cached=1204,
             next_round_at=host.node.time + 12,
         )
         host.stats = stats
@@ -80,7 +80,7 @@ def fill(host: FakeHost, seconds: int = 120) -> None:
             done = replace(a_round(number, 1), peer=peer_id, bytes=61 + 6000 * (place == 1))
             if place == 1:
                 done = replace(
-                    done, in_sync=False, received=4, outcome=RoundOutcome.REPAIRED, duration=0.088
+                    done, in_sync=False, received=4, outcome=RoundOutcome.REPAIRED, duration_s=0.088
                 )
             if place == 2 and number % 2:
                 done = replace(done, in_sync=False, outcome=RoundOutcome.NO_ANSWER, bytes=0)

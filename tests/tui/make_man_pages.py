@@ -13,7 +13,7 @@ import click
 from click_man.core import generate_man_page
 
 from grapevine_tui import __version__
-from grapevine_tui.cli import COMMAND, PROGRAM
+from grapevine_tui.cli import PROGRAM, ROOT_COMMAND
 
 FOLDER = Path(__file__).parents[2] / "docs" / "man"
 DATE = "2026-11-28"  # of the text, so that the pages are the same on every day
@@ -21,7 +21,7 @@ DATE = "2026-11-28"  # of the text, so that the pages are the same on every day
 
 def pages() -> Iterator[tuple[str, str]]:
     """The name and the text of each page: one for the program, one for each command."""
-    yield from _pages_of(COMMAND, PROGRAM, None)
+    yield from _pages_of(ROOT_COMMAND, PROGRAM, None)
 
 
 def _pages_of(

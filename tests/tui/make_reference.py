@@ -16,13 +16,13 @@ from prometheus_client.metrics_core import Metric
 
 from grapevine_proto.events import Stats
 from grapevine_tui import keys
-from grapevine_tui.cli import COMMAND, PROGRAM
+from grapevine_tui.cli import PROGRAM, ROOT_COMMAND
 from grapevine_tui.commands import COMMANDS
-from grapevine_tui.editing import is_live, value_words
-from grapevine_tui.layers import APP_DEFAULTS, FILE_NAMES
+from grapevine_tui.editing import format_value, is_live
+from grapevine_tui.layers import APP_DEFAULTS, FILE_SETTINGS
 from grapevine_tui.metrics import Metrics, NodeCollector, Snapshot
 from grapevine_tui.options import OPTIONS, PROFILES
-from grapevine_tui.template import reasons
+from grapevine_tui.template import setting_help
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "docs" / "reference"
@@ -54,8 +54,8 @@ def options() -> str:
     return table(
         ("Option", "Environment variable", "Meaning"),
         (
-            (_flags(each, COMMAND), code(variables.get(each.opts[-1], "")), _meaning(each))
-            for each in COMMAND.params
+            (_flags(each, ROOT_COMMAND), code(variables.get(each.opts[-1], "")), _meaning(each))
+            for each in ROOT_COMMAND.params
             if isinstance(each, click.Option)
         ),
     )
@@ -63,7 +63,7 @@ def options() -> str:
 
 def commands() -> str:
     """A section for each subcommand."""
-    return "\n".join(_sections(COMMAND, PROGRAM, None))
+    return "\n".join(_sections(ROOT_COMMAND, PROGRAM, None))
 
 
 def _sections(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
@@ -134,10 +134,10 @@ def settings() -> str:
     """A table for each section of the config file."""
     flags = {option.name: option for option in OPTIONS}
     values = {name: profile().settings() for name, profile in PROFILES.items()}
-    why = reasons()
+    why = setting_help()
     why["bind"] = why["host"]
     known: dict[str, Any] = values["lan"] | dict(APP_DEFAULTS)
-    defaults = {name: known.get(name, "") for name in FILE_NAMES}
+    defaults = {name: known.get(name, "") for name in FILE_SETTINGS}
     parts = []
     for section in dict.fromkeys(_section_of(name) for name in defaults):
         rows = []
@@ -147,7 +147,7 @@ def settings() -> str:
             elif name == "bind":
                 given, default = "`--host` `--port`, `$BIND_HOST` `$BIND_PORT`", "127.0.0.1:8000"
             else:
-                given, default = _given_by(flags.get(name)), value_words(defaults[name])
+                given, default = _given_by(flags.get(name)), format_value(defaults[name])
             rows.append(
                 (
                     code(name.rpartition(".")[2] if section else name),
@@ -177,7 +177,7 @@ def _given_by(option: Any) -> str:
 def _of_profiles(name: str, values: dict[str, dict[str, Any]]) -> list[str]:
     """Values that differ in a profile other than `lan`, whose values are the defaults."""
     return [
-        f"{profile} {code(value_words(own[name]))}"
+        f"{profile} {code(format_value(own[name]))}"
         for profile, own in values.items()
         if name in own and name != "bind" and own[name] != values["lan"][name]
     ]
@@ -186,16 +186,16 @@ def _of_profiles(name: str, values: dict[str, dict[str, Any]]) -> list[str]:
 # --- keys -----------------------------------------------------------------------------------------
 
 PARTS: Final = (
-    ("Everywhere", keys.EVERYWHERE),
-    ("Main screen", keys.PANELS),
-    ("Tables", keys.TABLES),
-    ("Peers and members, in tables and details", keys.PEERS),
-    ("Rate limits", keys.RATES),
-    ("Messages", keys.MESSAGES),
-    ("Screens other than the main one", keys.FRONT),
-    ("Traces", (*keys.AGAIN, *keys.TRACES)),
-    ("Traffic over time", keys.SPAN),
-    ("Settings", keys.SETTINGS[:1]),
+    ("Everywhere", keys.GLOBAL_KEYS),
+    ("Main screen", keys.PANEL_KEYS),
+    ("Tables", keys.TABLE_KEYS),
+    ("Peers and members, in tables and details", keys.PEER_KEYS),
+    ("Rate limits", keys.RATE_KEYS),
+    ("Messages", keys.MESSAGE_KEYS),
+    ("Screens other than the main one", keys.FRONT_SCREEN_KEYS),
+    ("Traces", (*keys.NEW_TRACE_KEYS, *keys.TRACE_KEYS)),
+    ("Traffic over time", keys.TIME_RANGE_KEYS),
+    ("Settings", keys.SETTINGS_KEYS[:1]),
 )
 SHOWN: Final = {
     "question_mark": "?",
@@ -226,7 +226,7 @@ def app_keys() -> str:
             (
                 " ".join(code(SHOWN.get(each, each)) for each in key.keys.split(",")),
                 code(key.name),
-                sentence(key.words),
+                sentence(key.description),
             )
             for key in part
         )
@@ -272,10 +272,10 @@ def _empty_snapshot() -> Snapshot:
         now=0.0,
         started_at=0.0,
         lag_s=0.0,
-        untaken=0,
-        waiting=0,
+        unacknowledged=0,
+        pending_restart=0,
         identity=identity,
-        programs={},
+        hook_outcomes={},
     )
 
 

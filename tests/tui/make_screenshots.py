@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 from grapevine_tui.app import GrapevineApp
 from grapevine_tui.demo import Demo
 from grapevine_tui.host import Host
-from grapevine_tui.settings import load
+from grapevine_tui.settings import load_settings
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
 
@@ -109,7 +109,7 @@ async def shoot(app: GrapevineApp, host: Host | FakeHost, pilot: Pilot[None], fo
         await pilot.press("escape")
         if app.screen is not app.main:
             app.pop_screen()
-        app.main.compose_box.draft.fill("")
+        app.main.compose_box.draft.replace_text("")
 
 
 async def await_trouble(host: Host | FakeHost, pilot: Pilot[None]) -> None:
@@ -129,7 +129,9 @@ async def draw(folder: Path, *, is_fake: bool) -> None:
         host: Host | FakeHost = fake
         app = GrapevineApp(fake, FakeSettings())
     else:
-        settings = load({"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}).with_keys()
+        settings = load_settings(
+            {"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}
+        ).with_keys()
         host = Host(settings.node, None)
         app = GrapevineApp(host, settings, demo=Demo(host))
     async with app.run_test(size=(120, 36)) as pilot:

@@ -20,7 +20,7 @@ from grapevine_proto.events import (
     Event,
     PeerState,
     PeerStateChanged,
-    StateUnsaved,
+    StateSaveFailed,
     TraceUpdated,
 )
 from grapevine_proto.ids import Address
@@ -53,7 +53,7 @@ class Show(GrapevineApp):
         if self.crashes:
             raise RuntimeError("a bug")
         if "warned" in sys.argv:
-            self.fake.happen(StateUnsaved("disk \x1b]9;full"))
+            self.fake.happen(StateSaveFailed("disk \x1b]9;full"))
         if not self.is_still:
             self.run_worker(self.feed())
 
@@ -64,14 +64,14 @@ class Show(GrapevineApp):
             gone = a_peer(99, text, state=PeerState.DISCONNECTED)
             yield PeerStateChanged(gone, PeerState.CONNECTED, text)
             yield DialFailed(Address(text, 1), text)
-            yield StateUnsaved(text)
+            yield StateSaveFailed(text)
 
     async def look_around(self, number: int) -> None:
         """Open one of the screens in front, and close it."""
         host, model = self.fake, self.fake.model
         unanswered = tuple(peer.peer_id for peer in host.peers)
         host.happen(TraceUpdated(replace(a_trace(number + 1, 0), unanswered=unanswered)))
-        entry = next(iter(model.messages.latest()))
+        entry = next(iter(model.messages.newest_first()))
         screens: tuple[Callable[[], Screen[None]], ...] = (
             lambda: MembersScreen(model),
             lambda: NodeScreen(model, unanswered[0]),

@@ -19,7 +19,7 @@ from textual.pilot import Pilot
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui.app import GrapevineApp
 from grapevine_tui.host import Host
-from grapevine_tui.settings import load
+from grapevine_tui.settings import load_settings
 from grapevine_tui.widgets.grid import Grid
 from tests.tui.runs import WAIT_S, Bench
 from tests.tui.stage import text_of
@@ -77,7 +77,7 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         "port": "0",
         "app.state_dir": str(folder / "us"),
     }
-    settings = load(flags, {}, folder=folder).with_keys()
+    settings = load_settings(flags, {}, directory=folder).with_keys()
     host = Host(settings.node, settings.state_dir)
     app = GrapevineApp(host, settings)
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
@@ -104,7 +104,7 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         await sees("7 details", "round trip", "latest rounds", "may send")
         await press("w", *"thanks", "enter")
         said = await asyncio.to_thread(bob.expect, "message", text="thanks")
-        assert said["private"], "it was for bob alone"
+        assert said["direct"], "it was for bob alone"
         await sees("8 sent to one", "sent to bob")
         # Trace to all.
         await press("escape", "t", "n", *"who has this", "enter")

@@ -9,7 +9,7 @@ from textual import _wait
 from textual.app import App
 from textual.pilot import Pilot
 
-from grapevine_tui.app import BEAT_PAINTS, GrapevineApp
+from grapevine_tui.app import FRAMES_PER_REFRESH, GrapevineApp
 from grapevine_tui.screens.detail import DetailScreen
 from tests.tui.fake_host import FakeHost, FakeSettings
 
@@ -64,9 +64,11 @@ class Stage:
     async def paint(self) -> None:
         """Let half a second's worth of timer go by, without waiting for it."""
         await self.pilot.pause()
-        while self.app.is_running and self.app._turns.is_busy:  # on a machine with other work to do
+        while (
+            self.app.is_running and self.app._key_sequencer.is_busy
+        ):  # on a machine with other work to do
             await self.pilot.pause(0.01)
-        for _ in range(BEAT_PAINTS):
+        for _ in range(FRAMES_PER_REFRESH):
             self.app.tick()
         await self.pilot.pause()
 
@@ -77,7 +79,7 @@ class Stage:
     async def say(self, line: str) -> None:
         """Type a line and send it."""
         self.main.compose_box.draft.focus()
-        self.main.compose_box.draft.fill(line)
+        self.main.compose_box.draft.replace_text(line)
         await self.press("enter")
 
     async def resize(self, width: int, height: int) -> None:

@@ -21,7 +21,7 @@ from grapevine_proto.events import (
     PeerStateChanged,
     RateLimited,
     RoundOutcome,
-    StateUnsaved,
+    StateSaveFailed,
 )
 from grapevine_proto.ids import Address
 from grapevine_tui import keys, turns
@@ -101,7 +101,7 @@ async def test_lines_arrive_in_their_order_and_come_back_from_the_history() -> N
             await stage.say(line)
         assert stage.host.broadcasts == [b"one", b"two", b"three"]
         draft = stage.main.compose_box.draft
-        draft.fill("half a th")
+        draft.replace_text("half a th")
         await stage.press("up", "up")
         assert draft.text == "two"
         await stage.press("down", "down")
@@ -139,7 +139,7 @@ async def test_the_size_stands_beside_the_limit_in_bytes() -> None:
     async with staged(settings=settings) as stage:
         await stage.press("i", "ü")
         assert "2 / 4,999" in stage.text
-        stage.main.compose_box.draft.fill("x" * 5000)
+        stage.main.compose_box.draft.replace_text("x" * 5000)
         await stage.paint()
         assert stage.app.query_one("#size").has_class("-over")
 
@@ -400,7 +400,7 @@ async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() 
 
 async def test_what_one_reads_stays_in_place_while_the_ring_lets_go() -> None:
     host = FakeHost()
-    host.model.messages.most = 100
+    host.model.messages.limit = 100
     async with staged(host) as stage:
         host.happen(*(received(1, each, f"line {each}.".encode()) for each in range(100)))
         await stage.paint()
@@ -457,7 +457,7 @@ async def test_a_throttled_peer_flashes(monkeypatch: pytest.MonkeyPatch) -> None
             clock = SimpleNamespace(time=partial(float, at_unix + later_s))
             monkeypatch.setattr("grapevine_tui.widgets.rates.time", clock)
             await stage.paint()
-            assert [row.key for row in stage.main.rates.rows if row.alarm] == expected
+            assert [row.key for row in stage.main.rates.rows if row.is_alarm] == expected
 
 
 async def test_a_round_takes_its_line_with_countdown_and_outcome() -> None:
@@ -482,7 +482,7 @@ async def test_toasts_speak_of_what_needs_an_eye_and_of_nothing_else() -> None:
         stage.host.happen(
             PeerStateChanged(gone, PeerState.STALE, "silent"),
             DialFailed(Address("10.0.0.1", 9), "no answer"),
-            StateUnsaved("disk full"),
+            StateSaveFailed("disk full"),
         )
         stage.host.happen(PeerStateChanged(gone, PeerState.CONNECTED, "left"))
         await stage.paint()
@@ -558,7 +558,7 @@ async def test_hostile_text_is_shown_and_neither_obeyed_nor_fatal() -> None:
             gone = a_peer(90 + number, hostile, state=PeerState.DISCONNECTED)
             host.happen(PeerStateChanged(gone, PeerState.CONNECTED, hostile))
             host.happen(DialFailed(Address(hostile, 1), hostile))
-            host.happen(StateUnsaved(hostile))
+            host.happen(StateSaveFailed(hostile))
             await stage.paint()
             texts.append(stage.text)
             stage.app.clear_notifications()
@@ -566,7 +566,7 @@ async def test_hostile_text_is_shown_and_neither_obeyed_nor_fatal() -> None:
             texts.append(stage.text)
             await stage.say(f"/{hostile}")
             texts.append(stage.text)
-            stage.main.compose_box.draft.fill("")
+            stage.main.compose_box.draft.replace_text("")
             if hostile.isascii() and hostile.isprintable():
                 assert hostile in texts[-3]
         for keys in (("escape", "1", "enter"), ("escape", "2", "k", "enter"), ("escape", "m")):
@@ -695,9 +695,9 @@ async def test_the_palette_holds_our_actions() -> None:
         assert {"Help", "Quit", "Zoom", "Pause", "Connect", "Round now", "Theme"} <= names
         await stage.press("escape", "1")
         found = {each.title: each.help for each in stage.app.get_system_commands(stage.app.screen)}
-        for part in (keys.EVERYWHERE, keys.PANELS, keys.TABLES, keys.PEERS):
+        for part in (keys.GLOBAL_KEYS, keys.PANEL_KEYS, keys.TABLE_KEYS, keys.PEER_KEYS):
             for key in part:
-                assert key.words in found or key.name in ("commands", "back")
+                assert key.description in found or key.name in ("commands", "back")
         assert found["Write to it"] == "key w"
         assert found["Down"] == "key ↓ j"
         await stage.press("m")
@@ -747,7 +747,7 @@ async def test_letters_typed_at_once_behind_a_key_go_where_it_leads() -> None:
         for key in ("escape", "2", "slash", *"zq", "enter", "i", *"hi", "escape", "z"):
             stage.app.simulate_key(key)  # all at once, as from a quick hand over a slow line
         await stage.paint()
-        assert stage.main.log_view.wanted.text == "zq"
+        assert stage.main.log_view.filter_query.text == "zq"
         assert stage.main.compose_box.draft.text == "hi"
         assert not stage.shows("peers")
         assert stage.app.is_running
@@ -755,10 +755,10 @@ async def test_letters_typed_at_once_behind_a_key_go_where_it_leads() -> None:
 
 async def test_what_is_typed_behind_the_end_is_nobodys() -> None:
     async with staged() as stage:
-        turns_, screens = stage.app._turns, stage.app._screen_stack
+        turns_, screens = stage.app._key_sequencer, stage.app._screen_stack
         await stage.paint()
         kept, screens[:] = screens[:], []
-        await turns_.take(events.Key("x", "x"))
+        await turns_.enqueue(events.Key("x", "x"))
         assert not turns_.is_busy
         screens[:] = kept
         await stage.press("i", "y")
@@ -773,29 +773,29 @@ async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
         given: list[str] = []
         done: list[str] = []
         all_done = asyncio.Event()
-        back, give = turns.Turns.back, stage.app._turns._give
+        back, give = turns.KeySequencer.on_key_handled, stage.app._key_sequencer._deliver
 
         async def gives(event: events.Key | events.Paste) -> None:
             if isinstance(event, events.Key):
                 given.append(event.key)
             await give(event)
 
-        async def stalls(self: turns.Turns, mark: turns.Done) -> None:
-            time.sleep(turns.PATIENCE_S / 2)  # noqa: ASYNC251  others have the processor
-            if self._rounds == 1:
+        async def stalls(self: turns.KeySequencer, mark: turns.KeyHandled) -> None:
+            time.sleep(turns.KEY_TIMEOUT_S / 2)  # noqa: ASYNC251  others have the processor
+            if self._round_trips_left == 1:
                 done.append(given[-1])
             if len(done) == len(keys):
                 all_done.set()
             await back(self, mark)
 
-        monkeypatch.setattr(stage.app._turns, "_give", gives)
-        monkeypatch.setattr(turns.Turns, "back", stalls)
+        monkeypatch.setattr(stage.app._key_sequencer, "_give", gives)
+        monkeypatch.setattr(turns.KeySequencer, "on_key_handled", stalls)
         for key in keys:
             stage.app.simulate_key(key)
         async with asyncio.timeout(20):
             await all_done.wait()
         assert done == given == keys  # each had come back before the next was given
-        assert stage.main.filter_bar.wish.value == "q"
+        assert stage.main.filter_bar.line_input.value == "q"
 
 
 async def test_a_widget_that_goes_away_with_a_key_holds_up_no_other() -> None:
@@ -843,19 +843,19 @@ async def test_a_light_terminal_gets_the_light_theme_unless_another_is_chosen(
 async def test_the_theme_for_a_background_is_not_remembered_and_gives_way_to_a_chosen_one(
     tmp_path: Path,
 ) -> None:
-    settings = FakeSettings(choices_file=tmp_path / "app.json")
+    settings = FakeSettings(preferences_file=tmp_path / "app.json")
     async with staged(settings=settings) as stage:
-        stage.app._wardrobe.take_background(True)
+        stage.app._theme_manager.take_background(True)
         assert stage.app.theme == "grapevine-light"
-        stage.app._wardrobe.take_background(False)
+        stage.app._theme_manager.take_background(False)
         assert stage.app.theme == "grapevine"
         await stage.paint()
         assert not (tmp_path / "app.json").exists()
         stage.app.theme = "nord"
-        stage.app._wardrobe.take_background(True)
+        stage.app._theme_manager.take_background(True)
         assert stage.app.theme == "nord"
     async with staged(settings=settings) as stage:
-        stage.app._wardrobe.take_background(True)
+        stage.app._theme_manager.take_background(True)
         assert stage.app.theme == "nord"
 
 

@@ -11,11 +11,21 @@ import pytest
 from grapevine_proto.errors import UnknownPeer
 from grapevine_proto.events import AntiEntropyRound, MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
-from grapevine_tui.keys import EVERYWHERE
-from grapevine_tui.samples import COARSE, COARSE_SAMPLES, RTT_SAMPLES, SAMPLES
-from grapevine_tui.screens.facts import callable_name
-from grapevine_tui.screens.members import AT_ONCE, MemberRows
-from grapevine_tui.screens.message import as_hex, as_json, as_text, forms_of
+from grapevine_tui.keys import GLOBAL_KEYS
+from grapevine_tui.samples import (
+    FINE_PER_COARSE,
+    MAX_COARSE_SAMPLES,
+    MAX_FINE_SAMPLES,
+    MAX_RTT_SAMPLES,
+)
+from grapevine_tui.screens.facts import addressable_name
+from grapevine_tui.screens.members import ROWS_PER_PASS, MemberRowCache
+from grapevine_tui.screens.message import (
+    available_formats,
+    format_as_hex,
+    format_as_json,
+    format_as_text,
+)
 from grapevine_tui.screens.traffic import resample
 from grapevine_tui.widgets.peers import PeerGrid
 from tests.tui.fake_host import FakeHost, FakeSettings
@@ -66,10 +76,14 @@ async def test_m_shows_everyone_sortable_filterable_and_says_who_is_linked() -> 
 
 async def test_thousands_of_members_come_in_handfuls_until_all_are_there() -> None:
     host = peopled()
-    host.members = [a_member(each, f"node-{each}") for each in range(2 * AT_ONCE + 7)]
+    host.members = [a_member(each, f"node-{each}") for each in range(2 * ROWS_PER_PASS + 7)]
     host.refresh()
-    rows = MemberRows(host.model)
-    assert [len(rows.make()) for _ in range(4)] == [AT_ONCE, 2 * AT_ONCE, *[len(host.members)] * 2]
+    rows = MemberRowCache(host.model)
+    assert [len(rows.build()) for _ in range(4)] == [
+        ROWS_PER_PASS,
+        2 * ROWS_PER_PASS,
+        *[len(host.members)] * 2,
+    ]
     assert not rows.is_behind
     async with staged(host) as stage:
         await stage.press("escape", "m")
@@ -109,7 +123,7 @@ async def test_a_name_that_cannot_be_typed_is_called_by_its_id() -> None:
     host.peers = [a_peer(1, "b\x1b[0m"), a_peer(2, "twin"), a_peer(3, "twin")]
     async with staged(host):
         for peer in host.peers:
-            assert callable_name(host.model, peer.peer_id) == str(peer.peer_id)
+            assert addressable_name(host.model, peer.peer_id) == str(peer.peer_id)
 
 
 async def test_f_forgets_who_is_gone_and_says_so() -> None:
@@ -215,13 +229,13 @@ async def test_where_the_working_folder_cannot_be_written_the_state_folder_is(
 
 
 async def test_a_payload_is_read_as_json_text_or_hex() -> None:
-    assert forms_of(b'{"a": [1]}') == ["json", "text", "hex"]
-    assert forms_of(b"{not json") == ["text", "hex"]
-    assert forms_of(b"\xff") == ["hex"]
-    assert forms_of(b"") == ["text", "hex"]
-    assert as_json(b'{"a": "\\u001b[2J"}') == ["{", '  "a": "\\u001b[2J"', "}"]
-    assert as_text("ü".encode() * 40_000) is not None
-    assert as_hex(b"ab\x1b" * 6)[1] == f"000010  {'62 1b':<47}  b·"
+    assert available_formats(b'{"a": [1]}') == ["json", "text", "hex"]
+    assert available_formats(b"{not json") == ["text", "hex"]
+    assert available_formats(b"\xff") == ["hex"]
+    assert available_formats(b"") == ["text", "hex"]
+    assert format_as_json(b'{"a": "\\u001b[2J"}') == ["{", '  "a": "\\u001b[2J"', "}"]
+    assert format_as_text("ü".encode() * 40_000) is not None
+    assert format_as_hex(b"ab\x1b" * 6)[1] == f"000010  {'62 1b':<47}  b·"
 
 
 async def test_v_shows_the_next_form_of_a_message() -> None:
@@ -271,18 +285,18 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
 
 async def test_histories_are_bounded() -> None:
     host = peopled()
-    for second in range(COARSE * COARSE_SAMPLES // 8):
+    for second in range(FINE_PER_COARSE * MAX_COARSE_SAMPLES // 8):
         host.node.time = float(second)
         host.refresh()
     traffic = host.model.traffic
-    assert len(traffic.in_per_s) == SAMPLES
-    assert len(traffic.datagrams_in.coarse) <= COARSE_SAMPLES
-    assert len(host.model.round_trips[an_id(1)]) == RTT_SAMPLES
-    assert an_id(2) not in host.model.round_trips  # stale: no round trip is measured
+    assert len(traffic.in_per_s) == MAX_FINE_SAMPLES
+    assert len(traffic.datagrams_in.coarse) <= MAX_COARSE_SAMPLES
+    assert len(host.model.rtts[an_id(1)]) == MAX_RTT_SAMPLES
+    assert an_id(2) not in host.model.rtts  # stale: no round trip is measured
     host.peers = []
     host.node.time += 1
     host.refresh()
-    assert host.model.round_trips == {}
+    assert host.model.rtts == {}
 
 
 async def test_samples_are_drawn_so_that_bursts_stand() -> None:
@@ -296,7 +310,7 @@ async def test_samples_are_drawn_so_that_bursts_stand() -> None:
 async def test_traffic_is_drawn_over_three_spans_at_every_size(size: tuple[int, int]) -> None:
     host = peopled()
     for second in range(40):
-        host.stats = replace(host.stats, datagrams_in=second * 100, lost=second)
+        host.stats = replace(host.stats, datagrams_in=second * 100, gaps_abandoned=second)
         host.node.time = 100.0 + second
         host.refresh()
     async with staged(host, size=size) as stage:
@@ -325,7 +339,7 @@ async def test_keys_of_the_config_file_work_and_stand_in_the_help_and_the_key_li
         await stage.press("escape", "question_mark")
         assert "f2 M" in stage.text
         assert {each.title for each in stage.app.get_system_commands(stage.app.screen)} >= {
-            key.words for key in EVERYWHERE if key.name not in ("commands", "quit")
+            key.description for key in GLOBAL_KEYS if key.name not in ("commands", "quit")
         }
         await stage.press("escape", "q")
         assert stage.host.left == 0

@@ -17,7 +17,7 @@ from grapevine_proto.identity import ClusterKey
 from grapevine_tui.app import GrapevineApp
 from grapevine_tui.demo import Demo
 from grapevine_tui.host import Host
-from grapevine_tui.settings import load
+from grapevine_tui.settings import load_settings
 from tests.tui.fake_host import FakeSettings
 from tests.tui.stage import text_of
 
@@ -45,7 +45,7 @@ async def an_app(name: str, *peers: str) -> AsyncIterator[tuple[GrapevineApp, Pi
     host = Host(config, None)
     app = GrapevineApp(host, FakeSettings(node=config))
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
-        await until(pilot, lambda: host.model.me is not None)
+        await until(pilot, lambda: host.model.local_node is not None)
         yield app, pilot, host
 
 
@@ -75,7 +75,7 @@ async def test_what_one_types_the_other_reads_and_a_goodbye_is_seen_at_once() ->
         await until(pilot, lambda: bob.model.messages.end > 1)
         private = bob.model.messages.get(bob.model.messages.end - 1)
         assert private is not None
-        assert private.message.private
+        assert private.message.is_direct
         await bob.leave(1.0)
         await until(pilot, lambda: "● up      bob" not in text_of(app))
 
@@ -106,7 +106,7 @@ async def test_quitting_tells_the_others_and_stops_the_node() -> None:
         assert app.return_code == 0
         bob.refresh()
         assert all(peer.state is not PeerState.CONNECTED for peer in bob.model.peers.values())
-        assert host.model.stopped == "left"
+        assert host.model.stop_reason == "left"
 
 
 async def test_a_busy_port_ends_the_app_with_the_nodes_own_error() -> None:
@@ -119,7 +119,7 @@ async def test_a_busy_port_ends_the_app_with_the_nodes_own_error() -> None:
 
 
 async def test_the_demonstration_makes_every_panel_alive() -> None:
-    settings = load({"app.demo": True, "name": "ams-1"}, {}).with_keys()
+    settings = load_settings({"app.demo": True, "name": "ams-1"}, {}).with_keys()
     host = Host(replace(settings).node, None)
     app = GrapevineApp(host, settings, demo=Demo(host))
     async with app.run_test(size=(120, 36)) as pilot:

@@ -6,8 +6,8 @@ import pytest
 
 from grapevine_proto.events import PeerState, Via
 from grapevine_proto.ids import Address
-from grapevine_tui.samples import Authors
-from grapevine_tui.widgets.tables import address_order
+from grapevine_tui.samples import AuthorTable
+from grapevine_tui.widgets.tables import address_sort_key
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage, staged
 from tests.tui.values import a_message, a_peer, an_id, received
@@ -44,7 +44,7 @@ async def test_s_sorts_by_each_column_in_turn_and_r_the_other_way() -> None:
         assert "rtt▲ " in stage.text
         assert names(stage) == ["dave", "bob", "carol"]
         await stage.press("s", "s", "s")
-        assert stage.main.peers.sorting is None
+        assert stage.main.peers.row_order is None
         assert names(stage) == ["bob", "carol", "dave"]
 
 
@@ -141,7 +141,7 @@ async def test_private_and_repaired_messages_can_be_asked_for() -> None:
         from grapevine_proto.events import MessageReceived
 
         stage.host.happen(
-            MessageReceived(a_message(1, 0, b"line 0", private=True)),
+            MessageReceived(a_message(1, 0, b"line 0", is_direct=True)),
             MessageReceived(a_message(1, 1, b"line 1", via=Via.REPAIR)),
             MessageReceived(a_message(1, 2, b"line 2")),
         )
@@ -158,7 +158,7 @@ async def test_a_filter_pasted_from_a_stranger_does_nothing_but_find_nothing() -
 
     async with staged(three()) as stage:
         await stage.press("escape", "2", "slash")
-        stage.main.filter_bar.wish.post_message(Paste("\x1b]0;x\x07[/nope]\nmore"))
+        stage.main.filter_bar.line_input.post_message(Paste("\x1b]0;x\x07[/nope]\nmore"))
         await stage.paint()
         assert "0 match \\x1b]0;x\\x07[/nope]" in stage.text
         for line in stage.text.split("\n"):
@@ -177,9 +177,9 @@ async def test_filters_stand_every_size(size: tuple[int, int]) -> None:
 
 async def test_addresses_are_ordered_by_number() -> None:
     hosts = ["10.0.0.9", "10.0.0.10", "::1", "9.255.255.255"]
-    ordered = sorted((Address(host, 1) for host in hosts), key=address_order)
+    ordered = sorted((Address(host, 1) for host in hosts), key=address_sort_key)
     assert [each.host for each in ordered] == ["9.255.255.255", "10.0.0.9", "10.0.0.10", "::1"]
-    assert address_order(None) > address_order(ordered[-1])
+    assert address_sort_key(None) > address_sort_key(ordered[-1])
 
 
 async def test_the_key_line_offers_no_letter_where_one_types() -> None:
@@ -218,8 +218,8 @@ async def test_a_turns_the_rate_limits_over_to_what_each_author_says() -> None:
 
 
 async def test_authors_beyond_what_is_kept_are_counted() -> None:
-    authors = Authors(most=3)
+    authors = AuthorTable(limit=3)
     for number in (1, 2, 3, 1, 4):
-        authors.count(a_message(number, 1))
+        authors.add(a_message(number, 1))
     assert set(authors.all()) == {an_id(1), an_id(3), an_id(4)}
-    assert authors.let_go == 1
+    assert authors.evicted == 1

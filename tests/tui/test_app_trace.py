@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.events import MemberStatus, TraceUpdated
-from grapevine_tui.model import TRACES, Changes, Followed, Model
-from grapevine_tui.screens.trace import TraceScreen, bar, delay_words, trace_lines
+from grapevine_tui.model import MAX_TRACES, Changes, Model, TraceEntry
+from grapevine_tui.screens.trace import TraceScreen, eighths_bar, format_delay, trace_lines
 from grapevine_tui.text import cells
 from grapevine_tui.widgets.written import Line
 from tests.tui.fake_host import FakeHost
@@ -72,7 +72,7 @@ async def test_what_is_traced_is_said_and_followed_to_its_last_answer() -> None:
 @pytest.mark.asyncio
 async def test_t_shows_the_traces_whether_there_are_any_or_not_and_n_there_begins_one() -> None:
     async with staged(peopled()) as stage:
-        stage.main.compose_box.draft.fill("half a line")
+        stage.main.compose_box.draft.replace_text("half a line")
         await stage.press("escape", "t")
         assert is_front(stage)
         assert "No trace yet. Press n" in stage.text
@@ -133,7 +133,9 @@ def test_no_line_is_wider_than_the_screen_and_no_control_gets_through() -> None:
     host.refresh()
     trace = a_trace(1, 60, 40, known=4000, others=3)
     for width in (10, 24, 38, 76, 116):
-        lines = trace_lines(host.model, Followed(0.0, b"\x1b]52;c;x\x07 long " * 50, trace), width)
+        lines = trace_lines(
+            host.model, TraceEntry(0.0, b"\x1b]52;c;x\x07 long " * 50, trace), width
+        )
         assert all("\x1b" not in plain(line) and "\x07" not in plain(line) for line in lines)
         if width >= 38:
             assert max(cells(plain(line)) for line in lines) <= width
@@ -141,7 +143,7 @@ def test_no_line_is_wider_than_the_screen_and_no_control_gets_through() -> None:
 
 def test_a_sample_is_called_one_and_says_of_how_many() -> None:
     trace = a_trace(1, 90, 10, known=4000, others=3)
-    text = "\n".join(plain(line) for line in trace_lines(Model(), Followed(0.0, b"x", trace), 80))
+    text = "\n".join(plain(line) for line in trace_lines(Model(), TraceEntry(0.0, b"x", trace), 80))
     assert "a sample: 100 of 4,000 members were asked" in text
     assert "3 more answered who were not known" in text
     assert "90 of 100" in text
@@ -149,7 +151,7 @@ def test_a_sample_is_called_one_and_says_of_how_many() -> None:
 
 def test_a_trace_with_nobody_there_is_shown_as_such() -> None:
     text = "\n".join(
-        plain(line) for line in trace_lines(Model(), Followed(0.0, b"x", a_trace(1, 0)), 40)
+        plain(line) for line in trace_lines(Model(), TraceEntry(0.0, b"x", a_trace(1, 0)), 40)
     )
     assert "Nobody else is known" in text
     assert "100 %" not in text
@@ -161,19 +163,19 @@ def test_a_trace_with_nobody_there_is_shown_as_such() -> None:
     [(0.0, ""), (0.5, "█████"), (0.55, "█████▌"), (1.0, "█" * 10), (7.0, "█" * 10)],
 )
 def test_a_bar_fills_by_eighths_and_keeps_its_width(share: float, filled: str) -> None:
-    assert bar(share, 10)[0] == filled
-    assert len("".join(bar(share, 10))) == 10
+    assert eighths_bar(share, 10)[0] == filled
+    assert len("".join(eighths_bar(share, 10))) == 10
 
 
 def test_a_bar_is_full_only_when_all_have_answered() -> None:
-    assert bar(99 / 100, 10)[0] != "█" * 10
+    assert eighths_bar(99 / 100, 10)[0] != "█" * 10
 
 
 def test_the_model_keeps_the_latest_traces_and_what_they_said() -> None:
     host = FakeHost()
-    for sequence in range(1, TRACES + 2):
+    for sequence in range(1, MAX_TRACES + 2):
         assert host.model.apply(TraceUpdated(a_trace(sequence, 0, 2))) == Changes.TRACES
-    assert len(host.model.traces) == TRACES
+    assert len(host.model.traces) == MAX_TRACES
     assert next(each.sequence for each in host.model.traces) == 2
 
 
@@ -181,4 +183,4 @@ def test_the_model_keeps_the_latest_traces_and_what_they_said() -> None:
     ("delay_ms", "words"), [(None, "--"), (0, "<1ms"), (1, "1ms"), (81, "81ms"), (2100, "2.1s")]
 )
 def test_a_delay_is_told_as_finely_as_it_is_known(delay_ms: int | None, words: str) -> None:
-    assert delay_words(delay_ms) == words
+    assert format_delay(delay_ms) == words

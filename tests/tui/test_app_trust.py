@@ -10,9 +10,9 @@ import pytest
 
 from grapevine_proto.ids import PeerId
 from grapevine_tui import keys
-from grapevine_tui.commands import OF_KEYS, find
-from grapevine_tui.screens.question import Question
-from grapevine_tui.settings import load
+from grapevine_tui.commands import COMMAND_BY_KEY, find_command
+from grapevine_tui.screens.question import ConfirmScreen
+from grapevine_tui.settings import load_settings
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage, staged
 from tests.tui.values import a_member, a_peer, an_id, received
@@ -30,7 +30,7 @@ def peopled() -> FakeHost:
 
 def of_a_demo() -> Any:
     """Settings that can be changed and are saved nowhere."""
-    return load({"app.demo": True}, {}).with_keys()
+    return load_settings({"app.demo": True}, {}).with_keys()
 
 
 def found(folder: Path, pattern: str) -> list[Path]:
@@ -38,7 +38,7 @@ def found(folder: Path, pattern: str) -> list[Path]:
 
 
 def is_asked(stage: Stage) -> bool:
-    return isinstance(stage.app.screen, Question)
+    return isinstance(stage.app.screen, ConfirmScreen)
 
 
 FRONTS = {
@@ -73,7 +73,7 @@ async def test_q_leaves_with_connected_peers_once_somebody_has_said_yes() -> Non
 
 async def test_what_would_be_lost_is_named_before_one_leaves() -> None:
     async with staged() as stage:
-        stage.main.compose_box.draft.fill("half a line\x1b[2J")
+        stage.main.compose_box.draft.replace_text("half a line\x1b[2J")
         await stage.press("ctrl+c")
         assert is_asked(stage)
         assert "half a line" in stage.text
@@ -100,9 +100,9 @@ async def test_every_global_key_is_a_key_on_every_screen(front: str) -> None:
     async with staged(peopled(), settings=of_a_demo()) as stage:
         await stage.press(*FRONTS[front])
         names = {b.id for _, b, is_live, _ in stage.app.screen.active_bindings.values() if is_live}
-        assert {key.name for key in keys.EVERYWHERE} <= names
+        assert {key.name for key in keys.GLOBAL_KEYS} <= names
         for name, opened in OPENS.items():
-            key = next(key for key in keys.EVERYWHERE if key.name == name)
+            key = next(key for key in keys.GLOBAL_KEYS if key.name == name)
             await stage.press(key.keys)
             assert stage.app.screen.name == opened
         assert len(stage.app.screen_stack) <= 2 + len(OPENS)
@@ -113,9 +113,9 @@ async def test_every_global_key_is_a_key_on_every_screen(front: str) -> None:
 async def test_edits_outlast_every_way_out_of_the_settings_but_a_yes() -> None:
     async with staged(peopled(), settings=of_a_demo()) as stage:
         await stage.press("C")
-        editing = stage.app._editing
+        editing = stage.app._settings_editor
         assert editing is not None
-        editing.change("fanout", "5")
+        editing.set_value("fanout", "5")
         await stage.press("m", "escape", "escape")
         assert is_asked(stage)
         assert "fanout" in stage.text
@@ -184,7 +184,7 @@ async def test_enter_in_the_settings_is_called_what_it_does() -> None:
 
 async def test_leaving_that_was_asked_for_elsewhere_is_not_asked_about() -> None:
     async with staged(peopled()) as stage:
-        stage.app.end()
+        stage.app.request_shutdown()
         async with asyncio.timeout(20):
             while stage.app.is_running:
                 await stage.pilot.pause(0.01)
@@ -226,12 +226,12 @@ async def test_what_was_done_longer_ago_is_not_undone() -> None:
         await stage.press("y")
         undo = stage.app._undo
         assert undo is not None
-        stage.app._undo = undo._replace(until=0.0)
+        stage.app._undo = undo._replace(expires_at=0.0)
         await stage.press("escape", "u")
         assert host.denied == [an_id(1)]
         assert "nothing to undo" in stage.text
         await stage.press("1")
-        stage.main.peers._move_to(1)
+        stage.main.peers._move_cursor(1)
         await stage.paint()
         assert "D Allow it again" in stage.text.split("\n")[-1]
 
@@ -248,16 +248,16 @@ async def test_a_typed_deny_of_nobody_is_refused_before_anything_is_asked() -> N
 async def test_discarded_edits_can_be_had_back_for_a_moment() -> None:
     async with staged(peopled(), settings=of_a_demo()) as stage:
         await stage.press("C")
-        editing = stage.app._editing
+        editing = stage.app._settings_editor
         assert editing is not None
-        editing.change("fanout", "5")
+        editing.set_value("fanout", "5")
         await stage.press("q")
         assert is_asked(stage)
         assert "Discard" in stage.text
         await stage.press("y")
         assert not editing.pending
         await stage.press("u", "C")
-        assert stage.app._editing is editing
+        assert stage.app._settings_editor is editing
         assert editing.pending == ("fanout",)
         assert editing.value("fanout").value == 5
         assert "1 changed, ctrl+s saves" in stage.text
@@ -270,10 +270,10 @@ MERE_VIEW = {
 
 
 async def test_every_key_that_does_something_has_a_word() -> None:
-    assert {*OF_KEYS, *MERE_VIEW} == set(keys.NAMES)
-    assert not OF_KEYS.keys() & MERE_VIEW
-    for word in OF_KEYS.values():
-        assert find(word).name == word
+    assert {*COMMAND_BY_KEY, *MERE_VIEW} == set(keys.ACTION_NAMES)
+    assert not COMMAND_BY_KEY.keys() & MERE_VIEW
+    for word in COMMAND_BY_KEY.values():
+        assert find_command(word).name == word
 
 
 async def test_every_word_does_in_the_app_what_its_key_does(
@@ -290,9 +290,9 @@ async def test_every_word_does_in_the_app_what_its_key_does(
         await stage.say("/zoom")
         await stage.press("escape", "2")
         await stage.say("/filter from:bob")
-        assert stage.main.log_view.wanted.text == "from:bob"
+        assert stage.main.log_view.filter_query.text == "from:bob"
         await stage.say("/filter")
-        assert not stage.main.log_view.wanted
+        assert not stage.main.log_view.filter_query
         await stage.say("/round")
         assert stage.host.node.rounds_asked == 1
         await stage.say("/traffic")
@@ -330,10 +330,12 @@ async def test_a_table_is_sorted_by_word() -> None:
     async with staged(peopled()) as stage:
         await stage.press("escape", "1")
         await stage.say("/sort")
-        sorting = stage.main.peers.sorting
+        sorting = stage.main.peers.row_order
         assert sorting is not None
         await stage.say("/reverse")
-        assert stage.main.peers.sorting == sorting._replace(is_falling=not sorting.is_falling)
+        assert stage.main.peers.row_order == sorting._replace(
+            is_descending=not sorting.is_descending
+        )
         await stage.press("escape", "2")
         await stage.say("/sort")
         assert "/sort works on tables" in stage.text

@@ -16,10 +16,10 @@ from grapevine_proto.events import (
     TraceUpdated,
     Via,
 )
-from grapevine_tui.jsonlines import message_object, peer_object
+from grapevine_tui.jsonlines import message_to_json, peer_to_json
 from grapevine_tui.screens.facts import peer_facts
-from grapevine_tui.widgets.grid import Grid, Sorting
-from grapevine_tui.widgets.look import STANDINGS
+from grapevine_tui.widgets.grid import Grid, SortOrder
+from grapevine_tui.widgets.look import STATUS_ORDER
 from tests.tui.fake_host import ME, FakeHost
 from tests.tui.stage import staged
 from tests.tui.values import a_member, a_message, a_peer, a_trace, an_id
@@ -48,7 +48,7 @@ def of_each_kind() -> FakeHost:
 
 
 async def test_peers_and_members_stand_in_one_vocabulary() -> None:
-    assert len({each.word for each in STANDINGS}) == len({each.sign for each in STANDINGS})
+    assert len({each.label for each in STATUS_ORDER}) == len({each.glyph for each in STATUS_ORDER})
     async with staged(of_each_kind()) as stage:
         words = {
             "bob": "● up", "carol": "◐ silent", "dave": "◌ dialing", "gone-4": "◦ closed",
@@ -77,8 +77,8 @@ async def test_a_peer_without_a_link_has_no_figures_of_now() -> None:
         assert facts["health"] == "-  not connected"
         silent = {fact.name: fact.value for fact in peer_facts(stage.host.model, an_id(2)) or ()}
         assert silent["round trip"] == "33ms, 20s ago"
-        assert peer_object(stage.host.peers[4], 100.0)["rtt_ms"] is None
-        assert peer_object(stage.host.peers[0], 100.0)["rtt_ms"] == 1.2
+        assert peer_to_json(stage.host.peers[4], 100.0)["rtt_ms"] is None
+        assert peer_to_json(stage.host.peers[0], 100.0)["rtt_ms"] == 1.2
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ async def test_a_direct_message_names_its_recipient(size: tuple[int, int]) -> No
     host.peers = [a_peer(1, "bob")]
     async with staged(host, size=size) as stage:
         sent = a_message(ME, 1, b"for you", via=Via.LOCAL, hops=0)
-        sent = sent._replace(id=sent.id._replace(private=True), private=True, to=an_id(1))
+        sent = sent._replace(id=sent.id._replace(is_direct=True), is_direct=True, to=an_id(1))
         host.happen(MessageSent(sent, 1))
-        got = a_message(1, 7, b"for me", private=True)
+        got = a_message(1, 7, b"for me", is_direct=True)
         host.happen(MessageReceived(got))
         await stage.paint()
         assert "→ bob" in stage.text
@@ -127,16 +127,16 @@ async def test_a_direct_message_names_its_recipient(size: tuple[int, int]) -> No
         assert "this node alone" not in stage.text
         await stage.press("escape", "G", "enter")
         assert "this node alone" in stage.text
-    told = message_object(sent, host.model.name_of)
+    told = message_to_json(sent, host.model.name_of)
     assert (told["to"], told["to_name"]) == (str(an_id(1)), "bob")
-    assert "to" not in message_object(got, host.model.name_of)
+    assert "to" not in message_to_json(got, host.model.name_of)
 
 
 async def test_a_direct_message_that_nobody_took_is_told_so() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "bob")]
     async with staged(host) as stage:
-        sent = a_message(ME, 1, b"for you", via=Via.LOCAL, private=True, to=an_id(1))
+        sent = a_message(ME, 1, b"for you", via=Via.LOCAL, is_direct=True, to=an_id(1))
         host.happen(MessageSent(sent, 0))
         await stage.paint()
         assert "failed → bob" in stage.text
@@ -149,23 +149,27 @@ async def test_what_a_lost_node_said_last_is_dim_and_has_its_time() -> None:
     host = of_each_kind()
     host.model.is_remote = True
     async with staged(host) as stage:
-        bright = stage.main.peers.inks.ink("good").color
-        host.model.lose_touch("it hung up")
+        bright = stage.main.peers.tone_styles.foreground("good").color
+        host.model.on_disconnected("it hung up")
         await stage.paint()
         assert "NODE LOST 0s ago: it hung up" in stage.text
         for name in ("Peers", "Rate limits", "Anti-entropy"):
             title = next(line for line in stage.text.split("\n") if name in line)
             assert "as of " in title
         assert " up 0s" not in stage.text
-        dim = stage.main.peers.inks.ink("dim").color
+        dim = stage.main.peers.tone_styles.foreground("dim").color
         for panel in (stage.main.peers, stage.main.traffic, stage.main.log_view):
-            assert {panel.inks.ink(tone).color for tone in ("good", "text", "accent")} == {dim}
+            assert {
+                panel.tone_styles.foreground(tone).color for tone in ("good", "text", "accent")
+            } == {dim}
         await stage.press("m")
-        assert stage.app.screen.query_one("#members", Grid).inks.ink("good").color == dim
-        host.model.regain_touch()
+        assert (
+            stage.app.screen.query_one("#members", Grid).tone_styles.foreground("good").color == dim
+        )
+        host.model.on_reconnected()
         await stage.paint()
         await stage.press("escape")
-        assert stage.main.peers.inks.ink("good").color == bright
+        assert stage.main.peers.tone_styles.foreground("good").color == bright
         assert "as of" not in stage.text
 
 
@@ -221,7 +225,7 @@ async def test_a_sort_sign_stands_with_its_heading_and_apart_from_the_next() -> 
         table = stage.main.peers
         await stage.press("1")
         for index, column in enumerate(table._columns):
-            table.sort_by(Sorting(index))
+            table.sort_by(SortOrder(index))
             await stage.paint()
             if table._widths[index]:
                 heading = next(line for line in stage.text.split("\n") if "state" in line)

@@ -19,9 +19,9 @@ from grapevine_proto.identity import ClusterKey
 from grapevine_tui import attached as attached_module
 from grapevine_tui import watching as watching_module
 from grapevine_tui.app import GrapevineApp
-from grapevine_tui.attached import AttachedHost
-from grapevine_tui.control import SOCKET_NAME, serving
-from grapevine_tui.ctl import NoAnswer, NotDone
+from grapevine_tui.attached import RemoteHost
+from grapevine_tui.control import SOCKET_NAME, control_server
+from grapevine_tui.ctl import CommandFailed, NodeUnreachable
 from grapevine_tui.host import Host
 from grapevine_tui.model import Model
 from grapevine_tui.screens.settings import SettingsScreen
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attached_module, "RETRY_S", 0.05)
+    monkeypatch.setattr(attached_module, "RECONNECT_INTERVAL_S", 0.05)
 
 
 async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
@@ -45,11 +45,11 @@ async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def an_app(state_dir: Path) -> AsyncIterator[tuple[GrapevineApp, Pilot[None], AttachedHost]]:
-    host = AttachedHost(state_dir, Model())
+async def an_app(state_dir: Path) -> AsyncIterator[tuple[GrapevineApp, Pilot[None], RemoteHost]]:
+    host = RemoteHost(state_dir, Model())
     await host.start()
     app = GrapevineApp(host, FakeSettings(node=host.config))
-    host.on_config = partial(app.call_later, app.main.take, is_restarted=True)
+    host.on_config_changed = partial(app.call_later, app.main.apply_config, is_restarted=True)
     try:
         async with app.run_test(size=(120, 36), notifications=True) as pilot:
             yield app, pilot, host
@@ -75,7 +75,7 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
         assert (await _expect(bob.expect, "message", text="hello bob"))["from_name"] == "us"
         await until(pilot, lambda: "you       local          hello bob" in text_of(app))
         await pilot.press(*"/send bob psst", "enter")
-        assert (await _expect(bob.expect, "message", text="psst"))["private"] is True
+        assert (await _expect(bob.expect, "message", text="psst"))["direct"] is True
         await pilot.press(*"/send nobody x", "enter")
         await until(pilot, lambda: "nobody here is called 'nobody'" in text_of(app))
         app.main.compose_box.draft.clear()
@@ -91,7 +91,7 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
         await until(pilot, lambda: "● up      bob" not in text_of(app))
         await pilot.press(*"/allow bob", "enter", *f"/connect {address}", "enter")
         await until(pilot, lambda: "● up      bob" in text_of(app))
-        large = b"x" * (attached_module.ON_A_LINE + 1)
+        large = b"x" * (attached_module.MAX_INLINE_PAYLOAD_BYTES + 1)
         await host.broadcast(large)
         assert (await _expect(bob.expect, "message", bytes=len(large)))["hops"] == 1
     assert us.ask(cmd="status")["ok"] is True  # the node runs on
@@ -116,7 +116,7 @@ async def test_a_node_that_goes_is_told_at_once_and_found_again_when_it_is_back(
         assert "once" in text_of(app)
         await pilot.press("i", *"hello", "enter")
         await until(pilot, lambda: app.main.compose_box.draft.text == "hello")
-        with pytest.raises(NoAnswer, match="lost the node"):
+        with pytest.raises(NodeUnreachable, match="lost the node"):
             await host.dial("127.0.0.1:9")
         app.main.compose_box.draft.clear()
         again, _ = bench.started("--name", "us", "--zone", "mars", "--state-dir", "kept")
@@ -132,8 +132,8 @@ async def test_a_node_that_goes_is_told_at_once_and_found_again_when_it_is_back(
 async def test_attach_without_a_node_or_a_terminal_is_one_line(
     bench: Bench, tmp_path: Path
 ) -> None:
-    host = AttachedHost(tmp_path, Model())
-    with pytest.raises(NoAnswer, match="no node answers"):
+    host = RemoteHost(tmp_path, Model())
+    with pytest.raises(NodeUnreachable, match="no node answers"):
         await host.start()
     done = bench.command("attach", "--state-dir", "none")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -144,7 +144,7 @@ async def test_attach_without_a_node_or_a_terminal_is_one_line(
 
 async def a_node(stack: AsyncExitStack, state_dir: Path) -> Host:
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()], name="us"), state_dir)
-    await stack.enter_async_context(serving(host, lambda: None))
+    await stack.enter_async_context(control_server(host, lambda: None))
     await host.start()
     stack.push_async_callback(host.leave, 0.1)
     return host
@@ -159,22 +159,22 @@ async def watch(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 def say(host: Host, number: int, payload: bytes = b"x") -> None:
     """As if another had said it."""
-    host._fold(received(1, number, payload))
+    host._on_event(received(1, number, payload))
 
 
 async def test_who_watches_misses_nothing_between_what_was_and_what_comes(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         host = await a_node(stack, tmp_path)
         assert stat.S_IMODE((tmp_path / SOCKET_NAME).stat().st_mode) == 0o600
-        for number in range(1, watching_module.PAST + 2):
+        for number in range(1, watching_module.MAX_REPLAYED_MESSAGES + 2):
             say(host, number)
         reader, writer = await watch(tmp_path / SOCKET_NAME)
         say(host, 5000)
-        for number in [*range(2, watching_module.PAST + 2), 5000]:
+        for number in [*range(2, watching_module.MAX_REPLAYED_MESSAGES + 2), 5000]:
             told = json.loads(await reader.readline())
             assert (told["event"], told["sequence"]) == ("message", number)
             assert ("at" in told) == (number != 5000)
-        writer.write(b'{"cmd":"watch"}\n{"cmd":"tables","request":"t"}\n')
+        writer.write(b'{"cmd":"watch"}\n{"cmd":"snapshot","request":"t"}\n')
         assert json.loads(await reader.readline())["ok"] is True  # and nothing is told twice
         tables = json.loads(await reader.readline())
         assert (tables["request"], tables["members"], tables["peers"]) == ("t", 0, [])
@@ -184,7 +184,7 @@ async def test_who_watches_misses_nothing_between_what_was_and_what_comes(tmp_pa
 async def test_a_watcher_that_does_not_read_loses_events_and_is_told_how_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching_module, "WAITING_BYTES", 20_000)
+    monkeypatch.setattr(watching_module, "MAX_QUEUED_BYTES", 20_000)
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         host = await a_node(stack, tmp_path)
         reader, writer = await watch(tmp_path / SOCKET_NAME)
@@ -209,8 +209,8 @@ async def test_a_watcher_that_does_not_read_loses_events_and_is_told_how_many(
 async def test_one_that_never_reads_is_hung_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching_module, "WAITING_BYTES", 20_000)
-    monkeypatch.setattr(watching_module, "STUCK_S", -1.0)
+    monkeypatch.setattr(watching_module, "MAX_QUEUED_BYTES", 20_000)
+    monkeypatch.setattr(watching_module, "STUCK_TIMEOUT_S", -1.0)
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         host = await a_node(stack, tmp_path)
         reader, writer = await watch(tmp_path / SOCKET_NAME)
@@ -228,22 +228,22 @@ async def test_what_answers_and_is_no_node_is_told(tmp_path: Path) -> None:
         writer.close()
 
     server = await asyncio.start_unix_server(answer, str(tmp_path / SOCKET_NAME))
-    with pytest.raises(NoAnswer, match="no node of this kind"):
-        await AttachedHost(tmp_path, Model()).start()
+    with pytest.raises(NodeUnreachable, match="no node of this kind"):
+        await RemoteHost(tmp_path, Model()).start()
     server.close()
 
 
 async def test_what_the_node_refuses_are_its_own_words(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         node = await a_node(stack, tmp_path)
-        host = AttachedHost(tmp_path, Model())
+        host = RemoteHost(tmp_path, Model())
         await host.start()
         stack.push_async_callback(host.leave, 0.0)
-        assert host.model.me is not None
-        assert host.model.me.peer_id == node.node.peer_id
-        with pytest.raises(NotDone, match="nobody here is called"):
+        assert host.model.local_node is not None
+        assert host.model.local_node.peer_id == node.node.peer_id
+        with pytest.raises(CommandFailed, match="nobody here is called"):
             await host.send("nobody", b"x")
-        with pytest.raises(NotDone):
+        with pytest.raises(CommandFailed):
             await host.forget(node.node.peer_id)
         heard: asyncio.Queue[object] = asyncio.Queue()
         host.listen(lambda event, _: heard.put_nowait(event))
@@ -273,11 +273,11 @@ async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench
         assert values["fanout"]["value"] == 7
         # What is right here and cannot be written there is told in the node's words, and kept.
         editing = await host.edit()
-        editing.change("fanout", "8")
+        editing.set_value("fanout", "8")
         path.unlink()
         path.mkdir()
-        with pytest.raises(NotDone, match="Is a directory"):
-            await editing.keep()
+        with pytest.raises(CommandFailed, match="Is a directory"):
+            await editing.save_async()
         assert editing.pending == ("fanout",)
 
 
@@ -291,7 +291,7 @@ async def test_wrong_changes_are_refused_whole(bench: Bench) -> None:
         ({"fanout": 4}, "strings"),
         ("fanout", "changes"),
     ):
-        reply = await asyncio.to_thread(us.ask, cmd="set", changes=changes)
+        reply = await asyncio.to_thread(us.ask, cmd="set_settings", changes=changes)
         assert reply["ok"] is False
         assert words in reply["error"]
     told = await asyncio.to_thread(us.ask, cmd="settings")

@@ -22,7 +22,7 @@ from grapevine_proto.errors import (
 )
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui import __version__, cli
-from grapevine_tui.folders import own_key
+from grapevine_tui.folders import ensure_user_key
 from grapevine_tui.options import OPTIONS, PROFILES
 from grapevine_tui.template import render
 from tests.tui.runs import Bench
@@ -292,7 +292,7 @@ def test_a_folder_of_ones_own_that_is_closed_is_one_line_and_exit_3(
 
     monkeypatch.setattr("pathlib.Path.exists", refuse)  # as root nothing is closed
     with pytest.raises(KeyFileError, match="Permission denied"):
-        own_key()
+        ensure_user_key()
 
 
 def test_show_config_prints_values_and_origins_and_makes_nothing(
@@ -383,7 +383,7 @@ def test_config_check_finds_mistakes_and_bad_keys(
 def test_every_error_has_its_code_and_its_line(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.complain(error) == code
+    assert cli.print_error(error) == code
     assert_one_line(Ended(code, "", capsys.readouterr().err))
 
 

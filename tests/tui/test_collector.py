@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from grapevine_tui.collector import FULL_AFTER, NEVER, Collector
+from grapevine_tui.collector import DISABLED_THRESHOLD, MIDDLE_PASSES_PER_FULL, GcController
 
 
 class Knot:
@@ -19,10 +19,10 @@ class Knot:
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    made = Collector()
+def collector() -> Iterator[GcController]:
+    made = GcController()
     yield made
-    made.release()
+    made.restore()
 
 
 def come(passes: int) -> list[list[object]]:
@@ -34,44 +34,44 @@ def come(passes: int) -> list[list[object]]:
     return kept
 
 
-def test_before_it_has_settled_nothing_is_changed(collector: Collector) -> None:
+def test_before_it_has_settled_nothing_is_changed(collector: GcController) -> None:
     before = gc.get_threshold(), gc.get_freeze_count()
-    kept = come(FULL_AFTER)
-    assert not collector.tidy(is_home=True)
+    kept = come(MIDDLE_PASSES_PER_FULL)
+    assert not collector.collect_if_due(is_main_in_front=True)
     assert (gc.get_threshold(), gc.get_freeze_count()) == before
     assert kept
 
 
-def test_what_stays_is_passed_over_and_what_is_new_is_still_found(collector: Collector) -> None:
-    collector.settle()
-    assert gc.get_threshold()[2] == NEVER
+def test_what_stays_is_passed_over_and_what_is_new_is_still_found(collector: GcController) -> None:
+    collector.freeze()
+    assert gc.get_threshold()[2] == DISABLED_THRESHOLD
     frozen = gc.get_freeze_count()
     knot = weakref.ref(Knot())
-    assert not collector.tidy(is_home=True)
-    kept = come(FULL_AFTER)
-    assert collector.tidy(is_home=True)
+    assert not collector.collect_if_due(is_main_in_front=True)
+    kept = come(MIDDLE_PASSES_PER_FULL)
+    assert collector.collect_if_due(is_main_in_front=True)
     assert knot() is None
     assert gc.get_freeze_count() > frozen + len(kept) // 2
-    assert not collector.tidy(is_home=True)  # not before as much has come again
+    assert not collector.collect_if_due(is_main_in_front=True)  # not before as much has come again
 
 
-def test_a_screen_in_front_is_never_taken_to_stay(collector: Collector) -> None:
-    collector.settle()
+def test_a_screen_in_front_is_never_taken_to_stay(collector: GcController) -> None:
+    collector.freeze()
     frozen = gc.get_freeze_count()
     screen = Knot()
     seen = weakref.ref(screen)
-    kept = come(FULL_AFTER)
-    assert collector.tidy(is_home=False)
+    kept = come(MIDDLE_PASSES_PER_FULL)
+    assert collector.collect_if_due(is_main_in_front=False)
     assert gc.get_freeze_count() <= frozen
     del screen
-    kept += come(FULL_AFTER)
-    assert collector.tidy(is_home=True)
+    kept += come(MIDDLE_PASSES_PER_FULL)
+    assert collector.collect_if_due(is_main_in_front=True)
     assert seen() is None
 
 
-def test_released_it_is_as_it_was(collector: Collector) -> None:
+def test_released_it_is_as_it_was(collector: GcController) -> None:
     before = gc.get_threshold()
-    collector.settle()
-    collector.release()
+    collector.freeze()
+    collector.restore()
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() == 0

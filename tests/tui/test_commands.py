@@ -22,8 +22,8 @@ from grapevine_tui.commands import (
     ShowRounds,
     ShowStats,
     ShowStatus,
-    complete,
-    parse,
+    complete_command,
+    parse_command,
 )
 
 
@@ -56,7 +56,7 @@ from grapevine_tui.commands import (
     ],
 )
 def test_a_line_is_one_command(line: str, command: Command) -> None:
-    assert parse(line) == command
+    assert parse_command(line) == command
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_line_is_one_command(line: str, command: Command) -> None:
 )
 def test_a_line_that_is_none_is_refused_in_words(line: str, words: str) -> None:
     with pytest.raises(CommandError) as caught:
-        parse(line)
+        parse_command(line)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -91,7 +91,7 @@ def test_a_line_that_is_none_is_refused_in_words(line: str, words: str) -> None:
 def test_no_line_does_anything_but_parse_or_be_refused(line: str) -> None:
     for each in (line, "/" + line, "/send " + line):
         with suppress(CommandError):
-            parse(each)
+            parse_command(each)
 
 
 def test_no_two_commands_share_a_name() -> None:
@@ -106,19 +106,19 @@ def test_every_command_has_help_and_its_usage_begins_as_it_is_typed() -> None:
 
 
 def test_the_beginning_of_a_command_is_completed() -> None:
-    assert complete("/st") == ("/status", "/stats")
-    assert complete("/se") == ("/send ", "/settings")
-    assert complete("hello") == ()
-    assert complete("/peers ") == ()
+    assert complete_command("/st") == ("/status", "/stats")
+    assert complete_command("/se") == ("/send ", "/settings")
+    assert complete_command("hello") == ()
+    assert complete_command("/peers ") == ()
 
 
 def test_the_peer_of_a_send_is_completed_and_quoted_where_it_must_be() -> None:
-    assert complete("/send b", ("bob", "Bea", "carol")) == ("/send bob ", "/send Bea ")
-    (line,) = complete("/s d", ("db 3",))
+    assert complete_command("/send b", ("bob", "Bea", "carol")) == ("/send bob ", "/send Bea ")
+    (line,) = complete_command("/s d", ("db 3",))
     assert line == '/s "db 3" '
-    assert parse(line + "hi") == Send("db 3", b"hi")
-    assert complete("/send bob h", ("bob",)) == ()
-    assert complete('/send "db', ("db 3",)) == ('/send "db 3" ',)
-    assert complete('/send "db 3" h', ("db 3",)) == ()
-    assert complete("/deny b", ("bob",)) == ("/deny bob",)
-    assert complete("/connect b", ("bob",)) == ()
+    assert parse_command(line + "hi") == Send("db 3", b"hi")
+    assert complete_command("/send bob h", ("bob",)) == ()
+    assert complete_command('/send "db', ("db 3",)) == ('/send "db 3" ',)
+    assert complete_command('/send "db 3" h', ("db 3",)) == ()
+    assert complete_command("/deny b", ("bob",)) == ("/deny bob",)
+    assert complete_command("/connect b", ("bob",)) == ()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from textual.events import Paste
 
-from grapevine_tui.commands import find
-from grapevine_tui.widgets.compose import hint
-from grapevine_tui.widgets.draft import PASTE_CHARACTERS, PASTE_LINES
+from grapevine_tui.commands import find_command
+from grapevine_tui.widgets.compose import format_hint
+from grapevine_tui.widgets.draft import CONFIRM_PASTE_CHARACTERS, CONFIRM_PASTE_LINES
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage, staged
 from tests.tui.values import a_peer
@@ -48,12 +48,12 @@ async def test_what_the_line_may_become_is_told_beneath_it() -> None:
         assert "List all counters" in stage.text
         await stage.press("backspace", *"x")
         assert "/status" not in stage.text
-        assert hint("//x", (), 80) == ""
-        assert hint("hello", (), 80) == ""
-        spec = find("trace")
-        assert hint("/trace ", (), 80) == f"{spec.usage}   {spec.help}"
-        assert hint("/trace ", (), len(spec.help)) == spec.help
-        assert hint("/trace ", (), len(spec.usage)) == spec.usage
+        assert format_hint("//x", (), 80) == ""
+        assert format_hint("hello", (), 80) == ""
+        spec = find_command("trace")
+        assert format_hint("/trace ", (), 80) == f"{spec.usage}   {spec.help}"
+        assert format_hint("/trace ", (), len(spec.help)) == spec.help
+        assert format_hint("/trace ", (), len(spec.usage)) == spec.usage
 
 
 @pytest.mark.parametrize("key", ["tab", "shift+tab"])
@@ -95,8 +95,8 @@ async def test_what_is_said_of_a_line_goes_when_the_line_is_another() -> None:
         assert "there is no /nonsense" in stage.text
         await stage.press("x")
         assert "there is no /nonsense" not in stage.text
-        stage.main.compose_box.say("sent to bob")
-        timer = stage.main.compose_box._word_timer
+        stage.main.compose_box.show_feedback("sent to bob")
+        timer = stage.main.compose_box._feedback_timer
         assert timer is not None
         timer._callback()  # type: ignore[misc]  # its ten seconds are over
         await stage.paint()
@@ -125,7 +125,8 @@ async def test_a_name_of_a_stranger_in_a_completion_is_printable() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x" * (PASTE_CHARACTERS + 1), "line\n" * (PASTE_LINES + 1), "\x1b[2J\r" * 30]
+    "text",
+    ["x" * (CONFIRM_PASTE_CHARACTERS + 1), "line\n" * (CONFIRM_PASTE_LINES + 1), "\x1b[2J\r" * 30],
 )
 async def test_a_large_paste_asks_first(text: str) -> None:
     async with staged(peopled()) as stage:
@@ -145,9 +146,9 @@ async def test_a_large_paste_asks_first(text: str) -> None:
 
 async def test_a_paste_at_the_limit_is_taken_as_it_is() -> None:
     async with staged(peopled()) as stage:
-        stage.main.compose_box.draft.post_message(Paste("x" * PASTE_CHARACTERS))
+        stage.main.compose_box.draft.post_message(Paste("x" * CONFIRM_PASTE_CHARACTERS))
         await stage.paint()
-        assert draft_of(stage) == "x" * PASTE_CHARACTERS
+        assert draft_of(stage) == "x" * CONFIRM_PASTE_CHARACTERS
 
 
 async def test_what_no_box_can_hold_is_refused_in_words() -> None:

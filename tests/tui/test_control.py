@@ -19,17 +19,23 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui import control as control_module
 from grapevine_tui.control import (
-    CLIENTS,
-    PATH_BYTES,
+    MAX_CLIENTS,
+    MAX_SOCKET_PATH_BYTES,
     SOCKET_NAME,
-    Control,
-    check_answerer,
-    reachable,
-    serving,
+    ControlServer,
+    check_server_owner,
+    connectable_path,
+    control_server,
 )
-from grapevine_tui.ctl import NoAnswer, NotDone, ask, facts, table
+from grapevine_tui.ctl import (
+    CommandFailed,
+    NodeUnreachable,
+    format_facts,
+    format_table,
+    send_command,
+)
 from grapevine_tui.host import Host
-from grapevine_tui.streams import LINE_BYTES
+from grapevine_tui.streams import MAX_LINE_BYTES
 from tests.tui.runs import WAIT_S, Bench, Run
 
 Object = dict[str, Any]
@@ -61,7 +67,7 @@ def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
     assert (
         bench.command("ctl", "--state-dir", "kept", "send", "bob", "-", stdin="x").returncode == 0
     )
-    assert bob.expect("message")["private"] is True
+    assert bob.expect("message")["direct"] is True
     assert bench.command("ctl", "--state-dir", "kept", "dial", address).returncode == 0
     assert bench.command("ctl", "--state-dir", "kept", "leave").stdout == "it has left\n"
     assert run.end(None) == 0
@@ -75,7 +81,7 @@ def test_a_trace_tells_who_has_it_and_its_code_says_whether_all_have(bench: Benc
         "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
     )
     run.expect("ready")
-    done = bench.command("ctl", "--state-dir", "kept", "trace", "who", "is", "there")
+    done = bench.command("ctl", "--state-dir", "kept", "trace", "peer", "is", "there")
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 of 1 have it" in done.stdout
     assert bob.expect("message")["text"] == "who is there"
@@ -154,7 +160,7 @@ def test_whoever_is_denied_is_shut_out_at_once_and_may_come_back(bench: Bench) -
 
 async def a_host(stack: AsyncExitStack, state_dir: Path) -> Host:
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()], name="us"), state_dir)
-    await stack.enter_async_context(serving(host, lambda: None))
+    await stack.enter_async_context(control_server(host, lambda: None))
     await host.start()
     stack.push_async_callback(host.leave, 0.1)
     assert (state_dir / SOCKET_NAME).is_socket()  # at once
@@ -176,7 +182,7 @@ async def test_it_speaks_what_stdin_speaks(tmp_path: Path) -> None:
         await a_host(stack, tmp_path)
         lines = (b"\n", b'{"cmd":"status","request":7}\n', b"/peers\n", b"{\n")
         status, peers, bad, long, after = await talk(
-            tmp_path / SOCKET_NAME, *lines, b"x" * (LINE_BYTES + 1) + b"\n", b"hi\n"
+            tmp_path / SOCKET_NAME, *lines, b"x" * (MAX_LINE_BYTES + 1) + b"\n", b"hi\n"
         )
         assert (status["request"], status["name"]) == (7, "us")
         assert peers["peers"] == []
@@ -190,7 +196,7 @@ async def test_one_client_too_many_is_told_so(tmp_path: Path) -> None:
         await a_host(stack, tmp_path)
         path = str(tmp_path / SOCKET_NAME)
         writers = []
-        for _ in range(CLIENTS):
+        for _ in range(MAX_CLIENTS):
             reader, writer = await asyncio.open_unix_connection(path)
             writers.append(writer)
             writer.write(b"/status\n")
@@ -207,7 +213,7 @@ async def test_clients_that_have_not_asked_make_room_for_one_that_asks(tmp_path:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         await a_host(stack, tmp_path)
         path = tmp_path / SOCKET_NAME
-        silent = [await asyncio.open_unix_connection(str(path)) for _ in range(CLIENTS)]
+        silent = [await asyncio.open_unix_connection(str(path)) for _ in range(MAX_CLIENTS)]
         for _, writer in silent[1:]:
             writer.write(b"/sta")
         (status,) = await talk(path, b"/status\n")
@@ -221,7 +227,7 @@ async def test_clients_that_have_not_asked_make_room_for_one_that_asks(tmp_path:
 async def test_a_line_that_dribbles_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_module, "LINE_S", 0.05)
+    monkeypatch.setattr(control_module, "LINE_TIMEOUT_S", 0.05)
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         await a_host(stack, tmp_path)
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / SOCKET_NAME))
@@ -241,7 +247,7 @@ async def test_a_line_that_dribbles_is_not_waited_for(
 async def test_a_client_that_does_not_read_is_hung_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_module, "SLOW_S", 0.05)
+    monkeypatch.setattr(control_module, "WRITE_TIMEOUT_S", 0.05)
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         await a_host(stack, tmp_path)
         sock = socket.socket(socket.AF_UNIX)
@@ -259,7 +265,7 @@ async def test_a_client_that_does_not_read_is_hung_up_on(
 async def test_goodbye_is_told_once(tmp_path: Path) -> None:
     told: list[str] = []
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
-    control = Control(host, tmp_path, lambda: told.append("bye"))
+    control = ControlServer(host, tmp_path, lambda: told.append("bye"))
     async with asyncio.timeout(WAIT_S):
         control.bind()
         await control.start()
@@ -272,7 +278,7 @@ async def test_goodbye_is_told_once(tmp_path: Path) -> None:
 
 def test_a_plain_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / SOCKET_NAME).write_text("mine")
-    control = Control(Host(NodeConfig.local(), None), tmp_path, lambda: None)
+    control = ControlServer(Host(NodeConfig.local(), None), tmp_path, lambda: None)
     with pytest.raises(FileExistsError):
         control.bind()
     control.close()
@@ -280,29 +286,29 @@ def test_a_plain_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_path_too_long_for_a_socket_has_a_shorter_name(tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * PATH_BYTES)
+    folder = tmp_path / ("x" * MAX_SOCKET_PATH_BYTES)
     folder.mkdir()
     with socket.socket(socket.AF_UNIX) as sock:
-        with reachable(folder / SOCKET_NAME) as name:
+        with connectable_path(folder / SOCKET_NAME) as name:
             sock.bind(name)
         assert (folder / SOCKET_NAME).is_socket()
 
 
 def test_what_answers_and_is_no_node_is_told(tmp_path: Path) -> None:
-    with pytest.raises(NoAnswer, match="no node answers"):
-        ask(tmp_path, {"cmd": "status"})
-    assert issubclass(NotDone, Exception)
+    with pytest.raises(NodeUnreachable, match="no node answers"):
+        send_command(tmp_path, {"cmd": "status"})
+    assert issubclass(CommandFailed, Exception)
 
 
 def test_a_table_for_people_shows_nothing_that_moves_a_cursor() -> None:
     rows: list[Object] = [{"name": "\x1b[2J夜", "sent": 1234}, {"name": "", "sent": None}]
-    head, first, second = table(rows, ("name", "sent"))
+    head, first, second = format_table(rows, ("name", "sent"))
     assert head == "name        sent" or head.split() == ["name", "sent"]
     assert "\x1b" not in first
     assert first.endswith("1,234")
     assert second.split() == ["-", "-"]
-    assert table([], ("name", "sent")) == ["name  sent"]
-    assert facts({"lag_ms": 0.25, "dropped": {"replay": 3}}) == [
+    assert format_table([], ("name", "sent")) == ["name  sent"]
+    assert format_facts({"lag_ms": 0.25, "dropped": {"replay": 3}}) == [
         "lag ms          0.25",
         "dropped replay  3",
     ]
@@ -329,14 +335,14 @@ def test_what_answers_as_another_user_is_told_nothing(
 ) -> None:
     class Connected:
         def getsockopt(self, *_: int) -> bytes:
-            return control_module.CREDENTIALS.pack(1, uid, uid)
+            return control_module.PEER_CREDENTIALS.pack(1, uid, uid)
 
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     if is_refused:
         with pytest.raises(OSError, match=f"belongs to uid {uid}"):
-            check_answerer(Connected(), Path(SOCKET_NAME))
+            check_server_owner(Connected(), Path(SOCKET_NAME))
     else:
-        check_answerer(Connected(), Path(SOCKET_NAME))
+        check_server_owner(Connected(), Path(SOCKET_NAME))
 
 
 def test_a_reload_says_whether_it_was_one(bench: Bench) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from grapevine_proto.events import Event, MessageReceived, RateLimited
 from grapevine_tui import demo as demonstration
-from grapevine_tui.demo import NEIGHBOURS, Demo
+from grapevine_tui.demo import DEMO_NODES, Demo
 from grapevine_tui.host import Host
 from grapevine_tui.model import Changes
-from grapevine_tui.settings import load
+from grapevine_tui.settings import load_settings
 
 WAIT_S = 20.0
 
@@ -23,15 +23,15 @@ WAIT_S = 20.0
 @pytest.fixture
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Neighbours that do not take their time, and a temporary folder of the test's own."""
-    monkeypatch.setattr(demonstration, "PAUSE_S", 0.2)
-    monkeypatch.setattr(demonstration, "LOUD_FIRST_S", 0.5)
+    monkeypatch.setattr(demonstration, "MESSAGE_INTERVAL_S", 0.2)
+    monkeypatch.setattr(demonstration, "FIRST_BURST_DELAY_S", 0.5)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def shown() -> Host:
-    return Host(load({"app.demo": True}, {}).with_keys().node, None)
+    return Host(load_settings({"app.demo": True}, {}).with_keys().node, None)
 
 
 @pytest.mark.asyncio
@@ -49,7 +49,7 @@ async def test_the_neighbours_come_talk_and_throttle_and_go(
             is_throttled.set()
         elif isinstance(event, MessageReceived):
             heard.add(host.name_of(event.message.origin))
-            if heard >= {each.name for each in NEIGHBOURS}:
+            if heard >= {each.name for each in DEMO_NODES}:
                 has_heard.set()
 
     host.listen(listen)
@@ -57,7 +57,7 @@ async def test_the_neighbours_come_talk_and_throttle_and_go(
         await each.start()
     try:
         async with asyncio.timeout(WAIT_S):
-            await host.node.ready(len(NEIGHBOURS))
+            await host.node.ready(len(DEMO_NODES))
             await is_throttled.wait()
             await has_heard.wait()
     finally:
@@ -70,7 +70,7 @@ async def test_the_neighbours_come_talk_and_throttle_and_go(
 async def test_neighbours_that_never_met_the_host_can_be_stopped(quick: Path) -> None:
     demo = Demo(shown())
     await demo.start()
-    assert len(set(demo.addresses)) == len(NEIGHBOURS)
+    assert len(set(demo.addresses)) == len(DEMO_NODES)
     await demo.stop()
     await demo.stop()
     assert os.listdir(quick) == []

@@ -19,11 +19,11 @@ import pytest
 import grapevine_proto
 from grapevine_proto import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_tui.cli import COMMAND, EXIT_CODES
+from grapevine_tui.cli import EXIT_CODE_BY_ERROR, ROOT_COMMAND
 from grapevine_tui.commands import COMMANDS
-from grapevine_tui.hooks import WORDS
+from grapevine_tui.hooks import HOOK_EVENTS
 from grapevine_tui.options import OPTIONS
-from grapevine_tui.settings import load
+from grapevine_tui.settings import load_settings
 from tests.sources import tree_of
 from tests.tui.runs import Bench, environ_of
 
@@ -70,7 +70,7 @@ def calls(text: str) -> Iterator[list[str]]:
 
 def understand(arguments: list[str]) -> None:
     """Read `arguments` as the program would, and do nothing. Raises click.UsageError."""
-    command: click.Command = COMMAND
+    command: click.Command = ROOT_COMMAND
     context: click.Context | None = None
     name = "grapevine-tui"
     while True:
@@ -115,7 +115,7 @@ def test_every_flag_in_the_pages_exists(name: str) -> None:
     ):  # half of it is other programs'; its commands are looked at above
         return
     named = set(re.findall(r"`(--[a-z][a-z-]+)", prose(page_of(name))))
-    assert named <= all_flags(COMMAND) | OTHER_PROGRAMS
+    assert named <= all_flags(ROOT_COMMAND) | OTHER_PROGRAMS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,7 +144,7 @@ def test_every_piece_of_settings_in_the_pages_is_right(name: str, tmp_path: Path
     for number, block in enumerate(blocks(page_of(name), "toml")):
         path = tmp_path / f"{number}.toml"
         path.write_text(block)
-        load({"app.config": str(path)}, {"HOME": str(tmp_path)}, folder=tmp_path)
+        load_settings({"app.config": str(path)}, {"HOME": str(tmp_path)}, directory=tmp_path)
 
 
 # --- tables say what there is, all of it ----------------------------------------------------------
@@ -202,13 +202,13 @@ def test_the_library_page_names_every_reason_and_every_command_of_a_script() -> 
 
 
 def test_the_pages_name_every_event_a_program_can_be_run_at_and_every_exit_code() -> None:
-    assert f"`{' '.join(WORDS)}`" in page_of("hooks-and-scripts.md")
+    assert f"`{' '.join(HOOK_EVENTS)}`" in page_of("hooks-and-scripts.md")
     codes = {
         int(code)
         for row in re.findall(r"^\| (\d+(?:, \d+)*) \|", page_of("cli.md"), re.MULTILINE)
         for code in row.split(", ")
     }
-    assert {code for _, code in EXIT_CODES} | {0, 1} <= codes
+    assert {code for _, code in EXIT_CODE_BY_ERROR} | {0, 1} <= codes
 
 
 def test_the_example_variables_and_the_manifest_are_ones_we_read() -> None:

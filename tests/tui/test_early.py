@@ -35,4 +35,4 @@ def test_a_signal_while_the_program_is_loaded_ends_it_without_a_word(name: str, 
 
 
 def test_a_program_that_only_imports_ours_keeps_its_signals() -> None:
-    assert not early.is_our_process()
+    assert not early.is_own_process()

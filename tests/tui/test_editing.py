@@ -11,11 +11,11 @@ import pytest
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import ConfigError, NotRunning
-from grapevine_tui.editing import Editing, read_text, value_words
-from grapevine_tui.settings import load
-from grapevine_tui.template import reasons
+from grapevine_tui.editing import SettingsEditor, format_value, parse_value
+from grapevine_tui.settings import load_settings
+from grapevine_tui.template import setting_help
 
-Make = Callable[..., Editing]
+Make = Callable[..., SettingsEditor]
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configs: list[NodeConf
         configs.append(config)
         return ()
 
-    def made(text: str = "", environ: dict[str, str] | None = None, **flags: Any) -> Editing:
+    def made(text: str = "", environ: dict[str, str] | None = None, **flags: Any) -> SettingsEditor:
         path = tmp_path / "g.toml"
         path.write_text(text)
         given = {"app.config": str(path)} | flags
-        settings = load(given, environ or {}, folder=tmp_path)
-        return Editing(settings.with_keys(), reconfigure)
+        settings = load_settings(given, environ or {}, directory=tmp_path)
+        return SettingsEditor(settings.with_keys(), reconfigure)
 
     return made
 
@@ -49,9 +49,9 @@ def test_what_is_typed_is_read_as_the_kind_of_value_that_stands_there() -> None:
         ("a:1, b:2", [], ["a:1", "b:2"]), ("", ["x"], []), ('["a, b"]', [], ["a, b"]),
         ("", {}, {}), ('{pause = "o"}', {}, {"pause": "o"}), ("3", "x", "3"),
     ):  # fmt: skip
-        assert read_text("x", text, like) == value
+        assert parse_value("x", text, like) == value
     with pytest.raises(ConfigError, match="not TOML"):
-        read_text("x", "[", [])
+        parse_value("x", "[", [])
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_is_typed_is_read_as_the_kind_of_value_that_stands_there() -> None:
     [True, 3, 0.7, 10.0, 2.5e-05, "", "a", [], ["a", "b"], ["a, b"], ['q"'], {"pause": "o"}],
 )
 def test_a_value_is_shown_so_that_it_can_be_typed_again(value: Any) -> None:
-    assert read_text("x", value_words(value), value) == value
+    assert parse_value("x", format_value(value), value) == value
 
 
 def test_a_change_is_checked_as_at_the_start_and_applied_by_save(
@@ -67,11 +67,11 @@ def test_a_change_is_checked_as_at_the_start_and_applied_by_save(
 ) -> None:
     editing = make("fanout = 3  # three\n")
     with pytest.raises(ConfigError, match="fanout: 0 is not between 1 and 1000"):
-        editing.change("fanout", "0")
+        editing.set_value("fanout", "0")
     with pytest.raises(ConfigError, match="fanout: expected a whole number, not 'x'"):
-        editing.change("fanout", "x")
-    editing.change("fanout", "4")
-    editing.change("app.theme", "nord")
+        editing.set_value("fanout", "x")
+    editing.set_value("fanout", "4")
+    editing.set_value("app.theme", "nord")
     assert (tmp_path / "g.toml").read_text() == "fanout = 3  # three\n"
     assert editing.value("fanout").origin == "changed here"
     saved = editing.save()
@@ -86,10 +86,10 @@ def test_a_change_is_checked_as_at_the_start_and_applied_by_save(
 def test_what_waits_for_the_next_start_and_what_wins_there_is_told(make: Make) -> None:
     editing = make(environ={"FANOUT": "5"}, zone="eu")
     for name, text in (("fanout", "7"), ("zone", "us"), ("port", "9100"), ("cluster", "two")):
-        editing.change(name, text)
+        editing.set_value(name, text)
     saved = editing.save()
-    assert saved.restart == ("zone", "port", "cluster")
-    assert saved.overruled == {"fanout": "environment: FANOUT", "zone": "--zone"}
+    assert saved.pending_restart == ("zone", "port", "cluster")
+    assert saved.overridden_by == {"fanout": "environment: FANOUT", "zone": "--zone"}
     assert editing.value("fanout").value == 7  # it goes by that now
     assert tomllib.loads(saved.path.read_text() if saved.path else "") == {
         "fanout": 7, "zone": "us", "cluster": "two", "bind": "127.0.0.1:9100",
@@ -100,9 +100,9 @@ def test_what_was_applied_and_overruled_stays_when_more_is_changed(
     make: Make, configs: list[NodeConfig]
 ) -> None:
     editing = make(environ={"FANOUT": "5"})
-    editing.change("fanout", "7")
+    editing.set_value("fanout", "7")
     editing.save()
-    editing.change("max_peers", "9")
+    editing.set_value("max_peers", "9")
     editing.save()
     assert (configs[-1].fanout, configs[-1].max_peers) == (7, 9)
 
@@ -110,20 +110,20 @@ def test_what_was_applied_and_overruled_stays_when_more_is_changed(
 def test_two_changes_are_checked_together(make: Make) -> None:
     editing = make()
     with pytest.raises(ConfigError, match="peer_timeout"):
-        editing.change("peer_timeout", "1")
-    editing.change("gossip_interval", "0.2")
-    editing.change("peer_timeout", "1")
-    editing.drop()
+        editing.set_value("peer_timeout", "1")
+    editing.set_value("gossip_interval", "0.2")
+    editing.set_value("peer_timeout", "1")
+    editing.discard()
     assert editing.pending == ()
     assert editing.value("peer_timeout").value == 6.0
 
 
 def test_sections_hosts_keys_and_lists_are_saved_by_the_names_of_the_file(make: Make) -> None:
     editing = make('bind = "[::1]:7000"\n[app.keys]\nzoom = "f3"\npause = "o"\n')
-    editing.change("port", "7001")
-    editing.change("epidemic.hops", "3")
-    editing.change("app.keys", '{pause = "x"}')
-    editing.change("bootstrap_peers", "127.0.0.1:1, [::1]:2")
+    editing.set_value("port", "7001")
+    editing.set_value("epidemic.hops", "3")
+    editing.set_value("app.keys", '{pause = "x"}')
+    editing.set_value("bootstrap_peers", "127.0.0.1:1, [::1]:2")
     saved = editing.save()
     assert saved.path is not None
     told = tomllib.loads(saved.path.read_text())
@@ -137,7 +137,7 @@ def test_a_demonstration_applies_and_saves_nothing(
     make: Make, configs: list[NodeConfig], tmp_path: Path
 ) -> None:
     editing = make("", None, **{"app.demo": True})
-    editing.change("rate_limit.capacity", "20")
+    editing.set_value("rate_limit.capacity", "20")
     assert editing.save().path is None
     assert configs[-1].rate_limit.capacity == 20
     assert (tmp_path / "g.toml").read_text() == ""
@@ -145,7 +145,7 @@ def test_a_demonstration_applies_and_saves_nothing(
 
 def test_a_file_that_cannot_be_written_is_whole_still(make: Make, tmp_path: Path) -> None:
     editing = make("fanout = 3\n")
-    editing.change("fanout", "4")
+    editing.set_value("fanout", "4")
     (tmp_path / "g.toml").write_text("fanout = [broken\n")
     with pytest.raises(ConfigError, match="not TOML"):
         editing.save()
@@ -160,8 +160,8 @@ def test_a_node_that_does_not_run_saves_nothing(tmp_path: Path, make: Make) -> N
     def refuse(config: NodeConfig) -> tuple[str, ...]:
         raise NotRunning("it has left")
 
-    editing = Editing(make("fanout = 3\n").settings, refuse)
-    editing.change("fanout", "4")
+    editing = SettingsEditor(make("fanout = 3\n").settings, refuse)
+    editing.set_value("fanout", "4")
     with pytest.raises(NotRunning):
         editing.save()
     assert (tmp_path / "g.toml").read_text() == "fanout = 3\n"
@@ -170,23 +170,25 @@ def test_a_node_that_does_not_run_saves_nothing(tmp_path: Path, make: Make) -> N
 def test_a_new_file_is_its_owners_alone_and_a_link_is_followed(make: Make, tmp_path: Path) -> None:
     make("")
     (tmp_path / "g.toml").unlink()
-    settings = load({}, {}, folder=tmp_path).with_keys()
-    editing = Editing(settings, lambda _: ())
-    editing.change("fanout", "4")
+    settings = load_settings({}, {}, directory=tmp_path).with_keys()
+    editing = SettingsEditor(settings, lambda _: ())
+    editing.set_value("fanout", "4")
     saved = editing.save()
     assert saved.path is not None
     assert saved.path.stat().st_mode & 0o777 == 0o600
     link = tmp_path / "link.toml"
     link.symlink_to(saved.path)
-    linked = Editing(load({"app.config": str(link)}, {}, folder=tmp_path).with_keys(), lambda _: ())
-    linked.change("fanout", "6")
+    linked = SettingsEditor(
+        load_settings({"app.config": str(link)}, {}, directory=tmp_path).with_keys(), lambda _: ()
+    )
+    linked.set_value("fanout", "6")
     linked.save()
     assert link.is_symlink()
     assert "fanout = 6" in saved.path.read_text()
 
 
 def test_every_setting_has_a_reason(make: Make) -> None:
-    told = reasons()
+    told = setting_help()
     names = {each.name for each in make().settings.values}
     assert {name for name in names if not told.get(name)} <= {"app.demo", "app.config", "app.keys"}
     assert told["fanout"].startswith("Under epidemic, peers each message is relayed to.")

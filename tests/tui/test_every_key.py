@@ -19,9 +19,9 @@ from grapevine_tui.screens.node import NodeScreen
 from grapevine_tui.screens.settings import SettingsScreen
 from grapevine_tui.screens.trace import TraceScreen
 from grapevine_tui.screens.traffic import TrafficScreen
-from grapevine_tui.settings import load
+from grapevine_tui.settings import load_settings
 from grapevine_tui.widgets.grid import Grid
-from grapevine_tui.widgets.sheet import Sheet
+from grapevine_tui.widgets.sheet import FactSheet
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage
 from tests.tui.values import a_member, a_peer, a_round, a_trace, received
@@ -80,11 +80,11 @@ def file(pattern: str) -> Check:
 
 
 def scrolled(stage: Stage) -> bool:
-    return stage.app.screen.query_one(Sheet).scroll_offset.y > 0
+    return stage.app.screen.query_one(FactSheet).scroll_offset.y > 0
 
 
 def top(stage: Stage) -> bool:
-    return not stage.has_sheet or stage.app.screen.query_one(Sheet).scroll_offset.y == 0
+    return not stage.has_sheet or stage.app.screen.query_one(FactSheet).scroll_offset.y == 0
 
 
 PEERS = ("1", "g")
@@ -99,7 +99,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "trace": Effect((), front(TraceScreen)),
         "traffic": Effect((), front(TrafficScreen)),
         "settings": Effect((), front(SettingsScreen)),
-        "picture": Effect((), file("*.svg")),
+        "save_screenshot": Effect((), file("*.svg")),
         "undo": Effect((), text("nothing to undo")),
         "quit": Effect((), text("Leave the cluster?")),
     },
@@ -119,8 +119,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "back": Effect(("1", "z"), lambda stage: stage.shows("log")),
     },
     "Tables": {
-        "choose": Effect(PEERS, front(NodeScreen)),
-        "sort": Effect(PEERS, lambda stage: stage.main.peers.sorting is not None),
+        "select": Effect(PEERS, front(NodeScreen)),
+        "sort": Effect(PEERS, lambda stage: stage.main.peers.row_order is not None),
         "reverse": Effect((*PEERS, "s"), lambda stage: falling(stage.main.peers)),
         "move(1)": Effect(PEERS, line(1)),
         "move(-1)": Effect((*PEERS, "j", "j"), line(1)),
@@ -130,19 +130,19 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "last": Effect(PEERS, line(-1)),
     },
     "Peers and members, in tables and details": {
-        "ask('send')": Effect(PEERS, draft("/send node-00 ")),
-        "ask('dial')": Effect(PEERS, lambda stage: "10.0.0.7:8001" in stage.host.dials),
-        "ask('deny')": Effect(PEERS, text("Deny this node?")),
-        "ask('forget')": Effect(PEERS, text("Forget this node?")),
-        "ask('copy')": Effect(PEERS, copied("10.0.0.7:80")),
-        "ask('copy_id')": Effect(PEERS, copied("000000")),
+        "request('send')": Effect(PEERS, draft("/send node-00 ")),
+        "request('dial')": Effect(PEERS, lambda stage: "10.0.0.7:8001" in stage.host.dials),
+        "request('deny')": Effect(PEERS, text("Deny this node?")),
+        "request('forget')": Effect(PEERS, text("Forget this node?")),
+        "request('copy')": Effect(PEERS, copied("10.0.0.7:80")),
+        "request('copy_id')": Effect(PEERS, copied("000000")),
     },
     "Rate limits": {"authors": Effect(("3",), text("share"))},
     "Messages": {
-        "ask('copy_id')": Effect(LOG, copied(f":{LINES}")),
+        "request('copy_id')": Effect(LOG, copied(f":{LINES}")),
         "export": Effect(LOG, file("*.jsonl")),
-        "choose": Effect(LOG, front(MessageScreen)),
-        "ask('copy')": Effect(LOG, copied(f"line {LINES}")),
+        "select": Effect(LOG, front(MessageScreen)),
+        "request('copy')": Effect(LOG, copied(f"line {LINES}")),
         "move(1)": Effect((*LOG, "k", "k", "k"), message(LINES - 2)),
         "move(-1)": Effect(LOG, message(LINES - 1)),
         "page(1)": Effect(("2", "g"), lambda stage: not message(0)(stage)),
@@ -156,12 +156,12 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "older(-1)": Effect(("t", "left"), text("─ 2 of 2")),
     },
     "Traffic over time": {
-        "span(1)": Effect(("T",), text("15 min ago")),
-        "span(-1)": Effect(("T", "left"), text("1 min ago")),
+        "time_range(1)": Effect(("T",), text("15 min ago")),
+        "time_range(-1)": Effect(("T", "left"), text("1 min ago")),
     },
     "Settings": {"save": Effect(("C",), text("nothing was changed"))},
     "Details": {
-        "form": Effect((*LOG, "enter"), text("6c 69 6e 65")),
+        "next_format": Effect((*LOG, "enter"), text("6c 69 6e 65")),
         "back": Effect(HELP, lambda stage: not stage.has_sheet),
         "scroll(1)": Effect(HELP, scrolled),
         "scroll(-1)": Effect((*HELP, "j"), top),
@@ -185,7 +185,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
 
 
 def falling(grid: Grid) -> bool:
-    return grid.sorting is not None and grid.sorting.is_falling
+    return grid.row_order is not None and grid.row_order.is_descending
 
 
 async def begin_anew(stage: Stage) -> None:
@@ -201,7 +201,7 @@ async def begin_anew(stage: Stage) -> None:
     host.broadcasts.clear()
     main.compose_box.draft.clear()
     main.filter_bar.display = False
-    main.peers.sorting = None
+    main.peers.row_order = None
     if main.is_paused:
         main.action_pause()
     main.log_view.action_follow()
@@ -241,7 +241,7 @@ async def test_every_key_of_the_help_does_what_it_says(
 ) -> None:
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    settings = load({}, {}, folder=tmp_path).with_keys()
+    settings = load_settings({}, {}, directory=tmp_path).with_keys()
     host = a_host()
     app = GrapevineApp(host, settings)
     async with app.run_test(size=(120, 36), notifications=True) as pilot:

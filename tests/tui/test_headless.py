@@ -19,9 +19,9 @@ from grapevine_proto.errors import StateLockedError
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui.headless import Headless
 from grapevine_tui.invitation import Invitation
-from grapevine_tui.settings import load
-from grapevine_tui.streams import LINE_BYTES, LineSplitter, LineWriter, read_lines
-from grapevine_tui.telling import Summary
+from grapevine_tui.settings import load_settings
+from grapevine_tui.streams import MAX_LINE_BYTES, LineSplitter, LineWriter, read_lines
+from grapevine_tui.telling import RateLimitedCounter
 from tests.tui.runs import WAIT_S, Bench, Run
 
 
@@ -43,7 +43,7 @@ def test_what_one_says_two_others_hear_once_each(bench: Bench) -> None:
         assert heard["id"] == reply["id"]
         assert (heard["text"], heard["base64"], heard["bytes"]) == ("hi", "aGk=", 2)
         assert heard["from_name"] == "ams-1"
-        assert heard["private"] is False
+        assert heard["direct"] is False
         assert heard["via"] in {"eager", "lazy", "repair"}
         assert heard["id"].startswith(heard["origin"] + ":")
     for run in (*others, first):
@@ -124,7 +124,7 @@ def test_a_command_behind_a_byte_order_mark_is_obeyed_and_a_broken_one_sent_to_n
 
 def test_a_line_that_is_too_long_is_skipped_to_its_end(bench: Bench) -> None:
     run, _ = bench.started()
-    run.write(b"x" * (LINE_BYTES + 1) + b"quit\n" + b"after\n")
+    run.write(b"x" * (MAX_LINE_BYTES + 1) + b"quit\n" + b"after\n")
     reply = run.expect("reply")
     assert reply["ok"] is False
     assert "65,536" in reply["error"]
@@ -149,7 +149,7 @@ def test_the_commands_answer_with_what_there_is(bench: Bench) -> None:
     assert sent["to"] == peer["peer_id"]
     heard = bob.expect("message")
     assert heard["id"] == sent["id"]
-    assert (heard["private"], heard["base64"], "text" in heard) == (True, "/wA=", False)
+    assert (heard["direct"], heard["base64"], "text" in heard) == (True, "/wA=", False)
     (bench.folder / "text").write_bytes(b"from a file")
     assert run.ask(cmd="broadcast", file="text")["ok"] is True
     assert bob.expect("message")["text"] == "from a file"
@@ -174,7 +174,7 @@ def test_the_end_of_input_ends_it_once_somebody_has_everything(bench: Bench) -> 
     run.write("said before anybody was there")  # the line's end is not needed at the end
     assert run.end(None) == 0
     assert run.seen[-1]["event"] == "stopped"
-    assert (run.seen[-1]["reason"], run.seen[-1]["untaken"]) == ("eof", 0)
+    assert (run.seen[-1]["reason"], run.seen[-1]["unacknowledged"]) == ("eof", 0)
     assert first.expect("message")["text"] == "said before anybody was there"
 
 
@@ -182,7 +182,7 @@ def test_the_end_of_input_with_nobody_there_is_exit_1_and_a_count(bench: Bench) 
     run, _ = bench.started("--on-eof", "exit", "--eof-timeout", "0.2")
     run.write("one\ntwo\n")
     assert run.end(None) == 1
-    assert (run.seen[-1]["reason"], run.seen[-1]["untaken"]) == ("eof_timeout", 2)
+    assert (run.seen[-1]["reason"], run.seen[-1]["unacknowledged"]) == ("eof_timeout", 2)
     assert "2 of our messages" in run.errors()
 
 
@@ -282,7 +282,7 @@ def test_what_waits_for_a_restart_is_told_as_waiting_and_not_as_so(bench: Bench)
     assert run.ask(cmd="status")["cluster"] == "red"
     assert run.ask(cmd="status")["restart"] == status["restart"]
     invited = bench.command("invite", "--state-dir", "kept").stdout
-    assert Invitation.read(invited).cluster == "red"
+    assert Invitation.from_line(invited).cluster == "red"
     config.write_text('name = "one"\ncluster = "red"\nzone = "z1"\nfanout = 3\n')
     run.process.send_signal(signal.SIGHUP)
     while run.ask(cmd="status")["restart"]:
@@ -330,11 +330,11 @@ async def test_a_node_that_stops_by_itself_says_why_and_the_reason_is_the_error(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(bench.folder))
     flags = {"port": "0", "app.state_dir": str(bench.folder / "kept"), "app.headless": True}
     out, write_end = os.pipe()
-    headless = Headless(load(flags, {}).with_keys(), stdin=None, stdout=write_end)
+    headless = Headless(load_settings(flags, {}).with_keys(), stdin=None, stdout=write_end)
     running = asyncio.create_task(headless.run())
     node = headless.host.node
     async with asyncio.timeout(WAIT_S):
-        await headless.host.is_started.wait()
+        await headless.host.started.wait()
         node._fail(StateLockedError("this identity is in use at 10.0.0.7:8000"))
         with pytest.raises(StateLockedError, match=r"10\.0\.0\.7"):
             await running
@@ -351,7 +351,7 @@ async def test_a_node_that_stops_by_itself_says_why_and_the_reason_is_the_error(
 @given(st.lists(st.binary(max_size=12).map(lambda part: part.replace(b"\r", b"")), max_size=8))
 def test_lines_do_not_depend_on_how_the_bytes_came(parts: list[bytes]) -> None:
     text = b"".join(parts)
-    splitter = LineSplitter(most=8)
+    splitter = LineSplitter(max_bytes=8)
     found = [line for part in parts for line in splitter.feed(part)] + splitter.end()
     expected = text.split(b"\n")
     if not expected[-1]:
@@ -360,33 +360,33 @@ def test_lines_do_not_depend_on_how_the_bytes_came(parts: list[bytes]) -> None:
 
 
 def test_a_carriage_return_before_a_lines_end_is_no_part_of_it() -> None:
-    splitter = LineSplitter(most=4)
+    splitter = LineSplitter(max_bytes=4)
     assert splitter.feed(b"abcd\r\nab\rc\r") == [b"abcd"]
     assert splitter.feed(b"\nx") == [b"ab\rc"]
     assert splitter.end() == [b"x"]
 
 
 def test_the_first_of_a_kind_is_told_at_once_and_the_rest_once_a_second() -> None:
-    summary = Summary(quiet_s=1.0)
+    summary = RateLimitedCounter(interval_s=1.0)
     key, other = ("dropped", "replay"), ("dropped", "malformed")
     assert summary.add(key, 3, now=10.0) == 3
     assert summary.add(key, 2, now=10.1) == 0
     assert summary.add(other, 1, now=10.2) == 1
     assert summary.add(key, 2, now=10.9) == 0
-    assert summary.due(now=10.95) == []
-    assert summary.due(now=11.0) == [(key, 4)]
+    assert summary.pop_due(now=10.95) == []
+    assert summary.pop_due(now=11.0) == [(key, 4)]
     assert summary.add(key, 5, now=11.5) == 0
-    assert summary.due(now=11.6, everything=True) == [(key, 5)]
+    assert summary.pop_due(now=11.6, all_pending=True) == [(key, 5)]
     assert summary.add(key, 1, now=20.0) == 1
 
 
 def test_a_summary_told_late_takes_along_what_waits() -> None:
-    summary = Summary(quiet_s=1.0)
+    summary = RateLimitedCounter(interval_s=1.0)
     key = ("rate_limited", "a")
     assert summary.add(key, 1, now=0.0) == 1
     assert summary.add(key, 2, now=0.5) == 0
     assert summary.add(key, 4, now=1.5) == 6
-    assert summary.due(now=3.0) == []
+    assert summary.pop_due(now=3.0) == []
 
 
 def test_lines_are_written_in_order_and_all_before_the_end() -> None:
@@ -398,7 +398,7 @@ def test_lines_are_written_in_order_and_all_before_the_end() -> None:
     os.close(write_end)
     with open(read_end, "rb") as file:
         assert [int(line) for line in file] == list(range(1000))
-    assert writer.has_room
+    assert writer.has_capacity
 
 
 def test_a_reader_that_is_gone_is_told_of_once() -> None:
@@ -417,9 +417,9 @@ def test_a_reader_that_is_gone_is_told_of_once() -> None:
 def test_a_reader_that_is_slow_fills_the_room_and_nothing_blocks() -> None:
     read_end, write_end = os.pipe()
     writer = LineWriter(write_end, on_broken=lambda why: None)
-    while writer.has_room:
+    while writer.has_capacity:
         writer.put(b"x" * 64 * 1024 + b"\n")
-    writer.close(patience_s=0.01)
+    writer.close(timeout_s=0.01)
     os.close(read_end)
     writer.close(WAIT_S)
     os.close(write_end)

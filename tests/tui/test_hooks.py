@@ -17,7 +17,7 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DatagramDropped, MemberChanged
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui import hooks as hooks_module
-from grapevine_tui.hooks import AT_ONCE, WAITING, Hook, Hooks, hooked
+from grapevine_tui.hooks import MAX_QUEUED_RUNS, MAX_RUNNING_HOOKS, Hook, HookRunner, running_hooks
 from grapevine_tui.host import Host
 from grapevine_tui.jsonlines import Object
 from grapevine_tui.model import Changes
@@ -106,9 +106,9 @@ def test_a_wrong_hook_is_one_line_and_exit_2(
 @pytest.mark.asyncio
 async def test_beyond_what_may_wait_events_are_skipped_and_counted() -> None:
     host = await a_host()
-    hooks = Hooks(host, [Hook.read("message true")], is_loud=False)
-    for number in range(WAITING + 5):
-        hooks.hear(received(1, number + 1), Changes.NONE)
+    hooks = HookRunner(host, [Hook.parse("message true")], echoes_stderr=False)
+    for number in range(MAX_QUEUED_RUNS + 5):
+        hooks.on_event(received(1, number + 1), Changes.NONE)
     assert hooks.counts == {"skipped": 5}
     await host.leave(0.1)
 
@@ -117,19 +117,19 @@ async def test_beyond_what_may_wait_events_are_skipped_and_counted() -> None:
 async def test_a_program_that_hangs_is_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks_module, "RUN_S", 0.3)
+    monkeypatch.setattr(hooks_module, "RUN_TIMEOUT_S", 0.3)
     path = tmp_path / "pids"
     script = f"echo $$ >> {path}; sleep 60 & wait"
     texts = [f"message sh -c '{script}'", "dropped false"]
     host = await a_host()
-    async with asyncio.timeout(WAIT_S), hooked(host, texts, is_loud=False) as hooks:
-        for number in range(AT_ONCE + 1):
-            hooks.hear(received(1, number + 1), Changes.NONE)
-        hooks.hear(DatagramDropped(DropReason.REPLAY, 1), Changes.NONE)
-        while hooks.counts["timed_out"] <= AT_ONCE or not hooks.counts["failed"]:  # noqa: ASYNC110
+    async with asyncio.timeout(WAIT_S), running_hooks(host, texts, echoes_stderr=False) as hooks:
+        for number in range(MAX_RUNNING_HOOKS + 1):
+            hooks.on_event(received(1, number + 1), Changes.NONE)
+        hooks.on_event(DatagramDropped(DropReason.REPLAY, 1), Changes.NONE)
+        while hooks.counts["timed_out"] <= MAX_RUNNING_HOOKS or not hooks.counts["failed"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await host.leave(0.1)
-    assert hooks.counts == {"timed_out": AT_ONCE + 1, "failed": 1}
+    assert hooks.counts == {"timed_out": MAX_RUNNING_HOOKS + 1, "failed": 1}
     for pid in path.read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
@@ -142,12 +142,12 @@ async def test_how_a_program_failed_is_told_with_its_last_words_and_not_each_tim
     texts = [f'message sh -c "{script}"', "dropped sh -c 'kill -9 $$'", "member /"]
     async with (
         asyncio.timeout(WAIT_S),
-        hooked(host, texts, is_loud=False, on_trouble=told.append) as hooks,
+        running_hooks(host, texts, echoes_stderr=False, on_hook_failed=told.append) as hooks,
     ):
         for number in range(3):
-            hooks.hear(received(1, number + 1), Changes.NONE)
-        hooks.hear(DatagramDropped(DropReason.REPLAY, 1), Changes.NONE)
-        hooks.hear(MemberChanged(a_member(1)), Changes.NONE)
+            hooks.on_event(received(1, number + 1), Changes.NONE)
+        hooks.on_event(DatagramDropped(DropReason.REPLAY, 1), Changes.NONE)
+        hooks.on_event(MemberChanged(a_member(1)), Changes.NONE)
         while hooks.counts["failed"] < 5:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await host.leave(0.1)
@@ -164,8 +164,11 @@ async def test_how_a_program_failed_is_told_with_its_last_words_and_not_each_tim
 async def test_what_children_of_a_program_hold_open_is_not_waited_for(tmp_path: Path) -> None:
     host = await a_host()
     texts = [f"message sh -c 'echo $$ > {tmp_path}/group; sleep 60 & exit 0'"]
-    async with asyncio.timeout(WAIT_S / 2), hooked(host, texts, is_loud=False) as hooks:
-        hooks.hear(received(1, 1), Changes.NONE)
+    async with (
+        asyncio.timeout(WAIT_S / 2),
+        running_hooks(host, texts, echoes_stderr=False) as hooks,
+    ):
+        hooks.on_event(received(1, 1), Changes.NONE)
         while not hooks.counts["run"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await host.leave(0.1)

@@ -120,7 +120,7 @@ async def test_a_broadcast_says_how_many_it_goes_to_and_reaches_them(trio: Trio)
 async def test_a_private_message_reaches_one(trio: Trio) -> None:
     got: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
     trio.second.on_message(lambda message: got.put_nowait((message.payload, message.private)))
-    assert (await trio.host.send("carol", b"only you")).private
+    assert (await trio.host.send("carol", b"only you")).is_direct
     async with asyncio.timeout(WAIT_S):
         assert await got.get() == (b"only you", True)
 
@@ -150,9 +150,9 @@ async def test_what_was_said_to_nobody_is_untaken() -> None:
     with pytest.raises(NotRunning):
         await host.broadcast(b"x")
     await host.start()
-    assert host.untaken == 0
+    assert host.unacknowledged == 0
     assert (await host.broadcast(b"is anybody there?"))[1] == 0
-    assert host.untaken == 1
+    assert host.unacknowledged == 1
     assert host.failure() is None
     assert await host.leave(0.1) == 1
 

@@ -16,8 +16,14 @@ from hypothesis import strategies as st
 
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.identity import ClusterKey
-from grapevine_tui.invitation import PREFIX, BadInvitation, Invitation, accept, edit
-from grapevine_tui.settings import load
+from grapevine_tui.invitation import (
+    PREFIX,
+    InvalidInvitation,
+    Invitation,
+    accept_invitation,
+    edit_keeping_comments,
+)
+from grapevine_tui.settings import load_settings
 from grapevine_tui.template import render
 from tests.tui.runs import WAIT_S, Bench, environ_of
 
@@ -58,8 +64,8 @@ def test_a_second_user_joins_by_the_line_alone(bench: Bench, tmp_path: Path) -> 
 def test_without_a_running_node_the_settings_say_where(bench: Bench) -> None:
     assert bench.command("keygen").returncode == 0
     invited = bench.command("--advertise", "192.0.2.10:8000", "--cluster", "blue", "invite")
-    assert Invitation.read(invited.stdout).addresses == ("192.0.2.10:8000",)
-    assert Invitation.read(invited.stdout).cluster == "blue"
+    assert Invitation.from_line(invited.stdout).addresses == ("192.0.2.10:8000",)
+    assert Invitation.from_line(invited.stdout).cluster == "blue"
     assert "no node runs here" in invited.stderr
 
 
@@ -90,7 +96,7 @@ def test_on_a_terminal_the_line_is_not_shown(tmp_path: Path) -> None:
     give_up_at = time.monotonic() + WAIT_S
     while b"invitation" not in shown and time.monotonic() < give_up_at:
         shown += os.read(leader, 4096)
-    os.write(leader, AFAR.line().encode() + b"\n")
+    os.write(leader, AFAR.to_line().encode() + b"\n")
     while time.monotonic() < give_up_at:
         try:
             shown += os.read(leader, 4096)
@@ -98,34 +104,34 @@ def test_on_a_terminal_the_line_is_not_shown(tmp_path: Path) -> None:
             break
     assert process.wait(timeout=WAIT_S) == 0
     os.close(leader)
-    assert AFAR.line().encode() not in shown
+    assert AFAR.to_line().encode() not in shown
     assert b"now start it" in shown
     assert (tmp_path / "config" / "grapevine" / "cluster.key").exists()
 
 
 def test_an_invitation_reads_as_it_was_written() -> None:
-    assert Invitation.read(AFAR.line() + "\n") == AFAR
-    line = AFAR.line()
-    assert Invitation.read(f"  {line[:40]}\n {line[40:]}\r\n") == AFAR
+    assert Invitation.from_line(AFAR.to_line() + "\n") == AFAR
+    line = AFAR.to_line()
+    assert Invitation.from_line(f"  {line[:40]}\n {line[40:]}\r\n") == AFAR
     assert SECRET.hex() not in line
     assert "0001" not in repr(AFAR)
 
 
 @given(st.data())
 def test_a_damaged_line_is_told_and_never_used(data: st.DataObject) -> None:
-    line = AFAR.line()
+    line = AFAR.to_line()
     at = data.draw(st.integers(0, len(line) - 1))
     other = data.draw(st.sampled_from("abcXYZ019-_:"))
     for damaged in (line[:at], line[:at] + other + line[at + 1 :]):
         if damaged == line:
             continue
-        with pytest.raises(BadInvitation) as caught:
-            Invitation.read(damaged)
+        with pytest.raises(InvalidInvitation) as caught:
+            Invitation.from_line(damaged)
         assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_line_is_one_line_and_exit_1_and_writes_nothing(bench: Bench) -> None:
-    done = bench.command("join", stdin=AFAR.line()[:-3] + "\n")
+    done = bench.command("join", stdin=AFAR.to_line()[:-3] + "\n")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert "damaged" in done.stderr
@@ -136,27 +142,27 @@ def test_another_key_is_left_alone_and_the_new_one_lies_beside_it(tmp_path: Path
     ClusterKey.generate().save(tmp_path / "cluster.key")
     before = (tmp_path / "cluster.key").read_text()
     path = tmp_path / "config.toml"
-    joined = accept(AFAR, path, is_own=True)
+    joined = accept_invitation(AFAR, path, is_user_config=True)
     assert (tmp_path / "cluster.key").read_text() == before
     assert joined.key_file.name == f"cluster-{AFAR.key.fingerprint}.key"
-    settings = load({"app.config": str(path)}, {}).with_keys()
+    settings = load_settings({"app.config": str(path)}, {}).with_keys()
     assert settings.node.keys == (AFAR.key,)
     assert settings.node.bootstrap_peers == ("192.0.2.10:8000",)
     assert settings.node.cluster == "office"
     assert settings.node.bind == "0.0.0.0:8000"
     joined.key_file.chmod(0o644)
     with pytest.raises(KeyFileError, match="chmod 600"):
-        accept(AFAR, path, is_own=True)
+        accept_invitation(AFAR, path, is_user_config=True)
 
 
 def test_a_file_with_reasons_keeps_them_and_comes_to_what_was_meant(tmp_path: Path) -> None:
     path = tmp_path / "gv.toml"
     path.write_text(render("lan"))
-    joined = accept(AFAR, path, is_own=False)
+    joined = accept_invitation(AFAR, path, is_user_config=False)
     assert set(joined.changed) == {"bootstrap_peers", "cluster", "key_files"}
     after = path.read_text()
     assert after.count("#") >= render("lan").count("#")
-    settings = load({"app.config": str(path)}, {}).with_keys()
+    settings = load_settings({"app.config": str(path)}, {}).with_keys()
     assert (settings.node.cluster, settings.node.keys) == ("office", (AFAR.key,))
 
 
@@ -164,7 +170,7 @@ def test_a_node_of_another_cluster_is_not_turned_round(tmp_path: Path) -> None:
     path = tmp_path / "gv.toml"
     path.write_text('cluster = "home"\n')
     with pytest.raises(ConfigError, match="home"):
-        accept(AFAR, path, is_own=False)
+        accept_invitation(AFAR, path, is_user_config=False)
     assert path.read_text() == 'cluster = "home"\n'
     assert not (tmp_path / "cluster.key").exists()
 
@@ -180,7 +186,7 @@ def test_a_node_of_another_cluster_is_not_turned_round(tmp_path: Path) -> None:
 )
 def test_a_settings_file_is_edited_where_it_must_be(text: str) -> None:
     changes = {"bootstrap_peers": ["c:3"], "cluster": "x"}
-    edited = edit(text, changes)
+    edited = edit_keeping_comments(text, changes)
     assert edited is not None
     assert tomllib.loads(edited) == tomllib.loads(text) | changes
 
@@ -188,9 +194,12 @@ def test_a_settings_file_is_edited_where_it_must_be(text: str) -> None:
 def test_a_name_in_quotes_is_edited_where_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "gv.toml"
     path.write_text('"bootstrap_peers" = ["a:1"]  # ours\n')
-    accept(AFAR, path, is_own=False)
+    accept_invitation(AFAR, path, is_user_config=False)
     assert "# ours" in path.read_text()
-    assert load({"app.config": str(path)}, {}).node.bootstrap_peers == ("a:1", *AFAR.addresses)
+    assert load_settings({"app.config": str(path)}, {}).node.bootstrap_peers == (
+        "a:1",
+        *AFAR.addresses,
+    )
 
 
 def test_what_cannot_be_edited_safely_is_left_alone_and_said(
@@ -201,6 +210,6 @@ def test_what_cannot_be_edited_safely_is_left_alone_and_said(
     text = 'bootstrap_peers = ["a:1"]  # ours\n'
     path.write_text(text)
     with pytest.raises(ConfigError, match="write in it: bootstrap_peers"):
-        accept(AFAR, path, is_own=False)
+        accept_invitation(AFAR, path, is_user_config=False)
     assert path.read_text() == text
     assert not (tmp_path / "cluster.key").exists()

@@ -32,20 +32,20 @@ from grapevine_proto.events import (
     PeerStateChanged,
     Round,
     RoundOutcome,
-    StateUnsaved,
+    StateSaveFailed,
     Stats,
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.commands import Broadcast, Dial, Quit, Send, ShowPeers
 from grapevine_tui.jsonlines import (
-    BadLine,
+    InvalidRequest,
     Request,
-    describe,
-    encode,
-    peer_object,
-    read_request,
-    stats_object,
+    encode_event,
+    event_to_json,
+    parse_request,
+    peer_to_json,
+    stats_to_json,
 )
 from grapevine_tui.text import printable
 
@@ -65,9 +65,9 @@ def name_of(peer_id: PeerId) -> str:
 
 def told(event: Event) -> dict[str, Any]:
     """What is printed for `event`, without the time."""
-    described = describe(event, name_of)
+    described = event_to_json(event, name_of)
     assert described is not None
-    line = encode(*described)
+    line = encode_event(*described)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     found: dict[str, Any] = json.loads(line.decode("ascii"))
@@ -83,7 +83,7 @@ def test_a_message_is_told_with_text_and_base64() -> None:
         "sequence": 3,
         "hops": 2,
         "via": "eager",
-        "private": False,
+        "direct": False,
         "bytes": 5,
         "from_name": "bob",
         "text": "hi é",
@@ -131,7 +131,10 @@ def test_members_rounds_and_troubles_are_told_in_plain_words() -> None:
         "outcome": "repaired",
     }
     assert told(DialFailed(PLACE, "no answer"))["address"] == "[::1]:8000"
-    assert told(StateUnsaved("disk full")) == {"event": "state_unsaved", "problem": "disk full"}
+    assert told(StateSaveFailed("disk full")) == {
+        "event": "state_save_failed",
+        "problem": "disk full",
+    }
 
 
 def test_what_is_summed_up_is_not_told_by_itself() -> None:
@@ -140,7 +143,7 @@ def test_what_is_summed_up_is_not_told_by_itself() -> None:
         DatagramDropped(DropReason.REPLAY, 1),
         EventsLost(3),
     ):
-        assert describe(event, name_of) is None
+        assert event_to_json(event, name_of) is None
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -149,18 +152,18 @@ def test_a_number_that_json_has_not_is_null(value: float) -> None:
         ID, PLACE, "", "", PeerState.CONNECTED, value, value, 0, 0, 0, 0, value, value, value, 7,
         value, 0,
     )  # fmt: skip
-    found = json.loads(encode("reply", {"peers": [peer_object(peer, 1.0)]}))["peers"][0]
+    found = json.loads(encode_event("reply", {"peers": [peer_to_json(peer, 1.0)]}))["peers"][0]
     assert found["rtt_ms"] is None
     assert found["tokens"] is None
 
 
 def test_counters_are_told_by_name() -> None:
     stats = Stats(delivered=3, dropped=((DropReason.REPLAY, 2),), next_round_at=12.0)
-    found = stats_object(stats, 10.0)
+    found = stats_to_json(stats, 10.0)
     assert found["delivered"] == 3
     assert found["dropped"] == {"replay": 2}
     assert found["next_round_s"] == 2.0
-    assert encode("reply", {"stats": found})
+    assert encode_event("reply", {"stats": found})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_counters_are_told_by_name() -> None:
     ],
 )
 def test_a_line_is_one_request(line: bytes, request_: Request | None) -> None:
-    assert read_request(line) == request_
+    assert parse_request(line) == request_
 
 
 @pytest.mark.parametrize(
@@ -211,28 +214,28 @@ def test_a_line_is_one_request(line: bytes, request_: Request | None) -> None:
         (b'x{"cmd" : "quit"}', "piece"),
         (b'{"cmd":"send","to":"\\ud800","text":"x"}', "to holds half"),
         (b'{"cmd":"broadcast","file":"\\udfff"}', "file holds half"),
-        (b'{"cmd":"set","changes":{"\\ud800":"x"}}', "changes holds half"),
+        (b'{"cmd":"set_settings","changes":{"\\ud800":"x"}}', "changes holds half"),
     ],
 )
 def test_what_may_have_been_meant_as_a_command_is_not_sent_as_a_text(
     line: bytes, words: str
 ) -> None:
-    with pytest.raises(BadLine) as caught:
-        read_request(line)
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request(line)
     assert words in str(caught.value)
     assert printable(str(caught.value)) == str(caught.value)
 
 
 def test_a_refusal_repeats_the_callers_id() -> None:
-    with pytest.raises(BadLine) as caught:
-        read_request(b'{"cmd":"nope","request":"r1"}')
-    assert caught.value.request == "r1"
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request(b'{"cmd":"nope","request":"r1"}')
+    assert caught.value.request_id == "r1"
 
 
 @given(st.binary() | st.text().map(lambda text: b"{" + text.encode("utf-8", "ignore")))
 def test_no_line_raises_anything_but_a_refusal(line: bytes) -> None:
-    with suppress(BadLine):
-        read_request(line)
+    with suppress(InvalidRequest):
+        parse_request(line)
 
 
 JSON = st.recursive(
@@ -250,11 +253,11 @@ def test_no_object_raises_anything_but_a_refusal_and_every_answer_encodes(
 ) -> None:
     request: Any = None
     try:
-        asked = read_request(json.dumps(fields).encode())
-        request = asked.request if asked else None
-    except BadLine as error:
-        request = error.request
-    assert encode("reply", {"request": request})
+        asked = parse_request(json.dumps(fields).encode())
+        request = asked.request_id if asked else None
+    except InvalidRequest as error:
+        request = error.request_id
+    assert encode_event("reply", {"request": request})
 
 
 def test_every_word_that_a_value_can_be_is_in_the_documentation() -> None:

@@ -7,29 +7,31 @@ from typing import Any
 import pytest
 
 from grapevine_proto.errors import ConfigError
-from grapevine_tui.keys import NAMES, TOGETHER, read_keys, with_keys
+from grapevine_tui.keys import ACTION_NAMES, SIMULTANEOUS_KEYS, apply_keymap, parse_keymap
 
 
 def test_our_own_keys_do_not_clash() -> None:
-    assert read_keys({}) == {}
+    assert parse_keymap({}) == {}
 
 
 def test_one_name_means_one_set_of_keys_and_words_wherever_it_stands() -> None:
-    for group in TOGETHER:
+    for group in SIMULTANEOUS_KEYS:
         keys = [key for part in group for key in part]
         assert len({key.name for key in keys}) == len(keys)
-    assert all(name.isidentifier() for name in NAMES)
+    assert all(name.isidentifier() for name in ACTION_NAMES)
 
 
 def test_keys_are_read_as_people_write_them() -> None:
-    assert read_keys({"help": "?,f1", "sort": "o", "pause": "ctrl+o", "filter": ","}) == {
+    assert parse_keymap({"help": "?,f1", "sort": "o", "pause": "ctrl+o", "filter": ","}) == {
         "help": "question_mark,f1", "sort": "o", "pause": "ctrl+o", "filter": "comma",
     }  # fmt: skip
 
 
 def test_two_actions_may_change_places() -> None:
-    chosen = read_keys({"sort": "r", "reverse": "s"})
-    assert {key.name: key.keys for key in with_keys(TOGETHER[0][2], chosen)}["sort"] == "r"
+    chosen = parse_keymap({"sort": "r", "reverse": "s"})
+    assert {key.name: key.keys for key in apply_keymap(SIMULTANEOUS_KEYS[0][2], chosen)}[
+        "sort"
+    ] == "r"
 
 
 @pytest.mark.parametrize(
@@ -49,5 +51,5 @@ def test_two_actions_may_change_places() -> None:
 )
 def test_what_cannot_be_is_refused_in_words(given: Any, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_keys(given)
+        parse_keymap(given)
     assert words in str(caught.value)

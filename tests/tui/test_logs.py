@@ -91,7 +91,7 @@ def test_a_log_file_is_made_with_its_folder_and_replaces_what_was_before(
     logs.to_file(path, "info")
     logging.getLogger("grapevine").info("hello \udce9")
     logs.flush(WAIT_S)
-    logs.to_nowhere()
+    logs.to_null()
     logging.getLogger("grapevine").error("unheard")
     assert capsys.readouterr().err == ""
     assert path.read_text(encoding="utf-8").count("\n") == 1
@@ -102,15 +102,15 @@ def test_a_pipe_that_is_not_read_costs_lines_and_the_log_says_how_many() -> None
     handler = BackgroundHandler(partial(write_all, writing))
     handler.setFormatter(logs.PrintableFormatter())
     try:
-        for number in range(3 * logs.WAITING_LINES):
+        for number in range(3 * logs.MAX_QUEUED_LINES):
             handler.handle(logging.makeLogRecord({"msg": f"{number}", "levelname": "INFO"}))
-        lost = handler.lost
-        assert 0 < lost <= 2 * logs.WAITING_LINES
+        lost = handler.dropped
+        assert 0 < lost <= 2 * logs.MAX_QUEUED_LINES
         with os.fdopen(os.dup(reading), encoding="utf-8") as lines:
-            for _ in range(3 * logs.WAITING_LINES - lost):
+            for _ in range(3 * logs.MAX_QUEUED_LINES - lost):
                 assert "info" in lines.readline()
             assert f"warning grapevine.log: {lost} lines are missing" in lines.readline()
-        assert handler.lost == lost
+        assert handler.dropped == lost
     finally:
         handler.close()
         os.close(reading)
@@ -139,7 +139,7 @@ def test_lines_that_could_not_be_written_are_counted_until_one_can_be() -> None:
 
 
 def test_a_file_turns_over_when_it_has_grown_and_keeps_so_many_old_ones(tmp_path: Path) -> None:
-    file = LogFile(tmp_path / "log", most_bytes=10, old_files=2)
+    file = LogFile(tmp_path / "log", max_bytes=10, rotated_files=2)
     for line in (b"12345678\n", b"b\n", b"cccccccc\n", b"dddddddd\n"):
         file.write(line)
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

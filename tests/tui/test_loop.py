@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from grapevine_tui.loop import new_runner, takes_eager_start
+from grapevine_tui.loop import new_runner, supports_eager_start
 
 
 def test_eager_tasks_as_textual_makes_them_run_on_it() -> None:
@@ -27,4 +27,4 @@ def test_eager_tasks_as_textual_makes_them_run_on_it() -> None:
 def test_it_is_uvloop_where_that_works() -> None:
     with new_runner() as runner:
         is_uvloop = type(runner.get_loop()).__module__.startswith("uvloop")
-    assert is_uvloop == takes_eager_start()
+    assert is_uvloop == supports_eager_start()

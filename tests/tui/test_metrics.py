@@ -21,7 +21,7 @@ from grapevine_proto.identity import ClusterKey
 from grapevine_proto.node import Node
 from grapevine_tui import metrics
 from grapevine_tui.host import Host
-from grapevine_tui.metrics import REQUESTS, measuring
+from grapevine_tui.metrics import MAX_CONNECTIONS, metrics_server
 from tests.tui.runs import WAIT_S, Bench
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,7 +52,7 @@ async def test_what_happens_is_counted() -> None:
         bob = await stack.enter_async_context(Node(NodeConfig.local(keys=keys, name='b"o\x1bb')))
         config = NodeConfig.local(keys=keys, name="us", bootstrap_peers=[str(bob.address)])
         host = Host(config, None)
-        port = await stack.enter_async_context(measuring(host, "127.0.0.1:0"))
+        port = await stack.enter_async_context(metrics_server(host, "127.0.0.1:0"))
         await host.start()
         stack.push_async_callback(host.leave, 0.1)
         await host.node.ready(1)
@@ -84,7 +84,7 @@ async def test_what_happens_is_counted() -> None:
 async def test_every_labeled_counter_has_its_series_before_the_first_event() -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
-        port = await stack.enter_async_context(measuring(host, "127.0.0.1:0"))
+        port = await stack.enter_async_context(metrics_server(host, "127.0.0.1:0"))
         await host.start()
         stack.push_async_callback(host.leave, 0.1)
         seen = values(await asyncio.to_thread(fetch, port))
@@ -101,9 +101,11 @@ async def test_every_labeled_counter_has_its_series_before_the_first_event() -> 
 async def test_whoever_asks_and_says_nothing_makes_room_for_who_asks() -> None:
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
     async with asyncio.timeout(WAIT_S):
-        async with measuring(host, "127.0.0.1:0") as port:
+        async with metrics_server(host, "127.0.0.1:0") as port:
             await host.start()
-            idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(REQUESTS + 2)]
+            idle = [
+                socket.create_connection(("127.0.0.1", port)) for _ in range(MAX_CONNECTIONS + 2)
+            ]
             for each in idle[2:]:
                 each.sendall(b"G")
             for each in idle[:2]:
@@ -117,10 +119,10 @@ async def test_whoever_asks_and_says_nothing_makes_room_for_who_asks() -> None:
 
 @pytest.mark.asyncio
 async def test_a_request_that_dribbles_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grapevine_tui.metrics.REQUEST_S", 0.0)
+    monkeypatch.setattr("grapevine_tui.metrics.REQUEST_TIMEOUT_S", 0.0)
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
     async with asyncio.timeout(WAIT_S):
-        async with measuring(host, "127.0.0.1:0") as port:
+        async with metrics_server(host, "127.0.0.1:0") as port:
             await host.start()
             with socket.create_connection(
                 ("127.0.0.1", port), timeout=4.0
@@ -137,7 +139,7 @@ async def test_a_port_that_is_taken_is_told() -> None:
         socket.create_server(("127.0.0.1", 0)) as busy,
         pytest.raises(BindError, match="metrics at"),
     ):
-        await measuring(host, f"127.0.0.1:{busy.getsockname()[1]}").__aenter__()
+        await metrics_server(host, f"127.0.0.1:{busy.getsockname()[1]}").__aenter__()
 
 
 def test_a_headless_node_serves_them_and_a_taken_port_is_exit_4(bench: Bench) -> None:
@@ -157,7 +159,7 @@ def test_a_headless_node_serves_them_and_a_taken_port_is_exit_4(bench: Bench) ->
 @pytest.mark.asyncio
 async def test_every_metric_of_the_dashboard_is_one_that_is_served() -> None:
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
-    async with measuring(host, "127.0.0.1:0") as port, asyncio.timeout(WAIT_S):
+    async with metrics_server(host, "127.0.0.1:0") as port, asyncio.timeout(WAIT_S):
         await host.start()
         text = await asyncio.to_thread(fetch, port)
         await host.leave(0.1)
@@ -185,7 +187,9 @@ def test_without_a_free_descriptor_the_server_rests_says_so_once_and_serves_agai
     rests: list[float] = []
     monkeypatch.setattr("grapevine_tui.metrics.time.sleep", rests.append)
     registry = CollectorRegistry()
-    server = metrics._listen("127.0.0.1:0", Counter("dropped", "for the test", registry=registry))
+    server = metrics._bind_server(
+        "127.0.0.1:0", Counter("dropped", "for the test", registry=registry)
+    )
     asking = socket.create_connection(("127.0.0.1", server.server_port))
     caplog.set_level("WARNING", "grapevine")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -198,7 +202,7 @@ def test_without_a_free_descriptor_the_server_rests_says_so_once_and_serves_agai
                 server.get_request()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert rests == [metrics.ACCEPT_PAUSE_S] * 3
+    assert rests == [metrics.ACCEPT_RETRY_INTERVAL_S] * 3
     assert len(caplog.records) == 1
     accepted, _ = server.get_request()
     accepted.close()

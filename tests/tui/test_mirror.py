@@ -16,8 +16,8 @@ from grapevine_proto.events import (
     DialFailed,
     Event,
     EventsLost,
-    FaultContained,
     IdentityInUse,
+    InternalErrorContained,
     MemberChanged,
     MemberStatus,
     MessageReceived,
@@ -30,7 +30,7 @@ from grapevine_proto.events import (
     RoundOutcome,
     Standing,
     StandingChanged,
-    StateUnsaved,
+    StateSaveFailed,
     Stats,
     Trace,
     TraceUpdated,
@@ -39,22 +39,22 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address
 from grapevine_tui.jsonlines import (
     Object,
-    describe,
-    member_object,
-    peer_object,
-    round_object,
-    stats_object,
-    trace_object,
+    event_to_json,
+    member_to_json,
+    peer_to_json,
+    round_to_json,
+    stats_to_json,
+    trace_to_json,
 )
 from grapevine_tui.mirror import (
-    MALFORMED,
-    event_of,
-    member_of,
-    message_of,
-    peer_of,
-    round_of,
-    stats_of,
-    trace_of,
+    DECODE_ERRORS,
+    event_from_json,
+    member_from_json,
+    message_from_json,
+    peer_from_json,
+    round_from_json,
+    stats_from_json,
+    trace_from_json,
 )
 from tests.tui.values import a_member, a_message, a_peer, a_round, a_trace, an_id
 
@@ -79,33 +79,33 @@ def told(fields: Object) -> Object:
     ],
 )
 def test_a_peer_comes_out_as_it_went_in(peer: Any) -> None:
-    assert peer_of(told(peer_object(peer, NOW)), NOW) == peer
+    assert peer_from_json(told(peer_to_json(peer, NOW)), NOW) == peer
 
 
 @pytest.mark.parametrize("status", list(MemberStatus))
 @pytest.mark.parametrize("address", [None, Address("::1", 8000)])
 def test_a_member_comes_out_as_it_went_in(status: MemberStatus, address: Address | None) -> None:
     member = replace(a_member(1, "bob"), status=status, address=address)
-    assert member_of(told(member_object(member))) == member
+    assert member_from_json(told(member_to_json(member))) == member
 
 
 @pytest.mark.parametrize("outcome", list(RoundOutcome))
 def test_a_round_comes_out_as_it_went_in(outcome: RoundOutcome) -> None:
     done: Round = a_round(7, 1, outcome=outcome, in_sync=False, sent=2, received=3)
-    assert replace(round_of(told(round_object(done)), NOW), started_at=90.0) == done
+    assert replace(round_from_json(told(round_to_json(done)), NOW), started_at=90.0) == done
 
 
 @pytest.mark.parametrize("trace", [a_trace(1, 0, 3), a_trace(2, 5, 1, known=400, others=2)])
 def test_a_trace_comes_out_as_it_went_in(trace: Trace) -> None:
-    assert trace_of(told(trace_object(trace)), trace.sent_at) == trace
+    assert trace_from_json(told(trace_to_json(trace)), trace.sent_at) == trace
 
 
 @pytest.mark.parametrize("via", list(Via))
 def test_a_message_comes_out_as_it_went_in(via: Via) -> None:
     message = a_message(1, 2, bytes(range(256)), via=via, hops=3)
-    word, fields = describe(MessageReceived(message), lambda _: "bob") or ("", {})
+    word, fields = event_to_json(MessageReceived(message), lambda _: "bob") or ("", {})
     assert word == "message"
-    assert message_of(told(fields), message.received_at) == message
+    assert message_from_json(told(fields), message.received_at) == message
 
 
 def test_counters_come_out_as_they_went_in() -> None:
@@ -121,11 +121,11 @@ def test_counters_come_out_as_they_went_in() -> None:
         offenses=((Offense.BROKEN_PROMISE, 5),),
         next_round_at=112.5,
     )
-    assert stats_of(told(stats_object(stats, NOW)), NOW) == stats
-    assert stats_of(told(stats_object(Stats(), NOW)), NOW) == Stats()
-    newer = told(stats_object(stats, NOW)) | {"unheard_of": 1}
+    assert stats_from_json(told(stats_to_json(stats, NOW)), NOW) == stats
+    assert stats_from_json(told(stats_to_json(Stats(), NOW)), NOW) == Stats()
+    newer = told(stats_to_json(stats, NOW)) | {"unheard_of": 1}
     newer["dropped"]["a reason of tomorrow"] = 4
-    assert stats_of(newer, NOW) == stats
+    assert stats_from_json(newer, NOW) == stats
 
 
 @pytest.mark.parametrize(
@@ -136,35 +136,35 @@ def test_counters_come_out_as_they_went_in() -> None:
         TraceUpdated(a_trace(1, 2, 2, sent_at=NOW)),
         AntiEntropyRound(a_round(1, 1, started_at=NOW - 0.003)),
         DialFailed(Address("10.0.0.1", 9), "no answer"),
-        StateUnsaved("disk full"),
+        StateSaveFailed("disk full"),
         StandingChanged(an_id(1), Standing.SLOWED, 61.5, "excess work"),
-        FaultContained(an_id(1), "ValueError: x in y (z.py:1)"),
-        FaultContained(None, "ValueError: x in y (z.py:1)"),
+        InternalErrorContained(an_id(1), "ValueError: x in y (z.py:1)"),
+        InternalErrorContained(None, "ValueError: x in y (z.py:1)"),
         IdentityInUse(Address("10.0.0.9", 8000), "in use by another node"),
         IdentityInUse(None, "in use by another node"),
     ],
 )
 def test_an_event_comes_out_as_it_went_in(event: Event) -> None:
-    word, fields = describe(event, lambda _: "") or ("", {})
-    assert event_of(told({"event": word, **fields}), NOW) == event
+    word, fields = event_to_json(event, lambda _: "") or ("", {})
+    assert event_from_json(told({"event": word, **fields}), NOW) == event
 
 
 def test_what_is_told_otherwise_than_to_scripts_comes_out_too() -> None:
     peer = a_peer(1, "bob", state=PeerState.STALE)
-    whole = peer_object(peer, NOW) | {"previous": "connected", "reason": "no answer"}
+    whole = peer_to_json(peer, NOW) | {"previous": "connected", "reason": "no answer"}
     changed = PeerStateChanged(peer, PeerState.CONNECTED, "no answer")
-    assert event_of(told({"event": "peer", **whole}), NOW) == changed
+    assert event_from_json(told({"event": "peer", **whole}), NOW) == changed
     limited = {"event": "rate_limited", "peer_id": str(an_id(1)), "dropped": 3, "tokens": 0.5}
-    assert event_of(limited, NOW) == RateLimited(an_id(1), 3, 0.5)
-    assert event_of({"event": "stopped", "reason": "quit"}, NOW) == NodeStopped("quit")
+    assert event_from_json(limited, NOW) == RateLimited(an_id(1), 3, 0.5)
+    assert event_from_json({"event": "stopped", "reason": "quit"}, NOW) == NodeStopped("quit")
     for reason, expected in (
         ("replay", DatagramDropped(DropReason.REPLAY, 2)),
         ("slow_reader", EventsLost(2)),
         ("events_lost", EventsLost(2)),
         ("a reason of tomorrow", None),
     ):
-        assert event_of({"event": "dropped", "reason": reason, "count": 2}, NOW) == expected
-    assert event_of({"event": "an event of tomorrow"}, NOW) is None
+        assert event_from_json({"event": "dropped", "reason": reason, "count": 2}, NOW) == expected
+    assert event_from_json({"event": "an event of tomorrow"}, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -173,13 +173,13 @@ def test_what_is_told_otherwise_than_to_scripts_comes_out_too() -> None:
         {},
         {"event": "message"},
         {"event": "message", "id": 7},
-        {"event": "message", "id": "x:1:1", "base64": "", "hops": 1, "via": "eager", "private": 0},
+        {"event": "message", "id": "x:1:1", "base64": "", "hops": 1, "via": "eager", "direct": 0},
         {"event": "member", "peer_id": "00", "address": None},
-        {"event": "member", **member_object(a_member(1)), "name": 7},
-        {"event": "trace", **trace_object(a_trace(1, 1)), "answers": [1]},
-        {"event": "round", **round_object(a_round(1, 1)), "outcome": "magic"},
+        {"event": "member", **member_to_json(a_member(1)), "name": 7},
+        {"event": "trace", **trace_to_json(a_trace(1, 1)), "answers": [1]},
+        {"event": "round", **round_to_json(a_round(1, 1)), "outcome": "magic"},
     ],
 )
 def test_what_is_not_as_it_should_be_is_refused_in_a_known_way(broken: Object) -> None:
-    with pytest.raises(MALFORMED):
-        event_of(broken, NOW)
+    with pytest.raises(DECODE_ERRORS):
+        event_from_json(broken, NOW)

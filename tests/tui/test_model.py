@@ -13,7 +13,7 @@ from grapevine_proto.events import (
     DatagramDropped,
     DialFailed,
     EventsLost,
-    FaultContained,
+    InternalErrorContained,
     MemberChanged,
     MessageReceived,
     MessageSent,
@@ -23,12 +23,12 @@ from grapevine_proto.events import (
     PeerStateChanged,
     RateLimited,
     RoundOutcome,
-    StateUnsaved,
+    StateSaveFailed,
     Stats,
     Via,
 )
 from grapevine_proto.ids import Address
-from grapevine_tui.model import Changes, Level, Model
+from grapevine_tui.model import Changes, Model, NoticeLevel
 from tests.tui.values import a_member, a_message, a_peer, a_round, an_id, received
 
 
@@ -47,7 +47,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def model(clock: Clock) -> Model:
-    return Model(wall=clock)
+    return Model(wall_clock=clock)
 
 
 def told(model: Model) -> list[str]:
@@ -55,10 +55,10 @@ def told(model: Model) -> list[str]:
 
 
 def test_the_log_keeps_the_last_messages_and_counts_those_it_let_go() -> None:
-    model = Model(messages=3)
+    model = Model(max_messages=3)
     for sequence in range(1, 6):
         assert model.apply(received(1, sequence)) == Changes.MESSAGES
-    assert (len(model.messages), model.messages.let_go, model.messages.end) == (3, 2, 5)
+    assert (len(model.messages), model.messages.evicted, model.messages.end) == (3, 2, 5)
     assert model.messages.get(1) is None
     assert model.messages.get(5) is None
     entry = model.messages.get(2)
@@ -70,7 +70,7 @@ def test_the_log_keeps_the_last_messages_and_counts_those_it_let_go() -> None:
 
 
 def test_the_log_is_bounded_in_bytes_too_yet_keeps_the_newest_whole() -> None:
-    model = Model(message_bytes=100)
+    model = Model(max_message_bytes=100)
     model.apply(received(1, 1, bytes(60)))
     model.apply(received(1, 2, bytes(60)))
     assert model.messages.first == 1
@@ -86,8 +86,8 @@ def test_our_own_messages_stand_in_the_log_with_the_time_of_day(model: Model, cl
     assert entry is not None
     assert entry.at_unix == clock.now
     assert model.name_of(entry.message.origin) == "you"
-    assert model.me is not None
-    assert model.me.started_at == clock.now - 60
+    assert model.local_node is not None
+    assert model.local_node.started_at == clock.now - 60
 
 
 def test_authors_are_named_by_their_records_and_told_apart_where_two_bear_one_name(
@@ -115,9 +115,9 @@ def test_a_name_is_forgotten_with_its_bearer(model: Model) -> None:
 
 def test_a_refresh_tells_only_what_differs(model: Model) -> None:
     peers, members = [a_peer(1, "bob")], [a_member(1, "bob")]
-    first = model.refresh(peers, members, Stats(held=1), 0.0)
+    first = model.refresh(peers, members, Stats(cached=1), 0.0)
     assert first == Changes.PEERS | Changes.RATES | Changes.MEMBERS | Changes.STATUS
-    assert model.refresh(peers, members, Stats(held=1), 0.5) == Changes.NONE
+    assert model.refresh(peers, members, Stats(cached=1), 0.5) == Changes.NONE
     assert model.peers == {an_id(1): peers[0]}
 
 
@@ -132,9 +132,12 @@ def test_rates_are_sampled_once_a_second(model: Model) -> None:
     assert model.traffic.bytes_in_per_s == 2000.0
     assert model.traffic.messages_per_s == 3.0
     model.refresh([a_peer(1, received=60, sent=30)], [], stats, 3.0)
-    assert (model.flows[an_id(1)].in_per_s, model.flows[an_id(1)].out_per_s) == (20.0, 10.0)
+    assert (model.peer_rates[an_id(1)].in_per_s, model.peer_rates[an_id(1)].out_per_s) == (
+        20.0,
+        10.0,
+    )
     model.refresh([a_peer(1, received=1, sent=1)], [], stats, 4.0)  # it came back, counting anew
-    assert model.flows[an_id(1)].in_per_s == 0.0
+    assert model.peer_rates[an_id(1)].in_per_s == 0.0
 
 
 def test_a_peer_that_was_here_and_went_silent_is_told_and_one_never_reached_is_not(
@@ -184,30 +187,30 @@ def test_a_dial_without_answer_says_why_that_may_be_once_until_somebody_answers(
     assert told(model) == [words, words]
     for port in range(1000):
         model.apply(DialFailed(Address("10.0.0.9", port), "refused: full"))
-    assert len(model.unanswered) <= 256
+    assert len(model.dial_noticed_at) <= 256
     assert told(model)[-1] == "cannot reach 10.0.0.9:999: refused: full"
 
 
 def test_state_that_cannot_be_saved_is_told_and_so_is_its_end(model: Model) -> None:
-    model.apply(StateUnsaved(""))
+    model.apply(StateSaveFailed(""))
     assert told(model) == []
-    model.apply(StateUnsaved("disk full"))
-    assert model.unsaved == "disk full"
-    assert model.notices[-1].level is Level.ERROR
-    model.apply(StateUnsaved(""))
+    model.apply(StateSaveFailed("disk full"))
+    assert model.save_error == "disk full"
+    assert model.notices[-1].level is NoticeLevel.ERROR
+    model.apply(StateSaveFailed(""))
     assert told(model) == ["state not saved: disk full", "state saved again"]
 
 
 def test_a_contained_fault_is_an_error_that_names_the_peer_whose_link_ended(model: Model) -> None:
-    model.apply(FaultContained(None, "ValueError: x"))
+    model.apply(InternalErrorContained(None, "ValueError: x"))
     model.apply(PeerStateChanged(a_peer(1, "bob"), None, ""))
-    model.apply(FaultContained(an_id(1), "KeyError: y"))
+    model.apply(InternalErrorContained(an_id(1), "KeyError: y"))
     words = "a fault in the node, which goes on"
     assert [notice for notice in told(model) if words in notice] == [
         f"{words}: ValueError: x",
         f"{words}; the link with bob ended: KeyError: y",
     ]
-    assert model.notices[-1].level is Level.ERROR
+    assert model.notices[-1].level is NoticeLevel.ERROR
 
 
 def test_a_node_that_stops_of_itself_is_an_error_and_one_that_left_is_not(model: Model) -> None:
@@ -215,7 +218,7 @@ def test_a_node_that_stops_of_itself_is_an_error_and_one_that_left_is_not(model:
     assert told(model) == []
     model.apply(NodeStopped("identity in use"))
     assert told(model) == ["the node stopped: identity in use"]
-    assert model.stopped == "identity in use"
+    assert model.stop_reason == "identity in use"
 
 
 def test_a_round_takes_the_place_of_what_was_said_of_it_before(model: Model) -> None:

@@ -27,7 +27,7 @@ from grapevine_tui.app import GrapevineApp
 from grapevine_tui.hosting import SettingsView
 from grapevine_tui.model import Model
 from grapevine_tui.screens.trace import TraceScreen
-from grapevine_tui.settings import load
+from grapevine_tui.settings import load_settings
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
 from tests.tui.pictures import BLANK, Cell, Palette, Picture, difference, read, write
@@ -81,12 +81,12 @@ def keys(*names: str) -> Act:
 
 
 async def typed(stage: Stage) -> None:
-    stage.main.compose_box.draft.fill("thanks, looking\nand one line more")
+    stage.main.compose_box.draft.replace_text("thanks, looking\nand one line more")
     await stage.press("i", "alt+enter", "!")
 
 
 async def command(stage: Stage) -> None:
-    stage.main.compose_box.draft.fill("/s")
+    stage.main.compose_box.draft.replace_text("/s")
     await stage.press("i", "e")
 
 
@@ -104,7 +104,7 @@ async def traced(stage: Stage) -> None:
 
 async def sifted(stage: Stage) -> None:
     await stage.press("escape", "2", "slash")
-    stage.main.filter_bar.wish.value = "zone:eu-west -deploy"
+    stage.main.filter_bar.line_input.value = "zone:eu-west -deploy"
 
 
 async def paused(stage: Stage) -> None:
@@ -159,7 +159,7 @@ def made_up() -> FakeHost:
     """A lively cluster whose first minutes lie just before noon."""
     host = FakeHost()
     started = host.node.time
-    host.model = Model(wall=lambda: NOON - 120 + host.node.time - started)
+    host.model = Model(wall_clock=lambda: NOON - 120 + host.node.time - started)
     fill(host)
     host.members = [a_member(number, f"far-{number}") for number in range(5)]
     host.members[3] = replace(host.members[3], status=MemberStatus.DOWN)
@@ -170,7 +170,7 @@ def settings_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsView:
     (folder / "g.toml").write_text("fanout = 4\n\n[app]\nmessages = 50\n")
     monkeypatch.chdir(folder)  # so that no path of this machine stands in a picture
     flags = {"app.config": "g.toml", "zone": "eu-west", "name": "ams-1"}
-    return load(flags, {"MAX_PEERS": "7"}, folder=folder).with_keys()
+    return load_settings(flags, {"MAX_PEERS": "7"}, directory=folder).with_keys()
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ async def test_a_state_looks_as_it_was_meant_to(
     app.animation_level = "none"
     async with app.run_test(size=shot.size) as pilot:
         app.theme = shot.theme
-        for box in (app.main.compose_box.draft, app.main.filter_bar.wish):
+        for box in (app.main.compose_box.draft, app.main.filter_bar.line_input):
             box.cursor_blink = False
         stage = Stage(app, host, pilot)
         await stage.paint()

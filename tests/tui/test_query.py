@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from grapevine_proto.events import Stats, Via
 from grapevine_tui.model import Model
-from grapevine_tui.query import matches_fields, message_test, parse
-from grapevine_tui.ring import Log
-from grapevine_tui.sieve import AT_ONCE, Sieve
+from grapevine_tui.query import compile_filter, matches_row, parse_query
+from grapevine_tui.ring import MessageBuffer
+from grapevine_tui.sieve import TESTS_PER_SYNC, FilteredView
 from tests.tui.values import a_message, a_peer, an_id
 
 
@@ -33,13 +33,13 @@ def model() -> Model:
 )  # fmt: skip
 def test_a_message_is_found_by_words_and_fields(text: str, is_found: bool) -> None:
     message = a_message(1, 1, "Deploy of api at 10:30 über".encode(), via=Via.REPAIR)
-    assert message_test(parse(text), model())(message) is is_found
+    assert compile_filter(parse_query(text), model())(message) is is_found
 
 
 def test_private_messages_are_found_alone() -> None:
-    message = a_message(1, 1)._replace(private=True)
-    assert message_test(parse("private:"), model())(message)
-    assert not message_test(parse("private:no"), model())(message)
+    message = a_message(1, 1)._replace(is_direct=True)
+    assert compile_filter(parse_query("private:"), model())(message)
+    assert not compile_filter(parse_query("private:no"), model())(message)
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,18 @@ def test_private_messages_are_found_alone() -> None:
 )  # fmt: skip
 def test_a_row_is_found_by_its_columns(text: str, is_found: bool) -> None:
     fields = {"peer": "bob", "zone": "eu-west", "address": "10.0.0.1:8000"}
-    assert matches_fields(parse(text), fields) is is_found
+    assert matches_row(parse_query(text), fields) is is_found
 
 
 @given(st.text(max_size=200), st.binary(max_size=100))
 def test_every_text_is_a_query(text: str, payload: bytes) -> None:
-    query = parse(text)
-    message_test(query, model())(a_message(1, 1, payload))
-    matches_fields(query, {"peer": "x"})
+    query = parse_query(text)
+    compile_filter(query, model())(a_message(1, 1, payload))
+    matches_row(query, {"peer": "x"})
 
 
-def filled(count: int, most: int) -> Log:
-    log = Log(most)
+def filled(count: int, most: int) -> MessageBuffer:
+    log = MessageBuffer(most)
     for number in range(count):
         log.append(a_message(1, number, b"x%d" % (number % 10)), 0.0)
     return log
@@ -70,28 +70,28 @@ def test_lines_name_the_messages_that_pass_whatever_comes_and_goes(
     before: int, most: int, after: int
 ) -> None:
     log = filled(before, most)
-    sieve = Sieve(log)
-    sieve.want(lambda message: message.payload == b"x3")
-    sieve.catch_up()
+    sieve = FilteredView(log)
+    sieve.set_filter(lambda message: message.payload == b"x3")
+    sieve.sync()
     shown = len(sieve)
     for number in range(before, before + after):
         log.append(a_message(1, number, b"x%d" % (number % 10)), 0.0)
-    let_go = sieve.catch_up()
+    let_go = sieve.sync()
     right = [each.number for each in log.since(log.first) if each.message.payload == b"x3"]
     assert [entry.number for entry in sieve.entries()] == right
     assert [sieve.line_of(number) for number in right] == list(range(len(right)))
     assert sieve.number_at(len(right)) is None
     assert let_go <= shown
-    sieve.want(None)
-    sieve.catch_up()
+    sieve.set_filter(None)
+    sieve.sync()
     assert len(sieve) == len(log)
 
 
 def test_a_full_ring_is_searched_in_steps() -> None:
-    sieve = Sieve(filled(AT_ONCE + 5, 10_000))
-    sieve.want(lambda message: True)
-    sieve.catch_up()
+    sieve = FilteredView(filled(TESTS_PER_SYNC + 5, 10_000))
+    sieve.set_filter(lambda message: True)
+    sieve.sync()
     first = len(sieve)
-    sieve.catch_up()
-    assert (first, len(sieve)) == (AT_ONCE, AT_ONCE + 5)
+    sieve.sync()
+    assert (first, len(sieve)) == (TESTS_PER_SYNC, TESTS_PER_SYNC + 5)
     assert not sieve.is_behind

@@ -5,25 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from grapevine_tui.reaper import Reaper, dead_children
+from grapevine_tui.reaper import Reaper, zombie_children
 
 
 def test_a_child_that_stays_dead_is_collected_at_the_second_sweep() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
-    while child.pid not in dead_children():
+    while child.pid not in zombie_children():
         pass
     reaper = Reaper()
-    assert reaper.sweep() == 0
-    assert child.pid in dead_children()
-    assert reaper.sweep() >= 1
-    assert child.pid not in dead_children()
+    assert reaper.reap() == 0
+    assert child.pid in zombie_children()
+    assert reaper.reap() >= 1
+    assert child.pid not in zombie_children()
     child.wait()  # which finds nobody to wait for
 
 
 def test_a_child_that_lives_is_left_alone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     reaper = Reaper()
-    reaper.sweep()
-    reaper.sweep()
+    reaper.reap()
+    reaper.reap()
     child.communicate(b"\n")
     assert child.returncode == 0

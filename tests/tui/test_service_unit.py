@@ -10,8 +10,8 @@ import pytest
 
 from grapevine_proto.errors import ConfigError, KeyFileError, StateLockedError
 from grapevine_proto.identity import ClusterKey
-from grapevine_tui.cli import EXIT_CODES
-from grapevine_tui.settings import load
+from grapevine_tui.cli import EXIT_CODE_BY_ERROR
+from grapevine_tui.settings import load_settings
 from tests.tui.runs import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ def values_of(name: str) -> list[str]:
 
 
 def test_only_what_needs_a_hand_is_not_tried_again() -> None:
-    codes = dict(EXIT_CODES)
+    codes = dict(EXIT_CODE_BY_ERROR)
     never = {int(code) for value in values_of("RestartPreventExitStatus") for code in value.split()}
     assert never == {codes[each] for each in (ConfigError, KeyFileError, StateLockedError)}
     assert values_of("Restart") == ["on-failure"]
@@ -56,7 +56,7 @@ def test_keys_are_handed_over_in_the_order_of_their_names_in_each_round_of_a_rot
         for file, key in files.items():
             key.save(directory / f"{name}_{file}")  # systemd.exec(5), of a directory
             (directory / f"{name}_{file}").chmod(0o440)  # an access list shows like this
-        settings = load({}, {"CREDENTIALS_DIRECTORY": str(directory)}, folder=tmp_path)
+        settings = load_settings({}, {"CREDENTIALS_DIRECTORY": str(directory)}, directory=tmp_path)
         assert settings.with_keys().node.keys == tuple(expected)
 
 

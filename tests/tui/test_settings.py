@@ -16,11 +16,11 @@ from dotenv import dotenv_values
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.identity import ClusterKey
-from grapevine_tui.folders import expanded, own_key_file
-from grapevine_tui.layers import APP_DEFAULTS, FILE_NAMES
+from grapevine_tui.folders import expand_user, user_key_file
+from grapevine_tui.layers import APP_DEFAULTS, FILE_SETTINGS
 from grapevine_tui.options import OPTIONS, PROFILES, rust_log_level
-from grapevine_tui.settings import Settings, load
-from grapevine_tui.template import BINDS, reasons, render
+from grapevine_tui.settings import Settings, load_settings
+from grapevine_tui.template import BIND_BY_PROFILE, render, setting_help
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,13 +49,13 @@ def write(name: str, text: str) -> Path:
 
 def refusal(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(flags, environ or {})
+        load_settings(flags, environ or {})
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_without_anything_the_node_is_grapevines_on_loopback() -> None:
-    settings = load({}, {})
+    settings = load_settings({}, {})
     assert settings.node.bind == "127.0.0.1:8000"
     assert settings.node == NodeConfig.local(bind="127.0.0.1:8000", name=settings.node.name)
     assert settings.profile == "local"
@@ -66,20 +66,20 @@ def test_without_anything_the_node_is_grapevines_on_loopback() -> None:
 
 
 def test_each_layer_wins_over_the_one_below(home: Path) -> None:
-    assert load({}, {}).node.fanout == 3
+    assert load_settings({}, {}).node.fanout == 3
     write("../config/grapevine/config.toml", "fanout = 4\n")
-    assert load({}, {}).node.fanout == 4
+    assert load_settings({}, {}).node.fanout == 4
     write(".env", "FANOUT=5\n")
-    assert load({}, {}).node.fanout == 5
-    assert load({}, {"FANOUT": "6"}).node.fanout == 6
-    assert load({"fanout": "7"}, {"FANOUT": "6"}).node.fanout == 7
+    assert load_settings({}, {}).node.fanout == 5
+    assert load_settings({}, {"FANOUT": "6"}).node.fanout == 6
+    assert load_settings({"fanout": "7"}, {"FANOUT": "6"}).node.fanout == 7
 
 
 def test_each_value_says_where_it_came_from() -> None:
     write("gv.toml", "\nfanout = 4\n[anti_entropy]\ninterval = 7\n")
     write(".env", "MAX_PEERS=9\n")
     flags = {"app.config": "gv.toml", "port": "9000", "app.headless": True}
-    settings = load(flags, {"GRAPEVINE_ZONE": "eu"})
+    settings = load_settings(flags, {"GRAPEVINE_ZONE": "eu"})
     assert origin(settings, "fanout") == "gv.toml, line 2"
     assert origin(settings, "anti_entropy.interval") == "gv.toml, line 4"
     assert origin(settings, "max_peers") == ".env: MAX_PEERS"
@@ -94,8 +94,8 @@ def test_every_setting_is_shown_with_its_value_and_no_secret(home: Path) -> None
     key = home / "c.key"
     key.write_text("5e" * 32 + "\n")
     key.chmod(0o600)
-    settings = load({"key_files": (str(key),)}, {}).with_keys()
-    shown = "\n".join(settings.show())
+    settings = load_settings({"key_files": (str(key),)}, {}).with_keys()
+    shown = "\n".join(settings.format_lines())
     for name in (*settings.node.settings(), *APP_DEFAULTS):
         assert name == "bind" or f"\n{name} = " in f"\n{shown}"
     assert str(key) in shown
@@ -114,23 +114,23 @@ def test_every_setting_is_shown_with_its_value_and_no_secret(home: Path) -> None
     ],
 )
 def test_the_profile_follows_the_address(host: str, profile: str, interval: float) -> None:
-    settings = load({"host": host}, {})
+    settings = load_settings({"host": host}, {})
     assert settings.profile == profile
     assert settings.node.gossip_interval == interval
 
 
 def test_a_profile_may_be_chosen_and_is_below_everything_else() -> None:
     write("gv.toml", '[app]\nprofile = "wan"\n[anti_entropy]\nfanout = 2\n')
-    settings = load({"app.config": "gv.toml", "gossip_interval": "2"}, {})
+    settings = load_settings({"app.config": "gv.toml", "gossip_interval": "2"}, {})
     assert settings.profile == "wan"
     assert settings.node.gossip_interval == 2
     assert settings.node.anti_entropy.fanout == 2
     assert settings.node.anti_entropy.interval == 60
-    assert load({"app.profile": "lan"}, {"GRAPEVINE_PROFILE": "wan"}).profile == "lan"
+    assert load_settings({"app.profile": "lan"}, {"GRAPEVINE_PROFILE": "wan"}).profile == "lan"
 
 
 def test_a_long_gossip_interval_takes_the_peer_timeout_along() -> None:
-    settings = load({"gossip_interval": "20"}, {})
+    settings = load_settings({"gossip_interval": "20"}, {})
     assert settings.node.peer_timeout == 120
     assert origin(settings, "peer_timeout") == "6 gossip intervals"
     write("gv.toml", "peer_timeout = 30\n")
@@ -140,20 +140,20 @@ def test_a_long_gossip_interval_takes_the_peer_timeout_along() -> None:
 
 
 def test_peers_come_one_by_one_or_by_commas() -> None:
-    settings = load({"bootstrap_peers": ("a:1, b:2", "[::1]:3")}, {})
+    settings = load_settings({"bootstrap_peers": ("a:1, b:2", "[::1]:3")}, {})
     assert settings.node.bootstrap_peers == ("a:1", "b:2", "[::1]:3")
-    settings = load({}, {"BOOTSTRAP_PEERS": "a:1,b:2,"})
+    settings = load_settings({}, {"BOOTSTRAP_PEERS": "a:1,b:2,"})
     assert settings.node.bootstrap_peers == ("a:1", "b:2")
 
 
 def test_an_ipv6_host_is_bound_as_one() -> None:
     for host in ("::1", "[::1]"):
-        assert load({"host": host}, {}).node.bind == "[::1]:8000"
+        assert load_settings({"host": host}, {}).node.bind == "[::1]:8000"
 
 
 def test_a_file_binds_host_and_port_and_flags_change_either() -> None:
     write("gv.toml", 'bind = "10.0.0.7:7000"\n')
-    settings = load({"app.config": "gv.toml", "port": "7001"}, {})
+    settings = load_settings({"app.config": "gv.toml", "port": "7001"}, {})
     assert settings.node.bind == "10.0.0.7:7001"
     assert settings.profile == "lan"
 
@@ -216,14 +216,14 @@ def test_a_mistake_in_the_settings_file_is_told_with_its_line(text: str, parts: 
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:
-    settings = load({}, {"BIND_PORT": "", "BOOTSTRAP_PEERS": " ", "GRAPEVINE_ZONE": ""})
+    settings = load_settings({}, {"BIND_PORT": "", "BOOTSTRAP_PEERS": " ", "GRAPEVINE_ZONE": ""})
     assert settings.node.bind == "127.0.0.1:8000"
     assert origin(settings, "port") == "default"
 
 
 def test_a_broken_line_of_an_env_file_is_told_and_stops_only_where_it_was_meant_for_us() -> None:
     write(".env", "FANOUT=4\nset -o allexport\n")
-    settings = load({}, {})
+    settings = load_settings({}, {})
     assert settings.node.fanout == 4
     assert settings.warnings == (".env, line 2: not NAME=value; the line is ignored",)
     write(".env", "FANOUT=3\nMAX_PEERS 9\n")
@@ -236,17 +236,17 @@ def test_a_broken_line_of_an_env_file_is_told_and_stops_only_where_it_was_meant_
 def test_an_env_file_of_another_project_stops_nothing(content: bytes) -> None:
     write(".env", "").write_bytes(content)
     Path(".env").chmod(0o666)
-    plain = load({}, {})
+    plain = load_settings({}, {})
     assert (plain.warnings, plain.node.fanout) == ((), 3)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such files")
 def test_what_is_called_env_and_is_no_file_is_passed_over() -> None:
     Path(".env").mkdir()
-    assert load({}, {}).warnings == ()
+    assert load_settings({}, {}).warnings == ()
     Path(".env").rmdir()
     os.mkfifo(".env", 0o600)
-    assert load({}, {}).warnings == ()
+    assert load_settings({}, {}).warnings == ()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
@@ -257,7 +257,7 @@ def test_an_env_file_of_ours_that_others_can_change_is_refused() -> None:
     Path().chmod(0o777)
     assert "others can write to the directory" in refusal({})
     Path().chmod(0o1777)
-    assert load({}, {}).node.fanout == 4
+    assert load_settings({}, {}).node.fanout == 4
 
 
 def test_an_env_file_names_no_config_file_but_the_environment_may() -> None:
@@ -265,7 +265,7 @@ def test_an_env_file_names_no_config_file_but_the_environment_may() -> None:
     write(".env", "GRAPEVINE_CONFIG=gv.toml\n")
     assert "GRAPEVINE_CONFIG is not read from a .env file" in refusal({})
     write(".env", "GRAPEVINE_CONFIG=\n")
-    assert load({}, {"GRAPEVINE_CONFIG": str(path)}).node.fanout == 4
+    assert load_settings({}, {"GRAPEVINE_CONFIG": str(path)}).node.fanout == 4
 
 
 def test_service_links_of_other_services_are_told_in_one_line_and_ignored() -> None:
@@ -277,19 +277,19 @@ def test_service_links_of_other_services_are_told_in_one_line_and_ignored() -> N
         "GRAPEVINE_SERVICE_HOST": "10.96.0.11",
         "GRAPEVINE_SERVICE_PORT_GOSSIP": "8000",
     }
-    settings = load({}, links)
+    settings = load_settings({}, links)
     assert settings.node.bind == "127.0.0.1:8000"
     assert settings.node.name != "/web/grapevine"
     assert settings.warnings == (
         "BIND_PORT and 5 more in the environment is a service link of Kubernetes or Docker; ignored",
     )
     write(".env", "BIND_PORT=9000\n")
-    assert load({}, links).node.bind == "127.0.0.1:9000"
+    assert load_settings({}, links).node.bind == "127.0.0.1:9000"
     assert "65535" in refusal({}, {"BIND_PORT": "tcp"})
 
 
 def test_a_mistyped_variable_of_ours_is_told_but_stops_nothing() -> None:
-    settings = load({}, {"GRAPEVINE_STRATGY": "epidemic", "GRAPEVINE_ZONE": "eu"})
+    settings = load_settings({}, {"GRAPEVINE_STRATGY": "epidemic", "GRAPEVINE_ZONE": "eu"})
     (warning,) = settings.warnings
     assert "GRAPEVINE_STRATGY" in warning
     assert "GRAPEVINE_STRATEGY?" in warning
@@ -310,35 +310,35 @@ def test_a_mistyped_variable_of_ours_is_told_but_stops_nothing() -> None:
 )
 def test_rust_log_is_understood_as_far_as_it_can_be(filters: str, level: str) -> None:
     assert rust_log_level(filters) == level
-    assert load({}, {"RUST_LOG": filters}).log_level == (level or "info")
+    assert load_settings({}, {"RUST_LOG": filters}).log_level == (level or "info")
 
 
 def test_grapevine_log_comes_before_rust_log_wherever_each_is_set() -> None:
-    assert load({}, {"RUST_LOG": "debug", "GRAPEVINE_LOG": "warn"}).log_level == "warn"
+    assert load_settings({}, {"RUST_LOG": "debug", "GRAPEVINE_LOG": "warn"}).log_level == "warn"
     write(".env", "GRAPEVINE_LOG=error\n")
-    assert load({}, {"RUST_LOG": "debug"}).log_level == "error"
-    assert load({"app.log_level": "off"}, {"RUST_LOG": "debug"}).log_level == "off"
+    assert load_settings({}, {"RUST_LOG": "debug"}).log_level == "error"
+    assert load_settings({"app.log_level": "off"}, {"RUST_LOG": "debug"}).log_level == "off"
 
 
 def test_state_is_kept_per_port_and_any_port_takes_the_first_free_place(home: Path) -> None:
     root = home / "state" / "grapevine"
-    assert load({"port": "9001"}, {}).state_dir == root / "9001"
-    settings = load({"port": "0"}, {})
+    assert load_settings({"port": "9001"}, {}).state_dir == root / "9001"
+    settings = load_settings({"port": "0"}, {})
     assert settings.state_dir == root / "any-1"
     assert settings.spare_state_dirs[0] == root / "any-2"
-    settings = load({"port": "0", "app.state_dir": "here"}, {})
+    settings = load_settings({"port": "0", "app.state_dir": "here"}, {})
     assert settings.state_dir == Path("here")
     assert settings.spare_state_dirs == ()
 
 
 def test_the_first_run_makes_a_key_that_only_its_owner_reads_and_the_next_finds_it() -> None:
-    load({}, {})
-    assert not own_key_file().exists()  # looking at settings makes nothing
-    (key,) = load({}, {}).with_keys().node.keys
-    assert own_key_file().stat().st_mode & 0o777 == 0o600
-    assert own_key_file().parent.stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in own_key_file().parent.iterdir()] == ["cluster.key"]
-    assert load({}, {}).with_keys().node.keys == (key,)
+    load_settings({}, {})
+    assert not user_key_file().exists()  # looking at settings makes nothing
+    (key,) = load_settings({}, {}).with_keys().node.keys
+    assert user_key_file().stat().st_mode & 0o777 == 0o600
+    assert user_key_file().parent.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in user_key_file().parent.iterdir()] == ["cluster.key"]
+    assert load_settings({}, {}).with_keys().node.keys == (key,)
 
 
 def test_key_files_are_loaded_in_their_order_and_a_flag_replaces_them_all(home: Path) -> None:
@@ -347,33 +347,33 @@ def test_key_files_are_loaded_in_their_order_and_a_flag_replaces_them_all(home: 
         key.save(home / f"{number}.key")
     write("gv.toml", 'key_files = ["../0.key"]\n')
     flags: dict[str, Any] = {"app.config": "gv.toml"}
-    assert load(flags, {}).with_keys().node.keys == (keys[0],)
+    assert load_settings(flags, {}).with_keys().node.keys == (keys[0],)
     environ = {"GRAPEVINE_KEY_FILE": f"{home}/1.key{os.pathsep}{home}/2.key"}
-    assert load(flags, environ).with_keys().node.keys == (keys[1], keys[2])
+    assert load_settings(flags, environ).with_keys().node.keys == (keys[1], keys[2])
     flags["key_files"] = (str(home / "2.key"), str(home / "0.key"))
-    assert load(flags, environ).with_keys().node.keys == (keys[2], keys[0])
+    assert load_settings(flags, environ).with_keys().node.keys == (keys[2], keys[0])
 
 
 def test_a_key_file_of_others_is_refused(home: Path) -> None:
     ClusterKey.generate().save(home / "c.key")
     (home / "c.key").chmod(0o644)
     with pytest.raises(KeyFileError, match="chmod 600"):
-        load({"key_files": (str(home / "c.key"),)}, {}).with_keys()
+        load_settings({"key_files": (str(home / "c.key"),)}, {}).with_keys()
 
 
 def test_a_demonstration_touches_nothing_of_its_users() -> None:
     write("../config/grapevine/config.toml", 'bind = "0.0.0.0:8000"\nbootstrap_peers = ["a:1"]\n')
-    settings = load({"app.demo": True}, {"GRAPEVINE_STATE_DIR": "here"}).with_keys()
+    settings = load_settings({"app.demo": True}, {"GRAPEVINE_STATE_DIR": "here"}).with_keys()
     assert settings.state_dir is None
     assert settings.node.bind == "127.0.0.1:0"
     assert settings.node.bootstrap_peers == ()
     assert len(settings.node.keys) == 1
-    assert not own_key_file().exists()
+    assert not user_key_file().exists()
 
 
 def test_reloading_reads_the_files_anew() -> None:
     path = write("gv.toml", "fanout = 4\n")
-    settings = load({"app.config": "gv.toml"}, {})
+    settings = load_settings({"app.config": "gv.toml"}, {})
     path.write_text("fanout = 5\n", encoding="utf-8")
     assert settings.reload().node.fanout == 5
     assert settings.node.fanout == 4
@@ -383,9 +383,9 @@ def test_reloading_reads_the_files_anew() -> None:
 def test_the_settings_files_we_ship_are_right_and_come_to_their_profile(profile: str) -> None:
     path = ROOT / "config" / f"{profile}.toml"
     assert path.read_text(encoding="utf-8") == render(profile)
-    expected = PROFILES[profile](bind=BINDS[profile])
+    expected = PROFILES[profile](bind=BIND_BY_PROFILE[profile])
     assert NodeConfig.from_toml(path) == expected
-    settings = load({"app.config": str(path)}, {})
+    settings = load_settings({"app.config": str(path)}, {})
     assert settings.profile == profile
     assert settings.node == expected.replace(name=settings.node.name)
     differs = {
@@ -412,9 +412,9 @@ def test_no_setting_is_missing_in_the_files_we_ship_nor_without_its_reason(profi
     for section, table in there.items():
         if isinstance(table, dict):
             names |= {f"{section}.{name}" for name in table}
-    assert names == set(FILE_NAMES)
-    why = reasons()
-    assert set(why) == set(FILE_NAMES) - {"bind"} | {"host", "port"}
+    assert names == set(FILE_SETTINGS)
+    why = setting_help()
+    assert set(why) == set(FILE_SETTINGS) - {"bind"} | {"host", "port"}
     assert all(len(words.split()) > 3 for words in why.values())
 
 
@@ -423,11 +423,11 @@ def test_the_example_env_file_names_every_variable_and_changes_nothing() -> None
     for option in OPTIONS:
         assert not option.env or option.env in text
     assert "GRAPEVINE_CONFIG=" not in text
-    plain = load({}, {})
+    plain = load_settings({}, {})
     write(".env", text)
     names = [name for name in dotenv_values(".env") if name != "RUST_LOG"]
     assert set(names) <= {option.env for option in OPTIONS}
-    ours = load({}, {})
+    ours = load_settings({}, {})
     assert ours.node == plain.node
     assert ours.log_level == plain.log_level
 
@@ -435,16 +435,19 @@ def test_the_example_env_file_names_every_variable_and_changes_nothing() -> None
 def test_keys_are_read_from_the_file_and_a_wrong_one_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text('[app]\ntheme = ""\n[app.keys]\npause = "?,o"\nhelp = "h"\n')
-    assert load({"app.config": str(path)}, {}).keys == {"pause": "question_mark,o", "help": "h"}
+    assert load_settings({"app.config": str(path)}, {}).keys == {
+        "pause": "question_mark,o",
+        "help": "h",
+    }
     path.write_text('[app.keys]\npuase = "o"\n')
     with pytest.raises(ConfigError) as caught:
-        load({"app.config": str(path)}, {})
+        load_settings({"app.config": str(path)}, {})
     assert str(caught.value) == (
         f"app.keys.puase: there is no such action; did you mean pause? ({path}, line 2)"
     )
     path.write_text('[app.keys]\npause = "q"\n')
     with pytest.raises(ConfigError) as caught:
-        load({"app.config": str(path)}, {})
+        load_settings({"app.config": str(path)}, {})
     assert "'q' is the key of quit already" in str(caught.value)
 
 
@@ -464,14 +467,14 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_home")
 def test_without_a_home_all_works_that_is_named_and_one_line_says_what_is_not() -> None:
     ClusterKey.generate().save("key")
-    settings = load({"app.state_dir": "here", "key_files": ("key",)}, {}).with_keys()
+    settings = load_settings({"app.state_dir": "here", "key_files": ("key",)}, {}).with_keys()
     assert settings.state_dir == Path("here")
-    assert settings.choices_file == Path("here/app.json")
+    assert settings.preferences_file == Path("here/app.json")
     assert "no home directory; name a state directory: --state-dir" in refusal({})
     with pytest.raises(KeyFileError, match="no home directory; name one: --key-file"):
-        load({"app.state_dir": "here"}, {}).with_keys()
+        load_settings({"app.state_dir": "here"}, {}).with_keys()
     with pytest.raises(ConfigError, match="no such user or home"):
-        expanded("app.state_dir", "~/here")
+        expand_user("app.state_dir", "~/here")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="XDG is Linux's")
@@ -482,7 +485,7 @@ def test_a_relative_variable_of_xdg_counts_as_not_set(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", odd)
     monkeypatch.setenv("XDG_STATE_HOME", odd)
-    assert own_key_file() == home / ".config" / "grapevine" / "cluster.key"
-    assert load({}, {}).state_dir == home / ".local" / "state" / "grapevine" / "8000"
+    assert user_key_file() == home / ".config" / "grapevine" / "cluster.key"
+    assert load_settings({}, {}).state_dir == home / ".local" / "state" / "grapevine" / "8000"
     monkeypatch.setenv("HOME", odd)
-    assert own_key_file().is_absolute()
+    assert user_key_file().is_absolute()

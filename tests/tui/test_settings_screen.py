@@ -11,9 +11,9 @@ import tomli_w
 from textual.events import Paste
 
 from grapevine_tui.app import GrapevineApp
-from grapevine_tui.layers import Value
+from grapevine_tui.layers import SettingValue
 from grapevine_tui.screens.settings import setting_row
-from grapevine_tui.settings import Settings, load
+from grapevine_tui.settings import Settings, load_settings
 from tests.tui.fake_host import FakeHost
 from tests.tui.hostile import HOSTILE
 from tests.tui.stage import Stage, staged
@@ -28,7 +28,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     path = tmp_path / "g.toml"
     path.write_text("# mine\nfanout = 3\n\n[app]\nmessages = 50\n")
     flags = {"app.config": str(path), "zone": "eu-west"}
-    return load(flags, {"MAX_PEERS": "7"}, folder=tmp_path).with_keys()
+    return load_settings(flags, {"MAX_PEERS": "7"}, directory=tmp_path).with_keys()
 
 
 def file_of(settings: Settings) -> str:
@@ -116,11 +116,11 @@ async def test_escape_in_the_line_changes_nothing(settings: Settings) -> None:
 
 async def test_a_switch_is_thrown_by_enter(settings: Settings) -> None:
     async with opened(settings) as stage:
-        await seek(stage, "lazy_repair")
+        await seek(stage, "lazy_push")
         await stage.press("enter")
-        assert "false" in line_of(stage, "lazy_repair")
+        assert "false" in line_of(stage, "lazy_push")
         await stage.press("ctrl+s")
-        assert stage.host.configs[-1].lazy_repair is False
+        assert stage.host.configs[-1].lazy_push is False
 
 
 async def test_what_the_app_itself_goes_by_is_taken_over_at_once(settings: Settings) -> None:
@@ -131,7 +131,7 @@ async def test_what_the_app_itself_goes_by_is_taken_over_at_once(settings: Setti
         await seek(stage, "app.keys")
         await stage.press("enter", *'{zoom = "f3"}', "enter", "ctrl+s", "escape", "escape")
         assert stage.app.theme == "nord"
-        assert stage.host.model.messages.most == 20
+        assert stage.host.model.messages.limit == 20
         assert "max 8" in stage.text
         await stage.press("1", "f3")
         assert not stage.shows("log")
@@ -150,7 +150,7 @@ async def test_what_needs_a_restart_and_what_will_win_there_is_told(settings: Se
 
 async def test_leaving_with_changes_asks_first(settings: Settings) -> None:
     async with opened(settings) as stage:
-        await seek(stage, "lazy_repair")
+        await seek(stage, "lazy_push")
         await stage.press("enter", "escape", "escape")
         assert "Leave without saving?" in stage.text
         await stage.press("n")
@@ -218,7 +218,7 @@ async def test_hostile_values_are_shown_and_neither_obeyed_nor_fatal(
         name, zone, theme = short[number : number + 3]
         path = tmp_path / f"{number}.toml"
         _write(path, tomli_w.dumps({"name": name, "zone": zone, "app": {"theme": theme}}))
-        settings = load({"app.config": str(path)}, {}, folder=tmp_path).with_keys()
+        settings = load_settings({"app.config": str(path)}, {}, directory=tmp_path).with_keys()
         async with opened(settings) as stage:
             await seek(stage, "name")
             await stage.press("enter")
@@ -233,7 +233,7 @@ async def test_hostile_values_are_shown_and_neither_obeyed_nor_fatal(
 @pytest.mark.parametrize("text", HOSTILE)
 async def test_no_line_of_the_table_carries_control_characters(text: str) -> None:
     for value in (text, [text, text], {"help": text}):
-        row = setting_row(Value("name", value, text))
+        row = setting_row(SettingValue("name", value, text))
         assert all(cell.text.isprintable() for cell in row.cells)
 
 

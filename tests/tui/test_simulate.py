@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from grapevine_proto.sim import Dissemination
+from grapevine_proto.sim import BroadcastReport
 from grapevine_tui import cli
-from grapevine_tui.simulate import Plan, play
-from grapevine_tui.simulated import HEAD, ROWS, Outcome, draw, show
+from grapevine_tui.simulate import SimOptions, run_simulation
+from grapevine_tui.simulated import COLUMN_TITLES, MAX_ROWS, SimResult, format_result, plot_coverage
 
 SMALL = ["sim", "--nodes", "20", "--messages", "3", "--seed", "7"]
 
@@ -37,7 +37,7 @@ def test_a_run_does_not_depend_on_the_process() -> None:
 
 def test_the_table_has_a_row_a_message_and_one_for_all(capsys: pytest.CaptureFixture[str]) -> None:
     head, *rows = said(capsys).splitlines()
-    assert [name for name in HEAD if name in head] == list(HEAD)
+    assert [name for name in COLUMN_TITLES if name in head] == list(COLUMN_TITLES)
     assert [row.split()[0] for row in rows[:4]] == ["1", "2", "3", "all"]
     assert all("100.00 %" in row for row in rows[:4])
 
@@ -61,9 +61,9 @@ def test_the_object_repeats_but_for_the_speed(capsys: pytest.CaptureFixture[str]
 
 
 def test_without_repair_pushing_alone_leaves_nodes_out() -> None:
-    plan = Plan(nodes=60, messages=5, strategy="epidemic", anti_entropy=False, wait=2.0)
-    assert play(replace(plan, lazy_repair=False)).missed > 0
-    assert play(plan).missed == 0
+    plan = SimOptions(nodes=60, messages=5, strategy="epidemic", anti_entropy=False, wait=2.0)
+    assert run_simulation(replace(plan, lazy_push=False)).missed > 0
+    assert run_simulation(plan).missed == 0
 
 
 def test_zones_lengthen_the_way_and_what_crosses_is_told(
@@ -79,25 +79,25 @@ def test_zones_lengthen_the_way_and_what_crosses_is_told(
 
 
 def test_every_node_speaks_once_a_round_when_all_do() -> None:
-    outcome = play(Plan(nodes=8, messages=20, senders="all"))
+    outcome = run_simulation(SimOptions(nodes=8, messages=20, senders="all"))
     assert len(outcome.reports) == 20
     assert outcome.coverage == 1.0
 
 
 def test_a_warm_up_is_not_counted() -> None:
-    warm = play(Plan(nodes=10, messages=2, warmup=3, senders="one"))
+    warm = run_simulation(SimOptions(nodes=10, messages=2, warmup=3, senders="one"))
     assert len(warm.reports) == 2
     assert warm.virtual_s > 5
 
 
 def test_who_stays_through_churn_hears_everything() -> None:
-    outcome = play(Plan(nodes=30, messages=10, churn=30.0, degree=6))
+    outcome = run_simulation(SimOptions(nodes=30, messages=10, churn=30.0, degree=6))
     assert outcome.coverage == 1.0
     assert any(report.expected < 29 for report in outcome.reports)
 
 
 def test_strangers_find_each_other_first() -> None:
-    assert play(Plan(nodes=12, messages=2, join=True)).coverage == 1.0
+    assert run_simulation(SimOptions(nodes=12, messages=2, join=True)).coverage == 1.0
 
 
 @pytest.mark.parametrize(
@@ -135,37 +135,35 @@ def test_it_imports_no_textual() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
-def outcome(latencies_s: list[float], messages: int = 1) -> Outcome:
-    report = Dissemination(0.5, 0.1, 0.2, math.nan, 3, 0.5, 10, 1000, 4, 2, 0)
-    return Outcome(
+def outcome(latencies_s: list[float], messages: int = 1) -> SimResult:
+    report = BroadcastReport(0.5, 0.1, 0.2, math.nan, 3, 0.5, 10, 1000, 4, 2, 0)
+    return SimResult(
         nodes=5, seed=1, reports=[report] * messages, latencies_s=latencies_s, datagrams=10,
-        bytes=1000, bytes_between_zones=0, copies=1, zones=1, steps=1, virtual_s=1.0,
+        bytes=1000, bytes_between_zones=0, redundant_copies=1, zones=1, steps=1, virtual_s=1.0,
     )  # fmt: skip
 
 
 def test_a_run_that_reached_nobody_is_told_all_the_same() -> None:
-    assert outcome([]).as_object()["latency_ms"] == dict.fromkeys(
-        ("p50", "p99", "last", "last_mean")
-    )
-    assert draw([], 4) == ["nobody was reached"]
-    assert "-" in show(outcome([]), plot=True)[1]
+    assert outcome([]).to_json()["latency_ms"] == dict.fromkeys(("p50", "p99", "last", "last_mean"))
+    assert plot_coverage([], 4) == ["nobody was reached"]
+    assert "-" in format_result(outcome([]), plot=True)[1]
 
 
 def test_coverage_is_never_rounded_up_to_everybody() -> None:
-    almost = Dissemination(0.99999, 0.1, 0.2, 0.3, 3, 0.5, 10, 1000, 100_000, 1, 0)
+    almost = BroadcastReport(0.99999, 0.1, 0.2, 0.3, 3, 0.5, 10, 1000, 100_000, 1, 0)
     told = outcome([0.1])
     told.reports = [almost]
-    assert "99.99 %" in show(told, plot=False)[1]
+    assert "99.99 %" in format_result(told, plot=False)[1]
 
 
 def test_of_very_many_messages_only_the_first_have_rows() -> None:
-    lines = show(outcome([0.1], messages=ROWS + 2), plot=False)
-    assert lines[ROWS + 1] == "… and 2 more messages"
-    assert lines[ROWS + 2].split()[0] == "all"
+    lines = format_result(outcome([0.1], messages=MAX_ROWS + 2), plot=False)
+    assert lines[MAX_ROWS + 1] == "… and 2 more messages"
+    assert lines[MAX_ROWS + 2].split()[0] == "all"
 
 
 def test_the_drawing_rises_from_nobody_to_everybody() -> None:
-    lines = draw([each / 100 for each in range(1, 101)], 100)
+    lines = plot_coverage([each / 100 for each in range(1, 101)], 100)
     assert lines[0].startswith(" 100 %")
     assert lines[0].endswith("▇")  # the axis ends at the 99th of them
     assert len(lines[0]) - len(lines[0].rstrip("█▇▆▅▄▃▂▁")) < len(lines[9]) / 3

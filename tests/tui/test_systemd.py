@@ -13,7 +13,7 @@ import pytest
 from grapevine_proto.errors import KeyFileError
 from grapevine_proto.identity import ClusterKey
 from grapevine_tui import systemd
-from grapevine_tui.settings import load
+from grapevine_tui.settings import load_settings
 from tests.tui.runs import WAIT_S, Bench
 
 
@@ -82,9 +82,9 @@ def test_without_a_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("NOTIFY_SOCKET", where)
         systemd.notify("READY=1")
     monkeypatch.setenv("WATCHDOG_USEC", "20000000")
-    assert systemd.watchdog_s() == 20.0
+    assert systemd.watchdog_timeout_s() == 20.0
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid() + 1))
-    assert systemd.watchdog_s() == 0.0
+    assert systemd.watchdog_timeout_s() == 0.0
 
 
 def test_keys_come_from_the_credentials_folder_unless_others_are_named(tmp_path: Path) -> None:
@@ -93,11 +93,13 @@ def test_keys_come_from_the_credentials_folder_unless_others_are_named(tmp_path:
     keys[1].save(tmp_path / "cluster.key.2")
     (tmp_path / "cluster.key").chmod(0o440)  # an access list shows like this
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
-    settings = load({}, environ, folder=tmp_path)
+    settings = load_settings({}, environ, directory=tmp_path)
     assert settings.with_keys().node.keys == tuple(keys)
-    assert "# $CREDENTIALS_DIRECTORY" in "\n".join(settings.show())
-    named = load({"key_files": (str(tmp_path / "cluster.key.2"),)}, environ, folder=tmp_path)
+    assert "# $CREDENTIALS_DIRECTORY" in "\n".join(settings.format_lines())
+    named = load_settings(
+        {"key_files": (str(tmp_path / "cluster.key.2"),)}, environ, directory=tmp_path
+    )
     assert named.with_keys().node.keys == (keys[1],)
     (tmp_path / "cluster.key").chmod(0o444)
     with pytest.raises(KeyFileError):
-        load({}, environ, folder=tmp_path).with_keys()
+        load_settings({}, environ, directory=tmp_path).with_keys()

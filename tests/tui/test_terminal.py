@@ -19,24 +19,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_tui.ctl import ask
+from grapevine_tui.ctl import send_command
 from grapevine_tui.terminal import (
-    BEGIN,
-    END,
-    LAST_MODES,
+    MAX_QUEUED_BYTES,
     NO_KEY,
+    PASTE_BEGIN,
+    PASTE_END,
     POP_TITLE,
-    WAITING_BYTES,
+    RESET_SEQUENCES,
     BackgroundQuery,
-    LastingTerminal,
-    Reading,
+    HangupSafeStream,
+    PasteSafeDecoder,
     WindowTitle,
-    _modes,
+    _mode_sequences,
     ascii_sign,
     needs_ascii,
 )
 from grapevine_tui.text import cells, printable
-from grapevine_tui.widgets.look import BAR, STANDINGS, TRACK
+from grapevine_tui.widgets.look import BAR_EMPTY, BAR_FULL, STATUS_ORDER
 
 
 class Pipe(TextIOBase):
@@ -61,7 +61,7 @@ class Pipe(TextIOBase):
 
 def test_what_is_written_to_a_terminal_reaches_it() -> None:
     pipe = Pipe()
-    terminal = LastingTerminal(pipe)
+    terminal = HangupSafeStream(pipe)
     terminal.write("hello")
     terminal.flush()
     assert os.read(pipe.reading, 100) == b"hello"
@@ -69,7 +69,7 @@ def test_what_is_written_to_a_terminal_reaches_it() -> None:
 
 def test_what_is_written_to_a_terminal_that_is_gone_is_lost_without_a_word() -> None:
     pipe = Pipe()
-    terminal = LastingTerminal(pipe)
+    terminal = HangupSafeStream(pipe)
     os.close(pipe.reading)
     for _ in range(2):
         assert terminal.write("hello") == 5
@@ -78,7 +78,7 @@ def test_what_is_written_to_a_terminal_that_is_gone_is_lost_without_a_word() -> 
 
 def test_a_terminal_that_is_not_read_holds_nothing_up_and_keeps_the_latest() -> None:
     pipe = Pipe()
-    terminal = LastingTerminal(pipe)
+    terminal = HangupSafeStream(pipe)
     terminal.write("\x1b[?1049h")
     frame = "\x1b[?2026h" + "x" * 100_000
     for number in range(100):  # ten times what may wait
@@ -86,22 +86,22 @@ def test_a_terminal_that_is_not_read_holds_nothing_up_and_keeps_the_latest() -> 
         terminal.write("\x1b[?2026l")
         terminal.write("\x1b[?7l")
         terminal.flush()
-        assert not terminal.take_lost()  # it still does not read
+        assert not terminal.consume_dropped_frames()  # it still does not read
     terminal.write("\x1b[?1049l")
     seen = pipe.read_until(b"\x1b[?1049l")
-    assert len(seen) < 2 * WAITING_BYTES
+    assert len(seen) < 2 * MAX_QUEUED_BYTES
     assert seen.startswith(b"\x1b[?1049h")
     assert b"x99." in seen
     assert b"x50." not in seen
     assert seen.count(b"\x1b[?7l") >= 1
     terminal.flush()
-    assert terminal.take_lost()
-    assert not terminal.take_lost()
+    assert terminal.consume_dropped_frames()
+    assert not terminal.consume_dropped_frames()
 
 
 def test_modes_that_are_switched_to_and_fro_while_nobody_reads_wait_once_each() -> None:
     on, off = b"\x1b[?1004h", b"\x1b[?1004l\x1b[?25h"
-    assert _modes([b"frame", on, off, b"\x1b[?2026h", on, b"x" * 99]) == [off, on]
+    assert _mode_sequences([b"frame", on, off, b"\x1b[?2026h", on, b"x" * 99]) == [off, on]
 
 
 @contextlib.contextmanager
@@ -150,14 +150,14 @@ def test_a_node_whose_terminal_nobody_reads_answers_and_leaves(tmp_path: Path) -
         while not (state_dir / "control.sock").exists():
             assert process.poll() is None
         for _ in range(40):  # asked until long after its frames have filled all queues
-            assert ask(state_dir, {"cmd": "broadcast", "text": "x" * 1000})["ok"]
+            assert send_command(state_dir, {"cmd": "broadcast", "text": "x" * 1000})["ok"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
         assert termios.tcgetattr(slave) == found
 
 
 def read_in(pieces: list[bytes]) -> str:
-    reading = Reading("utf-8")
+    reading = PasteSafeDecoder("utf-8")
     return "".join(reading.decode(piece) for piece in pieces)
 
 
@@ -172,36 +172,40 @@ def test_what_is_typed_is_read_as_it_stands_and_what_is_no_text_as_a_sign() -> N
 
 
 def test_an_escape_in_a_paste_is_a_letter_of_it() -> None:
-    begin, end = BEGIN.encode(), END.encode()
+    begin, end = PASTE_BEGIN.encode(), PASTE_END.encode()
     pasted = begin + b"one\x1bq\x1b[Atwo\x1b[200~" + end + b"\x1b[A"
-    assert read_in([pasted]) == f"{BEGIN}one␛q␛[Atwo␛[200~{END}\x1b[A"
+    assert read_in([pasted]) == f"{PASTE_BEGIN}one␛q␛[Atwo␛[200~{PASTE_END}\x1b[A"
 
 
 @given(
-    st.lists(st.sampled_from(["a", "\x1b", BEGIN, END, BEGIN[:3], END[:4], "é", "[201~"])),
+    st.lists(
+        st.sampled_from(
+            ["a", "\x1b", PASTE_BEGIN, PASTE_END, PASTE_BEGIN[:3], PASTE_END[:4], "é", "[201~"]
+        )
+    ),
     st.lists(st.integers(0, 60)),
 )
 def test_it_is_read_the_same_however_it_comes_in_pieces(parts: list[str], at: list[int]) -> None:
     data = "".join(parts).encode()
-    whole = Reading("utf-8").decode(data + END.encode())
-    assert read_in([*cut_up(data, at), END.encode()]) == whole
+    whole = PasteSafeDecoder("utf-8").decode(data + PASTE_END.encode())
+    assert read_in([*cut_up(data, at), PASTE_END.encode()]) == whole
 
 
 @given(st.text("ab\x1b[201~", max_size=40))
 def test_nothing_in_a_paste_acts_as_a_key(text: str) -> None:
-    told = read_in([BEGIN.encode(), text.encode(), END.encode()])
-    assert told.startswith(BEGIN)
-    body, mark, after = told.removeprefix(BEGIN).partition(END)
+    told = read_in([PASTE_BEGIN.encode(), text.encode(), PASTE_END.encode()])
+    assert told.startswith(PASTE_BEGIN)
+    body, mark, after = told.removeprefix(PASTE_BEGIN).partition(PASTE_END)
     assert mark
     assert "\x1b" not in body
-    if END not in text:
+    if PASTE_END not in text:
         assert after == ""
         assert body == text.replace("\x1b", "␛")
 
 
 def test_a_terminal_given_back_in_a_hurry_has_its_title_back_and_once_only() -> None:
     pipe = Pipe()
-    terminal = LastingTerminal(pipe)
+    terminal = HangupSafeStream(pipe)
     title = WindowTitle(terminal.write)
     title.show("db-1")
     terminal.restore()
@@ -210,7 +214,7 @@ def test_a_terminal_given_back_in_a_hurry_has_its_title_back_and_once_only() -> 
     terminal.flush()
     written = os.read(pipe.reading, 65536).decode()
     assert "\x1b]2;db-1 · grapevine\x07" in written
-    assert written.endswith(LAST_MODES + POP_TITLE + LAST_MODES)
+    assert written.endswith(RESET_SEQUENCES + POP_TITLE + RESET_SEQUENCES)
     assert written.count(POP_TITLE) == 1
 
 
@@ -223,7 +227,7 @@ def test_a_title_that_is_shown_already_is_not_written_again() -> None:
 
 
 def test_a_terminal_that_is_not_read_keeps_what_gives_its_title_back() -> None:
-    assert _modes([POP_TITLE.encode(), b"a frame"]) == [POP_TITLE.encode()]
+    assert _mode_sequences([POP_TITLE.encode(), b"a frame"]) == [POP_TITLE.encode()]
 
 
 @given(
@@ -250,8 +254,8 @@ def test_an_answer_is_never_typed_however_it_is_cut(
 def test_what_is_pasted_is_no_answer() -> None:
     query = BackgroundQuery(lambda _: None, lambda _: None)
     try:
-        told = read_in([f"{BEGIN}\x1b]11;rgb:ff/ff/ff\x07{END}".encode()])
-        assert told == f"{BEGIN}␛]11;rgb:ff/ff/ff\x07{END}"
+        told = read_in([f"{PASTE_BEGIN}\x1b]11;rgb:ff/ff/ff\x07{PASTE_END}".encode()])
+        assert told == f"{PASTE_BEGIN}␛]11;rgb:ff/ff/ff\x07{PASTE_END}"
         assert BackgroundQuery.pending is query
     finally:
         query.drop()
@@ -289,7 +293,7 @@ def test_ascii_takes_as_many_cells(character: str) -> None:
 
 
 def test_states_and_outcomes_have_signs_of_their_own_in_ascii() -> None:
-    for signs in ({each.sign for each in STANDINGS}, {BAR, TRACK}):
+    for signs in ({each.glyph for each in STATUS_ORDER}, {BAR_FULL, BAR_EMPTY}):
         assert len({ascii_sign(each) for each in signs}) == len(signs)
 
 

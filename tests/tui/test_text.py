@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_tui.text import cells, cut, fit, printable, printable_lines, show_payload
+from grapevine_tui.text import cells, format_payload, pad, printable, printable_lines, truncate
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=[]))
 
@@ -75,19 +75,19 @@ def test_nothing_hidden_is_left_and_twice_is_as_good_as_once(text: str) -> None:
 @given(ANY_TEXT, st.integers(0, 40))
 def test_a_cut_never_exceeds_its_cells_and_a_fit_fills_them(text: str, width: int) -> None:
     shown = printable(text)
-    assert cells(cut(shown, width)) <= width
-    assert cells(fit(shown, width)) == width
-    assert cells(fit(shown, width, right=True)) == width
+    assert cells(truncate(shown, width)) <= width
+    assert cells(pad(shown, width)) == width
+    assert cells(pad(shown, width, right=True)) == width
 
 
 def test_a_cut_says_that_something_is_left_out() -> None:
-    assert cut("abcdef", 6) == "abcdef"
-    assert cut("abcdefg", 6) == "abcde…"
-    assert cut("日本語", 6) == "日本語"
-    assert cut("日本語", 5) == "日本…"
-    assert cut("日本語", 4) == "日…"
-    assert cut("abc", 0) == ""
-    assert fit("7", 3, right=True) == "  7"
+    assert truncate("abcdef", 6) == "abcdef"
+    assert truncate("abcdefg", 6) == "abcde…"
+    assert truncate("日本語", 6) == "日本語"
+    assert truncate("日本語", 5) == "日本…"
+    assert truncate("日本語", 4) == "日…"
+    assert truncate("abc", 0) == ""
+    assert pad("7", 3, right=True) == "  7"
 
 
 def test_lines_are_kept_apart_where_there_is_room_for_them() -> None:
@@ -95,18 +95,18 @@ def test_lines_are_kept_apart_where_there_is_room_for_them() -> None:
 
 
 def test_a_payload_is_text_where_it_is_utf8_and_hex_where_it_is_not() -> None:
-    assert show_payload("grüß".encode()) == "grüß"
-    assert show_payload(b"\xff\x00\x10") == "ff 00 10"
-    assert show_payload(b"") == ""
-    assert show_payload("ü".encode() * 10, limit_bytes=5) == "üü…"  # cut inside a character
-    assert show_payload(b"\xc3") == "c3"  # but an unfinished character at the end is not text
+    assert format_payload("grüß".encode()) == "grüß"
+    assert format_payload(b"\xff\x00\x10") == "ff 00 10"
+    assert format_payload(b"") == ""
+    assert format_payload("ü".encode() * 10, limit_bytes=5) == "üü…"  # cut inside a character
+    assert format_payload(b"\xc3") == "c3"  # but an unfinished character at the end is not text
 
 
 def test_a_line_of_a_megabyte_costs_no_more_than_its_first_screenful() -> None:
     payload = "\u0301\x1b日".encode() * 200_000
     started = time.perf_counter()
     for _ in range(20):
-        cut(show_payload(payload), 200)
+        truncate(format_payload(payload), 200)
     assert (time.perf_counter() - started) / 20 < 0.05  # measured: 1 ms; whole: over a second
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_tui.template import render
-from grapevine_tui.toml_edit import edited
+from grapevine_tui.toml_edit import edit_toml
 
 FILE = """\
 # mine
@@ -34,12 +34,12 @@ theme = ""
 
 
 def test_a_value_is_put_in_the_place_of_the_old_one_with_its_comment() -> None:
-    text = edited(FILE, {"fanout": 4, "name": "x"}).text
+    text = edit_toml(FILE, {"fanout": 4, "name": "x"}).text
     assert text == FILE.replace("fanout = 3", "fanout = 4").replace('"a # b"', '"x"')
 
 
 def test_a_value_of_several_lines_is_replaced_whole() -> None:
-    text = edited(FILE, {"bootstrap_peers": ["10.0.0.1:5"]}).text
+    text = edit_toml(FILE, {"bootstrap_peers": ["10.0.0.1:5"]}).text
     assert tomllib.loads(text)["bootstrap_peers"] == ["10.0.0.1:5"]
     assert "# the first" not in text
     assert text.startswith("# mine\n")
@@ -47,25 +47,25 @@ def test_a_value_of_several_lines_is_replaced_whole() -> None:
 
 
 def test_what_is_not_set_yet_goes_to_where_it_is_told_of_or_to_the_end_of_its_section() -> None:
-    text = edited(FILE, {"epidemic.max_forwards": 7, "zone": "eu", "app.messages": 5}).text
+    text = edit_toml(FILE, {"epidemic.max_forwards": 7, "zone": "eu", "app.messages": 5}).text
     assert "# max_forwards = 5\nmax_forwards = 7\n" in text
     assert ']\nzone = "eu"\n\n# how it spreads' in text
     assert text.endswith('theme = ""\nmessages = 5\n')
 
 
 def test_a_section_that_is_not_there_is_added() -> None:
-    text = edited(FILE, {"rate_limit.capacity": 5}).text
+    text = edit_toml(FILE, {"rate_limit.capacity": 5}).text
     assert text == FILE + "\n[rate_limit]\ncapacity = 5\n"
-    assert edited("", {"app.theme": "nord"}).text == '[app]\ntheme = "nord"\n'
+    assert edit_toml("", {"app.theme": "nord"}).text == '[app]\ntheme = "nord"\n'
 
 
 def test_dotted_names_tables_in_a_line_and_sections_in_pieces_are_edited_where_they_stand() -> None:
     text = "# mine\nepidemic.hops = 3\napp = {theme = 'x'}\n"
-    result = edited(text, {"epidemic.hops": 4, "app.theme": "y"})
+    result = edit_toml(text, {"epidemic.hops": 4, "app.theme": "y"})
     assert result == ('# mine\nepidemic.hops = 4\napp = {theme = "y"}\n', True)
     text = "[app]\ntheme = 'x'  # mine\n[epidemic]\nhops = 3\n[app.keys]\npause = 'o'\n"
-    result = edited(text, {"app.theme": "y", "app.messages": 5, "app.keys.help": "h"})
-    assert result.keeps_comments
+    result = edit_toml(text, {"app.theme": "y", "app.messages": 5, "app.keys.help": "h"})
+    assert result.comments_preserved
     assert "# mine" in result.text
     assert tomllib.loads(result.text)["app"] == {
         "theme": "y",
@@ -78,15 +78,15 @@ def test_a_file_in_which_a_change_does_not_come_out_is_written_anew_and_that_is_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("grapevine_tui.toml_edit._put", lambda text, *_: text)
-    result = edited("# mine\nfanout = 3\n", {"fanout": 4})
+    result = edit_toml("# mine\nfanout = 3\n", {"fanout": 4})
     assert result == ("fanout = 4\n", False)
 
 
 def test_what_is_no_toml_is_refused() -> None:
     with pytest.raises(ValueError, match="Expected"):
-        edited("nonsense", {"fanout": 3})
+        edit_toml("nonsense", {"fanout": 3})
     with pytest.raises(ValueError, match="not a section"):
-        edited("epidemic = 3", {"epidemic.hops": 3})
+        edit_toml("epidemic = 3", {"epidemic.hops": 3})
 
 
 @pytest.mark.parametrize("profile", ["local", "lan", "wan"])
@@ -103,8 +103,8 @@ def test_every_setting_of_our_own_files_can_be_changed_with_all_comments_kept(pr
         "app.keys.pause": "o",
     }
     del changes["app.keys"]  # a section of its own
-    result = edited(text, changes)
-    assert result.keeps_comments
+    result = edit_toml(text, changes)
+    assert result.comments_preserved
     assert [line for line in result.text.splitlines() if line.startswith("#")] == comments
 
 
@@ -139,4 +139,4 @@ def test_what_comes_out_means_what_it_should(
         return tree
 
     text = tomli_w.dumps(nested(before))
-    assert tomllib.loads(edited(text, changes).text) == nested(before | changes)
+    assert tomllib.loads(edit_toml(text, changes).text) == nested(before | changes)

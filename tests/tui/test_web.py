@@ -76,7 +76,7 @@ async def test_a_host_that_cannot_be_listened_at_is_named_with_the_reason(host: 
     from grapevine_tui import web
 
     with pytest.raises(BindError, match=rf"^web at {host[:70]}:0: \S+"):
-        async with web.open_at(f"{host}:0", ["true"]):
+        async with web.serve_command(f"{host}:0", ["true"]):
             pass
 
 
@@ -132,9 +132,9 @@ async def test_a_demonstration_is_one_of_its_own_in_each_tab(tmp_path: Path) -> 
 @needs_extra
 @pytest.mark.asyncio
 async def test_tabs_are_bounded() -> None:
-    from grapevine_tui.web import TABS, Door
+    from grapevine_tui.web import MAX_TABS, TokenAuth
 
-    door = Door(SimpleNamespace(port=1, public_url=""), "secret")
+    door = TokenAuth(SimpleNamespace(port=1, public_url=""), "secret")
     gate = asyncio.Event()
 
     async def handle(request: Any) -> Any:
@@ -144,18 +144,18 @@ async def test_tabs_are_bounded() -> None:
     request = SimpleNamespace(
         query={}, cookies={"grapevine-1": "secret"}, headers={}, path="/ws", scheme="http", host="h"
     )
-    tabs = [asyncio.create_task(door.admit(request, handle)) for _ in range(TABS + 1)]
-    refused = await tabs[TABS]
+    tabs = [asyncio.create_task(door.authorize(request, handle)) for _ in range(MAX_TABS + 1)]
+    refused = await tabs[MAX_TABS]
     assert refused.status == 503
-    assert not any(tab.done() for tab in tabs[:TABS])
+    assert not any(tab.done() for tab in tabs[:MAX_TABS])
     gate.set()
-    assert [(await tab).status for tab in tabs[:TABS]] == [101] * TABS
-    assert (await door.admit(request, handle)).status == 101  # there is room again
+    assert [(await tab).status for tab in tabs[:MAX_TABS]] == [101] * MAX_TABS
+    assert (await door.authorize(request, handle)).status == 101  # there is room again
 
 
 @needs_extra
 def test_connections_without_the_token_are_closed_when_late_or_too_many() -> None:
-    from grapevine_tui.web import CONNECTIONS, TOKEN_S, Connections
+    from grapevine_tui.web import MAX_CONNECTIONS, TOKEN_TIMEOUT_S, ConnectionLimiter
 
     class Connection:
         is_closed = False
@@ -166,16 +166,16 @@ def test_connections_without_the_token_are_closed_when_late_or_too_many() -> Non
 
     early, admitted = Connection(), Connection()
     server = SimpleNamespace(connections=[early, admitted])
-    connections = Connections(server)
+    connections = ConnectionLimiter(server)
     connections.admit(admitted)
-    connections.look(0.0)
-    server.connections += [Connection() for _ in range(CONNECTIONS - 2)]
-    connections.look(1.0)
+    connections.close_unauthenticated(0.0)
+    server.connections += [Connection() for _ in range(MAX_CONNECTIONS - 2)]
+    connections.close_unauthenticated(1.0)
     assert connections.dropped == 0
     late = Connection()
     server.connections.append(late)
-    connections.look(2.0)
+    connections.close_unauthenticated(2.0)
     assert (early.is_closed, late.is_closed, connections.dropped) == (True, False, 1)
-    connections.look(2.0 + TOKEN_S)
+    connections.close_unauthenticated(2.0 + TOKEN_TIMEOUT_S)
     assert server.connections == [admitted]
-    assert connections.dropped == CONNECTIONS
+    assert connections.dropped == MAX_CONNECTIONS

@@ -2,7 +2,8 @@
 
 Invariants:
 - Of one stream the ranges are ascending and apart, so that to look one up costs a logarithm.
-- At most `RANGES_LIMIT` ranges of a stream and `STREAMS_LIMIT` streams; what finds no room is not
+- At most `RANGES_PER_STREAM_LIMIT` ranges of a stream and `REQUESTED_STREAMS_LIMIT` streams; what finds
+  no room is not
   remembered, and may be asked for twice.
 """
 
@@ -15,26 +16,26 @@ from typing import Final, NamedTuple
 
 from grapevine_proto.ids import Stream, StreamRange
 
-RANGES_LIMIT: Final = (
+RANGES_PER_STREAM_LIMIT: Final = (
     1024  # 700 rumors a second of one origin, asked for and half a second under way
 )
-STREAMS_LIMIT: Final = 1024
+REQUESTED_STREAMS_LIMIT: Final = 1024
 
-_LAST_OF: Final = itemgetter(1)
+_LAST_OF_SPAN: Final = itemgetter(1)
 
 
 class _Span(NamedTuple):
     first: int
     last: int
-    until: float
+    expires_at: float
 
 
-class AskedRanges:
-    """All of them. `unheeded` counts what found no room."""
+class RequestedRanges:
+    """All of them. `untracked` counts what found no room."""
 
     def __init__(self) -> None:
         self._spans: dict[Stream, list[_Span]] = {}
-        self.unheeded = 0
+        self.untracked = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._spans.values()))
@@ -42,53 +43,55 @@ class AskedRanges:
     def clear(self) -> None:
         self._spans.clear()
 
-    def add(self, ranges: list[StreamRange], until: float, now: float) -> None:
-        """These, of which `free` left all, were asked for."""
+    def add(self, ranges: list[StreamRange], expires_at: float, now: float) -> None:
+        """These, of which `unrequested` left all, were asked for."""
         for each in ranges:
             spans = self._spans.get(each.stream)
             if spans is None:
-                if len(self._spans) >= STREAMS_LIMIT:
-                    self._tidy(now)
-                if len(self._spans) >= STREAMS_LIMIT:
-                    self.unheeded += 1
+                if len(self._spans) >= REQUESTED_STREAMS_LIMIT:
+                    self._remove_expired(now)
+                if len(self._spans) >= REQUESTED_STREAMS_LIMIT:
+                    self.untracked += 1
                     continue
                 spans = self._spans[each.stream] = []
-            if len(spans) >= RANGES_LIMIT:
-                spans[:] = [span for span in spans if span.until > now]
-            if len(spans) >= RANGES_LIMIT:
-                self.unheeded += 1
+            if len(spans) >= RANGES_PER_STREAM_LIMIT:
+                spans[:] = [span for span in spans if span.expires_at > now]
+            if len(spans) >= RANGES_PER_STREAM_LIMIT:
+                self.untracked += 1
             else:
-                insort(spans, _Span(each.first, each.last, until))
+                insort(spans, _Span(each.first, each.last, expires_at))
 
-    def free(self, missing: list[StreamRange], now: float) -> tuple[list[StreamRange], float]:
+    def unrequested(
+        self, missing: list[StreamRange], now: float
+    ) -> tuple[list[StreamRange], float]:
         """What of `missing`, which is of one stream and ascending, nobody is asked for who may still
         answer; and when the first of the others need no longer be waited for."""
         spans = self._spans.get(missing[0].stream) if missing else None
         if not spans:
             return missing, math.inf
-        left: list[StreamRange] = []
-        until = math.inf
+        unrequested: list[StreamRange] = []
+        expires_at = math.inf
         for each in missing:
-            index = bisect_left(spans, each.first, key=_LAST_OF)
+            index = bisect_left(spans, each.first, key=_LAST_OF_SPAN)
             first = each.first
             while index < len(spans) and spans[index].first <= each.last:
                 span = spans[index]
-                if span.until <= now:
+                if span.expires_at <= now:
                     del spans[index]
                     continue
-                until = min(until, span.until)
+                expires_at = min(expires_at, span.expires_at)
                 if first < span.first:
-                    left.append(StreamRange(each.stream, first, span.first - 1))
+                    unrequested.append(StreamRange(each.stream, first, span.first - 1))
                 first = span.last + 1
                 index += 1
             if first == each.first:
-                left.append(each)
+                unrequested.append(each)
             elif first <= each.last:
-                left.append(StreamRange(each.stream, first, each.last))
-        return left, until
+                unrequested.append(StreamRange(each.stream, first, each.last))
+        return unrequested, expires_at
 
-    def _tidy(self, now: float) -> None:
+    def _remove_expired(self, now: float) -> None:
         """Forget streams of which nothing is under way."""
         for stream, spans in list(self._spans.items()):
-            if not any(span.until > now for span in spans):
+            if not any(span.expires_at > now for span in spans):
                 del self._spans[stream]

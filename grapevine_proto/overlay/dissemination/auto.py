@@ -9,17 +9,17 @@ from __future__ import annotations
 from typing import Final
 
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
-from grapevine_proto.overlay.dissemination.strategy import News, Plan
+from grapevine_proto.overlay.dissemination.strategy import NewRumor, PushPlan
 
-MAIL_BYTES: Final = 256 * 1024  # from one node for one rumor: 20 ms at 100 Mbit/s
+DIRECT_MAIL_LIMIT_BYTES: Final = 256 * 1024  # from one node for one rumor: 20 ms at 100 Mbit/s
 
 
 class Auto(Plumtree):
     """See the module. All but the mailing is the tree's."""
 
-    def spread(self, news: News, now: float) -> Plan:
-        linked = self._around.linked
-        is_small = news.size_bytes * len(linked) <= MAIL_BYTES
-        if news.sender is None and is_small and self._around.is_everybody_linked():
-            return Plan(linked, is_mail=True)
-        return super().spread(news, now)
+    def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
+        linked = self._near_peers.linked
+        is_small = rumor.size_bytes * len(linked) <= DIRECT_MAIL_LIMIT_BYTES
+        if rumor.sender is None and is_small and self._near_peers.is_fully_linked():
+            return PushPlan(linked, is_mail=True)
+        return super().on_new_rumor(rumor, now)

@@ -14,10 +14,10 @@ import math
 
 from grapevine_proto.events import Message
 from grapevine_proto.overlay.dissemination.pulls import is_pulled
-from grapevine_proto.signed import PAYLOADS_LIMIT, bytes_in_rumor
+from grapevine_proto.signed import MAX_PAYLOADS_PER_MESSAGE, counted_payload_bytes
 
 
-class Bundle:
+class Batch:
     """Open while it holds something: since `opened_at`. Whoever fills it asks `fits` before `add`."""
 
     def __init__(self, limit_bytes: int) -> None:
@@ -40,16 +40,16 @@ class Bundle:
             return True
         if is_pulled(len(payload)) or is_pulled(len(self._messages[0].payload)):
             return False
-        size_bytes = self._size_bytes + bytes_in_rumor(len(payload))
-        return size_bytes <= self.limit_bytes and len(self._messages) < PAYLOADS_LIMIT
+        size_bytes = self._size_bytes + counted_payload_bytes(len(payload))
+        return size_bytes <= self.limit_bytes and len(self._messages) < MAX_PAYLOADS_PER_MESSAGE
 
     def add(self, message: Message, now: float) -> None:
         if not self._messages:
             self.opened_at = now
         self._messages.append(message)
-        self._size_bytes += bytes_in_rumor(len(message.payload))
+        self._size_bytes += counted_payload_bytes(len(message.payload))
 
-    def close(self) -> list[Message]:
+    def drain(self) -> list[Message]:
         """All that is in it, in order; it is empty then."""
         messages, self._messages = self._messages, []
         self._size_bytes = 0

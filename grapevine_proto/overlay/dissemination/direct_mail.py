@@ -7,17 +7,17 @@ gets it need not pass it on. Else it is pushed to all links there are, as what o
 
 from __future__ import annotations
 
-from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
-from grapevine_proto.overlay.dissemination.strategy import News, Plan, Strategy
+from grapevine_proto.overlay.dissemination.neighbourhood import NearPeers
+from grapevine_proto.overlay.dissemination.strategy import NewRumor, PushPlan, Strategy
 
 
 class DirectMail(Strategy):
     """See the module."""
 
-    def __init__(self, around: Neighbourhood) -> None:
-        self._around = around
+    def __init__(self, near_peers: NearPeers) -> None:
+        self._near_peers = near_peers
 
-    def spread(self, news: News, now: float) -> Plan:
-        if news.sender is not None:
-            return Plan(())
-        return Plan(self._around.linked, is_mail=self._around.is_everybody_linked())
+    def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
+        if rumor.sender is not None:
+            return PushPlan(())
+        return PushPlan(self._near_peers.linked, is_mail=self._near_peers.is_fully_linked())

@@ -29,56 +29,58 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import (
-    MAILED_HOPS,
+    DIRECT_MAIL_HOPS,
     Announce,
     Graft,
-    Ids,
+    IHave,
+    IWant,
     Offer,
     Prune,
     RumorCopy,
     Rumors,
     Subscribe,
-    Want,
 )
-from grapevine_proto.overlay.antientropy import COPIES_AT_ONCE
+from grapevine_proto.overlay.antientropy import COPIES_PER_MESSAGE_LIMIT
 from grapevine_proto.overlay.dissemination.auto import Auto
 from grapevine_proto.overlay.dissemination.direct_mail import DirectMail
 from grapevine_proto.overlay.dissemination.epidemic import Epidemic
 from grapevine_proto.overlay.dissemination.flood import Flood
-from grapevine_proto.overlay.dissemination.lazy import LazyRepair
-from grapevine_proto.overlay.dissemination.neighbourhood import LEAST_HOPS, Neighbourhood
+from grapevine_proto.overlay.dissemination.lazy import LazyPush
+from grapevine_proto.overlay.dissemination.neighbourhood import MIN_HOPS_LIMIT, NearPeers
 from grapevine_proto.overlay.dissemination.plumtree import Plumtree
-from grapevine_proto.overlay.dissemination.pulls import AT_ONCE_BYTES, Pulls, is_large
-from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
-from grapevine_proto.overlay.effects import Blame, Deliver, Effect, Send
-from grapevine_proto.overlay.held import Key, key_of
+from grapevine_proto.overlay.dissemination.pulls import PULL_WINDOW_BYTES, LargePuller, is_large
+from grapevine_proto.overlay.dissemination.strategy import NewRumor, Push, PushPlan, Strategy
+from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Send
+from grapevine_proto.overlay.held import RumorKey, rumor_key
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer, PeerTable
-from grapevine_proto.overlay.ranges import merged
+from grapevine_proto.overlay.ranges import merge
 from grapevine_proto.overlay.reverse_paths import ReversePaths
-from grapevine_proto.overlay.signatures import Signatures
-from grapevine_proto.overlay.store import SWEEP_S, Store
+from grapevine_proto.overlay.signatures import Verifier
+from grapevine_proto.overlay.store import STORE_TICK_S, MessageStore
 from grapevine_proto.signed import Rumor
 
-DOUBTED_LIMIT: Final = (
+DOUBTFUL_LIMIT: Final = (
     1024  # rumors whose first copy claimed many hops or a great age, 200 bytes each
 )
-DOUBTED_HOPS: Final = LEAST_HOPS  # fewer never keep a rumor from being passed on, by default
-YOUNGER_S: Final = 1.0  # by which a copy has to be younger to be worth telling
-UNASKED_LIMIT: Final = (
+DOUBTFUL_HOPS: Final = MIN_HOPS_LIMIT  # fewer never keep a rumor from being passed on, by default
+MIN_AGE_DIFFERENCE_S: Final = 1.0  # by which a copy has to be younger to be worth telling
+UNCLAIMED_LIMIT: Final = (
     1024  # of ours that nobody has asked for yet; then the oldest is not waited for
 )
-OLD_MS: Final = 10_000  # what rounds bring older than this they bring to all: it is not said anew
+NO_FORWARD_AGE_MS: Final = (
+    10_000  # what rounds bring older than this they bring to all: it is not said anew
+)
 
 
 class _Claim(NamedTuple):
     """What the best copy so far said of a rumor."""
 
     hops: int
-    said_at: float
+    published_at: float
 
 
-class Dissemination:
+class Broadcast:
     """The machine that owns rumors. Driven by pushed `Rumors`, by `accept` for repaired ones, by
     `broadcast`, and by its deadline."""
 
@@ -88,8 +90,8 @@ class Dissemination:
         our_id: PeerId,
         peers: PeerTable,
         members: MemberTable,
-        store: Store,
-        signatures: Signatures,
+        store: MessageStore,
+        verifier: Verifier,
         reverse_paths: ReversePaths,
         rng: random.Random,
         now: float,
@@ -97,17 +99,21 @@ class Dissemination:
         self._config = config
         self._peers = peers
         self._store = store
-        self._signatures = signatures
+        self._verifier = verifier
         self._reverse_paths = reverse_paths
         self._rng = rng
-        self._around = Neighbourhood(config, our_id, peers, members, rng)
-        self._strategy = _made(config, self._around, rng)
-        self.lazy = LazyRepair(config, peers, self._around, store, self._strategy)
-        self.pulls = Pulls(peers, self._around, store)
-        self._unasked: dict[Key, int] = {}  # ours, of which others were only told, and their bytes
-        self._unsaid: dict[Key, int] = {}  # rumors of ours that went to nobody, and their payloads
-        self._doubted: OrderedDict[Key, _Claim] = OrderedDict()
-        self._tick_at = now + SWEEP_S
+        self._near_peers = NearPeers(config, our_id, peers, members, rng)
+        self._strategy = _make_strategy(config, self._near_peers, rng)
+        self.lazy_push = LazyPush(config, peers, self._near_peers, store, self._strategy)
+        self.puller = LargePuller(peers, self._near_peers, store)
+        self._unclaimed: dict[
+            RumorKey, int
+        ] = {}  # ours, of which others were only told, and their bytes
+        self._awaiting_first_peer: dict[
+            RumorKey, int
+        ] = {}  # rumors of ours that went to nobody, and their payloads
+        self._doubtful: OrderedDict[RumorKey, _Claim] = OrderedDict()
+        self._tick_at = now + STORE_TICK_S
         self.conflicts = 0  # second contents under one id
         self.duplicates = 0
         self.relayed = 0
@@ -116,16 +122,16 @@ class Dissemination:
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         """Other settings, and perhaps another strategy, from now on."""
         effects: list[Effect] = []
-        self._around.reconfigure(config)
+        self._near_peers.reconfigure(config)
         if config.strategy != self._config.strategy:
             effects += self._strategy.stop()
-            self._strategy = _made(config, self._around, self._rng)
-            self.lazy.follow(self._strategy)
+            self._strategy = _make_strategy(config, self._near_peers, self._rng)
+            self.lazy_push.set_strategy(self._strategy)
             effects += self._strategy.start(now)
         else:
             effects += self._strategy.reconfigure(config, now)
         self._config = config
-        self.lazy.reconfigure(config)
+        self.lazy_push.reconfigure(config)
         return effects
 
     @property
@@ -138,99 +144,105 @@ class Dissemination:
         """Peers who are asked to push to us what they hear first."""
         return self._strategy.subscriptions
 
-    def carries(self, peer_id: PeerId, now: float) -> bool:
+    def is_in_use(self, peer_id: PeerId, now: float) -> bool:
         """Whether what others say comes or goes over the link with `peer_id` these days."""
-        return self._strategy.carries(peer_id, now)
+        return self._strategy.is_in_use(peer_id, now)
 
     # --- links ----------------------------------------------------------------------------------
 
-    def linked(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def on_link_up(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link is new: it hears of what came lately, the first of all at once what was said to nobody."""
-        effects = self._strategy.linked(peer_id, now) + self.lazy.introduce(peer_id, now)
-        for key in self._unsaid:
-            copy = self._store.held.copy(key, now)
+        effects = self._strategy.on_link_up(peer_id, now) + self.lazy_push.announce_recent(
+            peer_id, now
+        )
+        for key in self._awaiting_first_peer:
+            copy = self._store.cache.copy(key, now)
             if copy is not None:
-                effects += self._tell_newcomer(copy, peer_id)
-                self._strategy.gave(key, peer_id)
-        self._unsaid.clear()
+                effects += self._send_to_first_peer(copy, peer_id)
+                self._strategy.on_late_delivery(key, peer_id)
+        self._awaiting_first_peer.clear()
         return effects
 
-    def _tell_newcomer(self, copy: RumorCopy, peer_id: PeerId) -> list[Effect]:
+    def _send_to_first_peer(self, copy: RumorCopy, peer_id: PeerId) -> list[Effect]:
         if not is_large(copy.rumor):
             return self._push(copy, (peer_id,))
-        self._wait_for_question(key_of(copy.rumor), copy.rumor.size_bytes)
+        self._track_unclaimed(rumor_key(copy.rumor), copy.rumor.size_bytes)
         return [Send((peer_id,), Announce(copy.rumor.ids, copy.rumor.size_bytes))]
 
-    def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link is gone."""
         if not self._peers.linked:
-            self._unasked.clear()
-        return self._strategy.unlinked(peer_id, now) + self.pulls.unlinked(peer_id, now)
+            self._unclaimed.clear()
+        return self._strategy.on_link_down(peer_id, now) + self.puller.on_link_down(peer_id, now)
 
     # --- ours -----------------------------------------------------------------------------------
 
     def broadcast(self, rumor: Rumor, now: float) -> list[Effect]:
         """Spread a rumor of our own."""
         copy = RumorCopy(rumor, 0, 0)
-        key = key_of(rumor)
-        self._store.take(copy, rumor.origin, True, now)
+        key = rumor_key(rumor)
+        self._store.insert(copy, rumor.origin, True, now)
         if not self._peers.linked:
-            self._unsaid[key] = len(rumor.lengths)
+            self._awaiting_first_peer[key] = len(rumor.lengths)
         if is_large(rumor):
-            effects = self.pulls.announce(rumor, set())
+            effects = self.puller.announce(rumor, set())
         else:
-            news = News(key, rumor.size_bytes, 0, None, is_offered=True)
-            effects = self._carry_out(self._strategy.spread(news, now), copy, (), now)
+            new_rumor = NewRumor(key, rumor.size_bytes, 0, None, is_offered=True)
+            effects = self._execute(self._strategy.on_new_rumor(new_rumor, now), copy, (), now)
         sends = [each.message for each in effects if isinstance(each, Send)]
         if sends and not any(isinstance(each, Rumors) for each in sends):
-            self._wait_for_question(key, rumor.size_bytes)
+            self._track_unclaimed(key, rumor.size_bytes)
         return effects
 
     @property
-    def is_unasked(self) -> bool:
+    def has_unclaimed(self) -> bool:
         """Whether linked peers were told of a rumor of ours and none has asked for it yet."""
-        return bool(self._unasked)
+        return bool(self._unclaimed)
 
-    def has_room_for(self, size_bytes: int) -> bool:
+    def can_announce(self, size_bytes: int) -> bool:
         """Whether another large one of ours may be announced: one, and what a peer asks for at a time. More
         would push out of the store what nobody had time to ask for."""
-        return not self._unasked or sum(self._unasked.values()) + size_bytes <= AT_ONCE_BYTES
+        return (
+            not self._unclaimed or sum(self._unclaimed.values()) + size_bytes <= PULL_WINDOW_BYTES
+        )
 
-    def asked(self, want: Want) -> None:
+    def on_requested(self, request: IWant) -> None:
         """A peer asks for these."""
-        if not self._unasked:
+        if not self._unclaimed:
             return
-        ours = {key[:2] for key in self._unasked}
-        for each in merged(each for each in want.ranges if each.stream in ours):
-            for key in [key for key in self._unasked if key[:2] == each.stream]:
+        streams = {key[:2] for key in self._unclaimed}
+        for each in merge(each for each in request.ranges if each.stream in streams):
+            for key in [key for key in self._unclaimed if key[:2] == each.stream]:
                 if each.first <= key[2] <= each.last:
-                    del self._unasked[key]
+                    del self._unclaimed[key]
 
-    def _wait_for_question(self, key: Key, size_bytes: int) -> None:
-        self._unasked[key] = size_bytes
-        if len(self._unasked) > UNASKED_LIMIT:
-            del self._unasked[next(iter(self._unasked))]
+    def _track_unclaimed(self, key: RumorKey, size_bytes: int) -> None:
+        self._unclaimed[key] = size_bytes
+        if len(self._unclaimed) > UNCLAIMED_LIMIT:
+            del self._unclaimed[next(iter(self._unclaimed))]
 
     # --- theirs ---------------------------------------------------------------------------------
 
     def handle(
         self,
-        message: Rumors | Ids | Offer | Announce | Subscribe | Graft | Prune,
+        message: Rumors | IHave | Offer | Announce | Subscribe | Graft | Prune,
         sender: PeerId,
         now: float,
     ) -> list[Effect]:
         match message:
             case Rumors(copies):
                 effects: list[Effect] = []
-                for copy in copies[:COPIES_AT_ONCE]:
+                for copy in copies[:COPIES_PER_MESSAGE_LIMIT]:
                     effects += self.accept(copy, sender, Via.EAGER, now)
-                effects += [Blame(sender, DropReason.TOO_LARGE)] * (len(copies) - COPIES_AT_ONCE)
+                effects += [CountDrop(sender, DropReason.TOO_LARGE)] * (
+                    len(copies) - COPIES_PER_MESSAGE_LIMIT
+                )
                 return effects
-            case Ids() | Offer():
-                self._reverse_paths.told(message, sender)
-                return self.lazy.handle(message, sender, now)
+            case IHave() | Offer():
+                self._reverse_paths.on_ids(message, sender)
+                return self.lazy_push.handle(message, sender, now)
             case Announce():
-                return self.pulls.handle(message, sender, now)
+                return self.puller.handle(message, sender, now)
             case Subscribe() | Graft() | Prune():
                 return self._strategy.handle(message, sender, now)
             case _:
@@ -239,179 +251,181 @@ class Dissemination:
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Take in one copy from `sender`: deliver what is new in it and pass it on."""
         rumor = copy.rumor
-        is_mailed = copy.hops == MAILED_HOPS and rumor.origin == sender
-        if self._store.is_known(rumor, now):
-            return self._heard_again(copy, sender, via, now)
+        is_mailed = copy.hops == DIRECT_MAIL_HOPS and rumor.origin == sender
+        if self._store.is_duplicate(rumor, now):
+            return self._on_duplicate(copy, sender, via, now)
         peer = self._peers.get(sender)
-        copy = _as_heard(copy, peer, is_mailed=is_mailed)
+        copy = _with_transit(copy, peer, is_mailed=is_mailed)
         is_firsthand = (
             rumor.origin == sender and peer is not None and peer.session_epoch == rumor.epoch
         )
-        refusal = self._refusal(copy, sender, is_firsthand, now)
-        if refusal is not None:
-            return [Blame(sender, refusal)]
-        fresh = self._store.take(
-            copy, sender, self._peers.is_linked(rumor.origin), now, is_proved=not is_firsthand
+        rejection = self._rejection(copy, sender, is_firsthand, now)
+        if rejection is not None:
+            return [CountDrop(sender, rejection)]
+        new_messages = self._store.insert(
+            copy, sender, self._peers.is_linked(rumor.origin), now, is_verified=not is_firsthand
         )
         if via is Via.REPAIR:
-            self.repaired += len(fresh)
-        messages = tuple(Message(each, body, copy.hops, via, now) for each, body in fresh)
+            self.repaired += len(new_messages)
+        messages = tuple(Message(each, body, copy.hops, via, now) for each, body in new_messages)
         effects: list[Effect] = [Deliver(messages)]
-        foretold = self.lazy.arrived(rumor, now)
-        has_it = (sender, *foretold.tellers)
-        self._reverse_paths.arrived(copy, has_it, now)
-        is_old = via is Via.REPAIR and copy.age_ms >= OLD_MS
-        self._note_doubts(copy, now)
+        early = self.lazy_push.on_rumor(rumor, now)
+        holders = (sender, *early.sources)
+        self._reverse_paths.on_rumor(copy, holders, now)
+        is_old = via is Via.REPAIR and copy.age_ms >= NO_FORWARD_AGE_MS
+        self._note_doubtful(copy, now)
         if is_large(rumor):
-            holders, asked = self.pulls.arrived(rumor, now)
-            effects += asked
-            if not is_old and self._may_leave(rumor, is_firsthand, now):
-                effects += self.pulls.announce(rumor, {*has_it, *holders})
+            announced_by, requests = self.puller.on_rumor(rumor, now)
+            effects += requests
+            if not is_old and self._can_forward(rumor, is_firsthand, now):
+                effects += self.puller.announce(rumor, {*holders, *announced_by})
         elif not is_old:
-            news = News(
-                key_of(rumor),
+            new_rumor = NewRumor(
+                rumor_key(rumor),
                 rumor.size_bytes,
                 copy.hops,
                 sender,
                 is_mailed,
-                foretold.is_offered,
-                foretold.first,
-                foretold.lead_s,
+                early.is_offered,
+                early.first_source,
+                early.lead_s,
             )
-            effects += self._pass_on(news, copy, has_it, now, is_firsthand=is_firsthand)
-        return effects + self._blame_liars()
+            effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
+        return effects + self._report_forgers()
 
-    def _heard_again(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
+    def _on_duplicate(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Nothing in it is new, but where it came from is, and perhaps what it says of its way."""
         rumor = copy.rumor
-        key = key_of(rumor)
+        key = rumor_key(rumor)
         self.duplicates += 1
-        copy = _as_heard(copy, None, is_mailed=copy.hops == MAILED_HOPS and rumor.origin == sender)
-        held = self._store.held.rumor(key)
-        if held is not None and held.signature != rumor.signature:
-            return self._on_second_signature(held, rumor, sender, now)
-        self._store.held.heard_again(copy, now)
-        self.lazy.heard_again(rumor, sender)
-        self._reverse_paths.heard_again(rumor, sender)
-        effects = self._undo_doubts(copy, sender, now) if key in self._doubted else []
+        copy = _with_transit(
+            copy, None, is_mailed=copy.hops == DIRECT_MAIL_HOPS and rumor.origin == sender
+        )
+        cached = self._store.cache.rumor(key)
+        if cached is not None and cached.signature != rumor.signature:
+            return self._on_second_signature(cached, rumor, sender, now)
+        self._store.cache.on_duplicate(copy, now)
+        self.lazy_push.on_duplicate(rumor, sender)
+        self._reverse_paths.on_duplicate(rumor, sender)
+        effects = self._correct_doubtful(copy, sender, now) if key in self._doubtful else []
         if via is not Via.EAGER:
             return effects
-        return effects + self._strategy.heard_again(key, sender, now)
+        return effects + self._strategy.on_duplicate(key, sender, now)
 
     def _on_second_signature(
-        self, held: Rumor, rumor: Rumor, sender: PeerId, now: float
+        self, cached: Rumor, rumor: Rumor, sender: PeerId, now: float
     ) -> list[Effect]:
         """A copy that is not what is held under its id: forged, or its origin signed two contents."""
-        if not self._store.held.prove(key_of(held), now):
-            return self._blame_liars()
-        refusal = self._signatures.refusal(rumor, sender, now)
-        if refusal is not None:
-            return [Blame(sender, refusal)]
-        if (held.body, held.lengths) == (rumor.body, rumor.lengths):
+        if not self._store.cache.verify(rumor_key(cached), now):
+            return self._report_forgers()
+        rejection = self._verifier.check(rumor, sender, now)
+        if rejection is not None:
+            return [CountDrop(sender, rejection)]
+        if (cached.body, cached.lengths) == (rumor.body, rumor.lengths):
             return []
         self.conflicts += 1
-        return [Blame(rumor.origin, DropReason.CONFLICT)]
+        return [CountDrop(rumor.origin, DropReason.CONTENT_CONFLICT)]
 
-    def _note_doubts(self, copy: RumorCopy, now: float) -> None:
+    def _note_doubtful(self, copy: RumorCopy, now: float) -> None:
         """What the first copy of a rumor says may keep it from going on; nobody signed that."""
-        if copy.hops < DOUBTED_HOPS and copy.age_ms < OLD_MS:
+        if copy.hops < DOUBTFUL_HOPS and copy.age_ms < NO_FORWARD_AGE_MS:
             return
-        self._doubted[key_of(copy.rumor)] = _Claim(copy.hops, now - copy.age_ms / 1000)
-        if len(self._doubted) > DOUBTED_LIMIT:
-            self._doubted.popitem(last=False)
+        self._doubtful[rumor_key(copy.rumor)] = _Claim(copy.hops, now - copy.age_ms / 1000)
+        if len(self._doubtful) > DOUBTFUL_LIMIT:
+            self._doubtful.popitem(last=False)
 
-    def _undo_doubts(self, copy: RumorCopy, sender: PeerId, now: float) -> list[Effect]:
+    def _correct_doubtful(self, copy: RumorCopy, sender: PeerId, now: float) -> list[Effect]:
         """A copy of a doubted rumor came again: if it says that it is younger, or came over fewer hops, it is
         held and passed on as if it were the first. Once: who says so falsely causes one push more."""
         rumor = copy.rumor
-        key = key_of(rumor)
-        claim = self._doubted[key]
-        said_at = now - copy.age_ms / 1000
-        is_younger = said_at > claim.said_at + YOUNGER_S
-        is_nearer = copy.hops < DOUBTED_HOPS <= claim.hops
+        key = rumor_key(rumor)
+        claim = self._doubtful[key]
+        published_at = now - copy.age_ms / 1000
+        is_younger = published_at > claim.published_at + MIN_AGE_DIFFERENCE_S
+        is_nearer = copy.hops < DOUBTFUL_HOPS <= claim.hops
         if not (is_younger or is_nearer) or copy.age_ms >= self._config.message_dedup_ttl * 1000:
             return []
-        held = self._store.held
-        if not held.has(key):
-            refusal = self._signatures.refusal(rumor, sender, now)
-            if refusal is not None:
-                return [Blame(sender, refusal)]
-            held.hold(copy, now, is_proved=True)
-        del self._doubted[key]
-        self._store.renew(rumor, said_at, now)
-        best = held.copy(key, now)
-        if best is None or best.age_ms >= OLD_MS:
-            return self._blame_liars()
+        cache = self._store.cache
+        if not cache.contains(key):
+            rejection = self._verifier.check(rumor, sender, now)
+            if rejection is not None:
+                return [CountDrop(sender, rejection)]
+            cache.insert(copy, now, is_verified=True)
+        del self._doubtful[key]
+        self._store.freshen(rumor, published_at, now)
+        best = cache.copy(key, now)
+        if best is None or best.age_ms >= NO_FORWARD_AGE_MS:
+            return self._report_forgers()
         if is_large(rumor):
-            return self.pulls.announce(rumor, {sender})
-        news = News(key, rumor.size_bytes, best.hops, sender)
-        return self._pass_on(news, best, (sender,), now, is_firsthand=False)
+            return self.puller.announce(rumor, {sender})
+        new_rumor = NewRumor(key, rumor.size_bytes, best.hops, sender)
+        return self._forward(new_rumor, best, (sender,), now, is_firsthand=False)
 
-    def _pass_on(
+    def _forward(
         self,
-        news: News,
+        new_rumor: NewRumor,
         copy: RumorCopy,
-        has_it: tuple[PeerId, ...],
+        holders: tuple[PeerId, ...],
         now: float,
         *,
         is_firsthand: bool,
     ) -> list[Effect]:
         """As the strategy has it, if it may leave at all."""
-        plan = self._strategy.spread(news, now)
+        plan = self._strategy.on_new_rumor(new_rumor, now)
         if not plan.targets and not plan.is_offer and not plan.effects:
-            self.lazy.announce(copy.rumor, has_it, now, is_mailed=news.is_mailed)
+            self.lazy_push.announce(copy.rumor, holders, now, is_mailed=new_rumor.is_mailed)
             return []
-        leaves = bool(plan.targets) or plan.is_offer
-        if leaves and not self._may_leave(copy.rumor, is_firsthand, now):
+        is_forwarded = bool(plan.targets) or plan.is_offer
+        if is_forwarded and not self._can_forward(copy.rumor, is_firsthand, now):
             return []
-        return self._carry_out(plan, copy, has_it, now, is_mailed=news.is_mailed)
+        return self._execute(plan, copy, holders, now, is_mailed=new_rumor.is_mailed)
 
-    def _may_leave(self, rumor: Rumor, is_firsthand: bool, now: float) -> bool:
+    def _can_forward(self, rumor: Rumor, is_firsthand: bool, now: float) -> bool:
         """Whether its signature is good, which for what came firsthand is checked now."""
-        return not is_firsthand or self._store.held.prove(key_of(rumor), now)
+        return not is_firsthand or self._store.cache.verify(rumor_key(rumor), now)
 
-    def _carry_out(
+    def _execute(
         self,
-        plan: Plan,
+        plan: PushPlan,
         copy: RumorCopy,
-        has_it: tuple[PeerId, ...],
+        holders: tuple[PeerId, ...],
         now: float,
         *,
         is_mailed: bool = False,
     ) -> list[Effect]:
-        """Do what the strategy wants with `copy`, which those in `has_it` need not be told of."""
+        """Do what the strategy wants with `copy`, which those in `holders` need not be told of."""
         effects: list[Effect] = [*plan.effects]
-        has_it = (*has_it, *plan.targets)
+        holders = (*holders, *plan.targets)
         effects += self._push(copy, plan.targets, is_mail=plan.is_mail)
         if plan.is_offer:
-            effects += self.lazy.offer(copy.rumor, has_it)
+            effects += self.lazy_push.offer(copy.rumor, holders)
         else:
-            self.lazy.announce(copy.rumor, has_it, now, is_mailed=is_mailed or plan.is_mail)
+            self.lazy_push.announce(copy.rumor, holders, now, is_mailed=is_mailed or plan.is_mail)
         return effects
 
-    def _refusal(
+    def _rejection(
         self, copy: RumorCopy, sender: PeerId, is_firsthand: bool, now: float
     ) -> DropReason | None:
         """Why not to take `copy`. The order is the cost."""
         rumor = copy.rumor
         if copy.age_ms >= self._config.message_dedup_ttl * 1000:
-            return DropReason.EXPIRED
+            return DropReason.MESSAGE_EXPIRED
         linked = self._peers.is_linked(rumor.origin)
-        refusal = self._store.refusal(rumor.stream, sender, linked, now)
-        if refusal is None and not is_firsthand:
-            refusal = self._signatures.refusal(rumor, sender, now)
-        if refusal is None and not self._signatures.admits(rumor.origin, now):
-            refusal = DropReason.SIGNATURE_BUDGET
-        return refusal
+        rejection = self._store.admission_error(rumor.stream, sender, linked, now)
+        if rejection is None and not is_firsthand:
+            rejection = self._verifier.check(rumor, sender, now)
+        if rejection is None and not self._verifier.allow_origin(rumor.origin, now):
+            rejection = DropReason.SIGNATURE_BUDGET
+        return rejection
 
-    def _blame_liars(self) -> list[Effect]:
+    def _report_forgers(self) -> list[Effect]:
         """Origins whose rumors, taken on their session's word, turned out to be badly signed."""
-        liars = self._store.held.liars
-        if not liars:
+        forgers = self._store.cache.forgers
+        if not forgers:
             return []
-        blames: list[Effect] = [Blame(origin, DropReason.BAD_SIGNATURE) for origin in liars]
-        liars.clear()
-        return blames
+        drops: list[Effect] = [CountDrop(origin, DropReason.BAD_SIGNATURE) for origin in forgers]
+        forgers.clear()
+        return drops
 
     def _push(
         self, copy: RumorCopy, targets: Sequence[PeerId], *, is_mail: bool = False
@@ -419,58 +433,62 @@ class Dissemination:
         if not targets:
             return []
         self.relayed += len(targets)
-        hops = MAILED_HOPS if is_mail else min(copy.hops + 1, MAILED_HOPS - 1)
+        hops = DIRECT_MAIL_HOPS if is_mail else min(copy.hops + 1, DIRECT_MAIL_HOPS - 1)
         return [Send(tuple(targets), Rumors((RumorCopy(copy.rumor, hops, copy.age_ms),)))]
 
     # --- time -----------------------------------------------------------------------------------
 
     def advance(self, now: float) -> list[Effect]:
         if now >= self._tick_at:
-            self._tick_at = now + SWEEP_S
+            self._tick_at = now + STORE_TICK_S
             self._store.tick(now)
-            self._unasked = {
-                key: size for key, size in self._unasked.items() if self._store.held.has(key)
+            self._unclaimed = {
+                key: size
+                for key, size in self._unclaimed.items()
+                if self._store.cache.contains(key)
             }
-            self._unsaid = {
-                key: count for key, count in self._unsaid.items() if self._store.held.has(key)
+            self._awaiting_first_peer = {
+                key: count
+                for key, count in self._awaiting_first_peer.items()
+                if self._store.cache.contains(key)
             }
         effects: list[Effect] = []
         for due in self._strategy.advance(now):
             if not isinstance(due, Push):
                 effects.append(due)
-            elif (copy := self._store.held.copy(due.key, now)) is not None:
+            elif (copy := self._store.cache.copy(due.key, now)) is not None:
                 effects += self._push(copy, due.targets)
-        effects += self.lazy.advance(now) + self.pulls.advance(now)
-        return effects + self._blame_liars()
+        effects += self.lazy_push.advance(now) + self.puller.advance(now)
+        return effects + self._report_forgers()
 
     @property
     def deadline(self) -> float:
         store = self._store
-        is_busy = store.held or store.has_holes or store.held.liars
+        is_busy = store.cache or store.has_gaps or store.cache.forgers
         tick_at = self._tick_at if is_busy else math.inf
-        return min(tick_at, self._strategy.deadline, self.lazy.deadline, self.pulls.deadline)
+        return min(tick_at, self._strategy.deadline, self.lazy_push.deadline, self.puller.deadline)
 
 
-def _as_heard(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> RumorCopy:
+def _with_transit(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> RumorCopy:
     """`copy`, older by the time it was on its way; what is mailed comes from its origin itself, and
     whoever else says so does not count."""
-    on_its_way_ms = int(sender.rtt_s * 500) if sender is not None and sender.rtt_s else 0
-    hops = 1 if is_mailed else min(copy.hops, MAILED_HOPS - 1)
-    if not on_its_way_ms and hops == copy.hops:
+    transit_ms = int(sender.rtt_s * 500) if sender is not None and sender.rtt_s else 0
+    hops = 1 if is_mailed else min(copy.hops, DIRECT_MAIL_HOPS - 1)
+    if not transit_ms and hops == copy.hops:
         return copy
-    return RumorCopy(copy.rumor, hops, copy.age_ms + on_its_way_ms)
+    return RumorCopy(copy.rumor, hops, copy.age_ms + transit_ms)
 
 
-def _made(config: NodeConfig, around: Neighbourhood, rng: random.Random) -> Strategy:
+def _make_strategy(config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> Strategy:
     """The strategy that `config` names."""
     match config.strategy:
         case "flood":
-            return Flood(config, around, rng)
+            return Flood(config, near_peers, rng)
         case "plumtree":
-            return Plumtree(config, around)
+            return Plumtree(config, near_peers)
         case "direct-mail":
-            return DirectMail(around)
+            return DirectMail(near_peers)
         case "auto":
-            return Auto(config, around)
+            return Auto(config, near_peers)
         case _:
-            return Epidemic(config, around, rng)
+            return Epidemic(config, near_peers, rng)

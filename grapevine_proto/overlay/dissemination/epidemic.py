@@ -18,67 +18,71 @@ from typing import Final
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
-from grapevine_proto.overlay.dissemination.strategy import News, Plan, Push, Strategy
+from grapevine_proto.overlay.dissemination.neighbourhood import NearPeers
+from grapevine_proto.overlay.dissemination.strategy import NewRumor, Push, PushPlan, Strategy
 from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.overlay.held import Key
+from grapevine_proto.overlay.held import RumorKey
 
-HOT_LIMIT: Final = 4096  # rumors watched at once; under more traffic than that, repair is quicker
+HOT_RUMORS_LIMIT: Final = (
+    4096  # rumors watched at once; under more traffic than that, repair is quicker
+)
 
 
-class _Hot:
+class _HotRumor:
     """A rumor that we relayed and nobody has told back."""
 
-    __slots__ = ("copies", "due_at", "told")
+    __slots__ = ("copies_sent", "due_at", "holders")
 
-    def __init__(self, told: set[PeerId], copies: int, due_at: float) -> None:
-        self.told = told  # who has it from us, who gave it, and its origin
-        self.copies = copies  # that we sent
+    def __init__(self, holders: set[PeerId], copies: int, due_at: float) -> None:
+        self.holders = holders  # who has it from us, who gave it, and its origin
+        self.copies_sent = copies  # that we sent
         self.due_at = due_at
 
 
 class Epidemic(Strategy):
     """See the module."""
 
-    def __init__(self, config: NodeConfig, around: Neighbourhood, rng: random.Random) -> None:
+    def __init__(self, config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> None:
         self._config = config
-        self._around = around
+        self._near_peers = near_peers
         self._rng = rng
-        self._hot: OrderedDict[Key, _Hot] = (
+        self._hot: OrderedDict[RumorKey, _HotRumor] = (
             OrderedDict()
         )  # by due time: the interval is one for all
-        self.cooled_early = 0
+        self.evicted = 0
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         self._config = config
         return []
 
-    def spread(self, news: News, now: float) -> Plan:
+    def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
         epidemic = self._config.epidemic
-        if news.is_mailed or news.hops >= epidemic.hops:
-            return Plan(())
-        if news.sender is not None and self._rng.random() >= epidemic.forward_probability:
-            return Plan(())
-        told = {news.origin} if news.sender is None else {news.origin, news.sender}
+        if rumor.is_mailed or rumor.hops >= epidemic.hops:
+            return PushPlan(())
+        if rumor.sender is not None and self._rng.random() >= epidemic.forward_probability:
+            return PushPlan(())
+        holders = {rumor.origin} if rumor.sender is None else {rumor.origin, rumor.sender}
         copies = min(self._config.fanout, epidemic.max_forwards)
-        targets = self._around.choose(copies, but=told)
+        targets = self._near_peers.choose(copies, exclude=holders)
         if len(targets) < epidemic.max_forwards:
-            told.update(targets)
-            self._hot[news.key] = _Hot(told, len(targets), now + self._config.gossip_interval)
-            if len(self._hot) > HOT_LIMIT:
+            holders.update(targets)
+            self._hot[rumor.key] = _HotRumor(
+                holders, len(targets), now + self._config.gossip_interval
+            )
+            if len(self._hot) > HOT_RUMORS_LIMIT:
                 self._hot.popitem(last=False)
-                self.cooled_early += 1
-        return Plan(targets)
+                self.evicted += 1
+        return PushPlan(targets)
 
-    def gave(self, key: Key, peer_id: PeerId) -> None:
+    def on_late_delivery(self, key: RumorKey, peer_id: PeerId) -> None:
         hot = self._hot.get(key)
         if hot is not None:
-            hot.told.add(peer_id)
-            hot.copies += 1
-            if hot.copies >= self._config.epidemic.max_forwards:
+            hot.holders.add(peer_id)
+            hot.copies_sent += 1
+            if hot.copies_sent >= self._config.epidemic.max_forwards:
                 del self._hot[key]
 
-    def heard_again(self, key: Key, sender: PeerId, now: float) -> list[Effect]:
+    def on_duplicate(self, key: RumorKey, sender: PeerId, now: float) -> list[Effect]:
         self._hot.pop(key, None)
         return []
 
@@ -89,12 +93,12 @@ class Epidemic(Strategy):
             if hot.due_at > now:
                 break
             del self._hot[key]
-            targets = self._around.choose(1, but=hot.told)
+            targets = self._near_peers.choose(1, exclude=hot.holders)
             if targets:
                 pushes.append(Push(key, targets))
-                hot.told.update(targets)
-                hot.copies += 1
-                if hot.copies < self._config.epidemic.max_forwards:
+                hot.holders.update(targets)
+                hot.copies_sent += 1
+                if hot.copies_sent < self._config.epidemic.max_forwards:
                     hot.due_at = now + self._config.gossip_interval
                     self._hot[key] = hot
         return pushes

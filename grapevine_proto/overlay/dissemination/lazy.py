@@ -10,10 +10,12 @@ trips (Leitao, Pereira, Rodrigues 2007, section 3.4: a lazy link's timer).
 
 What must stay true:
 
-- One batch of ids per link for what came within `BATCH_S` (`MAIL_BATCH_S` for what is mailed to
+- One batch of ids per link for what came within `IHAVE_BATCH_DELAY_S` (`MAIL_IHAVE_DELAY_S` for what is
+  mailed to
   all), and at most ten datagrams of them a second: more ids wait together. Nobody is told of what it
   told us, by copy or by id.
-- Of one rumor each teller is asked once, the first one first, the next after at most `PATIENCE_S`,
+- Of one rumor each teller is asked once, the first one first, the next after at most
+  `IWANT_TIMEOUT_BOUNDS_S`,
   so a teller that cannot serve what it told of costs less than a second.
 - An id only limits what is asked, and of whom. Nothing is marked by it; rumors prove themselves.
 - What one teller opens is capped apart from what others do, so lies crowd out no one else's ids.
@@ -32,377 +34,425 @@ from typing import Final, NamedTuple
 
 from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId, StreamRange
-from grapevine_proto.messages import Ids, Offer, Want
-from grapevine_proto.overlay.antientropy import LAZY_ROUND
-from grapevine_proto.overlay.digests import SETTLE_S
-from grapevine_proto.overlay.dissemination.asked import AskedRanges
-from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.messages import IHave, IWant, Offer
+from grapevine_proto.overlay.antientropy import LAZY_REQUEST_ROUND
+from grapevine_proto.overlay.digests import DIGEST_SETTLE_S
+from grapevine_proto.overlay.dissemination.asked import RequestedRanges
+from grapevine_proto.overlay.dissemination.neighbourhood import NearPeers
 from grapevine_proto.overlay.dissemination.pulls import is_large
 from grapevine_proto.overlay.dissemination.strategy import Strategy
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.ranges import (
-    IDS_AT_ONCE,
-    RANGES_A_WANT,
-    in_datagrams,
-    joined,
+    RANGES_PER_MESSAGE_LIMIT,
+    RANGES_PER_REQUEST,
+    coalesce,
+    pack,
 )
-from grapevine_proto.overlay.store import Store
+from grapevine_proto.overlay.store import MessageStore
 from grapevine_proto.signed import Rumor
 
-BATCH_S: Final = 0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
-MAIL_BATCH_S: Final = 3.0  # of what its origin gives to all: only its death leaves anybody out
-GAP_S: Final = (
+IHAVE_BATCH_DELAY_S: Final = (
+    0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
+)
+MAIL_IHAVE_DELAY_S: Final = (
+    3.0  # of what its origin gives to all: only its death leaves anybody out
+)
+IHAVE_INTERVAL_S: Final = (
     0.100  # between datagrams of ids to one peer: a fifth of what it allows us by default
 )
-ASK_AFTER_S: Final = (0.020, 0.400)  # at least and at most; round trips on one machine are shorter
-PATIENCE_RTTS: Final = 3.0
-PATIENCE_S: Final = (0.100, 0.500)  # for an answer
+IWANT_DELAY_BOUNDS_S: Final = (
+    0.020,
+    0.400,
+)  # at least and at most; round trips on one machine are shorter
+IWANT_TIMEOUT_RTTS: Final = 3.0
+IWANT_TIMEOUT_BOUNDS_S: Final = (0.100, 0.500)  # for an answer
 
-UNTOLD_LIMIT: Final = 1024  # rumors whose ids wait to be told: 1.5 s at ten full datagrams a second
-WANTED_LIMIT: Final = 4096  # rumors told of and not here, 200 bytes each
-WANTED_PER_TELLER: Final = 512  # of those, opened by one teller
-TELLERS_LIMIT: Final = 8  # remembered of one rumor; if so many fail, anti-entropy has its turn
-RUMOR_PAYLOADS: Final = 8192  # the most that the wire takes in one; a wider range is cut to that
-DUE_SPARE: Final = 1024  # entries of rumors that came
-GAPS_AT_ONCE: Final = (
-    4 * RANGES_A_WANT
+UNANNOUNCED_LIMIT: Final = (
+    1024  # rumors whose ids wait to be told: 1.5 s at ten full datagrams a second
+)
+MISSING_LIMIT: Final = 4096  # rumors told of and not here, 200 bytes each
+MISSING_PER_SOURCE_LIMIT: Final = 512  # of those, opened by one teller
+SOURCES_PER_RUMOR_LIMIT: Final = (
+    8  # remembered of one rumor; if so many fail, anti-entropy has its turn
+)
+PAYLOADS_PER_RANGE_LIMIT: Final = (
+    8192  # the most that the wire takes in one; a wider range is cut to that
+)
+IWANT_STALE_TIMERS_ALLOWED: Final = 1024  # entries of rumors that came
+GAPS_PER_SOURCE_LIMIT: Final = (
+    4 * RANGES_PER_REQUEST
 )  # of one teller; beyond it of each rumor one gap is asked for
 
-WAITS: Final = 2  # for an answer to a question about more: nested lies keep nobody waiting for long
+OVERLAP_WAITS_LIMIT: Final = (
+    2  # for an answer to a question about more: nested lies keep nobody waiting for long
+)
 
 
-class _Wanted:
+class _MissingRumor:
     """A rumor that others have and we do not."""
 
     __slots__ = (
-        "asked_at",
+        "announced_at",
+        "announced_by",
         "due_at",
+        "first_source",
         "is_offered",
-        "opener",
-        "tellers",
-        "told_at",
-        "told_by",
-        "waits",
+        "overlap_waits",
+        "pending_sources",
+        "requested_at",
     )
 
-    def __init__(self, opener: PeerId, now: float, due_at: float) -> None:
-        self.opener = opener
-        self.told_at = now
-        self.asked_at: float | None = None
+    def __init__(self, first_source: PeerId, now: float, due_at: float) -> None:
+        self.first_source = first_source
+        self.announced_at = now
+        self.requested_at: float | None = None
         self.is_offered = False
-        self.tellers = [opener]  # not asked yet, the first to tell first
-        self.told_by = dict.fromkeys((opener,))
+        self.pending_sources = [first_source]  # not asked yet, the first to tell first
+        self.announced_by = dict.fromkeys((first_source,))
         self.due_at = due_at
-        self.waits = 0
+        self.overlap_waits = 0
 
 
-class Foretold(NamedTuple):
+class EarlyAnnouncement(NamedTuple):
     """Who told of a rumor before it came: who first, and so long before; all of them; and whether
     it was offered."""
 
-    first: PeerId | None = None
+    first_source: PeerId | None = None
     lead_s: float = 0.0
-    tellers: Collection[PeerId] = ()
+    sources: Collection[PeerId] = ()
     is_offered: bool = False
 
 
-UNFORETOLD: Final = Foretold()
+NO_ANNOUNCEMENT: Final = EarlyAnnouncement()
 
 
-class LazyRepair:
+class LazyPush:
     """Part of dissemination, which tells it of every rumor that comes and goes."""
 
     def __init__(
         self,
         config: NodeConfig,
         peers: PeerTable,
-        around: Neighbourhood,
-        store: Store,
+        near_peers: NearPeers,
+        store: MessageStore,
         strategy: Strategy,
     ) -> None:
         """`strategy` pushes what need not be asked for, and hears whom we ask."""
-        self._is_on = config.lazy_repair
+        self._is_enabled = config.lazy_push
         self._peers = peers
-        self._around = around
+        self._near_peers = near_peers
         self._store = store
         self._strategy = strategy
-        self._untold: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
-        self._tell_at = math.inf
-        self._mailed: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
-        self._just_mailed: list[tuple[Rumor, tuple[PeerId, ...]]] = []  # and not among those yet
-        self._tell_mailed_at = math.inf
-        self._quiet_until = -math.inf
-        self._wanted: dict[StreamRange, _Wanted] = {}
-        self._asked = AskedRanges()
-        self._opened: Counter[PeerId] = Counter()
-        self._due: list[tuple[float, int, StreamRange]] = []  # a heap; entries may be out of date
-        self._ties = count()
-        self.asked = 0
-        self.unheeded = 0  # ids that found no room, ours or others'
+        self._unannounced: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
+        self._announce_at = math.inf
+        self._unannounced_mail: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
+        self._unsorted_mail: list[tuple[Rumor, tuple[PeerId, ...]]] = []  # and not among those yet
+        self._announce_mail_at = math.inf
+        self._paced_until = -math.inf
+        self._missing: dict[StreamRange, _MissingRumor] = {}
+        self._requested = RequestedRanges()
+        self._missing_per_source: Counter[PeerId] = Counter()
+        self._timer_heap: list[
+            tuple[float, int, StreamRange]
+        ] = []  # a heap; entries may be out of date
+        self._tie_breaker = count()
+        self.requests_sent = 0
+        self.announcements_dropped = 0  # ids that found no room, ours or others'
 
-    def follow(self, strategy: Strategy) -> None:
+    def set_strategy(self, strategy: Strategy) -> None:
         """Leave the pushes of `strategy` as much time as they need."""
         self._strategy = strategy
 
     def reconfigure(self, config: NodeConfig) -> None:
-        self._is_on = config.lazy_repair
-        if not self._is_on:
-            self._untold.clear()
-            self._mailed.clear()
-            self._just_mailed.clear()
-            self._tell_at = self._tell_mailed_at = math.inf
-            self._wanted.clear()
-            self._opened.clear()
-            self._due.clear()
+        self._is_enabled = config.lazy_push
+        if not self._is_enabled:
+            self._unannounced.clear()
+            self._unannounced_mail.clear()
+            self._unsorted_mail.clear()
+            self._announce_at = self._announce_mail_at = math.inf
+            self._missing.clear()
+            self._missing_per_source.clear()
+            self._timer_heap.clear()
 
     # --- telling --------------------------------------------------------------------------------
 
-    def arrived(self, rumor: Rumor, now: float) -> Foretold:
+    def on_rumor(self, rumor: Rumor, now: float) -> EarlyAnnouncement:
         """`rumor` is here: it need not be asked for any more."""
-        wanted = self._wanted.pop(rumor.ids, None) if self._wanted else None
-        if wanted is None:
-            return UNFORETOLD
-        self._closed(wanted)
-        return Foretold(wanted.opener, now - wanted.told_at, wanted.told_by, wanted.is_offered)
+        entry = self._missing.pop(rumor.ids, None) if self._missing else None
+        if entry is None:
+            return NO_ANNOUNCEMENT
+        self._release_quota(entry)
+        return EarlyAnnouncement(
+            entry.first_source, now - entry.announced_at, entry.announced_by, entry.is_offered
+        )
 
     def announce(
-        self, rumor: Rumor, has_it: Iterable[PeerId], now: float, *, is_mailed: bool = False
+        self, rumor: Rumor, holders: Iterable[PeerId], now: float, *, is_mailed: bool = False
     ) -> None:
-        """Tell of `rumor`, which is new here, to who is not among `has_it`."""
-        if not self._is_on:
+        """Tell of `rumor`, which is new here, to who is not among `holders`."""
+        if not self._is_enabled:
             return
         if is_mailed:  # nobody is told for long: it is put where it belongs when somebody looks
-            self._just_mailed.append((rumor, tuple(has_it)))
-            if len(self._just_mailed) + len(self._mailed) > UNTOLD_LIMIT:
-                self._sort_mail()
-            if self._tell_mailed_at == math.inf:
-                self._tell_mailed_at = now + MAIL_BATCH_S
+            self._unsorted_mail.append((rumor, tuple(holders)))
+            if len(self._unsorted_mail) + len(self._unannounced_mail) > UNANNOUNCED_LIMIT:
+                self._flush_unsorted_mail()
+            if self._announce_mail_at == math.inf:
+                self._announce_mail_at = now + MAIL_IHAVE_DELAY_S
             return
-        self._wait_in(self._untold, rumor, has_it)
-        if self._tell_at == math.inf:
-            self._tell_at = max(now + BATCH_S, self._quiet_until)
+        self._enqueue(self._unannounced, rumor, holders)
+        if self._announce_at == math.inf:
+            self._announce_at = max(now + IHAVE_BATCH_DELAY_S, self._paced_until)
 
-    def _sort_mail(self) -> None:
-        for rumor, has_it in self._just_mailed:
-            self._wait_in(self._mailed, rumor, has_it)
-        self._just_mailed.clear()
+    def _flush_unsorted_mail(self) -> None:
+        for rumor, holders in self._unsorted_mail:
+            self._enqueue(self._unannounced_mail, rumor, holders)
+        self._unsorted_mail.clear()
 
-    def _wait_in(
+    def _enqueue(
         self,
-        untold: OrderedDict[StreamRange, set[PeerId]],
+        unannounced: OrderedDict[StreamRange, set[PeerId]],
         rumor: Rumor,
-        has_it: Iterable[PeerId],
+        holders: Iterable[PeerId],
     ) -> None:
-        untold[rumor.ids] = {rumor.origin, *has_it}
-        if len(untold) > UNTOLD_LIMIT:
-            untold.popitem(last=False)
-            self.unheeded += 1
+        unannounced[rumor.ids] = {rumor.origin, *holders}
+        if len(unannounced) > UNANNOUNCED_LIMIT:
+            unannounced.popitem(last=False)
+            self.announcements_dropped += 1
 
-    def offer(self, rumor: Rumor, has_it: Iterable[PeerId]) -> list[Effect]:
-        """Let near peers who are not among `has_it` ask for `rumor` at once."""
-        known_to = {rumor.origin, *has_it}
-        targets = tuple(each for each in self._around.near if each not in known_to)
+    def offer(self, rumor: Rumor, holders: Iterable[PeerId]) -> list[Effect]:
+        """Let near peers who are not among `holders` ask for `rumor` at once."""
+        excluded = {rumor.origin, *holders}
+        targets = tuple(each for each in self._near_peers.near if each not in excluded)
         return [Send(targets, Offer((rumor.ids,)))] if targets else []
 
-    def introduce(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def announce_recent(self, peer_id: PeerId, now: float) -> list[Effect]:
         """Tell a newly linked peer what came lately: it was told to others, and no digest shows it yet."""
-        if not self._is_on:
+        if not self._is_enabled:
             return []
-        lately = self._store.held.since(now - SETTLE_S)
-        small = (each.ids for each in lately if each.origin != peer_id and not is_large(each))
-        ranges = sorted(islice(small, IDS_AT_ONCE), key=lambda each: (each.stream, each.first))
+        recent = self._store.cache.received_since(now - DIGEST_SETTLE_S)
+        small_ids = (each.ids for each in recent if each.origin != peer_id and not is_large(each))
+        ranges = sorted(
+            islice(small_ids, RANGES_PER_MESSAGE_LIMIT), key=lambda each: (each.stream, each.first)
+        )
         for ids in ranges:
-            self._has(ids, peer_id)
-        return [Send((peer_id,), Ids(batch)) for batch in in_datagrams(ranges)]
+            self._note_holder(ids, peer_id)
+        return [Send((peer_id,), IHave(batch)) for batch in pack(ranges)]
 
-    def heard_again(self, rumor: Rumor, sender: PeerId) -> None:
+    def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
         """`sender` has `rumor` too."""
-        self._has(rumor.ids, sender)
+        self._note_holder(rumor.ids, sender)
 
-    def _has(self, ids: StreamRange, peer_id: PeerId) -> None:
+    def _note_holder(self, ids: StreamRange, peer_id: PeerId) -> None:
         """Nobody needs to tell `peer_id` of these."""
-        if self._just_mailed:
-            self._sort_mail()
-        for untold in (self._untold, self._mailed):
-            if untold and ids in untold:
-                untold[ids].add(peer_id)
+        if self._unsorted_mail:
+            self._flush_unsorted_mail()
+        for unannounced in (self._unannounced, self._unannounced_mail):
+            if unannounced and ids in unannounced:
+                unannounced[ids].add(peer_id)
 
-    def _tell(self, now: float) -> list[Effect]:
+    def _announce_due(self, now: float) -> list[Effect]:
         """What waits for its turn and is due."""
         effects: list[Effect] = []
-        if now >= self._tell_at:
-            self._tell_at = math.inf
-            effects += self._tell_to(self._around.near, self._untold, now)
-        if now >= self._tell_mailed_at:
-            self._tell_mailed_at = math.inf
-            self._sort_mail()
-            effects += self._tell_to(self._around.behind, self._mailed, now, joins=True)
+        if now >= self._announce_at:
+            self._announce_at = math.inf
+            effects += self._announce_to(self._near_peers.near, self._unannounced, now)
+        if now >= self._announce_mail_at:
+            self._announce_mail_at = math.inf
+            self._flush_unsorted_mail()
+            effects += self._announce_to(
+                self._near_peers.ring_successors, self._unannounced_mail, now, is_coalesced=True
+            )
         return effects
 
-    def _tell_to(
+    def _announce_to(
         self,
         peers: Sequence[PeerId],
-        waiting: OrderedDict[StreamRange, set[PeerId]],
+        unannounced_queue: OrderedDict[StreamRange, set[PeerId]],
         now: float,
         *,
-        joins: bool = False,
+        is_coalesced: bool = False,
     ) -> list[Effect]:
-        """A datagram or more to each of `peers`, made once for those who get the same. `joins`: one
+        """A datagram or more to each of `peers`, made once for those who get the same. `is_coalesced`: one
         range for rumors that follow each other, where nobody will be told of them one by one."""
-        ranges = sorted(waiting, key=lambda each: (each.stream, each.first))
-        untold = [waiting[each] for each in ranges]
-        waiting.clear()
-        receivers: dict[tuple[int, ...], list[PeerId]] = {}
+        ranges = sorted(unannounced_queue, key=lambda each: (each.stream, each.first))
+        unannounced = [unannounced_queue[each] for each in ranges]
+        unannounced_queue.clear()
+        receivers_by_content: dict[tuple[int, ...], list[PeerId]] = {}
         for peer_id in peers:
-            new = tuple(i for i, has_it in enumerate(untold) if peer_id not in has_it)
-            if new:
-                receivers.setdefault(new, []).append(peer_id)
+            unknown_indices = tuple(
+                i for i, holders in enumerate(unannounced) if peer_id not in holders
+            )
+            if unknown_indices:
+                receivers_by_content.setdefault(unknown_indices, []).append(peer_id)
         effects: list[Effect] = []
-        most = 0
-        for indices, peer_ids in receivers.items():
+        max_datagrams = 0
+        for indices, peer_ids in receivers_by_content.items():
             chosen = [ranges[i] for i in indices]
-            batches = in_datagrams(joined(chosen) if joins else chosen)
-            effects += [Send(tuple(peer_ids), Ids(batch)) for batch in batches]
-            most = max(most, len(batches))
-        self._quiet_until = now + GAP_S * most
+            batches = pack(coalesce(chosen) if is_coalesced else chosen)
+            effects += [Send(tuple(peer_ids), IHave(batch)) for batch in batches]
+            max_datagrams = max(max_datagrams, len(batches))
+        self._paced_until = now + IHAVE_INTERVAL_S * max_datagrams
         return effects
 
     # --- asking ---------------------------------------------------------------------------------
 
-    def handle(self, message: Ids | Offer, sender: PeerId, now: float) -> list[Effect]:
-        self._around.called(sender)
+    def handle(self, message: IHave | Offer, sender: PeerId, now: float) -> list[Effect]:
+        self._near_peers.on_caller(sender)
         is_offer = isinstance(message, Offer)
-        if self._is_on or is_offer:
-            for ids in _apart(message.ranges):
-                self._heed(ids, sender, now, is_offer=is_offer)
-        return self._ask(now) if is_offer else []
+        if self._is_enabled or is_offer:
+            for ids in _disjoint(message.ranges):
+                self._on_announced(ids, sender, now, is_offer=is_offer)
+        return self._request_due(now) if is_offer else []
 
-    def _heed(self, ids: StreamRange, sender: PeerId, now: float, *, is_offer: bool) -> None:
-        self._has(ids, sender)
-        wanted = self._wanted.get(ids)
-        if wanted is None:
+    def _on_announced(
+        self, ids: StreamRange, sender: PeerId, now: float, *, is_offer: bool
+    ) -> None:
+        self._note_holder(ids, sender)
+        entry = self._missing.get(ids)
+        if entry is None:
             if not self._store.lacks(ids, now):
                 return
-            if len(self._wanted) >= WANTED_LIMIT or self._opened[sender] >= WANTED_PER_TELLER:
-                self.unheeded += 1
+            if (
+                len(self._missing) >= MISSING_LIMIT
+                or self._missing_per_source[sender] >= MISSING_PER_SOURCE_LIMIT
+            ):
+                self.announcements_dropped += 1
                 return
-            self._opened[sender] += 1
-            ask_at = (
+            self._missing_per_source[sender] += 1
+            request_at = (
                 now
-                if is_offer or self._strategy.is_torn(ids.stream.origin)
-                else now + self._wait_s(sender)
+                if is_offer or self._strategy.is_broken(ids.stream.origin)
+                else now + self._request_delay_s(sender)
             )
-            wanted = self._wanted[ids] = _Wanted(sender, now, ask_at)
-            self._plan(ids, wanted)
-        elif sender not in wanted.told_by and len(wanted.told_by) < TELLERS_LIMIT:
-            wanted.told_by[sender] = None
-            wanted.tellers.append(sender)
-            if is_offer and not (wanted.asked_at is not None and wanted.is_offered):
-                self._hurry(ids, wanted, now)
-        wanted.is_offered = wanted.is_offered or is_offer
+            entry = self._missing[ids] = _MissingRumor(sender, now, request_at)
+            self._schedule(ids, entry)
+        elif sender not in entry.announced_by and len(entry.announced_by) < SOURCES_PER_RUMOR_LIMIT:
+            entry.announced_by[sender] = None
+            entry.pending_sources.append(sender)
+            if is_offer and not (entry.requested_at is not None and entry.is_offered):
+                self._expedite(ids, entry, now)
+        entry.is_offered = entry.is_offered or is_offer
 
-    def _hurry(self, ids: StreamRange, wanted: _Wanted, now: float) -> None:
+    def _expedite(self, ids: StreamRange, entry: _MissingRumor, now: float) -> None:
         """Whoever offers has it to hand; whoever was asked by its id has so much time to answer first."""
-        if wanted.asked_at is not None:
-            now = max(now, wanted.asked_at + PATIENCE_S[0])
-        if now < wanted.due_at:
-            wanted.due_at = now
-            self._plan(ids, wanted)
+        if entry.requested_at is not None:
+            now = max(now, entry.requested_at + IWANT_TIMEOUT_BOUNDS_S[0])
+        if now < entry.due_at:
+            entry.due_at = now
+            self._schedule(ids, entry)
 
-    def _plan(self, ids: StreamRange, wanted: _Wanted) -> None:
-        """Look at `wanted` when it is due."""
-        heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
-        if len(self._due) > 2 * len(self._wanted) + DUE_SPARE:  # most of them are out of date
-            self._due = [
+    def _schedule(self, ids: StreamRange, entry: _MissingRumor) -> None:
+        """Look at `entry` when it is due."""
+        heapq.heappush(self._timer_heap, (entry.due_at, next(self._tie_breaker), ids))
+        if (
+            len(self._timer_heap) > 2 * len(self._missing) + IWANT_STALE_TIMERS_ALLOWED
+        ):  # most of them are out of date
+            self._timer_heap = [
                 each
-                for each in self._due
-                if each[2] in self._wanted and self._wanted[each[2]].due_at == each[0]
+                for each in self._timer_heap
+                if each[2] in self._missing and self._missing[each[2]].due_at == each[0]
             ]
-            heapq.heapify(self._due)
+            heapq.heapify(self._timer_heap)
 
-    def _wait_s(self, teller: PeerId) -> float:
-        """How long a push of what `teller` told of may yet take."""
-        timed = (self._strategy.asks_by_usual_rtt and self._around.near) or (teller,)
-        rtt_s = sum(map(self._peers.rtt_s, timed)) / len(timed)
-        return min(max(self._strategy.ask_after_rtts * rtt_s, ASK_AFTER_S[0]), ASK_AFTER_S[1])
+    def _request_delay_s(self, source: PeerId) -> float:
+        """How long a push of what `source` told of may yet take."""
+        measured_peers = (self._strategy.uses_average_rtt and self._near_peers.near) or (source,)
+        rtt_s = sum(map(self._peers.rtt_s, measured_peers)) / len(measured_peers)
+        return min(
+            max(self._strategy.request_delay_rtts * rtt_s, IWANT_DELAY_BOUNDS_S[0]),
+            IWANT_DELAY_BOUNDS_S[1],
+        )
 
-    def _closed(self, wanted: _Wanted) -> None:
-        self._opened[wanted.opener] -= 1
-        if not self._opened[wanted.opener]:
-            del self._opened[wanted.opener]
+    def _release_quota(self, entry: _MissingRumor) -> None:
+        self._missing_per_source[entry.first_source] -= 1
+        if not self._missing_per_source[entry.first_source]:
+            del self._missing_per_source[entry.first_source]
 
-    def _ask(self, now: float) -> list[Effect]:
+    def _request_due(self, now: float) -> list[Effect]:
         """Ask for what is due and still missing, one question to a teller for all that it is asked."""
-        questions: dict[PeerId, list[StreamRange]] = {}
-        grafted: dict[tuple[PeerId, PeerId], None] = {}
-        while self._due and self._due[0][0] <= now:
-            due_at, _, ids = heapq.heappop(self._due)
-            wanted = self._wanted.get(ids)
-            if wanted is None or wanted.due_at != due_at:
+        requests: dict[PeerId, list[StreamRange]] = {}
+        graft_pairs: dict[tuple[PeerId, PeerId], None] = {}
+        while self._timer_heap and self._timer_heap[0][0] <= now:
+            due_at, _, ids = heapq.heappop(self._timer_heap)
+            entry = self._missing.get(ids)
+            if entry is None or entry.due_at != due_at:
                 continue
-            missing = self._store.missing(ids, now, RANGES_A_WANT)
-            free, until = self._asked.free(missing, now)
-            if missing and not free and wanted.waits < WAITS and not wanted.is_offered:
-                wanted.waits += 1  # who told of it among others is asked for it
-                wanted.due_at = until
-                self._plan(ids, wanted)
+            missing = self._store.missing(ids, now, RANGES_PER_REQUEST)
+            unrequested, wait_until = self._requested.unrequested(missing, now)
+            if (
+                missing
+                and not unrequested
+                and entry.overlap_waits < OVERLAP_WAITS_LIMIT
+                and not entry.is_offered
+            ):
+                entry.overlap_waits += 1  # who told of it among others is asked for it
+                entry.due_at = wait_until
+                self._schedule(ids, entry)
                 continue
-            teller = self._next_teller(wanted) if missing else None
-            if teller is None:
-                del self._wanted[ids]
-                self._closed(wanted)
+            source = self._next_source(entry) if missing else None
+            if source is None:
+                del self._missing[ids]
+                self._release_quota(entry)
                 continue
-            ranges = questions.setdefault(teller, [])
-            asked = free or missing
-            if len(ranges) + len(asked) > GAPS_AT_ONCE:
-                asked = asked[:1]
-            ranges += asked
-            grafted.setdefault((teller, ids.stream.origin))
-            wanted.asked_at = now
-            wanted.due_at = now + self._peers.patience_s(teller, PATIENCE_RTTS, PATIENCE_S)
-            self._plan(ids, wanted)
-            if free:
-                self._asked.add(asked, wanted.due_at, now)
-        if not self._wanted:
-            self._asked.clear()
+            ranges = requests.setdefault(source, [])
+            requested = unrequested or missing
+            if len(ranges) + len(requested) > GAPS_PER_SOURCE_LIMIT:
+                requested = requested[:1]
+            ranges += requested
+            graft_pairs.setdefault((source, ids.stream.origin))
+            entry.requested_at = now
+            entry.due_at = now + self._peers.timeout_for(
+                source, IWANT_TIMEOUT_RTTS, IWANT_TIMEOUT_BOUNDS_S
+            )
+            self._schedule(ids, entry)
+            if unrequested:
+                self._requested.add(requested, entry.due_at, now)
+        if not self._missing:
+            self._requested.clear()
         effects: list[Effect] = []
-        for teller, origin in grafted:
-            effects += self._strategy.asks(teller, origin, now)
-        for teller, ranges in questions.items():
-            self.asked += len(ranges)
+        for source, origin in graft_pairs:
+            effects += self._strategy.on_request_sent(source, origin, now)
+        for source, ranges in requests.items():
+            self.requests_sent += len(ranges)
             effects += [
-                Send((teller,), Want(LAZY_ROUND, tuple(ranges[i : i + RANGES_A_WANT])))
-                for i in range(0, len(ranges), RANGES_A_WANT)
+                Send(
+                    (source,), IWant(LAZY_REQUEST_ROUND, tuple(ranges[i : i + RANGES_PER_REQUEST]))
+                )
+                for i in range(0, len(ranges), RANGES_PER_REQUEST)
             ]
         return effects
 
-    def _next_teller(self, wanted: _Wanted) -> PeerId | None:
-        while wanted.tellers:
-            teller = wanted.tellers.pop(0)
-            if self._peers.is_linked(teller):
-                return teller
+    def _next_source(self, entry: _MissingRumor) -> PeerId | None:
+        while entry.pending_sources:
+            source = entry.pending_sources.pop(0)
+            if self._peers.is_linked(source):
+                return source
         return None
 
     # --- time -----------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float:
-        tell_at = min(self._tell_at, self._tell_mailed_at)
-        return min(tell_at, self._due[0][0]) if self._due else tell_at
+        announce_at = min(self._announce_at, self._announce_mail_at)
+        return min(announce_at, self._timer_heap[0][0]) if self._timer_heap else announce_at
 
     def advance(self, now: float) -> list[Effect]:
-        effects = self._tell(now)
-        return effects + self._ask(now) if self._due and now >= self._due[0][0] else effects
+        effects = self._announce_due(now)
+        return (
+            effects + self._request_due(now)
+            if self._timer_heap and now >= self._timer_heap[0][0]
+            else effects
+        )
 
 
-def _apart(ranges: Sequence[StreamRange]) -> list[StreamRange]:
+def _disjoint(ranges: Sequence[StreamRange]) -> list[StreamRange]:
     """`ranges` in order, none wider than a rumor, and without those that overlap one before them: rumors
     of one stream are apart, so whoever names the same sequence twice in a message says nothing more."""
     found: list[StreamRange] = []
     for each in sorted(ranges, key=lambda each: (each.stream, each.first)):
         if found and found[-1].stream == each.stream and each.first <= found[-1].last:
             continue
-        last = min(each.last, each.first + RUMOR_PAYLOADS - 1)
+        last = min(each.last, each.first + PAYLOADS_PER_RANGE_LIMIT - 1)
         found.append(each if last == each.last else StreamRange(each.stream, each.first, last))
     return found

@@ -11,9 +11,9 @@ does not send all copies itself.
 What must stay true:
 
 - A rumor is asked of one holder at a time: of the first to announce it, the next time of the quickest
-  who has room. A holder from whom nothing comes costs at most `PATIENCE_S`, one that dribbles
-  `DRIBBLE_S`; then the next is asked, if there is one.
-- Of one holder no more than `AT_ONCE_BYTES` are asked for at a time, or one rumor that is larger, so
+  who has room. A holder from whom nothing comes costs at most `PULL_TIMEOUT_BOUNDS_S`, one that dribbles
+  `PULL_DURATION_LIMIT_S`; then the next is asked, if there is one.
+- Of one holder no more than `PULL_WINDOW_BYTES` are asked for at a time, or one rumor that is larger, so
   what is asked for finds room in its queue. What waits for that may come from another meanwhile.
 - What an announcement says only limits what is asked, and of whom. Nothing is marked by it.
 - What one teller opens is capped apart from what others do, so lies crowd out no one else's.
@@ -30,30 +30,32 @@ from itertools import count
 from typing import Final
 
 from grapevine_proto.ids import PeerId, StreamRange
-from grapevine_proto.messages import Announce, Want
-from grapevine_proto.overlay.antientropy import LAZY_ROUND
-from grapevine_proto.overlay.dissemination.neighbourhood import Neighbourhood
+from grapevine_proto.messages import Announce, IWant
+from grapevine_proto.overlay.antientropy import LAZY_REQUEST_ROUND
+from grapevine_proto.overlay.dissemination.neighbourhood import NearPeers
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.ranges import RANGES_A_WANT
-from grapevine_proto.overlay.store import Store
+from grapevine_proto.overlay.ranges import RANGES_PER_REQUEST
+from grapevine_proto.overlay.store import MessageStore
 from grapevine_proto.signed import Rumor
 
-PUSHED_BYTES: Final = 8 * 1024  # of one payload, at most: seven datagrams; what is larger is pulled
-AT_ONCE_BYTES: Final = 512 * 1024  # half of what a link's queue holds by default
-PATIENCE_RTTS: Final = 6.0  # the question or the first fragment may have to go twice
-PATIENCE_S: Final = (0.200, 0.500)  # at least and at most
-DRIBBLE_S: Final = 10.0  # for one rumor while parts of it come: 10 MiB at 8 Mbit/s
-GIVE_UP_S: Final = 30.0  # with nobody else to ask; anti-entropy has its turn
-WANTED_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
-WANTED_PER_TELLER: Final = 128  # of those, opened by one teller
-DUE_SPARE: Final = 256  # entries of rumors that came
-HOLDERS_LIMIT: Final = 8  # remembered of one rumor
+PUSH_LIMIT_BYTES: Final = (
+    8 * 1024
+)  # of one payload, at most: seven datagrams; what is larger is pulled
+PULL_WINDOW_BYTES: Final = 512 * 1024  # half of what a link's queue holds by default
+PULL_TIMEOUT_RTTS: Final = 6.0  # the question or the first fragment may have to go twice
+PULL_TIMEOUT_BOUNDS_S: Final = (0.200, 0.500)  # at least and at most
+PULL_DURATION_LIMIT_S: Final = 10.0  # for one rumor while parts of it come: 10 MiB at 8 Mbit/s
+PULL_ABANDON_S: Final = 30.0  # with nobody else to ask; anti-entropy has its turn
+PULLS_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
+PULLS_PER_SOURCE_LIMIT: Final = 128  # of those, opened by one teller
+PULL_STALE_TIMERS_ALLOWED: Final = 256  # entries of rumors that came
+HOLDERS_PER_PULL_LIMIT: Final = 8  # remembered of one rumor
 
 
 def is_pulled(payload_bytes: int) -> bool:
     """Whether a payload of so many bytes is pulled instead of pushed."""
-    return payload_bytes > PUSHED_BYTES
+    return payload_bytes > PUSH_LIMIT_BYTES
 
 
 def is_large(rumor: Rumor) -> bool:
@@ -62,215 +64,232 @@ def is_large(rumor: Rumor) -> bool:
     return is_pulled(len(rumor.body)) and is_pulled(max(rumor.lengths))
 
 
-class _Wanted:
+class _Pull:
     """A large rumor that others have and we do not."""
 
-    __slots__ = ("asked_at", "due_at", "holder", "holders", "opener", "size_bytes", "told_by")
+    __slots__ = (
+        "announced_by",
+        "due_at",
+        "first_source",
+        "holder",
+        "holders",
+        "requested_at",
+        "size_bytes",
+    )
 
-    def __init__(self, opener: PeerId, size_bytes: int) -> None:
-        self.opener = opener
+    def __init__(self, first_source: PeerId, size_bytes: int) -> None:
+        self.first_source = first_source
         self.size_bytes = size_bytes
         self.holders: list[PeerId] = []  # not asked yet
-        self.told_by: set[PeerId] = set()
+        self.announced_by: set[PeerId] = set()
         self.holder: PeerId | None = None  # who is asked
-        self.asked_at = 0.0
+        self.requested_at = 0.0
         self.due_at = math.inf  # when to look again whether it comes
 
 
-class Pulls:
+class LargePuller:
     """Part of dissemination, which tells it of every large rumor that comes, and of links that go."""
 
-    def __init__(self, peers: PeerTable, around: Neighbourhood, store: Store) -> None:
+    def __init__(self, peers: PeerTable, near_peers: NearPeers, store: MessageStore) -> None:
         self._peers = peers
-        self._around = around
+        self._near_peers = near_peers
         self._store = store
-        self._wanted: dict[StreamRange, _Wanted] = {}
-        self._opened: Counter[PeerId] = Counter()
-        self._asked_bytes: Counter[PeerId] = Counter()  # of each holder, and not here yet
-        self._heard_at: dict[PeerId, float] = {}  # when part of something came, from those asked
-        self._due: list[tuple[float, int, StreamRange]] = []  # a heap; entries may be out of date
-        self._ties = count()
-        self._waiting: dict[PeerId, dict[StreamRange, None]] = {}  # for room at each who has it
-        self.asked = 0
-        self.unheeded = 0  # announcements that found no room
+        self._pulls: dict[StreamRange, _Pull] = {}
+        self._pulls_per_source: Counter[PeerId] = Counter()
+        self._requested_bytes: Counter[PeerId] = Counter()  # of each holder, and not here yet
+        self._last_fragment_at: dict[
+            PeerId, float
+        ] = {}  # when part of something came, from those asked
+        self._timer_heap: list[
+            tuple[float, int, StreamRange]
+        ] = []  # a heap; entries may be out of date
+        self._tie_breaker = count()
+        self._waiting_for_holder: dict[
+            PeerId, dict[StreamRange, None]
+        ] = {}  # for room at each who has it
+        self.requests_sent = 0
+        self.announcements_dropped = 0  # announcements that found no room
 
     # --- telling --------------------------------------------------------------------------------
 
-    def announce(self, rumor: Rumor, has_it: set[PeerId]) -> list[Effect]:
-        """Let near peers who are not in `has_it` pull `rumor`."""
+    def announce(self, rumor: Rumor, holders: set[PeerId]) -> list[Effect]:
+        """Let near peers who are not in `holders` pull `rumor`."""
         targets = tuple(
-            each for each in self._around.near if each not in has_it and each != rumor.origin
+            each for each in self._near_peers.near if each not in holders and each != rumor.origin
         )
         return [Send(targets, Announce(rumor.ids, rumor.size_bytes))] if targets else []
 
     # --- asking ---------------------------------------------------------------------------------
 
     def handle(self, message: Announce, sender: PeerId, now: float) -> list[Effect]:
-        self._around.called(sender)
-        wanted = self._wanted.get(message.ids)
-        if wanted is None:
+        self._near_peers.on_caller(sender)
+        pull = self._pulls.get(message.ids)
+        if pull is None:
             if not self._store.lacks(message.ids, now):
                 return []
-            if len(self._wanted) >= WANTED_LIMIT or self._opened[sender] >= WANTED_PER_TELLER:
-                self.unheeded += 1
+            if (
+                len(self._pulls) >= PULLS_LIMIT
+                or self._pulls_per_source[sender] >= PULLS_PER_SOURCE_LIMIT
+            ):
+                self.announcements_dropped += 1
                 return []
-            self._opened[sender] += 1
+            self._pulls_per_source[sender] += 1
             # What is smaller is pushed: claimed to be tiny, all would be asked for at once.
-            size_bytes = max(message.size_bytes, PUSHED_BYTES)
-            wanted = self._wanted[message.ids] = _Wanted(sender, size_bytes)
-        if sender not in wanted.told_by and len(wanted.told_by) < HOLDERS_LIMIT:
-            wanted.told_by.add(sender)
-            wanted.holders.append(sender)
-            return self._look_again(message.ids, wanted, now)
+            size_bytes = max(message.size_bytes, PUSH_LIMIT_BYTES)
+            pull = self._pulls[message.ids] = _Pull(sender, size_bytes)
+        if sender not in pull.announced_by and len(pull.announced_by) < HOLDERS_PER_PULL_LIMIT:
+            pull.announced_by.add(sender)
+            pull.holders.append(sender)
+            return self._check_progress(message.ids, pull, now)
         return []
 
-    def arriving(self, peer_id: PeerId, now: float) -> None:
+    def on_fragment(self, peer_id: PeerId, now: float) -> None:
         """Part of a large message came from `peer_id`."""
-        if peer_id in self._asked_bytes:
-            self._heard_at[peer_id] = now
+        if peer_id in self._requested_bytes:
+            self._last_fragment_at[peer_id] = now
 
-    def arrived(self, rumor: Rumor, now: float) -> tuple[set[PeerId], list[Effect]]:
+    def on_rumor(self, rumor: Rumor, now: float) -> tuple[set[PeerId], list[Effect]]:
         """`rumor` is here: who else has it, and what to ask for next."""
-        wanted = self._wanted.pop(rumor.ids, None) if self._wanted else None
-        if wanted is None:
+        pull = self._pulls.pop(rumor.ids, None) if self._pulls else None
+        if pull is None:
             return set(), []
-        holder = wanted.holder
-        self._closed(rumor.ids, wanted)
-        return wanted.told_by, self._ask_next(holder, now)
+        holder = pull.holder
+        self._close(rumor.ids, pull)
+        return pull.announced_by, self._request_next(holder, now)
 
-    def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """What was asked of a peer that is gone is asked of another."""
         effects: list[Effect] = []
-        for ids, wanted in list(self._wanted.items()):
-            if wanted.holder == peer_id:
-                self._release(wanted)
-                effects += self._ask(ids, wanted, now)
-            elif wanted.holder is None and peer_id in wanted.holders:
-                effects += self._ask(ids, wanted, now)
-        self._waiting.pop(peer_id, None)
+        for ids, pull in list(self._pulls.items()):
+            if pull.holder == peer_id:
+                self._release_holder(pull)
+                effects += self._request(ids, pull, now)
+            elif pull.holder is None and peer_id in pull.holders:
+                effects += self._request(ids, pull, now)
+        self._waiting_for_holder.pop(peer_id, None)
         return effects
 
-    def _release(self, wanted: _Wanted) -> None:
+    def _release_holder(self, pull: _Pull) -> None:
         """Nothing more is expected of who was asked."""
-        holder, wanted.holder = wanted.holder, None
+        holder, pull.holder = pull.holder, None
         if holder is None:
             return
-        self._asked_bytes[holder] -= wanted.size_bytes
-        if not self._asked_bytes[holder]:
-            del self._asked_bytes[holder]
-            self._heard_at.pop(holder, None)
+        self._requested_bytes[holder] -= pull.size_bytes
+        if not self._requested_bytes[holder]:
+            del self._requested_bytes[holder]
+            self._last_fragment_at.pop(holder, None)
 
-    def _closed(self, ids: StreamRange, wanted: _Wanted) -> None:
-        self._release(wanted)
-        self._wait_no_more(ids, wanted)
-        self._opened[wanted.opener] -= 1
-        if not self._opened[wanted.opener]:
-            del self._opened[wanted.opener]
+    def _close(self, ids: StreamRange, pull: _Pull) -> None:
+        self._release_holder(pull)
+        self._stop_waiting(ids, pull)
+        self._pulls_per_source[pull.first_source] -= 1
+        if not self._pulls_per_source[pull.first_source]:
+            del self._pulls_per_source[pull.first_source]
 
-    def _ask(self, ids: StreamRange, wanted: _Wanted, now: float) -> list[Effect]:
+    def _request(self, ids: StreamRange, pull: _Pull, now: float) -> list[Effect]:
         """Ask for it, if somebody who is linked and has it has room for the question; else wait for room."""
-        self._wait_no_more(ids, wanted)
-        holder = self._next_holder(wanted)
-        missing = self._store.missing(ids, now, RANGES_A_WANT)
-        if not missing or not wanted.holders:
-            del self._wanted[ids]
-            self._closed(ids, wanted)
+        self._stop_waiting(ids, pull)
+        holder = self._next_holder(pull)
+        missing = self._store.missing(ids, now, RANGES_PER_REQUEST)
+        if not missing or not pull.holders:
+            del self._pulls[ids]
+            self._close(ids, pull)
             return []
         if holder is None:
-            for each in wanted.holders:
-                self._waiting.setdefault(each, {})[ids] = None
+            for each in pull.holders:
+                self._waiting_for_holder.setdefault(each, {})[ids] = None
             return []
-        self._note_asked(wanted, holder, now)
-        self._plan(ids, wanted)
-        return [Send((holder,), Want(LAZY_ROUND, tuple(missing)))]
+        self._note_requested(pull, holder, now)
+        self._schedule(ids, pull)
+        return [Send((holder,), IWant(LAZY_REQUEST_ROUND, tuple(missing)))]
 
-    def _ask_next(self, holder: PeerId | None, now: float) -> list[Effect]:
+    def _request_next(self, holder: PeerId | None, now: float) -> list[Effect]:
         """`holder` may have room again, for what waits longest."""
         effects: list[Effect] = []
-        for ids in list(self._waiting.get(holder, ())) if holder is not None else ():
-            wanted = self._wanted[ids]
-            if holder is None or not self._has_room(holder, wanted.size_bytes):
+        for ids in list(self._waiting_for_holder.get(holder, ())) if holder is not None else ():
+            pull = self._pulls[ids]
+            if holder is None or not self._has_window(holder, pull.size_bytes):
                 break
-            effects += self._ask(ids, wanted, now)
+            effects += self._request(ids, pull, now)
         return effects
 
-    def _wait_no_more(self, ids: StreamRange, wanted: _Wanted) -> None:
-        for each in wanted.told_by if self._waiting else ():
-            waiting = self._waiting.get(each)
+    def _stop_waiting(self, ids: StreamRange, pull: _Pull) -> None:
+        for each in pull.announced_by if self._waiting_for_holder else ():
+            waiting = self._waiting_for_holder.get(each)
             if waiting is not None:
                 waiting.pop(ids, None)
                 if not waiting:
-                    del self._waiting[each]
+                    del self._waiting_for_holder[each]
 
-    def _plan(self, ids: StreamRange, wanted: _Wanted) -> None:
-        heapq.heappush(self._due, (wanted.due_at, next(self._ties), ids))
-        if len(self._due) > 2 * len(self._wanted) + DUE_SPARE:
-            self._due = [each for each in self._due if not self._is_outdated(each)]
-            heapq.heapify(self._due)
+    def _schedule(self, ids: StreamRange, pull: _Pull) -> None:
+        heapq.heappush(self._timer_heap, (pull.due_at, next(self._tie_breaker), ids))
+        if len(self._timer_heap) > 2 * len(self._pulls) + PULL_STALE_TIMERS_ALLOWED:
+            self._timer_heap = [each for each in self._timer_heap if not self._is_outdated(each)]
+            heapq.heapify(self._timer_heap)
 
-    def _is_outdated(self, entry: tuple[float, int, StreamRange]) -> bool:
-        wanted = self._wanted.get(entry[2])
-        return wanted is None or wanted.holder is None or wanted.due_at != entry[0]
+    def _is_outdated(self, timer: tuple[float, int, StreamRange]) -> bool:
+        pull = self._pulls.get(timer[2])
+        return pull is None or pull.holder is None or pull.due_at != timer[0]
 
-    def _look_again(self, ids: StreamRange, wanted: _Wanted, now: float) -> list[Effect]:
+    def _check_progress(self, ids: StreamRange, pull: _Pull, now: float) -> list[Effect]:
         """See whether it still comes from who was asked, if its time is over; else ask another."""
-        holder = wanted.holder
+        holder = pull.holder
         if holder is not None:
-            if now < wanted.due_at:
+            if now < pull.due_at:
                 return []
-            self._look_after(wanted, now)
-            if wanted.holder is not None:
-                self._plan(ids, wanted)
+            self._check_timeout(pull, now)
+            if pull.holder is not None:
+                self._schedule(ids, pull)
                 return []
-        return self._ask(ids, wanted, now) + self._ask_next(holder, now)
+        return self._request(ids, pull, now) + self._request_next(holder, now)
 
-    def _note_asked(self, wanted: _Wanted, holder: PeerId, now: float) -> None:
-        wanted.holders.remove(holder)
-        wanted.holder, wanted.asked_at = holder, now
-        wanted.due_at = now + self._patience_s(holder)
-        self._asked_bytes[holder] += wanted.size_bytes
-        self.asked += 1
+    def _note_requested(self, pull: _Pull, holder: PeerId, now: float) -> None:
+        pull.holders.remove(holder)
+        pull.holder, pull.requested_at = holder, now
+        pull.due_at = now + self._timeout_s(holder)
+        self._requested_bytes[holder] += pull.size_bytes
+        self.requests_sent += 1
 
-    def _look_after(self, wanted: _Wanted, now: float) -> None:
+    def _check_timeout(self, pull: _Pull, now: float) -> None:
         """Nothing more may be coming from who was asked."""
-        holder = wanted.holder
+        holder = pull.holder
         if holder is None:
             return
-        quiet_at = self._heard_at.get(holder, wanted.asked_at) + self._patience_s(holder)
-        if now < quiet_at and now < wanted.asked_at + DRIBBLE_S:
-            wanted.due_at = quiet_at
-        elif now >= wanted.asked_at + GIVE_UP_S or any(
-            self._peers.is_linked(each) for each in wanted.holders
+        timeout_at = self._last_fragment_at.get(holder, pull.requested_at) + self._timeout_s(holder)
+        if now < timeout_at and now < pull.requested_at + PULL_DURATION_LIMIT_S:
+            pull.due_at = timeout_at
+        elif now >= pull.requested_at + PULL_ABANDON_S or any(
+            self._peers.is_linked(each) for each in pull.holders
         ):
-            self._release(wanted)
+            self._release_holder(pull)
         else:
-            wanted.due_at = min(now + self._patience_s(holder), wanted.asked_at + GIVE_UP_S)
+            pull.due_at = min(now + self._timeout_s(holder), pull.requested_at + PULL_ABANDON_S)
 
-    def _next_holder(self, wanted: _Wanted) -> PeerId | None:
+    def _next_holder(self, pull: _Pull) -> PeerId | None:
         """The quickest who has room; the first to tell needs no comparison."""
-        wanted.holders = [each for each in wanted.holders if self._peers.is_linked(each)]
-        free = [each for each in wanted.holders if self._has_room(each, wanted.size_bytes)]
-        return min(free, key=self._peers.rtt_s, default=None)
+        pull.holders = [each for each in pull.holders if self._peers.is_linked(each)]
+        available = [each for each in pull.holders if self._has_window(each, pull.size_bytes)]
+        return min(available, key=self._peers.rtt_s, default=None)
 
-    def _has_room(self, peer_id: PeerId, size_bytes: int) -> bool:
-        asked_bytes = self._asked_bytes.get(peer_id, 0)
-        return not asked_bytes or asked_bytes + size_bytes <= AT_ONCE_BYTES
+    def _has_window(self, peer_id: PeerId, size_bytes: int) -> bool:
+        requested_bytes = self._requested_bytes.get(peer_id, 0)
+        return not requested_bytes or requested_bytes + size_bytes <= PULL_WINDOW_BYTES
 
-    def _patience_s(self, peer_id: PeerId) -> float:
-        return self._peers.patience_s(peer_id, PATIENCE_RTTS, PATIENCE_S)
+    def _timeout_s(self, peer_id: PeerId) -> float:
+        return self._peers.timeout_for(peer_id, PULL_TIMEOUT_RTTS, PULL_TIMEOUT_BOUNDS_S)
 
     # --- time -----------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float:
-        while self._due and self._is_outdated(self._due[0]):
-            heapq.heappop(self._due)
-        return self._due[0][0] if self._due else math.inf
+        while self._timer_heap and self._is_outdated(self._timer_heap[0]):
+            heapq.heappop(self._timer_heap)
+        return self._timer_heap[0][0] if self._timer_heap else math.inf
 
     def advance(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         while self.deadline <= now:
-            ids = heapq.heappop(self._due)[2]
-            wanted = self._wanted[ids]
-            effects += self._look_again(ids, wanted, now)
+            ids = heapq.heappop(self._timer_heap)[2]
+            pull = self._pulls[ids]
+            effects += self._check_progress(ids, pull, now)
         return effects

@@ -16,13 +16,13 @@ from grapevine_proto.config import NodeConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.messages import Graft, Prune, Subscribe
 from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.overlay.held import Key
+from grapevine_proto.overlay.held import RumorKey
 
 
-class News(NamedTuple):
+class NewRumor(NamedTuple):
     """A rumor that is new here."""
 
-    key: Key
+    key: RumorKey
     size_bytes: int
     hops: int
     """How many nodes it came through."""
@@ -32,7 +32,7 @@ class News(NamedTuple):
     """Its origin says that it tells every member itself."""
     is_offered: bool = False
     """It is our own, or was offered to us: near peers that lack it may count on nobody else."""
-    first_teller: PeerId | None = None
+    first_source: PeerId | None = None
     """Who told us its id before the rumor itself came, and so long before."""
     lead_s: float = 0.0
 
@@ -41,7 +41,7 @@ class News(NamedTuple):
         return self.key[0]
 
 
-class Plan(NamedTuple):
+class PushPlan(NamedTuple):
     """What to do with a rumor that is new here: push it to `targets` at once."""
 
     targets: Sequence[PeerId]
@@ -55,20 +55,20 @@ class Plan(NamedTuple):
 class Push(NamedTuple):
     """Push the rumor `key` to `targets`."""
 
-    key: Key
+    key: RumorKey
     targets: Sequence[PeerId]
 
 
 class Strategy(ABC):
     """How rumors spread. What a strategy does not answer, it does not care about."""
 
-    ask_after_rtts: ClassVar[float] = 2.0
+    request_delay_rtts: ClassVar[float] = 2.0
     """How many round trips to wait, told of a rumor, for a push of it: as long as one may be coming."""
-    asks_by_usual_rtt: ClassVar[bool] = False
+    uses_average_rtt: ClassVar[bool] = False
     """Whether those are usual round trips of ours, however near the teller: pushes come a long way round."""
 
     @abstractmethod
-    def spread(self, news: News, now: float) -> Plan:
+    def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
         """A rumor is new here."""
 
     def start(self, now: float) -> list[Effect]:
@@ -79,26 +79,26 @@ class Strategy(ABC):
         """Another takes over."""
         return []
 
-    def linked(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def on_link_up(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link is new."""
         return []
 
-    def unlinked(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link is gone."""
         return []
 
-    def gave(self, key: Key, peer_id: PeerId) -> None:  # noqa: B027  most do not care
+    def on_late_delivery(self, key: RumorKey, peer_id: PeerId) -> None:  # noqa: B027  most do not care
         """A rumor that was spread while nobody was there was pushed to `peer_id`, the first who came."""
 
-    def heard_again(self, key: Key, sender: PeerId, now: float) -> list[Effect]:
+    def on_duplicate(self, key: RumorKey, sender: PeerId, now: float) -> list[Effect]:
         """`sender` pushed a copy of a rumor that is known."""
         return []
 
-    def asks(self, teller: PeerId, origin: PeerId, now: float) -> list[Effect]:
-        """A rumor of `origin` was not pushed to us, and `teller`, who told of it, is asked for it."""
+    def on_request_sent(self, source: PeerId, origin: PeerId, now: float) -> list[Effect]:
+        """A rumor of `origin` was not pushed to us, and `source`, who told of it, is asked for it."""
         return []
 
-    def is_torn(self, origin: PeerId) -> bool:
+    def is_broken(self, origin: PeerId) -> bool:
         """Whether its rumors may not be pushed to us as they were: no use in waiting for a push."""
         return False
 
@@ -121,7 +121,7 @@ class Strategy(ABC):
         """Other settings from now on."""
         return []
 
-    def carries(self, peer_id: PeerId, now: float) -> bool:
+    def is_in_use(self, peer_id: PeerId, now: float) -> bool:
         """Whether pushes count on the link with `peer_id`, which then does not go for a nearer one."""
         return False
 

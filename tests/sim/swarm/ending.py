@@ -24,7 +24,7 @@ LOOKING_PACKETS: Final = (
     3.0  # where some saw what nobody holds any more: rounds look for it in vain
 )
 QUIET_INTERVALS: Final = 20  # long enough for a new session and a probe of the path among them
-REFUSED_IN_CALM: Final = {"unknown_session", "not_opened", "bad_signature", "bad_proof"}
+REFUSED_IN_CALM: Final = {"unknown_session", "decrypt_failed", "bad_signature", "bad_proof"}
 
 
 def come_right(world: World) -> None:
@@ -48,7 +48,7 @@ def come_right(world: World) -> None:
         watch.fail(f"2: node {number} never heard {message_id.short}")
     if world.mix.is_calm:
         _was_calm(world)
-    if world.mix.config.lazy_repair:
+    if world.mix.config.lazy_push:
         is_rough = world.mix.network.loss > ROUGH_LOSS
         for loss, within_s in SOON if is_rough else SOON[:1]:
             _is_soon(world, loss, within_s)

@@ -11,22 +11,22 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from grapevine_proto import MessageId, PeerId
-from grapevine_proto.accounts import ACCOUNTS_LIMIT
+from grapevine_proto.accounts import TRACKED_PEERS_LIMIT
 from grapevine_proto.engine import Engine
 from grapevine_proto.ids import Address
-from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS
-from grapevine_proto.links import PARTING_LIMIT
-from grapevine_proto.overlay.cases import CASES_LIMIT
-from grapevine_proto.overlay.dialling import HINTS_LIMIT
-from grapevine_proto.overlay.dissemination.lazy import UNTOLD_LIMIT, WANTED_LIMIT
-from grapevine_proto.overlay.dissemination.pulls import WANTED_LIMIT as ANNOUNCED_LIMIT
+from grapevine_proto.link.responder import UNCONFIRMED_SESSIONS_LIMIT
+from grapevine_proto.links import CLOSED_SESSIONS_LIMIT
+from grapevine_proto.overlay.cases import SUSPICIONS_LIMIT
+from grapevine_proto.overlay.dialling import PREFERRED_LIMIT
+from grapevine_proto.overlay.dissemination.lazy import MISSING_LIMIT, UNANNOUNCED_LIMIT
+from grapevine_proto.overlay.dissemination.pulls import PULLS_LIMIT as ANNOUNCED_LIMIT
 from grapevine_proto.overlay.effects import Send
-from grapevine_proto.overlay.news import NEWS_LIMIT
-from grapevine_proto.overlay.probes import ERRANDS_LIMIT
-from grapevine_proto.overlay.reverse_paths import BATCHES_LIMIT, ROUTES_LIMIT
-from grapevine_proto.overlay.signatures import BUDGETS_LIMIT
+from grapevine_proto.overlay.news import UPDATES_LIMIT
+from grapevine_proto.overlay.probes import INDIRECT_PROBES_LIMIT
+from grapevine_proto.overlay.reverse_paths import ROUTES_LIMIT, UNACKED_BATCHES_LIMIT
+from grapevine_proto.overlay.signatures import LIMITER_KEYS_LIMIT
 from grapevine_proto.overlay.trace import TRACES_LIMIT
-from grapevine_proto.routing import Routing
+from grapevine_proto.routing import MessageDispatcher
 from grapevine_proto.sim import SimulatedNode, Simulation
 
 Table = tuple[str, int, int]  # how it is called, how much is in it, how much may be
@@ -35,38 +35,46 @@ Table = tuple[str, int, int]  # how it is called, how much is in it, how much ma
 def tables(engine: Engine) -> Iterator[Table]:
     """All that grows with what others do."""
     config, stats = engine.config, engine.stats()
-    limits, membership, lazy = config.limits, engine._membership, engine._dissemination.lazy
+    limits, membership, lazy = config.limits, engine._membership, engine._dissemination.lazy_push
     links, handshakes = engine._links, engine._handshakes
     yield "links", len(links), config.max_peers
     yield "sessions", stats.sessions, limits.sessions
     yield "dials", len(handshakes), limits.dials
-    yield "parting links", len(links._parting), PARTING_LIMIT
-    yield "accounts", len(links.accounts), ACCOUNTS_LIMIT
-    yield "unconfirmed sessions", handshakes._responder.pending, UNCONFIRMED_SESSIONS
+    yield "parting links", len(links._closed), CLOSED_SESSIONS_LIMIT
+    yield "accounts", len(links.peer_limits), TRACKED_PEERS_LIMIT
+    yield "unconfirmed sessions", handshakes._responder.pending, UNCONFIRMED_SESSIONS_LIMIT
     yield "peers", len(list(engine._peers)), limits.sessions + config.max_peers
-    yield "short sessions", len(engine._shorts), limits.short_sessions
+    yield "short sessions", len(engine._transients), limits.transient_sessions
     yield "members", stats.members, limits.members + config.max_peers  # linked ones always
-    yield "cases", len(membership.detector.cases._cases), CASES_LIMIT + config.max_peers
-    yield "news", len(membership.detector.tidings.news), NEWS_LIMIT
-    yield "last calls", membership.detector.tidings.calls, CASES_LIMIT + config.max_peers
-    yield "errands", len(membership.detector.lookout.errands), ERRANDS_LIMIT
-    yield "probes", len(membership.detector.lookout.probes), config.max_peers
-    yield "hints", len(membership.dialling._hints), HINTS_LIMIT
+    yield (
+        "cases",
+        len(membership.detector.suspicions._suspicions),
+        SUSPICIONS_LIMIT + config.max_peers,
+    )
+    yield "news", len(membership.detector.gossiper.queue), UPDATES_LIMIT
+    yield (
+        "last calls",
+        membership.detector.gossiper.pending_queries,
+        SUSPICIONS_LIMIT + config.max_peers,
+    )
+    yield "errands", len(membership.detector.prober.indirect_probes), INDIRECT_PROBES_LIMIT
+    yield "probes", len(membership.detector.prober.probes), config.max_peers
+    yield "hints", len(membership.dialer._preferred), PREFERRED_LIMIT
     # As many of our own as were named or linked, and what others told of.
-    yield "addresses", len(membership.dialling._knocks), limits.addresses + 2 * config.max_peers
-    yield "asked back", len(engine._antientropy._asked_back), config.max_peers
-    yield "held bytes", stats.held_bytes, limits.held_bytes + config.max_message_size
+    yield "addresses", len(membership.dialer._targets), limits.addresses + 2 * config.max_peers
+    yield "asked back", len(engine._antientropy._counter_requested_at), config.max_peers
+    yield "held bytes", stats.cached_bytes, limits.cache_bytes + config.max_message_size
     yield "streams", stats.streams, 2 * limits.origins
-    yield "ids to tell", len(lazy._untold), UNTOLD_LIMIT
-    yield "ids wanted", len(lazy._wanted), WANTED_LIMIT
-    yield "rumors to pull", len(engine._dissemination.pulls._wanted), ANNOUNCED_LIMIT
+    yield "ids to tell", len(lazy._unannounced), UNANNOUNCED_LIMIT
+    yield "ids wanted", len(lazy._missing), MISSING_LIMIT
+    yield "rumors to pull", len(engine._dissemination.puller._pulls), ANNOUNCED_LIMIT
     budgets = engine._signatures
-    for each in (budgets._by_sender, budgets._by_pair, budgets._by_origin):
-        yield "signature budgets", len(each._buckets), BUDGETS_LIMIT
+    for each in (budgets._sender_limiter, budgets._pair_limiter, budgets._origin_limiter):
+        yield "signature budgets", len(each._buckets), LIMITER_KEYS_LIMIT
     yield "traces", len(engine._tracing._traces), TRACES_LIMIT
     yield "routes", len(engine._tracing.reverse_paths._routes), ROUTES_LIMIT
-    yield "receipts", len(engine._tracing.reverse_paths._batches), BATCHES_LIMIT
-    yield "reassembly", links._reassembly.used_bytes, limits.reassembly_bytes
+    yield "receipts", len(engine._tracing.reverse_paths._batches), UNACKED_BATCHES_LIMIT
+    yield "reassembly", links._reassembly_budget.used_bytes, limits.reassembly_bytes
     for link in links.values():
         yield "queued messages", link.queued, limits.queue_messages
 
@@ -86,7 +94,7 @@ def kept(engine: Engine) -> tuple[Table, ...]:
 
 def refusals(engine: Engine) -> int:
     """How often something was refused, under whatever reason."""
-    return engine._routing.drops.total()
+    return engine._dispatcher.drops.total()
 
 
 def waiting(engine: Engine) -> int:
@@ -94,13 +102,13 @@ def waiting(engine: Engine) -> int:
     return len(engine._links._outbox)
 
 
-def is_of(routing: Routing, engine: Engine | None) -> bool:
-    return engine is not None and engine._routing is routing
+def is_of(routing: MessageDispatcher, engine: Engine | None) -> bool:
+    return engine is not None and engine._dispatcher is routing
 
 
 def secret_of(engine: Engine) -> bytes:
     """The secret half of its identity."""
-    return engine.saved(engine.deadline).seed
+    return engine.snapshot(engine.deadline).seed
 
 
 def printed(engine: Engine) -> str:
@@ -109,7 +117,7 @@ def printed(engine: Engine) -> str:
     handshakes = engine._handshakes
     dials, responder = list(handshakes._dials.values()), handshakes._responder
     parts = (engine, engine.config, engine._identity, responder, engine._membership)
-    return repr((*parts, sessions, dials, engine.saved(engine.deadline)))
+    return repr((*parts, sessions, dials, engine.snapshot(engine.deadline)))
 
 
 def seen(engine: Engine, now: float) -> tuple[int, bytes]:
@@ -119,9 +127,9 @@ def seen(engine: Engine, now: float) -> tuple[int, bytes]:
 
 def next_id(engine: Engine, *, private: bool = False) -> MessageId:
     """What the next message of this node will be called."""
-    voice = engine._voice
-    sequence = voice._private_sequence if private else voice._sequence
-    return MessageId(engine.peer_id, engine.epoch, sequence + 1, private=private)
+    voice = engine._publisher
+    sequence = voice._direct_sequence if private else voice._sequence
+    return MessageId(engine.peer_id, engine.epoch, sequence + 1, is_direct=private)
 
 
 def linked(engine: Engine) -> tuple[PeerId, ...]:
@@ -133,27 +141,27 @@ def say_raw(sim: Simulation, node: SimulatedNode, peer_id: PeerId, plaintext: by
     """Let a node seal and send any bytes at all."""
     if node.engine is not None:
         link = node.engine._links[peer_id]
-        node.engine._links.queue(link, plaintext, node.read_clock(sim.now))
-        sim._settle(node)
+        node.engine._links.enqueue(link, plaintext, node.read_clock(sim.now))
+        sim._drive(node)
 
 
 def forget_manners(engine: Engine, peer_id: PeerId) -> None:
     """Let a node send to a peer more than that one allows."""
-    engine._links[peer_id].shape = None
+    engine._links[peer_id].send_limit = None
 
 
 @contextmanager
 def overheard(
-    on_send: Callable[[Routing, Send], None],
+    on_send: Callable[[MessageDispatcher, Send], None],
     on_stranger: Callable[[Engine, bytes, Callable[[], None]], None],
     on_arrival: Callable[[Engine, bytes, Callable[[], None]], None],
     stranger: Address,
 ) -> Iterator[None]:
     """Let somebody hear what engines ask to be sent, and stand beside them when something comes, or a
     stranger."""
-    send_all, receive = Routing.send_all, Engine.receive
+    send_all, receive = MessageDispatcher.send_to_peers, Engine.receive
 
-    def send_overheard(routing: Routing, send: Send, now: float) -> int:
+    def send_overheard(routing: MessageDispatcher, send: Send, now: float) -> int:
         on_send(routing, send)
         return send_all(routing, send, now)
 
@@ -162,7 +170,7 @@ def overheard(
         meet(engine, datagram, lambda: receive(engine, datagram, source, now))
 
     with (
-        patch.object(Routing, "send_all", send_overheard),
+        patch.object(MessageDispatcher, "send_to_peers", send_overheard),
         patch.object(Engine, "receive", receive_overheard),
     ):
         yield

@@ -68,9 +68,9 @@ def drawn(seed: int) -> Mix:
     config = NodeConfig.local(
         max_peers=50,
         strategy=rng.choice(STRATEGIES),
-        lazy_repair=rng.random() < 0.8,
+        lazy_push=rng.random() < 0.8,
         fanout=rng.randint(2, 4),
-        bundle_delay=rng.choice([0.0, 0.0, 0.05]),
+        batch_delay=rng.choice([0.0, 0.0, 0.05]),
         message_dedup_ttl=rng.choice([20.0, 300.0, 300.0]),
         anti_entropy=AntiEntropyConfig(interval=5.0),
         epidemic=EpidemicConfig(hops=rng.choice([3, 10])),

@@ -26,11 +26,11 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, StreamRange
-from grapevine_proto.messages import Ids, RumorCopy, Rumors, Want
-from grapevine_proto.overlay.antientropy import LAZY_ROUND
+from grapevine_proto.messages import IHave, IWant, RumorCopy, Rumors
+from grapevine_proto.overlay.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.peers import LINKED_STATES, TRANSITIONS
-from grapevine_proto.routing import Routing
+from grapevine_proto.routing import MessageDispatcher
 from grapevine_proto.sim import SimulatedNode, Simulation
 from tests.sim.swarm import inside
 from tests.sim.swarm.mix import Mix
@@ -109,7 +109,7 @@ class Watch:
         if not isinstance(event, MessageReceived):  # what people say is theirs
             self._has_no_secret(number, repr(event))
         if isinstance(event, MessageReceived):
-            if event.message.private:
+            if event.message.is_direct:
                 self._on_whisper(at, number, event)
             else:
                 self._on_message(at, number, event)
@@ -271,22 +271,22 @@ class Watch:
 
     # --- what nodes say to each other -----------------------------------------------------------
 
-    def on_send(self, routing: Routing, send: Send) -> None:
+    def on_send(self, routing: MessageDispatcher, send: Send) -> None:
         node = next((each for each in self.sim.nodes if inside.is_of(routing, each.engine)), None)
         if node is None:
             return
-        life = (node.number, node.lives)
+        life = (node.number, node.run_count)
         if isinstance(send.message, Rumors):
             for copy in send.message.copies:
                 self._on_push(node, life, copy, send.peers)
-        elif isinstance(send.message, Ids):
+        elif isinstance(send.message, IHave):
             for ids in send.message.ranges:
                 for peer in send.peers:
                     told = life, ids, peer, inside.conversation(node.engine, peer)
                     self.told[told] += 1
                     if self.told[told] > 1:
                         self.fail(f"6: node {node.number} told a peer twice of an id")
-        elif isinstance(send.message, Want) and send.message.round == LAZY_ROUND:
+        elif isinstance(send.message, IWant) and send.message.round == LAZY_REQUEST_ROUND:
             for ids in send.message.ranges:
                 key = life, ids
                 if self.sim.now - self.asked_at.get(key, -1.0) < 0.05:

@@ -141,7 +141,7 @@ class World:
         self.watch.hit(number)
         self.watch.forgot.append((number, self.sim.now, REPEATS_S[how]))
         self.gone_at[number].append(self.sim.now)
-        self.sim.crash(number, torn=how == "torn")
+        self.sim.crash(number, lose_last_save=how == "torn")
         self.sim.run(self.rng.uniform(0, 8))
         self.start(number, how)
 
