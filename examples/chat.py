@@ -1,9 +1,10 @@
-"""A chat without a server: everyone hears what is typed, /to says it to one, who comes and goes is told.
+"""A serverless chat: lines go to everyone, /to NAME sends to one member, joins and leaves are shown.
 
     python examples/chat.py chat.key 127.0.0.1:8000 --name ada
     python examples/chat.py chat.key 127.0.0.1:8001 127.0.0.1:8000 --name bob
 
-The key file (made where there is none), where to listen, nodes to ask first, and your name. Ctrl+D leaves.
+Arguments: the cluster key file, created if it does not exist; the listen address; bootstrap peers; your
+name. Ctrl+D leaves.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from grapevine_proto import (
 
 
 def plain(text: str) -> str:
-    """`text` without what could move the cursor: names and lines come from others."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    """Replaces control characters: names and messages are untrusted."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 class Chat:
-    """One person's end. Names are what people call themselves; only the PeerId is proved."""
+    """The chat of one user. Names are chosen by their users; only the PeerId is authenticated."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._names: dict[PeerId, str] = {}
         node.on_message(self._show)
-        node.on_event(self._tell)
+        node.on_event(self._report)
 
     def _name(self, peer_id: PeerId) -> str:
         return self._names.get(peer_id) or peer_id.short
@@ -51,8 +52,8 @@ class Chat:
             f"{self._name(message.origin)}{to_me}: {plain(message.payload.decode(errors='replace'))}"
         )
 
-    def _tell(self, event: Event) -> None:
-        # Members are everyone in the cluster, linked to us or not; peers are only our neighbours.
+    def _report(self, event: Event) -> None:
+        # Members are all nodes of the cluster; peers are those this node is connected to.
         if isinstance(event, MemberChanged) and event.member.peer_id != self._node.peer_id:
             member = event.member
             is_new = member.peer_id not in self._names
@@ -62,19 +63,19 @@ class Chat:
             if member.status in (MemberStatus.DOWN, MemberStatus.LEFT):
                 del self._names[member.peer_id]
 
-    async def say(self, line: str) -> None:
+    async def send(self, line: str) -> None:
         if not line.startswith("/to "):
             await self._node.broadcast(line.encode())
             return
         name, _, text = line.removeprefix("/to ").partition(" ")
         found = [peer for peer in self._node.peers() if peer.name == name]
-        if len(found) != 1:  # two may call themselves the same: better to ask than to guess
-            print(f"* {len(found)} neighbours are called {name}")
+        if len(found) != 1:  # names are not unique
+            print(f"* {len(found)} peers are named {name}")
             return
         try:
             await self._node.send(found[0].peer_id, text.encode())
         except UnknownPeer:
-            print(f"* {name} has just gone")
+            print(f"* {name} has just left")
 
 
 async def lines() -> asyncio.StreamReader:
@@ -92,23 +93,23 @@ async def main(key_file: Path, bind: str, bootstrap: list[str], name: str) -> No
         keys=[ClusterKey.load_or_generate(key_file)],
     )
     node = Node(config)
-    chat = Chat(node)  # before the start, so that nobody's arrival is missed
+    chat = Chat(node)  # before the start, so that no event is missed
     async with node:
         print(f"* you are {name} at {node.address}")
         typed = await lines()
         while line := await typed.readline():
             if text := line.decode(errors="replace").strip():
-                await chat.say(text)
+                await chat.send(text)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="A chat without a server.")
-    parser.add_argument("key_file", type=Path, help="the cluster key; made where there is none")
-    parser.add_argument("bind", metavar="HOST:PORT", help="where to listen")
-    parser.add_argument("bootstrap", metavar="PEER", nargs="*", help="nodes to ask first")
+    parser = argparse.ArgumentParser(description="A serverless chat.")
     parser.add_argument(
-        "--name", default=getpass.getuser(), help="what others see [your user name]"
+        "key_file", type=Path, help="cluster key file; created if it does not exist"
     )
-    given = parser.parse_args()
+    parser.add_argument("bind", metavar="HOST:PORT", help="listen address")
+    parser.add_argument("bootstrap", metavar="PEER", nargs="*", help="bootstrap peers")
+    parser.add_argument("--name", default=getpass.getuser(), help="display name [your user name]")
+    arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(given.key_file, given.bind, given.bootstrap, given.name))
+        asyncio.run(main(arguments.key_file, arguments.bind, arguments.bootstrap, arguments.name))

@@ -1,4 +1,4 @@
-"""Settings: a profile and what differs from it, a file and back, a mistake, and a change while running.
+"""Configuration: a profile with changes, a config file, an invalid value, and a change at run time.
 
 python examples/custom_config.py
 """
@@ -19,45 +19,45 @@ from grapevine_proto import (
 )
 
 
-def made_by_hand() -> NodeConfig:
-    """A profile gives figures that fit together; name only what is special here."""
+def custom_config() -> NodeConfig:
+    """A profile supplies consistent values; set only what differs."""
     return NodeConfig.wan(
         bind="127.0.0.1:0",
         name="sensor-hub",
         zone="eu-west",
-        # many small readings: let them share a signature for up to 20 ms
+        # many small readings: let them share a signature, with up to 20 ms of delay
         batch_delay=0.02,
-        # sensors come and go, so keep what they missed for a quarter of an hour
+        # sensors are often offline: cache messages for a quarter of an hour
         message_dedup_ttl=900,
         anti_entropy=AntiEntropyConfig(interval=15, fanout=2),
         rate_limit=RateLimitConfig(capacity=500, refill_rate=200),
     )
 
 
-def kept_in(path: Path, config: NodeConfig) -> NodeConfig:
-    """As a file and back. Keys are secrets: a file only ever names where they are."""
+def round_trip(path: Path, config: NodeConfig) -> NodeConfig:
+    """Writes and reads a config file. The file never contains keys, only the paths of key files."""
     config.to_toml(path)
     return NodeConfig.from_toml(path)
 
 
 async def main() -> None:
-    config = made_by_hand()
+    config = custom_config()
 
-    # A wrong value cannot exist: it is refused by name before anything has started.
+    # An invalid value raises an error with the name of the setting, before anything starts.
     try:
         config.replace(fanout=0)
     except ConfigError as error:
-        print(f"refused: {error}")
+        print(f"rejected: {error}")
 
     with tempfile.TemporaryDirectory() as folder:
-        kept = kept_in(Path(folder, "node.toml"), config)
-        print(f"written and read again: {'the same' if kept == config else 'another'}")
+        restored = round_trip(Path(folder, "node.toml"), config)
+        print(f"written and read again: {'equal' if restored == config else 'different'}")
 
-    # A config is frozen; a running node takes over a new one as far as it can, and says what it cannot.
+    # A config is immutable. A running node applies what it can of a new one, and returns the rest.
     config = config.replace(keys=[ClusterKey.generate()])
     async with Node(config) as node:
         restart = node.reconfigure(config.replace(fanout=4, max_peers=20, zone="eu-north"))
-        print(f"at once: fanout, max_peers; after a restart: {', '.join(restart)}")
+        print(f"applied: fanout, max_peers; after a restart: {', '.join(restart)}")
 
 
 if __name__ == "__main__":

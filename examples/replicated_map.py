@@ -1,19 +1,19 @@
-"""A key-value map that every node has a copy of, over broadcasts alone. The last writer wins.
+"""A key-value map replicated to every node by broadcasts. The last writer wins.
 
     python examples/replicated_map.py map.key 127.0.0.1:8000
     python examples/replicated_map.py map.key 127.0.0.1:8001 127.0.0.1:8000
 
-Key file (made where there is none), where to listen, nodes to ask first; then, a line each:
-``set KEY VALUE``, ``del KEY``, ``get KEY``, ``all``. Ctrl+D leaves.
+Arguments: the cluster key file, created if it does not exist; the listen address; bootstrap peers. Then
+one command per line: ``set KEY VALUE``, ``del KEY``, ``get KEY``, ``all``. Ctrl+D leaves.
 
-What makes the copies agree:
+Why all replicas converge:
 
-- *Which write wins* is decided by what stands in it, not by when it came: a Lamport clock, and of two
-  writes that had not seen each other, the greater author. So messages may come in any order.
-- *Whoever comes late* needs no code here: what was said in the last `message_dedup_ttl` seconds is held
-  by every node, and anti-entropy gives it to whoever lacks it.
-- *What is older* is said again before it is held no more, by whichever node is first to find it silent
-  for so long; the others hear that and keep quiet. So entries outlive their authors.
+- *Order.* The content of a write decides whether it wins, not its arrival: a Lamport clock, and the greater
+  author for concurrent writes. Messages may arrive in any order.
+- *Late joiners* need no code here. Every node caches the messages of the last `message_dedup_ttl` seconds,
+  and anti-entropy delivers them to nodes that lack them.
+- *Older entries* are broadcast again before they leave the caches, by the first node that notices; the
+  others see that and stay quiet. Entries therefore outlive their authors.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from grapevine_proto import ClusterKey, Message, Node, NodeConfig
 
 
 class Entry(NamedTuple):
-    """What one key is, and who said so when. Entries of one key are compared by `clock`, then `author`."""
+    """The value of one key. Entries of one key are ordered by `clock`, then `author`."""
 
     clock: int
     author: str
-    value: str | None  # None: deleted, which has to be remembered, or an old write would undo it
+    value: str | None  # None: deleted. The entry is kept, or an older write would restore the key
 
     def encode(self, key: str) -> bytes:
         return json.dumps([key, *self]).encode()
 
 
 def decode(payload: bytes) -> tuple[str, Entry]:
-    """Raises ValueError for what is no entry: others may broadcast anything."""
+    """Raises ValueError if `payload` is not an entry: any member may broadcast anything."""
     match json.loads(payload):
         case [str(key), int(clock), str(author), str() | None as value]:
             return key, Entry(clock, author, value)
@@ -48,15 +48,15 @@ def decode(payload: bytes) -> tuple[str, Entry]:
 
 
 class ReplicatedMap:
-    """One node's copy. Reading is local and at once; a write is everywhere within moments."""
+    """The replica of one node. Reads are local; a write reaches the other replicas within moments."""
 
-    def __init__(self, node: Node, *, held_s: float = 300.0) -> None:
+    def __init__(self, node: Node, *, cached_s: float = 300.0) -> None:
         self._node = node
-        self._held_s = held_s
+        self._cached_s = cached_s
         self._entries: dict[str, Entry] = {}
-        self._said_at: dict[str, float] = {}  # when each key was last heard of, by the node's clock
+        self._updated_at: dict[str, float] = {}  # last broadcast of each key, on the node's clock
         self._clock = 0
-        node.on_message(self._hear)
+        node.on_message(self._on_message)
 
     def get(self, key: str) -> str | None:
         entry = self._entries.get(key)
@@ -66,31 +66,31 @@ class ReplicatedMap:
         return [(key, e.value) for key, e in sorted(self._entries.items()) if e.value is not None]
 
     async def put(self, key: str, value: str | None) -> None:
-        """Set `key`, or delete it with None. Wins over every write that this copy has seen."""
+        """Sets `key`, or deletes it with None. Wins over every write that this replica has seen."""
         entry = Entry(self._clock + 1, str(self._node.peer_id), value)
         self._merge(key, entry)
         await self._node.broadcast(entry.encode(key))
 
-    def _hear(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         with contextlib.suppress(ValueError):
             self._merge(*decode(message.payload))
 
     def _merge(self, key: str, entry: Entry) -> None:
-        # Taking the greater of two is the same in any order and however often: all that agreement needs.
+        # The maximum does not depend on order or repetition, so all replicas converge.
         self._clock = max(self._clock, entry.clock)
-        kept = self._entries.get(key)
-        if kept is None or entry[:2] >= kept[:2]:
+        current = self._entries.get(key)
+        if current is None or entry[:2] >= current[:2]:
             self._entries[key] = entry
-            self._said_at[key] = self._node.now()
+            self._updated_at[key] = self._node.now()
 
     async def keep_alive(self) -> None:
-        """Say again what is about to be held no more; runs until it is cancelled."""
+        """Broadcasts entries again before they leave the caches. Runs until it is canceled."""
         while True:
-            # By chance, so that nodes seldom find the same silence at the same moment.
-            await asyncio.sleep(self._held_s * random.uniform(0.05, 0.15))
-            old = self._node.now() - self._held_s / 2
-            for key in [key for key, at in self._said_at.items() if at < old]:
-                self._said_at[key] = self._node.now()
+            # Random, so that nodes seldom refresh the same entry at the same time.
+            await asyncio.sleep(self._cached_s * random.uniform(0.05, 0.15))
+            old = self._node.now() - self._cached_s / 2
+            for key in [key for key, at in self._updated_at.items() if at < old]:
+                self._updated_at[key] = self._node.now()
                 await self._node.broadcast(self._entries[key].encode(key))
 
 
@@ -101,14 +101,14 @@ async def lines() -> asyncio.StreamReader:
     return reader
 
 
-async def obey(line: str, store: ReplicatedMap) -> None:
+async def execute(line: str, store: ReplicatedMap) -> None:
     match line.split(maxsplit=2):
         case ["set", key, value]:
             await store.put(key, value)
         case ["del", key]:
             await store.put(key, None)
         case ["get", key]:
-            print(repr(store.get(key)))  # repr: others chose the characters
+            print(repr(store.get(key)))  # repr, because values are untrusted
         case ["all"]:
             print(dict(store.items()))
         case [_, *_]:
@@ -120,14 +120,14 @@ async def main(key_file: str, bind: str, *bootstrap: str) -> None:
         bind=bind, bootstrap_peers=bootstrap, keys=[ClusterKey.load_or_generate(key_file)]
     )
     node = Node(config)
-    store = ReplicatedMap(node, held_s=config.message_dedup_ttl)
+    store = ReplicatedMap(node, cached_s=config.message_dedup_ttl)
     async with node:
-        print(f"listens on {node.address}")
-        keeping = asyncio.create_task(store.keep_alive())
+        print(f"listening on {node.address}")
+        refresh = asyncio.create_task(store.keep_alive())
         typed = await lines()
         while line := await typed.readline():
-            await obey(line.decode(errors="replace").strip(), store)
-        keeping.cancel()
+            await execute(line.decode(errors="replace").strip(), store)
+        refresh.cancel()
 
 
 if __name__ == "__main__":

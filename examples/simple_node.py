@@ -1,10 +1,9 @@
-"""A node in a page: joins, prints what it hears, says what is typed, leaves politely on Ctrl+C or Ctrl+D.
+"""A node on one page: joins, prints messages, broadcasts typed lines, leaves on Ctrl+C or Ctrl+D.
 
     python examples/simple_node.py cluster.key 127.0.0.1:8000
     python examples/simple_node.py cluster.key 127.0.0.1:8001 127.0.0.1:8000
 
-The first argument is the cluster's key file, made where there is none; the second is where to listen;
-the others are nodes to ask first.
+Arguments: the cluster key file, created if it does not exist; the listen address; bootstrap peers.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from grapevine_proto import ClusterKey, Message, Node, NodeConfig, PeerState, Pe
 
 
 async def lines() -> asyncio.StreamReader:
-    """What is typed, a line at a time."""
+    """Returns a reader of the lines typed on stdin."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -29,15 +28,15 @@ async def main(key_file: str, bind: str, *bootstrap: str) -> None:
         bind=bind, bootstrap_peers=bootstrap, keys=(ClusterKey.load_or_generate(key_file),)
     )
     async with Node(config) as node:
-        print(f"{node.peer_id.short} listens on {node.address}")
+        print(f"{node.peer_id.short} listening on {node.address}")
 
         @node.on_message
         def show(message: Message) -> None:
-            # repr: what comes from others may hold control characters
+            # repr, because payloads are untrusted and may contain control characters
             print(f"{message.origin.short} ({message.hops} hops): {message.payload!r}")
 
         @node.on_event
-        def tell(event: object) -> None:
+        def report(event: object) -> None:
             if isinstance(event, PeerStateChanged) and event.peer.state is not PeerState.STALE:
                 print(f"{event.peer.peer_id.short} is {event.peer.state} ({event.reason})")
 

@@ -122,15 +122,15 @@ def test_a_simple_node_hears_what_is_typed_at_another(start: Start) -> None:
 
 def test_in_the_cluster_of_one_process_everybody_hears_it_once(start: Start) -> None:
     cluster = start("multi_node_cluster.py", "6")
-    cluster.expect("heard by 5 of 5, once each")
+    cluster.expect("delivered to 5 of 5, once each")
     assert cluster.leave() == 0
     assert sum("after" in line for line in cluster.seen) == 5
 
 
 def test_a_config_is_refused_kept_and_changed_as_its_example_says(start: Start) -> None:
     example = start("custom_config.py")
-    example.expect("refused: fanout: 0 is not between")
-    example.expect("written and read again: the same")
+    example.expect("rejected: fanout: 0 is not between")
+    example.expect("written and read again: equal")
     example.expect("after a restart: zone")
     assert example.leave() == 0
 
@@ -148,7 +148,7 @@ def test_people_chat_in_the_open_and_in_private_and_see_who_goes(start: Start) -
     ada.type("/to bob only you")
     assert bob.expect("only you") == "ada (to you): only you"
     ada.type("/to carol who")
-    ada.expect("* 0 neighbours are called carol")
+    ada.expect("* 0 peers are named carol")
     assert bob.leave() == 0
     ada.expect("* bob is left")
     assert eve.leave() == 0
@@ -205,23 +205,23 @@ def test_copies_agree_on_writes_that_had_not_seen_each_other(run: Run[Any]) -> N
     run(scenario())
 
 
-def test_an_entry_outlives_its_author_and_the_time_a_message_is_held(run: Run[Any]) -> None:
-    held_s = 1.0
+def test_an_entry_outlives_its_author_and_the_message_cache(run: Run[Any]) -> None:
+    cached_s = 1.0
 
     async def scenario() -> None:
         key = ClusterKey.generate()
-        config = NodeConfig.local(keys=[key], message_dedup_ttl=held_s)
+        config = NodeConfig.local(keys=[key], message_dedup_ttl=cached_s)
         async with Node(config) as keeper:
-            store = ReplicatedMap(keeper, held_s=held_s)
+            store = ReplicatedMap(keeper, cached_s=cached_s)
             there = config.replace(bootstrap_peers=[str(keeper.address)])
             async with Node(there) as author:
                 await author.ready()
-                await ReplicatedMap(author, held_s=held_s).put("k", "v")
+                await ReplicatedMap(author, cached_s=cached_s).put("k", "v")
                 await until(lambda: store.get("k") == "v")
             keeping = asyncio.create_task(store.keep_alive())
-            await asyncio.sleep(3 * held_s)
+            await asyncio.sleep(3 * cached_s)
             async with Node(there) as joiner:
-                copy = ReplicatedMap(joiner, held_s=held_s)
+                copy = ReplicatedMap(joiner, cached_s=cached_s)
                 await until(lambda: copy.get("k") == "v")
             keeping.cancel()
 
