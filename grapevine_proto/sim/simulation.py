@@ -79,11 +79,11 @@ class Simulation:
         seed: determines every random choice of the run.
         network: what happens to datagrams; by default, latency only.
         bootstrap: how many random earlier nodes each node knows at its start.
-        start_within: virtual seconds over which the nodes start, in order.
+        start_window: virtual seconds over which the nodes start, in order.
         zones: names of zones, assigned to the nodes in turn.
-        linked: start with this many links per node, to random others, instead of with handshakes;
+        initial_links: start with this many links per node, to random others, instead of with handshakes;
             `bootstrap` and `start_window` have no effect then.
-        traced: whether to compute `trace_hash`. Without it a run takes a tenth less time.
+        hash_trace: whether to compute `trace_hash`. Without it a run takes a tenth less time.
     """
 
     def __init__(
