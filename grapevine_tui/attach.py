@@ -34,11 +34,11 @@ class RemoteAppSettings:
 
 
 @click.command()
-@click.option("--state-dir", metavar="DIR", help="State folder of the node [that of its port]")
-@click.option("-p", "--port", metavar="N", help="UDP port of the node [as set, or 8000]")
+@click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
+@click.option("-p", "--port", metavar="N", help="UDP port of the node [from the settings, or 8000]")
 @click.pass_obj
 def attach(inherited: dict[str, Any] | None, state_dir: str | None, port: str | None) -> int:
-    """Show the app before a node that runs already, by its control socket; q hangs up, the node runs on."""
+    """Open the UI for a running node. Quitting detaches; the node keeps running."""
     from grapevine_tui.cli import run_on_terminal
 
     flags = dict(inherited or {})

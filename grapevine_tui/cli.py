@@ -174,9 +174,9 @@ def _click_options() -> list[click.Parameter]:
         for option in OPTIONS
     ]
     for name, help_text in (
-        ("headless", "No app: JSON Lines on stdin and stdout"),
-        ("demo", "Show the app with a few neighbours in this process that talk"),
-        ("show-config", "Print every setting, its value and where it came from"),
+        ("headless", "Run without the UI: JSON Lines on stdin and stdout"),
+        ("demo", "Run a demo cluster in this process"),
+        ("show-config", "Print every setting with its value and source"),
     ):
         options.append(click.Option([f"--{name}"], is_flag=True, help=help_text))
     return options
@@ -241,8 +241,8 @@ ROOT_COMMAND: Final = _LazyGroup(
     invoke_without_command=True,
     params=_click_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Run an encrypted gossip node and see its cluster: peers, messages, rates and repairs.\n\n"
-    "With --headless the node speaks JSON Lines instead of drawing a screen.",
+    help="Run an encrypted gossip node with a terminal UI.\n\n"
+    "With --headless, the node reads and writes JSON Lines instead.",
 )
 click.version_option(__version__, prog_name=PROGRAM)(ROOT_COMMAND)
 
@@ -250,7 +250,10 @@ click.version_option(__version__, prog_name=PROGRAM)(ROOT_COMMAND)
 @ROOT_COMMAND.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def keygen(file: Path | None) -> int:
-    """Make a cluster key in FILE, readable by its owner only [this user's own]. Never overwrites."""
+    """Create a cluster key in FILE [default: the user's own key].
+
+    The file is readable by its owner only. An existing file is never overwritten.
+    """
     from grapevine_proto.identity import ClusterKey
 
     path = user_key_file() if file is None else file
@@ -264,15 +267,20 @@ def keygen(file: Path | None) -> int:
 
 @ROOT_COMMAND.group()
 def config() -> None:
-    """Make, show or check a settings file."""
+    """Create, show or check a config file."""
 
 
 @config.command("init")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--profile", type=click.Choice(list(PROFILES)), help="Whose values [local]")
+@click.option(
+    "--profile", type=click.Choice(list(PROFILES)), help="Profile whose values to write [local]"
+)
 @click.pass_obj
 def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -> int:
-    """Write a settings file with every setting and its reason [this user's own]. Never overwrites."""
+    """Write a config file with every setting and its explanation.
+
+    The default for FILE is the user's own config file. An existing file is never overwritten.
+    """
     from grapevine_tui.template import render
 
     path = user_config_file() if file is None else file
@@ -294,7 +302,7 @@ def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -
 @config.command("show")
 @click.pass_obj
 def config_show(flags: dict[str, Any]) -> int:
-    """Print every setting, its value and where it came from."""
+    """Print every setting with its value and source."""
     for line in load_settings(flags, os.environ).format_lines():
         click.echo(printable(line))
     return EXIT_OK
@@ -304,7 +312,7 @@ def config_show(flags: dict[str, Any]) -> int:
 @click.argument("file", required=False, type=click.Path())
 @click.pass_obj
 def config_check(flags: dict[str, Any], file: str | None) -> int:
-    """Say whether FILE, or what would be used, is right; touches nothing and starts nothing."""
+    """Validate FILE [default: the settings in effect]. Changes nothing."""
     settings = load_settings(flags | ({"app.config": file} if file else {}), os.environ)
     if settings.key_files:
         settings.with_keys()

@@ -248,12 +248,12 @@ class JsonErrorGroup(click.Group):
 
 
 @click.group("ctl", cls=JsonErrorGroup)
-@click.option("--state-dir", metavar="DIR", help="State folder of the node [that of its port]")
-@click.option("-p", "--port", metavar="N", help="UDP port of the node [as set, or 8000]")
-@click.option("--json", "is_json", is_flag=True, help="Print the reply object")
+@click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
+@click.option("-p", "--port", metavar="N", help="UDP port of the node [from the settings, or 8000]")
+@click.option("--json", "is_json", is_flag=True, help="Print the reply as a JSON object")
 @click.pass_context
 def ctl(context: click.Context, state_dir: str | None, port: str | None, is_json: bool) -> None:
-    """Look at a running node, or give it orders, over its control socket."""
+    """Query and control a running node."""
     flags: dict[str, Any] = dict(context.obj or {})
     if port is not None:
         flags["port"] = port
@@ -297,25 +297,27 @@ def _run_command(context: click.Context, is_json: bool, command: str, **fields: 
     return 0
 
 
-_JSON_OPTION: Final = click.option("--json", "is_json", is_flag=True, help="Print the reply object")
+_JSON_OPTION: Final = click.option(
+    "--json", "is_json", is_flag=True, help="Print the reply as a JSON object"
+)
 QUERY_COMMANDS: Final = {
-    "peers": "The nodes it is linked to.",
-    "members": "Everyone in the cluster, linked or not.",
-    "status": "Who it is and how it does.",
-    "stats": "All counters.",
-    "rounds": "The latest anti-entropy rounds.",
-    "traces": "The latest traced messages and how far they got.",
-    "settings": "Every setting, its value and where that came from.",
+    "peers": "List the peers of the node.",
+    "members": "List all members of the cluster, connected or not.",
+    "status": "Show identity, addresses, keys and health.",
+    "stats": "Show all counters.",
+    "rounds": "List the latest anti-entropy rounds.",
+    "traces": "List the latest traces.",
+    "settings": "Show every setting with its value and source.",
 }
 PLAIN_COMMANDS: Final = {
-    "round": "Begin an anti-entropy round now.",
-    "reload": "Read settings and keys again. Exit code 1, and nothing changed, where they are wrong.",
+    "round": "Start an anti-entropy round now.",
+    "reload": "Reload settings and keys. If one is invalid, nothing changes; exit code 1.",
 }
 ARGUMENT_COMMANDS: Final = {
-    "dial": ("address", "HOST:PORT", "Have it knock at an address."),
-    "deny": ("peer", "PEER", "Shut out a peer, by name, id or address, until the node restarts."),
-    "forget": ("peer", "PEER", "Remove a node that is gone, until another node reports it."),
-    "allow": ("peer", "PEER", "Let a peer in again that was shut out."),
+    "dial": ("address", "HOST:PORT", "Connect to HOST:PORT."),
+    "deny": ("peer", "PEER", "Ban a peer (name, ID or address) until the node restarts."),
+    "forget": ("peer", "PEER", "Remove a peer or member that is down."),
+    "allow": ("peer", "PEER", "Lift the ban on a peer."),
 }
 
 
@@ -342,7 +344,7 @@ for _name, (_field, _metavar, _help_text) in ARGUMENT_COMMANDS.items():
     _add_argument_command(_name, _field, _metavar, _help_text)
 
 
-_FILE_OPTION: Final = click.option("--file", metavar="FILE", help="What to say is in this file")
+_FILE_OPTION: Final = click.option("--file", metavar="FILE", help="Read the message from FILE")
 
 
 @ctl.command()
@@ -353,7 +355,7 @@ _FILE_OPTION: Final = click.option("--file", metavar="FILE", help="What to say i
 def broadcast(
     context: click.Context, text: tuple[str, ...], file: str | None, is_json: bool
 ) -> int:
-    """Tell everyone TEXT; "-": what comes on stdin."""
+    """Broadcast TEXT, or stdin if TEXT is "-"."""
     return _run_command(context, is_json, "broadcast", **_payload_fields(text, file))
 
 
@@ -366,22 +368,32 @@ def broadcast(
 def send(
     context: click.Context, to: str, text: tuple[str, ...], file: str | None, is_json: bool
 ) -> int:
-    """Tell PEER alone (a name, an id or its beginning, an address) TEXT; "-": stdin."""
+    """Send TEXT, or stdin if TEXT is "-", to PEER only.
+
+    PEER is a name, an ID or its beginning, or an address.
+    """
     return _run_command(context, is_json, "send", to=to, **_payload_fields(text, file))
 
 
 @ctl.command()
 @click.argument("text", nargs=-1)
 @_FILE_OPTION
-@click.option("--wait", "wait_s", type=float, default=TRACE_WAIT_S, help="Seconds for answers [5]")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=float,
+    default=TRACE_WAIT_S,
+    help="Seconds to wait for confirmations [5]",
+)
 @_JSON_OPTION
 @click.pass_context
 def trace(
     context: click.Context, text: tuple[str, ...], file: str | None, wait_s: float, is_json: bool
 ) -> int:
-    """Tell everyone TEXT and say who has it, how soon, over how many hops.
+    """Broadcast TEXT and report which members received it.
 
-    Exit code 1 when somebody who was asked has not answered."""
+    The report has delivery times and hop counts. Exit code 1 if a member has not confirmed.
+    """
     flags, is_json_before = context.obj
     state_dir = find_state_dir(flags)
     report = wait_for_trace(state_dir, {"cmd": "trace", **_payload_fields(text, file)}, wait_s)
@@ -431,7 +443,7 @@ def format_trace(report: Object, names: dict[str, str]) -> Iterable[str]:
 @_JSON_OPTION
 @click.pass_context
 def leave(context: click.Context, is_json: bool) -> int:
-    """Have it leave the cluster politely and end; comes back when it has gone."""
+    """Leave the cluster and stop. Returns when the node has stopped."""
     return _run_command(context, is_json, "quit")
 
 

@@ -36,11 +36,11 @@ MAX_LINE_CHARACTERS: Final = 16_384
 
 
 @click.command()
-@click.option("--state-dir", metavar="DIR", help="State folder of the node [that of its port]")
-@click.option("-p", "--port", metavar="N", help="UDP port of the node [as set, or 8000]")
+@click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
+@click.option("-p", "--port", metavar="N", help="UDP port of the node [from the settings, or 8000]")
 @click.pass_obj
 def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> int:
-    """Print one line that lets another machine into the cluster. It holds the key: keep it secret."""
+    """Print an invitation for another machine. It contains the cluster key: keep it secret."""
     given = {"port": port, "app.state_dir": state_dir}
     flags = flags | {name: value for name, value in given.items() if value is not None}
     settings = load_settings(flags, os.environ)
@@ -95,7 +95,10 @@ def _configured_address(settings: Settings) -> str:
 @click.command()
 @click.pass_obj
 def join(flags: dict[str, Any]) -> int:
-    """Take the line that `invite` printed, from stdin or typed without echo, and write key and settings."""
+    """Join a cluster from an invitation (hidden prompt or stdin).
+
+    Writes the key and the settings that the invitation contains. A key is never overwritten.
+    """
     if sys.stdin.isatty():
         line = getpass.getpass("The invitation (it is not shown): ")
     else:

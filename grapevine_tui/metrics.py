@@ -70,16 +70,19 @@ CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
 
 # name -> (field of Stats, what it counts)
 STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
-    "grapevine_datagrams_received": ("datagrams_in", "Datagrams that came in"),
-    "grapevine_datagrams_sent": ("datagrams_out", "Datagrams that went out"),
-    "grapevine_received_bytes": ("bytes_in", "Bytes of datagrams that came in"),
-    "grapevine_sent_bytes": ("bytes_out", "Bytes of datagrams that went out"),
-    "grapevine_slowed": ("slowed", "How often a peer was slowed for misconduct"),
-    "grapevine_expelled": ("expelled", "How often a peer was disconnected for misconduct"),
-    "grapevine_events_lost": ("events_lost", "Events that a slow reader in this process lost"),
+    "grapevine_datagrams_received": ("datagrams_in", "Datagrams received"),
+    "grapevine_datagrams_sent": ("datagrams_out", "Datagrams sent"),
+    "grapevine_received_bytes": ("bytes_in", "Bytes received in datagrams"),
+    "grapevine_sent_bytes": ("bytes_out", "Bytes sent in datagrams"),
+    "grapevine_slowed": ("slowed", "Times a peer was slowed for misconduct"),
+    "grapevine_expelled": ("expelled", "Times a peer was disconnected for misconduct"),
+    "grapevine_events_lost": (
+        "events_lost",
+        "Events dropped because a reader in this process was too slow",
+    ),
     "grapevine_callback_errors": (
         "callback_errors",
-        "What message handlers and event listeners in this process raised",
+        "Exceptions raised by message handlers and event listeners in this process",
     ),
 }
 MESSAGE_OUTCOMES: Final = (
@@ -93,7 +96,7 @@ STATS_GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_sessions": ("sessions", "Encrypted sessions"),
     "grapevine_transient_sessions": (
         "transient_sessions",
-        "Of those, transient sessions: with members that are not peers",
+        "Transient sessions: with members that are not peers",
     ),
 }
 
@@ -128,18 +131,18 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._rtts = Histogram(
             "grapevine_peer_rtt_seconds",
-            "Round-trip times of linked peers, each looked at once a gossip interval",
+            "Round-trip times of peers, sampled once per gossip interval",
             buckets=RTT_BUCKETS_S,
             registry=self.registry,
         )
         self.connections_dropped = Counter(
             "grapevine_metrics_connections_dropped",
-            "Connections to the metrics port that were closed before they were answered",
+            "Connections to the metrics port closed before a response",
             registry=self.registry,
         )
         self._round_durations = Histogram(
             "grapevine_round_duration_seconds",
-            "How long anti-entropy rounds took that this node began",
+            "Duration of anti-entropy rounds started by this node",
             buckets=ROUND_BUCKETS_S,
             registry=self.registry,
         )
@@ -207,12 +210,12 @@ class NodeCollector(Collector):
 
 
 def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:
-    yield InfoMetricFamily("grapevine_node", "Who this is", value=dict(snapshot.identity))
+    yield InfoMetricFamily("grapevine_node", "Identity of this node", value=dict(snapshot.identity))
     up = max(0.0, snapshot.now - snapshot.started_at)
-    yield GaugeMetricFamily("grapevine_uptime_seconds", "Since the node started", value=up)
-    lag = "How late the node's loop was at worst in the last seconds"
+    yield GaugeMetricFamily("grapevine_uptime_seconds", "Time since the node started", value=up)
+    lag = "Largest delay of the event loop in the last seconds"
     yield GaugeMetricFamily("grapevine_loop_lag_seconds", lag, value=snapshot.lag_s)
-    help_text = "Settings that were changed and take effect only after a restart"
+    help_text = "Changed settings that take effect after a restart"
     yield GaugeMetricFamily(
         "grapevine_settings_pending_restart", help_text, value=snapshot.pending_restart
     )
@@ -221,7 +224,9 @@ def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     for name, (field, help_text) in STATS_GAUGES.items():
         yield GaugeMetricFamily(name, help_text, value=getattr(snapshot.stats, field))
     dropped = CounterMetricFamily(
-        "grapevine_dropped", "What was refused, by reason", labels=["reason"]
+        "grapevine_dropped",
+        "Datagrams and messages dropped on receive, by reason",
+        labels=["reason"],
     )
     drop_counts = _drop_counts(snapshot.stats)
     for (
@@ -230,7 +235,7 @@ def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         dropped.add_metric([reason.value], drop_counts[reason.value])
     yield dropped
     hook_runs = CounterMetricFamily(
-        "grapevine_hook_runs", "Programs after --on, by how they ended", labels=["outcome"]
+        "grapevine_hook_runs", "Runs of --on programs, by outcome", labels=["outcome"]
     )
     for outcome in ("run", "failed", "timed_out", "skipped"):
         hook_runs.add_metric([outcome], snapshot.hook_outcomes.get(outcome, 0))
@@ -253,12 +258,12 @@ def _drop_counts(stats: Stats) -> Tally[str]:
 
 
 def _message_metrics(snapshot: Snapshot) -> Iterator[Metric]:
-    help_text = "Messages told to the application, by the way they came (local: our own)"
+    help_text = "Messages delivered to the application, by delivery path (local: sent by this node)"
     by_via = CounterMetricFamily("grapevine_messages", help_text, labels=["via"])
     for via in Via:
         by_via.add_metric([via.value], snapshot.messages.get(via, 0))
     yield by_via
-    help_text = f"What became of messages: {', '.join(MESSAGE_OUTCOMES)}"
+    help_text = f"Messages by outcome: {', '.join(MESSAGE_OUTCOMES)}"
     by_outcome = CounterMetricFamily("grapevine_message_outcomes", help_text, labels=["outcome"])
     for outcome in MESSAGE_OUTCOMES:
         by_outcome.add_metric([outcome], getattr(snapshot.stats, outcome))
@@ -276,18 +281,20 @@ def _cluster_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         peers.add_metric([state.value], states[state])
     yield peers
     statuses = Tally(member.status for member in snapshot.members)
-    members = GaugeMetricFamily("grapevine_members", "Members known, by status", labels=["status"])
+    members = GaugeMetricFamily("grapevine_members", "Known members, by status", labels=["status"])
     for status in MemberStatus:
         members.add_metric([status.value], statuses[status])
     yield members
     rounds = CounterMetricFamily(
-        "grapevine_rounds", "Anti-entropy rounds begun here", labels=["outcome"]
+        "grapevine_rounds",
+        "Anti-entropy rounds started by this node, by outcome",
+        labels=["outcome"],
     )
     for outcome in RoundOutcome:
         if outcome is not RoundOutcome.RUNNING:
             rounds.add_metric([outcome.value], snapshot.rounds.get(outcome, 0))
     yield rounds
-    help_text = "Messages of peers beyond their allowance"
+    help_text = "Messages dropped because a peer exceeded its rate limit"
     yield CounterMetricFamily("grapevine_rate_limited", help_text, value=snapshot.rate_limited)
 
 
@@ -305,20 +312,20 @@ def _peer_metrics(connected: list[PeerInfo]) -> Iterator[Metric]:
             family.add_metric([str(peer.peer_id)], value(peer))
         return family
 
-    info = InfoMetricFamily("grapevine_peer", "Linked peers", labels=["peer_id"])
+    info = InfoMetricFamily("grapevine_peer", "Connected peers", labels=["peer_id"])
     for peer in connected:
         labels = {"name": peer.name, "zone": peer.zone, "address": str(peer.address)}
         info.add_metric([str(peer.peer_id)], {key: printable(each) for key, each in labels.items()})
     yield info
-    yield gauge("tokens", "What is left of a peer's allowance here", lambda peer: peer.tokens)
-    yield gauge("queued_messages", "What waits to go to a peer", lambda peer: peer.queued)
-    yield gauge("health_ratio", "From 0, hopeless, to 1", lambda peer: peer.health)
-    yield gauge("last_rtt_seconds", "Round-trip time as last measured", lambda peer: peer.rtt_s)
-    words = "What the path to a peer is thought to bear"
+    yield gauge("tokens", "Rate-limit tokens left for the peer", lambda peer: peer.tokens)
+    yield gauge("queued_messages", "Messages queued for the peer", lambda peer: peer.queued)
+    yield gauge("health_ratio", "Peer health, from 0 (unreachable) to 1", lambda peer: peer.health)
+    yield gauge("last_rtt_seconds", "Last measured round-trip time", lambda peer: peer.rtt_s)
+    words = "Send rate that congestion control allows to the peer"
     yield gauge("send_rate_bytes_per_second", words, lambda peer: peer.send_rate)
-    yield counter("sent_datagrams", "Datagrams to a peer since it was linked", lambda p: p.sent)
-    yield counter("received_datagrams", "Datagrams of a peer since then", lambda p: p.received)
-    words = "Datagrams to a peer that did not arrive, as far as it told"
+    yield counter("sent_datagrams", "Datagrams sent to the peer", lambda p: p.sent)
+    yield counter("received_datagrams", "Datagrams received from the peer", lambda p: p.received)
+    words = "Datagrams to the peer declared lost"
     yield counter("lost_datagrams", words, lambda peer: peer.lost)
 
 

@@ -239,50 +239,49 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     return print_progress
 
 
-@click.command(short_help="Simulate a cluster of up to thousands of nodes")
+@click.command(short_help="Simulate a cluster of up to thousands of nodes.")
 @click.option("--nodes", type=click.IntRange(2, 100_000), default=100, show_default=True)
 @click.option(
     "--messages",
     type=click.IntRange(1, 1_000_000),
     default=10,
     show_default=True,
-    help="Broadcasts in all",
+    help="Number of broadcasts",
 )
 @click.option(
     "--senders",
     type=click.Choice(["one", "random", "all"]),
     default="random",
     show_default=True,
-    help="Who says them: one node, a random one each time, or rounds "
-    "in which every node says one at once",
+    help="Sender: one node, a random node each time, or in each round all nodes at once",
 )
 @click.option(
     "--warmup",
     type=click.IntRange(0, 1_000_000),
     default=0,
     show_default=True,
-    help="Broadcasts before those that are counted",
+    help="Broadcasts before the measured ones",
 )
 @click.option(
     "--interval",
     type=click.FloatRange(0.001, 3600),
     default=1.0,
     show_default=True,
-    help="Virtual seconds between two messages, or two rounds",
+    help="Virtual seconds between messages or rounds",
 )
 @click.option(
     "--wait",
     type=click.FloatRange(0, 36_000),
     default=60.0,
     show_default=True,
-    help="Virtual seconds to wait at the end for whoever has not heard all, at most",
+    help="Maximum virtual seconds to wait at the end for nodes that miss messages",
 )
 @click.option(
     "--size",
     type=click.IntRange(24, 900),
     default=100,
     show_default=True,
-    help="Bytes of a message",
+    help="Payload size in bytes",
 )
 @click.option(
     "--strategy", type=click.Choice(STRATEGIES), default=NodeConfig().strategy, show_default=True
@@ -296,7 +295,7 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     type=click.IntRange(1, 512),
     default=5,
     show_default=True,
-    help="Links of a node at most",
+    help="Maximum number of links per node",
 )
 @click.option(
     "--latency",
@@ -304,45 +303,47 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     callback=_parse_latency_range,
     default="10..50",
     show_default=True,
-    help="Of a way, in ms; each pair of nodes keeps its own",
+    help="One-way latency in ms; drawn once for each pair of nodes",
 )
-@click.option("--jitter", is_flag=True, help="Draw the latency of each datagram anew")
+@click.option("--jitter", is_flag=True, help="Draw the latency of each datagram separately")
 @click.option("--zones", type=click.IntRange(1, 1000), default=1, show_default=True)
 @click.option(
     "--latency-between",
     metavar="MS..MS",
     callback=_parse_latency_range,
-    help="The same between zones  [--latency]",
+    help="One-way latency in ms between zones  [default: --latency]",
 )
 @click.option(
     "--loss",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Part of all datagrams that is lost, from 0 to 1",
+    help="Fraction of datagrams lost",
 )
 @click.option(
     "--churn",
     type=click.FloatRange(0, 60_000),
     default=0.0,
     show_default=True,
-    help="Nodes that go, and others that come, a minute",
+    help="Nodes that stop, and new ones that start, per minute",
 )
 @click.option(
     "--join",
     is_flag=True,
-    help="Begin as strangers with three addresses each, instead of linked at random",
+    help="Start unconnected, each node with three addresses, instead of with random links",
 )
 @click.option(
     "--settle",
     type=click.FloatRange(0, 36_000),
     default=SETTLE_TIME_S,
     show_default=True,
-    help="Virtual seconds from the start of linked nodes to the first message",
+    help="Virtual seconds from the start to the first message, without --join",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
 @click.option(
-    "--optimize-links", is_flag=True, help="Let far links go for near ones (give it time: --settle)"
+    "--optimize-links",
+    is_flag=True,
+    help="Replace links by ones with lower latency (allow time: --settle)",
 )
 @click.option(
     "--no-lazy-push",
@@ -350,7 +351,7 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     flag_value=False,
     type=bool,
     default=True,
-    help="Tell nobody the ids of what was not sent to them",
+    help="Disable lazy push (IHAVE)",
 )
 @click.option(
     "--no-anti-entropy",
@@ -358,15 +359,15 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     flag_value=False,
     type=bool,
     default=True,
-    help="No rounds that find what was missed",
+    help="Disable anti-entropy",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table")
 def sim(*, as_json: bool, **options: Any) -> int:
-    """Simulate a cluster: real nodes, virtual time. The same arguments give the same run.
+    """Simulate a cluster of real engines in virtual time. The same arguments give the same run.
 
-    For each message and in all: coverage (of the nodes up all the time), virtual milliseconds to
-    half, 99 % and the last of them, hops, redundancy (copies beyond the first per node), datagrams
-    and bytes per node, and how many missed it or were given it twice.
+    Reports, for each message and in total: coverage (of the nodes up all the time); virtual
+    milliseconds until 50 %, 99 % and all of them have it; hops; redundancy (duplicate copies per
+    node); datagrams and bytes per node; and how many nodes missed it or delivered it twice.
     """
     sim_options = SimOptions(**options)
     on_progress = _progress_printer(sim_options)

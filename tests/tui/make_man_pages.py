@@ -16,7 +16,7 @@ from grapevine_tui import __version__
 from grapevine_tui.cli import PROGRAM, ROOT_COMMAND
 
 FOLDER = Path(__file__).parents[2] / "docs" / "man"
-DATE = "2026-11-28"  # of the text, so that the pages are the same on every day
+DATE = "2026-11-29"  # of the text, so that the pages are the same on every day
 
 
 def pages() -> Iterator[tuple[str, str]]:

@@ -180,9 +180,9 @@ async def test_attached_the_keys_and_words_for_leaving_say_detach() -> None:
         assert "q Detach" in stage.text.split("\n")[-1]
         assert "Quit" not in stage.text
         await stage.press("i", *"/quit")
-        assert "Detach; the node goes on" in stage.text
+        assert "Detach; the node keeps running" in stage.text
         await stage.press("ctrl+c", "escape", "question_mark", "G")
-        assert "Detach; the node goes on" in stage.text
+        assert "Detach; the node keeps running" in stage.text
         assert "Leave the cluster" not in stage.text
         await stage.press("escape", "q")  # hangs up, and cuts nobody off
     assert stage.app.return_code == 0

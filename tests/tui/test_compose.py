@@ -29,7 +29,7 @@ async def test_tab_completes_a_command_then_the_name_of_a_peer() -> None:
     async with staged(peopled()) as stage:
         await stage.press("i", *"/sen")
         assert stage.main.compose_box.draft.suggestion == "d"
-        assert "/send PEER TEXT   Tell one peer" in stage.text
+        assert "/send PEER TEXT   Send TEXT to one member" in stage.text
         await stage.press("tab", "b", "tab")
         assert draft_of(stage) == "/send bo"
         assert "bob  boris" in stage.text
