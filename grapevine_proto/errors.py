@@ -130,6 +130,7 @@ class DropReason(StrEnum):
     SIGNATURE_BUDGET = "signature_budget"
     BAD_SIGNATURE = "bad_signature"
     REASSEMBLY_FULL = "reassembly_full"
+    SOCKET_OVERRUN = "socket_overrun"  # lost in the socket's receive buffer, before it was read
     # internal
     INTERNAL_ERROR = (
         "internal_error"  # an internal error while serving a peer, whose link was closed

@@ -623,7 +623,7 @@ class Node:
         dropped_reads = self._socket.dropped_reads
         return replace(
             stats,
-            dropped=(*stats.dropped, (DropReason.REASSEMBLY_FULL, dropped_reads))
+            dropped=(*stats.dropped, (DropReason.SOCKET_OVERRUN, dropped_reads))
             if dropped_reads
             else stats.dropped,
             events_lost=stats.events_lost + self._hub.lost,
@@ -644,7 +644,7 @@ class Node:
             dropped_reads = self._socket.dropped_reads
             if dropped_reads > self._reported_dropped_reads:
                 count = dropped_reads - self._reported_dropped_reads
-                self._publish(DatagramDropped(DropReason.REASSEMBLY_FULL, count))
+                self._publish(DatagramDropped(DropReason.SOCKET_OVERRUN, count))
                 self._reported_dropped_reads = dropped_reads
             await self._save()
 

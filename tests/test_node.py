@@ -23,7 +23,9 @@ from grapevine_proto import (
     BindError,
     ClusterKey,
     ConfigError,
+    DatagramDropped,
     DialFailed,
+    DropReason,
     Event,
     InvalidArgument,
     LimitsConfig,
@@ -770,6 +772,25 @@ def test_a_full_disk_is_told_and_saving_is_tried_again(
                 assert "No space left on device" in unsaved.problem
             saved = await anext(e async for e in events if isinstance(e, StateSaveFailed))
             assert saved.problem == ""
+
+    run(main())
+
+
+def test_datagrams_that_are_not_read_in_time_count_as_socket_overrun(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
+
+    async def main() -> None:
+        async with Node(quick()) as node:
+            waiting = asyncio.create_task(
+                event_where(node, lambda event: isinstance(event, DatagramDropped))
+            )
+            await asyncio.sleep(0)
+            node._socket._receive_queue.dropped_reads += 3
+            dropped = await waiting
+            assert (dropped.reason, dropped.count) == (DropReason.SOCKET_OVERRUN, 3)
+            assert dict(node.stats().dropped)[DropReason.SOCKET_OVERRUN] == 3
 
     run(main())
 
