@@ -139,6 +139,31 @@ def test_every_file_of_ours_that_is_named_exists(name: str) -> None:
     assert [each for each in named if not (ROOT / each).exists()] == []
 
 
+def names_in_the_source() -> set[str]:
+    """Every word of the code and of its comments and texts."""
+    # the kernel's, a kind that shares a class, click's completion
+    found = {"rmem_max", "RepairFragment", "_GRAPEVINE_TUI_COMPLETE"}
+    found |= {"bash_source", "zsh_source", "fish_source"}
+    for folder in ("grapevine_proto", "grapevine_tui", "tests", "examples", "config"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".sh", ".toml", ".service", ".yaml"):
+                found |= set(re.findall(r"[A-Za-z_]\w*", f"{path.stem} {path.read_text()}"))
+    return found
+
+
+def test_every_name_in_a_code_span_exists() -> None:
+    """A name is a word with an underscore or with a capital inside, so that words of shells pass."""
+    source = names_in_the_source()
+    for name in NAMES:
+        if name.endswith("coming-from.md"):
+            continue  # names of other programs
+        spans = " ".join(re.findall(r"`([^`]+)`", prose(page_of(name))))
+        words = set(re.findall(r"[A-Za-z_]\w*", spans))
+        names = {each for each in words if "_" in each.strip("_") or re.search(r"[a-z][A-Z]", each)}
+        metrics = {each for each in names if each.startswith("grapevine_")}  # checked elsewhere
+        assert names - metrics - source == set(), name
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_piece_of_settings_in_the_pages_is_right(name: str, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(page_of(name), "toml")):
