@@ -253,3 +253,9 @@ def test_the_page_names_every_kind_and_every_kind_has_golden_bytes() -> None:
     for kind in Kind:
         assert named.get(kind) == kind.name.replace("_", "").lower(), kind
         assert kind in have, f"no golden bytes of {kind.name}"
+
+
+def test_the_page_names_every_reason_of_close() -> None:
+    sentence = PAGE.partition("Reasons of `Close`:")[2].partition("\n\n")[0]
+    named = {name: int(number) for number, name in re.findall(r"(\d) `(\w+)`", sentence)}
+    assert named == {reason.name.lower(): reason.value for reason in CloseReason}
