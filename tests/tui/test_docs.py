@@ -148,6 +148,7 @@ def names_in_the_source() -> set[str]:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".sh", ".toml", ".service", ".yaml"):
                 found |= set(re.findall(r"[A-Za-z_]\w*", f"{path.stem} {path.read_text()}"))
+    found |= {each.lower() for each in found if each.isupper()}  # as pages write enumeration values
     return found
 
 
