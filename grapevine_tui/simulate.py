@@ -309,6 +309,7 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
 @click.option("--zones", type=click.IntRange(1, 1000), default=1, show_default=True)
 @click.option(
     "--latency-between",
+    "latency_between_zones",
     metavar="MS..MS",
     callback=_parse_latency_range,
     help="One-way latency in ms between zones  [default: --latency]",
