@@ -1,13 +1,13 @@
-"""What nodes say to each other: two unions, so that nonsense is unsayable.
+"""The messages of the protocol, as two unions.
 
-`OverlayMessage` is what peers say about the cluster; `Frame` is what the two ends of one link say
-about the link. What proves itself wherever it is carried is in `signed`, packets of the handshake are in
-`codec`, which alone knows how any of this looks as bytes.
+`OverlayMessage` is what peers exchange about the cluster; `Frame` and `LinkFrame` are what the two
+ends of a link exchange about the link. Signed values are in `signed`, packets of the handshake in
+`codec`, which alone knows the encoding.
 
-What must stay true:
+Invariants:
 
-- What travels *beside* a rumor (hops, age) is a claim of whoever sent it and decides nothing but
-  how long to bother.
+- Hops and age of a rumor copy are unsigned claims of its sender. They only limit how long it is
+  relayed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from grapevine_proto.ids import MessageId, PeerId, StreamRange
 from grapevine_proto.signed import Accusation, PeerRecord, Rumor, TraceReceipt
 
 DIRECT_MAIL_HOPS: Final = 255
-"""In place of the hops of a copy: its origin gives it to every member itself, so nobody needs to pass
-it on. Counts as one hop; a copy that truly came so far says one less."""
+"""Replaces the hops of a copy that its origin sends to every member itself: receivers do not relay
+it. Counts as one hop; a copy that really traveled that far states one less."""
 
 
-ID_PREFIX_BYTES: Final = 4  # of a member's id, enough to tell members apart in a `MemberDigest`
+ID_PREFIX_BYTES: Final = 4  # of a member's ID, enough to distinguish members in a `MemberDigest`
 
 
 class Kind(IntEnum):
-    """The first byte inside a sealed packet: what it is, and so what it is charged as."""
+    """The first byte of the plaintext of a packet. Rate limits charge packets by it."""
 
     CONFIRM = 0
     CLOSE = 1
@@ -48,7 +48,7 @@ class Kind(IntEnum):
     MEMBER_UPDATES = 28
     MEMBER_DIGEST = 29
     FRAGMENT = 12
-    REPAIR_FRAGMENT = 13  # of a Repair, which whoever asked for it pays otherwise
+    REPAIR_FRAGMENT = 13  # of a Repair: charged to the repair credit
     RETRANSMIT = 14
     ACK = 15
     MTU_PROBE = 16
@@ -78,37 +78,37 @@ LINK_FRAME_KINDS: Final = frozenset(
         Kind.PATH_RESPONSE,
     }
 )
-"""What the links say to each other and nobody beyond them hears."""
+"""Kinds that links exchange and do not pass on."""
 
 
 class CloseReason(IntEnum):
     """Why one end closes a link."""
 
     LEAVING = 0  # the node goes away
-    FULL = 1  # no room for another peer; it says who may have some
+    FULL = 1  # no room for another peer; carries referrals
     MISCONDUCT = 2  # bad signatures, or denied
-    KEY_REMOVED = 3  # the cluster key of this session is no longer ours
+    KEY_REMOVED = 3  # the cluster key of this session is no longer accepted
     REDUNDANT = 4  # one of two links with the same peer, or one too many
-    SUPERSEDED = 5  # a higher epoch of the receiver's own identity is about; its record came along
+    SUPERSEDED = 5  # a higher epoch of the receiver's identity is in use; carries its record
 
 
 @dataclass(frozen=True, slots=True)
 class MemberUpdate:
-    """What is thought of a record's subject: that it does not answer, if there are accusations; if
-    there are none, that it has lately said this of itself."""
+    """A suspicion of the record's subject, with its accusations; without any, a refutation: the
+    subject has recently sent this record."""
 
     record: PeerRecord
     accusations: tuple[Accusation, ...] = ()
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes it takes in a message, at most: for filling a datagram without the codec."""
+        """Upper bound of its encoded size, for filling a datagram without the codec."""
         return self.record.size_bytes + 2 + 102 * len(self.accusations)
 
 
 @dataclass(frozen=True, slots=True)
 class RumorCopy:
-    """A rumor on its way: how many nodes relayed it and for how long it has been about."""
+    """A rumor in transit, with the hops it traveled and its age."""
 
     rumor: Rumor
     hops: int
@@ -120,9 +120,12 @@ class RumorCopy:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """I am here. `echo` is the number of the peer's last heartbeat, `echo_delay_us` how long ago it
-    came, so that each end learns the round-trip time without a shared clock. `streams` and `checksum`
-    are the digest of what was seen; `records` tell of other members."""
+    """Shows that the sender is alive.
+
+    `echo` repeats the number of the peer's latest heartbeat, which arrived `echo_delay_us` ago: each end
+    computes the round-trip time without a shared clock. `streams` and `checksum` are the digest of the
+    sequence tracker. `records` spread member records.
+    """
 
     number: int
     echo: int
@@ -135,21 +138,21 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Members that the sender knows of, itself included when it changed or leaves."""
+    """Records of members; of the sender itself when its record changed or it leaves."""
 
     records: tuple[PeerRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Rumors:
-    """Pushed rumors."""
+    """Eager push."""
 
     copies: tuple[RumorCopy, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DirectMessage:
-    """A payload for the receiver alone, numbered apart from broadcasts."""
+    """A payload for the receiver only, with a sequence apart from broadcasts."""
 
     sequence: int
     payload: bytes
@@ -157,7 +160,7 @@ class DirectMessage:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Opens an anti-entropy round: do we differ?"""
+    """Starts an anti-entropy round."""
 
     round: int
     streams: int
@@ -166,15 +169,15 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class InSync:
-    """Answers a Digest: we do not."""
+    """Reply to Digest: nothing differs."""
 
     round: int
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """Which sequences of which streams the sender still holds (`first`: the lowest held, `last`: the
-    highest seen), as one of `pages`. `is_reply`: the sender did not begin this round."""
+    """One of `pages` pages with, for each stream, the lowest cached (`first`) and the highest seen
+    (`last`) sequence of the sender. `is_reply`: the sender did not start this round."""
 
     round: int
     is_reply: bool
@@ -185,7 +188,7 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class IWant:
-    """Please send what you hold of these."""
+    """Requests the cached rumors of these ranges."""
 
     round: int
     ranges: tuple[StreamRange, ...]
@@ -193,7 +196,7 @@ class IWant:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Rumors that were asked for. `has_more`: the answer was cut short, ask again."""
+    """Requested rumors. `has_more`: the reply was cut, request again."""
 
     round: int
     is_last: bool
@@ -203,14 +206,14 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class IHave:
-    """Rumors that the sender holds and did not send to the receiver, one range each."""
+    """Lazy push: ranges of rumors that the sender has and did not push to the receiver."""
 
     ranges: tuple[StreamRange, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Are you there? With what is to be told anyway, above all what is said against the receiver."""
+    """Requests a sign of life. Carries gossip updates, first of all suspicions of the receiver."""
 
     number: int
     updates: tuple[MemberUpdate, ...] = ()
@@ -218,7 +221,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class PingReq:
-    """Please try to reach `subject` for me."""
+    """Asks the receiver to ping `subject` (SWIM's ping-req)."""
 
     number: int
     subject: PeerId
@@ -226,7 +229,7 @@ class PingReq:
 
 @dataclass(frozen=True, slots=True)
 class PingAck:
-    """Answers a Ping; or a PingFor, when `is_alive` says whether the subject was heard."""
+    """Reply to Ping, or to PingReq: `is_alive` states whether the subject replied."""
 
     number: int
     is_alive: bool
@@ -234,15 +237,15 @@ class PingAck:
 
 @dataclass(frozen=True, slots=True)
 class MemberUpdates:
-    """Who does not answer, and who was wrongly said not to."""
+    """Suspicions and refutations."""
 
     updates: tuple[MemberUpdate, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MemberDigest:
-    """Whom the sender knows of the members whose ids begin with four bytes from `first` to `last`: those
-    four bytes of each, one after the other. `is_reply`: it wants records, and no roll in return."""
+    """The members known to the sender whose IDs begin with four bytes from `first` to `last`: those
+    four bytes of each, concatenated. `is_reply`: the sender wants records and no list in return."""
 
     first: int
     last: int
@@ -250,7 +253,7 @@ class MemberDigest:
     is_reply: bool = False
 
     def to_prefixes(self) -> list[int]:
-        """The four bytes of each, as numbers."""
+        """Returns the prefixes as numbers."""
         starts = range(0, len(self.id_prefixes), ID_PREFIX_BYTES)
         return [
             int.from_bytes(self.id_prefixes[start : start + ID_PREFIX_BYTES], "big")
@@ -260,8 +263,8 @@ class MemberDigest:
 
 @dataclass(frozen=True, slots=True)
 class Receipts:
-    """Who has the traced message `message_id`: on their way to its origin. `number` is the sender's
-    own, for `ReceiptAck`."""
+    """Receipts of the traced message `message_id` on their way to its origin. `number` is repeated in
+    `ReceiptAck`."""
 
     number: int
     message_id: MessageId
@@ -270,21 +273,21 @@ class Receipts:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptAck:
-    """The receipts that the receiver sent under `number` are here: it need not send them again."""
+    """Acknowledges the `Receipts` with this number."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Rumors that the sender holds and will not push to the receiver, who may ask at once."""
+    """Ranges of rumors that the sender has and will not push; the receiver may request them at once."""
 
     ranges: tuple[StreamRange, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """A large rumor that the sender holds and will not push: the receiver may pull it."""
+    """A large rumor that the sender has and will not push; the receiver may pull it."""
 
     ids: StreamRange
     size_bytes: int
@@ -292,29 +295,29 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """The sender wants to be pushed what the receiver hears first, or no longer."""
+    """Asks for eager push of everything the receiver gets first, or ends it."""
 
     is_subscribed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Graft:
-    """From now on the link belongs to the tree along which rumors of `origin` are pushed; None: the
-    tree of all origins that have none of their own."""
+    """Adds the link to the tree of `origin`; None: to the shared tree of origins without one of
+    their own."""
 
     origin: PeerId | None
 
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """The link no longer belongs to that tree: ids go over it instead."""
+    """Removes the link from that tree: only IDs go over it."""
 
     origin: PeerId | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The sender's application is behind: hold back rumors for it for `duration_ms`; 0: no longer."""
+    """Backpressure: asks the receiver to hold back rumors for `duration_ms`; 0 ends the pause."""
 
     duration_ms: int
 
@@ -350,25 +353,26 @@ OverlayMessage: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Says nothing; that it opens says that the sender has the session's keys."""
+    """Proves that the sender has the session keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeighborRequest:
-    """An Empty by which somebody short of links begins a session: if you have no room, make some."""
+    """Opens a session in place of Confirm: asks a full receiver to make room (HyParView)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwapRequest:
-    """An Empty by which somebody near begins a session: if that is nearer than a link of yours, let it
-    go for me. I let `swap_for` go for you, who has room then for whoever you let go."""
+    """Opens a session in place of Confirm and offers a link swap (X-BOT): if the sender is nearer
+    than one of the receiver's links, the receiver closes that one, and the sender closes its link
+    to `swap_for`. The two evicted peers can then connect to each other."""
 
     swap_for: PeerRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The sender closes the link; `records` are whom to try instead, where it has no room."""
+    """Closes the link. `records` are referrals, or the record that outranks the receiver."""
 
     reason: CloseReason
     records: tuple[PeerRecord, ...] = ()
@@ -376,7 +380,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class OpenTransient:
-    """The first word of whoever began a session and wants no link: it will close when nothing is said."""
+    """Opens a transient session in place of Confirm."""
 
 
 Frame: TypeAlias = Confirm | NeighborRequest | SwapRequest | Close | OpenTransient
@@ -384,8 +388,8 @@ Frame: TypeAlias = Confirm | NeighborRequest | SwapRequest | Close | OpenTransie
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """`body` from `offset` on of a message of `total_bytes`, which one packet does not hold. `number`
-    tells the messages of one link apart. `is_repair`: the message is a Repair."""
+    """`body` at `offset` of message `number` of this link, which has `total_bytes`. `is_repair`:
+    the message is a Repair."""
 
     number: int
     total_bytes: int
@@ -396,8 +400,8 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class Retransmit:
-    """The message that packet `counter` of the receiver's session `session_id` carried, and that
-    seems lost. Whoever got it after all drops this one."""
+    """The message of packet `counter` of session `session_id`, which seems lost. A receiver that
+    has the packet drops this one."""
 
     session_id: bytes
     counter: int
@@ -406,8 +410,8 @@ class Retransmit:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What arrived of the packets that bear `session_id`: all numbers from `first` on and before
-    `end` but the `missing` ranges. `latest` came `delay_us` before this went."""
+    """Acknowledges the packets of `session_id` from `first` up to but excluding `end`, except the
+    `missing` ranges. Packet `latest` arrived `delay_us` before this was sent."""
 
     session_id: bytes
     first: int
@@ -419,24 +423,24 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class MtuProbe:
-    """Nothing, at a length that the path may or may not bear."""
+    """Padding to a size that the path may or may not carry (RFC 8899)."""
 
     padding: int
 
 
 @dataclass(frozen=True, slots=True)
 class PathChallenge:
-    """Say this back, if it finds you."""
+    """Tests an address (RFC 9000, section 8.2)."""
 
     token: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class PathResponse:
-    """It found me."""
+    """Reply to PathChallenge, with its token."""
 
     token: bytes
 
 
 LinkFrame: TypeAlias = Fragment | Retransmit | Ack | MtuProbe | PathChallenge | PathResponse
-"""One for each of `LINK_FRAME_KINDS`, but for the two sorts of fragments."""
+"""One type for each of `LINK_FRAME_KINDS`, except that both kinds of fragments share one."""

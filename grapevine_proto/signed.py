@@ -1,11 +1,11 @@
-"""What members sign, and whoever holds a copy can check: records, accusations, rumors, receipts.
+"""Signed values of the protocol: records, accusations, rumors and receipts.
 
-What must stay true:
+Invariants:
 
-- Everything in one of these but its signature is signed, under a domain of its own and the cluster's name, so
-  that a copy is as good as hearing it from its subject, and none can be taken for one of another kind.
-- An `Accusation` proves who makes it, and counts against one run and incarnation of one member: whatever
-  its subject signs later makes it void.
+- A signature covers every other field, the cluster name and a domain of its own. A copy is
+  therefore as good as the original, and no value can pass for one of another kind.
+- An `Accusation` identifies its accuser and counts against one epoch and incarnation of one member.
+  A newer record of that member cancels it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ ACCUSATION_DOMAIN: Final = b"grapevine accusation 1"
 TRACED_DOMAIN: Final = b"grapevine traced rumor 1"
 RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
 
-TRACE_ALL: Final = (1 << 16) - 1  # the share of members that means every one
-RUMOR_COPY_OVERHEAD_BYTES: Final = 150  # of a rumor's copy beside its payloads, rounded up
-MIN_COUNTED_PAYLOAD_BYTES: Final = 16  # what a payload counts at least, wherever room is counted
-# In one message, which one token pays for: each is a message to the application and a place in tables,
-# so that none may come for next to nothing. 64 KiB of them have 128 bytes each.
+TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
+RUMOR_COPY_OVERHEAD_BYTES: Final = 150  # of a rumor copy besides its payloads, rounded up
+MIN_COUNTED_PAYLOAD_BYTES: Final = 16  # minimum that a payload counts in every size limit
+# In one message, which costs one token: each payload is a message to the application and an entry in
+# tables, so none may be almost free. In 64 KiB they have 128 bytes each.
 MAX_PAYLOADS_PER_MESSAGE: Final = 512
 
 
 def counted_payload_bytes(length: int) -> int:
-    """What a payload of `length` bytes counts in a rumor: itself, and its length as msgpack writes it, but
-    at least `MIN_COUNTED_PAYLOAD_BYTES`."""
+    """Returns the size that a payload of `length` bytes counts as in a rumor: with its length in
+    msgpack, at least `MIN_COUNTED_PAYLOAD_BYTES`."""
     if length < MIN_COUNTED_PAYLOAD_BYTES - 1:
         return MIN_COUNTED_PAYLOAD_BYTES
     if length < 1 << 7:
@@ -44,8 +44,10 @@ def counted_payload_bytes(length: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PeerRecord:
-    """What a node says of itself, signed. Ordered by (epoch, incarnation); only its subject can
-    raise either. `rate_capacity` and `rate_refill` are what it allows each peer, in envelopes."""
+    """The signed record of a node. Ordered by (epoch, incarnation), which only its subject can raise.
+
+    `rate_capacity` and `rate_refill` advertise the rate limit for each peer, in messages.
+    """
 
     peer_id: PeerId
     epoch: int
@@ -60,21 +62,22 @@ class PeerRecord:
 
     @property
     def version(self) -> tuple[int, int]:
+        """Epoch and incarnation; the greater version is the newer record."""
         return self.epoch, self.incarnation
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes it takes in a message, at most: for filling a datagram without the codec."""
+        """Upper bound of its encoded size, for filling a datagram without the codec."""
         text = len(self.zone.encode()) + len(self.name.encode())
         return 134 + text + sum(6 + len(address.host) for address in self.addresses)
 
     def signed(self, identity: Identity, cluster: str) -> PeerRecord:
-        """This record with `identity`'s signature; `identity` must be its subject."""
+        """Returns the record signed by `identity`, which must be its subject."""
         signature = identity.sign(RECORD_DOMAIN, *self._signed_parts(cluster))
         return replace(self, signature=signature)
 
     def is_authentic(self, cluster: str) -> bool:
-        """Whether its subject signed it for this cluster. One signature check."""
+        """Returns whether its subject signed it for this cluster. Costs one signature check."""
         return verify(self.peer_id, self.signature, RECORD_DOMAIN, *self._signed_parts(cluster))
 
     def _signed_parts(self, cluster: str) -> tuple[DigestPart, ...]:
@@ -95,21 +98,22 @@ class PeerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Accusation:
-    """`accuser` had no answer from a member, of its own or through others, and signs that it says so."""
+    """The signed statement of `accuser` that a member answers neither it nor its helpers."""
 
     accuser: PeerId
     signature: bytes
 
     @classmethod
     def signed(cls, identity: Identity, cluster: str, accused: PeerRecord) -> Accusation:
-        """`identity`'s accusation of the run and incarnation that `accused` tells of."""
+        """Returns an accusation by `identity` of the epoch and incarnation in the record `accused`."""
         accuser = identity.peer_id
         return cls(
             accuser, identity.sign(ACCUSATION_DOMAIN, *_accusation_parts(cluster, accuser, accused))
         )
 
     def is_authentic(self, cluster: str, accused: PeerRecord) -> bool:
-        """Whether its accuser says this of exactly this run and incarnation. One signature check."""
+        """Returns whether its accuser signed it for exactly this epoch and incarnation. Costs one
+        signature check."""
         parts = _accusation_parts(cluster, self.accuser, accused)
         return verify(self.accuser, self.signature, ACCUSATION_DOMAIN, *parts)
 
@@ -120,11 +124,12 @@ def _accusation_parts(cluster: str, accuser: PeerId, accused: PeerRecord) -> tup
 
 @dataclass(frozen=True, slots=True)
 class Rumor:
-    """What an origin signs and what relays, stores and repairs move whole: one or more payloads
-    with consecutive sequences from `first`, joined in `body` and cut by `lengths`.
+    """The unit that an origin signs and that is relayed, cached and repaired as a whole.
 
-    `trace_share`: how many of its receivers are asked to tell the origin that they have it, of
-    `TRACE_ALL` (see `overlay.sample`); 0: nobody."""
+    It holds one or more payloads with consecutive sequences from `first`, concatenated in `body`
+    with the sizes `lengths`. `trace_share` is the share of members, out of `TRACE_ALL`, that are
+    asked to confirm it (see `overlay.sample`); 0: none.
+    """
 
     origin: PeerId
     epoch: int
@@ -145,7 +150,7 @@ class Rumor:
         *,
         trace_share: int = 0,
     ) -> Rumor:
-        """A rumor of `identity`'s own, signed for `cluster`."""
+        """Returns a rumor of `identity`, signed for `cluster`."""
         lengths = tuple(len(payload) for payload in payloads)
         body = b"".join(payloads)
         unsigned = cls(identity.peer_id, epoch, first, lengths, body, trace_share=trace_share)
@@ -153,7 +158,8 @@ class Rumor:
         return cls(unsigned.origin, epoch, first, lengths, body, signature, trace_share)
 
     def is_authentic(self, cluster: str) -> bool:
-        """Whether its origin signed it for this cluster. One hash and one signature check."""
+        """Returns whether its origin signed it for this cluster. Costs one hash and one signature
+        check."""
         return verify(self.origin, self.signature, self._domain, *self._signed_parts(cluster))
 
     @property
@@ -171,21 +177,21 @@ class Rumor:
 
     @property
     def last(self) -> int:
-        """The sequence of its last payload."""
+        """Sequence of its last payload."""
         return self.first + len(self.lengths) - 1
 
     @property
     def ids(self) -> StreamRange:
-        """What names it to others: the sequences of its payloads."""
+        """Range of the sequences of its payloads, which identifies it."""
         return StreamRange(self.stream, self.first, self.last)
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes a copy takes in a message, at most: for filling one without the codec."""
+        """Upper bound of the encoded size of a copy, for filling a message without the codec."""
         return RUMOR_COPY_OVERHEAD_BYTES + sum(map(counted_payload_bytes, self.lengths))
 
     def payloads(self) -> list[tuple[MessageId, bytes]]:
-        """Each payload with its message id, in order."""
+        """Yields each payload with its message ID, in order."""
         start, pairs = 0, []
         for offset, length in enumerate(self.lengths):
             message_id = MessageId(self.origin, self.epoch, self.first + offset)
@@ -196,8 +202,10 @@ class Rumor:
 
 @dataclass(frozen=True, slots=True)
 class TraceReceipt:
-    """`member` has a traced message, after so many hops and so long after it was sent. Signed by
-    the member where others pass it on; `relays` is how many did, and nobody's word."""
+    """Confirms that `member` has a traced message, with hops and delay.
+
+    Signed by the member if others relay it. `relays` counts them, unsigned.
+    """
 
     member: PeerId
     hops: int
@@ -206,12 +214,12 @@ class TraceReceipt:
     signature: bytes = b""
 
     def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> TraceReceipt:
-        """This receipt for `message_id` with `identity`'s signature; `identity` must be its member."""
+        """Returns the receipt for `message_id` signed by `identity`, which must be its member."""
         signature = identity.sign(RECEIPT_DOMAIN, *self._signed_parts(cluster, message_id))
         return replace(self, signature=signature)
 
     def is_authentic(self, cluster: str, message_id: MessageId) -> bool:
-        """Whether its member signed it for this message. One signature check."""
+        """Returns whether its member signed it for this message. Costs one signature check."""
         parts = self._signed_parts(cluster, message_id)
         return verify(self.member, self.signature, RECEIPT_DOMAIN, *parts)
 
