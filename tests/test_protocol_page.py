@@ -1,8 +1,7 @@
-"""A node written from docs/reference/protocol.md alone, which gets in: the page is enough, and it is so.
+"""An implementation written from docs/reference/protocol.md alone joins: the page is complete and correct.
 
-What must stay true: nothing of `Stranger` imports what it is held against, the library's own codec, link and
-identity; those only play the other end. What both say is in `golden_handshake.txt` byte for byte,
-for whoever writes a third.
+Invariants: `SpecNode` uses nothing of the library. The library's codec, link and identity only play the
+other end. `golden_handshake.txt` has every packet of one handshake, for the author of a third one.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ SECRET, CLUSTER = bytes(range(32)), "vineyard"
 HERE = Address("10.0.0.1", 8000)
 
 
-# --- the other node, after the page ---------------------------------------------------------------
+# --- second implementation, from the page ---------------------------------------------------------------
 
 
 def h(domain: str, *parts: bytes | str | int, key: bytes = b"", size: int = 32) -> bytes:
@@ -61,8 +60,8 @@ def h(domain: str, *parts: bytes | str | int, key: bytes = b"", size: int = 32) 
     return hashed.digest()
 
 
-class Stranger:
-    """The initiator of one handshake, and one end of the session that comes of it."""
+class SpecNode:
+    """The initiator of one handshake, and its end of the session."""
 
     def __init__(self, seed: bytes, ephemeral: bytes, session_id: bytes) -> None:
         self.public, self._secret = bindings.crypto_sign_seed_keypair(seed)
@@ -100,8 +99,8 @@ class Stranger:
         self._proof = bytes((3,)) + self._hello[1:] + self._challenge[9:] + box
         return self._proof + self.mac("proof, by the initiator", b"", self._proof)
 
-    def welcomed(self, welcome: bytes) -> dict[str, Any]:
-        """Who answers."""
+    def open_welcome(self, welcome: bytes) -> dict[str, Any]:
+        """Opens Welcome; returns the public key and the name of the responder."""
         body, mac = welcome[:-16], welcome[-16:]
         assert mac == self.mac("welcome, by the responder", self._proof, body)
         head, box = body[:49], body[49:]
@@ -129,11 +128,11 @@ class Stranger:
         return bytes(bindings.crypto_secretbox_open(datagram[17:], nonce, self._keys[1]))
 
 
-# --- held against ours ----------------------------------------------------------------------------
+# --- against the library ----------------------------------------------------------------------------
 
 
-def handshake() -> tuple[dict[str, str], Stranger, Responder]:
-    """All that was said, by name."""
+def handshake() -> tuple[dict[str, str], SpecNode, Responder]:
+    """Runs a handshake; returns its packets by name, and both ends."""
     fixed = cycle(range(7, 256))
     us = Identity(bytes([1]) * 32)
     responder = Responder(
@@ -146,7 +145,7 @@ def handshake() -> tuple[dict[str, str], Stranger, Responder]:
         now=0.0,
     )
     record = PeerRecord(us.peer_id, 3, 0, (HERE,), "", "us", 90, 45, False).signed(us, CLUSTER)
-    them = Stranger(bytes([2]) * 32, bytes([3]) * 32, b"8 bytes.")
+    them = SpecNode(bytes([2]) * 32, bytes([3]) * 32, b"8 bytes.")
 
     def answer(datagram: bytes) -> bytes:
         packet = codec.decode_packet(datagram)
@@ -157,12 +156,12 @@ def handshake() -> tuple[dict[str, str], Stranger, Responder]:
     said["challenge"] = answer(said["hello"])
     said["proof"] = them.proof(said["challenge"])
     said["welcome"] = answer(said["proof"])
-    assert them.welcomed(said["welcome"]) == {"public": us.peer_id, "name": b"us"}
+    assert them.open_welcome(said["welcome"]) == {"public": us.peer_id, "name": b"us"}
     said["data"] = them.seal(0, bytes.fromhex("0090"))
     return {name: datagram.hex() for name, datagram in said.items()}, them, responder
 
 
-def test_a_node_written_after_the_page_is_let_in_and_understood() -> None:
+def test_a_node_written_from_the_page_completes_the_handshake_and_exchanges_data() -> None:
     said, them, responder = handshake()
     packet = codec.decode_packet(bytes.fromhex(said["data"]))
     assert isinstance(packet, codec.Data)
@@ -175,13 +174,13 @@ def test_a_node_written_after_the_page_is_let_in_and_understood() -> None:
     assert them.open(established.session.seal(b"hello back", 1.0)) == b"hello back"
 
 
-def test_the_handshake_is_byte_for_byte_what_it_was() -> None:
+def test_the_handshake_matches_the_golden_bytes() -> None:
     golden = dict(line.split(": ") for line in GOLDEN.read_text().splitlines() if line[:1] != "#")
     assert handshake()[0] == golden
 
 
-def test_what_is_signed_is_what_the_page_says() -> None:
-    identity, them = Identity(bytes([2]) * 32), Stranger(bytes([2]) * 32, bytes(32), bytes(8))
+def test_signatures_cover_what_the_page_says() -> None:
+    identity, them = Identity(bytes([2]) * 32), SpecNode(bytes([2]) * 32, bytes(32), bytes(8))
     rumor = Rumor.signed(identity, CLUSTER, 3, 5, (b"ab", b"c"))
     cuts = (2).to_bytes(4, "big") + (1).to_bytes(4, "big")
     parts: tuple[bytes | str | int, ...] = (CLUSTER, them.public, 3, 5, cuts, b"abc")
@@ -201,7 +200,7 @@ def test_what_is_signed_is_what_the_page_says() -> None:
     assert accusation.signature == them.sign("grapevine accusation 1", *parts)
 
 
-def test_the_digest_of_what_was_seen_is_what_the_page_says() -> None:
+def test_the_digest_is_computed_as_the_page_says() -> None:
     origin, other = PeerId(bytes([9]) * 32), PeerId(bytes([8]) * 32)
     recent = StreamDigest(CLUSTER, 300.0)
     recent.update(Stream(origin, 3), 5, 0.0, 0.0)
@@ -240,7 +239,7 @@ MORE: dict[Any, str] = {
 @pytest.mark.parametrize(
     ("message", "expected"), list(MORE.items()), ids=lambda v: type(v).__name__
 )
-def test_the_rest_looks_on_the_wire_as_documented(message: DirectMessage, expected: str) -> None:
+def test_other_kinds_are_encoded_as_documented(message: DirectMessage, expected: str) -> None:
     assert codec.encode_message(message).hex() == expected
     assert codec.decode_message(bytes.fromhex(expected)) == message
 
