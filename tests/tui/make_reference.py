@@ -153,7 +153,7 @@ def settings() -> str:
                     code(name.rpartition(".")[2] if section else name),
                     ", ".join([code(default) or "unset", *_of_profiles(name, values)]),
                     given,
-                    "" if name == "bind" or not is_live(name) else "live",
+                    "live" if name != "bind" and is_live(name) else "restart",
                     sentence(why.get(name, "")),
                 )
             )
