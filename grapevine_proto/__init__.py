@@ -1,8 +1,16 @@
 """Grapevine: encrypted gossip over UDP. The public names of the library; see
 docs/reference/library.md."""
 
-from grapevine_proto.config import NodeConfig
-from grapevine_proto.delivery import EventStream
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.sections import (
+    AntiEntropyConfig,
+    CongestionConfig,
+    DetectionConfig,
+    EpidemicConfig,
+    LimitsConfig,
+    RateLimitConfig,
+)
+from grapevine_proto.crypto.identity import ClusterKey
 from grapevine_proto.errors import (
     BindError,
     ConfigError,
@@ -48,17 +56,9 @@ from grapevine_proto.events import (
     TraceUpdated,
     Via,
 )
-from grapevine_proto.identity import ClusterKey
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 from grapevine_proto.node import Node
-from grapevine_proto.sections import (
-    AntiEntropyConfig,
-    CongestionConfig,
-    DetectionConfig,
-    EpidemicConfig,
-    LimitsConfig,
-    RateLimitConfig,
-)
+from grapevine_proto.runtime.event_hub import EventStream
 from grapevine_proto.version import __version__
 
 __all__ = [

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Final
 
-from grapevine_proto import codec, looks
-from grapevine_proto.checks import BytesLike, payload_bytes
-from grapevine_proto.config import LIVE_FIELDS, NodeConfig
+from grapevine_proto import stats
+from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
+from grapevine_proto.config.validate import BytesLike, payload_bytes
+from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import (
     ConfigError,
     Dropped,
@@ -34,22 +35,21 @@ from grapevine_proto.errors import (
     UnknownPeer,
 )
 from grapevine_proto.events import Event, MemberInfo, MessageSent, PeerInfo, Round, Stats, Trace
-from grapevine_proto.handshakes import Handshakes
-from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_proto.link.link import Link
-from grapevine_proto.link.session import EstablishedSession
-from grapevine_proto.links import LinkTable
-from grapevine_proto.machines import Overlay
-from grapevine_proto.messages import Close, CloseReason, DirectMessage, Pause
-from grapevine_proto.overlay.dissemination.pulls import is_pulled
 from grapevine_proto.overlay.effects import Send
-from grapevine_proto.overlay.store import SavedStream
+from grapevine_proto.overlay.overlay import Overlay
+from grapevine_proto.overlay.store.message_store import SavedStream
+from grapevine_proto.publisher import Publisher
 from grapevine_proto.reception import PacketReceiver
 from grapevine_proto.routing import MessageDispatcher
-from grapevine_proto.shorts import PendingSend, TransientSessions
-from grapevine_proto.signed import PeerRecord
-from grapevine_proto.voice import Publisher
+from grapevine_proto.transport.handshakes import Handshakes
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.link_table import LinkTable
+from grapevine_proto.transport.session.session import EstablishedSession
+from grapevine_proto.transport.transient_sessions import PendingSend, TransientSessions
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import Close, CloseReason, DirectMessage, Pause
+from grapevine_proto.wire.signed import PeerRecord, is_pulled
 
 __all__ = ["Engine", "NodeState", "SavedStream"]
 
@@ -119,7 +119,7 @@ class Engine:
         self._receiver = PacketReceiver(
             self._links, self._transients, self._handshakes, overlay, self._dispatcher
         )
-        self._datagram_counters = looks.DatagramCounters()
+        self._datagram_counters = stats.DatagramCounters()
         self._tick_at = self._reap_at = now
         self._pause_at = math.inf  # when to ask peers again to hold back
         self._overlay_retry_at = -math.inf  # not before: one of them had a fault
@@ -492,7 +492,7 @@ class Engine:
         """All peers, linked or not."""
         timeout_s = self.config.peer_timeout
         return [
-            looks.peer_info(peer, self._links, self._overlay, timeout_s, now)
+            stats.peer_info(peer, self._links, self._overlay, timeout_s, now)
             for peer in self._peers
         ]
 
@@ -523,7 +523,7 @@ class Engine:
 
     def stats(self) -> Stats:
         """Counters and gauges."""
-        return looks.stats(
+        return stats.stats(
             self._datagram_counters,
             self._links,
             self._transients,

@@ -22,11 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from grapevine_proto.checks import BytesLike, check_callable, check_seconds, payload_bytes
-from grapevine_proto.clock import clock
-from grapevine_proto.config import NodeConfig
-from grapevine_proto.delivery import EventHub, EventListener, EventStream, MessageListener, OnFull
-from grapevine_proto.endpoint import UdpSocket
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.validate import BytesLike, check_callable, check_seconds, payload_bytes
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import (
     ConfigError,
@@ -51,11 +48,20 @@ from grapevine_proto.events import (
     Stats,
     Trace,
 )
-from grapevine_proto.forks import register_at_fork
 from grapevine_proto.ids import Address, MessageId, PeerId, parse_literal
-from grapevine_proto.keeping import StatePersister
-from grapevine_proto.names import BootstrapResolver
-from grapevine_proto.pump import EngineDriver
+from grapevine_proto.runtime.clock import clock
+from grapevine_proto.runtime.driver import EngineDriver
+from grapevine_proto.runtime.event_hub import (
+    EventHub,
+    EventListener,
+    EventStream,
+    MessageListener,
+    OnFull,
+)
+from grapevine_proto.runtime.fork_safety import register_at_fork
+from grapevine_proto.runtime.persistence import StatePersister
+from grapevine_proto.runtime.resolver import BootstrapResolver
+from grapevine_proto.runtime.udp_socket import UdpSocket
 
 logger = logging.getLogger("grapevine")
 

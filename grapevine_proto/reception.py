@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from grapevine_proto import codec
-from grapevine_proto.accounts import RATE_LIMITED_MESSAGE_WORK
 from grapevine_proto.errors import Dropped, DropReason, Offense
-from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.ids import Address
-from grapevine_proto.link.link import Link
-from grapevine_proto.link.session import EstablishedSession
-from grapevine_proto.links import LinkTable
-from grapevine_proto.machines import Overlay
-from grapevine_proto.messages import (
+from grapevine_proto.overlay.effects import Effect
+from grapevine_proto.overlay.overlay import Overlay
+from grapevine_proto.routing import MessageDispatcher
+from grapevine_proto.transport.handshakes import Handshakes
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.link_table import LinkTable
+from grapevine_proto.transport.peer_limits import RATE_LIMITED_MESSAGE_WORK
+from grapevine_proto.transport.session.session import EstablishedSession
+from grapevine_proto.transport.transient_sessions import TransientSessions
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
     DirectMessage,
@@ -30,9 +33,6 @@ from grapevine_proto.messages import (
     Rumors,
     SwapRequest,
 )
-from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.routing import MessageDispatcher
-from grapevine_proto.shorts import TransientSessions
 
 PROTOCOL_VIOLATIONS: Final = (DropReason.MALFORMED, DropReason.CONTENT_CONFLICT)
 """Refusals of opened packets that no honest node causes."""

@@ -18,8 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from grapevine_proto import codec
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import Dropped, DropReason, Offense
 from grapevine_proto.events import (
     AntiEntropyRound,
@@ -37,13 +36,32 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.faults import format_error
-from grapevine_proto.handshakes import Handshakes
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_proto.link.link import Link
-from grapevine_proto.links import LinkTable
-from grapevine_proto.looks import peer_info
-from grapevine_proto.machines import Overlay
-from grapevine_proto.messages import (
+from grapevine_proto.overlay.effects import (
+    BumpEpoch,
+    CountDrop,
+    Credit,
+    Deliver,
+    Dial,
+    Disconnect,
+    Effect,
+    Emit,
+    PeerTransitioned,
+    Penalize,
+    Send,
+    Shutdown,
+    UpdateRecord,
+)
+from grapevine_proto.overlay.overlay import Overlay
+from grapevine_proto.overlay.sync.repair_server import REPAIR_DATAGRAMS_LIMIT
+from grapevine_proto.publisher import Publisher
+from grapevine_proto.stats import peer_info
+from grapevine_proto.transport.handshakes import Handshakes
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.link_table import LinkTable
+from grapevine_proto.transport.transient_sessions import PendingSend, TransientSessions
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import (
     Announce,
     Close,
     CloseReason,
@@ -77,25 +95,7 @@ from grapevine_proto.messages import (
     SwapRequest,
     Vector,
 )
-from grapevine_proto.overlay.effects import (
-    BumpEpoch,
-    CountDrop,
-    Credit,
-    Deliver,
-    Dial,
-    Disconnect,
-    Effect,
-    Emit,
-    PeerTransitioned,
-    Penalize,
-    Send,
-    Shutdown,
-    UpdateRecord,
-)
-from grapevine_proto.overlay.serving import REPAIR_DATAGRAMS_LIMIT
-from grapevine_proto.shorts import PendingSend, TransientSessions
-from grapevine_proto.signed import PeerRecord
-from grapevine_proto.voice import Publisher
+from grapevine_proto.wire.signed import PeerRecord
 
 TRANSIENT_MESSAGES: Final = (
     DirectMessage,

@@ -1,6 +1,6 @@
 """``python -m grapevine_tui``, the same as ``grapevine-tui``."""
 
-from grapevine_tui.cli import main
+from grapevine_tui.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from grapevine_proto.errors import GrapevineError
-from grapevine_tui.host import Host
+from grapevine_tui.host.local import Host
 from grapevine_tui.text import printable
 
 MANAGER_VARIABLES: Final = (

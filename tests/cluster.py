@@ -8,18 +8,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from grapevine_proto import codec
-from grapevine_proto.codec import encode_data
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Event, InternalErrorContained, MessageReceived
 from grapevine_proto.ids import Address
-from grapevine_proto.link import session as session_module
-from grapevine_proto.link.link import Link
-from grapevine_proto.link.session import Session
-from grapevine_proto.messages import Frame, OverlayMessage
-from tests.overlay.made import EPOCH, KEY, identity
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.session import session as session_module
+from grapevine_proto.transport.session.session import Session
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.codec import encode_data
+from grapevine_proto.wire.messages import Frame, OverlayMessage
+from tests.proto.overlay.builders import EPOCH, KEY, identity
 
 
 def address_of(number: int) -> Address:

@@ -19,7 +19,8 @@ from typing import Any, Final
 from grapevine_proto import NodeConfig
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.sim import Network, Simulation
-from tests import test_codec, test_protocol_page
+from tests.docs import test_protocol_page
+from tests.proto.wire import test_codec
 
 RECORD: Final = Path(__file__).with_name("record.txt")
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import ast
 import gc
 from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+"""The checkout."""
 
 
 def tree_of(path: Path) -> ast.Module:

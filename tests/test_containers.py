@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.sim import Network, Simulation
 from tests.containers import containers_of, declared_containers
+from tests.sources import ROOT
 
-ROOT: Final = Path(__file__).parents[1]
 OUTSIDE: Final = frozenset(
     # what drives the engine, and the simulation: peers reach it through events alone
-    {"clock", "delivery", "endpoint", "faults", "files", "forks", "identity", "interfaces"}
-    | {"keeping", "names", "node", "pktinfo", "pump", "sim", "state", "threads", "toml_file"}
-    | {"trust", "version"}
+    {"config", "crypto", "errors", "faults", "node", "runtime", "sim", "storage", "version"}
 )
 
 

@@ -6,16 +6,14 @@ import ast
 import re
 import sys
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import grapevine_proto
 import grapevine_tui
-from tests.sources import tree_of
+from tests.sources import ROOT, tree_of
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = {"grapevine-tui": ROOT, "grapevine-proto": ROOT / "grapevine_proto"}
 
 

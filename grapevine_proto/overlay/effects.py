@@ -13,8 +13,8 @@ from typing import Protocol, TypeAlias, TypeVar
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import Event, Message, PeerState
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import CloseReason, OverlayMessage
-from grapevine_proto.signed import PeerRecord
+from grapevine_proto.wire.messages import CloseReason, OverlayMessage
+from grapevine_proto.wire.signed import PeerRecord
 
 MessageT_contra = TypeVar("MessageT_contra", contravariant=True)
 

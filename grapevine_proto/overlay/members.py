@@ -18,13 +18,13 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.messages import ID_PREFIX_BYTES
 from grapevine_proto.overlay.effects import Effect, Emit
-from grapevine_proto.overlay.suspicion import retransmit_limit
-from grapevine_proto.sections import LimitsConfig
-from grapevine_proto.signed import PeerRecord
+from grapevine_proto.overlay.transmit_queue import retransmit_limit
+from grapevine_proto.wire.messages import ID_PREFIX_BYTES
+from grapevine_proto.wire.signed import PeerRecord
 
 ID_PREFIX_MAX: Final = (1 << 8 * ID_PREFIX_BYTES) - 1
 MEMBER_EVICTION_SCAN_LIMIT: Final = 16  # members, to find one that may go

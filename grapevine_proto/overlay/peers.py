@@ -16,7 +16,7 @@ from typing import Final
 
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import Address, PeerId, Zone
-from grapevine_proto.signed import PeerRecord
+from grapevine_proto.wire.signed import PeerRecord
 
 
 class PeerTrigger(Enum):

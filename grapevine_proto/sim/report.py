@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grapevine_proto.ids import MessageId
-from grapevine_proto.sim.simulated_node import SimulatedNode
+from grapevine_proto.sim.node import SimulatedNode
 
 
 @dataclass(frozen=True, slots=True)

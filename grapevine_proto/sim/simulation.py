@@ -24,7 +24,8 @@ from hashlib import blake2b
 from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import NotRunning
 from grapevine_proto.events import (
@@ -34,13 +35,12 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
 )
-from grapevine_proto.identity import KEY_BYTES, ClusterKey
 from grapevine_proto.ids import Address, MessageId, Zone
+from grapevine_proto.sim.fast_start import establish_link, regular_overlay
 from grapevine_proto.sim.network import Network, NetworkModel
+from grapevine_proto.sim.node import SimulatedNode
 from grapevine_proto.sim.recording import values_of
 from grapevine_proto.sim.report import BroadcastLog, BroadcastReport
-from grapevine_proto.sim.shortcuts import establish_link, regular_overlay
-from grapevine_proto.sim.simulated_node import SimulatedNode
 
 PORT: Final = 8000
 MIN_STEP_S: Final = (

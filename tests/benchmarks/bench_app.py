@@ -24,7 +24,7 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Footer, RichLog, Static, TextArea
 
 from grapevine_proto.events import TraceUpdated
-from grapevine_tui.app import GrapevineApp
+from grapevine_tui.app.app import GrapevineApp
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.values import a_member, a_peer, a_trace, received
 

@@ -26,8 +26,8 @@ import uvloop
 from nacl.bindings import crypto_secretbox, crypto_secretbox_open
 
 from grapevine_proto import ClusterKey, Message, Node, NodeConfig, PeerState
-from grapevine_proto.config import STRATEGIES
-from grapevine_proto.identity import Identity, verify
+from grapevine_proto.config.node import STRATEGIES
+from grapevine_proto.crypto.identity import Identity, verify
 
 KEY: Final = ClusterKey(bytes(range(32)))
 SIZE: Final = 200

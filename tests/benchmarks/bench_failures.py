@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from grapevine_proto import NodeConfig
-from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.sim import BroadcastReport, Network, Simulation, memoized
 
 SETTLE_S = 20.0

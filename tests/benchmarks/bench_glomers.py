@@ -19,9 +19,9 @@ from typing import Any
 
 from grapevine_proto import NodeConfig
 from grapevine_proto.ids import MessageId
-from grapevine_proto.messages import Heartbeat, Records
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.sim import Network, Simulation, memoized
+from grapevine_proto.wire.messages import Heartbeat, Records
 
 NODES = 25
 HOP_S = 0.100

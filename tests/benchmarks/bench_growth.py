@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Self
 
 from grapevine_proto import NodeConfig
-from grapevine_proto.sections import LimitsConfig, RateLimitConfig
+from grapevine_proto.config.sections import LimitsConfig, RateLimitConfig
 from grapevine_proto.sim import Network, Simulation, memoized
 
 LINKS = 5

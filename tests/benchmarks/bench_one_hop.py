@@ -28,14 +28,15 @@ from typing import Any, Final, NamedTuple
 import asyncio_dgram
 import uvloop
 
-from grapevine_proto import ClusterKey, Node, NodeConfig, RateLimitConfig, codec
-from grapevine_proto.endpoint import SOCKET_BUFFER_BYTES, UdpSocket
+from grapevine_proto import ClusterKey, Node, NodeConfig, RateLimitConfig
+from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.engine import Engine, NodeState
-from grapevine_proto.identity import Identity
 from grapevine_proto.ids import Address
-from grapevine_proto.link.session import Session
-from grapevine_proto.messages import RumorCopy, Rumors
-from grapevine_proto.signed import Rumor
+from grapevine_proto.runtime.udp_socket import SOCKET_BUFFER_BYTES, UdpSocket
+from grapevine_proto.transport.session.session import Session
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import RumorCopy, Rumors
+from grapevine_proto.wire.signed import Rumor
 
 KEY: Final = ClusterKey(bytes(range(32)))
 QUIET_S: Final = 8.0  # without another payload the rest is lost

@@ -2,7 +2,8 @@
 ``python -m tests.benchmarks.bench_worst_case``.
 
 No token may cost more than 2 ms, whatever the content: exit code 1 when one does. A busy machine measures
-itself; the deterministic companion is ``tests/test_worst_case.py``. Where each cap is: docs/security.md.
+itself; the deterministic companion is ``tests/scenarios/test_worst_case.py``. Where each limit is:
+docs/security.md.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import tracemalloc
 
 import click
 
-from grapevine_proto.messages import Kind
-from grapevine_proto.ratelimit import token_cost
-from tests.worst_case import full_victim, is_linked, packets, plaintexts, receive
+from grapevine_proto.token_bucket import token_cost
+from grapevine_proto.wire.messages import Kind
+from tests.scenarios.worst_case import full_victim, is_linked, packets, plaintexts, receive
 
 LIMIT_US = 2000.0
 

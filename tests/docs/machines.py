@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
 WAIT_S: Final = 30.0  # for what takes a second on an idle machine
 POLL_S: Final = 0.05
 IS_UP: Final = (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.sources import ROOT
+
 MANIFEST = ROOT / "config" / "kubernetes.yaml"
 OBJECTS: list[dict[str, Any]] = list(yaml.safe_load_all(MANIFEST.read_text()))
 POD: dict[str, Any] = next(each for each in OBJECTS if each["kind"] == "StatefulSet")["spec"][

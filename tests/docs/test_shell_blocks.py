@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.docs.machines import ROOT, Machine, Terminal, why_not
+from tests.docs.machines import Machine, Terminal, why_not
+from tests.sources import ROOT
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 

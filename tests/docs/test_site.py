@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import yaml
 
 import grapevine_proto
 import grapevine_proto.sim
+from tests.sources import ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final
 
-from grapevine_proto import codec
+from grapevine_proto.config.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.messages import (
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import (
     Announce,
     Digest,
     DirectMessage,
@@ -46,11 +47,10 @@ from grapevine_proto.messages import (
     Subscribe,
     Vector,
 )
-from grapevine_proto.sections import AntiEntropyConfig, LimitsConfig
-from grapevine_proto.signed import Accusation, Rumor
+from grapevine_proto.wire.signed import Accusation, Rumor
 from tests.cluster import Cluster, address_of
 from tests.containers import sizes_of
-from tests.overlay.made import EPOCH, identity, peer_id, record
+from tests.proto.overlay.builders import EPOCH, identity, peer_id, record
 
 VICTIM, LIAR, HONEST, OTHER = 1, 2, 3, 4
 SECONDS: Final = 12

@@ -12,18 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from grapevine_proto import ConfigError, NodeConfig, codec
-from grapevine_proto.codec import Data
+from grapevine_proto import ConfigError, NodeConfig
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
-from grapevine_proto.link.session import Session
-from grapevine_proto.messages import Kind
-from grapevine_tui import commands, jsonlines, query
+from grapevine_proto.transport.session.session import Session
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.codec import Data
+from grapevine_proto.wire.messages import Kind
+from grapevine_tui.control import commands, jsonlines
+from grapevine_tui.host import query
 from grapevine_tui.text import printable
-from tests.test_engine import HERE, Pair
+from tests.proto.test_engine import HERE, Pair
+from tests.sources import ROOT
 
 STRANGER: Final = Address("192.0.2.66", 6666)
-CONFIG: Final = Path(__file__).parents[2] / "config"
+CONFIG: Final = ROOT / "config"
 MOST_SAID: Final = 32  # messages in one input: beyond that only repetition
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from grapevine_proto.sections import LimitsConfig
+from grapevine_proto.config.sections import LimitsConfig
 from tests.fuzz.intent import LIES, LIMITS, play
 
 SEEDS = 6  # of random mixes, in each run of the tests; `python -m tests.fuzz intent` tries more
@@ -30,27 +30,27 @@ def test_all_lies_at_once_gain_nothing() -> None:
 HOLES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
     "payloads in a message have no cap": (
         ("payload bomb",),
-        {"grapevine_proto.codec.fields.MAX_PAYLOADS": 10**6},
+        {"grapevine_proto.wire.fields.MAX_PAYLOADS": 10**6},
     ),
     "what is wanted in a round has no cap": (
         ("vector",),
         {
-            "grapevine_proto.accounts.REFUSED_AT": math.inf,
-            "grapevine_proto.overlay.rounds.ROUND_LIMIT_S": math.inf,
-            "grapevine_proto.overlay.rounds.STREAMS_LIMIT": 10**9,
-            "grapevine_proto.overlay.rounds.PAGES_A_ROUND": 10**9,
+            "grapevine_proto.transport.peer_limits.REFUSED_AT": math.inf,
+            "grapevine_proto.overlay.sync.sync_round.ROUND_LIMIT_S": math.inf,
+            "grapevine_proto.overlay.sync.sync_round.STREAMS_LIMIT": 10**9,
+            "grapevine_proto.overlay.sync.sync_round.PAGES_A_ROUND": 10**9,
         },
     ),
     "one body goes to one peer without end": (
         ("want",),
         {
-            "grapevine_proto.overlay.serving.GIVEN_LIMIT": 10**9,
-            "grapevine_proto.accounts.REFUSED_AT": math.inf,
+            "grapevine_proto.overlay.sync.repair_server.GIVEN_LIMIT": 10**9,
+            "grapevine_proto.transport.peer_limits.REFUSED_AT": math.inf,
         },
     ),
     "misconduct has no consequence": (
         ("malformed",),
-        {"grapevine_proto.accounts.REFUSED_AT": math.inf},
+        {"grapevine_proto.transport.peer_limits.REFUSED_AT": math.inf},
     ),
 }
 

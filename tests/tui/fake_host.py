@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import GrapevineError, MessageTooLarge, UnknownPeer
 from grapevine_proto.events import (
     Event,
@@ -21,7 +21,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_tui.model import Changes, Model
+from grapevine_tui.host.model import Changes, Model
 from tests.tui.values import EPOCH, a_message, an_id
 
 ME = 0xA3F91C02

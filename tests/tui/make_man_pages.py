@@ -13,9 +13,10 @@ import click
 from click_man.core import generate_man_page
 
 from grapevine_tui import __version__
-from grapevine_tui.cli import PROGRAM, ROOT_COMMAND
+from grapevine_tui.cli.main import PROGRAM, ROOT_COMMAND
+from tests.sources import ROOT
 
-FOLDER = Path(__file__).parents[2] / "docs" / "man"
+FOLDER = ROOT / "docs" / "man"
 DATE = "2026-11-29"  # of the text, so that the pages are the same on every day
 
 

@@ -15,16 +15,16 @@ import click
 from prometheus_client.metrics_core import Metric
 
 from grapevine_proto.events import Stats
-from grapevine_tui import keys
-from grapevine_tui.cli import PROGRAM, ROOT_COMMAND
-from grapevine_tui.commands import COMMANDS
-from grapevine_tui.editing import format_value, is_live
-from grapevine_tui.layers import APP_DEFAULTS, FILE_SETTINGS
-from grapevine_tui.metrics import Metrics, NodeCollector, Snapshot
-from grapevine_tui.options import OPTIONS, PROFILES
-from grapevine_tui.template import setting_help
+from grapevine_tui.cli.main import PROGRAM, ROOT_COMMAND
+from grapevine_tui.config import keymap
+from grapevine_tui.config.edit import format_value, is_live
+from grapevine_tui.config.options import OPTIONS, PROFILES
+from grapevine_tui.config.sources import APP_DEFAULTS, FILE_SETTINGS
+from grapevine_tui.config.template import setting_help
+from grapevine_tui.control.commands import COMMANDS
+from grapevine_tui.service.metrics import Metrics, NodeCollector, Snapshot
+from tests.sources import ROOT
 
-ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "docs" / "reference"
 REGION: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -186,16 +186,16 @@ def _of_profiles(name: str, values: dict[str, dict[str, Any]]) -> list[str]:
 # --- keys -----------------------------------------------------------------------------------------
 
 PARTS: Final = (
-    ("Everywhere", keys.GLOBAL_KEYS),
-    ("Main screen", keys.PANEL_KEYS),
-    ("Tables", keys.TABLE_KEYS),
-    ("Peers and members, in tables and details", keys.PEER_KEYS),
-    ("Rate limits", keys.RATE_KEYS),
-    ("Messages", keys.MESSAGE_KEYS),
-    ("Screens other than the main one", keys.FRONT_SCREEN_KEYS),
-    ("Traces", (*keys.NEW_TRACE_KEYS, *keys.TRACE_KEYS)),
-    ("Traffic over time", keys.TIME_RANGE_KEYS),
-    ("Settings", keys.SETTINGS_KEYS[:1]),
+    ("Everywhere", keymap.GLOBAL_KEYS),
+    ("Main screen", keymap.PANEL_KEYS),
+    ("Tables", keymap.TABLE_KEYS),
+    ("Peers and members, in tables and details", keymap.PEER_KEYS),
+    ("Rate limits", keymap.RATE_KEYS),
+    ("Messages", keymap.MESSAGE_KEYS),
+    ("Screens other than the main one", keymap.FRONT_SCREEN_KEYS),
+    ("Traces", (*keymap.NEW_TRACE_KEYS, *keymap.TRACE_KEYS)),
+    ("Traffic over time", keymap.TIME_RANGE_KEYS),
+    ("Settings", keymap.SETTINGS_KEYS[:1]),
 )
 SHOWN: Final = {
     "question_mark": "?",

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from grapevine_tui.app import GrapevineApp
-from grapevine_tui.demo import Demo
-from grapevine_tui.host import Host
-from grapevine_tui.settings import load_settings
+from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.config.settings import load_settings
+from grapevine_tui.host.demo import Demo
+from grapevine_tui.host.local import Host
+from tests.sources import ROOT
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
 
-FOLDER = Path(__file__).parents[2] / "screenshots"
+FOLDER = ROOT / "screenshots"
 LIVE_S = 40.0  # time for rounds of repair, and for one neighbour to be too loud
 CALM_S = 0.03
 Act = Callable[[Pilot[None]], Awaitable[None]]

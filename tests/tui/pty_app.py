@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from textual.screen import Screen
 
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import (
     DialFailed,
     Event,
@@ -24,12 +24,12 @@ from grapevine_proto.events import (
     TraceUpdated,
 )
 from grapevine_proto.ids import Address
-from grapevine_tui.app import GrapevineApp
-from grapevine_tui.desk import payload_text
-from grapevine_tui.screens.members import MembersScreen
-from grapevine_tui.screens.message import MessageScreen
-from grapevine_tui.screens.node import NodeScreen
-from grapevine_tui.screens.trace import TraceScreen
+from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.export import payload_text
+from grapevine_tui.app.screens.members import MembersScreen
+from grapevine_tui.app.screens.message import MessageScreen
+from grapevine_tui.app.screens.node import NodeScreen
+from grapevine_tui.app.screens.trace import TraceScreen
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.hostile import HOSTILE, HOSTILE_BYTES
 from tests.tui.values import a_member, a_peer, a_trace, received

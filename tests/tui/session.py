@@ -16,11 +16,11 @@ from typing import Final
 
 from textual.pilot import Pilot
 
-from grapevine_proto.identity import ClusterKey
-from grapevine_tui.app import GrapevineApp
-from grapevine_tui.host import Host
-from grapevine_tui.settings import load_settings
-from grapevine_tui.widgets.grid import Grid
+from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.widgets.grid import Grid
+from grapevine_tui.config.settings import load_settings
+from grapevine_tui.host.local import Host
 from tests.tui.runs import WAIT_S, Bench
 from tests.tui.stage import text_of
 

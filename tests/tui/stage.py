@@ -9,8 +9,8 @@ from textual import _wait
 from textual.app import App
 from textual.pilot import Pilot
 
-from grapevine_tui.app import FRAMES_PER_REFRESH, GrapevineApp
-from grapevine_tui.screens.detail import DetailScreen
+from grapevine_tui.app.app import FRAMES_PER_REFRESH, GrapevineApp
+from grapevine_tui.app.screens.detail import DetailScreen
 from tests.tui.fake_host import FakeHost, FakeSettings
 
 # The pilot waits until the process has been idle for so long; its own 20 ms, three times a key,

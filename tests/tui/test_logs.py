@@ -16,7 +16,7 @@ import pytest
 
 from grapevine_tui import logs
 from grapevine_tui.logs import BackgroundHandler, LogFile
-from grapevine_tui.streams import write_all
+from grapevine_tui.service.stdio import write_all
 from tests.tui.runs import WAIT_S, Bench
 
 

@@ -21,13 +21,13 @@ from typing import Final, NamedTuple
 import pytest
 import textual
 
-from grapevine_proto.config import NodeConfig
+from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import MemberStatus, TraceUpdated
-from grapevine_tui.app import GrapevineApp
-from grapevine_tui.hosting import SettingsView
-from grapevine_tui.model import Model
-from grapevine_tui.screens.trace import TraceScreen
-from grapevine_tui.settings import load_settings
+from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.screens.trace import TraceScreen
+from grapevine_tui.config.settings import load_settings
+from grapevine_tui.host.model import Model
+from grapevine_tui.host.protocol import SettingsView
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
 from tests.tui.pictures import BLANK, Cell, Palette, Picture, difference, read, write

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from grapevine_proto.crypto.identity import ClusterKey
 from grapevine_proto.errors import KeyFileError
-from grapevine_proto.identity import ClusterKey
 from grapevine_tui import systemd
-from grapevine_tui.settings import load_settings
+from grapevine_tui.config.settings import load_settings
 from tests.tui.runs import WAIT_S, Bench
 
 

@@ -1,0 +1,498 @@
+"""Broadcasts: taking rumors in, telling the application, passing them on.
+
+What must stay true:
+
+- Cheap before dear: known? too old? may this stream be opened? authentic? Only then is anything
+  marked, held or delivered.
+- A rumor is authentic by its signature, or because its origin itself tells it, over the session of
+  the run that said it. What is known by the session alone is delivered at once and held unproved:
+  its signature is checked before it leaves this node, and if it is bad it never does.
+- Whatever way a rumor comes, pushed or repaired, it is taken in here and nowhere else.
+- A relayed rumor is the origin's, byte for byte; only hops and age beside it change. Nobody signs those, so
+  a copy that says less of them undoes what one that said more kept from being done: it is passed on, and
+  held again.
+- That its origin mails a rumor to all counts from the origin alone.
+- Two contents under one id are one delivery, of the first; the second is counted as a conflict of its
+  origin where both are here.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, NamedTuple, assert_never
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import Message, Via
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.broadcast.auto import Auto
+from grapevine_proto.overlay.broadcast.direct_mail import DirectMail
+from grapevine_proto.overlay.broadcast.epidemic import Epidemic
+from grapevine_proto.overlay.broadcast.flood import Flood
+from grapevine_proto.overlay.broadcast.ihave import LazyPush
+from grapevine_proto.overlay.broadcast.large_messages import (
+    PULL_WINDOW_BYTES,
+    LargePuller,
+    is_large,
+)
+from grapevine_proto.overlay.broadcast.near_peers import MIN_HOPS_LIMIT, NearPeers
+from grapevine_proto.overlay.broadcast.plumtree import Plumtree
+from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan, Strategy
+from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Send
+from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.store.message_cache import RumorKey, rumor_key
+from grapevine_proto.overlay.store.message_store import STORE_TICK_S, MessageStore
+from grapevine_proto.overlay.store.ranges import merge
+from grapevine_proto.overlay.store.verification import Verifier
+from grapevine_proto.overlay.sync.antientropy import COPIES_PER_MESSAGE_LIMIT
+from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
+from grapevine_proto.wire.messages import (
+    DIRECT_MAIL_HOPS,
+    Announce,
+    Graft,
+    IHave,
+    IWant,
+    Offer,
+    Prune,
+    RumorCopy,
+    Rumors,
+    Subscribe,
+)
+from grapevine_proto.wire.signed import Rumor
+
+DOUBTFUL_LIMIT: Final = (
+    1024  # rumors whose first copy claimed many hops or a great age, 200 bytes each
+)
+DOUBTFUL_HOPS: Final = MIN_HOPS_LIMIT  # fewer never keep a rumor from being passed on, by default
+MIN_AGE_DIFFERENCE_S: Final = 1.0  # by which a copy has to be younger to be worth telling
+UNCLAIMED_LIMIT: Final = (
+    1024  # of ours that nobody has asked for yet; then the oldest is not waited for
+)
+NO_FORWARD_AGE_MS: Final = (
+    10_000  # what rounds bring older than this they bring to all: it is not said anew
+)
+
+
+class _Claim(NamedTuple):
+    """What the best copy so far said of a rumor."""
+
+    hops: int
+    published_at: float
+
+
+class Broadcast:
+    """The machine that owns rumors. Driven by pushed `Rumors`, by `accept` for repaired ones, by
+    `broadcast`, and by its deadline."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        our_id: PeerId,
+        peers: PeerTable,
+        members: MemberTable,
+        store: MessageStore,
+        verifier: Verifier,
+        reverse_paths: ReversePaths,
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self._config = config
+        self._peers = peers
+        self._store = store
+        self._verifier = verifier
+        self._reverse_paths = reverse_paths
+        self._rng = rng
+        self._near_peers = NearPeers(config, our_id, peers, members, rng)
+        self._strategy = _make_strategy(config, self._near_peers, rng)
+        self.lazy_push = LazyPush(config, peers, self._near_peers, store, self._strategy)
+        self.puller = LargePuller(peers, self._near_peers, store)
+        self._unclaimed: dict[
+            RumorKey, int
+        ] = {}  # ours, of which others were only told, and their bytes
+        self._awaiting_first_peer: dict[
+            RumorKey, int
+        ] = {}  # rumors of ours that went to nobody, and their payloads
+        self._doubtful: OrderedDict[RumorKey, _Claim] = OrderedDict()
+        self._tick_at = now + STORE_TICK_S
+        self.conflicts = 0  # second contents under one id
+        self.duplicates = 0
+        self.relayed = 0
+        self.repaired = 0
+
+    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
+        """Other settings, and perhaps another strategy, from now on."""
+        effects: list[Effect] = []
+        self._near_peers.reconfigure(config)
+        if config.strategy != self._config.strategy:
+            effects += self._strategy.stop()
+            self._strategy = _make_strategy(config, self._near_peers, self._rng)
+            self.lazy_push.set_strategy(self._strategy)
+            effects += self._strategy.start(now)
+        else:
+            effects += self._strategy.reconfigure(config, now)
+        self._config = config
+        self.lazy_push.reconfigure(config)
+        return effects
+
+    @property
+    def subscribers(self) -> Sequence[PeerId]:
+        """Peers to whom what is heard here first is always pushed."""
+        return self._strategy.subscribers
+
+    @property
+    def subscriptions(self) -> Sequence[PeerId]:
+        """Peers who are asked to push to us what they hear first."""
+        return self._strategy.subscriptions
+
+    def is_in_use(self, peer_id: PeerId, now: float) -> bool:
+        """Whether what others say comes or goes over the link with `peer_id` these days."""
+        return self._strategy.is_in_use(peer_id, now)
+
+    # --- links ----------------------------------------------------------------------------------
+
+    def on_link_up(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A link is new: it hears of what came lately, the first of all at once what was said to nobody."""
+        effects = self._strategy.on_link_up(peer_id, now) + self.lazy_push.announce_recent(
+            peer_id, now
+        )
+        for key in self._awaiting_first_peer:
+            copy = self._store.cache.copy(key, now)
+            if copy is not None:
+                effects += self._send_to_first_peer(copy, peer_id)
+                self._strategy.on_late_delivery(key, peer_id)
+        self._awaiting_first_peer.clear()
+        return effects
+
+    def _send_to_first_peer(self, copy: RumorCopy, peer_id: PeerId) -> list[Effect]:
+        if not is_large(copy.rumor):
+            return self._push(copy, (peer_id,))
+        self._track_unclaimed(rumor_key(copy.rumor), copy.rumor.size_bytes)
+        return [Send((peer_id,), Announce(copy.rumor.ids, copy.rumor.size_bytes))]
+
+    def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A link is gone."""
+        if not self._peers.linked:
+            self._unclaimed.clear()
+        return self._strategy.on_link_down(peer_id, now) + self.puller.on_link_down(peer_id, now)
+
+    # --- ours -----------------------------------------------------------------------------------
+
+    def broadcast(self, rumor: Rumor, now: float) -> list[Effect]:
+        """Spread a rumor of our own."""
+        copy = RumorCopy(rumor, 0, 0)
+        key = rumor_key(rumor)
+        self._store.insert(copy, rumor.origin, True, now)
+        if not self._peers.linked:
+            self._awaiting_first_peer[key] = len(rumor.lengths)
+        if is_large(rumor):
+            effects = self.puller.announce(rumor, set())
+        else:
+            new_rumor = NewRumor(key, rumor.size_bytes, 0, None, is_offered=True)
+            effects = self._execute(self._strategy.on_new_rumor(new_rumor, now), copy, (), now)
+        sends = [each.message for each in effects if isinstance(each, Send)]
+        if sends and not any(isinstance(each, Rumors) for each in sends):
+            self._track_unclaimed(key, rumor.size_bytes)
+        return effects
+
+    @property
+    def has_unclaimed(self) -> bool:
+        """Whether linked peers were told of a rumor of ours and none has asked for it yet."""
+        return bool(self._unclaimed)
+
+    def can_announce(self, size_bytes: int) -> bool:
+        """Whether another large one of ours may be announced: one, and what a peer asks for at a time. More
+        would push out of the store what nobody had time to ask for."""
+        return (
+            not self._unclaimed or sum(self._unclaimed.values()) + size_bytes <= PULL_WINDOW_BYTES
+        )
+
+    def on_requested(self, request: IWant) -> None:
+        """A peer asks for these."""
+        if not self._unclaimed:
+            return
+        streams = {key[:2] for key in self._unclaimed}
+        for each in merge(each for each in request.ranges if each.stream in streams):
+            for key in [key for key in self._unclaimed if key[:2] == each.stream]:
+                if each.first <= key[2] <= each.last:
+                    del self._unclaimed[key]
+
+    def _track_unclaimed(self, key: RumorKey, size_bytes: int) -> None:
+        self._unclaimed[key] = size_bytes
+        if len(self._unclaimed) > UNCLAIMED_LIMIT:
+            del self._unclaimed[next(iter(self._unclaimed))]
+
+    # --- theirs ---------------------------------------------------------------------------------
+
+    def handle(
+        self,
+        message: Rumors | IHave | Offer | Announce | Subscribe | Graft | Prune,
+        sender: PeerId,
+        now: float,
+    ) -> list[Effect]:
+        match message:
+            case Rumors(copies):
+                effects: list[Effect] = []
+                for copy in copies[:COPIES_PER_MESSAGE_LIMIT]:
+                    effects += self.accept(copy, sender, Via.EAGER, now)
+                effects += [CountDrop(sender, DropReason.TOO_LARGE)] * (
+                    len(copies) - COPIES_PER_MESSAGE_LIMIT
+                )
+                return effects
+            case IHave() | Offer():
+                self._reverse_paths.on_ids(message, sender)
+                return self.lazy_push.handle(message, sender, now)
+            case Announce():
+                return self.puller.handle(message, sender, now)
+            case Subscribe() | Graft() | Prune():
+                return self._strategy.handle(message, sender, now)
+            case _:
+                assert_never(message)
+
+    def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
+        """Take in one copy from `sender`: deliver what is new in it and pass it on."""
+        rumor = copy.rumor
+        is_mailed = copy.hops == DIRECT_MAIL_HOPS and rumor.origin == sender
+        if self._store.is_duplicate(rumor, now):
+            return self._on_duplicate(copy, sender, via, now)
+        peer = self._peers.get(sender)
+        copy = _with_transit(copy, peer, is_mailed=is_mailed)
+        is_firsthand = (
+            rumor.origin == sender and peer is not None and peer.session_epoch == rumor.epoch
+        )
+        rejection = self._rejection(copy, sender, is_firsthand, now)
+        if rejection is not None:
+            return [CountDrop(sender, rejection)]
+        new_messages = self._store.insert(
+            copy, sender, self._peers.is_linked(rumor.origin), now, is_verified=not is_firsthand
+        )
+        if via is Via.REPAIR:
+            self.repaired += len(new_messages)
+        messages = tuple(Message(each, body, copy.hops, via, now) for each, body in new_messages)
+        effects: list[Effect] = [Deliver(messages)]
+        early = self.lazy_push.on_rumor(rumor, now)
+        holders = (sender, *early.sources)
+        self._reverse_paths.on_rumor(copy, holders, now)
+        is_old = via is Via.REPAIR and copy.age_ms >= NO_FORWARD_AGE_MS
+        self._note_doubtful(copy, now)
+        if is_large(rumor):
+            announced_by, requests = self.puller.on_rumor(rumor, now)
+            effects += requests
+            if not is_old and self._can_forward(rumor, is_firsthand, now):
+                effects += self.puller.announce(rumor, {*holders, *announced_by})
+        elif not is_old:
+            new_rumor = NewRumor(
+                rumor_key(rumor),
+                rumor.size_bytes,
+                copy.hops,
+                sender,
+                is_mailed,
+                early.is_offered,
+                early.first_source,
+                early.lead_s,
+            )
+            effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
+        return effects + self._report_forgers()
+
+    def _on_duplicate(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
+        """Nothing in it is new, but where it came from is, and perhaps what it says of its way."""
+        rumor = copy.rumor
+        key = rumor_key(rumor)
+        self.duplicates += 1
+        copy = _with_transit(
+            copy, None, is_mailed=copy.hops == DIRECT_MAIL_HOPS and rumor.origin == sender
+        )
+        cached = self._store.cache.rumor(key)
+        if cached is not None and cached.signature != rumor.signature:
+            return self._on_second_signature(cached, rumor, sender, now)
+        self._store.cache.on_duplicate(copy, now)
+        self.lazy_push.on_duplicate(rumor, sender)
+        self._reverse_paths.on_duplicate(rumor, sender)
+        effects = self._correct_doubtful(copy, sender, now) if key in self._doubtful else []
+        if via is not Via.EAGER:
+            return effects
+        return effects + self._strategy.on_duplicate(key, sender, now)
+
+    def _on_second_signature(
+        self, cached: Rumor, rumor: Rumor, sender: PeerId, now: float
+    ) -> list[Effect]:
+        """A copy that is not what is held under its id: forged, or its origin signed two contents."""
+        if not self._store.cache.verify(rumor_key(cached), now):
+            return self._report_forgers()
+        rejection = self._verifier.check(rumor, sender, now)
+        if rejection is not None:
+            return [CountDrop(sender, rejection)]
+        if (cached.body, cached.lengths) == (rumor.body, rumor.lengths):
+            return []
+        self.conflicts += 1
+        return [CountDrop(rumor.origin, DropReason.CONTENT_CONFLICT)]
+
+    def _note_doubtful(self, copy: RumorCopy, now: float) -> None:
+        """What the first copy of a rumor says may keep it from going on; nobody signed that."""
+        if copy.hops < DOUBTFUL_HOPS and copy.age_ms < NO_FORWARD_AGE_MS:
+            return
+        self._doubtful[rumor_key(copy.rumor)] = _Claim(copy.hops, now - copy.age_ms / 1000)
+        if len(self._doubtful) > DOUBTFUL_LIMIT:
+            self._doubtful.popitem(last=False)
+
+    def _correct_doubtful(self, copy: RumorCopy, sender: PeerId, now: float) -> list[Effect]:
+        """A copy of a doubted rumor came again: if it says that it is younger, or came over fewer hops, it is
+        held and passed on as if it were the first. Once: who says so falsely causes one push more."""
+        rumor = copy.rumor
+        key = rumor_key(rumor)
+        claim = self._doubtful[key]
+        published_at = now - copy.age_ms / 1000
+        is_younger = published_at > claim.published_at + MIN_AGE_DIFFERENCE_S
+        is_nearer = copy.hops < DOUBTFUL_HOPS <= claim.hops
+        if not (is_younger or is_nearer) or copy.age_ms >= self._config.message_dedup_ttl * 1000:
+            return []
+        cache = self._store.cache
+        if not cache.contains(key):
+            rejection = self._verifier.check(rumor, sender, now)
+            if rejection is not None:
+                return [CountDrop(sender, rejection)]
+            cache.insert(copy, now, is_verified=True)
+        del self._doubtful[key]
+        self._store.freshen(rumor, published_at, now)
+        best = cache.copy(key, now)
+        if best is None or best.age_ms >= NO_FORWARD_AGE_MS:
+            return self._report_forgers()
+        if is_large(rumor):
+            return self.puller.announce(rumor, {sender})
+        new_rumor = NewRumor(key, rumor.size_bytes, best.hops, sender)
+        return self._forward(new_rumor, best, (sender,), now, is_firsthand=False)
+
+    def _forward(
+        self,
+        new_rumor: NewRumor,
+        copy: RumorCopy,
+        holders: tuple[PeerId, ...],
+        now: float,
+        *,
+        is_firsthand: bool,
+    ) -> list[Effect]:
+        """As the strategy has it, if it may leave at all."""
+        plan = self._strategy.on_new_rumor(new_rumor, now)
+        if not plan.targets and not plan.is_offer and not plan.effects:
+            self.lazy_push.announce(copy.rumor, holders, now, is_mailed=new_rumor.is_mailed)
+            return []
+        is_forwarded = bool(plan.targets) or plan.is_offer
+        if is_forwarded and not self._can_forward(copy.rumor, is_firsthand, now):
+            return []
+        return self._execute(plan, copy, holders, now, is_mailed=new_rumor.is_mailed)
+
+    def _can_forward(self, rumor: Rumor, is_firsthand: bool, now: float) -> bool:
+        """Whether its signature is good, which for what came firsthand is checked now."""
+        return not is_firsthand or self._store.cache.verify(rumor_key(rumor), now)
+
+    def _execute(
+        self,
+        plan: PushPlan,
+        copy: RumorCopy,
+        holders: tuple[PeerId, ...],
+        now: float,
+        *,
+        is_mailed: bool = False,
+    ) -> list[Effect]:
+        """Do what the strategy wants with `copy`, which those in `holders` need not be told of."""
+        effects: list[Effect] = [*plan.effects]
+        holders = (*holders, *plan.targets)
+        effects += self._push(copy, plan.targets, is_mail=plan.is_mail)
+        if plan.is_offer:
+            effects += self.lazy_push.offer(copy.rumor, holders)
+        else:
+            self.lazy_push.announce(copy.rumor, holders, now, is_mailed=is_mailed or plan.is_mail)
+        return effects
+
+    def _rejection(
+        self, copy: RumorCopy, sender: PeerId, is_firsthand: bool, now: float
+    ) -> DropReason | None:
+        """Why not to take `copy`. The order is the cost."""
+        rumor = copy.rumor
+        if copy.age_ms >= self._config.message_dedup_ttl * 1000:
+            return DropReason.MESSAGE_EXPIRED
+        linked = self._peers.is_linked(rumor.origin)
+        rejection = self._store.admission_error(rumor.stream, sender, linked, now)
+        if rejection is None and not is_firsthand:
+            rejection = self._verifier.check(rumor, sender, now)
+        if rejection is None and not self._verifier.allow_origin(rumor.origin, now):
+            rejection = DropReason.SIGNATURE_BUDGET
+        return rejection
+
+    def _report_forgers(self) -> list[Effect]:
+        """Origins whose rumors, taken on their session's word, turned out to be badly signed."""
+        forgers = self._store.cache.forgers
+        if not forgers:
+            return []
+        drops: list[Effect] = [CountDrop(origin, DropReason.BAD_SIGNATURE) for origin in forgers]
+        forgers.clear()
+        return drops
+
+    def _push(
+        self, copy: RumorCopy, targets: Sequence[PeerId], *, is_mail: bool = False
+    ) -> list[Effect]:
+        if not targets:
+            return []
+        self.relayed += len(targets)
+        hops = DIRECT_MAIL_HOPS if is_mail else min(copy.hops + 1, DIRECT_MAIL_HOPS - 1)
+        return [Send(tuple(targets), Rumors((RumorCopy(copy.rumor, hops, copy.age_ms),)))]
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> list[Effect]:
+        if now >= self._tick_at:
+            self._tick_at = now + STORE_TICK_S
+            self._store.tick(now)
+            self._unclaimed = {
+                key: size
+                for key, size in self._unclaimed.items()
+                if self._store.cache.contains(key)
+            }
+            self._awaiting_first_peer = {
+                key: count
+                for key, count in self._awaiting_first_peer.items()
+                if self._store.cache.contains(key)
+            }
+        effects: list[Effect] = []
+        for due in self._strategy.advance(now):
+            if not isinstance(due, Push):
+                effects.append(due)
+            elif (copy := self._store.cache.copy(due.key, now)) is not None:
+                effects += self._push(copy, due.targets)
+        effects += self.lazy_push.advance(now) + self.puller.advance(now)
+        return effects + self._report_forgers()
+
+    @property
+    def deadline(self) -> float:
+        store = self._store
+        is_busy = store.cache or store.has_gaps or store.cache.forgers
+        tick_at = self._tick_at if is_busy else math.inf
+        return min(tick_at, self._strategy.deadline, self.lazy_push.deadline, self.puller.deadline)
+
+
+def _with_transit(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> RumorCopy:
+    """`copy`, older by the time it was on its way; what is mailed comes from its origin itself, and
+    whoever else says so does not count."""
+    transit_ms = int(sender.rtt_s * 500) if sender is not None and sender.rtt_s else 0
+    hops = 1 if is_mailed else min(copy.hops, DIRECT_MAIL_HOPS - 1)
+    if not transit_ms and hops == copy.hops:
+        return copy
+    return RumorCopy(copy.rumor, hops, copy.age_ms + transit_ms)
+
+
+def _make_strategy(config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> Strategy:
+    """The strategy that `config` names."""
+    match config.strategy:
+        case "flood":
+            return Flood(config, near_peers, rng)
+        case "plumtree":
+            return Plumtree(config, near_peers)
+        case "direct-mail":
+            return DirectMail(near_peers)
+        case "auto":
+            return Auto(config, near_peers)
+        case _:
+            return Epidemic(config, near_peers, rng)

@@ -1,0 +1,108 @@
+"""Rumor mongering, as Grapevine does it (Demers et al. 1987: push, with feedback).
+
+A node relays a rumor that is new to it with some probability to `fanout` peers; the origin always
+does. While nobody has told the rumor back, one more peer gets it each gossip interval, up to
+`max_forwards` copies in all: where a push was lost on the way, the next one makes up for it.
+
+What must stay true: from one node at most `max_forwards` copies of a rumor go out; none goes back
+to whoever it came from or to its origin; none travels beyond `hops` relays. Blind push leaves out
+some nodes in all but the smallest clusters; repair is for them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from typing import Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.broadcast.near_peers import NearPeers
+from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan, Strategy
+from grapevine_proto.overlay.effects import Effect
+from grapevine_proto.overlay.store.message_cache import RumorKey
+
+HOT_RUMORS_LIMIT: Final = (
+    4096  # rumors watched at once; under more traffic than that, repair is quicker
+)
+
+
+class _HotRumor:
+    """A rumor that we relayed and nobody has told back."""
+
+    __slots__ = ("copies_sent", "due_at", "holders")
+
+    def __init__(self, holders: set[PeerId], copies: int, due_at: float) -> None:
+        self.holders = holders  # who has it from us, who gave it, and its origin
+        self.copies_sent = copies  # that we sent
+        self.due_at = due_at
+
+
+class Epidemic(Strategy):
+    """See the module."""
+
+    def __init__(self, config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> None:
+        self._config = config
+        self._near_peers = near_peers
+        self._rng = rng
+        self._hot: OrderedDict[RumorKey, _HotRumor] = (
+            OrderedDict()
+        )  # by due time: the interval is one for all
+        self.evicted = 0
+
+    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
+        self._config = config
+        return []
+
+    def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
+        epidemic = self._config.epidemic
+        if rumor.is_mailed or rumor.hops >= epidemic.hops:
+            return PushPlan(())
+        if rumor.sender is not None and self._rng.random() >= epidemic.forward_probability:
+            return PushPlan(())
+        holders = {rumor.origin} if rumor.sender is None else {rumor.origin, rumor.sender}
+        copies = min(self._config.fanout, epidemic.max_forwards)
+        targets = self._near_peers.choose(copies, exclude=holders)
+        if len(targets) < epidemic.max_forwards:
+            holders.update(targets)
+            self._hot[rumor.key] = _HotRumor(
+                holders, len(targets), now + self._config.gossip_interval
+            )
+            if len(self._hot) > HOT_RUMORS_LIMIT:
+                self._hot.popitem(last=False)
+                self.evicted += 1
+        return PushPlan(targets)
+
+    def on_late_delivery(self, key: RumorKey, peer_id: PeerId) -> None:
+        hot = self._hot.get(key)
+        if hot is not None:
+            hot.holders.add(peer_id)
+            hot.copies_sent += 1
+            if hot.copies_sent >= self._config.epidemic.max_forwards:
+                del self._hot[key]
+
+    def on_duplicate(self, key: RumorKey, sender: PeerId, now: float) -> list[Effect]:
+        self._hot.pop(key, None)
+        return []
+
+    def advance(self, now: float) -> list[Push | Effect]:
+        pushes: list[Push | Effect] = []
+        while self._hot:
+            key, hot = next(iter(self._hot.items()))
+            if hot.due_at > now:
+                break
+            del self._hot[key]
+            targets = self._near_peers.choose(1, exclude=hot.holders)
+            if targets:
+                pushes.append(Push(key, targets))
+                hot.holders.update(targets)
+                hot.copies_sent += 1
+                if hot.copies_sent < self._config.epidemic.max_forwards:
+                    hot.due_at = now + self._config.gossip_interval
+                    self._hot[key] = hot
+        return pushes
+
+    @property
+    def deadline(self) -> float:
+        return next(iter(self._hot.values())).due_at if self._hot else math.inf

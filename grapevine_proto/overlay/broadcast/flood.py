@@ -1,0 +1,145 @@
+"""Flood over subscriptions, as in gwyh: each node picks whom it receives from.
+
+Whoever hears a rumor first pushes it to all who subscribed here; the first copy to arrive anywhere
+has taken the quickest path there is, and every node gets about `subscriptions` copies.
+
+What must stay true:
+
+- A node subscribes to `subscriptions` of its links, or to all where they are fewer; whom it loses it
+  replaces. A newcomer takes the place of one of them with the chance that it would have been drawn
+  with, so that in the end every peer is as likely as any other to have subscribers, or as likely as
+  `distribution` has it: whom it prefers, zone by zone, is whom a node hears from.
+- What is said by an origin with fewer than two subscribers goes to `MIN_ORIGIN_TARGETS` peers anyway: of
+  1,000 nodes seven are without any at a time.
+- Subscriptions are said again every few gossip intervals, so a lost word is not lost for long.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.broadcast.near_peers import NearPeers
+from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan, Strategy
+from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.wire.messages import Graft, Prune, Subscribe
+
+MIN_SUBSCRIBERS: Final = 2
+MIN_ORIGIN_TARGETS: Final = 3
+RESUBSCRIBE_INTERVALS: Final = 4  # of gossip
+
+
+class Flood(Strategy):
+    """See the module."""
+
+    def __init__(self, config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> None:
+        self._config = config
+        self._near_peers = near_peers
+        self._rng = rng
+        self._subscriptions: dict[PeerId, None] = {}  # whom we subscribed to
+        self._subscribers: dict[PeerId, None] = {}  # who subscribed here
+        self._resubscribe_at = math.inf
+
+    def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
+        if rumor.is_mailed or rumor.hops >= self._near_peers.hops_limit:
+            return PushPlan(())
+        targets = [each for each in self._subscribers if each not in (rumor.sender, rumor.origin)]
+        if rumor.sender is None and len(targets) < MIN_SUBSCRIBERS:
+            shortfall = MIN_ORIGIN_TARGETS - len(targets)
+            targets += self._near_peers.choose(shortfall, exclude=targets)
+        return PushPlan(targets)
+
+    # --- subscribing ----------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Effect]:
+        self._resubscribe_at = now + RESUBSCRIBE_INTERVALS * self._config.gossip_interval
+        return self._fill_subscriptions()
+
+    def stop(self) -> list[Effect]:
+        return _send_subscribe(list(self._subscriptions), subscribe=False)
+
+    def on_link_up(self, peer_id: PeerId, now: float) -> list[Effect]:
+        self._subscribers.pop(peer_id, None)  # of an earlier run
+        limit = self._config.subscriptions
+        if peer_id in self._subscriptions:  # restarted: it has forgotten
+            return _send_subscribe([peer_id], subscribe=True)
+        if len(self._subscriptions) < limit:
+            return self._subscribe(peer_id)
+        if peer_id not in self._near_peers.choose(limit):  # as if all were drawn anew
+            return []
+        replaced = self._pick_replaced(peer_id)
+        if replaced == peer_id:
+            return []
+        del self._subscriptions[replaced]
+        return _send_subscribe([replaced], subscribe=False) + self._subscribe(peer_id)
+
+    def _pick_replaced(self, newcomer: PeerId) -> PeerId:
+        """Who goes for `newcomer`, or it itself: with hubs and spokes, another of its zone."""
+        if self._config.distribution != "hub-and-spoke":
+            return self._rng.choice(list(self._subscriptions))
+        retained = self._near_peers.choose(
+            len(self._subscriptions), candidates=[*self._subscriptions, newcomer]
+        )
+        return next(each for each in (*self._subscriptions, newcomer) if each not in retained)
+
+    def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
+        self._subscribers.pop(peer_id, None)
+        if peer_id not in self._subscriptions:
+            return []
+        del self._subscriptions[peer_id]
+        return self._fill_subscriptions()
+
+    def _fill_subscriptions(self) -> list[Effect]:
+        shortfall = self._config.subscriptions - len(self._subscriptions)
+        chosen = (
+            self._near_peers.choose(shortfall, exclude=self._subscriptions) if shortfall > 0 else []
+        )
+        return [effect for each in chosen for effect in self._subscribe(each)]
+
+    def _subscribe(self, peer_id: PeerId) -> list[Effect]:
+        self._subscriptions[peer_id] = None
+        return _send_subscribe([peer_id], subscribe=True)
+
+    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
+        self._config = config
+        surplus = list(self._subscriptions)[config.subscriptions :]
+        for peer_id in surplus:
+            del self._subscriptions[peer_id]
+        return _send_subscribe(surplus, subscribe=False) + self._fill_subscriptions()
+
+    # --- being subscribed to --------------------------------------------------------------------
+
+    def handle(
+        self, message: Subscribe | Graft | Prune, sender: PeerId, now: float
+    ) -> list[Effect]:
+        if isinstance(message, Subscribe):
+            if message.is_subscribed and self._near_peers.is_linked(sender):
+                self._subscribers[sender] = None
+            else:
+                self._subscribers.pop(sender, None)
+        return []
+
+    def advance(self, now: float) -> list[Push | Effect]:
+        if now < self._resubscribe_at:
+            return []
+        self._resubscribe_at = now + RESUBSCRIBE_INTERVALS * self._config.gossip_interval
+        return [*_send_subscribe(list(self._subscriptions), subscribe=True)]
+
+    @property
+    def deadline(self) -> float:
+        return self._resubscribe_at if self._subscriptions else math.inf
+
+    @property
+    def subscribers(self) -> tuple[PeerId, ...]:
+        return tuple(self._subscribers)
+
+    @property
+    def subscriptions(self) -> tuple[PeerId, ...]:
+        return tuple(self._subscriptions)
+
+
+def _send_subscribe(peers: list[PeerId], *, subscribe: bool) -> list[Effect]:
+    return [Send(tuple(peers), Subscribe(subscribe))] if peers else []

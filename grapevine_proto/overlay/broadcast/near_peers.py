@@ -1,0 +1,149 @@
+"""Whom a strategy can reach, and the few of them who are near.
+
+Ids go to near peers alone: in a mesh of fifty, telling every link would cost more datagrams than the
+message itself. Near are the next and the last before us on four rings, on which peers stand by
+parts of their ids; so in a full mesh both ends find each other near, and each ring alone connects
+all. Where links are fewer than members, who finds us near is near to us as well.
+
+What must stay true: `near` depends on who is linked and who calls, on nothing else, and holds all
+links where they are few, at most `NEAR_PEERS_LIMIT` else, and as many callers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Container, Sequence
+from typing import Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.events import MemberStatus
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.topology.selection import choose
+
+RING_COUNT: Final = 4
+NEAR_PEERS_LIMIT: Final = 2 * RING_COUNT
+DIRECT_MAIL_RINGS: Final = 4  # on which those behind us are told of what was mailed to all
+RING_POINT_BYTES: Final = 8  # of an id, which is a public key and as good as random
+MIN_HOPS_LIMIT: Final = 10
+
+
+class NearPeers:
+    """A view of the peer and member tables. `our_id` stands on the rings too."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        our_id: PeerId,
+        peers: PeerTable,
+        members: MemberTable,
+        rng: random.Random,
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._our_id = our_id
+        self._peers = peers
+        self._members = members
+        self._near: tuple[PeerId, ...] = ()
+        self._ring_successors: tuple[PeerId, ...] = ()
+        self._computed_for: tuple[PeerId, ...] = ()
+        self._callers: dict[PeerId, None] = {}
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._config = config
+
+    @property
+    def linked(self) -> Sequence[PeerId]:
+        return self._peers.linked
+
+    def is_linked(self, peer_id: PeerId) -> bool:
+        return self._peers.is_linked(peer_id)
+
+    def is_responsive(self, peer_id: PeerId) -> bool:
+        """Whether `peer_id` is linked, and answered when it was last asked."""
+        peer = self._peers.get(peer_id)
+        return peer is not None and self._peers.is_linked(peer_id) and not peer.is_unresponsive
+
+    def rtt_s(self, peer_id: PeerId) -> float:
+        return self._peers.rtt_s(peer_id)
+
+    def choose(
+        self,
+        count: int,
+        *,
+        exclude: Container[PeerId] = (),
+        candidates: Sequence[PeerId] | None = None,
+    ) -> list[PeerId]:
+        """`count` linked peers, or of those `candidates` them, that are not in `exclude`, as `distribution`
+        prefers them."""
+        return choose(
+            self._peers.linked if candidates is None else candidates,
+            count,
+            self._rng,
+            distribution=self._config.distribution,
+            zone=self._config.zone,
+            zone_of=self._peers.zone_of,
+            exclude=exclude,
+        )
+
+    @property
+    def near(self) -> Sequence[PeerId]:
+        """A few linked peers; all of them together connect whoever is linked at all."""
+        self._refresh()
+        return self._near
+
+    @property
+    def ring_successors(self) -> Sequence[PeerId]:
+        """Those next after us on the rings: with everybody linked, each is behind as many."""
+        self._refresh()
+        return self._ring_successors
+
+    def on_caller(self, peer_id: PeerId) -> None:
+        """`peer_id` finds us near."""
+        self._refresh()
+        is_new = peer_id not in self._near and self._peers.is_linked(peer_id)
+        if is_new and len(self._callers) < NEAR_PEERS_LIMIT:
+            self._callers[peer_id] = None
+            self._near = (*self._near, peer_id)
+
+    def _refresh(self) -> None:
+        linked = self._peers.linked
+        if linked is self._computed_for:
+            return
+        self._computed_for = linked
+        self._callers.clear()
+        successors: dict[PeerId, None] = {}
+        near: dict[PeerId, None] = {}
+        if linked:
+            for ring in range(RING_COUNT):
+                successor, predecessor = self._ring_adjacent(ring)
+                near[successor] = near[predecessor] = None
+                if ring < DIRECT_MAIL_RINGS:
+                    successors[successor] = None
+        self._ring_successors = tuple(successors)
+        self._near = tuple(near) if len(linked) > NEAR_PEERS_LIMIT else tuple(linked)
+
+    def _ring_adjacent(self, ring: int) -> tuple[PeerId, PeerId]:
+        """Who is next after us on a ring, and who last before us."""
+        point_slice = slice(ring * RING_POINT_BYTES, (ring + 1) * RING_POINT_BYTES)
+        our_point = self._our_id[point_slice]
+        points = [(peer_id[point_slice], peer_id) for peer_id in self._computed_for]
+        successor = min(points, key=lambda point: (point[0] < our_point, point[0]))
+        predecessor = max(points, key=lambda point: (point[0] < our_point, point[0]))
+        return successor[1], predecessor[1]
+
+    def is_fully_linked(self) -> bool:
+        """Whether each member that is not gone is linked."""
+        is_linked, inactive = self._peers.is_linked, (MemberStatus.DOWN, MemberStatus.LEFT)
+        return bool(self._peers.linked) and all(
+            member.status in inactive or is_linked(member.record.peer_id)
+            for member in self._members
+        )
+
+    @property
+    def hops_limit(self) -> int:
+        """How many relays a push may take where a strategy has no figure of its own: twice what a
+        tree of two children each needs."""
+        return max(MIN_HOPS_LIMIT, 2 * math.ceil(math.log2(len(self._members) + 2)))

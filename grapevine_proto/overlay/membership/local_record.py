@@ -1,0 +1,146 @@
+"""What this node says of itself: its record, and what others say of it.
+
+What must stay true: only here is our own record signed, and each time with a version above all that
+we signed before in this run.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import Identity
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import IdentityInUse
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.overlay.effects import BumpEpoch, CountDrop, Effect, Emit, Shutdown
+from grapevine_proto.wire.messages import MemberUpdate
+from grapevine_proto.wire.signed import PeerRecord
+
+EPOCH_BUMPS_LIMIT: Final = (
+    16  # times that we outrank another node on our identity, which will not stop
+)
+REFUTE_MIN_INTERVAL_S: Final = 1.0  # at most: whoever accuses us faster is answered for all at once
+
+
+class LocalRecord:
+    """Mechanism: our record, and when it has to change."""
+
+    def __init__(
+        self, config: NodeConfig, identity: Identity, epoch: int, address: Address
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        advertised = Address.parse(config.advertise) if config.advertise else address
+        self.addresses: tuple[Address, ...] = (advertised.without_zone,)
+        self._conflicts_seen = 0
+        self._is_later_node = False  # and the other node on our identity was here first
+        self.was_ever_linked = False  # in this run
+        self._last_refuted_at = -math.inf
+        self.record = self._sign_record(epoch, 0, left=False)
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._identity.peer_id
+
+    @property
+    def address(self) -> Address:
+        """Where others may best dial us."""
+        return self.addresses[0]
+
+    def _sign_record(self, epoch: int, incarnation: int, *, left: bool) -> PeerRecord:
+        config = self._config
+        limit = config.rate_limit
+        # Told are nine tenths of what is allowed, so that a sender that keeps to it never loses
+        # anything to clocks that differ; 0: no limit.
+        capacity = max(int(limit.capacity * 0.9), 1) if limit.enabled else 0
+        refill = max(int(limit.refill_rate * 0.9), 1) if limit.enabled else 0
+        unsigned = PeerRecord(
+            self._identity.peer_id,
+            epoch,
+            incarnation,
+            self.addresses,
+            config.zone,
+            config.name,
+            capacity,
+            refill,
+            left,
+        )
+        return unsigned.signed(self._identity, config.cluster)
+
+    def reconfigure(self, config: NodeConfig) -> bool:
+        """Other settings from now on; whether our record says something else for it."""
+        self._config = config
+        unchanged = self._sign_record(self.record.epoch, self.record.incarnation, left=False)
+        if unchanged == self.record:
+            return False
+        self.bump_incarnation()
+        return True
+
+    def set_addresses(self, addresses: tuple[Address, ...]) -> bool:
+        """Others may dial us at `addresses` from now on, unless settings name one; whether our record
+        says something else for it."""
+        if self._config.advertise or addresses == self.addresses or self.record.left:
+            return False
+        self.addresses = addresses
+        self.bump_incarnation()
+        return True
+
+    def bump_incarnation(self, *, left: bool = False) -> PeerRecord:
+        """Our record, one incarnation higher."""
+        self.record = self._sign_record(self.record.epoch, self.record.incarnation + 1, left=left)
+        return self.record
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin anew in a higher epoch."""
+        self.record = self._sign_record(epoch, 0, left=False)
+
+    def refute(self, update: MemberUpdate, sender: PeerId, now: float) -> bool | Effect:
+        """Whether our record was renewed because `update` says that we do not answer; or what
+        `sender` is to be blamed for. What is said of an earlier incarnation is refuted already."""
+        if update.record.version != self.record.version or not update.accusations:
+            return False
+        if now < self._last_refuted_at + REFUTE_MIN_INTERVAL_S or self.record.left:
+            return False
+        if not update.accusations[0].is_authentic(self._config.cluster, self.record):
+            return CountDrop(sender, DropReason.BAD_SIGNATURE)
+        self._last_refuted_at = now
+        self.bump_incarnation()
+        return True
+
+    def on_own_record(self, record: PeerRecord, sender: PeerId) -> list[Effect]:
+        """A record of our own identity that is not ours: an earlier run with a clock ahead, or a
+        second node on our state. Once it is outranked; the second time there are two of us, and the
+        one that came later stops. The other outranks it again, and tells the application."""
+        if record.version < self.record.version or record == self.record:
+            return []
+        if record.version == self.record.version and record.addresses == self.record.addresses:
+            return []
+        if not record.is_authentic(self._config.cluster):
+            return [CountDrop(sender, DropReason.BAD_SIGNATURE)]
+        self._conflicts_seen += 1
+        if self._conflicts_seen == 1:
+            self._is_later_node = self._is_probably_later(record)
+            return [BumpEpoch(record.epoch)]
+        location = f" at {record.addresses[0]}" if record.addresses else ""
+        problem = f"identity {self._identity.peer_id.short} is in use by another node{location}"
+        if self._is_later_node or self._conflicts_seen > EPOCH_BUMPS_LIMIT:
+            later = ", which was here first" if self._is_later_node else ""
+            return [
+                Shutdown(
+                    f"{problem}{later}: a state directory that was copied needs an identity of its own"
+                )
+            ]
+        return [
+            Emit(IdentityInUse(next(iter(record.addresses), None), problem)),
+            BumpEpoch(record.epoch),
+        ]
+
+    def _is_probably_later(self, record: PeerRecord) -> bool:
+        """Whether the other node was here first. It was, if it outranked exactly our record, which it
+        must have heard of then; or if we never had a link, and were told so at the first. A node that
+        has just started on a copy of our state has an epoch by its clock, which is neither."""
+        if record.epoch == self.record.epoch:
+            return record.addresses < self.record.addresses
+        return record.epoch == self.record.epoch + 1 or not self.was_ever_linked

@@ -1,0 +1,149 @@
+"""What peers say of members, and of us: signed records, and opinions about them.
+
+What must stay true:
+
+- A record is taken from anybody, since it proves itself, and only where it is higher than what is known; so
+  nobody can speak for, silence or expel another.
+- A record that is new here costs its sender one of the checks that it may cause, in whatever message it
+  comes; beyond them it is not looked at, and comes again from others or later.
+- What is said of us is answered: an accusation by a higher incarnation, told to everybody; a second node on
+  our identity by what `local_record` says of it.
+
+Mechanism of `membership`. What becomes of an opinion is the business of `detector`.
+"""
+
+from __future__ import annotations
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import MemberChanged, MemberStatus
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.effects import CountDrop, Disconnect, Effect, Emit, Send, UpdateRecord
+from grapevine_proto.overlay.members import Member, MemberTable
+from grapevine_proto.overlay.membership.local_record import LocalRecord
+from grapevine_proto.overlay.membership.member_sync import MemberSync
+from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.store.verification import Verifier
+from grapevine_proto.overlay.swim.detector import Detector
+from grapevine_proto.overlay.topology.dialer import Dialer
+from grapevine_proto.wire.messages import CloseReason, MemberUpdate, MemberUpdates
+from grapevine_proto.wire.signed import PeerRecord
+
+
+class UpdateHandler:
+    """See the module."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        peers: PeerTable,
+        members: MemberTable,
+        local_record: LocalRecord,
+        dialer: Dialer,
+        detector: Detector,
+        member_sync: MemberSync,
+        verifier: Verifier,
+    ) -> None:
+        self._verifier = verifier
+        self._config = config
+        self._peers = peers
+        self._members = members
+        self._local_record = local_record
+        self._dialer = dialer
+        self._detector = detector
+        self._member_sync = member_sync
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._config = config
+
+    def on_updates(
+        self, updates: tuple[MemberUpdate, ...], sender: PeerId, now: float
+    ) -> list[Effect]:
+        """Learn the records that opinions are about; one about ourselves we refute, to everybody."""
+        effects: list[Effect] = []
+        for update in updates:
+            if update.record.peer_id != self._local_record.peer_id:
+                effects += self.apply_record(update.record, sender, now)
+                continue
+            effects += self._local_record.on_own_record(update.record, sender)
+            verdict = self._local_record.refute(update, sender, now)
+            if verdict is True:
+                self._detector.awareness.increment(
+                    now
+                )  # maybe we are slow, if others do not hear us
+                linked = self._peers.linked
+                if linked:
+                    effects.append(
+                        Send(linked, MemberUpdates((MemberUpdate(self._local_record.record),)))
+                    )
+            elif verdict:
+                effects.append(verdict)
+        return effects
+
+    def on_records(
+        self, records: tuple[PeerRecord, ...], sender: PeerId, now: float
+    ) -> list[Effect]:
+        effects: list[Effect] = []
+        for record in records:
+            if record.peer_id == self._local_record.peer_id:
+                effects += self._local_record.on_own_record(record, sender)
+            else:
+                effects += self._detector.correct_sender(record, sender)
+                effects += self.apply_record(record, sender, now)
+        return effects
+
+    def _is_known(self, record: PeerRecord, member: Member | None) -> bool:
+        """Whether `apply_record` says nothing new of its subject, which may have been let go since."""
+        if member is None:
+            return self._members.is_tombstoned(record)
+        if record.version == member.record.version:
+            self._members.note_duplicate(record.peer_id)
+        return record.version <= member.record.version
+
+    def apply_record(self, record: PeerRecord, sender: PeerId, now: float) -> list[Effect]:
+        member = self._members.get(record.peer_id)
+        if self._is_known(record, member):
+            return []
+        if not self._verifier.try_charge_record_check(sender, now):
+            return [CountDrop(sender, DropReason.SIGNATURE_BUDGET)]
+        if not record.is_authentic(self._config.cluster):
+            return [CountDrop(sender, DropReason.BAD_SIGNATURE)]
+        before = None if member is None else member.to_info()
+        # What takes another's place is no news, or a crowded table would tell of it all the time.
+        is_shared = member is not None or self._members.has_room_from(sender)
+        if member is None:
+            if not self._members.make_room_from(sender):
+                return []
+            member = self._members.add(record, sender, now)
+        has_restarted = record.epoch > member.record.epoch
+        member.update_record(record, now)
+        if is_shared:
+            self._members.queue_update(record.peer_id)
+        if before is None:
+            self._member_sync.on_member_added(now)
+        peer = self._peers.get(record.peer_id)
+        if peer is not None:
+            peer.record = record
+        if record.left:
+            self._dialer.stop_looking(record.peer_id)
+            self._detector.on_leave(record.peer_id)
+            status_changed = member.set_status(MemberStatus.LEFT, now)
+            linked = self._peers.is_linked(record.peer_id)
+            disconnects = (
+                [Disconnect(record.peer_id, CloseReason.LEAVING, "left")] if linked else []
+            )
+            return [status_changed, *disconnects]
+        if has_restarted and member.status is not MemberStatus.UP:
+            member.failures = 0
+            member.dial_at = now
+        effects: list[Effect] = (
+            [UpdateRecord(record)] if self._peers.is_linked(record.peer_id) else []
+        )
+        effects += self._detector.on_new_incarnation(member, now)
+        # What it signed later than what was said against it shows that it lives, or lived then: who
+        # has a link looks for himself.
+        if member.status is not MemberStatus.UP:
+            effects.append(member.set_status(MemberStatus.UP, now))
+        elif member.to_info() != before:
+            effects.append(Emit(MemberChanged(member.to_info())))
+        return effects

@@ -1,0 +1,481 @@
+"""Joining, discovery, heartbeats, states, leaving: who is there, and with whom we are linked.
+
+What must stay true:
+
+- Own evidence decides what is done: a working link is closed by silence, by its own end, or by a
+  record that the peer itself signed; never by what somebody says of it.
+- Who is late himself convicts no one: after a stall everybody's silence is forgiven by its length.
+
+Driven by heartbeats, records and opinions, by what the engine says of links (`on_link_up`, `on_link_down`,
+`on_dial_failed`), and by its deadline. Whom to dial is the business of `dialer`, who does not answer
+that of `detector`, what is said every interval that of `heartbeats`, what peers say of others that of
+`update_handler`, who goes where there is no room that of `evictor`, and what we say of ourselves that of
+`local_record`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import Identity
+from grapevine_proto.errors import DropReason, UnknownPeer
+from grapevine_proto.events import MemberStatus, PeerState
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.overlay.effects import (
+    Disconnect,
+    Effect,
+    PeerTransitioned,
+    Send,
+)
+from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.membership.heartbeats import Heartbeats, pack_records
+from grapevine_proto.overlay.membership.link_evictor import LinkEvictor
+from grapevine_proto.overlay.membership.local_record import LocalRecord
+from grapevine_proto.overlay.membership.member_sync import MemberSync
+from grapevine_proto.overlay.membership.member_updates import UpdateHandler
+from grapevine_proto.overlay.peers import (
+    LATE_AFTER_INTERVALS,
+    LINKED_STATES,
+    Peer,
+    PeerTable,
+    PeerTrigger,
+)
+from grapevine_proto.overlay.store.message_store import MessageStore
+from grapevine_proto.overlay.store.verification import Verifier
+from grapevine_proto.overlay.swim.detector import Detector
+from grapevine_proto.overlay.swim.prober import check_interval_s
+from grapevine_proto.overlay.topology.active_view import ActiveView
+from grapevine_proto.overlay.topology.dialer import Dialer, format_dial_failure
+from grapevine_proto.overlay.topology.xbot import ProximityOptimizer
+from grapevine_proto.wire.messages import (
+    CloseReason,
+    Heartbeat,
+    MemberDigest,
+    MemberUpdates,
+    Ping,
+    PingAck,
+    PingReq,
+    Records,
+)
+from grapevine_proto.wire.signed import PeerRecord
+
+STALE_AFTER_INTERVALS: Final = 3  # gossip intervals without a word
+UNVALIDATED_DIAL_FAILURES: Final = 3  # dials of a member that no session proved to be there
+CLEANUP_INTERVAL_S: Final = 60.0  # between looks for what may be let go
+FORGET_LEFT_PEER_S: Final = 600.0  # of one that left, from the list that is shown
+WELCOME_RECORDS: Final = 12  # told to a new peer
+STALL_THRESHOLD_S: Final = 0.5  # of our own timers: nobody is judged by those
+
+
+class Membership:
+    """The machine that owns peers and members. See the module for what drives it."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        epoch: int,
+        address: Address,
+        peers: PeerTable,
+        store: MessageStore,
+        rng: random.Random,
+        now: float,
+        *,
+        is_in_use: Callable[[PeerId, float], bool],
+        verifier: Verifier | None = None,
+    ) -> None:
+        self._config = config
+        self._peers = peers
+        self._rng = rng
+        self.members = MemberTable(config.limits, peers.is_linked)
+        self.local_record = LocalRecord(config, identity, epoch, address)
+        self.active_view = ActiveView(config, peers, self.members, rng, is_in_use)
+        self.proximity = ProximityOptimizer(
+            config, peers, self.members, self.active_view, rng, now, is_in_use
+        )
+        self.dialer = Dialer(
+            config,
+            peers,
+            self.members,
+            self.active_view,
+            self.proximity,
+            rng,
+            self.local_record.address,
+            now,
+        )
+        self._heartbeats = Heartbeats(config, self.members, store, rng)
+        self.member_sync = MemberSync(identity.peer_id, peers, self.members, rng)
+        self.detector = Detector(config, identity, peers, self.members, rng, now)
+        self.update_handler = UpdateHandler(
+            config,
+            peers,
+            self.members,
+            self.local_record,
+            self.dialer,
+            self.detector,
+            self.member_sync,
+            verifier or Verifier(config),
+        )
+        self.evictor = LinkEvictor(
+            config, peers, self.members, self.active_view, self.proximity, self.update_handler, rng
+        )
+        self._tick_at = now
+        self._cleaned_up_at = now
+
+    # --- what the application and the engine say ------------------------------------------------
+
+    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
+        """Other settings from now on. Whoever is denied now is dropped; our record is told anew."""
+        self._config = config
+        self.active_view.reconfigure(config)
+        self.proximity.reconfigure(config)
+        self.dialer.reconfigure(config, now)
+        denied = [peer_id for peer_id in self._peers.linked if peer_id in config.denied]
+        effects: list[Effect] = [
+            Disconnect(peer_id, CloseReason.MISCONDUCT, "denied") for peer_id in denied
+        ]
+        self._heartbeats.reconfigure(config)
+        self.detector.reconfigure(config)
+        self.update_handler.reconfigure(config)
+        self.evictor.reconfigure(config)
+        if self.local_record.reconfigure(config):
+            effects += self._send_to_linked(Records((self.record,)))
+        return effects
+
+    def set_addresses(self, addresses: tuple[Address, ...]) -> list[Effect]:
+        """This node may be dialed at `addresses` from now on: linked peers are told."""
+        if not self.local_record.set_addresses(addresses):
+            return []
+        self.dialer.our_addresses = self.local_record.addresses
+        return self._send_to_linked(Records((self.record,)))
+
+    @property
+    def record(self) -> PeerRecord:
+        """What this node says of itself."""
+        return self.local_record.record
+
+    def leave(self) -> Records:
+        """What to tell every linked peer when we go, in words nobody else could have signed."""
+        return Records((self.local_record.bump_incarnation(left=True),))
+
+    def on_lag(self, lag_s: float, now: float) -> None:
+        """Our own loop was late by so much: peers are told, and given more time."""
+        self._heartbeats.load_permille = min(int(lag_s * 1000), 1000)
+        self.detector.on_lag(lag_s, now)
+
+    def health_reason(self, peer: Peer, now: float) -> str:
+        """For people: what a peer's health suffers from; empty where all is well."""
+        reasons = (
+            peer.health_reason(now, self._config.gossip_interval),
+            self.detector.prober.health_reason(peer.peer_id),
+        )
+        return ", ".join(each for each in reasons if each)
+
+    def on_evicted(
+        self, records: tuple[PeerRecord, ...], sender: PeerId, now: float
+    ) -> list[Effect]:
+        """Whoever closed its link with us names for whom, who is short of links as we are now."""
+        effects = self._on_referrals(records, sender, now)
+        return effects + (self.dialer.dial_referral(now) if records else [])
+
+    def _on_referrals(
+        self, records: tuple[PeerRecord, ...], sender: PeerId, now: float
+    ) -> list[Effect]:
+        """Whoever has no room for us names others, who may have some."""
+        if self.record.left:
+            return []
+        effects = self.update_handler.on_records(records, sender, now)
+        self.dialer.prefer([record.peer_id for record in records])
+        return effects + (self.dialer.dial_due(now) if self.active_view.needs_links(now) else [])
+
+    # --- what becomes of links ------------------------------------------------------------------
+
+    def on_rejected(
+        self, record: PeerRecord, address: Address, referrals: tuple[PeerRecord, ...], now: float
+    ) -> list[Effect]:
+        """`record`'s subject has no room for us, but told of others."""
+        peer_id = record.peer_id
+        member = self.members.ensure(record, now, address)
+        self.dialer.on_rejected(member, address, now)
+        self.proximity.on_rejected(member, now)
+        effects: list[Effect] = []
+        peer = self._peers.get(peer_id)
+        if peer is not None and peer.state is PeerState.CONNECTING:
+            effects.append(
+                PeerTransitioned(
+                    peer_id, self._peers.transition(peer, PeerTrigger.LOST), "no room there"
+                )
+            )
+        if member.status is not MemberStatus.UP:
+            effects.append(member.set_status(MemberStatus.UP, now))
+        return effects + self._on_referrals(referrals, peer_id, now)
+
+    def on_link_up(
+        self,
+        record: PeerRecord,
+        source: Address,
+        rtt_s: float | None,
+        now: float,
+        *,
+        is_outbound: bool = False,
+    ) -> list[Effect]:
+        """A session with `record`'s subject is live: a new link, or a restarted peer on its old one.
+        `source` is where the session proved it to be, whatever its record claims; `is_outbound`: this node
+        dialed it."""
+        self.local_record.was_ever_linked = True
+        is_self_chosen = is_outbound and self.dialer.is_self_chosen(record.peer_id)
+        self.dialer.stop_looking(record.peer_id)
+        peer = self._peers.add(record.peer_id, record, source, now)
+        is_new = peer.state not in LINKED_STATES
+        peer.record, peer.address, peer.is_address_validated = record, source, True
+        peer.session_epoch = record.epoch
+        peer.last_heard_at = peer.heartbeat_expected_from = now
+        peer.is_unresponsive = False
+        peer.consecutive_failures = 0
+        peer.heartbeat_number = peer.their_heartbeat_number = 0
+        if rtt_s is not None:
+            peer.rtt_s = rtt_s
+        effects: list[Effect] = []
+        if is_new:
+            self.proximity.on_links_changed(now)
+            peer.linked_at = now
+            peer.is_self_chosen = is_self_chosen
+            peer.min_rtt_s = rtt_s
+            peer.success_ratio = 1.0
+            previous = self._peers.transition(peer, PeerTrigger.LINKED)
+            effects.append(PeerTransitioned(peer.peer_id, previous, "linked"))
+        effects += self._ensure_member(record, source, now)
+        records = self.members.sample_records(WELCOME_RECORDS, self._rng, exclude=peer.peer_id)
+        effects += [Send((peer.peer_id,), each) for each in pack_records(records)]
+        effects.append(self._heartbeats.next_for(peer, now))
+        return effects
+
+    def _ensure_member(self, record: PeerRecord, source: Address, now: float) -> list[Effect]:
+        known_member = self.members.get(record.peer_id)
+        is_newer = known_member is None or record.version > known_member.record.version
+        was_tombstoned = self.members.is_tombstoned(record)
+        member = self.members.ensure(record, now, source)
+        effects: list[Effect] = []
+        if (
+            was_tombstoned
+        ):  # others let it go as well: only a later record of its own is news to them
+            effects.append(self.detector.request_refutation(record))
+        if is_newer:
+            member.update_record(record, now)
+            member.validated_address = source
+            self.members.queue_update(record.peer_id)
+        effects += self.detector.on_link_up(member, now)
+        if is_newer or member.status is not MemberStatus.UP:
+            effects.append(member.set_status(MemberStatus.UP, now))
+        return effects
+
+    def on_link_down(
+        self, peer_id: PeerId, detail: str, reason: CloseReason | None, now: float
+    ) -> list[Effect]:
+        """The link with `peer_id` is gone; `reason` is None where nobody closed it."""
+        peer = self._peers.get(peer_id)
+        if peer is None or peer.state not in LINKED_STATES:
+            return []
+        was_healthy = self.active_view.is_healthy(peer_id, now)
+        self.proximity.on_links_changed(now)
+        previous = self._peers.transition(peer, PeerTrigger.LOST)
+        peer.linked_at = None
+        effects: list[Effect] = [PeerTransitioned(peer_id, previous, detail)]
+        if reason is CloseReason.LEAVING:
+            self.detector.on_leave(peer_id)
+        effects += self.detector.on_link_down(peer_id, now)
+        member = self.members.get(peer_id)
+        if member is None:
+            return effects
+        if reason is None:
+            peer.record_interval(succeeded=False)
+            effects += self.detector.on_unreachable(member, now)
+        if reason is CloseReason.LEAVING:
+            if member.status is not MemberStatus.LEFT:
+                effects.append(member.set_status(MemberStatus.LEFT, now))
+        elif reason is CloseReason.FULL and was_healthy:
+            self.dialer.back_off(member, now)
+        else:
+            self.dialer.redial(member, now)
+        return effects if self.record.left else effects + self.dialer.dial_due(now)
+
+    def on_packet(
+        self, peer_id: PeerId, now: float, address: Address | None = None
+    ) -> list[Effect]:
+        """A packet of `peer_id` opened; `address` is where its link goes now."""
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            return []
+        if address is not None and address != peer.address:
+            self._on_address_changed(peer, address)
+        peer.last_heard_at = self.detector.prober.last_heard_at = now
+        effects: list[Effect] = []
+        if peer.state is PeerState.STALE:
+            effects.append(
+                PeerTransitioned(
+                    peer_id,
+                    self._peers.transition(peer, PeerTrigger.PACKET_RECEIVED),
+                    "heard again",
+                )
+            )
+        if self.detector.tracks(peer_id):
+            effects += self.detector.on_packet(peer_id, now)
+        return effects
+
+    def _on_address_changed(self, peer: Peer, address: Address) -> None:
+        """The session of a linked peer proved that it is somewhere else now."""
+        peer.address = address
+        member = self.members.get(peer.peer_id)
+        if member is not None:
+            member.validated_address = address
+
+    def on_dial_failed(
+        self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float
+    ) -> list[Effect]:
+        """Nobody, or not the one expected, answered at `address`."""
+        effects = self.dialer.on_failed(address, expected, reason, now)
+        if expected is None:
+            return effects
+        member, peer = self.members.get(expected), self._peers.get(expected)
+        if member is not None:
+            self.dialer.on_member_failed(member, now)
+            # Once: it may be alive behind a door that does not open to us, and has said so then. The
+            # peer remembers it better than the member: that one may have lost its place meanwhile.
+            # Where only a record says that it is, a dial is few packets, which may all be lost.
+            failure_limit = 1 if member.validated_address is not None else UNVALIDATED_DIAL_FAILURES
+            is_first = member.failures == failure_limit and (
+                peer is None or peer.consecutive_failures < failure_limit
+            )
+            was_dialed = reason is not DropReason.MISCONDUCT  # we did not even dial it
+            if is_first and was_dialed and not self._peers.is_linked(expected):
+                effects += self.detector.on_unreachable(member, now)
+        if peer is not None and peer.state is PeerState.CONNECTING:
+            previous = self._peers.transition(peer, PeerTrigger.LOST)
+            peer.record_interval(succeeded=False)
+            effects.append(PeerTransitioned(expected, previous, format_dial_failure(reason)))
+        return effects
+
+    def remove_peer(self, peer_id: PeerId) -> None:
+        """Strike out somebody until anyone tells of it again: an address that will not come back need
+        not be tried for a day. Raises UnknownPeer where it is linked, being dialled, or not known."""
+        peer = self._peers.get(peer_id)
+        if peer is not None and peer.state is not PeerState.DISCONNECTED:
+            raise UnknownPeer(f"{peer.state.value}: only who is gone can be forgotten")
+        if peer is None and self.members.get(peer_id) is None:
+            raise UnknownPeer("nobody by that id is known here")
+        self._peers.remove(peer_id)
+        if self.members.get(peer_id) is not None:
+            self.members.remove(peer_id)
+        self.detector.on_leave(peer_id)
+        self.dialer.remove_peer(peer_id)
+
+    # --- what peers say -------------------------------------------------------------------------
+
+    def handle(
+        self,
+        message: Heartbeat | Records | Ping | PingReq | PingAck | MemberUpdates | MemberDigest,
+        sender: PeerId,
+        now: float,
+    ) -> list[Effect]:
+        match message:
+            case Heartbeat():
+                return self._on_heartbeat(message, sender, now)
+            case Records():
+                return self.update_handler.on_records(message.records, sender, now)
+            case Ping() | MemberUpdates():
+                effects = self.update_handler.on_updates(message.updates, sender, now)
+                return effects + self.detector.handle(message, sender, now)
+            case MemberDigest():
+                peer = self._peers.get(sender)
+                return [] if peer is None else self.member_sync.handle(message, peer, now)
+            case PingReq() | PingAck():
+                return self.detector.handle(message, sender, now)
+            case _:
+                assert_never(message)
+
+    def _on_heartbeat(self, heartbeat: Heartbeat, sender: PeerId, now: float) -> list[Effect]:
+        peer = self._peers.get(sender)
+        if peer is not None:
+            self._heartbeats.on_heartbeat(heartbeat, peer, now)
+        return self.update_handler.on_records(heartbeat.records, sender, now)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        return min(self._tick_at, self.detector.deadline)
+
+    def advance(self, now: float) -> list[Effect]:
+        late_s = now - self.deadline
+        if late_s > STALL_THRESHOLD_S:
+            self._shift_deadlines(late_s, now)
+        effects = self.detector.advance(now)
+        if now < self._tick_at:
+            return effects
+        self._tick_at = now + check_interval_s(self._config)
+        linked = [peer for peer in map(self._peers.get, self._peers.linked) if peer is not None]
+        for peer in linked:
+            effects += self._check_peer(peer, now)
+        effects += self.detector.check_peers(linked, now)
+        for peer in self._heartbeats.due_peers(linked, now, check_interval_s(self._config)):
+            since_heard_s = now - peer.last_heard_at
+            peer.record_interval(
+                succeeded=since_heard_s <= LATE_AFTER_INTERVALS * self._config.gossip_interval
+            )
+            effects.append(self._heartbeats.next_for(peer, now))
+        effects += self.dialer.dial_due(now) + self.member_sync.next_request(now)
+        shortest_s = min(self._config.reconnect_timeout, self._config.tombstone_timeout)
+        if now - self._cleaned_up_at > min(CLEANUP_INTERVAL_S, shortest_s / 4):
+            self._cleaned_up_at = now
+            self._remove_expired(now)
+        return effects
+
+    def _shift_deadlines(self, late_s: float, now: float) -> None:
+        """We were stalled or suspended: nobody else was silent for that."""
+        for peer_id in self._peers.linked:
+            peer = self._peers.get(peer_id)
+            if peer is not None:
+                peer.last_heard_at += late_s
+                peer.heartbeat_expected_from += late_s
+        self.detector.shift_deadlines(late_s, now)
+
+    def _check_peer(self, peer: Peer, now: float) -> list[Effect]:
+        since_heard_s = now - peer.last_heard_at
+        if since_heard_s >= self._config.peer_timeout:
+            detail = f"silent for {since_heard_s:.0f} s"
+            return [Disconnect(peer.peer_id, None, detail)]
+        effects: list[Effect] = []
+        if (
+            peer.state is PeerState.CONNECTED
+            and since_heard_s >= STALE_AFTER_INTERVALS * self._config.gossip_interval
+        ):
+            previous = self._peers.transition(peer, PeerTrigger.MISSED_HEARTBEATS)
+            effects.append(
+                PeerTransitioned(peer.peer_id, previous, f"silent for {since_heard_s:.0f} s")
+            )
+        return effects
+
+    def _send_to_linked(self, message: Records | MemberUpdates) -> list[Effect]:
+        linked = self._peers.linked
+        return [Send(linked, message)] if linked else []
+
+    def _remove_expired(self, now: float) -> None:
+        config = self._config
+        expired = self.members.remove_expired(
+            now, config.reconnect_timeout, config.tombstone_timeout
+        )
+        for each in expired:
+            self.detector.on_leave(each.record.peer_id)
+            if each.status is not MemberStatus.LEFT and each.validated_address is not None:
+                self.dialer.remember(((each.record.peer_id, each.validated_address),), now)
+        forget_peer_s = min(FORGET_LEFT_PEER_S, config.tombstone_timeout)
+        for peer in list(self._peers):
+            member = self.members.get(peer.peer_id)
+            if peer.state is PeerState.DISCONNECTED and (
+                member is None
+                or (member.status is MemberStatus.LEFT and now - peer.last_heard_at > forget_peer_s)
+            ):
+                self._peers.remove(peer.peer_id)

@@ -1,0 +1,464 @@
+"""What was seen, by origin stream, and what is still held of it.
+
+What must stay true:
+
+- `insert` gives each payload once, over restarts with saved marks too. What is not authentic never
+  comes here: a forged copy must not mark an id as seen.
+- Marks outlive bodies (`cache`); they are forgotten 24 h after a stream's last word.
+- A stream that a newer epoch has followed stays repairable for `message_dedup_ttl`, then closes. A member's
+  record tells of a newer epoch as well as a rumor does; of runs before it only the one that was known
+  here is waited for.
+- Who has a place where there is not room for all origins, `origins` decides. Of an evicted origin the
+  latest marks are kept apart, so that what it said is not delivered twice.
+- Iteration follows insertion, never hash order: the same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from grapevine_proto import work
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.overlay.store.message_cache import MessageCache
+from grapevine_proto.overlay.store.origin_table import OriginTable
+from grapevine_proto.overlay.store.sequence_tracker import SequenceTracker
+from grapevine_proto.overlay.store.stream_digest import StreamDigest
+from grapevine_proto.overlay.store.verification import Verifier
+from grapevine_proto.wire.messages import RumorCopy
+from grapevine_proto.wire.signed import Rumor
+
+FORGET_STREAM_S: Final = 24 * 3600.0
+STORE_TICK_S: Final = 1.0
+STREAM_SWEEP_S: Final = 600.0  # between looks at every stream
+CROWDED_FRACTION: Final = (
+    0.75  # of the table: from here on strangers are counted by who brings them
+)
+
+
+class MemberRun(NamedTuple):
+    """What is known of a member's present run: its epoch, since when that is known here, and the epoch of
+    the run before, where that was known here too."""
+
+    epoch: int
+    known_since: float
+    earlier_epoch: int | None = None
+
+
+class _EvictedOrigin(NamedTuple):
+    """What is left of an evicted origin."""
+
+    epoch: int
+    high: int
+    last_published_at: float
+
+
+def _no_member(_: PeerId) -> MemberRun | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedStream:
+    """One stream's marks, as kept over restarts; `idle_s` is running time since its last word."""
+
+    origin: PeerId
+    epoch: int
+    high: int
+    gaps: tuple[tuple[int, int], ...]
+    idle_s: float
+
+
+class _StreamState:
+    """One stream's marks."""
+
+    __slots__ = (
+        "last_inserted_at",
+        "last_published_at",
+        "opened_at",
+        "stream",
+        "superseded_at",
+        "tracker",
+    )
+
+    def __init__(self, stream: Stream, gaps_limit: int, now: float) -> None:
+        self.stream = stream
+        self.tracker = SequenceTracker(gaps_limit)
+        self.opened_at = now
+        self.last_published_at = now
+        self.last_inserted_at = now  # the latest rumor that was new here
+        self.superseded_at: float | None = None
+
+
+class MessageStore:
+    """The messages of one node. Mechanism, not machine: it answers, and does nothing by itself;
+    `tick` wants to be called about once a second."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        verifier: Verifier,
+        saved: Iterable[SavedStream],
+        now: float,
+        *,
+        run_of: Callable[[PeerId], MemberRun | None] = _no_member,
+    ) -> None:
+        """`run_of`: what the record of a member says; it is not called before this returns."""
+        self._ttl_s = config.message_dedup_ttl
+        self._limits = config.limits
+        self._started_at = now
+        self.cache = MessageCache(config, verifier)
+        self._stream_digest = StreamDigest(config.cluster, config.message_dedup_ttl)
+        self._streams_by_origin: dict[PeerId, list[_StreamState]] = {}  # one or two, by epoch
+        self._streams_with_gaps: dict[Stream, _StreamState] = {}
+        self.newest_gap_at = -math.inf  # the latest
+        self._run_of = run_of
+        self._origin_table = OriginTable(lambda peer_id: self._run_of(peer_id) is not None)
+        self._evicted: OrderedDict[PeerId, _EvictedOrigin] = OrderedDict()
+        self.origins_evicted = 0
+        self.origins_rejected = 0  # for which none could be evicted
+        self._swept_at = now
+        self.version = 0  # grows with every mark
+        self.work = 0
+        self._abandoned_before = 0  # by streams that are forgotten
+        for each in saved:
+            self._restore(each, now)
+
+    def _restore(self, saved: SavedStream, now: float) -> None:
+        if saved.origin not in self._streams_by_origin:
+            if len(self._streams_by_origin) >= self._limits.origins:
+                self._remember_evicted(
+                    saved.origin,
+                    _EvictedOrigin(saved.epoch, saved.high, now - max(saved.idle_s, 0.0)),
+                )
+                return
+            self._origin_table.add_restored(saved.origin)
+        state = self._open(Stream(saved.origin, saved.epoch), now)
+        state.opened_at = -math.inf  # known for longer than this run: nothing older is waited for
+        state.tracker.restore(saved.high, saved.gaps, now)
+        state.last_published_at = now - max(saved.idle_s, 0.0)
+        if state.tracker.gaps:
+            self._streams_with_gaps[state.stream] = state
+            self.newest_gap_at = now
+        self._record_change(state, now)
+
+    # --- seen -----------------------------------------------------------------------------------
+
+    def is_duplicate(self, rumor: Rumor, now: float) -> bool:
+        """Whether nothing in `rumor` is new here."""
+        state = self._find(rumor.origin, rumor.epoch)
+        if state is None:
+            evicted = self._evicted.get(rumor.origin) if self._evicted else None
+            return (
+                evicted is not None and evicted.epoch == rumor.epoch and rumor.last <= evicted.high
+            )
+        return self._is_closed(state, now) or state.tracker.contains_all(rumor.first, rumor.last)
+
+    def admission_error(
+        self, stream: Stream, source: PeerId, origin_is_linked: bool, now: float
+    ) -> DropReason | None:
+        """Why nothing of `stream` may be taken from `source`; None: it may."""
+        if self._is_stale(stream, now):
+            return DropReason.STALE_EPOCH
+        if stream.origin in self._streams_by_origin or origin_is_linked:
+            return None
+        is_full = len(self._streams_by_origin) >= self._limits.origins
+        return DropReason.TABLE_FULL if is_full and not self._origin_table.can_evict() else None
+
+    def _is_stale(self, stream: Stream, now: float) -> bool:
+        """Whether `stream` has no place here, and came before what is known of its origin for too long."""
+        streams = self._streams_by_origin.get(stream.origin, ())
+        if any(each.stream == stream for each in streams):
+            return False
+        run = self._run_of(stream.origin)
+        if run is not None and stream.epoch < run.epoch:
+            is_recent = now - run.known_since < self._ttl_s
+            if not (is_recent and stream.epoch == run.earlier_epoch):
+                return True
+        if streams:
+            return self._is_superseded(stream, streams, now)
+        evicted = self._evicted.get(stream.origin)
+        return evicted is not None and stream.epoch < evicted.epoch
+
+    def _is_superseded(self, stream: Stream, streams: Sequence[_StreamState], now: float) -> bool:
+        """Whether `stream`, which is not among `streams` of its origin, came before them for too long."""
+        newest = streams[-1]
+        if stream.epoch >= newest.stream.epoch:
+            return False
+        return len(streams) > 1 or now - newest.opened_at >= self._ttl_s
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Along a tree one link brings nearly all origins there are, so while there is room for more
+        nobody asks which link brought how many."""
+        return len(self._streams_by_origin) >= CROWDED_FRACTION * self._limits.origins
+
+    def _make_room(self, origin: PeerId, source: PeerId, origin_is_linked: bool) -> bool:
+        """For the first stream of `origin`. In a crowded table whoever has brought more unknown origins than
+        its share replaces its own; in a full one they replace those of whoever brought most. False:
+        none of those that were looked at may go, and only a peer with a link is let in anyway."""
+        is_known = origin_is_linked or self._run_of(origin) is not None
+        is_full = len(self._streams_by_origin) >= self._limits.origins
+        share = self._limits.new_origins_per_link
+        only_own = (
+            not is_known and self._is_crowded and self._origin_table.count_from(source) >= share
+        )
+        if is_full or only_own:
+            victim = self._origin_table.pick_victim(source, only_own=only_own)
+            if victim is None:
+                return origin_is_linked or not is_full
+            self._evict(victim)
+        return True
+
+    def _evict(self, origin: PeerId) -> None:
+        streams = self._streams_by_origin.pop(origin)
+        self._origin_table.remove(origin)
+        self.origins_evicted += 1
+        newest = streams[-1]
+        for state in streams:
+            self._remove_stream(state)
+        self._remember_evicted(
+            origin,
+            _EvictedOrigin(newest.stream.epoch, newest.tracker.high, newest.last_published_at),
+        )
+
+    def _remember_evicted(self, origin: PeerId, evicted: _EvictedOrigin) -> None:
+        self._evicted[origin] = evicted
+        self._evicted.move_to_end(origin)
+        if len(self._evicted) > self._limits.origins:
+            self._evicted.popitem(last=False)
+
+    def insert(
+        self,
+        copy: RumorCopy,
+        source: PeerId,
+        origin_is_linked: bool,
+        now: float,
+        *,
+        is_verified: bool = True,
+    ) -> list[tuple[MessageId, bytes]]:
+        """Mark and hold an authentic rumor for which `admission_error` is None; gives its payloads that are
+        new. `is_verified`: its signature was checked."""
+        rumor = copy.rumor
+        state = self._find(rumor.origin, rumor.epoch)
+        if state is None:
+            if rumor.origin not in self._streams_by_origin and not self._make_room(
+                rumor.origin, source, origin_is_linked
+            ):
+                self.origins_rejected += 1
+                return []
+            state = self._open(rumor.stream, now)
+        self._origin_table.on_rumor(rumor.origin, source, is_linked=origin_is_linked)
+        tracker = state.tracker
+        self.work += work.KIBIBYTE * (rumor.size_bytes >> 10)
+        new_payloads = rumor.payloads()
+        if rumor.first <= tracker.high:  # else none of it was seen
+            missing = tracker.missing(rumor.first, rumor.last)
+            new_payloads = [
+                each
+                for a, b in missing
+                for each in new_payloads[a - rumor.first : b - rumor.first + 1]
+            ]
+        # What an origin said while we were not yet here to hear it is no loss of ours.
+        is_loss = tracker.high > 0 or now - self._started_at >= self._ttl_s
+        tracker.add(rumor.first, rumor.last, now, is_loss=is_loss)
+        if tracker.gaps:
+            self._streams_with_gaps[state.stream] = state
+            self.newest_gap_at = max(self.newest_gap_at, tracker.gaps[-1].opened_at)
+        self.cache.insert(copy, now, is_verified=is_verified)
+        state.last_published_at = max(state.last_published_at, now - copy.age_ms / 1000)
+        state.last_inserted_at = now
+        self._record_change(state, now)
+        return new_payloads
+
+    def freshen(self, rumor: Rumor, published_at: float, now: float) -> None:
+        """A copy of a known `rumor` shows that it is younger than the first one claimed; not younger than
+        when it came, whatever the copy says."""
+        state = self._find(rumor.origin, rumor.epoch)
+        if (
+            state is not None
+            and min(published_at, state.last_inserted_at) > state.last_published_at
+        ):
+            state.last_published_at = min(published_at, state.last_inserted_at)
+            self._record_change(state, now)
+
+    def _find(self, origin: PeerId, epoch: int) -> _StreamState | None:
+        for state in self._streams_by_origin.get(origin, ()):
+            if state.stream.epoch == epoch:
+                return state
+        return None
+
+    def _open(self, stream: Stream, now: float) -> _StreamState:
+        state = _StreamState(stream, self._limits.gaps, now)
+        evicted = self._evicted.pop(stream.origin, None)
+        if evicted is not None and evicted.epoch == stream.epoch:
+            state.tracker.restore(evicted.high, (), now)
+        streams = self._streams_by_origin.setdefault(stream.origin, [])
+        streams.append(state)
+        streams.sort(key=lambda each: each.stream.epoch)
+        if len(streams) > 2:
+            self._remove_stream(streams.pop(0))
+        for older in streams[:-1]:
+            if older.superseded_at is None:
+                older.superseded_at = now
+        return state
+
+    def _is_closed(self, state: _StreamState, now: float) -> bool:
+        if state.superseded_at is not None and now - state.superseded_at >= self._ttl_s:
+            return True
+        run = self._run_of(state.stream.origin)
+        return (
+            run is not None
+            and state.stream.epoch < run.epoch
+            and now - run.known_since >= self._ttl_s
+        )
+
+    def _remove_stream(self, state: _StreamState) -> None:
+        self.cache.remove_stream(state.stream)
+        self._stream_digest.remove(state.stream)
+        self._streams_with_gaps.pop(state.stream, None)
+        state.tracker.abandon_all()
+        self._abandoned_before += state.tracker.abandoned
+
+    # --- differences ----------------------------------------------------------------------------
+
+    def _record_change(self, state: _StreamState, now: float) -> None:
+        self.version += 1
+        self._stream_digest.update(state.stream, state.tracker.high, state.last_published_at, now)
+
+    def digest(self, now: float) -> tuple[int, bytes]:
+        """How many streams spoke lately and are still, and the sum of their hashes."""
+        return self._stream_digest.digest(now)
+
+    def vector(self, now: float, limit: float = math.inf) -> list[StreamRange]:
+        """What is held of streams that spoke lately: lowest held to highest seen; where there are more
+        than `limit`, of the next ones in turn."""
+        found: list[StreamRange] = []
+        for stream in self._stream_digest.next_streams(limit):
+            state = self._find(*stream)
+            if (
+                state is None
+                or state.last_published_at + self._ttl_s <= now
+                or self._is_closed(state, now)
+            ):
+                continue
+            found.append(StreamRange(stream, self._lowest_cached(state), state.tracker.high))
+        return found
+
+    def _lowest_cached(self, state: _StreamState) -> int:
+        lowest = self.cache.lowest_first(state.stream)
+        return state.tracker.high + 1 if lowest is None else lowest
+
+    def missing(
+        self, theirs: StreamRange, now: float, limit: float = math.inf
+    ) -> list[StreamRange]:
+        """What of `theirs` was not seen here, ascending, `limit` ranges of it at most; nothing of streams
+        that are over."""
+        first, last = max(theirs.first, 1), theirs.last
+        if first > last:
+            return []
+        state = self._find(*theirs.stream)
+        if state is None:
+            if self._is_stale(theirs.stream, now):
+                return []
+            evicted = self._evicted.get(theirs.stream.origin)
+            if evicted is not None and evicted.epoch == theirs.stream.epoch:
+                first = max(first, evicted.high + 1)
+            return [_subrange(theirs, first, last)] if first <= last else []
+        if self._is_closed(state, now):
+            return []
+        return [_subrange(theirs, a, b) for a, b in state.tracker.missing(first, last, limit)]
+
+    def lacks(self, theirs: StreamRange, now: float) -> bool:
+        """Whether any of `theirs` is missing here."""
+        return bool(self.missing(theirs, now, limit=1))
+
+    def gaps(self, now: float, older_than_s: float, limit: int) -> list[StreamRange]:
+        """Up to `limit` holes that have stood open for that long."""
+        found: list[StreamRange] = []
+        for state in self._streams_with_gaps.values():
+            for gap in state.tracker.gaps:
+                if now - gap.opened_at < older_than_s:
+                    break  # those above it opened later
+                found.append(StreamRange(state.stream, gap.first, gap.last))
+                if len(found) == limit:
+                    return found
+        return found
+
+    @property
+    def has_gaps(self) -> bool:
+        return bool(self._streams_with_gaps)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Let go of what is too old. Work is bounded by what expires, but for one look at every
+        stream in ten minutes."""
+        self.cache.tick(now)
+        for stream, state in list(self._streams_with_gaps.items()):
+            state.tracker.abandon_before(now - self._ttl_s)
+            if self._is_closed(state, now):
+                state.tracker.abandon_all()
+            if not state.tracker.gaps:
+                del self._streams_with_gaps[stream]
+        if now - self._swept_at >= STREAM_SWEEP_S:
+            self._swept_at = now
+            self._remove_idle_streams(now)
+
+    def _remove_idle_streams(self, now: float) -> None:
+        for origin, streams in list(self._streams_by_origin.items()):
+            for state in [
+                each for each in streams if now - each.last_published_at > FORGET_STREAM_S
+            ]:
+                self._remove_stream(state)
+                streams.remove(state)
+            if not streams:
+                del self._streams_by_origin[origin]
+                self._origin_table.remove(origin)
+        for origin, evicted in list(self._evicted.items()):
+            if now - evicted.last_published_at > FORGET_STREAM_S:
+                del self._evicted[origin]
+
+    @property
+    def abandoned(self) -> int:
+        """Sequences given up: they were never heard, and nobody may bring them any more."""
+        return self._abandoned_before + sum(
+            state.tracker.abandoned
+            for streams in self._streams_by_origin.values()
+            for state in streams
+        )
+
+    @property
+    def streams(self) -> int:
+        return sum(len(streams) for streams in self._streams_by_origin.values())
+
+    def snapshot(self, now: float, unhandled: Iterable[MessageId] = ()) -> tuple[SavedStream, ...]:
+        """The marks, to be kept over a restart. `unhandled`: delivered, but the application is not done
+        with them, so they count as not seen and come again."""
+        pending: dict[Stream, list[int]] = {}
+        for message_id in unhandled:
+            pending.setdefault(message_id.stream, []).append(message_id.sequence)
+        streams = [
+            SavedStream(
+                *state.stream,
+                *state.tracker.excluding(sorted(pending.get(state.stream, ()))),
+                now - state.last_published_at,
+            )
+            for streams in self._streams_by_origin.values()
+            for state in streams
+        ]
+        evicted_streams = [
+            SavedStream(origin, evicted.epoch, evicted.high, (), now - evicted.last_published_at)
+            for origin, evicted in self._evicted.items()
+        ]
+        return (*streams, *evicted_streams)
+
+
+def _subrange(theirs: StreamRange, first: int, last: int) -> StreamRange:
+    if first == theirs.first and last == theirs.last:
+        return theirs
+    return StreamRange(theirs.stream, first, last)

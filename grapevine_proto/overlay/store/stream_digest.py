@@ -1,0 +1,103 @@
+"""One number for what was seen of all streams that spoke lately: equal, and two nodes agree.
+
+What must stay true:
+
+- The digest covers streams that spoke within `message_dedup_ttl` and have been still for 2 s, so
+  that what is on its way does not look like a difference.
+- It is kept up to date, never recomputed: a sum of keyed hashes, not an exclusive or, in which an
+  even number of equal terms would vanish.
+- Work per call is bounded by what changed since the last, or by the limit that the caller names.
+- Two nodes with the same highs of the same streams have the same digest, however they came by them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import islice
+from typing import Final
+
+from grapevine_proto.crypto.identity import digest
+from grapevine_proto.ids import Stream
+
+DIGEST_SETTLE_S: Final = 2.0  # longer than any push is on its way
+STALE_EXPIRIES_ALLOWED: Final = 1024
+DIGEST_MODULUS: Final = 1 << 128
+
+
+class StreamDigest:
+    """The streams that spoke lately, and their digest."""
+
+    def __init__(self, cluster: str, ttl_s: float) -> None:
+        self._cluster = cluster
+        self._ttl_s = ttl_s
+        self._settling: dict[Stream, tuple[float, int, float]] = {}  # when, high, end: as due
+        self._terms: dict[Stream, tuple[int, float]] = {}  # settled: its part, and when that ends
+        self._expiry_heap: list[tuple[float, Stream]] = []  # a heap; an entry may be early
+        self._expiring: set[Stream] = set()  # those with an entry there: one each
+        self._total = 0
+        self._rotation: dict[Stream, None] = {}  # all of these, the next to be told of first
+
+    def update(self, stream: Stream, high: int, published_at: float, now: float) -> None:
+        """`stream` was seen up to `high`; its latest word was said at `published_at`."""
+        self._rotation.setdefault(stream)
+        self._settling.pop(stream, None)  # it goes to the end: the latest settles last
+        self._subtract_term(stream)
+        self._settling[stream] = (now + DIGEST_SETTLE_S, high, published_at + self._ttl_s)
+
+    def remove(self, stream: Stream) -> None:
+        self._rotation.pop(stream, None)
+        self._settling.pop(stream, None)
+        self._subtract_term(stream)
+
+    def next_streams(self, limit: float) -> list[Stream]:
+        """All streams, or `limit` of them and the others at later calls."""
+        if len(self._rotation) <= limit:
+            return list(self._rotation)
+        chosen = list(islice(self._rotation, int(limit)))
+        for stream in chosen:
+            del self._rotation[stream]
+            self._rotation[stream] = None
+        return chosen
+
+    def _subtract_term(self, stream: Stream) -> None:
+        removed = self._terms.pop(stream, None)
+        if removed is not None:
+            self._total = (self._total - removed[0]) % DIGEST_MODULUS
+
+    def digest(self, now: float) -> tuple[int, bytes]:
+        """How many streams there are, and the sum of their hashes."""
+        while self._settling:
+            stream, (due_at, high, expires_at) = next(iter(self._settling.items()))
+            if due_at > now:
+                break
+            del self._settling[stream]
+            self._add_term(stream, high, expires_at)
+        while self._expiry_heap and self._expiry_heap[0][0] <= now:
+            _, stream = heapq.heappop(self._expiry_heap)
+            self._expiring.discard(stream)
+            settled = self._terms.get(stream)
+            if settled is None:
+                continue
+            if settled[1] <= now:
+                self.remove(stream)
+            else:
+                self._schedule_expiry(settled[1], stream)
+        return len(self._terms), self._total.to_bytes(16, "big")
+
+    def _add_term(self, stream: Stream, high: int, expires_at: float) -> None:
+        hashed = digest(b"grapevine digest 1", self._cluster, *stream, high, size=16)
+        term = int.from_bytes(hashed, "big")
+        self._terms[stream] = (term, expires_at)
+        self._total = (self._total + term) % DIGEST_MODULUS
+        if stream not in self._expiring:
+            self._schedule_expiry(expires_at, stream)
+
+    def _schedule_expiry(self, expires_at: float, stream: Stream) -> None:
+        self._expiring.add(stream)
+        heapq.heappush(self._expiry_heap, (expires_at, stream))
+        if (
+            len(self._expiry_heap) > 2 * len(self._terms) + STALE_EXPIRIES_ALLOWED
+        ):  # most of them are of the forgotten
+            self._expiry_heap = [each for each in self._expiry_heap if each[1] in self._terms]
+            heapq.heapify(self._expiry_heap)
+            self._expiring = {stream for _, stream in self._expiry_heap}

@@ -1,0 +1,417 @@
+"""Who does not answer: SWIM over links (Das, Gupta, Motivala 2002), with Lifeguard's caution.
+
+What must stay true:
+
+- Nobody is held for dead who was heard within its time, here; elsewhere it may say so itself, by a
+  higher incarnation, which ends everything that was said against the one before.
+- Only a member counts as an accuser: one met, or known for a while. Keys made up on the spot accuse nobody.
+- One member's word is one voice: where we have no eyes of our own it takes three who looked to make
+  haste, and one alone has to stand unrefuted for six times as long.
+- What is found here changes what is shown, and which links are passed over (stale). None is closed for
+  it: that takes `peer_timeout` of silence, so that a link outlives an outage as long as it was told to.
+- A late timer convicts no one: what we slept is given to everybody.
+
+Part of `membership`, which calls `check_peers` for linked peers now and then and tells of what it hears,
+of links
+and of records. Who is silent is found by `prober`, what is said against whom stands in `suspicions`, and
+`gossiper` tells it. Times: `config.detection`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final, assert_never
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import Identity
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import MemberStatus, PeerState
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.effects import CountDrop, Effect, PeerTransitioned, Send
+from grapevine_proto.overlay.members import Member, MemberTable
+from grapevine_proto.overlay.peers import Peer, PeerTable, PeerTrigger
+from grapevine_proto.overlay.store.verification import KeyedRateLimiter
+from grapevine_proto.overlay.swim.prober import Prober
+from grapevine_proto.overlay.swim.suspicion import Awareness
+from grapevine_proto.overlay.swim.suspicion_table import (
+    ACCUSERS_LIMIT,
+    Suspicion,
+    SuspicionTable,
+    fit_updates,
+)
+from grapevine_proto.overlay.swim.update_gossip import UpdateGossiper
+from grapevine_proto.wire.messages import MemberUpdate, MemberUpdates, Ping, PingAck, PingReq
+from grapevine_proto.wire.signed import Accusation, PeerRecord
+
+ACCUSER_MIN_AGE_S: Final = 10.0  # a member that was never met may accuse others after so long
+SOURCE_CHECKS_PER_S: Final = 32.0  # of accusations' signatures: a thousandth of a core
+SOURCE_CHECKS_BURST: Final = 256.0
+# Of what one accuser says of others: half of a hundred links may die at once, but who finds somebody
+# dead every few seconds for ever is not believed.
+ACCUSER_ACCUSATIONS_PER_S: Final = 0.1
+ACCUSER_ACCUSATIONS_BURST: Final = 64.0
+
+
+class Detector:
+    """Mechanism of `membership`, with deadlines of its own."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        peers: PeerTable,
+        members: MemberTable,
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._peers = peers
+        self._members = members
+        self.awareness = Awareness(now)
+        self.suspicions = SuspicionTable()
+        self.prober = Prober(config, peers, self.suspicions, self.awareness, rng, now)
+        self.gossiper = UpdateGossiper(config, peers, self._update_for, rng, now)
+        self._source_limiter = KeyedRateLimiter(SOURCE_CHECKS_PER_S, SOURCE_CHECKS_BURST)
+        self._accuser_limiter = KeyedRateLimiter(
+            ACCUSER_ACCUSATIONS_PER_S, ACCUSER_ACCUSATIONS_BURST
+        )
+        self.deadline = math.inf
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        self._config = config
+        self.prober.reconfigure(config)
+        self.gossiper.reconfigure(config)
+
+    # --- what we find ourselves -----------------------------------------------------------------
+
+    def check_peers(self, linked: list[Peer], now: float) -> list[Effect]:
+        """Look after linked peers."""
+        effects = [effect for peer in linked for effect in self.prober.check_peer(peer, now)]
+        self._rearm(now)
+        return effects
+
+    def _on_probe_failed(self, peer_id: PeerId, since: float, now: float) -> list[Effect]:
+        member = self._members.get(peer_id)
+        return [] if member is None else self._accuse(member, since, now)
+
+    def _accuse(self, member: Member, since: float, now: float) -> list[Effect]:
+        """We had no answer ourselves, though we asked for one since `since`: what others said by then
+        has been known here, and told along with each ping, for as long."""
+        suspicion = self._open_suspicion(member, now, accused_by_us=True)
+        if suspicion is None or suspicion.accused_by_us:
+            return []
+        if suspicion.is_cleared:
+            self.suspicions.reopen(suspicion, max(suspicion.opened_at, since))
+        suspicion.accused_by_us = True
+        own_accusation = Accusation.signed(self._identity, self._config.cluster, suspicion.record)
+        self.suspicions.add(suspicion, own_accusation)
+        self._gossip_update(suspicion.record.peer_id, now)
+        effects = self._suspect(member, now)
+        peer = self._peers.get(suspicion.record.peer_id)
+        if peer is not None and peer.state is PeerState.CONNECTED:
+            previous = self._peers.transition(peer, PeerTrigger.MISSED_HEARTBEATS)
+            effects.append(
+                PeerTransitioned(peer.peer_id, previous, "no answer, nor through others")
+            )
+        return effects
+
+    # --- what peers say -------------------------------------------------------------------------
+
+    def handle(
+        self, message: Ping | PingReq | PingAck | MemberUpdates, sender: PeerId, now: float
+    ) -> list[Effect]:
+        """`sender` asks, answers, or tells of others, whose records `membership` knows by now."""
+        match message:
+            case Ping(number, updates):
+                handled = self._on_updates(updates, sender, now)
+                return [Send((sender,), PingAck(number, True)), *handled]
+            case MemberUpdates(updates):
+                return self._on_updates(updates, sender, now)
+            case PingReq():
+                effects = self.prober.on_ping_req(message, sender, now)
+                self._rearm(now)
+                return effects
+            case PingAck():
+                self.prober.on_ping_ack(message, sender)
+                return []
+            case _:
+                assert_never(message)
+
+    def _on_updates(
+        self, updates: tuple[MemberUpdate, ...], sender: PeerId, now: float
+    ) -> list[Effect]:
+        """Who knows less than we do, and would not hear it anyway soon, is told at once: all of it
+        in one message."""
+        effects: list[Effect] = []
+        answers: list[MemberUpdate] = []
+        for update in updates:
+            if update.record.peer_id != self._identity.peer_id:
+                effects += self._on_update(update, sender, answers, now)
+        fitting = fit_updates(answers)
+        return [*effects, Send((sender,), MemberUpdates(fitting))] if fitting else effects
+
+    def _on_update(
+        self, update: MemberUpdate, sender: PeerId, answers: list[MemberUpdate], now: float
+    ) -> list[Effect]:
+        """What `sender` thinks of somebody. Only what is said of the latest incarnation counts."""
+        record = update.record
+        peer_id = record.peer_id
+        member = self._members.get(peer_id)
+        if member is None or member.status is MemberStatus.LEFT:
+            return []
+        if record.version != member.record.version or not update.accusations:
+            if record.version < member.record.version and update.accusations:
+                answers.append(MemberUpdate(member.record))
+            elif record.version == member.record.version and peer_id not in self.suspicions:
+                self.gossiper.queue.note_sent(peer_id, 1)
+            return []
+        suspicion = self.suspicions.get(peer_id)
+        known_accusations = suspicion.accusations if suspicion is not None else {}
+        new_accusations: list[Accusation] = []
+        for each in update.accusations:
+            if not self._is_credible(each.accuser, now):
+                continue
+            if len(known_accusations) + len(
+                new_accusations
+            ) < ACCUSERS_LIMIT and self._is_new_accusation(each, suspicion, member):
+                if not self._source_limiter.try_take((sender,), now):
+                    return [CountDrop(sender, DropReason.SIGNATURE_BUDGET)]
+                if not each.is_authentic(self._config.cluster, member.record):
+                    return [CountDrop(sender, DropReason.BAD_SIGNATURE)]
+                if self._accuser_limiter.try_take((each.accuser,), now):
+                    new_accusations.append(each)
+        if suspicion is not None and not suspicion.is_cleared and not new_accusations:
+            if len(update.accusations) >= len(known_accusations):
+                self.gossiper.queue.note_sent(peer_id, 1)  # told by another: it knows as much
+            elif peer_id not in self.gossiper.queue:
+                answers.append(suspicion.member_update)
+        return self._on_accusations(member, new_accusations, now)
+
+    def _is_credible(self, accuser: PeerId, now: float) -> bool:
+        """Whether the word of `accuser` counts: keys can be made up as fast as accusations."""
+        member = self._members.get(accuser)
+        if member is None:
+            return accuser == self._identity.peer_id
+        return member.was_linked or now - member.known_at >= ACCUSER_MIN_AGE_S
+
+    def _is_new_accusation(
+        self, accusation: Accusation, suspicion: Suspicion | None, member: Member
+    ) -> bool:
+        """Nobody accuses himself, and we know what we say ourselves."""
+        if accusation.accuser in (member.record.peer_id, self._identity.peer_id):
+            return False
+        return suspicion is None or accusation.accuser not in suspicion.accusations
+
+    def _on_accusations(
+        self, member: Member, new_accusations: list[Accusation], now: float
+    ) -> list[Effect]:
+        """Others accuse `member`. Where we are linked we look for ourselves; else we show it."""
+        suspicion = (
+            self._open_suspicion(member, now, accused_by_us=False) if new_accusations else None
+        )
+        if suspicion is None:
+            return []
+        is_first = not suspicion.accusations
+        for each in new_accusations:
+            self.suspicions.add(suspicion, each)
+        peer_id = member.record.peer_id
+        if self._peers.is_linked(peer_id) and not suspicion.accused_by_us:
+            self.suspicions.hold(suspicion)
+            if is_first and peer_id not in self.prober.probes:
+                self.prober.start(peer_id, now)
+            self.prober.expedite(peer_id, now)
+            self._rearm(now)
+            return []
+        if suspicion.is_cleared:
+            self.suspicions.reopen(suspicion, now)
+        self._gossip_update(peer_id, now)
+        return self._suspect(member, now)
+
+    def correct_sender(self, record: PeerRecord, sender: PeerId) -> list[Effect]:
+        """`sender` tells of a member as if it were up."""
+        suspicion = self.suspicions.get(record.peer_id)
+        if (
+            suspicion is None
+            or not suspicion.is_declared_dead
+            or record.version > suspicion.record.version
+        ):
+            return []
+        return [Send((sender,), MemberUpdates((suspicion.member_update,)))]
+
+    # --- what becomes of it ---------------------------------------------------------------------
+
+    def _open_suspicion(
+        self, member: Member, now: float, *, accused_by_us: bool
+    ) -> Suspicion | None:
+        detection = self._config.detection
+        return self.suspicions.open(
+            member.record,
+            now,
+            members=len(self._members) + 1,
+            per_decade_s=detection.suspicion_timeout,
+            max_factor=detection.suspicion_max_factor,
+            accused_by_us=accused_by_us,
+        )
+
+    def _suspect(self, member: Member, now: float) -> list[Effect]:
+        self._rearm(now)
+        return (
+            [member.set_status(MemberStatus.SUSPECT, now)]
+            if member.status is MemberStatus.UP
+            else []
+        )
+
+    def _restore_up(self, member: Member, now: float) -> list[Effect]:
+        if member.status in (MemberStatus.SUSPECT, MemberStatus.DOWN):
+            return [member.set_status(MemberStatus.UP, now)]
+        return []
+
+    def _on_suspicion_expired(
+        self, subject: PeerId, suspicion: Suspicion, now: float
+    ) -> list[Effect]:
+        """Its time is over."""
+        self.gossiper.cancel_query(subject)
+        member = self._members.get(subject)
+        if suspicion.is_cleared or member is None:
+            self._close_suspicion(subject)
+            return []
+        self.suspicions.declare_dead(suspicion)
+        return (
+            [member.set_status(MemberStatus.DOWN, now)]
+            if member.status is MemberStatus.SUSPECT
+            else []
+        )
+
+    def tracks(self, peer_id: PeerId) -> bool:
+        """Whether a word of this peer matters here."""
+        return peer_id in self.suspicions or self.prober.tracks(peer_id)
+
+    def on_packet(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A packet of a linked peer opened: whatever others say, it lives."""
+        effects = self.prober.on_packet(peer_id, now)
+        suspicion = self.suspicions.get(peer_id)
+        if suspicion is not None and not suspicion.is_cleared:
+            effects += self._clear_suspicion(peer_id, suspicion, now)
+        self._rearm(now)
+        return effects
+
+    def _clear_suspicion(self, peer_id: PeerId, suspicion: Suspicion, now: float) -> list[Effect]:
+        """It lives, but others have our word that it does not: only it can take that back."""
+        self.suspicions.clear(suspicion, now)
+        self.gossiper.cancel_query(peer_id)
+        member = self._members.get(peer_id)
+        restored = self._restore_up(member, now) if member is not None else []
+        return [*restored, self.prober.ping(peer_id, now)]
+
+    def on_link_up(self, member: Member, now: float) -> list[Effect]:
+        """A session with `member` is live."""
+        peer_id = member.record.peer_id
+        self.prober.on_link_up(peer_id)
+        effects = self.on_new_incarnation(member, now)
+        suspicion = self.suspicions.get(peer_id)
+        if suspicion is not None:
+            effects += self._clear_suspicion(peer_id, suspicion, now)
+        return effects + self._restore_up(member, now)
+
+    def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """There is no link to look at any more: where it did not answer, what others say counts."""
+        if not self.prober.on_link_down(peer_id):
+            return []
+        suspicion, member = self.suspicions.get(peer_id), self._members.get(peer_id)
+        if suspicion is None or member is None or not suspicion.is_cleared:
+            return []
+        self.suspicions.reopen(suspicion, now)
+        self._gossip_update(peer_id, now)
+        return self._suspect(member, now)
+
+    def on_unreachable(self, member: Member, now: float) -> list[Effect]:
+        """A link ended without a word, or nobody answered a dial."""
+        is_heard_by_others = self.prober.is_heard_by_others(member.record.peer_id, now)
+        if member.status is not MemberStatus.UP or is_heard_by_others:
+            return []
+        return self._accuse(member, now, now)
+
+    def request_refutation(self, record: PeerRecord) -> Effect:
+        """A member that was held for dead, and let go, is linked again in the same run: tell it, so that
+        it takes that back in a later record, which all believe."""
+        own_accusation = Accusation.signed(self._identity, self._config.cluster, record)
+        return Send((record.peer_id,), MemberUpdates((MemberUpdate(record, (own_accusation,)),)))
+
+    def on_leave(self, peer_id: PeerId) -> None:
+        """It said itself that it leaves: nothing more is to be found out."""
+        self._close_suspicion(peer_id)
+
+    def _close_suspicion(self, subject: PeerId) -> None:
+        self.suspicions.close(subject)
+        self.gossiper.remove(subject)
+
+    def on_new_incarnation(self, member: Member, now: float) -> list[Effect]:
+        """A higher record of `member` was taken: what was said of the one before is void."""
+        record = member.record
+        suspicion = self.suspicions.get(record.peer_id)
+        if suspicion is None or suspicion.record.version >= record.version:
+            return []
+        self._close_suspicion(record.peer_id)
+        self._gossip_update(record.peer_id, now)
+        return self._restore_up(member, now)
+
+    # --- time and telling -----------------------------------------------------------------------
+
+    def on_lag(self, lag_s: float, now: float) -> None:
+        """Our own loop was late by so much."""
+        self.awareness.on_lag(lag_s, now)
+
+    def shift_deadlines(self, late_s: float, now: float) -> None:
+        """We slept: nobody's time ran meanwhile, and we have been slow ourselves."""
+        self.awareness.on_lag(late_s, now)
+        for suspicion in self.suspicions.shift_deadlines(late_s):
+            self.gossiper.enqueue_final_query(suspicion.record, now)
+        self.prober.probes.shift_deadlines(late_s)
+        self._rearm(now)
+
+    def advance(self, now: float) -> list[Effect]:
+        """Time passed."""
+        self.awareness.decay(now)
+        if now < self.deadline:
+            return []
+        effects: list[Effect] = []
+        for peer_id, probe in self.prober.probes.pop_due(now):
+            probe_effects = self.prober.next_ping(peer_id, probe, now)
+            if probe_effects is None:
+                probe_effects = self._on_probe_failed(
+                    peer_id, self.prober.probing_since(probe, now), now
+                )
+            effects += probe_effects
+        effects += self.prober.answer_expired(now)
+        for subject, suspicion in self.suspicions.pop_due(now):
+            if suspicion.is_cleared or suspicion.has_sent_queries:
+                effects += self._on_suspicion_expired(subject, suspicion, now)
+            else:  # its refutation may have been lost on its way to us, or died out before
+                self.suspicions.record_final_query(suspicion, now)
+                self.gossiper.enqueue_final_query(suspicion.record, now)
+        effects += self.gossiper.advance(now)
+        self._rearm(now)
+        return effects
+
+    def _gossip_update(self, peer_id: PeerId, now: float) -> None:
+        """What is thought of somebody has changed."""
+        member = self._members.get(peer_id)
+        if member is not None:
+            self.gossiper.enqueue(member.record, len(self._members) + 1, now)
+            self._rearm(now)
+
+    def _update_for(self, record: PeerRecord) -> MemberUpdate:
+        """What we think of `record`'s subject, for others."""
+        suspicion = self.suspicions.get(record.peer_id)
+        return (
+            suspicion.member_update
+            if suspicion is not None and not suspicion.is_cleared
+            else MemberUpdate(record)
+        )
+
+    def _rearm(self, now: float) -> None:
+        """Be called when the next thing is due, but not for a time that is past."""
+        deadline = min(self.gossiper.deadline, self.suspicions.deadline, self.prober.deadline)
+        self.deadline = max(deadline, now) if deadline < math.inf else deadline

@@ -1,0 +1,169 @@
+"""Probes under way: ours of silent peers, and those that others asked us for.
+
+What must stay true: at most `INDIRECT_PROBES_LIMIT` probes for others are under way, and each is
+answered once,
+at the latest when its time is over, so that whoever asked knows that we at least are well.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from grapevine_proto.ids import PeerId
+from grapevine_proto.timers import TimerQueue
+
+INDIRECT_PROBES_LIMIT: Final = 256
+PROBE_NUMBER_MODULUS: Final = 1 << 32
+# In one probe, half a timeout apart and a whole one after the last: at 10 % loss each way one probe in
+# 4,000 goes unanswered. After the second and the fourth others are asked as well.
+PINGS_PER_PROBE: Final = 5
+
+
+class Probe:
+    """Our probe of one peer, from `started_at` on, when its first ping is sent if it is silent still. After
+    `PINGS_PER_PROBE` it is judged, and if accused pinged on, so that it hears of it."""
+
+    __slots__ = (
+        "has_helper_answers",
+        "heard_by_others",
+        "helpers",
+        "is_accused",
+        "number",
+        "pings_sent",
+        "started_at",
+    )
+
+    def __init__(self, number: int, started_at: float) -> None:
+        self.number = number
+        self.started_at = started_at
+        self.pings_sent = 0
+        self.helpers: dict[PeerId, float] = {}  # to help, and when
+        self.is_accused = False
+        self.has_helper_answers = False  # of those asked: so it is not us
+        self.heard_by_others = False  # somebody heard it
+
+
+class ProbeTable:
+    """Ours that are under way, by whom they are of."""
+
+    def __init__(self) -> None:
+        self._probes: dict[PeerId, Probe] = {}
+        self._by_number: dict[int, PeerId] = {}
+        self._timers: TimerQueue[PeerId] = TimerQueue()
+        self._last_number = 0
+
+    def __contains__(self, peer_id: PeerId) -> bool:
+        return peer_id in self._probes
+
+    def __len__(self) -> int:
+        return len(self._probes)
+
+    def get(self, peer_id: PeerId) -> Probe | None:
+        return self._probes.get(peer_id)
+
+    def find_by_number(self, number: int) -> Probe | None:
+        """The one with that number, which those who were asked to help give back."""
+        peer_id = self._by_number.get(number)
+        return None if peer_id is None else self._probes.get(peer_id)
+
+    def start(self, peer_id: PeerId, at: float) -> Probe:
+        """A new one, in place of any before; its first step is due at `at`."""
+        self.remove(peer_id)
+        self._last_number = (self._last_number + 1) % PROBE_NUMBER_MODULUS
+        self._probes[peer_id] = probe = Probe(self._last_number, at)
+        self._by_number[self._last_number] = peer_id
+        self._timers.schedule(peer_id, at)
+        return probe
+
+    def reschedule(self, peer_id: PeerId, at: float) -> None:
+        """Its next step is due at `at`."""
+        if peer_id in self._probes:
+            self._timers.schedule(peer_id, at)
+
+    def expedite(self, peer_id: PeerId, at: float) -> None:
+        """Its next step is due at `at`, or sooner where it was before."""
+        self.reschedule(peer_id, min(at, self._timers.deadline_of(peer_id)))
+
+    def remove(self, peer_id: PeerId) -> Probe | None:
+        """The one that there was."""
+        probe = self._probes.pop(peer_id, None)
+        if probe is not None:
+            del self._by_number[probe.number]
+            self._timers.cancel(peer_id)
+        return probe
+
+    def pop_due(self, now: float) -> list[tuple[PeerId, Probe]]:
+        """Those whose next step is due, each once: `reschedule` says when again."""
+        return [(peer_id, self._probes[peer_id]) for peer_id in self._timers.pop_expired(now)]
+
+    @property
+    def deadline(self) -> float:
+        return self._timers.deadline
+
+    def shift_deadlines(self, late_s: float) -> None:
+        """We slept: nobody had the time to answer."""
+        for peer_id, probe in self._probes.items():
+            probe.started_at += late_s
+            self._timers.schedule(peer_id, self._timers.deadline_of(peer_id) + late_s)
+
+
+class IndirectProbe(NamedTuple):
+    """`requester` wants to know by `expires_at` whether the peer lives; `number` is the asker's."""
+
+    requester: PeerId
+    number: int
+    expires_at: float
+
+
+class IndirectProbes:
+    """Probes for others, by whom they are about."""
+
+    def __init__(self) -> None:
+        self._by_subject: dict[PeerId, list[IndirectProbe]] = {}
+        self._timers: TimerQueue[PeerId] = TimerQueue()
+        self._count = 0
+        self.rejected = 0
+
+    def __contains__(self, subject: PeerId) -> bool:
+        return subject in self._by_subject
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, subject: PeerId, indirect_probe: IndirectProbe) -> bool:
+        """One more; False, and counted, where there are too many."""
+        if self._count >= INDIRECT_PROBES_LIMIT:
+            self.rejected += 1
+            return False
+        self._by_subject.setdefault(subject, []).append(indirect_probe)
+        self._count += 1
+        self._schedule(subject)
+        return True
+
+    def _schedule(self, subject: PeerId) -> None:
+        self._timers.schedule(subject, min(each.expires_at for each in self._by_subject[subject]))
+
+    def pop_subject(self, subject: PeerId) -> list[IndirectProbe]:
+        """Who asked after `subject`; all are to be answered now."""
+        done = self._by_subject.pop(subject, [])
+        self._timers.cancel(subject)
+        self._count -= len(done)
+        return done
+
+    def pop_expired(self, now: float) -> list[IndirectProbe]:
+        """Errands whose time is over, to be answered with no."""
+        expired: list[IndirectProbe] = []
+        for subject in self._timers.pop_expired(now):
+            indirect_probes = self._by_subject.pop(subject)
+            expired += [each for each in indirect_probes if each.expires_at <= now]
+            remaining = [each for each in indirect_probes if each.expires_at > now]
+            if remaining:
+                self._by_subject[subject] = remaining
+                self._schedule(subject)
+        self._count -= len(expired)
+        return expired
+
+    @property
+    def deadline(self) -> float:
+        """When the next one is overdue."""
+        return self._timers.deadline

@@ -1,0 +1,511 @@
+"""Rounds of digests out and repairs back: what broadcast missed is found and mended.
+
+A round, begun by us with one peer:
+
+    we -> Digest                     what we saw, in one small datagram
+    peer -> InSync                   the same: done
+         or Vector, answering        its streams, a page at a time
+    we -> Want ...                   what it holds and we have not seen, one datagram at a time
+    peer -> Repair ... (last)        until nothing is wanted any more
+    we -> Vector                     our entries that are ahead of the peer's
+    peer -> Want                     what it has not seen (or nothing)
+    we -> Repair ... (last)
+
+What must stay true:
+
+- What somebody says of streams only limits what is asked of *them*; marks move by rumors alone,
+  which prove themselves.
+- Nothing is sent that was not asked for, and a bounded answer for one question (`rounds`), so that
+  the pace is set by whoever asks.
+- What one peer was asked for and may still send, no other is asked for meanwhile (`questions`), and nobody
+  for more than `MESSAGES_PER_REQUEST` messages at once: who missed much is served by all who answer,
+  each as quick as it is.
+- At most one round with a peer at a time, each with an end: a peer that brings nothing new ends it in
+  `ROUND_TIMEOUT_S`, and after `ROUND_LIMIT_S` any round is over.
+- No message of a peer costs more than `RANGES_SCANNED_LIMIT` ranges to look at, whatever it names and
+  however much
+  is missing here.
+
+Besides rounds, what is known to be missed is asked for as soon as it has stood a moment (`gaps`).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final, TypeAlias, assert_never
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import DropReason, Offense
+from grapevine_proto.events import AntiEntropyRound, Round, RoundOutcome, Via
+from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.overlay.effects import CountDrop, Credit, Deliver, Effect, Emit, Penalize, Send
+from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.store.message_store import MessageStore
+from grapevine_proto.overlay.store.ranges import RANGES_PER_REQUEST, first_batch, hulls_by_stream
+from grapevine_proto.overlay.sync.gap_repair import GapRepair
+from grapevine_proto.overlay.sync.outstanding_requests import OutstandingRequests
+from grapevine_proto.overlay.sync.repair_server import RepairServer
+from grapevine_proto.overlay.sync.sync_round import ENTRIES_PER_PAGE, STREAMS_PER_ROUND, SyncRound
+from grapevine_proto.overlay.topology.selection import uniform
+from grapevine_proto.wire.messages import (
+    Digest,
+    Heartbeat,
+    InSync,
+    IWant,
+    Repair,
+    RumorCopy,
+    Vector,
+)
+
+ROUND_TIMEOUT_S: Final = 3.0  # without a word from the peer of a round
+COUNTER_REQUEST_TIMEOUT_S: Final = (
+    1.0  # for what a peer offers in a round of its own; `ROUND_TIMEOUT_S` later again
+)
+MISMATCH_RECHECK_S: Final = 2.0  # a digest that still differs after that is no traffic on its way
+NEW_LINK_RECHECK_MAX_S: Final = (
+    0.5  # on a new link, at the most: what differs there has come by no other either
+)
+UNLINKED_REQUEST_AFTER_S: Final = 5.0  # for which links were asked about a hole before others are
+RANGES_SCANNED_LIMIT: Final = 256  # missing ranges, for one question: 0.2 ms
+FRAGMENTS_IDLE_S: Final = (
+    2.0  # without a further part of a large message, it is no longer on its way
+)
+# For which we hold back, and then as long not: dribbling must not stop repair.
+HOLD_BACK_LIMIT_S: Final = 30.0
+RECENT_ROUNDS_LIMIT: Final = 256
+FRUITLESS_PAUSE_S: Final = 30.0  # before asking again what led to nothing
+COPIES_PER_MESSAGE_LIMIT: Final = (
+    24  # of one message, taken in: a signature each, 1 ms; we send 16 at the most
+)
+REMEMBERED_PEERS_LIMIT: Final = (
+    1024  # of which we remember something: twice as many as there are sessions
+)
+GAP_REQUEST_ROUND: Final = 0  # the number that questions about holes carry, outside of any round
+LAZY_REQUEST_ROUND: Final = (1 << 32) - 1  # and that of questions about ids that were told
+
+RoundMessage: TypeAlias = Heartbeat | Digest | InSync | Vector | IWant | Repair
+AcceptRumor: TypeAlias = Callable[[RumorCopy, PeerId, Via, float], list[Effect]]
+
+
+class AntiEntropy:
+    """The machine that owns rounds. Driven by the digests on heartbeats, by its own messages and by
+    its deadline; takes what it gets to `accept`, which dissemination gives."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        peers: PeerTable,
+        store: MessageStore,
+        rng: random.Random,
+        accept: AcceptRumor,
+        now: float,
+        *,
+        random_unlinked: Callable[[], PeerId | None] = lambda: None,
+    ) -> None:
+        self._config = config
+        self._peers = peers
+        self._store = store
+        self._rng = rng
+        self._accept = accept
+        self._random_unlinked = random_unlinked
+        self._active_rounds: dict[PeerId, SyncRound] = {}
+        self._requests = OutstandingRequests()
+        self._repair_server = RepairServer(store.cache)
+        # When peers were asked for what they offered in a round of theirs, the latest last.
+        self._counter_requested_at: OrderedDict[PeerId, float] = OrderedDict()
+        self._mismatches: dict[
+            PeerId, tuple[float, int, bytes]
+        ] = {}  # digests to compare again, when
+        self._fruitless_rounds: OrderedDict[PeerId, tuple[float, bytes]] = OrderedDict()
+        self._fragments_since = self._last_fragment_at = -math.inf
+        self._is_holding_back = False  # for what has been arriving since then
+        self._last_round_number = 0
+        self._gap_repair = GapRepair(store, now)
+        self._deadline_bound = now  # a lower bound of all deadlines but that of holes
+        interval_s = config.anti_entropy.interval
+        self.next_round_at = now + interval_s * rng.random()
+        self.rounds: deque[Round] = deque(maxlen=RECENT_ROUNDS_LIMIT)
+
+    def reconfigure(self, config: NodeConfig, now: float) -> None:
+        self._config = config
+        self.next_round_at = min(self.next_round_at, now + config.anti_entropy.interval)
+        self._deadline_bound = now
+
+    # --- beginning ------------------------------------------------------------------------------
+
+    def start_rounds(self, now: float) -> list[Effect]:
+        """Begin a round with `fanout` linked peers. They were asked about each hole as soon as it stood;
+        what they have not filled by now, somebody beyond them is asked for."""
+        self.next_round_at = now + self._config.anti_entropy.interval
+        effects: list[Effect] = []
+        fanout = self._config.anti_entropy.fanout
+        for peer_id in uniform(self._peers.linked, fanout, self._rng, exclude=self._active_rounds):
+            effects += self._start_round(peer_id, now)
+        gaps = tuple(self._store.gaps(now, UNLINKED_REQUEST_AFTER_S, RANGES_PER_REQUEST))
+        unlinked = self._random_unlinked() if gaps else None
+        if unlinked is not None:
+            effects.append(Send((unlinked,), IWant(GAP_REQUEST_ROUND, gaps)))
+        return effects
+
+    def _start_round(self, peer_id: PeerId, now: float) -> list[Effect]:
+        self._last_round_number += 1
+        self._active_rounds[peer_id] = SyncRound(self._last_round_number, now)
+        self._deadline_bound = min(self._deadline_bound, now + ROUND_TIMEOUT_S)
+        return [Send((peer_id,), Digest(self._last_round_number, *self._store.digest(now)))]
+
+    def on_fragment(self, peer_id: PeerId, now: float) -> None:
+        """Part of a large message came from `peer_id`: it may be what we would ask others for."""
+        sync_round = self._active_rounds.get(peer_id)
+        if sync_round is not None:
+            sync_round.last_progress_at = now
+        self._requests.on_fragment(peer_id, now)
+        if now - self._last_fragment_at > FRAGMENTS_IDLE_S:
+            held_back_s = (
+                self._last_fragment_at - self._fragments_since if self._is_holding_back else 0.0
+            )
+            self._is_holding_back = not now - self._last_fragment_at < held_back_s
+            self._fragments_since = now
+        self._last_fragment_at = now
+
+    def _is_receiving_large(self, now: float) -> bool:
+        return (
+            self._is_holding_back
+            and now - self._last_fragment_at <= FRAGMENTS_IDLE_S
+            and now - self._fragments_since < HOLD_BACK_LIMIT_S
+        )
+
+    # --- hearing --------------------------------------------------------------------------------
+
+    def handle(self, message: RoundMessage, sender: PeerId, now: float) -> list[Effect]:
+        match message:
+            case Heartbeat(streams=streams, checksum=total):
+                return self._on_heartbeat_digest(streams, total, sender, now)
+            case Digest():
+                return self._on_digest(message, sender, now)
+            case InSync():
+                return self._on_in_sync(message, sender, now)
+            case Vector():
+                return self._on_vector(message, sender, now)
+            case IWant():
+                return self._on_request(message, sender, now)
+            case Repair():
+                return self._on_repair(message, sender, now)
+            case _:
+                assert_never(message)
+
+    def _on_heartbeat_digest(
+        self, streams: int, total: bytes, sender: PeerId, now: float
+    ) -> list[Effect]:
+        """A heartbeat's digest. One mismatch may be traffic on its way: look again a little later."""
+        if self._store.digest(now) == (streams, total):
+            self._mismatches.pop(sender, None)
+            return []
+        peer = self._peers.get(sender)
+        is_new = (
+            peer is not None
+            and peer.linked_at is not None
+            and now < peer.linked_at + NEW_LINK_RECHECK_MAX_S
+        )
+        delay_s = NEW_LINK_RECHECK_MAX_S * self._rng.random() if is_new else MISMATCH_RECHECK_S
+        due_at = self._mismatches[sender][0] if sender in self._mismatches else now + delay_s
+        self._mismatches[sender] = (due_at, streams, total)
+        self._deadline_bound = min(self._deadline_bound, due_at)
+        return []
+
+    def _on_digest(self, digest: Digest, sender: PeerId, now: float) -> list[Effect]:
+        """Their round, which mends both: ours need not be begun for what their heartbeat showed."""
+        self._mismatches.pop(sender, None)
+        if self._store.digest(now) == (digest.streams, digest.checksum):
+            return [Send((sender,), InSync(digest.round))]
+        if not self._repair_server.try_take_vector(sender, now):
+            return [
+                CountDrop(sender, DropReason.RATE_LIMITED),
+                Penalize(sender, Offense.REPEATED_REQUEST),
+            ]
+        return self._send_vector(
+            sender, digest.round, self._next_vector_entries(now), answering=True
+        )
+
+    def _next_vector_entries(self, now: float) -> list[StreamRange]:
+        """Our streams; where they are too many for one round, in turn."""
+        return self._store.vector(now, STREAMS_PER_ROUND)
+
+    def _send_vector(
+        self, peer_id: PeerId, number: int, entries: list[StreamRange], *, answering: bool
+    ) -> list[Effect]:
+        pages = [
+            tuple(entries[i : i + ENTRIES_PER_PAGE])
+            for i in range(0, len(entries), ENTRIES_PER_PAGE)
+        ] or [()]
+        return [
+            Send((peer_id,), Vector(number, answering, index, len(pages), page))
+            for index, page in enumerate(pages)
+        ]
+
+    def _on_in_sync(self, message: InSync, sender: PeerId, now: float) -> list[Effect]:
+        if self._active_round(sender, message.round) is None:
+            return [CountDrop(sender, DropReason.UNSOLICITED)]
+        return self._finish(sender, RoundOutcome.IN_SYNC, now)
+
+    def _on_vector(self, vector: Vector, sender: PeerId, now: float) -> list[Effect]:
+        if not vector.is_reply:
+            return self._on_offered_vector(vector, sender, now)
+        sync_round = self._active_round(sender, vector.round)
+        if sync_round is None:
+            return [CountDrop(sender, DropReason.UNSOLICITED)]
+        if not sync_round.on_vector_page(vector, now):
+            return [
+                CountDrop(sender, DropReason.DUPLICATE),
+                Penalize(sender, Offense.STALLED_ROUND),
+            ]
+        missing = [
+            each
+            for each in hulls_by_stream(vector.entries).values()
+            if self._store.lacks(each, now)
+        ]
+        sync_round.differs |= bool(missing)
+        if not self._is_receiving_large(
+            now
+        ):  # else a large message comes in, which may be what is missing
+            sync_round.add_missing(missing)
+        effects = [] if sync_round.requested else self._send_request(sender, sync_round, now)
+        if sync_round.has_all_pages and not sync_round.has_vector:
+            sync_round.has_vector = True
+            effects += self._offer_missing(sender, sync_round, now)
+        return effects + self._finish_if_done(sender, sync_round, now)
+
+    def _on_offered_vector(self, vector: Vector, sender: PeerId, now: float) -> list[Effect]:
+        """A page of their vector in a round of theirs: they hold what we may lack."""
+        unrequested = OrderedDict(hulls_by_stream(vector.entries))
+        batch = (
+            ()
+            if self._is_receiving_large(now)
+            else self._next_batch(unrequested, now, (sender, True))
+        )
+        if now >= self._counter_requested_at.get(sender, -math.inf) + ROUND_TIMEOUT_S:
+            self._counter_requested_at[sender] = now
+            self._counter_requested_at.move_to_end(sender)
+            self._requests.add((sender, True), batch, now, COUNTER_REQUEST_TIMEOUT_S)
+            self._evict_old(now)
+        effects: list[Effect] = [Send((sender,), IWant(vector.round, batch))]
+        # More of it in a round of ours, at our pace.
+        if (
+            batch
+            and unrequested
+            and sender not in self._active_rounds
+            and self._peers.is_linked(sender)
+        ):
+            effects += self._start_round(sender, now)
+        return effects
+
+    def _offer_missing(self, peer_id: PeerId, sync_round: SyncRound, now: float) -> list[Effect]:
+        newer = [
+            entry
+            for entry in self._next_vector_entries(now)
+            if entry.last > sync_round.their_vector.get(entry.stream, 0)
+            and entry.first <= entry.last
+        ]
+        if not newer:
+            return []
+        sync_round.awaits_request = sync_round.differs = True
+        return self._send_vector(peer_id, sync_round.number, newer, answering=False)
+
+    def _send_request(self, peer_id: PeerId, sync_round: SyncRound, now: float) -> list[Effect]:
+        """For the next share of what is wanted. What others are about to send is left to them, and where
+        there is nothing else, this round need not wait for it."""
+        sync_round.requested = self._next_batch(sync_round.unrequested, now, (peer_id, False))
+        if not sync_round.requested:
+            sync_round.unrequested.clear()
+            return []
+        self._requests.add((peer_id, False), sync_round.requested, now, ROUND_TIMEOUT_S)
+        return [Send((peer_id,), IWant(sync_round.number, sync_round.requested))]
+
+    def _next_batch(
+        self,
+        unrequested: OrderedDict[Stream, StreamRange],
+        now: float,
+        request_key: tuple[PeerId, bool],
+    ) -> tuple[StreamRange, ...]:
+        """As much as one question is for of what is `unrequested`, missing here and not asked of others;
+        it is taken out of `unrequested`, with all that need not be asked for."""
+        batch: list[StreamRange] = []
+        scanned = 0
+        while unrequested and scanned < RANGES_SCANNED_LIMIT:
+            stream, entry = unrequested.popitem(last=False)
+            scan_budget = RANGES_SCANNED_LIMIT - scanned
+            missing = self._store.missing(entry, now, scan_budget)
+            scanned += len(missing) + 1
+            next_first = missing[-1].last + 1 if len(missing) == scan_budget else entry.last + 1
+            batch, rest = first_batch(
+                batch + self._requests.unrequested(missing, now, exclude=request_key)
+            )
+            if rest:
+                next_first = rest[0].first
+            if next_first <= entry.last:
+                unrequested[stream] = StreamRange(stream, next_first, entry.last)
+                unrequested.move_to_end(stream, last=False)
+            if rest:
+                break
+        return tuple(batch)
+
+    def _on_request(self, request: IWant, sender: PeerId, now: float) -> list[Effect]:
+        sync_round = self._active_round(sender, request.round)
+        withheld_before = self._repair_server.withheld
+        repairs = self._repair_server.build_repairs(request, sender, now) if request.ranges else []
+        effects: list[Effect] = [Send((sender,), repair) for repair in repairs]
+        if self._repair_server.withheld > withheld_before and not repairs[0].copies:
+            effects.append(Penalize(sender, Offense.REPEATED_REQUEST))
+        if sync_round is not None and sync_round.awaits_request:
+            sync_round.last_progress_at = now
+            sync_round.awaits_request = False
+            for repair in repairs:
+                sync_round.sent += sync_round.add_copies(repair.copies)
+            effects += self._finish_if_done(sender, sync_round, now)
+        return effects
+
+    def _on_repair(self, repair: Repair, sender: PeerId, now: float) -> list[Effect]:
+        sync_round = self._active_round(sender, repair.round)
+        effects: list[Effect] = []
+        via = Via.LAZY if repair.round == LAZY_REQUEST_ROUND else Via.REPAIR
+        for copy in repair.copies[:COPIES_PER_MESSAGE_LIMIT]:
+            effects += self._accept(copy, sender, via, now)
+        effects += [CountDrop(sender, DropReason.TOO_LARGE)] * (
+            len(repair.copies) - COPIES_PER_MESSAGE_LIMIT
+        )
+        if not repair.copies and not repair.is_last:
+            effects.append(
+                Penalize(sender, Offense.STALLED_ROUND)
+            )  # it could as well have said nothing
+        is_new = any(isinstance(each, Deliver) and each.messages for each in effects)
+        if is_new:
+            self._requests.on_progress(sender, now)
+        if sync_round is None:  # about holes, or asked for in a round of theirs
+            if repair.is_last:
+                self._requests.close((sender, True), now)
+            return effects
+        sync_round.received += sync_round.add_copies(repair.copies)
+        if is_new:
+            sync_round.last_progress_at = now
+            sync_round.has_new_data = True
+        if repair.is_last and sync_round.requested:
+            requested, sync_round.requested = sync_round.requested, ()
+            self._requests.close((sender, False), now)
+            # Cut short: what is still missing of it goes first. Else they hold no more of it.
+            if repair.has_more and sync_round.has_new_data:
+                sync_round.requeue(requested)
+            sync_round.last_progress_at, sync_round.has_new_data = now, False
+            effects += self._send_request(sender, sync_round, now)
+            effects += self._finish_if_done(sender, sync_round, now)
+        return effects
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def _active_round(self, peer_id: PeerId, number: int) -> SyncRound | None:
+        """Our running round with `peer_id`, when that is what `number` says."""
+        sync_round = self._active_rounds.get(peer_id)
+        return None if sync_round is None or sync_round.number != number else sync_round
+
+    def _finish_if_done(self, peer_id: PeerId, sync_round: SyncRound, now: float) -> list[Effect]:
+        return self._finish(peer_id, sync_round.outcome, now) if sync_round.is_done else []
+
+    def _finish(self, peer_id: PeerId, outcome: RoundOutcome, now: float) -> list[Effect]:
+        sync_round = self._active_rounds.pop(peer_id)
+        self._requests.close((peer_id, False), now)
+        is_requested_elsewhere = self._requests.is_waiting(now)
+        if sync_round.is_done and not sync_round.has_transferred and not is_requested_elsewhere:
+            self._fruitless_rounds[peer_id] = (now, self._store.digest(now)[1])
+            self._fruitless_rounds.move_to_end(peer_id)
+            self._evict_old(now)
+        done = sync_round.to_round(peer_id, outcome, now)
+        self.rounds.append(done)
+        return [Emit(AntiEntropyRound(done))]
+
+    def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """The link with `peer_id` is gone."""
+        effects: list[Effect] = []
+        self._requests.remove_peer(peer_id)
+        if peer_id in self._active_rounds:
+            effects = self._finish(peer_id, self._active_rounds[peer_id].outcome, now)
+        self._mismatches.pop(peer_id, None)
+        self._fruitless_rounds.pop(peer_id, None)
+        self._counter_requested_at.pop(peer_id, None)
+        return effects
+
+    def _evict_old(self, now: float) -> None:
+        """What was remembered of peers and matters no more; the oldest where that is too much."""
+        counter_requested_at, fruitless_rounds = self._counter_requested_at, self._fruitless_rounds
+        while counter_requested_at:
+            peer_id, when = next(iter(counter_requested_at.items()))
+            if now < when + ROUND_TIMEOUT_S and len(counter_requested_at) <= REMEMBERED_PEERS_LIMIT:
+                break
+            del counter_requested_at[peer_id]
+        while fruitless_rounds:
+            peer_id, (when, _) = next(iter(fruitless_rounds.items()))
+            if now < when + FRUITLESS_PAUSE_S and len(fruitless_rounds) <= REMEMBERED_PEERS_LIMIT:
+                break
+            del fruitless_rounds[peer_id]
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        if not self._config.anti_entropy.enabled:
+            return math.inf
+        return min(self._deadline_bound, self._gap_repair.due_at)
+
+    def _next_deadline_bound(self) -> float:
+        due_at = self.next_round_at
+        for sync_round in self._active_rounds.values():
+            due_at = min(due_at, sync_round.expires_at(ROUND_TIMEOUT_S))
+        for recheck_at, _, _ in self._mismatches.values():
+            due_at = min(due_at, recheck_at)
+        return due_at
+
+    def advance(self, now: float) -> list[Effect]:
+        if now < self.deadline:
+            return []
+        effects: list[Effect] = []
+        self._requests.expire(now)
+        for peer_id, kept_count, broken_count in self._requests.pop_outcomes():
+            if kept_count:
+                effects.append(Credit(peer_id, kept_count))
+            if broken_count:
+                effects.append(Penalize(peer_id, Offense.BROKEN_PROMISE, broken_count))
+        self._evict_old(now)
+        for peer_id, sync_round in list(self._active_rounds.items()):
+            if sync_round.is_expired(now, ROUND_TIMEOUT_S):
+                effects += self._finish(peer_id, sync_round.outcome, now)
+        for peer_id, (due_at, streams, total) in list(self._mismatches.items()):
+            if now >= due_at:
+                del self._mismatches[peer_id]
+                effects += self._recheck_mismatch(peer_id, streams, total, now)
+        if now >= self.next_round_at:
+            effects += self.start_rounds(now)
+        if now >= self._gap_repair.due_at:
+            effects += self._request_gaps(now)
+        self._deadline_bound = self._next_deadline_bound()
+        return effects
+
+    def _recheck_mismatch(
+        self, peer_id: PeerId, streams: int, total: bytes, now: float
+    ) -> list[Effect]:
+        """The peer's digest differed two seconds ago: begin a round where ours still does."""
+        our_digest = self._store.digest(now)
+        if our_digest == (streams, total) or peer_id in self._active_rounds:
+            return []
+        when, digest_then = self._fruitless_rounds.get(peer_id, (-math.inf, b""))
+        if digest_then == our_digest[1] and now - when < FRUITLESS_PAUSE_S:
+            return []  # the same difference led to nothing: they lack what nobody holds any more
+        return self._start_round(peer_id, now) if self._peers.is_linked(peer_id) else []
+
+    def _request_gaps(self, now: float) -> list[Effect]:
+        if self._is_receiving_large(now):
+            self._gap_repair.postpone(now)
+            return []
+        linked = tuple(self._peers.linked)
+        targets = uniform(linked, 1, self._rng)
+        gaps = self._gap_repair.next_request(linked, RANGES_PER_REQUEST, now)
+        return [Send((targets[0],), IWant(GAP_REQUEST_ROUND, gaps))] if gaps else []

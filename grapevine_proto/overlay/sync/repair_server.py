@@ -1,0 +1,155 @@
+"""What a peer is given when it asks: bounded in work, in bytes, and in how often it is given the same.
+
+Invariants:
+- An answer is at most `REPAIR_DATAGRAMS_LIMIT`, and `REPAIR_LIMIT_BYTES` but for one rumor that may be larger
+  alone; the rest has to be asked for again.
+- One peer is given at most `REPAIR_BYTES_BURST` of repair at once and `REPAIR_BYTES_PER_S` a second
+  after that; one body
+  `BODY_REPEATS_LIMIT` times, and again once it has not been given for `BODY_REPEAT_WINDOW_S`.
+- One peer has its digest answered with a vector at most `VECTORS_BURST` times at once and `VECTORS_PER_S` a
+  second.
+- An answer looks at `BODIES_SCANNED_LIMIT` bodies and checks `CHECKS_PER_REPLY_LIMIT` signatures at
+  most; what is left has to be
+  asked for again.
+- At most `QUOTA_PEERS_LIMIT` peers are remembered and of each `BODIES_PER_PEER_LIMIT` bodies; the oldest
+  are evicted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.store.message_cache import MessageCache, RumorKey, rumor_key
+from grapevine_proto.overlay.store.ranges import merge
+from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.wire.messages import IWant, Repair, RumorCopy
+
+REPAIR_DATAGRAMS_LIMIT: Final = 32
+REPAIR_DATAGRAM_BYTES: Final = 1000  # of rumors in one datagram, about
+REPAIR_LIMIT_BYTES: Final = 64 * 1024
+
+REPAIR_BYTES_BURST: Final = 32 * 2**20  # half of what is held by default
+REPAIR_BYTES_PER_S: Final = 4 * 2**20
+BODY_REPEATS_LIMIT: Final = 4  # links repeat what is lost: more often is hardly ever honest
+BODY_REPEAT_WINDOW_S: Final = 30.0
+VECTORS_BURST: Final = 8.0
+VECTORS_PER_S: Final = 1.0
+BODIES_SCANNED_LIMIT: Final = 512
+CHECKS_PER_REPLY_LIMIT: Final = (
+    12  # half a millisecond; with fewer a joiner is cut off so often that much comes twice
+)
+
+QUOTA_PEERS_LIMIT: Final = 1024
+BODIES_PER_PEER_LIMIT: Final = 1024
+
+
+class _PeerQuota:
+    """What one peer was given."""
+
+    __slots__ = ("bytes_bucket", "sent", "vector_bucket")
+
+    def __init__(self, now: float) -> None:
+        self.bytes_bucket = TokenBucket(REPAIR_BYTES_BURST, REPAIR_BYTES_PER_S, now)
+        self.vector_bucket = TokenBucket(VECTORS_BURST, VECTORS_PER_S, now)
+        self.sent: dict[RumorKey, tuple[int, float]] = {}  # how often, and when last
+
+    def can_send(self, key: RumorKey, now: float) -> bool:
+        count, last_sent_at = self.sent.get(key, (0, now))
+        return count < BODY_REPEATS_LIMIT or now - last_sent_at >= BODY_REPEAT_WINDOW_S
+
+    def note_sent(self, key: RumorKey, now: float) -> None:
+        count, last_sent_at = self.sent.pop(key, (0, now))
+        self.sent[key] = (1 if now - last_sent_at >= BODY_REPEAT_WINDOW_S else count + 1, now)
+        if len(self.sent) > BODIES_PER_PEER_LIMIT:
+            del self.sent[next(iter(self.sent))]
+
+
+class RepairServer:
+    """Answers questions about what is held. `withheld` counts bodies and vectors that were not given
+    because the peer had had them, or too much."""
+
+    def __init__(self, cache: MessageCache) -> None:
+        self._cache = cache
+        self._quotas: OrderedDict[PeerId, _PeerQuota] = OrderedDict()
+        self.withheld = 0
+
+    def __len__(self) -> int:
+        return len(self._quotas)
+
+    def try_take_vector(self, peer_id: PeerId, now: float) -> bool:
+        """Whether another digest of `peer_id` is answered with a vector."""
+        if self._quota_of(peer_id, now).vector_bucket.try_take(now):
+            return True
+        self.withheld += 1
+        return False
+
+    def build_repairs(self, request: IWant, peer_id: PeerId, now: float) -> list[Repair]:
+        """What is held of what is wanted, in messages of a datagram each; one at least, maybe empty."""
+        quota = self._quota_of(peer_id, now)
+        quota_bytes = quota.bytes_bucket.available(now)
+        batches: list[list[RumorCopy]] = [[]]
+        size_bytes = total_bytes = 0
+        is_truncated = False
+        for copy in self._select(request, quota, now):
+            if copy is None:
+                is_truncated = True
+                break
+            cost_bytes = copy.rumor.size_bytes
+            is_full = bool(batches[-1]) and size_bytes + cost_bytes > REPAIR_DATAGRAM_BYTES
+            limit_bytes = min(REPAIR_LIMIT_BYTES, quota_bytes)
+            is_truncated = (total_bytes > 0 and total_bytes + cost_bytes > limit_bytes) or (
+                is_full and len(batches) == REPAIR_DATAGRAMS_LIMIT
+            )
+            if quota_bytes < min(cost_bytes, REPAIR_LIMIT_BYTES):
+                self.withheld += 1
+                break
+            if is_truncated:
+                break
+            if is_full:
+                batches.append([])
+                size_bytes = 0
+            batches[-1].append(copy)
+            quota.note_sent(rumor_key(copy.rumor), now)
+            size_bytes += cost_bytes
+            total_bytes += cost_bytes
+        if total_bytes:
+            quota.bytes_bucket.try_take(now, min(total_bytes, quota.bytes_bucket.available(now)))
+        last = len(batches) - 1
+        return [
+            Repair(request.round, index == last, is_truncated, tuple(batch))
+            for index, batch in enumerate(batches)
+        ]
+
+    def _select(self, request: IWant, quota: _PeerQuota, now: float) -> Iterator[RumorCopy | None]:
+        """What may be given of what is wanted; None at the end where not all of it was looked at."""
+        remaining = BODIES_SCANNED_LIMIT
+        checked = self._cache.signatures_checked
+        for requested in merge(request.ranges):
+            for key in self._cache.keys_in_range(requested):
+                remaining -= 1
+                if (
+                    remaining < 0
+                    or self._cache.signatures_checked - checked >= CHECKS_PER_REPLY_LIMIT
+                ):
+                    yield None
+                    return
+                if not quota.can_send(key, now):
+                    self.withheld += 1
+                    continue
+                copy = self._cache.copy(key, now)
+                if copy is not None and copy.rumor.last >= requested.first:
+                    yield replace(copy, hops=copy.hops + 1)
+
+    def _quota_of(self, peer_id: PeerId, now: float) -> _PeerQuota:
+        quota = self._quotas.get(peer_id)
+        if quota is None:
+            quota = self._quotas[peer_id] = _PeerQuota(now)
+            if len(self._quotas) > QUOTA_PEERS_LIMIT:
+                self._quotas.popitem(last=False)
+        else:
+            self._quotas.move_to_end(peer_id)
+        return quota

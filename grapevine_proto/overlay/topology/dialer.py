@@ -1,0 +1,566 @@
+"""Whom to knock at, and when: bootstrap addresses, peers that were lost, members heard of.
+
+What must stay true:
+
+- Every address is a hint, from wherever it came. All share one budget: `PENDING_DIALS_LIMIT`, and
+  `DIALS_PER_S` in the long run. Only what `active_view` wants is dialled, and what may show that a
+  partition is over.
+- Addresses that somebody named are tried for ever, at least every 20 s, and so are the lately lost:
+  that is how partitions heal. So are those where peers were in an earlier run, 64 at most and ever more
+  rarely: silence says nothing of others while our own network may be down.
+- A host name stands for what it resolves to now: where it pointed before is not dialed for it any more.
+  Of the named addresses those never tried come first, then those that have waited longest.
+- What only a record claims gets a few Hellos, out of a small budget that a member which answers gives
+  back, and nothing at all at addresses where no node can be (`reachable`).
+- No address is dialled twice at once for the same, nor where we are linked already, nor our own.
+- What a record claims stops no dial and delays none: only a session proves that a member is at an
+  address, and a dial for a member says nothing of who else may be there.
+
+Mechanism of `membership`, which says what becomes of dials and links.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final, TypeAlias
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import DialFailed, MemberStatus, PeerState
+from grapevine_proto.ids import Address, PeerId, parse_literal
+from grapevine_proto.overlay.effects import Dial, Effect, Emit, PeerTransitioned
+from grapevine_proto.overlay.members import Member, MemberTable
+from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
+from grapevine_proto.overlay.topology.address_policy import can_dial_claimed
+from grapevine_proto.overlay.topology.xbot import ProximityOptimizer, SwapCandidate
+from grapevine_proto.token_bucket import TokenBucket
+
+PENDING_DIALS_LIMIT: Final = 16  # that may still be answered
+DIAL_PENDING_S: Final = 1.0  # after which another is dialled besides
+DIALS_BURST: Final = 64  # of dials on our own account: to find new links when most are gone
+DIALS_PER_S: Final = 2.0  # in the long run, however few answer
+REBALANCE_INTERVALS: Final = 1.0  # gossip intervals between two dials for a link that fits better,
+REBALANCE_BACKOFF: Final = 1.2  # so much more after each, for it may be that there is none,
+REBALANCE_MAX_S: Final = 60.0  # until it is this
+EXPLORE_INTERVAL_S: Final = 60.0
+PREFERRED_LIMIT: Final = 16
+REFERRED_LIMIT: Final = 64  # dials at a peer's word that are told from our own choice
+SELF_CHOSEN_INTERVAL_S: Final = (
+    2.0  # between dials for a link of our own choice in place of another's
+)
+REDIAL_MIN_S: Final = 1.0
+REDIAL_MAX_S: Final = 20.0  # for bootstrap peers and the lately lost
+REDIAL_LONG_LOST_MAX_S: Final = 300.0  # for those lost long ago
+RECENTLY_LOST_S: Final = 600.0
+SAVED_ADDRESSES_LIMIT: Final = (
+    64  # addresses of peers that are kept on disk and dialed in the next run
+)
+UNVALIDATED_BURST: Final = 64  # dials where only a record says that a member is,
+UNVALIDATED_PER_S: Final = 0.2  # in the long run, if nobody answers there
+UNVALIDATED_HELLOS: Final = 3  # in one such dial
+NAME_UNRESOLVED_REASON: Final = "the name does not resolve"
+NO_ROOM_PAUSE_S: Final = 30.0  # before knocking again where there was no room
+ADDRESSES_PER_NAME: Final = 16  # of those that a host name stands for
+
+
+_DialKey: TypeAlias = tuple[Address, PeerId | None]  # where to dial, and whom to expect there
+
+
+class _DialTarget:
+    """An address to try that no identity is known for. `is_permanent`: somebody named it, so it is
+    tried for ever and its failure is told; else it is only remembered from an earlier run."""
+
+    __slots__ = ("dial_at", "failures", "is_permanent", "is_self", "last_peer")
+
+    def __init__(self, now: float, *, is_permanent: bool) -> None:
+        self.dial_at = now
+        self.failures = 0
+        self.is_permanent = is_permanent
+        self.is_self = False  # our own address: nothing to gain there
+        self.last_peer: PeerId | None = None  # who answered there last
+
+
+class Dialer:
+    """Decides on dials; `dial_due` gives those that it is time for."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        peers: PeerTable,
+        members: MemberTable,
+        active_view: ActiveView,
+        proximity: ProximityOptimizer,
+        rng: random.Random,
+        our_address: Address,
+        now: float,
+    ) -> None:
+        self._peers = peers
+        self._members = members
+        self._active_view = active_view
+        self._proximity = proximity
+        self._rng = rng
+        self.our_addresses: tuple[Address, ...] = (our_address,)
+        self._bootstrap_names: dict[str, tuple[Address, ...]] = {}
+        self._unresolved_names: set[str] = set()  # names that are known not to resolve now
+        self._requested: dict[Address, None] = {}  # dialed because somebody asked for it
+        self._unvalidated: set[_DialKey] = (
+            set()
+        )  # dials under way where only a record says who is there
+        self._unvalidated_budget = TokenBucket(UNVALIDATED_BURST, UNVALIDATED_PER_S, now)
+        self._targets: dict[Address, _DialTarget] = {}
+        self._disconnected: dict[PeerId, None] = {}  # met, and not linked any more: dialled again
+        self._referred: dict[PeerId, None] = {}  # dialed because a peer named them; the latest last
+        self._preferred: list[PeerId] = []  # named by whoever had no room for us; the latest last
+        self._in_progress: dict[_DialKey, float] = {}  # since when
+        self._dial_budget = TokenBucket(DIALS_BURST, DIALS_PER_S, now)
+        self._explore_at = now + EXPLORE_INTERVAL_S
+        self._self_chosen_at = now
+        self._rebalance_at, self._rebalance_pause_intervals = now, REBALANCE_INTERVALS
+        self.reconfigure(config, now)
+
+    def reconfigure(self, config: NodeConfig, now: float) -> None:
+        """Other settings from now on: new bootstrap peers are knocked at."""
+        self._config = config
+        for name in set(self._bootstrap_names) - set(config.bootstrap_peers):
+            self._release_addresses(self._bootstrap_names.pop(name))
+            self._unresolved_names.discard(name)
+        for name in config.bootstrap_peers:
+            if name not in self._bootstrap_names:
+                self._add_bootstrap(name, now)
+
+    # --- whom there is to dial ------------------------------------------------------------------
+
+    def _add_bootstrap(self, name: str, now: float) -> None:
+        address = parse_literal(name)
+        if address is None:
+            self._bootstrap_names[name] = ()  # a name: the driver resolves it
+        else:
+            self._bootstrap_names[name] = (address,)
+            self._targets[address] = _DialTarget(now, is_permanent=True)
+
+    def on_resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> list[Effect]:
+        """The host name `name` among the bootstrap peers stands for `addresses` now; none: it does not
+        resolve, and what it stood for before stays."""
+        if name not in self._bootstrap_names:
+            return []
+        if not addresses:
+            was_unresolved = name in self._unresolved_names
+            self._unresolved_names.add(name)
+            return [] if was_unresolved else [Emit(DialFailed(name, NAME_UNRESOLVED_REASON))]
+        self._unresolved_names.discard(name)
+        previous = self._bootstrap_names[name]
+        self._bootstrap_names[name] = addresses = addresses[:ADDRESSES_PER_NAME]
+        for address in addresses:
+            target = self._targets.setdefault(address, _DialTarget(now, is_permanent=True))
+            target.is_permanent = True
+        self._release_addresses(previous)
+        return []
+
+    def _release_addresses(self, addresses: tuple[Address, ...]) -> None:
+        """A name stands for these no more: those that no other name stands for are dialed no more, or
+        only remembered, where somebody answered."""
+        named_addresses = {address for each in self._bootstrap_names.values() for address in each}
+        for address in addresses:
+            target = self._targets.get(address)
+            if target is None or address in named_addresses or address in self._requested:
+                continue
+            if target.last_peer is None:
+                del self._targets[address]
+            else:
+                target.is_permanent = False
+        self._trim_saved()
+
+    def _trim_saved(self) -> None:
+        """Of what is only remembered keep so many, those that failed least."""
+        remembered = [
+            address for address, target in self._targets.items() if not target.is_permanent
+        ]
+        if len(remembered) > SAVED_ADDRESSES_LIMIT:
+            remembered.sort(key=lambda address: self._targets[address].failures)
+            for address in remembered[SAVED_ADDRESSES_LIMIT:]:
+                del self._targets[address]
+
+    def remember(self, known: tuple[tuple[PeerId, Address], ...], now: float) -> None:
+        """Peers of an earlier run, the best first: worth a dial each, whoever is there now."""
+        for peer_id, address in known[:SAVED_ADDRESSES_LIMIT]:
+            if address not in self._targets:
+                target = self._targets[address] = _DialTarget(now, is_permanent=False)
+                target.last_peer = peer_id
+        self._trim_saved()
+
+    def known_addresses(self) -> tuple[tuple[PeerId, Address], ...]:
+        """Where peers are for the next run, the best first: those linked, those that were lately, and
+        what is remembered from before. What only a record claims is not among it."""
+        validated = [peer for peer in self._peers if peer.is_address_validated]
+        linked = [peer for peer in validated if self._peers.is_linked(peer.peer_id)]
+        others = [peer for peer in validated if not self._peers.is_linked(peer.peer_id)]
+        linked.sort(key=lambda peer: peer.linked_at or 0.0)
+        others.sort(key=lambda peer: -peer.last_heard_at)
+        known = {peer.address: peer.peer_id for peer in (*linked, *others)}
+        remembered = sorted(self._targets.items(), key=lambda each: each[1].failures)
+        for address, target in remembered:
+            if target.last_peer is not None:
+                known.setdefault(address, target.last_peer)
+        return tuple((peer_id, address) for address, peer_id in known.items())[
+            :SAVED_ADDRESSES_LIMIT
+        ]
+
+    def dial_now(self, address: Address, now: float) -> list[Effect]:
+        """Knock at `address` now, because somebody asked for it."""
+        if len(self._targets) < self._config.limits.addresses:
+            self._requested[address] = None
+            self._targets[address] = _DialTarget(now, is_permanent=True)
+        return self._dial(address, None, now, wants_room=True, is_requested=True)
+
+    def redial(self, member: Member, now: float) -> None:
+        """A member we were linked to is not any more: try it again, soon."""
+        self._disconnected[member.record.peer_id] = None
+        self._postpone(member, now + REDIAL_MIN_S * (0.5 + self._rng.random()))
+
+    def back_off(self, member: Member, now: float) -> None:
+        """It had to make room for somebody else: not to be dialled again at once."""
+        self.stop_looking(member.record.peer_id)
+        self._postpone(member, now + NO_ROOM_PAUSE_S * (0.5 + self._rng.random()))
+
+    def _postpone(self, member: Member, until: float) -> None:
+        """Do not dial it before, neither by its record nor where it answered."""
+        member.dial_at = until
+        for target in self._targets.values():
+            if target.last_peer == member.record.peer_id:
+                target.dial_at = until
+
+    def prefer(self, peer_ids: list[PeerId]) -> None:
+        """These are linked elsewhere, so they are alive: to be dialled before others, the last first."""
+        self._preferred = [*self._preferred, *reversed(peer_ids)][-PREFERRED_LIMIT:]
+
+    def is_self_chosen(self, peer_id: PeerId) -> bool:
+        """Whether a dial of it was our own choice: not because a peer named it, nor because it was
+        linked by its own choice before. Else a peer could choose our links for us."""
+        return peer_id not in self._referred
+
+    def _note_referred(self, peer_id: PeerId) -> None:
+        self._referred.pop(peer_id, None)
+        self._referred[peer_id] = None
+        if len(self._referred) > REFERRED_LIMIT:
+            del self._referred[next(iter(self._referred))]
+
+    def stop_looking(self, peer_id: PeerId) -> None:
+        """It is linked, or gone for good: no need to look for it."""
+        self._disconnected.pop(peer_id, None)
+        self._referred.pop(peer_id, None)
+
+    def remove_peer(self, peer_id: PeerId) -> None:
+        """Look for it no more, nor knock where it answered, unless that address is a bootstrap one."""
+        self.stop_looking(peer_id)
+        bootstrap_addresses = set(self._config.bootstrap_peers)
+        for address, target in list(self._targets.items()):
+            if target.last_peer == peer_id and str(address) not in bootstrap_addresses:
+                del self._targets[address]
+
+    # --- what became of it ----------------------------------------------------------------------
+
+    def on_answered(
+        self, address: Address, expected: PeerId | None, peer_id: PeerId, now: float
+    ) -> None:
+        """Our dial ended with a session with `peer_id`. Should no link come of it, because there is no
+        more room here, we need not knock again soon."""
+        self._end_dial((address, expected), now, is_answered=True)
+        target = self._targets.get(address)
+        if target is not None:
+            target.failures = 0
+            target.last_peer = peer_id
+            target.dial_at = now + NO_ROOM_PAUSE_S * (0.5 + self._rng.random())
+
+    def on_rejected(self, member: Member, address: Address, now: float) -> None:
+        """There was no room at `address`: wait before trying again."""
+        # Whoever is alone asked for a link that was too young to be let go: it grows older.
+        pause_s = NO_ROOM_PAUSE_S if self._active_view.healthy_count(now) else 2 * LINK_GRACE_S
+        member.dial_at = now + pause_s * (0.5 + self._rng.random())
+        target = self._targets.get(address)
+        if target is not None:
+            target.dial_at = member.dial_at
+
+    def on_failed(
+        self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float
+    ) -> list[Effect]:
+        """Nobody, or not the one expected, answered at `address`."""
+        self._end_dial((address, expected), now, is_answered=False)
+        target = self._targets.get(address)
+        if target is None or expected is not None:
+            return []
+        target.failures += 1
+        target.is_self = reason is DropReason.SELF_DIAL
+        is_rare = not target.is_permanent and bool(self._peers.linked)
+        longest_s = REDIAL_LONG_LOST_MAX_S if is_rare else REDIAL_MAX_S
+        target.dial_at = now + self._backoff_s(target.failures, longest_s)
+        if not target.is_permanent:
+            return []
+        # Said once, not at every attempt.
+        return (
+            [Emit(DialFailed(address, format_dial_failure(reason)))] if target.failures == 1 else []
+        )
+
+    def on_member_failed(self, member: Member, now: float) -> None:
+        """`member` did not answer at its address."""
+        self._members.on_dial_failed(member)
+        is_recent = now - member.changed_at < RECENTLY_LOST_S
+        longest_s = REDIAL_MAX_S if is_recent else REDIAL_LONG_LOST_MAX_S
+        member.dial_at = now + self._backoff_s(member.failures, longest_s)
+
+    def _backoff_s(self, failures: int, longest_s: float) -> float:
+        pause_s = min(REDIAL_MIN_S * 2.0 ** min(failures, 16), longest_s)
+        return pause_s * (0.5 + 0.5 * self._rng.random())
+
+    # --- when -----------------------------------------------------------------------------------
+
+    def dial_due(self, now: float) -> list[Effect]:
+        """The dials that it is time for, within the budget."""
+        pending = self._pending_count(now)
+        shortfall = self._active_view.target_count - self._active_view.healthy_count(now) - pending
+        needs_links = self._active_view.needs_links(now)
+        if needs_links and not pending:
+            shortfall = max(shortfall, 1)  # the rest of our links, one at a time
+        effects = self._dial_targets(now, needs_links=needs_links)
+        shortfall -= len(effects)
+        effects += self._dial_disconnected(shortfall, now)
+        shortfall -= len(effects)
+        if shortfall > 0:
+            effects += self._dial_preferred(shortfall, now, needs_links=needs_links)
+            effects += self._dial_discovered(shortfall, now, needs_links=needs_links)
+        elif now >= self._self_chosen_at and self._active_view.needs_self_chosen(now):
+            effects += self._dial_self_chosen(now)
+        elif now >= self._explore_at:
+            effects += self._explore(now)
+        elif now >= self._rebalance_at:
+            effects += self._rebalance(now)
+        elif not effects:
+            effects += self._dial_nearer(now)
+        return effects
+
+    def dial_referral(self, now: float) -> list[Effect]:
+        """Whoever let us go named one who has room: take it, if we have room ourselves."""
+        if not self._active_view.has_room:
+            return []
+        return self._dial_preferred(1, now, needs_links=False)
+
+    def _pending_count(self, now: float) -> int:
+        """Dials under way that may be expected to be answered yet."""
+        return sum(now - started_at < DIAL_PENDING_S for started_at in self._in_progress.values())
+
+    def _dial_targets(self, now: float, *, needs_links: bool) -> list[Effect]:
+        due = [
+            (address, target)
+            for address, target in self._targets.items()
+            if target.dial_at <= now
+            and not target.is_self
+            and self._is_worth_dialing(target, needs_links)
+        ]
+        due.sort(key=lambda each: (each[1].failures > 0, each[1].dial_at))
+        linked_addresses = self._linked_addresses() if due else set()
+        effects: list[Effect] = []
+        for address, target in due:
+            if address not in linked_addresses:
+                is_new = target.is_permanent and target.last_peer is None
+                effects += self._dial(address, None, now, wants_room=needs_links or is_new)
+        return effects
+
+    def _is_worth_dialing(self, target: _DialTarget, needs_links: bool) -> bool:
+        """Where somebody answered that we know to be up, there are others to dial as well."""
+        if target.last_peer is None:
+            return True
+        member = self._members.get(target.last_peer)
+        is_up = member is not None and member.status in (MemberStatus.UP, MemberStatus.SUSPECT)
+        return not self._peers.is_linked(target.last_peer) and (needs_links or not is_up)
+
+    def _linked_addresses(self) -> set[Address]:
+        peers = (self._peers.get(peer_id) for peer_id in self._peers.linked)
+        return {peer.address for peer in peers if peer is not None}
+
+    def _dial_disconnected(self, shortfall: int, now: float) -> list[Effect]:
+        """With links enough, one at a time, for what it shows: that a partition is over."""
+        effects: list[Effect] = []
+        for peer_id in list(self._disconnected):
+            member = self._members.get(peer_id)
+            if member is None or member.status is MemberStatus.LEFT:
+                del self._disconnected[peer_id]
+            elif member.dial_at <= now:
+                if shortfall <= 0 and member.status is MemberStatus.UP:  # others hear of it
+                    del self._disconnected[peer_id]
+                    continue
+                peer = self._peers.get(peer_id)
+                if peer is None or not peer.is_self_chosen:
+                    self._note_referred(peer_id)
+                effects += self._dial_member(member, now, wants_room=True)
+                if len(effects) >= max(shortfall, 1):
+                    break
+        return effects
+
+    def _dial_preferred(self, shortfall: int, now: float, *, needs_links: bool) -> list[Effect]:
+        effects: list[Effect] = []
+        while self._preferred and shortfall > 0:
+            member = self._members.get(self._preferred.pop())
+            if member is None or member.dial_at > now or member.status is MemberStatus.LEFT:
+                continue
+            if self._active_view.healthy_count(now) and not self._active_view.matching([member]):
+                continue
+            if not self._peers.is_linked(member.record.peer_id):
+                self._note_referred(member.record.peer_id)
+                effects += self._dial_member(member, now, wants_room=needs_links)
+                shortfall -= 1
+        return effects
+
+    def _dial_discovered(self, shortfall: int, now: float, *, needs_links: bool) -> list[Effect]:
+        effects: list[Effect] = []
+        was_linked = not self._unvalidated_budget.available_tokens(now)  # others would have to wait
+        for member in self._active_view.candidates(
+            min(shortfall, PENDING_DIALS_LIMIT), now, was_linked=was_linked
+        ):
+            effects += self._dial_member(member, now, wants_room=needs_links)
+        return effects
+
+    def _dial_self_chosen(self, now: float) -> list[Effect]:
+        """Choose one member ourselves, for which one of those that chose us gives way."""
+        self._self_chosen_at = now + SELF_CHOSEN_INTERVAL_S * (0.5 + self._rng.random())
+        up = [
+            each for each in self._active_view.candidates(1, now) if each.status is MemberStatus.UP
+        ]
+        return [each for member in up for each in self._dial_member(member, now, wants_room=True)]
+
+    def _explore(self, now: float) -> list[Effect]:
+        """With links enough: see whether one more member is there, so that what is known of members
+        stays fresh, and parts that never met find each other."""
+        self._explore_at = now + EXPLORE_INTERVAL_S * (0.5 + self._rng.random())
+        effects: list[Effect] = []
+        for member in self._active_view.candidates(1, now):
+            is_down = member.status is MemberStatus.DOWN
+            if is_down or self._active_view.has_room:
+                effects += self._dial_member(member, now, wants_room=is_down)
+        return effects
+
+    def _dial_nearer(self, now: float) -> list[Effect]:
+        """With links enough: see how near one more member is."""
+        candidate = self._proximity.next_candidate(now)
+        if candidate is None:
+            return []
+        address = self.address_of(candidate.member)
+        if address is None:
+            return []
+        is_unvalidated = address != candidate.member.validated_address
+        peer_id = candidate.member.record.peer_id
+        return self._dial(
+            address,
+            peer_id,
+            now,
+            wants_room=False,
+            candidate=candidate,
+            is_unvalidated=is_unvalidated,
+        )
+
+    def probe_done(
+        self, address: Address, peer_id: PeerId | None, rtt_s: float | None, now: float
+    ) -> None:
+        """Our look at who is there led to nothing: too far, or no answer, of which no more is made."""
+        self._end_dial((address, peer_id), now, is_answered=rtt_s is not None)
+        member = None if peer_id is None else self._members.get(peer_id)
+        if member is not None:
+            self._proximity.on_too_far(member, rtt_s)
+
+    def _rebalance(self, now: float) -> list[Effect]:
+        """Dial for a link that fits `distribution` better than one that we have, which goes for it: here
+        when the session is live, and there, where it is full as well, because we ask."""
+        if self._active_view.has_excess_remote(now):
+            self._rebalance_pause_intervals *= REBALANCE_BACKOFF
+            candidates = self._active_view.candidates(1, now)
+        else:
+            self._rebalance_pause_intervals, candidates = REBALANCE_INTERVALS, []
+        pause_s = min(
+            self._rebalance_pause_intervals * self._config.gossip_interval, REBALANCE_MAX_S
+        )
+        self._rebalance_at = now + pause_s * (0.5 + self._rng.random())
+        up = [each for each in candidates if each.status is MemberStatus.UP]
+        return [each for member in up for each in self._dial_member(member, now, wants_room=True)]
+
+    def _dial_member(self, member: Member, now: float, *, wants_room: bool) -> list[Effect]:
+        address, peer_id = self.address_of(member), member.record.peer_id
+        if address is None or peer_id in self._config.denied:
+            return []
+        is_unvalidated = address != member.validated_address
+        effects = self._dial(
+            address, peer_id, now, wants_room=wants_room, is_unvalidated=is_unvalidated
+        )
+        if effects and not member.was_linked and member.failures == 0:
+            peer = self._peers.add(peer_id, member.record, address, now)
+            if peer.state is PeerState.DISCONNECTED:
+                self._peers.transition(peer, PeerTrigger.DIALED)
+                effects.append(PeerTransitioned(peer_id, None, "discovered"))
+        return effects
+
+    def address_of(self, member: Member) -> Address | None:
+        """Where to dial `member`, another of its addresses after each failure; None: nowhere."""
+        addresses = [
+            each
+            for each in member.addresses
+            if each == member.validated_address or can_dial_claimed(each, self.our_addresses)
+        ]
+        return addresses[member.failures % len(addresses)] if addresses else None
+
+    def _end_dial(self, dial_key: _DialKey, now: float, *, is_answered: bool) -> None:
+        """A dial is over. One that was answered costs claims nothing: it was true."""
+        self._in_progress.pop(dial_key, None)
+        if dial_key in self._unvalidated:
+            self._unvalidated.discard(dial_key)
+            if is_answered:
+                self._unvalidated_budget.refund(now)
+
+    def _dial(
+        self,
+        address: Address,
+        expected: PeerId | None,
+        now: float,
+        *,
+        wants_room: bool,
+        is_requested: bool = False,
+        candidate: SwapCandidate | None = None,
+        is_unvalidated: bool = False,
+    ) -> list[Effect]:
+        dial_key = (address, expected)
+        if self._is_in_progress(dial_key) or address in self.our_addresses or address.port == 0:
+            return []
+        if not is_requested and (
+            self._pending_count(now) >= PENDING_DIALS_LIMIT or not self._dial_budget.try_take(now)
+        ):
+            return []
+        if is_unvalidated and not self._unvalidated_budget.try_take(now):
+            self._dial_budget.refund(now)
+            return []
+        if is_unvalidated:
+            self._unvalidated.add(dial_key)
+        max_hellos = UNVALIDATED_HELLOS if is_unvalidated else None
+        self._in_progress[dial_key] = now
+        if candidate is not None:
+            swap_for, max_rtt_s = candidate.swap_for, candidate.max_rtt_s
+            return [Dial(address, expected, False, swap_for, max_rtt_s, max_hellos=max_hellos)]
+        return [Dial(address, expected, wants_room, max_hellos=max_hellos)]
+
+    def _is_in_progress(self, dial_key: _DialKey) -> bool:
+        """Whether that would be dialled twice at once. A dial for one member stands for a dial of the
+        address where that member proved to be, but not where it only claims to be."""
+        address, expected = dial_key
+        if dial_key in self._in_progress or (address, None) in self._in_progress:
+            return True
+        target = self._targets.get(address) if expected is None else None
+        return target is not None and (address, target.last_peer) in self._in_progress
+
+
+def format_dial_failure(reason: DropReason | str | None) -> str:
+    """For people: why a dial came to nothing. Silence is all that a stranger gets."""
+    if isinstance(reason, str) and not isinstance(reason, DropReason):
+        return reason
+    if reason is DropReason.WRONG_PEER:
+        return "another node answers there"
+    if reason is DropReason.SELF_DIAL:
+        return "that is this node"
+    if reason is DropReason.MISCONDUCT:
+        return "refused here for a while, for misconduct"
+    return "no answer: down, or another key or cluster"

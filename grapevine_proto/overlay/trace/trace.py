@@ -1,0 +1,203 @@
+"""Trace: who has a message of ours, after how long, over how many hops, told by those who have it.
+
+    origin -> Rumor(trace_share) ...     spread as any rumor is
+    member -> Receipts -> ... -> origin  each member that is asked, along `reverse_paths`
+    whoever gets them -> ReceiptsTaken
+
+Up to `sample.SAMPLE` members all are asked, above that about so many: the origin signs the share of
+members that it asks, and a hash of member and message says who they are.
+
+What must stay true:
+
+- A receipt is its member's own word: signed, or said by the member itself over its session with the
+  origin. Whoever brings another is to blame for it.
+- Of each member the first answer counts, and only if it was asked.
+- At most `TRACES_LIMIT` messages of ours are followed, with at most `UNKNOWN_MEMBERS_LIMIT` answers each by
+  members that were not known; what is told of them is told at most ten times a second.
+- Nothing here delays or decides about the rumor itself.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from typing import Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import Identity
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import MemberStatus, Trace, TraceAnswer, TraceUpdated
+from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
+from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.store.verification import Verifier
+from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
+from grapevine_proto.overlay.trace.sample import TraceSample, sample_share
+from grapevine_proto.wire.messages import ReceiptAck, Receipts
+from grapevine_proto.wire.signed import TraceReceipt
+
+TRACE_EVENT_INTERVAL_S: Final = 0.100  # between two events about one trace
+TRACES_LIMIT: Final = 16  # of our own that are followed; then the oldest is let go
+UNKNOWN_MEMBERS_LIMIT: Final = 256  # answers to one of ours by members that were not known
+
+
+class _ActiveTrace:
+    """A message of ours, and who has answered."""
+
+    __slots__ = (
+        "answers",
+        "emit_at",
+        "emitted_at",
+        "members_count",
+        "message_id",
+        "sample",
+        "sent_at",
+        "unknown_members",
+    )
+
+    def __init__(
+        self, message_id: MessageId, sample: TraceSample, members: list[PeerId], now: float
+    ) -> None:
+        self.message_id = message_id
+        self.sample = sample
+        self.sent_at = now
+        self.members_count = len(members)
+        self.answers: dict[PeerId, TraceAnswer | None] = dict.fromkeys(
+            member for member in members if member in sample
+        )
+        self.unknown_members: set[PeerId] = set()
+        self.emit_at = now
+        self.emitted_at = -math.inf
+
+    def to_trace(self) -> Trace:
+        answers = [answer for answer in self.answers.values() if answer is not None]
+        return Trace(
+            self.message_id,
+            self.sent_at,
+            self.members_count,
+            tuple(sorted(answers, key=lambda each: (each.bound_ms, each.peer_id))),
+            tuple(member for member, answer in self.answers.items() if answer is None),
+            len(self.unknown_members),
+        )
+
+
+class Tracing:
+    """The machine of receipts. Driven by `start_trace` for messages of ours, by receipts and by its
+    deadline; of messages of others dissemination tells its `reverse_paths`."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        peers: PeerTable,
+        members: MemberTable,
+        verifier: Verifier,
+        rng: random.Random,
+    ) -> None:
+        self._cluster = config.cluster
+        self._our_id = identity.peer_id
+        self._members = members
+        self._verifier = verifier
+        self._traces: OrderedDict[MessageId, _ActiveTrace] = OrderedDict()
+        self._emit_at = math.inf  # the next of them
+        self._refused = 0
+        self.reverse_paths = ReversePaths(config, identity, peers, verifier, rng)
+        self.evicted = 0  # traces of ours that made room for later ones
+
+    @property
+    def refused(self) -> int:
+        """Receipts, and rumors to follow, for which there was no room or no reason."""
+        return self._refused + self.reverse_paths.refused
+
+    # --- ours -----------------------------------------------------------------------------------
+
+    def start_trace(self, message_id: MessageId, now: float) -> int:
+        """Follow a message that is about to be sent: the share of members that it has to ask."""
+        inactive = (MemberStatus.DOWN, MemberStatus.LEFT)
+        member_ids = [each.record.peer_id for each in self._members if each.status not in inactive]
+        share = sample_share(len(member_ids))
+        sample = TraceSample(self._cluster, message_id, share)
+        self._traces[message_id] = _ActiveTrace(message_id, sample, member_ids, now)
+        if len(self._traces) > TRACES_LIMIT:
+            self._traces.popitem(last=False)
+            self.evicted += 1
+        self._emit_at = min(self._emit_at, now)
+        return share
+
+    def reports(self) -> list[Trace]:
+        """The latest traces of ours, the oldest first."""
+        return [trace.to_trace() for trace in self._traces.values()]
+
+    def _on_answer(
+        self, trace: _ActiveTrace, receipt: TraceReceipt, sender: PeerId, now: float
+    ) -> bool:
+        """An answer to one of ours; False: it is not its member's."""
+        member = receipt.member
+        if member not in trace.sample:
+            self._refused += 1
+            return True
+        if trace.answers.get(member) is not None or member in trace.unknown_members:
+            return True
+        if member not in trace.answers and len(trace.unknown_members) >= UNKNOWN_MEMBERS_LIMIT:
+            self._refused += 1
+            return True
+        if receipt.signature and not self._verifier.try_charge_check(sender, now):
+            self._refused += 1
+            return True
+        if receipt.signature and not receipt.is_authentic(self._cluster, trace.message_id):
+            return False
+        if member in trace.answers:
+            confirmed_ms = round((now - trace.sent_at) * 1000)
+            answer = TraceAnswer(member, receipt.hops, receipt.delay_ms, confirmed_ms)
+            trace.answers[member] = answer
+        else:
+            trace.unknown_members.add(member)
+        is_complete = None not in trace.answers.values()
+        trace.emit_at = min(
+            trace.emit_at,
+            now if is_complete else max(now, trace.emitted_at + TRACE_EVENT_INTERVAL_S),
+        )
+        self._emit_at = min(self._emit_at, trace.emit_at)
+        return True
+
+    # --- receipts -------------------------------------------------------------------------------
+
+    def handle(self, message: Receipts | ReceiptAck, sender: PeerId, now: float) -> list[Effect]:
+        if isinstance(message, ReceiptAck):
+            self.reverse_paths.on_ack(message.number, sender, now)
+            return []
+        for receipt in message.receipts:
+            if not self._on_receipt(message.message_id, receipt, sender, now):
+                return [CountDrop(sender, DropReason.BAD_SIGNATURE)]
+        return [Send((sender,), ReceiptAck(message.number))]
+
+    def _on_receipt(
+        self, message_id: MessageId, receipt: TraceReceipt, sender: PeerId, now: float
+    ) -> bool:
+        """Take in one receipt; False: `sender` cannot have it from its member."""
+        is_firsthand = not receipt.signature
+        if is_firsthand and (receipt.member != sender or message_id.origin != self._our_id):
+            return False
+        trace = self._traces.get(message_id)
+        if trace is not None:
+            return self._on_answer(trace, receipt, sender, now)
+        return self.reverse_paths.relay(message_id, receipt, sender, now)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        return min(self._emit_at, self.reverse_paths.deadline)
+
+    def advance(self, now: float) -> list[Effect]:
+        if now < self.deadline:
+            return []
+        effects: list[Effect] = []
+        for trace in self._traces.values():
+            if trace.emit_at <= now:
+                trace.emit_at, trace.emitted_at = math.inf, now
+                effects.append(Emit(TraceUpdated(trace.to_trace())))
+        self._emit_at = min((trace.emit_at for trace in self._traces.values()), default=math.inf)
+        return effects + self.reverse_paths.advance(now)

@@ -1,0 +1,123 @@
+"""What a node shows of itself: plain values, made when somebody looks.
+
+What must stay true: looking changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import PeerInfo, Standing, Stats
+from grapevine_proto.overlay.overlay import Overlay
+from grapevine_proto.overlay.peers import Peer
+from grapevine_proto.transport.handshakes import Handshakes
+from grapevine_proto.transport.link_table import LinkTable
+from grapevine_proto.transport.transient_sessions import TransientSessions
+
+
+def peer_info(
+    peer: Peer, links: LinkTable, overlay: Overlay, peer_timeout_s: float, now: float
+) -> PeerInfo:
+    """A peer, linked or not."""
+    link = links.get(peer.peer_id)
+    limits = links.peer_limits.get(peer.peer_id)
+    bucket = limits.bucket if limits else None
+    reason = overlay.membership.health_reason(peer, now)
+    if limits is not None and limits.score is not None and limits.standing is not Standing.NORMAL:
+        misconduct = f"{limits.standing.value} for {limits.score.top_offense()}"
+        reason = f"{reason}, {misconduct}" if reason else misconduct
+    record = peer.record
+    return PeerInfo(
+        peer_id=peer.peer_id,
+        address=link.address if link else peer.address,
+        zone=record.zone if record else "",
+        name=record.name if record else "",
+        state=peer.state,
+        health=peer.health(now, peer_timeout_s),
+        rtt_s=(link.path.recent_rtt_s(now) if link else None) or peer.rtt_s,
+        sent=link.sent if link else 0,
+        received=link.received if link else 0,
+        allowed=link.inbound_limit.allowed if link else 0,
+        throttled=limits.throttled if limits else 0,
+        tokens=bucket.available(now) if bucket else 0.0,
+        tokens_capacity=bucket.capacity if bucket else 0.0,
+        last_seen_at=peer.last_heard_at,
+        epoch=record.epoch if record else 0,
+        connected_at=peer.linked_at,
+        queued=link.queued + links.coalescer.queued_payloads(peer.peer_id) if link else 0,
+        health_reason=reason,
+        subscribed=peer.peer_id in overlay.dissemination.subscribers,
+        send_rate=link.path.rate if link else 0.0,
+        lost=link.packets_lost if link else 0,
+        datagram_bytes=link.path.mtu.datagram_bytes if link else 0,
+        score=limits.score_at(now) if limits else 0.0,
+        standing=limits.standing if limits else Standing.NORMAL,
+    )
+
+
+class DatagramCounters:
+    """Datagrams and their bytes, both ways."""
+
+    __slots__ = ("bytes_in", "bytes_out", "datagrams_in", "datagrams_out")
+
+    def __init__(self) -> None:
+        self.datagrams_in = self.bytes_in = 0
+        self.datagrams_out = self.bytes_out = 0
+
+
+def stats(
+    counters: DatagramCounters,
+    links: LinkTable,
+    transients: TransientSessions,
+    handshakes: Handshakes,
+    overlay: Overlay,
+    drops: Counter[DropReason],
+    *,
+    delivered: int,
+    broadcast: int,
+) -> Stats:
+    """Counters and gauges of one node."""
+    dissemination, tracing, store = overlay.dissemination, overlay.tracing, overlay.store
+    return Stats(
+        datagrams_in=counters.datagrams_in,
+        datagrams_out=counters.datagrams_out,
+        bytes_in=counters.bytes_in,
+        bytes_out=counters.bytes_out,
+        delivered=delivered,
+        published=broadcast,
+        duplicates=dissemination.duplicates,
+        relayed=dissemination.relayed,
+        repaired=dissemination.repaired,
+        repair_requests=dissemination.lazy_push.requests_sent + dissemination.puller.requests_sent,
+        announcements_dropped=dissemination.lazy_push.announcements_dropped
+        + dissemination.puller.announcements_dropped,
+        gaps_abandoned=store.abandoned,
+        cache_evictions=store.cache.evicted,
+        send_drops=links.send_drops + transients.send_drops,
+        unacked_untracked=links.unacked.untracked,
+        traces_evicted=tracing.evicted,
+        receipts_relayed=tracing.reverse_paths.relayed,
+        receipts_dropped=tracing.refused,
+        receipts_lost=tracing.reverse_paths.lost,
+        dropped=tuple(drops.items()),
+        offenses=tuple(links.peer_limits.offenses.items()),
+        slowed=links.peer_limits.slowed,
+        expelled=links.peer_limits.expelled,
+        cached=len(store.cache),
+        cached_bytes=store.cache.size_bytes,
+        streams=store.streams,
+        sessions=links.session_count,
+        transient_sessions=len(transients),
+        transient_refused=transients.refused,
+        reassembly_dropped=links.reassembly_dropped,
+        evictions=handshakes.evicted
+        + links.peer_limits.evicted
+        + links.closed_links_evicted
+        + store.origins_evicted,
+        members=len(overlay.membership.members),
+        links_optimized=overlay.membership.proximity.links_optimized,
+        next_round_at=overlay.antientropy.next_round_at,
+        subscribers=len(dissemination.subscribers),
+        subscriptions=len(dissemination.subscriptions),
+    )

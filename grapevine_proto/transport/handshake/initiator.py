@@ -1,0 +1,260 @@
+"""The end that knocks: from an address to a session, in four messages. The other end is `responder`.
+
+What must stay true: each step takes one answer and no other, what was refused changes nothing, and a
+session is live when a packet of the other end has opened on it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from nacl import bindings
+
+from grapevine_proto.crypto.identity import MAC_BYTES, ClusterKey, Identity
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.transport.handshake.handshake_crypto import (
+    INITIATOR,
+    RESPONDER,
+    SUPPORTED_VERSIONS,
+    Credentials,
+    data_keys,
+    has_mac,
+    shared_secret,
+    transcript,
+    with_mac,
+)
+from grapevine_proto.transport.session.session import REJECT_AFTER_S, EstablishedSession, Session
+from grapevine_proto.wire.codec import (
+    EPHEMERAL_BYTES,
+    MAX_VERSIONS,
+    SESSION_ID_BYTES,
+    Challenge,
+    Data,
+    Hello,
+    Proof,
+    Welcome,
+    encode_message,
+    encode_packet,
+)
+from grapevine_proto.wire.messages import Confirm, NeighborRequest, OpenTransient, SwapRequest
+from grapevine_proto.wire.signed import PeerRecord
+
+INITIAL_RETRY_S: Final = 0.25  # above most round trips, so that few packets go out for nothing
+MAX_RETRY_S: Final = 2.0
+RETRY_JITTER_FRACTION: Final = 0.2  # so that nodes started together do not knock together
+_CONFIRM: Final = encode_message(Confirm())
+_NEIGHBOR_REQUEST: Final = encode_message(NeighborRequest())
+_OPEN_TRANSIENT: Final = encode_message(OpenTransient())
+
+
+class HandshakeState(Enum):
+    """Where a dial stands. `TRANSITIONS` says what leads from one to the next."""
+
+    HELLO_SENT = "hello_sent"
+    PROOF_SENT = "proof_sent"
+    CONFIRMING = "confirming"
+    ESTABLISHED = "established"
+
+
+TRANSITIONS: Final[dict[tuple[HandshakeState, type], HandshakeState]] = {
+    (HandshakeState.HELLO_SENT, Challenge): HandshakeState.PROOF_SENT,
+    (HandshakeState.PROOF_SENT, Welcome): HandshakeState.CONFIRMING,
+    (HandshakeState.CONFIRMING, Data): HandshakeState.ESTABLISHED,
+}
+
+
+class Initiator:
+    """One dial. Driven by `transmit` at its `deadline`, `receive` for Challenge and Welcome that
+    carry `session_id`, `confirm` for Data that does.
+
+        state       sends, repeatedly          until it receives    then enters
+        HELLO_SENT  the Hello                  Challenge            PROOF_SENT
+        PROOF_SENT  the Proof                  Welcome              CONFIRMING
+        CONFIRMING  its first message, sealed  Data                 ESTABLISHED
+
+    What does not belong to the step is refused as UNEXPECTED, so each Hello has one Challenge
+    answered and each Proof one Welcome. The first word is Empty for a link, or what the dial is for: Ask,
+    Short, or Near, which names who goes `swap_for`. Such a dial goes on only if the Challenge came within
+    `max_rtt_s`; else it `is_rtt_too_high`, and the caller forgets it.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        key: ClusterKey,
+        cluster: str,
+        address: Address,
+        our_record: PeerRecord,
+        *,
+        expected: PeerId | None,
+        wants_room: bool = False,
+        is_transient: bool = False,
+        swap_for: PeerRecord | None = None,
+        max_rtt_s: float = math.inf,
+        max_hellos: int | None = None,
+        timeout_s: float,
+        entropy: Callable[[int], bytes],
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self.address = address
+        self.expected = expected
+        self.wants_room = wants_room
+        self.is_transient = is_transient
+        self.swap_for = swap_for
+        self._max_rtt_s = max_rtt_s
+        self._max_hellos = math.inf if max_hellos is None else max_hellos
+        self.key = key
+        self.session_id = entropy(SESSION_ID_BYTES)
+        self._identity = identity
+        self._cluster = cluster
+        self._record = our_record
+        self._rng = rng
+        self._secret = entropy(EPHEMERAL_BYTES)
+        ephemeral = bindings.crypto_scalarmult_base(self._secret)
+        versions = bytes(sorted(SUPPORTED_VERSIONS)).ljust(MAX_VERSIONS, b"\0")
+        self._hello = Hello(versions, self.session_id, ephemeral)
+        body = encode_packet(self._hello)
+        self._transcript_bodies = [body]  # of what was said so far, by either end
+        self._pending_datagram = with_mac(key, cluster, body)  # what is sent until it is answered
+        self._state = HandshakeState.HELLO_SENT
+        self._session: Session | None = None
+        self._their_record: PeerRecord | None = None
+        self._rtt_s: float | None = None
+        self._expires_at = now + timeout_s
+        self._transmit_at = self._sent_at = now
+        self._retry_delay_s = INITIAL_RETRY_S
+        self._transmissions = 0  # in this step
+        self._first_message = (
+            _OPEN_TRANSIENT if is_transient else _NEIGHBOR_REQUEST if wants_room else _CONFIRM
+        )
+        if swap_for is not None:
+            self._first_message = encode_message(SwapRequest(swap_for))
+
+    @property
+    def deadline(self) -> float:
+        return min(self._transmit_at, self._expires_at)
+
+    @property
+    def state(self) -> HandshakeState:
+        return self._state
+
+    @property
+    def peer_id(self) -> PeerId | None:
+        """Who answers there, once it has shown so; before that whom we expect, if anybody."""
+        return self._their_record.peer_id if self._their_record else self.expected
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The least round trip of it so far; None: unclear."""
+        return self._rtt_s
+
+    @property
+    def is_rtt_too_high(self) -> bool:
+        """Whether it was answered, but not so soon as to be of use."""
+        is_within_limit = self._rtt_s is not None and self._rtt_s < self._max_rtt_s
+        return (
+            self.swap_for is not None
+            and self._state is HandshakeState.PROOF_SENT
+            and not is_within_limit
+        )
+
+    def is_expired(self, now: float) -> bool:
+        """Whether it is time to give up. The caller forgets this dial then."""
+        return now >= self._expires_at
+
+    def transmit(self, now: float) -> list[bytes]:
+        """What is due now: nothing, or one datagram for `address`."""
+        if now < self._transmit_at or self.is_expired(now):
+            return []
+        self._transmit_at = now + self._retry_delay_s * (
+            1 + RETRY_JITTER_FRACTION * self._rng.random()
+        )
+        if self._state is HandshakeState.HELLO_SENT and self._transmissions + 1 >= self._max_hellos:
+            self._transmit_at = math.inf  # the last Hello has as long to be answered as there is
+        self._retry_delay_s = min(2 * self._retry_delay_s, MAX_RETRY_S)
+        self._transmissions += 1
+        self._sent_at = now
+        return [
+            self._pending_datagram
+            if self._session is None
+            else self._session.seal(self._first_message, now)
+        ]
+
+    def receive(
+        self, packet: Challenge | Welcome, datagram: bytes, source: Address, now: float
+    ) -> None:
+        """Take the answer to what was sent last. Raises Refused, and then nothing has changed.
+
+        `source` decides nothing: a host with several addresses may answer from another one, and only
+        whoever got what we sent can make the MAC of the answer. We go on sending to the address dialed.
+        """
+        next_state = TRANSITIONS.get((self._state, type(packet)))
+        if next_state is None:
+            raise Dropped(DropReason.UNEXPECTED)
+        if not has_mac(self.key, self._cluster, datagram, self._transcript_bodies[-1]):
+            raise Dropped(DropReason.UNKNOWN_KEY)
+        if packet.session_id != self.session_id:
+            raise Dropped(DropReason.UNEXPECTED)
+        if isinstance(packet, Challenge):
+            self._on_challenge(packet, datagram[:-MAC_BYTES])
+        else:
+            self._on_welcome(packet, datagram[:-MAC_BYTES], now)
+        self._enter_state(next_state, now)
+
+    def confirm(self, packet: Data, source: Address, now: float) -> EstablishedSession:
+        """The session that `packet` shows to be live at the other end too.
+
+        Raises Refused: UNEXPECTED while there is no session or once it was confirmed, else as
+        `Session.open` does. `source` decides nothing: the address stays the one dialled.
+        """
+        next_state = TRANSITIONS.get((self._state, type(packet)))
+        if next_state is None or self._session is None or self._their_record is None:
+            raise Dropped(DropReason.UNEXPECTED)
+        plaintext = self._session.open(packet, now)
+        self._enter_state(next_state, now)
+        return EstablishedSession(
+            self._session, self._their_record, self.address, self._rtt_s, plaintext
+        )
+
+    def _on_challenge(self, challenge: Challenge, body: bytes) -> None:
+        if challenge.version not in SUPPORTED_VERSIONS:
+            raise Dropped(DropReason.UNKNOWN_VERSION)
+        transcript_hash = transcript(*self._transcript_bodies, body)
+        credentials = Credentials(INITIATOR, self.key, self._cluster, transcript_hash)
+        box = credentials.seal(self._identity, self._record)
+        proof = encode_packet(Proof(self._hello, challenge.version, challenge.cookie, box))
+        self._transcript_bodies += [body, proof]
+        self._pending_datagram = with_mac(self.key, self._cluster, proof)
+
+    def _on_welcome(self, welcome: Welcome, body: bytes, now: float) -> None:
+        shared = shared_secret(self._secret, welcome.ephemeral)
+        head = body[: len(body) - len(welcome.box)]
+        transcript_hash = transcript(*self._transcript_bodies, head)
+        credentials = Credentials(RESPONDER, self.key, self._cluster, transcript_hash, shared)
+        record = credentials.open(welcome.box)
+        if record.peer_id == self._identity.peer_id:
+            raise Dropped(DropReason.SELF_DIAL)
+        if self.expected is not None and record.peer_id != self.expected:
+            raise Dropped(DropReason.WRONG_PEER)
+        seal_key, open_key = data_keys(self.key, shared, transcript(*self._transcript_bodies, body))
+        self._session = Session(
+            self.session_id, welcome.our_session_id, self.key, True, seal_key, open_key, now
+        )
+        self._their_record = record
+        self._secret = b""  # forward secrecy: what made the keys is gone
+        self._expires_at = min(self._expires_at, now + REJECT_AFTER_S)
+
+    def _enter_state(self, state: HandshakeState, now: float) -> None:
+        if self._transmissions == 1:  # else it is unclear which of them was answered (Karn 1987)
+            rtt_s = now - self._sent_at
+            self._rtt_s = rtt_s if self._rtt_s is None else min(rtt_s, self._rtt_s)
+        self._state = state
+        self._transmit_at = math.inf if state is HandshakeState.ESTABLISHED else now
+        self._retry_delay_s = INITIAL_RETRY_S
+        self._transmissions = 0

@@ -1,0 +1,425 @@
+"""One peer's whole path, both ways.
+
+What must stay true:
+
+- What comes in is opened, noted in the replay window and charged by its kind, in this order, before
+  anybody decodes it.
+- Nothing is told of what tells, so that two ends fall silent.
+- What goes out keeps to what the peer's record allows, so that its limiter never has to drop what
+  we say; when that is scarce, control goes first and a heartbeat does not wait behind rumors.
+- All goes on the live session but what answers whoever still confirms another.
+- The peer is where it last proved to be: packets from elsewhere move nothing by themselves.
+
+Driven by `receive`, `send` and `replace_session` as things happen, `transmit` and `advance` at `deadline`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from grapevine_proto.config.sections import CongestionConfig, LimitsConfig
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.token_bucket import TokenBucket, token_cost
+from grapevine_proto.transport.link.acks import PendingReplies
+from grapevine_proto.transport.link.fragments import Reassembly, ReassemblyBudget, is_fragment_kind
+from grapevine_proto.transport.link.inbound_limit import InboundLimit
+from grapevine_proto.transport.link.path_validation import PathValidator
+from grapevine_proto.transport.link.reassembly import ContentReceiver
+from grapevine_proto.transport.link.sender import Sender
+from grapevine_proto.transport.link.sent_packets import NON_ACK_ELICITING_KINDS
+from grapevine_proto.transport.session.session import EstablishedSession, Session
+from grapevine_proto.transport.session.sessions import Sessions
+from grapevine_proto.wire.codec import (
+    BOX_TAG_BYTES,
+    DATA_OVERHEAD_BYTES,
+    ChunkedMessage,
+    Data,
+    decode_frame,
+    encode_frame,
+)
+from grapevine_proto.wire.messages import (
+    LINK_FRAME_KINDS,
+    Ack,
+    Fragment,
+    Kind,
+    MtuProbe,
+    PathChallenge,
+    PathResponse,
+    Retransmit,
+)
+from grapevine_proto.wire.signed import PeerRecord
+
+DEFAULT_MAX_MESSAGE_BYTES: Final = (
+    10 * 2**20
+)  # where nobody says otherwise: the default of the config
+
+
+class Link:
+    """The sessions with one peer, the queue to it and the allowance of both.
+
+    `bucket`, what we allow the peer, belongs to the PeerId and outlives the link, and so does `send_limit`,
+    what the peer allows us, which a later link may be given again. `reassembly_budget` bounds what all
+    links keep
+    of large messages that have not come whole. Without `entropy` the peer stays where it is.
+    `inbound_limit` is what the peer may say, `path` what is known of the road there. `epoch` is the peer's
+    as of the live session; its `record` may be newer, by hearsay. `sent` and `received` count datagrams.
+    """
+
+    __slots__ = (
+        "_content_receiver",
+        "_enqueued_at",
+        "_last_was_fragment",
+        "_path_validator",
+        "_pending_replies",
+        "_sender",
+        "_sessions",
+        "_transmit_at",
+        "address",
+        "connected_at",
+        "epoch",
+        "inbound_limit",
+        "last_heard_at",
+        "path",
+        "peer_id",
+        "received",
+        "record",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        established: EstablishedSession,
+        bucket: TokenBucket | None,
+        limits: LimitsConfig,
+        now: float,
+        *,
+        send_limit: TokenBucket | None = None,
+        congestion: CongestionConfig | None = None,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        reassembly_budget: ReassemblyBudget | None = None,
+        entropy: Callable[[int], bytes] | None = None,
+    ) -> None:
+        self.peer_id: PeerId = established.record.peer_id
+        self.address: Address = established.address
+        self.epoch = established.record.epoch
+        self.connected_at = self.last_heard_at = now
+        self.sent = 0
+        self.received = 1  # the packet that made the session live
+        self.record: PeerRecord = established.record
+        self._sessions = Sessions(established.session, now)
+        self._pending_replies = PendingReplies()
+        self._sender = Sender(
+            limits,
+            congestion or CongestionConfig(),
+            self.address.host,
+            established.rtt_s,
+            int.from_bytes(established.session.their_id[:4], "big") << 32,
+            now,
+        )
+        self._sender.send_limit = send_limit
+        self.path = self._sender.path
+        self.inbound_limit = InboundLimit(bucket)
+        reassembly = Reassembly(
+            max_message_bytes, reassembly_budget or ReassemblyBudget(limits.reassembly_bytes)
+        )
+        self._content_receiver = ContentReceiver(self._sessions, self.inbound_limit, reassembly)
+        self._path_validator = PathValidator(entropy) if entropy is not None else None
+        self._last_was_fragment = False  # of a large message: the packet received last
+        self._transmit_at = math.inf
+        self._enqueued_at: float | None = None  # since `_transmit_at` was reckoned
+        self.apply_record(established.record, now)
+        self._update_ack_timing()
+        self._pending_replies.schedule_confirm(established.session, now)
+
+    # --- sessions ---
+
+    @property
+    def session(self) -> Session:
+        """The live one, which we send on."""
+        return self._sessions.live
+
+    def replace_session(self, established: EstablishedSession, now: float) -> None:
+        """Send on this session from now on; the one before only receives."""
+        self._sender.recovery.retransmit_all(self._sessions.live.their_id, now)
+        if established.address != self.address:
+            self.path.reset(established.address.host, established.rtt_s, now)
+        elif established.rtt_s is not None and not self.path.rtt.has_recent_sample(now):
+            self.path.use_handshake_rtt(established.rtt_s)
+        self._sessions.replace(established.session, now)
+        self._update_ack_timing()
+        self.address = established.address
+        self.epoch = established.record.epoch
+        if established.record.version >= self.record.version:
+            self.apply_record(established.record, now)
+        self._on_confirmed(established, now)
+
+    def add_receive_session(self, established: EstablishedSession, now: float) -> None:
+        """Receive on a session that does not take over, since the peer may send on it until it
+        knows, and answer on it once, so that the peer's dial ends."""
+        self._sessions.retire(established.session, now)
+        self._on_confirmed(established, now)
+
+    def apply_record(self, record: PeerRecord, now: float) -> None:
+        """Keep to a newer record of the peer, whose limits may be others."""
+        self.record = record
+        self._sender.set_send_limit(record.rate_capacity, record.rate_refill, now)
+        self._transmit_at = self._next_transmit_at(now)
+
+    def session_ids(self) -> list[bytes]:
+        """What the peer writes on packets for us: the live session's, and the retiring ones'."""
+        return [session.our_id for session in self._sessions]
+
+    def needs_rekey(self, now: float) -> bool:
+        """Whether it is time that we begin the next handshake."""
+        return self._sessions.live.is_due_for_rekey(now)
+
+    def is_expired(self, now: float) -> bool:
+        """Whether the session is spent: nothing goes either way any more."""
+        return self._sessions.live.is_expired(now)
+
+    @property
+    def deadline(self) -> float:
+        """When more can go, a retiring session ends, a rekey is due, or the session is spent."""
+        return min(self.transmit_at, self._sessions.deadline)
+
+    @property
+    def transmit_at(self) -> float:
+        """When `validate_path` or `transmit` has something to do; math.inf: not before something happens."""
+        if self._enqueued_at is not None:
+            self._transmit_at, self._enqueued_at = self._next_transmit_at(self._enqueued_at), None
+        validation_at = (
+            self._path_validator.deadline if self._path_validator is not None else math.inf
+        )
+        return min(self._transmit_at, self._pending_replies.due_at, validation_at)
+
+    def advance(self, now: float) -> None:
+        """Forget retiring sessions whose time is over. `session_ids` are then others."""
+        self._sessions.advance(now)
+
+    def _on_confirmed(self, established: EstablishedSession, now: float) -> None:
+        self.last_heard_at = now
+        self.received += 1
+        self._pending_replies.schedule_confirm(established.session, now)
+
+    # --- in ---
+
+    def receive(self, packet: Data, now: float, source: Address | None = None) -> bytes | None:
+        """The message that `packet` carries or completes, opened, noted and charged, to be decoded;
+        None: there is none, or not yet.
+
+        Raises Refused: UNKNOWN_SESSION or as `Session.open` does, and then nothing has changed;
+        RATE_LIMITED, or what is wrong with a frame, and then the packet was heard.
+        """
+        live = session = self._sessions.live
+        if packet.session_id == live.our_id:
+            highest = live.ack_tracker.highest
+            plaintext = live.open(packet, now)
+            if source is not None and source != self.address:
+                self._on_new_source(source, packet, now, is_newest=packet.counter > highest)
+        else:
+            session = self._sessions.find(packet.session_id)
+            plaintext = session.open(packet, now)
+            if self._sessions.follow_peer(session, now):
+                self._sender.recovery.retransmit_all(live.their_id, now)
+                self._update_ack_timing()
+        self.received += 1
+        self.last_heard_at = now
+        return self.handle_payload(plaintext, session, packet.counter, now)
+
+    def handle_payload(
+        self, plaintext: bytes, session: Session, counter: int, now: float
+    ) -> bytes | None:
+        """The second half of `receive`, also for the packet that confirmed a session."""
+        kind = plaintext[0]
+        self._last_was_fragment = is_fragment_kind(kind)
+        if kind not in NON_ACK_ELICITING_KINDS:
+            self._pending_replies.schedule_ack(session, counter, now)
+        elif kind in (Kind.CONFIRM, Kind.NEIGHBOR_REQUEST, Kind.SWAP_REQUEST, Kind.OPEN_TRANSIENT):
+            self._pending_replies.schedule_confirm(session, now)
+        if kind not in LINK_FRAME_KINDS:
+            self.inbound_limit.charge(plaintext, now)
+            return plaintext
+        match decode_frame(plaintext):
+            case Fragment() as fragment:
+                return self._content_receiver.on_fragment(fragment, now)
+            case Retransmit() as retransmit:
+                return self._content_receiver.on_retransmit(retransmit, now)
+            case Ack() as ack:
+                self._on_ack(ack, now)
+            case PathChallenge() as challenge:
+                self.inbound_limit.charge_tokens(token_cost(kind), now)
+                self._pending_replies.schedule_path_response(challenge, now)
+            case PathResponse(token):
+                if self._path_validator is not None:
+                    self._path_validator.on_response(token, now)
+            case MtuProbe():
+                pass
+        return None
+
+    def _on_new_source(self, source: Address, packet: Data, now: float, *, is_newest: bool) -> None:
+        """What the peer said came from another address than we send to."""
+        if self._path_validator is not None:
+            size_bytes = DATA_OVERHEAD_BYTES - BOX_TAG_BYTES + len(packet.box)
+            interval_s = self.path.rtt.ack_interval_s
+            self._path_validator.on_new_source(
+                source, size_bytes, is_newest=is_newest, interval_s=interval_s, now=now
+            )
+
+    def _on_ack(self, ack: Ack, now: float) -> None:
+        """The peer tells what arrived; of a session that we no longer send on, nothing is left to
+        be told. Raises Refused(MALFORMED) where it acknowledges what was never sent."""
+        live = self._sessions.live
+        if ack.session_id == live.their_id:
+            if ack.end > live.next_counter:
+                raise Dropped(DropReason.MALFORMED)
+            self._sender.recovery.on_ack(ack, now)
+            self._update_ack_timing()
+            self._transmit_at = self._next_transmit_at(now)
+
+    def _update_ack_timing(self) -> None:
+        rtt = self.path.rtt
+        self._sessions.live.ack_tracker.update_rtt(rtt.srtt_s, rtt.reorder_window_s)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether parts of a large message have come and others not."""
+        return self._content_receiver.is_receiving
+
+    @property
+    def has_progressed(self) -> bool:
+        """Whether the packet received last brought a large message on: a sign that what it holds comes.
+        That packets come at all is none."""
+        return self._last_was_fragment and self._content_receiver.has_progressed
+
+    # --- out ---
+
+    @property
+    def send_limit(self) -> TokenBucket | None:
+        """What the peer allows us."""
+        return self._sender.send_limit
+
+    @send_limit.setter
+    def send_limit(self, shape: TokenBucket | None) -> None:
+        self._sender.send_limit = shape
+
+    @property
+    def send_drops(self) -> int:
+        return self._sender.send_drops
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait to go."""
+        return self._sender.queued
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Whether a message of so many bytes would be queued."""
+        return self._sender.has_room_for(size_bytes)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to go and all that went has been told of."""
+        return self._sender.is_idle
+
+    @property
+    def packets_lost(self) -> int:
+        """Packets that went and did not come."""
+        return self._sender.recovery.packets_lost
+
+    def is_ready(self, now: float) -> bool:
+        """Whether a message of rumors would go at once if it were queued now."""
+        return self._sender.is_ready(now) and not self._sessions.live.is_expired(now)
+
+    def next_send_at(self, now: float) -> float:
+        """When it is, as things are; math.inf: not before something goes or is told of."""
+        return math.inf if self._sessions.live.is_expired(now) else self._sender.next_send_at(now)
+
+    def count_send_drops(self, messages: int) -> None:
+        """So many messages were meant for the peer and found no room before they came here."""
+        self._sender.count_send_drops(messages)
+
+    def send(self, plaintext: bytes | ChunkedMessage, now: float) -> bool:
+        """Queue `plaintext`, of any size; False: there is no room, and it is counted in `send_drops`."""
+        if not self._sender.push(plaintext):
+            return False
+        if self._transmit_at > now:
+            self._enqueued_at = now
+        return True
+
+    def take_acked(self) -> list[tuple[int, int]]:
+        """The rumors of ours that the peer has, as it told since the last call."""
+        recovery = self._sender.recovery
+        if not recovery.acked_rumors:
+            return []
+        acked, recovery.acked_rumors = recovery.acked_rumors, []
+        return acked
+
+    def clear(self) -> int:
+        """Let go of all that is queued, so that a Close goes at once; how many messages that was."""
+        return self._sender.clear()
+
+    def close(self) -> None:
+        """The link ends: give back what is kept for it."""
+        self._content_receiver.clear()
+
+    def validate_path(self, now: float) -> list[tuple[bytes, Address]]:
+        """What a doubt about where the peer is makes us ask now, and where; `address` may be another
+        then."""
+        validator, session = self._path_validator, self._sessions.live
+        if validator is None or now < validator.deadline or session.is_expired(now):
+            return []
+        new_address = validator.take_validated_address(now)
+        if new_address is not None:
+            if new_address.host != self.address.host:  # another port is the same way
+                self.path.reset(new_address.host, None, now)
+            self.address = new_address
+        challenges = [
+            (session.seal(encode_frame(PathChallenge(token)), now), to or self.address)
+            for token, to in validator.pop_due_challenges(now)
+        ]
+        self.sent += len(challenges)
+        return challenges
+
+    def transmit(self, now: float) -> list[bytes]:
+        """Datagrams for `address` that may go now, a bounded number; `deadline` tells of more."""
+        session, pending_replies = self._sessions.live, self._pending_replies
+        self._enqueued_at = None
+        if session.is_expired(now):
+            pending_replies.clear()
+            self._transmit_at = math.inf
+            return []
+        has_replies = now >= pending_replies.due_at
+        datagrams = (
+            pending_replies.seal_acks_and_responses(self._sessions, now) if has_replies else []
+        )
+        datagrams += self._sender.transmit(session, now)
+        if has_replies:
+            pending_replies.append_confirms(datagrams, session, now)
+        self.sent += len(datagrams)
+        self._transmit_at = self._next_transmit_at(now)
+        return datagrams
+
+    def cut_through(self, plaintext: bytes, now: float) -> bytes | None:
+        """The datagram of a message of rumors that goes at once; None: something else is to go, or it
+        has to wait, and nothing has happened."""
+        validator, session = self._path_validator, self._sessions.live
+        if (
+            now >= self._pending_replies.due_at
+            or (validator is not None and now >= validator.deadline)
+            or session.is_expired(now)
+        ):
+            return None
+        datagram = self._sender.cut_through(plaintext, session, now)
+        if datagram is not None:
+            self.sent += 1
+            self._transmit_at, self._enqueued_at = self._sender.recovery.pto_at, None
+        return datagram
+
+    def _next_transmit_at(self, now: float) -> float:
+        """When `transmit` would next have something to do, but for replies, as things are."""
+        return math.inf if self._sessions.live.is_expired(now) else self._sender.transmit_at(now)
+
+    def __repr__(self) -> str:
+        return f"Link({self.peer_id.short}… at {self.address}, {self.queued} queued)"

@@ -1,0 +1,434 @@
+"""Links by session: who is linked, what may go to them now, and closed links that still have a word.
+
+What must stay true:
+
+- One link a peer. A packet finds its link by session, so a link survives that its peer moves; the
+  sessions that find it are those it has, and no others.
+- Whoever is told to go is told again for `CLOSED_LINK_LINGER_S` if it goes on speaking, since the first
+  word may
+  have been lost; of a peer that left, what was still on its way is heard. At most `CLOSED_SESSIONS_LIMIT`.
+- Only links that something happened to, or whose time has come, are looked at when datagrams go out:
+  what a datagram costs does not grow with how many links there are.
+- What a link did not send before it ended is counted, and what its peer allowed us is remembered.
+- A fault in serving one link never costs another its turn: it is noted in `internal_errors`, and the
+  owner ends
+  that link.
+
+It is a table, and knows nothing of the overlay: who may link, and what becomes of a message, others
+decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.timers import TimerQueue
+from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.transport.link.fragments import ReassemblyBudget
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.peer_limits import PeerLimitTable
+from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES, RumorCoalescer
+from grapevine_proto.transport.session.session import EstablishedSession
+from grapevine_proto.transport.session.sessions import supersedes
+from grapevine_proto.unacked import UnackedBroadcasts
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
+from grapevine_proto.wire.signed import PeerRecord
+
+CLOSED_LINK_LINGER_S: Final = 10.0  # for which a closed session still says why it is closed
+CLOSED_SESSIONS_LIMIT: Final = 64
+
+
+class _ClosedLink:
+    """A link that is closed."""
+
+    __slots__ = ("close", "expires_at", "link", "was_rejected")
+
+    def __init__(
+        self, link: Link, close: Close | None, expires_at: float, was_rejected: bool
+    ) -> None:
+        self.was_rejected = was_rejected  # it never was a link: the first to be forgotten
+        self.link = link
+        self.close = close  # None: the peer left
+        self.expires_at = expires_at
+
+
+class LinkTable(Mapping[PeerId, Link]):
+    """Linked peers and their links; sessions of no link, which `add_transient` gives, are found and sent to
+    like them. Driven by packets, by what is queued, and by `deadline`."""
+
+    def __init__(
+        self, config: NodeConfig, our_id: PeerId, *, entropy: Callable[[int], bytes]
+    ) -> None:
+        self._config = config
+        self._our_id = our_id
+        self._entropy = entropy
+        self._links: dict[PeerId, Link] = {}
+        self._by_session: dict[bytes, Link] = {}
+        self._indexed_sessions: dict[Link, tuple[bytes, ...]] = {}  # the sessions that find it
+        self._by_address: dict[Address, Link] = {}
+        self._closed: dict[bytes, _ClosedLink] = {}  # by session, the oldest first
+        self._reassembly_budget = ReassemblyBudget(config.limits.reassembly_bytes)
+        self._dirty: dict[Link, None] = {}  # those that something has happened to
+        self._timers: TimerQueue[Link] = TimerQueue()  # when others have something to send
+        self._leave_messages: list[bytes] = []
+        self._to_close: dict[Link, None] = {}  # not yet told that we leave
+        self._outbox: list[tuple[bytes, Address]] = []
+        self._past_send_drops = 0
+        self.internal_errors: list[
+            tuple[Link, Exception]
+        ] = []  # while links were served, for the owner to act on
+        self.closed_links_evicted = 0  # closed links forgotten before their time, for want of room
+        self.is_leaving = False
+        self.hold_open = False  # something of ours was announced, and nobody has asked for it yet
+        self.peer_limits = PeerLimitTable(config.rate_limit, self._links)
+        self.coalescer = RumorCoalescer(config.limits, RUMORS_MESSAGE_BYTES, our_id)
+        self.unacked = UnackedBroadcasts()
+
+    def reconfigure(self, config: NodeConfig, now: float) -> None:
+        self._config = config
+        self.peer_limits.reconfigure(config.rate_limit, now)
+        for peer_id, link in self._links.items():
+            limits = self.peer_limits.get(peer_id)
+            if limits is not None:
+                link.inbound_limit.bucket = limits.bucket
+
+    # --- look -----------------------------------------------------------------------------------
+
+    def __getitem__(self, peer_id: PeerId) -> Link:
+        return self._links[peer_id]
+
+    def __iter__(self) -> Iterator[PeerId]:
+        return iter(self._links)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions find a link."""
+        return len(self._by_session)
+
+    @property
+    def send_drops(self) -> int:
+        """Messages that found no room, or were let go, on all links there ever were."""
+        return self._past_send_drops + sum(link.send_drops for link in self._links.values())
+
+    @property
+    def reassembly_dropped(self) -> int:
+        """Large messages that were given up before they had come whole."""
+        return self._reassembly_budget.dropped
+
+    def find_by_session(self, session_id: bytes) -> Link | None:
+        return self._by_session.get(session_id)
+
+    def find_by_address(self, address: Address) -> Link | None:
+        """The link whose peer is there."""
+        return self._by_address.get(address)
+
+    # --- links come and go ----------------------------------------------------------------------
+
+    def is_link(self, link: Link) -> bool:
+        """Whether `link` is one, and no short session."""
+        return self._links.get(link.peer_id) is link
+
+    def add(self, established: EstablishedSession, now: float) -> Link:
+        """A link with a peer that has none."""
+        link = self._make_link(established, now)
+        self._links[link.peer_id] = link
+        self._index(link)
+        return link
+
+    def add_transient(self, established: EstablishedSession, now: float) -> Link:
+        """The path to a peer, not in the table of links but found by its sessions."""
+        link = self._make_link(established, now)
+        self._index(link)
+        return link
+
+    def _make_link(self, established: EstablishedSession, now: float) -> Link:
+        limits = self.peer_limits.get_or_create(established.record.peer_id, now)
+        return Link(
+            established,
+            limits.bucket,
+            self._config.limits,
+            now,
+            send_limit=self._send_limit_of(established.record.peer_id, now),
+            congestion=self._config.congestion,
+            max_message_bytes=self._config.max_message_size,
+            reassembly_budget=self._reassembly_budget,
+            entropy=self._entropy,
+        )
+
+    def _send_limit_of(self, peer_id: PeerId, now: float) -> TokenBucket | None:
+        """What the peer allows us: one allowance, over whatever we speak to it."""
+        link = self._links.get(peer_id)
+        return (
+            link.send_limit
+            if link is not None
+            else self.peer_limits.get_or_create(peer_id, now).send_limit
+        )
+
+    def add_session(self, link: Link, established: EstablishedSession, now: float) -> None:
+        """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
+        if supersedes(established, link.session, link.epoch, self._our_id, now):
+            self._unindex_address(link)
+            link.replace_session(established, now)
+        else:
+            link.add_receive_session(established, now)
+        self._index(link)
+        self.mark_dirty(link)
+
+    def supersede(self, link: Link, established: EstablishedSession, now: float) -> None:
+        """The peer was restarted: its earlier link ends. Should the earlier run still live, two nodes
+        have one identity, and it is told so."""
+        link.clear()
+        self.linger(link, Close(CloseReason.SUPERSEDED, (established.record,)), now)
+        self.remove(link, now)
+
+    def reject(self, established: EstablishedSession, close: Close, now: float) -> None:
+        """Make no link of a session, but say why."""
+        limits = self.peer_limits.get_or_create(established.record.peer_id, now)
+        link = Link(
+            established,
+            limits.bucket,
+            self._config.limits,
+            now,
+            max_message_bytes=0,  # whatever it says is heard for the length of a Close
+            reassembly_budget=self._reassembly_budget,
+        )
+        self.linger(link, close, now, was_rejected=True)
+
+    def disconnect(
+        self,
+        peer_id: PeerId,
+        reason: CloseReason | None,
+        *,
+        notify: bool,
+        now: float,
+        referrals: tuple[PeerRecord, ...] = (),
+    ) -> bool:
+        """The link with `peer_id` ends, and it is told the reason, and whom to try instead; False:
+        there is none."""
+        link = self._links.pop(peer_id, None)
+        if link is None:
+            return False
+        if reason is CloseReason.LEAVING:
+            self.linger(link, None, now)
+        elif notify and reason is not None:
+            link.clear()
+            self.linger(link, Close(reason, referrals), now)
+        self._past_send_drops += self.coalescer.remove_peer(peer_id)
+        self.remove(link, now)
+        return True
+
+    def remove(self, link: Link, now: float) -> None:
+        """Nothing more goes to `link` or comes from it, but what `linger` keeps for a while."""
+        link.close()
+        self.peer_limits.get_or_create(link.peer_id, now).send_limit = link.send_limit
+        self._dirty.pop(link, None)
+        self._timers.cancel(link)
+        self._to_close.pop(link, None)
+        self._past_send_drops += link.send_drops + link.queued
+        for session_id in self._indexed_sessions.pop(link, ()):
+            self._by_session.pop(session_id, None)
+        self._unindex_address(link)
+
+    def close_all(self, leave_messages: list[bytes]) -> None:
+        """What is queued still goes, then `leave_messages` to everybody with a session."""
+        self.is_leaving = True
+        self._leave_messages = leave_messages
+        self._to_close = dict.fromkeys((*self._links.values(), *self._by_session.values()))
+
+    @property
+    def is_drained(self) -> bool:
+        """After `close_all`: whether everything queued has gone, and every peer has been told."""
+        return self.is_leaving and not self._to_close
+
+    def _index(self, link: Link) -> None:
+        """Keep the sessions of `link` findable, and only those it still has."""
+        current = tuple(link.session_ids())
+        for session_id in self._indexed_sessions.get(link, ()):
+            if session_id not in current and self._by_session.get(session_id) is link:
+                del self._by_session[session_id]
+        self._indexed_sessions[link] = current
+        for session_id in current:
+            self._by_session[session_id] = link
+        if self.is_link(link) or link.peer_id not in self._links:
+            self._by_address[link.address] = link
+
+    def _unindex_address(self, link: Link) -> None:
+        if self._by_address.get(link.address) is link:
+            del self._by_address[link.address]
+
+    # --- in -------------------------------------------------------------------------------------
+
+    def open(
+        self, link: Link, packet: codec.Data, now: float, source: Address | None = None
+    ) -> bytes | None:
+        """What `packet` says, or completes, or None. Raises Refused."""
+        try:
+            plaintext = link.receive(packet, now, source)
+        except Dropped as refused:
+            if refused.reason is DropReason.RATE_LIMITED:
+                self.peer_limits.get_or_create(link.peer_id, now).throttled += 1
+            raise
+        if acked := link.take_acked():
+            self.unacked.on_acked(acked)
+        return plaintext
+
+    def on_closed_packet(
+        self, packet: codec.Data, now: float
+    ) -> tuple[Link, OverlayMessage | Frame | None] | None:
+        """A packet of a session that is closed: what is to be heard of it; None: there is no such
+        session. Raises Refused."""
+        closed = self._closed.get(packet.session_id)
+        if closed is None:
+            return None
+        link, plaintext = closed.link, self.open(closed.link, packet, now)
+        if plaintext is None:
+            return link, None
+        if closed.close is None:
+            return link, codec.decode_message(plaintext)
+        if plaintext[0] != Kind.CLOSE:
+            link.send(codec.encode_message(closed.close), now)
+            self._transmit(link, now)
+        return link, None
+
+    def find_closed(self, session_id: bytes) -> Link | None:
+        """The closed link that still hears this session."""
+        closed = self._closed.get(session_id)
+        return None if closed is None else closed.link
+
+    def linger(
+        self, link: Link, close: Close | None, now: float, *, was_rejected: bool = False
+    ) -> None:
+        """Stay at a closed link for a while, to say so again or to hear the last words."""
+        closed = _ClosedLink(link, close, now + CLOSED_LINK_LINGER_S, was_rejected)
+        for session_id in link.session_ids():
+            self._closed[session_id] = closed
+        while len(self._closed) > CLOSED_SESSIONS_LIMIT:
+            rejected = (s for s, each in self._closed.items() if each.was_rejected)
+            del self._closed[next(rejected, next(iter(self._closed)))]
+            self.closed_links_evicted += 1
+        if close is not None:
+            try:
+                link.send(codec.encode_message(close), now)
+                self._transmit(link, now)
+            except Exception as error:  # noqa: BLE001  it ends anyway, and nothing else may suffer for that
+                self.discard(link)
+                self.internal_errors.append((link, error))
+
+    def discard(self, link: Link) -> None:
+        """Nothing is sent to `link` or heard from it any more, whatever state it is in."""
+        for session_id in [s for s, each in self._closed.items() if each.link is link]:
+            del self._closed[session_id]
+        for session_id in self._indexed_sessions.pop(link, ()):
+            if self._by_session.get(session_id) is link:
+                del self._by_session[session_id]
+        for address in [at for at, each in self._by_address.items() if each is link]:
+            del self._by_address[address]
+        if self.is_link(link):
+            del self._links[link.peer_id]
+            self._past_send_drops += self.coalescer.remove_peer(link.peer_id)
+        self._dirty.pop(link, None)
+        self._timers.cancel(link)
+        self._to_close.pop(link, None)
+
+    # --- out ------------------------------------------------------------------------------------
+
+    def mark_dirty(self, link: Link) -> None:
+        """`link` may have something to send: an answer, or feedback."""
+        self._dirty[link] = None
+
+    def enqueue(self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float) -> None:
+        link.send(plaintext, now)
+        self._dirty[link] = None
+
+    def enqueue_rumors(self, rumors: Rumors, links: list[Link], now: float) -> int:
+        """Queue rumors for `links`; for how many of them there was room."""
+        self._dirty.update(dict.fromkeys(links))
+        return min(self.coalescer.enqueue(copy, links, now) for copy in rumors.copies)
+
+    def enqueue_raw(self, datagrams: list[tuple[bytes, Address]]) -> None:
+        """Let datagrams go that are of no link."""
+        self._outbox += datagrams
+
+    def collect_datagrams(self, now: float) -> list[tuple[bytes, Address]]:
+        """What may go out now, each with where to. What is handed out is gone from here."""
+        dirty, self._dirty = self._dirty, {}
+        dirty.update(dict.fromkeys(self._timers.pop_expired(now)))
+        dirty.update(self._to_close)
+        self.coalescer.tick(now)
+        for link in dirty:
+            try:
+                self._send_due(link, now)
+            except Exception as error:  # noqa: BLE001  of this link alone: the others have their turn
+                self.internal_errors.append((link, error))
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def _send_due(self, link: Link, now: float) -> None:
+        """Let go what may go to `link` now, and plan when to look at it again."""
+        if self._cut_through(link, now):
+            return
+        is_waiting = self.is_link(link) and self.coalescer.drain_into(link, now)
+        is_done = link.is_idle and not is_waiting and not self.hold_open
+        if link in self._to_close and is_done:
+            del self._to_close[link]
+            for plaintext in self._leave_messages:
+                link.send(plaintext, now)
+        self._transmit(link, now)
+        drain_at = self.coalescer.next_drain_at(link, now) if is_waiting else math.inf
+        self._timers.schedule(link, min(link.transmit_at, drain_at))
+
+    def _cut_through(self, link: Link, now: float) -> bool:
+        """Let the one rumor that waits for `link` go past all queues, where nothing speaks against it."""
+        envelope = self.coalescer.peek_single(link)
+        if envelope is None or self._to_close or not self.is_link(link):
+            return False
+        datagram = link.cut_through(envelope, now)
+        if datagram is None:
+            return False
+        self.coalescer.pop_single(link)
+        self._outbox.append((datagram, link.address))
+        self._timers.schedule(link, link.transmit_at)
+        return True
+
+    def _transmit(self, link: Link, now: float) -> None:
+        address = link.address
+        self._outbox += link.validate_path(now)
+        if link.address != address and self._by_address.get(address) is link:
+            del self._by_address[address]
+            self._by_address[link.address] = link
+        for datagram in link.transmit(now):
+            self._outbox.append((datagram, link.address))
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When a link has something to send, as things are."""
+        if self._dirty:
+            return -math.inf
+        return min(self._timers.deadline, self.coalescer.deadline)
+
+    def advance(self, now: float) -> None:
+        """Forget large messages that do not grow."""
+        self._reassembly_budget.advance(now)
+
+    def maintain(self, link: Link, now: float) -> None:
+        """Once a second or so: forget sessions of `link` whose time is over."""
+        before = link.session_ids()
+        link.advance(now)
+        if link.session_ids() != before:
+            self._index(link)
+
+    def expire_closed(self, now: float) -> None:
+        """Once a second or so: forget closed links to which all is said."""
+        for session_id in [s for s, each in self._closed.items() if each.expires_at <= now]:
+            del self._closed[session_id]

@@ -1,0 +1,297 @@
+"""What each peer may still do here: its allowance, its misconduct, and what was refused it.
+
+What must stay true:
+
+- An account belongs to the identity and outlives its sessions: to come again buys nothing.
+- At most `TRACKED_PEERS_LIMIT`; beyond it that of a peer without a link gives way.
+- Offenses add to a score that halves every `SCORE_HALF_LIFE_S`. From `SLOWED_SCORE` on the tokens of a
+  peer come
+  back more slowly, until the score is below `RECOVERED_SCORE`; at `EXPELLED_SCORE` it is disconnected,
+  and refused
+  until the score is below `SLOWED_SCORE`.
+- Only what a peer's own session proved to come from it counts, and only what no honest node does,
+  however bad its network: loss, restarts, overload and slowness cost nothing.
+- Asking about an identity makes no account for it: identities are free.
+
+The score is that of gossipsub v1.1, with one threshold for each consequence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container
+from typing import Final
+
+from grapevine_proto.config.sections import RateLimitConfig
+from grapevine_proto.errors import Offense
+from grapevine_proto.events import RateLimited, Standing, StandingChanged
+from grapevine_proto.ids import PeerId
+from grapevine_proto.token_bucket import TokenBucket
+
+TRACKED_PEERS_LIMIT: Final = 4096
+BAD_SIGNATURE_TOKENS: Final = 10.0
+
+SCORE_HALF_LIFE_S: Final = 60.0  # of a score: two rounds of anti-entropy by default
+SLOWED_SCORE: Final = 50.0
+EXPELLED_SCORE: Final = 100.0
+RECOVERED_SCORE: Final = (
+    25.0  # half of `SLOWED_SCORE`: no more than one change of standing in a half-life
+)
+SCORE_LIMIT: Final = (
+    800.0  # refused for four half-lives at most: an identity is free, longer is no use
+)
+NEGLIGIBLE_SCORE: Final = 1.0  # less than any offense counts
+SLOWED_REFILL_DIVISOR: Final = (
+    4.0  # how much more slowly tokens come back: enough for heartbeats and repair
+)
+
+OFFENSE_WEIGHTS: Final = {
+    Offense.BAD_SIGNATURE: 40.0,  # nothing but malice makes one: the third within 20 s is too many
+    Offense.PROTOCOL_VIOLATION: 10.0,  # malice, or a program that is broken
+    Offense.BROKEN_PROMISE: 1.0,  # overload makes many; `KEPT_PROMISE_WEIGHT` makes up for these
+    Offense.REPEATED_REQUEST: 1.0,  # a retransmission lost thrice repeats a question or two
+    Offense.STALLED_ROUND: 4.0,  # one in each round of anti-entropy (30 s) stays below `SLOWED_SCORE`
+    Offense.EXCESS_WORK: 1.0,  # for each `WORK_PER_TOKEN` beyond what is paid
+}
+KEPT_PROMISE_WEIGHT: Final = (
+    4.0  # broken promises that a kept one makes up for: a node that keeps a fifth is honest
+)
+PROMISE_CREDIT_LIMIT: Final = (
+    40.0  # kept promises make up for so many that are yet to be broken, and no more
+)
+
+WORK_PER_TOKEN: Final = 1000.0
+"""Units of work that a token pays for; a unit is about a microsecond (`overlay.work`). A peer that uses
+all of its default allowance may cost a twentieth of a core."""
+RATE_LIMITED_MESSAGE_WORK: Final = (
+    15  # units: a message beyond the allowance was opened all the same
+)
+
+
+class MisconductScore:
+    """What counts against one identity. Values are as of `_decayed_at`, and halve every
+    `SCORE_HALF_LIFE_S`."""
+
+    __slots__ = ("_broken_promises", "_decayed_at", "_offense_sum", "offenses")
+
+    def __init__(self) -> None:
+        self._decayed_at = 0.0
+        self._offense_sum = 0.0
+        self._broken_promises = 0.0  # broken less what the kept ones make up for; may be negative
+        self.offenses: dict[Offense, float] = {}  # what each adds to the score
+
+    def value_at(self, now: float) -> float:
+        """The score, at most `SCORE_LIMIT`."""
+        self._decay(now)
+        return min(self._offense_sum + max(self._broken_promises, 0.0), SCORE_LIMIT)
+
+    def add(self, offense: Offense, count: float, now: float) -> None:
+        self._decay(now)
+        points = min(OFFENSE_WEIGHTS[offense] * count, SCORE_LIMIT)
+        self.offenses[offense] = self.offenses.get(offense, 0.0) + points
+        if offense is Offense.BROKEN_PROMISE:
+            self._broken_promises = min(self._broken_promises + points, SCORE_LIMIT)
+        else:
+            self._offense_sum = min(self._offense_sum + points, SCORE_LIMIT)
+
+    def credit_promises(self, count: int, now: float) -> None:
+        """So many promises were kept."""
+        self._decay(now)
+        self._broken_promises = max(
+            self._broken_promises - KEPT_PROMISE_WEIGHT * count, -PROMISE_CREDIT_LIMIT
+        )
+
+    def top_offense(self) -> str:
+        """What counts most, in words."""
+        top = max(self.offenses, key=self.offenses.__getitem__, default=None)
+        return top.replace("_", " ") if top is not None else ""
+
+    def _decay(self, now: float) -> None:
+        if now <= self._decayed_at:
+            return
+        factor = 0.5 ** ((now - self._decayed_at) / SCORE_HALF_LIFE_S)
+        self._decayed_at = now
+        self._offense_sum *= factor
+        self._broken_promises *= factor
+        for offense in self.offenses:
+            self.offenses[offense] *= factor
+
+
+class PeerLimits:
+    """One peer's. `bucket` is what we allow it, None for everything; `send_limit` is what it allows us, as
+    far as an earlier link used it; `work_bucket` is what it may cost, None for anything."""
+
+    __slots__ = (
+        "bucket",
+        "score",
+        "send_limit",
+        "standing",
+        "throttled",
+        "throttled_reported",
+        "work_bucket",
+    )
+
+    def __init__(self, bucket: TokenBucket | None, work_bucket: TokenBucket | None) -> None:
+        self.bucket = bucket
+        self.work_bucket = work_bucket
+        self.send_limit: TokenBucket | None = None
+        self.score: MisconductScore | None = None  # most peers never have one
+        self.standing = Standing.NORMAL
+        self.throttled = 0
+        self.throttled_reported = 0  # of those, how many the application knows of
+
+    def score_at(self, now: float) -> float:
+        return 0.0 if self.score is None else self.score.value_at(now)
+
+
+class PeerLimitTable:
+    """All accounts. `linked` tells whose must stay."""
+
+    def __init__(self, config: RateLimitConfig, linked: Container[PeerId]) -> None:
+        self._config = config
+        self._linked = linked
+        self._limits: dict[PeerId, PeerLimits] = {}
+        self._penalized: dict[PeerId, PeerLimits] = {}  # whose standing is not normal
+        self.evicted = 0  # for want of room
+        self.offenses: Counter[Offense] = Counter()
+        self.slowed = 0  # how often an identity was
+        self.expelled = 0  # how often one was disconnected for misconduct
+
+    def __len__(self) -> int:
+        return len(self._limits)
+
+    def get(self, peer_id: PeerId) -> PeerLimits | None:
+        return self._limits.get(peer_id)
+
+    def get_or_create(self, peer_id: PeerId, now: float) -> PeerLimits:
+        """The account of `peer_id`, a new one where it has none."""
+        limits = self._limits.get(peer_id)
+        if limits is None:
+            if len(self._limits) >= TRACKED_PEERS_LIMIT:
+                idle = next((each for each in self._limits if each not in self._linked), None)
+                if idle is not None:  # else all are linked, and links have a limit of their own
+                    del self._limits[idle]
+                    self._penalized.pop(idle, None)
+                    self.evicted += 1
+            limits = self._limits[peer_id] = PeerLimits(*self._new_buckets(now))
+        return limits
+
+    def _new_buckets(self, now: float) -> tuple[TokenBucket, TokenBucket] | tuple[None, None]:
+        """The tokens and the work of somebody new."""
+        config = self._config
+        if not config.enabled:
+            return None, None
+        tokens = TokenBucket(config.capacity, config.refill_rate, now)
+        return tokens, TokenBucket(*self._work_limits, now)
+
+    @property
+    def _work_limits(self) -> tuple[float, float]:
+        config = self._config
+        return config.capacity * WORK_PER_TOKEN, config.refill_rate * WORK_PER_TOKEN
+
+    def reap(self, now: float) -> None:
+        """Let go of accounts that say nothing: of identities without a link that have all their tokens
+        and no score, which is how a new one begins."""
+        for peer_id, limits in list(self._limits.items()):
+            buckets = (limits.bucket, limits.work_bucket, limits.send_limit)
+            is_pristine = all(bucket is None or bucket.is_full(now) for bucket in buckets)
+            is_pristine = (
+                is_pristine
+                and peer_id not in self._penalized
+                and limits.score_at(now) < NEGLIGIBLE_SCORE
+            )
+            if is_pristine and peer_id not in self._linked:
+                del self._limits[peer_id]
+
+    def take_rate_limited_event(self, peer_id: PeerId, now: float) -> RateLimited | None:
+        """What was refused the peer since the last call, where there was anything."""
+        limits = self.get_or_create(peer_id, now)
+        dropped = limits.throttled - limits.throttled_reported
+        if not dropped:
+            return None
+        limits.throttled_reported = limits.throttled
+        tokens = limits.bucket.available(now) if limits.bucket else 0.0
+        return RateLimited(peer_id, dropped, tokens)
+
+    def reconfigure(self, config: RateLimitConfig, now: float) -> None:
+        self._config = config
+        for limits in self._limits.values():
+            if not config.enabled:
+                limits.bucket = limits.work_bucket = None
+            elif limits.bucket is None or limits.work_bucket is None:
+                limits.bucket, limits.work_bucket = self._new_buckets(now)
+            else:
+                limits.bucket.resize(config.capacity, self._refill_of(limits), now)
+                limits.work_bucket.resize(*self._work_limits, now)
+
+    # --- offenses -------------------------------------------------------------------------------
+
+    def penalize(
+        self, peer_id: PeerId, offense: Offense, count: float, now: float
+    ) -> StandingChanged | None:
+        """Count an offense; what changes by it, if anything. Nothing is kept of an identity that has no
+        account."""
+        self.offenses[offense] += max(int(count), 1)
+        limits = self._limits.get(peer_id)
+        if limits is None:
+            return None
+        if limits.score is None:
+            limits.score = MisconductScore()
+        limits.score.add(offense, count, now)
+        if offense is Offense.BAD_SIGNATURE and limits.bucket is not None:
+            limits.bucket.try_take(now, min(limits.bucket.available(now), BAD_SIGNATURE_TOKENS))
+        return self._update_standing(peer_id, limits, now)
+
+    def credit_promises(self, peer_id: PeerId, count: int, now: float) -> None:
+        """The peer kept so many promises."""
+        limits = self._limits.get(peer_id)
+        if limits is not None:
+            if limits.score is None:
+                limits.score = MisconductScore()
+            limits.score.credit_promises(count, now)
+
+    def charge_work(self, peer_id: PeerId, units: int, now: float) -> StandingChanged | None:
+        """What the peer said cost so much; what changes by it, if anything."""
+        limits = self._limits.get(peer_id)
+        if limits is None or limits.work_bucket is None or limits.work_bucket.try_take(now, units):
+            return None
+        available = limits.work_bucket.available(now)
+        limits.work_bucket.try_take(now, available)
+        excess = (units - available) / WORK_PER_TOKEN
+        return self.penalize(peer_id, Offense.EXCESS_WORK, excess, now)
+
+    def is_expelled(self, peer_id: PeerId, now: float) -> bool:
+        """Whether the identity may not come in, for what it did."""
+        limits = self._limits.get(peer_id)
+        return limits is not None and limits.standing is Standing.EXPELLED
+
+    def update_standings(self, now: float) -> list[StandingChanged]:
+        """Once a second or so: whose score has decayed below a bound."""
+        changes = [self._update_standing(*each, now) for each in list(self._penalized.items())]
+        return [change for change in changes if change is not None]
+
+    def _update_standing(
+        self, peer_id: PeerId, limits: PeerLimits, now: float
+    ) -> StandingChanged | None:
+        score, previous = limits.score_at(now), limits.standing
+        slowed_score = SLOWED_SCORE if previous is Standing.NORMAL else RECOVERED_SCORE
+        if score >= EXPELLED_SCORE or (score >= SLOWED_SCORE and previous is Standing.EXPELLED):
+            limits.standing = Standing.EXPELLED
+        else:
+            limits.standing = Standing.SLOWED if score >= slowed_score else Standing.NORMAL
+        if limits.standing is previous:
+            return None
+        if limits.standing is Standing.NORMAL:
+            self._penalized.pop(peer_id, None)
+        else:
+            self._penalized[peer_id] = limits
+        self.slowed += limits.standing is Standing.SLOWED
+        self.expelled += limits.standing is Standing.EXPELLED
+        if limits.bucket is not None:
+            limits.bucket.resize(self._config.capacity, self._refill_of(limits), now)
+        reason = limits.score.top_offense() if limits.score is not None else ""
+        return StandingChanged(peer_id, limits.standing, score, reason)
+
+    def _refill_of(self, limits: PeerLimits) -> float:
+        is_normal = limits.standing is Standing.NORMAL
+        return self._config.refill_rate / (1.0 if is_normal else SLOWED_REFILL_DIVISOR)

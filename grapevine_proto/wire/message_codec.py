@@ -1,0 +1,397 @@
+"""Messages of the overlay and frames without a layout of their own: a `Kind` byte and a msgpack array.
+
+What must stay true:
+
+- `decode_message` takes any bytes at all and either returns one message of the right shape or raises
+  `Dropped`; nothing else.
+- A kind has one encoder and one decoder, here, and nobody else knows its order of fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgpack
+
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import (
+    EPOCH_LIMIT,
+    PEER_ID_BYTES,
+    SEQUENCE_LIMIT,
+    MessageId,
+    PeerId,
+)
+from grapevine_proto.wire.fields import (
+    CHECKSUM_BYTES,
+    MAX_COUNT,
+    MAX_ID_PREFIXES,
+    MAX_PAGES,
+    MAX_RECEIPTS,
+    UNPACK_ERRORS,
+    Fields,
+    binary,
+    decode_member_updates,
+    decode_range,
+    decode_ranges,
+    decode_receipt,
+    decode_records,
+    decode_rumor_copies,
+    decode_stream_ids,
+    decode_tree_origin,
+    encode_record,
+    flag,
+    items,
+    member_update_fields,
+    range_fields,
+    receipt_fields,
+    reject_zero,
+    rumor_copy_fields,
+    stream_ids_fields,
+    uint,
+    unpack,
+)
+from grapevine_proto.wire.messages import (
+    ID_PREFIX_BYTES,
+    Announce,
+    Close,
+    CloseReason,
+    Confirm,
+    Digest,
+    DirectMessage,
+    Frame,
+    Graft,
+    Heartbeat,
+    IHave,
+    InSync,
+    IWant,
+    Kind,
+    MemberDigest,
+    MemberUpdates,
+    NeighborRequest,
+    Offer,
+    OpenTransient,
+    OverlayMessage,
+    Pause,
+    Ping,
+    PingAck,
+    PingReq,
+    Prune,
+    ReceiptAck,
+    Receipts,
+    Records,
+    Repair,
+    Rumors,
+    Subscribe,
+    SwapRequest,
+    Vector,
+)
+
+
+def encode_message(message: OverlayMessage | Frame) -> bytes:
+    """What is sealed into a packet: the kind byte and the fields."""
+    kind, fields = _encode_fields(message)
+    return bytes((kind,)) + msgpack.packb(fields)
+
+
+def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # noqa: C901, PLR0912  one case each
+    match message:
+        case Rumors(copies):
+            return Kind.RUMORS, (tuple(map(rumor_copy_fields, copies)),)
+        case Heartbeat(number, echo, echo_delay_us, load, streams, checksum, records):
+            encoded = tuple(map(encode_record, records))
+            return Kind.HEARTBEAT, (number, echo, echo_delay_us, load, streams, checksum, encoded)
+        case Repair(number, is_last, has_more, copies):
+            return Kind.REPAIR, (number, is_last, has_more, tuple(map(rumor_copy_fields, copies)))
+        case Records(records):
+            return Kind.RECORDS, (tuple(map(encode_record, records)),)
+        case DirectMessage(sequence, payload):
+            return Kind.DIRECT_MESSAGE, (sequence, payload)
+        case Digest(number, streams, checksum):
+            return Kind.DIGEST, (number, streams, checksum)
+        case InSync(number):
+            return Kind.IN_SYNC, (number,)
+        case Vector(number, is_reply, page, pages, entries):
+            ranges = tuple(map(range_fields, entries))
+            return Kind.VECTOR, (number, is_reply, page, pages, ranges)
+        case IWant(number, requested):
+            return Kind.IWANT, (number, tuple(map(range_fields, requested)))
+        case IHave(ranges):
+            return Kind.IHAVE, (stream_ids_fields(ranges),)
+        case MemberDigest(first, last, id_prefixes, is_reply):
+            return Kind.MEMBER_DIGEST, (first, last, id_prefixes, is_reply)
+        case Ping() | PingReq() | PingAck() | MemberUpdates():
+            return _encode_detection_fields(message)
+        case Pause(duration_ms):
+            return Kind.PAUSE, (duration_ms,)
+        case Receipts(number, (origin, epoch, sequence, _), receipts):
+            encoded_receipts = tuple(map(receipt_fields, receipts))
+            return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, encoded_receipts)
+        case ReceiptAck(number):
+            return Kind.RECEIPT_ACK, (number,)
+        case Offer() | Announce() | Subscribe() | Graft() | Prune():
+            return _encode_broadcast_fields(message)
+        case Confirm():
+            return Kind.CONFIRM, ()
+        case NeighborRequest():
+            return Kind.NEIGHBOR_REQUEST, ()
+        case SwapRequest(swap_for):
+            return Kind.SWAP_REQUEST, (encode_record(swap_for),)
+        case OpenTransient():
+            return Kind.OPEN_TRANSIENT, ()
+        case Close(reason, records):
+            return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
+
+
+def _encode_detection_fields(
+    message: Ping | PingReq | PingAck | MemberUpdates,
+) -> tuple[Kind, Fields]:
+    match message:
+        case Ping(number, updates):
+            return Kind.PING, (number, tuple(map(member_update_fields, updates)))
+        case PingReq(number, subject):
+            return Kind.PING_REQ, (number, bytes(subject))
+        case PingAck(number, is_alive):
+            return Kind.PING_ACK, (number, is_alive)
+        case MemberUpdates(updates):
+            return Kind.MEMBER_UPDATES, (tuple(map(member_update_fields, updates)),)
+
+
+def _encode_broadcast_fields(
+    message: Offer | Announce | Subscribe | Graft | Prune,
+) -> tuple[Kind, Fields]:
+    match message:
+        case Offer(ranges):
+            return Kind.OFFER, (stream_ids_fields(ranges),)
+        case Announce(ids, size_bytes):
+            return Kind.ANNOUNCE, (range_fields(ids), size_bytes)
+        case Subscribe(is_subscribed):
+            return Kind.SUBSCRIBE, (is_subscribed,)
+        case Graft(origin):
+            return Kind.GRAFT, (bytes(origin or b""),)
+        case Prune(origin):
+            return Kind.PRUNE, (bytes(origin or b""),)
+
+
+def _decode_heartbeat(f: Fields) -> Heartbeat:
+    number, echo, delay_us, load, streams, checksum, records = f
+    return Heartbeat(
+        uint(number, MAX_COUNT),
+        uint(echo, MAX_COUNT),
+        uint(delay_us, MAX_COUNT),
+        uint(load, 1000),
+        uint(streams, MAX_COUNT),
+        binary(checksum, CHECKSUM_BYTES),
+        decode_records(records),
+    )
+
+
+def _decode_records(f: Fields) -> Records:
+    (records,) = f
+    return Records(decode_records(records))
+
+
+def _decode_rumors(f: Fields) -> Rumors:
+    (copies,) = f
+    return Rumors(decode_rumor_copies(copies))
+
+
+def _decode_direct_message(f: Fields) -> DirectMessage:
+    sequence, payload = f
+    return DirectMessage(uint(sequence, SEQUENCE_LIMIT) or reject_zero(), binary(payload))
+
+
+def _decode_digest(f: Fields) -> Digest:
+    number, streams, checksum = f
+    return Digest(
+        uint(number, MAX_COUNT), uint(streams, MAX_COUNT), binary(checksum, CHECKSUM_BYTES)
+    )
+
+
+def _decode_in_sync(f: Fields) -> InSync:
+    (number,) = f
+    return InSync(uint(number, MAX_COUNT))
+
+
+def _decode_vector(f: Fields) -> Vector:
+    number, is_reply, page, pages, entries = f
+    if uint(page, MAX_PAGES - 1) >= uint(pages, MAX_PAGES):
+        raise ValueError("a page beyond the last")
+    return Vector(uint(number, MAX_COUNT), flag(is_reply), page, pages, decode_ranges(entries))
+
+
+def _decode_iwant(f: Fields) -> IWant:
+    number, ranges = f
+    decoded = decode_ranges(ranges)
+    if any(not 1 <= entry.first <= entry.last for entry in decoded):
+        raise ValueError("an empty range")
+    return IWant(uint(number, MAX_COUNT), decoded)
+
+
+def _decode_repair(f: Fields) -> Repair:
+    number, is_last, has_more, copies = f
+    return Repair(
+        uint(number, MAX_COUNT), flag(is_last), flag(has_more), decode_rumor_copies(copies)
+    )
+
+
+def _decode_ihave(f: Fields) -> IHave:
+    (streams,) = f
+    return IHave(decode_stream_ids(streams))
+
+
+def _decode_ping(f: Fields) -> Ping:
+    number, updates = f
+    return Ping(uint(number, MAX_COUNT), decode_member_updates(updates))
+
+
+def _decode_ping_req(f: Fields) -> PingReq:
+    number, subject = f
+    return PingReq(uint(number, MAX_COUNT), PeerId(binary(subject, PEER_ID_BYTES)))
+
+
+def _decode_ping_ack(f: Fields) -> PingAck:
+    number, is_alive = f
+    return PingAck(uint(number, MAX_COUNT), flag(is_alive))
+
+
+def _decode_member_updates(f: Fields) -> MemberUpdates:
+    (updates,) = f
+    return MemberUpdates(decode_member_updates(updates))
+
+
+def _decode_member_digest(f: Fields) -> MemberDigest:
+    first, last, id_prefixes, is_reply = f
+    if (
+        len(binary(id_prefixes)) > MAX_ID_PREFIXES * ID_PREFIX_BYTES
+        or len(id_prefixes) % ID_PREFIX_BYTES
+    ):
+        raise ValueError("too many marks, or no whole ones")
+    return MemberDigest(uint(first, MAX_COUNT), uint(last, MAX_COUNT), id_prefixes, flag(is_reply))
+
+
+def _decode_receipts(f: Fields) -> Receipts:
+    number, origin, epoch, sequence, receipts = f
+    message_id = MessageId(
+        PeerId(binary(origin, PEER_ID_BYTES)),
+        uint(epoch, EPOCH_LIMIT - 1),
+        uint(sequence, SEQUENCE_LIMIT) or reject_zero(),
+    )
+    decoded = tuple(decode_receipt(receipt) for receipt in items(receipts, MAX_RECEIPTS))
+    return Receipts(uint(number, MAX_COUNT), message_id, decoded)
+
+
+def _decode_receipt_ack(f: Fields) -> ReceiptAck:
+    (number,) = f
+    return ReceiptAck(uint(number, MAX_COUNT))
+
+
+def _decode_offer(f: Fields) -> Offer:
+    (streams,) = f
+    return Offer(decode_stream_ids(streams))
+
+
+def _decode_announce(f: Fields) -> Announce:
+    entry, size_bytes = f
+    ids = decode_range(entry)
+    if not 1 <= ids.first <= ids.last:
+        raise ValueError("an empty range")
+    return Announce(ids, uint(size_bytes, MAX_COUNT) or reject_zero())
+
+
+def _decode_subscribe(f: Fields) -> Subscribe:
+    (is_subscribed,) = f
+    return Subscribe(flag(is_subscribed))
+
+
+def _decode_graft(f: Fields) -> Graft:
+    (origin,) = f
+    return Graft(decode_tree_origin(origin))
+
+
+def _decode_prune(f: Fields) -> Prune:
+    (origin,) = f
+    return Prune(decode_tree_origin(origin))
+
+
+def _decode_pause(f: Fields) -> Pause:
+    (duration_ms,) = f
+    return Pause(uint(duration_ms, MAX_COUNT))
+
+
+def _decode_confirm(f: Fields) -> Confirm:
+    () = f
+    return Confirm()
+
+
+def _decode_neighbor_request(f: Fields) -> NeighborRequest:
+    () = f
+    return NeighborRequest()
+
+
+def _decode_swap_request(f: Fields) -> SwapRequest:
+    (swap_for,) = decode_records(f)
+    return SwapRequest(swap_for)
+
+
+def _decode_open_transient(f: Fields) -> OpenTransient:
+    () = f
+    return OpenTransient()
+
+
+def _decode_close(f: Fields) -> Close:
+    reason, records = f
+    return Close(CloseReason(uint(reason, 255)), decode_records(records))
+
+
+MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {
+    Kind.CONFIRM: _decode_confirm,
+    Kind.NEIGHBOR_REQUEST: _decode_neighbor_request,
+    Kind.SWAP_REQUEST: _decode_swap_request,
+    Kind.OPEN_TRANSIENT: _decode_open_transient,
+    Kind.CLOSE: _decode_close,
+    Kind.HEARTBEAT: _decode_heartbeat,
+    Kind.RECORDS: _decode_records,
+    Kind.RUMORS: _decode_rumors,
+    Kind.DIRECT_MESSAGE: _decode_direct_message,
+    Kind.DIGEST: _decode_digest,
+    Kind.IN_SYNC: _decode_in_sync,
+    Kind.VECTOR: _decode_vector,
+    Kind.IWANT: _decode_iwant,
+    Kind.REPAIR: _decode_repair,
+    Kind.IHAVE: _decode_ihave,
+    Kind.PING: _decode_ping,
+    Kind.PING_REQ: _decode_ping_req,
+    Kind.PING_ACK: _decode_ping_ack,
+    Kind.MEMBER_UPDATES: _decode_member_updates,
+    Kind.MEMBER_DIGEST: _decode_member_digest,
+    Kind.RECEIPTS: _decode_receipts,
+    Kind.RECEIPT_ACK: _decode_receipt_ack,
+    Kind.OFFER: _decode_offer,
+    Kind.ANNOUNCE: _decode_announce,
+    Kind.SUBSCRIBE: _decode_subscribe,
+    Kind.GRAFT: _decode_graft,
+    Kind.PRUNE: _decode_prune,
+    Kind.PAUSE: _decode_pause,
+}
+
+
+RECORD_KINDS: Final = frozenset(
+    {Kind.CLOSE, Kind.HEARTBEAT, Kind.RECORDS, Kind.PING, Kind.MEMBER_UPDATES, Kind.SWAP_REQUEST}
+)
+# Decoding and checking a record costs so much that a token must not pay for more of them; what a correct
+# node says of records fits a datagram.
+MAX_RECORD_MESSAGE_BYTES: Final = 2048
+
+
+def decode_message(plaintext: bytes) -> OverlayMessage | Frame:
+    """The message or frame in an opened packet. Raises Refused: UNKNOWN_KIND or MALFORMED."""
+    decoder = MESSAGE_DECODERS.get(plaintext[0]) if plaintext else None
+    if decoder is None:
+        raise Dropped(DropReason.UNKNOWN_KIND)
+    if len(plaintext) > MAX_RECORD_MESSAGE_BYTES and plaintext[0] in RECORD_KINDS:
+        raise Dropped(DropReason.MALFORMED)
+    try:
+        return decoder(unpack(plaintext[1:]))
+    except UNPACK_ERRORS:
+        raise Dropped(DropReason.MALFORMED) from None

@@ -1,0 +1,446 @@
+"""The messages of the protocol, as two unions.
+
+`OverlayMessage` is what peers exchange about the cluster; `Frame` and `LinkFrame` are what the two
+ends of a link exchange about the link. Signed values are in `signed`, packets of the handshake in
+`codec`, which alone knows the encoding.
+
+Invariants:
+
+- Hops and age of a rumor copy are unsigned claims of its sender. They only limit how long it is
+  relayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, TypeAlias
+
+from grapevine_proto.ids import MessageId, PeerId, StreamRange
+from grapevine_proto.wire.signed import Accusation, PeerRecord, Rumor, TraceReceipt
+
+DIRECT_MAIL_HOPS: Final = 255
+"""Replaces the hops of a copy that its origin sends to every member itself: receivers do not relay
+it. Counts as one hop; a copy that really traveled that far states one less."""
+
+
+ID_PREFIX_BYTES: Final = 4  # of a member's ID, enough to distinguish members in a `MemberDigest`
+
+
+class Kind(IntEnum):
+    """The first byte of the plaintext of a packet. Rate limits charge packets by it."""
+
+    CONFIRM = 0
+    CLOSE = 1
+    HEARTBEAT = 2
+    RECORDS = 3
+    RUMORS = 4
+    DIRECT_MESSAGE = 5
+    DIGEST = 6
+    IN_SYNC = 7
+    VECTOR = 8
+    IWANT = 9
+    REPAIR = 10
+    IHAVE = 11
+    PING = 25
+    PING_REQ = 26
+    PING_ACK = 27
+    MEMBER_UPDATES = 28
+    MEMBER_DIGEST = 29
+    FRAGMENT = 12
+    REPAIR_FRAGMENT = 13  # of a Repair: charged to the repair credit
+    RETRANSMIT = 14
+    ACK = 15
+    MTU_PROBE = 16
+    PATH_CHALLENGE = 17
+    PATH_RESPONSE = 18
+    OPEN_TRANSIENT = 19
+    RECEIPTS = 35
+    RECEIPT_ACK = 36
+    SUBSCRIBE = 20
+    GRAFT = 21
+    PRUNE = 22
+    OFFER = 23
+    ANNOUNCE = 24
+    NEIGHBOR_REQUEST = 30
+    SWAP_REQUEST = 31
+    PAUSE = 58
+
+
+LINK_FRAME_KINDS: Final = frozenset(
+    {
+        Kind.FRAGMENT,
+        Kind.REPAIR_FRAGMENT,
+        Kind.RETRANSMIT,
+        Kind.ACK,
+        Kind.MTU_PROBE,
+        Kind.PATH_CHALLENGE,
+        Kind.PATH_RESPONSE,
+    }
+)
+"""Kinds that links exchange and do not pass on."""
+
+
+class CloseReason(IntEnum):
+    """Why one end closes a link."""
+
+    LEAVING = 0  # the node goes away
+    FULL = 1  # no room for another peer; carries referrals
+    MISCONDUCT = 2  # bad signatures, or denied
+    KEY_REMOVED = 3  # the cluster key of this session is no longer accepted
+    REDUNDANT = 4  # one of two links with the same peer, or one too many
+    SUPERSEDED = 5  # a higher epoch of the receiver's identity is in use; carries its record
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUpdate:
+    """A suspicion of the record's subject, with its accusations; without any, a refutation: the
+    subject has recently sent this record."""
+
+    record: PeerRecord
+    accusations: tuple[Accusation, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Upper bound of its encoded size, for filling a datagram without the codec."""
+        return self.record.size_bytes + 2 + 102 * len(self.accusations)
+
+
+@dataclass(frozen=True, slots=True)
+class RumorCopy:
+    """A rumor in transit, with the hops it traveled and its age."""
+
+    rumor: Rumor
+    hops: int
+    age_ms: int
+
+
+# --- overlay messages ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Shows that the sender is alive.
+
+    `echo` repeats the number of the peer's latest heartbeat, which arrived `echo_delay_us` ago: each end
+    computes the round-trip time without a shared clock. `streams` and `checksum` are the digest of the
+    sequence tracker. `records` spread member records.
+    """
+
+    number: int
+    echo: int
+    echo_delay_us: int
+    load_permille: int
+    streams: int
+    checksum: bytes
+    records: tuple[PeerRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records of members; of the sender itself when its record changed or it leaves."""
+
+    records: tuple[PeerRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rumors:
+    """Eager push."""
+
+    copies: tuple[RumorCopy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectMessage:
+    """A payload for the receiver only, with a sequence apart from broadcasts."""
+
+    sequence: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Starts an anti-entropy round."""
+
+    round: int
+    streams: int
+    checksum: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InSync:
+    """Reply to Digest: nothing differs."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One of `pages` pages with, for each stream, the lowest cached (`first`) and the highest seen
+    (`last`) sequence of the sender. `is_reply`: the sender did not start this round."""
+
+    round: int
+    is_reply: bool
+    page: int
+    pages: int
+    entries: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IWant:
+    """Requests the cached rumors of these ranges."""
+
+    round: int
+    ranges: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Requested rumors. `has_more`: the reply was cut, request again."""
+
+    round: int
+    is_last: bool
+    has_more: bool
+    copies: tuple[RumorCopy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IHave:
+    """Lazy push: ranges of rumors that the sender has and did not push to the receiver."""
+
+    ranges: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Requests a sign of life. Carries gossip updates, first of all suspicions of the receiver."""
+
+    number: int
+    updates: tuple[MemberUpdate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PingReq:
+    """Asks the receiver to ping `subject` (SWIM's ping-req)."""
+
+    number: int
+    subject: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class PingAck:
+    """Reply to Ping, or to PingReq: `is_alive` states whether the subject replied."""
+
+    number: int
+    is_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUpdates:
+    """Suspicions and refutations."""
+
+    updates: tuple[MemberUpdate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDigest:
+    """The members known to the sender whose IDs begin with four bytes from `first` to `last`: those
+    four bytes of each, concatenated. `is_reply`: the sender wants records and no list in return."""
+
+    first: int
+    last: int
+    id_prefixes: bytes
+    is_reply: bool = False
+
+    def to_prefixes(self) -> list[int]:
+        """Returns the prefixes as numbers."""
+        starts = range(0, len(self.id_prefixes), ID_PREFIX_BYTES)
+        return [
+            int.from_bytes(self.id_prefixes[start : start + ID_PREFIX_BYTES], "big")
+            for start in starts
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipts:
+    """Receipts of the traced message `message_id` on their way to its origin. `number` is repeated in
+    `ReceiptAck`."""
+
+    number: int
+    message_id: MessageId
+    receipts: tuple[TraceReceipt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptAck:
+    """Acknowledges the `Receipts` with this number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Ranges of rumors that the sender has and will not push; the receiver may request them at once."""
+
+    ranges: tuple[StreamRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """A large rumor that the sender has and will not push; the receiver may pull it."""
+
+    ids: StreamRange
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Asks for eager push of everything the receiver gets first, or ends it."""
+
+    is_subscribed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Graft:
+    """Adds the link to the tree of `origin`; None: to the shared tree of origins without one of
+    their own."""
+
+    origin: PeerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Removes the link from that tree: only IDs go over it."""
+
+    origin: PeerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Backpressure: asks the receiver to hold back rumors for `duration_ms`; 0 ends the pause."""
+
+    duration_ms: int
+
+
+OverlayMessage: TypeAlias = (
+    Heartbeat
+    | Records
+    | Rumors
+    | DirectMessage
+    | Digest
+    | InSync
+    | Vector
+    | IWant
+    | Repair
+    | IHave
+    | Ping
+    | PingReq
+    | PingAck
+    | MemberUpdates
+    | MemberDigest
+    | Receipts
+    | ReceiptAck
+    | Offer
+    | Announce
+    | Subscribe
+    | Graft
+    | Prune
+    | Pause
+)
+
+# --- frames of one link -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Proves that the sender has the session keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborRequest:
+    """Opens a session in place of Confirm: asks a full receiver to make room (HyParView)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwapRequest:
+    """Opens a session in place of Confirm and offers a link swap (X-BOT): if the sender is nearer
+    than one of the receiver's links, the receiver closes that one, and the sender closes its link
+    to `swap_for`. The two evicted peers can then connect to each other."""
+
+    swap_for: PeerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Closes the link. `records` are referrals, or the record that outranks the receiver."""
+
+    reason: CloseReason
+    records: tuple[PeerRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTransient:
+    """Opens a transient session in place of Confirm."""
+
+
+Frame: TypeAlias = Confirm | NeighborRequest | SwapRequest | Close | OpenTransient
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """`body` at `offset` of message `number` of this link, which has `total_bytes`. `is_repair`:
+    the message is a Repair."""
+
+    number: int
+    total_bytes: int
+    offset: int
+    body: bytes
+    is_repair: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retransmit:
+    """The message of packet `counter` of session `session_id`, which seems lost. A receiver that
+    has the packet drops this one."""
+
+    session_id: bytes
+    counter: int
+    plaintext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Acknowledges the packets of `session_id` from `first` up to but excluding `end`, except the
+    `missing` ranges. Packet `latest` arrived `delay_us` before this was sent."""
+
+    session_id: bytes
+    first: int
+    end: int
+    latest: int
+    delay_us: int
+    missing: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MtuProbe:
+    """Padding to a size that the path may or may not carry (RFC 8899)."""
+
+    padding: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathChallenge:
+    """Tests an address (RFC 9000, section 8.2)."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PathResponse:
+    """Reply to PathChallenge, with its token."""
+
+    token: bytes
+
+
+LinkFrame: TypeAlias = Fragment | Retransmit | Ack | MtuProbe | PathChallenge | PathResponse
+"""One type for each of `LINK_FRAME_KINDS`, except that both kinds of fragments share one."""

@@ -1,0 +1,160 @@
+"""Rumors as they go out, and how large they may be: encoded once, whoever they go to.
+
+What must stay true:
+
+- What comes out is, to the byte, what `encode_message` gives.
+- A large body is held once, however many peers it goes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgpack
+
+from grapevine_proto.crypto.identity import SIGNATURE_BYTES
+from grapevine_proto.ids import (
+    EPOCH_LIMIT,
+    PEER_ID_BYTES,
+    SEQUENCE_LIMIT,
+    PeerId,
+)
+from grapevine_proto.wire.fields import (
+    MAX_AGE_MS,
+    MAX_COUNT,
+    MAX_HOPS,
+    MAX_PAYLOADS,
+    rumor_copy_fields,
+)
+from grapevine_proto.wire.message_codec import encode_message
+from grapevine_proto.wire.messages import Kind, Repair, RumorCopy
+from grapevine_proto.wire.packets import BASE_DATAGRAM_BYTES
+from grapevine_proto.wire.signed import TRACE_ALL, Rumor, counted_payload_bytes
+
+_RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array of one, which is the array of copies
+RUMORS_OVERHEAD_BYTES: Final = len(_RUMORS_HEADER) + 3
+
+
+_BODY_INDEX: Final = 4  # among the fields of a copy
+
+
+def encode_rumor_copy(copy: RumorCopy, *, is_tracked: bool = False) -> bytes:
+    """One copy as it stands in an envelope of rumors: made once, whoever it goes to."""
+    encoded: bytes = msgpack.packb(rumor_copy_fields(copy))
+    return with_tracking(encoded, [(copy.rumor.epoch, copy.rumor.first)] if is_tracked else ())
+
+
+class TrackedBytes(bytes):
+    """A message, or a part of one, that tells rumors of our own. `rumor_keys` are their epochs and first
+    sequences, for whoever learns that it arrived; on the wire it is like any other."""
+
+    rumor_keys: tuple[tuple[int, int], ...] = ()
+
+
+class ChunkedMessage:
+    """A message around one large body that stays where it is: `head`, `body` and `tail` are what
+    `encode_message` gives, but are never put together. However many peers are sent the body, whoever
+    holds it holds it once. `rumor_keys` as those of `TrackedBytes`."""
+
+    __slots__ = ("_body", "head", "rumor_keys", "tail")
+
+    def __init__(self, head: bytes, body: bytes, tail: bytes) -> None:
+        self.head = head
+        self.tail = tail
+        self.rumor_keys: tuple[tuple[int, int], ...] = ()
+        self._body = memoryview(body)
+
+    @property
+    def kind(self) -> int:
+        return self.head[0]
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self._body) + len(self.tail)
+
+    def slice_bytes(self, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end` of the message."""
+        body_at = len(self.head)
+        tail_at = body_at + len(self._body)
+        if body_at <= start and end <= tail_at:  # nearly always
+            return bytes(self._body[start - body_at : end - body_at])
+        return b"".join(
+            (
+                self.head[start:end],
+                self._body[max(start - body_at, 0) : max(end - body_at, 0)],
+                self.tail[max(start - tail_at, 0) : max(end - tail_at, 0)],
+            )
+        )
+
+
+def with_tracking(message: bytes, rumor_keys: Sequence[tuple[int, int]]) -> bytes:
+    """The same message, which says what of ours it tells."""
+    if not rumor_keys:
+        return message
+    tracked = TrackedBytes(message)
+    tracked.rumor_keys = tuple(rumor_keys)
+    return tracked
+
+
+CHUNKED_BODY_BYTES: Final = (
+    1 << 16
+)  # of a body, which no packet holds and msgpack measures in four bytes
+
+
+def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | ChunkedMessage:
+    """A repair as `encode_message` gives it, or spliced, where it is about one large body."""
+    rumors = [copy.rumor for copy in repair.copies]
+    rumor_keys = [(rumor.epoch, rumor.first) for rumor in rumors if rumor.origin == local_id]
+    if len(rumors) != 1 or len(rumors[0].body) < CHUNKED_BODY_BYTES:
+        return with_tracking(encode_message(repair), rumor_keys)
+    fields = rumor_copy_fields(repair.copies[0])
+    fields_before, body, fields_after = (
+        fields[:_BODY_INDEX],
+        repair.copies[0].rumor.body,
+        fields[_BODY_INDEX + 1 :],
+    )
+    head = (
+        bytes((Kind.REPAIR, 0x94)),  # an array of four, of which the last
+        *map(msgpack.packb, (repair.round, repair.is_last, repair.has_more)),
+        bytes((0x91, 0x90 | len(fields))),  # is one of one copy
+        *map(msgpack.packb, fields_before),
+        b"\xc6" + len(body).to_bytes(4, "big"),
+    )
+    chunked = ChunkedMessage(b"".join(head), body, b"".join(map(msgpack.packb, fields_after)))
+    chunked.rumor_keys = tuple(rumor_keys)
+    return chunked
+
+
+def encode_rumors(copies: Sequence[bytes]) -> bytes:
+    """The message, as `encode_message` of Rumors gives it, with these encoded copies; `TrackedBytes`
+    where one
+    of them is."""
+    count = len(copies)
+    header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    message = _RUMORS_HEADER + header + b"".join(copies)
+    rumor_keys = [
+        key for copy in copies if isinstance(copy, TrackedBytes) for key in copy.rumor_keys
+    ]
+    return with_tracking(message, rumor_keys)
+
+
+_LARGEST_RUMOR = Rumor(
+    PeerId(bytes(PEER_ID_BYTES)),
+    EPOCH_LIMIT - 1,
+    SEQUENCE_LIMIT - MAX_PAYLOADS,
+    (BASE_DATAGRAM_BYTES,),
+    bytes(BASE_DATAGRAM_BYTES),
+    bytes(SIGNATURE_BYTES),
+    TRACE_ALL,
+)
+_RUMOR_OVERHEAD_BYTES: Final = len(
+    encode_message(
+        Repair(MAX_COUNT, True, True, (RumorCopy(_LARGEST_RUMOR, MAX_HOPS, MAX_AGE_MS),))
+    )
+) - counted_payload_bytes(BASE_DATAGRAM_BYTES)
+
+
+def max_payload_bytes(message_bytes: int) -> int:
+    """How many bytes of payloads, as `bytes_in_rumor` counts them, one rumor may hold so that it
+    fits a message of `message_bytes` however it travels, pushed or repaired."""
+    return message_bytes - _RUMOR_OVERHEAD_BYTES - 2  # more than 15 lengths need two bytes more

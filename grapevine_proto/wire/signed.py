@@ -1,0 +1,234 @@
+"""Signed values of the protocol: records, accusations, rumors and receipts.
+
+Invariants:
+
+- A signature covers every other field, the cluster name and a domain of its own. A copy is
+  therefore as good as the original, and no value can pass for one of another kind.
+- An `Accusation` identifies its accuser and counts against one epoch and incarnation of one member.
+  A newer record of that member cancels it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from grapevine_proto.crypto.identity import DigestPart, Identity, verify
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, Zone
+
+RECORD_DOMAIN: Final = b"grapevine record 1"
+RUMOR_DOMAIN: Final = b"grapevine rumor 1"
+ACCUSATION_DOMAIN: Final = b"grapevine accusation 1"
+TRACED_DOMAIN: Final = b"grapevine traced rumor 1"
+RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
+
+TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
+RUMOR_COPY_OVERHEAD_BYTES: Final = 150  # of a rumor copy besides its payloads, rounded up
+MIN_COUNTED_PAYLOAD_BYTES: Final = 16  # minimum that a payload counts in every size limit
+# In one message, which costs one token: each payload is a message to the application and an entry in
+# tables, so none may be almost free. In 64 KiB they have 128 bytes each.
+MAX_PAYLOADS_PER_MESSAGE: Final = 512
+PUSH_LIMIT_BYTES: Final = 8 * 1024
+
+
+def is_pulled(payload_bytes: int) -> bool:
+    """Whether a payload of this size is announced and pulled instead of pushed."""
+    return payload_bytes > PUSH_LIMIT_BYTES
+
+
+def counted_payload_bytes(length: int) -> int:
+    """Returns the size that a payload of `length` bytes counts as in a rumor: with its length in
+    msgpack, at least `MIN_COUNTED_PAYLOAD_BYTES`."""
+    if length < MIN_COUNTED_PAYLOAD_BYTES - 1:
+        return MIN_COUNTED_PAYLOAD_BYTES
+    if length < 1 << 7:
+        return length + 1
+    if length < 1 << 8:
+        return length + 2
+    return length + (3 if length < 1 << 16 else 5)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRecord:
+    """The signed record of a node. Ordered by (epoch, incarnation), which only its subject can raise.
+
+    `rate_capacity` and `rate_refill` advertise the rate limit for each peer, in messages.
+    """
+
+    peer_id: PeerId
+    epoch: int
+    incarnation: int
+    addresses: tuple[Address, ...]
+    zone: Zone
+    name: str
+    rate_capacity: int
+    rate_refill: int
+    left: bool
+    signature: bytes = b""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Epoch and incarnation; the greater version is the newer record."""
+        return self.epoch, self.incarnation
+
+    @property
+    def size_bytes(self) -> int:
+        """Upper bound of its encoded size, for filling a datagram without the codec."""
+        text = len(self.zone.encode()) + len(self.name.encode())
+        return 134 + text + sum(6 + len(address.host) for address in self.addresses)
+
+    def signed(self, identity: Identity, cluster: str) -> PeerRecord:
+        """Returns the record signed by `identity`, which must be its subject."""
+        signature = identity.sign(RECORD_DOMAIN, *self._signed_parts(cluster))
+        return replace(self, signature=signature)
+
+    def is_authentic(self, cluster: str) -> bool:
+        """Returns whether its subject signed it for this cluster. Costs one signature check."""
+        return verify(self.peer_id, self.signature, RECORD_DOMAIN, *self._signed_parts(cluster))
+
+    def _signed_parts(self, cluster: str) -> tuple[DigestPart, ...]:
+        addresses = ",".join(str(address) for address in self.addresses)
+        return (
+            cluster,
+            self.peer_id,
+            self.epoch,
+            self.incarnation,
+            addresses,
+            self.zone,
+            self.name,
+            self.rate_capacity,
+            self.rate_refill,
+            self.left,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Accusation:
+    """The signed statement of `accuser` that a member answers neither it nor its helpers."""
+
+    accuser: PeerId
+    signature: bytes
+
+    @classmethod
+    def signed(cls, identity: Identity, cluster: str, accused: PeerRecord) -> Accusation:
+        """Returns an accusation by `identity` of the epoch and incarnation in the record `accused`."""
+        accuser = identity.peer_id
+        return cls(
+            accuser, identity.sign(ACCUSATION_DOMAIN, *_accusation_parts(cluster, accuser, accused))
+        )
+
+    def is_authentic(self, cluster: str, accused: PeerRecord) -> bool:
+        """Returns whether its accuser signed it for exactly this epoch and incarnation. Costs one
+        signature check."""
+        parts = _accusation_parts(cluster, self.accuser, accused)
+        return verify(self.accuser, self.signature, ACCUSATION_DOMAIN, *parts)
+
+
+def _accusation_parts(cluster: str, accuser: PeerId, accused: PeerRecord) -> tuple[DigestPart, ...]:
+    return (cluster, accuser, accused.peer_id, accused.epoch, accused.incarnation)
+
+
+@dataclass(frozen=True, slots=True)
+class Rumor:
+    """The unit that an origin signs and that is relayed, cached and repaired as a whole.
+
+    It holds one or more payloads with consecutive sequences from `first`, concatenated in `body`
+    with the sizes `lengths`. `trace_share` is the share of members, out of `TRACE_ALL`, that are
+    asked to confirm it (see `overlay.sample`); 0: none.
+    """
+
+    origin: PeerId
+    epoch: int
+    first: int
+    lengths: tuple[int, ...]
+    body: bytes
+    signature: bytes = b""
+    trace_share: int = 0
+
+    @classmethod
+    def signed(
+        cls,
+        identity: Identity,
+        cluster: str,
+        epoch: int,
+        first: int,
+        payloads: tuple[bytes, ...],
+        *,
+        trace_share: int = 0,
+    ) -> Rumor:
+        """Returns a rumor of `identity`, signed for `cluster`."""
+        lengths = tuple(len(payload) for payload in payloads)
+        body = b"".join(payloads)
+        unsigned = cls(identity.peer_id, epoch, first, lengths, body, trace_share=trace_share)
+        signature = identity.sign(unsigned._domain, *unsigned._signed_parts(cluster))
+        return cls(unsigned.origin, epoch, first, lengths, body, signature, trace_share)
+
+    def is_authentic(self, cluster: str) -> bool:
+        """Returns whether its origin signed it for this cluster. Costs one hash and one signature
+        check."""
+        return verify(self.origin, self.signature, self._domain, *self._signed_parts(cluster))
+
+    @property
+    def _domain(self) -> bytes:
+        return TRACED_DOMAIN if self.trace_share else RUMOR_DOMAIN
+
+    def _signed_parts(self, cluster: str) -> tuple[DigestPart, ...]:
+        encoded_lengths = b"".join(length.to_bytes(4, "big") for length in self.lengths)
+        parts = (cluster, self.origin, self.epoch, self.first, encoded_lengths, self.body)
+        return (*parts, self.trace_share) if self.trace_share else parts
+
+    @property
+    def stream(self) -> Stream:
+        return Stream(self.origin, self.epoch)
+
+    @property
+    def last(self) -> int:
+        """Sequence of its last payload."""
+        return self.first + len(self.lengths) - 1
+
+    @property
+    def ids(self) -> StreamRange:
+        """Range of the sequences of its payloads, which identifies it."""
+        return StreamRange(self.stream, self.first, self.last)
+
+    @property
+    def size_bytes(self) -> int:
+        """Upper bound of the encoded size of a copy, for filling a message without the codec."""
+        return RUMOR_COPY_OVERHEAD_BYTES + sum(map(counted_payload_bytes, self.lengths))
+
+    def payloads(self) -> list[tuple[MessageId, bytes]]:
+        """Yields each payload with its message ID, in order."""
+        start, pairs = 0, []
+        for offset, length in enumerate(self.lengths):
+            message_id = MessageId(self.origin, self.epoch, self.first + offset)
+            pairs.append((message_id, self.body[start : start + length]))
+            start += length
+        return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class TraceReceipt:
+    """Confirms that `member` has a traced message, with hops and delay.
+
+    Signed by the member if others relay it. `relays` counts them, unsigned.
+    """
+
+    member: PeerId
+    hops: int
+    delay_ms: int
+    relays: int = 0
+    signature: bytes = b""
+
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> TraceReceipt:
+        """Returns the receipt for `message_id` signed by `identity`, which must be its member."""
+        signature = identity.sign(RECEIPT_DOMAIN, *self._signed_parts(cluster, message_id))
+        return replace(self, signature=signature)
+
+    def is_authentic(self, cluster: str, message_id: MessageId) -> bool:
+        """Returns whether its member signed it for this message. Costs one signature check."""
+        parts = self._signed_parts(cluster, message_id)
+        return verify(self.member, self.signature, RECEIPT_DOMAIN, *parts)
+
+    def _signed_parts(self, cluster: str, message_id: MessageId) -> tuple[DigestPart, ...]:
+        origin, epoch, sequence, _ = message_id
+        return (cluster, origin, epoch, sequence, self.member, self.hops, self.delay_ms)

@@ -1,0 +1,703 @@
+"""The app: a node, its model and a screen, in one loop.
+
+What must stay true:
+
+- An event costs one `|=` here, and a look while a knock is not answered; the screen is painted by a timer,
+  at most ten times a second.
+- Whatever way it ends, the node leaves politely first (`leaving`) and the terminal is left as it was
+  found.
+- Text from strangers is only ever handed to Textual as `PacketContent` or with markup off, after
+  `printable`.
+
+Driven by `grapevine_tui.cli.main`, which reads `exit_code` and `failure` afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final, NamedTuple
+
+from rich.console import RenderableType
+from textual import events
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widget import Widget
+
+from grapevine_proto.errors import ConfigError, GrapevineError, UnknownPeer
+from grapevine_proto.events import Event
+from grapevine_proto.ids import PeerId
+from grapevine_tui.app.command_runner import CommandRunner
+from grapevine_tui.app.contrast import with_contrast
+from grapevine_tui.app.export import Exporter, payload_text
+from grapevine_tui.app.gc_control import GcController
+from grapevine_tui.app.key_sequencer import KeyHandled, KeySequencer
+from grapevine_tui.app.screens import facts
+from grapevine_tui.app.screens.confirm import ConfirmScreen
+from grapevine_tui.app.screens.detail import DetailScreen
+from grapevine_tui.app.screens.help import help_facts
+from grapevine_tui.app.screens.main import CONNECTED_STATES, MainScreen
+from grapevine_tui.app.screens.members import MembersScreen
+from grapevine_tui.app.screens.message import MessageScreen
+from grapevine_tui.app.screens.node import NodeScreen
+from grapevine_tui.app.screens.settings import SettingsScreen
+from grapevine_tui.app.screens.trace import TraceScreen
+from grapevine_tui.app.screens.traffic import TrafficScreen
+from grapevine_tui.app.shutdown import GracefulShutdown
+from grapevine_tui.app.terminal import (
+    BackgroundQuery,
+    WindowTitle,
+    consume_repaint_request,
+    install_paste_safe_decoder,
+    understands_osc,
+)
+from grapevine_tui.app.themes import ThemeManager
+from grapevine_tui.app.toasts import Toasts
+from grapevine_tui.app.widgets.bindings import available_actions, bindings
+from grapevine_tui.app.widgets.draft import Draft
+from grapevine_tui.app.widgets.fact_sheet import Fact
+from grapevine_tui.app.widgets.format import THEME_VARIABLES
+from grapevine_tui.app.widgets.grid import Grid
+from grapevine_tui.app.widgets.log import MessageLog
+from grapevine_tui.app.widgets.peer_table import PeerGrid
+from grapevine_tui.config import keymap
+from grapevine_tui.config.edit import EditableHost, SettingsEditor, settings_pending_restart
+from grapevine_tui.config.preferences import Preferences
+from grapevine_tui.config.settings import Settings
+from grapevine_tui.control.commands import CommandError
+from grapevine_tui.host.model import Changes
+from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
+from grapevine_tui.logs import set_level
+from grapevine_tui.text import printable, truncate
+
+DRAFT_PREVIEW_CELLS: Final = 60  # of a draft that is named in a question
+UNDO_WINDOW_S: Final = 10.0
+KEYLIKE_LINES: Final = frozenset({":q", ":q!", ":wq", "quit", "exit", "help"})
+FRAMES_PER_S: Final = 10
+FRAMES_PER_REFRESH: Final = 5  # the node's tables are read at every fifth: twice a second
+
+
+def is_keylike(line: str) -> bool:
+    """Whether somebody may have meant a key of the panels, or a command, and not a message to everyone."""
+    text = line.strip()
+    return text in KEYLIKE_LINES or (len(text) == 1 and text.isascii())
+
+
+class Undo(NamedTuple):
+    """What was done, how to take it back, and until when (monotonic seconds) that is offered."""
+
+    description: str
+    revert: Callable[[], Coroutine[Any, Any, None]]
+    expires_at: float
+
+
+class GrapevineApp(App[None]):
+    """The terminal app over one host."""
+
+    TITLE = "grapevine"
+    CSS_PATH: ClassVar[Path] = Path(__file__).with_name("grapevine.tcss")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings(keymap.GLOBAL_KEYS),
+        Binding("ctrl+p", "command_palette", "Commands", show=False, priority=True),
+    ]
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self, host: HostView, settings: SettingsView, *, demo: DemoView | None = None
+    ) -> None:
+        super().__init__()
+        install_paste_safe_decoder()
+        self._host = host
+        self._settings = self._startup_settings = settings
+        self._demo = demo
+        self._max_payload_bytes = settings.node.max_message_size
+        self._pending_changes = Changes.NONE
+        self._frame_count = 0
+        self._toasts = Toasts(self, host.model, self._alert)
+        self._theme_manager = ThemeManager(self, Preferences(settings.preferences_file))
+        self._settings_editor: SettingsEditor | None = None
+        self._graceful_shutdown = GracefulShutdown(self, host, demo, self._show_shutdown)
+        self._key_sequencer = KeySequencer(self, super().on_event)
+        self.gc_controller = GcController()
+        self.exporter = Exporter(self, host.model, settings.state_dir)
+        self.set_keymap(dict(settings.keys))
+        self._has_panicked = False
+        self._undo: Undo | None = None
+        self._unconfirmed_line = ""  # a line that was not sent at the first enter
+        self.failure: GrapevineError | None = None
+        """Why the node could not start; None where it did."""
+        self.main = MainScreen(host, settings, self._max_payload_bytes)
+        self._command_runner = CommandRunner(self, host)
+        self._window_title = WindowTitle(self._write_to_terminal)
+        self._background: BackgroundQuery | None = None
+
+    def get_default_screen(self) -> Screen[None]:
+        return self.main
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return THEME_VARIABLES
+
+    def get_css_variables(self) -> dict[str, str]:
+        self.theme_variables = with_contrast(super().get_css_variables())
+        return self.theme_variables
+
+    def on_mount(self) -> None:
+        self._theme_manager.apply(self._settings.theme)
+        self._ask_background()
+        self._graceful_shutdown.catch_signals()
+        self._host.listen(self._on_node_event)
+        self.set_interval(1 / FRAMES_PER_S, self.tick)
+        self.run_worker(self._start(), exit_on_error=True)
+        self.run_worker(self._command_runner.run(), exit_on_error=True)
+
+    def watch_theme(self, theme: str) -> None:
+        """Keep a choice made on the screen."""
+        self._theme_manager.on_changed(theme, self._settings.theme)
+
+    def panic(self, *renderables: RenderableType) -> None:
+        self._has_panicked = True
+        super().panic(*renderables)
+
+    @property
+    def exit_code(self) -> int:
+        """For the process; a fault of ours or of Textual's is no success, wherever it was raised."""
+        return self.return_code or int(self._has_panicked)
+
+    @property
+    def _has_terminal(self) -> bool:
+        """Whether the app draws on a terminal that ignores what it does not know; a browser's is none."""
+        is_without_terminal = self.is_headless or self.is_web or self._driver is None
+        return not is_without_terminal and understands_osc(os.environ)
+
+    def _write_to_terminal(self, sequence: str) -> None:
+        """Write a control sequence that changes no cell of the screen."""
+        if self._driver is not None:
+            self._driver.write(sequence)
+
+    def on_ready(self) -> None:
+        self._update_window_title()
+        if not self.is_headless:  # a test runs many apps in one process, and must free each
+            self.gc_controller.freeze()
+
+    async def on_unmount(self) -> None:
+        self._window_title.restore()
+        if self._background is not None:
+            self._background.drop()
+        # Reached after an error too: then nobody has said goodbye yet.
+        if not self._graceful_shutdown.is_done and self._host.model.local_node is not None:
+            await self._graceful_shutdown.leave()
+
+    def _ask_background(self) -> None:
+        # Only the driver for a Unix terminal knows whether its input is one, and reads by `PasteSafeDecoder`.
+        can_answer = self._has_terminal and getattr(self._driver, "input_tty", False)
+        if can_answer and self._theme_manager.wears_own:
+            answered = partial(self.call_later, self._theme_manager.take_background)
+            self._background = BackgroundQuery(self._write_to_terminal, answered)
+
+    def _alert(self, words: str) -> None:
+        """Ring, or have the terminal show a notification of `words`, which are printable, if that is set."""
+        match self._settings.alert:
+            case "bell":
+                self.bell()
+            case "notify" if self._has_terminal:
+                self._write_to_terminal(f"\x1b]9;{words}\x07")
+
+    def _update_window_title(self) -> None:
+        if self._has_terminal:
+            self._window_title.show(self.main.status.node_name)
+
+    # Keys
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            await self._key_sequencer.enqueue(event)
+        else:
+            await super().on_event(event)
+
+    def on_app_focus(self) -> None:
+        # In a browser the app begins without the focus, so nothing has been given it yet.
+        if self.main.is_mounted and self.main.focused is None:
+            self.call_later(self.main.set_focus, self.main.current_panel())
+
+    async def on_key_handled(self, message: KeyHandled) -> None:
+        await self._key_sequencer.on_key_handled(message)
+
+    # The node
+
+    async def _start(self) -> None:
+        try:
+            if self._demo is not None:
+                await self._demo.start()
+            if self._host.model.local_node is None:
+                await self._host.start()
+        except GrapevineError as error:
+            self.failure = error
+            self._graceful_shutdown.is_done = True
+            self.exit(return_code=1)
+        self._pending_changes |= Changes.STATUS
+
+    def _on_node_event(self, event: Event, changes: Changes) -> None:
+        self._pending_changes |= changes
+        if self._command_runner.pending_dial:
+            self._command_runner.on_event(event)
+
+    def tick(self) -> None:
+        """What the timer does: paint what has changed, and now and then ask the node anew."""
+        self._frame_count += 1
+        is_refresh_due = self._frame_count % FRAMES_PER_REFRESH == 0
+        if (
+            is_refresh_due
+            and self._host.model.local_node is not None
+            and not self._graceful_shutdown.is_done
+        ):
+            with suppress(GrapevineError):  # it has stopped of itself: what was last known stays
+                self._pending_changes |= self._host.refresh()
+        if consume_repaint_request():
+            self.refresh()
+        changes, self._pending_changes = self._pending_changes, Changes.NONE
+        if changes:
+            self.main.update_panels(changes)
+        if Changes.NOTICES in changes:
+            self._toasts.show()
+        if is_refresh_due:
+            is_outdated = (
+                bool(self._host.model.outdated_since) and not self._graceful_shutdown.is_requested
+            )
+            if is_outdated != self.has_class("-lost"):
+                self.set_class(is_outdated, "-lost")
+                for screen in self.screen_stack:
+                    screen.set_class(is_outdated, "-lost")
+            self.main.tick()
+            self._update_window_title()
+            self.gc_controller.collect_if_due(is_main_in_front=len(self.screen_stack) == 1)
+
+    # The end
+
+    def _show_shutdown(self) -> None:
+        self.main.status.is_leaving = True
+        self.main.status.refresh()
+
+    async def action_quit(self) -> None:
+        """From a screen in front go back; from the main one leave, and ask where that costs something."""
+        screen = self.screen
+        if self._graceful_shutdown.is_requested:
+            self._graceful_shutdown.request()
+        elif screen is self.main:
+            self.confirm_leave()
+        elif not screen.is_modal:
+            await screen.run_action("back")
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C: leave, from wherever one is; asks first where that costs something."""
+        if self._graceful_shutdown.is_requested:
+            self._graceful_shutdown.request()
+        elif not self.screen.is_modal:
+            self.confirm_leave()
+
+    def confirm_leave(self) -> None:
+        """Leave; where peers are connected or something would be lost, once somebody has said yes."""
+        facts = self._leave_consequences()
+        if not facts:
+            self.request_shutdown()
+            return
+
+        def on_answer(is_confirmed: bool | None) -> None:
+            if is_confirmed:
+                self.request_shutdown()
+
+        is_remote = self._host.model.is_remote
+        title = "Detach?" if is_remote else "Leave the cluster?"
+        yes = "Detach" if is_remote else "Leave"
+        self.push_screen(ConfirmScreen(title, facts, yes=yes, no="Stay"), on_answer)
+
+    def request_shutdown(self) -> None:
+        """Leave the cluster gracefully and end, unasked; asked twice, at once."""
+        self._graceful_shutdown.request()
+
+    def _leave_consequences(self) -> list[Fact]:
+        """What leaving cuts off or loses; empty: nothing."""
+        model, facts = self._host.model, []
+        connected = sum(peer.state in CONNECTED_STATES for peer in model.peers.values())
+        is_own_node = not model.is_remote and self._demo is None and not model.stop_reason
+        if connected and is_own_node:
+            peers = f"{connected:,} peer{'s' * (connected != 1)}"
+            facts.append(Fact("connected", f"to {peers}; this node ends and says goodbye"))
+        if self._settings_editor is not None and self._settings_editor.pending:
+            facts.append(Fact("not saved", ", ".join(self._settings_editor.pending), "warn"))
+        draft = self.main.compose_box.draft.text.strip()
+        if draft:
+            facts.append(Fact("not sent", truncate(printable(draft), DRAFT_PREVIEW_CELLS), "warn"))
+        return facts
+
+    def key_label(self, action: str) -> str:
+        """What a key does now."""
+        if action == "quit" and self.screen is not self.main:
+            return "Back"
+        return "Detach" if action == "quit" and self._host.model.is_remote else ""
+
+    # What is typed
+
+    def on_draft_submitted(self, message: Draft.Submitted) -> None:
+        line = message.line
+        box = self.main.compose_box
+        box.unstash()
+        is_repeated = line == self._unconfirmed_line
+        self._unconfirmed_line = ""
+        if is_keylike(line) and not is_repeated:
+            self._unconfirmed_line = line
+            box.show_feedback(
+                f"{line.strip()!r} was not sent, it looks like a key; enter sends it", is_error=True
+            )
+            box.restore(line)
+        elif line.strip():
+            self._command_runner.enqueue(line)
+
+    # Screens in front
+
+    def _bring_to_front(self, screen: Screen[None]) -> None:
+        """Bring a screen to the front, from wherever one is. Where one of its name stands behind others,
+        they are gone back from instead, so that screens never pile up."""
+        if self.screen.is_modal:  # a question wants its answer first
+            return
+        screen_names = [each.name for each in self.screen_stack]
+        if screen.name not in screen_names:
+            self.push_screen(screen)
+            return
+        while self.screen.name != screen.name:
+            self.pop_screen()
+
+    def on_grid_row_selected(self, message: Grid.RowSelected) -> None:
+        key = message.key
+        peer_id = key[1] if isinstance(key, tuple) else key
+        if isinstance(peer_id, PeerId):
+            self._bring_to_front(NodeScreen(self._host.model, peer_id))
+
+    def on_message_log_message_selected(self, message: MessageLog.MessageSelected) -> None:
+        entry = message.entry
+        self._bring_to_front(
+            MessageScreen(self._host.model, entry, payload_text(entry.message.payload))
+        )
+
+    def action_members(self) -> None:
+        """Everyone in the cluster, linked or not."""
+        self._bring_to_front(MembersScreen(self._host.model))
+
+    def action_trace(self) -> None:
+        """The latest traces."""
+        self.show_traces()
+
+    def show_traces(self) -> None:
+        self._bring_to_front(TraceScreen(self._host.model))
+
+    def _compose_trace(self) -> None:
+        while self.screen is not self.main:
+            self.pop_screen()
+        if self.main.compose_box.display:  # else there is no room
+            self.main.compose_box.begin_trace()
+
+    def on_trace_screen_new_trace_requested(self) -> None:
+        self._compose_trace()
+
+    def action_traffic(self) -> None:
+        """Curves over a minute, a quarter of an hour, three hours."""
+        self._bring_to_front(TrafficScreen(self._host.model))
+
+    async def action_settings(self) -> None:
+        """Every setting, to be looked at and changed."""
+        try:
+            editor = await self._open_settings_editor()
+        except GrapevineError as error:
+            self.notify(printable(str(error)), severity="warning", markup=False)
+        else:
+            self._bring_to_front(SettingsScreen(editor))
+
+    async def _open_settings_editor(self) -> SettingsEditor:
+        if self._settings_editor is not None and self._settings_editor.pending:
+            return (
+                self._settings_editor
+            )  # left by another way than back: nothing is dropped unasked
+        if isinstance(self._host, EditableHost):
+            self._settings_editor = await self._host.edit()
+            return self._settings_editor
+        if not isinstance(self._settings, Settings):
+            raise ConfigError("", "there are no settings here")
+        settings, editor = self._settings, self._settings_editor
+        if editor is not None and settings.demo:
+            return editor
+        if editor is not None:
+            with suppress(
+                GrapevineError
+            ):  # the file may have been changed, by hand or from elsewhere
+                reloaded = settings.reload()
+                keymap = settings.node.keys
+                settings = replace(reloaded, node=reloaded.node.replace(keys=keymap))
+        assert isinstance(self._startup_settings, Settings)
+        self._settings_editor = SettingsEditor(
+            settings, self._host.reconfigure, self._startup_settings
+        )
+        return self._settings_editor
+
+    def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:
+        settings = message.settings
+        self._host.model.log_command("settings saved")
+        if isinstance(self._host, EditableHost):  # theme, keys and log are those of who looks
+            self.main.apply_config(settings.node)
+            return
+        self._settings = settings
+        if isinstance(self._startup_settings, Settings):
+            self._host.pending_restart = settings_pending_restart(self._startup_settings, settings)
+        self._host.model.messages.set_limit(settings.messages)
+        set_level(settings.log_level)
+        self.set_keymap(dict(settings.keys))
+        self.main.apply_config(settings.node)
+        if settings.theme and settings.theme != self.theme:
+            self._theme_manager.apply(settings.theme)
+
+    def action_status(self) -> None:
+        """Who we are, and every counter."""
+        get_facts = partial(facts.status_facts, self._host.model)
+        self._bring_to_front(DetailScreen("Status", get_facts, has_columns=True))
+
+    def action_help(self) -> None:
+        """Every key and every command."""
+        is_attached = self._host.model.is_remote
+        get_facts = partial(help_facts, self, self._settings.keys, is_attached=is_attached)
+        self._bring_to_front(DetailScreen("Help", get_facts, has_columns=True))
+
+    # What is asked of one node or message
+
+    def _address_of(self, peer_id: PeerId) -> str:
+        model = self._host.model
+        node = model.peers.get(peer_id) or model.members.get(peer_id)
+        return str(node.address) if node is not None and node.address else ""
+
+    async def on_peer_grid_action_requested(self, message: PeerGrid.ActionRequested) -> None:
+        peer_id = message.peer_id
+        address = self._address_of(peer_id)
+        match message.action:
+            case "send":
+                while self.screen is not self.main:
+                    self.pop_screen()
+                self.main.compose_box.begin_send(facts.addressable_name(self._host.model, peer_id))
+            case "dial" if address:
+                self._command_runner.enqueue(f"/connect {address}")
+                if self.screen is not self.main:  # where what comes of it is not seen
+                    connected_name = self._command_runner.connected_peer_at(address)
+                    text = (
+                        f"{connected_name} is connected already"
+                        if connected_name
+                        else f"dialing {address}"
+                    )
+                    self.notify(printable(text), markup=False)
+            case "forget":
+                self._confirm_forget(peer_id)
+            case "deny" if peer_id in self._host.model.denied:
+                await self._await_or_notify(self.allow(str(peer_id)))
+            case "deny":
+                self._confirm_deny(peer_id, facts.addressable_name(self._host.model, peer_id))
+            case "copy" if address:
+                self.exporter.copy(address)
+            case "copy_id":
+                self.exporter.copy(str(peer_id))
+
+    # Acts that cut somebody off: asked about once, and undone where that is possible
+
+    async def deny(self, identity: str) -> None:
+        """Deny whom `identity` means, once somebody has said yes. Raises UnknownPeer where that is no
+        one node."""
+        model = self._host.model
+        peer_id = facts.resolve_node(model, identity)
+        if peer_id is None or (
+            model.local_node is not None and peer_id == model.local_node.peer_id
+        ):
+            await self._deny(identity)  # the node has the words for what is wrong with it
+        else:
+            self._confirm_deny(peer_id, identity)
+
+    async def allow(self, identity: str) -> None:
+        """Allow a denied node again. Raises UnknownPeer."""
+        peer_id = await self._host.allow(identity)
+        model = self._host.model
+        model.denied -= {peer_id}
+        self._pending_changes |= Changes.PEERS | Changes.MEMBERS
+        self._report_done(f"allow {model.name_of(peer_id)} ({peer_id.short}…)")
+
+    async def forget(self, identity: str) -> None:
+        """Forget whom `identity` means, once somebody has said yes. Raises UnknownPeer."""
+        peer_id = facts.resolve_node(self._host.model, identity)
+        if peer_id is None:
+            raise UnknownPeer(f"no one node here is called {printable(identity)!r}")
+        self._confirm_forget(peer_id)
+
+    def _confirm_deny(self, peer_id: PeerId, identity: str) -> None:
+        details = facts.deny_facts(self._host.model, peer_id)
+        self._confirm(
+            ConfirmScreen("Deny this node?", details, yes="Deny"), lambda: self._deny(identity)
+        )
+
+    def _confirm_forget(self, peer_id: PeerId) -> None:
+        details = facts.forget_facts(self._host.model, peer_id)
+        self._confirm(
+            ConfirmScreen("Forget this node?", details, yes="Forget"), lambda: self._forget(peer_id)
+        )
+
+    def _confirm(
+        self, confirm_screen: ConfirmScreen, action: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Do `act` if the answer is yes."""
+
+        def on_answer(is_confirmed: bool | None) -> None:
+            if is_confirmed:
+                self.run_worker(self._await_or_notify(action()), exit_on_error=True)
+
+        if not self.screen.is_modal:
+            self.push_screen(confirm_screen, on_answer)
+
+    async def _await_or_notify(self, action: Coroutine[Any, Any, None]) -> None:
+        try:
+            await action
+        except GrapevineError as error:
+            self.notify(printable(str(error)), severity="warning", markup=False)
+
+    async def _deny(self, identity: str) -> None:
+        peer_id = await self._host.deny(identity)
+        model = self._host.model
+        model.denied |= {peer_id}
+        self._pending_changes |= Changes.PEERS | Changes.MEMBERS
+
+        async def undo_deny() -> None:
+            try:
+                await self.allow(str(peer_id))
+            except UnknownPeer:
+                await self.allow(identity)
+
+        self._report_done(f"deny {model.name_of(peer_id)} ({peer_id.short}…)", undo=undo_deny)
+
+    async def _forget(self, peer_id: PeerId) -> None:
+        name = self._host.model.name_of(peer_id)
+        try:
+            await self._host.forget(peer_id)
+        except GrapevineError as error:
+            text = printable(f"{name}: {error}")
+            self.notify(text, severity="warning", markup=False)
+        else:
+            self._pending_changes |= self._host.refresh()
+            self._report_done(f"forget {name} ({peer_id.short}…)")
+
+    def _report_done(
+        self, description: str, *, undo: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        """Say what was done, in the command log and on the screen; `undo` takes it back for
+        `UNDO_WINDOW_S`."""
+        self._host.model.log_command(description)
+        self._undo = (
+            None if undo is None else Undo(description, undo, time.monotonic() + UNDO_WINDOW_S)
+        )
+        key = self._settings.keys.get("undo", "u")
+        hint = f"; {key} undoes it for {UNDO_WINDOW_S:.0f} s" if undo is not None else ""
+        self.notify(printable(f"done: {description}{hint}"), timeout=UNDO_WINDOW_S, markup=False)
+
+    async def action_undo(self) -> None:
+        """Take back what was done last, if that was a moment ago and can be undone."""
+        undo, self._undo = self._undo, None
+        if undo is None or time.monotonic() > undo.expires_at:
+            self.notify("nothing to undo", markup=False)
+        else:
+            self._host.model.log_command(f"undo: {undo.description}")
+            await self._await_or_notify(undo.revert())
+
+    def on_settings_screen_edits_discarded(self, message: SettingsScreen.EditsDiscarded) -> None:
+        editor, edits = message.editor, message.edits
+
+        async def restore_edits() -> None:
+            editor.restore(edits)
+            self._settings_editor = editor
+            self.notify("the changes are back, unsaved: see the settings", markup=False)
+
+        self._report_done(f"discard changes of {', '.join(edits)}", undo=restore_edits)
+
+    async def run_screen_command(self, command: str, text: str) -> None:
+        """What a slash command of the screen does."""
+        main_screen = self.main
+        match command:
+            case "rates" | "messages":
+                main_screen.action_panel("log" if command == "messages" else command)
+            case "filter":
+                main_screen.filter_current_panel(text)
+            case "pause":
+                main_screen.action_pause()
+            case "zoom":
+                main_screen.action_zoom()
+            case "export":
+                await self.on_message_log_export_requested()
+            case "traffic":
+                self.action_traffic()
+            case "screenshot":
+                self.action_save_screenshot()
+            case "undo":
+                await self.action_undo()
+            case "copy" | "copy_id":
+                await self._copy_here(command)
+            case "sort" | "reverse":
+                self._sort_here(command)
+
+    async def _copy_here(self, what: str) -> None:
+        # At once, though the cursor of a panel without the focus is not seen: it says what it copied.
+        panel = self.main.current_panel()
+        if not isinstance(panel, (PeerGrid, MessageLog)):
+            raise CommandError(f"/{what} works on peers and messages")
+        if isinstance(panel, MessageLog):
+            if panel.cursor_entry is not None:
+                self.on_message_log_action_requested(
+                    MessageLog.ActionRequested(what, panel.cursor_entry)
+                )
+        elif isinstance(panel.cursor_key, PeerId):
+            await self.on_peer_grid_action_requested(
+                PeerGrid.ActionRequested(what, panel.cursor_key)
+            )
+
+    def _sort_here(self, act: str) -> None:
+        panel = self.main.current_panel()
+        if not isinstance(panel, Grid):
+            raise CommandError(f"/{act} works on tables; messages keep their order")
+        if act == "sort":
+            panel.action_sort()
+        else:
+            panel.action_reverse()
+
+    def on_message_log_action_requested(self, message: MessageLog.ActionRequested) -> None:
+        selected = message.entry.message
+        self.exporter.copy(
+            str(selected.id) if message.action == "copy_id" else payload_text(selected.payload)
+        )
+
+    def on_detail_screen_copy_requested(self, message: DetailScreen.CopyRequested) -> None:
+        if message.text:
+            self.exporter.copy(message.text)
+
+    async def on_message_log_export_requested(self) -> None:
+        log = self.main.log_view
+        await self.exporter.export(log.filtered_entries(), log.filter_query.text)
+
+    def action_save_screenshot(self) -> None:
+        """Save the screen as SVG."""
+        self.exporter.save_screenshot()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
+        """What the palette offers: all that can be done from here, each with its key."""
+        nodes: list[App[None] | Screen[object] | Widget] = [self, screen]
+        if screen is self.main:
+            nodes.append(self.main.current_panel())
+        elif screen.focused is not None:
+            nodes.append(screen.focused)
+        for available in available_actions(nodes, self._settings.keys):
+            key = " ".join(map(self.get_key_display, available.bindings))
+            action = partial(self.run_action, available.bindings[0].action, available.node)
+            yield SystemCommand(available.label, f"key {key}", action)
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)

@@ -1,0 +1,50 @@
+"""A question before something that is hard to take back, in front of the others.
+
+What must stay true: nothing is done unless enter (or y) is pressed; every other way out is a no. The key
+line names what either does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from grapevine_tui.app.widgets.fact_sheet import Fact, FactSheet
+from grapevine_tui.app.widgets.key_footer import KeyFooter
+
+
+class ConfirmScreen(ModalScreen[bool]):
+    """`title` and `facts` are printable. Dismissed with the answer."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,y", "answer(True)", "Yes"),
+        Binding("escape,n,q", "answer(False)", "No"),
+        Binding("ctrl+c", "answer(False)", "No", show=False),
+    ]
+
+    def __init__(
+        self, title: str, facts: Sequence[Fact], *, yes: str = "Yes", no: str = "No"
+    ) -> None:
+        super().__init__()
+        self._action_labels = {"answer(True)": yes, "answer(False)": no}
+        self._title = title
+        self._facts = facts
+
+    def compose(self) -> ComposeResult:
+        sheet = FactSheet()
+        sheet.border_title = Content(self._title)
+        sheet.set_facts(self._facts)
+        yield sheet
+        yield KeyFooter()
+
+    def key_label(self, action: str) -> str:
+        """What a key does now."""
+        return self._action_labels.get(action, "")
+
+    def action_answer(self, is_confirmed: bool) -> None:
+        self.dismiss(is_confirmed)

@@ -1,0 +1,316 @@
+"""What the detail screen says of a peer, a member, the node and its counters.
+
+What must stay true: pure functions from the model to printable facts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from dataclasses import fields
+from itertools import islice
+from typing import Final
+
+from grapevine_proto.events import PeerInfo, PeerState, Stats
+from grapevine_proto.ids import PeerId
+from grapevine_tui.app.widgets.fact_sheet import Fact
+from grapevine_tui.app.widgets.format import (
+    braille_graph,
+    format_bytes,
+    format_duration,
+    format_latency,
+    health_tone,
+    member_status,
+    peer_status,
+)
+from grapevine_tui.app.widgets.tables import format_round
+from grapevine_tui.host.model import Model
+from grapevine_tui.text import format_payload, printable, truncate
+
+MIN_ID_PREFIX: Final = 4  # digits of an id that stand for it, as the node has it
+MAX_ROUNDS: Final = 5
+MAX_MESSAGES: Final = 5
+PREVIEW_BYTES: Final = 60  # of each of them
+CURVE_CELLS: Final = 45
+PASTE_PREVIEW_CELLS: Final = 60
+LOSS_WARNING_RATIO: Final = 0.01  # from here on a path is felt
+HEALTHY_MIN: Final = 0.95
+
+
+def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
+    """All that is known of one peer; None where it is no longer one."""
+    peer = model.peers.get(peer_id)
+    if peer is None:
+        return None
+    glyph, label, tone = peer_status(model, peer)
+    return [
+        Fact("state", f"{glyph} {label}", tone),
+        Fact("health", *_format_health(peer, model.now)),
+        Fact("name", printable(peer.name) or "none"),
+        Fact("key", str(peer_id), "accent"),
+        Fact("epoch", _format_epoch(peer.epoch)),
+        Fact("address", printable(str(peer.address))),
+        Fact("zone", printable(peer.zone) or "none"),
+        Fact("link", ""),
+        *_link_facts(model, peer),
+        *_rtt_facts(model, peer_id),
+        Fact("allowance", ""),
+        Fact("tokens left", f"{peer.tokens:.0f} of {peer.tokens_capacity:.0f}"),
+        Fact(
+            "messages",
+            f"{peer.allowed:,} allowed, {peer.throttled:,} throttled",
+            "bad" if peer.throttled else "text",
+        ),
+        *_round_facts(model, peer_id),
+        *_author_facts(model, peer_id),
+    ]
+
+
+def _format_health(peer: PeerInfo, now: float) -> tuple[str, str]:
+    """The figure with what keeps it down, and its tone."""
+    unheard_s = now - peer.last_seen_at
+    if peer.state not in (PeerState.CONNECTED, PeerState.STALE):
+        return "-  not connected", "dim"
+    if peer.health_reason:
+        reason = peer.health_reason
+    elif peer.state is PeerState.STALE:
+        reason = f"silent for {format_duration(unheard_s)}"
+    else:
+        last_heard = f"last heard {format_duration(unheard_s)} ago"
+        reason = "answers what it is sent" if peer.health >= HEALTHY_MIN else last_heard
+    return f"{peer.health:.2f}  {reason}", health_tone(peer.health)
+
+
+def _format_epoch(epoch: int) -> str:
+    """An epoch is the time of the node's start, or a little more where it started twice in a second."""
+    if not epoch:
+        return "not known"
+    try:
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
+    except (OverflowError, OSError, ValueError):  # whoever sent it may have written anything
+        return str(epoch)
+    return f"{epoch}  (started {started})"
+
+
+def _link_facts(model: Model, peer: PeerInfo) -> list[Fact]:
+    rates = model.peer_rates.get(peer.peer_id)
+    is_connected = peer.connected_at is not None and peer.state is not PeerState.DISCONNECTED
+    age = format_duration(model.now - peer.connected_at) if peer.connected_at is not None else ""
+    return [
+        Fact("session", f"{age} old" if is_connected else "none"),
+        Fact("last heard", f"{format_duration(model.now - peer.last_seen_at)} ago"),
+        Fact(
+            "received",
+            f"{peer.received:,} datagrams" + (f", {rates.in_per_s:.1f}/s" if rates else ""),
+        ),
+        Fact("sent", f"{peer.sent:,} datagrams" + (f", {rates.out_per_s:.1f}/s" if rates else "")),
+        Fact("waiting", f"{peer.queued:,} messages"),
+        Fact("lost", *_format_loss(peer)),
+        Fact("may send", _format_send_rate(peer) if is_connected else "nothing"),
+        Fact("round trip", *_format_rtt(model, peer)),
+    ]
+
+
+def _format_rtt(model: Model, peer: PeerInfo) -> tuple[str, str]:
+    """As it is now; of a silent peer the last that was measured, with its age; of others none."""
+    if peer.state is PeerState.CONNECTED:
+        return format_latency(peer.rtt_s), "text"
+    if peer.state is PeerState.STALE and peer.rtt_s is not None:
+        return (
+            f"{format_latency(peer.rtt_s)}, {format_duration(model.now - peer.last_seen_at)} ago",
+            "dim",
+        )
+    return "-", "dim"
+
+
+def _format_loss(peer: PeerInfo) -> tuple[str, str]:
+    ratio = peer.lost / peer.sent if peer.sent else 0.0
+    return f"{peer.lost:,} datagrams, {ratio:.1%}", "warn" if ratio > LOSS_WARNING_RATIO else "text"
+
+
+def _format_send_rate(peer: PeerInfo) -> str:
+    """What congestion control lets go, and in datagrams of which size."""
+    rate = f"{format_bytes(peer.send_rate)}/s" if math.isfinite(peer.send_rate) else "without limit"
+    return f"{rate}, datagrams of {peer.datagram_bytes:,} bytes"
+
+
+def _round_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    rounds = [entry for entry in model.rounds if entry.round.peer == peer_id][-MAX_ROUNDS:]
+    if not rounds:
+        return []
+    facts = [Fact("latest rounds", "")]
+    for entry in reversed(rounds):
+        clock = time.strftime("%H:%M:%S", time.localtime(entry.at_unix))
+        facts.append(Fact(f"round {entry.round.number}", f"{clock}  {format_round(entry.round)}"))
+    return facts
+
+
+def status_facts(model: Model) -> list[Fact]:
+    """Who we are and how we do, with every counter."""
+    local_node = model.local_node
+    facts = [Fact("this node", "")]
+    if local_node is not None:
+        facts += [
+            Fact("id", str(local_node.peer_id), "accent"),
+            Fact("address", str(local_node.address)),
+            Fact("epoch", str(local_node.epoch)),
+            Fact("up", format_duration(time.time() - local_node.started_at)),
+        ]
+    states = [peer.state for peer in model.peers.values()]
+    connected = states.count(PeerState.CONNECTED)
+    facts.append(Fact("peers", f"{len(states)}, {connected} connected"))
+    if model.denied:
+        facts.append(Fact("denied", f"{len(model.denied):,}"))
+    facts.append(Fact("members", f"{len(model.members):,} known"))
+    facts.append(Fact("counters", ""))
+    for each in fields(Stats):
+        value = getattr(model.stats, each.name)
+        if isinstance(value, int):
+            text = format_bytes(value) if "bytes" in each.name else f"{value:,}"
+            facts.append(Fact(each.name.replace("_", " "), text))
+    if model.stats.dropped:
+        facts.append(Fact("refused", ""))
+        facts += [Fact(str(reason), f"{count:,}") for reason, count in model.stats.dropped]
+    if model.commands:
+        facts.append(Fact("command log", ""))
+    for notice in list(model.commands)[-20:]:
+        clock = time.strftime("%H:%M:%S", time.localtime(notice.at_unix))
+        facts.append(Fact(clock, notice.text))
+    if model.notices:
+        facts.append(Fact("notices", ""))
+    for notice in list(model.notices)[-20:]:
+        clock = time.strftime("%H:%M:%S", time.localtime(notice.at_unix))
+        facts.append(Fact(clock, notice.text))
+    return facts
+
+
+def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
+    """What is known of one member that is no peer of ours; None where nothing is."""
+    member = model.members.get(peer_id)
+    if member is None:
+        return None
+    glyph, label, tone = member_status(model, member)
+    return [
+        Fact("status", f"{glyph} {label}", tone),
+        Fact("link", "none: known by hearsay"),
+        Fact("name", printable(member.name) or "none"),
+        Fact("key", str(peer_id), "accent"),
+        Fact("epoch", _format_epoch(member.epoch)),
+        Fact("address", printable(str(member.address)) if member.address else "not known"),
+        Fact("zone", printable(member.zone) or "none"),
+        *_author_facts(model, peer_id),
+    ]
+
+
+def node_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
+    """What is known of one node, linked or not."""
+    return peer_facts(model, peer_id) or member_facts(model, peer_id)
+
+
+def _rtt_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    history = model.rtts.get(peer_id)
+    if not history:
+        return []
+    ordered = sorted(history)
+    median = ordered[len(ordered) // 2]
+    text = (
+        f"min {format_latency(ordered[0])}, median {format_latency(median)}, "
+        f"max {format_latency(ordered[-1])}"
+    )
+    curve = braille_graph(history, min(CURVE_CELLS, (len(history) + 1) // 2), 1)[0]
+    return [
+        Fact(f"last {format_duration(len(history))}", curve, "good"),
+        Fact("of these", text, "dim"),
+    ]
+
+
+def _author_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    """What one author said: how much, and the latest of it that is kept."""
+    author = model.authors.get(peer_id)
+    if author is None:
+        return [Fact("said", ""), Fact("messages", "none yet")]
+    repaired = f", {author.repaired:,} by repair" if author.repaired else ""
+    facts = [
+        Fact("said", ""),
+        Fact("messages", f"{author.messages:,}{repaired}, {author.per_s:.1f}/s"),
+        Fact("bytes", format_bytes(author.bytes)),
+    ]
+    entries = (entry for entry in model.messages.newest_first() if entry.message.origin == peer_id)
+    for entry in islice(entries, MAX_MESSAGES):
+        clock = time.strftime("%H:%M:%S", time.localtime(entry.at_unix))
+        facts.append(Fact(clock, format_payload(entry.message.payload, PREVIEW_BYTES)))
+    return facts
+
+
+def addressable_name(model: Model, peer_id: PeerId) -> str:
+    """What `/send` understands as this node: its name, if nobody else bears it and it can be typed;
+    else its id."""
+    node = model.peers.get(peer_id) or model.members.get(peer_id)
+    name = node.name if node is not None else ""
+    is_plain = bool(name) and printable(name) == name and '"' not in name
+    is_unique = len(model.ids_named(name)) == 1
+    return name if is_plain and is_unique else str(peer_id)
+
+
+def resolve_node(model: Model, identity: str) -> PeerId | None:
+    """The one node that `identity` means: a name, an id or at least four digits of one, an address. None
+    where
+    that is none or several: then the node says so."""
+    identity = identity.strip()
+    nodes = model.members | model.peers
+    matches = {
+        peer_id
+        for peer_id, each in nodes.items()
+        if (identity and identity in (each.name, str(each.address)))
+        or (len(identity) >= MIN_ID_PREFIX and str(peer_id).startswith(identity.lower()))
+    }
+    if not matches:
+        with suppress(ValueError):
+            return PeerId.parse(identity.lower())
+    return matches.pop() if len(matches) == 1 else None
+
+
+def deny_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    """Who would be denied, and what that does."""
+    return [
+        *_identity_facts(model, peer_id),
+        Fact("effect", "disconnected at once, and refused here"),
+        Fact("until", "it is allowed again, or this node restarts"),
+    ]
+
+
+def forget_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    """Who would be forgotten, and what that does."""
+    return [
+        *_identity_facts(model, peer_id),
+        Fact("effect", "removed from the peers and members of this node"),
+        Fact("until", "another node reports it; this cannot be undone"),
+    ]
+
+
+def _identity_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    peer, member = model.peers.get(peer_id), model.members.get(peer_id)
+    facts = [Fact("node", printable(model.name_of(peer_id))), Fact("id", str(peer_id), "accent")]
+    if peer is not None:
+        facts.append(
+            Fact("now", f"{peer_status(model, peer).label}, {printable(str(peer.address))}")
+        )
+    elif member is not None:
+        facts.append(Fact("now", member_status(model, member).label))
+    return facts
+
+
+def paste_facts(text: str) -> list[Fact]:
+    """What somebody is about to paste."""
+    size = len(text.encode(errors="replace"))
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    facts = [
+        Fact("characters", f"{len(text):,}"),
+        Fact("bytes", f"{size:,}"),
+        Fact("lines", f"{len(lines):,}"),
+        Fact("it begins", ""),
+    ]
+    return facts + [
+        Fact("", truncate(printable(line[:200]), PASTE_PREVIEW_CELLS)) for line in lines[:5]
+    ]

@@ -1,0 +1,435 @@
+"""The screen one keeps open: panels over the model, and the box to type in.
+
+What must stay true:
+
+- It paints only what `update_panels` is told has changed, and of that only what is on the screen.
+- Letters typed in the compose box never move it; everything else can be done by one key.
+
+Driven by the app: `update_panels` at most ten times a second, `tick` twice a second.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar, Final
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.css.scalar import Scalar
+from textual.screen import Screen
+from textual.widget import Widget
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import GrapevineError
+from grapevine_proto.events import PeerState
+from grapevine_tui.app.screens.confirm import ConfirmScreen
+from grapevine_tui.app.screens.facts import addressable_name, paste_facts
+from grapevine_tui.app.screens.layout import PANELS, choose_layout
+from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.compose import ComposeBox
+from grapevine_tui.app.widgets.draft import Draft, escape_controls
+from grapevine_tui.app.widgets.filter_bar import FilterBar
+from grapevine_tui.app.widgets.grid import Grid
+from grapevine_tui.app.widgets.key_footer import KeyFooter
+from grapevine_tui.app.widgets.log import EMPTY_TEXT, EMPTY_TEXT_TINY, MessageLog
+from grapevine_tui.app.widgets.peer_table import PeerGrid
+from grapevine_tui.app.widgets.rate_table import RateGrid
+from grapevine_tui.app.widgets.status import StatusLine, Summary
+from grapevine_tui.app.widgets.tables import (
+    FRAME_CELLS,
+    PEER_COLUMNS,
+    ROUND_COLUMNS,
+    filter_status,
+    format_as_of,
+    log_title,
+    peer_rows,
+    peer_title,
+    round_rows,
+    round_title,
+    shorten_title,
+)
+from grapevine_tui.app.widgets.traffic import TrafficPanel
+from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
+from grapevine_tui.host.model import ALL_CHANGES, Changes
+from grapevine_tui.host.protocol import HostView, SettingsView
+from grapevine_tui.host.query import MATCH_ALL, parse_query
+
+COMPACT_CELLS: Final = 60  # below this the prompt is its sign alone
+FILTER_LABELS: Final = {
+    "peers": "peers", "log": "messages", "rates": "rate limits", "rounds": "rounds"
+}  # fmt: skip
+MAX_PASTE_CHARACTERS: Final = 1_000_000  # characters; an editor is for more
+CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
+MIN_TABLE_ROWS: Final = 5
+TABLE_FRAME_LINES: Final = 3  # the border's two and the heading
+LAYOUT_CLASSES: Final = ("-wide", "-column", "-tiny")
+
+
+class MainScreen(Screen[None]):
+    """Peers, messages, traffic, rate limits and anti-entropy of one node."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(PANEL_KEYS)
+    AUTO_FOCUS = "#log"  # so that the first key does what the key line says
+
+    def __init__(self, host: HostView, settings: SettingsView, max_payload_bytes: int) -> None:
+        super().__init__()
+        self._host = host
+        model = host.model
+        self._model = model
+        self._max_peers = settings.node.max_peers
+        self._active_panel = "log"
+        self._zoomed_panel = ""
+        self._was_composing = False  # when the room for the compose box went
+        self._shown_titles: dict[Widget, str] = {}
+        self._max_rows: dict[Grid, int] = {}
+        self.is_paused = False
+        self._missed_changes = Changes.NONE  # while paused
+        self.status = StatusLine(model, settings.node, lambda: host.node.lag_s, id="status")
+        self.summary = Summary(model, lambda: host.node.now(), id="summary")
+        self.peers = PeerGrid(
+            PEER_COLUMNS,
+            empty="Nobody is connected yet. Press c to connect to an address.",
+            id="peers",
+        )
+        self.peers.is_denied = lambda peer_id: peer_id in model.denied
+        self.log_view = MessageLog(model, id="log")
+        self.traffic = TrafficPanel(model, id="traffic")
+        self.rates = RateGrid(model, id="rates")
+        self.rounds = Grid(
+            ROUND_COLUMNS,
+            empty="No round yet. A starts one.",
+            id="rounds",
+            newest_first=True,
+        )
+        self.compose_box = ComposeBox(
+            max_payload_bytes, self._addressable_names, is_attached=model.is_remote
+        )
+        self.filter_bar = FilterBar()
+        self._filtered_panel = "log"  # the panel that the filter bar is open for
+        self.key_footer = KeyFooter()
+        self._left = Vertical(self.peers, self.log_view, id="left")
+        self._right = Vertical(self.traffic, self.rates, self.rounds, id="right")
+
+    def compose(self) -> ComposeResult:
+        yield self.status
+        with Horizontal(id="body"):
+            yield self._left
+            yield self._right
+        yield self.summary
+        yield self.filter_bar
+        yield self.compose_box
+        yield self.key_footer
+
+    def on_mount(self) -> None:
+        self._apply_layout()
+        self.update_panels(ALL_CHANGES)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._apply_layout()
+
+    def apply_config(self, config: NodeConfig, *, is_restarted: bool = False) -> None:
+        """The node goes by this now."""
+        self._max_peers = config.max_peers
+        self.status.apply_config(config, is_restarted=is_restarted)
+        self.update_panels(ALL_CHANGES)
+
+    # Painting
+
+    def update_panels(self, changes: Changes) -> None:
+        """Show what changed, as far as it is on the screen."""
+        if self.is_paused:
+            self._missed_changes |= changes
+            return
+        model = self._model
+        if (Changes.PEERS | Changes.RATES) & changes:
+            self._update_peer_panels(changes)
+        if Changes.ROUNDS in changes and self.rounds.display:
+            self.rounds.set_rows(round_rows(model))
+            self._set_rounds_title()
+        if Changes.MESSAGES in changes and self.log_view.display:
+            self.log_view.sync()
+            self._set_log_title()
+        if Changes.STATUS in changes:
+            self.status.refresh()
+
+    def _update_peer_panels(self, changes: Changes) -> None:
+        model = self._model
+        if Changes.PEERS in changes and self.peers.display:
+            self.peers.set_rows(peer_rows(model))
+            self._set_panel_title(
+                self.peers, peer_title(model, self._max_peers, self._filter_status(self.peers))
+            )
+            self._limit_height(self.peers)
+        if Changes.RATES not in changes:
+            return
+        if self.rates.display:
+            self.rates.update_rows()
+            self._set_panel_title(self.rates, self.rates.panel_title())
+            self._limit_height(self.rates)
+        if self.traffic.display:
+            self.traffic.refresh()
+            self._set_panel_title(self.traffic, self.traffic.panel_title())
+
+    def _limit_height(self, grid: Grid) -> None:
+        """Let a table be no higher than its rows where others can use the lines; so as not to jump about
+        it never gets lower, until the screen itself changes."""
+        row_count: int | None = None
+        if self.has_class("-wide") and not self.has_class("-single"):
+            row_count = max(self._max_rows.get(grid, MIN_TABLE_ROWS), grid.count)
+            self._max_rows[grid] = row_count
+        height = None if row_count is None else Scalar.from_number(row_count + TABLE_FRAME_LINES)
+        if grid.styles.max_height != height:
+            grid.styles.max_height = height
+
+    def tick(self) -> None:
+        """Twice a second: clocks, countdowns and flashes move on though nothing happened."""
+        self.status.refresh()
+        self.key_footer.update_hints()
+        if self.summary.display:
+            self.summary.refresh()
+        if self.rounds.display:
+            self._set_rounds_title()
+        self.update_panels(Changes.PEERS | Changes.RATES)
+
+    def _set_panel_title(self, widget: Widget, title: Content) -> None:
+        if self._model.outdated_since:
+            title = Content.assemble(title, (f" · {format_as_of(self._model)}", "$warning"))
+        title = shorten_title(title, widget.outer_size.width)
+        if self._shown_titles.get(widget) != title.markup:  # setting one repaints the whole panel
+            self._shown_titles[widget] = title.markup
+            widget.border_title = title
+
+    def _filter_status(self, grid: Grid) -> list[tuple[str, str]]:
+        return filter_status(grid.filter_query, len(grid.rows))
+
+    def _set_rounds_title(self) -> None:
+        filtered, now = self._filter_status(self.rounds), self._host.node.now()
+        title = round_title(self._model, now, filtered)
+        if title.cell_length > self.rounds.outer_size.width - FRAME_CELLS:
+            title = round_title(self._model, now, filtered, is_short=True)
+        self._set_panel_title(self.rounds, title)
+
+    def _set_log_title(self) -> None:
+        log = self.log_view
+        title = log_title(
+            self._model,
+            is_following=log.is_following,
+            newer_count=log.newer_count,
+            is_paused=self.is_paused,
+            filtered=filter_status(log.filter_query, log.line_count),
+        )
+        self._set_panel_title(log, title)
+
+    def on_rate_grid_mode_changed(self) -> None:
+        self.update_panels(Changes.RATES)
+
+    def on_message_log_scrolled(self) -> None:
+        self._set_log_title()
+
+    # Panels
+
+    def _apply_layout(self) -> None:
+        """Show what there is room for."""
+        css_class, visible_ids = choose_layout(
+            self.size.width, self.size.height, self._active_panel, self._zoomed_panel
+        )
+        for each in LAYOUT_CLASSES:
+            self.set_class(each == css_class, each)
+        panels: tuple[Widget, ...] = (
+            self.summary,
+            self.compose_box,
+            self.key_footer,
+            self.peers,
+            self.log_view,
+            self.traffic,
+            self.rates,
+            self.rounds,
+        )
+        for panel in panels:
+            panel.display = panel.id in visible_ids
+        self._left.display = self.peers.display or self.log_view.display
+        self._right.display = self.traffic.display or self.rates.display or self.rounds.display
+        # The peers alone are as high as five of them, unless nothing else wants the room.
+        self._left.set_class(self._right.display and not self.log_view.display, "-low")
+        self.set_class(bool(self._zoomed_panel) or len(visible_ids & set(PANELS)) == 1, "-single")
+        self.status.is_tiny = css_class == "-tiny"
+        self.log_view.empty = EMPTY_TEXT_TINY if css_class == "-tiny" else EMPTY_TEXT
+        self._max_rows.clear()
+        self.compose_box.set_compact(self.size.width < COMPACT_CELLS)
+        self._restore_focus()
+        if self.is_mounted:
+            self.update_panels(ALL_CHANGES)
+            self._set_log_title()
+
+    def _restore_focus(self) -> None:
+        if self._was_composing and self.compose_box.display:
+            self._was_composing = False
+            self.set_focus(self.compose_box.draft)
+        focused = self.focused
+        if focused is None:
+            return
+        if "-tiny" in self.classes:
+            self.filter_bar.display = False
+        ancestors = [node for node in focused.ancestors_with_self if isinstance(node, Widget)]
+        if all(node.display for node in ancestors):
+            return
+        self._was_composing = focused is self.compose_box.draft
+        self.set_focus(self.log_view if self.log_view.display else self.panel(self._active_panel))
+
+    def panel(self, name: str) -> Grid | MessageLog:
+        """The panel of that id, one of `PANEL_KEYS`."""
+        if name == "log":
+            return self.log_view
+        return {"peers": self.peers, "rates": self.rates, "rounds": self.rounds}[name]
+
+    def action_panel(self, name: str) -> None:
+        """Go to a panel; where there is room for one alone it takes the place of the other."""
+        self._active_panel = name
+        if self._zoomed_panel:
+            self._zoomed_panel = name
+        self._apply_layout()
+        self.set_focus(self.panel(name))
+
+    def action_next_panel(self, by: int) -> None:
+        if self.compose_box.display:  # else there is room for one alone
+            current = self.current_panel().id or self._active_panel
+            self.action_panel(PANELS[(PANELS.index(current) + by) % len(PANELS)])
+
+    def key_label(self, action: str) -> str:
+        """What a key does now."""
+        if action == "zoom" and self._zoomed_panel:
+            return "All panels"
+        return "Resume" if action == "pause" and self.is_paused else ""
+
+    def action_zoom(self) -> None:
+        """Give the focused panel the whole screen, or take it back."""
+        current = self.current_panel().id or self._active_panel
+        if self._zoomed_panel:
+            self._zoomed_panel = ""
+        elif current in PANELS:
+            self._zoomed_panel = current
+            self._active_panel = current
+        self._apply_layout()
+        self.refresh_bindings()
+
+    def action_back(self) -> None:
+        """Undo one thing: the focused panel's filter, else the zoom."""
+        panel = self.current_panel()
+        if panel.filter_query:
+            self._set_filter(panel, "")
+        elif self._zoomed_panel:
+            self.action_zoom()
+
+    # Filters
+
+    def current_panel(self) -> Grid | MessageLog:
+        """The panel that has the focus, or had it last."""
+        focused = self.focused
+        return (
+            focused if isinstance(focused, (Grid, MessageLog)) else self.panel(self._active_panel)
+        )
+
+    def action_filter(self) -> None:
+        """Ask what to look for in the focused panel."""
+        panel = self.current_panel()
+        self._filtered_panel = panel.id or "log"
+        is_log = panel is self.log_view
+        hint = (
+            "words from:name via:repair zone:eu private: -not" if is_log else "words zone:eu -not"
+        )
+        if self.compose_box.display:  # else there is no room
+            self.filter_bar.open(FILTER_LABELS[self._filtered_panel], panel.filter_query.text, hint)
+
+    def filter_current_panel(self, text: str) -> None:
+        """Show only what matches in the panel that has, or had last, the focus."""
+        self._set_filter(self.current_panel(), text)
+
+    def _set_filter(self, panel: Grid | MessageLog, text: str) -> None:
+        panel.set_filter(parse_query(text) if text.strip() else MATCH_ALL)
+        if panel is self.log_view:
+            self._set_log_title()
+        else:
+            self.update_panels(Changes.PEERS | Changes.RATES | Changes.ROUNDS)
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        self._set_filter(self.panel(self._filtered_panel), message.text)
+
+    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        panel = self.panel(self._filtered_panel)
+        if message.is_cleared:
+            self._set_filter(panel, "")
+        self.action_panel(self._filtered_panel)
+
+    def action_write(self) -> None:
+        """Go to the compose box."""
+        if self.compose_box.display:
+            self.set_focus(self.compose_box.draft)
+
+    def on_draft_released(self, message: Draft.Released) -> None:
+        self.compose_box.unstash()
+        self.action_panel(self._active_panel)
+
+    def on_click(self, event: events.Click) -> None:
+        if isinstance(event.widget, (Grid, MessageLog)) and event.widget.id in PANELS:
+            self._active_panel = event.widget.id
+
+    def _addressable_names(self) -> tuple[str, ...]:
+        """Those who can be written to, as they are called in a command."""
+        model = self._model
+        connected = [peer for peer in model.peers.values() if peer.state in CONNECTED_STATES]
+        return tuple(sorted(addressable_name(model, peer.peer_id) for peer in connected))
+
+    def on_paste(self, event: events.Paste) -> None:
+        """What is pasted over the panels goes into the compose box, where it waits for enter."""
+        if self.compose_box.display:
+            event.stop()
+            self.set_focus(self.compose_box.draft)
+            self.compose_box.draft.insert_paste(event.text)
+
+    def on_draft_large_paste(self, message: Draft.LargePaste) -> None:
+        """Ask before much is pasted; far too much is refused."""
+        text = message.text
+        if len(text) > MAX_PASTE_CHARACTERS:
+            error = (
+                f"{len(text):,} characters are too many to paste; send a file: ctl broadcast --file"
+            )
+            self.compose_box.show_feedback(error, is_error=True)
+            return
+
+        def insert(is_confirmed: bool | None) -> None:
+            if is_confirmed:
+                self.compose_box.draft.insert(escape_controls(text))
+
+        self.app.push_screen(
+            ConfirmScreen("Paste all this?", paste_facts(text), yes="Paste"), insert
+        )
+
+    def action_pause(self) -> None:
+        """Let the screen stand still while the node goes on; once more and it catches up."""
+        self.is_paused = not self.is_paused
+        self.status.is_paused = self.is_paused
+        self.status.paused_at = time.time()
+        if not self.is_paused:
+            self.update_panels(self._missed_changes | ALL_CHANGES)
+            self._missed_changes = Changes.NONE
+        self.status.refresh()
+        self._set_log_title()
+        self.refresh_bindings()
+
+    def action_connect(self) -> None:
+        """Ask for an address to dial."""
+        if self.compose_box.display:
+            self.compose_box.begin_dial()
+
+    async def action_round(self) -> None:
+        """Begin an anti-entropy round now."""
+        try:
+            await self._host.start_round()
+        except GrapevineError as error:
+            self.compose_box.show_feedback(str(error), is_error=True)
+        else:
+            self._model.log_command("round")
+            self.compose_box.show_feedback("asked for a round now")

@@ -1,0 +1,173 @@
+"""Everyone in the cluster, linked or not, as a table in front of the others.
+
+What must stay true: a row is made anew only when what it shows has changed, and only so many in one
+go, so that thousands of members stall nothing: not when the table opens, nor while nothing happens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.screen import Screen
+
+from grapevine_proto.events import MemberInfo, MemberStatus, PeerState
+from grapevine_proto.ids import PeerId
+from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.filter_bar import FilterBar
+from grapevine_tui.app.widgets.format import STATE_GLYPHS, STATUS_ORDER, StatusGlyph, member_status
+from grapevine_tui.app.widgets.grid import Cell, Column, Row
+from grapevine_tui.app.widgets.key_footer import KeyFooter
+from grapevine_tui.app.widgets.peer_table import PeerGrid
+from grapevine_tui.app.widgets.tables import (
+    TONE_COLORS,
+    address_sort_key,
+    filter_status,
+    format_title,
+)
+from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS
+from grapevine_tui.host.model import Model
+from grapevine_tui.host.query import MATCH_ALL, parse_query
+from grapevine_tui.text import printable
+
+REFRESH_INTERVAL_S: Final = 0.5
+ROWS_PER_PASS: Final = 500  # rows made in one go: some 7 ms
+NEXT_PASS_DELAY_S: Final = 0.01
+COLUMNS: Final = (
+    Column("status", 9),
+    Column("name", 9, grow=3),
+    Column("link", 9, drop_rank=1),
+    Column("address", 15, grow=1, drop_rank=2),
+    Column("zone", 8, grow=1, drop_rank=3),
+    Column("epoch", 12, is_right_aligned=True, drop_rank=5),
+    Column("key", 8, drop_rank=4),
+)
+
+
+class MemberRowCache:
+    """Makes the rows, and keeps those that still say the truth."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._cached: dict[
+            PeerId, tuple[tuple[MemberInfo, str, PeerState | None, StatusGlyph], Row]
+        ] = {}
+        self.is_behind = False
+        """Whether there is more to make."""
+
+    def build(self, limit: int = ROWS_PER_PASS) -> list[Row]:
+        """Everyone whose row there is, those that are up first, by name; `limit` of them made anew."""
+        model, cached = self._model, self._cached
+        updated = {}
+        built = 0
+        for peer_id, member in model.members.items():
+            peer = model.peers.get(peer_id)
+            state = peer.state if peer is not None else None
+            facts = (member, model.name_of(peer_id), state, member_status(model, member))
+            existing = cached.get(peer_id)
+            if existing is not None and (existing[0] == facts or built >= limit):
+                updated[peer_id] = existing
+            elif built < limit:
+                updated[peer_id] = (facts, _member_row(*facts))
+                built += 1
+        self.is_behind = built >= limit
+        self._cached = updated
+        return sorted((row for _, row in updated.values()), key=lambda row: row.sort_values[:2])
+
+
+def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: StatusGlyph) -> Row:
+    glyph, label, tone = status
+    is_connected = state is not None and state is not PeerState.DISCONNECTED
+    link = STATE_GLYPHS[state] if state is not None and is_connected else None
+    is_up = member.status is MemberStatus.UP
+    text_tone = "text" if is_up else "dim"
+    return Row(
+        member.peer_id,
+        (
+            Cell(f"{glyph} {label}", tone),
+            Cell(printable(name), "key" if is_up else "dim"),
+            Cell(f"{link.glyph} {link.label}" if link else "-", link.tone if link else "dim"),
+            Cell(printable(str(member.address)) if member.address else "-", text_tone),
+            Cell(printable(member.zone) or "-", text_tone if member.zone else "dim"),
+            Cell(str(member.epoch), "dim"),
+            Cell(member.peer_id.short, "dim"),
+        ),
+        sort_values=(
+            STATUS_ORDER.index(status),
+            name.casefold(),
+            tuple(PeerState).index(state) if state is not None else len(PeerState),
+            address_sort_key(member.address),
+            member.zone.casefold(),
+            member.epoch,
+            member.peer_id,
+        ),
+    )
+
+
+class MembersScreen(Screen[None]):
+    """The table, its filter and its keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(FRONT_SCREEN_KEYS)
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(name="members")
+        self._model = model
+        self._row_cache = MemberRowCache(model)
+        self.table = PeerGrid(COLUMNS, empty="Nobody else is known yet.", id="members")
+        self.table.is_denied = lambda peer_id: peer_id in model.denied
+        self.filter_bar = FilterBar(id="members-filter")
+
+    def compose(self) -> ComposeResult:
+        yield self.table
+        yield self.filter_bar
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        self.show()
+        self.table.focus()
+        self.set_interval(REFRESH_INTERVAL_S, self.show)
+
+    def show(self) -> None:
+        """Show everyone as they are now."""
+        self.table.set_rows(self._row_cache.build())
+        self._set_table_title()
+        if self._row_cache.is_behind:
+            self.set_timer(NEXT_PASS_DELAY_S, self.show)
+
+    def _set_table_title(self) -> None:
+        members = self._model.members
+        counts = Counter(member_status(self._model, member) for member in members.values())
+        parts = [
+            (f"{counts[each]:,} {each.label}", TONE_COLORS[each.tone])
+            for each in STATUS_ORDER
+            if counts[each]
+        ]
+        filtered = filter_status(self.table.filter_query, len(self.table.rows))
+        new_title = format_title(f"Members {len(members):,}", *parts, *filtered)
+        if self.table.border_title != new_title.markup:
+            self.table.border_title = new_title
+
+    def action_filter(self) -> None:
+        self.filter_bar.open(
+            "members", self.table.filter_query.text, "words name:bob zone:eu status:down -not"
+        )
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        self.table.set_filter(parse_query(message.text) if message.text.strip() else MATCH_ALL)
+        self._set_table_title()
+
+    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        if message.is_cleared:
+            self.table.set_filter(MATCH_ALL)
+        self._set_table_title()
+        self.table.focus()
+
+    def action_back(self) -> None:
+        """Clear the filter; where there is none, go back."""
+        if self.table.filter_query:
+            self.table.set_filter(MATCH_ALL)
+            self._set_table_title()
+        else:
+            self.dismiss()

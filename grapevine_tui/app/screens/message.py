@@ -1,0 +1,147 @@
+"""One message whole, as text, as bytes or as JSON laid out.
+
+What must stay true: as much of a payload is laid out as one may want to read, never all of a giant;
+every line is printable.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ClassVar, Final
+
+from textual.binding import Binding, BindingType
+
+from grapevine_proto.events import Message, Via
+from grapevine_tui.app.screens.detail import DetailScreen
+from grapevine_tui.app.widgets.fact_sheet import Fact
+from grapevine_tui.app.widgets.format import format_bytes
+from grapevine_tui.host.message_buffer import LogEntry
+from grapevine_tui.host.model import Model
+from grapevine_tui.text import printable, printable_lines
+
+MAX_SHOWN_BYTES: Final = 64 * 1024  # laid out of one message: more is for a file, not a screen
+HEX_BYTES_PER_LINE: Final = 16  # a line
+
+
+def format_as_text(payload: bytes) -> list[str] | None:
+    """Lines of text; None where it is none."""
+    head = payload[:MAX_SHOWN_BYTES]
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if len(head) == len(payload) or error.start < len(head) - 3:
+            return None
+        text = head[: error.start].decode()  # cut through the middle of a character
+    return printable_lines(text)
+
+
+def format_as_json(payload: bytes) -> list[str] | None:
+    """An object or a list laid out; None where it is neither."""
+    if len(payload) <= MAX_SHOWN_BYTES and payload.lstrip()[:1] in (b"{", b"["):
+        with suppress(ValueError, RecursionError):
+            return printable_lines(json.dumps(json.loads(payload), indent=2, ensure_ascii=False))
+    return None
+
+
+def format_as_hex(payload: bytes) -> list[str]:
+    """Offsets, bytes, and the letters among them."""
+    lines = []
+    for start in range(0, min(len(payload), MAX_SHOWN_BYTES), HEX_BYTES_PER_LINE):
+        part = payload[start : start + HEX_BYTES_PER_LINE]
+        characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "·" for byte in part)
+        lines.append(f"{start:06x}  {part.hex(' '):<{HEX_BYTES_PER_LINE * 3 - 1}}  {characters}")
+    return lines
+
+
+PAYLOAD_FORMATS: Final[dict[str, Callable[[bytes], list[str] | None]]] = {
+    "text": format_as_text,
+    "hex": format_as_hex,
+    "json": format_as_json,
+}
+
+
+def available_formats(payload: bytes) -> list[str]:
+    """The forms that this payload has, the most telling first."""
+    return [name for name in ("json", "text", "hex") if PAYLOAD_FORMATS[name](payload) is not None]
+
+
+def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]:
+    """Where it is from, how it came, what it says."""
+    message = entry.message
+    timestamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at_unix))
+    size = len(message.payload)
+    is_own = message.via is Via.LOCAL
+    route = (
+        "said here"
+        if is_own
+        else f"{message.via.value}, {message.hops} hop{'s' * (message.hops != 1)}"
+    )
+    # The node shows nothing that was not proved; the proof itself it does not keep for us.
+    proof = "by the session it came in" if message.is_direct else "by its author's signature"
+    facts = [
+        Fact("from", printable(model.name_of(message.origin))),
+        Fact("for", _format_recipient(model, message)),
+        Fact("author", str(message.origin), "accent"),
+        Fact("id", str(message.id)),
+        Fact("came", f"{timestamp}, {route}"),
+        Fact("proved", "our own" if is_own else proof),
+        Fact("size", format_bytes(size) + ("" if size < 1000 else f" ({size:,} bytes)")),
+        Fact(f"payload as {format_name}", ""),
+    ]
+    facts += [Fact("", line) for line in PAYLOAD_FORMATS[format_name](message.payload) or [""]]
+    if size > MAX_SHOWN_BYTES:
+        facts.append(Fact("", f"… {size - MAX_SHOWN_BYTES:,} bytes more", "dim"))
+    return facts
+
+
+def _format_recipient(model: Model, message: Message) -> str:
+    """For whom it is, by name and id where that is not everyone."""
+    if message.to is not None:
+        failure = "; not delivered: no answer" if message.id in model.undelivered else ""
+        return f"{printable(model.name_of(message.to))} alone ({message.to}){failure}"
+    if not message.is_direct:
+        return "everyone"
+    return "one recipient alone" if message.via is Via.LOCAL else "this node alone"
+
+
+class MessageScreen(DetailScreen):
+    """`v` shows the payload in its next form."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("v", "next_format", "Text, hex or JSON"),
+        Binding("tab", "next_format", "Text, hex or JSON", show=False),
+    ]
+
+    def __init__(self, model: Model, entry: LogEntry, payload_text: str) -> None:
+        copies = (payload_text, str(entry.message.id))
+        title = f"Message {entry.number + 1:,}"
+        super().__init__(title, self._build_facts, copy_texts=copies, kind="message")
+        self._model = model
+        self._entry = entry
+        self._available_formats = available_formats(entry.message.payload)
+        self._format_name = self._available_formats[0]
+
+    def _build_facts(self) -> list[Fact]:
+        return message_facts(self._model, self._entry, self._format_name)
+
+    def _next_format(self) -> str:
+        return self._available_formats[
+            (self._available_formats.index(self._format_name) + 1) % len(self._available_formats)
+        ]
+
+    def key_label(self, action: str) -> str:
+        """What a key does now."""
+        return (
+            f"As {self._next_format()}"
+            if action == "next_format" and len(self._available_formats) > 1
+            else ""
+        )
+
+    def action_next_format(self) -> None:
+        """The next form that this payload has."""
+        self._format_name = self._next_format()
+        self.show()
+        self.refresh_bindings()

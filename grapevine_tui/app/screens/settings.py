@@ -1,0 +1,252 @@
+"""Every setting with its value and where that came from; changed in place, applied and saved by one key.
+
+What must stay true: what is shown is what was merged, never what somebody typed and nobody checked; no
+secret is among it; nothing is lost by leaving without being asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Static
+
+from grapevine_proto.errors import GrapevineError
+from grapevine_tui.app.screens.confirm import ConfirmScreen
+from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.draft import escape_controls
+from grapevine_tui.app.widgets.edit_bar import EditBar
+from grapevine_tui.app.widgets.fact_sheet import Fact
+from grapevine_tui.app.widgets.filter_bar import FilterBar
+from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
+from grapevine_tui.app.widgets.key_footer import KeyFooter
+from grapevine_tui.app.widgets.tables import filter_status, format_title
+from grapevine_tui.config.edit import SaveResult, SettingsEditor, format_value, is_editable, is_live
+from grapevine_tui.config.keymap import SETTINGS_KEYS
+from grapevine_tui.config.settings import Settings
+from grapevine_tui.config.sources import EDITED_ORIGIN, SettingValue
+from grapevine_tui.config.template import setting_help
+from grapevine_tui.config.user_files import home_directory
+from grapevine_tui.host.query import MATCH_ALL, parse_query
+from grapevine_tui.text import ELLIPSIS, printable, wrap
+
+COLUMNS: Final = (
+    Column("setting", 20, grow=2),
+    Column("value", 12, grow=4),
+    Column("from", 10, grow=4, drop_rank=2),
+    Column("applies", 8, drop_rank=1),
+)
+HOME_SYMBOL: Final = "~"
+MAX_REASON_LINES: Final = 4
+REASON_INDENT_CELLS: Final = 2  # cells, on either side
+
+
+def format_home_path(text: str) -> str:
+    """A path of this user's, shortened."""
+    home_path = str(home_directory() or "/")
+    return text.replace(home_path, HOME_SYMBOL, 1) if home_path != "/" else text
+
+
+def setting_row(each: SettingValue) -> Row:
+    """`each` as a line of the table."""
+    is_default = each.origin == "default" or each.origin.startswith("profile ")
+    is_changed = each.origin == EDITED_ORIGIN
+    applies = "now" if is_live(each.name) else "at start"
+    text = format_value(each.value)
+    return Row(
+        each.name,
+        (
+            Cell(each.name, "key" if is_editable(each.name) else "dim"),
+            Cell(printable(text) or "-", "warn" if is_changed else "text" if text else "dim"),
+            Cell(
+                printable(format_home_path(each.origin)),
+                "warn" if is_changed else "dim" if is_default else "accent",
+            ),
+            Cell(applies if is_editable(each.name) else "-", "dim"),
+        ),
+    )
+
+
+def format_save_result(result: SaveResult) -> str:
+    """What became of ctrl+s, in one or two sentences."""
+    path = format_home_path(str(result.path))
+    sentences = [f"saved in {path}" if result.path else "applied; a demonstration saves nothing"]
+    if not result.comments_preserved:
+        sentences.append("its comments could not be kept")
+    if result.pending_restart:
+        sentences.append(f"from the next start on: {', '.join(result.pending_restart)}")
+    sentences += [
+        f"there {origin} will win over {name}" for name, origin in result.overridden_by.items()
+    ]
+    return "; ".join(sentences)
+
+
+class SettingsScreen(Screen[None]):
+    """The table, a line to change a value in, and the reason for the setting under the cursor."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(SETTINGS_KEYS)
+
+    class Applied(Message):
+        """These are the settings now."""
+
+        def __init__(self, settings: Settings) -> None:
+            super().__init__()
+            self.settings = settings
+
+    class EditsDiscarded(Message):
+        """These edits were dropped; `editor` can take them back."""
+
+        def __init__(self, editor: SettingsEditor, edits: Mapping[str, Any]) -> None:
+            super().__init__()
+            self.editor = editor
+            self.edits = edits
+
+    def __init__(self, editor: SettingsEditor) -> None:
+        super().__init__(name="settings")
+        self._editor = editor
+        self._reasons = setting_help()
+        self._edited_name = ""  # the setting that the line is open for
+        self.table = Grid(COLUMNS, id="settings", select_label="Change")
+        self.filter_bar = FilterBar(id="settings-filter")
+        self.edit_bar = EditBar()
+        self._reason = Static(id="reason", markup=False)
+
+    def compose(self) -> ComposeResult:
+        yield self.table
+        yield self._reason
+        yield self.filter_bar
+        yield self.edit_bar
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        self.show()
+        self.set_focus(self.table)
+        self.watch(self.table, "cursor_row_key", self._show_reason)
+
+    def show(self) -> None:
+        """Show all settings as they would be."""
+        self.table.set_rows([setting_row(each) for each in self._editor.values_with_restart_notes])
+        count = len(self._editor.pending)
+        unsaved = [(f"{count} changed, ctrl+s saves", "$warning")] if count else []
+        filtered = filter_status(self.table.filter_query, len(self.table.rows))
+        number = len(self._editor.settings.values)
+        self.table.border_title = format_title(f"Settings {number}", *unsaved, *filtered)
+        self._show_reason()
+
+    def _show_reason(self) -> None:
+        name = self.table.cursor_key
+        text = self._reasons.get(name, "") if isinstance(name, str) else ""
+        lines = list(wrap(text, max(1, self.size.width - 2 * REASON_INDENT_CELLS)))
+        if len(lines) > MAX_REASON_LINES:
+            lines[MAX_REASON_LINES - 1 :] = [lines[MAX_REASON_LINES - 1].rstrip(".,;:") + ELLIPSIS]
+        self._reason.update(Content("\n".join(lines)))
+        self._reason.display = bool(text)
+
+    def on_resize(self) -> None:
+        self._show_reason()
+
+    # Changing
+
+    def on_grid_row_selected(self, message: Grid.RowSelected) -> None:
+        message.stop()
+        name = message.key
+        if not isinstance(name, str):
+            return
+        value = self._editor.value(name).value
+        if not is_editable(name):
+            self.app.notify(f"{name} is chosen at the start only", markup=False)
+        elif isinstance(value, bool):
+            self._change_setting(name, "false" if value else "true")
+        elif escape_controls(format_value(value)) != format_value(value):
+            self.app.notify(
+                f"{name} holds what cannot be typed: change it in the file", markup=False
+            )
+        else:
+            self._edited_name = name
+            self.edit_bar.open(name, format_value(value))
+
+    def on_edit_bar_changed(self, message: EditBar.Changed) -> None:
+        try:
+            self._editor.check(self._edited_name, message.text)
+        except (GrapevineError, OSError) as error:
+            self.edit_bar.show_error(str(error))
+        else:
+            self.edit_bar.show_error("")
+
+    def on_edit_bar_submitted(self, message: EditBar.Submitted) -> None:
+        if self._change_setting(self._edited_name, message.text):
+            self._close_edit_bar()
+
+    def on_edit_bar_canceled(self) -> None:
+        self._close_edit_bar()
+
+    def _close_edit_bar(self) -> None:
+        self.edit_bar.close()
+        self.set_focus(self.table)
+
+    def _change_setting(self, name: str, text: str) -> bool:
+        """Whether `text` was right."""
+        try:
+            self._editor.set_value(name, text)
+        except (GrapevineError, OSError) as error:
+            if self.edit_bar.display:
+                self.edit_bar.show_error(str(error))
+            else:
+                self.app.notify(printable(str(error)), severity="warning", markup=False)
+            return False
+        self.show()
+        return True
+
+    async def action_save(self) -> None:
+        """Apply and save what was changed."""
+        if not self._editor.pending:
+            self.app.notify("nothing was changed", markup=False)
+            return
+        try:
+            result = await self._editor.save_async()
+        except (GrapevineError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            self.app.notify(f"not saved: {printable(str(reason))}", severity="error", markup=False)
+        else:
+            self.app.notify(printable(format_save_result(result)), timeout=10, markup=False)
+            self.post_message(self.Applied(self._editor.settings))
+        self.show()
+
+    # Looking
+
+    def action_filter(self) -> None:
+        self.filter_bar.open(
+            "settings", self.table.filter_query.text, "words from:flag applies:now -not"
+        )
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        self.table.set_filter(parse_query(message.text) if message.text.strip() else MATCH_ALL)
+        self.show()
+
+    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        if message.is_cleared:
+            self.table.set_filter(MATCH_ALL)
+        self.show()
+        self.set_focus(self.table)
+
+    def action_back(self) -> None:
+        """Clear the filter; where there is none, go back, and ask before changes are dropped."""
+        if self.table.filter_query:
+            self.table.set_filter(MATCH_ALL)
+            self.show()
+        elif not self._editor.pending:
+            self.dismiss()
+        else:
+            facts = [Fact(name, "changed") for name in self._editor.pending]
+            confirm_screen = ConfirmScreen("Leave without saving?", facts, yes="Discard", no="Stay")
+            self.app.push_screen(confirm_screen, self._discard_and_dismiss)
+
+    def _discard_and_dismiss(self, is_confirmed: bool | None) -> None:
+        if is_confirmed:
+            self.post_message(self.EditsDiscarded(self._editor, self._editor.discard()))
+            self.dismiss()

@@ -1,0 +1,248 @@
+"""How far a traced message got: a bar that fills, how soon, over how many hops, who has not answered.
+
+What must stay true: it shows what the model holds of the node's own traces; every name in it is
+printable; at most ten times a second anything is laid out anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import ClassVar, Final
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+
+from grapevine_proto.events import Trace, TraceAnswer
+from grapevine_proto.ids import PeerId
+from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.format import format_duration, format_latency, member_status
+from grapevine_tui.app.widgets.key_footer import KeyFooter
+from grapevine_tui.app.widgets.tables import format_title, shorten_title
+from grapevine_tui.app.widgets.text_view import Line, StyledText, TextView
+from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS, NEW_TRACE_KEYS, TRACE_KEYS
+from grapevine_tui.host.model import Model, TraceEntry
+from grapevine_tui.text import cells, format_payload, pad, printable, truncate, wrap
+
+REFRESH_INTERVAL_S: Final = 0.1
+MAX_HOP_LINES: Final = (
+    8  # numbers of hops that have a bar of their own; what is beyond shares the last
+)
+NAME_CELLS: Final = 16
+EIGHTH_BLOCKS: Final = " ▏▎▍▌▋▊▉█"  # a cell, by eighths
+EMPTY_TEXT: Final = "No trace yet. Press n, type a text, and see who gets it."
+NO_MEMBERS_TEXT: Final = "Nobody else is known, so nobody was asked. Connect to an address first."
+
+
+def format_delay(delay_ms: int | None) -> str:
+    """A delay as answers tell it, in whole milliseconds."""
+    if delay_ms is None:
+        return "--"
+    return format_latency(delay_ms / 1000).replace(".0ms", "ms") if delay_ms else "<1ms"
+
+
+def _format_answer_time(answer: TraceAnswer | None) -> str:
+    """When somebody had it; of a late answer only the latest time is known."""
+    if answer is None:
+        return format_delay(None)
+    return ("≤" if answer.is_late else "") + format_delay(answer.bound_ms)
+
+
+class TraceReport(TextView, inherit_bindings=False):
+    """Scrolls up and down alone: left and right are the screen's."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "scroll_down", show=False),
+        Binding("up,k", "scroll_up", show=False),
+        Binding("pagedown", "page_down", show=False),
+        Binding("pageup", "page_up", show=False),
+        Binding("home,g", "scroll_home", show=False),
+        Binding("end,G", "scroll_end", show=False),
+    ]
+
+
+def eighths_bar(ratio: float, width_cells: int) -> tuple[str, str]:
+    """What is filled of a bar, to an eighth of a cell, and the rest of it. Full only when it is."""
+    eighths = int(max(0.0, min(ratio, 1.0)) * width_cells * 8)
+    full, part = divmod(eighths, 8)
+    filled = "█" * full + (EIGHTH_BLOCKS[part] if part else "")
+    return filled, "─" * (width_cells - len(filled))
+
+
+def format_tally(trace: Trace) -> str:
+    """How many of whom have answered."""
+    if not trace.known:
+        return "no member is known"
+    return f"{trace.reached:,} of {trace.expected:,}"
+
+
+def trace_lines(model: Model, entry: TraceEntry, width: int) -> list[Line]:
+    """All there is to say of one trace, in lines of `width` cells."""
+    trace = entry.trace
+    lines = [
+        (StyledText(truncate(format_payload(entry.payload, 4 * width), width), "text"),),
+        (),
+        _coverage_line(trace, width),
+        *_latency_lines(trace, width),
+    ]
+    if late := sum(answer.is_late for answer in trace.answers):
+        text = f"≤: {late:,} answered late, and had it then at the latest"
+        lines.append((StyledText(truncate(text, width), "warn"),))
+    if trace.is_sample:
+        text = f"a sample: {trace.expected:,} of {trace.known:,} members were asked"
+        lines.append((StyledText(truncate(text, width), "dim"),))
+    if trace.others:
+        text = f"{trace.others:,} more answered who were not known when it was sent"
+        lines.append((StyledText(truncate(text, width), "dim"),))
+    return lines + _hop_lines(trace, width) + _unanswered_lines(model, trace, width)
+
+
+def _coverage_line(trace: Trace, width: int) -> Line:
+    if not trace.expected:
+        return (StyledText("─" * max(1, width), "track"),)
+    ratio = trace.reached / trace.expected
+    text = f"  {int(ratio * 100)} %  {format_tally(trace)}"
+    tone = "good" if trace.is_complete else "accent"
+    filled, rest = eighths_bar(ratio, max(1, width - cells(text)))
+    label_tone = "good" if trace.is_complete else "section"
+    return (StyledText(filled, tone), StyledText(rest, "track"), StyledText(text, label_tone))
+
+
+def _latency_lines(trace: Trace, width: int) -> list[Line]:
+    """How soon and how far, in one line or, where that is too long, two."""
+    times = [
+        (name, _format_answer_time(trace.percentile_answer(percent)))
+        for name, percent in (("p50", 50), ("p99", 99), ("last", 100))
+    ]
+    named = [*times, ("hops", "--" if trace.hops is None else str(trace.hops))]
+    is_long = sum(cells(name) + cells(value) + 3 for name, value in named) > width
+    return [
+        tuple(
+            part
+            for name, value in row
+            for part in (StyledText(f"{name} ", "dim"), StyledText(f"{value}  ", "key"))
+        )
+        for row in ((named[:2], named[2:]) if is_long else (named,))
+    ]
+
+
+def _hop_lines(trace: Trace, width: int) -> list[Line]:
+    """How many answers came over how many hops, and how soon at the latest."""
+    counts: Counter[int] = Counter()
+    latest: dict[int, TraceAnswer] = {}
+    for answer in trace.answers:
+        hops = min(answer.hops, MAX_HOP_LINES)
+        counts[hops] += 1
+        latest[hops] = max(latest.get(hops, answer), answer, key=lambda each: each.bound_ms)
+    if not counts:
+        return []
+    max_count = max(counts.values())
+    lines: list[Line] = [()]
+    for hops in sorted(counts):
+        name = f"{hops}{'+' if hops == MAX_HOP_LINES else ''} hop{'s' * (hops != 1)}"
+        text = f" {counts[hops]:,} within {_format_answer_time(latest[hops])}"
+        bar_cells = max(1, width - 8 - cells(text) - 2)
+        filled, _ = eighths_bar(counts[hops] / max_count, bar_cells)
+        lines.append(
+            (StyledText(pad(name, 8), "dim"), StyledText(filled, "bar"), StyledText(text, "text"))
+        )
+    return lines
+
+
+def _unanswered_lines(model: Model, trace: Trace, width: int) -> list[Line]:
+    if not trace.expected:
+        return [(), *((StyledText(each, "dim"),) for each in wrap(NO_MEMBERS_TEXT, width))]
+    if not trace.unanswered:
+        return [(), (StyledText("Everyone who was asked has answered.", "good"),)]
+    heading = f"No answer from {len(trace.unanswered):,}"
+    rows = sorted(trace.unanswered, key=lambda each: (model.name_of(each), each))
+    return [
+        (),
+        (StyledText(heading, "warn"),),
+        *(_member_line(model, peer_id, width) for peer_id in rows),
+    ]
+
+
+def _member_line(model: Model, peer_id: PeerId, width: int) -> Line:
+    member = model.members.get(peer_id)
+    name = pad(printable(model.name_of(peer_id)), NAME_CELLS)
+    if member is None:
+        return (StyledText("? ", "dim"), StyledText(name, "text"))
+    glyph, label, tone = member_status(model, member)
+    address = str(member.address) if member.address else ""
+    details = truncate(
+        f"  {label:<8}{address}  {printable(member.zone)}", max(0, width - NAME_CELLS - 2)
+    )
+    return (StyledText(f"{glyph} ", tone), StyledText(name, "text"), StyledText(details, "dim"))
+
+
+class TraceScreen(Screen[None]):
+    """The latest trace, as it goes; older ones a key away."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        NEW_TRACE_KEYS, TRACE_KEYS, FRONT_SCREEN_KEYS[:1]
+    )
+
+    class NewTraceRequested(Message):
+        """Another trace is wanted."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(name="trace")
+        self._model = model
+        self._traces_back = 0  # how many traces ago
+        self._shown_state: object = None
+        self.report = TraceReport(id="trace")
+
+    def compose(self) -> ComposeResult:
+        yield self.report
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        self.report.focus()
+        self.show()
+        self.set_interval(REFRESH_INTERVAL_S, self.show)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.show()
+
+    def show(self) -> None:
+        """Lay the trace out if anything about it is new."""
+        traces = list(self._model.traces.values())
+        entry = traces[-1 - self._traces_back] if traces else None
+        ago = format_duration(time.time() - entry.at_unix) if entry is not None else ""
+        width = max(10, self.report.line_cells)
+        state = (entry, ago, width, len(traces))
+        if state == self._shown_state:
+            return
+        self._shown_state = state
+        if entry is None:
+            self.report.set_lines(
+                [(StyledText(each, "empty"),) for each in wrap(EMPTY_TEXT, width)]
+            )
+            self.report.border_title = format_title("Trace")
+            return
+        trace = entry.trace
+        self.report.set_lines(trace_lines(self._model, entry, width))
+        color = "$success" if trace.is_complete else "$accent"
+        new_title = format_title(
+            "Trace", (format_tally(trace), color), (f"{ago} ago", "$text-muted")
+        )
+        self.report.border_title = shorten_title(new_title, self.report.outer_size.width)
+        position = f"{len(traces) - self._traces_back} of {len(traces)}"
+        self.report.border_subtitle = Content(position if len(traces) > 1 else "")
+
+    def action_older(self, by: int) -> None:
+        """Go `by` traces back; negative: towards the latest."""
+        self._traces_back = max(0, min(self._traces_back + by, len(self._model.traces) - 1))
+        self.report.scroll_home(animate=False)
+        self.show()
+
+    def action_new_trace(self) -> None:
+        self.post_message(self.NewTraceRequested())
+
+    def action_back(self) -> None:
+        self.dismiss()

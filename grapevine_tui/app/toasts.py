@@ -1,0 +1,45 @@
+"""Words over the screen for what needs an eye: a peer lost, an address that refuses or is silent, a
+throttling that began, a state that is not saved, an identity in use twice.
+
+What must stay true: what only informs is never shown so, and never more than `MAX_TOASTS` at once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Final
+
+from textual.app import App
+
+from grapevine_tui.host.model import Model, NoticeLevel
+
+ALERT_GAP_S: Final = 1.0  # a storm of warnings rings no storm of bells
+MAX_TOASTS: Final = 3  # at once; more would hide the screen
+
+
+class Toasts:
+    """Shows on `app` what `model` notices."""
+
+    def __init__(self, app: App[None], model: Model, alert: Callable[[str], None]) -> None:
+        self._alert = alert  # gets the words of a warning, at most once a second
+        self._alerted_at = -math.inf
+        self._app = app
+        self._model = model
+        self._shown_count = 0
+
+    def show(self) -> None:
+        """Show what has come to notice since the last time, if it needs an eye."""
+        model = self._model
+        new_count = min(model.notice_count - self._shown_count, len(model.notices))
+        self._shown_count = model.notice_count
+        notices = list(model.notices)[len(model.notices) - new_count :]
+        urgent = [notice for notice in notices if notice.level is not NoticeLevel.INFORMATION]
+        for notice in urgent[:MAX_TOASTS]:
+            self._app.notify(notice.text, severity=notice.level.value, markup=False)
+        if urgent and time.monotonic() - self._alerted_at >= ALERT_GAP_S:
+            self._alerted_at = time.monotonic()
+            self._alert(urgent[0].text)
+        if len(urgent) > MAX_TOASTS:
+            self._app.notify(f"and {len(urgent) - MAX_TOASTS} more: see S", markup=False)

@@ -1,0 +1,186 @@
+"""Where one types: a line that grows, its size beside the limit, and what went wrong with it.
+
+What must stay true:
+
+- A line that was refused is not lost: it is in the history, and back in the box if that is empty.
+- What is said about a line stands at the line itself, and goes: what was wrong with it when it is
+  changed, everything else after `FEEDBACK_TIMEOUT_S`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.timer import Timer
+from textual.widgets import Static
+
+from grapevine_tui.app.widgets.draft import PLACEHOLDER, Draft
+from grapevine_tui.app.widgets.format import format_bytes
+from grapevine_tui.control.commands import CommandError, command_help, find_command
+from grapevine_tui.text import cells, printable, truncate
+
+FEEDBACK_TIMEOUT_S: Final = 10.0  # for which a word stays that asks for nothing
+CONNECT_PREFIX: Final = "/connect "
+TRACE_PREFIX: Final = "/trace "
+
+
+def format_hint(
+    line: str, completions: Sequence[str], width_cells: int, *, is_attached: bool = False
+) -> str:
+    """One printable line on what `line` may become: what each completion adds, or how to go on."""
+    if not line.startswith("/") or line.startswith("//"):
+        return ""
+    if len(completions) > 1:
+        last = [each.split()[-1] if each.split() else each for each in completions]
+        return truncate("  ".join(printable(each) for each in last), width_cells)
+    name = (completions[0] if completions else line)[1:].split(" ")[0]
+    with contextlib.suppress(CommandError):
+        spec = find_command(name)
+        description = command_help(spec, is_attached=is_attached)
+        candidates = (f"{spec.usage}   {description}", description, spec.usage)
+        fitting = (each for each in candidates if cells(each) <= width_cells)
+        return next(fitting, None) or truncate(description, width_cells)
+    return ""
+
+
+class ComposeBox(Vertical):
+    """Prompt, draft, size; beneath them a line that speaks when there is something to say."""
+
+    def __init__(
+        self,
+        max_payload_bytes: int,
+        get_names: Callable[[], tuple[str, ...]] = tuple,
+        *,
+        is_attached: bool = False,
+    ) -> None:
+        super().__init__(id="compose")
+        self._is_attached = is_attached
+        self._max_payload_bytes = max_payload_bytes
+        self._is_compact = False
+        self._stashed_draft = ""
+        self._refused_text = ""  # the draft as it was when a word on it was said
+        self._is_refused = False
+        self._feedback_timer: Timer | None = None
+        self.draft = Draft(get_names)
+        self._prompt = Static(id="prompt", markup=False)
+        self._size_label = Static(id="size", markup=False)
+        self._hint_label = Static(id="hint", markup=False)
+        self._feedback_label = Static(id="word", markup=False)
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            yield self._prompt
+            yield self.draft
+            yield self._size_label
+        yield self._hint_label
+        yield self._feedback_label
+
+    def on_mount(self) -> None:
+        self._update_state()
+
+    def on_text_area_changed(self) -> None:
+        if self._is_refused and self.draft.text != self._refused_text:
+            self.show_feedback("")  # it was about another line
+        self._update_state()
+
+    def on_draft_submitted(self) -> None:
+        self.show_feedback("")
+
+    def on_draft_feedback(self, message: Draft.Feedback) -> None:
+        message.stop()
+        self.show_feedback(message.text)
+
+    def show_feedback(self, text: str, *, is_error: bool = False, is_lasting: bool = False) -> None:
+        """Tell something about what was sent, at the line itself; empty: nothing more to tell.
+        `is_lasting`: it is so until something else is said."""
+        if self._feedback_timer is not None:
+            self._feedback_timer.stop()
+            self._feedback_timer = None
+        self._is_refused = is_error
+        self._refused_text = self.draft.text
+        if text and not is_error and not is_lasting:
+            self._feedback_timer = self.set_timer(
+                FEEDBACK_TIMEOUT_S, lambda: self.show_feedback("")
+            )
+        self._feedback_label.update(Content(printable(text)))
+        self._feedback_label.set_class(bool(text), "-speaks")
+        self._feedback_label.set_class(is_error, "-error")
+        self.set_class(is_error, "-refused")
+
+    def restore(self, line: str) -> None:
+        """Give a refused line back, unless something else has been begun meanwhile."""
+        if not self.draft.text:
+            self.draft.replace_text(line)
+            self._refused_text = self.draft.text
+
+    def begin_dial(self) -> None:
+        """Ask for an address to dial; the draft that was there comes back afterwards."""
+        if not self.draft.text.startswith(CONNECT_PREFIX):
+            self._stashed_draft = self.draft.text
+            self.draft.replace_text(CONNECT_PREFIX)
+        self.screen.set_focus(self.draft)
+
+    def begin_send(self, identity: str) -> None:
+        """Begin a line to one peer; a draft that was there waits in the history."""
+        if self.draft.text.strip():
+            self.draft.add_to_history(self.draft.text)
+        name = f'"{identity}"' if " " in identity else identity
+        self.draft.replace_text(f"/send {name} ")
+        self.screen.set_focus(self.draft)
+
+    def begin_trace(self) -> None:
+        """Begin a message to be traced; a draft that was there waits in the history."""
+        if not self.draft.text.startswith(TRACE_PREFIX):
+            if self.draft.text.strip():
+                self.draft.add_to_history(self.draft.text)
+            self.draft.replace_text(TRACE_PREFIX)
+        self.screen.set_focus(self.draft)
+
+    def unstash(self) -> None:
+        """Put the draft back that `begin_dial` laid aside."""
+        if self._stashed_draft and not self.draft.text.removeprefix(CONNECT_PREFIX).strip():
+            self.draft.replace_text(self._stashed_draft)
+        else:
+            if self._stashed_draft:  # something else has been begun: it waits in the history
+                self.draft.add_to_history(self._stashed_draft)
+            if self.draft.text == CONNECT_PREFIX:
+                self.draft.replace_text("")
+        self._stashed_draft = ""
+
+    def set_compact(self, is_compact: bool) -> None:
+        """Whether there is room for words."""
+        self._is_compact = is_compact
+        self.draft.placeholder = "/ for commands" if is_compact else PLACEHOLDER
+        self._update_state()
+
+    def _update_hint(self) -> None:
+        """What a line that begins with a slash may become."""
+        completions = () if self._is_compact else self.draft.completions
+        width_cells = max(0, self.size.width - 4)
+        text = format_hint(self.draft.text, completions, width_cells, is_attached=self._is_attached)
+        self._hint_label.update(Content(text))
+        self._hint_label.display = bool(text)
+
+    def _format_limit(self) -> str:
+        limit = self._max_payload_bytes
+        return f"{limit:,} B" if limit < 10_000 else format_bytes(limit)
+
+    def _update_state(self) -> None:
+        self._update_hint()
+        text = self.draft.text
+        size = len(text.encode(errors="replace"))
+        is_command = text.startswith("/") and not text.startswith("//")
+        prompt = " to everyone" if not is_command else " command"
+        if text.startswith(CONNECT_PREFIX):
+            prompt = " connect to"
+        elif text.startswith(TRACE_PREFIX):
+            prompt = " trace to everyone"
+        self._prompt.update(Content("❯" + ("" if self._is_compact else prompt)))
+        self._prompt.set_class(is_command, "-command")
+        self._size_label.update(Content(f"{size:,} / {self._format_limit()}"))
+        self._size_label.set_class(size > self._max_payload_bytes, "-over")

@@ -1,0 +1,157 @@
+"""The line at the bottom that names the keys that are keys where one is.
+
+What must stay true:
+
+- What does not fit is left out whole, the least needed first; help and quit stay as long as there is
+  room for a word. Where there is room the line is filled, with every key that works here.
+- A key is named for what it does now: a switch by the state that it leads to.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from textual import events
+from textual.app import ScreenStackError
+from textual.binding import Binding
+from textual.dom import NoScreen
+
+from grapevine_tui.app.widgets.bindings import label_of
+from grapevine_tui.app.widgets.format import Span
+from grapevine_tui.app.widgets.line_widget import LineWidget
+from grapevine_tui.text import cells
+
+KEY_GAP_CELLS: Final = 2
+REFRESH_INTERVAL_S: Final = 0.5
+# Names of actions, the last to go first. What has no name (the compose box's own) goes after these two.
+KEY_PRIORITY: Final = (
+    *(
+        "quit",
+        "help",
+        "back",
+        "",
+        "save",
+        "longer",
+        "shorter",
+        "new_trace",
+        "details",
+        "filter",
+        "write",
+    ),
+    *("authors", "older", "newer", "commands", "zoom", "sort", "copy", "connect", "pause", "undo"),
+    *(
+        "members",
+        "trace",
+        "status",
+        "settings",
+        "traffic",
+        "deny",
+        "forget",
+        "send_to",
+        "dial_again",
+    ),
+    *(
+        "round",
+        "export",
+        "reverse",
+        "copy_id",
+        "screenshot",
+        "peers",
+        "messages",
+        "rates",
+        "rounds",
+    ),
+    *("next_panel", "previous_panel", "first", "last", "page_down", "page_up", "down", "up"),
+)
+
+
+class KeyHint(NamedTuple):
+    """A key with what it does; `x` is where it begins."""
+
+    binding: Binding
+    display: str
+    label: str
+    x: int = 0
+    is_shown: bool = True
+
+    @property
+    def width(self) -> int:
+        return cells(self.display) + 1 + cells(self.label)
+
+
+def _priority(hint: KeyHint) -> tuple[bool, int]:
+    name = hint.binding.id or ""
+    return not hint.is_shown, KEY_PRIORITY.index(name) if name in KEY_PRIORITY else len(
+        KEY_PRIORITY
+    )
+
+
+def fit_hints(hints: list[KeyHint], width_cells: int) -> list[KeyHint]:
+    """Those that fit, in their order and with their places: as many as there is room for."""
+    kept: set[int] = set()
+    used_cells = 1 - KEY_GAP_CELLS
+    for index in sorted(range(len(hints)), key=lambda each: _priority(hints[each])):
+        needed = hints[index].width + KEY_GAP_CELLS
+        if used_cells + needed <= width_cells:
+            kept.add(index)
+            used_cells += needed
+    placed = []
+    x = 1
+    for each in (hints[index] for index in sorted(kept)):
+        placed.append(each._replace(x=x))
+        x += each.width + KEY_GAP_CELLS
+    return placed
+
+
+class KeyFooter(LineWidget):
+    """Keys of whatever has the focus, of its screen and of the app; a click presses one."""
+
+    def __init__(self, *, id: str = "keys") -> None:
+        super().__init__(id=id)
+        self._hints: list[KeyHint] = []
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.update_hints())
+        self.set_interval(REFRESH_INTERVAL_S, self.update_hints)
+        self.update_hints()
+
+    def update_hints(self) -> None:
+        """Offer what is a key now, under the words for what it does now."""
+        with suppress(NoScreen, ScreenStackError):  # the app ends, and there is no screen any more
+            self._collect_hints()
+
+    def _collect_hints(self) -> None:
+        hints_by_label: dict[str, KeyHint] = {}
+        for node, binding, enabled, _ in self.screen.active_bindings.values():
+            if not enabled or not (binding.show or binding.id in KEY_PRIORITY):
+                continue
+            label = label_of(node, binding)
+            existing = hints_by_label.get(label)
+            if existing is not None and existing.binding.action == binding.action:
+                continue  # another key for the same
+            display = self.app.get_key_display(binding)
+            if existing is not None and existing.is_shown == binding.show:
+                hints_by_label[label] = existing._replace(display=f"{existing.display} {display}")
+            elif label and (existing is None or binding.show):
+                hints_by_label[label] = KeyHint(binding, display, label, is_shown=binding.show)
+        hints = sorted(hints_by_label.values(), key=lambda each: not each.is_shown)
+        if hints != self._hints:
+            self._hints = hints
+            self.refresh()
+
+    def line_spans(self, y: int, width: int) -> list[Span]:
+        if y:
+            return []
+        spans = [Span(" ", self.tone_styles.foreground("dim"))]
+        for each in fit_hints(self._hints, width):
+            spans.append(Span(each.display, self.tone_styles.foreground("accent")))
+            spans.append(
+                Span(f" {each.label}{' ' * KEY_GAP_CELLS}", self.tone_styles.foreground("dim"))
+            )
+        return spans
+
+    def on_click(self, event: events.Click) -> None:
+        for each in fit_hints(self._hints, self.size.width):
+            if each.x <= event.x < each.x + each.width:
+                self.app.simulate_key(each.binding.key)

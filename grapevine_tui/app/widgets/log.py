@@ -1,0 +1,358 @@
+"""The message log: a view upon the model's ring that formats only the lines on the screen.
+
+What must stay true:
+
+- Ten thousand messages a second cost this widget nothing but one repaint of its visible lines
+  each time it is told to `sync`.
+- While following, the newest line is at the bottom. Once scrolled, the same messages stay under
+  the reader's eyes however many arrive or are let go; `below` tells how many wait.
+- The cursor names a message by its number, not by its line. No key acts on a message that is not lit
+  on the screen; while following that is the newest one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar, Final
+
+from rich.style import Style
+from textual import events
+from textual.binding import BindingType
+from textual.geometry import Size
+from textual.message import Message as Posted
+from textual.strip import Strip
+
+from grapevine_proto.events import Via
+from grapevine_proto.ids import PeerId
+from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.format import AUTHOR_TONE_COUNT, Span, render_spans
+from grapevine_tui.app.widgets.line_widget import CURSOR_MOVED_TEXT, LineScrollView
+from grapevine_tui.app.widgets.message_filter import FilteredView
+from grapevine_tui.config.keymap import MESSAGE_KEYS
+from grapevine_tui.host.message_buffer import LogEntry
+from grapevine_tui.host.model import Model
+from grapevine_tui.host.query import MATCH_ALL, Query, compile_filter
+from grapevine_tui.text import format_payload, pad, printable, wrap
+
+EMPTY_TEXT: Final = "No message yet. Press i to write one."
+EMPTY_TEXT_TINY: Final = "No message yet."
+SYNC_INTERVAL_S: Final = 0.02  # between two goes at a search through a full ring
+AUTHOR_CELLS: Final = 9
+MAX_AUTHOR_TONES: Final = 4096  # authors whose colour is remembered
+VIA_CELLS: Final = 7
+HOPS_CELLS: Final = 6
+WITH_ROUTE_CELLS: Final = 60  # below this a line is the time, the author and the text
+WITH_SECONDS_CELLS: Final = 48  # below this the time is without its seconds
+WITH_TIME_CELLS: Final = 32  # and below this there is only author and text
+VIA_TONES: Final = {Via.EAGER: "dim", Via.LAZY: "dim", Via.REPAIR: "warn", Via.LOCAL: "good"}
+
+
+class MessageLog(LineScrollView):
+    """One line a message. Enter posts `MessageSelected` with the message under the cursor."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(MESSAGE_KEYS)
+
+    class MessageSelected(Posted):
+        """Enter, or a double click on a line."""
+
+        def __init__(self, entry: LogEntry) -> None:
+            super().__init__()
+            self.entry = entry
+
+    class ActionRequested(Posted):
+        """`action` is wanted of the message under the cursor: copy or copy_id."""
+
+        def __init__(self, action: str, entry: LogEntry) -> None:
+            super().__init__()
+            self.action = action
+            self.entry = entry
+
+    class ExportRequested(Posted):
+        """All that is shown is wanted in a file."""
+
+    class Scrolled(Posted):
+        """The view was scrolled, or follows again."""
+
+    def __init__(self, model: Model, *, id: str) -> None:
+        super().__init__(id=id)
+        self._model = model
+        self._filtered_view = FilteredView(
+            model.messages
+        )  # lines -> messages, as of the last catch_up
+        self.filter_query = MATCH_ALL
+        self._unfiltered_cursor: int | None = None  # where the cursor was before there was a filter
+        self._filtered_cursor: int | None = None  # and where the filter put it
+        self._cursor: int | None = None
+        self._is_internal_scroll = False
+        self.is_following = True
+        self.empty = EMPTY_TEXT
+        """What stands there while nothing was said."""
+        self._tones: dict[PeerId, str] = {}
+
+    def _author_tone(self, author: PeerId) -> str:
+        """Each author keeps a colour, given in turn, so that an eye can follow one in a crowd."""
+        tone = self._tones.get(author)
+        if tone is None:
+            if len(self._tones) >= MAX_AUTHOR_TONES:
+                self._tones.clear()
+            tone = self._tones[author] = f"author-{len(self._tones) % AUTHOR_TONE_COUNT}"
+        return tone
+
+    @property
+    def newer_count(self) -> int:
+        """How many messages there are after the last one on the screen."""
+        if self.is_following:
+            return 0
+        unsynced = 0 if self.filter_query else self._model.messages.end - self._filtered_view.end
+        return max(0, len(self._filtered_view) + unsynced - self.scroll_offset.y - self.size.height)
+
+    @property
+    def line_count(self) -> int:
+        """How many messages there are to scroll through."""
+        return len(self._filtered_view)
+
+    def set_filter(self, query: Query) -> None:
+        """Show those messages alone that match; the cursor stays with its message, or the next."""
+        if query == self.filter_query:
+            return
+        self.filter_query = query
+        self._filtered_view.set_filter(compile_filter(query, self._model) if query else None)
+        self._filtered_view.sync()
+        self._update_virtual_size()
+        if not self.is_following:
+            if self._cursor != self._filtered_cursor:  # moved by hand since the last change
+                self._unfiltered_cursor = self._cursor
+            self._restore_cursor()
+        self.sync()
+        self.refresh()
+
+    def _restore_cursor(self) -> None:
+        """Put the cursor on the message it was on before anything was typed, or the one nearest."""
+        if self._unfiltered_cursor is None:
+            self.action_follow()
+        elif len(self._filtered_view) and not self._filtered_view.is_behind:
+            line = self._filtered_view.line_of(self._unfiltered_cursor)
+            self._move_cursor_to_line(min(line, len(self._filtered_view) - 1))
+        self._filtered_cursor = self._cursor
+
+    def filtered_entries(self) -> list[LogEntry]:
+        """The messages that are shown, oldest first."""
+        while self._filtered_view.is_behind:
+            self._filtered_view.sync()
+        return self._filtered_view.entries()
+
+    @property
+    def cursor_entry(self) -> LogEntry | None:
+        """The message under the cursor; while following the last one."""
+        number = self._cursor
+        if number is None:
+            number = self._filtered_view.number_at(len(self._filtered_view) - 1)
+        return None if number is None else self._model.messages.get(number)
+
+    def sync(self) -> None:
+        """Take in what the ring has got since the last time, and repaint if that can be seen."""
+        old_count = len(self._filtered_view)
+        evicted = self._filtered_view.sync()
+        new_count = len(self._filtered_view)
+        self._update_virtual_size()
+        if self.is_following:
+            self._scroll_internally(self.max_scroll_y)
+            if new_count != old_count or evicted:
+                self.refresh()
+        elif evicted:
+            self._scroll_internally(max(0, self.scroll_offset.y - evicted))
+            self.refresh()
+        elif old_count < self.size.height + self.scroll_offset.y:
+            self.refresh()
+        if self._filtered_view.is_behind:
+            self.set_timer(SYNC_INTERVAL_S, self._sync_again)
+
+    def _sync_again(self) -> None:
+        self.sync()
+        self.post_message(self.Scrolled())
+
+    def _update_virtual_size(self) -> None:
+        self._is_internal_scroll = True  # fewer lines may move the view: nobody has scrolled
+        self.virtual_size = Size(self.size.width, len(self._filtered_view))
+        self._is_internal_scroll = False
+
+    def _scroll_internally(self, y: int) -> None:
+        self._is_internal_scroll = True
+        self.scroll_to(y=y, animate=False, force=True)
+        self._is_internal_scroll = False
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if self._is_internal_scroll or old_value > self.max_scroll_y:
+            return  # a view that had to give way to fewer lines was not scrolled by anybody
+        self._set_following(round(new_value) >= self.max_scroll_y)
+
+    def _set_following(self, is_following: bool) -> None:
+        if is_following:
+            self._cursor = None
+        self.is_following = is_following
+        self.post_message(self.Scrolled())
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.sync()
+        if self._cursor is not None:  # toasts come and go, and must not hide what keys act upon
+            line = self._filtered_view.line_of(self._cursor)
+            hidden_lines = line - self.scroll_offset.y - max(1, self.size.height) + 1
+            if 0 < hidden_lines < self.size.height:
+                self._scroll_internally(self.scroll_offset.y + hidden_lines)
+        self.refresh()
+
+    # Painting
+
+    def render_line(self, y: int) -> Strip:
+        width = self.line_cells
+        base = self.tone_styles.base
+        number = self._filtered_view.number_at(self.scroll_offset.y + y)
+        entry = self._model.messages.get(number) if number is not None else None
+        if entry is None:
+            return self._empty_line(y, is_evicted=number is not None, width=width, base=base)
+        if self.has_focus and number == self._highlighted_number:
+            base += self.tone_styles.background("cursor")
+        line = render_spans(self._entry_spans(entry, width), width - 1, base)
+        return line.extend_cell_length(width, base)
+
+    @property
+    def _highlighted_number(self) -> int | None:
+        """The message that keys act upon; None: none is shown as such."""
+        if self._cursor is None and self.is_following:
+            return self._filtered_view.number_at(len(self._filtered_view) - 1)
+        return self._cursor
+
+    def _ensure_cursor_visible(self) -> bool:
+        """Whether a key may act. Where the cursor was not seen it is brought into view instead."""
+        number = self._highlighted_number
+        if not len(self._filtered_view):
+            return False
+        top, height = self.scroll_offset.y, max(1, self.size.height)
+        is_focused = self.screen.focused is self
+        if (
+            number is not None
+            and is_focused
+            and top <= self._filtered_view.line_of(number) < top + height
+        ):
+            return True
+        self.focus()
+        last_visible = min(len(self._filtered_view), top + height) - 1
+        self._move_cursor_to_line(
+            last_visible if number is None else self._filtered_view.line_of(number)
+        )
+        self.app.notify(CURSOR_MOVED_TEXT, markup=False)
+        return False
+
+    def _empty_line(self, y: int, *, is_evicted: bool, width: int, base: Style) -> Strip:
+        text = ""
+        if is_evicted:  # a pause outlived it
+            text = "… let go"
+        elif not len(self._filtered_view):
+            empty = "Nothing matches. esc clears the filter." if self.filter_query else self.empty
+            text = dict(enumerate(wrap(empty, width - 2))).get(y, "")
+        return render_spans([Span(f" {text}", self.tone_styles.foreground("empty"))], width, base)
+
+    def _entry_spans(self, entry: LogEntry, width: int) -> list[Span]:
+        message = entry.message
+        author = printable(self._model.name_of(message.origin))
+        is_own = message.via is Via.LOCAL
+        author_style = self.tone_styles.foreground(
+            "good" if is_own else self._author_tone(message.origin)
+        )
+        dim = self.tone_styles.foreground("dim")
+        spans = [Span(" ", dim)]
+        if width >= WITH_TIME_CELLS:
+            time_format = "%H:%M:%S " if width >= WITH_SECONDS_CELLS else "%H:%M "
+            clock = time.strftime(time_format, time.localtime(entry.at_unix))
+            spans.append(Span(clock, dim))
+        spans.append(
+            Span(pad(author, AUTHOR_CELLS if width >= WITH_ROUTE_CELLS else 7) + " ", author_style)
+        )
+        is_undelivered = message.id in self._model.undelivered
+        if message.is_direct:
+            to = "" if message.to is None else f"→ {printable(self._model.name_of(message.to))}"
+            route = (
+                f"{'failed' if is_undelivered else 'direct'} {to}"
+                if width >= WITH_ROUTE_CELLS
+                else to
+            )
+            route_cells = VIA_CELLS + 1 + HOPS_CELLS if width >= WITH_ROUTE_CELLS else 2 + 7
+            style = self.tone_styles.foreground("bad" if is_undelivered else "accent")
+            spans += [Span(pad(route, route_cells) + " ", style)] * bool(
+                to or width >= WITH_ROUTE_CELLS
+            )
+        elif width >= WITH_ROUTE_CELLS:
+            tone = VIA_TONES.get(message.via, "dim")
+            spans.append(
+                Span(pad(message.via.value, VIA_CELLS) + " ", self.tone_styles.foreground(tone))
+            )
+            hops = "" if is_own else f"{message.hops} hop{'s' if message.hops != 1 else ''}"
+            spans.append(Span(pad(hops, HOPS_CELLS) + " ", dim))
+        spans.append(
+            Span(
+                format_payload(message.payload, max(16, width * 8)),
+                self.tone_styles.foreground("text"),
+            )
+        )
+        return spans
+
+    # Keys and mouse
+
+    def _move_cursor_to_line(self, line: int) -> None:
+        number = self._filtered_view.number_at(max(0, line))
+        if number is None:
+            self.action_follow()
+            return
+        self._cursor = number
+        self.is_following = False
+        line = max(0, line)
+        top, height = self.scroll_offset.y, max(1, self.size.height)
+        if line < top:
+            self._scroll_internally(line)
+        elif line >= top + height:
+            self._scroll_internally(line - height + 1)
+        self.post_message(self.Scrolled())
+        self.refresh()
+
+    def _current_line(self) -> int:
+        """The line that a movement starts from: the cursor's, else one past the last on the screen."""
+        if self._cursor is not None:
+            return self._filtered_view.line_of(self._cursor)
+        return min(len(self._filtered_view), self.scroll_offset.y + self.size.height)
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is not None and self.scroll_offset.y + offset.y < len(self._filtered_view):
+            self._move_cursor_to_line(self.scroll_offset.y + offset.y)
+            if event.chain > 1:
+                self.action_select()
+
+    def action_select(self) -> None:
+        entry = self.cursor_entry
+        if self._ensure_cursor_visible() and entry is not None:
+            self.post_message(self.MessageSelected(entry))
+
+    def action_request(self, action: str) -> None:
+        entry = self.cursor_entry
+        if self._ensure_cursor_visible() and entry is not None:
+            self.post_message(self.ActionRequested(action, entry))
+
+    def action_export(self) -> None:
+        self.post_message(self.ExportRequested())
+
+    def action_move(self, by: int) -> None:
+        if len(self._filtered_view) and not (by > 0 and self.is_following):
+            self._move_cursor_to_line(self._current_line() + by)
+
+    def action_page(self, by: int) -> None:
+        self.action_move(by * max(1, self.size.height - 1))
+
+    def action_first(self) -> None:
+        if len(self._filtered_view):
+            self._move_cursor_to_line(0)
+
+    def action_follow(self) -> None:
+        """Go to the end and stay there."""
+        self._set_following(True)
+        self.sync()

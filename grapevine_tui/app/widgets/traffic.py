@@ -1,0 +1,81 @@
+"""Traffic: what comes in grows up from the middle, what goes out hangs down from it.
+
+What must stay true: drawn from the model's samples alone, so a repaint costs the same at any load.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from textual.content import Content
+
+from grapevine_proto.events import Stats
+from grapevine_tui.app.widgets.format import Span, braille_graph, format_bytes, format_count
+from grapevine_tui.app.widgets.line_widget import LineWidget
+from grapevine_tui.app.widgets.tables import format_title
+from grapevine_tui.host.model import Model
+from grapevine_tui.text import cells, pad
+
+LABEL_CELLS: Final = 16  # "      225 KB/s"
+GRAPH_ROWS: Final = 2
+
+
+def redundancy(stats: Stats) -> float:
+    """Copies of a payload received beyond the first, for each one delivered."""
+    return stats.duplicates / stats.delivered if stats.delivered else 0.0
+
+
+class TrafficPanel(LineWidget):
+    """Two curves and the counters that tell whether anything is being lost."""
+
+    def __init__(self, model: Model, *, id: str) -> None:
+        super().__init__(id=id)
+        self._model = model
+
+    def panel_title(self) -> Content:
+        rate = self._model.traffic.messages_per_s
+        return format_title("Traffic", (f"{format_count(rate)} messages/s", "$text-accent"))
+
+    def line_spans(self, y: int, width: int) -> list[Span]:
+        if y < GRAPH_ROWS:
+            return self._curve_spans(y, width, is_in=True)
+        if y < 2 * GRAPH_ROWS:
+            return self._curve_spans(y - GRAPH_ROWS, width, is_in=False)
+        return self._counter_spans(width) if y == 2 * GRAPH_ROWS else []
+
+    def _curve_spans(self, row: int, width: int, *, is_in: bool) -> list[Span]:
+        traffic = self._model.traffic
+        values = traffic.in_per_s if is_in else traffic.out_per_s
+        bytes_per_s = traffic.bytes_in_per_s if is_in else traffic.bytes_out_per_s
+        tone = self.tone_styles.foreground("good" if is_in else "accent")
+        now = values[-1] if values else 0.0
+        rate_text = ("in   " if is_in else "out  ") + f"{format_count(now)}/s"
+        label = rate_text if row == 0 else f"     {format_bytes(bytes_per_s)}/s"
+        graph_cells = width - LABEL_CELLS - 2
+        lines = braille_graph(values, max(0, graph_cells), GRAPH_ROWS, hanging=not is_in)
+        style = tone if row == 0 else self.tone_styles.foreground("dim")
+        return [Span(pad(f" {label}", LABEL_CELLS), style), Span(lines[row], tone)]
+
+    def _counter_spans(self, width: int) -> list[Span]:
+        stats = self._model.stats
+        dropped = sum(count for _, count in stats.dropped)
+        facts = [
+            ("dup", f"{redundancy(stats):.2f}", "text"),
+            ("lost", format_count(stats.gaps_abandoned), "bad" if stats.gaps_abandoned else "text"),
+            ("unsent", format_count(stats.send_drops), "warn" if stats.send_drops else "text"),
+            ("refused", format_count(dropped), "warn" if dropped else "text"),
+            ("repaired", format_count(stats.repaired), "text"),
+            ("held", format_count(stats.cached), "text"),
+        ]
+        spans = [Span(" ", self.tone_styles.foreground("dim"))]
+        used = 1
+        for name, value, tone in facts:
+            size = cells(name) + cells(value) + 3
+            if used + size - 1 > width:
+                break
+            used += size
+            spans += [
+                Span(f"{name} ", self.tone_styles.foreground("dim")),
+                Span(f"{value}  ", self.tone_styles.foreground(tone)),
+            ]
+        return spans

@@ -1,0 +1,467 @@
+"""The command line: arguments -> settings -> app, headless node, or a small errand.
+
+What must stay true:
+
+- Importing this imports no Textual: `--help`, errors and headless nodes start light.
+- Whatever goes wrong is one printable line on stderr and the exit code that belongs to it.
+- No option takes a secret, and nothing here prints one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+from grapevine_proto.errors import (
+    BindError,
+    ConfigError,
+    GrapevineError,
+    KeyFileError,
+    StateLockedError,
+    StorageError,
+)
+from grapevine_proto.storage.atomic_file import (
+    SHARED_MODE,
+    atomic_create,
+    is_transient_error,
+    make_private_directory,
+    quarantine_empty,
+)
+from grapevine_tui import __version__, early_signals, logs
+from grapevine_tui.app.terminal import HangupSafeStream, needs_ascii, restore_terminal
+from grapevine_tui.cli.event_loop import new_runner
+from grapevine_tui.config.options import OPTIONS, PROFILES, Option
+from grapevine_tui.config.settings import Settings, load_settings
+from grapevine_tui.config.user_files import user_config_file, user_key_file
+from grapevine_tui.service.reaper import start_reaper_if_init
+from grapevine_tui.text import printable
+
+PROGRAM: Final = "grapevine-tui"
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_KEY_FILE, EXIT_BIND, EXIT_STATE_DIR = 0, 1, 2, 3, 4, 5
+EXIT_INTERRUPTED: Final = 130
+EXIT_CODE_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (StorageError, EXIT_FAILED),  # it heals by itself, so a service manager is to try again
+    (ConfigError, EXIT_USAGE),
+    (click.UsageError, EXIT_USAGE),
+    (click.BadParameter, EXIT_USAGE),
+    (KeyFileError, EXIT_KEY_FILE),
+    (BindError, EXIT_BIND),
+    (StateLockedError, EXIT_STATE_DIR),
+)
+LEAVE_TIMEOUT_S: Final = 5.0  # an app that is quit hands over what is queued for at most so long
+
+logger = logging.getLogger("grapevine")
+
+
+def main() -> NoReturn:
+    """What the console script calls."""
+    code = run()
+    early_signals.EXIT_CODE_BY_SIGNAL.update(
+        dict.fromkeys(early_signals.EXIT_CODE_BY_SIGNAL, code)
+    )  # a late signal changes nothing any more
+    if early_signals.is_own_process():
+        early_signals.install_signal_handlers()
+    sys.exit(code)
+
+
+def _open_missing_standard_streams() -> None:
+    """Where the caller closed stdin, stdout or stderr, put nothing in its place: else a socket
+    would get its number, and be written to as if it were the terminal."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _escape_unencodable_text() -> None:
+    """What a terminal or a pipe has no letters for is written, and read, as escapes: Latin-1, ASCII,
+    bytes that are not UTF-8."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Do what `arguments` ask (None: the process's own); the exit code."""
+    _open_missing_standard_streams()
+    _escape_unencodable_text()
+    try:
+        code = ROOT_COMMAND.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; spare the interpreter its complaint at the end.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001  the one door: a line and a code, never a traceback
+        return print_error(error)
+    finally:
+        logs.flush()
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def print_error(error: BaseException) -> int:
+    """Say on stderr, in one printable line, what went wrong; the exit code for it. A group without a
+    command shows its help instead."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        lines = error.format_message().splitlines()
+    else:
+        lines = [f"{PROGRAM}: {format_error(error)}"]
+    with contextlib.suppress(OSError):
+        for line in lines:
+            click.echo(printable(line), err=True)
+    return next((code for kind, code in EXIT_CODE_BY_ERROR if isinstance(error, kind)), EXIT_FAILED)
+
+
+def format_error(error: BaseException) -> str:
+    """What went wrong, in one line that may hold anything: make it printable before you show it."""
+    if isinstance(error, click.ClickException):
+        problem = error.format_message()
+    elif isinstance(error, GrapevineError):
+        problem = str(error)
+    elif isinstance(error, OSError):
+        problem = error.strerror or str(error)
+        if error.filename is not None:
+            problem = f"{error.filename}: {problem}"
+    elif isinstance(error, UnicodeError):
+        problem = f"not text in UTF-8: {error}"
+    elif isinstance(error, MemoryError):
+        problem = "out of memory"
+    else:
+        problem = f"a fault of this program: {type(error).__name__}: {error}"
+        logger.debug("a fault", exc_info=error)
+    return " ".join(problem.split())
+
+
+# --- what the command line looks like -------------------------------------------------------------
+
+
+def _parameter_name(flags: tuple[str, ...]) -> str:
+    return flags[-1].lstrip("-").replace("-", "_")
+
+
+def _flag_value_arguments(option: Option) -> dict[str, Any]:
+    """What click is told of a flag that may stand alone."""
+    return {"is_flag": False, "flag_value": option.flag_value} if option.flag_value else {}
+
+
+def _click_options() -> list[click.Parameter]:
+    options: list[click.Parameter] = [
+        click.Option(
+            [*option.flags, _parameter_name(option.flags)],
+            multiple=option.is_list,
+            nargs=option.nargs,
+            metavar=option.metavar,
+            help=option.help + (f" (${option.env})" if option.env else ""),
+            **_flag_value_arguments(option),
+        )
+        for option in OPTIONS
+    ]
+    for name, help_text in (
+        ("headless", "Run without the UI: JSON Lines on stdin and stdout"),
+        ("demo", "Run a demo cluster in this process"),
+        ("show-config", "Print every setting with its value and source"),
+    ):
+        options.append(click.Option([f"--{name}"], is_flag=True, help=help_text))
+    return options
+
+
+def _given_flags(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What was given on the command line, by setting name."""
+    flags = {option.name: parameters.get(_parameter_name(option.flags)) for option in OPTIONS}
+    flags["app.on"] = tuple(" ".join(pair) for pair in parameters.get("on") or ())
+    for name in ("headless", "demo"):
+        flags[f"app.{name}"] = parameters.get(name)
+    return {name: value for name, value in flags.items() if value not in (None, (), False)}
+
+
+def _start(**parameters: Any) -> int | None:
+    context = click.get_current_context()
+    flags = context.obj = _given_flags(parameters)
+    if context.invoked_subcommand is not None:
+        early_signals.restore_signal_handlers()
+        return None
+    settings = load_settings(flags, os.environ)
+    if parameters["show_config"]:
+        for line in settings.format_lines():
+            click.echo(printable(line))
+        return EXIT_OK
+    if settings.headless:
+        return run_headless(settings)
+    return run_web(settings) if settings.web else run_app(settings)
+
+
+class _LazyGroup(click.Group):
+    """A group whose larger errands are imported when they are asked for, so that nodes start light."""
+
+    LAZY: Final = ("attach", "ctl", "invite", "join", "sim")
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *self.LAZY])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name == "ctl":
+            from grapevine_tui.cli.ctl import ctl
+
+            return ctl
+        if name == "attach":
+            from grapevine_tui.remote.command import attach
+
+            return attach
+        if name == "sim":
+            from grapevine_tui.cli.sim import sim
+
+            return sim
+        if name in self.LAZY:
+            from grapevine_tui.cli import invite
+
+            return invite.invite if name == "invite" else invite.join
+        return super().get_command(context, name)
+
+
+ROOT_COMMAND: Final = _LazyGroup(
+    PROGRAM,
+    callback=_start,
+    invoke_without_command=True,
+    params=_click_options(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Run an encrypted gossip node with a terminal UI.\n\n"
+    "With --headless, the node reads and writes JSON Lines instead.",
+)
+click.version_option(__version__, prog_name=PROGRAM)(ROOT_COMMAND)
+
+
+@ROOT_COMMAND.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def keygen(file: Path | None) -> int:
+    """Create a cluster key in FILE [default: the user's own key].
+
+    The file is readable by its owner only. An existing file is never overwritten.
+    """
+    from grapevine_proto.crypto.identity import ClusterKey
+
+    path = user_key_file() if file is None else file
+    if file is None:
+        make_private_directory(path.parent)
+    key = ClusterKey.generate()
+    key.save(path)
+    click.echo(printable(f"made the cluster key {key.fingerprint} in {path}; keep it secret"))
+    return EXIT_OK
+
+
+@ROOT_COMMAND.group()
+def config() -> None:
+    """Create, show or check a config file."""
+
+
+@config.command("init")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--profile", type=click.Choice(list(PROFILES)), help="Profile whose values to write [local]"
+)
+@click.pass_obj
+def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -> int:
+    """Write a config file with every setting and its explanation.
+
+    The default for FILE is the user's own config file. An existing file is never overwritten.
+    """
+    from grapevine_tui.config.template import render
+
+    path = user_config_file() if file is None else file
+    if file is None:
+        make_private_directory(path.parent)
+    chosen = profile or flags.get("app.profile", "local")
+    if chosen not in PROFILES:
+        raise ConfigError("app.profile", f"{chosen!r} is not one of: {', '.join(PROFILES)}")
+    try:
+        quarantine_empty(path)
+        # A service reads it as another user.
+        atomic_create(path, render(chosen).encode(), mode=SHARED_MODE)
+    except FileExistsError:
+        raise ConfigError("config", f"{path}: there is a file already; it is left alone") from None
+    click.echo(printable(f"wrote {path}, profile {chosen}"))
+    return EXIT_OK
+
+
+@config.command("show")
+@click.pass_obj
+def config_show(flags: dict[str, Any]) -> int:
+    """Print every setting with its value and source."""
+    for line in load_settings(flags, os.environ).format_lines():
+        click.echo(printable(line))
+    return EXIT_OK
+
+
+@config.command("check")
+@click.argument("file", required=False, type=click.Path())
+@click.pass_obj
+def config_check(flags: dict[str, Any], file: str | None) -> int:
+    """Validate FILE [default: the settings in effect]. Changes nothing."""
+    settings = load_settings(flags | ({"app.config": file} if file else {}), os.environ)
+    if settings.key_files:
+        settings.with_keys()
+    if settings.on:
+        from grapevine_tui.service.hooks import Hook
+
+        for hook in settings.on:
+            Hook.parse(hook).check()
+    for warning in settings.warnings:
+        click.echo(printable(f"{PROGRAM}: {warning}"), err=True)
+    config_file = next(each.value for each in settings.values if each.name == "app.config")
+    click.echo(printable(f"{config_file or 'the settings'}: right"))
+    return EXIT_OK
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+def _prepare_process() -> None:
+    """Whatever is said on stderr from now on, by us or by a library, never waits for its reader; a
+    hangup before the node runs has nothing to reload; and as process 1 we are everyone's parent."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # a stream of somebody's that has no file
+            sys.stderr = HangupSafeStream(sys.stderr)
+    if hasattr(signal, "SIGHUP") and early_signals.is_own_process():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    start_reaper_if_init()
+
+
+def run_headless(settings: Settings) -> int:
+    """Run a node on stdin and stdout until it is told to stop; the exit code."""
+    from grapevine_tui.service.headless import Headless
+
+    _prepare_process()
+    _start_logging(settings, lambda: logs.to_stderr(settings.log_level))
+    settings = settings.with_keys()
+    if sys.stdout is None:
+        raise ConfigError("", "stdout is closed; a headless node needs it")
+    stdin = None if sys.stdin is None else sys.stdin.fileno()
+    with new_runner() as runner:
+        return runner.run(Headless(settings, stdin=stdin, stdout=sys.stdout.fileno()).run())
+
+
+def run_web(settings: Settings) -> int:
+    """Run a node whose app is in a browser, until a signal; the exit code."""
+    from grapevine_tui.service import web
+    from grapevine_tui.service.headless import Headless
+
+    _prepare_process()
+    _start_logging(settings, lambda: logs.to_stderr(settings.log_level))
+
+    async def show_demo() -> int:
+        async with web.serve_command(settings.web, web.own_command("--demo")) as (_, address):
+            click.echo(f"open {address}")
+            stop_requested = asyncio.Event()
+            for signal_number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(signal_number, stop_requested.set)
+            await stop_requested.wait()
+        return EXIT_OK
+
+    with new_runner() as runner:
+        if settings.demo:
+            return runner.run(show_demo())
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        settings = replace(settings, on_eof="stay").with_keys()
+        return runner.run(Headless(settings, stdin=None, stdout=devnull).run())
+
+
+def run_app(settings: Settings) -> int:
+    """Run the app on this terminal until it is quit; the exit code."""
+    _require_terminal()
+    _start_logging(settings, logs.to_null)
+    settings = settings.with_keys()
+    return run_on_terminal(lambda: _run_app(settings))
+
+
+def _require_terminal() -> None:
+    if os.environ.get("TEXTUAL_DRIVER"):  # it draws elsewhere: in a browser
+        return
+    streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
+    if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
+        raise ConfigError("", "the app needs a terminal; without one, use --headless")
+
+
+def run_on_terminal(run_app: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run an app on this terminal until it is quit; the exit code."""
+    _require_terminal()
+    if sys.stderr is not None:
+        # Textual draws on this, and says last words on the other: neither may ever wait.
+        in_ascii = needs_ascii(sys.stderr.encoding, os.environ)
+        terminal = HangupSafeStream(sys.stderr, in_ascii=in_ascii)
+        vars(sys)["__stderr__"] = sys.stderr = terminal
+    if early_signals.is_own_process():
+        early_signals.install_signal_handlers(restore_terminal)
+    start_reaper_if_init()
+    with new_runner() as runner:
+        return runner.run(run_app())
+
+
+async def _run_app(settings: Settings) -> int:
+    from grapevine_proto.events import Event, NodeStarted
+    from grapevine_tui.app.app import GrapevineApp
+    from grapevine_tui.host.demo import Demo
+    from grapevine_tui.host.local import Host
+    from grapevine_tui.host.model import Changes, Model
+    from grapevine_tui.service.services import node_services
+
+    host = Host(
+        settings.node,
+        settings.state_dir,
+        model=Model(max_messages=settings.messages),
+        spare_state_dirs=settings.spare_state_dirs,
+    )
+
+    def start_log_file(event: Event, _: Changes) -> None:
+        if isinstance(event, NodeStarted) and settings.log_file is None and host.state_dir:
+            # Only now it is known which state folder is ours. A log that cannot be is no reason to
+            # stop: what matters is on the screen.
+            with contextlib.suppress(OSError):
+                logs.to_file(host.state_dir / "grapevine.log", settings.log_level)
+
+    host.listen(start_log_file)
+    app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
+
+    def notify_hook_failed(fields: dict[str, Any]) -> None:
+        text = "--on {on}: {command} {outcome}: {reason}".format(**fields).replace("_", " ")
+        app.call_later(partial(app.notify, printable(text), severity="warning", markup=False))
+
+    async with node_services(
+        host, settings, lambda: app.call_later(app.request_shutdown), notify_hook_failed
+    ) as run_stopped_hooks:
+        await app.run_async()
+        failure = getattr(app, "failure", None)
+        run_stopped_hooks(
+            {"reason": "failed", "error": str(failure)} if failure else {"reason": "quit"}
+        )
+    if failure is not None:
+        raise failure
+    return app.exit_code
+
+
+def _start_logging(settings: Settings, use_default: Callable[[], None]) -> None:
+    if settings.log_file is None:
+        use_default()
+    else:
+        try:
+            logs.to_file(settings.log_file, settings.log_level)
+        except OSError as error:
+            error_type = StorageError if is_transient_error(error) else ConfigError
+            raise error_type("app.log_file", f"{settings.log_file}: {error.strerror}") from None
+    for warning in settings.warnings:
+        logger.warning("%s", warning)

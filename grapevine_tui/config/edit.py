@@ -1,0 +1,301 @@
+"""Settings changed while the node runs: read from what was typed, checked, applied, saved.
+
+What must stay true:
+
+- Nothing is applied or saved that the same checks as at the start have not passed, all together.
+- What is saved is what was changed and nothing else; the file is replaced whole or not at all, and is
+  read by its owner alone if it is new.
+- It is told what takes effect only at the next start, and what a flag or a variable will undo there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tomllib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+
+import tomli_w
+
+from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
+from grapevine_proto.errors import ConfigError
+from grapevine_proto.ids import join_host_port, split_host_port
+from grapevine_proto.storage.atomic_file import atomic_write, make_private_directory
+from grapevine_tui.config.keymap import DEFAULT_KEYS
+from grapevine_tui.config.settings import Settings
+from grapevine_tui.config.sources import EDITED_ORIGIN, NOT_IN_FILE, SettingValue
+from grapevine_tui.config.toml_edit import edit_toml
+from grapevine_tui.config.user_files import expand_user, user_config_file
+
+LIVE_APP_SETTINGS: Final = frozenset(
+    {"app.theme", "app.alert", "app.log_level", "app.messages", "app.keys"}
+)
+TRUE_TEXTS: Final = frozenset({"true", "yes", "on"})
+FALSE_TEXTS: Final = frozenset({"false", "no", "off"})
+
+
+def is_live(name: str) -> bool:
+    """Whether a running app takes over a change of this setting."""
+    return name in LIVE_APP_SETTINGS or name == "key_files" or name.partition(".")[0] in LIVE_FIELDS
+
+
+def is_editable(name: str) -> bool:
+    return name not in NOT_IN_FILE
+
+
+def settings_pending_restart(initial: Settings, desired: Settings) -> tuple[str, ...]:
+    """Names of the settings that only a restart applies and that `desired` has otherwise than `initial`, with
+    which this process runs."""
+    initial_values = {each.name: each.value for each in initial.values}
+    return tuple(
+        each.name
+        for each in desired.values
+        if is_editable(each.name)
+        and not is_live(each.name)
+        and each.value != initial_values.get(each.name)
+    )
+
+
+def format_value(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        plain = all(each and not set(each) & set(',"[]') and each == each.strip() for each in value)
+        return ", ".join(value) if plain else _to_inline_toml(list(value))
+    if isinstance(value, Mapping):
+        return _to_inline_toml(dict(value)) if value else ""
+    return f"{value:g}" if isinstance(value, float) and value == float(f"{value:g}") else str(value)
+
+
+def _to_inline_toml(value: Any) -> str:
+    """On one line."""
+    if isinstance(value, Mapping):
+        return (
+            "{"
+            + ", ".join(f"{name} = {_to_inline_toml(each)}" for name, each in value.items())
+            + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_to_inline_toml, value)) + "]"
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").rstrip("\n")
+
+
+def parse_value(name: str, text: str, example: Any) -> Any:
+    """What `text` says as a value of the kind that `example` is. What cannot be read so is given as text,
+    for the setting's own check to refuse; raises ConfigError where that could not say why."""
+    text = text.strip()
+    if isinstance(example, bool):
+        return (
+            True if text.lower() in TRUE_TEXTS else False if text.lower() in FALSE_TEXTS else text
+        )
+    if isinstance(example, (int, float)):
+        for number_type in (int, float):
+            with contextlib.suppress(ValueError):
+                return number_type(text)
+        return text
+    if isinstance(example, (list, tuple, Mapping)):
+        if text.startswith(("[", "{")) or (text and isinstance(example, Mapping)):
+            try:
+                return tomllib.loads(f"x = {text}")["x"]
+            except ValueError as error:
+                raise ConfigError(name, f"not TOML: {error}") from None
+        plain = [each.strip() for each in text.split(",") if each.strip()]
+        return {} if isinstance(example, Mapping) else plain
+    return text
+
+
+class SaveResult(NamedTuple):
+    """`path` None: a demonstration, which saves nothing. `pending_restart`: names that wait for the next
+    start;
+    `overridden_by`: name -> what will win over the file there."""
+
+    path: Path | None
+    comments_preserved: bool
+    pending_restart: tuple[str, ...]
+    overridden_by: Mapping[str, str]
+
+
+class SettingsEditor:
+    """Changes of `settings`; `reconfigure` is the host's. `running`: what this process began with, where
+    the settings have been read again since."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reconfigure: Callable[[NodeConfig], tuple[str, ...]],
+        running: Settings | None = None,
+    ) -> None:
+        self._initial = settings
+        self._running = settings if running is None else running
+        self._reconfigure = reconfigure
+        self._applied: dict[str, Any] = {}
+        self._pending: dict[str, Any] = {}
+        self.settings = settings
+        """As they would be with what is pending."""
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        return tuple(self._pending)
+
+    @property
+    def pending_restart(self) -> tuple[str, ...]:
+        """Names of what takes effect only at the next start."""
+        return settings_pending_restart(self._running, self.settings)
+
+    @property
+    def values_with_restart_notes(self) -> tuple[SettingValue, ...]:
+        """All settings; the origin of one that waits for a restart says what is in effect until then."""
+        running_values = {each.name: format_value(each.value) for each in self._running.values}
+        pending_restart = set(self.pending_restart)
+        return tuple(
+            each._replace(
+                origin=f"until the restart: {running_values.get(each.name) or '-'}; {each.origin}"
+            )
+            if each.name in pending_restart and each.origin != EDITED_ORIGIN
+            else each
+            for each in self.settings.values
+        )
+
+    def value(self, name: str) -> SettingValue:
+        """Raises ConfigError where there is no such setting."""
+        for each in self.settings.values:
+            if each.name == name:
+                return each
+        raise ConfigError(name, "there is no such setting")
+
+    def check(self, name: str, text: str) -> Settings:
+        """The settings with `name` as `text` says. Raises ConfigError, KeyFileError."""
+        if not is_editable(name):
+            raise ConfigError(name, "chosen at the start only")
+        value = parse_value(name, text, self.value(name).value)
+        return self._load(self._applied | self._pending | {name: value})
+
+    def set_value(self, name: str, text: str) -> None:
+        """Have `name` as `text` says, from the next `save` on. Raises ConfigError, KeyFileError."""
+        if text.strip() == format_value(self.value(name).value):
+            return
+        self.settings = self.check(name, text)
+        self._pending[name] = parse_value(name, text, self.value(name).value)
+
+    def discard(self) -> dict[str, Any]:
+        """Forget what is pending, and give it for `restore`."""
+        discarded = dict(self._pending)
+        self._pending.clear()
+        self.settings = self._load(self._applied)
+        return discarded
+
+    def restore(self, discarded: Mapping[str, Any]) -> None:
+        """Have what was dropped pending again. Raises ConfigError, KeyFileError."""
+        self.settings = self._load(self._applied | self._pending | dict(discarded))
+        self._pending |= discarded
+
+    def _load(self, edits: Mapping[str, Any]) -> Settings:
+        settings = self._initial.reload(edits)
+        if "key_files" in edits and not settings.demo:
+            return settings.with_keys()
+        return replace(settings, node=settings.node.replace(keys=self._initial.node.keys))
+
+    def save(self) -> SaveResult:
+        """Apply what is pending as far as it can be now, and write it. Raises ConfigError, KeyFileError,
+        NotRunning, and OSError where it is applied and cannot be written."""
+        settings = self._load(self._applied | self._pending)
+        self._reconfigure(settings.node)
+        path, comments_preserved = None, True
+        if not settings.demo:
+            path = self._path()
+            comments_preserved = _write_file(path, self._pending)
+        reloaded = {each.name: each for each in self._initial.reload().values}
+        overridden_by = {
+            name: reloaded[name].origin
+            for name in self._pending
+            if path is not None and reloaded[name].value != self.value(name).value
+        }
+        restart = tuple(name for name in self._pending if not is_live(name))
+        self._applied |= self._pending
+        self._pending.clear()
+        values = tuple(
+            reloaded[each.name] if each.value == reloaded[each.name].value else each
+            for each in settings.values
+        )
+        self.settings = replace(settings, values=values)
+        return SaveResult(path, comments_preserved, restart, overridden_by)
+
+    async def save_async(self) -> SaveResult:
+        """`save`, for whoever need not care where the settings are."""
+        return self.save()
+
+    def _path(self) -> Path:
+        chosen = self.value("app.config").value
+        return expand_user("app.config", chosen) if chosen else user_config_file()
+
+
+@runtime_checkable
+class EditableHost(Protocol):
+    """A host whose settings are those of a node elsewhere."""
+
+    async def edit(self) -> SettingsEditor:
+        """The settings as they are there now. Raises NoAnswer, NotDone."""
+        ...
+
+
+class RemoteSettingsEditor(SettingsEditor):
+    """Changes of the settings of a node elsewhere: checked here, applied and saved there by `change`,
+    which is given what one would type by setting name, and gives what became of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        set_remotely: Callable[[Mapping[str, str]], Awaitable[tuple[SaveResult, Settings]]],
+    ) -> None:
+        super().__init__(settings, lambda _: ())
+        self._set_remotely = set_remotely
+
+    def _load(self, edits: Mapping[str, Any]) -> Settings:
+        return self._began.reload(edits)
+
+    async def save_async(self) -> SaveResult:
+        """Have it applied and saved there."""
+        texts = {name: format_value(value) for name, value in self._pending.items()}
+        result, self._began = await self._set_remotely(texts)
+        self._pending.clear()
+        self.settings = self._began
+        return result
+
+
+def _write_file(path: Path, changes: Mapping[str, Any]) -> bool:
+    """Put `changes` into the file at `path`; whether its comments are still there. Raises OSError,
+    ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""
+        path = path.resolve()  # a link may lead to a folder that is not there yet
+        make_private_directory(path.parent)
+    try:
+        new = edit_toml(text, _to_file_settings(tomllib.loads(text), changes))
+    except ValueError as error:
+        raise ConfigError("config", f"{path}: {error}") from None
+    atomic_write(path, new.text.encode(), mode=0o600)
+    return new.comments_preserved
+
+
+def _to_file_settings(current: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` by the names that a file has for them."""
+    found: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name in ("host", "port"):
+            continue
+        if name == "app.keys":
+            old = current.get("app", {}).get("keys", {})
+            merged_keys = {each: DEFAULT_KEYS[each] for each in old if each in DEFAULT_KEYS} | value
+            found |= {f"app.keys.{each}": keys for each, keys in merged_keys.items()}
+        else:
+            found[name] = value
+    if "host" in changes or "port" in changes:
+        host, port = split_host_port(current.get("bind", "127.0.0.1:8000"))
+        host, port = changes.get("host", host), changes.get("port", port)
+        found["bind"] = join_host_port(str(host), port)
+    return found

@@ -1,0 +1,145 @@
+"""Settings from variables: the `.env` of the working directory, and what others put into the environment.
+
+Invariants:
+
+- A `.env` matters only as far as it sets a variable of this program; one of another project stops nothing.
+- One that does set such a variable is refused where someone else can change it, and it never names a
+  config file: a config file may name programs.
+- Service links of Kubernetes and Docker (``BIND_PORT=tcp://10.0.0.1:53``) are no settings.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from grapevine_proto.config.toml import did_you_mean
+from grapevine_proto.errors import ConfigError
+from grapevine_proto.storage.permissions import UntrustedFile, open_trusted
+from grapevine_tui.config.options import OPTIONS
+
+VARIABLE_PREFIX: Final = "GRAPEVINE_"
+CONFIG_VARIABLE: Final = "GRAPEVINE_CONFIG"
+MAX_ENV_FILE_BYTES: Final = 1 << 20
+KNOWN_VARIABLES: Final = frozenset(option.env for option in OPTIONS if option.env)
+_OWN_VARIABLE: Final = re.compile(
+    rf"\b({'|'.join(sorted(KNOWN_VARIABLES))}|{VARIABLE_PREFIX}\w+)\b"
+)
+_SERVICE_LINK_URL: Final = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
+_SERVICE_LINK_NAME: Final = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
+)
+
+
+class Variables(NamedTuple):
+    """Variables by name, and what is to be said about them."""
+
+    values: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def read_env_file(path: Path) -> Variables:
+    """What `path` sets. Raises ConfigError where it sets a variable of ours and cannot be trusted or
+    read, or names a config file."""
+    try:
+        text, problem = _read_file(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return Variables({}, ())
+    except OSError as error:
+        return Variables({}, (f"{path} is ignored: {error.strerror}",))
+    if not _OWN_VARIABLE.search(text) and (problem or "RUST_LOG" not in text):
+        return Variables({}, ())
+    from dotenv import dotenv_values  # only now, or every start would pay for it
+    from dotenv.parser import parse_stream
+
+    bindings = list(parse_stream(io.StringIO(text)))
+    broken = [each.original for each in bindings if each.error]
+    for line in broken:
+        if _OWN_VARIABLE.search(line.string):
+            raise ConfigError("", f"{path}, line {line.line}: expected NAME=value")
+    sets_own_variable = any(_OWN_VARIABLE.fullmatch(each.key) for each in bindings if each.key)
+    if problem and sets_own_variable:
+        raise ConfigError("", f"{path}: {problem}")
+    valid_lines = (
+        "" if problem else "".join(each.original.string for each in bindings if not each.error)
+    )
+    values = dotenv_values(stream=io.StringIO(valid_lines))
+    if values.get(CONFIG_VARIABLE):
+        raise ConfigError(
+            "app.config",
+            f"{path}: {CONFIG_VARIABLE} is not read from a .env file; use --config or the environment",
+        )
+    warnings = [f"{path}, line {each.line}: not NAME=value; the line is ignored" for each in broken]
+    return Variables(
+        {name: value for name, value in values.items() if value is not None},
+        tuple(warnings) if sets_own_variable else (),
+    )
+
+
+def without_service_links(variables: Mapping[str, str], source: str) -> Variables:
+    """`variables` without what a service manager says about services that happen to share our names.
+
+    A service `bind` sets ``BIND_PORT`` in every container beside it (Kubernetes, unless
+    `enableServiceLinks: false`); a service `grapevine` sets ``GRAPEVINE_PORT`` and many more.
+    """
+    links = [
+        name
+        for name, value in variables.items()
+        if (
+            name in KNOWN_VARIABLES
+            and name.endswith("_PORT")
+            and _SERVICE_LINK_URL.match(value.strip())
+        )
+        or (
+            name.startswith(VARIABLE_PREFIX)
+            and name not in KNOWN_VARIABLES
+            and _SERVICE_LINK_NAME.search(name)
+        )
+    ]
+    # Docker's old links also say which container has the link, and that is no name of a node.
+    if _SERVICE_LINK_URL.match(variables.get("GRAPEVINE_PORT", "")) and "/" in variables.get(
+        "GRAPEVINE_NAME", ""
+    ):
+        links.append("GRAPEVINE_NAME")
+    if not links:
+        return Variables(variables, ())
+    more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+    warning = f"{links[0]}{more} in {source} is a service link of Kubernetes or Docker; ignored"
+    return Variables(
+        {name: value for name, value in variables.items() if name not in links}, (warning,)
+    )
+
+
+def unknown_variable_warnings(variables: Mapping[str, str], source: str) -> tuple[str, ...]:
+    """A line for each variable that looks like ours and is none."""
+    return tuple(
+        f"{name} in {source} is no setting{did_you_mean(name, KNOWN_VARIABLES)}"
+        for name in variables
+        if name.startswith(VARIABLE_PREFIX) and name not in KNOWN_VARIABLES
+    )
+
+
+def _read_file(path: Path) -> tuple[str, str]:
+    """The text of the file, and why its settings must not be used; empty: they may. Raises OSError."""
+    problem = ""
+    try:
+        file = open_trusted(path)
+    except UntrustedFile as error:
+        problem = str(error.strerror)
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise FileNotFoundError(path)
+    with os.fdopen(file, "rb") as stream:
+        data = stream.read(MAX_ENV_FILE_BYTES + 1)
+    if len(data) > MAX_ENV_FILE_BYTES:
+        return "", ""
+    try:
+        return data.decode("utf-8-sig"), problem
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), problem or "not UTF-8 text"

@@ -1,0 +1,253 @@
+"""Every setting, merged once: defaults < profile < TOML file < ``.env`` < environment < flags.
+
+What must stay true:
+
+- Each value knows where it came from, and a wrong one is told with that place, in one line.
+- Merging reads files and changes none; `with_keys` alone touches keys, and alone may make one.
+- No secret is in a setting: key files are named here, what they hold is only in `NodeConfig.keys`.
+- This is plain data for the rest of the application: nobody else reads the environment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from grapevine_proto.config.node import NodeConfig, key_paths
+from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.errors import ConfigError
+from grapevine_proto.ids import join_host_port, split_host_port
+from grapevine_tui.config.options import ALERTS, LOG_LEVELS
+from grapevine_tui.config.sources import (
+    EDITED_ORIGIN,
+    SettingValue,
+    check_choice,
+    from_edits,
+    merge,
+)
+from grapevine_tui.config.user_files import ensure_user_key, expand_user, user_state_directory
+
+MAX_SPARE_STATE_DIRS: Final = (
+    64  # nodes on "any port" that one user may run at once without naming a folder
+)
+
+
+class Reloader(Protocol):
+    def __call__(self, edits: Mapping[str, Any] | None = None) -> Settings: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that one run of the application goes by. Raises ConfigError on birth."""
+
+    node: NodeConfig
+    key_files: tuple[Path, ...]
+    """Empty: this user's own key."""
+    state_dir: Path | None
+    """None: nothing is kept (a demonstration)."""
+    spare_state_dirs: tuple[Path, ...]
+    """Where to look next when `state_dir` is in use (any port)."""
+    profile: str
+    log_level: str
+    log_file: Path | None
+    metrics: str
+    """Where Prometheus finds them, ``host:port``; empty: nowhere."""
+    web: str
+    """Where a browser finds the app, ``host:port``; empty: nowhere."""
+    on: tuple[str, ...]
+    """``EVENT COMMAND`` each: what to run when."""
+    headless: bool
+    demo: bool
+    on_eof: str
+    eof_timeout: float
+    wait_peers: int
+    theme: str
+    """Empty: the application's own choice."""
+    messages: int
+    """How many the log on the screen keeps."""
+    alert: str = "off"
+    """How the terminal alerts its operator, one of `ALERTS`."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of the app that are not our own choice: action -> keys, checked."""
+    credentials_directory: Path | None = None
+    """Where the service manager puts what is secret (LoadCredential)."""
+    values: tuple[SettingValue, ...] = ()
+    warnings: tuple[str, ...] = ()
+    reload: Reloader = field(repr=False, compare=False)
+    """The same files, variables and flags read anew, with edits by setting name over them all; keys not
+    loaded. Raises ConfigError."""
+
+    def __post_init__(self) -> None:
+        check_choice("app.log_level", self.log_level, LOG_LEVELS)
+        check_choice("app.on_eof", self.on_eof, ("exit", "stay"))
+        for name in ("headless", "demo"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(f"app.{name}", "expected true or false")
+        if not isinstance(self.theme, str):
+            raise ConfigError("app.theme", f"expected text, not {self.theme!r}")
+        check_choice("app.alert", self.alert, ALERTS)
+        _check_address("app.metrics", self.metrics)
+        _check_address("app.web", self.web)
+        for hook in self.on:
+            _check_hook(hook)
+        _check_range("app.eof_timeout", self.eof_timeout, 0, 86_400)
+        _check_range("app.wait_peers", self.wait_peers, 0, 10_000, whole=True)
+        _check_range("app.messages", self.messages, 1, 10_000_000, whole=True)
+
+    @property
+    def preferences_file(self) -> Path | None:
+        """Where the app keeps what is chosen on the screen; None: nowhere."""
+        if self.demo:
+            return None
+        is_configured = any(each.name == "app.state_dir" and each.value for each in self.values)
+        if is_configured and self.state_dir:
+            return self.state_dir / "app.json"
+        with suppress(ConfigError):  # a user without a home
+            return user_state_directory() / "app.json"
+        return None
+
+    def with_keys(self) -> Settings:
+        """These settings with the cluster keys loaded; this user's own is made if it must be.
+        Raises KeyFileError."""
+        if self.demo:
+            keys = [ClusterKey.generate()]
+        else:
+            paths = self.key_files or (ensure_user_key(),)
+            keys = [
+                ClusterKey.load(path, forbidden_mode=self._forbidden_mode(path)) for path in paths
+            ]
+        return replace(self, node=self.node.replace(keys=keys))
+
+    def _forbidden_mode(self, path: Path) -> int:
+        # systemd lets a service read a credential by an access list, which shows as group bits;
+        # the folder is closed to everybody else.
+        return 0o007 if path.parent == self.credentials_directory else 0o077
+
+    def format_lines(self) -> list[str]:
+        """Every setting with its value and origin, a line each; no secret is among them."""
+        shown = [(f"{each.name} = {json.dumps(each.value)}", each.origin) for each in self.values]
+        width = min(48, max(len(left) for left, _ in shown))
+        return [f"{left:<{width}}  # {origin}" for left, origin in shown]
+
+
+def load_settings(
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    *,
+    directory: Path | None = None,
+    edits: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Merge everything. `flags` are those given, by setting name: text, a tuple of texts, or True;
+    `directory` is where ``.env`` is looked for (None: the working directory); `edits`, by setting name,
+    win over all. Raises ConfigError."""
+    sources = merge(flags, environ, Path() if directory is None else directory, edits or {})
+    merged = sources.values
+
+    def reload(edits: Mapping[str, Any] | None = None) -> Settings:
+        return load_settings(flags, environ, directory=directory, edits=edits)
+
+    try:
+        settings = _build_settings(merged, reload)
+    except ConfigError as error:
+        raise ConfigError(
+            error.field, f"{error.problem}{_origin_of(error.field, merged)}"
+        ) from None
+    return replace(
+        settings, warnings=sources.warnings, credentials_directory=sources.credentials_directory
+    )
+
+
+def settings_from_values(values: Iterable[SettingValue]) -> Settings:
+    """The settings of a node elsewhere, as it told them; edits are checked as there, keys never loaded.
+    Raises ConfigError."""
+    merged = {each.name: each for each in values}
+    chosen = merged["app.config"].value
+    directory = expand_user("app.config", chosen).parent if chosen else Path()
+
+    def reload(edits: Mapping[str, Any] | None = None) -> Settings:
+        return settings_from_values((merged | from_edits(edits or {}, directory)).values())
+
+    return _build_settings(merged, reload)
+
+
+# --- the result -----------------------------------------------------------------------------------
+
+
+def _build_settings(merged: Mapping[str, SettingValue], reload: Reloader) -> Settings:
+    app = {
+        name.removeprefix("app."): each.value for name, each in merged.items() if name[:4] == "app."
+    }
+    values = {name: each.value for name, each in merged.items() if name[:4] != "app."}
+    host, port = values.pop("host"), values.pop("port")
+    bind = join_host_port(str(host), port)
+    node = NodeConfig.from_settings(values | {"bind": bind})
+    state_dir, *spare = _state_dirs(app["state_dir"], port, app["demo"])
+    log_file = key_paths([app["log_file"]], Path())[0] if app["log_file"] else None
+    return Settings(
+        node=node,
+        key_files=key_paths(values["key_files"], Path()),
+        state_dir=state_dir,
+        spare_state_dirs=tuple(each for each in spare if each),
+        log_file=log_file,
+        values=tuple(sorted(merged.values(), key=lambda each: ("." in each.name, each.name))),
+        reload=reload,
+        on=_check_texts("app.on", app["on"]),
+        **{
+            name: app[name] for name in app if name not in ("state_dir", "log_file", "config", "on")
+        },
+    )
+
+
+def _state_dirs(given: str, port: int, is_demo: bool) -> list[Path | None]:
+    if is_demo:
+        return [None]
+    if given:
+        return [*key_paths([given], Path())]
+    root = user_state_directory()
+    if port:
+        return [root / str(port)]
+    return [root / f"any-{number}" for number in range(1, MAX_SPARE_STATE_DIRS + 1)]
+
+
+def _origin_of(name: str, merged: Mapping[str, SettingValue]) -> str:
+    """Where a wrong value stands, to be put behind what is wrong with it."""
+    for each in ("host", "port") if name == "bind" else (name,):
+        if each in merged and merged[each].origin not in ("default", "", EDITED_ORIGIN):
+            return f" ({merged[each].origin})"
+    return ""
+
+
+def _check_texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ConfigError(name, f"expected a list of texts, not {value!r}")
+    return tuple(value)
+
+
+def _check_hook(text: str) -> None:
+    from grapevine_tui.service.hooks import Hook  # few ask for it
+
+    try:
+        Hook.parse(text)
+    except ValueError as expected:
+        raise ConfigError("app.on", f"expected {expected}, not {text!r}") from None
+
+
+def _check_address(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(name, f"expected text, not {value!r}")
+    if value:
+        try:
+            split_host_port(value)
+        except ValueError as error:
+            raise ConfigError(name, str(error)) from None
+
+
+def _check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise ConfigError(name, f"expected a {'whole ' * whole}number, not {value!r}")
+    if not low <= value <= high:
+        raise ConfigError(name, f"{value!r} is not between {low:g} and {high:g}")

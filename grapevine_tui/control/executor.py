@@ -1,0 +1,345 @@
+"""What a running node answers when it is asked: the same on stdin and on the control socket.
+
+What must stay true:
+
+- A line becomes one reply, or none for a blank one; a bad line changes nothing.
+- Nothing here knows where the line came from or how the reply leaves.
+
+Driven by `headless` and `control`, which work on one line of a caller after another.
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, assert_never
+
+from grapevine_proto.errors import GrapevineError, MessageTooLarge
+from grapevine_proto.events import PeerState
+from grapevine_proto.ids import PeerId
+from grapevine_proto.runtime.daemon_threads import DaemonThreads
+from grapevine_tui import __version__
+from grapevine_tui.config.edit import SettingsEditor
+from grapevine_tui.config.settings import Settings
+from grapevine_tui.control.commands import (
+    COMMANDS,
+    Allow,
+    Broadcast,
+    Command,
+    Deny,
+    Dial,
+    Forget,
+    Quit,
+    Reload,
+    ScreenAction,
+    Send,
+    SetSettings,
+    ShowHelp,
+    ShowMembers,
+    ShowPeers,
+    ShowRounds,
+    ShowSettings,
+    ShowSnapshot,
+    ShowStats,
+    ShowStatus,
+    ShowTraces,
+    StartRound,
+    Trace,
+    Watch,
+)
+from grapevine_tui.control.jsonlines import (
+    InvalidRequest,
+    Object,
+    Request,
+    member_to_json,
+    parse_request,
+    peer_to_json,
+    round_to_json,
+    stats_to_json,
+    trace_to_json,
+)
+from grapevine_tui.control.reload import reload_settings
+from grapevine_tui.host.local import Host
+from grapevine_tui.logs import set_level
+from grapevine_tui.service.stdio import MAX_LINE_BYTES
+
+logger = logging.getLogger("grapevine.answers")
+
+MAX_PAYLOAD_READS: Final = 4  # payload files that are read, for all who ask
+LINE_TOO_LONG: Final = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
+
+
+class Reply(NamedTuple):
+    """The fields of a ``execute``, and whether the caller asked the node to leave, or to be told from
+    now on what happens."""
+
+    fields: Object
+    is_quit: bool = False
+    is_watch: bool = False
+
+
+class Unavailable(GrapevineError):
+    """What was asked for cannot be had of this node."""
+
+
+class CommandExecutor:
+    """Answers for one host. `settings` are what it began with; None: they can be neither seen nor
+    changed."""
+
+    def __init__(self, host: Host, settings: Settings | None = None) -> None:
+        self._host = host
+        self._settings = settings
+        self._payload_readers = DaemonThreads("payload files", MAX_PAYLOAD_READS)
+
+    async def execute(self, line: bytes | None) -> Reply | None:
+        """What `line` gets for an answer; None in place of a line: it was too long. Never raises
+        for what stands in it."""
+        request_id: Any = None
+        try:
+            request = _parse_line(line)
+            if request is None:
+                return None
+            request_id = request.request_id
+            result = await self._execute(await self._load_payload(request))
+        except GrapevineError as error:
+            if request_id is None and isinstance(error, InvalidRequest):
+                request_id = error.request_id
+            return Reply({"request": request_id, "ok": False, "error": str(error)})
+        except Exception as error:  # the caller learns of a bug of ours, and everyone else goes on
+            logger.exception("internal error in a command")
+            problem = f"internal error: {type(error).__name__}: {error}"
+            return Reply({"request": request_id, "ok": False, "error": problem})
+        return Reply(
+            {"request": request_id, "ok": True, **result},
+            is_quit=isinstance(request.command, Quit),
+            is_watch=isinstance(request.command, Watch),
+        )
+
+    @property
+    def connected_count(self) -> int:
+        return sum(peer.state is PeerState.CONNECTED for peer in self._host.node.peers())
+
+    def identity(self) -> Object:
+        """Who this node is, as `started` tells it."""
+        node, config = self._host.node, self._host.config
+        return {
+            "peer_id": str(node.peer_id),
+            "address": str(node.address),
+            "epoch": node.epoch,
+            "name": config.name,
+            "zone": config.zone,
+            "cluster": config.cluster,
+            "version": __version__,
+        }
+
+    def status(self) -> Object:
+        host, node = self._host, self._host.node
+        return self.identity() | {
+            "advertised": str(node.advertised),
+            "keys": [key.fingerprint for key in host.config.keys],
+            "uptime_s": round(node.now() - host.started_at, 3),
+            "peers": self.connected_count,
+            "members": node.stats().members,
+            "denied": [str(peer_id) for peer_id in host.config.denied],
+            "unacknowledged": host.unacknowledged,
+            "lag_ms": round(node.lag_s * 1000, 3),
+            "strategy": host.config.strategy,
+            "state_dir": None if host.state_dir is None else str(host.state_dir),
+            "restart": list(host.pending_restart),
+        }
+
+    async def _load_payload(self, request: Request) -> Command:
+        command = request.command
+        if request.file and isinstance(command, Broadcast | Trace | Send):
+            limit = self._host.config.max_message_size
+            payload = await self._payload_readers.run(_read_payload, Path(request.file), limit)
+            return replace(command, payload=payload)
+        return command
+
+    async def _execute(self, command: Command) -> Object:
+        host, node = self._host, self._host.node
+        match command:
+            case Broadcast(payload):
+                message_id, peers = await host.broadcast(payload)
+                return {"id": str(message_id), "peers": peers}
+            case Trace(payload):
+                message_id, peers = await host.trace(payload)
+                return {"id": str(message_id), "peers": peers}
+            case Send(recipient, payload):
+                peer_id = host.resolve(recipient)
+                return {"id": str(await node.send(peer_id, payload)), "to": str(peer_id)}
+            case Dial(address):
+                await host.dial(address)
+                return {"address": address}
+            case Deny(peer_ref):
+                return {"peer_id": str(await host.deny(peer_ref))}
+            case Allow(peer_ref):
+                return {"peer_id": str(await host.allow(peer_ref))}
+            case Forget(peer_ref):
+                peer_id = _parse_peer_id(peer_ref) or host.resolve(peer_ref)
+                await host.forget(peer_id)
+                return {"peer_id": str(peer_id)}
+            case ScreenAction(action):
+                raise Unavailable(f"/{action} is for the screen of an app; this node has none")
+            case StartRound():
+                await host.start_round()
+                return {}
+            case SetSettings(changes):
+                return self._set_settings(changes)
+            case Reload():
+                if self._settings is None:
+                    raise Unavailable("the settings of this node are not told")
+                return {"restart": list(reload_settings(host, self._settings))}
+            case Quit():
+                return {}
+            case _:
+                return self._query(command)
+
+    def _query(
+        self,
+        command: ShowPeers
+        | ShowMembers
+        | ShowRounds
+        | ShowTraces
+        | ShowSettings
+        | ShowStats
+        | ShowStatus
+        | ShowSnapshot
+        | ShowHelp
+        | Watch,
+    ) -> Object:
+        """What there is to see; changes nothing."""
+        node = self._host.node
+        match command:
+            case ShowPeers():
+                now, denied = node.now(), frozenset(self._host.config.denied)
+                return {
+                    "peers": [
+                        peer_to_json(peer, now) | {"denied": peer.peer_id in denied}
+                        for peer in node.peers()
+                    ]
+                }
+            case ShowMembers():
+                return {"members": [member_to_json(member) for member in node.members()]}
+            case ShowRounds():
+                now = node.now()
+                return {
+                    "rounds": [
+                        round_to_json(each) | {"ago_s": round(max(0.0, now - each.started_at), 3)}
+                        for each in node.rounds()
+                    ]
+                }
+            case ShowTraces():
+                return {"traces": [trace_to_json(each) for each in node.traces()]}
+            case ShowStats():
+                return {"stats": stats_to_json(node.stats(), node.now())}
+            case ShowStatus():
+                return self.status()
+            case ShowSnapshot():
+                return self._snapshot()
+            case ShowSettings():
+                return {
+                    "values": [
+                        each._asdict() for each in self._new_editor().values_with_restart_notes
+                    ]
+                }
+            case Watch():
+                return self._full_state()
+            case ShowHelp(topic):
+                specs = [each for each in COMMANDS if topic in ("", each.name)]
+                return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
+        assert_never(command)
+
+    def _new_editor(self) -> SettingsEditor:
+        """Anew each time: others change the same files, by the same verbs or by hand."""
+        if self._settings is None:
+            raise Unavailable("the settings of this node are not told")
+        current, keys = self._settings.reload(), self._host.config.keys
+        current = replace(current, node=current.node.replace(keys=keys))
+        return SettingsEditor(current, self._host.reconfigure, self._settings)
+
+    def _set_settings(self, changes: tuple[tuple[str, str], ...]) -> Object:
+        """Apply and save all of `changes`, or none."""
+        editor = self._new_editor()
+        for name, text in changes:
+            editor.set_value(name, text)
+        try:
+            result = editor.save()
+        except OSError as error:
+            raise Unavailable(f"not saved: {error.strerror or error}") from None
+        self._host.pending_restart = editor.pending_restart
+        set_level(editor.settings.log_level)
+        return {
+            "path": None if result.path is None else str(result.path),
+            "comments_preserved": result.comments_preserved,
+            "restart": list(result.pending_restart),
+            "overridden_by": dict(result.overridden_by),
+            "values": [each._asdict() for each in editor.values_with_restart_notes],
+        }
+
+    def _snapshot(self) -> Object:
+        """What moves all the time."""
+        node = self._host.node
+        now, stats = node.now(), node.stats()
+        return {
+            "now_s": now,
+            "lag_ms": round(node.lag_s * 1000, 3),
+            "members": stats.members,
+            "denied": [str(peer_id) for peer_id in self._host.config.denied],
+            "peers": [peer_to_json(peer, now) for peer in node.peers()],
+            "stats": stats_to_json(stats, now),
+        }
+
+    def _full_state(self) -> Object:
+        """Everything but the messages, for whoever begins to watch."""
+        host, model = self._host, self._host.model
+        now_unix = time.time()
+        return {
+            "status": self.status(),
+            "max_peers": host.config.max_peers,
+            "max_message_size": host.config.max_message_size,
+            "snapshot": self._snapshot(),
+            "members": [member_to_json(member) for member in host.node.members()],
+            "rounds": [
+                round_to_json(each.round) | {"ago_s": round(now_unix - each.at_unix, 3)}
+                for each in model.rounds
+            ],
+            "traces": [
+                trace_to_json(each.trace) | {"ago_s": round(now_unix - each.at_unix, 3)}
+                for each in model.traces.values()
+            ],
+        }
+
+
+def _parse_line(line: bytes | None) -> Request | None:
+    if line is None:
+        raise InvalidRequest(LINE_TOO_LONG)
+    return parse_request(line)
+
+
+def _parse_peer_id(text: str) -> PeerId | None:
+    """The id that `text` is; None: it is a name, an address or the beginning of an id."""
+    with suppress(ValueError):
+        return PeerId.parse(text.strip())
+    return None
+
+
+def _read_payload(path: Path, limit_bytes: int) -> bytes:
+    """What is in the plain file at `path`. Raises BadLine, MessageTooLarge."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidRequest(f"{path}: not a plain file")
+        if status.st_size > limit_bytes:
+            raise MessageTooLarge(status.st_size, limit_bytes)
+        with path.open("rb") as file:
+            payload = file.read(limit_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name the system cannot have
+        raise InvalidRequest(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(payload) > limit_bytes:
+        raise MessageTooLarge(len(payload), limit_bytes)
+    return payload

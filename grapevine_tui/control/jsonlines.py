@@ -1,0 +1,461 @@
+"""What a headless node says and hears, as JSON objects: one a line, ASCII only.
+
+What must stay true:
+
+- The names and words here are promises to other people's scripts: add, never change.
+- An object always encodes: no number in it is infinite or not a number, no text is left out.
+- A line of input becomes one `Request` or one `InvalidRequest`; nothing is done while reading it.
+- What may have been meant as a command is never sent as a text: a line that holds a control character,
+  begins with a hidden one or looks like a piece of JSON is refused.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+import os
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+from unicodedata import category
+
+from grapevine_proto.errors import ConfigError, GrapevineError
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    DialFailed,
+    Event,
+    IdentityInUse,
+    InternalErrorContained,
+    MemberChanged,
+    MemberInfo,
+    Message,
+    MessageReceived,
+    MessageSent,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    Round,
+    StandingChanged,
+    StateSaveFailed,
+    Stats,
+    Trace,
+    TraceUpdated,
+)
+from grapevine_proto.ids import PeerId
+from grapevine_tui.control import commands
+from grapevine_tui.control.commands import (
+    Allow,
+    Broadcast,
+    Command,
+    CommandError,
+    Deny,
+    Dial,
+    Forget,
+    Quit,
+    Reload,
+    Send,
+    SetSettings,
+    ShowHelp,
+    ShowMembers,
+    ShowPeers,
+    ShowRounds,
+    ShowSettings,
+    ShowSnapshot,
+    ShowStats,
+    ShowStatus,
+    ShowTraces,
+    StartRound,
+    Watch,
+    parse_command,
+    suggest_command,
+)
+from grapevine_tui.text import escape, printable
+
+Object = dict[str, Any]
+
+BYTE_ORDER_MARK: Final = "\ufeff"  # what PowerShell and some editors put before UTF-8
+# The end or a member of an object, the beginning of an array, a command without its brace.
+JSON_FRAGMENT: Final = re.compile(
+    r"""^[}\]]|^["'][^"']*["']\s*:|^\[\s*(?:["'{\[]|$)|["']cmd["']\s*:"""
+)
+
+
+def encode_event(event: str, fields: Mapping[str, Any]) -> bytes:
+    """One line: ``{"event": ..., "time": ..., ...}``."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+    fields_with_envelope = {"event": event, "time": f"{now}Z", **fields}
+    return (
+        json.dumps(fields_with_envelope, allow_nan=False, separators=(",", ":")).encode("ascii")
+        + b"\n"
+    )
+
+
+# --- what happened --------------------------------------------------------------------------------
+
+
+def event_to_json(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Object] | None:
+    """`event` as (word, fields); None for one that is not told by itself."""
+    match event:
+        case MessageReceived(message):
+            return "message", message_to_json(message, name_of)
+        case MessageSent(message, peers):
+            return "message", message_to_json(message, name_of) | {"peers": peers}
+        case PeerStateChanged(peer, previous, reason):
+            peer_fields = ("peer_id", "address", "zone", "name", "state")
+            all_fields = peer_to_json(peer, 0.0)
+            fields = {name: all_fields[name] for name in peer_fields}
+            return "peer", fields | {"previous": previous and previous.value, "reason": reason}
+        case MemberChanged(member):
+            return "member", member_to_json(member)
+        case StandingChanged(peer_id, standing, score, reason):
+            fields = {"peer_id": str(peer_id), "standing": standing.value}
+            return "standing", fields | {"score": _json_number(score), "reason": reason}
+        case AntiEntropyRound(done):
+            return "round", round_to_json(done)
+        case TraceUpdated(trace):
+            return "trace", trace_to_json(trace)
+        case DialFailed(address, reason):
+            return "dial_failed", {"address": str(address), "reason": reason}
+        case StateSaveFailed(problem):
+            return "state_save_failed", {"problem": problem}
+        case IdentityInUse(address, problem):
+            address_text = None if address is None else str(address)
+            return "identity_in_use", {"address": address_text, "problem": problem}
+        case InternalErrorContained(peer, problem):
+            return "internal_error", {
+                "peer_id": None if peer is None else str(peer),
+                "problem": problem,
+            }
+        case _:
+            return None
+
+
+def message_to_json(message: Message, name_of: Callable[[PeerId], str]) -> Object:
+    payload = message.payload
+    fields: Object = {
+        "id": str(message.id),
+        "origin": str(message.origin),
+        "sequence": message.id.sequence,
+        "hops": message.hops,
+        "via": message.via.value,
+        "direct": message.is_direct,
+        "bytes": len(payload),
+    }
+    if name := name_of(message.origin):
+        fields["from_name"] = name
+    if message.to is not None:
+        fields["to"] = str(message.to)
+        if name := name_of(message.to):
+            fields["to_name"] = name
+    with suppress(UnicodeDecodeError):  # then base64 alone tells it
+        fields["text"] = payload.decode()
+    fields["base64"] = b64encode(payload).decode("ascii")
+    return fields
+
+
+def peer_to_json(peer: PeerInfo, now: float) -> Object:
+    """A peer as of `now`, the node's own clock."""
+    connected_at = peer.connected_at
+    is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    return {
+        "peer_id": str(peer.peer_id),
+        "address": str(peer.address),
+        "zone": peer.zone,
+        "name": peer.name,
+        "state": peer.state.value,
+        "health": _json_number(peer.health),
+        "health_reason": peer.health_reason,
+        # What was measured on a link that is gone says nothing of now.
+        "rtt_ms": None
+        if peer.rtt_s is None or not is_connected
+        else _json_number(peer.rtt_s * 1000),
+        "sent": peer.sent,
+        "received": peer.received,
+        "allowed": peer.allowed,
+        "throttled": peer.throttled,
+        "tokens": _json_number(peer.tokens),
+        "tokens_capacity": _json_number(peer.tokens_capacity),
+        "last_seen_s": _json_number(max(0.0, now - peer.last_seen_at)),
+        "connected_s": None if connected_at is None else _json_number(max(0.0, now - connected_at)),
+        "epoch": peer.epoch,
+        "queued": peer.queued,
+        "subscribed": peer.subscribed,
+        "send_rate": _json_number(peer.send_rate),
+        "lost": peer.lost,
+        "datagram_bytes": peer.datagram_bytes,
+        "score": _json_number(peer.score),
+        "standing": peer.standing.value,
+    }
+
+
+def member_to_json(member: MemberInfo) -> Object:
+    return {
+        "peer_id": str(member.peer_id),
+        "address": None if member.address is None else str(member.address),
+        "zone": member.zone,
+        "name": member.name,
+        "status": member.status.value,
+        "epoch": member.epoch,
+    }
+
+
+def round_to_json(info: Round) -> Object:
+    return {
+        "number": info.number,
+        "peer_id": str(info.peer),
+        "in_sync": info.in_sync,
+        "sent": info.sent,
+        "received": info.received,
+        "bytes": info.bytes,
+        "duration_ms": _json_number(info.duration_s * 1000),
+        "outcome": info.outcome.value,
+    }
+
+
+def trace_to_json(trace: Trace) -> Object:
+    return {
+        "id": str(trace.id),
+        "reached": trace.reached,
+        "known": trace.known,
+        "expected": trace.expected,
+        "sample": trace.is_sample,
+        "complete": trace.is_complete,
+        "p50_ms": trace.p50_ms,
+        "p99_ms": trace.p99_ms,
+        "last_ms": trace.last_ms,
+        "hops": trace.hops,
+        "unanswered": [str(peer_id) for peer_id in trace.unanswered],
+        "answers": [[str(each.peer_id), each.hops, each.delay_ms] for each in trace.answers],
+        "confirmed_ms": [each.confirmed_ms for each in trace.answers],
+        "late": sum(each.is_late for each in trace.answers),
+        "others": trace.others,
+    }
+
+
+def stats_to_json(stats: Stats, now: float) -> Object:
+    fields: Object = asdict(stats)
+    fields["dropped"] = {reason.value: count for reason, count in stats.dropped}
+    fields["offenses"] = {offense.value: count for offense, count in stats.offenses}
+    next_at = fields.pop("next_round_at")
+    fields["next_round_s"] = _json_number(max(0.0, next_at - now)) if next_at else None
+    return fields
+
+
+def _json_number(value: float) -> float | None:
+    """`value` to a thousandth; None where JSON has no such number."""
+    return round(value, 3) if math.isfinite(value) else None
+
+
+# --- what is asked --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command with the caller's id for it; `file` names what the payload is to be read from."""
+
+    command: Command
+    request_id: Any = None
+    file: str = ""
+
+
+class InvalidRequest(GrapevineError):
+    """A line that is no command. `request_id` is the caller's id where it could be read."""
+
+    def __init__(self, problem: str, request_id: Any = None) -> None:
+        super().__init__(problem)
+        self.request_id = request_id
+
+
+def parse_request(line: bytes) -> Request | None:
+    """What `line` asks; None: it is blank. A byte order mark before it is skipped. Raises BadLine."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("the line is not UTF-8; send other bytes as base64") from None
+    text = text.removesuffix("\r")
+    for position, character in enumerate(text, start=1):
+        if character != "\t" and category(character) == "Cc":
+            raise InvalidRequest(
+                f"control character {escape(ord(character))} at character {position} (UTF-16?); "
+                "send UTF-8, and other bytes as base64"
+            )
+    text = text.strip().lstrip(BYTE_ORDER_MARK).strip()
+    if not text:
+        return None
+    if text.startswith("{"):
+        return _parse_object(text)
+    if printable(text[0]) != text[0]:
+        raise InvalidRequest(f"the line begins with the hidden character {escape(ord(text[0]))}")
+    if JSON_FRAGMENT.search(text):
+        raise InvalidRequest(
+            "this looks like a piece of a JSON object, which begins with { and ends on its line; "
+            'to send such a text, use {"cmd":"broadcast","text":"..."}'
+        )
+    try:
+        return Request(parse_command(text))
+    except CommandError as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def _parse_object(text: str) -> Request:
+    try:
+        fields = json.loads(
+            text,
+            parse_constant=_reject_constant,
+            parse_float=_parse_finite,
+            object_pairs_hook=_reject_duplicates,
+        )
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except ValueError as error:
+        raise InvalidRequest(f"not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequest("not JSON: nested too deep") from None
+    request_id = fields.pop("request", None)
+    try:
+        return _parse_command(fields, request_id)
+    except (CommandError, ConfigError) as error:
+        raise InvalidRequest(str(error), request_id) from None
+
+
+def _reject_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number beyond all bounds")
+    return number
+
+
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> Object:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+_PLAIN_COMMANDS: Final[Mapping[str, Command]] = {
+    "peers": ShowPeers(),
+    "members": ShowMembers(),
+    "status": ShowStatus(),
+    "stats": ShowStats(),
+    "rounds": ShowRounds(),
+    "traces": ShowTraces(),
+    "reload": Reload(),
+    "snapshot": ShowSnapshot(),
+    "settings": ShowSettings(),
+    "watch": Watch(),
+    "round": StartRound(),
+    "help": ShowHelp(),
+    "quit": Quit(),
+    "leave": Quit(),
+}
+_PAYLOAD_FIELDS: Final = ("text", "base64", "file")
+_PEER_COMMANDS: Final[Mapping[str, Callable[[str], Command]]] = {
+    "deny": Deny,
+    "allow": Allow,
+    "forget": Forget,
+}
+_COMMAND_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "broadcast": _PAYLOAD_FIELDS,
+    "trace": _PAYLOAD_FIELDS,
+    "send": ("to", *_PAYLOAD_FIELDS),
+    "dial": ("address",),
+    "deny": ("peer",),
+    "allow": ("peer",),
+    "forget": ("peer",),
+    "set_settings": ("changes",),
+    **dict.fromkeys(_PLAIN_COMMANDS, ()),
+}
+
+
+def _parse_command(fields: Object, request_id: Any) -> Request:
+    if "cmd" not in fields:
+        raise CommandError('the object has no "cmd"')
+    command_name = fields.pop("cmd")
+    if not isinstance(command_name, str) or command_name not in _COMMAND_FIELDS:
+        raise CommandError(
+            f"there is no command {command_name!r:.80}; "
+            f"{suggest_command(str(command_name)[:80], _COMMAND_FIELDS)}"
+        )
+    known = _COMMAND_FIELDS[command_name]
+    for name, value in fields.items():
+        if name not in known:
+            raise CommandError(
+                f"{command_name} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
+            )
+        if command_name != "set_settings" and not isinstance(value, str):
+            raise CommandError(f"{name} must be a string")
+        if not is_valid_file_name(value) if name == "file" else has_lone_surrogate(value):
+            raise CommandError(f"{name} holds half a surrogate pair; send such bytes as base64")
+    if command_name in _PLAIN_COMMANDS:
+        return Request(_PLAIN_COMMANDS[command_name], request_id)
+    if command_name == "set_settings":
+        return Request(SetSettings(_parse_changes(fields.get("changes"))), request_id)
+    if command_name == "dial":
+        return Request(Dial(_required_field(command_name, "address", fields)), request_id)
+    if command_name in _PEER_COMMANDS:
+        return Request(
+            _PEER_COMMANDS[command_name](_required_field(command_name, "peer", fields)), request_id
+        )
+    payload, file = _parse_payload(command_name, fields)
+    if command_name == "send":
+        return Request(Send(_required_field(command_name, "to", fields), payload), request_id, file)
+    command = commands.Trace(payload) if command_name == "trace" else Broadcast(payload)
+    return Request(command, request_id, file)
+
+
+def is_valid_file_name(value: str) -> bool:
+    """Whether the system can have a file of that name: bytes that are not UTF-8 come as surrogates."""
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def has_lone_surrogate(value: Any) -> bool:
+    """Whether a text in `value` cannot be encoded: JSON may spell one half of a surrogate pair."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _parse_changes(given: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(given, dict) or not given:
+        raise CommandError('set needs "changes", an object of settings')
+    if not all(isinstance(value, str) for value in given.values()):
+        raise CommandError("changes must be strings, as one would type them")
+    return tuple(given.items())
+
+
+def _required_field(command_name: str, name: str, fields: Object) -> str:
+    value: str = fields.get(name, "").strip()
+    if not value:
+        raise CommandError(f"{command_name} needs {name!r}")
+    return value
+
+
+def _parse_payload(command_name: str, fields: Object) -> tuple[bytes, str]:
+    """(payload, the file it is still to be read from)."""
+    given = [name for name in _PAYLOAD_FIELDS if name in fields]
+    if len(given) != 1:
+        raise CommandError(f"{command_name} needs one of: {', '.join(_PAYLOAD_FIELDS)}")
+    value: str = fields[given[0]]
+    if given[0] == "file":
+        if not value or "\0" in value:
+            raise CommandError("file must name a file")
+        return b"", value
+    try:
+        return (value.encode() if given[0] == "text" else b64decode(value, validate=True)), ""
+    except (binascii.Error, ValueError):
+        raise CommandError("base64 is not base64") from None

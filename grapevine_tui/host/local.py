@@ -1,0 +1,312 @@
+"""Runs a node in this process and keeps its model, for the app and for scripts alike.
+
+What must stay true:
+
+- Events reach the model and then the listeners in the order the node told them, at once and cheaply.
+- A name that two members bear is never guessed at: it is refused, with both ids.
+- Nothing here knows of a screen or of a stream: the same host stands behind both.
+
+Driven by `app` or `headless`: `start`, orders, `refresh` now and then, `leave`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError, UnknownPeer
+from grapevine_proto.events import (
+    Event,
+    MemberStatus,
+    MessageSent,
+    NodeStarted,
+)
+from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
+from grapevine_proto.node import Node
+from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.text import printable
+
+MIN_PREFIX_DIGITS: Final = 4  # hex digits of an id that are taken for one
+MAX_IDS_IN_ERROR: Final = 4  # bearers of one name that an error lists
+MAX_PEER_COUNTS: Final = 256  # broadcasts whose reach is remembered until somebody asks
+PEER_COUNT_TIMEOUT_S: Final = (
+    2.0  # the node tells within a second where all peers are slow, else at once
+)
+DIGEST_DELAY_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
+
+Listener = Callable[[Event, Changes], None]
+
+
+class Host:
+    """One node and what there is to show of it.
+
+    `spare_state_dirs` are tried in turn while the state directory before is in use. All that acts
+    raises what `Node` raises: NotRunning before `start` and after `leave`.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        state_dir: Path | None,
+        *,
+        model: Model | None = None,
+        spare_state_dirs: Iterable[Path] = (),
+    ) -> None:
+        self.model = Model() if model is None else model
+        self.state_dir = state_dir
+        self.started = asyncio.Event()
+        self.started_at = 0.0  # by the node's clock
+        self.hook_outcomes: Counter[str] = Counter()
+        """How programs after ``--on`` ended, by outcome."""
+        self.pending_restart: tuple[str, ...] = ()
+        """Names of settings that were changed and wait for a restart."""
+        self._config = self._desired_config = config
+        self._spare_state_dirs = list(spare_state_dirs)
+        self._listeners: list[Listener] = []
+        self._denied_overrides: dict[PeerId, bool] = {}
+        self._peer_counts: OrderedDict[MessageId, int] = OrderedDict()
+        self._peer_count_waiters: dict[MessageId, asyncio.Future[int]] = {}
+        self._last_unpushed_at = 0.0
+        self.model.denied = frozenset(config.denied)
+        self.node = self._new_node()
+
+    @property
+    def config(self) -> NodeConfig:
+        """What the node goes by now. What was asked for and waits for a restart is not in it."""
+        return self._config
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with every event and what it changed in the model. Keep it short."""
+        self._listeners.append(listener)
+
+    async def start(self) -> None:
+        """Start the node. Raises ConfigError, BindError, StateLockedError."""
+        while True:
+            try:
+                await self.node.start()
+            except StateLockedError:
+                if not self._spare_state_dirs:
+                    raise
+                self.state_dir = self._spare_state_dirs.pop(0)
+                self.node = self._new_node()
+            else:
+                self.started.set()
+                self.refresh()
+                return
+
+    async def leave(self, timeout_s: float) -> int:
+        """Leave politely within `timeout_s`; how many messages nobody took."""
+        return await self.node.leave(timeout_s)
+
+    async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
+        """Tell everyone: the message's id, and how many peers it is on its way to at once."""
+        return await self._await_peer_count(await self.node.broadcast(payload))
+
+    async def trace(self, payload: bytes) -> tuple[MessageId, int]:
+        """The same, and have those who get it say so: TraceUpdated tells."""
+        return await self._await_peer_count(await self.node.trace(payload))
+
+    async def _await_peer_count(self, message_id: MessageId) -> tuple[MessageId, int]:
+        if message_id not in self._peer_counts:
+            waiter = self._peer_count_waiters[message_id] = (
+                asyncio.get_running_loop().create_future()
+            )
+            try:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(waiter, PEER_COUNT_TIMEOUT_S)
+            finally:
+                del self._peer_count_waiters[message_id]
+        return message_id, self._peer_counts.pop(message_id, 0)
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many of our broadcasts nobody is known to have."""
+        return self.node.unacknowledged
+
+    def sync_unacknowledged(self) -> None:
+        """Begin a round of repair if that could bring what is untaken to somebody."""
+        if self.unacknowledged and self.node.now() >= self._last_unpushed_at + DIGEST_DELAY_S:
+            self.node.start_round()
+
+    def failure(self) -> GrapevineError | None:
+        """Why the node stopped by itself; None where it runs or was asked to leave."""
+        try:
+            self.node.start_round()  # the cheapest of the orders, which all raise it
+        except NotRunning:
+            return None
+        except GrapevineError as error:
+            return error
+        return None
+
+    async def send(self, peer_ref: str, payload: bytes) -> MessageId:
+        """Tell one linked peer alone. `who`: a name, an id or its beginning, or an address."""
+        return await self.node.send(self.resolve(peer_ref), payload)
+
+    async def dial(self, address: str) -> None:
+        """Knock at ``host:port``; how it ends is told by events. Raises ConfigError, UnknownPeer."""
+        await self.node.dial(address)
+
+    def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
+        """Take over `config` as far as a running node can; the fields that need a restart. Who was
+        denied or allowed by an order stays so."""
+        denied = set(config.denied) | {
+            each for each, is_denied in self._denied_overrides.items() if is_denied
+        }
+        denied -= {each for each, is_denied in self._denied_overrides.items() if not is_denied}
+        config = config.replace(denied=sorted(denied))
+        restart = self.node.reconfigure(config)
+        self._desired_config, self._config = config, self.node.config
+        self.model.denied = frozenset(self._config.denied)
+        return restart
+
+    async def deny(self, peer_ref: str) -> PeerId:
+        """Shut out whom `who` means, until this run ends; a whole id need not be known here.
+        Raises UnknownPeer."""
+        peer_id = _parse_peer_id(peer_ref) or self.resolve(peer_ref)
+        if peer_id == self.node.peer_id:
+            raise UnknownPeer("this node cannot shut itself out")
+        return self._set_denied(peer_id, is_denied=True)
+
+    async def forget(self, peer_id: PeerId) -> None:
+        """Strike somebody who is gone out of the tables. Raises UnknownPeer where it is not gone."""
+        self.node.forget(peer_id)
+
+    async def start_round(self) -> None:
+        """Begin an anti-entropy round now."""
+        self.node.start_round()
+
+    async def allow(self, peer_ref: str) -> PeerId:
+        """Let in again whom `who` means: somebody who is shut out. Raises UnknownPeer."""
+        peer_ref, prefix = peer_ref.strip(), _parse_prefix(peer_ref.strip())
+        denied = self._config.denied
+        found = [each for each in denied if prefix and str(each).startswith(prefix)]
+        found = found or [each for each in self._matches(peer_ref) if each in denied]
+        if len(found) != 1:
+            count_text = "more than one" if found else "nobody"
+            raise UnknownPeer(f"{count_text} who is shut out is called {printable(peer_ref)!r}")
+        return self._set_denied(found[0], is_denied=False)
+
+    def _set_denied(self, peer_id: PeerId, *, is_denied: bool) -> PeerId:
+        before = self._denied_overrides.get(peer_id)
+        self._denied_overrides[peer_id] = is_denied
+        try:
+            self.reconfigure(self._desired_config)
+        except GrapevineError:
+            del self._denied_overrides[peer_id]
+            if before is not None:
+                self._denied_overrides[peer_id] = before
+            raise
+        return peer_id
+
+    def refresh(self) -> Changes:
+        """Bring the model's tables up to now."""
+        node = self.node
+        return self.model.refresh(node.peers(), node.members(), node.stats(), node.now())
+
+    def resolve(self, peer_ref: str) -> PeerId:
+        """Whom `who` means: a name, an id or at least four digits of its beginning, an address.
+
+        Raises UnknownPeer with words for people: nobody, more than one, or this very node.
+        """
+        peer_ref = peer_ref.strip()
+        found = self._matches(peer_ref) - {self.node.peer_id}
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            ids = sorted(str(peer_id) for peer_id in found)
+            listed = ", ".join(ids[:MAX_IDS_IN_ERROR]) + (
+                ", ..." if len(ids) > MAX_IDS_IN_ERROR else ""
+            )
+            raise UnknownPeer(
+                f"{printable(peer_ref)!r} may be any of {len(ids)}: {listed}; give more of the id"
+            )
+        if peer_ref and self._matches(peer_ref):
+            raise UnknownPeer(f"{printable(peer_ref)!r} is this node itself")
+        raise UnknownPeer(
+            f"nobody here is called {printable(peer_ref)!r}{self._did_you_mean(peer_ref)}"
+        )
+
+    def name_of(self, peer_id: PeerId) -> str:
+        """What a node calls itself, as it came; empty: not known."""
+        if peer_id == self.node.peer_id:
+            return self._config.name
+        known = self.model.peers.get(peer_id) or self.model.members.get(peer_id)
+        return known.name if known is not None else ""
+
+    def _new_node(self) -> Node:
+        node = Node(self._config, state_dir=self.state_dir)
+        node.on_event(self._on_event)
+        return node
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case NodeStarted():
+                self.started_at = self.node.now()
+            case MessageSent():
+                self._record_peer_count(event)
+            case _:
+                pass
+        changes = self.model.apply(event)
+        for listener in self._listeners:
+            listener(event, changes)
+
+    def _record_peer_count(self, event: MessageSent) -> None:
+        if event.peers == 0:
+            self._last_unpushed_at = event.message.received_at
+        self._peer_counts[event.message.id] = event.peers
+        while len(self._peer_counts) > MAX_PEER_COUNTS:
+            self._peer_counts.popitem(last=False)
+        waiter = self._peer_count_waiters.get(event.message.id)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(event.peers)
+
+    def _matches(self, peer_ref: str) -> set[PeerId]:
+        # A member that left bears its name no more; one that is down may be back, and is not to be
+        # impersonated meanwhile.
+        named = [(self.node.peer_id, self._config.name)] + [
+            (member.peer_id, "" if member.status is MemberStatus.LEFT else member.name)
+            for member in self.node.members()
+        ]
+        prefix, address = _parse_prefix(peer_ref), _parse_address(peer_ref)
+        found = {
+            peer_id
+            for peer_id, name in named
+            if (name and name == peer_ref) or (prefix and str(peer_id).startswith(prefix))
+        }
+        # Where a session proved a member to be, not where its record claims to be.
+        connected = None if address is None else self.node.peer_at(address)
+        found |= set() if connected is None else {connected}
+        return found | ({self.node.peer_id} if self.node.address == address else set())
+
+    def _did_you_mean(self, peer_ref: str) -> str:
+        names = {peer.name for peer in self.node.peers()}
+        names |= {member.name for member in self.node.members()}
+        close = difflib.get_close_matches(peer_ref[:64], sorted(names - {""})[:1000], n=1)
+        return f"; did you mean {printable(close[0])}?" if close else ""
+
+
+def _parse_prefix(text: str) -> str:
+    """`who` as the beginning of an id in hex; empty where it is none."""
+    digits = text.lower()
+    is_hex = len(digits) >= MIN_PREFIX_DIGITS and all(
+        digit in "0123456789abcdef" for digit in digits
+    )
+    return digits if is_hex and len(digits) <= 2 * PEER_ID_BYTES else ""
+
+
+def _parse_peer_id(text: str) -> PeerId | None:
+    with suppress(ValueError):
+        return PeerId.parse(text.strip().lower())
+    return None
+
+
+def _parse_address(text: str) -> Address | None:
+    with suppress(ValueError):
+        return Address.parse(text)
+    return None

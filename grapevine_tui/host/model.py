@@ -1,0 +1,455 @@
+"""What the screen knows of the node: events folded into plain values.
+
+What must stay true:
+
+- `apply` is a few dictionary look-ups for any event, whatever there is already: ten thousand
+  messages a second must leave the screen time to be drawn. Nothing is formatted here.
+- Everything kept is bounded, and what was let go is counted.
+- Nothing here knows of Textual, of a terminal or of a socket; texts are kept as they came and made
+  printable where they are shown (notices, which are for people alone, are printable from birth).
+
+Driven by `grapevine_tui.host.local`: `apply` for each event as it happens, `refresh` now and then with
+the node's tables.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Flag, StrEnum, auto
+from itertools import islice
+from typing import Final, NamedTuple
+
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    DatagramDropped,
+    DialFailed,
+    Event,
+    EventsLost,
+    IdentityInUse,
+    InternalErrorContained,
+    MemberChanged,
+    MemberInfo,
+    MessageReceived,
+    MessageSent,
+    NodeStarted,
+    NodeStopped,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    Round,
+    Standing,
+    StandingChanged,
+    StateSaveFailed,
+    Stats,
+    Trace,
+    TraceUpdated,
+)
+from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_tui.host.message_buffer import (
+    MAX_BUFFERED_BYTES,
+    MAX_BUFFERED_MESSAGES,
+    MessageBuffer,
+)
+from grapevine_tui.host.timeseries import AuthorTable, PeerRates, Sampler, TrafficSeries
+from grapevine_tui.text import printable
+
+logger = logging.getLogger("grapevine.commands")
+
+MAX_TRACES: Final = 16  # as many as the node follows
+TRACE_SEARCH_MESSAGES: Final = 256  # latest messages, among which the text of a new trace is found
+MAX_ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
+MAX_NOTICES: Final = 200
+MAX_COMMANDS: Final = 200  # lines of the command log
+THROTTLE_NOTICE_INTERVAL_S: Final = (
+    30.0  # a peer throttled again within this is still the same trouble
+)
+DIAL_NOTICE_INTERVAL_S: Final = (
+    600.0  # bootstrap peers are tried every 30 s; once is news, twenty times a nuisance
+)
+NO_ANSWER_PREFIX: Final = "no answer"  # how the node begins what it says of silence
+GRACEFUL_STOP_REASONS: Final = frozenset({"stopped", "left", "leaving"})
+MAX_UNDELIVERED: Final = 256  # direct messages remembered for their mark in the log
+MAX_DIAL_NOTICES: Final = 256  # addresses remembered for that
+
+
+class Changes(Flag):
+    """Which parts of the model an event touched, so that the screen redraws those alone."""
+
+    NONE = 0
+    PEERS = auto()
+    MEMBERS = auto()
+    MESSAGES = auto()
+    RATES = auto()
+    ROUNDS = auto()
+    NOTICES = auto()
+    STATUS = auto()
+    TRACES = auto()
+
+
+ALL_CHANGES: Final = (
+    Changes.PEERS
+    | Changes.MEMBERS
+    | Changes.MESSAGES
+    | Changes.RATES
+    | Changes.ROUNDS
+    | Changes.NOTICES
+    | Changes.STATUS
+    | Changes.TRACES
+)
+
+
+class NoticeLevel(StrEnum):
+    """How much a notice matters; the words are Textual's severities."""
+
+    INFORMATION = "information"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Notice(NamedTuple):
+    """Something that an operator should know; `text` is printable."""
+
+    at_unix: float
+    level: NoticeLevel
+    text: str
+
+
+class RoundEntry(NamedTuple):
+    """An anti-entropy round with the time of day it was heard of."""
+
+    at_unix: float
+    round: Round
+
+
+class TraceEntry(NamedTuple):
+    """A traced message of ours, when it was said, and how far it got."""
+
+    at_unix: float
+    payload: bytes
+    trace: Trace
+
+
+@dataclass(slots=True)
+class LocalNode:
+    """This node, once it has started."""
+
+    peer_id: PeerId
+    address: Address
+    epoch: int
+    started_at: float  # by the wall clock, Unix seconds
+
+
+class Model:
+    """All there is to show, as plain values. `wall_clock` gives Unix seconds."""
+
+    def __init__(
+        self,
+        *,
+        max_messages: int = MAX_BUFFERED_MESSAGES,
+        max_message_bytes: int = MAX_BUFFERED_BYTES,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._wall_clock = wall_clock
+        self.local_node: LocalNode | None = None
+        self.peers: dict[PeerId, PeerInfo] = {}
+        self.members: dict[PeerId, MemberInfo] = {}
+        self.messages = MessageBuffer(max_messages, max_message_bytes)
+        self.rounds: deque[RoundEntry] = deque(maxlen=MAX_ROUNDS)
+        self.traces: dict[MessageId, TraceEntry] = {}  # the oldest first
+        self.notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
+        self.notice_count = 0
+        self.commands: deque[Notice] = deque(maxlen=MAX_COMMANDS)
+        self.stats = Stats()
+        self.now = 0.0
+        self.sampler = Sampler()
+        self.throttled_at: dict[PeerId, float] = {}  # Unix seconds of the last refusal
+        self.dial_noticed_at: dict[
+            Address | str, float
+        ] = {}  # when we last told that nobody answers there
+        self.events_lost = 0
+        self.save_error = ""  # why the state directory cannot be written; empty: it can
+        self.stop_reason = ""  # why the node stopped; empty: it runs
+        self.is_remote = False  # the node runs in another process
+        self.disconnect_reason = ""  # why that process cannot be asked now; empty: it can
+        self.outdated_since = 0.0  # Unix seconds since when what is shown is no longer so; 0: it is
+        self.denied: frozenset[PeerId] = frozenset()
+        self.undelivered: OrderedDict[MessageId, None] = OrderedDict()  # direct messages of ours
+        self._names: dict[PeerId, str] = {}
+        self._ids_by_name: dict[str, set[PeerId]] = {}
+        self._handlers: dict[type[Event], Callable[..., Changes]] = {
+            MessageReceived: self._on_message,
+            MessageSent: self._on_message,
+            PeerStateChanged: self._on_peer_state_changed,
+            MemberChanged: self._on_member_changed,
+            RateLimited: self._on_rate_limited,
+            StandingChanged: self._on_standing_changed,
+            AntiEntropyRound: self._on_round,
+            TraceUpdated: self._on_trace_updated,
+            DatagramDropped: lambda _: Changes.RATES,
+            DialFailed: self._on_dial_failed,
+            EventsLost: self._on_events_lost,
+            StateSaveFailed: self._on_state_save_failed,
+            InternalErrorContained: self._on_internal_error,
+            IdentityInUse: self._on_identity_in_use,
+            NodeStarted: self._on_node_started,
+            NodeStopped: self._on_node_stopped,
+        }
+
+    def apply(self, event: Event) -> Changes:
+        """Take in one event; tells which parts of the model it changed."""
+        return self._handlers[type(event)](event)
+
+    def refresh(
+        self, peers: Iterable[PeerInfo], members: Iterable[MemberInfo], stats: Stats, now: float
+    ) -> Changes:
+        """Take in the node's tables as of `now` (its monotonic seconds); tells what differs."""
+        changes = Changes.NONE
+        self.now = now
+        new_peers = {peer.peer_id: peer for peer in peers}
+        if new_peers != self.peers:
+            changes |= Changes.PEERS | Changes.RATES
+            self.peers = new_peers
+            for departed in self.throttled_at.keys() - new_peers.keys():
+                del self.throttled_at[departed]
+            for peer in new_peers.values():
+                self._set_name(peer.peer_id, peer.name)
+        new_members = {member.peer_id: member for member in members}
+        if new_members != self.members:
+            changes |= Changes.MEMBERS
+            for departed in self._names.keys() - new_members.keys() - new_peers.keys():
+                self._set_name(departed, "")
+            self.members = new_members
+            for member in new_members.values():
+                self._set_name(member.peer_id, member.name)
+        if stats != self.stats:
+            changes |= Changes.STATUS
+            self.stats = stats
+        if self.sampler.sample(self.peers, stats, now):
+            changes |= Changes.RATES | Changes.PEERS
+        return changes
+
+    @property
+    def traffic(self) -> TrafficSeries:
+        return self.sampler.traffic
+
+    @property
+    def authors(self) -> AuthorTable:
+        return self.sampler.authors
+
+    @property
+    def peer_rates(self) -> Mapping[PeerId, PeerRates]:
+        return self.sampler.peer_rates
+
+    @property
+    def rtts(self) -> Mapping[PeerId, Sequence[float]]:
+        return self.sampler.rtts
+
+    # Names
+
+    def name_of(self, peer_id: PeerId) -> str:
+        """What people call this node, as it came: its name; with an id where two bear it or none."""
+        if self.local_node is not None and peer_id == self.local_node.peer_id:
+            return "you"
+        name = self._names.get(peer_id, "")
+        if not name:
+            return peer_id.short
+        return name if len(self._ids_by_name[name]) == 1 else f"{name}·{peer_id.short[:4]}"
+
+    def ids_named(self, name: str) -> frozenset[PeerId]:
+        """Every node known to bear `name`."""
+        return frozenset(self._ids_by_name.get(name, ()))
+
+    def _set_name(self, peer_id: PeerId, name: str) -> None:
+        previous = self._names.get(peer_id, "")
+        if previous == name:
+            return
+        if previous:
+            ids = self._ids_by_name[previous]
+            ids.discard(peer_id)
+            if not ids:
+                del self._ids_by_name[previous]
+        if name:
+            self._names[peer_id] = name
+            self._ids_by_name.setdefault(name, set()).add(peer_id)
+        else:
+            self._names.pop(peer_id, None)
+
+    # Events
+
+    def _on_message(self, event: MessageReceived | MessageSent) -> Changes:
+        now = self._wall_clock()
+        message = event.message
+        self.messages.append(message, now)
+        self.sampler.authors.add(message)
+        if isinstance(event, MessageSent) and message.to is not None and not event.peers:
+            self.undelivered[message.id] = None
+            while len(self.undelivered) > MAX_UNDELIVERED:
+                self.undelivered.popitem(last=False)
+            self._add_notice(
+                NoticeLevel.WARNING, f"not delivered: {self.name_of(message.to)} did not answer"
+            )
+            return Changes.MESSAGES | Changes.NOTICES
+        return Changes.MESSAGES
+
+    def _on_peer_state_changed(self, event: PeerStateChanged) -> Changes:
+        peer = event.peer
+        self.peers[peer.peer_id] = peer
+        self._set_name(peer.peer_id, peer.name)
+        if peer.state is PeerState.CONNECTED:
+            self.dial_noticed_at.pop(peer.address, None)
+        # One that was never connected is told of by DialFailed; one that left, left.
+        was_connected = event.previous in (PeerState.CONNECTED, PeerState.STALE)
+        if peer.state is PeerState.DISCONNECTED and was_connected:
+            if event.reason in ("left", "denied"):
+                self._add_notice(
+                    NoticeLevel.INFORMATION, f"{self.name_of(peer.peer_id)} {event.reason}"
+                )
+            else:
+                reason = f": {event.reason}" if event.reason else ""
+                self._add_notice(NoticeLevel.WARNING, f"lost {self.name_of(peer.peer_id)}{reason}")
+            return Changes.PEERS | Changes.RATES | Changes.NOTICES
+        return Changes.PEERS | Changes.RATES
+
+    def _on_member_changed(self, event: MemberChanged) -> Changes:
+        self.members[event.member.peer_id] = event.member
+        self._set_name(event.member.peer_id, event.member.name)
+        return Changes.MEMBERS
+
+    def _on_rate_limited(self, event: RateLimited) -> Changes:
+        now = self._wall_clock()
+        noticed_at = self.throttled_at.get(event.peer)
+        self.throttled_at[event.peer] = now
+        if noticed_at is not None and now - noticed_at < THROTTLE_NOTICE_INTERVAL_S:
+            return Changes.RATES
+        name = self.name_of(event.peer)
+        self._add_notice(
+            NoticeLevel.WARNING, f"throttling {name}: {event.dropped:,} beyond its allowance"
+        )
+        return Changes.RATES | Changes.NOTICES
+
+    def _on_standing_changed(self, event: StandingChanged) -> Changes:
+        name = self.name_of(event.peer)
+        if event.standing is Standing.NORMAL:
+            self._add_notice(NoticeLevel.INFORMATION, f"{name} is trusted again")
+        else:
+            self._add_notice(
+                NoticeLevel.WARNING, f"{name} is {event.standing.value} for {event.reason}"
+            )
+        return Changes.PEERS | Changes.NOTICES
+
+    def _on_round(self, event: AntiEntropyRound) -> Changes:
+        entry = RoundEntry(self._wall_clock(), event.round)
+        # A round is told when it begins and when it ends: the later word takes the place.
+        for index in range(len(self.rounds) - 1, max(-1, len(self.rounds) - 16), -1):
+            existing = self.rounds[index].round
+            if (existing.number, existing.peer) == (event.round.number, event.round.peer):
+                self.rounds[index] = entry
+                return Changes.ROUNDS
+        self.rounds.append(entry)
+        return Changes.ROUNDS
+
+    def _on_trace_updated(self, event: TraceUpdated) -> Changes:
+        trace = event.trace
+        existing = self.traces.get(trace.id)
+        if existing is not None:
+            self.traces[trace.id] = existing._replace(trace=trace)
+            return Changes.TRACES
+        latest = (
+            entry.message for entry in islice(self.messages.newest_first(), TRACE_SEARCH_MESSAGES)
+        )
+        payload = next((each.payload for each in latest if each.id == trace.id), b"")
+        self.traces[trace.id] = TraceEntry(self._wall_clock(), payload, trace)
+        while len(self.traces) > MAX_TRACES:
+            del self.traces[next(iter(self.traces))]
+        return Changes.TRACES
+
+    def _on_dial_failed(self, event: DialFailed) -> Changes:
+        now = self._wall_clock()
+        noticed_at = self.dial_noticed_at.get(event.address)
+        if noticed_at is not None and now - noticed_at < DIAL_NOTICE_INTERVAL_S:
+            return Changes.NONE
+        if len(self.dial_noticed_at) >= MAX_DIAL_NOTICES:
+            del self.dial_noticed_at[next(iter(self.dial_noticed_at))]
+        self.dial_noticed_at[event.address] = now
+        self._add_notice(NoticeLevel.WARNING, format_dial_failure(event))
+        return Changes.NOTICES
+
+    def _on_events_lost(self, event: EventsLost) -> Changes:
+        self.events_lost += event.count
+        return Changes.STATUS
+
+    def _on_state_save_failed(self, event: StateSaveFailed) -> Changes:
+        if event.problem:
+            self._add_notice(NoticeLevel.ERROR, f"state not saved: {event.problem}")
+        elif self.save_error:
+            self._add_notice(NoticeLevel.INFORMATION, "state saved again")
+        self.save_error = event.problem
+        return Changes.NOTICES | Changes.STATUS
+
+    def _on_identity_in_use(self, event: IdentityInUse) -> Changes:
+        self._add_notice(
+            NoticeLevel.ERROR, f"{event.problem}: a copy of this node's state; it is outranked"
+        )
+        return Changes.NOTICES
+
+    def _on_internal_error(self, event: InternalErrorContained) -> Changes:
+        consequence = (
+            "" if event.peer is None else f"; the link with {self.name_of(event.peer)} ended"
+        )
+        self._add_notice(
+            NoticeLevel.ERROR, f"a fault in the node, which goes on{consequence}: {event.problem}"
+        )
+        return Changes.NOTICES
+
+    def _on_node_started(self, event: NodeStarted) -> Changes:
+        self.local_node = LocalNode(event.peer_id, event.address, event.epoch, self._wall_clock())
+        self.stop_reason = ""
+        self.outdated_since = 0.0
+        return Changes.STATUS
+
+    def _on_node_stopped(self, event: NodeStopped) -> Changes:
+        self.stop_reason = event.reason or "stopped"
+        self.outdated_since = self.outdated_since or self._wall_clock()
+        if self.stop_reason not in GRACEFUL_STOP_REASONS:
+            self._add_notice(NoticeLevel.ERROR, f"the node stopped: {event.reason}")
+        return Changes.STATUS | Changes.NOTICES
+
+    def on_disconnected(self, reason: str) -> Changes:
+        """The process in which the node runs cannot be asked: what is shown is what was known last."""
+        if not self.disconnect_reason:
+            self._add_notice(NoticeLevel.ERROR, f"lost the node: {reason}")
+            self.outdated_since = self._wall_clock()
+        self.disconnect_reason = reason
+        return Changes.NOTICES | Changes.STATUS
+
+    def on_reconnected(self) -> Changes:
+        """It answers again."""
+        if self.disconnect_reason:
+            self._add_notice(NoticeLevel.WARNING, "found the node again")
+            self.outdated_since = 0.0
+        self.disconnect_reason = ""
+        return Changes.NOTICES | Changes.STATUS
+
+    def log_command(self, text: str) -> None:
+        """Something was done at the operator's wish: a line of the command log."""
+        line = printable(text)
+        self.commands.append(Notice(self._wall_clock(), NoticeLevel.INFORMATION, line))
+        logger.info("%s", line)
+
+    def _add_notice(self, level: NoticeLevel, text: str) -> None:
+        self.notices.append(Notice(self._wall_clock(), level, printable(text)))
+        self.notice_count += 1
+
+
+def format_dial_failure(event: DialFailed) -> str:
+    """A failed dial, said so that one knows where to look."""
+    if event.reason.startswith(NO_ANSWER_PREFIX):
+        return (
+            f"{NO_ANSWER_PREFIX} from {event.address}{event.reason.removeprefix(NO_ANSWER_PREFIX)}"
+        )
+    return f"cannot reach {event.address}: {event.reason}"

@@ -1,0 +1,126 @@
+"""What one types to find lines: words that must all be there, some of them of one field alone.
+
+What must stay true:
+
+- Every text is a query; nothing one types can be wrong, at worst it finds nothing.
+- Matching one message is bounded work, whatever its size, and needs no Textual.
+
+``deploy from:bob -via:repair "two words"``: a word is looked for everywhere, ``field:word`` in that
+field, ``-`` before either wants it absent. Case does not matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from grapevine_proto.events import Message
+from grapevine_proto.ids import PeerId
+from grapevine_tui.host.model import Model
+
+MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: what one could have seen of it, and more
+_TERM: Final = re.compile(r'(-?)(?:(\w+):)?(?:"([^"]*)"?|(\S*))')
+
+
+class Term(NamedTuple):
+    """`field` is empty for a word that may be anywhere; `word` is lower-case."""
+
+    field: str
+    text: str
+    is_negated: bool
+
+
+class Query(NamedTuple):
+    """All of `terms` must hold. `text` is what was typed."""
+
+    text: str
+    terms: tuple[Term, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.terms)
+
+
+MATCH_ALL: Final = Query("", ())
+
+
+def parse_query(text: str) -> Query:
+    """What `text` asks for."""
+    terms = []
+    for found in _TERM.finditer(text):
+        sign, field, quoted, plain = found.groups()
+        term_text = quoted if quoted is not None else plain or ""
+        if term_text or field:
+            terms.append(Term((field or "").lower(), term_text.lower(), bool(sign)))
+    return Query(text.strip(), tuple(terms))
+
+
+def matches_row(query: Query, fields: Mapping[str, str]) -> bool:
+    """Whether a row of a table, lower-case texts by column, is wanted. A field that the table has
+    not is part of the word."""
+    for field, term_text, is_negated in query.terms:
+        if field in fields:
+            is_match = term_text in fields[field]
+        else:
+            needle = f"{field}:{term_text}" if field else term_text
+            is_match = any(needle in text for text in fields.values())
+        if is_match is is_negated:
+            return False
+    return True
+
+
+def compile_filter(query: Query, model: Model) -> Callable[[Message], bool]:
+    """A test for messages. Names and zones are as they are known when it is asked."""
+    checks = [(_compile_term(term, model), term.is_negated) for term in query.terms]
+    return lambda message: all(check(message) is not is_negated for check, is_negated in checks)
+
+
+def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
+    text = term.text
+    match term.field:
+        case "to":
+            return lambda message: message.to is not None and _matches_peer(model, message.to, text)
+        case "from":
+            return lambda message: (
+                text in model.name_of(message.origin).lower()
+                or (len(text) >= 4 and str(message.origin).startswith(text))
+            )
+        case "via":
+            return lambda message: message.via.value.startswith(text)
+        case "zone":
+            return lambda message: text in _zone_of(model, message)
+        case "private" | "direct":
+            is_direct = text not in ("no", "false", "0")
+            return lambda message: message.is_direct is is_direct
+        case "id":
+            return lambda message: str(message.id).startswith(text)
+        case field:
+            return _compile_payload_term(f"{field}:{text}" if field else text, model)
+
+
+def _matches_peer(model: Model, peer_id: PeerId, text: str) -> bool:
+    return text in model.name_of(peer_id).lower() or (
+        len(text) >= 4 and str(peer_id).startswith(text)
+    )
+
+
+def _compile_payload_term(text: str, model: Model) -> Callable[[Message], bool]:
+    if text.isascii():
+        # Bytes are enough, and seven times as fast as decoding first.
+        raw = text.encode()
+        return lambda message: (
+            raw in message.payload[:MAX_SEARCHED_BYTES].lower()
+            or text in model.name_of(message.origin).lower()
+        )
+    return lambda message: (
+        text in message.payload[:MAX_SEARCHED_BYTES].decode(errors="replace").lower()
+        or text in model.name_of(message.origin).lower()
+    )
+
+
+def _zone_of(model: Model, message: Message) -> str:
+    origin = message.origin
+    if model.local_node is not None and origin == model.local_node.peer_id:
+        return ""
+    known = model.peers.get(origin) or model.members.get(origin)
+    return known.zone.lower() if known is not None else ""

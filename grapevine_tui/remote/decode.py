@@ -1,0 +1,234 @@
+"""What a node in another process told in JSON Lines, as the values and events that it told it of.
+
+What must stay true:
+
+- Each of these undoes one of `jsonlines`: what comes out shows as what went in, to the thousandth that
+  was told. `tests/tui/remote/test_decode.py` holds them to it.
+- What is not as it should be raises one of `DECODE_ERRORS` and nothing else; words that only
+  a newer node knows are such.
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64decode
+from typing import Any, Final
+
+from grapevine_proto.errors import DropReason, Offense
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    DatagramDropped,
+    DialFailed,
+    Event,
+    EventsLost,
+    IdentityInUse,
+    InternalErrorContained,
+    MemberChanged,
+    MemberInfo,
+    MemberStatus,
+    Message,
+    MessageReceived,
+    MessageSent,
+    NodeStopped,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    Round,
+    RoundOutcome,
+    Standing,
+    StandingChanged,
+    StateSaveFailed,
+    Stats,
+    Trace,
+    TraceAnswer,
+    TraceUpdated,
+    Via,
+)
+from grapevine_proto.ids import Address, MessageId, PeerId, parse_literal
+from grapevine_tui.control.jsonlines import Object
+
+DECODE_ERRORS: Final = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
+
+
+def peer_from_json(fields: Object, now: float) -> PeerInfo:
+    """`now`: the node's clock when it told this."""
+    rtt_ms, connected_s = fields["rtt_ms"], fields["connected_s"]
+    return PeerInfo(
+        peer_id=PeerId.parse(fields["peer_id"]),
+        address=Address.parse(fields["address"]),
+        zone=_text(fields["zone"]),
+        name=_text(fields["name"]),
+        state=PeerState(fields["state"]),
+        health=_number(fields["health"], 0.0),
+        rtt_s=None if rtt_ms is None else float(rtt_ms) / 1000,
+        sent=int(fields["sent"]),
+        received=int(fields["received"]),
+        allowed=int(fields["allowed"]),
+        throttled=int(fields["throttled"]),
+        tokens=_number(fields["tokens"], math.inf),
+        tokens_capacity=_number(fields["tokens_capacity"], math.inf),
+        last_seen_at=now - _number(fields["last_seen_s"], math.inf),
+        epoch=int(fields["epoch"]),
+        connected_at=None if connected_s is None else now - float(connected_s),
+        queued=int(fields["queued"]),
+        health_reason=_text(fields.get("health_reason", "")),
+        subscribed=bool(fields["subscribed"]),
+        send_rate=_number(fields["send_rate"], math.inf),
+        lost=int(fields["lost"]),
+        datagram_bytes=int(fields["datagram_bytes"]),
+        score=_number(fields.get("score", 0.0), 0.0),
+        standing=Standing(fields.get("standing", Standing.NORMAL.value)),
+    )
+
+
+def member_from_json(fields: Object) -> MemberInfo:
+    return MemberInfo(
+        peer_id=PeerId.parse(fields["peer_id"]),
+        address=None if fields["address"] is None else Address.parse(fields["address"]),
+        zone=_text(fields["zone"]),
+        name=_text(fields["name"]),
+        status=MemberStatus(fields["status"]),
+        epoch=int(fields["epoch"]),
+    )
+
+
+def round_from_json(fields: Object, now: float) -> Round:
+    duration_s = _number(fields["duration_ms"], 0.0) / 1000
+    return Round(
+        number=int(fields["number"]),
+        peer=PeerId.parse(fields["peer_id"]),
+        started_at=now - duration_s,
+        duration_s=duration_s,
+        in_sync=bool(fields["in_sync"]),
+        sent=int(fields["sent"]),
+        received=int(fields["received"]),
+        bytes=int(fields["bytes"]),
+        outcome=RoundOutcome(fields["outcome"]),
+    )
+
+
+def trace_from_json(fields: Object, now: float) -> Trace:
+    return Trace(
+        id=MessageId.parse(fields["id"]),
+        sent_at=now,
+        known=int(fields["known"]),
+        answers=tuple(
+            TraceAnswer(PeerId.parse(peer_id), int(hops), int(delay_ms), int(confirmed_ms))
+            for (peer_id, hops, delay_ms), confirmed_ms in zip(
+                fields["answers"],
+                fields.get("confirmed_ms", [0] * len(fields["answers"])),  # an older node has none
+                strict=True,
+            )
+        ),
+        unanswered=tuple(map(PeerId.parse, fields["unanswered"])),
+        others=int(fields["others"]),
+    )
+
+
+def message_from_json(fields: Object, now: float) -> Message:
+    return Message(
+        id=MessageId.parse(fields["id"]),
+        payload=b64decode(fields["base64"], validate=True),
+        hops=int(fields["hops"]),
+        via=Via(fields["via"]),
+        received_at=now,
+        is_direct=bool(fields["direct"]),
+        to=None if fields.get("to") is None else PeerId.parse(fields["to"]),
+    )
+
+
+def stats_from_json(stats: Object, now: float) -> Stats:
+    fields: dict[str, Any] = {
+        name: int(value)
+        for name, value in stats.items()
+        if name in Stats.__dataclass_fields__
+        and name not in ("dropped", "offenses", "next_round_at")
+    }
+    reasons = {each.value: each for each in DropReason}
+    dropped = (
+        (reasons[label], int(n)) for label, n in stats["dropped"].items() if label in reasons
+    )
+    offenses = {each.value: each for each in Offense}
+    offense_counts = stats.get("offenses", {}).items()
+    next_s = stats["next_round_s"]
+    return Stats(
+        **fields,
+        dropped=tuple(dropped),
+        offenses=tuple(
+            (offenses[label], int(n)) for label, n in offense_counts if label in offenses
+        ),
+        next_round_at=0.0 if next_s is None else now + float(next_s),
+    )
+
+
+def event_from_json(fields: Object, now: float) -> Event | None:
+    """What happened; None for a word that changes nothing here."""
+    match fields["event"]:
+        case "message":
+            message = message_from_json(fields, now)
+            return (
+                MessageSent(message, int(fields["peers"]))
+                if "peers" in fields
+                else MessageReceived(message)
+            )
+        case "peer":
+            previous = fields["previous"]
+            return PeerStateChanged(
+                peer_from_json(fields, now),
+                None if previous is None else PeerState(previous),
+                _text(fields["reason"]),
+            )
+        case "member":
+            return MemberChanged(member_from_json(fields))
+        case "rate_limited":
+            tokens = _number(fields["tokens"], math.inf)
+            return RateLimited(PeerId.parse(fields["peer_id"]), int(fields["dropped"]), tokens)
+        case "standing":
+            score, standing = _number(fields["score"], 0.0), Standing(fields["standing"])
+            peer_id = PeerId.parse(fields["peer_id"])
+            return StandingChanged(peer_id, standing, score, _text(fields["reason"]))
+        case "round":
+            return AntiEntropyRound(round_from_json(fields, now))
+        case "trace":
+            return TraceUpdated(trace_from_json(fields, now))
+        case "dial_failed":
+            address_text = _text(fields["address"])
+            return DialFailed(parse_literal(address_text) or address_text, _text(fields["reason"]))
+        case "state_save_failed":
+            return StateSaveFailed(_text(fields["problem"]))
+        case "internal_error":
+            peer = None if fields["peer_id"] is None else PeerId.parse(fields["peer_id"])
+            return InternalErrorContained(peer, _text(fields["problem"]))
+        case "identity_in_use":
+            address = fields["address"]
+            return IdentityInUse(
+                None if address is None else Address.parse(address), _text(fields["problem"])
+            )
+        case "stopped":
+            return NodeStopped(_text(fields["reason"]))
+        case "dropped":
+            return _dropped_from_json(fields)
+        case _:
+            return None
+
+
+def _dropped_from_json(fields: Object) -> Event | None:
+    reason, count = fields["reason"], int(fields["count"])
+    if reason in ("slow_reader", "events_lost"):
+        return EventsLost(count)
+    if reason not in set(DropReason):
+        return None
+    address = fields.get("address")
+    return DatagramDropped(DropReason(reason), count, address and parse_literal(address))
+
+
+def _number(value: Any, default: float) -> float:
+    """`default` where JSON had no such number."""
+    return default if value is None else float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, not {value!r:.40}")
+    return value

@@ -1,0 +1,388 @@
+"""A node in another process, by its control socket: to the app the same as one in its own.
+
+What must stay true:
+
+- What is shown is what the node told: tables it is asked for twice a second, events as they happen.
+- A lost socket is told at once, and looked for until it is there again; nothing that was shown goes.
+- Leaving means to hang up: the node runs on.
+
+Driven by `attach` and the app: `start`, orders, `refresh` now and then, `leave`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.events import Event, MemberChanged, MemberInfo, MessageReceived, NodeStarted
+from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.storage.permissions import UntrustedFile
+from grapevine_tui.cli.ctl import CommandFailed, NodeUnreachable
+from grapevine_tui.config.edit import RemoteSettingsEditor, SaveResult
+from grapevine_tui.config.settings import Settings, settings_from_values
+from grapevine_tui.config.sources import SettingValue
+from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.control.server import SOCKET_NAME, check_server_owner, connectable_path
+from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
+from grapevine_tui.remote.decode import (
+    DECODE_ERRORS,
+    event_from_json,
+    member_from_json,
+    message_from_json,
+    peer_from_json,
+    round_from_json,
+    stats_from_json,
+    trace_from_json,
+)
+from grapevine_tui.service.stdio import MAX_LINE_BYTES
+
+REPLY_TIMEOUT_S: Final = 30.0  # a broadcast waits for room; all else answers at once
+RECONNECT_INTERVAL_S: Final = 1.0  # between looks whether the node is there again
+MAX_REPLY_BYTES: Final = (
+    64 * 2**20
+)  # of one line; all members of a large cluster are a few megabytes
+MEMBERS_REFRESH_INTERVAL_S: Final = (
+    30.0  # between askings for all members, whose changes are told as they happen
+)
+MAX_INLINE_PAYLOAD_BYTES: Final = (
+    MAX_LINE_BYTES // 2
+)  # bytes of a payload that fit a line in base64; more goes by a file
+MALFORMED_REPLY_ERRORS: Final = (*DECODE_ERRORS, RecursionError)
+
+Listener = Callable[[Event, Changes], None]
+
+
+class RemoteHost:
+    """The node that runs on `state_dir`. All that acts raises NoAnswer, or NotDone with the node's words."""
+
+    def __init__(
+        self, state_dir: Path, model: Model, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.model = model
+        self.config = NodeConfig()
+        self.pending_restart: tuple[str, ...] = ()
+        self.on_config_changed: Callable[[NodeConfig], object] = lambda _: None
+        """Called when another node is found at the socket than before, or the same with other settings."""
+        self._path = state_dir / SOCKET_NAME
+        self._clock = clock
+        self._listeners: list[Listener] = []
+        self._clock_offset_s = 0.0  # of our clock to the node's
+        self._lag_s = 0.0
+        self._request_ids = count(1)
+        self._pending_replies: dict[int, asyncio.Future[Object]] = {}
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_polling = False
+        self._members: dict[PeerId, MemberInfo] = {}
+        self._members_fetched_at = 0.0
+        self._changes = Changes.NONE
+        self._stop_reason = ""  # the node's last word
+        self._known_messages: set[MessageId] = set()
+        model.is_remote = True
+
+    # What the screen reads
+
+    @property
+    def node(self) -> RemoteHost:
+        return self
+
+    def now(self) -> float:
+        """The node's clock, as far as it can be told from here."""
+        return self._clock() + self._clock_offset_s
+
+    @property
+    def lag_s(self) -> float:
+        return self._lag_s
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with every event and what it changed in the model."""
+        self._listeners.append(listener)
+
+    def refresh(self) -> Changes:
+        """Ask for the tables, and tell what the last ones changed."""
+        if self._writer is not None and not self._is_polling:
+            self._start_task(self._poll_snapshot())
+        changes, self._changes = self._changes, Changes.NONE
+        return changes
+
+    # Connection
+
+    async def start(self) -> None:
+        """Connect, and stay so. Raises NoAnswer."""
+        await self._connect()
+        self._start_task(self._keep_connected())
+
+    async def leave(self, timeout_s: float) -> int:
+        """Hang up."""
+        for task in self._tasks:
+            task.cancel()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        return 0
+
+    def _start_task(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self) -> None:
+        try:
+            with connectable_path(self._path) as path:
+                reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REPLY_BYTES)
+        except OSError as error:
+            raise NodeUnreachable(f"no node answers at {self._path}: {error.strerror}") from None
+        try:
+            check_server_owner(writer.get_extra_info("socket"), self._path)
+        except UntrustedFile as error:
+            writer.close()
+            raise NodeUnreachable(f"{self._path}: {error.strerror}") from None
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                writer.write(b'{"cmd":"watch"}\n')
+                reply = json.loads(await reader.readline())
+            if reply["ok"]:
+                self._apply_full_state(reply)
+        except (TimeoutError, OSError, *MALFORMED_REPLY_ERRORS) as error:
+            writer.close()
+            problem = (
+                "does not answer" if isinstance(error, TimeoutError) else "is no node of this kind"
+            )
+            raise NodeUnreachable(f"what listens at {self._path} {problem}") from None
+        if not reply["ok"]:
+            writer.close()
+            raise NodeUnreachable(f"the node at {self._path} answers: {reply['error']}")
+        self._reader, self._writer = reader, writer
+        self._stop_reason = ""
+
+    async def _keep_connected(self) -> None:
+        while True:
+            reason = await self._read_until_closed()
+            self._on_disconnected(reason)
+            while self._writer is None:
+                await asyncio.sleep(RECONNECT_INTERVAL_S)
+                with contextlib.suppress(NodeUnreachable):
+                    await self._connect()
+
+    async def _read_until_closed(self) -> str:
+        """Take what comes until nothing comes any more; why."""
+        try:
+            while line := await self._reader.readline():
+                self._on_object(json.loads(line))
+        except OSError as error:
+            return error.strerror or "the connection broke"
+        except MALFORMED_REPLY_ERRORS:
+            return "what it says cannot be understood"
+        return f"it stopped: {self._stop_reason}" if self._stop_reason else "it hung up"
+
+    def _on_disconnected(self, reason: str) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        for future in self._pending_replies.values():
+            if not future.done():
+                future.set_exception(NodeUnreachable(f"lost the node: {reason}"))
+        self._changes |= self.model.on_disconnected(reason)
+
+    # What it tells
+
+    def _on_object(self, fields: Object) -> None:
+        if fields["event"] == "reply":
+            future = self._pending_replies.get(fields["request"])
+            if future is not None and not future.done():
+                future.set_result(fields)
+            return
+        now = self.now()
+        if fields["event"] == "message" and "at" in fields:
+            self._add_past_message(fields, now)
+            return
+        event = event_from_json(fields, now)
+        if event is None:
+            return
+        if isinstance(event, MemberChanged):
+            self._members[event.member.peer_id] = event.member
+        self._stop_reason = fields["reason"] if fields["event"] == "stopped" else self._stop_reason
+        self._dispatch(event)
+
+    def _dispatch(self, event: Event) -> None:
+        changes = self.model.apply(event)
+        for listener in self._listeners:
+            listener(event, changes)
+
+    def _add_past_message(self, fields: Object, now: float) -> None:
+        """A message from before we came."""
+        message = message_from_json(fields, now)
+        if message.id in self._known_messages:
+            return
+        self.model.messages.append(message, float(fields["at"]))
+        for listener in self._listeners:
+            listener(MessageReceived(message), Changes.MESSAGES)
+
+    def _apply_full_state(self, reply: Object) -> None:
+        """What there was when we came."""
+        model, now_unix, status = self.model, time.time(), reply["status"]
+        self._clock_offset_s = float(reply["snapshot"]["now_s"]) - self._clock()
+        now = self.now()
+        config = NodeConfig(
+            name=status["name"],
+            zone=status["zone"],
+            cluster=status["cluster"],
+            strategy=status["strategy"],
+            max_peers=reply["max_peers"],
+            max_message_size=reply["max_message_size"],
+        )
+        self._known_messages = {entry.message.id for entry in model.messages.newest_first()}
+        rounds = [
+            RoundEntry(now_unix - each["ago_s"], round_from_json(each, now))
+            for each in reply["rounds"]
+        ]
+        traces = [
+            (now_unix - each["ago_s"], trace_from_json(each, now)) for each in reply["traces"]
+        ]
+        self._members = {each.peer_id: each for each in map(member_from_json, reply["members"])}
+        self._members_fetched_at = self._clock()
+        started = NodeStarted(
+            PeerId.parse(status["peer_id"]), Address.parse(status["address"]), status["epoch"]
+        )
+        self._dispatch(started)
+        if model.local_node is not None:
+            model.local_node.started_at = now_unix - status["uptime_s"]
+        model.rounds.clear()
+        model.rounds.extend(rounds)
+        payloads = {each.trace.id: each.payload for each in model.traces.values()}
+        model.traces.clear()
+        for at_unix, trace in traces:
+            model.traces[trace.id] = TraceEntry(at_unix, payloads.get(trace.id, b""), trace)
+        self._apply_snapshot(reply["snapshot"])
+        self._changes |= model.on_reconnected() | Changes.ROUNDS | Changes.TRACES
+        if config != self.config:
+            self.config = config
+            self.on_config_changed(config)
+
+    def _apply_snapshot(self, snapshot: Object) -> None:
+        now = float(snapshot["now_s"])
+        self._clock_offset_s = now - self._clock()
+        self._lag_s = float(snapshot["lag_ms"]) / 1000
+        denied = frozenset(map(PeerId.parse, snapshot.get("denied", ())))
+        if denied != self.model.denied:
+            self.model.denied = denied
+            self._changes |= Changes.PEERS | Changes.MEMBERS
+        self._changes |= self.model.refresh(
+            [peer_from_json(each, now) for each in snapshot["peers"]],
+            self._members.values(),
+            stats_from_json(snapshot["stats"], now),
+            now,
+        )
+
+    async def _poll_snapshot(self) -> None:
+        self._is_polling = True
+        try:
+            with contextlib.suppress(NodeUnreachable, CommandFailed):
+                snapshot = await self._request("snapshot")
+                is_stale = self._clock() - self._members_fetched_at > MEMBERS_REFRESH_INTERVAL_S
+                if is_stale or snapshot["members"] != len(self._members):
+                    reply = await self._request("members")
+                    self._members = {
+                        each.peer_id: each for each in map(member_from_json, reply["members"])
+                    }
+                    self._members_fetched_at = self._clock()
+                self._apply_snapshot(snapshot)
+        except MALFORMED_REPLY_ERRORS:
+            if self._writer is not None:
+                self._writer.transport.abort()
+        finally:
+            self._is_polling = False
+
+    # Orders
+
+    async def _request(self, command: str, **fields: Any) -> Object:
+        """The node's reply. Raises NoAnswer, NotDone."""
+        if self._writer is None:
+            raise NodeUnreachable(f"lost the node: {self.model.disconnect_reason}")
+        request_id = next(self._request_ids)
+        future = self._pending_replies[request_id] = asyncio.get_running_loop().create_future()
+        try:
+            self._writer.write(
+                json.dumps({"cmd": command, "request": request_id, **fields}).encode() + b"\n"
+            )
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                reply: Object = await future
+        except TimeoutError:
+            raise NodeUnreachable("the node does not answer") from None
+        finally:
+            del self._pending_replies[request_id]
+        if not reply["ok"]:
+            raise CommandFailed(str(reply["error"]))
+        return reply
+
+    async def _request_with_payload(self, command: str, payload: bytes, **fields: str) -> Object:
+        if len(payload) <= MAX_INLINE_PAYLOAD_BYTES:
+            return await self._request(command, base64=b64encode(payload).decode("ascii"), **fields)
+        with tempfile.NamedTemporaryFile(prefix="grapevine-") as file:  # for this user alone
+            file.write(payload)
+            file.flush()
+            return await self._request(command, file=file.name, **fields)
+
+    async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
+        reply = await self._request_with_payload("broadcast", payload)
+        return MessageId.parse(reply["id"]), int(reply["peers"])
+
+    async def trace(self, payload: bytes) -> tuple[MessageId, int]:
+        reply = await self._request_with_payload("trace", payload)
+        return MessageId.parse(reply["id"]), int(reply["peers"])
+
+    async def send(self, peer_ref: str, payload: bytes) -> MessageId:
+        return MessageId.parse(
+            (await self._request_with_payload("send", payload, to=peer_ref))["id"]
+        )
+
+    async def dial(self, address: str) -> None:
+        await self._request("dial", address=address)
+
+    async def deny(self, peer_ref: str) -> PeerId:
+        return PeerId.parse((await self._request("deny", peer=peer_ref))["peer_id"])
+
+    async def allow(self, peer_ref: str) -> PeerId:
+        return PeerId.parse((await self._request("allow", peer=peer_ref))["peer_id"])
+
+    async def forget(self, peer_id: PeerId) -> None:
+        await self._request("forget", peer=str(peer_id))
+        self._members.pop(peer_id, None)
+
+    async def start_round(self) -> None:
+        await self._request("round")
+
+    def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
+        raise CommandFailed("the node runs elsewhere: its settings are changed by `edit`")
+
+    async def edit(self) -> RemoteSettingsEditor:
+        """Its settings, to be changed."""
+        return RemoteSettingsEditor(
+            _settings_from_reply(await self._request("settings")), self._set_settings
+        )
+
+    async def _set_settings(self, changes: Mapping[str, str]) -> tuple[SaveResult, Settings]:
+        reply = await self._request("set_settings", changes=dict(changes))
+        result = SaveResult(
+            path=None if reply["path"] is None else Path(reply["path"]),
+            comments_preserved=reply["comments_preserved"],
+            pending_restart=tuple(reply["restart"]),
+            overridden_by=reply["overridden_by"],
+        )
+        return result, _settings_from_reply(reply)
+
+
+def _settings_from_reply(reply: Object) -> Settings:
+    return settings_from_values(
+        SettingValue(each["name"], each["value"], each["origin"]) for each in reply["values"]
+    )

@@ -1,0 +1,127 @@
+"""What becomes of peers, members and the node itself, as lines of the log, with the reasons.
+
+Invariants:
+
+- Whoever reads the log of a node that lost peers finds when, which and why.
+- What others cause is bounded: of each kind `BURST_LINES` lines, then one a second; how many were left out
+  is told with the next line of that kind.
+
+Driven by `service`, for the app and headless alike: `on_event` each event of one host.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from grapevine_proto.events import (
+    DialFailed,
+    Event,
+    EventsLost,
+    MemberChanged,
+    MemberInfo,
+    MemberStatus,
+    NodeStarted,
+    NodeStopped,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    StateSaveFailed,
+)
+from grapevine_tui.host.model import Changes, format_dial_failure
+
+logger = logging.getLogger("grapevine.events")
+
+BURST_LINES: Final = 50.0  # lines of one kind at once: a whole rack that goes
+LINES_PER_S: Final = 1.0
+
+
+class LogLine(NamedTuple):
+    """`kind` is what it is counted under."""
+
+    kind: str
+    level: int
+    text: str
+
+
+def _format_node(node: PeerInfo | MemberInfo) -> str:
+    address = f" at {node.address}" if node.address is not None else ""
+    return f"{node.name or 'unnamed'} ({node.peer_id.short}){address}"
+
+
+def format_event(event: Event) -> LogLine | None:
+    """What the log says of `event`; None: nothing."""
+    match event:
+        case PeerStateChanged(peer, previous, reason):
+            was_connected = peer.state is PeerState.DISCONNECTED and previous in (
+                PeerState.CONNECTED,
+                PeerState.STALE,
+            )
+            is_expected = reason in ("left", "denied")
+            level = logging.WARNING if was_connected and not is_expected else logging.INFO
+            previous_text = f"{previous.value} -> " if previous is not None else ""
+            reason_text = f": {reason}" if reason else ""
+            return LogLine(
+                "peer",
+                level,
+                f"peer {_format_node(peer)}: {previous_text}{peer.state.value}{reason_text}",
+            )
+        case MemberChanged(member):
+            level = logging.WARNING if member.status is MemberStatus.DOWN else logging.INFO
+            return LogLine("member", level, f"member {_format_node(member)}: {member.status.value}")
+        case DialFailed():
+            return LogLine("dial", logging.WARNING, format_dial_failure(event))
+        case RateLimited(peer_id, dropped, _):
+            text = f"peer {peer_id.short} is throttled: {dropped:,} messages beyond its allowance"
+            return LogLine("rate", logging.WARNING, text)
+        case StateSaveFailed(problem):
+            text = f"state not saved: {problem}" if problem else "state saved again"
+            return LogLine("state", logging.ERROR if problem else logging.INFO, text)
+        case EventsLost(count):
+            return LogLine(
+                "events", logging.WARNING, f"{count:,} events were dropped: a slow reader"
+            )
+        case NodeStarted(peer_id, address, epoch):
+            return LogLine("node", logging.INFO, f"started: {peer_id} at {address}, epoch {epoch}")
+        case NodeStopped(reason):
+            return LogLine("node", logging.INFO, f"stopped: {reason or 'asked to'}")
+        case _:
+            return None
+
+
+class EventLog:
+    """Writes lines for the events of one host. `clock` gives monotonic seconds. `demotes_info`: what is in
+    order is a line for debugging only, since stdout tells it already."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, demotes_info: bool = False
+    ) -> None:
+        self._clock = clock
+        self._demotes_info = demotes_info
+        self._budgets: dict[str, tuple[float, float]] = {}  # kind -> lines left, as of when
+        self._suppressed: dict[str, int] = {}
+
+    def on_event(self, event: Event, _: Changes) -> None:
+        line = format_event(event)
+        if line is not None and self._demotes_info and line.level == logging.INFO:
+            line = line._replace(level=logging.DEBUG)
+        if line is None or not logger.isEnabledFor(line.level):
+            return
+        if not self._try_consume_budget(line.kind):
+            self._suppressed[line.kind] = self._suppressed.get(line.kind, 0) + 1
+            return
+        if suppressed := self._suppressed.pop(line.kind, 0):
+            logger.log(line.level, "%s (and %d lines of this kind before)", line.text, suppressed)
+        else:
+            logger.log(line.level, "%s", line.text)
+
+    def _try_consume_budget(self, kind: str) -> bool:
+        now = self._clock()
+        lines_left, updated_at = self._budgets.get(kind, (BURST_LINES, now))
+        lines_left = min(BURST_LINES, lines_left + (now - updated_at) * LINES_PER_S)
+        is_allowed = lines_left >= 1.0
+        self._budgets[kind] = (lines_left - is_allowed, now)
+        return is_allowed

@@ -1,0 +1,279 @@
+"""A node on stdin and stdout: commands in, JSON Lines out, for scripts and services.
+
+What must stay true:
+
+- `started` is the first object and `stopped` the last; between them everything in order.
+- A bad line is answered and changes nothing. Commands are worked on one after another.
+- Neither a slow reader nor a silent writer delays the node; a signal ends it within half a second,
+  a second signal at once.
+
+Driven by `cli.run_headless`: make one, await `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Final
+
+from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError
+from grapevine_proto.events import (
+    DatagramDropped,
+    Event,
+    EventsLost,
+    NodeStarted,
+    NodeStopped,
+    RateLimited,
+)
+from grapevine_tui import systemd
+from grapevine_tui.config.settings import Settings
+from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed
+from grapevine_tui.control.executor import CommandExecutor
+from grapevine_tui.control.jsonlines import Object, encode_event
+from grapevine_tui.control.reload import ReloadFailed, reload_settings
+from grapevine_tui.control.subscribers import MAX_REPLAYED_BYTES, MAX_REPLAYED_MESSAGES
+from grapevine_tui.forced_exit import force_exit_after
+from grapevine_tui.host.local import Host
+from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.service.services import node_services
+from grapevine_tui.service.stdio import LineWriter, read_lines
+
+logger = logging.getLogger("grapevine.headless")
+
+SIGNAL_LEAVE_TIMEOUT_S: Final = (
+    0.3  # of the 500 ms that a signal leaves us; the rest is for closing
+)
+LEAVE_TIMEOUT_S: Final = 5.0
+SIGNAL_FLUSH_TIMEOUT_S: Final = 0.25  # from the signal on, for the last lines
+MIN_FLUSH_TIMEOUT_S: Final = 0.05  # for them at least
+FORCED_EXIT_DELAY_S: Final = (
+    2.0  # after a signal, for a disk that hangs; usually nothing is left to do
+)
+OUTPUT_CLOSE_TIMEOUT_S: Final = 5.0  # for the last lines otherwise
+ACK_POLL_INTERVAL_S: Final = 0.05  # between looks whether all that was said is taken
+ROUND_RETRY_INTERVAL_S: Final = 0.5  # between rounds begun for that
+OUTPUT_POLL_INTERVAL_S: Final = 0.02  # between looks whether replies are read again
+EXIT_FAILED, EXIT_STATE_DIR = 1, 5
+
+
+class Headless:
+    """One run: from `started` to `stopped`. `stdin` None: there is none, which is its end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        stdin: int | None = 0,
+        stdout: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._stdin = stdin
+        self._stdout = stdout
+        self._clock = clock
+        self.host = Host(
+            settings.node,
+            settings.state_dir,
+            # The log is the caller's; a little of it is kept for who begins to watch later.
+            model=Model(max_messages=MAX_REPLAYED_MESSAGES, max_message_bytes=MAX_REPLAYED_BYTES),
+            spare_state_dirs=settings.spare_state_dirs,
+        )
+        self._executor = CommandExecutor(self.host, settings)
+        self._event_feed = EventFeed(self.host, self._write_event, clock)
+        self._dropped_events = 0
+        self._is_leaving = False
+        self._flush_deadline = 0.0
+        self._loop: asyncio.AbstractEventLoop
+        self._output: LineWriter
+        self._stop: asyncio.Future[tuple[str, int]]
+        self._run_stopped_hooks: Callable[[Object], object]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        """Run until told to stop; the exit code. Raises what `Host.start` raises: then nothing was
+        printed."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._stop = loop.create_future()
+        self._output = LineWriter(self._stdout, self._on_output_broken)
+        self._install_signal_handlers(loop)
+        async with node_services(
+            self.host,
+            self._settings,
+            lambda: self._request_stop("quit", 0),
+            self._on_hook_failed,
+        ) as self._run_stopped_hooks:
+            self.host.listen(self._on_event)
+            await self.host.start()
+            self._start_tasks()
+            reason, code = await self._stop
+            return await self._leave(reason, code)
+
+    def _start_tasks(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._read_commands()),
+            asyncio.create_task(self._flush_loop()),
+            asyncio.create_task(
+                systemd.notify_ready_and_watchdog(self.host, self._settings.wait_peers)
+            ),
+        ]
+        if self._settings.wait_peers:
+            self._tasks.append(asyncio.create_task(self._report_ready()))
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, self._on_signal, each)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _on_signal(self, signal_number: signal.Signals) -> None:
+        if self._stop.done():
+            os._exit(128 + signal_number)  # told twice: at once, whatever is still to be said
+        self._flush_deadline = self._clock() + SIGNAL_FLUSH_TIMEOUT_S
+        force_exit_after(FORCED_EXIT_DELAY_S, 0)
+        self._request_stop(signal_number.name.lower(), 0)
+
+    def _on_output_broken(self, error: OSError) -> None:
+        # A reader that has gone has had enough; what could not be written for another reason is missed.
+        code = 0 if isinstance(error, BrokenPipeError) else 1
+        detail = f"stdout: {error.strerror or error}"
+        with suppress(RuntimeError):  # in the writer's thread; the loop may be closed by now
+            self._loop.call_soon_threadsafe(self._request_stop, "output_closed", code, detail)
+
+    def _request_stop(self, reason: str, code: int, detail: str = "") -> None:
+        if detail:
+            logger.info("stopping: %s", detail)
+        if not self._stop.done():
+            self._stop.set_result((reason, code))
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a fault of this program", exc_info=error)
+            self._request_stop("failed", EXIT_FAILED)
+
+    async def _leave(self, reason: str, code: int) -> int:
+        self._is_leaving = True
+        systemd.notify("STOPPING=1")
+        for task in self._tasks:
+            task.cancel()
+        is_signal = reason.startswith("sig")
+        fields: Object = {"reason": reason}
+        failure: GrapevineError | None = None
+        if reason == "failed":
+            failure = self.host.failure() or NotRunning("the node stopped by itself")
+        unacknowledged = await self.host.leave(
+            SIGNAL_LEAVE_TIMEOUT_S if is_signal else LEAVE_TIMEOUT_S
+        )
+        if failure is not None:
+            fields["error"] = str(failure)
+            code = EXIT_STATE_DIR if isinstance(failure, StateLockedError) else EXIT_FAILED
+        elif reason in ("eof", "eof_timeout"):
+            unacknowledged = max(unacknowledged, self.host.unacknowledged)
+            fields["unacknowledged"] = unacknowledged
+            if unacknowledged:
+                fields["reason"], code = "eof_timeout", EXIT_FAILED
+                logger.error("%d of our messages were taken by nobody", unacknowledged)
+        self._event_feed.flush(all_pending=True)
+        self._run_stopped_hooks(fields)
+        self._write_event("stopped", fields)
+        flush_timeout_s = max(MIN_FLUSH_TIMEOUT_S, self._flush_deadline - self._clock())
+        self._output.close(flush_timeout_s if is_signal else OUTPUT_CLOSE_TIMEOUT_S)
+        if failure is not None:
+            raise failure
+        return code
+
+    # --- what is told ---------------------------------------------------------------------------
+
+    def _write_event(self, event: str, fields: Object) -> None:
+        self._report_dropped()
+        self._output.put(encode_event(event, fields))
+
+    def _report_dropped(self) -> None:
+        if self._dropped_events and self._output.has_capacity:
+            dropped, self._dropped_events = self._dropped_events, 0
+            self._output.put(encode_event("dropped", {"reason": "slow_reader", "count": dropped}))
+
+    def _on_event(self, event: Event, _: Changes) -> None:
+        match event:
+            case NodeStopped(reason):
+                if not self._is_leaving:
+                    self._request_stop("failed", EXIT_FAILED, reason)
+            case NodeStarted() | RateLimited() | DatagramDropped() | EventsLost():
+                self._event_feed.on_event(event)  # sums, told when there is room
+            case _ if not self._output.has_capacity:
+                self._dropped_events += 1
+            case _:
+                self._event_feed.on_event(event)
+
+    def _on_hook_failed(self, fields: Object) -> None:
+        if self._output.has_capacity:
+            self._write_event("hook_failed", fields)
+        else:
+            self._dropped_events += 1
+
+    async def _flush_loop(self) -> None:
+        while True:
+            await asyncio.sleep(SUMMARY_INTERVAL_S / 2)
+            self._report_dropped()  # also where nothing happens after it
+            if self._output.has_capacity:
+                self._event_feed.flush()
+
+    async def _report_ready(self) -> None:
+        with suppress(GrapevineError):
+            await self.host.node.ready(self._settings.wait_peers)
+            self._write_event("ready", {"peers": self._executor.connected_count})
+
+    # --- what is asked --------------------------------------------------------------------------
+
+    async def _read_commands(self) -> None:
+        lines = _no_lines() if self._stdin is None else read_lines(self._stdin)
+        async for line in lines:
+            # Whoever asks without reading the answers waits; the writer is a thread without a loop.
+            while not self._output.has_capacity:  # noqa: ASYNC110
+                await asyncio.sleep(OUTPUT_POLL_INTERVAL_S)
+            await self._execute_line(line)
+            if self._stop.done():
+                return
+        if self._settings.on_eof == "exit":
+            await self._stop_when_acknowledged()
+
+    async def _stop_when_acknowledged(self) -> None:
+        deadline = self._clock() + self._settings.eof_timeout
+        next_sync_at = 0.0
+        while self.host.unacknowledged:
+            now = self._clock()
+            if now >= deadline:
+                self._request_stop("eof_timeout", EXIT_FAILED)
+                return
+            if self._executor.connected_count and now >= next_sync_at:
+                next_sync_at = now + ROUND_RETRY_INTERVAL_S
+                self.host.sync_unacknowledged()
+            await asyncio.sleep(ACK_POLL_INTERVAL_S)
+        self._request_stop("eof", 0)
+
+    async def _execute_line(self, line: bytes | None) -> None:
+        reply = await self._executor.execute(line)
+        if reply is not None:
+            self._write_event("reply", reply.fields)
+            if reply.is_quit:
+                self._request_stop("quit", 0)
+
+    # --- reload ---------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Take over what changed in files. What is wrong changes nothing and is in the log."""
+        with suppress(ReloadFailed):
+            reload_settings(self.host, self._settings)
+
+
+async def _no_lines() -> AsyncIterator[bytes | None]:
+    lines: tuple[bytes, ...] = ()
+    for line in lines:
+        yield line

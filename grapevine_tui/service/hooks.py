@@ -1,0 +1,353 @@
+"""``--on EVENT COMMAND``: programs that are run when something happens, with the event on their stdin.
+
+What must stay true:
+
+- No shell ever sees anything: the command is split once, when the settings are read, and what a
+  stranger said is only ever in the JSON object on stdin.
+- No program runs that someone other than this user or root can change.
+- So many at once, so many waiting, so long each; the node never waits for any of it.
+- What fails, hangs or is skipped is counted and told with its reason, the exit status or signal and the
+  last line on stderr, at most once in `FAILURE_REPORT_INTERVAL_S` each.
+- However much a program says, it is read and little of it kept; what its own children still hold open
+  when it has ended is not waited for.
+- `stopped` comes when nothing may be waited for any more: its programs are started, and left to
+  themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, NamedTuple
+
+from grapevine_proto.errors import ConfigError, GrapevineError
+from grapevine_proto.events import Event
+from grapevine_proto.storage.permissions import UntrustedFile, check_program
+from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed, RateLimitedCounter
+from grapevine_tui.control.executor import CommandExecutor
+from grapevine_tui.control.jsonlines import Object, encode_event
+from grapevine_tui.host.local import Host
+from grapevine_tui.host.model import Changes
+from grapevine_tui.systemd import MANAGER_VARIABLES
+from grapevine_tui.text import printable, printable_lines, truncate
+
+logger = logging.getLogger("grapevine.hooks")
+
+HOOK_EVENTS: Final = (
+    *("started", "ready", "message", "peer", "member", "rate_limited", "standing"),
+    *("round", "trace", "dropped", "dial_failed", "state_save_failed", "stopped"),
+)
+MAX_RUNNING_HOOKS: Final = 4  # programs
+MAX_QUEUED_RUNS: Final = 64  # events; then they are skipped
+RUN_TIMEOUT_S: Final = 10.0  # then a program and its children are killed
+FAILURE_REPORT_INTERVAL_S: Final = 5.0  # between two tellings of one program that fails in one way
+STDERR_TAIL_BYTES: Final = 4096  # of the end of what a program says on stderr
+STDERR_LINE_CELLS: Final = 200  # of its last line, as told
+MAX_STDERR_ECHO_BYTES: Final = 64 * 1024  # of what a program says on stderr that go to ours
+MAX_FINAL_READS: Final = 4
+SHUTDOWN_GRACE_S: Final = 0.1  # for those that run when the node ends
+
+
+class Hook(NamedTuple):
+    """What to run at which event."""
+
+    event: str
+    command: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Hook:
+        """``EVENT COMMAND``. Raises ValueError with words for people."""
+        event, _, command = text.strip().partition(" ")
+        if event not in HOOK_EVENTS:
+            raise ValueError(f"one of {', '.join(HOOK_EVENTS)}, then a command")
+        try:
+            parts = tuple(shlex.split(command))
+        except ValueError:
+            raise ValueError("a command whose quotes are closed") from None
+        if not parts:
+            raise ValueError(f"a command after {event}")
+        return cls(event, parts)
+
+    def check(self) -> None:
+        """Raises ConfigError where someone else can change the program. One that is not there is told of
+        when it is to run."""
+        program = shutil.which(self.command[0])
+        try:
+            if program is not None:
+                check_program(program)
+        except UntrustedFile as error:
+            raise ConfigError("app.on", f"{program}: {error.strerror}") from None
+        except OSError:
+            pass
+
+
+class HookResult(NamedTuple):
+    """How a program ended: `run`, `failed`, `timed_out`; and why, in words."""
+
+    outcome: str
+    reason: str = ""
+
+
+class StderrReader:
+    """What a program says on stderr, read as it comes. `write_fd` is its end of the pipe."""
+
+    def __init__(self, *, echoes: bool) -> None:
+        self._read_fd, self.write_fd = os.pipe()
+        self._echo_bytes_left = MAX_STDERR_ECHO_BYTES if echoes else 0
+        self._tail = b""
+        os.set_blocking(self._read_fd, False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._read_fd, self._read_available)
+
+    def close_write_end(self) -> None:
+        """The program has its end; ours of it is closed."""
+        os.close(self.write_fd)
+        self.write_fd = -1
+
+    def close(self) -> str:
+        """Read no more; the last line that was said, printable and cut."""
+        for _ in range(MAX_FINAL_READS):  # its children may go on for ever
+            if not self._read_available():
+                break
+        self._loop.remove_reader(self._read_fd)
+        os.close(self._read_fd)
+        if self.write_fd >= 0:
+            self.close_write_end()
+        lines = self._tail.decode(errors="replace").strip().splitlines()
+        return truncate(printable(lines[-1].strip()), STDERR_LINE_CELLS) if lines else ""
+
+    def _read_available(self) -> bool:
+        """Whether there was something, and there may be more."""
+        try:
+            data = os.read(self._read_fd, MAX_STDERR_ECHO_BYTES)
+        except OSError:
+            return False
+        if not data:
+            self._loop.remove_reader(self._read_fd)
+        elif self._echo_bytes_left > 0 and sys.stderr is not None:
+            echoed = data[: self._echo_bytes_left].decode(errors="replace")
+            self._echo_bytes_left -= len(data)
+            sys.stderr.write("".join(f"{each}\n" for each in printable_lines(echoed.rstrip("\n"))))
+            sys.stderr.flush()
+        self._tail = (self._tail + data)[-STDERR_TAIL_BYTES:]
+        return len(data) == MAX_STDERR_ECHO_BYTES
+
+
+class HookRunner:
+    """Runs programs for one host. `counts`: how many ended well (`run`), and how many `failed`,
+    `timed_out` or were `skipped`. `on_hook_failed` is called with the fields of ``hook_failed``."""
+
+    def __init__(
+        self,
+        host: Host,
+        hooks: Sequence[Hook],
+        *,
+        echoes_stderr: bool,
+        on_hook_failed: Callable[[Object], object] | None = None,
+    ) -> None:
+        self.counts = host.hook_outcomes
+        self._on_hook_failed = on_hook_failed
+        self._echoes_stderr = echoes_stderr
+        self._failures = RateLimitedCounter(FAILURE_REPORT_INTERVAL_S)
+        self._last_failures: dict[tuple[str, str], tuple[Hook, HookResult]] = {}
+        self._host = host
+        self._hooks = hooks
+        self._event_feed = EventFeed(host, self._enqueue)
+        self._queue: asyncio.Queue[tuple[Hook, bytes]] = asyncio.Queue(MAX_QUEUED_RUNS)
+        self._running = 0
+
+    @property
+    def is_busy(self) -> bool:
+        return self._running > 0 or not self._queue.empty()
+
+    def on_event(self, event: Event, _: Changes) -> None:
+        self._event_feed.on_event(event)
+
+    def _enqueue(self, event_name: str, fields: Object) -> None:
+        for hook in self._hooks:
+            if hook.event == event_name:
+                try:
+                    self._queue.put_nowait((hook, encode_event(event_name, fields)))
+                except asyncio.QueueFull:
+                    self._record_result(
+                        hook, HookResult("skipped", f"{MAX_QUEUED_RUNS} events wait already")
+                    )
+
+    def _record_result(self, hook: Hook, result: HookResult) -> None:
+        self.counts[result.outcome] += 1
+        if result.outcome == "run":
+            return
+        key = (f"{hook.event} {shlex.join(hook.command)}", result.outcome)
+        self._last_failures[key] = hook, result
+        if count := self._failures.add(key, 1, time.monotonic()):
+            self._report_failure(hook, result, count)
+
+    def _report_failure(self, hook: Hook, result: HookResult, count: int) -> None:
+        """Of several only the latest reason is told."""
+        outcome_text = result.outcome.replace("_", " ")
+        times = f" ({count:,} times)" if count > 1 else ""
+        logger.warning(
+            "--on %s: %s %s: %s%s", hook.event, hook.command[0], outcome_text, result.reason, times
+        )
+        if self._on_hook_failed is not None:
+            fields = {"on": hook.event, "command": shlex.join(hook.command)}
+            self._on_hook_failed(
+                fields | {"outcome": result.outcome, "reason": result.reason, "count": count}
+            )
+
+    async def run_queued(self) -> None:
+        """Run what is waiting, one after another."""
+        while True:
+            hook, line = await self._queue.get()
+            self._running += 1
+            try:
+                result = await self._run(hook, line)
+            finally:
+                self._running -= 1
+            self._record_result(hook, result)
+
+    async def run_ready_hooks(self, peers: int) -> None:
+        """Tell `ready` once so many peers are linked."""
+        await self._host.started.wait()
+        with contextlib.suppress(GrapevineError):  # it stopped before
+            await self._host.node.ready(peers)
+            self._enqueue("ready", {"peers": CommandExecutor(self._host).connected_count})
+
+    def run_stopped_hooks(self, fields: Object) -> None:
+        """Start what is to run at the end. It outlives us, so nobody kills it."""
+        line = encode_event("stopped", fields)
+        for hook in self._hooks:
+            if hook.event == "stopped":
+                try:
+                    self._start_detached(hook, line)
+                except (OSError, ValueError) as error:
+                    self._record_result(hook, HookResult("failed", _error_reason(error)))
+                else:
+                    self._record_result(hook, HookResult("run"))
+
+    def _start_detached(self, hook: Hook, line: bytes) -> None:
+        read_fd, write_fd = os.pipe()
+        try:
+            os.write(write_fd, line)  # a short line, which a pipe takes whole
+            subprocess.Popen(
+                hook.command,
+                stdin=read_fd,
+                stdout=subprocess.DEVNULL,
+                stderr=None if self._echoes_stderr else subprocess.DEVNULL,
+                env=_child_environment(),
+                start_new_session=True,
+            )
+        finally:
+            os.close(write_fd)
+            os.close(read_fd)
+
+    async def flush_loop(self) -> None:
+        while True:
+            await asyncio.sleep(SUMMARY_INTERVAL_S)
+            self._event_feed.flush()
+            self.flush_failures()
+
+    def flush_failures(self, *, all_pending: bool = False) -> None:
+        """Tell what failed and was not told at once."""
+        for key, count in self._failures.pop_due(time.monotonic(), all_pending=all_pending):
+            self._report_failure(*self._last_failures[key], count)
+
+    async def _run(self, hook: Hook, line: bytes) -> HookResult:
+        try:
+            stderr = StderrReader(echoes=self._echoes_stderr)
+        except OSError as error:  # no descriptor is free
+            return HookResult("failed", _error_reason(error))
+        try:
+            result = await self._run_once(hook, line, stderr)
+        except BaseException:
+            stderr.close()
+            raise
+        last_line = stderr.close()
+        return result._replace(
+            reason=f"{result.reason}; {last_line}" if last_line else result.reason
+        )
+
+    async def _run_once(self, hook: Hook, line: bytes, stderr: StderrReader) -> HookResult:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *hook.command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,  # ours is the caller's
+                stderr=stderr.write_fd,
+                env=_child_environment(),
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:  # ValueError: a null byte in a name
+            return HookResult("failed", _error_reason(error))
+        stderr.close_write_end()
+        try:
+            async with asyncio.timeout(RUN_TIMEOUT_S):
+                await process.communicate(line)
+        except TimeoutError:
+            return HookResult("timed_out", f"killed after {RUN_TIMEOUT_S:g} s")
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        return result_from_status(process.returncode)
+
+
+def result_from_status(status: int | None) -> HookResult:
+    """What a return code says, as `subprocess` gives it."""
+    if not status:
+        return HookResult("run")
+    if status > 0:
+        return HookResult("failed", f"exit status {status}")
+    try:
+        return HookResult("failed", f"killed by {signal.Signals(-status).name}")
+    except ValueError:
+        return HookResult("failed", f"killed by signal {-status}")
+
+
+def _error_reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _child_environment() -> dict[str, str]:
+    """What a program inherits: nothing that was meant for us by the service manager."""
+    return {name: value for name, value in os.environ.items() if name not in MANAGER_VARIABLES}
+
+
+@contextlib.asynccontextmanager
+async def running_hooks(
+    host: Host,
+    specs: Sequence[str],
+    *,
+    echoes_stderr: bool,
+    ready_peers: int = 1,
+    on_hook_failed: Callable[[Object], object] | None = None,
+) -> AsyncIterator[HookRunner]:
+    """Run programs for `host` until the end of this block; enter it before the host starts.
+    `is_loud`: what they say on stderr goes to ours. `ready_peers`: how many make `ready`. Raises
+    ConfigError where someone else can change a program."""
+    hooks = [Hook.parse(text) for text in specs]
+    for hook in hooks:
+        hook.check()
+    runner = HookRunner(host, hooks, echoes_stderr=echoes_stderr, on_hook_failed=on_hook_failed)
+    host.listen(runner.on_event)
+    tasks = [asyncio.create_task(runner.run_queued()) for _ in range(MAX_RUNNING_HOOKS)]
+    tasks.append(asyncio.create_task(runner.flush_loop()))
+    tasks.append(asyncio.create_task(runner.run_ready_hooks(ready_peers)))
+    try:
+        yield runner
+    finally:
+        await asyncio.sleep(SHUTDOWN_GRACE_S if runner.is_busy else 0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        runner.flush_failures(all_pending=True)

@@ -1,0 +1,269 @@
+"""Each file in examples/ is run as its own first lines say: as processes, with real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.replicated_map import ReplicatedMap
+from grapevine_proto import ClusterKey, Node, NodeConfig
+from tests.conftest import Run
+from tests.sources import ROOT
+from tests.tui.runs import environ_of
+
+EXAMPLES = ROOT / "examples"
+ANY = "127.0.0.1:0"
+WAIT_S = 20.0  # for what takes milliseconds on an idle machine
+
+
+class Example:
+    """One process, its input and the lines it prints."""
+
+    def __init__(self, name: str, *arguments: str, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", str(EXAMPLES / name), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder,
+        )
+        self.seen: list[str] = []
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.rstrip("\n"))
+
+    def expect(self, words: str) -> str:
+        """The next line with `words` in it."""
+        while True:
+            try:
+                line = self._lines.get(timeout=WAIT_S)
+            except queue.Empty:
+                raise AssertionError(f"no {words!r} in {self.seen}") from None
+            self.seen.append(line)
+            if words in line:
+                return line
+
+    def expect_each(self, *lines: str) -> None:
+        """These lines, in whatever order they come."""
+        missing = set(lines)
+        while missing:
+            missing.discard(self.expect(""))
+
+    def address(self) -> str:
+        return self.expect("127.0.0.1:").rpartition(" ")[2]
+
+    def type(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def leave(self) -> int:
+        """End its input; the exit code."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        code = self.process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        while not self._lines.empty():
+            self.seen.append(self._lines.get())
+        return code
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+Start = Callable[..., Example]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    running: list[Example] = []
+
+    def begin(name: str, *arguments: str) -> Example:
+        running.append(Example(name, *arguments, folder=tmp_path))
+        return running[-1]
+
+    yield begin
+    for each in running:
+        each.close()
+
+
+def test_a_simple_node_hears_what_is_typed_at_another(start: Start) -> None:
+    ada = start("simple_node.py", "cluster.key", ANY)
+    bob = start("simple_node.py", "cluster.key", ANY, ada.address())
+    ada.expect("is connected")
+    bob.type("hello")
+    assert ada.expect("hello").endswith("(1 hops): b'hello'")
+    assert bob.leave() == 0
+    ada.expect("is disconnected (left)")
+    assert ada.leave() == 0
+
+
+def test_in_the_cluster_of_one_process_everybody_hears_it_once(start: Start) -> None:
+    cluster = start("multi_node_cluster.py", "6")
+    cluster.expect("delivered to 5 of 5, once each")
+    assert cluster.leave() == 0
+    assert sum("after" in line for line in cluster.seen) == 5
+
+
+def test_a_config_is_refused_kept_and_changed_as_its_example_says(start: Start) -> None:
+    example = start("custom_config.py")
+    example.expect("rejected: fanout: 0 is not between")
+    example.expect("written and read again: equal")
+    example.expect("after a restart: zone")
+    assert example.leave() == 0
+
+
+def test_people_chat_in_the_open_and_in_private_and_see_who_goes(start: Start) -> None:
+    ada = start("chat.py", "chat.key", ANY, "--name", "ada")
+    address = ada.address()
+    bob = start("chat.py", "chat.key", ANY, address, "--name", "bob")
+    eve = start("chat.py", "chat.key", ANY, address, "--name", "eve\x1b[2J")
+    ada.expect_each("* bob is up", "* eve?[2J is up")
+    eve.expect("* bob is up")
+    eve.type("hello all")
+    assert ada.expect("hello all") == "eve?[2J: hello all"
+    bob.expect("hello all")
+    ada.type("/to bob only you")
+    assert bob.expect("only you") == "ada (to you): only you"
+    ada.type("/to carol who")
+    ada.expect("* 0 peers are named carol")
+    assert bob.leave() == 0
+    ada.expect("* bob is left")
+    assert eve.leave() == 0
+    assert not any("only you" in line for line in eve.seen)
+
+
+def test_the_map_is_the_same_everywhere_and_a_joiner_catches_up(start: Start) -> None:
+    first = start("replicated_map.py", "map.key", ANY)
+    address = first.address()
+    second = start("replicated_map.py", "map.key", ANY, address)
+    second.address()
+    first.type("set colour red")
+    expect_map(second, {"colour": "red"})
+    second.type("set colour green")  # it has seen red, so it wins
+    second.type("set size 7")
+    expect_map(first, {"colour": "green", "size": "7"})
+    first.type("del size")
+    assert second.leave() == 0
+    third = start("replicated_map.py", "map.key", ANY, address)
+    third.address()
+    expect_map(third, {"colour": "green"})
+    third.type("get size")
+    third.expect("None")
+
+
+def expect_map(example: Example, wanted: dict[str, str]) -> None:
+    give_up_at = time.monotonic() + WAIT_S
+    while time.monotonic() < give_up_at:
+        example.type("all")
+        if example.expect("{") == str(wanted):
+            return
+        time.sleep(0.1)
+    raise AssertionError(example.seen)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110  a map tells nobody when it changes
+        await asyncio.sleep(0.01)
+
+
+def test_copies_agree_on_writes_that_had_not_seen_each_other(run: Run[Any]) -> None:
+    async def scenario() -> None:
+        key = ClusterKey.generate()
+        async with (
+            Node(NodeConfig.local(keys=[key])) as one,
+            Node(NodeConfig.local(keys=[key], bootstrap_peers=[str(one.address)])) as other,
+        ):
+            maps = [ReplicatedMap(one), ReplicatedMap(other)]
+            await asyncio.gather(one.ready(), other.ready())
+            await asyncio.gather(*(each.put("k", f"{n}") for n, each in enumerate(maps)))
+            winner = "0" if str(one.peer_id) > str(other.peer_id) else "1"
+            await until(lambda: [each.get("k") for each in maps] == [winner, winner])
+
+    run(scenario())
+
+
+def test_an_entry_outlives_its_author_and_the_message_cache(run: Run[Any]) -> None:
+    cached_s = 1.0
+
+    async def scenario() -> None:
+        key = ClusterKey.generate()
+        config = NodeConfig.local(keys=[key], message_dedup_ttl=cached_s)
+        async with Node(config) as keeper:
+            store = ReplicatedMap(keeper, cached_s=cached_s)
+            there = config.replace(bootstrap_peers=[str(keeper.address)])
+            async with Node(there) as author:
+                await author.ready()
+                await ReplicatedMap(author, cached_s=cached_s).put("k", "v")
+                await until(lambda: store.get("k") == "v")
+            keeping = asyncio.create_task(store.keep_alive())
+            await asyncio.sleep(3 * cached_s)
+            async with Node(there) as joiner:
+                copy = ReplicatedMap(joiner, cached_s=cached_s)
+                await until(lambda: copy.get("k") == "v")
+            keeping.cancel()
+
+    run(scenario())
+
+
+def three_free_ports() -> int:
+    """The first of three in a row that nobody has now, for UDP and TCP alike."""
+    for first in range(9220, 9290, 3):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + 3):
+                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                        held.enter_context(socket.socket(socket.AF_INET, kind)).bind(
+                            ("127.0.0.1", port)
+                        )
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no three free ports in a row")
+
+
+@pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("seq")), reason="the script needs curl and seq"
+)
+def test_three_nodes_in_a_shell_script_from_the_first_key_to_the_last_word(tmp_path: Path) -> None:
+    environ = os.environ | environ_of(tmp_path) | {"TMPDIR": str(tmp_path)}
+    environ["GRAPEVINE"] = f"{sys.executable} -m grapevine_tui"
+    done = subprocess.run(
+        ["sh", str(EXAMPLES / "three_nodes.sh"), str(three_free_ports())],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("reloaded") == 9, "three nodes, three rounds"
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("node-2") and " down " in line for line in lines)
+    assert "1 of 1 have it" in lines
+    assert 'grapevine_members{status="down"} 1.0' in lines
+    assert lines[-3:-1] == ["it has left", "it has left"]
+    assert lines[-1] == "10", "nine during the rotation and the trace, each once"

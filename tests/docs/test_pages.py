@@ -1,0 +1,348 @@
+"""Whatever the pages name exists: files, links, commands, flags, settings, words. What can run, runs."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import grapevine_proto
+from grapevine_proto import NodeConfig
+from grapevine_proto.errors import DropReason
+from grapevine_tui.cli.main import EXIT_CODE_BY_ERROR, ROOT_COMMAND
+from grapevine_tui.config.options import OPTIONS
+from grapevine_tui.config.settings import load_settings
+from grapevine_tui.control.commands import COMMANDS
+from grapevine_tui.service.hooks import HOOK_EVENTS
+from tests.sources import ROOT, tree_of
+from tests.tui.runs import Bench, environ_of
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+OTHER_PROGRAMS = {"--secret", "--from-file", "--now"}  # flags of podman, kubectl, systemctl
+
+
+def page_of(name: str) -> str:
+    """The text of the page whose path ends in `name`."""
+    return path_of(name).read_text()
+
+
+def path_of(name: str) -> Path:
+    (page,) = [page for page in PAGES if page.as_posix().endswith(f"/{name}")]
+    return page
+
+
+def blocks(text: str, *languages: str) -> list[str]:
+    """The fenced blocks in one of these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [body for language, body in found if language in languages]
+
+
+def prose(text: str) -> str:
+    """All that is no fenced block."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def calls(text: str) -> Iterator[list[str]]:
+    """The arguments of each call of our program in the page's commands and code words."""
+    lines = "\n".join(blocks(text, "sh")).replace("\\\n", " ").replace("|\n", "| ").splitlines()
+    # A code word that begins with the program's name is a command, except for words like HOST in it.
+    lines += re.findall(r"`(grapevine-tui [^`]+)`", prose(text))
+    for line in lines:
+        words = shlex.split(line.replace("$(", " ( "), comments=True)
+        while words:
+            word = words.pop(0)
+            if word.rpartition("/")[2] == "grapevine-tui":
+                ends = [n for n, each in enumerate(words) if each in ("|", "&&", ";", "<", ">")]
+                yield words[: ends[0]] if ends else words
+
+
+def understand(arguments: list[str]) -> None:
+    """Read `arguments` as the program would, and do nothing. Raises click.UsageError."""
+    command: click.Command = ROOT_COMMAND
+    context: click.Context | None = None
+    name = "grapevine-tui"
+    while True:
+        with command.make_context(name, list(arguments), parent=context) as context:
+            arguments = [*getattr(context, "_protected_args", ()), *context.args]
+        if not isinstance(command, click.Group) or not arguments:
+            return
+        found, command_named, arguments = command.resolve_command(context, arguments)
+        assert command_named is not None
+        name, command = str(found), command_named
+
+
+# --- what is named exists -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_in_the_pages_is_one_that_the_program_understands(name: str) -> None:
+    for arguments in calls(page_of(name)):
+        try:
+            understand(arguments)
+        except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
+            continue  # --version, --help, a group by its name alone
+        except click.UsageError as error:
+            raise AssertionError(f"{name}: grapevine-tui {arguments}: {error.message}") from None
+
+
+def all_flags(command: click.Command) -> set[str]:
+    own = {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            own |= all_flags(found)
+    return own | {"--help"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_flag_in_the_pages_exists(name: str) -> None:
+    if name.endswith(
+        "coming-from.md"
+    ):  # half of it is other programs'; its commands are looked at above
+        return
+    named = set(re.findall(r"`(--[a-z][a-z-]+)", prose(page_of(name))))
+    assert named <= all_flags(ROOT_COMMAND) | OTHER_PROGRAMS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = path_of(name)
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = page if not path else (page.parent / path).resolve()
+        assert file.exists(), f"{name}: {target}"
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            known = {re.sub(r"[^\w\s-]", "", each.lower()).replace(" ", "-") for each in heads}
+            assert anchor in known, f"{name}: {target}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_of_ours_that_is_named_exists(name: str) -> None:
+    named = re.findall(r"`((?:tests|config|docs|examples|screenshots)/[\w./-]+)`", page_of(name))
+    assert [each for each in named if not (ROOT / each).exists()] == []
+
+
+def names_in_the_source() -> set[str]:
+    """Every word of the code and of its comments and texts."""
+    # the kernel's, a kind that shares a class, click's completion
+    found = {"rmem_max", "RepairFragment", "_GRAPEVINE_TUI_COMPLETE"}
+    found |= {"bash_source", "zsh_source", "fish_source"}
+    for folder in ("grapevine_proto", "grapevine_tui", "tests", "examples", "config"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".sh", ".toml", ".service", ".yaml"):
+                found |= set(re.findall(r"[A-Za-z_]\w*", f"{path.stem} {path.read_text()}"))
+    found |= {each.lower() for each in found if each.isupper()}  # as pages write enumeration values
+    return found
+
+
+def test_every_name_in_a_code_span_exists() -> None:
+    """A name is a word with an underscore or with a capital inside, so that words of shells pass."""
+    source = names_in_the_source()
+    for name in NAMES:
+        if name.endswith("coming-from.md"):
+            continue  # names of other programs
+        spans = " ".join(re.findall(r"`([^`]+)`", prose(page_of(name))))
+        words = set(re.findall(r"[A-Za-z_]\w*", spans))
+        names = {each for each in words if "_" in each.strip("_") or re.search(r"[a-z][A-Z]", each)}
+        metrics = {each for each in names if each.startswith("grapevine_")}  # checked elsewhere
+        assert names - metrics - source == set(), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_piece_of_settings_in_the_pages_is_right(name: str, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(page_of(name), "toml")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block)
+        load_settings({"app.config": str(path)}, {"HOME": str(tmp_path)}, directory=tmp_path)
+
+
+# --- tables say what there is, all of it ----------------------------------------------------------
+
+
+def section(page: str, head: str) -> str:
+    text = page_of(page)
+    begin = text.index(f"\n## {head}\n")
+    end = text.find("\n## ", begin + 1)
+    return text[begin : end if end > 0 else len(text)]
+
+
+def code_words(text: str) -> set[str]:
+    """All that stands in backquotes, word by word."""
+    return {
+        word
+        for each in re.findall(r"`([^`]+)`", prose(text))
+        for word in re.split(r"[^\w.-]+", each)
+    }
+
+
+def test_the_library_page_names_every_public_name_and_every_setting() -> None:
+    words = code_words(page_of("library.md")) | set(
+        re.findall(r"\w+", "".join(blocks(page_of("library.md"), "", "python")))
+    )
+    assert {name for name in grapevine_proto.__all__ if name not in words} == set()
+    settings = code_words(section("library.md", "NodeConfig"))
+    assert {each.name for each in dataclasses.fields(NodeConfig)} <= settings
+
+
+@pytest.mark.parametrize("name", ["PeerInfo", "MemberInfo", "Round", "Message"])
+def test_the_library_page_names_every_field(name: str) -> None:
+    row = re.search(rf"^\| `{name}` \| (.+) \|$", section("library.md", "Values"), re.MULTILINE)
+    assert row is not None
+    kind = getattr(grapevine_proto, name)
+    fields = (
+        [each.name for each in dataclasses.fields(kind)]
+        if dataclasses.is_dataclass(kind)
+        else ([*kind._fields, "origin"])
+    )
+    assert set(fields) <= code_words(row[1])
+
+
+def test_the_library_page_names_every_counter() -> None:
+    named = code_words(section("library.md", "Values"))
+    assert {each.name for each in dataclasses.fields(grapevine_proto.Stats)} - named == set()
+
+
+def test_the_library_page_names_every_reason_and_every_command_of_a_script() -> None:
+    words = code_words(page_of("json-lines.md"))
+    assert {each.value for each in DropReason} <= words
+    assert {"connect" if each.name == "dial" else each.name for each in COMMANDS} - {
+        "connect"
+    } <= words
+
+
+def test_the_pages_name_every_event_a_program_can_be_run_at_and_every_exit_code() -> None:
+    assert f"`{' '.join(HOOK_EVENTS)}`" in page_of("hooks-and-scripts.md")
+    codes = {
+        int(code)
+        for row in re.findall(r"^\| (\d+(?:, \d+)*) \|", page_of("cli.md"), re.MULTILINE)
+        for code in row.split(", ")
+    }
+    assert {code for _, code in EXIT_CODE_BY_ERROR} | {0, 1} <= codes
+
+
+def test_the_example_variables_and_the_manifest_are_ones_we_read() -> None:
+    known = {each.env for each in OPTIONS} | {"POD_IP", "CREDENTIALS_DIRECTORY"}
+    manifest = (ROOT / "config" / "kubernetes.yaml").read_text()
+    assert set(re.findall(r"name: ([A-Z][A-Z_]+)\b", manifest)) <= known
+    service = (ROOT / "config" / "grapevine.service").read_text()
+    container = (ROOT / "config" / "Containerfile").read_text()
+    named = re.findall(r"^Environment=([A-Z_]+)", service, re.MULTILINE)
+    named += re.findall(r"\b((?:BIND|GRAPEVINE)_[A-Z_]+)=", container)
+    assert set(named) <= known
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_in_the_pages_is_served(name: str) -> None:
+    served = set(re.findall(r"^\| `(grapevine_[a-z_]+)` \|", page_of("metrics.md"), re.MULTILINE))
+    named = set(re.findall(r"`(?:increase\()?(grapevine_[a-z_]+)(?![\w./])", page_of(name)))
+    assert named - {"grapevine_proto", "grapevine_tui"} <= served
+
+
+def test_every_example_is_named_in_the_library_page_and_the_readme() -> None:
+    for path in (ROOT / "examples").iterdir():
+        if path.suffix in (".py", ".sh"):
+            assert f"examples/{path.name}" in page_of("README.md"), path.name
+            assert f"examples/{path.name}" in page_of("library.md") + page_of("rotate-keys.md"), (
+                path.name
+            )
+
+
+def test_dependencies_are_what_is_imported_and_nothing_else() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    named = {re.split(r"[>=;\s\[]", each)[0].lower() for each in project["dependencies"]}
+    distribution = {"nacl": "pynacl", "dotenv": "python-dotenv"}
+    imported: set[str] = set()
+    for folder in ("grapevine_proto", "grapevine_tui"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(tree_of(path)):
+                if isinstance(node, ast.Import):
+                    imported |= {each.name.partition(".")[0] for each in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported.add(node.module.partition(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"grapevine_proto", "grapevine_tui"}
+    wanted = {distribution.get(each, each.replace("_", "-")) for each in foreign}
+    extras = {
+        re.split(r"[>=;\s\[]", each)[0].lower()
+        for name, several in project["optional-dependencies"].items()
+        for each in several
+        if name not in ("test", "dev")
+    }
+    assert named <= wanted, "installed and never used"
+    assert wanted <= named | extras, "used and never installed"
+
+
+# --- what can be run, runs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["README.md", "library.md"])
+def test_every_whole_program_in_the_pages_runs(page: str, tmp_path: Path) -> None:
+    for block in blocks(page_of(page), "python"):
+        if "import" not in block or "..." in block:  # a piece of one
+            continue
+        block = re.sub(r"nodes=\d+", "nodes=20", block)  # the shape of it, sooner
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            env=environ_of(tmp_path),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), block
+        assert done.stdout
+
+
+def test_the_script_of_the_hooks_page_runs_beside_a_node(bench: Bench) -> None:
+    run, address = bench.started("--name", "ams-1")
+    (script,) = blocks(page_of("hooks-and-scripts.md"), "python")
+    script = script.replace("127.0.0.1:8000", address)
+    script = script.replace('"grapevine-tui"', '*[sys.executable, "-m", "grapevine_tui"]')
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys\n" + script],
+        env=environ_of(bench.folder),
+        cwd=bench.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == "" or "listening" in done.stderr
+    assert done.stdout.startswith("['ams-1']\n")
+    assert run.expect("message")["text"] == "hello from a script"
+
+
+def test_the_command_that_sends_one_message_runs(bench: Bench) -> None:
+    run, address = bench.started()
+    for page in ("README.md", "hooks-and-scripts.md"):
+        (line,) = [each for each in blocks(page_of(page), "sh") if '"deploy finished"' in each]
+        line = line.replace("127.0.0.1:8000", address).replace(".venv/bin/", "")
+        line = line.replace("grapevine-tui", f"{shlex.quote(sys.executable)} -m grapevine_tui")
+        done = subprocess.run(
+            ["sh", "-c", line],
+            env=os.environ | environ_of(bench.folder),
+            cwd=bench.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert run.expect("message")["text"] == "deploy finished"

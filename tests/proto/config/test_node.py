@@ -1,0 +1,255 @@
+"""A configuration that cannot work never exists, and says in one line what to mend."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from grapevine_proto.config.node import NodeConfig, setting_names
+from grapevine_proto.config.sections import (
+    AntiEntropyConfig,
+    EpidemicConfig,
+    LimitsConfig,
+    RateLimitConfig,
+)
+from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.errors import ConfigError, KeyFileError
+from grapevine_proto.ids import PeerId
+
+
+def problem_of(text: str, folder: Path) -> str:
+    """The one line that a settings file with `text` in it is refused with."""
+    path = folder / "gv.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        NodeConfig.from_toml(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert str(path) in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bind", "127.0.0.1"),
+        ("bind", "127.0.0.1:65536"),
+        ("bind", "::1:8000"),
+        ("bind", 8000),
+        ("advertise", "example.org:8000"),
+        ("advertise", "10.0.0.1:0"),
+        ("bootstrap_peers", "127.0.0.1:8000"),
+        ("bootstrap_peers", ["nowhere"]),
+        ("bootstrap_peers", [8000]),
+        ("keys", ["00" * 32]),
+        ("denied", ["00" * 32]),
+        ("name", "x" * 65),
+        ("name", "\ud800"),
+        ("zone", 3),
+        ("strategy", "epidmic"),
+        ("distribution", "uniformly"),
+        ("gossip_interval", 0),
+        ("gossip_interval", float("nan")),
+        ("gossip_interval", "5"),
+        ("fanout", 0),
+        ("fanout", True),
+        ("fanout", 2.5),
+        ("max_peers", 513),
+        ("max_message_size", 0),
+        ("peer_timeout", 9.0),
+        ("message_dedup_ttl", 0.5),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        NodeConfig(**{field: value})  # type: ignore[arg-type]
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        (AntiEntropyConfig, "interval", 0),
+        (AntiEntropyConfig, "enabled", 1),
+        (EpidemicConfig, "forward_probability", 1.5),
+        (EpidemicConfig, "hops", 256),
+        (RateLimitConfig, "refill_rate", float("inf")),
+        (LimitsConfig, "holes", 0),
+    ],
+)
+def test_a_wrong_value_in_a_section_is_refused_by_its_dotted_name(
+    section: type, field: str, value: object
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^\w+\.{field}: "):
+        section(**{field: value})
+
+
+def test_replace_checks_anew_and_knows_its_fields() -> None:
+    config = NodeConfig()
+    assert config.replace(fanout=4).fanout == 4
+    with pytest.raises(ConfigError, match="fanout"):
+        config.replace(fanout=0)
+    with pytest.raises(ConfigError, match="fanot: there is no such setting"):
+        config.replace(fanot=4)
+
+
+def test_lists_are_welcome_and_tuples_are_kept() -> None:
+    config = NodeConfig(bootstrap_peers=["127.0.0.1:1"])
+    assert config.bootstrap_peers == ("127.0.0.1:1",)
+    assert hash(config)
+
+
+def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "gv.toml"
+    path.write_text('fanout = 4\nname = "ams-1"\n[epidemic]\nhops = 3\n', encoding="utf-8")
+    expected = NodeConfig(fanout=4, name="ams-1", epidemic=EpidemicConfig(hops=3))
+    assert NodeConfig.from_toml(path) == expected
+
+
+def test_a_file_names_key_files_from_its_own_folder_and_the_first_comes_first(
+    tmp_path: Path,
+) -> None:
+    first, second = ClusterKey.generate(), ClusterKey.generate()
+    (tmp_path / "keys").mkdir()
+    first.save(tmp_path / "keys" / "new.key")
+    second.save(tmp_path / "old.key")
+    path = tmp_path / "gv.toml"
+    path.write_text(f'key_files = ["keys/new.key", "{tmp_path}/old.key"]\n', encoding="utf-8")
+    assert NodeConfig.from_toml(path).keys == (first, second)
+
+
+def test_a_missing_key_file_is_a_key_file_error(tmp_path: Path) -> None:
+    path = tmp_path / "gv.toml"
+    path.write_text('key_files = ["not.there"]\n', encoding="utf-8")
+    with pytest.raises(KeyFileError, match=r"not\.there"):
+        NodeConfig.from_toml(path)
+
+
+def test_the_applications_section_is_not_the_nodes_affair(tmp_path: Path) -> None:
+    path = tmp_path / "gv.toml"
+    path.write_text('[app]\nanything = "goes"\n', encoding="utf-8")
+    assert NodeConfig.from_toml(path) == NodeConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("\nfanot = 4\n", ["fanot", "set to 4", "fanout?", "line 2"]),
+        ("[epidemic]\nhop = 4\n", ["epidemic.hop", "epidemic.hops?", "line 2"]),
+        ("[epidemic]\nfanout = 4\n", ["epidemic.fanout", "did you mean", "line 2"]),
+        ("\n\n[epidemc]\nhops = 4\n", ["epidemc", "no such section", "epidemic?", "line 3"]),
+        ("fanout = 0\n", ["fanout", "0 is not between 1 and 1000", "line 1"]),
+        ('fanout = "3"\n', ["fanout", "'3'", "line 1"]),
+        ("# no\n[anti_entropy]\ninterval = -1\n", ["anti_entropy.interval", "-1", "line 3"]),
+        ("anti_entropy.interval = -1\n", ["anti_entropy.interval", "-1", "line 1"]),
+        ("anti_entropy = { interval = -1 }\n", ["anti_entropy.interval", "-1", "line 1"]),
+        ("epidemic = 4\n", ["epidemic", "section", "line 1"]),
+        ("[fanout]\nx = 1\n", ["fanout", "expected a value", "line 1"]),
+        ('strategy = "epidmic"\n', ["strategy", "'epidmic'", "epidemic", "line 1"]),
+        ('denied = ["zz"]\n', ["denied", "'zz'", "line 1"]),
+        ("denied = 3\n", ["denied", "list", "line 1"]),
+        ('key_files = "a.key"\n', ["key_files", "list", "line 1"]),
+        ("fanout = \n", ["not TOML", "line 1"]),
+        ("fanout = 3\nfanout = 3\n", ["not TOML", "line 2"]),
+        ("x = " + "[" * 5000 + "\n", ["not TOML"]),
+        ("fanout = " + "9" * 5000 + "\n", ["not TOML"]),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_in_one_line_with_its_place(
+    text: str, parts: list[str], tmp_path: Path
+) -> None:
+    line = problem_of(text, tmp_path)
+    for part in parts:
+        assert part in line
+
+
+def test_a_key_written_into_a_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    secret = "ab" * 32
+    for name in ("keys", "key", "cluster_key"):
+        for value in (f'"{secret}"', f'["{secret}"]'):
+            line = problem_of(f"{name} = {value}\n", tmp_path)
+            assert "key_files" in line
+            assert secret not in line
+    assert secret not in problem_of(f'cluter = "{secret}"\n', tmp_path)
+
+
+def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: there is no such file"):
+        NodeConfig.from_toml(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="directory"):
+        NodeConfig.from_toml(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"\n')
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        NodeConfig.from_toml(tmp_path / "latin.toml")
+
+
+def test_to_toml_never_writes_a_key(tmp_path: Path) -> None:
+    (tmp_path / "a.key").write_text("5e" * 32 + "\n")
+    (tmp_path / "a.key").chmod(0o600)
+    key = ClusterKey.load(tmp_path / "a.key")
+    path = tmp_path / "gv.toml"
+    NodeConfig(keys=(key,)).to_toml(path)
+    text = path.read_text(encoding="utf-8")
+    assert "5e5e" not in text
+    assert key.fingerprint not in text
+    assert "key" not in text
+
+
+def test_to_toml_into_a_folder_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        NodeConfig().to_toml(tmp_path / "no" / "gv.toml")
+
+
+def test_every_setting_has_a_dotted_name_and_no_key_is_among_them() -> None:
+    names = setting_names()
+    assert "epidemic.hops" in names
+    assert "limits.cache_bytes" in names
+    assert "keys" not in names
+    assert len(names) == len(set(names))
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=16)
+PEERS = st.lists(st.sampled_from(["127.0.0.1:8000", "[::1]:9", "node.example:80"]), max_size=3)
+CONFIGS = st.builds(
+    NodeConfig,
+    name=WORDS,
+    zone=WORDS,
+    cluster=WORDS,
+    bootstrap_peers=PEERS.map(tuple),
+    denied=st.lists(st.binary(min_size=32, max_size=32).map(PeerId), max_size=2).map(tuple),
+    gossip_interval=st.floats(0.05, 15),
+    peer_timeout=st.floats(30, 86_400) | st.integers(30, 86_400),
+    fanout=st.integers(1, 1000),
+    anti_entropy=st.builds(
+        AntiEntropyConfig, enabled=st.booleans(), interval=st.floats(0.1, 86_400)
+    ),
+    epidemic=st.builds(EpidemicConfig, forward_probability=st.floats(0, 1)),
+    rate_limit=st.builds(RateLimitConfig, capacity=st.integers(1, 10**9)),
+    limits=st.builds(LimitsConfig, held_bytes=st.integers(1, 2**40)),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(CONFIGS)
+def test_a_config_comes_back_from_its_file_as_it_was(tmp_path: Path, config: NodeConfig) -> None:
+    path = tmp_path / "gv.toml"
+    config.to_toml(path)
+    assert NodeConfig.from_toml(path) == config
+
+
+def test_the_profiles_differ_only_in_how_soon_things_are_noticed_and_far_ones_in_their_links() -> (
+    None
+):
+    quick = {"gossip_interval", "peer_timeout", "connection_timeout", "anti_entropy", "detection"}
+    for profile, others in (
+        (NodeConfig.local(), quick),
+        (NodeConfig.wan(), {*quick, "optimize_links"}),
+    ):
+        for each in dataclasses.fields(NodeConfig):
+            same = getattr(profile, each.name) == getattr(NodeConfig.lan(), each.name)
+            assert same is (each.name not in others)

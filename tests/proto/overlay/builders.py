@@ -1,0 +1,122 @@
+"""Identities, keys and rumors that every run makes alike."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import lru_cache
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import ClusterKey, Identity
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.overlay.broadcast.near_peers import NearPeers
+from grapevine_proto.overlay.broadcast.strategy import NewRumor
+from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.wire.messages import RumorCopy
+from grapevine_proto.wire.signed import PeerRecord, Rumor
+
+KEY = ClusterKey(bytes(range(32)))
+EPOCH = 1_700_000_000
+
+
+def identity(number: int) -> Identity:
+    return Identity(random.Random(f"identity {number}").randbytes(32))
+
+
+def config(**changes: object) -> NodeConfig:
+    return NodeConfig(keys=(KEY,)).replace(**changes)
+
+
+def record(
+    number: int, *, epoch: int = EPOCH, incarnation: int = 0, left: bool = False, zone: str = ""
+) -> PeerRecord:
+    who = identity(number)
+    bare = PeerRecord(
+        who.peer_id,
+        epoch,
+        incarnation,
+        (Address(f"10.0.{number >> 8}.{number & 255}", 8000),),
+        zone,
+        f"node {number}",
+        90,
+        45,
+        left,
+    )
+    return bare.signed(who, "default")
+
+
+def rumor(
+    number: int, first: int, *payloads: bytes, epoch: int = EPOCH, cluster: str = "default"
+) -> Rumor:
+    return Rumor.signed(identity(number), cluster, epoch, first, payloads or (b"payload",))
+
+
+def copy(number: int, first: int, *, hops: int = 1, age_ms: int = 0, size: int = 7) -> RumorCopy:
+    """An unsigned copy, for parts that take rumors as proved."""
+    body = bytes(size)
+    unsigned = Rumor(identity(number).peer_id, EPOCH, first, (size,), body, bytes(64))
+    return RumorCopy(unsigned, hops, age_ms)
+
+
+class Surroundings:
+    """Where a strategy works: node 0, linked to peers `linked`; all of them and `members` are known."""
+
+    def __init__(self, *linked: int, members: tuple[int, ...] = (), **changes: object) -> None:
+        self.config = config(**changes)
+        self.peers = PeerTable(1000)
+        self.members = MemberTable(self.config.limits)
+        self.rng = random.Random(1)
+        self.around = NearPeers(self.config, peer_id(0), self.peers, self.members, self.rng)
+        for number in members:
+            self.members.ensure(record(number), 0.0)
+        for number in linked:
+            self.link(number)
+
+    def link(self, number: int, zone: str = "") -> PeerId:
+        told = record(number, zone=zone)
+        self.members.ensure(told, 0.0)
+        peer = self.peers.add(told.peer_id, told, told.addresses[0], 0.0)
+        self.peers.transition(peer, PeerTrigger.LINKED)
+        return peer_id(number)
+
+    def measure(self, number: int, rtt_s: float) -> None:
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        peer.update_rtt(rtt_s)
+
+    def unlink(self, number: int) -> PeerId:
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        self.peers.transition(peer, PeerTrigger.LOST)
+        return peer.peer_id
+
+    def fall_silent(self, number: int) -> None:
+        """It was asked, and did not answer."""
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        peer.is_unresponsive = True
+
+
+def news(
+    origin: int = 0, first: int = 1, sender: int | None = None, *, hops: int = 0, size: int = 100
+) -> NewRumor:
+    """A rumor that is new to node 0."""
+    who = None if sender is None else peer_id(sender)
+    return NewRumor((peer_id(origin), EPOCH, first), size, hops, who, is_offered=sender is None)
+
+
+def said(effects: Iterable[object]) -> dict[PeerId, list[object]]:
+    """What is sent to whom."""
+    found: dict[PeerId, list[object]] = {}
+    for effect in effects:
+        assert isinstance(effect, Send)
+        for peer in effect.peers:
+            found.setdefault(peer, []).append(effect.message)
+    return found
+
+
+@lru_cache
+def peer_id(number: int) -> PeerId:
+    return identity(number).peer_id

@@ -1,0 +1,162 @@
+"""What is dialed, and how often: configured, remembered and proved addresses before claimed ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from grapevine_proto.events import DialFailed
+from grapevine_proto.ids import Address
+from grapevine_proto.overlay.topology.address_policy import can_dial_claimed
+from grapevine_proto.overlay.topology.dialer import (
+    SAVED_ADDRESSES_LIMIT,
+    UNVALIDATED_BURST,
+    UNVALIDATED_HELLOS,
+    UNVALIDATED_PER_S,
+)
+from grapevine_proto.sim.node import SimulatedNode
+from grapevine_proto.wire.messages import Records
+from grapevine_proto.wire.signed import PeerRecord
+from tests.proto.overlay.builders import identity
+from tests.proto.overlay.membership.test_membership import cluster, engine_of
+from tests.scenarios.malicious_member import Liar
+
+OURS = (Address("192.0.2.1", 8000),)
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        "224.0.0.251:8000",
+        "255.255.255.255:8000",
+        "0.0.0.0:8000",
+        "0.1.2.3:8000",
+        "240.0.0.1:8000",
+        "127.0.0.1:8000",
+        "169.254.1.1:8000",
+        "[::]:8000",
+        "[ff02::1]:8000",
+        "[::1]:8000",
+        "[fe80::1]:8000",
+        "[::ffff:224.0.0.1]:8000",
+        "10.0.0.1:0",
+        "10.0.0.1:53",
+        "10.0.0.1:161",
+    ],
+)
+def test_addresses_where_no_node_can_be_are_not_dialed_for_a_claim(claimed: str) -> None:
+    assert not can_dial_claimed(Address.parse(claimed), OURS)
+
+
+def test_loopback_and_link_local_addresses_are_dialed_where_we_have_one_ourselves() -> None:
+    assert can_dial_claimed(Address("127.0.0.5", 8000), [Address("127.0.0.1", 8000)])
+    assert can_dial_claimed(Address("fe80::2", 8000), [*OURS, Address("fe80::1", 8000)])
+    assert can_dial_claimed(Address("10.1.2.3", 443), OURS)
+
+
+def ghosts(count: int, host: str) -> list[PeerRecord]:
+    """Records of members that are not there, all at one host."""
+    made = []
+    for number in range(count):
+        who = identity(7000 + number)
+        at = (Address(host, 10_000 + number),)
+        made.append(
+            PeerRecord(who.peer_id, 1, 0, at, "", "ghost", 0, 0, False).signed(who, "default")
+        )
+    return made
+
+
+def test_claimed_addresses_get_few_datagrams_whatever_records_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sim = cluster(4)
+    sim.run(10.0)
+    sent: Counter[str] = Counter()
+    send = sim._send
+
+    def note(node: SimulatedNode, datagram: bytes, address: Address) -> None:
+        sent[address.host] += 1
+        send(node, datagram, address)
+
+    monkeypatch.setattr(sim, "_send", note)
+    liar, told = Liar(sim, 3), ghosts(64, "203.0.113.80")
+    for first in range(0, 64, 8):
+        liar.say(Records(tuple(told[first : first + 8])))
+    sim.run(300.0)
+    most = UNVALIDATED_HELLOS * (UNVALIDATED_BURST + 310 * UNVALIDATED_PER_S)
+    assert 0 < sent["203.0.113.80"] <= 4 * most
+    assert sim.connected(0) == 3
+
+
+def test_a_host_name_stands_for_what_it_resolves_to_now() -> None:
+    sim = cluster(2)
+    sim.add(bootstrap=[], bootstrap_peers=("pods.example:8000",))
+    sim.run(1.0)
+    engine, node = engine_of(sim, 2), sim.nodes[2]
+    for number in range(200):  # one deployment after another, nobody is there any more
+        gone = (Address(f"10.77.{number}.1", 8000),)
+        engine.on_resolved("pods.example:8000", gone, node.read_clock(sim.now))
+        sim.run(1.0)
+    assert len(engine._membership.dialer._targets) == 1
+    engine.on_resolved("pods.example:8000", (sim.nodes[0].address,), node.read_clock(sim.now))
+    sim._drive(node)
+    assert sim.run_until(lambda: sim.connected(2) >= 1, 5.0)
+
+
+def test_a_new_bootstrap_address_does_not_wait_for_many_that_never_answered() -> None:
+    sim = cluster(1)
+    dead = tuple(f"10.78.{number}.1:8000" for number in range(200))
+    sim.add(bootstrap=[], bootstrap_peers=dead)
+    sim.run(120.0)
+    sim.reconfigure(1, bootstrap_peers=(*dead, str(sim.nodes[0].address)))
+    assert sim.run_until(lambda: sim.connected(1) == 1, 5.0)
+
+
+def test_a_name_that_does_not_resolve_is_told_until_it_does() -> None:
+    sim = cluster(1)
+    told: list[DialFailed] = []
+    sim.listen(lambda _, __, event: told.append(event) if isinstance(event, DialFailed) else None)
+    sim.add(bootstrap=[], bootstrap_peers=("nobody.invalid:8000",))
+    sim.run(1.0)
+    engine, node = engine_of(sim, 1), sim.nodes[1]
+    for addresses in ((), (), (Address("10.1.1.1", 1),), ()):
+        engine.on_resolved("nobody.invalid:8000", addresses, node.read_clock(sim.now))
+        sim._drive(node)
+    reason = "the name does not resolve"
+    assert [each for each in told if each.reason == reason] == [
+        DialFailed("nobody.invalid:8000", reason)
+    ] * 2
+
+
+@pytest.mark.parametrize("down_s", [150.0, 8 * 3600.0])
+def test_an_outage_of_any_length_costs_no_saved_peer(down_s: float) -> None:
+    """Both start while the network is down, and nobody else is left to name one to the other."""
+    sim = cluster(2)
+    sim.run(10.0)
+    for number in (0, 1):
+        sim.nodes[number].config = sim.nodes[number].config.replace(bootstrap_peers=())
+    sim.partition({0})
+    for number in (0, 1):
+        sim.crash(number)
+        sim.restart(number)
+    sim.run(down_s)
+    for number in (0, 1):  # once more, from what that outage left on disk
+        sim.crash(number)
+        sim.restart(number)
+    sim.run(60.0)
+    sim.heal()
+    assert sim.run_until(lambda: sim.connected(0) == sim.connected(1) == 1, 30.0)
+
+
+def test_at_most_so_many_addresses_are_remembered_the_linked_first() -> None:
+    sim = cluster(3)
+    sim.run(10.0)
+    dialling, now = engine_of(sim, 0)._membership.dialer, 1e9
+    known = tuple((identity(each).peer_id, Address("10.5.5.5", 1 + each)) for each in range(100))
+    dialling.remember(known, now)
+    assert len(dialling._targets) <= SAVED_ADDRESSES_LIMIT + 3
+    assert len(dialling.known_addresses()) == SAVED_ADDRESSES_LIMIT
+    assert {each for each, _ in dialling.known_addresses()[:2]} == {
+        n.peer_id for n in sim.nodes[1:]
+    }

@@ -1,0 +1,132 @@
+"""Which peers are chosen."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.config.node import DISTRIBUTIONS
+from grapevine_proto.overlay.topology.selection import choose, target_links, uniform
+
+
+@given(st.integers(0, 40), st.integers(0, 10), st.sets(st.integers(0, 39)), st.integers())
+def test_uniform_gives_as_many_as_there_are_none_twice_none_excluded(
+    population: int, count: int, but: set[int], seed: int
+) -> None:
+    chosen = uniform(range(population), count, random.Random(seed), exclude=but)
+    allowed = set(range(population)) - but
+    assert len(chosen) == len(set(chosen)) == min(count, len(allowed))
+    assert set(chosen) <= allowed
+
+
+def test_uniform_is_repeatable_and_even() -> None:
+    assert uniform(range(100), 3, random.Random(1)) == uniform(range(100), 3, random.Random(1))
+    rng = random.Random(2)
+    counts = Counter(
+        each for _ in range(6000) for each in uniform(range(30), 3, rng, exclude={0, 1, 2})
+    )
+    assert set(counts) == set(range(3, 30))
+    assert min(counts.values()) / max(counts.values()) > 0.8
+
+
+def test_a_small_cluster_is_a_full_mesh_and_a_large_one_leaves_room() -> None:
+    assert target_links(10, 50) == 10
+    assert target_links(50, 50) == 50
+    assert target_links(51, 50) == 40
+    assert target_links(5, 1) == 1
+
+
+def chosen(
+    distribution: str, count: int, *, zones: str = "aaaaabbbbbccccc", seed: int = 1
+) -> list[int]:
+    """Out of nodes in these zones, by a node in zone a: which."""
+    return choose(
+        range(len(zones)),
+        count,
+        random.Random(seed),
+        distribution=distribution,
+        zone="a",
+        zone_of=lambda each: zones[each],
+    )
+
+
+def share_at_home(distribution: str, count: int) -> float:
+    zones = "a" * 10 + "b" * 10 + "c" * 10
+    at_home = Counter(
+        zones[each] == "a"
+        for seed in range(3000)
+        for each in chosen(distribution, count, zones=zones, seed=seed)
+    )
+    return at_home[True] / at_home.total()
+
+
+@given(
+    st.sampled_from(DISTRIBUTIONS),
+    st.text(alphabet="abcd", max_size=30),
+    st.integers(0, 12),
+    st.sets(st.integers(0, 29)),
+    st.integers(),
+)
+def test_every_distribution_gives_as_many_as_there_are_none_twice_none_excluded(
+    distribution: str, zones: str, count: int, but: set[int], seed: int
+) -> None:
+    picks = [
+        choose(
+            range(len(zones)),
+            count,
+            random.Random(seed),
+            distribution=distribution,
+            zone="a",
+            zone_of=lambda each: zones[each],
+            exclude=but,
+        )
+        for _ in range(2)
+    ]
+    allowed = set(range(len(zones))) - but
+    assert picks[0] == picks[1]
+    assert len(set(picks[0])) == len(picks[0]) == min(count, len(allowed))
+    assert set(picks[0]) <= allowed
+
+
+def test_hub_and_spoke_takes_one_in_each_other_zone_and_the_rest_at_home() -> None:
+    for seed in range(50):
+        zones = Counter("aaaaabbbbbccccc"[each] for each in chosen("hub-and-spoke", 5, seed=seed))
+        assert zones == {"a": 3, "b": 1, "c": 1}
+
+
+def test_with_more_zones_than_room_half_stays_at_home() -> None:
+    zones = "aaaaa" + "bcdefghij"
+    for seed in range(50):
+        picks = chosen("hub-and-spoke", 4, zones=zones, seed=seed)
+        assert sum(zones[each] == "a" for each in picks) == 2
+
+
+def test_whoever_is_alone_at_home_is_not_alone_in_the_cluster() -> None:
+    assert len(chosen("hub-and-spoke", 5, zones="bbbbbbccccc")) == 5
+
+
+def test_a_preferred_zone_is_twice_as_likely() -> None:
+    # one at home for one in each of two other zones: a third, and weighted 2:1 or 1:2
+    assert abs(share_at_home("uniform", 1) - 1 / 3) < 0.03
+    assert abs(share_at_home("prefer-local", 1) - 2 / 4) < 0.03
+    assert abs(share_at_home("prefer-remote", 1) - 1 / 5) < 0.03
+
+
+def test_nodes_that_name_no_zone_are_chosen_alike() -> None:
+    for distribution in DISTRIBUTIONS:
+        counts = Counter(
+            each
+            for seed in range(3000)
+            for each in choose(
+                range(10),
+                3,
+                random.Random(seed),
+                distribution=distribution,
+                zone="",
+                zone_of=lambda _: "",
+            )
+        )
+        assert min(counts.values()) / max(counts.values()) > 0.8

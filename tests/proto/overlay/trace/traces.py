@@ -1,0 +1,117 @@
+"""What tests of traces share: a node that follows messages, traced rumors, and receipts."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+from grapevine_proto.errors import DropReason
+from grapevine_proto.events import PeerState, Trace, TraceUpdated
+from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
+from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.store.verification import Verifier
+from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
+from grapevine_proto.overlay.trace.trace import Tracing
+from grapevine_proto.wire.messages import ReceiptAck, Receipts, RumorCopy
+from grapevine_proto.wire.signed import TRACE_ALL, Rumor, TraceReceipt
+from tests.proto.overlay.builders import EPOCH, config, identity, peer_id, record
+
+ME = 500
+ORIGIN = 90
+FAR = 40  # a member that is linked to nobody here
+
+
+def message_id(sequence: int = 1, origin: int = ORIGIN) -> MessageId:
+    return MessageId(peer_id(origin), EPOCH, sequence)
+
+
+def traced(sequence: int = 1, origin: int = ORIGIN, share: int = TRACE_ALL) -> RumorCopy:
+    rumor = Rumor(peer_id(origin), EPOCH, sequence, (1,), b"x", bytes(64), share)
+    return RumorCopy(rumor, 2, 70)
+
+
+def receipt(member: int, of: MessageId, *, hops: int = 3, delay_ms: int = 40) -> TraceReceipt:
+    """As `member` signs it."""
+    return TraceReceipt(peer_id(member), hops, delay_ms).signed(identity(member), "default", of)
+
+
+@dataclass
+class Node:
+    """A node linked to 1 ... `links`, over round trips of 50 ms, that knows as many `members`."""
+
+    links: int = 4
+    members: int = 0
+    is_limited: bool = True
+    peers: PeerTable = field(init=False)
+    table: MemberTable = field(init=False)
+    tracing: Tracing = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = config()
+        if not self.is_limited:
+            limit = settings.rate_limit
+            settings = settings.replace(rate_limit=type(limit)(enabled=False))
+        self.peers = PeerTable(1000)
+        self.table = MemberTable(settings.limits)
+        signatures = Verifier(settings)
+        self.tracing = Tracing(
+            settings, identity(ME), self.peers, self.table, signatures, random.Random(1)
+        )
+        for number in range(1, self.links + 1):
+            self.link(number)
+        for number in range(1, self.members + 1):
+            self.table.ensure(record(number), 0.0)
+
+    def link(self, number: int) -> None:
+        peer = self.peers.add(peer_id(number), record(number), record(number).addresses[0], 0.0)
+        self.peers.transition(peer, PeerTrigger.LINKED)
+        peer.update_rtt(0.05)
+
+    def unlink(self, number: int) -> None:
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        assert peer.state is PeerState.CONNECTED
+        self.peers.transition(peer, PeerTrigger.LOST)
+
+    def hear(
+        self, sender: int, of: MessageId, *receipts: TraceReceipt, at: float = 0.0, number: int = 7
+    ) -> list[Effect]:
+        return self.tracing.handle(Receipts(number, of, receipts), peer_id(sender), at)
+
+    @property
+    def paths(self) -> ReversePaths:
+        return self.tracing.reverse_paths
+
+    def due(self) -> tuple[float, list[Effect]]:
+        """What happens next, and when."""
+        at = self.tracing.deadline
+        assert at < math.inf
+        return at, self.tracing.advance(at)
+
+    def sent(self, until: float = 60.0) -> list[tuple[float, PeerId, Receipts]]:
+        """Every message of receipts that goes out until then."""
+        found = []
+        while self.tracing.deadline <= until:
+            at, effects = self.due()
+            for effect in effects:
+                if isinstance(effect, Send) and isinstance(effect.message, Receipts):
+                    found += [(at, peer, effect.message) for peer in effect.peers]
+        return found
+
+    def report(self, of: MessageId) -> Trace:
+        return next(each for each in self.tracing.reports() if each.id == of)
+
+
+def told(effects: list[Effect]) -> list[Trace]:
+    return [
+        effect.event.trace
+        for effect in effects
+        if isinstance(effect, Emit) and isinstance(effect.event, TraceUpdated)
+    ]
+
+
+TAKEN = Send((peer_id(1),), ReceiptAck(7))
+FORGED = [CountDrop(peer_id(1), DropReason.BAD_SIGNATURE)]

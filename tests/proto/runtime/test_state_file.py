@@ -1,0 +1,427 @@
+"""The state directory: what a node keeps, and what no fault of the disk may cost it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.engine import NodeState, SavedStream
+from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
+from grapevine_proto.ids import EPOCH_LIMIT, Address, PeerId
+from grapevine_proto.runtime.state_file import StateDirectory, decode_state, encode_state
+
+UNIX_NOW = 1_700_000_000.7
+STREAMS = (
+    SavedStream(origin=PeerId(b"a" * 32), epoch=1_600_000_000, high=9, gaps=(), idle_s=0.0),
+    SavedStream(origin=PeerId(b"b" * 32), epoch=7, high=50, gaps=((3, 4), (9, 9)), idle_s=12.5),
+)
+PEERS = (
+    (PeerId(b"a" * 32), Address("10.0.0.1", 8000)),
+    (PeerId(b"b" * 32), Address("2001:db8::1", 1)),
+)
+
+
+def load_once(path: Path, unix_now: float = UNIX_NOW) -> NodeState:
+    """What a node starting now would get."""
+    directory = StateDirectory(path)
+    saved = directory.load(unix_now)
+    directory.close()
+    return saved
+
+
+def filled(path: Path) -> NodeState:
+    """A directory that a node with marks and peers left."""
+    directory = StateDirectory(path)
+    first = directory.load(UNIX_NOW)
+    saved = NodeState(seed=first.seed, epoch=first.epoch, streams=STREAMS, peers=PEERS)
+    directory.save(saved)
+    directory.close()
+    return saved
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the code under test catches it."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the process die before its `step`th call that changes the disk; a write that dies has
+    written half."""
+    calls = 0
+
+    def dying(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                if name == "write":
+                    real(args[0], bytes(args[1])[: len(args[1]) // 2])
+                raise Killed
+            return real(*args, **options)
+
+        return call
+
+    for name in ("open", "write", "fsync", "replace", "unlink"):
+        monkeypatch.setattr(os, name, dying(name, getattr(os, name)))
+
+
+def test_the_first_run_makes_an_identity_and_takes_the_wall_clock_for_its_epoch(
+    tmp_path: Path,
+) -> None:
+    saved = load_once(tmp_path / "node")
+    assert saved.epoch == int(UNIX_NOW)
+    assert len(saved.seed) == 32
+    assert (saved.streams, saved.peers) == ((), ())
+    assert load_once(tmp_path / "other").seed != saved.seed
+
+
+def test_a_later_run_has_the_same_identity_and_all_that_was_saved(tmp_path: Path) -> None:
+    saved = filled(tmp_path)
+    again = load_once(tmp_path, UNIX_NOW + 60)
+    assert again == NodeState(
+        seed=saved.seed, epoch=int(UNIX_NOW) + 60, streams=STREAMS, peers=PEERS
+    )
+
+
+def test_the_epoch_rises_with_every_run_even_when_the_clock_goes_back(tmp_path: Path) -> None:
+    epochs = [load_once(tmp_path, now).epoch for now in (UNIX_NOW, UNIX_NOW, 5.0, 0.0)]
+    assert epochs == [int(UNIX_NOW) + each for each in range(4)]
+
+
+def test_the_epoch_is_on_disk_when_load_returns(tmp_path: Path) -> None:
+    directory = StateDirectory(tmp_path)
+    saved = directory.load(UNIX_NOW)
+    assert decode_state((tmp_path / "state").read_bytes())[0] == saved.epoch
+    directory.close()
+
+
+def test_an_identity_without_an_epoch_left_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no epoch left"):
+        load_once(tmp_path, float(EPOCH_LIMIT))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such modes")
+def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
+    filled(tmp_path / "node")
+    assert stat.S_IMODE((tmp_path / "node").stat().st_mode) == 0o700
+    for path in (tmp_path / "node").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+OTHER = 65534  # another user
+as_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away"
+)
+posix = pytest.mark.skipif(sys.platform == "win32", reason="no such modes and links")
+
+
+def refusal(path: Path) -> str:
+    """What a node is told that cannot use the directory; in one line, and the directory is free."""
+    for _ in range(2):
+        with pytest.raises(ConfigError) as caught:
+            StateDirectory(path).load(UNIX_NOW)
+        assert caught.value.field == "state_dir"
+        assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@as_root
+@pytest.mark.parametrize("name", ["", "identity", "state", "lock"])
+def test_what_another_user_planted_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "node"
+    filled(path)
+    before = {each.name: each.read_bytes() for each in path.iterdir()}
+    os.chown(path / name, OTHER, OTHER)
+    assert f"{path / name}: belongs to" in refusal(path)
+    assert {each.name: each.read_bytes() for each in path.iterdir()} == before
+
+
+@as_root
+def test_a_directory_above_that_is_another_users_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", OTHER, OTHER)
+    assert "theirs belongs to" in refusal(tmp_path / "theirs" / "node")
+
+
+@posix
+@pytest.mark.parametrize(("name", "mode"), [("", 0o777), ("identity", 0o644), ("lock", 0o666)])
+def test_what_others_can_change_or_read_is_refused_with_the_mend(
+    tmp_path: Path, name: str, mode: int
+) -> None:
+    path = tmp_path / "node"
+    filled(path)
+    (path / name).chmod(mode)
+    assert f"by others (mode {mode:04o}); run chmod" in refusal(path)
+
+
+@posix
+@pytest.mark.parametrize("name", ["identity", "state", "lock"])
+def test_no_link_in_the_directory_is_followed(tmp_path: Path, name: str) -> None:
+    dear = tmp_path / "dear"
+    dear.write_text("dear to its owner")
+    dear.chmod(0o600)
+    path = tmp_path / "node"
+    path.mkdir(mode=0o700)
+    (path / name).symlink_to(dear)
+    assert f"{path / name}: is a link" in refusal(path)
+    (path / name).unlink()
+    if name == "lock":
+        os.link(dear, path / name)
+        assert "under a second name" in refusal(path)
+    assert dear.read_text() == "dear to its owner"
+
+
+@posix
+def test_a_directory_reached_over_our_own_link_is_used(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o700)
+    (tmp_path / "node").symlink_to("there")
+    assert load_once(tmp_path / "node").seed == load_once(tmp_path / "there").seed
+
+
+@posix
+@pytest.mark.parametrize("umask", [0, 0o077, 0o277, 0o777])
+def test_everything_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        filled(tmp_path / "above" / "node")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "above", tmp_path / "above" / "node"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for path in (tmp_path / "above" / "node").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE])
+def test_trouble_of_the_disk_that_passes_is_told_from_a_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _raise(OSError(number, os.strerror(number))))
+        with pytest.raises(StorageError, match=os.strerror(number)):
+            StateDirectory(tmp_path / "node").load(UNIX_NOW)
+    assert [each.name for each in (tmp_path / "node").iterdir()] == ["lock"]
+    directory = StateDirectory(tmp_path / "node")
+    directory.load(UNIX_NOW)
+    assert directory.load_warning == ""
+    directory.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _raise(OSError(errno.EACCES, "Permission denied")))
+        with pytest.raises(ConfigError) as caught:
+            StateDirectory(tmp_path / "node").load(UNIX_NOW)
+    assert not isinstance(caught.value, StorageError)
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 65])
+def test_an_empty_file_of_a_full_disk_or_a_power_failure_is_set_aside(
+    tmp_path: Path, left: bytes
+) -> None:
+    filled(tmp_path)
+    for name in ("identity", "state"):
+        (tmp_path / name).write_bytes(left)
+    directory = StateDirectory(tmp_path)
+    assert directory.load(UNIX_NOW).streams == ()
+    assert "identity.damaged" in directory.load_warning
+    assert "state.damaged" in directory.load_warning
+    directory.close()
+
+
+def test_a_second_node_is_told_the_directory_and_who_holds_it(tmp_path: Path) -> None:
+    holder = StateDirectory(tmp_path)
+    holder.load(UNIX_NOW)
+    with pytest.raises(StateLockedError) as caught:
+        StateDirectory(tmp_path).load(UNIX_NOW)
+    assert str(tmp_path) in str(caught.value)
+    assert str(os.getpid()) in str(caught.value)
+    with pytest.raises(StateLockedError):
+        holder.load(UNIX_NOW)
+    holder.close()
+    holder.close()
+    load_once(tmp_path)
+
+
+def test_a_failed_load_gives_the_lock_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _raise(OSError(28, "No space left on device")))
+        with pytest.raises(ConfigError, match="No space left on device") as caught:
+            StateDirectory(tmp_path).load(UNIX_NOW)
+    assert caught.value.field == "state_dir"
+    load_once(tmp_path)
+
+
+def test_a_path_that_cannot_be_a_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="file"):
+        StateDirectory(tmp_path / "file" / "node").load(UNIX_NOW)
+
+
+def test_a_full_disk_keeps_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = filled(tmp_path)
+    directory = StateDirectory(tmp_path)
+    directory.load(UNIX_NOW)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", _raise(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            directory.save(NodeState(seed=saved.seed, epoch=saved.epoch, streams=(), peers=()))
+    directory.close()
+    assert load_once(tmp_path).streams == STREAMS
+
+
+@pytest.mark.parametrize("step", range(1, 16))
+def test_a_kill_at_any_step_of_a_save_leaves_the_old_state_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    saved = filled(tmp_path)
+    new = NodeState(seed=saved.seed, epoch=saved.epoch, streams=STREAMS[:1], peers=())
+    directory = StateDirectory(tmp_path)
+    directory.load(UNIX_NOW)
+    with monkeypatch.context() as patch:
+        die_at(patch, step)
+        try:
+            directory.save(new)
+        except Killed:
+            pass
+        else:
+            assert step > 5  # there are no more steps
+    directory.close()
+    again = StateDirectory(tmp_path)
+    found = again.load(UNIX_NOW)
+    again.close()
+    assert found.streams in (STREAMS, new.streams)
+    assert found.seed == saved.seed
+    assert again.load_warning == ""
+
+
+def test_what_a_killed_run_left_aside_goes_at_the_next_start(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / ".state.1.new").write_bytes(b"half")
+    load_once(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"identity", "lock", "state"}
+
+
+@pytest.mark.parametrize("step", range(1, 20))
+def test_a_kill_at_any_step_of_the_first_start_is_no_harm_to_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    directory = StateDirectory(tmp_path)
+    with monkeypatch.context() as patch:
+        die_at(patch, step)
+        try:
+            directory.load(UNIX_NOW)
+        except Killed:
+            pass
+        else:
+            assert step > 12
+    directory.close()
+    again = StateDirectory(tmp_path)
+    assert again.load(UNIX_NOW).epoch >= int(UNIX_NOW)
+    assert again.load_warning == ""
+    again.close()
+
+
+def test_a_save_waits_for_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = filled(tmp_path)
+    directory = StateDirectory(tmp_path)
+    directory.load(UNIX_NOW)
+    begun, may_go_on, sync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(file: int) -> None:
+        begun.set()
+        may_go_on.wait(10)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    later = NodeState(seed=saved.seed, epoch=saved.epoch, streams=(), peers=PEERS[:1])
+    saves = [threading.Thread(target=directory.save, args=(each,)) for each in (saved, later)]
+    saves[0].start()
+    begun.wait(10)
+    saves[1].start()
+    may_go_on.set()
+    for save in saves:
+        save.join(10)
+    directory.close()
+    assert decode_state((tmp_path / "state").read_bytes()) == (saved.epoch, (), PEERS[:1])
+
+
+def test_a_state_cut_at_any_length_costs_the_marks_and_nothing_else(tmp_path: Path) -> None:
+    saved = filled(tmp_path)
+    whole = (tmp_path / "state").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "state").write_bytes(whole[:length])
+        directory = StateDirectory(tmp_path)
+        found = directory.load(UNIX_NOW + 60)
+        directory.close()
+        assert found == NodeState(seed=saved.seed, epoch=int(UNIX_NOW) + 60, streams=(), peers=())
+        assert "state.damaged" in directory.load_warning
+        assert (tmp_path / "state.damaged").read_bytes() == whole[:length]
+
+
+def test_an_identity_that_is_none_is_kept_aside_and_not_shown(tmp_path: Path) -> None:
+    saved = filled(tmp_path)
+    (tmp_path / "identity").write_text(saved.seed.hex()[:-2])
+    directory = StateDirectory(tmp_path)
+    found = directory.load(UNIX_NOW)
+    directory.close()
+    assert found.seed != saved.seed
+    assert (tmp_path / "identity.damaged").exists()
+    assert saved.seed.hex()[:8] not in directory.load_warning
+    assert "identity.damaged" in directory.load_warning
+
+
+def test_the_seed_prints_nowhere(tmp_path: Path) -> None:
+    saved = filled(tmp_path)
+    for shown in (repr(saved), repr(StateDirectory(tmp_path))):
+        assert saved.seed.hex() not in shown
+        assert repr(saved.seed) not in shown
+    assert saved.seed not in (tmp_path / "state").read_bytes()
+
+
+whole_numbers = st.integers(0, 2**48 - 1)
+saved_streams = st.builds(
+    lambda origin, epoch, holes, above, idle_s: SavedStream(
+        origin=PeerId(origin),
+        epoch=epoch,
+        high=max((last for _, last in holes), default=0) + above,
+        gaps=tuple(holes),
+        idle_s=idle_s,
+    ),
+    st.binary(min_size=32, max_size=32),
+    whole_numbers,
+    st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)).map(lambda r: (min(r), max(r)))),
+    st.integers(0, 2**40),
+    st.floats(0, 1e9),
+)
+
+
+@given(st.lists(saved_streams), whole_numbers)
+def test_what_is_encoded_decodes_to_the_same(streams: list[SavedStream], epoch: int) -> None:
+    saved = NodeState(seed=bytes(32), epoch=epoch, streams=tuple(streams), peers=PEERS)
+    assert decode_state(encode_state(saved)) == (epoch, tuple(streams), PEERS)
+
+
+@given(st.data())
+def test_a_flipped_bit_anywhere_is_noticed(data: st.DataObject) -> None:
+    state = encode_state(NodeState(seed=bytes(32), epoch=5, streams=STREAMS, peers=PEERS))
+    bit = data.draw(st.integers(0, 8 * len(state) - 1))
+    flipped = bytearray(state)
+    flipped[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(ValueError, match="whole"):
+        decode_state(bytes(flipped))
+
+
+def _raise(error: BaseException) -> Callable[..., Any]:
+    def call(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return call

@@ -1,0 +1,430 @@
+"""Clusters under virtual time: repeatable to the byte, and true to design.md's promises."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+
+from grapevine_proto import MessageId, MessageTooLarge, NodeConfig, NotRunning, PeerState
+from grapevine_proto.events import (
+    Event,
+    MemberChanged,
+    MemberStatus,
+    MessageReceived,
+    PeerStateChanged,
+)
+from grapevine_proto.overlay.peers import TRANSITIONS
+from grapevine_proto.sim import Network, Simulation
+
+ROUGH = Network(loss=0.10, duplication=0.01, reorder=0.05)
+BACK_WITHIN_S = 30.0
+ALL_WITHIN_S = 60.0  # after a partition heals
+CRASH_MAY_REPEAT_S = 1.0
+HANDED_OVER_S = 5.0  # what an origin says less than that before it crashes may go down with it
+LEGAL = {(before, after) for (before, _), after in TRANSITIONS.items()}
+
+
+def rough_run(seed: int) -> str:
+    """A short life of ten nodes with everything in it; its trace."""
+    simulation = Simulation(nodes=10, seed=seed, network=ROUGH)
+    simulation.run(10)
+    simulation.broadcast(3, b"hello")
+    simulation.crash(5)
+    simulation.partition(range(4))
+    simulation.run(10)
+    simulation.heal()
+    simulation.restart(5)
+    simulation.leave(7)
+    simulation.suspend(2, 5)
+    simulation.move(1)
+    simulation.run(20)
+    return simulation.trace_hash
+
+
+def test_the_same_seed_is_the_same_run_to_the_byte() -> None:
+    assert rough_run(1) == rough_run(1)
+    assert rough_run(1) != rough_run(2)
+
+
+def test_a_run_does_not_depend_on_the_process_it_runs_in() -> None:
+    program = "from tests.proto.sim.test_simulation import rough_run; print(rough_run(1))"
+    for hash_seed in ("1", "2"):
+        answer = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        assert answer.stdout.strip() == rough_run(1)
+
+
+# --- exactly once -------------------------------------------------------------------------------
+
+
+@dataclass
+class Said:
+    """What was said in a run, and which nodes crashed when."""
+
+    simulation: Simulation
+    rng: random.Random
+    messages: list[tuple[int, MessageId]] = field(default_factory=list)
+    crashes: list[tuple[int, float]] = field(default_factory=list)
+
+    known_at: defaultdict[tuple[int, MessageId], list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def __post_init__(self) -> None:
+        self.simulation.listen(self._note)
+
+    def _note(self, at: float, number: int, event: Event) -> None:
+        if isinstance(event, MessageReceived):
+            self.known_at[number, event.message.id].append(at)
+
+    def say(self, count: int, every_s: float = 0.5) -> None:
+        """Let random nodes that are up say something."""
+        for _ in range(count):
+            up = [node.number for node in self.simulation.nodes if node.is_running]
+            number = self.rng.choice(up)
+            payload = b"message %d" % len(self.messages)
+            message_id = self.simulation.broadcast(number, payload)
+            self.messages.append((number, message_id))
+            self.known_at[number, message_id].append(self.simulation.now)
+            self.simulation.run(every_s)
+
+    def crash(self, number: int) -> None:
+        self.crashes.append((number, self.simulation.now))
+        self.simulation.crash(number)
+
+    def is_owed(self, origin: int, message_id: MessageId) -> bool:
+        """Whether the origin stayed up long enough for others to have its word for certain."""
+        said_at = self.known_at[origin, message_id][0]
+        return not any(
+            crashed == origin and 0 <= at - said_at < HANDED_OVER_S for crashed, at in self.crashes
+        )
+
+    def is_everywhere(self) -> bool:
+        everyone = {node.number for node in self.simulation.nodes}
+        return all(
+            everyone - {origin} <= self.simulation.deliveries(message_id).keys()
+            for origin, message_id in self.messages
+            if self.is_owed(origin, message_id)
+        )
+
+    def assert_once(self) -> None:
+        """Everybody was given everything once, and nobody their own; a crash may repeat what was
+        given in the second before it."""
+        assert self.is_everywhere()
+        for origin, message_id in self.messages:
+            for number, count in self.simulation.deliveries(message_id).items():
+                allowed = 1 + self.repeats(number, message_id) if number != origin else 0
+                assert count <= allowed, (message_id.short, number, count, allowed)
+
+    def repeats(self, number: int, message_id: MessageId) -> int:
+        """How often crashes may have made a node forget that it knew a message."""
+        known_at = self.known_at[number, message_id]
+        return sum(
+            crashed == number and any(0 <= at - each <= CRASH_MAY_REPEAT_S for each in known_at)
+            for crashed, at in self.crashes
+        )
+
+
+@pytest.mark.parametrize("seed", [1])  # a minute each: the swarm draws others
+def test_two_hundred_nodes_in_rough_weather_are_given_every_message_once(seed: int) -> None:
+    """10 % loss, 1 % duplication, reordering, a partition of 30 s, ten restarts."""
+    config = NodeConfig(max_peers=8)
+    simulation = Simulation(nodes=200, seed=seed, config=config, network=ROUGH, bootstrap=3)
+    said = Said(simulation, random.Random(seed))
+    simulation.run(20)
+    assert all(simulation.connected(number) >= 3 for number in range(200))
+    said.say(10)
+
+    simulation.partition(said.rng.sample(range(200), 70))
+    began_at = simulation.now
+    down = said.rng.sample(range(200), 10)
+    for number, earlier in zip([*down, *[None] * 3], [*[None] * 3, *down], strict=True):
+        if number is not None:
+            said.crash(number)
+        said.say(4)
+        if earlier is not None:
+            simulation.restart(earlier)
+    simulation.run(30 - (simulation.now - began_at))
+    simulation.heal()
+
+    said.say(5)
+    assert simulation.run_until(said.is_everywhere, ALL_WITHIN_S, every=1.0)
+    simulation.run(60)  # nothing is given again later either
+    said.assert_once()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_small_clusters_with_crashes_and_corruption_are_given_every_message_once(seed: int) -> None:
+    weather = Network(loss=0.2, duplication=0.1, reorder=0.2, corruption=0.05)
+    simulation = Simulation(nodes=6, seed=seed, config=NodeConfig.local(), network=weather)
+    said = Said(simulation, random.Random(seed))
+    simulation.run(5)
+    for _ in range(5):
+        number = said.rng.randrange(6)
+        said.say(3, every_s=0.3)
+        said.crash(number)
+        said.say(3, every_s=0.3)
+        simulation.restart(number)
+        simulation.run(said.rng.uniform(0, 10))
+    assert simulation.run_until(said.is_everywhere, ALL_WITHIN_S, every=1.0)
+    said.assert_once()
+
+
+# --- coming back --------------------------------------------------------------------------------
+
+
+def steady(nodes: int = 20, seed: int = 1, **network: float) -> tuple[Simulation, list[str]]:
+    """A cluster that is linked, and a list of who will be declared disconnected or dead by whom."""
+    simulation = Simulation(nodes=nodes, seed=seed, network=Network(**network))  # type: ignore[arg-type]
+    simulation.run(30)
+    dead: list[str] = []
+
+    def note(_: float, number: int, event: Event) -> None:
+        if isinstance(event, PeerStateChanged) and event.peer.state is PeerState.DISCONNECTED:
+            dead.append(f"node {number} lost {event.peer.name}: {event.reason}")
+        if isinstance(event, MemberChanged) and event.member.status is MemberStatus.DOWN:
+            dead.append(f"node {number} gave up {event.member.name}: dead")
+
+    simulation.listen(note)
+    return simulation, dead
+
+
+def others_than(number: int, dead: list[str]) -> list[str]:
+    """Losses that `number` has no part in."""
+    return [
+        each for each in dead if f"node {number} " not in each and f"node {number}:" not in each
+    ]
+
+
+def assert_back(simulation: Simulation, number: int, dead: list[str]) -> None:
+    """The node is linked again in time, is told what was said, is heard, and nobody else was hurt."""
+    assert simulation.run_until(lambda: simulation.connected(number) >= 3, BACK_WITHIN_S)
+    ours, theirs = simulation.broadcast(number, b"I am back"), simulation.broadcast(0, b"welcome")
+    assert simulation.run_until(
+        lambda: (
+            len(simulation.deliveries(ours)) == len(simulation.nodes) - 1
+            and number in simulation.deliveries(theirs)
+        ),
+        ALL_WITHIN_S,
+    )
+    assert others_than(number, dead) == []
+
+
+def test_a_restarted_node_is_back_in_time() -> None:
+    simulation, dead = steady()
+    simulation.crash(7)
+    simulation.run(3)
+    simulation.restart(7)
+    assert_back(simulation, 7, dead)
+
+
+def test_a_node_that_was_long_down_is_back_in_time() -> None:
+    simulation, dead = steady()
+    simulation.crash(7)
+    simulation.run(900)
+    simulation.restart(7)
+    assert_back(simulation, 7, dead)
+
+
+def test_a_node_that_lost_its_disk_is_somebody_else_and_in_time() -> None:
+    simulation, dead = steady()
+    before = simulation.nodes[7].peer_id
+    simulation.crash(7)
+    simulation.restart(7, lose_state=True)
+    assert simulation.nodes[7].peer_id != before
+    assert_back(simulation, 7, dead)
+
+
+@pytest.mark.parametrize("seconds", [10.0, 60.0, 600.0])
+def test_a_suspended_machine_is_back_in_time(seconds: float) -> None:
+    simulation, dead = steady()
+    simulation.suspend(7, seconds)
+    simulation.run(seconds)
+    assert_back(simulation, 7, dead)
+
+
+def test_a_node_that_moved_is_back_in_time() -> None:
+    simulation, dead = steady()
+    simulation.move(7)
+    simulation.run(60)
+    assert_back(simulation, 7, dead)
+
+
+@pytest.mark.parametrize("seconds", [30.0, 600.0])
+def test_a_node_that_was_long_cut_off_is_back_in_time(seconds: float) -> None:
+    simulation, dead = steady()
+    simulation.partition([7])
+    simulation.run(seconds)
+    simulation.heal()
+    assert_back(simulation, 7, dead)
+
+
+def test_two_halves_that_were_long_apart_are_one_again_and_know_all_that_was_said() -> None:
+    simulation, _ = steady()
+    simulation.partition(range(10))
+    simulation.run(200)
+    ours, theirs = simulation.broadcast(0, b"from one half"), simulation.broadcast(15, b"other")
+    simulation.run(60)
+    assert set(simulation.deliveries(ours)) <= set(range(10))
+    assert set(simulation.deliveries(theirs)) <= set(range(10, 20))
+    simulation.heal()
+    assert simulation.run_until(
+        lambda: len(simulation.deliveries(ours)) == 19 and len(simulation.deliveries(theirs)) == 19,
+        ALL_WITHIN_S,
+    )
+
+
+def test_a_path_that_works_one_way_only_hurts_nobody_else() -> None:
+    simulation, dead = steady()
+    simulation.partition([7], range(7), one_way=True)
+    simulation.run(120)
+    simulation.heal()
+    assert_back(simulation, 7, dead)
+
+
+def test_a_steady_cluster_loses_nobody_at_one_datagram_in_ten() -> None:
+    simulation, dead = steady(loss=0.10)
+    simulation.run(600)  # past the age at which every session is renewed
+    assert dead == []
+
+
+# --- what must always hold ----------------------------------------------------------------------
+
+
+def test_an_idle_cluster_is_quiet() -> None:
+    simulation, _ = steady()
+    simulation.run(60)
+    links = sum(simulation.connected(number) for number in range(20))
+    before, intervals = simulation.datagrams, 10
+    simulation.run(intervals * 5.0)
+    assert (simulation.datagrams - before) / intervals / links <= 2
+
+
+def test_one_message_causes_at_most_so_many_copies() -> None:
+    simulation, _ = steady(nodes=50)
+    message_id = simulation.broadcast(0, b"hello")
+    simulation.run(60)
+    copies = sum(node.duplicates for node in simulation.nodes)
+    reached = len(simulation.deliveries(message_id))
+    assert reached == 49
+    assert reached + copies <= 5 * (reached + 1)  # max_forwards
+
+
+def test_no_nonce_is_used_twice_under_a_key() -> None:
+    simulation = Simulation(nodes=8, seed=3, config=NodeConfig.local(), network=ROUGH)
+    seen: dict[bytes, bytes] = {}
+
+    def check(_: float, __: int, datagram: bytes, ___: object) -> None:
+        if datagram[0] == 5:  # sealed: type, session id, counter
+            head = datagram[:17]
+            assert seen.setdefault(head, datagram) == datagram
+
+    simulation.watch(check)
+    said = Said(simulation, random.Random(3))
+    simulation.run(10)
+    for number in range(8):
+        said.say(2)
+        simulation.crash(number)
+        said.say(1)
+        simulation.restart(number)
+        simulation.run(30)
+    assert len(seen) > 1000
+
+
+def test_peers_change_state_by_the_table_alone() -> None:
+    simulation = Simulation(nodes=12, seed=5, config=NodeConfig.local(max_peers=5), network=ROUGH)
+    told: Counter[tuple[PeerState | None, PeerState]] = Counter()
+
+    def note(_: float, __: int, event: Event) -> None:
+        if isinstance(event, PeerStateChanged):
+            told[event.previous, event.peer.state] += 1
+
+    simulation.listen(note)
+    simulation.run(20)
+    simulation.partition(range(6))
+    simulation.crash(8)
+    simulation.run(60)
+    simulation.heal()
+    simulation.restart(8)
+    simulation.leave(9)
+    simulation.run(60)
+    for (previous, state), count in told.items():
+        assert previous is None or previous == state or (previous, state) in LEGAL, count
+    assert len(told) >= 3
+
+
+def test_corrupted_datagrams_are_refused_by_name_and_do_no_harm() -> None:
+    simulation = Simulation(nodes=10, seed=2, network=Network(corruption=0.2))
+    simulation.run(60)
+    message_id = simulation.broadcast(0, b"hello")
+    simulation.run(60)
+    assert set(simulation.deliveries(message_id).values()) == {1}
+    assert len(simulation.deliveries(message_id)) == 9
+    reasons: Counter[str] = Counter()
+    for node in simulation.nodes:
+        reasons.update({str(reason): count for reason, count in node.stats().dropped})
+    assert reasons["decrypt_failed"] > 10
+
+
+# --- the simulation itself ----------------------------------------------------------------------
+
+
+def test_no_two_nodes_share_a_clock() -> None:
+    simulation = Simulation(nodes=5)
+    simulation.run(2)
+    clocks = {node.read_clock(simulation.now) for node in simulation.nodes}
+    assert len(clocks) == 5
+
+
+def test_a_message_of_the_largest_size_reaches_every_simulated_node() -> None:
+    simulation = Simulation(nodes=3, seed=4)
+    simulation.run(10.0)
+    message = simulation.broadcast(0, bytes(10 * 2**20))
+    simulation.run(30.0)
+    assert simulation.deliveries(message) == {1: 1, 2: 1}
+
+
+def test_whoever_is_down_cannot_be_asked_to_act() -> None:
+    simulation = Simulation(nodes=2)
+    simulation.run(2)
+    simulation.crash(1)
+    with pytest.raises(NotRunning):
+        simulation.broadcast(1, b"x")
+    with pytest.raises(MessageTooLarge):
+        simulation.broadcast(0, bytes(10 * 2**20 + 1))
+    assert simulation.peers(1) == []
+
+
+def test_a_private_message_goes_to_one() -> None:
+    simulation = Simulation(nodes=3)
+    simulation.run(10)
+    message_id = simulation.send(0, 2, b"for two")
+    simulation.run(1)
+    assert simulation.deliveries(message_id) == {2: 1}
+
+
+def test_waiting_for_what_does_not_come_ends() -> None:
+    simulation = Simulation(nodes=1)
+    assert not simulation.run_until(lambda: False, timeout=7)
+    assert simulation.now == 7
+
+
+def test_nodes_stand_in_zones_in_turn_and_what_crosses_is_counted() -> None:
+    network = Network(latency=(0.001, 0.001), latency_between_zones=(0.080, 0.080))
+    sim = Simulation(nodes=6, seed=1, network=network, zones=("a", "b", "c"))
+    sim.run(10.0)
+    assert [node.config.zone for node in sim.nodes] == ["a", "b", "c"] * 2
+    rtts_s = {peer.zone: peer.rtt_s for peer in sim.peers(0) if peer.rtt_s is not None}
+    assert rtts_s["a"] < 0.01 < 0.15 < rtts_s["b"] < 0.2
+    assert 0 < sim.bytes_between_zones < sim.bytes

@@ -1,0 +1,189 @@
+"""Addresses as people write them: what is taken, and what is said where it is none."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import Identity
+from grapevine_proto.engine import NodeState
+from grapevine_proto.errors import ConfigError
+from grapevine_proto.ids import (
+    Address,
+    canonical_host,
+    join_host_port,
+    parse_literal,
+    split_host_port,
+)
+from grapevine_proto.runtime.state_file import decode_state, encode_state
+from grapevine_proto.wire.fields import decode_record_bytes, encode_record
+from grapevine_proto.wire.signed import PeerRecord
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("node-1.example:8000", "node-1.example", 8000),
+        ("my_host:0", "my_host", 0),
+        ("bücher.example:1", "bücher.example", 1),
+        ("192.0.2.7:65535", "192.0.2.7", 65535),
+        ("[::1]:8000", "::1", 8000),
+        ("[fe80::1%eth0]:8000", "fe80::1%eth0", 8000),
+        ("  spaces.around:7 ", "spaces.around", 7),
+    ],
+)
+def test_a_name_or_an_address_with_a_port_is_taken(text: str, host: str, port: int) -> None:
+    assert split_host_port(text) == (host, port)
+    assert split_host_port(join_host_port(host, port)) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("nonsense", "is not host:port"),
+        (":8000", "is not host:port"),
+        ("host:", "a port is a number"),
+        ("host:65536", "a port is a number"),
+        ("host:²", "a port is a number"),
+        ("::1:8000", r"written \[::1:8000\]:port"),
+        ("host with space:1", "' ' stands in no host's name"),
+        ("a\tb:1", r"'\\t' stands in no host's name"),
+        ("user@host:1", "'@' stands in no host's name"),
+        ("[::1 ]:1", "' ' stands in no host's name"),
+        ("[:8000", r"'\[' stands in no host's name"),
+        ("http://host:1", "no scheme"),
+    ],
+)
+def test_what_is_neither_is_refused_by_what_is_wrong_with_it(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        split_host_port(text)
+
+
+def test_only_a_literal_is_an_address() -> None:
+    assert parse_literal("192.0.2.7:1") == Address("192.0.2.7", 1)
+    assert parse_literal("a.name:1") is None
+    with pytest.raises(ValueError, match="does not appear to be"):
+        Address.parse("a.name:1")
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+ZONES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,14}", fullmatch=True)
+PORTS = st.integers(0, 65535)
+LINK_LOCAL = st.integers(0, 2**64 - 1).map(
+    lambda low: str(ipaddress.IPv6Address(0xFE80 << 112 | low))
+)
+HOSTS = st.one_of(
+    st.ip_addresses().map(str),
+    LINK_LOCAL,
+    st.tuples(LINK_LOCAL, ZONES).map("%".join),
+    st.ip_addresses(v=4).map(lambda ipv4: f"::ffff:{ipv4}"),
+    st.ip_addresses(v=6).map(lambda ipv6: ipv6.exploded.upper()),
+)
+
+
+@given(HOSTS, PORTS)
+def test_an_address_has_one_spelling_which_reads_back(host: str, port: int) -> None:
+    address = Address.parse(join_host_port(host, port))
+    assert Address.parse(str(address)) == address == parse_literal(str(address))
+    assert str(Address.parse(str(address))) == str(address)
+    assert canonical_host(address.host) == address.host
+    assert not address.host.startswith("::ffff:")
+    assert ("%" in host) == ("%" in address.host)
+    assert "%" not in address.without_zone.host
+
+
+@given(HOSTS, PORTS)
+def test_an_address_passes_a_record_and_a_state_file_unchanged(host: str, port: int) -> None:
+    address = Address(canonical_host(host), port)
+    identity = Identity(bytes(32))
+    record = PeerRecord(identity.peer_id, 1, 0, (address,), "", "", 0, 0, False).signed(
+        identity, "c"
+    )
+    assert decode_record_bytes(encode_record(record)).addresses == (address,)
+    saved = NodeState(bytes(32), 1, (), ((identity.peer_id, address),))
+    assert decode_state(encode_state(saved))[2] == saved.peers
+
+
+@pytest.mark.parametrize(
+    ("written", "is_meant"),
+    [
+        ("[::FFFF:192.0.2.1]:80", "192.0.2.1:80"),
+        ("[2001:DB8:0:0::1]:00080", "[2001:db8::1]:80"),
+        ("[FE80::1%eth0]:80", "[fe80::1%eth0]:80"),
+        ("[2001:db8::1%eth0]:80", "[2001:db8::1]:80"),
+    ],
+)
+def test_other_spellings_of_an_address_mean_the_same(written: str, is_meant: str) -> None:
+    assert str(Address.parse(written)) == is_meant
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "010.0.0.1",
+        "1.2",
+        "127.1",
+        "256.1.1.1",
+        "0x7f.1",
+        "1.2.3.4.",
+        "a..b",
+        ".a",
+        "a" * 64,
+        "x." * 130 + "y",
+        "12345",
+    ],
+)
+def test_what_is_neither_an_address_nor_a_name_is_no_address(host: str) -> None:
+    with pytest.raises(ValueError, match=r"host name|IPv4"):
+        parse_literal(f"{host}:80")
+
+
+@pytest.mark.parametrize("text", ["[fe80::1%]:80", "[1::2::3]:80", "[::g]:80", "[a%b]:80"])
+def test_what_stands_in_brackets_is_an_ipv6_address(text: str) -> None:
+    with pytest.raises(ValueError, match=r"IPv6|stands in no"):
+        parse_literal(text)
+
+
+@pytest.mark.parametrize(
+    "host", ["db", "db.example.", "my_host", "straße.example", "3com.example", "a1"]
+)
+def test_a_name_is_left_to_whoever_looks_it_up(host: str) -> None:
+    assert parse_literal(f"{host}:80") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.0.0.0:80",
+        "0.1.2.3:80",
+        "[::]:80",
+        "255.255.255.255:80",
+        "224.0.0.1:80",
+        "[ff02::1]:80",
+        "[::ffff:0.0.0.0]:80",
+        "240.0.0.1:80",
+        "192.0.2.1:0",
+    ],
+)
+def test_what_stands_for_no_one_machine_cannot_be_advertised(text: str) -> None:
+    assert Address.parse(text).undialable_reason
+    with pytest.raises(ConfigError, match="advertise"):
+        NodeConfig(advertise=text)
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:80", "10.0.0.1:80", "169.254.1.1:80", "[fe80::1%eth0]:80", "[fd00::1]:80"]
+)
+def test_an_address_of_one_machine_can_be_advertised(text: str) -> None:
+    assert NodeConfig(advertise=text).advertise == text
+
+
+@pytest.mark.parametrize("peer", ["a..b:80", "010.0.0.1:80", "10.0.0.1:0", "x" * 64 + ":80"])
+def test_a_bootstrap_peer_that_can_be_nobody_is_refused_where_it_is_given(peer: str) -> None:
+    with pytest.raises(ConfigError, match="bootstrap_peers"):
+        NodeConfig(bootstrap_peers=[peer])

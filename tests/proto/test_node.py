@@ -1,0 +1,961 @@
+"""The asyncio node, over real sockets on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import grapevine_proto.node as node_module
+import grapevine_proto.runtime.driver as pump_module
+from grapevine_proto import (
+    Address,
+    BindError,
+    ClusterKey,
+    ConfigError,
+    DatagramDropped,
+    DialFailed,
+    DropReason,
+    Event,
+    InvalidArgument,
+    LimitsConfig,
+    Message,
+    MessageReceived,
+    MessageTooLarge,
+    Node,
+    NodeConfig,
+    NodeStarted,
+    NodeStopped,
+    NotRunning,
+    PeerState,
+    PeerStateChanged,
+    RateLimitConfig,
+    StateLockedError,
+    StateSaveFailed,
+    UnknownPeer,
+)
+from grapevine_proto.engine import NodeState
+from grapevine_proto.runtime.clock import clock
+from grapevine_proto.runtime.state_file import StateDirectory
+from tests.conftest import Run
+
+KEY = ClusterKey(bytes(range(32)))
+
+
+def quick(*bootstrap: Node, **changes: Any) -> NodeConfig:
+    """A config for tests: everything is noticed soon."""
+    settings: dict[str, Any] = {
+        "keys": [KEY],
+        "gossip_interval": 0.2,
+        "peer_timeout": 1.0,
+        "connection_timeout": 1.0,
+        "bootstrap_peers": [str(node.address) for node in bootstrap],
+    }
+    return NodeConfig(**(settings | changes))
+
+
+class Inbox:
+    """What one node is given; `of` waits until it is so many messages."""
+
+    def __init__(self, node: Node) -> None:
+        self.messages: list[Message] = []
+        self._came = asyncio.Event()
+        node.on_message(self._take)
+
+    def _take(self, message: Message) -> None:
+        self.messages.append(message)
+        self._came.set()
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self.messages]
+
+    async def of(self, count: int) -> list[bytes]:
+        while len(self.messages) < count:
+            self._came.clear()
+            await self._came.wait()
+        return self.payloads
+
+
+async def event_where(node: Node, condition: Callable[[Any], bool]) -> Any:
+    """The next event of `node` that meets `condition`."""
+    async for event in node.events():
+        if condition(event):
+            return event
+    raise AssertionError("the node stopped first")
+
+
+async def state_of(node: Node, other: Node, state: PeerState) -> None:
+    """Wait until `node` sees `other` so."""
+    events = node.events()
+    while True:
+        if any(p.peer_id == other.peer_id and p.state is state for p in node.peers()):
+            return
+        await anext(events)
+
+
+# --- talking ------------------------------------------------------------------------------------
+
+
+def test_two_nodes_talk_and_a_handler_set_after_start_is_called(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox, other_inbox = Inbox(ours), Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            sent = await theirs.broadcast(b"hello")
+            assert await inbox.of(1) == [b"hello"]
+            assert inbox.messages[0].id == sent
+            assert inbox.messages[0].origin == theirs.peer_id
+            await ours.broadcast(b"and hello to you")
+            assert await other_inbox.of(1) == [b"and hello to you"]
+
+    run(main())
+
+
+def test_a_private_message_goes_to_one_by_id_or_by_address(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs, Node(quick(ours)) as third:
+            inbox, third_inbox = Inbox(theirs), Inbox(third)
+            await ours.ready(2)
+            await ours.send(theirs.peer_id, b"by id")
+            await ours.send(theirs.address, b"by address")
+            await ours.send(str(theirs.address), b"by its text")
+            await ours.send(str(theirs.peer_id), b"by hex")
+            assert sorted(await inbox.of(4)) == [b"by address", b"by hex", b"by id", b"by its text"]
+            assert all(message.is_direct for message in inbox.messages)
+            await ours.broadcast(b"to all")
+            assert await third_inbox.of(1) == [b"to all"]
+            with pytest.raises(UnknownPeer):
+                await ours.send("10.1.2.3:4", b"nobody is there")
+            with pytest.raises(UnknownPeer):
+                await ours.send("ab" * 32, b"nobody has that id")
+            with pytest.raises(UnknownPeer):
+                await ours.send("my friend", b"neither an address nor an id")
+
+    run(main())
+
+
+def test_a_name_is_resolved_to_reach_a_bootstrap_peer(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            name = f"localhost:{ours.address.port}"
+            async with Node(quick(bootstrap_peers=[name])) as theirs:
+                await theirs.ready()
+
+    run(main())
+
+
+def test_a_node_can_be_told_to_dial_an_address_or_a_name(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick()) as theirs, Node(quick()) as third:
+            theirs.dial(str(ours.address))
+            await third.dial(f"localhost:{ours.address.port}")
+            await asyncio.gather(theirs.ready(), third.ready())
+            with pytest.raises(ConfigError):
+                ours.dial("no address")
+            with pytest.raises(UnknownPeer):
+                await ours.dial("no-such-host.invalid:80")
+
+    run(main())
+
+
+def test_what_is_said_with_nobody_there_reaches_who_comes_in_time(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            await ours.broadcast(b"is anybody there?")
+            async with Node(quick(ours)) as theirs:
+                inbox = Inbox(theirs)
+                assert await inbox.of(1) == [b"is anybody there?"]
+
+    run(main())
+
+
+def test_who_is_told_of_a_message_has_its_turn_before_anything_is_sent_about_it(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            happened: list[str] = []
+            engine = ours._engine
+            receive, sends = engine.receive, engine.datagrams_to_send
+
+            def note_receive(datagram: bytes, source: Address, now: float) -> None:
+                before = engine.stats().delivered
+                receive(datagram, source, now)
+                if engine.stats().delivered > before:
+                    happened.append("came")
+
+            def note_send(now: float) -> list[tuple[bytes, Address]]:
+                happened.append("sends")
+                return sends(now)
+
+            engine.receive, engine.datagrams_to_send = note_receive, note_send  # type: ignore[method-assign]
+            inbox = Inbox(ours)
+            ours.on_message(lambda _: happened.append("told"))
+            await theirs.broadcast(b"now")
+            await inbox.of(1)
+            assert happened[happened.index("came") + 1] == "told"
+
+    run(main())
+
+
+def test_what_comes_in_one_bundle_is_told_whole_and_in_order_before_what_comes_later(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        count = (
+            4 * pump_module.MAX_ITEMS_PER_TURN
+        )  # so that telling it takes several turns of the loop
+        unlimited = RateLimitConfig(enabled=False)
+        async with (
+            Node(quick(rate_limit=unlimited)) as ours,
+            Node(quick(ours, rate_limit=unlimited)) as theirs,
+        ):
+            inbox = Inbox(ours)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            for number in range(3 * count):
+                await theirs.broadcast(b"%d" % number)
+            assert await inbox.of(3 * count) == [b"%d" % number for number in range(3 * count)]
+
+    run(main())
+
+
+def test_broadcast_waits_for_room_and_loses_nothing(run: Run[Any]) -> None:
+    async def main() -> None:
+        slow = RateLimitConfig(capacity=20, refill_rate=1000)
+        limits = LimitsConfig(queue_messages=10)
+        async with (
+            Node(quick(rate_limit=slow)) as ours,
+            Node(quick(ours, limits=limits)) as theirs,
+        ):
+            inbox = Inbox(ours)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            wanted = [b"%d" % number for number in range(200)]
+            await asyncio.gather(*(theirs.broadcast(payload) for payload in wanted))
+            assert sorted(await inbox.of(200)) == sorted(wanted)
+            assert theirs.stats().send_drops == 0
+
+    run(main())
+
+
+def test_a_message_of_the_largest_size_crosses_loopback_whole(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            payload = random.Random(1).randbytes(NodeConfig().max_message_size)
+            await ours.broadcast(payload)
+            await ours.broadcast(b"after it")
+            await inbox.of(2)
+            assert sorted(inbox.payloads, key=len) == [b"after it", payload]
+
+    run(main())
+
+
+def test_a_message_too_large_is_refused_whole(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick(max_message_size=99_999)) as ours:
+            with pytest.raises(MessageTooLarge):
+                await ours.broadcast(bytes(100_000))
+            assert ours.stats().published == 0
+
+    run(main())
+
+
+# --- handlers and events ------------------------------------------------------------------------
+
+
+def test_a_handler_that_fails_does_not_stop_the_node(
+    run: Run[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            ours.on_message(lambda _: 1 / 0)
+            ours.on_event(lambda _: 1 / 0)
+            inbox = Inbox(ours)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            with caplog.at_level(logging.CRITICAL, "grapevine"):
+                await theirs.broadcast(b"one")
+                await theirs.broadcast(b"two")
+                assert sorted(await inbox.of(2)) == [b"one", b"two"]
+
+    run(main())
+
+
+def test_each_reader_of_events_has_them_all_from_started_to_stopped(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = Node(quick())
+        streams = [ours.events(), ours.events()]
+        heard: list[Event] = []
+        ours.on_event(heard.append)
+        async with ours, Node(quick(ours)) as theirs:
+            await ours.ready()
+            await theirs.ready()
+            await theirs.broadcast(b"x")
+            await event_where(ours, lambda event: isinstance(event, MessageReceived))
+        for stream in streams:
+            assert [event async for event in stream] == heard
+        assert isinstance(heard[0], NodeStarted)
+        assert isinstance(heard[-1], NodeStopped)
+        assert [event async for event in ours.events()] == []
+
+    run(main())
+
+
+def test_a_node_may_leave_in_its_own_handler(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = Node(quick())
+        left = asyncio.Event()
+
+        async def leave(_: Message) -> None:
+            await ours.leave()
+            left.set()
+
+        ours.on_message(leave)
+        async with ours, Node(quick(ours)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            await theirs.broadcast(b"go")
+            await left.wait()
+            await state_of(theirs, ours, PeerState.DISCONNECTED)
+
+    run(main())
+
+
+# --- beginning and end --------------------------------------------------------------------------
+
+
+def test_leaving_is_seen_at_once(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick(peer_timeout=60.0)) as ours:
+            async with Node(quick(ours)) as theirs:
+                await asyncio.gather(ours.ready(), theirs.ready())
+            await state_of(ours, theirs, PeerState.DISCONNECTED)
+
+    run(main())
+
+
+def test_only_who_is_gone_can_be_forgotten(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick(peer_timeout=60.0)) as ours:
+            async with Node(quick(ours)) as theirs:
+                await asyncio.gather(ours.ready(), theirs.ready())
+                with pytest.raises(UnknownPeer, match="connected: only who is gone"):
+                    ours.forget(theirs.peer_id)
+            await state_of(ours, theirs, PeerState.DISCONNECTED)
+            ours.forget(theirs.peer_id)
+            assert ours.peers() == []
+            assert ours.members() == []
+            with pytest.raises(UnknownPeer, match="nobody by that id"):
+                ours.forget(theirs.peer_id)
+
+    run(main())
+
+
+def test_leave_says_how_many_messages_nobody_took(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            await ours.broadcast(b"one")
+            await ours.broadcast(b"two")
+            assert await ours.leave() == 2
+            assert await ours.leave() == 2
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(ours)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            for number in range(50):
+                await theirs.broadcast(b"%d" % number)
+            assert await theirs.leave() == 0
+            await inbox.of(50)
+
+    run(main())
+
+
+def test_without_a_key_no_node_starts(run: Run[Any]) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError) as caught:
+            await Node(NodeConfig()).start()
+        assert caught.value.field == "keys"
+
+    run(main())
+
+
+def test_a_node_that_does_not_run_says_so(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = Node(quick())
+        for act in (ours.leave, ours.ready):
+            with pytest.raises(NotRunning):
+                await act()
+        with pytest.raises(NotRunning):
+            _ = ours.peer_id
+        async with ours:
+            with pytest.raises(NotRunning):
+                await ours.start()
+        with pytest.raises(NotRunning):
+            await ours.broadcast(b"too late")
+        with pytest.raises(NotRunning):
+            await ours.start()
+        assert ours.stats().published == 0
+
+    run(main())
+
+
+def test_a_broadcast_that_waits_for_room_ends_when_the_node_leaves(run: Run[Any]) -> None:
+    async def main() -> None:
+        stuck = RateLimitConfig(capacity=1, refill_rate=0.1)
+        limits = LimitsConfig(queue_messages=2)
+        async with (
+            Node(quick(rate_limit=stuck)) as ours,
+            Node(quick(ours, limits=limits)) as theirs,
+        ):
+            await asyncio.gather(ours.ready(), theirs.ready())
+            waiting = [asyncio.create_task(theirs.broadcast(bytes(50_000))) for _ in range(30)]
+            await event_where(theirs, lambda event: True)
+            await theirs.leave(timeout=0.1)
+            ends = await asyncio.gather(*waiting, return_exceptions=True)
+            assert any(isinstance(end, NotRunning) for end in ends)
+
+    run(main())
+
+
+def test_ready_gives_up_after_its_timeout(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            with pytest.raises(TimeoutError):
+                await ours.ready(timeout=0.01)
+
+    run(main())
+
+
+def test_a_busy_port_is_told_and_can_be_tried_again(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Node(quick()) as holder:
+            ours = Node(quick(bind=str(holder.address)), state_dir=tmp_path)
+            with pytest.raises(BindError, match="in use"):
+                await ours.start()
+        await ours.start()
+        await ours.leave()
+
+    run(main())
+
+
+def test_a_start_that_is_cancelled_leaves_nothing_open(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        ours = Node(quick(), state_dir=tmp_path)
+        starting = asyncio.create_task(ours.start())
+        await asyncio.sleep(0)  # by now a thread reads the state
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        async with Node(quick(), state_dir=tmp_path):
+            pass
+
+    run(main())
+
+
+def test_another_cluster_key_hears_nothing_and_knows_only_that_nobody_answered(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        other = ClusterKey(bytes(32))
+        async with Node(quick()) as ours, Node(quick(ours, keys=[other])) as theirs:
+            failed = await event_where(theirs, lambda event: isinstance(event, DialFailed))
+            assert failed.address == ours.address
+            assert ours.peers() == []
+            assert ours.stats().datagrams_out == 0
+            assert ours.stats().datagrams_in > 0
+
+    run(main())
+
+
+# --- state --------------------------------------------------------------------------------------
+
+
+def test_a_second_node_on_a_state_directory_is_refused(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Node(quick(), state_dir=tmp_path):
+            with pytest.raises(StateLockedError, match=str(os.getpid())):
+                await Node(quick(), state_dir=tmp_path).start()
+
+    run(main())
+
+
+def test_a_restarted_node_is_itself_and_is_given_only_what_it_missed(
+    run: Run[Any], tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            async with Node(quick(ours), state_dir=tmp_path) as theirs:
+                inbox = Inbox(theirs)
+                await asyncio.gather(ours.ready(), theirs.ready())
+                await ours.broadcast(b"before")
+                await inbox.of(1)
+                who, epoch = theirs.peer_id, theirs.epoch
+            await ours.broadcast(b"meanwhile")
+            theirs = Node(quick(), state_dir=tmp_path)  # it remembers whom it knew
+            inbox = Inbox(theirs)
+            async with theirs:
+                assert (theirs.peer_id, theirs.epoch > epoch) == (who, True)
+                await inbox.of(1)
+                await ours.ready()
+                await ours.broadcast(b"after")
+                await inbox.of(2)
+            assert sorted(inbox.payloads) == [b"after", b"meanwhile"]
+
+    run(main())
+
+
+def test_two_nodes_on_one_identity_find_out_and_one_stops(run: Run[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Node(quick(), state_dir=tmp_path / "a"):
+            pass
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        later = StateDirectory(tmp_path / "b")  # started another second: equal epochs are rarer
+        later.load(time.time() + 10)
+        later.close()
+        async with Node(quick()) as ours:
+            one = Node(quick(ours), state_dir=tmp_path / "a")
+            other = Node(quick(ours), state_dir=tmp_path / "b")
+            await one.start()
+            await other.start()
+            stops = [
+                asyncio.create_task(event_where(node, lambda e: isinstance(e, NodeStopped)))
+                for node in (one, other)
+            ]
+            done, _ = await asyncio.wait(stops, return_when=asyncio.FIRST_COMPLETED)
+            stopped = one if stops[0] in done else other
+            assert "identity" in done.pop().result().reason
+            with pytest.raises(StateLockedError):
+                await stopped.broadcast(b"as whom?")
+            with pytest.raises(StateLockedError):
+                await stopped.wait_stopped()
+            assert not stopped.is_running
+            with pytest.raises(StateLockedError):
+                await stopped.__aexit__(None, None, None)  # whoever served in the body is told too
+            for task in stops:
+                task.cancel()
+            for node in (one, other):
+                await node.leave()
+
+    run(main())
+
+
+def test_whoever_waits_for_a_node_to_stop_is_told_when_it_has_left(run: Run[Any]) -> None:
+    async def main() -> None:
+        node = Node(quick())
+        with pytest.raises(NotRunning):
+            await node.wait_stopped()
+        is_running = [node.is_running]
+        await node.start()
+        is_running.append(node.is_running)
+        waiting = asyncio.create_task(node.wait_stopped())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await node.leave()
+        await waiting
+        assert [*is_running, node.is_running] == [False, True, False]
+
+    run(main())
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_task_that_ends_unasked_stops_the_node_with_a_reason(
+    run: Run[Any], number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            node = Node(quick(ours))
+            await node.start()
+            name = node._tasks[number].get_name()
+            node._tasks[number].cancel()
+            with pytest.raises(NotRunning, match=name):
+                await node.wait_stopped()
+            with pytest.raises(NotRunning, match=name):
+                await node.broadcast(b"deaf?")
+
+    run(main())
+
+
+def test_a_listener_that_raises_anything_leaves_the_node_able_to_hear(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+
+            def failing(event: Event) -> None:
+                if isinstance(event, MessageReceived):
+                    pytest.fail("in a listener, which is no Exception")
+
+            theirs.on_event(failing)
+            await ours.ready()
+            for number in range(3):
+                await ours.broadcast(b"%d" % number)
+            assert await inbox.of(3) == [b"0", b"1", b"2"]
+
+    run(main())
+
+
+def test_a_handler_slower_than_the_sender_loses_nothing(run: Run[Any]) -> None:
+    async def main() -> None:
+        plenty = {"rate_limit": RateLimitConfig(enabled=False), "limits": LimitsConfig(events=200)}
+        async with Node(quick(**plenty)) as ours, Node(quick(ours, **plenty)) as theirs:
+            handled: list[bytes] = []
+            is_done = asyncio.Event()
+
+            @theirs.on_message
+            async def slow(message: Message) -> None:
+                await asyncio.sleep(0)
+                handled.append(message.payload)
+                if len(handled) == 5000:
+                    is_done.set()
+
+            await ours.ready()
+            for number in range(5000):
+                await ours.broadcast(b"%d" % number)
+            await is_done.wait()
+            assert sorted(map(int, handled)) == list(range(5000))
+            assert theirs.stats().events_lost == 0
+
+    run(main())
+
+
+def test_what_no_handler_finished_comes_again_after_an_orderly_restart(
+    run: Run[Any], tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            handled: list[bytes] = []
+            is_blocked = asyncio.Event()
+            first = Node(quick(ours), state_dir=tmp_path)
+
+            @first.on_message
+            async def block(message: Message) -> None:
+                if message.payload != b"0":
+                    is_blocked.set()
+                    await asyncio.get_running_loop().create_future()
+                handled.append(message.payload)
+
+            await first.start()
+            await ours.ready()
+            for number in range(10):
+                await ours.broadcast(b"%d" % number)
+            await is_blocked.wait()
+            await first.leave(timeout=0.2)
+            assert handled == [b"0"]
+            async with Node(quick(ours), state_dir=tmp_path) as again:
+                inbox = Inbox(again)
+                again.start_round()
+                assert sorted(await inbox.of(9)) == [b"%d" % number for number in range(1, 10)]
+
+    run(main())
+
+
+def test_a_node_that_is_killed_is_given_again_what_its_handlers_did_not_finish(
+    run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
+
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            first = Node(quick(ours), state_dir=tmp_path)
+            first.on_message(lambda _: asyncio.get_running_loop().create_future())
+            is_here = asyncio.Event()
+            first.on_event(lambda _: is_here.set() if first.stats().delivered == 3 else None)
+            await first.start()
+            await ours.ready()
+            for number in range(3):
+                await ours.broadcast(b"%d" % number)
+            await is_here.wait()
+            await first._save()
+            shutil.copytree(tmp_path, tmp_path / "as of the kill")
+            await first.leave(timeout=0.0)
+            async with Node(quick(ours), state_dir=tmp_path / "as of the kill") as again:
+                inbox = Inbox(again)
+                again.start_round()
+                assert sorted(await inbox.of(3)) == [b"0", b"1", b"2"]
+
+    run(main())
+
+
+def test_a_program_that_joins_says_one_thing_and_leaves_is_heard(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours:
+            inbox = Inbox(ours)
+            async with Node(quick(ours)) as brief:
+                await brief.broadcast(b"once")
+            assert await inbox.of(1) == [b"once"]
+            assert brief.unacknowledged == 0
+
+    run(main())
+
+
+def test_what_no_peer_acknowledged_is_said_in_the_log_when_a_node_leaves(
+    run: Run[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        with caplog.at_level(logging.WARNING, "grapevine"):
+            async with Node(quick()) as alone:
+                await alone.broadcast(b"to nobody")
+        assert "1 broadcast was not acknowledged by any peer" in caplog.text
+
+    run(main())
+
+
+def test_arguments_of_the_wrong_kind_are_refused_before_anything_happens(run: Run[Any]) -> None:
+    async def main() -> None:
+        wrong: Any = 5
+        with pytest.raises(InvalidArgument, match="NodeConfig"):
+            Node(wrong)
+        async with Node(quick()) as node:
+            with pytest.raises(InvalidArgument, match="bytes"):
+                await node.broadcast("text")  # type: ignore[arg-type]
+            with pytest.raises(InvalidArgument, match="peer id or an address"):
+                await node.send(wrong, b"x")
+            with pytest.raises(InvalidArgument, match="host:port"):
+                node.dial(wrong)
+            with pytest.raises(InvalidArgument, match="PeerId"):
+                node.forget(str(node.peer_id))  # type: ignore[arg-type]
+            with pytest.raises(InvalidArgument, match="NodeConfig"):
+                node.reconfigure({"fanout": 4})  # type: ignore[arg-type]
+            with pytest.raises(InvalidArgument, match="function"):
+                node.on_message(wrong)
+            with pytest.raises(InvalidArgument, match="function"):
+                node.on_event(None)  # type: ignore[type-var]
+            with pytest.raises(InvalidArgument, match="drop_oldest"):
+                node.on_message(print, on_full="drop")  # type: ignore[arg-type]
+            with pytest.raises(InvalidArgument, match="min_peers"):
+                await node.ready(-1)
+            with pytest.raises(InvalidArgument, match="timeout"):
+                await node.ready(0, timeout=float("nan"))
+            with pytest.raises(InvalidArgument, match="timeout"):
+                await node.leave("soon")  # type: ignore[arg-type]
+            assert node.is_running
+
+    run(main())
+
+
+def test_a_node_is_used_from_its_own_loop_and_says_so(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as node:
+            with pytest.raises(NotRunning, match="call_soon_threadsafe"):
+                await asyncio.to_thread(node.start_round)
+
+    run(main())
+
+
+def test_a_full_disk_is_told_and_saving_is_tried_again(
+    run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
+
+    def full(_: StateDirectory, __: NodeState) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def main() -> None:
+        async with Node(quick(), state_dir=tmp_path) as ours, Node(quick(ours)) as theirs:
+            with monkeypatch.context() as patch:
+                patch.setattr(StateDirectory, "save", full)
+                events = (
+                    ours.events()
+                )  # from here on: saving may fail as soon as they know each other
+                await asyncio.gather(ours.ready(), theirs.ready())
+                await theirs.broadcast(b"the node goes on")
+                unsaved = await anext(e async for e in events if isinstance(e, StateSaveFailed))
+                assert "No space left on device" in unsaved.problem
+            saved = await anext(e async for e in events if isinstance(e, StateSaveFailed))
+            assert saved.problem == ""
+
+    run(main())
+
+
+def test_datagrams_that_are_not_read_in_time_count_as_socket_overrun(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
+
+    async def main() -> None:
+        async with Node(quick()) as node:
+            waiting = asyncio.create_task(
+                event_where(node, lambda event: isinstance(event, DatagramDropped))
+            )
+            await asyncio.sleep(0)
+            node._socket._receive_queue.dropped_reads += 3
+            dropped = await waiting
+            assert (dropped.reason, dropped.count) == (DropReason.SOCKET_OVERRUN, 3)
+            assert dict(node.stats().dropped)[DropReason.SOCKET_OVERRUN] == 3
+
+    run(main())
+
+
+def test_nothing_goes_out_under_an_epoch_that_is_not_saved(
+    run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: StateDirectory, __: NodeState) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def main() -> None:
+        async with Node(quick(), state_dir=tmp_path) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            engine = ours._engine
+            with monkeypatch.context() as patch:
+                patch.setattr(StateDirectory, "save", full)
+                engine._publisher.epoch += 1
+                before = ours.stats().datagrams_out
+                await ours.broadcast(b"held back")
+                await event_where(ours, lambda event: isinstance(event, StateSaveFailed))
+                assert ours.stats().datagrams_out == before
+                engine._publisher.epoch -= 1  # only the driver is asked here
+            assert await inbox.of(1) == [b"held back"]
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_a_killed_node_finds_its_state_readable_and_its_lock_free(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from grapevine_proto import ClusterKey, Node, NodeConfig\n"
+        "async def main():\n"
+        "    key = ClusterKey(bytes(range(32)))\n"
+        "    async with Node(NodeConfig(keys=[key]), state_dir=sys.argv[1]) as node:\n"
+        "        print(node.peer_id, node.epoch, flush=True)\n"
+        "        while True:\n"
+        "            await node.broadcast(b'x')\n"
+        "            await asyncio.sleep(0)\n"
+        "asyncio.run(main())\n"
+    )
+
+    async def main() -> None:
+        lives: list[tuple[str, int]] = []
+        for _ in range(3):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", program, str(tmp_path)), stdout=asyncio.subprocess.PIPE
+            )
+            assert process.stdout is not None
+            who, epoch = (await process.stdout.readline()).split()
+            lives.append((who.decode(), int(epoch)))
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        directory = StateDirectory(tmp_path)
+        directory.load(0.0)
+        directory.close()
+        assert directory.load_warning == ""
+        assert len({who for who, _ in lives}) == 1
+        assert [epoch for _, epoch in lives] == sorted({epoch for _, epoch in lives})
+
+    asyncio.run(main())
+
+
+# --- the world outside --------------------------------------------------------------------------
+
+
+def test_a_dead_peer_costs_the_living_no_datagram(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            third = Node(quick(ours))
+            await third.start()
+            await ours.ready(2)
+            third._socket.close()  # as if it had been killed
+            for number in range(100):
+                await ours.broadcast(b"%d" % number)
+                await inbox.of(number + 1)
+            await state_of(ours, third, PeerState.DISCONNECTED)
+            await third.leave(timeout=0)
+
+    run(main())
+
+
+def test_a_socket_that_is_closed_under_a_node_stops_it_with_a_reason(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = Node(quick())
+        await ours.start()
+        stopped = asyncio.create_task(
+            event_where(ours, lambda event: isinstance(event, NodeStopped))
+        )
+        await asyncio.sleep(0)
+        ours._socket.close()
+        assert "socket" in (await stopped).reason
+        with pytest.raises(NotRunning, match="socket"):
+            await ours.broadcast(b"x")
+
+    run(main())
+
+
+def test_a_machine_that_slept_declares_nobody_dead(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            heard: list[Event] = []
+            ours.on_event(heard.append)
+            theirs.on_event(heard.append)
+            monkeypatch.setattr(node_module, "clock", lambda: clock() + 60.0)
+            inbox = Inbox(theirs)
+            await ours.broadcast(b"good morning")
+            await inbox.of(1)
+            assert ours.lag_s > 59
+            told = [e.peer.state for e in heard if isinstance(e, PeerStateChanged)]
+            assert PeerState.DISCONNECTED not in told
+
+    run(main())
+
+
+def test_a_fault_in_one_turn_does_not_end_the_node(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pump_module, "ERROR_PAUSE_S", 0.0)
+
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(theirs)
+            await asyncio.gather(ours.ready(), theirs.ready())
+            with caplog.at_level(logging.ERROR, "grapevine"), monkeypatch.context() as patch:
+                patch.setattr(type(ours._engine), "events", lambda _: 1 / 0)
+                async with asyncio.timeout(5):
+                    while "ZeroDivisionError" not in caplog.text:  # noqa: ASYNC110
+                        await asyncio.sleep(0)
+            await ours.broadcast(b"still here")
+            assert await inbox.of(1) == [b"still here"]
+
+    run(main())
+
+
+def test_what_cannot_be_changed_while_running_is_named(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick()) as theirs:
+            changed = quick(theirs, name="another", fanout=5)
+            assert ours.reconfigure(changed) == ("name",)
+            await ours.ready()
+            with pytest.raises(ConfigError):
+                ours.reconfigure(changed.replace(keys=()))
+
+    run(main())
+
+
+def test_several_nodes_live_in_one_loop(run: Run[Any]) -> None:
+    async def main() -> None:
+        nodes = [Node(quick()) for _ in range(5)]
+        await asyncio.gather(*(node.start() for node in nodes))
+        for node in nodes[1:]:
+            node.dial(nodes[0].address)
+        inboxes = [Inbox(node) for node in nodes]
+        await asyncio.gather(*(node.ready(4) for node in nodes))
+        await nodes[3].broadcast(b"to the other four")
+        for number, inbox in enumerate(inboxes):
+            if number != 3:
+                await inbox.of(1)
+        await asyncio.gather(*(node.leave() for node in nodes))
+
+    run(main())

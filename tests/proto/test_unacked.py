@@ -1,0 +1,181 @@
+"""What nobody is known to have: counted from when it is said until a peer tells that it arrived."""
+
+from __future__ import annotations
+
+import pytest
+
+from grapevine_proto import unacked as unacked_module
+from grapevine_proto.config.sections import RateLimitConfig
+from grapevine_proto.unacked import DIGEST_SETTLE_S, UnackedBroadcasts
+from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES
+from tests.proto.test_engine import HERE, THERE, Pair
+
+REPORTED_S = 1.0  # reports come within a round trip, which nothing has measured yet
+
+
+def lose_all(pair: Pair) -> None:
+    """Let what both would send now be lost."""
+    for engine in (pair.one, pair.other):
+        engine.datagrams_to_send(pair.now)
+
+
+def test_a_broadcast_is_untaken_until_a_peer_tells_that_it_arrived() -> None:
+    pair = Pair()
+    assert pair.one.unacknowledged == 0
+    pair.one.broadcast(b"hello", pair.now)
+    assert pair.one.unacknowledged == 1  # in the bundle
+    pair.exchange()
+    assert pair.received(pair.other) == [b"hello"]
+    assert pair.one.unacknowledged == 1  # there, but nobody has told so
+    pair.run(REPORTED_S)
+    assert pair.one.unacknowledged == 0
+    assert pair.other.unacknowledged == 0
+
+
+def test_payloads_of_one_bundle_count_each() -> None:
+    pair = Pair()
+    for number in range(5):
+        pair.one.broadcast(b"%d" % number, pair.now)
+    assert pair.one.unacknowledged == 5
+    pair.exchange()
+    assert pair.one.unacknowledged == 5
+    pair.run(REPORTED_S)
+    assert pair.one.unacknowledged == 0
+
+
+def test_what_was_lost_is_untaken_until_it_was_sent_again_and_arrived() -> None:
+    pair = Pair()
+    pair.one.broadcast(b"lost at first", pair.now)
+    lose_all(pair)
+    assert pair.one.unacknowledged == 1
+    pair.run(DIGEST_SETTLE_S - 0.5)  # before any round can agree on it
+    assert pair.received(pair.other) == [b"lost at first"]
+    assert pair.one.unacknowledged == 0
+
+
+def test_that_a_peer_links_takes_nothing_but_what_it_is_then_given_does() -> None:
+    pair = Pair(linked=False)
+    for number in range(3):
+        pair.one.broadcast(b"%d" % number, pair.now)
+        pair.run(0.1)
+    assert pair.one.unacknowledged == 3
+    pair.one.dial(THERE, pair.now)
+    pair.exchange()
+    assert len(pair.one.peers(pair.now)) == 1
+    assert pair.one.unacknowledged == 3
+    pair.run(REPORTED_S)
+    assert sorted(pair.received(pair.other)) == [b"0", b"1", b"2"]
+    assert pair.one.unacknowledged == 0
+
+
+@pytest.mark.parametrize("size_bytes", [PUSH_LIMIT_BYTES + 1, 200_000])
+def test_a_large_payload_is_taken_when_all_its_parts_have_arrived(size_bytes: int) -> None:
+    pair = Pair(rate_limit=RateLimitConfig(enabled=False))
+    pair.one.broadcast(bytes(size_bytes), pair.now)
+    while not pair.received(pair.other):
+        assert pair.one.unacknowledged == 1
+        pair.run(0.05)
+    pair.run(1.0)
+    assert pair.one.unacknowledged == 0
+
+
+def test_private_messages_are_told_of_by_their_own_event_and_do_not_count() -> None:
+    pair = Pair()
+    pair.one.send(pair.other.peer_id, b"psst", pair.now)
+    assert pair.one.unacknowledged == 0
+
+
+def test_what_others_said_and_we_pass_on_or_repair_is_not_ours() -> None:
+    pair = Pair()
+    pair.other.broadcast(b"theirs", pair.now)
+    pair.run(REPORTED_S)
+    assert (pair.one.unacknowledged, pair.other.unacknowledged) == (0, 0)
+
+
+def test_a_peer_that_is_gone_before_it_told_took_nothing() -> None:
+    pair = Pair(peer_timeout=10.0)
+    pair.one.broadcast(b"to the dead", pair.now)
+    lose_all(pair)
+    while pair.now < 60.0:
+        pair.now += 0.1
+        if pair.one.deadline <= pair.now:
+            pair.one.advance(pair.now)
+        pair.one.datagrams_to_send(pair.now)
+    assert pair.one.unacknowledged == 1
+
+
+def test_a_message_repeated_in_parts_still_says_what_it_tells() -> None:
+    """A repeat is longer than what it repeats, so that it may no longer fit a packet."""
+    pair = Pair()
+    pair.one.broadcast(bytes(1040), pair.now)
+    lose_all(pair)
+    pair.run(DIGEST_SETTLE_S - 0.5)  # before any round can agree on it
+    assert pair.received(pair.other) == [bytes(1040)]
+    assert pair.one.unacknowledged == 0
+
+
+# --- the count ----------------------------------------------------------------------------------
+
+
+def test_a_round_that_agreed_takes_all_if_our_stream_was_still_when_it_began() -> None:
+    untaken = UnackedBroadcasts()
+    untaken.track((1, 1), 2, now=10.0)
+    untaken.track((1, 3), 1, now=10.5)
+    untaken.on_peer_in_sync(9.9 + DIGEST_SETTLE_S)
+    assert untaken.count == 3
+    untaken.on_peer_in_sync(10.6 + DIGEST_SETTLE_S)
+    assert untaken.count == 0
+
+
+def test_a_round_whose_digests_left_out_our_stream_takes_nothing() -> None:
+    untaken = UnackedBroadcasts()
+    untaken.track((1, 1), 2, now=10.0)
+    untaken.track((1, 3), 1, now=20.0)
+    untaken.on_acked([(1, 3)])
+    untaken.on_peer_in_sync(
+        20.0 + DIGEST_SETTLE_S - 0.1
+    )  # the first had long settled, its stream had not
+    assert untaken.count == 2
+    untaken.on_peer_in_sync(20.0 + DIGEST_SETTLE_S)
+    assert untaken.count == 0
+
+
+def test_rounds_agree_on_nothing_of_whoever_talks_all_the_time_and_is_not_heard() -> None:
+    pair = Pair()
+    said = 0
+    while said < 20:
+        pair.one.broadcast(b"%d" % said, pair.now)
+        said += 1
+        for _ in range(10):
+            pair.now += 0.1
+            for engine, to in ((pair.one, pair.other), (pair.other, pair.one)):
+                if engine.deadline <= pair.now:
+                    engine.advance(pair.now)
+                for datagram, _ in engine.datagrams_to_send(pair.now):
+                    if len(datagram) < 150:  # heartbeats and rounds: what carries a rumor is lost
+                        to.receive(datagram, THERE if to is pair.one else HERE, pair.now)
+        if said % 5 == 0:
+            pair.one.start_round(pair.now)
+    rounds = [each for each in pair.one.rounds() if each.in_sync]
+    assert pair.received(pair.other) == []
+    assert rounds
+    assert pair.one.unacknowledged == said
+
+
+def test_what_several_peers_take_counts_once() -> None:
+    untaken = UnackedBroadcasts()
+    untaken.track((1, 1), 4, now=0.0)
+    untaken.track((1, 5), 1, now=0.0)
+    untaken.on_acked([(1, 1), (1, 1)])
+    untaken.on_acked([(1, 1), (7, 7)])
+    assert untaken.count == 1
+
+
+def test_beyond_the_limit_the_oldest_counts_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unacked_module, "TRACKED_RUMORS_LIMIT", 3)
+    untaken = UnackedBroadcasts()
+    for first in range(1, 5):
+        untaken.track((1, first), 1, now=0.0)
+    assert (untaken.count, untaken.untracked) == (4, 1)
+    untaken.on_acked([(1, first) for first in range(1, 5)])
+    assert (untaken.count, untaken.untracked) == (1, 1)

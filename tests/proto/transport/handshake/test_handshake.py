@@ -1,0 +1,468 @@
+"""The handshake between people who mean well, on a road that does not always."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+
+import pytest
+
+from grapevine_proto.config.sections import LimitsConfig
+from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address
+from grapevine_proto.transport.handshake import initiator, responder
+from grapevine_proto.transport.handshake.handshake_crypto import with_mac
+from grapevine_proto.transport.handshake.initiator import TRANSITIONS, HandshakeState, Initiator
+from grapevine_proto.transport.handshake.responder import UNCONFIRMED_TIMEOUT_S, Responder
+from grapevine_proto.wire.codec import (
+    BASE_DATAGRAM_BYTES,
+    CHALLENGE_BYTES,
+    HELLO_BYTES,
+    Hello,
+    decode_message,
+    encode_packet,
+)
+from grapevine_proto.wire.messages import SwapRequest
+from tests.proto.transport.ends import (
+    CLUSTER,
+    EMPTY,
+    KEY,
+    NAMES,
+    OTHER_KEY,
+    Drop,
+    End,
+    World,
+    linked_ends,
+    name_of,
+    private,
+    two_ends,
+)
+
+
+def both_linked(ada: End, bob: End) -> bool:
+    return (
+        bool(ada.links and bob.links)
+        and ada.link.session.our_id == bob.link.session.their_id
+        and ada.link.session.their_id == bob.link.session.our_id
+    )
+
+
+def lose_first(name: str, count: int = 1) -> Drop:
+    """A road that loses the first `count` datagrams of one kind."""
+    left = count
+
+    def drop(datagram: bytes, sender: End, receiver: End) -> bool:
+        nonlocal left
+        left -= name_of(datagram) == name
+        return name_of(datagram) == name and left >= 0
+
+    return drop
+
+
+def lose_some(share: float, seed: int) -> Drop:
+    rng = random.Random(seed)
+    return lambda *_: rng.random() < share
+
+
+def test_four_messages_and_a_packet_each_way_make_a_link() -> None:
+    world, ada, bob = linked_ends()
+
+    assert [name_of(each) for each, _, _ in world.log] == [
+        "hello",
+        "challenge",
+        "proof",
+        "welcome",
+        "data",
+        "data",
+    ]
+    assert both_linked(ada, bob)
+    assert (ada.link.peer_id, bob.link.peer_id) == (bob.peer_id, ada.peer_id)
+    assert (ada.link.record, bob.link.record) == (bob.record, ada.record)
+    assert (ada.link.address, bob.link.address) == (bob.address, ada.address)
+    assert (ada.opened, bob.opened) == ([EMPTY], [EMPTY])
+    assert (ada.drops, bob.drops) == ([], [])
+    assert bob.responder.pending == 0
+
+
+def test_a_link_takes_a_round_trip_for_each_step() -> None:
+    world, ada, bob = two_ends()
+    ada.dial(bob.address, 0.0)
+
+    assert world.run(10.0, until=lambda: both_linked(ada, bob)) == pytest.approx(0.06)
+    assert ada.link.path.rtt_s == pytest.approx(0.02)
+    assert bob.link.path.rtt_s == pytest.approx(0.02)
+
+
+def test_messages_pass_both_ways_over_a_new_link() -> None:
+    world, ada, bob = linked_ends()
+    assert ada.link.send(private(1), world.now)
+    assert bob.link.send(private(2), world.now)
+    world.run(0.1)
+
+    assert (ada.opened, bob.opened) == ([EMPTY, private(2)], [EMPTY, private(1)])
+
+
+def test_nobody_is_sent_more_than_they_sent_before_they_have_proved_themselves() -> None:
+    world, _, _ = linked_ends()
+    sizes = {name_of(each): len(each) for each, _, _ in world.log}
+
+    assert sizes["challenge"] == CHALLENGE_BYTES <= HELLO_BYTES == sizes["hello"]
+    assert max(sizes.values()) <= BASE_DATAGRAM_BYTES
+
+
+@pytest.mark.parametrize("name", ["hello", "challenge", "proof", "welcome", "data"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_any_message_may_be_lost_and_the_link_comes_about(name: str, count: int) -> None:
+    world, ada, bob = two_ends()
+    world.drop = lose_first(name, count)
+    ada.dial(bob.address, 0.0)
+    world.run(10.0)
+
+    assert both_linked(ada, bob)
+    assert len(bob.established) == len(ada.established) == 1
+
+
+def test_what_was_sent_again_measures_no_round_trip() -> None:
+    world, ada, bob = two_ends()
+    lost = {name: lose_first(name) for name in NAMES.values()}
+    world.drop = lambda datagram, a, b: lost[name_of(datagram)](datagram, a, b)
+    ada.dial(bob.address, 0.0)
+    world.run(10.0)
+
+    assert both_linked(ada, bob)
+    assert ada.link.path.rtt_s is None
+    assert bob.link.path.rtt_s is None
+
+
+@pytest.mark.parametrize("name", ["hello", "proof"])
+def test_hello_and_proof_are_sent_again_byte_for_byte_with_growing_pauses(name: str) -> None:
+    world, ada, bob = two_ends()
+    sent_at: list[float] = []
+
+    def lose_all(datagram: bytes, sender: End, receiver: End) -> bool:
+        if name_of(datagram) == name:
+            sent_at.append(world.now)
+        return name_of(datagram) == name
+
+    world.drop = lose_all
+    ada.dial(bob.address, 0.0)
+    world.run(12.0)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(sent_at)]
+
+    assert not ada.dials
+    assert len({each for each, _, _ in world.of(name)}) == 1
+    assert len(pauses) >= 5
+    for pause, least in zip(pauses, [0.25, 0.5, 1.0, 2.0, 2.0, 2.0], strict=False):
+        assert least <= pause <= 1.2 * least
+
+
+def test_an_accepted_proof_that_comes_again_draws_the_same_welcome() -> None:
+    world, ada, bob = two_ends()
+    world.drop = lose_first("welcome", 3)
+    ada.dial(bob.address, 0.0)
+    world.run(10.0)
+
+    welcomes = [each for each, _, _ in world.of("welcome")]
+    assert len(welcomes) == 4
+    assert len(set(welcomes)) == 1
+
+
+def test_confirming_packets_never_repeat_a_counter() -> None:
+    world, ada, bob = two_ends()
+    world.drop = lambda datagram, sender, _: name_of(datagram) == "data" and sender is ada
+    ada.dial(bob.address, 0.0)
+    world.run(5.0)
+
+    sent = [each for each, _, _ in world.of("data")]
+    assert len(sent) > 3
+    assert len(set(sent)) == len(sent)
+
+
+def test_fifty_of_fifty_come_through_at_thirty_percent_loss() -> None:
+    took: list[float] = []
+    for seed in range(50):
+        world, ada, bob = two_ends()
+        world.drop = lose_some(0.3, seed)
+        while not both_linked(ada, bob) and world.now < 60.0:
+            if not ada.dials and not ada.links:
+                ada.dial(bob.address, world.now)
+            world.run(0.5, until=functools.partial(both_linked, ada, bob))
+        took.append(world.now)
+
+    assert max(took) < 60.0
+    assert sum(each < 10.0 for each in took) >= 45
+
+
+def test_fifty_of_fifty_come_through_when_thirty_percent_are_damaged() -> None:
+    for seed in range(50):
+        world, ada, bob = two_ends()
+        rng = random.Random(seed)
+
+        def damage(
+            datagram: bytes,
+            sender: End,
+            receiver: End,
+            rng: random.Random = rng,
+            world: World = world,
+        ) -> bool:
+            if rng.random() >= 0.3:
+                return False
+            at = rng.randrange(len(datagram))
+            damaged = datagram[:at] + bytes((datagram[at] ^ 1 << rng.randrange(8),))
+            for answer in receiver.receive(damaged + datagram[at + 1 :], sender.address, world.now):
+                world._send(answer, receiver.address, sender.address)
+            return True
+
+        world.drop = damage
+        while not both_linked(ada, bob) and world.now < 60.0:
+            if not ada.dials and not ada.links:
+                ada.dial(bob.address, world.now)
+            world.run(0.5, until=functools.partial(both_linked, ada, bob))
+        assert world.now < 60.0
+
+
+def test_a_dial_that_nobody_answers_expires() -> None:
+    world, ada, _ = two_ends()
+    dial = ada.dial(Address("192.0.2.99", 1), 0.0, timeout_s=7.0)
+    world.run(6.9)
+    assert ada.dials
+    world.run(0.2)
+
+    assert not ada.dials
+    assert dial.transmit(world.now) == []
+    assert ada.drops == []
+
+
+def test_a_patient_dial_gives_up_before_its_session_is_spent() -> None:
+    world, ada, bob = two_ends()
+    world.drop = lambda datagram, *_: name_of(datagram) == "data"
+    ada.dial(bob.address, 0.0, timeout_s=3600.0)
+    world.run(300.0)
+
+    assert not ada.dials
+
+
+@pytest.mark.parametrize(("key", "cluster"), [(OTHER_KEY, CLUSTER), (KEY, "orchard")])
+def test_another_key_or_cluster_hears_silence(key: ClusterKey, cluster: str) -> None:
+    world, ada, bob = two_ends()
+    ada.key, ada.cluster = key, cluster
+    ada.start(0.0)
+    ada.dial(bob.address, 0.0)
+    world.run(10.0)
+
+    assert {name_of(each) for each, _, _ in world.log} == {"hello"}
+    assert set(bob.drops) == {DropReason.UNKNOWN_KEY}
+    assert bob.responder.pending == 0
+
+
+def test_every_key_of_ours_lets_in_and_a_removed_one_does_not() -> None:
+    world, ada, bob = two_ends()
+    bob.responder.reconfigure((OTHER_KEY, KEY), bob.limits, (), 0.0)
+    ada.dial(bob.address, 0.0)
+    world.run(1.0)
+    assert both_linked(ada, bob)
+    assert bob.link.session.key == KEY
+
+    world, ada, bob = two_ends()
+    bob.responder.reconfigure((OTHER_KEY,), bob.limits, (), 0.0)
+    ada.dial(bob.address, 0.0)
+    world.run(1.0)
+    assert not bob.links
+
+
+@pytest.mark.parametrize("rule_out", ["key", "peer"])
+def test_new_settings_end_unconfirmed_sessions_that_they_rule_out(rule_out: str) -> None:
+    world, ada, bob = two_ends()
+    ada.dial(bob.address, 0.0)
+    world.hold("welcome")
+    assert bob.responder.pending == 1
+    keys, denied = ((OTHER_KEY,), ()) if rule_out == "key" else ((KEY,), (ada.peer_id,))
+    bob.responder.reconfigure(keys, bob.limits, denied, world.now)
+
+    assert bob.responder.pending == 0
+
+
+def test_a_denied_peer_is_refused() -> None:
+    world, ada, bob = two_ends()
+    bob.denied = (ada.peer_id,)
+    bob.start(0.0)
+    ada.dial(bob.address, 0.0)
+    world.run(10.0)
+
+    assert set(bob.drops) == {DropReason.DENIED}
+    assert not bob.links
+
+
+def test_whoever_dials_itself_is_told_so() -> None:
+    _, ada, _ = two_ends()
+    world = World(ada)
+    ada.dial(ada.address, 0.0)
+    world.run(10.0)
+
+    assert set(ada.drops) == {DropReason.SELF_DIAL}
+    assert not ada.links
+
+
+def test_a_dial_for_one_peer_takes_no_other() -> None:
+    world, ada, bob = two_ends()
+    carol = End("carol", Address("192.0.2.3", 3000))
+    dial = ada.dial(bob.address, 0.0, expected=carol.peer_id)
+    world.run(10.0)
+
+    assert set(ada.drops) == {DropReason.WRONG_PEER}
+    assert dial.state is HandshakeState.PROOF_SENT
+    assert not ada.links
+    assert not bob.links
+
+
+@pytest.mark.parametrize(
+    ("nearer_than_s", "is_too_far"), [(0.03, False), (0.02, True), (0.0, True)]
+)
+def test_a_dial_for_a_nearer_link_knows_by_the_challenge_whether_it_is_one(
+    nearer_than_s: float, is_too_far: bool
+) -> None:
+    world, ada, bob = two_ends()
+    dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=nearer_than_s)
+    assert not dial.is_rtt_too_high
+    world.run(1.0, until=lambda: dial.state is HandshakeState.PROOF_SENT)
+    assert dial.is_rtt_too_high is is_too_far
+
+
+def test_a_dial_for_a_nearer_link_that_had_to_be_sent_again_measured_nothing() -> None:
+    world, ada, bob = two_ends()
+    world.drop = lose_first("hello")
+    dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=10.0)
+    world.run(5.0, until=lambda: dial.state is HandshakeState.PROOF_SENT)
+    assert dial.is_rtt_too_high
+
+
+def test_whom_it_is_for_and_who_goes_is_the_first_word_of_a_nearer_link() -> None:
+    world, ada, bob = two_ends()
+    ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=1.0)
+    world.run(1.0)
+    assert decode_message(bob.established[0].plaintext) == SwapRequest(ada.record)
+
+
+def test_a_dial_tells_who_answers_as_soon_as_it_knows() -> None:
+    world, ada, bob = two_ends()
+    dial = ada.dial(bob.address, 0.0)
+    assert dial.peer_id is None
+    world.run(1.0, until=lambda: dial.state is HandshakeState.CONFIRMING)
+
+    assert dial.peer_id == bob.peer_id
+
+
+@pytest.mark.parametrize(
+    ("versions", "chosen"), [(b"\1\0\0\0", 1), (b"\1\x09\0\0", 1), (b"\x09\0\0\0", None)]
+)
+def test_the_highest_common_version_is_chosen(versions: bytes, chosen: int | None) -> None:
+    world, ada, bob = two_ends()
+    hello = Hello(versions, b"i" * 8, b"e" * 32)
+    datagram = with_mac(KEY, CLUSTER, encode_packet(hello))
+
+    if chosen is None:
+        reason = world.refusal(datagram, ada.address, bob.address)
+        assert reason is DropReason.UNKNOWN_VERSION
+    else:
+        (challenge,) = world.throw(datagram, ada.address, bob.address)
+        assert challenge[9] == chosen
+
+
+def test_two_versions_in_common_give_the_higher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for end in (initiator, responder):
+        monkeypatch.setattr(end, "SUPPORTED_VERSIONS", frozenset({1, 2}))
+    world, ada, bob = two_ends()
+    ada.dial(bob.address, 0.0)
+    world.run(1.0)
+
+    assert both_linked(ada, bob)
+    assert {each[9] for each, _, _ in world.of("challenge")} == {2}
+
+
+def test_the_same_seed_makes_the_same_run_to_the_byte() -> None:
+    first, second = linked_ends()[0], linked_ends()[0]
+
+    assert first.log == second.log
+
+
+def test_an_idle_responder_asks_for_no_wake_up() -> None:
+    world, _, bob = linked_ends()
+    world.run(1000.0)
+
+    assert bob.responder.deadline == float("inf")
+
+
+def test_a_peer_has_one_unconfirmed_session_and_the_newer_proof_has_it() -> None:
+    world, ada, bob = two_ends()
+    first = ada.dial(bob.address, 0.0)
+    world.hold("welcome")
+    second = ada.dial(bob.address, world.now)
+    world.run(0.2, until=lambda: second.state is HandshakeState.CONFIRMING)
+    assert bob.responder.pending == 1
+    world.run(5.0)
+
+    assert both_linked(ada, bob)
+    assert bob.link.session.their_id == second.session_id
+    assert first.state is HandshakeState.PROOF_SENT
+
+
+def test_unconfirmed_sessions_are_forgotten_in_time() -> None:
+    world, ada, bob = two_ends()
+    ada.dial(bob.address, 0.0, timeout_s=0.1)
+    _, _, _ = world.hold("data")
+    assert bob.responder.pending == 1
+    world.run(UNCONFIRMED_TIMEOUT_S - 0.1)
+    assert bob.responder.pending == 1
+    world.run(0.2)
+
+    assert bob.responder.pending == 0
+
+
+def test_the_docstring_draws_the_table_of_steps() -> None:
+    rows = [line.split() for line in (Initiator.__doc__ or "").splitlines()]
+    names = {step.name for step in HandshakeState}
+    drawn = [(row[0], row[-2], row[-1]) for row in rows if row and row[0] in names]
+
+    assert drawn == [
+        (step.name, on.__name__, then.name) for (step, on), then in TRANSITIONS.items()
+    ]
+
+
+def test_neither_end_prints_a_secret() -> None:
+    world, ada, bob = two_ends()
+    dial = ada.dial(bob.address, 0.0)
+    world.run(1.0)
+    shown = " ".join(
+        repr(each) for each in (dial, ada.responder, bob.responder, ada.link, bob.established)
+    )
+
+    for secret in (
+        KEY.fingerprint[:0] + "k" * 32,
+        ada.identity.seed.hex(),
+        repr(ada.identity.seed),
+    ):
+        assert secret not in shown
+
+
+def test_limits_may_change_while_running() -> None:
+    limits = LimitsConfig(challenges_per_second=1, handshake_buckets=1)
+    world, ada, bob = two_ends()
+    bob.responder.reconfigure((KEY,), limits, (), 0.0)
+    ada.dial(bob.address, 0.0)
+    hello, source, to = world.hold("hello")
+    world.throw(hello, source, to)
+
+    assert world.refusal(hello, source, to) is DropReason.CHALLENGE_BUDGET
+
+
+def test_a_responder_without_keys_knows_nobody() -> None:
+    world, ada, bob = two_ends()
+    silent = Responder(bob.identity, (), CLUSTER, LimitsConfig(), (), entropy=bob.entropy, now=0.0)
+    ada.dial(bob.address, 0.0)
+    hello, source, _ = world.hold("hello")
+    with pytest.raises(Dropped) as refused:
+        silent.receive(Hello(b"\1\0\0\0", b"i" * 8, b"e" * 32), hello, source, bob.record, 0.0)
+
+    assert refused.value.reason is DropReason.UNKNOWN_KEY

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+from grapevine_proto.crypto.identity import MAC_BYTES
+from grapevine_proto.transport.handshake.handshake_crypto import (
+    data_keys,
+    has_mac,
+    transcript,
+    with_mac,
+)
+from grapevine_proto.wire.codec import CHALLENGE, HELLO, PROOF, WELCOME
+from tests.proto.transport.ends import CLUSTER, KEY, OTHER_KEY
+
+
+def test_each_direction_has_a_key_of_its_own_that_hangs_on_everything() -> None:
+    pairs = [
+        data_keys(key, shared, said)
+        for key in (KEY, OTHER_KEY)
+        for shared in (b"a" * 32, b"b" * 32)
+        for said in (b"c" * 32, b"d" * 32)
+    ]
+    keys = [key for pair in pairs for key in pair]
+
+    assert len(set(keys)) == 16
+    assert all(len(key) == 32 for key in keys)
+
+
+def test_a_mac_is_bound_to_key_cluster_context_type_and_body() -> None:
+    bodies = [bytes([kind]) + b"body" for kind in (HELLO, CHALLENGE, PROOF, WELCOME)]
+    made = [
+        with_mac(key, cluster, body, context)
+        for key in (KEY, OTHER_KEY)
+        for cluster in (CLUSTER, "orchard")
+        for body in bodies
+        for context in (b"", b"context")
+    ]
+
+    assert len({datagram[-MAC_BYTES:] for datagram in made}) == len(made)
+    assert sum(has_mac(KEY, CLUSTER, datagram) for datagram in made) == len(bodies)
+
+
+def test_transcripts_tell_where_one_message_ends_and_the_next_begins() -> None:
+    said = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), (b"abc", b""), (b"", b"abc")]
+
+    assert all(transcript(*one) != transcript(*other) for one, other in combinations(said, 2))

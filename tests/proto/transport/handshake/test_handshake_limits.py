@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from grapevine_proto.config.sections import LimitsConfig
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.transport.handshake.handshake_limits import (
+    ADDRESS_HANDSHAKE_BURST,
+    ADDRESS_HANDSHAKES_PER_S,
+    COOKIE_ROTATION_S,
+    EXEMPT_PROOFS_BURST,
+    PROOFS_PER_IDENTITY_LIMIT,
+    PROVEN_ADDRESSES_LIMIT,
+    Cookies,
+    HandshakeRateLimiter,
+    network_of,
+)
+from tests.proto.transport.ends import entropy_of
+
+HERE = Address("192.0.2.1", 1000)
+OWNER = PeerId(bytes(32))
+THERE = Address("203.0.113.2", 1000)
+
+
+def new_budgets(**limits: int) -> HandshakeRateLimiter:
+    return HandshakeRateLimiter(LimitsConfig(**limits), entropy=entropy_of("budgets"), now=0.0)
+
+
+def hello_refusal(
+    budgets: HandshakeRateLimiter, source: Address, now: float = 0.0
+) -> DropReason | None:
+    try:
+        budgets.charge_hello(source, now, exempt=False)
+    except Dropped as refused:
+        return refused.reason
+    return None
+
+
+def proof_refusal(
+    budgets: HandshakeRateLimiter, source: Address, now: float = 0.0
+) -> DropReason | None:
+    try:
+        budgets.charge_proof(source, now, exempt=False)
+    except Dropped as refused:
+        return refused.reason
+    return None
+
+
+@pytest.mark.parametrize("refusal", [hello_refusal, proof_refusal])
+def test_an_address_has_a_burst_and_then_its_rate(
+    refusal: Callable[..., DropReason | None],
+) -> None:
+    budgets = new_budgets(
+        challenges_per_second=2 * ADDRESS_HANDSHAKE_BURST
+    )  # of which half is reserved
+    answers = [refusal(budgets, HERE) for _ in range(ADDRESS_HANDSHAKE_BURST + 1)]
+
+    assert answers == [None] * ADDRESS_HANDSHAKE_BURST + [DropReason.ADDRESS_BUDGET]
+    assert refusal(budgets, HERE._replace(port=2000)) is DropReason.ADDRESS_BUDGET
+    assert refusal(budgets, THERE) is None
+    if refusal is proof_refusal:  # a Hello has the common budget besides
+        assert refusal(budgets, HERE, 1 / ADDRESS_HANDSHAKES_PER_S) is None
+        assert refusal(budgets, HERE, 1 / ADDRESS_HANDSHAKES_PER_S) is DropReason.ADDRESS_BUDGET
+
+
+def test_the_exempt_pay_no_address_budget_but_the_common_one() -> None:
+    budgets = new_budgets(challenges_per_second=100)
+    for _ in range(1000):
+        budgets.charge_proof(HERE, 0.0, exempt=True)
+    for _ in range(100):
+        budgets.charge_hello(HERE, 0.0, exempt=True)
+
+    with pytest.raises(Dropped) as refused:
+        budgets.charge_hello(HERE, 0.0, exempt=True)
+    assert refused.value.reason is DropReason.CHALLENGE_BUDGET
+    assert budgets.proven_addresses == 0
+    budgets.charge_hello(HERE, 0.01, exempt=True)
+
+
+@pytest.mark.parametrize(
+    "loud", ["192.0.2.{}", "2001:db8::{}"], ids=["all of an IPv4 /24", "all of an IPv6 /64"]
+)
+def test_one_loud_site_does_not_use_up_what_all_share(loud: str) -> None:
+    budgets = new_budgets(challenges_per_second=200)
+    answers = [hello_refusal(budgets, Address(loud.format(n % 250), 1)) for n in range(5000)]
+
+    assert answers.count(None) == 100, "half of what there is"
+    assert [hello_refusal(budgets, THERE) for _ in range(ADDRESS_HANDSHAKE_BURST)] == [
+        None
+    ] * ADDRESS_HANDSHAKE_BURST
+
+
+def test_hellos_in_the_name_of_an_address_cost_it_nothing_while_there_is_room_for_all() -> None:
+    budgets = new_budgets()
+    for flood in range(3000):  # 300 a second for 10 s
+        assert hello_refusal(budgets, HERE, flood / 300) is None
+    assert proof_refusal(budgets, HERE, 10.0) is None
+
+
+def test_hellos_of_strangers_take_nothing_from_those_who_are_linked() -> None:
+    budgets = new_budgets(challenges_per_second=100)
+    for number in range(1000):
+        hello_refusal(budgets, Address(f"10.0.{number % 250}.1", 1))
+
+    for _ in range(100):
+        budgets.charge_hello(HERE, 0.0, exempt=True)
+
+
+def test_proofs_of_the_exempt_have_a_budget_of_their_own() -> None:
+    budgets = new_budgets()
+    for _ in range(EXEMPT_PROOFS_BURST):
+        budgets.charge_proof(HERE, 0.0, exempt=True)
+    with pytest.raises(Dropped) as refused:
+        budgets.charge_proof(HERE, 0.0, exempt=True)
+    assert refused.value.reason is DropReason.ADDRESS_BUDGET
+    assert proof_refusal(budgets, HERE) is None
+
+
+def test_strangers_share_a_fixed_number_of_buckets() -> None:
+    budgets = new_budgets(handshake_buckets=1, challenges_per_second=2 * ADDRESS_HANDSHAKE_BURST)
+    for number in range(ADDRESS_HANDSHAKE_BURST):
+        assert hello_refusal(budgets, Address(f"198.51.{number}.1", 1)) is None
+
+    assert hello_refusal(budgets, HERE) is DropReason.ADDRESS_BUDGET
+
+
+def test_nothing_is_kept_by_address_for_a_hello() -> None:
+    budgets = new_budgets(handshake_buckets=4, challenges_per_second=10_000)
+    for number in range(200):
+        hello_refusal(budgets, Address(f"198.51.{number}.1", 1))
+
+    assert len(budgets._unproven) <= 4
+    assert budgets.proven_addresses == 0
+
+
+def test_a_full_table_of_addresses_forgets_only_buckets_that_are_full_again() -> None:
+    budgets = new_budgets()
+    hosts = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(PROVEN_ADDRESSES_LIMIT + 1)]
+    for host in hosts[:-1]:
+        assert proof_refusal(budgets, Address(host, 1)) is None
+    late = Address(hosts[-1], 1)
+
+    assert budgets.proven_addresses == PROVEN_ADDRESSES_LIMIT
+    assert proof_refusal(budgets, late) is DropReason.TABLE_FULL
+    assert proof_refusal(budgets, Address(hosts[0], 1)) is None  # whoever is in it goes on
+    assert proof_refusal(budgets, late, 1 / ADDRESS_HANDSHAKES_PER_S) is None
+    assert budgets.proven_addresses == PROVEN_ADDRESSES_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2::1", "20010db800010002"),
+        ("2001:db8:1:2:ffff::9", "20010db800010002"),
+        ("2001:db8:1:3::1", "20010db800010003"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("not:an:address", "not:an:address"),
+    ],
+)
+def test_an_ipv6_site_counts_as_one_address(host: str, network: str) -> None:
+    assert network_of(host) == network
+
+
+# --- cookies ------------------------------------------------------------------------------------
+
+
+def new_cookies() -> Cookies:
+    return Cookies(entropy=entropy_of("cookies"), now=0.0)
+
+
+def stale(cookies: Cookies, cookie: bytes, source: Address, *said: bytes) -> bool:
+    try:
+        cookies.check(cookie, source, *said)
+    except Dropped as refused:
+        return refused.reason is DropReason.STALE_COOKIE
+    return False
+
+
+def test_a_cookie_is_good_for_what_was_said_from_where_it_was_said() -> None:
+    cookies = new_cookies()
+    cookie = cookies.make(HERE, b"hello", b"key")
+
+    assert not stale(cookies, cookie, HERE, b"hello", b"key")
+    assert stale(cookies, cookie, THERE, b"hello", b"key")
+    assert stale(cookies, cookie, HERE._replace(port=1), b"hello", b"key")
+    assert stale(cookies, cookie, HERE, b"hullo", b"key")
+    assert stale(cookies, cookie, HERE, b"hello", b"yek")
+    assert stale(cookies, bytes(32), HERE, b"hello", b"key")
+
+
+def test_a_cookie_outlives_one_renewal_of_the_secret_and_not_two() -> None:
+    cookies = new_cookies()
+    cookie = cookies.make(HERE, b"hello")
+    cookies.rotate(COOKIE_ROTATION_S - 0.001)
+    assert cookies.check(cookie, HERE, b"hello") == 0
+    cookies.rotate(COOKIE_ROTATION_S)
+    assert cookies.check(cookie, HERE, b"hello") == 1
+    cookies.rotate(2 * COOKIE_ROTATION_S)
+
+    assert stale(cookies, cookie, HERE, b"hello")
+
+
+def test_a_long_sleep_makes_both_secrets_old() -> None:
+    cookies = new_cookies()
+    cookie = cookies.make(HERE, b"hello")
+    cookies.rotate(10 * COOKIE_ROTATION_S)
+
+    assert stale(cookies, cookie, HERE, b"hello")
+
+
+def test_what_was_accepted_is_known_for_as_long_as_its_cookie_is_good() -> None:
+    cookies = new_cookies()
+    cookies.record_accepted(0, b"proof", b"session", OWNER, 10)
+    assert cookies.accepted_session(0, b"proof") == b"session"
+    assert cookies.deadline == COOKIE_ROTATION_S
+    cookies.rotate(COOKIE_ROTATION_S)
+    assert cookies.accepted_session(1, b"proof") == b"session"
+    assert len(cookies) == 1
+    cookies.rotate(2 * COOKIE_ROTATION_S)
+
+    assert len(cookies) == 0
+    assert cookies.deadline == float("inf")
+
+
+def test_beyond_the_cap_the_oldest_accepted_proof_is_forgotten_and_its_owner_has_room_again() -> (
+    None
+):
+    cookies = new_cookies()
+    for number in range(PROOFS_PER_IDENTITY_LIMIT):
+        assert cookies.has_quota_for(OWNER)
+        cookies.record_accepted(0, b"%d" % number, b"session", OWNER, 4096)
+    assert not cookies.has_quota_for(OWNER)
+    other = PeerId(bytes([1]) * 32)
+    assert cookies.has_quota_for(other)
+    cookies.record_accepted(0, b"another", b"session", other, PROOFS_PER_IDENTITY_LIMIT)
+    assert (len(cookies), cookies.evicted) == (PROOFS_PER_IDENTITY_LIMIT, 1)
+    assert cookies.accepted_session(0, b"0") is None
+    assert cookies.has_quota_for(OWNER)
+    cookies.rotate(COOKIE_ROTATION_S)
+    cookies.rotate(2 * COOKIE_ROTATION_S)
+    assert cookies._accepted_per_peer == {}

@@ -1,0 +1,159 @@
+"""What is owed to the peer besides messages: what arrived, where we are, and a word on its session."""
+
+from __future__ import annotations
+
+import math
+
+from grapevine_proto.transport.link.acks import PATH_RESPONSES_LIMIT, PendingReplies
+from grapevine_proto.transport.session.session import REJECT_AFTER_S, Session
+from grapevine_proto.transport.session.sessions import Sessions
+from grapevine_proto.wire.codec import Data, decode_frame, decode_packet, encode_frame
+from grapevine_proto.wire.messages import Ack, PathChallenge, PathResponse
+from tests.proto.transport.ends import EMPTY, KEY, private
+
+
+class Ends:
+    """Both ends of a session that the peer began, or we."""
+
+    def __init__(self, number: int, now: float = 0.0, *, by_us: bool = False) -> None:
+        our_id, their_id = bytes([1, number] * 4), bytes([2, number] * 4)
+        self.ours = Session(our_id, their_id, KEY, by_us, bytes(32), bytes(32), now)
+        self.theirs = Session(their_id, our_id, KEY, not by_us, bytes(32), bytes(32), now)
+
+    def hear(self, replies: PendingReplies, now: float) -> None:
+        """Content comes in."""
+        packet = packet_of(self.theirs.seal(private(1), now))
+        self.ours.open(packet, now)
+        replies.schedule_ack(self.ours, packet.counter, now)
+
+    def read(self, datagrams: list[bytes], now: float) -> list[bytes]:
+        """What the peer reads of them on this session."""
+        packets = [packet_of(datagram) for datagram in datagrams]
+        return [
+            self.theirs.open(packet, now)
+            for packet in packets
+            if packet.session_id == self.theirs.our_id
+        ]
+
+
+def packet_of(datagram: bytes) -> Data:
+    packet = decode_packet(datagram)
+    assert isinstance(packet, Data)
+    return packet
+
+
+def all_of(
+    replies: PendingReplies, sessions: Sessions, now: float, said: bytes = b""
+) -> list[bytes]:
+    """What goes where `said`, or nothing, is what else there is to say."""
+    datagrams = replies.seal_acks_and_responses(sessions, now)
+    if said:
+        datagrams.append(sessions.live.seal(said, now))
+    replies.append_confirms(datagrams, sessions.live, now)
+    return datagrams
+
+
+def test_where_nothing_has_come_nothing_is_ever_due() -> None:
+    live = Ends(1)
+    replies = PendingReplies()
+
+    assert replies.due_at == math.inf
+    assert all_of(replies, Sessions(live.ours, 0.0), 5.0) == []
+
+
+def test_who_began_a_session_hears_from_us_on_it_once_each_time() -> None:
+    live = Ends(1)
+    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    for now in (1.0, 2.0):
+        replies.schedule_confirm(live.ours, now)
+        replies.schedule_confirm(live.ours, now)
+        assert replies.due_at == now
+        assert live.read(all_of(replies, sessions, now), now) == [EMPTY]
+        assert replies.due_at == math.inf
+        assert all_of(replies, sessions, now) == []
+
+
+def test_on_a_session_that_we_began_nothing_is_owed() -> None:
+    live = Ends(1, by_us=True)
+    replies = PendingReplies()
+    replies.schedule_confirm(live.ours, 1.0)
+
+    assert replies.due_at == math.inf
+
+
+def test_what_goes_on_another_session_is_no_answer_on_the_live_one() -> None:
+    retiring, live = Ends(1), Ends(2)
+    replies, sessions = PendingReplies(), Sessions(retiring.ours, 0.0)
+    sessions.replace(live.ours, 1.0)
+    replies.schedule_confirm(retiring.ours, 1.0)
+    replies.schedule_confirm(live.ours, 1.0)
+    said = all_of(replies, sessions, 1.0)
+    assert retiring.read(said, 1.0) == live.read(said, 1.0) == [EMPTY]
+
+
+def test_what_goes_on_the_live_session_is_answer_there_and_nowhere_else() -> None:
+    live, other = Ends(1), Ends(2)
+    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    sessions.retire(other.ours, 0.0)
+    replies.schedule_confirm(live.ours, 1.0)
+    replies.schedule_confirm(other.ours, 1.0)
+    datagrams = all_of(replies, sessions, 1.0, said=private(1))
+
+    assert live.read(datagrams, 1.0) == [private(1)]
+    assert other.read(datagrams, 1.0) == [EMPTY]
+
+
+def test_a_spent_session_is_not_answered() -> None:
+    live, other = Ends(1, REJECT_AFTER_S), Ends(2)
+    replies, sessions = PendingReplies(), Sessions(live.ours, REJECT_AFTER_S)
+    sessions.retire(other.ours, 1.0)
+    replies.schedule_confirm(other.ours, REJECT_AFTER_S)
+
+    assert all_of(replies, sessions, REJECT_AFTER_S) == []
+
+
+def test_one_check_more_than_the_cap_crowds_out_the_oldest() -> None:
+    live = Ends(1)
+    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    tokens = [bytes([number]) * 8 for number in range(PATH_RESPONSES_LIMIT + 1)]
+    for token in tokens:
+        replies.schedule_path_response(PathChallenge(token), 1.0)
+    assert replies.due_at == 1.0
+    answers = [encode_frame(PathResponse(token)) for token in tokens[1:]]
+
+    assert live.read(all_of(replies, sessions, 1.0), 1.0) == answers
+    assert all_of(replies, sessions, 1.0) == []
+
+
+def test_content_is_told_of_on_the_live_session_whichever_it_came_on_and_not_before_it_is_due() -> (
+    None
+):
+    live, other = Ends(1), Ends(2)
+    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    sessions.retire(other.ours, 0.0)
+    live.hear(replies, 1.0)
+    other.hear(replies, 1.0)
+    due_at = replies.due_at
+    assert 1.0 < due_at < math.inf
+
+    replies.schedule_path_response(PathChallenge(bytes(8)), 1.0)
+    assert live.read(all_of(replies, sessions, 1.0), 1.0) == [encode_frame(PathResponse(bytes(8)))]
+    assert replies.due_at == due_at
+    told = [decode_frame(each) for each in live.read(all_of(replies, sessions, due_at), due_at)]
+    assert [each.session_id for each in told if isinstance(each, Ack)] == [
+        live.ours.our_id,
+        other.ours.our_id,
+    ]
+    assert replies.due_at == math.inf
+
+
+def test_what_is_cleared_is_owed_no_more() -> None:
+    live = Ends(1)
+    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    live.hear(replies, 1.0)
+    replies.schedule_confirm(live.ours, 1.0)
+    replies.schedule_path_response(PathChallenge(bytes(8)), 1.0)
+    replies.clear()
+
+    assert replies.due_at == math.inf
+    assert all_of(replies, sessions, 9.0) == []

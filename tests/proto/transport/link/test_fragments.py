@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.config.sections import LimitsConfig
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.transport.link.fragments import (
+    BYTES_PER_TOKEN,
+    FINISHED_MESSAGES_LIMIT,
+    MIN_FRAGMENT_CHARGE_BYTES,
+    MIN_PROGRESS_BYTES,
+    MIN_REASSEMBLY_BYTES_PER_S,
+    PIECE_OVERHEAD_BYTES,
+    REASSEMBLY_BASE_TIMEOUT_S,
+    REASSEMBLY_STALL_TIMEOUT_S,
+    FragmentedMessage,
+    Reassembly,
+    ReassemblyBudget,
+)
+from grapevine_proto.wire.codec import (
+    BASE_PLAINTEXT_BYTES,
+    decode_frame,
+    encode_frame,
+    encode_message,
+)
+from grapevine_proto.wire.messages import (
+    Ack,
+    DirectMessage,
+    Fragment,
+    Kind,
+    LinkFrame,
+    MtuProbe,
+    PathChallenge,
+    PathResponse,
+    Retransmit,
+)
+from tests.proto.transport.link.test_link import Pair
+from tests.proto.transport.paths import Road, Roads
+
+MAX: int = 10 * 2**20
+
+
+def message(size_bytes: int, seed: int = 1) -> bytes:
+    return bytes((Kind.RUMORS,)) + random.Random(seed).randbytes(size_bytes - 1)
+
+
+def cut(whole: bytes, at: list[int], number: int = 1) -> list[Fragment]:
+    edges = sorted({0, *(each % len(whole) for each in at), len(whole)})
+    return [
+        Fragment(number, len(whole), start, whole[start:end])
+        for start, end in itertools.pairwise(edges)
+    ]
+
+
+def refusal(reassembly: Reassembly, fragment: Fragment, now: float = 0.0) -> DropReason:
+    with pytest.raises(Dropped) as refused:
+        reassembly.add_fragment(fragment, now)
+    return refused.value.reason
+
+
+@given(
+    st.integers(1, 300),
+    st.lists(st.integers(0, 300), max_size=20),
+    st.lists(st.integers(0, 300), max_size=20),
+    st.randoms(use_true_random=False),
+)
+def test_pieces_come_in_any_order_twice_and_cut_in_two_ways(
+    size_bytes: int, one_way: list[int], another: list[int], rng: random.Random
+) -> None:
+    whole = message(size_bytes)
+    pieces = cut(whole, one_way) + cut(whole, another) + cut(whole, one_way)
+    rng.shuffle(pieces)
+    budget = ReassemblyBudget(MAX)
+    reassembly, got = Reassembly(MAX, budget), []
+    for piece in pieces:
+        with contextlib.suppress(Dropped):
+            got.append(reassembly.add_fragment(piece, 0.0))
+    assert [each for each in got if each is not None] == [whole]
+    assert (reassembly.used_bytes, budget.used_bytes, reassembly.has_partials) == (0, 0, False)
+
+
+@pytest.mark.parametrize(
+    "liar",
+    [
+        Fragment(1, 101, 50, b"x"),  # another size
+        Fragment(1, 100, 5, b"x"),  # other bytes
+        Fragment(1, 100, 5, b"x", is_repair=True),
+    ],
+)
+def test_pieces_that_contradict_each_other_drop_the_whole_message(liar: Fragment) -> None:
+    whole = message(100)
+    first, second = cut(whole, [60])
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    reassembly.add_fragment(first, 0.0)
+    assert refusal(reassembly, liar) is DropReason.CONTENT_CONFLICT
+    assert refusal(reassembly, second) is DropReason.DUPLICATE
+    assert reassembly.used_bytes == 0
+
+
+def test_what_is_kept_is_charged_by_what_came_and_not_by_what_was_announced() -> None:
+    budget = ReassemblyBudget(MAX)
+    reassembly = Reassembly(MAX, budget)
+    reassembly.add_fragment(Fragment(1, MAX, 5, b"abc"), 0.0)
+    assert budget.used_bytes == reassembly.used_bytes == 3 + 2 * PIECE_OVERHEAD_BYTES
+
+
+def test_a_message_of_the_largest_size_comes_whole_and_a_larger_one_is_refused() -> None:
+    limit = 200_000
+    reassembly = Reassembly(limit, ReassemblyBudget(MAX))
+    whole = message(limit + BYTES_PER_TOKEN)
+    *rest, last = cut(whole, list(range(0, len(whole), 1150)))
+    for piece in rest:
+        assert reassembly.add_fragment(piece, 0.0) is None
+    assert reassembly.add_fragment(last, 0.0) == whole
+    over = Fragment(2, limit + BYTES_PER_TOKEN + 1, 0, b"x")
+    assert refusal(reassembly, over) is DropReason.TOO_LARGE
+
+
+def test_one_byte_more_than_a_peer_may_keep_costs_it_the_slowest_message() -> None:
+    limit = 100_000
+    budget = ReassemblyBudget(MAX)
+    reassembly = Reassembly(limit, budget)
+    ceiling = (limit + BYTES_PER_TOKEN) * 9 // 8
+    size = 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    reassembly.add_fragment(Fragment(1, size + 1, 0, message(size)), 0.0)
+    rest = ceiling - 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    reassembly.add_fragment(Fragment(2, rest + 1, 0, message(rest - 1)), 1.0)
+    assert (reassembly.used_bytes, budget.dropped) == (ceiling - 1, 0)
+    reassembly.add_fragment(Fragment(3, 2, 0, b"x"), 2.0)
+    assert budget.dropped == 1
+    assert refusal(reassembly, Fragment(1, size + 1, size, b"x")) is DropReason.DUPLICATE
+    assert reassembly.add_fragment(Fragment(2, rest + 1, rest - 1, b"xy"), 3.0) is not None
+
+
+def test_one_byte_more_than_all_peers_may_keep_costs_the_one_that_keeps_most() -> None:
+    budget = ReassemblyBudget(4 * (1000 + 2 * PIECE_OVERHEAD_BYTES))
+    peers = [Reassembly(MAX, budget) for _ in range(5)]
+    for number, peer in enumerate(peers[:4]):
+        peer.add_fragment(Fragment(1, 2000, 0, message(1000)), float(number))
+    assert (budget.used_bytes, budget.dropped) == (budget.limit_bytes, 0)
+    assert refusal(peers[2], Fragment(1, 2000, 1000, b"x"), 4.0) is DropReason.REASSEMBLY_FULL
+    peers[4].add_fragment(Fragment(1, 2, 0, b"x"), 5.0)
+    assert [peer.has_partials for peer in peers] == [True, True, False, True, True]
+    assert budget.dropped == 1
+
+
+def test_what_has_not_grown_for_ten_seconds_is_given_up() -> None:
+    budget = ReassemblyBudget(MAX)
+    slow, quick = Reassembly(MAX, budget), Reassembly(MAX, budget)
+    slow.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
+    quick.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
+    slow.add_fragment(Fragment(1, 2000, 1, b"x"), 5.0)
+    quick.add_fragment(Fragment(1, 2000, 1, bytes(MIN_PROGRESS_BYTES)), 5.0)
+    assert budget.deadline == REASSEMBLY_STALL_TIMEOUT_S
+    budget.advance(REASSEMBLY_STALL_TIMEOUT_S - 0.001)
+    assert slow.has_partials
+    budget.advance(REASSEMBLY_STALL_TIMEOUT_S)
+    assert (slow.has_partials, quick.has_partials, budget.dropped) == (False, True, 1)
+
+
+def dribbled(
+    reassembly: Reassembly,
+    budget: ReassemblyBudget,
+    size_bytes: int,
+    part_bytes: int,
+    pause_s: float,
+) -> float:
+    """When a message that comes in such parts is given up; 0: never."""
+    now = 0.0
+    for start in range(0, size_bytes - part_bytes, part_bytes):
+        reassembly.add_fragment(Fragment(1, size_bytes, start, bytes(part_bytes)), now)
+        now += pause_s
+        budget.advance(now)
+        if not reassembly.has_partials:
+            return now
+    return 0.0
+
+
+def test_bytes_and_not_packets_are_growth() -> None:
+    budget = ReassemblyBudget(MAX)
+    assert dribbled(Reassembly(MAX, budget), budget, 1 << 20, 1, 0.25) <= REASSEMBLY_STALL_TIMEOUT_S
+    assert budget.dropped == 1
+
+
+def test_a_message_that_grows_but_too_slowly_ends_by_its_total_time() -> None:
+    budget = ReassemblyBudget(MAX)
+    ended_at = dribbled(Reassembly(MAX, budget), budget, 1 << 20, MIN_PROGRESS_BYTES, 1.0)
+    assert 0 < ended_at <= REASSEMBLY_BASE_TIMEOUT_S + (1 << 20) / MIN_REASSEMBLY_BYTES_PER_S + 1.0
+    sound = ReassemblyBudget(MAX)
+    assert not dribbled(
+        Reassembly(MAX, sound), sound, 1 << 20, 1143, 1143 / MIN_REASSEMBLY_BYTES_PER_S
+    )
+
+
+def test_only_what_brings_a_message_on_says_so() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    grown = []
+    for start in range(0, 2 * MIN_PROGRESS_BYTES, MIN_PROGRESS_BYTES // 4):
+        reassembly.add_fragment(Fragment(1, 1 << 20, start, bytes(MIN_PROGRESS_BYTES // 4)), 0.0)
+        grown.append(reassembly.has_progressed)
+    assert grown == [False, False, False, True] * 2
+    assert refusal(reassembly, Fragment(1, 1 << 20, 0, bytes(9))) is DropReason.DUPLICATE
+    assert not reassembly.has_progressed
+
+
+def test_a_peer_loses_no_message_to_what_others_send() -> None:
+    budget = ReassemblyBudget(100_000)
+    honest, greedy = Reassembly(MAX, budget), Reassembly(MAX, budget)
+    honest.add_fragment(Fragment(1, 40_000, 0, bytes(20_000)), 0.0)
+    for number in range(100):
+        with contextlib.suppress(Dropped):
+            greedy.add_fragment(Fragment(number, 40_000, 0, bytes(20_000)), 1.0 + number / 100)
+    assert budget.used_bytes <= budget.limit_bytes
+    assert honest.add_fragment(Fragment(1, 40_000, 20_000, bytes([0]) * 19_999), 3.0) is None
+    assert budget.dropped >= 96
+
+
+def test_a_budget_smaller_than_a_piece_refuses_and_does_not_fail() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(1))
+    assert refusal(reassembly, Fragment(1, 4000, 0, bytes(100))) is DropReason.REASSEMBLY_FULL
+
+
+@pytest.mark.parametrize("part_bytes", [1, 16, 255])
+def test_small_parts_are_charged_as_if_they_were_larger(part_bytes: int) -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    parts = 2 * BYTES_PER_TOKEN // MIN_FRAGMENT_CHARGE_BYTES
+    tokens = 0
+    for start in range(0, parts * part_bytes, part_bytes):
+        fragment = Fragment(1, 1 << 20, start, bytes(part_bytes))
+        tokens += reassembly.tokens_due(fragment)
+        reassembly.add_fragment(fragment, 0.0)
+    assert tokens == 2
+
+
+@given(st.integers(70_000, 300_000), st.integers(1143, 9000), st.randoms(use_true_random=False))
+def test_parts_that_a_correct_sender_makes_cost_what_it_counts_in_any_order(
+    size_bytes: int, part_bytes: int, rng: random.Random
+) -> None:
+    parts = [
+        Fragment(1, size_bytes, start, bytes(min(part_bytes, size_bytes - start)))
+        for start in range(0, size_bytes, part_bytes)
+    ]
+    rng.shuffle(parts)
+    reassembly, tokens = Reassembly(MAX, ReassemblyBudget(MAX)), 0
+    for fragment in parts:
+        tokens += reassembly.tokens_due(fragment)
+        with contextlib.suppress(Dropped):  # zeros are no message once they are whole
+            reassembly.add_fragment(fragment, 0.0)
+    assert tokens <= math.ceil(size_bytes / BYTES_PER_TOKEN)
+
+
+def test_a_link_that_ends_gives_its_share_back() -> None:
+    budget = ReassemblyBudget(MAX)
+    reassembly = Reassembly(MAX, budget)
+    for number in range(3):
+        reassembly.add_fragment(Fragment(number, 10, 0, b"x"), 0.0)
+    reassembly.clear()
+    assert (budget.used_bytes, reassembly.used_bytes) == (0, 0)
+
+
+def test_so_many_finished_messages_are_remembered_and_no_more() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    for number in range(FINISHED_MESSAGES_LIMIT + 1):
+        assert reassembly.add_fragment(Fragment(number, 1, 0, b"\x04"), 0.0) == b"\x04"
+    assert refusal(reassembly, Fragment(1, 1, 0, b"\x04")) is DropReason.DUPLICATE
+    assert reassembly.add_fragment(Fragment(0, 1, 0, b"\x04"), 0.0) == b"\x04"
+
+
+@pytest.mark.parametrize("kind", [Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.REPAIR])
+def test_pieces_of_pieces_and_repair_in_disguise_are_nonsense(kind: Kind) -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    assert refusal(reassembly, Fragment(1, 1, 0, bytes((kind,)))) is DropReason.MALFORMED
+
+
+def test_a_large_message_is_kept_once_and_sliced_when_it_goes() -> None:
+    whole = message(100_000)
+    one, two = FragmentedMessage(whole, 7, 0), FragmentedMessage(whole, 8, 0)
+    assert all(isinstance(each._plaintext, memoryview) for each in (one, two))
+    assert all(each._plaintext.obj is whole for each in (one, two))  # type: ignore[union-attr]
+    part = decode_frame(one.encode_fragment(500, 1500))
+    assert part == Fragment(7, 100_000, 500, whole[500:1500])
+
+
+# --- over a link --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_bytes", [1, 1150, 1151, 1168, 1200, 5000, 65_536, 300_000])
+def test_a_message_of_any_size_arrives_as_it_was(size_bytes: int) -> None:
+    roads = Roads()
+    ours, theirs = roads.join(Road(loss=0.2, seed=size_bytes), Road(loss=0.2), rtt_s=0.05)
+    whole = encode_message(DirectMessage(1, random.Random(1).randbytes(size_bytes)))
+    assert ours.link.send(whole, 0.0)
+    roads.run(20.0)
+    assert theirs.got == [whole]
+    assert ours.link.is_idle
+    assert not theirs.link.is_receiving
+
+
+def test_a_large_message_costs_a_token_for_each_64_kib() -> None:
+    pair = Pair(bucket=TokenBucket(100, 0.1, 0.0))
+    whole = message(3 * BYTES_PER_TOKEN + 1)
+    for piece in cut(whole, list(range(0, len(whole), 1024))):
+        pair.hear(encode_frame(piece))
+    assert pair.link.inbound_limit.bucket is not None
+    assert pair.link.inbound_limit.bucket.available(0.0) == pytest.approx(96.0)
+
+
+def test_a_sender_pays_for_a_large_message_as_it_goes() -> None:
+    roads = Roads()
+    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    ours.link.send_limit, theirs.link.inbound_limit.bucket = (
+        TokenBucket(3, 1.0, 0.0),
+        TokenBucket(3, 1.0, 0.0),
+    )
+    whole = message(6 * BYTES_PER_TOKEN)
+    ours.link.send(whole, 0.0)
+    took_s = roads.run(20.0, until=lambda: bool(theirs.got))
+    assert theirs.got == [whole]
+    assert 3.0 <= took_s < 4.0
+    assert theirs.link.inbound_limit.throttled == 0
+
+
+def test_repair_that_was_asked_for_is_free_in_pieces_too() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.link.inbound_limit.grant_repair_credit(1)
+    whole = bytes((Kind.REPAIR,)) + bytes(2 * BYTES_PER_TOKEN)
+    pieces = [
+        Fragment(1, len(whole), at, whole[at : at + 1000], is_repair=True)
+        for at in range(0, len(whole), 1000)
+    ]
+    for piece in pieces[:-1]:
+        pair.hear(encode_frame(piece))
+    session = pair.theirs
+    assert pair.hear(encode_frame(pieces[-1]), 0.0, session) == whole
+    assert pair.link.inbound_limit.bucket is not None
+    assert pair.link.inbound_limit.bucket.available(0.0) == 1.0
+
+
+def test_large_messages_have_room_of_their_own_and_one_always_finds_some() -> None:
+    pair = Pair(limits=LimitsConfig(queue_bytes=50_000))
+    assert pair.link.send(message(200_000), 0.0)
+    assert not pair.link.send(message(70_000), 0.0)
+    assert not pair.link.has_room_for(70_000)
+    assert pair.link.send(message(5_000), 0.0)
+    assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
+    assert pair.link.send(message(100), 0.0)
+    assert pair.link.send_drops == 1
+
+
+# --- bytes --------------------------------------------------------------------------------------
+
+ids = st.binary(min_size=8, max_size=8)
+counts = st.integers(0, 2**32 - 1)
+frames = st.one_of(
+    st.builds(
+        lambda number, before, body, after, of_repair: Fragment(
+            number, before + len(body) + after, before, body, of_repair
+        ),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 1000),
+        st.binary(min_size=1, max_size=50),
+        st.integers(0, 1000),
+        st.booleans(),
+    ),
+    st.builds(Retransmit, ids, counts, st.binary(min_size=1, max_size=50)),
+    st.builds(MtuProbe, st.integers(0, 65_000)),
+    st.builds(PathChallenge, ids),
+    st.builds(PathResponse, ids),
+    st.builds(
+        lambda session_id, first, latest, delay, steps: Ack(
+            session_id,
+            first,
+            first + sum(steps) + 1,
+            latest,
+            delay,
+            tuple(
+                (first + sum(steps[:i]), first + sum(steps[:i]) + steps[i] // 2)
+                for i in range(len(steps))
+            ),
+        ),
+        ids,
+        st.integers(0, 2**31),
+        counts,
+        counts,
+        st.lists(st.integers(1, 1000), max_size=64),
+    ),
+)
+
+
+@given(frames)
+def test_a_frame_decodes_to_what_it_was(frame: LinkFrame) -> None:
+    assert decode_frame(encode_frame(frame)) == frame
+
+
+@given(st.sampled_from(list(Kind)), st.binary(max_size=200))
+def test_any_bytes_are_a_frame_or_refused(kind: Kind, data: bytes) -> None:
+    with contextlib.suppress(Dropped):
+        frame = decode_frame(bytes((kind,)) + data)
+        assert isinstance(frame, MtuProbe) or encode_frame(frame)[1:] == data

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT, InboundLimit
+from tests.proto.transport.ends import CLOSE, EMPTY, HEARTBEAT, REPAIR, RUMORS
+
+
+def test_one_more_than_the_bucket_holds_is_refused_and_takes_nothing_from_it() -> None:
+    bucket = TokenBucket(2, 1.0, 0.0)
+    allowance = InboundLimit(bucket)
+    allowance.charge(RUMORS, 0.0)
+    allowance.charge(HEARTBEAT, 0.0)
+    with pytest.raises(Dropped) as refused:
+        allowance.charge(RUMORS, 0.5)
+
+    assert refused.value.reason is DropReason.RATE_LIMITED
+    assert (allowance.allowed, allowance.throttled) == (2, 1)
+    assert bucket.available(0.5) == pytest.approx(0.5)
+
+
+def test_what_costs_nothing_is_allowed_where_nothing_is_left() -> None:
+    allowance = InboundLimit(TokenBucket(1, 0.1, 0.0))
+    for plaintext in (RUMORS, EMPTY, CLOSE):
+        allowance.charge(plaintext, 0.0)
+
+    assert (allowance.allowed, allowance.throttled) == (3, 0)
+
+
+def test_without_a_bucket_everything_is_allowed() -> None:
+    allowance = InboundLimit(None)
+    for _ in range(1000):
+        allowance.charge(RUMORS, 0.0)
+    allowance.charge_tokens(1000, 0.0)
+
+    assert (allowance.allowed, allowance.throttled) == (1000, 0)
+
+
+def test_repair_is_free_as_often_as_it_was_asked_for() -> None:
+    bucket = TokenBucket(10, 1.0, 0.0)
+    allowance = InboundLimit(bucket)
+    allowance.grant_repair_credit(2)
+    for _ in range(3):
+        allowance.charge(REPAIR, 0.0)
+
+    assert bucket.available(0.0) == pytest.approx(9.0)
+    assert not allowance.consume_repair_credit()
+
+
+def test_repair_that_was_asked_for_makes_nothing_else_free() -> None:
+    bucket = TokenBucket(10, 1.0, 0.0)
+    allowance = InboundLimit(bucket)
+    allowance.grant_repair_credit(1)
+    allowance.charge(RUMORS, 0.0)
+
+    assert bucket.available(0.0) == pytest.approx(9.0)
+    assert allowance.consume_repair_credit()
+
+
+def test_one_repair_more_than_the_cap_is_not_expected() -> None:
+    allowance = InboundLimit(None)
+    allowance.grant_repair_credit(REPAIR_CREDIT_LIMIT)
+    allowance.grant_repair_credit(1)
+
+    assert [allowance.consume_repair_credit() for _ in range(REPAIR_CREDIT_LIMIT + 1)] == [
+        *[True] * REPAIR_CREDIT_LIMIT,
+        False,
+    ]

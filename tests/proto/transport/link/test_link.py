@@ -1,0 +1,705 @@
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grapevine_proto.config.sections import LimitsConfig
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address
+from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.transport.link.acks import PATH_RESPONSES_LIMIT
+from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.link.sender import DATAGRAMS_PER_TRANSMIT
+from grapevine_proto.transport.session.session import (
+    REJECT_AFTER_S,
+    REKEY_AFTER_S,
+    EstablishedSession,
+    Session,
+)
+from grapevine_proto.transport.session.sessions import (
+    FOLLOW_PEER_AFTER_S,
+    RETIRING_SESSIONS_LIMIT,
+    RETIRING_TIMEOUT_S,
+    SIMULTANEOUS_DIALS_S,
+    supersedes,
+)
+from grapevine_proto.wire.codec import (
+    BASE_PLAINTEXT_BYTES,
+    Data,
+    decode_message,
+    decode_packet,
+    encode_frame,
+)
+from grapevine_proto.wire.messages import Ack, DirectMessage, PathChallenge, PathResponse
+from tests.proto.transport.ends import (
+    CLOSE,
+    EMPTY,
+    HEARTBEAT,
+    KEY,
+    RECORDS,
+    REPAIR,
+    RUMORS,
+    End,
+    World,
+    linked_ends,
+    name_of,
+    private,
+    two_ends,
+)
+
+ADA = End("ada", Address("192.0.2.1", 1000))
+BOB = End("bob", Address("192.0.2.2", 2000))
+
+
+class Pair:
+    """A link of Ada's to Bob, with Bob's sessions held by hand."""
+
+    def __init__(
+        self,
+        *,
+        bucket: TokenBucket | None = None,
+        rate: tuple[int, int] = (0, 0),
+        limits: LimitsConfig | None = None,
+    ) -> None:
+        BOB.rate = rate
+        self.record = BOB.record
+        self._numbers = itertools.count(1)
+        ours, self.theirs = self.new_session()
+        established = EstablishedSession(ours, self.record, BOB.address, None, EMPTY)
+        self.link = Link(established, bucket, limits or LimitsConfig(), 0.0)
+
+    def new_session(self, now: float = 0.0, *, by_us: bool = True) -> tuple[Session, Session]:
+        """Both ends of another session between the two."""
+        number = next(self._numbers)
+        our_id, their_id = (bytes([side, number] * 4) for side in (1, 2))
+        keys = bytes([number] * 32), bytes([number + 100] * 32)
+        ours = Session(our_id, their_id, KEY, by_us, *keys, now)
+        theirs = Session(their_id, our_id, KEY, not by_us, *keys[::-1], now)
+        return ours, theirs
+
+    def adopt(self, now: float = 0.0, *, by_us: bool = True) -> Session:
+        ours, theirs = self.new_session(now, by_us=by_us)
+        self.link.replace_session(
+            EstablishedSession(ours, self.record, BOB.address, None, EMPTY), now
+        )
+        return theirs
+
+    def hear(
+        self, plaintext: bytes, now: float = 0.0, session: Session | None = None
+    ) -> bytes | None:
+        """Bob says something, and it arrives."""
+        return self.link.receive(packet((session or self.theirs).seal(plaintext, now)), now)
+
+    def sent(self, now: float = 0.0) -> list[bytes]:
+        """What Bob reads of all that may go now; he tells at once that it came."""
+        plaintexts = []
+        for datagram in self.link.transmit(now):
+            plaintexts.append(self.theirs.open(packet(datagram), now))
+        highest = self.theirs.ack_tracker.highest
+        told = encode_frame(Ack(self.theirs.our_id, 0, highest + 1, max(highest, 0), 0, ()))
+        self.link.handle_payload(told, self.link.session, 0, now)
+        return plaintexts
+
+
+def packet(datagram: bytes) -> Data:
+    decoded = decode_packet(datagram)
+    assert isinstance(decoded, Data)
+    return decoded
+
+
+# --- in -----------------------------------------------------------------------------------------
+
+
+def test_what_the_peer_seals_is_opened_and_counted() -> None:
+    pair = Pair()
+
+    assert pair.hear(private(1), 3.0) == private(1)
+    assert (
+        pair.link.received,
+        pair.link.inbound_limit.allowed,
+        pair.link.inbound_limit.throttled,
+    ) == (
+        2,
+        1,
+        0,
+    )
+    assert pair.link.last_heard_at == 3.0
+
+
+def test_without_a_bucket_all_is_allowed() -> None:
+    pair = Pair()
+    for _ in range(1000):
+        pair.hear(RUMORS)
+
+    assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (1000, 0)
+
+
+def test_the_bucket_refuses_what_is_beyond_it_before_anything_is_decoded() -> None:
+    pair = Pair(bucket=TokenBucket(2, 1.0, 0.0))
+    pair.hear(RUMORS)
+    pair.hear(HEARTBEAT)
+    with pytest.raises(Dropped) as refused:
+        pair.hear(b"\x04 not msgpack at all", 0.5)
+
+    assert refused.value.reason is DropReason.RATE_LIMITED
+    assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (2, 1)
+    assert pair.link.last_heard_at == 0.5  # it was the peer, all the same
+    assert pair.hear(RUMORS, 1.0) == RUMORS
+
+
+def test_saying_nothing_and_closing_get_through_an_empty_bucket() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.hear(RUMORS)
+
+    assert pair.hear(EMPTY) == EMPTY
+    assert pair.hear(CLOSE) == CLOSE
+
+
+def test_repair_that_was_asked_for_is_free_and_other_repair_is_not() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.link.inbound_limit.grant_repair_credit(2)
+    pair.hear(REPAIR)
+    pair.hear(REPAIR)
+    pair.hear(REPAIR)
+    with pytest.raises(Dropped):
+        pair.hear(REPAIR)
+
+    assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (3, 1)
+
+
+def test_credit_for_repair_has_a_cap() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.link.inbound_limit.grant_repair_credit(REPAIR_CREDIT_LIMIT)
+    pair.link.inbound_limit.grant_repair_credit(1)
+    for _ in range(REPAIR_CREDIT_LIMIT + 1):
+        pair.hear(REPAIR)
+    with pytest.raises(Dropped):
+        pair.hear(REPAIR)
+
+
+def test_what_does_not_open_is_not_charged() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    datagram = pair.theirs.seal(RUMORS, 0.0)
+    data = packet(datagram)
+    for changed, reason in [
+        (data._replace(box=bytes(20)), DropReason.DECRYPT_FAILED),
+        (data._replace(session_id=b"elsewher"), DropReason.UNKNOWN_SESSION),
+    ]:
+        with pytest.raises(Dropped) as refused:
+            pair.link.receive(changed, 9.0)
+        assert refused.value.reason is reason
+    assert (pair.link.received, pair.link.last_heard_at) == (1, 0.0)
+    pair.link.receive(data, 9.0)
+    with pytest.raises(Dropped) as refused:
+        pair.link.receive(data, 9.0)
+
+    assert refused.value.reason is DropReason.REPLAY
+    assert (
+        pair.link.received,
+        pair.link.inbound_limit.allowed,
+        pair.link.inbound_limit.throttled,
+    ) == (
+        2,
+        1,
+        0,
+    )
+
+
+def test_whoever_began_a_session_is_answered_each_time_and_nobody_else() -> None:
+    pair = Pair()
+    pair.hear(EMPTY)
+    assert pair.sent() == []
+
+    pair.theirs = pair.adopt(by_us=False)
+    assert pair.link.deadline <= 0.0
+    assert pair.sent() == [EMPTY]
+    assert pair.sent() == []
+    pair.hear(EMPTY)
+    pair.hear(EMPTY)
+    assert pair.sent() == [EMPTY]
+    pair.hear(EMPTY)
+    pair.link.send(RECORDS, 0.0)
+    assert pair.sent() == [RECORDS]  # which is answer enough
+
+
+# --- out: the queue -----------------------------------------------------------------------------
+
+
+def test_control_goes_first_then_data_then_repair_each_in_order() -> None:
+    pair = Pair()
+    said = [REPAIR, private(1), CLOSE, RUMORS, HEARTBEAT, private(2), RECORDS]
+    for plaintext in said:
+        assert pair.link.send(plaintext, 0.0)
+
+    assert pair.link.queued == len(said)
+    expected = [HEARTBEAT, RECORDS, private(1), RUMORS, private(2), REPAIR, CLOSE]
+    assert pair.sent() == expected
+    assert (pair.link.queued, pair.link.sent) == (0, len(said))
+
+
+def test_one_message_more_than_the_queue_holds_is_counted_as_unsent() -> None:
+    pair = Pair()
+    for number in range(256):
+        assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
+        assert pair.link.send(private(number), 0.0)
+
+    assert not pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
+    assert not pair.link.send(private(256), 0.0)
+    assert not pair.link.send(REPAIR, 0.0)
+    assert (pair.link.queued, pair.link.send_drops) == (256, 2)
+
+
+def test_one_byte_more_than_the_queue_holds_is_counted_as_unsent() -> None:
+    full, small = private(1, 1000), private(2, 1)
+    limits = LimitsConfig(queue_bytes=2 * len(full) + len(small))
+    pair = Pair(limits=limits)
+    pair.link.send(full, 0.0)
+    pair.link.send(full, 0.0)
+
+    assert not pair.link.send(private(3, 2), 0.0)
+    assert pair.link.send(small, 0.0)
+    assert (pair.link.queued, pair.link.send_drops) == (3, 1)
+
+
+def test_a_queue_smaller_than_a_message_still_takes_one() -> None:
+    pair = Pair(limits=LimitsConfig(queue_bytes=10))
+
+    assert pair.link.send(private(1, 1000), 0.0)
+    assert not pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
+
+
+def test_a_queue_full_of_data_takes_control_up_to_a_cap_of_its_own() -> None:
+    pair = Pair()
+    for number in range(256):
+        pair.link.send(private(number), 0.0)
+    for _ in range(256):
+        assert pair.link.send(HEARTBEAT, 0.0)
+
+    assert not pair.link.send(HEARTBEAT, 0.0)
+    assert not pair.link.send(CLOSE, 0.0)
+    assert pair.link.queued == 512
+
+
+def test_room_comes_back_as_messages_go() -> None:
+    pair = Pair()
+    for number in range(256):
+        pair.link.send(private(number, 100), 0.0)
+    pair.link.transmit(0.0)
+
+    assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
+    assert pair.link.queued == 256 - DATAGRAMS_PER_TRANSMIT
+
+
+def test_a_cleared_queue_lets_a_close_go_at_once() -> None:
+    pair = Pair(rate=(1, 1))
+    for number in range(10):
+        pair.link.send(private(number), 0.0)
+
+    assert pair.link.clear() == 10
+    assert pair.link.send_drops == 10
+    pair.link.send(CLOSE, 0.0)
+    assert pair.sent() == [CLOSE]
+    assert pair.link.send(private(1), 0.0)
+
+
+def test_a_call_sends_a_bounded_number_and_the_deadline_tells_of_more() -> None:
+    pair = Pair()
+    for number in range(DATAGRAMS_PER_TRANSMIT + 1):
+        pair.link.send(private(number), 5.0)
+
+    assert pair.link.deadline == 5.0
+    assert len(pair.link.transmit(5.0)) == DATAGRAMS_PER_TRANSMIT
+    assert pair.link.deadline == 5.0
+    assert len(pair.link.transmit(5.0)) == 1
+    assert pair.link.deadline > 5.0
+
+
+# --- out: what the peer allows ------------------------------------------------------------------
+
+
+def test_the_link_keeps_to_what_the_peer_allows() -> None:
+    pair = Pair(rate=(3, 2))
+    for number in range(10):
+        pair.link.send(private(number), 0.0)
+
+    assert len(pair.sent(0.0)) == 3
+    assert pair.link.deadline == pytest.approx(0.5)
+    assert pair.sent(0.49) == []
+    assert pair.sent(0.5) == [private(3)]
+    assert len(pair.sent(1.5)) == 2
+
+
+def test_a_peer_that_keeps_to_nine_tenths_is_never_throttled() -> None:
+    sender, receiver = Pair(rate=(90, 45)), Pair(bucket=TokenBucket(100, 50.0, 0.0))
+    rng = random.Random(1)
+    flying: list[tuple[float, bytes]] = []
+    now, said, heard = 0.0, 0, 0
+    while now < 60.0:
+        for _ in range(rng.randrange(8)):
+            said += 1
+            sender.link.send(private(said), now)
+        flying += [(now + rng.random() * 0.2, plaintext) for plaintext in sender.sent(now)]
+        flying.sort()
+        while flying and flying[0][0] <= now:
+            receiver.link.inbound_limit.charge(flying.pop(0)[1], now)
+            heard += 1
+        now += 0.02
+
+    assert said > 2 * heard > 2 * 45 * 59
+    assert receiver.link.inbound_limit.throttled == 0
+
+
+def test_scarce_tokens_go_to_control_first() -> None:
+    pair = Pair(rate=(1, 1))
+    for number in range(20):
+        pair.link.send(private(number), 0.0)
+    pair.sent(0.0)
+    pair.link.send(HEARTBEAT, 0.0)
+
+    assert pair.sent(1.0) == [HEARTBEAT]
+    assert pair.sent(2.0) == [private(1)]
+
+
+def test_repair_and_closing_wait_for_no_token() -> None:
+    pair = Pair(rate=(1, 1))
+    pair.link.send(private(1), 0.0)
+    pair.link.send(REPAIR, 0.0)
+    assert pair.sent(0.0) == [private(1), REPAIR]
+    pair.link.send(CLOSE, 0.1)
+    assert pair.sent(0.1) == [CLOSE]
+
+
+def test_a_close_waits_for_what_was_queued_before_it() -> None:
+    pair = Pair(rate=(1, 1))
+    pair.link.send(private(1), 0.0)
+    pair.link.send(private(2), 0.0)
+    pair.link.send(CLOSE, 0.0)
+
+    assert pair.sent(0.0) == [private(1)]
+    assert pair.link.deadline == pytest.approx(1.0)
+    assert pair.sent(1.0) == [private(2), CLOSE]
+
+
+def test_a_new_record_brings_new_limits() -> None:
+    pair = Pair(rate=(2, 1))
+    for number in range(100):
+        pair.link.send(private(number), 0.0)
+    assert len(pair.sent(0.0)) == 2
+
+    BOB.rate = (10, 10)
+    pair.link.apply_record(BOB.record, 0.0)
+    assert len(pair.sent(0.0)) == 8  # two are spent
+    BOB.rate = (0, 0)
+    pair.link.apply_record(BOB.record, 0.0)
+    assert len(pair.sent(0.0)) == DATAGRAMS_PER_TRANSMIT
+
+
+def test_a_record_that_allows_less_than_one_a_second_stops_nothing_for_ever() -> None:
+    pair = Pair(rate=(1, 0))
+    pair.link.send(private(1), 0.0)
+    pair.link.send(private(2), 0.0)
+    pair.sent(0.0)
+
+    assert pair.link.deadline < 12.0
+    assert pair.sent(pair.link.deadline) == [private(2)]
+
+
+def test_a_later_link_goes_on_with_the_allowance_of_the_one_before() -> None:
+    pair = Pair(rate=(2, 1))
+    for number in range(2):
+        pair.link.send(private(number), 0.0)
+    pair.sent(0.0)
+    ours, pair.theirs = pair.new_session()
+    established = EstablishedSession(ours, pair.record, BOB.address, None, EMPTY)
+    pair.link = Link(established, None, LimitsConfig(), 0.0, send_limit=pair.link.send_limit)
+    pair.link.send(private(3), 0.0)
+
+    assert pair.sent(0.0) == []
+    assert pair.sent(1.0) == [private(3)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 0.5), st.sampled_from([HEARTBEAT, RUMORS, REPAIR, RECORDS])),
+        max_size=80,
+    )
+)
+@settings(deadline=None)
+def test_whoever_sleeps_until_the_deadline_sends_all_in_the_end(
+    said: list[tuple[float, bytes]],
+) -> None:
+    pair = Pair(rate=(3, 10))
+    now, sent = 0.0, 0
+    for pause_s, plaintext in said:
+        now += pause_s
+        assert pair.link.send(plaintext, now)
+        sent += len(pair.sent(now))
+    steps = 0
+    while pair.link.queued:
+        assert pair.link.deadline >= now
+        now = pair.link.deadline
+        sent += len(pair.sent(now))
+        steps += 1
+        assert steps <= 2 * len(said)
+
+    assert sent == len(said)
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+
+def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -> None:
+    pair = Pair()
+    old = pair.theirs
+    pair.theirs = pair.adopt(100.0)
+    for now in (100.0, 105.0, 114.0):
+        assert pair.hear(private(1), now) == private(1)
+        assert pair.hear(private(1), now, old) == private(1)
+        pair.link.transmit(now + 1.0)  # which tells the peer that they came
+        pair.link.advance(now)
+    assert pair.link.deadline == 114.0 + RETIRING_TIMEOUT_S
+    pair.link.advance(114.0 + RETIRING_TIMEOUT_S - 0.001)
+    assert len(pair.link.session_ids()) == 2
+    pair.link.advance(114.0 + RETIRING_TIMEOUT_S)
+
+    assert pair.link.session_ids() == [pair.link.session.our_id]
+    with pytest.raises(Dropped) as refused:
+        pair.hear(private(1), 124.0, old)
+    assert refused.value.reason is DropReason.UNKNOWN_SESSION
+
+
+def test_no_more_than_two_sessions_are_retiring() -> None:
+    pair = Pair()
+    for _ in range(RETIRING_SESSIONS_LIMIT + 1):
+        pair.adopt(1.0)
+    ids = pair.link.session_ids()
+
+    assert len(ids) == 1 + RETIRING_SESSIONS_LIMIT
+    assert pair.theirs.their_id not in ids
+    assert ids[0] == pair.link.session.our_id
+
+
+def test_a_link_keeps_its_queue_and_counts_over_a_new_session() -> None:
+    pair = Pair()
+    pair.link.send(private(1), 0.0)
+    pair.theirs = pair.adopt(1.0)
+
+    assert pair.sent(1.0) == [private(1)]
+    assert pair.link.connected_at == 0.0
+    assert pair.link.received == 2
+
+
+def test_a_rekey_loses_and_doubles_nothing_under_traffic() -> None:
+    for seed in range(10):
+        world, ada, bob = linked_ends()
+        world.run(REKEY_AFTER_S - 2.0)
+        rng = random.Random(seed)
+        world.drop = lambda datagram, *_, rng=rng: (
+            name_of(datagram) != "data" and rng.random() < 0.3
+        )
+        sent = 0
+        while world.now < REKEY_AFTER_S + 20.0:
+            if ada.link.needs_rekey(world.now) and not ada.dials:
+                ada.dial(bob.address, world.now, expected=bob.peer_id)
+            for end in (ada, bob):
+                end.link.send(private(sent + 1), world.now)
+            sent += 1
+            world.run(0.05)
+        world.run(1.0)
+
+        assert len(ada.established) == len(bob.established) == 2
+        for end in (ada, bob):
+            said = [decode_message(each) for each in end.opened if each != EMPTY]
+            numbers = [each.sequence for each in said if isinstance(each, DirectMessage)]
+            assert sorted(numbers) == list(range(1, sent + 1))
+
+
+def test_a_link_wakes_for_its_rekey_and_for_its_end_and_not_between() -> None:
+    pair = Pair()
+    assert pair.link.deadline == REKEY_AFTER_S
+    assert not pair.link.needs_rekey(REKEY_AFTER_S - 1)
+    assert pair.link.needs_rekey(REKEY_AFTER_S)
+    pair.link.advance(REKEY_AFTER_S)
+    assert pair.link.deadline == REJECT_AFTER_S
+    assert not pair.link.is_expired(REJECT_AFTER_S - 1)
+    assert pair.link.is_expired(REJECT_AFTER_S)
+
+
+def test_a_spent_session_sends_nothing_and_asks_for_no_wake_up() -> None:
+    pair = Pair()
+    pair.link.send(private(1), 0.0)
+    pair.link.advance(REJECT_AFTER_S)
+
+    assert pair.link.transmit(REJECT_AFTER_S) == []
+    assert pair.link.deadline == float("inf")
+    assert pair.link.queued == 1
+
+
+def test_a_new_session_brings_the_address_and_no_older_record() -> None:
+    pair = Pair()
+    newer = BOB.record
+    ours, _ = pair.new_session(1.0)
+    elsewhere = Address("192.0.2.77", 7)
+    pair.link.replace_session(EstablishedSession(ours, newer, elsewhere, 0.5, EMPTY), 1.0)
+    assert (pair.link.address, pair.link.path.rtt_s) == (elsewhere, 0.5)
+
+    ours, _ = pair.new_session(2.0)
+    older = replace(newer, epoch=0)
+    pair.link.replace_session(EstablishedSession(ours, older, elsewhere, None, EMPTY), 2.0)
+    assert (pair.link.record, pair.link.path.rtt_s) == (newer, 0.5)
+    assert pair.link.epoch == 0
+
+
+def test_a_link_prints_no_secret_and_no_payload() -> None:
+    pair = Pair()
+    pair.link.send(private(1, 8), 0.0)
+
+    assert repr(pair.link) == f"Link({BOB.peer_id.short}… at {BOB.address}, 1 queued)"
+
+
+# --- of two -------------------------------------------------------------------------------------
+
+
+def test_what_is_heard_of_a_newer_record_does_not_shut_out_its_session() -> None:
+    pair = Pair()
+    newer = replace(pair.record, epoch=pair.record.epoch + 1)
+    pair.link.apply_record(newer, 1.0)
+    ours, _ = pair.new_session(1.0)
+    established = EstablishedSession(ours, newer, BOB.address, None, EMPTY)
+
+    link = pair.link
+    assert supersedes(established, link.session, link.epoch, ADA.peer_id, 1.0)
+
+
+def agree(ada: End, bob: End) -> bool:
+    return bool(
+        ada.links
+        and bob.links
+        and ada.link.session.our_id == bob.link.session.their_id
+        and not ada.dials
+        and not bob.dials
+    )
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.3])
+def test_ends_that_dial_each_other_at_once_come_to_one_session(loss: float) -> None:
+    for seed in range(20):
+        rng = random.Random(seed)
+        world, ada, bob = two_ends()
+        world.drop = lambda *_, rng=rng: rng.random() < loss
+        ada.dial(bob.address, 0.0)
+        world.run(rng.random() * 0.1)
+        bob.dial(ada.address, world.now)
+        talk(world, ada, bob, seconds=40.0)
+
+        assert agree(ada, bob)
+
+
+def test_an_end_that_reached_the_other_twice_at_once_comes_to_one_session() -> None:
+    for seed in range(20):
+        rng = random.Random(seed)
+        world, ada, bob = two_ends()
+        world.drop = lambda *_, rng=rng: rng.random() < 0.2
+        ada.dial(bob.address, 0.0)
+        ada.dial(bob.address, 0.0)
+        talk(world, ada, bob, seconds=60.0)
+
+        assert agree(ada, bob)
+
+
+def talk(world: World, ada: End, bob: End, seconds: float) -> None:
+    """A heartbeat a second each way, and a dial wherever there is no link."""
+    ends_at = world.now + seconds
+    while world.now < ends_at:
+        for end, other in ((ada, bob), (bob, ada)):
+            for link in end.links.values():
+                link.send(HEARTBEAT, world.now)
+            if not end.links and not end.dials:
+                end.dial(other.address, world.now)
+        world.run(1.0)
+
+
+def test_a_link_goes_back_to_where_the_peer_speaks_when_a_rekey_failed_half_way() -> None:
+    world, ada, bob = linked_ends()
+    world.run(REKEY_AFTER_S)
+    first = ada.link.session
+    dial = ada.dial(bob.address, world.now, expected=bob.peer_id, timeout_s=3.0)
+    world.drop = lambda datagram, sender, _: sender is bob and dial.state.name == "CONFIRMING"
+    world.run(4.0)
+    assert not ada.dials
+    assert bob.link.session.their_id == dial.session_id
+    world.drop = lambda *_: False
+    talk(world, ada, bob, seconds=3 * FOLLOW_PEER_AFTER_S)
+
+    assert ada.link.session is first
+    assert bob.link.session.their_id == first.our_id
+    assert ada.link.last_heard_at > world.now - 2.0
+
+
+def test_a_session_that_lost_still_receives_and_its_dial_ends() -> None:
+    pair = Pair()
+    ours, theirs = pair.new_session(by_us=False)
+    live = pair.link.session
+    pair.link.add_receive_session(
+        EstablishedSession(ours, pair.record, BOB.address, None, EMPTY), 1.0
+    )
+    (datagram,) = pair.link.transmit(1.0)
+
+    assert pair.link.session is live
+    assert theirs.open(packet(datagram), 1.0) == EMPTY
+    assert pair.hear(private(1), 1.0, theirs) == private(1)
+    assert set(pair.link.session_ids()) == {live.our_id, ours.our_id}
+
+
+def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_ever() -> None:
+    for adas_choice in (0, 1):
+        world, ada, bob = linked_ends()
+        world.run(SIMULTANEOUS_DIALS_S)
+        ada.dial(bob.address, world.now, expected=bob.peer_id)
+        world.run(1.0)
+        sides = [[each.session for each in end.established] for end in (ada, bob)]
+        for end, sessions, choice in zip(
+            (ada, bob), sides, (adas_choice, 1 - adas_choice), strict=True
+        ):
+            link = end.link
+            if link.session is not sessions[choice]:
+                link._sessions.replace(sessions[choice], world.now)
+            for session in sessions:
+                session.last_opened_at = world.now
+        assert not agree(ada, bob)
+        talk(world, ada, bob, seconds=3 * FOLLOW_PEER_AFTER_S)
+
+        assert agree(ada, bob)
+        assert {DropReason.UNKNOWN_SESSION}.isdisjoint(ada.drops + bob.drops)
+
+
+# --- path checks --------------------------------------------------------------------------------
+
+
+def test_a_path_check_is_answered_for_a_token_and_one_more_than_the_cap_crowds_out_the_oldest() -> (
+    None
+):
+    pair = Pair(bucket=TokenBucket(PATH_RESPONSES_LIMIT + 1, 0.1, 0.0))
+    pair.sent()
+    tokens = [bytes([number]) * 8 for number in range(PATH_RESPONSES_LIMIT + 1)]
+    for token in tokens:
+        pair.hear(encode_frame(PathChallenge(token)))
+    assert pair.sent() == [encode_frame(PathResponse(token)) for token in tokens[1:]]
+    with pytest.raises(Dropped) as refused:
+        pair.hear(encode_frame(PathChallenge(bytes(8))))
+    assert refused.value.reason is DropReason.RATE_LIMITED
+    assert pair.sent() == []
+
+
+def test_a_link_without_entropy_takes_no_other_address() -> None:
+    pair = Pair()
+    datagram = packet(pair.theirs.seal(HEARTBEAT, 0.0))
+    assert pair.link.receive(datagram, 0.0, Address("203.0.113.6", 666)) == HEARTBEAT
+    assert pair.link.validate_path(5.0) == []
+    assert pair.link.address == BOB.address

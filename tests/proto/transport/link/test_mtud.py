@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from grapevine_proto.ids import Address
+from grapevine_proto.transport.link.mtud import (
+    BASE_PLPMTU_BYTES,
+    BLACK_HOLE_LOSSES,
+    LOOPBACK_PROBE_SIZES,
+    MAX_PROBES,
+    PMTU_RAISE_TIMER_S,
+    PROBE_SIZES,
+    MtuDiscovery,
+)
+from grapevine_proto.wire.codec import encode_message
+from grapevine_proto.wire.messages import DirectMessage
+from tests.proto.transport.paths import Road, Roads
+
+LARGE = encode_message(DirectMessage(1, random.Random(5).randbytes(400_000)))
+
+
+def lose_probes(path: MtuDiscovery, now: float = 0.0) -> None:
+    while path.next_probe_size(now):
+        path.on_probe_sent()
+        path.on_probe_lost(now)
+
+
+def test_it_begins_at_the_base_and_climbs_step_by_step() -> None:
+    path = MtuDiscovery("192.0.2.1")
+    assert path.datagram_bytes == BASE_PLPMTU_BYTES
+    for size_bytes in PROBE_SIZES:
+        assert path.next_probe_size(0.0) == size_bytes
+        path.on_probe_sent()
+        assert path.next_probe_size(0.0) == 0
+        path.on_probe_acked(size_bytes)
+        assert path.datagram_bytes == size_bytes
+    assert path.next_probe_size(1e9) == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1"])
+def test_on_loopback_it_climbs_to_what_one_datagram_holds(host: str) -> None:
+    path = MtuDiscovery(host)
+    for size_bytes in LOOPBACK_PROBE_SIZES:
+        path.on_probe_sent()
+        path.on_probe_acked(size_bytes)
+    assert path.datagram_bytes == 65_000
+
+
+def test_a_size_is_given_up_after_three_probes_and_tried_again_after_ten_minutes() -> None:
+    path = MtuDiscovery("192.0.2.1")
+    for _ in range(MAX_PROBES):
+        assert path.next_probe_size(5.0) == PROBE_SIZES[0]
+        path.on_probe_sent()
+        path.on_probe_lost(5.0)
+    assert path.next_probe_size(5.0 + PMTU_RAISE_TIMER_S - 1) == 0
+    assert path.next_probe_size(5.0 + PMTU_RAISE_TIMER_S) == PROBE_SIZES[0]
+
+
+def test_what_the_system_refuses_is_not_tried_again() -> None:
+    path = MtuDiscovery("192.0.2.1")
+    path.on_probe_sent()
+    path.on_probe_acked(1452)
+    path.on_probe_sent()
+    path.on_emsgsize(8952, 1.0)
+    path.on_probe_lost(1.0)
+    assert (path.datagram_bytes, path.next_probe_size(2.0)) == (1452, 0)
+    path.on_emsgsize(1452, 3.0)
+    assert path.datagram_bytes == BASE_PLPMTU_BYTES
+
+
+def test_large_losses_in_many_reports_are_a_black_hole_and_in_one_an_overflow() -> None:
+    path = MtuDiscovery("192.0.2.1")
+    path.on_probe_sent()
+    path.on_probe_acked(1452)
+    path.on_ack(0, 5 * BLACK_HOLE_LOSSES)
+    assert path.datagram_bytes == 1452
+    path.on_ack(1, 100)
+    for _ in range(3):
+        path.on_ack(0, BLACK_HOLE_LOSSES)
+    assert path.datagram_bytes == BASE_PLPMTU_BYTES
+
+
+# --- over a link --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mtu_bytes", "found"), [(1300, 1200), (1472, 1452), (9000, 8952)])
+def test_a_link_finds_what_the_path_bears_and_sends_no_larger(mtu_bytes: int, found: int) -> None:
+    roads = Roads()
+    ours, theirs = roads.join(Road(mtu_bytes=mtu_bytes), rtt_s=0.05)
+    ours.link.send(LARGE, 0.0)
+    roads.run(10.0)
+    assert theirs.got == [LARGE]
+    assert ours.link.path.mtu.datagram_bytes == found
+    assert ours.link.packets_lost == 0  # probes are no content
+
+
+def test_on_loopback_a_link_climbs_to_65_000() -> None:
+    roads = Roads()
+    ours, theirs = roads.join(
+        Road(mtu_bytes=65_507, delay_s=0.0005), rtt_s=0.001, to=Address("127.0.0.1", 9)
+    )
+    ours.link.send(LARGE, 0.0)
+    roads.run(10.0)
+    assert theirs.got == [LARGE]
+    assert ours.link.path.mtu.datagram_bytes == 65_000
+
+
+def test_a_path_that_bears_less_than_before_is_noticed_and_nothing_is_lost() -> None:
+    roads = Roads()
+    road = Road(mtu_bytes=9000, rate=1e6)
+    ours, theirs = roads.join(road, rtt_s=0.05)
+    for number in range(6):
+        ours.link.send(encode_message(DirectMessage(number, LARGE)), roads.now)
+        roads.run(0.2)
+    assert ours.link.path.mtu.datagram_bytes == 8952
+    road.mtu_bytes = 1472
+    roads.run(20.0)
+    assert ours.link.path.mtu.datagram_bytes == 1452
+    assert len(theirs.got) == 6 - ours.link.send_drops
+
+
+def test_a_link_that_says_little_probes_nothing() -> None:
+    roads = Roads()
+    ours, theirs = roads.join(Road(mtu_bytes=9000), rtt_s=0.05)
+    for number in range(20):
+        ours.link.send(encode_message(DirectMessage(number, bytes(800))), roads.now)
+        roads.run(0.1)
+    assert len(theirs.got) == 20
+    assert ours.there.entered == 20

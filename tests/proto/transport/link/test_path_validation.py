@@ -1,0 +1,294 @@
+"""A peer that moves is followed, and nobody else is: not whoever copies its packets and is quicker."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from grapevine_proto.engine import Engine
+from grapevine_proto.events import MessageReceived
+from grapevine_proto.ids import Address
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.link.path_validation import (
+    CHALLENGE_DATAGRAM_BYTES,
+    CURRENT_PATH_ROUNDS,
+    VALIDATION_INTERVAL_S,
+    VALIDATION_TIMEOUT_S,
+    PathValidator,
+)
+from tests.proto.test_engine import make
+from tests.proto.transport.ends import entropy_of
+
+OLD = Address("192.0.2.1", 1000)
+NEW = Address("192.0.2.1", 1001)
+THIRD = Address("192.0.2.1", 1002)
+BOB = Address("192.0.2.2", 2000)
+EVIL = Address("203.0.113.6", 666)
+
+# --- the check alone ----------------------------------------------------------------------------
+
+
+class Doubted(PathValidator):
+    """A check at a round trip of 0.1 s, and what it asked: (token, whether of the new address)."""
+
+    def __init__(self) -> None:
+        super().__init__(entropy_of("path"))
+        self.asked: list[tuple[bytes, bool]] = []
+
+    def hear(self, source: Address, now: float, size_bytes: int = 1000) -> None:
+        self.on_new_source(source, size_bytes, is_newest=True, interval_s=0.1, now=now)
+
+    def ask(self, now: float) -> list[tuple[bytes, Address | None]]:
+        due = self.pop_due_challenges(now)
+        self.asked += [(token, to is not None) for token, to in due]
+        return due
+
+    def token(self, *, of_new: bool) -> bytes:
+        return next(token for token, is_new in self.asked if is_new is of_new)
+
+
+def doubted() -> Doubted:
+    check = Doubted()
+    check.hear(NEW, 0.0)
+    check.ask(0.0)
+    return check
+
+
+def test_both_addresses_are_asked_different_things() -> None:
+    check = Doubted()
+    check.hear(NEW, 0.0)
+    [(old_token, old), (new_token, new)] = check.ask(0.0)
+    assert (old, new) == (None, NEW)
+    assert len({old_token, new_token}) == 2
+
+
+def test_the_new_address_is_taken_where_it_alone_answers_and_not_before_the_old_had_its_time() -> (
+    None
+):
+    check = doubted()
+    check.on_response(check.token(of_new=True), 0.1)
+    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS - 0.001) is None
+    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) == NEW
+    assert check.deadline == float("inf")
+
+
+def test_the_old_address_wins_whenever_it_answers_in_time() -> None:
+    for first in (True, False):
+        check = doubted()
+        check.on_response(check.token(of_new=first), 0.1)
+        check.on_response(check.token(of_new=not first), 0.2)
+        assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
+
+
+def test_if_nobody_answers_nothing_changes_and_what_comes_late_is_too_late() -> None:
+    check = doubted()
+    assert check.take_validated_address(VALIDATION_TIMEOUT_S) is None
+    check.on_response(check.token(of_new=True), VALIDATION_TIMEOUT_S)
+    assert check.take_validated_address(2.0) is None
+
+
+def test_a_way_that_became_longer_is_waited_for() -> None:
+    check = doubted()
+    check.on_response(check.token(of_new=True), 0.9)
+    assert check.deadline <= 0.9
+    assert check.take_validated_address(0.9) == NEW
+
+
+def test_an_answer_that_nobody_asked_for_moves_nothing() -> None:
+    check = doubted()
+    check.on_response(bytes(8), 0.1)
+    check.on_response(b"", 0.1)
+    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
+
+
+def test_one_address_is_checked_at_a_time_and_one_a_second() -> None:
+    check = doubted()
+    check.hear(THIRD, 0.05)
+    assert all(to != THIRD for _, to in check.ask(0.2))
+    check.take_validated_address(VALIDATION_TIMEOUT_S)
+    check.hear(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S - 0.01)
+    assert check.deadline == float("inf")
+    check.hear(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S)
+    assert check.ask(5.0)[1][1] == THIRD
+
+
+def test_only_the_newest_packet_raises_a_doubt() -> None:
+    check = Doubted()
+    check.on_new_source(NEW, 1000, is_newest=False, interval_s=0.1, now=0.0)
+    assert check.deadline == float("inf")
+
+
+def test_the_new_address_is_sent_no_more_than_came_from_it() -> None:
+    check = Doubted()
+    check.hear(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
+    assert len(check.ask(0.0)) == 1
+    check.hear(NEW, 0.05, 1)
+    assert len(check.ask(0.1)) == 2
+    assert len(check.ask(0.2)) == 1
+    assert check.ask(0.3) == []
+
+
+# --- two nodes ----------------------------------------------------------------------------------
+
+
+class Wire:
+    """Ada, whose address changes, and Bob, at 20 ms. What goes to an address she had goes nowhere."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.ada = make(1, OLD, bootstrap_peers=[str(BOB)], name="ada")
+        self.bob = make(2, BOB, name="bob")
+        self.where = OLD
+        self.heard: dict[Engine, list[bytes]] = {self.ada: [], self.bob: []}
+        self.sent: list[tuple[bytes, Address, Address]] = []
+        self.loses: Callable[[], bool] = lambda: False
+        self.copies: Callable[[bytes, Address, Address], None] = lambda *_: None
+        self.flying: list[tuple[float, bytes, Address, Address]] = []
+        self.run(3.0)
+        assert self.link.address == OLD
+
+    @property
+    def link(self) -> Link:
+        """Bob's link to Ada."""
+        (link,) = self.bob._links.values()
+        return link
+
+    def put(self, datagram: bytes, source: Address, to: Address, delay_s: float) -> None:
+        self.flying.append((self.now + delay_s, datagram, source, to))
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.now = round(self.now + 0.005, 6)
+            for engine, address in ((self.ada, self.where), (self.bob, BOB)):
+                if engine.deadline <= self.now:
+                    engine.advance(self.now)
+                for datagram, to in engine.datagrams_to_send(self.now):
+                    self.sent.append((datagram, address, to))
+                    self.copies(datagram, address, to)
+                    if not self.loses():
+                        self.put(datagram, address, to, 0.02)
+                self.heard[engine] += [
+                    each.message.payload
+                    for each in engine.events()
+                    if isinstance(each, MessageReceived)
+                ]
+            landed = sorted(each for each in self.flying if each[0] <= self.now)
+            self.flying = [each for each in self.flying if each[0] > self.now]
+            for _, datagram, source, to in landed:
+                if to == self.where:
+                    self.ada.receive(datagram, source, self.now)
+                elif to == BOB:
+                    self.bob.receive(datagram, source, self.now)
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_a_session_survives_a_new_port_every_five_seconds(loss: float) -> None:
+    wire, rng = Wire(), random.Random(7)
+    wire.loses = lambda: rng.random() < loss
+    session_ids = wire.link.session_ids()
+    said: list[bytes] = []
+    for number in range(12):
+        wire.where = Address("192.0.2.1", 3000 + number)
+        for _ in range(10):
+            said.append(b"%d" % len(said))
+            wire.bob.broadcast(said[-1], wire.now)
+            wire.ada.broadcast(said[-1], wire.now)
+            wire.run(0.5)
+        if not loss:
+            assert wire.link.address == wire.where
+    wire.run(5.0)
+    assert wire.link.session_ids() == session_ids
+    assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
+
+
+def test_a_black_hole_of_five_seconds_ends_no_session_and_loses_nothing() -> None:
+    wire = Wire()
+    session_ids = wire.link.session_ids()
+    wire.loses = lambda: True
+    said = [b"%d" % n for n in range(50)]
+    for payload in said:
+        wire.bob.broadcast(payload, wire.now)
+        wire.ada.broadcast(payload, wire.now)
+        wire.run(0.1)
+    wire.loses = lambda: False
+    wire.run(10.0)
+    assert wire.link.session_ids() == session_ids
+    assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
+
+
+def test_a_move_to_another_host_starts_the_path_anew_and_another_port_does_not() -> None:
+    wire = Wire()
+    wire.bob.send(wire.ada.peer_id, bytes(50_000), wire.now)
+    wire.run(2.0)
+    assert wire.link.path.mtu.datagram_bytes > 1200
+    wire.where = NEW
+    wire.run(4.0)
+    assert wire.link.address == NEW
+    assert wire.link.path.mtu.datagram_bytes > 1200
+    wire.where = Address("198.51.100.1", 1)
+    for _ in range(2000):
+        if wire.link.address == wire.where:
+            break
+        wire.run(0.005)
+    assert wire.link.address == wire.where
+    assert wire.link.path.mtu.datagram_bytes == 1200
+
+
+def test_whoever_copies_packets_and_is_quicker_gets_nothing_but_questions() -> None:
+    """The attacker sees all that both say, has its copies arrive first, and hands on what it is sent."""
+    wire = Wire()
+    from_evil = to_evil = 0
+
+    def copy(datagram: bytes, source: Address, to: Address) -> None:
+        nonlocal from_evil, to_evil
+        if to == BOB:
+            from_evil += len(datagram)
+            wire.put(datagram, EVIL, BOB, 0.001)
+        elif to == EVIL:
+            to_evil += len(datagram)
+            assert len(datagram) == CHALLENGE_DATAGRAM_BYTES
+            wire.put(datagram, BOB, wire.where, 0.001)
+
+    wire.copies = copy
+    said = [b"%d" % n for n in range(50)]
+    for payload in said:
+        wire.ada.broadcast(payload, wire.now)
+        wire.bob.broadcast(payload, wire.now)
+        wire.run(0.2)
+        assert wire.link.address == OLD
+    assert 0 < to_evil <= from_evil
+    assert to_evil <= 2 * 11 * CURRENT_PATH_ROUNDS * CHALLENGE_DATAGRAM_BYTES
+    assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
+
+
+def test_whoever_cut_off_a_peer_for_a_moment_loses_the_link_again_when_it_is_back() -> None:
+    wire = Wire()
+    is_cut = True
+
+    def copy(datagram: bytes, source: Address, to: Address) -> None:
+        if to == BOB:
+            wire.put(datagram, EVIL, BOB, 0.001)
+        elif to == EVIL and is_cut:
+            wire.put(datagram, BOB, wire.where, 0.001)
+
+    wire.copies, wire.loses = copy, lambda: True
+    for _ in range(10):
+        wire.ada.broadcast(b"cut", wire.now)
+        wire.run(0.2)
+    assert wire.link.address == EVIL, "it is the way to her now"
+    wire.copies, wire.loses, is_cut = (lambda *_: None), (lambda: False), False
+    wire.run(10.0)
+    assert wire.link.address == OLD
+
+
+def test_a_forged_packet_from_elsewhere_raises_no_doubt() -> None:
+    wire = Wire()
+    datagram = next(each for each, source, _ in reversed(wire.sent) if source == OLD)
+    forged = datagram[:9] + (2**31).to_bytes(8, "big") + datagram[17:]
+    for each in (datagram, forged):
+        wire.bob.receive(each, EVIL, wire.now)
+    wire.run(1.0)
+    assert all(to != EVIL for _, _, to in wire.sent)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.transport.link.fragments import Reassembly, ReassemblyBudget
+from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT, InboundLimit
+from grapevine_proto.transport.link.reassembly import ContentReceiver
+from grapevine_proto.transport.session.session import Session
+from grapevine_proto.transport.session.sessions import Sessions
+from grapevine_proto.wire.codec import encode_frame
+from grapevine_proto.wire.messages import Ack, Fragment, Kind, Retransmit
+from tests.proto.transport.ends import EMPTY, KEY, REPAIR, RUMORS, private
+
+MAX: int = 10 * 2**20
+
+
+class Peer:
+    """What is taken in of one peer that has `tokens`."""
+
+    def __init__(self, tokens: float = 100) -> None:
+        self.live = Session(b"a" * 8, b"b" * 8, KEY, True, bytes(32), bytes(32), 0.0)
+        self.bucket = TokenBucket(tokens, 0.001, 0.0)
+        self.tokens = tokens
+        self.allowance = InboundLimit(self.bucket)
+        self.sessions, self.budget = Sessions(self.live, 0.0), ReassemblyBudget(MAX)
+        self.intake = ContentReceiver(self.sessions, self.allowance, Reassembly(MAX, self.budget))
+
+    @property
+    def charged(self) -> float:
+        return round(self.tokens - self.bucket.available(0.0))
+
+    def take_whole(self, whole: bytes, *, of_repair: bool = False, number: int = 1) -> bytes | None:
+        """It comes in two parts."""
+        middle = len(whole) // 2
+        first = Fragment(number, len(whole), 0, whole[:middle], is_repair=of_repair)
+        assert self.intake.on_fragment(first, 0.0) is None
+        last = Fragment(number, len(whole), middle, whole[middle:], is_repair=of_repair)
+        return self.intake.on_fragment(last, 0.0)
+
+    def again(self, counter: int, plaintext: bytes = RUMORS) -> Retransmit:
+        return Retransmit(self.live.our_id, counter, plaintext)
+
+
+def refusal(peer: Peer, again: Retransmit) -> DropReason:
+    with pytest.raises(Dropped) as refused:
+        peer.intake.on_retransmit(again, 0.0)
+    return refused.value.reason
+
+
+def test_a_message_in_parts_is_charged_once_and_allowed_once() -> None:
+    peer = Peer()
+
+    assert peer.take_whole(private(1, 1000)) == private(1, 1000)
+    assert (peer.charged, peer.allowance.allowed) == (1, 1)
+    assert not peer.intake.is_receiving
+
+
+def test_what_a_lost_packet_carried_counts_once_and_is_charged_when_it_counts() -> None:
+    peer = Peer()
+
+    assert peer.intake.on_retransmit(peer.again(3), 0.0) == RUMORS
+    assert refusal(peer, peer.again(3)) is DropReason.DUPLICATE
+    assert (peer.charged, peer.allowance.allowed) == (1, 1)
+
+
+def test_what_comes_again_in_parts_is_not_charged_again_when_it_is_whole() -> None:
+    peer = Peer()
+
+    assert peer.take_whole(encode_frame(peer.again(3))) == RUMORS
+    assert refusal(peer, peer.again(3)) is DropReason.DUPLICATE
+    assert (peer.charged, peer.allowance.allowed) == (1, 1)
+
+
+def test_what_was_lost_on_a_session_that_retires_counts_and_on_an_unknown_one_it_does_not() -> None:
+    peer = Peer()
+    peer.sessions.replace(Session(b"c" * 8, b"d" * 8, KEY, True, bytes(32), bytes(32), 1.0), 1.0)
+
+    assert peer.intake.on_retransmit(peer.again(0), 1.0) == RUMORS
+    unknown = Retransmit(b"elsewher", 1, RUMORS)
+    assert refusal(peer, unknown) is DropReason.UNKNOWN_SESSION
+
+
+@pytest.mark.parametrize("plaintext", [EMPTY, encode_frame(Ack(bytes(8), 0, 0, 0, 0, ()))])
+def test_what_is_never_sent_again_is_malformed_and_claims_no_number(plaintext: bytes) -> None:
+    peer = Peer()
+
+    assert refusal(peer, peer.again(3, plaintext)) is DropReason.MALFORMED
+    assert peer.intake.on_retransmit(peer.again(3), 0.0) == RUMORS
+
+
+def test_repair_in_parts_is_free_as_often_as_it_was_asked_for_at_most_to_the_cap() -> None:
+    peer = Peer(tokens=1000)
+    peer.allowance.grant_repair_credit(REPAIR_CREDIT_LIMIT + 1)
+    for number in range(REPAIR_CREDIT_LIMIT):
+        assert peer.take_whole(REPAIR, of_repair=True, number=number) == REPAIR
+    assert peer.charged == 0
+
+    assert peer.take_whole(REPAIR, of_repair=True, number=REPAIR_CREDIT_LIMIT) == REPAIR
+    assert peer.charged == 1
+    assert REPAIR[0] == Kind.REPAIR
+
+
+def test_a_part_beyond_the_allowance_is_refused_and_nothing_is_kept_of_it() -> None:
+    peer = Peer(tokens=1)
+    peer.intake.on_fragment(Fragment(1, 1000, 0, bytes(10)), 0.0)
+    used_bytes = peer.budget.used_bytes
+    with pytest.raises(Dropped) as refused:
+        peer.intake.on_fragment(Fragment(2, 1000, 0, bytes(10)), 0.0)
+
+    assert refused.value.reason is DropReason.RATE_LIMITED
+    assert (peer.allowance.throttled, peer.budget.used_bytes) == (1, used_bytes)
+
+
+def test_a_link_that_ends_gives_back_what_it_kept() -> None:
+    peer = Peer()
+    peer.intake.on_fragment(Fragment(1, 1000, 0, bytes(10)), 0.0)
+    assert peer.budget.used_bytes > 0
+    peer.intake.clear()
+
+    assert not peer.intake.is_receiving
+    assert peer.budget.used_bytes == 0

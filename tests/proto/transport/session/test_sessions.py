@@ -1,0 +1,210 @@
+"""Which sessions a peer may be heard on, and which one is spoken on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address
+from grapevine_proto.transport.session.session import (
+    REJECT_AFTER_S,
+    REKEY_AFTER_S,
+    EstablishedSession,
+    Session,
+)
+from grapevine_proto.transport.session.sessions import (
+    FOLLOW_PEER_AFTER_S,
+    RETIRING_SESSIONS_LIMIT,
+    RETIRING_TIMEOUT_S,
+    SIMULTANEOUS_DIALS_S,
+    Sessions,
+    supersedes,
+)
+from grapevine_proto.wire.codec import Data, decode_packet
+from tests.proto.transport.ends import EMPTY, KEY, End
+
+ADA = End("ada", Address("192.0.2.1", 1000))
+BOB = End("bob", Address("192.0.2.2", 2000))
+
+
+def session(mark: int, now: float = 0.0) -> Session:
+    our_id, their_id = bytes([mark] * 8), bytes([mark] * 7 + [255])
+    return Session(our_id, their_id, KEY, True, bytes(32), bytes(32), now)
+
+
+def hear(heard: Session, now: float) -> None:
+    """The peer says something on this session."""
+    ids = heard.their_id, heard.our_id
+    theirs = Session(*ids, KEY, not heard.is_initiator, bytes(32), bytes(32), now)
+    packet = decode_packet(theirs.seal(EMPTY, now))
+    assert isinstance(packet, Data)
+    heard.open(packet, now)
+
+
+# --- which there are ----------------------------------------------------------------------------
+
+
+def test_the_live_session_comes_first_and_then_the_retiring_ones_the_oldest_first() -> None:
+    first, second, third = session(1), session(2), session(3)
+    sessions = Sessions(first, 0.0)
+    assert list(sessions) == [first]
+
+    sessions.replace(second, 1.0)
+    sessions.retire(third, 2.0)
+    assert list(sessions) == [second, first, third]
+    for each in (first, second, third):
+        assert sessions.find(each.our_id) is each
+
+
+def test_one_more_than_may_retire_has_the_oldest_forgotten() -> None:
+    retiring = [session(number) for number in range(RETIRING_SESSIONS_LIMIT + 1)]
+    sessions = Sessions(session(9), 0.0)
+    for each in retiring:
+        sessions.retire(each, 1.0)
+
+    assert list(sessions)[1:] == retiring[1:]
+    with pytest.raises(Dropped) as refused:
+        sessions.find(retiring[0].our_id)
+    assert refused.value.reason is DropReason.UNKNOWN_SESSION
+
+
+def test_a_retiring_session_that_is_live_again_retires_no_more() -> None:
+    first, second = session(1), session(2)
+    sessions = Sessions(first, 0.0)
+    sessions.replace(second, 1.0)
+    sessions.replace(first, 2.0)
+
+    assert list(sessions) == [first, second]
+
+
+# --- when each ends -----------------------------------------------------------------------------
+
+
+def test_a_session_that_is_silent_ends_ten_seconds_after_it_was_replaced() -> None:
+    first, second = session(1), session(2, 5.0)
+    sessions = Sessions(first, 0.0)
+    sessions.replace(second, 5.0)
+    ends_at = 5.0 + RETIRING_TIMEOUT_S
+
+    assert sessions.deadline == ends_at
+    sessions.advance(ends_at - 0.001)
+    assert list(sessions) == [second, first]
+    sessions.advance(ends_at)
+    assert list(sessions) == [second]
+
+
+def test_a_session_that_is_heard_ends_ten_seconds_after_its_last_packet() -> None:
+    first, second = session(1), session(2, 5.0)
+    sessions = Sessions(first, 0.0)
+    sessions.replace(second, 5.0)
+    hear(first, 12.0)
+
+    assert sessions.deadline == 12.0 + RETIRING_TIMEOUT_S
+    sessions.advance(12.0 + RETIRING_TIMEOUT_S)
+    assert list(sessions) == [second]
+
+
+def test_no_session_retires_for_longer_than_it_can_open_anything() -> None:
+    first, second = session(1), session(2, REJECT_AFTER_S - 1.0)
+    sessions = Sessions(first, 0.0)
+    sessions.replace(second, REJECT_AFTER_S - 1.0)
+
+    assert sessions.deadline == REJECT_AFTER_S
+    sessions.advance(REJECT_AFTER_S)
+    assert list(sessions) == [second]
+
+
+def test_the_live_session_is_due_for_a_rekey_and_then_spent_and_then_for_nothing() -> None:
+    sessions = Sessions(session(1), 0.0)
+    deadlines = [sessions.deadline]
+    for _ in range(2):
+        sessions.advance(deadlines[-1])
+        deadlines.append(sessions.deadline)
+
+    assert deadlines == [REKEY_AFTER_S, REJECT_AFTER_S, float("inf")]
+    sessions.replace(session(2, 200.0), 200.0)
+    sessions.advance(200.0)
+    assert sessions.deadline == 200.0 + REKEY_AFTER_S
+
+
+# --- following the peer -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("live_mark", "heard_mark", "patience_s"),
+    [(2, 1, FOLLOW_PEER_AFTER_S), (1, 2, 2 * FOLLOW_PEER_AFTER_S)],
+)
+def test_the_peer_is_followed_once_the_live_session_was_silent_for_long_and_later_up_than_down(
+    live_mark: int, heard_mark: int, patience_s: float
+) -> None:
+    live, heard = session(live_mark), session(heard_mark)
+    sessions = Sessions(live, 0.0)
+    sessions.retire(heard, 0.0)
+    hear(live, 3.0)
+
+    assert not sessions.follow_peer(heard, 3.0 + patience_s - 0.001)
+    assert list(sessions) == [live, heard]
+    assert sessions.follow_peer(heard, 3.0 + patience_s)
+    assert list(sessions) == [heard, live]
+
+
+# --- of two -------------------------------------------------------------------------------------
+
+
+def both_sides(began_at: float, by_ada: bool, epoch: int = 1) -> list[EstablishedSession]:
+    """One session as Ada sees it and as Bob does."""
+    adas_id, bobs_id = b"a%07d" % int(1000 * began_at), b"b%07d" % int(1000 * began_at)
+    seen = []
+    for them, our_id, their_id, by_us in (
+        (BOB, adas_id, bobs_id, by_ada),
+        (ADA, bobs_id, adas_id, not by_ada),
+    ):
+        session = Session(our_id, their_id, KEY, by_us, bytes(32), bytes(32), began_at)
+        record = replace(them.record, epoch=epoch)
+        seen.append(EstablishedSession(session, record, them.address, None, EMPTY))
+    return seen
+
+
+@pytest.mark.parametrize("first_began", [True, False])
+@pytest.mark.parametrize("second_began", [True, False])
+@pytest.mark.parametrize("apart_s", [0.0, 0.5, 4.0, 6.0, 60.0])
+@pytest.mark.parametrize("skew_s", [-0.4, 0.0, 0.4])
+def test_both_ends_take_the_same_of_two_sessions_in_whatever_order_they_come(
+    first_began: bool, second_began: bool, apart_s: float, skew_s: float
+) -> None:
+    if first_began == second_began:  # one end does not begin two at the same instant
+        apart_s = max(apart_s, 0.5)
+    one = both_sides(100.0, first_began)
+    two = both_sides(100.0 + apart_s, second_began)
+    winners = set()
+    for side, end in enumerate((ADA, BOB)):
+        early, late = one[side], two[side]
+        late.session.created_at += skew_s * side  # the ends see it made at other instants
+        for known, new in ((early, late), (late, early)):
+            wins = supersedes(new, known.session, 1, end.peer_id, 200.0)
+            winners.add("one" if (new is early) == wins else "two")
+
+    assert len(winners) == 1
+    if first_began == second_began or apart_s > SIMULTANEOUS_DIALS_S + 0.5:
+        assert winners == {"two"}
+    else:
+        smaller_began_one = first_began == (ADA.peer_id < BOB.peer_id)
+        assert winners == {"one" if smaller_began_one else "two"}
+
+
+def test_the_higher_epoch_wins_however_old_its_session() -> None:
+    old_run, new_run = (both_sides(100.0, True, epoch)[0] for epoch in (1, 2))
+    new_run.session.created_at = 50.0
+
+    assert supersedes(new_run, old_run.session, 1, ADA.peer_id, 101.0)
+    assert not supersedes(old_run, new_run.session, 2, ADA.peer_id, 101.0)
+
+
+def test_anything_takes_over_a_spent_session() -> None:
+    winner = both_sides(0.0, ADA.peer_id < BOB.peer_id)[0]
+    other = both_sides(1.0, ADA.peer_id > BOB.peer_id)[0]
+
+    assert not supersedes(other, winner.session, 1, ADA.peer_id, 2.0)
+    assert supersedes(other, winner.session, 1, ADA.peer_id, REJECT_AFTER_S)

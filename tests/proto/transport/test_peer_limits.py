@@ -1,0 +1,266 @@
+"""What each peer may still do: offenses add up, decay, and lead to slowing and disconnecting."""
+
+from __future__ import annotations
+
+import pytest
+
+from grapevine_proto.config.sections import RateLimitConfig
+from grapevine_proto.errors import DropReason, Offense
+from grapevine_proto.events import PeerState, PeerStateChanged, Standing, StandingChanged
+from grapevine_proto.overlay.effects import Credit, Penalize
+from grapevine_proto.transport import peer_limits as limits
+from grapevine_proto.transport.peer_limits import (
+    EXPELLED_SCORE,
+    OFFENSE_WEIGHTS,
+    PROMISE_CREDIT_LIMIT,
+    RECOVERED_SCORE,
+    SCORE_HALF_LIFE_S,
+    SCORE_LIMIT,
+    SLOWED_REFILL_DIVISOR,
+    SLOWED_SCORE,
+    TRACKED_PEERS_LIMIT,
+    WORK_PER_TOKEN,
+    PeerLimitTable,
+)
+from grapevine_proto.wire.messages import Kind
+from tests.proto.overlay.builders import peer_id
+from tests.proto.test_engine import HERE, THERE, Pair
+
+PEER = peer_id(1)
+LIMIT = RateLimitConfig()
+
+
+def made(limit: RateLimitConfig = LIMIT) -> PeerLimitTable:
+    accounts = PeerLimitTable(limit, {PEER})
+    accounts.get_or_create(PEER, 0.0)
+    return accounts
+
+
+def points(accounts: PeerLimitTable, now: float) -> float:
+    account = accounts.get(PEER)
+    assert account is not None
+    return account.score_at(now)
+
+
+# --- the score -----------------------------------------------------------------------------------
+
+
+def test_every_offense_has_a_weight() -> None:
+    assert set(OFFENSE_WEIGHTS) == set(Offense)
+
+
+def test_offenses_add_up_and_halve_with_time() -> None:
+    accounts = made()
+    accounts.penalize(PEER, Offense.PROTOCOL_VIOLATION, 2, 0.0)
+    assert points(accounts, 0.0) == 20
+    assert points(accounts, SCORE_HALF_LIFE_S) == pytest.approx(10)
+    accounts.penalize(PEER, Offense.REPEATED_REQUEST, 5, SCORE_HALF_LIFE_S)
+    assert points(accounts, SCORE_HALF_LIFE_S) == pytest.approx(15)
+    assert points(accounts, 20 * SCORE_HALF_LIFE_S) < 0.01
+
+
+def test_a_score_has_a_ceiling_so_that_an_identity_comes_back_after_a_few_half_lives() -> None:
+    accounts = made()
+    accounts.penalize(PEER, Offense.BAD_SIGNATURE, 1e9, 0.0)
+    accounts.penalize(PEER, Offense.BROKEN_PROMISE, 1e9, 0.0)
+    assert points(accounts, 0.0) == SCORE_LIMIT
+
+
+def test_kept_promises_make_up_for_broken_ones_and_for_nothing_else() -> None:
+    accounts = made()
+    accounts.penalize(PEER, Offense.BROKEN_PROMISE, 40, 0.0)
+    accounts.credit_promises(PEER, 10, 0.0)
+    assert points(accounts, 0.0) == 0
+    accounts.penalize(PEER, Offense.PROTOCOL_VIOLATION, 1, 0.0)
+    accounts.credit_promises(PEER, 100, 0.0)
+    assert points(accounts, 0.0) == 10
+
+
+def test_promises_kept_in_advance_make_up_for_a_bounded_number() -> None:
+    accounts = made()
+    accounts.credit_promises(PEER, 1_000_000, 0.0)
+    accounts.penalize(PEER, Offense.BROKEN_PROMISE, PROMISE_CREDIT_LIMIT + 7, 0.0)
+    assert points(accounts, 0.0) == 7
+
+
+def test_an_overloaded_node_that_keeps_a_fifth_of_its_promises_is_never_slowed() -> None:
+    accounts = made()
+    for second in range(600):
+        accounts.penalize(PEER, Offense.BROKEN_PROMISE, 40, float(second))
+        accounts.credit_promises(PEER, 10, float(second))
+    assert accounts.slowed == 0
+
+
+# --- what it comes to ------------------------------------------------------------------------------
+
+
+def test_beyond_the_first_bound_tokens_come_back_more_slowly_until_it_is_trusted_again() -> None:
+    accounts = made()
+    account = accounts.get_or_create(PEER, 0.0)
+    assert account.bucket is not None
+    assert accounts.penalize(PEER, Offense.REPEATED_REQUEST, SLOWED_SCORE - 1, 0.0) is None
+    change = accounts.penalize(PEER, Offense.REPEATED_REQUEST, 1, 0.0)
+    assert change == StandingChanged(PEER, Standing.SLOWED, SLOWED_SCORE, "repeated question")
+    assert account.bucket.refill_rate == LIMIT.refill_rate / SLOWED_REFILL_DIVISOR
+    assert accounts.update_standings(0.9 * SCORE_HALF_LIFE_S) == []
+    assert [each.standing for each in accounts.update_standings(1.1 * SCORE_HALF_LIFE_S)] == [
+        Standing.NORMAL
+    ]
+    assert account.bucket.refill_rate == LIMIT.refill_rate
+    assert accounts.update_standings(2 * SCORE_HALF_LIFE_S) == []
+    assert accounts.slowed == 1
+    assert RECOVERED_SCORE < SLOWED_SCORE
+
+
+def test_beyond_the_second_it_is_refused_until_half_of_that_has_decayed() -> None:
+    accounts = made()
+    change = accounts.penalize(PEER, Offense.EXCESS_WORK, EXPELLED_SCORE, 0.0)
+    assert change is not None
+    assert change.standing is Standing.EXPELLED
+    accounts.update_standings(0.9 * SCORE_HALF_LIFE_S)
+    assert accounts.is_expelled(PEER, 0.9 * SCORE_HALF_LIFE_S)
+    standings = [each.standing for each in accounts.update_standings(1.1 * SCORE_HALF_LIFE_S)]
+    assert standings == [Standing.SLOWED]
+    assert not accounts.is_expelled(PEER, 1.1 * SCORE_HALF_LIFE_S)
+    assert (accounts.slowed, accounts.expelled) == (1, 1)
+
+
+def test_to_be_slowed_outlives_other_limits() -> None:
+    accounts = made()
+    accounts.penalize(PEER, Offense.EXCESS_WORK, SLOWED_SCORE, 0.0)
+    accounts.reconfigure(RateLimitConfig(capacity=10, refill_rate=8.0), 0.0)
+    bucket = accounts.get_or_create(PEER, 0.0).bucket
+    assert bucket is not None
+    assert bucket.refill_rate == 8.0 / SLOWED_REFILL_DIVISOR
+
+
+def test_nothing_is_kept_of_an_identity_that_has_no_account() -> None:
+    accounts = made()
+    other = peer_id(2)
+    for _ in range(3):
+        assert accounts.penalize(other, Offense.BAD_SIGNATURE, 1, 0.0) is None
+        accounts.credit_promises(other, 1, 0.0)
+        assert accounts.charge_work(other, 10**9, 0.0) is None
+        assert not accounts.is_expelled(other, 0.0)
+    assert len(accounts) == 1
+
+
+def test_one_account_too_many_takes_its_standing_with_it() -> None:
+    accounts = PeerLimitTable(LIMIT, {PEER})
+    for number in range(1, TRACKED_PEERS_LIMIT + 2):
+        accounts.get_or_create(peer_id(number), 0.0)
+        accounts.penalize(peer_id(number), Offense.BAD_SIGNATURE, 5, 0.0)
+    assert (len(accounts), accounts.evicted, accounts.expelled) == (
+        TRACKED_PEERS_LIMIT,
+        1,
+        TRACKED_PEERS_LIMIT + 1,
+    )
+    assert accounts.is_expelled(PEER, 0.0)
+    assert not accounts.is_expelled(peer_id(2), 0.0)
+    assert len(accounts.update_standings(1e6)) == TRACKED_PEERS_LIMIT
+
+
+# --- work ------------------------------------------------------------------------------------------
+
+
+def test_work_that_tokens_pay_for_is_no_offense_and_what_is_beyond_is() -> None:
+    accounts = made()
+    paid = int(LIMIT.capacity * WORK_PER_TOKEN)
+    assert accounts.charge_work(PEER, paid, 0.0) is None
+    assert points(accounts, 0.0) == 0
+    accounts.charge_work(PEER, int(7 * WORK_PER_TOKEN), 0.0)
+    assert points(accounts, 0.0) == pytest.approx(7, abs=0.01)
+    a_second = int(LIMIT.refill_rate * WORK_PER_TOKEN)
+    for second in range(1, 100):
+        accounts.charge_work(PEER, a_second, float(second))
+    assert points(accounts, 100.0) < 7
+
+
+def test_without_a_rate_limit_work_costs_nothing() -> None:
+    accounts = made(RateLimitConfig(enabled=False))
+    assert accounts.charge_work(PEER, 10**9, 0.0) is None
+    assert points(accounts, 0.0) == 0
+
+
+# --- two engines -----------------------------------------------------------------------------------
+
+
+def expelled() -> Pair:
+    """A pair of which the other has just disconnected the one, by offenses as machines report them."""
+    pair = Pair()
+    effects: list[Penalize | Credit] = [Penalize(pair.one.peer_id, Offense.BROKEN_PROMISE, 150)]
+    effects.append(Credit(pair.one.peer_id, 1))
+    pair.other._dispatcher.apply_effects([*effects], pair.now)
+    pair.run(0.5)
+    return pair
+
+
+def test_a_peer_that_goes_too_far_is_disconnected_and_both_say_why() -> None:
+    pair = expelled()
+    assert not pair.other._links
+    assert not pair.one._links
+    lost = [
+        each.reason
+        for engine in (pair.other, pair.one)
+        for each in pair.events[engine]
+        if isinstance(each, PeerStateChanged) and each.peer.state is PeerState.DISCONNECTED
+    ]
+    assert lost == ["misconduct: broken promise", "closed: misconduct"]
+    told = [each for each in pair.events[pair.other] if isinstance(each, StandingChanged)]
+    assert [(each.peer, each.standing) for each in told] == [(pair.one.peer_id, Standing.EXPELLED)]
+    stats = pair.other.stats()
+    assert (stats.offenses, stats.slowed, stats.expelled) == (
+        ((Offense.BROKEN_PROMISE, 150),),
+        0,
+        1,
+    )
+
+
+def test_it_is_refused_in_handshakes_for_a_while_at_no_cost_in_memory_and_then_let_in() -> None:
+    pair = expelled()
+    pair.one.dial(THERE, pair.now)
+    pair.run(20)
+    assert not pair.other._links
+    assert pair.drops(pair.other)[DropReason.MISCONDUCT] >= 1
+    assert pair.other._handshakes._responder.pending == 0
+    assert len(pair.other._links.peer_limits) == 1
+    pair.run(5 * SCORE_HALF_LIFE_S)
+    assert pair.one.peer_id in pair.other._links
+
+
+def test_malformed_words_of_a_peer_count_against_it() -> None:
+    pair = Pair()
+    for _ in range(int(EXPELLED_SCORE / OFFENSE_WEIGHTS[Offense.PROTOCOL_VIOLATION])):
+        pair.speak(bytes([Kind.HEARTBEAT]) + b"\xc1 is no msgpack")
+    assert pair.other.stats().expelled == 1
+
+
+def test_what_others_do_to_packets_of_a_peer_does_not_count_against_it() -> None:
+    pair = Pair()
+    seen: list[bytes] = []
+    pair.one.broadcast(b"x", pair.now)
+    for datagram, _ in pair.one.datagrams_to_send(pair.now):
+        seen.append(datagram)
+        pair.other.receive(datagram, HERE, pair.now)
+    for _ in range(1000):  # replays, and bits that were changed
+        for datagram in seen:
+            pair.other.receive(datagram, HERE, pair.now)
+            forged = datagram[:-1] + bytes([datagram[-1] ^ 1])
+            pair.other.receive(forged, HERE, pair.now)
+    account = pair.other._links.peer_limits.get(pair.one.peer_id)
+    assert account is not None
+    assert account.score_at(pair.now) == 0
+    assert pair.other.stats().offenses == ()
+
+
+def test_words_far_beyond_the_allowance_are_work_that_is_not_paid() -> None:
+    pair = Pair()
+    accounts = pair.other._links.peer_limits
+    flood = int(LIMIT.capacity * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK)
+    for _ in range(
+        flood + int(EXPELLED_SCORE * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK) + 2
+    ):
+        pair.other._dispatcher.charge_work(
+            pair.one.peer_id, limits.RATE_LIMITED_MESSAGE_WORK, pair.now
+        )
+    assert accounts.is_expelled(pair.one.peer_id, pair.now)

@@ -1,0 +1,383 @@
+"""An error of the program while it serves one peer ends that link, is told, and costs nobody else a turn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grapevine_proto.errors import DropReason
+from grapevine_proto.faults import format_error
+from grapevine_proto.ids import EPOCH_LIMIT, SEQUENCE_LIMIT, MessageId, Stream, StreamRange
+from grapevine_proto.transport.handshake.initiator import Initiator
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.codec import MAX_PACKETS_PER_SESSION
+from grapevine_proto.wire.fields import MAX_PAYLOADS
+from grapevine_proto.wire.messages import (
+    Ack,
+    Announce,
+    Digest,
+    DirectMessage,
+    Fragment,
+    Graft,
+    Heartbeat,
+    IHave,
+    InSync,
+    IWant,
+    LinkFrame,
+    MemberDigest,
+    MemberUpdate,
+    MemberUpdates,
+    MtuProbe,
+    Offer,
+    OverlayMessage,
+    PathChallenge,
+    Pause,
+    Ping,
+    PingAck,
+    PingReq,
+    Prune,
+    ReceiptAck,
+    Receipts,
+    Records,
+    Repair,
+    Retransmit,
+    RumorCopy,
+    Rumors,
+    Subscribe,
+    Vector,
+)
+from grapevine_proto.wire.signed import PeerRecord, Rumor, TraceReceipt
+from tests.cluster import Cluster, address_of, seal_as
+from tests.proto.overlay.builders import EPOCH, identity
+
+VICTIM, LIAR, HONEST = 1, 2, 3
+
+
+def fail(*_: object, **__: object) -> Any:
+    raise ZeroDivisionError("something nobody thought of")
+
+
+def fails_for(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, subject: object) -> None:
+    """From now on `name` of `owner` raises where it is asked of `subject`."""
+    sound = owner.__dict__[name]
+
+    def call(self: object, *args: Any, **kwargs: Any) -> Any:
+        if self is subject:
+            fail()
+        return sound(self, *args, **kwargs)
+
+    def get(self: object) -> Any:
+        if self is subject:
+            fail()
+        return sound.fget(self)
+
+    monkeypatch.setattr(owner, name, property(get) if isinstance(sound, property) else call)
+
+
+# --- one link ends, the others have their turn ---------------------------------------------------
+
+SERVING = ["transmit", "check_path", "advance", "needs_rekey", "is_dead", "send", "sends_at"]
+
+
+@pytest.mark.parametrize("name", [*SERVING, "receive", "is_settled", "has_room_for"])
+def test_a_fault_in_serving_one_link_ends_it_and_the_others_have_their_turn(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(3)
+    liar = cluster[LIAR].peer_id
+    fails_for(monkeypatch, Link, name, cluster.link(VICTIM, LIAR))
+    for number in range(3):
+        cluster[VICTIM].broadcast(bytes([number]) * 2000, cluster.now)
+        cluster[LIAR].broadcast(b"x", cluster.now)
+        cluster.exchange()
+        assert bytes([number]) * 2000 in cluster.heard(HONEST), "in the same turn"
+        cluster.run(1.0)
+    [fault, *_] = cluster.faults(VICTIM)
+    assert fault.peer == liar
+    assert (
+        "ZeroDivisionError: something nobody thought of in fail (test_faults.py:" in fault.problem
+    )
+    assert cluster.drops(VICTIM)[DropReason.INTERNAL_ERROR] == len(cluster.faults(VICTIM))
+    assert cluster[HONEST].peer_id in cluster[VICTIM]._links
+
+
+def test_a_peer_whose_link_ended_by_a_fault_is_told_so_and_may_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster(2)
+    fails_for(monkeypatch, Link, "is_dead", cluster.link(VICTIM, LIAR))
+    cluster.run(1.5)
+    monkeypatch.undo()
+    assert cluster.faults(VICTIM)
+    cluster.run(30.0)
+    cluster[VICTIM].broadcast(b"again", cluster.now)
+    cluster.run(1.0)
+    assert b"again" in cluster.heard(LIAR)
+
+
+def test_a_fault_while_a_message_is_heard_ends_the_link_that_it_came_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster(3)
+    monkeypatch.setattr(cluster[VICTIM]._dissemination.lazy_push, "handle", fail)
+    cluster.say(LIAR, VICTIM, IHave(()))
+    cluster.exchange()
+    assert list(cluster[VICTIM]._links) == [cluster[HONEST].peer_id]
+    assert [fault.peer for fault in cluster.faults(VICTIM)] == [cluster[LIAR].peer_id]
+
+
+def test_a_fault_in_a_short_session_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(3)
+    victim, liar = cluster[VICTIM], cluster[LIAR]
+    victim._dispatcher.disconnect(liar.peer_id, "for the test", None, notify=False, now=cluster.now)
+    liar._dispatcher.disconnect(victim.peer_id, "for the test", None, notify=False, now=cluster.now)
+    victim.send(liar.peer_id, b"psst", cluster.now)
+    cluster.exchange()
+    short = victim._transients.get(liar.peer_id)
+    assert short is not None
+    fails_for(monkeypatch, Link, "advance", short)
+    cluster.run(1.5)
+    assert victim._transients.get(liar.peer_id) is None
+    assert [fault.peer for fault in cluster.faults(VICTIM)] == [liar.peer_id]
+    victim.broadcast(b"on", cluster.now)
+    cluster.exchange()
+    assert b"on" in cluster.heard(HONEST)
+
+
+def test_a_fault_in_one_dial_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(1)
+    cluster.add(HONEST)
+    cluster[VICTIM].dial(address_of(9), cluster.now)
+    [dial] = cluster[VICTIM]._handshakes._dials.values()
+    fails_for(monkeypatch, Initiator, "transmit", dial)
+    cluster[VICTIM].dial(address_of(HONEST), cluster.now)
+    cluster.exchange()
+    assert list(cluster[VICTIM]._links) == [cluster[HONEST].peer_id]
+    assert dial.session_id not in cluster[VICTIM]._handshakes._dials
+    assert len(cluster.faults(VICTIM)) == 1
+
+
+@pytest.mark.parametrize("machine", ["_membership", "_dissemination", "_antientropy", "_tracing"])
+def test_a_fault_in_one_machine_costs_no_other_its_turn(
+    machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(2)
+    monkeypatch.setattr(getattr(cluster[VICTIM], machine), "advance", fail)
+    cluster.run(3.0)
+    cluster[VICTIM].broadcast(b"still here", cluster.now)
+    cluster.run(1.0)
+    assert b"still here" in cluster.heard(LIAR)
+    assert 1 <= len(cluster.faults(VICTIM)) <= 5, "told at most once a second"
+    assert cluster[VICTIM].deadline > cluster.now, "nor does it spin"
+
+
+def test_a_fault_in_an_effect_for_one_peer_leaves_the_others_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster(3)
+    victim, sound = cluster[VICTIM], cluster[VICTIM]._links.enqueue
+    liar = cluster.link(VICTIM, LIAR)
+
+    def queue(link: Link, plaintext: bytes, now: float) -> None:
+        if link is liar:
+            fail()
+        sound(link, plaintext, now)
+
+    monkeypatch.setattr(victim._links, "queue", queue)
+    cluster.run(12.0)  # heartbeats
+    assert {fault.peer for fault in cluster.faults(VICTIM)} == {cluster[LIAR].peer_id}
+    assert cluster[HONEST].peer_id in victim._links
+    assert cluster[VICTIM].peer_id in cluster[HONEST]._links
+
+
+def test_a_link_that_cannot_even_be_told_goodbye_is_gone_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster(3)
+    victim, link = cluster[VICTIM], cluster.link(VICTIM, LIAR)
+    for name in ("transmit", "clear", "send", "close"):
+        fails_for(monkeypatch, Link, name, link)
+    victim.broadcast(bytes(2000), cluster.now)
+    cluster.exchange()
+    assert list(victim._links) == [cluster[HONEST].peer_id]
+    assert all(each is not link for each in victim._links._by_session.values())
+    assert bytes(2000) in cluster.heard(HONEST)
+
+
+def test_a_fault_is_described_in_one_line_of_bounded_length() -> None:
+    with pytest.raises(ValueError, match="a") as caught:
+        int("a\nb" * 10_000)
+    words = format_error(caught.value)
+    assert words.startswith("ValueError: ")
+    assert "\n" not in words
+    assert len(words) < 700
+
+
+# --- numbers that a peer chooses -----------------------------------------------------------------
+
+
+def test_the_highest_packet_number_is_acknowledged_and_the_one_above_it_refused() -> None:
+    cluster = Cluster(3)
+    session = cluster.link(LIAR, VICTIM).session
+    said = codec.encode_message(Records(()))
+    for counter, refused in (
+        (MAX_PACKETS_PER_SESSION - 1, 0),
+        (MAX_PACKETS_PER_SESSION, 1),
+        (MAX_PACKETS_PER_SESSION + 1, 2),
+    ):
+        datagram = seal_as(session, counter, said)
+        cluster[VICTIM].receive(datagram, address_of(LIAR), cluster.now)
+        assert cluster.drops(VICTIM).get(DropReason.SESSION_EXPIRED, 0) == refused
+    cluster.run(1.0)
+    assert not cluster.faults(VICTIM)
+    assert cluster.link(VICTIM, LIAR).session.ack_tracker.highest == MAX_PACKETS_PER_SESSION - 1
+
+
+def test_who_acknowledges_what_was_never_sent_is_not_believed() -> None:
+    cluster = Cluster(2)
+    ours = cluster.link(VICTIM, LIAR)
+    number = ours.session.next_counter
+    told = Ack(ours.session.their_id, 0, number + 1, 0, 0, ())
+    before = ours.path.rate
+    cluster.say(LIAR, VICTIM, codec.encode_frame(told))
+    assert cluster.drops(VICTIM)[DropReason.MALFORMED] == 1
+    assert ours.path.rate == before
+
+
+counters = st.sampled_from([0, 1, 2, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1])
+long_counters = counters | st.sampled_from([2**32, 2**53, 2**63 - 1, 2**64 - 1])
+small = st.integers(0, 255)
+bodies = st.binary(min_size=1, max_size=40)
+OURS = identity(LIAR)
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> StreamRange:
+    stream = Stream(draw(st.sampled_from([OURS.peer_id, identity(7).peer_id])), draw(epochs))
+    first = draw(st.integers(1, SEQUENCE_LIMIT) | st.sampled_from([1, SEQUENCE_LIMIT]))
+    last = draw(st.sampled_from([first, SEQUENCE_LIMIT]))
+    return StreamRange(stream, first, last)
+
+
+epochs = st.sampled_from([0, 1, EPOCH, EPOCH + 1, EPOCH_LIMIT - 1])
+many_ranges = st.lists(ranges(), max_size=4).map(tuple)
+
+
+@st.composite
+def copies(draw: st.DrawFn) -> RumorCopy:
+    top = SEQUENCE_LIMIT - MAX_PAYLOADS
+    first = draw(st.sampled_from([1, 2, 1000, top - 1, top]))
+    payloads = tuple(draw(st.lists(st.binary(max_size=3), min_size=1, max_size=4)))
+    share = draw(st.sampled_from([0, 1, 65535]))
+    told = Rumor.signed(OURS, "default", draw(epochs), first, payloads, trace_share=share)
+    return RumorCopy(told, draw(small), draw(counters))
+
+
+@st.composite
+def records(draw: st.DrawFn) -> PeerRecord:
+    who = draw(st.sampled_from([OURS, identity(7)]))
+    addresses = (address_of(LIAR),) * draw(st.integers(0, 4))
+    bare = PeerRecord(
+        who.peer_id,
+        draw(epochs),
+        draw(counters),
+        addresses,
+        "z" * draw(st.integers(0, 64)),
+        "n" * draw(st.integers(0, 64)),
+        draw(counters),
+        draw(counters),
+        False,
+    )
+    return bare.signed(who, "default")
+
+
+def link_frames(theirs: bytes, ours: bytes) -> st.SearchStrategy[LinkFrame]:
+    """`theirs` is the id of the session on the liar's packets, `ours` on the victim's."""
+    sessions = st.sampled_from([theirs, ours, bytes(8)])
+    missing = st.lists(st.tuples(counters, counters), max_size=3).map(tuple)
+    return st.one_of(
+        st.builds(Ack, sessions, counters, counters, counters, counters, missing),
+        st.builds(Fragment, long_counters, counters, counters, bodies, st.booleans()),
+        st.builds(Retransmit, sessions, counters, plaintexts),
+        st.builds(MtuProbe, small),
+        st.builds(PathChallenge, st.binary(min_size=8, max_size=8)),
+    )
+
+
+ids = st.sampled_from([OURS.peer_id, identity(VICTIM).peer_id, identity(7).peer_id])
+totals = st.binary(min_size=16, max_size=16)
+told_records = st.lists(records(), max_size=3).map(tuple)
+told_opinions = st.lists(st.builds(MemberUpdate, records()), max_size=2).map(tuple)
+receipts = st.builds(TraceReceipt, ids, small, counters, small, st.sampled_from([b"", bytes(64)]))
+message_ids = st.builds(MessageId, ids, epochs, st.sampled_from([1, SEQUENCE_LIMIT]))
+messages: st.SearchStrategy[OverlayMessage] = st.one_of(
+    st.builds(Heartbeat, counters, counters, counters, st.integers(0, 1000), counters, totals, told_records),
+    st.builds(Records, told_records),
+    st.builds(Rumors, st.lists(copies(), max_size=2).map(tuple)),
+    st.builds(DirectMessage, st.sampled_from([1, SEQUENCE_LIMIT]), bodies),
+    st.builds(Digest, counters, counters, totals),
+    st.builds(InSync, counters),
+    st.builds(Vector, counters, st.booleans(), st.just(0), st.sampled_from([1, 256]), many_ranges),
+    st.builds(IWant, counters, many_ranges),
+    st.builds(Repair, counters, st.booleans(), st.booleans(), st.lists(copies(), max_size=2).map(tuple)),
+    st.builds(IHave, many_ranges),
+    st.builds(Offer, many_ranges),
+    st.builds(Announce, ranges(), counters.filter(bool)),
+    st.builds(Subscribe, st.booleans()),
+    st.builds(Graft, ids | st.none()),
+    st.builds(Prune, ids | st.none()),
+    st.builds(Ping, counters, told_opinions),
+    st.builds(PingReq, counters, ids),
+    st.builds(PingAck, counters, st.booleans()),
+    st.builds(MemberUpdates, told_opinions),
+    st.builds(MemberDigest, counters, counters, st.sampled_from([b"", bytes(4), bytes(8)]), st.booleans()),
+    st.builds(Receipts, counters, message_ids, st.lists(receipts, max_size=2).map(tuple)),
+    st.builds(ReceiptAck, counters),
+    st.builds(Pause, counters),
+)  # fmt: skip
+plaintexts = messages.map(codec.encode_message)
+WORDS: Callable[[LinkFrame], bytes] = codec.encode_frame
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data())
+def test_no_number_that_a_peer_chooses_costs_another_link_its_turn(data: st.DataObject) -> None:
+    cluster = Cluster(3)
+    victim = cluster[VICTIM]
+    for _ in range(data.draw(st.integers(1, 6))):
+        link = cluster.link(LIAR, VICTIM) if victim.peer_id in cluster[LIAR]._links else None
+        if link is None or cluster[LIAR].peer_id not in victim._links:
+            break
+        session = link.session
+        frames = link_frames(session.their_id, session.our_id).map(WORDS)
+        said = data.draw(plaintexts | frames)
+        following = session.next_counter
+        number = data.draw(st.just(following) | counters | st.just(MAX_PACKETS_PER_SESSION - 1))
+        victim.receive(seal_as(session, number, said), address_of(LIAR), cluster.now)
+        victim.broadcast(b"to all", cluster.now)
+        cluster.exchange()
+        cluster.run(data.draw(st.sampled_from([0.05, 1.0, 3.0])), step=0.25)
+    assert not cluster.faults(VICTIM)
+    assert math.isfinite(victim.deadline)
+    count = len(cluster.heard(HONEST))
+    victim.broadcast(b"the last", cluster.now)
+    cluster.exchange()
+    cluster.run(1.0)  # the liar may have links and trees of its own change meanwhile
+    assert cluster.heard(HONEST)[count:].count(b"the last") == 1
+
+
+def test_a_table_of_accounts_full_of_linked_peers_takes_one_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster(3)
+    monkeypatch.setattr("grapevine_proto.transport.peer_limits.TRACKED_PEERS_LIMIT", 2)
+    accounts = cluster[VICTIM]._links.peer_limits
+    assert len(accounts) == 2
+    accounts.get_or_create(identity(9).peer_id, cluster.now)
+    assert len(accounts) == 3

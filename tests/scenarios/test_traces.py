@@ -1,0 +1,168 @@
+"""Traces through a whole cluster: what the origin is told is what happened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from grapevine_proto import NodeConfig, Trace, TraceUpdated
+from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.overlay.effects import Effect
+from grapevine_proto.overlay.trace.reverse_paths import ReversePaths, _Route
+from grapevine_proto.sim import Network, Simulation
+from grapevine_proto.wire.signed import PeerRecord
+
+
+def cluster(nodes: int, max_peers: int, *, loss: float = 0.0, seed: int = 1) -> Simulation:
+    """A cluster in which everybody knows everybody, linked or not."""
+    simulation = Simulation(
+        nodes=nodes,
+        config=NodeConfig(max_peers=max_peers),
+        network=Network(loss=loss, per_pair=True),
+        seed=seed,
+        start_window=nodes / 100,
+    )
+    simulation.run(15.0)  # links have settled: a receipt is lost with the link that it is on
+    for node in simulation.nodes:
+        for other in simulation.nodes:
+            if other is not node:
+                learn(simulation, node.number, other.number)
+    return simulation
+
+
+def learn(simulation: Simulation, number: int, other: int) -> None:
+    """Let a node know a member, as word of mouth would in time."""
+    engine, subject = simulation.nodes[number].engine, simulation.nodes[other].engine
+    assert engine is not None
+    assert subject is not None
+    record: PeerRecord = subject.record
+    members = engine._membership.members
+    if members.get(record.peer_id) is None:
+        members.add(record, record.peer_id, 0.0)
+
+
+def latest(simulation: Simulation, number: int = 0) -> Trace:
+    engine = simulation.nodes[number].engine
+    assert engine is not None
+    return engine.traces()[-1]
+
+
+def check_against_what_happened(simulation: Simulation, message_id: MessageId) -> None:
+    """The figures of the trace are those of the simulator, but for what ages leave out: half round
+    trips in place of each way, and what waited to be pushed."""
+    trace, truth = latest(simulation), simulation.report(message_id)
+    assert truth.coverage == 1.0
+    assert trace.hops == truth.hops
+    assert trace.p50_ms == pytest.approx(truth.p50 * 1000, rel=0.25)
+    assert trace.last_ms == pytest.approx(truth.last * 1000, rel=0.35)
+
+
+@pytest.mark.parametrize(("nodes", "loss", "within_s"), [(30, 0.0, 1.0), (100, 0.1, 2.5)])
+def test_nodes_that_are_all_linked_answer_soon(nodes: int, loss: float, within_s: float) -> None:
+    simulation = cluster(nodes, 100, loss=loss)
+    message_id = simulation.trace(0, b"who is there")
+    assert simulation.run_until(lambda: latest(simulation).is_complete, within_s)
+    trace = latest(simulation)
+    assert (trace.known, trace.expected, trace.reached) == (nodes - 1,) * 3
+    if not loss:
+        check_against_what_happened(simulation, message_id)
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_a_hundred_nodes_with_eight_links_each_answer_through_one_another(loss: float) -> None:
+    simulation = cluster(100, 8, loss=loss)
+    message_id = simulation.trace(0, b"who is there")
+    assert simulation.run_until(lambda: latest(simulation).is_complete, 3.0)
+    assert latest(simulation).reached == 99
+    engines = [node.engine for node in simulation.nodes if node.engine is not None]
+    assert sum(engine.stats().receipts_relayed for engine in engines) > 99
+    assert sum(engine.stats().receipts_lost for engine in engines) == 0
+    if not loss:
+        check_against_what_happened(simulation, message_id)
+
+
+def test_of_more_than_a_hundred_a_sample_answers() -> None:
+    simulation = cluster(160, 10)
+    simulation.trace(0, b"who is there")
+    assert simulation.run_until(lambda: latest(simulation).is_complete, 3.0)
+    trace = latest(simulation)
+    assert trace.known == 159
+    assert trace.is_sample
+    assert 75 <= trace.reached == trace.expected <= 130
+    assert trace.others == 0
+
+
+def test_who_is_cut_off_is_named_and_answers_when_it_is_back() -> None:
+    simulation = cluster(12, 50)
+    simulation.partition([10, 11])
+    simulation.trace(0, b"who is there")
+    simulation.run(5.0)
+    names = {simulation.nodes[number].peer_id for number in (10, 11)}
+    assert set(latest(simulation).unanswered) == names
+    simulation.heal()
+    assert simulation.run_until(lambda: latest(simulation).is_complete, 60.0)
+    assert latest(simulation).reached == 11
+
+
+def test_events_tell_of_a_trace_from_its_beginning_to_its_last_answer() -> None:
+    simulation = cluster(10, 50)
+    told: list[tuple[float, Trace]] = []
+
+    def note(at: float, number: int, event: object) -> None:
+        if isinstance(event, TraceUpdated):
+            assert number == 0
+            told.append((at, event.trace))
+
+    simulation.listen(note)
+    message_id = simulation.trace(0, b"who is there")
+    simulation.run(2.0)
+    assert {trace.id for _, trace in told} == {message_id}
+    reached = [trace.reached for _, trace in told]
+    assert reached[0] == 0
+    assert reached == sorted(set(reached))
+    assert told[-1][1].is_complete
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_who_makes_up_receipts_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """A relay that answers for everybody it knows of, in their names."""
+    simulation = cluster(20, 4, seed=seed)
+    liar = simulation.nodes[7].engine
+    assert liar is not None
+    everyone = [node.peer_id for node in simulation.nodes if node.peer_id is not None]
+    flush = ReversePaths._flush
+
+    def lie(self: ReversePaths, route: _Route, now: float) -> list[Effect]:
+        if self is liar._tracing.reverse_paths:
+            signed = route.pending[0].signed(self._identity, self._cluster, route.message_id)
+            route.pending += [replace(signed, member=PeerId(each)) for each in everyone]
+        return flush(self, route, now)
+
+    monkeypatch.setattr(ReversePaths, "_flush", lie)
+    dead = 13
+    simulation.crash(dead)
+    simulation.trace(0, b"who is there")
+    simulation.run(5.0)
+    assert simulation.nodes[dead].peer_id in latest(simulation).unanswered
+    assert latest(simulation).reached >= 16  # what it keeps back finds another way
+
+
+def test_a_member_that_was_frozen_is_never_said_to_have_had_it_at_once() -> None:
+    simulation = Simulation(nodes=4, seed=1, network=Network(latency=(0.001, 0.005)))
+    simulation.run(10)
+    simulation.suspend(2, 5)
+    message_id = simulation.trace(0, b"who is there")
+    simulation.run(20)
+    engine = simulation.nodes[0].engine
+    assert engine is not None
+    (trace,) = [each for each in engine.traces() if each.id == message_id]
+    assert not trace.unanswered
+    late = [answer for answer in trace.answers if answer.is_late]
+    assert [answer.peer_id for answer in late] == [simulation.nodes[2].peer_id]
+    assert late[0].bound_ms >= 4_900
+    assert trace.last_ms == late[0].bound_ms
+    assert trace.p50_ms is not None
+    assert trace.p50_ms < 100

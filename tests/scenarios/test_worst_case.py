@@ -1,0 +1,61 @@
+"""No token costs a node more than a bounded number of steps, whatever the content and however full it is."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any, Final
+
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import LINK_FRAME_KINDS, Kind
+from tests.cluster import Cluster
+from tests.scenarios.worst_case import WORST, full_victim, is_linked, packets, plaintexts, receive
+
+LINES: Final = 25_000
+"""Lines of Python for one datagram. A line takes 60 to 80 ns, so that this is the 2 ms which no token
+may cost; counted, since a machine that is busy says nothing in milliseconds."""
+
+
+def lines_of(cluster: Cluster, datagram: bytes) -> int:
+    """How many lines run while the node takes in `datagram`."""
+    count = 0
+
+    def trace(_: FrameType, event: str, __: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        receive(cluster, datagram)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_each_kind_has_its_worst_case() -> None:
+    assert set(WORST) == set(Kind)
+
+
+def test_no_datagram_of_a_member_costs_more_than_a_bounded_number_of_lines() -> None:
+    cluster = full_victim()
+    dear: dict[str, int] = {}
+    for kind in Kind:
+        for plaintext in plaintexts(kind, cluster):
+            if not is_linked(cluster):
+                cluster = full_victim()
+            cluster.now += 0.05
+            for datagram in packets(cluster, plaintext):
+                lines = lines_of(cluster, datagram)
+                dear[kind.name] = max(dear.get(kind.name, 0), lines)
+    assert {name: lines for name, lines in dear.items() if lines > LINES} == {}
+
+
+def test_the_worst_case_of_each_kind_is_well_formed() -> None:
+    cluster = Cluster(2)
+    for kind in Kind:
+        for plaintext in plaintexts(kind, cluster):
+            assert plaintext[0] == kind
+            decode = codec.decode_frame if kind in LINK_FRAME_KINDS else codec.decode_message
+            decode(plaintext)

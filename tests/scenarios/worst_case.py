@@ -1,0 +1,278 @@
+"""The dearest content that one member can put into each kind of message, and a node in the dearest state.
+
+What must stay true: `WORST` has an entry for every kind that the codec knows, so that a new kind cannot
+be forgotten. Content is well-formed and, where it must be, well-signed: what is refused is cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
+from grapevine_proto.transport.session.session import Session
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.fields import (
+    MAX_ADDRESSES,
+    MAX_ID_PREFIXES,
+    MAX_IDS,
+    MAX_PAYLOADS,
+    MAX_RECEIPTS,
+)
+from grapevine_proto.wire.messages import (
+    LINK_FRAME_KINDS,
+    Ack,
+    Announce,
+    Close,
+    CloseReason,
+    Confirm,
+    Digest,
+    DirectMessage,
+    Fragment,
+    Frame,
+    Graft,
+    Heartbeat,
+    IHave,
+    InSync,
+    IWant,
+    Kind,
+    LinkFrame,
+    MemberDigest,
+    MemberUpdate,
+    MemberUpdates,
+    MtuProbe,
+    NeighborRequest,
+    Offer,
+    OpenTransient,
+    OverlayMessage,
+    PathChallenge,
+    PathResponse,
+    Pause,
+    Ping,
+    PingAck,
+    PingReq,
+    Prune,
+    ReceiptAck,
+    Receipts,
+    Records,
+    Repair,
+    Retransmit,
+    RumorCopy,
+    Rumors,
+    Subscribe,
+    SwapRequest,
+    Vector,
+)
+from grapevine_proto.wire.signed import Accusation, PeerRecord, Rumor, TraceReceipt
+from tests.cluster import Cluster, address_of
+from tests.proto.overlay.builders import EPOCH, identity, peer_id
+
+VICTIM, LIAR = 1, 2
+STREAMS: Final = 64  # with all the gaps there may be
+FIRST_ORIGIN: Final = 100
+GAPS: Final = 256
+MEMBERS: Final = 2000
+FAR: Final = 2**53 - 1
+PACKET_BYTES: Final = 1100  # of plaintext that goes in one datagram
+FRAGMENT_BYTES: Final = 1000
+
+
+def full_victim() -> Cluster:
+    """A node with thousands of members, streams full of gaps and held bodies, and a liar linked to it."""
+    cluster = Cluster(2)
+    victim, now = cluster[VICTIM], cluster.now
+    for number in range(MEMBERS):
+        bare = _record(10_000 + number)
+        victim._membership.members.ensure(bare, now)
+    for number in range(FIRST_ORIGIN, FIRST_ORIGIN + STREAMS):
+        victim._membership.members.ensure(_record(number), now)
+        for gap in range(GAPS + 1):
+            rumor = Rumor(peer_id(number), EPOCH, 1 + 2 * gap, (1,), b"x", bytes(64))
+            victim._store.insert(RumorCopy(rumor, 1, 0), peer_id(LIAR), False, now)
+    cluster.run(0.2)
+    return cluster
+
+
+def _record(number: int, addresses: int = 1) -> PeerRecord:
+    at = tuple(
+        Address(f"10.{each}.{number >> 8}.{number & 255}", 8000) for each in range(addresses)
+    )
+    return PeerRecord(peer_id(number), EPOCH, 0, at, "", f"node {number}", 90, 45, False)
+
+
+def _signed_record(number: int) -> PeerRecord:
+    bare = replace(_record(number, MAX_ADDRESSES), incarnation=7)
+    return bare.signed(identity(number), "default")
+
+
+Said = OverlayMessage | Frame | LinkFrame | bytes
+Scene = Cluster
+
+
+def _streams() -> list[Stream]:
+    return [Stream(peer_id(FIRST_ORIGIN + n), EPOCH) for n in range(STREAMS)]
+
+
+def _everything() -> tuple[StreamRange, ...]:
+    """All that may ever be said in streams that are full of gaps."""
+    return tuple(StreamRange(stream, 1, FAR) for stream in _streams())
+
+
+def _same_again() -> tuple[StreamRange, ...]:
+    return (StreamRange(_streams()[0], 1, FAR),) * MAX_IDS
+
+
+def _new_streams() -> tuple[StreamRange, ...]:
+    return tuple(StreamRange(Stream(peer_id(500 + n), EPOCH), 1, FAR) for n in range(MAX_IDS))
+
+
+def _fitting(make: Callable[[tuple[StreamRange, ...]], OverlayMessage]) -> Iterator[bytes]:
+    """Messages of ranges that fit one datagram, dear in different ways."""
+    for ranges in (_everything(), _same_again(), _new_streams()):
+        for count in range(len(ranges), 0, -1):
+            said = codec.encode_message(make(ranges[:count]))
+            if len(said) <= PACKET_BYTES:
+                yield said
+                break
+
+
+def _rumors(kind: Kind) -> Iterator[bytes]:
+    for payloads in (MAX_PAYLOADS, 60, 1):
+        size = 0 if payloads == MAX_PAYLOADS else 900 // payloads
+        rumor = Rumor.signed(identity(LIAR + 1), "default", EPOCH, 1, (bytes(size),) * payloads)
+        for hops in (1, 255):
+            yield _carrying(kind, (RumorCopy(rumor, hops, 0),))
+    small = [
+        RumorCopy(Rumor.signed(identity(700 + n), "default", EPOCH, 1, (b"",)), 1, 0)
+        for n in range(8)
+    ]
+    yield _carrying(kind, tuple(small))
+
+
+def _carrying(kind: Kind, copies: tuple[RumorCopy, ...]) -> bytes:
+    is_repair = kind is Kind.REPAIR
+    return codec.encode_message(Repair(1, True, True, copies) if is_repair else Rumors(copies))
+
+
+def _some_records(count: int) -> tuple[PeerRecord, ...]:
+    return tuple(_signed_record(800 + n) for n in range(count))
+
+
+def _some_opinions(cluster: Cluster) -> tuple[MemberUpdate, ...]:
+    told = []
+    for number in (LIAR + 3, LIAR + 4):
+        record = _signed_record(number)
+        accusers = [identity(900 + each) for each in range(3)]
+        told.append(
+            MemberUpdate(
+                record, tuple(Accusation.signed(who, "default", record) for who in accusers)
+            )
+        )
+    return tuple(told)
+
+
+def _session(cluster: Cluster) -> Session:
+    return cluster.link(LIAR, VICTIM).session
+
+
+def _one(message: Said) -> Callable[[Cluster], list[Said]]:
+    return lambda _: [message]
+
+
+WORST: Final[dict[Kind, Callable[[Cluster], list[Said]]]] = {
+    Kind.CONFIRM: _one(Confirm()),
+    Kind.NEIGHBOR_REQUEST: _one(NeighborRequest()),
+    Kind.SWAP_REQUEST: lambda _: [SwapRequest(_signed_record(801))],
+    Kind.OPEN_TRANSIENT: _one(OpenTransient()),
+    Kind.CLOSE: lambda _: [Close(CloseReason.FULL, _some_records(3))],
+    Kind.HEARTBEAT: lambda _: [Heartbeat(9, 1, 0, 1000, 7, bytes(range(16)), _some_records(3))],
+    Kind.RECORDS: lambda _: [Records(_some_records(3))],
+    Kind.RUMORS: lambda _: list(_rumors(Kind.RUMORS)),
+    Kind.DIRECT_MESSAGE: _one(DirectMessage(1, bytes(1000))),
+    Kind.DIGEST: _one(Digest(1, STREAMS + 1, bytes(range(16)))),
+    Kind.IN_SYNC: _one(InSync(1)),
+    Kind.VECTOR: lambda _: [
+        *_fitting(lambda ranges: Vector(1, False, 0, 1, ranges)),
+        *_fitting(lambda ranges: Vector(1, True, 0, 1, ranges)),
+    ],
+    Kind.IWANT: lambda _: list(_fitting(lambda ranges: IWant(1, ranges))),
+    Kind.REPAIR: lambda _: list(_rumors(Kind.REPAIR)),
+    Kind.IHAVE: lambda _: list(_fitting(IHave)),
+    Kind.OFFER: lambda _: list(_fitting(Offer)),
+    Kind.PING: lambda cluster: [Ping(1, _some_opinions(cluster)[:1])],
+    Kind.PING_REQ: lambda _: [PingReq(1, peer_id(10_001))],
+    Kind.PING_ACK: _one(PingAck(1, True)),
+    Kind.MEMBER_UPDATES: lambda cluster: [MemberUpdates(_some_opinions(cluster)[:1])],
+    Kind.MEMBER_DIGEST: lambda _: [
+        MemberDigest(0, 2**32 - 1, bytes(4 * MAX_ID_PREFIXES)),
+        MemberDigest(0, 2**32 - 1, b""),
+        MemberDigest(0, 2**32 - 1, b"", is_reply=True),
+    ],
+    Kind.RECEIPTS: lambda _: [
+        Receipts(
+            1,
+            MessageId(peer_id(FIRST_ORIGIN), EPOCH, 1),
+            (TraceReceipt(peer_id(900), 1, 1, 1, bytes(64)),) * min(MAX_RECEIPTS, 8),
+        )
+    ],
+    Kind.RECEIPT_ACK: _one(ReceiptAck(1)),
+    Kind.ANNOUNCE: lambda _: [Announce(each, 2**20) for each in (*_everything()[:1],)],
+    Kind.SUBSCRIBE: _one(Subscribe(True)),
+    Kind.GRAFT: lambda _: [Graft(peer_id(FIRST_ORIGIN)), Graft(None)],
+    Kind.PRUNE: lambda _: [Prune(peer_id(FIRST_ORIGIN)), Prune(None)],
+    Kind.PAUSE: _one(Pause(2**32 - 1)),
+    Kind.FRAGMENT: lambda _: [Fragment(1, 10 * 2**20, 3, bytes(FRAGMENT_BYTES))],
+    Kind.REPAIR_FRAGMENT: lambda _: [
+        Fragment(2, 10 * 2**20, 3, bytes(FRAGMENT_BYTES), is_repair=True)
+    ],
+    Kind.RETRANSMIT: lambda cluster: [
+        Retransmit(_session(cluster).their_id, 1, codec.encode_message(Offer(_everything()[:20])))
+    ],
+    Kind.ACK: lambda cluster: [
+        Ack(_session(cluster).our_id, 1, 1000, 999, 0, tuple((n, n + 1) for n in range(2, 98, 2)))
+    ],
+    Kind.MTU_PROBE: _one(MtuProbe(1000)),
+    Kind.PATH_CHALLENGE: _one(PathChallenge(bytes(8))),
+    Kind.PATH_RESPONSE: _one(PathResponse(bytes(8))),
+}
+
+
+def plaintexts(kind: Kind, cluster: Cluster) -> list[bytes]:
+    """The dearest messages of `kind` for the node in `cluster`."""
+    said = WORST[kind](cluster)
+    return [
+        each
+        if isinstance(each, bytes)
+        else codec.encode_frame(each)
+        if isinstance(each, LinkFrame)
+        else codec.encode_message(each)
+        for each in said
+    ]
+
+
+def packets(cluster: Cluster, plaintext: bytes) -> list[bytes]:
+    """The same as datagrams of the liar: in one, or in fragments."""
+    session = _session(cluster)
+    if len(plaintext) <= PACKET_BYTES or plaintext[0] in LINK_FRAME_KINDS:
+        return [session.seal(plaintext, cluster.now)]
+    parts = range(0, len(plaintext), FRAGMENT_BYTES)
+    number = session.next_counter
+    frames = [
+        Fragment(number, len(plaintext), at, plaintext[at : at + FRAGMENT_BYTES]) for at in parts
+    ]
+    return [session.seal(codec.encode_frame(frame), cluster.now) for frame in frames]
+
+
+def is_linked(cluster: Cluster) -> bool:
+    """Whether both ends still have the link."""
+    victim, liar = cluster[VICTIM], cluster[LIAR]
+    return victim.peer_id in liar._links and liar.peer_id in victim._links
+
+
+def receive(cluster: Cluster, datagram: bytes) -> None:
+    """All that the node does about one datagram at once."""
+    victim = cluster[VICTIM]
+    victim.receive(datagram, address_of(LIAR), cluster.now)
+    victim.datagrams_to_send(cluster.now)
+    victim.events()

@@ -1,0 +1,55 @@
+"""The table of keys: no two meanings for one key, and what a config file may say of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from grapevine_proto.errors import ConfigError
+from grapevine_tui.config.keymap import ACTION_NAMES, SIMULTANEOUS_KEYS, apply_keymap, parse_keymap
+
+
+def test_our_own_keys_do_not_clash() -> None:
+    assert parse_keymap({}) == {}
+
+
+def test_one_name_means_one_set_of_keys_and_words_wherever_it_stands() -> None:
+    for group in SIMULTANEOUS_KEYS:
+        keys = [key for part in group for key in part]
+        assert len({key.name for key in keys}) == len(keys)
+    assert all(name.isidentifier() for name in ACTION_NAMES)
+
+
+def test_keys_are_read_as_people_write_them() -> None:
+    assert parse_keymap({"help": "?,f1", "sort": "o", "pause": "ctrl+o", "filter": ","}) == {
+        "help": "question_mark,f1", "sort": "o", "pause": "ctrl+o", "filter": "comma",
+    }  # fmt: skip
+
+
+def test_two_actions_may_change_places() -> None:
+    chosen = parse_keymap({"sort": "r", "reverse": "s"})
+    assert {key.name: key.keys for key in apply_keymap(SIMULTANEOUS_KEYS[0][2], chosen)}[
+        "sort"
+    ] == "r"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"srot": "x"}, "app.keys.srot: there is no such action; did you mean sort?"),
+        ({"xyzzy": "x"}, "there are: help, commands"),
+        ({"sort": "entr"}, "app.keys.sort: there is no key 'entr'; did you mean enter?"),
+        ({"sort": "hyper+x"}, "there is no key 'hyper+x'"),
+        ({"sort": ""}, "expected keys separated by commas"),
+        ({"sort": 3}, "expected keys separated by commas"),
+        ({"sort": "x,,y"}, "there is no key ''"),
+        ({"sort": "q"}, "app.keys.sort: 'q' is the key of quit already"),
+        ({"sort": "x", "zoom": "x"}, "'x' is the key of"),
+        ("s", "expected a section, [app.keys], not a value"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(given: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_keymap(given)
+    assert words in str(caught.value)

@@ -1,0 +1,369 @@
+"""A running node asked and ordered about over its control socket, from other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_tui.cli.ctl import (
+    CommandFailed,
+    NodeUnreachable,
+    format_facts,
+    format_table,
+    send_command,
+)
+from grapevine_tui.control import server as control_module
+from grapevine_tui.control.server import (
+    MAX_CLIENTS,
+    MAX_SOCKET_PATH_BYTES,
+    SOCKET_NAME,
+    ControlServer,
+    check_server_owner,
+    connectable_path,
+    control_server,
+)
+from grapevine_tui.host.local import Host
+from grapevine_tui.service.stdio import MAX_LINE_BYTES
+from tests.tui.runs import WAIT_S, Bench, Run
+
+Object = dict[str, Any]
+
+
+def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
+    bob, address = bench.started("--name", "bob", "--state-dir", "bob")
+    run, _ = bench.started(
+        "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
+    )
+    run.expect("ready")
+    path = bench.folder / "kept" / SOCKET_NAME
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for word, shown in (
+        ("peers", "bob"),
+        ("members", "up"),
+        ("status", "us"),
+        ("stats", "datagrams in"),
+        ("rounds", "outcome"),
+    ):
+        done = bench.command("ctl", "--state-dir", "kept", word)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert shown in done.stdout
+        reply = json.loads(bench.command("ctl", "--state-dir", "kept", word, "--json").stdout)
+        assert (reply["event"], reply["ok"]) == ("reply", True)
+    said = bench.command("ctl", "--state-dir", "kept", "broadcast", "hello", "there")
+    assert "to 1 peers at once" in said.stdout
+    assert bob.expect("message")["text"] == "hello there"
+    assert (
+        bench.command("ctl", "--state-dir", "kept", "send", "bob", "-", stdin="x").returncode == 0
+    )
+    assert bob.expect("message")["direct"] is True
+    assert bench.command("ctl", "--state-dir", "kept", "dial", address).returncode == 0
+    assert bench.command("ctl", "--state-dir", "kept", "leave").stdout == "it has left\n"
+    assert run.end(None) == 0
+    assert run.seen[-1]["reason"] == "quit"
+    assert not path.exists()
+
+
+def test_a_trace_tells_who_has_it_and_its_code_says_whether_all_have(bench: Bench) -> None:
+    bob, address = bench.started("--name", "bob", "--state-dir", "bob", "--profile", "local")
+    run, _ = bench.started(
+        "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
+    )
+    run.expect("ready")
+    done = bench.command("ctl", "--state-dir", "kept", "trace", "peer", "is", "there")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 of 1 have it" in done.stdout
+    assert bob.expect("message")["text"] == "who is there"
+    whole = run.expect("trace", complete=True)
+    assert (whole["reached"], whole["known"], whole["unanswered"], whole["hops"]) == (1, 1, [], 1)
+    listed = json.loads(bench.command("ctl", "--state-dir", "kept", "traces", "--json").stdout)
+    assert [each["id"] for each in listed["traces"]] == [whole["id"]]
+    bob.process.kill()
+    done = bench.command("ctl", "--state-dir", "kept", "trace", "and now", "--wait", "0.3")
+    assert done.returncode == 1
+    assert "0 of 1 have it" in done.stdout
+    assert "no answer" in done.stdout
+    assert "bob" in done.stdout
+    report = bench.command("ctl", "--state-dir", "kept", "trace", "x", "--wait", "0", "--json")
+    assert json.loads(report.stdout)["complete"] is False
+
+
+def test_where_no_node_answers_it_is_one_line_and_exit_1(bench: Bench) -> None:
+    for arguments in (("--state-dir", "none"), ("--port", "9")):
+        done = bench.command("ctl", *arguments, "peers")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        assert "no node answers" in done.stderr
+
+
+def test_what_the_node_refuses_is_one_line_and_exit_1(bench: Bench) -> None:
+    bench.started("--state-dir", "kept")
+    done = bench.command("ctl", "--state-dir", "kept", "send", "nobody", "x")
+    assert done.returncode == 1
+    assert done.stderr == "grapevine-tui: nobody here is called 'nobody'\n"
+    wrong = bench.command("ctl", "--state-dir", "kept", "broadcast")
+    assert wrong.returncode == 2
+
+
+def test_without_a_folder_the_only_node_that_runs_is_meant(bench: Bench) -> None:
+    run, _ = bench.started()
+    shown = bench.command("ctl", "--port", "0", "status", "--json")
+    assert json.loads(shown.stdout)["peer_id"] == run.seen[0]["peer_id"]
+    assert "try --state-dir" in bench.command("ctl", "peers").stderr
+    bench.started()
+    several = bench.command("ctl", "--port", "0", "status")
+    assert several.returncode == 1
+    assert "any-1, any-2" in several.stderr
+
+
+def test_a_socket_that_a_dead_node_left_is_replaced(bench: Bench) -> None:
+    run, _ = bench.started("--state-dir", "kept")
+    run.close()
+    assert (bench.folder / "kept" / SOCKET_NAME).exists()
+    bench.started("--state-dir", "kept")
+    assert bench.command("ctl", "--state-dir", "kept", "status").returncode == 0
+
+
+def test_whoever_is_denied_is_shut_out_at_once_and_may_come_back(bench: Bench) -> None:
+    bob, address = bench.started("--name", "bob", "--state-dir", "bob")
+    run, _ = bench.started("--peer", address, "--state-dir", "kept", "--wait-peers", "1")
+    run.expect("ready")
+    denied = bench.command("ctl", "--state-dir", "kept", "deny", "bob", "--json")
+    bob_id = bob.seen[0]["peer_id"]
+    assert json.loads(denied.stdout)["peer_id"] == bob_id
+    assert run.expect("peer", state="disconnected")["peer_id"] == bob_id
+    assert run.ask(cmd="status")["denied"] == [bob_id]
+    assert run.ask(cmd="deny", who="nobody")["ok"] is False
+    assert run.ask(cmd="deny", who=run.seen[0]["peer_id"])["ok"] is False
+    run.write("/allow bob\n")
+    assert run.expect("reply")["ok"] is True
+    assert run.ask(cmd="status")["denied"] == []
+    assert run.ask(cmd="allow", who="bob")["ok"] is False
+    run.ask(cmd="dial", address=address)
+    run.expect("peer", state="connected")
+
+
+# --- in this process ------------------------------------------------------------------------------
+
+
+async def a_host(stack: AsyncExitStack, state_dir: Path) -> Host:
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()], name="us"), state_dir)
+    await stack.enter_async_context(control_server(host, lambda: None))
+    await host.start()
+    stack.push_async_callback(host.leave, 0.1)
+    assert (state_dir / SOCKET_NAME).is_socket()  # at once
+    return host
+
+
+async def talk(path: Path, *lines: bytes) -> list[Object]:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.writelines(lines)
+    writer.write_eof()
+    said = await reader.read()
+    writer.close()
+    return [json.loads(line) for line in said.splitlines()]
+
+
+@pytest.mark.asyncio
+async def test_it_speaks_what_stdin_speaks(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        lines = (b"\n", b'{"cmd":"status","request":7}\n', b"/peers\n", b"{\n")
+        status, peers, bad, long, after = await talk(
+            tmp_path / SOCKET_NAME, *lines, b"x" * (MAX_LINE_BYTES + 1) + b"\n", b"hi\n"
+        )
+        assert (status["request"], status["name"]) == (7, "us")
+        assert peers["peers"] == []
+        assert (bad["ok"], long["ok"], after["ok"]) == (False, False, True)
+        assert "65,536" in long["error"]
+
+
+@pytest.mark.asyncio
+async def test_one_client_too_many_is_told_so(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        path = str(tmp_path / SOCKET_NAME)
+        writers = []
+        for _ in range(MAX_CLIENTS):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writers.append(writer)
+            writer.write(b"/status\n")
+            assert json.loads(await reader.readline())["ok"] is True
+        (refused,) = await talk(tmp_path / SOCKET_NAME)
+        assert refused["ok"] is False
+        assert "others are connected" in refused["error"]
+        for writer in writers:
+            writer.close()
+
+
+@pytest.mark.asyncio
+async def test_clients_that_have_not_asked_make_room_for_one_that_asks(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        path = tmp_path / SOCKET_NAME
+        silent = [await asyncio.open_unix_connection(str(path)) for _ in range(MAX_CLIENTS)]
+        for _, writer in silent[1:]:
+            writer.write(b"/sta")
+        (status,) = await talk(path, b"/status\n")
+        assert status["ok"] is True
+        assert await silent[0][0].read() == b""  # the oldest
+        for _, writer in silent:
+            writer.close()
+
+
+@pytest.mark.asyncio
+async def test_a_line_that_dribbles_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_module, "LINE_TIMEOUT_S", 0.05)
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / SOCKET_NAME))
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0)
+                if not reader.at_eof():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.001):
+                            assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_does_not_read_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_module, "WRITE_TIMEOUT_S", 0.05)
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_host(stack, tmp_path)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, str(tmp_path / SOCKET_NAME))
+        with pytest.raises(ConnectionError):
+            await loop.sock_sendall(sock, b"/help\n" * 2_000_000)
+        sock.close()
+        (status,) = await talk(tmp_path / SOCKET_NAME, b"/status\n")
+        assert status["ok"] is True
+
+
+@pytest.mark.asyncio
+async def test_goodbye_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    control = ControlServer(host, tmp_path, lambda: told.append("bye"))
+    async with asyncio.timeout(WAIT_S):
+        control.bind()
+        await control.start()
+        replies = await talk(tmp_path / SOCKET_NAME, b"/leave\n", b'{"cmd":"quit"}\n')
+        control.close()
+    assert [reply["ok"] for reply in replies] == [True, True]
+    assert told == ["bye"]
+    assert not (tmp_path / SOCKET_NAME).exists()
+
+
+def test_a_plain_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / SOCKET_NAME).write_text("mine")
+    control = ControlServer(Host(NodeConfig.local(), None), tmp_path, lambda: None)
+    with pytest.raises(FileExistsError):
+        control.bind()
+    control.close()
+    assert (tmp_path / SOCKET_NAME).read_text() == "mine"
+
+
+def test_a_path_too_long_for_a_socket_has_a_shorter_name(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * MAX_SOCKET_PATH_BYTES)
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as sock:
+        with connectable_path(folder / SOCKET_NAME) as name:
+            sock.bind(name)
+        assert (folder / SOCKET_NAME).is_socket()
+
+
+def test_what_answers_and_is_no_node_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NodeUnreachable, match="no node answers"):
+        send_command(tmp_path, {"cmd": "status"})
+    assert issubclass(CommandFailed, Exception)
+
+
+def test_a_table_for_people_shows_nothing_that_moves_a_cursor() -> None:
+    rows: list[Object] = [{"name": "\x1b[2J夜", "sent": 1234}, {"name": "", "sent": None}]
+    head, first, second = format_table(rows, ("name", "sent"))
+    assert head == "name        sent" or head.split() == ["name", "sent"]
+    assert "\x1b" not in first
+    assert first.endswith("1,234")
+    assert second.split() == ["-", "-"]
+    assert format_table([], ("name", "sent")) == ["name  sent"]
+    assert format_facts({"lag_ms": 0.25, "dropped": {"replay": 3}}) == [
+        "lag ms          0.25",
+        "dropped replay  3",
+    ]
+
+
+def test_the_hint_leads_to_another_node_that_runs_and_never_to_where_one_just_asked(
+    bench: Bench,
+) -> None:
+    dead, _ = bench.started("--state-dir", "nodes/dead")
+    dead.process.kill()
+    dead.process.wait()
+    told = bench.command("ctl", "--state-dir", "nodes/dead", "status").stderr
+    assert "no node answers at nodes/dead" in told
+    assert "try" not in told
+    bench.started("--state-dir", "nodes/alive")
+    told = bench.command("ctl", "--state-dir", "nodes/dead", "status").stderr
+    assert told.endswith("try --state-dir nodes/alive\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who answers")
+@pytest.mark.parametrize(("uid", "is_refused"), [(1000, False), (0, False), (1001, True)])
+def test_what_answers_as_another_user_is_told_nothing(
+    monkeypatch: pytest.MonkeyPatch, uid: int, is_refused: bool
+) -> None:
+    class Connected:
+        def getsockopt(self, *_: int) -> bytes:
+            return control_module.PEER_CREDENTIALS.pack(1, uid, uid)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    if is_refused:
+        with pytest.raises(OSError, match=f"belongs to uid {uid}"):
+            check_server_owner(Connected(), Path(SOCKET_NAME))
+    else:
+        check_server_owner(Connected(), Path(SOCKET_NAME))
+
+
+def test_a_reload_says_whether_it_was_one(bench: Bench) -> None:
+    config = bench.folder / "c.toml"
+    config.write_text("fanout = 3\n")
+    run, _ = bench.started("-c", str(config), "--state-dir", "kept")
+    ctl = ("ctl", "--state-dir", "kept")
+    config.write_text('fanout = 4\nzone = "eu"\n')
+    done = bench.command(*ctl, "reload")
+    assert (done.returncode, done.stdout) == (0, "reloaded; a restart is needed for: zone\n")
+    config.write_text("fanout = 5\nfanot = 3\n")
+    done = bench.command(*ctl, "reload")
+    assert done.returncode == 1
+    assert done.stderr.startswith("grapevine-tui: not reloaded: fanot: there is no such setting")
+    values = {each["name"]: each["value"] for each in _values_after(config, run)}
+    assert values["fanout"] == 4
+    assert bench.command(*ctl, "reload").stdout == "reloaded\n"
+
+
+def _values_after(config: Path, run: Run) -> list[Object]:
+    """The settings once the file is as it should be."""
+    config.write_text("fanout = 4\n")
+    values: list[Object] = run.ask(cmd="settings")["values"]
+    return values

@@ -1,0 +1,76 @@
+"""The demonstration's neighbours are real, talk, run into the rate limit, and leave no trace."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from grapevine_proto.events import Event, MessageReceived, RateLimited
+from grapevine_tui.config.settings import load_settings
+from grapevine_tui.host import demo as demonstration
+from grapevine_tui.host.demo import DEMO_NODES, Demo
+from grapevine_tui.host.local import Host
+from grapevine_tui.host.model import Changes
+
+WAIT_S = 20.0
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Neighbours that do not take their time, and a temporary folder of the test's own."""
+    monkeypatch.setattr(demonstration, "MESSAGE_INTERVAL_S", 0.2)
+    monkeypatch.setattr(demonstration, "FIRST_BURST_DELAY_S", 0.5)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shown() -> Host:
+    return Host(load_settings({"app.demo": True}, {}).with_keys().node, None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_host_first", [True, False])
+async def test_the_neighbours_come_talk_and_throttle_and_go(
+    is_host_first: bool, quick: Path
+) -> None:
+    host = shown()
+    demo = Demo(host, rng=random.Random(1))
+    heard: set[str] = set()
+    is_throttled, has_heard = asyncio.Event(), asyncio.Event()
+
+    def listen(event: Event, _: Changes) -> None:
+        if isinstance(event, RateLimited):
+            is_throttled.set()
+        elif isinstance(event, MessageReceived):
+            heard.add(host.name_of(event.message.origin))
+            if heard >= {each.name for each in DEMO_NODES}:
+                has_heard.set()
+
+    host.listen(listen)
+    for each in (host, demo) if is_host_first else (demo, host):
+        await each.start()
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await host.node.ready(len(DEMO_NODES))
+            await is_throttled.wait()
+            await has_heard.wait()
+    finally:
+        await demo.stop()
+        await host.leave(0.5)
+    assert os.listdir(quick) == []
+
+
+@pytest.mark.asyncio
+async def test_neighbours_that_never_met_the_host_can_be_stopped(quick: Path) -> None:
+    demo = Demo(shown())
+    await demo.start()
+    assert len(set(demo.addresses)) == len(DEMO_NODES)
+    await demo.stop()
+    await demo.stop()
+    assert os.listdir(quick) == []

@@ -1,0 +1,97 @@
+"""What one types to find lines finds them, and nothing one types is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.events import Stats, Via
+from grapevine_tui.app.widgets.message_filter import TESTS_PER_SYNC, FilteredView
+from grapevine_tui.host.message_buffer import MessageBuffer
+from grapevine_tui.host.model import Model
+from grapevine_tui.host.query import compile_filter, matches_row, parse_query
+from tests.tui.values import a_message, a_peer, an_id
+
+
+def model() -> Model:
+    made = Model()
+    made.refresh([a_peer(1, "Bob"), a_peer(2, "carol", zone="us-east")], [], Stats(), 1.0)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        ("", True), ("deploy", True), ("DEPLOY of", True), ("deploy nothing", False),
+        ('"deploy of"', True), ('"of deploy"', False), ("-deploy", False), ("-nothing", True),
+        ("from:bob", True), ("bob", True), ("from:carol", False), ("-from:carol deploy", True),
+        (f"from:{an_id(1)}", True), ("via:rep", True), ("via:eager", False), ("zone:eu", True),
+        ("zone:us", False), ("private:", False), ("private:no", True), ("über", True), ("ÜBER", True),
+        (f"id:{an_id(1)}", True), ("10:30", True), ("x:30", False), ('"unclosed', False), ("-", True),
+    ],
+)  # fmt: skip
+def test_a_message_is_found_by_words_and_fields(text: str, is_found: bool) -> None:
+    message = a_message(1, 1, "Deploy of api at 10:30 über".encode(), via=Via.REPAIR)
+    assert compile_filter(parse_query(text), model())(message) is is_found
+
+
+def test_private_messages_are_found_alone() -> None:
+    message = a_message(1, 1)._replace(is_direct=True)
+    assert compile_filter(parse_query("private:"), model())(message)
+    assert not compile_filter(parse_query("private:no"), model())(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [("eu", True), ("zone:eu", True), ("peer:eu", False), ("10.0.0.1:8000", True), ("-zone:eu", False)],
+)  # fmt: skip
+def test_a_row_is_found_by_its_columns(text: str, is_found: bool) -> None:
+    fields = {"peer": "bob", "zone": "eu-west", "address": "10.0.0.1:8000"}
+    assert matches_row(parse_query(text), fields) is is_found
+
+
+@given(st.text(max_size=200), st.binary(max_size=100))
+def test_every_text_is_a_query(text: str, payload: bytes) -> None:
+    query = parse_query(text)
+    compile_filter(query, model())(a_message(1, 1, payload))
+    matches_row(query, {"peer": "x"})
+
+
+def filled(count: int, most: int) -> MessageBuffer:
+    log = MessageBuffer(most)
+    for number in range(count):
+        log.append(a_message(1, number, b"x%d" % (number % 10)), 0.0)
+    return log
+
+
+@given(st.integers(0, 60), st.integers(1, 30), st.integers(0, 60))
+def test_lines_name_the_messages_that_pass_whatever_comes_and_goes(
+    before: int, most: int, after: int
+) -> None:
+    log = filled(before, most)
+    sieve = FilteredView(log)
+    sieve.set_filter(lambda message: message.payload == b"x3")
+    sieve.sync()
+    shown = len(sieve)
+    for number in range(before, before + after):
+        log.append(a_message(1, number, b"x%d" % (number % 10)), 0.0)
+    let_go = sieve.sync()
+    right = [each.number for each in log.since(log.first) if each.message.payload == b"x3"]
+    assert [entry.number for entry in sieve.entries()] == right
+    assert [sieve.line_of(number) for number in right] == list(range(len(right)))
+    assert sieve.number_at(len(right)) is None
+    assert let_go <= shown
+    sieve.set_filter(None)
+    sieve.sync()
+    assert len(sieve) == len(log)
+
+
+def test_a_full_ring_is_searched_in_steps() -> None:
+    sieve = FilteredView(filled(TESTS_PER_SYNC + 5, 10_000))
+    sieve.set_filter(lambda message: True)
+    sieve.sync()
+    first = len(sieve)
+    sieve.sync()
+    assert (first, len(sieve)) == (TESTS_PER_SYNC, TESTS_PER_SYNC + 5)
+    assert not sieve.is_behind

@@ -1,0 +1,185 @@
+"""What was told in JSON Lines comes out of the mirror as what it was told of."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from grapevine_proto.errors import DropReason, Offense
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    DatagramDropped,
+    DialFailed,
+    Event,
+    EventsLost,
+    IdentityInUse,
+    InternalErrorContained,
+    MemberChanged,
+    MemberStatus,
+    MessageReceived,
+    MessageSent,
+    NodeStopped,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    Round,
+    RoundOutcome,
+    Standing,
+    StandingChanged,
+    StateSaveFailed,
+    Stats,
+    Trace,
+    TraceUpdated,
+    Via,
+)
+from grapevine_proto.ids import Address
+from grapevine_tui.control.jsonlines import (
+    Object,
+    event_to_json,
+    member_to_json,
+    peer_to_json,
+    round_to_json,
+    stats_to_json,
+    trace_to_json,
+)
+from grapevine_tui.remote.decode import (
+    DECODE_ERRORS,
+    event_from_json,
+    member_from_json,
+    message_from_json,
+    peer_from_json,
+    round_from_json,
+    stats_from_json,
+    trace_from_json,
+)
+from tests.tui.values import a_member, a_message, a_peer, a_round, a_trace, an_id
+
+NOW = 100.0
+
+
+def told(fields: Object) -> Object:
+    """What arrives of what was said."""
+    heard: Object = json.loads(json.dumps(fields, allow_nan=False))
+    return heard
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        a_peer(1, "bob"),
+        a_peer(2, "\x1b[2J夜", zone="", rtt=None, connected_at=None, state=PeerState.CONNECTING),
+        a_peer(
+            3, subscribed=True, send_rate=6e6, lost=3, datagram_bytes=1452, health_reason="late"
+        ),
+        a_peer(4, tokens=math.inf, tokens_capacity=math.inf, address=Address("::1", 9)),
+    ],
+)
+def test_a_peer_comes_out_as_it_went_in(peer: Any) -> None:
+    assert peer_from_json(told(peer_to_json(peer, NOW)), NOW) == peer
+
+
+@pytest.mark.parametrize("status", list(MemberStatus))
+@pytest.mark.parametrize("address", [None, Address("::1", 8000)])
+def test_a_member_comes_out_as_it_went_in(status: MemberStatus, address: Address | None) -> None:
+    member = replace(a_member(1, "bob"), status=status, address=address)
+    assert member_from_json(told(member_to_json(member))) == member
+
+
+@pytest.mark.parametrize("outcome", list(RoundOutcome))
+def test_a_round_comes_out_as_it_went_in(outcome: RoundOutcome) -> None:
+    done: Round = a_round(7, 1, outcome=outcome, in_sync=False, sent=2, received=3)
+    assert replace(round_from_json(told(round_to_json(done)), NOW), started_at=90.0) == done
+
+
+@pytest.mark.parametrize("trace", [a_trace(1, 0, 3), a_trace(2, 5, 1, known=400, others=2)])
+def test_a_trace_comes_out_as_it_went_in(trace: Trace) -> None:
+    assert trace_from_json(told(trace_to_json(trace)), trace.sent_at) == trace
+
+
+@pytest.mark.parametrize("via", list(Via))
+def test_a_message_comes_out_as_it_went_in(via: Via) -> None:
+    message = a_message(1, 2, bytes(range(256)), via=via, hops=3)
+    word, fields = event_to_json(MessageReceived(message), lambda _: "bob") or ("", {})
+    assert word == "message"
+    assert message_from_json(told(fields), message.received_at) == message
+
+
+def test_counters_come_out_as_they_went_in() -> None:
+    names = [
+        name
+        for name in Stats.__dataclass_fields__
+        if name not in ("dropped", "offenses", "next_round_at")
+    ]
+    counts: dict[str, Any] = {name: number for number, name in enumerate(names, 1)}
+    stats = Stats(
+        **counts,
+        dropped=((DropReason.REPLAY, 3),),
+        offenses=((Offense.BROKEN_PROMISE, 5),),
+        next_round_at=112.5,
+    )
+    assert stats_from_json(told(stats_to_json(stats, NOW)), NOW) == stats
+    assert stats_from_json(told(stats_to_json(Stats(), NOW)), NOW) == Stats()
+    newer = told(stats_to_json(stats, NOW)) | {"unheard_of": 1}
+    newer["dropped"]["a reason of tomorrow"] = 4
+    assert stats_from_json(newer, NOW) == stats
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        MessageSent(a_message(1, 2, via=Via.LOCAL, received_at=NOW), 4),
+        MemberChanged(a_member(1, "bob")),
+        TraceUpdated(a_trace(1, 2, 2, sent_at=NOW)),
+        AntiEntropyRound(a_round(1, 1, started_at=NOW - 0.003)),
+        DialFailed(Address("10.0.0.1", 9), "no answer"),
+        StateSaveFailed("disk full"),
+        StandingChanged(an_id(1), Standing.SLOWED, 61.5, "excess work"),
+        InternalErrorContained(an_id(1), "ValueError: x in y (z.py:1)"),
+        InternalErrorContained(None, "ValueError: x in y (z.py:1)"),
+        IdentityInUse(Address("10.0.0.9", 8000), "in use by another node"),
+        IdentityInUse(None, "in use by another node"),
+    ],
+)
+def test_an_event_comes_out_as_it_went_in(event: Event) -> None:
+    word, fields = event_to_json(event, lambda _: "") or ("", {})
+    assert event_from_json(told({"event": word, **fields}), NOW) == event
+
+
+def test_what_is_told_otherwise_than_to_scripts_comes_out_too() -> None:
+    peer = a_peer(1, "bob", state=PeerState.STALE)
+    whole = peer_to_json(peer, NOW) | {"previous": "connected", "reason": "no answer"}
+    changed = PeerStateChanged(peer, PeerState.CONNECTED, "no answer")
+    assert event_from_json(told({"event": "peer", **whole}), NOW) == changed
+    limited = {"event": "rate_limited", "peer_id": str(an_id(1)), "dropped": 3, "tokens": 0.5}
+    assert event_from_json(limited, NOW) == RateLimited(an_id(1), 3, 0.5)
+    assert event_from_json({"event": "stopped", "reason": "quit"}, NOW) == NodeStopped("quit")
+    for reason, expected in (
+        ("replay", DatagramDropped(DropReason.REPLAY, 2)),
+        ("slow_reader", EventsLost(2)),
+        ("events_lost", EventsLost(2)),
+        ("a reason of tomorrow", None),
+    ):
+        assert event_from_json({"event": "dropped", "reason": reason, "count": 2}, NOW) == expected
+    assert event_from_json({"event": "an event of tomorrow"}, NOW) is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"event": "message"},
+        {"event": "message", "id": 7},
+        {"event": "message", "id": "x:1:1", "base64": "", "hops": 1, "via": "eager", "direct": 0},
+        {"event": "member", "peer_id": "00", "address": None},
+        {"event": "member", **member_to_json(a_member(1)), "name": 7},
+        {"event": "trace", **trace_to_json(a_trace(1, 1)), "answers": [1]},
+        {"event": "round", **round_to_json(a_round(1, 1)), "outcome": "magic"},
+    ],
+)
+def test_what_is_not_as_it_should_be_is_refused_in_a_known_way(broken: Object) -> None:
+    with pytest.raises(DECODE_ERRORS):
+        event_from_json(broken, NOW)

@@ -1,0 +1,298 @@
+"""The app before a node in another process: all that can be seen and done, a loss, a return."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.events import MessageReceived
+from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.screens.settings import SettingsScreen
+from grapevine_tui.cli.ctl import CommandFailed, NodeUnreachable
+from grapevine_tui.control import subscribers as watching_module
+from grapevine_tui.control.server import SOCKET_NAME, control_server
+from grapevine_tui.host.local import Host
+from grapevine_tui.host.model import Model
+from grapevine_tui.remote import host as attached_module
+from grapevine_tui.remote.host import RemoteHost
+from tests.tui.fake_host import FakeSettings
+from tests.tui.runs import WAIT_S, Bench
+from tests.tui.stage import text_of
+from tests.tui.values import received
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_module, "RECONNECT_INTERVAL_S", 0.05)
+
+
+async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not is_so():
+            await pilot.pause(0.05)
+
+
+@asynccontextmanager
+async def an_app(state_dir: Path) -> AsyncIterator[tuple[GrapevineApp, Pilot[None], RemoteHost]]:
+    host = RemoteHost(state_dir, Model())
+    await host.start()
+    app = GrapevineApp(host, FakeSettings(node=host.config))
+    host.on_config_changed = partial(app.call_later, app.main.apply_config, is_restarted=True)
+    try:
+        async with app.run_test(size=(120, 36), notifications=True) as pilot:
+            yield app, pilot, host
+    finally:
+        await host.leave(0.0)
+
+
+async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Bench) -> None:
+    bob, address = bench.started("--name", "bob", "--zone", "eu-west", "--profile", "local")
+    us, _ = bench.started(
+        "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
+    )
+    us.expect("ready")
+    bob.ask(cmd="broadcast", text="from before")
+    us.expect("message", text="from before")
+    async with an_app(bench.folder / "kept") as (app, pilot, host):
+        await until(pilot, lambda: "● up      bob" in text_of(app))
+        assert "attached to  us" in text_of(app)
+        await until(pilot, lambda: "from before" in text_of(app))
+        bob.ask(cmd="broadcast", text="from now \x1b[2J")
+        await until(pilot, lambda: "from now ␛[2J" in text_of(app))
+        await pilot.press("i", *"hello bob", "enter")
+        assert (await _expect(bob.expect, "message", text="hello bob"))["from_name"] == "us"
+        await until(pilot, lambda: "you       local          hello bob" in text_of(app))
+        await pilot.press(*"/send bob psst", "enter")
+        assert (await _expect(bob.expect, "message", text="psst"))["direct"] is True
+        await pilot.press(*"/send nobody x", "enter")
+        await until(pilot, lambda: "nobody here is called 'nobody'" in text_of(app))
+        app.main.compose_box.draft.clear()
+        await pilot.press(*"/trace who has it", "enter")
+        await until(pilot, lambda: "1 of 1" in text_of(app) and "who has it" in text_of(app))
+        await pilot.press("escape", "escape", "A")
+        await until(pilot, lambda: "= in sync" in text_of(app))
+        await pilot.press("1", "enter")
+        await until(pilot, lambda: "answers what it is sent" in text_of(app))
+        await pilot.press("escape", "m")
+        await until(pilot, lambda: "eu-west" in text_of(app) and "up" in text_of(app))
+        await pilot.press("escape", "i", *"/deny bob", "enter", "enter")
+        await until(pilot, lambda: "● up      bob" not in text_of(app))
+        await pilot.press(*"/allow bob", "enter", *f"/connect {address}", "enter")
+        await until(pilot, lambda: "● up      bob" in text_of(app))
+        large = b"x" * (attached_module.MAX_INLINE_PAYLOAD_BYTES + 1)
+        await host.broadcast(large)
+        assert (await _expect(bob.expect, "message", bytes=len(large)))["hops"] == 1
+    assert us.ask(cmd="status")["ok"] is True  # the node runs on
+
+
+async def _expect(
+    expect: Callable[..., dict[str, object]], *args: str, **fields: object
+) -> dict[str, object]:
+    return await asyncio.to_thread(expect, *args, **fields)
+
+
+async def test_a_node_that_goes_is_told_at_once_and_found_again_when_it_is_back(
+    bench: Bench,
+) -> None:
+    us, _ = bench.started("--name", "us", "--state-dir", "kept")
+    us.ask(cmd="broadcast", text="once")
+    async with an_app(bench.folder / "kept") as (app, pilot, host):
+        await until(pilot, lambda: "once" in text_of(app))
+        us.process.kill()
+        await until(pilot, lambda: ": it hung up" in text_of(app))
+        assert "NODE LOST 0s ago" in text_of(app) or "NODE LOST 1s ago" in text_of(app)
+        assert "once" in text_of(app)
+        await pilot.press("i", *"hello", "enter")
+        await until(pilot, lambda: app.main.compose_box.draft.text == "hello")
+        with pytest.raises(NodeUnreachable, match="lost the node"):
+            await host.dial("127.0.0.1:9")
+        app.main.compose_box.draft.clear()
+        again, _ = bench.started("--name", "us", "--zone", "mars", "--state-dir", "kept")
+        await until(pilot, lambda: "NODE LOST" not in text_of(app))
+        await until(pilot, lambda: "zone mars" in text_of(app))
+        await pilot.press(*"hello", "enter")
+        assert (await _expect(again.expect, "message", text="hello"))["via"] == "local"
+        await until(pilot, lambda: text_of(app).count("once") == 1)
+        again.ask(cmd="quit")
+        await until(pilot, lambda: ": it stopped: " in text_of(app))
+
+
+async def test_attach_without_a_node_or_a_terminal_is_one_line(
+    bench: Bench, tmp_path: Path
+) -> None:
+    host = RemoteHost(tmp_path, Model())
+    with pytest.raises(NodeUnreachable, match="no node answers"):
+        await host.start()
+    done = bench.command("attach", "--state-dir", "none")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+# --- in this process ------------------------------------------------------------------------------
+
+
+async def a_node(stack: AsyncExitStack, state_dir: Path) -> Host:
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()], name="us"), state_dir)
+    await stack.enter_async_context(control_server(host, lambda: None))
+    await host.start()
+    stack.push_async_callback(host.leave, 0.1)
+    return host
+
+
+async def watch(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=2**26)
+    writer.write(b'{"cmd":"watch"}\n')
+    assert json.loads(await reader.readline())["ok"] is True
+    return reader, writer
+
+
+def say(host: Host, number: int, payload: bytes = b"x") -> None:
+    """As if another had said it."""
+    host._on_event(received(1, number, payload))
+
+
+async def test_who_watches_misses_nothing_between_what_was_and_what_comes(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        host = await a_node(stack, tmp_path)
+        assert stat.S_IMODE((tmp_path / SOCKET_NAME).stat().st_mode) == 0o600
+        for number in range(1, watching_module.MAX_REPLAYED_MESSAGES + 2):
+            say(host, number)
+        reader, writer = await watch(tmp_path / SOCKET_NAME)
+        say(host, 5000)
+        for number in [*range(2, watching_module.MAX_REPLAYED_MESSAGES + 2), 5000]:
+            told = json.loads(await reader.readline())
+            assert (told["event"], told["sequence"]) == ("message", number)
+            assert ("at" in told) == (number != 5000)
+        writer.write(b'{"cmd":"watch"}\n{"cmd":"snapshot","request":"t"}\n')
+        assert json.loads(await reader.readline())["ok"] is True  # and nothing is told twice
+        tables = json.loads(await reader.readline())
+        assert (tables["request"], tables["members"], tables["peers"]) == ("t", 0, [])
+        writer.close()
+
+
+async def test_a_watcher_that_does_not_read_loses_events_and_is_told_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching_module, "MAX_QUEUED_BYTES", 20_000)
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        host = await a_node(stack, tmp_path)
+        reader, writer = await watch(tmp_path / SOCKET_NAME)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        count = 2_000
+        for number in range(count):
+            say(host, number, b"x" * 1000)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        told: list[dict[str, object]] = []
+        while not told or told[-1].get("sequence") != 9_999:
+            say(host, 9_999)
+            told.append(json.loads(await reader.readline()))
+        lost = [each for each in told if each["event"] == "dropped"]
+        heard = [each for each in told if each["event"] == "message" and each["sequence"] != 9_999]
+        assert lost[0]["reason"] == "slow_reader"
+        missed = sum(int(str(each["count"])) for each in lost)
+        assert missed > 1_000
+        assert missed + len(heard) >= count
+        writer.close()
+
+
+async def test_one_that_never_reads_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching_module, "MAX_QUEUED_BYTES", 20_000)
+    monkeypatch.setattr(watching_module, "STUCK_TIMEOUT_S", -1.0)
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        host = await a_node(stack, tmp_path)
+        reader, writer = await watch(tmp_path / SOCKET_NAME)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for number in range(2_000):
+            say(host, number, b"x" * 1000)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert not (await reader.read()).endswith(b"\n") or reader.at_eof()
+        writer.close()
+
+
+async def test_what_answers_and_is_no_node_is_told(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, str(tmp_path / SOCKET_NAME))
+    with pytest.raises(NodeUnreachable, match="no node of this kind"):
+        await RemoteHost(tmp_path, Model()).start()
+    server.close()
+
+
+async def test_what_the_node_refuses_are_its_own_words(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        node = await a_node(stack, tmp_path)
+        host = RemoteHost(tmp_path, Model())
+        await host.start()
+        stack.push_async_callback(host.leave, 0.0)
+        assert host.model.local_node is not None
+        assert host.model.local_node.peer_id == node.node.peer_id
+        with pytest.raises(CommandFailed, match="nobody here is called"):
+            await host.send("nobody", b"x")
+        with pytest.raises(CommandFailed):
+            await host.forget(node.node.peer_id)
+        heard: asyncio.Queue[object] = asyncio.Queue()
+        host.listen(lambda event, _: heard.put_nowait(event))
+        say(node, 1)
+        assert isinstance(await heard.get(), MessageReceived)
+
+
+async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench: Bench) -> None:
+    path = bench.folder / "node.toml"
+    path.write_text("# ours\nfanout = 3\n")
+    us, _ = bench.started("--name", "us", "--state-dir", "kept", "-c", "node.toml")
+    async with an_app(bench.folder / "kept") as (app, pilot, host):
+        await pilot.press("escape", "C")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+        assert isinstance(app.screen, SettingsScreen)
+        table = app.screen.table
+        await until(pilot, lambda: "--name" in text_of(app))  # where each value came from there
+        while table.cursor_key != "fanout":
+            await pilot.press("j")
+        await pilot.press("enter", "ctrl+u", *"many")
+        await until(pilot, lambda: "a whole number" in text_of(app) or "'many'" in text_of(app))
+        await pilot.press("ctrl+u", "7", "enter", "ctrl+s")
+        await until(pilot, lambda: "saved in" in text_of(app))
+        assert path.read_text() == "# ours\nfanout = 7\n"
+        told = await asyncio.to_thread(us.ask, cmd="settings")
+        values = {each["name"]: each for each in told["values"]}
+        assert values["fanout"]["value"] == 7
+        # What is right here and cannot be written there is told in the node's words, and kept.
+        editing = await host.edit()
+        editing.set_value("fanout", "8")
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(CommandFailed, match="Is a directory"):
+            await editing.save_async()
+        assert editing.pending == ("fanout",)
+
+
+async def test_wrong_changes_are_refused_whole(bench: Bench) -> None:
+    us, _ = bench.started("--state-dir", "kept")
+    for changes, words in (
+        ({"fanout": "many"}, "fanout"),
+        ({"fanout": "4", "no_such": "1"}, "no_such"),
+        ({"app.demo": "true"}, "start only"),
+        ({}, "changes"),
+        ({"fanout": 4}, "strings"),
+        ("fanout", "changes"),
+    ):
+        reply = await asyncio.to_thread(us.ask, cmd="set_settings", changes=changes)
+        assert reply["ok"] is False
+        assert words in reply["error"]
+    told = await asyncio.to_thread(us.ask, cmd="settings")
+    assert next(each for each in told["values"] if each["name"] == "fanout")["value"] == 3

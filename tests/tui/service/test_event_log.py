@@ -1,0 +1,75 @@
+"""The log of a node says what became of its peers and members, and why, in bounded lines."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from grapevine_proto.events import (
+    DialFailed,
+    Event,
+    EventsLost,
+    MemberChanged,
+    MemberStatus,
+    NodeStarted,
+    NodeStopped,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    StateSaveFailed,
+)
+from grapevine_proto.ids import Address
+from grapevine_tui.host.model import Changes
+from grapevine_tui.service.event_log import BURST_LINES, EventLog, format_event
+from tests.tui.values import EPOCH, a_member, a_peer, an_id, received
+
+GONE = a_peer(1, "bob", state=PeerState.DISCONNECTED)
+DOWN = replace(a_member(1, "bob"), status=MemberStatus.DOWN)
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "words"),
+    [
+        (PeerStateChanged(GONE, PeerState.STALE, "silent for 12 s"), logging.WARNING,
+         "peer bob (00000001) at 10.0.0.7:8001: stale -> disconnected: silent for 12 s"),
+        (PeerStateChanged(GONE, PeerState.CONNECTED, "left"), logging.INFO, "disconnected: left"),
+        (PeerStateChanged(a_peer(1), None, ""), logging.INFO, "unnamed (00000001)"),
+        (MemberChanged(DOWN), logging.WARNING, "member bob (00000001) at 10.0.0.7:8001: down"),
+        (DialFailed(Address("10.0.0.1", 9), "no answer"), logging.WARNING, "no answer from 10.0.0.1:9"),
+        (RateLimited(an_id(1), 1200, 0.0), logging.WARNING, "1,200 messages beyond"),
+        (StateSaveFailed("disk full"), logging.ERROR, "state not saved: disk full"),
+        (StateSaveFailed(""), logging.INFO, "state saved again"),
+        (EventsLost(3), logging.WARNING, "3 events were dropped"),
+        (NodeStarted(an_id(1), Address("127.0.0.1", 8000), EPOCH), logging.INFO, "at 127.0.0.1:8000"),
+        (NodeStopped("left"), logging.INFO, "stopped: left"),
+    ],
+)  # fmt: skip
+def test_what_happens_to_a_node_is_a_line_with_its_reason(
+    event: Event, level: int, words: str
+) -> None:
+    line = format_event(event)
+    assert line is not None
+    assert line.level == level
+    assert words in line.text
+
+
+def test_messages_are_no_lines() -> None:
+    assert format_event(received(1, 1)) is None
+
+
+def test_what_others_cause_is_bounded_and_what_was_left_out_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [0.0]
+    log = EventLog(lambda: now[0])
+    caplog.set_level(logging.INFO, logger="grapevine.events")
+    for _ in range(int(BURST_LINES) + 1000):
+        log.on_event(MemberChanged(DOWN), Changes.MEMBERS)
+    assert len(caplog.records) == BURST_LINES
+    log.on_event(NodeStopped("left"), Changes.STATUS)  # another kind has lines of its own
+    assert len(caplog.records) == BURST_LINES + 1
+    now[0] = 1.0
+    log.on_event(MemberChanged(DOWN), Changes.MEMBERS)
+    assert "and 1000 lines of this kind before" in caplog.records[-1].getMessage()
