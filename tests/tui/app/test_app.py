@@ -467,7 +467,7 @@ async def test_a_round_takes_its_line_with_countdown_and_outcome() -> None:
         await stage.paint()
         assert "◌ asking" in stage.text
         partial = a_round(
-            7, 1, outcome=RoundOutcome.PARTIAL, in_sync=False, sent=3, received=1200, duration=2.1
+            7, 1, outcome=RoundOutcome.PARTIAL, in_sync=False, sent=3, received=1200, duration_s=2.1
         )
         stage.host.happen(AntiEntropyRound(partial))
         stage.host.node.time = 105.0
@@ -789,7 +789,7 @@ async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
                 all_done.set()
             await back(self, mark)
 
-        monkeypatch.setattr(stage.app._key_sequencer, "_give", gives)
+        monkeypatch.setattr(stage.app._key_sequencer, "_deliver", gives)
         monkeypatch.setattr(key_sequencer.KeySequencer, "on_key_handled", stalls)
         for key in keymap:
             stage.app.simulate_key(key)

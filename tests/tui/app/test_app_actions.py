@@ -261,7 +261,7 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
     for second in range(5):
         host.node.time = 100.0 + second
         host.peers[0] = a_peer(
-            1, "bob", rtt=0.001 * (second + 1), send_rate=6e6, lost=3, datagram_bytes=1452
+            1, "bob", rtt_s=0.001 * (second + 1), send_rate=6e6, lost=3, datagram_bytes=1452
         )
         host.refresh()
     async with staged(host) as stage:

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.asyncio
 def three() -> FakeHost:
     host = FakeHost()
     host.peers = [
-        a_peer(1, "bob", zone="eu-west", rtt=0.05, address=Address("10.0.0.10", 8000)),
-        a_peer(2, "carol", zone="us-east", rtt=None, address=Address("10.0.0.9", 8000)),
-        a_peer(3, "dave", zone="eu-west", rtt=0.001, state=PeerState.STALE),
+        a_peer(1, "bob", zone="eu-west", rtt_s=0.05, address=Address("10.0.0.10", 8000)),
+        a_peer(2, "carol", zone="us-east", rtt_s=None, address=Address("10.0.0.9", 8000)),
+        a_peer(3, "dave", zone="eu-west", rtt_s=0.001, state=PeerState.STALE),
     ]
     return host
 

@@ -33,8 +33,8 @@ def of_each_kind() -> FakeHost:
     gone = {"state": PeerState.DISCONNECTED, "rtt": 0.081, "health": 0.4, "tokens": 7.0}
     host.peers = [
         a_peer(1, "bob"),
-        a_peer(2, "carol", state=PeerState.STALE, rtt=0.033, last_seen=80.0),
-        a_peer(3, "dave", state=PeerState.CONNECTING, rtt=None),
+        a_peer(2, "carol", state=PeerState.STALE, rtt_s=0.033, last_seen_at=80.0),
+        a_peer(3, "dave", state=PeerState.CONNECTING, rtt_s=None),
         *(a_peer(number, f"gone-{number}", **gone) for number in range(4, 9)),
     ]
     statuses = [MemberStatus.UP] * 4 + [MemberStatus.SUSPECT, MemberStatus.DOWN, MemberStatus.LEFT]

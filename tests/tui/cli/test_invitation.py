@@ -205,7 +205,7 @@ def test_a_name_in_quotes_is_edited_where_it_stands(tmp_path: Path) -> None:
 def test_what_cannot_be_edited_safely_is_left_alone_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grapevine_tui.config.toml_edit._put", lambda text, *_: text)
+    monkeypatch.setattr("grapevine_tui.config.toml_edit._set_value", lambda text, *_: text)
     path = tmp_path / "gv.toml"
     text = 'bootstrap_peers = ["a:1"]  # ours\n'
     path.write_text(text)

@@ -77,7 +77,7 @@ def test_dotted_names_tables_in_a_line_and_sections_in_pieces_are_edited_where_t
 def test_a_file_in_which_a_change_does_not_come_out_is_written_anew_and_that_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("grapevine_tui.config.toml_edit._put", lambda text, *_: text)
+    monkeypatch.setattr("grapevine_tui.config.toml_edit._set_value", lambda text, *_: text)
     result = edit_toml("# mine\nfanout = 3\n", {"fanout": 4})
     assert result == ("fanout = 4\n", False)
 

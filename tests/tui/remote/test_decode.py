@@ -71,7 +71,7 @@ def told(fields: Object) -> Object:
     "peer",
     [
         a_peer(1, "bob"),
-        a_peer(2, "\x1b[2J夜", zone="", rtt=None, connected_at=None, state=PeerState.CONNECTING),
+        a_peer(2, "\x1b[2J夜", zone="", rtt_s=None, connected_at=None, state=PeerState.CONNECTING),
         a_peer(
             3, subscribed=True, send_rate=6e6, lost=3, datagram_bytes=1452, health_reason="late"
         ),
