@@ -254,14 +254,14 @@ class RemoteSettingsEditor(SettingsEditor):
         self._set_remotely = set_remotely
 
     def _load(self, edits: Mapping[str, Any]) -> Settings:
-        return self._began.reload(edits)
+        return self._initial.reload(edits)
 
     async def save_async(self) -> SaveResult:
         """Have it applied and saved there."""
         texts = {name: format_value(value) for name, value in self._pending.items()}
-        result, self._began = await self._set_remotely(texts)
+        result, self._initial = await self._set_remotely(texts)
         self._pending.clear()
-        self.settings = self._began
+        self.settings = self._initial
         return result
 
 

@@ -298,7 +298,7 @@ async def test_every_word_does_in_the_app_what_its_key_does(
         await stage.say("/traffic")
         assert stage.app.screen.name == "traffic"
         await stage.press("escape")
-        await stage.say("/picture")
+        await stage.say("/screenshot")
         assert found(tmp_path, "*.svg")
         await stage.say("/undo")
         assert "nothing to undo" in stage.text

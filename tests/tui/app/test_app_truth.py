@@ -30,7 +30,7 @@ pytestmark = pytest.mark.asyncio
 def of_each_kind() -> FakeHost:
     """A peer that is not connected, for each thing that the cluster may hold of it, and others."""
     host = FakeHost()
-    gone = {"state": PeerState.DISCONNECTED, "rtt": 0.081, "health": 0.4, "tokens": 7.0}
+    gone = {"state": PeerState.DISCONNECTED, "rtt_s": 0.081, "health": 0.4, "tokens": 7.0}
     host.peers = [
         a_peer(1, "bob"),
         a_peer(2, "carol", state=PeerState.STALE, rtt_s=0.033, last_seen_at=80.0),

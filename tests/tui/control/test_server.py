@@ -81,7 +81,7 @@ def test_a_trace_tells_who_has_it_and_its_code_says_whether_all_have(bench: Benc
         "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
     )
     run.expect("ready")
-    done = bench.command("ctl", "--state-dir", "kept", "trace", "peer", "is", "there")
+    done = bench.command("ctl", "--state-dir", "kept", "trace", "who", "is", "there")
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 of 1 have it" in done.stdout
     assert bob.expect("message")["text"] == "who is there"
@@ -145,12 +145,12 @@ def test_whoever_is_denied_is_shut_out_at_once_and_may_come_back(bench: Bench) -
     assert json.loads(denied.stdout)["peer_id"] == bob_id
     assert run.expect("peer", state="disconnected")["peer_id"] == bob_id
     assert run.ask(cmd="status")["denied"] == [bob_id]
-    assert run.ask(cmd="deny", who="nobody")["ok"] is False
-    assert run.ask(cmd="deny", who=run.seen[0]["peer_id"])["ok"] is False
+    assert run.ask(cmd="deny", peer="nobody")["ok"] is False
+    assert run.ask(cmd="deny", peer=run.seen[0]["peer_id"])["ok"] is False
     run.write("/allow bob\n")
     assert run.expect("reply")["ok"] is True
     assert run.ask(cmd="status")["denied"] == []
-    assert run.ask(cmd="allow", who="bob")["ok"] is False
+    assert run.ask(cmd="allow", peer="bob")["ok"] is False
     run.ask(cmd="dial", address=address)
     run.expect("peer", state="connected")
 

@@ -119,7 +119,7 @@ async def test_a_broadcast_says_how_many_it_goes_to_and_reaches_them(trio: Trio)
 @pytest.mark.asyncio
 async def test_a_private_message_reaches_one(trio: Trio) -> None:
     got: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
-    trio.second.on_message(lambda message: got.put_nowait((message.payload, message.private)))
+    trio.second.on_message(lambda message: got.put_nowait((message.payload, message.is_direct)))
     assert (await trio.host.send("carol", b"only you")).is_direct
     async with asyncio.timeout(WAIT_S):
         assert await got.get() == (b"only you", True)

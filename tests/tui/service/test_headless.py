@@ -100,7 +100,7 @@ def test_a_bad_line_is_answered_and_nothing_else_happens(bench: Bench) -> None:
         reply = run.expect("reply")
         assert reply["ok"] is False
         assert words in reply["error"]
-    assert run.ask(cmd="stats")["stats"]["broadcast"] == 0
+    assert run.ask(cmd="stats")["stats"]["published"] == 0
     assert run.end() == 0
     replies = ["reply"] * (len(BAD_LINES) + 1)
     assert [told["event"] for told in run.seen] == ["started", *replies, "stopped"]
@@ -118,7 +118,7 @@ def test_a_command_behind_a_byte_order_mark_is_obeyed_and_a_broken_one_sent_to_n
     run.write(b'{\n  "cmd": "broadcast",\n  "text": "hello"\n}\n')
     for _ in range(4):
         assert run.expect("reply")["ok"] is False
-    assert run.ask(cmd="stats")["stats"]["broadcast"] == 0
+    assert run.ask(cmd="stats")["stats"]["published"] == 0
     assert run.end() == 0
 
 
@@ -278,7 +278,7 @@ def test_what_waits_for_a_restart_is_told_as_waiting_and_not_as_so(bench: Bench)
     assert values["cluster"]["origin"] == f"until the restart: red; {config}, line 2"
     assert values["fanout"]["origin"] == f"{config}, line 4"
     # An order that changes something else does not undo what waits.
-    assert run.ask(cmd="deny", who="ab" * 32)["ok"] is True
+    assert run.ask(cmd="deny", peer="ab" * 32)["ok"] is True
     assert run.ask(cmd="status")["cluster"] == "red"
     assert run.ask(cmd="status")["restart"] == status["restart"]
     invited = bench.command("invite", "--state-dir", "kept").stdout
