@@ -58,3 +58,12 @@ def test_decision_records_are_numbered_without_gaps_and_have_one_form() -> None:
         assert "\n**Status:** " in text, path.name
         title = text.splitlines()[0].removeprefix(f"# {number}. ")
         assert f"| {number} | [{title}]({path.name}) |" in index, path.name
+
+
+def test_the_architecture_page_has_every_folder() -> None:
+    page = (DOCS / "explanation" / "architecture.md").read_text()
+    for package in ("grapevine_proto", "grapevine_tui"):
+        folders = {path.parent for path in (ROOT / package).rglob("*.py")}
+        for folder in folders - {ROOT / package}:
+            name = folder.relative_to(ROOT / package).as_posix()
+            assert f"| `{name}/` |" in page, f"{package}/{name}"
