@@ -138,7 +138,7 @@ class DropReason(StrEnum):
 
 
 class Offense(StrEnum):
-    """Kinds of misconduct. `accounts.WEIGHTS` has the score of each."""
+    """Kinds of misconduct. `transport.peer_limits.OFFENSE_WEIGHTS` has the score of each."""
 
     BAD_SIGNATURE = "bad_signature"
     PROTOCOL_VIOLATION = "protocol_violation"  # authenticated bytes that no honest node sends

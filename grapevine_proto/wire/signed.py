@@ -134,7 +134,7 @@ class Rumor:
 
     It holds one or more payloads with consecutive sequences from `first`, concatenated in `body`
     with the sizes `lengths`. `trace_share` is the share of members, out of `TRACE_ALL`, that are
-    asked to confirm it (see `overlay.sample`); 0: none.
+    asked to confirm it (see `overlay.trace.sample`); 0: none.
     """
 
     origin: PeerId
