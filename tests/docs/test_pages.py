@@ -134,7 +134,9 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_of_ours_that_is_named_exists(name: str) -> None:
-    named = re.findall(r"`((?:tests|config|docs|examples|screenshots)/[\w./-]+)`", page_of(name))
+    named = re.findall(
+        r"`((?:tests|config|docs|examples|screenshots|grapevine_\w+)/[\w./-]+)`", page_of(name)
+    )
     assert [each for each in named if not (ROOT / each).exists()] == []
 
 
