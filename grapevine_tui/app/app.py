@@ -435,8 +435,8 @@ class GrapevineApp(App[None]):
                 GrapevineError
             ):  # the file may have been changed, by hand or from elsewhere
                 reloaded = settings.reload()
-                keymap = settings.node.keys
-                settings = replace(reloaded, node=reloaded.node.replace(keys=keymap))
+                keys = settings.node.keys
+                settings = replace(reloaded, node=reloaded.node.replace(keys=keys))
         assert isinstance(self._startup_settings, Settings)
         self._settings_editor = SettingsEditor(
             settings, self._host.reconfigure, self._startup_settings

@@ -35,22 +35,22 @@ HOLES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
     "what is wanted in a round has no cap": (
         ("vector",),
         {
-            "grapevine_proto.transport.peer_limits.REFUSED_AT": math.inf,
+            "grapevine_proto.transport.peer_limits.EXPELLED_SCORE": math.inf,
             "grapevine_proto.overlay.sync.sync_round.ROUND_LIMIT_S": math.inf,
-            "grapevine_proto.overlay.sync.sync_round.STREAMS_LIMIT": 10**9,
-            "grapevine_proto.overlay.sync.sync_round.PAGES_A_ROUND": 10**9,
+            "grapevine_proto.overlay.sync.sync_round.STREAMS_PER_ROUND": 10**9,
+            "grapevine_proto.overlay.sync.sync_round.PAGES_PER_ROUND": 10**9,
         },
     ),
     "one body goes to one peer without end": (
         ("want",),
         {
-            "grapevine_proto.overlay.sync.repair_server.GIVEN_LIMIT": 10**9,
-            "grapevine_proto.transport.peer_limits.REFUSED_AT": math.inf,
+            "grapevine_proto.overlay.sync.repair_server.BODY_REPEATS_LIMIT": 10**9,
+            "grapevine_proto.transport.peer_limits.EXPELLED_SCORE": math.inf,
         },
     ),
     "misconduct has no consequence": (
         ("malformed",),
-        {"grapevine_proto.transport.peer_limits.REFUSED_AT": math.inf},
+        {"grapevine_proto.transport.peer_limits.EXPELLED_SCORE": math.inf},
     ),
 }
 

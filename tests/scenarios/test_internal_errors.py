@@ -184,12 +184,12 @@ def test_a_fault_in_an_effect_for_one_peer_leaves_the_others_theirs(
     victim, sound = cluster[VICTIM], cluster[VICTIM]._links.enqueue
     liar = cluster.link(VICTIM, LIAR)
 
-    def queue(link: Link, plaintext: bytes, now: float) -> None:
+    def enqueue(link: Link, plaintext: bytes, now: float) -> None:
         if link is liar:
             fail()
         sound(link, plaintext, now)
 
-    monkeypatch.setattr(victim._links, "queue", queue)
+    monkeypatch.setattr(victim._links, "enqueue", enqueue)
     cluster.run(12.0)  # heartbeats
     assert {fault.peer for fault in cluster.faults(VICTIM)} == {cluster[LIAR].peer_id}
     assert cluster[HONEST].peer_id in victim._links

@@ -51,9 +51,9 @@ def dedup_forgets(patch: Patch) -> None:
     mark = SequenceTracker.add
 
     def forget(
-        self: SequenceTracker, first: int, last: int, now: float, *, counted: bool = True
+        self: SequenceTracker, first: int, last: int, now: float, *, is_loss: bool = True
     ) -> None:
-        mark(self, first, last, now, is_loss=counted)
+        mark(self, first, last, now, is_loss=is_loss)
         if last % 4 == 0:
             self.high = last - 2
 
@@ -74,9 +74,9 @@ def watermark_jumps(patch: Patch) -> None:
     mark = SequenceTracker.add
 
     def jump(
-        self: SequenceTracker, first: int, last: int, now: float, *, counted: bool = True
+        self: SequenceTracker, first: int, last: int, now: float, *, is_loss: bool = True
     ) -> None:
-        mark(self, first, last, now, is_loss=counted)
+        mark(self, first, last, now, is_loss=is_loss)
         self.gaps = []
 
     patch.setattr(SequenceTracker, "add", jump)
@@ -108,10 +108,10 @@ def nothing_ages(patch: Patch) -> None:
 
 
 def forged_copy_marks_an_id(patch: Patch) -> None:
-    refusal = Broadcast._rejection
+    rejection = Broadcast._rejection
 
     def mark(self: Broadcast, copy: Any, sender: Any, is_firsthand: bool, now: float) -> Any:
-        found = refusal(self, copy, sender, is_firsthand, now)
+        found = rejection(self, copy, sender, is_firsthand, now)
         if found is DropReason.BAD_SIGNATURE:
             state = self._store._find(*copy.rumor.stream) or self._store._open(
                 copy.rumor.stream, now
@@ -119,7 +119,7 @@ def forged_copy_marks_an_id(patch: Patch) -> None:
             state.tracker.add(copy.rumor.first, copy.rumor.last, now)
         return found
 
-    patch.setattr(Broadcast, "_refusal", mark)
+    patch.setattr(Broadcast, "_rejection", mark)
 
 
 def signatures_not_checked(patch: Patch) -> None:

@@ -27,12 +27,10 @@ def key_facts(app: App[None], name: str, bindings: Iterable[BindingType]) -> lis
     """A heading and a line for each thing that can be done, with its keys."""
     by_action: dict[str, tuple[list[str], str]] = {}
     for each in Binding.make_bindings([_binding(binding) for binding in bindings]):
-        keymap, _ = by_action.setdefault(each.action, ([], each.description))
-        keymap.append(app.get_key_display(each))
+        keys, _ = by_action.setdefault(each.action, ([], each.description))
+        keys.append(app.get_key_display(each))
     facts = [
-        Fact(" ".join(keymap), description)
-        for keymap, description in by_action.values()
-        if description
+        Fact(" ".join(keys), description) for keys, description in by_action.values() if description
     ]
     return [Fact(name, ""), *facts]
 

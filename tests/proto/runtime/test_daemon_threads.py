@@ -68,9 +68,9 @@ def test_work_that_is_cancelled_before_it_begins_is_not_done(run: Run[Any]) -> N
 def test_a_call_that_hangs_keeps_neither_the_loop_nor_the_process_from_ending() -> None:
     program = """if True:
         import asyncio, threading
-        from grapevine_proto.threads import Threads
+        from grapevine_proto.runtime.daemon_threads import DaemonThreads
         async def main():
-            hanging = asyncio.create_task(Threads("test", 1).run(threading.Event().wait))
+            hanging = asyncio.create_task(DaemonThreads("test", 1).run(threading.Event().wait))
             await asyncio.sleep(0)
             hanging.cancel()
         asyncio.run(main())

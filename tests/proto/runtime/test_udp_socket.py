@@ -335,7 +335,7 @@ def test_a_read_that_finds_no_memory_rests_and_goes_on(
 def test_a_system_without_pktinfo_is_named_and_the_node_goes_on(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(endpoint_module, "ask_for_pktinfo", lambda _: False)
+    monkeypatch.setattr(endpoint_module, "enable_pktinfo", lambda _: False)
 
     async def main() -> None:
         ours, theirs = await UdpSocket.open("0.0.0.0:0"), await UdpSocket.open(ANY)

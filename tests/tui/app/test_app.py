@@ -570,8 +570,8 @@ async def test_hostile_text_is_shown_and_neither_obeyed_nor_fatal() -> None:
             stage.main.compose_box.draft.replace_text("")
             if hostile.isascii() and hostile.isprintable():
                 assert hostile in texts[-3]
-        for keymap in (("escape", "1", "enter"), ("escape", "2", "k", "enter"), ("escape", "m")):
-            await stage.press(*keymap)
+        for keys in (("escape", "1", "enter"), ("escape", "2", "k", "enter"), ("escape", "m")):
+            await stage.press(*keys)
             texts.append(stage.text)
         for text in texts:
             for line in text.split("\n"):
@@ -725,10 +725,10 @@ async def test_the_key_line_speaks_of_where_one_is() -> None:
 @pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 12)])
 async def test_the_key_line_cuts_no_word_and_keeps_help_and_quit(size: tuple[int, int]) -> None:
     async with staged(lively(), size=size) as stage:
-        for keymap in (("escape",), ("1",), ("m",), ("escape", "T")):
-            await stage.press(*keymap)
+        for keys in (("escape",), ("1",), ("m",), ("escape", "T")):
+            await stage.press(*keys)
             last = stage.text.split("\n")[-1].strip()
-            assert "q Back" in last if keymap[-1] in "mT" else "q Quit" in last
+            assert "q Back" in last if keys[-1] in "mT" else "q Quit" in last
             assert "? Help" in last
             assert all(len(part.split()) > 1 for part in last.split("  "))
             assert size[0] - len(last) < 30  # filled, as far as there is a key more
@@ -770,7 +770,7 @@ async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with staged() as stage:
-        keymap = ["i", "a", "escape", "slash", "q"]
+        keys = ["i", "a", "escape", "slash", "q"]
         given: list[str] = []
         done: list[str] = []
         all_done = asyncio.Event()
@@ -785,17 +785,17 @@ async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
             time.sleep(key_sequencer.KEY_TIMEOUT_S / 2)  # noqa: ASYNC251  others have the processor
             if self._round_trips_left == 1:
                 done.append(given[-1])
-            if len(done) == len(keymap):
+            if len(done) == len(keys):
                 all_done.set()
             await back(self, mark)
 
         monkeypatch.setattr(stage.app._key_sequencer, "_deliver", gives)
         monkeypatch.setattr(key_sequencer.KeySequencer, "on_key_handled", stalls)
-        for key in keymap:
+        for key in keys:
             stage.app.simulate_key(key)
         async with asyncio.timeout(20):
             await all_done.wait()
-        assert done == given == keymap  # each had come back before the next was given
+        assert done == given == keys  # each had come back before the next was given
         assert stage.main.filter_bar.line_input.value == "q"
 
 
