@@ -27,7 +27,7 @@ from typing import Final, TextIO
 
 from grapevine_proto.storage.atomic_file import PRIVATE_MODE, make_private_directory
 from grapevine_proto.storage.permissions import check_opened
-from grapevine_tui.service.stdio import BackgroundWriter, write_all
+from grapevine_tui.background_writer import BackgroundWriter, write_all
 from grapevine_tui.text import printable, printable_lines
 
 TRACE: Final = 5  # below debug

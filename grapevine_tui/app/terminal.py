@@ -32,7 +32,7 @@ from io import TextIOBase
 from typing import Any, ClassVar, Final, TextIO
 from unicodedata import normalize
 
-from grapevine_tui.service.stdio import BackgroundWriter, write_all
+from grapevine_tui.background_writer import BackgroundWriter, write_all
 from grapevine_tui.text import cells, printable, truncate
 
 # The one for a terminal. A browser sends what is text, and its driver takes an empty piece for the end.

@@ -12,13 +12,11 @@ What must stay true:
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,84 +24,15 @@ from typing import Any, Final
 import click
 
 from grapevine_proto.errors import GrapevineError
-from grapevine_proto.storage.permissions import UntrustedFile
-from grapevine_tui.config.settings import load_settings
-from grapevine_tui.config.user_files import expand_user, user_state_directory
+from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command
 from grapevine_tui.control.jsonlines import Object
-from grapevine_tui.control.server import SOCKET_NAME, check_server_owner, connectable_path
-from grapevine_tui.service.stdio import MAX_LINE_BYTES
+from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.text import cells, printable
 
-REPLY_TIMEOUT_S: Final = 30.0  # a broadcast waits for room; all else answers at once
 TRACE_WAIT_S: Final = 5.0  # for the answers to a trace: repair has had its turn by then
 POLL_INTERVAL_S: Final = 0.1
-LEAVE_TIMEOUT_S: Final = 15.0  # for the node to be gone after it said that it goes
 MAX_STDIN_PAYLOAD_BYTES: Final = MAX_LINE_BYTES * 3 // 4 - 1024  # that fit a line as base64
 COLUMN_WIDTHS: Final = {"peer_id": 12, "text": 48}  # digits of an id that people are shown
-
-
-class NodeUnreachable(GrapevineError):
-    """No node answers at the control socket, or none that speaks as we do."""
-
-
-class CommandFailed(GrapevineError):
-    """The node refused; its own words."""
-
-
-def send_command(state_dir: Path, command: Object) -> Object:
-    """The reply of the node that runs on `state_dir`. Raises NoAnswer, NotDone."""
-    if not hasattr(socket, "AF_UNIX"):
-        raise NodeUnreachable("this system has no Unix sockets, so there is nothing to ask")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(REPLY_TIMEOUT_S)
-        try:
-            with connectable_path(state_dir / SOCKET_NAME) as path:
-                sock.connect(path)
-            check_server_owner(sock, state_dir / SOCKET_NAME)
-            sock.sendall(json.dumps(command).encode() + b"\n")
-            with sock.makefile("rb") as stream:
-                line = stream.readline()
-                if command["cmd"] == "quit" and line:
-                    sock.settimeout(LEAVE_TIMEOUT_S)
-                    stream.read()  # until it has gone
-        except TimeoutError:
-            raise NodeUnreachable(f"the node at {state_dir} does not answer") from None
-        except UntrustedFile as error:
-            raise NodeUnreachable(f"{state_dir / SOCKET_NAME}: {error.strerror}") from None
-        except OSError as error:
-            raise NodeUnreachable(
-                f"no node answers at {state_dir / SOCKET_NAME}: {error.strerror}"
-                f"{_suggest_other_node(state_dir)}"
-            ) from None
-    try:
-        reply: Object = json.loads(line)
-        is_ok = reply["ok"]
-    except (ValueError, KeyError, TypeError):
-        raise NodeUnreachable(f"what answers at {state_dir} is not a node") from None
-    if not is_ok:
-        raise CommandFailed(str(reply.get("error")))
-    return reply
-
-
-def _suggest_other_node(state_dir: Path) -> str:
-    """Where else one could ask: words to put behind an error."""
-    with suppress(OSError):
-        own_dir = state_dir.resolve()
-        for each in sorted(state_dir.parent.glob(f"*/{SOCKET_NAME}")):
-            if each.parent.resolve() != own_dir and _is_node_listening(each):
-                return f"; try --state-dir {each.parent}"
-    return ""
-
-
-def _is_node_listening(path: Path) -> bool:
-    """Whether a node of this user listens at `path`: one that was killed leaves its socket behind."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, suppress(OSError):
-        sock.settimeout(POLL_INTERVAL_S)
-        with connectable_path(path) as short:
-            sock.connect(short)
-        check_server_owner(sock, path)
-        return True
-    return False
 
 
 # --- for people -----------------------------------------------------------------------------------
@@ -260,30 +189,6 @@ def ctl(context: click.Context, state_dir: str | None, port: str | None, is_json
     if state_dir is not None:
         flags["app.state_dir"] = state_dir
     context.obj = (flags, is_json)
-
-
-def find_state_dir(flags: dict[str, Any]) -> Path:
-    """The state folder of the node that `flags` mean. Raises ConfigError, NoAnswer."""
-    if "app.state_dir" in flags:  # then no settings file can be in the way
-        return expand_user("app.state_dir", flags["app.state_dir"])
-    settings = load_settings(flags, os.environ)
-    if settings.state_dir is None:
-        raise NodeUnreachable("a demonstration keeps no state, so it has no control socket")
-    if not settings.spare_state_dirs:
-        return settings.state_dir
-    listening = [
-        each for each in (settings.state_dir, *settings.spare_state_dirs) if _has_socket(each)
-    ]
-    if len(listening) > 1:
-        listed = ", ".join(each.name for each in listening)
-        raise NodeUnreachable(
-            f"several nodes run in {user_state_directory()}: {listed}; say which by --state-dir"
-        )
-    return listening[0] if listening else settings.state_dir
-
-
-def _has_socket(state_dir: Path) -> bool:
-    return (state_dir / SOCKET_NAME).exists()
 
 
 def _run_command(context: click.Context, is_json: bool, command: str, **fields: str) -> int:

@@ -18,7 +18,6 @@ import click
 from grapevine_proto.errors import KeyFileError
 from grapevine_proto.ids import is_wildcard, join_host_port, split_host_port
 from grapevine_proto.runtime.udp_socket import dialable_host
-from grapevine_tui.cli.ctl import NodeUnreachable, find_state_dir, send_command
 from grapevine_tui.cli.invitation import Invitation, accept_invitation, is_loopback
 from grapevine_tui.cli.invitation import create_invitation as invitation_of
 from grapevine_tui.config.settings import Settings, load_settings
@@ -29,6 +28,7 @@ from grapevine_tui.config.user_files import (
     user_config_directory,
     user_config_file,
 )
+from grapevine_tui.control.client import NodeUnreachable, find_state_dir, send_command
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.text import printable
 

@@ -62,10 +62,10 @@ from grapevine_tui.control.jsonlines import (
     stats_to_json,
     trace_to_json,
 )
+from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.reload import reload_settings
 from grapevine_tui.host.local import Host
 from grapevine_tui.logs import set_level
-from grapevine_tui.service.stdio import MAX_LINE_BYTES
 
 logger = logging.getLogger("grapevine.answers")
 

@@ -18,29 +18,25 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import socket
 import stat
-import struct
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from grapevine_proto.events import Event, NodeStarted
-from grapevine_proto.storage.permissions import UntrustedFile
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S
 from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import encode_event
+from grapevine_tui.control.lines import READ_CHUNK_BYTES, LineSplitter
+from grapevine_tui.control.socket_file import SOCKET_NAME, connectable_path
 from grapevine_tui.control.subscribers import Subscribers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
-from grapevine_tui.service.stdio import READ_CHUNK_BYTES, LineSplitter
 
 logger = logging.getLogger("grapevine.control")
 
-SOCKET_NAME: Final = "control.sock"
 MAX_CLIENTS: Final = 16  # at once; more are told so and hung up on
 LINE_TIMEOUT_S: Final = (
     10.0  # for a line from its first byte on, and for the first from the connection on
@@ -49,8 +45,6 @@ WRITE_TIMEOUT_S: Final = 10.0  # a client that does not take its replies for so 
 MAX_UNREAD_REPLY_BYTES: Final = (
     256 * 1024
 )  # of replies a client has not taken, before its next line is read
-PEER_CREDENTIALS: Final = struct.Struct("3i")  # process, user, group of the other end (unix(7))
-MAX_SOCKET_PATH_BYTES: Final = 100  # of a socket's path: systems take 104 to 108
 
 
 class ControlServer:
@@ -217,28 +211,3 @@ async def control_server(
             await start_task
         if server is not None:
             server.close()
-
-
-@contextlib.contextmanager
-def connectable_path(path: Path) -> Iterator[str]:
-    """A name for the socket at `path` that is short enough for the system, where there is one."""
-    text = str(path)
-    if len(os.fsencode(text)) <= MAX_SOCKET_PATH_BYTES or not Path("/proc/self/fd").is_dir():
-        yield text
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
-
-
-def check_server_owner(sock: Any, path: Path) -> None:
-    """Raises UntrustedFile where what answers at `path`, to which `sock` is connected, runs as another
-    user: it would be given what was meant for the node. Root may ask anyone's node."""
-    if sys.platform != "linux" or os.geteuid() == 0:
-        return
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
-    _, uid, _ = PEER_CREDENTIALS.unpack(credentials)
-    if uid not in (0, os.geteuid()):
-        raise UntrustedFile(path, f"what answers there belongs to uid {uid}, not to this user")

@@ -17,8 +17,8 @@ import click
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_tui import logs
-from grapevine_tui.cli.ctl import find_state_dir
 from grapevine_tui.config.settings import load_settings
+from grapevine_tui.control.client import find_state_dir
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,13 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import Event, MemberChanged, MemberInfo, MessageReceived, NodeStarted
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.storage.permissions import UntrustedFile
-from grapevine_tui.cli.ctl import CommandFailed, NodeUnreachable
 from grapevine_tui.config.edit import RemoteSettingsEditor, SaveResult
 from grapevine_tui.config.settings import Settings, settings_from_values
 from grapevine_tui.config.sources import SettingValue
+from grapevine_tui.control.client import CommandFailed, NodeUnreachable
 from grapevine_tui.control.jsonlines import Object
-from grapevine_tui.control.server import SOCKET_NAME, check_server_owner, connectable_path
+from grapevine_tui.control.lines import MAX_LINE_BYTES
+from grapevine_tui.control.socket_file import SOCKET_NAME, check_server_owner, connectable_path
 from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
 from grapevine_tui.remote.decode import (
     DECODE_ERRORS,
@@ -43,7 +44,6 @@ from grapevine_tui.remote.decode import (
     stats_from_json,
     trace_from_json,
 )
-from grapevine_tui.service.stdio import MAX_LINE_BYTES
 
 REPLY_TIMEOUT_S: Final = 30.0  # a broadcast waits for room; all else answers at once
 RECONNECT_INTERVAL_S: Final = 1.0  # between looks whether the node is there again

@@ -9,8 +9,8 @@ from multiprocessing import get_context
 
 import pytest
 
-import grapevine_tui.cli.ctl
 import grapevine_tui.cli.invitation
+import grapevine_tui.control.client
 import grapevine_tui.control.commands
 import grapevine_tui.control.executor
 import grapevine_tui.control.jsonlines  # noqa: F401  their errors are subclasses too

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from grapevine_tui import logs
+from grapevine_tui.background_writer import write_all
 from grapevine_tui.logs import BackgroundHandler, LogFile
-from grapevine_tui.service.stdio import write_all
 from tests.tui.runs import WAIT_S, Bench
 
 

@@ -35,7 +35,7 @@ from grapevine_tui.app.terminal import (
     needs_ascii,
 )
 from grapevine_tui.app.widgets.format import BAR_EMPTY, BAR_FULL, STATUS_ORDER
-from grapevine_tui.cli.ctl import send_command
+from grapevine_tui.control.client import send_command
 from grapevine_tui.text import cells, printable
 
 

@@ -17,25 +17,19 @@ import pytest
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.identity import ClusterKey
-from grapevine_tui.cli.ctl import (
-    CommandFailed,
-    NodeUnreachable,
-    format_facts,
-    format_table,
-    send_command,
-)
+from grapevine_tui.cli.ctl import format_facts, format_table
 from grapevine_tui.control import server as control_module
-from grapevine_tui.control.server import (
-    MAX_CLIENTS,
+from grapevine_tui.control import socket_file
+from grapevine_tui.control.client import CommandFailed, NodeUnreachable, send_command
+from grapevine_tui.control.lines import MAX_LINE_BYTES
+from grapevine_tui.control.server import MAX_CLIENTS, ControlServer, control_server
+from grapevine_tui.control.socket_file import (
     MAX_SOCKET_PATH_BYTES,
     SOCKET_NAME,
-    ControlServer,
     check_server_owner,
     connectable_path,
-    control_server,
 )
 from grapevine_tui.host.local import Host
-from grapevine_tui.service.stdio import MAX_LINE_BYTES
 from tests.tui.runs import WAIT_S, Bench, Run
 
 Object = dict[str, Any]
@@ -335,7 +329,7 @@ def test_what_answers_as_another_user_is_told_nothing(
 ) -> None:
     class Connected:
         def getsockopt(self, *_: int) -> bytes:
-            return control_module.PEER_CREDENTIALS.pack(1, uid, uid)
+            return socket_file.PEER_CREDENTIALS.pack(1, uid, uid)
 
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     if is_refused:

@@ -18,9 +18,10 @@ from grapevine_proto.crypto.identity import ClusterKey
 from grapevine_proto.events import MessageReceived
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.screens.settings import SettingsScreen
-from grapevine_tui.cli.ctl import CommandFailed, NodeUnreachable
 from grapevine_tui.control import subscribers as watching_module
-from grapevine_tui.control.server import SOCKET_NAME, control_server
+from grapevine_tui.control.client import CommandFailed, NodeUnreachable
+from grapevine_tui.control.server import control_server
+from grapevine_tui.control.socket_file import SOCKET_NAME
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Model
 from grapevine_tui.remote import host as attached_module

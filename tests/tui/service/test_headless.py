@@ -20,8 +20,9 @@ from grapevine_proto.errors import StateLockedError
 from grapevine_tui.cli.invitation import Invitation
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.control.event_feed import RateLimitedCounter
+from grapevine_tui.control.lines import MAX_LINE_BYTES, LineSplitter
 from grapevine_tui.service.headless import Headless
-from grapevine_tui.service.stdio import MAX_LINE_BYTES, LineSplitter, LineWriter, read_lines
+from grapevine_tui.service.stdio import LineWriter, read_lines
 from tests.tui.runs import WAIT_S, Bench, Run
 
 
