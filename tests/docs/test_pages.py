@@ -166,6 +166,20 @@ def test_every_name_in_a_code_span_exists() -> None:
         assert names - metrics - source == set(), name
 
 
+def test_every_message_in_the_troubleshooting_page_is_one_that_the_program_prints() -> None:
+    source = "".join(
+        path.read_text()
+        for package in ("grapevine_proto", "grapevine_tui")
+        for path in sorted((ROOT / package).rglob("*.py"))
+    )
+    symptoms = re.findall(r"^\| ([^|]+) \|", page_of("troubleshooting.md"), re.MULTILINE)
+    quoted = [each for symptom in symptoms for each in re.findall(r"`([^`]+ [^`]+)`", symptom)]
+    assert len(quoted) > 4
+    for message in quoted:
+        for part in re.split(r"\.\.\.", message):
+            assert part.strip() in source, message
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_piece_of_settings_in_the_pages_is_right(name: str, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(page_of(name), "toml")):
