@@ -10,7 +10,7 @@ from grapevine_proto.config.sections import (
     LimitsConfig,
     RateLimitConfig,
 )
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import (
     BindError,
     ConfigError,

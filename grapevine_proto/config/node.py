@@ -32,7 +32,7 @@ from grapevine_proto.config.validate import (
     check_number,
     check_text,
 )
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import Address, PeerId, Zone
 from grapevine_proto.storage.atomic_file import SHARED_MODE, atomic_write

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
-from grapevine_proto.crypto.identity import KEY_BYTES, ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.crypto.identity import KEY_BYTES
 from grapevine_proto.sim.node import SimulatedNode
 from grapevine_proto.transport.handshake import handshake_crypto
 from grapevine_proto.transport.session.session import EstablishedSession, Session

@@ -25,7 +25,8 @@ from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import KEY_BYTES, ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.crypto.identity import KEY_BYTES
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import NotRunning
 from grapevine_proto.events import (

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, GrapevineError, KeyFileError
 from grapevine_proto.ids import split_host_port
 from grapevine_proto.storage.atomic_file import SHARED_MODE, atomic_write, make_private_directory

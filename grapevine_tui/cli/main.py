@@ -254,7 +254,7 @@ def keygen(file: Path | None) -> int:
 
     The file is readable by its owner only. An existing file is never overwritten.
     """
-    from grapevine_proto.crypto.identity import ClusterKey
+    from grapevine_proto.crypto.cluster_key import ClusterKey
 
     path = user_key_file() if file is None else file
     if file is None:

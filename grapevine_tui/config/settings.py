@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from grapevine_proto.config.node import NodeConfig, key_paths
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.config.options import ALERTS, LOG_LEVELS

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, KeyFileError
 
 USES_XDG: Final = sys.platform not in ("win32", "darwin")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import LimitsConfig, RateLimitConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.errors import (
     ConfigError,

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.engine import Engine
 from grapevine_proto.events import Event, MessageReceived, PeerState, PeerStateChanged
 from grapevine_proto.sim import Network, Simulation

@@ -32,7 +32,7 @@ from grapevine_proto.sim import Network, SimulatedNode
 from grapevine_proto.sim.node import START_UNIX_S
 from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.transport.handshake.responder import Responder
-from grapevine_proto.transport.session.ack_tracker import ReplayWindow
+from grapevine_proto.transport.session.replay_window import ReplayWindow
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.transport.session.sessions import Sessions
 from grapevine_proto.wire import codec, message_codec, signed

@@ -16,7 +16,7 @@ from typing import Final
 
 from textual.pilot import Pilot
 
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.config.settings import load_settings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import KeyFileError
 from grapevine_tui import systemd
 from grapevine_tui.config.settings import load_settings

@@ -30,7 +30,8 @@ from typing import Final
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-from grapevine_proto.crypto.identity import MAC_BYTES, ClusterKey, Identity, digest, verify
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.crypto.identity import MAC_BYTES, Identity, digest, verify
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.wire.codec import (
     CHALLENGE,

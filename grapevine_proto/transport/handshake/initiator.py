@@ -14,7 +14,8 @@ from typing import Final
 
 from nacl import bindings
 
-from grapevine_proto.crypto.identity import MAC_BYTES, ClusterKey, Identity
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.crypto.identity import MAC_BYTES, Identity
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.transport.handshake.handshake_crypto import (

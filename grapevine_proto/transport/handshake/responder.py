@@ -22,7 +22,8 @@ from typing import Final
 from nacl import bindings
 
 from grapevine_proto.config.sections import LimitsConfig
-from grapevine_proto.crypto.identity import MAC_BYTES, ClusterKey, Identity, digest
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.crypto.identity import MAC_BYTES, Identity, digest
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.token_bucket import TokenBucket

@@ -17,9 +17,9 @@ from grapevine_proto.transport.link.congestion import (
     Aimd,
     CongestionController,
     Pacer,
-    RttEstimator,
 )
 from grapevine_proto.transport.link.mtud import BASE_PLPMTU_BYTES, MtuDiscovery
+from grapevine_proto.transport.link.rtt import RttEstimator
 from grapevine_proto.wire.codec import DATA_OVERHEAD_BYTES
 
 PACING_BURST_S: Final = 0.002  # what timers cannot tell apart

@@ -19,10 +19,11 @@ from typing import Final, NamedTuple, TypeAlias
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
-from grapevine_proto.transport.session.ack_tracker import AckTracker, ReplayWindow
+from grapevine_proto.transport.session.ack_tracker import AckTracker
+from grapevine_proto.transport.session.replay_window import ReplayWindow
 from grapevine_proto.wire.codec import DATA, MAX_PACKETS_PER_SESSION, Data, encode_data
 from grapevine_proto.wire.signed import PeerRecord
 

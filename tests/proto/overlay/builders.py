@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey, Identity
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.broadcast.strategy import NewRumor

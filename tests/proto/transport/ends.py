@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from grapevine_proto.config.sections import LimitsConfig
-from grapevine_proto.crypto.identity import ClusterKey, Identity
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.token_bucket import TokenBucket

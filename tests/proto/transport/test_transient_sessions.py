@@ -9,7 +9,7 @@ import pytest
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import AntiEntropyConfig, LimitsConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import DropReason, UnknownPeer
 from grapevine_proto.events import Event, MessageReceived, MessageSent, PeerStateChanged, Via

@@ -11,7 +11,7 @@ import pytest
 from textual.pilot import Pilot
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import BindError
 from grapevine_proto.events import PeerState
 from grapevine_tui.app.app import GrapevineApp

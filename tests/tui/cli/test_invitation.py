@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_tui.cli.invitation import (
     PREFIX,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import (
     BindError,
     ConfigError,

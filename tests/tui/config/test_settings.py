@@ -14,7 +14,7 @@ import pytest
 from dotenv import dotenv_values
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_tui.config.options import OPTIONS, PROFILES, rust_log_level
 from grapevine_tui.config.settings import Settings, load_settings

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_tui.cli.ctl import format_facts, format_table
 from grapevine_tui.control import server as control_module
 from grapevine_tui.control import socket_file

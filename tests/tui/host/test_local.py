@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import NotRunning, StateLockedError, UnknownPeer
 from grapevine_proto.events import Event, MessageReceived, MessageSent, NodeStarted
 from grapevine_proto.node import Node

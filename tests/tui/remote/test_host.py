@@ -14,7 +14,7 @@ import pytest
 from textual.pilot import Pilot
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.events import MessageReceived
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.screens.settings import SettingsScreen

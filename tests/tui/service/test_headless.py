@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import StateLockedError
 from grapevine_tui.cli.invitation import Invitation
 from grapevine_tui.config.settings import load_settings

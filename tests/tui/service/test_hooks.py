@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DatagramDropped, MemberChanged
 from grapevine_tui.control.jsonlines import Object

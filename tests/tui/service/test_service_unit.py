@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, KeyFileError, StateLockedError
 from grapevine_tui.cli.main import EXIT_CODE_BY_ERROR
 from grapevine_tui.config.settings import load_settings

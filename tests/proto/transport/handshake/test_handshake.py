@@ -9,7 +9,7 @@ import random
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig
-from grapevine_proto.crypto.identity import ClusterKey
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
 from grapevine_proto.transport.handshake import initiator, responder

@@ -1,79 +1,89 @@
+"""ACK tracking: losses are reported six times, reordered packets are not, and the state is bounded."""
+
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+import math
 
-from grapevine_proto.transport.session.ack_tracker import REPLAY_WINDOW_PACKETS, ReplayWindow
+from grapevine_proto.transport.session.ack_tracker import (
+    ACK_RANGES_LIMIT,
+    ACKS_PER_LOSS,
+    MISSING_RANGES_LIMIT,
+    AckRanges,
+    AckTracker,
+)
 
-near = st.integers(-2 * REPLAY_WINDOW_PACKETS, 2 * REPLAY_WINDOW_PACKETS)
-far = st.integers(0, 1 << 32)
-
-
-class WindowAgainstSet(RuleBasedStateMachine):
-    """The ring of words against a plain set of all numbers accepted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.window = ReplayWindow()
-        self.accepted: set[int] = set()
-        self.highest = -1
-
-    @rule(step=st.one_of(near, st.integers(-70, 70), st.sampled_from([1, 64, -64, 2047, -2047])))
-    def arrive_near(self, step: int) -> None:
-        self.arrive(max(self.highest + step, 0))
-
-    @rule(counter=far)
-    def arrive_anywhere(self, counter: int) -> None:
-        self.arrive(counter)
-
-    @rule(count=st.integers(1, 200))
-    def arrive_in_order(self, count: int) -> None:
-        for _ in range(count):
-            self.arrive(self.highest + 1)
-
-    @rule()
-    def look_at_all(self) -> None:
-        for counter in range(max(self.highest - REPLAY_WINDOW_PACKETS - 70, 0), self.highest + 70):
-            assert self.window.is_fresh(counter) == self.expected(counter)
-
-    def arrive(self, counter: int) -> None:
-        fresh = self.window.is_fresh(counter)
-        assert fresh == self.expected(counter)
-        if fresh:
-            self.window.accept(counter)
-            self.accepted.add(counter)
-            self.highest = max(self.highest, counter)
-
-    def expected(self, counter: int) -> bool:
-        return counter not in self.accepted and counter > self.highest - REPLAY_WINDOW_PACKETS
+STEP_S = 0.1  # well above the reordering window
 
 
-TestWindowAgainstSet = WindowAgainstSet.TestCase
-TestWindowAgainstSet.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-
-
-@given(st.lists(st.integers(0, 3 * REPLAY_WINDOW_PACKETS), max_size=300))
-def test_no_number_is_fresh_twice(counters: list[int]) -> None:
-    window, accepted = ReplayWindow(), []
+def receive(tracker: AckTracker, *counters: int, now: float) -> None:
     for counter in counters:
-        if window.is_fresh(counter):
-            window.accept(counter)
-            accepted.append(counter)
-
-    assert len(accepted) == len(set(accepted))
+        tracker.on_packet(counter, now)
+        tracker.schedule_ack(counter, now)
 
 
-def test_asking_changes_nothing() -> None:
-    window = ReplayWindow()
-    assert window.is_fresh(10_000)
-    assert window.is_fresh(0)
-    assert window.is_fresh(10_000)
+def next_ack(tracker: AckTracker, counter: int, now: float) -> AckRanges:
+    """Receives one packet and builds the ACK that follows it."""
+    receive(tracker, counter, now=now)
+    return tracker.build_ack(max(now, tracker.due_at))
 
 
-def test_the_window_is_exactly_as_wide_as_it_says() -> None:
-    window = ReplayWindow()
-    window.accept(REPLAY_WINDOW_PACKETS)
+def test_without_packets_no_ack_is_due() -> None:
+    assert AckTracker().due_at == math.inf
 
-    assert window.is_fresh(1)
-    assert not window.is_fresh(0)
+
+def test_packets_in_order_are_acknowledged_as_one_range() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, 1, 2, now=0.0)
+    assert tracker.due_at > 0.0
+    ack = tracker.build_ack(tracker.due_at)
+
+    assert (ack.first, ack.end, ack.latest, ack.missing) == (0, 3, 2, ())
+    assert tracker.due_at == math.inf
+
+
+def test_a_packet_within_the_reordering_window_is_neither_missing_nor_acknowledged() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, 2, now=0.0)
+    ack = tracker.build_ack(0.0)
+
+    assert (ack.first, ack.end, ack.missing) == (0, 1, ())
+    assert tracker.due_at < math.inf
+
+
+def test_a_loss_is_reported_in_as_many_acks_as_documented() -> None:
+    tracker, reports = AckTracker(), 0
+    receive(tracker, 0, 2, now=0.0)
+    for number in range(3, 40):
+        reports += (1, 1) in next_ack(tracker, number, number * STEP_S).missing
+
+    assert reports == ACKS_PER_LOSS
+
+
+def test_one_ack_reports_a_limited_number_of_losses_and_the_next_one_follows_at_once() -> None:
+    tracker = AckTracker()
+    receive(tracker, *range(0, 4 * ACK_RANGES_LIMIT, 2), now=0.0)
+    receive(tracker, 4 * ACK_RANGES_LIMIT, now=STEP_S)
+    receive(tracker, 4 * ACK_RANGES_LIMIT + 1, now=2 * STEP_S)
+    ack = tracker.build_ack(3 * STEP_S)
+
+    assert len(ack.missing) == ACK_RANGES_LIMIT
+    assert tracker.due_at == 3 * STEP_S
+
+
+def test_the_number_of_missing_ranges_is_limited() -> None:
+    tracker = AckTracker()
+    for counter in range(0, 4 * MISSING_RANGES_LIMIT, 2):
+        tracker.on_packet(counter, 0.0)
+
+    assert len(tracker._missing) == MISSING_RANGES_LIMIT
+
+
+def test_the_content_of_a_packet_is_claimed_once() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, 2, now=0.0)
+
+    assert tracker.claim(1, 0.0)
+    assert not tracker.claim(1, 0.0)
+    assert not tracker.claim(2, 0.0)
+    assert tracker.claim(7, 0.0)
+    assert not tracker.claim(7, 0.0)
