@@ -135,7 +135,7 @@ def test_wrong_arguments_are_one_line_and_exit_2(
 
 def test_it_imports_no_textual() -> None:
     program = (
-        "import sys; from grapevine_tui import cli; cli.run(['sim', '--nodes', '3', '--json']);"
+        "import sys; from grapevine_tui.cli import main; main.run(['sim', '--nodes', '3', '--json']);"
         "assert 'textual' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
