@@ -110,7 +110,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         each.close()
 
 
-def test_a_simple_node_hears_what_is_typed_at_another(start: Start) -> None:
+def test_a_simple_node_receives_what_is_typed_at_another(start: Start) -> None:
     ada = start("simple_node.py", "cluster.key", ANY)
     bob = start("simple_node.py", "cluster.key", ANY, ada.address())
     ada.expect("is connected")
@@ -121,14 +121,14 @@ def test_a_simple_node_hears_what_is_typed_at_another(start: Start) -> None:
     assert ada.leave() == 0
 
 
-def test_in_the_cluster_of_one_process_everybody_hears_it_once(start: Start) -> None:
+def test_in_a_one_process_cluster_every_node_receives_a_message_once(start: Start) -> None:
     cluster = start("multi_node_cluster.py", "6")
     cluster.expect("delivered to 5 of 5, once each")
     assert cluster.leave() == 0
     assert sum("after" in line for line in cluster.seen) == 5
 
 
-def test_a_config_is_refused_kept_and_changed_as_its_example_says(start: Start) -> None:
+def test_a_config_is_rejected_kept_and_changed_as_its_example_describes(start: Start) -> None:
     example = start("custom_config.py")
     example.expect("rejected: fanout: 0 is not between")
     example.expect("written and read again: equal")
@@ -136,7 +136,7 @@ def test_a_config_is_refused_kept_and_changed_as_its_example_says(start: Start) 
     assert example.leave() == 0
 
 
-def test_people_chat_in_the_open_and_in_private_and_see_who_goes(start: Start) -> None:
+def test_chat_users_broadcast_send_direct_messages_and_see_members_leave(start: Start) -> None:
     ada = start("chat.py", "chat.key", ANY, "--name", "ada")
     address = ada.address()
     bob = start("chat.py", "chat.key", ANY, address, "--name", "bob")

@@ -181,7 +181,7 @@ def test_the_handshake_matches_the_golden_bytes() -> None:
     assert handshake()[0] == golden
 
 
-def test_signatures_cover_what_the_page_says() -> None:
+def test_signatures_cover_what_the_page_lists() -> None:
     identity, them = Identity(bytes([2]) * 32), SpecNode(bytes([2]) * 32, bytes(32), bytes(8))
     rumor = Rumor.signed(identity, CLUSTER, 3, 5, (b"ab", b"c"))
     cuts = (2).to_bytes(4, "big") + (1).to_bytes(4, "big")
@@ -202,7 +202,7 @@ def test_signatures_cover_what_the_page_says() -> None:
     assert accusation.signature == them.sign("grapevine accusation 1", *parts)
 
 
-def test_the_digest_is_computed_as_the_page_says() -> None:
+def test_the_digest_is_computed_as_the_page_describes() -> None:
     origin, other = PeerId(bytes([9]) * 32), PeerId(bytes([8]) * 32)
     recent = StreamDigest(CLUSTER, 300.0)
     recent.update(Stream(origin, 3), 5, 0.0, 0.0)

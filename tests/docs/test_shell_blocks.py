@@ -172,7 +172,7 @@ def test_a_block_does_what_the_page_promises(network: Network, block: Block) -> 
         assert terminal.end() == 0, f"{terminal.command}\n{terminal.text}"
 
 
-def test_a_second_machine_is_let_in_by_an_invitation(network: Network) -> None:
+def test_an_invitation_adds_a_second_machine(network: Network) -> None:
     first, second = network.machine("192.0.2.10"), network.machine("192.0.2.11")
     node, invite = block_of(
         "docs/how-to/add-a-machine.md", "grapevine-tui --host 0.0.0.0\n"

@@ -60,7 +60,7 @@ def test_decision_records_are_numbered_without_gaps_and_have_one_form() -> None:
         assert f"| {number} | [{title}]({path.name}) |" in index, path.name
 
 
-def test_the_architecture_page_has_every_folder() -> None:
+def test_the_architecture_page_lists_every_folder() -> None:
     page = (DOCS / "explanation" / "architecture.md").read_text()
     for package in ("grapevine_proto", "grapevine_tui"):
         folders = {path.parent for path in (ROOT / package).rglob("*.py")}

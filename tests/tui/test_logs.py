@@ -83,7 +83,7 @@ def test_a_level_shows_what_is_as_grave(
     assert [line.split()[1] for line in written(capsys)] == shown
 
 
-def test_a_log_file_is_made_with_its_folder_and_replaces_what_was_before(
+def test_a_log_file_is_created_with_its_directory_and_replaces_the_old_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logs.to_stderr("info")
@@ -97,7 +97,7 @@ def test_a_log_file_is_made_with_its_folder_and_replaces_what_was_before(
     assert path.read_text(encoding="utf-8").count("\n") == 1
 
 
-def test_a_pipe_that_is_not_read_costs_lines_and_the_log_says_how_many() -> None:
+def test_a_pipe_that_is_not_read_loses_lines_and_the_log_counts_them() -> None:
     reading, writing = os.pipe()
     handler = BackgroundHandler(partial(write_all, writing))
     handler.setFormatter(logs.PrintableFormatter())
@@ -146,13 +146,13 @@ def test_a_file_turns_over_when_it_has_grown_and_keeps_so_many_old_ones(tmp_path
     assert kept == {"log": b"dddddddd\n", "log.1": b"cccccccc\n", "log.2": b"b\n"}
 
 
-def test_a_named_pipe_that_nobody_reads_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_named_pipe_without_a_reader_is_rejected_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):
         LogFile(tmp_path / "pipe")
 
 
-def test_a_file_that_was_moved_away_is_made_anew_at_a_hangup(tmp_path: Path) -> None:
+def test_a_rotated_log_file_is_reopened_at_a_hangup(tmp_path: Path) -> None:
     path = tmp_path / "log"
     logs.to_file(path, "info")
     logging.getLogger("grapevine").info("before")
@@ -168,7 +168,7 @@ def test_a_file_that_was_moved_away_is_made_anew_at_a_hangup(tmp_path: Path) -> 
     assert "after" in path.read_text()
 
 
-def test_a_node_whose_stderr_nobody_reads_answers_and_leaves(bench: Bench) -> None:
+def test_a_node_whose_stderr_is_not_read_answers_and_leaves(bench: Bench) -> None:
     run, _ = bench.started("--log-level", "trace", "--on", "message", "/none")
     assert run.process.stderr is not None
     fcntl.fcntl(run.process.stderr, 1031, 4096)  # F_SETPIPE_SZ: a small pipe is sooner full
@@ -178,7 +178,7 @@ def test_a_node_whose_stderr_nobody_reads_answers_and_leaves(bench: Bench) -> No
     assert run.seen[-1]["reason"] == "sigterm"
 
 
-def test_a_hangup_makes_the_log_file_of_a_node_anew(bench: Bench) -> None:
+def test_a_hangup_reopens_the_log_file_of_a_node(bench: Bench) -> None:
     path = bench.folder / "log"
     run, _ = bench.started("--log-file", str(path))
     path.rename(bench.folder / "log.1")

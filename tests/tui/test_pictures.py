@@ -208,7 +208,7 @@ def read_kept(path: Path, like: Picture) -> Picture:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("shot", SHOTS, ids=lambda shot: shot.name)
-async def test_a_state_looks_as_it_was_meant_to(
+async def test_a_state_matches_its_snapshot(
     shot: Shot, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = made_up()
@@ -235,7 +235,7 @@ def a_picture(*lines: str, ink: str = "success", ground: str = "surface") -> Pic
     return Picture(tuple(tuple(Cell(letter, ink, ground) for letter in line) for line in lines))
 
 
-def test_every_picture_kept_belongs_to_a_state() -> None:
+def test_every_snapshot_belongs_to_a_state() -> None:
     assert {path.stem for path in FOLDER.iterdir()} == {shot.name for shot in SHOTS}
 
 

@@ -120,7 +120,7 @@ def test_there_are_enough_hostile_texts() -> None:
     assert len(set(HOSTILE_BYTES)) >= 300
 
 
-def test_no_control_of_a_stranger_reaches_the_terminal(terminal: Terminal) -> None:
+def test_no_untrusted_control_character_reaches_the_terminal(terminal: Terminal) -> None:
     terminal.read_until(b"all of it was shown")
     terminal.process.send_signal(signal.SIGTERM)
     assert terminal.wait() == 0
@@ -147,7 +147,7 @@ def test_no_control_of_a_stranger_reaches_the_terminal(terminal: Terminal) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_leaves_politely_and_restores_the_terminal(
+def test_a_signal_shuts_down_gracefully_and_restores_the_terminal(
     terminal: Terminal, number: signal.Signals
 ) -> None:
     terminal.read_until(b"Messages")
@@ -156,7 +156,7 @@ def test_a_signal_leaves_politely_and_restores_the_terminal(
     assert terminal.is_as_found
 
 
-def test_a_terminal_that_goes_away_ends_the_app(terminal: Terminal) -> None:
+def test_a_closed_terminal_ends_the_app(terminal: Terminal) -> None:
     terminal.read_until(b"Messages")
     os.close(terminal.master)
     os.close(terminal.slave)
@@ -164,7 +164,7 @@ def test_a_terminal_that_goes_away_ends_the_app(terminal: Terminal) -> None:
     terminal.process.wait(timeout=PATIENCE_S)
 
 
-def test_a_bug_restores_the_terminal_before_it_is_told() -> None:
+def test_a_bug_restores_the_terminal_before_it_is_reported() -> None:
     terminal = Terminal("crash")
     try:
         assert terminal.wait() == 1
@@ -221,7 +221,7 @@ ASK_BACKGROUND = b"\x1b]11;?\x07"
 LIGHT, DARK = b"48;2;253;252;255", b"48;2;25;21;34"  # the grounds of our two themes
 
 
-def test_a_terminal_that_says_its_background_is_light_gets_the_light_theme() -> None:
+def test_a_terminal_that_reports_a_light_background_gets_the_light_theme() -> None:
     terminal = Terminal("still", COLORFGBG="15;0")  # which says the contrary: it may be inherited
     try:
         terminal.read_until(ASK_BACKGROUND)

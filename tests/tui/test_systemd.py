@@ -25,7 +25,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield sock
 
 
-def test_it_hears_ready_alive_reloading_and_stopping(
+def test_systemd_is_notified_of_ready_watchdog_reloading_and_stopping(
     bench: Bench, tmp_path: Path, manager: socket.socket
 ) -> None:
     environ = {"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "200000"}
@@ -41,7 +41,7 @@ def test_it_hears_ready_alive_reloading_and_stopping(
         pass
 
 
-def test_it_hears_why_a_reload_changed_nothing_and_that_a_later_one_did(
+def test_systemd_is_notified_why_a_reload_failed_and_that_a_later_one_succeeded(
     bench: Bench, tmp_path: Path, manager: socket.socket
 ) -> None:
     config = tmp_path / "c.toml"
@@ -77,7 +77,7 @@ def test_ready_waits_for_the_peers_that_were_asked_for(
     assert manager.recv(4096).startswith(b"READY=1")
 
 
-def test_without_a_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     for where in ("", "/nobody/here", "elsewhere", "@nobody"):
         monkeypatch.setenv("NOTIFY_SOCKET", where)
         systemd.notify("READY=1")
@@ -87,7 +87,7 @@ def test_without_a_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert systemd.watchdog_timeout_s() == 0.0
 
 
-def test_keys_come_from_the_credentials_folder_unless_others_are_named(tmp_path: Path) -> None:
+def test_keys_come_from_the_credentials_directory_unless_others_are_named(tmp_path: Path) -> None:
     keys = [ClusterKey.generate() for _ in range(2)]
     keys[0].save(tmp_path / "cluster.key")
     keys[1].save(tmp_path / "cluster.key.2")

@@ -46,7 +46,7 @@ def test_ordinary_text_of_any_script_stays_as_it_is(text: str) -> None:
     assert printable(text) == text
 
 
-def test_at_most_four_combining_marks_stand_in_a_row() -> None:
+def test_at_most_four_combining_characters_stand_in_a_row() -> None:
     assert printable("a" + "\u0301" * 50 + "b") == "a" + "\u0301" * 4 + "b"
     assert printable("\u1100" + "\u1161" * 50) == "\u1100" + "\u1161" * 4
 
@@ -80,7 +80,7 @@ def test_a_cut_never_exceeds_its_cells_and_a_fit_fills_them(text: str, width: in
     assert cells(pad(shown, width, right=True)) == width
 
 
-def test_a_cut_says_that_something_is_left_out() -> None:
+def test_a_truncated_text_ends_in_an_ellipsis() -> None:
     assert truncate("abcdef", 6) == "abcdef"
     assert truncate("abcdefg", 6) == "abcde…"
     assert truncate("日本語", 6) == "日本語"

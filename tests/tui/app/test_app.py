@@ -56,7 +56,7 @@ def lively() -> FakeHost:
     return host
 
 
-async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> None:
+async def test_the_screen_shows_identity_peers_and_messages() -> None:
     async with staged(lively()) as stage:
         text = stage.text
         for words in (
@@ -78,7 +78,7 @@ async def test_the_screen_says_who_we_are_who_is_there_and_what_was_said() -> No
             assert words in text
 
 
-async def test_a_line_that_is_typed_is_said_to_everyone() -> None:
+async def test_a_typed_line_is_broadcast() -> None:
     async with staged() as stage:
         await stage.press("i", *"quit? z1A", "enter")
         assert stage.host.broadcasts == [b"quit? z1A"]
@@ -115,7 +115,7 @@ async def test_a_line_may_have_more_lines() -> None:
         assert stage.host.broadcasts == [b"a\nb"]
 
 
-async def test_a_refused_line_is_explained_where_it_was_typed_and_given_back() -> None:
+async def test_a_rejected_line_is_explained_and_restored_in_the_compose_box() -> None:
     async with staged() as stage:
         await stage.say("x" * 1101)
         assert "the message has 1,101 bytes; at most 1,100 can be sent" in stage.text
@@ -155,7 +155,7 @@ async def test_a_paste_is_cleaned_of_what_would_drive_the_terminal() -> None:
         assert draft.text == "\\x1b]0;x\\x07one\ntwo\\u202e"
 
 
-async def test_slash_commands_do_what_they_say() -> None:
+async def test_slash_commands_do_what_their_help_describes() -> None:
     host = lively()
     async with staged(host) as stage:
         await stage.say("/send bob only for you")
@@ -182,7 +182,7 @@ async def test_slash_commands_do_what_they_say() -> None:
         assert not stage.has_sheet
 
 
-async def test_how_a_knock_ended_is_said_where_the_knock_was() -> None:
+async def test_the_outcome_of_a_dial_is_shown_where_it_was_typed() -> None:
     host = lively()
     async with staged(host) as stage:
         there = Address("10.0.0.1", 8000)
@@ -201,7 +201,7 @@ async def test_how_a_knock_ended_is_said_where_the_knock_was() -> None:
             assert "dialing 10" not in stage.text
 
 
-async def test_a_knock_at_who_is_linked_is_answered_at_once() -> None:
+async def test_dialing_a_connected_peer_is_answered_at_once() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "bob", address=Address("10.0.0.1", 8000))]
     async with staged(host) as stage:
@@ -210,7 +210,7 @@ async def test_a_knock_at_who_is_linked_is_answered_at_once() -> None:
         assert "dialing" not in stage.text
 
 
-async def test_what_the_node_refuses_is_said_in_words() -> None:
+async def test_an_error_of_the_node_is_shown_as_text() -> None:
     host = FakeHost(broadcast=NotRunning("the node is leaving"), dial=UnknownPeer("no such host"))
     async with staged(host) as stage:
         await stage.say("hello")
@@ -219,7 +219,7 @@ async def test_what_the_node_refuses_is_said_in_words() -> None:
         assert "no such host" in stage.text
 
 
-async def test_the_panels_have_the_first_key_and_the_key_line_says_so() -> None:
+async def test_the_panels_have_the_first_keys_and_the_footer_shows_them() -> None:
     async with staged() as stage:
         assert stage.focused == "log"
         assert "i Write" in stage.text.split("\n")[-1]
@@ -253,7 +253,7 @@ async def test_tab_and_digits_go_to_the_panels() -> None:
             assert stage.focused == name
 
 
-async def test_zoom_gives_a_panel_the_screen_and_takes_it_back() -> None:
+async def test_zoom_maximizes_a_panel_and_restores_it() -> None:
     async with staged(lively()) as stage:
         await stage.press("escape", "3")
         before = stage.main.rates.size
@@ -343,7 +343,7 @@ async def test_members_and_status_are_one_key_away() -> None:
         assert "datagrams in" in stage.text
 
 
-async def test_the_log_follows_until_scrolled_and_then_says_how_many_are_below() -> None:
+async def test_the_log_follows_until_scrolled_and_then_counts_newer_messages() -> None:
     async with staged() as stage:
         stage.host.happen(*(received(1, each, f"line {each}".encode()) for each in range(100)))
         await stage.paint()
@@ -381,7 +381,7 @@ async def test_scrolling_by_wheel_or_bar_stops_following_until_the_end_is_reache
         assert "following" in stage.text
 
 
-async def test_a_click_goes_to_a_panel_and_a_double_click_opens_what_is_there() -> None:
+async def test_a_click_focuses_a_panel_and_a_double_click_opens_the_row() -> None:
     async with staged(lively()) as stage:
         await stage.pilot.click("#peers", offset=(5, 3))
         await stage.paint()
@@ -413,7 +413,7 @@ async def test_what_one_reads_stays_in_place_while_the_ring_lets_go() -> None:
         assert "10 let go" in stage.text
 
 
-async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_anew() -> None:
+async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_again() -> None:
     host = FakeHost()
     host.peers = [a_peer(2, "bob"), a_peer(3, "carol")]
     async with staged(host) as stage:
@@ -429,7 +429,7 @@ async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_anew() ->
         assert "Nobody is connected yet" in stage.text
 
 
-async def test_a_table_shows_its_first_lines_until_somebody_moves_in_it() -> None:
+async def test_a_table_shows_its_first_lines_until_the_cursor_moves() -> None:
     host = FakeHost()
     host.peers = [a_peer(number, f"node-{number:02}") for number in range(20, 40)]
     async with staged(host) as stage:
@@ -461,7 +461,7 @@ async def test_a_throttled_peer_flashes(monkeypatch: pytest.MonkeyPatch) -> None
             assert [row.key for row in stage.main.rates.rows if row.is_alarm] == expected
 
 
-async def test_a_round_takes_its_line_with_countdown_and_outcome() -> None:
+async def test_a_round_is_shown_with_countdown_and_outcome() -> None:
     async with staged() as stage:
         stage.host.happen(AntiEntropyRound(a_round(7, 1, outcome=RoundOutcome.RUNNING)))
         await stage.paint()
@@ -477,7 +477,7 @@ async def test_a_round_takes_its_line_with_countdown_and_outcome() -> None:
         assert "2.1s" in stage.text
 
 
-async def test_toasts_speak_of_what_needs_an_eye_and_of_nothing_else() -> None:
+async def test_toasts_report_only_what_needs_attention() -> None:
     async with staged() as stage:
         gone = a_peer(1, "bob[/nope]\x1b[2J", state=PeerState.DISCONNECTED)
         stage.host.happen(
@@ -508,7 +508,7 @@ async def test_a_node_that_stops_of_itself_stays_on_the_screen_and_gives_its_exi
     assert stage.app.return_code == 5
 
 
-async def test_q_leaves_politely_and_says_what_nobody_took() -> None:
+async def test_q_leaves_and_reports_unacknowledged_messages() -> None:
     host = FakeHost()
     host.unsent = 3
     async with staged(host) as stage:
@@ -538,7 +538,7 @@ async def test_asked_twice_it_ends_at_once() -> None:
     assert stage.app.return_code == 0
 
 
-async def test_a_node_that_cannot_start_ends_the_app_and_is_told_to_its_caller() -> None:
+async def test_a_node_that_cannot_start_ends_the_app_and_its_caller_gets_the_error() -> None:
     error = BindError("the port is taken")
     app_host = FakeHost(start=error)
     async with staged(app_host) as stage:
@@ -625,7 +625,7 @@ async def test_one_column_switches_its_lower_panel() -> None:
         assert "Messages 59" in stage.text
 
 
-async def test_a_short_screen_has_one_panel_at_a_time() -> None:
+async def test_a_low_screen_has_one_panel_at_a_time() -> None:
     async with staged(lively(), size=(60, 14)) as stage:
         assert "Messages 59" in stage.text
         assert "Peers 5 up" not in stage.text
@@ -642,7 +642,7 @@ async def test_a_fault_that_textual_caught_in_a_thread_is_no_success() -> None:
     assert stage.host.left == 1
 
 
-async def test_whoever_was_writing_goes_on_when_a_tiny_screen_has_grown_again() -> None:
+async def test_the_compose_box_keeps_the_focus_when_a_tiny_screen_grows_again() -> None:
     async with staged() as stage:
         await stage.press("i", "h", "i")
         await stage.resize(20, 5)
@@ -712,7 +712,7 @@ async def test_the_palette_holds_our_actions() -> None:
         assert stage.host.node.rounds_asked == 1
 
 
-async def test_the_key_line_speaks_of_where_one_is() -> None:
+async def test_the_footer_shows_the_keys_of_the_focused_widget() -> None:
     async with staged() as stage:
         await stage.press("i")
         assert "Send" in text_of(stage.app).split("\n")[-1]
@@ -766,7 +766,7 @@ async def test_what_is_typed_behind_the_end_is_nobodys() -> None:
         assert stage.main.compose_box.draft.text == "y"
 
 
-async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
+async def test_a_stalled_event_loop_does_not_reorder_typed_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with staged() as stage:
@@ -799,7 +799,7 @@ async def test_a_machine_that_stalls_does_not_mix_up_what_is_typed(
         assert stage.main.filter_bar.line_input.value == "q"
 
 
-async def test_a_widget_that_goes_away_with_a_key_holds_up_no_other() -> None:
+async def test_a_widget_removed_while_it_handles_a_key_does_not_block_others() -> None:
     async with staged(lively()) as stage:
         await stage.press("escape", "m")
         stage.app.simulate_key("escape")
@@ -810,7 +810,7 @@ async def test_a_widget_that_goes_away_with_a_key_holds_up_no_other() -> None:
         assert stage.main.compose_box.draft.text.endswith("still here")
 
 
-async def test_a_theme_from_the_settings_is_used_and_an_unknown_one_is_told() -> None:
+async def test_a_theme_from_the_settings_is_used_and_an_unknown_one_is_reported() -> None:
     async with staged(settings=FakeSettings(theme="nord")) as stage:
         assert stage.app.theme == "nord"
     async with staged(settings=FakeSettings(theme="[/nope]")) as stage:

@@ -56,7 +56,7 @@ def clipboard(stage: Stage) -> str:
     return stage.app.clipboard
 
 
-async def test_m_shows_everyone_sortable_filterable_and_says_who_is_linked() -> None:
+async def test_m_shows_all_members_sortable_filterable_and_which_are_connected() -> None:
     async with staged(peopled()) as stage:
         await stage.press("escape", "m")
         for words in (
@@ -126,7 +126,7 @@ async def test_a_name_that_cannot_be_typed_is_called_by_its_id() -> None:
             assert addressable_name(host.model, peer.peer_id) == str(peer.peer_id)
 
 
-async def test_f_forgets_who_is_gone_and_says_so() -> None:
+async def test_f_forgets_a_dead_peer_and_reports_it() -> None:
     async with staged(peopled()) as stage:
         await stage.press("escape", "1", "F")
         assert [peer.name for peer in stage.host.peers] == ["bob", "carol"]
@@ -141,7 +141,7 @@ async def test_f_forgets_who_is_gone_and_says_so() -> None:
         assert {member.name[:4] for member in stage.host.members} == {"ivan", "kim"}
 
 
-async def test_who_is_linked_is_not_forgotten_and_one_is_told_why() -> None:
+async def test_a_connected_peer_is_not_forgotten_and_the_reason_is_shown() -> None:
     class Linked(FakeHost):
         async def forget(self, peer_id: PeerId) -> None:
             raise UnknownPeer("connected: only who is gone can be forgotten")
@@ -183,7 +183,7 @@ async def test_y_copies_a_message_and_its_id_in_log_and_details() -> None:
         assert clipboard(stage) == "grüße␛[2J"
 
 
-async def test_what_is_too_large_for_a_clipboard_is_refused_in_words() -> None:
+async def test_what_is_too_large_for_a_clipboard_is_rejected_with_a_reason() -> None:
     async with staged(peopled()) as stage:
         stage.host.happen(received(1, 1, b"x" * 200_000))
         await stage.paint()
@@ -192,7 +192,7 @@ async def test_what_is_too_large_for_a_clipboard_is_refused_in_words() -> None:
         assert clipboard(stage) == ""
 
 
-async def test_e_writes_the_messages_that_are_shown_and_says_where(
+async def test_e_exports_the_shown_messages_and_reports_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -213,7 +213,7 @@ async def test_e_writes_the_messages_that_are_shown_and_says_where(
         assert "5 messages written to" in stage.text
 
 
-async def test_where_the_working_folder_cannot_be_written_the_state_folder_is(
+async def test_export_falls_back_from_the_working_directory_to_the_state_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"

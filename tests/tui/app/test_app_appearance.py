@@ -29,7 +29,7 @@ from grapevine_tui.text import cells
     [(0, "0"), (7, "7"), (0.42, "0.4"), (412.3, "412"), (999, "999"), (999.6, "1.0k"),
      (1234, "1.2k"), (12_345, "12k"), (999_999, "1.0M"), (3.4e9, "3.4G"), (2.6e12, "3T")],
 )  # fmt: skip
-def test_counts_are_short(value: float, words: str) -> None:
+def test_counts_are_abbreviated(value: float, words: str) -> None:
     assert format_count(value) == words
 
 
@@ -52,14 +52,14 @@ def test_sizes_have_units(value: float, words: str) -> None:
     [(-1, "0s"), (42.9, "42s"), (303, "5m03s"), (11_520, "3h12m"), (1_051_200, "12d4h"),
      (float("inf"), "never")],
 )  # fmt: skip
-def test_spans_are_told_in_their_two_largest_units(value: float, words: str) -> None:
+def test_durations_are_formatted_in_their_two_largest_units(value: float, words: str) -> None:
     assert format_duration(value) == words
 
 
 @pytest.mark.parametrize(
     ("value", "words"), [(None, "--"), (0.0004, "0.4ms"), (0.081, "81ms"), (2.14, "2.1s")]
 )
-def test_round_trips_are_told_to_two_digits(value: float | None, words: str) -> None:
+def test_round_trips_are_formatted_to_two_digits(value: float | None, words: str) -> None:
     assert format_latency(value) == words
 
 
@@ -123,7 +123,7 @@ def test_columns_fit_or_are_left_out_by_rank(
     assert max(kept, default=0) <= min(left_out, default=99)
 
 
-def test_what_is_left_over_goes_first_where_words_would_be_cut() -> None:
+def test_spare_width_goes_first_to_columns_that_would_be_truncated() -> None:
     columns = [Column("peer", 5, grow=3), Column("zone", 5, grow=1), Column("rtt", 3)]
     assert fit_columns(columns, 25) == [12, 8, 3]
     assert fit_columns(columns, 25, (5, 10, 3)) == [8, 12, 3]

@@ -80,7 +80,7 @@ async def test_what_one_types_the_other_reads_and_a_goodbye_is_seen_at_once() ->
         await until(pilot, lambda: "● up      bob" not in text_of(app))
 
 
-async def test_an_address_where_nobody_answers_is_told_as_such() -> None:
+async def test_an_address_that_does_not_answer_is_reported() -> None:
     async with an_app("ams-1") as (app, pilot, host):
         silent = host.config.replace(connection_timeout=0.2)
         host.reconfigure(silent)
@@ -97,7 +97,7 @@ async def test_a_round_can_be_asked_for_and_is_seen() -> None:
         await until(pilot, lambda: "= in sync" in text_of(app))
 
 
-async def test_quitting_tells_the_others_and_stops_the_node() -> None:
+async def test_quitting_notifies_the_peers_and_stops_the_node() -> None:
     async with a_host("bob") as bob:
         async with an_app("ams-1", str(bob.node.address)) as (app, pilot, host):
             await until(pilot, lambda: "● up      bob" in text_of(app))

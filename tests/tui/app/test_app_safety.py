@@ -57,7 +57,7 @@ OPENS = {
 }  # fmt: skip
 
 
-async def test_q_leaves_with_connected_peers_once_somebody_has_said_yes() -> None:
+async def test_q_leaves_with_connected_peers_only_after_confirmation() -> None:
     async with staged(peopled()) as stage:
         await stage.press("q")
         assert is_asked(stage)
@@ -71,7 +71,7 @@ async def test_q_leaves_with_connected_peers_once_somebody_has_said_yes() -> Non
     assert stage.app.return_code == 0
 
 
-async def test_what_would_be_lost_is_named_before_one_leaves() -> None:
+async def test_an_unfinished_line_is_named_before_leaving() -> None:
     async with staged() as stage:
         stage.main.compose_box.draft.replace_text("half a line\x1b[2J")
         await stage.press("ctrl+c")
@@ -82,7 +82,7 @@ async def test_what_would_be_lost_is_named_before_one_leaves() -> None:
 
 
 @pytest.mark.parametrize("front", list(FRONTS))
-async def test_q_on_a_screen_in_front_goes_back_and_never_leaves(front: str) -> None:
+async def test_q_on_a_screen_in_front_goes_back_and_never_leaves_the_cluster(front: str) -> None:
     host = peopled()
     async with staged(host, settings=of_a_demo()) as stage:
         await stage.press(*FRONTS[front])
@@ -236,7 +236,7 @@ async def test_what_was_done_longer_ago_is_not_undone() -> None:
         assert "D Allow it again" in stage.text.split("\n")[-1]
 
 
-async def test_a_typed_deny_of_nobody_is_refused_before_anything_is_asked() -> None:
+async def test_a_typed_deny_of_an_unknown_peer_is_rejected_before_confirmation() -> None:
     async with staged(peopled()) as stage:
         for line in ("/deny nobody", "/forget nobody", "/allow nobody"):
             await stage.say(line)
@@ -341,7 +341,7 @@ async def test_a_table_is_sorted_by_word() -> None:
         assert "/sort works on tables" in stage.text
 
 
-async def test_e_twice_writes_one_file_and_says_so(
+async def test_e_twice_writes_one_file_and_reports_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -24,7 +24,7 @@ def with_peers(count: int) -> FakeHost:
     return host
 
 
-async def test_what_an_empty_panel_says_is_broken_and_not_cut() -> None:
+async def test_the_text_of_an_empty_panel_is_wrapped_and_not_truncated() -> None:
     async with staged(size=SMALL) as stage:
         assert "No message yet. Press i to write one." in whole(stage)
         await stage.press("escape", "1")
@@ -62,7 +62,7 @@ async def test_tables_are_no_higher_than_their_rows_and_never_shrink_under_the_e
         assert 10 < peers.outer_size.height < 20  # its share
 
 
-async def test_a_curve_of_nothing_takes_one_line() -> None:
+async def test_an_empty_curve_is_one_line() -> None:
     async with staged(with_peers(2)) as stage:
         await stage.press("escape", "T")
         assert "lost  none for 1 min" in stage.text

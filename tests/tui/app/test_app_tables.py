@@ -93,7 +93,7 @@ async def test_slash_filters_peers_as_one_types_and_escape_clears() -> None:
         assert names(stage) == ["bob", "carol", "dave"]
 
 
-async def test_the_message_log_is_filtered_as_one_types_and_says_how_many_match() -> None:
+async def test_the_message_log_is_filtered_while_typing_and_counts_matches() -> None:
     host = three()
     async with staged(host) as stage:
         for number in range(100):
@@ -116,7 +116,7 @@ async def test_the_message_log_is_filtered_as_one_types_and_says_how_many_match(
         assert "line 888" in stage.text
 
 
-async def test_the_cursor_stays_with_its_message_when_a_filter_comes_and_goes() -> None:
+async def test_the_cursor_stays_with_its_message_when_a_filter_is_set_and_cleared() -> None:
     async with staged(three()) as stage:
         for number in range(100):
             stage.host.happen(received(1, number, f"line {number}.".encode()))
@@ -153,7 +153,7 @@ async def test_private_and_repaired_messages_can_be_asked_for() -> None:
         assert "1 match via:repair" in stage.text
 
 
-async def test_a_filter_pasted_from_a_stranger_does_nothing_but_find_nothing() -> None:
+async def test_an_untrusted_filter_that_is_pasted_only_matches_nothing() -> None:
     from textual.events import Paste
 
     async with staged(three()) as stage:
@@ -193,7 +193,7 @@ async def test_the_key_line_offers_no_letter_where_one_types() -> None:
         assert "/ Filter" not in stage.text.split("\n")[-1]
 
 
-async def test_a_turns_the_rate_limits_over_to_what_each_author_says() -> None:
+async def test_a_switches_the_rate_limits_to_messages_by_author() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "bob"), a_peer(2, "carol")]
     for second in range(3):

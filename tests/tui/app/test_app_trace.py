@@ -51,7 +51,7 @@ async def settle(stage: Stage) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_traced_is_said_and_followed_to_its_last_answer() -> None:
+async def test_a_traced_message_is_broadcast_and_followed_to_its_last_answer() -> None:
     async with staged(peopled()) as stage:
         await traced(stage)
         assert stage.host.traced == [b"who is there"]
@@ -109,7 +109,7 @@ async def test_older_traces_are_a_key_away() -> None:
 
 
 @pytest.mark.asyncio
-async def test_without_a_trace_the_screen_says_how_to_begin_one() -> None:
+async def test_without_a_trace_the_screen_explains_how_to_start_one() -> None:
     async with staged(peopled()) as stage:
         await stage.say("/traces")
         assert "No trace yet" in stage.text
@@ -141,7 +141,7 @@ def test_no_line_is_wider_than_the_screen_and_no_control_gets_through() -> None:
             assert max(cells(plain(line)) for line in lines) <= width
 
 
-def test_a_sample_is_called_one_and_says_of_how_many() -> None:
+def test_a_sample_is_labeled_with_its_size() -> None:
     trace = a_trace(1, 90, 10, known=4000, others=3)
     text = "\n".join(plain(line) for line in trace_lines(Model(), TraceEntry(0.0, b"x", trace), 80))
     assert "a sample: 100 of 4,000 members were asked" in text
@@ -149,7 +149,7 @@ def test_a_sample_is_called_one_and_says_of_how_many() -> None:
     assert "90 of 100" in text
 
 
-def test_a_trace_with_nobody_there_is_shown_as_such() -> None:
+def test_a_trace_without_peers_is_shown_as_such() -> None:
     text = "\n".join(
         plain(line) for line in trace_lines(Model(), TraceEntry(0.0, b"x", a_trace(1, 0)), 40)
     )
@@ -171,7 +171,7 @@ def test_a_bar_is_full_only_when_all_have_answered() -> None:
     assert eighths_bar(99 / 100, 10)[0] != "█" * 10
 
 
-def test_the_model_keeps_the_latest_traces_and_what_they_said() -> None:
+def test_the_model_keeps_the_latest_traces_and_their_payloads() -> None:
     host = FakeHost()
     for sequence in range(1, MAX_TRACES + 2):
         assert host.model.apply(TraceUpdated(a_trace(sequence, 0, 2))) == Changes.TRACES
@@ -182,5 +182,5 @@ def test_the_model_keeps_the_latest_traces_and_what_they_said() -> None:
 @pytest.mark.parametrize(
     ("delay_ms", "words"), [(None, "--"), (0, "<1ms"), (1, "1ms"), (81, "81ms"), (2100, "2.1s")]
 )
-def test_a_delay_is_told_as_finely_as_it_is_known(delay_ms: int | None, words: str) -> None:
+def test_a_delay_is_formatted_with_its_precision(delay_ms: int | None, words: str) -> None:
     assert format_delay(delay_ms) == words

@@ -89,7 +89,7 @@ async def test_a_peer_without_a_link_has_no_figures_of_now() -> None:
         (0.9, "silent in 9% of the last intervals", "silent in 9% of the last intervals"),
     ],
 )
-async def test_missed_heartbeats_are_told_of_those_alone_that_missed_some(
+async def test_missed_heartbeats_are_shown_only_for_peers_that_missed_some(
     health: float, reason: str, words: str
 ) -> None:
     host = FakeHost()
@@ -99,7 +99,7 @@ async def test_missed_heartbeats_are_told_of_those_alone_that_missed_some(
     assert facts["health"] == f"{health:.2f}  {words}"
 
 
-async def test_who_was_denied_is_told_as_denied_and_who_left_as_left() -> None:
+async def test_a_denied_peer_is_shown_as_denied_and_one_that_left_as_left() -> None:
     host = FakeHost()
     gone = a_peer(1, "bob", state=PeerState.DISCONNECTED)
     host.happen(PeerStateChanged(gone, PeerState.CONNECTED, "denied"))
@@ -132,7 +132,7 @@ async def test_a_direct_message_names_its_recipient(size: tuple[int, int]) -> No
     assert "to" not in message_to_json(got, host.model.name_of)
 
 
-async def test_a_direct_message_that_nobody_took_is_told_so() -> None:
+async def test_an_unacknowledged_direct_message_is_shown_as_such() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "bob")]
     async with staged(host) as stage:
@@ -145,7 +145,7 @@ async def test_a_direct_message_that_nobody_took_is_told_so() -> None:
         assert "not delivered: no answer" in stage.text
 
 
-async def test_what_a_lost_node_said_last_is_dim_and_has_its_time() -> None:
+async def test_the_last_data_of_a_lost_node_is_dim_and_has_its_time() -> None:
     host = of_each_kind()
     host.model.is_remote = True
     async with staged(host) as stage:
@@ -173,7 +173,7 @@ async def test_what_a_lost_node_said_last_is_dim_and_has_its_time() -> None:
         assert "as of" not in stage.text
 
 
-async def test_attached_the_keys_and_words_for_leaving_say_detach() -> None:
+async def test_attached_the_keys_and_texts_for_leaving_read_detach() -> None:
     host = of_each_kind()
     host.model.is_remote = True
     async with staged(host) as stage:
@@ -189,7 +189,7 @@ async def test_attached_the_keys_and_words_for_leaving_say_detach() -> None:
     assert host.left == 1
 
 
-async def test_a_late_answer_to_a_trace_counts_with_the_time_it_came_and_says_so() -> None:
+async def test_a_late_trace_answer_counts_with_its_arrival_time_and_is_marked() -> None:
     host = of_each_kind()
     prompt, late = TraceAnswer(an_id(1), 1, 2, 90), TraceAnswer(an_id(2), 1, 0, 6_200)
     trace = replace(a_trace(1, 0), answers=(late, prompt))
@@ -203,13 +203,13 @@ async def test_a_late_answer_to_a_trace_counts_with_the_time_it_came_and_says_so
         assert "<1ms" not in stage.text
 
 
-async def test_pausing_says_since_when() -> None:
+async def test_pausing_shows_since_when() -> None:
     async with staged(of_each_kind()) as stage:
         await stage.press("space")
         assert "PAUSED at " in stage.text
 
 
-async def test_details_of_a_node_that_is_gone_say_since_when() -> None:
+async def test_details_of_a_lost_node_show_since_when() -> None:
     host = of_each_kind()
     async with staged(host) as stage:
         await stage.press("1", "g", "enter")

@@ -236,7 +236,7 @@ def test_every_section_of_the_help_is_looked_at_here() -> None:
 
 @pytest.mark.parametrize("section", list(EFFECTS))
 @pytest.mark.asyncio
-async def test_every_key_of_the_help_does_what_it_says(
+async def test_every_key_of_the_help_does_what_it_describes(
     section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):

@@ -55,7 +55,7 @@ def test_what_stays_is_passed_over_and_what_is_new_is_still_found(collector: GcC
     assert not collector.collect_if_due(is_main_in_front=True)  # not before as much has come again
 
 
-def test_a_screen_in_front_is_never_taken_to_stay(collector: GcController) -> None:
+def test_a_screen_in_front_is_never_frozen(collector: GcController) -> None:
     collector.freeze()
     frozen = gc.get_freeze_count()
     screen = Knot()

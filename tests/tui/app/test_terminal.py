@@ -67,7 +67,7 @@ def test_what_is_written_to_a_terminal_reaches_it() -> None:
     assert os.read(pipe.reading, 100) == b"hello"
 
 
-def test_what_is_written_to_a_terminal_that_is_gone_is_lost_without_a_word() -> None:
+def test_output_to_a_closed_terminal_is_discarded_silently() -> None:
     pipe = Pipe()
     terminal = HangupSafeStream(pipe)
     os.close(pipe.reading)
@@ -99,7 +99,7 @@ def test_a_terminal_that_is_not_read_holds_nothing_up_and_keeps_the_latest() -> 
     assert not terminal.consume_dropped_frames()
 
 
-def test_modes_that_are_switched_to_and_fro_while_nobody_reads_wait_once_each() -> None:
+def test_modes_toggled_while_the_terminal_does_not_read_are_queued_once_each() -> None:
     on, off = b"\x1b[?1004h", b"\x1b[?1004l\x1b[?25h"
     assert _mode_sequences([b"frame", on, off, b"\x1b[?2026h", on, b"x" * 99]) == [off, on]
 
@@ -143,7 +143,7 @@ def test_a_window_that_is_closed_ends_the_app(tmp_path: Path) -> None:
         assert process.wait(timeout=30) == 0
 
 
-def test_a_node_whose_terminal_nobody_reads_answers_and_leaves(tmp_path: Path) -> None:
+def test_a_node_whose_terminal_is_not_read_answers_and_leaves(tmp_path: Path) -> None:
     state_dir = tmp_path / "node"
     with app_on_terminal(tmp_path, "--state-dir", str(state_dir)) as (process, _, slave):
         found = termios.tcgetattr(slave)
@@ -261,7 +261,7 @@ def test_what_is_pasted_is_no_answer() -> None:
         query.drop()
 
 
-def test_a_key_is_held_back_for_no_answer_that_is_not_due() -> None:
+def test_a_key_does_not_wait_for_an_answer_that_is_not_due() -> None:
     assert read_in([b"\x1b]"]) == "\x1b]"
     assert read_in([b"\x1b", b"]"]) == "\x1b]"
     assert read_in([b"\x1b]11;rgb:ff/ff/ff\x07"]) == ""
@@ -285,7 +285,7 @@ def test_a_terminal_without_utf8_gets_ascii_alone(
 
 
 @given(st.characters(codec="utf-8"))
-def test_ascii_takes_as_many_cells(character: str) -> None:
+def test_ascii_has_the_same_width_in_cells(character: str) -> None:
     character = printable(character)
     assert sum(len(ascii_sign(each)) for each in character if not each.isascii()) == sum(
         cells(each) for each in character if not each.isascii()
@@ -297,7 +297,7 @@ def test_states_and_outcomes_have_signs_of_their_own_in_ascii() -> None:
         assert len({ascii_sign(each) for each in signs}) == len(signs)
 
 
-def test_a_locale_is_utf8_unless_it_says_otherwise() -> None:
+def test_a_locale_is_utf8_unless_it_names_another_encoding() -> None:
     assert not needs_ascii("utf-8", {"LC_ALL": "C.UTF-8"})
     assert not needs_ascii("UTF8", {})
     assert needs_ascii("iso8859-15", {})

@@ -61,7 +61,7 @@ def test_a_second_user_joins_by_the_line_alone(bench: Bench, tmp_path: Path) -> 
     assert run.end() == 0
 
 
-def test_without_a_running_node_the_settings_say_where(bench: Bench) -> None:
+def test_without_a_running_node_the_settings_provide_the_address(bench: Bench) -> None:
     assert bench.command("keygen").returncode == 0
     invited = bench.command("--advertise", "192.0.2.10:8000", "--cluster", "blue", "invite")
     assert Invitation.from_line(invited.stdout).addresses == ("192.0.2.10:8000",)
@@ -118,7 +118,7 @@ def test_an_invitation_reads_as_it_was_written() -> None:
 
 
 @given(st.data())
-def test_a_damaged_line_is_told_and_never_used(data: st.DataObject) -> None:
+def test_a_damaged_line_is_reported_and_never_used(data: st.DataObject) -> None:
     line = AFAR.to_line()
     at = data.draw(st.integers(0, len(line) - 1))
     other = data.draw(st.sampled_from("abcXYZ019-_:"))
@@ -202,7 +202,7 @@ def test_a_name_in_quotes_is_edited_where_it_stands(tmp_path: Path) -> None:
     )
 
 
-def test_what_cannot_be_edited_safely_is_left_alone_and_said(
+def test_a_file_that_cannot_be_edited_safely_is_unchanged_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("grapevine_tui.config.toml_edit._set_value", lambda text, *_: text)

@@ -136,7 +136,7 @@ def test_ctl_answers_a_script_in_json_also_where_it_fails(
 
 
 @pytest.mark.usefixtures("here")
-def test_ctl_takes_text_that_looks_like_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctl_accepts_text_that_resembles_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
     ended = run(capsys, "ctl", "broadcast", "--", "--json")
     assert (ended.code, ended.out) == (1, "")
 
@@ -164,7 +164,7 @@ def test_help_names_every_flag_and_variable(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.usefixtures("here")
-def test_version_says_which(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == Ended(0, f"grapevine-tui, version {__version__}\n", "")
 
 
@@ -263,7 +263,7 @@ def test_an_address_that_is_not_ours_is_exit_4(environ: dict[str, str]) -> None:
     assert_one_line(ended)
 
 
-def test_without_a_terminal_the_app_says_headless_and_makes_nothing(
+def test_without_a_terminal_the_app_suggests_headless_and_creates_nothing(
     environ: dict[str, str],
 ) -> None:
     ended = in_process_of_its_own(environ)
@@ -285,7 +285,7 @@ def test_a_dumb_terminal_is_none(
     assert "--headless" in ended.err
 
 
-def test_a_folder_of_ones_own_that_is_closed_is_one_line_and_exit_3(
+def test_an_unreadable_user_directory_is_one_line_and_exit_3(
     monkeypatch: pytest.MonkeyPatch, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(path: Path) -> bool:
@@ -335,7 +335,7 @@ def test_keygen_without_a_file_makes_this_users_own(
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_keygen_into_a_folder_that_is_not_there_is_one_line_and_exit_3(
+def test_keygen_into_a_missing_directory_is_one_line_and_exit_3(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = run(capsys, "keygen", "no/c.key")
@@ -390,7 +390,7 @@ def test_every_error_has_its_code_and_its_line(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 @pytest.mark.parametrize(("umask", "mode"), [(0, 0o644), (0o022, 0o644), (0o077, 0o600)])
-def test_a_new_config_file_can_be_read_by_a_service_and_written_by_nobody_else(
+def test_a_new_config_file_is_readable_by_a_service_and_writable_only_by_its_owner(
     here: Path, capsys: pytest.CaptureFixture[str], umask: int, mode: int
 ) -> None:
     before = os.umask(umask)

@@ -72,7 +72,7 @@ def test_without_repair_pushing_alone_leaves_nodes_out() -> None:
     assert run_simulation(plan).missed == 0
 
 
-def test_zones_lengthen_the_way_and_what_crosses_is_told(
+def test_zones_add_latency_and_bytes_between_zones_are_reported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     near = json.loads(said(capsys, "--json", "--latency", "1..1"))
@@ -84,7 +84,7 @@ def test_zones_lengthen_the_way_and_what_crosses_is_told(
     assert "went from zone to zone" in said(capsys, *zones)
 
 
-def test_every_node_speaks_once_a_round_when_all_do() -> None:
+def test_with_all_senders_every_node_broadcasts_once_a_round() -> None:
     outcome = run_simulation(SimOptions(nodes=8, messages=20, senders="all"))
     assert len(outcome.reports) == 20
     assert outcome.coverage == 1.0
@@ -96,13 +96,13 @@ def test_a_warm_up_is_not_counted() -> None:
     assert warm.virtual_s > 5
 
 
-def test_who_stays_through_churn_hears_everything() -> None:
+def test_a_node_that_stays_through_churn_receives_everything() -> None:
     outcome = run_simulation(SimOptions(nodes=30, messages=10, churn=30.0, degree=6))
     assert outcome.coverage == 1.0
     assert any(report.expected < 29 for report in outcome.reports)
 
 
-def test_strangers_find_each_other_first() -> None:
+def test_unlinked_nodes_join_before_the_first_broadcast() -> None:
     assert run_simulation(SimOptions(nodes=12, messages=2, join=True)).coverage == 1.0
 
 
@@ -149,13 +149,13 @@ def outcome(latencies_s: list[float], messages: int = 1) -> SimResult:
     )  # fmt: skip
 
 
-def test_a_run_that_reached_nobody_is_told_all_the_same() -> None:
+def test_a_run_that_reached_no_node_is_reported_too() -> None:
     assert outcome([]).to_json()["latency_ms"] == dict.fromkeys(("p50", "p99", "last", "last_mean"))
     assert plot_coverage([], 4) == ["nobody was reached"]
     assert "-" in format_result(outcome([]), plot=True)[1]
 
 
-def test_coverage_is_never_rounded_up_to_everybody() -> None:
+def test_coverage_is_never_rounded_up_to_all_nodes() -> None:
     almost = BroadcastReport(0.99999, 0.1, 0.2, 0.3, 3, 0.5, 10, 1000, 100_000, 1, 0)
     told = outcome([0.1])
     told.reports = [almost]
@@ -168,7 +168,7 @@ def test_of_very_many_messages_only_the_first_have_rows() -> None:
     assert lines[MAX_ROWS + 2].split()[0] == "all"
 
 
-def test_the_drawing_rises_from_nobody_to_everybody() -> None:
+def test_the_plot_rises_from_no_node_to_all_nodes() -> None:
     lines = plot_coverage([each / 100 for each in range(1, 101)], 100)
     assert lines[0].startswith(" 100 %")
     assert lines[0].endswith("▇")  # the axis ends at the 99th of them

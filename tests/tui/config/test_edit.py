@@ -83,7 +83,7 @@ def test_a_change_is_checked_as_at_the_start_and_applied_by_save(
     assert editing.pending == ()
 
 
-def test_what_waits_for_the_next_start_and_what_wins_there_is_told(make: Make) -> None:
+def test_pending_and_overridden_changes_are_reported(make: Make) -> None:
     editing = make(environ={"FANOUT": "5"}, zone="eu")
     for name, text in (("fanout", "7"), ("zone", "us"), ("port", "9100"), ("cluster", "two")):
         editing.set_value(name, text)

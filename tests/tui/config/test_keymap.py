@@ -14,7 +14,7 @@ def test_our_own_keys_do_not_clash() -> None:
     assert parse_keymap({}) == {}
 
 
-def test_one_name_means_one_set_of_keys_and_words_wherever_it_stands() -> None:
+def test_one_name_has_the_same_keys_and_description_everywhere() -> None:
     for group in SIMULTANEOUS_KEYS:
         keys = [key for part in group for key in part]
         assert len({key.name for key in keys}) == len(keys)
@@ -49,7 +49,7 @@ def test_two_actions_may_change_places() -> None:
         ("s", "expected a section, [app.keys], not a value"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(given: Any, words: str) -> None:
+def test_an_invalid_keymap_is_rejected_with_a_reason(given: Any, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_keymap(given)
     assert words in str(caught.value)

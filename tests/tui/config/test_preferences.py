@@ -58,7 +58,7 @@ async def test_the_theme_chosen_last_is_worn_at_the_next_start(tmp_path: Path) -
 
 
 @pytest.mark.asyncio
-async def test_a_choice_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
+async def test_a_preference_that_cannot_be_saved_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     settings = FakeSettings(preferences_file=tmp_path / "file" / "app.json")
     async with staged(FakeHost(), settings=settings) as stage:

@@ -74,7 +74,7 @@ def test_each_layer_wins_over_the_one_below(home: Path) -> None:
     assert load_settings({"fanout": "7"}, {"FANOUT": "6"}).node.fanout == 7
 
 
-def test_each_value_says_where_it_came_from() -> None:
+def test_each_value_has_its_origin() -> None:
     write("gv.toml", "\nfanout = 4\n[anti_entropy]\ninterval = 7\n")
     write(".env", "MAX_PEERS=9\n")
     flags = {"app.config": "gv.toml", "port": "9000", "app.headless": True}
@@ -128,7 +128,7 @@ def test_a_profile_may_be_chosen_and_is_below_everything_else() -> None:
     assert load_settings({"app.profile": "lan"}, {"GRAPEVINE_PROFILE": "wan"}).profile == "lan"
 
 
-def test_a_long_gossip_interval_takes_the_peer_timeout_along() -> None:
+def test_a_long_gossip_interval_extends_the_peer_timeout() -> None:
     settings = load_settings({"gossip_interval": "20"}, {})
     assert settings.node.peer_timeout == 120
     assert origin(settings, "peer_timeout") == "6 gossip intervals"
@@ -183,7 +183,7 @@ def test_a_file_binds_host_and_port_and_flags_change_either() -> None:
         ({}, {"GRAPEVINE_NAME": "\udce9"}, ["name", "Unicode", "environment: GRAPEVINE_NAME"]),
     ],
 )
-def test_a_wrong_value_is_told_with_its_place(
+def test_a_wrong_value_is_reported_with_its_location(
     flags: Mapping[str, Any], environ: Mapping[str, str], parts: list[str]
 ) -> None:
     line = refusal(flags, environ)
@@ -207,7 +207,9 @@ def test_a_wrong_value_is_told_with_its_place(
         ("\nfanot = 3\n", ["fanot", "fanout?", "line 2"]),
     ],
 )
-def test_a_mistake_in_the_settings_file_is_told_with_its_line(text: str, parts: list[str]) -> None:
+def test_a_mistake_in_the_config_file_is_reported_with_its_line(
+    text: str, parts: list[str]
+) -> None:
     write("gv.toml", text)
     line = refusal({"app.config": "gv.toml"})
     for part in [*parts, "gv.toml"]:
@@ -220,7 +222,7 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
     assert origin(settings, "port") == "default"
 
 
-def test_a_broken_line_of_an_env_file_is_told_and_stops_only_where_it_was_meant_for_us() -> None:
+def test_a_malformed_env_file_line_is_reported_and_fatal_only_if_it_is_ours() -> None:
     write(".env", "FANOUT=4\nset -o allexport\n")
     settings = load_settings({}, {})
     assert settings.node.fanout == 4
@@ -249,7 +251,7 @@ def test_what_is_called_env_and_is_no_file_is_passed_over() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
-def test_an_env_file_of_ours_that_others_can_change_is_refused() -> None:
+def test_an_env_file_that_others_can_change_is_rejected() -> None:
     write(".env", "FANOUT=4\n").chmod(0o666)
     assert "writable by others (mode 0666)" in refusal({})
     Path(".env").chmod(0o600)
@@ -267,7 +269,7 @@ def test_an_env_file_names_no_config_file_but_the_environment_may() -> None:
     assert load_settings({}, {"GRAPEVINE_CONFIG": str(path)}).node.fanout == 4
 
 
-def test_service_links_of_other_services_are_told_in_one_line_and_ignored() -> None:
+def test_service_links_of_other_services_are_reported_in_one_line_and_ignored() -> None:
     links = {
         "BIND_PORT": "tcp://10.96.0.10:53",
         "GRAPEVINE_NAME": "/web/grapevine",
@@ -287,7 +289,7 @@ def test_service_links_of_other_services_are_told_in_one_line_and_ignored() -> N
     assert "65535" in refusal({}, {"BIND_PORT": "tcp"})
 
 
-def test_a_mistyped_variable_of_ours_is_told_but_stops_nothing() -> None:
+def test_a_mistyped_variable_of_ours_is_reported_but_not_fatal() -> None:
     settings = load_settings({}, {"GRAPEVINE_STRATGY": "epidemic", "GRAPEVINE_ZONE": "eu"})
     (warning,) = settings.warnings
     assert "GRAPEVINE_STRATGY" in warning
@@ -319,7 +321,7 @@ def test_grapevine_log_comes_before_rust_log_wherever_each_is_set() -> None:
     assert load_settings({"app.log_level": "off"}, {"RUST_LOG": "debug"}).log_level == "off"
 
 
-def test_state_is_kept_per_port_and_any_port_takes_the_first_free_place(home: Path) -> None:
+def test_state_is_kept_per_port_and_port_0_uses_the_first_free_directory(home: Path) -> None:
     root = home / "state" / "grapevine"
     assert load_settings({"port": "9001"}, {}).state_dir == root / "9001"
     settings = load_settings({"port": "0"}, {})
@@ -353,7 +355,7 @@ def test_key_files_are_loaded_in_their_order_and_a_flag_replaces_them_all(home: 
     assert load_settings(flags, environ).with_keys().node.keys == (keys[2], keys[0])
 
 
-def test_a_key_file_of_others_is_refused(home: Path) -> None:
+def test_a_key_file_owned_by_others_is_rejected(home: Path) -> None:
     ClusterKey.generate().save(home / "c.key")
     (home / "c.key").chmod(0o644)
     with pytest.raises(KeyFileError, match="chmod 600"):
@@ -370,7 +372,7 @@ def test_a_demonstration_touches_nothing_of_its_users() -> None:
     assert not user_key_file().exists()
 
 
-def test_reloading_reads_the_files_anew() -> None:
+def test_reloading_reads_the_files_again() -> None:
     path = write("gv.toml", "fanout = 4\n")
     settings = load_settings({"app.config": "gv.toml"}, {})
     path.write_text("fanout = 5\n", encoding="utf-8")
@@ -431,7 +433,9 @@ def test_the_example_env_file_names_every_variable_and_changes_nothing() -> None
     assert ours.log_level == plain.log_level
 
 
-def test_keys_are_read_from_the_file_and_a_wrong_one_is_told_with_its_line(tmp_path: Path) -> None:
+def test_keys_are_read_from_the_file_and_a_wrong_one_is_reported_with_its_line(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "x.toml"
     path.write_text('[app]\ntheme = ""\n[app.keys]\npause = "?,o"\nhelp = "h"\n')
     assert load_settings({"app.config": str(path)}, {}).keys == {
@@ -464,7 +468,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is always a home")
 @pytest.mark.usefixtures("no_home")
-def test_without_a_home_all_works_that_is_named_and_one_line_says_what_is_not() -> None:
+def test_without_a_home_named_paths_work_and_one_line_names_what_is_missing() -> None:
     ClusterKey.generate().save("key")
     settings = load_settings({"app.state_dir": "here", "key_files": ("key",)}, {}).with_keys()
     assert settings.state_dir == Path("here")

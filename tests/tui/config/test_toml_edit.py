@@ -46,7 +46,7 @@ def test_a_value_of_several_lines_is_replaced_whole() -> None:
     assert "# how it spreads\n[epidemic]" in text
 
 
-def test_what_is_not_set_yet_goes_to_where_it_is_told_of_or_to_the_end_of_its_section() -> None:
+def test_a_new_setting_goes_to_its_comment_or_to_the_end_of_its_section() -> None:
     text = edit_toml(FILE, {"epidemic.max_forwards": 7, "zone": "eu", "app.messages": 5}).text
     assert "# max_forwards = 5\nmax_forwards = 7\n" in text
     assert ']\nzone = "eu"\n\n# how it spreads' in text
@@ -74,7 +74,7 @@ def test_dotted_names_tables_in_a_line_and_sections_in_pieces_are_edited_where_t
     }
 
 
-def test_a_file_in_which_a_change_does_not_come_out_is_written_anew_and_that_is_told(
+def test_a_file_that_cannot_be_edited_in_place_is_rewritten_and_that_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("grapevine_tui.config.toml_edit._set_value", lambda text, *_: text)
@@ -82,7 +82,7 @@ def test_a_file_in_which_a_change_does_not_come_out_is_written_anew_and_that_is_
     assert result == ("fanout = 4\n", False)
 
 
-def test_what_is_no_toml_is_refused() -> None:
+def test_invalid_toml_is_rejected() -> None:
     with pytest.raises(ValueError, match="Expected"):
         edit_toml("nonsense", {"fanout": 3})
     with pytest.raises(ValueError, match="not a section"):

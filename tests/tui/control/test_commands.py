@@ -80,7 +80,7 @@ def test_a_line_is_one_command(line: str, command: Command) -> None:
         ("/s bob \ud800", "Unicode"),
     ],
 )
-def test_a_line_that_is_none_is_refused_in_words(line: str, words: str) -> None:
+def test_an_invalid_line_is_rejected_with_a_reason(line: str, words: str) -> None:
     with pytest.raises(CommandError) as caught:
         parse_command(line)
     assert words in str(caught.value)
@@ -88,7 +88,7 @@ def test_a_line_that_is_none_is_refused_in_words(line: str, words: str) -> None:
 
 
 @given(st.text())
-def test_no_line_does_anything_but_parse_or_be_refused(line: str) -> None:
+def test_every_line_either_parses_or_is_rejected(line: str) -> None:
     for each in (line, "/" + line, "/send " + line):
         with suppress(CommandError):
             parse_command(each)

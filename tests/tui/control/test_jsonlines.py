@@ -75,7 +75,7 @@ def told(event: Event) -> dict[str, Any]:
     return found
 
 
-def test_a_message_is_told_with_text_and_base64() -> None:
+def test_a_message_has_text_and_base64() -> None:
     expected = {
         "event": "message",
         "id": f"{HEX}:7:3",
@@ -93,7 +93,7 @@ def test_a_message_is_told_with_text_and_base64() -> None:
     assert told(MessageSent(MESSAGE, 2)) == expected | {"peers": 2}
 
 
-def test_a_message_that_is_no_text_is_told_in_base64_alone() -> None:
+def test_a_message_that_is_not_text_has_only_base64() -> None:
     private = Message(MessageId(PeerId(bytes(32)), 7, 1, True), b"\xff", 0, Via.EAGER, 1.0, True)
     found = told(MessageReceived(private))
     assert found["id"].endswith(":7:p1")
@@ -101,7 +101,7 @@ def test_a_message_that_is_no_text_is_told_in_base64_alone() -> None:
     assert not found.keys() & {"text", "from_name"}
 
 
-def test_a_peer_is_told_with_the_state_before() -> None:
+def test_a_peer_event_has_the_previous_state() -> None:
     assert told(PeerStateChanged(PEER, PeerState.CONNECTED, "silent")) == {
         "event": "peer",
         "peer_id": HEX,
@@ -115,7 +115,7 @@ def test_a_peer_is_told_with_the_state_before() -> None:
     assert told(PeerStateChanged(PEER, None, ""))["previous"] is None
 
 
-def test_members_rounds_and_troubles_are_told_in_plain_words() -> None:
+def test_members_rounds_and_errors_become_plain_objects() -> None:
     member = MemberInfo(ID, None, "", "bob", MemberStatus.SUSPECT, 7)
     assert told(MemberChanged(member))["status"] == "suspect"
     assert told(MemberChanged(member))["address"] is None
@@ -137,7 +137,7 @@ def test_members_rounds_and_troubles_are_told_in_plain_words() -> None:
     }
 
 
-def test_what_is_summed_up_is_not_told_by_itself() -> None:
+def test_summarized_events_are_not_emitted_individually() -> None:
     for event in (
         NodeStarted(ID, PLACE, 7),
         DatagramDropped(DropReason.REPLAY, 1),
@@ -157,7 +157,7 @@ def test_a_number_that_json_has_not_is_null(value: float) -> None:
     assert found["tokens"] is None
 
 
-def test_counters_are_told_by_name() -> None:
+def test_counters_are_listed_by_name() -> None:
     stats = Stats(delivered=3, dropped=((DropReason.REPLAY, 2),), next_round_at=12.0)
     found = stats_to_json(stats, 10.0)
     assert found["delivered"] == 3

@@ -69,7 +69,7 @@ def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
     assert not path.exists()
 
 
-def test_a_trace_tells_who_has_it_and_its_code_says_whether_all_have(bench: Bench) -> None:
+def test_a_trace_lists_the_members_that_have_it_and_exits_0_if_all_do(bench: Bench) -> None:
     bob, address = bench.started("--name", "bob", "--state-dir", "bob", "--profile", "local")
     run, _ = bench.started(
         "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
@@ -111,7 +111,7 @@ def test_what_the_node_refuses_is_one_line_and_exit_1(bench: Bench) -> None:
     assert wrong.returncode == 2
 
 
-def test_without_a_folder_the_only_node_that_runs_is_meant(bench: Bench) -> None:
+def test_without_a_state_directory_the_only_running_node_is_used(bench: Bench) -> None:
     run, _ = bench.started()
     shown = bench.command("ctl", "--port", "0", "status", "--json")
     assert json.loads(shown.stdout)["peer_id"] == run.seen[0]["peer_id"]
@@ -130,7 +130,7 @@ def test_a_socket_that_a_dead_node_left_is_replaced(bench: Bench) -> None:
     assert bench.command("ctl", "--state-dir", "kept", "status").returncode == 0
 
 
-def test_whoever_is_denied_is_shut_out_at_once_and_may_come_back(bench: Bench) -> None:
+def test_a_denied_peer_is_disconnected_at_once_and_may_be_allowed_again(bench: Bench) -> None:
     bob, address = bench.started("--name", "bob", "--state-dir", "bob")
     run, _ = bench.started("--peer", address, "--state-dir", "kept", "--wait-peers", "1")
     run.expect("ready")
@@ -171,7 +171,7 @@ async def talk(path: Path, *lines: bytes) -> list[Object]:
 
 
 @pytest.mark.asyncio
-async def test_it_speaks_what_stdin_speaks(tmp_path: Path) -> None:
+async def test_the_socket_accepts_the_same_commands_as_stdin(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         await a_host(stack, tmp_path)
         lines = (b"\n", b'{"cmd":"status","request":7}\n', b"/peers\n", b"{\n")
@@ -185,7 +185,7 @@ async def test_it_speaks_what_stdin_speaks(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_one_client_too_many_is_told_so(tmp_path: Path) -> None:
+async def test_one_client_too_many_gets_an_error(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         await a_host(stack, tmp_path)
         path = str(tmp_path / SOCKET_NAME)
@@ -256,7 +256,7 @@ async def test_a_client_that_does_not_read_is_hung_up_on(
 
 
 @pytest.mark.asyncio
-async def test_goodbye_is_told_once(tmp_path: Path) -> None:
+async def test_stopped_is_sent_once(tmp_path: Path) -> None:
     told: list[str] = []
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
     control = ControlServer(host, tmp_path, lambda: told.append("bye"))
@@ -288,7 +288,7 @@ def test_a_path_too_long_for_a_socket_has_a_shorter_name(tmp_path: Path) -> None
         assert (folder / SOCKET_NAME).is_socket()
 
 
-def test_what_answers_and_is_no_node_is_told(tmp_path: Path) -> None:
+def test_a_server_that_is_not_a_node_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NodeUnreachable, match="no node answers"):
         send_command(tmp_path, {"cmd": "status"})
     assert issubclass(CommandFailed, Exception)
@@ -324,7 +324,7 @@ def test_the_hint_leads_to_another_node_that_runs_and_never_to_where_one_just_as
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who answers")
 @pytest.mark.parametrize(("uid", "is_refused"), [(1000, False), (0, False), (1001, True)])
-def test_what_answers_as_another_user_is_told_nothing(
+def test_a_server_of_another_user_is_sent_nothing(
     monkeypatch: pytest.MonkeyPatch, uid: int, is_refused: bool
 ) -> None:
     class Connected:
@@ -339,7 +339,7 @@ def test_what_answers_as_another_user_is_told_nothing(
         check_server_owner(Connected(), Path(SOCKET_NAME))
 
 
-def test_a_reload_says_whether_it_was_one(bench: Bench) -> None:
+def test_a_reload_reports_whether_it_succeeded(bench: Bench) -> None:
     config = bench.folder / "c.toml"
     config.write_text("fanout = 3\n")
     run, _ = bench.started("-c", str(config), "--state-dir", "kept")

@@ -36,7 +36,7 @@ def shown() -> Host:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("is_host_first", [True, False])
-async def test_the_neighbours_come_talk_and_throttle_and_go(
+async def test_the_demo_peers_join_send_get_throttled_and_leave(
     is_host_first: bool, quick: Path
 ) -> None:
     host = shown()
@@ -67,7 +67,7 @@ async def test_the_neighbours_come_talk_and_throttle_and_go(
 
 
 @pytest.mark.asyncio
-async def test_neighbours_that_never_met_the_host_can_be_stopped(quick: Path) -> None:
+async def test_demo_peers_that_never_connected_can_be_stopped(quick: Path) -> None:
     demo = Demo(shown())
     await demo.start()
     assert len(set(demo.addresses)) == len(DEMO_NODES)

@@ -64,7 +64,7 @@ async def test_a_peer_is_found_by_name_id_prefix_and_address(trio: Trio) -> None
 
 
 @pytest.mark.asyncio
-async def test_nobody_is_guessed_at(trio: Trio) -> None:
+async def test_an_unknown_peer_is_an_error_and_never_guessed(trio: Trio) -> None:
     with pytest.raises(UnknownPeer, match="did you mean carol"):
         trio.host.resolve("carl")
     for who in ("", "nobody at all", str(trio.first.peer_id)[:3], "127.0.0.1:1", "\x1b[31m"):
@@ -81,7 +81,7 @@ async def test_this_node_is_not_its_own_peer(trio: Trio) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_name_that_two_bear_is_refused_with_both_ids() -> None:
+async def test_a_name_shared_by_two_peers_is_rejected_with_both_ids() -> None:
     trio = await trio_of("us", "bob", "bob")
     try:
         with pytest.raises(UnknownPeer) as caught:
@@ -105,7 +105,7 @@ async def test_a_member_that_left_bears_its_name_no_more(trio: Trio) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_broadcast_says_how_many_it_goes_to_and_reaches_them(trio: Trio) -> None:
+async def test_a_broadcast_reports_how_many_peers_it_goes_to_and_reaches_them(trio: Trio) -> None:
     got: asyncio.Queue[bytes] = asyncio.Queue()
     for node in (trio.first, trio.second):
         node.on_message(lambda message: got.put_nowait(message.payload))
@@ -145,7 +145,7 @@ async def test_events_reach_the_model_before_the_listeners(trio: Trio) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_was_said_to_nobody_is_untaken() -> None:
+async def test_a_broadcast_without_peers_is_unacknowledged() -> None:
     host = Host(config("alone"), None)
     with pytest.raises(NotRunning):
         await host.broadcast(b"x")
@@ -158,7 +158,7 @@ async def test_what_was_said_to_nobody_is_untaken() -> None:
 
 
 @pytest.mark.asyncio
-async def test_where_the_state_folder_is_in_use_the_next_is_taken(tmp_path: Path) -> None:
+async def test_a_state_directory_in_use_is_skipped_for_the_next(tmp_path: Path) -> None:
     spare = [tmp_path / "2", tmp_path / "3"]
     hosts = [Host(config(str(n)), tmp_path / "1", spare_state_dirs=spare) for n in range(4)]
     started: list[Event] = []

@@ -90,7 +90,7 @@ def test_our_own_messages_stand_in_the_log_with_the_time_of_day(model: Model, cl
     assert model.local_node.started_at == clock.now - 60
 
 
-def test_authors_are_named_by_their_records_and_told_apart_where_two_bear_one_name(
+def test_authors_are_named_by_their_records_and_distinguished_if_two_share_a_name(
     model: Model,
 ) -> None:
     assert model.name_of(an_id(1)) == "00000001"
@@ -113,7 +113,7 @@ def test_a_name_is_forgotten_with_its_bearer(model: Model) -> None:
     assert model.name_of(an_id(2)) == "00000002"
 
 
-def test_a_refresh_tells_only_what_differs(model: Model) -> None:
+def test_a_refresh_reports_only_differences(model: Model) -> None:
     peers, members = [a_peer(1, "bob")], [a_member(1, "bob")]
     first = model.refresh(peers, members, Stats(cached=1), 0.0)
     assert first == Changes.PEERS | Changes.RATES | Changes.MEMBERS | Changes.STATUS
@@ -140,7 +140,7 @@ def test_rates_are_sampled_once_a_second(model: Model) -> None:
     assert model.peer_rates[an_id(1)].in_per_s == 0.0
 
 
-def test_a_peer_that_was_here_and_went_silent_is_told_and_one_never_reached_is_not(
+def test_a_disconnected_peer_is_noted_and_one_never_reached_is_not(
     model: Model,
 ) -> None:
     gone = a_peer(1, "bob\x1b[2J", state=PeerState.DISCONNECTED)
@@ -155,7 +155,7 @@ def test_a_peer_that_was_here_and_went_silent_is_told_and_one_never_reached_is_n
     assert model.notices[-1].level == "information"
 
 
-def test_throttling_is_told_when_it_begins_and_again_only_after_a_quiet_time(
+def test_throttling_is_noted_when_it_begins_and_again_only_after_a_pause(
     model: Model, clock: Clock
 ) -> None:
     model.refresh([a_peer(1, "bob")], [], Stats(), 0.0)
@@ -173,7 +173,7 @@ def test_throttling_is_told_when_it_begins_and_again_only_after_a_quiet_time(
     assert model.throttled_at == {}
 
 
-def test_a_dial_without_answer_says_why_that_may_be_once_until_somebody_answers(
+def test_an_unanswered_dial_explains_itself_once_until_a_peer_answers(
     model: Model, clock: Clock
 ) -> None:
     failed = DialFailed(Address("10.0.0.7", 8001), "no answer: down, or another key or cluster")
@@ -191,7 +191,7 @@ def test_a_dial_without_answer_says_why_that_may_be_once_until_somebody_answers(
     assert told(model)[-1] == "cannot reach 10.0.0.9:999: refused: full"
 
 
-def test_state_that_cannot_be_saved_is_told_and_so_is_its_end(model: Model) -> None:
+def test_a_failed_save_is_noted_and_so_is_its_recovery(model: Model) -> None:
     model.apply(StateSaveFailed(""))
     assert told(model) == []
     model.apply(StateSaveFailed("disk full"))
@@ -221,7 +221,7 @@ def test_a_node_that_stops_of_itself_is_an_error_and_one_that_left_is_not(model:
     assert model.stop_reason == "identity in use"
 
 
-def test_a_round_takes_the_place_of_what_was_said_of_it_before(model: Model) -> None:
+def test_a_round_replaces_its_previous_entry(model: Model) -> None:
     model.apply(AntiEntropyRound(a_round(1, 1, outcome=RoundOutcome.RUNNING)))
     model.apply(AntiEntropyRound(a_round(1, 2, outcome=RoundOutcome.RUNNING)))
     assert model.apply(AntiEntropyRound(a_round(1, 1))) == Changes.ROUNDS

@@ -31,7 +31,7 @@ def model() -> Model:
         (f"id:{an_id(1)}", True), ("10:30", True), ("x:30", False), ('"unclosed', False), ("-", True),
     ],
 )  # fmt: skip
-def test_a_message_is_found_by_words_and_fields(text: str, is_found: bool) -> None:
+def test_a_message_matches_by_text_and_fields(text: str, is_found: bool) -> None:
     message = a_message(1, 1, "Deploy of api at 10:30 über".encode(), via=Via.REPAIR)
     assert compile_filter(parse_query(text), model())(message) is is_found
 
@@ -66,7 +66,7 @@ def filled(count: int, most: int) -> MessageBuffer:
 
 
 @given(st.integers(0, 60), st.integers(1, 30), st.integers(0, 60))
-def test_lines_name_the_messages_that_pass_whatever_comes_and_goes(
+def test_lines_name_the_matching_messages_while_messages_come_and_go(
     before: int, most: int, after: int
 ) -> None:
     log = filled(before, most)

@@ -149,7 +149,7 @@ def test_an_event_comes_out_as_it_went_in(event: Event) -> None:
     assert event_from_json(told({"event": word, **fields}), NOW) == event
 
 
-def test_what_is_told_otherwise_than_to_scripts_comes_out_too() -> None:
+def test_fields_encoded_differently_than_for_scripts_round_trip_too() -> None:
     peer = a_peer(1, "bob", state=PeerState.STALE)
     whole = peer_to_json(peer, NOW) | {"previous": "connected", "reason": "no answer"}
     changed = PeerStateChanged(peer, PeerState.CONNECTED, "no answer")
@@ -180,6 +180,6 @@ def test_what_is_told_otherwise_than_to_scripts_comes_out_too() -> None:
         {"event": "round", **round_to_json(a_round(1, 1)), "outcome": "magic"},
     ],
 )
-def test_what_is_not_as_it_should_be_is_refused_in_a_known_way(broken: Object) -> None:
+def test_malformed_objects_raise_a_known_error(broken: Object) -> None:
     with pytest.raises(DECODE_ERRORS):
         event_from_json(broken, NOW)

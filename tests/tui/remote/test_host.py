@@ -104,7 +104,7 @@ async def _expect(
     return await asyncio.to_thread(expect, *args, **fields)
 
 
-async def test_a_node_that_goes_is_told_at_once_and_found_again_when_it_is_back(
+async def test_a_lost_node_is_reported_at_once_and_found_again_when_it_is_back(
     bench: Bench,
 ) -> None:
     us, _ = bench.started("--name", "us", "--state-dir", "kept")
@@ -163,7 +163,9 @@ def say(host: Host, number: int, payload: bytes = b"x") -> None:
     host._on_event(received(1, number, payload))
 
 
-async def test_who_watches_misses_nothing_between_what_was_and_what_comes(tmp_path: Path) -> None:
+async def test_a_subscriber_misses_nothing_between_the_snapshot_and_the_events(
+    tmp_path: Path,
+) -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         host = await a_node(stack, tmp_path)
         assert stat.S_IMODE((tmp_path / SOCKET_NAME).stat().st_mode) == 0o600
@@ -182,7 +184,7 @@ async def test_who_watches_misses_nothing_between_what_was_and_what_comes(tmp_pa
         writer.close()
 
 
-async def test_a_watcher_that_does_not_read_loses_events_and_is_told_how_many(
+async def test_a_subscriber_that_does_not_read_loses_events_and_gets_their_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching_module, "MAX_QUEUED_BYTES", 20_000)
@@ -223,7 +225,7 @@ async def test_one_that_never_reads_is_hung_up_on(
         writer.close()
 
 
-async def test_what_answers_and_is_no_node_is_told(tmp_path: Path) -> None:
+async def test_a_server_that_is_not_a_node_is_reported(tmp_path: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readline())
         writer.close()
@@ -234,7 +236,7 @@ async def test_what_answers_and_is_no_node_is_told(tmp_path: Path) -> None:
     server.close()
 
 
-async def test_what_the_node_refuses_are_its_own_words(tmp_path: Path) -> None:
+async def test_errors_of_the_node_arrive_unchanged(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         node = await a_node(stack, tmp_path)
         host = RemoteHost(tmp_path, Model())
@@ -282,7 +284,7 @@ async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench
         assert editing.pending == ("fanout",)
 
 
-async def test_wrong_changes_are_refused_whole(bench: Bench) -> None:
+async def test_invalid_changes_are_rejected_as_a_whole(bench: Bench) -> None:
     us, _ = bench.started("--state-dir", "kept")
     for changes, words in (
         ({"fanout": "many"}, "fanout"),

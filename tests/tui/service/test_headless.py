@@ -30,7 +30,7 @@ def messages(run: Run) -> list[str]:
     return [told["text"] for told in run.seen if told["event"] == "message"]
 
 
-def test_what_one_says_two_others_hear_once_each(bench: Bench) -> None:
+def test_a_broadcast_reaches_two_others_once_each(bench: Bench) -> None:
     first, address = bench.started("--name", "ams-1")
     others = [bench.started("--peer", address, "--wait-peers", "2")[0] for _ in range(2)]
     for other in others:
@@ -107,7 +107,7 @@ def test_a_bad_line_is_answered_and_nothing_else_happens(bench: Bench) -> None:
     assert [told["event"] for told in run.seen] == ["started", *replies, "stopped"]
 
 
-def test_a_command_behind_a_byte_order_mark_is_obeyed_and_a_broken_one_sent_to_nobody(
+def test_a_command_after_a_byte_order_mark_runs_and_a_malformed_one_is_never_broadcast(
     bench: Bench,
 ) -> None:
     run, _ = bench.started()
@@ -160,7 +160,7 @@ def test_the_commands_answer_with_what_there_is(bench: Bench) -> None:
     assert bob.end() == 0
 
 
-def test_strangers_text_leaves_only_as_ascii_json(bench: Bench) -> None:
+def test_untrusted_text_is_printed_only_as_ascii_json(bench: Bench) -> None:
     first, address = bench.started()
     other, _ = bench.started("--peer", address, "--wait-peers", "1")
     other.expect("ready")
@@ -169,7 +169,7 @@ def test_strangers_text_leaves_only_as_ascii_json(bench: Bench) -> None:
     assert other.expect("message")["text"] == text
 
 
-def test_the_end_of_input_ends_it_once_somebody_has_everything(bench: Bench) -> None:
+def test_the_end_of_input_ends_it_once_a_peer_has_acknowledged_everything(bench: Bench) -> None:
     first, address = bench.started()
     run = bench.run("--peer", address, "--on-eof", "exit")
     run.write("said before anybody was there")  # the line's end is not needed at the end
@@ -179,7 +179,7 @@ def test_the_end_of_input_ends_it_once_somebody_has_everything(bench: Bench) -> 
     assert first.expect("message")["text"] == "said before anybody was there"
 
 
-def test_the_end_of_input_with_nobody_there_is_exit_1_and_a_count(bench: Bench) -> None:
+def test_the_end_of_input_without_peers_is_exit_1_and_a_count(bench: Bench) -> None:
     run, _ = bench.started("--on-eof", "exit", "--eof-timeout", "0.2")
     run.write("one\ntwo\n")
     assert run.end(None) == 1
@@ -187,7 +187,7 @@ def test_the_end_of_input_with_nobody_there_is_exit_1_and_a_count(bench: Bench) 
     assert "2 of our messages" in run.errors()
 
 
-def test_the_end_of_input_means_nothing_unless_told(bench: Bench) -> None:
+def test_the_end_of_input_is_ignored_unless_configured(bench: Bench) -> None:
     run = bench.run(stdin=subprocess.DEVNULL)
     address = run.expect("started")["address"]
     other, _ = bench.started("--peer", address, "--wait-peers", "1")
@@ -206,7 +206,9 @@ def test_input_may_be_a_plain_file(bench: Bench) -> None:
     assert [told["ok"] for told in replies] == [True, True]
 
 
-def test_a_closed_stdin_is_an_end_of_input_and_no_socket_takes_its_place(bench: Bench) -> None:
+def test_a_closed_stdin_is_an_end_of_input_and_no_socket_reuses_its_descriptor(
+    bench: Bench,
+) -> None:
     command = f'exec "{sys.executable}" -m grapevine_tui --headless -p 0 --on-eof exit -l warn <&-'
     done = subprocess.run(
         ["sh", "-c", command],
@@ -221,7 +223,7 @@ def test_a_closed_stdin_is_an_end_of_input_and_no_socket_takes_its_place(bench: 
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_politely_and_soon(which: signal.Signals, bench: Bench) -> None:
+def test_a_signal_shuts_it_down_gracefully_and_soon(which: signal.Signals, bench: Bench) -> None:
     first, address = bench.started()
     run, _ = bench.started("--peer", address, "--wait-peers", "1")
     run.expect("ready")
@@ -243,7 +245,7 @@ def test_a_second_signal_ends_it_at_once(bench: Bench) -> None:
     assert run.seen[-1]["event"] == "started"
 
 
-def test_a_hangup_reads_keys_anew_and_a_mistake_changes_nothing(bench: Bench) -> None:
+def test_a_hangup_reloads_keys_and_a_mistake_changes_nothing(bench: Bench) -> None:
     path = bench.folder / "c.key"
     ClusterKey.generate().save(path)
     run, address = bench.started("-k", str(path), "-l", "info")
@@ -261,7 +263,9 @@ def test_a_hangup_reads_keys_anew_and_a_mistake_changes_nothing(bench: Bench) ->
     assert "info grapevine.reload: reloaded" in errors
 
 
-def test_what_waits_for_a_restart_is_told_as_waiting_and_not_as_so(bench: Bench) -> None:
+def test_changes_that_need_a_restart_are_reported_as_pending_and_not_as_in_effect(
+    bench: Bench,
+) -> None:
     config = bench.folder / "c.toml"
     config.write_text('name = "one"\ncluster = "red"\nzone = "z1"\nfanout = 3\n')
     run, _ = bench.started("-c", str(config), "--state-dir", "kept", "-l", "info")
@@ -292,7 +296,7 @@ def test_what_waits_for_a_restart_is_told_as_waiting_and_not_as_so(bench: Bench)
     assert "a restart is needed for: cluster, name, zone, app.on_eof" in run.errors()
 
 
-def test_when_nobody_reads_any_more_the_node_leaves(bench: Bench) -> None:
+def test_a_node_whose_output_is_closed_leaves(bench: Bench) -> None:
     first, address = bench.started()
     run, _ = bench.started("--peer", address, "--wait-peers", "1")
     run.expect("ready")
@@ -325,7 +329,7 @@ def test_an_identity_keeps_its_name_over_a_restart(bench: Bench) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_node_that_stops_by_itself_says_why_and_the_reason_is_the_error(
+async def test_a_node_that_stops_by_itself_reports_the_error_as_reason(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(bench.folder))
@@ -360,14 +364,14 @@ def test_lines_do_not_depend_on_how_the_bytes_came(parts: list[bytes]) -> None:
     assert found == [line if len(line) <= 8 else None for line in expected]
 
 
-def test_a_carriage_return_before_a_lines_end_is_no_part_of_it() -> None:
+def test_a_carriage_return_before_a_newline_is_stripped() -> None:
     splitter = LineSplitter(max_bytes=4)
     assert splitter.feed(b"abcd\r\nab\rc\r") == [b"abcd"]
     assert splitter.feed(b"\nx") == [b"ab\rc"]
     assert splitter.end() == [b"x"]
 
 
-def test_the_first_of_a_kind_is_told_at_once_and_the_rest_once_a_second() -> None:
+def test_the_first_of_a_kind_is_emitted_at_once_and_the_rest_once_a_second() -> None:
     summary = RateLimitedCounter(interval_s=1.0)
     key, other = ("dropped", "replay"), ("dropped", "malformed")
     assert summary.add(key, 3, now=10.0) == 3
@@ -381,7 +385,7 @@ def test_the_first_of_a_kind_is_told_at_once_and_the_rest_once_a_second() -> Non
     assert summary.add(key, 1, now=20.0) == 1
 
 
-def test_a_summary_told_late_takes_along_what_waits() -> None:
+def test_a_late_summary_includes_everything_pending() -> None:
     summary = RateLimitedCounter(interval_s=1.0)
     key = ("rate_limited", "a")
     assert summary.add(key, 1, now=0.0) == 1
@@ -402,7 +406,7 @@ def test_lines_are_written_in_order_and_all_before_the_end() -> None:
     assert writer.has_capacity
 
 
-def test_a_reader_that_is_gone_is_told_of_once() -> None:
+def test_a_closed_reader_is_reported_once() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     broken: queue.Queue[OSError] = queue.Queue()

@@ -90,7 +90,7 @@ def test_ready_waits_for_as_many_as_were_asked_for(bench: Bench) -> None:
     assert json.loads(line)["peers"] == 2
 
 
-def test_a_program_for_the_end_that_is_not_there_is_told(bench: Bench) -> None:
+def test_a_missing_program_for_stopped_is_reported(bench: Bench) -> None:
     run, _ = bench.started("--on", "stopped", "no-such-program")
     assert run.end() == 0
     assert "--on stopped: no-such-program failed" in run.errors()
@@ -142,7 +142,7 @@ async def test_a_program_that_hangs_is_killed_with_its_children(
 
 
 @pytest.mark.asyncio
-async def test_how_a_program_failed_is_told_with_its_last_words_and_not_each_time() -> None:
+async def test_a_failed_program_is_reported_with_its_last_output_and_rate_limited() -> None:
     host, told = await a_host(), list[Object]()
     script = "cat; printf 'one\\n\\033[31mtwo\\n' >&2; exit 7"
     texts = [f'message sh -c "{script}"', "dropped sh -c 'kill -9 $$'", "member /"]
@@ -181,7 +181,7 @@ async def test_what_children_of_a_program_hold_open_is_not_waited_for(tmp_path: 
     os.killpg(int((tmp_path / "group").read_text()), signal.SIGKILL)
 
 
-def test_a_program_that_someone_else_can_change_is_refused_before_the_node_starts(
+def test_a_program_that_others_can_change_is_rejected_before_the_node_starts(
     bench: Bench,
 ) -> None:
     program = bench.folder / "program"

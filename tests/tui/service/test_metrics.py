@@ -96,7 +96,7 @@ async def test_every_labeled_counter_has_its_series_before_the_first_event() -> 
 
 
 @pytest.mark.asyncio
-async def test_whoever_asks_and_says_nothing_makes_room_for_who_asks() -> None:
+async def test_an_idle_connection_is_evicted_for_one_that_sends_a_request() -> None:
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
     async with asyncio.timeout(WAIT_S):
         async with metrics_server(host, "127.0.0.1:0") as port:
@@ -131,7 +131,7 @@ async def test_a_request_that_dribbles_ends_all_the_same(monkeypatch: pytest.Mon
 
 
 @pytest.mark.asyncio
-async def test_a_port_that_is_taken_is_told() -> None:
+async def test_a_port_in_use_is_reported() -> None:
     host = Host(NodeConfig.local(), None)
     with (
         socket.create_server(("127.0.0.1", 0)) as busy,
@@ -140,7 +140,7 @@ async def test_a_port_that_is_taken_is_told() -> None:
         await metrics_server(host, f"127.0.0.1:{busy.getsockname()[1]}").__aenter__()
 
 
-def test_a_headless_node_serves_them_and_a_taken_port_is_exit_4(bench: Bench) -> None:
+def test_a_headless_node_serves_metrics_and_a_port_in_use_is_exit_4(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
         taken = bench.run("--metrics", f"127.0.0.1:{port}")
@@ -178,7 +178,7 @@ async def test_every_metric_of_the_dashboard_is_one_that_is_served() -> None:
     assert used <= served
 
 
-def test_without_a_free_descriptor_the_server_rests_says_so_once_and_serves_again(
+def test_without_free_descriptors_the_server_pauses_warns_once_and_resumes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     resource = pytest.importorskip("resource")

@@ -35,7 +35,7 @@ def test_without_the_extra_it_is_one_line_that_names_it(bench: Bench) -> None:
     assert "pip install 'grapevine-tui[web]'" in done.stderr
 
 
-def test_an_address_that_is_none_is_refused_at_once(bench: Bench) -> None:
+def test_an_invalid_address_is_rejected_at_once(bench: Bench) -> None:
     done = bench.command("--web", "nowhere")
     assert done.returncode == 2
     assert "app.web" in done.stderr
@@ -82,7 +82,7 @@ async def test_a_host_that_cannot_be_listened_at_is_named_with_the_reason(host: 
 
 @needs_extra
 @pytest.mark.asyncio
-async def test_who_has_the_address_has_the_app_and_nobody_else(bench: Bench) -> None:
+async def test_only_a_client_with_the_full_address_gets_the_app(bench: Bench) -> None:
     from aiohttp import ClientSession, CookieJar, WSServerHandshakeError
 
     bob, address = bench.started("--name", "bob", "--profile", "local")

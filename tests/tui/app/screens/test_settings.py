@@ -58,7 +58,7 @@ async def seek(stage: Stage, name: str) -> None:
     await stage.press("slash", *f"setting:{name}", "enter", "g")
 
 
-async def test_a_reason_too_long_for_the_screen_says_that_it_goes_on(settings: Settings) -> None:
+async def test_a_reason_too_long_for_the_screen_ends_in_an_ellipsis(settings: Settings) -> None:
     async with opened(settings, size=(40, 12)) as stage:
         assert "…" in stage.text
         assert "Empty: the" not in stage.text
@@ -123,7 +123,7 @@ async def test_a_switch_is_thrown_by_enter(settings: Settings) -> None:
         assert stage.host.configs[-1].lazy_push is False
 
 
-async def test_what_the_app_itself_goes_by_is_taken_over_at_once(settings: Settings) -> None:
+async def test_settings_of_the_app_take_effect_at_once(settings: Settings) -> None:
     async with opened(settings) as stage:
         for name, text in (("theme", "nord"), ("app.messages", "20"), ("max_peers", "8")):
             await seek(stage, name)
@@ -137,7 +137,9 @@ async def test_what_the_app_itself_goes_by_is_taken_over_at_once(settings: Setti
         assert not stage.shows("log")
 
 
-async def test_what_needs_a_restart_and_what_will_win_there_is_told(settings: Settings) -> None:
+async def test_changes_that_need_a_restart_or_are_overridden_are_reported(
+    settings: Settings,
+) -> None:
     async with opened(settings) as stage:
         await seek(stage, "zone")
         await stage.press("enter", *["backspace"] * 8, *"us", "enter", "ctrl+s")
@@ -162,7 +164,7 @@ async def test_leaving_with_changes_asks_first(settings: Settings) -> None:
         assert stage.host.configs == []
 
 
-async def test_what_is_chosen_at_the_start_only_says_so(settings: Settings) -> None:
+async def test_settings_chosen_at_the_start_are_shown_as_such(settings: Settings) -> None:
     async with opened(settings) as stage:
         await seek(stage, "app.demo")
         await stage.press("enter")
@@ -204,7 +206,7 @@ async def test_what_waits_for_a_restart_shows_what_is_in_effect_until_then(
         assert "until" not in line_of(stage, "fanout")
 
 
-async def test_where_there_are_no_settings_one_is_told_so() -> None:
+async def test_a_host_without_settings_is_reported() -> None:
     async with staged() as stage:
         await stage.press("escape", "C")
         assert "there are no settings here" in stage.text

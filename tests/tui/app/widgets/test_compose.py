@@ -40,7 +40,7 @@ async def test_tab_completes_a_command_then_the_name_of_a_peer() -> None:
         assert stage.focused == "draft"
 
 
-async def test_what_the_line_may_become_is_told_beneath_it() -> None:
+async def test_completions_are_shown_beneath_the_line() -> None:
     async with staged(peopled()) as stage:
         await stage.press("i", *"/st")
         assert "/status  /stats" in stage.text
@@ -79,7 +79,7 @@ async def test_ctrl_c_clears_the_line_which_waits_in_the_history_and_never_quits
 
 
 @pytest.mark.parametrize("line", ["q", "?", ":q", "exit", " z "])
-async def test_a_line_that_looks_like_a_key_is_sent_at_the_second_enter_alone(line: str) -> None:
+async def test_a_line_that_resembles_a_key_is_sent_only_at_the_second_enter(line: str) -> None:
     async with staged(peopled()) as stage:
         await stage.say(line)
         assert stage.host.broadcasts == []
@@ -89,7 +89,7 @@ async def test_a_line_that_looks_like_a_key_is_sent_at_the_second_enter_alone(li
         assert stage.host.broadcasts == [line.strip().encode()]
 
 
-async def test_what_is_said_of_a_line_goes_when_the_line_is_another() -> None:
+async def test_an_error_about_a_line_is_cleared_when_the_line_changes() -> None:
     async with staged(peopled()) as stage:
         await stage.say("/nonsense")
         assert "there is no /nonsense" in stage.text
@@ -113,7 +113,7 @@ async def test_what_is_pasted_over_the_panels_waits_in_the_compose_box() -> None
         assert stage.host.node.rounds_asked == 0
 
 
-async def test_a_name_of_a_stranger_in_a_completion_is_printable() -> None:
+async def test_an_untrusted_name_in_a_completion_is_printable() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "b\x1b[2J"), a_peer(2, "b[/nope]"), a_peer(3, "b[@click=app.quit]x")]
     async with staged(host) as stage:
@@ -144,14 +144,14 @@ async def test_a_large_paste_asks_first(text: str) -> None:
         assert stage.host.broadcasts == []
 
 
-async def test_a_paste_at_the_limit_is_taken_as_it_is() -> None:
+async def test_a_paste_at_the_limit_is_inserted_unchanged() -> None:
     async with staged(peopled()) as stage:
         stage.main.compose_box.draft.post_message(Paste("x" * CONFIRM_PASTE_CHARACTERS))
         await stage.paint()
         assert draft_of(stage) == "x" * CONFIRM_PASTE_CHARACTERS
 
 
-async def test_what_no_box_can_hold_is_refused_in_words() -> None:
+async def test_what_exceeds_the_compose_box_is_rejected_with_a_reason() -> None:
     async with staged(peopled()) as stage:
         stage.main.compose_box.draft.post_message(Paste("x" * 1_000_001))
         await stage.paint()

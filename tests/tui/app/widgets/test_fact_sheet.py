@@ -29,7 +29,7 @@ def test_a_broken_text_fits_and_loses_nothing_but_blanks(text: str, width: int) 
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
-def test_lines_are_broken_between_words_and_a_long_word_anywhere() -> None:
+def test_lines_are_wrapped_between_words_and_a_long_word_anywhere() -> None:
     assert list(wrap("answers what it is sent", 12)) == ["answers what", "it is sent"]
     assert list(wrap("abcdefgh", 3)) == ["abc", "def", "gh"]
     assert list(wrap("日本語", 5)) == ["日本", "語"]
@@ -37,7 +37,7 @@ def test_lines_are_broken_between_words_and_a_long_word_anywhere() -> None:
     assert list(wrap("", 5)) == [""]
 
 
-def test_what_is_broken_goes_on_beneath_its_value() -> None:
+def test_a_wrapped_value_continues_beneath_itself() -> None:
     facts = [Fact("link", ""), Fact("why", "answers what it is sent"), Fact("", "across")]
     shown = ["".join(part.text for part in line) for line in layout_facts(facts, 20)]
     assert shown == ["link", "why  answers what it", "     is sent", "across"]
