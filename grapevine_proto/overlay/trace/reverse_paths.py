@@ -1,20 +1,20 @@
-"""The ways back: receipts of messages of others, on their way from member to origin by way of us.
+"""Reverse paths: forwards trace receipts for rumors of other origins from member to origin.
 
-    member -> Receipts                   within `ANSWER_SPREAD_S`, to the origin if they are linked, else to
-                                         whom the rumor came from, who passes it on in the same way
-    whoever gets them -> ReceiptsTaken   or they are sent again, and then along another way
-    a second later -> Receipts           once more to another who has the rumor, in case the first
-                                         one keeps them back
+    member -> Receipts          within `ANSWER_SPREAD_S`, to the origin if linked, else to the peer the
+                                rumor came from, which forwards it the same way
+    receiver -> ReceiptAck      or they are resent, then sent along another path
+    a second later -> Receipts  once more to another peer with the rumor, in case the first withholds them
 
-What must stay true:
+Invariants:
 
-- Whoever passes a receipt on has checked it, so a forged one is its sender's fault. What stands
-  between a member and the origin can withhold a receipt and never make one up.
-- A node passes each member's receipt for one message on once, and no receipt beyond `RELAYS_LIMIT`
-  nodes; of one message at most `RECEIPTS_PER_ROUTE_LIMIT`, from one peer `RECEIPTS_PER_PEER_LIMIT`.
-- One origin has at most `ROUTES_PER_ORIGIN` messages followed here, all have `ROUTES_LIMIT`; none makes
-  room for another before `ROUTE_MIN_LIFETIME_S`. So nobody can buy many receipts with few rumors.
-- What leaves for anyone but the origin is signed by its member.
+- A node checks each receipt before it forwards it, so a forged one is its sender's fault. A node
+  between a member and the origin can withhold a receipt but cannot forge one.
+- A node forwards each member's receipt for one message once, and none beyond `RELAYS_LIMIT` hops;
+  at most `RECEIPTS_PER_ROUTE_LIMIT` per message and `RECEIPTS_PER_PEER_LIMIT` of those from one
+  peer.
+- At most `ROUTES_PER_ORIGIN` messages per origin and `ROUTES_LIMIT` in all have a route; none is
+  evicted before `ROUTE_MIN_LIFETIME_S`. So few rumors cannot cause many receipts.
+- Receipts sent to any node but the origin are signed by their member.
 """
 
 from __future__ import annotations
@@ -36,36 +36,30 @@ from grapevine_proto.overlay.trace.sample import TraceSample
 from grapevine_proto.wire.messages import IHave, Offer, Receipts, RumorCopy
 from grapevine_proto.wire.signed import Rumor, TraceReceipt
 
-ANSWER_SPREAD_S: Final = (
-    0.100  # over which those who are asked answer, so that the origin is not hit at once
-)
-RECEIPT_BATCH_DELAY_S: Final = (
-    0.020  # what is to be passed on waits so long for more: five hops cost 0.1 s
-)
-RECEIPTS_PER_DATAGRAM: Final = 10  # signed ones in a datagram
+ANSWER_SPREAD_S: Final = 0.100  # spreads the answers, so that the origin is not hit by all at once
+RECEIPT_BATCH_DELAY_S: Final = 0.020  # to fill a datagram; five hops cost 0.1 s
+RECEIPTS_PER_DATAGRAM: Final = 10  # signed receipts that fit
 RECEIPT_ACK_TIMEOUT_RTTS: Final = 3.0
 RECEIPT_ACK_TIMEOUT_BOUNDS_S: Final = (
     0.100,
     0.500,
-)  # for the first `ReceiptAck`; twice that each time after
-TRIES_PER_PATH: Final = 4  # along one way: at 30 % loss 3 in 100 go on to the next
-ROUNDS_OF_PATHS: Final = 2  # of all ways that are known: in a tree there may be one alone
-SECOND_PATH_AFTER_S: Final = (
-    1.0  # until receipts go a second way: by then nearly all are where they belong
-)
+)  # for the first `ReceiptAck`; doubled each time
+TRIES_PER_PATH: Final = 4  # on one path; at 30 % loss, 3 in 100 go on to the next
+ROUNDS_OF_PATHS: Final = 2  # over all known paths; in a tree there may be only one
+SECOND_PATH_AFTER_S: Final = 1.0  # by then nearly all receipts have arrived
 
-ROUTES_LIMIT: Final = 64  # messages of others
+ROUTES_LIMIT: Final = 64  # messages of others with a route
 ROUTES_PER_ORIGIN: Final = 16
-ROUTE_MIN_LIFETIME_S: Final = 5.0  # for which one is followed at least
-RECEIPTS_PER_ROUTE_LIMIT: Final = 1024  # of one message that one node passes on; 100 bytes each
-RECEIPTS_PER_PEER_LIMIT: Final = 192  # of those, from one peer: a sample of 100 has hardly ever 150
-RELAYS_LIMIT: Final = 32  # nodes that pass one receipt on; trees are a dozen deep at 10,000
-SOURCES_PER_ROUTE_LIMIT: Final = 4  # ways back that are remembered
-UNACKED_BATCHES_LIMIT: Final = 256  # sent and not yet acknowledged; then the oldest is given up
+ROUTE_MIN_LIFETIME_S: Final = 5.0  # before a route may be evicted
+RECEIPTS_PER_ROUTE_LIMIT: Final = 1024  # 100 bytes each
+RECEIPTS_PER_PEER_LIMIT: Final = 192  # of those; a sample of 100 hardly ever has 150 members
+RELAYS_LIMIT: Final = 32  # hops of one receipt; trees are a dozen deep at 10,000 members
+SOURCES_PER_ROUTE_LIMIT: Final = 4  # peers that have the rumor
+UNACKED_BATCHES_LIMIT: Final = 256  # the oldest is abandoned first
 
 
 class _Route:
-    """The way back to the origin of a traced message of somebody else."""
+    """The way back to the origin of a traced message of another node."""
 
     __slots__ = (
         "flush_at",
@@ -84,15 +78,16 @@ class _Route:
         self.message_id = message_id
         self.sample = sample
         self.opened_at = now
-        self.sources = list(dict.fromkeys(holders))[:SOURCES_PER_ROUTE_LIMIT]  # the quickest first
-        self.forwarded: set[PeerId] = set()  # members whose receipts went on from here, ours too
-        self.received_from: Counter[PeerId] = Counter()  # of those, by which peer
+        self.sources = list(dict.fromkeys(holders))[:SOURCES_PER_ROUTE_LIMIT]  # fastest first
+        # members whose receipt was sent from here, including ours
+        self.forwarded: set[PeerId] = set()
+        self.received_from: Counter[PeerId] = Counter()  # number of those, by peer
         self.pending: list[TraceReceipt] = []
         self.flush_at = math.inf
 
 
 class _Batch:
-    """Receipts that are on their way, or will go another way soon."""
+    """Receipts in flight, or waiting for another path."""
 
     __slots__ = (
         "due_at",
@@ -109,16 +104,19 @@ class _Batch:
         self.route = route
         self.receipts = receipts
         self.target: PeerId | None = None
-        self.is_acked = False  # by one; the second is in case that one lies
+        self.is_acked = False  # by one peer; the second path covers a peer that withholds receipts
         self.targets_tried: set[PeerId] = set()
-        self.tries = 0  # with `target`
+        self.tries = 0  # to `target`
         self.path_rounds = 1
         self.due_at = 0.0
 
 
 class ReversePaths:
-    """Mechanism of `trace`, which advances it: what it is told by dissemination (`on_rumor`,
-    `on_duplicate`, `on_ids`) are ways back, and what it is given (`relay`) goes along them."""
+    """Routes and forwards receipts; a component of `trace`, which advances it.
+
+    Broadcast reports peers that have a rumor (`on_rumor`, `on_duplicate`, `on_ids`); `relay`
+    forwards a receipt along the paths they form.
+    """
 
     def __init__(
         self,
@@ -139,14 +137,16 @@ class ReversePaths:
         self._batches: OrderedDict[int, _Batch] = OrderedDict()
         self._last_number = 0
         self.deadline = math.inf  # when to call `advance`
-        self.relayed = 0  # receipts of others that we passed on
-        self.refused = 0  # receipts, and rumors to follow, for which there was no room or no reason
-        self.lost = 0  # receipts that nobody took
+        self.relayed = 0  # receipts of other members forwarded
+        self.refused = 0  # receipts and routes refused for lack of room or reason
+        self.lost = 0  # receipts not acknowledged by any peer
 
-    # --- ways back ------------------------------------------------------------------------------
+    # --- routes ---------------------------------------------------------------------------------
 
     def on_rumor(self, copy: RumorCopy, holders: Iterable[PeerId], now: float) -> None:
-        """A rumor is new here. These have it: its sender, and who told of it before it came."""
+        """Open a route for a traced rumor that is new here. `holders` have it: its sender first,
+        then peers that announced it before.
+        """
         rumor = copy.rumor
         if not rumor.trace_share or rumor.origin == self._our_id:
             return
@@ -165,7 +165,7 @@ class ReversePaths:
             self._flush_by(route, now + ANSWER_SPREAD_S * self._rng.random())
 
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
-        """`sender` has `rumor` too, and so a way back to its origin."""
+        """`sender` has `rumor` too and thus a path to its origin."""
         if rumor.trace_share:
             self._add_source(_message_id(rumor), sender)
 
@@ -185,8 +185,9 @@ class ReversePaths:
             route.sources.append(sender)
 
     def _make_room(self, origin: PeerId, now: float) -> bool:
-        """Whether another message of `origin` may be followed: in place of the oldest, if that has
-        had its time."""
+        """Whether another message of `origin` may have a route; evicts the oldest if its minimum
+        lifetime is over.
+        """
         oldest: _Route | None = None
         if self._by_origin[origin] >= ROUTES_PER_ORIGIN:
             oldest = next(
@@ -217,7 +218,7 @@ class ReversePaths:
     def relay(
         self, message_id: MessageId, receipt: TraceReceipt, sender: PeerId, now: float
     ) -> bool:
-        """Pass one receipt on, where there is reason and room; False: it is not its member's."""
+        """Forward one receipt, if it is wanted and there is room; False if its signature is forged."""
         route = self._routes.get(message_id)
         if route is None or receipt.member not in route.sample:
             self.refused += 1
@@ -244,7 +245,7 @@ class ReversePaths:
     # --- sending --------------------------------------------------------------------------------
 
     def _flush(self, route: _Route, now: float) -> list[Effect]:
-        """Send what waits, a datagram or more."""
+        """Send pending receipts in as many datagrams as necessary."""
         pending, route.pending = route.pending, []
         route.flush_at = math.inf
         effects: list[Effect] = []
@@ -262,7 +263,7 @@ class ReversePaths:
             self.lost += len(batch.receipts)
 
     def _send_batch(self, number: int, batch: _Batch, now: float) -> list[Effect]:
-        """Send a batch once more: to the same peer, or to the next when that seems in vain."""
+        """Resend a batch: to the same peer, or along the next path after `TRIES_PER_PATH` tries."""
         if batch.tries >= TRIES_PER_PATH and batch.target is not None:
             batch.targets_tried.add(batch.target)
             batch.target = None
@@ -277,7 +278,7 @@ class ReversePaths:
             self._on_abandoned(batch)
             return []
         route = batch.route
-        if batch.target != route.message_id.origin:  # others pass on only what is signed
+        if batch.target != route.message_id.origin:  # others forward only signed receipts
             batch.receipts = tuple(
                 each
                 if each.signature
@@ -293,7 +294,7 @@ class ReversePaths:
         return [Send((batch.target,), Receipts(number, route.message_id, batch.receipts))]
 
     def on_ack(self, number: int, sender: PeerId, now: float) -> None:
-        """`sender` has what we sent under `number`."""
+        """`sender` acknowledged batch `number`."""
         batch = self._batches.get(number)
         if batch is None or batch.target != sender:
             return

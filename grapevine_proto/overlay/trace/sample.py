@@ -1,10 +1,11 @@
-"""Who is asked to say that they have a traced message: all of few members, about `SAMPLE_TARGET` of many.
+"""Trace sampling: which members confirm a traced message; all in a small cluster, about
+`SAMPLE_TARGET` in a large one.
 
-What must stay true:
+Invariants:
 
-- The origin and every member come to the same answer by themselves, from the message's id and the
-  share that the origin signed: nobody has to be told, and both ends agree on whose answer is missing.
-- Another message asks others, and nobody can choose an identity that is asked about all.
+- The origin and every member compute the same sample from the message ID and the signed share, so
+  no list is sent and both ends agree on whose receipt is missing.
+- Each message has another sample, and nobody can choose an identity that is in every one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from grapevine_proto.crypto.identity import digest
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.wire.signed import TRACE_ALL
 
-SAMPLE_TARGET: Final = 100  # answers wanted: enough for a p99, few enough for one link to carry
+SAMPLE_TARGET: Final = 100  # enough for a 99th percentile, few enough for one link
 
 
 class TraceSample:
-    """Who is asked about one message. Pure."""
+    """The members sampled for one message."""
 
     def __init__(self, cluster: str, message_id: MessageId, share: int) -> None:
         origin, epoch, sequence, _ = message_id
@@ -28,7 +29,7 @@ class TraceSample:
         self._share = share
 
     def __contains__(self, member: PeerId) -> bool:
-        """Whether `member` is to answer: less than a microsecond, for tables of thousands."""
+        """Whether `member` is sampled; takes less than a microsecond."""
         if self._share == TRACE_ALL:
             return True
         hashed = blake2b(member, key=self._key, digest_size=2).digest()
@@ -36,5 +37,7 @@ class TraceSample:
 
 
 def sample_share(members: int) -> int:
-    """Which part of so many members is asked, of `TRACE_ALL`; never 0, which would be nobody."""
+    """The share to sample in a cluster of `members`, out of `TRACE_ALL`; never 0, which would be
+    nobody.
+    """
     return TRACE_ALL if members <= SAMPLE_TARGET else max(TRACE_ALL * SAMPLE_TARGET // members, 1)

@@ -1,20 +1,17 @@
-"""Trace: who has a message of ours, after how long, over how many hops, told by those who have it.
+"""Tracing: which members received a broadcast of ours, after what delay and over how many hops.
 
-    origin -> Rumor(trace_share) ...     spread as any rumor is
-    member -> Receipts -> ... -> origin  each member that is asked, along `reverse_paths`
-    whoever gets them -> ReceiptsTaken
+    origin -> Rumor(trace_share) ...     spreads like any rumor
+    member -> Receipts -> ... -> origin  from each sampled member, along `reverse_paths`
+    receiver -> ReceiptAck
 
-Up to `sample.SAMPLE` members all are asked, above that about so many: the origin signs the share of
-members that it asks, and a hash of member and message says who they are.
+Invariants:
 
-What must stay true:
-
-- A receipt is its member's own word: signed, or said by the member itself over its session with the
-  origin. Whoever brings another is to blame for it.
-- Of each member the first answer counts, and only if it was asked.
-- At most `TRACES_LIMIT` messages of ours are followed, with at most `UNKNOWN_MEMBERS_LIMIT` answers each by
-  members that were not known; what is told of them is told at most ten times a second.
-- Nothing here delays or decides about the rumor itself.
+- A receipt is signed by its member, or sent by the member itself over its session with the origin.
+  A peer that sends any other is charged for it.
+- The first receipt of each member counts, and only if it is sampled.
+- At most `TRACES_LIMIT` messages are traced, with at most `UNKNOWN_MEMBERS_LIMIT` receipts of
+  unknown members each, and at most ten events a second.
+- Tracing never delays or influences the broadcast itself.
 """
 
 from __future__ import annotations
@@ -39,12 +36,12 @@ from grapevine_proto.wire.messages import ReceiptAck, Receipts
 from grapevine_proto.wire.signed import TraceReceipt
 
 TRACE_EVENT_INTERVAL_S: Final = 0.100  # between two events about one trace
-TRACES_LIMIT: Final = 16  # of our own that are followed; then the oldest is let go
-UNKNOWN_MEMBERS_LIMIT: Final = 256  # answers to one of ours by members that were not known
+TRACES_LIMIT: Final = 16  # the oldest is evicted first
+UNKNOWN_MEMBERS_LIMIT: Final = 256  # receipts per trace from members not in our table
 
 
 class _ActiveTrace:
-    """A message of ours, and who has answered."""
+    """A traced message of ours and its receipts."""
 
     __slots__ = (
         "answers",
@@ -84,8 +81,9 @@ class _ActiveTrace:
 
 
 class Tracing:
-    """The machine of receipts. Driven by `start_trace` for messages of ours, by receipts and by its
-    deadline; of messages of others dissemination tells its `reverse_paths`."""
+    """The state machine of tracing, driven by `start_trace`, receipts and its deadline. Broadcast
+    reports rumors of other origins to its `reverse_paths`.
+    """
 
     def __init__(
         self,
@@ -101,20 +99,22 @@ class Tracing:
         self._members = members
         self._verifier = verifier
         self._traces: OrderedDict[MessageId, _ActiveTrace] = OrderedDict()
-        self._emit_at = math.inf  # the next of them
+        self._emit_at = math.inf  # the earliest of all traces
         self._refused = 0
         self.reverse_paths = ReversePaths(config, identity, peers, verifier, rng)
-        self.evicted = 0  # traces of ours that made room for later ones
+        self.evicted = 0  # traces evicted by later ones
 
     @property
     def refused(self) -> int:
-        """Receipts, and rumors to follow, for which there was no room or no reason."""
+        """Receipts and routes refused for lack of room or reason."""
         return self._refused + self.reverse_paths.refused
 
-    # --- ours -----------------------------------------------------------------------------------
+    # --- own traces -----------------------------------------------------------------------------
 
     def start_trace(self, message_id: MessageId, now: float) -> int:
-        """Follow a message that is about to be sent: the share of members that it has to ask."""
+        """Start to trace a message that is about to be published; returns the share of members to
+        sample.
+        """
         inactive = (MemberStatus.DOWN, MemberStatus.LEFT)
         member_ids = [each.record.peer_id for each in self._members if each.status not in inactive]
         share = sample_share(len(member_ids))
@@ -127,13 +127,13 @@ class Tracing:
         return share
 
     def reports(self) -> list[Trace]:
-        """The latest traces of ours, the oldest first."""
+        """Our traces, oldest first."""
         return [trace.to_trace() for trace in self._traces.values()]
 
     def _on_answer(
         self, trace: _ActiveTrace, receipt: TraceReceipt, sender: PeerId, now: float
     ) -> bool:
-        """An answer to one of ours; False: it is not its member's."""
+        """Record a receipt for a trace of ours; False if its signature is forged."""
         member = receipt.member
         if member not in trace.sample:
             self._refused += 1
@@ -176,7 +176,7 @@ class Tracing:
     def _on_receipt(
         self, message_id: MessageId, receipt: TraceReceipt, sender: PeerId, now: float
     ) -> bool:
-        """Take in one receipt; False: `sender` cannot have it from its member."""
+        """Record or forward a receipt; False if `sender` cannot have it from its member."""
         is_firsthand = not receipt.signature
         if is_firsthand and (receipt.member != sender or message_id.origin != self._our_id):
             return False
