@@ -1,14 +1,14 @@
-"""The rumors that are held: bodies, kept for repair as long as they live and fit.
+"""The message cache: rumor bodies kept for repair, within an age and a byte limit.
 
-What must stay true:
+Invariants:
 
-- No rumor leaves, by `copy` or `in_ranges`, whose signature was not checked. One taken on its origin's
-  session alone is checked when it is first asked for; if it is badly signed it is let go, and its
-  origin is in `forgers` until somebody clears that.
-- A body is held for `message_dedup_ttl` of its age and within the byte budget, one origin within a
-  quarter of it, but one whole message always. What makes room for another is counted.
-- Of several copies the least age and hops count, so that nobody stops a rumor by claiming it old.
-- Iteration follows insertion, never hash order: the same seed gives the same run.
+- No rumor leaves through `copy` or `in_ranges` without a checked signature. A rumor accepted on its
+  origin's own session is checked when first requested; if forged it is removed and its origin added
+  to `forgers` until the owner clears that list.
+- A body is kept for `message_dedup_ttl` of its age and within the byte limit, one origin within a
+  quarter of it, but always at least one message. Evictions are counted.
+- Of several copies the lowest age and hop count apply, so a claimed age cannot stop a rumor.
+- Iteration follows insertion order, never hash order: a seed reproduces a run.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import MIN_COUNTED_PAYLOAD_BYTES, Rumor
 
-ENTRY_OVERHEAD_BYTES: Final = 512  # what holding a rumor costs beside its body
-PAYLOAD_OVERHEAD_BYTES: Final = MIN_COUNTED_PAYLOAD_BYTES  # and each payload in it
-KEYS_PER_SCAN: Final = 64  # of a stream's rumors, looked at in one go
-COMPACT_THRESHOLD: Final = 64  # gone entries before a list is cut: rarely, and never for short ones
+ENTRY_OVERHEAD_BYTES: Final = 512  # per cached rumor, besides its body
+PAYLOAD_OVERHEAD_BYTES: Final = MIN_COUNTED_PAYLOAD_BYTES  # per payload
+KEYS_PER_SCAN: Final = 64  # of one stream
+# removed entries before a list is compacted, so that short lists never are
+COMPACT_THRESHOLD: Final = 64
 
 RumorKey = tuple[PeerId, int, int]  # origin, epoch, first sequence
 
@@ -38,7 +39,7 @@ def rumor_key(rumor: Rumor) -> RumorKey:
 
 
 class _CachedRumor:
-    """A rumor in hand, and how it came."""
+    """A cached rumor with the metadata of its best copy."""
 
     __slots__ = ("age_ms", "cost_bytes", "hops", "is_verified", "received_at", "rumor")
 
@@ -56,13 +57,13 @@ class _CachedRumor:
 
 
 class _FirstSequences:
-    """The first sequences of one stream's held rumors, ascending; the oldest go first."""
+    """First sequences of one stream's cached rumors, ascending; removal is mostly from the front."""
 
     __slots__ = ("_firsts", "_removed_count")
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
-        self._removed_count = 0  # those before this index are no longer held
+        self._removed_count = 0  # entries before this index are removed
 
     def __len__(self) -> int:
         return len(self._firsts) - self._removed_count
@@ -78,7 +79,7 @@ class _FirstSequences:
             insort(self._firsts, first, lo=self._removed_count)
 
     def remove(self, first: int) -> None:
-        if self._firsts[self._removed_count] == first:  # nearly always
+        if self._firsts[self._removed_count] == first:  # the usual case
             self._removed_count += 1
             if self._removed_count > COMPACT_THRESHOLD and 2 * self._removed_count > len(
                 self._firsts
@@ -89,8 +90,9 @@ class _FirstSequences:
             del self._firsts[bisect_left(self._firsts, first, lo=self._removed_count)]
 
     def overlapping(self, first: int, last: int, limit: int) -> list[int]:
-        """Where rumors begin that may hold any of `first` to `last`, `limit` of them at most: the one
-        before may reach in."""
+        """First sequences, at most `limit`, of rumors that may overlap `first` to `last`: the
+        preceding rumor may extend into the range.
+        """
         start = max(
             bisect_right(self._firsts, first, lo=self._removed_count) - 1, self._removed_count
         )
@@ -100,27 +102,27 @@ class _FirstSequences:
 
 
 class MessageCache:
-    """The bodies of one node's store."""
+    """The cached bodies of one node."""
 
     def __init__(self, config: NodeConfig, verifier: Verifier) -> None:
         self._verifier = verifier
         self._ttl_ms = config.message_dedup_ttl * 1000
         self._limit_bytes = config.limits.cache_bytes
-        self._entries: dict[RumorKey, _CachedRumor] = {}  # by arrival
+        self._entries: dict[RumorKey, _CachedRumor] = {}  # in order of arrival
         self._firsts: dict[
             PeerId, dict[int, _FirstSequences]
         ] = {}  # by origin and epoch, ascending
         self._bytes_by_origin: dict[PeerId, int] = {}
         self.size_bytes = 0
         self.evicted = 0
-        self.signatures_checked = 0  # signatures
+        self.signatures_checked = 0  # signatures checked at request
         self.forgers: list[PeerId] = []
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def insert(self, copy: RumorCopy, now: float, *, is_verified: bool) -> None:
-        """Keep `copy`, if it is still young, at the cost of what is older."""
+        """Cache `copy` unless expired, evicting older rumors."""
         rumor = copy.rumor
         key = rumor_key(rumor)
         if key in self._entries or copy.age_ms >= self._ttl_ms:
@@ -166,48 +168,48 @@ class MessageCache:
             del self._firsts[origin], self._bytes_by_origin[origin]
 
     def remove_stream(self, stream: Stream) -> None:
-        """Let go of all of one stream."""
+        """Remove all rumors of one stream."""
         firsts = self._find(*stream)
         while firsts:
             self._remove((*stream, firsts.lowest))
 
     def tick(self, now: float) -> None:
-        """Let go of what is too old."""
+        """Remove expired rumors."""
         while self._entries:
             key, entry = next(iter(self._entries.items()))
             if entry.age_now_ms(now) < self._ttl_ms:
                 return
             self._remove(key)
 
-    # --- what there is --------------------------------------------------------------------------
+    # --- lookup ---------------------------------------------------------------------------------
 
     def _find(self, origin: PeerId, epoch: int) -> _FirstSequences | None:
         epochs = self._firsts.get(origin)
         return None if epochs is None else epochs.get(epoch)
 
     def contains(self, key: RumorKey) -> bool:
-        """Whether this rumor is held."""
+        """Whether this rumor is cached."""
         return key in self._entries
 
     def rumor(self, key: RumorKey) -> Rumor | None:
-        """What is held under `key`; its signature may not have been checked."""
+        """The rumor cached under `key`, possibly with an unchecked signature."""
         entry = self._entries.get(key)
         return None if entry is None else entry.rumor
 
     def received_since(self, cutoff: float) -> Iterator[Rumor]:
-        """Held rumors that came after `cutoff`, the latest first."""
+        """Cached rumors received after `cutoff`, latest first."""
         for entry in reversed(self._entries.values()):
             if entry.received_at <= cutoff:
                 return
             yield entry.rumor
 
     def lowest_first(self, stream: Stream) -> int | None:
-        """The lowest first sequence held of `stream`; None: nothing is."""
+        """The lowest first sequence cached of `stream`; None if there is none."""
         firsts = self._find(*stream)
         return firsts.lowest if firsts else None
 
     def on_duplicate(self, copy: RumorCopy, now: float) -> None:
-        """A duplicate came."""
+        """Lower the hops and age of a cached rumor to those of another copy."""
         entry = self._entries.get(rumor_key(copy.rumor))
         if entry is not None:
             entry.hops = min(entry.hops, copy.hops)
@@ -215,8 +217,9 @@ class MessageCache:
             entry.age_ms = max(min(entry.age_ms, age_at_receipt_ms), 0)
 
     def copy(self, key: RumorKey, now: float) -> RumorCopy | None:
-        """The held rumor as it would travel on from here: its hops so far, its age now. None also
-        where it is badly signed, or cannot be checked now."""
+        """The rumor as it would be forwarded now, with its current age. None if it is missing,
+        expired, forged, or cannot be checked now.
+        """
         entry = self._entries.get(key)
         if entry is None or not (entry.is_verified or self.verify(key, now)):
             return None
@@ -224,7 +227,7 @@ class MessageCache:
         return RumorCopy(entry.rumor, entry.hops, age_ms) if age_ms < self._ttl_ms else None
 
     def verify(self, key: RumorKey, now: float) -> bool:
-        """Whether the rumor is held and its signature good, which is checked once."""
+        """Whether the rumor is cached and authentic; checks the signature once."""
         entry = self._entries.get(key)
         if entry is None or entry.is_verified:
             return entry is not None
@@ -237,8 +240,9 @@ class MessageCache:
         return entry.is_verified
 
     def keys_in_range(self, requested: StreamRange) -> Iterator[RumorKey]:
-        """The held rumors that may have any sequence in `requested`, ascending; some may be let go
-        meanwhile."""
+        """Cached rumors that may overlap `requested`, ascending. Entries may be removed during the
+        iteration.
+        """
         first = requested.first
         last_yielded = 0
         while firsts := self._find(*requested.stream):
@@ -251,7 +255,7 @@ class MessageCache:
             first = last_yielded = overlapping[-1]
 
     def in_ranges(self, requested: StreamRange, now: float) -> Iterator[RumorCopy]:
-        """Held rumors with any sequence in `requested`, ascending, each a hop further."""
+        """Cached rumors that overlap `requested`, ascending, with one more hop."""
         for key in self.keys_in_range(requested):
             copy = self.copy(key, now)
             if copy is not None and copy.rumor.last >= requested.first:

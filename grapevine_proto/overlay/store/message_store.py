@@ -1,16 +1,16 @@
-"""What was seen, by origin stream, and what is still held of it.
+"""The message store: which sequences of each stream have been seen, with the bodies still cached.
 
-What must stay true:
+Invariants:
 
-- `insert` gives each payload once, over restarts with saved marks too. What is not authentic never
-  comes here: a forged copy must not mark an id as seen.
-- Marks outlive bodies (`cache`); they are forgotten 24 h after a stream's last word.
-- A stream that a newer epoch has followed stays repairable for `message_dedup_ttl`, then closes. A member's
-  record tells of a newer epoch as well as a rumor does; of runs before it only the one that was known
-  here is waited for.
-- Who has a place where there is not room for all origins, `origins` decides. Of an evicted origin the
-  latest marks are kept apart, so that what it said is not delivered twice.
-- Iteration follows insertion, never hash order: the same seed gives the same run.
+- `insert` returns each payload once, also across restarts with saved trackers. Only authentic
+  rumors are inserted: a forged copy must not mark a sequence as seen.
+- Sequence trackers outlive bodies (`cache`); they expire 24 h after a stream's last message.
+- A stream superseded by a newer epoch stays repairable for `message_dedup_ttl`, then closes. A
+  member record announces a newer epoch as well as a rumor does; of earlier epochs only the one
+  known here is awaited.
+- `origin_table` decides which origins stay when there is no room for all. The tracker state of an
+  evicted origin is kept, so that its messages are not delivered twice.
+- Iteration follows insertion order, never hash order: a seed reproduces a run.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ from grapevine_proto.wire.signed import Rumor
 
 FORGET_STREAM_S: Final = 24 * 3600.0
 STORE_TICK_S: Final = 1.0
-STREAM_SWEEP_S: Final = 600.0  # between looks at every stream
-CROWDED_FRACTION: Final = (
-    0.75  # of the table: from here on strangers are counted by who brings them
-)
+STREAM_SWEEP_S: Final = 600.0  # between sweeps over all streams
+CROWDED_FRACTION: Final = 0.75  # of the table; above it unknown origins count against their source
 
 
 class MemberRun(NamedTuple):
-    """What is known of a member's present run: its epoch, since when that is known here, and the epoch of
-    the run before, where that was known here too."""
+    """What is known of a member's current run: its epoch, since when it is known here, and the
+    previous epoch if that was known too.
+    """
 
     epoch: int
     known_since: float
@@ -51,7 +50,7 @@ class MemberRun(NamedTuple):
 
 
 class _EvictedOrigin(NamedTuple):
-    """What is left of an evicted origin."""
+    """The tracker state kept of an evicted origin."""
 
     epoch: int
     high: int
@@ -64,7 +63,9 @@ def _no_member(_: PeerId) -> MemberRun | None:
 
 @dataclass(frozen=True, slots=True)
 class SavedStream:
-    """One stream's marks, as kept over restarts; `idle_s` is running time since its last word."""
+    """The tracker state of one stream as saved over restarts; `idle_s` is the running time since
+    its last message.
+    """
 
     origin: PeerId
     epoch: int
@@ -74,7 +75,7 @@ class SavedStream:
 
 
 class _StreamState:
-    """One stream's marks."""
+    """The tracker and timestamps of one stream."""
 
     __slots__ = (
         "last_inserted_at",
@@ -90,13 +91,12 @@ class _StreamState:
         self.tracker = SequenceTracker(gaps_limit)
         self.opened_at = now
         self.last_published_at = now
-        self.last_inserted_at = now  # the latest rumor that was new here
+        self.last_inserted_at = now  # latest new rumor
         self.superseded_at: float | None = None
 
 
 class MessageStore:
-    """The messages of one node. Mechanism, not machine: it answers, and does nothing by itself;
-    `tick` wants to be called about once a second."""
+    """The messages of one node. Passive: it answers calls; call `tick` about once a second."""
 
     def __init__(
         self,
@@ -107,7 +107,9 @@ class MessageStore:
         *,
         run_of: Callable[[PeerId], MemberRun | None] = _no_member,
     ) -> None:
-        """`run_of`: what the record of a member says; it is not called before this returns."""
+        """`run_of` returns what the record of a member says, or None; it is not called in the
+        constructor.
+        """
         self._ttl_s = config.message_dedup_ttl
         self._limits = config.limits
         self._started_at = now
@@ -115,16 +117,16 @@ class MessageStore:
         self._stream_digest = StreamDigest(config.cluster, config.message_dedup_ttl)
         self._streams_by_origin: dict[PeerId, list[_StreamState]] = {}  # one or two, by epoch
         self._streams_with_gaps: dict[Stream, _StreamState] = {}
-        self.newest_gap_at = -math.inf  # the latest
+        self.newest_gap_at = -math.inf  # when it opened
         self._run_of = run_of
         self._origin_table = OriginTable(lambda peer_id: self._run_of(peer_id) is not None)
         self._evicted: OrderedDict[PeerId, _EvictedOrigin] = OrderedDict()
         self.origins_evicted = 0
-        self.origins_rejected = 0  # for which none could be evicted
+        self.origins_rejected = 0  # because none could be evicted
         self._swept_at = now
-        self.version = 0  # grows with every mark
+        self.version = 0  # increments with every change of a tracker
         self.work = 0
-        self._abandoned_before = 0  # by streams that are forgotten
+        self._abandoned_before = 0  # by streams since removed
         for each in saved:
             self._restore(each, now)
 
@@ -138,7 +140,7 @@ class MessageStore:
                 return
             self._origin_table.add_restored(saved.origin)
         state = self._open(Stream(saved.origin, saved.epoch), now)
-        state.opened_at = -math.inf  # known for longer than this run: nothing older is waited for
+        state.opened_at = -math.inf  # known before this run, so nothing older is awaited
         state.tracker.restore(saved.high, saved.gaps, now)
         state.last_published_at = now - max(saved.idle_s, 0.0)
         if state.tracker.gaps:
@@ -146,7 +148,7 @@ class MessageStore:
             self.newest_gap_at = now
         self._record_change(state, now)
 
-    # --- seen -----------------------------------------------------------------------------------
+    # --- insertion ------------------------------------------------------------------------------
 
     def is_duplicate(self, rumor: Rumor, now: float) -> bool:
         """Whether nothing in `rumor` is new here."""
@@ -161,7 +163,7 @@ class MessageStore:
     def admission_error(
         self, stream: Stream, source: PeerId, origin_is_linked: bool, now: float
     ) -> DropReason | None:
-        """Why nothing of `stream` may be taken from `source`; None: it may."""
+        """Why nothing of `stream` may be accepted from `source`; None if it may."""
         if self._is_stale(stream, now):
             return DropReason.STALE_EPOCH
         if stream.origin in self._streams_by_origin or origin_is_linked:
@@ -170,7 +172,7 @@ class MessageStore:
         return DropReason.TABLE_FULL if is_full and not self._origin_table.can_evict() else None
 
     def _is_stale(self, stream: Stream, now: float) -> bool:
-        """Whether `stream` has no place here, and came before what is known of its origin for too long."""
+        """Whether `stream` has no tracker here and was superseded too long ago."""
         streams = self._streams_by_origin.get(stream.origin, ())
         if any(each.stream == stream for each in streams):
             return False
@@ -185,7 +187,9 @@ class MessageStore:
         return evicted is not None and stream.epoch < evicted.epoch
 
     def _is_superseded(self, stream: Stream, streams: Sequence[_StreamState], now: float) -> bool:
-        """Whether `stream`, which is not among `streams` of its origin, came before them for too long."""
+        """Whether `stream`, which is not among `streams` of its origin, was superseded too long
+        ago.
+        """
         newest = streams[-1]
         if stream.epoch >= newest.stream.epoch:
             return False
@@ -193,14 +197,18 @@ class MessageStore:
 
     @property
     def _is_crowded(self) -> bool:
-        """Along a tree one link brings nearly all origins there are, so while there is room for more
-        nobody asks which link brought how many."""
+        """Whether sources are held to their share. In a tree one link brings nearly all origins, so
+        the share does not apply while there is room.
+        """
         return len(self._streams_by_origin) >= CROWDED_FRACTION * self._limits.origins
 
     def _make_room(self, origin: PeerId, source: PeerId, origin_is_linked: bool) -> bool:
-        """For the first stream of `origin`. In a crowded table whoever has brought more unknown origins than
-        its share replaces its own; in a full one they replace those of whoever brought most. False:
-        none of those that were looked at may go, and only a peer with a link is let in anyway."""
+        """Make room for the first stream of `origin`; False if it is to be rejected.
+
+        In a crowded table, a source above its share of unknown origins evicts its own. In a full
+        one, an origin of the source with most of them is evicted. If none can be evicted, only a
+        linked origin is accepted.
+        """
         is_known = origin_is_linked or self._run_of(origin) is not None
         is_full = len(self._streams_by_origin) >= self._limits.origins
         share = self._limits.new_origins_per_link
@@ -241,8 +249,9 @@ class MessageStore:
         *,
         is_verified: bool = True,
     ) -> list[tuple[MessageId, bytes]]:
-        """Mark and hold an authentic rumor for which `admission_error` is None; gives its payloads that are
-        new. `is_verified`: its signature was checked."""
+        """Insert an authentic rumor whose `admission_error` is None; returns its new payloads.
+        `is_verified` means that its signature was checked.
+        """
         rumor = copy.rumor
         state = self._find(rumor.origin, rumor.epoch)
         if state is None:
@@ -256,14 +265,14 @@ class MessageStore:
         tracker = state.tracker
         self.work += work.KIBIBYTE * (rumor.size_bytes >> 10)
         new_payloads = rumor.payloads()
-        if rumor.first <= tracker.high:  # else none of it was seen
+        if rumor.first <= tracker.high:  # otherwise all of it is new
             missing = tracker.missing(rumor.first, rumor.last)
             new_payloads = [
                 each
                 for a, b in missing
                 for each in new_payloads[a - rumor.first : b - rumor.first + 1]
             ]
-        # What an origin said while we were not yet here to hear it is no loss of ours.
+        # Messages published before this node started are no loss.
         is_loss = tracker.high > 0 or now - self._started_at >= self._ttl_s
         tracker.add(rumor.first, rumor.last, now, is_loss=is_loss)
         if tracker.gaps:
@@ -276,8 +285,9 @@ class MessageStore:
         return new_payloads
 
     def freshen(self, rumor: Rumor, published_at: float, now: float) -> None:
-        """A copy of a known `rumor` shows that it is younger than the first one claimed; not younger than
-        when it came, whatever the copy says."""
+        """Lower the age of a stream after another copy of `rumor` claims that it is younger, but
+        not below the age at which it arrived.
+        """
         state = self._find(rumor.origin, rumor.epoch)
         if (
             state is not None
@@ -324,19 +334,20 @@ class MessageStore:
         state.tracker.abandon_all()
         self._abandoned_before += state.tracker.abandoned
 
-    # --- differences ----------------------------------------------------------------------------
+    # --- reconciliation -------------------------------------------------------------------------
 
     def _record_change(self, state: _StreamState, now: float) -> None:
         self.version += 1
         self._stream_digest.update(state.stream, state.tracker.high, state.last_published_at, now)
 
     def digest(self, now: float) -> tuple[int, bytes]:
-        """How many streams spoke lately and are still, and the sum of their hashes."""
+        """The number of settled, recently active streams and the sum of their hashes."""
         return self._stream_digest.digest(now)
 
     def vector(self, now: float, limit: float = math.inf) -> list[StreamRange]:
-        """What is held of streams that spoke lately: lowest held to highest seen; where there are more
-        than `limit`, of the next ones in turn."""
+        """Recently active streams, each from its lowest cached to its highest seen sequence; up to
+        `limit`, the next ones in turn.
+        """
         found: list[StreamRange] = []
         for stream in self._stream_digest.next_streams(limit):
             state = self._find(*stream)
@@ -356,8 +367,7 @@ class MessageStore:
     def missing(
         self, theirs: StreamRange, now: float, limit: float = math.inf
     ) -> list[StreamRange]:
-        """What of `theirs` was not seen here, ascending, `limit` ranges of it at most; nothing of streams
-        that are over."""
+        """Up to `limit` ranges of `theirs` not seen here, ascending; none of closed streams."""
         first, last = max(theirs.first, 1), theirs.last
         if first > last:
             return []
@@ -378,12 +388,12 @@ class MessageStore:
         return bool(self.missing(theirs, now, limit=1))
 
     def gaps(self, now: float, older_than_s: float, limit: int) -> list[StreamRange]:
-        """Up to `limit` holes that have stood open for that long."""
+        """Up to `limit` gaps that have been open for `older_than_s`."""
         found: list[StreamRange] = []
         for state in self._streams_with_gaps.values():
             for gap in state.tracker.gaps:
                 if now - gap.opened_at < older_than_s:
-                    break  # those above it opened later
+                    break  # later gaps opened later
                 found.append(StreamRange(state.stream, gap.first, gap.last))
                 if len(found) == limit:
                     return found
@@ -396,8 +406,9 @@ class MessageStore:
     # --- time -----------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Let go of what is too old. Work is bounded by what expires, but for one look at every
-        stream in ten minutes."""
+        """Remove what has expired. Work is bounded by what expires, except for a sweep over all
+        streams every `STREAM_SWEEP_S`.
+        """
         self.cache.tick(now)
         for stream, state in list(self._streams_with_gaps.items()):
             state.tracker.abandon_before(now - self._ttl_s)
@@ -425,7 +436,7 @@ class MessageStore:
 
     @property
     def abandoned(self) -> int:
-        """Sequences given up: they were never heard, and nobody may bring them any more."""
+        """Sequences abandoned: they were never received and are no longer requested."""
         return self._abandoned_before + sum(
             state.tracker.abandoned
             for streams in self._streams_by_origin.values()
@@ -437,8 +448,9 @@ class MessageStore:
         return sum(len(streams) for streams in self._streams_by_origin.values())
 
     def snapshot(self, now: float, unhandled: Iterable[MessageId] = ()) -> tuple[SavedStream, ...]:
-        """The marks, to be kept over a restart. `unhandled`: delivered, but the application is not done
-        with them, so they count as not seen and come again."""
+        """The tracker state of all streams, to be saved. `unhandled` messages were delivered but
+        not processed by the application: they count as not seen and are delivered again.
+        """
         pending: dict[Stream, list[int]] = {}
         for message_id in unhandled:
             pending.setdefault(message_id.stream, []).append(message_id.sequence)

@@ -1,14 +1,15 @@
-"""Which origins may keep their place in the store when there is no room for all.
+"""The origin table: which origins stay in the message store when there is no room for all.
 
-Identities cost nothing, so origins that nobody here knows as members are counted by the peer that brought
-the first word of them. Members, and peers with a link, are never evicted for others.
+Identities are free, so origins that are not known as members count against the peer that first sent
+a rumor of theirs. Members and linked peers are never evicted for others.
 
 Invariants:
-- Only an unknown origin is evicted: of the peer that brought most of them, the one silent for longest.
-  So made-up origins evict made-up origins, and whoever brings a few keeps them.
-- Work per call is bounded: `ORIGIN_EVICTION_SCAN_LIMIT` candidates, and a logarithm of how many peers
-  brought some.
-- Which origin goes follows the order of calls, never hash order.
+
+- Only an unknown origin is evicted: of the source with most of them, the one idle for longest. So
+  made-up origins evict each other, and a source with few of them keeps them.
+- Work per call is bounded: `ORIGIN_EVICTION_SCAN_LIMIT` candidates, and the logarithm of the number
+  of sources.
+- The choice follows the order of calls, never hash order.
 """
 
 from __future__ import annotations
@@ -25,31 +26,32 @@ ORIGIN_EVICTION_SCAN_LIMIT: Final = 64
 STALE_SIZES_ALLOWED: Final = 256
 
 Source: TypeAlias = PeerId | None
-"""Who brought the first word of an origin; None: it was kept over a restart."""
+"""The peer that first sent a rumor of an origin; None if the origin was restored from saved state.
+"""
 
 
 class OriginTable:
-    """Every origin in the store is here once: known, or unknown and of one source."""
+    """Every origin in the store once: either a member, or unknown and charged to one source."""
 
     def __init__(self, is_member: Callable[[PeerId], bool]) -> None:
         self._is_member = is_member
         self._member_origins: OrderedDict[PeerId, None] = OrderedDict()
-        self._source_of: dict[PeerId, Source] = {}  # of the unknown ones
+        self._source_of: dict[PeerId, Source] = {}  # of unknown origins
         self._unknown_by_source: dict[
             Source, OrderedDict[PeerId, None]
-        ] = {}  # the latest to speak last
-        self._size_heap: list[tuple[int, int, Source]] = []  # a heap; entries may be out of date
+        ] = {}  # most recently active last
+        self._size_heap: list[tuple[int, int, Source]] = []  # a heap with possibly outdated entries
         self._tie_breaker = count()
 
     def __len__(self) -> int:
         return len(self._member_origins) + len(self._source_of)
 
     def count_from(self, source: Source) -> int:
-        """How many unknown origins `source` brought."""
+        """Number of unknown origins charged to `source`."""
         return len(self._unknown_by_source.get(source, ()))
 
     def on_rumor(self, origin: PeerId, source: Source, *, is_linked: bool = False) -> None:
-        """`origin` said something, for the first time by way of `source`."""
+        """A rumor of `origin` arrived from `source`."""
         if origin in self._member_origins:
             return
         if is_linked or self._is_member(origin):
@@ -65,7 +67,7 @@ class OriginTable:
         self._push_size(source)
 
     def add_restored(self, origin: PeerId) -> None:
-        """`origin` was kept over a restart: nobody knows yet whether it is a member."""
+        """Add an origin restored from saved state; whether it is a member is not known yet."""
         self._source_of[origin] = None
         self._unknown_by_source.setdefault(None, OrderedDict())[origin] = None
         self._push_size(None)
@@ -82,12 +84,13 @@ class OriginTable:
                 del self._unknown_by_source[source]
 
     def can_evict(self) -> bool:
-        """Whether there may be an origin to evict: an unknown one, or one that is no member any more."""
+        """Whether an origin may be evictable: an unknown one, or a former member."""
         return bool(self._source_of) or self._former_member() is not None
 
     def pick_victim(self, source: Source, *, only_own: bool = False) -> PeerId | None:
-        """The origin to evict for another one that `source` brings; `only_own`: one that it brought itself.
-        None: none of those that were looked at may go."""
+        """The origin to evict for a new one from `source`, one charged to `source` itself if
+        `only_own`. None if none of those examined may be evicted.
+        """
         for _ in range(ORIGIN_EVICTION_SCAN_LIMIT):
             of_source = self._unknown_by_source.get(source if only_own else self._largest_source())
             if not of_source:
@@ -100,7 +103,7 @@ class OriginTable:
         return None
 
     def _former_member(self) -> PeerId | None:
-        """One that was a member when it last spoke, and is none now."""
+        """An origin that was a member at its last rumor and is no longer one."""
         for _ in range(min(ORIGIN_EVICTION_SCAN_LIMIT, len(self._member_origins))):
             origin = next(iter(self._member_origins))
             if not self._is_member(origin):
@@ -109,7 +112,7 @@ class OriginTable:
         return None
 
     def _largest_source(self) -> Source:
-        """The source of most unknown origins."""
+        """The source with most unknown origins."""
         while self._size_heap:
             size, _, source = self._size_heap[0]
             if -size == self.count_from(source):

@@ -1,6 +1,8 @@
-"""Ranges of ids: what is left of them, what one question is for, what fits a datagram. Pure.
+"""Operations on ranges of message IDs: subtract, merge, and pack into requests and datagrams.
 
-What must stay true: none is lost and none made up; what is cut keeps its order.
+Invariants:
+
+- Pure. No ID is lost or added, and splitting keeps the order.
 """
 
 from __future__ import annotations
@@ -13,18 +15,16 @@ from typing import Final
 from grapevine_proto.ids import Stream, StreamRange
 
 RANGES_PER_REQUEST: Final = 16
-MESSAGES_PER_REQUEST: Final = (
-    128  # messages in one question: if they are small, about what one answer holds
-)
+MESSAGES_PER_REQUEST: Final = 128  # about what one answer holds if they are small
 
-STREAM_ENCODED_BYTES: Final = 48  # in a message of ids, at most: origin, epoch and two array heads
+STREAM_ENCODED_BYTES: Final = 48  # at most, in an IHave: origin, epoch and two array heads
 RANGE_ENCODED_BYTES: Final = 18
-RANGES_PER_DATAGRAM_BYTES: Final = 1100  # of them in one datagram
-RANGES_PER_MESSAGE_LIMIT: Final = 64  # what the wire takes in one message
+RANGES_PER_DATAGRAM_BYTES: Final = 1100  # per datagram
+RANGES_PER_MESSAGE_LIMIT: Final = 64  # limit of the wire format
 
 
 def subtract(ranges: list[StreamRange], subtracted: Iterable[StreamRange]) -> list[StreamRange]:
-    """What all that is `subtracted` leaves of `ranges`. Costs a sort of `subtracted`, and what is left."""
+    """`ranges` without `subtracted`. Costs a sort of `subtracted` plus the result."""
     streams = {each.stream for each in ranges}
     spans: dict[Stream, list[tuple[int, int]]] = {}
     for each in subtracted:
@@ -42,8 +42,9 @@ def subtract(ranges: list[StreamRange], subtracted: Iterable[StreamRange]) -> li
 
 
 def hulls_by_stream(ranges: Iterable[StreamRange]) -> dict[Stream, StreamRange]:
-    """One range for each stream, from the lowest to the highest that `ranges` name of it; empty ones
-    name nothing. Who tells of a stream many times says no more than that."""
+    """One range per stream from the lowest to the highest sequence in `ranges`; empty ranges are
+    ignored. Repeating a stream therefore adds nothing.
+    """
     found: dict[Stream, StreamRange] = {}
     for each in ranges:
         if each.first <= each.last:
@@ -52,14 +53,14 @@ def hulls_by_stream(ranges: Iterable[StreamRange]) -> dict[Stream, StreamRange]:
 
 
 def hull(first: StreamRange | None, second: StreamRange) -> StreamRange:
-    """The range that holds both, which are of one stream."""
+    """The smallest range that contains both, which belong to one stream."""
     if first is None:
         return second
     return StreamRange(first.stream, min(first.first, second.first), max(first.last, second.last))
 
 
 def first_batch(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[StreamRange]]:
-    """As much of `ranges` as one question is for, from the first on, and the rest."""
+    """Split `ranges` into the first request and the rest."""
     budget = MESSAGES_PER_REQUEST
     for index, each in enumerate(ranges):
         if not budget or index == RANGES_PER_REQUEST:
@@ -75,8 +76,7 @@ def first_batch(ranges: list[StreamRange]) -> tuple[list[StreamRange], list[Stre
 
 
 def merge(ranges: Iterable[StreamRange]) -> list[StreamRange]:
-    """The same ids in ranges that do not overlap: stream by stream in the order in which they are first
-    named, ascending."""
+    """The same IDs in disjoint ascending ranges, stream by stream in order of first appearance."""
     spans: dict[Stream, list[tuple[int, int]]] = {}
     for each in ranges:
         spans.setdefault(each.stream, []).append(each.bounds)
@@ -88,7 +88,7 @@ def merge(ranges: Iterable[StreamRange]) -> list[StreamRange]:
 
 
 def _merge_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same sequences in spans that are ascending and apart."""
+    """The same sequences in ascending, disjoint spans."""
     spans.sort()
     merged: list[tuple[int, int]] = []
     for first, last in spans:
@@ -100,7 +100,7 @@ def _merge_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _subtract_spans(range_: StreamRange, spans: list[tuple[int, int]]) -> list[StreamRange]:
-    """What `spans`, which are ascending and apart, leave of `range_`."""
+    """`range_` without `spans`, which are ascending and disjoint."""
     remaining: list[StreamRange] = []
     first = range_.first
     for index in range(bisect_left(spans, range_.first, key=itemgetter(1)), len(spans)):
@@ -118,7 +118,7 @@ def _subtract_spans(range_: StreamRange, spans: list[tuple[int, int]]) -> list[S
 
 
 def coalesce(ranges: list[StreamRange]) -> list[StreamRange]:
-    """`ranges`, which are in order, with one where another begins as it ends."""
+    """Join adjacent ranges; `ranges` are in order."""
     found: list[StreamRange] = []
     for each in ranges:
         before = found[-1] if found else None
@@ -130,7 +130,7 @@ def coalesce(ranges: list[StreamRange]) -> list[StreamRange]:
 
 
 def pack(ranges: list[StreamRange]) -> list[tuple[StreamRange, ...]]:
-    """`ranges`, which are in order, cut into what fits a datagram each."""
+    """Split `ranges`, which are in order, into batches that fit a datagram each."""
     batches: list[list[StreamRange]] = [[]]
     size_bytes = 0
     for each in ranges:

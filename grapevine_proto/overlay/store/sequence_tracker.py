@@ -1,14 +1,15 @@
-"""Which sequences of one stream have been seen: a high mark and the holes below it.
+"""The sequence tracker: which sequences of one stream have been seen, as a high-water mark and the
+gaps below.
 
-What must stay true:
+Invariants:
 
-- Once seen, always seen: a sequence leaves a hole by arriving or by the hole's closing, and never
-  becomes unseen again. So nothing is delivered twice, and nothing old is delivered late.
-- Ranges, not bits: while all is well a stream costs one number, whatever its rate (RFC 4303
-  section 3.4.3 keeps a bitmap, which at 60,000 messages a second lasts 68 ms).
-- At most `limit` holes; beyond it the lowest closes first.
-- Holes are ascending and apart, and higher ones opened later: finding one costs a logarithm of how many
-  there are, so that no message costs more because of them.
+- Seen stays seen: a sequence leaves a gap by arriving or by being abandoned, and never becomes
+  unseen. So nothing is delivered twice or after its time.
+- Ranges, not bits: without loss a stream costs one number at any rate. A bitmap (RFC 4303, section
+  3.4.3) would cover 68 ms at 60,000 messages a second.
+- At most `limit` gaps; beyond it the lowest is abandoned.
+- Gaps are ascending and disjoint, and higher ones opened later. Lookup is logarithmic in their
+  number, so gaps do not make messages more expensive.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Final, NamedTuple
 
 
 class Gap(NamedTuple):
-    """Sequences `first` to `last`, both included, not seen since `opened_at`. Those that are not
-    `is_loss` were said before this node was there to hear them: no loss of ours."""
+    """Sequences `first` to `last`, inclusive, not seen since `opened_at`. Without `is_loss` they
+    were published before this node started.
+    """
 
     first: int
     last: int
@@ -35,22 +37,22 @@ class Gap(NamedTuple):
         return self.last - self.first + 1
 
 
-_LAST_OF_GAP: Final = itemgetter(1)  # by which holes are found
+_LAST_OF_GAP: Final = itemgetter(1)  # bisection key
 
 
 class SequenceTracker:
-    """The marks of one stream."""
+    """The tracker of one stream."""
 
     __slots__ = ("_limit", "abandoned", "gaps", "high")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.high = 0
-        self.gaps: list[Gap] = []  # ascending, apart from each other
-        self.abandoned = 0  # sequences given up
+        self.gaps: list[Gap] = []  # ascending, disjoint
+        self.abandoned = 0  # sequences abandoned
 
     def restore(self, high: int, gaps: Iterable[tuple[int, int]], now: float) -> None:
-        """Take over marks that were kept; what does not fit together counts as seen."""
+        """Restore saved state; inconsistent gaps count as seen."""
         self.high = high
         self.gaps = []
         previous = 0
@@ -60,22 +62,22 @@ class SequenceTracker:
                 previous = last
 
     def contains(self, sequence: int) -> bool:
-        """Whether `sequence` was seen, or given up."""
+        """Whether `sequence` was seen or abandoned."""
         return self.contains_all(sequence, sequence)
 
     def contains_all(self, first: int, last: int) -> bool:
-        """Whether nothing from `first` to `last` is still unseen."""
+        """Whether `first` to `last` were all seen or abandoned."""
         if last > self.high:
             return False
         index = self._first_gap_index(first)
         return index == len(self.gaps) or last < self.gaps[index].first
 
     def _first_gap_index(self, first: int) -> int:
-        """Where in `gaps` the first one is that reaches `first` or beyond."""
+        """Index of the first gap that ends at or after `first`."""
         return bisect_left(self.gaps, first, key=_LAST_OF_GAP) if self.gaps else 0
 
     def missing(self, first: int, last: int, limit: float = math.inf) -> list[tuple[int, int]]:
-        """The ranges from `first` to `last` that were not seen, ascending; `limit` of them at most."""
+        """Up to `limit` unseen ranges within `first` to `last`, ascending."""
         found: list[tuple[int, int]] = []
         for gap in islice(self.gaps, self._first_gap_index(first), None):
             if gap.first > last or len(found) >= limit:
@@ -86,7 +88,7 @@ class SequenceTracker:
         return found
 
     def add(self, first: int, last: int, now: float, *, is_loss: bool = True) -> None:
-        """`first` to `last` are seen now; what was skipped on the way becomes a hole."""
+        """Mark `first` to `last` as seen; skipped sequences become a gap."""
         if self.gaps and first <= self.high:
             self._fill_gaps(first, last)
         if last <= self.high:
@@ -112,7 +114,7 @@ class SequenceTracker:
             self._abandon(self.gaps.pop(0))
 
     def abandon_before(self, opened_before: float) -> None:
-        """Give up every hole opened earlier than that."""
+        """Abandon every gap opened before `opened_before`."""
         abandoned = 0
         while abandoned < len(self.gaps) and self.gaps[abandoned].opened_at < opened_before:
             self._abandon(self.gaps[abandoned])
@@ -120,14 +122,15 @@ class SequenceTracker:
         del self.gaps[:abandoned]
 
     def abandon_all(self) -> None:
-        """Give up every hole, and take nothing more: the stream is over."""
+        """Abandon every gap: the stream is closed."""
         for gap in self.gaps:
             self._abandon(gap)
         self.gaps = []
 
     def excluding(self, sequences: Iterable[int]) -> tuple[int, tuple[tuple[int, int], ...]]:
-        """The high mark and the holes as they would be if none of `sequences`, ascending, had been seen.
-        Where that makes more holes than the limit, the lowest count as seen."""
+        """The high-water mark and gaps as if `sequences`, ascending, had not been seen. Beyond the
+        limit of gaps the lowest count as seen.
+        """
         unseen = sorted(
             [(gap.first, gap.last) for gap in self.gaps]
             + [(sequence, sequence) for sequence in sequences]

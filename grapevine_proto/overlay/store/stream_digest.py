@@ -1,13 +1,14 @@
-"""One number for what was seen of all streams that spoke lately: equal, and two nodes agree.
+"""The stream digest: one checksum over all recently active streams; equal digests mean equal
+stores.
 
-What must stay true:
+Invariants:
 
-- The digest covers streams that spoke within `message_dedup_ttl` and have been still for 2 s, so
-  that what is on its way does not look like a difference.
-- It is kept up to date, never recomputed: a sum of keyed hashes, not an exclusive or, in which an
-  even number of equal terms would vanish.
-- Work per call is bounded by what changed since the last, or by the limit that the caller names.
-- Two nodes with the same highs of the same streams have the same digest, however they came by them.
+- Covers streams that were active within `message_dedup_ttl` and have been unchanged for 2 s, so
+  that messages in transit do not look like a difference.
+- Maintained incrementally as a sum of keyed hashes. An exclusive or would cancel equal terms.
+- Work per call is bounded by the changes since the last, or by the caller's limit.
+- Two nodes with the same highest sequences of the same streams have the same digest, regardless of
+  order.
 """
 
 from __future__ import annotations
@@ -19,28 +20,29 @@ from typing import Final
 from grapevine_proto.crypto.identity import digest
 from grapevine_proto.ids import Stream
 
-DIGEST_SETTLE_S: Final = 2.0  # longer than any push is on its way
+DIGEST_SETTLE_S: Final = 2.0  # longer than any push is in transit
 STALE_EXPIRIES_ALLOWED: Final = 1024
 DIGEST_MODULUS: Final = 1 << 128
 
 
 class StreamDigest:
-    """The streams that spoke lately, and their digest."""
+    """The recently active streams and their digest."""
 
     def __init__(self, cluster: str, ttl_s: float) -> None:
         self._cluster = cluster
         self._ttl_s = ttl_s
-        self._settling: dict[Stream, tuple[float, int, float]] = {}  # when, high, end: as due
-        self._terms: dict[Stream, tuple[int, float]] = {}  # settled: its part, and when that ends
+        # settles at, high, expires at; in that order
+        self._settling: dict[Stream, tuple[float, int, float]] = {}
+        self._terms: dict[Stream, tuple[int, float]] = {}  # settled: hash and expiry
         self._expiry_heap: list[tuple[float, Stream]] = []  # a heap; an entry may be early
-        self._expiring: set[Stream] = set()  # those with an entry there: one each
+        self._expiring: set[Stream] = set()  # streams with an entry in the heap, one each
         self._total = 0
-        self._rotation: dict[Stream, None] = {}  # all of these, the next to be told of first
+        self._rotation: dict[Stream, None] = {}  # all streams, the next for a vector first
 
     def update(self, stream: Stream, high: int, published_at: float, now: float) -> None:
-        """`stream` was seen up to `high`; its latest word was said at `published_at`."""
+        """`stream` was seen up to `high`; its latest message was published at `published_at`."""
         self._rotation.setdefault(stream)
-        self._settling.pop(stream, None)  # it goes to the end: the latest settles last
+        self._settling.pop(stream, None)  # re-inserted at the end: the latest change settles last
         self._subtract_term(stream)
         self._settling[stream] = (now + DIGEST_SETTLE_S, high, published_at + self._ttl_s)
 
@@ -50,7 +52,7 @@ class StreamDigest:
         self._subtract_term(stream)
 
     def next_streams(self, limit: float) -> list[Stream]:
-        """All streams, or `limit` of them and the others at later calls."""
+        """All streams, or the next `limit` in turn."""
         if len(self._rotation) <= limit:
             return list(self._rotation)
         chosen = list(islice(self._rotation, int(limit)))
@@ -65,7 +67,7 @@ class StreamDigest:
             self._total = (self._total - removed[0]) % DIGEST_MODULUS
 
     def digest(self, now: float) -> tuple[int, bytes]:
-        """How many streams there are, and the sum of their hashes."""
+        """The number of settled streams and the sum of their hashes."""
         while self._settling:
             stream, (due_at, high, expires_at) = next(iter(self._settling.items()))
             if due_at > now:
@@ -97,7 +99,7 @@ class StreamDigest:
         heapq.heappush(self._expiry_heap, (expires_at, stream))
         if (
             len(self._expiry_heap) > 2 * len(self._terms) + STALE_EXPIRIES_ALLOWED
-        ):  # most of them are of the forgotten
+        ):  # most entries are of removed streams
             self._expiry_heap = [each for each in self._expiry_heap if each[1] in self._terms]
             heapq.heapify(self._expiry_heap)
             self._expiring = {stream for _, stream in self._expiry_heap}

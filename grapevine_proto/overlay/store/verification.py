@@ -1,11 +1,11 @@
-"""Whose word a rumor is: checks of signatures, within what each sender and each origin may cause.
+"""Signature verification of rumors and records, within a budget per sender and origin.
 
-What must stay true:
+Invariants:
 
-- A check costs 41 us, so it comes after everything cheaper, and within budgets: per sender, and per
-  sender for one origin, before it; per origin after it. So copies forged in an origin's name use up
-  what their sender may cause, and leave the origin what it needs.
-- Without a rate limit there are no budgets: then whoever is in the cluster is trusted not to flood.
+- A check costs 41 us, so it comes after all cheaper checks and within budgets: per sender, and per
+  sender and origin, before it; per origin after it. Copies forged in an origin's name use up the
+  budget of their sender and leave the origin its own.
+- Without a rate limit there are no budgets; members are then trusted not to flood.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from grapevine_proto.ids import PeerId
 from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.wire.signed import Rumor
 
-# One sender may cause a twentieth of a core; through one sender one origin may take a quarter of
-# that, so that copies forged in its name leave room for others; and all that one origin really
-# said, by whatever way, at most as much as a sender.
+# One sender may cause a twentieth of a core, and for one origin a quarter of that, so that forged
+# copies leave room for other origins. Authentic rumors of one origin, over all senders, are limited
+# like a sender.
 SENDER_CHECKS_PER_S: Final = 1200.0
 PAIR_CHECKS_PER_S: Final = 300.0
 ORIGIN_RUMORS_PER_S: Final = 1200.0
-# Records that are new here: what one sender tells a newcomer of 10,000 members comes in two minutes, and
-# others tell of them too. A message of 16 costs no more than a token may, over any two seconds.
+# New records: what one sender sends to a newcomer of 10,000 members arrives in two minutes, and
+# other peers send them too. Over any two seconds, a message with 16 records costs no more than a
+# rate limit token may.
 SENDER_RECORDS_PER_S: Final = 64.0
 SENDER_RECORDS_BURST: Final = 192.0
 DEFAULT_BURST_S: Final = 4.0
-LIMITER_KEYS_LIMIT: Final = 4096  # of each sort; beyond it the least lately used starts anew
+LIMITER_KEYS_LIMIT: Final = 4096  # per limiter; beyond it the least recently used is reset
 
 
 class KeyedRateLimiter:
-    """A token bucket per key, the least lately used forgotten beyond the limit."""
+    """A token bucket per key; the least recently used is dropped at the limit."""
 
     def __init__(self, rate: float, burst: float = 0.0) -> None:
         self._rate = rate
@@ -54,7 +55,7 @@ class KeyedRateLimiter:
 
 
 class Verifier:
-    """Mechanism: it answers, and remembers only what was spent."""
+    """Checks signatures and keeps the budgets."""
 
     def __init__(self, config: NodeConfig) -> None:
         self._sender_limiter = KeyedRateLimiter(SENDER_CHECKS_PER_S)
@@ -69,8 +70,9 @@ class Verifier:
         self._is_limited = config.rate_limit.enabled
 
     def check(self, rumor: Rumor, sender: PeerId, now: float) -> DropReason | None:
-        """Why `rumor` as `sender` told it does not count as its origin's word; None: it does.
-        SIGNATURE_BUDGET says nothing of the rumor, only that it is not checked now."""
+        """Why `rumor` from `sender` is not accepted as its origin's; None if it is.
+        SIGNATURE_BUDGET means that it was not checked, and says nothing about the rumor.
+        """
         if not self.try_charge_check(sender, now):
             return DropReason.SIGNATURE_BUDGET
         if self._is_limited and not self._pair_limiter.try_take((sender, rumor.origin), now):
@@ -78,19 +80,19 @@ class Verifier:
         return None if rumor.is_authentic(self._cluster) else DropReason.BAD_SIGNATURE
 
     def try_charge_check(self, sender: PeerId, now: float) -> bool:
-        """Whether one more check fits what `sender` may cause; it is taken from that."""
+        """Whether `sender` may cause one more check; takes it from its budget."""
         if self._is_limited and not self._sender_limiter.try_take((sender,), now):
             return False
         self.work += work.SIGNATURE
         return True
 
     def try_charge_record_check(self, sender: PeerId, now: float) -> bool:
-        """Whether one more record fits what `sender` may cause; it is taken from that."""
+        """Whether `sender` may cause one more record check; takes it from its budget."""
         if self._is_limited and not self._record_limiter.try_take((sender,), now):
             return False
         self.work += work.SIGNATURE
         return True
 
     def allow_origin(self, origin: PeerId, now: float) -> bool:
-        """Whether another rumor of `origin`, known to be its own, may be taken."""
+        """Whether one more authentic rumor of `origin` is accepted; takes it from its budget."""
         return not self._is_limited or self._origin_limiter.try_take((origin,), now)
