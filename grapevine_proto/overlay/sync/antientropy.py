@@ -1,32 +1,32 @@
-"""Rounds of digests out and repairs back: what broadcast missed is found and mended.
+"""Anti-entropy: reconciles the message stores of two nodes by digests and vectors (Demers 1987,
+section 1.3).
 
-A round, begun by us with one peer:
+A round that we start with one peer:
 
-    we -> Digest                     what we saw, in one small datagram
-    peer -> InSync                   the same: done
-         or Vector, answering        its streams, a page at a time
-    we -> Want ...                   what it holds and we have not seen, one datagram at a time
-    peer -> Repair ... (last)        until nothing is wanted any more
-    we -> Vector                     our entries that are ahead of the peer's
-    peer -> Want                     what it has not seen (or nothing)
+    we -> Digest                     streams and checksum, one small datagram
+    peer -> InSync                   equal: done
+         or Vector (reply)           its streams, in pages
+    we -> IWant ...                  what we lack, one datagram at a time
+    peer -> Repair ... (last)        until we want no more
+    we -> Vector                     our entries ahead of the peer's
+    peer -> IWant                    what it lacks (or nothing)
     we -> Repair ... (last)
 
-What must stay true:
+Invariants:
 
-- What somebody says of streams only limits what is asked of *them*; marks move by rumors alone,
-  which prove themselves.
-- Nothing is sent that was not asked for, and a bounded answer for one question (`rounds`), so that
-  the pace is set by whoever asks.
-- What one peer was asked for and may still send, no other is asked for meanwhile (`questions`), and nobody
-  for more than `MESSAGES_PER_REQUEST` messages at once: who missed much is served by all who answer,
-  each as quick as it is.
-- At most one round with a peer at a time, each with an end: a peer that brings nothing new ends it in
-  `ROUND_TIMEOUT_S`, and after `ROUND_LIMIT_S` any round is over.
-- No message of a peer costs more than `RANGES_SCANNED_LIMIT` ranges to look at, whatever it names and
-  however much
-  is missing here.
+- A peer's vector only determines what is requested from *that peer*; sequence trackers advance by
+  authenticated rumors alone.
+- Nothing is sent unrequested, and each request has a bounded answer (`repair_server`), so the
+  requester sets the pace.
+- What one peer was asked for is not requested from another at the same time
+  (`outstanding_requests`), and no peer is asked for more than `MESSAGES_PER_REQUEST` messages at
+  once. A node that missed much is thus served by all peers, each at its own speed.
+- At most one round per peer. A peer that sends nothing new ends it after `ROUND_TIMEOUT_S`, and
+  every round ends after `ROUND_LIMIT_S`.
+- A message costs at most `RANGES_SCANNED_LIMIT` ranges to process, whatever it names and however
+  much is missing here.
 
-Besides rounds, what is known to be missed is asked for as soon as it has stood a moment (`gaps`).
+Besides rounds, known gaps are requested as soon as they have lasted a moment (`gap_repair`).
 """
 
 from __future__ import annotations
@@ -60,39 +60,37 @@ from grapevine_proto.wire.messages import (
     Vector,
 )
 
-ROUND_TIMEOUT_S: Final = 3.0  # without a word from the peer of a round
-COUNTER_REQUEST_TIMEOUT_S: Final = (
-    1.0  # for what a peer offers in a round of its own; `ROUND_TIMEOUT_S` later again
-)
-MISMATCH_RECHECK_S: Final = 2.0  # a digest that still differs after that is no traffic on its way
-NEW_LINK_RECHECK_MAX_S: Final = (
-    0.5  # on a new link, at the most: what differs there has come by no other either
-)
-UNLINKED_REQUEST_AFTER_S: Final = 5.0  # for which links were asked about a hole before others are
-RANGES_SCANNED_LIMIT: Final = 256  # missing ranges, for one question: 0.2 ms
-FRAGMENTS_IDLE_S: Final = (
-    2.0  # without a further part of a large message, it is no longer on its way
-)
-# For which we hold back, and then as long not: dribbling must not stop repair.
+ROUND_TIMEOUT_S: Final = 3.0  # without progress of the peer
+# for what a peer offers in its own round; repeated `ROUND_TIMEOUT_S` later
+COUNTER_REQUEST_TIMEOUT_S: Final = 1.0
+MISMATCH_RECHECK_S: Final = 2.0  # a digest that still differs is not just messages in transit
+# for a new link: what differs there has not arrived by another link either
+NEW_LINK_RECHECK_MAX_S: Final = 0.5
+UNLINKED_REQUEST_AFTER_S: Final = 5.0  # age of a gap before unlinked members are asked
+RANGES_SCANNED_LIMIT: Final = 256  # missing ranges per request: 0.2 ms
+FRAGMENTS_IDLE_S: Final = 2.0  # without a further fragment, a large message is no longer arriving
+# Longest time to hold back for fragments; then repair proceeds for as long, so that fragments sent
+# one at a time cannot stop it.
 HOLD_BACK_LIMIT_S: Final = 30.0
 RECENT_ROUNDS_LIMIT: Final = 256
-FRUITLESS_PAUSE_S: Final = 30.0  # before asking again what led to nothing
-COPIES_PER_MESSAGE_LIMIT: Final = (
-    24  # of one message, taken in: a signature each, 1 ms; we send 16 at the most
-)
-REMEMBERED_PEERS_LIMIT: Final = (
-    1024  # of which we remember something: twice as many as there are sessions
-)
-GAP_REQUEST_ROUND: Final = 0  # the number that questions about holes carry, outside of any round
-LAZY_REQUEST_ROUND: Final = (1 << 32) - 1  # and that of questions about ids that were told
+FRUITLESS_PAUSE_S: Final = 30.0  # before repeating a fruitless round
+# accepted per message: 1 ms of signature checks; we send at most 16
+COPIES_PER_MESSAGE_LIMIT: Final = 24
+REMEMBERED_PEERS_LIMIT: Final = 1024  # peers with remembered state: twice the number of sessions
+GAP_REQUEST_ROUND: Final = 0  # round number of gap requests, outside of any round
+LAZY_REQUEST_ROUND: Final = (1 << 32) - 1  # round number of requests after lazy push
 
 RoundMessage: TypeAlias = Heartbeat | Digest | InSync | Vector | IWant | Repair
 AcceptRumor: TypeAlias = Callable[[RumorCopy, PeerId, Via, float], list[Effect]]
 
 
 class AntiEntropy:
-    """The machine that owns rounds. Driven by the digests on heartbeats, by its own messages and by
-    its deadline; takes what it gets to `accept`, which dissemination gives."""
+    """The state machine that owns the rounds, driven by heartbeat digests, its own messages and its
+    deadline.
+
+    `accept` takes a received rumor and returns its effects. `random_unlinked` draws a dialable
+    member without a link.
+    """
 
     def __init__(
         self,
@@ -114,17 +112,17 @@ class AntiEntropy:
         self._active_rounds: dict[PeerId, SyncRound] = {}
         self._requests = OutstandingRequests()
         self._repair_server = RepairServer(store.cache)
-        # When peers were asked for what they offered in a round of theirs, the latest last.
+        # When peers were asked for what they offered in a round of theirs, latest last.
         self._counter_requested_at: OrderedDict[PeerId, float] = OrderedDict()
         self._mismatches: dict[
             PeerId, tuple[float, int, bytes]
-        ] = {}  # digests to compare again, when
+        ] = {}  # when to compare again, and the digest
         self._fruitless_rounds: OrderedDict[PeerId, tuple[float, bytes]] = OrderedDict()
         self._fragments_since = self._last_fragment_at = -math.inf
-        self._is_holding_back = False  # for what has been arriving since then
+        self._is_holding_back = False  # for the message arriving since `_fragments_since`
         self._last_round_number = 0
         self._gap_repair = GapRepair(store, now)
-        self._deadline_bound = now  # a lower bound of all deadlines but that of holes
+        self._deadline_bound = now  # lower bound of all deadlines except gap repair
         interval_s = config.anti_entropy.interval
         self.next_round_at = now + interval_s * rng.random()
         self.rounds: deque[Round] = deque(maxlen=RECENT_ROUNDS_LIMIT)
@@ -134,11 +132,12 @@ class AntiEntropy:
         self.next_round_at = min(self.next_round_at, now + config.anti_entropy.interval)
         self._deadline_bound = now
 
-    # --- beginning ------------------------------------------------------------------------------
+    # --- start ----------------------------------------------------------------------------------
 
     def start_rounds(self, now: float) -> list[Effect]:
-        """Begin a round with `fanout` linked peers. They were asked about each hole as soon as it stood;
-        what they have not filled by now, somebody beyond them is asked for."""
+        """Start a round with `fanout` linked peers. Gaps that linked peers have not filled by now
+        are also requested from an unlinked member.
+        """
         self.next_round_at = now + self._config.anti_entropy.interval
         effects: list[Effect] = []
         fanout = self._config.anti_entropy.fanout
@@ -157,7 +156,9 @@ class AntiEntropy:
         return [Send((peer_id,), Digest(self._last_round_number, *self._store.digest(now)))]
 
     def on_fragment(self, peer_id: PeerId, now: float) -> None:
-        """Part of a large message came from `peer_id`: it may be what we would ask others for."""
+        """A fragment of a large message arrived from `peer_id`: it may be what we would request
+        from others.
+        """
         sync_round = self._active_rounds.get(peer_id)
         if sync_round is not None:
             sync_round.last_progress_at = now
@@ -177,7 +178,7 @@ class AntiEntropy:
             and now - self._fragments_since < HOLD_BACK_LIMIT_S
         )
 
-    # --- hearing --------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------------------------
 
     def handle(self, message: RoundMessage, sender: PeerId, now: float) -> list[Effect]:
         match message:
@@ -199,7 +200,7 @@ class AntiEntropy:
     def _on_heartbeat_digest(
         self, streams: int, total: bytes, sender: PeerId, now: float
     ) -> list[Effect]:
-        """A heartbeat's digest. One mismatch may be traffic on its way: look again a little later."""
+        """Compare a heartbeat digest. One mismatch may be messages in transit: compare again later."""
         if self._store.digest(now) == (streams, total):
             self._mismatches.pop(sender, None)
             return []
@@ -216,7 +217,9 @@ class AntiEntropy:
         return []
 
     def _on_digest(self, digest: Digest, sender: PeerId, now: float) -> list[Effect]:
-        """Their round, which mends both: ours need not be begun for what their heartbeat showed."""
+        """Handle the digest of a peer's round. It reconciles both nodes, so no round of ours is
+        needed for an earlier mismatch.
+        """
         self._mismatches.pop(sender, None)
         if self._store.digest(now) == (digest.streams, digest.checksum):
             return [Send((sender,), InSync(digest.round))]
@@ -230,7 +233,7 @@ class AntiEntropy:
         )
 
     def _next_vector_entries(self, now: float) -> list[StreamRange]:
-        """Our streams; where they are too many for one round, in turn."""
+        """Our vector; if there are too many streams for one round, the next ones in turn."""
         return self._store.vector(now, STREAMS_PER_ROUND)
 
     def _send_vector(
@@ -269,7 +272,7 @@ class AntiEntropy:
         sync_round.differs |= bool(missing)
         if not self._is_receiving_large(
             now
-        ):  # else a large message comes in, which may be what is missing
+        ):  # otherwise the arriving large message may be what is missing
             sync_round.add_missing(missing)
         effects = [] if sync_round.requested else self._send_request(sender, sync_round, now)
         if sync_round.has_all_pages and not sync_round.has_vector:
@@ -278,7 +281,7 @@ class AntiEntropy:
         return effects + self._finish_if_done(sender, sync_round, now)
 
     def _on_offered_vector(self, vector: Vector, sender: PeerId, now: float) -> list[Effect]:
-        """A page of their vector in a round of theirs: they hold what we may lack."""
+        """A page of the vector in a peer's round: it has messages that we may lack."""
         unrequested = OrderedDict(hulls_by_stream(vector.entries))
         batch = (
             ()
@@ -291,7 +294,7 @@ class AntiEntropy:
             self._requests.add((sender, True), batch, now, COUNTER_REQUEST_TIMEOUT_S)
             self._evict_old(now)
         effects: list[Effect] = [Send((sender,), IWant(vector.round, batch))]
-        # More of it in a round of ours, at our pace.
+        # Request the rest in a round of our own, at our pace.
         if (
             batch
             and unrequested
@@ -314,8 +317,9 @@ class AntiEntropy:
         return self._send_vector(peer_id, sync_round.number, newer, answering=False)
 
     def _send_request(self, peer_id: PeerId, sync_round: SyncRound, now: float) -> list[Effect]:
-        """For the next share of what is wanted. What others are about to send is left to them, and where
-        there is nothing else, this round need not wait for it."""
+        """Request the next batch of what is missing, except what others are about to send. If
+        nothing else is left, this round does not wait for it.
+        """
         sync_round.requested = self._next_batch(sync_round.unrequested, now, (peer_id, False))
         if not sync_round.requested:
             sync_round.unrequested.clear()
@@ -329,8 +333,9 @@ class AntiEntropy:
         now: float,
         request_key: tuple[PeerId, bool],
     ) -> tuple[StreamRange, ...]:
-        """As much as one question is for of what is `unrequested`, missing here and not asked of others;
-        it is taken out of `unrequested`, with all that need not be asked for."""
+        """The next request: the part of `unrequested` that is missing here and not requested from
+        others. Removes it, and all that need not be requested, from `unrequested`.
+        """
         batch: list[StreamRange] = []
         scanned = 0
         while unrequested and scanned < RANGES_SCANNED_LIMIT:
@@ -376,13 +381,11 @@ class AntiEntropy:
             len(repair.copies) - COPIES_PER_MESSAGE_LIMIT
         )
         if not repair.copies and not repair.is_last:
-            effects.append(
-                Penalize(sender, Offense.STALLED_ROUND)
-            )  # it could as well have said nothing
+            effects.append(Penalize(sender, Offense.STALLED_ROUND))  # it does not make progress
         is_new = any(isinstance(each, Deliver) and each.messages for each in effects)
         if is_new:
             self._requests.on_progress(sender, now)
-        if sync_round is None:  # about holes, or asked for in a round of theirs
+        if sync_round is None:  # a gap request, or a request in a round of theirs
             if repair.is_last:
                 self._requests.close((sender, True), now)
             return effects
@@ -393,7 +396,7 @@ class AntiEntropy:
         if repair.is_last and sync_round.requested:
             requested, sync_round.requested = sync_round.requested, ()
             self._requests.close((sender, False), now)
-            # Cut short: what is still missing of it goes first. Else they hold no more of it.
+            # If truncated, the missing part goes first. Otherwise the peer has no more of it.
             if repair.has_more and sync_round.has_new_data:
                 sync_round.requeue(requested)
             sync_round.last_progress_at, sync_round.has_new_data = now, False
@@ -401,10 +404,10 @@ class AntiEntropy:
             effects += self._finish_if_done(sender, sync_round, now)
         return effects
 
-    # --- ending ---------------------------------------------------------------------------------
+    # --- end ------------------------------------------------------------------------------------
 
     def _active_round(self, peer_id: PeerId, number: int) -> SyncRound | None:
-        """Our running round with `peer_id`, when that is what `number` says."""
+        """Our active round with `peer_id`, if its number is `number`."""
         sync_round = self._active_rounds.get(peer_id)
         return None if sync_round is None or sync_round.number != number else sync_round
 
@@ -424,7 +427,7 @@ class AntiEntropy:
         return [Emit(AntiEntropyRound(done))]
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """The link with `peer_id` is gone."""
+        """The link with `peer_id` closed."""
         effects: list[Effect] = []
         self._requests.remove_peer(peer_id)
         if peer_id in self._active_rounds:
@@ -435,7 +438,7 @@ class AntiEntropy:
         return effects
 
     def _evict_old(self, now: float) -> None:
-        """What was remembered of peers and matters no more; the oldest where that is too much."""
+        """Drop expired state about peers, and the oldest beyond the limit."""
         counter_requested_at, fruitless_rounds = self._counter_requested_at, self._fruitless_rounds
         while counter_requested_at:
             peer_id, when = next(iter(counter_requested_at.items()))
@@ -492,13 +495,14 @@ class AntiEntropy:
     def _recheck_mismatch(
         self, peer_id: PeerId, streams: int, total: bytes, now: float
     ) -> list[Effect]:
-        """The peer's digest differed two seconds ago: begin a round where ours still does."""
+        """Start a round if the peer's digest still differs from ours."""
         our_digest = self._store.digest(now)
         if our_digest == (streams, total) or peer_id in self._active_rounds:
             return []
         when, digest_then = self._fruitless_rounds.get(peer_id, (-math.inf, b""))
         if digest_then == our_digest[1] and now - when < FRUITLESS_PAUSE_S:
-            return []  # the same difference led to nothing: they lack what nobody holds any more
+            # the same difference was fruitless: they lack messages that no node has any more
+            return []
         return self._start_round(peer_id, now) if self._peers.is_linked(peer_id) else []
 
     def _request_gaps(self, now: float) -> list[Effect]:

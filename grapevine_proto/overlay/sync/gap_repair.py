@@ -1,11 +1,13 @@
-"""When to ask for holes, and for which: what was missed below a stream's mark is known to be missed.
+"""Gap repair: requests known gaps without a digest exchange.
 
-Whoever has a hole knows it, so no digest is needed: it is asked for as soon as it has stood a moment,
-of a peer at random, of a second one a second later. A mechanism of `antientropy`.
+A node that has a gap below the highest sequence of a stream knows it. It asks one random peer as
+soon as the gap has lasted a moment, and another a second later. A component of `antientropy`.
 
-What must stay true: a new hole never waits for the pauses of old ones; what five questions in a row
-could not fill, while nothing else changed, is asked for ever more rarely, down to once in
-`GAP_REQUEST_MAX_INTERVAL_S`.
+Invariants:
+
+- A new gap never waits for the backoff of old ones.
+- After `REQUESTS_BEFORE_BACKOFF` fruitless requests without other changes, the interval doubles up
+  to `GAP_REQUEST_MAX_INTERVAL_S`.
 """
 
 from __future__ import annotations
@@ -16,19 +18,15 @@ from typing import Final
 from grapevine_proto.ids import PeerId, StreamRange
 from grapevine_proto.overlay.store.message_store import MessageStore
 
-GAP_REQUEST_INTERVAL_S: Final = (
-    1.0  # how long a hole stands before it is asked for, and between questions
-)
-GAP_REQUEST_MAX_INTERVAL_S: Final = (
-    16.0  # between questions about what most likely nobody holds any more
-)
-REQUESTS_BEFORE_BACKOFF: Final = 5  # in vain, about each hole, before pauses grow
-GAPS_REQUESTED_LIMIT: Final = 256  # that are asked for in turn
+GAP_REQUEST_INTERVAL_S: Final = 1.0  # age of a gap before it is requested, and between requests
+GAP_REQUEST_MAX_INTERVAL_S: Final = 16.0  # between requests for what probably no node has any more
+REQUESTS_BEFORE_BACKOFF: Final = 5  # fruitless ones, about each gap
+GAPS_REQUESTED_LIMIT: Final = 256  # requested in turn
 DOUBLINGS_LIMIT: Final = 10
 
 
 class GapRepair:
-    """What is asked about holes. `due_at` says when the next question may go out."""
+    """Chooses the gaps to request. `due_at` is when the next request may be sent."""
 
     def __init__(self, store: MessageStore, now: float) -> None:
         self._store = store
@@ -36,7 +34,7 @@ class GapRepair:
         self._last_request: tuple[list[StreamRange], tuple[PeerId, ...]] = (
             [],
             (),
-        )  # what, with whom linked
+        )  # the gaps, and the peers linked then
         self._fruitless_requests = self._page = 0
 
     @property
@@ -51,13 +49,13 @@ class GapRepair:
         )
 
     def postpone(self, now: float) -> None:
-        """This is no moment to ask: again in a while."""
+        """Delay the next request by one interval."""
         self._next_request_at, self._last_request_at = now + GAP_REQUEST_INTERVAL_S, now
 
     def next_request(
         self, linked: tuple[PeerId, ...], limit: int, now: float
     ) -> tuple[StreamRange, ...]:
-        """What to ask one of `linked` for, in turn where there are more than `limit`."""
+        """Up to `limit` gaps to request from one of `linked`, in turn if there are more."""
         self.postpone(now)
         gaps = self._store.gaps(now, GAP_REQUEST_INTERVAL_S, GAPS_REQUESTED_LIMIT)
         if not gaps or not linked:

@@ -1,13 +1,15 @@
-"""Which peer was asked for what in rounds of anti-entropy and may still send it.
+"""Outstanding requests: what each peer was asked for in anti-entropy rounds and may still send.
 
-What one peer was asked for, no other is asked for meanwhile. That is a privilege of peers that give what
-they claim to have: otherwise one peer could keep a message from us by claiming it and never sending it.
+While one peer may send a range, no other is asked for it. Only peers that deliver what they claim
+to have get this exclusivity; otherwise a peer could withhold a message by claiming it and never
+sending it.
 
 Invariants:
-- A question keeps others away for as long as `add` says after it was put or after it last brought
-  something new, and never longer than `REQUEST_LIFETIME_LIMIT_S`.
-- A peer whose question brought nothing keeps nobody away for `BROKEN_PROMISE_S`.
-- At most `REQUESTS_LIMIT` questions and as many peers that broke their promise; the oldest are evicted.
+
+- A request is exclusive for its timeout after it was sent or last made progress, and never longer
+  than `REQUEST_LIFETIME_LIMIT_S`.
+- A peer whose request brought nothing gets no exclusivity for `BROKEN_PROMISE_S`.
+- At most `REQUESTS_LIMIT` requests, and as many peers with broken promises; the oldest are evicted.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from typing import Final, TypeAlias
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.store.ranges import subtract
 
-REQUEST_LIFETIME_LIMIT_S: Final = 10.0  # 10 MiB at 8 Mbit/s; then it may be quicker elsewhere
+REQUEST_LIFETIME_LIMIT_S: Final = 10.0  # 10 MiB at 8 Mbit/s; after that another peer may be faster
 BROKEN_PROMISE_S: Final = 60.0
-FIRST_ANSWER_TIMEOUT_S: Final = 3.0  # for something new, or the promise is broken
-REQUESTS_LIMIT: Final = 1024  # two for each of all sessions by default
+FIRST_ANSWER_TIMEOUT_S: Final = 3.0  # for anything new, or the promise counts as broken
+REQUESTS_LIMIT: Final = 1024  # two for each session at the default limits
 
 RequestKey: TypeAlias = tuple[PeerId, bool]
-"""Who was asked, and whether in a round of its own: a peer may be asked one thing in each."""
+"""The peer, and whether the request belongs to a round of its own: it may have one request in each.
+"""
 
 
 class _Request:
@@ -41,10 +44,10 @@ class _Request:
         self.ranges = ranges
         self.timeout_s = timeout_s
         self.expires_at = now + REQUEST_LIFETIME_LIMIT_S
-        self.exclusive_until = now + timeout_s  # others are kept away
+        self.exclusive_until = now + timeout_s  # until then no other peer is asked
         self.answer_due_at = now + max(
             timeout_s, FIRST_ANSWER_TIMEOUT_S
-        )  # then it counts as not answered
+        )  # then the promise is broken
         self.has_progress = False
 
     def extend(self, now: float) -> None:
@@ -53,7 +56,7 @@ class _Request:
 
 
 class OutstandingRequests:
-    """All open questions. `broken_promises` counts those that brought nothing."""
+    """All outstanding requests. `broken_promises` counts those that brought nothing."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[RequestKey, _Request] = OrderedDict()
@@ -70,7 +73,7 @@ class OutstandingRequests:
     def add(
         self, key: RequestKey, ranges: tuple[StreamRange, ...], now: float, timeout_s: float
     ) -> None:
-        """`key` is asked for `ranges`, which others need not be asked for meanwhile."""
+        """Record that `key` was asked for `ranges`, exclusively for `timeout_s` from `now`."""
         self.expire(now)
         self.close(key, now)
         if not ranges or self._broken_until.get(key[0], now) > now:
@@ -82,7 +85,7 @@ class OutstandingRequests:
             self._remove(next(iter(self._open)))
 
     def on_progress(self, peer_id: PeerId, now: float) -> None:
-        """`peer_id` sent something new: more may be on its way."""
+        """`peer_id` sent something new: extend its requests."""
         for key in ((peer_id, False), (peer_id, True)):
             request = self._open.get(key)
             if request is not None:
@@ -92,25 +95,25 @@ class OutstandingRequests:
                 request.extend(now)
 
     def on_fragment(self, peer_id: PeerId, now: float) -> None:
-        """Part of a large message comes from `peer_id`, which may be what it was asked for."""
+        """A fragment arrived from `peer_id`, perhaps of a requested message: extend its requests."""
         for key in ((peer_id, False), (peer_id, True)):
             request = self._open.get(key)
             if request is not None:
                 request.extend(now)
 
     def close(self, key: RequestKey, now: float) -> None:
-        """Nothing more is expected of that question."""
+        """Close a request; without progress it is a broken promise."""
         request = self._remove(key)
         if request is not None and not request.has_progress:
             self._record_broken(key[0], now)
 
     def remove_peer(self, peer_id: PeerId) -> None:
-        """The link with `peer_id` is gone."""
+        """Remove the requests of a peer whose link closed."""
         self._remove((peer_id, False))
         self._remove((peer_id, True))
 
     def expire(self, now: float) -> None:
-        """Close what was not answered in time."""
+        """Close the requests that were not answered in time."""
         for key in [each for each, request in self._open.items() if request.answer_due_at <= now]:
             self.close(key, now)
 
@@ -135,7 +138,7 @@ class OutstandingRequests:
     def unrequested(
         self, ranges: list[StreamRange], now: float, *, exclude: RequestKey | None = None
     ) -> list[StreamRange]:
-        """What of `ranges` nobody, `exclude` the one who is to be asked, has been asked for."""
+        """The part of `ranges` that no peer other than `exclude` has been asked for."""
         requested = [
             each
             for stream in dict.fromkeys(each.stream for each in ranges)
@@ -146,11 +149,11 @@ class OutstandingRequests:
         return subtract(ranges, requested) if requested else ranges
 
     def pop_outcomes(self) -> list[tuple[PeerId, int, int]]:
-        """Who kept and broke how many promises since the last call."""
+        """For each peer, the promises kept and broken since the last call."""
         outcomes = [(peer_id, kept, broken) for peer_id, (kept, broken) in self._outcomes.items()]
         self._outcomes.clear()
         return outcomes
 
     def is_waiting(self, now: float) -> bool:
-        """Whether somebody may still send what was asked for."""
+        """Whether any requested message may still arrive."""
         return any(request.exclusive_until > now for request in self._open.values())

@@ -1,18 +1,18 @@
-"""What a peer is given when it asks: bounded in work, in bytes, and in how often it is given the same.
+"""The repair server: answers requests for cached messages within limits of work, bytes and
+repetition.
 
 Invariants:
-- An answer is at most `REPAIR_DATAGRAMS_LIMIT`, and `REPAIR_LIMIT_BYTES` but for one rumor that may be larger
-  alone; the rest has to be asked for again.
-- One peer is given at most `REPAIR_BYTES_BURST` of repair at once and `REPAIR_BYTES_PER_S` a second
-  after that; one body
-  `BODY_REPEATS_LIMIT` times, and again once it has not been given for `BODY_REPEAT_WINDOW_S`.
-- One peer has its digest answered with a vector at most `VECTORS_BURST` times at once and `VECTORS_PER_S` a
-  second.
-- An answer looks at `BODIES_SCANNED_LIMIT` bodies and checks `CHECKS_PER_REPLY_LIMIT` signatures at
-  most; what is left has to be
-  asked for again.
-- At most `QUOTA_PEERS_LIMIT` peers are remembered and of each `BODIES_PER_PEER_LIMIT` bodies; the oldest
-  are evicted.
+
+- An answer is at most `REPAIR_DATAGRAMS_LIMIT` datagrams and `REPAIR_LIMIT_BYTES`, except for one
+  larger rumor alone. The rest has to be requested again.
+- One peer gets at most `REPAIR_BYTES_BURST` of repair at once and `REPAIR_BYTES_PER_S` after that.
+  It gets one body `BODY_REPEATS_LIMIT` times, and again after a pause of `BODY_REPEAT_WINDOW_S`.
+- One peer gets at most `VECTORS_BURST` vectors for its digests at once and `VECTORS_PER_S` after
+  that.
+- An answer examines at most `BODIES_SCANNED_LIMIT` bodies and checks at most
+  `CHECKS_PER_REPLY_LIMIT` signatures.
+- At most `QUOTA_PEERS_LIMIT` peers are tracked, with `BODIES_PER_PEER_LIMIT` bodies each; the
+  oldest are evicted.
 """
 
 from __future__ import annotations
@@ -29,33 +29,32 @@ from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.wire.messages import IWant, Repair, RumorCopy
 
 REPAIR_DATAGRAMS_LIMIT: Final = 32
-REPAIR_DATAGRAM_BYTES: Final = 1000  # of rumors in one datagram, about
+REPAIR_DATAGRAM_BYTES: Final = 1000  # of rumors per datagram, approximately
 REPAIR_LIMIT_BYTES: Final = 64 * 1024
 
-REPAIR_BYTES_BURST: Final = 32 * 2**20  # half of what is held by default
+REPAIR_BYTES_BURST: Final = 32 * 2**20  # half of the default cache
 REPAIR_BYTES_PER_S: Final = 4 * 2**20
-BODY_REPEATS_LIMIT: Final = 4  # links repeat what is lost: more often is hardly ever honest
+BODY_REPEATS_LIMIT: Final = 4  # links retransmit losses, so an honest peer rarely asks more often
 BODY_REPEAT_WINDOW_S: Final = 30.0
 VECTORS_BURST: Final = 8.0
 VECTORS_PER_S: Final = 1.0
 BODIES_SCANNED_LIMIT: Final = 512
-CHECKS_PER_REPLY_LIMIT: Final = (
-    12  # half a millisecond; with fewer a joiner is cut off so often that much comes twice
-)
+# half a millisecond; fewer truncate a joining node so often that much is sent twice
+CHECKS_PER_REPLY_LIMIT: Final = 12
 
 QUOTA_PEERS_LIMIT: Final = 1024
 BODIES_PER_PEER_LIMIT: Final = 1024
 
 
 class _PeerQuota:
-    """What one peer was given."""
+    """What one peer has been sent."""
 
     __slots__ = ("bytes_bucket", "sent", "vector_bucket")
 
     def __init__(self, now: float) -> None:
         self.bytes_bucket = TokenBucket(REPAIR_BYTES_BURST, REPAIR_BYTES_PER_S, now)
         self.vector_bucket = TokenBucket(VECTORS_BURST, VECTORS_PER_S, now)
-        self.sent: dict[RumorKey, tuple[int, float]] = {}  # how often, and when last
+        self.sent: dict[RumorKey, tuple[int, float]] = {}  # count, last time
 
     def can_send(self, key: RumorKey, now: float) -> bool:
         count, last_sent_at = self.sent.get(key, (0, now))
@@ -69,8 +68,9 @@ class _PeerQuota:
 
 
 class RepairServer:
-    """Answers questions about what is held. `withheld` counts bodies and vectors that were not given
-    because the peer had had them, or too much."""
+    """Answers requests from the message cache. `withheld` counts bodies and vectors refused because
+    a peer had them already or exceeded its quota.
+    """
 
     def __init__(self, cache: MessageCache) -> None:
         self._cache = cache
@@ -81,14 +81,16 @@ class RepairServer:
         return len(self._quotas)
 
     def try_take_vector(self, peer_id: PeerId, now: float) -> bool:
-        """Whether another digest of `peer_id` is answered with a vector."""
+        """Whether one more digest of `peer_id` is answered with a vector; takes it from its quota."""
         if self._quota_of(peer_id, now).vector_bucket.try_take(now):
             return True
         self.withheld += 1
         return False
 
     def build_repairs(self, request: IWant, peer_id: PeerId, now: float) -> list[Repair]:
-        """What is held of what is wanted, in messages of a datagram each; one at least, maybe empty."""
+        """The requested messages that are cached, in one Repair per datagram; at least one,
+        possibly empty.
+        """
         quota = self._quota_of(peer_id, now)
         quota_bytes = quota.bytes_bucket.available(now)
         batches: list[list[RumorCopy]] = [[]]
@@ -125,7 +127,7 @@ class RepairServer:
         ]
 
     def _select(self, request: IWant, quota: _PeerQuota, now: float) -> Iterator[RumorCopy | None]:
-        """What may be given of what is wanted; None at the end where not all of it was looked at."""
+        """The copies to send; a final None means that not all of the request was examined."""
         remaining = BODIES_SCANNED_LIMIT
         checked = self._cache.signatures_checked
         for requested in merge(request.ranges):

@@ -1,9 +1,10 @@
-"""One round of anti-entropy: how far it is.
+"""One anti-entropy round: its progress and outcome.
 
-What must stay true:
+Invariants:
 
-- A round remembers `STREAMS_PER_ROUND` streams of the peer, each once, and `PAGES_PER_ROUND` pages. Only what
-  is new moves it on (a page, a message), and it ends after `ROUND_LIMIT_S` in any case.
+- A round stores at most `STREAMS_PER_ROUND` streams of the peer, each once, in `PAGES_PER_ROUND`
+  pages.
+- Only something new (a page, a message) is progress, and a round ends after `ROUND_LIMIT_S`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.store.ranges import hull, hulls_by_stream
 from grapevine_proto.wire.messages import RumorCopy, Vector
 
-ENTRIES_PER_PAGE: Final = 18  # of 62 bytes at the most
-PAGES_PER_ROUND: Final = 32  # of one vector; the rest has its turn in the next round
+ENTRIES_PER_PAGE: Final = 18  # of at most 62 bytes each
+PAGES_PER_ROUND: Final = 32  # of one vector; the rest is left to the next round
 STREAMS_PER_ROUND: Final = ENTRIES_PER_PAGE * PAGES_PER_ROUND
 ROUND_LIMIT_S: Final = 60.0
 
 
 class SyncRound:
-    """A round of ours that has not ended."""
+    """A round of ours in progress."""
 
     __slots__ = (
         "awaits_request",
@@ -51,14 +52,15 @@ class SyncRound:
         self.started_at = now
         self.last_progress_at = now
         self.is_answered = False
-        self.pages = 0  # of their vector, as the first of them said; 0: none has come
+        self.pages = 0  # of their vector, according to its first page; 0 before it arrives
         self.pages_received: set[int] = set()
-        self.has_vector = False  # all its pages have come
+        self.has_vector = False  # complete
         self.differs = False
-        self.unrequested: OrderedDict[Stream, StreamRange] = OrderedDict()  # still to be asked for
-        self.streams_dropped = 0  # streams for which there was no room; the next round has them
+        # missing, to be requested
+        self.unrequested: OrderedDict[Stream, StreamRange] = OrderedDict()
+        self.streams_dropped = 0  # beyond the limit; left to the next round
         self.requested: tuple[StreamRange, ...] = ()  # and not answered yet
-        self.has_new_data = False  # something new came of it
+        self.has_new_data = False  # the latest request brought something new
         self.their_vector: dict[Stream, int] = {}
         self.awaits_request = False
         self.sent = 0
@@ -66,14 +68,14 @@ class SyncRound:
         self.payload_bytes = 0
 
     def is_expired(self, now: float, timeout_s: float) -> bool:
-        """Whether the peer was silent for too long, or had all the time that there is."""
+        """Whether the peer made no progress for `timeout_s`, or the round reached its limit."""
         return now >= self.expires_at(timeout_s)
 
     def expires_at(self, timeout_s: float) -> float:
         return min(self.last_progress_at + timeout_s, self.started_at + ROUND_LIMIT_S)
 
     def on_vector_page(self, vector: Vector, now: float) -> bool:
-        """Take in a page of the peer's vector, if it is one that has not come yet."""
+        """Record a page of the peer's vector; False if it is a duplicate or inconsistent."""
         self.pages = self.pages or vector.pages
         is_new = (
             vector.pages == self.pages
@@ -95,7 +97,7 @@ class SyncRound:
         return 0 < min(self.pages, PAGES_PER_ROUND) <= len(self.pages_received)
 
     def add_missing(self, ranges: Iterable[StreamRange]) -> None:
-        """Ask for these too, each stream once."""
+        """Add ranges to request, merged per stream."""
         for stream, each in hulls_by_stream(ranges).items():
             if stream in self.unrequested or len(self.unrequested) < STREAMS_PER_ROUND:
                 self.unrequested[stream] = hull(self.unrequested.get(stream), each)
@@ -103,19 +105,19 @@ class SyncRound:
                 self.streams_dropped += 1
 
     def requeue(self, ranges: Sequence[StreamRange]) -> None:
-        """What was asked for and did not all come goes first."""
+        """Put ranges that were not fully answered first."""
         for each in reversed(ranges):
             self.unrequested[each.stream] = hull(self.unrequested.get(each.stream), each)
             self.unrequested.move_to_end(each.stream, last=False)
 
     def add_copies(self, copies: Iterable[RumorCopy]) -> int:
-        """These move in this round; returns how many messages they are."""
+        """Count transferred `copies`; returns the number of messages in them."""
         self.payload_bytes += sum(len(copy.rumor.body) for copy in copies)
         return sum(len(copy.rumor.lengths) for copy in copies)
 
     @property
     def is_done(self) -> bool:
-        """Whether all was compared, and all that was asked for answered."""
+        """Whether everything was compared and every request answered."""
         return self.has_vector and not (self.unrequested or self.requested or self.awaits_request)
 
     @property
@@ -124,7 +126,7 @@ class SyncRound:
 
     @property
     def outcome(self) -> RoundOutcome:
-        """What there is to say of it if it ends now."""
+        """The outcome if the round ends now."""
         if not self.is_done:
             return RoundOutcome.PARTIAL if self.is_answered else RoundOutcome.NO_ANSWER
         if not self.differs:
