@@ -1,21 +1,23 @@
-"""Partial views: which links there should be in a cluster larger than `max_peers`.
+"""The active view: which links a node keeps in a cluster larger than `max_peers` (HyParView, Leitao
+2007, section 4).
 
-The active view is the links, the passive view the member table, as in HyParView (Leitao, Pereira,
-Rodrigues 2007): links die and are replaced from the passive view; whoever is short of links asks, and
-a full node then lets another link go and names the newcomer to whoever it let go, so that the two
-may link instead. Newcomers come to stand in the middle of links, nobody's number of links shrinks,
-and there is no search for somebody with room.
+The active view is the set of links, the passive view is the member table. A lost link is replaced
+from the passive view. A node short of links asks for room; a full node then evicts another link and
+refers the evicted peer to the newcomer, so that those two may link instead. A newcomer is thus
+inserted into existing links, no node ends with fewer links, and nobody has to search for room.
 
-What must stay true:
+Invariants:
 
-- Own evidence says which links count: one that has fallen silent is replaced before it is given up.
-- A link is let go for another at the earliest `LINK_GRACE_S` after it began, and one a second at most
-  whoever asks, so that nobody, and no crowd of newcomers, turns a node's links over faster than they
-  can be used. `link_shares` says which may be let go at all.
-- While a crowd asks for room, a full node sees to it that half of its links are of its own choice.
-- What a node costs depends on `max_peers`, not on how many members there are.
+- Direct evidence decides which links count: a link that falls silent is replaced before it is
+  closed.
+- A link is evicted at the earliest `LINK_GRACE_S` after it was established, and at most
+  `EVICTIONS_PER_S` links are, regardless of who asks. So neither one node nor a crowd of newcomers
+  can turn over links faster than they can be used. `eviction_shares` decides which links may be
+  evicted at all.
+- While a crowd asks for room, a full node keeps half of its links self-chosen.
+- The cost per node depends on `max_peers`, not on the number of members.
 
-Mechanism of `dialling` and `membership`; reads the tables of peers and members, changes nothing.
+A component of `dialer` and `membership`. Reads the peer and member tables and changes nothing.
 """
 
 from __future__ import annotations
@@ -39,27 +41,26 @@ from grapevine_proto.overlay.topology.eviction_shares import (
 from grapevine_proto.overlay.topology.selection import ZoneOf, choose, target_links
 from grapevine_proto.token_bucket import TokenBucket
 
-LINK_GRACE_S: Final = 2.0  # what a new link is sure of: a few round trips and one batch of repair
-EVICTIONS_PER_S: Final = 1.0  # links let go for others that ask, of all together
-SELF_CHOSEN_MIN_DIVISOR: Final = (
-    4  # one in so many of the links of our own choice that there should be in a crowd
-)
-CROWD_MIN_REJECTIONS: Final = 16  # newcomers that ask for room in vain are a crowd,
-CROWD_REJECTIONS_PER_LINK: Final = 4  # or rather these and so many for each link there may be
-CROWD_WINDOW_S: Final = (
-    60.0  # within which many that ask for room in vain are a crowd, and how long it counts
-)
-# Of silence, until a link no longer counts: a heartbeat has not come, nor answers to probes.
+LINK_GRACE_S: Final = 2.0  # a few round trips and one batch of repair
+EVICTIONS_PER_S: Final = 1.0  # for newcomers that ask for room, in total
+SELF_CHOSEN_MIN_DIVISOR: Final = 4  # fraction of the self-chosen limit to maintain without a crowd
+CROWD_MIN_REJECTIONS: Final = 16  # rejections that make a crowd,
+CROWD_REJECTIONS_PER_LINK: Final = 4  # plus this many per link slot
+# in which the rejections are counted, and how long a crowd is assumed to last
+CROWD_WINDOW_S: Final = 60.0
+# Silence after which a link no longer counts: a missed heartbeat plus unanswered probes.
 UNHEALTHY_INTERVALS: Final = 1.25
 UNHEALTHY_PROBES: Final = 3.0
-REMOTE_LINKS_TOLERATED: Final = 1  # links away from home beyond those that `hub-and-spoke` wants
-CANDIDATES_PER_LINK: Final = 8  # members looked at for each link wanted
+REMOTE_LINKS_TOLERATED: Final = 1  # to remote zones, beyond those that `hub-and-spoke` wants
+CANDIDATES_PER_LINK: Final = 8  # members drawn per link wanted
 
 T = TypeVar("T")
 
 
 class ActiveView:
-    """See the module. All answers are as of now."""
+    """Decides how many links are needed, which are healthy, which may be evicted and which members
+    to dial.
+    """
 
     def __init__(
         self,
@@ -69,17 +70,18 @@ class ActiveView:
         rng: random.Random,
         is_in_use: Callable[[PeerId, float], bool] = lambda peer_id, now: False,
     ) -> None:
-        """`carries(peer_id, now)`: whether messages come or go over that link these days."""
+        """`is_in_use(peer_id, now)` returns whether broadcasts currently travel over that link."""
         self.reconfigure(config)
         self._peers = peers
         self._members = members
         self._rng = rng
         self._is_in_use = is_in_use
-        self._eviction_budget: TokenBucket | None = None  # made at the first, which is full
+        # created at the first eviction, when it is full
+        self._eviction_budget: TokenBucket | None = None
         self._rejections_since, self._recent_rejections = -math.inf, 0
         self._crowded_until = -math.inf
         self.rejected = 0
-        """Newcomers that asked for room and found none."""
+        """Newcomers that asked for room and were rejected."""
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
@@ -91,23 +93,24 @@ class ActiveView:
     # --- how many -------------------------------------------------------------------------------
 
     def healthy_count(self, now: float) -> int:
-        """Links whose other end answers."""
+        """Number of healthy links."""
         return sum(self.is_healthy(peer_id, now) for peer_id in self._peers.linked)
 
     @property
     def target_count(self) -> int:
-        """How many there should be."""
+        """Number of links to dial for."""
         return target_links(len(self._members), self._config.max_peers)
 
     def needs_links(self, now: float) -> bool:
-        """Whether others should let a link go for us: we have none, or have room for two, so that
-        with the one that was let go nobody ends with fewer links than before."""
+        """Whether peers should evict a link for us: we have none, or have room for two. With two,
+        even the peer that is evicted for us does not end with fewer links.
+        """
         healthy = self.healthy_count(now)
         return healthy == 0 or healthy + 2 <= min(len(self._members), self._config.max_peers)
 
     @property
     def is_partial(self) -> bool:
-        """Whether there are more members than there may be links."""
+        """Whether there are more members than link slots."""
         return len(self._members) > self._config.max_peers
 
     @property
@@ -115,8 +118,11 @@ class ActiveView:
         return len(self._peers.linked) < self._config.max_peers
 
     def is_healthy(self, peer_id: PeerId, now: float) -> bool:
-        """Whether the link with `peer_id` seems to work: by what is thought of the peer, and because
-        who is cut off himself thinks ill of nobody, by whether it answers and how long it is silent."""
+        """Whether the link with `peer_id` seems to work.
+
+        Besides the peer's status this checks answers and silence, because an isolated node cannot
+        suspect others.
+        """
         peer, member = self._peers.get(peer_id), self._members.get(peer_id)
         if peer is None or peer.state is not PeerState.CONNECTED or peer.is_unresponsive:
             return False
@@ -135,9 +141,12 @@ class ActiveView:
         source: Address | None = None,
         is_outbound: bool = False,
     ) -> PeerId | None:
-        """Whose link goes so that `newcomer`, which is at `source`, finds room: a silent one's; if
-        `wants_room`, also one that may yield, the least fitting first. `is_outbound`: this node dialed it,
-        and of links of its own choice there should be half."""
+        """The link to evict so that `newcomer`, at `source`, finds room; None if none may be.
+
+        An unhealthy link goes first. With `wants_room`, a replaceable link may go too, the worst
+        fit first. `is_outbound` means that this node dialed; half of the links should be of its own
+        choice.
+        """
         linked = [peer for peer in self._linked_peers() if peer.peer_id != newcomer]
         unhealthy = [each for each in linked if not self.is_healthy(each.peer_id, now)]
         if unhealthy:
@@ -147,7 +156,7 @@ class ActiveView:
                 [each for each in linked if not each.is_self_chosen], linked, None
             )
         elif wants_room:
-            # What does not fit `distribution` goes for what does, though we chose both.
+            # `distribution` overrides the protection of self-chosen links.
             is_rebalance = is_outbound and self._config.distribution == "hub-and-spoke"
             replaceable = linked if is_rebalance else self.replaceable(now, exclude=newcomer)
             replaceable = self._fair_victims(self._past_grace(replaceable, now), linked, source)
@@ -170,18 +179,19 @@ class ActiveView:
         return fair_victims(candidates, linked, newcomer, self._config.max_peers)
 
     def replaceable(self, now: float, *, exclude: PeerId | None = None) -> list[Peer]:
-        """Links that may go for another that asks: old enough, and not protected."""
+        """Links that may be evicted for a newcomer: past their grace period and not protected."""
         linked = [peer for peer in self._linked_peers() if peer.peer_id != exclude]
         in_use = {each.peer_id for each in linked if self._is_in_use(each.peer_id, now)}
         self_chosen = {each.peer_id for each in linked if each.is_self_chosen}
-        if self._config.distribution == "hub-and-spoke":  # what fits is for that to say
+        # `distribution` decides which links to keep
+        if self._config.distribution == "hub-and-spoke":
             zone_of, local_zone = self._peers.zone_of, self._config.zone
             self_chosen = {peer_id for peer_id in self_chosen if zone_of(peer_id) == local_zone}
         return self._past_grace(evictable(linked, self._config.max_peers, self_chosen, in_use), now)
 
     @staticmethod
     def _past_grace(peers: list[Peer], now: float) -> list[Peer]:
-        """Those of `peers` that have had what a new link is sure of."""
+        """Those of `peers` whose grace period is over."""
         return [
             peer
             for peer in peers
@@ -189,14 +199,14 @@ class ActiveView:
         ]
 
     def replaceable_by(self, source: Address, now: float) -> set[PeerId]:
-        """Links that may go for one at `source` that is nearer than they are."""
+        """Links that may be evicted for a nearer member at `source`."""
         return {
             peer.peer_id
             for peer in self._fair_victims(self.replaceable(now), self._linked_peers(), source)
         }
 
     def try_take_eviction(self, now: float) -> bool:
-        """Whether another link may go for one that asks; it is taken from the second's share."""
+        """Whether another link may be evicted for a newcomer; takes it from the rate limit."""
         if self._eviction_budget is None:
             self._eviction_budget = TokenBucket(1.0, EVICTIONS_PER_S, now)
         return self._eviction_budget.try_take(now)
@@ -206,19 +216,20 @@ class ActiveView:
         return sum(peer.is_self_chosen for peer in linked)
 
     def needs_self_chosen(self, now: float) -> bool:
-        """Whether a crowd asks for room, and too few links are of our own choice."""
+        """Whether a crowd asks for room and too few links are self-chosen."""
         if now > self._crowded_until or self.has_room:
             return False
         return self._self_chosen_count(self._linked_peers()) < self._self_chosen_target(now)
 
     def _self_chosen_target(self, now: float) -> int:
-        """How many links should be of our own choice, at the cost of others: half in a crowd, else some,
-        so that a crowd which was there first does not keep out those that we dial."""
+        """Number of self-chosen links to maintain by eviction: half of the links in a crowd,
+        otherwise a few, so that a crowd that came first does not keep out the members we dial.
+        """
         limit = self_chosen_limit(self._config.max_peers)
         return limit if now <= self._crowded_until else max(limit // SELF_CHOSEN_MIN_DIVISOR, 1)
 
     def _note_rejection(self, now: float) -> None:
-        """A newcomer asked for room and finds none. A cluster that settles refuses some, too."""
+        """Count a rejected newcomer. Some rejections are normal while a cluster settles."""
         self.rejected += 1
         if now - self._rejections_since > CROWD_WINDOW_S:
             self._rejections_since, self._recent_rejections = now, 0
@@ -230,8 +241,9 @@ class ActiveView:
             self._crowded_until = now + CROWD_WINDOW_S
 
     def candidates(self, count: int, now: float, *, was_linked: bool = False) -> list[Member]:
-        """Up to `count` members to dial, drawn from those who are not linked, as the distribution
-        has it; those thought to be down come last. `was_linked`: only members that were met."""
+        """Up to `count` unlinked members to dial, drawn as `distribution` prefers, those that are
+        down last. `was_linked` restricts them to members that have been linked before.
+        """
         table, draws = self._members, CANDIDATES_PER_LINK * count
         found = (
             table.sample_linked_before(draws, self._rng)
@@ -253,8 +265,11 @@ class ActiveView:
         return chosen
 
     def has_excess_remote(self, now: float) -> bool:
-        """With hubs and spokes: whether a link should lead home. Beside one into each other zone, or half of
-        all, one more is left alone: others choose us as well, and to undo each choice would never end."""
+        """Whether a `hub-and-spoke` node has too many links to remote zones.
+
+        One link into each other zone, or half of all links, is wanted. One more is tolerated:
+        remote nodes choose links to us as well, and undoing each would never end.
+        """
         if self._config.distribution != "hub-and-spoke" or not self.is_partial:
             return False
         healthy = [each for each in self._peers.linked if self.is_healthy(each, now)]
@@ -267,7 +282,9 @@ class ActiveView:
         )
 
     def matching(self, members: list[Member]) -> list[Member]:
-        """With hubs and spokes: those whose zone has no link with us yet, and those at home."""
+        """With `hub-and-spoke`, the members whose zone has no link with us yet and those of our own
+        zone; otherwise all.
+        """
         if self._config.distribution != "hub-and-spoke":
             return members
         linked_zones = set(map(self._peers.zone_of, self._peers.linked)) - {self._config.zone}

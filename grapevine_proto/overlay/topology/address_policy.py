@@ -1,10 +1,12 @@
-"""Which addresses are dialed because a record claims them.
+"""Address policy: which addresses may be dialed because a record claims them.
 
-A record is a member's word. Without rules its claims would aim every node that hears of it at a third
-host, or at addresses where no node can be. What an operator configured, and what a session proved, is
-dialed without them.
+A record is an unverified claim. Without a policy, records could direct every node of a cluster at a
+third host, or at addresses where no node can be. Configured and validated addresses are not subject
+to it.
 
-Invariant: pure in the address and in where this node is itself.
+Invariants:
+
+- Pure: depends only on the address and on this node's own addresses.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from typing import Final
 
 from grapevine_proto.ids import Address
 
-# UDP services that answer anybody, which QUIC servers refuse to talk to for the same reason: the
-# datagrams would look as if we had asked them.
+# UDP services that answer any datagram. QUIC servers refuse to send to them for the same reason
+# (RFC 9000, section 21.5): our Hello would pass for a request to them.
 SERVICE_PORTS: Final = frozenset(
     {0, 7, 9, 13, 17, 19, 37, 53, 69, 111, 123, 137, 138, 161, 162, 389, 427, 500, 514, 520}
     | {1900, 3702, 5351, 5353, 5355, 11211}
@@ -24,13 +26,15 @@ SERVICE_PORTS: Final = frozenset(
 
 
 def can_dial_claimed(claimed: Address, own_addresses: Iterable[Address]) -> bool:
-    """Whether a node at `own_addresses` dials `claimed` though only a record says that a member is there: no
-    group, broadcast, reserved or unspecified address and no well-known service; loopback and
-    link-local ones only where this node has such an address itself."""
+    """Whether a node at `own_addresses` may dial `claimed`.
+
+    Rejects multicast, broadcast, reserved and unspecified addresses and well-known services.
+    Loopback and link-local addresses are allowed only if this node has such an address itself.
+    """
     if claimed.port in SERVICE_PORTS:
         return False
     host = _parse_ip(claimed.host)
-    if host.version == 4 and int(host) >> 24 == 0:  # "this network"
+    if host.version == 4 and int(host) >> 24 == 0:  # "this network" (RFC 1122)
         return False
     if host.is_multicast or host.is_unspecified or (host.is_reserved and host.version == 4):
         return False

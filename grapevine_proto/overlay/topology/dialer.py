@@ -1,22 +1,25 @@
-"""Whom to knock at, and when: bootstrap addresses, peers that were lost, members heard of.
+"""The dialer: chooses addresses to dial, and when: bootstrap addresses, lost peers, discovered
+members.
 
-What must stay true:
+Invariants:
 
-- Every address is a hint, from wherever it came. All share one budget: `PENDING_DIALS_LIMIT`, and
-  `DIALS_PER_S` in the long run. Only what `active_view` wants is dialled, and what may show that a
-  partition is over.
-- Addresses that somebody named are tried for ever, at least every 20 s, and so are the lately lost:
-  that is how partitions heal. So are those where peers were in an earlier run, 64 at most and ever more
-  rarely: silence says nothing of others while our own network may be down.
-- A host name stands for what it resolves to now: where it pointed before is not dialed for it any more.
-  Of the named addresses those never tried come first, then those that have waited longest.
-- What only a record claims gets a few Hellos, out of a small budget that a member which answers gives
-  back, and nothing at all at addresses where no node can be (`reachable`).
-- No address is dialled twice at once for the same, nor where we are linked already, nor our own.
-- What a record claims stops no dial and delays none: only a session proves that a member is at an
-  address, and a dial for a member says nothing of who else may be there.
+- Every address is a hint. All dials share one budget: `PENDING_DIALS_LIMIT` at once and
+  `DIALS_PER_S` in the long run. Only links that `active_view` wants are dialed, and those that may
+  show that a partition has healed.
+- Bootstrap addresses are dialed forever, at least every `REDIAL_MAX_S`, and so are recently lost
+  peers: that is how partitions heal. At most `SAVED_ADDRESSES_LIMIT` addresses from an earlier run
+  are dialed too, with growing intervals: no answer proves nothing while our own network may be
+  down.
+- A host name stands for its current addresses; former ones are no longer dialed for it. Bootstrap
+  addresses that were never dialed come first, then those that have waited longest.
+- An address that only a record claims gets `UNVALIDATED_HELLOS` Hellos from a small budget, which
+  an answer refunds, and none if `address_policy` forbids it.
+- No address is dialed twice at once for the same purpose, nor while a link to it exists, nor if it
+  is ours.
+- A claimed address neither prevents nor delays another dial: only a session proves that a member is
+  at an address, and a dial for one member says nothing about other nodes there.
 
-Mechanism of `membership`, which says what becomes of dials and links.
+A component of `membership`, which reports the outcome of dials and links.
 """
 
 from __future__ import annotations
@@ -36,40 +39,37 @@ from grapevine_proto.overlay.topology.address_policy import can_dial_claimed
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer, SwapCandidate
 from grapevine_proto.token_bucket import TokenBucket
 
-PENDING_DIALS_LIMIT: Final = 16  # that may still be answered
-DIAL_PENDING_S: Final = 1.0  # after which another is dialled besides
-DIALS_BURST: Final = 64  # of dials on our own account: to find new links when most are gone
-DIALS_PER_S: Final = 2.0  # in the long run, however few answer
-REBALANCE_INTERVALS: Final = 1.0  # gossip intervals between two dials for a link that fits better,
-REBALANCE_BACKOFF: Final = 1.2  # so much more after each, for it may be that there is none,
-REBALANCE_MAX_S: Final = 60.0  # until it is this
+PENDING_DIALS_LIMIT: Final = 16  # awaiting an answer
+DIAL_PENDING_S: Final = 1.0  # after which another dial may start
+DIALS_BURST: Final = 64  # to replace most links at once
+DIALS_PER_S: Final = 2.0  # in the long run, even if few answer
+REBALANCE_INTERVALS: Final = 1.0  # gossip intervals between two dials for a better fitting link
+REBALANCE_BACKOFF: Final = 1.2  # growth per dial, because there may be no better link
+REBALANCE_MAX_S: Final = 60.0  # upper bound
 EXPLORE_INTERVAL_S: Final = 60.0
 PREFERRED_LIMIT: Final = 16
-REFERRED_LIMIT: Final = 64  # dials at a peer's word that are told from our own choice
-SELF_CHOSEN_INTERVAL_S: Final = (
-    2.0  # between dials for a link of our own choice in place of another's
-)
+REFERRED_LIMIT: Final = 64  # peers dialed by referral, which do not count as self-chosen
+SELF_CHOSEN_INTERVAL_S: Final = 2.0  # between dials for a self-chosen link while crowded
 REDIAL_MIN_S: Final = 1.0
-REDIAL_MAX_S: Final = 20.0  # for bootstrap peers and the lately lost
-REDIAL_LONG_LOST_MAX_S: Final = 300.0  # for those lost long ago
+REDIAL_MAX_S: Final = 20.0  # for bootstrap addresses and recently lost peers
+REDIAL_LONG_LOST_MAX_S: Final = 300.0  # for peers lost long ago
 RECENTLY_LOST_S: Final = 600.0
-SAVED_ADDRESSES_LIMIT: Final = (
-    64  # addresses of peers that are kept on disk and dialed in the next run
-)
-UNVALIDATED_BURST: Final = 64  # dials where only a record says that a member is,
-UNVALIDATED_PER_S: Final = 0.2  # in the long run, if nobody answers there
-UNVALIDATED_HELLOS: Final = 3  # in one such dial
+SAVED_ADDRESSES_LIMIT: Final = 64  # peer addresses kept in the state directory for the next run
+UNVALIDATED_BURST: Final = 64  # dials of claimed addresses
+UNVALIDATED_PER_S: Final = 0.2  # in the long run, if none answers
+UNVALIDATED_HELLOS: Final = 3  # per dial of a claimed address
 NAME_UNRESOLVED_REASON: Final = "the name does not resolve"
-NO_ROOM_PAUSE_S: Final = 30.0  # before knocking again where there was no room
-ADDRESSES_PER_NAME: Final = 16  # of those that a host name stands for
+NO_ROOM_PAUSE_S: Final = 30.0  # before dialing again after a rejection
+ADDRESSES_PER_NAME: Final = 16  # of a host name
 
 
-_DialKey: TypeAlias = tuple[Address, PeerId | None]  # where to dial, and whom to expect there
+_DialKey: TypeAlias = tuple[Address, PeerId | None]  # address, and the expected peer if known
 
 
 class _DialTarget:
-    """An address to try that no identity is known for. `is_permanent`: somebody named it, so it is
-    tried for ever and its failure is told; else it is only remembered from an earlier run."""
+    """An address to dial with unknown identity. `is_permanent`: a bootstrap or requested address,
+    dialed forever and with failures reported; otherwise it is remembered from an earlier run.
+    """
 
     __slots__ = ("dial_at", "failures", "is_permanent", "is_self", "last_peer")
 
@@ -77,12 +77,12 @@ class _DialTarget:
         self.dial_at = now
         self.failures = 0
         self.is_permanent = is_permanent
-        self.is_self = False  # our own address: nothing to gain there
-        self.last_peer: PeerId | None = None  # who answered there last
+        self.is_self = False  # our own address
+        self.last_peer: PeerId | None = None  # that answered there
 
 
 class Dialer:
-    """Decides on dials; `dial_due` gives those that it is time for."""
+    """Chooses the addresses to dial; `dial_due` returns the dials that are due."""
 
     def __init__(
         self,
@@ -102,16 +102,14 @@ class Dialer:
         self._rng = rng
         self.our_addresses: tuple[Address, ...] = (our_address,)
         self._bootstrap_names: dict[str, tuple[Address, ...]] = {}
-        self._unresolved_names: set[str] = set()  # names that are known not to resolve now
-        self._requested: dict[Address, None] = {}  # dialed because somebody asked for it
-        self._unvalidated: set[_DialKey] = (
-            set()
-        )  # dials under way where only a record says who is there
+        self._unresolved_names: set[str] = set()  # that failed to resolve last time
+        self._requested: dict[Address, None] = {}  # dialed because the application asked
+        self._unvalidated: set[_DialKey] = set()  # dials in progress of claimed addresses
         self._unvalidated_budget = TokenBucket(UNVALIDATED_BURST, UNVALIDATED_PER_S, now)
         self._targets: dict[Address, _DialTarget] = {}
-        self._disconnected: dict[PeerId, None] = {}  # met, and not linked any more: dialled again
-        self._referred: dict[PeerId, None] = {}  # dialed because a peer named them; the latest last
-        self._preferred: list[PeerId] = []  # named by whoever had no room for us; the latest last
+        self._disconnected: dict[PeerId, None] = {}  # lost peers to redial
+        self._referred: dict[PeerId, None] = {}  # dialed by referral, latest last
+        self._preferred: list[PeerId] = []  # from referrals, latest last
         self._in_progress: dict[_DialKey, float] = {}  # since when
         self._dial_budget = TokenBucket(DIALS_BURST, DIALS_PER_S, now)
         self._explore_at = now + EXPLORE_INTERVAL_S
@@ -120,7 +118,7 @@ class Dialer:
         self.reconfigure(config, now)
 
     def reconfigure(self, config: NodeConfig, now: float) -> None:
-        """Other settings from now on: new bootstrap peers are knocked at."""
+        """Apply `config`; new bootstrap addresses are dialed."""
         self._config = config
         for name in set(self._bootstrap_names) - set(config.bootstrap_peers):
             self._release_addresses(self._bootstrap_names.pop(name))
@@ -129,19 +127,20 @@ class Dialer:
             if name not in self._bootstrap_names:
                 self._add_bootstrap(name, now)
 
-    # --- whom there is to dial ------------------------------------------------------------------
+    # --- candidates -----------------------------------------------------------------------------
 
     def _add_bootstrap(self, name: str, now: float) -> None:
         address = parse_literal(name)
         if address is None:
-            self._bootstrap_names[name] = ()  # a name: the driver resolves it
+            self._bootstrap_names[name] = ()  # a name, which the driver resolves
         else:
             self._bootstrap_names[name] = (address,)
             self._targets[address] = _DialTarget(now, is_permanent=True)
 
     def on_resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> list[Effect]:
-        """The host name `name` among the bootstrap peers stands for `addresses` now; none: it does not
-        resolve, and what it stood for before stays."""
+        """The bootstrap name `name` resolved to `addresses`. None means that it does not resolve;
+        its former addresses then stay.
+        """
         if name not in self._bootstrap_names:
             return []
         if not addresses:
@@ -158,8 +157,9 @@ class Dialer:
         return []
 
     def _release_addresses(self, addresses: tuple[Address, ...]) -> None:
-        """A name stands for these no more: those that no other name stands for are dialed no more, or
-        only remembered, where somebody answered."""
+        """A name no longer resolves to `addresses`. Those of no other name are removed, or merely
+        remembered if a peer answered there.
+        """
         named_addresses = {address for each in self._bootstrap_names.values() for address in each}
         for address in addresses:
             target = self._targets.get(address)
@@ -172,7 +172,7 @@ class Dialer:
         self._trim_saved()
 
     def _trim_saved(self) -> None:
-        """Of what is only remembered keep so many, those that failed least."""
+        """Keep only `SAVED_ADDRESSES_LIMIT` remembered addresses, those with the fewest failures."""
         remembered = [
             address for address, target in self._targets.items() if not target.is_permanent
         ]
@@ -182,7 +182,9 @@ class Dialer:
                 del self._targets[address]
 
     def remember(self, known: tuple[tuple[PeerId, Address], ...], now: float) -> None:
-        """Peers of an earlier run, the best first: worth a dial each, whoever is there now."""
+        """Remember peers of an earlier run, best first. Each address is worth a dial, whichever
+        node is there now.
+        """
         for peer_id, address in known[:SAVED_ADDRESSES_LIMIT]:
             if address not in self._targets:
                 target = self._targets[address] = _DialTarget(now, is_permanent=False)
@@ -190,8 +192,9 @@ class Dialer:
         self._trim_saved()
 
     def known_addresses(self) -> tuple[tuple[PeerId, Address], ...]:
-        """Where peers are for the next run, the best first: those linked, those that were lately, and
-        what is remembered from before. What only a record claims is not among it."""
+        """Validated addresses for the next run, best first: linked peers, recently linked peers,
+        then remembered addresses.
+        """
         validated = [peer for peer in self._peers if peer.is_address_validated]
         linked = [peer for peer in validated if self._peers.is_linked(peer.peer_id)]
         others = [peer for peer in validated if not self._peers.is_linked(peer.peer_id)]
@@ -207,36 +210,41 @@ class Dialer:
         ]
 
     def dial_now(self, address: Address, now: float) -> list[Effect]:
-        """Knock at `address` now, because somebody asked for it."""
+        """Dial `address` at once at the application's request."""
         if len(self._targets) < self._config.limits.addresses:
             self._requested[address] = None
             self._targets[address] = _DialTarget(now, is_permanent=True)
         return self._dial(address, None, now, wants_room=True, is_requested=True)
 
     def redial(self, member: Member, now: float) -> None:
-        """A member we were linked to is not any more: try it again, soon."""
+        """Redial a member soon after its link was lost."""
         self._disconnected[member.record.peer_id] = None
         self._postpone(member, now + REDIAL_MIN_S * (0.5 + self._rng.random()))
 
     def back_off(self, member: Member, now: float) -> None:
-        """It had to make room for somebody else: not to be dialled again at once."""
+        """Do not redial a member soon: it evicted our link."""
         self.stop_looking(member.record.peer_id)
         self._postpone(member, now + NO_ROOM_PAUSE_S * (0.5 + self._rng.random()))
 
     def _postpone(self, member: Member, until: float) -> None:
-        """Do not dial it before, neither by its record nor where it answered."""
+        """Do not dial a member before `until`, neither by its record nor at addresses where it
+        answered.
+        """
         member.dial_at = until
         for target in self._targets.values():
             if target.last_peer == member.record.peer_id:
                 target.dial_at = until
 
     def prefer(self, peer_ids: list[PeerId]) -> None:
-        """These are linked elsewhere, so they are alive: to be dialled before others, the last first."""
+        """Dial these members before others, the last one first: they are linked elsewhere and thus
+        alive.
+        """
         self._preferred = [*self._preferred, *reversed(peer_ids)][-PREFERRED_LIMIT:]
 
     def is_self_chosen(self, peer_id: PeerId) -> bool:
-        """Whether a dial of it was our own choice: not because a peer named it, nor because it was
-        linked by its own choice before. Else a peer could choose our links for us."""
+        """Whether a link to it is our own choice: it was neither referred to us, nor linked by its
+        own choice before. Otherwise a peer could choose our links for us.
+        """
         return peer_id not in self._referred
 
     def _note_referred(self, peer_id: PeerId) -> None:
@@ -246,25 +254,26 @@ class Dialer:
             del self._referred[next(iter(self._referred))]
 
     def stop_looking(self, peer_id: PeerId) -> None:
-        """It is linked, or gone for good: no need to look for it."""
+        """Stop redialing a peer: it is linked, or left."""
         self._disconnected.pop(peer_id, None)
         self._referred.pop(peer_id, None)
 
     def remove_peer(self, peer_id: PeerId) -> None:
-        """Look for it no more, nor knock where it answered, unless that address is a bootstrap one."""
+        """Stop redialing a peer, also where it answered, except at bootstrap addresses."""
         self.stop_looking(peer_id)
         bootstrap_addresses = set(self._config.bootstrap_peers)
         for address, target in list(self._targets.items()):
             if target.last_peer == peer_id and str(address) not in bootstrap_addresses:
                 del self._targets[address]
 
-    # --- what became of it ----------------------------------------------------------------------
+    # --- outcomes -------------------------------------------------------------------------------
 
     def on_answered(
         self, address: Address, expected: PeerId | None, peer_id: PeerId, now: float
     ) -> None:
-        """Our dial ended with a session with `peer_id`. Should no link come of it, because there is no
-        more room here, we need not knock again soon."""
+        """Our dial led to a session with `peer_id`. If no link follows because we have no room, it
+        is not redialed soon.
+        """
         self._end_dial((address, expected), now, is_answered=True)
         target = self._targets.get(address)
         if target is not None:
@@ -273,8 +282,8 @@ class Dialer:
             target.dial_at = now + NO_ROOM_PAUSE_S * (0.5 + self._rng.random())
 
     def on_rejected(self, member: Member, address: Address, now: float) -> None:
-        """There was no room at `address`: wait before trying again."""
-        # Whoever is alone asked for a link that was too young to be let go: it grows older.
+        """A member had no room for us: wait before dialing again."""
+        # Without any link, what rejected us was a link still in its grace period, which ends soon.
         pause_s = NO_ROOM_PAUSE_S if self._active_view.healthy_count(now) else 2 * LINK_GRACE_S
         member.dial_at = now + pause_s * (0.5 + self._rng.random())
         target = self._targets.get(address)
@@ -284,7 +293,7 @@ class Dialer:
     def on_failed(
         self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float
     ) -> list[Effect]:
-        """Nobody, or not the one expected, answered at `address`."""
+        """No peer, or not the expected one, answered at `address`."""
         self._end_dial((address, expected), now, is_answered=False)
         target = self._targets.get(address)
         if target is None or expected is not None:
@@ -296,7 +305,7 @@ class Dialer:
         target.dial_at = now + self._backoff_s(target.failures, longest_s)
         if not target.is_permanent:
             return []
-        # Said once, not at every attempt.
+        # Report the first failure only.
         return (
             [Emit(DialFailed(address, format_dial_failure(reason)))] if target.failures == 1 else []
         )
@@ -312,15 +321,15 @@ class Dialer:
         pause_s = min(REDIAL_MIN_S * 2.0 ** min(failures, 16), longest_s)
         return pause_s * (0.5 + 0.5 * self._rng.random())
 
-    # --- when -----------------------------------------------------------------------------------
+    # --- schedule -------------------------------------------------------------------------------
 
     def dial_due(self, now: float) -> list[Effect]:
-        """The dials that it is time for, within the budget."""
+        """The dials that are due, within the budget."""
         pending = self._pending_count(now)
         shortfall = self._active_view.target_count - self._active_view.healthy_count(now) - pending
         needs_links = self._active_view.needs_links(now)
         if needs_links and not pending:
-            shortfall = max(shortfall, 1)  # the rest of our links, one at a time
+            shortfall = max(shortfall, 1)  # acquire further links one at a time
         effects = self._dial_targets(now, needs_links=needs_links)
         shortfall -= len(effects)
         effects += self._dial_disconnected(shortfall, now)
@@ -339,13 +348,13 @@ class Dialer:
         return effects
 
     def dial_referral(self, now: float) -> list[Effect]:
-        """Whoever let us go named one who has room: take it, if we have room ourselves."""
+        """Dial a referral from a peer that evicted us, if we have room."""
         if not self._active_view.has_room:
             return []
         return self._dial_preferred(1, now, needs_links=False)
 
     def _pending_count(self, now: float) -> int:
-        """Dials under way that may be expected to be answered yet."""
+        """Dials in progress that may still be answered."""
         return sum(now - started_at < DIAL_PENDING_S for started_at in self._in_progress.values())
 
     def _dial_targets(self, now: float, *, needs_links: bool) -> list[Effect]:
@@ -366,7 +375,7 @@ class Dialer:
         return effects
 
     def _is_worth_dialing(self, target: _DialTarget, needs_links: bool) -> bool:
-        """Where somebody answered that we know to be up, there are others to dial as well."""
+        """Skip targets already known to be up, unless we need links."""
         if target.last_peer is None:
             return True
         member = self._members.get(target.last_peer)
@@ -378,14 +387,17 @@ class Dialer:
         return {peer.address for peer in peers if peer is not None}
 
     def _dial_disconnected(self, shortfall: int, now: float) -> list[Effect]:
-        """With links enough, one at a time, for what it shows: that a partition is over."""
+        """Redial lost peers; with enough links, one at a time, to discover that a partition has
+        healed.
+        """
         effects: list[Effect] = []
         for peer_id in list(self._disconnected):
             member = self._members.get(peer_id)
             if member is None or member.status is MemberStatus.LEFT:
                 del self._disconnected[peer_id]
             elif member.dial_at <= now:
-                if shortfall <= 0 and member.status is MemberStatus.UP:  # others hear of it
+                # others will report changes
+                if shortfall <= 0 and member.status is MemberStatus.UP:
                     del self._disconnected[peer_id]
                     continue
                 peer = self._peers.get(peer_id)
@@ -412,7 +424,8 @@ class Dialer:
 
     def _dial_discovered(self, shortfall: int, now: float, *, needs_links: bool) -> list[Effect]:
         effects: list[Effect] = []
-        was_linked = not self._unvalidated_budget.available_tokens(now)  # others would have to wait
+        # without budget for claimed addresses
+        was_linked = not self._unvalidated_budget.available_tokens(now)
         for member in self._active_view.candidates(
             min(shortfall, PENDING_DIALS_LIMIT), now, was_linked=was_linked
         ):
@@ -420,7 +433,7 @@ class Dialer:
         return effects
 
     def _dial_self_chosen(self, now: float) -> list[Effect]:
-        """Choose one member ourselves, for which one of those that chose us gives way."""
+        """Dial one member of our own choice; a link chosen by its peer is evicted for it."""
         self._self_chosen_at = now + SELF_CHOSEN_INTERVAL_S * (0.5 + self._rng.random())
         up = [
             each for each in self._active_view.candidates(1, now) if each.status is MemberStatus.UP
@@ -428,8 +441,9 @@ class Dialer:
         return [each for member in up for each in self._dial_member(member, now, wants_room=True)]
 
     def _explore(self, now: float) -> list[Effect]:
-        """With links enough: see whether one more member is there, so that what is known of members
-        stays fresh, and parts that never met find each other."""
+        """With enough links, dial one more member, which keeps member state fresh and joins
+        partitions that never met.
+        """
         self._explore_at = now + EXPLORE_INTERVAL_S * (0.5 + self._rng.random())
         effects: list[Effect] = []
         for member in self._active_view.candidates(1, now):
@@ -439,7 +453,7 @@ class Dialer:
         return effects
 
     def _dial_nearer(self, now: float) -> list[Effect]:
-        """With links enough: see how near one more member is."""
+        """With enough links, measure the RTT of one more member."""
         candidate = self._proximity.next_candidate(now)
         if candidate is None:
             return []
@@ -460,15 +474,17 @@ class Dialer:
     def probe_done(
         self, address: Address, peer_id: PeerId | None, rtt_s: float | None, now: float
     ) -> None:
-        """Our look at who is there led to nothing: too far, or no answer, of which no more is made."""
+        """A dial to measure the RTT ended without a link: too far, or no answer."""
         self._end_dial((address, peer_id), now, is_answered=rtt_s is not None)
         member = None if peer_id is None else self._members.get(peer_id)
         if member is not None:
             self._proximity.on_too_far(member, rtt_s)
 
     def _rebalance(self, now: float) -> list[Effect]:
-        """Dial for a link that fits `distribution` better than one that we have, which goes for it: here
-        when the session is live, and there, where it is full as well, because we ask."""
+        """Dial for a link that fits `distribution` better than an existing one. The existing link
+        is evicted when the session is live; the other end evicts one if it is full, because we ask
+        for room.
+        """
         if self._active_view.has_excess_remote(now):
             self._rebalance_pause_intervals *= REBALANCE_BACKOFF
             candidates = self._active_view.candidates(1, now)
@@ -497,7 +513,7 @@ class Dialer:
         return effects
 
     def address_of(self, member: Member) -> Address | None:
-        """Where to dial `member`, another of its addresses after each failure; None: nowhere."""
+        """The address to dial `member` at, another one after each failure; None if there is none."""
         addresses = [
             each
             for each in member.addresses
@@ -506,7 +522,7 @@ class Dialer:
         return addresses[member.failures % len(addresses)] if addresses else None
 
     def _end_dial(self, dial_key: _DialKey, now: float, *, is_answered: bool) -> None:
-        """A dial is over. One that was answered costs claims nothing: it was true."""
+        """A dial ended. One that was answered is refunded to the budget of claimed addresses."""
         self._in_progress.pop(dial_key, None)
         if dial_key in self._unvalidated:
             self._unvalidated.discard(dial_key)
@@ -544,8 +560,9 @@ class Dialer:
         return [Dial(address, expected, wants_room, max_hellos=max_hellos)]
 
     def _is_in_progress(self, dial_key: _DialKey) -> bool:
-        """Whether that would be dialled twice at once. A dial for one member stands for a dial of the
-        address where that member proved to be, but not where it only claims to be."""
+        """Whether this dial would duplicate one in progress. A dial for a member counts for its
+        validated address, not for a merely claimed one.
+        """
         address, expected = dial_key
         if dial_key in self._in_progress or (address, None) in self._in_progress:
             return True
@@ -554,7 +571,9 @@ class Dialer:
 
 
 def format_dial_failure(reason: DropReason | str | None) -> str:
-    """For people: why a dial came to nothing. Silence is all that a stranger gets."""
+    """Why a dial failed, for display. A node does not answer unauthenticated peers, so that case
+    cannot be told from a host that is down.
+    """
     if isinstance(reason, str) and not isinstance(reason, DropReason):
         return reason
     if reason is DropReason.WRONG_PEER:

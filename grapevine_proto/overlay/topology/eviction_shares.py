@@ -1,17 +1,18 @@
-"""Shares of a full table of links: which links may give way to a newcomer, and to which.
+"""Eviction shares: which links of a full node may be evicted for a newcomer, to resist eclipse
+attacks.
 
-Identities cost nothing to whoever holds the cluster key, so a rule per identity bounds nobody. What does
-cost something is an address, time, and to be chosen by others (Heilman et al. 2015, "Eclipse attacks on
+Identities are free for a holder of the cluster key, so a limit per identity bounds nothing. An
+address, time and being chosen by others do cost something (Heilman 2015, "Eclipse attacks on
 Bitcoin's peer-to-peer network", section 8).
 
 Invariants:
 
-- Of the links that this node chose, the oldest, half of `max_peers` at most, give way to nobody.
-- Of the others the oldest quarter, and an eighth that messages come over, do not either.
-- A host that has its share of the links (an eighth), or a network that has its share (a quarter), gets
-  another link only in place of one of its own. A cluster on one host or in one network notices nothing:
-  there every link is of that host or network.
-- Pure: whether the table is full at all, and how often links give way, is decided by `views`.
+- The oldest self-chosen links, at most half of `max_peers`, are never evicted.
+- Of the others, the oldest quarter is not, nor is an eighth over which broadcasts travel.
+- A host that has its share of the links (an eighth), or a network that has its share (a quarter),
+  gets another link only in place of one of its own. This does not affect a cluster on one host or
+  in one network, where all links belong to it.
+- Pure: `active_view` decides whether the table is full and how often links are evicted.
 """
 
 from __future__ import annotations
@@ -24,25 +25,25 @@ from typing import Final, NamedTuple
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.peers import Peer
 
-SELF_CHOSEN_DIVISOR: Final = (
-    2  # one in so many of `max_peers`: links of our own choice that never give way
-)
-OLDEST_DIVISOR: Final = 4  # the same of the others: links that have lasted
-IN_USE_DIVISOR: Final = 8  # and links that messages come over
-HOST_DIVISOR: Final = 8  # one in so many of `max_peers` for one host,
+SELF_CHOSEN_DIVISOR: Final = 2  # fraction of `max_peers` protected as self-chosen
+OLDEST_DIVISOR: Final = 4  # fraction of the others protected by age
+IN_USE_DIVISOR: Final = 8  # fraction of the others protected by use
+HOST_DIVISOR: Final = 8  # fraction of `max_peers` for one host,
 NETWORK_DIVISOR: Final = 4  # and for one network,
-MIN_SHARE_LINKS: Final = 2  # but not less than this
+MIN_SHARE_LINKS: Final = 2  # but at least this many links
 
 
 class NetworkGroup(NamedTuple):
-    """What an address is counted as: its host (an IPv6 site of /64), and its network (/24, or /48)."""
+    """The host of an address (a /64 for IPv6) and its network (a /24, or a /48 for IPv6), as
+    integers.
+    """
 
     host: int
     network: int
 
 
 def network_group(host: str) -> NetworkGroup:
-    """Where the IP literal `host` stands. All of loopback is one host."""
+    """The group of the IP literal `host`. All of loopback is one host."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is None:
@@ -58,8 +59,9 @@ def network_group(host: str) -> NetworkGroup:
 def evictable(
     peers: Sequence[Peer], max_peers: int, self_chosen: Container[PeerId], in_use: Container[PeerId]
 ) -> list[Peer]:
-    """Those of the linked `peers` that may give way, the oldest first. `self_chosen`: of our own choice;
-    `in_use`: messages come over them."""
+    """The linked `peers` that may be evicted, oldest first, given the `self_chosen` ones and those
+    `in_use` by broadcasts.
+    """
     by_age = sorted(peers, key=lambda peer: peer.linked_at or 0.0)
     protected = set(
         [peer.peer_id for peer in by_age if peer.peer_id in self_chosen][
@@ -75,7 +77,7 @@ def evictable(
 
 
 def self_chosen_limit(max_peers: int) -> int:
-    """How many links of our own choice give way to nobody."""
+    """Number of self-chosen links that are never evicted."""
     return max_peers // SELF_CHOSEN_DIVISOR
 
 
@@ -85,12 +87,15 @@ def fair_victims(
     newcomer: NetworkGroup | None,
     max_peers: int,
 ) -> list[Peer]:
-    """Those of `candidates` that may go for one at `newcomer`, which is None where nobody is to be
-    preferred: of its own host or network where that has its share; else of the host or network that is
-    furthest above its share; else any."""
+    """Those of `candidates` that may be evicted for a node in `newcomer` (None: no group is
+    preferred).
+
+    If the host or network of the newcomer has its share, only links of that group. Otherwise links
+    of the group furthest above its share, or any if none is.
+    """
     groups_linked = [network_group(peer.address.host) for peer in linked]
-    hosts = Counter(place.host for place in groups_linked)
-    networks = Counter(place.network for place in groups_linked)
+    hosts = Counter(group.host for group in groups_linked)
+    networks = Counter(group.network for group in groups_linked)
     host_share = max(max_peers // HOST_DIVISOR, MIN_SHARE_LINKS)
     network_share = max(max_peers // NETWORK_DIVISOR, MIN_SHARE_LINKS)
     if newcomer is not None and hosts[newcomer.host] >= host_share:
@@ -117,7 +122,7 @@ def _most_over_share(
     share: int,
     group_of: Callable[[NetworkGroup], int],
 ) -> list[Peer]:
-    """Those of `candidates` in the group that is furthest above its share; none where no group is."""
+    """Those of `candidates` in the group furthest above its share; empty if no group is."""
     groups: dict[int, list[Peer]] = {}
     for peer in candidates:
         groups.setdefault(group_of(network_group(peer.address.host)), []).append(peer)

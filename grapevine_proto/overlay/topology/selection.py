@@ -1,7 +1,9 @@
-"""Which peers: pure functions of who there is and of a source of chance.
+"""Random selection of peers, uniform or by zone.
 
-What must stay true: the same candidates and the same `rng` give the same choice, and nobody is
-chosen twice.
+Invariants:
+
+- Pure: the same candidates and the same `rng` state give the same choice.
+- No candidate is chosen twice.
 """
 
 from __future__ import annotations
@@ -15,23 +17,25 @@ from grapevine_proto.ids import Zone
 T = TypeVar("T")
 ZoneOf = Callable[[T], Zone]
 
-PREFERRED_WEIGHT: Final = 2.0  # how much likelier a preferred zone's nodes are chosen
+PREFERRED_WEIGHT: Final = 2.0  # likelihood of a preferred zone relative to the others
 
-# In a cluster larger than `max_peers` a node dials for its links but this part of them, which it
-# leaves to those who dial it: then most newcomers find room without asking somebody to make it.
+# In a cluster larger than `max_peers` a node leaves this fraction of its links to nodes that dial
+# it. Most newcomers then find room without an eviction.
 INBOUND_DIVISOR: Final = 5
 
 
 def uniform(
     candidates: Sequence[T], count: int, rng: random.Random, *, exclude: Container[T] = ()
 ) -> list[T]:
-    """`count` of `candidates` without those in `exclude`, each equally likely; all where fewer are left."""
+    """`count` of `candidates` that are not in `exclude`, drawn uniformly; all of them if there are
+    fewer.
+    """
     if not candidates:
         return []
     if len(candidates) <= 4 * count:
         eligible = [each for each in candidates if each not in exclude]
         return rng.sample(eligible, count) if len(eligible) > count else eligible
-    # Many candidates, few to choose: drawing beats copying.
+    # With many candidates and a small count, rejection sampling is cheaper than a copy.
     drawn = rng.sample(candidates, min(len(candidates), 3 * count))
     chosen = [each for each in drawn if each not in exclude][:count]
     if len(chosen) == count:
@@ -50,12 +54,12 @@ def choose(
     zone_of: ZoneOf[T],
     exclude: Container[T] = (),
 ) -> list[T]:
-    """`count` of `candidates` without those in `exclude`, as a node in `zone` prefers them; all where
-    fewer are left. Nodes that name no zone are in one together.
+    """`count` of `candidates` that are not in `exclude`, drawn as a node in `zone` prefers; all of
+    them if there are fewer. Nodes without a zone share one.
 
-    - `uniform`: each equally likely.
-    - `hub-and-spoke`: one in each other zone, for at most half of `count`, the rest at home.
-    - `prefer-local`, `prefer-remote`: those at home, or those elsewhere, are twice as likely.
+    - `uniform`: regardless of zone.
+    - `hub-and-spoke`: one in each other zone, for at most half of `count`, the rest in its own.
+    - `prefer-local`, `prefer-remote`: twice as likely in its own zone, or in other zones.
     """
     if distribution == "uniform":
         return uniform(candidates, count, rng, exclude=exclude)
@@ -65,7 +69,8 @@ def choose(
     if distribution == "hub-and-spoke":
         return _hubs_and_local(eligible, count, rng, zone, zone_of)
     prefers_local = distribution == "prefer-local"
-    # Chance to the power of 1 / weight: the largest are a weighted draw, none twice.
+    # Efraimidis and Spirakis 2006: the largest random() ** (1 / weight) are a weighted sample
+    # without replacement.
     exponents = (1.0 / PREFERRED_WEIGHT, 1.0)
     ranked = [
         (rng.random() ** exponents[(zone_of(each) == zone) is not prefers_local], index)
@@ -77,8 +82,10 @@ def choose(
 def _hubs_and_local(
     eligible: list[T], count: int, rng: random.Random, zone: Zone, zone_of: ZoneOf[T]
 ) -> list[T]:
-    """One of `eligible` in each other zone and the rest at home; where home has too few, more from
-    elsewhere. Half of `count` stays at home, so that a zone keeps together however many there are."""
+    """One of `eligible` in each other zone and the rest in the local one; if the local zone has too
+    few, more remote ones. At least half of `count` stays local, so that a zone stays connected with
+    any number of zones.
+    """
     zones: dict[Zone, list[T]] = {}
     for each in eligible:
         zones.setdefault(zone_of(each), []).append(each)
@@ -93,5 +100,5 @@ def _hubs_and_local(
 
 
 def target_links(members: int, max_peers: int) -> int:
-    """How many links to dial for, among `members` others: a full mesh while it fits."""
+    """Links to dial for among `members` others: a full mesh up to `max_peers`."""
     return members if members <= max_peers else max_peers - max_peers // INBOUND_DIVISOR

@@ -1,25 +1,27 @@
-"""Nearer links (`optimize_links`): in a cluster larger than `max_peers`, far links go for near ones.
+"""Proximity optimization (`optimize_links`): replaces distant links by nearer ones in a cluster
+larger than `max_peers`, a simplified X-BOT (Leitao 2009).
 
-A simple form of X-BOT (Leitao, Marques, Pereira, Rodrigues 2012). Now and then a node looks at a member
-that it is not linked to: it knocks, and the answer to its Hello measures the way. If that is clearly
-shorter than the way to the farthest of its links that may go, it goes on and says Near: whom it would
-let go. Whoever is asked measures for itself, and agrees if it has a link farther than this one too.
-Then each end lets that link go, and the two that were let go find each other: `a-far` and `b-remote`
-become `a-b` and `far-remote`, so nobody's number of links changes.
+Periodically a node measures the RTT of an unlinked member with the first flight of a handshake. If
+it is clearly below the RTT of its farthest replaceable link, the handshake continues with a
+SwapRequest that names that link. The member measures for itself and accepts if it has a farther
+link too. Each end then closes its distant link, and the two closed peers are referred to each
+other: `a-far` and `b-remote` become `a-b` and `far-remote`, so no node's number of links changes.
 
-What must stay true:
+Invariants:
 
-- The farthest fifth of the links never goes, so that parts of a cluster stay connected, and with fewer
-  than five links none does.
-- Only what this node measured itself counts: one look, against the least of several measurements of a
-  link, so that no luck of the moment makes anybody near. What gains less than `MIN_GAIN_S` or a fifth is left
-  as it is: on one machine, on one network, and once all is well, nothing moves.
-- A link that messages come over stays until they come another way, so that none waits for repair.
-- A link goes only for another into the same zone: how many lead where is for `distribution` to say.
-- A look is two datagrams and one dial of the common budget. Each that leads to nothing makes the pause to
-  the next longer, and nobody is looked at twice in five minutes unless its way is worth it now.
+- The farthest fifth of the links is never replaced, so that distant parts of a cluster stay
+  connected; with fewer than five links none is.
+- Only local measurements count: one of the member, against the minimum of several of the link, so
+  that no momentary fluctuation makes a member near. A gain below `MIN_GAIN_S` or a fifth is
+  ignored, so nothing moves within one machine or network, or once the overlay is optimal.
+- A link that carries broadcasts stays until they arrive another way, so that none waits for repair.
+- A link is replaced only by one into the same zone: `distribution` decides the number of links per
+  zone.
+- A measurement costs two datagrams and one dial of the common budget. Each fruitless one lengthens
+  the pause before the next, and no member is measured twice within five minutes unless it became
+  worthwhile.
 
-Mechanism of `dialling`, which knocks, and of `membership`, which lets links go.
+A component of `dialer`, which dials, and of `membership`, which closes links.
 """
 
 from __future__ import annotations
@@ -37,23 +39,22 @@ from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
 from grapevine_proto.wire.signed import PeerRecord
 
-FARTHEST_KEPT_DIVISOR: Final = 5  # one in so many links, the farthest, is never given up
-MAX_RTT_RATIO: Final = (
-    0.8  # of the present round trip: what is not below it is not worth the change
-)
-MIN_GAIN_S: Final = 0.010  # nor what is not so much below it; the noise of a busy machine
-MEASURED_INTERVALS: Final = 2.0  # a link must have been measured a few times before it goes
+FARTHEST_KEPT_DIVISOR: Final = 5  # fraction of the links, the farthest, that is never replaced
+MAX_RTT_RATIO: Final = 0.8  # of the RTT of the link to replace
+# below the RTT of the link to replace; exceeds the jitter of a busy machine
+MIN_GAIN_S: Final = 0.010
+MEASURED_INTERVALS: Final = 2.0  # gossip intervals after which a link has enough RTT samples
 TREE_STRATEGIES: Final = ("plumtree", "auto")
-CANDIDATES_DRAWN: Final = 8  # members looked through for one to look at
-FIRST_PAUSE_INTERVALS: Final = 0.5  # gossip intervals between two looks
+CANDIDATES_DRAWN: Final = 8  # members examined per candidate
+FIRST_PAUSE_INTERVALS: Final = 0.5  # gossip intervals between two measurements
 MAX_PAUSE_INTERVALS: Final = 12.0
-PAUSE_GROWTH: Final = 1.1  # so much longer is the pause after each look that led to nothing
-RECHECK_S: Final = 600.0  # before the same member is looked at again
-RECHECK_REJECTED_S: Final = 60.0  # the same where it was near but had nearer ones
+PAUSE_GROWTH: Final = 1.1  # per fruitless measurement
+RECHECK_S: Final = 600.0  # before the same member is measured again
+RECHECK_REJECTED_S: Final = 60.0  # the same if it was near but rejected us
 
 
 class SwapCandidate(NamedTuple):
-    """Knock at `member`: if a round trip takes less than `max_rtt_s`, `swap_for` may go for it."""
+    """Dial `member`; if its RTT is below `max_rtt_s`, it may replace `swap_for`."""
 
     member: Member
     max_rtt_s: float
@@ -61,8 +62,9 @@ class SwapCandidate(NamedTuple):
 
 
 class ProximityOptimizer:
-    """See the module. `candidates_dialed` counts those taken, `links_optimized` links of ours given up
-    for nearer ones."""
+    """Chooses members to measure and links to replace. `candidates_dialed` counts the members
+    measured, `links_optimized` the links replaced.
+    """
 
     def __init__(
         self,
@@ -74,7 +76,9 @@ class ProximityOptimizer:
         now: float,
         is_in_use: Callable[[PeerId, float], bool],
     ) -> None:
-        """`carries(peer_id, now)`: whether messages come or go over that link, which stays while they do."""
+        """`is_in_use(peer_id, now)` returns whether broadcasts currently travel over that link; it
+        is then kept.
+        """
         self._is_in_use = is_in_use
         self._config = config
         self._peers = peers
@@ -89,12 +93,14 @@ class ProximityOptimizer:
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
 
-    # --- our own links --------------------------------------------------------------------------
+    # --- links to replace -----------------------------------------------------------------------
 
     def _farthest_replaceable(
         self, zone: Zone, now: float, allowed: Container[PeerId] | None = None
     ) -> Peer | None:
-        """The farthest link, if need be `allowed` these, that may go for one into `zone`."""
+        """The farthest link, restricted to `allowed` if given, that may be replaced by one into
+        `zone`.
+        """
         if not self._is_applicable:
             return None
         kept_count = self._config.max_peers // FARTHEST_KEPT_DIVISOR
@@ -118,15 +124,16 @@ class ProximityOptimizer:
 
     @property
     def _is_applicable(self) -> bool:
-        """Whether any link may ever go."""
+        """Whether links may be replaced at all."""
         config = self._config
         is_enabled = config.optimize_links and config.max_peers >= FARTHEST_KEPT_DIVISOR
         return is_enabled and self._active_view.is_partial and self._tolerates_swaps
 
     @property
     def _tolerates_swaps(self) -> bool:
-        """Whether what goes over links heals when they change: a tree does not without ids beside it, and
-        hubs would have to be found anew."""
+        """Whether broadcasts survive a change of links: a tree does not without lazy push, and
+        `hub-and-spoke` would have to find new hubs.
+        """
         if self._config.distribution == "hub-and-spoke":
             return False
         return self._config.lazy_push or self._config.strategy not in TREE_STRATEGIES
@@ -134,8 +141,11 @@ class ProximityOptimizer:
     def pick_victim(
         self, newcomer: PeerRecord, rtt_s: float | None, now: float, source: Address | None = None
     ) -> PeerId | None:
-        """Whose link should go for one with `newcomer`, which is at `source` and `rtt_s` away; None:
-        nobody's. What we chose ourselves we give up for what we choose ourselves, not for this."""
+        """The link to replace by one with `newcomer`, at `source` and `rtt_s` away; None if none is
+        worth it.
+
+        Self-chosen links are given up only for members that we choose ourselves, not here.
+        """
         if rtt_s is None or not self._is_applicable:
             return None
         allowed = None if source is None else self._active_view.replaceable_by(source, now)
@@ -145,15 +155,15 @@ class ProximityOptimizer:
         return peer.peer_id
 
     def on_links_changed(self, now: float) -> None:
-        """Links came or went: there may be nearer ones to be had again."""
+        """Links changed, so there may be nearer members again: measure more often."""
         self._pause_intervals = FIRST_PAUSE_INTERVALS
         if self._is_applicable:
             self._next_candidate_at = min(self._next_candidate_at, now + self._next_pause_s())
 
-    # --- looking at others ----------------------------------------------------------------------
+    # --- members to measure ---------------------------------------------------------------------
 
     def next_candidate(self, now: float) -> SwapCandidate | None:
-        """Whom to look at, if it is time to and there is anybody worth it."""
+        """The next member to measure, if one is due and worthwhile."""
         if now < self._next_candidate_at or not self._is_applicable:
             return None
         self._pause_intervals = min(self._pause_intervals * PAUSE_GROWTH, MAX_PAUSE_INTERVALS)
@@ -169,7 +179,7 @@ class ProximityOptimizer:
         return None
 
     def _has_distant_link(self, now: float) -> bool:
-        """Before members are drawn: whether we are well linked, and some link is far."""
+        """Whether we have enough links and one is distant; checked before any member is drawn."""
         if self._active_view.healthy_count(now) < self._active_view.target_count:
             return False
         linked_peers = (self._peers.get(peer_id) for peer_id in self._peers.linked)
@@ -196,11 +206,13 @@ class ProximityOptimizer:
         return SwapCandidate(member, max_rtt_s, swap_for.record)
 
     def on_too_far(self, member: Member, rtt_s: float | None) -> None:
-        """It is too far now; not where our links become longer."""
+        """Remember that `member` was too far; it is measured again early if our links become
+        longer.
+        """
         member.rejected_rtt_s = rtt_s
 
     def on_rejected(self, member: Member, now: float) -> None:
-        """It is near, but others are nearer to it."""
+        """`member` is near but has nearer links."""
         if self._is_applicable:
             member.proximity_check_at = now + RECHECK_REJECTED_S * (0.5 + self._rng.random())
 
@@ -211,5 +223,5 @@ class ProximityOptimizer:
 
 
 def rtt_to_beat_s(rtt_s: float | None) -> float:
-    """What round trip is clearly less than `rtt_s`; at most 0: none is, and where it is not known."""
+    """RTT a replacement must beat; <= 0 if none can."""
     return -math.inf if rtt_s is None else min(MAX_RTT_RATIO * rtt_s, rtt_s - MIN_GAIN_S)
