@@ -1,7 +1,10 @@
-"""The quickest road that fits: direct mail while the cluster and the payload are small, else a tree.
+"""Automatic strategy: direct mail while the cluster and the payload are small, otherwise a
+Plumtree.
 
-What must stay true: what an origin mails is so marked on every copy, so each node knows of each
-rumor whether to pass it on, and nobody has to agree with anybody on which road is taken.
+Invariants:
+
+- Every copy is marked if its origin mailed it, so each node knows per rumor whether to forward it.
+  Nodes need not agree on a strategy.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ from typing import Final
 from grapevine_proto.overlay.broadcast.plumtree import Plumtree
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, PushPlan
 
-DIRECT_MAIL_LIMIT_BYTES: Final = 256 * 1024  # from one node for one rumor: 20 ms at 100 Mbit/s
+DIRECT_MAIL_LIMIT_BYTES: Final = 256 * 1024  # per rumor, from one node: 20 ms at 100 Mbit/s
 
 
 class Auto(Plumtree):
-    """See the module. All but the mailing is the tree's."""
+    """Plumtree that mails small rumors directly."""
 
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
         linked = self._near_peers.linked

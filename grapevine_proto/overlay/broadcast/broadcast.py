@@ -1,19 +1,20 @@
-"""Broadcasts: taking rumors in, telling the application, passing them on.
+"""Broadcast: accepts rumors, delivers new payloads to the application, and forwards rumors by a
+strategy.
 
-What must stay true:
+Invariants:
 
-- Cheap before dear: known? too old? may this stream be opened? authentic? Only then is anything
-  marked, held or delivered.
-- A rumor is authentic by its signature, or because its origin itself tells it, over the session of
-  the run that said it. What is known by the session alone is delivered at once and held unproved:
-  its signature is checked before it leaves this node, and if it is bad it never does.
-- Whatever way a rumor comes, pushed or repaired, it is taken in here and nowhere else.
-- A relayed rumor is the origin's, byte for byte; only hops and age beside it change. Nobody signs those, so
-  a copy that says less of them undoes what one that said more kept from being done: it is passed on, and
-  held again.
-- That its origin mails a rumor to all counts from the origin alone.
-- Two contents under one id are one delivery, of the first; the second is counted as a conflict of its
-  origin where both are here.
+- Cheapest checks first: duplicate, expired, stream admissible, signature. Only then is anything
+  marked as seen, cached or delivered.
+- A rumor is authentic by its signature, or because its origin sends it over the session of the same
+  epoch. In the latter case it is delivered at once and cached unverified; its signature is checked
+  before it leaves this node, and if forged it never does.
+- Pushed and repaired rumors are accepted by the same code.
+- A relayed rumor is the origin's, byte for byte; only hops and age beside it change. Those are not
+  signed, so a copy that claims less undoes the effect of one that claimed more: it is forwarded and
+  cached again.
+- Only the origin can mark a rumor as mailed to all.
+- Two contents under one ID are delivered once, the first one. The second counts as a conflict of
+  the origin if both are here.
 """
 
 from __future__ import annotations
@@ -64,29 +65,27 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import Rumor
 
-DOUBTFUL_LIMIT: Final = (
-    1024  # rumors whose first copy claimed many hops or a great age, 200 bytes each
-)
-DOUBTFUL_HOPS: Final = MIN_HOPS_LIMIT  # fewer never keep a rumor from being passed on, by default
-MIN_AGE_DIFFERENCE_S: Final = 1.0  # by which a copy has to be younger to be worth telling
-UNCLAIMED_LIMIT: Final = (
-    1024  # of ours that nobody has asked for yet; then the oldest is not waited for
-)
-NO_FORWARD_AGE_MS: Final = (
-    10_000  # what rounds bring older than this they bring to all: it is not said anew
-)
+# rumors whose first copy claimed many hops or a great age; 200 bytes each
+DOUBTFUL_LIMIT: Final = 1024
+# lower counts never prevent forwarding at the default settings
+DOUBTFUL_HOPS: Final = MIN_HOPS_LIMIT
+MIN_AGE_DIFFERENCE_S: Final = 1.0  # by which another copy must be younger to be forwarded
+UNCLAIMED_LIMIT: Final = 1024  # own rumors not requested yet; the oldest is no longer awaited
+# repairs older than this reach every node by anti-entropy and are not forwarded
+NO_FORWARD_AGE_MS: Final = 10_000
 
 
 class _Claim(NamedTuple):
-    """What the best copy so far said of a rumor."""
+    """The lowest hop count and age claimed for a rumor so far."""
 
     hops: int
     published_at: float
 
 
 class Broadcast:
-    """The machine that owns rumors. Driven by pushed `Rumors`, by `accept` for repaired ones, by
-    `broadcast`, and by its deadline."""
+    """The state machine that owns rumors, driven by pushed `Rumors`, `accept` for repairs,
+    `broadcast` and its deadline.
+    """
 
     def __init__(
         self,
@@ -112,19 +111,19 @@ class Broadcast:
         self.puller = LargePuller(peers, self._near_peers, store)
         self._unclaimed: dict[
             RumorKey, int
-        ] = {}  # ours, of which others were only told, and their bytes
+        ] = {}  # own rumors that were only announced, and their sizes
         self._awaiting_first_peer: dict[
             RumorKey, int
-        ] = {}  # rumors of ours that went to nobody, and their payloads
+        ] = {}  # own rumors sent to no peer, and their number of payloads
         self._doubtful: OrderedDict[RumorKey, _Claim] = OrderedDict()
         self._tick_at = now + STORE_TICK_S
-        self.conflicts = 0  # second contents under one id
+        self.conflicts = 0  # second contents under one ID
         self.duplicates = 0
         self.relayed = 0
         self.repaired = 0
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        """Other settings, and perhaps another strategy, from now on."""
+        """Apply `config`, possibly with another strategy."""
         effects: list[Effect] = []
         self._near_peers.reconfigure(config)
         if config.strategy != self._config.strategy:
@@ -140,22 +139,24 @@ class Broadcast:
 
     @property
     def subscribers(self) -> Sequence[PeerId]:
-        """Peers to whom what is heard here first is always pushed."""
+        """Peers to which new rumors are always pushed."""
         return self._strategy.subscribers
 
     @property
     def subscriptions(self) -> Sequence[PeerId]:
-        """Peers who are asked to push to us what they hear first."""
+        """Peers that push new rumors to us."""
         return self._strategy.subscriptions
 
     def is_in_use(self, peer_id: PeerId, now: float) -> bool:
-        """Whether what others say comes or goes over the link with `peer_id` these days."""
+        """Whether broadcasts currently travel over the link with `peer_id`."""
         return self._strategy.is_in_use(peer_id, now)
 
     # --- links ----------------------------------------------------------------------------------
 
     def on_link_up(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """A link is new: it hears of what came lately, the first of all at once what was said to nobody."""
+        """A new link: announce recent rumors. The first link of all gets those that were sent to no
+        peer.
+        """
         effects = self._strategy.on_link_up(peer_id, now) + self.lazy_push.announce_recent(
             peer_id, now
         )
@@ -174,15 +175,15 @@ class Broadcast:
         return [Send((peer_id,), Announce(copy.rumor.ids, copy.rumor.size_bytes))]
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """A link is gone."""
+        """A link closed."""
         if not self._peers.linked:
             self._unclaimed.clear()
         return self._strategy.on_link_down(peer_id, now) + self.puller.on_link_down(peer_id, now)
 
-    # --- ours -----------------------------------------------------------------------------------
+    # --- own rumors -----------------------------------------------------------------------------
 
     def broadcast(self, rumor: Rumor, now: float) -> list[Effect]:
-        """Spread a rumor of our own."""
+        """Publish a rumor of our own."""
         copy = RumorCopy(rumor, 0, 0)
         key = rumor_key(rumor)
         self._store.insert(copy, rumor.origin, True, now)
@@ -200,18 +201,19 @@ class Broadcast:
 
     @property
     def has_unclaimed(self) -> bool:
-        """Whether linked peers were told of a rumor of ours and none has asked for it yet."""
+        """Whether a rumor of ours was announced to linked peers and none has requested it yet."""
         return bool(self._unclaimed)
 
     def can_announce(self, size_bytes: int) -> bool:
-        """Whether another large one of ours may be announced: one, and what a peer asks for at a time. More
-        would push out of the store what nobody had time to ask for."""
+        """Whether another large rumor of ours may be announced: one, plus what a peer requests at a
+        time. More would evict from the cache what no peer had time to request.
+        """
         return (
             not self._unclaimed or sum(self._unclaimed.values()) + size_bytes <= PULL_WINDOW_BYTES
         )
 
     def on_requested(self, request: IWant) -> None:
-        """A peer asks for these."""
+        """A peer requests these ranges."""
         if not self._unclaimed:
             return
         streams = {key[:2] for key in self._unclaimed}
@@ -225,7 +227,7 @@ class Broadcast:
         if len(self._unclaimed) > UNCLAIMED_LIMIT:
             del self._unclaimed[next(iter(self._unclaimed))]
 
-    # --- theirs ---------------------------------------------------------------------------------
+    # --- rumors of peers ------------------------------------------------------------------------
 
     def handle(
         self,
@@ -253,7 +255,7 @@ class Broadcast:
                 assert_never(message)
 
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
-        """Take in one copy from `sender`: deliver what is new in it and pass it on."""
+        """Accept one copy from `sender`: deliver what is new in it and forward it."""
         rumor = copy.rumor
         is_mailed = copy.hops == DIRECT_MAIL_HOPS and rumor.origin == sender
         if self._store.is_duplicate(rumor, now):
@@ -298,7 +300,7 @@ class Broadcast:
         return effects + self._report_forgers()
 
     def _on_duplicate(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
-        """Nothing in it is new, but where it came from is, and perhaps what it says of its way."""
+        """Nothing in the copy is new, but its sender is, and perhaps its hops and age."""
         rumor = copy.rumor
         key = rumor_key(rumor)
         self.duplicates += 1
@@ -319,7 +321,9 @@ class Broadcast:
     def _on_second_signature(
         self, cached: Rumor, rumor: Rumor, sender: PeerId, now: float
     ) -> list[Effect]:
-        """A copy that is not what is held under its id: forged, or its origin signed two contents."""
+        """A copy differs from the cached one under its ID: one is forged, or the origin signed two
+        contents.
+        """
         if not self._store.cache.verify(rumor_key(cached), now):
             return self._report_forgers()
         rejection = self._verifier.check(rumor, sender, now)
@@ -331,7 +335,7 @@ class Broadcast:
         return [CountDrop(rumor.origin, DropReason.CONTENT_CONFLICT)]
 
     def _note_doubtful(self, copy: RumorCopy, now: float) -> None:
-        """What the first copy of a rumor says may keep it from going on; nobody signed that."""
+        """Remember a first copy whose unsigned hops or age may prevent forwarding."""
         if copy.hops < DOUBTFUL_HOPS and copy.age_ms < NO_FORWARD_AGE_MS:
             return
         self._doubtful[rumor_key(copy.rumor)] = _Claim(copy.hops, now - copy.age_ms / 1000)
@@ -339,8 +343,10 @@ class Broadcast:
             self._doubtful.popitem(last=False)
 
     def _correct_doubtful(self, copy: RumorCopy, sender: PeerId, now: float) -> list[Effect]:
-        """A copy of a doubted rumor came again: if it says that it is younger, or came over fewer hops, it is
-        held and passed on as if it were the first. Once: who says so falsely causes one push more."""
+        """Another copy of a doubtful rumor arrived. If it claims to be younger, or fewer hops,
+        cache and forward it as if it were the first. This happens once per rumor, so a false claim
+        causes one more push.
+        """
         rumor = copy.rumor
         key = rumor_key(rumor)
         claim = self._doubtful[key]
@@ -374,7 +380,7 @@ class Broadcast:
         *,
         is_firsthand: bool,
     ) -> list[Effect]:
-        """As the strategy has it, if it may leave at all."""
+        """Forward a rumor as the strategy decides, if it may leave this node."""
         plan = self._strategy.on_new_rumor(new_rumor, now)
         if not plan.targets and not plan.is_offer and not plan.effects:
             self.lazy_push.announce(copy.rumor, holders, now, is_mailed=new_rumor.is_mailed)
@@ -385,7 +391,7 @@ class Broadcast:
         return self._execute(plan, copy, holders, now, is_mailed=new_rumor.is_mailed)
 
     def _can_forward(self, rumor: Rumor, is_firsthand: bool, now: float) -> bool:
-        """Whether its signature is good, which for what came firsthand is checked now."""
+        """Whether its signature is good; a rumor accepted on its session is checked now."""
         return not is_firsthand or self._store.cache.verify(rumor_key(rumor), now)
 
     def _execute(
@@ -397,7 +403,7 @@ class Broadcast:
         *,
         is_mailed: bool = False,
     ) -> list[Effect]:
-        """Do what the strategy wants with `copy`, which those in `holders` need not be told of."""
+        """Carry out a plan for `copy`; peers in `holders` need no announcement."""
         effects: list[Effect] = [*plan.effects]
         holders = (*holders, *plan.targets)
         effects += self._push(copy, plan.targets, is_mail=plan.is_mail)
@@ -410,7 +416,7 @@ class Broadcast:
     def _rejection(
         self, copy: RumorCopy, sender: PeerId, is_firsthand: bool, now: float
     ) -> DropReason | None:
-        """Why not to take `copy`. The order is the cost."""
+        """Why `copy` is rejected; None to accept it. Cheapest checks first."""
         rumor = copy.rumor
         if copy.age_ms >= self._config.message_dedup_ttl * 1000:
             return DropReason.MESSAGE_EXPIRED
@@ -423,7 +429,7 @@ class Broadcast:
         return rejection
 
     def _report_forgers(self) -> list[Effect]:
-        """Origins whose rumors, taken on their session's word, turned out to be badly signed."""
+        """Count drops for origins whose rumors, accepted on their session, turned out to be forged."""
         forgers = self._store.cache.forgers
         if not forgers:
             return []
@@ -474,8 +480,7 @@ class Broadcast:
 
 
 def _with_transit(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> RumorCopy:
-    """`copy`, older by the time it was on its way; what is mailed comes from its origin itself, and
-    whoever else says so does not count."""
+    """`copy`, aged by its transit time. Only the origin itself can mark a copy as mailed."""
     transit_ms = int(sender.rtt_s * 500) if sender is not None and sender.rtt_s else 0
     hops = 1 if is_mailed else min(copy.hops, DIRECT_MAIL_HOPS - 1)
     if not transit_ms and hops == copy.hops:

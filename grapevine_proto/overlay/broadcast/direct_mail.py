@@ -1,8 +1,10 @@
-"""Direct mail (Demers et al. 1987): once to every member, by the origin itself. One hop and N - 1
-sends, the least there can be of either.
+"""Direct mail (Demers 1987, section 1.2): the origin sends to every member, in one hop and N - 1
+sends, the minimum of both.
 
-What must stay true: mail goes out only while every member that is not gone is linked, so whoever
-gets it need not pass it on. Else it is pushed to all links there are, as what others pass on by ids.
+Invariants:
+
+- A rumor is marked as mailed only while every active member is linked, so its receivers need not
+  forward it. Otherwise it is pushed to all links, and the others learn of it by lazy push.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from grapevine_proto.overlay.broadcast.strategy import NewRumor, PushPlan, Strat
 
 
 class DirectMail(Strategy):
-    """See the module."""
+    """Sends every rumor of ours to all linked peers and forwards none."""
 
     def __init__(self, near_peers: NearPeers) -> None:
         self._near_peers = near_peers

@@ -1,12 +1,13 @@
-"""Rumor mongering, as Grapevine does it (Demers et al. 1987: push, with feedback).
+"""Rumor mongering with push and feedback (Demers 1987, section 1.4), as in Grapevine 1.x.
 
-A node relays a rumor that is new to it with some probability to `fanout` peers; the origin always
-does. While nobody has told the rumor back, one more peer gets it each gossip interval, up to
-`max_forwards` copies in all: where a push was lost on the way, the next one makes up for it.
+The origin pushes a rumor to `fanout` peers; any other node does so with `forward_probability`.
+Until a copy comes back, one more peer gets it each gossip interval, which makes up for lost pushes.
 
-What must stay true: from one node at most `max_forwards` copies of a rumor go out; none goes back
-to whoever it came from or to its origin; none travels beyond `hops` relays. Blind push leaves out
-some nodes in all but the smallest clusters; repair is for them.
+Invariants:
+
+- One node sends at most `max_forwards` copies of a rumor, none to its sender or origin.
+- No rumor travels beyond `hops` relays. In all but the smallest clusters blind push misses some
+  nodes, which lazy push and anti-entropy repair.
 """
 
 from __future__ import annotations
@@ -23,24 +24,22 @@ from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan,
 from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.overlay.store.message_cache import RumorKey
 
-HOT_RUMORS_LIMIT: Final = (
-    4096  # rumors watched at once; under more traffic than that, repair is quicker
-)
+HOT_RUMORS_LIMIT: Final = 4096  # rumors tracked at once; under more traffic repair is faster
 
 
 class _HotRumor:
-    """A rumor that we relayed and nobody has told back."""
+    """A rumor that we pushed and that no peer has pushed back."""
 
     __slots__ = ("copies_sent", "due_at", "holders")
 
     def __init__(self, holders: set[PeerId], copies: int, due_at: float) -> None:
-        self.holders = holders  # who has it from us, who gave it, and its origin
-        self.copies_sent = copies  # that we sent
+        self.holders = holders  # our targets, its sender and its origin
+        self.copies_sent = copies  # by us
         self.due_at = due_at
 
 
 class Epidemic(Strategy):
-    """See the module."""
+    """Pushes new rumors to random peers."""
 
     def __init__(self, config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> None:
         self._config = config
@@ -48,7 +47,7 @@ class Epidemic(Strategy):
         self._rng = rng
         self._hot: OrderedDict[RumorKey, _HotRumor] = (
             OrderedDict()
-        )  # by due time: the interval is one for all
+        )  # by due time, as all have the same interval
         self.evicted = 0
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:

@@ -1,17 +1,16 @@
-"""Flood over subscriptions, as in gwyh: each node picks whom it receives from.
+"""Flooding over subscriptions, as in gwyh: each node chooses the peers that push to it.
 
-Whoever hears a rumor first pushes it to all who subscribed here; the first copy to arrive anywhere
-has taken the quickest path there is, and every node gets about `subscriptions` copies.
+A node pushes a new rumor to all its subscribers. The first copy to arrive anywhere has taken the
+fastest path, and every node receives about `subscriptions` copies.
 
-What must stay true:
+Invariants:
 
-- A node subscribes to `subscriptions` of its links, or to all where they are fewer; whom it loses it
-  replaces. A newcomer takes the place of one of them with the chance that it would have been drawn
-  with, so that in the end every peer is as likely as any other to have subscribers, or as likely as
-  `distribution` has it: whom it prefers, zone by zone, is whom a node hears from.
-- What is said by an origin with fewer than two subscribers goes to `MIN_ORIGIN_TARGETS` peers anyway: of
-  1,000 nodes seven are without any at a time.
-- Subscriptions are said again every few gossip intervals, so a lost word is not lost for long.
+- A node subscribes to `subscriptions` of its links, or to all if there are fewer, and replaces lost
+  ones. A newcomer replaces one with the probability with which it would have been drawn, so that in
+  the end every peer is equally likely to have subscribers, or as likely as `distribution` makes it.
+- A rumor of an origin with fewer than `MIN_SUBSCRIBERS` subscribers goes to `MIN_ORIGIN_TARGETS`
+  peers; of 1,000 nodes about seven have none at any time.
+- Subscriptions are repeated every few gossip intervals, which repairs lost ones.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from grapevine_proto.wire.messages import Graft, Prune, Subscribe
 
 MIN_SUBSCRIBERS: Final = 2
 MIN_ORIGIN_TARGETS: Final = 3
-RESUBSCRIBE_INTERVALS: Final = 4  # of gossip
+RESUBSCRIBE_INTERVALS: Final = 4  # gossip intervals
 
 
 class Flood(Strategy):
-    """See the module."""
+    """Pushes new rumors to the peers that subscribed here."""
 
     def __init__(self, config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> None:
         self._config = config
         self._near_peers = near_peers
         self._rng = rng
-        self._subscriptions: dict[PeerId, None] = {}  # whom we subscribed to
-        self._subscribers: dict[PeerId, None] = {}  # who subscribed here
+        self._subscriptions: dict[PeerId, None] = {}  # peers we subscribed to
+        self._subscribers: dict[PeerId, None] = {}  # peers that subscribed here
         self._resubscribe_at = math.inf
 
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
@@ -52,7 +51,7 @@ class Flood(Strategy):
             targets += self._near_peers.choose(shortfall, exclude=targets)
         return PushPlan(targets)
 
-    # --- subscribing ----------------------------------------------------------------------------
+    # --- subscriptions --------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:
         self._resubscribe_at = now + RESUBSCRIBE_INTERVALS * self._config.gossip_interval
@@ -62,13 +61,13 @@ class Flood(Strategy):
         return _send_subscribe(list(self._subscriptions), subscribe=False)
 
     def on_link_up(self, peer_id: PeerId, now: float) -> list[Effect]:
-        self._subscribers.pop(peer_id, None)  # of an earlier run
+        self._subscribers.pop(peer_id, None)  # from an earlier session
         limit = self._config.subscriptions
-        if peer_id in self._subscriptions:  # restarted: it has forgotten
+        if peer_id in self._subscriptions:  # restarted: its subscriber table is empty
             return _send_subscribe([peer_id], subscribe=True)
         if len(self._subscriptions) < limit:
             return self._subscribe(peer_id)
-        if peer_id not in self._near_peers.choose(limit):  # as if all were drawn anew
+        if peer_id not in self._near_peers.choose(limit):  # as in a new draw of all
             return []
         replaced = self._pick_replaced(peer_id)
         if replaced == peer_id:
@@ -77,7 +76,9 @@ class Flood(Strategy):
         return _send_subscribe([replaced], subscribe=False) + self._subscribe(peer_id)
 
     def _pick_replaced(self, newcomer: PeerId) -> PeerId:
-        """Who goes for `newcomer`, or it itself: with hubs and spokes, another of its zone."""
+        """The subscription to replace by `newcomer`, or `newcomer` itself to keep all. With
+        `hub-and-spoke`, one of its zone.
+        """
         if self._config.distribution != "hub-and-spoke":
             return self._rng.choice(list(self._subscriptions))
         retained = self._near_peers.choose(
@@ -110,7 +111,7 @@ class Flood(Strategy):
             del self._subscriptions[peer_id]
         return _send_subscribe(surplus, subscribe=False) + self._fill_subscriptions()
 
-    # --- being subscribed to --------------------------------------------------------------------
+    # --- subscribers ----------------------------------------------------------------------------
 
     def handle(
         self, message: Subscribe | Graft | Prune, sender: PeerId, now: float

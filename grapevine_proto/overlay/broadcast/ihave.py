@@ -1,26 +1,26 @@
-"""Lazy repair: whoever was not sent a rumor is told its id, and asks if it lacks it.
+"""Lazy push: announces the IDs of rumors that were not pushed (IHAVE), so that peers request those
+they lack (IWANT).
 
-    we -> Ids ...                    to each linked peer that is not known to have the rumors
-    peer -> Want                     a moment later, of what it still lacks
-    we -> Repair ...                 as for any question
+    we -> IHave ...                  to each near peer not known to have the rumors
+    peer -> IWant                    after a short delay, for those it still lacks
+    we -> Repair ...                 as for any request
 
-Pushing alone leaves out some nodes, and more where datagrams are lost. Ids cost little, so they go
-to all other links; what is pushed meanwhile need not be asked for, since questions wait two round
-trips (Leitao, Pereira, Rodrigues 2007, section 3.4: a lazy link's timer).
+Push alone misses some nodes, more so if datagrams are lost. IDs are cheap, so they go to the other
+near peers. Requests wait for two round trips, because a push may still arrive (Plumtree, Leitao
+2007, section 3.4: the timer of a lazy link).
 
-What must stay true:
+Invariants:
 
-- One batch of ids per link for what came within `IHAVE_BATCH_DELAY_S` (`MAIL_IHAVE_DELAY_S` for what is
-  mailed to
-  all), and at most ten datagrams of them a second: more ids wait together. Nobody is told of what it
-  told us, by copy or by id.
-- Of one rumor each teller is asked once, the first one first, the next after at most
-  `IWANT_TIMEOUT_BOUNDS_S`,
-  so a teller that cannot serve what it told of costs less than a second.
-- An id only limits what is asked, and of whom. Nothing is marked by it; rumors prove themselves.
-- What one teller opens is capped apart from what others do, so lies crowd out no one else's ids.
-- What one message of ids costs is bounded, whatever it names: overlapping ranges of one message count
-  once, and of each few gaps are asked for.
+- A link gets one batch of IDs for the rumors of `IHAVE_BATCH_DELAY_S` (`MAIL_IHAVE_DELAY_S` for
+  mailed ones), and at most ten such datagrams a second; further IDs wait and are batched. A rumor
+  is never announced to a peer that sent or announced it.
+- Each source of a rumor is asked once, in order of announcement, at intervals of at most
+  `IWANT_TIMEOUT_BOUNDS_S`. So a source that cannot serve what it announced costs less than a
+  second.
+- An announcement only determines what is requested, and from which peer. It marks nothing as seen.
+- Announcements of one source have their own limit, so false ones cannot evict those of others.
+- One announcement message has a bounded cost: overlapping ranges in it count once, and few gaps of
+  each are requested.
 """
 
 from __future__ import annotations
@@ -52,45 +52,35 @@ from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.wire.messages import IHave, IWant, Offer
 from grapevine_proto.wire.signed import Rumor
 
-IHAVE_BATCH_DELAY_S: Final = (
-    0.005  # what is learned in one go shares a datagram; a tenth of a usual round trip
-)
-MAIL_IHAVE_DELAY_S: Final = (
-    3.0  # of what its origin gives to all: only its death leaves anybody out
-)
-IHAVE_INTERVAL_S: Final = (
-    0.100  # between datagrams of ids to one peer: a fifth of what it allows us by default
-)
+IHAVE_BATCH_DELAY_S: Final = 0.005  # batches what arrives together; a tenth of a typical round trip
+# for mailed rumors, which only the death of their origin keeps from a member
+MAIL_IHAVE_DELAY_S: Final = 3.0
+# between datagrams of IDs to one peer: a fifth of its default rate limit
+IHAVE_INTERVAL_S: Final = 0.100
 IWANT_DELAY_BOUNDS_S: Final = (
     0.020,
     0.400,
-)  # at least and at most; round trips on one machine are shorter
+)  # minimum and maximum; round trips on one machine are shorter
 IWANT_TIMEOUT_RTTS: Final = 3.0
 IWANT_TIMEOUT_BOUNDS_S: Final = (0.100, 0.500)  # for an answer
 
-UNANNOUNCED_LIMIT: Final = (
-    1024  # rumors whose ids wait to be told: 1.5 s at ten full datagrams a second
-)
-MISSING_LIMIT: Final = 4096  # rumors told of and not here, 200 bytes each
-MISSING_PER_SOURCE_LIMIT: Final = 512  # of those, opened by one teller
-SOURCES_PER_RUMOR_LIMIT: Final = (
-    8  # remembered of one rumor; if so many fail, anti-entropy has its turn
-)
-PAYLOADS_PER_RANGE_LIMIT: Final = (
-    8192  # the most that the wire takes in one; a wider range is cut to that
-)
-IWANT_STALE_TIMERS_ALLOWED: Final = 1024  # entries of rumors that came
+# rumors waiting to be announced: 1.5 s at ten full datagrams a second
+UNANNOUNCED_LIMIT: Final = 1024
+MISSING_LIMIT: Final = 4096  # rumors announced and not here, 200 bytes each
+MISSING_PER_SOURCE_LIMIT: Final = 512  # of those, announced first by one source
+SOURCES_PER_RUMOR_LIMIT: Final = 8  # per rumor; if all fail, anti-entropy takes over
+PAYLOADS_PER_RANGE_LIMIT: Final = 8192  # limit of the wire format; a wider range is truncated
+IWANT_STALE_TIMERS_ALLOWED: Final = 1024  # outdated entries before the heap is rebuilt
 GAPS_PER_SOURCE_LIMIT: Final = (
     4 * RANGES_PER_REQUEST
-)  # of one teller; beyond it of each rumor one gap is asked for
+)  # per source; beyond it one gap per rumor is requested
 
-OVERLAP_WAITS_LIMIT: Final = (
-    2  # for an answer to a question about more: nested lies keep nobody waiting for long
-)
+# for an answer to a larger request: nested false announcements delay little
+OVERLAP_WAITS_LIMIT: Final = 2
 
 
 class _MissingRumor:
-    """A rumor that others have and we do not."""
+    """A rumor that was announced and that we lack."""
 
     __slots__ = (
         "announced_at",
@@ -108,15 +98,16 @@ class _MissingRumor:
         self.announced_at = now
         self.requested_at: float | None = None
         self.is_offered = False
-        self.pending_sources = [first_source]  # not asked yet, the first to tell first
+        self.pending_sources = [first_source]  # not asked yet, in order of announcement
         self.announced_by = dict.fromkeys((first_source,))
         self.due_at = due_at
         self.overlap_waits = 0
 
 
 class EarlyAnnouncement(NamedTuple):
-    """Who told of a rumor before it came: who first, and so long before; all of them; and whether
-    it was offered."""
+    """How a rumor was announced before it arrived: by which peer first, how long before, by which
+    peers at all, and whether as an offer.
+    """
 
     first_source: PeerId | None = None
     lead_s: float = 0.0
@@ -128,7 +119,9 @@ NO_ANNOUNCEMENT: Final = EarlyAnnouncement()
 
 
 class LazyPush:
-    """Part of dissemination, which tells it of every rumor that comes and goes."""
+    """Announces rumors and requests announced ones. `Broadcast` reports every rumor that arrives or
+    is pushed.
+    """
 
     def __init__(
         self,
@@ -138,16 +131,17 @@ class LazyPush:
         store: MessageStore,
         strategy: Strategy,
     ) -> None:
-        """`strategy` pushes what need not be asked for, and hears whom we ask."""
+        """`strategy` determines how long to wait for pushes and receives `on_request_sent`."""
         self._is_enabled = config.lazy_push
         self._peers = peers
         self._near_peers = near_peers
         self._store = store
         self._strategy = strategy
-        self._unannounced: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with who has it
+        self._unannounced: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with its holders
         self._announce_at = math.inf
         self._unannounced_mail: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
-        self._unsorted_mail: list[tuple[Rumor, tuple[PeerId, ...]]] = []  # and not among those yet
+        # not yet merged into `_unannounced_mail`
+        self._unsorted_mail: list[tuple[Rumor, tuple[PeerId, ...]]] = []
         self._announce_mail_at = math.inf
         self._paced_until = -math.inf
         self._missing: dict[StreamRange, _MissingRumor] = {}
@@ -155,13 +149,13 @@ class LazyPush:
         self._missing_per_source: Counter[PeerId] = Counter()
         self._timer_heap: list[
             tuple[float, int, StreamRange]
-        ] = []  # a heap; entries may be out of date
+        ] = []  # a heap with possibly outdated entries
         self._tie_breaker = count()
         self.requests_sent = 0
-        self.announcements_dropped = 0  # ids that found no room, ours or others'
+        self.announcements_dropped = 0  # IDs dropped at a limit, ours or others'
 
     def set_strategy(self, strategy: Strategy) -> None:
-        """Leave the pushes of `strategy` as much time as they need."""
+        """Use the request delays of another strategy."""
         self._strategy = strategy
 
     def reconfigure(self, config: NodeConfig) -> None:
@@ -175,10 +169,10 @@ class LazyPush:
             self._missing_per_source.clear()
             self._timer_heap.clear()
 
-    # --- telling --------------------------------------------------------------------------------
+    # --- announcements --------------------------------------------------------------------------
 
     def on_rumor(self, rumor: Rumor, now: float) -> EarlyAnnouncement:
-        """`rumor` is here: it need not be asked for any more."""
+        """`rumor` arrived and need not be requested any more."""
         entry = self._missing.pop(rumor.ids, None) if self._missing else None
         if entry is None:
             return NO_ANNOUNCEMENT
@@ -190,10 +184,10 @@ class LazyPush:
     def announce(
         self, rumor: Rumor, holders: Iterable[PeerId], now: float, *, is_mailed: bool = False
     ) -> None:
-        """Tell of `rumor`, which is new here, to who is not among `holders`."""
+        """Schedule the announcement of a new `rumor` to near peers outside `holders`."""
         if not self._is_enabled:
             return
-        if is_mailed:  # nobody is told for long: it is put where it belongs when somebody looks
+        if is_mailed:  # announced much later, so it is merged when first needed
             self._unsorted_mail.append((rumor, tuple(holders)))
             if len(self._unsorted_mail) + len(self._unannounced_mail) > UNANNOUNCED_LIMIT:
                 self._flush_unsorted_mail()
@@ -221,13 +215,15 @@ class LazyPush:
             self.announcements_dropped += 1
 
     def offer(self, rumor: Rumor, holders: Iterable[PeerId]) -> list[Effect]:
-        """Let near peers who are not among `holders` ask for `rumor` at once."""
+        """Offer `rumor` to near peers outside `holders`, which request it at once."""
         excluded = {rumor.origin, *holders}
         targets = tuple(each for each in self._near_peers.near if each not in excluded)
         return [Send(targets, Offer((rumor.ids,)))] if targets else []
 
     def announce_recent(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """Tell a newly linked peer what came lately: it was told to others, and no digest shows it yet."""
+        """Announce recent rumors to a newly linked peer: other peers know them, and no digest
+        covers them yet.
+        """
         if not self._is_enabled:
             return []
         recent = self._store.cache.received_since(now - DIGEST_SETTLE_S)
@@ -244,7 +240,7 @@ class LazyPush:
         self._note_holder(rumor.ids, sender)
 
     def _note_holder(self, ids: StreamRange, peer_id: PeerId) -> None:
-        """Nobody needs to tell `peer_id` of these."""
+        """`peer_id` has these rumors and needs no announcement."""
         if self._unsorted_mail:
             self._flush_unsorted_mail()
         for unannounced in (self._unannounced, self._unannounced_mail):
@@ -252,7 +248,7 @@ class LazyPush:
                 unannounced[ids].add(peer_id)
 
     def _announce_due(self, now: float) -> list[Effect]:
-        """What waits for its turn and is due."""
+        """Send the announcements that are due."""
         effects: list[Effect] = []
         if now >= self._announce_at:
             self._announce_at = math.inf
@@ -273,8 +269,10 @@ class LazyPush:
         *,
         is_coalesced: bool = False,
     ) -> list[Effect]:
-        """A datagram or more to each of `peers`, made once for those who get the same. `is_coalesced`: one
-        range for rumors that follow each other, where nobody will be told of them one by one."""
+        """Announce to each of `peers`; peers that get the same IDs share one message.
+        `is_coalesced` joins adjacent rumors into one range, for rumors that are not announced one
+        by one elsewhere.
+        """
         ranges = sorted(unannounced_queue, key=lambda each: (each.stream, each.first))
         unannounced = [unannounced_queue[each] for each in ranges]
         unannounced_queue.clear()
@@ -295,7 +293,7 @@ class LazyPush:
         self._paced_until = now + IHAVE_INTERVAL_S * max_datagrams
         return effects
 
-    # --- asking ---------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------
 
     def handle(self, message: IHave | Offer, sender: PeerId, now: float) -> list[Effect]:
         self._near_peers.on_caller(sender)
@@ -335,7 +333,9 @@ class LazyPush:
         entry.is_offered = entry.is_offered or is_offer
 
     def _expedite(self, ids: StreamRange, entry: _MissingRumor, now: float) -> None:
-        """Whoever offers has it to hand; whoever was asked by its id has so much time to answer first."""
+        """An offered rumor is requested at once, or `IWANT_TIMEOUT_BOUNDS_S[0]` after a request in
+        progress.
+        """
         if entry.requested_at is not None:
             now = max(now, entry.requested_at + IWANT_TIMEOUT_BOUNDS_S[0])
         if now < entry.due_at:
@@ -343,11 +343,11 @@ class LazyPush:
             self._schedule(ids, entry)
 
     def _schedule(self, ids: StreamRange, entry: _MissingRumor) -> None:
-        """Look at `entry` when it is due."""
+        """Schedule a request for when `entry` is due."""
         heapq.heappush(self._timer_heap, (entry.due_at, next(self._tie_breaker), ids))
         if (
             len(self._timer_heap) > 2 * len(self._missing) + IWANT_STALE_TIMERS_ALLOWED
-        ):  # most of them are out of date
+        ):  # most are outdated
             self._timer_heap = [
                 each
                 for each in self._timer_heap
@@ -356,7 +356,7 @@ class LazyPush:
             heapq.heapify(self._timer_heap)
 
     def _request_delay_s(self, source: PeerId) -> float:
-        """How long a push of what `source` told of may yet take."""
+        """How long a push of what `source` announced may still take."""
         measured_peers = (self._strategy.uses_average_rtt and self._near_peers.near) or (source,)
         rtt_s = sum(map(self._peers.rtt_s, measured_peers)) / len(measured_peers)
         return min(
@@ -370,7 +370,7 @@ class LazyPush:
             del self._missing_per_source[entry.first_source]
 
     def _request_due(self, now: float) -> list[Effect]:
-        """Ask for what is due and still missing, one question to a teller for all that it is asked."""
+        """Request what is due and still missing, in one request per source."""
         requests: dict[PeerId, list[StreamRange]] = {}
         graft_pairs: dict[tuple[PeerId, PeerId], None] = {}
         while self._timer_heap and self._timer_heap[0][0] <= now:
@@ -386,7 +386,7 @@ class LazyPush:
                 and entry.overlap_waits < OVERLAP_WAITS_LIMIT
                 and not entry.is_offered
             ):
-                entry.overlap_waits += 1  # who told of it among others is asked for it
+                entry.overlap_waits += 1  # it is part of a request to another source
                 entry.due_at = wait_until
                 self._schedule(ids, entry)
                 continue
@@ -447,8 +447,9 @@ class LazyPush:
 
 
 def _disjoint(ranges: Sequence[StreamRange]) -> list[StreamRange]:
-    """`ranges` in order, none wider than a rumor, and without those that overlap one before them: rumors
-    of one stream are apart, so whoever names the same sequence twice in a message says nothing more."""
+    """`ranges` sorted, truncated to the size of a rumor, and without overlaps: rumors of one stream
+    are disjoint, so a repeated sequence adds nothing.
+    """
     found: list[StreamRange] = []
     for each in sorted(ranges, key=lambda each: (each.stream, each.first)):
         if found and found[-1].stream == each.stream and each.first <= found[-1].last:

@@ -1,24 +1,24 @@
-"""Large rumors: announced to near peers, and pulled once by each node.
+"""Large messages: rumors that are announced to near peers and pulled once by each node.
 
-    we -> Announce                   to each near peer that is not known to have the rumor
-    peer -> Want                     at once, to one of those who announced it
+    we -> Announce                   to each near peer not known to have the rumor
+    peer -> IWant                    at once, to one peer that announced it
     we -> Repair                     the rumor, in fragments
 
-A push of what is large costs a copy for each link that it comes over; a pull costs one a node, for a
-round trip more a hop. Whoever has pulled a rumor announces it in turn, so an origin with many links
-does not send all copies itself.
+A push of a large rumor costs one copy per link that it arrives over; a pull costs one copy per
+node, for one more round trip per hop. A node that has pulled a rumor announces it in turn, so an
+origin with many links does not send all copies itself.
 
-What must stay true:
+Invariants:
 
-- A rumor is asked of one holder at a time: of the first to announce it, the next time of the quickest
-  who has room. A holder from whom nothing comes costs at most `PULL_TIMEOUT_BOUNDS_S`, one that dribbles
-  `PULL_DURATION_LIMIT_S`; then the next is asked, if there is one.
-- Of one holder no more than `PULL_WINDOW_BYTES` are asked for at a time, or one rumor that is larger, so
-  what is asked for finds room in its queue. What waits for that may come from another meanwhile.
-- What an announcement says only limits what is asked, and of whom. Nothing is marked by it.
-- What one teller opens is capped apart from what others do, so lies crowd out no one else's.
-- An announcement costs the same however many are waiting: what waits is looked at when its own time
-  comes, or when one of those who have it has room again.
+- A rumor is requested from one holder at a time: the first to announce it, then the fastest with
+  room in its window. A holder that sends nothing costs at most `PULL_TIMEOUT_BOUNDS_S`, one that
+  sends slowly `PULL_DURATION_LIMIT_S`; then the next one is asked, if any.
+- At most `PULL_WINDOW_BYTES` are requested from one holder at a time, or one larger rumor, so that
+  the request fits its send queue. Meanwhile waiting rumors may come from other holders.
+- An announcement only determines what is requested, and from which peer. It marks nothing as seen.
+- Announcements of one source have their own limit, so false ones cannot evict those of others.
+- The cost of an announcement does not depend on the number of waiting rumors: each is examined at
+  its own deadline, or when one of its holders has room again.
 """
 
 from __future__ import annotations
@@ -39,26 +39,27 @@ from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.wire.messages import Announce, IWant
 from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor, is_pulled
 
-# of one payload, at most: seven datagrams; what is larger is pulled
-PULL_WINDOW_BYTES: Final = 512 * 1024  # half of what a link's queue holds by default
-PULL_TIMEOUT_RTTS: Final = 6.0  # the question or the first fragment may have to go twice
-PULL_TIMEOUT_BOUNDS_S: Final = (0.200, 0.500)  # at least and at most
-PULL_DURATION_LIMIT_S: Final = 10.0  # for one rumor while parts of it come: 10 MiB at 8 Mbit/s
-PULL_ABANDON_S: Final = 30.0  # with nobody else to ask; anti-entropy has its turn
+# size of one payload that is still pushed: seven datagrams; larger ones are pulled
+PULL_WINDOW_BYTES: Final = 512 * 1024  # half of a link's send queue by default
+PULL_TIMEOUT_RTTS: Final = 6.0  # the request or the first fragment may be lost once
+PULL_TIMEOUT_BOUNDS_S: Final = (0.200, 0.500)  # minimum and maximum
+PULL_DURATION_LIMIT_S: Final = 10.0  # per rumor while fragments arrive: 10 MiB at 8 Mbit/s
+PULL_ABANDON_S: Final = 30.0  # without another holder; anti-entropy takes over
 PULLS_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
-PULLS_PER_SOURCE_LIMIT: Final = 128  # of those, opened by one teller
-PULL_STALE_TIMERS_ALLOWED: Final = 256  # entries of rumors that came
-HOLDERS_PER_PULL_LIMIT: Final = 8  # remembered of one rumor
+PULLS_PER_SOURCE_LIMIT: Final = 128  # of those, announced first by one source
+PULL_STALE_TIMERS_ALLOWED: Final = 256  # outdated entries before the heap is rebuilt
+HOLDERS_PER_PULL_LIMIT: Final = 8  # per rumor
 
 
 def is_large(rumor: Rumor) -> bool:
-    """Whether `rumor` is pulled instead of pushed. Many small payloads in one rumor are not large:
-    they are under way because there are many, and each would wait for a round trip."""
+    """Whether `rumor` is pulled. A rumor of many small payloads is not: they would each wait for a
+    round trip.
+    """
     return is_pulled(len(rumor.body)) and is_pulled(max(rumor.lengths))
 
 
 class _Pull:
-    """A large rumor that others have and we do not."""
+    """A large rumor that was announced and that we lack."""
 
     __slots__ = (
         "announced_by",
@@ -75,13 +76,13 @@ class _Pull:
         self.size_bytes = size_bytes
         self.holders: list[PeerId] = []  # not asked yet
         self.announced_by: set[PeerId] = set()
-        self.holder: PeerId | None = None  # who is asked
+        self.holder: PeerId | None = None  # asked now
         self.requested_at = 0.0
-        self.due_at = math.inf  # when to look again whether it comes
+        self.due_at = math.inf  # when to check its progress
 
 
 class LargePuller:
-    """Part of dissemination, which tells it of every large rumor that comes, and of links that go."""
+    """Announces and pulls large rumors. `Broadcast` reports their arrival and links that close."""
 
     def __init__(self, peers: PeerTable, near_peers: NearPeers, store: MessageStore) -> None:
         self._peers = peers
@@ -89,30 +90,28 @@ class LargePuller:
         self._store = store
         self._pulls: dict[StreamRange, _Pull] = {}
         self._pulls_per_source: Counter[PeerId] = Counter()
-        self._requested_bytes: Counter[PeerId] = Counter()  # of each holder, and not here yet
-        self._last_fragment_at: dict[
-            PeerId, float
-        ] = {}  # when part of something came, from those asked
+        self._requested_bytes: Counter[PeerId] = Counter()  # per holder, not received yet
+        self._last_fragment_at: dict[PeerId, float] = {}  # per holder asked
         self._timer_heap: list[
             tuple[float, int, StreamRange]
-        ] = []  # a heap; entries may be out of date
+        ] = []  # a heap with possibly outdated entries
         self._tie_breaker = count()
         self._waiting_for_holder: dict[
             PeerId, dict[StreamRange, None]
-        ] = {}  # for room at each who has it
+        ] = {}  # rumors waiting for a window, by holder
         self.requests_sent = 0
-        self.announcements_dropped = 0  # announcements that found no room
+        self.announcements_dropped = 0  # at a limit
 
-    # --- telling --------------------------------------------------------------------------------
+    # --- announcements --------------------------------------------------------------------------
 
     def announce(self, rumor: Rumor, holders: set[PeerId]) -> list[Effect]:
-        """Let near peers who are not in `holders` pull `rumor`."""
+        """Announce `rumor` to near peers outside `holders`, which pull it."""
         targets = tuple(
             each for each in self._near_peers.near if each not in holders and each != rumor.origin
         )
         return [Send(targets, Announce(rumor.ids, rumor.size_bytes))] if targets else []
 
-    # --- asking ---------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------
 
     def handle(self, message: Announce, sender: PeerId, now: float) -> list[Effect]:
         self._near_peers.on_caller(sender)
@@ -127,7 +126,7 @@ class LargePuller:
                 self.announcements_dropped += 1
                 return []
             self._pulls_per_source[sender] += 1
-            # What is smaller is pushed: claimed to be tiny, all would be asked for at once.
+            # Smaller rumors are pushed. A lower claim would let all be requested at once.
             size_bytes = max(message.size_bytes, PUSH_LIMIT_BYTES)
             pull = self._pulls[message.ids] = _Pull(sender, size_bytes)
         if sender not in pull.announced_by and len(pull.announced_by) < HOLDERS_PER_PULL_LIMIT:
@@ -137,12 +136,14 @@ class LargePuller:
         return []
 
     def on_fragment(self, peer_id: PeerId, now: float) -> None:
-        """Part of a large message came from `peer_id`."""
+        """A fragment of a large message arrived from `peer_id`."""
         if peer_id in self._requested_bytes:
             self._last_fragment_at[peer_id] = now
 
     def on_rumor(self, rumor: Rumor, now: float) -> tuple[set[PeerId], list[Effect]]:
-        """`rumor` is here: who else has it, and what to ask for next."""
+        """`rumor` arrived: returns its other holders, and requests that fit its holder's window
+        now.
+        """
         pull = self._pulls.pop(rumor.ids, None) if self._pulls else None
         if pull is None:
             return set(), []
@@ -151,7 +152,7 @@ class LargePuller:
         return pull.announced_by, self._request_next(holder, now)
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """What was asked of a peer that is gone is asked of another."""
+        """A link closed: request its rumors from other holders."""
         effects: list[Effect] = []
         for ids, pull in list(self._pulls.items()):
             if pull.holder == peer_id:
@@ -163,7 +164,7 @@ class LargePuller:
         return effects
 
     def _release_holder(self, pull: _Pull) -> None:
-        """Nothing more is expected of who was asked."""
+        """Stop expecting a rumor from the holder that was asked."""
         holder, pull.holder = pull.holder, None
         if holder is None:
             return
@@ -180,7 +181,7 @@ class LargePuller:
             del self._pulls_per_source[pull.first_source]
 
     def _request(self, ids: StreamRange, pull: _Pull, now: float) -> list[Effect]:
-        """Ask for it, if somebody who is linked and has it has room for the question; else wait for room."""
+        """Request a rumor from a holder with room in its window; otherwise wait for one."""
         self._stop_waiting(ids, pull)
         holder = self._next_holder(pull)
         missing = self._store.missing(ids, now, RANGES_PER_REQUEST)
@@ -197,7 +198,7 @@ class LargePuller:
         return [Send((holder,), IWant(LAZY_REQUEST_ROUND, tuple(missing)))]
 
     def _request_next(self, holder: PeerId | None, now: float) -> list[Effect]:
-        """`holder` may have room again, for what waits longest."""
+        """Send requests that fit the window of `holder` now, longest waiting first."""
         effects: list[Effect] = []
         for ids in list(self._waiting_for_holder.get(holder, ())) if holder is not None else ():
             pull = self._pulls[ids]
@@ -225,7 +226,9 @@ class LargePuller:
         return pull is None or pull.holder is None or pull.due_at != timer[0]
 
     def _check_progress(self, ids: StreamRange, pull: _Pull, now: float) -> list[Effect]:
-        """See whether it still comes from who was asked, if its time is over; else ask another."""
+        """If its deadline has passed, check whether a rumor is still arriving; otherwise ask
+        another holder.
+        """
         holder = pull.holder
         if holder is not None:
             if now < pull.due_at:
@@ -244,7 +247,7 @@ class LargePuller:
         self.requests_sent += 1
 
     def _check_timeout(self, pull: _Pull, now: float) -> None:
-        """Nothing more may be coming from who was asked."""
+        """Extend the deadline of a pull that progresses; release its holder otherwise."""
         holder = pull.holder
         if holder is None:
             return
@@ -259,7 +262,7 @@ class LargePuller:
             pull.due_at = min(now + self._timeout_s(holder), pull.requested_at + PULL_ABANDON_S)
 
     def _next_holder(self, pull: _Pull) -> PeerId | None:
-        """The quickest who has room; the first to tell needs no comparison."""
+        """The fastest holder with room in its window."""
         pull.holders = [each for each in pull.holders if self._peers.is_linked(each)]
         available = [each for each in pull.holders if self._has_window(each, pull.size_bytes)]
         return min(available, key=self._peers.rtt_s, default=None)

@@ -1,12 +1,14 @@
-"""Whom a strategy can reach, and the few of them who are near.
+"""Near peers: the few linked peers to which IDs are announced.
 
-Ids go to near peers alone: in a mesh of fifty, telling every link would cost more datagrams than the
-message itself. Near are the next and the last before us on four rings, on which peers stand by
-parts of their ids; so in a full mesh both ends find each other near, and each ring alone connects
-all. Where links are fewer than members, who finds us near is near to us as well.
+In a mesh of fifty, announcing on every link would cost more datagrams than the message itself.
+Peers are placed on four rings by parts of their peer IDs; our successor and predecessor on each
+ring are near. In a full mesh nearness is thus mutual, and each ring alone connects all nodes. In a
+partial mesh, a peer that announces to us becomes near as well.
 
-What must stay true: `near` depends on who is linked and who calls, on nothing else, and holds all
-links where they are few, at most `NEAR_PEERS_LIMIT` else, and as many callers.
+Invariants:
+
+- `near` depends only on which peers are linked and which have announced to us. It holds all links
+  if they are few, otherwise at most `NEAR_PEERS_LIMIT`, plus as many callers.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ from grapevine_proto.overlay.topology.selection import choose
 
 RING_COUNT: Final = 4
 NEAR_PEERS_LIMIT: Final = 2 * RING_COUNT
-DIRECT_MAIL_RINGS: Final = 4  # on which those behind us are told of what was mailed to all
-RING_POINT_BYTES: Final = 8  # of an id, which is a public key and as good as random
+DIRECT_MAIL_RINGS: Final = 4  # on which successors get announcements of mailed rumors
+RING_POINT_BYTES: Final = 8  # of a peer ID, which is a public key and thus as good as random
 MIN_HOPS_LIMIT: Final = 10
 
 
 class NearPeers:
-    """A view of the peer and member tables. `our_id` stands on the rings too."""
+    """The linked peers as strategies see them. `our_id` is placed on the rings too."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class NearPeers:
         return self._peers.is_linked(peer_id)
 
     def is_responsive(self, peer_id: PeerId) -> bool:
-        """Whether `peer_id` is linked, and answered when it was last asked."""
+        """Whether `peer_id` is linked and answered its last probe."""
         peer = self._peers.get(peer_id)
         return peer is not None and self._peers.is_linked(peer_id) and not peer.is_unresponsive
 
@@ -76,8 +78,9 @@ class NearPeers:
         exclude: Container[PeerId] = (),
         candidates: Sequence[PeerId] | None = None,
     ) -> list[PeerId]:
-        """`count` linked peers, or of those `candidates` them, that are not in `exclude`, as `distribution`
-        prefers them."""
+        """`count` linked peers (or of `candidates`) that are not in `exclude`, drawn as
+        `distribution` prefers.
+        """
         return choose(
             self._peers.linked if candidates is None else candidates,
             count,
@@ -90,18 +93,18 @@ class NearPeers:
 
     @property
     def near(self) -> Sequence[PeerId]:
-        """A few linked peers; all of them together connect whoever is linked at all."""
+        """A few linked peers; the near links of all nodes together connect every linked node."""
         self._refresh()
         return self._near
 
     @property
     def ring_successors(self) -> Sequence[PeerId]:
-        """Those next after us on the rings: with everybody linked, each is behind as many."""
+        """Our successors on the rings; in a full mesh each node is the successor of equally many."""
         self._refresh()
         return self._ring_successors
 
     def on_caller(self, peer_id: PeerId) -> None:
-        """`peer_id` finds us near."""
+        """`peer_id` counts us among its near peers."""
         self._refresh()
         is_new = peer_id not in self._near and self._peers.is_linked(peer_id)
         if is_new and len(self._callers) < NEAR_PEERS_LIMIT:
@@ -126,7 +129,7 @@ class NearPeers:
         self._near = tuple(near) if len(linked) > NEAR_PEERS_LIMIT else tuple(linked)
 
     def _ring_adjacent(self, ring: int) -> tuple[PeerId, PeerId]:
-        """Who is next after us on a ring, and who last before us."""
+        """Our successor and predecessor on a ring."""
         point_slice = slice(ring * RING_POINT_BYTES, (ring + 1) * RING_POINT_BYTES)
         our_point = self._our_id[point_slice]
         points = [(peer_id[point_slice], peer_id) for peer_id in self._computed_for]
@@ -135,7 +138,7 @@ class NearPeers:
         return successor[1], predecessor[1]
 
     def is_fully_linked(self) -> bool:
-        """Whether each member that is not gone is linked."""
+        """Whether every member that is not down or left is linked."""
         is_linked, inactive = self._peers.is_linked, (MemberStatus.DOWN, MemberStatus.LEFT)
         return bool(self._peers.linked) and all(
             member.status in inactive or is_linked(member.record.peer_id)
@@ -144,6 +147,7 @@ class NearPeers:
 
     @property
     def hops_limit(self) -> int:
-        """How many relays a push may take where a strategy has no figure of its own: twice what a
-        tree of two children each needs."""
+        """Maximum number of relays for strategies without their own limit: twice the depth of a
+        binary tree.
+        """
         return max(MIN_HOPS_LIMIT, 2 * math.ceil(math.log2(len(self._members) + 2)))

@@ -1,33 +1,36 @@
-"""Epidemic broadcast trees (Leitao, Pereira, Rodrigues 2007): payloads along a tree, ids beside it.
+"""Plumtree: epidemic broadcast trees, with payloads along a tree and IDs beside it (Leitao 2007).
 
-Links are of the tree (eager) or beside it (lazy). A rumor is pushed over the tree's links; over the
-others goes its id, and whoever is not pushed a rumor that it was told of asks for it and makes the
-link to the teller one of the tree's (`Graft`); whoever is pushed a rumor twice takes the link to the
-second out (`Prune`). So the tree grows where rumors first arrive, and heals where links die.
+A link is eager (in the tree) or lazy. Rumors are pushed over eager links, and their IDs announced
+over lazy ones. A node that is not pushed an announced rumor requests it and makes that link eager
+(`Graft`); a node that is pushed a rumor twice makes the second link lazy (`Prune`). So the tree
+grows along the first arrivals and heals when links fail.
 
 Departures from the paper:
 
-- Links begin lazy. What a node without any link in the tree says is offered, asked for at once and
-  offered on, so the first rumor of a cluster grows the tree at the cost of one copy a node, where a
-  flood costs as many as there are links. Without lazy repair they begin eager, as in the paper.
-- A tree has no direction, so one serves all origins (the shared tree). An origin that speaks often
-  gets one of its own, at first a copy of the shared one, in which the quickest paths from this
-  origin win: where a near peer's ids keep arriving before the rumors, it becomes the parent (the
-  paper's section 3.8, by time instead of hops). The least recently used of 64 gives way, once idle.
-- A link is not pruned when it is the last one in the tree here, nor for a rumor that came over a link
-  which has itself been pruned since. Where rumors follow each other closely, those of one origin alone
-  prune the shared tree (docs/decisions/0010): two at a time would cut one ring in two places.
-- Where a link of a tree went, what lay beyond it is cut off, and only who had the link knows. Until a rumor
-  has come by, such a node asks at once for what it is told of, and offers at once what it hears.
-- A new link that is nearer than one of the shared tree's begins in it. With `optimize_links`, where links
-  keep changing, one whose ids keep arriving first joins it too. Either closes a ring, and the next rumor
-  shows which link of it is the slowest and takes that out.
-- No budget of hops: who has a rumor never passes it on again, so nothing goes round, and a tree is deeper
-  than its size lets one guess, which a node that has just come does not know anyway.
+- Links start lazy. A node without eager links offers its rumors; receivers request them at once and
+  offer them on. The first rumor of a cluster thus grows the tree at the cost of one copy per node,
+  where a flood costs one per link. Without lazy push they start eager, as in the paper.
+- Trees are undirected, so one serves all origins (the shared tree). An origin that publishes often
+  gets its own tree, initially a copy of the shared one, which then adapts to the fastest paths from
+  that origin: if a near peer's announcements keep arriving before the rumors, it becomes the parent
+  (section 3.8, by time instead of hops). Of 64 own trees the least recently used is evicted, once
+  idle.
+- The last eager link is not pruned, nor is a link for a rumor whose first link was pruned since. At
+  high rates, only rumors of one origin prune the shared tree (docs/decisions/0010): two at a time
+  would cut one cycle in two places.
+- If an eager link closes, the nodes behind it are cut off, and only its ends know. Until the next
+  rumor, such a node requests announced rumors at once and offers new ones at once.
+- A new link that is nearer than one in the shared tree starts eager. With `optimize_links`, where
+  links keep changing, one whose announcements keep arriving first becomes eager too. Either closes
+  a cycle, and the next rumor prunes its slowest link.
+- No hop limit: a node never forwards a rumor twice, so nothing circulates. A tree is deeper than
+  its size suggests, and a newcomer does not know its size.
 
-What must stay true: rumors go over the tree's links alone, never back to the sender or the origin;
-each end of a link learns by `Graft` and `Prune` what the other made of it, and where a word was lost
-the next rumor shows it and it is said again.
+Invariants:
+
+- Rumors are pushed over eager links alone, never back to their sender or origin.
+- `Graft` and `Prune` tell each end what the other made of the link. If one is lost, the next rumor
+  reveals it and it is sent again.
 """
 
 from __future__ import annotations
@@ -44,38 +47,36 @@ from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.store.message_cache import RumorKey
 from grapevine_proto.wire.messages import Graft, Prune, Subscribe
 
-TREES_LIMIT: Final = 64  # origins with a tree of their own, 1 KB each
+TREES_LIMIT: Final = 64  # origins with their own tree, 1 KB each
 COUNTED_ORIGINS_LIMIT: Final = 256  # origins whose rumors are counted
-TREE_IDLE_S: Final = 60.0  # since its origin spoke: such a tree makes room for another origin's
-RUMORS_FOR_OWN_TREE: Final = 3  # heard of an origin, until it has a tree of its own
-RUMOR_SENDERS_LIMIT: Final = 512  # the latest rumors: a second copy comes a round trip later
-SPREAD_TIME_S: Final = 0.5  # until a rumor is everywhere, and what was pruned for it is known
-ROOT_TIMEOUT_S: Final = 10.0  # of silence, until another origin's rumors shape the shared tree
-PRUNE_GRACE_S: Final = 0.2  # a round trip: before that, what comes was sent before it knew
-PARENT_SWITCH_LEAD_S: Final = (
-    0.015  # by how much ids must come before rumors, smoothed, to change the parent
-)
-OWN_TREE_LEAD_WEIGHT: Final = 0.5  # of the latest rumor in that
-SHARED_TREE_LEAD_WEIGHT: Final = (
-    0.1  # the same in the shared tree, where each rumor may come another way
-)
-TREE_IN_USE_S: Final = 10.0  # since a rumor went over the shared tree: its links are being used
+TREE_IDLE_S: Final = 60.0  # without a rumor of its origin; such a tree may be evicted
+RUMORS_FOR_OWN_TREE: Final = 3  # received from an origin before it gets its own tree
+RUMOR_SENDERS_LIMIT: Final = 512  # recent rumors; a second copy arrives a round trip later
+SPREAD_TIME_S: Final = 0.5  # until a rumor has reached all nodes and its prunes have arrived
+ROOT_TIMEOUT_S: Final = 10.0  # of silence, after which another origin may prune the shared tree
+PRUNE_GRACE_S: Final = 0.2  # a round trip, in which pushes sent before the prune may still arrive
+# smoothed lead of announcements over rumors that changes the parent
+PARENT_SWITCH_LEAD_S: Final = 0.015
+OWN_TREE_LEAD_WEIGHT: Final = 0.5  # weight of the latest rumor in an own tree
+# the same in the shared tree, where successive rumors take different paths
+SHARED_TREE_LEAD_WEIGHT: Final = 0.1
+TREE_IN_USE_S: Final = 10.0  # since its last rumor; the links of the shared tree are then protected
 
 
 class _Tree:
-    """What is known here of one tree: which links are in it."""
+    """The local state of one tree: which links are eager."""
 
     __slots__ = ("eager", "is_broken", "last_used_at", "lead_by_peer_s", "pruned_at")
 
     def __init__(self, eager: dict[PeerId, None], *, is_broken: bool = False) -> None:
         self.eager = eager
-        self.is_broken = is_broken  # a link of it went, and no rumor came by since
+        self.is_broken = is_broken  # an eager link closed and no rumor has arrived since
         self.last_used_at = -math.inf
         self.pruned_at: dict[PeerId, float] = {}
-        self.lead_by_peer_s: dict[PeerId, float] = {}  # seconds by which ids came first, smoothed
+        self.lead_by_peer_s: dict[PeerId, float] = {}  # in seconds, smoothed
 
     def is_pruned(self, peer_id: PeerId, now: float) -> bool:
-        """Whether it was just told not to push: what comes of it now was on its way."""
+        """Whether its pushes may still be in flight after a recent prune."""
         return now < self.pruned_at.get(peer_id, -math.inf) + PRUNE_GRACE_S
 
     def remove_peer(self, peer_id: PeerId) -> None:
@@ -87,11 +88,12 @@ class _Tree:
 
 
 class Plumtree(Strategy):
-    """See the module."""
+    """Pushes along trees and announces beside them."""
 
-    # Later than others: what is asked for before its push comes is told twice and bends the tree towards
-    # one origin. Along the tree a near teller may be far, so its own round trip says little: among 100
-    # with random senders, 99 % are reached within 317 ms by that and within 230 by the usual one.
+    # Longer than for other strategies: a rumor requested before its push arrives is sent twice and
+    # bends the tree towards one origin. Along a tree the source's own RTT says little: with random
+    # senders among 100 nodes, 99 % are reached within 317 ms with it and within 230 ms with the
+    # average.
     request_delay_rtts: ClassVar[float] = 5.0
     uses_average_rtt: ClassVar[bool] = True
 
@@ -103,12 +105,12 @@ class Plumtree(Strategy):
         self._rumor_counts: OrderedDict[PeerId, int] = OrderedDict()
         self._rumor_sender: OrderedDict[RumorKey, PeerId] = (
             OrderedDict()
-        )  # what rumor, over which link
+        )  # the link each rumor first arrived over
         self._root: PeerId | None = None
         self._root_last_rumor_at = -math.inf
-        self._rumor_rate = 0.0  # rumors along the shared tree a second, smoothed
-        self.trees_evicted = 0  # trees
-        self.trees_rejected = 0  # trees that peers named and for which there was no room
+        self._rumor_rate = 0.0  # per second along the shared tree, smoothed
+        self.trees_evicted = 0  # own trees
+        self.trees_rejected = 0  # for lack of room, when named by a peer
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         self._config = config
@@ -116,19 +118,22 @@ class Plumtree(Strategy):
 
     @property
     def _starts_eager(self) -> bool:
-        """Whether links begin in the tree: without ids beside it nothing else would take them in."""
+        """Without lazy push nothing else would make a link eager."""
         return not self._config.lazy_push
 
     # --- trees ----------------------------------------------------------------------------------
 
     def _tree_for(self, origin: PeerId) -> tuple[_Tree, PeerId | None]:
-        """The tree for rumors of `origin`, and how it is called."""
+        """The tree for rumors of `origin`, and its name in `Graft` and `Prune` (None: the shared
+        tree).
+        """
         tree = self._own_trees.get(origin)
         return (self._shared_tree, None) if tree is None else (tree, origin)
 
     def _tree_named(self, origin: PeerId | None, now: float) -> _Tree | None:
-        """The tree that a peer calls so; None: of somebody of whom nothing was heard here. Where there is
-        no room for a tree of its own, its rumors come along the shared one."""
+        """The tree that a peer names; None if nothing of its origin was received here. Without room
+        for an own tree, the shared one.
+        """
         if origin is None:
             return self._shared_tree
         if origin not in self._rumor_counts:
@@ -137,11 +142,14 @@ class Plumtree(Strategy):
             self.trees_rejected += 1
             return self._shared_tree
         tree = self._add_tree(origin)
-        self._own_trees.move_to_end(origin, last=False)  # the first to go, until its origin speaks
+        # first to be evicted until its origin publishes
+        self._own_trees.move_to_end(origin, last=False)
         return tree
 
     def _has_tree_room(self, now: float) -> bool:
-        """Whether one more tree may grow: in place of the one least recently used, if that is idle."""
+        """Whether another own tree fits, possibly in place of the least recently used one if that
+        is idle.
+        """
         if len(self._own_trees) < TREES_LIMIT:
             return True
         return now - next(iter(self._own_trees.values())).last_used_at >= TREE_IDLE_S
@@ -157,8 +165,9 @@ class Plumtree(Strategy):
         return tree
 
     def _count_rumor(self, origin: PeerId, now: float) -> None:
-        """`origin` said something: maybe so much that it gets a tree, if there is room for one more. Where
-        more origins speak than there may be trees, to grow them in turn would be in vain."""
+        """Count a rumor of `origin`, which may get its own tree. If there are more active origins
+        than trees, none is replaced; growing them in turn would be futile.
+        """
         if origin in self._own_trees:
             self._own_trees.move_to_end(origin)
             return
@@ -179,7 +188,7 @@ class Plumtree(Strategy):
         self._count_rumor(origin, now)
         tree, tree_name = self._tree_for(origin)
         self._remove_unresponsive(tree)
-        is_isolated = not tree.eager and len(self._near_peers.linked) > 1  # as those others may be
+        is_isolated = not tree.eager and len(self._near_peers.linked) > 1  # as the others may be
         is_leaf = not any(each != sender for each in tree.eager)
         is_offer = tree.is_broken or is_isolated or (is_leaf and rumor.is_offered)
         if tree_name is None:
@@ -192,7 +201,7 @@ class Plumtree(Strategy):
             if not tree.is_pruned(sender, now):
                 tree.eager[sender] = None
         effects = self._adjust_parent(tree, tree_name, rumor, now)
-        # Who told of it first may be the new parent, and so in the tree by now.
+        # The peer that announced it first may be the new parent and thus eager by now.
         holders = (sender, origin, rumor.first_source)
         targets = [each for each in tree.eager if each not in holders]
         return PushPlan(targets, is_offer=is_offer, effects=effects)
@@ -200,7 +209,9 @@ class Plumtree(Strategy):
     def _adjust_parent(
         self, tree: _Tree, tree_name: PeerId | None, rumor: NewRumor, now: float
     ) -> list[Effect]:
-        """Take in whoever keeps being quicker; in a tree of one origin in place of the parent."""
+        """Make the peer whose announcements keep arriving first eager; in an own tree it replaces
+        the parent.
+        """
         if tree_name is None and not self._config.optimize_links:
             return []
         weight = SHARED_TREE_LEAD_WEIGHT if tree_name is None else OWN_TREE_LEAD_WEIGHT
@@ -210,7 +221,7 @@ class Plumtree(Strategy):
         if candidate is None or parent is None or candidate == parent:
             return []
         if not (self._near_peers.is_linked(candidate) and self._near_peers.is_linked(parent)):
-            return []  # nothing is remembered of who has no link
+            return []  # no state is kept about peers without a link
         lead_s = tree.lead_by_peer_s.get(candidate, 0.0) + weight * rumor.lead_s
         tree.lead_by_peer_s[candidate] = lead_s
         if lead_s < PARENT_SWITCH_LEAD_S or candidate in tree.eager:
@@ -218,20 +229,21 @@ class Plumtree(Strategy):
         tree.lead_by_peer_s.clear()
         tree.eager[candidate] = None
         tree.pruned_at.pop(candidate, None)
-        if tree_name is None:  # others' rumors may come by the parent
+        if tree_name is None:  # rumors of other origins may arrive over the parent
             return [Send((candidate,), Graft(None))]
         tree.eager.pop(parent, None)
         tree.pruned_at[parent] = now
         return [Send((candidate,), Graft(tree_name)), Send((parent,), Prune(tree_name))]
 
     def _can_prune(self, origin: PeerId) -> bool:
-        """Whether a second copy of a rumor of `origin` takes a link out of the shared tree. Two of different
-        origins on their way at a time would each take one out of the same ring, and so cut the tree:
-        where much is said, those of one origin decide, the same one everywhere."""
+        """Whether a duplicate of a rumor of `origin` prunes the shared tree. Two rumors of
+        different origins in flight could each prune a link of the same cycle and so cut the tree;
+        at high rates only those of one origin prune, which is the same on every node.
+        """
         return self._rumor_rate * SPREAD_TIME_S < 1 or origin == self._root
 
     def _update_rate(self, origin: PeerId, last_used_at: float, now: float) -> None:
-        """`origin` said something along the shared tree, after what was said at `last_used_at`."""
+        """Count a rumor along the shared tree; the previous one arrived at `last_used_at`."""
         self._rumor_rate = 1 + self._rumor_rate * math.exp(last_used_at - now)
         is_root_idle = now - self._root_last_rumor_at >= ROOT_TIMEOUT_S
         if self._root is None or is_root_idle or origin <= self._root:
@@ -254,7 +266,8 @@ class Plumtree(Strategy):
 
     def on_request_sent(self, source: PeerId, origin: PeerId, now: float) -> list[Effect]:
         tree, tree_name = self._tree_for(origin)
-        # In the tree once it gives, or a liar would be all there is.
+        # It becomes eager once it delivers; otherwise a malicious member could be the only eager
+        # link.
         tree.pruned_at.pop(source, None)
         return [Send((source,), Graft(tree_name))]
 
@@ -264,7 +277,7 @@ class Plumtree(Strategy):
         return tree.is_broken
 
     def _remove_unresponsive(self, tree: _Tree) -> None:
-        """A link that does not answer carries nothing, long before it is given up."""
+        """An unresponsive link carries nothing, long before it is closed."""
         for peer_id in [each for each in tree.eager if not self._near_peers.is_responsive(each)]:
             tree.remove_peer(peer_id)
 
@@ -297,12 +310,12 @@ class Plumtree(Strategy):
         return []
 
     def _is_nearer(self, peer_id: PeerId) -> bool:
-        """Whether `peer_id` is clearly nearer than the farthest in the shared tree."""
+        """Whether `peer_id` is clearly nearer than the farthest peer in the shared tree."""
         rtt_s = self._near_peers.rtt_s
         return rtt_s(peer_id) < max(map(rtt_s, self._shared_tree.eager)) - PARENT_SWITCH_LEAD_S
 
     def is_in_use(self, peer_id: PeerId, now: float) -> bool:
-        # A tree of one origin finds itself a new parent at the next rumor; the shared one has no parents.
+        # An own tree finds a new parent with its next rumor; the shared tree has no parents.
         return (
             peer_id in self._shared_tree.eager
             and now - self._shared_tree.last_used_at < TREE_IN_USE_S

@@ -1,10 +1,10 @@
-"""What was asked for by id and may still come, by stream.
+"""Requested ranges: IDs that were requested and may still arrive, by stream.
 
 Invariants:
-- Of one stream the ranges are ascending and apart, so that to look one up costs a logarithm.
-- At most `RANGES_PER_STREAM_LIMIT` ranges of a stream and `REQUESTED_STREAMS_LIMIT` streams; what finds
-  no room is not
-  remembered, and may be asked for twice.
+
+- The ranges of one stream are ascending and disjoint, so a lookup is logarithmic.
+- At most `RANGES_PER_STREAM_LIMIT` ranges of a stream and `REQUESTED_STREAMS_LIMIT` streams. Beyond
+  that a range is not tracked and may be requested twice.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from typing import Final, NamedTuple
 
 from grapevine_proto.ids import Stream, StreamRange
 
-RANGES_PER_STREAM_LIMIT: Final = (
-    1024  # 700 rumors a second of one origin, asked for and half a second under way
-)
+RANGES_PER_STREAM_LIMIT: Final = 1024  # 700 rumors a second of one origin, for half a second
 REQUESTED_STREAMS_LIMIT: Final = 1024
 
 _LAST_OF_SPAN: Final = itemgetter(1)
@@ -31,7 +29,7 @@ class _Span(NamedTuple):
 
 
 class RequestedRanges:
-    """All of them. `untracked` counts what found no room."""
+    """Tracks the requested ranges. `untracked` counts those beyond a limit."""
 
     def __init__(self) -> None:
         self._spans: dict[Stream, list[_Span]] = {}
@@ -44,7 +42,7 @@ class RequestedRanges:
         self._spans.clear()
 
     def add(self, ranges: list[StreamRange], expires_at: float, now: float) -> None:
-        """These, of which `unrequested` left all, were asked for."""
+        """Track `ranges`, which `unrequested` returned, until `expires_at`."""
         for each in ranges:
             spans = self._spans.get(each.stream)
             if spans is None:
@@ -64,8 +62,9 @@ class RequestedRanges:
     def unrequested(
         self, missing: list[StreamRange], now: float
     ) -> tuple[list[StreamRange], float]:
-        """What of `missing`, which is of one stream and ascending, nobody is asked for who may still
-        answer; and when the first of the others need no longer be waited for."""
+        """The part of `missing`, which is ascending and of one stream, that is not requested, and
+        when the first request that covers the rest expires.
+        """
         spans = self._spans.get(missing[0].stream) if missing else None
         if not spans:
             return missing, math.inf
@@ -91,7 +90,7 @@ class RequestedRanges:
         return unrequested, expires_at
 
     def _remove_expired(self, now: float) -> None:
-        """Forget streams of which nothing is under way."""
+        """Forget streams whose requests have all expired."""
         for stream, spans in list(self._spans.items()):
             if not any(span.expires_at > now for span in spans):
                 del self._spans[stream]

@@ -1,8 +1,11 @@
-"""What a way of spreading rumors has to answer.
+"""The interface of a broadcast strategy: which peers to push a rumor to, and when.
 
-What must stay true: a strategy decides *whom* to push to and *when*, from ids and sizes alone; it
-never sees a payload, a link or a byte, so that another strategy is one small file. Every choice
-that chance makes comes from its `rng`, and what it remembers is bounded by links and constants.
+Invariants:
+
+- A strategy decides from IDs and sizes alone. It sees no payload, link or byte, so another strategy
+  is one small file.
+- All randomness comes from its `rng`, and its state is bounded by the number of links and by
+  constants.
 """
 
 from __future__ import annotations
@@ -20,20 +23,20 @@ from grapevine_proto.wire.messages import Graft, Prune, Subscribe
 
 
 class NewRumor(NamedTuple):
-    """A rumor that is new here."""
+    """A rumor that arrived for the first time, or is published here."""
 
     key: RumorKey
     size_bytes: int
     hops: int
-    """How many nodes it came through."""
+    """Number of nodes it passed through."""
     sender: PeerId | None
-    """Who told it; None: it is our own."""
+    """The peer that sent it; None if it is our own."""
     is_mailed: bool = False
-    """Its origin says that it tells every member itself."""
+    """Its origin sends it to every member directly."""
     is_offered: bool = False
-    """It is our own, or was offered to us: near peers that lack it may count on nobody else."""
+    """Our own, or offered to us: near peers that lack it may not get it otherwise."""
     first_source: PeerId | None = None
-    """Who told us its id before the rumor itself came, and so long before."""
+    """The peer that announced it before it arrived, `lead_s` seconds earlier."""
     lead_s: float = 0.0
 
     @property
@@ -42,13 +45,13 @@ class NewRumor(NamedTuple):
 
 
 class PushPlan(NamedTuple):
-    """What to do with a rumor that is new here: push it to `targets` at once."""
+    """How to forward a new rumor: push it to `targets` now."""
 
     targets: Sequence[PeerId]
     is_mail: bool = False
-    """`targets` are all members: whoever gets it need not pass it on."""
+    """`targets` are all members, so receivers need not forward it."""
     is_offer: bool = False
-    """Tell near peers at once that they may ask for it: nobody else will push it to them."""
+    """Offer it to near peers at once: no other peer will push it to them."""
     effects: Sequence[Effect] = ()
 
 
@@ -60,77 +63,83 @@ class Push(NamedTuple):
 
 
 class Strategy(ABC):
-    """How rumors spread. What a strategy does not answer, it does not care about."""
+    """How rumors spread. Hooks default to no-ops."""
 
     request_delay_rtts: ClassVar[float] = 2.0
-    """How many round trips to wait, told of a rumor, for a push of it: as long as one may be coming."""
+    """Round trips to wait for a push after an announcement, as long as one may still arrive."""
     uses_average_rtt: ClassVar[bool] = False
-    """Whether those are usual round trips of ours, however near the teller: pushes come a long way round."""
+    """Whether those are average round trips instead of the source's: pushes take long paths."""
 
     @abstractmethod
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
-        """A rumor is new here."""
+        """Decide how to forward `rumor`, which is new here."""
 
     def start(self, now: float) -> list[Effect]:
-        """It begins to work, with the links there are."""
+        """Start with the current links."""
         return []
 
     def stop(self) -> list[Effect]:
-        """Another takes over."""
+        """Stop; another strategy takes over."""
         return []
 
     def on_link_up(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """A link is new."""
+        """A link was established."""
         return []
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """A link is gone."""
+        """A link closed."""
         return []
 
-    def on_late_delivery(self, key: RumorKey, peer_id: PeerId) -> None:  # noqa: B027  most do not care
-        """A rumor that was spread while nobody was there was pushed to `peer_id`, the first who came."""
+    def on_late_delivery(self, key: RumorKey, peer_id: PeerId) -> None:  # noqa: B027  optional hook
+        """A rumor published without any link was pushed to `peer_id`, the first peer to link."""
 
     def on_duplicate(self, key: RumorKey, sender: PeerId, now: float) -> list[Effect]:
-        """`sender` pushed a copy of a rumor that is known."""
+        """`sender` pushed a copy of a known rumor."""
         return []
 
     def on_request_sent(self, source: PeerId, origin: PeerId, now: float) -> list[Effect]:
-        """A rumor of `origin` was not pushed to us, and `source`, who told of it, is asked for it."""
+        """A rumor of `origin` was not pushed to us and is requested from `source`, which announced
+        it.
+        """
         return []
 
     def is_broken(self, origin: PeerId) -> bool:
-        """Whether its rumors may not be pushed to us as they were: no use in waiting for a push."""
+        """Whether pushes of rumors of `origin` may fail to arrive, so that waiting for one is
+        pointless.
+        """
         return False
 
     def handle(
         self, message: Subscribe | Graft | Prune, sender: PeerId, now: float
     ) -> list[Effect]:
-        """What a peer says about pushing."""
+        """Handle a message about subscriptions or trees."""
         return []
 
     def advance(self, now: float) -> list[Push | Effect]:
-        """What is due by now."""
+        """The pushes and effects that are due."""
         return []
 
     @property
     def deadline(self) -> float:
-        """When `advance` has something to do; math.inf: never."""
+        """When to call `advance` next; math.inf for never."""
         return math.inf
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        """Other settings from now on."""
+        """Apply `config`."""
         return []
 
     def is_in_use(self, peer_id: PeerId, now: float) -> bool:
-        """Whether pushes count on the link with `peer_id`, which then does not go for a nearer one."""
+        """Whether pushes depend on the link with `peer_id`, which is then not replaced by a nearer
+        one.
+        """
         return False
 
     @property
     def subscribers(self) -> Sequence[PeerId]:
-        """Peers to whom what we hear first is always pushed."""
+        """Peers to which new rumors are always pushed."""
         return ()
 
     @property
     def subscriptions(self) -> Sequence[PeerId]:
-        """Peers who are asked to push to us what they hear first."""
+        """Peers that push new rumors to us."""
         return ()
