@@ -1,20 +1,21 @@
-"""Who does not answer: SWIM over links (Das, Gupta, Motivala 2002), with Lifeguard's caution.
+"""The failure detector: SWIM suspicion over links (Das 2002, section 4.2) with Lifeguard's timeouts
+(Dadgar 2018, section IV).
 
-What must stay true:
+Invariants:
 
-- Nobody is held for dead who was heard within its time, here; elsewhere it may say so itself, by a
-  higher incarnation, which ends everything that was said against the one before.
-- Only a member counts as an accuser: one met, or known for a while. Keys made up on the spot accuse nobody.
-- One member's word is one voice: where we have no eyes of our own it takes three who looked to make
-  haste, and one alone has to stand unrefuted for six times as long.
-- What is found here changes what is shown, and which links are passed over (stale). None is closed for
-  it: that takes `peer_timeout` of silence, so that a link outlives an outage as long as it was told to.
-- A late timer convicts no one: what we slept is given to everybody.
+- A member that is heard within its suspicion timeout is not declared dead here. Elsewhere it
+  refutes with a higher incarnation, which voids every suspicion of the previous one.
+- Only a member that was linked, or has been known for a while, counts as an accuser. Freshly made
+  identities cannot accuse.
+- Each accuser counts once. Without a link of our own, three accusers shorten the timeout, and one
+  alone has to stand unrefuted for `suspicion_max_factor` times as long.
+- A suspicion changes the displayed status and which links are preferred. It closes no link: only
+  `peer_timeout` of silence does, so that a link survives an outage of that length.
+- After a local stall, all deadlines shift by its length.
 
-Part of `membership`, which calls `check_peers` for linked peers now and then and tells of what it hears,
-of links
-and of records. Who is silent is found by `prober`, what is said against whom stands in `suspicions`, and
-`gossiper` tells it. Times: `config.detection`.
+A component of `membership`, which calls `check_peers` periodically and passes on packets, link
+events and records. `prober` finds unresponsive peers, `suspicions` holds the accusations, and
+`gossiper` spreads updates. Timeouts come from `config.detection`.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ from grapevine_proto.overlay.swim.update_gossip import UpdateGossiper
 from grapevine_proto.wire.messages import MemberUpdate, MemberUpdates, Ping, PingAck, PingReq
 from grapevine_proto.wire.signed import Accusation, PeerRecord
 
-ACCUSER_MIN_AGE_S: Final = 10.0  # a member that was never met may accuse others after so long
-SOURCE_CHECKS_PER_S: Final = 32.0  # of accusations' signatures: a thousandth of a core
+ACCUSER_MIN_AGE_S: Final = 10.0  # known for this long, a member that was never linked may accuse
+SOURCE_CHECKS_PER_S: Final = 32.0  # signature checks of accusations: a thousandth of a core
 SOURCE_CHECKS_BURST: Final = 256.0
-# Of what one accuser says of others: half of a hundred links may die at once, but who finds somebody
-# dead every few seconds for ever is not believed.
+# Accusations accepted from one accuser. Half of a hundred links may die at once, but a node that
+# declares another dead every few seconds, without end, is not credible.
 ACCUSER_ACCUSATIONS_PER_S: Final = 0.1
 ACCUSER_ACCUSATIONS_BURST: Final = 64.0
 
 
 class Detector:
-    """Mechanism of `membership`, with deadlines of its own."""
+    """Owns the prober, the suspicions and their gossip, and has its own deadline."""
 
     def __init__(
         self,
@@ -84,10 +85,10 @@ class Detector:
         self.prober.reconfigure(config)
         self.gossiper.reconfigure(config)
 
-    # --- what we find ourselves -----------------------------------------------------------------
+    # --- own evidence ---------------------------------------------------------------------------
 
     def check_peers(self, linked: list[Peer], now: float) -> list[Effect]:
-        """Look after linked peers."""
+        """Start probes of linked peers that missed a heartbeat."""
         effects = [effect for peer in linked for effect in self.prober.check_peer(peer, now)]
         self._rearm(now)
         return effects
@@ -97,8 +98,11 @@ class Detector:
         return [] if member is None else self._accuse(member, since, now)
 
     def _accuse(self, member: Member, since: float, now: float) -> list[Effect]:
-        """We had no answer ourselves, though we asked for one since `since`: what others said by then
-        has been known here, and told along with each ping, for as long."""
+        """Accuse `member` ourselves: it has not answered our probe since `since`.
+
+        The suspicion timeout counts from `since`, because accusations known by then were sent with
+        each ping.
+        """
         suspicion = self._open_suspicion(member, now, accused_by_us=True)
         if suspicion is None or suspicion.accused_by_us:
             return []
@@ -117,12 +121,12 @@ class Detector:
             )
         return effects
 
-    # --- what peers say -------------------------------------------------------------------------
+    # --- reports of peers -----------------------------------------------------------------------
 
     def handle(
         self, message: Ping | PingReq | PingAck | MemberUpdates, sender: PeerId, now: float
     ) -> list[Effect]:
-        """`sender` asks, answers, or tells of others, whose records `membership` knows by now."""
+        """Handle a message of `sender`. `membership` has applied its records already."""
         match message:
             case Ping(number, updates):
                 handled = self._on_updates(updates, sender, now)
@@ -142,8 +146,9 @@ class Detector:
     def _on_updates(
         self, updates: tuple[MemberUpdate, ...], sender: PeerId, now: float
     ) -> list[Effect]:
-        """Who knows less than we do, and would not hear it anyway soon, is told at once: all of it
-        in one message."""
+        """Apply updates, and send `sender` newer ones in one message where it lags behind and
+        gossip would not reach it soon.
+        """
         effects: list[Effect] = []
         answers: list[MemberUpdate] = []
         for update in updates:
@@ -155,7 +160,7 @@ class Detector:
     def _on_update(
         self, update: MemberUpdate, sender: PeerId, answers: list[MemberUpdate], now: float
     ) -> list[Effect]:
-        """What `sender` thinks of somebody. Only what is said of the latest incarnation counts."""
+        """Apply one update. Only accusations of the latest incarnation count."""
         record = update.record
         peer_id = record.peer_id
         member = self._members.get(peer_id)
@@ -184,13 +189,13 @@ class Detector:
                     new_accusations.append(each)
         if suspicion is not None and not suspicion.is_cleared and not new_accusations:
             if len(update.accusations) >= len(known_accusations):
-                self.gossiper.queue.note_sent(peer_id, 1)  # told by another: it knows as much
+                self.gossiper.queue.note_sent(peer_id, 1)  # the sender knows as much
             elif peer_id not in self.gossiper.queue:
                 answers.append(suspicion.member_update)
         return self._on_accusations(member, new_accusations, now)
 
     def _is_credible(self, accuser: PeerId, now: float) -> bool:
-        """Whether the word of `accuser` counts: keys can be made up as fast as accusations."""
+        """Whether accusations of `accuser` count: identities can be made as fast as accusations."""
         member = self._members.get(accuser)
         if member is None:
             return accuser == self._identity.peer_id
@@ -199,7 +204,9 @@ class Detector:
     def _is_new_accusation(
         self, accusation: Accusation, suspicion: Suspicion | None, member: Member
     ) -> bool:
-        """Nobody accuses himself, and we know what we say ourselves."""
+        """Whether the accusation is new. A node does not accuse itself, and we know our own
+        accusations.
+        """
         if accusation.accuser in (member.record.peer_id, self._identity.peer_id):
             return False
         return suspicion is None or accusation.accuser not in suspicion.accusations
@@ -207,7 +214,7 @@ class Detector:
     def _on_accusations(
         self, member: Member, new_accusations: list[Accusation], now: float
     ) -> list[Effect]:
-        """Others accuse `member`. Where we are linked we look for ourselves; else we show it."""
+        """Apply new accusations: probe a linked member ourselves, suspect any other."""
         suspicion = (
             self._open_suspicion(member, now, accused_by_us=False) if new_accusations else None
         )
@@ -230,7 +237,7 @@ class Detector:
         return self._suspect(member, now)
 
     def correct_sender(self, record: PeerRecord, sender: PeerId) -> list[Effect]:
-        """`sender` tells of a member as if it were up."""
+        """Answer a record that `sender` sent of a member declared dead here with the accusations."""
         suspicion = self.suspicions.get(record.peer_id)
         if (
             suspicion is None
@@ -240,7 +247,7 @@ class Detector:
             return []
         return [Send((sender,), MemberUpdates((suspicion.member_update,)))]
 
-    # --- what becomes of it ---------------------------------------------------------------------
+    # --- suspicion lifecycle --------------------------------------------------------------------
 
     def _open_suspicion(
         self, member: Member, now: float, *, accused_by_us: bool
@@ -271,7 +278,7 @@ class Detector:
     def _on_suspicion_expired(
         self, subject: PeerId, suspicion: Suspicion, now: float
     ) -> list[Effect]:
-        """Its time is over."""
+        """Close a refuted suspicion, or declare the member dead."""
         self.gossiper.cancel_query(subject)
         member = self._members.get(subject)
         if suspicion.is_cleared or member is None:
@@ -285,11 +292,11 @@ class Detector:
         )
 
     def tracks(self, peer_id: PeerId) -> bool:
-        """Whether a word of this peer matters here."""
+        """Whether a packet of this peer matters here: it is probed or suspected."""
         return peer_id in self.suspicions or self.prober.tracks(peer_id)
 
     def on_packet(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """A packet of a linked peer opened: whatever others say, it lives."""
+        """A packet of a linked peer was authenticated: it is alive, whatever others report."""
         effects = self.prober.on_packet(peer_id, now)
         suspicion = self.suspicions.get(peer_id)
         if suspicion is not None and not suspicion.is_cleared:
@@ -298,7 +305,9 @@ class Detector:
         return effects
 
     def _clear_suspicion(self, peer_id: PeerId, suspicion: Suspicion, now: float) -> list[Effect]:
-        """It lives, but others have our word that it does not: only it can take that back."""
+        """Clear the suspicion and ping its subject. Only the subject itself can refute what we have
+        gossiped.
+        """
         self.suspicions.clear(suspicion, now)
         self.gossiper.cancel_query(peer_id)
         member = self._members.get(peer_id)
@@ -316,7 +325,9 @@ class Detector:
         return effects + self._restore_up(member, now)
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """There is no link to look at any more: where it did not answer, what others say counts."""
+        """The link is gone, so we can no longer probe. If a probe was running, accusations of
+        others count.
+        """
         if not self.prober.on_link_down(peer_id):
             return []
         suspicion, member = self.suspicions.get(peer_id), self._members.get(peer_id)
@@ -327,20 +338,21 @@ class Detector:
         return self._suspect(member, now)
 
     def on_unreachable(self, member: Member, now: float) -> list[Effect]:
-        """A link ended without a word, or nobody answered a dial."""
+        """A link ended without a Close, or a dial was not answered."""
         is_heard_by_others = self.prober.is_heard_by_others(member.record.peer_id, now)
         if member.status is not MemberStatus.UP or is_heard_by_others:
             return []
         return self._accuse(member, now, now)
 
     def request_refutation(self, record: PeerRecord) -> Effect:
-        """A member that was held for dead, and let go, is linked again in the same run: tell it, so that
-        it takes that back in a later record, which all believe."""
+        """A member that was declared dead and removed is linked again in the same epoch: send it an
+        accusation, so that it refutes with a newer record, which every node accepts.
+        """
         own_accusation = Accusation.signed(self._identity, self._config.cluster, record)
         return Send((record.peer_id,), MemberUpdates((MemberUpdate(record, (own_accusation,)),)))
 
     def on_leave(self, peer_id: PeerId) -> None:
-        """It said itself that it leaves: nothing more is to be found out."""
+        """The member left by its own record: close its suspicion."""
         self._close_suspicion(peer_id)
 
     def _close_suspicion(self, subject: PeerId) -> None:
@@ -348,7 +360,7 @@ class Detector:
         self.gossiper.remove(subject)
 
     def on_new_incarnation(self, member: Member, now: float) -> list[Effect]:
-        """A higher record of `member` was taken: what was said of the one before is void."""
+        """A newer record of `member` was applied: suspicions of the previous version are void."""
         record = member.record
         suspicion = self.suspicions.get(record.peer_id)
         if suspicion is None or suspicion.record.version >= record.version:
@@ -357,14 +369,16 @@ class Detector:
         self._gossip_update(record.peer_id, now)
         return self._restore_up(member, now)
 
-    # --- time and telling -----------------------------------------------------------------------
+    # --- time and gossip ------------------------------------------------------------------------
 
     def on_lag(self, lag_s: float, now: float) -> None:
-        """Our own loop was late by so much."""
+        """Lower our confidence in our own timers after event loop lag of `lag_s`."""
         self.awareness.on_lag(lag_s, now)
 
     def shift_deadlines(self, late_s: float, now: float) -> None:
-        """We slept: nobody's time ran meanwhile, and we have been slow ourselves."""
+        """Shift all deadlines by `late_s`, during which this node was stalled, and lower our
+        confidence.
+        """
         self.awareness.on_lag(late_s, now)
         for suspicion in self.suspicions.shift_deadlines(late_s):
             self.gossiper.enqueue_final_query(suspicion.record, now)
@@ -372,7 +386,7 @@ class Detector:
         self._rearm(now)
 
     def advance(self, now: float) -> list[Effect]:
-        """Time passed."""
+        """Do what is due: pings, expired suspicions, gossip."""
         self.awareness.decay(now)
         if now < self.deadline:
             return []
@@ -388,7 +402,8 @@ class Detector:
         for subject, suspicion in self.suspicions.pop_due(now):
             if suspicion.is_cleared or suspicion.has_sent_queries:
                 effects += self._on_suspicion_expired(subject, suspicion, now)
-            else:  # its refutation may have been lost on its way to us, or died out before
+            # ask others first: the refutation may have been lost or died out before it reached us
+            else:
                 self.suspicions.record_final_query(suspicion, now)
                 self.gossiper.enqueue_final_query(suspicion.record, now)
         effects += self.gossiper.advance(now)
@@ -396,14 +411,14 @@ class Detector:
         return effects
 
     def _gossip_update(self, peer_id: PeerId, now: float) -> None:
-        """What is thought of somebody has changed."""
+        """Gossip the changed status of a member."""
         member = self._members.get(peer_id)
         if member is not None:
             self.gossiper.enqueue(member.record, len(self._members) + 1, now)
             self._rearm(now)
 
     def _update_for(self, record: PeerRecord) -> MemberUpdate:
-        """What we think of `record`'s subject, for others."""
+        """Our update about the subject of `record`, with accusations if it is suspected."""
         suspicion = self.suspicions.get(record.peer_id)
         return (
             suspicion.member_update
@@ -412,6 +427,6 @@ class Detector:
         )
 
     def _rearm(self, now: float) -> None:
-        """Be called when the next thing is due, but not for a time that is past."""
+        """Set the deadline to the earliest of all components, at least `now`."""
         deadline = min(self.gossiper.deadline, self.suspicions.deadline, self.prober.deadline)
         self.deadline = max(deadline, now) if deadline < math.inf else deadline

@@ -1,8 +1,11 @@
-"""Probes under way: ours of silent peers, and those that others asked us for.
+"""Probes in progress: our own of unresponsive peers, and indirect probes that others requested
+(SWIM, Das 2002, section 3.1).
 
-What must stay true: at most `INDIRECT_PROBES_LIMIT` probes for others are under way, and each is
-answered once,
-at the latest when its time is over, so that whoever asked knows that we at least are well.
+Invariants:
+
+- At most `INDIRECT_PROBES_LIMIT` indirect probes are in progress.
+- Each is answered exactly once, at the latest when it expires, so that the requester knows that
+  this helper is alive.
 """
 
 from __future__ import annotations
@@ -14,14 +17,17 @@ from grapevine_proto.timers import TimerQueue
 
 INDIRECT_PROBES_LIMIT: Final = 256
 PROBE_NUMBER_MODULUS: Final = 1 << 32
-# In one probe, half a timeout apart and a whole one after the last: at 10 % loss each way one probe in
-# 4,000 goes unanswered. After the second and the fourth others are asked as well.
+# Half a timeout apart, with a full one after the last: at 10 % loss each way one probe in 4,000
+# goes unanswered. After the second and the fourth ping, others are asked to ping as well.
 PINGS_PER_PROBE: Final = 5
 
 
 class Probe:
-    """Our probe of one peer, from `started_at` on, when its first ping is sent if it is silent still. After
-    `PINGS_PER_PROBE` it is judged, and if accused pinged on, so that it hears of it."""
+    """Our probe of one peer. The first ping is sent at `started_at` if the peer is still silent.
+
+    After `PINGS_PER_PROBE` pings the peer is judged. If accused, it is pinged on, so that it learns
+    of the accusation.
+    """
 
     __slots__ = (
         "has_helper_answers",
@@ -37,14 +43,14 @@ class Probe:
         self.number = number
         self.started_at = started_at
         self.pings_sent = 0
-        self.helpers: dict[PeerId, float] = {}  # to help, and when
+        self.helpers: dict[PeerId, float] = {}  # helper: when it was asked
         self.is_accused = False
-        self.has_helper_answers = False  # of those asked: so it is not us
-        self.heard_by_others = False  # somebody heard it
+        self.has_helper_answers = False  # at least one did, so our own connectivity works
+        self.heard_by_others = False  # a helper reached it
 
 
 class ProbeTable:
-    """Ours that are under way, by whom they are of."""
+    """Our probes in progress, by peer."""
 
     def __init__(self) -> None:
         self._probes: dict[PeerId, Probe] = {}
@@ -62,12 +68,12 @@ class ProbeTable:
         return self._probes.get(peer_id)
 
     def find_by_number(self, number: int) -> Probe | None:
-        """The one with that number, which those who were asked to help give back."""
+        """The probe with `number`, which helpers echo."""
         peer_id = self._by_number.get(number)
         return None if peer_id is None else self._probes.get(peer_id)
 
     def start(self, peer_id: PeerId, at: float) -> Probe:
-        """A new one, in place of any before; its first step is due at `at`."""
+        """Start a probe of `peer_id` that replaces an earlier one; its first step is due at `at`."""
         self.remove(peer_id)
         self._last_number = (self._last_number + 1) % PROBE_NUMBER_MODULUS
         self._probes[peer_id] = probe = Probe(self._last_number, at)
@@ -76,16 +82,16 @@ class ProbeTable:
         return probe
 
     def reschedule(self, peer_id: PeerId, at: float) -> None:
-        """Its next step is due at `at`."""
+        """Make the next step due at `at`."""
         if peer_id in self._probes:
             self._timers.schedule(peer_id, at)
 
     def expedite(self, peer_id: PeerId, at: float) -> None:
-        """Its next step is due at `at`, or sooner where it was before."""
+        """Make the next step due at `at`, if it was due later."""
         self.reschedule(peer_id, min(at, self._timers.deadline_of(peer_id)))
 
     def remove(self, peer_id: PeerId) -> Probe | None:
-        """The one that there was."""
+        """End the probe and return it, if any."""
         probe = self._probes.pop(peer_id, None)
         if probe is not None:
             del self._by_number[probe.number]
@@ -93,7 +99,7 @@ class ProbeTable:
         return probe
 
     def pop_due(self, now: float) -> list[tuple[PeerId, Probe]]:
-        """Those whose next step is due, each once: `reschedule` says when again."""
+        """Probes whose next step is due, each once; the caller calls `reschedule`."""
         return [(peer_id, self._probes[peer_id]) for peer_id in self._timers.pop_expired(now)]
 
     @property
@@ -101,14 +107,18 @@ class ProbeTable:
         return self._timers.deadline
 
     def shift_deadlines(self, late_s: float) -> None:
-        """We slept: nobody had the time to answer."""
+        """Shift all probes by `late_s`, during which this node was stalled and could not receive
+        answers.
+        """
         for peer_id, probe in self._probes.items():
             probe.started_at += late_s
             self._timers.schedule(peer_id, self._timers.deadline_of(peer_id) + late_s)
 
 
 class IndirectProbe(NamedTuple):
-    """`requester` wants to know by `expires_at` whether the peer lives; `number` is the asker's."""
+    """`requester` asked whether a peer is alive and expects an answer by `expires_at`; `number` is
+    its own.
+    """
 
     requester: PeerId
     number: int
@@ -116,7 +126,7 @@ class IndirectProbe(NamedTuple):
 
 
 class IndirectProbes:
-    """Probes for others, by whom they are about."""
+    """Probes requested by others, by subject."""
 
     def __init__(self) -> None:
         self._by_subject: dict[PeerId, list[IndirectProbe]] = {}
@@ -131,7 +141,7 @@ class IndirectProbes:
         return self._count
 
     def add(self, subject: PeerId, indirect_probe: IndirectProbe) -> bool:
-        """One more; False, and counted, where there are too many."""
+        """Add a probe; False, and counted in `rejected`, at the limit."""
         if self._count >= INDIRECT_PROBES_LIMIT:
             self.rejected += 1
             return False
@@ -144,14 +154,14 @@ class IndirectProbes:
         self._timers.schedule(subject, min(each.expires_at for each in self._by_subject[subject]))
 
     def pop_subject(self, subject: PeerId) -> list[IndirectProbe]:
-        """Who asked after `subject`; all are to be answered now."""
+        """Remove and return all probes of `subject`, to be answered now."""
         done = self._by_subject.pop(subject, [])
         self._timers.cancel(subject)
         self._count -= len(done)
         return done
 
     def pop_expired(self, now: float) -> list[IndirectProbe]:
-        """Errands whose time is over, to be answered with no."""
+        """Remove and return expired probes, to be answered negatively."""
         expired: list[IndirectProbe] = []
         for subject in self._timers.pop_expired(now):
             indirect_probes = self._by_subject.pop(subject)
@@ -165,5 +175,5 @@ class IndirectProbes:
 
     @property
     def deadline(self) -> float:
-        """When the next one is overdue."""
+        """When the next probe expires."""
         return self._timers.deadline

@@ -1,15 +1,15 @@
-"""Our own eyes: who of those linked is silent for longer than he should be, is probed, by us and through
-others; and for others we look as well.
+"""The prober: pings linked peers that missed a heartbeat, directly and through helpers, and pings
+for others (SWIM, Das 2002, section 3.1).
 
-What must stay true:
+Invariants:
 
-- A link that speaks when it should costs nothing: only one whose heartbeat has not come is probed, in that
-  very instant, whatever else it said shortly before, unless it is saying something.
-- Who hears nobody, nor from those asked to help, finds nobody silent but himself.
-- Somebody whom others hear is not found silent for a road that is broken between us, unless so many sign
-  that he does not answer that those who say so are not believed.
+- A peer that sends its heartbeats on time is never pinged. One whose heartbeat is overdue is pinged
+  at that moment, unless other packets are arriving.
+- If nobody answers, helpers included, this node suspects its own connectivity.
+- A peer that others reach is not suspected because our own path is broken, unless
+  `MAJORITY_ACCUSERS` signed accusations outweigh the unsigned reports.
 
-Mechanism of `detector`, which opens cases on those found silent; it has deadlines of its own.
+A component of `detector`, which opens the suspicions, with its own deadline.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ from grapevine_proto.overlay.swim.suspicion_table import SuspicionTable
 from grapevine_proto.overlay.topology.selection import uniform
 from grapevine_proto.wire.messages import MemberUpdate, Ping, PingAck, PingReq
 
-MAJORITY_ACCUSERS: Final = 2  # accusers, against anybody's word that it lives: that is not signed
+# accusations that outweigh a report that it is alive, which is not signed
+MAJORITY_ACCUSERS: Final = 2
 HELPER_CHECK_PINGS: Final = (
     4,
     PINGS_PER_PROBE,
-)  # pings, after which those asked have had time to answer
-INDIRECT_PROBE_FRACTION: Final = (
-    0.8  # of a probe's timeout, within which we answer for somebody else
-)
+)  # pings after which helpers have had time to answer
+INDIRECT_PROBE_FRACTION: Final = 0.8  # of the ping timeout, within which a helper answers
 
 
 class Prober:
-    """See the module. `awareness` is ours, and `suspicions` say what the probed are accused of."""
+    """Runs our probes and the indirect probes of others. `awareness` is our own Lifeguard score,
+    and `suspicions` holds the accusations that pings carry.
+    """
 
     def __init__(
         self,
@@ -63,8 +64,8 @@ class Prober:
         self._rng = rng
         self._heard_by_others_at: dict[
             PeerId, float
-        ] = {}  # linked, silent, and heard by others: when
-        self.last_heard_at = now  # anybody linked
+        ] = {}  # linked peers silent here but heard by others: when
+        self.last_heard_at = now  # of any linked peer
         self.probes = ProbeTable()
         self.indirect_probes = IndirectProbes()
 
@@ -77,22 +78,24 @@ class Prober:
 
     @property
     def _normal_duration_s(self) -> float:
-        """What a probe takes where we are well."""
+        """Duration of a probe while our awareness score is 0."""
         return (PINGS_PER_PROBE + 1) / 2 * self._config.detection.probe_timeout
 
     @property
     def _retry_interval_s(self) -> float:
         return self._config.detection.probe_interval * self._awareness.multiplier
 
-    # --- ours -----------------------------------------------------------------------------------
+    # --- own probes -----------------------------------------------------------------------------
 
     def check_peer(self, peer: Peer, now: float) -> list[Effect]:
-        """At every look: probe a linked peer as soon as it has missed a heartbeat and says nothing else."""
+        """Start a probe of a linked peer that missed a heartbeat and sends nothing else. Called at
+        every check.
+        """
         if peer.peer_id in self.probes:
             return []
         interval_s = check_interval_s(self._config)
-        # Heartbeats come a tenth of the interval late, and half of what passes between two looks of
-        # whoever sends them; and then there is the way.
+        # A heartbeat is up to a tenth of the interval late, plus half of the sender's check
+        # interval, plus the path delay.
         expected_by_s = (
             1.1 * self._config.gossip_interval + 0.5 * interval_s + 0.5 * self._ping_timeout_s
         )
@@ -104,15 +107,15 @@ class Prober:
         return self._notify_accused(peer.peer_id, now)
 
     def start(self, peer_id: PeerId, at: float) -> None:
-        """Probe a peer, from `at` on, unless it is heard before."""
+        """Probe `peer_id` starting at `at`, unless a packet arrives before."""
         self.probes.start(peer_id, at)
 
     def expedite(self, peer_id: PeerId, now: float) -> None:
-        """Others accuse somebody whose probe may be pausing."""
+        """Send the next ping soon: others accuse a peer whose probe may be pausing."""
         self.probes.expedite(peer_id, now + self._ping_timeout_s)
 
     def ping(self, peer_id: PeerId, now: float) -> Send:
-        """With what is said against the receiver, which may refute it."""
+        """A ping with the accusations against its receiver (Lifeguard, Dadgar 2018, section IV C)."""
         probe, suspicion = self.probes.get(peer_id), self._suspicions.get(peer_id)
         updates: tuple[MemberUpdate, ...] = ()
         if suspicion is not None and suspicion.accusations:
@@ -121,7 +124,7 @@ class Prober:
         return Send((peer_id,), Ping(probe.number if probe else 0, updates))
 
     def _notify_accused(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """Tell a peer that we hear, until it refutes it, what others say against it."""
+        """Send a peer that we hear the accusations against it, periodically until it refutes."""
         suspicion = self._suspicions.get(peer_id)
         pause_s = self._config.detection.probe_interval
         if (
@@ -133,8 +136,11 @@ class Prober:
         return [self.ping(peer_id, now)]
 
     def next_ping(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect] | None:
-        """A ping's time is over: try once more, by other ways too. None: that was the last, and the peer
-        is found silent, from now on to be pinged until it is heard or given up."""
+        """Take the next step of a probe whose ping timed out: ping again, also through helpers.
+
+        Returns None if this was the last ping and the peer is to be accused. It is then pinged
+        until it is heard or removed.
+        """
         if probe.is_accused:
             self.probes.reschedule(peer_id, now + self._retry_interval_s)
             return [self.ping(peer_id, now)]
@@ -145,9 +151,8 @@ class Prober:
             probe.pings_sent == PINGS_PER_PROBE or now - probe.started_at >= self._normal_duration_s
         )
         if peer is not None and is_unresponsive:
-            peer.is_unresponsive = (
-                True  # however little we trust ourselves, another link does no harm
-            )
+            # regardless of our awareness score: another link does no harm
+            peer.is_unresponsive = True
         if probe.pings_sent == PINGS_PER_PROBE:
             if self._retry_if_doubtful(peer_id, probe, now):
                 return []
@@ -173,8 +178,9 @@ class Prober:
         return [Send(tuple(helpers), PingReq(probe.number, peer_id))] if helpers else []
 
     def _probe_unresponsive_helpers(self, probe: Probe, now: float) -> None:
-        """Who does not answer when asked to help may be gone as well: where many die at once, whoever misses
-        one soon knows of all of his."""
+        """Probe helpers that did not answer: they may be down too. If many peers die at once, a
+        node that misses one soon knows of all of them.
+        """
         for peer_id, requested_at in probe.helpers.items():
             peer = self._peers.get(peer_id)
             if peer is None or peer.last_heard_at >= requested_at or peer_id in self.probes:
@@ -186,34 +192,37 @@ class Prober:
                 self.start(peer_id, now)
 
     def _retry_if_doubtful(self, peer_id: PeerId, probe: Probe, now: float) -> bool:
-        """Whether what we miss may be no fault of the peer's."""
+        """Restart the probe if the fault may not be the peer's: our path to it is broken, or we are
+        cut off.
+        """
         if probe.heard_by_others and not self.has_majority_against(
             peer_id
-        ):  # only our road to it is broken
+        ):  # only our path to it is broken
             self._heard_by_others_at[peer_id] = now
             self.start(peer_id, now + self._config.gossip_interval)
             return True
         if probe.helpers and not probe.has_helper_answers:
             self._awareness.increment(now)
-            if self.last_heard_at < probe.started_at:  # it is we who are cut off
+            if self.last_heard_at < probe.started_at:  # we are cut off
                 self.start(peer_id, now + self._retry_interval_s)
                 return True
         return False
 
     def probing_since(self, probe: Probe, now: float) -> float:
-        """Since when a peer that was found silent has been asked for a word. Where that took longer than
-        it does, we trust ourselves less, which is no reason for haste."""
+        """Since when the peer has been probed, at most the normal duration of a probe ago. A longer
+        probe means that we trust ourselves less, which is no reason to shorten the suspicion.
+        """
         return max(probe.started_at, now - self._normal_duration_s)
 
     def has_majority_against(self, peer_id: PeerId) -> bool:
-        """Whether so many sign that it does not answer that whoever says it lives is not believed."""
+        """Whether enough members sign accusations to outweigh reports that the peer is alive."""
         suspicion = self._suspicions.get(peer_id)
         return suspicion is not None and len(suspicion.accusations) >= MAJORITY_ACCUSERS
 
-    # --- for others -----------------------------------------------------------------------------
+    # --- indirect probes ------------------------------------------------------------------------
 
     def on_ping_req(self, ping_req: PingReq, requester: PeerId, now: float) -> list[Effect]:
-        """`requester` does not hear somebody to whom we may be linked."""
+        """Handle a ping-req: ping its subject if linked, or answer at once."""
         number, subject = ping_req.number, ping_req.subject
         peer = self._peers.get(subject)
         if peer is None or not self._peers.is_linked(subject):
@@ -229,20 +238,22 @@ class Prober:
         return [self.ping(subject, now)]
 
     def on_ping_ack(self, ack: PingAck, sender: PeerId) -> None:
-        """An answer of the peer itself has already ended its probe, as anything heard of it does."""
+        """Record the answer of a helper. An answer of the probed peer itself has already ended the
+        probe, like any other packet.
+        """
         probe = self.probes.find_by_number(ack.number)
         if probe is not None and sender in probe.helpers:
             probe.has_helper_answers = True
             probe.heard_by_others = probe.heard_by_others or ack.is_alive
 
-    # --- what becomes of links ------------------------------------------------------------------
+    # --- link events ----------------------------------------------------------------------------
 
     def tracks(self, peer_id: PeerId) -> bool:
-        """Whether a word of this peer matters here."""
+        """Whether a packet of this peer matters here: it is being probed, by us or for others."""
         return peer_id in self.probes or peer_id in self.indirect_probes
 
     def on_packet(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """A packet of a linked peer opened: it lives, and whoever asked for it is told."""
+        """A packet of a linked peer was authenticated: end its probes and answer their requesters."""
         probe, peer = self.probes.remove(peer_id), self._peers.get(peer_id)
         if probe is not None:
             self._heard_by_others_at.pop(peer_id, None)
@@ -250,7 +261,7 @@ class Prober:
             peer.is_unresponsive = False
         if probe is not None and probe.pings_sent and peer is not None:
             self._awareness.decrement(now)
-            # Its heartbeat was lost, and the next will not come later for that.
+            # Its heartbeat was lost; the next one keeps its schedule.
             interval_s = self._config.gossip_interval
             peer.heartbeat_expected_from = max(
                 peer.heartbeat_expected_from + interval_s, now - interval_s
@@ -261,23 +272,23 @@ class Prober:
         ]
 
     def on_link_up(self, peer_id: PeerId) -> None:
-        """A session with it is live."""
+        """A session with `peer_id` is live."""
         self._heard_by_others_at.pop(peer_id, None)
 
     def on_link_down(self, peer_id: PeerId) -> bool:
-        """There is no link to look at any more; whether it had been asked for a word."""
+        """The link is gone; whether `peer_id` had been pinged."""
         probe = self.probes.remove(peer_id)
         return probe is not None and probe.pings_sent > 0
 
     def is_heard_by_others(self, peer_id: PeerId, now: float) -> bool:
-        """Whether others heard somebody whose link is lost."""
+        """Whether others recently heard a peer whose link is lost. Forgets the report."""
         reported_at = self._heard_by_others_at.pop(peer_id, -math.inf)
         return now - reported_at < self._config.peer_timeout and not self.has_majority_against(
             peer_id
         )
 
     def health_reason(self, peer_id: PeerId) -> str:
-        """For people: what is wrong with a linked peer."""
+        """What is wrong with a linked peer, for display; empty if nothing is."""
         probe = self.probes.get(peer_id)
         if probe is not None and probe.is_accused:
             return "does not answer, nor through others"
@@ -288,7 +299,7 @@ class Prober:
     # --- time -----------------------------------------------------------------------------------
 
     def answer_expired(self, now: float) -> list[Effect]:
-        """What we did not find out in time for others."""
+        """Negative answers to indirect probes that expired."""
         return [
             Send((indirect_probe.requester,), PingAck(indirect_probe.number, False))
             for indirect_probe in self.indirect_probes.pop_expired(now)
@@ -300,5 +311,5 @@ class Prober:
 
 
 def check_interval_s(config: NodeConfig) -> float:
-    """How often linked peers are looked after."""
+    """Interval in seconds between two checks of the linked peers."""
     return min(config.gossip_interval / 4, 1.0)

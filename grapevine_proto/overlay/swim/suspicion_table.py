@@ -1,12 +1,14 @@
-"""What is said against members, and by whom.
+"""The suspicion table: open suspicions with their accusers and timers (Lifeguard, Dadgar 2018,
+section IV B).
 
-What must stay true:
+Invariants:
 
-- A case is about one run and incarnation of one member; a higher record of its subject ends it.
-- At most `ACCUSERS_LIMIT` speak in one case: one is one voice, however often heard, and three are enough.
-- At most `SUSPICIONS_LIMIT` cases; what finds no room is counted, but for what we saw ourselves, which
-  takes the place of a case that is settled.
-- Whatever changes a case goes through `SuspicionTable`, which knows when each is due without looking at all.
+- A suspicion is about one epoch and incarnation of one member; a newer record of its subject ends
+  it.
+- At most `ACCUSERS_LIMIT` distinct accusers count.
+- At most `SUSPICIONS_LIMIT` suspicions. Beyond that new ones are counted and dropped, except our
+  own, which evict a settled one.
+- Only `SuspicionTable` changes a suspicion, so that its timers stay correct without a scan.
 """
 
 from __future__ import annotations
@@ -28,20 +30,19 @@ from grapevine_proto.wire.signed import Accusation, PeerRecord
 
 ACCUSERS_LIMIT: Final = 3
 SUSPICIONS_LIMIT: Final = 1024
-UPDATES_PER_MESSAGE: Final = 4  # opinions in one message
+UPDATES_PER_MESSAGE: Final = 4  # updates in one message
 UPDATES_MESSAGE_BYTES: Final = 1000
-FINAL_QUERIES: Final = 2  # each to other peers: one may be lost, and we may have been asleep
-FINAL_QUERY_FRACTION: Final = 1 / 8  # of the least time a suspect has, for answers to each
+FINAL_QUERIES: Final = 2  # each to other peers: one may be lost, and we may have been stalled
+FINAL_QUERY_FRACTION: Final = 1 / 8  # of the minimum timeout, to wait for answers to each
 
 
 class Suspicion:
-    """What is said against one run and incarnation of a member.
+    """The accusations against one epoch and incarnation of a member.
 
-    `is_cleared`: we have heard it ourselves since, so this is only kept to tell it, and to know
-    whom to tell when it answers. `accused_by_us`: we are among the accusers, or would be if there were not
-    enough already. `queries_sent`: how often others were asked whether they know better, shortly before
-    the end.
-    `is_declared_dead`: it is held for dead.
+    `is_cleared`: we have heard from it since. The suspicion is kept to send it to its subject, and
+    to know which peers to correct when it refutes. `accused_by_us`: we are among the accusers, or
+    would be if the limit were not reached. `queries_sent`: final queries sent to others shortly
+    before the timeout. `is_declared_dead`: the timeout expired.
     """
 
     __slots__ = (
@@ -65,7 +66,7 @@ class Suspicion:
         self.record = record
         self.accusations: dict[PeerId, Accusation] = {}
         self.opened_at = now
-        self.subject_notified_at = -math.inf  # when its subject was last told
+        self.subject_notified_at = -math.inf  # when the accusations were last sent to it
         self.min_timeout_s = min_s
         self.max_timeout_s = min_s * max_factor
         self.expected_confirmations = expected
@@ -77,7 +78,7 @@ class Suspicion:
 
     @property
     def due_at(self) -> float:
-        """When something is to be done about it: the last calls, then the end."""
+        """When to act next: the final queries, then the timeout."""
         if self.is_cleared or self.is_declared_dead:
             return self.expires_at
         query_s = FINAL_QUERY_FRACTION * self.min_timeout_s
@@ -88,12 +89,12 @@ class Suspicion:
 
     @property
     def has_sent_queries(self) -> bool:
-        """Whether others were asked as often as they are."""
+        """Whether all final queries have been sent."""
         return self.queries_sent >= FINAL_QUERIES
 
     @property
     def expires_at(self) -> float:
-        """When its subject's time is over."""
+        """When the suspicion times out, in monotonic seconds; math.inf once declared dead."""
         if self.is_declared_dead:
             return math.inf
         confirmations = max(len(self.accusations) - 1, 0)
@@ -108,7 +109,7 @@ class Suspicion:
         return MemberUpdate(self.record, tuple(self.accusations.values()))
 
     def add(self, accusation: Accusation) -> bool:
-        """One more voice; False where there are enough."""
+        """Add an accusation; False if its accuser is known or the limit is reached."""
         if accusation.accuser in self.accusations or len(self.accusations) >= ACCUSERS_LIMIT:
             return False
         self.accusations[accusation.accuser] = accusation
@@ -116,11 +117,11 @@ class Suspicion:
 
 
 class SuspicionTable:
-    """All cases, and when their subjects' time is over."""
+    """All suspicions, with their timers."""
 
     def __init__(self) -> None:
         self._suspicions: dict[PeerId, Suspicion] = {}
-        self._evictable: dict[PeerId, None] = {}  # over or dismissed: these may make room
+        self._evictable: dict[PeerId, None] = {}  # cleared or declared dead
         self._timers: TimerQueue[PeerId] = TimerQueue()
         self.rejected = 0
 
@@ -133,7 +134,7 @@ class SuspicionTable:
     def __len__(self) -> int:
         return len(self._suspicions)
 
-    # --- how a case goes ------------------------------------------------------------------------
+    # --- lifecycle ------------------------------------------------------------------------------
 
     def open(
         self,
@@ -145,7 +146,11 @@ class SuspicionTable:
         max_factor: float,
         accused_by_us: bool,
     ) -> Suspicion | None:
-        """The case against what `record` tells of, new where there is none; None: no room for it."""
+        """The suspicion of `record`, opened if there is none; None at the limit.
+
+        `members` is the cluster size, `per_decade_s` and `max_factor` define the timeouts, and
+        `accused_by_us` allows the eviction of another suspicion.
+        """
         suspicion = self._suspicions.get(record.peer_id)
         if suspicion is not None and suspicion.record.version == record.version:
             return suspicion
@@ -171,7 +176,7 @@ class SuspicionTable:
         return subject is not None
 
     def _reschedule(self, suspicion: Suspicion) -> None:
-        """Know anew when its time is over, and whether it may make room."""
+        """Update the timer of a suspicion and whether it is evictable."""
         subject = suspicion.record.peer_id
         self._timers.schedule(subject, suspicion.due_at)
         if suspicion.is_declared_dead or suspicion.is_cleared:
@@ -180,14 +185,14 @@ class SuspicionTable:
             self._evictable.pop(subject, None)
 
     def add(self, suspicion: Suspicion, accusation: Accusation) -> bool:
-        """One more voice; False where there are enough."""
+        """Add an accusation; False if its accuser is known or the limit is reached."""
         is_new = suspicion.add(accusation)
         if is_new:
             self._reschedule(suspicion)
         return is_new
 
     def clear(self, suspicion: Suspicion, now: float) -> None:
-        """Its subject lives: nothing of what was said is believed here."""
+        """The subject is alive: disregard all accusations here."""
         suspicion.is_cleared, suspicion.accused_by_us, suspicion.is_declared_dead = (
             True,
             False,
@@ -197,47 +202,48 @@ class SuspicionTable:
         self._reschedule(suspicion)
 
     def hold(self, suspicion: Suspicion) -> None:
-        """Others accuse somebody to whom we are linked: we look for ourselves first."""
+        """Hold a suspicion of a linked member until we have probed it ourselves."""
         suspicion.is_cleared = True
         self._reschedule(suspicion)
 
     def reopen(self, suspicion: Suspicion, now: float) -> None:
-        """It was dismissed, and is not any more."""
+        """Make a cleared suspicion active again and restart its timeout."""
         suspicion.is_cleared = False
         suspicion.opened_at, suspicion.queries_sent = now, 0
         self._reschedule(suspicion)
 
     def record_final_query(self, suspicion: Suspicion, now: float) -> None:
-        """Others are being asked whether they know better."""
+        """Count a final query sent to others."""
         suspicion.last_query_at = now
         suspicion.queries_sent += 1
         self._reschedule(suspicion)
 
     def declare_dead(self, suspicion: Suspicion) -> None:
-        """Its subject's time is over."""
+        """The timeout expired: declare the subject dead."""
         suspicion.is_declared_dead = True
         self._reschedule(suspicion)
 
     def close(self, subject: PeerId) -> Suspicion | None:
-        """Nothing is said against it any more."""
+        """Remove and return the suspicion of `subject`, if any."""
         self._timers.cancel(subject)
         self._evictable.pop(subject, None)
         return self._suspicions.pop(subject, None)
 
-    # --- when -----------------------------------------------------------------------------------
+    # --- timers ---------------------------------------------------------------------------------
 
     def pop_due(self, now: float) -> list[tuple[PeerId, Suspicion]]:
-        """Cases whose subject's time is over or nearly over, each once."""
+        """Suspicions with a final query or a timeout due, each once."""
         return [(subject, self._suspicions[subject]) for subject in self._timers.pop_expired(now)]
 
     @property
     def deadline(self) -> float:
-        """When the next is due."""
+        """When the next suspicion is due."""
         return self._timers.deadline
 
     def shift_deadlines(self, late_s: float) -> list[Suspicion]:
-        """We slept: nobody's time ran. Gives the cases in which we may have missed what was said for their
-        subjects meanwhile; others are to be asked anew."""
+        """Shift all timeouts by `late_s`, during which this node was stalled. Returns the active
+        suspicions, whose refutations may have been missed; the caller sends final queries again.
+        """
         for suspicion in self._suspicions.values():
             suspicion.opened_at += late_s
             suspicion.queries_sent = 0
@@ -250,7 +256,7 @@ class SuspicionTable:
 
 
 def fit_updates(updates: Iterable[MemberUpdate]) -> tuple[MemberUpdate, ...]:
-    """As many of them, from the first on, as go into one message."""
+    """The longest prefix of `updates` that fits one message."""
     fitting: list[MemberUpdate] = []
     size_bytes = 0
     for update in itertools.islice(updates, UPDATES_PER_MESSAGE):

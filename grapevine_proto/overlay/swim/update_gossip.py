@@ -1,14 +1,14 @@
-"""Telling peers what is thought of members: to whom, how much at once, and how soon.
+"""Gossip of member updates: which updates to send, to which peers, and when (SWIM, Das 2002,
+section 4.1).
 
-What must stay true:
+Invariants:
 
-- All that is told of members unasked goes this way: at once, unless much was told lately, and then every
-  `probe_timeout` until each change was told enough (`news`).
-- A last call goes before all else, since it is of no use a moment later: whose time is over is called for
-  no more.
-- Nobody is told about himself here: the accused hear it on pings, which they answer.
+- All unsolicited updates leave through here: immediately, or every `probe_timeout` if many were
+  sent recently, until each reaches its transmit limit.
+- Final queries go first. After the suspicion timeout they are dropped.
+- A suspicion is never gossiped to its subject; pings carry it, and the subject answers them.
 
-Mechanism of `detector`, with a deadline of its own.
+A component of `detector`, with its own deadline.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.wire.messages import MemberUpdate, MemberUpdates
 from grapevine_proto.wire.signed import PeerRecord
 
-UPDATE_FANOUT: Final = 3  # peers that hear the news at once
-IMMEDIATE_BURST: Final = 8.0  # times that news is told at once,
-IMMEDIATE_PER_S: Final = 0.5  # in the long run; else it waits for its turn
+UPDATE_FANOUT: Final = 3  # peers that receive an update at once
+IMMEDIATE_BURST: Final = 8.0  # rounds sent immediately,
+IMMEDIATE_PER_S: Final = 0.5  # and in the long run; others wait for the next interval
 
 
 class UpdateGossiper:
-    """What is still to be told, and when. `update_for` gives what we think of a record's subject."""
+    """Queues updates and sends them. `update_for` returns our current update about a record's
+    subject.
+    """
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class UpdateGossiper:
         self._update_for = update_for
         self._rng = rng
         self.queue = TransmitLimitedQueue()
-        self._final_queries: dict[PeerId, PeerRecord] = {}  # to be told once; the first first
+        self._final_queries: dict[PeerId, PeerRecord] = {}  # to be sent once, in order
         self._immediate_budget = TokenBucket(IMMEDIATE_BURST, IMMEDIATE_PER_S, now)
         self.deadline = math.inf
 
@@ -59,12 +61,12 @@ class UpdateGossiper:
         self._config = config
 
     def enqueue(self, record: PeerRecord, members: int, now: float) -> None:
-        """What is thought of `record`'s subject has changed, in a cluster of so many."""
+        """Queue an update about the subject of `record` in a cluster of `members`."""
         self.queue.enqueue(record, retransmit_limit(members))
         self._schedule(now)
 
     def enqueue_final_query(self, record: PeerRecord, now: float) -> None:
-        """The time of `record`'s subject is nearly over: does anybody know better?"""
+        """Queue a final query: the suspicion of the record's subject is about to time out."""
         self._final_queries[record.peer_id] = record
         self._schedule(now)
 
@@ -75,20 +77,20 @@ class UpdateGossiper:
 
     @property
     def pending_queries(self) -> int:
-        """Last calls that nobody has heard yet."""
+        """Final queries that have not been sent."""
         return len(self._final_queries)
 
     def cancel_query(self, subject: PeerId) -> None:
-        """Its time is over, whether it was called for or not."""
+        """Drop the final query about `subject`, because the suspicion ended."""
         self._final_queries.pop(subject, None)
 
     def remove(self, subject: PeerId) -> None:
-        """Nothing is to be told of it any more."""
+        """Drop all updates and queries about `subject`."""
         self.cancel_query(subject)
         self.queue.remove(subject)
 
     def advance(self, now: float) -> list[Effect]:
-        """Time passed: tell a few peers what has waited longest, and others a little later."""
+        """If due, send the least sent updates to a few peers and schedule the next round."""
         if now < self.deadline:
             return []
         effects = self._send_updates()
@@ -106,7 +108,7 @@ class UpdateGossiper:
             map(self._update_for, itertools.chain(self._final_queries.values(), queued))
         )
         if not self._peers.linked:
-            self._final_queries.clear()  # nobody is there to know better; news waits
+            self._final_queries.clear()  # nobody could answer; updates wait
         if not updates or not self._peers.linked:
             return []
         subjects = [update.record.peer_id for update in updates]
@@ -115,5 +117,5 @@ class UpdateGossiper:
             self._final_queries.pop(subject, None)
             self.queue.note_sent(
                 subject, len(targets) or UPDATE_FANOUT
-            )  # nobody else is there to be told
+            )  # without targets, count a full round, or it would never leave the queue
         return [Send(targets, MemberUpdates(updates))] if targets else []
