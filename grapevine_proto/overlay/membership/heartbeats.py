@@ -1,11 +1,13 @@
-"""Heartbeats: word to each linked peer every gossip interval, and what comes along with it.
+"""Heartbeats: one message to each linked peer per gossip interval, with a digest and piggybacked
+records.
 
-What must stay true:
+Invariants:
 
-- A peer that is well hears from us at most a tenth of the interval, and half of what passes between two
-  looks, later than an interval after the last time; who waits longer may ask.
-- Each look has its even share of them, or one that is not empty: whenever we die, some peer's next word
-  from us is due at once, and it notices. Links that began together would all fall silent together.
+- The gap between two heartbeats to a peer exceeds the gossip interval by at most a tenth, plus half
+  of the check interval. A peer that has waited longer may probe.
+- Each check sends an even share of the heartbeats, at least one. If this node dies, some peer's
+  next heartbeat is due at once and it notices; otherwise links opened together would all stay
+  silent together.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from grapevine_proto.wire.messages import Heartbeat, Records
 from grapevine_proto.wire.signed import PeerRecord
 
 RECORDS_PER_HEARTBEAT: Final = 3
-RECORDS_PER_DATAGRAM_BYTES: Final = 1000  # of records in one datagram, beside what else it carries
+RECORDS_PER_DATAGRAM_BYTES: Final = 1000  # of records, besides the other contents of the datagram
 
 
 class Heartbeats:
-    """Mechanism: makes ours, and takes the round trip from theirs."""
+    """Builds our heartbeats and measures the RTT with theirs."""
 
     def __init__(
         self, config: NodeConfig, members: MemberTable, store: MessageStore, rng: random.Random
@@ -36,16 +38,19 @@ class Heartbeats:
         self._members = members
         self._store = store
         self._rng = rng
-        self.load_permille = 0  # told along: how late our loop is
+        self.load_permille = 0  # our event loop lag, sent in each heartbeat
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._interval_s = config.gossip_interval
 
     def due_peers(self, peers: Sequence[Peer], now: float, check_interval_s: float) -> list[Peer]:
-        """Whose turn it is: theirs whose time is nearer to now than to the next look, `check_interval_s`
-        from now.
-        Where those are fewer than an even share, some of the next look's come early: by and by looks
-        are alike, and stay so, since an interval is as many looks for everybody."""
+        """The peers to send a heartbeat to now; the next check is `check_interval_s` later.
+
+        A peer is due if its deadline is closer to now than to the next check. If fewer peers are
+        due than an even share, some of the next check's peers are sent theirs early. That evens out
+        the checks over time, because a gossip interval contains the same number of checks for every
+        peer.
+        """
         due = [peer for peer in peers if peer.heartbeat_due_at <= now + 0.5 * check_interval_s]
         shortfall = int(len(peers) * check_interval_s / self._interval_s) - len(due)
         if shortfall > 0:
@@ -57,13 +62,14 @@ class Heartbeats:
         return due
 
     def next_for(self, peer: Peer, now: float) -> Effect:
-        """The next one for `peer`."""
+        """The next heartbeat for `peer`, as an effect. Updates its heartbeat state."""
         peer.heartbeat_due_at = now + self._interval_s * (0.9 + 0.2 * self._rng.random())
         peer.heartbeat_number += 1
         peer.heartbeat_sent_at = now
         streams, total = self._store.digest(now)
         records = self._members.next_updates(RECORDS_PER_HEARTBEAT)
-        if not records:  # nothing is new: somebody at random, so that all hear of all in the end
+        # no updates: a random record, so that every member learns of every other eventually
+        if not records:
             records = self._members.sample_records(1, self._rng, exclude=peer.peer_id)
         heartbeat = Heartbeat(
             peer.heartbeat_number,
@@ -80,7 +86,7 @@ class Heartbeats:
 
     @staticmethod
     def on_heartbeat(heartbeat: Heartbeat, peer: Peer, now: float) -> None:
-        """One of `peer`'s: if it answers our last, we know the round trip."""
+        """Record a heartbeat of `peer`; if it echoes our latest one, update the RTT."""
         peer.heartbeat_expected_from = now
         if heartbeat.number > peer.their_heartbeat_number:
             peer.their_heartbeat_number = heartbeat.number
@@ -90,7 +96,7 @@ class Heartbeats:
 
 
 def pack_records(records: Sequence[PeerRecord]) -> list[Records]:
-    """The records, in as many messages as it takes for each to fit one datagram."""
+    """Split `records` into messages that fit one datagram each."""
     messages: list[Records] = []
     batch: list[PeerRecord] = []
     size_bytes = 0

@@ -1,9 +1,13 @@
-"""Room for links: who goes where there is none, and where else whoever finds none may try.
+"""Link eviction: which link to close when all slots are taken, and which peers to refer rejected
+nodes to.
 
-What must stay true: who is let go is told of somebody to link with instead; and whoever is turned away of
-others, who are linked and so alive.
+Invariants:
 
-Mechanism of `membership`. `active_view` and `proximity` say which link fits least.
+- An evicted peer receives a replacement to link with.
+- A rejected node receives referrals to linked peers, which are known to be alive.
+
+A component of `membership`; `active_view` and `proximity` choose the link to evict (HyParView,
+Leitao 2007, section 4.3; X-BOT, Leitao 2009).
 """
 
 from __future__ import annotations
@@ -25,12 +29,12 @@ from grapevine_proto.overlay.topology.xbot import ProximityOptimizer
 from grapevine_proto.wire.messages import CloseReason, SwapRequest
 from grapevine_proto.wire.signed import PeerRecord
 
-UNLINKED_DRAWS: Final = 8  # nearly always enough where half of the members are not linked
-REFERRALS_LIMIT: Final = 8  # told to one for whom there is no room
+UNLINKED_DRAWS: Final = 8  # almost always sufficient if half of the members are not linked
+REFERRALS_LIMIT: Final = 8  # records sent to a rejected node
 
 
 class LinkEvictor:
-    """See the module."""
+    """Evicts links for newcomers and names alternatives to nodes that find no room."""
 
     def __init__(
         self,
@@ -66,8 +70,11 @@ class LinkEvictor:
         source: Address | None = None,
         is_outbound: bool = False,
     ) -> list[Effect]:
-        """Let a link go for `newcomer` where there is no room, and name the one to the other. `source`
-        is where it is, and `is_outbound` whether this node dialed it."""
+        """Evict a link for `newcomer` if all slots are taken, and refer the evicted peer to it.
+
+        `wants_room` means `newcomer` is short of links, `source` is its address, and `is_outbound`
+        means this node dialed it. Returns no effects if there is room or no link may be evicted.
+        """
         if self.has_room:
             return []
         victim = self._active_view.pick_victim(
@@ -87,8 +94,11 @@ class LinkEvictor:
         *,
         source: Address | None = None,
     ) -> list[Effect]:
-        """Let a link go for `newcomer`, which says that it is near, where it is nearer by what we
-        measured; whoever goes is told of the one that goes at the other end."""
+        """Evict a link for `newcomer` if our RTT measurement confirms that it is nearer.
+
+        `swap_request` is its offer and names the link it gives up at its end; the evicted peer is
+        referred to that member. `rtt_s` is the RTT in seconds, None if unknown.
+        """
         if self.has_room:
             return []
         victim = self._proximity.pick_victim(newcomer, rtt_s, now, source)
@@ -104,7 +114,7 @@ class LinkEvictor:
         return [*effects, Disconnect(victim, CloseReason.FULL, detail, referrals)]
 
     def swap_link(self, victim: PeerRecord, nearer: PeerRecord) -> list[Effect]:
-        """`nearer` made room for us: let `victim` go for it."""
+        """Close the link with `victim`, because `nearer` made room for us."""
         if self.has_room or not self._peers.is_linked(victim.peer_id):
             return []
         self._proximity.links_optimized += 1
@@ -112,7 +122,7 @@ class LinkEvictor:
         return [Disconnect(victim.peer_id, CloseReason.FULL, detail)]
 
     def random_unlinked(self) -> PeerId | None:
-        """A member thought to be up that is not linked, drawn evenly, where a few draws find one."""
+        """A random member that is up, dialable and not linked; None if a few draws find none."""
         for member in self._members.sample(UNLINKED_DRAWS, self._rng):
             peer_id = member.record.peer_id
             is_dialable = member.status is MemberStatus.UP and member.address is not None
@@ -121,7 +131,7 @@ class LinkEvictor:
         return None
 
     def referrals(self, exclude: PeerId) -> tuple[PeerRecord, ...]:
-        """Where else a newcomer may try, when there is no room here: what fits one datagram."""
+        """Linked peers that a rejected node may try, as many as fit one datagram."""
         linked = uniform(self._peers.linked, REFERRALS_LIMIT, self._rng, exclude=(exclude,))
         members = (self._members.get(peer_id) for peer_id in linked)
         messages = pack_records([member.record for member in members if member is not None])
@@ -129,5 +139,5 @@ class LinkEvictor:
 
 
 def _eviction_reason(newcomer: PeerRecord) -> str:
-    """For people: why a link ended."""
+    """The close detail, for display."""
     return f"let go for {newcomer.name or newcomer.peer_id.short}"

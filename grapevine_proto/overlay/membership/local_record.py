@@ -1,7 +1,9 @@
-"""What this node says of itself: its record, and what others say of it.
+"""This node's own signed record: when to re-sign it, how to refute accusations, and conflicts of
+identity.
 
-What must stay true: only here is our own record signed, and each time with a version above all that
-we signed before in this run.
+Invariants:
+
+- Only this module signs our own record, each time with a version above all it signed in this run.
 """
 
 from __future__ import annotations
@@ -18,14 +20,12 @@ from grapevine_proto.overlay.effects import BumpEpoch, CountDrop, Effect, Emit, 
 from grapevine_proto.wire.messages import MemberUpdate
 from grapevine_proto.wire.signed import PeerRecord
 
-EPOCH_BUMPS_LIMIT: Final = (
-    16  # times that we outrank another node on our identity, which will not stop
-)
-REFUTE_MIN_INTERVAL_S: Final = 1.0  # at most: whoever accuses us faster is answered for all at once
+EPOCH_BUMPS_LIMIT: Final = 16  # times to outrank another node on our identity that does not stop
+REFUTE_MIN_INTERVAL_S: Final = 1.0  # accusations that arrive faster share one refutation
 
 
 class LocalRecord:
-    """Mechanism: our record, and when it has to change."""
+    """Owns our record and decides when it changes (SWIM, Das 2002, section 4.2: incarnations)."""
 
     def __init__(
         self, config: NodeConfig, identity: Identity, epoch: int, address: Address
@@ -36,7 +36,7 @@ class LocalRecord:
         self.addresses: tuple[Address, ...] = (advertised.without_zone,)
         self._conflicts_seen = 0
         self._is_later_node = False  # and the other node on our identity was here first
-        self.was_ever_linked = False  # in this run
+        self.was_ever_linked = False  # since this node started
         self._last_refuted_at = -math.inf
         self.record = self._sign_record(epoch, 0, left=False)
 
@@ -46,14 +46,14 @@ class LocalRecord:
 
     @property
     def address(self) -> Address:
-        """Where others may best dial us."""
+        """The preferred address to dial this node at."""
         return self.addresses[0]
 
     def _sign_record(self, epoch: int, incarnation: int, *, left: bool) -> PeerRecord:
         config = self._config
         limit = config.rate_limit
-        # Told are nine tenths of what is allowed, so that a sender that keeps to it never loses
-        # anything to clocks that differ; 0: no limit.
+        # Advertise nine tenths of the limit, so that a sender that keeps to it loses nothing to
+        # clock differences; 0 means no limit.
         capacity = max(int(limit.capacity * 0.9), 1) if limit.enabled else 0
         refill = max(int(limit.refill_rate * 0.9), 1) if limit.enabled else 0
         unsigned = PeerRecord(
@@ -70,7 +70,7 @@ class LocalRecord:
         return unsigned.signed(self._identity, config.cluster)
 
     def reconfigure(self, config: NodeConfig) -> bool:
-        """Other settings from now on; whether our record says something else for it."""
+        """Apply `config`; whether our record changed."""
         self._config = config
         unchanged = self._sign_record(self.record.epoch, self.record.incarnation, left=False)
         if unchanged == self.record:
@@ -79,8 +79,7 @@ class LocalRecord:
         return True
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> bool:
-        """Others may dial us at `addresses` from now on, unless settings name one; whether our record
-        says something else for it."""
+        """Advertise `addresses` unless the configuration names one; whether our record changed."""
         if self._config.advertise or addresses == self.addresses or self.record.left:
             return False
         self.addresses = addresses
@@ -88,17 +87,21 @@ class LocalRecord:
         return True
 
     def bump_incarnation(self, *, left: bool = False) -> PeerRecord:
-        """Our record, one incarnation higher."""
+        """Sign and return our record with the next incarnation."""
         self.record = self._sign_record(self.record.epoch, self.record.incarnation + 1, left=left)
         return self.record
 
     def start_epoch(self, epoch: int) -> None:
-        """Begin anew in a higher epoch."""
+        """Sign our record with a higher epoch."""
         self.record = self._sign_record(epoch, 0, left=False)
 
     def refute(self, update: MemberUpdate, sender: PeerId, now: float) -> bool | Effect:
-        """Whether our record was renewed because `update` says that we do not answer; or what
-        `sender` is to be blamed for. What is said of an earlier incarnation is refuted already."""
+        """Refute a suspicion of our current incarnation.
+
+        Returns True if our record was re-signed, False if there is nothing to do, or an effect that
+        charges `sender` for a forged accusation. Suspicions of earlier incarnations are already
+        refuted.
+        """
         if update.record.version != self.record.version or not update.accusations:
             return False
         if now < self._last_refuted_at + REFUTE_MIN_INTERVAL_S or self.record.left:
@@ -110,9 +113,13 @@ class LocalRecord:
         return True
 
     def on_own_record(self, record: PeerRecord, sender: PeerId) -> list[Effect]:
-        """A record of our own identity that is not ours: an earlier run with a clock ahead, or a
-        second node on our state. Once it is outranked; the second time there are two of us, and the
-        one that came later stops. The other outranks it again, and tells the application."""
+        """Handle a record of our identity that we did not sign.
+
+        It comes from an earlier run with a faster clock, or from a second node on a copy of our
+        state. The first time, our epoch is bumped above it. If it happens again there are two
+        nodes: the later one shuts down, the other bumps its epoch again and reports the conflict to
+        the application.
+        """
         if record.version < self.record.version or record == self.record:
             return []
         if record.version == self.record.version and record.addresses == self.record.addresses:
@@ -138,9 +145,12 @@ class LocalRecord:
         ]
 
     def _is_probably_later(self, record: PeerRecord) -> bool:
-        """Whether the other node was here first. It was, if it outranked exactly our record, which it
-        must have heard of then; or if we never had a link, and were told so at the first. A node that
-        has just started on a copy of our state has an epoch by its clock, which is neither."""
+        """Whether this node is the later of the two.
+
+        It is if the other node outranked exactly our record, which it must have seen then; or if we
+        never had a link and were told at the first. A node that just started on a copy of our state
+        takes its epoch from the clock, so neither applies to it.
+        """
         if record.epoch == self.record.epoch:
             return record.addresses < self.record.addresses
         return record.epoch == self.record.epoch + 1 or not self.was_ever_linked

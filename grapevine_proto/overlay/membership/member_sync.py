@@ -1,15 +1,15 @@
-"""Rolls: two linked nodes compare whom they know, and tell each other the rest.
+"""Member sync: two linked nodes compare member digests and exchange the records that either lacks.
 
-What must stay true:
+Invariants:
 
-- Nothing is sent while nothing is new: a node asks while it learns of more members than heartbeats can
-  carry, and a little longer, since whoever learned much at once lacks some still.
-- An answer is two datagrams at most, and one peer gets one a look: a crowd that joins at once is told of
-  within a minute, and at no more than so much a second.
-- Nobody is asked who may tell us of nobody any more (`limits.addresses_per_source`).
-- A step costs what is compared, `PREFIXES_PER_MESSAGE` at most, however many members there are.
+- Idle while nothing is new. A node requests while it learns members faster than heartbeats carry
+  them, and for `SYNC_LINGER_S` after that, to catch what its peers have learned meanwhile.
+- An answer is at most two datagrams, and a peer gets one per check. A mass join spreads within a
+  minute at a bounded rate.
+- Peers whose quota (`limits.addresses_per_source`) is used up are not asked.
+- A step costs at most `PREFIXES_PER_MESSAGE` comparisons, regardless of the size of the cluster.
 
-Mechanism of `membership`, which calls `next_request` at every look.
+A component of `membership`, which calls `next_request` at every check.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from grapevine_proto.wire.messages import ID_PREFIX_BYTES, MemberDigest
 from grapevine_proto.wire.signed import PeerRecord
 
 PREFIXES_PER_MESSAGE: Final = 200  # 800 bytes
-SYNC_UPDATES_THRESHOLD: Final = 16  # more than heartbeats with five links carry in half a minute
-SYNC_LINGER_S: Final = 10.0  # after somebody new was learned of
-ANSWER_MIN_INTERVAL_S: Final = 0.2  # between two answers to one peer: looks are no closer
+SYNC_UPDATES_THRESHOLD: Final = 16  # more than heartbeats over five links carry in half a minute
+SYNC_LINGER_S: Final = 10.0  # after a new member was learned
+ANSWER_MIN_INTERVAL_S: Final = 0.2  # between two answers to one peer; checks are no closer
 ANSWER_MESSAGES_LIMIT: Final = 2
 ANSWER_RECORDS_DRAWN: Final = 32  # more than an answer holds
-PEERS_TRIED_LIMIT: Final = 4  # peers, to find one that may still tell us of somebody
+PEERS_TRIED_LIMIT: Final = 4  # peers, to find one with quota left
 
 
 class MemberSync:
-    """Asks and answers. `rate_limited` counts rolls that came too soon after one another."""
+    """Requests and answers member digests. `rate_limited` counts digests that came too soon after
+    another.
+    """
 
     def __init__(
         self, our_id: PeerId, peers: PeerTable, members: MemberTable, rng: random.Random
@@ -51,12 +53,12 @@ class MemberSync:
         self.rate_limited = 0
 
     def on_member_added(self, now: float) -> None:
-        """Somebody told us of a member that we did not know."""
+        """Start or extend syncing, if more updates are pending than heartbeats can carry."""
         if self._members.pending_updates > SYNC_UPDATES_THRESHOLD:
             self._active_until = now + SYNC_LINGER_S
 
     def next_request(self, now: float) -> list[Effect]:
-        """Compare with somebody, where there may be something to learn."""
+        """A digest to one random peer while syncing; otherwise no effects."""
         if now >= self._active_until or self._members.is_full:
             return []
         drawn = uniform(self._peers.linked, PEERS_TRIED_LIMIT, self._rng)
@@ -64,10 +66,10 @@ class MemberSync:
         return [] if peer_id is None else [Send((peer_id,), self._our_digest())]
 
     def _our_digest(self) -> MemberDigest:
-        """A part of those we know, all where they are few."""
+        """A digest of a random range of the known members, or of all if they fit one message."""
         count = len(self._members)
         begin = 0
-        if count > PREFIXES_PER_MESSAGE:  # those at the ends are in it as often as others
+        if count > PREFIXES_PER_MESSAGE:  # so that both ends are covered as often as the middle
             begin = max(self._rng.randrange(count + PREFIXES_PER_MESSAGE) - PREFIXES_PER_MESSAGE, 0)
         known = self._members.sorted_slice(begin, PREFIXES_PER_MESSAGE)
         is_last = begin + len(known) >= count
@@ -75,7 +77,9 @@ class MemberSync:
         return _member_digest(known, first, ID_PREFIX_MAX if is_last else id_prefix(known[-1]))
 
     def handle(self, digest: MemberDigest, peer: Peer, now: float) -> list[Effect]:
-        """Tell `peer` of those it does not know, and ask for those that we do not."""
+        """Send `peer` records it lacks, and answer with our digest if it knows members that we
+        lack.
+        """
         last_at = peer.sync_answered_at if digest.is_reply else peer.sync_requested_at
         if now < last_at + ANSWER_MIN_INTERVAL_S:
             self.rate_limited += 1
@@ -110,8 +114,9 @@ class MemberSync:
     def _records_lacking(
         self, known: list[PeerId], their_prefixes: set[int], requester: PeerId
     ) -> list[PeerRecord]:
-        """Records of members thought to be up that are not among `their_prefixes`, drawn evenly: others tell
-        the asker of others."""
+        """Records of members with status up whose prefixes are not in `their_prefixes`, drawn at
+        random: other peers answer the requester with other draws.
+        """
         lacking = [
             each for each in known if id_prefix(each) not in their_prefixes and each != requester
         ]

@@ -1,15 +1,16 @@
-"""What peers say of members, and of us: signed records, and opinions about them.
+"""Applies member updates received from peers: signed records and suspicions, about members and
+ourselves.
 
-What must stay true:
+Invariants:
 
-- A record is taken from anybody, since it proves itself, and only where it is higher than what is known; so
-  nobody can speak for, silence or expel another.
-- A record that is new here costs its sender one of the checks that it may cause, in whatever message it
-  comes; beyond them it is not looked at, and comes again from others or later.
-- What is said of us is answered: an accusation by a higher incarnation, told to everybody; a second node on
-  our identity by what `local_record` says of it.
+- A record is accepted from any peer, because it is signed, and only if its version is higher than
+  the known one. So no node can speak for, silence or expel another.
+- A new record costs its sender one signature check from its budget, whichever message carries it.
+  Beyond the budget it is ignored; it arrives again from other peers, or later.
+- A suspicion of ourselves is refuted with a higher incarnation, sent to all linked peers (SWIM, Das
+  2002, section 4.2). A second node on our identity is handled by `local_record`.
 
-Mechanism of `membership`. What becomes of an opinion is the business of `detector`.
+A component of `membership`; `detector` handles suspicions of others.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from grapevine_proto.wire.signed import PeerRecord
 
 
 class UpdateHandler:
-    """See the module."""
+    """Applies records and suspicions to the member table and passes them to the components
+    concerned.
+    """
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class UpdateHandler:
     def on_updates(
         self, updates: tuple[MemberUpdate, ...], sender: PeerId, now: float
     ) -> list[Effect]:
-        """Learn the records that opinions are about; one about ourselves we refute, to everybody."""
+        """Apply the records in `updates`; refute a suspicion of this node to all linked peers."""
         effects: list[Effect] = []
         for update in updates:
             if update.record.peer_id != self._local_record.peer_id:
@@ -70,7 +73,7 @@ class UpdateHandler:
             if verdict is True:
                 self._detector.awareness.increment(
                     now
-                )  # maybe we are slow, if others do not hear us
+                )  # others do not receive from us: we may be slow
                 linked = self._peers.linked
                 if linked:
                     effects.append(
@@ -93,7 +96,9 @@ class UpdateHandler:
         return effects
 
     def _is_known(self, record: PeerRecord, member: Member | None) -> bool:
-        """Whether `apply_record` says nothing new of its subject, which may have been let go since."""
+        """Whether `record` is no newer than what is known of its subject, which may have been
+        removed since.
+        """
         if member is None:
             return self._members.is_tombstoned(record)
         if record.version == member.record.version:
@@ -109,7 +114,7 @@ class UpdateHandler:
         if not record.is_authentic(self._config.cluster):
             return [CountDrop(sender, DropReason.BAD_SIGNATURE)]
         before = None if member is None else member.to_info()
-        # What takes another's place is no news, or a crowded table would tell of it all the time.
+        # A record that evicts another is not gossiped; a full table would gossip all the time.
         is_shared = member is not None or self._members.has_room_from(sender)
         if member is None:
             if not self._members.make_room_from(sender):
@@ -140,8 +145,8 @@ class UpdateHandler:
             [UpdateRecord(record)] if self._peers.is_linked(record.peer_id) else []
         )
         effects += self._detector.on_new_incarnation(member, now)
-        # What it signed later than what was said against it shows that it lives, or lived then: who
-        # has a link looks for himself.
+        # A record signed after a suspicion shows that its subject was alive then. Linked peers also
+        # probe it themselves.
         if member.status is not MemberStatus.UP:
             effects.append(member.set_status(MemberStatus.UP, now))
         elif member.to_info() != before:

@@ -1,16 +1,16 @@
-"""Joining, discovery, heartbeats, states, leaving: who is there, and with whom we are linked.
+"""Membership: joining, discovery, heartbeats, peer states and leaving, over SWIM (Das 2002) and
+HyParView (Leitao 2007).
 
-What must stay true:
+Invariants:
 
-- Own evidence decides what is done: a working link is closed by silence, by its own end, or by a
-  record that the peer itself signed; never by what somebody says of it.
-- Who is late himself convicts no one: after a stall everybody's silence is forgiven by its length.
+- Only direct evidence closes a link: silence, the end of the session, or a record that the peer
+  itself signed. Reports of other members never do.
+- After a local stall, every peer is credited with its length before its silence is judged.
 
-Driven by heartbeats, records and opinions, by what the engine says of links (`on_link_up`, `on_link_down`,
-`on_dial_failed`), and by its deadline. Whom to dial is the business of `dialer`, who does not answer
-that of `detector`, what is said every interval that of `heartbeats`, what peers say of others that of
-`update_handler`, who goes where there is no room that of `evictor`, and what we say of ourselves that of
-`local_record`.
+Driven by heartbeats, records and updates, by link events of the engine (`on_link_up`,
+`on_link_down`, `on_dial_failed`) and by its deadline. Components: `dialer` chooses addresses to
+dial, `detector` suspects members, `update_handler` applies updates of peers, `evictor` makes room
+for links, `local_record` owns our record.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import PeerRecord
 
-STALE_AFTER_INTERVALS: Final = 3  # gossip intervals without a word
-UNVALIDATED_DIAL_FAILURES: Final = 3  # dials of a member that no session proved to be there
-CLEANUP_INTERVAL_S: Final = 60.0  # between looks for what may be let go
-FORGET_LEFT_PEER_S: Final = 600.0  # of one that left, from the list that is shown
-WELCOME_RECORDS: Final = 12  # told to a new peer
-STALL_THRESHOLD_S: Final = 0.5  # of our own timers: nobody is judged by those
+STALE_AFTER_INTERVALS: Final = 3  # gossip intervals without a packet
+UNVALIDATED_DIAL_FAILURES: Final = 3  # failed dials of a member at an address no session validated
+CLEANUP_INTERVAL_S: Final = 60.0  # between removals of expired entries
+FORGET_LEFT_PEER_S: Final = 600.0  # a peer that left stays listed for this long
+WELCOME_RECORDS: Final = 12  # records sent to a new peer
+STALL_THRESHOLD_S: Final = 0.5  # lateness of our own timer above which peers are credited
 
 
 class Membership:
-    """The machine that owns peers and members. See the module for what drives it."""
+    """The state machine that owns peers and members."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Membership:
     # --- what the application and the engine say ------------------------------------------------
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        """Other settings from now on. Whoever is denied now is dropped; our record is told anew."""
+        """Apply `config`: disconnect peers it denies, and send our record if it changed."""
         self._config = config
         self.active_view.reconfigure(config)
         self.proximity.reconfigure(config)
@@ -146,7 +146,7 @@ class Membership:
         return effects
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> list[Effect]:
-        """This node may be dialed at `addresses` from now on: linked peers are told."""
+        """Advertise `addresses` and send the new record to all linked peers."""
         if not self.local_record.set_addresses(addresses):
             return []
         self.dialer.our_addresses = self.local_record.addresses
@@ -154,20 +154,22 @@ class Membership:
 
     @property
     def record(self) -> PeerRecord:
-        """What this node says of itself."""
+        """Our own signed record."""
         return self.local_record.record
 
     def leave(self) -> Records:
-        """What to tell every linked peer when we go, in words nobody else could have signed."""
+        """The record to send to every linked peer before leaving. Only this node can have signed
+        it.
+        """
         return Records((self.local_record.bump_incarnation(left=True),))
 
     def on_lag(self, lag_s: float, now: float) -> None:
-        """Our own loop was late by so much: peers are told, and given more time."""
+        """Handle event loop lag of `lag_s`: advertise it, and extend the timeouts of peers."""
         self._heartbeats.load_permille = min(int(lag_s * 1000), 1000)
         self.detector.on_lag(lag_s, now)
 
     def health_reason(self, peer: Peer, now: float) -> str:
-        """For people: what a peer's health suffers from; empty where all is well."""
+        """Why the health of `peer` is below 1, for display; empty if nothing is wrong."""
         reasons = (
             peer.health_reason(now, self._config.gossip_interval),
             self.detector.prober.health_reason(peer.peer_id),
@@ -177,14 +179,16 @@ class Membership:
     def on_evicted(
         self, records: tuple[PeerRecord, ...], sender: PeerId, now: float
     ) -> list[Effect]:
-        """Whoever closed its link with us names for whom, who is short of links as we are now."""
+        """A peer evicted our link and refers us to its replacement, which is now short of a link
+        like us.
+        """
         effects = self._on_referrals(records, sender, now)
         return effects + (self.dialer.dial_referral(now) if records else [])
 
     def _on_referrals(
         self, records: tuple[PeerRecord, ...], sender: PeerId, now: float
     ) -> list[Effect]:
-        """Whoever has no room for us names others, who may have some."""
+        """A peer without room refers us to others; dial some if links are needed."""
         if self.record.left:
             return []
         effects = self.update_handler.on_records(records, sender, now)
@@ -196,7 +200,7 @@ class Membership:
     def on_rejected(
         self, record: PeerRecord, address: Address, referrals: tuple[PeerRecord, ...], now: float
     ) -> list[Effect]:
-        """`record`'s subject has no room for us, but told of others."""
+        """The subject of `record` has no room for us and sent `referrals`."""
         peer_id = record.peer_id
         member = self.members.ensure(record, now, address)
         self.dialer.on_rejected(member, address, now)
@@ -222,9 +226,12 @@ class Membership:
         *,
         is_outbound: bool = False,
     ) -> list[Effect]:
-        """A session with `record`'s subject is live: a new link, or a restarted peer on its old one.
-        `source` is where the session proved it to be, whatever its record claims; `is_outbound`: this node
-        dialed it."""
+        """A session with the subject of `record` is live: a new link, or a peer that restarted on
+        an old one.
+
+        `source` is the address the session validated, whatever the record claims. `rtt_s` is the
+        RTT in seconds, if measured; `is_outbound` means this node dialed.
+        """
         self.local_record.was_ever_linked = True
         is_self_chosen = is_outbound and self.dialer.is_self_chosen(record.peer_id)
         self.dialer.stop_looking(record.peer_id)
@@ -259,9 +266,7 @@ class Membership:
         was_tombstoned = self.members.is_tombstoned(record)
         member = self.members.ensure(record, now, source)
         effects: list[Effect] = []
-        if (
-            was_tombstoned
-        ):  # others let it go as well: only a later record of its own is news to them
+        if was_tombstoned:  # others removed it as well, and only a newer record convinces them
             effects.append(self.detector.request_refutation(record))
         if is_newer:
             member.update_record(record, now)
@@ -275,7 +280,7 @@ class Membership:
     def on_link_down(
         self, peer_id: PeerId, detail: str, reason: CloseReason | None, now: float
     ) -> list[Effect]:
-        """The link with `peer_id` is gone; `reason` is None where nobody closed it."""
+        """The link with `peer_id` closed; `reason` is None if neither end closed it."""
         peer = self._peers.get(peer_id)
         if peer is None or peer.state not in LINKED_STATES:
             return []
@@ -305,7 +310,9 @@ class Membership:
     def on_packet(
         self, peer_id: PeerId, now: float, address: Address | None = None
     ) -> list[Effect]:
-        """A packet of `peer_id` opened; `address` is where its link goes now."""
+        """A packet of `peer_id` was authenticated; `address` is the current path of its link, if
+        given.
+        """
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
@@ -326,7 +333,7 @@ class Membership:
         return effects
 
     def _on_address_changed(self, peer: Peer, address: Address) -> None:
-        """The session of a linked peer proved that it is somewhere else now."""
+        """The session of a linked peer validated a new path."""
         peer.address = address
         member = self.members.get(peer.peer_id)
         if member is not None:
@@ -335,21 +342,22 @@ class Membership:
     def on_dial_failed(
         self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float
     ) -> list[Effect]:
-        """Nobody, or not the one expected, answered at `address`."""
+        """No peer, or not the expected one, answered at `address`."""
         effects = self.dialer.on_failed(address, expected, reason, now)
         if expected is None:
             return effects
         member, peer = self.members.get(expected), self._peers.get(expected)
         if member is not None:
             self.dialer.on_member_failed(member, now)
-            # Once: it may be alive behind a door that does not open to us, and has said so then. The
-            # peer remembers it better than the member: that one may have lost its place meanwhile.
-            # Where only a record says that it is, a dial is few packets, which may all be lost.
+            # Accuse it once only: it may be alive behind a NAT that we cannot pass, and has refuted
+            # then. The peer entry counts failures too, because the member may have been evicted
+            # meanwhile. At an address that no session validated a dial is few packets, which may
+            # all be lost.
             failure_limit = 1 if member.validated_address is not None else UNVALIDATED_DIAL_FAILURES
             is_first = member.failures == failure_limit and (
                 peer is None or peer.consecutive_failures < failure_limit
             )
-            was_dialed = reason is not DropReason.MISCONDUCT  # we did not even dial it
+            was_dialed = reason is not DropReason.MISCONDUCT  # otherwise it was not even dialed
             if is_first and was_dialed and not self._peers.is_linked(expected):
                 effects += self.detector.on_unreachable(member, now)
         if peer is not None and peer.state is PeerState.CONNECTING:
@@ -359,8 +367,11 @@ class Membership:
         return effects
 
     def remove_peer(self, peer_id: PeerId) -> None:
-        """Strike out somebody until anyone tells of it again: an address that will not come back need
-        not be tried for a day. Raises UnknownPeer where it is linked, being dialled, or not known."""
+        """Remove a disconnected peer until another node reports it; its addresses are not dialed
+        for a day.
+
+        Raises UnknownPeer if it is linked, being dialed, or unknown.
+        """
         peer = self._peers.get(peer_id)
         if peer is not None and peer.state is not PeerState.DISCONNECTED:
             raise UnknownPeer(f"{peer.state.value}: only who is gone can be forgotten")
@@ -434,7 +445,7 @@ class Membership:
         return effects
 
     def _shift_deadlines(self, late_s: float, now: float) -> None:
-        """We were stalled or suspended: nobody else was silent for that."""
+        """Credit all linked peers with `late_s`, during which this node was stalled or suspended."""
         for peer_id in self._peers.linked:
             peer = self._peers.get(peer_id)
             if peer is not None:
