@@ -1,7 +1,10 @@
-"""All that a machine may ask for.
+"""Effects: every action a state machine of the overlay may request from the engine.
 
-What must stay true: a machine never does anything to the world. It returns effects, in the order
-in which they should happen; the engine performs them. Whoever adds an effect adds one `case` there.
+Invariants:
+
+- A state machine performs no I/O. It returns effects in the order in which the engine performs
+  them.
+- Every effect has exactly one `case` in the engine.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ MessageT_contra = TypeVar("MessageT_contra", contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Say `message` to each of `peers`: made into bytes once, queued on every link."""
+    """Send `message` to each of `peers`. The engine encodes it once and queues it on every link."""
 
     peers: tuple[PeerId, ...]
     message: OverlayMessage
@@ -29,24 +32,28 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Knock at `address`; refuse whoever answers there but `expected`, if that is known. `wants_room`:
-    whoever answers should make room for us, and we for it. `swap_for`: go on only if it answers within
-    `max_rtt_s`, and offer it to let this link go for it."""
+    """Dial `address`, which belongs to `expected` if that is known; any other peer that answers is
+    rejected.
+
+    `wants_room` asks the peer to make room for the link, and makes room for it here. `swap_for` is
+    a link to replace: the handshake continues only if the peer answers within `max_rtt_s`, and
+    offers to replace that link.
+    """
 
     address: Address
     expected: PeerId | None
     wants_room: bool = False
     swap_for: PeerRecord | None = None
     max_rtt_s: float = math.inf
-    max_hellos: int | None = (
-        None  # at most, until the first is answered; None: until the time is over
-    )
+    # sent before the first answer; None: no limit until the dial times out
+    max_hellos: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Close the link with `peer`, and tell it the reason, and whom to try instead; None: it is
-    silent, there is nobody to tell."""
+    """Close the link with `peer` and send it the reason and peers to try instead. With `reason`
+    None, close the link without a message, because the peer does not answer.
+    """
 
     peer: PeerId
     reason: CloseReason | None
@@ -56,21 +63,21 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Tell the application."""
+    """Give `event` to the application."""
 
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Give the application these messages, each for the first time."""
+    """Give `messages` to the application, each for the first time."""
 
     messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PeerTransitioned:
-    """`peer` changed its state: tell the application, with what there is to show of it."""
+    """Report to the application that the state of `peer` changed from `previous`."""
 
     peer: PeerId
     previous: PeerState | None
@@ -79,14 +86,14 @@ class PeerTransitioned:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRecord:
-    """A linked peer's newer record came: keep to what it says now."""
+    """Apply a newer record of a linked peer to its link."""
 
     record: PeerRecord
 
 
 @dataclass(frozen=True, slots=True)
 class CountDrop:
-    """What `peer` said was refused: count it, and charge what such a thing costs."""
+    """Count a dropped message of `peer` and charge its cost to the peer."""
 
     peer: PeerId
     reason: DropReason
@@ -94,8 +101,9 @@ class CountDrop:
 
 @dataclass(frozen=True, slots=True)
 class Penalize:
-    """`peer` committed `offense` so many times: it counts against its identity, which is slowed, then
-    disconnected. `count` may be a fraction."""
+    """Record `count` offenses of `peer` against its identity; it is slowed, then disconnected.
+    `count` may be fractional.
+    """
 
     peer: PeerId
     offense: Offense
@@ -104,7 +112,9 @@ class Penalize:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """`peer` kept `count` promises: it gave what it had offered or announced. Makes up for broken ones."""
+    """Credit `peer` with `count` deliveries of what it offered or announced; each makes up for a
+    broken promise.
+    """
 
     peer: PeerId
     count: int = 1
@@ -112,14 +122,16 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class BumpEpoch:
-    """A record of our own identity above ours is about: begin anew in an epoch above `epoch`."""
+    """Start an epoch above `epoch`, because a record of our own identity with that epoch is in
+    circulation.
+    """
 
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """This node must not go on; `words` say why."""
+    """Stop this node; `reason` explains why."""
 
     reason: str
 
@@ -141,17 +153,19 @@ Effect: TypeAlias = (
 
 
 class StateMachine(Protocol[MessageT_contra]):
-    """What owns messages and time. `now` is monotonic seconds, never less than before."""
+    """A component that handles messages and has deadlines. `now` is monotonic seconds and never
+    decreases.
+    """
 
     @property
     def deadline(self) -> float:
-        """When to call `advance` next; math.inf: never."""
+        """When to call `advance` next, in monotonic seconds; math.inf for never."""
         ...
 
     def advance(self, now: float) -> list[Effect]:
-        """Time passed."""
+        """Do what is due at `now`."""
         ...
 
     def handle(self, message: MessageT_contra, sender: PeerId, now: float) -> list[Effect]:
-        """`sender`, whose session proved it, said `message`."""
+        """Handle a message of `sender`, which its session authenticated."""
         ...

@@ -1,13 +1,13 @@
-"""The member table: what is known of everybody in the cluster, linked to us or not.
+"""The member table: one entry for each known member of the cluster, linked or not.
 
-What must stay true:
+Invariants:
 
-- A member is known by its signed record, the highest (epoch, incarnation) heard; nobody else's word
-  raises it, so nobody can speak for, silence or expel another.
-- At most `limits.members`, and from one teller at most `limits.addresses_per_source` whom we have not
-  met; who is linked always has a place. Identities cost nothing: without a cap per teller one liar
-  could fill the table.
-- News travels by piggyback: each change is told a bounded number of times (SWIM, section 4.1).
+- A member is known by its signed record with the highest (epoch, incarnation). No other node can
+  raise either, so no node can speak for, silence or expel another.
+- At most `limits.members` entries, and at most `limits.addresses_per_source` never-linked members
+  from one source. A linked member always has an entry. Identities are free, so without a limit per
+  source one malicious member could fill the table.
+- Changes spread by piggyback, each a bounded number of times (SWIM, Das 2002, section 4.1).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from grapevine_proto.wire.messages import ID_PREFIX_BYTES
 from grapevine_proto.wire.signed import PeerRecord
 
 ID_PREFIX_MAX: Final = (1 << 8 * ID_PREFIX_BYTES) - 1
-MEMBER_EVICTION_SCAN_LIMIT: Final = 16  # members, to find one that may go
+MEMBER_EVICTION_SCAN_LIMIT: Final = 16  # members examined to find one to evict
 FORGET_MEMBER_S: Final = (
     24 * 3600.0
-)  # a member that is down or left; long enough not to hear it as news
-TOMBSTONES_LIMIT: Final = 4096  # versions of members that were let go
+)  # a member that is down or left; longer than any gossip update about it circulates
+TOMBSTONES_LIMIT: Final = 4096  # versions of removed members
 
 
 class Member:
-    """One member, as known here, and when to try to reach it."""
+    """One member as known here, and when to dial it next."""
 
     __slots__ = (
         "changed_at",
@@ -61,29 +61,29 @@ class Member:
         self.record = record
         self.status = status
         self.source = source
-        self.was_linked = False  # a session of ours with it was live
-        self.validated_address: Address | None = (
-            None  # where a session proved it to be, in this run of it
-        )
+        self.was_linked = False  # a session with it has existed
+        # where a session of its current epoch validated it
+        self.validated_address: Address | None = None
         self.changed_at = now
         self.known_at = now
-        self.epoch_known_at = now  # since when its present run is known
-        self.earlier_epoch: int | None = None  # of its run before, where that was known here
+        self.epoch_known_at = now  # when its current epoch was first seen
+        self.earlier_epoch: int | None = None  # the epoch it had before, if known
         self.dial_at = now
-        self.proximity_check_at = now  # to see how near it is
-        self.rejected_rtt_s: float | None = None  # as it was seen, where that was too far
+        self.proximity_check_at = now  # when to measure its RTT next
+        # RTT measured when the link was rejected as too far
+        self.rejected_rtt_s: float | None = None
         self.failures = 0
-        self.order_index = 0  # in the table's order
-        self.linked_before_index = 0  # among those that were met
+        self.order_index = 0  # index in the table's `_sample_order`
+        self.linked_before_index = 0  # index in the table's `_linked_before`
 
     @property
     def address(self) -> Address | None:
-        """Where to reach it: where a session proved it to be, else where its record claims to be."""
+        """The address to dial first: the validated one, else the first in its record."""
         return next(iter(self.addresses), None)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """All addresses to try, the proved one first."""
+        """All addresses to dial, the validated one first."""
         claimed = self.record.addresses
         if self.validated_address is None:
             return claimed
@@ -93,7 +93,9 @@ class Member:
         )
 
     def update_record(self, record: PeerRecord, now: float) -> None:
-        """Know it by this record from now on. A restarted member may be somewhere else."""
+        """Replace the record. A new epoch drops a validated address that the new record does not
+        contain, because a restarted member may have moved.
+        """
         if record.epoch > self.record.epoch:
             self.earlier_epoch, self.epoch_known_at = self.record.epoch, now
         if record.epoch > self.record.epoch and self.validated_address not in record.addresses:
@@ -101,7 +103,7 @@ class Member:
         self.record = record
 
     def set_status(self, status: MemberStatus, now: float) -> Effect:
-        """Hold it for `status` from now on, and tell the application."""
+        """Set the status and return the event for the application."""
         self.status = status
         self.changed_at = now
         return Emit(MemberChanged(self.to_info()))
@@ -114,7 +116,7 @@ class Member:
 
 
 class MemberTable:
-    """All members but ourselves."""
+    """All known members except this node."""
 
     def __init__(
         self, limits: LimitsConfig, is_linked: Callable[[PeerId], bool] = lambda _: False
@@ -122,17 +124,15 @@ class MemberTable:
         self._limits = limits
         self._is_linked = is_linked
         self._members: dict[PeerId, Member] = {}
-        self._sample_order: list[PeerId] = []  # the same, to draw from
-        self._sorted_ids: list[PeerId] = []  # and once more, to compare with others
+        self._sample_order: list[PeerId] = []  # same members, for O(1) sampling
+        self._sorted_ids: list[PeerId] = []  # same members, sorted, for member digests
         self._never_linked_total = 0
-        self._never_linked: dict[
-            PeerId, dict[PeerId, None]
-        ] = {}  # not met yet, by who told of them
-        self._dial_failed: dict[PeerId, None] = {}  # of those, the ones that did not answer a dial
-        self._linked_before: list[PeerId] = []  # to draw from
-        self._tombstones: dict[PeerId, tuple[tuple[int, int], float]] = {}  # version, until when
-        self._eviction_cursor = 0  # where in `_sample_order` to look for one that may go
-        self._pending_updates: dict[PeerId, int] = {}  # how often each change is still to be told
+        self._never_linked: dict[PeerId, dict[PeerId, None]] = {}  # by source
+        self._dial_failed: dict[PeerId, None] = {}  # the subset that did not answer a dial
+        self._linked_before: list[PeerId] = []  # for O(1) sampling
+        self._tombstones: dict[PeerId, tuple[tuple[int, int], float]] = {}  # version, expiry
+        self._eviction_cursor = 0  # index in `_sample_order` where the next eviction scan starts
+        self._pending_updates: dict[PeerId, int] = {}  # remaining transmissions
         self.overflows = 0
 
     def get(self, peer_id: PeerId) -> Member | None:
@@ -146,11 +146,11 @@ class MemberTable:
 
     @property
     def is_full(self) -> bool:
-        """Then what is heard of others replaces what was heard before, and is no news."""
+        """Whether the table is at its limit. New members then evict others and are not gossiped."""
         return len(self._members) >= self._limits.members
 
     def has_room_from(self, source: PeerId) -> bool:
-        """Whether a member told of by `source` may be added."""
+        """Whether a member reported by `source` fits without evicting another."""
         return not self.is_full and self._has_quota(source)
 
     def _has_quota(self, source: PeerId) -> bool:
@@ -160,9 +160,12 @@ class MemberTable:
         )
 
     def make_room_from(self, source: PeerId) -> bool:
-        """The same, at the cost of another that we never met or that is gone, so that newcomers are
-        always learned of. Who has used up its share replaces what it told itself. Only a few are
-        looked at, in turn."""
+        """Make room for a member reported by `source`; False if none could be evicted.
+
+        Evicts a member that was never linked, is down or has left, so that new members are always
+        learned. A source that has used up its quota evicts its own reports. The scan is bounded by
+        `MEMBER_EVICTION_SCAN_LIMIT`.
+        """
         if self.has_room_from(source):
             return True
         self.overflows += 1
@@ -187,25 +190,26 @@ class MemberTable:
         return False
 
     def _pick_victim(self) -> PeerId:
-        """The member not met whose place is given to another first: one that did not answer, else one
-        told of by somebody who is linked no more, else by whoever told of most."""
+        """The never-linked member to evict: one that did not answer a dial, else one from a source
+        that is not linked, else one from the source with the most reports.
+        """
         if self._dial_failed:
             return next(iter(self._dial_failed))
         scanned = list(itertools.islice(self._never_linked, MEMBER_EVICTION_SCAN_LIMIT))
-        for teller in scanned:  # others are looked at the next time
-            self._never_linked[teller] = self._never_linked.pop(teller)
-        disconnected = [teller for teller in scanned if not self._is_linked(teller)]
+        for source in scanned:  # rotate, so that the next call scans other sources
+            self._never_linked[source] = self._never_linked.pop(source)
+        disconnected = [source for source in scanned if not self._is_linked(source)]
         largest = max(disconnected or scanned, key=lambda source: len(self._never_linked[source]))
         return next(iter(self._never_linked[largest]))
 
     def on_dial_failed(self, member: Member) -> None:
-        """It did not answer where its record says that it is."""
+        """Count a failed dial of `member`."""
         member.failures += 1
         if not member.was_linked:
             self._dial_failed[member.record.peer_id] = None
 
     def add(self, record: PeerRecord, source: PeerId, now: float) -> Member:
-        """A member heard of for the first time; `make_room_from` was true."""
+        """Add a member seen for the first time. Call only after `make_room_from` returned true."""
         self._tombstones.pop(record.peer_id, None)
         status = MemberStatus.LEFT if record.left else MemberStatus.UP
         member = Member(record, status, source, now)
@@ -220,8 +224,9 @@ class MemberTable:
     def ensure(
         self, record: PeerRecord, now: float, validated_address: Address | None = None
     ) -> Member:
-        """A member with which a session is live: it always has a place, a stranger's if need be.
-        `validated_address` is where the session proved it to be."""
+        """The entry of a member that has a live session, added if necessary at the cost of one
+        without a link. `validated_address` is where the session reached it.
+        """
         member = self._members.get(record.peer_id)
         if member is None:
             if len(self._members) >= self._limits.members:
@@ -237,7 +242,7 @@ class MemberTable:
         return member
 
     def _remove_never_linked(self, member: Member) -> None:
-        """It is no more among those that are not met."""
+        """Remove a member from the accounting of never-linked members."""
         peer_id = member.record.peer_id
         self._never_linked_total -= 1
         self._dial_failed.pop(peer_id, None)
@@ -247,7 +252,7 @@ class MemberTable:
             del self._never_linked[member.source]
 
     def _evict_for_link(self) -> None:
-        """For one who is linked: a stranger goes or one who is gone, else anybody without a link."""
+        """Evict a member without a link: preferably one that was never linked or is not up."""
         unlinked: PeerId | None = None
         for scanned in range(len(self._sample_order)):
             if unlinked is not None and scanned >= MEMBER_EVICTION_SCAN_LIMIT:
@@ -283,8 +288,10 @@ class MemberTable:
     def remove_expired(
         self, now: float, reconnect_s: float = FORGET_MEMBER_S, tombstone_s: float = FORGET_MEMBER_S
     ) -> list[Member]:
-        """Let go of members that have been down for `reconnect_s`, or left for `tombstone_s`, and gives
-        them. For `tombstone_s` more no record that is as old brings one back."""
+        """Remove and return members that have been down for `reconnect_s` or left for
+        `tombstone_s`. For another `tombstone_s`, records that are not newer than the removed one
+        are ignored.
+        """
         expired = [
             member
             for member in self._members.values()
@@ -305,18 +312,20 @@ class MemberTable:
         return expired
 
     def is_tombstoned(self, record: PeerRecord) -> bool:
-        """Whether the member was let go, and `record` says nothing that was not known then."""
+        """Whether the member was removed and `record` is no newer than the record it had then."""
         tombstone = self._tombstones.get(record.peer_id)
         return tombstone is not None and record.version <= tombstone[0]
 
-    # --- telling --------------------------------------------------------------------------------
+    # --- gossip ---------------------------------------------------------------------------------
 
     def queue_update(self, peer_id: PeerId) -> None:
-        """What is known of `peer_id` has changed: tell it 4 x ceil(log10(N + 1)) times."""
+        """Gossip the record of `peer_id` 4 x ceil(log10(N + 1)) times."""
         self._pending_updates[peer_id] = retransmit_limit(len(self._members) + 1)
 
     def note_duplicate(self, peer_id: PeerId) -> None:
-        """A peer told us what we know: that counts as told by us."""
+        """Count an update received from a peer as one of our own transmissions: the peer knows it
+        already.
+        """
         remaining = self._pending_updates.get(peer_id, 0) - 1
         if remaining > 0:
             self._pending_updates[peer_id] = remaining
@@ -325,47 +334,46 @@ class MemberTable:
 
     @property
     def pending_updates(self) -> int:
-        """How many changes are still to be told."""
+        """Number of members with transmissions left."""
         return len(self._pending_updates)
 
     def sorted_slice(self, begin: int, count: int) -> list[PeerId]:
-        """`count` members from place `begin` on, in the order of their ids."""
+        """Up to `count` members starting at index `begin` of the order by peer ID."""
         return self._sorted_ids[begin : begin + count]
 
     def in_prefix_range(self, first: int, last: int, count: int) -> list[PeerId]:
-        """The members whose marks are from `first` to `last`, `count` at most, in order."""
+        """Up to `count` members whose ID prefixes are in [`first`, `last`], in order."""
         begin = bisect_left(self._sorted_ids, first, key=id_prefix)
         end = bisect_right(self._sorted_ids, last, key=id_prefix)
         return self._sorted_ids[begin : min(end, begin + count)]
 
     def next_updates(self, limit: int) -> list[PeerRecord]:
-        """Up to `limit` records that changed lately, in turn; each counts as told once more."""
+        """Up to `limit` records with transmissions left, in turn. Each counts as transmitted once."""
         records: list[PeerRecord] = []
         for peer_id in list(itertools.islice(self._pending_updates, limit)):
             remaining = self._pending_updates.pop(peer_id) - 1
             if remaining > 0:
-                self._pending_updates[peer_id] = (
-                    remaining  # behind all others, which were told less lately
-                )
+                # to the end of the queue, behind updates sent less recently
+                self._pending_updates[peer_id] = remaining
             records.append(self._members[peer_id].record)
         return records
 
     def sample(self, count: int, rng: random.Random) -> list[Member]:
-        """At most `count` members drawn evenly, none twice; the cost is of `count`, not of all."""
+        """Up to `count` distinct members drawn uniformly, in O(`count`)."""
         if not self._sample_order:
             return []
         drawn = {rng.choice(self._sample_order): None for _ in range(count)}
         return [self._members[peer_id] for peer_id in drawn]
 
     def sample_linked_before(self, count: int, rng: random.Random) -> list[Member]:
-        """The same of members that a session of ours was live with."""
+        """Up to `count` distinct members that have been linked, drawn uniformly."""
         if not self._linked_before:
             return []
         drawn = {rng.choice(self._linked_before): None for _ in range(count)}
         return [self._members[peer_id] for peer_id in drawn]
 
     def sample_records(self, count: int, rng: random.Random, exclude: PeerId) -> list[PeerRecord]:
-        """Records of up to `count` members thought to be up, drawn evenly."""
+        """Records of up to `count` members with status up, drawn uniformly."""
         drawn = self.sample(2 * count + 1, rng)
         return [
             each.record
@@ -375,5 +383,5 @@ class MemberTable:
 
 
 def id_prefix(peer_id: PeerId) -> int:
-    """What stands for a member in a roll."""
+    """The prefix that identifies a member in a member digest."""
     return int.from_bytes(peer_id[:ID_PREFIX_BYTES], "big")

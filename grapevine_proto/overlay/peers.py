@@ -1,10 +1,9 @@
-"""The peer table: with whom this node deals, in which state, and how well.
+"""The peer table: state, address, RTT and health of each peer this node deals with.
 
-What must stay true:
+Invariants:
 
-- A state changes only along `TRANSITIONS`; anything else is a programming error and raises.
-- Only the members' machine moves peers; everybody else reads.
-- At most `limit` peers are remembered; of those without a link the longest silent goes first.
+- A state changes only along `TRANSITIONS`; any other transition raises.
+- At most `limit` entries. The disconnected peer that has been silent longest is evicted first.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from grapevine_proto.wire.signed import PeerRecord
 
 
 class PeerTrigger(Enum):
-    """What can change a peer's state."""
+    """An event that changes the state of a peer."""
 
     DIALED = auto()
     LINKED = auto()  # a session with it is live
-    MISSED_HEARTBEATS = auto()  # no word for three gossip intervals
+    MISSED_HEARTBEATS = auto()  # no packet for three gossip intervals
     PACKET_RECEIVED = auto()
     LOST = auto()  # no answer, silent for peer_timeout, closed, or left
 
@@ -43,17 +42,17 @@ TRANSITIONS: Final[dict[tuple[PeerState, PeerTrigger], PeerState]] = {
 LINKED_STATES: Final = frozenset({PeerState.CONNECTED, PeerState.STALE})
 MIN_RTT_DRIFT: Final = (
     1 / 64
-)  # a sample, for a way that has become longer: half of it in 45 intervals
-LATE_AFTER_INTERVALS: Final = 1.5  # without a word: an interval that did not go well
-UNKNOWN_RTT_S: Final = 0.050  # of a peer, until it is measured
-UNSTEADY_SUCCESS_RATIO: Final = 0.95  # a lower success ratio is worth a word
+)  # rate at which the minimum follows a path that became longer: half of the way in 45 samples
+LATE_AFTER_INTERVALS: Final = 1.5  # without a packet: the interval counts as failed
+UNKNOWN_RTT_S: Final = 0.050  # assumed until measured
+UNSTEADY_SUCCESS_RATIO: Final = 0.95  # a lower success ratio is reported in `health_reason`
 SUCCESS_RATIO_WEIGHT: Final = (
     1 / 16
-)  # weight of the last interval in the success ratio: a minute or two
+)  # weight of the latest interval, which averages over a minute or two
 
 
 class Peer:
-    """One peer. `last_heard_at` is when it was last heard, or first dealt with."""
+    """One peer. `last_heard_at` is when its last packet arrived, or when it was added."""
 
     __slots__ = (
         "address",
@@ -86,51 +85,48 @@ class Peer:
         self.peer_id = peer_id
         self.record = record
         self.address = address
-        self.is_address_validated = (
-            False  # whether a session proved the address; else a record claims it
-        )
-        self.is_self_chosen = False  # whether this node chose the link; else the peer asked for it
-        self.session_epoch = 0  # which run of the peer our session is with
+        self.is_address_validated = False  # by a session; otherwise only claimed by a record
+        self.is_self_chosen = False  # this node chose the link; otherwise the peer requested it
+        self.session_epoch = 0  # epoch of the peer when its session was established
         self.state = PeerState.DISCONNECTED
         self.last_heard_at = now
-        self.is_unresponsive = False  # a probe of ours ran out, and nothing was heard since
+        self.is_unresponsive = False  # a probe timed out and no packet has arrived since
         self.linked_at: float | None = None
         self.rtt_s: float | None = None
-        self.min_rtt_s: float | None = (
-            None  # lately, of this link: the way, without what is queued on it
-        )
+        # recent minimum on this link: the path delay without queueing
+        self.min_rtt_s: float | None = None
         self.success_ratio = 1.0
         self.consecutive_failures = 0
-        self.heartbeat_expected_from = now  # when its latest heartbeat came, or should have
+        self.heartbeat_expected_from = now  # when the latest heartbeat arrived, or was due
         self.heartbeat_due_at = now
-        self.heartbeat_sent_at = now  # of our heartbeat `heartbeat_number`
+        self.heartbeat_sent_at = now  # when heartbeat `heartbeat_number` was sent
         self.heartbeat_number = 0
         self.their_heartbeat_number = 0
-        self.sync_requested_at = -math.inf  # when its latest roll was answered,
-        self.sync_answered_at = -math.inf  # and when its answer to one of ours
-        self.their_heartbeat_at = now  # when their heartbeat `their_heartbeat_number` came
+        self.sync_requested_at = -math.inf  # when its latest member digest was answered
+        self.sync_answered_at = -math.inf  # when its latest reply to one of ours was answered
+        self.their_heartbeat_at = now  # when heartbeat `their_heartbeat_number` arrived
 
     def record_interval(self, succeeded: bool) -> None:
-        """Another interval (or attempt) went well, or did not."""
+        """Update the success ratio with one interval or dial."""
         self.success_ratio += SUCCESS_RATIO_WEIGHT * (succeeded - self.success_ratio)
         self.consecutive_failures = 0 if succeeded else self.consecutive_failures + 1
 
     def update_rtt(self, sample_s: float) -> None:
-        """Fold in one round trip (RFC 6298's smoothing, which outlasts a stray)."""
+        """Update the smoothed RTT (RFC 6298, section 2) and the recent minimum."""
         sample_s = max(sample_s, 0.0)
         self.rtt_s = sample_s if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * sample_s
         min_s = sample_s if self.min_rtt_s is None else self.min_rtt_s
         self.min_rtt_s = min(sample_s, min_s + MIN_RTT_DRIFT * (self.rtt_s - min_s))
 
     def health(self, now: float, timeout_s: float) -> float:
-        """1: hears us and answers; 0: hopeless. Pure in what is known of the peer."""
+        """Health from 0 (no link or timed out) to 1 (responsive). Has no side effects."""
         if self.state not in LINKED_STATES:
             return 0.0
         freshness = 1.0 - min(max(now - self.last_heard_at, 0.0) / timeout_s, 1.0)
         return self.success_ratio * 0.7**self.consecutive_failures * (0.5 + 0.5 * freshness)
 
     def health_reason(self, now: float, interval_s: float) -> str:
-        """For people: what its health suffers from; empty where all is well."""
+        """Why the health is below 1, for display; empty if nothing is wrong."""
         if self.state not in LINKED_STATES:
             return "no link"
         reasons: list[str] = []
@@ -143,7 +139,7 @@ class Peer:
 
 
 class PeerTable:
-    """All peers, with the linked ones at hand."""
+    """All peers, with an index of the linked ones."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -155,17 +151,19 @@ class PeerTable:
         return self._peers.get(peer_id)
 
     def zone_of(self, peer_id: PeerId) -> Zone:
-        """Where it says it stands; nowhere in particular for a stranger."""
+        """The zone in its record; empty for an unknown peer."""
         peer = self._peers.get(peer_id)
         return peer.record.zone if peer is not None and peer.record is not None else ""
 
     def rtt_s(self, peer_id: PeerId) -> float:
-        """The round trip to it, or a usual one."""
+        """The smoothed RTT, or `UNKNOWN_RTT_S`."""
         peer = self._peers.get(peer_id)
         return UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
 
     def timeout_for(self, peer_id: PeerId, rtts: float, bounds: tuple[float, float]) -> float:
-        """So many round trips to it, at least and at most `bounds`: how long to wait for an answer."""
+        """Timeout for an answer: `rtts` round trips, clamped to `bounds` (minimum and maximum in
+        seconds).
+        """
         return min(max(rtts * self.rtt_s(peer_id), bounds[0]), bounds[1])
 
     def __iter__(self) -> Iterator[Peer]:
@@ -175,7 +173,7 @@ class PeerTable:
         return len(self._peers)
 
     def add(self, peer_id: PeerId, record: PeerRecord | None, address: Address, now: float) -> Peer:
-        """The peer `peer_id`, newly remembered (as disconnected) where it was not known."""
+        """The entry of `peer_id`, added as disconnected if necessary."""
         peer = self._peers.get(peer_id)
         if peer is None:
             if len(self._peers) >= self._limit:
@@ -194,7 +192,9 @@ class PeerTable:
         self._linked = None
 
     def transition(self, peer: Peer, trigger: PeerTrigger) -> PeerState:
-        """Move `peer` along `TRANSITIONS`; gives the state it was in. KeyError: no such transition."""
+        """Move `peer` along `TRANSITIONS` and return its previous state. Raises KeyError if there
+        is no such transition.
+        """
         previous = peer.state
         peer.state = TRANSITIONS[previous, trigger]
         self._linked = None
@@ -202,7 +202,7 @@ class PeerTable:
 
     @property
     def linked(self) -> tuple[PeerId, ...]:
-        """Peers with a live link, in order of first acquaintance (so that a seed repeats a run)."""
+        """Peers with a live link, in the order they were added, so that a seed reproduces a run."""
         if self._linked is None:
             self._linked = tuple(
                 peer.peer_id for peer in self._peers.values() if peer.state in LINKED_STATES

@@ -1,11 +1,12 @@
-"""What is still to be told on of members, and how often: SWIM's piggyback (section 4.1), with feedback.
+"""The transmit-limited queue of gossip updates: SWIM's piggyback (Das 2002, section 4.1), with
+duplicate suppression.
 
-What must stay true:
+Invariants:
 
-- Each change is told a bounded number of times, the least told first; what peers tell us who know as
-  much counts as told, so that news which everybody has dies out, however many there is of it.
-- At most `UPDATES_LIMIT`; the one longest told makes room.
-- A message costs what it carries, however much waits.
+- Each update is sent a bounded number of times, the least sent first. An update received from a
+  peer that knows as much counts as sent, so an update that every member has dies out.
+- At most `UPDATES_LIMIT` updates; the one sent most often is evicted.
+- The cost of a message depends on what it carries, not on the length of the queue.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ UPDATES_LIMIT: Final = 1024
 
 
 def retransmit_limit(members: int) -> int:
-    """How often one node sends one update: 4 x ceil(log10(N + 1)), memberlist's figure."""
+    """Transmissions of one update per node in a cluster of `members`: 4 x ceil(log10(N + 1)), the
+    limit of memberlist.
+    """
     return 4 * max(1, math.ceil(math.log10(members + 1)))
 
 
 class TransmitLimitedQueue:
-    """Records of whom there is news of, by how often it is still to be told."""
+    """Records of members with pending updates, ordered by remaining transmissions."""
 
     def __init__(self) -> None:
         self._remaining: dict[PeerId, int] = {}
-        self._by_remaining: dict[int, dict[PeerId, PeerRecord]] = {}  # never an empty one
+        self._by_remaining: dict[int, dict[PeerId, PeerRecord]] = {}  # no bucket is empty
 
     def __contains__(self, subject: PeerId) -> bool:
         return subject in self._remaining
@@ -39,7 +42,7 @@ class TransmitLimitedQueue:
         return len(self._remaining)
 
     def peek(self, count: int) -> list[PeerRecord]:
-        """The least told; of those told as often, the ones that have waited longest."""
+        """The `count` least sent records; among equals, those that have waited longest."""
         buckets = (
             self._by_remaining[remaining].values()
             for remaining in sorted(self._by_remaining, reverse=True)
@@ -47,7 +50,9 @@ class TransmitLimitedQueue:
         return list(itertools.islice(itertools.chain.from_iterable(buckets), count))
 
     def enqueue(self, record: PeerRecord, times: int) -> None:
-        """What is thought of `record`'s subject has changed: tell it so many times."""
+        """Queue an update about the subject of `record` for `times` transmissions, replacing an
+        earlier one.
+        """
         self.remove(record.peer_id)
         if len(self._remaining) >= UPDATES_LIMIT:
             self.remove(next(iter(self._by_remaining[min(self._by_remaining)])))
@@ -55,7 +60,7 @@ class TransmitLimitedQueue:
         self._by_remaining.setdefault(times, {})[record.peer_id] = record
 
     def note_sent(self, subject: PeerId, times: int) -> None:
-        """It was told so many times more."""
+        """Count `times` transmissions of the update about `subject`."""
         remaining = self._remaining.get(subject)
         if remaining is None:
             return
@@ -66,7 +71,7 @@ class TransmitLimitedQueue:
             self._by_remaining.setdefault(remaining - times, {})[subject] = record
 
     def remove(self, subject: PeerId) -> None:
-        """Nothing is to be told of it any more."""
+        """Drop the update about `subject`, if any."""
         remaining = self._remaining.pop(subject, None)
         if remaining is not None:
             bucket = self._by_remaining[remaining]
