@@ -1,12 +1,11 @@
-"""What the peer is owed, whether or not there is anything else to say.
+"""Replies that are due on one link: ACKs, session confirmations and path responses.
 
-What must stay true:
+Invariants:
 
-- While content comes in, its sender is told what arrived and what is missing, once a round trip, on
-  the session that we send on.
-- Who began a session hears from us on that one, for it says Empty until it does. The other way round
-  nothing is owed, so that two ends never answer each other for ever.
-- Each path check is answered once, but for the oldest of more than `PATH_RESPONSES_LIMIT`.
+- Ack-eliciting packets are acknowledged once per RTT, on the live session (RFC 9000, section 13.2).
+- The initiator of a session gets a packet on it, because it sends Confirm until then. The responder is owed
+  nothing, so two ends never answer each other endlessly.
+- Each PathChallenge gets one PathResponse; beyond `PATH_RESPONSES_LIMIT` the oldest is evicted.
 """
 
 from __future__ import annotations
@@ -19,28 +18,28 @@ from grapevine_proto.transport.session.sessions import Sessions
 from grapevine_proto.wire.codec import encode_frame, encode_message
 from grapevine_proto.wire.messages import Ack, Confirm, PathChallenge, PathResponse
 
-PATH_RESPONSES_LIMIT: Final = 4  # to path checks, between two times that anything goes
+PATH_RESPONSES_LIMIT: Final = 4  # pending PathResponses
 
 _CONFIRM: Final = encode_message(Confirm())
 
 
 class PendingReplies:
-    """Driven by the `owe`s as packets come; from `due_at` on by `seal_acks_and_responses` and then
-    `append_confirms`, with all else
-    that goes between them."""
+    """Collects what is due to the peer.
+
+    Call the `schedule_` methods as packets arrive. From `due_at` on, call `seal_acks_and_responses`, append
+    all other datagrams, then call `append_confirms`.
+    """
 
     __slots__ = ("_ack_at", "_path_responses", "_sessions_to_confirm", "due_at")
 
     def __init__(self) -> None:
-        self.due_at = math.inf  # asked for at every packet, and so kept
+        self.due_at = math.inf  # cached: read for every packet
         self._ack_at = math.inf
-        self._path_responses: list[bytes] = []  # to path checks
-        self._sessions_to_confirm: list[
-            Session
-        ] = []  # the peer has not heard from us on these, its own
+        self._path_responses: list[bytes] = []
+        self._sessions_to_confirm: list[Session] = []  # initiated by the peer
 
     def schedule_ack(self, session: Session, counter: int, now: float) -> None:
-        """The packet with this number carried content."""
+        """Acknowledges the ack-eliciting packet number `counter` of `session` in time."""
         ack_tracker = session.ack_tracker
         ack_tracker.schedule_ack(counter, now)
         if ack_tracker.due_at < self._ack_at:
@@ -48,28 +47,28 @@ class PendingReplies:
             self.due_at = min(self.due_at, self._ack_at)
 
     def schedule_confirm(self, session: Session, now: float) -> None:
-        """The peer may be waiting to hear from us on `session`."""
+        """Sends a packet on `session` now if the peer initiated it and may wait for a confirmation."""
         if not session.is_initiator and session not in self._sessions_to_confirm:
             self._sessions_to_confirm.append(session)
             self.due_at = min(self.due_at, now)
 
     def schedule_path_response(self, challenge: PathChallenge, now: float) -> None:
-        """The peer asks whether we are where it sends."""
+        """Answers a PathChallenge (RFC 9000, section 8.2.2)."""
         self._path_responses = [*self._path_responses, encode_frame(PathResponse(challenge.token))][
             -PATH_RESPONSES_LIMIT:
         ]
         self.due_at = min(self.due_at, now)
 
     def seal_acks_and_responses(self, sessions: Sessions, now: float) -> list[bytes]:
-        """Datagrams that go before all else."""
+        """Returns the ACKs and path responses that are due, to be sent before everything else."""
         datagrams = self._seal_acks(sessions, now) if now >= self._ack_at else []
         datagrams += [sessions.live.seal(response, now) for response in self._path_responses]
         self._path_responses.clear()
         return datagrams
 
     def append_confirms(self, datagrams: list[bytes], live: Session, now: float) -> None:
-        """Add to `datagrams`, all that goes now, what is still owed: whatever goes on the live session
-        is answer enough there."""
+        """Appends the pending confirmations to `datagrams`, which holds everything else sent now. Any packet
+        on the live session confirms that session."""
         live_is_confirmed = bool(datagrams)
         for session in self._sessions_to_confirm:
             if not (session is live and live_is_confirmed) and not session.is_expired(now):
@@ -78,13 +77,13 @@ class PendingReplies:
         self.due_at = self._ack_at
 
     def clear(self) -> None:
-        """Nothing can be said any more."""
+        """Discards everything: the session has expired."""
         self._path_responses.clear()
         self._sessions_to_confirm.clear()
         self.due_at = self._ack_at = math.inf
 
     def _seal_acks(self, sessions: Sessions, now: float) -> list[bytes]:
-        """What the peer is to be told of what it sent, on all sessions that it may have used."""
+        """Returns the ACKs that are due, for every session the peer may have sent on."""
         datagrams: list[bytes] = []
         self._ack_at = math.inf
         for session in sessions:

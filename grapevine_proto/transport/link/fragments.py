@@ -1,21 +1,18 @@
-"""Messages that one packet does not hold: cut when sent, put together again, forgotten in time.
+"""Fragmentation and reassembly of messages that do not fit one packet.
 
-What must stay true:
+Invariants:
 
-- A message is kept once, however many links send it: what goes out are slices of it, made when
-  they go.
-- What comes in costs what has arrived of it, never what was announced: each piece is charged its
-  bytes and `PIECE_OVERHEAD_BYTES`, under a cap for each peer and one for all (`ReassemblyBudget`). Where
-  a peer's is full
-  the message of it gives way that has not grown for longest; where that of all is, one of the peer that
-  takes most of it, so that no peer loses its messages to what others send.
-- To grow is to gain `MIN_PROGRESS_BYTES`, however many packets bring them. A message that has not grown for
-  `REASSEMBLY_STALL_TIMEOUT_S` goes, and so does one that is not whole after `REASSEMBLY_BASE_TIMEOUT_S`
-  and what its size takes at
-  `MIN_REASSEMBLY_BYTES_PER_S`.
-- Pieces come in any order, twice, and cut in other places the second time; where they contradict
-  one another the whole message is dropped.
-- A message is given out once; what comes of it afterwards is known and refused.
+- A message is stored once, however many links send it; fragments are sliced from it when they are sent.
+- An incomplete message occupies what has arrived of it, never what it announced: each piece is charged its
+  bytes plus `PIECE_OVERHEAD_BYTES`, against a limit per peer and one for all peers (`ReassemblyBudget`).
+  When a peer exceeds its limit, its message that has stalled longest is dropped; when all together exceed
+  theirs, that of the peer that occupies most, so no peer loses messages because of what others send.
+- Progress means `MIN_PROGRESS_BYTES` more, in however many packets. A message is dropped after
+  `REASSEMBLY_STALL_TIMEOUT_S` without progress, or if it is incomplete after `REASSEMBLY_BASE_TIMEOUT_S` plus
+  its size at `MIN_REASSEMBLY_BYTES_PER_S`.
+- Pieces may arrive in any order, repeatedly, and cut at other offsets. If they contradict each other, the
+  whole message is dropped.
+- A message is delivered once; later fragments of it are duplicates.
 """
 
 from __future__ import annotations
@@ -29,23 +26,24 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.wire.codec import ChunkedMessage, TrackedBytes, fragment_header
 from grapevine_proto.wire.messages import Fragment, Kind
 
-REASSEMBLY_STALL_TIMEOUT_S: Final = 10.0  # without growth
-MIN_PROGRESS_BYTES: Final = 512  # half of what the smallest datagram brings of a large message
-REASSEMBLY_BASE_TIMEOUT_S: Final = 30.0  # for a message to be whole, and
-MIN_REASSEMBLY_BYTES_PER_S: Final = 16_384  # bytes a second besides: 10 MiB have eleven minutes
-REASSEMBLY_SWEEP_INTERVAL_S: Final = 1.0  # between two looks for those that are not
-MIN_FRAGMENT_CHARGE_BYTES: Final = (
-    256  # what a part counts at least towards its next token; a correct one has 1,100
-)
-PIECE_OVERHEAD_BYTES: Final = 128  # what keeping a piece costs besides its bytes
-BYTES_PER_TOKEN: Final = 1 << 16  # what one token pays for; also what may surround a payload
+REASSEMBLY_STALL_TIMEOUT_S: Final = 10.0
+MIN_PROGRESS_BYTES: Final = 512  # half of what a fragment in the smallest datagram carries
+REASSEMBLY_BASE_TIMEOUT_S: Final = 30.0  # to complete a message, plus its size at the rate below
+MIN_REASSEMBLY_BYTES_PER_S: Final = 16_384  # gives 10 MiB eleven minutes
+REASSEMBLY_SWEEP_INTERVAL_S: Final = 1.0  # between checks for messages over their time
+# Charged at least per fragment toward the next token, so tiny ones are not cheap; an honest one has 1,100.
+MIN_FRAGMENT_CHARGE_BYTES: Final = 256
+PIECE_OVERHEAD_BYTES: Final = 128  # memory of a stored piece besides its bytes
+BYTES_PER_TOKEN: Final = (
+    1 << 16
+)  # one token pays for this much; also the room for what surrounds a payload
 FINISHED_MESSAGES_LIMIT: Final = (
-    256  # messages remembered as finished, or given up, so that none begins again
+    256  # completed or dropped messages remembered, so that none restarts
 )
 
 
 class FragmentedMessage:
-    """A large message on its way out: how far it has gone, and how much of that is paid for."""
+    """An outgoing message that is sent in fragments: how much is sent, charged and acknowledged."""
 
     __slots__ = (
         "_is_repair",
@@ -71,7 +69,7 @@ class FragmentedMessage:
             plaintext.rumor_keys if isinstance(plaintext, ChunkedMessage | TrackedBytes) else ()
         )
         self.acked_bytes = 0
-        self.sent_bytes = 0  # from the beginning; what was lost of it is sent again besides
+        self.sent_bytes = 0  # from the start; retransmissions do not count
         self.charged_bytes = 0
         self.is_abandoned = False
 
@@ -80,11 +78,11 @@ class FragmentedMessage:
 
     @property
     def is_free(self) -> bool:
-        """Whether no token is due: it was asked for."""
+        """Whether it costs no tokens: the peer requested it."""
         return self._is_repair
 
     def encode_fragment(self, start: int, end: int) -> bytes:
-        """The plaintext of the packet that carries this part."""
+        """Returns the plaintext of the packet that carries the bytes `start` to `end`."""
         header = fragment_header(self._message_number, len(self), start, is_repair=self._is_repair)
         plaintext = self._plaintext
         if isinstance(plaintext, ChunkedMessage):
@@ -93,7 +91,7 @@ class FragmentedMessage:
 
 
 class _PartialMessage:
-    """What has come of one message."""
+    """The received pieces of one incomplete message."""
 
     __slots__ = (
         "chargeable_bytes",
@@ -116,19 +114,21 @@ class _PartialMessage:
         self.number = fragment.number
         self.total_bytes = fragment.total_bytes
         self.is_repair = fragment.is_repair
-        self.starts: list[int] = []  # ascending, of `pieces`, which do not overlap
+        self.starts: list[int] = []  # offsets of `pieces`, ascending; pieces do not overlap
         self.pieces: list[bytes] = []
         self.received_bytes = 0
-        self.chargeable_bytes = 0  # what came of it, as it is charged
+        self.chargeable_bytes = 0  # received bytes, each fragment with the minimum charge
         self.charged_bytes = 0
         self.cost_bytes = 0
         self.progressed_at = 0.0
-        self.progress_bytes = 0  # `received_bytes` as of then
+        self.progress_bytes = 0  # `received_bytes` at `progressed_at`
         self.expires_at = math.inf
 
     def new_pieces(self, fragment: Fragment) -> list[tuple[int, bytes]]:
-        """The parts of `fragment` that have not come yet. Raises Refused(CONFLICT) where others have,
-        but with other bytes, or where it is of another message."""
+        """Returns the parts of `fragment` that are new, as (offset, bytes).
+
+        Raises Dropped(CONTENT_CONFLICT) if the fragment contradicts what was received.
+        """
         if (self.total_bytes, self.is_repair) != (fragment.total_bytes, fragment.is_repair):
             raise Dropped(DropReason.CONTENT_CONFLICT)
         start, body = fragment.offset, fragment.body
@@ -137,7 +137,7 @@ class _PartialMessage:
         if index and self.starts[index - 1] + len(self.pieces[index - 1]) > start:
             index -= 1
         if index == len(self.starts) or self.starts[index] >= end:
-            return [(start, body)]  # nearly always
+            return [(start, body)]  # no overlap: the common case
         new, position = [], start
         while position < end:
             if index == len(self.starts) or self.starts[index] >= end:
@@ -168,7 +168,7 @@ class _PartialMessage:
         self.received_bytes += len(piece)
 
     def note_progress(self, now: float) -> bool:
-        """Whether enough has come since it grew last, so that it has grown now."""
+        """Records progress if enough bytes arrived since the last time. Returns whether it did."""
         if self.received_bytes - self.progress_bytes < MIN_PROGRESS_BYTES:
             return False
         self.progress_bytes, self.progressed_at = self.received_bytes, now
@@ -176,18 +176,18 @@ class _PartialMessage:
 
 
 class ReassemblyBudget:
-    """What all links together may keep of unfinished messages. One per node."""
+    """Memory for the incomplete messages of all links. One per node."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
-        self.dropped = 0  # messages, for want of room or of growth
-        self._partials: OrderedDict[_PartialMessage, None] = OrderedDict()  # the slowest first
-        self._owners: dict[Reassembly, None] = {}  # that have any
+        self.dropped = 0  # messages dropped, for lack of room or progress
+        self._partials: OrderedDict[_PartialMessage, None] = OrderedDict()  # longest stalled first
+        self._owners: dict[Reassembly, None] = {}  # links with incomplete messages
         self._sweeps_at = -math.inf
 
     def begin(self, partial: _PartialMessage, now: float) -> None:
-        """`partial` is new."""
+        """Admits a new incomplete message."""
         partial.progressed_at = now
         partial.expires_at = (
             now + REASSEMBLY_BASE_TIMEOUT_S + partial.total_bytes / MIN_REASSEMBLY_BYTES_PER_S
@@ -197,11 +197,11 @@ class ReassemblyBudget:
         self.charge(partial, PIECE_OVERHEAD_BYTES)
 
     def on_progress(self, partial: _PartialMessage) -> None:
-        """`partial` grew: it is the last to give way."""
+        """`partial` made progress: it becomes the last to be dropped."""
         self._partials.move_to_end(partial)
 
     def charge(self, partial: _PartialMessage, cost_bytes: int) -> None:
-        """`partial` costs so much more; where that is too much in all, the peer with most gives way."""
+        """Charges `cost_bytes` to `partial`. Above the limit, drops messages of the largest consumer."""
         partial.cost_bytes += cost_bytes
         partial.owner.used_bytes += cost_bytes
         self.used_bytes += cost_bytes
@@ -210,7 +210,7 @@ class ReassemblyBudget:
             self._drop(largest.stalest)
 
     def release(self, partial: _PartialMessage) -> None:
-        """`partial` is finished or given up."""
+        """Releases the memory of `partial`, which is complete or dropped."""
         self.used_bytes -= partial.cost_bytes
         partial.owner.used_bytes -= partial.cost_bytes
         del self._partials[partial]
@@ -218,7 +218,7 @@ class ReassemblyBudget:
             self._owners.pop(partial.owner, None)
 
     def advance(self, now: float) -> None:
-        """Drop what has not grown for too long, or is not whole in time."""
+        """Drops messages that stalled or ran out of time."""
         while self._partials:
             stalest = next(iter(self._partials))
             if now - stalest.progressed_at < REASSEMBLY_STALL_TIMEOUT_S:
@@ -241,40 +241,39 @@ class ReassemblyBudget:
 
 
 class Reassembly:
-    """Unfinished messages of one peer; charges `budget`."""
+    """Reassembles the fragmented messages of one peer; charges `budget`."""
 
     def __init__(self, max_message_bytes: int, budget: ReassemblyBudget) -> None:
         self._max_bytes = max_message_bytes + BYTES_PER_TOKEN
-        # Of the smallest fragments that a correct peer sends, a ninth is what keeping them costs.
+        # With the smallest fragments that an honest peer sends, a ninth of the memory is overhead.
         self._limit_bytes = self._max_bytes + self._max_bytes // 8
         self._budget = budget
-        self._partials: OrderedDict[int, _PartialMessage] = OrderedDict()  # the slowest first
+        self._partials: OrderedDict[int, _PartialMessage] = OrderedDict()  # longest stalled first
         self._finished: OrderedDict[int, None] = OrderedDict()
         self.used_bytes = 0
-        self.has_progressed = False  # by what was received last: for whoever waits for what comes
+        self.has_progressed = False  # whether the latest fragment made progress
 
     @property
     def stalest(self) -> _PartialMessage:
-        """The message that has not grown for longest; there is one."""
+        """The incomplete message that stalled longest. There must be one."""
         return next(iter(self._partials.values()))
 
     def tokens_due(self, fragment: Fragment) -> int:
-        """What taking `fragment` costs: one token for each 64 KiB of a message, as it comes to them.
-        Repair was paid by asking."""
+        """Returns the tokens that `fragment` costs: one per 64 KiB of a message, when they begin."""
         partial = self._partials.get(fragment.number)
         if partial is None:
             return 0 if fragment.number in self._finished else 1
         return int(partial.chargeable_bytes >= partial.charged_bytes)
 
     def has_partial(self, fragment: Fragment) -> bool:
-        """Whether other parts of the same message have come."""
+        """Whether other fragments of the same message have arrived."""
         return fragment.number in self._partials
 
     def add_fragment(self, fragment: Fragment, now: float) -> bytes | None:
-        """Take in a piece; the message, when that was the last of it.
+        """Stores `fragment`. Returns the message if it is now complete, else None.
 
-        Raises Refused: TOO_LARGE, CONFLICT, DUPLICATE or, when the message just gave way to others,
-        NO_ROOM.
+        Raises Dropped: TOO_LARGE, CONTENT_CONFLICT, DUPLICATE, MALFORMED or, if the message itself was
+        dropped for lack of room, REASSEMBLY_FULL.
         """
         number = fragment.number
         self.has_progressed = False
@@ -314,12 +313,12 @@ class Reassembly:
         return None
 
     def clear(self) -> None:
-        """Forget everything: the link is gone."""
+        """Drops everything: the link has ended."""
         for partial in list(self._partials.values()):
             self.finish(partial)
 
     def finish(self, partial: _PartialMessage) -> None:
-        """Give `partial` up; what else comes of it is refused."""
+        """Removes `partial`; later fragments of it are duplicates."""
         del self._partials[partial.number]
         self._budget.release(partial)
         self._finished[partial.number] = None
@@ -328,7 +327,7 @@ class Reassembly:
 
     @property
     def has_partials(self) -> bool:
-        """Whether parts of a message have come and others not."""
+        """Whether any message is incomplete."""
         return bool(self._partials)
 
     def _new_pieces(self, partial: _PartialMessage, fragment: Fragment) -> list[tuple[int, bytes]]:
@@ -346,5 +345,5 @@ class Reassembly:
 
 
 def is_fragment_kind(kind: int) -> bool:
-    """Whether this kind is a piece of another message: pieces of pieces are nonsense."""
+    """Whether `kind` is a fragment, which must not be fragmented itself."""
     return kind in (Kind.FRAGMENT, Kind.REPAIR_FRAGMENT)

@@ -1,10 +1,10 @@
-"""What the peer may say: its tokens, and repair that we asked for.
+"""Inbound rate limit of one link: the peer's tokens, and credit for requested repairs.
 
-What must stay true:
+Invariants:
 
-- What is charged is known from the kind alone, before anybody decodes it.
-- Repair that was asked for costs nothing; that of more than `REPAIR_CREDIT_LIMIT` messages does.
-- What is beyond the bucket is refused and counted, and takes nothing from it.
+- The cost of a message depends on its kind alone, so it is charged before anything is decoded.
+- Requested repairs are free, up to `REPAIR_CREDIT_LIMIT` messages at a time.
+- A message beyond the limit is dropped and counted, and takes no token.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.token_bucket import TokenBucket, token_cost
 from grapevine_proto.wire.messages import Kind
 
-REPAIR_CREDIT_LIMIT: Final = 64  # messages of repair on their way to us: twice the largest reply
+REPAIR_CREDIT_LIMIT: Final = 64  # Repair messages: twice the largest reply
 
 
 class InboundLimit:
-    """`bucket` is what we allow the peer, None for everything; it belongs to the PeerId and outlives the
-    link. `allowed` and `throttled` count what it let through and refused."""
+    """Charges the messages of one peer.
+
+    `bucket` holds the peer's tokens (None: unlimited). It belongs to the peer ID and outlives the link.
+    `allowed` and `throttled` count messages admitted and dropped.
+    """
 
     __slots__ = ("_repair_credit", "allowed", "bucket", "throttled")
 
@@ -30,24 +33,24 @@ class InboundLimit:
         self._repair_credit = 0
 
     def charge(self, plaintext: bytes, now: float) -> None:
-        """Charge the peer for saying `plaintext`. Raises Refused(RATE_LIMITED)."""
+        """Charges the peer for the message `plaintext`. Raises Dropped(RATE_LIMITED)."""
         kind = plaintext[0]
         if kind != Kind.REPAIR or not self.consume_repair_credit():
             self.charge_tokens(token_cost(kind), now)
         self.allowed += 1
 
     def charge_tokens(self, tokens: int, now: float) -> None:
-        """Charge so many tokens. Raises Refused(RATE_LIMITED)."""
+        """Charges `tokens` tokens. Raises Dropped(RATE_LIMITED)."""
         if tokens and self.bucket is not None and not self.bucket.try_take(now, tokens):
             self.throttled += 1
             raise Dropped(DropReason.RATE_LIMITED)
 
     def grant_repair_credit(self, count: int) -> None:
-        """So many messages of repair were asked for and cost no token."""
+        """Admits the next `count` Repair messages, which this node requested, without tokens."""
         self._repair_credit = min(self._repair_credit + count, REPAIR_CREDIT_LIMIT)
 
     def consume_repair_credit(self) -> bool:
-        """Whether a message of repair was asked for; the next one has to be asked for anew."""
+        """Consumes the credit for one Repair message. Returns False if there is none."""
         if not self._repair_credit:
             return False
         self._repair_credit -= 1

@@ -1,16 +1,16 @@
-"""One peer's whole path, both ways.
+"""The connection to one peer: sessions, send queues, loss recovery and rate limits (RFC 9000, RFC 9002).
 
-What must stay true:
+Invariants:
 
-- What comes in is opened, noted in the replay window and charged by its kind, in this order, before
-  anybody decodes it.
-- Nothing is told of what tells, so that two ends fall silent.
-- What goes out keeps to what the peer's record allows, so that its limiter never has to drop what
-  we say; when that is scarce, control goes first and a heartbeat does not wait behind rumors.
-- All goes on the live session but what answers whoever still confirms another.
-- The peer is where it last proved to be: packets from elsewhere move nothing by themselves.
+- An incoming packet is decrypted, recorded in the replay window and charged by its kind, in this order,
+  before anything decodes it.
+- ACKs are not acknowledged, so an idle link goes quiet.
+- Sending respects the rate limit in the peer's record, so the peer never has to drop our messages. When
+  tokens are scarce, control goes first and a heartbeat does not wait behind rumors.
+- Everything is sent on the live session, except confirmations of another one.
+- The peer's address is the last validated one; a packet from another address only starts validation.
 
-Driven by `receive`, `send` and `replace_session` as things happen, `transmit` and `advance` at `deadline`.
+Call `receive`, `send` and `replace_session` as events occur, `transmit` and `advance` at `deadline`.
 """
 
 from __future__ import annotations
@@ -52,20 +52,25 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import PeerRecord
 
-DEFAULT_MAX_MESSAGE_BYTES: Final = (
-    10 * 2**20
-)  # where nobody says otherwise: the default of the config
+DEFAULT_MAX_MESSAGE_BYTES: Final = 10 * 2**20  # the default of `NodeConfig.max_message_size`
 
 
 class Link:
-    """The sessions with one peer, the queue to it and the allowance of both.
+    """One link.
 
-    `bucket`, what we allow the peer, belongs to the PeerId and outlives the link, and so does `send_limit`,
-    what the peer allows us, which a later link may be given again. `reassembly_budget` bounds what all
-    links keep
-    of large messages that have not come whole. Without `entropy` the peer stays where it is.
-    `inbound_limit` is what the peer may say, `path` what is known of the road there. `epoch` is the peer's
-    as of the live session; its `record` may be newer, by hearsay. `sent` and `received` count datagrams.
+    `inbound_limit` charges the peer, `path` is the state of the network path. `epoch` is the peer's in the
+    live session; `record` may be newer, learned from another member. `sent` and `received` count datagrams.
+
+    Args:
+        established: the completed handshake.
+        bucket: the peer's inbound tokens, None for unlimited. It belongs to the peer ID and outlives the
+        link. limits: sizes of the tables.
+        now: seconds of the node's monotonic clock, as everywhere.
+        send_limit: tokens that an earlier link to the peer left, to be used up further.
+        congestion: settings of the congestion controller.
+        max_message_bytes: largest accepted message.
+        reassembly_budget: memory for incomplete messages, shared by all links.
+        entropy: random bytes for path validation. Without it the peer's address never changes.
     """
 
     __slots__ = (
@@ -127,9 +132,11 @@ class Link:
         )
         self._content_receiver = ContentReceiver(self._sessions, self.inbound_limit, reassembly)
         self._path_validator = PathValidator(entropy) if entropy is not None else None
-        self._last_was_fragment = False  # of a large message: the packet received last
+        self._last_was_fragment = False  # whether the latest packet was a fragment
         self._transmit_at = math.inf
-        self._enqueued_at: float | None = None  # since `_transmit_at` was reckoned
+        self._enqueued_at: float | None = (
+            None  # when something was queued since `_transmit_at` was computed
+        )
         self.apply_record(established.record, now)
         self._update_ack_timing()
         self._pending_replies.schedule_confirm(established.session, now)
@@ -138,11 +145,12 @@ class Link:
 
     @property
     def session(self) -> Session:
-        """The live one, which we send on."""
+        """The live session, which sends."""
         return self._sessions.live
 
     def replace_session(self, established: EstablishedSession, now: float) -> None:
-        """Send on this session from now on; the one before only receives."""
+        """Makes `established` the live session. The previous one only receives, and what it has in flight is
+        retransmitted."""
         self._sender.recovery.retransmit_all(self._sessions.live.their_id, now)
         if established.address != self.address:
             self.path.reset(established.address.host, established.rtt_s, now)
@@ -157,37 +165,37 @@ class Link:
         self._on_confirmed(established, now)
 
     def add_receive_session(self, established: EstablishedSession, now: float) -> None:
-        """Receive on a session that does not take over, since the peer may send on it until it
-        knows, and answer on it once, so that the peer's dial ends."""
+        """Adds a session that does not supersede the live one. The peer may send on it until it learns
+        that, and gets one packet on it, which completes its dial."""
         self._sessions.retire(established.session, now)
         self._on_confirmed(established, now)
 
     def apply_record(self, record: PeerRecord, now: float) -> None:
-        """Keep to a newer record of the peer, whose limits may be others."""
+        """Uses a newer record of the peer, whose rate limit may have changed."""
         self.record = record
         self._sender.set_send_limit(record.rate_capacity, record.rate_refill, now)
         self._transmit_at = self._next_transmit_at(now)
 
     def session_ids(self) -> list[bytes]:
-        """What the peer writes on packets for us: the live session's, and the retiring ones'."""
+        """Returns the IDs of all receiving sessions: the live one and the retiring ones."""
         return [session.our_id for session in self._sessions]
 
     def needs_rekey(self, now: float) -> bool:
-        """Whether it is time that we begin the next handshake."""
+        """Whether this node should start a rekey."""
         return self._sessions.live.is_due_for_rekey(now)
 
     def is_expired(self, now: float) -> bool:
-        """Whether the session is spent: nothing goes either way any more."""
+        """Whether the live session has expired, so the link can neither send nor receive."""
         return self._sessions.live.is_expired(now)
 
     @property
     def deadline(self) -> float:
-        """When more can go, a retiring session ends, a rekey is due, or the session is spent."""
+        """When to call `transmit` or `advance`: more can be sent, a session ends, or a rekey is due."""
         return min(self.transmit_at, self._sessions.deadline)
 
     @property
     def transmit_at(self) -> float:
-        """When `validate_path` or `transmit` has something to do; math.inf: not before something happens."""
+        """When `validate_path` or `transmit` has something to do; math.inf: after another event."""
         if self._enqueued_at is not None:
             self._transmit_at, self._enqueued_at = self._next_transmit_at(self._enqueued_at), None
         validation_at = (
@@ -196,7 +204,7 @@ class Link:
         return min(self._transmit_at, self._pending_replies.due_at, validation_at)
 
     def advance(self, now: float) -> None:
-        """Forget retiring sessions whose time is over. `session_ids` are then others."""
+        """Removes retiring sessions whose timeout has passed, which changes `session_ids`."""
         self._sessions.advance(now)
 
     def _on_confirmed(self, established: EstablishedSession, now: float) -> None:
@@ -207,11 +215,12 @@ class Link:
     # --- in ---
 
     def receive(self, packet: Data, now: float, source: Address | None = None) -> bytes | None:
-        """The message that `packet` carries or completes, opened, noted and charged, to be decoded;
-        None: there is none, or not yet.
+        """Decrypts, records and charges `packet`, which came from `source`.
 
-        Raises Refused: UNKNOWN_SESSION or as `Session.open` does, and then nothing has changed;
-        RATE_LIMITED, or what is wrong with a frame, and then the packet was heard.
+        Returns the message that it carries or completes, not decoded yet; None if there is none.
+
+        Raises Dropped: UNKNOWN_SESSION or as `Session.open`, and nothing has changed; or RATE_LIMITED or the
+        defect of a frame, and the packet counts as received.
         """
         live = session = self._sessions.live
         if packet.session_id == live.our_id:
@@ -232,7 +241,8 @@ class Link:
     def handle_payload(
         self, plaintext: bytes, session: Session, counter: int, now: float
     ) -> bytes | None:
-        """The second half of `receive`, also for the packet that confirmed a session."""
+        """Handles the plaintext of packet `counter`: the second half of `receive`, also used for the packet
+        that confirmed a session. Returns and raises as `receive`."""
         kind = plaintext[0]
         self._last_was_fragment = is_fragment_kind(kind)
         if kind not in NON_ACK_ELICITING_KINDS:
@@ -260,7 +270,7 @@ class Link:
         return None
 
     def _on_new_source(self, source: Address, packet: Data, now: float, *, is_newest: bool) -> None:
-        """What the peer said came from another address than we send to."""
+        """Starts or continues path validation for a packet from another address."""
         if self._path_validator is not None:
             size_bytes = DATA_OVERHEAD_BYTES - BOX_TAG_BYTES + len(packet.box)
             interval_s = self.path.rtt.ack_interval_s
@@ -269,8 +279,8 @@ class Link:
             )
 
     def _on_ack(self, ack: Ack, now: float) -> None:
-        """The peer tells what arrived; of a session that we no longer send on, nothing is left to
-        be told. Raises Refused(MALFORMED) where it acknowledges what was never sent."""
+        """Handles an ACK. For a session that no longer sends there is nothing in flight. Raises
+        Dropped(MALFORMED) if it acknowledges a packet that was never sent."""
         live = self._sessions.live
         if ack.session_id == live.their_id:
             if ack.end > live.next_counter:
@@ -285,63 +295,66 @@ class Link:
 
     @property
     def is_receiving(self) -> bool:
-        """Whether parts of a large message have come and others not."""
+        """Whether a large message from the peer is incomplete."""
         return self._content_receiver.is_receiving
 
     @property
     def has_progressed(self) -> bool:
-        """Whether the packet received last brought a large message on: a sign that what it holds comes.
-        That packets come at all is none."""
+        """Whether the latest packet made enough progress on a large message. Requests for its content wait
+        longer then; packets without progress are no reason to."""
         return self._last_was_fragment and self._content_receiver.has_progressed
 
     # --- out ---
 
     @property
     def send_limit(self) -> TokenBucket | None:
-        """What the peer allows us."""
+        """Tokens for sending to the peer, by its record; None: unlimited."""
         return self._sender.send_limit
 
     @send_limit.setter
-    def send_limit(self, shape: TokenBucket | None) -> None:
-        self._sender.send_limit = shape
+    def send_limit(self, bucket: TokenBucket | None) -> None:
+        self._sender.send_limit = bucket
 
     @property
     def send_drops(self) -> int:
+        """Messages dropped on send."""
         return self._sender.send_drops
 
     @property
     def queued(self) -> int:
-        """Messages that wait to go."""
+        """Messages in the send queue."""
         return self._sender.queued
 
     def has_room_for(self, size_bytes: int) -> bool:
-        """Whether a message of so many bytes would be queued."""
+        """Whether `send` would accept rumors of `size_bytes` bytes."""
         return self._sender.has_room_for(size_bytes)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits to go and all that went has been told of."""
+        """Whether the send queue is empty and every packet is acknowledged."""
         return self._sender.is_idle
 
     @property
     def packets_lost(self) -> int:
-        """Packets that went and did not come."""
+        """Sent packets that were lost."""
         return self._sender.recovery.packets_lost
 
     def is_ready(self, now: float) -> bool:
-        """Whether a message of rumors would go at once if it were queued now."""
+        """Whether a Rumors message would be sent at once if it were queued now."""
         return self._sender.is_ready(now) and not self._sessions.live.is_expired(now)
 
     def next_send_at(self, now: float) -> float:
-        """When it is, as things are; math.inf: not before something goes or is told of."""
+        """When `is_ready` becomes true without further events; math.inf: only after a packet is sent or
+        acknowledged."""
         return math.inf if self._sessions.live.is_expired(now) else self._sender.next_send_at(now)
 
     def count_send_drops(self, messages: int) -> None:
-        """So many messages were meant for the peer and found no room before they came here."""
+        """Counts `messages` messages for the peer that were dropped before they reached the link."""
         self._sender.count_send_drops(messages)
 
     def send(self, plaintext: bytes | ChunkedMessage, now: float) -> bool:
-        """Queue `plaintext`, of any size; False: there is no room, and it is counted in `send_drops`."""
+        """Queues the message `plaintext`, of any size. Returns False if there is no room; `send_drops` counts
+        it."""
         if not self._sender.push(plaintext):
             return False
         if self._transmit_at > now:
@@ -349,7 +362,7 @@ class Link:
         return True
 
     def take_acked(self) -> list[tuple[int, int]]:
-        """The rumors of ours that the peer has, as it told since the last call."""
+        """Returns the tracked rumors that the peer acknowledged since the last call."""
         recovery = self._sender.recovery
         if not recovery.acked_rumors:
             return []
@@ -357,22 +370,23 @@ class Link:
         return acked
 
     def clear(self) -> int:
-        """Let go of all that is queued, so that a Close goes at once; how many messages that was."""
+        """Empties the send queue, so that a Close goes at once. Returns how many messages were dropped."""
         return self._sender.clear()
 
     def close(self) -> None:
-        """The link ends: give back what is kept for it."""
+        """Ends the link: releases its share of the reassembly budget."""
         self._content_receiver.clear()
 
     def validate_path(self, now: float) -> list[tuple[bytes, Address]]:
-        """What a doubt about where the peer is makes us ask now, and where; `address` may be another
-        then."""
+        """Runs path validation. Returns due challenges as (datagram, destination). May change `address`."""
         validator, session = self._path_validator, self._sessions.live
         if validator is None or now < validator.deadline or session.is_expired(now):
             return []
         new_address = validator.take_validated_address(now)
         if new_address is not None:
-            if new_address.host != self.address.host:  # another port is the same way
+            if (
+                new_address.host != self.address.host
+            ):  # NAT rebinding: another port is the same path
                 self.path.reset(new_address.host, None, now)
             self.address = new_address
         challenges = [
@@ -383,7 +397,8 @@ class Link:
         return challenges
 
     def transmit(self, now: float) -> list[bytes]:
-        """Datagrams for `address` that may go now, a bounded number; `deadline` tells of more."""
+        """Returns datagrams to send to `address` now, a limited number; if there are more, `deadline` is
+        already due."""
         session, pending_replies = self._sessions.live, self._pending_replies
         self._enqueued_at = None
         if session.is_expired(now):
@@ -402,8 +417,8 @@ class Link:
         return datagrams
 
     def cut_through(self, plaintext: bytes, now: float) -> bytes | None:
-        """The datagram of a message of rumors that goes at once; None: something else is to go, or it
-        has to wait, and nothing has happened."""
+        """Sends the Rumors message `plaintext` without queueing it. Returns its datagram; None if anything
+        else is due or it would have to wait, and nothing has changed."""
         validator, session = self._path_validator, self._sessions.live
         if (
             now >= self._pending_replies.due_at
@@ -418,7 +433,7 @@ class Link:
         return datagram
 
     def _next_transmit_at(self, now: float) -> float:
-        """When `transmit` would next have something to do, but for replies, as things are."""
+        """When `transmit` next has something to do, except replies; math.inf: after another event."""
         return math.inf if self._sessions.live.is_expired(now) else self._sender.transmit_at(now)
 
     def __repr__(self) -> str:

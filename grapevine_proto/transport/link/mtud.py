@@ -1,12 +1,12 @@
-"""How large a datagram the path bears (RFC 8899, packetization layer path MTU discovery).
+"""Packetization layer path MTU discovery (RFC 8899).
 
-What must stay true:
+Invariants:
 
-- No datagram is larger than what has arrived as a probe, but for probes; 1,200 bytes need none.
-- A probe that is lost says nothing about congestion. A size is given up after three, for ten
-  minutes; at once where the system itself refuses it.
-- Where large datagrams stop arriving while small ones may get through, it goes back to the base.
-- Nobody probes but who has something that does not fit.
+- No datagram but a probe is larger than the largest acknowledged probe; 1,200 bytes need no probe.
+- A lost probe does not count as congestion. After `MAX_PROBES` losses, or at once if the system refuses the
+  size, the search pauses for ten minutes.
+- On a black hole (large datagrams vanish, small ones may arrive) the size returns to the base.
+- A node probes only if it has messages that do not fit one datagram.
 """
 
 from __future__ import annotations
@@ -15,24 +15,19 @@ import ipaddress
 import math
 from typing import Final
 
-BASE_PLPMTU_BYTES: Final = 1200  # what crosses every path that carries IPv6 (RFC 8200, section 5)
-PROBE_SIZES: Final = (
-    1452,
-    8952,
-)  # Ethernet with a tunnel's header to spare; jumbo frames, likewise
-LOOPBACK_PROBE_SIZES: Final = (
-    8952,
-    32_000,
-    65_000,
-)  # up to what one datagram of UDP over IPv4 holds
-MAX_PROBES: Final = 3  # MAX_PROBES
-PMTU_RAISE_TIMER_S: Final = 600.0  # PMTU_RAISE_TIMER
-BLACK_HOLE_LOSSES: Final = 12  # in a row: at 30 % loss one in two million by chance
-BLACK_HOLE_ACKS: Final = 3  # in a row that tell of nothing else
+BASE_PLPMTU_BYTES: Final = 1200  # every IPv6 path carries it (RFC 8200, section 5)
+# Ethernet and jumbo frames, each with room for a tunnel header
+PROBE_SIZES: Final = (1452, 8952)
+# up to the largest UDP datagram over IPv4
+LOOPBACK_PROBE_SIZES: Final = (8952, 32_000, 65_000)
+MAX_PROBES: Final = 3  # per size (RFC 8899, section 5.1.2)
+PMTU_RAISE_TIMER_S: Final = 600.0  # RFC 8899, section 5.1.1
+BLACK_HOLE_LOSSES: Final = 12  # consecutive: by chance once in two million at 30 % loss
+BLACK_HOLE_ACKS: Final = 3  # consecutive ACKs that report only losses of large datagrams
 
 
 class MtuDiscovery:
-    """The size of datagrams on one path."""
+    """Discovers the datagram size of the path to `host`, an IP address."""
 
     __slots__ = (
         "_consecutive_losses",
@@ -49,14 +44,14 @@ class MtuDiscovery:
         self.datagram_bytes = BASE_PLPMTU_BYTES
         is_loopback = ipaddress.ip_address(host.partition("%")[0]).is_loopback
         self._probe_sizes = LOOPBACK_PROBE_SIZES if is_loopback else PROBE_SIZES
-        self._size_index = 0  # the next of `_probe_sizes` to try
+        self._size_index = 0  # index in `_probe_sizes` of the next probe
         self._probe_count = 0
         self.is_probing = False
         self._search_resumes_at = -math.inf
         self._consecutive_losses = self._loss_only_acks = 0
 
     def next_probe_size(self, now: float) -> int:
-        """The size to try next; 0: none now."""
+        """Returns the size of the probe to send now; 0: none."""
         if (
             self.is_probing
             or self._size_index == len(self._probe_sizes)
@@ -69,7 +64,7 @@ class MtuDiscovery:
         self.is_probing = True
 
     def on_probe_acked(self, size_bytes: int) -> None:
-        """The path bears it: send so large from now on, and try the next size."""
+        """A probe of `size_bytes` arrived: uses that size from now on and continues with the next one."""
         self.is_probing = False
         if (
             self._size_index < len(self._probe_sizes)
@@ -86,7 +81,7 @@ class MtuDiscovery:
             self._pause_search(now)
 
     def on_emsgsize(self, size_bytes: int, now: float) -> None:
-        """The system does not send datagrams of this size (EMSGSIZE)."""
+        """The operating system refused to send a datagram of `size_bytes` bytes (EMSGSIZE)."""
         if size_bytes <= self.datagram_bytes:
             self._reset_to_base()
         if (
@@ -96,8 +91,10 @@ class MtuDiscovery:
             self._pause_search(now)
 
     def on_ack(self, acked: int, lost: int) -> None:
-        """So many datagrams larger than the base arrived, and so many did not. A queue that
-        overflows loses many in a row as well, but not in every report."""
+        """Detects a black hole: `acked` datagrams above the base size arrived and `lost` did not.
+
+        A queue overflow also loses many in a row, but not in every ACK.
+        """
         if acked:
             self._consecutive_losses = self._loss_only_acks = 0
         elif lost:
@@ -110,11 +107,11 @@ class MtuDiscovery:
                 self._reset_to_base()
 
     def on_pto(self) -> None:
-        """Probe after probe is without answer: perhaps because all are too large."""
+        """Consecutive PTO probes expired, perhaps because the datagrams are too large."""
         self._reset_to_base()
 
     def _reset_to_base(self) -> None:
-        """To what every path bears, and up again from there by the usual steps."""
+        """Returns to the base size and restarts the search."""
         self.datagram_bytes = BASE_PLPMTU_BYTES
         self._size_index = self._probe_count = self._consecutive_losses = self._loss_only_acks = 0
         self.is_probing = False

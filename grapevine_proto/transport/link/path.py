@@ -1,10 +1,10 @@
-"""What one path bears, as far as it is known: round trip, rate and size of packets, put together.
+"""State of the network path to one peer: RTT, congestion control, pacing and path MTU (RFC 9000, section 9).
 
-What must stay true:
+Invariants:
 
-- `room_bytes` and `window_bytes` follow from the mechanisms beneath and are put right whenever one of
-  those learns something, for they are asked for at every packet.
-- Of a path to elsewhere nothing is known.
+- `plaintext_limit_bytes` and `window_bytes` are cached, because every packet reads them, and are recomputed
+  whenever a component below changes.
+- A new path inherits nothing from the old one (RFC 9000, section 9.4).
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from grapevine_proto.transport.link.mtud import BASE_PLPMTU_BYTES, MtuDiscovery
 from grapevine_proto.transport.link.rtt import RttEstimator
 from grapevine_proto.wire.codec import DATA_OVERHEAD_BYTES
 
-PACING_BURST_S: Final = 0.002  # what timers cannot tell apart
+PACING_BURST_S: Final = 0.002  # below the resolution of event loop timers
 
 
 class Path:
-    """`rtt` is the round trip, `mtu` the size of datagrams; `room_bytes` of plaintext fit one packet,
-    `window_bytes` may be on their way. `should_probe_mtu`: something did not fit, so that it pays to look
-    for more room. `was_pacing_limited`: the rate held us back since the last report."""
+    """The path to one peer.
+
+    `rtt` estimates the round-trip time, `mtu` discovers the datagram size. `plaintext_limit_bytes` fit one
+    packet; `window_bytes` may be in flight. `should_probe_mtu` is whether a message did not fit one packet,
+    so that a larger MTU pays. `was_pacing_limited` is whether the rate limited sending since the last ACK.
+    """
 
     __slots__ = (
         "_congestion",
@@ -52,7 +55,8 @@ class Path:
         self.should_probe_mtu = False
 
     def reset(self, host: str, rtt_s: float | None, now: float) -> None:
-        """The peer is elsewhere."""
+        """Starts over for a path to `host`: the peer has moved. `rtt_s` is the RTT of its handshake, if
+        known."""
         self.rtt = RttEstimator(rtt_s, self._congestion.min_rtt_window)
         self.mtu = MtuDiscovery(host)
         self._controller: CongestionController = Aimd(self._congestion, self.rtt, BASE_PLPMTU_BYTES)
@@ -64,42 +68,42 @@ class Path:
 
     @property
     def rate(self) -> float:
-        """Bytes a second that may go."""
+        """Permitted bytes per second."""
         return self._controller.rate
 
     @property
     def rtt_s(self) -> float | None:
-        """The round trip, smoothed; None: nothing has been measured."""
+        """Smoothed RTT in seconds; None until measured."""
         return self.rtt.srtt_s if self.rtt.is_measured else None
 
     def recent_rtt_s(self, now: float) -> float | None:
-        """The same, where data measured it lately."""
+        """Smoothed RTT in seconds; None unless data measured it recently."""
         return self.rtt.srtt_s if self.rtt.has_recent_sample(now) else None
 
     def ready_at(self) -> float:
-        """When the rate lets the next packet go."""
+        """When the pacer permits the next packet."""
         return self._pacer.ready_at(self._controller.rate)
 
     def spend(self, size_bytes: int, now: float) -> None:
-        """A packet of so many bytes went."""
+        """Charges a sent packet of `size_bytes` bytes to the pacer."""
         self._pacer.spend(size_bytes, self._controller.rate, now)
 
-    # --- what is learned ------------------------------------------------------------------------
+    # --- measurements ---------------------------------------------------------------------------
 
     def use_handshake_rtt(self, rtt_s: float) -> None:
-        """A handshake took so long, and nothing that was measured lately says more."""
+        """Uses the RTT of a handshake, for want of recent samples from data."""
         self.rtt.use_handshake_rtt(rtt_s)
         self.window_bytes = self._controller.window_bytes
 
     def on_emsgsize(self, size_bytes: int, now: float) -> None:
-        """The system would not send a datagram of this size."""
+        """The operating system refused to send a datagram of `size_bytes` bytes (EMSGSIZE)."""
         self.mtu.on_emsgsize(size_bytes, now)
         self._recompute()
 
     def on_ack(
         self, acked: int, acked_bytes: int, lost: int, latest_acked_sent_at: float, now: float
     ) -> None:
-        """The peer told of so many packets."""
+        """Reports the packets that one ACK resolved to the congestion controller."""
         summary = AckSummary(
             acked, acked_bytes, lost, latest_acked_sent_at, self.was_pacing_limited
         )
@@ -108,11 +112,11 @@ class Path:
         self._recompute()
 
     def on_rtt(self) -> None:
-        """The round trip alone was measured anew."""
+        """Updates what depends on the RTT, after an ACK that resolved no packet."""
         self.window_bytes = self._controller.window_bytes
 
     def on_pto(self, now: float, *, is_first: bool) -> None:
-        """Probe after probe is without answer: it may be the rate, or the size."""
+        """Consecutive PTO probes expired: lowers the rate, and at first also the datagram size."""
         self._controller.on_pto(now)
         if is_first:
             self.mtu.on_pto()
@@ -122,9 +126,8 @@ class Path:
         datagram_bytes, rate = self.mtu.datagram_bytes, self._controller.rate
         limit_bytes = datagram_bytes - DATA_OVERHEAD_BYTES
         if limit_bytes != self.plaintext_limit_bytes:
-            self.should_probe_mtu |= (
-                limit_bytes < self.plaintext_limit_bytes
-            )  # it fell back, and climbs again
+            # after a fallback to the base size, probe for the larger one again
+            self.should_probe_mtu |= limit_bytes < self.plaintext_limit_bytes
             self.plaintext_limit_bytes = limit_bytes
             self._min_burst_bytes = max(10 * BASE_PLPMTU_BYTES, 2 * datagram_bytes)
             self._controller.on_packet_size(datagram_bytes)

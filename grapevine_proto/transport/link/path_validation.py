@@ -1,16 +1,15 @@
-"""Whether a peer is elsewhere: what was heard from a new address is doubted until both have answered.
+"""Path validation when a peer's packets arrive from a new address (RFC 9000, sections 8.2 and 9).
 
-A peer whose address changes (a NAT that rebinds, a machine that moves) goes on with its session. Yet
-whoever can copy its packets can have them come from an address of their own first, so an address is
-taken only where a secret sent there comes back, and only where the one before is silent.
+A peer whose address changes (NAT rebinding, a moved machine) continues its session. But an attacker on the
+path can replay a packet from an address of its own, so an address is adopted only if a token sent there
+comes back and the current address does not answer.
 
-What must stay true:
+Invariants:
 
-- One address is checked at a time, and one a second, on the word of the newest packet only.
-- The old address wins if it answers at all within `CURRENT_PATH_ROUNDS` round trips of its own; after
-  that the
-  new one, whose way may be much longer, if it answers within `VALIDATION_TIMEOUT_S`; else nothing changes.
-- The new address is sent no more bytes than came from it.
+- One address is validated at a time, at most one per second, and only for the packet with the highest number.
+- The current address wins if it answers within `CURRENT_PATH_ROUNDS` of its RTTs; otherwise the new one,
+  whose path may be much longer, if it answers within `VALIDATION_TIMEOUT_S`; otherwise nothing changes.
+- The new address is sent no more bytes than it sent (anti-amplification, RFC 9000, section 8.1).
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from typing import Final
 from grapevine_proto.ids import Address
 from grapevine_proto.wire.codec import DATA_OVERHEAD_BYTES, PATH_TOKEN_BYTES
 
-CHALLENGE_DATAGRAM_BYTES: Final = DATA_OVERHEAD_BYTES + 1 + PATH_TOKEN_BYTES  # the datagram
+CHALLENGE_DATAGRAM_BYTES: Final = DATA_OVERHEAD_BYTES + 1 + PATH_TOKEN_BYTES
 VALIDATION_INTERVAL_S: Final = 1.0
-VALIDATION_TIMEOUT_S: Final = 1.0  # longer than any way round the world
-CURRENT_PATH_ROUNDS: Final = 3  # and as many tries for each address, for one of them may be lost
+VALIDATION_TIMEOUT_S: Final = 1.0  # above any terrestrial RTT
+CURRENT_PATH_ROUNDS: Final = 3  # one challenge each: single ones may be lost
 
 
 class PathValidator:
-    """What one link does about packets of its peer from other addresses. `entropy` gives what nobody
-    can answer who did not get it; the peer itself may not guess it either."""
+    """Validates a new source address of one link's peer. `entropy` returns random bytes for the tokens,
+    which even the peer must not be able to guess."""
 
     __slots__ = (
         "_amplification_credit_bytes",
@@ -55,12 +54,12 @@ class PathValidator:
         self._interval_s = 0.0
         self._send_at = math.inf
         self._next_validation_at = -math.inf
-        self._current_path_until = math.inf  # the old one has had its time
+        self._current_path_until = math.inf  # until then the current address may answer
         self._expires_at = math.inf
 
     @property
     def deadline(self) -> float:
-        """When to ask (again), or to say how it ended."""
+        """When to send challenges or to read the result; math.inf: no validation is running."""
         if self._candidate is None:
             return math.inf
         return min(
@@ -70,7 +69,12 @@ class PathValidator:
     def on_new_source(
         self, source: Address, size_bytes: int, *, is_newest: bool, interval_s: float, now: float
     ) -> None:
-        """A packet of the peer came from `source`, which is not where we send."""
+        """Handles an authenticated packet of `size_bytes` bytes from `source`, which is not the current
+        address.
+
+        `is_newest` is whether it has the highest packet number so far. `interval_s` is the RTT of the
+        current path, the interval between challenges.
+        """
         if source == self._candidate:
             self._amplification_credit_bytes += size_bytes
         elif self._candidate is None and is_newest and now >= self._next_validation_at:
@@ -87,7 +91,7 @@ class PathValidator:
             self._expires_at = max(self._current_path_until, now + VALIDATION_TIMEOUT_S)
 
     def pop_due_challenges(self, now: float) -> list[tuple[bytes, Address | None]]:
-        """Tokens to send now, and where to; None: where we send all else."""
+        """Returns the due challenges as (token, destination); None is the current address."""
         if self._candidate is None or now < self._send_at:
             return []
         self._send_at = now + self._interval_s
@@ -100,7 +104,7 @@ class PathValidator:
         return tokens
 
     def on_response(self, token: bytes, now: float) -> None:
-        """This token came back."""
+        """Handles a PathResponse with `token`."""
         if self._candidate is None:
             return
         if token == self._current_token:
@@ -109,7 +113,8 @@ class PathValidator:
             self._is_validated = True
 
     def take_validated_address(self, now: float) -> Address | None:
-        """Where the peer is from now on; None: where it was, or it is not clear yet."""
+        """Ends a decided validation. Returns the address to adopt; None: keep the current one, or
+        undecided."""
         if self._candidate is None or now < (
             self._current_path_until if self._is_validated else self._expires_at
         ):

@@ -1,11 +1,10 @@
-"""Content that does not come in a packet of its own: parts of a large message, and what a lost packet
-carried.
+"""Content that does not arrive in a packet of its own: fragments and retransmissions.
 
-What must stay true:
+Invariants:
 
-- Each content counts once, however often it was sent and in whatever way it came.
-- A large message is charged by the parts as they come, anything else when it is whole; nothing is
-  charged twice.
+- Each content is delivered once, however often and in whatever form it was sent.
+- A large message is charged to the inbound limit by its fragments, everything else when complete; nothing
+  is charged twice.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from grapevine_proto.wire.messages import LINK_FRAME_KINDS, Fragment, Kind, Retr
 
 
 class ContentReceiver:
-    """From frames to the messages that they complete or repeat, charged to `inbound_limit`. Driven by
-    `on_fragment` and `on_retransmit`."""
+    """Turns Fragment and Retransmit frames into messages and charges them to `inbound_limit`."""
 
     __slots__ = ("_inbound_limit", "_reassembly", "_sessions")
 
@@ -34,16 +32,16 @@ class ContentReceiver:
 
     @property
     def is_receiving(self) -> bool:
-        """Whether parts of a large message have come and others not."""
+        """Whether a large message is incomplete."""
         return self._reassembly.has_partials
 
     @property
     def has_progressed(self) -> bool:
-        """Whether the part taken last brought a message on that is not whole yet."""
+        """Whether the latest fragment made enough progress on an incomplete message."""
         return self._reassembly.has_progressed
 
     def on_fragment(self, fragment: Fragment, now: float) -> bytes | None:
-        """The message that `fragment` completes, if it does. Raises Refused."""
+        """Returns the message that `fragment` completes, or None. Raises Dropped."""
         self._charge_fragment(fragment, now)
         plaintext = self._reassembly.add_fragment(fragment, now)
         if plaintext is None:
@@ -55,13 +53,13 @@ class ContentReceiver:
         return self._claim_content(retransmit, now) if isinstance(retransmit, Retransmit) else None
 
     def on_retransmit(self, retransmit: Retransmit, now: float) -> bytes:
-        """What a lost packet carried, where it has not come after all. Raises Refused."""
+        """Returns the content of a retransmission. Raises Dropped, for example if it arrived before."""
         plaintext = self._claim_content(retransmit, now)
         self._inbound_limit.charge(plaintext, now)
         return plaintext
 
     def clear(self) -> None:
-        """Forget unfinished messages: the link is gone."""
+        """Drops incomplete messages: the link has ended."""
         self._reassembly.clear()
 
     def _charge_fragment(self, fragment: Fragment, now: float) -> None:

@@ -1,12 +1,12 @@
-"""Loss recovery on one link: what reports and silence say of packets, and what goes out again for it.
+"""Loss detection and retransmission on one link (RFC 9002, section 6; RFC 8985).
 
-What must stay true:
+Invariants:
 
-- What is lost goes out again, under a new number, a bounded number of times; then it is let go, and
+- Lost content is retransmitted under a new packet number, a limited number of times; then it is abandoned and
   counted, and anti-entropy takes over.
-- Silence is answered with probes, the content of the last packets again, whatever the pacer and the
-  window say; probes grow rarer, and end.
-- What the peer has of our own rumors is told (`acked_rumors`) once, when all of it has arrived.
+- After a PTO the content of the latest packets is sent again, exempt from pacing and window. PTOs back off
+  exponentially and end.
+- `acked_rumors` lists each tracked rumor once, when the peer has acknowledged all of it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ from grapevine_proto.transport.link.sent_packets import PacketContent, SentPacke
 from grapevine_proto.wire.codec import TrackedBytes
 from grapevine_proto.wire.messages import Ack
 
-RETRANSMISSIONS_LIMIT: Final = 16  # of one content: at 30 % loss one in 200 million goes under
-PTO_LIMIT: Final = 12  # in a row without an answer: about ten seconds
-PTOS_BEFORE_BACKOFF: Final = 2  # before the pauses between them grow: any of it may be random loss
-PTO_PACKETS: Final = 2  # so that both must be lost (RFC 9002, 6.2.4)
-PERSISTENT_PTOS: Final = 4  # from then on it may be the rate, or the size
-MAX_PTO_S: Final = 2.0  # between two of them, so that the end of an outage is noticed
+RETRANSMISSIONS_LIMIT: Final = 16  # per content: at 30 % loss one in 200 million is abandoned
+PTO_LIMIT: Final = 12  # consecutive, unanswered: about ten seconds
+PTOS_BEFORE_BACKOFF: Final = 2  # without backoff: random loss can explain them
+PTO_PACKETS: Final = 2  # both must get lost to waste a PTO (RFC 9002, 6.2.4)
+PERSISTENT_PTOS: Final = 4  # from then on lower the rate and the datagram size
+MAX_PTO_S: Final = 2.0  # upper limit of the backoff, to notice the end of an outage
 
 
 class Recovery:
-    """`sent_packets` is what is on its way; what of it is lost goes back to the queues. `pto_at` is when
-    silence will be taken for loss; `pto_credit` how many packets may go then whatever pacer and
-    window say. `packets_lost` counts packets, `abandoned` contents given up."""
+    """Tracks `sent_packets` and returns lost content to the send queues.
+
+    `pto_at` is when the PTO expires, `pto_credit` how many packets a PTO exempts from pacing and window.
+    `packets_lost` counts lost packets, `abandoned` messages given up.
+    """
 
     __slots__ = (
         "_path",
@@ -64,7 +66,7 @@ class Recovery:
         self.acked_rumors: list[tuple[int, int]] = []
 
     def on_sent(self, packet: SentPacket) -> None:
-        """`packet` is on its way."""
+        """Tracks a sent packet and starts the PTO timer."""
         self.sent_packets.add(packet)
         if self.pto_credit:
             self.pto_credit -= 1
@@ -72,14 +74,14 @@ class Recovery:
             self.pto_at = packet[1] + self._path.rtt.pto_s
 
     def clear(self) -> None:
-        """Nothing of what is on its way matters any more."""
+        """Forgets all packets in flight."""
         self.sent_packets.pop_all()
         self.pto_at, self._pto_count = math.inf, 0
 
-    # --- reports --------------------------------------------------------------------------------
+    # --- acknowledgments ------------------------------------------------------------------------
 
     def on_ack(self, ack: Ack, now: float) -> None:
-        """The peer tells what arrived of the packets of the session that we send on."""
+        """Handles an ACK for the live session: takes RTT samples and retransmits what is lost."""
         path = self._path
         acked, lost = self.sent_packets.on_ack(ack)
         acked_bytes = large_acked = 0
@@ -92,7 +94,7 @@ class Recovery:
                 path.mtu.on_probe_acked(end)
             elif type(content) is not bytes:
                 self._on_content_acked(content, end - start)
-        # The latest may have come beyond what is told of, while others are overdue.
+        # The latest packet may be above the acknowledged range while older ones may still arrive.
         latest_sent_at = self.sent_packets.sent_at(ack.latest)
         if latest_sent_at is not None:
             path.rtt.on_sample(now - latest_sent_at - ack.delay_us / 1e6, now)
@@ -100,7 +102,9 @@ class Recovery:
         path.mtu.on_ack(large_acked, sum(packet[2] > BASE_PLPMTU_BYTES for packet in reported_lost))
         for packet in reversed(lost):
             self._on_lost(packet, ack.session_id, now)
-        if acked or lost:  # else it tells of what was sent again since: we ask too soon
+        if (
+            acked or lost
+        ):  # otherwise it concerns packets retransmitted since: the PTO was too short
             self._pto_count = 0
             self.pto_at = now + path.rtt.pto_s if self.sent_packets else math.inf
             latest_acked_sent_at = acked[-1][1] if acked else -math.inf
@@ -111,7 +115,7 @@ class Recovery:
     def _on_content_acked(
         self, content: bytes | FragmentedMessage | Retransmission, size_bytes: int
     ) -> None:
-        """A packet arrived that carried this, or so many bytes of it: what it told of ours is taken."""
+        """Collects the tracked rumors in acknowledged content, of which `size_bytes` arrived."""
         if isinstance(content, Retransmission):
             content = content.plaintext
         elif isinstance(content, FragmentedMessage):
@@ -125,8 +129,8 @@ class Recovery:
     # --- loss -----------------------------------------------------------------------------------
 
     def retransmit_all(self, session_id: bytes, now: float) -> None:
-        """We send on another session from now on: what is on its way goes again there, and the peer
-        tells from the old numbers what it has got already."""
+        """Retransmits everything in flight, because another session is live now. The old packet numbers
+        let the peer recognize what it already has."""
         for packet in reversed(self.sent_packets.pop_all()):
             self._retransmit(packet, session_id, packet[6], now)
         self.pto_at, self._pto_count = math.inf, 0
@@ -139,7 +143,7 @@ class Recovery:
         self._retransmit(packet, session_id, packet[6] + 1, now)
 
     def _retransmit(self, packet: SentPacket, session_id: bytes, attempts: int, now: float) -> None:
-        """Put what `packet` carried at the head of its queue, or let it go after too many tries."""
+        """Puts the content of `packet` at the head of its queue, or abandons it after too many attempts."""
         number, _, _, content, start, end, _ = packet
         if content is None:
             return
@@ -157,7 +161,7 @@ class Recovery:
             self._queues.requeue_lost(content, now)
 
     def _abandon(self, content: PacketContent) -> None:
-        """Anti-entropy takes over."""
+        """Gives up on `content`; anti-entropy takes over."""
         if isinstance(content, FragmentedMessage):
             if content.is_abandoned:
                 return
@@ -165,8 +169,8 @@ class Recovery:
         self.abandoned += content is not None
 
     def on_pto(self, session_id: bytes, now: float) -> None:
-        """Nothing was heard of the last packets for long: send the content of the last again, and the
-        report of that tells of all before it (RFC 8985, 7.3)."""
+        """The PTO expired: retransmits the content of the latest packets, whose ACK will also resolve all
+        earlier ones (RFC 8985, 7.3; RFC 9002, 6.2.4)."""
         self.pto_credit = 0
         sent_packets = self.sent_packets
         self._pto_count += 1
@@ -175,7 +179,7 @@ class Recovery:
                 self._abandon(packet[3])
         elif self._pto_count >= PERSISTENT_PTOS:
             self._path.on_pto(now, is_first=self._pto_count == PERSISTENT_PTOS)
-        # Probes of the path are given up later, for their report may be on its way.
+        # Keep MTU probes for now: their ACK may be in flight.
         mtu_probes: list[SentPacket] = []
         while sent_packets and self.pto_credit < PTO_PACKETS:
             packet = sent_packets.pop_latest()

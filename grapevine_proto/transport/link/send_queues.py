@@ -1,12 +1,11 @@
-"""What waits to go out on one link: a queue for each rank, and what the peer allows of it.
+"""Priority send queues of one link, and the peer's rate limit.
 
-What must stay true:
+Invariants:
 
-- Queues are bounded by number and bytes, large messages apart, and rumors never take the room of
-  control. Work for one message does not depend on how many wait.
-- Whatever is lost waits before what is new of its rank.
-- What the peer's record allows is never exceeded, counting each content once: what is lost gives its
-  token back.
+- Queues are limited in messages and bytes, separately for large messages, and rumors never take the room of
+  control messages. The cost of one message does not depend on the queue length.
+- Retransmissions go before new messages of the same rank.
+- The limit in the peer's record is never exceeded, counting each content once: a loss refunds its token.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from grapevine_proto.transport.link.fragments import BYTES_PER_TOKEN, Fragmented
 from grapevine_proto.wire.codec import ChunkedMessage
 from grapevine_proto.wire.messages import Kind
 
-CONTROL, DATA, BULK, REPAIR, CLOSE = range(5)  # in this order they go; DATA and BULK take turns
+CONTROL, DATA, BULK, REPAIR, CLOSE = range(5)  # highest priority first; DATA and BULK alternate
 RANK_OF_KIND: Final[dict[int, int]] = {
     Kind.RUMORS: DATA,
     Kind.DIRECT_MESSAGE: DATA,
     Kind.REPAIR: REPAIR,
-    Kind.CLOSE: CLOSE,  # after all else, for whoever reads it reads no more
+    Kind.CLOSE: CLOSE,  # last: the peer stops reading after it
 }
 
 
 class Retransmission:
-    """A message of one packet that seems lost; `session_id`, `counter` say which packet that was."""
+    """A lost message of one packet; `session_id` and `counter` identify the lost packet."""
 
     __slots__ = ("attempts", "counter", "plaintext", "rank", "session_id")
 
@@ -45,7 +44,7 @@ class Retransmission:
 
 
 class FragmentRetransmission:
-    """A part of a large message that seems lost."""
+    """A lost range of a fragmented message."""
 
     __slots__ = ("attempts", "end", "message", "start")
 
@@ -59,15 +58,12 @@ class FragmentRetransmission:
 QueuedItem: TypeAlias = bytes | FragmentedMessage | Retransmission | FragmentRetransmission
 
 
-_EMPTY_QUEUE: Final[deque[QueuedItem]] = (
-    deque()
-)  # stands for a queue that was never needed: 700 bytes each
+_EMPTY_QUEUE: Final[deque[QueuedItem]] = deque()  # shared by unused queues: a deque takes 700 bytes
 
 
 class SendQueues:
-    """`by_rank` are the queues, `queued_bytes` what of each has not gone yet; `send_limit` is what the
-    peer allows us,
-    None: everything."""
+    """The send queues `by_rank`, and the unsent bytes of each in `queued_bytes`. `send_limit` holds the
+    tokens that the peer grants; None: unlimited."""
 
     __slots__ = (
         "_bytes_limit",
@@ -79,9 +75,7 @@ class SendQueues:
     )
 
     def __init__(self, limits: LimitsConfig, first_number: int) -> None:
-        self.by_rank: list[deque[QueuedItem]] = [
-            _EMPTY_QUEUE
-        ] * 5  # most links never need more than one or two
+        self.by_rank: list[deque[QueuedItem]] = [_EMPTY_QUEUE] * 5  # most links use one or two
         self.queued_bytes = [0] * 5
         self.send_limit: TokenBucket | None = None
         self._count_limit = limits.queue_messages
@@ -89,12 +83,15 @@ class SendQueues:
         self._next_message_number = first_number
 
     def __len__(self) -> int:
-        """Messages, and lost parts of them."""
+        """Queued messages and retransmissions."""
         return sum(map(len, self.by_rank))
 
     def has_room(self, rank: int, size_bytes: int) -> bool:
-        """Control has room of its own, or rumors that wait would shut out the heartbeat; so have
-        large messages, of which one always finds some."""
+        """Whether a message of `size_bytes` bytes fits in the queue of `rank`.
+
+        Control messages have their own room, so queued rumors cannot block a heartbeat, and so do large
+        messages, one of which always fits.
+        """
         by_rank, queued_bytes = self.by_rank, self.queued_bytes
         if size_bytes > BYTES_PER_TOKEN:
             count, total_bytes = len(by_rank[rank]), queued_bytes[rank]
@@ -107,8 +104,8 @@ class SendQueues:
         return count < self._count_limit and total_bytes + size_bytes <= self._bytes_limit
 
     def push(self, plaintext: bytes | ChunkedMessage, limit_bytes: int) -> bool:
-        """Let `plaintext` wait, to be split where a packet has no more than `limit_bytes`; False: there
-        is no room."""
+        """Queues `plaintext`, fragmented if it exceeds `limit_bytes`, the room in one packet. Returns False
+        if the queue is full."""
         size_bytes = len(plaintext)
         kind = plaintext.kind if isinstance(plaintext, ChunkedMessage) else plaintext[0]
         rank = RANK_OF_KIND.get(kind, CONTROL)
@@ -124,18 +121,18 @@ class SendQueues:
         return True
 
     def make_fragmented(self, plaintext: bytes | ChunkedMessage, rank: int) -> FragmentedMessage:
-        """`plaintext` as a message that goes in parts."""
+        """Returns `plaintext` as a fragmented message with a new number."""
         self._next_message_number += 1
         return FragmentedMessage(plaintext, self._next_message_number, rank)
 
     def requeue_lost(self, lost: Retransmission, now: float) -> None:
-        """It goes again, before what is new, for the token that it had."""
+        """Queues a lost message at the front and refunds its token."""
         if self.send_limit is not None and lost.rank != REPAIR:
             self.send_limit.refund(now, token_cost(lost.plaintext[0]))
         self.push_front(lost, lost.rank)
 
     def push_front(self, item: QueuedItem, rank: int) -> None:
-        """It goes before all else of its rank."""
+        """Puts `item` at the front of its rank."""
         self._queue_of(rank).appendleft(item)
 
     def _queue_of(self, rank: int) -> deque[QueuedItem]:
@@ -145,17 +142,17 @@ class SendQueues:
         return queue
 
     def clear(self) -> int:
-        """Let go of all that waits; how many that was."""
+        """Empties all queues. Returns how many items they held."""
         cleared = len(self)
         for queue in self.by_rank:
             queue.clear()
         self.queued_bytes = [0] * 5
         return cleared
 
-    # --- what the peer allows -------------------------------------------------------------------
+    # --- the peer's rate limit ------------------------------------------------------------------
 
     def try_charge(self, item: QueuedItem, now: float) -> bool:
-        """Take the token that sending `item` costs, if any."""
+        """Takes the tokens that sending `item` costs. Returns False if there are too few."""
         if self.send_limit is None:
             return True
         tokens = _tokens_due(item)
@@ -168,12 +165,13 @@ class SendQueues:
         return True
 
     def chargeable_at(self, item: QueuedItem, now: float) -> float:
-        """When `try_charge` succeeds."""
+        """When `try_charge` will succeed for `item`."""
         return now if self.send_limit is None else self.send_limit.ready_at(now, _tokens_due(item))
 
 
 def _tokens_due(item: QueuedItem) -> int:
-    """One for each message, one for each 64 KiB begun of a large one, none for repair."""
+    """Returns the tokens for the next packet of `item`: one per message or per 64 KiB of a large one;
+    repairs are free."""
     if isinstance(item, bytes):
         return token_cost(item[0]) if item[0] != Kind.REPAIR else 0
     if isinstance(item, FragmentedMessage):

@@ -1,13 +1,11 @@
-"""What goes out on one link: what next, in which packet, and when.
+"""Scheduler of one link: which message goes next, in which packet, and when (RFC 9002, section 7).
 
-What must stay true:
+Invariants:
 
-- Control goes before data, data before repair, whatever is lost before what is new of its kind; a
-  large message and small ones take turns. What finds no room (`queues`) is counted.
-- No more is on its way than the path's window, and nothing goes quicker than its rate, but for probes
-  of `recovery`.
-
-Work for one packet does not depend on how many wait or are on their way.
+- Control goes before data, data before repairs, and retransmissions before new messages of their rank; large
+  and small messages alternate. Messages without room in the queue are counted.
+- Bytes in flight stay below the window and sending below the paced rate, except for PTO probes.
+- The cost of one packet does not depend on how many are queued or in flight.
 """
 
 from __future__ import annotations
@@ -40,14 +38,12 @@ from grapevine_proto.wire.codec import (
 )
 from grapevine_proto.wire.messages import MtuProbe, Retransmit
 
-DATAGRAMS_PER_TRANSMIT: Final = 64  # 77 KB: a third of the usual socket buffer
-MIN_REFILL_PER_S: Final = (
-    0.09  # a second: what a record tells as 0 when nine tenths of 0.1 is meant
-)
+DATAGRAMS_PER_TRANSMIT: Final = 64  # 77 KB: a third of a typical socket buffer
+MIN_REFILL_PER_S: Final = 0.09  # a record rounds 0.09 down to 0; never stall on that
 
 
 class Sender:
-    """The way out. `path` is what is known of the road there, `recovery` what is on its way."""
+    """The sending side of one link. `path` is the network path, `recovery` tracks the packets in flight."""
 
     __slots__ = ("_is_bulks_turn", "_queues", "_send_drops", "path", "recovery")
 
@@ -66,25 +62,25 @@ class Sender:
         self.path = Path(congestion, host, rtt_s, now)
         self.recovery = Recovery(self.path, self._queues)
 
-    # --- in: messages ---------------------------------------------------------------------------
+    # --- queueing -------------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
-        """Messages, and lost parts of them, that wait to go."""
+        """Queued messages and retransmissions."""
         return len(self._queues)
 
     @property
     def send_limit(self) -> TokenBucket | None:
-        """What the peer allows us; None: everything."""
+        """Tokens that the peer grants; None: unlimited."""
         return self._queues.send_limit
 
     @send_limit.setter
-    def send_limit(self, shape: TokenBucket | None) -> None:
-        self._queues.send_limit = shape
+    def send_limit(self, bucket: TokenBucket | None) -> None:
+        self._queues.send_limit = bucket
 
     def set_send_limit(self, capacity: int, refill_rate: float, now: float) -> None:
-        """The peer's record says that it allows so much, a capacity of 0 for everything; what is spent
-        stays spent."""
+        """Applies the rate limit in the peer's record; capacity 0 is unlimited. Tokens already spent stay
+        spent."""
         send_limit, refill_rate = self.send_limit, max(refill_rate, MIN_REFILL_PER_S)
         if not capacity:
             self.send_limit = None
@@ -95,24 +91,24 @@ class Sender:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is on its way."""
+        """Whether the queues are empty and nothing is in flight."""
         return not self.recovery.sent_packets and not any(self._queues.by_rank)
 
     @property
     def send_drops(self) -> int:
-        """Messages that found no room, were cleared, or let go."""
+        """Messages that found no room, were cleared, or were abandoned."""
         return self._send_drops + self.recovery.abandoned
 
     def count_send_drops(self, messages: int) -> None:
-        """So many found no room before they came here."""
+        """Counts `messages` messages that were dropped before they reached the link."""
         self._send_drops += messages
 
     def has_room_for(self, size_bytes: int) -> bool:
-        """Whether a message of rumors of so many bytes would be queued."""
+        """Whether a Rumors message of `size_bytes` bytes would be queued."""
         return self._queues.has_room(BULK if size_bytes > BYTES_PER_TOKEN else DATA, size_bytes)
 
     def is_ready(self, now: float) -> bool:
-        """Whether the first packet of a message of rumors would go at once if it were queued now."""
+        """Whether the first packet of a Rumors message would be sent at once if it were queued now."""
         queues, path = self._queues, self.path
         send_limit, queued = (
             queues.send_limit,
@@ -133,7 +129,8 @@ class Sender:
         )
 
     def next_send_at(self, now: float) -> float:
-        """When `is_ready` is true, as things are; math.inf: not before something goes or is told of."""
+        """When `is_ready` becomes true without further events; math.inf: only after a packet is sent or
+        acknowledged."""
         queues = self._queues
         if queues.by_rank[CONTROL] or queues.by_rank[DATA]:
             return math.inf
@@ -143,7 +140,7 @@ class Sender:
         )
 
     def push(self, plaintext: bytes | ChunkedMessage) -> bool:
-        """Queue `plaintext`; False: there is no room, and it is counted."""
+        """Queues `plaintext`. Returns False if there is no room; `send_drops` counts it."""
         if not self._queues.push(plaintext, self.path.plaintext_limit_bytes):
             self._send_drops += 1
             return False
@@ -152,8 +149,8 @@ class Sender:
         return True
 
     def clear(self) -> int:
-        """Let go of all that waits or is on its way, so that a Close goes at once; how many messages
-        waited."""
+        """Drops everything queued or in flight, so that a Close goes at once. Returns how many messages
+        were queued."""
         cleared = self._queues.clear()
         self.recovery.clear()
         self._send_drops += cleared
@@ -162,7 +159,8 @@ class Sender:
     # --- out ------------------------------------------------------------------------------------
 
     def transmit(self, session: Session, now: float) -> list[bytes]:
-        """Datagrams that may go now, sealed on `session`, a bounded number."""
+        """Returns datagrams to send now, sealed on `session`, at most `DATAGRAMS_PER_TRANSMIT` and a
+        probe."""
         datagrams: list[bytes] = []
         if now >= self.recovery.pto_at:
             self.recovery.on_pto(session.their_id, now)
@@ -176,8 +174,8 @@ class Sender:
         return datagrams
 
     def cut_through(self, plaintext: bytes, session: Session, now: float) -> bytes | None:
-        """The datagram of a message of rumors that finds nothing before it and may go at once; None: it
-        has to be queued, and nothing has happened."""
+        """Sends the Rumors message `plaintext` without queueing it. Returns its datagram; None if it must
+        be queued, and nothing has changed."""
         queues = self._queues
         if (
             self.path.should_probe_mtu
@@ -193,7 +191,7 @@ class Sender:
         return datagrams[0]
 
     def transmit_at(self, now: float) -> float:
-        """When `transmit` has something to do, as things are."""
+        """When `transmit` has something to do; math.inf: after another event."""
         control, data, bulk, repair, close = self._queues.by_rank
         at = self.recovery.pto_at
         if control:
@@ -208,7 +206,7 @@ class Sender:
         return at
 
     def _next_rank(self, now: float) -> int | None:
-        """The queue whose head may go now."""
+        """Returns the rank whose first item may be sent now and charges it; None: no rank."""
         control, data, bulk, repair, close = self._queues.by_rank
         if control and self._queues.try_charge(control[0], now):
             return CONTROL
@@ -223,7 +221,7 @@ class Sender:
         if data and self._queues.try_charge(data[0], now):
             self._is_bulks_turn = True
             return DATA
-        return REPAIR if repair else None  # the peer asked for it and has paid by asking
+        return REPAIR if repair else None  # free: the peer requested it
 
     def _next_packet_at(self) -> float:
         if self.recovery.pto_credit:
@@ -233,11 +231,11 @@ class Sender:
         return self.path.ready_at()
 
     def _send_head(self, rank: int, session: Session, now: float, datagrams: list[bytes]) -> None:
-        """Send what is at the head of this queue, or as much of it as one packet holds."""
+        """Sends the first item of a queue, or as much of it as fits one packet."""
         queue, limit_bytes = self._queues.by_rank[rank], self.path.plaintext_limit_bytes
         item = queue[0]
         if isinstance(item, bytes):
-            if len(item) > limit_bytes:  # the path bears less than when it was queued
+            if len(item) > limit_bytes:  # the path MTU fell since it was queued
                 queue[0] = self._queues.make_fragmented(item, rank)
                 return
             queue.popleft()
@@ -281,7 +279,7 @@ class Sender:
         now: float,
         datagrams: list[bytes],
     ) -> None:
-        """Send the next part of a large message that has not gone yet."""
+        """Sends the next fragment of a large message."""
         queue, start = self._queues.by_rank[rank], message.sent_bytes
         if message.is_abandoned:
             queue.popleft()

@@ -1,11 +1,13 @@
-"""Packets with content that are on their way on one link, and what reports tell of them.
+"""Ack-eliciting packets in flight on one link (RFC 9002, appendix A.1).
 
-What must stay true:
+Invariants:
 
-- Every packet that carries content is remembered, in the order in which they went, until its arrival
-  is told; what is remembered is bounded by the controller's window, which who sends keeps to.
-- A report resolves all that it reaches: what it names as missing, or no longer speaks of, is lost.
-- Only content is remembered: feedback, heartbeats, ids and empty packets are answered by nothing.
+- Every ack-eliciting packet is tracked in sending order until an ACK resolves it. The congestion window,
+  which the sender respects, bounds how many there are.
+- An ACK resolves every packet below its end: one that it reports missing, or that is below its start, is
+  lost.
+- Packets of `NON_ACK_ELICITING_KINDS` are not tracked, so ACKs are not acknowledged and an idle link goes
+  quiet.
 """
 
 from __future__ import annotations
@@ -39,25 +41,22 @@ NON_ACK_ELICITING_KINDS: Final = frozenset(
         Kind.PATH_RESPONSE,
     }
 )
-"""What asks for no report and is not sent again: what an idle link says, for the next one says more; ids,
-opinions and rolls, told by several peers: reports of them would cost more datagrams than they save."""
+"""Kinds that are neither acknowledged nor retransmitted. The next heartbeat supersedes a lost one, and
+several peers send the same IDs, member updates and digests, so ACKs would cost more datagrams than they
+save."""
 
-PacketContent: TypeAlias = (
-    bytes | FragmentedMessage | Retransmission | None
-)  # None: a probe of the path
+PacketContent: TypeAlias = bytes | FragmentedMessage | Retransmission | None  # None: an MTU probe
 SentPacket: TypeAlias = tuple[int, float, int, PacketContent, int, int, int]
-"""Number, when it was sent, its bytes, what it carries, from where and up to where (of a large message),
-and how often that was lost before."""
+"""Packet number, time sent, size in bytes, content, start and end offset (in a fragmented message), and how
+often the content was lost before."""
 
 
 _PACKET_NUMBER: Final = itemgetter(0)
-_EMPTY_DEQUE: Final[deque[SentPacket]] = (
-    deque()
-)  # stands for a deque while there is none: 700 bytes a link
+_EMPTY_DEQUE: Final[deque[SentPacket]] = deque()  # shared by idle links: a deque takes 700 bytes
 
 
 class SentPackets:
-    """The packets, the oldest first, and their `size_bytes`."""
+    """The packets in flight, oldest first, and their total `size_bytes`."""
 
     __slots__ = ("_packets", "size_bytes")
 
@@ -72,27 +71,27 @@ class SentPackets:
         return iter(self._packets)
 
     def add(self, packet: SentPacket) -> None:
-        """It went; its number is above all others."""
+        """Adds a sent packet. Its number must be above all others."""
         if self._packets is _EMPTY_DEQUE:
             self._packets = deque()
         self._packets.append(packet)
         self.size_bytes += packet[2]
 
     def pop_latest(self) -> SentPacket:
-        """The latest, which is no longer waited for."""
+        """Removes and returns the latest packet."""
         packet = self._packets.pop()
         self.size_bytes -= packet[2]
         return packet
 
     def pop_all(self) -> list[SentPacket]:
-        """All of them: none is waited for any more."""
+        """Removes and returns all packets, oldest first."""
         packets = list(self._packets)
         self._packets = _EMPTY_DEQUE
         self.size_bytes = 0
         return packets
 
     def on_ack(self, ack: Ack) -> tuple[list[SentPacket], list[SentPacket]]:
-        """What arrived and what is lost, as the peer tells; neither is waited for any more."""
+        """Removes the packets that `ack` resolves. Returns the acknowledged and the lost ones."""
         packets = self._packets
         acked: list[SentPacket] = []
         lost: list[SentPacket] = []
@@ -113,10 +112,9 @@ class SentPackets:
         return acked, lost
 
     def sent_at(self, number: int) -> float | None:
-        """When this packet went, if it is still waited for."""
+        """When packet `number` was sent; None if it is not in flight."""
         packets = self._packets
-        index = bisect_left(
-            packets, number, key=_PACKET_NUMBER
-        )  # the peer chooses the number: no scan
+        # no linear scan: the peer chooses the number
+        index = bisect_left(packets, number, key=_PACKET_NUMBER)
         is_found = index < len(packets) and packets[index][0] == number
         return packets[index][1] if is_found else None

@@ -1,14 +1,14 @@
-"""Two keys between two nodes: seal and open.
+"""One session: the two symmetric keys between two nodes, which seal and open packets.
 
-What must stay true:
+Invariants:
 
-- No nonce is used twice under a key: each direction has its own key, counters only grow, and the
-  session is spent before they could come round.
-- A packet changes the session only after its box has opened.
-- Keys are in no `repr`, and nothing outside this file reads them.
+- No nonce is used twice under a key: each direction has its own key, counters only grow, and the session
+  expires before they could wrap.
+- A packet changes the session only after it was decrypted.
+- Keys appear in no `repr`, and nothing outside this module reads them.
 
-The box is XSalsa20-Poly1305 (libsodium's secretbox). It has no associated data, so everything
-around it (type, direction, receiver's session id, counter) is put into the nonce and so bound in.
+The cipher is XSalsa20-Poly1305 (libsodium's secretbox). It has no associated data, so the packet header
+(type, direction, the receiver's session ID, counter) is authenticated as part of the nonce.
 """
 
 from __future__ import annotations
@@ -27,27 +27,29 @@ from grapevine_proto.transport.session.replay_window import ReplayWindow
 from grapevine_proto.wire.codec import DATA, MAX_PACKETS_PER_SESSION, Data, encode_data
 from grapevine_proto.wire.signed import PeerRecord
 
-REKEY_AFTER_S: Final = 120.0  # WireGuard's figure: how much one stolen key opens
-REJECT_AFTER_S: Final = 180.0  # leaves half again as long for a rekey to get through
-REKEY_AFTER_PACKETS: Final = MAX_PACKETS_PER_SESSION - (
-    1 << 24
-)  # room for what is sent while it is made
+REKEY_AFTER_S: Final = 120.0  # as in WireGuard: bounds what one stolen key decrypts
+REJECT_AFTER_S: Final = 180.0  # as in WireGuard: leaves 60 s for the rekey
+# leaves 16 million packets for the time that the rekey takes
+REKEY_AFTER_PACKETS: Final = MAX_PACKETS_PER_SESSION - (1 << 24)
 
-# The same box either way: the calls that PyNaCl has from 1.6 on copy it less often, and the one that
-# opens spends a microsecond on words for an error that does not come.
+# All calls produce the same bytes. The ones that PyNaCl has since 1.6 copy less, but the one that opens
+# spends a microsecond on formatting an error message in advance.
 _Box: TypeAlias = Callable[[bytes, bytes, bytes], bytes]
 _seal: _Box = getattr(bindings, "crypto_secretbox_easy", bindings.crypto_secretbox)
 _open: _Box = bindings.crypto_secretbox_open
 _open_large: _Box = getattr(bindings, "crypto_secretbox_open_easy", bindings.crypto_secretbox_open)
-_LARGE_BOX_BYTES: Final = 8192  # from here on copying costs more than words
+_LARGE_BOX_BYTES: Final = 8192  # from here on, copying costs more than that message
 
 _BY_INITIATOR: Final = 0
 _BY_RESPONDER: Final = 1
 
 
 class Session:
-    """One end of a session. `our_id` is what the peer writes on packets for us, `their_id` what we
-    write; `key` is the cluster key it was made under; `is_initiator`: we sent the Hello."""
+    """One end of a session.
+
+    `our_id` is the session ID on packets to this node, `their_id` the one on packets to the peer. `key` is
+    the cluster key that authenticated the handshake. `is_initiator` is whether this node sent the Hello.
+    """
 
     __slots__ = (
         "_next_counter",
@@ -88,12 +90,12 @@ class Session:
         self._open_key = open_key
         self._seal_prefix = bytes((DATA, ours)) + their_id
         self._open_prefix = bytes((DATA, theirs)) + our_id
-        self._next_counter = 0  # packets so far: the next counter
+        self._next_counter = 0  # also the number of packets sealed so far
         self._replay_window = ReplayWindow()
         self.ack_tracker = AckTracker()
 
     def seal(self, plaintext: bytes, now: float) -> bytes:
-        """The datagram that carries `plaintext`. Raises Refused(SPENT) when the session is."""
+        """Returns the datagram that carries `plaintext`. Raises Dropped(SESSION_EXPIRED)."""
         counter = self._next_counter
         if counter >= MAX_PACKETS_PER_SESSION or now - self.created_at >= REJECT_AFTER_S:
             raise Dropped(DropReason.SESSION_EXPIRED)
@@ -103,7 +105,7 @@ class Session:
         return encode_data(self.their_id, counter, _seal(plaintext, nonce, self._seal_key))
 
     def open(self, packet: Data, now: float) -> bytes:
-        """What the peer sealed into `packet`. Raises Refused: SPENT, REPLAY or NOT_OPENED."""
+        """Returns the plaintext of `packet`. Raises Dropped: SESSION_EXPIRED, REPLAY or DECRYPT_FAILED."""
         counter = packet.counter
         if counter >= MAX_PACKETS_PER_SESSION or now - self.created_at >= REJECT_AFTER_S:
             raise Dropped(DropReason.SESSION_EXPIRED)
@@ -123,8 +125,8 @@ class Session:
         return plaintext
 
     def claim(self, counter: int, now: float) -> bool:
-        """Whether what the packet `counter` carried, and another repeats, has not come yet. The
-        packet itself, should it come after all, is then a replay."""
+        """Claims the content of packet `counter`, which a retransmission carried. Returns whether it is
+        new. The original packet counts as a replay after this call."""
         if counter >= MAX_PACKETS_PER_SESSION or not self.ack_tracker.claim(counter, now):
             return False
         if self._replay_window.is_fresh(counter):
@@ -133,29 +135,32 @@ class Session:
 
     @property
     def next_counter(self) -> int:
-        """The number of the packet sealed next."""
+        """The counter of the next packet to seal."""
         return self._next_counter
 
     def is_due_for_rekey(self, now: float) -> bool:
-        """Whether we should begin the next handshake: by age the end that began this session does, by
-        packets the end that sent them, which alone knows how many there were."""
+        """Whether this node should start a rekey: by age if it initiated the session, by packet count on
+        either side, because only the sender knows the count."""
         is_old = self.is_initiator and now - self.created_at >= REKEY_AFTER_S
         return is_old or self._next_counter >= REKEY_AFTER_PACKETS
 
     def is_expired(self, now: float) -> bool:
-        """Whether nothing can be sealed or opened any more."""
+        """Whether the session can no longer seal or open packets."""
         return (
             now - self.created_at >= REJECT_AFTER_S or self._next_counter >= MAX_PACKETS_PER_SESSION
         )
 
     def __repr__(self) -> str:
-        role = "by us" if self.is_initiator else "by them"
-        return f"Session({self.our_id.hex()}, began {role}, key {self.key.fingerprint}…)"
+        role = "initiator" if self.is_initiator else "responder"
+        return f"Session({self.our_id.hex()}, {role}, key {self.key.fingerprint}…)"
 
 
 class EstablishedSession(NamedTuple):
-    """A session on which the other end has been heard. `plaintext` is what it said first; `rtt_s`
-    is None where retransmissions left it unclear. `address` is proved, not claimed."""
+    """The result of a completed handshake, confirmed by the peer's first packet.
+
+    `plaintext` is the content of that packet. `rtt_s` is None if a retransmission made the sample
+    ambiguous (Karn's algorithm). `address` is validated, not merely claimed.
+    """
 
     session: Session
     record: PeerRecord

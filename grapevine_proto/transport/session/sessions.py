@@ -1,11 +1,11 @@
-"""The sessions with one peer: the live one, which we send on, and the retiring ones, which only receive.
+"""The sessions with one peer: the live one, which sends, and the retiring ones, which only receive.
 
-What must stay true:
+Invariants:
 
-- A session that was replaced still receives for a while, so nothing on its way is lost. No more than
-  `RETIRING_SESSIONS_LIMIT` do, and none longer than it can open anything.
-- Of two sessions both ends take the same one, whichever they saw first.
-- Two ends that send on different sessions, after losses in a handshake, agree again by themselves.
+- A replaced session still receives for a while, so packets in flight are not lost. At most
+  `RETIRING_SESSIONS_LIMIT` sessions retire, and none outlives its expiry.
+- Both ends choose the same one of two sessions, whichever they saw first.
+- Two ends that send on different sessions, after losses during a handshake, converge on one by themselves.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ from grapevine_proto.transport.session.session import (
     Session,
 )
 
-RETIRING_TIMEOUT_S: Final = 10.0  # after the last packet: longer than any datagram lives on the way
-RETIRING_SESSIONS_LIMIT: Final = 2  # one replaced, and one that lost against it
-FOLLOW_PEER_AFTER_S: Final = 5.0  # twice what passes between the packets of whoever still confirms
-SIMULTANEOUS_DIALS_S: Final = (
-    5.0  # above what lost packets set two ends' views of one handshake apart
-)
+RETIRING_TIMEOUT_S: Final = 10.0  # after its last packet: longer than a datagram stays in flight
+RETIRING_SESSIONS_LIMIT: Final = 2  # one that was replaced and one that was superseded at once
+FOLLOW_PEER_AFTER_S: Final = 5.0  # twice the interval of an end that still waits for a Confirm
+# above the difference that lost packets make between the ends' views of one handshake
+SIMULTANEOUS_DIALS_S: Final = 5.0
 
 
 class Sessions:
-    """Which sessions there are: iterating gives `live`, then the retiring ones, the oldest first.
+    """The session table of one peer. Iterating yields `live`, then the retiring sessions, oldest first.
 
-    Driven by `replace` and `retire` as handshakes end, `follow_peer` as packets come, `advance` at
-    `deadline`.
+    Call `replace` or `retire` when a handshake completes, `follow_peer` for packets on a retiring session,
+    and `advance` at `deadline`.
     """
 
     __slots__ = ("_live_deadline", "_retiring", "live")
 
     def __init__(self, live: Session, now: float) -> None:
         self.live = live
-        self._retiring: list[tuple[Session, float]] = []  # and since when, the oldest first
+        self._retiring: list[tuple[Session, float]] = []  # (session, retired at), oldest first
         self._set_live_deadline(now)
 
     def __iter__(self) -> Iterator[Session]:
@@ -51,28 +50,30 @@ class Sessions:
             yield session
 
     def find(self, session_id: bytes) -> Session:
-        """The one with this id of ours. Raises Refused(UNKNOWN_SESSION)."""
+        """Returns the session whose `our_id` is `session_id`. Raises Dropped(UNKNOWN_SESSION)."""
         for session in self:
             if session.our_id == session_id:
                 return session
         raise Dropped(DropReason.UNKNOWN_SESSION)
 
     def replace(self, session: Session, now: float) -> None:
-        """Send on `session` from now on; the one before only receives."""
+        """Makes `session` the live one; the previous live session retires."""
         self._retiring = [each for each in self._retiring if each[0] is not session]
         replaced, self.live = self.live, session
         self.retire(replaced, now)
 
     def retire(self, session: Session, now: float) -> None:
-        """Only receive on `session`; it may have been live, or not take over at all."""
+        """Retires `session`, which was live or never became so: it only receives from now on."""
         self._retiring = [*self._retiring, (session, now)][-RETIRING_SESSIONS_LIMIT:]
         self._set_live_deadline(now)
 
     def follow_peer(self, session: Session, now: float) -> bool:
-        """The peer spoke on `session`, which retires. Send where it does, when for long nothing has come
-        on the session we send on: the peer may have given that up before it was live there. The end
-        that would go over to the session with the larger mark waits longer, so two ends never swap for
-        ever. Whether `session` is live now."""
+        """Handles a packet on the retiring `session`: makes it live again if the live session has been
+        silent for long, because the peer may never have completed that one. Returns whether it did.
+
+        The end that would switch to the session with the larger tiebreaker waits twice as long, so two
+        ends do not keep swapping.
+        """
         wait_s = (
             FOLLOW_PEER_AFTER_S
             if _tiebreaker(session) < _tiebreaker(self.live)
@@ -85,11 +86,11 @@ class Sessions:
 
     @property
     def deadline(self) -> float:
-        """When a retiring session ends, a rekey is due, or the live one is spent."""
+        """When a retiring session ends, a rekey is due or the live session expires; math.inf: never."""
         return min([self._live_deadline, *(_expires_at(*each) for each in self._retiring)])
 
     def advance(self, now: float) -> None:
-        """Forget retiring sessions whose time is over."""
+        """Removes retiring sessions whose timeout has passed."""
         self._retiring = [each for each in self._retiring if _expires_at(*each) > now]
         self._set_live_deadline(now)
 
@@ -102,20 +103,20 @@ class Sessions:
 def supersedes(
     new: EstablishedSession, live: Session, live_epoch: int, our_id: PeerId, now: float
 ) -> bool:
-    """Whether `new` should replace the live session with the same peer, made in its run `live_epoch`.
+    """Whether `new` should replace `live`, the session with the same peer from its run `live_epoch`.
 
-    The higher epoch wins, else the later session, but of two made at once, as when both ends dial,
-    the one begun by the smaller PeerId. Both ends come to the same answer, whichever session they
-    saw first; where the road has them disagree after all, `Sessions` follows the peer in time.
+    The higher epoch wins, then the newer session; on a simultaneous open, the one initiated by the lower
+    peer ID. Both ends decide alike, whichever session they saw first. Should lost packets make them
+    disagree after all, `Sessions.follow_peer` resolves it.
     """
     if live.is_expired(now):
         return True
     if new.record.epoch != live_epoch:
         return new.record.epoch > live_epoch
-    newer_by_s = new.session.created_at - live.created_at
+    age_difference_s = new.session.created_at - live.created_at
     is_initiator = new.session.is_initiator
-    if is_initiator == live.is_initiator or abs(newer_by_s) > SIMULTANEOUS_DIALS_S:
-        return newer_by_s >= 0
+    if is_initiator == live.is_initiator or abs(age_difference_s) > SIMULTANEOUS_DIALS_S:
+        return age_difference_s >= 0
     return is_initiator == (our_id < new.record.peer_id)
 
 
@@ -125,5 +126,5 @@ def _expires_at(session: Session, retired_at: float) -> float:
 
 
 def _tiebreaker(session: Session) -> bytes:
-    """The same seen from both ends."""
+    """A value that both ends compute alike."""
     return min(session.our_id, session.their_id)
