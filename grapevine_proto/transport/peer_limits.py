@@ -1,19 +1,16 @@
-"""What each peer may still do here: its allowance, its misconduct, and what was refused it.
+"""Per-identity limits: rate-limit tokens, work budget and misconduct score (after the peer score of gossipsub
+v1.1, with one threshold per consequence).
 
-What must stay true:
+Invariants:
 
-- An account belongs to the identity and outlives its sessions: to come again buys nothing.
-- At most `TRACKED_PEERS_LIMIT`; beyond it that of a peer without a link gives way.
-- Offenses add to a score that halves every `SCORE_HALF_LIFE_S`. From `SLOWED_SCORE` on the tokens of a
-  peer come
-  back more slowly, until the score is below `RECOVERED_SCORE`; at `EXPELLED_SCORE` it is disconnected,
-  and refused
-  until the score is below `SLOWED_SCORE`.
-- Only what a peer's own session proved to come from it counts, and only what no honest node does,
-  however bad its network: loss, restarts, overload and slowness cost nothing.
-- Asking about an identity makes no account for it: identities are free.
-
-The score is that of gossipsub v1.1, with one threshold for each consequence.
+- Limits belong to the identity and outlive its sessions, so reconnecting gains nothing.
+- At most `TRACKED_PEERS_LIMIT` identities are tracked; beyond that one without a link is evicted.
+- Offenses add to a score that halves every `SCORE_HALF_LIFE_S`. From `SLOWED_SCORE` on, a peer's tokens
+  refill more slowly, until the score falls below `RECOVERED_SCORE`. At `EXPELLED_SCORE` the peer is
+  disconnected and not admitted until the score falls below `SLOWED_SCORE`.
+- Only what arrived on a peer's own session counts, and only what no honest node does on any network: loss,
+  restarts, overload and slowness cost nothing.
+- Looking an identity up does not create an entry: identities are free.
 """
 
 from __future__ import annotations
@@ -31,61 +28,55 @@ from grapevine_proto.token_bucket import TokenBucket
 TRACKED_PEERS_LIMIT: Final = 4096
 BAD_SIGNATURE_TOKENS: Final = 10.0
 
-SCORE_HALF_LIFE_S: Final = 60.0  # of a score: two rounds of anti-entropy by default
+SCORE_HALF_LIFE_S: Final = 60.0  # two anti-entropy rounds by default
 SLOWED_SCORE: Final = 50.0
 EXPELLED_SCORE: Final = 100.0
 RECOVERED_SCORE: Final = (
-    25.0  # half of `SLOWED_SCORE`: no more than one change of standing in a half-life
+    25.0  # half of `SLOWED_SCORE`: at most one change of standing per half-life
 )
 SCORE_LIMIT: Final = (
-    800.0  # refused for four half-lives at most: an identity is free, longer is no use
+    800.0  # expels for at most four half-lives: identities are free, longer is useless
 )
-NEGLIGIBLE_SCORE: Final = 1.0  # less than any offense counts
-SLOWED_REFILL_DIVISOR: Final = (
-    4.0  # how much more slowly tokens come back: enough for heartbeats and repair
-)
+NEGLIGIBLE_SCORE: Final = 1.0  # below the weight of any offense
+SLOWED_REFILL_DIVISOR: Final = 4.0  # still enough for heartbeats and repairs
 
 OFFENSE_WEIGHTS: Final = {
-    Offense.BAD_SIGNATURE: 40.0,  # nothing but malice makes one: the third within 20 s is too many
-    Offense.PROTOCOL_VIOLATION: 10.0,  # malice, or a program that is broken
-    Offense.BROKEN_PROMISE: 1.0,  # overload makes many; `KEPT_PROMISE_WEIGHT` makes up for these
-    Offense.REPEATED_REQUEST: 1.0,  # a retransmission lost thrice repeats a question or two
-    Offense.STALLED_ROUND: 4.0,  # one in each round of anti-entropy (30 s) stays below `SLOWED_SCORE`
-    Offense.EXCESS_WORK: 1.0,  # for each `WORK_PER_TOKEN` beyond what is paid
+    Offense.BAD_SIGNATURE: 40.0,  # always malicious: the third within 20 s expels
+    Offense.PROTOCOL_VIOLATION: 10.0,  # malicious, or a broken program
+    Offense.BROKEN_PROMISE: 1.0,  # common under overload; see `KEPT_PROMISE_WEIGHT`
+    Offense.REPEATED_REQUEST: 1.0,  # losses cause one or two
+    Offense.STALLED_ROUND: 4.0,  # one per anti-entropy round (30 s) stays below `SLOWED_SCORE`
+    Offense.EXCESS_WORK: 1.0,  # per `WORK_PER_TOKEN` above the budget
 }
 KEPT_PROMISE_WEIGHT: Final = (
-    4.0  # broken promises that a kept one makes up for: a node that keeps a fifth is honest
+    4.0  # broken promises that one kept promise cancels: keeping 20 % suffices
 )
-PROMISE_CREDIT_LIMIT: Final = (
-    40.0  # kept promises make up for so many that are yet to be broken, and no more
-)
+PROMISE_CREDIT_LIMIT: Final = 40.0  # broken promises that may be cancelled in advance
 
 WORK_PER_TOKEN: Final = 1000.0
-"""Units of work that a token pays for; a unit is about a microsecond (`overlay.work`). A peer that uses
-all of its default allowance may cost a twentieth of a core."""
-RATE_LIMITED_MESSAGE_WORK: Final = (
-    15  # units: a message beyond the allowance was opened all the same
-)
+"""Work units that a token pays for; one unit is about a microsecond (`work`). A peer that uses its whole
+default rate limit may cost a twentieth of a core."""
+RATE_LIMITED_MESSAGE_WORK: Final = 15  # units: a rate-limited message was still decrypted
 
 
 class MisconductScore:
-    """What counts against one identity. Values are as of `_decayed_at`, and halve every
-    `SCORE_HALF_LIFE_S`."""
+    """The misconduct score of one identity. Values are as of `_decayed_at`."""
 
     __slots__ = ("_broken_promises", "_decayed_at", "_offense_sum", "offenses")
 
     def __init__(self) -> None:
         self._decayed_at = 0.0
         self._offense_sum = 0.0
-        self._broken_promises = 0.0  # broken less what the kept ones make up for; may be negative
-        self.offenses: dict[Offense, float] = {}  # what each adds to the score
+        self._broken_promises = 0.0  # less the kept ones; may be negative
+        self.offenses: dict[Offense, float] = {}  # share of each offense
 
     def value_at(self, now: float) -> float:
-        """The score, at most `SCORE_LIMIT`."""
+        """Returns the score at `now`, at most `SCORE_LIMIT`."""
         self._decay(now)
         return min(self._offense_sum + max(self._broken_promises, 0.0), SCORE_LIMIT)
 
     def add(self, offense: Offense, count: float, now: float) -> None:
+        """Adds `count` offenses of one kind."""
         self._decay(now)
         points = min(OFFENSE_WEIGHTS[offense] * count, SCORE_LIMIT)
         self.offenses[offense] = self.offenses.get(offense, 0.0) + points
@@ -95,14 +86,14 @@ class MisconductScore:
             self._offense_sum = min(self._offense_sum + points, SCORE_LIMIT)
 
     def credit_promises(self, count: int, now: float) -> None:
-        """So many promises were kept."""
+        """Credits `count` kept promises against broken ones."""
         self._decay(now)
         self._broken_promises = max(
             self._broken_promises - KEPT_PROMISE_WEIGHT * count, -PROMISE_CREDIT_LIMIT
         )
 
     def top_offense(self) -> str:
-        """What counts most, in words."""
+        """Returns the name of the offense with the largest share, for people; empty if there is none."""
         top = max(self.offenses, key=self.offenses.__getitem__, default=None)
         return top.replace("_", " ") if top is not None else ""
 
@@ -118,8 +109,11 @@ class MisconductScore:
 
 
 class PeerLimits:
-    """One peer's. `bucket` is what we allow it, None for everything; `send_limit` is what it allows us, as
-    far as an earlier link used it; `work_bucket` is what it may cost, None for anything."""
+    """The limits of one peer.
+
+    `bucket` holds its inbound tokens and `work_bucket` its work budget (None: unlimited). `send_limit`
+    holds the tokens that it grants to us, kept from an earlier link.
+    """
 
     __slots__ = (
         "bucket",
@@ -138,38 +132,40 @@ class PeerLimits:
         self.score: MisconductScore | None = None  # most peers never have one
         self.standing = Standing.NORMAL
         self.throttled = 0
-        self.throttled_reported = 0  # of those, how many the application knows of
+        self.throttled_reported = 0  # the part of it that was reported
 
     def score_at(self, now: float) -> float:
+        """Returns the misconduct score."""
         return 0.0 if self.score is None else self.score.value_at(now)
 
 
 class PeerLimitTable:
-    """All accounts. `linked` tells whose must stay."""
+    """The limits of all tracked identities. Those in `linked` are never evicted."""
 
     def __init__(self, config: RateLimitConfig, linked: Container[PeerId]) -> None:
         self._config = config
         self._linked = linked
         self._limits: dict[PeerId, PeerLimits] = {}
-        self._penalized: dict[PeerId, PeerLimits] = {}  # whose standing is not normal
-        self.evicted = 0  # for want of room
+        self._penalized: dict[PeerId, PeerLimits] = {}  # peers whose standing is not normal
+        self.evicted = 0
         self.offenses: Counter[Offense] = Counter()
-        self.slowed = 0  # how often an identity was
-        self.expelled = 0  # how often one was disconnected for misconduct
+        self.slowed = 0  # times a peer was slowed
+        self.expelled = 0  # times a peer was disconnected for misconduct
 
     def __len__(self) -> int:
         return len(self._limits)
 
     def get(self, peer_id: PeerId) -> PeerLimits | None:
+        """Returns the limits of `peer_id`, or None if it is not tracked."""
         return self._limits.get(peer_id)
 
     def get_or_create(self, peer_id: PeerId, now: float) -> PeerLimits:
-        """The account of `peer_id`, a new one where it has none."""
+        """Returns the limits of `peer_id`, new ones if it is not tracked."""
         limits = self._limits.get(peer_id)
         if limits is None:
             if len(self._limits) >= TRACKED_PEERS_LIMIT:
                 idle = next((each for each in self._limits if each not in self._linked), None)
-                if idle is not None:  # else all are linked, and links have a limit of their own
+                if idle is not None:  # otherwise all are linked, and links are limited elsewhere
                     del self._limits[idle]
                     self._penalized.pop(idle, None)
                     self.evicted += 1
@@ -177,7 +173,7 @@ class PeerLimitTable:
         return limits
 
     def _new_buckets(self, now: float) -> tuple[TokenBucket, TokenBucket] | tuple[None, None]:
-        """The tokens and the work of somebody new."""
+        """Returns the token bucket and the work bucket of a new peer."""
         config = self._config
         if not config.enabled:
             return None, None
@@ -190,8 +186,7 @@ class PeerLimitTable:
         return config.capacity * WORK_PER_TOKEN, config.refill_rate * WORK_PER_TOKEN
 
     def reap(self, now: float) -> None:
-        """Let go of accounts that say nothing: of identities without a link that have all their tokens
-        and no score, which is how a new one begins."""
+        """Removes entries without a link, with full buckets and no score: a new entry would be the same."""
         for peer_id, limits in list(self._limits.items()):
             buckets = (limits.bucket, limits.work_bucket, limits.send_limit)
             is_pristine = all(bucket is None or bucket.is_full(now) for bucket in buckets)
@@ -204,7 +199,7 @@ class PeerLimitTable:
                 del self._limits[peer_id]
 
     def take_rate_limited_event(self, peer_id: PeerId, now: float) -> RateLimited | None:
-        """What was refused the peer since the last call, where there was anything."""
+        """Returns the event for messages dropped since the last call, or None if there were none."""
         limits = self.get_or_create(peer_id, now)
         dropped = limits.throttled - limits.throttled_reported
         if not dropped:
@@ -214,6 +209,7 @@ class PeerLimitTable:
         return RateLimited(peer_id, dropped, tokens)
 
     def reconfigure(self, config: RateLimitConfig, now: float) -> None:
+        """Applies a changed rate limit to all peers."""
         self._config = config
         for limits in self._limits.values():
             if not config.enabled:
@@ -229,8 +225,8 @@ class PeerLimitTable:
     def penalize(
         self, peer_id: PeerId, offense: Offense, count: float, now: float
     ) -> StandingChanged | None:
-        """Count an offense; what changes by it, if anything. Nothing is kept of an identity that has no
-        account."""
+        """Records `count` offenses. Returns the change of standing, if any. An identity that is not tracked
+        stays so."""
         self.offenses[offense] += max(int(count), 1)
         limits = self._limits.get(peer_id)
         if limits is None:
@@ -243,7 +239,7 @@ class PeerLimitTable:
         return self._update_standing(peer_id, limits, now)
 
     def credit_promises(self, peer_id: PeerId, count: int, now: float) -> None:
-        """The peer kept so many promises."""
+        """Credits `count` kept promises to the peer."""
         limits = self._limits.get(peer_id)
         if limits is not None:
             if limits.score is None:
@@ -251,7 +247,7 @@ class PeerLimitTable:
             limits.score.credit_promises(count, now)
 
     def charge_work(self, peer_id: PeerId, units: int, now: float) -> StandingChanged | None:
-        """What the peer said cost so much; what changes by it, if anything."""
+        """Charges `units` of work that the peer caused. Returns the change of standing, if any."""
         limits = self._limits.get(peer_id)
         if limits is None or limits.work_bucket is None or limits.work_bucket.try_take(now, units):
             return None
@@ -261,12 +257,12 @@ class PeerLimitTable:
         return self.penalize(peer_id, Offense.EXCESS_WORK, excess, now)
 
     def is_expelled(self, peer_id: PeerId, now: float) -> bool:
-        """Whether the identity may not come in, for what it did."""
+        """Whether the identity may not connect because of misconduct."""
         limits = self._limits.get(peer_id)
         return limits is not None and limits.standing is Standing.EXPELLED
 
     def update_standings(self, now: float) -> list[StandingChanged]:
-        """Once a second or so: whose score has decayed below a bound."""
+        """Returns the changes of standing due to decayed scores. Call it about once a second."""
         changes = [self._update_standing(*each, now) for each in list(self._penalized.items())]
         return [change for change in changes if change is not None]
 

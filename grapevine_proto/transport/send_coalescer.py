@@ -1,19 +1,18 @@
-"""Rumors that wait for links: several join an envelope, so that pressure makes envelopes bigger.
+"""Per-peer rumor queues that coalesce waiting rumors into larger Rumors messages under load.
 
-A peer allows us so many envelopes a second. While a link has no token to spend, or no room, what is
-to be told there waits here, encoded once for all peers; as soon as one envelope may go, as many
-rumors as fit go in it.
+A peer grants a limited number of messages per second. While a link has no tokens or no room, its rumors wait
+here, encoded once for all peers. The next message takes as many of them as fit.
 
-What must stay true:
+Invariants:
 
-- At most `queue_messages` rumors and `queue_bytes` wait for one peer, and as many large ones, of
-  which one may be of any size. What finds no room is counted on its link as `unsent`, payload by
-  payload, and left to repair.
-- A peer without room makes whoever asks `has_room` wait, for `SLOW_PEER_AFTER_S`; one that has had none for
-  longer is left behind, so that it does not hold up the others. If all are, all wait.
-- Rumors go in the order in which they came, but small ones do not wait for large ones.
-- A peer whose application is behind may have its rumors held back, for `MAX_PAUSE_S` at a time. Held
-  back for longer than `SLOW_PEER_AFTER_S` it is left behind like any other peer without room.
+- At most `queue_messages` rumors and `queue_bytes` wait for one peer, and separately as many large ones,
+  one of which may have any size. Rumors without room are counted on their link as `send_drops`, per
+  payload, and left to anti-entropy.
+- A peer without room causes backpressure (`has_room`) for `SLOW_PEER_AFTER_S`. After that it is a slow
+  peer and no longer delays the others. If all peers are slow, broadcasts wait.
+- Rumors keep their order, except that small ones do not wait for large ones.
+- A peer whose application is behind can pause its rumors, for `MAX_PAUSE_S` at a time. Paused for longer than
+  `SLOW_PEER_AFTER_S` it is a slow peer like any other.
 """
 
 from __future__ import annotations
@@ -29,32 +28,30 @@ from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import MIN_COUNTED_PAYLOAD_BYTES
 
-RUMORS_MESSAGE_BYTES: Final = (
-    64_900  # of one envelope: what a token pays for, and a datagram of loopback
-)
-SLOW_PEER_AFTER_S: Final = 1.0  # without room; then a peer is left to repair
-MAX_PAUSE_S: Final = 1.0  # for which one Pause holds back what waits for a peer
-# 90 tokens and 45 a second, which is what the defaults tell peers, come to 720 rumors a second then:
-# within the 1,200 that the receiver will check for one sender.
+RUMORS_MESSAGE_BYTES: Final = 64_900  # paid for by one token, and fits one loopback datagram
+SLOW_PEER_AFTER_S: Final = 1.0  # without room; then anti-entropy has to deliver
+MAX_PAUSE_S: Final = 1.0  # per Pause message
+# With the default limit of 45 messages/s this is 720 rumors/s, below the 1,200 signatures/s that a receiver
+# verifies for one sender.
 RUMORS_PER_MESSAGE_LIMIT: Final = 16
 
 
 class SendTarget(Protocol):
-    """What a link has to be for what waits for it."""
+    """What the coalescer requires of a link."""
 
     @property
     def peer_id(self) -> PeerId: ...
 
     def is_ready(self, now: float) -> bool:
-        """Whether a message of rumors would go at once if it were queued now."""
+        """Whether a Rumors message would be sent at once if it were queued now."""
         ...
 
     def next_send_at(self, now: float) -> float:
-        """When it is, as things are; math.inf: not before something goes or is told of."""
+        """When `is_ready` becomes true without further events; math.inf: only after one."""
         ...
 
     def has_room_for(self, size_bytes: int) -> bool:
-        """Whether a message of rumors of so many bytes would be queued."""
+        """Whether `send` would accept a Rumors message of `size_bytes` bytes."""
         ...
 
     def send(self, plaintext: bytes, now: float) -> bool: ...
@@ -63,7 +60,7 @@ class SendTarget(Protocol):
 
 
 class _EncodedRumor:
-    """A copy as it stands in an envelope, for every link that it waits for."""
+    """A rumor copy encoded for a Rumors message, shared by all queues that hold it."""
 
     __slots__ = ("_single_message", "copy", "payloads", "size_bytes")
 
@@ -75,14 +72,14 @@ class _EncodedRumor:
 
     @property
     def single_message(self) -> bytes:
-        """An envelope of nothing else: the same bytes for all links."""
+        """The Rumors message with only this rumor, shared by all links."""
         if not self._single_message:
             self._single_message = codec.encode_rumors([self.copy])
         return self._single_message
 
 
 class _PeerQueue:
-    """Copies that wait in order."""
+    """The waiting rumors of one peer, in order."""
 
     __slots__ = ("full_since", "payloads", "rumors", "size_bytes")
 
@@ -104,7 +101,7 @@ class _PeerQueue:
         return encoded
 
     def pop_message(self, limit_bytes: int) -> bytes:
-        """A message with the first, and as many more as fit with it."""
+        """Removes the first rumor and as many more as fit; returns the Rumors message with them."""
         first = self.pop()
         if not self.rumors:
             return first.single_message
@@ -125,8 +122,11 @@ class _PeerQueue:
 
 
 class RumorCoalescer:
-    """What waits, for every link. `message_bytes`: what one envelope may have, but for one rumor that
-    is larger alone. What tells rumors of `our_id` is marked so."""
+    """The rumor queues of all links.
+
+    `message_bytes` limits a Rumors message, except one with a single larger rumor. Rumors of `our_id` are
+    tracked, so their acknowledgment can be reported.
+    """
 
     def __init__(
         self, limits: LimitsConfig, message_bytes: int, our_id: PeerId | None = None
@@ -134,25 +134,24 @@ class RumorCoalescer:
         self._our_id = our_id
         self._limits = limits
         self._message_bytes = message_bytes
-        # Only of links for which something waits: copies that share envelopes, and whole envelopes with
-        # one large rumor each, which are the same bytes for all links.
+        # Only links with waiting rumors have entries. Small queues hold copies to be coalesced; large
+        # queues hold
+        # complete messages with one rumor each, shared by all links.
         self._small_queues: dict[PeerId, _PeerQueue] = {}
         self._large_queues: dict[PeerId, _PeerQueue] = {}
-        self._full_queues: dict[
-            PeerId, _PeerQueue
-        ] = {}  # of the small, without room for another envelope
-        self._paused_until: dict[PeerId, float] = {}  # of links alone, until their pause is over
+        self._full_queues: dict[PeerId, _PeerQueue] = {}  # small queues without room for a message
+        self._paused_until: dict[PeerId, float] = {}  # connected peers only
         self._now = -math.inf
 
     def pause(self, peer_id: PeerId, duration_s: float, now: float) -> None:
-        """Hold back what waits for `peer_id` from now on, for at most `MAX_PAUSE_S`; 0 s: no longer."""
+        """Holds back the rumors for `peer_id` for `duration_s`, at most `MAX_PAUSE_S`; 0 ends the pause."""
         if duration_s > 0:
             self._paused_until[peer_id] = now + min(duration_s, MAX_PAUSE_S)
         else:
             self._paused_until.pop(peer_id, None)
 
     def _pause_remaining_s(self, peer_id: PeerId, now: float) -> float:
-        """For how many seconds `peer_id` is to get nothing; at most 0: it is not paused."""
+        """Returns the seconds until the pause of `peer_id` ends; 0 or less: it is not paused."""
         if not self._paused_until:
             return 0.0
         remaining_s = self._paused_until.get(peer_id, now) - now
@@ -161,7 +160,7 @@ class RumorCoalescer:
         return remaining_s
 
     def enqueue(self, copy: RumorCopy, links: Iterable[SendTarget], now: float) -> int:
-        """Let `copy` go to each of `link_count`, as soon as that can be; how many have room for it."""
+        """Queues `copy` for each of `links`. Returns how many had room for it."""
         self._now = now
         is_tracked = copy.rumor.origin == self._our_id
         payloads, accepted = len(copy.rumor.lengths), 0
@@ -199,11 +198,11 @@ class RumorCoalescer:
         )
 
     def tick(self, now: float) -> None:
-        """Time passed, which is what it takes to be left behind."""
+        """Sets the current time, by which `has_room` recognizes slow peers."""
         self._now = now
 
     def peek_single(self, link: SendTarget) -> bytes | None:
-        """The envelope of all that waits for `link`, where that is one small rumor; None: it is not."""
+        """Returns the message for `link` if exactly one small rumor waits for it, else None."""
         queue = self._small_queues.get(link.peer_id)
         if queue is None or len(queue.rumors) != 1 or link.peer_id in self._large_queues:
             return None
@@ -212,13 +211,13 @@ class RumorCoalescer:
         return queue.rumors[0].single_message
 
     def pop_single(self, link: SendTarget) -> None:
-        """What was the `peek_single` one that waited has gone another way."""
+        """Removes the rumor that `peek_single` returned: it was sent by cut-through."""
         del self._small_queues[link.peer_id]
         self._full_queues.pop(link.peer_id, None)
 
     def drain_into(self, link: SendTarget, now: float) -> bool:
-        """Hand `link` what it can send at once, and the next large rumor, which it sends in turns with
-        all else; whether more waits for it."""
+        """Moves to `link` what it can send at once, and large rumors while it has room, which it alternates
+        with small ones. Returns whether more is waiting."""
         self._now = now
         if self._pause_remaining_s(link.peer_id, now) > 0:
             return link.peer_id in self._small_queues or link.peer_id in self._large_queues
@@ -239,7 +238,7 @@ class RumorCoalescer:
         return link.peer_id in self._small_queues or link.peer_id in self._large_queues
 
     def next_drain_at(self, link: SendTarget, now: float) -> float:
-        """When to fill `link` again, which has sent what it could; math.inf: not before it makes room."""
+        """When to call `drain_into` again; math.inf: after `link` makes room."""
         paused_s = self._pause_remaining_s(link.peer_id, now)
         if paused_s > 0:
             return now + paused_s
@@ -257,8 +256,8 @@ class RumorCoalescer:
         )
 
     def has_room(self, link_count: int, size_bytes: int = 0) -> bool:
-        """Whether another rumor of ours of so many bytes finds room, as of the last look, with every
-        one of so many links that is not left behind."""
+        """Whether a rumor of `size_bytes` bytes fits the queues of all peers that are not slow, as of the
+        last `tick`. `link_count` is the number of links."""
         full = self._large_queues if self._is_large(size_bytes) else self._full_queues
         if not full:
             return True
@@ -268,12 +267,12 @@ class RumorCoalescer:
         return slow_count == len(full) and slow_count < link_count
 
     def queued_payloads(self, peer_id: PeerId) -> int:
-        """How many payloads wait for a peer."""
+        """Returns the number of payloads that wait for `peer_id`."""
         queues = (self._small_queues.get(peer_id), self._large_queues.get(peer_id))
         return sum(queue.payloads for queue in queues if queue is not None)
 
     def remove_peer(self, peer_id: PeerId) -> int:
-        """Let go of all that waits for a peer; how many payloads that was."""
+        """Drops everything that waits for `peer_id`. Returns the number of payloads."""
         dropped = self.queued_payloads(peer_id)
         self._paused_until.pop(peer_id, None)
         for queues in (self._full_queues, self._small_queues, self._large_queues):
@@ -282,7 +281,7 @@ class RumorCoalescer:
 
     @property
     def deadline(self) -> float:
-        """When a link is left behind."""
+        """When the next peer becomes slow; math.inf: none."""
         deadline = math.inf
         for queue in (*self._full_queues.values(), *self._large_queues.values()):
             if self._now < queue.full_since + SLOW_PEER_AFTER_S:

@@ -1,22 +1,21 @@
-"""What both ends of a handshake compute alike: MACs, transcripts, keys, and who signed them.
+"""Handshake cryptography shared by both roles: MACs, transcript hash, key schedule and credentials.
 
-What must stay true:
+Invariants:
 
-- Each MAC, key and signature has a domain of its own that names its use and its maker, so a
-  message sent back to whoever made it, or in place of another, proves nothing.
-- All of them are bound to the cluster key K and to the cluster's name.
-- Whatever strangers put into a box or an ephemeral, the worst that happens is `Dropped`.
+- Each MAC, key and signature has its own domain, which names its purpose and the role of its maker, so a
+  message that is reflected or used in place of another proves nothing.
+- All of them are bound to the cluster key K and the cluster name.
+- Arbitrary boxes and ephemeral keys from unauthenticated peers raise `Dropped` and nothing else.
 
-This is SIGMA-I (Krawczyk 2003) under a pre-shared key, with QUIC's address check (RFC 9000,
-section 8.1) before it. With T(...) the hash of the messages named, without their MACs, which
-follow from them:
+The handshake is SIGMA-I (Krawczyk 2003) under a pre-shared key, preceded by QUIC's address validation (RFC
+9000, section 8.1). T(...) is the hash of the named messages without their MACs:
 
     Hello      versions, id, e1                                                 mac
     Challenge  id, version, cookie                            mac, over the Hello too
     Proof      all of Hello, version, cookie,
                box under KDF(K, T1): initiator's record, its signature of T1    mac
     Welcome    id, e2, responder's id,
-               box under KDF(K, DH(e1, e2), T2): the same of the responder      mac, over the Proof too
+               box under KDF(K, DH(e1, e2), T2): likewise of the responder      mac, over the Proof too
 
 T1 = T(Hello, Challenge); T2 = T(Hello, Challenge, Proof, Welcome up to its box);
 data keys = KDF(K, DH(e1, e2), T(all four), direction). MACs and KDF are keyed BLAKE2b.
@@ -44,10 +43,10 @@ from grapevine_proto.wire.codec import (
 )
 from grapevine_proto.wire.signed import PeerRecord
 
-SUPPORTED_VERSIONS: Final = frozenset({VERSION})  # that we speak
+SUPPORTED_VERSIONS: Final = frozenset({VERSION})
 
 COOKIE_KEY_DOMAIN: Final = b"grapevine cookie key 1"
-INITIATOR: Final = b"grapevine initiator 1"  # the roles in which a node seals and signs
+INITIATOR: Final = b"grapevine initiator 1"  # roles for sealing and signing
 RESPONDER: Final = b"grapevine responder 1"
 
 _MAC_DOMAINS: Final = {
@@ -61,21 +60,21 @@ _DATA_DOMAIN: Final = b"grapevine data key 1"
 _TO_RESPONDER: Final = 0
 _TO_INITIATOR: Final = 1
 
-_NONCE: Final = bytes(bindings.crypto_secretbox_NONCEBYTES)  # each box key seals one box
+_NONCE: Final = bytes(bindings.crypto_secretbox_NONCEBYTES)  # constant: each box key seals one box
 
 
 def transcript(*bodies: bytes) -> bytes:
-    """The hash of what was said so far: the messages' bodies, in order."""
+    """Returns the transcript hash of the handshake so far. `bodies`: the messages without MACs, in order."""
     return digest(_TRANSCRIPT_DOMAIN, *bodies)
 
 
 def with_mac(key: ClusterKey, cluster: str, body: bytes, context: bytes = b"") -> bytes:
-    """The datagram that says `body`; its MAC covers `context`, what is answered, too."""
+    """Returns `body` with its MAC, which also covers `context`, the message being answered."""
     return body + _mac(key, cluster, body, context)
 
 
 def has_mac(key: ClusterKey, cluster: str, datagram: bytes, context: bytes = b"") -> bool:
-    """Whether somebody with `key`, in `cluster`, made this datagram to answer `context`."""
+    """Whether a holder of `key` in `cluster` made this datagram in answer to `context`."""
     body, mac = datagram[:-MAC_BYTES], datagram[-MAC_BYTES:]
     return hmac.compare_digest(mac, _mac(key, cluster, body, context))
 
@@ -85,16 +84,16 @@ def _mac(key: ClusterKey, cluster: str, body: bytes, context: bytes) -> bytes:
 
 
 def shared_secret(our_secret: bytes, their_ephemeral: bytes) -> bytes:
-    """DH(e1, e2). Raises Refused(BAD_PROOF)."""
+    """Returns DH(e1, e2). Raises Dropped(BAD_PROOF)."""
     try:
         return bindings.crypto_scalarmult(our_secret, their_ephemeral)
-    except CryptoError:  # a point of small order, which would make the secret known to everyone
+    except CryptoError:  # a low-order point, with which the secret would be public
         raise Dropped(DropReason.BAD_PROOF) from None
 
 
 def data_keys(key: ClusterKey, shared: bytes, transcript_hash: bytes) -> tuple[bytes, bytes]:
-    """(key of what goes to the responder, key of what goes to the initiator); `transcript_hash` is the
-    transcript of all four messages."""
+    """Returns the keys for packets to the responder and to the initiator. `transcript_hash` covers all four
+    messages."""
     return (
         key.derive(_DATA_DOMAIN, shared, transcript_hash, _TO_RESPONDER),
         key.derive(_DATA_DOMAIN, shared, transcript_hash, _TO_INITIATOR),
@@ -102,8 +101,10 @@ def data_keys(key: ClusterKey, shared: bytes, transcript_hash: bytes) -> tuple[b
 
 
 class Credentials:
-    """How one end in one role shows who it is: a box with its record and its signature of the
-    transcript `transcript_hash`. `shared` is DH(e1, e2), where it is known already."""
+    """Seals or opens the credentials of one role: a record and a signature of `transcript_hash`.
+
+    `shared` is DH(e1, e2); empty for the Proof, which is sent before it is known.
+    """
 
     __slots__ = ("_box_key", "_cluster", "_role", "_transcript_hash")
 
@@ -121,16 +122,16 @@ class Credentials:
         self._transcript_hash = transcript_hash
 
     def seal(self, identity: Identity, record: PeerRecord) -> bytes:
-        """The box of `identity`, whose record it is. One signature."""
+        """Returns the box with the credentials of `identity`. Costs one signature."""
         peer_id = identity.peer_id
         signature = identity.sign(self._role, self._cluster, self._transcript_hash, peer_id)
         plaintext = encode_credentials(record, signature)
         return bindings.crypto_secretbox(plaintext, _NONCE, self._box_key)
 
     def open(self, box: bytes) -> PeerRecord:
-        """The record of whoever made `box`. Two signature checks.
+        """Returns the record in `box` after verifying the credentials. Costs two signature checks.
 
-        Raises Refused: BAD_PROOF, MALFORMED or BAD_RECORD.
+        Raises Dropped: BAD_PROOF, MALFORMED or BAD_RECORD.
         """
         try:
             plaintext = bindings.crypto_secretbox_open(box, _NONCE, self._box_key)

@@ -1,14 +1,14 @@
-"""What strangers may cost: cookies, budgets, and the handshakes already accepted.
+"""Limits on unauthenticated peers: cookies, handshake rate limits and replay protection for Proofs (RFC 9000,
+section 8.1).
 
-What must stay true:
+Invariants:
 
-- Nothing is kept for an address that has not sent back a cookie, but a place in a fixed array
-  that it shares with others. Nor is anything refused to it alone for what was said in its name: anybody
-  can send a Hello from an address that is not theirs.
-- A Proof is accepted once: its hash is kept for as long as its cookie is good, or until so many others
-  came since that there is no room. One identity has a share of that room, beyond which it is refused.
-- Every table has a cap, and no table refuses one for what others put there, but for that of proven
-  addresses, which forgets only what has no effect any more.
+- An address that has not returned a cookie has no state of its own, only a shared slot in a fixed array.
+  It is never refused merely for Hellos sent in its name: anyone can spoof its address.
+- A Proof is accepted once: its hash is kept while its cookie is valid, or until newer ones evict it. One
+  identity may use a limited share of that table.
+- Every table has a limit. Only the table of validated addresses may refuse a peer because of other peers'
+  entries, and it evicts an entry only once the entry has no effect.
 """
 
 from __future__ import annotations
@@ -26,29 +26,25 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.token_bucket import TokenBucket
 
-COOKIE_ROTATION_S: Final = 120.0  # and good for as long again: more than any dial lasts
-ADDRESS_HANDSHAKE_BURST: Final = (
-    50  # handshakes at once from one address: a site behind one NAT comes back
-)
-ADDRESS_HANDSHAKES_PER_S: Final = 20.0  # a second; each Proof costs two signature checks, 90 us
+COOKIE_ROTATION_S: Final = 120.0  # a cookie is valid for one to two periods: longer than any dial
+ADDRESS_HANDSHAKE_BURST: Final = 50  # a site behind one NAT reconnects at once
+ADDRESS_HANDSHAKES_PER_S: Final = 20.0  # each Proof costs two signature checks, 90 us
 PROVEN_ADDRESSES_LIMIT: Final = 8192
-# Peers that are linked, and loopback, have budgets of their own: strangers cannot use them up.
+# Connected peers and loopback have budgets of their own, which unauthenticated peers cannot exhaust.
 EXEMPT_PROOFS_BURST: Final = 1000
-EXEMPT_PROOFS_PER_S: Final = 500.0  # a second, in all: a twentieth of a core
-# Of one identity, while their cookies are good: a rekey every 120 s and a direct message every 4 s.
+EXEMPT_PROOFS_PER_S: Final = 500.0  # for all of them: a twentieth of a core
+# While their cookies are valid: a rekey every 120 s and a transient session every 4 s.
 PROOFS_PER_IDENTITY_LIMIT: Final = 64
-RESERVED_CHALLENGE_SHARE: Final = (
-    0.5  # of the Challenges, for addresses that keep to their own budget
-)
-IPV4_SITE_BITS: Final = 24  # whoever can send from one address of a network can from all of it
-IPV6_SITE_BITS: Final = 64  # one customer has at least that many addresses: count them as one
+RESERVED_CHALLENGE_SHARE: Final = 0.5  # of all Challenges, for addresses within their own budget
+IPV4_SITE_BITS: Final = 24  # a host that can spoof one address of a network can usually spoof all
+IPV6_SITE_BITS: Final = 64  # one customer has at least a /64: count it as one
 
 _COOKIE_DOMAIN: Final = b"grapevine cookie 1"
 _BUCKET_DOMAIN: Final = b"grapevine hello bucket 1"
 
 
 def network_of(host: str) -> str:
-    """What `host` is counted as: itself, or the /64 of an IPv6 address."""
+    """Returns the key under which a validated `host` is counted: itself, or the /64 of an IPv6 address."""
     if ":" not in host:
         return host
     try:
@@ -61,21 +57,21 @@ def network_of(host: str) -> str:
 
 
 def site_of(host: str) -> str:
-    """What a Hello from `host`, which is proved by nothing, is counted as: the /24 of an IPv4 address, or
-    the /64 of an IPv6 one."""
+    """Returns the key under which an unvalidated `host` is counted: the /24 of an IPv4 address, or the /64
+    of an IPv6 one."""
     network = network_of(host)
     return network.rpartition(".")[0] if network.count(".") == 3 else network
 
 
 class HandshakeRateLimiter:
-    """How many handshakes are answered, in all and by address."""
+    """Limits the handshakes that are answered, in total and per address."""
 
     def __init__(
         self, limits: LimitsConfig, *, entropy: Callable[[int], bytes], now: float
     ) -> None:
         self._secret = entropy(KEY_BYTES)
-        self._unproven: dict[int, TokenBucket] = {}  # by place in the fixed array, made when used
-        self._proven: dict[str, TokenBucket] = {}  # least recently used first
+        self._unproven: dict[int, TokenBucket] = {}  # by slot; created when first used
+        self._proven: dict[str, TokenBucket] = {}  # by network, least recently used first
         self._bucket_count = limits.handshake_buckets
         rate = limits.challenges_per_second
         self._challenges = TokenBucket(rate, rate, now)
@@ -83,6 +79,7 @@ class HandshakeRateLimiter:
         self._exempt_proofs = TokenBucket(EXEMPT_PROOFS_BURST, EXEMPT_PROOFS_PER_S, now)
 
     def resize(self, limits: LimitsConfig, now: float) -> None:
+        """Applies changed limits."""
         if limits.handshake_buckets != self._bucket_count:
             self._bucket_count = limits.handshake_buckets
             self._unproven.clear()
@@ -90,11 +87,11 @@ class HandshakeRateLimiter:
             bucket.resize(limits.challenges_per_second, limits.challenges_per_second, now)
 
     def charge_hello(self, source: Address, now: float, *, exempt: bool) -> None:
-        """Let one Challenge out. Raises Refused: ADDRESS_BUDGET or CHALLENGE_BUDGET.
+        """Charges one Challenge. Raises Dropped: ADDRESS_BUDGET or CHALLENGE_BUDGET.
 
-        `source` is not proved. A site beyond its own budget is answered all the same, as long as half of
-        the common one is left: so Hellos in its name cost it nothing while there is room for all, and
-        at most their share when there is not.
+        `source` is not validated. A site above its own budget is still answered while half of the shared
+        budget is left, so spoofed Hellos in its name cost it nothing as long as there is room for all.
+        `exempt`: a connected peer or loopback.
         """
         shared = self._exempt_challenges if exempt else self._challenges
         is_within_budget = exempt or self._unproven_bucket(source, now).try_take(now)
@@ -107,7 +104,7 @@ class HandshakeRateLimiter:
             raise Dropped(DropReason.CHALLENGE_BUDGET)
 
     def charge_proof(self, source: Address, now: float, *, exempt: bool) -> None:
-        """Let one Proof in, whose cookie was good. Raises Refused: ADDRESS_BUDGET or TABLE_FULL."""
+        """Charges one Proof with a valid cookie. Raises Dropped: ADDRESS_BUDGET or TABLE_FULL."""
         if exempt:
             if not self._exempt_proofs.try_take(now):
                 raise Dropped(DropReason.ADDRESS_BUDGET)
@@ -118,7 +115,7 @@ class HandshakeRateLimiter:
             if len(self._proven) >= PROVEN_ADDRESSES_LIMIT:
                 self._evict_oldest(now)
             bucket = TokenBucket(ADDRESS_HANDSHAKE_BURST, ADDRESS_HANDSHAKES_PER_S, now)
-        self._proven[network] = bucket  # now the most recently used
+        self._proven[network] = bucket  # moves it to the end: most recently used
         if not bucket.try_take(now):
             raise Dropped(DropReason.ADDRESS_BUDGET)
 
@@ -140,28 +137,28 @@ class HandshakeRateLimiter:
 
     @property
     def proven_addresses(self) -> int:
-        """Addresses that have a bucket of their own."""
+        """Validated addresses with a bucket of their own."""
         return len(self._proven)
 
 
 class Cookies:
-    """The cookie secret, the last one, and what was accepted under each of them.
+    """The current and the previous cookie secret, and the Proofs accepted under each.
 
-    A cookie shows that whoever sends it back was reached at its address, and costs us no memory.
+    A cookie proves, without any state here, that its sender receives packets at its address.
     """
 
     def __init__(self, *, entropy: Callable[[int], bytes], now: float) -> None:
         self._entropy = entropy
-        self._secrets = [entropy(KEY_BYTES)]  # the newest first, two at most
-        # Of each secret: the Proof's hash -> the session it was accepted for, and whose it is.
+        self._secrets = [entropy(KEY_BYTES)]  # newest first, at most two
+        # per secret: hash of a Proof -> the session it was accepted for, and its peer
         self._accepted: list[OrderedDict[bytes, tuple[bytes, PeerId]]] = [OrderedDict()]
         self._accepted_per_peer: Counter[PeerId] = Counter()
-        self.evicted = 0  # accepted Proofs forgotten before their cookies were
+        self.evicted = 0  # accepted Proofs evicted while their cookies were valid
         self._rotates_at = now + COOKIE_ROTATION_S
 
     def rotate(self, now: float) -> None:
-        """Renew the secret if it is time; what was accepted under the one before the last is
-        forgotten with it, since no cookie of that age is good any more."""
+        """Rotates the secret if it is due. Proofs accepted under the secret before the previous one are
+        forgotten, because their cookies are no longer valid."""
         if now < self._rotates_at:
             return
         kept_count = 1 if now < self._rotates_at + COOKIE_ROTATION_S else 0
@@ -174,22 +171,23 @@ class Cookies:
 
     @property
     def deadline(self) -> float:
-        """When there is something to forget; an idle node needs no waking for a new secret."""
+        """When there are Proofs to forget; math.inf without any, so an idle node does not wake up."""
         return self._rotates_at if len(self) else math.inf
 
     def make(self, source: Address, *context: DigestPart) -> bytes:
-        """The cookie for whoever is at `source` and said this."""
+        """Returns the cookie for `source`, bound to `context`."""
         return self._make_cookie(self._secrets[0], source, context)
 
     def check(self, cookie: bytes, source: Address, *context: DigestPart) -> int:
-        """Which generation of secret made `cookie` for this. Raises Refused(STALE_COOKIE)."""
+        """Returns the generation of the secret that made `cookie`: 0 is the current one. Raises
+        Dropped(STALE_COOKIE)."""
         for generation, secret in enumerate(self._secrets):
             if hmac.compare_digest(cookie, self._make_cookie(secret, source, context)):
                 return generation
         raise Dropped(DropReason.STALE_COOKIE)
 
     def accepted_session(self, generation: int, proof_hash: bytes) -> bytes | None:
-        """The id of the session that this Proof was accepted for, if it was."""
+        """Returns the ID of the session that this Proof was accepted for, or None."""
         accepted = self._accepted[generation].get(proof_hash)
         return None if accepted is None else accepted[0]
 
@@ -200,7 +198,7 @@ class Cookies:
     def record_accepted(
         self, generation: int, proof_hash: bytes, session_id: bytes, peer_id: PeerId, limit: int
     ) -> None:
-        """Remember an accepted Proof; of more than `limit` the oldest is forgotten."""
+        """Records an accepted Proof; above `limit` the oldest is evicted."""
         while len(self) >= limit:
             oldest = self._accepted[-1] or self._accepted[0]
             _, (_, owner) = oldest.popitem(last=False)

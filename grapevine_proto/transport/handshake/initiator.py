@@ -1,7 +1,10 @@
-"""The end that knocks: from an address to a session, in four messages. The other end is `responder`.
+"""Initiator side of the handshake: one dial, from an address to a session. `handshake_crypto` defines the
+messages; `responder` is the other side.
 
-What must stay true: each step takes one answer and no other, what was refused changes nothing, and a
-session is live when a packet of the other end has opened on it.
+Invariants:
+
+- Each state accepts one type of packet; a dropped packet changes nothing.
+- A session is established once a packet of the responder was decrypted on it.
 """
 
 from __future__ import annotations
@@ -45,16 +48,16 @@ from grapevine_proto.wire.codec import (
 from grapevine_proto.wire.messages import Confirm, NeighborRequest, OpenTransient, SwapRequest
 from grapevine_proto.wire.signed import PeerRecord
 
-INITIAL_RETRY_S: Final = 0.25  # above most round trips, so that few packets go out for nothing
+INITIAL_RETRY_S: Final = 0.25  # above most RTTs, so few retries are needless
 MAX_RETRY_S: Final = 2.0
-RETRY_JITTER_FRACTION: Final = 0.2  # so that nodes started together do not knock together
+RETRY_JITTER_FRACTION: Final = 0.2  # nodes that start together do not retry together
 _CONFIRM: Final = encode_message(Confirm())
 _NEIGHBOR_REQUEST: Final = encode_message(NeighborRequest())
 _OPEN_TRANSIENT: Final = encode_message(OpenTransient())
 
 
 class HandshakeState(Enum):
-    """Where a dial stands. `TRANSITIONS` says what leads from one to the next."""
+    """State of a dial. `TRANSITIONS` lists the legal transitions."""
 
     HELLO_SENT = "hello_sent"
     PROOF_SENT = "proof_sent"
@@ -70,18 +73,21 @@ TRANSITIONS: Final[dict[tuple[HandshakeState, type], HandshakeState]] = {
 
 
 class Initiator:
-    """One dial. Driven by `transmit` at its `deadline`, `receive` for Challenge and Welcome that
-    carry `session_id`, `confirm` for Data that does.
+    """One dial. Call `transmit` at `deadline`, `receive` for a Challenge or Welcome with its `session_id`,
+    and `confirm` for Data with it.
 
-        state       sends, repeatedly          until it receives    then enters
+        state       sends, with retries        until it receives    then enters
         HELLO_SENT  the Hello                  Challenge            PROOF_SENT
         PROOF_SENT  the Proof                  Welcome              CONFIRMING
         CONFIRMING  its first message, sealed  Data                 ESTABLISHED
 
-    What does not belong to the step is refused as UNEXPECTED, so each Hello has one Challenge
-    answered and each Proof one Welcome. The first word is Empty for a link, or what the dial is for: Ask,
-    Short, or Near, which names who goes `swap_for`. Such a dial goes on only if the Challenge came within
-    `max_rtt_s`; else it `is_rtt_too_high`, and the caller forgets it.
+    Any other packet is dropped as UNEXPECTED, so each Hello accepts one Challenge and each Proof one Welcome.
+    The first message states the purpose: Confirm for a link, NeighborRequest (`wants_room`), OpenTransient
+    (`is_transient`) or SwapRequest, which names the peer to `swap_for`. A swap continues only if the
+    Challenge arrived within `max_rtt_s`; otherwise `is_rtt_too_high` is set and the caller removes the dial.
+
+    `expected` is the peer ID that must answer, None for any. At most `max_hellos` Hellos are sent, and the
+    dial expires `timeout_s` seconds after `now`.
     """
 
     def __init__(
@@ -121,8 +127,8 @@ class Initiator:
         versions = bytes(sorted(SUPPORTED_VERSIONS)).ljust(MAX_VERSIONS, b"\0")
         self._hello = Hello(versions, self.session_id, ephemeral)
         body = encode_packet(self._hello)
-        self._transcript_bodies = [body]  # of what was said so far, by either end
-        self._pending_datagram = with_mac(key, cluster, body)  # what is sent until it is answered
+        self._transcript_bodies = [body]  # of both ends, so far
+        self._pending_datagram = with_mac(key, cluster, body)  # sent until it is answered
         self._state = HandshakeState.HELLO_SENT
         self._session: Session | None = None
         self._their_record: PeerRecord | None = None
@@ -130,7 +136,7 @@ class Initiator:
         self._expires_at = now + timeout_s
         self._transmit_at = self._sent_at = now
         self._retry_delay_s = INITIAL_RETRY_S
-        self._transmissions = 0  # in this step
+        self._transmissions = 0  # in this state
         self._first_message = (
             _OPEN_TRANSIENT if is_transient else _NEIGHBOR_REQUEST if wants_room else _CONFIRM
         )
@@ -139,6 +145,7 @@ class Initiator:
 
     @property
     def deadline(self) -> float:
+        """When to call `transmit` or `is_expired`."""
         return min(self._transmit_at, self._expires_at)
 
     @property
@@ -147,17 +154,17 @@ class Initiator:
 
     @property
     def peer_id(self) -> PeerId | None:
-        """Who answers there, once it has shown so; before that whom we expect, if anybody."""
+        """The peer ID of the responder once it is verified; before that the expected one, if any."""
         return self._their_record.peer_id if self._their_record else self.expected
 
     @property
     def rtt_s(self) -> float | None:
-        """The least round trip of it so far; None: unclear."""
+        """Lowest RTT of the handshake so far in seconds; None if every sample was ambiguous."""
         return self._rtt_s
 
     @property
     def is_rtt_too_high(self) -> bool:
-        """Whether it was answered, but not so soon as to be of use."""
+        """Whether the swap candidate answered, but not faster than `max_rtt_s`."""
         is_within_limit = self._rtt_s is not None and self._rtt_s < self._max_rtt_s
         return (
             self.swap_for is not None
@@ -166,18 +173,18 @@ class Initiator:
         )
 
     def is_expired(self, now: float) -> bool:
-        """Whether it is time to give up. The caller forgets this dial then."""
+        """Whether the dial has timed out. The caller removes it then."""
         return now >= self._expires_at
 
     def transmit(self, now: float) -> list[bytes]:
-        """What is due now: nothing, or one datagram for `address`."""
+        """Returns the datagram for `address` that is due now, in a list, or an empty list."""
         if now < self._transmit_at or self.is_expired(now):
             return []
         self._transmit_at = now + self._retry_delay_s * (
             1 + RETRY_JITTER_FRACTION * self._rng.random()
         )
         if self._state is HandshakeState.HELLO_SENT and self._transmissions + 1 >= self._max_hellos:
-            self._transmit_at = math.inf  # the last Hello has as long to be answered as there is
+            self._transmit_at = math.inf  # no retry: wait for the answer until the dial expires
         self._retry_delay_s = min(2 * self._retry_delay_s, MAX_RETRY_S)
         self._transmissions += 1
         self._sent_at = now
@@ -190,10 +197,10 @@ class Initiator:
     def receive(
         self, packet: Challenge | Welcome, datagram: bytes, source: Address, now: float
     ) -> None:
-        """Take the answer to what was sent last. Raises Refused, and then nothing has changed.
+        """Handles the answer to the latest message. Raises Dropped, and nothing has changed.
 
-        `source` decides nothing: a host with several addresses may answer from another one, and only
-        whoever got what we sent can make the MAC of the answer. We go on sending to the address dialed.
+        `source` is ignored: a host with several addresses may answer from another one, and only a node
+        that received our message can make the MAC. We continue to send to the dialed address.
         """
         next_state = TRANSITIONS.get((self._state, type(packet)))
         if next_state is None:
@@ -209,10 +216,10 @@ class Initiator:
         self._enter_state(next_state, now)
 
     def confirm(self, packet: Data, source: Address, now: float) -> EstablishedSession:
-        """The session that `packet` shows to be live at the other end too.
+        """Returns the session, which `packet` confirms.
 
-        Raises Refused: UNEXPECTED while there is no session or once it was confirmed, else as
-        `Session.open` does. `source` decides nothing: the address stays the one dialled.
+        Raises Dropped: UNEXPECTED before there is a session or after it was confirmed, otherwise as
+        `Session.open`. `source` is ignored: the address stays the dialed one.
         """
         next_state = TRANSITIONS.get((self._state, type(packet)))
         if next_state is None or self._session is None or self._their_record is None:
@@ -248,11 +255,11 @@ class Initiator:
             self.session_id, welcome.our_session_id, self.key, True, seal_key, open_key, now
         )
         self._their_record = record
-        self._secret = b""  # forward secrecy: what made the keys is gone
+        self._secret = b""  # forward secrecy: forget the ephemeral secret
         self._expires_at = min(self._expires_at, now + REJECT_AFTER_S)
 
     def _enter_state(self, state: HandshakeState, now: float) -> None:
-        if self._transmissions == 1:  # else it is unclear which of them was answered (Karn 1987)
+        if self._transmissions == 1:  # otherwise the sample is ambiguous (Karn 1987)
             rtt_s = now - self._sent_at
             self._rtt_s = rtt_s if self._rtt_s is None else min(rtt_s, self._rtt_s)
         self._state = state

@@ -1,15 +1,14 @@
-"""The end that is knocked at: from an unknown address to a session, in four messages.
+"""Responder side of the handshake: from an unauthenticated address to a session. `handshake_crypto`
+defines the messages; `initiator` is the other side.
 
-What must stay true:
+Invariants:
 
-- Nothing of a packet but its type is used before its MAC under a cluster key is found good, and
-  nothing is kept for whoever has not proved the key and the address.
-- A refusal changes nothing but the budget that it was charged to.
-- Nothing longer than the Hello is sent before that proof.
-- A session is live when a packet of the other end has opened on it; until then the session before it
-  stays.
-
-What the messages hold, and what hangs on what, is drawn in `exchange`; the other end is `initiator`.
+- Only the type of a packet is used before its MAC under a cluster key is verified, and no state is allocated
+  before the sender proved the key and its address.
+- A dropped packet changes nothing but the budget that it was charged to.
+- Before that proof nothing longer than the Hello is sent (no amplification).
+- A session is established once a packet of the initiator was decrypted on it; until then the previous session
+  stays live.
 """
 
 from __future__ import annotations
@@ -60,18 +59,18 @@ from grapevine_proto.wire.codec import (
 from grapevine_proto.wire.signed import PeerRecord
 
 UNCONFIRMED_SESSIONS_LIMIT: Final = 256
-UNCONFIRMED_TIMEOUT_S: Final = 20.0  # as long as the most patient profile knocks
-WELCOME_RESEND_BURST: Final = 8  # for repeats of one Proof, which anybody may have recorded
-WELCOME_RESENDS_PER_S: Final = 4.0  # a second: as often as an initiator repeats it
+UNCONFIRMED_TIMEOUT_S: Final = 20.0  # the longest `connection_timeout` of the profiles
+WELCOME_RESEND_BURST: Final = 8  # per accepted Proof, which an attacker may have recorded
+WELCOME_RESENDS_PER_S: Final = 4.0  # as often as an initiator retries
 
-assert CHALLENGE_BYTES <= HELLO_BYTES  # else a forged source address would make us an amplifier
+assert CHALLENGE_BYTES <= HELLO_BYTES  # a spoofed source address must not amplify
 
 _PROOF_HASH_DOMAIN: Final = b"grapevine accepted proof 1"
 _PROOF_HASH_BYTES: Final = 16
 
 
 class _UnconfirmedSession:
-    """A session made for an accepted Proof, on which nothing has been heard yet."""
+    """A session for an accepted Proof that no packet has confirmed yet."""
 
     __slots__ = (
         "address",
@@ -90,17 +89,20 @@ class _UnconfirmedSession:
         self.record = record
         self.address = address
         self.welcome = welcome
-        self.welcome_sent_at: float | None = now  # None once it was sent again
-        self.welcome_resends = TokenBucket(
-            WELCOME_RESEND_BURST, WELCOME_RESENDS_PER_S, now
-        )  # that may go again
+        self.welcome_sent_at: float | None = (
+            now  # None after a resend: the RTT sample would be ambiguous
+        )
+        self.welcome_resends = TokenBucket(WELCOME_RESEND_BURST, WELCOME_RESENDS_PER_S, now)
         self.expires_at = now + UNCONFIRMED_TIMEOUT_S
 
 
 class Responder:
-    """All that strangers can reach. Driven by `receive` for Hello and Proof, `confirm` for Data that
-    no link knows, and `advance`. Of too many sessions that are unconfirmed the oldest goes of the network
-    that has most of them, so that whoever answers within a round trip gets through."""
+    """Handles everything that unauthenticated peers can send.
+
+    Call `receive` for Hello and Proof, `confirm` for Data that belongs to no link, and `advance` at
+    `deadline`. When there are too many unconfirmed sessions, the oldest one of the network that has most
+    is evicted, so a peer that answers within one RTT gets through.
+    """
 
     def __init__(
         self,
@@ -123,29 +125,28 @@ class Responder:
         self._proofs_limit = limits.accepted_proofs
         self._rate_limiter = HandshakeRateLimiter(limits, entropy=entropy, now=now)
         self._cookies = Cookies(entropy=entropy, now=now)
-        self._unconfirmed: dict[
-            bytes, _UnconfirmedSession
-        ] = {}  # by our session id, the oldest first
-        self._session_of_peer: dict[PeerId, bytes] = {}  # whose they are
+        self._unconfirmed: dict[bytes, _UnconfirmedSession] = {}  # by our session ID, oldest first
+        self._session_of_peer: dict[PeerId, bytes] = {}
         self._evicted = 0
 
     @property
     def evicted(self) -> int:
-        """Sessions given up because too many were unconfirmed, and Proofs forgotten for others."""
+        """Unconfirmed sessions and accepted Proofs evicted for lack of room."""
         return self._evicted + self._cookies.evicted
 
     @property
     def pending(self) -> int:
-        """Sessions that wait for their first packet."""
+        """Unconfirmed sessions."""
         return len(self._unconfirmed)
 
     @property
     def deadline(self) -> float:
+        """When to call `advance`."""
         oldest = next(iter(self._unconfirmed.values()), None)
         return min(self._cookies.deadline, oldest.expires_at if oldest else math.inf)
 
     def advance(self, now: float) -> None:
-        """Forget what is over: unconfirmed sessions, and Proofs whose cookie is no longer good."""
+        """Removes expired unconfirmed sessions, and accepted Proofs whose cookies are no longer valid."""
         self._cookies.rotate(now)
         while self._unconfirmed:
             session_id, oldest = next(iter(self._unconfirmed.items()))
@@ -160,7 +161,7 @@ class Responder:
         denied: Collection[PeerId],
         now: float,
     ) -> None:
-        """Take over new settings; unconfirmed sessions that they rule out are gone at once."""
+        """Applies changed settings and removes unconfirmed sessions that they forbid."""
         self._keys = tuple(keys)
         self._denied = frozenset(denied)
         self._proofs_limit = limits.accepted_proofs
@@ -179,7 +180,10 @@ class Responder:
         *,
         exempt: bool = False,
     ) -> bytes:
-        """The one datagram to answer with. Raises Refused, and then nothing is to be sent."""
+        """Returns the datagram to answer with. Raises Dropped: send nothing.
+
+        `our_record` goes into the Welcome. `exempt`: `source` is the address of a connected peer.
+        """
         key = self._key_of(datagram)
         self.advance(now)
         exempt = exempt or source.is_loopback
@@ -188,18 +192,21 @@ class Responder:
         return self._welcome(key, packet, datagram, source, our_record, now, exempt=exempt)
 
     def confirm(self, packet: Data, source: Address, now: float) -> EstablishedSession | None:
-        """The session that `packet` makes live by opening on it; None: it is for none of ours.
+        """Returns the session that `packet` confirms, or None if it belongs to none.
 
-        Raises Refused as `Session.open` does. The link's address is the one that the Proof came
-        from: it sent back a cookie, whereas anybody on the way can send this packet from elsewhere.
+        Raises Dropped as `Session.open`. The link gets the address that the Proof came from: a cookie
+        validated it, whereas an attacker on the path can send this packet from any address.
         """
-        found = self._unconfirmed.get(packet.session_id)
-        if found is None:
+        unconfirmed = self._unconfirmed.get(packet.session_id)
+        if unconfirmed is None:
             return None
-        plaintext = found.session.open(packet, now)
+        plaintext = unconfirmed.session.open(packet, now)
         self._remove(packet.session_id)
-        rtt_s = None if found.welcome_sent_at is None else now - found.welcome_sent_at
-        return EstablishedSession(found.session, found.record, found.address, rtt_s, plaintext)
+        sent_at = unconfirmed.welcome_sent_at
+        rtt_s = None if sent_at is None else now - sent_at
+        return EstablishedSession(
+            unconfirmed.session, unconfirmed.record, unconfirmed.address, rtt_s, plaintext
+        )
 
     def _key_of(self, datagram: bytes) -> ClusterKey:
         for key in self._keys:
@@ -247,7 +254,7 @@ class Responder:
         known = self._unconfirmed.get(session_id) if session_id else None
         if session_id:
             if known is None or not known.welcome_resends.try_take(now):
-                raise Dropped(DropReason.REPLAYED_PROOF)  # by anybody: it is charged to nobody
+                raise Dropped(DropReason.REPLAYED_PROOF)  # anyone may replay it: charge no budget
             known.welcome_sent_at = None
             return known.welcome
         self._rate_limiter.charge_proof(source, now, exempt=exempt)
@@ -284,7 +291,7 @@ class Responder:
         our_record: PeerRecord,
         now: float,
     ) -> tuple[Session, bytes]:
-        """A new session and the Welcome that tells of it. Changes nothing."""
+        """Returns a new session and the Welcome for it. Changes no state."""
         our_id = self._entropy(SESSION_ID_BYTES)
         secret = self._entropy(EPHEMERAL_BYTES)
         shared = shared_secret(secret, hello.ephemeral)
@@ -297,7 +304,7 @@ class Responder:
         return session, with_mac(key, self._cluster, welcome, bodies[-1])
 
     def _add_unconfirmed(self, unconfirmed: _UnconfirmedSession) -> None:
-        """Keep a new session until it is confirmed, in place of an older one of the same peer."""
+        """Keeps a new session until it is confirmed; it replaces an older one of the same peer."""
         older_id = self._session_of_peer.get(unconfirmed.record.peer_id)
         if older_id is not None:
             self._remove(older_id)
@@ -308,7 +315,7 @@ class Responder:
         self._session_of_peer[unconfirmed.record.peer_id] = unconfirmed.session.our_id
 
     def _session_to_evict(self) -> bytes:
-        """The oldest of whichever network has most of them."""
+        """Returns the oldest session of the network with most unconfirmed sessions."""
         networks = {
             session_id: network_of(e.address.host) for session_id, e in self._unconfirmed.items()
         }
@@ -321,7 +328,7 @@ class Responder:
 
 
 def _choose_version(versions: bytes) -> int:
-    """The highest version that both ends speak. Raises Refused(UNKNOWN_VERSION)."""
+    """Returns the highest common version. Raises Dropped(UNKNOWN_VERSION)."""
     common = SUPPORTED_VERSIONS.intersection(versions)
     if not common:
         raise Dropped(DropReason.UNKNOWN_VERSION)
