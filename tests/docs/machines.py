@@ -125,8 +125,8 @@ def _programs_in(session: int) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
-            words = (stat.parent / "cmdline").read_bytes().split(b"\0")
-            if int(fields[3]) == session and any(w.endswith(b"/grapevine-tui") for w in words):
+            arguments = (stat.parent / "cmdline").read_bytes().split(b"\0")
+            if int(fields[3]) == session and any(w.endswith(b"/grapevine-tui") for w in arguments):
                 found.append(int(stat.parent.name))
     return found
 

@@ -51,15 +51,15 @@ class Example:
         for line in self.process.stdout:
             self._lines.put(line.rstrip("\n"))
 
-    def expect(self, words: str) -> str:
+    def expect(self, expected: str) -> str:
         """The next line with `words` in it."""
         while True:
             try:
                 line = self._lines.get(timeout=WAIT_S)
             except queue.Empty:
-                raise AssertionError(f"no {words!r} in {self.seen}") from None
+                raise AssertionError(f"no {expected!r} in {self.seen}") from None
             self.seen.append(line)
-            if words in line:
+            if expected in line:
                 return line
 
     def expect_each(self, *lines: str) -> None:

@@ -260,13 +260,13 @@ BENCHMARKS: Final = sorted(
 
 @pytest.mark.parametrize("command", BENCHMARKS)
 def test_a_long_command_has_the_flags_that_the_page_gives_it(command: str) -> None:
-    words = shlex.split(command, comments=True)
+    arguments = shlex.split(command, comments=True)
     shown = subprocess.run(
-        [sys.executable, *words[1:3], "--help"],
+        [sys.executable, *arguments[1:3], "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    assert [word for word in words if word.startswith("--") and word not in shown.stdout] == []
+    assert [word for word in arguments if word.startswith("--") and word not in shown.stdout] == []

@@ -109,9 +109,9 @@ class FakeHost:
         self.traced.append(payload)
         return await self.broadcast(payload)
 
-    async def send(self, who: str, payload: bytes) -> MessageId:
-        self.resolve(who)
-        self.sends.append((who, payload))
+    async def send(self, identity: str, payload: bytes) -> MessageId:
+        self.resolve(identity)
+        self.sends.append((identity, payload))
         return MessageId(an_id(ME), EPOCH, len(self.sends), is_direct=True)
 
     async def dial(self, where: str) -> None:
@@ -122,13 +122,13 @@ class FakeHost:
     async def start_round(self) -> None:
         self.node.rounds_asked += 1
 
-    async def deny(self, who: str) -> PeerId:
-        self.denied.append(self.resolve(who))
+    async def deny(self, identity: str) -> PeerId:
+        self.denied.append(self.resolve(identity))
         return self.denied[-1]
 
-    async def allow(self, who: str) -> PeerId:
-        self.denied.remove(self.resolve(who))
-        return self.resolve(who)
+    async def allow(self, identity: str) -> PeerId:
+        self.denied.remove(self.resolve(identity))
+        return self.resolve(identity)
 
     async def forget(self, peer_id: PeerId) -> None:
         if peer_id not in self.model.peers and peer_id not in self.model.members:
@@ -140,11 +140,11 @@ class FakeHost:
         self.configs.append(config)
         return self.restart
 
-    def resolve(self, who: str) -> PeerId:
+    def resolve(self, identity: str) -> PeerId:
         for peer in self.peers:
-            if peer.name == who:
+            if peer.name == identity:
                 return peer.peer_id
-        raise UnknownPeer(f"nobody here is called {who}")
+        raise UnknownPeer(f"nobody here is called {identity}")
 
     def refresh(self) -> Changes:
         return self.model.refresh(self.peers, self.members, self.stats, self.node.now())

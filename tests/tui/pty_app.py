@@ -61,8 +61,8 @@ class Show(GrapevineApp):
         text = HOSTILE[number % len(HOSTILE)]
         yield received(number % 7, number, HOSTILE_BYTES[number])
         if number % PER_SCREEN == 0:
-            gone = a_peer(99, text, state=PeerState.DISCONNECTED)
-            yield PeerStateChanged(gone, PeerState.CONNECTED, text)
+            lost_peer = a_peer(99, text, state=PeerState.DISCONNECTED)
+            yield PeerStateChanged(lost_peer, PeerState.CONNECTED, text)
             yield DialFailed(Address(text, 1), text)
             yield StateSaveFailed(text)
 

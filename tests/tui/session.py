@@ -39,19 +39,21 @@ class Operator:
     def text(self) -> str:
         return text_of(self.app)
 
-    async def sees(self, step: str, *words: str, no: tuple[str, ...] = ()) -> None:
+    async def sees(self, step: str, *expected: str, no: tuple[str, ...] = ()) -> None:
         """Wait until all of `words` stand on the screen and none of `no`."""
 
         def is_so() -> bool:
             text = self.text
-            return all(each in text for each in words) and not any(each in text for each in no)
+            return all(each in text for each in expected) and not any(each in text for each in no)
 
         try:
             async with asyncio.timeout(WAIT_S):
                 while not is_so():
                     await self.pilot.pause(0.05)
         except TimeoutError:
-            raise AssertionError(f"{step}: never saw {words} without {no}:\n{self.text}") from None
+            raise AssertionError(
+                f"{step}: never saw {expected} without {no}:\n{self.text}"
+            ) from None
         self.frames[step] = self.app.export_screenshot(title=step)
 
 
@@ -103,8 +105,8 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         await press("1", "g", "enter")
         await sees("7 details", "round trip", "latest rounds", "may send")
         await press("w", *"thanks", "enter")
-        said = await asyncio.to_thread(bob.expect, "message", text="thanks")
-        assert said["direct"], "it was for bob alone"
+        received = await asyncio.to_thread(bob.expect, "message", text="thanks")
+        assert received["direct"], "it was for bob alone"
         await sees("8 sent to one", "sent to bob")
         # Trace to all.
         await press("escape", "t", "n", *"who has this", "enter")

@@ -191,11 +191,11 @@ def check(picture: Picture, palette: Palette, name: str, folder: Path) -> None:
     actual = folder / f"{name}.svg"
     actual.write_text(drawn, encoding="utf-8")
     assert kept.exists(), f"there is no picture {kept} yet; {actual} is what is shown now"
-    words = difference(read_kept(kept, picture), picture)
-    if words:
+    report = difference(read_kept(kept, picture), picture)
+    if report:
         note = kept.read_text(encoding="utf-8").split("<!-- ")[1].split(" -->")[0]
         pytest.fail(
-            f"{kept.name} is not what is shown ({note}; here it is {textual.__version__}): {words}\n"
+            f"{kept.name} is not what is shown ({note}; here it is {textual.__version__}): {report}\n"
             f"The screen as it is: {actual}\nWhere it is meant: {REWRITE}=rewrite",
             pytrace=False,
         )
@@ -247,15 +247,15 @@ def test_what_is_written_is_read_back_the_same() -> None:
 
 
 def test_a_difference_names_the_first_line_whose_text_differs() -> None:
-    words = difference(a_picture("same", "peer bob "), a_picture("same", "peer carl"))
-    assert words == "line 2\n  was  'peer bob'\n  is   'peer carl'"
+    report = difference(a_picture("same", "peer bob "), a_picture("same", "peer carl"))
+    assert report == "line 2\n  was  'peer bob'\n  is   'peer carl'"
     assert "2 lines" in difference(a_picture("a", "b"), a_picture("a"))
 
 
 def test_a_colour_counts_by_what_it_means() -> None:
-    words = difference(a_picture("stale", ink="warning"), a_picture("stale", ink="foreground"))
-    assert words.startswith("line 1, column 1, at 'stale': ")
-    assert "warning on surface is now foreground on surface" in words
+    report = difference(a_picture("stale", ink="warning"), a_picture("stale", ink="foreground"))
+    assert report.startswith("line 1, column 1, at 'stale': ")
+    assert "warning on surface is now foreground on surface" in report
     assert difference(a_picture("stale"), a_picture("stale")) == ""
 
 

@@ -58,10 +58,10 @@ class Terminal:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.process.send_signal(signal.SIGWINCH)
 
-    def read_until(self, words: bytes) -> None:
+    def read_until(self, text: bytes) -> None:
         """Read on until `words` have been written, or the program has ended."""
         give_up_at = time.monotonic() + PATIENCE_S
-        while words not in self.written:
+        while text not in self.written:
             assert time.monotonic() < give_up_at, "the words never came"
             if not self.read_some() and self.process.poll() is not None:
                 return

@@ -33,9 +33,11 @@ def test_systemd_is_notified_of_ready_watchdog_reloading_and_stopping(
     assert manager.recv(4096).decode() == f"READY=1\nSTATUS=listening on {address}"
     assert [manager.recv(4096) for _ in range(2)] == [b"WATCHDOG=1"] * 2
     run.process.send_signal(signal.SIGHUP)
-    told = [manager.recv(4096) for _ in range(6)]
-    (reloading,) = [each for each in told if each.startswith(b"RELOADING=1\nMONOTONIC_USEC=")]
-    assert b"READY=1" in told[told.index(reloading) :]
+    notifications = [manager.recv(4096) for _ in range(6)]
+    (reloading,) = [
+        each for each in notifications if each.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+    ]
+    assert b"READY=1" in notifications[notifications.index(reloading) :]
     assert run.end() == 0
     while manager.recv(4096) != b"STOPPING=1":
         pass
@@ -55,9 +57,9 @@ def test_systemd_is_notified_why_a_reload_failed_and_that_a_later_one_succeeded(
         config.write_text(text)
         run.process.send_signal(signal.SIGHUP)
         assert manager.recv(4096).startswith(b"RELOADING=1")
-        told = manager.recv(4096).decode()
-        assert told.startswith(f"STATUS={status}")
-        assert f"listening on {address}\nERRNO=" in told
+        notifications = manager.recv(4096).decode()
+        assert notifications.startswith(f"STATUS={status}")
+        assert f"listening on {address}\nERRNO=" in notifications
         assert manager.recv(4096) == b"READY=1"
     assert run.end() == 0
 

@@ -59,7 +59,7 @@ def lively() -> FakeHost:
 async def test_the_screen_shows_identity_peers_and_messages() -> None:
     async with staged(lively()) as stage:
         text = stage.text
-        for words in (
+        for expected_text in (
             "grapevine  ams-1  127.0.0.1:8000  a3f91c02  cluster default  zone eu-west  auto",
             "lag 2ms",
             "Peers 5 up · 1 silent · 1 down · max 50",
@@ -75,7 +75,7 @@ async def test_the_screen_shows_identity_peers_and_messages() -> None:
             "✕ no answer",
             "= in sync",
         ):
-            assert words in text
+            assert expected_text in text
 
 
 async def test_a_typed_line_is_broadcast() -> None:
@@ -169,7 +169,7 @@ async def test_slash_commands_do_what_their_help_describes() -> None:
         assert stage.focused == "peers"
         await stage.say("/rounds")
         assert stage.focused == "rounds"
-        for line, words in (
+        for line, expected_text in (
             ("/status", "this node"),
             ("/stats", "counters"),
             ("/members", "Nobody else is known yet"),
@@ -177,7 +177,7 @@ async def test_slash_commands_do_what_their_help_describes() -> None:
         ):
             await stage.say(line)
             assert stage.app.screen is not stage.main
-            assert words in stage.text
+            assert expected_text in stage.text
             await stage.press("escape")
         assert not stage.has_sheet
 
@@ -186,7 +186,7 @@ async def test_the_outcome_of_a_dial_is_shown_where_it_was_typed() -> None:
     host = lively()
     async with staged(host) as stage:
         there = Address("10.0.0.1", 8000)
-        for end, words in (
+        for end, expected_text in (
             (DialFailed(there, "no answer"), "no answer from 10.0.0.1:8000"),
             (PeerStateChanged(a_peer(9, "eve", address=there), None, ""), "connected to eve"),
         ):
@@ -197,7 +197,7 @@ async def test_the_outcome_of_a_dial_is_shown_where_it_was_typed() -> None:
             host.happen(end)
             stage.app.clear_notifications()
             await stage.paint()
-            assert words in stage.text
+            assert expected_text in stage.text
             assert "dialing 10" not in stage.text
 
 
@@ -315,8 +315,15 @@ async def test_enter_on_a_peer_shows_all_of_it_as_it_is_now() -> None:
     async with staged(lively()) as stage:
         await stage.press("escape", "1", "j", "enter")
         assert stage.has_sheet
-        for words in ("carol", str(stage.host.peers[1].peer_id), "0.95", "81ms", "214", "us-east"):
-            assert words in stage.text
+        for expected_text in (
+            "carol",
+            str(stage.host.peers[1].peer_id),
+            "0.95",
+            "81ms",
+            "214",
+            "us-east",
+        ):
+            assert expected_text in stage.text
         await stage.press("q")
         assert "esc Back" not in stage.text
         assert stage.app.is_running
@@ -479,13 +486,13 @@ async def test_a_round_is_shown_with_countdown_and_outcome() -> None:
 
 async def test_toasts_report_only_what_needs_attention() -> None:
     async with staged() as stage:
-        gone = a_peer(1, "bob[/nope]\x1b[2J", state=PeerState.DISCONNECTED)
+        lost_peer = a_peer(1, "bob[/nope]\x1b[2J", state=PeerState.DISCONNECTED)
         stage.host.happen(
-            PeerStateChanged(gone, PeerState.STALE, "silent"),
+            PeerStateChanged(lost_peer, PeerState.STALE, "silent"),
             DialFailed(Address("10.0.0.1", 9), "no answer"),
             StateSaveFailed("disk full"),
         )
-        stage.host.happen(PeerStateChanged(gone, PeerState.CONNECTED, "left"))
+        stage.host.happen(PeerStateChanged(lost_peer, PeerState.CONNECTED, "left"))
         await stage.paint()
         text = stage.text
         assert "lost bob[/nope]␛[2J: silent" in text
@@ -556,8 +563,8 @@ async def test_hostile_text_is_shown_and_neither_obeyed_nor_fatal() -> None:
         texts = []
         for number, hostile in enumerate(HOSTILE):
             host.happen(received(1, number, hostile.encode(errors="surrogatepass")))
-            gone = a_peer(90 + number, hostile, state=PeerState.DISCONNECTED)
-            host.happen(PeerStateChanged(gone, PeerState.CONNECTED, hostile))
+            lost_peer = a_peer(90 + number, hostile, state=PeerState.DISCONNECTED)
+            host.happen(PeerStateChanged(lost_peer, PeerState.CONNECTED, hostile))
             host.happen(DialFailed(Address(hostile, 1), hostile))
             host.happen(StateSaveFailed(hostile))
             await stage.paint()
@@ -718,8 +725,17 @@ async def test_the_footer_shows_the_keys_of_the_focused_widget() -> None:
         assert "Send" in text_of(stage.app).split("\n")[-1]
         await stage.press("escape")
         last = stage.text.split("\n")[-1]
-        for words in ("Details", "Write", "Zoom", "Pause", "Connect", "Help", "Commands", "Quit"):
-            assert words in last
+        for expected_text in (
+            "Details",
+            "Write",
+            "Zoom",
+            "Pause",
+            "Connect",
+            "Help",
+            "Commands",
+            "Quit",
+        ):
+            assert expected_text in last
 
 
 @pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 12)])

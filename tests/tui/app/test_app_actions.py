@@ -59,11 +59,11 @@ def clipboard(stage: Stage) -> str:
 async def test_m_shows_all_members_sortable_filterable_and_which_are_connected() -> None:
     async with staged(peopled()) as stage:
         await stage.press("escape", "m")
-        for words in (
+        for expected in (
             "Members 5 · 2 up · 1 suspect · 1 down · 1 left", "● up", "▲ suspect", "✕ down", "○ left",
             "◐ silent", "ivan␛[2J[/nope]", "10.0.0.7:8001",
         ):  # fmt: skip
-            assert words in stage.text
+            assert expected in stage.text
         await stage.press("slash", *"status:down", "enter")
         assert "1 match status:down" in stage.text
         assert "judy" not in stage.text
@@ -130,8 +130,12 @@ async def test_f_forgets_a_dead_peer_and_reports_it() -> None:
     async with staged(peopled()) as stage:
         await stage.press("escape", "1", "F")
         assert [peer.name for peer in stage.host.peers] == ["bob", "carol"]
-        for words in ("Forget this node?", "bob", "another node reports it; this cannot be undone"):
-            assert words in stage.text
+        for expected in (
+            "Forget this node?",
+            "bob",
+            "another node reports it; this cannot be undone",
+        ):
+            assert expected in stage.text
         await stage.press("enter")
         assert [peer.name for peer in stage.host.peers] == ["carol"]
         assert "done: forget bob" in stage.text
@@ -205,10 +209,10 @@ async def test_e_exports_the_shown_messages_and_reports_the_path(
         await stage.press("slash", *"from:bob", "enter", "e")
         await stage.pilot.pause(0.1)
         (path,) = found(tmp_path, "messages-*.jsonl")
-        told = [json.loads(line) for line in path.read_text().splitlines()]
-        assert [each["text"] for each in told] == ["n0", "n2", "n4", "n6", "n8"]
-        assert {each["event"] for each in told} == {"message"}
-        assert {each["from_name"] for each in told} == {"bob"}
+        reported = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [each["text"] for each in reported] == ["n0", "n2", "n4", "n6", "n8"]
+        assert {each["event"] for each in reported} == {"message"}
+        assert {each["from_name"] for each in reported} == {"bob"}
         assert path.stat().st_mode & 0o777 == 0o600
         assert "5 messages written to" in stage.text
 
@@ -216,8 +220,8 @@ async def test_e_exports_the_shown_messages_and_reports_the_path(
 async def test_export_falls_back_from_the_working_directory_to_the_state_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = tmp_path / "gone"
-    monkeypatch.setattr(Path, "cwd", lambda: gone)
+    lost_peer = tmp_path / "gone"
+    monkeypatch.setattr(Path, "cwd", lambda: lost_peer)
     async with staged(peopled(), settings=FakeSettings(state_dir=tmp_path)) as stage:
         await stage.press("escape", "p")
         (path,) = found(tmp_path, "grapevine-*.svg")
@@ -266,7 +270,7 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
         host.refresh()
     async with staged(host) as stage:
         await stage.press("escape", "1", "g", "enter")
-        for words in (
+        for expected in (
             "hello␛",
             "round 7",
             "in sync",
@@ -279,7 +283,7 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
             "3 datagrams, 3.0%",
             "6.0 MB/s, datagrams of 1,452 bytes",
         ):
-            assert words in stage.text
+            assert expected in stage.text
         assert "not his" not in stage.text
 
 
@@ -315,9 +319,9 @@ async def test_traffic_is_drawn_over_three_spans_at_every_size(size: tuple[int, 
         host.refresh()
     async with staged(host, size=size) as stage:
         await stage.press("escape", "T")
-        for words in ("1 min ago", "15 min ago", "3 h ago", "3 h ago"):
+        for expected in ("1 min ago", "15 min ago", "3 h ago", "3 h ago"):
             if size[0] >= 80:
-                assert words in stage.text
+                assert expected in stage.text
                 assert "datagrams in" in stage.text
                 assert "highest 100/s" in stage.text
             await stage.press("left")

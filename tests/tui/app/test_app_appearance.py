@@ -25,12 +25,12 @@ from grapevine_tui.text import cells
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "expected"),
     [(0, "0"), (7, "7"), (0.42, "0.4"), (412.3, "412"), (999, "999"), (999.6, "1.0k"),
      (1234, "1.2k"), (12_345, "12k"), (999_999, "1.0M"), (3.4e9, "3.4G"), (2.6e12, "3T")],
 )  # fmt: skip
-def test_counts_are_abbreviated(value: float, words: str) -> None:
-    assert format_count(value) == words
+def test_counts_are_abbreviated(value: float, expected: str) -> None:
+    assert format_count(value) == expected
 
 
 @given(st.floats(0, 1e15))
@@ -40,27 +40,27 @@ def test_counts_and_sizes_never_outgrow_their_column(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "expected"),
     [(0, "0 B"), (61, "61 B"), (6100, "6.1 KB"), (12e6, "12 MB"), (2e9, "2.0 GB")],
 )
-def test_sizes_have_units(value: float, words: str) -> None:
-    assert format_bytes(value) == words
+def test_sizes_have_units(value: float, expected: str) -> None:
+    assert format_bytes(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "expected"),
     [(-1, "0s"), (42.9, "42s"), (303, "5m03s"), (11_520, "3h12m"), (1_051_200, "12d4h"),
      (float("inf"), "never")],
 )  # fmt: skip
-def test_durations_are_formatted_in_their_two_largest_units(value: float, words: str) -> None:
-    assert format_duration(value) == words
+def test_durations_are_formatted_in_their_two_largest_units(value: float, expected: str) -> None:
+    assert format_duration(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(None, "--"), (0.0004, "0.4ms"), (0.081, "81ms"), (2.14, "2.1s")]
+    ("value", "expected"), [(None, "--"), (0.0004, "0.4ms"), (0.081, "81ms"), (2.14, "2.1s")]
 )
-def test_round_trips_are_formatted_to_two_digits(value: float | None, words: str) -> None:
-    assert format_latency(value) == words
+def test_round_trips_are_formatted_to_two_digits(value: float | None, expected: str) -> None:
+    assert format_latency(value) == expected
 
 
 @given(st.floats(-1, 2), st.integers(0, 60))
@@ -131,10 +131,10 @@ def test_spare_width_goes_first_to_columns_that_would_be_truncated() -> None:
 
 
 def test_a_title_loses_its_last_parts_before_a_word_is_cut() -> None:
-    words = format_title("Trace", ("5 of 5", "$success"), ("1s ago", "$text-muted"))
-    assert shorten_title(words, 40).plain == "Trace · 5 of 5 · 1s ago"
-    assert shorten_title(words, 28).plain == "Trace · 5 of 5"
-    assert shorten_title(words, 10).plain == "Trace"
+    title = format_title("Trace", ("5 of 5", "$success"), ("1s ago", "$text-muted"))
+    assert shorten_title(title, 40).plain == "Trace · 5 of 5 · 1s ago"
+    assert shorten_title(title, 28).plain == "Trace · 5 of 5"
+    assert shorten_title(title, 10).plain == "Trace"
 
 
 def test_parts_of_a_line_are_left_out_whole_by_rank() -> None:

@@ -61,8 +61,8 @@ async def test_q_leaves_with_connected_peers_only_after_confirmation() -> None:
     async with staged(peopled()) as stage:
         await stage.press("q")
         assert is_asked(stage)
-        for words in ("Leave the cluster?", "to 2 peers; this node ends", " Leave", " Stay"):
-            assert words in stage.text
+        for expected in ("Leave the cluster?", "to 2 peers; this node ends", " Leave", " Stay"):
+            assert expected in stage.text
         for no in ("escape", "n", "q", "ctrl+c"):
             await stage.press(no, "q")
             assert stage.host.left == 0
@@ -195,8 +195,8 @@ async def test_denying_is_asked_about_once_named_and_undone_within_ten_seconds()
     host = peopled()
     async with staged(host) as stage:
         await stage.press("1", "g", "D")
-        for words in ("Deny this node?", "bob", "disconnected at once", "this node restarts"):
-            assert words in stage.text
+        for expected in ("Deny this node?", "bob", "disconnected at once", "this node restarts"):
+            assert expected in stage.text
         await stage.press("n")
         assert host.denied == []
         await stage.press("D", "enter")

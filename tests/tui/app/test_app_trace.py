@@ -56,14 +56,14 @@ async def test_a_traced_message_is_broadcast_and_followed_to_its_last_answer() -
         await traced(stage)
         assert stage.host.traced == [b"who is there"]
         assert is_front(stage)
-        for words in ("who is there", "50 %", "2 of 4", "p50 10ms", "p99 20ms", "last 20ms",
+        for expected in ("who is there", "50 %", "2 of 4", "p50 10ms", "p99 20ms", "last 20ms",
                       "hops 1", "1 hop", "No answer from 2", "dave",
                       "ivan␛[2J[/nope]", "✕", "down"):  # fmt: skip
-            assert words in stage.text
+            assert expected in stage.text
         stage.host.happen(TraceUpdated(a_trace(1, 4)))
         await settle(stage)
-        for words in ("100 %", "4 of 4", "last 40ms", "hops 2", "Everyone who was asked"):
-            assert words in stage.text
+        for expected in ("100 %", "4 of 4", "last 40ms", "hops 2", "Everyone who was asked"):
+            assert expected in stage.text
         assert "No answer" not in stage.text
         await stage.press("escape")
         assert not is_front(stage)
@@ -124,8 +124,8 @@ async def test_a_trace_fits_every_size(size: tuple[int, int]) -> None:
         await settle(stage)
         assert is_front(stage)
         if size[0] >= 40:
-            for words in ("2 of 4", "50 %", "p50 10ms", "last 20ms", "hops 1"):
-                assert words in stage.text
+            for expected in ("2 of 4", "50 %", "p50 10ms", "last 20ms", "hops 1"):
+                assert expected in stage.text
 
 
 def test_no_line_is_wider_than_the_screen_and_no_control_gets_through() -> None:
@@ -180,7 +180,7 @@ def test_the_model_keeps_the_latest_traces_and_their_payloads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay_ms", "words"), [(None, "--"), (0, "<1ms"), (1, "1ms"), (81, "81ms"), (2100, "2.1s")]
+    ("delay_ms", "expected"), [(None, "--"), (0, "<1ms"), (1, "1ms"), (81, "81ms"), (2100, "2.1s")]
 )
-def test_a_delay_is_formatted_with_its_precision(delay_ms: int | None, words: str) -> None:
-    assert format_delay(delay_ms) == words
+def test_a_delay_is_formatted_with_its_precision(delay_ms: int | None, expected: str) -> None:
+    assert format_delay(delay_ms) == expected

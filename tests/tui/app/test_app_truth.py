@@ -30,12 +30,12 @@ pytestmark = pytest.mark.asyncio
 def of_each_kind() -> FakeHost:
     """A peer that is not connected, for each thing that the cluster may hold of it, and others."""
     host = FakeHost()
-    gone = {"state": PeerState.DISCONNECTED, "rtt_s": 0.081, "health": 0.4, "tokens": 7.0}
+    lost_peer = {"state": PeerState.DISCONNECTED, "rtt_s": 0.081, "health": 0.4, "tokens": 7.0}
     host.peers = [
         a_peer(1, "bob"),
         a_peer(2, "carol", state=PeerState.STALE, rtt_s=0.033, last_seen_at=80.0),
         a_peer(3, "dave", state=PeerState.CONNECTING, rtt_s=None),
-        *(a_peer(number, f"gone-{number}", **gone) for number in range(4, 9)),
+        *(a_peer(number, f"gone-{number}", **lost_peer) for number in range(4, 9)),
     ]
     statuses = [MemberStatus.UP] * 4 + [MemberStatus.SUSPECT, MemberStatus.DOWN, MemberStatus.LEFT]
     host.members = [
@@ -50,12 +50,12 @@ def of_each_kind() -> FakeHost:
 async def test_peers_and_members_stand_in_one_vocabulary() -> None:
     assert len({each.label for each in STATUS_ORDER}) == len({each.glyph for each in STATUS_ORDER})
     async with staged(of_each_kind()) as stage:
-        words = {
+        expected = {
             "bob": "● up", "carol": "◐ silent", "dave": "◌ dialing", "gone-4": "◦ closed",
             "gone-5": "▲ suspect", "gone-6": "✕ down", "gone-7": "○ left", "gone-8": "⊘ denied",
         }  # fmt: skip
         shown = {row.cells[1].text: row.cells[0] for row in stage.main.peers.rows}
-        assert {name: cell.text for name, cell in shown.items()} == words
+        assert {name: cell.text for name, cell in shown.items()} == expected
         assert "Peers 1 up · 1 silent · 1 dialing" in stage.text
         await stage.press("m")
         members = {
@@ -82,7 +82,7 @@ async def test_a_peer_without_a_link_has_no_figures_of_now() -> None:
 
 
 @pytest.mark.parametrize(
-    ("health", "reason", "words"),
+    ("health", "reason", "expected"),
     [
         (0.98, "", "answers what it is sent"),
         (0.9, "", "last heard 1s ago"),
@@ -90,21 +90,21 @@ async def test_a_peer_without_a_link_has_no_figures_of_now() -> None:
     ],
 )
 async def test_missed_heartbeats_are_shown_only_for_peers_that_missed_some(
-    health: float, reason: str, words: str
+    health: float, reason: str, expected: str
 ) -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "bob", health=health, health_reason=reason)]
     host.refresh()
     facts = {fact.name: fact.value for fact in peer_facts(host.model, an_id(1)) or ()}
-    assert facts["health"] == f"{health:.2f}  {words}"
+    assert facts["health"] == f"{health:.2f}  {expected}"
 
 
 async def test_a_denied_peer_is_shown_as_denied_and_one_that_left_as_left() -> None:
     host = FakeHost()
-    gone = a_peer(1, "bob", state=PeerState.DISCONNECTED)
-    host.happen(PeerStateChanged(gone, PeerState.CONNECTED, "denied"))
-    host.happen(PeerStateChanged(gone, PeerState.CONNECTED, "left"))
-    host.happen(PeerStateChanged(gone, PeerState.CONNECTED, "silent for 12 s"))
+    lost_peer = a_peer(1, "bob", state=PeerState.DISCONNECTED)
+    host.happen(PeerStateChanged(lost_peer, PeerState.CONNECTED, "denied"))
+    host.happen(PeerStateChanged(lost_peer, PeerState.CONNECTED, "left"))
+    host.happen(PeerStateChanged(lost_peer, PeerState.CONNECTED, "silent for 12 s"))
     assert [notice.text for notice in host.model.notices] == [
         "bob denied", "bob left", "lost bob: silent for 12 s",
     ]  # fmt: skip
@@ -127,8 +127,8 @@ async def test_a_direct_message_names_its_recipient(size: tuple[int, int]) -> No
         assert "this node alone" not in stage.text
         await stage.press("escape", "G", "enter")
         assert "this node alone" in stage.text
-    told = message_to_json(sent, host.model.name_of)
-    assert (told["to"], told["to_name"]) == (str(an_id(1)), "bob")
+    json_object = message_to_json(sent, host.model.name_of)
+    assert (json_object["to"], json_object["to_name"]) == (str(an_id(1)), "bob")
     assert "to" not in message_to_json(got, host.model.name_of)
 
 

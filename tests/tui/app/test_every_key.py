@@ -37,8 +37,8 @@ class Effect(NamedTuple):
     shows: Check
 
 
-def text(words: str) -> Check:
-    return lambda stage: words in stage.text
+def text(expected: str) -> Check:
+    return lambda stage: expected in stage.text
 
 
 def front(kind: type) -> Check:
@@ -67,12 +67,12 @@ def message(number: int) -> Check:
     return is_there
 
 
-def copied(words: str) -> Check:
-    return lambda stage: words in stage.app.clipboard
+def copied(expected: str) -> Check:
+    return lambda stage: expected in stage.app.clipboard
 
 
-def draft(words: str) -> Check:
-    return lambda stage: stage.main.compose_box.draft.text == words
+def draft(expected: str) -> Check:
+    return lambda stage: stage.main.compose_box.draft.text == expected
 
 
 def file(pattern: str) -> Check:

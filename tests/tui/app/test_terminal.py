@@ -193,9 +193,9 @@ def test_it_is_read_the_same_however_it_comes_in_pieces(parts: list[str], at: li
 
 @given(st.text("ab\x1b[201~", max_size=40))
 def test_nothing_in_a_paste_acts_as_a_key(text: str) -> None:
-    told = read_in([PASTE_BEGIN.encode(), text.encode(), PASTE_END.encode()])
-    assert told.startswith(PASTE_BEGIN)
-    body, mark, after = told.removeprefix(PASTE_BEGIN).partition(PASTE_END)
+    decoded = read_in([PASTE_BEGIN.encode(), text.encode(), PASTE_END.encode()])
+    assert decoded.startswith(PASTE_BEGIN)
+    body, mark, after = decoded.removeprefix(PASTE_BEGIN).partition(PASTE_END)
     assert mark
     assert "\x1b" not in body
     if PASTE_END not in text:
@@ -244,18 +244,18 @@ def test_an_answer_is_never_typed_however_it_is_cut(
     before = f"{before}a"  # so that no escape stands before it
     try:
         pieces = cut_up(f"{before}\x1b]11;{color}{end}z".encode(), places)
-        told = read_in(pieces)
+        decoded = read_in(pieces)
     finally:
         query.drop()
-    assert told.replace("\x1b" + NO_KEY, "") == f"{before}z"
+    assert decoded.replace("\x1b" + NO_KEY, "") == f"{before}z"
     assert seen == ([] if color == "what?" else [color != "rgb:0/0/0"])
 
 
 def test_what_is_pasted_is_no_answer() -> None:
     query = BackgroundQuery(lambda _: None, lambda _: None)
     try:
-        told = read_in([f"{PASTE_BEGIN}\x1b]11;rgb:ff/ff/ff\x07{PASTE_END}".encode()])
-        assert told == f"{PASTE_BEGIN}␛]11;rgb:ff/ff/ff\x07{PASTE_END}"
+        decoded = read_in([f"{PASTE_BEGIN}\x1b]11;rgb:ff/ff/ff\x07{PASTE_END}".encode()])
+        assert decoded == f"{PASTE_BEGIN}␛]11;rgb:ff/ff/ff\x07{PASTE_END}"
         assert BackgroundQuery.pending is query
     finally:
         query.drop()

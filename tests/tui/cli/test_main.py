@@ -176,7 +176,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["--prot", "8000"], "--port"),
         (["--port"], "--port"),
@@ -194,12 +194,12 @@ def test_the_version_is_that_of_the_distribution() -> None:
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = run(capsys, *arguments)
     assert ended.code == 2
     assert_one_line(ended)
-    assert words in ended.err
+    assert expected in ended.err
     assert ended.out == ""
 
 
@@ -226,7 +226,7 @@ def test_control_characters_in_an_argument_do_not_reach_the_terminal(
 
 
 @pytest.mark.parametrize(
-    ("text", "mode", "words"),
+    ("text", "mode", "expected"),
     [
         (None, 0, "no such file"),
         ("c0ffee" * 10 + "c0ff\n", 0o644, "chmod 600"),
@@ -234,7 +234,7 @@ def test_control_characters_in_an_argument_do_not_reach_the_terminal(
     ],
 )
 def test_a_key_file_that_cannot_be_used_is_one_line_and_exit_3(
-    text: str | None, mode: int, words: str, here: Path, capsys: pytest.CaptureFixture[str]
+    text: str | None, mode: int, expected: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if text is not None:
         (here / "c.key").write_text(text)
@@ -242,7 +242,7 @@ def test_a_key_file_that_cannot_be_used_is_one_line_and_exit_3(
     ended = run(capsys, "-k", "c.key", "--headless")
     assert ended.code == 3
     assert_one_line(ended)
-    assert words in ended.err
+    assert expected in ended.err
     assert "c0ffee" not in ended.err
 
 

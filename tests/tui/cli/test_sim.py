@@ -49,16 +49,21 @@ def test_the_table_has_a_row_a_message_and_one_for_all(capsys: pytest.CaptureFix
 
 
 def test_the_object_has_every_promised_field(capsys: pytest.CaptureFixture[str]) -> None:
-    told = json.loads(said(capsys, "--strategy", "epidemic", "--json"))
-    assert told["nodes"] == 20
-    assert told["seed"] == 7
-    assert told["coverage"] == 1.0
-    assert told["missed"] == told["duplicates"] == 0
-    assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["p99"] <= told["latency_ms"]["last"]
-    assert told["hops_last"] >= 1
-    assert told["redundancy"] > 0
-    assert told["datagrams_per_broadcast"] >= 19
-    assert told["events_per_second"] > 0
+    result = json.loads(said(capsys, "--strategy", "epidemic", "--json"))
+    assert result["nodes"] == 20
+    assert result["seed"] == 7
+    assert result["coverage"] == 1.0
+    assert result["missed"] == result["duplicates"] == 0
+    assert (
+        0
+        < result["latency_ms"]["p50"]
+        <= result["latency_ms"]["p99"]
+        <= result["latency_ms"]["last"]
+    )
+    assert result["hops_last"] >= 1
+    assert result["redundancy"] > 0
+    assert result["datagrams_per_broadcast"] >= 19
+    assert result["events_per_second"] > 0
 
 
 def test_the_object_repeats_but_for_the_speed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,9 +162,9 @@ def test_a_run_that_reached_no_node_is_reported_too() -> None:
 
 def test_coverage_is_never_rounded_up_to_all_nodes() -> None:
     almost = BroadcastReport(0.99999, 0.1, 0.2, 0.3, 3, 0.5, 10, 1000, 100_000, 1, 0)
-    told = outcome([0.1])
-    told.reports = [almost]
-    assert "99.99 %" in format_result(told, plot=False)[1]
+    result = outcome([0.1])
+    result.reports = [almost]
+    assert "99.99 %" in format_result(result, plot=False)[1]
 
 
 def test_of_very_many_messages_only_the_first_have_rows() -> None:

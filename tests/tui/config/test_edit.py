@@ -126,11 +126,11 @@ def test_sections_hosts_keys_and_lists_are_saved_by_the_names_of_the_file(make: 
     editing.set_value("bootstrap_peers", "127.0.0.1:1, [::1]:2")
     saved = editing.save()
     assert saved.path is not None
-    told = tomllib.loads(saved.path.read_text())
-    assert told["bind"] == "[::1]:7001"
-    assert told["epidemic"] == {"hops": 3}
-    assert told["app"]["keys"] == {"zoom": "z", "pause": "x"}
-    assert told["bootstrap_peers"] == ["127.0.0.1:1", "[::1]:2"]
+    values = tomllib.loads(saved.path.read_text())
+    assert values["bind"] == "[::1]:7001"
+    assert values["epidemic"] == {"hops": 3}
+    assert values["app"]["keys"] == {"zoom": "z", "pause": "x"}
+    assert values["bootstrap_peers"] == ["127.0.0.1:1", "[::1]:2"]
 
 
 def test_a_demonstration_applies_and_saves_nothing(
@@ -188,8 +188,12 @@ def test_a_new_file_is_its_owners_alone_and_a_link_is_followed(make: Make, tmp_p
 
 
 def test_every_setting_has_a_reason(make: Make) -> None:
-    told = setting_help()
+    help_texts = setting_help()
     names = {each.name for each in make().settings.values}
-    assert {name for name in names if not told.get(name)} <= {"app.demo", "app.config", "app.keys"}
-    assert told["fanout"].startswith("Under epidemic, peers each message is relayed to.")
-    assert told["port"] == told["host"]
+    assert {name for name in names if not help_texts.get(name)} <= {
+        "app.demo",
+        "app.config",
+        "app.keys",
+    }
+    assert help_texts["fanout"].startswith("Under epidemic, peers each message is relayed to.")
+    assert help_texts["port"] == help_texts["host"]

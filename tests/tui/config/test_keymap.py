@@ -35,7 +35,7 @@ def test_two_actions_may_change_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "expected"),
     [
         ({"srot": "x"}, "app.keys.srot: there is no such action; did you mean sort?"),
         ({"xyzzy": "x"}, "there are: help, commands"),
@@ -49,7 +49,7 @@ def test_two_actions_may_change_places() -> None:
         ("s", "expected a section, [app.keys], not a value"),
     ],
 )
-def test_an_invalid_keymap_is_rejected_with_a_reason(given: Any, words: str) -> None:
+def test_an_invalid_keymap_is_rejected_with_a_reason(given: Any, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_keymap(given)
-    assert words in str(caught.value)
+    assert expected in str(caught.value)

@@ -416,7 +416,7 @@ def test_no_setting_is_missing_in_the_files_we_ship_nor_without_its_reason(profi
     assert names == set(FILE_SETTINGS)
     why = setting_help()
     assert set(why) == set(FILE_SETTINGS) - {"bind"} | {"host", "port"}
-    assert all(len(words.split()) > 3 for words in why.values())
+    assert all(len(expected_text.split()) > 3 for expected_text in why.values())
 
 
 def test_the_example_env_file_names_every_variable_and_changes_nothing() -> None:

@@ -60,7 +60,7 @@ def test_a_line_is_one_command(line: str, command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "expected"),
     [
         ("", "empty"),
         ("   ", "empty"),
@@ -80,10 +80,10 @@ def test_a_line_is_one_command(line: str, command: Command) -> None:
         ("/s bob \ud800", "Unicode"),
     ],
 )
-def test_an_invalid_line_is_rejected_with_a_reason(line: str, words: str) -> None:
+def test_an_invalid_line_is_rejected_with_a_reason(line: str, expected: str) -> None:
     with pytest.raises(CommandError) as caught:
         parse_command(line)
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -194,7 +194,7 @@ def test_a_line_is_one_request(line: bytes, request_: Request | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "expected_text"),
     [
         (b"\xff\xfe{\x00", "UTF-8"),
         (b"\x00h\x00i\x00", "UTF-16"),
@@ -218,11 +218,11 @@ def test_a_line_is_one_request(line: bytes, request_: Request | None) -> None:
     ],
 )
 def test_what_may_have_been_meant_as_a_command_is_not_sent_as_a_text(
-    line: bytes, words: str
+    line: bytes, expected_text: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_request(line)
-    assert words in str(caught.value)
+    assert expected_text in str(caught.value)
     assert printable(str(caught.value)) == str(caught.value)
 
 
@@ -263,5 +263,5 @@ def test_no_object_raises_anything_but_a_refusal_and_every_answer_encodes(
 def test_every_word_that_a_value_can_be_is_in_the_documentation() -> None:
     page = ROOT / "docs" / "reference" / "json-lines.md"
     documented = set(re.findall(r"[a-z_]+", page.read_text(encoding="utf-8")))
-    for words in (Via, PeerState, MemberStatus, RoundOutcome, DropReason):
-        assert {word.value for word in words} <= documented
+    for expected_text in (Via, PeerState, MemberStatus, RoundOutcome, DropReason):
+        assert {word.value for word in expected_text} <= documented

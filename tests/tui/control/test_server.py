@@ -55,8 +55,8 @@ def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
         assert shown in done.stdout
         reply = json.loads(bench.command("ctl", "--state-dir", "kept", word, "--json").stdout)
         assert (reply["event"], reply["ok"]) == ("reply", True)
-    said = bench.command("ctl", "--state-dir", "kept", "broadcast", "hello", "there")
-    assert "to 1 peers at once" in said.stdout
+    output = bench.command("ctl", "--state-dir", "kept", "broadcast", "hello", "there")
+    assert "to 1 peers at once" in output.stdout
     assert bob.expect("message")["text"] == "hello there"
     assert (
         bench.command("ctl", "--state-dir", "kept", "send", "bob", "-", stdin="x").returncode == 0
@@ -165,9 +165,9 @@ async def talk(path: Path, *lines: bytes) -> list[Object]:
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.writelines(lines)
     writer.write_eof()
-    said = await reader.read()
+    output = await reader.read()
     writer.close()
-    return [json.loads(line) for line in said.splitlines()]
+    return [json.loads(line) for line in output.splitlines()]
 
 
 @pytest.mark.asyncio
@@ -257,16 +257,16 @@ async def test_a_client_that_does_not_read_is_hung_up_on(
 
 @pytest.mark.asyncio
 async def test_stopped_is_sent_once(tmp_path: Path) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
-    control = ControlServer(host, tmp_path, lambda: told.append("bye"))
+    control = ControlServer(host, tmp_path, lambda: reported.append("bye"))
     async with asyncio.timeout(WAIT_S):
         control.bind()
         await control.start()
         replies = await talk(tmp_path / SOCKET_NAME, b"/leave\n", b'{"cmd":"quit"}\n')
         control.close()
     assert [reply["ok"] for reply in replies] == [True, True]
-    assert told == ["bye"]
+    assert reported == ["bye"]
     assert not (tmp_path / SOCKET_NAME).exists()
 
 
@@ -314,12 +314,12 @@ def test_the_hint_leads_to_another_node_that_runs_and_never_to_where_one_just_as
     dead, _ = bench.started("--state-dir", "nodes/dead")
     dead.process.kill()
     dead.process.wait()
-    told = bench.command("ctl", "--state-dir", "nodes/dead", "status").stderr
-    assert "no node answers at nodes/dead" in told
-    assert "try" not in told
+    reported = bench.command("ctl", "--state-dir", "nodes/dead", "status").stderr
+    assert "no node answers at nodes/dead" in reported
+    assert "try" not in reported
     bench.started("--state-dir", "nodes/alive")
-    told = bench.command("ctl", "--state-dir", "nodes/dead", "status").stderr
-    assert told.endswith("try --state-dir nodes/alive\n")
+    reported = bench.command("ctl", "--state-dir", "nodes/dead", "status").stderr
+    assert reported.endswith("try --state-dir nodes/alive\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who answers")

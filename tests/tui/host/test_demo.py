@@ -41,15 +41,15 @@ async def test_the_demo_peers_join_send_get_throttled_and_leave(
 ) -> None:
     host = shown()
     demo = Demo(host, rng=random.Random(1))
-    heard: set[str] = set()
+    received: set[str] = set()
     is_throttled, has_heard = asyncio.Event(), asyncio.Event()
 
     def listen(event: Event, _: Changes) -> None:
         if isinstance(event, RateLimited):
             is_throttled.set()
         elif isinstance(event, MessageReceived):
-            heard.add(host.name_of(event.message.origin))
-            if heard >= {each.name for each in DEMO_NODES}:
+            received.add(host.name_of(event.message.origin))
+            if received >= {each.name for each in DEMO_NODES}:
                 has_heard.set()
 
     host.listen(listen)

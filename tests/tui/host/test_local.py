@@ -59,25 +59,32 @@ async def trio() -> AsyncIterator[Trio]:
 @pytest.mark.asyncio
 async def test_a_peer_is_found_by_name_id_prefix_and_address(trio: Trio) -> None:
     bob = trio.first.peer_id
-    for who in ("bob", " bob ", str(bob), str(bob).upper(), str(bob)[:8], str(trio.first.address)):
-        assert trio.host.resolve(who) == bob
+    for identity in (
+        "bob",
+        " bob ",
+        str(bob),
+        str(bob).upper(),
+        str(bob)[:8],
+        str(trio.first.address),
+    ):
+        assert trio.host.resolve(identity) == bob
 
 
 @pytest.mark.asyncio
 async def test_an_unknown_peer_is_an_error_and_never_guessed(trio: Trio) -> None:
     with pytest.raises(UnknownPeer, match="did you mean carol"):
         trio.host.resolve("carl")
-    for who in ("", "nobody at all", str(trio.first.peer_id)[:3], "127.0.0.1:1", "\x1b[31m"):
+    for identity in ("", "nobody at all", str(trio.first.peer_id)[:3], "127.0.0.1:1", "\x1b[31m"):
         with pytest.raises(UnknownPeer) as caught:
-            trio.host.resolve(who)
+            trio.host.resolve(identity)
         assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.asyncio
 async def test_this_node_is_not_its_own_peer(trio: Trio) -> None:
-    for who in ("us", str(trio.host.node.peer_id), str(trio.host.node.address)):
+    for identity in ("us", str(trio.host.node.peer_id), str(trio.host.node.address)):
         with pytest.raises(UnknownPeer, match="this node itself"):
-            trio.host.resolve(who)
+            trio.host.resolve(identity)
 
 
 @pytest.mark.asyncio

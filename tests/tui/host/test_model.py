@@ -143,14 +143,14 @@ def test_rates_are_sampled_once_a_second(model: Model) -> None:
 def test_a_disconnected_peer_is_noted_and_one_never_reached_is_not(
     model: Model,
 ) -> None:
-    gone = a_peer(1, "bob\x1b[2J", state=PeerState.DISCONNECTED)
-    model.apply(PeerStateChanged(gone, PeerState.CONNECTING, "no answer"))
+    lost_peer = a_peer(1, "bob\x1b[2J", state=PeerState.DISCONNECTED)
+    model.apply(PeerStateChanged(lost_peer, PeerState.CONNECTING, "no answer"))
     assert told(model) == []
-    changes = model.apply(PeerStateChanged(gone, PeerState.STALE, "silent"))
+    changes = model.apply(PeerStateChanged(lost_peer, PeerState.STALE, "silent"))
     assert Changes.NOTICES in changes
     assert told(model) == ["lost bob␛[2J: silent"]
     assert model.notices[-1].level == "warning"
-    model.apply(PeerStateChanged(gone, PeerState.CONNECTED, "left"))
+    model.apply(PeerStateChanged(lost_peer, PeerState.CONNECTED, "left"))
     assert told(model)[-1] == "bob␛[2J left"
     assert model.notices[-1].level == "information"
 
@@ -180,11 +180,11 @@ def test_an_unanswered_dial_explains_itself_once_until_a_peer_answers(
     model.apply(failed)
     clock.now += 30
     assert model.apply(failed) == Changes.NONE
-    words = "no answer from 10.0.0.7:8001: down, or another key or cluster"
-    assert told(model) == [words]
+    expected = "no answer from 10.0.0.7:8001: down, or another key or cluster"
+    assert told(model) == [expected]
     model.apply(PeerStateChanged(a_peer(1, "bob"), None, ""))
     model.apply(failed)
-    assert told(model) == [words, words]
+    assert told(model) == [expected, expected]
     for port in range(1000):
         model.apply(DialFailed(Address("10.0.0.9", port), "refused: full"))
     assert len(model.dial_noticed_at) <= 256
@@ -205,10 +205,10 @@ def test_a_contained_fault_is_an_error_that_names_the_peer_whose_link_ended(mode
     model.apply(InternalErrorContained(None, "ValueError: x"))
     model.apply(PeerStateChanged(a_peer(1, "bob"), None, ""))
     model.apply(InternalErrorContained(an_id(1), "KeyError: y"))
-    words = "a fault in the node, which goes on"
-    assert [notice for notice in told(model) if words in notice] == [
-        f"{words}: ValueError: x",
-        f"{words}; the link with bob ended: KeyError: y",
+    expected = "a fault in the node, which goes on"
+    assert [notice for notice in told(model) if expected in notice] == [
+        f"{expected}: ValueError: x",
+        f"{expected}; the link with bob ended: KeyError: y",
     ]
     assert model.notices[-1].level is NoticeLevel.ERROR
 

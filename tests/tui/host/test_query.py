@@ -70,28 +70,28 @@ def test_lines_name_the_matching_messages_while_messages_come_and_go(
     before: int, most: int, after: int
 ) -> None:
     log = filled(before, most)
-    sieve = FilteredView(log)
-    sieve.set_filter(lambda message: message.payload == b"x3")
-    sieve.sync()
-    shown = len(sieve)
+    view = FilteredView(log)
+    view.set_filter(lambda message: message.payload == b"x3")
+    view.sync()
+    shown = len(view)
     for number in range(before, before + after):
         log.append(a_message(1, number, b"x%d" % (number % 10)), 0.0)
-    let_go = sieve.sync()
+    evicted = view.sync()
     right = [each.number for each in log.since(log.first) if each.message.payload == b"x3"]
-    assert [entry.number for entry in sieve.entries()] == right
-    assert [sieve.line_of(number) for number in right] == list(range(len(right)))
-    assert sieve.number_at(len(right)) is None
-    assert let_go <= shown
-    sieve.set_filter(None)
-    sieve.sync()
-    assert len(sieve) == len(log)
+    assert [entry.number for entry in view.entries()] == right
+    assert [view.line_of(number) for number in right] == list(range(len(right)))
+    assert view.number_at(len(right)) is None
+    assert evicted <= shown
+    view.set_filter(None)
+    view.sync()
+    assert len(view) == len(log)
 
 
 def test_a_full_ring_is_searched_in_steps() -> None:
-    sieve = FilteredView(filled(TESTS_PER_SYNC + 5, 10_000))
-    sieve.set_filter(lambda message: True)
-    sieve.sync()
-    first = len(sieve)
-    sieve.sync()
-    assert (first, len(sieve)) == (TESTS_PER_SYNC, TESTS_PER_SYNC + 5)
-    assert not sieve.is_behind
+    view = FilteredView(filled(TESTS_PER_SYNC + 5, 10_000))
+    view.set_filter(lambda message: True)
+    view.sync()
+    first = len(view)
+    view.sync()
+    assert (first, len(view)) == (TESTS_PER_SYNC, TESTS_PER_SYNC + 5)
+    assert not view.is_behind

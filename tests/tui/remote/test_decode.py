@@ -63,8 +63,8 @@ NOW = 100.0
 
 def told(fields: Object) -> Object:
     """What arrives of what was said."""
-    heard: Object = json.loads(json.dumps(fields, allow_nan=False))
-    return heard
+    received: Object = json.loads(json.dumps(fields, allow_nan=False))
+    return received
 
 
 @pytest.mark.parametrize(

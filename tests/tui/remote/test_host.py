@@ -174,9 +174,9 @@ async def test_a_subscriber_misses_nothing_between_the_snapshot_and_the_events(
         reader, writer = await watch(tmp_path / SOCKET_NAME)
         say(host, 5000)
         for number in [*range(2, watching_module.MAX_REPLAYED_MESSAGES + 2), 5000]:
-            told = json.loads(await reader.readline())
-            assert (told["event"], told["sequence"]) == ("message", number)
-            assert ("at" in told) == (number != 5000)
+            reported = json.loads(await reader.readline())
+            assert (reported["event"], reported["sequence"]) == ("message", number)
+            assert ("at" in reported) == (number != 5000)
         writer.write(b'{"cmd":"watch"}\n{"cmd":"snapshot","request":"t"}\n')
         assert json.loads(await reader.readline())["ok"] is True  # and nothing is told twice
         tables = json.loads(await reader.readline())
@@ -196,12 +196,14 @@ async def test_a_subscriber_that_does_not_read_loses_events_and_gets_their_count
         for number in range(count):
             say(host, number, b"x" * 1000)
         writer.transport.resume_reading()  # type: ignore[attr-defined]
-        told: list[dict[str, object]] = []
-        while not told or told[-1].get("sequence") != 9_999:
+        reported: list[dict[str, object]] = []
+        while not reported or reported[-1].get("sequence") != 9_999:
             say(host, 9_999)
-            told.append(json.loads(await reader.readline()))
-        lost = [each for each in told if each["event"] == "dropped"]
-        heard = [each for each in told if each["event"] == "message" and each["sequence"] != 9_999]
+            reported.append(json.loads(await reader.readline()))
+        lost = [each for each in reported if each["event"] == "dropped"]
+        heard = [
+            each for each in reported if each["event"] == "message" and each["sequence"] != 9_999
+        ]
         assert lost[0]["reason"] == "slow_reader"
         missed = sum(int(str(each["count"])) for each in lost)
         assert missed > 1_000
@@ -271,8 +273,8 @@ async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench
         await pilot.press("ctrl+u", "7", "enter", "ctrl+s")
         await until(pilot, lambda: "saved in" in text_of(app))
         assert path.read_text() == "# ours\nfanout = 7\n"
-        told = await asyncio.to_thread(us.ask, cmd="settings")
-        values = {each["name"]: each for each in told["values"]}
+        reported = await asyncio.to_thread(us.ask, cmd="settings")
+        values = {each["name"]: each for each in reported["values"]}
         assert values["fanout"]["value"] == 7
         # What is right here and cannot be written there is told in the node's words, and kept.
         editing = await host.edit()
@@ -286,7 +288,7 @@ async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench
 
 async def test_invalid_changes_are_rejected_as_a_whole(bench: Bench) -> None:
     us, _ = bench.started("--state-dir", "kept")
-    for changes, words in (
+    for changes, expected in (
         ({"fanout": "many"}, "fanout"),
         ({"fanout": "4", "no_such": "1"}, "no_such"),
         ({"app.demo": "true"}, "start only"),
@@ -296,6 +298,6 @@ async def test_invalid_changes_are_rejected_as_a_whole(bench: Bench) -> None:
     ):
         reply = await asyncio.to_thread(us.ask, cmd="set_settings", changes=changes)
         assert reply["ok"] is False
-        assert words in reply["error"]
-    told = await asyncio.to_thread(us.ask, cmd="settings")
-    assert next(each for each in told["values"] if each["name"] == "fanout")["value"] == 3
+        assert expected in reply["error"]
+    reported = await asyncio.to_thread(us.ask, cmd="settings")
+    assert next(each for each in reported["values"] if each["name"] == "fanout")["value"] == 3

@@ -30,7 +30,7 @@ DOWN = replace(a_member(1, "bob"), status=MemberStatus.DOWN)
 
 
 @pytest.mark.parametrize(
-    ("event", "level", "words"),
+    ("event", "level", "expected"),
     [
         (PeerStateChanged(GONE, PeerState.STALE, "silent for 12 s"), logging.WARNING,
          "peer bob (00000001) at 10.0.0.7:8001: stale -> disconnected: silent for 12 s"),
@@ -47,12 +47,12 @@ DOWN = replace(a_member(1, "bob"), status=MemberStatus.DOWN)
     ],
 )  # fmt: skip
 def test_what_happens_to_a_node_is_a_line_with_its_reason(
-    event: Event, level: int, words: str
+    event: Event, level: int, expected: str
 ) -> None:
     line = format_event(event)
     assert line is not None
     assert line.level == level
-    assert words in line.text
+    assert expected in line.text
 
 
 def test_messages_are_no_lines() -> None:

@@ -27,7 +27,7 @@ from tests.tui.runs import WAIT_S, Bench, Run
 
 
 def messages(run: Run) -> list[str]:
-    return [told["text"] for told in run.seen if told["event"] == "message"]
+    return [reported["text"] for reported in run.seen if reported["event"] == "message"]
 
 
 def test_a_broadcast_reaches_two_others_once_each(bench: Bench) -> None:
@@ -40,13 +40,13 @@ def test_a_broadcast_reaches_two_others_once_each(bench: Bench) -> None:
     assert reply["ok"] is True
     assert reply["peers"] == 2
     for other in others:
-        heard = other.expect("message")
-        assert heard["id"] == reply["id"]
-        assert (heard["text"], heard["base64"], heard["bytes"]) == ("hi", "aGk=", 2)
-        assert heard["from_name"] == "ams-1"
-        assert heard["direct"] is False
-        assert heard["via"] in {"eager", "lazy", "repair"}
-        assert heard["id"].startswith(heard["origin"] + ":")
+        received = other.expect("message")
+        assert received["id"] == reply["id"]
+        assert (received["text"], received["base64"], received["bytes"]) == ("hi", "aGk=", 2)
+        assert received["from_name"] == "ams-1"
+        assert received["direct"] is False
+        assert received["via"] in {"eager", "lazy", "repair"}
+        assert received["id"].startswith(received["origin"] + ":")
     for run in (*others, first):
         assert run.end() == 0
         assert messages(run) == ["hi"]
@@ -59,7 +59,7 @@ def test_started_is_the_first_object_and_stopped_the_last(bench: Bench) -> None:
     assert run.process.wait(timeout=WAIT_S) == 0
     run.expect("stopped")
     assert run.end(None) == 0
-    assert [told["event"] for told in run.seen].count("started") == 1
+    assert [reported["event"] for reported in run.seen].count("started") == 1
     assert run.seen[-1]["reason"] == "quit"
     started = run.seen[0]
     assert started["event"] == "started"
@@ -96,15 +96,15 @@ BAD_LINES = (
 
 def test_a_bad_line_is_answered_and_nothing_else_happens(bench: Bench) -> None:
     run, _ = bench.started()
-    for line, words in BAD_LINES:
+    for line, expected_text in BAD_LINES:
         run.write(line + b"\n")
         reply = run.expect("reply")
         assert reply["ok"] is False
-        assert words in reply["error"]
+        assert expected_text in reply["error"]
     assert run.ask(cmd="stats")["stats"]["published"] == 0
     assert run.end() == 0
     replies = ["reply"] * (len(BAD_LINES) + 1)
-    assert [told["event"] for told in run.seen] == ["started", *replies, "stopped"]
+    assert [reported["event"] for reported in run.seen] == ["started", *replies, "stopped"]
 
 
 def test_a_command_after_a_byte_order_mark_runs_and_a_malformed_one_is_never_broadcast(
@@ -148,9 +148,9 @@ def test_the_commands_answer_with_what_there_is(bench: Bench) -> None:
     assert any(each["usage"] == "/peers" for each in run.ask(cmd="help")["help"])
     sent = run.ask(cmd="send", to="bob", base64="/wA=")
     assert sent["to"] == peer["peer_id"]
-    heard = bob.expect("message")
-    assert heard["id"] == sent["id"]
-    assert (heard["direct"], heard["base64"], "text" in heard) == (True, "/wA=", False)
+    received = bob.expect("message")
+    assert received["id"] == sent["id"]
+    assert (received["direct"], received["base64"], "text" in received) == (True, "/wA=", False)
     (bench.folder / "text").write_bytes(b"from a file")
     assert run.ask(cmd="broadcast", file="text")["ok"] is True
     assert bob.expect("message")["text"] == "from a file"
@@ -202,8 +202,8 @@ def test_input_may_be_a_plain_file(bench: Bench) -> None:
     with path.open("rb") as file:
         run = bench.run("--on-eof", "exit", stdin=file)
         assert run.end(None) == 0
-    replies = [told for told in run.seen if told["event"] == "reply"]
-    assert [told["ok"] for told in replies] == [True, True]
+    replies = [reported for reported in run.seen if reported["event"] == "reply"]
+    assert [reported["ok"] for reported in replies] == [True, True]
 
 
 def test_a_closed_stdin_is_an_end_of_input_and_no_socket_reuses_its_descriptor(

@@ -55,13 +55,20 @@ def test_a_program_gets_the_event_on_its_stdin_and_no_shell_reads_it(bench: Benc
     other.expect("ready")
     other.write("$(touch there) `touch there`; touch there\n")
     (line,) = wait_for(bench.folder / "it is; $(touch here)", 1)
-    told = json.loads(line)
-    assert (told["event"], told["text"]) == ("message", "$(touch there) `touch there`; touch there")
-    assert run.expect("message")["id"] == told["id"]
+    reported = json.loads(line)
+    assert (reported["event"], reported["text"]) == (
+        "message",
+        "$(touch there) `touch there`; touch there",
+    )
+    assert run.expect("message")["id"] == reported["id"]
     assert run.end() == 0
     assert "no-such-program failed: No such file or directory" in run.errors()
-    told = next(told for told in run.seen if told["event"] == "hook_failed")
-    assert (told["on"], told["command"], told["outcome"]) == ("peer", "no-such-program", "failed")
+    reported = next(reported for reported in run.seen if reported["event"] == "hook_failed")
+    assert (reported["on"], reported["command"], reported["outcome"]) == (
+        "peer",
+        "no-such-program",
+        "failed",
+    )
     assert not (bench.folder / "here").exists()
     assert not (bench.folder / "there").exists()
 
@@ -97,16 +104,16 @@ def test_a_missing_program_for_stopped_is_reported(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "command", "words"),
+    ("event", "command", "expected"),
     [("massage", "x", "message"), ("message", "", "a command"), ("message", "'x", "quotes")],
 )
 def test_a_wrong_hook_is_one_line_and_exit_2(
-    event: str, command: str, words: str, bench: Bench
+    event: str, command: str, expected: str, bench: Bench
 ) -> None:
     done = bench.command("--headless", "--on", event, command)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert words in done.stderr
+    assert expected in done.stderr
 
 
 @pytest.mark.asyncio
@@ -143,12 +150,12 @@ async def test_a_program_that_hangs_is_killed_with_its_children(
 
 @pytest.mark.asyncio
 async def test_a_failed_program_is_reported_with_its_last_output_and_rate_limited() -> None:
-    host, told = await a_host(), list[Object]()
+    host, reported = await a_host(), list[Object]()
     script = "cat; printf 'one\\n\\033[31mtwo\\n' >&2; exit 7"
     texts = [f'message sh -c "{script}"', "dropped sh -c 'kill -9 $$'", "member /"]
     async with (
         asyncio.timeout(WAIT_S),
-        running_hooks(host, texts, echoes_stderr=False, on_hook_failed=told.append) as hooks,
+        running_hooks(host, texts, echoes_stderr=False, on_hook_failed=reported.append) as hooks,
     ):
         for number in range(3):
             hooks.on_event(received(1, number + 1), Changes.NONE)
@@ -157,13 +164,13 @@ async def test_a_failed_program_is_reported_with_its_last_output_and_rate_limite
         while hooks.counts["failed"] < 5:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await host.leave(0.1)
-    by_event = {each["on"]: (each["reason"], each["count"]) for each in told}
+    by_event = {each["on"]: (each["reason"], each["count"]) for each in reported}
     assert by_event == {
         "message": ("exit status 7; ␛[31mtwo", 2),  # the first at once, the others in one
         "dropped": ("killed by SIGKILL", 1),
         "member": ("Permission denied", 1),
     }
-    assert len(told) == 4
+    assert len(reported) == 4
 
 
 @pytest.mark.asyncio

@@ -55,10 +55,10 @@ async def test_what_happens_is_counted() -> None:
         stack.push_async_callback(host.leave, 0.1)
         await host.node.ready(1)
         await host.broadcast(b"one")
-        heard = asyncio.Event()
-        host.listen(lambda event, _: heard.set() if isinstance(event, MessageReceived) else None)
+        received = asyncio.Event()
+        host.listen(lambda event, _: received.set() if isinstance(event, MessageReceived) else None)
         await bob.broadcast(b"two")
-        await heard.wait()
+        await received.wait()
         text = await asyncio.to_thread(fetch, port)
     seen = values(text)
     assert seen["grapevine_peers", "connected"] == 1
@@ -86,13 +86,13 @@ async def test_every_labeled_counter_has_its_series_before_the_first_event() -> 
         await host.start()
         stack.push_async_callback(host.leave, 0.1)
         seen = values(await asyncio.to_thread(fetch, port))
-    for name, words in {
+    for name, expected in {
         "grapevine_dropped_total": DropReason,
         "grapevine_messages_total": Via,
         "grapevine_peers": PeerState,
         "grapevine_members": MemberStatus,
     }.items():
-        assert {label for each, label in seen if each == name} == {word.value for word in words}
+        assert {label for each, label in seen if each == name} == {word.value for word in expected}
 
 
 @pytest.mark.asyncio
@@ -143,10 +143,10 @@ async def test_a_port_in_use_is_reported() -> None:
 def test_a_headless_node_serves_metrics_and_a_port_in_use_is_exit_4(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-        taken = bench.run("--metrics", f"127.0.0.1:{port}")
-        assert taken.process.wait(timeout=WAIT_S) == 4
-        assert taken.errors().count("\n") == 1
-        assert taken.seen == []
+        port_in_use = bench.run("--metrics", f"127.0.0.1:{port}")
+        assert port_in_use.process.wait(timeout=WAIT_S) == 4
+        assert port_in_use.errors().count("\n") == 1
+        assert port_in_use.seen == []
     run = bench.run(environ={"GRAPEVINE_METRICS": f"127.0.0.1:{port}"})
     run.expect("started")
     assert values(fetch(port))["grapevine_peers", "connected"] == 0

@@ -62,10 +62,10 @@ async def in_browser(folder: Path, *arguments: str) -> AsyncIterator[tuple[str, 
             process.kill()
 
 
-async def shows(socket: Any, words: str) -> None:
+async def shows(socket: Any, expected: str) -> None:
     """Wait until `words` have been drawn."""
     drawn = b""
-    while words.encode() not in drawn:
+    while expected.encode() not in drawn:
         drawn += (await socket.receive()).data
 
 
@@ -108,8 +108,10 @@ async def test_only_a_client_with_the_full_address_gets_the_app(bench: Bench) ->
                 await socket.send_json(["stdin", "i"])
                 await shows(socket, "Send")  # the keys of the compose box
                 await socket.send_json(["stdin", "hello from a browser\r"])
-                said = await asyncio.to_thread(bob.expect, "message", text="hello from a browser")
-                assert said["from_name"] == "ams-1"
+                received = await asyncio.to_thread(
+                    bob.expect, "message", text="hello from a browser"
+                )
+                assert received["from_name"] == "ams-1"
                 await shows(socket, "hello from a browser")
     assert not kept.exists()
 

@@ -131,7 +131,7 @@ def test_two_columns_are_cut_at_a_heading_where_that_leaves_them_about_as_high()
 def test_columns_fit_and_leave_nothing_out(facts: list[Fact], width: int) -> None:
     lines = layout_two_columns(facts, width)
     one = layout_facts(facts, (width - 4) // 2)
-    told = sorted("".join(part.text for line in lines for part in line).replace(" ", ""))
-    assert told == sorted("".join(part.text for line in one for part in line).replace(" ", ""))
+    letters = sorted("".join(part.text for line in lines for part in line).replace(" ", ""))
+    assert letters == sorted("".join(part.text for line in one for part in line).replace(" ", ""))
     if all(cells(fact.name) < (width - 4) // 2 for fact in facts):
         assert all(sum(cells(part.text) for part in line) <= width for line in lines)
