@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -30,7 +29,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
 
-from grapevine_proto.errors import ConfigError, GrapevineError, UnknownPeer
+from grapevine_proto.errors import GrapevineError, UnknownPeer
 from grapevine_proto.events import Event
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.command_runner import CommandRunner
@@ -67,9 +66,8 @@ from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.app.widgets.log import MessageLog
 from grapevine_tui.app.widgets.peer_table import PeerGrid
 from grapevine_tui.config import keymap
-from grapevine_tui.config.edit import EditableHost, SettingsEditor, settings_pending_restart
+from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.preferences import Preferences
-from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import CommandError
 from grapevine_tui.host.model import Changes
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
@@ -114,7 +112,7 @@ class GrapevineApp(App[None]):
         super().__init__()
         install_paste_safe_decoder()
         self._host = host
-        self._settings = self._startup_settings = settings
+        self._settings = settings
         self._demo = demo
         self._max_payload_bytes = settings.node.max_message_size
         self._pending_changes = Changes.NONE
@@ -422,36 +420,17 @@ class GrapevineApp(App[None]):
             return (
                 self._settings_editor
             )  # left by another way than back: nothing is dropped unasked
-        if isinstance(self._host, EditableHost):
-            self._settings_editor = await self._host.edit()
-            return self._settings_editor
-        if not isinstance(self._settings, Settings):
-            raise ConfigError("", "there are no settings here")
-        settings, editor = self._settings, self._settings_editor
-        if editor is not None and settings.demo:
-            return editor
-        if editor is not None:
-            with suppress(
-                GrapevineError
-            ):  # the file may have been changed, by hand or from elsewhere
-                reloaded = settings.reload()
-                keys = settings.node.keys
-                settings = replace(reloaded, node=reloaded.node.replace(keys=keys))
-        assert isinstance(self._startup_settings, Settings)
-        self._settings_editor = SettingsEditor(
-            settings, self._host.reconfigure, self._startup_settings
-        )
+        self._settings_editor = await self._host.edit()
         return self._settings_editor
 
     def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:
         settings = message.settings
         self._host.model.log_command("settings saved")
-        if isinstance(self._host, EditableHost):  # theme, keys and log are those of who looks
+        self._host.on_settings_saved(settings)
+        if self._host.model.is_remote:  # theme, keys and log level are those of this user
             self.main.apply_config(settings.node)
             return
         self._settings = settings
-        if isinstance(self._startup_settings, Settings):
-            self._host.pending_restart = settings_pending_restart(self._startup_settings, settings)
         self._host.model.messages.set_limit(settings.messages)
         set_level(settings.log_level)
         self.set_keymap(dict(settings.keys))

@@ -24,14 +24,18 @@ from textual.app import App
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.app.terminal import restore_terminal
-from grapevine_tui.forced_exit import force_exit_after
 from grapevine_tui.host.protocol import DemoView, HostView
+from grapevine_tui.process_exit import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_STATE_DIR,
+    INTERACTIVE_LEAVE_TIMEOUT_S,
+    SIGNAL_LEAVE_TIMEOUT_S,
+    force_exit_after,
+)
 
-LEAVE_TIMEOUT_S: Final = 2.0  # for goodbyes: long enough for a round trip round the world
-SIGNAL_LEAVE_TIMEOUT_S: Final = 0.35  # of the 500 ms that a signal leaves us
 SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
 FORCED_EXIT_DELAY_S: Final = 1.5  # after that, for a disk that hangs; usually nothing is left to do
-IDENTITY_IN_USE_EXIT_CODE: Final = 5  # the contract's exit code for an identity in use
 
 
 class GracefulShutdown:
@@ -45,7 +49,7 @@ class GracefulShutdown:
         self._demo = demo
         self._on_begin = on_begin
         self._is_requested = False
-        self._leave_timeout_s = LEAVE_TIMEOUT_S
+        self._leave_timeout_s = INTERACTIVE_LEAVE_TIMEOUT_S
         self.is_done = False
         """Whether nobody is left to say goodbye for."""
 
@@ -109,5 +113,5 @@ class GracefulShutdown:
     def _exit_code(self) -> int:
         stop_reason = self._host.model.stop_reason
         if not stop_reason:
-            return 0
-        return IDENTITY_IN_USE_EXIT_CODE if "in use" in stop_reason else 1
+            return EXIT_OK
+        return EXIT_STATE_DIR if "in use" in stop_reason else EXIT_FAILED

@@ -9,15 +9,10 @@ What must stay true:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -25,42 +20,31 @@ from typing import Any, Final, NoReturn
 import click
 
 from grapevine_proto.errors import (
-    BindError,
     ConfigError,
     GrapevineError,
-    KeyFileError,
-    StateLockedError,
-    StorageError,
 )
 from grapevine_proto.storage.atomic_file import (
     SHARED_MODE,
     atomic_create,
-    is_transient_error,
     make_private_directory,
     quarantine_empty,
 )
 from grapevine_tui import __version__, early_signals, logs
-from grapevine_tui.app.terminal import HangupSafeStream, needs_ascii, restore_terminal
-from grapevine_tui.cli.event_loop import new_runner
+from grapevine_tui.cli.run import run_app, run_headless, run_web
+from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.config.options import OPTIONS, PROFILES, Option
-from grapevine_tui.config.settings import Settings, load_settings
+from grapevine_tui.config.settings import load_settings
 from grapevine_tui.config.user_files import user_config_file, user_key_file
-from grapevine_tui.service.reaper import start_reaper_if_init
+from grapevine_tui.process_exit import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    exit_code_for,
+)
 from grapevine_tui.text import printable
 
 PROGRAM: Final = "grapevine-tui"
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_KEY_FILE, EXIT_BIND, EXIT_STATE_DIR = 0, 1, 2, 3, 4, 5
-EXIT_INTERRUPTED: Final = 130
-EXIT_CODE_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
-    (StorageError, EXIT_FAILED),  # it heals by itself, so a service manager is to try again
-    (ConfigError, EXIT_USAGE),
-    (click.UsageError, EXIT_USAGE),
-    (click.BadParameter, EXIT_USAGE),
-    (KeyFileError, EXIT_KEY_FILE),
-    (BindError, EXIT_BIND),
-    (StateLockedError, EXIT_STATE_DIR),
-)
-LEAVE_TIMEOUT_S: Final = 5.0  # an app that is quit hands over what is queued for at most so long
 
 logger = logging.getLogger("grapevine")
 
@@ -126,7 +110,7 @@ def print_error(error: BaseException) -> int:
     with contextlib.suppress(OSError):
         for line in lines:
             click.echo(printable(line), err=True)
-    return next((code for kind, code in EXIT_CODE_BY_ERROR if isinstance(error, kind)), EXIT_FAILED)
+    return EXIT_USAGE if isinstance(error, click.UsageError) else exit_code_for(error)
 
 
 def format_error(error: BaseException) -> str:
@@ -221,7 +205,7 @@ class _LazyGroup(click.Group):
 
             return ctl
         if name == "attach":
-            from grapevine_tui.remote.command import attach
+            from grapevine_tui.cli.attach import attach
 
             return attach
         if name == "sim":
@@ -317,8 +301,6 @@ def config_check(flags: dict[str, Any], file: str | None) -> int:
     if settings.key_files:
         settings.with_keys()
     if settings.on:
-        from grapevine_tui.service.hooks import Hook
-
         for hook in settings.on:
             Hook.parse(hook).check()
     for warning in settings.warnings:
@@ -326,142 +308,3 @@ def config_check(flags: dict[str, Any], file: str | None) -> int:
     config_file = next(each.value for each in settings.values if each.name == "app.config")
     click.echo(printable(f"{config_file or 'the settings'}: right"))
     return EXIT_OK
-
-
-# --- running --------------------------------------------------------------------------------------
-
-
-def _prepare_process() -> None:
-    """Whatever is said on stderr from now on, by us or by a library, never waits for its reader; a
-    hangup before the node runs has nothing to reload; and as process 1 we are everyone's parent."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # a stream of somebody's that has no file
-            sys.stderr = HangupSafeStream(sys.stderr)
-    if hasattr(signal, "SIGHUP") and early_signals.is_own_process():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    start_reaper_if_init()
-
-
-def run_headless(settings: Settings) -> int:
-    """Run a node on stdin and stdout until it is told to stop; the exit code."""
-    from grapevine_tui.service.headless import Headless
-
-    _prepare_process()
-    _start_logging(settings, lambda: logs.to_stderr(settings.log_level))
-    settings = settings.with_keys()
-    if sys.stdout is None:
-        raise ConfigError("", "stdout is closed; a headless node needs it")
-    stdin = None if sys.stdin is None else sys.stdin.fileno()
-    with new_runner() as runner:
-        return runner.run(Headless(settings, stdin=stdin, stdout=sys.stdout.fileno()).run())
-
-
-def run_web(settings: Settings) -> int:
-    """Run a node whose app is in a browser, until a signal; the exit code."""
-    from grapevine_tui.service import web
-    from grapevine_tui.service.headless import Headless
-
-    _prepare_process()
-    _start_logging(settings, lambda: logs.to_stderr(settings.log_level))
-
-    async def show_demo() -> int:
-        async with web.serve_command(settings.web, web.own_command("--demo")) as (_, address):
-            click.echo(f"open {address}")
-            stop_requested = asyncio.Event()
-            for signal_number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(signal_number, stop_requested.set)
-            await stop_requested.wait()
-        return EXIT_OK
-
-    with new_runner() as runner:
-        if settings.demo:
-            return runner.run(show_demo())
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        settings = replace(settings, on_eof="stay").with_keys()
-        return runner.run(Headless(settings, stdin=None, stdout=devnull).run())
-
-
-def run_app(settings: Settings) -> int:
-    """Run the app on this terminal until it is quit; the exit code."""
-    _require_terminal()
-    _start_logging(settings, logs.to_null)
-    settings = settings.with_keys()
-    return run_on_terminal(lambda: _run_app(settings))
-
-
-def _require_terminal() -> None:
-    if os.environ.get("TEXTUAL_DRIVER"):  # it draws elsewhere: in a browser
-        return
-    streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
-    if not all(each and each.isatty() for each in streams) or os.environ.get("TERM") == "dumb":
-        raise ConfigError("", "the app needs a terminal; without one, use --headless")
-
-
-def run_on_terminal(run_app: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run an app on this terminal until it is quit; the exit code."""
-    _require_terminal()
-    if sys.stderr is not None:
-        # Textual draws on this, and says last words on the other: neither may ever wait.
-        in_ascii = needs_ascii(sys.stderr.encoding, os.environ)
-        terminal = HangupSafeStream(sys.stderr, in_ascii=in_ascii)
-        vars(sys)["__stderr__"] = sys.stderr = terminal
-    if early_signals.is_own_process():
-        early_signals.install_signal_handlers(restore_terminal)
-    start_reaper_if_init()
-    with new_runner() as runner:
-        return runner.run(run_app())
-
-
-async def _run_app(settings: Settings) -> int:
-    from grapevine_proto.events import Event, NodeStarted
-    from grapevine_tui.app.app import GrapevineApp
-    from grapevine_tui.host.demo import Demo
-    from grapevine_tui.host.local import Host
-    from grapevine_tui.host.model import Changes, Model
-    from grapevine_tui.service.services import node_services
-
-    host = Host(
-        settings.node,
-        settings.state_dir,
-        model=Model(max_messages=settings.messages),
-        spare_state_dirs=settings.spare_state_dirs,
-    )
-
-    def start_log_file(event: Event, _: Changes) -> None:
-        if isinstance(event, NodeStarted) and settings.log_file is None and host.state_dir:
-            # Only now it is known which state folder is ours. A log that cannot be is no reason to
-            # stop: what matters is on the screen.
-            with contextlib.suppress(OSError):
-                logs.to_file(host.state_dir / "grapevine.log", settings.log_level)
-
-    host.listen(start_log_file)
-    app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
-
-    def notify_hook_failed(fields: dict[str, Any]) -> None:
-        text = "--on {on}: {command} {outcome}: {reason}".format(**fields).replace("_", " ")
-        app.call_later(partial(app.notify, printable(text), severity="warning", markup=False))
-
-    async with node_services(
-        host, settings, lambda: app.call_later(app.request_shutdown), notify_hook_failed
-    ) as run_stopped_hooks:
-        await app.run_async()
-        failure = getattr(app, "failure", None)
-        run_stopped_hooks(
-            {"reason": "failed", "error": str(failure)} if failure else {"reason": "quit"}
-        )
-    if failure is not None:
-        raise failure
-    return app.exit_code
-
-
-def _start_logging(settings: Settings, use_default: Callable[[], None]) -> None:
-    if settings.log_file is None:
-        use_default()
-    else:
-        try:
-            logs.to_file(settings.log_file, settings.log_level)
-        except OSError as error:
-            error_type = StorageError if is_transient_error(error) else ConfigError
-            raise error_type("app.log_file", f"{settings.log_file}: {error.strerror}") from None
-    for warning in settings.warnings:
-        logger.warning("%s", warning)

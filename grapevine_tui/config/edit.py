@@ -15,12 +15,12 @@ import tomllib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple
 
 import tomli_w
 
 from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
-from grapevine_proto.errors import ConfigError
+from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_proto.storage.atomic_file import atomic_write, make_private_directory
 from grapevine_tui.config.keymap import DEFAULT_KEYS
@@ -232,13 +232,32 @@ class SettingsEditor:
         return expand_user("app.config", chosen) if chosen else user_config_file()
 
 
-@runtime_checkable
-class EditableHost(Protocol):
-    """A host whose settings are those of a node elsewhere."""
+class LiveSettings:
+    """The settings a running node in this process goes by, from the start through every edit."""
 
-    async def edit(self) -> SettingsEditor:
-        """The settings as they are there now. Raises NoAnswer, NotDone."""
-        ...
+    def __init__(self, settings: Settings) -> None:
+        self._startup = self._current = settings
+        self._editor: SettingsEditor | None = None
+
+    def edit(self, reconfigure: Callable[[NodeConfig], tuple[str, ...]]) -> SettingsEditor:
+        """Open an editor that applies its changes by `reconfigure`.
+
+        From the second time on, the config file is read again, unless the settings are a demo's.
+        """
+        settings = self._current
+        if self._editor is not None and settings.demo:
+            return self._editor
+        if self._editor is not None:
+            with contextlib.suppress(GrapevineError):  # an invalid file: keep what is in effect
+                reloaded = settings.reload()
+                settings = replace(reloaded, node=reloaded.node.replace(keys=settings.node.keys))
+        self._editor = SettingsEditor(settings, reconfigure, self._startup)
+        return self._editor
+
+    def on_saved(self, settings: Settings) -> tuple[str, ...]:
+        """Take over `settings`, which an editor saved; return the names that need a restart."""
+        self._current = settings
+        return settings_pending_restart(self._startup, settings)
 
 
 class RemoteSettingsEditor(SettingsEditor):

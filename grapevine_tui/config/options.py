@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from grapevine_proto.config.node import DISTRIBUTIONS, NodeConfig
 from grapevine_proto.ids import canonical_host
+from grapevine_tui.config.hook_spec import Hook
 
 LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # Grapevine's words
 ALERTS: Final = ("off", "bell", "notify")
@@ -71,8 +72,6 @@ def _paths(text: str) -> list[str]:
 
 
 def _hooks(text: str) -> list[str]:
-    from grapevine_tui.service.hooks import Hook  # few ask for it
-
     Hook.parse(text)
     return [text]
 

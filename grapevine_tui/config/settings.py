@@ -21,6 +21,7 @@ from grapevine_proto.config.node import NodeConfig, key_paths
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import join_host_port, split_host_port
+from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.config.options import ALERTS, LOG_LEVELS
 from grapevine_tui.config.sources import (
     EDITED_ORIGIN,
@@ -228,8 +229,6 @@ def _check_texts(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _check_hook(text: str) -> None:
-    from grapevine_tui.service.hooks import Hook  # few ask for it
-
     try:
         Hook.parse(text)
     except ValueError as expected:

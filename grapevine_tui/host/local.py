@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import Final
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError, UnknownPeer
+from grapevine_proto.errors import (
+    ConfigError,
+    GrapevineError,
+    NotRunning,
+    StateLockedError,
+    UnknownPeer,
+)
 from grapevine_proto.events import (
     Event,
     MemberStatus,
@@ -29,6 +35,8 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
 from grapevine_proto.node import Node
+from grapevine_tui.config.edit import LiveSettings, SettingsEditor
+from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.text import printable
 
@@ -55,6 +63,7 @@ class Host:
         config: NodeConfig,
         state_dir: Path | None,
         *,
+        settings: Settings | None = None,
         model: Model | None = None,
         spare_state_dirs: Iterable[Path] = (),
     ) -> None:
@@ -66,6 +75,7 @@ class Host:
         """How programs after ``--on`` ended, by outcome."""
         self.pending_restart: tuple[str, ...] = ()
         """Names of settings that were changed and wait for a restart."""
+        self._live_settings = None if settings is None else LiveSettings(settings)
         self._config = self._desired_config = config
         self._spare_state_dirs = list(spare_state_dirs)
         self._listeners: list[Listener] = []
@@ -80,6 +90,17 @@ class Host:
     def config(self) -> NodeConfig:
         """What the node goes by now. What was asked for and waits for a restart is not in it."""
         return self._config
+
+    async def edit(self) -> SettingsEditor:
+        """Open the settings for editing, as the config file has them now. Raises ConfigError."""
+        if self._live_settings is None:
+            raise ConfigError("", "this node has no settings to edit")
+        return self._live_settings.edit(self.reconfigure)
+
+    def on_settings_saved(self, settings: Settings) -> None:
+        """Note that an editor of `edit` has saved `settings`."""
+        if self._live_settings is not None:
+            self.pending_restart = self._live_settings.on_saved(settings)
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with every event and what it changed in the model. Keep it short."""

@@ -13,6 +13,8 @@ from typing import Protocol
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import Event
 from grapevine_proto.ids import MessageId, PeerId
+from grapevine_tui.config.edit import SettingsEditor
+from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.model import Changes, Model
 
 
@@ -62,6 +64,14 @@ class HostView(Protocol):
     async def forget(self, peer_id: PeerId) -> None: ...
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]: ...
+
+    async def edit(self) -> SettingsEditor:
+        """Open the settings of the node for editing. Raises GrapevineError."""
+        ...
+
+    def on_settings_saved(self, settings: Settings) -> None:
+        """Note that an editor of `edit` has saved `settings`."""
+        ...
 
     def refresh(self) -> Changes: ...
 

@@ -366,10 +366,13 @@ class RemoteHost:
         raise CommandFailed("the node runs elsewhere: its settings are changed by `edit`")
 
     async def edit(self) -> RemoteSettingsEditor:
-        """Its settings, to be changed."""
+        """Open the settings of the node for editing. Raises NodeUnreachable, CommandFailed."""
         return RemoteSettingsEditor(
             _settings_from_reply(await self._request("settings")), self._set_settings
         )
+
+    def on_settings_saved(self, settings: Settings) -> None:
+        """Nothing to do: the node applied and saved them itself."""
 
     async def _set_settings(self, changes: Mapping[str, str]) -> tuple[SaveResult, Settings]:
         reply = await self._request("set_settings", changes=dict(changes))

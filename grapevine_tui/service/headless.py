@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
-from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError
+from grapevine_proto.errors import GrapevineError, NotRunning
 from grapevine_proto.events import (
     DatagramDropped,
     Event,
@@ -37,18 +37,20 @@ from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, encode_event
 from grapevine_tui.control.reload import ReloadFailed, reload_settings
 from grapevine_tui.control.subscribers import MAX_REPLAYED_BYTES, MAX_REPLAYED_MESSAGES
-from grapevine_tui.forced_exit import force_exit_after
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.process_exit import (
+    EXIT_FAILED,
+    EXIT_OK,
+    LEAVE_TIMEOUT_S,
+    SIGNAL_LEAVE_TIMEOUT_S,
+    force_exit_after,
+)
 from grapevine_tui.service.services import node_services
 from grapevine_tui.service.stdio import LineWriter, read_lines
 
 logger = logging.getLogger("grapevine.headless")
 
-SIGNAL_LEAVE_TIMEOUT_S: Final = (
-    0.3  # of the 500 ms that a signal leaves us; the rest is for closing
-)
-LEAVE_TIMEOUT_S: Final = 5.0
 SIGNAL_FLUSH_TIMEOUT_S: Final = 0.25  # from the signal on, for the last lines
 MIN_FLUSH_TIMEOUT_S: Final = 0.05  # for them at least
 FORCED_EXIT_DELAY_S: Final = (
@@ -58,7 +60,6 @@ OUTPUT_CLOSE_TIMEOUT_S: Final = 5.0  # for the last lines otherwise
 ACK_POLL_INTERVAL_S: Final = 0.05  # between looks whether all that was said is taken
 ROUND_RETRY_INTERVAL_S: Final = 0.5  # between rounds begun for that
 OUTPUT_POLL_INTERVAL_S: Final = 0.02  # between looks whether replies are read again
-EXIT_FAILED, EXIT_STATE_DIR = 1, 5
 
 
 class Headless:
@@ -104,7 +105,7 @@ class Headless:
         async with node_services(
             self.host,
             self._settings,
-            lambda: self._request_stop("quit", 0),
+            lambda: self._request_stop("quit", EXIT_OK),
             self._on_hook_failed,
         ) as self._run_stopped_hooks:
             self.host.listen(self._on_event)
@@ -137,12 +138,12 @@ class Headless:
         if self._stop.done():
             os._exit(128 + signal_number)  # told twice: at once, whatever is still to be said
         self._flush_deadline = self._clock() + SIGNAL_FLUSH_TIMEOUT_S
-        force_exit_after(FORCED_EXIT_DELAY_S, 0)
-        self._request_stop(signal_number.name.lower(), 0)
+        force_exit_after(FORCED_EXIT_DELAY_S, EXIT_OK)
+        self._request_stop(signal_number.name.lower(), EXIT_OK)
 
     def _on_output_broken(self, error: OSError) -> None:
         # A reader that has gone has had enough; what could not be written for another reason is missed.
-        code = 0 if isinstance(error, BrokenPipeError) else 1
+        code = EXIT_OK if isinstance(error, BrokenPipeError) else EXIT_FAILED
         detail = f"stdout: {error.strerror or error}"
         with suppress(RuntimeError):  # in the writer's thread; the loop may be closed by now
             self._loop.call_soon_threadsafe(self._request_stop, "output_closed", code, detail)
@@ -173,7 +174,6 @@ class Headless:
         )
         if failure is not None:
             fields["error"] = str(failure)
-            code = EXIT_STATE_DIR if isinstance(failure, StateLockedError) else EXIT_FAILED
         elif reason in ("eof", "eof_timeout"):
             unacknowledged = max(unacknowledged, self.host.unacknowledged)
             fields["unacknowledged"] = unacknowledged
@@ -256,14 +256,14 @@ class Headless:
                 next_sync_at = now + ROUND_RETRY_INTERVAL_S
                 self.host.sync_unacknowledged()
             await asyncio.sleep(ACK_POLL_INTERVAL_S)
-        self._request_stop("eof", 0)
+        self._request_stop("eof", EXIT_OK)
 
     async def _execute_line(self, line: bytes | None) -> None:
         reply = await self._executor.execute(line)
         if reply is not None:
             self._write_event("reply", reply.fields)
             if reply.is_quit:
-                self._request_stop("quit", 0)
+                self._request_stop("quit", EXIT_OK)
 
     # --- reload ---------------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ import contextlib
 import logging
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,9 +28,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, NamedTuple
 
-from grapevine_proto.errors import ConfigError, GrapevineError
+from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import Event
-from grapevine_proto.storage.permissions import UntrustedFile, check_program
+from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed, RateLimitedCounter
 from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, encode_event
@@ -42,10 +41,6 @@ from grapevine_tui.text import printable, printable_lines, truncate
 
 logger = logging.getLogger("grapevine.hooks")
 
-HOOK_EVENTS: Final = (
-    *("started", "ready", "message", "peer", "member", "rate_limited", "standing"),
-    *("round", "trace", "dropped", "dial_failed", "state_save_failed", "stopped"),
-)
 MAX_RUNNING_HOOKS: Final = 4  # programs
 MAX_QUEUED_RUNS: Final = 64  # events; then they are skipped
 RUN_TIMEOUT_S: Final = 10.0  # then a program and its children are killed
@@ -55,39 +50,6 @@ STDERR_LINE_CELLS: Final = 200  # of its last line, as told
 MAX_STDERR_ECHO_BYTES: Final = 64 * 1024  # of what a program says on stderr that go to ours
 MAX_FINAL_READS: Final = 4
 SHUTDOWN_GRACE_S: Final = 0.1  # for those that run when the node ends
-
-
-class Hook(NamedTuple):
-    """What to run at which event."""
-
-    event: str
-    command: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Hook:
-        """``EVENT COMMAND``. Raises ValueError with words for people."""
-        event, _, command = text.strip().partition(" ")
-        if event not in HOOK_EVENTS:
-            raise ValueError(f"one of {', '.join(HOOK_EVENTS)}, then a command")
-        try:
-            parts = tuple(shlex.split(command))
-        except ValueError:
-            raise ValueError("a command whose quotes are closed") from None
-        if not parts:
-            raise ValueError(f"a command after {event}")
-        return cls(event, parts)
-
-    def check(self) -> None:
-        """Raises ConfigError where someone else can change the program. One that is not there is told of
-        when it is to run."""
-        program = shutil.which(self.command[0])
-        try:
-            if program is not None:
-                check_program(program)
-        except UntrustedFile as error:
-            raise ConfigError("app.on", f"{program}: {error.strerror}") from None
-        except OSError:
-            pass
 
 
 class HookResult(NamedTuple):

@@ -19,11 +19,12 @@ import pytest
 import grapevine_proto
 from grapevine_proto import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_tui.cli.main import EXIT_CODE_BY_ERROR, ROOT_COMMAND
+from grapevine_tui.cli.main import ROOT_COMMAND
+from grapevine_tui.config.hook_spec import HOOK_EVENTS
 from grapevine_tui.config.options import OPTIONS
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.control.commands import COMMANDS
-from grapevine_tui.service.hooks import HOOK_EVENTS
+from grapevine_tui.process_exit import EXIT_CODE_BY_ERROR
 from tests.sources import ROOT, tree_of
 from tests.tui.runs import Bench, environ_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.errors import GrapevineError, MessageTooLarge, UnknownPeer
+from grapevine_proto.errors import ConfigError, GrapevineError, MessageTooLarge, UnknownPeer
 from grapevine_proto.events import (
     Event,
     MemberInfo,
@@ -21,6 +21,8 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_tui.config.edit import LiveSettings, SettingsEditor
+from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.model import Changes, Model
 from tests.tui.values import EPOCH, a_message, an_id
 
@@ -69,11 +71,18 @@ class FakeHost:
         self.denied: list[PeerId] = []
         self.configs: list[NodeConfig] = []
         self.pending_restart: tuple[str, ...] = ()
+        self.live_settings: LiveSettings | None = None
         self.restart: tuple[str, ...] = ()
         self.left = 0
         self.unsent = 0
         self.limit_bytes = 1100
         self._listeners: list[Callable[[Event, Changes], None]] = []
+
+    def with_settings(self, settings: object) -> FakeHost:
+        """This host, with settings that the app can edit if they are real ones."""
+        if isinstance(settings, Settings):
+            self.live_settings = LiveSettings(settings)
+        return self
 
     def listen(self, listener: Callable[[Event, Changes], None]) -> None:
         self._listeners.append(listener)
@@ -139,6 +148,15 @@ class FakeHost:
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         self.configs.append(config)
         return self.restart
+
+    async def edit(self) -> SettingsEditor:
+        if self.live_settings is None:
+            raise ConfigError("", "this node has no settings to edit")
+        return self.live_settings.edit(self.reconfigure)
+
+    def on_settings_saved(self, settings: Settings) -> None:
+        if self.live_settings is not None:
+            self.pending_restart = self.live_settings.on_saved(settings)
 
     def resolve(self, identity: str) -> PeerId:
         for peer in self.peers:

@@ -133,7 +133,7 @@ async def draw(folder: Path, *, is_fake: bool) -> None:
         settings = load_settings(
             {"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}
         ).with_keys()
-        host = Host(settings.node, None)
+        host = Host(settings.node, None, settings=settings)
         app = GrapevineApp(host, settings, demo=Demo(host))
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.pause(1.0 if is_fake else LIVE_S)

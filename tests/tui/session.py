@@ -80,7 +80,7 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         "app.state_dir": str(folder / "us"),
     }
     settings = load_settings(flags, {}, directory=folder).with_keys()
-    host = Host(settings.node, settings.state_dir)
+    host = Host(settings.node, settings.state_dir, settings=settings)
     app = GrapevineApp(host, settings)
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
         operator = Operator(app, pilot)

@@ -93,7 +93,7 @@ async def staged(
     size: tuple[int, int] = (120, 36),
     settings: FakeSettings | None = None,
 ) -> AsyncIterator[Stage]:
-    host = host or FakeHost()
+    host = (host or FakeHost()).with_settings(settings)
     app = GrapevineApp(host, settings or FakeSettings())
     async with app.run_test(size=size, notifications=True) as pilot:
         stage = Stage(app, host, pilot)

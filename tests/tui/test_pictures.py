@@ -213,7 +213,8 @@ async def test_a_state_matches_its_snapshot(
 ) -> None:
     host = made_up()
     is_settings = shot.name.startswith("settings")
-    app = GrapevineApp(host, settings_of(home, monkeypatch) if is_settings else OURS)
+    settings = settings_of(home, monkeypatch) if is_settings else OURS
+    app = GrapevineApp(host.with_settings(settings), settings)
     app.animation_level = "none"
     async with app.run_test(size=shot.size) as pilot:
         app.theme = shot.theme

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 from textual.pilot import Pilot
@@ -120,7 +119,7 @@ async def test_a_busy_port_ends_the_app_with_the_nodes_own_error() -> None:
 
 async def test_the_demonstration_makes_every_panel_alive() -> None:
     settings = load_settings({"app.demo": True, "name": "ams-1"}, {}).with_keys()
-    host = Host(replace(settings).node, None)
+    host = Host(settings.node, None, settings=settings)
     app = GrapevineApp(host, settings, demo=Demo(host))
     async with app.run_test(size=(120, 36)) as pilot:
         await until(

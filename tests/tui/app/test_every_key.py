@@ -243,7 +243,7 @@ async def test_every_key_of_the_help_does_what_it_describes(
         monkeypatch.setenv(name, str(tmp_path))
     settings = load_settings({}, {}, directory=tmp_path).with_keys()
     host = a_host()
-    app = GrapevineApp(host, settings)
+    app = GrapevineApp(host.with_settings(settings), settings)
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
         stage = Stage(app, host, pilot)
         for number, (key, action) in enumerate(keys_of(section)):

@@ -16,6 +16,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DatagramDropped, MemberChanged
+from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
@@ -23,7 +24,6 @@ from grapevine_tui.service import hooks as hooks_module
 from grapevine_tui.service.hooks import (
     MAX_QUEUED_RUNS,
     MAX_RUNNING_HOOKS,
-    Hook,
     HookRunner,
     running_hooks,
 )

@@ -10,8 +10,8 @@ import pytest
 
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, KeyFileError, StateLockedError
-from grapevine_tui.cli.main import EXIT_CODE_BY_ERROR
 from grapevine_tui.config.settings import load_settings
+from grapevine_tui.process_exit import EXIT_CODE_BY_ERROR
 from tests.sources import ROOT
 from tests.tui.runs import Bench
 

@@ -41,7 +41,7 @@ async def opened(
     settings: Settings, host: FakeHost | None = None, size: tuple[int, int] = (120, 36)
 ) -> AsyncIterator[Stage]:
     host = host or FakeHost()
-    app = GrapevineApp(host, settings)
+    app = GrapevineApp(host.with_settings(settings), settings)
     async with app.run_test(size=size, notifications=True) as pilot:
         stage = Stage(app, host, pilot)
         await stage.paint()
@@ -209,7 +209,7 @@ async def test_what_waits_for_a_restart_shows_what_is_in_effect_until_then(
 async def test_a_host_without_settings_is_reported() -> None:
     async with staged() as stage:
         await stage.press("escape", "C")
-        assert "there are no settings here" in stage.text
+        assert "this node has no settings to edit" in stage.text
 
 
 async def test_hostile_values_are_shown_and_neither_obeyed_nor_fatal(

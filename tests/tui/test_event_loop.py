@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from grapevine_tui.cli.event_loop import new_runner, supports_eager_start
+from grapevine_tui.event_loop import new_runner, supports_eager_start
 
 
 def test_eager_tasks_as_textual_makes_them_run_on_it() -> None:

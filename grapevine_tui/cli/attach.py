@@ -1,7 +1,7 @@
-"""``grapevine-tui attach``: the app before a node that runs already, over its control socket.
+"""``grapevine-tui attach``: runs the app for a running node, over its control socket.
 
-What must stay true: what cannot be reached is told in one line before any screen is drawn; the choices
-of this user (theme, keys) are its own, everything else is the node's.
+Invariants: if the node cannot be reached, one line says so before anything is drawn; theme, keys and
+alerts are those of this user, everything else is the node's.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import click
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_tui import logs
+from grapevine_tui.app.on_terminal import run_on_terminal
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.control.client import find_state_dir
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteAppSettings:
-    """What an attached app goes by."""
+    """Settings of an attached app: the node's configuration, this user's preferences."""
 
     node: NodeConfig
     theme: str
@@ -39,8 +40,6 @@ class RemoteAppSettings:
 @click.pass_obj
 def attach(inherited: dict[str, Any] | None, state_dir: str | None, port: str | None) -> int:
     """Open the UI for a running node. Quitting detaches; the node keeps running."""
-    from grapevine_tui.cli.main import run_on_terminal
-
     flags = dict(inherited or {})
     flags |= {"app.state_dir": state_dir} if state_dir is not None else {}
     flags |= {"port": port} if port is not None else {}
@@ -49,7 +48,7 @@ def attach(inherited: dict[str, Any] | None, state_dir: str | None, port: str | 
 
 
 async def run_attached_app(flags: dict[str, Any]) -> int:
-    """Run the app until it is quit; the exit code. Raises NoAnswer."""
+    """Run the app until it is quit and return its exit code. Raises NodeUnreachable."""
     from grapevine_tui.app.app import GrapevineApp
     from grapevine_tui.host.model import Model
     from grapevine_tui.remote.host import RemoteHost
