@@ -1,5 +1,5 @@
-"""Grapevine: encrypted gossip over UDP. The public names of the library; see
-docs/reference/library.md."""
+"""Grapevine: encrypted gossip messaging over UDP. These are the public names; docs/reference/library.md
+documents them."""
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import (

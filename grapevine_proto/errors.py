@@ -11,8 +11,10 @@
     ├── NotRunning         the node has not started or has stopped; nothing was sent
     └── UnknownPeer        no peer or member has this ID or address; nothing was sent
 
-Invariants: receiving raises none of these. `Dropped` reports a bad datagram inside the engine and never
-leaves it. It carries one `DropReason`; counters, screens and tests use the same names.
+Invariants:
+
+- Receiving raises none of these. `Dropped` reports a bad datagram inside the engine and never leaves it.
+- `Dropped` carries one `DropReason`; counters, screens and tests use the same names.
 """
 
 from __future__ import annotations
@@ -132,9 +134,7 @@ class DropReason(StrEnum):
     REASSEMBLY_FULL = "reassembly_full"
     SOCKET_OVERRUN = "socket_overrun"  # lost in the socket's receive buffer, before it was read
     # internal
-    INTERNAL_ERROR = (
-        "internal_error"  # an internal error while serving a peer, whose link was closed
-    )
+    INTERNAL_ERROR = "internal_error"  # while serving a peer, whose link was closed
 
 
 class Offense(StrEnum):

@@ -31,7 +31,7 @@ class PeerId(bytes):
 
     def __new__(cls, key: bytes) -> PeerId:
         if len(key) != PEER_ID_BYTES:
-            raise ValueError(f"a peer id is {PEER_ID_BYTES} bytes, not {len(key)}")
+            raise ValueError(f"peer ID: expected {PEER_ID_BYTES} bytes, got {len(key)}")
         return super().__new__(cls, key)
 
     @classmethod
@@ -60,7 +60,7 @@ class Stream(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamRange:
-    """Sequences `first` to `last_label`, both included, of one stream."""
+    """Sequences `first` to `last`, both included, of one stream."""
 
     stream: Stream
     first: int
@@ -68,6 +68,7 @@ class StreamRange:
 
     @property
     def bounds(self) -> tuple[int, int]:
+        """The first and the last sequence."""
         return self.first, self.last
 
 
@@ -132,9 +133,9 @@ class Address(NamedTuple):
         """Why no other node can dial this address; empty if it can. For people."""
         address = ipaddress.ip_address(self.host)
         if self.port == 0:
-            return "port 0 cannot be dialled"
+            return "port 0 cannot be dialed"
         if address.is_unspecified:
-            return f"{self.host} stands for all addresses of a machine"
+            return f"{self.host} means all addresses of a machine"
         if address.is_multicast:
             return f"{self.host} is a multicast address"
         if address.version == 4 and (address in _THIS_NETWORK or address in _RESERVED):
@@ -174,20 +175,20 @@ def check_host(host: str) -> None:
     else:
         return
     if ":" in host or "%" in host:
-        raise ValueError(f"{host!r} is no IPv6 address")
+        raise ValueError(f"invalid IPv6 address {host!r}")
     last_label = host.rstrip(".").rpartition(".")[2]
     if last_label.isdigit() or last_label[:2].lower() == "0x":
         # The system resolver reads 010.0.0.1 as 8.0.0.1, and 1.2 as 1.0.0.2.
         raise ValueError(
-            f"{host!r} is no IPv4 address: four numbers up to 255, without leading zeros"
+            f"invalid IPv4 address {host!r}: expected four numbers up to 255 without leading zeros"
         )
     try:
         encoded = host.removesuffix(".").encode("idna")
     except UnicodeError:
-        raise ValueError(f"{host[:80]!r}: {INVALID_LABEL}") from None
+        raise ValueError(f"invalid host {host[:80]!r}: {INVALID_LABEL}") from None
     if len(encoded) > MAX_HOST_NAME_CHARS:
         raise ValueError(
-            f"{host[:80]!r}...: a host name has at most {MAX_HOST_NAME_CHARS} characters"
+            f"invalid host {host[:80]!r}...: longer than {MAX_HOST_NAME_CHARS} characters"
         )
 
 
@@ -221,10 +222,9 @@ def parse_literal(host_port: str) -> Address | None:
 
 
 INVALID_LABEL: Final = "a part of the host name is empty or longer than 63 characters"  # RFC 1035
-MAX_HOST_NAME_CHARS: Final = 253  # RFC 1035, without the dot at its end
-HOST_NAME_PUNCTUATION: Final = (
-    "-._"  # beside letters, of any alphabet, and digits (RFC 1123, RFC 5890)
-)
+MAX_HOST_NAME_CHARS: Final = 253  # RFC 1035, without the trailing dot
+# allowed besides digits and letters of any alphabet (RFC 1123, RFC 5890)
+HOST_NAME_PUNCTUATION: Final = "-._"
 
 
 def split_host_port(text: str) -> tuple[str, int]:
@@ -235,11 +235,11 @@ def split_host_port(text: str) -> tuple[str, int]:
     if host.startswith("[") and host.endswith("]"):
         host, literal_punctuation = host[1:-1], ":%"
     elif "://" in host:
-        raise ValueError(f"{text!r} is not host:port: no scheme stands before it")
+        raise ValueError(f"expected host:port without a scheme, got {text!r}")
     elif ":" in host:
-        raise ValueError(f"{text!r}: an IPv6 address is written [{text}]:port")
+        raise ValueError(f"expected [{text}]:port for an IPv6 address, got {text!r}")
     if not colon or not host:
-        raise ValueError(f"{text!r} is not host:port")
+        raise ValueError(f"expected host:port, got {text!r}")
     invalid = next(
         (
             char
@@ -249,8 +249,8 @@ def split_host_port(text: str) -> tuple[str, int]:
         None,
     )
     if invalid is not None:
-        raise ValueError(f"{text!r}: {invalid!r} stands in no host's name or address")
+        raise ValueError(f"invalid host in {text!r}: contains {invalid!r}")
     digits = port.lstrip("0")[:6] or "0"
     if not port.isascii() or not port.isdigit() or int(digits) > 65535:
-        raise ValueError(f"{text!r}: a port is a number from 0 to 65535")
+        raise ValueError(f"invalid port in {text!r}: expected a number from 0 to 65535")
     return host, int(digits)

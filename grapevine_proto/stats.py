@@ -1,6 +1,6 @@
-"""What a node shows of itself: plain values, made when somebody looks.
+"""Builds the snapshots that `Node.peers` and `Node.stats` return.
 
-What must stay true: looking changes nothing.
+Invariants: building a snapshot changes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grapevine_proto.transport.transient_sessions import TransientSessions
 def peer_info(
     peer: Peer, links: LinkTable, overlay: Overlay, peer_timeout_s: float, now: float
 ) -> PeerInfo:
-    """A peer, linked or not."""
+    """Returns the snapshot of one peer, connected or not."""
     link = links.get(peer.peer_id)
     limits = links.peer_limits.get(peer.peer_id)
     bucket = limits.bucket if limits else None
@@ -57,7 +57,7 @@ def peer_info(
 
 
 class DatagramCounters:
-    """Datagrams and their bytes, both ways."""
+    """Counts datagrams and bytes in both directions."""
 
     __slots__ = ("bytes_in", "bytes_out", "datagrams_in", "datagrams_out")
 
@@ -77,7 +77,7 @@ def stats(
     delivered: int,
     broadcast: int,
 ) -> Stats:
-    """Counters and gauges of one node."""
+    """Returns the counters and gauges of one node."""
     dissemination, tracing, store = overlay.dissemination, overlay.tracing, overlay.store
     return Stats(
         datagrams_in=counters.datagrams_in,

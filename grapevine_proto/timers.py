@@ -1,10 +1,10 @@
-"""Who of many wants to be looked at next, and when.
+"""Timer queue: a binary heap of deadlines, one per item.
 
-What must stay true:
+Invariants:
 
-- A step costs a logarithm of how many there are, however many of them there are.
-- One entry each in the heap, so that it does not grow with how often plans change: a plan moved to
-  later leaves its entry where it is, to be put right when its turn comes.
+- An operation costs O(log n) amortized.
+- The heap size is proportional to the number of items, not to how often deadlines change: postponing a
+  deadline keeps the heap entry, which is corrected when it reaches the top.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ Item = TypeVar("Item")
 
 
 class TimerQueue(Generic[Item]):
-    """Times of items, which are hashable; each has at most one."""
+    """Deadlines of hashable items, at most one each."""
 
     __slots__ = ("_deadlines", "_heap", "_heap_times", "_tiebreaker")
 
     def __init__(self) -> None:
         self._deadlines: dict[Item, float] = {}
-        self._heap_times: dict[
-            Item, float
-        ] = {}  # where its entry stands in the heap: not after its plan
+        self._heap_times: dict[Item, float] = {}  # time of its heap entry, never after its deadline
         self._heap: list[tuple[float, int, Item]] = []
-        self._tiebreaker = count()  # of equal times the one planned first comes first
+        self._tiebreaker = (
+            count()
+        )  # equal deadlines expire in the order in which they were scheduled
 
     def __len__(self) -> int:
         return len(self._deadlines)
 
     def deadline_of(self, item: Item) -> float:
-        """When `item` is to be looked at; math.inf: not at all."""
+        """Returns the deadline of `item`; math.inf if it has none."""
         return self._deadlines.get(item, math.inf)
 
     def schedule(self, item: Item, at: float) -> None:
-        """Look at `item` at `deadline_of` and not before; math.inf: not at all."""
+        """Sets the deadline of `item` to `at`, in place of an earlier one; math.inf cancels it."""
         if at == math.inf:
             self.cancel(item)
             return
@@ -50,18 +50,18 @@ class TimerQueue(Generic[Item]):
                 self._rebuild()
 
     def cancel(self, item: Item) -> None:
-        """`item` wants nothing any more."""
+        """Removes the deadline of `item`, if it has one."""
         self._deadlines.pop(item, None)
         self._heap_times.pop(item, None)
 
     @property
     def deadline(self) -> float:
-        """The next time of all; math.inf: there is none."""
+        """The earliest deadline; math.inf if there is none."""
         heap = self._heap
         while heap:
             at, _, item = heap[0]
             if self._heap_times.get(item) != at:
-                heappop(heap)  # dropped, or planned for earlier since
+                heappop(heap)  # stale: cancelled, or rescheduled to an earlier time
                 continue
             deadline = self._deadlines[item]
             if deadline == at:
@@ -71,7 +71,7 @@ class TimerQueue(Generic[Item]):
         return math.inf
 
     def pop_expired(self, now: float) -> list[Item]:
-        """The items whose time has come, which are then off the agenda."""
+        """Removes and returns the items whose deadlines have passed, earliest first."""
         expired: list[Item] = []
         while self._deadlines and self.deadline <= now:
             item = heappop(self._heap)[2]

@@ -1,3 +1,3 @@
-"""The version of the library and of the application, in its one place."""
+"""The version of the library and the application."""
 
 __version__ = "0.1.0"

@@ -161,7 +161,7 @@ class NodeConfig:
                 raise ConfigError("keys", "expected cluster keys")
         for peer_id in self.denied:
             if not isinstance(peer_id, PeerId):
-                raise ConfigError("denied", "expected peer ids")
+                raise ConfigError("denied", "expected peer IDs")
         for name in ("cluster", "name", "zone"):
             check_text(name, getattr(self, name))
         check_choice("strategy", self.strategy, STRATEGIES)
@@ -177,7 +177,8 @@ class NodeConfig:
         if self.peer_timeout < 2 * self.gossip_interval:
             raise ConfigError(
                 "peer_timeout",
-                f"{self.peer_timeout:g} is less than two gossip intervals of {self.gossip_interval:g}",
+                f"must be at least two gossip intervals of {self.gossip_interval:g},"
+                f" got {self.peer_timeout:g}",
             )
         check_number("reconnect_timeout", self.reconnect_timeout, 1, 31_536_000)
         check_number("tombstone_timeout", self.tombstone_timeout, 1, 31_536_000)
@@ -197,7 +198,7 @@ class NodeConfig:
             if address.undialable_reason:
                 raise ConfigError(
                     "advertise",
-                    f"{address.undialable_reason}: name the address that other nodes dial, as in"
+                    f"{address.undialable_reason}; set the address that other nodes dial, such as"
                     " 192.168.1.5:8000",
                 )
         for host_port in self.bootstrap_peers:
@@ -208,7 +209,7 @@ class NodeConfig:
         known = {setting.name for setting in fields(self)}
         for name in changes:
             if name not in known:
-                raise ConfigError(name, "there is no such setting")
+                raise ConfigError(name, "unknown setting")
         return replace(self, **changes)
 
     @classmethod
@@ -334,16 +335,18 @@ def key_paths(value: Any, directory: Path) -> tuple[Path, ...]:
     try:
         return tuple(directory / Path(each).expanduser() for each in value)
     except RuntimeError:  # ~user of an unknown user
-        raise ConfigError("key_files", f"{value!r}: there is no such user") from None
+        raise ConfigError("key_files", f"{value!r}: no such user") from None
 
 
 def _parse_peer_ids(value: Any) -> tuple[PeerId, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ConfigError("denied", f"expected a list of peer ids, not {value!r}")
+        raise ConfigError("denied", f"expected a list of peer IDs, not {value!r}")
     peer_ids = []
     for each in value:
         try:
             peer_ids.append(PeerId.parse(each))
         except (ValueError, TypeError):
-            raise ConfigError("denied", f"{each!r} is not a peer id of 64 hex digits") from None
+            raise ConfigError(
+                "denied", f"expected a peer ID of 64 hex digits, got {each!r}"
+            ) from None
     return tuple(peer_ids)

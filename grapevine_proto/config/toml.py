@@ -1,12 +1,13 @@
-"""Settings read from a TOML file, flat, each with the line it stands on.
+"""TOML config files: settings by dotted name, with line numbers for error messages.
 
-What must stay true:
+Invariants:
 
-- A name that is not known never passes: the error has the file, the line, the name and the nearest
-  name that would have been right, all in one line.
-- A file that someone else can change is not read (`trust`): it may name keys and programs.
-- A cluster key is never taken from a settings file, and never repeated in an error about one.
-- What a value may be is not decided here but where it is used; `location_of` tells where it was written.
+- An unknown name is an error, in one line with the file, the line number, the name and the nearest valid
+  name.
+- A file that another user can change is not read (`storage.permissions`), because it may name keys and
+  programs.
+- A cluster key is never read from a config file, nor repeated in an error about one.
+- Values are validated where they are used; `location_of` locates them for the error message.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from typing import Any, Final
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.storage.permissions import read_trusted
 
-MAX_CONFIG_FILE_BYTES: Final = 1 << 24  # far above any; a device never ends
-MAX_SHOWN_VALUE_CHARS: Final = 32  # of a value under an unknown name: half of what a key has
+MAX_CONFIG_FILE_BYTES: Final = 1 << 24  # far above any real file; a device never ends
+MAX_SHOWN_VALUE_CHARS: Final = 32  # of the value of an unknown setting: half of a key
 
 _NAME = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
 _KEY_LINE: Final = re.compile(rf"\s*({_NAME}(?:\s*\.\s*{_NAME})*)\s*=")
@@ -30,7 +31,7 @@ _SECTION_LINE: Final = re.compile(rf"\s*\[\s*({_NAME}(?:\s*\.\s*{_NAME})*)\s*\]"
 
 
 class ConfigFile:
-    """The settings in one file: `values` by dotted name (``epidemic.hops``)."""
+    """The settings in one config file: `values` by dotted name (``epidemic.hops``)."""
 
     def __init__(
         self,
@@ -53,14 +54,17 @@ class ConfigFile:
         ignored: Iterable[str] = (),
         table_settings: Iterable[str] = (),
     ) -> ConfigFile:
-        """What stands in the file at `path`. `names` are all dotted names that may; sections in
-        `ignored` are somebody else's; those in `table_settings` hold a section whole. Raises ConfigError."""
+        """Reads the config file at `path`.
+
+        `names` are the valid dotted names. Sections in `ignored` are skipped. A setting in
+        `table_settings` has a whole section as its value. Raises ConfigError.
+        """
         path = Path(path)
         try:
             text = read_trusted(path, limit_bytes=MAX_CONFIG_FILE_BYTES).decode()
             document = tomllib.loads(text)
         except FileNotFoundError:
-            raise ConfigError("config", f"{path}: there is no such file") from None
+            raise ConfigError("config", f"{path}: no such file") from None
         except OSError as error:
             raise ConfigError("config", f"{path}: {error.strerror}") from None
         except UnicodeDecodeError:
@@ -78,7 +82,7 @@ class ConfigFile:
         return config_file
 
     def location_of(self, name: str) -> str:
-        """Where `name` was written, for people: ``grapevine.toml, line 3``."""
+        """Returns where `name` is set, for people: ``grapevine.toml, line 3``."""
         line = self._lines.get(name) or self._lines.get(name.partition(".")[0])
         return f"{self.path}, line {line}" if line else str(self.path)
 
@@ -98,18 +102,18 @@ class ConfigFile:
 
     def _unknown_setting(self, name: str, value: Any, known: frozenset[str]) -> ConfigError:
         if "key" in name.lower() and "key_files" in known:
-            problem = "keys are never written into a settings file; name their files in key_files"
+            problem = "keys do not belong in a config file; list their files in key_files"
             return ConfigError(name, f"{problem} ({self.location_of(name)})")
         kind = "section" if isinstance(value, dict) else "setting"
-        problem = f"there is no such {kind}{_format_value(value)}{did_you_mean(name, known)}"
+        problem = f"unknown {kind}{_format_value(value)}{did_you_mean(name, known)}"
         return ConfigError(name, f"{problem} ({self.location_of(name)})")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Words that lead from a mistyped dotted name to the right one; empty: nothing comes near."""
+    """Returns a suggestion of the known name nearest to `name`; empty if none is near."""
     names = sorted({*known, *(each.partition(".")[0] for each in known)})
     matches = difflib.get_close_matches(name, names, n=1)
-    if not matches:  # the right word in the wrong section?
+    if not matches:  # the right name in the wrong section?
         leaf = name.rpartition(".")[2]
         leaves = {each.rpartition(".")[2]: each for each in names}
         matches = [leaves[each] for each in difflib.get_close_matches(leaf, leaves, n=1)]
@@ -123,7 +127,7 @@ def _format_value(value: Any) -> str:
 
 
 def _find_lines(text: str) -> dict[str, int]:
-    """Dotted name -> line. A guess by looking, since tomllib keeps no lines; good for messages."""
+    """Returns the line of each dotted name. A heuristic for messages, because tomllib keeps no lines."""
     lines: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.split("\n"), 1):

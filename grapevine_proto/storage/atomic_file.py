@@ -1,14 +1,14 @@
-"""Files put in place whole or not at all.
+"""Atomic creation and replacement of files, and private files and directories.
 
-What must stay true:
+Invariants:
 
-- Whatever moment the process or the machine dies at, the file is there as it was before or after, never
-  between: written aside, flushed, then put in place, and the folder flushed behind it.
-- At no moment can anybody read it who could not read it in the end.
-- Two writers at once do not mix: each writes aside under a name of its own. `atomic_write` replaces, and
-  the later one wins; `atomic_create` never replaces, and the first one wins.
-- What is private has mode 0600 (a directory 0700) whatever the umask.
-- A full disk leaves no file behind: what was written aside goes.
+- After a crash of the process or the machine the file has its old or its new content, never a mixture: the
+  data is written to a temporary file and flushed, the file is renamed, and the directory is flushed.
+- At no time can a user read the file who may not read the final one.
+- Simultaneous writers do not interfere: each uses its own temporary name. `atomic_write` replaces, so the
+  last writer wins; `atomic_create` never replaces, so the first one wins.
+- Private files have mode 0600 and private directories 0700, whatever the umask.
+- A failed write, for example on a full disk, leaves no temporary file.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if sys.platform != "win32":
 
 logger = logging.getLogger("grapevine")
 
-TEMPORARY_SUFFIX: Final = ".new"  # ends the name of what is written aside
+TEMPORARY_SUFFIX: Final = ".new"  # of temporary files
 PRIVATE_MODE: Final = 0o600
-SHARED_MODE: Final = 0o644  # never writable by others, whatever the umask: it would be refused
-O_BINARY: Final = getattr(os, "O_BINARY", 0)  # or Windows would end a file at its first 0x1a
+SHARED_MODE: Final = 0o644  # never writable by others, or it would be refused later
+O_BINARY: Final = getattr(os, "O_BINARY", 0)  # otherwise Windows ends a file at the first 0x1a
 O_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 TRANSIENT_ERRNOS: Final = frozenset(
     getattr(errno, name)
@@ -51,22 +51,19 @@ TRANSIENT_ERRNOS: Final = frozenset(
     if hasattr(errno, name)
 )
 MAX_EMPTY_BYTES: Final = 4096
-BLANK_BYTES: Final = (
-    b"\0 \t\r\n"  # after a power failure a file may be as long as it was, and all zeros
-)
-LEFTOVER_AGE_S: Final = 600.0  # no write takes so long: whoever began it is dead
+BLANK_BYTES: Final = b"\0 \t\r\n"  # after a power failure a file may consist of zeros
+LEFTOVER_AGE_S: Final = 600.0  # no write takes this long: its process is dead
 _NO_HARD_LINK_ERRNOS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 )
 
 
 def atomic_write(path: str | Path, data: bytes, *, mode: int, preserve_mode: bool = True) -> None:
-    """Make `data` the content of `path`, or of what `path` is a link to. Raises OSError; then the file is
-    as it was.
+    """Replaces the content of the file at `path`, or of the target if `path` is a symbolic link, with `data`.
 
-    A new file gets `mode`, less what the umask takes; one that is there keeps its own.  Without
-    `preserve_mode` the file is private: it gets exactly `mode`, and a link at `path` is replaced and not
-    followed.
+    A new file gets `mode` less the umask, an existing one keeps its mode. Without `preserve_mode` the file
+    gets exactly `mode`, and a link at `path` is replaced instead of followed. Raises OSError; the file is
+    then unchanged.
     """
     path = Path(os.path.realpath(path)) if preserve_mode else Path(path)
     exact_mode = None if preserve_mode else mode
@@ -85,11 +82,11 @@ def atomic_write(path: str | Path, data: bytes, *, mode: int, preserve_mode: boo
 
 
 def atomic_create(path: str | Path, data: bytes, *, mode: int = PRIVATE_MODE) -> None:
-    """Make a file at `path` with `data`, whole from the moment it is there. A private one has exactly this
-    `mode`, any other what the umask leaves of it.
+    """Creates a file at `path` that contains `data` from the moment it exists.
 
-    Raises FileExistsError where something has that name, a link included; it is left alone. Raises
-    OSError where it cannot be made; then nothing is there.
+    A private `mode` applies exactly, any other less the umask. Raises FileExistsError, and changes
+    nothing, if the name is taken, be it by a dangling link. Raises OSError if the file cannot be created;
+    nothing is then left behind.
     """
     path = Path(path)
     if os.path.lexists(path):
@@ -101,15 +98,15 @@ def atomic_create(path: str | Path, data: bytes, *, mode: int = PRIVATE_MODE) ->
     except OSError as error:
         if isinstance(error, FileExistsError) or error.errno not in _NO_HARD_LINK_ERRNOS:
             raise
-        _write_new(path, data, mode, exact_mode)  # FAT and some network file systems
+        _write_new(path, data, mode, exact_mode)  # no hard links: FAT, some network file systems
     finally:
         temporary.unlink(missing_ok=True)
     _fsync_directory(path.parent)
 
 
 def make_private_directory(path: str | Path) -> None:
-    """Make the directory at `path` and those above it that are missing, each 0700 whatever the umask. One
-    that is there is left as it is. Raises OSError."""
+    """Creates the directory at `path` and its missing parents with mode 0700, whatever the umask. Leaves an
+    existing one unchanged. Raises OSError."""
     path = Path(path)
     if path.is_dir():
         return
@@ -118,17 +115,19 @@ def make_private_directory(path: str | Path) -> None:
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
-        if not path.is_dir():  # two at once may both find it missing
+        if not path.is_dir():  # another process may have created it meanwhile
             raise
     else:
         path.chmod(0o700)
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """A descriptor of the plain file at `path`, made 0600 where `flags` have `O_CREAT` and there is none.
+    """Returns a descriptor of the regular file at `path`, which is created with mode 0600 if `flags` contain
+    `O_CREAT` and it is missing.
 
-    Follows no link. Raises UntrustedFile where it is another user's, can be read by others or, to be
-    written, has a second name, and OSError where it cannot be opened; nothing is changed then.
+    Never follows a symbolic link. Raises UntrustedFile if another user owns it, if others can read it or, for
+    writing, if it has a second hard link, and OSError if it cannot be opened. After an error nothing has
+    changed.
     """
     is_new = False
     flags |= O_BINARY | O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
@@ -140,11 +139,11 @@ def open_private(path: str | Path, flags: int) -> int:
         try:
             fd = os.open(path, flags & ~os.O_TRUNC | os.O_EXCL, PRIVATE_MODE)
             is_new = True
-        except FileExistsError:  # made in this very moment: then it is the other one's to fill
+        except FileExistsError:  # another process created it meanwhile and fills it
             fd = os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):  # FreeBSD has the latter word for it
-            raise UntrustedFile(path, "is a link, which is not followed here") from None
+        if error.errno in (errno.ELOOP, errno.EMLINK):  # EMLINK on FreeBSD
+            raise UntrustedFile(path, "is a symbolic link, which is not followed") from None
         raise
     try:
         if is_new and sys.platform != "win32":
@@ -160,21 +159,21 @@ def open_private(path: str | Path, flags: int) -> int:
 
 def _check_private(path: str | Path, status: os.stat_result, *, is_written: bool) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise UntrustedFile(path, "is not a plain file")
+        raise UntrustedFile(path, "is not a regular file")
     check_owner(path, status, 0o077)
     if is_written and status.st_nlink > 1:
-        raise UntrustedFile(path, "is another file too, under a second name")
+        raise UntrustedFile(path, "has a second name (a hard link)")
 
 
 def quarantine_empty(path: str | Path) -> None:
-    """Rename what is at `path` to ``NAME.damaged`` where it is a plain file with nothing in it, as a full
-    disk or a power failure leaves it. Says so in the log. Of several processes that do this at once, none
-    takes what another has put there since. Raises OSError."""
+    """Renames the regular file at `path` to ``NAME.damaged`` if it is empty, as after a full disk or a power
+    failure, and logs that. Safe if several processes do it simultaneously: none renames a file that
+    another one created since. Raises OSError."""
     path = Path(path)
     try:
         fd = os.open(path, os.O_RDONLY | O_BINARY | O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0))
     except OSError:
-        return  # not there, or for whoever reads it to refuse
+        return  # missing, or the reader will report it
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_EMPTY_BYTES:
@@ -183,26 +182,27 @@ def quarantine_empty(path: str | Path) -> None:
             return
         if sys.platform != "win32":
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(fd, fcntl.LOCK_EX)  # from here nobody but us renames this file
+                fcntl.flock(fd, fcntl.LOCK_EX)  # only the lock's holder renames this file
         current = os.lstat(path)
         if (status.st_dev, status.st_ino) != (current.st_dev, current.st_ino):
             return
         damaged = path.with_name(path.name + ".damaged")
         os.replace(path, damaged)
     except FileNotFoundError:
-        return  # another process was quicker
+        return  # another process renamed it first
     finally:
         os.close(fd)
-    logger.warning("%s: nothing was in it (kept as %s)", path, damaged.name)
+    logger.warning("%s: the file was empty (kept as %s)", path, damaged.name)
 
 
 def is_transient_error(error: OSError) -> bool:
-    """Whether the disk may take tomorrow what it does not take now."""
+    """Whether a later try may succeed: the disk is full, read-only or failing, or no descriptor is free."""
     return error.errno in TRANSIENT_ERRNOS
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Take away what dead runs left aside in `folder`, where nobody else writes now. Raises OSError."""
+    """Removes the temporary files of dead processes in `directory`, which no other process writes to. Raises
+    OSError."""
     for leftover in directory.glob(f".*{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
@@ -215,13 +215,13 @@ def _write_temporary(path: Path, data: bytes, mode: int, exact_mode: int | None)
     try:
         _write_new(temporary, data, mode, exact_mode)
     except OSError as error:
-        error.filename = str(path)  # what the caller knows of
+        error.filename = str(path)  # the name that the caller knows
         raise
     return temporary
 
 
 def _remove_leftovers_of(path: Path) -> None:
-    """Take away what dead runs left aside of the one file `path`."""
+    """Removes old temporary files of the file at `path`."""
     stale_before = time.time() - LEFTOVER_AGE_S
     with contextlib.suppress(OSError):
         for leftover in path.parent.iterdir():
@@ -233,7 +233,7 @@ def _remove_leftovers_of(path: Path) -> None:
 
 
 def _write_new(path: Path, data: bytes, mode: int, exact_mode: int | None) -> None:
-    """Nothing is left where it fails."""
+    """Creates and flushes a new file. Leaves nothing behind after an error."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY, mode)
     try:
         try:
@@ -251,7 +251,7 @@ def _write_new(path: Path, data: bytes, mode: int, exact_mode: int | None) -> No
 
 
 def _fsync_directory(path: Path) -> None:
-    """Make a replacement in `path` last; where the system has no such call, the rename must do."""
+    """Makes a rename in the directory durable, where the system supports it."""
     if sys.platform == "win32":
         return
     fd = os.open(path, os.O_RDONLY)

@@ -1,15 +1,15 @@
-"""Whether a file can be changed by anyone but this user and root, decided before its content is used.
+"""Checks that only this user and root can change a file, before its content is used.
 
-A file that says what to run, where to connect or who this node is must not be another user's to write.
-The rules are those of OpenSSH's StrictModes, with the sticky bit understood.
+A file that names programs to run, peers to connect to or a node's identity must not be writable by other
+users. The rules are those of OpenSSH's StrictModes, with support for the sticky bit.
 
 Invariants:
 
-- The owner and the mode that count are those of the opened descriptor, never of a name looked at before.
-- Every link on the way belongs to this user or to root, and so does every directory above the file.
-- A directory above that others can write is refused, unless it is sticky (`/tmp`) or mounted read-only.
-- The owner of `/` counts as root: in a user namespace without root it is the one that stands for it.
-- Windows has access lists in place of modes; nothing is refused there.
+- Owner and mode are those of the opened descriptor, never of a path checked earlier.
+- Every symbolic link on the path and every directory above the file belongs to this user or to root.
+- A parent directory that others can write to is refused, unless it is sticky (`/tmp`) or mounted read-only.
+- The owner of `/` counts as root: in a user namespace without root it stands for it.
+- On Windows, which has access lists instead of modes, nothing is refused.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Final
 
 WRITABLE_BY_OTHERS: Final = 0o022  # by the group, by others
-OPEN_TO_OTHERS: Final = 0o077  # anything for anyone but the owner
-MAX_SYMLINKS: Final = 40  # on the way to one file, as the kernel has it
+OPEN_TO_OTHERS: Final = 0o077  # any access for anyone but the owner
+MAX_SYMLINKS: Final = 40  # on one path, as in the Linux kernel
 _IS_POSIX: Final = sys.platform != "win32"
-_NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)  # a FIFO must not hold up the start
+_NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO must not block
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 
 class UntrustedFile(PermissionError):
-    """Someone else owns or can change the file, or a directory above it. `strerror` says who and where."""
+    """Another user owns or can change the file or a directory above it. `strerror` says who and where."""
 
     def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(errno.EPERM, problem, str(path))
@@ -40,11 +40,11 @@ class UntrustedFile(PermissionError):
 def open_trusted(
     path: str | Path, *, forbidden_mode: int = WRITABLE_BY_OTHERS, has_strict_parents: bool = True
 ) -> int:
-    """A descriptor to read the file at `path`, which nobody else can change.
+    """Returns a descriptor for reading the file at `path`, after checking that no other user can change it.
 
-    `forbidden_mode`: mode bits that the file must not have. `has_strict_parents`: refuse it too where others
-    could rename it away, which is for what is found rather than named: a file that they put in its
-    place is theirs, and refused in any case. Raises UntrustedFile, and OSError where it cannot be opened.
+    `forbidden_mode` are mode bits that the file must not have. `has_strict_parents` also refuses a file that
+    others could rename away. Use it for files that are searched for, not named: a replacement by another user
+    belongs to that user and is refused in any case. Raises UntrustedFile, or OSError if it cannot be opened.
     """
     fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
     try:
@@ -52,7 +52,7 @@ def open_trusted(
         _check_owner_and_mode(path, status, forbidden_mode)
         _check_parents(Path(path), status, is_strict=has_strict_parents)
         if stat.S_ISFIFO(status.st_mode):
-            os.set_blocking(fd, True)  # a process substitution: its writer may not be there yet
+            os.set_blocking(fd, True)  # process substitution: its writer may start later
     except BaseException:
         os.close(fd)
         raise
@@ -66,8 +66,8 @@ def read_trusted(
     forbidden_mode: int = WRITABLE_BY_OTHERS,
     has_strict_parents: bool = True,
 ) -> bytes:
-    """What is in the file at `path`, under the rules of `open_trusted`. Raises OSError (EFBIG) above
-    `limit_bytes`."""
+    """Returns the content of the file at `path`, checked by the rules of `open_trusted`. Raises OSError:
+    EFBIG above `limit_bytes`."""
     fd = open_trusted(path, forbidden_mode=forbidden_mode, has_strict_parents=has_strict_parents)
     with open(fd, "rb") as stream:
         data = stream.read(limit_bytes + 1)
@@ -77,8 +77,8 @@ def read_trusted(
 
 
 def check_program(path: str | Path) -> None:
-    """Raises UntrustedFile where someone else can change the program at `path`, OSError where it is not
-    there. A group may write to the directories above it: administrators share those (`/usr/local`)."""
+    """Raises UntrustedFile if another user can change the program at `path`, OSError if it is missing. Its
+    parent directories may be group-writable, because administrators share those (`/usr/local`)."""
     status = os.stat(path)
     _check_owner_and_mode(path, status, WRITABLE_BY_OTHERS)
     _check_parents(Path(path), status, is_strict=True, writable_mode=stat.S_IWOTH)
@@ -87,14 +87,14 @@ def check_program(path: str | Path) -> None:
 def check_owner(
     path: str | Path, status: os.stat_result, forbidden_mode: int = WRITABLE_BY_OTHERS
 ) -> None:
-    """Raises UntrustedFile where `found`, the `fstat` of what was opened at `path`, is another user's or
-    has a bit of `forbidden_mode`."""
+    """Raises UntrustedFile if `status`, the `fstat` of the file opened at `path`, shows another owner or a
+    bit of `forbidden_mode`."""
     _check_owner_and_mode(path, status, forbidden_mode)
 
 
 def check_opened(path: str | Path, status: os.stat_result) -> None:
-    """Raises UntrustedFile where someone else owns or can write the file or directory `found`, opened at
-    `path`, or owns a directory or a link on the way to it."""
+    """Raises UntrustedFile if another user owns or can write the file or directory opened at `path`, whose
+    `fstat` is `status`, or owns a directory or link on the path."""
     _check_owner_and_mode(path, status, WRITABLE_BY_OTHERS)
     _check_parents(Path(path), status, is_strict=False)
 
@@ -116,7 +116,8 @@ def _check_owner_and_mode(path: str | Path, status: os.stat_result, forbidden_mo
 def _check_parents(
     path: Path, opened: os.stat_result, *, is_strict: bool, writable_mode: int = WRITABLE_BY_OTHERS
 ) -> None:
-    """Walk to `path` from the root, link by link. It must end where `found` was opened."""
+    """Checks each directory and link from the root to `path`, which must lead to the file that was
+    `opened`."""
     if not _IS_POSIX:
         return
     remaining = list(reversed(Path(os.getcwd(), path).parts[1:]))
@@ -135,7 +136,7 @@ def _check_parents(
         if not _is_owned_by_us(status):
             raise UntrustedFile(path, f"the link {step} belongs to {_format_user(status.st_uid)}")
         if current.name == "fd" and current.is_relative_to("/proc"):
-            return  # an open descriptor of this process: there is no other way to it
+            return  # an open descriptor of this process, with no other path
         symlinks += 1
         if symlinks > MAX_SYMLINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
@@ -157,7 +158,7 @@ def _check_parent(path: Path, parent: Path, writable_mode: int) -> None:
     if not mode & writable_mode & ~_private_group_bits(status) or mode & stat.S_ISVTX:
         return
     if os.statvfs(parent).f_flag & os.ST_RDONLY:
-        return  # a ConfigMap of Kubernetes: mode 0777, and nobody writes
+        return  # a Kubernetes ConfigMap: mode 0777 on a read-only mount
     raise UntrustedFile(path, f"others can write to the directory {parent} (mode {mode:04o})")
 
 
@@ -166,7 +167,8 @@ def _is_owned_by_us(status: os.stat_result) -> bool:
 
 
 def _private_group_bits(status: os.stat_result) -> int:
-    """Group bits that mean nobody else: where each user has a group of its own, the umask leaves them."""
+    """Returns the group bits that grant no other user access: those of a group with only this user, which the
+    umask keeps on such systems."""
     mode = status.st_mode & 0o070
     is_ours = status.st_gid == os.getegid() and os.geteuid() != 0
     return mode if mode and is_ours and _is_private_group(status.st_gid) else 0
@@ -183,9 +185,9 @@ def _is_private_group(group_id: int) -> bool:
     try:
         group = grp.getgrgid(group_id)
     except KeyError:
-        return group_id == uid  # a container's: neither has a name
+        return group_id == uid  # in a container neither may have a name
     is_alone = not set(group.gr_mem) - {name}
-    # A container with an arbitrary user id runs in root's group, alone.
+    # A container with an arbitrary user ID runs in root's group, as its only member.
     return is_alone and (group.gr_name == name or (not name and group_id == 0))
 
 

@@ -1,7 +1,9 @@
-"""The only place that knows bytes: packets, messages and frames, to and from the wire.
+"""Wire codec: the public names of the modules that encode and decode packets, messages and frames.
 
-Each file says what it holds to; together they promise that any bytes at all decode to exactly one
-value of the right shape or raise `Dropped`, at a cost that the bytes in hand pay for.
+Invariants:
+
+- Arbitrary bytes decode to exactly one valid value or raise `Dropped`, at a cost bounded by their length.
+- Only the modules of `wire` know encodings.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The parts that messages are made of, in msgpack under limits.
+"""Field codecs: the values that messages consist of, in msgpack with limits.
 
-What must stay true:
+Invariants:
 
-- Every number is checked against its limit here, so that nobody further in needs to clamp it.
-- What decodes encodes to the same bytes again, but for msgpack's choice of integer widths, so that
-  a relayed record or rumor keeps its signature.
-- No datagram costs more than its own length: the library's own defaults would let one of 1,200 bytes
-  cost 4.6 ms and 9.8 MB; the limits below make that 25 us.
+- Every number is checked against its limit here, so no other module needs to clamp it.
+- A decoded value encodes to the same bytes, except for msgpack's choice of integer widths, so a relayed
+  record or rumor keeps its signature.
+- The cost of a datagram is bounded by its length. With msgpack's default limits, 1,200 bytes can cost 4.6
+  ms and 9.8 MB; with the limits below, 25 us.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ Fields = tuple[Any, ...]
 
 MAX_HOPS: Final = 255
 MAX_AGE_MS: Final = (1 << 32) - 1
-MAX_TEXT_BYTES: Final = 64  # of a zone, a name
+MAX_TEXT_BYTES: Final = 64  # of a zone or a name
 MAX_ADDRESSES: Final = 4
 MAX_RECORDS: Final = 16
-RECORD_CACHE_SIZE: Final = 1024  # decoded, by their bytes: a megabyte at the most
-PEER_ID_CACHE_SIZE: Final = 4096  # their ids: likewise
+RECORD_CACHE_SIZE: Final = 1024  # decoded records by their bytes: at most a megabyte
+PEER_ID_CACHE_SIZE: Final = 4096  # likewise
 MAX_MEMBER_UPDATES: Final = 4
-MAX_ACCUSATIONS: Final = 3  # of one member: as many as it takes
+MAX_ACCUSATIONS: Final = 3  # per member: as many as count
 MAX_RUMOR_COPIES: Final = 64
 MAX_STREAM_RANGES: Final = 64
 MAX_IDS: Final = 64
@@ -57,7 +57,7 @@ MAX_PAGES: Final = 256
 MAX_RECEIPTS: Final = 16
 MAX_PAYLOADS: Final = MAX_PAYLOADS_PER_MESSAGE  # in one message
 MAX_PAYLOAD_BYTES: Final = (1 << 32) - 1
-MAX_ID_PREFIXES: Final = 256  # of members, in one roll
+MAX_ID_PREFIXES: Final = 256  # per MemberDigest
 MAX_COUNT: Final = (1 << 32) - 1
 CHECKSUM_BYTES: Final = 16
 
@@ -71,6 +71,7 @@ UNPACK_ERRORS = (
 
 
 def unpack(data: bytes) -> Fields:
+    """Returns the msgpack array in `data`. Raises one of `UNPACK_ERRORS`."""
     size = len(data)
     fields = msgpack.unpackb(
         data,
@@ -89,19 +90,21 @@ def unpack(data: bytes) -> Fields:
 
 
 def uint(value: Any, limit: int) -> int:
-    """`value` where it is an integer from 0 to `limit`; bool, which Python takes for int, is not."""
+    """Returns `value` if it is an integer from 0 to `limit` and not a bool. Raises ValueError."""
     if type(value) is not int or not 0 <= value <= limit:
         raise ValueError("not an integer in range")
     return value
 
 
 def flag(value: Any) -> bool:
+    """Returns `value` if it is a bool. Raises ValueError."""
     if type(value) is not bool:
         raise ValueError("not a boolean")
     return value
 
 
 def binary(value: Any, size: int | None = None) -> bytes:
+    """Returns `value` if it is bytes, of `size` if given. Raises ValueError."""
     if type(value) is not bytes or (size is not None and len(value) != size):
         raise ValueError("not bytes of the right length")
     return value
@@ -115,12 +118,13 @@ def _text(value: Any) -> str:
 
 
 def items(value: Any, limit: int) -> Fields:
+    """Returns `value` if it is an array of at most `limit` items. Raises ValueError."""
     if type(value) is not tuple or len(value) > limit:
         raise ValueError("not a list of the right length")
     return value
 
 
-# --- the parts ------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def encode_record(record: PeerRecord) -> bytes:
@@ -146,7 +150,7 @@ def _decode_record(value: Any) -> PeerRecord:
 
 @lru_cache(RECORD_CACHE_SIZE)
 def decode_record_bytes(data: bytes) -> PeerRecord:
-    """The same bytes come again and again, from everybody who tells of that member."""
+    """Decodes a record. Cached: many peers send the same bytes. Raises one of `UNPACK_ERRORS`."""
     (peer_id, epoch, incarnation, addresses, zone, name, capacity, refill, left, signature) = (
         unpack(data)
     )
@@ -171,8 +175,8 @@ def decode_records(value: Any) -> tuple[PeerRecord, ...]:
 def _decode_address(fields: Any) -> Address:
     host, port = items(fields, 2)
     text = _text(host)
-    if canonical_host(text) != text:  # one spelling each, or the signature would not hold
-        raise ValueError("not a canonical address")
+    if canonical_host(text) != text:  # only one spelling keeps the signature valid
+        raise ValueError("address not in canonical form")
     return Address(text, uint(port, 65535))
 
 
@@ -193,13 +197,13 @@ def rumor_copy_fields(copy: RumorCopy) -> Fields:
 
 @lru_cache(PEER_ID_CACHE_SIZE)
 def _peer_id(data: bytes) -> PeerId:
-    """The same ids come again and again, and each is hashed once."""
+    """Returns the peer ID. Cached: few IDs repeat in many messages, and a cached one is hashed once."""
     return PeerId(data)
 
 
 def _decode_rumor_copy(fields: Any, max_payloads: int) -> RumorCopy:
     trace_share = 0
-    if type(fields) is tuple and len(fields) == 8:  # nearly always
+    if type(fields) is tuple and len(fields) == 8:  # not traced: the common case
         origin, epoch, first, lengths, body, signature, hops, age_ms = fields
     else:
         origin, epoch, first, lengths, body, signature, hops, age_ms, share = items(fields, 9)
@@ -208,7 +212,7 @@ def _decode_rumor_copy(fields: Any, max_payloads: int) -> RumorCopy:
         if type(length) is not int or not 0 <= length <= MAX_PAYLOAD_BYTES:
             raise ValueError("not an integer in range")
     if not lengths or sum(lengths) != len(binary(body)):
-        raise ValueError("lengths that do not cut the body")
+        raise ValueError("lengths do not add up to the body")
     rumor = Rumor(
         _peer_id(binary(origin, PEER_ID_BYTES)),
         uint(epoch, EPOCH_LIMIT - 1),
@@ -222,11 +226,11 @@ def _decode_rumor_copy(fields: Any, max_payloads: int) -> RumorCopy:
 
 
 def _reject_zero_share() -> int:
-    raise ValueError("a traced rumor that asks nobody: it is written without the field")
+    raise ValueError("trace share 0 must be omitted")
 
 
 def reject_zero() -> int:
-    raise ValueError("sequences begin at 1")
+    raise ValueError("sequence numbers start at 1")
 
 
 def decode_rumor_copies(value: Any) -> tuple[RumorCopy, ...]:
@@ -248,7 +252,7 @@ def decode_range(fields: Any) -> StreamRange:
 
 
 def stream_ids_fields(ranges: tuple[StreamRange, ...]) -> Fields:
-    """Stream by stream: a stream is named once, however many of its rumors are told of."""
+    """Returns the fields of `ranges` by stream, so each stream is named once."""
     return tuple(
         (
             bytes(stream.origin),
@@ -268,10 +272,10 @@ def decode_stream_ids(value: Any) -> tuple[StreamRange, ...]:
             uint(bound, SEQUENCE_LIMIT)
         for first, last in zip(bounds[::2], bounds[1::2], strict=True):
             if not 1 <= first <= last:
-                raise ValueError("an empty range")
+                raise ValueError("empty range")
             ranges.append(StreamRange(stream, first, last))
     if len(ranges) > MAX_IDS:
-        raise ValueError("too many ids")
+        raise ValueError("too many ranges")
     return tuple(ranges)
 
 
@@ -283,7 +287,7 @@ def receipt_fields(receipt: TraceReceipt) -> Fields:
 def decode_receipt(fields: Any) -> TraceReceipt:
     member, hops, delay_ms, relays, signature = items(fields, 5)
     if binary(signature) and len(signature) != SIGNATURE_BYTES:
-        raise ValueError("neither signed nor unsigned")
+        raise ValueError("signature of the wrong length")
     return TraceReceipt(
         PeerId(binary(member, PEER_ID_BYTES)),
         uint(hops, MAX_HOPS),
@@ -321,16 +325,16 @@ def decode_member_updates(value: Any) -> tuple[MemberUpdate, ...]:
     return tuple(map(_decode_member_update, items(value, MAX_MEMBER_UPDATES)))
 
 
-# --- what the handshake seals ---------------------------------------------------------------------
+# --- handshake credentials ------------------------------------------------------------------------
 
 
 def encode_credentials(record: PeerRecord, signature: bytes) -> bytes:
-    """A node's record and its signature over the handshake so far."""
+    """Returns the plaintext of a credentials box: the signature of the transcript, then the record."""
     return signature + encode_record(record)
 
 
 def decode_credentials(plaintext: bytes) -> tuple[PeerRecord, bytes]:
-    """(record, signature) from an opened handshake box. Raises Refused(MALFORMED)."""
+    """Returns (record, signature) from the plaintext of a credentials box. Raises Dropped(MALFORMED)."""
     try:
         return _decode_record(plaintext[SIGNATURE_BYTES:]), binary(plaintext[:SIGNATURE_BYTES], 64)
     except UNPACK_ERRORS:

@@ -1,9 +1,8 @@
-"""What links say to each other: fixed layouts, for they go and come by the thousand.
+"""Link frames: fixed binary layouts, because links exchange thousands of them.
 
-What must stay true:
+Invariants:
 
-- `decode_frame` takes any bytes at all and either returns one frame of the right shape or raises
-  `Dropped`; nothing else.
+- `decode_frame` accepts arbitrary bytes and returns one valid frame or raises `Dropped`, nothing else.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ PATH_TOKEN_BYTES: Final = 8
 
 
 def fragment_header(number: int, total_bytes: int, offset: int, *, is_repair: bool) -> bytes:
-    """What stands before a piece of a large message."""
+    """Returns the header of a fragment, which precedes the bytes at `offset`."""
     kind = Kind.REPAIR_FRAGMENT if is_repair else Kind.FRAGMENT
     return _FRAGMENT.pack(kind, number, total_bytes, offset)
 
 
 def encode_frame(frame: LinkFrame) -> bytes:
-    """What is sealed into a packet for the link at the other end."""
+    """Returns the plaintext of a packet with `frame`."""
     match frame:
         case Fragment(number, total_bytes, offset, body, is_repair):
             return fragment_header(number, total_bytes, offset, is_repair=is_repair) + body
@@ -64,8 +63,7 @@ def encode_frame(frame: LinkFrame) -> bytes:
 
 
 def decode_frame(plaintext: bytes) -> LinkFrame:
-    """The frame in an opened packet that one link says to the other. Raises Refused: UNKNOWN_KIND or
-    MALFORMED."""
+    """Returns the link frame in `plaintext`. Raises Dropped: UNKNOWN_KIND or MALFORMED."""
     decoder = FRAME_DECODERS.get(plaintext[0]) if plaintext else None
     if decoder is None:
         raise Dropped(DropReason.UNKNOWN_KIND)
@@ -79,7 +77,7 @@ def _decode_fragment(plaintext: bytes) -> Fragment:
     kind, number, total_bytes, offset = _FRAGMENT.unpack_from(plaintext)
     body = plaintext[_FRAGMENT.size :]
     if not body or offset + len(body) > total_bytes:
-        raise ValueError("a fragment of nothing or beyond the end")
+        raise ValueError("empty fragment, or beyond the end of the message")
     return Fragment(number, total_bytes, offset, body, kind == Kind.REPAIR_FRAGMENT)
 
 
@@ -87,14 +85,14 @@ def _decode_retransmit(plaintext: bytes) -> Retransmit:
     _, session_id, counter = _RETRANSMIT.unpack_from(plaintext)
     body = plaintext[_RETRANSMIT.size :]
     if not body:
-        raise ValueError("nothing again")
+        raise ValueError("empty retransmission")
     return Retransmit(session_id, counter, body)
 
 
 def _decode_ack(plaintext: bytes) -> Ack:
     _, session_id, first, end, latest, delay_us, count = _ACK.unpack_from(plaintext)
     if count > MAX_ACK_RANGES or len(plaintext) != _ACK.size + count * _RANGE.size:
-        raise ValueError("not so many ranges")
+        raise ValueError("wrong number of ranges")
     missing = tuple(_RANGE.iter_unpack(plaintext[_ACK.size :]))
     previous = first - 1
     for low, high in missing:
@@ -110,7 +108,7 @@ def _decode_mtu_probe(plaintext: bytes) -> MtuProbe:
 
 def _decode_token(plaintext: bytes) -> bytes:
     if len(plaintext) != 1 + PATH_TOKEN_BYTES:
-        raise ValueError("a token of another length")
+        raise ValueError("token of the wrong length")
     return plaintext[1:]
 
 

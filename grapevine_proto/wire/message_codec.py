@@ -1,10 +1,9 @@
-"""Messages of the overlay and frames without a layout of their own: a `Kind` byte and a msgpack array.
+"""Codec of overlay messages and of frames without a fixed layout: a `Kind` byte and a msgpack array.
 
-What must stay true:
+Invariants:
 
-- `decode_message` takes any bytes at all and either returns one message of the right shape or raises
-  `Dropped`; nothing else.
-- A kind has one encoder and one decoder, here, and nobody else knows its order of fields.
+- `decode_message` accepts arbitrary bytes and returns one valid message or raises `Dropped`, nothing else.
+- Each kind has one encoder and one decoder, here; no other module knows its field order.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ from grapevine_proto.wire.messages import (
 
 
 def encode_message(message: OverlayMessage | Frame) -> bytes:
-    """What is sealed into a packet: the kind byte and the fields."""
+    """Returns the plaintext of a packet with `message`: the kind byte and the fields."""
     kind, fields = _encode_fields(message)
     return bytes((kind,)) + msgpack.packb(fields)
 
@@ -216,7 +215,7 @@ def _decode_in_sync(f: Fields) -> InSync:
 def _decode_vector(f: Fields) -> Vector:
     number, is_reply, page, pages, entries = f
     if uint(page, MAX_PAGES - 1) >= uint(pages, MAX_PAGES):
-        raise ValueError("a page beyond the last")
+        raise ValueError("page number beyond the last page")
     return Vector(uint(number, MAX_COUNT), flag(is_reply), page, pages, decode_ranges(entries))
 
 
@@ -224,7 +223,7 @@ def _decode_iwant(f: Fields) -> IWant:
     number, ranges = f
     decoded = decode_ranges(ranges)
     if any(not 1 <= entry.first <= entry.last for entry in decoded):
-        raise ValueError("an empty range")
+        raise ValueError("empty range")
     return IWant(uint(number, MAX_COUNT), decoded)
 
 
@@ -266,7 +265,7 @@ def _decode_member_digest(f: Fields) -> MemberDigest:
         len(binary(id_prefixes)) > MAX_ID_PREFIXES * ID_PREFIX_BYTES
         or len(id_prefixes) % ID_PREFIX_BYTES
     ):
-        raise ValueError("too many marks, or no whole ones")
+        raise ValueError("too many ID prefixes, or an incomplete one")
     return MemberDigest(uint(first, MAX_COUNT), uint(last, MAX_COUNT), id_prefixes, flag(is_reply))
 
 
@@ -295,7 +294,7 @@ def _decode_announce(f: Fields) -> Announce:
     entry, size_bytes = f
     ids = decode_range(entry)
     if not 1 <= ids.first <= ids.last:
-        raise ValueError("an empty range")
+        raise ValueError("empty range")
     return Announce(ids, uint(size_bytes, MAX_COUNT) or reject_zero())
 
 
@@ -379,13 +378,13 @@ MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] =
 RECORD_KINDS: Final = frozenset(
     {Kind.CLOSE, Kind.HEARTBEAT, Kind.RECORDS, Kind.PING, Kind.MEMBER_UPDATES, Kind.SWAP_REQUEST}
 )
-# Decoding and checking a record costs so much that a token must not pay for more of them; what a correct
-# node says of records fits a datagram.
+# Decoding and verifying a record is expensive, so one token must not pay for many. Messages with records of
+# an honest node fit one datagram.
 MAX_RECORD_MESSAGE_BYTES: Final = 2048
 
 
 def decode_message(plaintext: bytes) -> OverlayMessage | Frame:
-    """The message or frame in an opened packet. Raises Refused: UNKNOWN_KIND or MALFORMED."""
+    """Returns the message or frame in `plaintext`. Raises Dropped: UNKNOWN_KIND or MALFORMED."""
     decoder = MESSAGE_DECODERS.get(plaintext[0]) if plaintext else None
     if decoder is None:
         raise Dropped(DropReason.UNKNOWN_KIND)

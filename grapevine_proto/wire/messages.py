@@ -2,7 +2,7 @@
 
 `OverlayMessage` is what peers exchange about the cluster; `Frame` and `LinkFrame` are what the two
 ends of a link exchange about the link. Signed values are in `signed`, packets of the handshake in
-`codec`, which alone knows the encoding.
+`packets`; `codec` exports the encodings.
 
 Invariants:
 
@@ -145,7 +145,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Rumors:
-    """Eager push."""
+    """Eager push: rumors with their payloads."""
 
     copies: tuple[RumorCopy, ...]
 

@@ -1,9 +1,9 @@
-"""Packets: fixed layouts, big-endian, of which the content alone is sealed.
+"""Packet layouts: fixed, big-endian headers in front of encrypted content.
 
-What must stay true:
+Invariants:
 
-- `decode_packet` takes any bytes at all and either returns one packet or raises `Dropped`, at no cost
-  beyond the bytes in hand: it is the first thing that looks at what a stranger sent.
+- `decode_packet` accepts arbitrary bytes and returns one packet or raises `Dropped`, at a cost bounded by
+  their length: it is the first code that reads data from unauthenticated peers.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ SESSION_ID_BYTES: Final = 8
 EPHEMERAL_BYTES: Final = 32
 BOX_TAG_BYTES: Final = 16
 
-BASE_DATAGRAM_BYTES: Final = (
-    1200  # bytes; what crosses every path that carries IPv6 (RFC 8200, section 5)
-)
+BASE_DATAGRAM_BYTES: Final = 1200  # every IPv6 path carries it (RFC 8200, section 5)
 
 _HELLO = struct.Struct(">B4s8s32s")
 _CHALLENGE = struct.Struct(">B8sB32s")
@@ -41,21 +39,21 @@ HELLO_BYTES: Final = _HELLO.size + MAC_BYTES
 CHALLENGE_BYTES: Final = _CHALLENGE.size + MAC_BYTES
 DATA_OVERHEAD_BYTES: Final = _DATA.size + BOX_TAG_BYTES
 BASE_PLAINTEXT_BYTES: Final = BASE_DATAGRAM_BYTES - DATA_OVERHEAD_BYTES
-# Packets under one key, far below what the cipher bears; one less than four bytes count, because an
-# acknowledgment names the number after the highest.
+# Far below the limit of the cipher. One less than four bytes can count, because an Ack names the number
+# after the highest.
 MAX_PACKETS_PER_SESSION: Final = (1 << 32) - 1
 
 
 class Hello(NamedTuple):
-    """May I come in? Names the versions spoken and a fresh X25519 key."""
+    """Starts a handshake: supported versions and an ephemeral X25519 key."""
 
-    versions: bytes  # one byte each, zeros behind
+    versions: bytes  # one byte each, padded with zeros
     session_id: bytes
     ephemeral: bytes
 
 
 class Challenge(NamedTuple):
-    """Show that you are where you say: send this cookie back."""
+    """Address validation: the initiator must return the cookie."""
 
     session_id: bytes
     version: int
@@ -63,7 +61,7 @@ class Challenge(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """All that Hello said, the cookie, and who is asking, sealed and signed."""
+    """The Hello again, the cookie, and the initiator's sealed credentials."""
 
     hello: Hello
     version: int
@@ -72,7 +70,7 @@ class Proof(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """Come in: our ephemeral key, our session id, and who answers, sealed and signed."""
+    """The responder's ephemeral key, session ID and sealed credentials."""
 
     session_id: bytes
     ephemeral: bytes
@@ -81,7 +79,7 @@ class Welcome(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Anything after the handshake; `session_id` is the receiver's."""
+    """A packet of a session; `session_id` is the receiver's."""
 
     session_id: bytes
     counter: int
@@ -92,7 +90,7 @@ Packet: TypeAlias = Hello | Challenge | Proof | Welcome | Data
 
 
 def encode_packet(packet: Packet) -> bytes:
-    """The packet's bytes; those of a handshake packet still lack their MAC at the end."""
+    """Returns the bytes of `packet`; a handshake packet still lacks its MAC at the end."""
     match packet:
         case Data(session_id, counter, box):
             return encode_data(session_id, counter, box)
@@ -107,12 +105,12 @@ def encode_packet(packet: Packet) -> bytes:
 
 
 def encode_data(session_id: bytes, counter: int, box: bytes) -> bytes:
-    """The same for the parts of `Data`, which most packets are."""
+    """Returns the bytes of a Data packet from its fields: the fast path of `encode_packet`."""
     return _DATA.pack(DATA, session_id, counter) + box
 
 
 def decode_packet(datagram: bytes) -> Packet:
-    """The packet in `datagram`, whose MAC (of a handshake packet) the caller checks. Raises Refused."""
+    """Returns the packet in `datagram`. The caller checks the MAC of a handshake packet. Raises Dropped."""
     if not datagram:
         raise Dropped(DropReason.TOO_SHORT)
     kind, size = datagram[0], len(datagram)

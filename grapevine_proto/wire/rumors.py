@@ -1,9 +1,9 @@
-"""Rumors as they go out, and how large they may be: encoded once, whoever they go to.
+"""Encoding of Rumors and Repair messages that share encoded rumors between peers.
 
-What must stay true:
+Invariants:
 
-- What comes out is, to the byte, what `encode_message` gives.
-- A large body is held once, however many peers it goes to.
+- The result equals that of `encode_message`, byte for byte.
+- A large body is in memory once, however many peers it is sent to.
 """
 
 from __future__ import annotations
@@ -32,30 +32,34 @@ from grapevine_proto.wire.messages import Kind, Repair, RumorCopy
 from grapevine_proto.wire.packets import BASE_DATAGRAM_BYTES
 from grapevine_proto.wire.signed import TRACE_ALL, Rumor, counted_payload_bytes
 
-_RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array of one, which is the array of copies
+_RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array with one field, the array of copies
 RUMORS_OVERHEAD_BYTES: Final = len(_RUMORS_HEADER) + 3
 
 
-_BODY_INDEX: Final = 4  # among the fields of a copy
+_BODY_INDEX: Final = 4  # in `rumor_copy_fields`
 
 
 def encode_rumor_copy(copy: RumorCopy, *, is_tracked: bool = False) -> bytes:
-    """One copy as it stands in an envelope of rumors: made once, whoever it goes to."""
+    """Returns `copy` encoded for a Rumors message. `is_tracked`: report when a peer acknowledges it."""
     encoded: bytes = msgpack.packb(rumor_copy_fields(copy))
     return with_tracking(encoded, [(copy.rumor.epoch, copy.rumor.first)] if is_tracked else ())
 
 
 class TrackedBytes(bytes):
-    """A message, or a part of one, that tells rumors of our own. `rumor_keys` are their epochs and first
-    sequences, for whoever learns that it arrived; on the wire it is like any other."""
+    """An encoded message, or part of one, with rumors of this node whose acknowledgment is tracked.
+
+    `rumor_keys` are their (epoch, first sequence). The bytes are the same as without tracking.
+    """
 
     rumor_keys: tuple[tuple[int, int], ...] = ()
 
 
 class ChunkedMessage:
-    """A message around one large body that stays where it is: `head`, `body` and `tail` are what
-    `encode_message` gives, but are never put together. However many peers are sent the body, whoever
-    holds it holds it once. `rumor_keys` as those of `TrackedBytes`."""
+    """An encoded message with one large body, in three parts that are never joined, so all peers share the
+    body.
+
+    `head`, body and `tail` together are what `encode_message` returns. `rumor_keys` is as in `TrackedBytes`.
+    """
 
     __slots__ = ("_body", "head", "rumor_keys", "tail")
 
@@ -67,16 +71,17 @@ class ChunkedMessage:
 
     @property
     def kind(self) -> int:
+        """The kind of the message."""
         return self.head[0]
 
     def __len__(self) -> int:
         return len(self.head) + len(self._body) + len(self.tail)
 
     def slice_bytes(self, start: int, end: int) -> bytes:
-        """The bytes from `start` up to `end` of the message."""
+        """Returns the bytes of the message from `start` up to but not including `end`."""
         body_at = len(self.head)
         tail_at = body_at + len(self._body)
-        if body_at <= start and end <= tail_at:  # nearly always
+        if body_at <= start and end <= tail_at:  # the common case
             return bytes(self._body[start - body_at : end - body_at])
         return b"".join(
             (
@@ -88,7 +93,7 @@ class ChunkedMessage:
 
 
 def with_tracking(message: bytes, rumor_keys: Sequence[tuple[int, int]]) -> bytes:
-    """The same message, which says what of ours it tells."""
+    """Returns `message` as `TrackedBytes` with `rumor_keys`, or unchanged if there are none."""
     if not rumor_keys:
         return message
     tracked = TrackedBytes(message)
@@ -96,13 +101,11 @@ def with_tracking(message: bytes, rumor_keys: Sequence[tuple[int, int]]) -> byte
     return tracked
 
 
-CHUNKED_BODY_BYTES: Final = (
-    1 << 16
-)  # of a body, which no packet holds and msgpack measures in four bytes
+CHUNKED_BODY_BYTES: Final = 1 << 16  # from here on msgpack encodes the length in four bytes
 
 
 def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | ChunkedMessage:
-    """A repair as `encode_message` gives it, or spliced, where it is about one large body."""
+    """Returns the encoded Repair, chunked if it holds one large rumor. Rumors of `local_id` are tracked."""
     rumors = [copy.rumor for copy in repair.copies]
     rumor_keys = [(rumor.epoch, rumor.first) for rumor in rumors if rumor.origin == local_id]
     if len(rumors) != 1 or len(rumors[0].body) < CHUNKED_BODY_BYTES:
@@ -114,9 +117,9 @@ def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | Chu
         fields[_BODY_INDEX + 1 :],
     )
     head = (
-        bytes((Kind.REPAIR, 0x94)),  # an array of four, of which the last
+        bytes((Kind.REPAIR, 0x94)),  # an array of four fields
         *map(msgpack.packb, (repair.round, repair.is_last, repair.has_more)),
-        bytes((0x91, 0x90 | len(fields))),  # is one of one copy
+        bytes((0x91, 0x90 | len(fields))),  # the last one: an array of one copy
         *map(msgpack.packb, fields_before),
         b"\xc6" + len(body).to_bytes(4, "big"),
     )
@@ -126,9 +129,7 @@ def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | Chu
 
 
 def encode_rumors(copies: Sequence[bytes]) -> bytes:
-    """The message, as `encode_message` of Rumors gives it, with these encoded copies; `TrackedBytes`
-    where one
-    of them is."""
+    """Returns the encoded Rumors message with these encoded copies, as `TrackedBytes` if any of them is."""
     count = len(copies)
     header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     message = _RUMORS_HEADER + header + b"".join(copies)
@@ -155,6 +156,6 @@ _RUMOR_OVERHEAD_BYTES: Final = len(
 
 
 def max_payload_bytes(message_bytes: int) -> int:
-    """How many bytes of payloads, as `bytes_in_rumor` counts them, one rumor may hold so that it
-    fits a message of `message_bytes` however it travels, pushed or repaired."""
+    """Returns the payload bytes, by `counted_payload_bytes`, that one rumor may hold so that it fits a
+    message of `message_bytes` both when pushed and when repaired."""
     return message_bytes - _RUMOR_OVERHEAD_BYTES - 2  # more than 15 lengths need two bytes more

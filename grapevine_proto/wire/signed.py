@@ -179,6 +179,7 @@ class Rumor:
 
     @property
     def stream(self) -> Stream:
+        """The stream it belongs to."""
         return Stream(self.origin, self.epoch)
 
     @property
@@ -197,7 +198,7 @@ class Rumor:
         return RUMOR_COPY_OVERHEAD_BYTES + sum(map(counted_payload_bytes, self.lengths))
 
     def payloads(self) -> list[tuple[MessageId, bytes]]:
-        """Yields each payload with its message ID, in order."""
+        """Returns each payload with its message ID, in order."""
         start, pairs = 0, []
         for offset, length in enumerate(self.lengths):
             message_id = MessageId(self.origin, self.epoch, self.first + offset)

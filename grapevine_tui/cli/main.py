@@ -272,7 +272,7 @@ def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -
         make_private_directory(path.parent)
     chosen = profile or flags.get("app.profile", "local")
     if chosen not in PROFILES:
-        raise ConfigError("app.profile", f"{chosen!r} is not one of: {', '.join(PROFILES)}")
+        raise ConfigError("app.profile", f"must be one of {', '.join(PROFILES)}; got {chosen!r}")
     try:
         quarantine_empty(path)
         # A service reads it as another user.

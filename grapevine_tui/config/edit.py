@@ -164,7 +164,7 @@ class SettingsEditor:
         for each in self.settings.values:
             if each.name == name:
                 return each
-        raise ConfigError(name, "there is no such setting")
+        raise ConfigError(name, "unknown setting")
 
     def check(self, name: str, text: str) -> Settings:
         """The settings with `name` as `text` says. Raises ConfigError, KeyFileError."""

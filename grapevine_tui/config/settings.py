@@ -249,4 +249,4 @@ def _check_range(name: str, value: Any, low: float, high: float, *, whole: bool 
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise ConfigError(name, f"expected a {'whole ' * whole}number, not {value!r}")
     if not low <= value <= high:
-        raise ConfigError(name, f"{value!r} is not between {low:g} and {high:g}")
+        raise ConfigError(name, f"must be between {low:g} and {high:g}, got {value!r}")

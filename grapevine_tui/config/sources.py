@@ -310,4 +310,4 @@ def _is_loopback(host: str) -> bool:
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raises ConfigError where `value` is none of `choices`."""
     if value not in choices:
-        raise ConfigError(name, f"{value!r} is not one of: {', '.join(choices)}")
+        raise ConfigError(name, f"must be one of {', '.join(choices)}; got {value!r}")

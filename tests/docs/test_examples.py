@@ -130,7 +130,7 @@ def test_in_a_one_process_cluster_every_node_receives_a_message_once(start: Star
 
 def test_a_config_is_rejected_kept_and_changed_as_its_example_describes(start: Start) -> None:
     example = start("custom_config.py")
-    example.expect("rejected: fanout: 0 is not between")
+    example.expect("rejected: fanout: must be between")
     example.expect("written and read again: equal")
     example.expect("after a restart: zone")
     assert example.leave() == 0

@@ -672,7 +672,7 @@ def test_what_is_no_payload_is_refused_and_costs_no_other_message(payload: Any) 
     pair = Pair()
     pair.one.broadcast(b"before", pair.now)
     for verb in (pair.one.broadcast, pair.one.trace):
-        with pytest.raises(InvalidArgument, match="a payload is bytes, not"):
+        with pytest.raises(InvalidArgument, match="payload: expected bytes, not"):
             verb(payload, pair.now)
     with pytest.raises(TypeError):
         pair.one.send(pair.other.peer_id, payload, pair.now)

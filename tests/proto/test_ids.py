@@ -44,18 +44,18 @@ def test_a_name_or_an_address_with_a_port_is_taken(text: str, host: str, port: i
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("nonsense", "is not host:port"),
-        (":8000", "is not host:port"),
-        ("host:", "a port is a number"),
-        ("host:65536", "a port is a number"),
-        ("host:²", "a port is a number"),
-        ("::1:8000", r"written \[::1:8000\]:port"),
-        ("host with space:1", "' ' stands in no host's name"),
-        ("a\tb:1", r"'\\t' stands in no host's name"),
-        ("user@host:1", "'@' stands in no host's name"),
-        ("[::1 ]:1", "' ' stands in no host's name"),
-        ("[:8000", r"'\[' stands in no host's name"),
-        ("http://host:1", "no scheme"),
+        ("nonsense", "expected host:port"),
+        (":8000", "expected host:port"),
+        ("host:", "expected a number from 0"),
+        ("host:65536", "expected a number from 0"),
+        ("host:²", "expected a number from 0"),
+        ("::1:8000", r"expected \[::1:8000\]:port"),
+        ("host with space:1", "contains ' '"),
+        ("a\tb:1", r"contains '\\t'"),
+        ("user@host:1", "contains '@'"),
+        ("[::1 ]:1", "contains ' '"),
+        ("[:8000", r"contains '\['"),
+        ("http://host:1", "without a scheme"),
     ],
 )
 def test_what_is_neither_is_refused_by_what_is_wrong_with_it(text: str, why: str) -> None:
@@ -139,13 +139,13 @@ def test_other_spellings_of_an_address_mean_the_same(written: str, is_meant: str
     ],
 )
 def test_what_is_neither_an_address_nor_a_name_is_no_address(host: str) -> None:
-    with pytest.raises(ValueError, match=r"host name|IPv4"):
+    with pytest.raises(ValueError, match=r"host|IPv4"):
         parse_literal(f"{host}:80")
 
 
 @pytest.mark.parametrize("text", ["[fe80::1%]:80", "[1::2::3]:80", "[::g]:80", "[a%b]:80"])
 def test_what_stands_in_brackets_is_an_ipv6_address(text: str) -> None:
-    with pytest.raises(ValueError, match=r"IPv6|stands in no"):
+    with pytest.raises(ValueError, match=r"IPv6|contains"):
         parse_literal(text)
 
 

@@ -132,7 +132,7 @@ def test_a_full_bucket_is_full_after_a_change_too() -> None:
 
 @pytest.mark.parametrize(("capacity", "rate"), [(0, 1.0), (1, 0.0), (-1, 1.0), (math.nan, 1.0)])
 def test_a_bucket_without_room_or_refill_cannot_be_made(capacity: float, rate: float) -> None:
-    with pytest.raises(ValueError, match="room and a refill"):
+    with pytest.raises(ValueError, match="positive capacity"):
         TokenBucket(capacity, rate, 0.0)
 
 

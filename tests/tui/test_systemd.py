@@ -51,7 +51,7 @@ def test_systemd_is_notified_why_a_reload_failed_and_that_a_later_one_succeeded(
     run, address = bench.started("-c", str(config), environ={"NOTIFY_SOCKET": str(tmp_path / "n")})
     assert manager.recv(4096).startswith(b"READY=1")
     for text, status in (
-        ("fanot = 3\n", "not reloaded: fanot: there is no such setting"),
+        ("fanot = 3\n", "not reloaded: fanot: unknown setting"),
         ("fanout = 4\n", f"listening on {address}\nERRNO=0"),
     ):
         config.write_text(text)

@@ -172,11 +172,11 @@ def test_no_link_in_the_directory_is_followed(tmp_path: Path, name: str) -> None
     path = tmp_path / "node"
     path.mkdir(mode=0o700)
     (path / name).symlink_to(dear)
-    assert f"{path / name}: is a link" in refusal(path)
+    assert f"{path / name}: is a symbolic link" in refusal(path)
     (path / name).unlink()
     if name == "lock":
         os.link(dear, path / name)
-        assert "under a second name" in refusal(path)
+        assert "has a second name" in refusal(path)
     assert dear.read_text() == "dear to its owner"
 
 

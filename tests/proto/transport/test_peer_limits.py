@@ -100,7 +100,7 @@ def test_beyond_the_first_bound_tokens_come_back_more_slowly_until_it_is_trusted
     assert account.bucket is not None
     assert accounts.penalize(PEER, Offense.REPEATED_REQUEST, SLOWED_SCORE - 1, 0.0) is None
     change = accounts.penalize(PEER, Offense.REPEATED_REQUEST, 1, 0.0)
-    assert change == StandingChanged(PEER, Standing.SLOWED, SLOWED_SCORE, "repeated question")
+    assert change == StandingChanged(PEER, Standing.SLOWED, SLOWED_SCORE, "repeated request")
     assert account.bucket.refill_rate == LIMIT.refill_rate / SLOWED_REFILL_DIVISOR
     assert accounts.update_standings(0.9 * SCORE_HALF_LIFE_S) == []
     assert [each.standing for each in accounts.update_standings(1.1 * SCORE_HALF_LIFE_S)] == [

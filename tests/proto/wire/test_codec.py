@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from grapevine_proto.errors import Dropped, DropReason
-from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, canonical_host
 from grapevine_proto.wire import codec, frames, message_codec
 from grapevine_proto.wire.message_codec import MAX_RECORD_MESSAGE_BYTES, RECORD_KINDS
 from grapevine_proto.wire.messages import (
@@ -71,7 +71,9 @@ signatures = st.binary(min_size=64, max_size=64)
 totals = st.binary(min_size=16, max_size=16)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=16)
 addresses = st.builds(
-    lambda ip, port: Address(str(ip), port), st.ip_addresses(), st.integers(0, 65535)
+    lambda ip, port: Address(canonical_host(str(ip)), port),
+    st.ip_addresses(),
+    st.integers(0, 65535),
 )
 records = st.builds(
     PeerRecord,

@@ -86,7 +86,7 @@ async def test_an_address_that_does_not_answer_is_reported() -> None:
         await pilot.press("escape", "c", *"127.0.0.1:9", "enter")
         await until(pilot, lambda: "no answer from 127.0.0.1:9: down" in text_of(app))
         await pilot.press("escape", "c", *"nonsense", "enter")
-        await until(pilot, lambda: "'nonsense' is not host:port" in text_of(app))
+        await until(pilot, lambda: "expected host:port, got 'nonsense'" in text_of(app))
 
 
 async def test_a_round_can_be_asked_for_and_is_seen() -> None:

@@ -66,7 +66,7 @@ def test_a_change_is_checked_as_at_the_start_and_applied_by_save(
     make: Make, configs: list[NodeConfig], tmp_path: Path
 ) -> None:
     editing = make("fanout = 3  # three\n")
-    with pytest.raises(ConfigError, match="fanout: 0 is not between 1 and 1000"):
+    with pytest.raises(ConfigError, match="fanout: must be between 1 and 1000, got 0"):
         editing.set_value("fanout", "0")
     with pytest.raises(ConfigError, match="fanout: expected a whole number, not 'x'"):
         editing.set_value("fanout", "x")

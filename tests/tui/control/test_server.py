@@ -350,7 +350,7 @@ def test_a_reload_reports_whether_it_succeeded(bench: Bench) -> None:
     config.write_text("fanout = 5\nfanot = 3\n")
     done = bench.command(*ctl, "reload")
     assert done.returncode == 1
-    assert done.stderr.startswith("grapevine-tui: not reloaded: fanot: there is no such setting")
+    assert done.stderr.startswith("grapevine-tui: not reloaded: fanot: unknown setting")
     values = {each["name"]: each["value"] for each in _values_after(config, run)}
     assert values["fanout"] == 4
     assert bench.command(*ctl, "reload").stdout == "reloaded\n"

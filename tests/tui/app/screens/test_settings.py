@@ -90,9 +90,9 @@ async def test_a_setting_is_changed_in_place_saved_and_applied(settings: Setting
         await seek(stage, "fanout")
         assert "Under epidemic, peers each message is relayed to." in stage.text
         await stage.press("enter", "backspace", *"0")
-        assert "fanout: 0 is not between 1 and 1000" in stage.text
+        assert "fanout: must be between 1 and 1000, got 0" in stage.text
         await stage.press("enter")
-        assert "fanout: 0 is not between 1 and 1000" in stage.text
+        assert "fanout: must be between 1 and 1000, got 0" in stage.text
         await stage.press("backspace", "5", "enter")
         assert "1 changed, ctrl+s saves" in stage.text
         assert "changed here" in line_of(stage, "fanout")
