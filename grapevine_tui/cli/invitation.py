@@ -1,15 +1,13 @@
-"""How a second machine gets into a cluster: one line with all it needs, and what it makes of it.
+"""Invitations: one line with everything a second machine needs to join, and what that machine
+writes.
 
-What must stay true:
+Invariants:
 
-- The line holds the cluster's key. It is printed to stdout by `create_invitation` and read without echo
-  or from
-  stdin by `join`; it stands on no command line, in no log and in no error.
-- A damaged line is told from a whole one before anything is written.
-- No key is ever overwritten, and what stands in a settings file already is not thrown away: a file is
-  changed only where the result reads as meant, else the lines to add are said.
-
-Driven by `cli`'s ``create_invitation`` and ``join``.
+- The line holds the cluster key. It is printed to stdout by ``invite`` and read by ``join`` from a
+  hidden prompt or stdin; it appears in no command line, log or error.
+- A damaged line is detected before anything is written.
+- No key is overwritten, and nothing in an existing config file is lost: the file is changed only if
+  the result parses as intended; otherwise the lines to add are printed.
 """
 
 from __future__ import annotations
@@ -32,17 +30,17 @@ from grapevine_proto.storage.atomic_file import SHARED_MODE, atomic_write, make_
 from grapevine_tui.config.toml_edit import edit_toml
 
 PREFIX: Final = "grapevine-invitation-1:"
-CHECKSUM_BYTES: Final = 6  # against a slip of the hand, not against anybody
-MAX_ADDRESSES: Final = 8  # at most, in one line
+CHECKSUM_BYTES: Final = 6  # detects typing errors; not a protection against forgery
+MAX_ADDRESSES: Final = 8  # in one line
 
 
 class InvalidInvitation(GrapevineError):
-    """The line is no invitation, or not a whole one. Nothing was written."""
+    """The line is not a complete invitation. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What lets a node into a cluster. Raises ConfigError where a node could not use it."""
+    """What a node needs to join a cluster. Raises ConfigError if a node could not use it."""
 
     secret: bytes = field(repr=False)
     cluster: str
@@ -56,14 +54,16 @@ class Invitation:
         return ClusterKey(self.secret)
 
     def to_line(self) -> str:
-        """The one line, without its end."""
+        """Format as one line, without a line end."""
         body = json.dumps([self.secret.hex(), self.cluster, self.addresses]).encode()
         return PREFIX + _encode(_checksum(body) + body)
 
     @classmethod
     def from_line(cls, line: str) -> Invitation:
-        """What `to_line` says. Raises BadInvitation, without a word of what it holds."""
-        text = "".join(line.split())  # a mail may have broken it
+        """Parse a line of `to_line`. Raises InvalidInvitation, whose message does not contain the
+        line.
+        """
+        text = "".join(line.split())  # an email client may have wrapped it
         if not text.startswith(PREFIX):
             raise InvalidInvitation(f"this is no invitation; one begins with {PREFIX}")
         text = text.removeprefix(PREFIX)
@@ -72,7 +72,7 @@ class Invitation:
         except (binascii.Error, ValueError):
             data = b""
         body = data[CHECKSUM_BYTES:]
-        # Base64 has several spellings of some bytes; only ours is whole.
+        # Base64 has several encodings of some bytes; accept only the canonical one.
         if not body or data[:CHECKSUM_BYTES] != _checksum(body) or _encode(data) != text:
             raise InvalidInvitation(
                 "the invitation is damaged: part of the line is missing or changed"
@@ -93,14 +93,14 @@ def _checksum(body: bytes) -> bytes:
 
 
 def create_invitation(key_file: Path, cluster: str, addresses: Sequence[str]) -> Invitation:
-    """An invitation with the key in `key_file`. Raises KeyFileError, ConfigError."""
-    ClusterKey.load(key_file)  # all that can be wrong with it is said there
+    """Create an invitation with the key in `key_file`. Raises KeyFileError, ConfigError."""
+    ClusterKey.load(key_file)  # reports everything that can be wrong with it
     secret = bytes.fromhex(key_file.read_text(encoding="ascii").strip())
     return Invitation(secret, cluster, tuple(addresses[:MAX_ADDRESSES]))
 
 
 class JoinResult(NamedTuple):
-    """What `accept_invitation` wrote: for people."""
+    """What `accept_invitation` wrote."""
 
     key_file: Path
     is_new_key: bool
@@ -111,9 +111,9 @@ class JoinResult(NamedTuple):
 def accept_invitation(
     invitation: Invitation, config_file: Path, *, is_user_config: bool
 ) -> JoinResult:
-    """Write key and settings, so that a node started with `config_file` joins. `is_user_config`: it is this
-    user's own, beside which `cluster.key` is used without being named.
+    """Write the key and the settings, so that a node started with `config_file` joins the cluster.
 
+    `is_user_config`: it is the user's own config file, whose `cluster.key` is used by default.
     Raises ConfigError and KeyFileError; then no setting was changed.
     """
     try:
@@ -147,7 +147,7 @@ def accept_invitation(
 
 
 def _choose_key_file(invitation: Invitation, directory: Path) -> tuple[Path, bool]:
-    """Where the key is or goes, and whether it is to be written. Raises KeyFileError."""
+    """Return the path of the key and whether it must be written. Raises KeyFileError."""
     key = invitation.key
     for name in ("cluster.key", f"cluster-{key.fingerprint}.key"):
         path = directory / name
@@ -166,8 +166,9 @@ def _required_changes(
     *,
     is_user_config: bool,
 ) -> dict[str, Any]:
-    """The settings that have to be other than they are. Raises ConfigError where they say that
-    this node belongs elsewhere."""
+    """Return the settings that must change. Raises ConfigError if the file configures another
+    cluster.
+    """
     changes: dict[str, Any] = {}
     known = settings.get("bootstrap_peers", [])
     peers = [*known, *(each for each in invitation.addresses if each not in known)]
@@ -187,7 +188,7 @@ def _required_changes(
         changes["key_files"] = [key_file.name, *keys]
     is_remote = any(not is_loopback(each) for each in invitation.addresses)
     if is_remote and "bind" not in settings:
-        changes["bind"] = "0.0.0.0:8000"  # loopback cannot speak to another machine
+        changes["bind"] = "0.0.0.0:8000"  # a node on loopback cannot reach another machine
     return changes
 
 
@@ -196,12 +197,13 @@ def is_loopback(address: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-# --- a settings file with a few other values ------------------------------------------------------
+# --- the config file ------------------------------------------------------------------------------
 
 
 def edit_keeping_comments(text: str, changes: dict[str, Any]) -> str | None:
-    """`text` of a TOML file with `changes`, comments and all else as they were; None where that does not
-    come out as meant."""
+    """Apply `changes` to `text` of a TOML file and keep its comments; None if the result does not
+    parse as intended.
+    """
     result = edit_toml(text, changes)
     return result.text if result.comments_preserved else None
 

@@ -1,7 +1,7 @@
-"""``invite`` and ``join``: what is asked of the user, the running node and the files, and said back.
+"""``invite`` and ``join``: prints an invitation, and joins a cluster with one.
 
-What must stay true: the invitation goes to stdout and nowhere else; every word to people goes to
-stderr with ``invite``, so that its output can be piped to where it is wanted.
+Invariants: only the invitation goes to stdout; notes of ``invite`` go to stderr, so its output can
+be piped.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> in
 
 
 def _loopback_hint(settings: Settings) -> str:
-    """What to do where an invitation names nothing that another machine can dial."""
+    """Explain what to do if no address of an invitation can be reached from another machine."""
     if not settings.node.advertise and is_wildcard(split_host_port(settings.node.bind)[0]):
         return (
             "only this machine can dial that: it has no address but loopback now; bring its network up,"
@@ -83,11 +83,11 @@ def _running_status(flags: dict[str, Any]) -> Object | None:
 
 
 def _configured_address(settings: Settings) -> str:
-    """Where others would reach a node with these settings."""
+    """Addresses at which others would reach a node with these settings."""
     if settings.node.advertise:
         return settings.node.advertise
     host, port = split_host_port(settings.node.bind)
-    with suppress(ValueError):  # a name is left to whoever dials it
+    with suppress(ValueError):  # a host name is resolved by the node that dials it
         host = dialable_host(host, socket.AF_INET6 if ":" in host else socket.AF_INET)
     return join_host_port(host, port)
 

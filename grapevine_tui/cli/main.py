@@ -1,9 +1,9 @@
-"""The command line: arguments -> settings -> app, headless node, or a small errand.
+"""The command line: parses arguments and runs the app, a headless node or a subcommand.
 
-What must stay true:
+Invariants:
 
-- Importing this imports no Textual: `--help`, errors and headless nodes start light.
-- Whatever goes wrong is one printable line on stderr and the exit code that belongs to it.
+- Importing this imports no Textual, so `--help`, errors and headless nodes start quickly.
+- Every failure is one printable line on stderr and an exit code of `process_exit`.
 - No option takes a secret, and nothing here prints one.
 """
 
@@ -50,19 +50,21 @@ logger = logging.getLogger("grapevine")
 
 
 def main() -> NoReturn:
-    """What the console script calls."""
+    """Entry point of the console script."""
     code = run()
     early_signals.EXIT_CODE_BY_SIGNAL.update(
         dict.fromkeys(early_signals.EXIT_CODE_BY_SIGNAL, code)
-    )  # a late signal changes nothing any more
+    )  # a late signal no longer changes the exit code
     if early_signals.is_own_process():
         early_signals.install_signal_handlers()
     sys.exit(code)
 
 
 def _open_missing_standard_streams() -> None:
-    """Where the caller closed stdin, stdout or stderr, put nothing in its place: else a socket
-    would get its number, and be written to as if it were the terminal."""
+    """Open /dev/null for each of stdin, stdout and stderr that the caller closed.
+
+    Otherwise a socket would get its descriptor and be written to like a terminal.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -71,15 +73,14 @@ def _open_missing_standard_streams() -> None:
 
 
 def _escape_unencodable_text() -> None:
-    """What a terminal or a pipe has no letters for is written, and read, as escapes: Latin-1, ASCII,
-    bytes that are not UTF-8."""
+    """Read and write what the encoding of a stream lacks as escapes: Latin-1, ASCII, invalid UTF-8."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Do what `arguments` ask (None: the process's own); the exit code."""
+    """Run with `arguments` (None: those of the process) and return the exit code."""
     _open_missing_standard_streams()
     _escape_unencodable_text()
     try:
@@ -89,11 +90,11 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; spare the interpreter its complaint at the end.
+        # The reader of our output is gone; prevent the interpreter's error message at exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except Exception as error:  # noqa: BLE001  the one door: a line and a code, never a traceback
+    except Exception as error:  # noqa: BLE001  the outermost handler: one line and an exit code, never a traceback
         return print_error(error)
     finally:
         logs.flush()
@@ -101,8 +102,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def print_error(error: BaseException) -> int:
-    """Say on stderr, in one printable line, what went wrong; the exit code for it. A group without a
-    command shows its help instead."""
+    """Print `error` as one line on stderr and return its exit code. For a group without a command,
+    print its help.
+    """
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         lines = error.format_message().splitlines()
     else:
@@ -114,7 +116,7 @@ def print_error(error: BaseException) -> int:
 
 
 def format_error(error: BaseException) -> str:
-    """What went wrong, in one line that may hold anything: make it printable before you show it."""
+    """Describe `error` in one line. The text may be hostile: pass it through `printable`."""
     if isinstance(error, click.ClickException):
         problem = error.format_message()
     elif isinstance(error, GrapevineError):
@@ -133,7 +135,7 @@ def format_error(error: BaseException) -> str:
     return " ".join(problem.split())
 
 
-# --- what the command line looks like -------------------------------------------------------------
+# --- the shape of the command line ----------------------------------------------------------------
 
 
 def _parameter_name(flags: tuple[str, ...]) -> str:
@@ -141,7 +143,7 @@ def _parameter_name(flags: tuple[str, ...]) -> str:
 
 
 def _flag_value_arguments(option: Option) -> dict[str, Any]:
-    """What click is told of a flag that may stand alone."""
+    """Arguments for click of a flag that needs no argument."""
     return {"is_flag": False, "flag_value": option.flag_value} if option.flag_value else {}
 
 
@@ -167,7 +169,7 @@ def _click_options() -> list[click.Parameter]:
 
 
 def _given_flags(parameters: dict[str, Any]) -> dict[str, Any]:
-    """What was given on the command line, by setting name."""
+    """Options given on the command line, by setting name."""
     flags = {option.name: parameters.get(_parameter_name(option.flags)) for option in OPTIONS}
     flags["app.on"] = tuple(" ".join(pair) for pair in parameters.get("on") or ())
     for name in ("headless", "demo"):
@@ -192,7 +194,7 @@ def _start(**parameters: Any) -> int | None:
 
 
 class _LazyGroup(click.Group):
-    """A group whose larger errands are imported when they are asked for, so that nodes start light."""
+    """A group that imports its larger subcommands on demand, so that nodes start quickly."""
 
     LAZY: Final = ("attach", "ctl", "invite", "join", "sim")
 

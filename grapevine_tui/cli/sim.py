@@ -1,11 +1,11 @@
-"""``grapevine-tui sim``: a cluster of real engines under virtual time, and what it showed.
+"""``grapevine-tui sim``: runs a cluster of real engines in virtual time and reports the results.
 
-What must stay true:
+Invariants:
 
-- The same arguments give the same stdout, to the byte, but for `events_per_second`; what depends on
-  this machine's speed goes to stderr.
-- Nothing is measured that was not sent or delivered: the figures are the simulation's own records.
-- Neither Textual nor an event loop nor a socket is needed.
+- The same arguments give the same stdout, to the byte, except for `events_per_second`. Whatever
+  depends on the speed of this machine goes to stderr.
+- All figures come from the simulation's own records of what was sent and delivered.
+- It needs neither Textual nor an event loop nor a socket.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ from grapevine_proto.ids import MessageId
 from grapevine_proto.sim import BroadcastReport, Network, Simulation, memoized
 from grapevine_tui.cli.sim_run import SimResult, format_result
 
-JOIN_TIME_S: Final = 20.0  # in which nodes that begin as strangers find each other
-SETTLE_TIME_S: Final = 2.0  # between the start of linked nodes and the first message
+JOIN_TIME_S: Final = 20.0  # for unconnected nodes to discover each other
+SETTLE_TIME_S: Final = 2.0  # from the start of connected nodes to the first message
 MAX_TOTAL_MEMBER_ENTRIES: Final = (
     2_500_000  # known to all nodes together; each knows fewer in big clusters
 )
 MIN_MEMBER_LIMIT: Final = 256
 STEP_S: Final = 0.05
-CRASH_EVERY: Final = 2  # of the nodes that churn takes away, every second one crashes
+CRASH_EVERY: Final = 2  # every second node that churn removes crashes; the others leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimOptions:
-    """What to simulate. Latencies in seconds; `churn`: nodes that go and come a minute; `settle`:
-    seconds from the start of linked nodes to the first message."""
+    """What to simulate.
+
+    Latencies are in seconds. `churn`: nodes that stop, and start, per minute. `settle`: seconds
+    from the start of connected nodes to the first message.
+    """
 
     nodes: int = 100
     messages: int = 10
@@ -66,7 +69,7 @@ class SimOptions:
     optimize_links: bool = False
 
     def config(self) -> NodeConfig:
-        """Of every node. Raises ConfigError."""
+        """Configuration of every node. Raises ConfigError."""
         members = max(MIN_MEMBER_LIMIT, MAX_TOTAL_MEMBER_ENTRIES // self.nodes)
         return NodeConfig(
             strategy=self.strategy,
@@ -101,7 +104,7 @@ class SimOptions:
 
 
 class SimRun:
-    """A plan at work. `tell` hears how many messages have been said."""
+    """A simulation of `options` in progress. `tell` is called with the number of messages sent."""
 
     def __init__(self, options: SimOptions, on_progress: Callable[[int], None]) -> None:
         self._options = options
@@ -113,7 +116,7 @@ class SimRun:
         self._departures = 0
 
     def run(self) -> SimResult:
-        """Let the nodes say everything, and wait for what is still on its way."""
+        """Send all messages and wait until they are delivered or the time is up."""
         options, simulation = self._options, self._simulation
         self._advance(JOIN_TIME_S if options.join else options.settle)
         if options.churn:
@@ -140,7 +143,7 @@ class SimRun:
         )
 
     def _broadcast_messages(self, count: int) -> list[MessageId]:
-        """So many broadcasts, one an interval, or one of every node at once."""
+        """Send `count` broadcasts, one per interval, or one per interval from every node."""
         message_ids: list[MessageId] = []
         while len(message_ids) < count:
             for number in self._senders(count - len(message_ids)):
@@ -175,7 +178,7 @@ class SimRun:
         simulation.run(until - simulation.now)
 
     def _churn_once(self) -> None:
-        """One node goes, by the door or by the window, and another comes."""
+        """Stop one node, by a crash or by leaving, and start another."""
         simulation = self._simulation
         up = [node.number for node in simulation.nodes if self._is_up(node.number)]
         numbers = [number for number in up if number != self._fixed_sender]
@@ -200,7 +203,7 @@ class SimRun:
 def run_simulation(
     options: SimOptions, on_progress: Callable[[int], None] = lambda _: None
 ) -> SimResult:
-    """Simulate `plan`; `tell` hears how many messages have been said so far."""
+    """Simulate `options`; `tell` is called with the number of messages sent so far."""
     with memoized():
         started_at = time.perf_counter()
         result = SimRun(options, on_progress).run()
@@ -214,7 +217,7 @@ def run_simulation(
 def _parse_latency_range(
     _: click.Context, __: click.Parameter, value: str | None
 ) -> tuple[float, float] | None:
-    """Seconds, of ``10..50`` or ``30``: the shortest and the longest way in milliseconds."""
+    """Parse ``10..50`` or ``30``, milliseconds, into the shortest and longest latency in seconds."""
     if value is None:
         return None
     low, dots, high = value.partition("..")
@@ -228,7 +231,7 @@ def _parse_latency_range(
 
 
 def _progress_printer(options: SimOptions) -> Callable[[int], None]:
-    """Says on a terminal's last line how far it is, where stdout is not also that line."""
+    """Print progress on the last line of a terminal, unless stdout is that terminal."""
     if not sys.stderr.isatty():
         return lambda _: None
 

@@ -1,7 +1,7 @@
-"""What a simulated run showed, as a table, as one JSON object, and drawn.
+"""Results of a simulated run: as a table, as a JSON object, and as a plot.
 
-What must stay true: everything here is computed from an `SimResult`; nothing of it depends on the
-machine but `events_per_second`, and only the JSON object shows that.
+Invariants: everything is computed from a `SimResult`; only `events_per_second`, which only the JSON
+object has, depends on the machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 from grapevine_proto.sim import BroadcastReport
 from grapevine_proto.sim.report import percentile
 
-MAX_ROWS: Final = 40  # of messages in a table; thousands of them say no more
+MAX_ROWS: Final = 40  # of messages in a table
 PLOT_CELLS: Final = (64, 10)
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 COLUMN_TITLES: Final = (
@@ -25,8 +25,11 @@ COLUMN_TITLES: Final = (
 
 @dataclass(slots=True, kw_only=True)
 class SimResult:
-    """A run, from the first counted message on. `datagrams` and `bytes` are all that were sent,
-    heartbeats too; `redundant_copies` of payloads that came after a node's first."""
+    """A run from the first counted message on.
+
+    `datagrams` and `bytes` count everything sent, heartbeats included. `redundant_copies` counts
+    payloads a node received again.
+    """
 
     nodes: int
     seed: int
@@ -64,17 +67,17 @@ class SimResult:
 
     @property
     def hops_last(self) -> float:
-        """The most hops that a delivery took, on average over the messages."""
+        """Maximum hops of a delivery, averaged over the messages."""
         return sum(report.hops for report in self.reports) / len(self.reports)
 
     @property
     def last_mean_s(self) -> float:
-        """How long a message took to the last node, on average over those that reached any."""
+        """Time until the last node has a message, averaged over the messages that reached any."""
         lasts = [report.last for report in self.reports if not math.isnan(report.last)]
         return sum(lasts) / len(lasts) if lasts else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """What ``--json`` prints; null where nobody was reached."""
+        """The object that ``--json`` prints; null where no node was reached."""
         messages = len(self.reports)
         return {
             "nodes": self.nodes,
@@ -104,7 +107,9 @@ def _to_ms(seconds: float) -> float | None:
 
 
 def format_result(result: SimResult, *, plot: bool) -> list[str]:
-    """The lines for people: a row a message, one for all, and with `plot` the coverage over time."""
+    """The table for a terminal: one row per message, a total, and with `plot` the coverage over
+    time.
+    """
     rows = [
         _format_row(f"{number}", each, result.nodes)
         for number, each in enumerate(result.reports, 1)
@@ -149,7 +154,7 @@ def _format_total(result: SimResult) -> tuple[str, ...]:
 
 
 def _format_percent(share: float) -> str:
-    """Cut, not rounded, so that 100 % is said of nothing less."""
+    """Format a share, rounded down, so that only 1 is shown as 100 %."""
     return f"{math.floor(share * 10_000) / 100:.2f} %"
 
 
@@ -179,11 +184,13 @@ def _format_summary(result: SimResult) -> str:
 
 
 def plot_coverage(latencies_s: Sequence[float], expected: int) -> list[str]:
-    """Coverage over time, with a bar for each moment: how much of all deliveries had been made."""
+    """Plot coverage over time: the share of all deliveries made by each moment."""
     width, height = PLOT_CELLS
     if not latencies_s or not expected:
         return ["nobody was reached"]
-    last_s = percentile(latencies_s, 0.99)  # one late repair would press all else to the left
+    last_s = percentile(
+        latencies_s, 0.99
+    )  # one late repair would compress everything else to the left
     shares: list[float] = []
     reached = 0
     for column in range(1, width + 1):

@@ -1,11 +1,11 @@
-"""Settings changed while the node runs: read from what was typed, checked, applied, saved.
+"""Edits settings while the node runs: parses what was typed, validates, applies and saves it.
 
-What must stay true:
+Invariants:
 
-- Nothing is applied or saved that the same checks as at the start have not passed, all together.
-- What is saved is what was changed and nothing else; the file is replaced whole or not at all, and is
-  read by its owner alone if it is new.
-- It is told what takes effect only at the next start, and what a flag or a variable will undo there.
+- All edits together pass the same checks as at startup before anything is applied or saved.
+- Only edited settings are written. The file is replaced atomically; a new one is readable by its
+  owner only.
+- The result lists what takes effect after a restart and what a flag or variable overrides.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FALSE_TEXTS: Final = frozenset({"false", "no", "off"})
 
 
 def is_live(name: str) -> bool:
-    """Whether a running app takes over a change of this setting."""
+    """Whether a running app applies a change of this setting."""
     return name in LIVE_APP_SETTINGS or name == "key_files" or name.partition(".")[0] in LIVE_FIELDS
 
 
@@ -46,8 +46,9 @@ def is_editable(name: str) -> bool:
 
 
 def settings_pending_restart(initial: Settings, desired: Settings) -> tuple[str, ...]:
-    """Names of the settings that only a restart applies and that `desired` has otherwise than `initial`, with
-    which this process runs."""
+    """List the settings that need a restart and differ between `initial`, which runs, and
+    `desired`.
+    """
     initial_values = {each.name: each.value for each in initial.values}
     return tuple(
         each.name
@@ -59,7 +60,7 @@ def settings_pending_restart(initial: Settings, desired: Settings) -> tuple[str,
 
 
 def format_value(value: Any) -> str:
-    """A value as one would type it."""
+    """Format a value as a user would type it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
@@ -71,7 +72,7 @@ def format_value(value: Any) -> str:
 
 
 def _to_inline_toml(value: Any) -> str:
-    """On one line."""
+    """Format a value as TOML on one line."""
     if isinstance(value, Mapping):
         return (
             "{"
@@ -84,8 +85,11 @@ def _to_inline_toml(value: Any) -> str:
 
 
 def parse_value(name: str, text: str, example: Any) -> Any:
-    """What `text` says as a value of the kind that `example` is. What cannot be read so is given as text,
-    for the setting's own check to refuse; raises ConfigError where that could not say why."""
+    """Parse `text` as a value of the type of `example`.
+
+    Text that does not parse is returned as it is, so that the setting's own check rejects it.
+    Raises ConfigError if that check could not say why.
+    """
     text = text.strip()
     if isinstance(example, bool):
         return (
@@ -108,9 +112,11 @@ def parse_value(name: str, text: str, example: Any) -> Any:
 
 
 class SaveResult(NamedTuple):
-    """`path` None: a demonstration, which saves nothing. `pending_restart`: names that wait for the next
-    start;
-    `overridden_by`: name -> what will win over the file there."""
+    """What was saved, and where.
+
+    `path` is None for a demo, which saves nothing. `pending_restart` lists settings that take
+    effect after a restart. `overridden_by` maps a setting to the source that overrides the file.
+    """
 
     path: Path | None
     comments_preserved: bool
@@ -119,8 +125,10 @@ class SaveResult(NamedTuple):
 
 
 class SettingsEditor:
-    """Changes of `settings`; `reconfigure` is the host's. `running`: what this process began with, where
-    the settings have been read again since."""
+    """Edits of `settings`, applied with `reconfigure` of the host.
+
+    `running` are the settings the process started with, if `settings` have been reloaded since.
+    """
 
     def __init__(
         self,
@@ -134,7 +142,7 @@ class SettingsEditor:
         self._applied: dict[str, Any] = {}
         self._pending: dict[str, Any] = {}
         self.settings = settings
-        """As they would be with what is pending."""
+        """The settings including pending edits."""
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -142,12 +150,14 @@ class SettingsEditor:
 
     @property
     def pending_restart(self) -> tuple[str, ...]:
-        """Names of what takes effect only at the next start."""
+        """Names of settings that take effect after a restart."""
         return settings_pending_restart(self._running, self.settings)
 
     @property
     def values_with_restart_notes(self) -> tuple[SettingValue, ...]:
-        """All settings; the origin of one that waits for a restart says what is in effect until then."""
+        """All settings. The origin of one that needs a restart names the value in effect until
+        then.
+        """
         running_values = {each.name: format_value(each.value) for each in self._running.values}
         pending_restart = set(self.pending_restart)
         return tuple(
@@ -160,35 +170,37 @@ class SettingsEditor:
         )
 
     def value(self, name: str) -> SettingValue:
-        """Raises ConfigError where there is no such setting."""
+        """Return the setting `name`. Raises ConfigError if it does not exist."""
         for each in self.settings.values:
             if each.name == name:
                 return each
         raise ConfigError(name, "unknown setting")
 
     def check(self, name: str, text: str) -> Settings:
-        """The settings with `name` as `text` says. Raises ConfigError, KeyFileError."""
+        """Return the settings with `name` set to `text`, without changing anything. Raises
+        ConfigError, KeyFileError.
+        """
         if not is_editable(name):
             raise ConfigError(name, "chosen at the start only")
         value = parse_value(name, text, self.value(name).value)
         return self._load(self._applied | self._pending | {name: value})
 
     def set_value(self, name: str, text: str) -> None:
-        """Have `name` as `text` says, from the next `save` on. Raises ConfigError, KeyFileError."""
+        """Add an edit of `name` to what the next `save` applies. Raises ConfigError, KeyFileError."""
         if text.strip() == format_value(self.value(name).value):
             return
         self.settings = self.check(name, text)
         self._pending[name] = parse_value(name, text, self.value(name).value)
 
     def discard(self) -> dict[str, Any]:
-        """Forget what is pending, and give it for `restore`."""
+        """Discard the pending edits and return them for `restore`."""
         discarded = dict(self._pending)
         self._pending.clear()
         self.settings = self._load(self._applied)
         return discarded
 
     def restore(self, discarded: Mapping[str, Any]) -> None:
-        """Have what was dropped pending again. Raises ConfigError, KeyFileError."""
+        """Make discarded edits pending again. Raises ConfigError, KeyFileError."""
         self.settings = self._load(self._applied | self._pending | dict(discarded))
         self._pending |= discarded
 
@@ -199,8 +211,11 @@ class SettingsEditor:
         return replace(settings, node=settings.node.replace(keys=self._initial.node.keys))
 
     def save(self) -> SaveResult:
-        """Apply what is pending as far as it can be now, and write it. Raises ConfigError, KeyFileError,
-        NotRunning, and OSError where it is applied and cannot be written."""
+        """Apply the pending edits as far as a running node can, and write them to the file.
+
+        Raises ConfigError, KeyFileError, NotRunning; and OSError if the edits were applied but not
+        written.
+        """
         settings = self._load(self._applied | self._pending)
         self._reconfigure(settings.node)
         path, comments_preserved = None, True
@@ -224,7 +239,7 @@ class SettingsEditor:
         return SaveResult(path, comments_preserved, restart, overridden_by)
 
     async def save_async(self) -> SaveResult:
-        """`save`, for whoever need not care where the settings are."""
+        """Save, also where the settings belong to a node in another process."""
         return self.save()
 
     def _path(self) -> Path:
@@ -261,8 +276,11 @@ class LiveSettings:
 
 
 class RemoteSettingsEditor(SettingsEditor):
-    """Changes of the settings of a node elsewhere: checked here, applied and saved there by `change`,
-    which is given what one would type by setting name, and gives what became of it."""
+    """Edits of the settings of a node in another process.
+
+    Edits are checked here and applied and saved there. `set_remotely` gets the texts by setting
+    name and returns the result and the new settings.
+    """
 
     def __init__(
         self,
@@ -276,7 +294,7 @@ class RemoteSettingsEditor(SettingsEditor):
         return self._initial.reload(edits)
 
     async def save_async(self) -> SaveResult:
-        """Have it applied and saved there."""
+        """Have the node apply and save the edits."""
         texts = {name: format_value(value) for name, value in self._pending.items()}
         result, self._initial = await self._set_remotely(texts)
         self._pending.clear()
@@ -285,13 +303,14 @@ class RemoteSettingsEditor(SettingsEditor):
 
 
 def _write_file(path: Path, changes: Mapping[str, Any]) -> bool:
-    """Put `changes` into the file at `path`; whether its comments are still there. Raises OSError,
-    ConfigError."""
+    """Write `changes` to the config file at `path`; return whether its comments were kept. Raises
+    OSError, ConfigError.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         text = ""
-        path = path.resolve()  # a link may lead to a folder that is not there yet
+        path = path.resolve()  # a link may point into a directory that does not exist yet
         make_private_directory(path.parent)
     try:
         new = edit_toml(text, _to_file_settings(tomllib.loads(text), changes))
@@ -302,7 +321,7 @@ def _write_file(path: Path, changes: Mapping[str, Any]) -> bool:
 
 
 def _to_file_settings(current: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` by the names that a file has for them."""
+    """Map `changes` to the names used in a config file."""
     found: dict[str, Any] = {}
     for name, value in changes.items():
         if name in ("host", "port"):

@@ -1,11 +1,12 @@
-"""Settings from variables: the `.env` of the working directory, and what others put into the environment.
+"""Settings from environment variables and from the `.env` file of the working directory.
 
 Invariants:
 
-- A `.env` matters only as far as it sets a variable of this program; one of another project stops nothing.
-- One that does set such a variable is refused where someone else can change it, and it never names a
-  config file: a config file may name programs.
-- Service links of Kubernetes and Docker (``BIND_PORT=tcp://10.0.0.1:53``) are no settings.
+- A `.env` file counts only if it sets a variable of this program; one of another project is never
+  an error.
+- A `.env` file that sets such a variable is rejected if another user can change it. It cannot name
+  a config file, because a config file may name programs.
+- Service links of Kubernetes and Docker (``BIND_PORT=tcp://10.0.0.1:53``) are not settings.
 """
 
 from __future__ import annotations
@@ -37,15 +38,16 @@ _SERVICE_LINK_NAME: Final = re.compile(
 
 
 class Variables(NamedTuple):
-    """Variables by name, and what is to be said about them."""
+    """Variables by name, and warnings about them."""
 
     values: Mapping[str, str]
     warnings: tuple[str, ...]
 
 
 def read_env_file(path: Path) -> Variables:
-    """What `path` sets. Raises ConfigError where it sets a variable of ours and cannot be trusted or
-    read, or names a config file."""
+    """Read the variables that `path` sets. Raises ConfigError if it sets one of ours and cannot be
+    trusted or read, or names a config file.
+    """
     try:
         text, problem = _read_file(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -54,7 +56,7 @@ def read_env_file(path: Path) -> Variables:
         return Variables({}, (f"{path} is ignored: {error.strerror}",))
     if not _OWN_VARIABLE.search(text) and (problem or "RUST_LOG" not in text):
         return Variables({}, ())
-    from dotenv import dotenv_values  # only now, or every start would pay for it
+    from dotenv import dotenv_values  # imported late: most starts do not need it
     from dotenv.parser import parse_stream
 
     bindings = list(parse_stream(io.StringIO(text)))
@@ -82,10 +84,10 @@ def read_env_file(path: Path) -> Variables:
 
 
 def without_service_links(variables: Mapping[str, str], source: str) -> Variables:
-    """`variables` without what a service manager says about services that happen to share our names.
+    """Return `variables` without service links that happen to have our names.
 
-    A service `bind` sets ``BIND_PORT`` in every container beside it (Kubernetes, unless
-    `enableServiceLinks: false`); a service `grapevine` sets ``GRAPEVINE_PORT`` and many more.
+    A service named `bind` sets ``BIND_PORT`` in every container beside it (Kubernetes, unless
+    `enableServiceLinks: false`); a service named `grapevine` sets ``GRAPEVINE_PORT`` and others.
     """
     links = [
         name
@@ -101,7 +103,7 @@ def without_service_links(variables: Mapping[str, str], source: str) -> Variable
             and _SERVICE_LINK_NAME.search(name)
         )
     ]
-    # Docker's old links also say which container has the link, and that is no name of a node.
+    # Docker's legacy links also set NAME to the link's path, which is not a node name.
     if _SERVICE_LINK_URL.match(variables.get("GRAPEVINE_PORT", "")) and "/" in variables.get(
         "GRAPEVINE_NAME", ""
     ):
@@ -116,7 +118,7 @@ def without_service_links(variables: Mapping[str, str], source: str) -> Variable
 
 
 def unknown_variable_warnings(variables: Mapping[str, str], source: str) -> tuple[str, ...]:
-    """A line for each variable that looks like ours and is none."""
+    """Return a warning for each variable with our prefix that is not a setting."""
     return tuple(
         f"{name} in {source} is no setting{did_you_mean(name, KNOWN_VARIABLES)}"
         for name in variables
@@ -125,7 +127,9 @@ def unknown_variable_warnings(variables: Mapping[str, str], source: str) -> tupl
 
 
 def _read_file(path: Path) -> tuple[str, str]:
-    """The text of the file, and why its settings must not be used; empty: they may. Raises OSError."""
+    """Return the text of the file and why it must not be used; an empty reason if it may. Raises
+    OSError.
+    """
     problem = ""
     try:
         file = open_trusted(path)

@@ -1,11 +1,12 @@
-"""Every key of the app outside the compose box: what it does, where, and what a config file may change.
+"""Keys of the app outside the compose box: what each does, where it applies, and what a config file
+may change.
 
-What must stay true:
+Invariants:
 
-- This table is the only list of keys: the bindings, the key line, help and palette are made from it.
-- No two actions that can be meant at the same time share a key; a config file that would make them
-  do so is refused, in words that name both.
-- Importing this imports no Textual, so that `config check` can use it.
+- This table is the only list of keys; bindings, key footer, help and palette are generated from it.
+- No two actions that can apply at the same time share a key. A config file that would make them
+  share one is rejected with an error that names both.
+- Importing this imports no Textual, so `config check` can use it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ SECTION: Final = "app.keys"
 
 
 class KeyBinding(NamedTuple):
-    """One action: `name` is what a config file calls it, `keys` are separated by commas, `action` is
-    Textual's; `in_footer` puts it on the key line."""
+    """A key binding: `name` is the name in a config file, `keys` are separated by commas, `action`
+    is Textual's, `in_footer` shows it in the key footer.
+    """
 
     name: str
     keys: str
@@ -90,7 +92,7 @@ MESSAGE_KEYS: Final = (
     KeyBinding("first", "home,g", "first", "First"),
     KeyBinding("last", "end,G", "follow", "Follow the end"),
 )
-# On every screen in front of the main one the key named `quit` goes back, too.
+# On every screen in front of the main one the key named `quit` also goes back.
 FRONT_SCREEN_KEYS: Final = (
     KeyBinding("back", "escape", "back", "Back", in_footer=True),
     KeyBinding("filter", "slash", "filter", "Filter", in_footer=True),
@@ -108,7 +110,7 @@ TRACE_KEYS: Final = (
     KeyBinding("older", "left", "older(1)", "Older", in_footer=True),
     KeyBinding("newer", "right", "older(-1)", "Newer", in_footer=True),
 )
-# Sets of keys that are live together: what has the focus, over its screen, over the app.
+# Sets of keys that apply together: those of the focused widget, its screen and the app.
 SIMULTANEOUS_KEYS: Final = (
     (GLOBAL_KEYS, PANEL_KEYS, TABLE_KEYS, PEER_KEYS, RATE_KEYS),
     (GLOBAL_KEYS, PANEL_KEYS, MESSAGE_KEYS),
@@ -129,7 +131,7 @@ _NAMED_KEYS: Final = frozenset(
      "pageup", "pagedown", "up", "down", "left", "right",
      *(f"f{number}" for number in range(1, 25)))
 )  # fmt: skip
-# How Textual calls these instead of by their Unicode names.
+# Names Textual uses in place of the Unicode names.
 _TEXTUAL_NAMES: Final = {
     "solidus": "slash",
     "reverse_solidus": "backslash",
@@ -142,7 +144,7 @@ _MODIFIERS: Final = ("ctrl", "alt", "shift")
 
 
 def _key_name(character: str) -> str:
-    """A single character as a key's name: ``?`` is ``question_mark``."""
+    """Name of a single character as a key: ``?`` is ``question_mark``."""
     if character.isalnum():
         return character
     if character == " ":
@@ -157,7 +159,7 @@ _PUNCTUATION_KEYS: Final = frozenset(
 
 
 def _parse_key(text: str, name: str) -> str:
-    """The key that `text` means, in its long spelling. Raises ConfigError."""
+    """Return the key that `text` names, in its long spelling. Raises ConfigError."""
     *modifiers, last = text.split("+") if len(text) > 1 else [text]
     is_known = last in _NAMED_KEYS or last in _PUNCTUATION_KEYS
     if len(last) == 1 and last.isprintable():
@@ -170,8 +172,10 @@ def _parse_key(text: str, name: str) -> str:
 
 
 def parse_keymap(given: Any) -> dict[str, str]:
-    """What stands under [app.keys], checked: name of an action -> its keys, in long spelling.
-    Raises ConfigError for an unknown action, an unknown key, and a key that would mean two things."""
+    """Validate [app.keys] and return keys by action name, in their long spelling.
+
+    Raises ConfigError for an unknown action, an unknown key, or a key with two meanings.
+    """
     if not isinstance(given, Mapping):
         raise ConfigError(SECTION, f"expected a section, [{SECTION}], not a value")
     chosen: dict[str, str] = {}
@@ -208,5 +212,5 @@ def _check_conflicts(chosen: Mapping[str, str]) -> None:
 
 
 def apply_keymap(part: tuple[KeyBinding, ...], chosen: Mapping[str, str]) -> tuple[KeyBinding, ...]:
-    """`part` as a config file has it."""
+    """Name of `part` as used in a config file."""
     return tuple(each._replace(keys=chosen.get(each.name, each.keys)) for each in part)

@@ -1,7 +1,7 @@
-"""What flags and environment variables can set, and how their text is read.
+"""Settings that flags and environment variables can set, and how their text is parsed.
 
-What must stay true: this table is the only list of them; the command line, its help, the reading
-of the environment and ``.env.example`` are made from it or tested against it.
+Invariants: this table is the only list of them. The command line, its help, the parsing of the
+environment and ``.env.example`` are generated from it or tested against it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grapevine_proto.config.node import DISTRIBUTIONS, NodeConfig
 from grapevine_proto.ids import canonical_host
 from grapevine_tui.config.hook_spec import Hook
 
-LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # Grapevine's words
+LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # as in Grapevine 1.x
 ALERTS: Final = ("off", "bell", "notify")
 PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
     "local": NodeConfig.local,
@@ -77,7 +77,7 @@ def _hooks(text: str) -> list[str]:
 
 
 class Option(NamedTuple):
-    """A setting that a flag or an environment variable can give."""
+    """A setting that a flag or an environment variable can set."""
 
     name: str
     flags: tuple[str, ...]
@@ -86,7 +86,7 @@ class Option(NamedTuple):
     metavar: str
     help: str
     flag_value: str = ""
-    """What the flag means with nothing behind it; empty: it needs something."""
+    """Value of the flag without an argument; empty: an argument is required."""
 
     @property
     def flag(self) -> str:
@@ -94,19 +94,19 @@ class Option(NamedTuple):
 
     @property
     def is_list(self) -> bool:
-        """Whether the flag may be repeated."""
+        """Whether the flag is repeatable."""
         return self.parse in (_list, _paths, _hooks)
 
     @property
     def nargs(self) -> int:
-        """How many words the flag takes."""
+        """Number of arguments of the flag."""
         return 2 if self.parse is _hooks else 1
 
     def parse_flag(self, given: str | tuple[str, ...]) -> Any:
-        """The value that a flag gives, all its repetitions taken together. Raises ValueError."""
+        """Parse the values of all repetitions of the flag. Raises ValueError."""
         if isinstance(given, str):
             return self.parse(given.strip())
-        if self.parse is _paths:  # a flag names one path, colons and all
+        if self.parse is _paths:  # a flag names a single path, which may contain colons
             return list(given)
         return [part for each in given for part in self.parse(each)]
 
@@ -161,9 +161,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
 
 
 def rust_log_level(filters: str) -> str:
-    """The level that a RUST_LOG value comes to: its plain one, else the first; empty: none is known.
+    """Map a RUST_LOG value to a log level: its plain level, else that of its first directive; empty
+    if there is none.
 
-    Lenient on purpose: the variable is not ours, and may be meant for somebody else's targets."""
+    Lenient on purpose: the variable is shared with other programs.
+    """
     parts = [part.strip().lower().rpartition("=") for part in filters.split(",")]
     plain = [level for _, sign, level in parts if not sign]
     per_target = [level for _, sign, level in parts if sign]

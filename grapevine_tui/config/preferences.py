@@ -1,10 +1,10 @@
-"""What somebody chose on the screen and finds again at the next start: the theme.
+"""What a user chose on the screen and gets again at the next start: the theme.
 
-What must stay true:
+Invariants:
 
-- It is a person's choice, not a node's setting: one file for all nodes of one user, never the settings
-  file, which only ctrl+s in the settings screen writes.
-- A file that is missing, damaged or cannot be written is no reason to stop.
+- It belongs to the user, not to a node: one file for all nodes of the user, separate from the
+  config file, which only ctrl+s in the settings screen writes.
+- A file that is missing, damaged or not writable never stops the app.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_THEME_CHARACTERS: Final = 64
 
 
 class Preferences:
-    """Kept in `path`; None: kept nowhere."""
+    """Preferences stored at `path`; with None, they are not stored."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -31,7 +31,7 @@ class Preferences:
         return self._path is not None
 
     def load_theme(self) -> str:
-        """The theme chosen last; empty: none."""
+        """Theme chosen last; empty if none."""
         if self._path is None:
             return ""
         with contextlib.suppress(OSError, ValueError, RecursionError):
@@ -42,7 +42,7 @@ class Preferences:
         return ""
 
     def save_theme(self, name: str) -> None:
-        """Find `name` again at the next start. Raises OSError."""
+        """Remember the theme `name`. Raises OSError."""
         if self._path is None:
             return
         make_private_directory(self._path.parent)

@@ -1,11 +1,11 @@
 """Every setting, merged once: defaults < profile < TOML file < ``.env`` < environment < flags.
 
-What must stay true:
+Invariants:
 
-- Each value knows where it came from, and a wrong one is told with that place, in one line.
-- Merging reads files and changes none; `with_keys` alone touches keys, and alone may make one.
-- No secret is in a setting: key files are named here, what they hold is only in `NodeConfig.keys`.
-- This is plain data for the rest of the application: nobody else reads the environment.
+- Each value knows its source, and an invalid one is reported with it in one line.
+- Merging reads files and changes none. Only `with_keys` reads keys, and only it may create one.
+- No setting contains a secret: settings name key files; the keys are only in `NodeConfig.keys`.
+- The rest of the application reads settings from here and never from the environment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from grapevine_tui.config.sources import (
 from grapevine_tui.config.user_files import ensure_user_key, expand_user, user_state_directory
 
 MAX_SPARE_STATE_DIRS: Final = (
-    64  # nodes on "any port" that one user may run at once without naming a folder
+    64  # nodes with a free port and no state directory that one user may run at once
 )
 
 
@@ -43,44 +43,47 @@ class Reloader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All that one run of the application goes by. Raises ConfigError on birth."""
+    """All settings of one run of the application. Raises ConfigError when constructed with invalid
+    ones.
+    """
 
     node: NodeConfig
     key_files: tuple[Path, ...]
-    """Empty: this user's own key."""
+    """Empty: the user's own key."""
     state_dir: Path | None
-    """None: nothing is kept (a demonstration)."""
+    """None: a demo, which keeps no state."""
     spare_state_dirs: tuple[Path, ...]
-    """Where to look next when `state_dir` is in use (any port)."""
+    """Directories to try next if `state_dir` is in use (free port)."""
     profile: str
     log_level: str
     log_file: Path | None
     metrics: str
-    """Where Prometheus finds them, ``host:port``; empty: nowhere."""
+    """Address of the metrics endpoint, ``host:port``; empty: off."""
     web: str
-    """Where a browser finds the app, ``host:port``; empty: nowhere."""
+    """Address that serves the app to a browser, ``host:port``; empty: off."""
     on: tuple[str, ...]
-    """``EVENT COMMAND`` each: what to run when."""
+    """Programs to run, ``EVENT COMMAND`` each."""
     headless: bool
     demo: bool
     on_eof: str
     eof_timeout: float
     wait_peers: int
     theme: str
-    """Empty: the application's own choice."""
+    """Empty: the app's default theme."""
     messages: int
-    """How many the log on the screen keeps."""
+    """Number of messages kept in the log on the screen."""
     alert: str = "off"
     """How the terminal alerts its operator, one of `ALERTS`."""
     keys: Mapping[str, str] = field(default_factory=dict)
-    """Keys of the app that are not our own choice: action -> keys, checked."""
+    """Validated keys of the app that differ from the defaults, by action."""
     credentials_directory: Path | None = None
-    """Where the service manager puts what is secret (LoadCredential)."""
+    """Directory of secrets from the service manager (LoadCredential)."""
     values: tuple[SettingValue, ...] = ()
     warnings: tuple[str, ...] = ()
     reload: Reloader = field(repr=False, compare=False)
-    """The same files, variables and flags read anew, with edits by setting name over them all; keys not
-    loaded. Raises ConfigError."""
+    """Reads the same files, variables and flags again, with edits by setting name over them. Does
+    not load keys. Raises ConfigError.
+    """
 
     def __post_init__(self) -> None:
         check_choice("app.log_level", self.log_level, LOG_LEVELS)
@@ -101,19 +104,20 @@ class Settings:
 
     @property
     def preferences_file(self) -> Path | None:
-        """Where the app keeps what is chosen on the screen; None: nowhere."""
+        """File for the app's preferences; None: they are not stored."""
         if self.demo:
             return None
         is_configured = any(each.name == "app.state_dir" and each.value for each in self.values)
         if is_configured and self.state_dir:
             return self.state_dir / "app.json"
-        with suppress(ConfigError):  # a user without a home
+        with suppress(ConfigError):  # a user without a home directory
             return user_state_directory() / "app.json"
         return None
 
     def with_keys(self) -> Settings:
-        """These settings with the cluster keys loaded; this user's own is made if it must be.
-        Raises KeyFileError."""
+        """Return these settings with the cluster keys loaded. Creates the user's own key if it is
+        used and missing. Raises KeyFileError.
+        """
         if self.demo:
             keys = [ClusterKey.generate()]
         else:
@@ -124,12 +128,12 @@ class Settings:
         return replace(self, node=self.node.replace(keys=keys))
 
     def _forbidden_mode(self, path: Path) -> int:
-        # systemd lets a service read a credential by an access list, which shows as group bits;
-        # the folder is closed to everybody else.
+        # systemd grants a service access to a credential by an ACL, which shows as group bits; the
+        # directory itself is closed to other users.
         return 0o007 if path.parent == self.credentials_directory else 0o077
 
     def format_lines(self) -> list[str]:
-        """Every setting with its value and origin, a line each; no secret is among them."""
+        """Format every setting with value and origin, one per line. None of them is a secret."""
         shown = [(f"{each.name} = {json.dumps(each.value)}", each.origin) for each in self.values]
         width = min(48, max(len(left) for left, _ in shown))
         return [f"{left:<{width}}  # {origin}" for left, origin in shown]
@@ -142,9 +146,12 @@ def load_settings(
     directory: Path | None = None,
     edits: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Merge everything. `flags` are those given, by setting name: text, a tuple of texts, or True;
-    `directory` is where ``.env`` is looked for (None: the working directory); `edits`, by setting name,
-    win over all. Raises ConfigError."""
+    """Merge all sources of settings.
+
+    `flags` are those given, by setting name: text, a tuple of texts, or True. `directory` is where
+    ``.env`` is looked up (None: the working directory). `edits`, by setting name, override
+    everything. Raises ConfigError.
+    """
     sources = merge(flags, environ, Path() if directory is None else directory, edits or {})
     merged = sources.values
 
@@ -163,8 +170,10 @@ def load_settings(
 
 
 def settings_from_values(values: Iterable[SettingValue]) -> Settings:
-    """The settings of a node elsewhere, as it told them; edits are checked as there, keys never loaded.
-    Raises ConfigError."""
+    """Return the settings that a node in another process reported.
+
+    Edits are validated as there; keys are not loaded. Raises ConfigError.
+    """
     merged = {each.name: each for each in values}
     chosen = merged["app.config"].value
     directory = expand_user("app.config", chosen).parent if chosen else Path()
@@ -215,7 +224,7 @@ def _state_dirs(given: str, port: int, is_demo: bool) -> list[Path | None]:
 
 
 def _origin_of(name: str, merged: Mapping[str, SettingValue]) -> str:
-    """Where a wrong value stands, to be put behind what is wrong with it."""
+    """Return the origin of an invalid value, to append to an error."""
     for each in ("host", "port") if name == "bind" else (name,):
         if each in merged and merged[each].origin not in ("default", "", EDITED_ORIGIN):
             return f" ({merged[each].origin})"

@@ -1,8 +1,8 @@
-"""The layers that settings come in: defaults < profile < TOML file < ``.env`` < environment < flags, and
-above them all what somebody changes while the node runs.
+"""Merges the sources of settings: defaults < profile < TOML file < ``.env`` < environment < flags <
+edits.
 
-What must stay true: each value knows where it came from; reading changes no file; a value that cannot
-be read is told with its place, in one line. What a value may be is decided where it is used.
+Invariants: each value records its source; reading changes no file; a value that cannot be parsed is
+reported with its source in one line. Whether a value is valid is checked where it is used.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from grapevine_tui.config.keymap import parse_keymap
 from grapevine_tui.config.options import OPTIONS, PROFILES, rust_log_level
 from grapevine_tui.config.user_files import CONFIG_FILE, user_config_directory
 
-HEARTBEATS_PER_TIMEOUT: Final = 6  # Grapevine's 30 s at its interval of 5 s
-EDITED_ORIGIN: Final = "changed here"  # where an edit comes from
+HEARTBEATS_PER_TIMEOUT: Final = 6  # Grapevine 1.x: 30 s at an interval of 5 s
+EDITED_ORIGIN: Final = "changed here"  # source of an edit
 
 
 class SettingValue(NamedTuple):
-    """One setting with where it came from, in words for people."""
+    """A setting with its value and source, as shown to users."""
 
     name: str
     value: Any
@@ -67,8 +67,9 @@ FILE_SETTINGS: Final = (
 
 
 class MergedSettings(NamedTuple):
-    """All of them merged; `warnings` for people; `credentials_directory`: where the service manager puts
-    keys."""
+    """The merged values. `warnings` are for the user; `credentials_directory` is where the service
+    manager puts keys.
+    """
 
     values: dict[str, SettingValue]
     warnings: tuple[str, ...]
@@ -78,13 +79,16 @@ class MergedSettings(NamedTuple):
 def merge(
     flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path, edits: Mapping[str, Any]
 ) -> MergedSettings:
-    """Read and merge them. Raises ConfigError."""
+    """Read and merge all sources. Raises ConfigError."""
     env_file, env_warnings = read_env_file(directory / ".env")
     env_file, env_link_warnings = without_service_links(env_file, ".env")
     environ, link_warnings = without_service_links(environ, "the environment")
     overrides: dict[str, SettingValue] = {}
     variables = ((env_file, ".env: "), (environ, "environment: "))
-    for each, source in variables:  # RUST_LOG from anywhere comes after GRAPEVINE_LOG from anywhere
+    for (
+        each,
+        source,
+    ) in variables:  # RUST_LOG from any source comes after GRAPEVINE_LOG from any source
         _overlay(overrides, _from_rust_log(each, source))
     for each, source in variables:
         _overlay(overrides, _from_variables(each, source))
@@ -107,7 +111,9 @@ def merge(
 
 
 def from_edits(edits: Mapping[str, Any], directory: Path) -> dict[str, SettingValue]:
-    """Values changed by hand, by setting name; paths are from `directory`. Raises ConfigError."""
+    """Return edits as values by setting name; relative paths start from `directory`. Raises
+    ConfigError.
+    """
     found: dict[str, SettingValue] = {}
     for name, value in edits.items():
         try:
@@ -137,7 +143,7 @@ def _from_variables(variables: Mapping[str, str], source: str) -> list[SettingVa
     found = []
     for option in OPTIONS:
         text = variables.get(option.env, "").strip() if option.env else ""
-        if not text:  # an empty variable is one that is not set
+        if not text:  # an empty variable counts as unset
             continue
         try:
             found.append(SettingValue(option.name, option.parse(text), source + option.env))
@@ -158,7 +164,7 @@ def _credentials_directory(environ: Mapping[str, str]) -> Path | None:
 
 
 def _from_credentials(environ: Mapping[str, str]) -> dict[str, SettingValue]:
-    """Cluster keys that the service manager hands over, in the order of their names."""
+    """List the cluster keys from the service manager, ordered by file name."""
     directory = _credentials_directory(environ)
     with contextlib.suppress(OSError):
         paths = sorted(str(each) for each in directory.glob("cluster.key*")) if directory else []
@@ -236,7 +242,7 @@ def _parse_file_value(name: str, value: Any, directory: Path) -> dict[str, Any]:
 def _defaults(
     overrides: Mapping[str, SettingValue], config_value: SettingValue
 ) -> dict[str, SettingValue]:
-    """Defaults and profile: what `overrides` leaves open."""
+    """Return defaults and profile values for everything that `overrides` does not set."""
     values: dict[str, SettingValue] = {}
     host = overrides["host"].value if "host" in overrides else "127.0.0.1"
     profile = overrides.get("app.profile")
@@ -262,7 +268,7 @@ def _defaults(
 
 
 def _derive_peer_timeout(merged: dict[str, SettingValue]) -> None:
-    """A long gossip interval asks for a long peer timeout; whoever set only the one means both."""
+    """Derive the peer timeout from a long gossip interval if only the interval was set."""
     interval, timeout = merged["gossip_interval"].value, merged["peer_timeout"]
     is_set = timeout.origin != "default" and not timeout.origin.startswith("profile ")
     if is_set or isinstance(interval, bool) or not isinstance(interval, (int, float)):
@@ -281,7 +287,7 @@ DEMO_SETTINGS: Final[Mapping[str, Any]] = {
     "key_files": [],
     "cluster": "demo",
     "app.state_dir": "",
-    # so little that a neighbour can be seen to run into it, and enough for all that is honest
+    # low enough that a peer can be seen exceeding it, high enough for normal traffic
     "rate_limit.enabled": True,
     "rate_limit.capacity": 10,
     "rate_limit.refill_rate": 5.0,
@@ -289,7 +295,7 @@ DEMO_SETTINGS: Final[Mapping[str, Any]] = {
 
 
 def _apply_demo_settings(merged: dict[str, SettingValue]) -> None:
-    """A demonstration touches nothing of its user's: a port, a key and a state of its own."""
+    """Return the settings of a demo, which uses a free port, a key of its own and no state."""
     if merged["app.demo"].value is True:
         for name, value in DEMO_SETTINGS.items():
             merged[name] = SettingValue(name, value, "--demo")
@@ -308,6 +314,6 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raises ConfigError where `value` is none of `choices`."""
+    """Raise ConfigError if `value` is not one of `choices`."""
     if value not in choices:
         raise ConfigError(name, f"must be one of {', '.join(choices)}; got {value!r}")

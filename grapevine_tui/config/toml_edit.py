@@ -1,11 +1,11 @@
-"""Settings changed in the text of a TOML file, so that whatever else its owner wrote stays as it is.
+"""Changes settings in the text of a TOML file and leaves the rest as its owner wrote it.
 
 Invariants:
 
-- What comes out means what went in with the changes made, and nothing else: it is read again and
-  compared before anyone gets it.
-- Comments, blank lines and the order stay (tomlkit). A file in which a change does not come out as meant is
-  written anew without them, and that is told.
+- The result parses to the old values with the changes applied; it is parsed and compared before it
+  is returned.
+- Comments, blank lines and order are kept (tomlkit). If a change does not come out right, the file
+  is rewritten without comments, and the result says so.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import tomli_w
 
 
 class EditedToml(NamedTuple):
-    """The new text, and whether its comments are those that were there."""
+    """The new text, and whether the comments were kept."""
 
     text: str
     comments_preserved: bool
 
 
 def edit_toml(text: str, changes: Mapping[str, Any]) -> EditedToml:
-    """`text` with `changes` by dotted name (``epidemic.hops``). Raises ValueError where it is no TOML."""
+    """Apply `changes`, by dotted name (``epidemic.hops``), to `text`. Raises ValueError if it is
+    not TOML.
+    """
     expected = tomllib.loads(text)
     for name, value in changes.items():
         section, _, key = name.rpartition(".")
@@ -33,9 +35,9 @@ def edit_toml(text: str, changes: Mapping[str, Any]) -> EditedToml:
         for part in section.split(".") if section else ():
             table = table.setdefault(part, {}) if isinstance(table, dict) else None
         if not isinstance(table, dict):
-            raise ValueError(f"{section} is a value there, not a section")  # noqa: TRY004  the file's fault
+            raise ValueError(f"{section} is a value there, not a section")  # noqa: TRY004  the file is wrong, not an argument
         table[key] = value
-    from tomlkit.exceptions import TOMLKitError  # few ever change a file
+    from tomlkit.exceptions import TOMLKitError  # imported late: few runs change a file
 
     new = text.replace("\r\n", "\n")
     if new and not new.endswith("\n"):
@@ -52,21 +54,21 @@ def edit_toml(text: str, changes: Mapping[str, Any]) -> EditedToml:
 
 
 def _set_value(text: str, name: str, value: Any) -> str:
-    """The text with that one setting in it."""
+    """Return the text with one setting changed."""
     import tomlkit
 
     section, _, key = name.rpartition(".")
     document = tomlkit.parse(text)
     table: Any = document
     for part in section.split(".") if section else ():
-        if part not in table:  # there is no such section yet
+        if part not in table:  # the section does not exist yet
             above = text + "\n" if text.strip() else ""
             return f"{above}[{section}]\n{tomlkit.dumps({key: value})}"
         table = table[part]
     if key in table:
         table[key] = value
     elif not hasattr(table, "body") and not hasattr(getattr(table, "value", None), "body"):
-        table[key] = value  # a section in several pieces
+        table[key] = value  # a section defined in several parts
     else:
         body = table.body if table is document else table.value.body
         is_last = table is not document and table is document.body[-1][1]
@@ -77,8 +79,9 @@ def _set_value(text: str, name: str, value: Any) -> str:
 
 
 def _insertion_index(body: list[tuple[Any, Any]], key: str, *, is_last: bool) -> int:
-    """Where a new `key` goes in a section: below the comment that shows it, else to the end. A comment
-    right above the next section belongs to that one."""
+    """Find where a new `key` goes in a section: below the comment that shows it, else at the end. A
+    comment directly above the next section belongs to that section.
+    """
     from tomlkit.items import AoT, Comment, Table, Whitespace
 
     end = next(

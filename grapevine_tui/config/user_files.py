@@ -1,11 +1,11 @@
-"""Where this user's files are: settings, cluster key, state.
+"""Paths of this user's files: config file, cluster key, state.
 
-What must stay true:
+Invariants:
 
-- A key that is made is readable by its owner alone, and of two first runs at once both get one key.
-- A user without a home directory (a container with an arbitrary user id) needs none as long as what would
-  be there is named; where it is not, one line says by what option.
-- A relative `HOME_SYMBOL` or ``XDG_*`` counts as not set, as the XDG specification has it.
+- A new key is readable by its owner only, and two concurrent first starts use the same key.
+- A user without a home directory (a container with an arbitrary user ID) needs none if all paths
+  are given; a missing one is reported with the option to set.
+- A relative `HOME` or ``XDG_*`` counts as unset, as in the XDG Base Directory specification.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ from grapevine_proto.errors import ConfigError, KeyFileError
 
 USES_XDG: Final = sys.platform not in ("win32", "darwin")
 CONFIG_FILE: Final = "config.toml"
-DIRECTORY_NAME: Final = (
-    "grapevine"  # of this user's configuration and state, where the system keeps those
-)
+DIRECTORY_NAME: Final = "grapevine"  # in the user's configuration and state directories
 
 
 def user_config_file() -> Path:
-    """Where this user's settings are looked for. Raises ConfigError where the user has no home."""
+    """Path of the user's config file. Raises ConfigError if the user has no home directory."""
     directory = _user_directory("config")
     if directory is None:
         raise ConfigError("app.config", f"{_no_home_text()}; name a config file: --config FILE")
@@ -34,12 +32,16 @@ def user_config_file() -> Path:
 
 
 def user_config_directory() -> Path:
-    """What relative paths in this user's settings start from; the working directory without a home."""
+    """Directory that relative paths in the user's settings start from; without a home, the working
+    directory.
+    """
     return _user_directory("config") or Path()
 
 
 def user_key_file() -> Path:
-    """Where this user's cluster key is, or would be. Raises KeyFileError where the user has no home."""
+    """Path of the user's cluster key, whether it exists or not. Raises KeyFileError if the user has
+    no home directory.
+    """
     directory = _user_directory("config")
     if directory is None:
         raise KeyFileError(
@@ -49,8 +51,9 @@ def user_key_file() -> Path:
 
 
 def user_state_directory() -> Path:
-    """Under this, nodes of this user keep their state where no folder was named. Raises ConfigError where
-    the user has no home."""
+    """Directory that holds one state directory per port. Raises ConfigError if the user has no home
+    directory.
+    """
     directory = _user_directory("state")
     if directory is None:
         where = "name a state directory: --state-dir or GRAPEVINE_STATE_DIR"
@@ -59,15 +62,16 @@ def user_state_directory() -> Path:
 
 
 def ensure_user_key() -> Path:
-    """The path of this user's cluster key, which is made if there is none. Raises KeyFileError."""
+    """Path of the user's cluster key, which is created if it does not exist. Raises KeyFileError."""
     path = user_key_file()
     ClusterKey.load_or_generate(path)
     return path
 
 
 def expand_user(name: str, path: str) -> Path:
-    """`path` with its ``~`` replaced. Raises ConfigError for the setting `name` where there is no such
-    user, or no home."""
+    """Expand ``~`` in `path`. Raises ConfigError for the setting `name` if the user or the home
+    directory does not exist.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -75,7 +79,7 @@ def expand_user(name: str, path: str) -> Path:
 
 
 def home_directory() -> Path | None:
-    """The home directory of this user; None: there is none."""
+    """Home directory of the user; None if there is none."""
     named = os.environ.get("HOME", "")
     if sys.platform != "win32" and not os.path.isabs(named):
         import pwd

@@ -1,12 +1,12 @@
-"""Runs a node in this process and keeps its model, for the app and for scripts alike.
+"""Runs a node in this process and keeps its model, for the app and for headless nodes.
 
-What must stay true:
+Invariants:
 
-- Events reach the model and then the listeners in the order the node told them, at once and cheaply.
-- A name that two members bear is never guessed at: it is refused, with both ids.
-- Nothing here knows of a screen or of a stream: the same host stands behind both.
+- Events reach the model and then the listeners at once, in the order the node emits them.
+- A name that two members have is never resolved to one of them; the error lists both IDs.
+- Nothing here depends on a screen or a stream.
 
-Driven by `app` or `headless`: `start`, orders, `refresh` now and then, `leave`.
+Driven by the app or `Headless`: `start`, commands, periodic `refresh`, `leave`.
 """
 
 from __future__ import annotations
@@ -40,22 +40,24 @@ from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.text import printable
 
-MIN_PREFIX_DIGITS: Final = 4  # hex digits of an id that are taken for one
-MAX_IDS_IN_ERROR: Final = 4  # bearers of one name that an error lists
-MAX_PEER_COUNTS: Final = 256  # broadcasts whose reach is remembered until somebody asks
+MIN_PREFIX_DIGITS: Final = 4  # hex digits of an ID prefix that is accepted as a reference
+MAX_IDS_IN_ERROR: Final = 4  # members of one name that an error lists
+MAX_PEER_COUNTS: Final = 256  # broadcasts whose peer count is kept until it is read
 PEER_COUNT_TIMEOUT_S: Final = (
     2.0  # the node tells within a second where all peers are slow, else at once
 )
-DIGEST_DELAY_S: Final = 2.5  # digests leave out what is newer than 2 s, as on its way by itself
+DIGEST_DELAY_S: Final = (
+    2.5  # digests leave out messages newer than 2 s, which broadcast still delivers
+)
 
 Listener = Callable[[Event, Changes], None]
 
 
 class Host:
-    """One node and what there is to show of it.
+    """One node and its model.
 
-    `spare_state_dirs` are tried in turn while the state directory before is in use. All that acts
-    raises what `Node` raises: NotRunning before `start` and after `leave`.
+    `spare_state_dirs` are tried in turn while a state directory is in use. Commands raise what
+    `Node` raises, NotRunning before `start` and after `leave`.
     """
 
     def __init__(
@@ -70,11 +72,11 @@ class Host:
         self.model = Model() if model is None else model
         self.state_dir = state_dir
         self.started = asyncio.Event()
-        self.started_at = 0.0  # by the node's clock
+        self.started_at = 0.0  # on the node's clock
         self.hook_outcomes: Counter[str] = Counter()
-        """How programs after ``--on`` ended, by outcome."""
+        """Outcomes of ``--on`` programs and their counts."""
         self.pending_restart: tuple[str, ...] = ()
-        """Names of settings that were changed and wait for a restart."""
+        """Names of changed settings that need a restart."""
         self._live_settings = None if settings is None else LiveSettings(settings)
         self._config = self._desired_config = config
         self._spare_state_dirs = list(spare_state_dirs)
@@ -88,7 +90,7 @@ class Host:
 
     @property
     def config(self) -> NodeConfig:
-        """What the node goes by now. What was asked for and waits for a restart is not in it."""
+        """The configuration in effect, without changes that need a restart."""
         return self._config
 
     async def edit(self) -> SettingsEditor:
@@ -103,7 +105,9 @@ class Host:
             self.pending_restart = self._live_settings.on_saved(settings)
 
     def listen(self, listener: Listener) -> None:
-        """Call `listener` with every event and what it changed in the model. Keep it short."""
+        """Call `listener` with every event and what it changed in the model. It must return
+        quickly.
+        """
         self._listeners.append(listener)
 
     async def start(self) -> None:
@@ -122,15 +126,17 @@ class Host:
                 return
 
     async def leave(self, timeout_s: float) -> int:
-        """Leave politely within `timeout_s`; how many messages nobody took."""
+        """Leave the cluster within `timeout_s`; return the number of unacknowledged broadcasts."""
         return await self.node.leave(timeout_s)
 
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
-        """Tell everyone: the message's id, and how many peers it is on its way to at once."""
+        """Broadcast `payload`; return its ID and the number of peers it is sent to at once."""
         return await self._await_peer_count(await self.node.broadcast(payload))
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
-        """The same, and have those who get it say so: TraceUpdated tells."""
+        """Broadcast `payload` and trace it: members that receive it confirm, reported by
+        TraceUpdated.
+        """
         return await self._await_peer_count(await self.node.trace(payload))
 
     async def _await_peer_count(self, message_id: MessageId) -> tuple[MessageId, int]:
@@ -147,18 +153,18 @@ class Host:
 
     @property
     def unacknowledged(self) -> int:
-        """How many of our broadcasts nobody is known to have."""
+        """Number of our broadcasts that no peer has acknowledged."""
         return self.node.unacknowledged
 
     def sync_unacknowledged(self) -> None:
-        """Begin a round of repair if that could bring what is untaken to somebody."""
+        """Start an anti-entropy round if it could deliver unacknowledged broadcasts."""
         if self.unacknowledged and self.node.now() >= self._last_unpushed_at + DIGEST_DELAY_S:
             self.node.start_round()
 
     def failure(self) -> GrapevineError | None:
-        """Why the node stopped by itself; None where it runs or was asked to leave."""
+        """Why the node stopped by itself; None if it runs or was asked to leave."""
         try:
-            self.node.start_round()  # the cheapest of the orders, which all raise it
+            self.node.start_round()  # the cheapest of the commands, all of which raise it
         except NotRunning:
             return None
         except GrapevineError as error:
@@ -166,16 +172,17 @@ class Host:
         return None
 
     async def send(self, peer_ref: str, payload: bytes) -> MessageId:
-        """Tell one linked peer alone. `who`: a name, an id or its beginning, or an address."""
+        """Send `payload` to one peer: a name, an ID or its prefix, or an address."""
         return await self.node.send(self.resolve(peer_ref), payload)
 
     async def dial(self, address: str) -> None:
-        """Knock at ``host:port``; how it ends is told by events. Raises ConfigError, UnknownPeer."""
+        """Dial ``host:port``; the outcome is reported by events. Raises ConfigError, UnknownPeer."""
         await self.node.dial(address)
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
-        """Take over `config` as far as a running node can; the fields that need a restart. Who was
-        denied or allowed by an order stays so."""
+        """Apply `config` as far as a running node can; return the fields that need a restart. Peers
+        denied or allowed at run time stay so.
+        """
         denied = set(config.denied) | {
             each for each, is_denied in self._denied_overrides.items() if is_denied
         }
@@ -187,23 +194,22 @@ class Host:
         return restart
 
     async def deny(self, peer_ref: str) -> PeerId:
-        """Shut out whom `who` means, until this run ends; a whole id need not be known here.
-        Raises UnknownPeer."""
+        """Ban a peer until the node restarts. A full ID need not be known. Raises UnknownPeer."""
         peer_id = _parse_peer_id(peer_ref) or self.resolve(peer_ref)
         if peer_id == self.node.peer_id:
             raise UnknownPeer("this node cannot shut itself out")
         return self._set_denied(peer_id, is_denied=True)
 
     async def forget(self, peer_id: PeerId) -> None:
-        """Strike somebody who is gone out of the tables. Raises UnknownPeer where it is not gone."""
+        """Remove a member that is down from the tables. Raises UnknownPeer if it is not down."""
         self.node.forget(peer_id)
 
     async def start_round(self) -> None:
-        """Begin an anti-entropy round now."""
+        """Start an anti-entropy round now."""
         self.node.start_round()
 
     async def allow(self, peer_ref: str) -> PeerId:
-        """Let in again whom `who` means: somebody who is shut out. Raises UnknownPeer."""
+        """Lift the ban on a peer. Raises UnknownPeer if no banned peer matches."""
         peer_ref, prefix = peer_ref.strip(), _parse_prefix(peer_ref.strip())
         denied = self._config.denied
         found = [each for each in denied if prefix and str(each).startswith(prefix)]
@@ -226,14 +232,14 @@ class Host:
         return peer_id
 
     def refresh(self) -> Changes:
-        """Bring the model's tables up to now."""
+        """Update the model's tables."""
         node = self.node
         return self.model.refresh(node.peers(), node.members(), node.stats(), node.now())
 
     def resolve(self, peer_ref: str) -> PeerId:
-        """Whom `who` means: a name, an id or at least four digits of its beginning, an address.
+        """Resolve a name, an ID or at least four digits of its prefix, or an address to a peer.
 
-        Raises UnknownPeer with words for people: nobody, more than one, or this very node.
+        Raises UnknownPeer, with a message for users, if none or several match or it is this node.
         """
         peer_ref = peer_ref.strip()
         found = self._matches(peer_ref) - {self.node.peer_id}
@@ -254,7 +260,7 @@ class Host:
         )
 
     def name_of(self, peer_id: PeerId) -> str:
-        """What a node calls itself, as it came; empty: not known."""
+        """Name of a node, unescaped; empty if unknown."""
         if peer_id == self.node.peer_id:
             return self._config.name
         known = self.model.peers.get(peer_id) or self.model.members.get(peer_id)
@@ -288,8 +294,8 @@ class Host:
             waiter.set_result(event.peers)
 
     def _matches(self, peer_ref: str) -> set[PeerId]:
-        # A member that left bears its name no more; one that is down may be back, and is not to be
-        # impersonated meanwhile.
+        # A member that left gives up its name; one that is down keeps it, because it may return and
+        # must not be impersonated meanwhile.
         named = [(self.node.peer_id, self._config.name)] + [
             (member.peer_id, "" if member.status is MemberStatus.LEFT else member.name)
             for member in self.node.members()
@@ -300,7 +306,7 @@ class Host:
             for peer_id, name in named
             if (name and name == peer_ref) or (prefix and str(peer_id).startswith(prefix))
         }
-        # Where a session proved a member to be, not where its record claims to be.
+        # The address at which a session proved the member to be, not the one its record claims.
         connected = None if address is None else self.node.peer_at(address)
         found |= set() if connected is None else {connected}
         return found | ({self.node.peer_id} if self.node.address == address else set())
@@ -313,7 +319,7 @@ class Host:
 
 
 def _parse_prefix(text: str) -> str:
-    """`who` as the beginning of an id in hex; empty where it is none."""
+    """Return `peer_ref` as an ID prefix in hex; empty if it is not one."""
     digits = text.lower()
     is_hex = len(digits) >= MIN_PREFIX_DIGITS and all(
         digit in "0123456789abcdef" for digit in digits
