@@ -1,11 +1,12 @@
-"""A few neighbours in this process that talk, so that every panel of the app is alive at once.
+"""Demo peers in this process that send messages, so that every panel of the app has something to
+show.
 
-What must stay true:
+Invariants:
 
-- They are real nodes on real sockets of the loopback interface, under a key made for this run, and
-  keep nothing: when the demonstration ends, no trace of it is left.
-- They talk at a human rate. One of them is now and then too loud for the node that is shown, the
-  way it happens in earnest: it restarts, and starts again with a burst.
+- They are real nodes on loopback sockets, under a key created for this run, and leave nothing
+  behind.
+- They send at a human rate. One of them periodically exceeds its rate limit in a realistic way: it
+  restarts and begins with a burst.
 
 Driven by the app (`start`, `stop`) beside a `Host`, in any order.
 """
@@ -41,13 +42,11 @@ DEMO_NODES: Final = (
 )
 NOISY_NODE: Final = "nyc-3"
 MESSAGE_INTERVAL_S: Final = (
-    5.0  # between one's lines, on average: with five of them, a line a second
+    5.0  # mean time between messages of one node; with five of them, one message a second
 )
-FIRST_BURST_DELAY_S: Final = 4.0  # soon, so that whoever has a look sees it; then now and then
+FIRST_BURST_DELAY_S: Final = 4.0  # soon, so that a short look shows it
 BURST_INTERVAL_S: Final = 40.0
-BURST_MESSAGES: Final = (
-    8  # more than half of what the demonstrated node allows: two of them are too many
-)
+BURST_MESSAGES: Final = 8  # more than half of what the node shown allows, so two exceed its limit
 LEAVE_TIMEOUT_S: Final = 0.3
 DIRECT_MESSAGE_PROBABILITY: Final = 0.1
 
@@ -72,22 +71,22 @@ MESSAGE_TEXTS: Final = (
 
 
 class Demo:
-    """The neighbours of `host`, which is told of nothing: they dial it once it runs."""
+    """The peers of `host`. They dial it once it runs; the host does not know of them."""
 
     def __init__(self, host: Host, *, rng: random.Random | None = None) -> None:
         self._host = host
-        self._rng = random.Random() if rng is None else rng  # small talk, no secrets
+        self._rng = random.Random() if rng is None else rng  # not used for secrets
         self._nodes: dict[str, Node] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._state_directory: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where the neighbours listen."""
+        """Addresses of the peers."""
         return tuple(str(node.address) for node in self._nodes.values())
 
     async def start(self) -> None:
-        """Start the neighbours; they find each other, then the host. Raises GrapevineError."""
+        """Start the peers; they discover each other, then the host. Raises GrapevineError."""
         self._state_directory = tempfile.TemporaryDirectory(prefix="grapevine-demo-")
         try:
             for demo_node in DEMO_NODES:
@@ -99,7 +98,7 @@ class Demo:
         self._tasks += [self._start_task(self._dial_host()), self._start_task(self._send_bursts())]
 
     async def stop(self) -> None:
-        """Stop them all and remove what they kept."""
+        """Stop all peers and remove their state."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -120,7 +119,8 @@ class Demo:
             name=demo_node.name,
             zone=demo_node.zone,
         )
-        # The loud one keeps its identity over its restarts, or it would be somebody new each time.
+        # The noisy peer keeps its identity over restarts; otherwise it would be a new member each
+        # time.
         state_dir = (
             Path(self._state_directory.name)
             if self._state_directory and demo_node.name == NOISY_NODE
@@ -140,7 +140,7 @@ class Demo:
             await asyncio.sleep(self._rng.expovariate(1 / MESSAGE_INTERVAL_S))
             payload = self._rng.choice(MESSAGE_TEXTS).encode()
             node = self._nodes[demo_node.name]
-            with contextlib.suppress(GrapevineError):  # just restarting, or not linked
+            with contextlib.suppress(GrapevineError):  # restarting, or not connected
                 if self._rng.random() < DIRECT_MESSAGE_PROBABILITY:
                     await node.send(self._host.node.peer_id, payload)
                 else:

@@ -1,6 +1,6 @@
-"""The messages that the screen can show: the last of them, numbered for good.
+"""The latest messages, with permanent numbers.
 
-What must stay true: what is kept is bounded in number and in bytes, and what was let go is counted.
+Invariants: the buffer is bounded in entries and bytes, and evictions are counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_BUFFERED_BYTES: Final = (
 
 
 class LogEntry(NamedTuple):
-    """A message in the log. `number` counts from 0 and names it for good, whatever is let go."""
+    """A message in the buffer. `number` counts from 0 and stays the same, whatever is evicted."""
 
     number: int
     at_unix: float
@@ -27,7 +27,7 @@ class LogEntry(NamedTuple):
 
 
 class MessageBuffer:
-    """The last messages, numbered for good; the oldest go when there are too many or too large."""
+    """The latest messages; the oldest are evicted beyond a number or a size."""
 
     def __init__(
         self, limit: int = MAX_BUFFERED_MESSAGES, limit_bytes: int = MAX_BUFFERED_BYTES
@@ -43,12 +43,12 @@ class MessageBuffer:
 
     @property
     def first(self) -> int:
-        """Number of the oldest entry kept."""
+        """Number of the oldest entry."""
         return self.evicted
 
     @property
     def end(self) -> int:
-        """Number that the next entry will get: how many there have been in all."""
+        """Number of the next entry: the count of all messages so far."""
         return self.evicted + len(self._entries)
 
     def append(self, message: Message, at_unix: float) -> None:
@@ -58,7 +58,7 @@ class MessageBuffer:
         self._evict()
 
     def set_limit(self, limit: int) -> None:
-        """Keep `limit` entries from now on."""
+        """Keep at most `limit` entries from now on."""
         self.limit = limit
         self._evict()
 
@@ -69,7 +69,7 @@ class MessageBuffer:
             self.evicted += 1
 
     def get(self, number: int) -> LogEntry | None:
-        """The entry of that number, or None where it was let go or has not come."""
+        """The entry with `number`; None if it was evicted or does not exist yet."""
         index = number - self.evicted
         return self._entries[index] if 0 <= index < len(self._entries) else None
 
@@ -83,9 +83,9 @@ class MessageBuffer:
         """The entries from `number` up to before `end`, oldest first."""
         start = max(0, number - self.evicted)
         stop = min(len(self._entries), end - self.evicted)
-        # Indexing a deque far from its ends is slow: skip there once instead.
+        # Indexing the middle of a deque is slow, so skip there once.
         return list(islice(self._entries, start, stop)) if start < stop else []
 
     def newest_first(self) -> Iterator[LogEntry]:
-        """All entries, newest first. Nothing may be appended meanwhile."""
+        """All entries, newest first. Do not append while iterating."""
         return reversed(self._entries)

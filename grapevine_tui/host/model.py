@@ -1,15 +1,14 @@
-"""What the screen knows of the node: events folded into plain values.
+"""State of the node for the screen: events folded into plain values.
 
-What must stay true:
+Invariants:
 
-- `apply` is a few dictionary look-ups for any event, whatever there is already: ten thousand
-  messages a second must leave the screen time to be drawn. Nothing is formatted here.
-- Everything kept is bounded, and what was let go is counted.
-- Nothing here knows of Textual, of a terminal or of a socket; texts are kept as they came and made
-  printable where they are shown (notices, which are for people alone, are printable from birth).
+- `apply` costs a few dictionary lookups per event, independent of table sizes, so that 10,000
+  messages a second leave time to draw. Nothing is formatted here.
+- Everything kept is bounded, and evictions are counted.
+- Nothing here depends on Textual, a terminal or a socket. Texts are kept as received and escaped
+  where they are shown; notices, which are only for people, are escaped when created.
 
-Driven by `grapevine_tui.host.local`: `apply` for each event as it happens, `refresh` now and then with
-the node's tables.
+Driven by the host: `apply` for each event, `refresh` periodically with the node's tables.
 """
 
 from __future__ import annotations
@@ -60,25 +59,25 @@ from grapevine_tui.text import printable
 
 logger = logging.getLogger("grapevine.commands")
 
-MAX_TRACES: Final = 16  # as many as the node follows
-TRACE_SEARCH_MESSAGES: Final = 256  # latest messages, among which the text of a new trace is found
-MAX_ROUNDS: Final = 1_000  # at three peers a round and 30 s: three hours
+MAX_TRACES: Final = 16  # as many as the node keeps
+TRACE_SEARCH_MESSAGES: Final = 256  # latest messages, searched for the payload of a new trace
+MAX_ROUNDS: Final = 1_000  # three peers every 30 s for three hours
 MAX_NOTICES: Final = 200
 MAX_COMMANDS: Final = 200  # lines of the command log
 THROTTLE_NOTICE_INTERVAL_S: Final = (
-    30.0  # a peer throttled again within this is still the same trouble
+    30.0  # a peer throttled again within this time gets no new notice
 )
 DIAL_NOTICE_INTERVAL_S: Final = (
-    600.0  # bootstrap peers are tried every 30 s; once is news, twenty times a nuisance
+    600.0  # bootstrap peers are dialed every 30 s; one notice is enough for many failures
 )
-NO_ANSWER_PREFIX: Final = "no answer"  # how the node begins what it says of silence
+NO_ANSWER_PREFIX: Final = "no answer"  # prefix of the node's reason for a dial without a reply
 GRACEFUL_STOP_REASONS: Final = frozenset({"stopped", "left", "leaving"})
-MAX_UNDELIVERED: Final = 256  # direct messages remembered for their mark in the log
-MAX_DIAL_NOTICES: Final = 256  # addresses remembered for that
+MAX_UNDELIVERED: Final = 256  # direct messages remembered as undelivered for the log
+MAX_DIAL_NOTICES: Final = 256  # addresses with a recent dial notice
 
 
 class Changes(Flag):
-    """Which parts of the model an event touched, so that the screen redraws those alone."""
+    """Parts of the model that an event changed, so that only they are redrawn."""
 
     NONE = 0
     PEERS = auto()
@@ -104,7 +103,7 @@ ALL_CHANGES: Final = (
 
 
 class NoticeLevel(StrEnum):
-    """How much a notice matters; the words are Textual's severities."""
+    """Severity of a notice, in Textual's terms."""
 
     INFORMATION = "information"
     WARNING = "warning"
@@ -112,7 +111,7 @@ class NoticeLevel(StrEnum):
 
 
 class Notice(NamedTuple):
-    """Something that an operator should know; `text` is printable."""
+    """Something an operator should know; `text` is printable."""
 
     at_unix: float
     level: NoticeLevel
@@ -120,14 +119,14 @@ class Notice(NamedTuple):
 
 
 class RoundEntry(NamedTuple):
-    """An anti-entropy round with the time of day it was heard of."""
+    """An anti-entropy round and the wall-clock time at which it was reported."""
 
     at_unix: float
     round: Round
 
 
 class TraceEntry(NamedTuple):
-    """A traced message of ours, when it was said, and how far it got."""
+    """One of our traced messages: when it was sent, and its latest report."""
 
     at_unix: float
     payload: bytes
@@ -141,11 +140,11 @@ class LocalNode:
     peer_id: PeerId
     address: Address
     epoch: int
-    started_at: float  # by the wall clock, Unix seconds
+    started_at: float  # wall clock, Unix seconds
 
 
 class Model:
-    """All there is to show, as plain values. `wall_clock` gives Unix seconds."""
+    """Everything there is to show, as plain values. `wall_clock` returns Unix seconds."""
 
     def __init__(
         self,
@@ -160,23 +159,25 @@ class Model:
         self.members: dict[PeerId, MemberInfo] = {}
         self.messages = MessageBuffer(max_messages, max_message_bytes)
         self.rounds: deque[RoundEntry] = deque(maxlen=MAX_ROUNDS)
-        self.traces: dict[MessageId, TraceEntry] = {}  # the oldest first
+        self.traces: dict[MessageId, TraceEntry] = {}  # oldest first
         self.notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
         self.notice_count = 0
         self.commands: deque[Notice] = deque(maxlen=MAX_COMMANDS)
         self.stats = Stats()
         self.now = 0.0
         self.sampler = Sampler()
-        self.throttled_at: dict[PeerId, float] = {}  # Unix seconds of the last refusal
+        self.throttled_at: dict[PeerId, float] = {}  # Unix seconds of the last dropped message
         self.dial_noticed_at: dict[
             Address | str, float
-        ] = {}  # when we last told that nobody answers there
+        ] = {}  # when the last notice about the address was added
         self.events_lost = 0
-        self.save_error = ""  # why the state directory cannot be written; empty: it can
-        self.stop_reason = ""  # why the node stopped; empty: it runs
+        self.save_error = ""  # why the state directory cannot be written; empty if it can
+        self.stop_reason = ""  # why the node stopped; empty while it runs
         self.is_remote = False  # the node runs in another process
-        self.disconnect_reason = ""  # why that process cannot be asked now; empty: it can
-        self.outdated_since = 0.0  # Unix seconds since when what is shown is no longer so; 0: it is
+        self.disconnect_reason = ""  # why that process cannot be reached; empty if it can
+        self.outdated_since = (
+            0.0  # Unix seconds since when the values shown are outdated; 0 if they are current
+        )
         self.denied: frozenset[PeerId] = frozenset()
         self.undelivered: OrderedDict[MessageId, None] = OrderedDict()  # direct messages of ours
         self._names: dict[PeerId, str] = {}
@@ -201,13 +202,13 @@ class Model:
         }
 
     def apply(self, event: Event) -> Changes:
-        """Take in one event; tells which parts of the model it changed."""
+        """Apply one event; return the parts of the model it changed."""
         return self._handlers[type(event)](event)
 
     def refresh(
         self, peers: Iterable[PeerInfo], members: Iterable[MemberInfo], stats: Stats, now: float
     ) -> Changes:
-        """Take in the node's tables as of `now` (its monotonic seconds); tells what differs."""
+        """Replace the node's tables by those of `now` (its monotonic seconds); return what changed."""
         changes = Changes.NONE
         self.now = now
         new_peers = {peer.peer_id: peer for peer in peers}
@@ -252,7 +253,7 @@ class Model:
     # Names
 
     def name_of(self, peer_id: PeerId) -> str:
-        """What people call this node, as it came: its name; with an id where two bear it or none."""
+        """Name of a node, unescaped; with an ID prefix if two nodes have the name or it has none."""
         if self.local_node is not None and peer_id == self.local_node.peer_id:
             return "you"
         name = self._names.get(peer_id, "")
@@ -261,7 +262,7 @@ class Model:
         return name if len(self._ids_by_name[name]) == 1 else f"{name}·{peer_id.short[:4]}"
 
     def ids_named(self, name: str) -> frozenset[PeerId]:
-        """Every node known to bear `name`."""
+        """All known nodes named `name`."""
         return frozenset(self._ids_by_name.get(name, ()))
 
     def _set_name(self, peer_id: PeerId, name: str) -> None:
@@ -302,7 +303,7 @@ class Model:
         self._set_name(peer.peer_id, peer.name)
         if peer.state is PeerState.CONNECTED:
             self.dial_noticed_at.pop(peer.address, None)
-        # One that was never connected is told of by DialFailed; one that left, left.
+        # DialFailed reports a peer that was never connected; a member that left is not lost.
         was_connected = event.previous in (PeerState.CONNECTED, PeerState.STALE)
         if peer.state is PeerState.DISCONNECTED and was_connected:
             if event.reason in ("left", "denied"):
@@ -344,7 +345,8 @@ class Model:
 
     def _on_round(self, event: AntiEntropyRound) -> Changes:
         entry = RoundEntry(self._wall_clock(), event.round)
-        # A round is told when it begins and when it ends: the later word takes the place.
+        # A round is reported when it starts and when it ends; the later report replaces the earlier
+        # one.
         for index in range(len(self.rounds) - 1, max(-1, len(self.rounds) - 16), -1):
             existing = self.rounds[index].round
             if (existing.number, existing.peer) == (event.round.number, event.round.peer):
@@ -420,7 +422,7 @@ class Model:
         return Changes.STATUS | Changes.NOTICES
 
     def on_disconnected(self, reason: str) -> Changes:
-        """The process in which the node runs cannot be asked: what is shown is what was known last."""
+        """Note that the process of the node cannot be reached, so the values shown are outdated."""
         if not self.disconnect_reason:
             self._add_notice(NoticeLevel.ERROR, f"lost the node: {reason}")
             self.outdated_since = self._wall_clock()
@@ -428,7 +430,7 @@ class Model:
         return Changes.NOTICES | Changes.STATUS
 
     def on_reconnected(self) -> Changes:
-        """It answers again."""
+        """Note that the process of the node can be reached again."""
         if self.disconnect_reason:
             self._add_notice(NoticeLevel.WARNING, "found the node again")
             self.outdated_since = 0.0
@@ -436,7 +438,7 @@ class Model:
         return Changes.NOTICES | Changes.STATUS
 
     def log_command(self, text: str) -> None:
-        """Something was done at the operator's wish: a line of the command log."""
+        """Add a line to the command log."""
         line = printable(text)
         self.commands.append(Notice(self._wall_clock(), NoticeLevel.INFORMATION, line))
         logger.info("%s", line)
@@ -447,7 +449,7 @@ class Model:
 
 
 def format_dial_failure(event: DialFailed) -> str:
-    """A failed dial, said so that one knows where to look."""
+    """Describe a failed dial."""
     if event.reason.startswith(NO_ANSWER_PREFIX):
         return (
             f"{NO_ANSWER_PREFIX} from {event.address}{event.reason.removeprefix(NO_ANSWER_PREFIX)}"

@@ -1,7 +1,7 @@
-"""What the app asks of whoever runs the node for it.
+"""Protocols between the app and whatever runs the node.
 
-What must stay true: the app reaches the node by these alone, so that the same screen can stand
-before a node in its own process, one behind a control socket, or a made-up one in a test.
+Invariants: the app reaches the node only through these, so the same screens work with a node in
+this process, one behind a control socket, and a fake in tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grapevine_tui.host.model import Changes, Model
 
 
 class NodeView(Protocol):
-    """The node itself, as far as the screen needs it."""
+    """The parts of the node that the screens need."""
 
     def now(self) -> float: ...
 
@@ -28,9 +28,9 @@ class NodeView(Protocol):
 
 
 class HostView(Protocol):
-    """Runs one node and keeps its model. All but `start` need it to be running.
+    """Runs one node and keeps its model. Everything but `start` needs it to be running.
 
-    `pending_restart`: names of settings that were changed and wait for a restart.
+    `pending_restart`: names of changed settings that need a restart.
     """
 
     pending_restart: tuple[str, ...]
@@ -77,7 +77,7 @@ class HostView(Protocol):
 
 
 class SettingsView(Protocol):
-    """The settings that the screen shows or obeys."""
+    """The settings that the app shows or follows."""
 
     @property
     def node(self) -> NodeConfig: ...
@@ -93,17 +93,17 @@ class SettingsView(Protocol):
 
     @property
     def preferences_file(self) -> Path | None:
-        """Where what is chosen on the screen is kept; None: nowhere."""
+        """File for the app's preferences; None: they are not stored."""
         ...
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """Keys that the config file changes: action -> keys."""
+        """Keys that the config file changes, by action."""
         ...
 
 
 class DemoView(Protocol):
-    """Neighbours in this process that talk, so that every panel is alive."""
+    """Demo peers in this process that send messages."""
 
     async def start(self) -> None: ...
 

@@ -1,12 +1,12 @@
-"""What one types to find lines: words that must all be there, some of them of one field alone.
+"""Filters that users type: terms that must all match, some of them in one field only.
 
-What must stay true:
+Invariants:
 
-- Every text is a query; nothing one types can be wrong, at worst it finds nothing.
+- Every text is a valid filter; at worst it matches nothing.
 - Matching one message is bounded work, whatever its size, and needs no Textual.
 
-``deploy from:bob -via:repair "two words"``: a word is looked for everywhere, ``field:word`` in that
-field, ``-`` before either wants it absent. Case does not matter.
+``deploy from:bob -via:repair "two words"``: a term matches anywhere, ``field:term`` in that field,
+and a leading ``-`` negates. Case is ignored.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
 from grapevine_tui.host.model import Model
 
-MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: what one could have seen of it, and more
+MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: more than a screen shows
 _TERM: Final = re.compile(r'(-?)(?:(\w+):)?(?:"([^"]*)"?|(\S*))')
 
 
 class Term(NamedTuple):
-    """`field` is empty for a word that may be anywhere; `word` is lower-case."""
+    """`field` is empty for a term that matches anywhere; `word` is lowercase."""
 
     field: str
     text: str
@@ -32,7 +32,7 @@ class Term(NamedTuple):
 
 
 class Query(NamedTuple):
-    """All of `terms` must hold. `text` is what was typed."""
+    """A filter whose `terms` must all match. `text` is what was typed."""
 
     text: str
     terms: tuple[Term, ...]
@@ -45,7 +45,7 @@ MATCH_ALL: Final = Query("", ())
 
 
 def parse_query(text: str) -> Query:
-    """What `text` asks for."""
+    """Parse `text`."""
     terms = []
     for found in _TERM.finditer(text):
         sign, field, quoted, plain = found.groups()
@@ -56,8 +56,9 @@ def parse_query(text: str) -> Query:
 
 
 def matches_row(query: Query, fields: Mapping[str, str]) -> bool:
-    """Whether a row of a table, lower-case texts by column, is wanted. A field that the table has
-    not is part of the word."""
+    """Return whether a table row, lowercase texts by column, matches. An unknown field is taken as
+    part of the term.
+    """
     for field, term_text, is_negated in query.terms:
         if field in fields:
             is_match = term_text in fields[field]
@@ -70,7 +71,7 @@ def matches_row(query: Query, fields: Mapping[str, str]) -> bool:
 
 
 def compile_filter(query: Query, model: Model) -> Callable[[Message], bool]:
-    """A test for messages. Names and zones are as they are known when it is asked."""
+    """Compile a test for messages. Names and zones are those known when the test runs."""
     checks = [(_compile_term(term, model), term.is_negated) for term in query.terms]
     return lambda message: all(check(message) is not is_negated for check, is_negated in checks)
 
@@ -106,7 +107,7 @@ def _matches_peer(model: Model, peer_id: PeerId, text: str) -> bool:
 
 def _compile_payload_term(text: str, model: Model) -> Callable[[Message], bool]:
     if text.isascii():
-        # Bytes are enough, and seven times as fast as decoding first.
+        # Comparing bytes is enough, and seven times as fast as decoding first.
         raw = text.encode()
         return lambda message: (
             raw in message.payload[:MAX_SEARCHED_BYTES].lower()

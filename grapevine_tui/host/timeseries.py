@@ -1,7 +1,7 @@
-"""What flows through the node over time: of all together, of each peer, of each author.
+"""Traffic of the node over time: in total, by peer, by author.
 
-What must stay true: a sample is taken once a second at most, in time that the number of messages has
-no part in; everything kept is bounded.
+Invariants: at most one sample a second, at a cost independent of the number of messages; everything
+kept is bounded.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 from grapevine_proto.events import Message, PeerInfo, PeerState, Stats, Via
 from grapevine_proto.ids import PeerId
 
-MAX_FINE_SAMPLES: Final = 900  # one a second: fifteen minutes of traffic
-MAX_COARSE_SAMPLES: Final = 1_080  # and of ten seconds each: three hours
+MAX_FINE_SAMPLES: Final = 900  # one a second for fifteen minutes
+MAX_COARSE_SAMPLES: Final = 1_080  # of ten seconds each, for three hours
 FINE_PER_COARSE: Final = 10  # fine samples in a coarse one
-MAX_RTT_SAMPLES: Final = 180  # of each peer, one a second
+MAX_RTT_SAMPLES: Final = 180  # per peer, one a second
 SAMPLE_INTERVAL_S: Final = 1.0
-MAX_AUTHORS: Final = 4_096  # whose messages are counted apart; then the one silent for longest goes
+MAX_AUTHORS: Final = 4_096  # with separate counts; beyond that the least recently active is evicted
 
 
 @dataclass(slots=True)
 class PeerRates:
-    """Datagrams a second of one peer, measured between two samples."""
+    """Datagrams per second of one peer, measured between two samples."""
 
     received: int
     sent: int
@@ -33,7 +33,9 @@ class PeerRates:
 
 
 class TimeSeries:
-    """One measure over time: a sample a second for fifteen minutes, and their means for three hours."""
+    """One measure over time: a sample a second for fifteen minutes, and their means for three
+    hours.
+    """
 
     __slots__ = ("_pending", "coarse", "fine")
 
@@ -56,7 +58,7 @@ class TimeSeries:
 
 @dataclass(slots=True)
 class TrafficSeries:
-    """Rates of the whole node, a second each, oldest first."""
+    """Rates of the whole node, per second, oldest first."""
 
     datagrams_in: TimeSeries = field(default_factory=TimeSeries)
     datagrams_out: TimeSeries = field(default_factory=TimeSeries)
@@ -81,12 +83,11 @@ class TrafficSeries:
 
 @dataclass(slots=True)
 class AuthorStats:
-    """What one node has said, as far as it came to us. `messages_at_sample` is `messages` at the last
-    sample."""
+    """Messages received from one author. `messages_at_sample` is `messages` at the last sample."""
 
     messages: int = 0
     bytes: int = 0
-    repaired: int = 0  # of those, the ones that pushing had missed
+    repaired: int = 0  # of those, the ones delivered by repair
     per_s: float = 0.0
     messages_at_sample: int = 0
 
@@ -109,7 +110,7 @@ class AuthorTable:
         return self._authors.get(peer_id)
 
     def add(self, message: Message) -> None:
-        """Another message has come."""
+        """Count a message."""
         origin = message.id.origin
         author = self._authors.get(origin)
         if author is None:
@@ -129,7 +130,7 @@ class AuthorTable:
 
 
 class Sampler:
-    """Takes them."""
+    """Takes the samples."""
 
     def __init__(self) -> None:
         self.traffic = TrafficSeries()
@@ -140,7 +141,7 @@ class Sampler:
         self._stats = Stats()
 
     def sample(self, peers: Mapping[PeerId, PeerInfo], stats: Stats, now: float) -> bool:
-        """Sample the node's tables as of `now`; whether it was time to."""
+        """Sample the node's tables as of `now`; return whether a sample was due."""
         if self._sampled_at is None:
             self._sampled_at, self._stats = now, stats
             return False
@@ -171,13 +172,13 @@ class Sampler:
         new_rates: dict[PeerId, PeerRates] = {}
         for peer_id, peer in peers.items():
             old_rates = self.peer_rates.get(peer_id)
-            if old_rates is None:  # nothing to measure against yet
+            if old_rates is None:  # no earlier sample to compare with
                 new_rates[peer_id] = PeerRates(peer.received, peer.sent)
                 continue
             new_rates[peer_id] = PeerRates(
                 peer.received,
                 peer.sent,
-                # A peer that came back counts anew: never less than nothing.
+                # Counters of a peer that reconnected restart at zero; a rate is never negative.
                 max(0.0, peer.received - old_rates.received) / interval_s,
                 max(0.0, peer.sent - old_rates.sent) / interval_s,
             )

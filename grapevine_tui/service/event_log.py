@@ -1,12 +1,12 @@
-"""What becomes of peers, members and the node itself, as lines of the log, with the reasons.
+"""Logs what happens to peers, members and the node, with reasons.
 
 Invariants:
 
-- Whoever reads the log of a node that lost peers finds when, which and why.
-- What others cause is bounded: of each kind `BURST_LINES` lines, then one a second; how many were left out
-  is told with the next line of that kind.
+- The log of a node that lost peers shows when, which and why.
+- Lines that remote nodes cause are bounded: `BURST_LINES` of each kind, then one a second. The next
+  line of the kind says how many were suppressed.
 
-Driven by `service`, for the app and headless alike: `on_event` each event of one host.
+Driven by `services`, for the app and headless nodes: `on_event` for each event of one host.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from grapevine_tui.host.model import Changes, format_dial_failure
 
 logger = logging.getLogger("grapevine.events")
 
-BURST_LINES: Final = 50.0  # lines of one kind at once: a whole rack that goes
+BURST_LINES: Final = 50.0  # lines of one kind at once: a whole rack may fail
 LINES_PER_S: Final = 1.0
 
 
 class LogLine(NamedTuple):
-    """`kind` is what it is counted under."""
+    """A line and the kind under which it is rate limited."""
 
     kind: str
     level: int
@@ -53,7 +53,7 @@ def _format_node(node: PeerInfo | MemberInfo) -> str:
 
 
 def format_event(event: Event) -> LogLine | None:
-    """What the log says of `event`; None: nothing."""
+    """Format `event` as a log line; None if it is not logged."""
     match event:
         case PeerStateChanged(peer, previous, reason):
             was_connected = peer.state is PeerState.DISCONNECTED and previous in (
@@ -93,8 +93,11 @@ def format_event(event: Event) -> LogLine | None:
 
 
 class EventLog:
-    """Writes lines for the events of one host. `clock` gives monotonic seconds. `demotes_info`: what is in
-    order is a line for debugging only, since stdout tells it already."""
+    """Logs the events of one host.
+
+    `clock` returns monotonic seconds. `demotes_info` logs normal events as debug, because stdout
+    reports them already.
+    """
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, *, demotes_info: bool = False

@@ -1,11 +1,11 @@
-"""What a node counts, in Prometheus's text format over HTTP.
+"""Serves the node's metrics in Prometheus's text format over HTTP.
 
-What must stay true:
+Invariants:
 
-- The node's loop only ever copies plain values out (one snapshot a scrape, one look at the round-trip
-  times a gossip interval); text is made and sent in threads of their own, bounded in number and time.
-- Counters only grow, base units are seconds and bytes, and a word of ours never changes its meaning.
-- Labels are bounded: words of ours, and the linked peers, of which there are at most `max_peers`.
+- The event loop only copies plain values (one snapshot per scrape, one sample of round-trip times
+  per gossip interval). Formatting and sending run in threads, bounded in number and time.
+- Counters only grow, base units are seconds and bytes, and a label value never changes its meaning.
+- Labels are bounded: our own values, and at most `max_peers` connected peers.
 
 Driven by `metrics_server`, in the loop of the node.
 """
@@ -55,11 +55,9 @@ from grapevine_tui.text import printable
 
 logger = logging.getLogger("grapevine.metrics")
 
-SNAPSHOT_TIMEOUT_S: Final = (
-    5.0  # for a busy loop to answer; then the scrape fails, which is a sign, too
-)
+SNAPSHOT_TIMEOUT_S: Final = 5.0  # for a busy event loop to answer; after that the scrape fails
 MAX_CONNECTIONS: Final = 4  # at once
-REQUEST_TIMEOUT_S: Final = 5.0  # for all of one, from the connection to the last byte
+REQUEST_TIMEOUT_S: Final = 5.0  # for a whole request, from the connection to the last byte
 ACCEPT_RETRY_INTERVAL_S: Final = (
     0.5  # while the system has no descriptor or memory for a connection
 )
@@ -68,7 +66,7 @@ RTT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 ROUND_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
 
-# name -> (field of Stats, what it counts)
+# name -> (field of Stats, help)
 STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_datagrams_received": ("datagrams_in", "Datagrams received"),
     "grapevine_datagrams_sent": ("datagrams_out", "Datagrams sent"),
@@ -103,7 +101,7 @@ STATS_GAUGES: Final[Mapping[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A node at one instant, as plain values that any thread may read."""
+    """Values of a node at one instant, readable by any thread."""
 
     stats: Stats
     peers: tuple[PeerInfo, ...]
@@ -121,7 +119,9 @@ class Snapshot:
 
 
 class Metrics:
-    """Counts what only events tell, and copies the rest. All but `registry` belongs to the loop."""
+    """Counts what only events report and copies the rest. Everything but `registry` belongs to the
+    event loop.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -160,7 +160,7 @@ class Metrics:
                 pass
 
     def observe_rtts(self) -> None:
-        """Take the linked peers' round-trip times down."""
+        """Sample the round-trip times of connected peers."""
         for peer in self._host.node.peers():
             if peer.state in CONNECTED_STATES and peer.rtt_s is not None:
                 self._rtts.observe(peer.rtt_s)
@@ -191,13 +191,13 @@ class Metrics:
 
 
 class NodeCollector(Collector):
-    """Turns snapshots into families. `take_snapshot` is called in a thread of the server's."""
+    """Turns snapshots into metric families. `take_snapshot` is called in a thread of the server."""
 
     def __init__(self, take_snapshot: Callable[[], Snapshot]) -> None:
         self._take_snapshot = take_snapshot
 
     def describe(self) -> list[Metric]:
-        return []  # or the registry would take a snapshot only to learn names
+        return []  # otherwise the registry would take a snapshot just to learn the names
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._take_snapshot()
@@ -229,9 +229,9 @@ def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         labels=["reason"],
     )
     drop_counts = _drop_counts(snapshot.stats)
-    for (
-        reason
-    ) in DropReason:  # from the first scrape on: a series that begins at 1 shows no increase
+    for reason in (
+        DropReason
+    ):  # all reasons from the first scrape on: a series that starts at 1 shows no increase
         dropped.add_metric([reason.value], drop_counts[reason.value])
     yield dropped
     hook_runs = CounterMetricFamily(
@@ -250,7 +250,7 @@ def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _drop_counts(stats: Stats) -> Tally[str]:
-    """By reason; one reason may stand there twice."""
+    """Sum counts by reason; several counters may share one."""
     sums: Tally[str] = Tally()
     for reason, count in stats.dropped:
         sums[reason.value] += count
@@ -336,11 +336,11 @@ class _RequestHandler(WSGIRequestHandler):
     timeout = REQUEST_TIMEOUT_S
     server: _MetricsServer
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  named so by its base
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  name of the base class
         logger.debug("%s", printable(format % args))
 
     def address_string(self) -> str:
-        return str(self.client_address[0])  # without asking a name server
+        return str(self.client_address[0])  # without a DNS lookup
 
     def parse_request(self) -> bool:
         is_valid = super().parse_request()
@@ -350,8 +350,11 @@ class _RequestHandler(WSGIRequestHandler):
 
 
 class _MetricsServer(ThreadingMixIn, WSGIServer):
-    """At most `MAX_CONNECTIONS` connections at once. Where one more comes, the oldest that has not asked yet
-    is closed; and each is closed `REQUEST_TIMEOUT_S` after it came, whatever dribbles in or out meanwhile."""
+    """Serves at most `MAX_CONNECTIONS` at once.
+
+    A further connection closes the oldest one without a request. Each is closed after
+    `REQUEST_TIMEOUT_S`, whatever it sends or reads meanwhile.
+    """
 
     daemon_threads = True
 
@@ -365,7 +368,7 @@ class _MetricsServer(ThreadingMixIn, WSGIServer):
         super().__init__(address, _RequestHandler)
 
     def server_bind(self) -> None:
-        # Not the base's, which asks a name server who we are.
+        # The base method would look up the host name in DNS.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -373,8 +376,9 @@ class _MetricsServer(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection. Without a free descriptor it stays where it is, and the server, which
-        would be told of it again at once, rests."""
+        """Accept a connection. If no descriptor is free, it stays queued and the server pauses,
+        because it would be woken again at once.
+        """
         try:
             accepted = super().get_request()
         except OSError as error:
@@ -388,7 +392,7 @@ class _MetricsServer(ThreadingMixIn, WSGIServer):
         return accepted
 
     def on_request(self, request: socket.socket) -> None:
-        """`request` has asked: it is answered, and nobody takes its place."""
+        """Note that `request` was received: its connection is answered and not evicted."""
         with self._lock:
             self._idle.discard(request)
 
@@ -415,7 +419,7 @@ class _MetricsServer(ThreadingMixIn, WSGIServer):
                 self._drop_connection(request)
 
     def _drop_connection(self, request: socket.socket) -> None:
-        """Have the thread of `request` find its end, which closes it."""
+        """Shut down `request`, so that its thread reads the end and closes it."""
         self._untrack(request)
         self._drop_counter.inc()
         with contextlib.suppress(OSError):
@@ -437,7 +441,7 @@ class _MetricsServer(ThreadingMixIn, WSGIServer):
 
 
 def _bind_server(listen_address: str, dropped: Counter) -> _MetricsServer:
-    """Raises BindError."""
+    """Bind the server. Raises BindError."""
     try:
         host, port = split_host_port(listen_address)
         check_host(host)
@@ -452,8 +456,9 @@ def _bind_server(listen_address: str, dropped: Counter) -> _MetricsServer:
 
 @contextlib.asynccontextmanager
 async def metrics_server(host: Host, listen_address: str) -> AsyncIterator[int]:
-    """Serve the metrics of `host` at `listen_address`, ``host:port``, until the end of this block; gives the
-    port. Enter it before the host starts. Raises BindError."""
+    """Serve the metrics of `host` at `listen_address`, ``host:port``, within this context; yield
+    the port. Enter before the host starts. Raises BindError.
+    """
     loop = asyncio.get_running_loop()
     metrics = Metrics(host)
     server = _bind_server(listen_address, metrics.connections_dropped)
@@ -464,7 +469,7 @@ async def metrics_server(host: Host, listen_address: str) -> AsyncIterator[int]:
         def copy() -> None:
             try:
                 future.set_result(metrics.snapshot())
-            except Exception as error:  # noqa: BLE001  told where it was asked for
+            except Exception as error:  # noqa: BLE001  raised in the thread that asked
                 future.set_exception(error)
 
         loop.call_soon_threadsafe(copy)
@@ -486,5 +491,5 @@ async def metrics_server(host: Host, listen_address: str) -> AsyncIterator[int]:
         yield int(server.server_address[1])
     finally:
         observe_task.cancel()
-        server.socket.close()  # a scrape under way ends by itself; nobody waits for it
+        server.socket.close()  # a scrape in progress ends by itself
         threading.Thread(target=server.shutdown, daemon=True).start()

@@ -1,13 +1,11 @@
-"""Lines in and out of this process, without ever holding up the loop the node runs in.
+"""Reads lines from stdin and writes lines to stdout without blocking the event loop.
 
-What must stay true:
+Invariants:
 
-- Reading and writing block in threads of their own, so any kind of file will do: pipes, terminals,
-  plain files, /dev/null; and neither thread can keep the process from ending.
-- What is read ahead and what waits to be written are bounded. A slow reader of our output loses
-  some of it, which is counted, and never delays the node.
-- No lock of Python's own streams is held while a thread waits, so that a process can end meanwhile.
-- A line that is too long is skipped to its end, and only that line.
+- Reading and writing happen in daemon threads, so any kind of file works (pipe, terminal, file,
+  /dev/null) and neither thread keeps the process alive.
+- Input read ahead and output queued are bounded. A slow reader of stdout loses events, which are
+  counted, and never delays the node.
 """
 
 from __future__ import annotations
@@ -27,26 +25,30 @@ from typing import Final
 from grapevine_tui.background_writer import BackgroundWriter, write_all
 from grapevine_tui.control.lines import READ_CHUNK_BYTES, LineSplitter
 
-MAX_CHUNKS_AHEAD: Final = 2  # read and not yet worked on
-TERMINAL_RETRY_INTERVAL_S: Final = 1.0  # between looks whether the terminal is ours again
+MAX_CHUNKS_AHEAD: Final = 2  # read but not processed
+TERMINAL_RETRY_INTERVAL_S: Final = (
+    1.0  # until this process is in the foreground of its terminal again
+)
 
 
 async def read_lines(file: int) -> AsyncIterator[bytes | None]:
-    """The lines of `file` until its end; None for one that was too long. One reader a process."""
+    """Yield the lines of `file` until its end; None for one that was too long. At most one reader
+    per process.
+    """
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
     ahead = threading.Semaphore(MAX_CHUNKS_AHEAD)
 
     def read() -> None:
         chunk = b"more"
-        with suppress(RuntimeError):  # the loop is closed: nobody waits for lines any more
+        with suppress(RuntimeError):  # the event loop is closed: no one waits for lines
             while chunk:
                 ahead.acquire()
                 chunk = _read_chunk(file)
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
     with suppress(OSError, ValueError):
-        if os.isatty(file):  # in the background, a read is to fail and not to stop the process
+        if os.isatty(file):  # in the background, a read should fail instead of stopping the process
             signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     threading.Thread(target=read, name="stdin", daemon=True).start()
     splitter = LineSplitter()
@@ -59,11 +61,11 @@ async def read_lines(file: int) -> AsyncIterator[bytes | None]:
 
 
 def _read_chunk(file: int) -> bytes:
-    """What there is to read, at least one byte; empty: the end, or nothing that can be read."""
+    """Return available bytes, at least one; empty at the end or if nothing can be read."""
     while True:
         try:
             return os.read(file, READ_CHUNK_BYTES)
-        except BlockingIOError:  # somebody else made it so
+        except BlockingIOError:  # another process made the file non-blocking
             select.select([file], [], [])
         except OSError as error:
             if error.errno != errno.EIO or not os.isatty(file):
@@ -72,8 +74,11 @@ def _read_chunk(file: int) -> bytes:
 
 
 class LineWriter(BackgroundWriter):
-    """Writes lines to `file` in order, each at once. `on_broken` is called once, in the writer's
-    own thread, when nobody reads any more (or the disk is full); what is put after is let go."""
+    """Writes each line to `file` at once, in order.
+
+    `on_broken` is called once, in the writer's thread, if the reader is gone or the disk is full;
+    later lines are dropped.
+    """
 
     def __init__(self, file: int, on_broken: Callable[[OSError], None]) -> None:
         super().__init__(partial(write_all, file), name="stdout", on_broken=on_broken)

@@ -1,16 +1,15 @@
-"""The app in a browser, by textual-serve: each tab is an attached app of its own before one node.
+"""Serves the app to a browser with textual-serve: each tab is an attached app of its own.
 
-What must stay true:
+Invariants:
 
-- It listens on loopback unless told otherwise, and answers only who brings the token that is in the
-  address we print: a loopback port is open to every user of the machine, and to every page that one
-  of their browsers shows.
-- The token goes into a cookie that scripts cannot read and other sites' pages do not send, and out of
-  the address; a page of another origin gets no socket even so.
-- Tabs are bounded, and so are connections: one that does not show the token in time is closed, and the
-  oldest of those makes room for the next. Closing a tab ends its app and nothing else.
+- It listens on loopback by default and answers only requests with the token from the printed
+  address, because every user of the machine and every page in a browser can reach a loopback port.
+- The token moves from the address into a cookie that scripts cannot read and other sites do not
+  send. A page of another origin gets no WebSocket either.
+- Tabs and connections are bounded. A connection without the token is closed after a timeout, the
+  oldest first if there are too many. Closing a tab ends only its app.
 
-Driven by `serving`, in the loop of the node. Needs the extra ``web``.
+Driven by `web_server`, in the loop of the node. Needs the extra ``web``.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ except ImportError:
 
 logger = logging.getLogger("grapevine.web")
 
-MAX_TABS: Final = 8  # at once; the control socket takes sixteen clients in all
-MAX_CONNECTIONS: Final = 64  # at once, tabs among them
-TOKEN_TIMEOUT_S: Final = 10.0  # for a new connection, until a request with the token has come
-CHECK_INTERVAL_S: Final = 1.0  # between looks at them
-SHUTDOWN_TIMEOUT_S: Final = 1.0  # for tabs to be closed when the node goes
-ADDRESS_FILE_NAME: Final = "web.url"  # in the state folder, for its owner alone
-# What the page may fetch: nothing from elsewhere, be it a font.
+MAX_TABS: Final = 8  # at once; the control socket accepts sixteen clients in total
+MAX_CONNECTIONS: Final = 64  # at once, including tabs
+TOKEN_TIMEOUT_S: Final = 10.0  # for a new connection to send a request with the token
+CHECK_INTERVAL_S: Final = 1.0  # of that timeout
+SHUTDOWN_TIMEOUT_S: Final = 1.0  # for tabs to close when the node stops
+ADDRESS_FILE_NAME: Final = "web.url"  # in the state directory, readable by its owner only
+# The page may load nothing from other origins, not even a font.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self' 'unsafe-inline' data:; connect-src 'self' ws: wss:; frame-ancestors 'none'"
 )
@@ -58,21 +57,21 @@ Handle = Callable[[Any], Awaitable[Any]]
 
 
 class ConnectionLimiter:
-    """Closes connections of `server` that do not show the token; `dropped` of them so far."""
+    """Closes connections of `server` that do not send the token; `dropped` counts them."""
 
     def __init__(self, server: Any) -> None:
         self._server = server
-        self._unauthenticated_since: dict[Any, float] = {}  # those without the token; oldest first
+        self._unauthenticated_since: dict[Any, float] = {}  # oldest first
         self._admitted: set[Any] = set()
         self.dropped = 0
 
     def admit(self, connection: Any) -> None:
-        """`connection` has shown the token."""
+        """Note that `connection` has sent the token."""
         self._admitted.add(connection)
         self._unauthenticated_since.pop(connection, None)
 
     def close_unauthenticated(self, now: float) -> None:
-        """Close those that took too long, and the oldest of too many."""
+        """Close connections that took too long, and the oldest of too many."""
         open_connections = list(self._server.connections)
         self._admitted.intersection_update(open_connections)
         self._unauthenticated_since = {
@@ -98,13 +97,13 @@ class ConnectionLimiter:
 
 
 class TokenAuth:
-    """Lets in who has the token. `server` learns what its address is called by who asks."""
+    """Admits requests with the token. `server` learns its public address from them."""
 
     def __init__(self, server: Any, token: str, limiter: ConnectionLimiter | None = None) -> None:
         self._limiter = limiter
         self._server = server
         self._token = token
-        self._cookie = f"grapevine-{server.port}"  # cookies do not tell ports apart
+        self._cookie = f"grapevine-{server.port}"  # cookies do not distinguish ports
         self._tabs = 0
 
     async def authorize(self, request: Any, handle: Handle) -> Any:
@@ -139,8 +138,9 @@ class TokenAuth:
 
 @contextlib.asynccontextmanager
 async def serve_command(listen_address: str, command: list[str]) -> AsyncIterator[tuple[Any, str]]:
-    """Serve at `listen_address`, ``host:port``, what `command` shows, until the end of this block; gives the
-    server and the address to open. Raises BindError."""
+    """Serve what `command` shows at `listen_address`, ``host:port``, within this context; yield the
+    server and the address to open. Raises BindError.
+    """
     host, port = split_host_port(listen_address)
     try:
         check_host(host)
@@ -148,7 +148,7 @@ async def serve_command(listen_address: str, command: list[str]) -> AsyncIterato
         raise BindError(f"web at {listen_address[:80]}: {error}") from None
     server = Server(shlex.join(command), host=host, port=port, title="grapevine")
     server.console.quiet = True
-    application = await server._make_app()  # it has no public way to be run in our loop
+    application = await server._make_app()  # no public method runs it in an existing loop
     token = secrets.token_urlsafe(18)
     runner = web.AppRunner(
         application, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S, access_log=None
@@ -178,7 +178,7 @@ async def serve_command(listen_address: str, command: list[str]) -> AsyncIterato
 
 
 def own_command(*arguments: str) -> list[str]:
-    """This program with other arguments."""
+    """Command line of this program with other arguments."""
     return [sys.executable, "-m", "grapevine_tui", *arguments]
 
 
@@ -186,8 +186,9 @@ def own_command(*arguments: str) -> list[str]:
 async def web_server(
     host: Host, listen_address: str, *, prints_address: bool
 ) -> AsyncIterator[None]:
-    """Serve the app before the node of `host`, from when it has started. Enter it before. `prints_address`:
-    say on stdout which address to open. Raises BindError."""
+    """Serve the app for the node of `host` once it has started. Enter before that.
+    `prints_address`: print the address to open on stdout. Raises BindError.
+    """
     written: list[Path] = []
     async with serve_command(listen_address, own_command("--help")) as (server, address):
 
