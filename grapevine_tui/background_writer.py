@@ -23,13 +23,13 @@ MAX_WRITE_BYTES: Final = 256 * 1024  # joined for one write
 
 
 class BackgroundWriter:
-    """Hands pieces to `write` in order, in a thread of its own, so that nobody waits for what is
-    slow: a disk, a pipe, a terminal.
+    """Writes pieces with `write`, in order, in a thread of its own.
 
-    `most` pieces and `max_bytes` may wait. Where `write` raises OSError, `on_broken` is called once,
-    in the thread, and what is put after is let go; without `on_broken` only what was being written
-    is lost. `format_loss` makes of a count the piece that says how many were lost: it is written as soon
-    as nothing else waits and writing works."""
+    At most `max_pieces` and `max_bytes` are queued. If `write` raises OSError, `on_broken` is
+    called once in the thread and later pieces are dropped; without `on_broken` only the pieces
+    being written are lost. `format_loss` turns the number of lost pieces into a piece that says so;
+    it is written once nothing else is queued and writing works.
+    """
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class BackgroundWriter:
         self._max_pieces = max_pieces
         self._max_bytes = max_bytes
         self._pieces: deque[bytes] = deque()
-        self._queued_bytes = 0  # waiting or being written
+        self._queued_bytes = 0  # queued or being written
         self._queued_count = 0
-        self._unreported = 0  # lost, and nobody has read so
+        self._unreported = 0  # lost pieces not yet reported by a piece that was written
         self._being_reported = 0
-        self._is_failing = False  # the latest write
+        self._is_failing = False  # whether the latest write failed
         self._is_closing = False
         self._is_broken = False
         self._changed = threading.Condition()
         self.dropped = 0
-        """How many pieces were never written."""
+        """Number of pieces never written."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -70,11 +70,11 @@ class BackgroundWriter:
 
     @property
     def is_idle(self) -> bool:
-        """Whether all that was put has been written, or let go."""
+        """Whether everything queued has been written or dropped."""
         return self._queued_count == 0
 
     def put(self, piece: bytes) -> None:
-        """Write `piece`, room or not: for what is bounded by itself."""
+        """Queue `piece` even beyond the limits, for output that is bounded otherwise."""
         with self._changed:
             if self._is_broken or self._is_closing:
                 self.dropped += 1
@@ -82,7 +82,7 @@ class BackgroundWriter:
             self._append(piece)
 
     def try_put(self, piece: bytes) -> bool:
-        """Write `piece` if there is room; whether there is."""
+        """Queue `piece` if there is room; return whether there was."""
         with self._changed:
             has_capacity = self.has_capacity
             if not has_capacity:
@@ -93,7 +93,7 @@ class BackgroundWriter:
         return has_capacity
 
     def retain(self, keep: Callable[[Iterable[bytes]], list[bytes]]) -> None:
-        """Of what waits, let go all but what `keep` gives back."""
+        """Drop all queued pieces except those that `keep` returns."""
         with self._changed:
             retained = deque(keep(self._pieces))
             self.dropped += len(self._pieces) - len(retained)
@@ -102,19 +102,21 @@ class BackgroundWriter:
             self._pieces = retained
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all is written, at most `timeout_s`; whether it is."""
+        """Wait up to `timeout_s` until everything is written; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: self.is_idle, timeout_s)
 
     def close(self, timeout_s: float) -> bool:
-        """Take nothing more and wait until all is written, at most `timeout_s`; whether it is."""
+        """Accept no more pieces and wait up to `timeout_s` for the thread; return whether it has
+        ended.
+        """
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    # Each of these with `_changed` held.
+    # Call these with `_changed` held.
 
     def _append(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -123,7 +125,7 @@ class BackgroundWriter:
         self._changed.notify_all()
 
     def _next_batch(self) -> list[bytes]:
-        """What to write at once; empty: that was all."""
+        """Return the next bytes to write; empty once closed and drained."""
         if self._unreported and self._format_loss and not self._pieces and not self._is_failing:
             self._being_reported, self._unreported = self._unreported, 0
             self._append(self._format_loss(self._being_reported))
@@ -160,7 +162,7 @@ class BackgroundWriter:
                 return
 
     def _on_write_failed(self, count: int) -> None:
-        count -= self._being_reported > 0  # the piece that says so is none that was lost
+        count -= self._being_reported > 0  # the report itself is not a lost piece
         self.dropped += count
         self._unreported += count + self._being_reported
         if self._on_broken is not None:
@@ -171,10 +173,10 @@ class BackgroundWriter:
 
 
 def write_all(file: int, data: bytes) -> None:
-    """Write all of `data`, however long that takes. Raises OSError."""
+    """Write all of `data`, blocking as long as it takes. Raises OSError."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(file, view) :]
-        except BlockingIOError:  # somebody else made it so
+        except BlockingIOError:  # another process made the file non-blocking
             select.select([], [file], [])

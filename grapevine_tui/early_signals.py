@@ -1,12 +1,13 @@
-"""Signals from the first instruction on: before there is a node, the process ends at once and in silence.
+"""Handles signals from the first instruction on: until a node runs, the process ends at once
+without output.
 
 Invariants:
 
-- SIGINT ends with 130 and SIGTERM with 0, for nothing has begun that could be lost; also as process 1,
-  whom the system spares a signal that it does not handle.
-- Whoever imports this from another program keeps its own signal handlers.
+- SIGINT exits with 130 and SIGTERM with 0, because there is nothing to lose yet; also as process 1,
+  for which the kernel drops signals without a handler.
+- A program that imports this package keeps its own signal handlers.
 
-Imported by the package before anything that takes time to load. A node replaces the handlers by its own.
+The package imports this before anything slow. A node replaces the handlers.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import os
 import sys
 
 TYPE_CHECKING = (
-    False  # `typing`, and the enumerations of `signal`, take longer to load than all of this
+    False  # `typing` and the enumerations of `signal` take longer to load than this module
 )
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
     from types import FrameType
 else:
-    import _signal as signal  # built into the interpreter, so it is there at once
+    import _signal as signal  # built into the interpreter, so loading it is free
 
 PROGRAM_NAMES = ("grapevine-tui", "grapevine_tui")
 EXIT_CODE_BY_SIGNAL: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 0}
@@ -31,7 +32,7 @@ _before_exit: Callable[[], object] | None = None
 
 
 def is_own_process() -> bool:
-    """Whether this process runs this program, and not one that imports it."""
+    """Whether this process runs grapevine-tui, rather than a program that imports it."""
     path = os.path.normpath(sys.argv[0] if sys.argv else "")
     directory, name = os.path.split(path)
     is_module = name == "__main__.py" and os.path.basename(directory) in PROGRAM_NAMES
@@ -39,7 +40,7 @@ def is_own_process() -> bool:
 
 
 def install_signal_handlers(before_exit: Callable[[], object] | None = None) -> None:
-    """Have a signal end the process; `before_exit` is called before."""
+    """End the process on a signal, after calling `before_exit`."""
     global _before_exit
     _before_exit = before_exit
     for each in EXIT_CODE_BY_SIGNAL:
@@ -47,7 +48,7 @@ def install_signal_handlers(before_exit: Callable[[], object] | None = None) -> 
 
 
 def restore_signal_handlers() -> None:
-    """What follows is no node: SIGINT interrupts it, SIGTERM kills it."""
+    """Restore the default handlers for commands that run no node: SIGINT interrupts, SIGTERM kills."""
     if signal.getsignal(signal.SIGINT) is _exit_on_signal:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGTERM) is _exit_on_signal and os.getpid() != 1:

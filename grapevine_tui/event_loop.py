@@ -1,7 +1,7 @@
-"""Which event loop the application runs on.
+"""Chooses the event loop of the application.
 
-What must stay true: uvloop where it works, for it reads five times as many datagrams a second; else
-asyncio's own, and nothing but the speed is another.
+Invariants: uvloop where it works, which reads five times as many datagrams a second; otherwise
+asyncio's own. They differ only in speed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 
 def new_runner() -> asyncio.Runner:
-    """A runner on the best loop there is."""
+    """Return a runner with the fastest available event loop."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if supports_eager_start():
         with contextlib.suppress(ImportError):
@@ -25,8 +25,11 @@ def new_runner() -> asyncio.Runner:
 
 
 def supports_eager_start() -> bool:
-    """Whether Textual's tasks can be made on uvloop: from Python 3.13 on it gives task factories an
-    `eager_start`, which asyncio's own took only some releases later (CPython issue 128308)."""
+    """Whether Textual's tasks can be created on uvloop.
+
+    From Python 3.13 on, uvloop passes `eager_start` to task factories, which asyncio's own accepts
+    only in later releases (CPython issue 128308).
+    """
     version, factory = tuple(sys.version_info), getattr(asyncio, "eager_task_factory", None)
     if version < (3, 13) or factory is None:
         return True

@@ -1,14 +1,14 @@
-"""Where log lines go and what they look like.
+"""Destinations and format of log lines.
 
-What must stay true:
+Invariants:
 
-- Every line passes `printable()`, so that nothing a stranger sent can forge a line, move a cursor or
-  colour a terminal.
-- Lines are written by a thread of their own, from a bounded queue: a pipe that is not read, a disk that
-  hangs or is full costs lines, which are counted, and never time of the node. Once it is written again,
-  the log itself says how many are missing.
-- A log file is made 0600, and nothing is written to one that another user owns or can write.
-- A log file that was moved away is made anew, at the next line and at `reopen`.
+- Every line passes `printable()`, so remote text cannot forge a line, move a cursor or color a
+  terminal.
+- A thread writes the lines from a bounded queue. A pipe without a reader or a full or hanging disk
+  drops lines and never delays the node. Once writing works again, the log says how many lines are
+  missing.
+- A log file has mode 0600, and nothing is written to one that another user owns or can write.
+- A log file that was moved away is created again, at the next line and at `reopen`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,15 @@ LEVELS: Final = {
     "trace": TRACE,
     "off": logging.CRITICAL + 1,
 }
-MAX_FILE_BYTES: Final = 4 * 2**20  # of one log file; with three old ones, 16 MB at most
+MAX_FILE_BYTES: Final = 4 * 2**20  # of one log file; with three rotated ones, 16 MB in total
 ROTATED_FILES: Final = 3
-MAX_QUEUED_LINES: Final = (
-    10_000  # that are not yet written, and of these bytes; then new ones are dropped
-)
+MAX_QUEUED_LINES: Final = 10_000  # beyond these lines and bytes, new lines are dropped
 MAX_QUEUED_BYTES: Final = 4 * 2**20
-FLUSH_TIMEOUT_S: Final = 0.05  # at the end, for the last lines
+FLUSH_TIMEOUT_S: Final = 0.05  # at exit, for the last lines
 
 
 class PrintableFormatter(logging.Formatter):
-    """One line a record, in UTC; tracebacks follow, indented."""
+    """One line per record, in UTC, followed by an indented traceback."""
 
     @staticmethod
     def converter(seconds: float | None = None) -> time.struct_time:
@@ -65,7 +63,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 class BackgroundHandler(logging.Handler):
-    """Has lines written by `write`, in a thread."""
+    """Writes lines with `write`, in a thread."""
 
     def __init__(self, write: Callable[[bytes], object], encoding: str = "utf-8") -> None:
         super().__init__()
@@ -80,26 +78,26 @@ class BackgroundHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """How many lines were never written."""
+        """Number of lines never written."""
         return self._writer.dropped
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self._format_line(record)
-        except Exception:  # noqa: BLE001  as every handler: a line that cannot be made stops nobody
+        except Exception:  # noqa: BLE001  a line that cannot be formatted must not stop the caller
             self.handleError(record)
         else:
             self._writer.try_put(line)
 
     def reopen(self) -> None:
-        """Have the file made anew if it was moved away."""
+        """Create the file again if it was moved away."""
         self._writer.put(b"")
 
     def flush(self) -> None:
-        """Nothing: the thread writes at once, and nobody waits for it but at the end."""
+        """Do nothing: the thread writes at once. `drain` waits."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until all lines are written, at most `timeout_s`; whether they are."""
+        """Wait up to `timeout_s` until all lines are written; return whether they are."""
         return self._writer.flush(timeout_s)
 
     def close(self) -> None:
@@ -117,10 +115,11 @@ class BackgroundHandler(logging.Handler):
 
 
 class LogFile:
-    """A file that is turned over when it has grown, and made anew when it was moved away.
+    """A file that is rotated when it is full and created again when it was moved away.
 
-    Its bytes go to the system at once: unlike the standard library's handlers it holds no lock while
-    a disk hangs, so the process can end meanwhile. Making one and `write` may raise OSError."""
+    Unlike the handlers of the standard library it holds no lock while a disk hangs, so the process
+    can end meanwhile. The constructor and `write` may raise OSError.
+    """
 
     def __init__(
         self, path: Path, max_bytes: int = MAX_FILE_BYTES, rotated_files: int = ROTATED_FILES
@@ -131,7 +130,7 @@ class LogFile:
         self._file = self._open()
 
     def write(self, lines: bytes) -> None:
-        with suppress(OSError):  # where no new file can be made, the old one still takes lines
+        with suppress(OSError):  # if no new file can be created, keep using the old one
             if self._is_moved():
                 self._reopen()
             status = os.fstat(self._file)
@@ -141,7 +140,7 @@ class LogFile:
             write_all(self._file, lines)
 
     def _open(self) -> int:
-        # Without waiting: a named pipe that nobody reads is refused, not waited for.
+        # non-blocking: a named pipe without a reader is rejected
         flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
         flags |= getattr(os, "O_CLOEXEC", 0)
         try:
@@ -149,7 +148,7 @@ class LogFile:
         except FileNotFoundError:
             file = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
             with suppress(OSError, AttributeError):
-                os.fchmod(file, PRIVATE_MODE)  # whatever the umask
+                os.fchmod(file, PRIVATE_MODE)  # independent of the umask
         try:
             if S_ISREG((found := os.fstat(file)).st_mode):
                 check_opened(self._path, found)
@@ -198,49 +197,49 @@ def _stream_writer(stream: TextIO) -> Callable[[bytes], object]:
     with suppress(OSError, ValueError):
         return partial(write_all, stream.fileno())
 
-    def write(data: bytes) -> None:  # to a stream of somebody's that has no file
+    def write(data: bytes) -> None:  # to a replaced stream without a file
         try:
             stream.write(data.decode(stream.encoding or "utf-8"))
-        except ValueError as error:  # it is closed
+        except ValueError as error:  # the stream is closed
             raise OSError(str(error)) from None
 
     return write
 
 
 def to_file(path: Path, level: str) -> None:
-    """Log into a file that is turned over when it has grown. Raises OSError."""
+    """Log to a rotated file. Raises OSError."""
     make_private_directory(path.parent)
     _install_handler(BackgroundHandler(LogFile(path).write), level)
 
 
 def to_null() -> None:
-    """Keep quiet until there is a place for it: a line on the terminal would spoil the screen."""
+    """Discard log lines until there is a file: a line on the terminal would corrupt the screen."""
     _install_handler(logging.NullHandler(), "off")
 
 
 def set_level(level: str) -> None:
-    """Log what is at least as grave as `level`, one of `LEVELS`."""
+    """Log records of at least `level`, one of `LEVELS`."""
     logging.getLogger().setLevel(LEVELS[level])
-    # asyncio's own debug lines are of use to whoever asks for everything
+    # asyncio's debug lines only help at the trace level
     logging.getLogger("asyncio").setLevel(TRACE if level == "trace" else logging.WARNING)
 
 
 def reopen() -> None:
-    """Make a log file anew that was moved away, as log rotation does before a SIGHUP."""
+    """Create a log file again that was moved away, as log rotation does before it sends SIGHUP."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, BackgroundHandler):
             handler.reopen()
 
 
 def flush(timeout_s: float = FLUSH_TIMEOUT_S) -> None:
-    """Wait until all lines are written, at most `timeout_s`."""
+    """Wait up to `timeout_s` until all lines are written."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, BackgroundHandler):
             handler.wait(timeout_s)
 
 
 def _install_handler(handler: logging.Handler, level: str) -> None:
-    logging.raiseExceptions = False  # a full disk or a closed stderr is not the node's end
+    logging.raiseExceptions = False  # a full disk or a closed stderr must not stop the node
     logging.addLevelName(TRACE, "TRACE")
     handler.setFormatter(PrintableFormatter())
     root = logging.getLogger()

@@ -1,7 +1,7 @@
-"""What a service manager is told: ready, reloading, stopping, alive (sd_notify(3)).
+"""Notifies the service manager: ready, reloading, stopping, watchdog (sd_notify(3)).
 
-What must stay true: without ``NOTIFY_SOCKET`` nothing happens; a manager that does not listen never
-holds up the node. The watchdog is fed from the node's loop, so that a loop that hangs starves it.
+Invariants: without ``NOTIFY_SOCKET`` nothing happens, and a manager that does not read never blocks
+the node. The node's event loop feeds the watchdog, so a loop that hangs is detected.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MANAGER_VARIABLES: Final = (
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
-)  # not for our children
+)  # not passed on to child processes
 
 
 def notify(*lines: str) -> None:
-    """Tell the manager, if there is one."""
+    """Send `lines` to the service manager, if there is one."""
     socket_path = os.environ.get("NOTIFY_SOCKET", "")
     if not socket_path.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
         return
@@ -37,12 +37,14 @@ def notify(*lines: str) -> None:
 
 
 def notify_reloading() -> None:
-    """Begin a reload; ``READY=1`` ends it."""
+    """Report the start of a reload; ``READY=1`` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def notify_reloaded(host: Host, problem: str) -> None:
-    """End a reload. `problem`: why nothing was taken over, which `systemctl status` shows; empty: all was."""
+    """Report the end of a reload. `problem`, shown by `systemctl status`, says why nothing was
+    applied; empty on success.
+    """
     status = f"listening on {host.node.address}"
     line = printable(f"not reloaded: {problem}; {status}" if problem else status)
     notify(f"STATUS={line}", f"ERRNO={errno.EINVAL if problem else 0}")
@@ -50,7 +52,7 @@ def notify_reloaded(host: Host, problem: str) -> None:
 
 
 def watchdog_timeout_s() -> float:
-    """How often the manager wants to hear of us; 0: it does not care."""
+    """Watchdog timeout of the manager; 0 if it has none."""
     with suppress(ValueError):
         if os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             return max(0.0, int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6)
@@ -58,7 +60,9 @@ def watchdog_timeout_s() -> float:
 
 
 async def notify_ready_and_watchdog(host: Host, wait_peers: int) -> None:
-    """Say ready once the host is started and linked to `wait_peers`, then that we are alive."""
+    """Report ready once the host has started and `wait_peers` are connected, then feed the
+    watchdog.
+    """
     if "NOTIFY_SOCKET" not in os.environ:
         return
     interval_s = watchdog_timeout_s() / 2

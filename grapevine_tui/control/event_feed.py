@@ -1,10 +1,10 @@
-"""Events as the objects that scripts are told, summed up where they could be many.
+"""Turns events into JSON objects for scripts and aggregates frequent ones.
 
-What must stay true: rate limits and drops are told at most once a second each, by peer and by reason,
-the first at once and then sums; everything else as it happens, in its order.
+Invariants: rate limits and drops are reported at most once a second, by peer and by reason: the
+first at once, then counts. Everything else is reported at once, in order.
 
-Driven by `headless` for its output and by `hooks` for its programs: `on_event` each event, `flush` now and
-then.
+Driven by `Headless` for its output and by `HookRunner` for its programs: `on_event` for each event,
+`flush` periodically.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, event_to_json
 from grapevine_tui.host.local import Host
 
-SUMMARY_INTERVAL_S: Final = 1.0  # between two tellings of one kind of sum
+SUMMARY_INTERVAL_S: Final = 1.0  # between two reports of one counter
 
 
 class RateLimitedCounter:
-    """Counts under keys, told at most once in `interval_s` each: the first at once, then sums. Pure."""
+    """Counts by key, each reported at most once per `interval_s`: the first at once, then sums.
+    Pure.
+    """
 
     def __init__(self, interval_s: float = SUMMARY_INTERVAL_S) -> None:
         self._interval_s = interval_s
@@ -30,7 +32,7 @@ class RateLimitedCounter:
         self._pending: dict[tuple[str, str], int] = {}
 
     def add(self, key: tuple[str, str], count: int, now: float) -> int:
-        """How many to tell of now; 0: it is kept for later."""
+        """Add `count`; return the count to report now, 0 if it is kept for later."""
         if now - self._reported_at.get(key, -self._interval_s) < self._interval_s:
             self._pending[key] = self._pending.get(key, 0) + count
             return 0
@@ -40,7 +42,7 @@ class RateLimitedCounter:
     def pop_due(
         self, now: float, *, all_pending: bool = False
     ) -> list[tuple[tuple[str, str], int]]:
-        """What was kept and may be told now."""
+        """Remove and return the counts that are due at `now`."""
         min_elapsed_s = -1.0 if all_pending else self._interval_s
         ready = [key for key in self._pending if now - self._reported_at[key] >= min_elapsed_s]
         for key in ready:
@@ -48,12 +50,12 @@ class RateLimitedCounter:
         counts = [(key, self._pending.pop(key)) for key in ready]
         for key in [key for key, at in self._reported_at.items() if now - at >= self._interval_s]:
             if key not in self._pending:
-                del self._reported_at[key]  # so that strangers' keys do not pile up
+                del self._reported_at[key]  # so that keys chosen by remote nodes do not accumulate
         return counts
 
 
 class EventFeed:
-    """Says what happens at one host by `emit`: a word and the fields that go with it."""
+    """Reports the events of one host with `emit`: a name and its fields."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class EventFeed:
         self._clock = clock
         self._counter = RateLimitedCounter()
         self._tokens: dict[str, float] = {}
-        self._addresses: dict[str, str] = {}  # by reason, of the latest that is not told yet
+        self._addresses: dict[str, str] = {}  # by reason: latest address not yet reported
 
     def on_event(self, event: Event) -> None:
         match event:
@@ -86,7 +88,7 @@ class EventFeed:
                     self._emit(*named_fields)
 
     def flush(self, *, all_pending: bool = False) -> None:
-        """Tell the sums that are due."""
+        """Emit the counts that are due."""
         for (event_name, key), count in self._counter.pop_due(
             self._clock(), all_pending=all_pending
         ):

@@ -1,9 +1,9 @@
-"""Settings and keys read again while the node runs: by SIGHUP, and by ``ctl reload``.
+"""Reloads settings and keys while the node runs, on SIGHUP or ``ctl reload``.
 
 Invariants:
 
-- All that can be taken over is taken over, or nothing is: everything is read and checked first.
-- Whoever asked learns which: from the reply, the log, and what `systemctl status` shows.
+- Everything is read and validated first; then all of it is applied, or nothing is.
+- The outcome is in the reply, in the log and in `systemctl status`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ logger = logging.getLogger("grapevine.reload")
 
 
 class ReloadFailed(GrapevineError):
-    """What was read cannot be used. The node goes on as before."""
+    """The files cannot be used. The node continues with its settings."""
 
 
 def reload_settings(host: Host, initial: Settings) -> tuple[str, ...]:
-    """Take over what changed in files since the process started with `initial`: keys, limits, log level.
-    A log file that was moved away is made anew all the same.
+    """Apply what changed in files since the process started with `initial`: keys, limits, log
+    level.
 
-    Returns the names of the settings that wait for a restart. Raises NotReloaded; then nothing changed.
+    A log file that was moved away is created again in any case. Returns the names of settings that
+    need a restart. Raises ReloadFailed; then nothing changed.
     """
     logs.reopen()
     systemd.notify_reloading()

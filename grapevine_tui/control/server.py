@@ -1,13 +1,13 @@
-"""The control socket: a running node looked at and ordered about from another terminal.
+"""The control socket: lets other processes of this user query and control a running node.
 
-What must stay true:
+Invariants:
 
-- The socket is `control.sock` in the state directory, for its owner alone (0600) from the moment it
-  can be connected to; it goes when the node goes, and one left by a node that died is replaced.
-- It speaks what a headless node speaks on stdin and stdout: one line a command, one object a reply;
-  and to who asks to ``watch`` it tells what happens.
-- Clients, their lines and their patience are bounded; a slow one delays only itself.
-- A node whose socket cannot be made runs all the same, and says so in its log.
+- The socket is `control.sock` in the state directory, mode 0600 before anyone can connect. It is
+  removed when the node stops; a stale one is replaced.
+- It speaks the JSON Lines protocol of a headless node: one command per line, one reply object each;
+  after ``watch`` also events.
+- Clients, their lines and their timeouts are bounded; a slow client delays only itself.
+- A node whose socket cannot be created runs without it and logs a warning.
 
 Driven by `control_server`, in the loop of the node.
 """
@@ -37,18 +37,20 @@ from grapevine_tui.host.model import Changes
 
 logger = logging.getLogger("grapevine.control")
 
-MAX_CLIENTS: Final = 16  # at once; more are told so and hung up on
+MAX_CLIENTS: Final = 16  # at once; further ones get an error and are disconnected
 LINE_TIMEOUT_S: Final = (
-    10.0  # for a line from its first byte on, and for the first from the connection on
+    10.0  # for a whole line from its first byte, and for the first line from the connection on
 )
-WRITE_TIMEOUT_S: Final = 10.0  # a client that does not take its replies for so long is hung up on
+WRITE_TIMEOUT_S: Final = (
+    10.0  # a client that does not read its replies for this long is disconnected
+)
 MAX_UNREAD_REPLY_BYTES: Final = (
     256 * 1024
-)  # of replies a client has not taken, before its next line is read
+)  # of unread replies, before the client's next line is read
 
 
 class ControlServer:
-    """Listens at `state_dir` for one host. `on_quit` is called when a client says ``leave``."""
+    """Listens at `state_dir` for one host. `on_quit` is called when a client sends ``leave``."""
 
     def __init__(
         self,
@@ -63,22 +65,23 @@ class ControlServer:
         self._path = state_dir / SOCKET_NAME
         self._on_quit = on_quit
         self._clients: set[asyncio.Task[None]] = set()
-        self._idle_clients: dict[asyncio.Task[None], None] = {}  # have not asked yet; oldest first
+        self._idle_clients: dict[asyncio.Task[None], None] = {}  # no command yet; oldest first
         self._sock: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._inode = 0
         self._is_quit_requested = False
 
     def bind(self) -> None:
-        """Let clients connect; they are answered after `start`. Raises OSError; then nothing is
-        left behind."""
+        """Create the socket. Clients are answered after `start`. Raises OSError and then leaves
+        nothing behind.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._remove_stale_socket()
             with connectable_path(self._path) as path:
                 sock.bind(path)
             self._inode = self._path.lstat().st_ino
-            self._path.chmod(0o600)  # nobody can connect before `listen`
+            self._path.chmod(0o600)  # before `listen`, so that no other user can connect
             sock.listen(MAX_CLIENTS)
             sock.setblocking(False)
         except BaseException:
@@ -88,12 +91,12 @@ class ControlServer:
         self._sock = sock
 
     async def start(self) -> None:
-        """Answer, from now to `close`."""
+        """Answer clients until `close`."""
         self._server = await asyncio.start_unix_server(self._on_client, sock=self._sock)
         self._flush_task = asyncio.create_task(self._flush_loop())
 
     def close(self) -> None:
-        """Hang up on everybody and take the socket away."""
+        """Disconnect all clients and remove the socket."""
         self._unlink_socket()
         if self._server is not None:
             self._server.close()
@@ -110,7 +113,7 @@ class ControlServer:
             self._subscribers.flush()
 
     def _remove_stale_socket(self) -> None:
-        """Take a stale socket away: whoever holds the state directory's lock is the only node here."""
+        """Remove a stale socket. The lock of the state directory excludes another running node."""
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(self._path.lstat().st_mode):
                 raise FileExistsError(errno.EEXIST, "is in the way", str(self._path))
@@ -118,7 +121,7 @@ class ControlServer:
 
     def _unlink_socket(self) -> None:
         with contextlib.suppress(OSError):
-            if self._path.lstat().st_ino == self._inode:  # else it is the next node's
+            if self._path.lstat().st_ino == self._inode:  # otherwise it belongs to the next node
                 self._path.unlink()
 
     async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -138,9 +141,9 @@ class ControlServer:
             self._idle_clients[task] = None
             await self._serve_client(reader, writer)
         except TimeoutError:
-            writer.transport.abort()  # a mere `close` would wait for it for ever
+            writer.transport.abort()  # `close` would wait for the client
         except (OSError, asyncio.CancelledError):
-            pass  # it went, or we go
+            pass  # the client disconnected, or the server closes
         finally:
             self._clients.discard(task)
             self._idle_clients.pop(task, None)
@@ -177,15 +180,16 @@ class ControlServer:
                 if reply.is_quit and not self._is_quit_requested:
                     self._is_quit_requested = True
                     self._on_quit()
-                await asyncio.sleep(0)  # between the lines of one client, the node's turn
+                await asyncio.sleep(0)  # give the node a turn between lines of one client
 
 
 @contextlib.asynccontextmanager
 async def control_server(
     host: Host, on_quit: Callable[[], object], settings: Settings | None = None
 ) -> AsyncIterator[None]:
-    """Listen from when the host's node has started until the end of this block. Whoever is told
-    of the start after this was entered may connect at once."""
+    """Serve from the start of the host's node until the end of this context. Clients may connect as
+    soon as a listener added afterwards sees NodeStarted.
+    """
     server: ControlServer | None = None
     start_task: asyncio.Task[None] | None = None
 
@@ -193,7 +197,7 @@ async def control_server(
         nonlocal server, start_task
         if not isinstance(event, NodeStarted) or not hasattr(socket, "AF_UNIX"):
             return
-        if host.state_dir is None:  # a demonstration
+        if host.state_dir is None:  # a demo
             return
         server = ControlServer(host, host.state_dir, on_quit, settings)
         try:

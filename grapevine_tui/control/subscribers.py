@@ -1,14 +1,13 @@
-"""Tells whoever watches a node over its control socket what happens, as it happens.
+"""Streams events to the clients that ``watch`` a node over its control socket.
 
-What must stay true:
+Invariants:
 
-- An event is made into a line once, however many watch, and not at all where nobody does.
-- What waits for a watcher that reads slowly is bounded; beyond that it loses events, which it is told,
-  and one that has not read for long is hung up on. The node waits for nobody.
-- Between what was there when somebody began to watch and what happens afterwards nothing is left out.
+- An event is encoded once for all subscribers, and not at all if there are none.
+- The queue of a slow subscriber is bounded. Beyond that it loses events and gets their count; one
+  that does not read for long is disconnected. The node never waits.
+- No event is missed between the snapshot in the reply and the first streamed event.
 
-Driven by `control`: `add` in the same turn in which the reply to ``watch`` was written, `flush` now
-and then.
+Driven by `ControlServer`: `add` in the same turn as the reply to ``watch``, `flush` periodically.
 """
 
 from __future__ import annotations
@@ -25,20 +24,21 @@ from grapevine_tui.host.local import Host
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Changes
 
-MAX_QUEUED_BYTES: Final = 2 * 2**20  # of events not yet taken; then they are let go
+MAX_QUEUED_BYTES: Final = 2 * 2**20  # of unread events; beyond that events are dropped
 STUCK_TIMEOUT_S: Final = 60.0  # without room for a single event
-MAX_REPLAYED_MESSAGES: Final = 1_000  # messages told again to who begins to watch,
-MAX_REPLAYED_BYTES: Final = 2**20  # at most of so many bytes
+MAX_REPLAYED_MESSAGES: Final = 1_000  # recent messages sent to a new subscriber,
+MAX_REPLAYED_BYTES: Final = 2**20  # up to this size
 
 
 class Subscriber:
-    """One who watches. `dropped` events since it was last told so."""
+    """A client that watches. `dropped` events since the last report."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._dropped = 0
         self._stuck_at: float | None = None
-        # Replies may wait behind a full load of events: `drain` is not to take that for slowness.
+        # Replies may wait behind a full queue of events; `drain` must not take that for a slow
+        # client.
         writer.transport.set_write_buffer_limits(high=2 * MAX_QUEUED_BYTES)
 
     def send(self, line: bytes, now: float) -> None:
@@ -58,7 +58,7 @@ class Subscriber:
 
 
 class Subscribers:
-    """All who watch one host."""
+    """All clients that watch one host."""
 
     def __init__(self, host: Host, clock: Callable[[], float] = time.monotonic) -> None:
         self._host = host
@@ -68,7 +68,7 @@ class Subscribers:
         host.listen(self._on_event)
 
     def add(self, writer: asyncio.StreamWriter) -> None:
-        """Tell `writer` of the latest messages, and from now on of everything."""
+        """Send `writer` the recent messages and every event from now on."""
         if writer in self._subscribers:
             return
         for entry in self._replayed_entries():
@@ -80,7 +80,7 @@ class Subscribers:
         self._subscribers.pop(writer, None)
 
     def flush(self) -> None:
-        """Tell the sums that are due."""
+        """Emit the counts that are due."""
         if self._subscribers:
             self._event_feed.flush()
 
@@ -99,7 +99,7 @@ class Subscribers:
             return
         match event:
             case NodeStarted():
-                pass  # nobody can have come before
+                pass  # subscribers are added later
             case NodeStopped(reason):
                 self._send_to_all("stopped", {"reason": reason})
             case PeerStateChanged(peer, previous, reason):

@@ -1,11 +1,11 @@
-"""What a node in another process told in JSON Lines, as the values and events that it told it of.
+"""Decodes the JSON Lines of a node in another process into values and events.
 
-What must stay true:
+Invariants:
 
-- Each of these undoes one of `jsonlines`: what comes out shows as what went in, to the thousandth that
-  was told. `tests/tui/remote/test_decode.py` holds them to it.
-- What is not as it should be raises one of `DECODE_ERRORS` and nothing else; words that only
-  a newer node knows are such.
+- Each function inverts one of `jsonlines`, up to the precision of the JSON.
+  `tests/tui/remote/test_decode.py` checks them.
+- Malformed input raises one of `DECODE_ERRORS` and nothing else; that includes enumeration values
+  only a newer node knows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ DECODE_ERRORS: Final = (KeyError, ValueError, TypeError, AttributeError, Overflo
 
 
 def peer_from_json(fields: Object, now: float) -> PeerInfo:
-    """`now`: the node's clock when it told this."""
+    """`now`: the node's clock when it sent this."""
     rtt_ms, connected_s = fields["rtt_ms"], fields["connected_s"]
     return PeerInfo(
         peer_id=PeerId.parse(fields["peer_id"]),
@@ -117,7 +117,7 @@ def trace_from_json(fields: Object, now: float) -> Trace:
             TraceAnswer(PeerId.parse(peer_id), int(hops), int(delay_ms), int(confirmed_ms))
             for (peer_id, hops, delay_ms), confirmed_ms in zip(
                 fields["answers"],
-                fields.get("confirmed_ms", [0] * len(fields["answers"])),  # an older node has none
+                fields.get("confirmed_ms", [0] * len(fields["answers"])),  # absent from older nodes
                 strict=True,
             )
         ),
@@ -163,7 +163,7 @@ def stats_from_json(stats: Object, now: float) -> Stats:
 
 
 def event_from_json(fields: Object, now: float) -> Event | None:
-    """What happened; None for a word that changes nothing here."""
+    """Return the event; None for one that changes nothing here."""
     match fields["event"]:
         case "message":
             message = message_from_json(fields, now)
@@ -224,7 +224,7 @@ def _dropped_from_json(fields: Object) -> Event | None:
 
 
 def _number(value: Any, default: float) -> float:
-    """`default` where JSON had no such number."""
+    """Return `default` if JSON has null in place of the number."""
     return default if value is None else float(value)
 
 

@@ -1,12 +1,12 @@
-"""A node in another process, by its control socket: to the app the same as one in its own.
+"""A node in another process, reached over its control socket; to the app it is like one in its own.
 
-What must stay true:
+Invariants:
 
-- What is shown is what the node told: tables it is asked for twice a second, events as they happen.
-- A lost socket is told at once, and looked for until it is there again; nothing that was shown goes.
-- Leaving means to hang up: the node runs on.
+- The app shows what the node reports: tables, polled twice a second, and events as they happen.
+- A lost connection is reported at once and retried until it succeeds; what was shown stays.
+- Leaving means disconnecting: the node keeps running.
 
-Driven by `attach` and the app: `start`, orders, `refresh` now and then, `leave`.
+Driven by `attach` and the app: `start`, commands, periodic `refresh`, `leave`.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ from grapevine_tui.remote.decode import (
     trace_from_json,
 )
 
-REPLY_TIMEOUT_S: Final = 30.0  # a broadcast waits for room; all else answers at once
-RECONNECT_INTERVAL_S: Final = 1.0  # between looks whether the node is there again
+REPLY_TIMEOUT_S: Final = 30.0  # a broadcast may wait for backpressure; other replies are immediate
+RECONNECT_INTERVAL_S: Final = 1.0  # between attempts to reconnect
 MAX_REPLY_BYTES: Final = (
     64 * 2**20
-)  # of one line; all members of a large cluster are a few megabytes
-MEMBERS_REFRESH_INTERVAL_S: Final = (
-    30.0  # between askings for all members, whose changes are told as they happen
-)
+)  # of one line; all members of a large cluster take a few megabytes
+MEMBERS_REFRESH_INTERVAL_S: Final = 30.0  # between full member lists; events report the changes
 MAX_INLINE_PAYLOAD_BYTES: Final = (
     MAX_LINE_BYTES // 2
-)  # bytes of a payload that fit a line in base64; more goes by a file
+)  # payload bytes that fit a line in base64; larger ones go through a file
 MALFORMED_REPLY_ERRORS: Final = (*DECODE_ERRORS, RecursionError)
 
 Listener = Callable[[Event, Changes], None]
 
 
 class RemoteHost:
-    """The node that runs on `state_dir`. All that acts raises NoAnswer, or NotDone with the node's words."""
+    """The node that runs on `state_dir`. Commands raise NodeUnreachable, or CommandFailed with the
+    node's error.
+    """
 
     def __init__(
         self, state_dir: Path, model: Model, clock: Callable[[], float] = time.monotonic
@@ -71,11 +71,11 @@ class RemoteHost:
         self.config = NodeConfig()
         self.pending_restart: tuple[str, ...] = ()
         self.on_config_changed: Callable[[NodeConfig], object] = lambda _: None
-        """Called when another node is found at the socket than before, or the same with other settings."""
+        """Called if the node at the socket has another configuration after a reconnect."""
         self._path = state_dir / SOCKET_NAME
         self._clock = clock
         self._listeners: list[Listener] = []
-        self._clock_offset_s = 0.0  # of our clock to the node's
+        self._clock_offset_s = 0.0  # from our clock to the node's
         self._lag_s = 0.0
         self._request_ids = count(1)
         self._pending_replies: dict[int, asyncio.Future[Object]] = {}
@@ -86,18 +86,18 @@ class RemoteHost:
         self._members: dict[PeerId, MemberInfo] = {}
         self._members_fetched_at = 0.0
         self._changes = Changes.NONE
-        self._stop_reason = ""  # the node's last word
+        self._stop_reason = ""  # reported by the node when it stopped
         self._known_messages: set[MessageId] = set()
         model.is_remote = True
 
-    # What the screen reads
+    # State for the screens
 
     @property
     def node(self) -> RemoteHost:
         return self
 
     def now(self) -> float:
-        """The node's clock, as far as it can be told from here."""
+        """Estimate of the node's clock."""
         return self._clock() + self._clock_offset_s
 
     @property
@@ -109,7 +109,7 @@ class RemoteHost:
         self._listeners.append(listener)
 
     def refresh(self) -> Changes:
-        """Ask for the tables, and tell what the last ones changed."""
+        """Poll the tables; return what the latest poll changed."""
         if self._writer is not None and not self._is_polling:
             self._start_task(self._poll_snapshot())
         changes, self._changes = self._changes, Changes.NONE
@@ -118,12 +118,12 @@ class RemoteHost:
     # Connection
 
     async def start(self) -> None:
-        """Connect, and stay so. Raises NoAnswer."""
+        """Connect and keep connected. Raises NodeUnreachable."""
         await self._connect()
         self._start_task(self._keep_connected())
 
     async def leave(self, timeout_s: float) -> int:
-        """Hang up."""
+        """Disconnect."""
         for task in self._tasks:
             task.cancel()
         if self._writer is not None:
@@ -175,7 +175,7 @@ class RemoteHost:
                     await self._connect()
 
     async def _read_until_closed(self) -> str:
-        """Take what comes until nothing comes any more; why."""
+        """Process lines until the connection ends; return the reason."""
         try:
             while line := await self._reader.readline():
                 self._on_object(json.loads(line))
@@ -194,7 +194,7 @@ class RemoteHost:
                 future.set_exception(NodeUnreachable(f"lost the node: {reason}"))
         self._changes |= self.model.on_disconnected(reason)
 
-    # What it tells
+    # Events
 
     def _on_object(self, fields: Object) -> None:
         if fields["event"] == "reply":
@@ -220,7 +220,7 @@ class RemoteHost:
             listener(event, changes)
 
     def _add_past_message(self, fields: Object, now: float) -> None:
-        """A message from before we came."""
+        """Add a message from before this connection."""
         message = message_from_json(fields, now)
         if message.id in self._known_messages:
             return
@@ -229,7 +229,7 @@ class RemoteHost:
             listener(MessageReceived(message), Changes.MESSAGES)
 
     def _apply_full_state(self, reply: Object) -> None:
-        """What there was when we came."""
+        """Replace the model by the state of the node at connection time."""
         model, now_unix, status = self.model, time.time(), reply["status"]
         self._clock_offset_s = float(reply["snapshot"]["now_s"]) - self._clock()
         now = self.now()
@@ -303,10 +303,10 @@ class RemoteHost:
         finally:
             self._is_polling = False
 
-    # Orders
+    # Commands
 
     async def _request(self, command: str, **fields: Any) -> Object:
-        """The node's reply. Raises NoAnswer, NotDone."""
+        """Send a command and return the reply. Raises NodeUnreachable, CommandFailed."""
         if self._writer is None:
             raise NodeUnreachable(f"lost the node: {self.model.disconnect_reason}")
         request_id = next(self._request_ids)
@@ -328,7 +328,7 @@ class RemoteHost:
     async def _request_with_payload(self, command: str, payload: bytes, **fields: str) -> Object:
         if len(payload) <= MAX_INLINE_PAYLOAD_BYTES:
             return await self._request(command, base64=b64encode(payload).decode("ascii"), **fields)
-        with tempfile.NamedTemporaryFile(prefix="grapevine-") as file:  # for this user alone
+        with tempfile.NamedTemporaryFile(prefix="grapevine-") as file:  # mode 0600
             file.write(payload)
             file.flush()
             return await self._request(command, file=file.name, **fields)

@@ -1,13 +1,13 @@
 """A node on stdin and stdout: commands in, JSON Lines out, for scripts and services.
 
-What must stay true:
+Invariants:
 
-- `started` is the first object and `stopped` the last; between them everything in order.
-- A bad line is answered and changes nothing. Commands are worked on one after another.
-- Neither a slow reader nor a silent writer delays the node; a signal ends it within half a second,
-  a second signal at once.
+- `started` is the first object and `stopped` the last; everything in between is in order.
+- An invalid line gets an error reply and changes nothing. Commands run one after another.
+- Neither a slow reader nor an idle writer delays the node. A signal ends it within half a second, a
+  second signal at once.
 
-Driven by `cli.run_headless`: make one, await `run`.
+Driven by `cli.run.run_headless`: construct one and await `run`.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ from grapevine_tui.service.stdio import LineWriter, read_lines
 logger = logging.getLogger("grapevine.headless")
 
 SIGNAL_FLUSH_TIMEOUT_S: Final = 0.25  # from the signal on, for the last lines
-MIN_FLUSH_TIMEOUT_S: Final = 0.05  # for them at least
+MIN_FLUSH_TIMEOUT_S: Final = 0.05  # at least this long for them
 FORCED_EXIT_DELAY_S: Final = (
-    2.0  # after a signal, for a disk that hangs; usually nothing is left to do
+    2.0  # after a signal, in case a disk hangs; usually nothing is left to do
 )
-OUTPUT_CLOSE_TIMEOUT_S: Final = 5.0  # for the last lines otherwise
-ACK_POLL_INTERVAL_S: Final = 0.05  # between looks whether all that was said is taken
-ROUND_RETRY_INTERVAL_S: Final = 0.5  # between rounds begun for that
-OUTPUT_POLL_INTERVAL_S: Final = 0.02  # between looks whether replies are read again
+OUTPUT_CLOSE_TIMEOUT_S: Final = 5.0  # without a signal
+ACK_POLL_INTERVAL_S: Final = 0.05  # for acknowledgments of all broadcasts
+ROUND_RETRY_INTERVAL_S: Final = 0.5  # between anti-entropy rounds that deliver them
+OUTPUT_POLL_INTERVAL_S: Final = 0.02  # for a reader to read replies again
 
 
 class Headless:
-    """One run: from `started` to `stopped`. `stdin` None: there is none, which is its end."""
+    """One run, from `started` to `stopped`. With `stdin` None, input ends at once."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Headless:
         self.host = Host(
             settings.node,
             settings.state_dir,
-            # The log is the caller's; a little of it is kept for who begins to watch later.
+            # Scripts keep their own log; these messages are for clients that subscribe later.
             model=Model(max_messages=MAX_REPLAYED_MESSAGES, max_message_bytes=MAX_REPLAYED_BYTES),
             spare_state_dirs=settings.spare_state_dirs,
         )
@@ -96,8 +96,9 @@ class Headless:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
-        """Run until told to stop; the exit code. Raises what `Host.start` raises: then nothing was
-        printed."""
+        """Run until asked to stop and return the exit code. Raises what `Host.start` raises; then
+        nothing was printed.
+        """
         loop = self._loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
         self._output = LineWriter(self._stdout, self._on_output_broken)
@@ -127,7 +128,7 @@ class Headless:
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
 
-    # --- the end --------------------------------------------------------------------------------
+    # --- stopping -------------------------------------------------------------------------------
 
     def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
@@ -136,16 +137,16 @@ class Headless:
 
     def _on_signal(self, signal_number: signal.Signals) -> None:
         if self._stop.done():
-            os._exit(128 + signal_number)  # told twice: at once, whatever is still to be said
+            os._exit(128 + signal_number)  # second signal: exit at once, without the last lines
         self._flush_deadline = self._clock() + SIGNAL_FLUSH_TIMEOUT_S
         force_exit_after(FORCED_EXIT_DELAY_S, EXIT_OK)
         self._request_stop(signal_number.name.lower(), EXIT_OK)
 
     def _on_output_broken(self, error: OSError) -> None:
-        # A reader that has gone has had enough; what could not be written for another reason is missed.
+        # A closed pipe means the reader is done; with any other error, output is missing.
         code = EXIT_OK if isinstance(error, BrokenPipeError) else EXIT_FAILED
         detail = f"stdout: {error.strerror or error}"
-        with suppress(RuntimeError):  # in the writer's thread; the loop may be closed by now
+        with suppress(RuntimeError):  # in the writer's thread; the event loop may be closed
             self._loop.call_soon_threadsafe(self._request_stop, "output_closed", code, detail)
 
     def _request_stop(self, reason: str, code: int, detail: str = "") -> None:
@@ -189,7 +190,7 @@ class Headless:
             raise failure
         return code
 
-    # --- what is told ---------------------------------------------------------------------------
+    # --- output ---------------------------------------------------------------------------------
 
     def _write_event(self, event: str, fields: Object) -> None:
         self._report_dropped()
@@ -206,7 +207,7 @@ class Headless:
                 if not self._is_leaving:
                     self._request_stop("failed", EXIT_FAILED, reason)
             case NodeStarted() | RateLimited() | DatagramDropped() | EventsLost():
-                self._event_feed.on_event(event)  # sums, told when there is room
+                self._event_feed.on_event(event)  # aggregated, and reported once there is room
             case _ if not self._output.has_capacity:
                 self._dropped_events += 1
             case _:
@@ -221,7 +222,7 @@ class Headless:
     async def _flush_loop(self) -> None:
         while True:
             await asyncio.sleep(SUMMARY_INTERVAL_S / 2)
-            self._report_dropped()  # also where nothing happens after it
+            self._report_dropped()  # also if no event follows
             if self._output.has_capacity:
                 self._event_feed.flush()
 
@@ -230,12 +231,13 @@ class Headless:
             await self.host.node.ready(self._settings.wait_peers)
             self._write_event("ready", {"peers": self._executor.connected_count})
 
-    # --- what is asked --------------------------------------------------------------------------
+    # --- commands -------------------------------------------------------------------------------
 
     async def _read_commands(self) -> None:
         lines = _no_lines() if self._stdin is None else read_lines(self._stdin)
         async for line in lines:
-            # Whoever asks without reading the answers waits; the writer is a thread without a loop.
+            # Do not read on while replies are not read. Polling, because the writer is a thread
+            # without an event loop.
             while not self._output.has_capacity:  # noqa: ASYNC110
                 await asyncio.sleep(OUTPUT_POLL_INTERVAL_S)
             await self._execute_line(line)
@@ -268,7 +270,7 @@ class Headless:
     # --- reload ---------------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """Take over what changed in files. What is wrong changes nothing and is in the log."""
+        """Apply changed files. An invalid file changes nothing and is reported in the log."""
         with suppress(ReloadFailed):
             reload_settings(self.host, self._settings)
 

@@ -1,17 +1,16 @@
-"""``--on EVENT COMMAND``: programs that are run when something happens, with the event on their stdin.
+"""``--on EVENT COMMAND``: runs programs on events, with the event as JSON on stdin.
 
-What must stay true:
+Invariants:
 
-- No shell ever sees anything: the command is split once, when the settings are read, and what a
-  stranger said is only ever in the JSON object on stdin.
-- No program runs that someone other than this user or root can change.
-- So many at once, so many waiting, so long each; the node never waits for any of it.
-- What fails, hangs or is skipped is counted and told with its reason, the exit status or signal and the
-  last line on stderr, at most once in `FAILURE_REPORT_INTERVAL_S` each.
-- However much a program says, it is read and little of it kept; what its own children still hold open
-  when it has ended is not waited for.
-- `stopped` comes when nothing may be waited for any more: its programs are started, and left to
-  themselves.
+- No shell is involved: the command is split once, when settings are loaded, and remote text appears
+  only in the JSON on stdin.
+- A program that anyone but this user or root can change is not run.
+- Concurrency, queue and run time are bounded, and the node never waits for a program.
+- Failures, timeouts and skipped runs are counted and reported with a reason, the exit status or
+  signal and the last line of stderr, each at most once per `FAILURE_REPORT_INTERVAL_S`.
+- The output of a program is read in full and little of it is kept. Pipes that its children keep
+  open after it ended are not waited for.
+- Programs for `stopped` are started and left running, because the process is about to end.
 """
 
 from __future__ import annotations
@@ -41,26 +40,26 @@ from grapevine_tui.text import printable, printable_lines, truncate
 
 logger = logging.getLogger("grapevine.hooks")
 
-MAX_RUNNING_HOOKS: Final = 4  # programs
-MAX_QUEUED_RUNS: Final = 64  # events; then they are skipped
-RUN_TIMEOUT_S: Final = 10.0  # then a program and its children are killed
-FAILURE_REPORT_INTERVAL_S: Final = 5.0  # between two tellings of one program that fails in one way
-STDERR_TAIL_BYTES: Final = 4096  # of the end of what a program says on stderr
-STDERR_LINE_CELLS: Final = 200  # of its last line, as told
-MAX_STDERR_ECHO_BYTES: Final = 64 * 1024  # of what a program says on stderr that go to ours
+MAX_RUNNING_HOOKS: Final = 4  # at once
+MAX_QUEUED_RUNS: Final = 64  # further events are skipped
+RUN_TIMEOUT_S: Final = 10.0  # beyond that, a program and its children are killed
+FAILURE_REPORT_INTERVAL_S: Final = 5.0  # for the same failure of one program
+STDERR_TAIL_BYTES: Final = 4096  # kept from the end of stderr
+STDERR_LINE_CELLS: Final = 200  # of the last line in a report
+MAX_STDERR_ECHO_BYTES: Final = 64 * 1024  # of a program's stderr that are copied to ours
 MAX_FINAL_READS: Final = 4
-SHUTDOWN_GRACE_S: Final = 0.1  # for those that run when the node ends
+SHUTDOWN_GRACE_S: Final = 0.1  # for programs that run when the node stops
 
 
 class HookResult(NamedTuple):
-    """How a program ended: `run`, `failed`, `timed_out`; and why, in words."""
+    """Outcome of a run (`run`, `failed`, `timed_out`, `skipped`) and the reason for a failure."""
 
     outcome: str
     reason: str = ""
 
 
 class StderrReader:
-    """What a program says on stderr, read as it comes. `write_fd` is its end of the pipe."""
+    """Reads the stderr of a program as it is written. `write_fd` is the program's end of the pipe."""
 
     def __init__(self, *, echoes: bool) -> None:
         self._read_fd, self.write_fd = os.pipe()
@@ -71,13 +70,13 @@ class StderrReader:
         self._loop.add_reader(self._read_fd, self._read_available)
 
     def close_write_end(self) -> None:
-        """The program has its end; ours of it is closed."""
+        """Close our copy of the write end after the program has started."""
         os.close(self.write_fd)
         self.write_fd = -1
 
     def close(self) -> str:
-        """Read no more; the last line that was said, printable and cut."""
-        for _ in range(MAX_FINAL_READS):  # its children may go on for ever
+        """Stop reading; return the last line, printable and truncated."""
+        for _ in range(MAX_FINAL_READS):  # children of the program may never stop writing
             if not self._read_available():
                 break
         self._loop.remove_reader(self._read_fd)
@@ -88,7 +87,7 @@ class StderrReader:
         return truncate(printable(lines[-1].strip()), STDERR_LINE_CELLS) if lines else ""
 
     def _read_available(self) -> bool:
-        """Whether there was something, and there may be more."""
+        """Read once; return whether more may be available."""
         try:
             data = os.read(self._read_fd, MAX_STDERR_ECHO_BYTES)
         except OSError:
@@ -105,8 +104,11 @@ class StderrReader:
 
 
 class HookRunner:
-    """Runs programs for one host. `counts`: how many ended well (`run`), and how many `failed`,
-    `timed_out` or were `skipped`. `on_hook_failed` is called with the fields of ``hook_failed``."""
+    """Runs programs for one host.
+
+    `counts` has the number of runs by outcome. `on_hook_failed` is called with the fields of
+    ``hook_failed``.
+    """
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class HookRunner:
             self._report_failure(hook, result, count)
 
     def _report_failure(self, hook: Hook, result: HookResult, count: int) -> None:
-        """Of several only the latest reason is told."""
+        """Report `count` failures with the latest reason."""
         outcome_text = result.outcome.replace("_", " ")
         times = f" ({count:,} times)" if count > 1 else ""
         logger.warning(
@@ -167,7 +169,7 @@ class HookRunner:
             )
 
     async def run_queued(self) -> None:
-        """Run what is waiting, one after another."""
+        """Run queued programs, one after another."""
         while True:
             hook, line = await self._queue.get()
             self._running += 1
@@ -178,14 +180,14 @@ class HookRunner:
             self._record_result(hook, result)
 
     async def run_ready_hooks(self, peers: int) -> None:
-        """Tell `ready` once so many peers are linked."""
+        """Emit `ready` once `peers` are connected."""
         await self._host.started.wait()
-        with contextlib.suppress(GrapevineError):  # it stopped before
+        with contextlib.suppress(GrapevineError):  # the node stopped first
             await self._host.node.ready(peers)
             self._enqueue("ready", {"peers": CommandExecutor(self._host).connected_count})
 
     def run_stopped_hooks(self, fields: Object) -> None:
-        """Start what is to run at the end. It outlives us, so nobody kills it."""
+        """Start the programs for `stopped`. They outlive this process, so no timeout applies."""
         line = encode_event("stopped", fields)
         for hook in self._hooks:
             if hook.event == "stopped":
@@ -199,7 +201,7 @@ class HookRunner:
     def _start_detached(self, hook: Hook, line: bytes) -> None:
         read_fd, write_fd = os.pipe()
         try:
-            os.write(write_fd, line)  # a short line, which a pipe takes whole
+            os.write(write_fd, line)  # shorter than PIPE_BUF, so one write takes it
             subprocess.Popen(
                 hook.command,
                 stdin=read_fd,
@@ -219,14 +221,14 @@ class HookRunner:
             self.flush_failures()
 
     def flush_failures(self, *, all_pending: bool = False) -> None:
-        """Tell what failed and was not told at once."""
+        """Report failures that were held back."""
         for key, count in self._failures.pop_due(time.monotonic(), all_pending=all_pending):
             self._report_failure(*self._last_failures[key], count)
 
     async def _run(self, hook: Hook, line: bytes) -> HookResult:
         try:
             stderr = StderrReader(echoes=self._echoes_stderr)
-        except OSError as error:  # no descriptor is free
+        except OSError as error:  # out of file descriptors
             return HookResult("failed", _error_reason(error))
         try:
             result = await self._run_once(hook, line, stderr)
@@ -243,12 +245,12 @@ class HookRunner:
             process = await asyncio.create_subprocess_exec(
                 *hook.command,
                 stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,  # ours is the caller's
+                stdout=asyncio.subprocess.DEVNULL,  # our stdout belongs to the caller
                 stderr=stderr.write_fd,
                 env=_child_environment(),
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:  # ValueError: a null byte in a name
+        except (OSError, ValueError) as error:  # ValueError: a null byte in an argument
             return HookResult("failed", _error_reason(error))
         stderr.close_write_end()
         try:
@@ -265,7 +267,7 @@ class HookRunner:
 
 
 def result_from_status(status: int | None) -> HookResult:
-    """What a return code says, as `subprocess` gives it."""
+    """Convert a return code of `subprocess`."""
     if not status:
         return HookResult("run")
     if status > 0:
@@ -281,7 +283,7 @@ def _error_reason(error: Exception) -> str:
 
 
 def _child_environment() -> dict[str, str]:
-    """What a program inherits: nothing that was meant for us by the service manager."""
+    """Environment of a program, without the variables the service manager meant for us."""
     return {name: value for name, value in os.environ.items() if name not in MANAGER_VARIABLES}
 
 
@@ -294,9 +296,11 @@ async def running_hooks(
     ready_peers: int = 1,
     on_hook_failed: Callable[[Object], object] | None = None,
 ) -> AsyncIterator[HookRunner]:
-    """Run programs for `host` until the end of this block; enter it before the host starts.
-    `is_loud`: what they say on stderr goes to ours. `ready_peers`: how many make `ready`. Raises
-    ConfigError where someone else can change a program."""
+    """Run programs for `host` within this context; enter it before the host starts.
+
+    `echoes_stderr` copies their stderr to ours. `ready_peers` is the number of peers for `ready`.
+    Raises ConfigError if another user can change a program.
+    """
     hooks = [Hook.parse(text) for text in specs]
     for hook in hooks:
         hook.check()

@@ -1,9 +1,9 @@
-"""As process 1 of a container: collects the orphans that others leave behind.
+"""Reaps orphaned processes when this is process 1 of a container.
 
 Invariants:
 
-- A child that stays dead for a whole sweep is nobody's and is collected. Those of our own are collected
-  by whoever started them, within milliseconds, and are left to them.
+- Only a zombie that is still there at the next sweep is reaped. Our own children are reaped by
+  their callers within milliseconds.
 - It runs in a thread of its own and never delays the node.
 """
 
@@ -21,13 +21,13 @@ PROC: Final = Path("/proc")
 
 
 class Reaper:
-    """Collects the dead children of this process that nobody waits for."""
+    """Reaps zombie children that no one waits for."""
 
     def __init__(self) -> None:
         self._zombies: set[int] = set()
 
     def reap(self) -> int:
-        """Collect what was dead at the sweep before, too; how many that were."""
+        """Reap the zombies that the previous sweep also found; return their number."""
         zombies = zombie_children()
         collected = 0
         for pid in zombies & self._zombies:
@@ -39,13 +39,13 @@ class Reaper:
 
 
 def zombie_children() -> set[int]:
-    """The zombies whose parent is this process."""
+    """Process IDs of this process's zombie children."""
     own_pid = str(os.getpid()).encode()
     found: set[int] = set()
     for entry in os.scandir(PROC):
         if entry.name.isdigit():
-            with suppress(OSError):  # it has just gone
-                # pid (name) state parent ...; the name may hold anything, parentheses too
+            with suppress(OSError):  # it ended meanwhile
+                # pid (name) state parent ...; the name may contain anything, even parentheses
                 status = (PROC / entry.name / "stat").read_bytes().rpartition(b")")[2].split()
                 if status[:2] == [b"Z", own_pid]:
                     found.add(int(entry.name))
@@ -53,7 +53,7 @@ def zombie_children() -> set[int]:
 
 
 def start_reaper_if_init() -> None:
-    """From now on, if this is process 1, which inherits every orphan of its container."""
+    """Start reaping if this is process 1, which inherits every orphan of its container."""
     if os.getpid() != 1 or not (PROC / "1").is_dir():
         return
 
@@ -61,7 +61,7 @@ def start_reaper_if_init() -> None:
         reaper = Reaper()
         while True:
             time.sleep(REAP_INTERVAL_S)
-            with suppress(OSError):  # no descriptor is free: at the next sweep
+            with suppress(OSError):  # out of file descriptors: retry at the next sweep
                 reaper.reap()
 
     threading.Thread(target=run, name="reaper", daemon=True).start()

@@ -1,6 +1,7 @@
-"""What stands around a node while it runs, for app and headless alike: who may ask it, who is told.
+"""Services around a running node, for the app and headless nodes: control socket, metrics, web,
+hooks, log.
 
-What must stay true: each part is there only where the settings ask for it, and is imported only then.
+Invariants: each service runs, and is imported, only if the settings ask for it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ async def node_services(
     on_quit: Callable[[], object],
     on_hook_failed: Callable[[Object], object] | None = None,
 ) -> AsyncIterator[Callable[[Object], object]]:
-    """From before the host starts until it has left. Gives what is to be called with the fields of
-    `stopped` at the end. `on_hook_failed` is called with the fields of ``hook_failed``. Raises BindError."""
+    """Run the services; enter before the host starts, exit after it has left.
+
+    Yields a function to call with the fields of `stopped` at the end. `on_hook_failed` is called
+    with the fields of ``hook_failed``. Raises BindError.
+    """
     run_stopped_hooks: Callable[[Object], object] = _run_no_hooks
     host.listen(EventLog(demotes_info=settings.headless and settings.log_file is None).on_event)
     async with contextlib.AsyncExitStack() as stack:
