@@ -74,6 +74,8 @@ _EventListenerT = TypeVar("_EventListenerT", bound=EventListener)
 
 
 class Phase(Enum):
+    """Life cycle of a node."""
+
     NEW = auto()
     RUNNING = auto()
     LEAVING = auto()
@@ -132,15 +134,14 @@ class Node:
         )
         if self._socket_or_none is not None:
             self._socket_or_none.on_forked()
-        self._engine_or_none = self._socket_or_none = self._driver_or_none = (
-            None  # and with it the keys of all sessions
-        )
+        # releases the keys of all sessions too
+        self._engine_or_none = self._socket_or_none = self._driver_or_none = None
 
     def _check_process(self) -> None:
         if self._phase is Phase.FORKED and self._failure is not None:
             raise self._failure
 
-    # --- beginning and end ----------------------------------------------------------------------
+    # --- life cycle -----------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Loads the state, binds the address and joins the cluster. After an error nothing is open,
@@ -153,7 +154,7 @@ class Node:
             NotRunning: the node was started before.
         """
         if self._phase is not Phase.NEW:
-            raise NotRunning("this node was started before; make a new one")
+            raise NotRunning("this node was started before; create a new one")
         if not self._config.keys:
             raise ConfigError("keys", "no cluster key: ClusterKey.generate() or .load(path)")
         self._phase = Phase.RUNNING
@@ -255,7 +256,7 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._phase is Phase.FORKED:  # the end of a block that the parent leaves by itself
+        if self._phase is Phase.FORKED:  # the parent leaves its own copy of this block
             return
         await self.leave()
         if self._failure is not None and error is None:
@@ -364,7 +365,7 @@ class Node:
         if not self._persister.is_enabled:
             redelivered = 0
         logger.warning(
-            "left: %d messages were not handled in time; %d of them come again after a restart",
+            "left: %d messages were not handled in time; %d of them will be delivered again after a restart",
             len(unhandled),
             redelivered,
         )
@@ -404,7 +405,7 @@ class Node:
         engine, driver = self._running_engine(), self._driver
         driver.broadcasts_since_turn += 1
         if driver.broadcasts_since_turn >= MAX_BROADCASTS_PER_TURN:
-            await asyncio.sleep(0)  # or a loop of broadcasts would starve the pump
+            await asyncio.sleep(0)  # otherwise a loop of broadcasts would starve the driver
         if engine.can_broadcast_bytes(len(payload)) and not self._backpressure_lock.locked():
             self._running_engine()
             return self._submit(engine, submit, payload)
@@ -457,7 +458,7 @@ class Node:
         """
         self._running_engine()
         if not isinstance(target, (str, Address)):
-            raise InvalidArgument(f"where: expected host:port, not {type(target).__name__}")
+            raise InvalidArgument(f"target: expected host:port, not {type(target).__name__}")
         try:
             address = parse_literal(str(target))
         except ValueError as error:
@@ -637,7 +638,7 @@ class Node:
             send_drops=stats.send_drops + self._socket.error_count,
         )
 
-    # --- the tasks ------------------------------------------------------------------------------
+    # --- tasks ----------------------------------------------------------------------------------
 
     async def _ensure_epoch_saved(self) -> bool:
         """Returns whether the epoch is on disk; saves it first if it is not."""
@@ -661,20 +662,19 @@ class Node:
         while True:
             previous, addresses = sock.dialable_address, sock.refresh_addresses()
             if addresses[0] != previous:
-                logger.info("others are told to dial %s now, no longer %s", addresses[0], previous)
+                logger.info("the advertised address changed from %s to %s", previous, addresses[0])
             if self._engine.on_addresses_changed(addresses, self.now()):
                 self._driver.wake()
             is_loopback_only = addresses[0].is_loopback
             if is_loopback_only and not was_loopback_only:
                 logger.warning(
-                    "this machine has no address but loopback, so nodes on other machines cannot dial"
-                    " this one yet; an address that appears is used, another one is named by"
-                    " --advertise HOST:PORT"
+                    "this machine has only loopback addresses, so nodes on other machines cannot dial it;"
+                    " an address that appears later is used automatically, or set --advertise HOST:PORT"
                 )
             was_loopback_only = is_loopback_only
             await asyncio.sleep(ADDRESS_CHECK_INTERVAL_S)
 
-    # --- their parts ----------------------------------------------------------------------------
+    # --- internals ------------------------------------------------------------------------------
 
     def _running_engine(self) -> Engine:
         if self._phase is Phase.RUNNING:
@@ -682,7 +682,9 @@ class Node:
             return self._engine
         if self._failure is not None:
             raise self._failure
-        raise NotRunning("this node has not started" if self._phase is Phase.NEW else "it has left")
+        raise NotRunning(
+            "this node has not started" if self._phase is Phase.NEW else "this node has left"
+        )
 
     def _check_loop(self) -> None:
         """Raises NotRunning outside of the node's event loop."""
@@ -770,16 +772,16 @@ class Node:
         if isinstance(to, PeerId):
             return to
         if not isinstance(to, (str, Address)):
-            raise InvalidArgument(f"to: expected a peer id or an address, not {type(to).__name__}")
+            raise InvalidArgument(f"to: expected a peer ID or an address, not {type(to).__name__}")
         with contextlib.suppress(ValueError):
             return PeerId.parse(str(to))
         try:
             address = Address.parse(str(to))
         except ValueError:
-            raise UnknownPeer(f"no peer {to}") from None
+            raise UnknownPeer(f"unknown peer {str(to)!r}") from None
         peer_id = self.peer_at(address)
         if peer_id is None:
             raise UnknownPeer(
-                f"no peer has proved to be at {address}: dial it, or name its peer ID"
+                f"no peer is known to be at {address}; dial it first, or use its peer ID"
             )
         return peer_id

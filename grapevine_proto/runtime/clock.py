@@ -1,9 +1,9 @@
-"""The time a driver gives its engine, and how late its loop comes to it.
+"""The monotonic clock of a node and the lag of its event loop.
 
-What must stay true:
+Invariants:
 
-- The clock only grows, by the time that the machine was suspended too, where the system tells it.
-- A loop that comes late is known for late before anybody is judged by the time that passed.
+- The clock is monotonic and, where the system supports it, includes the time that the machine was suspended.
+- Loop lag is detected before any peer is judged by the time that passed.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import time
 from typing import Final
 
 CLOCK_POLL_INTERVAL_S: Final = (
-    0.25  # a driver asks at least so often, which is how a late loop is noticed
+    0.25  # a driver reads the clock at least this often, which reveals lag
 )
-LOOP_LATE_THRESHOLD_S: Final = 0.1  # below this a loop is merely busy
-LAG_WINDOW_S: Final = 5.0  # for how long the worst lag is shown
+LOOP_LATE_THRESHOLD_S: Final = 0.1  # less is a busy loop
+LAG_WINDOW_S: Final = 5.0  # for the maximum lag
 
 if hasattr(time, "CLOCK_BOOTTIME"):
 
     def clock() -> float:
-        """Seconds that only grow, time asleep included."""
+        """Returns monotonic seconds, including suspended time."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 else:
 
     def clock() -> float:
-        """Seconds that only grow; on this system without the time asleep."""
+        """Returns monotonic seconds; this system does not include suspended time."""
         return time.monotonic()
 
 
 class LoopLagMonitor:
-    """How much later than `CLOCK_POLL_INTERVAL_S` after the last time its loop asks for the time again."""
+    """Measures how much later than `CLOCK_POLL_INTERVAL_S` after the previous call the loop calls `tick`."""
 
     def __init__(self, now: float) -> None:
         self._expected_at = now + CLOCK_POLL_INTERVAL_S
@@ -39,7 +39,7 @@ class LoopLagMonitor:
         self._max_lag_at = now
 
     def tick(self, now: float) -> float:
-        """The seconds the loop is late by now, where that is more than being busy; else 0."""
+        """Returns the lag of the loop in seconds, or 0 below `LOOP_LATE_THRESHOLD_S`."""
         late_s = now - self._expected_at
         self._expected_at = now + CLOCK_POLL_INTERVAL_S
         if late_s > self._max_lag_s or now - self._max_lag_at >= LAG_WINDOW_S:
@@ -47,5 +47,5 @@ class LoopLagMonitor:
         return late_s if late_s > LOOP_LATE_THRESHOLD_S else 0.0
 
     def max_recent_s(self, now: float) -> float:
-        """The worst of the last seconds."""
+        """Returns the maximum lag of the last `LAG_WINDOW_S` seconds."""
         return self._max_lag_s if now - self._max_lag_at < LAG_WINDOW_S else 0.0

@@ -1,14 +1,14 @@
-"""Threads of our own for calls that block: files and name lookups.
+"""Daemon threads for blocking calls: files and name resolution.
 
-asyncio's default executor belongs to the application: once it keeps all threads busy, whatever of ours
-needs one waits without bound, and at its end the interpreter waits for every thread of it.
+asyncio's default executor belongs to the application: if its threads are all busy, our calls would wait
+without limit, and at exit the interpreter waits for all of them.
 
 Invariants:
 
-- At most `limit` threads at a time; further work waits in order.
-- Nothing waits for a call that hangs: neither the caller, who may be cancelled, nor the end of the loop
-  or of the process (threads are daemons).
-- No thread outlives the work, so that an idle node has none and a forked child misses none.
+- At most `limit` threads run at a time; further calls wait in order.
+- A hanging call blocks neither its caller, which can be cancelled, nor the end of the loop or the process
+  (the threads are daemons).
+- A thread ends when there is no work, so an idle node has none and a forked child misses none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class DaemonThreads:
-    """At most `limit` threads, each called `name`. May be used from several event loops."""
+    """Runs calls in at most `limit` threads named `name`. May be used from several event loops."""
 
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
@@ -34,7 +34,8 @@ class DaemonThreads:
         self._jobs: deque[Callable[[], None]] = deque()
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """What ``work(*args)`` returns or raises. OSError where the system grants no thread."""
+        """Returns or raises what ``work(*args)`` does, in a thread. Raises OSError if no thread can be
+        started."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -43,7 +44,7 @@ class DaemonThreads:
                 return
             try:
                 result = work(*args)
-            except BaseException as error:  # noqa: BLE001  raised where it was asked for
+            except BaseException as error:  # noqa: BLE001  raised in the caller
                 _call_in_loop(loop, _set_exception, future, error)
             else:
                 _call_in_loop(loop, _set_result, future, result)
@@ -81,7 +82,7 @@ class DaemonThreads:
 def _call_in_loop(
     loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any
 ) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    with contextlib.suppress(RuntimeError):  # the loop is closed: no caller is waiting
         loop.call_soon_threadsafe(callback, *args)
 
 
@@ -92,6 +93,6 @@ def _set_result(future: asyncio.Future[T], result: T) -> None:
 
 def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
-        if isinstance(error, StopIteration):  # which no future takes
+        if isinstance(error, StopIteration):  # a future rejects it
             error = RuntimeError(str(error))
         future.set_exception(error)

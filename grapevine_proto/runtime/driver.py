@@ -1,16 +1,14 @@
-"""What drives one engine under asyncio: reads its socket, lets its time pass, writes, and tells.
+"""Drives one engine under asyncio: reads and writes its socket, advances its time and publishes its events.
 
-What must stay true:
+Invariants:
 
-- One task reads the socket, one writes it. The writer (the pump) is also the only one that lets the
-  engine's time pass.
-- What came is told before anything is done about it: the reader tells what it read, and wakes the
-  pump only after whoever was told was woken. All is told in the order in which it happened.
-- No error of the system, of a handler or of one peer ends a task or costs another peer a datagram, in
-  or out.
-- No turn of the loop is taken for long: reader and pump work in bounded batches.
+- One task reads the socket, another one writes it. Only the writing task advances the engine.
+- Events are published before the engine acts on them: the reader publishes what it read, and wakes the
+  writer only after the readers of events. Events are published in the order in which they occurred.
+- No error of the system, a handler or one peer ends a task or costs another peer a datagram, in or out.
+- Both tasks work in limited batches, so other tasks of the loop get their turns.
 - Nothing is sent under an epoch that is not on disk.
-- When the loop comes late, the engine is told before it judges anybody by the time that passed.
+- The engine learns about loop lag before it judges any peer by the time that passed.
 """
 
 from __future__ import annotations
@@ -31,26 +29,27 @@ from grapevine_proto.runtime.udp_socket import SocketClosed, UdpSocket
 
 logger = logging.getLogger("grapevine")
 
-MAX_ITEMS_PER_TURN: Final = (
-    64  # datagrams read, sent, or events told per turn: about 4 ms of work at 60 us each
-)
-MAX_UNPUBLISHED_EVENTS: Final = (
-    4096  # events; a datagram on loopback brings hundreds of small messages
-)
-MIN_WAIT_S: Final = 0.001  # what timers can do; keeps a deadline in the past from spinning
+MAX_ITEMS_PER_TURN: Final = 64  # datagrams or events per turn: about 4 ms at 60 us each
+MAX_UNPUBLISHED_EVENTS: Final = 4096  # one loopback datagram can hold hundreds of small messages
+MIN_WAIT_S: Final = 0.001  # resolution of timers; a deadline in the past does not spin the loop
 ERROR_PAUSE_S: Final = 0.5
 ERROR_LOG_INTERVAL_S: Final = 1.0
 
 
 class EngineDriver:
-    """Runs as two tasks, `read_loop` and `write_loop`, until they are cancelled. `publish` is told what
-    happens,
-    `fail` why it cannot go on; `ensure_epoch_saved` says, or sees to it, that the epoch is on disk.
+    """Drives `engine` in two tasks, `read_loop` and `write_loop`, until they are cancelled.
 
-    `wake` it when something is to be sent. `room_available` is set when a payload of
-    `waiting_payload_bytes` finds room,
-    `drained` when all was said after `Engine.leave`; `broadcasts_since_turn` broadcasts came since the
-    last turn.
+    Call `wake` when there is something to send. `room_available` is set when a payload of
+    `waiting_payload_bytes` has room, `drained` when everything was sent after `Engine.leave`.
+    `broadcasts_since_turn` counts broadcasts since the last turn.
+
+    Args:
+        engine: the engine.
+        sock: its socket.
+        publish: called with each event.
+        fail: called with the error that stops the node.
+        ensure_epoch_saved: saves the epoch if necessary; returns whether it is on disk.
+        now: the node's monotonic clock, in seconds.
     """
 
     def __init__(
@@ -72,68 +71,67 @@ class EngineDriver:
         self._unpublished: deque[Event] = deque()
         self._wake_event = asyncio.Event()
         self.room_available = asyncio.Event()
-        self.waiting_payload_bytes = 0  # of the payload that waits for room longest
+        self.waiting_payload_bytes = 0  # of the payload that has waited longest
         self.drained = asyncio.Event()
         self.broadcasts_since_turn = 0
         self._error_logged_at = -math.inf
 
     def wake(self) -> None:
-        """There is something to send, or time to be looked at anew."""
+        """Schedules a turn of `write_loop`: there is something to send, or a new deadline."""
         if not self._wake_event.is_set():
             self._wake_event.set()
 
     async def read_loop(self) -> None:
-        """The task that reads."""
+        """Reads datagrams until the task is cancelled or the socket closed."""
         while True:
             try:
                 await self._read_datagrams()
             except SocketClosed:
-                self._fail(NotRunning("the socket was closed under the node"))
+                self._fail(NotRunning("the socket was closed by the system"))
                 return
             except Exception:
-                logger.exception("a fault in the node; it goes on")
+                logger.exception("internal error; the node continues")
                 await asyncio.sleep(
                     0
-                )  # no longer: a peer that could cause it could silence the node
+                )  # not longer, or a peer that causes errors could silence the node
 
     async def _read_datagrams(self) -> NoReturn:
-        """Read datagrams without end."""
+        """Passes each datagram to the engine and publishes events in batches."""
         engine, sock = self._engine, self._socket
         batch_size = 0
         while True:
             datagram, source = await sock.receive()
             try:
                 engine.receive(datagram, source, self._read_clock())
-            except Exception as error:  # noqa: BLE001  it never raises; should it, only this datagram is lost
+            except Exception as error:  # noqa: BLE001  a bug costs only this datagram
                 self._log_internal_error(format_error(error))
             batch_size += 1
             if batch_size < MAX_ITEMS_PER_TURN and sock.is_readable:
                 continue
             batch_size = 0
             self._publish_batch()
-            self.wake()  # whoever was told has its turn before the pump, for it was woken before
+            self.wake()  # after the readers of events, so they run first
             if sock.is_readable:
                 await asyncio.sleep(0)
-            while (
-                len(self._unpublished) > MAX_UNPUBLISHED_EVENTS
-            ):  # what is not read yet can wait where it is
+            # datagrams that are not read yet can wait in the socket
+            while len(self._unpublished) > MAX_UNPUBLISHED_EVENTS:
                 self._publish_batch()
                 await asyncio.sleep(0)
 
     async def write_loop(self) -> None:
-        """The task that lets time pass, and writes."""
+        """Advances the engine and sends datagrams until the task is cancelled or the socket closed."""
         while True:
             try:
                 await self._run_turn()
             except SocketClosed:
-                self._fail(NotRunning("the socket was closed under the node"))
+                self._fail(NotRunning("the socket was closed by the system"))
                 return
             except Exception:
-                logger.exception("a fault in the node; it goes on")
+                logger.exception("internal error; the node continues")
                 await asyncio.sleep(ERROR_PAUSE_S)
 
     async def _run_turn(self) -> None:
-        """Let time pass, send what is due, tell what happened, wait for the next reason to wake."""
+        """Advances the engine, sends what is due, publishes events and waits for the next wake-up."""
         engine = self._engine
         self._wake_event.clear()
         self.broadcasts_since_turn = 0
@@ -162,14 +160,14 @@ class EngineDriver:
     async def _send_all(self) -> int:
         engine, sock = self._engine, self._socket
         if not await self._ensure_epoch_saved():
-            return 0  # nothing may be sent under an epoch that could be used again
+            return 0  # a crash now could reuse an unsaved epoch
         datagrams = engine.datagrams_to_send(self._now())
         for number, (datagram, address) in enumerate(datagrams, 1):
             try:
                 await sock.send(datagram, address)
             except SocketClosed:
                 raise
-            except Exception as error:  # noqa: BLE001  of this datagram alone
+            except Exception as error:  # noqa: BLE001  costs only this datagram
                 self._log_internal_error(format_error(error))
             if number % MAX_ITEMS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -180,7 +178,7 @@ class EngineDriver:
         return len(datagrams)
 
     def _publish_batch(self) -> int:
-        """Tell a batch of what happened; how much that was."""
+        """Publishes a batch of events. Returns how many."""
         unpublished = self._unpublished
         unpublished += self._engine.events()
         count = min(len(unpublished), MAX_ITEMS_PER_TURN)
@@ -194,11 +192,12 @@ class EngineDriver:
         return count
 
     def _log_internal_error(self, problem: str) -> None:
-        """Say so in the log, at most once a second: a peer may have caused it, and may again."""
+        """Logs an internal error, at most once per second, because a peer may be able to cause it
+        repeatedly."""
         now = self._now()
         if now - self._error_logged_at >= ERROR_LOG_INTERVAL_S:
             self._error_logged_at = now
-            logger.error("a fault in the node; it goes on: %s", problem)
+            logger.error("internal error; the node continues: %s", problem)
 
     async def _publish_all(self) -> int:
         count = self._publish_batch()
@@ -208,7 +207,7 @@ class EngineDriver:
         return count
 
     def _read_clock(self) -> float:
-        """The time; the engine is told first where the loop comes late to it."""
+        """Returns the current time, after reporting loop lag to the engine."""
         now = self._now()
         late_s = self.lag_monitor.tick(now)
         if late_s:

@@ -4,8 +4,8 @@ Invariants:
 
 - A slow reader never stalls the node: each has its own queue, limited by events and by bytes. Beyond the
   limit the oldest events are dropped, counted and logged, and the reader gets `EventsLost` first.
-- Message handlers that may not lose anything ask for a pause before their queue is full (`on_pause`).
-- Events are read, and handlers called, in the order in which things happened.
+- Message handlers that must not lose messages cause a pause before their queue is full (`on_pause`).
+- Readers and handlers get events in the order in which they occurred.
 - Nothing that a listener or handler raises, `CancelledError` and other `BaseException`s included, ends a
   task of the node: it is logged and counted, and the next event goes to the same callback.
 - A handler that returns no awaitable is called at once, before anything else happens.
@@ -28,18 +28,19 @@ from grapevine_proto.events import Event, EventsLost, Message, MessageReceived, 
 MessageListener = Callable[[Message], Awaitable[object] | object]
 EventListener = Callable[[Event], object]
 OnFull: TypeAlias = Literal["pause", "drop_oldest"]
-"""What happens when message handlers are slower than the traffic: peers are asked to hold back what they
-have for this node (`pause`), or the oldest messages that wait are dropped."""
+"""What happens when message handlers are slower than the traffic: peers are asked to hold back rumors for
+this node (`pause`), or the oldest queued messages are dropped."""
 
 logger = logging.getLogger("grapevine")
 
-EVENT_OVERHEAD_BYTES: Final = 500  # about what an event weighs besides its payload
-# Then a reader that never waits lets the loop do something else. Twice what the two tasks of a node
-# tell in a turn, or whoever reads as quickly as it can would fall behind and lose events.
+EVENT_OVERHEAD_BYTES: Final = 500  # approximate memory of an event besides its payload
+# A reader that never waits yields after this many. Twice what the tasks of a node publish per turn,
+# otherwise a
+# reader at full speed would fall behind and lose events.
 MAX_EVENTS_PER_TURN: Final = 256
-PAUSE_FILL_RATIO: Final = 0.75  # of a queue's limits: what is in flight then finds room in the rest
+PAUSE_FILL_RATIO: Final = 0.75  # of the queue's limits: leaves room for what is in flight
 RESUME_FILL_RATIO: Final = 0.5
-LOSS_WARNING_INTERVAL_S: Final = 60.0  # between log lines on events that a slow reader lost
+LOSS_WARNING_INTERVAL_S: Final = 60.0  # between warnings about lost events
 
 
 class EventStream:
@@ -64,7 +65,7 @@ class EventStream:
         self._reads_without_wait = 0
 
     def put(self, event: Event) -> None:
-        """Add `event`; where there is no room the oldest go. Never waits."""
+        """Adds `event`. Beyond the limits the oldest events are dropped. Never waits."""
         if self._is_ended:
             return
         self._events.append(event)
@@ -83,25 +84,25 @@ class EventStream:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is there to be read now."""
+        """Whether there is no event to read."""
         return not self._events
 
     @property
     def fill_ratio(self) -> float:
-        """How full the queue is, by events or by bytes, whichever is nearer to its limit; 1: full."""
+        """Used share of the limit on events or bytes, whichever is larger; 1 is full."""
         return max(len(self._events) / self._max_events, self._bytes / self._max_bytes)
 
     def unread(self) -> Iterator[Event]:
-        """The events that have not been read, the oldest first."""
+        """Returns the unread events, oldest first."""
         return iter(self._events)
 
     def limit_by_bytes_only(self) -> None:
-        """From now on, drop events for their bytes (`EVENT_OVERHEAD_BYTES` and the payload) and not for their
-        number: a single rumor brings thousands of small messages."""
+        """Limits the queue by bytes only (`EVENT_OVERHEAD_BYTES` and the payload per event) from now on: a
+        few rumors can hold thousands of small messages."""
         self._is_count_limited = False
 
     def end(self) -> None:
-        """No more will come; what is here can still be read."""
+        """Ends the stream after the events that are already queued."""
         self._is_ended = True
         self._arrived.set()
 
@@ -128,13 +129,13 @@ class EventStream:
 
 
 class EventHub:
-    """Everybody who reads one node's events: listeners and message handlers, called as things happen,
-    and streams. While a handler's answer is awaited, which a task does that ends with the waiting,
-    messages wait for the handlers.
+    """Distributes one node's events to listeners and message handlers, which are called at once, and to
+    streams.
 
-    `on_pause(True)` is called when messages that wait for handlers fill three quarters of the queue, and
-    `on_pause(False)` once they fill half of it. `lost` counts the events that went unread, `failures`
-    what listeners and handlers raised, `handled` the messages that all handlers are done with.
+    While a task awaits the result of a handler, further messages are queued for the handlers; the task
+    ends with the queue. `on_pause(True)` is called when that queue is three quarters full,
+    `on_pause(False)` once it is half empty. `lost` counts events dropped unread, `failures` exceptions of
+    listeners and handlers, `handled` messages that all handlers have finished.
     """
 
     def __init__(
@@ -148,11 +149,13 @@ class EventHub:
         self._on_pause = on_pause
         self._listeners: list[EventListener] = []
         self._handlers: list[MessageListener] = []
-        self._streams: list[weakref.ref[EventStream]] = []  # a stream is gone when nobody reads it
-        self._messages = self._new_stream()  # not handled yet, while an answer is awaited
-        self._handling: Message | None = None  # the message whose handlers are awaited
-        self._handler_task: asyncio.Task[None] | None = None  # which awaits it
-        self._has_pausing_handler = False  # at least one handler wants a pause rather than losses
+        self._streams: list[
+            weakref.ref[EventStream]
+        ] = []  # weak: a stream that is no longer used disappears
+        self._messages = self._new_stream()  # messages queued for the handlers
+        self._handling: Message | None = None  # the message whose handlers are running
+        self._handler_task: asyncio.Task[None] | None = None  # the task that runs them
+        self._has_pausing_handler = False  # at least one handler must not lose messages
         self._is_paused = False
         self._is_ended = False
         self._next_warning_at = -float("inf")
@@ -162,21 +165,22 @@ class EventHub:
         self.handled = 0
 
     def add_listener(self, listener: EventListener) -> None:
-        """Call `listener` with every event from now on, within `publish`."""
+        """Calls `listener` with every event from now on, within `publish`."""
         self._listeners.append(listener)
 
     def add_handler(self, handler: MessageListener, on_full: OnFull = "pause") -> None:
-        """Call `handler` with every message from now on; an awaitable answer is awaited first. All
-        handlers share one queue: a pause for one is a pause for all. Raises InvalidArgument."""
+        """Calls `handler` with every message from now on; an awaitable result is awaited before the next
+        message. All handlers share one queue, so a pause for one is a pause for all. Raises
+        InvalidArgument."""
         if on_full not in ("pause", "drop_oldest"):
-            raise InvalidArgument(f"on_full: {on_full!r} is not one of: pause, drop_oldest")
+            raise InvalidArgument(f"on_full: must be one of pause, drop_oldest; got {on_full!r}")
         self._handlers.append(handler)
         if on_full == "pause":
             self._has_pausing_handler = True
             self._messages.limit_by_bytes_only()
 
     def stream(self) -> EventStream:
-        """Every event from now on."""
+        """Returns a stream of every event from now on."""
         stream = self._new_stream()
         if self._is_ended:
             stream.end()
@@ -184,13 +188,13 @@ class EventHub:
         return stream
 
     def publish(self, event: Event) -> None:
-        """Tell everybody. Never raises and never waits."""
+        """Passes `event` to all readers. Never raises and never waits."""
         for listener in tuple(self._listeners):
             try:
                 listener(event)
-            except BaseException as error:  # noqa: BLE001  the application's fault, and its own to mend
+            except BaseException as error:  # noqa: BLE001  a bug of the application
                 self._on_callback_error(error, "an event listener", type(event).__name__)
-        for reference in tuple(self._streams):  # one may go meanwhile
+        for reference in tuple(self._streams):  # one may disappear meanwhile
             stream = reference()
             if stream is not None:
                 stream.put(event)
@@ -207,12 +211,12 @@ class EventHub:
                 self._call_handlers(event.message)
 
     def is_called_by(self, task: asyncio.Task[object] | None) -> bool:
-        """Whether `task` is the one that awaits handlers, so that waiting for it would be for ever."""
+        """Whether `task` runs the handlers, so that it must not wait for them."""
         return task is not None and task is self._handler_task
 
     def unhandled(self, *, exclude_current: bool = False) -> list[Message]:
-        """Messages that some handler has not finished, the oldest first. `exclude_current`: without the one
-        that is being handled now."""
+        """Returns the messages that some handler has not finished, oldest first. `exclude_current` omits
+        the one that is being handled now."""
         waiting = [
             event.message for event in self._messages.unread() if isinstance(event, MessageReceived)
         ]
@@ -220,8 +224,8 @@ class EventHub:
         return current + waiting
 
     async def finish_handlers(self, timeout_s: float) -> None:
-        """Let message handlers finish what waits for them, for at most so long; then cancel them.
-        `unhandled` tells what they did not finish."""
+        """Waits up to `timeout_s` seconds until the handlers have finished their queue, then cancels them.
+        `unhandled` returns what they did not finish."""
         dispatcher = self._handler_task
         if dispatcher is not None:
             await asyncio.wait([dispatcher], timeout=timeout_s)
@@ -229,14 +233,15 @@ class EventHub:
             await asyncio.gather(dispatcher, return_exceptions=True)
 
     def end_streams(self) -> None:
-        """No event comes any more: all streams end once they are read."""
+        """Ends all streams after the events that are already queued."""
         self._is_ended = True
         for stream in (*(reference() for reference in self._streams), self._messages):
             if stream is not None:
                 stream.end()
 
     async def close(self, timeout_s: float | None) -> None:
-        """`end_streams`, then `finish_handlers`. None: a message handler asks, and finishes by itself."""
+        """Calls `end_streams`, then `finish_handlers`, unless `timeout_s` is None: a handler itself is the
+        caller."""
         self.end_streams()
         if timeout_s is not None:
             await self.finish_handlers(timeout_s)
@@ -251,14 +256,15 @@ class EventHub:
         if now >= self._next_warning_at:
             self._next_warning_at = now + LOSS_WARNING_INTERVAL_S
             logger.warning(
-                "a handler or reader of events is too slow: %d events were dropped (%d in all)",
+                "a handler or reader of events is too slow: %d events were dropped (%d in total)",
                 self._lost_unlogged,
                 self.lost,
             )
             self._lost_unlogged = 0
 
     def _on_callback_error(self, error: BaseException, callback_kind: str, subject: str) -> None:
-        """A callback raised `error`. What is meant to end the program still does, by way of the loop."""
+        """Counts and logs the `error` of a callback. KeyboardInterrupt and SystemExit are raised again in
+        the loop."""
         self.failures += 1
         logger.error("%s failed on %s", callback_kind, subject, exc_info=error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -269,7 +275,7 @@ class EventHub:
         self._on_pause(is_paused)
 
     def _call_handlers(self, message: Message) -> None:
-        """Have every handler take `message`, from the first that wants to be awaited on in a task."""
+        """Calls every handler with `message`. From the first awaitable result on, a task does it."""
         handlers = tuple(self._handlers)
         for number, handler in enumerate(handlers, 1):
             answer = self._call_handler(handler, message)
@@ -280,19 +286,20 @@ class EventHub:
                 return
 
     def _call_handler(self, handler: MessageListener, message: Message) -> Awaitable[object] | None:
-        """What is to be awaited of `handler`, if anything is."""
+        """Calls `handler`. Returns its result if it is awaitable, else None."""
         try:
             answer = handler(message)
             if answer is not None and inspect.isawaitable(answer):
                 return answer
-        except BaseException as error:  # noqa: BLE001  the application's fault, and its own to mend
+        except BaseException as error:  # noqa: BLE001  a bug of the application
             self._on_callback_error(error, "a message handler", message.id.short)
         return None
 
     async def _run_handlers(
         self, answer: Awaitable[object], rest: tuple[MessageListener, ...], message: Message
     ) -> None:
-        """Await `answer`, have the `rest` take the same message, and all handlers what came meanwhile."""
+        """Awaits `answer`, calls the `rest` of the handlers with the same message, then all handlers with
+        the queue."""
         await self._await_answer(answer, message)
         await self._await_all(rest, message)
         self._on_handled()
@@ -307,7 +314,7 @@ class EventHub:
         self._handler_task = None
 
     def _on_handled(self) -> None:
-        """All handlers are done with the message in hand."""
+        """All handlers have finished the current message."""
         self._handling = None
         self.handled += 1
         if self._is_paused and self._messages.fill_ratio <= RESUME_FILL_RATIO:
@@ -325,7 +332,7 @@ class EventHub:
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # we are cancelled, and not what it waited for
+                raise  # this task was cancelled, not the handler
             self._on_callback_error(error, "a message handler", message.id.short)
 
 
@@ -334,7 +341,7 @@ def _reraise(error: BaseException) -> NoReturn:
 
 
 def event_size_bytes(event: Event) -> int:
-    """About how many bytes `event` takes."""
+    """Returns the approximate memory of `event`."""
     if isinstance(event, (MessageReceived, MessageSent)):
         return EVENT_OVERHEAD_BYTES + len(event.message.payload)
     return EVENT_OVERHEAD_BYTES

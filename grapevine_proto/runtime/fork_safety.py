@@ -1,13 +1,13 @@
-"""What a child process made by `os.fork` must not share with its parent: sockets, locks and nonces.
+"""Fork safety: a child of `os.fork` must not share sockets, locks and nonces with its parent.
 
-A fork (multiprocessing's start method `fork`, a pre-forking server) copies every object and every
-descriptor. The parent's node goes on; its copies in the child are dead.
+A fork (multiprocessing's start method `fork`, a pre-forking server) copies every object and descriptor.
+The parent's node continues; its copy in the child is released.
 
 Invariants:
 
-- The child gives up its copies without touching what the parent still uses: it never unlocks a lock, and
-  never unregisters a descriptor from the parent's event loop (which the two share).
-- Objects that hold nothing when the fork happens are left as they are, so that the child can use them.
+- The child releases its copies without affecting the parent: it never releases a lock, and never
+  unregisters a descriptor from the selector, which both share.
+- Objects that hold nothing at the time of the fork stay unchanged, so the child can use them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Protocol
 
 
 class ForkAware(Protocol):
-    """Something that holds what a child must not have."""
+    """An object with resources that a forked child must not use."""
 
     def on_forked(self) -> None:
-        """Give it up: called in the child, first of all. Must not raise and not wait."""
+        """Releases the resources. Called in the child before anything else. Must neither raise nor wait."""
         ...
 
 
@@ -29,13 +29,13 @@ _registered: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def register_at_fork(resource: ForkAware) -> None:
-    """Have `resource` told in every child that is forked from now on, as long as it lives."""
+    """Calls `resource.on_forked` in every forked child while `resource` exists."""
     _registered.add(resource)
 
 
 def detach_descriptor(fd: int) -> None:
-    """Let go of what is behind the descriptor `fd`, whose number stays taken: whoever closes it later
-    closes nothing else."""
+    """Redirects the descriptor `fd` to the null device. Its number stays in use, so a later close affects
+    no other file."""
     null_fd = os.open(os.devnull, os.O_RDWR)
     try:
         os.dup2(null_fd, fd, inheritable=False)

@@ -1,10 +1,10 @@
-"""Which addresses of this machine others may dial.
+"""Addresses of this machine that other nodes can dial.
 
 Invariants:
 
-- What is said holds at the moment of the call and is cheap to ask again: a route lookup, and only where
-  there is no route to the outside a look at each interface. Nothing is sent.
-- A loopback address is given only where there is no other.
+- A result is valid at the time of the call, and a call is cheap: a route lookup and, only without a
+  default route, a query of each interface. Nothing is sent.
+- A loopback address is returned only if there is no other.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 ROUTE_PROBE_ADDRESS: Final = {
-    socket.AF_INET: ("192.0.2.1", 9),  # documentation addresses (RFC 5737, RFC 3849): asking for
-    socket.AF_INET6: ("2001:db8::1", 9),  # the route to them sends nothing
+    socket.AF_INET: ("192.0.2.1", 9),  # documentation addresses (RFC 5737, RFC 3849);
+    socket.AF_INET6: ("2001:db8::1", 9),  # a route lookup sends nothing to them
 }
 LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-MAX_ADDRESSES: Final = 4  # that a record carries
+MAX_ADDRESSES: Final = 4  # in a PeerRecord
 
 _IS_LINUX: Final = sys.platform == "linux"
 _GET_FLAGS: Final = 0x8913 if _IS_LINUX else 0xC0206911  # SIOCGIFFLAGS (netdevice(7); Darwin, BSD)
@@ -33,7 +33,7 @@ _UNUSABLE_FLAGS: Final = 0x68  # IPv6: tentative, deprecated, or a duplicate (li
 
 
 class _InterfaceAddress(NamedTuple):
-    """An address of an interface; those that sort first are the likelier to be reached."""
+    """An address of an interface. Addresses that are more likely to be reachable sort first."""
 
     is_link_local: bool
     is_ipv6: bool
@@ -43,16 +43,17 @@ class _InterfaceAddress(NamedTuple):
 
 
 def dialable_hosts(host: str, family: socket.AddressFamily | int) -> tuple[str, ...]:
-    """What others may dial where a socket of `family` is bound to `host`, the likeliest first.
+    """Returns the addresses to dial for a socket of `family` bound to `host`, the most likely one first.
 
-    For a wildcard: the address that the route to the outside leaves from; without such a route the
-    addresses of all interfaces that are up; without those loopback alone."""
+    For a wildcard: the source address of the default route; without one, the addresses of all interfaces
+    that are up; without any, loopback.
+    """
     if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
-        return (host.partition("%")[0],)  # a zone means something on this machine alone
+        return (host.partition("%")[0],)  # a scope is local to this machine
     address_family = socket.AddressFamily(family)
     families = tuple(
         dict.fromkeys((address_family, socket.AF_INET))
-    )  # one of IPv6 takes IPv4 as well
+    )  # an IPv6 socket accepts IPv4 too
     for each in families:
         with contextlib.suppress(OSError), socket.socket(each, socket.SOCK_DGRAM) as probe:
             probe.connect(ROUTE_PROBE_ADDRESS[each])
@@ -64,16 +65,16 @@ def dialable_hosts(host: str, family: socket.AddressFamily | int) -> tuple[str, 
 
 
 def _ipv4_addresses() -> list[_InterfaceAddress]:
-    """The first of each interface that is up."""
+    """Returns the first IPv4 address of each interface that is up."""
     addresses: list[_InterfaceAddress] = []
     try:
         from fcntl import ioctl
-    except ImportError:  # Windows, where a host has a route or is alone
+    except ImportError:  # Windows
         return addresses
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for index, name in socket.if_nameindex():
             request = struct.pack("16s24x", name.encode()[:15])
-            with contextlib.suppress(OSError):  # an interface that is gone, or without an address
+            with contextlib.suppress(OSError):  # the interface has no address or no longer exists
                 (flags,) = struct.unpack_from("=H", ioctl(sock, _GET_FLAGS, request), 16)
                 if flags & _IS_LOOPBACK or not flags & _IS_UP:
                     continue
@@ -88,7 +89,7 @@ def _ipv4_addresses() -> list[_InterfaceAddress]:
 
 
 def _ipv6_addresses() -> list[_InterfaceAddress]:
-    """All that are in use, on Linux; elsewhere there is no such list."""
+    """Returns the usable IPv6 addresses on Linux; empty elsewhere."""
     addresses: list[_InterfaceAddress] = []
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():

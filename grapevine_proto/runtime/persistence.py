@@ -1,11 +1,11 @@
-"""When a node's state is read and written, off the loop; `state` knows how.
+"""Loads and saves the state of a node outside of the event loop; `state_file` defines the files.
 
-What must stay true:
+Invariants:
 
 - An epoch is on disk before anything is sent under it.
-- One save at a time, and none where nothing changed.
-- Whoever is cancelled while a thread loads waits for it: it may take the directory's lock yet.
-- A save that fails costs the node nothing but what a crash would lose; it is told of once.
+- One save runs at a time, and none if nothing changed.
+- A cancelled `load` waits for its thread, which may still take the lock of the directory.
+- A failed save costs no more than a crash would; it is reported once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ logger = logging.getLogger("grapevine")
 
 
 class StatePersister:
-    """The state of one node, in `directory`; without one, every run begins as somebody new.
+    """Persists the state of one node in `directory`; without one, every run has a new identity.
 
-    `on_problem` is called with what is wrong with saving, in plain words, when that changes; empty:
-    it works again.
+    `on_problem` is called, for people, when saving starts to fail, fails differently, or works again (empty).
     """
 
     def __init__(self, directory: str | Path | None, on_problem: Callable[[str], None]) -> None:
@@ -44,20 +43,20 @@ class StatePersister:
 
     @property
     def load_warning(self) -> str:
-        """What was wrong with the directory when it was read; empty: nothing."""
+        """Damage that was found while loading, for people; empty if none."""
         return "" if self._directory is None else self._directory.load_warning
 
     @property
     def is_enabled(self) -> bool:
-        """Whether there is a directory at all."""
+        """Whether there is a state directory."""
         return self._directory is not None
 
     def is_persisted(self, epoch: int) -> bool:
-        """Whether `epoch` is on disk, so that nobody will use it again."""
+        """Whether `epoch` is on disk, so no later run reuses it."""
         return epoch == self._saved_epoch
 
     async def load(self) -> NodeState:
-        """What the last run left. Raises ConfigError and StateLockedError."""
+        """Returns the state of the last run. Raises ConfigError, StorageError or StateLockedError."""
         saved = await self._load()
         self._saved_epoch = saved.epoch
         return saved
@@ -80,8 +79,11 @@ class StatePersister:
     async def save(
         self, engine: Engine, now: float, unhandled: Callable[[], Iterable[MessageId]], handled: int
     ) -> bool:
-        """Save what changed; whether all is saved now. `unhandled` gives the broadcasts that the
-        application is not done with, which changed if `handled` did."""
+        """Saves the state if it changed. Returns whether everything is saved.
+
+        `unhandled` returns the broadcasts that message handlers have not finished, which are saved as not
+        seen; `handled` counts finished ones and so reveals changes.
+        """
         if self._directory is None:
             return True
         async with self._lock:
@@ -100,6 +102,6 @@ class StatePersister:
             return not problem
 
     def close(self) -> None:
-        """Give the directory back."""
+        """Releases the state directory."""
         if self._directory is not None:
             self._directory.close()

@@ -1,15 +1,16 @@
-"""A UDP socket bound to a wildcard that answers from the address it was reached at (RFC 3542, IP_PKTINFO).
+"""Replies from the address that a datagram was sent to, for UDP sockets bound to a wildcard (RFC 3542,
+IP_PKTINFO).
 
-A wildcard socket sends from whatever address the route to the peer suggests. On a host with several
-addresses that may not be the one that the peer dialed, and a peer behind NAT or a stateful firewall
-never sees the answer. The system tells with each datagram which of our addresses it came to, and takes
-the same as the source of the answer.
+A wildcard socket sends from the address that the route to the peer selects. On a host with several
+addresses that may not be the one that the peer dialed, and a peer behind NAT or a stateful firewall never
+receives the reply. The system reports the destination address of each datagram and accepts it as the
+source address of the reply.
 
 Invariants:
 
-- Nothing is kept per peer: the address travels with the source of the datagram (`SourceAddress`), and
-  whatever is sent to that object leaves from it.
-- An address that has gone costs no datagram: what cannot leave from it leaves as the system chooses.
+- There is no state per peer: the address is part of the datagram's source (`SourceAddress`), and a
+  datagram sent to that object leaves from it.
+- An address that no longer exists costs no datagram: the system then chooses the source address.
 """
 
 from __future__ import annotations
@@ -27,35 +28,36 @@ from grapevine_proto.ids import Address
 _IS_LINUX: Final = sys.platform == "linux"
 _IP_PKTINFO: Final = (
     8 if _IS_LINUX else 26
-)  # linux/in.h, Darwin's netinet/in.h: no names until 3.14
-_IPV4: Final = struct.Struct("=I4s4s")  # in_pktinfo: interface, address to answer from, destination
+)  # linux/in.h, Darwin's netinet/in.h; no names before 3.14
+_IPV4: Final = struct.Struct("=I4s4s")  # in_pktinfo: interface, source for the reply, destination
 _IPV6: Final = struct.Struct("=16sI")  # in6_pktinfo: destination, interface
 _ANCILLARY_BYTES: Final = 128
 _DATAGRAM_BYTES: Final = 65_536
-READS_PER_TURN: Final = 32  # datagrams, before others in the loop have their turn; as in libuv
-READ_RETRY_S: Final = 0.05  # while the system has no memory for what is to be read
+READS_PER_TURN: Final = 32  # datagrams, before other callbacks of the loop run; as in libuv
+READ_RETRY_S: Final = 0.05  # after the system ran out of memory
 RESOURCE_ERRNOS: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-_SOURCE_GONE_ERRNOS: Final = (
-    frozenset(  # what a source address answers that is not, or not there, ours any more
-        {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
-    )
+# errors for a source address that this host, or the interface, no longer has
+_SOURCE_GONE_ERRNOS: Final = frozenset(
+    {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV}
 )
 
-RawSource = tuple[Any, ...]  # as `recvmsg` gives it
+RawSource = tuple[Any, ...]  # as returned by `recvmsg`
 
 
 class SourceAddress(Address):
-    """Where a datagram came from. `reply_control` makes an answer leave from where the datagram came to.
+    """The source of a datagram. `reply_control` makes a reply leave from the address the datagram was sent
+    to.
 
-    Equal to any other `Address` of the same host and port."""
+    Equal to any other `Address` with the same host and port.
+    """
 
     reply_control: tuple[tuple[int, int, bytes], ...] = ()
 
 
 class PktinfoTransport(asyncio.DatagramTransport):
-    """What `create_datagram_endpoint` makes of `sock`, for a socket that `enable_pktinfo` agreed to.
+    """A replacement for the transport of `create_datagram_endpoint`, for a socket with `enable_pktinfo`.
 
-    The protocol gets (datagram, (raw source, control)); `sendto` takes the same pair as address.
+    The protocol receives (datagram, (raw source, control)); `sendto` accepts the same pair as the address.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class PktinfoTransport(asyncio.DatagramTransport):
                 return
             except OSError as error:
                 self._protocol.error_received(error)
-                if error.errno in RESOURCE_ERRNOS:  # or the loop would call at once again
+                if error.errno in RESOURCE_ERRNOS:  # otherwise the loop would spin
                     self._loop.remove_reader(self._sock.fileno())
                     self._loop.call_later(READ_RETRY_S, self._resume_reading)
                 return
@@ -122,7 +124,7 @@ class PktinfoTransport(asyncio.DatagramTransport):
             self._protocol.pause_writing()
 
     def _send(self, data: bytes, addr: tuple[RawSource, Any]) -> bool:
-        """Whether this is done with; False: the system's buffer is full."""
+        """Sends `data`, or reports an error. Returns False if the system's buffer is full."""
         target, control = addr
         try:
             try:
@@ -152,14 +154,14 @@ class PktinfoTransport(asyncio.DatagramTransport):
 
 
 def enable_pktinfo(sock: socket.socket) -> bool:
-    """Have the system tell which address each datagram came to; whether it does."""
+    """Enables destination addresses for received datagrams. Returns whether the system supports it."""
     if not hasattr(sock, "recvmsg") or not (_IS_LINUX or sys.platform == "darwin"):
         return False
     try:
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         if sock.family == socket.AF_INET or not _IS_LINUX:
-            # Linux tells of IPv4 datagrams on IPv6 sockets in IPv6's own way.
+            # On IPv6 sockets Linux reports IPv4 datagrams as IPv6.
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     except (OSError, AttributeError):
         return False
@@ -167,13 +169,15 @@ def enable_pktinfo(sock: socket.socket) -> bool:
 
 
 def make_reply_control(ancillary: Any) -> tuple[tuple[int, int, bytes], ...]:
-    """What to send with an answer to a datagram that came with `ancillary`, so that it leaves from the
-    address the datagram came to; empty: as the system chooses."""
+    """Returns the control messages for a reply to a datagram with `ancillary` data, so that it leaves from
+    the address the datagram was sent to; empty: the system chooses."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) == _IPV4.size:
             _, spec_dst, destination = _IPV4.unpack(data)
             local_address = spec_dst if _IS_LINUX else destination
-            if local_address[0] >= 224 or not any(local_address):  # multicast: nobody's source
+            if local_address[0] >= 224 or not any(
+                local_address
+            ):  # multicast is not a source address
                 return ()
             return ((level, kind, _IPV4.pack(0, local_address, bytes(4))),)
         if (

@@ -1,10 +1,10 @@
-"""Addresses that people write as names: resolved again and again, for names move.
+"""Periodic resolution of bootstrap peers that are configured by name, because names move.
 
-What must stay true:
+Invariants:
 
-- A literal address never waits for a resolver.
-- Each name is asked for on its own: one that does not resolve, or whose lookup hangs, costs no other
-  name a moment and is asked for again.
+- A literal address never waits for the resolver.
+- Names are resolved independently: one that does not resolve, or whose lookup hangs, delays no other and
+  is retried.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ Resolve = Callable[[str], Awaitable[tuple[Address, ...]]]
 
 
 class BootstrapResolver:
-    """The names among a node's bootstrap peers. `resolve` asks the system, `on_resolved` is told each
-    answer as it comes: the addresses, or none where the name does not resolve now."""
+    """Resolves the names among the bootstrap peers every `RESOLVE_INTERVAL_S` seconds.
+
+    `resolve` looks up a ``host:port``. `on_resolved` is called with each result: the addresses, empty if
+    the name does not resolve.
+    """
 
     def __init__(
         self, resolve: Resolve, on_resolved: Callable[[str, tuple[Address, ...]], None]
@@ -36,11 +39,12 @@ class BootstrapResolver:
         self._names_changed = asyncio.Event()
 
     def watch(self, peers: Iterable[str]) -> None:
-        """Follow the names among `peers` from now on, and no others."""
+        """Sets the bootstrap peers, ``host:port`` each, in place of the earlier ones."""
         self._names = [each for each in peers if parse_literal(each) is None]
         self._names_changed.set()
 
     async def run(self) -> None:
+        """Resolves the watched names until cancelled."""
         lookups: dict[str, asyncio.Task[None]] = {}
         try:
             while True:
@@ -60,5 +64,5 @@ class BootstrapResolver:
             try:
                 self._on_resolved(name, await self._resolve(name))
             except Exception:
-                logger.exception("%s: internal error in its lookup; it is tried again", name)
+                logger.exception("%s: internal error during name resolution; retrying", name)
             await asyncio.sleep(RESOLVE_INTERVAL_S)

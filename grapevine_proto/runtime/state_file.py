@@ -1,19 +1,19 @@
-"""Keeps a node's `Saved` over restarts: identity, epoch, seen marks, known peers.
+"""The state directory of a node: identity, epoch, delivery state and known peers across restarts.
 
-What must stay true:
+Invariants:
 
-- One running node per directory: whoever has it holds a lock that dies with the process.
-- A run's epoch is higher than every earlier one's and on disk before `load` returns, so before the
-  first send. The wall clock is used for this and for nothing else.
-- Whatever moment the process or the machine dies at, the next `load` finds the file as it was
-  before or after a `save`, never between (`files.put_in_place`).
-- A file that cannot be read costs the marks, never the node: it is moved aside, `load_warning` says so.
-- The identity is a file of its own, 0600, written once. It is in no error and no `repr`.
-- Nothing is read or written that another user owns or can change: the directory, and each file by its
-  opened descriptor. Links are not followed.
+- One running node per directory: it holds a lock that ends with its process.
+- The epoch of a run is higher than that of every earlier run, and on disk before `load` returns and thus
+  before the first datagram. The wall clock serves no other purpose.
+- After a crash of the process or the machine, `load` finds the file from before or after a `save`, never a
+  mixture (`storage.atomic_file`).
+- An unreadable file costs the delivery state, never the node: it is renamed, and `load_warning` reports it.
+- The identity is a separate file with mode 0600, written once. No error and no `repr` shows it.
+- A directory or file that another user owns or can change is neither read nor written; files are checked
+  by their opened descriptors, and symbolic links are not followed.
 
-In the directory: `lock_fd` (the holder's process id), `identity` (64 hex digits), `state`, and where
-something was wrong `state.damaged` or `identity.damaged`.
+Files: `lock` (the process ID of the holder), `identity` (64 hex digits), `state`, and after damage
+`state.damaged` or `identity.damaged`.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-MAGIC: Final = b"grapevine state 1\n"  # a later layout gets another number and is not guessed at
+MAGIC: Final = b"grapevine state 1\n"  # another layout gets another number
 CHECKSUM_BYTES: Final = 16
-MAX_STATE_BYTES: Final = 1 << 28  # 32,768 streams of 256 holes each come to 150 MB; a guess above
+MAX_STATE_BYTES: Final = 1 << 28  # 32,768 streams with 256 gaps each take 150 MB
 MAX_IDENTITY_BYTES: Final = 4096
-LOCK_OFFSET: Final = 1 << 30  # Windows locks bytes, not files: one far behind the process id
+LOCK_OFFSET: Final = 1 << 30  # Windows locks bytes, not files: one far beyond the process ID
 
 _DECODE_ERRORS = (ValueError, TypeError, RecursionError, OverflowError, MemoryError)
 
 
 class StateDirectory:
-    """The directory of one node. `load` takes its lock and `close` gives it back.
+    """The state directory of one node. `load` takes its lock, `close` releases it.
 
-    Used by one driver: `load` once, then `save`. All may be called from any thread and wait for each
-    other: a driver that stops waiting for a save does not stop the save. `load_warning` is what was found
-    wrong by `load`, in plain words; empty: nothing.
+    Call `load` once, then `save`. All methods are thread-safe and wait for each other; a caller that stops
+    waiting for a save does not stop it. `load_warning` describes damage that `load` found, for people;
+    empty if none.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,23 +81,25 @@ class StateDirectory:
         register_at_fork(self)
 
     def on_forked(self) -> None:
-        """In a child of the process that holds the directory: the lock stays the parent's."""
-        self._mutex = threading.RLock()  # a thread that held it is not in this process
+        """Called in a forked child: the lock stays with the parent."""
+        self._mutex = threading.RLock()  # the thread that held it does not exist in this process
         lock_fd, self._lock_fd = self._lock_fd, None
         if lock_fd is not None:
             self._is_forked_copy = True
-            os.close(lock_fd)  # the parent's own descriptor keeps the lock
+            os.close(lock_fd)  # the lock stays with the parent's descriptor
 
     def load(self, unix_now: float) -> NodeState:
-        """What the last run left, with the epoch of this one, which is on disk by now.
+        """Takes the lock and returns the state of the last run with the epoch of this one, which is on disk.
 
-        Raises StateLockedError where another node holds the directory, StorageError where the disk is
-        full or failing, and ConfigError where the directory cannot be made, read or written or is not
-        this user's alone; then it is not held.
+        `unix_now` is the wall clock. Raises StateLockedError if another node uses the directory,
+        StorageError if the disk is full or failing, and ConfigError if the directory cannot be created,
+        read or written or is accessible to other users. After an error the lock is not held.
         """
         with self._mutex:
             if self._is_forked_copy or self._lock_fd is not None:
-                raise StateLockedError(f"state directory {self.path} is in use by this very node")
+                raise StateLockedError(
+                    f"state directory {self.path} is already in use by this node"
+                )
             try:
                 make_private_directory(self.path)
                 self._check_directory()
@@ -116,18 +118,19 @@ class StateDirectory:
             return saved
 
     def save(self, saved: NodeState) -> None:
-        """Put `saved` in place of what is there. Raises OSError (a full disk); the old state stays."""
+        """Replaces the saved state, atomically. Raises OSError, for example on a full disk; the old state
+        remains."""
         with self._mutex:
             if self._is_forked_copy:
-                raise OSError(errno.EPERM, "held by the process that this one was forked from")
+                raise OSError(errno.EPERM, "in use by the process that this one was forked from")
             atomic_write(self.path / "state", encode_state(saved), mode=0o600, preserve_mode=False)
 
     def close(self) -> None:
-        """Give the lock back. May be called more than once."""
+        """Releases the lock. May be called repeatedly."""
         with self._mutex:
             lock_fd, self._lock_fd = self._lock_fd, None
             if lock_fd is not None:
-                os.close(lock_fd)  # and with it the lock
+                os.close(lock_fd)  # releases the lock
 
     def _check_directory(self) -> None:
         if sys.platform == "win32":
@@ -148,7 +151,7 @@ class StateDirectory:
             raise StateLockedError(
                 f"state directory {self.path} is in use by {holder_text}"
             ) from None
-        # The file stays when the lock goes: removing it would race with the next node.
+        # The file remains after the lock ends: removing it would race with the next node.
         os.ftruncate(lock_fd, 0)
         os.write(lock_fd, b"%d\n" % os.getpid())
 
@@ -157,7 +160,7 @@ class StateDirectory:
         epoch, streams, peers = self._load_state()
         epoch = max(epoch + 1, int(unix_now))
         if epoch >= EPOCH_LIMIT:
-            raise ConfigError("state_dir", f"{self.path}: its identity has no epoch left")
+            raise ConfigError("state_dir", f"{self.path}: the identity has no epoch left")
         return NodeState(seed=seed, epoch=epoch, streams=streams, peers=peers)
 
     def _load_identity(self) -> bytes:
@@ -169,8 +172,8 @@ class StateDirectory:
         except FileNotFoundError:
             return self._make_identity()
         except ValueError:
-            pass  # said below, without a word of what it holds
-        self._quarantine(path, "not an identity; this node is a new one")
+            pass  # reported below without the content
+        self._quarantine(path, "not a valid identity; a new one was generated")
         return self._make_identity()
 
     def _make_identity(self) -> bytes:
@@ -189,7 +192,7 @@ class StateDirectory:
             return 0, (), ()
         except _DECODE_ERRORS:
             pass
-        self._quarantine(path, "not readable; what this node had seen is forgotten")
+        self._quarantine(path, "not readable; the delivery state was reset")
         return 0, (), ()
 
     def _quarantine(self, path: Path, reason: str) -> None:
@@ -199,11 +202,11 @@ class StateDirectory:
         self.load_warning = f"{self.load_warning}; {warning}" if self.load_warning else warning
 
 
-# --- the file's bytes ---------------------------------------------------------------------------
+# --- encoding -----------------------------------------------------------------------------------
 
 
 def encode_state(saved: NodeState) -> bytes:
-    """All of `saved` but the seed, with a checksum before it."""
+    """Returns the content of the state file: a checksum, then everything in `saved` except the seed."""
     body = msgpack.packb(
         (
             saved.epoch,
@@ -220,7 +223,7 @@ def encode_state(saved: NodeState) -> bytes:
 def decode_state(
     data: bytes,
 ) -> tuple[int, tuple[SavedStream, ...], tuple[tuple[PeerId, Address], ...]]:
-    """(epoch, streams, peers) of what `encode_state` made. Raises ValueError or TypeError."""
+    """Returns (epoch, streams, peers) from the result of `encode_state`. Raises one of `_DECODE_ERRORS`."""
     start = len(MAGIC) + CHECKSUM_BYTES
     body = data[start:]
     checksum = blake2b(body, digest_size=CHECKSUM_BYTES).digest()
@@ -256,7 +259,7 @@ def _to_stream(origin: Any, epoch: Any, high: Any, gaps: Any, idle_s: Any) -> Sa
         (_check_integer(first, high + 1), _check_integer(last, high + 1)) for first, last in gaps
     )
     if any(first > last for first, last in ranges):
-        raise ValueError("a hole ends before it begins")
+        raise ValueError("gap ends before it starts")
     if type(idle_s) is not float or not 0 <= idle_s < math.inf:
         raise ValueError("not a duration")
     return SavedStream(
@@ -276,7 +279,7 @@ def _to_address(host: Any, port: Any) -> Address:
 
 
 def _read_private(path: Path, limit_bytes: int) -> bytes:
-    """What is in `path`, which is this user's alone. Raises OSError, and ValueError above the limit."""
+    """Returns the content of the private file at `path`. Raises OSError, and ValueError above the limit."""
     with os.fdopen(open_private(path, os.O_RDONLY), "rb") as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
@@ -284,11 +287,11 @@ def _read_private(path: Path, limit_bytes: int) -> bytes:
     return data
 
 
-# --- the system ---------------------------------------------------------------------------------
+# --- locking ------------------------------------------------------------------------------------
 
 
 def _lock_file(fd: int) -> None:
-    """Lock `fd` for this process until it is closed. Raises OSError where somebody else has it."""
+    """Locks `fd` until it is closed. Raises OSError if another process holds the lock."""
     if sys.platform == "win32":
         os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
         try:

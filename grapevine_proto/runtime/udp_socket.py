@@ -1,19 +1,17 @@
-"""One bound UDP socket, as asyncio-dgram streams it, with the system's faults kept in their place.
+"""A bound UDP socket on top of asyncio-dgram, with contained system errors.
 
-What must stay true:
+Invariants:
 
-- What goes wrong with one datagram costs no other. asyncio-dgram tells of an error on the *next*
-  call of `send` or `recv`, and a `send` that raises has sent nothing: it is called again.
-- What waits to be read here is bounded (asyncio-dgram's own queue is not): a flood costs datagrams,
-  which are counted (`dropped_reads`), and not memory.
-- Every error of the system is counted (`error_count`) and none ends `receive` or `send`: a datagram that
-  cannot go is a datagram lost, and the protocol above lives with loss anyway.
-- Addresses are what people write: an IPv4 peer of an IPv6 socket is 1.2.3.4, not ::ffff:1.2.3.4, and a
-  link-local one names its zone.
-- An answer leaves from the address that was dialed, also where the socket is bound to a wildcard
-  (`pktinfo`).
-
-Raises `BindError`, naming address and cause, from `open` alone.
+- An error with one datagram affects no other. asyncio-dgram raises an error on the *next* call of `send`
+  or `recv`, and a `send` that raises has sent nothing, so it is retried.
+- The receive queue is limited (asyncio-dgram's own is not): a flood costs datagrams, which are counted
+  (`dropped_reads`), not memory.
+- Every system error is counted (`error_count`) and none ends `receive` or `send`: a datagram that cannot
+  be sent is lost, which the protocol tolerates.
+- Addresses are in the usual notation: an IPv4 peer on an IPv6 socket is 1.2.3.4, not ::ffff:1.2.3.4, and a
+  link-local one includes its scope.
+- A reply leaves from the address that was dialed, even if the socket is bound to a wildcard (`pktinfo`).
+- Only `open` raises BindError, which names the address and the cause.
 """
 
 from __future__ import annotations
@@ -44,24 +42,22 @@ from grapevine_proto.runtime.pktinfo import (
 )
 
 SOCKET_BUFFER_BYTES: Final = 4 * 2**20
-"""Asked of the kernel each way: its own default holds 92 datagrams of 1,200 bytes, which a peer
-sends in less than the time that one signature check of ours takes."""
+"""Requested from the kernel in each direction. Its default holds 92 datagrams of 1,200 bytes, fewer than a
+peer can send while this node verifies one signature."""
 
-MIN_SOCKET_BUFFER_BYTES: Final = 2**16  # less than this is not worth asking for
+MIN_SOCKET_BUFFER_BYTES: Final = 2**16  # smaller requests are pointless
 
 MAX_RECEIVE_QUEUE_BYTES: Final = 32 * 2**20
-"""Of datagrams read from the kernel and not yet by the node: a second of them, at its quickest."""
-DATAGRAM_OVERHEAD_BYTES: Final = 300  # what Python spends on one besides its content
+"""Of datagrams that the node has not read yet: one second at its highest speed."""
+DATAGRAM_OVERHEAD_BYTES: Final = 300  # of a datagram in Python, besides its content
 
 IPV4_MAPPED_PREFIX: Final = "::ffff:"
-MAX_UNSENDABLE_REPORTS: Final = 64  # by one turn of the pump
-MAX_LOOKUPS: Final = 64  # each may hang for half a minute or more, and is asked again then
+MAX_UNSENDABLE_REPORTS: Final = 64  # per turn of the driver
+MAX_LOOKUPS: Final = 64  # each may hang for half a minute or more
 MAX_URGENT_LOOKUPS: Final = 8
-BASE_DATAGRAM_BYTES: Final = 1200  # that every path bears
-SOURCE_CACHE_SIZE: Final = (
-    1024  # addresses made of what the system gives, so as not to make them again
-)
-IP_MTU_DISCOVER: Final = 10  # linux/in.h and linux/in6.h; Python 3.11 has no names for these
+BASE_DATAGRAM_BYTES: Final = 1200  # every path carries it
+SOURCE_CACHE_SIZE: Final = 1024  # converted source addresses
+IP_MTU_DISCOVER: Final = 10  # linux/in.h, linux/in6.h; Python 3.11 has no names for them
 IPV6_MTU_DISCOVER: Final = 23
 PMTUDISC_PROBE: Final = 3
 
@@ -75,12 +71,12 @@ logger = logging.getLogger("grapevine")
 
 
 class SocketClosed(Exception):
-    """Internal: the socket is closed, by us or by the system."""
+    """Internal: the socket was closed, by this node or by the system."""
 
 
 class _ReceiveQueue:
-    """Where asyncio-dgram puts what it reads, in place of a queue of its own: what finds no room is
-    dropped, as the kernel would, and waking who waits costs as little as can be."""
+    """The receive queue of asyncio-dgram, in place of its own: it drops datagrams when full, as the kernel
+    does, and wakes its one reader cheaply."""
 
     __slots__ = ("_datagrams", "_size_bytes", "_waiter", "dropped_reads", "is_closed")
 
@@ -92,7 +88,7 @@ class _ReceiveQueue:
         self._waiter: asyncio.Future[None] | None = None
 
     def put_nowait(self, item: tuple[bytes | None, Any]) -> None:
-        """A datagram and its source came; None: no more will."""
+        """Adds (datagram, source); the datagram None closes the queue."""
         datagram, source = item
         if datagram is None:
             self.is_closed = True
@@ -111,23 +107,23 @@ class _ReceiveQueue:
         return len(self._datagrams)
 
     def pop(self) -> tuple[bytes, Any]:
-        """The datagram that came first; there must be one."""
+        """Removes and returns the oldest entry. There must be one."""
         item = self._datagrams.popleft()
         self._size_bytes -= DATAGRAM_OVERHEAD_BYTES + len(item[0])
         return item
 
     def next_change(self) -> asyncio.Future[None]:
-        """Done when something is put. One task awaits it."""
+        """Returns a future that is done when something is added. Only one task may await it."""
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter
 
 
 class UdpSocket:
-    """A bound socket, to receive from and send by. One task calls `receive`, one calls `send`.
+    """A bound UDP socket. One task may call `receive`, another one `send`.
 
-    `too_large` collects what the system refused for its size, `unsendable` where this socket cannot send
-    to at all and why, for the caller to take.
-    `address` is where it listens, `refresh_addresses` gives what others may dial.
+    `too_large` collects (size, address) of datagrams that the system refused for their size, `unsendable`
+    addresses that this socket cannot send to, with the reason; the caller empties both. `address` is the
+    bound address.
     """
 
     def __init__(
@@ -141,7 +137,7 @@ class UdpSocket:
     ) -> None:
         self._stream = stream
         self._receive_queue = receive_queue
-        self._deferred_errors = deferred_errors  # which asyncio-dgram keeps for the next call
+        self._deferred_errors = deferred_errors  # asyncio-dgram keeps them for the next call
         self._fd = sock.fileno()
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._has_pktinfo = has_pktinfo
@@ -156,19 +152,21 @@ class UdpSocket:
         self.error_count = 0
         self.too_large: list[tuple[int, Address]] = []
         self.unsendable: deque[tuple[Address, str]] = deque(maxlen=MAX_UNSENDABLE_REPORTS)
-        self._last_large: tuple[int, Address] | None = None  # the last that could be too large
+        self._last_large: tuple[int, Address] | None = (
+            None  # the latest datagram that may be too large
+        )
 
     @classmethod
     async def open(cls, bind: str) -> Self:
-        """Listen at `bind` (``host:port``, port 0: any). Raises BindError; then nothing is open."""
+        """Binds a socket to `bind`, ``host:port`` (port 0: any free port). Raises BindError."""
         sock = await _bind_socket(bind)
         try:
             is_wildcard_bind = is_wildcard(sock.getsockname()[0])
             has_pktinfo = is_wildcard_bind and enable_pktinfo(sock)
             if is_wildcard_bind and not has_pktinfo:
                 logger.warning(
-                    "this system does not tell which of its addresses was dialed: if this machine has"
-                    " several, listen at the one that peers dial (bind)"
+                    "this system does not report which of its addresses was dialed; if this machine has"
+                    " several, set bind to the address that peers dial"
                 )
             stream, receive_queue, deferred_errors = await _open_stream(
                 sock, has_pktinfo=has_pktinfo
@@ -187,7 +185,7 @@ class UdpSocket:
 
     @property
     def dropped_reads(self) -> int:
-        """How many datagrams came quicker than they were read."""
+        """Datagrams dropped because the receive queue was full."""
         return self._receive_queue.dropped_reads
 
     @property
@@ -197,12 +195,13 @@ class UdpSocket:
 
     @property
     def dialable_address(self) -> Address:
-        """What others may best dial, as of the last `refresh_addresses`."""
+        """The best address for other nodes to dial, as of the latest `refresh_addresses`."""
         return self._addresses[0]
 
     def refresh_addresses(self) -> tuple[Address, ...]:
-        """What others may dial now, the likeliest first. Where nothing but loopback is left, an address
-        found before stays: a cable that was pulled comes back. Cheap enough to call every second."""
+        """Determines the addresses that other nodes can dial, the most likely one first. If only loopback
+        is left, keeps the previous ones, because an unplugged network usually returns. Cheap enough for every
+        second."""
         family = socket.AF_INET6 if self._is_ipv6 else socket.AF_INET
         hosts = dialable_hosts(self.address.host, family)
         addresses = tuple(Address(host, self.address.port) for host in hosts)
@@ -211,8 +210,8 @@ class UdpSocket:
         return self._addresses
 
     async def receive(self) -> tuple[bytes, Address]:
-        """The next datagram and where it came from. Returns at once while some are waiting, so the
-        caller must yield now and then. Raises EndpointClosed."""
+        """Returns the next datagram and its source. Returns without yielding while datagrams are queued,
+        so the caller must yield regularly. Raises SocketClosed."""
         receive_queue = self._receive_queue
         while not receive_queue or receive_queue.is_closed:
             if receive_queue.is_closed:
@@ -228,7 +227,7 @@ class UdpSocket:
         return datagram, Address(source[0], source[1])
 
     def _to_source(self, raw: RawSource, ancillary: list[tuple[int, int, bytes]]) -> Address:
-        """Where a datagram came from, with what makes an answer leave from where it came to."""
+        """Returns the source of a datagram, with the control messages for replies."""
         key = (raw, ancillary[0] if ancillary else None)
         cached = self._sources.get(key)
         if cached is None:
@@ -240,7 +239,8 @@ class UdpSocket:
         return cached
 
     async def send(self, datagram: bytes, to: Address) -> None:
-        """Send, or count why not; waits while the system's buffer is full. Raises EndpointClosed."""
+        """Sends `datagram`, or counts the error. Waits while the system's buffer is full. Raises
+        SocketClosed."""
         target: Any = (to[0], to[1])
         if self._is_ipv6:
             if ":" not in to.host:
@@ -249,11 +249,11 @@ class UdpSocket:
                 target = _to_link_local_sockaddr(to)
                 if target is None:
                     self._on_unsendable(
-                        to, "no such interface, or several and no zone (%eth0) given"
+                        to, "no such interface, or several and no scope (%eth0) given"
                     )
                     return
         elif ":" in to.host:
-            self._on_unsendable(to, "no IPv6 socket: this node listens on IPv4 alone")
+            self._on_unsendable(to, "no IPv6 socket: this node listens on IPv4 only")
             return
         if self._has_pktinfo:
             target = (target, to.reply_control if isinstance(to, SourceAddress) else ())
@@ -261,17 +261,15 @@ class UdpSocket:
             await self._stream.send(datagram, target)
             if len(datagram) > BASE_DATAGRAM_BYTES:
                 self._last_large = (len(datagram), to)
-                while (
-                    self._pop_deferred_error()
-                ):  # which the system raises at once for what is too large
+                while self._pop_deferred_error():  # the system reports EMSGSIZE at once
                     pass
         except TransportClosed:
             raise SocketClosed from None
         except OSError as error:
-            self._count_error(error)  # of an earlier datagram: this one has not been tried yet
+            self._count_error(error)  # of an earlier datagram: this one was not sent yet
             await self._retry_send(datagram, target)
         except ValueError:
-            self.error_count += 1  # uvloop cannot read the address
+            self.error_count += 1  # uvloop rejects the address
 
     def _on_unsendable(self, to: Address, reason: str) -> None:
         self.error_count += 1
@@ -288,30 +286,33 @@ class UdpSocket:
             self._count_error(error)
 
     async def resolve(self, name: str, *, is_urgent: bool = False) -> tuple[Address, ...]:
-        """All addresses that ``host:port`` in `name` means and this socket can reach; empty: none.
-        `is_urgent`: somebody waits for it, so it does not stand in line with those that nobody does."""
+        """Resolves the ``host:port`` in `name` to the addresses that this socket can reach; empty if there
+        are none.
+
+        `is_urgent`: a caller is waiting, so the lookup does not queue behind periodic ones.
+        """
         host, port = split_host_port(name)
         threads = self._urgent_lookups if is_urgent else self._lookups
         try:
             resolved = await threads.run(
                 socket.getaddrinfo, host, port, self._family, socket.SOCK_DGRAM
             )
-        except (OSError, UnicodeError) as error:  # a name with a label too long is a UnicodeError
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label is too long
             logger.info("%s does not resolve: %s", host, error)
             return ()
         return tuple(dict.fromkeys(_to_address(sockaddr) for *_, sockaddr in resolved))
 
     def close(self) -> None:
-        """Stop receiving; what was handed to the system is still sent."""
+        """Closes the socket. The system still sends what it has accepted."""
         self._stream.close()
         self._receive_queue.put_nowait((None, None))
 
     def on_forked(self) -> None:
-        """In a child of the process that opened it: the socket stays the parent's."""
+        """Called in a forked child: the socket stays with the parent."""
         detach_descriptor(self._fd)
 
     def _pop_deferred_error(self) -> bool:
-        """Whether asyncio-dgram kept an error of an earlier call; takes it."""
+        """Counts an error that asyncio-dgram kept from an earlier call. Returns False if there is none."""
         try:
             _ = self._stream.exception
         except OSError as error:
@@ -334,7 +335,7 @@ class UdpSocket:
 async def _open_stream(
     sock: socket.socket, *, has_pktinfo: bool
 ) -> tuple[DatagramServer, _ReceiveQueue, asyncio.Queue[Exception]]:
-    """What `asyncio_dgram.from_socket` makes, but for the inbox, and for the transport of a wildcard."""
+    """Like `asyncio_dgram.from_socket`, with our receive queue and, for a wildcard, our transport."""
     receive_queue, deferred_errors, drained = (
         _ReceiveQueue(),
         asyncio.Queue[Exception](),
@@ -387,7 +388,8 @@ async def _bind_socket(bind: str) -> socket.socket:
 
 
 def _request_buffer(sock: socket.socket, option: int) -> None:
-    """As much as the system grants: Linux grants less than it is asked for, the BSDs refuse."""
+    """Requests the largest socket buffer that the system grants. Linux reduces a request, the BSDs refuse
+    it."""
     size = SOCKET_BUFFER_BYTES
     while size >= MIN_SOCKET_BUFFER_BYTES:
         try:
@@ -396,12 +398,12 @@ def _request_buffer(sock: socket.socket, option: int) -> None:
             size //= 2
         else:
             return
-    logger.info("the system grants no larger socket buffer than its default")
+    logger.info("the system grants only its default socket buffer")
 
 
 def _disable_fragmentation(sock: socket.socket) -> None:
-    """Let the system send no datagram in pieces, nor guess what the path bears: the links find out
-    by themselves (RFC 8899), and a large datagram in pieces is lost with any of them."""
+    """Disables IP fragmentation and the system's path MTU discovery: links discover the MTU themselves
+    (RFC 8899), and one lost fragment would lose the whole datagram."""
     if sys.platform == "linux":
         options = [(socket.IPPROTO_IP, IP_MTU_DISCOVER)]
         if sock.family == socket.AF_INET6:
@@ -412,24 +414,24 @@ def _disable_fragmentation(sock: socket.socket) -> None:
 
 
 def dialable_host(host: str, family: socket.AddressFamily | int) -> str:
-    """What others may best dial where `host` is bound; see `dialable_hosts`."""
+    """Returns the best address to dial for a socket bound to `host`; see `dialable_hosts`."""
     return dialable_hosts(host, family)[0]
 
 
 def _to_address(source: tuple[Any, ...]) -> Address:
-    """The address in what the system calls one: (host, port), for IPv6 with flow and scope after it."""
+    """Converts a socket address: (host, port), for IPv6 also flow and scope."""
     host = source[0].partition("%")[0]
     if "." in host:
         host = host.removeprefix(IPV4_MAPPED_PREFIX)
     elif len(source) > 3 and source[3] and is_link_local(host):
-        with contextlib.suppress(OSError):  # an interface that is gone by now
+        with contextlib.suppress(OSError):  # the interface no longer exists
             host = f"{host}%{socket.if_indextoname(source[3])}"
     return Address(host, source[1])
 
 
 def _to_link_local_sockaddr(to: Address) -> tuple[str, int, int, int] | None:
-    """What the system calls a link-local address. Without a zone it is that of the only interface
-    beside loopback; None: there is no such interface, or several."""
+    """Converts a link-local address to a socket address. Without a scope it uses the only interface besides
+    loopback. Returns None if there is no such interface, or several."""
     host, _, zone = to.host.partition("%")
     try:
         if zone:

@@ -1,12 +1,12 @@
-"""Ways to simulate more nodes in the same time, and what each of them leaves out.
+"""Shortcuts for large simulations: memoized verification, and links without handshakes.
 
-What must stay true:
+Invariants:
 
-- `memoized` changes no run: it remembers answers of pure functions, which many nodes of one
-  process ask for with the same bytes, so every datagram and every event is the same without it.
-- `establish_link` leaves out the four messages of a handshake and nothing else: both ends get a session
-  with keys from the seed, sealed and opened as any other, and take it as they take a new one.
-- Both are asked for by name; a `Simulation` uses neither on its own.
+- `memoized` changes no run: it caches pure functions that many nodes of one process call with the same
+  bytes, so every datagram and every event is the same without it.
+- `establish_link` omits the four messages of a handshake and nothing else: both ends adopt a session with
+  keys from the seed like any new session.
+- Neither is used unless the caller requests it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from grapevine_proto.wire import codec, fields, signed
 from grapevine_proto.wire.codec import encode_message
 from grapevine_proto.wire.messages import Confirm
 
-CACHE_SIZE: Final = 1 << 17  # of each function: the records and messages of 10,000 nodes
+CACHE_SIZE: Final = 1 << 17  # per function: records and messages of 10,000 nodes
 SESSION_ID_BYTES: Final = 8
 
-# Who looks a function up where. Each depends on its arguments alone and gives something immutable.
+# (owner, name) of each function. Each is pure and returns an immutable value.
 _MEMOIZED_FUNCTIONS: Final[tuple[tuple[Any, str], ...]] = (
     (signed, "verify"),
     (handshake_crypto, "verify"),
@@ -41,7 +41,7 @@ _MEMOIZED_FUNCTIONS: Final[tuple[tuple[Any, str], ...]] = (
 
 @contextmanager
 def memoized() -> Iterator[None]:
-    """A context in which signature checks and record decoding are memoized for the process, and the
+    """Context in which signature verification and record decoding are cached for the whole process and the
     garbage collector is paused. Runs are the same with and without it."""
     originals = [getattr(owner, name) for owner, name in _MEMOIZED_FUNCTIONS]
     was_gc_enabled = gc.isenabled()
@@ -58,8 +58,8 @@ def memoized() -> Iterator[None]:
 
 
 def regular_overlay(nodes: int, degree: int, rng: random.Random) -> list[list[int]]:
-    """Whom each node is linked to: a random overlay in which nobody has more than `degree` links,
-    nearly all have as many, and everybody can be reached (a ring, and random rings over it)."""
+    """Returns the neighbors of each node in a random connected overlay (a ring plus random rings) in which
+    no node has more than `degree` links and nearly all have exactly that many."""
     neighbors: list[set[int]] = [set() for _ in range(nodes)]
     if nodes <= degree + 1:
         return [[other for other in range(nodes) if other != each] for each in range(nodes)]
@@ -69,7 +69,7 @@ def regular_overlay(nodes: int, degree: int, rng: random.Random) -> list[list[in
             neighbors[first].add(second)
             neighbors[second].add(first)
 
-    for _ in range(2 * degree):  # each round gives two links where there is room for them
+    for _ in range(2 * degree):  # each round adds up to two links per node
         order = list(range(nodes))
         rng.shuffle(order)
         if degree == 1:
@@ -90,7 +90,8 @@ def establish_link(
     at: float,
     rtt_s: float,
 ) -> None:
-    """Link two running nodes as a handshake between them would have."""
+    """Links two running nodes as a handshake would, at virtual time `at`. Raises ValueError if one is
+    down."""
     ends = first, second
     ids = rng.randbytes(SESSION_ID_BYTES), rng.randbytes(SESSION_ID_BYTES)
     keys = rng.randbytes(KEY_BYTES), rng.randbytes(KEY_BYTES)
@@ -101,12 +102,12 @@ def establish_link(
         )
         for index in (0, 1)
     )
-    hellos = [
+    confirms = [
         session.seal(encode_message(Confirm()), now)
         for session, now in zip(sessions, clocks, strict=True)
     ]
     for index, node in enumerate(ends):
-        peer, packet = ends[1 - index], codec.decode_packet(hellos[1 - index])
+        peer, packet = ends[1 - index], codec.decode_packet(confirms[1 - index])
         if node.engine is None or peer.engine is None or not isinstance(packet, codec.Data):
             raise ValueError(f"node {node.number} or {peer.number} is down")
         plaintext = sessions[index].open(packet, clocks[index])

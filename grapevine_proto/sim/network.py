@@ -46,14 +46,14 @@ class Network:
         for name in ("latency", "latency_between_zones"):
             low, high = getattr(self, name) or (0.0, 0.0)
             if not 0 <= low <= high:
-                raise ValueError(f"{name}: {(low, high)} is not a range of seconds")
+                raise ValueError(f"{name}: expected 0 <= minimum <= maximum, got {(low, high)}")
         for name in ("loss", "duplication", "reorder", "corruption"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is not a chance from 0 to 1")
+                raise ValueError(f"{name}: must be between 0 and 1, got {getattr(self, name)}")
 
 
 class NetworkModel:
-    """A `Network` at work, between nodes that are known by number."""
+    """Applies a `Network` to datagrams between nodes, which are identified by number."""
 
     def __init__(self, network: Network, seed: str) -> None:
         self.network = network
@@ -64,23 +64,23 @@ class NetworkModel:
         self._zones: dict[int, Zone] = {}
 
     def set_zone(self, number: int, zone: Zone) -> None:
-        """Let a node stand in `zone`; one that was never placed stands in the zone without a name."""
+        """Sets the zone of a node; the default is the empty zone."""
         self._zones[number] = zone
 
     def crosses_zones(self, source: int, target: int) -> bool:
-        """Whether what goes from `source` to `target` leaves a zone."""
+        """Whether `source` and `target` are in different zones."""
         return self._zones.get(source, "") != self._zones.get(target, "")
 
     def block(self, source: Collection[int], target: Collection[int]) -> None:
-        """Stop what goes from `source` to `target`; the way back stays open."""
+        """Blocks datagrams from `source` to `target`, but not in the other direction."""
         self._blocked.append((frozenset(source), frozenset(target)))
 
     def heal(self) -> None:
-        """Take all walls down."""
+        """Removes all blocks."""
         self._blocked.clear()
 
     def transmit(self, source: int, target: int, datagram: bytes) -> list[tuple[float, bytes]]:
-        """What arrives of `datagram`, and after how long: nothing, one copy or two."""
+        """Returns the copies of `datagram` that arrive, each with its delay in seconds: none, one or two."""
         for blocked_sources, blocked_targets in self._blocked:
             if source in blocked_sources and target in blocked_targets:
                 return []
@@ -95,7 +95,7 @@ class NetworkModel:
         return arrivals
 
     def mean_rtt_s(self, source: int, target: int) -> float:
-        """What a round trip takes on average; draws nothing."""
+        """Returns the mean RTT between two nodes in seconds. Draws no random number."""
         low, high = self._range_s(source, target)
         position = self._pair_position(source, target) if self.network.per_pair else 0.5
         return 2 * (low + (high - low) * position)
@@ -118,7 +118,7 @@ class NetworkModel:
         return delay_s
 
     def _pair_position(self, source: int, target: int) -> float:
-        """Where between the shortest and the longest way this pair of nodes stands, from 0 to 1."""
+        """Returns the latency of this pair of nodes, as a position from 0 (minimum) to 1 (maximum)."""
         pair = (source, target) if source < target else (target, source)
         position = self._pair_positions.get(pair)
         if (

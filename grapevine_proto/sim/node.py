@@ -21,12 +21,10 @@ from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.events import Message, Stats, Via
 from grapevine_proto.ids import Address, MessageId, PeerId
 
-START_UNIX_S: Final = 1_700_000_000  # what the wall clock shows when a simulation begins
-UPTIME_RANGE_S: Final = (1_000.0, 1_000_000.0)  # how long a machine has been up
-DISK_WRITE_S: Final = 0.1  # until a save is on the disk for good
-DEADLINE_TOLERANCE_S: Final = (
-    1e-6  # a deadline so near is now: offsets cost the last digits of a double
-)
+START_UNIX_S: Final = 1_700_000_000  # wall clock at the start of a simulation
+UPTIME_RANGE_S: Final = (1_000.0, 1_000_000.0)  # uptime of a machine at the start of a node
+DISK_WRITE_S: Final = 0.1  # until a save is complete
+DEADLINE_TOLERANCE_S: Final = 1e-6  # treats a deadline as due: clock offsets cost precision
 
 
 @dataclass(slots=True)
@@ -49,28 +47,29 @@ class SimulatedNode:
         self.deliveries: dict[MessageId, Delivery] = {}
         self.engine: Engine | None = None
         self.peer_id: PeerId | None = None
-        self.stop_reason = ""  # why it stopped of its own accord
+        self.stop_reason = ""  # why the engine stopped the node
         self.is_leaving = False
         self.suspended_at: float | None = None
         self.wake_at = math.inf  # virtual time of its one live wake-up in the queue
         self.is_save_scheduled = False
         self.address_changes = 0
-        self.previous_duplicates = 0  # of earlier lives
-        self.lag_s = 0.0  # how late it is with everything
-        self.clock_rate = 1.0  # from its next life on: its seconds to ours
-        self.clock_error_s = 0.0  # of the wall clock, from its next life on
+        self.previous_duplicates = 0  # of earlier runs
+        self.lag_s = 0.0  # delay of everything it does
+        self.clock_rate = 1.0  # seconds of its clock per virtual second, from its next run on
+        self.clock_error_s = 0.0  # of its wall clock, from its next run on
         self._seed = seed
         self.run_count = 0
         self._offset_s = 0.0
         self._rate = 1.0
         self._clock = 0.0
         self._saved: NodeState | None = None
-        self._previous_save: NodeState | None = None  # what a torn write of `_saved` leaves
+        self._previous_save: NodeState | None = None  # remains if the write of `_saved` is torn
         self.saved_at = -math.inf
         self._saved_version = -1
 
     @property
     def is_running(self) -> bool:
+        """Whether it is up."""
         return self.engine is not None
 
     def start(self, at: float, *, lose_state: bool = False) -> Engine:
@@ -122,7 +121,7 @@ class SimulatedNode:
         return self._clock
 
     def wake(self, at: float) -> float:
-        """The same, when it woke for a deadline."""
+        """Returns this node's clock at a wake-up: the engine's deadline if it is as good as due."""
         now = self.read_clock(at)
         if self.engine is not None and 0 < self.engine.deadline - now < DEADLINE_TOLERANCE_S:
             self._clock = self.engine.deadline
@@ -134,10 +133,12 @@ class SimulatedNode:
 
     @property
     def has_unsaved_state(self) -> bool:
+        """Whether the state changed since the last save."""
         return self.engine is not None and self.engine.state_version != self._saved_version
 
     @property
     def has_unsaved_epoch(self) -> bool:
+        """Whether the epoch changed since the last save, so that nothing may be sent."""
         return (
             self.engine is not None
             and self._saved is not None
@@ -148,7 +149,7 @@ class SimulatedNode:
         """Writes the state to disk."""
         if self.engine is not None:
             saved = self.engine.snapshot(self.read_clock(at))
-            # An epoch is on disk for certain before anything is sent under it: no tear undoes that.
+            # A torn write never undoes an epoch: it was on disk before anything was sent under it.
             is_same_run = self._saved is not None and self._saved.epoch == saved.epoch
             self._previous_save = self._saved if is_same_run else None
             self._saved = saved
@@ -156,6 +157,7 @@ class SimulatedNode:
             self._saved_version = self.engine.state_version
 
     def record_delivery(self, message: Message, at: float) -> None:
+        """Records the delivery of `message` at virtual time `at`."""
         delivery = self.deliveries.get(message.id)
         if delivery is None:
             self.deliveries[message.id] = Delivery(at, message.hops, message.via)
@@ -163,7 +165,7 @@ class SimulatedNode:
             delivery.count += 1
 
     def stats(self) -> Stats:
-        """Counters of this run; all zero while it is down."""
+        """Returns the counters of this run; all zero while it is down."""
         return Stats() if self.engine is None else self.engine.stats()
 
     @property

@@ -1,9 +1,9 @@
-"""What a trace hash covers of an event: its values, without names and sentences.
+"""The part of an event that a trace hash covers: its values, without names and text.
 
 Invariants:
 
-- Renaming a class, a field or an enum member leaves the hash of a run as it is, and so does rewording
-  a text; another value, another order or another kind of event changes it.
+- Renaming a class, a field or an enum member, or rewording text, does not change the hash of a run.
+  Another value, order or kind of event does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EVENT_NUMBERS: Final = {kind: number for number, kind in enumerate(get_args(Even
 
 
 def values_of(event: Event) -> tuple[Any, ...]:
-    """The number of the event's kind and its values, in the order of their declaration."""
+    """Returns the number of the event's type and its values, in the order of declaration."""
     return EVENT_NUMBERS[type(event)], _plain(event)
 
 
@@ -27,11 +27,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return _positions(type(value))[value]
     if isinstance(value, str):
-        return None  # a name that never changes, or a sentence for people
+        return None  # a name, or text for people
     if isinstance(value, tuple | list):
         return tuple([_plain(each) for each in value])
     if isinstance(value, bytes):
-        return bytes(value)  # an id prints by its class
+        return bytes(value)  # the repr of an ID contains its class name
     if names := _field_names(value.__class__):
         return tuple([_plain(getattr(value, name)) for name in names])
     return value

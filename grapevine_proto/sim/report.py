@@ -47,13 +47,14 @@ class BroadcastReport:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the network carried and the nodes threw away, since the beginning."""
+    """Datagrams and bytes carried by the network, and redundant copies, since the start."""
 
     datagrams: int
     bytes: int
     copies: int
 
     def since(self, earlier: Totals) -> Totals:
+        """Returns the increase since `earlier`."""
         return Totals(
             self.datagrams - earlier.datagrams,
             self.bytes - earlier.bytes,
@@ -63,7 +64,7 @@ class Totals:
 
 @dataclass(slots=True)
 class _CostSnapshot:
-    """An instant at which something was said, what had been carried by then, and how much was said."""
+    """An instant with broadcasts: the totals before them, and their number."""
 
     at: float
     totals: Totals
@@ -72,7 +73,7 @@ class _CostSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Broadcast:
-    """A broadcast: when and by whom, who was up, and its mark by index."""
+    """A broadcast: time, origin, the nodes that were up, and the index of its snapshot."""
 
     at: float
     origin: int
@@ -81,8 +82,11 @@ class _Broadcast:
 
 
 class BroadcastLog:
-    """How everything went that was said to everybody. Driven by `Simulation`, which tells what was
-    `said` and how many `datagrams` and `carried_bytes` its network has carried by now; reads `nodes`."""
+    """Records the broadcasts of a simulation and reports on them.
+
+    `Simulation` calls `record` with the `datagrams` and `carried_bytes` that its network has carried so far.
+    `nodes` are read only.
+    """
 
     def __init__(self, nodes: Sequence[SimulatedNode]) -> None:
         self._nodes = nodes
@@ -93,7 +97,7 @@ class BroadcastLog:
     def record(
         self, message_id: MessageId, origin: int, now: float, datagrams: int, carried_bytes: int
     ) -> None:
-        """Node `origin` says this now: before anything of it goes out."""
+        """Records a broadcast by node `origin` at `now`, before any datagram of it is sent."""
         if not self._snapshots or self._snapshots[-1].at != now:
             self._snapshots.append(_CostSnapshot(now, self._totals(datagrams, carried_bytes)))
         self._snapshots[-1].messages += 1
@@ -102,7 +106,7 @@ class BroadcastLog:
         )
 
     def deliveries(self, message_id: MessageId) -> dict[int, int]:
-        """How often each node was given a message; nodes that were not are left out."""
+        """Returns how often each node received a message; nodes that did not are omitted."""
         return {
             node.number: node.deliveries[message_id].count
             for node in self._nodes
@@ -110,7 +114,7 @@ class BroadcastLog:
         }
 
     def report(self, message_id: MessageId, datagrams: int, carried_bytes: int) -> BroadcastReport:
-        """What is known by now of one of them."""
+        """Returns the report of one broadcast as of now."""
         broadcast = self._broadcasts[message_id]
         expected = {number for number in broadcast.running if self._nodes[number].is_running}
         expected.discard(broadcast.origin)
@@ -136,8 +140,8 @@ class BroadcastLog:
         )
 
     def latencies(self, message_id: MessageId) -> list[float]:
-        """When each node that was given it was given it first, in virtual seconds after its
-        broadcast, the quickest first."""
+        """Returns the delay of the first delivery to each node that received the message, in virtual seconds,
+        sorted."""
         sent_at = self._broadcasts[message_id].at
         return sorted(
             node.deliveries[message_id].at - sent_at
@@ -146,7 +150,7 @@ class BroadcastLog:
         )
 
     def _running(self) -> frozenset[int]:
-        """Who is up; one set for all that is said while nobody comes or goes."""
+        """Returns the nodes that are up, as one shared set while it does not change."""
         running = frozenset(node.number for node in self._nodes if node.is_running)
         if running != self._last_running:
             self._last_running = running
@@ -164,9 +168,15 @@ def make_report(
     cost: Totals,
     broadcasts_sharing: int,
 ) -> BroadcastReport:
-    """The report of one message from the latency of each first delivery, the most hops, how many
-    nodes should have got it, deliveries beyond the first, and the cost that `broadcasts_sharing`
-    messages share.
+    """Builds the report of one broadcast.
+
+    Args:
+        latencies_s: delay of the first delivery to each node reached, in virtual seconds.
+        hops: largest hop count.
+        expected: number of nodes that should have received it.
+        duplicates: deliveries beyond the first, over all nodes.
+        cost: traffic, shared equally by `broadcasts_sharing` broadcasts.
+        broadcasts_sharing: number of broadcasts at the same instant.
     """
     latencies_s = sorted(latencies_s)
     reached = len(latencies_s)
@@ -186,7 +196,8 @@ def make_report(
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
-    """The smallest of `ordered` that at least `fraction` of them do not exceed; NaN of none."""
+    """Returns the smallest value that at least `fraction` of the `ordered` values do not exceed; NaN
+    without any."""
     if not ordered:
         return math.nan
     return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]

@@ -126,7 +126,7 @@ class Simulation:
         self.steps = 0
         if initial_links > config.max_peers:
             raise ValueError(
-                f"linked: {initial_links} are more links than max_peers, {config.max_peers}"
+                f"initial_links: must be at most max_peers, {config.max_peers}, got {initial_links}"
             )
         for number in range(nodes):
             zone = {"zone": zones[number % len(zones)]} if zones else {}
@@ -148,7 +148,7 @@ class Simulation:
         for node in self.nodes:
             self._drive(node)
 
-    # --- what can be done to it -----------------------------------------------------------------
+    # --- actions --------------------------------------------------------------------------------
 
     def add(
         self, *, bootstrap: int | Iterable[int] = 3, after: float = 0.0, **changes: object
@@ -204,8 +204,7 @@ class Simulation:
 
     def crash(self, number: int, *, lose_last_save: bool = False) -> None:
         """Stops a node as kill -9 does: its disk keeps the last save. `lose_last_save` simulates a power
-        failure: a
-        save of the last tenth of a second is lost, and the one before it remains."""
+        failure: a save of the last tenth of a second is lost, and the one before it remains."""
         if lose_last_save:
             self.nodes[number].lose_last_save(self.now)
         self._stop(self.nodes[number])
@@ -310,14 +309,14 @@ class Simulation:
             self.run(min(every, until - self.now))
         return True
 
-    # --- what there is to see -------------------------------------------------------------------
+    # --- observation ----------------------------------------------------------------------------
 
     def listen(self, listener: EventListener) -> None:
         """Calls `listener(time, number, event)` for every event of every node."""
         self._event_listeners.append(listener)
 
     def watch(self, listener: DatagramListener) -> None:
-        """Calls `watcher(time, number, datagram, to)` for every datagram that a node sends."""
+        """Calls `listener(time, number, datagram, to)` for every datagram that a node sends."""
         self._datagram_listeners.append(listener)
 
     def peers(self, number: int) -> list[PeerInfo]:
@@ -429,7 +428,7 @@ class Simulation:
         for listener in self._datagram_listeners:
             listener(self.now, node.number, datagram, address)
         target = self._by_address.get(address)
-        if target is None:  # nobody is there, or no longer
+        if target is None:  # no node has this address, or it has moved
             return
         if self._network_model.crosses_zones(node.number, target.number):
             self.bytes_between_zones += len(datagram)
@@ -451,7 +450,7 @@ class Simulation:
         if isinstance(event, MessageReceived):
             node.record_delivery(event.message, self.now)
         elif isinstance(event, InternalErrorContained):
-            # a real node goes on; a simulation is there to find it
+            # a real node continues; a simulation exists to find bugs
             raise RuntimeError(f"node {node.number}: {event.problem}")  # noqa: TRY004
         for listener in self._event_listeners:
             listener(self.now, node.number, event)
@@ -469,9 +468,7 @@ class Simulation:
         source: Address | None = None,
         address_changes: int = 0,
     ) -> None:
-        self._sequence += (
-            1  # so that entries of one instant keep their order and are never compared
-        )
+        self._sequence += 1  # keeps the order of simultaneous entries, so nodes are never compared
         heappush(self._queue, (at, self._sequence, step, node, datagram, source, address_changes))
 
     def _running_engine(self, number: int) -> tuple[SimulatedNode, Engine]:
