@@ -1,16 +1,16 @@
-"""The sans-IO node: composes links and machines, and is asked and driven by whoever does the I/O.
+"""The sans-I/O node: one transport, one overlay and one publisher.
 
-Bytes and the time go in (`receive`, `advance`, the verbs); bytes, events and the next wake-up time
-come out (`datagrams_to_send`, `events`, `deadline`). Whoever drives it calls, after anything that
-went in, `datagrams_to_send` and `events`, and `advance` once `deadline` is reached.
+Bytes, time and verbs go in (`receive`, `advance`, `broadcast`, ...); datagrams, events and the next
+deadline come out (`datagrams_to_send`, `events`, `deadline`). After anything that went in, the driver
+takes a turn: `advance` if `deadline` is reached, then `datagrams_to_send` and `events`.
 
-What must stay true:
+Invariants:
 
-- `receive` never raises, whatever the bytes; each refusal is counted under one `DropReason`.
-- An error of this program while it serves one peer ends the link with that peer, is counted and told
+- `receive` never raises, whatever the bytes; each drop is counted under one `DropReason`.
+- A bug that shows while the node serves one peer ends the link with that peer, is counted and reported
   (`InternalErrorContained`), and costs no other peer its turn.
-- It decides nothing of the protocol: handshakes are the link's, everything among many peers is a
-  machine's. `reception` finds the link of a datagram, `dispatcher` the machine of a message.
+- The engine holds no protocol logic. It turns transport events into calls of the overlay and effects
+  into calls of the transport: one `match` each.
 - `now` never goes back, and is the only time there is.
 """
 
@@ -20,8 +20,7 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 from grapevine_proto import stats
 from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
@@ -29,35 +28,87 @@ from grapevine_proto.config.validate import BytesLike, payload_bytes
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import (
     ConfigError,
-    Dropped,
+    DropReason,
     MessageTooLarge,
     NotRunning,
+    Offense,
     UnknownPeer,
 )
-from grapevine_proto.events import Event, MemberInfo, MessageSent, PeerInfo, Round, Stats, Trace
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    Event,
+    MemberInfo,
+    Message,
+    MessageReceived,
+    MessageSent,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    Round,
+    RoundOutcome,
+    Stats,
+    Trace,
+    Via,
+)
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.effects import (
+    BumpEpoch,
+    CountDrop,
+    Credit,
+    Deliver,
+    Dial,
+    Disconnect,
+    Effect,
+    Emit,
+    InternalError,
+    PeerTransitioned,
+    Penalize,
+    Send,
+    Shutdown,
+    UpdateRecord,
+)
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.store.message_store import SavedStream
-from grapevine_proto.publisher import Publisher
-from grapevine_proto.reception import PacketReceiver
-from grapevine_proto.routing import MessageDispatcher
-from grapevine_proto.transport.handshakes import Handshakes
+from grapevine_proto.publisher import Publisher, SignedBatch
+from grapevine_proto.transport.events import (
+    DialAnswered,
+    DialFailed,
+    DialRejected,
+    DirectMessageIn,
+    LinkDown,
+    LinkUp,
+    MessageIn,
+    Notify,
+    PacketIn,
+    PeerRestarted,
+    ProbeDone,
+    RumorsAcked,
+    SessionReady,
+    SwapAccepted,
+    TransportEvent,
+)
 from grapevine_proto.transport.link.link import Link
-from grapevine_proto.transport.link_table import LinkTable
 from grapevine_proto.transport.session.session import EstablishedSession
-from grapevine_proto.transport.transient_sessions import PendingSend, TransientSessions
-from grapevine_proto.wire import codec
-from grapevine_proto.wire.messages import Close, CloseReason, DirectMessage, Pause
+from grapevine_proto.transport.transport import SendOutcome, Transport
+from grapevine_proto.wire.messages import (
+    Announce,
+    CloseReason,
+    DirectMessage,
+    IWant,
+    Offer,
+    Pause,
+    Repair,
+    Rumors,
+)
 from grapevine_proto.wire.signed import PeerRecord, is_pulled
 
 __all__ = ["Engine", "NodeState", "SavedStream"]
 
 PAUSE_MS: Final = 1000  # the most that a peer grants
 PAUSE_INTERVAL_S: Final = 0.5  # between requests: one may be lost without a gap
-ERROR_PAUSE_S: Final = 0.5  # before what had a fault is tried again
-REAP_INTERVAL_S: Final = 60.0  # between looks for accounts that say nothing
-TICK_INTERVAL_S: Final = 1.0  # for what is told at most once a second, and for the age of sessions
+ERROR_PAUSE_S: Final = 0.5  # before a batch that met an error is tried again
+PACKET_EVENTS: Final = (MessageIn, DirectMessageIn, PacketIn)  # which name the link they came over
+SYNCED_OUTCOMES: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +123,7 @@ class NodeState:
 
 
 class Engine:
-    """One gossip node. See the module for who calls what."""
+    """One gossip node. Not thread-safe; `now` is monotonic seconds in every method."""
 
     def __init__(
         self,
@@ -87,10 +138,10 @@ class Engine:
         if not config.keys:
             raise ConfigError("keys", "no cluster key: without one no node starts")
         self.config = config
-        self._identity = Identity(state.seed)
-        self._overlay = overlay = Overlay(
+        self._identity = identity = Identity(state.seed)
+        self._overlay = Overlay(
             config,
-            self._identity,
+            identity,
             state.epoch,
             address,
             rng,
@@ -98,140 +149,92 @@ class Engine:
             streams=state.streams,
             known_addresses=state.peers,
         )
-        self._peers, self._store = overlay.peers, overlay.store
-        self._membership, self._tracing = overlay.membership, overlay.tracing
-        self._dissemination, self._antientropy = overlay.dissemination, overlay.antientropy
-        self._signatures = overlay.signatures
-        self._links = LinkTable(config, self.peer_id, entropy=entropy)
-        self._handshakes = Handshakes(
-            config,
-            self._identity,
-            is_expelled=self._links.peer_limits.is_expelled,
-            rng=rng,
-            entropy=entropy,
-            now=now,
+        self._transport = Transport(
+            config, identity, self._overlay, rng=rng, entropy=entropy, now=now
         )
-        self._transients = TransientSessions(config, self._links)
-        self._publisher = Publisher(config, self._identity, state.epoch, self._links)
-        self._dispatcher = MessageDispatcher(
-            config, self._links, self._transients, self._handshakes, overlay, self._publisher
-        )
-        self._receiver = PacketReceiver(
-            self._links, self._transients, self._handshakes, overlay, self._dispatcher
-        )
-        self._datagram_counters = stats.DatagramCounters()
-        self._tick_at = self._reap_at = now
-        self._pause_at = math.inf  # when to ask peers again to hold back
-        self._overlay_retry_at = -math.inf  # not before: one of them had a fault
+        self._publisher = Publisher(config, identity, state.epoch, self._transport)
+        self._events: list[Event] = []
+        self._stop_reason: str | None = None
+        self._delivered = 0
+        self._epoch_changes = 0
+        self._is_paused = False  # our application is behind: nothing is requested meanwhile
+        self._pause_at = math.inf  # when to ask peers again to hold back rumors
 
     # --- in: bytes ------------------------------------------------------------------------------
 
     def receive(self, datagram: bytes, source: Address, now: float) -> None:
-        """Take in one datagram. Never raises; what is refused is counted."""
-        self._datagram_counters.datagrams_in += 1
-        self._datagram_counters.bytes_in += len(datagram)
-        try:
-            self._receiver.receive(datagram, source, now)
-        except Dropped as refused:
-            self._dispatcher.drops[refused.reason] += 1
-            self._dispatcher.drop_sources[refused.reason] = source
-        except Exception as error:  # noqa: BLE001
-            self._contain_datagram_error(error, datagram, now)
-
-    def _contain_datagram_error(self, error: Exception, datagram: bytes, now: float) -> None:
-        """What is served by the session, or the dial, that this datagram is of ends; nothing else."""
-        packet = codec.decode_packet(datagram)
-        link = None
-        if isinstance(packet, codec.Data):
-            link = self._links.find_by_session(packet.session_id)
-            link = link or self._links.find_closed(packet.session_id)
-        elif isinstance(packet, codec.Challenge | codec.Welcome):
-            self._run_contained(
-                partial(self._dispatcher.end_dial, packet.session_id, None, now), now
-            )
-        self._dispatcher.contain_error(error, link, now)
-
-    def _run_contained(self, step: Callable[[], object], now: float) -> bool:
-        """Take a step that is of no peer in particular; whether it ended without a fault."""
-        try:
-            step()
-        except Exception as error:  # noqa: BLE001
-            self._dispatcher.contain_error(error, None, now)
-            return False
-        return True
+        """Takes one datagram. Never raises; what is dropped is counted."""
+        self._on_events(self._transport.receive(datagram, source, now), now)
 
     def adopt_session(self, established: EstablishedSession, now: float) -> None:
-        """Take a session that was made elsewhere, as if its handshake had just ended here: for a
-        simulation that begins with nodes linked."""
-        self._receiver.establish(established, now, wants_room=False)
+        """Takes a session as if its handshake had just ended here: for simulations that begin with
+        connected nodes."""
+        self._on_events(self._transport.establish(established, now, wants_room=False), now)
 
     # --- in: verbs ------------------------------------------------------------------------------
 
     def dial(self, address: Address, now: float) -> None:
-        """Knock at `address`; what becomes of it is told by events."""
-        self._dispatcher.apply_effects(self._membership.dialer.dial_now(address, now), now)
+        """Dials `address`; events report the result."""
+        self._apply_effects(self._overlay.dial(address, now), now)
 
     def forget(self, peer_id: PeerId) -> None:
-        """Strike a peer that is gone out of the tables. Raises UnknownPeer where it is not gone."""
-        self._membership.remove_peer(peer_id)
+        """Removes a disconnected peer from all tables. Raises UnknownPeer if it is not disconnected."""
+        self._overlay.membership.remove_peer(peer_id)
 
     def broadcast(self, payload: BytesLike, now: float) -> MessageId:
-        """Accept `payload` for everybody; with nobody there it is held, and given to who comes in time.
+        """Accepts `payload` for all members; without peers it is kept for those that connect in time.
 
-        It shares a signature with what else is said before `datagrams_to_send` is next called;
-        MessageSent comes then. Raises InvalidArgument, MessageTooLarge, NotRunning.
+        It shares a signature with other payloads of the same turn; `MessageSent` follows when it is signed.
+        Raises InvalidArgument, MessageTooLarge, NotRunning.
         """
-        payload = self._check_payload(payload)
-        is_alone = is_pulled(len(payload))  # or small ones in its bundle would wait to be asked for
-        if is_alone or not self._publisher.fits_batch(payload):
-            self._dispatcher.flush_batch(now)
-        message = self._publisher.next_message(payload, now)
-        if is_alone:
-            self._dispatcher.publish([message], 0, now)
-        else:
-            self._publisher.enqueue(message, now)
-        return message.id
+        accepted = self._publisher.broadcast(self._check_payload(payload), now)
+        self._spread_all(accepted.due, now)
+        return accepted.id
 
     def trace(self, payload: BytesLike, now: float) -> MessageId:
-        """Accept `payload` for everybody as `broadcast` does, and ask who has it to say so: what
-        comes of that is told by TraceUpdated and `traces`. Raises InvalidArgument, MessageTooLarge,
+        """Accepts `payload` for all members as `broadcast` does, and asks those that receive it to confirm:
+        `TraceUpdated` and `traces` report how far it got. Raises InvalidArgument, MessageTooLarge,
         NotRunning."""
         payload = self._check_payload(payload)
-        self._dispatcher.flush_batch(now)
+        self._spread_all(self._publisher.flush(now), now)
         message = self._publisher.next_message(payload, now)
-        trace_share = self._tracing.start_trace(message.id, now)
-        self._dispatcher.publish([message], trace_share, now)
+        trace_share = self._overlay.start_trace(message.id, now)
+        self._spread(self._publisher.sign([message], trace_share, now), now)
         return message.id
 
     def send(self, peer: PeerId, payload: BytesLike, now: float) -> MessageId:
-        """Say `payload` to one member alone: over its link, or a short session made for it. MessageSent
-        comes when it is on its way, or when nobody answered, to 0 peers.
+        """Sends `payload` to one member: over its link, or a transient session. `MessageSent` follows
+        when it is on its way, or with 0 peers if the member does not answer.
 
         Raises InvalidArgument, MessageTooLarge, NotRunning, UnknownPeer.
         """
         payload = self._check_payload(payload)
         message = self._publisher.next_direct_message(peer, payload, now)
-        direct = DirectMessage(message.id.sequence, payload)
-        if peer in self._links:
-            self._dispatcher.events.append(MessageSent(message, 1))
-            self._dispatcher.send_to_peers(Send((peer,), direct), now)
-        elif not self._dispatcher.send_transient(
-            peer, PendingSend(codec.encode_message(direct), message), now
-        ):
-            self._publisher.undo_direct_message()
-            raise UnknownPeer(self._unreachable_reason(peer))
+        outcome = self._transport.send_direct(peer, message, now)
+        match outcome:
+            case SendOutcome.SENT:
+                self._events.append(MessageSent(message, 1))
+            case SendOutcome.QUEUED:
+                pass
+            case SendOutcome.DROPPED:
+                self._events.append(MessageSent(message, 0))
+            case SendOutcome.UNREACHABLE:
+                self._publisher.undo_direct_message()
+                raise UnknownPeer(self._unreachable_reason(peer))
+            case _:
+                assert_never(outcome)
         return message.id
 
     def _unreachable_reason(self, peer: PeerId) -> str:
-        member = self._membership.members.get(peer)
-        if member is None or member.address is None:
+        if self._overlay.address_of(peer) is None:
             return f"no member {peer.short} with an address is known here"
-        return f"no room for a session with {peer.short}: {len(self._transients)} short ones are in use"
+        in_use = len(self._transport.transients)
+        return f"no room for a session with {peer.short}: {in_use} transient sessions are in use"
 
     def _check_payload(self, payload: BytesLike) -> bytes:
         """`payload` as immutable bytes of a size that can be sent."""
         payload = payload_bytes(payload)
-        if self._links.is_leaving or self.stop_reason:
+        if self._transport.is_leaving or self._stop_reason:
             raise NotRunning("the node is leaving")
         limit = self.config.max_message_size
         if len(payload) > limit:
@@ -240,86 +243,80 @@ class Engine:
 
     @property
     def can_broadcast(self) -> bool:
-        """Whether a small broadcast now finds room with every peer, but for those that have had none for
-        a second while others have; or nobody is there at all."""
+        """Whether every peer has room for a small broadcast now. Slow peers, which have had no room for
+        a second while others have, do not count."""
         return self.can_broadcast_bytes(0)
 
     def can_broadcast_bytes(self, size_bytes: int) -> bool:
-        """The same for a payload of so many bytes: a large one may have to wait for another."""
-        if is_pulled(size_bytes):  # pulled as peers ask for it, which bounds it as queues do others
-            return self._dissemination.can_announce(size_bytes) and self.can_broadcast
+        """The same for a payload of this size: a large one may have to wait for another."""
+        if is_pulled(size_bytes):  # bounded by what peers pull, not by queues
+            return self._overlay.dissemination.can_announce(size_bytes) and self.can_broadcast
         return self._publisher.has_room_for(size_bytes)
 
     def start_round(self, now: float) -> None:
-        """Begin an anti-entropy round with some peers now."""
-        self._dispatcher.apply_effects(self._antientropy.start_rounds(now), now)
+        """Begins an anti-entropy round with some peers now."""
+        self._apply_effects(self._overlay.antientropy.start_rounds(now), now)
 
     def on_resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
-        """The host name `name` among the bootstrap peers stands for `addresses`; none: it does not
-        resolve, which DialFailed tells."""
-        self._dispatcher.apply_effects(
-            self._membership.dialer.on_resolved(name, addresses, now), now
-        )
+        """The host name `name` among the bootstrap peers resolves to `addresses`; if to none, `DialFailed`
+        reports it."""
+        dialer = self._overlay.membership.dialer
+        self._apply_effects(dialer.on_resolved(name, addresses, now), now)
 
     def on_emsgsize(self, size_bytes: int, address: Address, now: float) -> None:
-        """The system would not send a datagram of this size to `address` (EMSGSIZE)."""
-        link = self._links.find_by_address(address)
-        if link is not None:
-            link.path.on_emsgsize(size_bytes, now)
-            self._links.mark_dirty(link)
+        """The operating system rejected a datagram of this size to `address` (EMSGSIZE)."""
+        self._transport.on_emsgsize(size_bytes, address, now)
 
     def on_unsendable(self, address: Address, reason: str, now: float) -> None:
-        """Nothing can be sent to `address` from here: dials of it fail at once, for the reason `reason`."""
-        for session_id in self._handshakes.sessions_dialing(address):
-            self._dispatcher.end_dial(session_id, reason, now)
+        """The operating system cannot send to `address`: dials of it fail at once, for `reason`."""
+        self._on_events(self._transport.on_unsendable(address, reason, now), now)
 
     def on_addresses_changed(self, addresses: tuple[Address, ...], now: float) -> bool:
-        """This node may be dialed at `addresses` (at most four, the best first) from now on. Linked peers
-        are told where that changes anything; an address that settings name stays. Whether it did."""
+        """This node may be dialed at `addresses` (at most four, best first) from now on. Addresses from the
+        settings stay. Returns whether anything changed; if so, connected peers are informed."""
         before = self.record
-        self._dispatcher.apply_effects(self._membership.set_addresses(addresses), now)
+        self._apply_effects(self._overlay.membership.set_addresses(addresses), now)
         return self.record is not before
 
     def on_lag(self, lag_s: float, now: float) -> None:
-        """The driver's loop was late by so much; told to peers as our load."""
-        self._membership.on_lag(lag_s, now)
+        """The driver's loop was late by this much; peers learn it as our load."""
+        self._overlay.membership.on_lag(lag_s, now)
 
     def pause(self, now: float) -> None:
-        """Our application is behind: ask peers to hold back rumors until `resume`, and ask for no repair."""
-        self._dispatcher.is_paused = True
+        """Our application is behind: asks peers to hold back rumors until `resume`, and requests no
+        repair."""
+        self._is_paused = True
         self._pause_at = now
 
     def resume(self, now: float) -> None:
-        """The application has caught up with most of it: peers go on."""
-        self._dispatcher.is_paused = False
+        """The application has caught up: peers may send rumors again."""
+        self._is_paused = False
         self._pause_at = math.inf
-        self._dispatcher.send_to_peers(Send(tuple(self._links), Pause(0)), now)
+        self._transport.send(tuple(self._transport.links), Pause(0), now)
 
     def leave(self, now: float) -> None:
-        """Accept nothing more; what is queued still goes, then word to every peer that we leave."""
-        if not self._links.is_leaving:
-            self._dispatcher.flush_batch(now)
-            self._handshakes.cancel_dials()
-            left = codec.encode_message(self._membership.leave())
-            self._links.close_all([left, codec.encode_message(Close(CloseReason.LEAVING))])
+        """Accepts nothing more. What is queued still goes, then every peer is told that the node leaves."""
+        if not self._transport.is_leaving:
+            self._spread_all(self._publisher.flush(now), now)
+            self._transport.leave(self._overlay.leave())
 
     @property
     def unacknowledged(self) -> int:
-        """How many of our broadcasts nobody is known to have, counted from when they are accepted."""
-        return self._links.unacked.count + self._publisher.pending
+        """How many of our broadcasts no peer is known to have, counted from when they are accepted."""
+        return self._publisher.unacknowledged
 
     @property
     def has_peers(self) -> bool:
-        """Whether a peer is linked now."""
-        return len(self._links) > 0
+        """Whether a peer is connected now."""
+        return len(self._transport.links) > 0
 
     @property
     def is_drained(self) -> bool:
         """After `leave`: whether everything queued has gone, and every peer has been told."""
-        return self._links.is_drained
+        return self._transport.is_drained
 
     def reconfigure(self, config: NodeConfig, now: float) -> tuple[str, ...]:
-        """Take over what can be changed while running; gives the names of the fields that need a
+        """Applies settings that may change at run time; returns the names of the changed ones that need a
         restart, which stay as they are."""
         fixed = tuple(
             each.name
@@ -330,27 +327,217 @@ class Engine:
         config = config.replace(**{name: getattr(self.config, name) for name in fixed})
         if not config.keys:
             raise ConfigError("keys", "no cluster key: without one no node runs")
-        self.config = self._dispatcher.config = config
-        dispatcher = self._dispatcher
+        self.config = config
         self._publisher.reconfigure(config)
-        self._handshakes.reconfigure(config, now)
-        self._signatures.reconfigure(config)
-        dispatcher.apply_effects(self._dissemination.reconfigure(config, now), now)
-        self._antientropy.reconfigure(config, now)
-        self._links.reconfigure(config, now)
-        self._transients.reconfigure(config)
-        for peer_id, link in list(self._links.items()):
-            if link.session.key not in config.keys:
-                dispatcher.disconnect(
-                    peer_id, "key removed", CloseReason.KEY_REMOVED, notify=True, now=now
-                )
-        for link in self._transients.all():
-            if link.session.key not in config.keys:
-                self._transients.close(link.peer_id, CloseReason.KEY_REMOVED, now)
-            elif link.peer_id in config.denied:
-                self._transients.close(link.peer_id, CloseReason.MISCONDUCT, now)
-        dispatcher.apply_effects(self._membership.reconfigure(config, now), now)
+        self._on_events(self._transport.reconfigure(config, now), now)
+        self._apply_effects(self._overlay.reconfigure(config, now), now)
         return fixed
+
+    # --- transport events -----------------------------------------------------------------------
+
+    def _on_events(self, events: Iterable[TransportEvent], now: float) -> None:
+        for event in events:
+            try:
+                self._on_event(event, now)
+            except Exception as error:  # noqa: BLE001  of this event alone
+                link = event.link if isinstance(event, PACKET_EVENTS) else None
+                self._contain_error(error, link, now)
+
+    def _on_event(self, event: TransportEvent, now: float) -> None:  # noqa: C901, PLR0912  one case each
+        overlay, transport = self._overlay, self._transport
+        match event:
+            case MessageIn(link, is_linked, message):
+                peer_id = link.peer_id
+                if is_linked and (effects := overlay.on_packet(peer_id, link.address, now)):
+                    self._apply_effects(effects, now)
+                work_before = overlay.work_units
+                self._apply_effects(overlay.handle(message, peer_id, now), now)
+                cost = overlay.work_units - work_before
+                if cost and not isinstance(message, Repair):  # which this node requested
+                    self._on_events(transport.charge_work(peer_id, cost, now), now)
+            case DirectMessageIn(link, is_linked, message):
+                self._on_packet(link, now, is_linked=is_linked)
+                self._on_direct_message(message, link, now)
+            case PacketIn(link, is_linked, has_progressed):
+                self._on_packet(link, now, is_linked=is_linked)
+                if has_progressed:
+                    overlay.on_fragment(link.peer_id, now, is_linked=is_linked)
+            case RumorsAcked(keys):
+                self._publisher.unacked.on_acked(keys)
+            case SessionReady():
+                self._admit(event, now)
+            case PeerRestarted(peer_id):
+                self._apply_effects(overlay.on_peer_restarted(peer_id, now), now)
+            case LinkUp(record, address, rtt_s, is_outbound):
+                self._apply_effects(
+                    overlay.on_link_up(record, address, rtt_s, now, is_outbound=is_outbound), now
+                )
+            case LinkDown(peer_id, detail, reason, referrals):
+                self._apply_effects(
+                    overlay.on_link_down(peer_id, detail, reason, referrals, now), now
+                )
+            case DialAnswered(address, expected, record):
+                overlay.on_dial_answered(address, expected, record, now)
+            case DialRejected(record, address, reason, referrals):
+                self._apply_effects(
+                    overlay.on_dial_rejected(record, address, reason, referrals, now), now
+                )
+            case SwapAccepted(victim, nearer):
+                self._apply_effects(overlay.swap_link(victim, nearer), now)
+            case DialFailed(address, expected, reason):
+                self._apply_effects(overlay.on_dial_failed(address, expected, reason, now), now)
+            case ProbeDone(address, expected, rtt_s):
+                overlay.on_probe_done(address, expected, rtt_s, now)
+            case Notify(notification):
+                self._events.append(notification)
+            case _:
+                assert_never(event)
+
+    def _on_packet(self, link: Link, now: float, *, is_linked: bool) -> None:
+        if is_linked:
+            self._apply_effects(self._overlay.on_packet(link.peer_id, link.address, now), now)
+
+    def _on_direct_message(self, direct: DirectMessage, link: Link, now: float) -> None:
+        message_id = MessageId(link.peer_id, link.epoch, direct.sequence, is_direct=True)
+        message = Message(message_id, direct.payload, 1, Via.EAGER, now, is_direct=True)
+        self._delivered += 1
+        self._events.append(MessageReceived(message))
+
+    def _admit(self, ready: SessionReady, now: float) -> None:
+        """A session is live with a peer that has no link: it becomes one if there is room."""
+        established = ready.established
+        effects = self._overlay.make_room(
+            established.record,
+            established.address,
+            established.rtt_s,
+            now,
+            wants_room=ready.wants_room,
+            swap_request=ready.swap_request,
+            is_outbound=established.session.is_initiator,
+        )
+        self._apply_effects(effects, now)
+        if self._overlay.has_room:
+            self._on_events(self._transport.accept(established, now), now)
+        else:
+            self._transport.refuse(established, now)
+
+    def _contain_error(self, error: Exception, link: Link | None, now: float) -> None:
+        self._on_events(self._transport.contain_error(error, link, now), now)
+
+    # --- effects --------------------------------------------------------------------------------
+
+    def _apply_effects(self, effects: Iterable[Effect], now: float) -> None:
+        for effect in effects:
+            try:
+                self._apply_effect(effect, now)
+            except Exception as error:  # noqa: BLE001  of this effect alone
+                self._contain_error(error, self._link_of_effect(effect), now)
+
+    def _apply_effect(self, effect: Effect, now: float) -> None:  # noqa: C901, PLR0912  one case each
+        transport = self._transport
+        match effect:
+            case Deliver(messages):
+                self._deliver(messages)
+            case Emit(event):
+                self._events.append(event)
+                if isinstance(event, AntiEntropyRound) and event.round.outcome in SYNCED_OUTCOMES:
+                    self._publisher.unacked.on_peer_in_sync(event.round.started_at)
+            case Send():
+                self._send(effect, now)
+            case Dial(address, expected, purpose, max_hellos):
+                self._on_events(
+                    transport.dial(address, expected, purpose, now, max_hellos=max_hellos), now
+                )
+            case Disconnect(peer, reason, detail, referrals):
+                self._on_events(
+                    transport.disconnect(
+                        peer, detail, reason, notify=True, now=now, referrals=referrals
+                    ),
+                    now,
+                )
+            case PeerTransitioned(peer, previous, detail):
+                self._emit_peer_state(peer, previous, detail, now)
+            case UpdateRecord(record):
+                transport.apply_record(record, now)
+            case CountDrop(peer, reason):
+                transport.drops.count(reason)
+                if reason is DropReason.BAD_SIGNATURE:
+                    self._on_events(transport.penalize(peer, Offense.BAD_SIGNATURE, 1, now), now)
+            case Penalize(peer, offense, count):
+                self._on_events(transport.penalize(peer, offense, count, now), now)
+            case Credit(peer, count):
+                transport.links.peer_limits.credit_promises(peer, count, now)
+            case BumpEpoch(epoch):
+                self._bump_epoch(epoch, now)
+            case InternalError(error):
+                self._contain_error(error, None, now)
+            case Shutdown(detail):
+                self._stop_reason = detail
+            case _:
+                assert_never(effect)
+
+    def _link_of_effect(self, effect: Effect) -> Link | None:
+        """The link with the one peer that `effect` is about, if there is one."""
+        match effect:
+            case (
+                Disconnect(peer)
+                | PeerTransitioned(peer)
+                | CountDrop(peer)
+                | Penalize(peer)
+                | Credit(peer)
+                | Send((peer,))
+            ):
+                return self._transport.links.get(peer) or self._transport.transients.get(peer)
+            case UpdateRecord(record):
+                return self._transport.links.get(record.peer_id)
+            case _:
+                return None
+
+    def _deliver(self, messages: tuple[Message, ...]) -> None:
+        """Reports messages of one rumor to the application."""
+        if messages and messages[0].origin != self._identity.peer_id:
+            self._delivered += len(messages)
+            self._events += map(MessageReceived, messages)
+        # else published in a second that a crash forgot: nothing new to us
+
+    def _send(self, send: Send, now: float) -> int:
+        """Queues a message; returns how many peers had room."""
+        if self._is_paused and isinstance(send.message, IWant):
+            return 0  # a later round requests what is still missing
+        return self._transport.send(send.peers, send.message, now)
+
+    def _emit_peer_state(
+        self, peer_id: PeerId, previous: PeerState | None, reason: str, now: float
+    ) -> None:
+        peer = self._overlay.peers.get(peer_id)
+        if peer is not None:
+            timeout_s = self.config.peer_timeout
+            info = stats.peer_info(peer, self._transport.links, self._overlay, timeout_s, now)
+            self._events.append(PeerStateChanged(info, previous, reason))
+
+    def _bump_epoch(self, epoch: int, now: float) -> None:
+        """Outranks a record of our identity that is not ours: a new epoch, new streams, new links."""
+        self._spread_all(self._publisher.start_epoch(epoch + 1, now), now)
+        self._epoch_changes += 1
+        self._overlay.start_epoch(epoch + 1)
+        closed = self._transport.disconnect_all("new epoch", CloseReason.REDUNDANT, now)
+        self._on_events(closed, now)
+
+    # --- publishing -----------------------------------------------------------------------------
+
+    def _spread_all(self, batches: list[SignedBatch], now: float) -> None:
+        for batch in batches:
+            self._spread(batch, now)
+
+    def _spread(self, batch: SignedBatch, now: float) -> None:
+        """Pushes a signed rumor of ours."""
+        peers = 0
+        for effect in self._overlay.broadcast(batch.rumor, now):
+            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer, Announce)):
+                peers += self._send(effect, now)
+            else:
+                self._apply_effects([effect], now)
+        self._events += [MessageSent(message, peers) for message in batch.messages]
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -358,113 +545,49 @@ class Engine:
     def deadline(self) -> float:
         """When to call `advance` next, in the seconds of `now`; math.inf: never."""
         return min(
-            self._tick_at,
             self._pause_at,
-            max(self._overlay.deadline, self._overlay_retry_at),
-            self._handshakes.deadline,
+            self._overlay.deadline,
             self._publisher.deadline,
-            self._links.deadline,
+            self._transport.deadline,
         )
 
     def advance(self, now: float) -> None:
-        """Time passed: do what is due."""
-        self._run_contained(lambda: self._expire_dials(now), now)
-        if now >= self._overlay_retry_at:
-            self._advance_overlay(now)
-        self._run_contained(lambda: self._links.advance(now), now)
+        """Time passed: does what is due."""
+        transport = self._transport
+        self._contained(lambda: self._on_events(transport.expire_dials(now), now), now)
+        self._apply_effects(self._overlay.advance(now), now)
         if now >= self._pause_at:
             self._pause_at = now + PAUSE_INTERVAL_S
-            self._dispatcher.send_to_peers(Send(tuple(self._links), Pause(PAUSE_MS)), now)
-        if now >= self._tick_at:
-            self._tick_at = now + TICK_INTERVAL_S
-            if now >= self._reap_at:
-                self._reap_at = now + REAP_INTERVAL_S
-                self._links.peer_limits.reap(now)
-            self._tick(now)
+            transport.send(tuple(transport.links), Pause(PAUSE_MS), now)
+        self._contained(lambda: self._on_events(transport.advance(now), now), now)
 
-    def _expire_dials(self, now: float) -> None:
-        self._handshakes.advance(now)
-        for session_id in self._handshakes.expired_dials(now):
-            self._dispatcher.end_dial(session_id, None, now)
-
-    def _advance_overlay(self, now: float) -> None:
-        """Each machine has its turn, whatever becomes of the others; one with a fault is not asked again
-        at once, for its deadline may be what it was."""
-        for component in (
-            self._membership,
-            self._dissemination,
-            self._antientropy,
-            self._tracing,
-        ):
-            if component is self._membership and self._links.is_leaving:
-                continue
-            try:
-                effects = component.advance(now)
-            except Exception as error:  # noqa: BLE001
-                self._dispatcher.contain_error(error, None, now)
-                self._overlay_retry_at = now + ERROR_PAUSE_S
-            else:
-                self._dispatcher.apply_effects(effects, now)
-
-    def _tick(self, now: float) -> None:
-        links, dispatcher = self._links, self._dispatcher
-        for link in list(links.values()):
-            try:
-                self._maintain(link, now)
-            except Exception as error:  # noqa: BLE001  of this link alone
-                dispatcher.contain_error(error, link, now)
-        for link in self._transients.all():
-            try:
-                if link.needs_rekey(now):
-                    self._handshakes.rekey(link, self.record, now, is_transient=True)
-            except Exception as error:  # noqa: BLE001
-                dispatcher.contain_error(error, link, now)
-        self._transients.advance(now)
-        links.expire_closed(now)
-        dispatcher.emit_standing_changes(now)
-        dispatcher.emit_drop_counts()
-
-    def _maintain(self, link: Link, now: float) -> None:
-        links, dispatcher = self._links, self._dispatcher
-        links.maintain(link, now)
-        if link.is_expired(now):
-            dispatcher.disconnect(link.peer_id, "session expired", None, notify=False, now=now)
-        elif link.needs_rekey(now):
-            self._handshakes.rekey(link, self.record, now)
-        event = links.peer_limits.take_rate_limited_event(link.peer_id, now)
-        if event is not None:
-            dispatcher.events.append(event)
+    def _contained(self, step: Callable[[], None], now: float) -> bool:
+        """Takes a step that concerns no peer in particular; returns whether it met no error."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001
+            self._contain_error(error, None, now)
+            return False
+        return True
 
     # --- out ------------------------------------------------------------------------------------
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """What may go out now, each with where to. What is handed out is gone from here."""
-        links, dispatcher = self._links, self._dispatcher
-        links.enqueue_raw(self._handshakes.transmit(now))
-        errors, self._handshakes.internal_errors = self._handshakes.internal_errors, []
-        for dial, error in errors:
-            self._run_contained(partial(dispatcher.end_dial, dial.session_id, None, now), now)
-            dispatcher.contain_error(error, None, now)
-        is_flushed = self._run_contained(lambda: self._flush_due(now), now)
-        links.hold_open = self._dissemination.has_unclaimed
-        datagrams = links.collect_datagrams(now)
-        while dispatcher.contain_link_errors(now):  # what is said of that goes in the same turn
-            datagrams += links.collect_datagrams(now)
-        if not is_flushed or not self._run_contained(
-            lambda: self._publisher.update_deadline(now), now
-        ):
-            self._publisher.deadline = now + ERROR_PAUSE_S
-        self._datagram_counters.datagrams_out += len(datagrams)
-        self._datagram_counters.bytes_out += sum(len(datagram) for datagram, _ in datagrams)
+        """Datagrams that are due, each with its destination. Each is returned once."""
+        transport, publisher = self._transport, self._publisher
+        is_flushed = self._contained(lambda: self._spread_all(publisher.flush_due(now), now), now)
+        datagrams = transport.datagrams_to_send(now)
+        while transport.has_pending_errors:  # the Close of a broken link goes in the same turn
+            self._on_events(transport.contain_pending_errors(now), now)
+            datagrams += transport.datagrams_to_send(now)
+        if not is_flushed or not self._contained(lambda: publisher.update_deadline(now), now):
+            publisher.postpone(now + ERROR_PAUSE_S)
+        transport.counters.count_sent(datagrams)
         return datagrams
 
-    def _flush_due(self, now: float) -> None:
-        if self._publisher.is_flush_due(now):
-            self._dispatcher.flush_batch(now)
-
     def events(self) -> list[Event]:
-        """What happened since the last call, in order."""
-        events, self._dispatcher.events = self._dispatcher.events, []
+        """Returns what happened since the last call, in order."""
+        events, self._events = self._events, []
         return events
 
     # --- look -----------------------------------------------------------------------------------
@@ -475,81 +598,75 @@ class Engine:
 
     @property
     def epoch(self) -> int:
-        """The run that this is; it may rise while it goes on."""
+        """The epoch of this run; it may rise while the node runs."""
         return self._publisher.epoch
 
     @property
     def stop_reason(self) -> str | None:
-        """Why this node must not go on."""
-        return self._dispatcher.stop_reason
+        """Why this node must stop; None: it need not."""
+        return self._stop_reason
 
     @property
     def record(self) -> PeerRecord:
-        """What this node says of itself."""
-        return self._membership.record
+        """The signed record of this node."""
+        return self._overlay.record
 
     def peers(self, now: float) -> list[PeerInfo]:
-        """All peers, linked or not."""
-        timeout_s = self.config.peer_timeout
+        """All peers, connected or not."""
+        timeout_s, links = self.config.peer_timeout, self._transport.links
         return [
-            stats.peer_info(peer, self._links, self._overlay, timeout_s, now)
-            for peer in self._peers
+            stats.peer_info(peer, links, self._overlay, timeout_s, now)
+            for peer in self._overlay.peers
         ]
 
     def members(self) -> list[MemberInfo]:
-        """All members of the cluster that are known, but this node."""
-        return [member.to_info() for member in self._membership.members]
+        """All known members of the cluster except this node."""
+        return [member.to_info() for member in self._overlay.membership.members]
 
     def peer_at(self, address: Address) -> PeerId | None:
-        """The member that a session proved to be at `address`, of several the last one; None: there is
-        none. Where a record claims to be counts for nothing: whoever claims an address would be sent
-        what is meant for another."""
-        link = self._links.find_by_address(address)
+        """The member that a session proved to be at `address`, the latest of several; None: there is
+        none. Addresses that records only claim do not count: a member that claims the address of another
+        would be sent what is meant for that one."""
+        link = self._transport.links.find_by_address(address)
         if link is not None:
             return link.peer_id
         proved = [
-            each for each in self._peers if each.is_address_validated and each.address == address
+            peer
+            for peer in self._overlay.peers
+            if peer.is_address_validated and peer.address == address
         ]
         last = max(proved, key=lambda peer: peer.last_heard_at, default=None)
         return None if last is None else last.peer_id
 
     def rounds(self) -> list[Round]:
-        """The latest anti-entropy rounds that this node began, the oldest first."""
-        return list(self._antientropy.rounds)
+        """The latest anti-entropy rounds that this node began, oldest first."""
+        return list(self._overlay.antientropy.rounds)
 
     def traces(self) -> list[Trace]:
-        """The latest traced messages of this node and how far they got, the oldest first."""
-        return self._tracing.reports()
+        """The latest traced messages of this node and how far they got, oldest first."""
+        return self._overlay.tracing.reports()
 
     def stats(self) -> Stats:
         """Counters and gauges."""
         return stats.stats(
-            self._datagram_counters,
-            self._links,
-            self._transients,
-            self._handshakes,
-            self._overlay,
-            self._dispatcher.drops,
-            delivered=self._dispatcher.delivered,
-            broadcast=self._publisher.broadcasts,
+            self._transport, self._overlay, self._publisher, delivered=self._delivered
         )
 
     @property
     def duplicates(self) -> int:
         """Copies of messages beyond the first: one of `stats`, at no cost."""
-        return self._dissemination.duplicates
+        return self._overlay.dissemination.duplicates
 
     # --- kept -----------------------------------------------------------------------------------
 
     def snapshot(self, now: float, unhandled: Iterable[MessageId] = ()) -> NodeState:
-        """What to keep for the next run, as of now. `unhandled` broadcasts count as not seen: a restart
-        asks for them again."""
-        known = self._membership.dialer.known_addresses()
-        return NodeState(
-            self._identity.seed, self.epoch, self._store.snapshot(now, unhandled), known
-        )
+        """What to keep for the next run, as of now. `unhandled` broadcasts count as not seen: the next run
+        requests them again."""
+        known = self._overlay.membership.dialer.known_addresses()
+        streams = self._overlay.store.snapshot(now, unhandled)
+        return NodeState(self._identity.seed, self.epoch, streams, known)
 
     @property
     def state_version(self) -> int:
-        """Grows whenever `saved` would say something new."""
-        return self._store.version + self._dispatcher.state_version
+        """Grows whenever `snapshot` would differ."""
+        return self._overlay.store.version + self._transport.version + self._epoch_changes

@@ -19,8 +19,9 @@ Invariants:
 
 from __future__ import annotations
 
+import traceback
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class GrapevineError(Exception):
@@ -154,3 +155,24 @@ class Dropped(Exception):
     def __init__(self, reason: DropReason) -> None:
         super().__init__(reason.value)
         self.reason = reason
+
+
+# --- unexpected errors ---------------------------------------------------------------------------
+
+MAX_FRAMES: Final = 4  # innermost: locates the line and fits a screen
+MAX_MESSAGE_CHARS: Final = 400  # an error may quote data from a peer
+
+
+def format_error(error: BaseException) -> str:
+    """Returns the type, message and location of `error`, innermost frame first, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)[-MAX_FRAMES:]
+    location = " < ".join(
+        f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+        for frame in reversed(frames)
+    )
+    message = " ".join(str(error).split())[:MAX_MESSAGE_CHARS]
+    return (
+        f"{type(error).__name__}: {message} in {location}"
+        if location
+        else f"{type(error).__name__}: {message}"
+    )

@@ -1,104 +1,235 @@
-"""What this node says itself: numbered, put into bundles, signed.
+"""Numbers, batches and signs the messages of this node, and tracks which are unacknowledged.
 
-What must stay true:
+Checking a signature costs as much as twenty sealed datagrams, so payloads of one turn share one.
+Applications see none of it: each payload has its own ID and event.
 
-- Sequences are dense from 1 in each epoch; private messages have numbers of their own.
-- A payload alone waits for nothing but `batch_delay`; while no link could send it at once it waits
-  for others to share its signature, but never longer than `BEHIND_S`.
+Invariants:
+
+- Sequences are dense from 1 in each epoch; direct messages have a sequence of their own.
+- Payloads keep their order. A batch stays within `batch_bytes`, unless one payload alone is larger.
+  A payload that is pulled rather than pushed is alone, so that no small one waits for it.
+- A payload waits for `batch_delay`, and while no link could send it at once for others to share its
+  signature, but never longer than `SLOW_PEER_AFTER_S`.
+- A broadcast is unacknowledged until one peer is known to have it: its ACKs cover every packet that
+  carried the rumor, or an anti-entropy round ended in sync. A new link or a sent packet proves nothing.
+- Being in sync covers the whole stream of this node or nothing: a digest omits a stream that changed shortly
+  before the round began.
+- Each payload counts once, whatever happens to links. The number of tracked rumors is limited; an
+  untracked one counts as unacknowledged forever.
+
+ACKs are exact. Being in sync has one exception: a digest names the highest sequence of each stream and not
+the gaps below it, because two nodes would differ forever if one can never fill a gap. So a peer that
+missed one broadcast and has a later one counts as having both. It requests the gap within seconds
+(`overlay.sync.gap_repair`), and the repair is tracked by ACKs; but if this node leaves before that and no
+other node has the message, it is not counted.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-from grapevine_proto.batch import Batch
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.transport.link_table import LinkTable
 from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES, SLOW_PEER_AFTER_S
+from grapevine_proto.transport.transport import Transport
 from grapevine_proto.wire import codec
-from grapevine_proto.wire.signed import Rumor
+from grapevine_proto.wire.signed import (
+    MAX_PAYLOADS_PER_MESSAGE,
+    Rumor,
+    counted_payload_bytes,
+    is_pulled,
+)
 
-BATCH_GROWTH_S: Final = 0.1  # for which a bundle grows while no link has a token for it
+BATCH_GROWTH_S: Final = 0.1  # for which a batch grows while no link has a token for it
+TRACKED_RUMORS_LIMIT: Final = 65_536  # more than the message store holds per origin; 200 bytes each
+DIGEST_SETTLE_S: Final = 2.5  # digests omit streams that changed in the last 2 s
+
+RumorKey = tuple[int, int]  # epoch, first sequence
+
+
+class SignedBatch(NamedTuple):
+    """A signed rumor and its messages, ready to spread."""
+
+    rumor: Rumor
+    messages: list[Message]
+
+
+class Accepted(NamedTuple):
+    """A broadcast that was accepted, and the batches that it makes due."""
+
+    id: MessageId
+    due: list[SignedBatch]
+
+
+class Batch:
+    """Messages that will share the next signature. Open while it holds any: since `opened_at`. The
+    caller checks `fits` before `add`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.opened_at = math.inf
+        self._messages: list[Message] = []
+        self._size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def size_bytes(self) -> int:
+        """What its payloads count in a rumor."""
+        return self._size_bytes
+
+    def fits(self, payload: bytes) -> bool:
+        """Whether `payload` may join; the first always may."""
+        if not self._messages:
+            return True
+        if is_pulled(len(payload)) or is_pulled(len(self._messages[0].payload)):
+            return False
+        size_bytes = self._size_bytes + counted_payload_bytes(len(payload))
+        return size_bytes <= self.limit_bytes and len(self._messages) < MAX_PAYLOADS_PER_MESSAGE
+
+    def add(self, message: Message, now: float) -> None:
+        """Adds a message, which `fits`."""
+        if not self._messages:
+            self.opened_at = now
+        self._messages.append(message)
+        self._size_bytes += counted_payload_bytes(len(message.payload))
+
+    def drain(self) -> list[Message]:
+        """Returns all messages in order and leaves the batch empty."""
+        messages, self._messages = self._messages, []
+        self._size_bytes = 0
+        self.opened_at = math.inf
+        return messages
+
+
+class UnackedBroadcasts:
+    """The unacknowledged broadcasts of this run: `count` payloads, `untracked` of them no longer tracked."""
+
+    def __init__(self) -> None:
+        self._rumors: dict[RumorKey, tuple[int, float]] = {}  # (payloads, tracked at), oldest first
+        self._last_tracked_at = -math.inf  # also of rumors that were acknowledged since
+        self.count = 0
+        self.untracked = 0
+
+    def track(self, key: RumorKey, payloads: int, now: float) -> None:
+        """Starts to track a rumor of this node with `payloads` payloads, whether or not peers are
+        connected."""
+        self._rumors[key] = (payloads, now)
+        self._last_tracked_at = now
+        self.count += payloads
+        if len(self._rumors) > TRACKED_RUMORS_LIMIT:
+            payloads, _ = self._rumors.pop(next(iter(self._rumors)))
+            self.untracked += payloads
+
+    def on_acked(self, keys: Iterable[RumorKey]) -> None:
+        """A peer acknowledged these rumors."""
+        for key in keys:
+            payloads, _ = self._rumors.pop(key, (0, 0.0))
+            self.count -= payloads
+
+    def on_peer_in_sync(self, started_at: float) -> None:
+        """An anti-entropy round that started at `started_at` ended in sync: that peer has everything up to
+        then."""
+        if self._last_tracked_at <= started_at - DIGEST_SETTLE_S:
+            self.on_acked(list(self._rumors))
 
 
 class Publisher:
-    """Owns the epoch and the numbers of what is said in it. `broadcasts` counts over all epochs."""
+    """Owns the epoch, the sequences in it, and what is unacknowledged. `broadcasts` counts over all
+    epochs; `unacked` may be read."""
 
     def __init__(
-        self, config: NodeConfig, identity: Identity, epoch: int, links: LinkTable
+        self, config: NodeConfig, identity: Identity, epoch: int, transport: Transport
     ) -> None:
         self._config = config
         self._identity = identity
-        self._links = links
+        self._links = transport.links
         self._sequence = 0
         self._direct_sequence = 0
         self._batch = Batch(_batch_limit(config))
+        self._flush_at = math.inf
+        self.unacked = UnackedBroadcasts()
         self.epoch = epoch
         self.broadcasts = 0
-        self.deadline = math.inf  # when to look at the bundle again
 
     def reconfigure(self, config: NodeConfig) -> None:
+        """Applies new settings from the next payload on."""
         self._config = config
         self._batch.limit_bytes = _batch_limit(config)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Begin anew: streams of this epoch."""
+    def start_epoch(self, epoch: int, now: float) -> list[SignedBatch]:
+        """Begins new streams; returns what was batched under the epoch before."""
+        due = self.flush(now)
         self.epoch = epoch
         self._sequence = self._direct_sequence = 0
+        return due
 
-    # --- numbers --------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------------------------
+
+    def broadcast(self, payload: bytes, now: float) -> Accepted:
+        """Accepts a payload for all members."""
+        is_alone = is_pulled(len(payload))  # small ones in its batch would wait to be pulled
+        due = self.flush(now) if is_alone or not self._batch.fits(payload) else []
+        message = self.next_message(payload, now)
+        if is_alone:
+            due.append(self.sign([message], 0, now))
+        else:
+            self._batch.add(message, now)
+            self._flush_at = min(self._flush_at, now + self._config.batch_delay)
+        return Accepted(message.id, due)
 
     def next_message(self, payload: bytes, now: float) -> Message:
-        """The next message to everybody."""
+        """Numbers the next message to all members."""
         self._sequence += 1
         self.broadcasts += 1
         message_id = MessageId(self._identity.peer_id, self.epoch, self._sequence)
         return Message(message_id, payload, 0, Via.LOCAL, now)
 
     def next_direct_message(self, to: PeerId, payload: bytes, now: float) -> Message:
-        """The next direct message, to `to`."""
+        """Numbers the next direct message, to `to`."""
         self._direct_sequence += 1
         our_id = self._identity.peer_id
         message_id = MessageId(our_id, self.epoch, self._direct_sequence, is_direct=True)
         return Message(message_id, payload, 0, Via.LOCAL, now, is_direct=True, to=to)
 
     def undo_direct_message(self) -> None:
-        """The last private message was not accepted after all."""
+        """Takes back the number of a direct message that could not be sent."""
         self._direct_sequence -= 1
 
-    # --- bundles --------------------------------------------------------------------------------
-
-    def fits_batch(self, payload: bytes) -> bool:
-        """Whether `payload` may join what is in the bundle."""
-        return self._batch.fits(payload)
-
-    def enqueue(self, message: Message, now: float) -> None:
-        self._batch.add(message, now)
+    def sign(self, messages: list[Message], trace_share: int, now: float) -> SignedBatch:
+        """Signs messages with consecutive sequences as one rumor, which is unacknowledged from now on.
+        `trace_share`: which share of the members confirms it."""
+        payloads = tuple(message.payload for message in messages)
+        cluster, first = self._config.cluster, messages[0].id.sequence
+        rumor = Rumor.signed(
+            self._identity, cluster, self.epoch, first, payloads, trace_share=trace_share
+        )
+        self.unacked.track((rumor.epoch, rumor.first), len(messages), now)
+        return SignedBatch(rumor, messages)
 
     @property
-    def pending(self) -> int:
-        """How many wait in the bundle."""
-        return len(self._batch)
+    def unacknowledged(self) -> int:
+        """How many broadcasts no peer is known to have, counted from when they are accepted."""
+        return self.unacked.count + len(self._batch)
 
-    def take_batch(self) -> list[Message]:
-        """What shares the next signature; the bundle is empty then."""
-        return self._batch.drain()
+    # --- batches --------------------------------------------------------------------------------
 
-    def sign(self, messages: list[Message], trace_share: int) -> Rumor:
-        """One rumor of messages with consecutive numbers."""
-        payloads = tuple(message.payload for message in messages)
-        _, epoch, first, _ = messages[0].id
-        return Rumor.signed(
-            self._identity, self._config.cluster, epoch, first, payloads, trace_share=trace_share
-        )
+    def flush(self, now: float) -> list[SignedBatch]:
+        """Signs what is batched, due or not."""
+        self._flush_at = math.inf
+        messages = self._batch.drain()
+        return [self.sign(messages, 0, now)] if messages else []
 
-    def is_flush_due(self, now: float) -> bool:
-        """Whether there is a bundle that should go now. It waits for `batch_delay`, and while no link
-        could send it at once; but not for long, since nobody else can know of what is in it."""
+    def flush_due(self, now: float) -> list[SignedBatch]:
+        """Signs what is batched if it is due."""
+        return self.flush(now) if self._is_flush_due(now) else []
+
+    def _is_flush_due(self, now: float) -> bool:
         if not self._batch:
             return False
         opened_at = self._batch.opened_at
@@ -110,20 +241,29 @@ class Publisher:
             return False
         return now >= opened_at + BATCH_GROWTH_S or self._can_any_send(now)
 
+    @property
+    def deadline(self) -> float:
+        """When to call `flush_due` next; math.inf: nothing is batched."""
+        return self._flush_at
+
     def update_deadline(self, now: float) -> None:
-        """What could go has gone: when to ask again whether a bundle is due."""
+        """What could be sent has been sent: decides when a waiting batch is looked at again."""
         if not self._batch:
-            self.deadline = math.inf
+            self._flush_at = math.inf
             return
         opened_at = self._batch.opened_at
         waits = (self._config.batch_delay, BATCH_GROWTH_S, SLOW_PEER_AFTER_S)
         due_at = min((opened_at + s for s in waits if opened_at + s > now), default=now)
         if due_at > opened_at + self._config.batch_delay:
             due_at = min(due_at, *(link.next_send_at(now) for link in self._links.values()))
-        self.deadline = due_at
+        self._flush_at = due_at
+
+    def postpone(self, until: float) -> None:
+        """Looks at a waiting batch again at `until`, after an error."""
+        self._flush_at = until
 
     def has_room_for(self, size_bytes: int) -> bool:
-        """Whether a rumor of so many bytes finds room with every peer that is not left behind."""
+        """Whether a rumor of this size finds room with every peer that is not slow."""
         return self._links.coalescer.has_room(len(self._links), size_bytes)
 
     def _can_any_send(self, now: float) -> bool:

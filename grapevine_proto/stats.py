@@ -5,15 +5,12 @@ Invariants: building a snapshot changes nothing.
 
 from __future__ import annotations
 
-from collections import Counter
-
-from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerInfo, Standing, Stats
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.peers import Peer
-from grapevine_proto.transport.handshakes import Handshakes
+from grapevine_proto.publisher import Publisher
 from grapevine_proto.transport.link_table import LinkTable
-from grapevine_proto.transport.transient_sessions import TransientSessions
+from grapevine_proto.transport.transport import Transport
 
 
 def peer_info(
@@ -56,36 +53,17 @@ def peer_info(
     )
 
 
-class DatagramCounters:
-    """Counts datagrams and bytes in both directions."""
-
-    __slots__ = ("bytes_in", "bytes_out", "datagrams_in", "datagrams_out")
-
-    def __init__(self) -> None:
-        self.datagrams_in = self.bytes_in = 0
-        self.datagrams_out = self.bytes_out = 0
-
-
-def stats(
-    counters: DatagramCounters,
-    links: LinkTable,
-    transients: TransientSessions,
-    handshakes: Handshakes,
-    overlay: Overlay,
-    drops: Counter[DropReason],
-    *,
-    delivered: int,
-    broadcast: int,
-) -> Stats:
+def stats(transport: Transport, overlay: Overlay, publisher: Publisher, *, delivered: int) -> Stats:
     """Returns the counters and gauges of one node."""
     dissemination, tracing, store = overlay.dissemination, overlay.tracing, overlay.store
+    links, transients, counters = transport.links, transport.transients, transport.counters
     return Stats(
         datagrams_in=counters.datagrams_in,
         datagrams_out=counters.datagrams_out,
         bytes_in=counters.bytes_in,
         bytes_out=counters.bytes_out,
         delivered=delivered,
-        published=broadcast,
+        published=publisher.broadcasts,
         duplicates=dissemination.duplicates,
         relayed=dissemination.relayed,
         repaired=dissemination.repaired,
@@ -95,12 +73,12 @@ def stats(
         gaps_abandoned=store.abandoned,
         cache_evictions=store.cache.evicted,
         send_drops=links.send_drops + transients.send_drops,
-        unacked_untracked=links.unacked.untracked,
+        unacked_untracked=publisher.unacked.untracked,
         traces_evicted=tracing.evicted,
         receipts_relayed=tracing.reverse_paths.relayed,
         receipts_dropped=tracing.refused,
         receipts_lost=tracing.reverse_paths.lost,
-        dropped=tuple(drops.items()),
+        dropped=transport.drops.by_reason(),
         offenses=tuple(links.peer_limits.offenses.items()),
         slowed=links.peer_limits.slowed,
         expelled=links.peer_limits.expelled,
@@ -111,7 +89,7 @@ def stats(
         transient_sessions=len(transients),
         transient_refused=transients.refused,
         reassembly_dropped=links.reassembly_dropped,
-        evictions=handshakes.evicted
+        evictions=transport.handshakes.evicted
         + links.peer_limits.evicted
         + links.closed_links_evicted
         + store.origins_evicted,

@@ -66,7 +66,7 @@ class Cluster:
 
     def link(self, of: int, to: int) -> Link:
         """The end of a link that is at engine `of`."""
-        return self[of]._links[self[to].peer_id]
+        return self[of]._transport.links[self[to].peer_id]
 
     def exchange(self) -> None:
         """Carry datagrams until nobody has more to say."""

@@ -9,10 +9,10 @@ Invariants:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
+from grapevine_proto.dial_purpose import DialPurpose
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import Event, Message, PeerState
 from grapevine_proto.ids import Address, PeerId
@@ -32,20 +32,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Dial `address`, which belongs to `expected` if that is known; any other peer that answers is
-    rejected.
-
-    `wants_room` asks the peer to make room for the link, and makes room for it here. `swap_for` is
-    a link to replace: the handshake continues only if the peer answers within `max_rtt_s`, and
-    offers to replace that link.
-    """
+    """Dial `address`, and drop an answer from any peer but `expected`, if that is known. Send at most
+    `max_hellos` Hellos before the first answer; None: until the dial times out."""
 
     address: Address
     expected: PeerId | None
-    wants_room: bool = False
-    swap_for: PeerRecord | None = None
-    max_rtt_s: float = math.inf
-    # sent before the first answer; None: no limit until the dial times out
+    purpose: DialPurpose
     max_hellos: int | None = None
 
 
@@ -130,6 +122,13 @@ class BumpEpoch:
 
 
 @dataclass(frozen=True, slots=True)
+class InternalError:
+    """A component met a bug: count it and report it."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Stop this node; `reason` explains why."""
 
@@ -148,6 +147,7 @@ Effect: TypeAlias = (
     | Penalize
     | Credit
     | BumpEpoch
+    | InternalError
     | Shutdown
 )
 

@@ -1,27 +1,68 @@
-"""The overlay of one node, put together: its machines, and the tables they share.
+"""The overlay of one node: its state machines, the tables they share, and one way in.
 
-What must stay true: a fact has one owner, which is made here once and given to whoever reads it.
+Invariants:
+
+- A fact has one owner, which is created here once and given to its readers.
+- The overlay never sees a byte. Messages, links and time go in; effects come out, in order.
+- A bug in one component is an effect too (`InternalError`) and costs no other component its turn.
+
+Effects are returned in order. Where a component has to see what the effects before its own have
+changed, they are generated one by one: the caller performs each before it takes the next.
 """
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, assert_never
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.identity import Identity
-from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.errors import DropReason
+from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.overlay.broadcast.broadcast import Broadcast
+from grapevine_proto.overlay.effects import Effect, InternalError
 from grapevine_proto.overlay.membership.membership import Membership
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store.message_store import MemberRun, MessageStore, SavedStream
 from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import AntiEntropy
 from grapevine_proto.overlay.trace.trace import Tracing
+from grapevine_proto.wire.messages import (
+    Announce,
+    CloseReason,
+    Digest,
+    GossipMessage,
+    Graft,
+    Heartbeat,
+    IHave,
+    InSync,
+    IWant,
+    MemberDigest,
+    MemberUpdates,
+    Offer,
+    Ping,
+    PingAck,
+    PingReq,
+    Prune,
+    ReceiptAck,
+    Receipts,
+    Records,
+    Repair,
+    Rumors,
+    Subscribe,
+    SwapRequest,
+    Vector,
+)
+from grapevine_proto.wire.signed import PeerRecord, Rumor
+
+ERROR_PAUSE_S: Final = 0.5  # before the components that met an error have another turn
 
 
 class Overlay:
-    """What decides among many peers. The order in which they are made is the order in which they draw
-    from `rng`."""
+    """Decides among many members. The components are public for reading. They are created in the order
+    in which they draw from `rng`."""
 
     def __init__(
         self,
@@ -35,6 +76,8 @@ class Overlay:
         streams: tuple[SavedStream, ...],
         known_addresses: tuple[tuple[PeerId, Address], ...],
     ) -> None:
+        self._is_leaving = False
+        self._retry_at = -math.inf  # not before: a component met an error
         self.peers = PeerTable(config.limits.sessions + config.max_peers)
         self.signatures = Verifier(config)
         self.store = MessageStore(config, self.signatures, streams, now, run_of=self._run_of)
@@ -75,7 +118,7 @@ class Overlay:
         )
 
     def _run_of(self, peer_id: PeerId) -> MemberRun | None:
-        """What its record says of the run that `peer_id` is in; None: it is not known as a member."""
+        """The run of a member according to its record; None: it is not known as a member."""
         member = self.membership.members.get(peer_id)
         if member is None:
             return None
@@ -84,17 +127,233 @@ class Overlay:
     def _is_in_use(self, peer_id: PeerId, now: float) -> bool:
         return self.dissemination.is_in_use(peer_id, now)
 
+    def reconfigure(self, config: NodeConfig, now: float) -> Iterator[Effect]:
+        """Applies new settings."""
+        self.signatures.reconfigure(config)
+        yield from self.dissemination.reconfigure(config, now)
+        self.antientropy.reconfigure(config, now)
+        yield from self.membership.reconfigure(config, now)
+
+    # --- messages -------------------------------------------------------------------------------
+
+    def handle(self, message: GossipMessage, sender: PeerId, now: float) -> Iterable[Effect]:
+        """Gives a message to the components that it is for. `sender` is the peer whose session carried
+        it."""
+        match message:
+            case Rumors() | IHave() | Offer() | Announce() | Subscribe() | Graft() | Prune():
+                return self.dissemination.handle(message, sender, now)
+            case Heartbeat():
+                return self._on_heartbeat(message, sender, now)
+            case Records() | Ping() | PingReq() | PingAck() | MemberUpdates() | MemberDigest():
+                return self.membership.handle(message, sender, now)
+            case IWant():
+                self.dissemination.on_requested(message)
+                return self.antientropy.handle(message, sender, now)
+            case Digest() | InSync() | Vector() | Repair():
+                return self.antientropy.handle(message, sender, now)
+            case Receipts() | ReceiptAck():
+                return self.tracing.handle(message, sender, now)
+            case _:
+                assert_never(message)
+
+    def _on_heartbeat(self, message: Heartbeat, sender: PeerId, now: float) -> Iterator[Effect]:
+        yield from self.membership.handle(message, sender, now)
+        yield from self.antientropy.handle(message, sender, now)
+
+    def on_packet(self, peer_id: PeerId, address: Address, now: float) -> list[Effect]:
+        """A packet of a linked peer has opened, whatever it carried. `address`: where its link sends."""
+        return self.membership.on_packet(peer_id, now, address)
+
+    def on_fragment(self, peer_id: PeerId, now: float, *, is_linked: bool) -> None:
+        """A large message of a peer has come closer to completion."""
+        self.antientropy.on_fragment(peer_id, now)
+        if is_linked:
+            self.dissemination.puller.on_fragment(peer_id, now)
+
     @property
     def work_units(self) -> int:
-        """What all messages cost so far, in the units of `overlay.work`."""
+        """The cost of all messages so far, in the units of `grapevine_proto.work`."""
         return self.signatures.work + self.store.work
+
+    # --- links ----------------------------------------------------------------------------------
+
+    def on_link_up(
+        self,
+        record: PeerRecord,
+        source: Address,
+        rtt_s: float | None,
+        now: float,
+        *,
+        is_outbound: bool,
+    ) -> Iterator[Effect]:
+        """A link with the subject of `record` is up. `source`: the address that its session proved."""
+        yield from self.membership.on_link_up(record, source, rtt_s, now, is_outbound=is_outbound)
+        yield from self.dissemination.on_link_up(record.peer_id, now)
+
+    def on_peer_restarted(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """The link with an earlier run of a peer is gone; `on_link_up` follows."""
+        return self.antientropy.on_link_down(peer_id, now)
+
+    def on_link_down(
+        self,
+        peer_id: PeerId,
+        detail: str,
+        reason: CloseReason | None,
+        referrals: tuple[PeerRecord, ...] | None,
+        now: float,
+    ) -> Iterator[Effect]:
+        """A link is down. `referrals`: as in the Close of the peer, None if the peer sent none."""
+        yield from self._contained(lambda: self.antientropy.on_link_down(peer_id, now))
+        yield from self._contained(
+            lambda: self.membership.on_link_down(peer_id, detail, reason, now)
+        )
+        yield from self._contained(lambda: self.dissemination.on_link_down(peer_id, now))
+        if referrals is not None:
+            yield from self.membership.on_evicted(referrals, peer_id, now)
+
+    @staticmethod
+    def _contained(step: Callable[[], list[Effect]]) -> list[Effect]:
+        """The effects of one component."""
+        try:
+            return step()
+        except Exception as error:  # noqa: BLE001  the other components have their turn
+            return [InternalError(error)]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more link fits."""
+        return self.membership.evictor.has_room
+
+    def make_room(
+        self,
+        newcomer: PeerRecord,
+        source: Address,
+        rtt_s: float | None,
+        now: float,
+        *,
+        wants_room: bool,
+        swap_request: SwapRequest | None,
+        is_outbound: bool,
+    ) -> list[Effect]:
+        """Closes a link for a newcomer if the node is full and a rule allows it."""
+        evictor = self.membership.evictor
+        if swap_request is not None:
+            return evictor.make_room_for_nearer(newcomer, swap_request, rtt_s, now, source=source)
+        return evictor.make_room(
+            newcomer, now, wants_room=wants_room, source=source, is_outbound=is_outbound
+        )
+
+    def swap_link(self, victim: PeerRecord, nearer: PeerRecord) -> list[Effect]:
+        """`nearer` made room for this node: closes the link to `victim` for it."""
+        return self.membership.evictor.swap_link(victim, nearer)
+
+    # --- dials ----------------------------------------------------------------------------------
+
+    def dial(self, address: Address, now: float) -> list[Effect]:
+        """Dials an address because the application asks for it."""
+        return self.membership.dialer.dial_now(address, now)
+
+    def on_dial_answered(
+        self, address: Address, expected: PeerId | None, record: PeerRecord, now: float
+    ) -> None:
+        """The subject of `record` completed the handshake of a dial."""
+        self.membership.dialer.on_answered(address, expected, record.peer_id, now)
+
+    def on_dial_rejected(
+        self,
+        record: PeerRecord,
+        address: Address,
+        reason: CloseReason,
+        referrals: tuple[PeerRecord, ...],
+        now: float,
+    ) -> list[Effect]:
+        """The dialed peer closed the session at once."""
+        if reason is CloseReason.FULL:
+            return self.membership.on_rejected(record, address, referrals, now)
+        return self.membership.handle(Records(referrals), record.peer_id, now)
+
+    def on_dial_failed(
+        self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float
+    ) -> list[Effect]:
+        """No session came of a dial. `reason`: see `transport.events.DialFailed`."""
+        return self.membership.on_dial_failed(address, expected, reason, now)
+
+    def on_probe_done(
+        self, address: Address, expected: PeerId | None, rtt_s: float | None, now: float
+    ) -> None:
+        """A dial that looked for a nearer peer ended without a session."""
+        self.membership.dialer.probe_done(address, expected, rtt_s, now)
+
+    # --- messages of this node ------------------------------------------------------------------
+
+    def broadcast(self, rumor: Rumor, now: float) -> list[Effect]:
+        """Spreads a rumor of this node."""
+        return self.dissemination.broadcast(rumor, now)
+
+    def start_trace(self, message_id: MessageId, now: float) -> int:
+        """Traces a message; returns the share of members that confirm it, for the rumor."""
+        return self.tracing.start_trace(message_id, now)
+
+    def leave(self) -> Records:
+        """Stops maintaining links; returns the farewell for every linked peer."""
+        self._is_leaving = True
+        return self.membership.leave()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Signs the record of this node under a new epoch."""
+        self.membership.local_record.start_epoch(epoch)
+
+    # --- what the transport reads ---------------------------------------------------------------
+
+    @property
+    def record(self) -> PeerRecord:
+        """The signed record of this node."""
+        return self.membership.record
+
+    @property
+    def has_unclaimed(self) -> bool:
+        """Whether a rumor of this node was announced and no peer has requested it yet."""
+        return self.dissemination.has_unclaimed
+
+    def record_of(self, peer_id: PeerId) -> PeerRecord | None:
+        """The latest record of a member."""
+        member = self.membership.members.get(peer_id)
+        return None if member is None else member.record
+
+    def address_of(self, peer_id: PeerId) -> Address | None:
+        """Where to dial a member."""
+        member = self.membership.members.get(peer_id)
+        return None if member is None else self.membership.dialer.address_of(member)
+
+    def referrals(self, peer_id: PeerId) -> tuple[PeerRecord, ...]:
+        """Peers that `peer_id` may try because this node has no room."""
+        return self.membership.evictor.referrals(peer_id)
+
+    # --- time -----------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float:
-        """When one of them wants to be advanced."""
-        return min(
+        """When to call `advance` next; math.inf: never."""
+        deadline = min(
             self.membership.deadline,
             self.dissemination.deadline,
             self.antientropy.deadline,
             self.tracing.deadline,
         )
+        return max(deadline, self._retry_at)
+
+    def advance(self, now: float) -> Iterator[Effect]:
+        """Time passed. A component that met an error has its next turn after `ERROR_PAUSE_S`, for its
+        deadline may be what it was."""
+        if now < self._retry_at:
+            return
+        for component in (self.membership, self.dissemination, self.antientropy, self.tracing):
+            if component is self.membership and self._is_leaving:
+                continue
+            try:
+                effects = component.advance(now)
+            except Exception as error:  # noqa: BLE001
+                self._retry_at = now + ERROR_PAUSE_S
+                yield InternalError(error)
+            else:
+                yield from effects

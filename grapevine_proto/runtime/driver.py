@@ -21,9 +21,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
 from grapevine_proto.engine import Engine
-from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError
+from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError, format_error
 from grapevine_proto.events import Event, IdentityInUse, InternalErrorContained
-from grapevine_proto.faults import format_error
 from grapevine_proto.runtime.clock import CLOCK_POLL_INTERVAL_S, LoopLagMonitor
 from grapevine_proto.runtime.udp_socket import SocketClosed, UdpSocket
 

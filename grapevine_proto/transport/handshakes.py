@@ -9,13 +9,14 @@ What must stay true:
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.identity import Identity
+from grapevine_proto.dial_purpose import LINK, DialPurpose
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.transport.handshake.initiator import Initiator
@@ -24,6 +25,20 @@ from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.signed import PeerRecord
+
+
+class DialError(NamedTuple):
+    """A bug that showed while a dial was served."""
+
+    dial: Initiator
+    error: Exception
+
+
+class ConfirmedDial(NamedTuple):
+    """A dial and the session that it led to."""
+
+    dial: Initiator
+    established: EstablishedSession
 
 
 class Handshakes:
@@ -45,9 +60,7 @@ class Handshakes:
         self._entropy = entropy
         self._dials: dict[bytes, Initiator] = {}  # by session
         self._dials_per_peer: Counter[PeerId] = Counter()  # how many of them are for whom
-        self.internal_errors: list[
-            tuple[Initiator, Exception]
-        ] = []  # of dials, for the owner to end them
+        self._internal_errors: list[DialError] = []  # for the owner to end those dials
         self._responder = Responder(
             identity,
             config.keys,
@@ -80,15 +93,11 @@ class Handshakes:
         expected: PeerId | None,
         record: PeerRecord,
         now: float,
+        purpose: DialPurpose = LINK,
         *,
-        wants_room: bool = False,
-        is_transient: bool = False,
-        swap_for: PeerRecord | None = None,
-        max_rtt_s: float = math.inf,
         max_hellos: int | None = None,
     ) -> None:
-        """Knock at `address`, saying `record` of ourselves to whoever knows the key. `swap_for`: only for
-        a link nearer than so much, for which this one goes."""
+        """Dials `address`; a peer that proves the cluster key receives our `record`."""
         initiator = Initiator(
             self._identity,
             self._config.keys[0],
@@ -96,10 +105,7 @@ class Handshakes:
             address,
             record,
             expected=expected,
-            wants_room=wants_room,
-            is_transient=is_transient,
-            swap_for=swap_for,
-            max_rtt_s=max_rtt_s,
+            purpose=purpose,
             max_hellos=max_hellos,
             timeout_s=self._config.connection_timeout,
             entropy=self._entropy,
@@ -115,12 +121,10 @@ class Handshakes:
         that of two at once the newer would end the other."""
         return peer_id in self._dials_per_peer
 
-    def rekey(
-        self, link: Link, record: PeerRecord, now: float, *, is_transient: bool = False
-    ) -> None:
+    def rekey(self, link: Link, record: PeerRecord, now: float, purpose: DialPurpose) -> None:
         """A fresh handshake beside the session, which goes on until the new one is live."""
         if not self.is_dialing(link.peer_id):
-            self.dial(link.address, link.peer_id, record, now, is_transient=is_transient)
+            self.dial(link.address, link.peer_id, record, now, purpose)
 
     def on_response(
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
@@ -161,8 +165,18 @@ class Handshakes:
             try:
                 datagrams += [(datagram, dial.address) for datagram in dial.transmit(now)]
             except Exception as error:  # noqa: BLE001  of this dial alone: the others go on
-                self.internal_errors.append((dial, error))
+                self._internal_errors.append(DialError(dial, error))
         return datagrams
+
+    @property
+    def has_internal_errors(self) -> bool:
+        """Whether `take_internal_errors` has something to return."""
+        return bool(self._internal_errors)
+
+    def take_internal_errors(self) -> list[DialError]:
+        """Returns the errors that dials met since the last call."""
+        errors, self._internal_errors = self._internal_errors, []
+        return errors
 
     # --- both -----------------------------------------------------------------------------------
 
@@ -181,14 +195,14 @@ class Handshakes:
 
     def confirm_initiated(
         self, packet: codec.Data, source: Address, now: float
-    ) -> tuple[Initiator, EstablishedSession] | None:
+    ) -> ConfirmedDial | None:
         """The first packet of a session that we dialled for makes it live. Raises Refused."""
         dial = self._dials.get(packet.session_id)
         if dial is None:
             return None
         established = dial.confirm(packet, source, now)
         self.end_dial(packet.session_id)
-        return dial, established
+        return ConfirmedDial(dial, established)
 
     def confirm_accepted(
         self, packet: codec.Data, source: Address, now: float

@@ -10,9 +10,8 @@ What must stay true:
 - Only links that something happened to, or whose time has come, are looked at when datagrams go out:
   what a datagram costs does not grow with how many links there are.
 - What a link did not send before it ended is counted, and what its peer allowed us is remembered.
-- A fault in serving one link never costs another its turn: it is noted in `internal_errors`, and the
-  owner ends
-  that link.
+- A bug that shows while one link is served never costs another its turn: it is kept for
+  `take_internal_errors`, and the owner ends that link.
 
 It is a table, and knows nothing of the overlay: who may link, and what becomes of a message, others
 decide.
@@ -22,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import Dropped, DropReason
@@ -35,7 +34,6 @@ from grapevine_proto.transport.peer_limits import PeerLimitTable
 from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES, RumorCoalescer
 from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.transport.session.sessions import supersedes
-from grapevine_proto.unacked import UnackedBroadcasts
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
 from grapevine_proto.wire.signed import PeerRecord
@@ -56,6 +54,20 @@ class _ClosedLink:
         self.link = link
         self.close = close  # None: the peer left
         self.expires_at = expires_at
+
+
+class LinkError(NamedTuple):
+    """A bug that showed while a link was served."""
+
+    link: Link
+    error: Exception
+
+
+class ClosedPacket(NamedTuple):
+    """A packet of a closed link. `message`: what it carried, if the peer left and is still heard."""
+
+    link: Link
+    message: OverlayMessage | Frame | None
 
 
 class LinkTable(Mapping[PeerId, Link]):
@@ -80,15 +92,11 @@ class LinkTable(Mapping[PeerId, Link]):
         self._to_close: dict[Link, None] = {}  # not yet told that we leave
         self._outbox: list[tuple[bytes, Address]] = []
         self._past_send_drops = 0
-        self.internal_errors: list[
-            tuple[Link, Exception]
-        ] = []  # while links were served, for the owner to act on
+        self._internal_errors: list[LinkError] = []  # for the owner to end those links
         self.closed_links_evicted = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
-        self.hold_open = False  # something of ours was announced, and nobody has asked for it yet
         self.peer_limits = PeerLimitTable(config.rate_limit, self._links)
         self.coalescer = RumorCoalescer(config.limits, RUMORS_MESSAGE_BYTES, our_id)
-        self.unacked = UnackedBroadcasts()
 
     def reconfigure(self, config: NodeConfig, now: float) -> None:
         self._config = config
@@ -96,7 +104,7 @@ class LinkTable(Mapping[PeerId, Link]):
         for peer_id, link in self._links.items():
             limits = self.peer_limits.get(peer_id)
             if limits is not None:
-                link.inbound_limit.bucket = limits.bucket
+                link.inbound_limit.set_bucket(limits.bucket)
 
     # --- look -----------------------------------------------------------------------------------
 
@@ -229,7 +237,7 @@ class LinkTable(Mapping[PeerId, Link]):
     def remove(self, link: Link, now: float) -> None:
         """Nothing more goes to `link` or comes from it, but what `linger` keeps for a while."""
         link.close()
-        self.peer_limits.get_or_create(link.peer_id, now).send_limit = link.send_limit
+        self.peer_limits.keep_send_limit(link.peer_id, link.send_limit, now)
         self._dirty.pop(link, None)
         self._timers.cancel(link)
         self._to_close.pop(link, None)
@@ -267,37 +275,27 @@ class LinkTable(Mapping[PeerId, Link]):
 
     # --- in -------------------------------------------------------------------------------------
 
-    def open(
-        self, link: Link, packet: codec.Data, now: float, source: Address | None = None
-    ) -> bytes | None:
-        """What `packet` says, or completes, or None. Raises Refused."""
-        try:
-            plaintext = link.receive(packet, now, source)
-        except Dropped as refused:
-            if refused.reason is DropReason.RATE_LIMITED:
-                self.peer_limits.get_or_create(link.peer_id, now).throttled += 1
-            raise
-        if acked := link.take_acked():
-            self.unacked.on_acked(acked)
-        return plaintext
-
-    def on_closed_packet(
-        self, packet: codec.Data, now: float
-    ) -> tuple[Link, OverlayMessage | Frame | None] | None:
-        """A packet of a session that is closed: what is to be heard of it; None: there is no such
-        session. Raises Refused."""
+    def on_closed_packet(self, packet: codec.Data, now: float) -> ClosedPacket | None:
+        """Takes a packet of a closed session; None: there is no such session. Repeats the Close, unless
+        the peer left itself. Raises Dropped."""
         closed = self._closed.get(packet.session_id)
         if closed is None:
             return None
-        link, plaintext = closed.link, self.open(closed.link, packet, now)
+        link = closed.link
+        try:
+            plaintext = link.receive(packet, now)
+        except Dropped as dropped:
+            if dropped.reason is DropReason.RATE_LIMITED:
+                self.peer_limits.count_throttled(link.peer_id, now)
+            raise
         if plaintext is None:
-            return link, None
+            return ClosedPacket(link, None)
         if closed.close is None:
-            return link, codec.decode_message(plaintext)
+            return ClosedPacket(link, codec.decode_message(plaintext))
         if plaintext[0] != Kind.CLOSE:
             link.send(codec.encode_message(closed.close), now)
             self._transmit(link, now)
-        return link, None
+        return ClosedPacket(link, None)
 
     def find_closed(self, session_id: bytes) -> Link | None:
         """The closed link that still hears this session."""
@@ -321,7 +319,7 @@ class LinkTable(Mapping[PeerId, Link]):
                 self._transmit(link, now)
             except Exception as error:  # noqa: BLE001  it ends anyway, and nothing else may suffer for that
                 self.discard(link)
-                self.internal_errors.append((link, error))
+                self.note_error(link, error)
 
     def discard(self, link: Link) -> None:
         """Nothing is sent to `link` or heard from it any more, whatever state it is in."""
@@ -358,26 +356,41 @@ class LinkTable(Mapping[PeerId, Link]):
         """Let datagrams go that are of no link."""
         self._outbox += datagrams
 
-    def collect_datagrams(self, now: float) -> list[tuple[bytes, Address]]:
-        """What may go out now, each with where to. What is handed out is gone from here."""
+    def note_error(self, link: Link, error: Exception) -> None:
+        """Keeps a bug that showed while `link` was served, for the owner to end that link."""
+        self._internal_errors.append(LinkError(link, error))
+
+    @property
+    def has_internal_errors(self) -> bool:
+        """Whether `take_internal_errors` has something to return."""
+        return bool(self._internal_errors)
+
+    def take_internal_errors(self) -> list[LinkError]:
+        """Returns the errors that occurred since the last call."""
+        errors, self._internal_errors = self._internal_errors, []
+        return errors
+
+    def collect_datagrams(self, now: float, *, hold_open: bool) -> list[tuple[bytes, Address]]:
+        """Returns the datagrams that are due, each with its destination. `hold_open`: a rumor of this node
+        was announced and nobody has requested it yet, so no link may end for lack of traffic."""
         dirty, self._dirty = self._dirty, {}
         dirty.update(dict.fromkeys(self._timers.pop_expired(now)))
         dirty.update(self._to_close)
         self.coalescer.tick(now)
         for link in dirty:
             try:
-                self._send_due(link, now)
+                self._send_due(link, now, hold_open=hold_open)
             except Exception as error:  # noqa: BLE001  of this link alone: the others have their turn
-                self.internal_errors.append((link, error))
+                self.note_error(link, error)
         outbox, self._outbox = self._outbox, []
         return outbox
 
-    def _send_due(self, link: Link, now: float) -> None:
+    def _send_due(self, link: Link, now: float, *, hold_open: bool) -> None:
         """Let go what may go to `link` now, and plan when to look at it again."""
         if self._cut_through(link, now):
             return
         is_waiting = self.is_link(link) and self.coalescer.drain_into(link, now)
-        is_done = link.is_idle and not is_waiting and not self.hold_open
+        is_done = link.is_idle and not is_waiting and not hold_open
         if link in self._to_close and is_done:
             del self._to_close[link]
             for plaintext in self._leave_messages:

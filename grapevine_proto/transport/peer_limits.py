@@ -198,6 +198,14 @@ class PeerLimitTable:
             if is_pristine and peer_id not in self._linked:
                 del self._limits[peer_id]
 
+    def count_throttled(self, peer_id: PeerId, now: float) -> None:
+        """A message of the peer was dropped because it had no token."""
+        self.get_or_create(peer_id, now).throttled += 1
+
+    def keep_send_limit(self, peer_id: PeerId, send_limit: TokenBucket | None, now: float) -> None:
+        """Keeps what the peer allows us, for the next link with it."""
+        self.get_or_create(peer_id, now).send_limit = send_limit
+
     def take_rate_limited_event(self, peer_id: PeerId, now: float) -> RateLimited | None:
         """Returns the event for messages dropped since the last call, or None if there were none."""
         limits = self.get_or_create(peer_id, now)

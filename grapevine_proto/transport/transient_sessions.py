@@ -162,7 +162,7 @@ class TransientSessions:
             try:
                 self._maintain(link, now)
             except Exception as error:  # noqa: BLE001  of this one alone
-                self._links.internal_errors.append((link, error))
+                self._links.note_error(link, error)
 
     def _maintain(self, link: Link, now: float) -> None:
         self._links.maintain(link, now)

@@ -24,6 +24,7 @@ DIRECT_MAIL_HOPS: Final = 255
 it. Counts as one hop; a copy that really traveled that far states one less."""
 
 
+REPAIR_DATAGRAMS_LIMIT: Final = 32  # messages that answer one repair request; they cost no token
 ID_PREFIX_BYTES: Final = 4  # of a member's ID, enough to distinguish members in a `MemberDigest`
 
 
@@ -322,11 +323,10 @@ class Pause:
     duration_ms: int
 
 
-OverlayMessage: TypeAlias = (
+GossipMessage: TypeAlias = (
     Heartbeat
     | Records
     | Rumors
-    | DirectMessage
     | Digest
     | InSync
     | Vector
@@ -345,8 +345,9 @@ OverlayMessage: TypeAlias = (
     | Subscribe
     | Graft
     | Prune
-    | Pause
 )
+"""What the overlay handles."""
+OverlayMessage: TypeAlias = GossipMessage | DirectMessage | Pause
 
 # --- frames of one link -------------------------------------------------------------------------
 

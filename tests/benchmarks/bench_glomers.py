@@ -78,14 +78,14 @@ def _counted(sim: Simulation) -> Counter[str]:
     sends: Counter[str] = Counter()
     for node in sim.nodes:
         assert node.engine is not None
-        routing: Any = node.engine._dispatcher
+        engine: Any = node.engine
 
-        def send_all(send: Send, now: float, send_all: Any = routing.send_all) -> Any:
+        def send_all(send: Send, now: float, send_all: Any = engine._send) -> Any:
             if not isinstance(send.message, UNCOUNTED):
                 sends[type(send.message).__name__] += len(send.peers)
             return send_all(send, now)
 
-        routing.send_all = send_all
+        engine._send = send_all
     return sends
 
 

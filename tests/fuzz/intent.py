@@ -99,7 +99,7 @@ class Attempt:
             anti_entropy=AntiEntropyConfig(interval=2.0),
         )
         # In rounds the liar says what it wants, and gives no honest answer that would end them.
-        self.cluster[LIAR]._antientropy.handle = lambda *_: []  # type: ignore[method-assign]
+        self.cluster[LIAR]._overlay.antientropy.handle = lambda *_: []  # type: ignore[method-assign]
         self.verdict = Verdict(seed, lies)
         self.number = 0
         self.said: list[tuple[float, int, bytes]] = []
@@ -120,7 +120,7 @@ class Attempt:
 
     def is_linked(self) -> bool:
         victim, liar = self.cluster[VICTIM], self.cluster[LIAR]
-        return liar.peer_id in victim._links and victim.peer_id in liar._links
+        return liar.peer_id in victim._transport.links and victim.peer_id in liar._transport.links
 
     def next(self) -> int:
         self.number += 1
@@ -211,9 +211,9 @@ class Attempt:
             if missing:
                 verdict.wrongs.append(f"node {number} did not hear {len(missing)}: {missing[0]!r}")
         for number in (HONEST, OTHER):
-            if self.cluster[number].peer_id not in victim._links:
+            if self.cluster[number].peer_id not in victim._transport.links:
                 verdict.wrongs.append(f"the link with node {number} is gone")
-            account = victim._links.peer_limits.get(self.cluster[number].peer_id)
+            account = victim._transport.links.peer_limits.get(self.cluster[number].peer_id)
             if account is not None and account.score_at(self.cluster.now) >= 25:
                 verdict.wrongs.append(f"node {number} is honest and is blamed")
         if self.cluster.drops(VICTIM).get(DropReason.INTERNAL_ERROR):
@@ -264,7 +264,7 @@ def _gaps(of: Attempt) -> Rumors:
 
 def _vector(of: Attempt) -> Vector:
     """Pages of a round that the victim has begun, or of one that it has not."""
-    running = of.cluster[VICTIM]._antientropy._active_rounds.get(of.cluster[LIAR].peer_id)
+    running = of.cluster[VICTIM]._overlay.antientropy._active_rounds.get(of.cluster[LIAR].peer_id)
     number = running.number if running is not None and of.rng.random() < 0.9 else of.next()
     return Vector(number, True, of.next() % 250, 250, of.ranges(16))
 

@@ -59,7 +59,7 @@ def _packets() -> list[bytes]:
 def members(data: bytes) -> None:
     """A member that says anything at all: each message is a length, a pause and its bytes."""
     pair = Pair()
-    liar = pair.one._links[pair.other.peer_id].session
+    liar = pair.one._transport.links[pair.other.peer_id].session
     for plaintext, pause_s in _said(data):
         pair.now += pause_s
         datagram = liar.seal(plaintext, pair.now)

@@ -7,9 +7,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.batch import Batch
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId
+from grapevine_proto.publisher import Batch
 from grapevine_proto.wire.signed import MAX_PAYLOADS_PER_MESSAGE, counted_payload_bytes
 from tests.proto.overlay.builders import EPOCH, peer_id
 

@@ -120,7 +120,9 @@ class Pair:
     def speak(self, message: OverlayMessage | Close | bytes) -> None:
         """Let `one` say anything at all to `other`, as a member that lies could."""
         plaintext = message if isinstance(message, bytes) else codec.encode_message(message)
-        self.one._links.enqueue(self.one._links[self.other.peer_id], plaintext, self.now)
+        self.one._transport.links.enqueue(
+            self.one._transport.links[self.other.peer_id], plaintext, self.now
+        )
         self.exchange()
 
     def received(self, by: Engine) -> list[bytes]:
@@ -198,7 +200,7 @@ def test_nobody_comes_in_while_a_node_leaves() -> None:
     pair.other.leave(pair.now)
     pair.one.dial(THERE, pair.now)
     pair.run(3.0)
-    assert pair.other._links == {} == pair.one._links
+    assert pair.other._transport.links == {} == pair.one._transport.links
 
 
 def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
@@ -256,9 +258,9 @@ def test_peers_hear_where_a_node_may_be_dialed_from_now_on() -> None:
     assert pair.one.on_addresses_changed(found, pair.now)
     assert not pair.one.on_addresses_changed(found, pair.now)  # nothing new, so nothing is said
     pair.exchange()
-    (member,) = pair.other._membership.members
+    (member,) = pair.other._overlay.membership.members
     assert member.record.addresses == found
-    assert len(pair.other._links) == 1
+    assert len(pair.other._transport.links) == 1
 
 
 def test_a_dial_that_cannot_be_sent_fails_at_once_with_the_reason() -> None:
@@ -288,13 +290,13 @@ def test_a_removed_key_closes_its_sessions_and_a_new_one_rotates_in_without_loss
     for engine in (pair.one, pair.other):  # ... then begins with the new one
         engine.reconfigure(engine.config.replace(keys=(new, KEY)), pair.now)
     pair.run(150.0)
-    assert [link.session.key for link in pair.one._links.values()] == [new]
+    assert [link.session.key for link in pair.one._transport.links.values()] == [new]
     for engine in (pair.one, pair.other):  # ... then drops the old one
         engine.reconfigure(engine.config.replace(keys=(new,)), pair.now)
-    assert len(pair.one._links) == 1
+    assert len(pair.one._transport.links) == 1
     pair.one.reconfigure(pair.one.config.replace(keys=(ClusterKey(b"k" * 32),)), pair.now)
     pair.exchange()
-    assert pair.one._links == {} == pair.other._links
+    assert pair.one._transport.links == {} == pair.other._transport.links
 
 
 def test_a_denied_identity_is_dropped_and_stays_out() -> None:
@@ -303,11 +305,11 @@ def test_a_denied_identity_is_dropped_and_stays_out() -> None:
     pair.other.reconfigure(pair.other.config.replace(denied=denied), pair.now)
     pair.exchange()
     pair.run(30.0)
-    assert pair.other._links == {}
+    assert pair.other._transport.links == {}
     assert pair.drops(pair.other)[DropReason.DENIED] > 0
     pair.other.reconfigure(pair.other.config.replace(denied=()), pair.now)
     pair.run(30.0)
-    assert len(pair.other._links) == 1
+    assert len(pair.other._transport.links) == 1
 
 
 # --- whatever the bytes -------------------------------------------------------------------------
@@ -362,12 +364,12 @@ def test_a_replay_of_all_traffic_at_any_time_changes_nothing() -> None:
     recorded = list(pair.taken)
     for pause_s in (0.0, 30.0, 130.0, 200.0, 300.0):
         pair.run(pause_s)
-        sessions = set(pair.other._links._by_session)
+        sessions = set(pair.other._transport.links._by_session)
         for datagram in recorded:
             for engine, source in ((pair.one, THERE), (pair.other, HERE)):
                 engine.receive(datagram, source, pair.now)
         pair.exchange()
-        assert set(pair.other._links._by_session) == sessions
+        assert set(pair.other._transport.links._by_session) == sessions
         assert pair.received(pair.other) == [b"once"]
         assert [peer.state for peer in pair.one.peers(pair.now)] == [PeerState.CONNECTED]
 
@@ -406,10 +408,10 @@ def test_three_forged_rumors_close_the_link() -> None:
     pair = Pair()
     for first in (1, 2):
         pair.speak(Rumors((RumorCopy(forged(first), 1, 0),)))
-    assert pair.other._links
+    assert pair.other._transport.links
     pair.speak(Repair(1, True, False, (RumorCopy(forged(3), 1, 0),)))
-    assert not pair.other._links
-    assert not pair.one._links
+    assert not pair.other._transport.links
+    assert not pair.one._transport.links
 
 
 def test_a_rumor_signed_for_another_cluster_is_forged_here() -> None:
@@ -463,7 +465,7 @@ def test_nobody_stops_a_rumor_by_claiming_it_old_or_far_travelled() -> None:
     pair.speak(Rumors((RumorCopy(true, 255, 299_000),)))
     assert pair.received(pair.other) == [b"true"]
     pair.speak(Rumors((RumorCopy(true, 1, 10),)))
-    held = pair.other._store.cache.copy((true.origin, true.epoch, 1), pair.now)
+    held = pair.other._overlay.store.cache.copy((true.origin, true.epoch, 1), pair.now)
     assert held is not None
     assert (held.hops, held.age_ms) == (1, 10)
 
@@ -478,10 +480,10 @@ def test_forged_copies_do_not_use_up_what_an_honest_origin_needs() -> None:
     assert heard is not None
     false = replace(rumor_of(1, 1, b"x" * 50), origin=honest.peer_id, epoch=honest.epoch)
     for first in range(1, 60):
-        if heard.peer_id in liar._links:
+        if heard.peer_id in liar._transport.links:
             copies = (RumorCopy(replace(false, first=first), 1, 0),)
-            link = liar._links[heard.peer_id]
-            liar._links.enqueue(
+            link = liar._transport.links[heard.peer_id]
+            liar._transport.links.enqueue(
                 link, codec.encode_message(Rumors(copies)), sim.nodes[0].read_clock(sim.now)
             )
     sim._drive(sim.nodes[0])
@@ -492,11 +494,11 @@ def test_forged_copies_do_not_use_up_what_an_honest_origin_needs() -> None:
 
 def test_a_loud_peer_is_throttled_before_its_words_are_decoded_and_told_of() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=20, refill_rate=1.0))
-    link = pair.one._links[pair.other.peer_id]
+    link = pair.one._transport.links[pair.other.peer_id]
     link.send_limit = None  # one that does not keep to what it was told
     for first in range(1, 41):
         copy = RumorCopy(rumor_of(1, first), 1, 0)
-        pair.one._links.enqueue(link, codec.encode_message(Rumors((copy,))), pair.now)
+        pair.one._transport.links.enqueue(link, codec.encode_message(Rumors((copy,))), pair.now)
     pair.exchange()
     assert 15 <= len(pair.received(pair.other)) <= 20
     throttled = pair.drops(pair.other)[DropReason.RATE_LIMITED]
@@ -511,7 +513,7 @@ def test_what_a_crash_made_a_node_forget_it_said_is_not_told_to_it_as_new() -> N
     said_before = rumor_of(2, 1, b"my own", epoch=EPOCH - 1)
     pair.speak(Rumors((RumorCopy(said_before, 1, 0),)))
     assert pair.received(pair.other) == []
-    assert pair.other._store.is_duplicate(said_before, pair.now)
+    assert pair.other._overlay.store.is_duplicate(said_before, pair.now)
 
 
 # --- one identity, two nodes --------------------------------------------------------------------
@@ -566,8 +568,8 @@ def test_accounts_stay_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(accounts_module, "TRACKED_PEERS_LIMIT", 3)
     engine = make(1, HERE)
     for number in range(4):
-        engine._links.peer_limits.get_or_create(identity(number).peer_id, 0.0)
-    assert len(engine._links.peer_limits) == 3
+        engine._transport.links.peer_limits.get_or_create(identity(number).peer_id, 0.0)
+    assert len(engine._transport.links.peer_limits) == 3
     assert engine.stats().evictions == 1
 
 
@@ -575,18 +577,19 @@ def test_dials_stay_within_their_cap() -> None:
     engine = make(1, HERE, limits=LimitsConfig(dials=2))
     for port in range(3):
         engine.dial(Address("10.0.0.9", port + 1), 0.0)
-    assert len(engine._handshakes) == 2
+    assert len(engine._transport.handshakes) == 2
 
 
 def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links_module, "CLOSED_SESSIONS_LIMIT", 1)
     pair = Pair()
     for _ in range(2):
-        pair.other._dispatcher.disconnect(
+        closed = pair.other._transport.disconnect(
             pair.one.peer_id, "again", CloseReason.REDUNDANT, notify=True, now=pair.now
         )
+        pair.other._on_events(closed, pair.now)
         pair.run(5.0)
-        assert len(pair.other._links._closed) <= 1
+        assert len(pair.other._transport.links._closed) <= 1
     assert pair.other.stats().evictions >= 1  # sessions: a link may have had two
 
 
@@ -595,7 +598,7 @@ def test_those_turned_away_push_no_closed_link_out_of_what_is_remembered(
 ) -> None:
     monkeypatch.setattr(links_module, "CLOSED_SESSIONS_LIMIT", 3)
     pair = Pair()
-    links = pair.other._links
+    links = pair.other._transport.links
     [link] = links.values()
     sessions = set(link.session_ids())
     other = EstablishedSession(link.session, link.record, link.address, None, b"\0")
@@ -683,7 +686,7 @@ def test_what_is_no_payload_is_refused_and_costs_no_other_message(payload: Any) 
 
 def test_private_messages_are_charged_like_all_others() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=10, refill_rate=1.0))
-    pair.one._links[pair.other.peer_id].send_limit = None
+    pair.one._transport.links[pair.other.peer_id].send_limit = None
     for n in range(1, 31):
         pair.speak(DirectMessage(n, b"x"))
     assert len(pair.received(pair.other)) <= 10
@@ -696,7 +699,7 @@ def test_what_the_system_finds_too_large_is_not_sent_so_large_again() -> None:
     pair = Pair()
     pair.one.send(pair.other.peer_id, bytes(100_000), pair.now)
     pair.run(1.0)
-    [link] = pair.one._links.values()
+    [link] = pair.one._transport.links.values()
     assert link.path.mtu.datagram_bytes == 8952
     pair.one.on_emsgsize(8952, THERE, pair.now)
     pair.one.on_emsgsize(8952, Address("10.9.9.9", 9), pair.now)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from grapevine_proto import unacked as unacked_module
+from grapevine_proto import publisher as publisher_module
 from grapevine_proto.config.sections import RateLimitConfig
-from grapevine_proto.unacked import DIGEST_SETTLE_S, UnackedBroadcasts
+from grapevine_proto.publisher import DIGEST_SETTLE_S, UnackedBroadcasts
 from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES
 from tests.proto.test_engine import HERE, THERE, Pair
 
@@ -172,7 +172,7 @@ def test_what_several_peers_take_counts_once() -> None:
 
 
 def test_beyond_the_limit_the_oldest_counts_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unacked_module, "TRACKED_RUMORS_LIMIT", 3)
+    monkeypatch.setattr(publisher_module, "TRACKED_RUMORS_LIMIT", 3)
     untaken = UnackedBroadcasts()
     for first in range(1, 5):
         untaken.track((1, first), 1, now=0.0)

@@ -47,16 +47,16 @@ class Liar:
 
     @property
     def links(self) -> tuple[PeerId, ...]:
-        return tuple(self.engine._links)
+        return tuple(self.engine._transport.links)
 
     def say(self, message: OverlayMessage | Close, *to: PeerId) -> None:
         """Say anything at all to some linked peers, or to all."""
         now = self._node.read_clock(self._sim.now)
         plaintext = codec.encode_message(message)
         for peer_id in to or self.links:
-            link = self.engine._links.get(peer_id)
+            link = self.engine._transport.links.get(peer_id)
             if link is not None:
-                self.engine._links.enqueue(link, plaintext, now)
+                self.engine._transport.links.enqueue(link, plaintext, now)
                 self.told += 1
         self._sim._drive(self._node)
 

@@ -90,7 +90,7 @@ def test_a_held_rumor_is_checked_when_it_is_first_asked_for_and_then_no_more(
     pair.speak(pushed(true))
     for _ in range(3):
         assert (
-            pair.other._store.cache.copy((true.origin, true.epoch, true.first), pair.now)
+            pair.other._overlay.store.cache.copy((true.origin, true.epoch, true.first), pair.now)
             is not None
         )
     assert len(checked) == 1
@@ -123,7 +123,7 @@ def test_what_was_let_go_as_badly_signed_stays_seen_and_is_never_delivered_again
 def test_the_third_bad_signature_that_comes_to_light_closes_the_link() -> None:
     pair = Pair()
     pair.speak(pushed(*(badly_signed(1, first) for first in (1, 2, 3))))
-    assert pair.other._links
+    assert pair.other._transport.links
     whole = IWant(0, (StreamRange(Stream(pair.one.peer_id, EPOCH), 1, 3),))
     pair.speak(whole)
     pair.run(1.5)
@@ -139,21 +139,21 @@ def test_without_checks_left_a_rumor_is_kept_back_and_given_later() -> None:
     pair = Pair()
     true = rumor_of(1, 1)
     pair.speak(pushed(true))
-    signatures = pair.other._signatures
+    signatures = pair.other._overlay.signatures
     forged = replace(true, signature=b"")
     while signatures.check(forged, pair.one.peer_id, pair.now) is DropReason.BAD_SIGNATURE:
         pass
     key = (true.origin, true.epoch, true.first)
-    assert pair.other._store.cache.copy(key, pair.now) is None
-    assert pair.other._store.cache.copy(key, pair.now + 1.0) is not None
-    assert pair.other._store.cache.forgers == []
+    assert pair.other._overlay.store.cache.copy(key, pair.now) is None
+    assert pair.other._overlay.store.cache.copy(key, pair.now + 1.0) is not None
+    assert pair.other._overlay.store.cache.forgers == []
 
 
 def test_one_origin_is_taken_at_its_word_only_as_often_as_its_budget_says(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=10_000))
-    while pair.other._signatures.allow_origin(pair.one.peer_id, pair.now):
+    while pair.other._overlay.signatures.allow_origin(pair.one.peer_id, pair.now):
         pass
     pair.speak(pushed(rumor_of(1, 1)))
     assert pair.received(pair.other) == []
@@ -164,14 +164,14 @@ def test_one_origin_is_taken_at_its_word_only_as_often_as_its_budget_says(
 def watch(engine: Engine, kind: type[Repair]) -> Callable[[], list[Repair]]:
     """What `engine` hears of one kind from now on."""
     heard: list[Repair] = []
-    route = engine._dispatcher.dispatch
+    route = engine._overlay.handle
 
-    def note(message: OverlayMessage, *rest: object) -> None:
+    def note(message: OverlayMessage, *rest: object) -> object:
         if isinstance(message, kind):
             heard.append(message)
-        route(message, *rest)  # type: ignore[arg-type]
+        return route(message, *rest)  # type: ignore[arg-type]
 
-    engine._dispatcher.dispatch = note  # type: ignore[method-assign, assignment]
+    engine._overlay.handle = note  # type: ignore[method-assign, assignment]
     return lambda: heard
 
 
@@ -201,8 +201,8 @@ class Liar:
     def tell(self, number: int, rumor: Rumor) -> None:
         """Say `rumor` to one node alone."""
         node = self.sim.nodes[0]
-        link = self.engine._links[self._engine(number).peer_id]
-        self.engine._links.enqueue(
+        link = self.engine._transport.links[self._engine(number).peer_id]
+        self.engine._transport.links.enqueue(
             link, codec.encode_message(pushed(rumor)), node.read_clock(self.sim.now)
         )
         self.sim._drive(node)

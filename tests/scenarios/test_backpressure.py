@@ -137,8 +137,10 @@ def test_a_bundle_open_when_the_epoch_rises_is_signed_under_the_one_its_ids_name
     higher = replace(pair.other.record, epoch=EPOCH + 100).signed(identity(2), "default")
     for datagram, _ in pair.one.datagrams_to_send(pair.now):
         pair.taken.append(datagram)
-    pair.one._links.enqueue(
-        pair.one._links[pair.other.peer_id], codec.encode_message(Records((higher,))), pair.now
+    pair.one._transport.links.enqueue(
+        pair.one._transport.links[pair.other.peer_id],
+        codec.encode_message(Records((higher,))),
+        pair.now,
     )
     for datagram, _ in pair.one.datagrams_to_send(pair.now):
         pair.other.receive(datagram, engine_address(pair.one), pair.now)
@@ -154,7 +156,7 @@ def test_a_bundle_open_when_the_epoch_rises_is_signed_under_the_one_its_ids_name
 def test_while_no_link_has_a_token_a_bundle_grows_and_then_goes_whole() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=2, refill_rate=1.0))
     pair.run(20.0)
-    link = pair.one._links[pair.other.peer_id]
+    link = pair.one._transport.links[pair.other.peer_id]
     assert link.send_limit is not None
     while link.send_limit.try_take(pair.now):
         pass
@@ -174,7 +176,7 @@ def test_while_no_link_has_a_token_a_bundle_grows_and_then_goes_whole() -> None:
 def test_rumors_that_wait_for_a_token_share_an_envelope() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=2, refill_rate=1.0), batch_bytes=1)
     pair.run(20.0)
-    link = pair.one._links[pair.other.peer_id]
+    link = pair.one._transport.links[pair.other.peer_id]
     assert link.send_limit is not None
     while link.send_limit.try_take(pair.now):
         pass

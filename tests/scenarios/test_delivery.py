@@ -119,7 +119,7 @@ def test_a_message_costs_at_most_one_list_of_ids_a_link() -> None:
 
     for node in sim.nodes:
         assert node.engine is not None
-        send_all = node.engine._dispatcher.send_to_peers
+        send_all = node.engine._send
 
         def count(send: Send, now: float, send_all: object = send_all) -> int:
             nonlocal lists
@@ -127,7 +127,7 @@ def test_a_message_costs_at_most_one_list_of_ids_a_link() -> None:
                 lists += len(send.peers)
             return send_all(send, now)  # type: ignore[operator, no-any-return]
 
-        node.engine._dispatcher.send_to_peers = count  # type: ignore[method-assign]
+        node.engine._send = count  # type: ignore[method-assign]
     sim.broadcast(0, b"one")
     sim.run(2.0)
     assert 0 < lists <= 12 * 11
@@ -137,8 +137,8 @@ def tell(sim: Simulation, liar: int, message: OverlayMessage) -> None:
     """Let a node say anything at all to all its peers."""
     node = sim.nodes[liar]
     assert node.engine is not None
-    links = tuple(node.engine._links)
-    node.engine._dispatcher.apply_effects([Send(links, message)], node.read_clock(sim.now))
+    links = tuple(node.engine._transport.links)
+    node.engine._apply_effects([Send(links, message)], node.read_clock(sim.now))
     sim._drive(node)
 
 
@@ -150,7 +150,7 @@ def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second
     liar, victim = sim.nodes[19], sim.nodes[0]
     assert liar.engine is not None
     assert isinstance(victim.peer_id, PeerId)
-    perform = liar.engine._dispatcher.apply_effects
+    perform = liar.engine._apply_effects
 
     def perform_no_sends(effects: list[object], now: float) -> None:
         perform([each for each in effects if not isinstance(each, Send)], now)  # type: ignore[misc]
@@ -159,10 +159,10 @@ def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second
     for sequence in range(1, 16):
         assert victim.engine is not None
         stream = Stream(victim.peer_id, victim.engine.epoch)
-        liar.engine._dispatcher.apply_effects = perform  # type: ignore[method-assign]
+        liar.engine._apply_effects = perform  # type: ignore[method-assign]
         lies = tuple(StreamRange(stream, first, first) for first in range(sequence, sequence + 3))
         tell(sim, 19, IHave((*lies, StreamRange(stream, 1, 2**53))))
-        liar.engine._dispatcher.apply_effects = perform_no_sends  # type: ignore[method-assign, assignment]
+        liar.engine._apply_effects = perform_no_sends  # type: ignore[method-assign, assignment]
         sim.run(0.05)
         said.append((sim.now, sim.broadcast(0, b"%d" % sequence)))
         sim.run(1.5)
@@ -176,7 +176,7 @@ def test_a_liar_that_tells_ids_it_cannot_serve_keeps_nobody_waiting_for_a_second
     assert max(late) < 1.2  # what it takes without a liar, and less than a second
     for node in sim.nodes[:19]:
         assert node.engine is not None
-        assert not node.engine._store.has_gaps
+        assert not node.engine._overlay.store.has_gaps
 
 
 def test_a_question_about_ids_that_nobody_told_is_answered_as_any_other() -> None:

@@ -27,7 +27,7 @@ def highest(sim: Simulation) -> float:
     scores = [0.0]
     for node in sim.nodes:
         if node.engine is not None:
-            accounts = node.engine._links.peer_limits._limits.values()
+            accounts = node.engine._transport.links.peer_limits._limits.values()
             scores += [account.score_at(node.read_clock(sim.now)) for account in accounts]
     return max(scores)
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grapevine_proto.errors import DropReason
-from grapevine_proto.faults import format_error
+from grapevine_proto.errors import DropReason, format_error
 from grapevine_proto.ids import EPOCH_LIMIT, SEQUENCE_LIMIT, MessageId, Stream, StreamRange
 from grapevine_proto.transport.handshake.initiator import Initiator
 from grapevine_proto.transport.link.link import Link
@@ -82,10 +81,18 @@ def fails_for(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, subject: 
 
 # --- one link ends, the others have their turn ---------------------------------------------------
 
-SERVING = ["transmit", "check_path", "advance", "needs_rekey", "is_dead", "send", "sends_at"]
+SERVING = [
+    "transmit",
+    "validate_path",
+    "advance",
+    "needs_rekey",
+    "is_expired",
+    "send",
+    "transmit_at",
+]
 
 
-@pytest.mark.parametrize("name", [*SERVING, "receive", "is_settled", "has_room_for"])
+@pytest.mark.parametrize("name", [*SERVING, "receive", "is_idle", "has_room_for"])
 def test_a_fault_in_serving_one_link_ends_it_and_the_others_have_their_turn(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,17 +108,18 @@ def test_a_fault_in_serving_one_link_ends_it_and_the_others_have_their_turn(
     [fault, *_] = cluster.faults(VICTIM)
     assert fault.peer == liar
     assert (
-        "ZeroDivisionError: something nobody thought of in fail (test_faults.py:" in fault.problem
+        "ZeroDivisionError: something nobody thought of in fail (test_internal_errors.py:"
+        in fault.problem
     )
     assert cluster.drops(VICTIM)[DropReason.INTERNAL_ERROR] == len(cluster.faults(VICTIM))
-    assert cluster[HONEST].peer_id in cluster[VICTIM]._links
+    assert cluster[HONEST].peer_id in cluster[VICTIM]._transport.links
 
 
 def test_a_peer_whose_link_ended_by_a_fault_is_told_so_and_may_come_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(2)
-    fails_for(monkeypatch, Link, "is_dead", cluster.link(VICTIM, LIAR))
+    fails_for(monkeypatch, Link, "is_expired", cluster.link(VICTIM, LIAR))
     cluster.run(1.5)
     monkeypatch.undo()
     assert cluster.faults(VICTIM)
@@ -125,25 +133,28 @@ def test_a_fault_while_a_message_is_heard_ends_the_link_that_it_came_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
-    monkeypatch.setattr(cluster[VICTIM]._dissemination.lazy_push, "handle", fail)
+    monkeypatch.setattr(cluster[VICTIM]._overlay.dissemination.lazy_push, "handle", fail)
     cluster.say(LIAR, VICTIM, IHave(()))
     cluster.exchange()
-    assert list(cluster[VICTIM]._links) == [cluster[HONEST].peer_id]
+    assert list(cluster[VICTIM]._transport.links) == [cluster[HONEST].peer_id]
     assert [fault.peer for fault in cluster.faults(VICTIM)] == [cluster[LIAR].peer_id]
 
 
 def test_a_fault_in_a_short_session_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(3)
     victim, liar = cluster[VICTIM], cluster[LIAR]
-    victim._dispatcher.disconnect(liar.peer_id, "for the test", None, notify=False, now=cluster.now)
-    liar._dispatcher.disconnect(victim.peer_id, "for the test", None, notify=False, now=cluster.now)
+    for engine, peer in ((victim, liar), (liar, victim)):
+        closed = engine._transport.disconnect(
+            peer.peer_id, "for the test", None, notify=False, now=cluster.now
+        )
+        engine._on_events(closed, cluster.now)
     victim.send(liar.peer_id, b"psst", cluster.now)
     cluster.exchange()
-    short = victim._transients.get(liar.peer_id)
+    short = victim._transport.transients.get(liar.peer_id)
     assert short is not None
     fails_for(monkeypatch, Link, "advance", short)
     cluster.run(1.5)
-    assert victim._transients.get(liar.peer_id) is None
+    assert victim._transport.transients.get(liar.peer_id) is None
     assert [fault.peer for fault in cluster.faults(VICTIM)] == [liar.peer_id]
     victim.broadcast(b"on", cluster.now)
     cluster.exchange()
@@ -154,21 +165,21 @@ def test_a_fault_in_one_dial_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> N
     cluster = Cluster(1)
     cluster.add(HONEST)
     cluster[VICTIM].dial(address_of(9), cluster.now)
-    [dial] = cluster[VICTIM]._handshakes._dials.values()
+    [dial] = cluster[VICTIM]._transport.handshakes._dials.values()
     fails_for(monkeypatch, Initiator, "transmit", dial)
     cluster[VICTIM].dial(address_of(HONEST), cluster.now)
     cluster.exchange()
-    assert list(cluster[VICTIM]._links) == [cluster[HONEST].peer_id]
-    assert dial.session_id not in cluster[VICTIM]._handshakes._dials
+    assert list(cluster[VICTIM]._transport.links) == [cluster[HONEST].peer_id]
+    assert dial.session_id not in cluster[VICTIM]._transport.handshakes._dials
     assert len(cluster.faults(VICTIM)) == 1
 
 
-@pytest.mark.parametrize("machine", ["_membership", "_dissemination", "_antientropy", "_tracing"])
+@pytest.mark.parametrize("machine", ["membership", "dissemination", "antientropy", "tracing"])
 def test_a_fault_in_one_machine_costs_no_other_its_turn(
     machine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(2)
-    monkeypatch.setattr(getattr(cluster[VICTIM], machine), "advance", fail)
+    monkeypatch.setattr(getattr(cluster[VICTIM]._overlay, machine), "advance", fail)
     cluster.run(3.0)
     cluster[VICTIM].broadcast(b"still here", cluster.now)
     cluster.run(1.0)
@@ -181,7 +192,7 @@ def test_a_fault_in_an_effect_for_one_peer_leaves_the_others_theirs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
-    victim, sound = cluster[VICTIM], cluster[VICTIM]._links.enqueue
+    victim, sound = cluster[VICTIM], cluster[VICTIM]._transport.links.enqueue
     liar = cluster.link(VICTIM, LIAR)
 
     def enqueue(link: Link, plaintext: bytes, now: float) -> None:
@@ -189,11 +200,11 @@ def test_a_fault_in_an_effect_for_one_peer_leaves_the_others_theirs(
             fail()
         sound(link, plaintext, now)
 
-    monkeypatch.setattr(victim._links, "enqueue", enqueue)
+    monkeypatch.setattr(victim._transport.links, "enqueue", enqueue)
     cluster.run(12.0)  # heartbeats
     assert {fault.peer for fault in cluster.faults(VICTIM)} == {cluster[LIAR].peer_id}
-    assert cluster[HONEST].peer_id in victim._links
-    assert cluster[VICTIM].peer_id in cluster[HONEST]._links
+    assert cluster[HONEST].peer_id in victim._transport.links
+    assert cluster[VICTIM].peer_id in cluster[HONEST]._transport.links
 
 
 def test_a_link_that_cannot_even_be_told_goodbye_is_gone_all_the_same(
@@ -205,8 +216,8 @@ def test_a_link_that_cannot_even_be_told_goodbye_is_gone_all_the_same(
         fails_for(monkeypatch, Link, name, link)
     victim.broadcast(bytes(2000), cluster.now)
     cluster.exchange()
-    assert list(victim._links) == [cluster[HONEST].peer_id]
-    assert all(each is not link for each in victim._links._by_session.values())
+    assert list(victim._transport.links) == [cluster[HONEST].peer_id]
+    assert all(each is not link for each in victim._transport.links._by_session.values())
     assert bytes(2000) in cluster.heard(HONEST)
 
 
@@ -351,8 +362,10 @@ def test_no_number_that_a_peer_chooses_costs_another_link_its_turn(data: st.Data
     cluster = Cluster(3)
     victim = cluster[VICTIM]
     for _ in range(data.draw(st.integers(1, 6))):
-        link = cluster.link(LIAR, VICTIM) if victim.peer_id in cluster[LIAR]._links else None
-        if link is None or cluster[LIAR].peer_id not in victim._links:
+        link = (
+            cluster.link(LIAR, VICTIM) if victim.peer_id in cluster[LIAR]._transport.links else None
+        )
+        if link is None or cluster[LIAR].peer_id not in victim._transport.links:
             break
         session = link.session
         frames = link_frames(session.their_id, session.our_id).map(WORDS)
@@ -377,7 +390,7 @@ def test_a_table_of_accounts_full_of_linked_peers_takes_one_more(
 ) -> None:
     cluster = Cluster(3)
     monkeypatch.setattr("grapevine_proto.transport.peer_limits.TRACKED_PEERS_LIMIT", 2)
-    accounts = cluster[VICTIM]._links.peer_limits
+    accounts = cluster[VICTIM]._transport.links.peer_limits
     assert len(accounts) == 2
     accounts.get_or_create(identity(9).peer_id, cluster.now)
     assert len(accounts) == 3

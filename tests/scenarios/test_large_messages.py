@@ -60,12 +60,13 @@ def test_a_holder_that_does_not_deliver_costs_its_patience_alone() -> None:
         engine = node.engine
         assert engine is not None
         assert isinstance(node.peer_id, PeerId)
-        perform = engine._dispatcher.apply_effects
+        perform = engine._apply_effects
 
         def perform_no_repairs(
             effects: list[object], now: float, perform: object = perform
         ) -> None:
             nonlocal mute
+            effects = list(effects)
             kept = [
                 each
                 for each in effects
@@ -74,7 +75,7 @@ def test_a_holder_that_does_not_deliver_costs_its_patience_alone() -> None:
             mute += len(effects) - len(kept)
             perform(kept, now)  # type: ignore[operator]
 
-        engine._dispatcher.apply_effects = perform_no_repairs  # type: ignore[method-assign, assignment]
+        engine._apply_effects = perform_no_repairs  # type: ignore[method-assign, assignment]
     message = sim.broadcast(0, bytes(SIZE))
     sim.run(5.0)
     report, before = sim.report(message), sim.report(usual)

@@ -10,9 +10,9 @@ from grapevine_proto.config.sections import AntiEntropyConfig
 from grapevine_proto.ids import Stream, StreamRange
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.sync.antientropy import GAP_REQUEST_ROUND
-from grapevine_proto.overlay.sync.repair_server import REPAIR_DATAGRAMS_LIMIT, REPAIR_LIMIT_BYTES
+from grapevine_proto.overlay.sync.repair_server import REPAIR_LIMIT_BYTES
 from grapevine_proto.wire import codec
-from grapevine_proto.wire.messages import IWant, Repair, RumorCopy
+from grapevine_proto.wire.messages import REPAIR_DATAGRAMS_LIMIT, IWant, Repair, RumorCopy
 from tests.proto.overlay.builders import copy, identity, rumor
 from tests.proto.transport.test_transient_sessions import Members
 
@@ -24,9 +24,11 @@ def test_a_large_body_that_fifty_peers_ask_for_is_held_once() -> None:
     members = Members(51)
     hub, peers = members.engines[0], members.engines[1:]
     for peer in peers:
-        peer._handshakes.dial(hub.record.addresses[0], hub.peer_id, peer.record, members.now)
+        peer._transport.handshakes.dial(
+            hub.record.addresses[0], hub.peer_id, peer.record, members.now
+        )
         members.exchange()
-    assert len(hub._links) == 50
+    assert len(hub._transport.links) == 50
     members.is_cut = lambda source, target: 0 in (source, target)  # nobody hears of it yet
     hub.broadcast(bytes(10 * MIB), members.now)
     members.exchange()
@@ -34,11 +36,11 @@ def test_a_large_body_that_fifty_peers_ask_for_is_held_once() -> None:
     gc.collect()
     tracemalloc.start()
     for peer in peers:
-        effects = hub._antientropy.handle(
+        effects = hub._overlay.antientropy.handle(
             IWant(GAP_REQUEST_ROUND, (StreamRange(stream, 1, 1),)), peer.peer_id, members.now
         )
-        hub._dispatcher.apply_effects(effects, members.now)
-    waiting = sum(link.queued for link in hub._links.values())
+        hub._apply_effects(effects, members.now)
+    waiting = sum(link.queued for link in hub._transport.links.values())
     sent = hub.datagrams_to_send(members.now)
     grown, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -53,17 +55,17 @@ def test_a_large_body_that_fifty_peers_ask_for_is_held_once() -> None:
 def test_asking_again_for_a_large_body_that_is_on_its_way_queues_it_no_second_time() -> None:
     members = Members(2)
     hub, peer = members.engines
-    peer._handshakes.dial(hub.record.addresses[0], hub.peer_id, peer.record, members.now)
+    peer._transport.handshakes.dial(hub.record.addresses[0], hub.peer_id, peer.record, members.now)
     members.exchange()
     members.is_cut = lambda source, target: True
     hub.broadcast(bytes(2 * MIB), members.now)
     members.exchange()
-    [link] = hub._links.values()
+    [link] = hub._transport.links.values()
     before = link.queued, link.send_drops
     want = IWant(GAP_REQUEST_ROUND, (StreamRange(Stream(hub.peer_id, hub.epoch), 1, 1),))
     for _ in range(3):
-        effects = hub._antientropy.handle(want, peer.peer_id, members.now)
-        hub._dispatcher.apply_effects(effects, members.now)
+        effects = hub._overlay.antientropy.handle(want, peer.peer_id, members.now)
+        hub._apply_effects(effects, members.now)
     assert (link.queued - before[0], link.send_drops - before[1]) == (1, 2)
 
 
@@ -116,7 +118,7 @@ def test_a_question_is_answered_with_so_many_datagrams_and_so_many_bytes_and_no_
         want = IWant(
             GAP_REQUEST_ROUND, (StreamRange(Stream(engine.peer_id, engine.epoch), 1, count),)
         )
-        effects = engine._antientropy.handle(want, identity(2).peer_id, members.now)
+        effects = engine._overlay.antientropy.handle(want, identity(2).peer_id, members.now)
         repairs = [each.message for each in effects if isinstance(each, Send)]
         assert all(isinstance(each, Repair) for each in repairs)
         copies = [

@@ -25,7 +25,7 @@ class _Ends:
     """What `plaintexts` asks a cluster for: the session of the liar with the victim."""
 
     def __init__(self, liar: Node, victim: PeerId) -> None:
-        self._link = liar._engine._links[victim]
+        self._link = liar._engine._transport.links[victim]
 
     def link(self, *_: int) -> Any:
         return self._link
@@ -38,7 +38,7 @@ def _lies(ends: Any) -> list[bytes]:
 
 async def lie(liar: Node, victim: PeerId) -> None:
     """All lies in random order, as long as there is a session."""
-    links, rng = liar._engine._links, random.Random(1)
+    links, rng = liar._engine._transport.links, random.Random(1)
     lies: list[bytes] = []
     while True:
         link = links.get(victim)
@@ -84,7 +84,7 @@ def test_two_nodes_hear_all_of_each_other_beside_a_liar_who_is_disconnected(run:
                     await all_heard.wait()
                     kept_bytes, _ = tracemalloc.get_traced_memory()
                     assert kept_bytes < MEMORY_BYTES
-                    assert other.peer_id in one._engine._links
+                    assert other.peer_id in one._engine._transport.links
                     assert one.stats().expelled >= 1
                 finally:
                     tracemalloc.stop()

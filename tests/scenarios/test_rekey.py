@@ -44,7 +44,7 @@ class Traffic:
 
     def sessions(self) -> list[Session]:
         """The live one, seen from either end."""
-        return [link.session for n in (0, 1) for link in self.engine(n)._links.values()]
+        return [link.session for n in (0, 1) for link in self.engine(n)._transport.links.values()]
 
     def run(self, seconds: float) -> None:
         ends_at = self.sim.now + seconds

@@ -37,7 +37,7 @@ def learn(simulation: Simulation, number: int, other: int) -> None:
     assert engine is not None
     assert subject is not None
     record: PeerRecord = subject.record
-    members = engine._membership.members
+    members = engine._overlay.membership.members
     if members.get(record.peer_id) is None:
         members.add(record, record.peer_id, 0.0)
 
@@ -136,7 +136,7 @@ def test_one_who_makes_up_receipts_is_not_believed(
     flush = ReversePaths._flush
 
     def lie(self: ReversePaths, route: _Route, now: float) -> list[Effect]:
-        if self is liar._tracing.reverse_paths:
+        if self is liar._overlay.tracing.reverse_paths:
             signed = route.pending[0].signed(self._identity, self._cluster, route.message_id)
             route.pending += [replace(signed, member=PeerId(each)) for each in everyone]
         return flush(self, route, now)

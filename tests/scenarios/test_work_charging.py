@@ -37,7 +37,7 @@ def test_one_message_does_not_buy_more_payloads_than_a_token_pays_for(
 ) -> None:
     cluster = Cluster(3)
     said = envelope(*counts)
-    cluster[LIAR]._links.enqueue(cluster.link(LIAR, VICTIM), said, cluster.now)
+    cluster[LIAR]._transport.links.enqueue(cluster.link(LIAR, VICTIM), said, cluster.now)
     cluster.run(2.0)
     assert cluster.drops(VICTIM)[DropReason.MALFORMED] == 1
     assert cluster.heard(VICTIM) == []
@@ -47,7 +47,9 @@ def test_one_message_does_not_buy_more_payloads_than_a_token_pays_for(
 def test_a_token_is_charged_for_what_it_pays_for() -> None:
     cluster = Cluster(3)
     bucket = (
-        cluster[VICTIM]._links.peer_limits.get_or_create(cluster[LIAR].peer_id, cluster.now).bucket
+        cluster[VICTIM]
+        ._transport.links.peer_limits.get_or_create(cluster[LIAR].peer_id, cluster.now)
+        .bucket
     )
     assert bucket is not None
     before = bucket.available(cluster.now)
@@ -90,7 +92,7 @@ def test_records_cost_their_sender_checks_in_whatever_message_they_come(
     wrap: Callable[[tuple[PeerRecord, ...]], Records | Close | Heartbeat],
 ) -> None:
     cluster = Cluster(3)
-    signatures = cluster[VICTIM]._signatures
+    signatures = cluster[VICTIM]._overlay.signatures
     before = signatures._record_limiter._buckets.get((cluster[LIAR].peer_id,))
     spent = 0.0 if before is None else SENDER_RECORDS_BURST - before.available(cluster.now)
     cluster.say(LIAR, VICTIM, wrap((record(1000), record(1001))))
@@ -114,7 +116,7 @@ def test_one_member_has_a_budget_of_checked_records_and_others_have_theirs() -> 
     cluster.say(HONEST, VICTIM, Records((record(2000),)))
     assert len(cluster[VICTIM].members()) == known + 1
     cluster.run(1.0)
-    assert cluster[LIAR].peer_id in cluster[VICTIM]._links, "which alone ends no link"
+    assert cluster[LIAR].peer_id in cluster[VICTIM]._transport.links, "which alone ends no link"
 
 
 def test_envelopes_as_full_as_a_correct_sender_makes_them_are_no_excess_of_work() -> None:

@@ -84,12 +84,12 @@ def full_victim() -> Cluster:
     victim, now = cluster[VICTIM], cluster.now
     for number in range(MEMBERS):
         bare = _record(10_000 + number)
-        victim._membership.members.ensure(bare, now)
+        victim._overlay.membership.members.ensure(bare, now)
     for number in range(FIRST_ORIGIN, FIRST_ORIGIN + STREAMS):
-        victim._membership.members.ensure(_record(number), now)
+        victim._overlay.membership.members.ensure(_record(number), now)
         for gap in range(GAPS + 1):
             rumor = Rumor(peer_id(number), EPOCH, 1 + 2 * gap, (1,), b"x", bytes(64))
-            victim._store.insert(RumorCopy(rumor, 1, 0), peer_id(LIAR), False, now)
+            victim._overlay.store.insert(RumorCopy(rumor, 1, 0), peer_id(LIAR), False, now)
     cluster.run(0.2)
     return cluster
 
@@ -267,7 +267,7 @@ def packets(cluster: Cluster, plaintext: bytes) -> list[bytes]:
 def is_linked(cluster: Cluster) -> bool:
     """Whether both ends still have the link."""
     victim, liar = cluster[VICTIM], cluster[LIAR]
-    return victim.peer_id in liar._links and liar.peer_id in victim._links
+    return victim.peer_id in liar._transport.links and liar.peer_id in victim._transport.links
 
 
 def receive(cluster: Cluster, datagram: bytes) -> None:

@@ -23,7 +23,6 @@ from grapevine_proto.overlay.topology.dialer import PREFERRED_LIMIT
 from grapevine_proto.overlay.trace.reverse_paths import ROUTES_LIMIT, UNACKED_BATCHES_LIMIT
 from grapevine_proto.overlay.trace.trace import TRACES_LIMIT
 from grapevine_proto.overlay.transmit_queue import UPDATES_LIMIT
-from grapevine_proto.routing import MessageDispatcher
 from grapevine_proto.sim import SimulatedNode, Simulation
 from grapevine_proto.transport.handshake.responder import UNCONFIRMED_SESSIONS_LIMIT
 from grapevine_proto.transport.link_table import CLOSED_SESSIONS_LIMIT
@@ -35,16 +34,20 @@ Table = tuple[str, int, int]  # how it is called, how much is in it, how much ma
 def tables(engine: Engine) -> Iterator[Table]:
     """All that grows with what others do."""
     config, stats = engine.config, engine.stats()
-    limits, membership, lazy = config.limits, engine._membership, engine._dissemination.lazy_push
-    links, handshakes = engine._links, engine._handshakes
+    limits, membership, lazy = (
+        config.limits,
+        engine._overlay.membership,
+        engine._overlay.dissemination.lazy_push,
+    )
+    links, handshakes = engine._transport.links, engine._transport.handshakes
     yield "links", len(links), config.max_peers
     yield "sessions", stats.sessions, limits.sessions
     yield "dials", len(handshakes), limits.dials
     yield "parting links", len(links._closed), CLOSED_SESSIONS_LIMIT
     yield "accounts", len(links.peer_limits), TRACKED_PEERS_LIMIT
     yield "unconfirmed sessions", handshakes._responder.pending, UNCONFIRMED_SESSIONS_LIMIT
-    yield "peers", len(list(engine._peers)), limits.sessions + config.max_peers
-    yield "short sessions", len(engine._transients), limits.transient_sessions
+    yield "peers", len(list(engine._overlay.peers)), limits.sessions + config.max_peers
+    yield "short sessions", len(engine._transport.transients), limits.transient_sessions
     yield "members", stats.members, limits.members + config.max_peers  # linked ones always
     yield (
         "cases",
@@ -62,18 +65,18 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "hints", len(membership.dialer._preferred), PREFERRED_LIMIT
     # As many of our own as were named or linked, and what others told of.
     yield "addresses", len(membership.dialer._targets), limits.addresses + 2 * config.max_peers
-    yield "asked back", len(engine._antientropy._counter_requested_at), config.max_peers
+    yield "asked back", len(engine._overlay.antientropy._counter_requested_at), config.max_peers
     yield "held bytes", stats.cached_bytes, limits.cache_bytes + config.max_message_size
     yield "streams", stats.streams, 2 * limits.origins
     yield "ids to tell", len(lazy._unannounced), UNANNOUNCED_LIMIT
     yield "ids wanted", len(lazy._missing), MISSING_LIMIT
-    yield "rumors to pull", len(engine._dissemination.puller._pulls), ANNOUNCED_LIMIT
-    budgets = engine._signatures
+    yield "rumors to pull", len(engine._overlay.dissemination.puller._pulls), ANNOUNCED_LIMIT
+    budgets = engine._overlay.signatures
     for each in (budgets._sender_limiter, budgets._pair_limiter, budgets._origin_limiter):
         yield "signature budgets", len(each._buckets), LIMITER_KEYS_LIMIT
-    yield "traces", len(engine._tracing._traces), TRACES_LIMIT
-    yield "routes", len(engine._tracing.reverse_paths._routes), ROUTES_LIMIT
-    yield "receipts", len(engine._tracing.reverse_paths._batches), UNACKED_BATCHES_LIMIT
+    yield "traces", len(engine._overlay.tracing._traces), TRACES_LIMIT
+    yield "routes", len(engine._overlay.tracing.reverse_paths._routes), ROUTES_LIMIT
+    yield "receipts", len(engine._overlay.tracing.reverse_paths._batches), UNACKED_BATCHES_LIMIT
     yield "reassembly", links._reassembly_budget.used_bytes, limits.reassembly_bytes
     for link in links.values():
         yield "queued messages", link.queued, limits.queue_messages
@@ -81,7 +84,7 @@ def tables(engine: Engine) -> Iterator[Table]:
 
 def conversation(engine: Engine | None, peer_id: PeerId) -> tuple[float | None, int]:
     """Which one a node has with a peer: a new link begins another, and so does the peer's next life."""
-    peer = None if engine is None else engine._peers.get(peer_id)
+    peer = None if engine is None else engine._overlay.peers.get(peer_id)
     return (None, 0) if peer is None else (peer.linked_at, peer.session_epoch)
 
 
@@ -94,16 +97,12 @@ def kept(engine: Engine) -> tuple[Table, ...]:
 
 def refusals(engine: Engine) -> int:
     """How often something was refused, under whatever reason."""
-    return engine._dispatcher.drops.total()
+    return engine._transport.drops.total
 
 
 def waiting(engine: Engine) -> int:
     """Datagrams that go out next."""
-    return len(engine._links._outbox)
-
-
-def is_of(routing: MessageDispatcher, engine: Engine | None) -> bool:
-    return engine is not None and engine._dispatcher is routing
+    return len(engine._transport.links._outbox)
 
 
 def secret_of(engine: Engine) -> bytes:
@@ -113,16 +112,16 @@ def secret_of(engine: Engine) -> bytes:
 
 def printed(engine: Engine) -> str:
     """All that might come into a log or an error."""
-    sessions = [link.session for link in engine._links.values()]
-    handshakes = engine._handshakes
+    sessions = [link.session for link in engine._transport.links.values()]
+    handshakes = engine._transport.handshakes
     dials, responder = list(handshakes._dials.values()), handshakes._responder
-    parts = (engine, engine.config, engine._identity, responder, engine._membership)
+    parts = (engine, engine.config, engine._identity, responder, engine._overlay.membership)
     return repr((*parts, sessions, dials, engine.snapshot(engine.deadline)))
 
 
 def seen(engine: Engine, now: float) -> tuple[int, bytes]:
     """What it says that it has seen; equal where nothing is to be repaired."""
-    return engine._store.digest(now)
+    return engine._overlay.store.digest(now)
 
 
 def next_id(engine: Engine, *, private: bool = False) -> MessageId:
@@ -134,43 +133,43 @@ def next_id(engine: Engine, *, private: bool = False) -> MessageId:
 
 def linked(engine: Engine) -> tuple[PeerId, ...]:
     """Whom it may say something to."""
-    return tuple(engine._links)
+    return tuple(engine._transport.links)
 
 
 def say_raw(sim: Simulation, node: SimulatedNode, peer_id: PeerId, plaintext: bytes) -> None:
     """Let a node seal and send any bytes at all."""
     if node.engine is not None:
-        link = node.engine._links[peer_id]
-        node.engine._links.enqueue(link, plaintext, node.read_clock(sim.now))
+        link = node.engine._transport.links[peer_id]
+        node.engine._transport.links.enqueue(link, plaintext, node.read_clock(sim.now))
         sim._drive(node)
 
 
 def forget_manners(engine: Engine, peer_id: PeerId) -> None:
     """Let a node send to a peer more than that one allows."""
-    engine._links[peer_id].send_limit = None
+    engine._transport.links[peer_id].send_limit = None
 
 
 @contextmanager
 def overheard(
-    on_send: Callable[[MessageDispatcher, Send], None],
+    on_send: Callable[[Engine, Send], None],
     on_stranger: Callable[[Engine, bytes, Callable[[], None]], None],
     on_arrival: Callable[[Engine, bytes, Callable[[], None]], None],
     stranger: Address,
 ) -> Iterator[None]:
     """Let somebody hear what engines ask to be sent, and stand beside them when something comes, or a
     stranger."""
-    send_all, receive = MessageDispatcher.send_to_peers, Engine.receive
+    send_all, receive = Engine._send, Engine.receive
 
-    def send_overheard(routing: MessageDispatcher, send: Send, now: float) -> int:
-        on_send(routing, send)
-        return send_all(routing, send, now)
+    def send_overheard(engine: Engine, send: Send, now: float) -> int:
+        on_send(engine, send)
+        return send_all(engine, send, now)
 
     def receive_overheard(engine: Engine, datagram: bytes, source: Address, now: float) -> None:
         meet = on_stranger if source == stranger else on_arrival
         meet(engine, datagram, lambda: receive(engine, datagram, source, now))
 
     with (
-        patch.object(MessageDispatcher, "send_to_peers", send_overheard),
+        patch.object(Engine, "_send", send_overheard),
         patch.object(Engine, "receive", receive_overheard),
     ):
         yield

@@ -7,7 +7,7 @@ finds any more means that a promise is no longer checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,7 +27,6 @@ from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.store.message_cache import _CachedRumor
 from grapevine_proto.overlay.store.sequence_tracker import SequenceTracker
 from grapevine_proto.overlay.swim.detector import Detector
-from grapevine_proto.reception import PacketReceiver
 from grapevine_proto.sim import Network, SimulatedNode
 from grapevine_proto.sim.node import START_UNIX_S
 from grapevine_proto.token_bucket import TokenBucket
@@ -35,6 +34,7 @@ from grapevine_proto.transport.handshake.responder import Responder
 from grapevine_proto.transport.session.replay_window import ReplayWindow
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.transport.session.sessions import Sessions
+from grapevine_proto.transport.transport import Transport
 from grapevine_proto.wire import codec, message_codec, signed
 from tests.swarm import Mix, swarm
 
@@ -174,16 +174,16 @@ def first_comer_is_pushed_again(patch: Patch) -> None:
 
 def strangers_are_kept(patch: Patch) -> None:
     """Whoever says hello has an account."""
-    receive = PacketReceiver._on_initial
+    receive = Transport._on_initial
 
     def keep(
-        self: PacketReceiver, packet: Any, datagram: bytes, source: Address, now: float
-    ) -> None:
-        receive(self, packet, datagram, source, now)
+        self: Transport, packet: Any, datagram: bytes, source: Address, now: float
+    ) -> Iterator[Any]:
+        yield from receive(self, packet, datagram, source, now)
         if isinstance(packet, codec.Hello):
-            self._links.peer_limits.get_or_create(PeerId(packet.session_id.ljust(32, b"?")), now)
+            self.links.peer_limits.get_or_create(PeerId(packet.session_id.ljust(32, b"?")), now)
 
-    patch.setattr(PacketReceiver, "_on_initial", keep)
+    patch.setattr(Transport, "_on_initial", keep)
 
 
 def keys_are_printed(patch: Patch) -> None:

@@ -29,7 +29,6 @@ from grapevine_proto.ids import Address, StreamRange
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.peers import LINKED_STATES, TRANSITIONS
 from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
-from grapevine_proto.routing import MessageDispatcher
 from grapevine_proto.sim import SimulatedNode, Simulation
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import IHave, IWant, RumorCopy, Rumors
@@ -272,8 +271,8 @@ class Watch:
 
     # --- what nodes say to each other -----------------------------------------------------------
 
-    def on_send(self, routing: MessageDispatcher, send: Send) -> None:
-        node = next((each for each in self.sim.nodes if inside.is_of(routing, each.engine)), None)
+    def on_send(self, engine: Engine, send: Send) -> None:
+        node = next((each for each in self.sim.nodes if each.engine is engine), None)
         if node is None:
             return
         life = (node.number, node.run_count)

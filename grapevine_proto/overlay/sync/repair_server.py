@@ -26,9 +26,8 @@ from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.store.message_cache import MessageCache, RumorKey, rumor_key
 from grapevine_proto.overlay.store.ranges import merge
 from grapevine_proto.token_bucket import TokenBucket
-from grapevine_proto.wire.messages import IWant, Repair, RumorCopy
+from grapevine_proto.wire.messages import REPAIR_DATAGRAMS_LIMIT, IWant, Repair, RumorCopy
 
-REPAIR_DATAGRAMS_LIMIT: Final = 32
 REPAIR_DATAGRAM_BYTES: Final = 1000  # of rumors per datagram, approximately
 REPAIR_LIMIT_BYTES: Final = 64 * 1024
 

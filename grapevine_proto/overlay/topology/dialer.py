@@ -28,6 +28,7 @@ import random
 from typing import Final, TypeAlias
 
 from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.dial_purpose import LINK, NEIGHBOR, swap
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DialFailed, MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId, parse_literal
@@ -554,10 +555,10 @@ class Dialer:
             self._unvalidated.add(dial_key)
         max_hellos = UNVALIDATED_HELLOS if is_unvalidated else None
         self._in_progress[dial_key] = now
+        purpose = NEIGHBOR if wants_room else LINK
         if candidate is not None:
-            swap_for, max_rtt_s = candidate.swap_for, candidate.max_rtt_s
-            return [Dial(address, expected, False, swap_for, max_rtt_s, max_hellos=max_hellos)]
-        return [Dial(address, expected, wants_room, max_hellos=max_hellos)]
+            purpose = swap(candidate.swap_for, candidate.max_rtt_s)
+        return [Dial(address, expected, purpose, max_hellos)]
 
     def _is_in_progress(self, dial_key: _DialKey) -> bool:
         """Whether this dial would duplicate one in progress. A dial for a member counts for its

@@ -19,6 +19,7 @@ from nacl import bindings
 
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.crypto.identity import MAC_BYTES, Identity
+from grapevine_proto.dial_purpose import LINK, DialPurpose
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.transport.handshake.handshake_crypto import (
@@ -45,15 +46,11 @@ from grapevine_proto.wire.codec import (
     encode_message,
     encode_packet,
 )
-from grapevine_proto.wire.messages import Confirm, NeighborRequest, OpenTransient, SwapRequest
 from grapevine_proto.wire.signed import PeerRecord
 
 INITIAL_RETRY_S: Final = 0.25  # above most RTTs, so few retries are needless
 MAX_RETRY_S: Final = 2.0
 RETRY_JITTER_FRACTION: Final = 0.2  # nodes that start together do not retry together
-_CONFIRM: Final = encode_message(Confirm())
-_NEIGHBOR_REQUEST: Final = encode_message(NeighborRequest())
-_OPEN_TRANSIENT: Final = encode_message(OpenTransient())
 
 
 class HandshakeState(Enum):
@@ -82,9 +79,8 @@ class Initiator:
         CONFIRMING  its first message, sealed  Data                 ESTABLISHED
 
     Any other packet is dropped as UNEXPECTED, so each Hello accepts one Challenge and each Proof one Welcome.
-    The first message states the purpose: Confirm for a link, NeighborRequest (`wants_room`), OpenTransient
-    (`is_transient`) or SwapRequest, which names the peer to `swap_for`. A swap continues only if the
-    Challenge arrived within `max_rtt_s`; otherwise `is_rtt_too_high` is set and the caller removes the dial.
+    The first message is that of `purpose`. A swap continues only if the Challenge arrived within its
+    `max_rtt_s`; otherwise `is_rtt_too_high` is set and the caller removes the dial.
 
     `expected` is the peer ID that must answer, None for any. At most `max_hellos` Hellos are sent, and the
     dial expires `timeout_s` seconds after `now`.
@@ -99,10 +95,7 @@ class Initiator:
         our_record: PeerRecord,
         *,
         expected: PeerId | None,
-        wants_room: bool = False,
-        is_transient: bool = False,
-        swap_for: PeerRecord | None = None,
-        max_rtt_s: float = math.inf,
+        purpose: DialPurpose = LINK,
         max_hellos: int | None = None,
         timeout_s: float,
         entropy: Callable[[int], bytes],
@@ -111,10 +104,7 @@ class Initiator:
     ) -> None:
         self.address = address
         self.expected = expected
-        self.wants_room = wants_room
-        self.is_transient = is_transient
-        self.swap_for = swap_for
-        self._max_rtt_s = max_rtt_s
+        self.purpose = purpose
         self._max_hellos = math.inf if max_hellos is None else max_hellos
         self.key = key
         self.session_id = entropy(SESSION_ID_BYTES)
@@ -137,11 +127,7 @@ class Initiator:
         self._transmit_at = self._sent_at = now
         self._retry_delay_s = INITIAL_RETRY_S
         self._transmissions = 0  # in this state
-        self._first_message = (
-            _OPEN_TRANSIENT if is_transient else _NEIGHBOR_REQUEST if wants_room else _CONFIRM
-        )
-        if swap_for is not None:
-            self._first_message = encode_message(SwapRequest(swap_for))
+        self._first_message = encode_message(purpose.first_message)
 
     @property
     def deadline(self) -> float:
@@ -165,9 +151,9 @@ class Initiator:
     @property
     def is_rtt_too_high(self) -> bool:
         """Whether the swap candidate answered, but not faster than `max_rtt_s`."""
-        is_within_limit = self._rtt_s is not None and self._rtt_s < self._max_rtt_s
+        is_within_limit = self._rtt_s is not None and self._rtt_s < self.purpose.max_rtt_s
         return (
-            self.swap_for is not None
+            self.purpose.swap_for is not None
             and self._state is HandshakeState.PROOF_SENT
             and not is_within_limit
         )

@@ -32,6 +32,10 @@ class InboundLimit:
         self.allowed = self.throttled = 0
         self._repair_credit = 0
 
+    def set_bucket(self, bucket: TokenBucket | None) -> None:
+        """The limits of the peer have changed."""
+        self.bucket = bucket
+
     def charge(self, plaintext: bytes, now: float) -> None:
         """Charges the peer for the message `plaintext`. Raises Dropped(RATE_LIMITED)."""
         kind = plaintext[0]

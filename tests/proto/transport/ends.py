@@ -16,6 +16,7 @@ from typing import Final
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.crypto.identity import Identity
+from grapevine_proto.dial_purpose import LINK, swap
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.token_bucket import TokenBucket
@@ -154,8 +155,7 @@ class End:
             address,
             self.record,
             expected=expected,
-            swap_for=instead,
-            max_rtt_s=nearer_than_s,
+            purpose=LINK if instead is None else swap(instead, nearer_than_s),
             timeout_s=timeout_s,
             entropy=self.entropy,
             rng=self.rng,

@@ -190,15 +190,15 @@ def expelled() -> Pair:
     pair = Pair()
     effects: list[Penalize | Credit] = [Penalize(pair.one.peer_id, Offense.BROKEN_PROMISE, 150)]
     effects.append(Credit(pair.one.peer_id, 1))
-    pair.other._dispatcher.apply_effects([*effects], pair.now)
+    pair.other._apply_effects([*effects], pair.now)
     pair.run(0.5)
     return pair
 
 
 def test_a_peer_that_goes_too_far_is_disconnected_and_both_say_why() -> None:
     pair = expelled()
-    assert not pair.other._links
-    assert not pair.one._links
+    assert not pair.other._transport.links
+    assert not pair.one._transport.links
     lost = [
         each.reason
         for engine in (pair.other, pair.one)
@@ -220,12 +220,12 @@ def test_it_is_refused_in_handshakes_for_a_while_at_no_cost_in_memory_and_then_l
     pair = expelled()
     pair.one.dial(THERE, pair.now)
     pair.run(20)
-    assert not pair.other._links
+    assert not pair.other._transport.links
     assert pair.drops(pair.other)[DropReason.MISCONDUCT] >= 1
-    assert pair.other._handshakes._responder.pending == 0
-    assert len(pair.other._links.peer_limits) == 1
+    assert pair.other._transport.handshakes._responder.pending == 0
+    assert len(pair.other._transport.links.peer_limits) == 1
     pair.run(5 * SCORE_HALF_LIFE_S)
-    assert pair.one.peer_id in pair.other._links
+    assert pair.one.peer_id in pair.other._transport.links
 
 
 def test_malformed_words_of_a_peer_count_against_it() -> None:
@@ -247,7 +247,7 @@ def test_what_others_do_to_packets_of_a_peer_does_not_count_against_it() -> None
             pair.other.receive(datagram, HERE, pair.now)
             forged = datagram[:-1] + bytes([datagram[-1] ^ 1])
             pair.other.receive(forged, HERE, pair.now)
-    account = pair.other._links.peer_limits.get(pair.one.peer_id)
+    account = pair.other._transport.links.peer_limits.get(pair.one.peer_id)
     assert account is not None
     assert account.score_at(pair.now) == 0
     assert pair.other.stats().offenses == ()
@@ -255,12 +255,13 @@ def test_what_others_do_to_packets_of_a_peer_does_not_count_against_it() -> None
 
 def test_words_far_beyond_the_allowance_are_work_that_is_not_paid() -> None:
     pair = Pair()
-    accounts = pair.other._links.peer_limits
+    accounts = pair.other._transport.links.peer_limits
     flood = int(LIMIT.capacity * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK)
     for _ in range(
         flood + int(EXPELLED_SCORE * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK) + 2
     ):
-        pair.other._dispatcher.charge_work(
+        charged = pair.other._transport.charge_work(
             pair.one.peer_id, limits.RATE_LIMITED_MESSAGE_WORK, pair.now
         )
+        pair.other._on_events(charged, pair.now)
     assert accounts.is_expelled(pair.one.peer_id, pair.now)

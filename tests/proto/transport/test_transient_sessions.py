@@ -34,10 +34,10 @@ class Members:
         self.events: list[list[Event]] = [[] for _ in self.engines]
         self.is_cut: Callable[[int, int], bool] = lambda source, target: False
         for engine in self.engines:
-            engine._membership.dialer.dial_due = lambda now: []  # type: ignore[method-assign]
+            engine._overlay.membership.dialer.dial_due = lambda now: []  # type: ignore[method-assign]
             for other in self.engines:
                 if other is not engine:
-                    engine._membership.members.add(other.record, other.peer_id, 0.0)
+                    engine._overlay.membership.members.add(other.record, other.peer_id, 0.0)
 
     def exchange(self) -> None:
         """Carry datagrams until nobody has more to say."""
@@ -80,9 +80,9 @@ class Members:
 
     def say(self, source: int, target: int, message: OverlayMessage | Close) -> None:
         """Let one say anything at all on the short session that it has, as a member that lies could."""
-        link = self.engines[source]._transients.get(self.engines[target].peer_id)
+        link = self.engines[source]._transport.transients.get(self.engines[target].peer_id)
         assert link is not None
-        self.engines[source]._links.enqueue(link, codec.encode_message(message), self.now)
+        self.engines[source]._transport.links.enqueue(link, codec.encode_message(message), self.now)
         self.exchange()
 
 
@@ -123,8 +123,8 @@ def test_a_short_session_makes_no_neighbour_at_either_end() -> None:
     members.run(1.0)
     for engine, events in zip(members.engines, members.events, strict=True):
         assert engine.peers(members.now) == []
-        assert len(engine._links) == 0
-        assert engine._membership.evictor.has_room
+        assert len(engine._transport.links) == 0
+        assert engine._overlay.membership.evictor.has_room
         assert not [each for each in events if isinstance(each, PeerStateChanged)]
     assert members.received(1) == [b"hello"]
 
@@ -144,7 +144,7 @@ def test_it_closes_after_ten_seconds_idle_and_opens_again_for_the_next_word() ->
 def test_nothing_is_begun_on_one_that_the_other_end_may_be_closing() -> None:
     members = Members(2)
     members.send(0, 1, b"one")
-    first = members.engines[0]._transients.get(members.engines[1].peer_id)
+    first = members.engines[0]._transport.transients.get(members.engines[1].peer_id)
     assert first is not None
     session = first.session
     members.run(8.0)
@@ -182,7 +182,7 @@ def test_who_is_not_known_cannot_be_told_and_no_number_is_used_up() -> None:
     other = make(7, Address("10.0.0.7", 8000))
     with pytest.raises(UnknownPeer, match=r"no member .* is known here"):
         members.engines[0].send(other.peer_id, b"?", 0.0)
-    members.engines[0]._membership.members.add(other.record, other.peer_id, 0.0)
+    members.engines[0]._overlay.membership.members.add(other.record, other.peer_id, 0.0)
     assert members.engines[0].send(other.peer_id, b"?", 0.0).sequence == 1
 
 
@@ -192,46 +192,56 @@ def test_what_waits_for_a_session_goes_over_the_link_if_that_comes_first() -> No
     members.is_cut = lambda source, target: True
     members.send(0, 1, b"hello")
     members.is_cut = lambda source, target: False
-    theirs._handshakes.dial(ours.record.addresses[0], ours.peer_id, theirs.record, members.now)
+    theirs._transport.handshakes.dial(
+        ours.record.addresses[0], ours.peer_id, theirs.record, members.now
+    )
     members.run(3.0)
     assert members.received(1) == [b"hello"]
     assert members.sent(0) == [1]
-    assert len(ours._links) == 1
+    assert len(ours._transport.links) == 1
 
 
 def test_a_word_said_while_a_link_is_dialled_waits_for_what_comes_of_that() -> None:
     """The other end keeps one unconfirmed session of a peer: two dials at once would end one another."""
     members = Members(2)
     ours, theirs = members.engines
-    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._transport.handshakes.dial(
+        theirs.record.addresses[0], theirs.peer_id, ours.record, members.now
+    )
     members.send(0, 1, b"over the link")
     assert members.received(1) == [b"over the link"]
     assert members.count(0) == 0
     members = Members(3, max_peers=1)
     ours, theirs, other = members.engines
-    other._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, other.record, members.now)
+    other._transport.handshakes.dial(
+        theirs.record.addresses[0], theirs.peer_id, other.record, members.now
+    )
     members.exchange()
-    assert len(theirs._links) == 1  # and has no room for another
-    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    assert len(theirs._transport.links) == 1  # and has no room for another
+    ours._transport.handshakes.dial(
+        theirs.record.addresses[0], theirs.peer_id, ours.record, members.now
+    )
     members.send(0, 1, b"over a short session")
     assert members.received(1) == [b"over a short session"]
-    assert (members.count(0), len(ours._links)) == (1, 0)
+    assert (members.count(0), len(ours._transport.links)) == (1, 0)
 
 
 def test_a_link_and_a_short_session_with_one_peer_do_not_touch_each_other() -> None:
     members = Members(2)
     ours, theirs = members.engines
     members.send(0, 1, b"short")
-    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._transport.handshakes.dial(
+        theirs.record.addresses[0], theirs.peer_id, ours.record, members.now
+    )
     members.exchange()
     members.send(0, 1, b"linked")
     members.run(20.0)
     assert members.received(1) == [b"short", b"linked"]
     assert (members.count(0), members.count(1)) == (0, 0)
-    assert len(ours._links) == len(theirs._links) == 1
+    assert len(ours._transport.links) == len(theirs._transport.links) == 1
     members.send(1, 0, b"still linked")
     assert members.received(0) == [b"still linked"]
-    assert ours._links.find_by_address(theirs.record.addresses[0]) is not None
+    assert ours._transport.links.find_by_address(theirs.record.addresses[0]) is not None
 
 
 # --- ceilings -----------------------------------------------------------------------------------
@@ -253,7 +263,7 @@ def test_one_more_than_the_cap_that_we_want_ourselves_is_refused_by_name() -> No
     members = Members(4, limits=LimitsConfig(transient_sessions=2))
     members.send(0, 1, b"one")
     members.send(0, 2, b"two")
-    with pytest.raises(UnknownPeer, match="2 short ones are in use"):
+    with pytest.raises(UnknownPeer, match="2 transient sessions are in use"):
         members.send(0, 3, b"three")
     assert members.engines[0].stats().transient_refused == 1
 
@@ -261,7 +271,7 @@ def test_one_more_than_the_cap_that_we_want_ourselves_is_refused_by_name() -> No
 def test_links_and_short_sessions_together_stay_within_the_sessions_of_the_node() -> None:
     members = Members(4, max_peers=3, limits=LimitsConfig(sessions=4))
     members.send(0, 1, b"one")
-    with pytest.raises(UnknownPeer, match="1 short ones are in use"):
+    with pytest.raises(UnknownPeer, match="1 transient sessions are in use"):
         members.send(0, 2, b"two")
     members.send(3, 0, b"three")
     assert members.count(0) == 1
@@ -311,17 +321,19 @@ def test_a_close_ends_it_and_leaves_a_link_alone() -> None:
     members = Members(2)
     ours, theirs = members.engines
     members.send(0, 1, b"hello")
-    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._transport.handshakes.dial(
+        theirs.record.addresses[0], theirs.peer_id, ours.record, members.now
+    )
     members.exchange()
     members.say(0, 1, Close(CloseReason.REDUNDANT))
     assert members.count(1) == 0
-    assert len(theirs._links) == 1
+    assert len(theirs._transport.links) == 1
 
 
 def test_a_run_that_is_over_gets_no_short_session() -> None:
     members = Members(2)
     ours, theirs = members.engines
-    known = theirs._membership.members.get(ours.peer_id)
+    known = theirs._overlay.membership.members.get(ours.peer_id)
     assert known is not None
     known.record = replace(ours.record, epoch=ours.epoch + 5).signed(identity(1), "default")
     members.send(0, 1, b"from the past")
@@ -360,12 +372,14 @@ def test_who_misbehaves_pays_from_one_allowance_over_links_and_short_sessions() 
     members = Members(2)
     ours, theirs = members.engines
     members.send(0, 1, b"hello")
-    account = theirs._links.peer_limits.get_or_create(ours.peer_id, members.now)
+    account = theirs._transport.links.peer_limits.get_or_create(ours.peer_id, members.now)
     before = account.bucket.available(members.now) if account.bucket else 0.0
-    ours._handshakes.dial(theirs.record.addresses[0], theirs.peer_id, ours.record, members.now)
+    ours._transport.handshakes.dial(
+        theirs.record.addresses[0], theirs.peer_id, ours.record, members.now
+    )
     members.exchange()
     assert account.bucket is not None
-    assert theirs._links[ours.peer_id].inbound_limit.bucket is account.bucket
+    assert theirs._transport.links[ours.peer_id].inbound_limit.bucket is account.bucket
     assert account.bucket.available(members.now) < before
 
 
@@ -378,13 +392,15 @@ def test_a_hole_that_no_neighbour_fills_is_filled_by_a_member_beyond() -> None:
     for payload in (b"one", b"two", b"three"):
         holder.broadcast(payload, members.now)
         members.exchange()
-    ours._handshakes.dial(other.record.addresses[0], other.peer_id, ours.record, members.now)
+    ours._transport.handshakes.dial(
+        other.record.addresses[0], other.peer_id, ours.record, members.now
+    )
     members.exchange()
     stream = StreamRange(Stream(holder.peer_id, holder.epoch), 1, 3)
-    first, _, third = holder._store.cache.in_ranges(stream, members.now)
+    first, _, third = holder._overlay.store.cache.in_ranges(stream, members.now)
     for copy in (first, third):
-        effects = ours._dissemination.accept(copy, other.peer_id, Via.EAGER, members.now)
-        ours._dispatcher.apply_effects(effects, members.now)
+        effects = ours._overlay.dissemination.accept(copy, other.peer_id, Via.EAGER, members.now)
+        ours._apply_effects(effects, members.now)
     members.run(20.0)
     came = {
         each.message.payload: each.message.via
@@ -392,7 +408,7 @@ def test_a_hole_that_no_neighbour_fills_is_filled_by_a_member_beyond() -> None:
         if isinstance(each, MessageReceived)
     }
     assert came == {b"one": Via.EAGER, b"three": Via.EAGER, b"two": Via.REPAIR}
-    assert list(ours._links) == [other.peer_id]
+    assert list(ours._transport.links) == [other.peer_id]
     members.run(15.0)
     assert members.count(1) == 0
 
@@ -414,7 +430,7 @@ def test_in_a_cluster_with_few_links_everybody_can_be_told_in_private() -> None:
         peer_id = sim.nodes[target].peer_id
         assert engine is not None
         assert peer_id is not None
-        unlinked += peer_id not in engine._links
+        unlinked += peer_id not in engine._transport.links
         sim.send(0, target, b"to %d" % target)
         sim.run(1.0)
     sim.run(10.0)

@@ -20,7 +20,7 @@ SHORT = NodeConfig.local(reconnect_timeout=20.0, tombstone_timeout=60.0)
 def weight(sim: Simulation, number: int) -> tuple[int, int, int]:
     """What a node keeps of others: members, peers and accounts."""
     engine = engine_of(sim, number)
-    return len(engine.members()), len(engine.peers(1e9)), len(engine._links.peer_limits)
+    return len(engine.members()), len(engine.peers(1e9)), len(engine._transport.links.peer_limits)
 
 
 @pytest.mark.parametrize("is_polite", [False, True])

@@ -38,7 +38,9 @@ def status_of(sim: Simulation, of: int, by: int) -> MemberStatus | None:
 
 def is_linked(sim: Simulation, number: int, with_number: int) -> bool:
     peer_id = sim.nodes[with_number].peer_id
-    return peer_id is not None and engine_of(sim, number)._membership._peers.is_linked(peer_id)
+    return peer_id is not None and engine_of(sim, number)._overlay.membership._peers.is_linked(
+        peer_id
+    )
 
 
 def watch_opinions(sim: Simulation) -> list[tuple[str, MemberStatus, int]]:
@@ -157,7 +159,7 @@ def test_a_late_joiner_is_told_who_is_dead() -> None:
     sim.run(30.0)
     newcomer = sim.add(bootstrap=[0])
     sim.run(5.0)
-    membership = engine_of(sim, newcomer)._membership
+    membership = engine_of(sim, newcomer)._overlay.membership
     now = sim.nodes[newcomer].read_clock(sim.now)
     some_peer = sim.nodes[3].peer_id
     assert some_peer is not None
@@ -190,7 +192,10 @@ def counted_on(sim: Simulation, alive: range, dead: range) -> int:
     ids = {sim.nodes[number].peer_id for number in dead}
     found = 0
     for number in alive:
-        here, now = engine_of(sim, number)._membership, sim.nodes[number].read_clock(sim.now)
+        here, now = (
+            engine_of(sim, number)._overlay.membership,
+            sim.nodes[number].read_clock(sim.now),
+        )
         linked = [each for each in here._peers.linked if each in ids]
         found += sum(here.active_view.is_healthy(each, now) for each in linked)
     return found
@@ -224,7 +229,7 @@ def test_before_anybody_is_held_for_dead_others_are_asked_whether_they_know_bett
     sim = cluster(12, config=NodeConfig(max_peers=4))
     sim.run(30.0)
     one = sim.nodes[0]
-    here = engine_of(sim, 0)._membership
+    here = engine_of(sim, 0)._overlay.membership
     far = [node for node in sim.nodes[1:] if not here._peers.is_linked(node.peer_id)]  # type: ignore[arg-type]
     other, accused = far[:2]
     assert accused.peer_id is not None
@@ -248,7 +253,7 @@ def test_who_sleeps_through_a_refutation_hears_of_it_when_it_wakes() -> None:
     seen = watch_opinions(sim)
     sim.suspend(accused, 6.0)
     assert sim.run_until(lambda: status_of(sim, accused, by=one) is MemberStatus.SUSPECT, 6.0)
-    here, peer_id = engine_of(sim, one)._membership, sim.nodes[accused].peer_id
+    here, peer_id = engine_of(sim, one)._overlay.membership, sim.nodes[accused].peer_id
     assert peer_id is not None
     here.detector.gossiper.queue.remove(peer_id)
     sim.suspend(one, 12.0)
@@ -288,7 +293,7 @@ def test_who_is_cut_off_from_all_suspects_himself_first() -> None:
     sim.partition([7])
     sim.run(20.0)
     assert [each for each in seen if each[2] == 7] == []
-    assert engine_of(sim, 7)._membership.detector.awareness.score > 0
+    assert engine_of(sim, 7)._overlay.membership.detector.awareness.score > 0
 
 
 def test_who_sleeps_wakes_and_suspects_nobody() -> None:

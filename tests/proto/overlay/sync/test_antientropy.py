@@ -216,19 +216,19 @@ def with_holes(count: int) -> tuple[Simulation, list[IWant]]:
     node = sim.nodes[1]
     assert node.engine is not None
     now, liar = node.read_clock(sim.now), Identity(b"l" * 32)
-    store = node.engine._store
+    store = node.engine._overlay.store
     for number in range(1, count + 1):
         rumor = Rumor.signed(liar, "default", 1, 2 * number, (b"every other one",))
         store.insert(RumorCopy(rumor, 1, 0), liar.peer_id, True, now)
     asked: list[IWant] = []
-    ask = node.engine._antientropy._request_gaps
+    ask = node.engine._overlay.antientropy._request_gaps
 
     def overheard(now: float) -> list[Effect]:
         effects = ask(now)
         asked.extend(each.message for each in effects if isinstance(each, Send))  # type: ignore[misc]
         return effects
 
-    node.engine._antientropy._request_gaps = overheard  # type: ignore[method-assign]
+    node.engine._overlay.antientropy._request_gaps = overheard  # type: ignore[method-assign]
     sim._drive(node)
     return sim, asked
 
@@ -244,7 +244,7 @@ def test_a_hole_that_nobody_can_fill_is_asked_for_less_and_less() -> None:
     assert node.engine is not None
     fresh = Rumor.signed(Identity(b"l" * 32), "default", 1, 9, (b"a hole more",))
     now = node.read_clock(sim.now)
-    node.engine._store.insert(RumorCopy(fresh, 1, 0), fresh.origin, True, now)
+    node.engine._overlay.store.insert(RumorCopy(fresh, 1, 0), fresh.origin, True, now)
     sim._drive(node)
     sim.run(3.0)
     assert len(asked) > before, "a new hole does not wait for the pauses of the old"
@@ -276,8 +276,8 @@ def test_a_difference_nobody_can_mend_does_not_keep_nodes_busy() -> None:
     for number in (0, 1):
         engine = sim.nodes[number].engine
         assert engine is not None
-        for key in list(engine._store.cache._entries):
-            engine._store.cache._remove(key)
+        for key in list(engine._overlay.store.cache._entries):
+            engine._overlay.store.cache._remove(key)
     rounds = rounds_of(sim)
     late = sim.add()
     sim.run(60.0)

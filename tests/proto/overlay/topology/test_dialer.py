@@ -98,7 +98,7 @@ def test_a_host_name_stands_for_what_it_resolves_to_now() -> None:
         gone = (Address(f"10.77.{number}.1", 8000),)
         engine.on_resolved("pods.example:8000", gone, node.read_clock(sim.now))
         sim.run(1.0)
-    assert len(engine._membership.dialer._targets) == 1
+    assert len(engine._overlay.membership.dialer._targets) == 1
     engine.on_resolved("pods.example:8000", (sim.nodes[0].address,), node.read_clock(sim.now))
     sim._drive(node)
     assert sim.run_until(lambda: sim.connected(2) >= 1, 5.0)
@@ -152,7 +152,7 @@ def test_an_outage_of_any_length_costs_no_saved_peer(down_s: float) -> None:
 def test_at_most_so_many_addresses_are_remembered_the_linked_first() -> None:
     sim = cluster(3)
     sim.run(10.0)
-    dialling, now = engine_of(sim, 0)._membership.dialer, 1e9
+    dialling, now = engine_of(sim, 0)._overlay.membership.dialer, 1e9
     known = tuple((identity(each).peer_id, Address("10.5.5.5", 1 + each)) for each in range(100))
     dialling.remember(known, now)
     assert len(dialling._targets) <= SAVED_ADDRESSES_LIMIT + 3

@@ -152,7 +152,7 @@ class Wire:
     @property
     def link(self) -> Link:
         """Bob's link to Ada."""
-        (link,) = self.bob._links.values()
+        (link,) = self.bob._transport.links.values()
         return link
 
     def put(self, datagram: bytes, source: Address, to: Address, delay_s: float) -> None:

@@ -1,0 +1,870 @@
+"""Datagrams in, messages and links out: handshakes, sessions, links and transient sessions of a node.
+
+Invariants:
+
+- `receive` never raises. Each drop is counted under one `DropReason`; a drop that dooms a dial ends it.
+- A session is live once a packet of the other end has opened on it. It then joins an existing link,
+  becomes a link if the engine accepts it, or is closed with referrals.
+- A node that is leaving admits no session.
+- A bug that shows while the transport serves one peer ends that link, dial or session alone, is counted
+  and reported (`InternalErrorContained`), and costs no other peer its turn.
+- The transport decides nothing about the overlay. It asks for the few facts in `OverlayView`, and
+  reports everything else as events.
+
+Events are returned in order. Where the next one depends on what the engine does about the last, they
+are generated one by one: the caller acts on each before it takes the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from itertools import chain
+from typing import Final, Protocol, assert_never
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.identity import Identity
+from grapevine_proto.dial_purpose import LINK, TRANSIENT, DialPurpose
+from grapevine_proto.errors import Dropped, DropReason, Offense, format_error
+from grapevine_proto.events import (
+    InternalErrorContained,
+    Message,
+    MessageSent,
+    Standing,
+    StandingChanged,
+)
+from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.transport.drop_counts import DropCounts
+from grapevine_proto.transport.events import (
+    DialAnswered,
+    DialFailed,
+    DialRejected,
+    DirectMessageIn,
+    LinkDown,
+    LinkUp,
+    MessageIn,
+    Notify,
+    PacketIn,
+    PeerRestarted,
+    ProbeDone,
+    RumorsAcked,
+    SessionReady,
+    SwapAccepted,
+    TransportEvent,
+)
+from grapevine_proto.transport.handshake.initiator import Initiator
+from grapevine_proto.transport.handshakes import Handshakes
+from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.link_table import LinkTable
+from grapevine_proto.transport.peer_limits import RATE_LIMITED_MESSAGE_WORK
+from grapevine_proto.transport.session.session import EstablishedSession
+from grapevine_proto.transport.transient_sessions import PendingSend, TransientSessions
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import (
+    REPAIR_DATAGRAMS_LIMIT,
+    Close,
+    CloseReason,
+    Confirm,
+    Digest,
+    DirectMessage,
+    Frame,
+    InSync,
+    IWant,
+    Kind,
+    NeighborRequest,
+    OpenTransient,
+    OverlayMessage,
+    Pause,
+    Records,
+    Repair,
+    Rumors,
+    SwapRequest,
+    Vector,
+)
+from grapevine_proto.wire.packets import Packet
+from grapevine_proto.wire.signed import PeerRecord
+
+PROTOCOL_VIOLATIONS: Final = (DropReason.MALFORMED, DropReason.CONTENT_CONFLICT)
+"""Reasons to drop an opened packet that no honest node causes."""
+TRANSIENT_MESSAGES: Final = (
+    DirectMessage,
+    Digest,
+    InSync,
+    Vector,
+    IWant,
+    Repair,
+    Records,
+    Confirm,
+    OpenTransient,
+)
+"""What a transient session may carry besides Close: direct messages and repair."""
+REAP_INTERVAL_S: Final = 60.0  # between searches for limits of peers that say nothing
+TICK_INTERVAL_S: Final = 1.0  # for what is reported once a second, and for the age of sessions
+INTERNAL_ERROR_EVENT_INTERVAL_S: Final = (
+    1.0  # for errors of no peer in particular, which an unauthenticated peer may cause at will
+)
+
+
+class OverlayView(Protocol):
+    """What the transport reads of the overlay."""
+
+    @property
+    def record(self) -> PeerRecord:
+        """The signed record of this node."""
+        ...
+
+    @property
+    def has_unclaimed(self) -> bool:
+        """Whether a rumor of this node was announced and no peer has requested it yet."""
+        ...
+
+    def record_of(self, peer_id: PeerId) -> PeerRecord | None:
+        """The latest record of a member."""
+        ...
+
+    def address_of(self, peer_id: PeerId) -> Address | None:
+        """Where to dial a member."""
+        ...
+
+    def referrals(self, peer_id: PeerId) -> tuple[PeerRecord, ...]:
+        """Peers that `peer_id` may try because this node has no room."""
+        ...
+
+
+class SendOutcome(Enum):
+    """What became of a message to a member without a link."""
+
+    SENT = "sent"
+    QUEUED = "queued"  # for a session that is being opened; `MessageSent` is reported later
+    DROPPED = "dropped"  # the queue for that session is full
+    UNREACHABLE = "unreachable"  # no address, or no room for another session
+
+
+class DatagramCounters:
+    """Datagrams and their bytes, both ways."""
+
+    __slots__ = ("bytes_in", "bytes_out", "datagrams_in", "datagrams_out")
+
+    def __init__(self) -> None:
+        self.datagrams_in = self.bytes_in = 0
+        self.datagrams_out = self.bytes_out = 0
+
+    def count_sent(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        """Counts datagrams that are handed out."""
+        self.datagrams_out += len(datagrams)
+        self.bytes_out += sum(len(datagram) for datagram, _ in datagrams)
+
+
+class Transport:
+    """All sessions of one node. `links`, `transients`, `handshakes`, `drops` and `counters` may be read;
+    `version` grows whenever the set of links changes. `now` is monotonic seconds."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        overlay: OverlayView,
+        *,
+        rng: random.Random,
+        entropy: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        self._config = config
+        self._overlay = overlay
+        self._our_id = identity.peer_id
+        self.links = LinkTable(config, identity.peer_id, entropy=entropy)
+        self.handshakes = Handshakes(
+            config,
+            identity,
+            is_expelled=self.links.peer_limits.is_expelled,
+            rng=rng,
+            entropy=entropy,
+            now=now,
+        )
+        self.transients = TransientSessions(config, self.links)
+        self.drops = DropCounts()
+        self.counters = DatagramCounters()
+        self.version = 0
+        self._tick_at = self._reap_at = now
+        self._internal_error_reported_at = -math.inf
+
+    def reconfigure(self, config: NodeConfig, now: float) -> Iterator[TransportEvent]:
+        """Applies new settings; sessions whose key or peer is no longer allowed end."""
+        self._config = config
+        self.handshakes.reconfigure(config, now)
+        self.links.reconfigure(config, now)
+        self.transients.reconfigure(config)
+        for peer_id, link in list(self.links.items()):
+            if link.session.key not in config.keys:
+                yield from self.disconnect(
+                    peer_id, "key removed", CloseReason.KEY_REMOVED, notify=True, now=now
+                )
+        for link in self.transients.all():
+            if link.session.key not in config.keys:
+                self.transients.close(link.peer_id, CloseReason.KEY_REMOVED, now)
+            elif link.peer_id in config.denied:
+                self.transients.close(link.peer_id, CloseReason.MISCONDUCT, now)
+
+    # --- in: datagrams --------------------------------------------------------------------------
+
+    def receive(self, datagram: bytes, source: Address, now: float) -> Iterable[TransportEvent]:
+        """Takes one datagram. Never raises."""
+        self.counters.datagrams_in += 1
+        self.counters.bytes_in += len(datagram)
+        try:
+            packet = codec.decode_packet(datagram)
+            if isinstance(packet, codec.Data):
+                link = self.links.find_by_session(packet.session_id)
+                if link is not None:
+                    return self._on_link_packet(link, packet, source, now)
+            events = self._on_other_packet(packet, datagram, source, now)
+        except Dropped as dropped:
+            self.drops.count(dropped.reason, source)
+            return ()
+        except Exception as error:  # noqa: BLE001
+            return self._contain_datagram_error(error, datagram, now)
+        return self._contained(events, datagram, source, now)
+
+    def _contained(
+        self, events: Iterator[TransportEvent], datagram: bytes, source: Address, now: float
+    ) -> Iterator[TransportEvent]:
+        try:
+            yield from events
+        except Dropped as dropped:
+            self.drops.count(dropped.reason, source)
+        except Exception as error:  # noqa: BLE001
+            yield from self._contain_datagram_error(error, datagram, now)
+
+    def _on_other_packet(
+        self, packet: Packet, datagram: bytes, source: Address, now: float
+    ) -> Iterator[TransportEvent]:
+        """Any packet but one of a live session."""
+        match packet:
+            case codec.Data():
+                return self._on_unclaimed_data(packet, source, now)
+            case codec.Hello() | codec.Proof():
+                return self._on_initial(packet, datagram, source, now)
+            case codec.Challenge() | codec.Welcome():
+                return self._on_response(packet, datagram, source, now)
+            case _:
+                assert_never(packet)
+
+    # --- in: packets of live sessions -----------------------------------------------------------
+
+    def _on_link_packet(
+        self, link: Link, packet: codec.Data, source: Address, now: float
+    ) -> Iterable[TransportEvent]:
+        links = self.links
+        links.mark_dirty(link)
+        try:
+            plaintext = link.receive(packet, now, source)
+        except Dropped as dropped:
+            return self._on_dropped_packet(link, dropped.reason, source, now)
+        is_linked = links.is_link(link)
+        acked = link.take_acked()
+        if plaintext is None:
+            event: TransportEvent = PacketIn(link, is_linked, link.has_progressed)
+            return (RumorsAcked(acked), event) if acked else (event,)
+        try:
+            events = self._on_message(link, is_linked, codec.decode_message(plaintext), now)
+        except Dropped as dropped:
+            events = (
+                PacketIn(link, is_linked, False),
+                *self._on_dropped_packet(link, dropped.reason, source, now),
+            )
+        return chain((RumorsAcked(acked),), events) if acked else events
+
+    def _on_message(
+        self,
+        link: Link,
+        is_linked: bool,
+        message: OverlayMessage | Frame,
+        now: float,
+    ) -> Iterable[TransportEvent]:
+        """Raises Dropped if a transient session carries what it may not."""
+        if not is_linked and not isinstance(message, (*TRANSIENT_MESSAGES, Close)):
+            raise Dropped(DropReason.UNEXPECTED)
+        match message:
+            case DirectMessage():
+                return (DirectMessageIn(link, is_linked, message),)
+            case Pause(duration_ms):
+                self.links.coalescer.pause(link.peer_id, duration_ms / 1000, now)
+            case Close():
+                return self._on_close(link, is_linked, message, now)
+            case Confirm() | NeighborRequest() | SwapRequest() | OpenTransient():
+                pass
+            case _:
+                return (MessageIn(link, is_linked, message),)
+        return (PacketIn(link, is_linked, False),)
+
+    def _on_close(
+        self, link: Link, is_linked: bool, close: Close, now: float
+    ) -> Iterator[TransportEvent]:
+        yield PacketIn(link, is_linked, False)
+        try:
+            yield from self._close(link, is_linked, close, now)
+        except Exception as error:  # noqa: BLE001
+            yield from self.contain_error(error, link, now)
+
+    def _close(
+        self, link: Link, is_linked: bool, close: Close, now: float
+    ) -> Sequence[TransportEvent]:
+        """The peer closed the link or transient session."""
+        if not is_linked:
+            self.transients.close(link.peer_id, None, now)
+            return ()
+        is_leaving = close.reason is CloseReason.LEAVING
+        return self.disconnect(
+            link.peer_id,
+            "left" if is_leaving else f"closed: {close.reason.name.lower()}",
+            close.reason,
+            notify=False,
+            now=now,
+            suggested=close.records,
+        )
+
+    def _on_dropped_packet(
+        self, link: Link, reason: DropReason, source: Address, now: float
+    ) -> Sequence[TransportEvent]:
+        """Counts a dropped packet of `link`. Its peer answers only for what its session proved: anyone on
+        the path can repeat a packet or flip bits of one."""
+        self.drops.count(reason, source)
+        if reason in PROTOCOL_VIOLATIONS:
+            return self.penalize(link.peer_id, Offense.PROTOCOL_VIOLATION, 1, now)
+        if reason is DropReason.RATE_LIMITED:
+            self.links.peer_limits.count_throttled(link.peer_id, now)
+            return self.charge_work(link.peer_id, RATE_LIMITED_MESSAGE_WORK, now)
+        return ()
+
+    # --- in: handshakes -------------------------------------------------------------------------
+
+    def _on_initial(
+        self, packet: codec.Hello | codec.Proof, datagram: bytes, source: Address, now: float
+    ) -> Iterator[TransportEvent]:
+        if self.links.is_leaving:  # a session that began now would end without a word
+            raise Dropped(DropReason.UNEXPECTED)
+        is_known = self.links.find_by_address(source) is not None
+        record = self._overlay.record
+        try:
+            reply = self.handshakes.on_initial(
+                packet, datagram, source, record, now, exempt=is_known
+            )
+        except Dropped as dropped:
+            if dropped.reason is DropReason.SELF_DIAL and isinstance(packet, codec.Proof):
+                yield from self._end_dial(packet.hello.session_id, dropped.reason, now)
+            raise
+        self.links.enqueue_raw([(reply, source)])
+
+    def _on_response(
+        self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
+    ) -> Iterator[TransportEvent]:
+        try:
+            dial = self.handshakes.on_response(packet, datagram, source, now)
+        except Dropped as dropped:
+            if dropped.reason in (DropReason.SELF_DIAL, DropReason.WRONG_PEER):
+                yield from self._end_dial(packet.session_id, dropped.reason, now)
+            raise
+        if dial.is_rtt_too_high:
+            yield from self._end_dial(packet.session_id, None, now)
+
+    def _on_unclaimed_data(
+        self, packet: codec.Data, source: Address, now: float
+    ) -> Iterator[TransportEvent]:
+        """Data of no live session: it confirms a session, or belongs to one that is closed."""
+        initiated = self.handshakes.confirm_initiated(packet, source, now)
+        if initiated is not None:
+            yield from self._on_dial_confirmed(initiated.dial, initiated.established, now)
+            return
+        if self.links.find_closed(packet.session_id) is not None:
+            yield from self._on_closed_packet(packet, now)
+            return
+        accepted = self.handshakes.confirm_accepted(packet, source, now)
+        if accepted is None:
+            raise Dropped(DropReason.UNKNOWN_SESSION)
+        if accepted.plaintext[0] == Kind.OPEN_TRANSIENT:
+            yield from self._open_transient(accepted, now)
+        else:
+            wants_room = accepted.plaintext[0] == Kind.NEIGHBOR_REQUEST
+            yield from self.establish(accepted, now, wants_room=wants_room)
+
+    def _on_dial_confirmed(
+        self, dial: Initiator, established: EstablishedSession, now: float
+    ) -> Iterator[TransportEvent]:
+        record, purpose = established.record, dial.purpose
+        is_rejected = established.plaintext[0] == Kind.CLOSE
+        if purpose.is_transient:
+            if is_rejected:
+                yield from self._fail_transient(record.peer_id)
+            else:
+                yield from self._open_transient(established, now)
+            return
+        yield DialAnswered(dial.address, dial.expected, record)
+        if is_rejected:
+            close = codec.decode_message(established.plaintext)
+            if isinstance(close, Close):
+                yield DialRejected(record, established.address, close.reason, close.records)
+        else:
+            if purpose.swap_for is not None:
+                yield SwapAccepted(purpose.swap_for, record)
+            yield from self.establish(established, now, wants_room=purpose.wants_room)
+        yield from self._retry_transient(record.peer_id, now)
+
+    def _on_closed_packet(self, packet: codec.Data, now: float) -> Iterator[TransportEvent]:
+        closed = self.links.on_closed_packet(packet, now)
+        if closed is None:
+            return
+        if acked := closed.link.take_acked():
+            yield RumorsAcked(acked)
+        if isinstance(closed.message, DirectMessage):
+            yield DirectMessageIn(closed.link, False, closed.message)
+        elif isinstance(closed.message, Rumors):
+            yield MessageIn(closed.link, False, closed.message)
+
+    # --- sessions become links ------------------------------------------------------------------
+
+    def establish(
+        self, established: EstablishedSession, now: float, *, wants_room: bool
+    ) -> Iterator[TransportEvent]:
+        """A session is live: it joins or replaces the link with its peer, or waits to be accepted.
+        `wants_room`: the end that dialed asked for room. Raises Dropped: DENIED, MISCONDUCT."""
+        if self._is_admission_closed(established, now):
+            return
+        record = established.record
+        link = self.links.get(record.peer_id)
+        if link is None:
+            swap_request = None
+            if established.plaintext[0] == Kind.SWAP_REQUEST:
+                message = codec.decode_message(established.plaintext)
+                swap_request = message if isinstance(message, SwapRequest) else None
+            yield SessionReady(established, wants_room, swap_request)
+        elif record.epoch > link.epoch:
+            self.links.supersede(link, established, now)
+            yield PeerRestarted(record.peer_id)
+            yield from self.accept(established, now)
+        elif record.epoch < link.epoch:
+            self.drops.count(DropReason.STALE_EPOCH)
+            superseded = Close(CloseReason.SUPERSEDED, (link.record,))
+            self.links.reject(established, superseded, now)
+        else:
+            self.links.add_session(link, established, now)
+            yield from self._on_first_packet(link, established, now)
+
+    def accept(self, established: EstablishedSession, now: float) -> Iterator[TransportEvent]:
+        """Makes a link of a session that is ready."""
+        link = self.links.add(established, now)
+        self.version += 1
+        is_outbound = established.session.is_initiator
+        yield LinkUp(established.record, link.address, established.rtt_s, is_outbound)
+        yield from self._send_pending(link, now)
+        yield from self._on_first_packet(link, established, now)
+
+    def refuse(self, established: EstablishedSession, now: float) -> None:
+        """Closes a session for which there is no room, with referrals."""
+        referrals = self._overlay.referrals(established.record.peer_id)
+        self.links.reject(established, Close(CloseReason.FULL, referrals), now)
+
+    def _is_admission_closed(self, established: EstablishedSession, now: float) -> bool:
+        """Whether this node is leaving. Raises Dropped: DENIED, MISCONDUCT."""
+        peer_id = established.record.peer_id
+        if peer_id in self._config.denied:
+            raise Dropped(DropReason.DENIED)
+        if self.links.peer_limits.is_expelled(peer_id, now):
+            raise Dropped(DropReason.MISCONDUCT)
+        if self.links.is_leaving:
+            self.links.reject(established, Close(CloseReason.LEAVING), now)
+        return self.links.is_leaving
+
+    def _on_first_packet(
+        self, link: Link, established: EstablishedSession, now: float
+    ) -> Iterator[TransportEvent]:
+        """The packet that made the session live also carries a message."""
+        self.links.mark_dirty(link)
+        session = established.session
+        try:
+            plaintext = link.handle_payload(
+                established.plaintext, session, session.ack_tracker.highest, now
+            )
+            is_linked = self.links.is_link(link)
+            if plaintext is None:
+                yield PacketIn(link, is_linked, link.has_progressed)
+            else:
+                yield from self._on_message(link, is_linked, codec.decode_message(plaintext), now)
+        except Dropped as dropped:
+            self.drops.count(dropped.reason, established.address)
+        except Exception as error:  # noqa: BLE001
+            yield from self.contain_error(error, link, now)
+
+    # --- transient sessions ---------------------------------------------------------------------
+
+    def _open_transient(
+        self, established: EstablishedSession, now: float
+    ) -> Iterator[TransportEvent]:
+        """A transient session is live, whichever end dialed. It leaves a link with the same peer as it is;
+        an earlier run of the peer gets none."""
+        if self._is_admission_closed(established, now):
+            return
+        record = established.record
+        latest = self._overlay.record_of(record.peer_id)
+        if latest is not None and record.epoch < latest.epoch:
+            self.drops.count(DropReason.STALE_EPOCH)
+            self.links.reject(established, Close(CloseReason.SUPERSEDED, (latest,)), now)
+            return
+        if not self.transients.make_room(record.peer_id, now):
+            self.refuse(established, now)
+            return
+        link = self.transients.add(established, now)
+        self.links.mark_dirty(link)
+        yield from self._send_pending(link, now)
+        yield from self._on_first_packet(link, established, now)
+
+    def send_transient(self, peer_id: PeerId, pending: PendingSend, now: float) -> SendOutcome:
+        """Sends to a member without a link on a transient session, which is opened first if needed."""
+        link = self.transients.usable(peer_id, now)
+        if link is not None:
+            self._enqueue(link, pending.plaintext, now)
+            return SendOutcome.SENT
+        if not self.transients.is_opening(peer_id):
+            address = self._overlay.address_of(peer_id)
+            if address is None or not self.handshakes.can_dial:
+                return SendOutcome.UNREACHABLE
+            if not self.transients.make_room(peer_id, now):
+                return SendOutcome.UNREACHABLE
+            if not self.handshakes.is_dialing(peer_id):  # else the result of that dial decides
+                self._dial(address, peer_id, TRANSIENT, now)
+        is_queued = self.transients.enqueue_pending(peer_id, pending)
+        return SendOutcome.QUEUED if is_queued else SendOutcome.DROPPED
+
+    def _send_pending(self, link: Link, now: float) -> Iterator[TransportEvent]:
+        """A session with a peer is open: what waited for it goes."""
+        for pending in self.transients.pop_pending(link.peer_id):
+            self._enqueue(link, pending.plaintext, now)
+            yield from _sent(pending, 1)
+
+    def _retry_transient(self, peer_id: PeerId, now: float) -> Iterator[TransportEvent]:
+        """A dial for a link with a peer is over: what waited for it may open a transient session."""
+        if not self.transients.is_opening(peer_id) or self.handshakes.is_dialing(peer_id):
+            return
+        address = self._overlay.address_of(peer_id)
+        if address is None or not self.handshakes.can_dial:
+            yield from self._fail_transient(peer_id)
+        else:
+            self._dial(address, peer_id, TRANSIENT, now)
+
+    def _fail_transient(self, peer_id: PeerId) -> Iterator[TransportEvent]:
+        """No transient session came of a dial."""
+        for failed in self.transients.fail_pending(peer_id):
+            yield from _sent(failed, 0)
+
+    # --- dials ----------------------------------------------------------------------------------
+
+    def dial(
+        self,
+        address: Address,
+        expected: PeerId | None,
+        purpose: DialPurpose,
+        now: float,
+        *,
+        max_hellos: int | None = None,
+    ) -> Sequence[TransportEvent]:
+        """Dials `address`, and drops an answer from any peer but `expected`, if that is known. Sends at
+        most `max_hellos` Hellos before the first answer."""
+        if expected is not None and self.links.peer_limits.is_expelled(expected, now):
+            return (DialFailed(address, expected, DropReason.MISCONDUCT),)
+        if not self.handshakes.can_dial:
+            return (DialFailed(address, expected, None),)
+        self._dial(address, expected, purpose, now, max_hellos)
+        return ()
+
+    def _dial(
+        self,
+        address: Address,
+        expected: PeerId | None,
+        purpose: DialPurpose,
+        now: float,
+        max_hellos: int | None = None,
+    ) -> None:
+        record = self._overlay.record
+        self.handshakes.dial(address, expected, record, now, purpose, max_hellos=max_hellos)
+
+    def _end_dial(
+        self, session_id: bytes, reason: DropReason | str | None, now: float
+    ) -> Iterator[TransportEvent]:
+        """A dial of this node failed. `reason`: as in `DialFailed`."""
+        dial = self.handshakes.end_dial(session_id)
+        if dial is None:
+            return
+        if dial.purpose.is_transient and dial.expected is not None:
+            yield from self._fail_transient(dial.expected)
+        elif dial.purpose.swap_for is not None and reason is None:
+            yield ProbeDone(dial.address, dial.expected, dial.rtt_s)
+        else:
+            yield DialFailed(dial.address, dial.expected, reason)
+            if dial.expected is not None:
+                yield from self._retry_transient(dial.expected, now)
+
+    def on_unsendable(self, address: Address, reason: str, now: float) -> Iterator[TransportEvent]:
+        """The operating system cannot send to `address`: dials of it fail at once."""
+        for session_id in self.handshakes.sessions_dialing(address):
+            yield from self._end_dial(session_id, reason, now)
+
+    def on_emsgsize(self, size_bytes: int, address: Address, now: float) -> None:
+        """The operating system rejected a datagram of this size to `address` (EMSGSIZE)."""
+        link = self.links.find_by_address(address)
+        if link is not None:
+            link.path.on_emsgsize(size_bytes, now)
+            self.links.mark_dirty(link)
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def send(self, peers: Sequence[PeerId], message: OverlayMessage, now: float) -> int:
+        """Queues `message` for each peer; returns how many links had room. Repair also reaches members
+        without a link, on transient sessions."""
+        links = [self.links[peer_id] for peer_id in peers if peer_id in self.links]
+        if isinstance(message, Rumors):
+            return self.links.enqueue_rumors(message, links, now)
+        if isinstance(message, Repair):
+            plaintext = codec.encode_repair(message, self._our_id)
+        else:
+            plaintext = codec.encode_message(message)
+        if len(links) < len(peers) and isinstance(message, TRANSIENT_MESSAGES):
+            for peer_id in peers:
+                if peer_id not in self.links:
+                    self._send_unlinked(peer_id, message, plaintext, now)
+        for link in links:
+            self._enqueue_contained(link, plaintext, now)
+        return len(links)
+
+    def _send_unlinked(
+        self,
+        peer_id: PeerId,
+        message: OverlayMessage,
+        plaintext: bytes | codec.ChunkedMessage,
+        now: float,
+    ) -> None:
+        """Sends on the transient session with a peer. A request opens one."""
+        link = self.transients.get(peer_id)
+        if isinstance(message, IWant) and isinstance(plaintext, bytes):
+            self.send_transient(peer_id, PendingSend(plaintext, None), now)
+        elif link is not None:
+            self._enqueue(link, plaintext, now)
+
+    def _enqueue(self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float) -> None:
+        if isinstance(plaintext, bytes) and plaintext[0] == Kind.IWANT:
+            link.inbound_limit.grant_repair_credit(REPAIR_DATAGRAMS_LIMIT)
+        self.links.enqueue(link, plaintext, now)
+
+    def _enqueue_contained(
+        self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float
+    ) -> None:
+        try:
+            self._enqueue(link, plaintext, now)
+        except Exception as error:  # noqa: BLE001  of this link alone
+            self.links.note_error(link, error)
+
+    def send_direct(self, peer_id: PeerId, message: Message, now: float) -> SendOutcome:
+        """Sends a message of the application to one member, over its link if there is one."""
+        plaintext = codec.encode_message(DirectMessage(message.id.sequence, message.payload))
+        link = self.links.get(peer_id)
+        if link is None:
+            return self.send_transient(peer_id, PendingSend(plaintext, message), now)
+        self._enqueue_contained(link, plaintext, now)
+        return SendOutcome.SENT
+
+    def apply_record(self, record: PeerRecord, now: float) -> None:
+        """Follows a linked peer's newer record, whose limits may differ."""
+        link = self.links.get(record.peer_id)
+        if link is not None:
+            link.apply_record(record, now)
+            self.links.mark_dirty(link)
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """Datagrams that are due, each with its destination. Each is returned once."""
+        self.links.enqueue_raw(self.handshakes.transmit(now))
+        return self.links.collect_datagrams(now, hold_open=self._overlay.has_unclaimed)
+
+    # --- closing --------------------------------------------------------------------------------
+
+    def disconnect(
+        self,
+        peer_id: PeerId,
+        detail: str,
+        reason: CloseReason | None,
+        *,
+        notify: bool,
+        now: float,
+        referrals: tuple[PeerRecord, ...] = (),
+        suggested: tuple[PeerRecord, ...] | None = None,
+    ) -> Sequence[TransportEvent]:
+        """Ends the link with `peer_id`, if there is one. `notify`: the peer receives the reason and
+        `referrals`. `suggested`: the referrals of a peer that closed the link itself."""
+        if not self.links.disconnect(peer_id, reason, notify=notify, now=now, referrals=referrals):
+            return ()
+        self.version += 1
+        return (LinkDown(peer_id, detail, reason, suggested),)
+
+    def disconnect_all(
+        self, detail: str, reason: CloseReason, now: float
+    ) -> Iterator[TransportEvent]:
+        """Ends all links and transient sessions."""
+        for peer_id in list(self.links):
+            yield from self.disconnect(peer_id, detail, reason, notify=True, now=now)
+        for link in self.transients.all():
+            self.transients.close(link.peer_id, reason, now)
+
+    def leave(self, record: Records) -> None:
+        """Admits no session from now on. Each peer gets what is queued, then `record` and a Close."""
+        self.handshakes.cancel_dials()
+        close = Close(CloseReason.LEAVING)
+        self.links.close_all([codec.encode_message(record), codec.encode_message(close)])
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.links.is_leaving
+
+    @property
+    def is_drained(self) -> bool:
+        """After `leave`: whether everything queued has been sent."""
+        return self.links.is_drained
+
+    # --- conduct --------------------------------------------------------------------------------
+
+    def penalize(
+        self, peer_id: PeerId, offense: Offense, count: float, now: float
+    ) -> Sequence[TransportEvent]:
+        """Counts an offense of a peer, and slows or disconnects it if its score is too high."""
+        change = self.links.peer_limits.penalize(peer_id, offense, count, now)
+        return () if change is None else self._on_standing_changed(change, now)
+
+    def charge_work(self, peer_id: PeerId, units: int, now: float) -> Sequence[TransportEvent]:
+        """Charges a peer for the work that its message caused."""
+        change = self.links.peer_limits.charge_work(peer_id, units, now)
+        return () if change is None else self._on_standing_changed(change, now)
+
+    def _on_standing_changed(self, change: StandingChanged, now: float) -> Sequence[TransportEvent]:
+        if change.standing is not Standing.EXPELLED:
+            return (Notify(change),)
+        detail, reason = f"misconduct: {change.reason}", CloseReason.MISCONDUCT
+        down = self.disconnect(change.peer, detail, reason, notify=True, now=now)
+        self.transients.close(change.peer, reason, now)
+        return (Notify(change), *down)
+
+    # --- internal errors ------------------------------------------------------------------------
+
+    def contain_error(
+        self, error: Exception, link: Link | None, now: float
+    ) -> Sequence[TransportEvent]:
+        """Counts and reports a bug that showed while `link` was served (None: no link in particular), and
+        ends that link whatever state it is in. Never raises."""
+        self.drops.count(DropReason.INTERNAL_ERROR)
+        problem = format_error(error)
+        peer_id = None if link is None else link.peer_id
+        events: list[TransportEvent] = []
+        is_due = now - self._internal_error_reported_at >= INTERNAL_ERROR_EVENT_INTERVAL_S
+        if link is not None or is_due:
+            self._internal_error_reported_at = now
+            events.append(Notify(InternalErrorContained(peer_id, problem)))
+        if link is None or peer_id is None:
+            return events
+        reason, was_linked = CloseReason.MISCONDUCT, self.links.is_link(link)
+        try:
+            if was_linked:
+                self.links.disconnect(peer_id, reason, notify=True, now=now)
+            elif self.transients.get(peer_id) is link:
+                self.transients.close(peer_id, reason, now)
+            else:
+                self.links.discard(link)
+        except Exception:  # noqa: BLE001  it is in no state to be closed properly
+            self.links.discard(link)
+            self.transients.discard(link)
+        if was_linked:
+            self.version += 1
+            events.append(LinkDown(peer_id, f"internal error: {problem}", reason))
+        # A peer that triggers one error after the other is expelled for a while.
+        with contextlib.suppress(Exception):
+            events += self.penalize(peer_id, Offense.PROTOCOL_VIOLATION, 1, now)
+        return events
+
+    def contain_pending_errors(self, now: float) -> Iterator[TransportEvent]:
+        """Contains the errors that occurred while datagrams were sealed."""
+        for dial, error in self.handshakes.take_internal_errors():
+            yield from self._end_dial(dial.session_id, None, now)
+            yield from self.contain_error(error, None, now)
+        for link, error in self.links.take_internal_errors():
+            yield from self.contain_error(error, link, now)
+
+    @property
+    def has_pending_errors(self) -> bool:
+        """Whether `contain_pending_errors` has something to do."""
+        return self.links.has_internal_errors or self.handshakes.has_internal_errors
+
+    def _contain_datagram_error(
+        self, error: Exception, datagram: bytes, now: float
+    ) -> Iterator[TransportEvent]:
+        """Ends the session or the dial that the datagram belongs to, and nothing else."""
+        packet = codec.decode_packet(datagram)
+        link = None
+        if isinstance(packet, codec.Data):
+            link = self.links.find_by_session(packet.session_id)
+            link = link or self.links.find_closed(packet.session_id)
+        elif isinstance(packet, codec.Challenge | codec.Welcome):
+            yield from self._end_dial(packet.session_id, None, now)
+        yield from self.contain_error(error, link, now)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When to call `expire_dials` and `advance` next; math.inf: never."""
+        return min(self._tick_at, self.handshakes.deadline, self.links.deadline)
+
+    def expire_dials(self, now: float) -> Iterator[TransportEvent]:
+        """Ends dials that timed out. The first step of a turn, so that the overlay knows of them."""
+        self.handshakes.advance(now)
+        for session_id in self.handshakes.expired_dials(now):
+            yield from self._end_dial(session_id, None, now)
+
+    def advance(self, now: float) -> Iterator[TransportEvent]:
+        """Time passed: maintains links and sessions. The last step of a turn."""
+        self.links.advance(now)
+        if now < self._tick_at:
+            return
+        self._tick_at = now + TICK_INTERVAL_S
+        if now >= self._reap_at:
+            self._reap_at = now + REAP_INTERVAL_S
+            self.links.peer_limits.reap(now)
+        for link in list(self.links.values()):
+            try:
+                yield from self._maintain(link, now)
+            except Exception as error:  # noqa: BLE001  of this link alone
+                yield from self.contain_error(error, link, now)
+        for link in self.transients.all():
+            try:
+                if link.needs_rekey(now):
+                    self.handshakes.rekey(link, self._overlay.record, now, TRANSIENT)
+            except Exception as error:  # noqa: BLE001
+                yield from self.contain_error(error, link, now)
+        self.transients.advance(now)
+        self.links.expire_closed(now)
+        for change in self.links.peer_limits.update_standings(now):
+            yield Notify(change)
+        for event in self.drops.take_events():
+            yield Notify(event)
+
+    def _maintain(self, link: Link, now: float) -> Iterator[TransportEvent]:
+        self.links.maintain(link, now)
+        if link.is_expired(now):
+            yield from self.disconnect(link.peer_id, "session expired", None, notify=False, now=now)
+        elif link.needs_rekey(now):
+            self.handshakes.rekey(link, self._overlay.record, now, LINK)
+        event = self.links.peer_limits.take_rate_limited_event(link.peer_id, now)
+        if event is not None:
+            yield Notify(event)
+
+
+def _sent(pending: PendingSend, peers: int) -> Iterator[TransportEvent]:
+    """The event of a message of the application that left the queue for a transient session."""
+    if pending.message is not None:
+        yield Notify(MessageSent(pending.message, peers))
