@@ -325,7 +325,9 @@ class GrapevineApp(App[None]):
         is_own_node = not model.is_remote and self._demo is None and not model.stop_reason
         if connected and is_own_node:
             peers = f"{connected:,} peer{'s' * (connected != 1)}"
-            facts.append(Fact("connected", f"to {peers}; this node ends and says goodbye"))
+            facts.append(
+                Fact("connected", f"to {peers}; this node stops and tells them that it leaves")
+            )
         if self._settings_editor is not None and self._settings_editor.pending:
             facts.append(Fact("not saved", ", ".join(self._settings_editor.pending), "warn"))
         draft = self.main.compose_box.draft.text.strip()
@@ -350,7 +352,7 @@ class GrapevineApp(App[None]):
         if is_keylike(line) and not is_repeated:
             self._unconfirmed_line = line
             box.show_feedback(
-                f"{line.strip()!r} was not sent, it looks like a key; enter sends it", is_error=True
+                f"{line.strip()!r} was not sent: it looks like a key; Enter sends it", is_error=True
             )
             box.restore(line)
         elif line.strip():
@@ -469,7 +471,7 @@ class GrapevineApp(App[None]):
                 if self.screen is not self.main:  # where what comes of it is not seen
                     connected_name = self._command_runner.connected_peer_at(address)
                     text = (
-                        f"{connected_name} is connected already"
+                        f"already connected to {connected_name}"
                         if connected_name
                         else f"dialing {address}"
                     )
@@ -511,7 +513,7 @@ class GrapevineApp(App[None]):
         """Forget whom `identity` means, once somebody has said yes. Raises UnknownPeer."""
         peer_id = facts.resolve_node(self._host.model, identity)
         if peer_id is None:
-            raise UnknownPeer(f"no one node here is called {printable(identity)!r}")
+            raise UnknownPeer(f"no single node is named {printable(identity)!r}")
         self._confirm_forget(peer_id)
 
     def _confirm_deny(self, peer_id: PeerId, identity: str) -> None:

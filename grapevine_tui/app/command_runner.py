@@ -132,7 +132,7 @@ class CommandRunner:
         self._host.model.log_command(f"connect {address}")
         # Who is linked has nothing to answer to a knock, so there would be no end of it to tell.
         if connected_name:
-            show_feedback(f"{connected_name} is connected already")
+            show_feedback(f"already connected to {connected_name}")
         else:
             show_feedback(f"dialing {address}", is_lasting=True)
 

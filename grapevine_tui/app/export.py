@@ -56,7 +56,7 @@ class Exporter:
         end a bracketed paste, and what follows a line's end would be run by the shell it is pasted into."""
         if len(text.encode(errors="replace")) > MAX_CLIPBOARD_BYTES:
             self._report(
-                f"too large to copy: {len(text):,} characters; e writes it to a file",
+                f"too large to copy: {len(text):,} characters; e exports it",
                 is_error=True,
             )
             return
@@ -67,7 +67,7 @@ class Exporter:
     async def export(self, entries: Sequence[LogEntry], filter_text: str = "") -> None:
         """Write messages to a file; not the same ones twice. `filter_text`: the filter they passed."""
         if not entries:
-            self._report("no message to write", is_error=True)
+            self._report("nothing to export", is_error=True)
             return
         fingerprint = (len(entries), entries[0].number, entries[-1].number, filter_text)
         if (
@@ -75,7 +75,7 @@ class Exporter:
             and self._last_export[0] == fingerprint
             and self._last_export[1].exists()
         ):
-            self._report(f"nothing new since {self._last_export[1]} was written", is_error=True)
+            self._report(f"nothing new since the export to {self._last_export[1]}", is_error=True)
             return
         names = {entry.message.origin: self._name_of(entry.message.origin) for entry in entries}
         try:
@@ -86,7 +86,7 @@ class Exporter:
             self._report(f"cannot write: {error.strerror or error}", is_error=True)
         else:
             self._last_export = fingerprint, path
-            self._report(f"{count:,} message{'s' * (count != 1)} written to {path}")
+            self._report(f"{count:,} message{'s' * (count != 1)} exported to {path}")
 
     def _name_of(self, peer_id: PeerId) -> str:
         node = self._model.peers.get(peer_id) or self._model.members.get(peer_id)
@@ -101,4 +101,4 @@ class Exporter:
         except OSError as error:
             self._report(f"cannot write: {error.strerror or error}", is_error=True)
         else:
-            self._report(f"picture saved to {path}")
+            self._report(f"screenshot saved to {path}")

@@ -97,7 +97,7 @@ class GracefulShutdown:
             else None
         )
         if self._host.model.is_remote:
-            text = "detached; the node goes on"
+            text = "detached; the node keeps running"
         self._app.exit(return_code=code, message=Text(text) if text else None)
 
     async def leave(self) -> int:

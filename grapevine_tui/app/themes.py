@@ -47,7 +47,7 @@ class ThemeManager:
         theme = requested if requested in self._app.available_themes else default.name
         self._app.theme = theme
         if requested and theme != requested:
-            self._warn(f"there is no theme {printable(requested)!r}")
+            self._warn(f"unknown theme {printable(requested)!r}")
         self._worn_unasked = "" if requested else theme
         self._is_applied = True
 
@@ -72,10 +72,10 @@ class ThemeManager:
         try:
             self._preferences.save_theme(theme)
         except OSError as error:
-            self._warn(printable(f"the theme is not remembered: {error.strerror or error}"))
+            self._warn(printable(f"theme not saved: {error.strerror or error}"))
         else:
             if configured and self._preferences.is_persistent:
-                text = f"at the next start the settings say {printable(configured)} again"
+                text = f"theme {printable(configured)} from the settings applies again at restart"
                 self._app.notify(text, markup=False)
 
     def _warn(self, text: str) -> None:

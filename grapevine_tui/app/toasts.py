@@ -42,4 +42,4 @@ class Toasts:
             self._alerted_at = time.monotonic()
             self._alert(urgent[0].text)
         if len(urgent) > MAX_TOASTS:
-            self._app.notify(f"and {len(urgent) - MAX_TOASTS} more: see S", markup=False)
+            self._app.notify(f"{len(urgent) - MAX_TOASTS} more in S", markup=False)

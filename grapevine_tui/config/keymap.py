@@ -38,16 +38,16 @@ GLOBAL_KEYS: Final = (
     KeyBinding("commands", "colon", "command_palette", "Commands", in_footer=True),
     KeyBinding("members", "m", "members", "Members"),
     KeyBinding("status", "S", "status", "Status and counters"),
-    KeyBinding("trace", "t", "trace", "Traces: who has a message, how soon"),
+    KeyBinding("trace", "t", "trace", "Trace: who received a message, how fast"),
     KeyBinding("traffic", "T", "traffic", "Traffic over time"),
     KeyBinding("settings", "C", "settings", "Settings"),
-    KeyBinding("screenshot", "p", "save_screenshot", "Save a picture (SVG)"),
+    KeyBinding("screenshot", "p", "save_screenshot", "Save a screenshot (SVG)"),
     KeyBinding("undo", "u", "undo", "Undo"),
     KeyBinding("quit", "q", "quit", "Quit", in_footer=True),
 )
 PANEL_KEYS: Final = (
     KeyBinding("next_panel", "tab", "next_panel(1)", "Next panel"),
-    KeyBinding("previous_panel", "shift+tab", "next_panel(-1)", "Panel before"),
+    KeyBinding("previous_panel", "shift+tab", "next_panel(-1)", "Previous panel"),
     KeyBinding("peers", "1", "panel('peers')", "Peers"),
     KeyBinding("messages", "2", "panel('log')", "Messages"),
     KeyBinding("rates", "3", "panel('rates')", "Rate limits"),
@@ -57,13 +57,13 @@ PANEL_KEYS: Final = (
     KeyBinding("zoom", "z", "zoom", "Zoom", in_footer=True),
     KeyBinding("pause", "space", "pause", "Pause", in_footer=True),
     KeyBinding("connect", "c", "connect", "Connect", in_footer=True),
-    KeyBinding("round", "A", "round", "Round now"),
-    KeyBinding("back", "escape", "back", "Clear the filter, then all panels"),
+    KeyBinding("round", "A", "round", "Start a round now"),
+    KeyBinding("back", "escape", "back", "Clear the filter, then leave zoom"),
 )
 TABLE_KEYS: Final = (
     KeyBinding("details", "enter", "select", "Details", in_footer=True),
     KeyBinding("sort", "s", "sort", "Sort", in_footer=True),
-    KeyBinding("reverse", "r", "reverse", "Sort the other way"),
+    KeyBinding("reverse", "r", "reverse", "Reverse order"),
     KeyBinding("down", "down,j", "move(1)", "Down"),
     KeyBinding("up", "up,k", "move(-1)", "Up"),
     KeyBinding("page_down", "pagedown", "page(1)", "Page down"),
@@ -72,17 +72,17 @@ TABLE_KEYS: Final = (
     KeyBinding("last", "end,G", "last", "Last"),
 )
 PEER_KEYS: Final = (
-    KeyBinding("send_to", "w", "request('send')", "Write to it", in_footer=True),
-    KeyBinding("dial_again", "d", "request('dial')", "Dial it again", in_footer=True),
-    KeyBinding("deny", "D", "request('deny')", "Deny it", in_footer=True),
-    KeyBinding("forget", "F", "request('forget')", "Forget it", in_footer=True),
+    KeyBinding("send_to", "w", "request('send')", "Message", in_footer=True),
+    KeyBinding("dial_again", "d", "request('dial')", "Reconnect", in_footer=True),
+    KeyBinding("deny", "D", "request('deny')", "Deny", in_footer=True),
+    KeyBinding("forget", "F", "request('forget')", "Forget", in_footer=True),
     KeyBinding("copy", "y", "request('copy')", "Copy", in_footer=True),
-    KeyBinding("copy_id", "Y", "request('copy_id')", "Copy its id"),
+    KeyBinding("copy_id", "Y", "request('copy_id')", "Copy ID"),
 )
 RATE_KEYS: Final = (KeyBinding("authors", "a", "authors", "By author", in_footer=True),)
 MESSAGE_KEYS: Final = (
-    KeyBinding("copy_id", "Y", "request('copy_id')", "Copy the id"),
-    KeyBinding("export", "e", "export", "Write what is shown to a file"),
+    KeyBinding("copy_id", "Y", "request('copy_id')", "Copy ID"),
+    KeyBinding("export", "e", "export", "Export shown messages"),
     KeyBinding("details", "enter", "select", "Details", in_footer=True),
     KeyBinding("copy", "y", "request('copy')", "Copy", in_footer=True),
     KeyBinding("down", "down,j", "move(1)", "Down"),
@@ -90,7 +90,7 @@ MESSAGE_KEYS: Final = (
     KeyBinding("page_down", "pagedown", "page(1)", "Page down"),
     KeyBinding("page_up", "pageup", "page(-1)", "Page up"),
     KeyBinding("first", "home,g", "first", "First"),
-    KeyBinding("last", "end,G", "follow", "Follow the end"),
+    KeyBinding("last", "end,G", "follow", "Follow"),
 )
 # On every screen in front of the main one the key named `quit` also goes back.
 FRONT_SCREEN_KEYS: Final = (
@@ -102,8 +102,8 @@ SETTINGS_KEYS: Final = (
     *FRONT_SCREEN_KEYS,
 )
 TIME_RANGE_KEYS: Final = (
-    KeyBinding("longer", "left", "time_range(1)", "Longer span", in_footer=True),
-    KeyBinding("shorter", "right", "time_range(-1)", "Shorter span", in_footer=True),
+    KeyBinding("longer", "left", "time_range(1)", "Longer range", in_footer=True),
+    KeyBinding("shorter", "right", "time_range(-1)", "Shorter range", in_footer=True),
 )
 NEW_TRACE_KEYS: Final = (KeyBinding("new_trace", "n", "new_trace", "New trace", in_footer=True),)
 TRACE_KEYS: Final = (

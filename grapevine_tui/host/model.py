@@ -312,7 +312,9 @@ class Model:
                 )
             else:
                 reason = f": {event.reason}" if event.reason else ""
-                self._add_notice(NoticeLevel.WARNING, f"lost {self.name_of(peer.peer_id)}{reason}")
+                self._add_notice(
+                    NoticeLevel.WARNING, f"{self.name_of(peer.peer_id)} disconnected{reason}"
+                )
             return Changes.PEERS | Changes.RATES | Changes.NOTICES
         return Changes.PEERS | Changes.RATES
 
@@ -329,14 +331,15 @@ class Model:
             return Changes.RATES
         name = self.name_of(event.peer)
         self._add_notice(
-            NoticeLevel.WARNING, f"throttling {name}: {event.dropped:,} beyond its allowance"
+            NoticeLevel.WARNING,
+            f"throttling {name}: {event.dropped:,} messages over its rate limit",
         )
         return Changes.RATES | Changes.NOTICES
 
     def _on_standing_changed(self, event: StandingChanged) -> Changes:
         name = self.name_of(event.peer)
         if event.standing is Standing.NORMAL:
-            self._add_notice(NoticeLevel.INFORMATION, f"{name} is trusted again")
+            self._add_notice(NoticeLevel.INFORMATION, f"{name} is no longer limited for misconduct")
         else:
             self._add_notice(
                 NoticeLevel.WARNING, f"{name} is {event.standing.value} for {event.reason}"
@@ -395,7 +398,7 @@ class Model:
 
     def _on_identity_in_use(self, event: IdentityInUse) -> Changes:
         self._add_notice(
-            NoticeLevel.ERROR, f"{event.problem}: a copy of this node's state; it is outranked"
+            NoticeLevel.ERROR, f"{event.problem}: a copy of this node's state; it is superseded"
         )
         return Changes.NOTICES
 
@@ -404,7 +407,7 @@ class Model:
             "" if event.peer is None else f"; the link with {self.name_of(event.peer)} ended"
         )
         self._add_notice(
-            NoticeLevel.ERROR, f"a fault in the node, which goes on{consequence}: {event.problem}"
+            NoticeLevel.ERROR, f"internal error, contained{consequence}: {event.problem}"
         )
         return Changes.NOTICES
 
@@ -424,7 +427,7 @@ class Model:
     def on_disconnected(self, reason: str) -> Changes:
         """Note that the process of the node cannot be reached, so the values shown are outdated."""
         if not self.disconnect_reason:
-            self._add_notice(NoticeLevel.ERROR, f"lost the node: {reason}")
+            self._add_notice(NoticeLevel.ERROR, f"connection to the node closed: {reason}")
             self.outdated_since = self._wall_clock()
         self.disconnect_reason = reason
         return Changes.NOTICES | Changes.STATUS
@@ -432,7 +435,7 @@ class Model:
     def on_reconnected(self) -> Changes:
         """Note that the process of the node can be reached again."""
         if self.disconnect_reason:
-            self._add_notice(NoticeLevel.WARNING, "found the node again")
+            self._add_notice(NoticeLevel.WARNING, "reconnected to the node")
             self.outdated_since = 0.0
         self.disconnect_reason = ""
         return Changes.NOTICES | Changes.STATUS

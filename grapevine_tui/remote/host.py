@@ -191,7 +191,7 @@ class RemoteHost:
             self._writer = None
         for future in self._pending_replies.values():
             if not future.done():
-                future.set_exception(NodeUnreachable(f"lost the node: {reason}"))
+                future.set_exception(NodeUnreachable(f"connection to the node closed: {reason}"))
         self._changes |= self.model.on_disconnected(reason)
 
     # Events

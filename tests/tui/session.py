@@ -85,7 +85,7 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
         operator = Operator(app, pilot)
         sees, press = operator.sees, pilot.press
-        await sees("1 alone", "Nobody is connected yet", "127.0.0.1:")
+        await sees("1 alone", "No peers yet", "127.0.0.1:")
         # Join: one address is enough.
         await press("escape", "c", *bob_at, "enter")
         await sees("2 joined", "● up      bob", "● up      carol", "Peers 2 up")
@@ -106,11 +106,11 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         await sees("7 details", "round trip", "latest rounds", "may send")
         await press("w", *"thanks", "enter")
         received = await asyncio.to_thread(bob.expect, "message", text="thanks")
-        assert received["direct"], "it was for bob alone"
+        assert received["direct"], "it was for bob only"
         await sees("8 sent to one", "sent to bob")
         # Trace to all.
         await press("escape", "t", "n", *"who has this", "enter")
-        await sees("9 traced", "who has this", "100 %", "2 of 2", "Everyone who was asked")
+        await sees("9 traced", "who has this", "100 %", "2 of 2", "All 4 members have it")
         await press("escape")
         # Change a setting and save it.
         await press("escape", "C")

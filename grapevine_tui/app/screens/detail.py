@@ -37,7 +37,7 @@ class DetailScreen(Screen[None]):
         Binding("home,g", "scroll(-1000000)", "First", show=False),
         Binding("end,G", "scroll(1000000)", "Last", show=False),
         Binding("y", "copy(0)", "Copy"),
-        Binding("Y", "copy(1)", "Copy the id"),
+        Binding("Y", "copy(1)", "Copy ID"),
     ]
 
     class CopyRequested(Message):

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
-from dataclasses import fields
 from itertools import islice
 from typing import Final
 
-from grapevine_proto.events import PeerInfo, PeerState, Stats
+from grapevine_proto.events import PeerInfo, PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.format import (
@@ -37,6 +36,57 @@ PASTE_PREVIEW_CELLS: Final = 60
 LOSS_WARNING_RATIO: Final = 0.01  # from here on a path is felt
 HEALTHY_MIN: Final = 0.95
 
+# What the status screen calls each counter and gauge of `Stats`, by group; zeros are not shown.
+STATS_LABELS: Final[dict[str, dict[str, str]]] = {
+    "traffic": {
+        "datagrams_in": "datagrams received",
+        "datagrams_out": "datagrams sent",
+        "bytes_in": "bytes received",
+        "bytes_out": "bytes sent",
+        "sessions": "sessions",
+        "transient_sessions": "transient sessions",
+        "transient_refused": "transient sessions refused",
+        "send_drops": "messages dropped on send",
+        "reassembly_dropped": "large messages given up",
+    },
+    "messages": {
+        "published": "own messages",
+        "delivered": "messages delivered",
+        "duplicates": "duplicates received",
+        "relayed": "messages relayed",
+        "unacked_untracked": "own messages no longer tracked",
+        "events_lost": "events lost by slow readers",
+        "callback_errors": "errors in callbacks",
+    },
+    "repair": {
+        "repaired": "messages repaired",
+        "repair_requests": "messages requested by ID",
+        "announcements_dropped": "announcements dropped",
+        "gaps_abandoned": "messages lost",
+        "cached": "messages cached",
+        "cached_bytes": "bytes cached",
+        "cache_evictions": "evicted from the cache early",
+    },
+    "traces": {
+        "receipts_relayed": "receipts relayed",
+        "receipts_dropped": "receipts dropped",
+        "receipts_lost": "receipts without a way back",
+        "traces_evicted": "traces evicted",
+    },
+    "limits": {
+        "slowed": "peers slowed for misconduct",
+        "expelled": "peers expelled for misconduct",
+        "evictions": "table entries evicted",
+    },
+    "overlay": {
+        "members": "members known",
+        "streams": "message streams tracked",
+        "subscribers": "eager-push subscribers",
+        "subscriptions": "eager-push subscriptions",
+        "links_optimized": "links swapped for nearer ones",
+    },
+}
+
 
 def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     """All that is known of one peer; None where it is no longer one."""
@@ -48,15 +98,15 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         Fact("state", f"{glyph} {label}", tone),
         Fact("health", *_format_health(peer, model.now)),
         Fact("name", printable(peer.name) or "none"),
-        Fact("key", str(peer_id), "accent"),
-        Fact("epoch", _format_epoch(peer.epoch)),
+        Fact("id", str(peer_id), "accent"),
+        Fact("started", _format_start(peer.epoch)),
         Fact("address", printable(str(peer.address))),
         Fact("zone", printable(peer.zone) or "none"),
-        Fact("link", ""),
+        Fact("connection", ""),
         *_link_facts(model, peer),
         *_rtt_facts(model, peer_id),
-        Fact("allowance", ""),
-        Fact("tokens left", f"{peer.tokens:.0f} of {peer.tokens_capacity:.0f}"),
+        Fact("rate limit", ""),
+        Fact("tokens", f"{peer.tokens:.0f} of {peer.tokens_capacity:.0f}"),
         Fact(
             "messages",
             f"{peer.allowed:,} allowed, {peer.throttled:,} throttled",
@@ -77,20 +127,21 @@ def _format_health(peer: PeerInfo, now: float) -> tuple[str, str]:
     elif peer.state is PeerState.STALE:
         reason = f"silent for {format_duration(unheard_s)}"
     else:
-        last_heard = f"last heard {format_duration(unheard_s)} ago"
-        reason = "answers what it is sent" if peer.health >= HEALTHY_MIN else last_heard
+        last_packet = f"last packet {format_duration(unheard_s)} ago"
+        reason = "healthy" if peer.health >= HEALTHY_MIN else last_packet
     return f"{peer.health:.2f}  {reason}", health_tone(peer.health)
 
 
-def _format_epoch(epoch: int) -> str:
-    """An epoch is the time of the node's start, or a little more where it started twice in a second."""
+def _format_start(epoch: int) -> str:
+    """An epoch is the Unix time of the node's start, or a little more after two starts in one second."""
     if not epoch:
-        return "not known"
+        return "unknown"
     try:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
-    except (OverflowError, OSError, ValueError):  # whoever sent it may have written anything
-        return str(epoch)
-    return f"{epoch}  (started {started})"
+    except (OverflowError, OSError, ValueError):  # the sender may have written any number
+        return f"epoch {epoch}"
+    ago_s = time.time() - epoch
+    return f"{started}, {format_duration(ago_s)} ago" if ago_s >= 0 else started
 
 
 def _link_facts(model: Model, peer: PeerInfo) -> list[Fact]:
@@ -98,16 +149,16 @@ def _link_facts(model: Model, peer: PeerInfo) -> list[Fact]:
     is_connected = peer.connected_at is not None and peer.state is not PeerState.DISCONNECTED
     age = format_duration(model.now - peer.connected_at) if peer.connected_at is not None else ""
     return [
-        Fact("session", f"{age} old" if is_connected else "none"),
-        Fact("last heard", f"{format_duration(model.now - peer.last_seen_at)} ago"),
+        Fact("connected", f"for {age}" if is_connected else "no"),
+        Fact("last packet", f"{format_duration(model.now - peer.last_seen_at)} ago"),
         Fact(
             "received",
             f"{peer.received:,} datagrams" + (f", {rates.in_per_s:.1f}/s" if rates else ""),
         ),
         Fact("sent", f"{peer.sent:,} datagrams" + (f", {rates.out_per_s:.1f}/s" if rates else "")),
-        Fact("waiting", f"{peer.queued:,} messages"),
+        Fact("send queue", f"{peer.queued:,} messages"),
         Fact("lost", *_format_loss(peer)),
-        Fact("may send", _format_send_rate(peer) if is_connected else "nothing"),
+        Fact("send limit", _format_send_rate(peer) if is_connected else "-"),
         Fact("round trip", *_format_rtt(model, peer)),
     ]
 
@@ -131,15 +182,15 @@ def _format_loss(peer: PeerInfo) -> tuple[str, str]:
 
 def _format_send_rate(peer: PeerInfo) -> str:
     """What congestion control lets go, and in datagrams of which size."""
-    rate = f"{format_bytes(peer.send_rate)}/s" if math.isfinite(peer.send_rate) else "without limit"
-    return f"{rate}, datagrams of {peer.datagram_bytes:,} bytes"
+    rate = f"{format_bytes(peer.send_rate)}/s" if math.isfinite(peer.send_rate) else "unlimited"
+    return f"{rate}, MTU {peer.datagram_bytes:,} bytes"
 
 
 def _round_facts(model: Model, peer_id: PeerId) -> list[Fact]:
     rounds = [entry for entry in model.rounds if entry.round.peer == peer_id][-MAX_ROUNDS:]
     if not rounds:
         return []
-    facts = [Fact("latest rounds", "")]
+    facts = [Fact("anti-entropy rounds", "")]
     for entry in reversed(rounds):
         clock = time.strftime("%H:%M:%S", time.localtime(entry.at_unix))
         facts.append(Fact(f"round {entry.round.number}", f"{clock}  {format_round(entry.round)}"))
@@ -159,18 +210,20 @@ def status_facts(model: Model) -> list[Fact]:
         ]
     states = [peer.state for peer in model.peers.values()]
     connected = states.count(PeerState.CONNECTED)
-    facts.append(Fact("peers", f"{len(states)}, {connected} connected"))
+    facts.append(Fact("peers", f"{connected} of {len(states)} connected"))
     if model.denied:
         facts.append(Fact("denied", f"{len(model.denied):,}"))
-    facts.append(Fact("members", f"{len(model.members):,} known"))
-    facts.append(Fact("counters", ""))
-    for each in fields(Stats):
-        value = getattr(model.stats, each.name)
-        if isinstance(value, int):
-            text = format_bytes(value) if "bytes" in each.name else f"{value:,}"
-            facts.append(Fact(each.name.replace("_", " "), text))
+    facts.append(Fact("members", f"{len(model.members) + 1:,} with this node"))
+    for title, labels in STATS_LABELS.items():
+        counters = [
+            Fact(label, format_bytes(value) if "bytes" in name else f"{value:,}")
+            for name, label in labels.items()
+            if (value := getattr(model.stats, name))
+        ]
+        if counters:
+            facts += [Fact(title, ""), *counters]
     if model.stats.dropped:
-        facts.append(Fact("refused", ""))
+        facts.append(Fact("dropped datagrams", ""))
         facts += [Fact(str(reason), f"{count:,}") for reason, count in model.stats.dropped]
     if model.commands:
         facts.append(Fact("command log", ""))
@@ -178,7 +231,7 @@ def status_facts(model: Model) -> list[Fact]:
         clock = time.strftime("%H:%M:%S", time.localtime(notice.at_unix))
         facts.append(Fact(clock, notice.text))
     if model.notices:
-        facts.append(Fact("notices", ""))
+        facts.append(Fact("events", ""))
     for notice in list(model.notices)[-20:]:
         clock = time.strftime("%H:%M:%S", time.localtime(notice.at_unix))
         facts.append(Fact(clock, notice.text))
@@ -193,10 +246,10 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     glyph, label, tone = member_status(model, member)
     return [
         Fact("status", f"{glyph} {label}", tone),
-        Fact("link", "none: known by hearsay"),
+        Fact("connection", "none: known from other members"),
         Fact("name", printable(member.name) or "none"),
-        Fact("key", str(peer_id), "accent"),
-        Fact("epoch", _format_epoch(member.epoch)),
+        Fact("id", str(peer_id), "accent"),
+        Fact("started", _format_start(member.epoch)),
         Fact("address", printable(str(member.address)) if member.address else "not known"),
         Fact("zone", printable(member.zone) or "none"),
         *_author_facts(model, peer_id),
@@ -215,13 +268,13 @@ def _rtt_facts(model: Model, peer_id: PeerId) -> list[Fact]:
     ordered = sorted(history)
     median = ordered[len(ordered) // 2]
     text = (
-        f"min {format_latency(ordered[0])}, median {format_latency(median)}, "
-        f"max {format_latency(ordered[-1])}"
+        f"{format_latency(ordered[0])} / {format_latency(median)} / "
+        f"{format_latency(ordered[-1])} (min / median / max)"
     )
     curve = braille_graph(history, min(CURVE_CELLS, (len(history) + 1) // 2), 1)[0]
     return [
-        Fact(f"last {format_duration(len(history))}", curve, "good"),
-        Fact("of these", text, "dim"),
+        Fact(f"rtt over {format_duration(len(history))}", curve, "good"),
+        Fact("min / median / max", text, "dim"),
     ]
 
 
@@ -229,10 +282,10 @@ def _author_facts(model: Model, peer_id: PeerId) -> list[Fact]:
     """What one author said: how much, and the latest of it that is kept."""
     author = model.authors.get(peer_id)
     if author is None:
-        return [Fact("said", ""), Fact("messages", "none yet")]
+        return [Fact("messages from it", ""), Fact("messages", "none yet")]
     repaired = f", {author.repaired:,} by repair" if author.repaired else ""
     facts = [
-        Fact("said", ""),
+        Fact("messages from it", ""),
         Fact("messages", f"{author.messages:,}{repaired}, {author.per_s:.1f}/s"),
         Fact("bytes", format_bytes(author.bytes)),
     ]
@@ -309,7 +362,7 @@ def paste_facts(text: str) -> list[Fact]:
         Fact("characters", f"{len(text):,}"),
         Fact("bytes", f"{size:,}"),
         Fact("lines", f"{len(lines):,}"),
-        Fact("it begins", ""),
+        Fact("begins with", ""),
     ]
     return facts + [
         Fact("", truncate(printable(line[:200]), PASTE_PREVIEW_CELLS)) for line in lines[:5]

@@ -61,16 +61,16 @@ def help_facts(
     """All sections of keys, then what can be typed. `is_attached`: to a node elsewhere."""
     facts: list[Fact] = []
     for name, part in sections(key_overrides):
-        quit_label = f"{DETACH_HELP if is_attached else 'Quit'}; on a screen in front: back"
+        quit_label = f"{DETACH_HELP if is_attached else 'Quit'}; on other screens: back"
         part_facts = key_facts(app, name, part)
         facts += [
             each._replace(value=quit_label) if each.value == "Quit" else each for each in part_facts
         ]
         facts.append(Fact("", ""))
-    facts.append(Fact("Typed in the compose box", ""))
+    facts.append(Fact("Slash commands", ""))
     for spec in COMMANDS:
         aliases = "".join(f" /{alias}" for alias in spec.aliases)
         description = command_help(spec, is_attached=is_attached)
         facts.append(Fact(spec.usage, f"{description}{f' (also{aliases})' if aliases else ''}"))
-    facts.append(Fact("//text", "A message that begins with a slash"))
+    facts.append(Fact("//text", "Broadcast a text that begins with a slash"))
     return facts

@@ -91,7 +91,7 @@ class MainScreen(Screen[None]):
         self.summary = Summary(model, lambda: host.node.now(), id="summary")
         self.peers = PeerGrid(
             PEER_COLUMNS,
-            empty="Nobody is connected yet. Press c to connect to an address.",
+            empty="No peers yet. Press c to connect to an address.",
             id="peers",
         )
         self.peers.is_denied = lambda peer_id: peer_id in model.denied
@@ -100,7 +100,7 @@ class MainScreen(Screen[None]):
         self.rates = RateGrid(model, id="rates")
         self.rounds = Grid(
             ROUND_COLUMNS,
-            empty="No round yet. A starts one.",
+            empty="No rounds yet. A starts one.",
             id="rounds",
             newest_first=True,
         )

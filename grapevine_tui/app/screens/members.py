@@ -42,7 +42,7 @@ COLUMNS: Final = (
     Column("address", 15, grow=1, drop_rank=2),
     Column("zone", 8, grow=1, drop_rank=3),
     Column("epoch", 12, is_right_aligned=True, drop_rank=5),
-    Column("key", 8, drop_rank=4),
+    Column("id", 8, drop_rank=4),
 )
 
 
@@ -115,7 +115,7 @@ class MembersScreen(Screen[None]):
         super().__init__(name="members")
         self._model = model
         self._row_cache = MemberRowCache(model)
-        self.table = PeerGrid(COLUMNS, empty="Nobody else is known yet.", id="members")
+        self.table = PeerGrid(COLUMNS, empty="No other members yet.", id="members")
         self.table.is_denied = lambda peer_id: peer_id in model.denied
         self.filter_bar = FilterBar(id="members-filter")
 

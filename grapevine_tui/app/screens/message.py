@@ -75,19 +75,19 @@ def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]
     size = len(message.payload)
     is_own = message.via is Via.LOCAL
     route = (
-        "said here"
+        "sent from here"
         if is_own
         else f"{message.via.value}, {message.hops} hop{'s' * (message.hops != 1)}"
     )
     # The node shows nothing that was not proved; the proof itself it does not keep for us.
-    proof = "by the session it came in" if message.is_direct else "by its author's signature"
+    proof = "by its session" if message.is_direct else "by its author's signature"
     facts = [
         Fact("from", printable(model.name_of(message.origin))),
-        Fact("for", _format_recipient(model, message)),
+        Fact("to", _format_recipient(model, message)),
         Fact("author", str(message.origin), "accent"),
         Fact("id", str(message.id)),
-        Fact("came", f"{timestamp}, {route}"),
-        Fact("proved", "our own" if is_own else proof),
+        Fact("received", f"{timestamp}, {route}"),
+        Fact("verified", "own message" if is_own else proof),
         Fact("size", format_bytes(size) + ("" if size < 1000 else f" ({size:,} bytes)")),
         Fact(f"payload as {format_name}", ""),
     ]
@@ -101,10 +101,10 @@ def _format_recipient(model: Model, message: Message) -> str:
     """For whom it is, by name and id where that is not everyone."""
     if message.to is not None:
         failure = "; not delivered: no answer" if message.id in model.undelivered else ""
-        return f"{printable(model.name_of(message.to))} alone ({message.to}){failure}"
+        return f"{printable(model.name_of(message.to))} only ({message.to}){failure}"
     if not message.is_direct:
         return "everyone"
-    return "one recipient alone" if message.via is Via.LOCAL else "this node alone"
+    return "one member only" if message.via is Via.LOCAL else "this node only"
 
 
 class MessageScreen(DetailScreen):

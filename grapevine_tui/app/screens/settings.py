@@ -56,7 +56,7 @@ def setting_row(each: SettingValue) -> Row:
     """`each` as a line of the table."""
     is_default = each.origin == "default" or each.origin.startswith("profile ")
     is_changed = each.origin == EDITED_ORIGIN
-    applies = "now" if is_live(each.name) else "at start"
+    applies = "live" if is_live(each.name) else "restart"
     text = format_value(each.value)
     return Row(
         each.name,
@@ -75,13 +75,13 @@ def setting_row(each: SettingValue) -> Row:
 def format_save_result(result: SaveResult) -> str:
     """What became of ctrl+s, in one or two sentences."""
     path = format_home_path(str(result.path))
-    sentences = [f"saved in {path}" if result.path else "applied; a demonstration saves nothing"]
+    sentences = [f"saved in {path}" if result.path else "applied (a demo saves nothing)"]
     if not result.comments_preserved:
-        sentences.append("its comments could not be kept")
+        sentences.append("comments in it were lost")
     if result.pending_restart:
-        sentences.append(f"from the next start on: {', '.join(result.pending_restart)}")
+        sentences.append(f"applies after a restart: {', '.join(result.pending_restart)}")
     sentences += [
-        f"there {origin} will win over {name}" for name, origin in result.overridden_by.items()
+        f"{name} is overridden by {origin}" for name, origin in result.overridden_by.items()
     ]
     return "; ".join(sentences)
 
@@ -159,13 +159,11 @@ class SettingsScreen(Screen[None]):
             return
         value = self._editor.value(name).value
         if not is_editable(name):
-            self.app.notify(f"{name} is chosen at the start only", markup=False)
+            self.app.notify(f"{name} can be set only at start", markup=False)
         elif isinstance(value, bool):
             self._change_setting(name, "false" if value else "true")
         elif escape_controls(format_value(value)) != format_value(value):
-            self.app.notify(
-                f"{name} holds what cannot be typed: change it in the file", markup=False
-            )
+            self.app.notify(f"{name} cannot be typed here: change it in the file", markup=False)
         else:
             self._edited_name = name
             self.edit_bar.open(name, format_value(value))
@@ -205,7 +203,7 @@ class SettingsScreen(Screen[None]):
     async def action_save(self) -> None:
         """Apply and save what was changed."""
         if not self._editor.pending:
-            self.app.notify("nothing was changed", markup=False)
+            self.app.notify("no changes", markup=False)
             return
         try:
             result = await self._editor.save_async()
@@ -221,7 +219,7 @@ class SettingsScreen(Screen[None]):
 
     def action_filter(self) -> None:
         self.filter_bar.open(
-            "settings", self.table.filter_query.text, "words from:flag applies:now -not"
+            "settings", self.table.filter_query.text, "words from:flag applies:live -not"
         )
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
@@ -243,7 +241,7 @@ class SettingsScreen(Screen[None]):
             self.dismiss()
         else:
             facts = [Fact(name, "changed") for name in self._editor.pending]
-            confirm_screen = ConfirmScreen("Leave without saving?", facts, yes="Discard", no="Stay")
+            confirm_screen = ConfirmScreen("Discard changes?", facts, yes="Discard", no="Stay")
             self.app.push_screen(confirm_screen, self._discard_and_dismiss)
 
     def _discard_and_dismiss(self, is_confirmed: bool | None) -> None:

@@ -34,8 +34,8 @@ MAX_HOP_LINES: Final = (
 )
 NAME_CELLS: Final = 16
 EIGHTH_BLOCKS: Final = " ▏▎▍▌▋▊▉█"  # a cell, by eighths
-EMPTY_TEXT: Final = "No trace yet. Press n, type a text, and see who gets it."
-NO_MEMBERS_TEXT: Final = "Nobody else is known, so nobody was asked. Connect to an address first."
+EMPTY_TEXT: Final = "No traces yet. Press n and type a text to see who receives it."
+NO_MEMBERS_TEXT: Final = "No other members yet. Press c to connect to an address."
 
 
 def format_delay(delay_ms: int | None) -> str:
@@ -76,7 +76,7 @@ def eighths_bar(ratio: float, width_cells: int) -> tuple[str, str]:
 def format_tally(trace: Trace) -> str:
     """How many of whom have answered."""
     if not trace.known:
-        return "no member is known"
+        return "no other members"
     return f"{trace.reached:,} of {trace.expected:,}"
 
 
@@ -90,13 +90,13 @@ def trace_lines(model: Model, entry: TraceEntry, width: int) -> list[Line]:
         *_latency_lines(trace, width),
     ]
     if late := sum(answer.is_late for answer in trace.answers):
-        text = f"≤: {late:,} answered late, and had it then at the latest"
+        text = f"≤: {late:,} confirmed late; the times are upper bounds"
         lines.append((StyledText(truncate(text, width), "warn"),))
     if trace.is_sample:
-        text = f"a sample: {trace.expected:,} of {trace.known:,} members were asked"
+        text = f"a sample: {trace.expected:,} of {trace.known:,} members asked"
         lines.append((StyledText(truncate(text, width), "dim"),))
     if trace.others:
-        text = f"{trace.others:,} more answered who were not known when it was sent"
+        text = f"{trace.others:,} more confirmed that joined after it was sent"
         lines.append((StyledText(truncate(text, width), "dim"),))
     return lines + _hop_lines(trace, width) + _unanswered_lines(model, trace, width)
 
@@ -144,7 +144,7 @@ def _hop_lines(trace: Trace, width: int) -> list[Line]:
     lines: list[Line] = [()]
     for hops in sorted(counts):
         name = f"{hops}{'+' if hops == MAX_HOP_LINES else ''} hop{'s' * (hops != 1)}"
-        text = f" {counts[hops]:,} within {_format_answer_time(latest[hops])}"
+        text = f" {counts[hops]:,}, slowest {_format_answer_time(latest[hops])}"
         bar_cells = max(1, width - 8 - cells(text) - 2)
         filled, _ = eighths_bar(counts[hops] / max_count, bar_cells)
         lines.append(
@@ -157,8 +157,10 @@ def _unanswered_lines(model: Model, trace: Trace, width: int) -> list[Line]:
     if not trace.expected:
         return [(), *((StyledText(each, "dim"),) for each in wrap(NO_MEMBERS_TEXT, width))]
     if not trace.unanswered:
-        return [(), (StyledText("Everyone who was asked has answered.", "good"),)]
-    heading = f"No answer from {len(trace.unanswered):,}"
+        return [(), (StyledText(f"All {trace.expected:,} members have it.", "good"),)]
+    heading = (
+        f"{len(trace.unanswered):,} ha{'s' if len(trace.unanswered) == 1 else 've'} not confirmed"
+    )
     rows = sorted(trace.unanswered, key=lambda each: (model.name_of(each), each))
     return [
         (),

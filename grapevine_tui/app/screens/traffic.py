@@ -28,7 +28,7 @@ from grapevine_tui.text import pad
 REFRESH_INTERVAL_S: Final = 0.5
 LABEL_CELLS: Final = 9
 NOW_PREFIX: Final = "now "
-PEAK_NOTE: Final = "of several in one point the highest"
+PEAK_NOTE: Final = "each point is the peak of its interval"
 
 
 class TimeRange(NamedTuple):
@@ -127,9 +127,9 @@ class TrafficPlot(LineWidget):
         curve, dim = CURVES[index], self.tone_styles.foreground("dim")
         name = Span(f" {curve.name}  ", self.tone_styles.foreground(curve.tone))
         if not self._peaks[index]:
-            return [name, Span(f"none for {self.time_range.label}", dim)]
+            return [name, Span(f"none in the last {self.time_range.label}", dim)]
         now = f"{format_count(curve.get_series(self._model).latest)}/s  "
-        peak = f"highest {format_count(self._peaks[index])}/s"
+        peak = f"peak {format_count(self._peaks[index])}/s"
         if len(name.text) + len(now) + len(peak) + len(NOW_PREFIX) <= width:
             now = NOW_PREFIX + now
         return [name, Span(now, self.tone_styles.foreground("text")), Span(peak, dim)]

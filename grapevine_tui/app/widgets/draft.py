@@ -22,7 +22,7 @@ from grapevine_tui.control.commands import complete_command
 from grapevine_tui.text import escape
 
 MAX_HISTORY_LINES: Final = 200
-PLACEHOLDER: Final = "say something to everyone, or / for commands"
+PLACEHOLDER: Final = "message to everyone · / command · esc keys · ? help"
 CONFIRM_PASTE_CHARACTERS: Final = 2_000  # more, or more lines, may not be what one meant
 CONFIRM_PASTE_LINES: Final = 20
 

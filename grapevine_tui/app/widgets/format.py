@@ -156,7 +156,7 @@ def member_status(model: Model, member: MemberInfo) -> StatusGlyph:
 
 
 OUTCOME_GLYPHS: Final = {
-    RoundOutcome.RUNNING: StatusGlyph("◌", "asking", "dim"),
+    RoundOutcome.RUNNING: StatusGlyph("◌", "running", "dim"),
     RoundOutcome.IN_SYNC: StatusGlyph("=", "in sync", "good"),
     RoundOutcome.REPAIRED: StatusGlyph("+", "repaired", "accent"),
     RoundOutcome.PARTIAL: StatusGlyph("▲", "partial", "warn"),

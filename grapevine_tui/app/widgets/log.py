@@ -34,8 +34,8 @@ from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import MATCH_ALL, Query, compile_filter
 from grapevine_tui.text import format_payload, pad, printable, wrap
 
-EMPTY_TEXT: Final = "No message yet. Press i to write one."
-EMPTY_TEXT_TINY: Final = "No message yet."
+EMPTY_TEXT: Final = "No messages yet. Press i to write one."
+EMPTY_TEXT_TINY: Final = "No messages yet."
 SYNC_INTERVAL_S: Final = 0.02  # between two goes at a search through a full ring
 AUTHOR_CELLS: Final = 9
 MAX_AUTHOR_TONES: Final = 4096  # authors whose colour is remembered
@@ -247,7 +247,7 @@ class MessageLog(LineScrollView):
     def _empty_line(self, y: int, *, is_evicted: bool, width: int, base: Style) -> Strip:
         text = ""
         if is_evicted:  # a pause outlived it
-            text = "… let go"
+            text = "… evicted"
         elif not len(self._filtered_view):
             empty = "Nothing matches. esc clears the filter." if self.filter_query else self.empty
             text = dict(enumerate(wrap(empty, width - 2))).get(y, "")

@@ -28,13 +28,13 @@ from grapevine_tui.config.keymap import RATE_KEYS
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import printable
 
-NO_PEERS_TEXT: Final = "No peer, nothing to limit."
-NO_MESSAGES_TEXT: Final = "Nobody has said anything yet."
+NO_PEERS_TEXT: Final = "No peers yet."
+NO_MESSAGES_TEXT: Final = "No messages yet."
 AUTHOR_COLUMNS: Final = (
     Column("author", 9, grow=1),
     Column("", 6, grow=3, drop_rank=3),
     Column("share", 5, is_right_aligned=True, drop_rank=2),
-    Column("said", 5, is_right_aligned=True),
+    Column("msgs", 5, is_right_aligned=True),
     Column("/s", 5, is_right_aligned=True),
     Column("repair", 6, is_right_aligned=True, drop_rank=4),
     Column("bytes", 7, is_right_aligned=True, drop_rank=1),
@@ -70,7 +70,7 @@ def author_rows(model: Model) -> list[Row]:
 
 def author_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
     authors = model.authors
-    evicted = [(f"{authors.evicted:,} let go", "$text-muted")] if authors.evicted else []
+    evicted = [(f"{authors.evicted:,} evicted", "$text-muted")] if authors.evicted else []
     return format_title(
         "Rate limits",
         (f"{len(authors):,} author{'s' * (len(authors) != 1)}", "$accent"),

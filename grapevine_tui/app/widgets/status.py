@@ -97,7 +97,7 @@ class StatusLine(LineWidget):
         items = (
             []
             if self.is_tiny
-            else [StatusItem("attached to" if self._model.is_remote else "grapevine", "good", 5)]
+            else [StatusItem("attached:" if self._model.is_remote else "grapevine", "good", 5)]
         )
         if config.name:
             items.append(StatusItem(truncate(printable(config.name), MAX_NAME_CELLS), "key", 2))
@@ -105,7 +105,7 @@ class StatusLine(LineWidget):
             items.append(StatusItem("starting…", "warn", 1))
         else:
             items.append(StatusItem(str(local_node.address), "text", 3))
-            items.append(StatusItem(local_node.peer_id.short, "dim", 6))
+            items.append(StatusItem(f"id {local_node.peer_id.short}", "dim", 6))
         items.append(
             StatusItem(f"cluster {truncate(printable(config.cluster), MAX_NAME_CELLS)}", "dim", 9)
         )
@@ -113,7 +113,7 @@ class StatusLine(LineWidget):
             items.append(
                 StatusItem(f"zone {truncate(printable(config.zone), MAX_NAME_CELLS)}", "dim", 10)
             )
-        items.append(StatusItem(config.strategy, "accent", 11))
+        items.append(StatusItem(f"strategy {config.strategy}", "accent", 11))
         return items
 
     def _right_items(self) -> list[StatusItem]:
@@ -131,7 +131,7 @@ class StatusLine(LineWidget):
             text = f"STOPPED {ago}: {printable(model.stop_reason)}"
             items.append(StatusItem(truncate(text, MAX_ERROR_CELLS), "bad", 0))
         if model.save_error:
-            items.append(StatusItem("UNSAVED", "bad", 1))
+            items.append(StatusItem("STATE NOT SAVED", "bad", 1))
         if self.is_leaving:
             items.append(StatusItem("detaching…" if model.is_remote else "leaving…", "warn", 0))
         if self.is_paused:
@@ -187,7 +187,7 @@ class Summary(LineWidget):
                 "accent",
                 2,
             ),
-            StatusItem(f"dup {redundancy(stats):.2f}", "dim", 5),
+            StatusItem(f"copies/msg {redundancy(stats):.2f}", "dim", 5),
             StatusItem(
                 f"lost {format_count(stats.gaps_abandoned)}",
                 "bad" if stats.gaps_abandoned else "dim",
@@ -200,7 +200,7 @@ class Summary(LineWidget):
         model = self._model
         number = round_number(model)
         wait_s = seconds_to_round(model, self._now())
-        items = [StatusItem(f"round {number}" if number else "no round yet", "key", 2)]
+        items = [StatusItem(f"round {number}" if number else "no rounds yet", "key", 2)]
         if model.outdated_since:
             items.append(StatusItem(format_as_of(model), "bad", 0))
         elif wait_s is not None:

@@ -58,7 +58,7 @@ RATE_COLUMNS: Final = (
     Column("peer", 9, grow=1),
     Column("", 8, grow=3, drop_rank=2),
     Column("tokens", 8, is_right_aligned=True),
-    Column("ok", 8, is_right_aligned=True, drop_rank=1),
+    Column("allowed", 8, is_right_aligned=True, drop_rank=1),
     Column("throttled", 9, is_right_aligned=True),
 )
 ROUND_COLUMNS: Final = (
@@ -258,7 +258,7 @@ def format_round(round_info: Round) -> str:
     text = f"sent {format_count(round_info.sent)} got {format_count(round_info.received)}"
     if round_info.outcome is RoundOutcome.REPAIRED:
         return text
-    return f"cut short, {text}" if round_info.sent or round_info.received else "cut short"
+    return f"partial, {text}" if round_info.sent or round_info.received else "partial"
 
 
 def round_key(entry: RoundEntry) -> tuple[int, PeerId]:
@@ -326,11 +326,11 @@ def log_title(
 ) -> Content:
     parts: list[tuple[str, str]] = [*filtered]
     if model.messages.evicted:
-        parts.append((f"{format_count(model.messages.evicted)} let go", "$text-muted"))
+        parts.append((f"{format_count(model.messages.evicted)} evicted", "$text-muted"))
     if is_paused:
         parts.append(("paused", "$warning"))
     elif is_following:
         parts.append(("following", "$success"))
     else:
-        parts.append((f"{newer_count:,} below", "$warning"))
+        parts.append((f"{newer_count:,} newer", "$warning"))
     return format_title(f"Messages {model.messages.end:,}", *parts)

@@ -60,12 +60,12 @@ class TrafficPanel(LineWidget):
         stats = self._model.stats
         dropped = sum(count for _, count in stats.dropped)
         facts = [
-            ("dup", f"{redundancy(stats):.2f}", "text"),
+            ("copies/msg", f"{redundancy(stats):.2f}", "text"),
             ("lost", format_count(stats.gaps_abandoned), "bad" if stats.gaps_abandoned else "text"),
-            ("unsent", format_count(stats.send_drops), "warn" if stats.send_drops else "text"),
-            ("refused", format_count(dropped), "warn" if dropped else "text"),
+            ("send drops", format_count(stats.send_drops), "warn" if stats.send_drops else "text"),
+            ("dropped", format_count(dropped), "warn" if dropped else "text"),
             ("repaired", format_count(stats.repaired), "text"),
-            ("held", format_count(stats.cached), "text"),
+            ("cached", format_count(stats.cached), "text"),
         ]
         spans = [Span(" ", self.tone_styles.foreground("dim"))]
         used = 1

@@ -61,7 +61,7 @@ async def test_q_leaves_with_connected_peers_only_after_confirmation() -> None:
     async with staged(peopled()) as stage:
         await stage.press("q")
         assert is_asked(stage)
-        for expected in ("Leave the cluster?", "to 2 peers; this node ends", " Leave", " Stay"):
+        for expected in ("Leave the cluster?", "to 2 peers; this node stops", " Leave", " Stay"):
             assert expected in stage.text
         for no in ("escape", "n", "q", "ctrl+c"):
             await stage.press(no, "q")

@@ -26,11 +26,11 @@ def with_peers(count: int) -> FakeHost:
 
 async def test_the_text_of_an_empty_panel_is_wrapped_and_not_truncated() -> None:
     async with staged(size=SMALL) as stage:
-        assert "No message yet. Press i to write one." in whole(stage)
+        assert "No messages yet. Press i to write one." in whole(stage)
         await stage.press("escape", "1")
-        assert "Nobody is connected yet. Press c to connect to an address." in whole(stage)
+        assert "No peers yet. Press c to connect to an address." in whole(stage)
         await stage.resize(30, 8)
-        assert "No message yet." in whole(stage)
+        assert "No messages yet." in whole(stage)
         assert "Press i" not in whole(stage)  # there is no box
 
 
@@ -65,5 +65,5 @@ async def test_tables_are_no_higher_than_their_rows_and_never_shrink_under_the_e
 async def test_an_empty_curve_is_one_line() -> None:
     async with staged(with_peers(2)) as stage:
         await stage.press("escape", "T")
-        assert "lost  none for 1 min" in stage.text
+        assert "lost  none in the last 1 min" in stage.text
         assert "highest" not in stage.text.splitlines()[3]

@@ -57,12 +57,12 @@ async def test_a_traced_message_is_broadcast_and_followed_to_its_last_answer() -
         assert stage.host.traced == [b"who is there"]
         assert is_front(stage)
         for expected in ("who is there", "50 %", "2 of 4", "p50 10ms", "p99 20ms", "last 20ms",
-                      "hops 1", "1 hop", "No answer from 2", "dave",
+                      "hops 1", "1 hop", "2 have not confirmed", "dave",
                       "ivan␛[2J[/nope]", "✕", "down"):  # fmt: skip
             assert expected in stage.text
         stage.host.happen(TraceUpdated(a_trace(1, 4)))
         await settle(stage)
-        for expected in ("100 %", "4 of 4", "last 40ms", "hops 2", "Everyone who was asked"):
+        for expected in ("100 %", "4 of 4", "last 40ms", "hops 2", "All 4 members have it"):
             assert expected in stage.text
         assert "No answer" not in stage.text
         await stage.press("escape")
@@ -75,7 +75,7 @@ async def test_t_shows_the_traces_whether_there_are_any_or_not_and_n_there_begin
         stage.main.compose_box.draft.replace_text("half a line")
         await stage.press("escape", "t")
         assert is_front(stage)
-        assert "No trace yet. Press n" in stage.text
+        assert "No traces yet. Press n" in stage.text
         await stage.press("t", *"jkA")
         assert is_front(stage)
         assert stage.main.compose_box.draft.text == "half a line"
@@ -112,7 +112,7 @@ async def test_older_traces_are_a_key_away() -> None:
 async def test_without_a_trace_the_screen_explains_how_to_start_one() -> None:
     async with staged(peopled()) as stage:
         await stage.say("/traces")
-        assert "No trace yet" in stage.text
+        assert "No traces yet" in stage.text
 
 
 @pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 12), (20, 6), (1, 1)])
@@ -144,8 +144,8 @@ def test_no_line_is_wider_than_the_screen_and_no_control_gets_through() -> None:
 def test_a_sample_is_labeled_with_its_size() -> None:
     trace = a_trace(1, 90, 10, known=4000, others=3)
     text = "\n".join(plain(line) for line in trace_lines(Model(), TraceEntry(0.0, b"x", trace), 80))
-    assert "a sample: 100 of 4,000 members were asked" in text
-    assert "3 more answered who were not known" in text
+    assert "a sample: 100 of 4,000 members asked" in text
+    assert "3 more confirmed that joined after" in text
     assert "90 of 100" in text
 
 
@@ -153,7 +153,7 @@ def test_a_trace_without_peers_is_shown_as_such() -> None:
     text = "\n".join(
         plain(line) for line in trace_lines(Model(), TraceEntry(0.0, b"x", a_trace(1, 0)), 40)
     )
-    assert "Nobody else is known" in text
+    assert "No other members yet" in text
     assert "100 %" not in text
     assert "Everyone" not in text
 

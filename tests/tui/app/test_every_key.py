@@ -95,7 +95,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "help": Effect((), text("Everywhere")),
         "command_palette": Effect((), text("Search")),
         "members": Effect((), front(MembersScreen)),
-        "status": Effect((), text("datagrams")),
+        "status": Effect((), text("this node")),
         "trace": Effect((), front(TraceScreen)),
         "traffic": Effect((), front(TrafficScreen)),
         "settings": Effect((), front(SettingsScreen)),
@@ -159,7 +159,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "time_range(1)": Effect(("T",), text("15 min ago")),
         "time_range(-1)": Effect(("T", "left"), text("1 min ago")),
     },
-    "Settings": {"save": Effect(("C",), text("nothing was changed"))},
+    "Settings": {"save": Effect(("C",), text("no changes"))},
     "Details": {
         "next_format": Effect((*LOG, "enter"), text("6c 69 6e 65")),
         "back": Effect(HELP, lambda stage: not stage.has_sheet),

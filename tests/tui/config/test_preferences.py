@@ -54,7 +54,7 @@ async def test_the_theme_chosen_last_is_worn_at_the_next_start(tmp_path: Path) -
         assert stage.app.theme == "nord"
         stage.app.theme = "dracula"
         await stage.paint()
-        assert "at the next start the settings say nord again" in stage.text
+        assert "theme nord from the settings applies again at restart" in stage.text
 
 
 @pytest.mark.asyncio
@@ -64,5 +64,5 @@ async def test_a_preference_that_cannot_be_saved_is_reported(tmp_path: Path) -> 
     async with staged(FakeHost(), settings=settings) as stage:
         stage.app.theme = "nord"
         await stage.paint()
-        assert "the theme is not remembered: " in stage.text
+        assert "theme not saved: " in stage.text
         assert stage.app.theme == "nord"

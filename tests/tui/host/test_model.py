@@ -148,7 +148,7 @@ def test_a_disconnected_peer_is_noted_and_one_never_reached_is_not(
     assert told(model) == []
     changes = model.apply(PeerStateChanged(lost_peer, PeerState.STALE, "silent"))
     assert Changes.NOTICES in changes
-    assert told(model) == ["lost bob␛[2J: silent"]
+    assert told(model) == ["bob␛[2J disconnected: silent"]
     assert model.notices[-1].level == "warning"
     model.apply(PeerStateChanged(lost_peer, PeerState.CONNECTED, "left"))
     assert told(model)[-1] == "bob␛[2J left"
@@ -166,8 +166,8 @@ def test_throttling_is_noted_when_it_begins_and_again_only_after_a_pause(
     clock.now += 31
     model.apply(RateLimited(an_id(1), 7, 0.0))
     assert told(model) == [
-        "throttling bob: 214 beyond its allowance",
-        "throttling bob: 7 beyond its allowance",
+        "throttling bob: 214 messages over its rate limit",
+        "throttling bob: 7 messages over its rate limit",
     ]
     model.refresh([], [], Stats(), 1.0)
     assert model.throttled_at == {}
@@ -205,7 +205,7 @@ def test_a_contained_fault_is_an_error_that_names_the_peer_whose_link_ended(mode
     model.apply(InternalErrorContained(None, "ValueError: x"))
     model.apply(PeerStateChanged(a_peer(1, "bob"), None, ""))
     model.apply(InternalErrorContained(an_id(1), "KeyError: y"))
-    expected = "a fault in the node, which goes on"
+    expected = "internal error, contained"
     assert [notice for notice in told(model) if expected in notice] == [
         f"{expected}: ValueError: x",
         f"{expected}; the link with bob ended: KeyError: y",

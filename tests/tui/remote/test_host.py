@@ -68,7 +68,7 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
     us.expect("message", text="from before")
     async with an_app(bench.folder / "kept") as (app, pilot, host):
         await until(pilot, lambda: "● up      bob" in text_of(app))
-        assert "attached to  us" in text_of(app)
+        assert "attached:  us" in text_of(app)
         await until(pilot, lambda: "from before" in text_of(app))
         bob.ask(cmd="broadcast", text="from now \x1b[2J")
         await until(pilot, lambda: "from now ␛[2J" in text_of(app))
@@ -85,7 +85,7 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
         await pilot.press("escape", "escape", "A")
         await until(pilot, lambda: "= in sync" in text_of(app))
         await pilot.press("1", "enter")
-        await until(pilot, lambda: "answers what it is sent" in text_of(app))
+        await until(pilot, lambda: "healthy" in text_of(app))
         await pilot.press("escape", "m")
         await until(pilot, lambda: "eu-west" in text_of(app) and "up" in text_of(app))
         await pilot.press("escape", "i", *"/deny bob", "enter", "enter")

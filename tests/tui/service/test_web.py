@@ -102,7 +102,7 @@ async def test_only_a_client_with_the_full_address_gets_the_app(bench: Bench) ->
             with pytest.raises(WSServerHandshakeError, match="403"):
                 await browser.ws_connect(f"{page}ws", origin="http://elsewhere.example")
             async with browser.ws_connect(f"{page}ws?width=120&height=36") as socket:
-                await shows(socket, "attached to")
+                await shows(socket, "attached:")
                 await shows(socket, "Zoom")  # at first nothing has the focus: keys of the panels
                 await socket.send_json(["focus"])  # as the page says when it is clicked
                 await socket.send_json(["stdin", "i"])

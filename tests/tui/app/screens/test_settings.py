@@ -71,10 +71,10 @@ async def test_each_value_is_shown_with_where_it_came_from_and_when_it_applies(
 ) -> None:
     async with opened(settings) as stage:
         for name, value, origin, when in (
-            ("fanout", "3", "~/g.toml, line 2", "now"),
-            ("max_peers", "7", "environment: MAX_PEERS", "now"),
-            ("zone", "eu-west", "--zone", "at start"),
-            ("gossip_interval", "1", "profile local", "now"),
+            ("fanout", "3", "~/g.toml, line 2", "live"),
+            ("max_peers", "7", "environment: MAX_PEERS", "live"),
+            ("zone", "eu-west", "--zone", "restart"),
+            ("gossip_interval", "1", "profile local", "live"),
         ):
             await seek(stage, name)
             line = line_of(stage, name)
@@ -110,7 +110,7 @@ async def test_escape_in_the_line_changes_nothing(settings: Settings) -> None:
         await stage.press("enter", *"99", "escape")
         assert "changed here" not in stage.text
         await stage.press("ctrl+s")
-        assert "nothing was changed" in stage.text
+        assert "no changes" in stage.text
         assert stage.host.configs == []
 
 
@@ -145,7 +145,7 @@ async def test_changes_that_need_a_restart_or_are_overridden_are_reported(
         await stage.press("enter", *["backspace"] * 8, *"us", "enter", "ctrl+s")
         (toast,) = stage.app._notifications
         assert toast.message == (
-            "saved in ~/g.toml; from the next start on: zone; there --zone will win over zone"
+            "saved in ~/g.toml; applies after a restart: zone; zone is overridden by --zone"
         )
         assert stage.host.configs[-1].zone == "us"  # the node itself leaves it for the restart
 
@@ -154,7 +154,7 @@ async def test_leaving_with_changes_asks_first(settings: Settings) -> None:
     async with opened(settings) as stage:
         await seek(stage, "lazy_push")
         await stage.press("enter", "escape", "escape")
-        assert "Leave without saving?" in stage.text
+        assert "Discard changes?" in stage.text
         await stage.press("n")
         assert "1 changed" in stage.text
         await stage.press("escape", "y")
@@ -168,7 +168,7 @@ async def test_settings_chosen_at_the_start_are_shown_as_such(settings: Settings
     async with opened(settings) as stage:
         await seek(stage, "app.demo")
         await stage.press("enter")
-        assert "app.demo is chosen at the start only" in stage.text
+        assert "app.demo can be set only at start" in stage.text
 
 
 async def test_what_was_changed_in_the_file_meanwhile_is_seen_when_it_is_opened_again(
