@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -15,7 +16,9 @@ Run = Callable[[Coroutine[Any, Any, T]], T]
 TEST_TIMEOUT_S = 30.0  # nothing takes so long; a test that waits for ever should say where
 
 settings.register_profile("grapevine", deadline=None)  # a loaded machine is not a failure
-settings.load_profile("grapevine")
+# For `tests.mutation`: the same few examples in each run.
+settings.register_profile("mutation", deadline=None, max_examples=20, derandomize=True)
+settings.load_profile(os.environ.get("GRAPEVINE_HYPOTHESIS", "grapevine"))
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

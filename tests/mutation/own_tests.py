@@ -1,0 +1,78 @@
+"""Which tests belong to which module of the core.
+
+Invariants:
+- The tests of ``grapevine_proto/a/b.py`` are ``tests/proto/a/test_b.py``.
+- Where others test a module as well, or in its place, `BESIDE` names them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tests.sources import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDERS: Final = ("transport", "overlay", "wire", "crypto")
+"""The folders of ``grapevine_proto`` whose modules are mutated."""
+
+HANDSHAKE: Final = ("transport/handshake/test_handshake", "transport/test_attacks")
+MEMBERSHIP: Final = ("overlay/membership/test_membership", "overlay/membership/test_member_sync")
+SYNC: Final = ("overlay/sync/test_antientropy",)
+CODEC: Final = ("wire/test_codec",)
+LINK: Final = ("transport/link/test_link",)
+
+BESIDE: Final[dict[str, tuple[str, ...]]] = {
+    "overlay/broadcast/auto": (
+        "overlay/broadcast/test_strategy",
+        "overlay/broadcast/test_direct_mail",
+    ),
+    "overlay/membership/link_evictor": (*MEMBERSHIP, "test_engine"),
+    "overlay/membership/local_record": (*MEMBERSHIP, "test_engine"),
+    "overlay/membership/member_updates": MEMBERSHIP,
+    "overlay/overlay": ("test_engine",),
+    "overlay/store/sequence_tracker": ("overlay/store/test_message_store",),
+    "overlay/sync/gap_repair": SYNC,
+    "overlay/sync/sync_round": SYNC,
+    "overlay/topology/address_policy": ("overlay/topology/test_dialer",),
+    "transport/handshake/handshake_crypto": HANDSHAKE,
+    "transport/handshake/initiator": HANDSHAKE,
+    "transport/handshake/responder": HANDSHAKE,
+    "transport/handshakes": HANDSHAKE,
+    "transport/link/path": ("transport/link/test_path_validation", *LINK),
+    "transport/link/send_queues": (*LINK, "transport/link/test_fragments"),
+    "transport/link/sender": (*LINK, "transport/link/test_congestion"),
+    "transport/link/sent_packets": ("transport/link/test_recovery", *LINK),
+    "transport/link_table": (*LINK, "test_engine"),
+    "transport/session/session": ("transport/session/test_sessions",),
+    "wire/fields": CODEC,
+    "wire/frames": CODEC,
+    "wire/message_codec": CODEC,
+    "wire/messages": CODEC,
+    "wire/packets": (*CODEC, "transport/test_attacks"),
+    "wire/rumors": (*CODEC, "test_batch"),
+    "wire/signed": (*CODEC, "test_ids"),
+}
+"""Module to the test files that test it besides the one of its own name."""
+
+DECLARATIONS: Final = frozenset({"overlay/effects"})
+"""Modules that only declare types; `mypy` checks what they say."""
+
+
+def modules() -> Iterator[str]:
+    """Names of all mutated modules, such as ``overlay/peers``, in order."""
+    package = ROOT / "grapevine_proto"
+    for folder in FOLDERS:
+        for path in sorted((package / folder).rglob("*.py")):
+            name = path.relative_to(package).with_suffix("").as_posix()
+            if path.stem != "__init__" and name not in DECLARATIONS:
+                yield name
+
+
+def own_tests(module: str) -> list[str]:
+    """Paths of the test files of a module, relative to the checkout; its own file first."""
+    folder, _, stem = module.rpartition("/")
+    names = [f"{folder}/test_{stem}", *BESIDE.get(module, ())]
+    paths = [f"tests/proto/{name}.py" for name in names]
+    return [path for path in paths if (ROOT / path).exists()]
