@@ -62,12 +62,12 @@ def test_every_container_of_a_live_engine_is_in_the_table(live: dict[str, set[in
     assert sorted(live.keys() - table().keys()) == []
 
 
-def test_the_table_lists_no_container_that_there_is_not(live: dict[str, set[int]]) -> None:
+def test_the_table_lists_only_existing_containers(live: dict[str, set[int]]) -> None:
     declared = declared_containers(ROOT / "grapevine_proto", OUTSIDE)
     assert sorted(table().keys() - declared - live.keys()) == []
 
 
-def test_every_row_has_a_cap_an_end_and_a_test_that_exists() -> None:
+def test_every_row_has_a_limit_an_eviction_rule_and_an_existing_test() -> None:
     for name, (cap, end, _, test) in table().items():
         assert cap, name
         assert end, name

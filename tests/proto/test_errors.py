@@ -35,7 +35,7 @@ def made(kind: type[GrapevineError]) -> GrapevineError:
 
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
-def test_an_error_is_itself_after_pickling_and_copying(kind: type[GrapevineError]) -> None:
+def test_an_error_survives_pickling_and_copying(kind: type[GrapevineError]) -> None:
     error = made(kind)
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(again) is kind
@@ -47,7 +47,7 @@ def fail() -> None:
     raise MessageTooLarge(3, 2)
 
 
-def test_an_error_in_a_worker_process_is_the_error_at_the_caller() -> None:
+def test_an_error_in_a_worker_process_reaches_the_caller() -> None:
     with (
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
         pytest.raises(MessageTooLarge) as caught,

@@ -36,7 +36,7 @@ from grapevine_proto.wire.signed import PeerRecord
         ("  spaces.around:7 ", "spaces.around", 7),
     ],
 )
-def test_a_name_or_an_address_with_a_port_is_taken(text: str, host: str, port: int) -> None:
+def test_a_name_or_an_address_with_a_port_is_accepted(text: str, host: str, port: int) -> None:
     assert split_host_port(text) == (host, port)
     assert split_host_port(join_host_port(host, port)) == (host, port)
 
@@ -58,7 +58,7 @@ def test_a_name_or_an_address_with_a_port_is_taken(text: str, host: str, port: i
         ("http://host:1", "without a scheme"),
     ],
 )
-def test_what_is_neither_is_refused_by_what_is_wrong_with_it(text: str, why: str) -> None:
+def test_an_invalid_host_and_port_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         split_host_port(text)
 
@@ -87,7 +87,7 @@ HOSTS = st.one_of(
 
 
 @given(HOSTS, PORTS)
-def test_an_address_has_one_spelling_which_reads_back(host: str, port: int) -> None:
+def test_an_address_has_one_spelling_and_parses_back(host: str, port: int) -> None:
     address = Address.parse(join_host_port(host, port))
     assert Address.parse(str(address)) == address == parse_literal(str(address))
     assert str(Address.parse(str(address))) == str(address)
@@ -98,7 +98,7 @@ def test_an_address_has_one_spelling_which_reads_back(host: str, port: int) -> N
 
 
 @given(HOSTS, PORTS)
-def test_an_address_passes_a_record_and_a_state_file_unchanged(host: str, port: int) -> None:
+def test_an_address_survives_records_and_state_files_unchanged(host: str, port: int) -> None:
     address = Address(canonical_host(host), port)
     identity = Identity(bytes(32))
     record = PeerRecord(identity.peer_id, 1, 0, (address,), "", "", 0, 0, False).signed(
@@ -118,7 +118,7 @@ def test_an_address_passes_a_record_and_a_state_file_unchanged(host: str, port: 
         ("[2001:db8::1%eth0]:80", "[2001:db8::1]:80"),
     ],
 )
-def test_other_spellings_of_an_address_mean_the_same(written: str, is_meant: str) -> None:
+def test_other_spellings_of_an_address_parse_to_the_same_one(written: str, is_meant: str) -> None:
     assert str(Address.parse(written)) == is_meant
 
 
@@ -138,13 +138,13 @@ def test_other_spellings_of_an_address_mean_the_same(written: str, is_meant: str
         "12345",
     ],
 )
-def test_what_is_neither_an_address_nor_a_name_is_no_address(host: str) -> None:
+def test_an_invalid_host_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match=r"host|IPv4"):
         parse_literal(f"{host}:80")
 
 
 @pytest.mark.parametrize("text", ["[fe80::1%]:80", "[1::2::3]:80", "[::g]:80", "[a%b]:80"])
-def test_what_stands_in_brackets_is_an_ipv6_address(text: str) -> None:
+def test_brackets_require_an_ipv6_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"IPv6|contains"):
         parse_literal(text)
 
@@ -152,7 +152,7 @@ def test_what_stands_in_brackets_is_an_ipv6_address(text: str) -> None:
 @pytest.mark.parametrize(
     "host", ["db", "db.example.", "my_host", "straße.example", "3com.example", "a1"]
 )
-def test_a_name_is_left_to_whoever_looks_it_up(host: str) -> None:
+def test_a_host_name_is_left_to_the_resolver(host: str) -> None:
     assert parse_literal(f"{host}:80") is None
 
 
@@ -170,7 +170,7 @@ def test_a_name_is_left_to_whoever_looks_it_up(host: str) -> None:
         "192.0.2.1:0",
     ],
 )
-def test_what_stands_for_no_one_machine_cannot_be_advertised(text: str) -> None:
+def test_an_address_of_no_single_machine_cannot_be_advertised(text: str) -> None:
     assert Address.parse(text).undialable_reason
     with pytest.raises(ConfigError, match="advertise"):
         NodeConfig(advertise=text)
@@ -179,11 +179,11 @@ def test_what_stands_for_no_one_machine_cannot_be_advertised(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["127.0.0.1:80", "10.0.0.1:80", "169.254.1.1:80", "[fe80::1%eth0]:80", "[fd00::1]:80"]
 )
-def test_an_address_of_one_machine_can_be_advertised(text: str) -> None:
+def test_a_unicast_address_can_be_advertised(text: str) -> None:
     assert NodeConfig(advertise=text).advertise == text
 
 
 @pytest.mark.parametrize("peer", ["a..b:80", "010.0.0.1:80", "10.0.0.1:0", "x" * 64 + ":80"])
-def test_a_bootstrap_peer_that_can_be_nobody_is_refused_where_it_is_given(peer: str) -> None:
+def test_an_undialable_bootstrap_peer_is_refused_by_the_configuration(peer: str) -> None:
     with pytest.raises(ConfigError, match="bootstrap_peers"):
         NodeConfig(bootstrap_peers=[peer])

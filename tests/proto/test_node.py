@@ -107,7 +107,9 @@ async def state_of(node: Node, other: Node, state: PeerState) -> None:
 # --- talking ------------------------------------------------------------------------------------
 
 
-def test_two_nodes_talk_and_a_handler_set_after_start_is_called(run: Run[Any]) -> None:
+def test_two_nodes_exchange_messages_and_a_handler_added_after_start_is_called(
+    run: Run[Any],
+) -> None:
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick(ours)) as theirs:
             inbox, other_inbox = Inbox(ours), Inbox(theirs)
@@ -122,7 +124,7 @@ def test_two_nodes_talk_and_a_handler_set_after_start_is_called(run: Run[Any]) -
     run(main())
 
 
-def test_a_private_message_goes_to_one_by_id_or_by_address(run: Run[Any]) -> None:
+def test_a_direct_message_reaches_one_member_by_id_or_address(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick(ours)) as theirs, Node(quick(ours)) as third:
             inbox, third_inbox = Inbox(theirs), Inbox(third)
@@ -155,7 +157,7 @@ def test_a_name_is_resolved_to_reach_a_bootstrap_peer(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_node_can_be_told_to_dial_an_address_or_a_name(run: Run[Any]) -> None:
+def test_a_node_dials_an_address_or_a_name(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick()) as theirs, Node(quick()) as third:
             theirs.dial(str(ours.address))
@@ -169,7 +171,7 @@ def test_a_node_can_be_told_to_dial_an_address_or_a_name(run: Run[Any]) -> None:
     run(main())
 
 
-def test_what_is_said_with_nobody_there_reaches_who_comes_in_time(run: Run[Any]) -> None:
+def test_a_broadcast_without_peers_reaches_peers_that_connect_in_time(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours:
             await ours.broadcast(b"is anybody there?")
@@ -180,7 +182,7 @@ def test_what_is_said_with_nobody_there_reaches_who_comes_in_time(run: Run[Any])
     run(main())
 
 
-def test_who_is_told_of_a_message_has_its_turn_before_anything_is_sent_about_it(
+def test_readers_of_a_message_run_before_anything_is_sent_about_it(
     run: Run[Any],
 ) -> None:
     async def main() -> None:
@@ -210,7 +212,7 @@ def test_who_is_told_of_a_message_has_its_turn_before_anything_is_sent_about_it(
     run(main())
 
 
-def test_what_comes_in_one_bundle_is_told_whole_and_in_order_before_what_comes_later(
+def test_a_batch_is_delivered_completely_and_in_order_before_later_messages(
     run: Run[Any],
 ) -> None:
     async def main() -> None:
@@ -231,7 +233,7 @@ def test_what_comes_in_one_bundle_is_told_whole_and_in_order_before_what_comes_l
     run(main())
 
 
-def test_broadcast_waits_for_room_and_loses_nothing(run: Run[Any]) -> None:
+def test_broadcast_applies_backpressure_and_loses_nothing(run: Run[Any]) -> None:
     async def main() -> None:
         slow = RateLimitConfig(capacity=20, refill_rate=1000)
         limits = LimitsConfig(queue_messages=10)
@@ -263,7 +265,7 @@ def test_a_message_of_the_largest_size_crosses_loopback_whole(run: Run[Any]) -> 
     run(main())
 
 
-def test_a_message_too_large_is_refused_whole(run: Run[Any]) -> None:
+def test_a_message_above_the_limit_is_refused(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick(max_message_size=99_999)) as ours:
             with pytest.raises(MessageTooLarge):
@@ -293,7 +295,7 @@ def test_a_handler_that_fails_does_not_stop_the_node(
     run(main())
 
 
-def test_each_reader_of_events_has_them_all_from_started_to_stopped(run: Run[Any]) -> None:
+def test_each_reader_gets_all_events_from_started_to_stopped(run: Run[Any]) -> None:
     async def main() -> None:
         ours = Node(quick())
         streams = [ours.events(), ours.events()]
@@ -313,7 +315,7 @@ def test_each_reader_of_events_has_them_all_from_started_to_stopped(run: Run[Any
     run(main())
 
 
-def test_a_node_may_leave_in_its_own_handler(run: Run[Any]) -> None:
+def test_a_handler_may_call_leave(run: Run[Any]) -> None:
     async def main() -> None:
         ours = Node(quick())
         left = asyncio.Event()
@@ -335,7 +337,7 @@ def test_a_node_may_leave_in_its_own_handler(run: Run[Any]) -> None:
 # --- beginning and end --------------------------------------------------------------------------
 
 
-def test_leaving_is_seen_at_once(run: Run[Any]) -> None:
+def test_a_leaving_peer_is_reported_at_once(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick(peer_timeout=60.0)) as ours:
             async with Node(quick(ours)) as theirs:
@@ -345,7 +347,7 @@ def test_leaving_is_seen_at_once(run: Run[Any]) -> None:
     run(main())
 
 
-def test_only_who_is_gone_can_be_forgotten(run: Run[Any]) -> None:
+def test_only_a_dead_peer_can_be_forgotten(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick(peer_timeout=60.0)) as ours:
             async with Node(quick(ours)) as theirs:
@@ -362,7 +364,7 @@ def test_only_who_is_gone_can_be_forgotten(run: Run[Any]) -> None:
     run(main())
 
 
-def test_leave_says_how_many_messages_nobody_took(run: Run[Any]) -> None:
+def test_leave_returns_the_number_of_unacknowledged_broadcasts(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours:
             await ours.broadcast(b"one")
@@ -380,7 +382,7 @@ def test_leave_says_how_many_messages_nobody_took(run: Run[Any]) -> None:
     run(main())
 
 
-def test_without_a_key_no_node_starts(run: Run[Any]) -> None:
+def test_a_node_without_a_cluster_key_does_not_start(run: Run[Any]) -> None:
     async def main() -> None:
         with pytest.raises(ConfigError) as caught:
             await Node(NodeConfig()).start()
@@ -389,7 +391,7 @@ def test_without_a_key_no_node_starts(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_node_that_does_not_run_says_so(run: Run[Any]) -> None:
+def test_calls_on_a_stopped_node_raise_not_running(run: Run[Any]) -> None:
     async def main() -> None:
         ours = Node(quick())
         for act in (ours.leave, ours.ready):
@@ -409,7 +411,7 @@ def test_a_node_that_does_not_run_says_so(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_broadcast_that_waits_for_room_ends_when_the_node_leaves(run: Run[Any]) -> None:
+def test_a_waiting_broadcast_ends_when_the_node_leaves(run: Run[Any]) -> None:
     async def main() -> None:
         stuck = RateLimitConfig(capacity=1, refill_rate=0.1)
         limits = LimitsConfig(queue_messages=2)
@@ -427,7 +429,7 @@ def test_a_broadcast_that_waits_for_room_ends_when_the_node_leaves(run: Run[Any]
     run(main())
 
 
-def test_ready_gives_up_after_its_timeout(run: Run[Any]) -> None:
+def test_ready_raises_after_its_timeout(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours:
             with pytest.raises(TimeoutError):
@@ -436,7 +438,7 @@ def test_ready_gives_up_after_its_timeout(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_busy_port_is_told_and_can_be_tried_again(run: Run[Any], tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_and_start_may_be_repeated(run: Run[Any], tmp_path: Path) -> None:
     async def main() -> None:
         async with Node(quick()) as holder:
             ours = Node(quick(bind=str(holder.address)), state_dir=tmp_path)
@@ -448,7 +450,7 @@ def test_a_busy_port_is_told_and_can_be_tried_again(run: Run[Any], tmp_path: Pat
     run(main())
 
 
-def test_a_start_that_is_cancelled_leaves_nothing_open(run: Run[Any], tmp_path: Path) -> None:
+def test_a_cancelled_start_leaves_nothing_open(run: Run[Any], tmp_path: Path) -> None:
     async def main() -> None:
         ours = Node(quick(), state_dir=tmp_path)
         starting = asyncio.create_task(ours.start())
@@ -462,7 +464,7 @@ def test_a_start_that_is_cancelled_leaves_nothing_open(run: Run[Any], tmp_path: 
     run(main())
 
 
-def test_another_cluster_key_hears_nothing_and_knows_only_that_nobody_answered(
+def test_a_node_with_another_cluster_key_gets_no_reply(
     run: Run[Any],
 ) -> None:
     async def main() -> None:
@@ -489,7 +491,7 @@ def test_a_second_node_on_a_state_directory_is_refused(run: Run[Any], tmp_path: 
     run(main())
 
 
-def test_a_restarted_node_is_itself_and_is_given_only_what_it_missed(
+def test_a_restarted_node_keeps_its_identity_and_receives_only_missed_messages(
     run: Run[Any], tmp_path: Path
 ) -> None:
     async def main() -> None:
@@ -514,7 +516,7 @@ def test_a_restarted_node_is_itself_and_is_given_only_what_it_missed(
     run(main())
 
 
-def test_two_nodes_on_one_identity_find_out_and_one_stops(run: Run[Any], tmp_path: Path) -> None:
+def test_of_two_nodes_with_one_identity_the_later_one_stops(run: Run[Any], tmp_path: Path) -> None:
     async def main() -> None:
         async with Node(quick(), state_dir=tmp_path / "a"):
             pass
@@ -549,7 +551,7 @@ def test_two_nodes_on_one_identity_find_out_and_one_stops(run: Run[Any], tmp_pat
     run(main())
 
 
-def test_whoever_waits_for_a_node_to_stop_is_told_when_it_has_left(run: Run[Any]) -> None:
+def test_wait_stopped_returns_when_the_node_has_left(run: Run[Any]) -> None:
     async def main() -> None:
         node = Node(quick())
         with pytest.raises(NotRunning):
@@ -568,7 +570,7 @@ def test_whoever_waits_for_a_node_to_stop_is_told_when_it_has_left(run: Run[Any]
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_task_that_ends_unasked_stops_the_node_with_a_reason(
+def test_a_task_that_ends_by_itself_stops_the_node_with_a_reason(
     run: Run[Any], number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -585,7 +587,7 @@ def test_a_task_that_ends_unasked_stops_the_node_with_a_reason(
     run(main())
 
 
-def test_a_listener_that_raises_anything_leaves_the_node_able_to_hear(run: Run[Any]) -> None:
+def test_a_listener_that_raises_does_not_stop_reception(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick(ours)) as theirs:
             inbox = Inbox(theirs)
@@ -627,7 +629,7 @@ def test_a_handler_slower_than_the_sender_loses_nothing(run: Run[Any]) -> None:
     run(main())
 
 
-def test_what_no_handler_finished_comes_again_after_an_orderly_restart(
+def test_unhandled_messages_are_delivered_again_after_a_graceful_restart(
     run: Run[Any], tmp_path: Path
 ) -> None:
     async def main() -> None:
@@ -658,7 +660,7 @@ def test_what_no_handler_finished_comes_again_after_an_orderly_restart(
     run(main())
 
 
-def test_a_node_that_is_killed_is_given_again_what_its_handlers_did_not_finish(
+def test_unhandled_messages_are_delivered_again_after_a_kill(
     run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
@@ -685,7 +687,7 @@ def test_a_node_that_is_killed_is_given_again_what_its_handlers_did_not_finish(
     run(main())
 
 
-def test_a_program_that_joins_says_one_thing_and_leaves_is_heard(run: Run[Any]) -> None:
+def test_a_program_that_joins_broadcasts_and_leaves_is_received(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours:
             inbox = Inbox(ours)
@@ -697,7 +699,7 @@ def test_a_program_that_joins_says_one_thing_and_leaves_is_heard(run: Run[Any]) 
     run(main())
 
 
-def test_what_no_peer_acknowledged_is_said_in_the_log_when_a_node_leaves(
+def test_leave_logs_unacknowledged_broadcasts(
     run: Run[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -709,7 +711,7 @@ def test_what_no_peer_acknowledged_is_said_in_the_log_when_a_node_leaves(
     run(main())
 
 
-def test_arguments_of_the_wrong_kind_are_refused_before_anything_happens(run: Run[Any]) -> None:
+def test_arguments_of_the_wrong_type_are_refused_before_anything_happens(run: Run[Any]) -> None:
     async def main() -> None:
         wrong: Any = 5
         with pytest.raises(InvalidArgument, match="NodeConfig"):
@@ -742,7 +744,7 @@ def test_arguments_of_the_wrong_kind_are_refused_before_anything_happens(run: Ru
     run(main())
 
 
-def test_a_node_is_used_from_its_own_loop_and_says_so(run: Run[Any]) -> None:
+def test_a_call_from_another_thread_raises_not_running(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as node:
             with pytest.raises(NotRunning, match="call_soon_threadsafe"):
@@ -751,7 +753,7 @@ def test_a_node_is_used_from_its_own_loop_and_says_so(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_full_disk_is_told_and_saving_is_tried_again(
+def test_a_full_disk_is_reported_and_saving_is_retried(
     run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_module, "SAVE_INTERVAL_S", 0.02)
@@ -795,7 +797,7 @@ def test_datagrams_that_are_not_read_in_time_count_as_socket_overrun(
     run(main())
 
 
-def test_nothing_goes_out_under_an_epoch_that_is_not_saved(
+def test_nothing_is_sent_under_an_unsaved_epoch(
     run: Run[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: StateDirectory, __: NodeState) -> None:
@@ -820,7 +822,7 @@ def test_nothing_goes_out_under_an_epoch_that_is_not_saved(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
-def test_a_killed_node_finds_its_state_readable_and_its_lock_free(tmp_path: Path) -> None:
+def test_after_a_kill_the_state_is_readable_and_unlocked(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys\n"
         "from grapevine_proto import ClusterKey, Node, NodeConfig\n"
@@ -858,7 +860,7 @@ def test_a_killed_node_finds_its_state_readable_and_its_lock_free(tmp_path: Path
 # --- the world outside --------------------------------------------------------------------------
 
 
-def test_a_dead_peer_costs_the_living_no_datagram(run: Run[Any]) -> None:
+def test_a_dead_peer_costs_other_peers_no_datagram(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick(ours)) as theirs:
             inbox = Inbox(theirs)
@@ -876,7 +878,7 @@ def test_a_dead_peer_costs_the_living_no_datagram(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_socket_that_is_closed_under_a_node_stops_it_with_a_reason(run: Run[Any]) -> None:
+def test_a_socket_closed_by_the_system_stops_the_node_with_a_reason(run: Run[Any]) -> None:
     async def main() -> None:
         ours = Node(quick())
         await ours.start()
@@ -892,7 +894,7 @@ def test_a_socket_that_is_closed_under_a_node_stops_it_with_a_reason(run: Run[An
     run(main())
 
 
-def test_a_machine_that_slept_declares_nobody_dead(
+def test_a_suspended_machine_declares_no_member_dead(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -912,7 +914,7 @@ def test_a_machine_that_slept_declares_nobody_dead(
     run(main())
 
 
-def test_a_fault_in_one_turn_does_not_end_the_node(
+def test_an_internal_error_in_one_turn_does_not_stop_the_node(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pump_module, "ERROR_PAUSE_S", 0.0)
@@ -932,7 +934,7 @@ def test_a_fault_in_one_turn_does_not_end_the_node(
     run(main())
 
 
-def test_what_cannot_be_changed_while_running_is_named(run: Run[Any]) -> None:
+def test_reconfigure_names_the_fields_that_need_a_restart(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick()) as theirs:
             changed = quick(theirs, name="another", fanout=5)
@@ -944,7 +946,7 @@ def test_what_cannot_be_changed_while_running_is_named(run: Run[Any]) -> None:
     run(main())
 
 
-def test_several_nodes_live_in_one_loop(run: Run[Any]) -> None:
+def test_several_nodes_run_in_one_event_loop(run: Run[Any]) -> None:
     async def main() -> None:
         nodes = [Node(quick()) for _ in range(5)]
         await asyncio.gather(*(node.start() for node in nodes))

@@ -20,7 +20,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_it_is_a_table_of_times_that_knows_its_least(steps: list[tuple[str, int, float]]) -> None:
+def test_the_queue_agrees_with_a_table_of_deadlines(steps: list[tuple[str, int, float]]) -> None:
     agenda: TimerQueue[int] = TimerQueue()
     times: dict[int, float] = {}
     for step, item, at in steps:
@@ -39,14 +39,14 @@ def test_it_is_a_table_of_times_that_knows_its_least(steps: list[tuple[str, int,
         assert len(agenda) == len(times)
 
 
-def test_equal_times_come_in_the_order_in_which_they_were_planned() -> None:
+def test_equal_deadlines_expire_in_the_order_of_scheduling() -> None:
     agenda: TimerQueue[str] = TimerQueue()
     for item in ("b", "a", "c"):
         agenda.schedule(item, 1.0)
     assert agenda.pop_expired(1.0) == ["b", "a", "c"]
 
 
-def test_plans_that_change_ten_thousand_times_leave_no_more_entries_than_items() -> None:
+def test_rescheduling_ten_thousand_times_does_not_grow_the_heap() -> None:
     agenda: TimerQueue[int] = TimerQueue()
     for step in range(10_000):
         agenda.schedule(step % 7, 10_000.0 - step)

@@ -15,7 +15,7 @@ starts = st.floats(0, 1e7)
 steps = st.lists(st.tuples(st.floats(0, 10), st.floats(0.1, 5)), max_size=60)
 
 
-def test_a_new_bucket_is_full_and_not_fuller_than_its_capacity() -> None:
+def test_a_new_bucket_holds_exactly_its_capacity() -> None:
     bucket = TokenBucket(3, 1.0, 10.0)
 
     assert [bucket.try_take(10.0) for _ in range(4)] == [True, True, True, False]
@@ -24,7 +24,7 @@ def test_a_new_bucket_is_full_and_not_fuller_than_its_capacity() -> None:
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 7.0, 100.0, 45.0])
 @pytest.mark.parametrize("now", [0.0, 0.1, 1e6 / 3])
-def test_a_burst_has_every_token_in_spite_of_rounding(rate: float, now: float) -> None:
+def test_rounding_costs_no_token_of_a_burst(rate: float, now: float) -> None:
     bucket = TokenBucket(100, rate, now)
 
     assert sum(bucket.try_take(now) for _ in range(200)) == 100
@@ -39,18 +39,18 @@ def test_a_bucket_refills_at_its_rate() -> None:
     assert bucket.available(0.5) == pytest.approx(1)
 
 
-def test_a_refused_take_takes_nothing() -> None:
+def test_a_failed_take_takes_no_tokens() -> None:
     bucket = TokenBucket(2, 1.0, 0.0)
 
     assert not bucket.try_take(0.0, 3)
     assert bucket.try_take(0.0, 2)
 
 
-def test_more_than_fits_is_never_ready() -> None:
+def test_more_tokens_than_the_capacity_are_never_ready() -> None:
     assert TokenBucket(2, 1.0, 0.0).ready_at(0.0, 2.5) == math.inf
 
 
-def test_time_that_stands_or_steps_back_refills_nothing() -> None:
+def test_a_clock_that_stops_or_goes_back_refills_nothing() -> None:
     bucket = TokenBucket(1, 1.0, 5.0)
     assert bucket.try_take(5.0)
 
@@ -59,7 +59,7 @@ def test_time_that_stands_or_steps_back_refills_nothing() -> None:
 
 
 @given(capacities, rates, starts, steps)
-def test_over_any_stretch_no_more_is_taken_than_capacity_and_refill(
+def test_no_interval_grants_more_than_capacity_and_refill(
     capacity: float, rate: float, now: float, steps: list[tuple[float, float]]
 ) -> None:
     bucket = TokenBucket(capacity, rate, now)
@@ -78,7 +78,7 @@ def test_over_any_stretch_no_more_is_taken_than_capacity_and_refill(
 
 
 @given(capacities, rates, starts, steps)
-def test_a_take_succeeds_at_the_very_instant_that_ready_at_names(
+def test_a_take_succeeds_at_the_time_that_ready_at_returns(
     capacity: float, rate: float, now: float, steps: list[tuple[float, float]]
 ) -> None:
     bucket = TokenBucket(capacity, rate, now)
@@ -95,7 +95,7 @@ def test_a_take_succeeds_at_the_very_instant_that_ready_at_names(
 
 
 @given(capacities, rates, steps)
-def test_a_bucket_agrees_with_one_that_is_refilled_step_by_step(
+def test_a_bucket_agrees_with_one_refilled_in_steps(
     capacity: float, rate: float, steps: list[tuple[float, float]]
 ) -> None:
     bucket, now, plain = TokenBucket(capacity, rate, 0.0), 0.0, capacity
@@ -109,7 +109,7 @@ def test_a_bucket_agrees_with_one_that_is_refilled_step_by_step(
             plain = max(plain - tokens, 0.0)
 
 
-def test_what_is_missing_stays_missing_when_the_limits_change() -> None:
+def test_missing_tokens_stay_missing_after_a_resize() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
     bucket.try_take(0.0, 4)
 
@@ -121,7 +121,7 @@ def test_what_is_missing_stays_missing_when_the_limits_change() -> None:
     assert bucket.available(3.0) == pytest.approx(3)
 
 
-def test_a_full_bucket_is_full_after_a_change_too() -> None:
+def test_a_full_bucket_stays_full_after_a_resize() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
     bucket.resize(100, 1.0, 5.0)
 
@@ -131,12 +131,14 @@ def test_a_full_bucket_is_full_after_a_change_too() -> None:
 
 
 @pytest.mark.parametrize(("capacity", "rate"), [(0, 1.0), (1, 0.0), (-1, 1.0), (math.nan, 1.0)])
-def test_a_bucket_without_room_or_refill_cannot_be_made(capacity: float, rate: float) -> None:
+def test_a_bucket_requires_a_positive_capacity_and_refill_rate(
+    capacity: float, rate: float
+) -> None:
     with pytest.raises(ValueError, match="positive capacity"):
         TokenBucket(capacity, rate, 0.0)
 
 
-def test_saying_nothing_and_closing_are_free_and_all_else_costs_a_token() -> None:
+def test_cheap_kinds_are_free_and_all_others_cost_one_token() -> None:
     began = {Kind.CONFIRM, Kind.NEIGHBOR_REQUEST, Kind.SWAP_REQUEST, Kind.OPEN_TRANSIENT}
     free = began | {Kind.CLOSE, Kind.ACK, Kind.MTU_PROBE, Kind.PATH_RESPONSE}
 

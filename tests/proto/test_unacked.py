@@ -19,7 +19,7 @@ def lose_all(pair: Pair) -> None:
         engine.datagrams_to_send(pair.now)
 
 
-def test_a_broadcast_is_untaken_until_a_peer_tells_that_it_arrived() -> None:
+def test_a_broadcast_is_unacknowledged_until_a_peer_acknowledges_it() -> None:
     pair = Pair()
     assert pair.one.unacknowledged == 0
     pair.one.broadcast(b"hello", pair.now)
@@ -32,7 +32,7 @@ def test_a_broadcast_is_untaken_until_a_peer_tells_that_it_arrived() -> None:
     assert pair.other.unacknowledged == 0
 
 
-def test_payloads_of_one_bundle_count_each() -> None:
+def test_each_payload_of_a_batch_counts() -> None:
     pair = Pair()
     for number in range(5):
         pair.one.broadcast(b"%d" % number, pair.now)
@@ -43,7 +43,7 @@ def test_payloads_of_one_bundle_count_each() -> None:
     assert pair.one.unacknowledged == 0
 
 
-def test_what_was_lost_is_untaken_until_it_was_sent_again_and_arrived() -> None:
+def test_a_lost_broadcast_is_unacknowledged_until_its_retransmission_is_acknowledged() -> None:
     pair = Pair()
     pair.one.broadcast(b"lost at first", pair.now)
     lose_all(pair)
@@ -53,7 +53,7 @@ def test_what_was_lost_is_untaken_until_it_was_sent_again_and_arrived() -> None:
     assert pair.one.unacknowledged == 0
 
 
-def test_that_a_peer_links_takes_nothing_but_what_it_is_then_given_does() -> None:
+def test_a_new_link_acknowledges_nothing_but_the_repairs_on_it_do() -> None:
     pair = Pair(linked=False)
     for number in range(3):
         pair.one.broadcast(b"%d" % number, pair.now)
@@ -69,7 +69,7 @@ def test_that_a_peer_links_takes_nothing_but_what_it_is_then_given_does() -> Non
 
 
 @pytest.mark.parametrize("size_bytes", [PUSH_LIMIT_BYTES + 1, 200_000])
-def test_a_large_payload_is_taken_when_all_its_parts_have_arrived(size_bytes: int) -> None:
+def test_a_large_payload_is_acknowledged_with_its_last_fragment(size_bytes: int) -> None:
     pair = Pair(rate_limit=RateLimitConfig(enabled=False))
     pair.one.broadcast(bytes(size_bytes), pair.now)
     while not pair.received(pair.other):
@@ -79,20 +79,20 @@ def test_a_large_payload_is_taken_when_all_its_parts_have_arrived(size_bytes: in
     assert pair.one.unacknowledged == 0
 
 
-def test_private_messages_are_told_of_by_their_own_event_and_do_not_count() -> None:
+def test_direct_messages_do_not_count_as_unacknowledged() -> None:
     pair = Pair()
     pair.one.send(pair.other.peer_id, b"psst", pair.now)
     assert pair.one.unacknowledged == 0
 
 
-def test_what_others_said_and_we_pass_on_or_repair_is_not_ours() -> None:
+def test_relayed_and_repaired_rumors_of_other_nodes_do_not_count() -> None:
     pair = Pair()
     pair.other.broadcast(b"theirs", pair.now)
     pair.run(REPORTED_S)
     assert (pair.one.unacknowledged, pair.other.unacknowledged) == (0, 0)
 
 
-def test_a_peer_that_is_gone_before_it_told_took_nothing() -> None:
+def test_a_peer_that_disconnects_before_its_ack_acknowledges_nothing() -> None:
     pair = Pair(peer_timeout=10.0)
     pair.one.broadcast(b"to the dead", pair.now)
     lose_all(pair)
@@ -104,7 +104,7 @@ def test_a_peer_that_is_gone_before_it_told_took_nothing() -> None:
     assert pair.one.unacknowledged == 1
 
 
-def test_a_message_repeated_in_parts_still_says_what_it_tells() -> None:
+def test_a_retransmission_in_fragments_is_still_tracked() -> None:
     """A repeat is longer than what it repeats, so that it may no longer fit a packet."""
     pair = Pair()
     pair.one.broadcast(bytes(1040), pair.now)
@@ -117,7 +117,7 @@ def test_a_message_repeated_in_parts_still_says_what_it_tells() -> None:
 # --- the count ----------------------------------------------------------------------------------
 
 
-def test_a_round_that_agreed_takes_all_if_our_stream_was_still_when_it_began() -> None:
+def test_a_round_in_sync_acknowledges_everything_sent_before_it() -> None:
     untaken = UnackedBroadcasts()
     untaken.track((1, 1), 2, now=10.0)
     untaken.track((1, 3), 1, now=10.5)
@@ -127,7 +127,7 @@ def test_a_round_that_agreed_takes_all_if_our_stream_was_still_when_it_began() -
     assert untaken.count == 0
 
 
-def test_a_round_whose_digests_left_out_our_stream_takes_nothing() -> None:
+def test_a_round_whose_digests_omit_our_stream_acknowledges_nothing() -> None:
     untaken = UnackedBroadcasts()
     untaken.track((1, 1), 2, now=10.0)
     untaken.track((1, 3), 1, now=20.0)
@@ -140,7 +140,7 @@ def test_a_round_whose_digests_left_out_our_stream_takes_nothing() -> None:
     assert untaken.count == 0
 
 
-def test_rounds_agree_on_nothing_of_whoever_talks_all_the_time_and_is_not_heard() -> None:
+def test_rounds_acknowledge_nothing_of_a_node_that_broadcasts_continuously() -> None:
     pair = Pair()
     said = 0
     while said < 20:
@@ -162,7 +162,7 @@ def test_rounds_agree_on_nothing_of_whoever_talks_all_the_time_and_is_not_heard(
     assert pair.one.unacknowledged == said
 
 
-def test_what_several_peers_take_counts_once() -> None:
+def test_acknowledgments_by_several_peers_count_once() -> None:
     untaken = UnackedBroadcasts()
     untaken.track((1, 1), 4, now=0.0)
     untaken.track((1, 5), 1, now=0.0)
@@ -171,7 +171,9 @@ def test_what_several_peers_take_counts_once() -> None:
     assert untaken.count == 1
 
 
-def test_beyond_the_limit_the_oldest_counts_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_the_limit_the_oldest_broadcast_stays_unacknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(publisher_module, "TRACKED_RUMORS_LIMIT", 3)
     untaken = UnackedBroadcasts()
     for first in range(1, 5):

@@ -89,7 +89,7 @@ def test_a_wrong_value_in_a_section_is_refused_by_its_dotted_name(
         section(**{field: value})
 
 
-def test_replace_checks_anew_and_knows_its_fields() -> None:
+def test_replace_validates_and_rejects_unknown_fields() -> None:
     config = NodeConfig()
     assert config.replace(fanout=4).fanout == 4
     with pytest.raises(ConfigError, match="fanout"):
@@ -98,20 +98,20 @@ def test_replace_checks_anew_and_knows_its_fields() -> None:
         config.replace(fanot=4)
 
 
-def test_lists_are_welcome_and_tuples_are_kept() -> None:
+def test_lists_are_accepted_and_stored_as_tuples() -> None:
     config = NodeConfig(bootstrap_peers=["127.0.0.1:1"])
     assert config.bootstrap_peers == ("127.0.0.1:1",)
     assert hash(config)
 
 
-def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+def test_a_config_file_changes_only_the_settings_in_it(tmp_path: Path) -> None:
     path = tmp_path / "gv.toml"
     path.write_text('fanout = 4\nname = "ams-1"\n[epidemic]\nhops = 3\n', encoding="utf-8")
     expected = NodeConfig(fanout=4, name="ams-1", epidemic=EpidemicConfig(hops=3))
     assert NodeConfig.from_toml(path) == expected
 
 
-def test_a_file_names_key_files_from_its_own_folder_and_the_first_comes_first(
+def test_key_files_are_relative_to_the_config_file_and_keep_their_order(
     tmp_path: Path,
 ) -> None:
     first, second = ClusterKey.generate(), ClusterKey.generate()
@@ -130,7 +130,7 @@ def test_a_missing_key_file_is_a_key_file_error(tmp_path: Path) -> None:
         NodeConfig.from_toml(path)
 
 
-def test_the_applications_section_is_not_the_nodes_affair(tmp_path: Path) -> None:
+def test_the_section_of_the_application_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "gv.toml"
     path.write_text('[app]\nanything = "goes"\n', encoding="utf-8")
     assert NodeConfig.from_toml(path) == NodeConfig()
@@ -160,7 +160,7 @@ def test_the_applications_section_is_not_the_nodes_affair(tmp_path: Path) -> Non
         ("fanout = " + "9" * 5000 + "\n", ["not TOML"]),
     ],
 )
-def test_a_mistake_in_a_file_is_told_in_one_line_with_its_place(
+def test_an_error_in_a_config_file_is_one_line_with_its_location(
     text: str, parts: list[str], tmp_path: Path
 ) -> None:
     line = problem_of(text, tmp_path)
@@ -168,7 +168,7 @@ def test_a_mistake_in_a_file_is_told_in_one_line_with_its_place(
         assert part in line
 
 
-def test_a_key_written_into_a_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
+def test_a_key_in_a_config_file_is_refused_and_not_quoted(tmp_path: Path) -> None:
     secret = "ab" * 32
     for name in ("keys", "key", "cluster_key"):
         for value in (f'"{secret}"', f'["{secret}"]'):
@@ -178,7 +178,7 @@ def test_a_key_written_into_a_file_is_refused_and_not_repeated(tmp_path: Path) -
     assert secret not in problem_of(f'cluter = "{secret}"\n', tmp_path)
 
 
-def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_binary_config_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: no such file"):
         NodeConfig.from_toml(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="directory"):
@@ -200,12 +200,12 @@ def test_to_toml_never_writes_a_key(tmp_path: Path) -> None:
     assert "key" not in text
 
 
-def test_to_toml_into_a_folder_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
+def test_to_toml_into_a_missing_directory_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         NodeConfig().to_toml(tmp_path / "no" / "gv.toml")
 
 
-def test_every_setting_has_a_dotted_name_and_no_key_is_among_them() -> None:
+def test_every_setting_has_a_dotted_name_and_keys_have_none() -> None:
     names = setting_names()
     assert "epidemic.hops" in names
     assert "limits.cache_bytes" in names
@@ -236,15 +236,13 @@ CONFIGS = st.builds(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(CONFIGS)
-def test_a_config_comes_back_from_its_file_as_it_was(tmp_path: Path, config: NodeConfig) -> None:
+def test_a_configuration_survives_to_toml_and_from_toml(tmp_path: Path, config: NodeConfig) -> None:
     path = tmp_path / "gv.toml"
     config.to_toml(path)
     assert NodeConfig.from_toml(path) == config
 
 
-def test_the_profiles_differ_only_in_how_soon_things_are_noticed_and_far_ones_in_their_links() -> (
-    None
-):
+def test_profiles_differ_only_in_timeouts_and_wan_also_in_optimize_links() -> None:
     quick = {"gossip_interval", "peer_timeout", "connection_timeout", "anti_entropy", "detection"}
     for profile, others in (
         (NodeConfig.local(), quick),

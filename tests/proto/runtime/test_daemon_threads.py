@@ -14,7 +14,7 @@ from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from tests.conftest import Run
 
 
-def test_what_the_work_returns_or_raises_comes_back(run: Run[Any]) -> None:
+def test_the_result_or_exception_of_a_call_is_returned(run: Run[Any]) -> None:
     async def main() -> None:
         threads = DaemonThreads("test", 1)
         assert await threads.run(divmod, 7, 2) == (3, 1)
@@ -24,7 +24,7 @@ def test_what_the_work_returns_or_raises_comes_back(run: Run[Any]) -> None:
     run(main())
 
 
-def test_work_beyond_the_limit_waits_in_order(run: Run[Any]) -> None:
+def test_calls_beyond_the_limit_wait_in_order(run: Run[Any]) -> None:
     async def main() -> None:
         threads, gate, most = DaemonThreads("test", 2), threading.Event(), threading.Semaphore(2)
         under_way = threading.Semaphore(0)
@@ -49,7 +49,7 @@ def test_work_beyond_the_limit_waits_in_order(run: Run[Any]) -> None:
     run(main())
 
 
-def test_work_that_is_cancelled_before_it_begins_is_not_done(run: Run[Any]) -> None:
+def test_a_call_cancelled_before_it_starts_does_not_run(run: Run[Any]) -> None:
     async def main() -> None:
         threads, gate, done = DaemonThreads("test", 1), threading.Event(), list[str]()
         first = asyncio.create_task(threads.run(gate.wait))
@@ -65,7 +65,7 @@ def test_work_that_is_cancelled_before_it_begins_is_not_done(run: Run[Any]) -> N
     run(main())
 
 
-def test_a_call_that_hangs_keeps_neither_the_loop_nor_the_process_from_ending() -> None:
+def test_a_hanging_call_blocks_neither_the_end_of_the_loop_nor_of_the_process() -> None:
     program = """if True:
         import asyncio, threading
         from grapevine_proto.runtime.daemon_threads import DaemonThreads
@@ -81,7 +81,7 @@ def test_a_call_that_hangs_keeps_neither_the_loop_nor_the_process_from_ending() 
     assert done.stderr == b""
 
 
-def test_no_thread_is_left_once_the_work_is_done(run: Run[Any]) -> None:
+def test_no_thread_remains_without_work(run: Run[Any]) -> None:
     async def main() -> None:
         threads = DaemonThreads("short-lived", 3)
         await asyncio.gather(*(threads.run(divmod, 7, 2) for _ in range(10)))

@@ -33,7 +33,7 @@ async def all_of(stream: EventStream) -> list[Event]:
     return [event async for event in stream]
 
 
-def test_what_was_put_is_read_in_order_to_the_end(run: Run[Any]) -> None:
+def test_events_are_read_in_order_to_the_end(run: Run[Any]) -> None:
     async def main() -> None:
         stream = EventStream(1000, 10**6)
         events = [received(number) for number in range(200)]
@@ -46,7 +46,7 @@ def test_what_was_put_is_read_in_order_to_the_end(run: Run[Any]) -> None:
     run(main())
 
 
-def test_beyond_so_many_events_the_oldest_go_and_the_reader_is_told(run: Run[Any]) -> None:
+def test_beyond_the_event_limit_the_oldest_are_dropped_and_reported(run: Run[Any]) -> None:
     async def main() -> None:
         lost: list[int] = []
         stream = EventStream(3, 10**6, lost.append)
@@ -59,7 +59,9 @@ def test_beyond_so_many_events_the_oldest_go_and_the_reader_is_told(run: Run[Any
     run(main())
 
 
-def test_beyond_so_many_bytes_the_oldest_go_but_one_event_always_fits(run: Run[Any]) -> None:
+def test_beyond_the_byte_limit_the_oldest_are_dropped_but_one_event_always_fits(
+    run: Run[Any],
+) -> None:
     async def main() -> None:
         stream = EventStream(1000, 10_000)
         for number in range(4):
@@ -71,7 +73,7 @@ def test_beyond_so_many_bytes_the_oldest_go_but_one_event_always_fits(run: Run[A
     run(main())
 
 
-def test_a_reader_of_a_full_queue_lets_the_loop_go_on(run: Run[Any]) -> None:
+def test_a_reader_of_a_full_queue_yields_to_the_loop(run: Run[Any]) -> None:
     async def main() -> None:
         stream = EventStream(10_000, 10**9)
         for number in range(10 * MAX_EVENTS_PER_TURN):
@@ -93,7 +95,7 @@ def test_a_reader_of_a_full_queue_lets_the_loop_go_on(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_reader_that_never_waits_loses_nothing_of_what_two_tasks_tell(run: Run[Any]) -> None:
+def test_a_reader_that_never_waits_loses_no_event_of_two_tasks(run: Run[Any]) -> None:
     async def main() -> None:
         stream = EventStream(1000, 10**9)
 
@@ -137,7 +139,7 @@ def test_handlers_are_called_one_after_another_and_awaited(run: Run[Any]) -> Non
     run(main())
 
 
-def test_a_handler_that_fails_is_named_and_called_again(
+def test_a_failing_handler_is_logged_and_called_again(
     run: Run[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -161,7 +163,7 @@ def test_a_handler_that_fails_is_named_and_called_again(
     run(main())
 
 
-def test_a_handler_too_slow_for_the_messages_loses_the_oldest_and_everybody_is_told(
+def test_a_slow_handler_loses_the_oldest_messages_and_all_readers_are_informed(
     run: Run[Any],
 ) -> None:
     async def main() -> None:
@@ -185,7 +187,7 @@ def test_a_handler_too_slow_for_the_messages_loses_the_oldest_and_everybody_is_t
     run(main())
 
 
-def test_what_a_slow_handler_loses_is_said_in_the_log(
+def test_losses_of_a_slow_handler_are_logged(
     run: Run[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -200,7 +202,7 @@ def test_what_a_slow_handler_loses_is_said_in_the_log(
     run(main())
 
 
-def test_a_slow_handler_that_may_lose_nothing_asks_for_a_pause_and_ends_it(run: Run[Any]) -> None:
+def test_a_slow_pausing_handler_requests_a_pause_and_ends_it(run: Run[Any]) -> None:
     async def main() -> None:
         pauses: list[bool] = []
         hub = EventHub(8, 10**6, pauses.append)
@@ -225,7 +227,7 @@ def test_a_slow_handler_that_may_lose_nothing_asks_for_a_pause_and_ends_it(run: 
     run(main())
 
 
-def test_beyond_its_bytes_even_a_pausing_queue_drops_the_oldest_and_counts(run: Run[Any]) -> None:
+def test_beyond_the_byte_limit_even_a_pausing_queue_drops_the_oldest(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(1000, 10_000)
         hub.add_handler(lambda _: asyncio.sleep(0))
@@ -242,7 +244,7 @@ class OutcomeError(BaseException):
 
 
 @pytest.mark.parametrize("error", [OutcomeError(), asyncio.CancelledError(), GeneratorExit()])
-def test_nothing_that_a_callback_raises_reaches_who_publishes(
+def test_no_exception_of_a_callback_reaches_the_publisher(
     run: Run[Any], error: BaseException
 ) -> None:
     async def main() -> None:
@@ -269,7 +271,7 @@ def test_nothing_that_a_callback_raises_reaches_who_publishes(
     run(main())
 
 
-def test_what_is_meant_to_end_the_program_still_does() -> None:
+def test_keyboard_interrupt_in_a_callback_still_ends_the_program() -> None:
     async def main() -> None:
         hub = EventHub(1000, 10**6)
         hub.add_listener(lambda _: sys.exit(7))
@@ -280,7 +282,7 @@ def test_what_is_meant_to_end_the_program_still_does() -> None:
         asyncio.run(main())
 
 
-def test_messages_that_no_handler_finished_are_known(run: Run[Any]) -> None:
+def test_unhandled_messages_are_listed(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(1000, 10**6)
         hub.add_handler(lambda _: asyncio.get_running_loop().create_future())
@@ -294,7 +296,7 @@ def test_messages_that_no_handler_finished_are_known(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_handler_that_nobody_waits_for_is_called_at_once(run: Run[Any]) -> None:
+def test_a_synchronous_handler_is_called_at_once(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(5, 10**6)
         seen: list[int] = []
@@ -307,7 +309,7 @@ def test_a_handler_that_nobody_waits_for_is_called_at_once(run: Run[Any]) -> Non
     run(main())
 
 
-def test_a_message_never_overtakes_one_that_a_handler_is_at(run: Run[Any]) -> None:
+def test_a_message_never_overtakes_one_in_a_handler(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(1000, 10**6)
         seen: list[int] = []
@@ -333,7 +335,9 @@ def test_a_message_never_overtakes_one_that_a_handler_is_at(run: Run[Any]) -> No
     run(main())
 
 
-def test_what_a_handler_cancels_is_its_own(run: Run[Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handler_cannot_cancel_the_task_that_runs_it(
+    run: Run[Any], caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         hub = EventHub(1000, 10**6)
         seen: list[int] = []
@@ -358,7 +362,7 @@ def test_what_a_handler_cancels_is_its_own(run: Run[Any], caplog: pytest.LogCapt
     run(main())
 
 
-def test_a_handler_that_never_ends_is_cancelled(run: Run[Any]) -> None:
+def test_a_handler_that_never_returns_is_cancelled(run: Run[Any]) -> None:
     async def main() -> None:
         hub = EventHub(5, 10**6)
         hub.add_handler(lambda _: asyncio.get_running_loop().create_future())
@@ -368,7 +372,7 @@ def test_a_handler_that_never_ends_is_cancelled(run: Run[Any]) -> None:
     run(main())
 
 
-def test_each_stream_has_all_events_from_its_beginning_and_ends_with_the_hub(
+def test_each_stream_gets_all_events_from_its_start_and_ends_with_the_hub(
     run: Run[Any],
 ) -> None:
     async def main() -> None:

@@ -91,7 +91,7 @@ def calls_of(node: Node) -> dict[str, Callable[[], Any]]:
         "stats": node.stats,
         **{
             name: (lambda name=name: getattr(node, name))  # type: ignore[misc]
-            for name in ("peer_id", "address", "advertised", "epoch", "untaken", "lag_s")
+            for name in ("peer_id", "address", "advertised", "epoch", "unacknowledged", "lag_s")
         },
     }
 
@@ -128,7 +128,7 @@ def test_a_child_keeps_neither_the_port_nor_the_state_directory(
     run(main())
 
 
-def test_the_parent_is_heard_and_heeded_while_a_child_lives(run: Run[Any]) -> None:
+def test_the_parent_sends_and_receives_while_a_child_runs(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(config()) as one:
             child = Child(lambda: None)

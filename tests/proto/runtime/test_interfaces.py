@@ -43,7 +43,7 @@ def test_without_a_default_route_the_addresses_of_interfaces_are_dialed() -> Non
     assert ipv6[0] == "10.8.0.1"
 
 
-def test_an_address_of_one_link_alone_comes_after_all_others() -> None:
+def test_a_link_local_address_comes_last() -> None:
     ipv4, ipv6 = on_a_machine_with(
         *WIRE,
         "addr add 169.254.7.7/16 dev v0",
@@ -54,7 +54,7 @@ def test_an_address_of_one_link_alone_comes_after_all_others() -> None:
     assert ipv6[:3] == ["10.8.0.1", "fd00::7", "169.254.7.7"]
 
 
-def test_with_a_default_route_its_address_is_dialed() -> None:
+def test_with_a_default_route_its_source_address_is_dialed() -> None:
     ipv4, _ = on_a_machine_with(
         *WIRE,
         "addr add 10.8.0.1/24 dev v0",
@@ -69,10 +69,10 @@ def test_an_interface_that_is_down_is_not_dialed() -> None:
     assert ipv4 == ["127.0.0.1"]
 
 
-def test_a_machine_with_nothing_but_loopback_is_dialed_there() -> None:
+def test_a_machine_with_only_loopback_is_dialed_there() -> None:
     assert on_a_machine_with("link set lo up") == [["127.0.0.1"], ["::1"]]
 
 
-def test_a_bound_address_is_what_others_dial_without_a_zone() -> None:
+def test_a_bound_address_is_dialed_without_its_scope() -> None:
     assert dialable_hosts("10.8.0.1", socket.AF_INET) == ("10.8.0.1",)
     assert dialable_hosts("fe80::1%eth0", socket.AF_INET6) == ("fe80::1",)

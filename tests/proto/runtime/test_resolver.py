@@ -19,7 +19,7 @@ from tests.conftest import Run
 LIVE = Address("127.0.0.1", 8000)
 
 
-def test_a_name_that_hangs_delays_no_other(run: Run[Any]) -> None:
+def test_a_hanging_lookup_delays_no_other_name(run: Run[Any]) -> None:
     async def main() -> None:
         found: asyncio.Queue[tuple[str, tuple[Address, ...]]] = asyncio.Queue()
 
@@ -42,7 +42,7 @@ def test_a_name_that_hangs_delays_no_other(run: Run[Any]) -> None:
     run(main())
 
 
-def test_a_lookup_that_fails_in_some_new_way_ends_nothing(
+def test_an_unexpected_error_in_a_lookup_ends_nothing(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("grapevine_proto.runtime.resolver.RESOLVE_INTERVAL_S", 0.0)
@@ -67,7 +67,7 @@ def test_a_lookup_that_fails_in_some_new_way_ends_nothing(
     run(main())
 
 
-def test_a_node_among_names_that_hang_links_dials_by_hand_and_leaves(
+def test_a_node_with_hanging_names_connects_dials_and_leaves(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while the application keeps every thread of the default executor busy."""

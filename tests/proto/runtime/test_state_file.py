@@ -74,7 +74,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         monkeypatch.setattr(os, name, dying(name, getattr(os, name)))
 
 
-def test_the_first_run_makes_an_identity_and_takes_the_wall_clock_for_its_epoch(
+def test_the_first_run_creates_an_identity_and_starts_its_epoch_at_the_wall_clock(
     tmp_path: Path,
 ) -> None:
     saved = load_once(tmp_path / "node")
@@ -84,7 +84,7 @@ def test_the_first_run_makes_an_identity_and_takes_the_wall_clock_for_its_epoch(
     assert load_once(tmp_path / "other").seed != saved.seed
 
 
-def test_a_later_run_has_the_same_identity_and_all_that_was_saved(tmp_path: Path) -> None:
+def test_a_later_run_has_the_same_identity_and_the_saved_state(tmp_path: Path) -> None:
     saved = filled(tmp_path)
     again = load_once(tmp_path, UNIX_NOW + 60)
     assert again == NodeState(
@@ -92,7 +92,7 @@ def test_a_later_run_has_the_same_identity_and_all_that_was_saved(tmp_path: Path
     )
 
 
-def test_the_epoch_rises_with_every_run_even_when_the_clock_goes_back(tmp_path: Path) -> None:
+def test_the_epoch_increases_with_every_run_even_if_the_clock_goes_back(tmp_path: Path) -> None:
     epochs = [load_once(tmp_path, now).epoch for now in (UNIX_NOW, UNIX_NOW, 5.0, 0.0)]
     assert epochs == [int(UNIX_NOW) + each for each in range(4)]
 
@@ -110,7 +110,7 @@ def test_an_identity_without_an_epoch_left_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such modes")
-def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
+def test_no_other_user_can_read_the_state(tmp_path: Path) -> None:
     filled(tmp_path / "node")
     assert stat.S_IMODE((tmp_path / "node").stat().st_mode) == 0o700
     for path in (tmp_path / "node").iterdir():
@@ -136,7 +136,7 @@ def refusal(path: Path) -> str:
 
 @as_root
 @pytest.mark.parametrize("name", ["", "identity", "state", "lock"])
-def test_what_another_user_planted_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+def test_files_of_another_user_are_refused_and_left_unchanged(tmp_path: Path, name: str) -> None:
     path = tmp_path / "node"
     filled(path)
     before = {each.name: each.read_bytes() for each in path.iterdir()}
@@ -146,7 +146,7 @@ def test_what_another_user_planted_is_refused_and_left_alone(tmp_path: Path, nam
 
 
 @as_root
-def test_a_directory_above_that_is_another_users_is_refused(tmp_path: Path) -> None:
+def test_a_parent_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     os.chown(tmp_path / "theirs", OTHER, OTHER)
     assert "theirs belongs to" in refusal(tmp_path / "theirs" / "node")
@@ -154,7 +154,7 @@ def test_a_directory_above_that_is_another_users_is_refused(tmp_path: Path) -> N
 
 @posix
 @pytest.mark.parametrize(("name", "mode"), [("", 0o777), ("identity", 0o644), ("lock", 0o666)])
-def test_what_others_can_change_or_read_is_refused_with_the_mend(
+def test_files_accessible_to_others_are_refused_with_the_remedy(
     tmp_path: Path, name: str, mode: int
 ) -> None:
     path = tmp_path / "node"
@@ -165,7 +165,7 @@ def test_what_others_can_change_or_read_is_refused_with_the_mend(
 
 @posix
 @pytest.mark.parametrize("name", ["identity", "state", "lock"])
-def test_no_link_in_the_directory_is_followed(tmp_path: Path, name: str) -> None:
+def test_no_symlink_in_the_directory_is_followed(tmp_path: Path, name: str) -> None:
     dear = tmp_path / "dear"
     dear.write_text("dear to its owner")
     dear.chmod(0o600)
@@ -181,7 +181,7 @@ def test_no_link_in_the_directory_is_followed(tmp_path: Path, name: str) -> None
 
 
 @posix
-def test_a_directory_reached_over_our_own_link_is_used(tmp_path: Path) -> None:
+def test_a_directory_behind_an_own_symlink_is_used(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir(mode=0o700)
     (tmp_path / "node").symlink_to("there")
     assert load_once(tmp_path / "node").seed == load_once(tmp_path / "there").seed
@@ -202,7 +202,7 @@ def test_everything_is_private_whatever_the_umask(tmp_path: Path, umask: int) ->
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE])
-def test_trouble_of_the_disk_that_passes_is_told_from_a_wrong_setting(
+def test_a_transient_disk_error_differs_from_an_invalid_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     with monkeypatch.context() as patch:
@@ -222,9 +222,7 @@ def test_trouble_of_the_disk_that_passes_is_told_from_a_wrong_setting(
 
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 65])
-def test_an_empty_file_of_a_full_disk_or_a_power_failure_is_set_aside(
-    tmp_path: Path, left: bytes
-) -> None:
+def test_an_empty_file_is_renamed_to_damaged(tmp_path: Path, left: bytes) -> None:
     filled(tmp_path)
     for name in ("identity", "state"):
         (tmp_path / name).write_bytes(left)
@@ -235,7 +233,7 @@ def test_an_empty_file_of_a_full_disk_or_a_power_failure_is_set_aside(
     directory.close()
 
 
-def test_a_second_node_is_told_the_directory_and_who_holds_it(tmp_path: Path) -> None:
+def test_a_second_node_learns_the_directory_and_its_holder(tmp_path: Path) -> None:
     holder = StateDirectory(tmp_path)
     holder.load(UNIX_NOW)
     with pytest.raises(StateLockedError) as caught:
@@ -249,7 +247,7 @@ def test_a_second_node_is_told_the_directory_and_who_holds_it(tmp_path: Path) ->
     load_once(tmp_path)
 
 
-def test_a_failed_load_gives_the_lock_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_load_releases_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", _raise(OSError(28, "No space left on device")))
         with pytest.raises(ConfigError, match="No space left on device") as caught:
@@ -301,7 +299,7 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_old_state_or_the_new(
     assert again.load_warning == ""
 
 
-def test_what_a_killed_run_left_aside_goes_at_the_next_start(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_run_are_removed_at_the_next_start(tmp_path: Path) -> None:
     filled(tmp_path)
     (tmp_path / ".state.1.new").write_bytes(b"half")
     load_once(tmp_path)
@@ -309,7 +307,7 @@ def test_what_a_killed_run_left_aside_goes_at_the_next_start(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("step", range(1, 20))
-def test_a_kill_at_any_step_of_the_first_start_is_no_harm_to_the_second(
+def test_a_kill_at_any_step_of_the_first_start_does_not_affect_the_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     directory = StateDirectory(tmp_path)
@@ -354,7 +352,7 @@ def test_a_save_waits_for_the_one_before_it(
     assert decode_state((tmp_path / "state").read_bytes()) == (saved.epoch, (), PEERS[:1])
 
 
-def test_a_state_cut_at_any_length_costs_the_marks_and_nothing_else(tmp_path: Path) -> None:
+def test_a_truncated_state_costs_only_the_delivery_state(tmp_path: Path) -> None:
     saved = filled(tmp_path)
     whole = (tmp_path / "state").read_bytes()
     for length in range(len(whole)):
@@ -367,7 +365,7 @@ def test_a_state_cut_at_any_length_costs_the_marks_and_nothing_else(tmp_path: Pa
         assert (tmp_path / "state.damaged").read_bytes() == whole[:length]
 
 
-def test_an_identity_that_is_none_is_kept_aside_and_not_shown(tmp_path: Path) -> None:
+def test_an_invalid_identity_is_renamed_and_not_shown(tmp_path: Path) -> None:
     saved = filled(tmp_path)
     (tmp_path / "identity").write_text(saved.seed.hex()[:-2])
     directory = StateDirectory(tmp_path)
@@ -379,7 +377,7 @@ def test_an_identity_that_is_none_is_kept_aside_and_not_shown(tmp_path: Path) ->
     assert "identity.damaged" in directory.load_warning
 
 
-def test_the_seed_prints_nowhere(tmp_path: Path) -> None:
+def test_the_seed_is_never_printed(tmp_path: Path) -> None:
     saved = filled(tmp_path)
     for shown in (repr(saved), repr(StateDirectory(tmp_path))):
         assert saved.seed.hex() not in shown
@@ -405,13 +403,13 @@ saved_streams = st.builds(
 
 
 @given(st.lists(saved_streams), whole_numbers)
-def test_what_is_encoded_decodes_to_the_same(streams: list[SavedStream], epoch: int) -> None:
+def test_encoded_values_decode_to_the_same_values(streams: list[SavedStream], epoch: int) -> None:
     saved = NodeState(seed=bytes(32), epoch=epoch, streams=tuple(streams), peers=PEERS)
     assert decode_state(encode_state(saved)) == (epoch, tuple(streams), PEERS)
 
 
 @given(st.data())
-def test_a_flipped_bit_anywhere_is_noticed(data: st.DataObject) -> None:
+def test_any_flipped_bit_is_detected(data: st.DataObject) -> None:
     state = encode_state(NodeState(seed=bytes(32), epoch=5, streams=STREAMS, peers=PEERS))
     bit = data.draw(st.integers(0, 8 * len(state) - 1))
     flipped = bytearray(state)

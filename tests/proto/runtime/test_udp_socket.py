@@ -21,7 +21,7 @@ ANY = "127.0.0.1:0"
 TOO_LONG = bytes(70_000)  # beyond what UDP carries: EMSGSIZE
 
 
-def test_what_one_sends_the_other_receives(run: Run[Any]) -> None:
+def test_a_sent_datagram_is_received(run: Run[Any]) -> None:
     async def main() -> None:
         ours, theirs = await UdpSocket.open(ANY), await UdpSocket.open(ANY)
         await ours.send(b"hello", theirs.address)
@@ -32,7 +32,7 @@ def test_what_one_sends_the_other_receives(run: Run[Any]) -> None:
     run(main())
 
 
-def test_datagrams_that_cannot_go_cost_the_others_nothing(run: Run[Any]) -> None:
+def test_unsendable_datagrams_affect_no_others(run: Run[Any]) -> None:
     async def main() -> None:
         ours, theirs = await UdpSocket.open(ANY), await UdpSocket.open(ANY)
         nowhere = Address("255.255.255.255", 9)  # EACCES on a socket without the right to
@@ -51,7 +51,7 @@ def test_datagrams_that_cannot_go_cost_the_others_nothing(run: Run[Any]) -> None
     run(main())
 
 
-def test_a_dead_port_costs_a_living_one_nothing(run: Run[Any]) -> None:
+def test_a_closed_port_affects_no_other_peer(run: Run[Any]) -> None:
     async def main() -> None:
         ours, theirs = await UdpSocket.open(ANY), await UdpSocket.open(ANY)
         dead = await UdpSocket.open(ANY)
@@ -67,7 +67,7 @@ def test_a_dead_port_costs_a_living_one_nothing(run: Run[Any]) -> None:
     run(main())
 
 
-def test_ipv6_hears_both_families_and_calls_ipv4_by_its_name(run: Run[Any]) -> None:
+def test_an_ipv6_socket_receives_both_families_and_reports_plain_ipv4(run: Run[Any]) -> None:
     async def main() -> None:
         try:
             both = await UdpSocket.open("[::]:0")
@@ -85,7 +85,7 @@ def test_ipv6_hears_both_families_and_calls_ipv4_by_its_name(run: Run[Any]) -> N
     run(main())
 
 
-def test_closing_ends_whoever_waits(run: Run[Any]) -> None:
+def test_close_ends_a_waiting_receive(run: Run[Any]) -> None:
     async def main() -> None:
         ours = await UdpSocket.open(ANY)
         waiting = asyncio.create_task(ours.receive())
@@ -118,9 +118,7 @@ def test_a_port_in_use_is_named_with_its_cause(run: Run[Any]) -> None:
         ("no-such-host.invalid:0", "no-such-host.invalid"),
     ],
 )
-def test_an_address_that_is_not_ours_is_named_with_its_cause(
-    run: Run[Any], bind: str, cause: str
-) -> None:
+def test_a_foreign_address_is_named_with_its_cause(run: Run[Any], bind: str, cause: str) -> None:
     async def main() -> None:
         with pytest.raises(BindError, match=cause):
             await UdpSocket.open(bind)
@@ -128,7 +126,7 @@ def test_an_address_that_is_not_ours_is_named_with_its_cause(
     run(main())
 
 
-def test_a_wildcard_is_not_what_others_are_told_to_dial(run: Run[Any]) -> None:
+def test_a_wildcard_is_never_advertised(run: Run[Any]) -> None:
     async def main() -> None:
         ours = await UdpSocket.open("0.0.0.0:0")
         assert ours.address.host == "0.0.0.0"
@@ -139,7 +137,7 @@ def test_a_wildcard_is_not_what_others_are_told_to_dial(run: Run[Any]) -> None:
     run(main())
 
 
-def test_an_address_that_was_found_outlives_a_cable_that_is_pulled(
+def test_a_known_address_survives_an_unplugged_network(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now: list[tuple[str, ...]] = [("10.8.0.1",)]
@@ -169,7 +167,7 @@ def test_names_resolve_to_all_addresses_the_socket_can_reach(run: Run[Any]) -> N
     run(main())
 
 
-def test_a_flood_that_nobody_reads_costs_datagrams_and_not_memory(
+def test_an_unread_flood_costs_datagrams_and_not_memory(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint_module, "MAX_RECEIVE_QUEUE_BYTES", 10_000)
@@ -193,7 +191,9 @@ def test_a_flood_that_nobody_reads_costs_datagrams_and_not_memory(
     run(main())
 
 
-def test_a_datagram_too_large_for_the_system_is_named_and_costs_no_other(run: Run[Any]) -> None:
+def test_a_datagram_too_large_for_the_system_is_reported_and_affects_no_other(
+    run: Run[Any],
+) -> None:
     async def main() -> None:
         ours, theirs = await UdpSocket.open("127.0.0.1:0"), await UdpSocket.open("127.0.0.1:0")
         await ours.send(bytes(65_508), theirs.address)  # one byte more than UDP over IPv4 holds
@@ -207,7 +207,7 @@ def test_a_datagram_too_large_for_the_system_is_named_and_costs_no_other(run: Ru
 
 
 @pytest.mark.parametrize("wildcard", ["0.0.0.0:0", "[::]:0"])
-def test_an_answer_leaves_from_the_address_that_was_dialed(run: Run[Any], wildcard: str) -> None:
+def test_a_reply_leaves_from_the_address_that_was_dialed(run: Run[Any], wildcard: str) -> None:
     async def main() -> None:
         try:
             ours = await UdpSocket.open(wildcard)
@@ -226,7 +226,7 @@ def test_an_answer_leaves_from_the_address_that_was_dialed(run: Run[Any], wildca
     run(main())
 
 
-def test_a_source_address_that_has_gone_costs_no_datagram(run: Run[Any]) -> None:
+def test_a_removed_source_address_costs_no_datagram(run: Run[Any]) -> None:
     async def main() -> None:
         ours, theirs = await UdpSocket.open("0.0.0.0:0"), await UdpSocket.open(ANY)
         gone = SourceAddress(*theirs.address)
@@ -241,7 +241,7 @@ def test_a_source_address_that_has_gone_costs_no_datagram(run: Run[Any]) -> None
     run(main())
 
 
-def test_a_wildcard_sends_all_that_it_was_given_before_it_closes(run: Run[Any]) -> None:
+def test_a_wildcard_socket_sends_everything_before_it_closes(run: Run[Any]) -> None:
     async def main() -> None:
         ours, theirs = await UdpSocket.open("0.0.0.0:0"), await UdpSocket.open(ANY)
         for number in range(50):
@@ -256,7 +256,7 @@ def test_a_wildcard_sends_all_that_it_was_given_before_it_closes(run: Run[Any]) 
     run(main())
 
 
-def test_a_refused_buffer_size_is_asked_for_in_halves_and_is_not_fatal(
+def test_a_refused_buffer_size_is_halved_and_not_fatal(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The BSDs refuse what is above their limit (ENOBUFS), where Linux grants less."""
@@ -279,7 +279,7 @@ def test_a_refused_buffer_size_is_asked_for_in_halves_and_is_not_fatal(
     run(main())
 
 
-def test_what_this_socket_cannot_send_to_is_told_with_the_reason(run: Run[Any]) -> None:
+def test_an_unsendable_address_is_reported_with_the_reason(run: Run[Any]) -> None:
     async def main() -> None:
         ipv4, ipv6 = await UdpSocket.open(ANY), await UdpSocket.open("[::]:0")
         for socket_, host in ((ipv4, "2001:db8::7"), (ipv6, "fe80::1%no-such0")):
@@ -304,7 +304,7 @@ def test_a_host_that_is_neither_address_nor_name_cannot_be_bound(run: Run[Any], 
     run(main())
 
 
-def test_a_read_that_finds_no_memory_rests_and_goes_on(
+def test_a_read_without_memory_pauses_and_resumes(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = 0
@@ -332,7 +332,7 @@ def test_a_read_that_finds_no_memory_rests_and_goes_on(
     run(main())
 
 
-def test_a_system_without_pktinfo_is_named_and_the_node_goes_on(
+def test_a_system_without_pktinfo_is_logged_and_the_node_runs(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(endpoint_module, "enable_pktinfo", lambda _: False)

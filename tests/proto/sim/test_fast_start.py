@@ -29,13 +29,13 @@ def life(linked: int) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("linked", [0, 4])
-def test_what_is_computed_once_gives_the_same_run(linked: int) -> None:
+def test_memoization_changes_no_run(linked: int) -> None:
     with memoized():
         quick = life(linked)
     assert quick == life(linked)
 
 
-def test_the_collector_and_the_functions_are_back_afterwards_also_after_an_error() -> None:
+def test_memoized_restores_the_collector_and_the_functions_also_after_an_error() -> None:
     def fail() -> None:
         with memoized():
             assert vars(signed)["verify"] is not before
@@ -49,7 +49,7 @@ def test_the_collector_and_the_functions_are_back_afterwards_also_after_an_error
     assert gc.isenabled()
 
 
-def test_nodes_that_begin_linked_are_linked_and_hear_everything() -> None:
+def test_initially_linked_nodes_are_connected_and_receive_everything() -> None:
     sim = Simulation(nodes=40, seed=1, config=NodeConfig(max_peers=5), initial_links=5)
     sim.run(1.0)
     assert min(sim.connected(number) for number in range(40)) >= 4
@@ -65,7 +65,7 @@ def test_more_links_than_a_node_may_have_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("nodes", "degree"), [(2, 1), (5, 8), (50, 2), (51, 3), (300, 5), (64, 8)])
-def test_the_overlay_is_even_and_whole(nodes: int, degree: int) -> None:
+def test_the_initial_overlay_is_regular_and_connected(nodes: int, degree: int) -> None:
     neighbours = regular_overlay(nodes, degree, random.Random(1))
     assert all(each in neighbours[other] for each in range(nodes) for other in neighbours[each])
     assert all(each not in neighbours[each] for each in range(nodes))

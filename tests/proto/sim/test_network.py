@@ -16,7 +16,7 @@ def fraction(network: Network, wanted: int) -> float:
     return sum(len(wire.transmit(0, 1, DATAGRAM)) == wanted for _ in range(MANY)) / MANY
 
 
-def test_loss_and_duplication_strike_at_their_rates() -> None:
+def test_loss_and_duplication_occur_at_their_rates() -> None:
     assert fraction(Network(), 1) == 1
     assert fraction(Network(loss=0.1), 0) == pytest.approx(0.1, abs=0.01)
     assert fraction(Network(duplication=0.2), 2) == pytest.approx(0.2, abs=0.01)
@@ -38,7 +38,7 @@ def test_a_latency_per_pair_is_kept_in_both_directions() -> None:
     assert wire.transmit(0, 2, DATAGRAM)[0][0] != there[0]
 
 
-def test_a_latency_per_pair_does_not_depend_on_who_speaks_first() -> None:
+def test_a_latency_per_pair_does_not_depend_on_the_first_sender() -> None:
     one, other = (NetworkModel(Network(per_pair=True), "seed") for _ in range(2))
     other.transmit(3, 4, DATAGRAM)
     assert one.transmit(0, 1, DATAGRAM) == other.transmit(0, 1, DATAGRAM)
@@ -59,14 +59,14 @@ def test_zones_have_a_latency_inside_and_one_between() -> None:
     assert not wire.crosses_zones(1, 2)
 
 
-def test_zones_make_no_difference_where_no_latency_between_them_is_given() -> None:
+def test_zones_make_no_difference_without_a_latency_between_them() -> None:
     wire = NetworkModel(Network(latency=(0.001, 0.001)), "seed")
     wire.set_zone(0, "here")
     wire.set_zone(1, "there")
     assert wire.transmit(0, 1, DATAGRAM)[0][0] == 0.001
 
 
-def test_reordering_holds_some_datagrams_up() -> None:
+def test_reordering_delays_some_datagrams() -> None:
     wire = NetworkModel(Network(reorder=0.5), "seed")
     late = sum(wire.transmit(0, 1, DATAGRAM)[0][0] > 0.050 for _ in range(MANY)) / MANY
     assert 0.3 < late < 0.5
@@ -81,7 +81,7 @@ def test_corruption_flips_one_bit() -> None:
         assert difference.bit_count() == 1
 
 
-def test_a_wall_stops_one_direction_until_it_is_taken_down() -> None:
+def test_a_block_stops_one_direction_until_it_is_removed() -> None:
     wire = NetworkModel(Network(), "seed")
     wire.block({0, 1}, {2})
     assert wire.transmit(0, 2, DATAGRAM) == []
@@ -92,7 +92,7 @@ def test_a_wall_stops_one_direction_until_it_is_taken_down() -> None:
     assert wire.transmit(0, 2, DATAGRAM) != []
 
 
-def test_the_same_seed_is_the_same_weather() -> None:
+def test_the_same_seed_gives_the_same_network() -> None:
     network = Network(loss=0.1, duplication=0.1, reorder=0.1, corruption=0.1)
     one, other, third = (NetworkModel(network, seed) for seed in ("a", "a", "b"))
     runs = [[wire.transmit(0, 1, DATAGRAM) for _ in range(100)] for wire in (one, other, third)]
@@ -110,6 +110,6 @@ def test_the_same_seed_is_the_same_weather() -> None:
         {"latency_between_zones": (0.2, 0.1)},
     ],
 )
-def test_impossible_weather_is_refused(wrong: dict[str, float]) -> None:
+def test_an_invalid_network_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Network(**wrong)  # type: ignore[arg-type]

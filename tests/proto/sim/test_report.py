@@ -23,21 +23,21 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert math.isnan(percentile([], 0.5))
 
 
-def test_a_report_counts_who_was_missed_and_what_each_message_cost() -> None:
+def test_a_report_counts_missed_nodes_and_the_cost_per_message() -> None:
     report = make_report([0.3, 0.1, 0.2], 4, 5, 1, Totals(60, 6000, 12), 2)
     assert (report.coverage, report.missed, report.duplicates) == (0.6, 2, 1)
     assert (report.p50, report.last, report.hops) == (0.2, 0.3, 4)
     assert (report.datagrams, report.bytes, report.redundancy) == (30, 3000, 2.0)
 
 
-def test_a_message_that_nobody_got_has_no_latency() -> None:
+def test_an_undelivered_message_has_no_latency() -> None:
     report = make_report([], 0, 5, 0, Totals(0, 0, 0), 1)
     assert report.coverage == 0
     assert math.isnan(report.last)
     assert make_report([], 0, 0, 0, Totals(0, 0, 0), 1).coverage == 1
 
 
-def test_two_nodes_take_one_hop_and_one_way() -> None:
+def test_between_two_nodes_a_message_takes_one_hop_and_one_latency() -> None:
     simulation = Simulation(nodes=2, network=Network(latency=(0.02, 0.02)))
     simulation.run(10)
     report_of = simulation.broadcast(0, b"hello")
@@ -66,19 +66,19 @@ def broadcasts(simulation: Simulation, *said: tuple[int, float, int]) -> list[Br
     return [record.report(each, 100, 1000) for each in ids]
 
 
-def test_what_is_carried_until_the_next_broadcast_is_the_cost_of_the_one_before() -> None:
+def test_traffic_until_the_next_broadcast_is_the_cost_of_the_previous_one() -> None:
     first, second = broadcasts(Simulation(nodes=1), (0, 1.0, 20), (0, 2.0, 50))
     assert (first.datagrams, first.bytes) == (30, 300)
     assert (second.datagrams, second.bytes) == (50, 500)
 
 
-def test_what_is_said_at_one_instant_shares_its_cost() -> None:
+def test_simultaneous_broadcasts_share_their_cost() -> None:
     *shared, alone = broadcasts(Simulation(nodes=1), (0, 1.0, 20), (0, 1.0, 20), (0, 2.0, 50))
     assert [each.datagrams for each in shared] == [15, 15]
     assert alone.datagrams == 50
 
 
-def test_who_comes_later_is_not_expected_and_nor_is_the_origin() -> None:
+def test_later_nodes_and_the_origin_are_not_expected() -> None:
     simulation = Simulation(nodes=3)
     simulation.run(2)
     simulation.add(after=1.0)
@@ -88,7 +88,7 @@ def test_who_comes_later_is_not_expected_and_nor_is_the_origin() -> None:
     assert simulation.report(message_id).expected == 2
 
 
-def test_to_look_changes_no_run() -> None:
+def test_reading_a_report_changes_no_run() -> None:
     def run(*, looked: bool) -> str:
         simulation = Simulation(nodes=4, seed=5)
         simulation.run(3)

@@ -47,7 +47,7 @@ def rough_run(seed: int) -> str:
     return simulation.trace_hash
 
 
-def test_the_same_seed_is_the_same_run_to_the_byte() -> None:
+def test_the_same_seed_gives_the_same_run_to_the_byte() -> None:
     assert rough_run(1) == rough_run(1)
     assert rough_run(1) != rough_run(2)
 
@@ -137,7 +137,7 @@ class Said:
 
 
 @pytest.mark.parametrize("seed", [1])  # a minute each: the swarm draws others
-def test_two_hundred_nodes_in_rough_weather_are_given_every_message_once(seed: int) -> None:
+def test_two_hundred_nodes_on_a_bad_network_receive_every_message_once(seed: int) -> None:
     """10 % loss, 1 % duplication, reordering, a partition of 30 s, ten restarts."""
     config = NodeConfig(max_peers=8)
     simulation = Simulation(nodes=200, seed=seed, config=config, network=ROUGH, bootstrap=3)
@@ -165,7 +165,7 @@ def test_two_hundred_nodes_in_rough_weather_are_given_every_message_once(seed: i
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_small_clusters_with_crashes_and_corruption_are_given_every_message_once(seed: int) -> None:
+def test_small_clusters_with_crashes_and_corruption_receive_every_message_once(seed: int) -> None:
     weather = Network(loss=0.2, duplication=0.1, reorder=0.2, corruption=0.05)
     simulation = Simulation(nodes=6, seed=seed, config=NodeConfig.local(), network=weather)
     said = Said(simulation, random.Random(seed))
@@ -221,7 +221,7 @@ def assert_back(simulation: Simulation, number: int, dead: list[str]) -> None:
     assert others_than(number, dead) == []
 
 
-def test_a_restarted_node_is_back_in_time() -> None:
+def test_a_restarted_node_recovers_in_time() -> None:
     simulation, dead = steady()
     simulation.crash(7)
     simulation.run(3)
@@ -229,7 +229,7 @@ def test_a_restarted_node_is_back_in_time() -> None:
     assert_back(simulation, 7, dead)
 
 
-def test_a_node_that_was_long_down_is_back_in_time() -> None:
+def test_a_node_that_was_down_for_long_recovers_in_time() -> None:
     simulation, dead = steady()
     simulation.crash(7)
     simulation.run(900)
@@ -237,7 +237,7 @@ def test_a_node_that_was_long_down_is_back_in_time() -> None:
     assert_back(simulation, 7, dead)
 
 
-def test_a_node_that_lost_its_disk_is_somebody_else_and_in_time() -> None:
+def test_a_node_that_lost_its_disk_has_a_new_identity_and_recovers_in_time() -> None:
     simulation, dead = steady()
     before = simulation.nodes[7].peer_id
     simulation.crash(7)
@@ -247,14 +247,14 @@ def test_a_node_that_lost_its_disk_is_somebody_else_and_in_time() -> None:
 
 
 @pytest.mark.parametrize("seconds", [10.0, 60.0, 600.0])
-def test_a_suspended_machine_is_back_in_time(seconds: float) -> None:
+def test_a_suspended_machine_recovers_in_time(seconds: float) -> None:
     simulation, dead = steady()
     simulation.suspend(7, seconds)
     simulation.run(seconds)
     assert_back(simulation, 7, dead)
 
 
-def test_a_node_that_moved_is_back_in_time() -> None:
+def test_a_node_that_moved_recovers_in_time() -> None:
     simulation, dead = steady()
     simulation.move(7)
     simulation.run(60)
@@ -262,7 +262,7 @@ def test_a_node_that_moved_is_back_in_time() -> None:
 
 
 @pytest.mark.parametrize("seconds", [30.0, 600.0])
-def test_a_node_that_was_long_cut_off_is_back_in_time(seconds: float) -> None:
+def test_a_node_that_was_isolated_for_long_recovers_in_time(seconds: float) -> None:
     simulation, dead = steady()
     simulation.partition([7])
     simulation.run(seconds)
@@ -270,7 +270,7 @@ def test_a_node_that_was_long_cut_off_is_back_in_time(seconds: float) -> None:
     assert_back(simulation, 7, dead)
 
 
-def test_two_halves_that_were_long_apart_are_one_again_and_know_all_that_was_said() -> None:
+def test_two_halves_merge_after_a_long_partition_and_have_all_messages() -> None:
     simulation, _ = steady()
     simulation.partition(range(10))
     simulation.run(200)
@@ -285,7 +285,7 @@ def test_two_halves_that_were_long_apart_are_one_again_and_know_all_that_was_sai
     )
 
 
-def test_a_path_that_works_one_way_only_hurts_nobody_else() -> None:
+def test_a_one_way_path_affects_no_other_node() -> None:
     simulation, dead = steady()
     simulation.partition([7], range(7), one_way=True)
     simulation.run(120)
@@ -293,7 +293,7 @@ def test_a_path_that_works_one_way_only_hurts_nobody_else() -> None:
     assert_back(simulation, 7, dead)
 
 
-def test_a_steady_cluster_loses_nobody_at_one_datagram_in_ten() -> None:
+def test_a_stable_cluster_loses_no_member_at_ten_percent_loss() -> None:
     simulation, dead = steady(loss=0.10)
     simulation.run(600)  # past the age at which every session is renewed
     assert dead == []
@@ -311,7 +311,7 @@ def test_an_idle_cluster_is_quiet() -> None:
     assert (simulation.datagrams - before) / intervals / links <= 2
 
 
-def test_one_message_causes_at_most_so_many_copies() -> None:
+def test_one_message_causes_a_limited_number_of_copies() -> None:
     simulation, _ = steady(nodes=50)
     message_id = simulation.broadcast(0, b"hello")
     simulation.run(60)
@@ -342,7 +342,7 @@ def test_no_nonce_is_used_twice_under_a_key() -> None:
     assert len(seen) > 1000
 
 
-def test_peers_change_state_by_the_table_alone() -> None:
+def test_peers_change_state_only_by_the_transition_table() -> None:
     simulation = Simulation(nodes=12, seed=5, config=NodeConfig.local(max_peers=5), network=ROUGH)
     told: Counter[tuple[PeerState | None, PeerState]] = Counter()
 
@@ -364,7 +364,7 @@ def test_peers_change_state_by_the_table_alone() -> None:
     assert len(told) >= 3
 
 
-def test_corrupted_datagrams_are_refused_by_name_and_do_no_harm() -> None:
+def test_corrupted_datagrams_are_dropped_with_a_reason_and_do_no_harm() -> None:
     simulation = Simulation(nodes=10, seed=2, network=Network(corruption=0.2))
     simulation.run(60)
     message_id = simulation.broadcast(0, b"hello")
@@ -387,7 +387,7 @@ def test_no_two_nodes_share_a_clock() -> None:
     assert len(clocks) == 5
 
 
-def test_a_message_of_the_largest_size_reaches_every_simulated_node() -> None:
+def test_a_message_of_the_maximum_size_reaches_every_simulated_node() -> None:
     simulation = Simulation(nodes=3, seed=4)
     simulation.run(10.0)
     message = simulation.broadcast(0, bytes(10 * 2**20))
@@ -395,7 +395,7 @@ def test_a_message_of_the_largest_size_reaches_every_simulated_node() -> None:
     assert simulation.deliveries(message) == {1: 1, 2: 1}
 
 
-def test_whoever_is_down_cannot_be_asked_to_act() -> None:
+def test_a_node_that_is_down_cannot_act() -> None:
     simulation = Simulation(nodes=2)
     simulation.run(2)
     simulation.crash(1)
@@ -406,7 +406,7 @@ def test_whoever_is_down_cannot_be_asked_to_act() -> None:
     assert simulation.peers(1) == []
 
 
-def test_a_private_message_goes_to_one() -> None:
+def test_a_direct_message_reaches_one_node() -> None:
     simulation = Simulation(nodes=3)
     simulation.run(10)
     message_id = simulation.send(0, 2, b"for two")
@@ -414,13 +414,13 @@ def test_a_private_message_goes_to_one() -> None:
     assert simulation.deliveries(message_id) == {2: 1}
 
 
-def test_waiting_for_what_does_not_come_ends() -> None:
+def test_run_until_ends_after_its_timeout() -> None:
     simulation = Simulation(nodes=1)
     assert not simulation.run_until(lambda: False, timeout=7)
     assert simulation.now == 7
 
 
-def test_nodes_stand_in_zones_in_turn_and_what_crosses_is_counted() -> None:
+def test_nodes_get_zones_in_turn_and_traffic_between_zones_is_counted() -> None:
     network = Network(latency=(0.001, 0.001), latency_between_zones=(0.080, 0.080))
     sim = Simulation(nodes=6, seed=1, network=network, zones=("a", "b", "c"))
     sim.run(10.0)

@@ -35,7 +35,7 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_file_has_the_mode_that_is_asked_for_less_the_umask(tmp_path: Path) -> None:
+def test_a_new_file_has_the_requested_mode_less_the_umask(tmp_path: Path) -> None:
     atomic_write(tmp_path / "open", b"1", mode=0o666)
     atomic_write(tmp_path / "closed", b"2", mode=0o600)
     assert mode_of(tmp_path / "open") == 0o644
@@ -44,7 +44,7 @@ def test_a_new_file_has_the_mode_that_is_asked_for_less_the_umask(tmp_path: Path
 
 
 @pytest.mark.parametrize("kept", [0o600, 0o640, 0o666])
-def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, kept: int) -> None:
+def test_an_existing_file_keeps_its_mode(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     path.chmod(kept)
@@ -52,7 +52,7 @@ def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path, kept: int) -> None:
     assert (path.read_bytes(), mode_of(path)) == (b"new", kept)
 
 
-def test_a_secret_is_closed_whatever_was_there(tmp_path: Path) -> None:
+def test_a_private_file_is_private_whatever_it_replaces(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     path.chmod(0o666)
@@ -60,7 +60,7 @@ def test_a_secret_is_closed_whatever_was_there(tmp_path: Path) -> None:
     assert mode_of(path) == 0o600
 
 
-def test_what_is_written_aside_is_never_more_open_than_the_file(
+def test_a_temporary_file_is_never_more_accessible_than_the_final_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
@@ -80,7 +80,7 @@ def test_what_is_written_aside_is_never_more_open_than_the_file(
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
-def test_where_it_fails_the_file_is_as_it_was_and_nothing_is_left_aside(
+def test_after_an_error_the_file_is_unchanged_and_no_temporary_file_remains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     path = tmp_path / "file"
@@ -96,7 +96,7 @@ def test_where_it_fails_the_file_is_as_it_was_and_nothing_is_left_aside(
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_link_stays_one(tmp_path: Path) -> None:
+def test_a_symlink_is_followed_and_stays_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
     atomic_write(tmp_path / "link", b"new", mode=0o600)
@@ -104,7 +104,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "there" / "file").read_bytes() == b"new"
 
 
-def test_what_a_dead_run_left_aside_is_in_nobodys_way_and_can_be_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_dead_processes_are_harmless_and_can_be_removed(tmp_path: Path) -> None:
     ours = tmp_path / f".file.{os.getpid()}.new"
     ours.write_bytes(b"half")
     ours.chmod(0o666)
@@ -130,7 +130,7 @@ def test_a_new_file_is_private_whatever_the_umask_and_never_replaces_one(tmp_pat
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "link"])
-def test_where_a_new_file_cannot_be_made_nothing_is_there(
+def test_a_failed_creation_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def fails(*_: object) -> None:
@@ -143,7 +143,7 @@ def test_where_a_new_file_cannot_be_made_nothing_is_there(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_the_file_system_has_no_links_a_new_file_is_made_all_the_same(
+def test_a_file_is_created_on_a_file_system_without_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
@@ -155,7 +155,7 @@ def test_where_the_file_system_has_no_links_a_new_file_is_made_all_the_same(
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
-def test_what_a_dead_run_left_aside_of_a_file_goes_when_it_is_written_again(tmp_path: Path) -> None:
+def test_a_write_removes_old_temporary_files_of_the_same_file(tmp_path: Path) -> None:
     old, young = tmp_path / ".file.1-aa.new", tmp_path / ".file.2-bb.new"
     for each in (old, young):
         each.write_bytes(b"half")
@@ -165,7 +165,7 @@ def test_what_a_dead_run_left_aside_of_a_file_goes_when_it_is_written_again(tmp_
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 65])
-def test_an_empty_file_is_set_aside_and_no_other(tmp_path: Path, content: bytes) -> None:
+def test_only_an_empty_file_is_renamed_to_damaged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     quarantine_empty(path)
@@ -176,7 +176,7 @@ def test_an_empty_file_is_set_aside_and_no_other(tmp_path: Path, content: bytes)
     assert path.read_bytes() == b"x"
 
 
-def test_directories_are_made_private_and_those_there_are_left(tmp_path: Path) -> None:
+def test_new_directories_are_private_and_existing_ones_unchanged(tmp_path: Path) -> None:
     os.umask(0)
     (tmp_path / "there").mkdir(mode=0o755)
     make_private_directory(tmp_path / "there" / "a" / "b")
@@ -187,7 +187,7 @@ def test_directories_are_made_private_and_those_there_are_left(tmp_path: Path) -
         make_private_directory(tmp_path / "file" / "a")
 
 
-def test_a_private_file_is_never_truncated_before_it_is_known_to_be_ours(tmp_path: Path) -> None:
+def test_a_private_file_is_not_truncated_before_its_owner_is_checked(tmp_path: Path) -> None:
     dear = tmp_path / "dear"
     dear.write_bytes(b"dear")
     dear.chmod(0o644)

@@ -40,7 +40,7 @@ def read(path: Path, *, is_strict_above: bool = True) -> bytes:
     return read_trusted(path, limit_bytes=100, has_strict_parents=is_strict_above)
 
 
-def test_our_own_file_is_read_also_by_a_relative_name_and_through_our_own_links(
+def test_own_files_are_read_also_by_relative_paths_and_own_symlinks(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert read(file) == b"x = 1\n"
@@ -53,7 +53,7 @@ def test_our_own_file_is_read_also_by_a_relative_name_and_through_our_own_links(
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o646, 0o602])
-def test_a_file_that_others_can_write_is_refused_with_its_mode_and_the_mend(
+def test_a_file_writable_by_others_is_refused_with_its_mode_and_the_remedy(
     file: Path, mode: int
 ) -> None:
     file.chmod(mode)
@@ -63,7 +63,7 @@ def test_a_file_that_others_can_write_is_refused_with_its_mode_and_the_mend(
         read(file)
 
 
-def test_a_directory_that_others_can_write_is_refused_unless_it_is_sticky(file: Path) -> None:
+def test_a_directory_writable_by_others_is_refused_unless_sticky(file: Path) -> None:
     file.parent.chmod(0o777)
     with pytest.raises(UntrustedFile, match=f"directory {file.parent}"):
         read(file)
@@ -73,7 +73,7 @@ def test_a_directory_that_others_can_write_is_refused_unless_it_is_sticky(file: 
 
 
 @as_root
-def test_what_belongs_to_another_user_is_refused(file: Path) -> None:
+def test_a_file_of_another_user_is_refused(file: Path) -> None:
     os.chown(file, OTHER, OTHER)
     for is_strict in (True, False):
         with pytest.raises(UntrustedFile, match="belongs to"):
@@ -81,7 +81,7 @@ def test_what_belongs_to_another_user_is_refused(file: Path) -> None:
 
 
 @as_root
-def test_what_lies_in_a_directory_of_another_user_is_refused(file: Path) -> None:
+def test_a_file_in_a_directory_of_another_user_is_refused(file: Path) -> None:
     os.chown(file.parent, OTHER, OTHER)
     for is_strict in (True, False):
         with pytest.raises(UntrustedFile, match=f"directory {file.parent} belongs to"):
@@ -89,7 +89,7 @@ def test_what_lies_in_a_directory_of_another_user_is_refused(file: Path) -> None
 
 
 @as_root
-def test_a_link_of_another_user_is_refused_wherever_it_leads(file: Path, tmp_path: Path) -> None:
+def test_a_symlink_of_another_user_is_refused(file: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     (tmp_path / "link").symlink_to(file)
     (tmp_path / "way").symlink_to(file.parent)
@@ -101,21 +101,21 @@ def test_a_link_of_another_user_is_refused_wherever_it_leads(file: Path, tmp_pat
 
 
 @as_root
-def test_a_group_of_others_counts_as_others(file: Path) -> None:
+def test_a_group_with_other_members_counts_as_others(file: Path) -> None:
     os.chown(file, 0, OTHER)
     file.chmod(0o664)
     with pytest.raises(UntrustedFile, match="writable by others"):
         read(file)
 
 
-def test_a_loop_of_links_and_a_file_that_is_not_there_are_plain_errors(tmp_path: Path) -> None:
+def test_a_symlink_loop_and_a_missing_file_are_ordinary_errors(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for name in ("loop", "none"):
         with pytest.raises(OSError, match=name):
             read(tmp_path / name)
 
 
-def test_a_fifo_does_not_hold_up_whoever_opens_it(tmp_path: Path) -> None:
+def test_opening_a_fifo_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
     os.close(open_trusted(tmp_path / "fifo"))
 
@@ -133,7 +133,7 @@ def test_an_inherited_descriptor_is_read(file: Path) -> None:
         assert read(Path(f"/proc/self/fd/{stream.fileno()}")) == b"x = 1\n"
 
 
-def test_a_program_may_lie_where_administrators_of_one_group_write_but_not_where_all_do(
+def test_the_directory_of_a_program_may_be_group_writable_but_not_world_writable(
     file: Path,
 ) -> None:
     file.chmod(0o755)
@@ -144,14 +144,14 @@ def test_a_program_may_lie_where_administrators_of_one_group_write_but_not_where
         check_program(file)
 
 
-def test_a_directory_is_checked_as_a_file_is(file: Path) -> None:
+def test_a_directory_is_checked_like_a_file(file: Path) -> None:
     check_opened(file.parent, file.parent.stat())
     file.parent.chmod(0o757)
     with pytest.raises(UntrustedFile, match="writable by others"):
         check_opened(file.parent, file.parent.stat())
 
 
-def test_a_config_file_that_others_can_write_is_refused_in_one_line(file: Path) -> None:
+def test_a_config_file_writable_by_others_is_refused_in_one_line(file: Path) -> None:
     assert ConfigFile.read(file, ["x"]).values == {"x": 1}
     file.chmod(0o666)
     with pytest.raises(ConfigError) as caught:

@@ -95,7 +95,7 @@ def no_nonce_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.binary(max_size=400))
 @settings(max_examples=300, deadline=None)
-def test_a_stranger_hears_nothing_whatever_it_says(said: bytes) -> None:
+def test_an_unauthenticated_peer_gets_no_reply(said: bytes) -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     before = snapshot(ada), snapshot(bob)
@@ -106,7 +106,7 @@ def test_a_stranger_hears_nothing_whatever_it_says(said: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES.values())
-def test_one_flipped_bit_anywhere_is_refused_and_changes_nothing(name: str) -> None:
+def test_any_flipped_bit_is_dropped_and_changes_nothing(name: str) -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     datagram, source, to = world.hold(name)
@@ -120,7 +120,7 @@ def test_one_flipped_bit_anywhere_is_refused_and_changes_nothing(name: str) -> N
 
 
 @pytest.mark.parametrize("name", NAMES.values())
-def test_truncated_or_lengthened_it_is_refused_and_changes_nothing(name: str) -> None:
+def test_a_truncated_or_extended_packet_is_dropped_and_changes_nothing(name: str) -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     datagram, source, to = world.hold(name)
@@ -134,7 +134,7 @@ def test_truncated_or_lengthened_it_is_refused_and_changes_nothing(name: str) ->
 
 
 @pytest.mark.parametrize("name", NAMES.values())
-def test_sent_back_to_its_sender_it_is_refused(name: str) -> None:
+def test_a_reflected_packet_is_dropped(name: str) -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     datagram, source, to = world.hold(name)
@@ -149,7 +149,7 @@ def test_sent_back_to_its_sender_it_is_refused(name: str) -> None:
     assert len(ada.established) == len(bob.established) == 1
 
 
-def test_a_data_packet_sent_back_is_refused_on_a_live_link() -> None:
+def test_a_reflected_data_packet_is_dropped_on_a_live_link() -> None:
     world, ada, bob = linked_ends()
     ada.link.send(private(1), world.now)
     datagram, source, to = world.hold("data")
@@ -160,7 +160,7 @@ def test_a_data_packet_sent_back_is_refused_on_a_live_link() -> None:
     assert reason in (DropReason.DECRYPT_FAILED, DropReason.REPLAY)
 
 
-def test_an_answer_is_known_by_its_mac_and_not_by_the_address_it_comes_from() -> None:
+def test_an_answer_is_recognized_by_its_mac_not_by_its_source() -> None:
     """A host with several addresses may answer from another than it was dialed at."""
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
@@ -195,7 +195,7 @@ def test_a_proof_from_another_address_or_for_another_node_has_a_stale_cookie() -
     assert world.refusal(proof, source, carol.address) is DropReason.STALE_COOKIE
 
 
-def test_data_from_elsewhere_opens_but_moves_no_address() -> None:
+def test_data_from_another_address_opens_but_changes_no_address() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     datagram, _, to = world.hold("data")
@@ -269,7 +269,7 @@ def test_a_replay_of_everything_changes_nothing(
         assert bob.opened[-1] == private(9)
 
 
-def test_a_replay_of_everything_while_a_dial_is_on_its_way_changes_nothing() -> None:
+def test_a_replay_of_everything_during_a_dial_changes_nothing() -> None:
     world, ada, bob = a_long_talk()
     recorded = list(world.log)
     let_close(world, ada, bob)
@@ -287,7 +287,7 @@ def test_a_replay_of_everything_while_a_dial_is_on_its_way_changes_nothing() -> 
     assert bob.link.session.their_id == dial.session_id
 
 
-def test_a_replay_while_unconfirmed_draws_the_same_welcome_and_no_new_session() -> None:
+def test_a_replayed_proof_gets_the_same_welcome_and_no_new_session() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     welcome, _, _ = world.hold("welcome")
@@ -329,7 +329,7 @@ def test_a_proof_changed_anywhere_by_a_member_is_refused() -> None:
         assert world.refusal(made_again(shorter), source, to) is DropReason.BAD_PROOF
 
 
-def test_a_swapped_ephemeral_on_the_way_is_noticed_by_both_ends() -> None:
+def test_an_ephemeral_key_swapped_in_transit_is_detected_by_both_ends() -> None:
     """A member in the middle puts its own e1 into the Hello, and its own e2 into the Welcome."""
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
@@ -418,7 +418,7 @@ def test_a_responder_whose_ephemeral_has_small_order_is_refused(point: bytes) ->
     assert reason is DropReason.BAD_PROOF
 
 
-def test_nobody_answers_in_the_name_of_another() -> None:
+def test_a_member_cannot_answer_as_another() -> None:
     imposter = Imposter()
     ada, bob = imposter.ada, imposter.bob
     mallory = Identity(b"m" * 32)
@@ -453,7 +453,7 @@ def test_nobody_answers_in_the_name_of_another() -> None:
         (DropReason.BAD_PROOF, lambda record, end: End("eve", STRANGER).record),
     ],
 )
-def test_nobody_knocks_with_a_record_that_is_not_theirs(
+def test_a_member_cannot_dial_with_the_record_of_another(
     reason: DropReason, change: Callable[[PeerRecord, End], PeerRecord]
 ) -> None:
     world, ada, bob = two_ends()
@@ -478,7 +478,7 @@ def test_a_sealed_box_of_nonsense_is_malformed() -> None:
         assert reason is DropReason.MALFORMED
 
 
-def test_a_challenge_for_a_version_that_we_do_not_speak_is_refused() -> None:
+def test_a_challenge_for_an_unsupported_version_is_dropped() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     datagram, source, to = world.hold("challenge")
@@ -490,7 +490,7 @@ def test_a_challenge_for_a_version_that_we_do_not_speak_is_refused() -> None:
     assert world.refusal(forged, source, to) is DropReason.UNKNOWN_VERSION
 
 
-def test_an_answer_to_another_hello_is_refused() -> None:
+def test_an_answer_to_another_hello_is_dropped() -> None:
     world, ada, bob = two_ends()
     first = ada.dial(bob.address, 0.0)
     datagram, source, to = world.hold("challenge")
@@ -516,7 +516,7 @@ def crowd(count: int) -> list[End]:
     return [End(f"guest {n}", Address(f"10.1.{n >> 8}.{n & 255}", 1)) for n in range(count)]
 
 
-def test_one_accepted_proof_more_than_the_cap_is_taken_and_the_oldest_forgotten() -> None:
+def test_beyond_the_limit_a_proof_is_accepted_and_the_oldest_evicted() -> None:
     bob = End("bob", Address("192.0.2.2", 2000), limits=LimitsConfig(accepted_proofs=3))
     guests = crowd(4)
     world = World(bob, *guests)
@@ -553,7 +553,7 @@ def test_one_identity_has_a_share_of_accepted_proofs_and_others_have_theirs() ->
     assert eve.links, "once its earlier ones are forgotten"
 
 
-def test_repeats_of_a_proof_are_charged_to_nobody_and_answered_a_few_times() -> None:
+def test_replays_of_a_proof_are_charged_to_no_budget_and_answered_a_few_times() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     world.hold("welcome")
@@ -570,7 +570,7 @@ def test_repeats_of_a_proof_are_charged_to_nobody_and_answered_a_few_times() -> 
     assert neighbor.links, "its address has spent nothing"
 
 
-def test_sessions_of_one_network_that_nobody_confirms_push_out_one_another(
+def test_unconfirmed_sessions_of_one_network_evict_each_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
@@ -592,7 +592,7 @@ def test_sessions_of_one_network_that_nobody_confirms_push_out_one_another(
     assert honest.links
 
 
-def test_one_unconfirmed_session_more_than_the_cap_crowds_out_the_oldest() -> None:
+def test_beyond_the_limit_the_oldest_unconfirmed_session_is_evicted() -> None:
     bob = End("bob", Address("192.0.2.2", 2000))
     guests = crowd(UNCONFIRMED_SESSIONS_LIMIT + 1)
     world = World(bob, *guests)
@@ -618,7 +618,7 @@ def hello_of(guest: End, bob: End) -> bytes:
 
 
 @pytest.mark.parametrize(("host", "limited"), [("192.0.2.1", True), ("127.0.0.1", False)])
-def test_an_address_is_answered_half_of_all_hellos_and_loopback_all_of_its_own(
+def test_an_address_gets_half_of_all_challenges_and_loopback_its_own_budget(
     host: str, limited: bool
 ) -> None:
     world, ada, bob = two_ends()

@@ -59,14 +59,14 @@ def test_offenses_add_up_and_halve_with_time() -> None:
     assert points(accounts, 20 * SCORE_HALF_LIFE_S) < 0.01
 
 
-def test_a_score_has_a_ceiling_so_that_an_identity_comes_back_after_a_few_half_lives() -> None:
+def test_a_score_is_limited_so_an_identity_returns_after_a_few_half_lives() -> None:
     accounts = made()
     accounts.penalize(PEER, Offense.BAD_SIGNATURE, 1e9, 0.0)
     accounts.penalize(PEER, Offense.BROKEN_PROMISE, 1e9, 0.0)
     assert points(accounts, 0.0) == SCORE_LIMIT
 
 
-def test_kept_promises_make_up_for_broken_ones_and_for_nothing_else() -> None:
+def test_kept_promises_cancel_broken_ones_and_nothing_else() -> None:
     accounts = made()
     accounts.penalize(PEER, Offense.BROKEN_PROMISE, 40, 0.0)
     accounts.credit_promises(PEER, 10, 0.0)
@@ -76,7 +76,7 @@ def test_kept_promises_make_up_for_broken_ones_and_for_nothing_else() -> None:
     assert points(accounts, 0.0) == 10
 
 
-def test_promises_kept_in_advance_make_up_for_a_bounded_number() -> None:
+def test_promises_kept_in_advance_cancel_a_limited_number() -> None:
     accounts = made()
     accounts.credit_promises(PEER, 1_000_000, 0.0)
     accounts.penalize(PEER, Offense.BROKEN_PROMISE, PROMISE_CREDIT_LIMIT + 7, 0.0)
@@ -94,7 +94,7 @@ def test_an_overloaded_node_that_keeps_a_fifth_of_its_promises_is_never_slowed()
 # --- what it comes to ------------------------------------------------------------------------------
 
 
-def test_beyond_the_first_bound_tokens_come_back_more_slowly_until_it_is_trusted_again() -> None:
+def test_a_slowed_peer_refills_more_slowly_until_its_score_recovers() -> None:
     accounts = made()
     account = accounts.get_or_create(PEER, 0.0)
     assert account.bucket is not None
@@ -112,7 +112,7 @@ def test_beyond_the_first_bound_tokens_come_back_more_slowly_until_it_is_trusted
     assert RECOVERED_SCORE < SLOWED_SCORE
 
 
-def test_beyond_the_second_it_is_refused_until_half_of_that_has_decayed() -> None:
+def test_an_expelled_peer_is_refused_until_half_its_score_has_decayed() -> None:
     accounts = made()
     change = accounts.penalize(PEER, Offense.EXCESS_WORK, EXPELLED_SCORE, 0.0)
     assert change is not None
@@ -125,7 +125,7 @@ def test_beyond_the_second_it_is_refused_until_half_of_that_has_decayed() -> Non
     assert (accounts.slowed, accounts.expelled) == (1, 1)
 
 
-def test_to_be_slowed_outlives_other_limits() -> None:
+def test_slowing_survives_a_reconfiguration() -> None:
     accounts = made()
     accounts.penalize(PEER, Offense.EXCESS_WORK, SLOWED_SCORE, 0.0)
     accounts.reconfigure(RateLimitConfig(capacity=10, refill_rate=8.0), 0.0)
@@ -134,7 +134,7 @@ def test_to_be_slowed_outlives_other_limits() -> None:
     assert bucket.refill_rate == 8.0 / SLOWED_REFILL_DIVISOR
 
 
-def test_nothing_is_kept_of_an_identity_that_has_no_account() -> None:
+def test_an_untracked_identity_stays_untracked() -> None:
     accounts = made()
     other = peer_id(2)
     for _ in range(3):
@@ -145,7 +145,7 @@ def test_nothing_is_kept_of_an_identity_that_has_no_account() -> None:
     assert len(accounts) == 1
 
 
-def test_one_account_too_many_takes_its_standing_with_it() -> None:
+def test_an_evicted_identity_loses_its_standing() -> None:
     accounts = PeerLimitTable(LIMIT, {PEER})
     for number in range(1, TRACKED_PEERS_LIMIT + 2):
         accounts.get_or_create(peer_id(number), 0.0)
@@ -163,7 +163,7 @@ def test_one_account_too_many_takes_its_standing_with_it() -> None:
 # --- work ------------------------------------------------------------------------------------------
 
 
-def test_work_that_tokens_pay_for_is_no_offense_and_what_is_beyond_is() -> None:
+def test_only_work_above_the_budget_is_an_offense() -> None:
     accounts = made()
     paid = int(LIMIT.capacity * WORK_PER_TOKEN)
     assert accounts.charge_work(PEER, paid, 0.0) is None
@@ -195,7 +195,7 @@ def expelled() -> Pair:
     return pair
 
 
-def test_a_peer_that_goes_too_far_is_disconnected_and_both_say_why() -> None:
+def test_an_expelled_peer_is_disconnected_and_both_ends_report_why() -> None:
     pair = expelled()
     assert not pair.other._transport.links
     assert not pair.one._transport.links
@@ -216,7 +216,7 @@ def test_a_peer_that_goes_too_far_is_disconnected_and_both_say_why() -> None:
     )
 
 
-def test_it_is_refused_in_handshakes_for_a_while_at_no_cost_in_memory_and_then_let_in() -> None:
+def test_an_expelled_peer_is_refused_in_handshakes_for_a_while_then_admitted() -> None:
     pair = expelled()
     pair.one.dial(THERE, pair.now)
     pair.run(20)
@@ -228,14 +228,14 @@ def test_it_is_refused_in_handshakes_for_a_while_at_no_cost_in_memory_and_then_l
     assert pair.one.peer_id in pair.other._transport.links
 
 
-def test_malformed_words_of_a_peer_count_against_it() -> None:
+def test_malformed_messages_count_against_the_peer() -> None:
     pair = Pair()
     for _ in range(int(EXPELLED_SCORE / OFFENSE_WEIGHTS[Offense.PROTOCOL_VIOLATION])):
         pair.speak(bytes([Kind.HEARTBEAT]) + b"\xc1 is no msgpack")
     assert pair.other.stats().expelled == 1
 
 
-def test_what_others_do_to_packets_of_a_peer_does_not_count_against_it() -> None:
+def test_packets_tampered_with_by_others_do_not_count_against_the_peer() -> None:
     pair = Pair()
     seen: list[bytes] = []
     pair.one.broadcast(b"x", pair.now)
@@ -253,7 +253,7 @@ def test_what_others_do_to_packets_of_a_peer_does_not_count_against_it() -> None
     assert pair.other.stats().offenses == ()
 
 
-def test_words_far_beyond_the_allowance_are_work_that_is_not_paid() -> None:
+def test_messages_far_above_the_rate_limit_count_as_excess_work() -> None:
     pair = Pair()
     accounts = pair.other._transport.links.peer_limits
     flood = int(LIMIT.capacity * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK)

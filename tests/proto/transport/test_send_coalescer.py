@@ -64,7 +64,7 @@ def outflow(**limits: int) -> RumorCoalescer:
     return RumorCoalescer(LimitsConfig(**limits), codec.BASE_PLAINTEXT_BYTES)
 
 
-def test_what_waits_together_goes_in_one_envelope_in_order() -> None:
+def test_waiting_rumors_are_coalesced_in_order() -> None:
     flow, link = outflow(), Outlet(1)
     for first in range(1, 6):
         assert flow.enqueue(copy(9, first), [link], 0.0) == 1
@@ -76,7 +76,7 @@ def test_what_waits_together_goes_in_one_envelope_in_order() -> None:
     assert flow.queued_payloads(link.peer_id) == 0
 
 
-def test_no_envelope_holds_more_payloads_than_a_message_may() -> None:
+def test_a_message_holds_a_limited_number_of_payloads() -> None:
     flow, link = RumorCoalescer(LimitsConfig(), 64_900), Outlet(1, free=10)
     for first in (1, 301, 501, 701, 801):
         flow.enqueue(RumorCopy(rumor(9, first, *[b""] * 200), 1, 0), [link], 0.0)
@@ -84,14 +84,14 @@ def test_no_envelope_holds_more_payloads_than_a_message_may() -> None:
     assert link.sequences == [[1, 301], [501, 701], [801]]
 
 
-def test_a_payload_that_waits_counts_at_least_sixteen_bytes() -> None:
+def test_a_waiting_payload_counts_at_least_sixteen_bytes() -> None:
     flow, link = outflow(queue_bytes=16 * 500), Outlet(1)
     assert flow.enqueue(RumorCopy(rumor(9, 1, *[b""] * 400), 1, 0), [link], 0.0) == 1
     assert flow.enqueue(RumorCopy(rumor(9, 401, *[b""] * 101), 1, 0), [link], 0.0) == 0
     assert flow.enqueue(RumorCopy(rumor(9, 401, *[b""] * 100), 1, 0), [link], 0.0) == 1
 
 
-def test_a_peer_that_asks_for_a_pause_gets_nothing_until_it_is_over() -> None:
+def test_a_paused_peer_gets_nothing_until_the_pause_ends() -> None:
     flow, link = outflow(), Outlet(1, free=10)
     flow.pause(link.peer_id, 0.5, 0.0)
     flow.enqueue(copy(9, 1), [link], 0.0)
@@ -103,7 +103,7 @@ def test_a_peer_that_asks_for_a_pause_gets_nothing_until_it_is_over() -> None:
     assert link.sequences == [[1]]
 
 
-def test_a_pause_ends_when_the_peer_says_so_and_after_a_second_in_any_case() -> None:
+def test_a_pause_ends_on_request_or_after_one_second() -> None:
     flow, link = outflow(), Outlet(1, free=10)
     flow.pause(link.peer_id, 3600.0, 0.0)
     flow.enqueue(copy(9, 1), [link], 0.0)
@@ -113,7 +113,7 @@ def test_a_pause_ends_when_the_peer_says_so_and_after_a_second_in_any_case() -> 
     assert link.sequences == [[1]]
 
 
-def test_a_peer_that_pauses_for_ever_holds_up_nobody_for_longer_than_a_second() -> None:
+def test_a_peer_that_pauses_forever_delays_others_for_at_most_a_second() -> None:
     flow, paused, other = outflow(queue_messages=2), Outlet(1, free=10), Outlet(2, free=10**6)
     flow.pause(paused.peer_id, 1.0, 0.0)
     for first in range(1, 4):
@@ -128,7 +128,7 @@ def test_a_peer_that_pauses_for_ever_holds_up_nobody_for_longer_than_a_second() 
     assert flow.has_room(1)
 
 
-def test_an_envelope_is_no_larger_than_a_message_may_be() -> None:
+def test_a_coalesced_message_respects_the_size_limit() -> None:
     flow, link = outflow(), Outlet(1, free=10)
     for first in range(1, 6):
         flow.enqueue(copy(9, first, size=400), [link], 0.0)
@@ -137,7 +137,7 @@ def test_an_envelope_is_no_larger_than_a_message_may_be() -> None:
     assert link.largest_bytes <= codec.BASE_PLAINTEXT_BYTES
 
 
-def test_an_envelope_holds_no_more_rumors_than_its_receiver_will_check() -> None:
+def test_a_coalesced_message_holds_a_limited_number_of_rumors() -> None:
     flow, link = RumorCoalescer(LimitsConfig(), 2**16), Outlet(1, free=1)
     for first in range(RUMORS_PER_MESSAGE_LIMIT + 1):
         flow.enqueue(copy(9, first + 1), [link], 0.0)
@@ -145,7 +145,7 @@ def test_an_envelope_holds_no_more_rumors_than_its_receiver_will_check() -> None
     assert [len(copies) for copies in link.envelopes] == [RUMORS_PER_MESSAGE_LIMIT]
 
 
-def test_what_joined_copies_decode_to_is_what_was_pushed() -> None:
+def test_coalesced_copies_equal_one_encoded_message() -> None:
     copies = (RumorCopy(rumor(1, 1, b"a", b"b"), 1, 2), RumorCopy(rumor(2, 7), 3, 4))
     joined = codec.encode_rumors([codec.encode_rumor_copy(each) for each in copies])
     assert joined == codec.encode_message(Rumors(copies))
@@ -155,7 +155,7 @@ def test_what_joined_copies_decode_to_is_what_was_pushed() -> None:
     ) == codec.encode_message(Rumors(many))
 
 
-def test_one_rumor_beyond_what_may_wait_is_counted_and_left_to_repair() -> None:
+def test_a_rumor_above_the_queue_limit_is_counted_and_left_to_repair() -> None:
     flow, link = outflow(queue_messages=3), Outlet(1)
     for first in range(1, 4):
         assert flow.enqueue(copy(9, first), [link], 0.0) == 1
@@ -164,13 +164,13 @@ def test_one_rumor_beyond_what_may_wait_is_counted_and_left_to_repair() -> None:
     assert (link.unsent, flow.queued_payloads(link.peer_id)) == (2, 3)
 
 
-def test_bytes_that_wait_are_bounded_but_one_rumor_always_may() -> None:
+def test_waiting_bytes_are_limited_but_one_rumor_always_fits() -> None:
     flow, link = outflow(queue_bytes=1000), Outlet(1)
     assert flow.enqueue(copy(9, 1, size=900), [link], 0.0) == 1
     assert flow.enqueue(copy(9, 2, size=10), [link], 0.0) == 0
 
 
-def test_a_peer_without_room_holds_up_the_others_for_a_second_only() -> None:
+def test_a_peer_without_room_delays_others_for_at_most_a_second() -> None:
     flow, slow, quick = outflow(queue_messages=1), Outlet(1), Outlet(2, free=99)
     assert flow.has_room(2)
     flow.enqueue(copy(9, 1), [slow, quick], 10.0)
@@ -186,7 +186,7 @@ def test_a_peer_without_room_holds_up_the_others_for_a_second_only() -> None:
     assert flow.has_room(1)
 
 
-def test_it_knows_when_a_link_takes_more() -> None:
+def test_next_drain_at_is_when_the_link_accepts_more() -> None:
     flow, link = outflow(), Outlet(1)
     assert flow.next_drain_at(link, 0.0) == math.inf
     flow.enqueue(copy(9, 1), [link], 0.0)
@@ -195,7 +195,7 @@ def test_it_knows_when_a_link_takes_more() -> None:
     assert flow.next_drain_at(link, 0.0) == 3.0
 
 
-def test_a_link_is_idle_when_nothing_waits_for_it_and_it_takes_more() -> None:
+def test_can_send_now_requires_an_empty_queue_and_a_ready_link() -> None:
     flow, link = outflow(), Outlet(1, free=1)
     assert flow.can_send_now(link, 0.0)
     flow.enqueue(copy(9, 1), [link], 0.0)
@@ -204,7 +204,7 @@ def test_a_link_is_idle_when_nothing_waits_for_it_and_it_takes_more() -> None:
     assert not flow.can_send_now(link, 0.0), "it has no token left"
 
 
-def test_what_waits_for_a_lost_peer_is_let_go() -> None:
+def test_rumors_for_a_removed_peer_are_dropped() -> None:
     flow, link = outflow(queue_messages=1), Outlet(1)
     flow.enqueue(copy(9, 1), [link], 0.0)
     assert flow.remove_peer(link.peer_id) == 1
@@ -212,7 +212,7 @@ def test_what_waits_for_a_lost_peer_is_let_go() -> None:
     assert flow.deadline == math.inf
 
 
-def test_a_rumor_that_fills_an_envelope_alone_is_made_once_for_all_links() -> None:
+def test_a_large_rumor_is_encoded_once_for_all_links() -> None:
     flow, links = RumorCoalescer(LimitsConfig(), 2**16), [Outlet(1), Outlet(2)]
     large = copy(9, 1, size=2**20)
     assert flow.enqueue(large, links, 0.0) == 2
@@ -238,7 +238,7 @@ def test_small_rumors_do_not_wait_for_a_large_one() -> None:
     assert link.sequences == [[2], [1]]
 
 
-def test_one_large_rumor_may_wait_and_whoever_has_a_second_is_asked_to() -> None:
+def test_one_large_rumor_may_wait_and_a_second_causes_backpressure() -> None:
     flow, link = RumorCoalescer(LimitsConfig(), 2**16), Outlet(1)
     link.room_bytes = 0
     size = 10 * 2**20

@@ -163,7 +163,7 @@ messages = st.one_of(
 
 
 @given(messages)
-def test_what_is_encoded_decodes_to_the_same(message: Rumors) -> None:
+def test_encoded_values_decode_to_the_same_values(message: Rumors) -> None:
     plaintext = codec.encode_message(message)
     if plaintext[0] in RECORD_KINDS:
         assume(len(plaintext) <= MAX_RECORD_MESSAGE_BYTES)
@@ -188,7 +188,7 @@ def test_every_kind_has_a_decoder_and_the_strategy_above_makes_each() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
+def test_arbitrary_bytes_decode_or_are_dropped(data: bytes) -> None:
     for decode in (codec.decode_packet, codec.decode_message, codec.decode_credentials):
         with contextlib.suppress(Dropped):
             decode(data)
@@ -209,15 +209,13 @@ def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
         max_leaves=25,
     ),
 )
-def test_any_msgpack_decodes_or_is_refused(kind: Kind, value: object) -> None:
+def test_arbitrary_msgpack_decodes_or_is_dropped(kind: Kind, value: object) -> None:
     with contextlib.suppress(Dropped):
         codec.decode_message(bytes((kind,)) + msgpack.packb(value))
 
 
 @given(messages, st.randoms(use_true_random=False))
-def test_a_message_with_bytes_changed_decodes_or_is_refused(
-    message: Rumors, rng: random.Random
-) -> None:
+def test_a_corrupted_message_decodes_or_is_dropped(message: Rumors, rng: random.Random) -> None:
     plaintext = bytearray(codec.encode_message(message))
     for _ in range(rng.randint(1, 3)):
         plaintext[rng.randrange(len(plaintext))] = rng.randrange(256)
@@ -248,7 +246,7 @@ def decode_rumor(fields: list[object]) -> object:
     return codec.decode_message(bytes((Kind.RUMORS,)) + msgpack.packb([[fields]]))
 
 
-def test_a_rumor_of_the_right_shape_is_taken() -> None:
+def test_a_valid_rumor_is_decoded() -> None:
     decode_rumor(fields_of_rumor())
     decode_rumor(fields_of_rumor(share=1))
 
@@ -282,7 +280,7 @@ def test_a_rumor_of_the_right_shape_is_taken() -> None:
     ],
     ids=str,
 )
-def test_a_rumor_of_another_shape_is_refused(changes: dict[str, object]) -> None:
+def test_an_invalid_rumor_is_malformed(changes: dict[str, object]) -> None:
     with pytest.raises(Dropped, match="malformed"):
         decode_rumor(fields_of_rumor(**changes))
 
@@ -294,7 +292,7 @@ RECORD = codec.encode_record(
 )
 
 
-def test_opinions_of_the_right_shape_are_taken() -> None:
+def test_valid_member_updates_are_decoded() -> None:
     full = [[RECORD, [[bytes(32), bytes(64)]] * 3]] * 4
     message = codec.decode_message(bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([full]))
     assert isinstance(message, MemberUpdates)
@@ -342,7 +340,7 @@ def test_opinions_of_the_right_shape_are_taken() -> None:
         bytes((Kind.PRUNE,)) + msgpack.packb([[]]),
     ],
 )
-def test_nearly_right_is_refused(plaintext: bytes) -> None:
+def test_nearly_valid_messages_are_malformed(plaintext: bytes) -> None:
     with pytest.raises(Dropped, match="malformed"):
         codec.decode_message(plaintext)
 
@@ -369,7 +367,7 @@ BOMBS: list[Callable[[], bytes]] = [
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_datagram_made_to_be_dear_is_refused_within_little_memory(
+def test_a_datagram_built_to_be_expensive_is_dropped_within_little_memory(
     bomb: Callable[[], bytes],
 ) -> None:
     plaintext = bytes((Kind.RUMORS,)) + bomb()
@@ -384,7 +382,7 @@ def test_a_datagram_made_to_be_dear_is_refused_within_little_memory(
 # --- packets ------------------------------------------------------------------------------------
 
 
-def test_packets_survive_the_trip() -> None:
+def test_encoded_packets_decode_to_the_same_packets() -> None:
     hello = codec.Hello(b"\1\0\0\0", b"s" * 8, b"e" * 32)
     for packet in (
         hello,
@@ -399,7 +397,7 @@ def test_packets_survive_the_trip() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 16, 32])
 @pytest.mark.parametrize("kind", range(7))
-def test_short_packets_are_refused(kind: int, size: int) -> None:
+def test_short_packets_are_dropped(kind: int, size: int) -> None:
     with pytest.raises(Dropped) as refused:
         codec.decode_packet(bytes((kind,)) + bytes(size))
     expected = DropReason.TOO_SHORT if 1 <= kind <= 5 else DropReason.UNKNOWN_TYPE
@@ -414,7 +412,7 @@ def test_a_challenge_is_no_longer_than_the_hello_that_asks_for_it() -> None:
 
 
 @given(records, st.lists(accusations, max_size=3).map(tuple))
-def test_an_opinion_never_takes_more_bytes_than_it_says(
+def test_a_member_update_never_exceeds_its_declared_size(
     record: PeerRecord, told: tuple[Accusation, ...]
 ) -> None:
     opinion = MemberUpdate(record, told)
@@ -424,7 +422,7 @@ def test_an_opinion_never_takes_more_bytes_than_it_says(
 
 
 @given(records)
-def test_a_record_never_takes_more_bytes_than_it_says(record: PeerRecord) -> None:
+def test_a_record_never_exceeds_its_declared_size(record: PeerRecord) -> None:
     alone = len(codec.encode_message(Records((record,))))
     both = len(codec.encode_message(Records((record, record))))
     assert both - alone <= record.size_bytes
@@ -520,7 +518,7 @@ def test_ten_signed_receipts_fit_one_datagram() -> None:
 @pytest.mark.parametrize(
     ("message", "expected"), list(GOLDEN.items()), ids=lambda v: type(v).__name__
 )
-def test_messages_look_on_the_wire_as_documented(message: Rumors, expected: str) -> None:
+def test_messages_are_encoded_as_documented(message: Rumors, expected: str) -> None:
     assert codec.encode_message(message).hex() == expected
 
 
@@ -546,6 +544,6 @@ GOLDEN_FRAMES = {
 @pytest.mark.parametrize(
     ("frame", "expected"), list(GOLDEN_FRAMES.items()), ids=lambda v: type(v).__name__
 )
-def test_what_links_say_looks_on_the_wire_as_documented(frame: LinkFrame, expected: str) -> None:
+def test_link_frames_are_encoded_as_documented(frame: LinkFrame, expected: str) -> None:
     assert codec.encode_frame(frame).hex() == expected
     assert codec.decode_frame(bytes.fromhex(expected)) == frame

@@ -66,7 +66,7 @@ def lose_some(share: float, seed: int) -> Drop:
     return lambda *_: rng.random() < share
 
 
-def test_four_messages_and_a_packet_each_way_make_a_link() -> None:
+def test_four_messages_and_one_packet_each_way_establish_a_link() -> None:
     world, ada, bob = linked_ends()
 
     assert [name_of(each) for each, _, _ in world.log] == [
@@ -86,7 +86,7 @@ def test_four_messages_and_a_packet_each_way_make_a_link() -> None:
     assert bob.responder.pending == 0
 
 
-def test_a_link_takes_a_round_trip_for_each_step() -> None:
+def test_each_step_of_the_handshake_takes_one_rtt() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
 
@@ -104,7 +104,7 @@ def test_messages_pass_both_ways_over_a_new_link() -> None:
     assert (ada.opened, bob.opened) == ([EMPTY, private(2)], [EMPTY, private(1)])
 
 
-def test_nobody_is_sent_more_than_they_sent_before_they_have_proved_themselves() -> None:
+def test_an_unvalidated_address_is_sent_no_more_than_it_sent() -> None:
     world, _, _ = linked_ends()
     sizes = {name_of(each): len(each) for each, _, _ in world.log}
 
@@ -114,7 +114,7 @@ def test_nobody_is_sent_more_than_they_sent_before_they_have_proved_themselves()
 
 @pytest.mark.parametrize("name", ["hello", "challenge", "proof", "welcome", "data"])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_any_message_may_be_lost_and_the_link_comes_about(name: str, count: int) -> None:
+def test_a_handshake_survives_the_loss_of_any_message(name: str, count: int) -> None:
     world, ada, bob = two_ends()
     world.drop = lose_first(name, count)
     ada.dial(bob.address, 0.0)
@@ -124,7 +124,7 @@ def test_any_message_may_be_lost_and_the_link_comes_about(name: str, count: int)
     assert len(bob.established) == len(ada.established) == 1
 
 
-def test_what_was_sent_again_measures_no_round_trip() -> None:
+def test_a_retransmission_yields_no_rtt_sample() -> None:
     world, ada, bob = two_ends()
     lost = {name: lose_first(name) for name in NAMES.values()}
     world.drop = lambda datagram, a, b: lost[name_of(datagram)](datagram, a, b)
@@ -137,7 +137,7 @@ def test_what_was_sent_again_measures_no_round_trip() -> None:
 
 
 @pytest.mark.parametrize("name", ["hello", "proof"])
-def test_hello_and_proof_are_sent_again_byte_for_byte_with_growing_pauses(name: str) -> None:
+def test_hello_and_proof_are_retransmitted_unchanged_with_backoff(name: str) -> None:
     world, ada, bob = two_ends()
     sent_at: list[float] = []
 
@@ -158,7 +158,7 @@ def test_hello_and_proof_are_sent_again_byte_for_byte_with_growing_pauses(name: 
         assert least <= pause <= 1.2 * least
 
 
-def test_an_accepted_proof_that_comes_again_draws_the_same_welcome() -> None:
+def test_a_repeated_accepted_proof_gets_the_same_welcome() -> None:
     world, ada, bob = two_ends()
     world.drop = lose_first("welcome", 3)
     ada.dial(bob.address, 0.0)
@@ -180,7 +180,7 @@ def test_confirming_packets_never_repeat_a_counter() -> None:
     assert len(set(sent)) == len(sent)
 
 
-def test_fifty_of_fifty_come_through_at_thirty_percent_loss() -> None:
+def test_fifty_handshakes_succeed_at_thirty_percent_loss() -> None:
     took: list[float] = []
     for seed in range(50):
         world, ada, bob = two_ends()
@@ -195,7 +195,7 @@ def test_fifty_of_fifty_come_through_at_thirty_percent_loss() -> None:
     assert sum(each < 10.0 for each in took) >= 45
 
 
-def test_fifty_of_fifty_come_through_when_thirty_percent_are_damaged() -> None:
+def test_fifty_handshakes_succeed_at_thirty_percent_corruption() -> None:
     for seed in range(50):
         world, ada, bob = two_ends()
         rng = random.Random(seed)
@@ -223,7 +223,7 @@ def test_fifty_of_fifty_come_through_when_thirty_percent_are_damaged() -> None:
         assert world.now < 60.0
 
 
-def test_a_dial_that_nobody_answers_expires() -> None:
+def test_a_dial_without_an_answer_expires() -> None:
     world, ada, _ = two_ends()
     dial = ada.dial(Address("192.0.2.99", 1), 0.0, timeout_s=7.0)
     world.run(6.9)
@@ -235,7 +235,7 @@ def test_a_dial_that_nobody_answers_expires() -> None:
     assert ada.drops == []
 
 
-def test_a_patient_dial_gives_up_before_its_session_is_spent() -> None:
+def test_a_dial_expires_before_its_session_does() -> None:
     world, ada, bob = two_ends()
     world.drop = lambda datagram, *_: name_of(datagram) == "data"
     ada.dial(bob.address, 0.0, timeout_s=3600.0)
@@ -245,7 +245,7 @@ def test_a_patient_dial_gives_up_before_its_session_is_spent() -> None:
 
 
 @pytest.mark.parametrize(("key", "cluster"), [(OTHER_KEY, CLUSTER), (KEY, "orchard")])
-def test_another_key_or_cluster_hears_silence(key: ClusterKey, cluster: str) -> None:
+def test_another_cluster_key_or_name_gets_no_reply(key: ClusterKey, cluster: str) -> None:
     world, ada, bob = two_ends()
     ada.key, ada.cluster = key, cluster
     ada.start(0.0)
@@ -257,7 +257,7 @@ def test_another_key_or_cluster_hears_silence(key: ClusterKey, cluster: str) -> 
     assert bob.responder.pending == 0
 
 
-def test_every_key_of_ours_lets_in_and_a_removed_one_does_not() -> None:
+def test_every_accepted_key_admits_and_a_removed_one_does_not() -> None:
     world, ada, bob = two_ends()
     bob.responder.reconfigure((OTHER_KEY, KEY), bob.limits, (), 0.0)
     ada.dial(bob.address, 0.0)
@@ -273,7 +273,7 @@ def test_every_key_of_ours_lets_in_and_a_removed_one_does_not() -> None:
 
 
 @pytest.mark.parametrize("rule_out", ["key", "peer"])
-def test_new_settings_end_unconfirmed_sessions_that_they_rule_out(rule_out: str) -> None:
+def test_reconfiguration_removes_unconfirmed_sessions_that_it_forbids(rule_out: str) -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     world.hold("welcome")
@@ -295,7 +295,7 @@ def test_a_denied_peer_is_refused() -> None:
     assert not bob.links
 
 
-def test_whoever_dials_itself_is_told_so() -> None:
+def test_a_node_that_dials_itself_is_refused() -> None:
     _, ada, _ = two_ends()
     world = World(ada)
     ada.dial(ada.address, 0.0)
@@ -305,7 +305,7 @@ def test_whoever_dials_itself_is_told_so() -> None:
     assert not ada.links
 
 
-def test_a_dial_for_one_peer_takes_no_other() -> None:
+def test_a_dial_for_one_peer_accepts_no_other() -> None:
     world, ada, bob = two_ends()
     carol = End("carol", Address("192.0.2.3", 3000))
     dial = ada.dial(bob.address, 0.0, expected=carol.peer_id)
@@ -320,7 +320,7 @@ def test_a_dial_for_one_peer_takes_no_other() -> None:
 @pytest.mark.parametrize(
     ("nearer_than_s", "is_too_far"), [(0.03, False), (0.02, True), (0.0, True)]
 )
-def test_a_dial_for_a_nearer_link_knows_by_the_challenge_whether_it_is_one(
+def test_a_swap_dial_learns_from_the_challenge_whether_the_peer_is_nearer(
     nearer_than_s: float, is_too_far: bool
 ) -> None:
     world, ada, bob = two_ends()
@@ -330,7 +330,7 @@ def test_a_dial_for_a_nearer_link_knows_by_the_challenge_whether_it_is_one(
     assert dial.is_rtt_too_high is is_too_far
 
 
-def test_a_dial_for_a_nearer_link_that_had_to_be_sent_again_measured_nothing() -> None:
+def test_a_swap_dial_with_a_retransmission_has_no_rtt_sample() -> None:
     world, ada, bob = two_ends()
     world.drop = lose_first("hello")
     dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=10.0)
@@ -338,14 +338,14 @@ def test_a_dial_for_a_nearer_link_that_had_to_be_sent_again_measured_nothing() -
     assert dial.is_rtt_too_high
 
 
-def test_whom_it_is_for_and_who_goes_is_the_first_word_of_a_nearer_link() -> None:
+def test_the_first_message_of_a_swap_dial_is_the_swap_request() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=1.0)
     world.run(1.0)
     assert decode_message(bob.established[0].plaintext) == SwapRequest(ada.record)
 
 
-def test_a_dial_tells_who_answers_as_soon_as_it_knows() -> None:
+def test_a_dial_reports_the_responder_as_soon_as_it_is_verified() -> None:
     world, ada, bob = two_ends()
     dial = ada.dial(bob.address, 0.0)
     assert dial.peer_id is None
@@ -387,14 +387,14 @@ def test_the_same_seed_makes_the_same_run_to_the_byte() -> None:
     assert first.log == second.log
 
 
-def test_an_idle_responder_asks_for_no_wake_up() -> None:
+def test_an_idle_responder_has_no_deadline() -> None:
     world, _, bob = linked_ends()
     world.run(1000.0)
 
     assert bob.responder.deadline == float("inf")
 
 
-def test_a_peer_has_one_unconfirmed_session_and_the_newer_proof_has_it() -> None:
+def test_a_newer_proof_replaces_the_unconfirmed_session_of_a_peer() -> None:
     world, ada, bob = two_ends()
     first = ada.dial(bob.address, 0.0)
     world.hold("welcome")
@@ -408,7 +408,7 @@ def test_a_peer_has_one_unconfirmed_session_and_the_newer_proof_has_it() -> None
     assert first.state is HandshakeState.PROOF_SENT
 
 
-def test_unconfirmed_sessions_are_forgotten_in_time() -> None:
+def test_unconfirmed_sessions_expire() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0, timeout_s=0.1)
     _, _, _ = world.hold("data")
@@ -420,7 +420,7 @@ def test_unconfirmed_sessions_are_forgotten_in_time() -> None:
     assert bob.responder.pending == 0
 
 
-def test_the_docstring_draws_the_table_of_steps() -> None:
+def test_the_docstring_matches_the_transition_table() -> None:
     rows = [line.split() for line in (Initiator.__doc__ or "").splitlines()]
     names = {step.name for step in HandshakeState}
     drawn = [(row[0], row[-2], row[-1]) for row in rows if row and row[0] in names]
@@ -457,7 +457,7 @@ def test_limits_may_change_while_running() -> None:
     assert world.refusal(hello, source, to) is DropReason.CHALLENGE_BUDGET
 
 
-def test_a_responder_without_keys_knows_nobody() -> None:
+def test_a_responder_without_keys_admits_no_peer() -> None:
     world, ada, bob = two_ends()
     silent = Responder(bob.identity, (), CLUSTER, LimitsConfig(), (), entropy=bob.entropy, now=0.0)
     ada.dial(bob.address, 0.0)

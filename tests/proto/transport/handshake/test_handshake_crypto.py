@@ -13,7 +13,7 @@ from grapevine_proto.wire.codec import CHALLENGE, HELLO, PROOF, WELCOME
 from tests.proto.transport.ends import CLUSTER, KEY, OTHER_KEY
 
 
-def test_each_direction_has_a_key_of_its_own_that_hangs_on_everything() -> None:
+def test_each_direction_has_its_own_key_derived_from_everything() -> None:
     pairs = [
         data_keys(key, shared, said)
         for key in (KEY, OTHER_KEY)
@@ -40,7 +40,7 @@ def test_a_mac_is_bound_to_key_cluster_context_type_and_body() -> None:
     assert sum(has_mac(KEY, CLUSTER, datagram) for datagram in made) == len(bodies)
 
 
-def test_transcripts_tell_where_one_message_ends_and_the_next_begins() -> None:
+def test_transcripts_are_unambiguous_about_message_boundaries() -> None:
     said = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), (b"abc", b""), (b"", b"abc")]
 
     assert all(transcript(*one) != transcript(*other) for one, other in combinations(said, 2))

@@ -50,7 +50,7 @@ def proof_refusal(
 
 
 @pytest.mark.parametrize("refusal", [hello_refusal, proof_refusal])
-def test_an_address_has_a_burst_and_then_its_rate(
+def test_an_address_gets_its_burst_and_then_its_rate(
     refusal: Callable[..., DropReason | None],
 ) -> None:
     budgets = new_budgets(
@@ -66,7 +66,7 @@ def test_an_address_has_a_burst_and_then_its_rate(
         assert refusal(budgets, HERE, 1 / ADDRESS_HANDSHAKES_PER_S) is DropReason.ADDRESS_BUDGET
 
 
-def test_the_exempt_pay_no_address_budget_but_the_common_one() -> None:
+def test_exempt_peers_are_charged_only_to_the_shared_budget() -> None:
     budgets = new_budgets(challenges_per_second=100)
     for _ in range(1000):
         budgets.charge_proof(HERE, 0.0, exempt=True)
@@ -83,7 +83,7 @@ def test_the_exempt_pay_no_address_budget_but_the_common_one() -> None:
 @pytest.mark.parametrize(
     "loud", ["192.0.2.{}", "2001:db8::{}"], ids=["all of an IPv4 /24", "all of an IPv6 /64"]
 )
-def test_one_loud_site_does_not_use_up_what_all_share(loud: str) -> None:
+def test_one_flooding_site_does_not_exhaust_the_shared_budget(loud: str) -> None:
     budgets = new_budgets(challenges_per_second=200)
     answers = [hello_refusal(budgets, Address(loud.format(n % 250), 1)) for n in range(5000)]
 
@@ -93,14 +93,14 @@ def test_one_loud_site_does_not_use_up_what_all_share(loud: str) -> None:
     ] * ADDRESS_HANDSHAKE_BURST
 
 
-def test_hellos_in_the_name_of_an_address_cost_it_nothing_while_there_is_room_for_all() -> None:
+def test_spoofed_hellos_cost_an_address_nothing_while_the_shared_budget_lasts() -> None:
     budgets = new_budgets()
     for flood in range(3000):  # 300 a second for 10 s
         assert hello_refusal(budgets, HERE, flood / 300) is None
     assert proof_refusal(budgets, HERE, 10.0) is None
 
 
-def test_hellos_of_strangers_take_nothing_from_those_who_are_linked() -> None:
+def test_hellos_of_unauthenticated_peers_take_nothing_from_connected_ones() -> None:
     budgets = new_budgets(challenges_per_second=100)
     for number in range(1000):
         hello_refusal(budgets, Address(f"10.0.{number % 250}.1", 1))
@@ -109,7 +109,7 @@ def test_hellos_of_strangers_take_nothing_from_those_who_are_linked() -> None:
         budgets.charge_hello(HERE, 0.0, exempt=True)
 
 
-def test_proofs_of_the_exempt_have_a_budget_of_their_own() -> None:
+def test_proofs_of_exempt_peers_have_their_own_budget() -> None:
     budgets = new_budgets()
     for _ in range(EXEMPT_PROOFS_BURST):
         budgets.charge_proof(HERE, 0.0, exempt=True)
@@ -119,7 +119,7 @@ def test_proofs_of_the_exempt_have_a_budget_of_their_own() -> None:
     assert proof_refusal(budgets, HERE) is None
 
 
-def test_strangers_share_a_fixed_number_of_buckets() -> None:
+def test_unauthenticated_peers_share_a_fixed_number_of_buckets() -> None:
     budgets = new_budgets(handshake_buckets=1, challenges_per_second=2 * ADDRESS_HANDSHAKE_BURST)
     for number in range(ADDRESS_HANDSHAKE_BURST):
         assert hello_refusal(budgets, Address(f"198.51.{number}.1", 1)) is None
@@ -127,7 +127,7 @@ def test_strangers_share_a_fixed_number_of_buckets() -> None:
     assert hello_refusal(budgets, HERE) is DropReason.ADDRESS_BUDGET
 
 
-def test_nothing_is_kept_by_address_for_a_hello() -> None:
+def test_a_hello_leaves_no_state_per_address() -> None:
     budgets = new_budgets(handshake_buckets=4, challenges_per_second=10_000)
     for number in range(200):
         hello_refusal(budgets, Address(f"198.51.{number}.1", 1))
@@ -136,7 +136,7 @@ def test_nothing_is_kept_by_address_for_a_hello() -> None:
     assert budgets.proven_addresses == 0
 
 
-def test_a_full_table_of_addresses_forgets_only_buckets_that_are_full_again() -> None:
+def test_a_full_address_table_evicts_only_full_buckets() -> None:
     budgets = new_budgets()
     hosts = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(PROVEN_ADDRESSES_LIMIT + 1)]
     for host in hosts[:-1]:
@@ -180,7 +180,7 @@ def stale(cookies: Cookies, cookie: bytes, source: Address, *said: bytes) -> boo
     return False
 
 
-def test_a_cookie_is_good_for_what_was_said_from_where_it_was_said() -> None:
+def test_a_cookie_is_valid_for_its_address_and_context_only() -> None:
     cookies = new_cookies()
     cookie = cookies.make(HERE, b"hello", b"key")
 
@@ -192,7 +192,7 @@ def test_a_cookie_is_good_for_what_was_said_from_where_it_was_said() -> None:
     assert stale(cookies, bytes(32), HERE, b"hello", b"key")
 
 
-def test_a_cookie_outlives_one_renewal_of_the_secret_and_not_two() -> None:
+def test_a_cookie_survives_one_rotation_and_not_two() -> None:
     cookies = new_cookies()
     cookie = cookies.make(HERE, b"hello")
     cookies.rotate(COOKIE_ROTATION_S - 0.001)
@@ -204,7 +204,7 @@ def test_a_cookie_outlives_one_renewal_of_the_secret_and_not_two() -> None:
     assert stale(cookies, cookie, HERE, b"hello")
 
 
-def test_a_long_sleep_makes_both_secrets_old() -> None:
+def test_a_long_suspension_invalidates_both_secrets() -> None:
     cookies = new_cookies()
     cookie = cookies.make(HERE, b"hello")
     cookies.rotate(10 * COOKIE_ROTATION_S)
@@ -212,7 +212,7 @@ def test_a_long_sleep_makes_both_secrets_old() -> None:
     assert stale(cookies, cookie, HERE, b"hello")
 
 
-def test_what_was_accepted_is_known_for_as_long_as_its_cookie_is_good() -> None:
+def test_an_accepted_proof_is_remembered_while_its_cookie_is_valid() -> None:
     cookies = new_cookies()
     cookies.record_accepted(0, b"proof", b"session", OWNER, 10)
     assert cookies.accepted_session(0, b"proof") == b"session"
@@ -226,9 +226,7 @@ def test_what_was_accepted_is_known_for_as_long_as_its_cookie_is_good() -> None:
     assert cookies.deadline == float("inf")
 
 
-def test_beyond_the_cap_the_oldest_accepted_proof_is_forgotten_and_its_owner_has_room_again() -> (
-    None
-):
+def test_beyond_the_limit_the_oldest_accepted_proof_is_evicted_and_its_quota_freed() -> None:
     cookies = new_cookies()
     for number in range(PROOFS_PER_IDENTITY_LIMIT):
         assert cookies.has_quota_for(OWNER)

@@ -53,7 +53,7 @@ def all_of(
     return datagrams
 
 
-def test_where_nothing_has_come_nothing_is_ever_due() -> None:
+def test_without_packets_nothing_is_due() -> None:
     live = Ends(1)
     replies = PendingReplies()
 
@@ -61,7 +61,7 @@ def test_where_nothing_has_come_nothing_is_ever_due() -> None:
     assert all_of(replies, Sessions(live.ours, 0.0), 5.0) == []
 
 
-def test_who_began_a_session_hears_from_us_on_it_once_each_time() -> None:
+def test_the_initiator_of_a_session_gets_one_confirmation_each_time() -> None:
     live = Ends(1)
     replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
     for now in (1.0, 2.0):
@@ -73,7 +73,7 @@ def test_who_began_a_session_hears_from_us_on_it_once_each_time() -> None:
         assert all_of(replies, sessions, now) == []
 
 
-def test_on_a_session_that_we_began_nothing_is_owed() -> None:
+def test_no_confirmation_is_due_on_a_session_we_initiated() -> None:
     live = Ends(1, by_us=True)
     replies = PendingReplies()
     replies.schedule_confirm(live.ours, 1.0)
@@ -81,7 +81,7 @@ def test_on_a_session_that_we_began_nothing_is_owed() -> None:
     assert replies.due_at == math.inf
 
 
-def test_what_goes_on_another_session_is_no_answer_on_the_live_one() -> None:
+def test_a_packet_on_another_session_does_not_confirm_the_live_one() -> None:
     retiring, live = Ends(1), Ends(2)
     replies, sessions = PendingReplies(), Sessions(retiring.ours, 0.0)
     sessions.replace(live.ours, 1.0)
@@ -91,7 +91,7 @@ def test_what_goes_on_another_session_is_no_answer_on_the_live_one() -> None:
     assert retiring.read(said, 1.0) == live.read(said, 1.0) == [EMPTY]
 
 
-def test_what_goes_on_the_live_session_is_answer_there_and_nowhere_else() -> None:
+def test_a_packet_on_the_live_session_confirms_only_that_session() -> None:
     live, other = Ends(1), Ends(2)
     replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
     sessions.retire(other.ours, 0.0)
@@ -103,7 +103,7 @@ def test_what_goes_on_the_live_session_is_answer_there_and_nowhere_else() -> Non
     assert other.read(datagrams, 1.0) == [EMPTY]
 
 
-def test_a_spent_session_is_not_answered() -> None:
+def test_an_expired_session_is_not_confirmed() -> None:
     live, other = Ends(1, REJECT_AFTER_S), Ends(2)
     replies, sessions = PendingReplies(), Sessions(live.ours, REJECT_AFTER_S)
     sessions.retire(other.ours, 1.0)
@@ -112,7 +112,7 @@ def test_a_spent_session_is_not_answered() -> None:
     assert all_of(replies, sessions, REJECT_AFTER_S) == []
 
 
-def test_one_check_more_than_the_cap_crowds_out_the_oldest() -> None:
+def test_beyond_the_limit_the_oldest_path_response_is_evicted() -> None:
     live = Ends(1)
     replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
     tokens = [bytes([number]) * 8 for number in range(PATH_RESPONSES_LIMIT + 1)]
@@ -125,9 +125,7 @@ def test_one_check_more_than_the_cap_crowds_out_the_oldest() -> None:
     assert all_of(replies, sessions, 1.0) == []
 
 
-def test_content_is_told_of_on_the_live_session_whichever_it_came_on_and_not_before_it_is_due() -> (
-    None
-):
+def test_acks_for_all_sessions_go_on_the_live_session_when_due() -> None:
     live, other = Ends(1), Ends(2)
     replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
     sessions.retire(other.ours, 0.0)
@@ -147,7 +145,7 @@ def test_content_is_told_of_on_the_live_session_whichever_it_came_on_and_not_bef
     assert replies.due_at == math.inf
 
 
-def test_what_is_cleared_is_owed_no_more() -> None:
+def test_cleared_replies_are_not_sent() -> None:
     live = Ends(1)
     replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
     live.hear(replies, 1.0)

@@ -72,7 +72,7 @@ def refusal(reassembly: Reassembly, fragment: Fragment, now: float = 0.0) -> Dro
     st.lists(st.integers(0, 300), max_size=20),
     st.randoms(use_true_random=False),
 )
-def test_pieces_come_in_any_order_twice_and_cut_in_two_ways(
+def test_fragments_arrive_in_any_order_repeatedly_and_cut_differently(
     size_bytes: int, one_way: list[int], another: list[int], rng: random.Random
 ) -> None:
     whole = message(size_bytes)
@@ -95,7 +95,7 @@ def test_pieces_come_in_any_order_twice_and_cut_in_two_ways(
         Fragment(1, 100, 5, b"x", is_repair=True),
     ],
 )
-def test_pieces_that_contradict_each_other_drop_the_whole_message(liar: Fragment) -> None:
+def test_contradicting_fragments_drop_the_whole_message(liar: Fragment) -> None:
     whole = message(100)
     first, second = cut(whole, [60])
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
@@ -105,14 +105,14 @@ def test_pieces_that_contradict_each_other_drop_the_whole_message(liar: Fragment
     assert reassembly.used_bytes == 0
 
 
-def test_what_is_kept_is_charged_by_what_came_and_not_by_what_was_announced() -> None:
+def test_memory_is_charged_for_received_bytes_not_for_announced_ones() -> None:
     budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(MAX, budget)
     reassembly.add_fragment(Fragment(1, MAX, 5, b"abc"), 0.0)
     assert budget.used_bytes == reassembly.used_bytes == 3 + 2 * PIECE_OVERHEAD_BYTES
 
 
-def test_a_message_of_the_largest_size_comes_whole_and_a_larger_one_is_refused() -> None:
+def test_a_message_of_the_maximum_size_arrives_and_a_larger_one_is_dropped() -> None:
     limit = 200_000
     reassembly = Reassembly(limit, ReassemblyBudget(MAX))
     whole = message(limit + BYTES_PER_TOKEN)
@@ -124,7 +124,7 @@ def test_a_message_of_the_largest_size_comes_whole_and_a_larger_one_is_refused()
     assert refusal(reassembly, over) is DropReason.TOO_LARGE
 
 
-def test_one_byte_more_than_a_peer_may_keep_costs_it_the_slowest_message() -> None:
+def test_above_the_limit_of_a_peer_its_stalest_message_is_dropped() -> None:
     limit = 100_000
     budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(limit, budget)
@@ -140,7 +140,7 @@ def test_one_byte_more_than_a_peer_may_keep_costs_it_the_slowest_message() -> No
     assert reassembly.add_fragment(Fragment(2, rest + 1, rest - 1, b"xy"), 3.0) is not None
 
 
-def test_one_byte_more_than_all_peers_may_keep_costs_the_one_that_keeps_most() -> None:
+def test_above_the_shared_limit_the_largest_consumer_loses_a_message() -> None:
     budget = ReassemblyBudget(4 * (1000 + 2 * PIECE_OVERHEAD_BYTES))
     peers = [Reassembly(MAX, budget) for _ in range(5)]
     for number, peer in enumerate(peers[:4]):
@@ -152,7 +152,7 @@ def test_one_byte_more_than_all_peers_may_keep_costs_the_one_that_keeps_most() -
     assert budget.dropped == 1
 
 
-def test_what_has_not_grown_for_ten_seconds_is_given_up() -> None:
+def test_a_message_stalled_for_ten_seconds_is_dropped() -> None:
     budget = ReassemblyBudget(MAX)
     slow, quick = Reassembly(MAX, budget), Reassembly(MAX, budget)
     slow.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
@@ -184,13 +184,13 @@ def dribbled(
     return 0.0
 
 
-def test_bytes_and_not_packets_are_growth() -> None:
+def test_progress_is_measured_in_bytes_not_packets() -> None:
     budget = ReassemblyBudget(MAX)
     assert dribbled(Reassembly(MAX, budget), budget, 1 << 20, 1, 0.25) <= REASSEMBLY_STALL_TIMEOUT_S
     assert budget.dropped == 1
 
 
-def test_a_message_that_grows_but_too_slowly_ends_by_its_total_time() -> None:
+def test_a_message_that_progresses_too_slowly_times_out() -> None:
     budget = ReassemblyBudget(MAX)
     ended_at = dribbled(Reassembly(MAX, budget), budget, 1 << 20, MIN_PROGRESS_BYTES, 1.0)
     assert 0 < ended_at <= REASSEMBLY_BASE_TIMEOUT_S + (1 << 20) / MIN_REASSEMBLY_BYTES_PER_S + 1.0
@@ -200,7 +200,7 @@ def test_a_message_that_grows_but_too_slowly_ends_by_its_total_time() -> None:
     )
 
 
-def test_only_what_brings_a_message_on_says_so() -> None:
+def test_only_a_fragment_with_progress_reports_progress() -> None:
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
     grown = []
     for start in range(0, 2 * MIN_PROGRESS_BYTES, MIN_PROGRESS_BYTES // 4):
@@ -211,7 +211,7 @@ def test_only_what_brings_a_message_on_says_so() -> None:
     assert not reassembly.has_progressed
 
 
-def test_a_peer_loses_no_message_to_what_others_send() -> None:
+def test_a_peer_loses_no_message_because_of_other_peers() -> None:
     budget = ReassemblyBudget(100_000)
     honest, greedy = Reassembly(MAX, budget), Reassembly(MAX, budget)
     honest.add_fragment(Fragment(1, 40_000, 0, bytes(20_000)), 0.0)
@@ -223,13 +223,13 @@ def test_a_peer_loses_no_message_to_what_others_send() -> None:
     assert budget.dropped >= 96
 
 
-def test_a_budget_smaller_than_a_piece_refuses_and_does_not_fail() -> None:
+def test_a_budget_smaller_than_a_fragment_drops_the_message() -> None:
     reassembly = Reassembly(MAX, ReassemblyBudget(1))
     assert refusal(reassembly, Fragment(1, 4000, 0, bytes(100))) is DropReason.REASSEMBLY_FULL
 
 
 @pytest.mark.parametrize("part_bytes", [1, 16, 255])
-def test_small_parts_are_charged_as_if_they_were_larger(part_bytes: int) -> None:
+def test_small_fragments_are_charged_a_minimum(part_bytes: int) -> None:
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
     parts = 2 * BYTES_PER_TOKEN // MIN_FRAGMENT_CHARGE_BYTES
     tokens = 0
@@ -241,7 +241,7 @@ def test_small_parts_are_charged_as_if_they_were_larger(part_bytes: int) -> None
 
 
 @given(st.integers(70_000, 300_000), st.integers(1143, 9000), st.randoms(use_true_random=False))
-def test_parts_that_a_correct_sender_makes_cost_what_it_counts_in_any_order(
+def test_fragments_of_an_honest_sender_cost_what_it_computed_in_any_order(
     size_bytes: int, part_bytes: int, rng: random.Random
 ) -> None:
     parts = [
@@ -257,7 +257,7 @@ def test_parts_that_a_correct_sender_makes_cost_what_it_counts_in_any_order(
     assert tokens <= math.ceil(size_bytes / BYTES_PER_TOKEN)
 
 
-def test_a_link_that_ends_gives_its_share_back() -> None:
+def test_an_ended_link_releases_its_memory() -> None:
     budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(MAX, budget)
     for number in range(3):
@@ -266,7 +266,7 @@ def test_a_link_that_ends_gives_its_share_back() -> None:
     assert (budget.used_bytes, reassembly.used_bytes) == (0, 0)
 
 
-def test_so_many_finished_messages_are_remembered_and_no_more() -> None:
+def test_the_number_of_remembered_finished_messages_is_limited() -> None:
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
     for number in range(FINISHED_MESSAGES_LIMIT + 1):
         assert reassembly.add_fragment(Fragment(number, 1, 0, b"\x04"), 0.0) == b"\x04"
@@ -275,12 +275,12 @@ def test_so_many_finished_messages_are_remembered_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.REPAIR])
-def test_pieces_of_pieces_and_repair_in_disguise_are_nonsense(kind: Kind) -> None:
+def test_nested_fragments_and_disguised_repairs_are_malformed(kind: Kind) -> None:
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
     assert refusal(reassembly, Fragment(1, 1, 0, bytes((kind,)))) is DropReason.MALFORMED
 
 
-def test_a_large_message_is_kept_once_and_sliced_when_it_goes() -> None:
+def test_a_large_message_is_stored_once_and_sliced_when_sent() -> None:
     whole = message(100_000)
     one, two = FragmentedMessage(whole, 7, 0), FragmentedMessage(whole, 8, 0)
     assert all(isinstance(each._plaintext, memoryview) for each in (one, two))
@@ -293,7 +293,7 @@ def test_a_large_message_is_kept_once_and_sliced_when_it_goes() -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [1, 1150, 1151, 1168, 1200, 5000, 65_536, 300_000])
-def test_a_message_of_any_size_arrives_as_it_was(size_bytes: int) -> None:
+def test_a_message_of_any_size_arrives_unchanged(size_bytes: int) -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(loss=0.2, seed=size_bytes), Road(loss=0.2), rtt_s=0.05)
     whole = encode_message(DirectMessage(1, random.Random(1).randbytes(size_bytes)))
@@ -313,7 +313,7 @@ def test_a_large_message_costs_a_token_for_each_64_kib() -> None:
     assert pair.link.inbound_limit.bucket.available(0.0) == pytest.approx(96.0)
 
 
-def test_a_sender_pays_for_a_large_message_as_it_goes() -> None:
+def test_a_sender_is_charged_for_a_large_message_as_it_is_sent() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(), rtt_s=0.05)
     ours.link.send_limit, theirs.link.inbound_limit.bucket = (
@@ -328,7 +328,7 @@ def test_a_sender_pays_for_a_large_message_as_it_goes() -> None:
     assert theirs.link.inbound_limit.throttled == 0
 
 
-def test_repair_that_was_asked_for_is_free_in_pieces_too() -> None:
+def test_requested_repairs_are_free_in_fragments_too() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
     pair.link.inbound_limit.grant_repair_credit(1)
     whole = bytes((Kind.REPAIR,)) + bytes(2 * BYTES_PER_TOKEN)
@@ -344,7 +344,7 @@ def test_repair_that_was_asked_for_is_free_in_pieces_too() -> None:
     assert pair.link.inbound_limit.bucket.available(0.0) == 1.0
 
 
-def test_large_messages_have_room_of_their_own_and_one_always_finds_some() -> None:
+def test_large_messages_have_their_own_room_and_one_always_fits() -> None:
     pair = Pair(limits=LimitsConfig(queue_bytes=50_000))
     assert pair.link.send(message(200_000), 0.0)
     assert not pair.link.send(message(70_000), 0.0)
@@ -396,12 +396,12 @@ frames = st.one_of(
 
 
 @given(frames)
-def test_a_frame_decodes_to_what_it_was(frame: LinkFrame) -> None:
+def test_an_encoded_frame_decodes_to_the_same_frame(frame: LinkFrame) -> None:
     assert decode_frame(encode_frame(frame)) == frame
 
 
 @given(st.sampled_from(list(Kind)), st.binary(max_size=200))
-def test_any_bytes_are_a_frame_or_refused(kind: Kind, data: bytes) -> None:
+def test_arbitrary_bytes_are_a_frame_or_dropped(kind: Kind, data: bytes) -> None:
     with contextlib.suppress(Dropped):
         frame = decode_frame(bytes((kind,)) + data)
         assert isinstance(frame, MtuProbe) or encode_frame(frame)[1:] == data

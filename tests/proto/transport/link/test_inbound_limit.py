@@ -8,7 +8,7 @@ from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT, In
 from tests.proto.transport.ends import CLOSE, EMPTY, HEARTBEAT, REPAIR, RUMORS
 
 
-def test_one_more_than_the_bucket_holds_is_refused_and_takes_nothing_from_it() -> None:
+def test_a_message_above_the_limit_is_dropped_and_takes_no_token() -> None:
     bucket = TokenBucket(2, 1.0, 0.0)
     allowance = InboundLimit(bucket)
     allowance.charge(RUMORS, 0.0)
@@ -21,7 +21,7 @@ def test_one_more_than_the_bucket_holds_is_refused_and_takes_nothing_from_it() -
     assert bucket.available(0.5) == pytest.approx(0.5)
 
 
-def test_what_costs_nothing_is_allowed_where_nothing_is_left() -> None:
+def test_free_kinds_are_admitted_without_tokens() -> None:
     allowance = InboundLimit(TokenBucket(1, 0.1, 0.0))
     for plaintext in (RUMORS, EMPTY, CLOSE):
         allowance.charge(plaintext, 0.0)
@@ -29,7 +29,7 @@ def test_what_costs_nothing_is_allowed_where_nothing_is_left() -> None:
     assert (allowance.allowed, allowance.throttled) == (3, 0)
 
 
-def test_without_a_bucket_everything_is_allowed() -> None:
+def test_without_a_bucket_everything_is_admitted() -> None:
     allowance = InboundLimit(None)
     for _ in range(1000):
         allowance.charge(RUMORS, 0.0)
@@ -38,7 +38,7 @@ def test_without_a_bucket_everything_is_allowed() -> None:
     assert (allowance.allowed, allowance.throttled) == (1000, 0)
 
 
-def test_repair_is_free_as_often_as_it_was_asked_for() -> None:
+def test_a_repair_is_free_once_per_request() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
     allowance = InboundLimit(bucket)
     allowance.grant_repair_credit(2)
@@ -49,7 +49,7 @@ def test_repair_is_free_as_often_as_it_was_asked_for() -> None:
     assert not allowance.consume_repair_credit()
 
 
-def test_repair_that_was_asked_for_makes_nothing_else_free() -> None:
+def test_repair_credit_pays_for_repairs_only() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
     allowance = InboundLimit(bucket)
     allowance.grant_repair_credit(1)
@@ -59,7 +59,7 @@ def test_repair_that_was_asked_for_makes_nothing_else_free() -> None:
     assert allowance.consume_repair_credit()
 
 
-def test_one_repair_more_than_the_cap_is_not_expected() -> None:
+def test_repair_credit_is_limited() -> None:
     allowance = InboundLimit(None)
     allowance.grant_repair_credit(REPAIR_CREDIT_LIMIT)
     allowance.grant_repair_credit(1)

@@ -116,7 +116,7 @@ def packet(datagram: bytes) -> Data:
 # --- in -----------------------------------------------------------------------------------------
 
 
-def test_what_the_peer_seals_is_opened_and_counted() -> None:
+def test_a_packet_of_the_peer_is_decrypted_and_counted() -> None:
     pair = Pair()
 
     assert pair.hear(private(1), 3.0) == private(1)
@@ -132,7 +132,7 @@ def test_what_the_peer_seals_is_opened_and_counted() -> None:
     assert pair.link.last_heard_at == 3.0
 
 
-def test_without_a_bucket_all_is_allowed() -> None:
+def test_without_a_bucket_every_message_is_admitted() -> None:
     pair = Pair()
     for _ in range(1000):
         pair.hear(RUMORS)
@@ -140,7 +140,7 @@ def test_without_a_bucket_all_is_allowed() -> None:
     assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (1000, 0)
 
 
-def test_the_bucket_refuses_what_is_beyond_it_before_anything_is_decoded() -> None:
+def test_a_message_above_the_limit_is_dropped_before_it_is_decoded() -> None:
     pair = Pair(bucket=TokenBucket(2, 1.0, 0.0))
     pair.hear(RUMORS)
     pair.hear(HEARTBEAT)
@@ -153,7 +153,7 @@ def test_the_bucket_refuses_what_is_beyond_it_before_anything_is_decoded() -> No
     assert pair.hear(RUMORS, 1.0) == RUMORS
 
 
-def test_saying_nothing_and_closing_get_through_an_empty_bucket() -> None:
+def test_confirm_and_close_pass_an_empty_bucket() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
     pair.hear(RUMORS)
 
@@ -161,7 +161,7 @@ def test_saying_nothing_and_closing_get_through_an_empty_bucket() -> None:
     assert pair.hear(CLOSE) == CLOSE
 
 
-def test_repair_that_was_asked_for_is_free_and_other_repair_is_not() -> None:
+def test_requested_repairs_are_free_and_others_are_not() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
     pair.link.inbound_limit.grant_repair_credit(2)
     pair.hear(REPAIR)
@@ -173,7 +173,7 @@ def test_repair_that_was_asked_for_is_free_and_other_repair_is_not() -> None:
     assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (3, 1)
 
 
-def test_credit_for_repair_has_a_cap() -> None:
+def test_the_repair_credit_of_a_link_is_limited() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
     pair.link.inbound_limit.grant_repair_credit(REPAIR_CREDIT_LIMIT)
     pair.link.inbound_limit.grant_repair_credit(1)
@@ -183,7 +183,7 @@ def test_credit_for_repair_has_a_cap() -> None:
         pair.hear(REPAIR)
 
 
-def test_what_does_not_open_is_not_charged() -> None:
+def test_a_packet_that_is_not_decrypted_is_not_charged() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
     datagram = pair.theirs.seal(RUMORS, 0.0)
     data = packet(datagram)
@@ -211,7 +211,7 @@ def test_what_does_not_open_is_not_charged() -> None:
     )
 
 
-def test_whoever_began_a_session_is_answered_each_time_and_nobody_else() -> None:
+def test_only_the_initiator_of_a_session_is_answered_each_time() -> None:
     pair = Pair()
     pair.hear(EMPTY)
     assert pair.sent() == []
@@ -243,7 +243,7 @@ def test_control_goes_first_then_data_then_repair_each_in_order() -> None:
     assert (pair.link.queued, pair.link.sent) == (0, len(said))
 
 
-def test_one_message_more_than_the_queue_holds_is_counted_as_unsent() -> None:
+def test_a_message_above_the_queue_limit_counts_as_a_send_drop() -> None:
     pair = Pair()
     for number in range(256):
         assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
@@ -255,7 +255,7 @@ def test_one_message_more_than_the_queue_holds_is_counted_as_unsent() -> None:
     assert (pair.link.queued, pair.link.send_drops) == (256, 2)
 
 
-def test_one_byte_more_than_the_queue_holds_is_counted_as_unsent() -> None:
+def test_a_byte_above_the_queue_limit_counts_as_a_send_drop() -> None:
     full, small = private(1, 1000), private(2, 1)
     limits = LimitsConfig(queue_bytes=2 * len(full) + len(small))
     pair = Pair(limits=limits)
@@ -267,14 +267,14 @@ def test_one_byte_more_than_the_queue_holds_is_counted_as_unsent() -> None:
     assert (pair.link.queued, pair.link.send_drops) == (3, 1)
 
 
-def test_a_queue_smaller_than_a_message_still_takes_one() -> None:
+def test_a_queue_smaller_than_a_message_still_accepts_one() -> None:
     pair = Pair(limits=LimitsConfig(queue_bytes=10))
 
     assert pair.link.send(private(1, 1000), 0.0)
     assert not pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
 
 
-def test_a_queue_full_of_data_takes_control_up_to_a_cap_of_its_own() -> None:
+def test_control_messages_have_their_own_queue_limit() -> None:
     pair = Pair()
     for number in range(256):
         pair.link.send(private(number), 0.0)
@@ -286,7 +286,7 @@ def test_a_queue_full_of_data_takes_control_up_to_a_cap_of_its_own() -> None:
     assert pair.link.queued == 512
 
 
-def test_room_comes_back_as_messages_go() -> None:
+def test_sent_messages_free_room_in_the_queue() -> None:
     pair = Pair()
     for number in range(256):
         pair.link.send(private(number, 100), 0.0)
@@ -296,7 +296,7 @@ def test_room_comes_back_as_messages_go() -> None:
     assert pair.link.queued == 256 - DATAGRAMS_PER_TRANSMIT
 
 
-def test_a_cleared_queue_lets_a_close_go_at_once() -> None:
+def test_after_clear_a_close_is_sent_at_once() -> None:
     pair = Pair(rate=(1, 1))
     for number in range(10):
         pair.link.send(private(number), 0.0)
@@ -308,7 +308,7 @@ def test_a_cleared_queue_lets_a_close_go_at_once() -> None:
     assert pair.link.send(private(1), 0.0)
 
 
-def test_a_call_sends_a_bounded_number_and_the_deadline_tells_of_more() -> None:
+def test_transmit_returns_a_limited_number_and_the_deadline_stays_due() -> None:
     pair = Pair()
     for number in range(DATAGRAMS_PER_TRANSMIT + 1):
         pair.link.send(private(number), 5.0)
@@ -323,7 +323,7 @@ def test_a_call_sends_a_bounded_number_and_the_deadline_tells_of_more() -> None:
 # --- out: what the peer allows ------------------------------------------------------------------
 
 
-def test_the_link_keeps_to_what_the_peer_allows() -> None:
+def test_a_link_respects_the_rate_limit_of_the_peer() -> None:
     pair = Pair(rate=(3, 2))
     for number in range(10):
         pair.link.send(private(number), 0.0)
@@ -335,7 +335,7 @@ def test_the_link_keeps_to_what_the_peer_allows() -> None:
     assert len(pair.sent(1.5)) == 2
 
 
-def test_a_peer_that_keeps_to_nine_tenths_is_never_throttled() -> None:
+def test_a_sender_at_nine_tenths_of_the_limit_is_never_throttled() -> None:
     sender, receiver = Pair(rate=(90, 45)), Pair(bucket=TokenBucket(100, 50.0, 0.0))
     rng = random.Random(1)
     flying: list[tuple[float, bytes]] = []
@@ -366,7 +366,7 @@ def test_scarce_tokens_go_to_control_first() -> None:
     assert pair.sent(2.0) == [private(1)]
 
 
-def test_repair_and_closing_wait_for_no_token() -> None:
+def test_repairs_and_close_need_no_token() -> None:
     pair = Pair(rate=(1, 1))
     pair.link.send(private(1), 0.0)
     pair.link.send(REPAIR, 0.0)
@@ -375,7 +375,7 @@ def test_repair_and_closing_wait_for_no_token() -> None:
     assert pair.sent(0.1) == [CLOSE]
 
 
-def test_a_close_waits_for_what_was_queued_before_it() -> None:
+def test_a_close_is_sent_after_everything_queued_before_it() -> None:
     pair = Pair(rate=(1, 1))
     pair.link.send(private(1), 0.0)
     pair.link.send(private(2), 0.0)
@@ -386,7 +386,7 @@ def test_a_close_waits_for_what_was_queued_before_it() -> None:
     assert pair.sent(1.0) == [private(2), CLOSE]
 
 
-def test_a_new_record_brings_new_limits() -> None:
+def test_a_new_record_changes_the_rate_limit() -> None:
     pair = Pair(rate=(2, 1))
     for number in range(100):
         pair.link.send(private(number), 0.0)
@@ -400,7 +400,7 @@ def test_a_new_record_brings_new_limits() -> None:
     assert len(pair.sent(0.0)) == DATAGRAMS_PER_TRANSMIT
 
 
-def test_a_record_that_allows_less_than_one_a_second_stops_nothing_for_ever() -> None:
+def test_a_rate_limit_below_one_per_second_stalls_nothing_forever() -> None:
     pair = Pair(rate=(1, 0))
     pair.link.send(private(1), 0.0)
     pair.link.send(private(2), 0.0)
@@ -410,7 +410,7 @@ def test_a_record_that_allows_less_than_one_a_second_stops_nothing_for_ever() ->
     assert pair.sent(pair.link.deadline) == [private(2)]
 
 
-def test_a_later_link_goes_on_with_the_allowance_of_the_one_before() -> None:
+def test_a_later_link_continues_with_the_tokens_of_the_earlier_one() -> None:
     pair = Pair(rate=(2, 1))
     for number in range(2):
         pair.link.send(private(number), 0.0)
@@ -431,7 +431,7 @@ def test_a_later_link_goes_on_with_the_allowance_of_the_one_before() -> None:
     )
 )
 @settings(deadline=None)
-def test_whoever_sleeps_until_the_deadline_sends_all_in_the_end(
+def test_waking_at_each_deadline_sends_everything(
     said: list[tuple[float, bytes]],
 ) -> None:
     pair = Pair(rate=(3, 10))
@@ -474,7 +474,7 @@ def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -
     assert refused.value.reason is DropReason.UNKNOWN_SESSION
 
 
-def test_no_more_than_two_sessions_are_retiring() -> None:
+def test_at_most_two_sessions_retire() -> None:
     pair = Pair()
     for _ in range(RETIRING_SESSIONS_LIMIT + 1):
         pair.adopt(1.0)
@@ -485,7 +485,7 @@ def test_no_more_than_two_sessions_are_retiring() -> None:
     assert ids[0] == pair.link.session.our_id
 
 
-def test_a_link_keeps_its_queue_and_counts_over_a_new_session() -> None:
+def test_a_link_keeps_its_queue_and_counters_across_sessions() -> None:
     pair = Pair()
     pair.link.send(private(1), 0.0)
     pair.theirs = pair.adopt(1.0)
@@ -495,7 +495,7 @@ def test_a_link_keeps_its_queue_and_counts_over_a_new_session() -> None:
     assert pair.link.received == 2
 
 
-def test_a_rekey_loses_and_doubles_nothing_under_traffic() -> None:
+def test_a_rekey_under_load_loses_and_duplicates_nothing() -> None:
     for seed in range(10):
         world, ada, bob = linked_ends()
         world.run(REKEY_AFTER_S - 2.0)
@@ -520,7 +520,7 @@ def test_a_rekey_loses_and_doubles_nothing_under_traffic() -> None:
             assert sorted(numbers) == list(range(1, sent + 1))
 
 
-def test_a_link_wakes_for_its_rekey_and_for_its_end_and_not_between() -> None:
+def test_a_link_wakes_for_its_rekey_and_its_expiry_only() -> None:
     pair = Pair()
     assert pair.link.deadline == REKEY_AFTER_S
     assert not pair.link.needs_rekey(REKEY_AFTER_S - 1)
@@ -531,7 +531,7 @@ def test_a_link_wakes_for_its_rekey_and_for_its_end_and_not_between() -> None:
     assert pair.link.is_expired(REJECT_AFTER_S)
 
 
-def test_a_spent_session_sends_nothing_and_asks_for_no_wake_up() -> None:
+def test_an_expired_session_sends_nothing_and_has_no_deadline() -> None:
     pair = Pair()
     pair.link.send(private(1), 0.0)
     pair.link.advance(REJECT_AFTER_S)
@@ -541,7 +541,7 @@ def test_a_spent_session_sends_nothing_and_asks_for_no_wake_up() -> None:
     assert pair.link.queued == 1
 
 
-def test_a_new_session_brings_the_address_and_no_older_record() -> None:
+def test_a_new_session_updates_the_address_and_ignores_an_older_record() -> None:
     pair = Pair()
     newer = BOB.record
     ours, _ = pair.new_session(1.0)
@@ -566,7 +566,7 @@ def test_a_link_prints_no_secret_and_no_payload() -> None:
 # --- of two -------------------------------------------------------------------------------------
 
 
-def test_what_is_heard_of_a_newer_record_does_not_shut_out_its_session() -> None:
+def test_a_newer_record_from_another_member_does_not_block_its_session() -> None:
     pair = Pair()
     newer = replace(pair.record, epoch=pair.record.epoch + 1)
     pair.link.apply_record(newer, 1.0)
@@ -588,7 +588,7 @@ def agree(ada: End, bob: End) -> bool:
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.3])
-def test_ends_that_dial_each_other_at_once_come_to_one_session(loss: float) -> None:
+def test_simultaneous_dials_result_in_one_session(loss: float) -> None:
     for seed in range(20):
         rng = random.Random(seed)
         world, ada, bob = two_ends()
@@ -601,7 +601,7 @@ def test_ends_that_dial_each_other_at_once_come_to_one_session(loss: float) -> N
         assert agree(ada, bob)
 
 
-def test_an_end_that_reached_the_other_twice_at_once_comes_to_one_session() -> None:
+def test_two_simultaneous_dials_by_one_end_result_in_one_session() -> None:
     for seed in range(20):
         rng = random.Random(seed)
         world, ada, bob = two_ends()
@@ -625,7 +625,7 @@ def talk(world: World, ada: End, bob: End, seconds: float) -> None:
         world.run(1.0)
 
 
-def test_a_link_goes_back_to_where_the_peer_speaks_when_a_rekey_failed_half_way() -> None:
+def test_after_a_half_failed_rekey_a_link_returns_to_the_session_of_the_peer() -> None:
     world, ada, bob = linked_ends()
     world.run(REKEY_AFTER_S)
     first = ada.link.session
@@ -642,7 +642,7 @@ def test_a_link_goes_back_to_where_the_peer_speaks_when_a_rekey_failed_half_way(
     assert ada.link.last_heard_at > world.now - 2.0
 
 
-def test_a_session_that_lost_still_receives_and_its_dial_ends() -> None:
+def test_a_superseded_session_still_receives_and_its_dial_completes() -> None:
     pair = Pair()
     ours, theirs = pair.new_session(by_us=False)
     live = pair.link.session
@@ -657,7 +657,7 @@ def test_a_session_that_lost_still_receives_and_its_dial_ends() -> None:
     assert set(pair.link.session_ids()) == {live.our_id, ours.our_id}
 
 
-def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_ever() -> None:
+def test_ends_on_different_sessions_converge_and_do_not_keep_swapping() -> None:
     for adas_choice in (0, 1):
         world, ada, bob = linked_ends()
         world.run(SIMULTANEOUS_DIALS_S)
@@ -682,9 +682,7 @@ def test_ends_that_send_on_different_sessions_come_together_and_do_not_swap_for_
 # --- path checks --------------------------------------------------------------------------------
 
 
-def test_a_path_check_is_answered_for_a_token_and_one_more_than_the_cap_crowds_out_the_oldest() -> (
-    None
-):
+def test_a_path_challenge_costs_a_token_and_pending_responses_are_limited() -> None:
     pair = Pair(bucket=TokenBucket(PATH_RESPONSES_LIMIT + 1, 0.1, 0.0))
     pair.sent()
     tokens = [bytes([number]) * 8 for number in range(PATH_RESPONSES_LIMIT + 1)]
@@ -697,7 +695,7 @@ def test_a_path_check_is_answered_for_a_token_and_one_more_than_the_cap_crowds_o
     assert pair.sent() == []
 
 
-def test_a_link_without_entropy_takes_no_other_address() -> None:
+def test_a_link_without_entropy_keeps_its_address() -> None:
     pair = Pair()
     datagram = packet(pair.theirs.seal(HEARTBEAT, 0.0))
     assert pair.link.receive(datagram, 0.0, Address("203.0.113.6", 666)) == HEARTBEAT

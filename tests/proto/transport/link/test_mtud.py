@@ -27,7 +27,7 @@ def lose_probes(path: MtuDiscovery, now: float = 0.0) -> None:
         path.on_probe_lost(now)
 
 
-def test_it_begins_at_the_base_and_climbs_step_by_step() -> None:
+def test_the_search_starts_at_the_base_size_and_climbs_in_steps() -> None:
     path = MtuDiscovery("192.0.2.1")
     assert path.datagram_bytes == BASE_PLPMTU_BYTES
     for size_bytes in PROBE_SIZES:
@@ -40,7 +40,7 @@ def test_it_begins_at_the_base_and_climbs_step_by_step() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1"])
-def test_on_loopback_it_climbs_to_what_one_datagram_holds(host: str) -> None:
+def test_on_loopback_the_search_climbs_to_the_largest_datagram(host: str) -> None:
     path = MtuDiscovery(host)
     for size_bytes in LOOPBACK_PROBE_SIZES:
         path.on_probe_sent()
@@ -48,7 +48,7 @@ def test_on_loopback_it_climbs_to_what_one_datagram_holds(host: str) -> None:
     assert path.datagram_bytes == 65_000
 
 
-def test_a_size_is_given_up_after_three_probes_and_tried_again_after_ten_minutes() -> None:
+def test_after_three_lost_probes_the_search_pauses_for_ten_minutes() -> None:
     path = MtuDiscovery("192.0.2.1")
     for _ in range(MAX_PROBES):
         assert path.next_probe_size(5.0) == PROBE_SIZES[0]
@@ -58,7 +58,7 @@ def test_a_size_is_given_up_after_three_probes_and_tried_again_after_ten_minutes
     assert path.next_probe_size(5.0 + PMTU_RAISE_TIMER_S) == PROBE_SIZES[0]
 
 
-def test_what_the_system_refuses_is_not_tried_again() -> None:
+def test_a_size_refused_by_the_system_is_not_retried() -> None:
     path = MtuDiscovery("192.0.2.1")
     path.on_probe_sent()
     path.on_probe_acked(1452)
@@ -70,7 +70,7 @@ def test_what_the_system_refuses_is_not_tried_again() -> None:
     assert path.datagram_bytes == BASE_PLPMTU_BYTES
 
 
-def test_large_losses_in_many_reports_are_a_black_hole_and_in_one_an_overflow() -> None:
+def test_losses_in_several_acks_are_a_black_hole_and_in_one_an_overflow() -> None:
     path = MtuDiscovery("192.0.2.1")
     path.on_probe_sent()
     path.on_probe_acked(1452)
@@ -86,7 +86,7 @@ def test_large_losses_in_many_reports_are_a_black_hole_and_in_one_an_overflow() 
 
 
 @pytest.mark.parametrize(("mtu_bytes", "found"), [(1300, 1200), (1472, 1452), (9000, 8952)])
-def test_a_link_finds_what_the_path_bears_and_sends_no_larger(mtu_bytes: int, found: int) -> None:
+def test_a_link_discovers_the_path_mtu_and_never_exceeds_it(mtu_bytes: int, found: int) -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(mtu_bytes=mtu_bytes), rtt_s=0.05)
     ours.link.send(LARGE, 0.0)
@@ -107,7 +107,7 @@ def test_on_loopback_a_link_climbs_to_65_000() -> None:
     assert ours.link.path.mtu.datagram_bytes == 65_000
 
 
-def test_a_path_that_bears_less_than_before_is_noticed_and_nothing_is_lost() -> None:
+def test_a_smaller_path_mtu_is_detected_and_nothing_is_lost() -> None:
     roads = Roads()
     road = Road(mtu_bytes=9000, rate=1e6)
     ours, theirs = roads.join(road, rtt_s=0.05)
@@ -121,7 +121,7 @@ def test_a_path_that_bears_less_than_before_is_noticed_and_nothing_is_lost() -> 
     assert len(theirs.got) == 6 - ours.link.send_drops
 
 
-def test_a_link_that_says_little_probes_nothing() -> None:
+def test_a_link_with_small_messages_does_not_probe() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(mtu_bytes=9000), rtt_s=0.05)
     for number in range(20):

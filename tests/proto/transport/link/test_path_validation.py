@@ -56,7 +56,7 @@ def doubted() -> Doubted:
     return check
 
 
-def test_both_addresses_are_asked_different_things() -> None:
+def test_the_two_addresses_get_different_tokens() -> None:
     check = Doubted()
     check.hear(NEW, 0.0)
     [(old_token, old), (new_token, new)] = check.ask(0.0)
@@ -64,9 +64,7 @@ def test_both_addresses_are_asked_different_things() -> None:
     assert len({old_token, new_token}) == 2
 
 
-def test_the_new_address_is_taken_where_it_alone_answers_and_not_before_the_old_had_its_time() -> (
-    None
-):
+def test_the_new_address_is_adopted_if_only_it_answers_in_time() -> None:
     check = doubted()
     check.on_response(check.token(of_new=True), 0.1)
     assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS - 0.001) is None
@@ -74,7 +72,7 @@ def test_the_new_address_is_taken_where_it_alone_answers_and_not_before_the_old_
     assert check.deadline == float("inf")
 
 
-def test_the_old_address_wins_whenever_it_answers_in_time() -> None:
+def test_the_current_address_wins_whenever_it_answers_in_time() -> None:
     for first in (True, False):
         check = doubted()
         check.on_response(check.token(of_new=first), 0.1)
@@ -82,28 +80,28 @@ def test_the_old_address_wins_whenever_it_answers_in_time() -> None:
         assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
 
 
-def test_if_nobody_answers_nothing_changes_and_what_comes_late_is_too_late() -> None:
+def test_without_a_timely_response_nothing_changes() -> None:
     check = doubted()
     assert check.take_validated_address(VALIDATION_TIMEOUT_S) is None
     check.on_response(check.token(of_new=True), VALIDATION_TIMEOUT_S)
     assert check.take_validated_address(2.0) is None
 
 
-def test_a_way_that_became_longer_is_waited_for() -> None:
+def test_validation_waits_for_a_longer_path() -> None:
     check = doubted()
     check.on_response(check.token(of_new=True), 0.9)
     assert check.deadline <= 0.9
     assert check.take_validated_address(0.9) == NEW
 
 
-def test_an_answer_that_nobody_asked_for_moves_nothing() -> None:
+def test_an_unsolicited_path_response_changes_nothing() -> None:
     check = doubted()
     check.on_response(bytes(8), 0.1)
     check.on_response(b"", 0.1)
     assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
 
 
-def test_one_address_is_checked_at_a_time_and_one_a_second() -> None:
+def test_one_address_is_validated_at_a_time_and_one_per_second() -> None:
     check = doubted()
     check.hear(THIRD, 0.05)
     assert all(to != THIRD for _, to in check.ask(0.2))
@@ -114,13 +112,13 @@ def test_one_address_is_checked_at_a_time_and_one_a_second() -> None:
     assert check.ask(5.0)[1][1] == THIRD
 
 
-def test_only_the_newest_packet_raises_a_doubt() -> None:
+def test_only_the_newest_packet_starts_validation() -> None:
     check = Doubted()
     check.on_new_source(NEW, 1000, is_newest=False, interval_s=0.1, now=0.0)
     assert check.deadline == float("inf")
 
 
-def test_the_new_address_is_sent_no_more_than_came_from_it() -> None:
+def test_the_new_address_is_sent_no_more_bytes_than_it_sent() -> None:
     check = Doubted()
     check.hear(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
     assert len(check.ask(0.0)) == 1
@@ -204,7 +202,7 @@ def test_a_session_survives_a_new_port_every_five_seconds(loss: float) -> None:
     assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
 
 
-def test_a_black_hole_of_five_seconds_ends_no_session_and_loses_nothing() -> None:
+def test_an_outage_of_five_seconds_ends_no_session_and_loses_nothing() -> None:
     wire = Wire()
     session_ids = wire.link.session_ids()
     wire.loses = lambda: True
@@ -219,7 +217,7 @@ def test_a_black_hole_of_five_seconds_ends_no_session_and_loses_nothing() -> Non
     assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
 
 
-def test_a_move_to_another_host_starts_the_path_anew_and_another_port_does_not() -> None:
+def test_a_new_host_resets_the_path_and_a_new_port_does_not() -> None:
     wire = Wire()
     wire.bob.send(wire.ada.peer_id, bytes(50_000), wire.now)
     wire.run(2.0)
@@ -237,7 +235,7 @@ def test_a_move_to_another_host_starts_the_path_anew_and_another_port_does_not()
     assert wire.link.path.mtu.datagram_bytes == 1200
 
 
-def test_whoever_copies_packets_and_is_quicker_gets_nothing_but_questions() -> None:
+def test_an_attacker_that_replays_faster_gets_only_path_challenges() -> None:
     """The attacker sees all that both say, has its copies arrive first, and hands on what it is sent."""
     wire = Wire()
     from_evil = to_evil = 0
@@ -264,7 +262,7 @@ def test_whoever_copies_packets_and_is_quicker_gets_nothing_but_questions() -> N
     assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
 
 
-def test_whoever_cut_off_a_peer_for_a_moment_loses_the_link_again_when_it_is_back() -> None:
+def test_an_attacker_that_blocks_a_peer_briefly_loses_the_link_when_it_returns() -> None:
     wire = Wire()
     is_cut = True
 
@@ -284,7 +282,7 @@ def test_whoever_cut_off_a_peer_for_a_moment_loses_the_link_again_when_it_is_bac
     assert wire.link.address == OLD
 
 
-def test_a_forged_packet_from_elsewhere_raises_no_doubt() -> None:
+def test_a_forged_packet_from_another_address_starts_no_validation() -> None:
     wire = Wire()
     datagram = next(each for each, source, _ in reversed(wire.sent) if source == OLD)
     forged = datagram[:9] + (2**31).to_bytes(8, "big") + datagram[17:]

@@ -49,7 +49,7 @@ def refusal(peer: Peer, again: Retransmit) -> DropReason:
     return refused.value.reason
 
 
-def test_a_message_in_parts_is_charged_once_and_allowed_once() -> None:
+def test_a_fragmented_message_is_charged_and_counted_once() -> None:
     peer = Peer()
 
     assert peer.take_whole(private(1, 1000)) == private(1, 1000)
@@ -57,7 +57,7 @@ def test_a_message_in_parts_is_charged_once_and_allowed_once() -> None:
     assert not peer.intake.is_receiving
 
 
-def test_what_a_lost_packet_carried_counts_once_and_is_charged_when_it_counts() -> None:
+def test_a_retransmission_is_delivered_and_charged_once() -> None:
     peer = Peer()
 
     assert peer.intake.on_retransmit(peer.again(3), 0.0) == RUMORS
@@ -65,7 +65,7 @@ def test_what_a_lost_packet_carried_counts_once_and_is_charged_when_it_counts() 
     assert (peer.charged, peer.allowance.allowed) == (1, 1)
 
 
-def test_what_comes_again_in_parts_is_not_charged_again_when_it_is_whole() -> None:
+def test_a_fragmented_retransmission_is_not_charged_again() -> None:
     peer = Peer()
 
     assert peer.take_whole(encode_frame(peer.again(3))) == RUMORS
@@ -73,7 +73,7 @@ def test_what_comes_again_in_parts_is_not_charged_again_when_it_is_whole() -> No
     assert (peer.charged, peer.allowance.allowed) == (1, 1)
 
 
-def test_what_was_lost_on_a_session_that_retires_counts_and_on_an_unknown_one_it_does_not() -> None:
+def test_retransmissions_of_retiring_sessions_count_and_of_unknown_ones_do_not() -> None:
     peer = Peer()
     peer.sessions.replace(Session(b"c" * 8, b"d" * 8, KEY, True, bytes(32), bytes(32), 1.0), 1.0)
 
@@ -83,14 +83,14 @@ def test_what_was_lost_on_a_session_that_retires_counts_and_on_an_unknown_one_it
 
 
 @pytest.mark.parametrize("plaintext", [EMPTY, encode_frame(Ack(bytes(8), 0, 0, 0, 0, ()))])
-def test_what_is_never_sent_again_is_malformed_and_claims_no_number(plaintext: bytes) -> None:
+def test_a_retransmission_of_a_non_retransmittable_kind_is_malformed(plaintext: bytes) -> None:
     peer = Peer()
 
     assert refusal(peer, peer.again(3, plaintext)) is DropReason.MALFORMED
     assert peer.intake.on_retransmit(peer.again(3), 0.0) == RUMORS
 
 
-def test_repair_in_parts_is_free_as_often_as_it_was_asked_for_at_most_to_the_cap() -> None:
+def test_fragmented_repairs_are_free_once_per_request_up_to_the_limit() -> None:
     peer = Peer(tokens=1000)
     peer.allowance.grant_repair_credit(REPAIR_CREDIT_LIMIT + 1)
     for number in range(REPAIR_CREDIT_LIMIT):
@@ -102,7 +102,7 @@ def test_repair_in_parts_is_free_as_often_as_it_was_asked_for_at_most_to_the_cap
     assert REPAIR[0] == Kind.REPAIR
 
 
-def test_a_part_beyond_the_allowance_is_refused_and_nothing_is_kept_of_it() -> None:
+def test_a_fragment_above_the_rate_limit_is_dropped_and_not_stored() -> None:
     peer = Peer(tokens=1)
     peer.intake.on_fragment(Fragment(1, 1000, 0, bytes(10)), 0.0)
     used_bytes = peer.budget.used_bytes
@@ -113,7 +113,7 @@ def test_a_part_beyond_the_allowance_is_refused_and_nothing_is_kept_of_it() -> N
     assert (peer.allowance.throttled, peer.budget.used_bytes) == (1, used_bytes)
 
 
-def test_a_link_that_ends_gives_back_what_it_kept() -> None:
+def test_an_ended_link_releases_its_incomplete_messages() -> None:
     peer = Peer()
     peer.intake.on_fragment(Fragment(1, 1000, 0, bytes(10)), 0.0)
     assert peer.budget.used_bytes > 0

@@ -39,7 +39,7 @@ def arrivals_of(*counters: int, every_s: float = 0.001) -> tuple[AckTracker, flo
     return arrivals, now
 
 
-def test_a_report_is_due_when_a_late_packet_would_have_come() -> None:
+def test_an_ack_is_due_after_the_reordering_window() -> None:
     arrivals = AckTracker()
     arrivals.update_rtt(0.08, 0.02)
     arrivals.on_packet(0, 1.0)
@@ -51,7 +51,7 @@ def test_a_report_is_due_when_a_late_packet_would_have_come() -> None:
     assert arrivals.due_at == float("inf")
 
 
-def test_while_data_flows_there_is_one_report_a_round_trip() -> None:
+def test_under_load_there_is_one_ack_per_rtt() -> None:
     arrivals = AckTracker()
     arrivals.update_rtt(0.08, 0.02)
     reports = 0
@@ -65,14 +65,14 @@ def test_while_data_flows_there_is_one_report_a_round_trip() -> None:
     assert reports == pytest.approx(1.0 / 0.08, abs=1)
 
 
-def test_what_may_only_be_late_is_not_told_as_missing() -> None:
+def test_a_packet_that_may_be_reordered_is_not_reported_missing() -> None:
     arrivals, now = arrivals_of(0, 1, 4)
     assert arrivals.build_ack(now).end == 2
     assert arrivals.build_ack(now + 0.02)[:2] == (0, 2)
     assert arrivals.build_ack(now + 0.04).missing == ((2, 3),)
 
 
-def test_more_ranges_than_fit_are_told_in_the_next_report_at_once() -> None:
+def test_ranges_that_do_not_fit_go_in_the_next_ack_at_once() -> None:
     arrivals, now = arrivals_of(*range(1, 400, 2))
     told: set[int] = set()
     for _ in range(10):
@@ -86,7 +86,7 @@ def test_more_ranges_than_fit_are_told_in_the_next_report_at_once() -> None:
     assert told == set(range(0, 400, 2))
 
 
-def test_no_more_gaps_are_remembered_than_the_ceiling() -> None:
+def test_the_number_of_tracked_gaps_is_limited() -> None:
     arrivals, now = arrivals_of(*range(1, 2 * MISSING_RANGES_LIMIT + 2, 2))
     assert len(arrivals._missing) == MISSING_RANGES_LIMIT
     assert not arrivals.claim(0, now)
@@ -106,7 +106,7 @@ def test_a_gap_of_any_width_is_one_range_and_each_number_in_it_is_claimed_once()
 
 
 @given(st.lists(st.integers(0, 60), unique=True, min_size=1), st.randoms(use_true_random=False))
-def test_a_report_says_of_each_number_what_is_true(counters: list[int], rng: random.Random) -> None:
+def test_an_ack_is_correct_for_each_packet_number(counters: list[int], rng: random.Random) -> None:
     arrivals, now, came = AckTracker(), 0.0, set()
     for counter in counters:
         now += rng.choice([0.001, 0.02])
@@ -121,7 +121,7 @@ def test_a_report_says_of_each_number_what_is_true(counters: list[int], rng: ran
             assert latest in came
 
 
-def test_a_content_is_claimed_once_by_whichever_packet_comes_first() -> None:
+def test_content_is_claimed_by_the_first_packet_that_carries_it() -> None:
     arrivals, now = arrivals_of(0, 2)
     assert arrivals.claim(1, now)
     assert not arrivals.claim(1, now)
@@ -146,7 +146,7 @@ def test_every_small_message_arrives_once_over_thirty_percent_loss() -> None:
     assert ours.link.is_idle
 
 
-def test_reordering_loses_and_doubles_nothing() -> None:
+def test_reordering_loses_and_duplicates_nothing() -> None:
     roads = Roads()
     road = Road(seed=3)
     ours, theirs = roads.join(road, rtt_s=0.05)
@@ -161,7 +161,7 @@ def test_reordering_loses_and_doubles_nothing() -> None:
     assert set(theirs.drops) <= late
 
 
-def test_the_loss_of_the_last_packet_is_found_about_two_round_trips_later() -> None:
+def test_the_loss_of_the_last_packet_is_detected_after_about_two_rtts() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(), rtt_s=0.05)
     for number in range(5):
@@ -196,7 +196,7 @@ def test_an_outage_of_five_seconds_loses_nothing() -> None:
         assert ours.link.send_drops == 0
 
 
-def test_feedback_is_answered_by_nothing_and_an_idle_link_is_silent() -> None:
+def test_acks_are_not_acknowledged_and_an_idle_link_is_quiet() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(), rtt_s=0.05)
     for side in (ours, theirs):
@@ -209,7 +209,7 @@ def test_feedback_is_answered_by_nothing_and_an_idle_link_is_silent() -> None:
     assert all(side.link.transmit_at == math.inf for side in (ours, theirs))
 
 
-def test_heartbeats_are_neither_told_of_nor_sent_again() -> None:
+def test_heartbeats_are_neither_acknowledged_nor_retransmitted() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(), rtt_s=0.05)
     ours.link.send(HEARTBEAT, 0.0)
@@ -218,7 +218,7 @@ def test_heartbeats_are_neither_told_of_nor_sent_again() -> None:
     assert ours.link.is_idle
 
 
-def test_control_is_repaired_as_well() -> None:
+def test_control_messages_are_retransmitted_too() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(loss=0.5, seed=5), rtt_s=0.05)
     records = encode_message(Records(()))
@@ -229,7 +229,7 @@ def test_control_is_repaired_as_well() -> None:
     assert theirs.got == [records] * 20
 
 
-def test_after_so_many_probes_without_an_answer_the_link_lets_go_and_counts() -> None:
+def test_after_the_last_pto_everything_in_flight_is_abandoned_and_counted() -> None:
     roads = Roads()
     ours, _ = roads.join(Road(loss=1.0), rtt_s=0.05)
     ours.link.send(said(1), 0.0)
@@ -246,9 +246,7 @@ def test_after_so_many_probes_without_an_answer_the_link_lets_go_and_counts() ->
     assert ours.there.entered == entered
 
 
-def test_a_content_that_is_lost_every_time_is_let_go_after_so_many_tries_while_others_go_on() -> (
-    None
-):
+def test_content_that_is_always_lost_is_abandoned_while_other_messages_arrive() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(), rtt_s=0.05)
     tries = 0
@@ -270,7 +268,7 @@ def test_a_content_that_is_lost_every_time_is_let_go_after_so_many_tries_while_o
     assert RETRANSMISSIONS_LIMIT < tries <= RETRANSMISSIONS_LIMIT + 2
 
 
-def test_tokens_of_what_was_lost_are_spent_once() -> None:
+def test_a_lost_message_costs_its_token_once() -> None:
     roads = Roads()
     ours, theirs = roads.join(Road(loss=0.3, seed=9), rtt_s=0.05)
     ours.link.send_limit = TokenBucket(90, 45, 0.0)
@@ -282,7 +280,7 @@ def test_tokens_of_what_was_lost_are_spent_once() -> None:
     assert theirs.link.inbound_limit.throttled == 0
 
 
-def test_what_is_on_its_way_at_a_rekey_arrives_once() -> None:
+def test_packets_in_flight_during_a_rekey_arrive_once() -> None:
     for seed in range(6):
         world, ada, bob = linked_ends()
         rng = random.Random(seed)

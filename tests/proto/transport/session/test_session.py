@@ -37,7 +37,7 @@ def refusal(session: Session, data: Data, now: float = 0.0) -> DropReason:
     return refused.value.reason
 
 
-def test_what_one_end_seals_the_other_opens_in_both_directions() -> None:
+def test_each_end_opens_what_the_other_sealed() -> None:
     ada, bob = two_ends()
 
     assert bob.open(packet(ada.seal(b"to bob", 1.0)), 2.0) == b"to bob"
@@ -53,7 +53,7 @@ def test_the_largest_plaintext_fills_a_datagram() -> None:
     assert bob.open(packet(datagram), 0.0) == bytes(BASE_PLAINTEXT_BYTES)
 
 
-def test_packets_open_in_any_order_but_each_once() -> None:
+def test_packets_open_in_any_order_and_only_once() -> None:
     ada, bob = two_ends()
     packets = [packet(ada.seal(bytes([number]), 0.0)) for number in range(10)]
 
@@ -70,13 +70,13 @@ def test_a_packet_sent_back_to_its_sender_does_not_open() -> None:
     assert refusal(ada, data._replace(session_id=ID_A)) is DropReason.DECRYPT_FAILED
 
 
-def test_the_direction_counts_even_if_both_had_one_key() -> None:
+def test_the_direction_is_authenticated_even_under_one_key() -> None:
     ada = Session(ID_A, ID_A, KEY, True, KEY_A, KEY_A, 0.0)
 
     assert refusal(ada, packet(ada.seal(b"hello", 0.0))) is DropReason.DECRYPT_FAILED
 
 
-def test_every_flipped_bit_is_refused_and_moves_nothing() -> None:
+def test_every_flipped_bit_is_dropped_and_changes_nothing() -> None:
     ada, bob = two_ends()
     datagram = ada.seal(b"hello", 0.0)
     for bit in range(8, 8 * len(datagram)):
@@ -111,7 +111,7 @@ def test_a_forged_counter_far_ahead_does_not_move_the_window() -> None:
     assert bob.open(data, 0.0) == b"hello"
 
 
-def test_a_session_is_spent_by_age_for_sealing_and_opening() -> None:
+def test_a_session_expires_by_age_for_sealing_and_opening() -> None:
     ada, bob = two_ends(now=100.0)
     late = packet(ada.seal(b"late", 100.0))
     ends_at = 100.0 + REJECT_AFTER_S
@@ -125,7 +125,7 @@ def test_a_session_is_spent_by_age_for_sealing_and_opening() -> None:
     assert refusal(bob, late, ends_at) is DropReason.SESSION_EXPIRED
 
 
-def test_a_session_is_spent_by_packets_before_a_counter_comes_back(
+def test_a_session_expires_by_packet_count_before_the_counter_wraps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session_module, "MAX_PACKETS_PER_SESSION", 3)
@@ -139,7 +139,7 @@ def test_a_session_is_spent_by_packets_before_a_counter_comes_back(
     assert refusal(bob, packets[0]._replace(counter=3)) is DropReason.SESSION_EXPIRED
 
 
-def test_only_who_began_is_due_for_a_rekey_by_age_or_by_packets(
+def test_the_initiator_rekeys_by_age_and_either_end_by_packet_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ada, bob = two_ends()

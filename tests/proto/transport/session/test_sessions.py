@@ -46,7 +46,7 @@ def hear(heard: Session, now: float) -> None:
 # --- which there are ----------------------------------------------------------------------------
 
 
-def test_the_live_session_comes_first_and_then_the_retiring_ones_the_oldest_first() -> None:
+def test_iteration_yields_the_live_session_then_retiring_ones_oldest_first() -> None:
     first, second, third = session(1), session(2), session(3)
     sessions = Sessions(first, 0.0)
     assert list(sessions) == [first]
@@ -58,7 +58,7 @@ def test_the_live_session_comes_first_and_then_the_retiring_ones_the_oldest_firs
         assert sessions.find(each.our_id) is each
 
 
-def test_one_more_than_may_retire_has_the_oldest_forgotten() -> None:
+def test_beyond_the_limit_the_oldest_retiring_session_is_removed() -> None:
     retiring = [session(number) for number in range(RETIRING_SESSIONS_LIMIT + 1)]
     sessions = Sessions(session(9), 0.0)
     for each in retiring:
@@ -70,7 +70,7 @@ def test_one_more_than_may_retire_has_the_oldest_forgotten() -> None:
     assert refused.value.reason is DropReason.UNKNOWN_SESSION
 
 
-def test_a_retiring_session_that_is_live_again_retires_no_more() -> None:
+def test_a_session_that_is_live_again_no_longer_retires() -> None:
     first, second = session(1), session(2)
     sessions = Sessions(first, 0.0)
     sessions.replace(second, 1.0)
@@ -82,7 +82,7 @@ def test_a_retiring_session_that_is_live_again_retires_no_more() -> None:
 # --- when each ends -----------------------------------------------------------------------------
 
 
-def test_a_session_that_is_silent_ends_ten_seconds_after_it_was_replaced() -> None:
+def test_a_silent_session_ends_ten_seconds_after_it_was_replaced() -> None:
     first, second = session(1), session(2, 5.0)
     sessions = Sessions(first, 0.0)
     sessions.replace(second, 5.0)
@@ -95,7 +95,7 @@ def test_a_session_that_is_silent_ends_ten_seconds_after_it_was_replaced() -> No
     assert list(sessions) == [second]
 
 
-def test_a_session_that_is_heard_ends_ten_seconds_after_its_last_packet() -> None:
+def test_a_retiring_session_ends_ten_seconds_after_its_last_packet() -> None:
     first, second = session(1), session(2, 5.0)
     sessions = Sessions(first, 0.0)
     sessions.replace(second, 5.0)
@@ -106,7 +106,7 @@ def test_a_session_that_is_heard_ends_ten_seconds_after_its_last_packet() -> Non
     assert list(sessions) == [second]
 
 
-def test_no_session_retires_for_longer_than_it_can_open_anything() -> None:
+def test_no_session_retires_beyond_its_expiry() -> None:
     first, second = session(1), session(2, REJECT_AFTER_S - 1.0)
     sessions = Sessions(first, 0.0)
     sessions.replace(second, REJECT_AFTER_S - 1.0)
@@ -116,7 +116,7 @@ def test_no_session_retires_for_longer_than_it_can_open_anything() -> None:
     assert list(sessions) == [second]
 
 
-def test_the_live_session_is_due_for_a_rekey_and_then_spent_and_then_for_nothing() -> None:
+def test_the_deadlines_of_the_live_session_are_rekey_and_expiry() -> None:
     sessions = Sessions(session(1), 0.0)
     deadlines = [sessions.deadline]
     for _ in range(2):
@@ -136,7 +136,7 @@ def test_the_live_session_is_due_for_a_rekey_and_then_spent_and_then_for_nothing
     ("live_mark", "heard_mark", "patience_s"),
     [(2, 1, FOLLOW_PEER_AFTER_S), (1, 2, 2 * FOLLOW_PEER_AFTER_S)],
 )
-def test_the_peer_is_followed_once_the_live_session_was_silent_for_long_and_later_up_than_down(
+def test_the_peer_is_followed_after_silence_on_the_live_session_by_tiebreaker(
     live_mark: int, heard_mark: int, patience_s: float
 ) -> None:
     live, heard = session(live_mark), session(heard_mark)
@@ -171,7 +171,7 @@ def both_sides(began_at: float, by_ada: bool, epoch: int = 1) -> list[Establishe
 @pytest.mark.parametrize("second_began", [True, False])
 @pytest.mark.parametrize("apart_s", [0.0, 0.5, 4.0, 6.0, 60.0])
 @pytest.mark.parametrize("skew_s", [-0.4, 0.0, 0.4])
-def test_both_ends_take_the_same_of_two_sessions_in_whatever_order_they_come(
+def test_both_ends_choose_the_same_session_in_any_order(
     first_began: bool, second_began: bool, apart_s: float, skew_s: float
 ) -> None:
     if first_began == second_began:  # one end does not begin two at the same instant
@@ -194,7 +194,7 @@ def test_both_ends_take_the_same_of_two_sessions_in_whatever_order_they_come(
         assert winners == {"one" if smaller_began_one else "two"}
 
 
-def test_the_higher_epoch_wins_however_old_its_session() -> None:
+def test_the_higher_epoch_wins_whatever_the_age_of_its_session() -> None:
     old_run, new_run = (both_sides(100.0, True, epoch)[0] for epoch in (1, 2))
     new_run.session.created_at = 50.0
 
@@ -202,7 +202,7 @@ def test_the_higher_epoch_wins_however_old_its_session() -> None:
     assert not supersedes(old_run, new_run.session, 2, ADA.peer_id, 101.0)
 
 
-def test_anything_takes_over_a_spent_session() -> None:
+def test_any_session_supersedes_an_expired_one() -> None:
     winner = both_sides(0.0, ADA.peer_id < BOB.peer_id)[0]
     other = both_sides(1.0, ADA.peer_id > BOB.peer_id)[0]
 
