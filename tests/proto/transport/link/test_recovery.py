@@ -9,16 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grapevine_proto.config.sections import CongestionConfig, LimitsConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.token_bucket import TokenBucket
-from grapevine_proto.transport.link.recovery import PTO_LIMIT, RETRANSMISSIONS_LIMIT
+from grapevine_proto.transport.link.fragments import FragmentedMessage
+from grapevine_proto.transport.link.path import Path
+from grapevine_proto.transport.link.recovery import PTO_LIMIT, RETRANSMISSIONS_LIMIT, Recovery
+from grapevine_proto.transport.link.send_queues import (
+    BULK,
+    DATA,
+    FragmentRetransmission,
+    QueuedItem,
+    Retransmission,
+    SendQueues,
+)
+from grapevine_proto.transport.link.sent_packets import PacketContent
 from grapevine_proto.transport.session.ack_tracker import (
     ACK_RANGES_LIMIT,
     MISSING_RANGES_LIMIT,
     AckTracker,
 )
-from grapevine_proto.wire.codec import encode_message
-from grapevine_proto.wire.messages import DirectMessage, Records
+from grapevine_proto.wire.codec import TrackedBytes, encode_message
+from grapevine_proto.wire.messages import Ack, DirectMessage, Records
 from tests.proto.transport.ends import EMPTY, HEARTBEAT, RUMORS, linked_ends
 from tests.proto.transport.paths import Road, Roads
 
@@ -297,3 +309,238 @@ def test_packets_in_flight_during_a_rekey_arrive_once() -> None:
         assert len(ada.established) >= 2
         got = [each for each in bob.opened if each not in (EMPTY, RUMORS)]
         assert sorted(got) == sorted(said(number) for number in range(sent))
+
+
+# --- one component alone ------------------------------------------------------------------------
+
+SESSION = b"session1"
+
+
+class Alone:
+    """Loss detection without a link: packets are put in flight and acknowledged by hand."""
+
+    def __init__(self, rtt_s: float = 0.1) -> None:
+        self.path = Path(CongestionConfig(), "192.0.2.1", rtt_s, 0.0)
+        self.queues = SendQueues(LimitsConfig(), 0)
+        self.recovery = Recovery(self.path, self.queues)
+        self.pto_s = self.path.rtt.pto_s
+
+    def send(self, number: int, now: float, content: PacketContent = b"", lost: int = 0) -> None:
+        plaintext = said(number) if content == b"" else content
+        self.recovery.on_sent((number, now, 150, plaintext, 0, 0, lost))
+
+    def ack(self, first: int, end: int, now: float, *missing: tuple[int, int]) -> None:
+        self.recovery.on_ack(Ack(SESSION, first, end, end - 1, 0, missing), now)
+
+    def queued(self, rank: int = DATA) -> list[QueuedItem]:
+        return list(self.queues.by_rank[rank])
+
+    def retransmissions(self) -> list[tuple[int, int]]:
+        """Packet numbers and attempts of what is queued, first to go first."""
+        items = [each for each in self.queued() if isinstance(each, Retransmission)]
+        return [(each.counter, each.attempts) for each in items]
+
+
+def test_the_pto_runs_from_the_latest_packet_and_stops_when_all_are_acknowledged() -> None:
+    alone = Alone()
+    assert alone.recovery.pto_at == math.inf
+    alone.send(0, 1.0)
+    alone.send(1, 2.0)
+    assert alone.recovery.pto_at == 2.0 + alone.pto_s
+    alone.ack(0, 1, 2.05)
+    assert alone.recovery.pto_at == 2.05 + alone.path.rtt.pto_s
+    alone.ack(0, 2, 2.1)
+    assert alone.recovery.pto_at == math.inf
+
+
+def test_lost_packets_go_again_in_their_order_and_each_counts_one_more_attempt() -> None:
+    alone = Alone()
+    for number in range(5):
+        alone.send(number, 1.0, lost=2 if number == 3 else 0)
+    alone.ack(0, 5, 1.1, (1, 1), (3, 3))
+    assert alone.retransmissions() == [(1, 1), (3, 3)]
+    assert alone.recovery.packets_lost == 2
+    assert alone.recovery.abandoned == 0
+
+
+@pytest.mark.parametrize(
+    ("attempts", "is_abandoned"), [(RETRANSMISSIONS_LIMIT - 1, 0), (RETRANSMISSIONS_LIMIT, 1)]
+)
+def test_content_is_retransmitted_16_times_and_then_abandoned(
+    attempts: int, is_abandoned: int
+) -> None:
+    assert RETRANSMISSIONS_LIMIT == 16
+    alone = Alone()
+    alone.send(0, 1.0, lost=attempts)
+    alone.send(1, 1.0)
+    alone.ack(1, 2, 1.1)
+    assert alone.recovery.abandoned == is_abandoned
+    assert len(alone.queued()) == 1 - is_abandoned
+
+
+def test_a_pto_sends_the_two_latest_packets_again_without_counting_an_attempt() -> None:
+    alone = Alone()
+    for number in range(4):
+        alone.send(number, 1.0, lost=number)
+    alone.recovery.on_pto(SESSION, 2.0)
+    assert alone.retransmissions() == [(2, 2), (3, 3)]
+    assert alone.recovery.pto_credit == 2
+    assert [each[0] for each in alone.recovery.sent_packets] == [0, 1]
+    assert alone.recovery.packets_lost == 0
+    alone.send(4, 2.0)
+    assert alone.recovery.pto_credit == 1
+    alone.send(5, 2.0)
+    alone.send(6, 2.0)
+    assert alone.recovery.pto_credit == 0
+
+
+def expire_ptos(alone: Alone, count: int) -> list[float]:
+    """The time to the next PTO after each of `count` that nothing answered."""
+    waits = []
+    for number in range(count):
+        now = 10.0 * number
+        alone.send(number, now)
+        alone.recovery.on_pto(SESSION, now)
+        waits.append(alone.recovery.pto_at - now)
+    return waits
+
+
+def test_ptos_back_off_from_the_third_on_up_to_two_seconds() -> None:
+    alone = Alone(0.05)
+    waits = expire_ptos(alone, 7)
+    base_s = alone.pto_s
+    assert waits == pytest.approx(
+        [base_s, base_s, 2 * base_s, 4 * base_s, 8 * base_s, 2.0, 2.0], rel=1e-6
+    )
+    assert 8 * base_s < 2.0 < 16 * base_s
+
+
+def test_a_pto_longer_than_two_seconds_is_not_shortened() -> None:
+    alone = Alone(2.0)
+    assert alone.pto_s > 2.0
+    assert expire_ptos(alone, 4) == pytest.approx([alone.pto_s] * 4)
+
+
+def test_an_ack_that_resolves_a_packet_ends_the_backoff_and_another_does_not() -> None:
+    alone = Alone(0.05)
+    expire_ptos(alone, 4)
+    alone.send(10, 50.0)
+    pto_at = alone.recovery.pto_at
+    alone.ack(5, 6, 50.01)
+    assert alone.recovery.pto_at == pto_at
+    alone.ack(10, 11, 50.05)
+    assert alone.recovery.pto_at == math.inf
+    alone.send(11, 60.0)
+    assert alone.recovery.pto_at == 60.0 + alone.path.rtt.pto_s
+
+
+def test_after_twelve_ptos_without_an_answer_everything_in_flight_is_abandoned() -> None:
+    alone = Alone()
+    assert PTO_LIMIT == 12
+    for number in range(3):
+        alone.send(number, 0.0)
+    for number in range(12):
+        alone.send(3 + 2 * number, 0.0)
+        alone.send(4 + 2 * number, 0.0)
+        alone.recovery.on_pto(SESSION, 0.0)
+    assert alone.recovery.abandoned == 0
+    alone.recovery.on_pto(SESSION, 0.0)
+    assert alone.recovery.abandoned == 3
+    assert (len(alone.recovery.sent_packets), alone.recovery.pto_at) == (0, math.inf)
+
+
+def test_the_rate_falls_from_the_fourth_pto_on() -> None:
+    alone = Alone()
+    rates = []
+    for number in range(6):
+        alone.send(number, 10.0 * number)
+        alone.recovery.on_pto(SESSION, 10.0 * number)
+        rates.append(alone.path.rate)
+    assert rates[0] == rates[1] == rates[2] > rates[3]
+
+
+def test_the_rtt_is_measured_on_the_latest_packet_without_the_peers_delay() -> None:
+    alone = Alone()
+    alone.send(0, 1.0)
+    alone.send(1, 1.2)
+    alone.recovery.on_ack(Ack(SESSION, 0, 2, 1, 20_000, ()), 1.3)
+    assert alone.path.rtt.latest_rtt_s == pytest.approx(0.08)
+    alone.send(2, 2.0)
+    alone.send(3, 2.1)
+    alone.recovery.on_ack(Ack(SESSION, 2, 3, 3, 10_000, ()), 2.2)  # 3 is above the range
+    assert alone.path.rtt.latest_rtt_s == pytest.approx(0.09)
+    assert len(alone.recovery.sent_packets) == 1
+
+
+def test_tracked_rumors_are_listed_when_all_of_their_message_is_acknowledged() -> None:
+    alone = Alone()
+    tracked = TrackedBytes(said(0))
+    tracked.rumor_keys = ((1, 5),)
+    again = Retransmission(SESSION, 7, tracked, DATA, 1)
+    whole = FragmentedMessage(TrackedBytes(bytes(300)), 1, DATA)
+    whole.rumor_keys = ((1, 9),)
+    recovery = alone.recovery
+    recovery.on_sent((0, 1.0, 150, tracked, 0, 0, 0))
+    recovery.on_sent((1, 1.0, 150, again, 0, 0, 0))
+    recovery.on_sent((2, 1.0, 150, whole, 0, 100, 0))
+    recovery.on_sent((3, 1.0, 250, whole, 100, 300, 0))
+    alone.ack(0, 1, 1.1)
+    assert recovery.acked_rumors == [(1, 5)]
+    alone.ack(1, 3, 1.1)
+    assert recovery.acked_rumors == [(1, 5), (1, 5)]
+    alone.ack(3, 4, 1.1)
+    assert recovery.acked_rumors == [(1, 5), (1, 5), (1, 9)]
+
+
+def test_a_fragmented_message_is_abandoned_once_and_its_other_fragments_go_no_more() -> None:
+    alone = Alone()
+    whole = FragmentedMessage(bytes(300), 1, BULK)
+    for number, lost in ((0, 0), (1, RETRANSMISSIONS_LIMIT), (2, RETRANSMISSIONS_LIMIT)):
+        alone.recovery.on_sent((number, 1.0, 150, whole, 100 * number, 100 * number + 100, lost))
+    alone.send(3, 1.0)
+    alone.ack(3, 4, 1.1)
+    assert whole.is_abandoned
+    assert alone.recovery.abandoned == 1
+    assert alone.queued(BULK) == []
+
+
+def test_a_lost_fragment_goes_again_with_its_range() -> None:
+    alone = Alone()
+    whole = FragmentedMessage(bytes(300), 1, BULK)
+    alone.recovery.on_sent((0, 1.0, 150, whole, 100, 200, 4))
+    alone.send(1, 1.0)
+    alone.ack(1, 2, 1.1)
+    [fragment] = alone.queued(BULK)
+    assert isinstance(fragment, FragmentRetransmission)
+    assert (fragment.message, fragment.start, fragment.end, fragment.attempts) == (
+        whole,
+        100,
+        200,
+        5,
+    )
+
+
+def test_after_a_rekey_everything_in_flight_is_queued_in_order_and_the_pto_stops() -> None:
+    alone = Alone()
+    for number in range(3):
+        alone.send(number, 1.0, lost=number)
+    alone.send(3, 1.0, None)
+    alone.recovery.retransmit_all(SESSION, 1.5)
+    assert alone.retransmissions() == [(0, 0), (1, 1), (2, 2)]
+    assert (alone.recovery.pto_at, alone.recovery.packets_lost) == (math.inf, 0)
+    alone.send(4, 2.0)
+    alone.recovery.clear()
+    assert (len(alone.recovery.sent_packets), alone.recovery.pto_at) == (0, math.inf)
+
+
+def test_an_mtu_probe_stays_in_flight_for_two_ptos_and_is_never_retransmitted() -> None:
+    alone = Alone()
+    for number in range(3):
+        alone.send(2 * number, 0.0)
+        if not number:
+            alone.recovery.on_sent((100, 0.0, 1400, None, 0, 1400, 0))
+        alone.recovery.on_pto(SESSION, 0.0)
+        in_flight = [each[0] for each in alone.recovery.sent_packets]
+        assert in_flight == ([100] if number < 2 else [])
+    assert alone.recovery.packets_lost == 0
+    assert len(alone.queued()) == 3

@@ -4,11 +4,17 @@ import pytest
 
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.transport.session import session as session_module
-from grapevine_proto.transport.session.session import REJECT_AFTER_S, REKEY_AFTER_S, Session
+from grapevine_proto.transport.session.session import (
+    REJECT_AFTER_S,
+    REKEY_AFTER_PACKETS,
+    REKEY_AFTER_S,
+    Session,
+)
 from grapevine_proto.wire.codec import (
     BASE_DATAGRAM_BYTES,
     BASE_PLAINTEXT_BYTES,
     DATA_OVERHEAD_BYTES,
+    MAX_PACKETS_PER_SESSION,
     Data,
     decode_packet,
 )
@@ -158,3 +164,77 @@ def test_a_session_prints_no_key() -> None:
         for secret in (KEY_A, KEY_B):
             assert repr(secret)[2:-1] not in text
             assert secret.hex() not in text
+
+
+def test_the_last_packet_number_is_sealed_and_opened_and_the_next_is_not() -> None:
+    ada, bob = two_ends()
+    ada._next_counter = MAX_PACKETS_PER_SESSION - 1
+    assert not ada.is_expired(0.0)
+    last = packet(ada.seal(b"last", 0.0))
+
+    assert last.counter == MAX_PACKETS_PER_SESSION - 1
+    assert bob.open(last, 0.0) == b"last"
+    assert ada.is_expired(0.0)
+    with pytest.raises(Dropped):
+        ada.seal(b"one more", 0.0)
+    assert refusal(bob, last._replace(counter=last.counter + 1)) is DropReason.SESSION_EXPIRED
+
+
+def test_only_packet_numbers_of_the_session_can_be_claimed() -> None:
+    _, bob = two_ends()
+
+    assert bob.claim(MAX_PACKETS_PER_SESSION - 1, 0.0)
+    assert not bob.claim(MAX_PACKETS_PER_SESSION, 0.0)
+    assert not bob.claim(MAX_PACKETS_PER_SESSION + 1, 0.0)
+
+
+def test_a_claimed_packet_is_a_replay_and_an_opened_one_cannot_be_claimed() -> None:
+    ada, bob = two_ends()
+    first, second = (packet(ada.seal(b"content", 0.0)) for _ in range(2))
+
+    assert bob.claim(first.counter, 0.0)
+    assert not bob.claim(first.counter, 0.0)
+    assert refusal(bob, first) is DropReason.REPLAY
+    bob.open(second, 0.0)
+    assert not bob.claim(second.counter, 0.0)
+
+
+@pytest.mark.parametrize("size_bytes", [8191 - 16, 8192 - 16, 8193 - 16, 20_000])
+def test_small_and_large_boxes_open_alike(size_bytes: int) -> None:
+    ada, bob = two_ends()
+    data = packet(ada.seal(bytes(size_bytes), 0.0))
+
+    assert refusal(bob, data._replace(box=data.box[:-1])) is DropReason.DECRYPT_FAILED
+    assert bob.open(data, 0.0) == bytes(size_bytes)
+
+
+def test_a_rekey_by_packets_is_due_at_either_end_with_16_million_packets_to_spare() -> None:
+    for session in two_ends():
+        session._next_counter = REKEY_AFTER_PACKETS - 1
+        assert not session.is_due_for_rekey(0.0)
+        session._next_counter += 1
+        assert session.is_due_for_rekey(0.0)
+    assert (MAX_PACKETS_PER_SESSION, REKEY_AFTER_PACKETS) == (2**32 - 1, 2**32 - 1 - 2**24)
+
+
+def test_a_rekey_begins_a_minute_before_the_session_expires_as_in_wireguard() -> None:
+    assert (REKEY_AFTER_S, REJECT_AFTER_S) == (120.0, 180.0)
+
+
+def test_a_session_counts_what_it_sealed_and_knows_its_age() -> None:
+    ada, bob = two_ends(now=7.0)
+
+    assert (ada.next_counter, ada.created_at, ada.last_opened_at) == (0, 7.0, 7.0)
+    ada.seal(b"", 7.0)
+    assert (ada.next_counter, bob.next_counter) == (1, 0)
+    assert repr(ada).startswith(f"Session({ID_A.hex()}, initiator")
+    assert repr(bob).startswith(f"Session({ID_B.hex()}, responder")
+
+
+def test_opening_a_packet_makes_an_ack_possible_and_moves_the_replay_window() -> None:
+    ada, bob = two_ends()
+    data = packet(ada.seal(b"content", 0.0))
+    bob.open(data, 3.0)
+
+    assert not bob.ack_tracker.claim(data.counter, 3.0)
+    assert refusal(bob, data) is DropReason.REPLAY
