@@ -36,6 +36,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "overlay/sync/gap_repair": SYNC,
     "overlay/sync/sync_round": SYNC,
     "overlay/topology/address_policy": ("overlay/topology/test_dialer",),
+    "transport/drop_counts": ("test_engine",),
     "transport/handshake/handshake_crypto": HANDSHAKE,
     "transport/handshake/initiator": HANDSHAKE,
     "transport/handshake/responder": HANDSHAKE,
@@ -43,9 +44,10 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "transport/link/path": ("transport/link/test_path_validation", *LINK),
     "transport/link/send_queues": (*LINK, "transport/link/test_fragments"),
     "transport/link/sender": (*LINK, "transport/link/test_congestion"),
-    "transport/link/sent_packets": ("transport/link/test_recovery", *LINK),
+    "transport/link/sent_packets": ("transport/link/test_recovery",),
     "transport/link_table": (*LINK, "test_engine"),
     "transport/session/session": ("transport/session/test_sessions",),
+    "transport/transport": ("test_engine", *HANDSHAKE),
     "wire/fields": CODEC,
     "wire/frames": CODEC,
     "wire/message_codec": CODEC,
@@ -56,7 +58,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
 }
 """Module to the test files that test it besides the one of its own name."""
 
-DECLARATIONS: Final = frozenset({"overlay/effects"})
+DECLARATIONS: Final = frozenset({"overlay/effects", "transport/events"})
 """Modules that only declare types; `mypy` checks what they say."""
 
 
