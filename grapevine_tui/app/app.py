@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple, assert_never
 
 from rich.console import RenderableType
 from textual import events
@@ -45,7 +45,7 @@ from grapevine_tui.app.screens.main import CONNECTED_STATES, MainScreen
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
 from grapevine_tui.app.screens.node import NodeScreen
-from grapevine_tui.app.screens.settings import SettingsScreen
+from grapevine_tui.app.screens.settings import SettingsScreen, format_save_result
 from grapevine_tui.app.screens.trace import TraceScreen
 from grapevine_tui.app.screens.traffic import TrafficScreen
 from grapevine_tui.app.shutdown import GracefulShutdown
@@ -58,17 +58,26 @@ from grapevine_tui.app.terminal import (
 )
 from grapevine_tui.app.themes import ThemeManager
 from grapevine_tui.app.toasts import Toasts
-from grapevine_tui.app.widgets.bindings import available_actions, bindings
+from grapevine_tui.app.widgets.bindings import AvailableAction, available_actions, bindings
 from grapevine_tui.app.widgets.draft import Draft
 from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.format import THEME_VARIABLES
 from grapevine_tui.app.widgets.grid import Grid
-from grapevine_tui.app.widgets.log import MessageLog
-from grapevine_tui.app.widgets.peer_table import PeerGrid
+from grapevine_tui.app.widgets.log import MessageAction, MessageLog
+from grapevine_tui.app.widgets.peer_table import PeerAction, PeerGrid
 from grapevine_tui.config import keymap
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.preferences import Preferences
-from grapevine_tui.control.commands import CommandError
+from grapevine_tui.config.settings import Settings
+from grapevine_tui.control.commands import (
+    CommandError,
+    CommandSpec,
+    ScreenAction,
+    Surface,
+    command_help,
+    commands_by_name,
+    commands_on,
+)
 from grapevine_tui.host.model import Changes
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.logs import set_level
@@ -388,21 +397,24 @@ class GrapevineApp(App[None]):
         """Everyone in the cluster, linked or not."""
         self._bring_to_front(MembersScreen(self._host.model))
 
-    def action_trace(self) -> None:
+    def action_traces(self) -> None:
         """The latest traces."""
-        self.show_traces()
-
-    def show_traces(self) -> None:
         self._bring_to_front(TraceScreen(self._host.model))
 
-    def _compose_trace(self) -> None:
+    def on_trace_screen_new_trace_requested(self) -> None:
+        self._begin_command("trace")
+
+    def _return_to_main(self) -> None:
         while self.screen is not self.main:
             self.pop_screen()
-        if self.main.compose_box.display:  # else there is no room
-            self.main.compose_box.begin_trace()
 
-    def on_trace_screen_new_trace_requested(self) -> None:
-        self._compose_trace()
+    def _begin_command(self, name: str) -> None:
+        """Begin a slash command in the compose box, for the user to complete."""
+        self._return_to_main()
+        if self.main.compose_box.display:
+            self.main.compose_box.begin_command(name)
+        else:
+            self.notify(f"the window is too small to type /{name}", markup=False)
 
     def action_traffic(self) -> None:
         """Curves over a minute, a quarter of an hour, three hours."""
@@ -426,8 +438,47 @@ class GrapevineApp(App[None]):
         return self._settings_editor
 
     def on_settings_screen_applied(self, message: SettingsScreen.Applied) -> None:
-        settings = message.settings
         self._host.model.log_command("settings saved")
+        self._apply_settings(message.settings)
+
+    async def set_settings(self, changes: tuple[tuple[str, str], ...]) -> None:
+        """Apply and save all of `changes`, or none. Raises GrapevineError."""
+        editor = await self._open_settings_editor()
+        if editor.pending:
+            raise CommandError(
+                "the settings screen has unsaved changes; save or discard them first"
+            )
+        try:
+            for name, text in changes:
+                editor.set_value(name, text)
+        except GrapevineError:
+            editor.discard()
+            raise
+        if not editor.pending:
+            self.notify("no changes", markup=False)
+            return
+        try:
+            result = await editor.save_async()
+        except OSError as error:  # applied, and still pending in the settings screen
+            raise CommandError(f"not saved: {error.strerror or error}") from None
+        self._host.model.log_command(f"set_settings {', '.join(name for name, _ in changes)}")
+        self.notify(printable(format_save_result(result)), timeout=10, markup=False)
+        self._apply_settings(editor.settings)
+
+    async def reload(self) -> None:
+        """Have the node read its settings and keys again. Raises GrapevineError."""
+        try:
+            pending_restart = await self._host.reload()
+        except OSError as error:
+            raise CommandError(f"not reloaded: {error.strerror or error}") from None
+        if not self._host.model.is_remote:
+            self._apply_settings((await self._host.edit()).settings)
+        note = f"; restart needed for: {', '.join(pending_restart)}" if pending_restart else ""
+        self._host.model.log_command("reload")
+        self.notify(printable(f"reloaded{note}"), markup=False)
+
+    def _apply_settings(self, settings: Settings) -> None:
+        """Bring the app in line with `settings`, which the node has already."""
         self._host.on_settings_saved(settings)
         if self._host.model.is_remote:  # theme, keys and log level are those of this user
             self.main.apply_config(settings.node)
@@ -462,30 +513,34 @@ class GrapevineApp(App[None]):
         peer_id = message.peer_id
         address = self._address_of(peer_id)
         match message.action:
-            case "send":
-                while self.screen is not self.main:
-                    self.pop_screen()
+            case PeerAction.SEND:
+                self._return_to_main()
                 self.main.compose_box.begin_send(facts.addressable_name(self._host.model, peer_id))
-            case "dial" if address:
-                self._command_runner.enqueue(f"/connect {address}")
-                if self.screen is not self.main:  # where what comes of it is not seen
-                    connected_name = self._command_runner.connected_peer_at(address)
-                    text = (
-                        f"already connected to {connected_name}"
-                        if connected_name
-                        else f"dialing {address}"
-                    )
-                    self.notify(printable(text), markup=False)
-            case "forget":
+            case PeerAction.REDIAL | PeerAction.COPY if not address:
+                self.notify("the address of this node is not known", markup=False)
+            case PeerAction.REDIAL:
+                self._redial(address)
+            case PeerAction.FORGET:
                 self._confirm_forget(peer_id)
-            case "deny" if peer_id in self._host.model.denied:
+            case PeerAction.DENY if peer_id in self._host.model.denied:
                 await self._await_or_notify(self.allow(str(peer_id)))
-            case "deny":
+            case PeerAction.DENY:
                 self._confirm_deny(peer_id, facts.addressable_name(self._host.model, peer_id))
-            case "copy" if address:
+            case PeerAction.COPY:
                 self.exporter.copy(address)
-            case "copy_id":
+            case PeerAction.COPY_ID:
                 self.exporter.copy(str(peer_id))
+            case _:
+                assert_never(message.action)
+
+    def _redial(self, address: str) -> None:
+        self._command_runner.enqueue(f"/dial {address}")
+        if self.screen is not self.main:  # the outcome is shown on the main screen only
+            connected_name = self._command_runner.connected_peer_at(address)
+            text = (
+                f"already connected to {connected_name}" if connected_name else f"dialing {address}"
+            )
+            self.notify(printable(text), markup=False)
 
     # Acts that cut somebody off: asked about once, and undone where that is possible
 
@@ -603,60 +658,78 @@ class GrapevineApp(App[None]):
 
         self._report_done(f"discard changes of {', '.join(edits)}", undo=restore_edits)
 
-    async def run_screen_command(self, command: str, text: str) -> None:
-        """What a slash command of the screen does."""
+    async def run_screen_action(self, action: ScreenAction) -> None:
+        """Run a command that acts on the main screen. Raises CommandError."""
         main_screen = self.main
-        match command:
-            case "rates" | "messages":
-                main_screen.action_panel("log" if command == "messages" else command)
-            case "filter":
-                main_screen.filter_current_panel(text)
-            case "pause":
-                main_screen.action_pause()
-            case "zoom":
-                main_screen.action_zoom()
-            case "export":
-                await self.on_message_log_export_requested()
-            case "traffic":
+        match action:
+            case ScreenAction.RATES:
+                main_screen.action_panel("rates")
+            case ScreenAction.MESSAGES:
+                main_screen.action_panel("log")
+            case ScreenAction.TRAFFIC:
                 self.action_traffic()
-            case "screenshot":
+            case ScreenAction.PAUSE:
+                main_screen.action_pause()
+            case ScreenAction.ZOOM:
+                main_screen.action_zoom()
+            case ScreenAction.EXPORT:
+                await self.on_message_log_export_requested()
+            case ScreenAction.SCREENSHOT:
                 self.action_save_screenshot()
-            case "undo":
+            case ScreenAction.THEME:
+                self.action_change_theme()
+            case ScreenAction.UNDO:
                 await self.action_undo()
-            case "copy" | "copy_id":
-                await self._copy_here(command)
-            case "sort" | "reverse":
-                self._sort_here(command)
+            case ScreenAction.REDIAL:
+                await self._act_on_selected_peer(PeerAction.REDIAL)
+            case ScreenAction.COPY | ScreenAction.COPY_ID:
+                await self._copy_selected(action)
+            case ScreenAction.SORT:
+                self._current_table(action).action_sort()
+            case ScreenAction.REVERSE:
+                self._current_table(action).action_reverse()
+            case _:
+                assert_never(action)
 
-    async def _copy_here(self, what: str) -> None:
-        # At once, though the cursor of a panel without the focus is not seen: it says what it copied.
+    # These act at once, although the cursor of a panel without the focus is not drawn: the
+    # notification names what was copied or dialed.
+
+    async def _copy_selected(
+        self, action: Literal[ScreenAction.COPY, ScreenAction.COPY_ID]
+    ) -> None:
         panel = self.main.current_panel()
-        if not isinstance(panel, (PeerGrid, MessageLog)):
-            raise CommandError(f"/{what} works on peers and messages")
-        if isinstance(panel, MessageLog):
-            if panel.cursor_entry is not None:
-                self.on_message_log_action_requested(
-                    MessageLog.ActionRequested(what, panel.cursor_entry)
-                )
-        elif isinstance(panel.cursor_key, PeerId):
+        if isinstance(panel, PeerGrid):
+            await self._act_on_selected_peer(PeerAction(action.value))
+        elif not isinstance(panel, MessageLog):
+            raise CommandError(f"/{action.value} works on peers and messages")
+        elif panel.cursor_entry is not None:
+            request = MessageLog.ActionRequested(MessageAction(action.value), panel.cursor_entry)
+            self.on_message_log_action_requested(request)
+
+    async def _act_on_selected_peer(self, action: PeerAction) -> None:
+        panel = self.main.current_panel()
+        if not isinstance(panel, PeerGrid):
+            raise CommandError(f"/{action.value} works on peers; go to the panel first: /peers")
+        if isinstance(panel.cursor_key, PeerId):
             await self.on_peer_grid_action_requested(
-                PeerGrid.ActionRequested(what, panel.cursor_key)
+                PeerGrid.ActionRequested(action, panel.cursor_key)
             )
 
-    def _sort_here(self, act: str) -> None:
+    def _current_table(self, action: ScreenAction) -> Grid:
         panel = self.main.current_panel()
         if not isinstance(panel, Grid):
-            raise CommandError(f"/{act} works on tables; messages keep their order")
-        if act == "sort":
-            panel.action_sort()
-        else:
-            panel.action_reverse()
+            raise CommandError(f"/{action.value} works on tables; messages keep their order")
+        return panel
 
     def on_message_log_action_requested(self, message: MessageLog.ActionRequested) -> None:
         selected = message.entry.message
-        self.exporter.copy(
-            str(selected.id) if message.action == "copy_id" else payload_text(selected.payload)
-        )
+        match message.action:
+            case MessageAction.COPY:
+                self.exporter.copy(payload_text(selected.payload))
+            case MessageAction.COPY_ID:
+                self.exporter.copy(str(selected.id))
+            case _:
+                assert_never(message.action)
 
     def on_detail_screen_copy_requested(self, message: DetailScreen.CopyRequested) -> None:
         if message.text:
@@ -671,14 +744,44 @@ class GrapevineApp(App[None]):
         self.exporter.save_screenshot()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
-        """What the palette offers: all that can be done from here, each with its key."""
+        """The palette: every command of the registry, then the keys that only move the view.
+
+        A command that has a key here acts as its key does. Any other runs as if it were typed; one
+        that needs arguments is begun in the compose box.
+        """
         nodes: list[App[None] | Screen[object] | Widget] = [self, screen]
         if screen is self.main:
             nodes.append(self.main.current_panel())
         elif screen.focused is not None:
             nodes.append(screen.focused)
-        for available in available_actions(nodes, self._settings.keys):
-            key = " ".join(map(self.get_key_display, available.bindings))
-            action = partial(self.run_action, available.bindings[0].action, available.node)
-            yield SystemCommand(available.label, f"key {key}", action)
-        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+        commands = commands_by_name(Surface.PALETTE)
+        view_actions, keyed_actions = [], {}
+        for each in available_actions(nodes, self._settings.keys):
+            if each.name in keymap.VIEW_KEYS or each.name not in commands:
+                view_actions.append(each)
+            else:
+                keyed_actions[commands[each.name].name] = each
+        for spec in commands_on(Surface.PALETTE):
+            title = f"{spec.title} ({', '.join(spec.aliases)})" if spec.aliases else spec.title
+            help_text = command_help(spec, is_attached=self._host.model.is_remote)
+            keyed = keyed_actions.get(spec.name)
+            if keyed is None:
+                yield SystemCommand(title, help_text, partial(self._run_command, spec))
+            else:
+                text = keyed.label if keyed.is_relabeled else help_text
+                yield SystemCommand(title, f"{text} · {self._keys_of(keyed)}", self._runner(keyed))
+        for each in view_actions:
+            yield SystemCommand(each.label, self._keys_of(each), self._runner(each))
+
+    def _keys_of(self, action: AvailableAction[Any]) -> str:
+        return f"key {' '.join(map(self.get_key_display, action.bindings))}"
+
+    def _runner(self, action: AvailableAction[Any]) -> Callable[[], Any]:
+        return partial(self.run_action, action.bindings[0].action, action.node)
+
+    def _run_command(self, spec: CommandSpec) -> None:
+        if spec.needs_arguments:
+            self._begin_command(spec.name)
+        else:
+            self._return_to_main()
+            self._command_runner.enqueue(f"/{spec.name}")

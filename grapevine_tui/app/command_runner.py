@@ -1,11 +1,11 @@
-"""Lines that were typed, obeyed one after another.
+"""Runs the lines typed in the app, one after another.
 
-What must stay true:
+Invariants:
 
-- They take effect in the order in which they were typed, also where one has to wait for room.
-- What the node refuses is said at the line itself, and the line is given back.
+- Lines take effect in the order in which they were typed, even if one waits for backpressure.
+- A refusal is shown at the compose box, and the refused line returns to it.
 
-Driven by `app`, which puts lines and runs `run` in a worker.
+The app enqueues lines and runs `run` in a worker.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged
 from grapevine_tui.app.screens.main import MainScreen
 from grapevine_tui.control import commands
+from grapevine_tui.control.commands import Command, CommandError, ScreenAction
 from grapevine_tui.host.model import format_dial_failure
 from grapevine_tui.host.protocol import HostView
 
-BACKPRESSURE_NOTICE_S: Final = 0.3  # a broadcast that waits longer for room says so
+BACKPRESSURE_NOTICE_S: Final = 0.3  # a broadcast that waits longer shows a notice
 
 
 class AppActions(Protocol):
-    """What the app has to offer to a line."""
+    """The actions of the app that commands use."""
 
     main: MainScreen
 
-    def show_traces(self) -> None: ...
+    def action_traces(self) -> None: ...
 
     def action_members(self) -> None: ...
 
@@ -40,33 +41,37 @@ class AppActions(Protocol):
 
     async def action_settings(self) -> None: ...
 
-    async def run_screen_command(self, command: str, text: str) -> None: ...
+    async def run_screen_action(self, action: ScreenAction) -> None: ...
 
-    async def deny(self, identity: str) -> None: ...
+    async def deny(self, peer_ref: str) -> None: ...
 
-    async def allow(self, identity: str) -> None: ...
+    async def allow(self, peer_ref: str) -> None: ...
 
-    async def forget(self, identity: str) -> None: ...
+    async def forget(self, peer_ref: str) -> None: ...
+
+    async def set_settings(self, changes: tuple[tuple[str, str], ...]) -> None: ...
+
+    async def reload(self) -> None: ...
 
     async def action_quit(self) -> None: ...
 
 
 class CommandRunner:
-    """Lines for `app` and its host."""
+    """Runs lines on `app` and its host."""
 
     def __init__(self, app: AppActions, host: HostView) -> None:
         self._app = app
         self._host = host
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         self.pending_dial = ""
-        """The address that was asked for last, while it is not known how that ended."""
+        """The address dialed last, until the outcome is known."""
 
     def enqueue(self, line: str) -> None:
-        """Obey `line` when those before it are done."""
+        """Run `line` after the lines before it."""
         self._lines.put_nowait(line)
 
     async def run(self) -> None:
-        """Do what the lines say, for ever."""
+        """Run lines as they arrive. Never returns."""
         while True:
             line = await self._lines.get()
             try:
@@ -75,37 +80,42 @@ class CommandRunner:
                 self._app.main.compose_box.show_feedback(str(error), is_error=True)
                 self._app.main.compose_box.restore(line)
 
-    async def _execute(self, command: commands.Command) -> None:
-        app, show_feedback = self._app, self._app.main.compose_box.show_feedback
+    async def _execute(self, command: Command) -> None:
+        app = self._app
         match command:
             case commands.Broadcast(payload):
                 await self._broadcast(payload)
             case commands.Trace(payload):
                 await self._broadcast(payload, is_traced=True)
-            case commands.Send(to, payload):
-                message_id = await self._host.send(to, payload)
-                self._host.model.log_command(f"send {to}: {len(payload):,} bytes")
-                if message_id not in self._host.model.undelivered:
-                    show_feedback(f"sent to {to}")
+            case commands.Send(peer_ref, payload):
+                await self._send(peer_ref, payload)
             case commands.Dial(address):
-                await self._dial(address.strip())
-            case commands.Deny(identity):
-                await app.deny(identity)
-            case commands.Allow(identity):
-                await app.allow(identity)
-            case commands.Forget(identity):
-                await app.forget(identity)
+                await self._dial(address)
+            case commands.Deny(peer_ref):
+                await app.deny(peer_ref)
+            case commands.Allow(peer_ref):
+                await app.allow(peer_ref)
+            case commands.Forget(peer_ref):
+                await app.forget(peer_ref)
             case commands.StartRound():
-                await self._app.main.action_round()
-            case commands.ScreenAction(screen_command, text):
-                await app.run_screen_command(screen_command, text)
+                await app.main.action_round()
+            case commands.SetSettings(changes):
+                await app.set_settings(changes)
+            case commands.Reload():
+                await app.reload()
+            case commands.Leave():
+                await app.action_quit()
+            case commands.Filter(text):
+                app.main.filter_current_panel(text)
+            case ScreenAction():
+                await app.run_screen_action(command)
             case _:
                 await self._show(command)
 
-    async def _show(self, command: commands.Command) -> None:
-        """Show something; changes nothing of the node."""
+    async def _show(self, query: commands.Query | commands.ClientCommand) -> None:
+        """Show the answer to a query; changes nothing of the node."""
         app, main = self._app, self._app.main
-        match command:
+        match query:
             case commands.ShowSettings():
                 await app.action_settings()
             case commands.ShowPeers():
@@ -115,29 +125,41 @@ class CommandRunner:
             case commands.ShowMembers():
                 app.action_members()
             case commands.ShowTraces():
-                app.show_traces()
+                app.action_traces()
             case commands.ShowStatus() | commands.ShowStats():
                 app.action_status()
-            case commands.ShowHelp():
+            case commands.ShowHelp(""):
                 app.action_help()
-            case commands.Quit():
-                await app.action_quit()
+            case commands.ShowHelp(topic):
+                spec = commands.find_command(topic)
+                text = commands.command_help(spec, is_attached=self._host.model.is_remote)
+                main.compose_box.show_feedback(f"{spec.usage}: {text}")
+            case commands.Watch() | commands.ShowSnapshot():
+                raise CommandError("for programs on the control socket only")
+            case _:
+                assert_never(query)
+
+    async def _send(self, peer_ref: str, payload: bytes) -> None:
+        message_id = await self._host.send(peer_ref, payload)
+        self._host.model.log_command(f"send {peer_ref}: {len(payload):,} bytes")
+        if message_id not in self._host.model.undelivered:
+            self._app.main.compose_box.show_feedback(f"sent to {peer_ref}")
 
     async def _dial(self, address: str) -> None:
         show_feedback = self._app.main.compose_box.show_feedback
         connected_name = self.connected_peer_at(address)
-        self._host.model.dial_noticed_at.clear()  # whoever asks wants to be told again
+        self._host.model.dial_noticed_at.clear()  # report a failure again: this dial is new
         self.pending_dial = "" if connected_name else address
         await self._host.dial(address)
-        self._host.model.log_command(f"connect {address}")
-        # Who is linked has nothing to answer to a knock, so there would be no end of it to tell.
+        self._host.model.log_command(f"dial {address}")
+        # A connected peer reports no outcome of a dial, so do not wait for one.
         if connected_name:
             show_feedback(f"already connected to {connected_name}")
         else:
             show_feedback(f"dialing {address}", is_lasting=True)
 
     def connected_peer_at(self, address: str) -> str:
-        """What the peer is called that is well and has that address; empty: there is none."""
+        """The name of the peer connected at `address`; empty if there is none."""
         model = self._host.model
         for peer in model.peers.values():
             if str(peer.address) == address and peer.state is PeerState.CONNECTED:
@@ -145,7 +167,7 @@ class CommandRunner:
         return ""
 
     def on_event(self, event: Event) -> None:
-        """How a knock ended is said where the knock was said."""
+        """Show the outcome of the pending dial, if `event` is it."""
         match event:
             case DialFailed() if str(event.address) == self.pending_dial:
                 self._app.main.compose_box.show_feedback(format_dial_failure(event), is_error=True)
@@ -163,7 +185,7 @@ class CommandRunner:
         show_feedback = self._app.main.compose_box.show_feedback
         backpressure_notice = asyncio.get_running_loop().call_later(
             BACKPRESSURE_NOTICE_S,
-            partial(show_feedback, "waiting for room: every peer's queue is full", is_lasting=True),
+            partial(show_feedback, "all peer queues are full, waiting", is_lasting=True),
         )
         started_at = time.monotonic()
         try:
@@ -174,7 +196,7 @@ class CommandRunner:
         finally:
             backpressure_notice.cancel()
         if is_traced:
-            self._app.show_traces()
+            self._app.action_traces()
         if not peers:
             show_feedback("no peers connected; queued until one joins")
         elif time.monotonic() - started_at > BACKPRESSURE_NOTICE_S:

@@ -15,16 +15,26 @@ import json
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, assert_never
 
 import click
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command
+from grapevine_tui.control.commands import (
+    Argument,
+    ArgumentType,
+    CommandSpec,
+    Surface,
+    commands_by_name,
+    commands_on,
+    parse_changes,
+    suggest_command,
+)
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.text import cells, printable
@@ -101,41 +111,49 @@ ENVELOPE_FIELDS: Final = ("event", "time", "request", "ok")
 
 
 def format_reply(command: str, reply: Object) -> Iterable[str]:
-    """What people are shown of `reply`."""
-    if command == "rounds":
-        return format_table(
-            [_with_start_time(each) for each in reversed(reply[command])], TABLE_COLUMNS[command]
-        )
-    if command == "peers":
-        rows = [
-            each | {"state": "denied"} if each.get("denied") else each for each in reply[command]
-        ]
-        return format_table(rows, TABLE_COLUMNS[command])
-    if command == "settings":
-        return format_table(reply["values"], ("name", "value", "origin"))
-    if command in TABLE_COLUMNS:
-        return format_table(reply[command], TABLE_COLUMNS[command])
-    fields = {name: value for name, value in reply.items() if name not in ENVELOPE_FIELDS}
+    """The reply to the command of that name, as lines for people."""
     match command:
+        case "rounds":
+            rows = [_with_start_time(each) for each in reversed(reply[command])]
+            return format_table(rows, TABLE_COLUMNS[command])
+        case "peers":
+            rows = [
+                each | {"state": "denied"} if each.get("denied") else each
+                for each in reply[command]
+            ]
+            return format_table(rows, TABLE_COLUMNS[command])
+        case "members" | "traces":
+            return format_table(reply[command], TABLE_COLUMNS[command])
+        case "settings":
+            return format_table(reply["values"], ("name", "value", "origin"))
         case "stats":
             return format_facts(reply["stats"])
         case "broadcast":
-            return [
-                f"{_format_cell('', reply['id'])}  to {_format_cell('', reply['peers'])} peers at once"
-            ]
+            peers = "1 peer" if reply["peers"] == 1 else f"{_format_cell('', reply['peers'])} peers"
+            return [f"{_format_cell('', reply['id'])}  sent to {peers}"]
         case "reload":
-            pending_restart = _format_cell("", reply["restart"])
-            return [
-                "reloaded"
-                if pending_restart == "-"
-                else f"reloaded; a restart is needed for: {pending_restart}"
+            return [f"reloaded{_restart_note(reply)}"]
+        case "set_settings":
+            overridden = [
+                f"{printable(name)} is overridden by {printable(str(source))} after a restart"
+                for name, source in reply["overridden_by"].items()
             ]
+            path = _format_cell("", reply["path"])
+            saved = "applied; a demo saves nothing" if path == "-" else f"saved to {path}"
+            lost = "" if reply["comments_preserved"] else "; its comments could not be kept"
+            return [f"{saved}{lost}{_restart_note(reply)}", *overridden]
         case "round":
-            return ["a round begins"]
-        case "quit":
-            return ["it has left"]
+            return ["anti-entropy round started"]
+        case "leave":
+            return ["the node has left the cluster and stopped"]
         case _:
+            fields = {name: value for name, value in reply.items() if name not in ENVELOPE_FIELDS}
             return format_facts(fields)
+
+
+def _restart_note(reply: Object) -> str:
+    names = reply["restart"]
+    return f"; restart needed for: {_format_cell('', names)}" if names else ""
 
 
 def _with_start_time(row: Object) -> Object:
@@ -176,7 +194,15 @@ class JsonErrorGroup(click.Group):
             raise
 
 
-@click.group("ctl", cls=JsonErrorGroup)
+class CtlGroup(JsonErrorGroup):
+    """Finds subcommands by alias, and with a hyphen for an underscore, as shells prefer."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        spec = CTL_COMMANDS.get(name.replace("-", "_"))
+        return super().get_command(context, name if spec is None else spec.name)
+
+
+@click.group("ctl", cls=CtlGroup)
 @click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
 @click.option("-p", "--port", metavar="N", help="UDP port of the node [from the settings, or 8000]")
 @click.option("--json", "is_json", is_flag=True, help="Print the reply as a JSON object")
@@ -191,117 +217,59 @@ def ctl(context: click.Context, state_dir: str | None, port: str | None, is_json
     context.obj = (flags, is_json)
 
 
-def _run_command(context: click.Context, is_json: bool, command: str, **fields: str) -> int:
+def _run_command(
+    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
+) -> int:
     flags, is_json_before = context.obj
-    reply = send_command(find_state_dir(flags), {"cmd": command, **fields})
+    request = {"cmd": spec.name, **_request_fields(spec, parameters)}
+    reply = send_command(find_state_dir(flags), request)
     if is_json or is_json_before:
         click.echo(json.dumps(reply, allow_nan=False))
     else:
-        for line in format_reply(command, reply):
+        for line in format_reply(spec.name, reply):
             click.echo(line)
     return 0
 
 
-_JSON_OPTION: Final = click.option(
-    "--json", "is_json", is_flag=True, help="Print the reply as a JSON object"
-)
-QUERY_COMMANDS: Final = {
-    "peers": "List the peers of the node.",
-    "members": "List all members of the cluster, connected or not.",
-    "status": "Show identity, addresses, keys and health.",
-    "stats": "Show all counters.",
-    "rounds": "List the latest anti-entropy rounds.",
-    "traces": "List the latest traces.",
-    "settings": "Show every setting with its value and source.",
-}
-PLAIN_COMMANDS: Final = {
-    "round": "Start an anti-entropy round now.",
-    "reload": "Reload settings and keys. If one is invalid, nothing changes; exit code 1.",
-}
-ARGUMENT_COMMANDS: Final = {
-    "dial": ("address", "HOST:PORT", "Connect to HOST:PORT."),
-    "deny": ("peer", "PEER", "Ban a peer (name, ID or address) until the node restarts."),
-    "forget": ("peer", "PEER", "Remove a peer or member that is down."),
-    "allow": ("peer", "PEER", "Lift the ban on a peer."),
-}
+def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
+    """The fields of the JSON command that the given parameters of a subcommand mean."""
+    fields: Object = {}
+    for argument in spec.arguments:
+        value = parameters[argument.name]
+        match argument.type:
+            case ArgumentType.PAYLOAD:
+                fields |= _payload_fields(value, parameters["file"])
+            case ArgumentType.CHANGES:
+                fields[argument.name] = dict(parse_changes(value))
+            case ArgumentType.PEER | ArgumentType.ADDRESS:
+                fields[argument.name] = value
+            case ArgumentType.WORDS | ArgumentType.COMMAND:
+                fields |= {argument.name: value} if value else {}
+            case _:
+                assert_never(argument.type)
+    return fields
 
 
-def _add_plain_command(name: str, help_text: str) -> None:
-    @ctl.command(name, help=help_text)
-    @_JSON_OPTION
-    @click.pass_context
-    def run_plain(context: click.Context, is_json: bool) -> int:
-        return _run_command(context, is_json, name)
+def _payload_fields(text: tuple[str, ...], file: str | None) -> dict[str, str]:
+    if bool(text) == (file is not None):
+        raise click.UsageError("nothing to send: give TEXT, - for stdin, or --file FILE")
+    if file is not None:
+        return {"file": str(Path(file).absolute())}  # the node runs in another directory
+    if text != ("-",):
+        return {"text": " ".join(text)}
+    payload = sys.stdin.buffer.read(MAX_STDIN_PAYLOAD_BYTES + 1)
+    if len(payload) > MAX_STDIN_PAYLOAD_BYTES:
+        raise click.UsageError(f"more than {MAX_STDIN_PAYLOAD_BYTES:,} bytes on stdin; use --file")
+    return {"base64": b64encode(payload).decode("ascii")}
 
 
-def _add_argument_command(name: str, field: str, metavar: str, help_text: str) -> None:
-    @ctl.command(name, help=help_text)
-    @click.argument("value", metavar=metavar)
-    @_JSON_OPTION
-    @click.pass_context
-    def run_with_argument(context: click.Context, value: str, is_json: bool) -> int:
-        return _run_command(context, is_json, name, **{field: value})
-
-
-for _name, _help_text in (QUERY_COMMANDS | PLAIN_COMMANDS).items():
-    _add_plain_command(_name, _help_text)
-for _name, (_field, _metavar, _help_text) in ARGUMENT_COMMANDS.items():
-    _add_argument_command(_name, _field, _metavar, _help_text)
-
-
-_FILE_OPTION: Final = click.option("--file", metavar="FILE", help="Read the message from FILE")
-
-
-@ctl.command()
-@click.argument("text", nargs=-1)
-@_FILE_OPTION
-@_JSON_OPTION
-@click.pass_context
-def broadcast(
-    context: click.Context, text: tuple[str, ...], file: str | None, is_json: bool
+def _run_trace(
+    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
-    """Broadcast TEXT, or stdin if TEXT is "-"."""
-    return _run_command(context, is_json, "broadcast", **_payload_fields(text, file))
-
-
-@ctl.command()
-@click.argument("to", metavar="PEER")
-@click.argument("text", nargs=-1)
-@_FILE_OPTION
-@_JSON_OPTION
-@click.pass_context
-def send(
-    context: click.Context, to: str, text: tuple[str, ...], file: str | None, is_json: bool
-) -> int:
-    """Send TEXT, or stdin if TEXT is "-", to PEER only.
-
-    PEER is a name, an ID or its beginning, or an address.
-    """
-    return _run_command(context, is_json, "send", to=to, **_payload_fields(text, file))
-
-
-@ctl.command()
-@click.argument("text", nargs=-1)
-@_FILE_OPTION
-@click.option(
-    "--wait",
-    "wait_s",
-    type=float,
-    default=TRACE_WAIT_S,
-    help="Seconds to wait for confirmations [5]",
-)
-@_JSON_OPTION
-@click.pass_context
-def trace(
-    context: click.Context, text: tuple[str, ...], file: str | None, wait_s: float, is_json: bool
-) -> int:
-    """Broadcast TEXT and report which members received it.
-
-    The report has delivery times and hop counts. Exit code 1 if a member has not confirmed.
-    """
     flags, is_json_before = context.obj
     state_dir = find_state_dir(flags)
-    report = wait_for_trace(state_dir, {"cmd": "trace", **_payload_fields(text, file)}, wait_s)
+    request = {"cmd": spec.name, **_request_fields(spec, parameters)}
+    report = wait_for_trace(state_dir, request, parameters["wait_s"])
     if is_json or is_json_before:
         click.echo(json.dumps(report, allow_nan=False))
     else:
@@ -313,53 +281,120 @@ def trace(
     return 0 if report["complete"] else 1
 
 
+def _run_help(
+    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
+) -> int:
+    """The help of ``ctl`` or of one subcommand; no node is needed."""
+    parent = context.parent
+    assert parent is not None
+    name = parameters["command"]
+    command = ctl if name is None else ctl.get_command(parent, name)
+    if command is None:
+        suggestion = suggest_command(name, CTL_COMMANDS) or "ctl help lists them"
+        raise click.UsageError(f"unknown command {printable(name)}; {suggestion}")
+    help_context = parent if name is None else click.Context(command, parent, command.name)
+    click.echo(command.get_help(help_context))
+    return 0
+
+
 def wait_for_trace(state_dir: Path, command: Object, wait_s: float) -> Object:
-    """Trace a message and give the report once all have answered, or after so long. Raises NoAnswer,
-    NotDone."""
+    """Trace a message; the report once all members have confirmed, or after `wait_s`.
+
+    Raises:
+        NodeUnreachable: no node answers.
+        CommandFailed: the node refused.
+    """
     message_id = send_command(state_dir, command)["id"]
     deadline = time.monotonic() + wait_s
     while True:
         traces: list[Object] = send_command(state_dir, {"cmd": "traces"})["traces"]
         report = next((each for each in traces if each["id"] == message_id), None)
         if report is None:
-            raise CommandFailed("other traces have taken the place of this one")
+            raise CommandFailed("the trace was evicted by newer ones")
         if report["complete"] or time.monotonic() >= deadline:
             return report
         time.sleep(POLL_INTERVAL_S)
 
 
 def format_trace(report: Object, names: dict[str, str]) -> Iterable[str]:
-    """What people are shown of a trace."""
+    """A trace for people. `names` of members by peer ID."""
     cell = partial(_format_cell, "")
     sample = f", a sample of {cell(report['known'])}" if report["sample"] else ""
-    yield f"{cell(report['reached'])} of {cell(report['expected'])} have it{sample}"
+    yield f"{cell(report['reached'])} of {cell(report['expected'])} members have it{sample}"
     latencies = (f"{name} {cell(report[f'{name}_ms'])} ms" for name in ("p50", "p99", "last"))
     if report.get("late"):
-        yield f"{cell(report['late'])} answered late: they had it at the latest then, and maybe sooner"
+        yield f"{cell(report['late'])} confirmed late; their times are upper bounds"
     if report["reached"]:
         yield f"{', '.join(latencies)}, {cell(report['hops'])} hops"
     if report["others"]:
-        yield f"and {cell(report['others'])} who were not known"
+        yield f"also confirmed by {cell(report['others'])} that were not known members"
     for peer_id in report["unanswered"]:
-        yield f"no answer: {_format_cell('peer_id', peer_id)}  {cell(names.get(peer_id))}"
+        yield f"not confirmed: {_format_cell('peer_id', peer_id)}  {cell(names.get(peer_id))}"
 
 
-@ctl.command()
-@_JSON_OPTION
-@click.pass_context
-def leave(context: click.Context, is_json: bool) -> int:
-    """Leave the cluster and stop. Returns when the node has stopped."""
-    return _run_command(context, is_json, "quit")
+# --- subcommands from the registry ----------------------------------------------------------------
+
+_JSON_OPTION: Final = click.Option(
+    ["--json", "is_json"], is_flag=True, help="Print the reply as a JSON object"
+)
+_FILE_OPTION: Final = click.Option(["--file"], metavar="FILE", help="Read the message from FILE")
+_WAIT_OPTION: Final = click.Option(
+    ["--wait", "wait_s"],
+    type=float,
+    default=TRACE_WAIT_S,
+    help="Seconds to wait for confirmations [5]",
+)
+Runner: TypeAlias = Callable[[click.Context, CommandSpec, bool, Mapping[str, Any]], int]
+_RUNNERS: Final[Mapping[str, Runner]] = {"trace": _run_trace, "help": _run_help}
+_EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {"trace": (_WAIT_OPTION,)}
+# What only a caller of `ctl` needs to know, after the help of the registry.
+_NOTES: Final = {
+    "trace": "Reports delivery times and hop counts. Exit code 1 if a member has not confirmed.",
+    "set_settings": "All changes are applied, or none. Quote a value that contains spaces.",
+    "reload": "If one is invalid, nothing changes; exit code 1.",
+    "leave": "Returns when the node has stopped.",
+    "help": "The same as --help.",
+}
+_PAYLOAD_NOTE: Final = 'If TEXT is "-", reads stdin.'
 
 
-def _payload_fields(text: tuple[str, ...], file: str | None) -> dict[str, str]:
-    if bool(text) == (file is not None):
-        raise click.UsageError("say what to send: a TEXT, - for stdin, or --file FILE")
-    if file is not None:
-        return {"file": str(Path(file).absolute())}  # the node stands elsewhere
-    if text != ("-",):
-        return {"text": " ".join(text)}
-    payload = sys.stdin.buffer.read(MAX_STDIN_PAYLOAD_BYTES + 1)
-    if len(payload) > MAX_STDIN_PAYLOAD_BYTES:
-        raise click.UsageError(f"more than {MAX_STDIN_PAYLOAD_BYTES:,} bytes on stdin; use --file")
-    return {"base64": b64encode(payload).decode("ascii")}
+def _click_argument(argument: Argument) -> list[click.Parameter]:
+    match argument.type:
+        case ArgumentType.PAYLOAD:
+            return [
+                click.Argument([argument.name], nargs=-1, metavar=f"[{argument.metavar}]..."),
+                _FILE_OPTION,
+            ]
+        case ArgumentType.CHANGES:
+            return [
+                click.Argument([argument.name], nargs=-1, required=True, metavar=argument.metavar)
+            ]
+        case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.WORDS | ArgumentType.COMMAND:
+            metavar = argument.metavar if argument.is_required else f"[{argument.metavar}]"
+            return [click.Argument([argument.name], required=argument.is_required, metavar=metavar)]
+        case _:
+            assert_never(argument.type)
+
+
+def _click_command(spec: CommandSpec) -> click.Command:
+    has_payload = any(each.type is ArgumentType.PAYLOAD for each in spec.arguments)
+    notes = [_PAYLOAD_NOTE] if has_payload else []
+    notes += [_NOTES[spec.name]] if spec.name in _NOTES else []
+    parameters = [each for argument in spec.arguments for each in _click_argument(argument)]
+    run = _RUNNERS.get(spec.name, _run_command)
+
+    @click.pass_context
+    def callback(context: click.Context, /, is_json: bool, **given: Any) -> int:
+        return run(context, spec, is_json, given)
+
+    return click.Command(
+        spec.name,
+        callback=callback,
+        params=[*parameters, *_EXTRA_OPTIONS.get(spec.name, ()), _JSON_OPTION],
+        help="\n\n".join([f"{spec.help}.", " ".join(notes)]).rstrip(),
+    )
+
+
+CTL_COMMANDS: Final = commands_by_name(Surface.CTL)
+for _spec in commands_on(Surface.CTL):
+    ctl.add_command(_click_command(_spec))

@@ -274,6 +274,23 @@ class LiveSettings:
         self._current = settings
         return settings_pending_restart(self._startup, settings)
 
+    def reload(
+        self, reconfigure: Callable[[NodeConfig], tuple[str, ...]]
+    ) -> tuple[Settings, tuple[str, ...]]:
+        """Read settings and keys again and apply them by `reconfigure`.
+
+        Returns:
+            The settings, and the names of those that need a restart.
+
+        Raises:
+            GrapevineError, OSError: something is invalid; nothing changed.
+        """
+        if self._startup.demo:
+            raise ConfigError("", "a demo has no settings or keys in files")
+        settings = self._startup.reload().with_keys()
+        reconfigure(settings.node)
+        return settings, self.on_saved(settings)
+
 
 class RemoteSettingsEditor(SettingsEditor):
     """Edits of the settings of a node in another process.

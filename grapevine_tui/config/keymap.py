@@ -1,12 +1,13 @@
-"""Keys of the app outside the compose box: what each does, where it applies, and what a config file
-may change.
+"""The key bindings of the app outside the compose box, and their overrides in a config file.
 
 Invariants:
 
-- This table is the only list of keys; bindings, key footer, help and palette are generated from it.
-- No two actions that can apply at the same time share a key. A config file that would make them
-  share one is rejected with an error that names both.
-- Importing this imports no Textual, so `config check` can use it.
+- These tables are the only list of keys. Bindings, key footer, help and palette are derived from them.
+- A key that runs a command has the command's name or alias (`grapevine_tui.control.commands`); every
+  other key is in `VIEW_KEYS`.
+- No two actions that are active at the same time share a key. A config file that would make them do
+  so is rejected, and the error names both.
+- Importing this module imports no Textual, so that `config check` can use it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ SECTION: Final = "app.keys"
 
 
 class KeyBinding(NamedTuple):
-    """A key binding: `name` is the name in a config file, `keys` are separated by commas, `action`
-    is Textual's, `in_footer` shows it in the key footer.
-    """
+    """One action: `name` is its name in a config file, `keys` are separated by commas, `action` is
+    Textual's. `in_footer` shows it in the key footer first."""
 
     name: str
     keys: str
@@ -38,7 +38,7 @@ GLOBAL_KEYS: Final = (
     KeyBinding("commands", "colon", "command_palette", "Commands", in_footer=True),
     KeyBinding("members", "m", "members", "Members"),
     KeyBinding("status", "S", "status", "Status and counters"),
-    KeyBinding("trace", "t", "trace", "Trace: who received a message, how fast"),
+    KeyBinding("traces", "t", "traces", "Traces: who received a message, how fast"),
     KeyBinding("traffic", "T", "traffic", "Traffic over time"),
     KeyBinding("settings", "C", "settings", "Settings"),
     KeyBinding("screenshot", "p", "save_screenshot", "Save a screenshot (SVG)"),
@@ -56,7 +56,7 @@ PANEL_KEYS: Final = (
     KeyBinding("write", "i", "write", "Write", in_footer=True),
     KeyBinding("zoom", "z", "zoom", "Zoom", in_footer=True),
     KeyBinding("pause", "space", "pause", "Pause", in_footer=True),
-    KeyBinding("connect", "c", "connect", "Connect", in_footer=True),
+    KeyBinding("dial", "c", "dial", "Connect", in_footer=True),
     KeyBinding("round", "A", "round", "Start a round now"),
     KeyBinding("back", "escape", "back", "Clear the filter, then leave zoom"),
 )
@@ -72,8 +72,8 @@ TABLE_KEYS: Final = (
     KeyBinding("last", "end,G", "last", "Last"),
 )
 PEER_KEYS: Final = (
-    KeyBinding("send_to", "w", "request('send')", "Message", in_footer=True),
-    KeyBinding("dial_again", "d", "request('dial')", "Reconnect", in_footer=True),
+    KeyBinding("send", "w", "request('send')", "Message", in_footer=True),
+    KeyBinding("redial", "d", "request('redial')", "Reconnect", in_footer=True),
     KeyBinding("deny", "D", "request('deny')", "Deny", in_footer=True),
     KeyBinding("forget", "F", "request('forget')", "Forget", in_footer=True),
     KeyBinding("copy", "y", "request('copy')", "Copy", in_footer=True),
@@ -92,7 +92,7 @@ MESSAGE_KEYS: Final = (
     KeyBinding("first", "home,g", "first", "First"),
     KeyBinding("last", "end,G", "follow", "Follow"),
 )
-# On every screen in front of the main one the key named `quit` also goes back.
+# On every screen in front of the main one, the key named `quit` goes back as well.
 FRONT_SCREEN_KEYS: Final = (
     KeyBinding("back", "escape", "back", "Back", in_footer=True),
     KeyBinding("filter", "slash", "filter", "Filter", in_footer=True),
@@ -105,12 +105,12 @@ TIME_RANGE_KEYS: Final = (
     KeyBinding("longer", "left", "time_range(1)", "Longer range", in_footer=True),
     KeyBinding("shorter", "right", "time_range(-1)", "Shorter range", in_footer=True),
 )
-NEW_TRACE_KEYS: Final = (KeyBinding("new_trace", "n", "new_trace", "New trace", in_footer=True),)
+NEW_TRACE_KEYS: Final = (KeyBinding("trace", "n", "trace", "New trace", in_footer=True),)
 TRACE_KEYS: Final = (
     KeyBinding("older", "left", "older(1)", "Older", in_footer=True),
     KeyBinding("newer", "right", "older(-1)", "Newer", in_footer=True),
 )
-# Sets of keys that apply together: those of the focused widget, its screen and the app.
+# Sets of keys that are active together: those of the focused widget, its screen and the app.
 SIMULTANEOUS_KEYS: Final = (
     (GLOBAL_KEYS, PANEL_KEYS, TABLE_KEYS, PEER_KEYS, RATE_KEYS),
     (GLOBAL_KEYS, PANEL_KEYS, MESSAGE_KEYS),
@@ -119,6 +119,11 @@ SIMULTANEOUS_KEYS: Final = (
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_TRACE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TIME_RANGE_KEYS),
 )
+# Keys that only move within what is shown, or open the palette: no command, nothing to script.
+VIEW_KEYS: Final = frozenset(
+    ("commands", "next_panel", "previous_panel", "back", "write", "details", "down", "up",
+     "page_down", "page_up", "first", "last", "authors", "save", "longer", "shorter", "older", "newer")
+)  # fmt: skip
 ACTION_NAMES: Final = tuple(
     dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)
 )
@@ -131,7 +136,7 @@ _NAMED_KEYS: Final = frozenset(
      "pageup", "pagedown", "up", "down", "left", "right",
      *(f"f{number}" for number in range(1, 25)))
 )  # fmt: skip
-# Names Textual uses in place of the Unicode names.
+# Textual's names, where they differ from the Unicode names.
 _TEXTUAL_NAMES: Final = {
     "solidus": "slash",
     "reverse_solidus": "backslash",
@@ -144,7 +149,7 @@ _MODIFIERS: Final = ("ctrl", "alt", "shift")
 
 
 def _key_name(character: str) -> str:
-    """Name of a single character as a key: ``?`` is ``question_mark``."""
+    """The name of the key of one character: ``?`` is ``question_mark``."""
     if character.isalnum():
         return character
     if character == " ":
@@ -159,7 +164,7 @@ _PUNCTUATION_KEYS: Final = frozenset(
 
 
 def _parse_key(text: str, name: str) -> str:
-    """Return the key that `text` names, in its long spelling. Raises ConfigError."""
+    """Parse one key into its long spelling. Raises ConfigError."""
     *modifiers, last = text.split("+") if len(text) > 1 else [text]
     is_known = last in _NAMED_KEYS or last in _PUNCTUATION_KEYS
     if len(last) == 1 and last.isprintable():
@@ -167,14 +172,15 @@ def _parse_key(text: str, name: str) -> str:
     if not is_known or not last or any(each not in _MODIFIERS for each in modifiers):
         close = difflib.get_close_matches(last, sorted(_NAMED_KEYS | _PUNCTUATION_KEYS), n=1)
         suggestion = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(name, f"there is no key {text!r}{suggestion}")
+        raise ConfigError(name, f"unknown key {text!r}{suggestion}")
     return "+".join([*modifiers, last])
 
 
 def parse_keymap(given: Any) -> dict[str, str]:
-    """Validate [app.keys] and return keys by action name, in their long spelling.
+    """Check what a config file has under [app.keys]: action name -> keys, in long spelling.
 
-    Raises ConfigError for an unknown action, an unknown key, or a key with two meanings.
+    Raises:
+        ConfigError: an action or a key is unknown, or a key would have two meanings.
     """
     if not isinstance(given, Mapping):
         raise ConfigError(SECTION, f"expected a section, [{SECTION}], not a value")
@@ -184,11 +190,9 @@ def parse_keymap(given: Any) -> dict[str, str]:
         if name not in ACTION_NAMES:
             close = difflib.get_close_matches(name, ACTION_NAMES, n=1)
             suggestion = (
-                f"; did you mean {close[0]}?"
-                if close
-                else f"; there are: {', '.join(ACTION_NAMES)}"
+                f"; did you mean {close[0]}?" if close else f"; actions: {', '.join(ACTION_NAMES)}"
             )
-            raise ConfigError(location, f"there is no such action{suggestion}")
+            raise ConfigError(location, f"unknown action{suggestion}")
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(location, f"expected keys separated by commas, not {value!r}")
         parts = [","] if value.strip() == "," else [each.strip() for each in value.split(",")]
@@ -207,10 +211,10 @@ def _check_conflicts(chosen: Mapping[str, str]) -> None:
                     reported = each.name if each.name in chosen else owner
                     other = owner if reported == each.name else each.name
                     raise ConfigError(
-                        f"{SECTION}.{reported}", f"{key!r} is the key of {other} already"
+                        f"{SECTION}.{reported}", f"{key!r} is already the key of {other}"
                     )
 
 
 def apply_keymap(part: tuple[KeyBinding, ...], chosen: Mapping[str, str]) -> tuple[KeyBinding, ...]:
-    """Name of `part` as used in a config file."""
+    """`part` with the keys that a config file chose."""
     return tuple(each._replace(keys=chosen.get(each.name, each.keys)) for each in part)

@@ -23,7 +23,7 @@ from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.socket_file import SOCKET_NAME, check_server_owner, connectable_path
 
 REPLY_TIMEOUT_S: Final = 30.0  # a broadcast may wait for backpressure; other replies are immediate
-LEAVE_TIMEOUT_S: Final = 15.0  # for the node to stop after it acknowledged `quit`
+LEAVE_TIMEOUT_S: Final = 15.0  # for the node to stop after it acknowledged `leave`
 PROBE_TIMEOUT_S: Final = 0.1  # to see whether another node listens
 
 
@@ -38,7 +38,7 @@ class CommandFailed(GrapevineError):
 def send_command(state_dir: Path, command: Object) -> Object:
     """Send one command to the node that runs on `state_dir` and return its reply.
 
-    Blocks until the reply is there; after `quit`, until the node has stopped. Raises NodeUnreachable,
+    Blocks until the reply is there; after `leave`, until the node has stopped. Raises NodeUnreachable,
     CommandFailed.
     """
     if not hasattr(socket, "AF_UNIX"):
@@ -52,7 +52,7 @@ def send_command(state_dir: Path, command: Object) -> Object:
             sock.sendall(json.dumps(command).encode() + b"\n")
             with sock.makefile("rb") as stream:
                 line = stream.readline()
-                if command["cmd"] == "quit" and line:
+                if command["cmd"] == "leave" and line:
                     sock.settimeout(LEAVE_TIMEOUT_S)
                     stream.read()  # until the node has stopped and the socket closes
         except TimeoutError:

@@ -1,44 +1,50 @@
-"""What may be asked of a running node by a line of text; parsed once, for the app and for scripts.
+"""The registry of commands: every act of a node or of the app, declared once.
 
-What must stay true:
+Invariants:
 
-- A line becomes exactly one command or one `CommandError` whose words are for people; nothing is
-  done while parsing.
-- A line that does not begin with a slash is a message to everyone. ``//x`` says ``/x``.
-- Everything that can be typed stands in `MAX_COMMANDS`; help and completion are made from it.
+- `COMMANDS` is the only list of commands. Slash commands, ``ctl`` subcommands, JSON ``cmd``, palette and help
+  are derived from it; `SURFACES` says which kind of command appears where.
+- One line becomes one command or one `CommandError` for people to read; parsing has no effects.
+- A line that does not begin with a slash is broadcast. ``//x`` broadcasts ``/x``.
+- Importing this module imports no Textual and no click.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from enum import Enum
+from typing import Any, Final, TypeAlias, assert_never
 
 from grapevine_proto.errors import GrapevineError
 
 
 class CommandError(GrapevineError):
-    """A line that cannot be understood. Nothing was done."""
+    """A line cannot be parsed, or its command does not apply here. Nothing was done."""
+
+
+# --- commands as values ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """Tell everyone."""
+    """Broadcast `payload`."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Tell everyone, and have those who get it say so."""
+    """Broadcast `payload`; receivers confirm delivery."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Tell one: `peer_ref` is a name, an id or the beginning of one, or an address."""
+    """Send `payload` to one member. `peer_ref` is a name, an ID or a prefix of one, or an address."""
 
     peer_ref: str
     payload: bytes
@@ -46,77 +52,67 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Knock at an address, ``host:port``."""
+    """Dial `address`, ``host:port``."""
 
     address: str
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Shut out an identity from now on: `peer_ref` as in `Send`, or any whole id."""
+    """Ban an identity: `peer_ref` as in `Send`, or any complete ID."""
 
     peer_ref: str
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Let an identity in again."""
+    """Lift the ban on an identity."""
 
     peer_ref: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Remove a node that is gone from the tables: `peer_ref` as in `Send`, or any whole id."""
+    """Remove a member that is down: `peer_ref` as in `Send`, or any complete ID."""
 
     peer_ref: str
 
 
 @dataclass(frozen=True, slots=True)
 class StartRound:
-    """Begin an anti-entropy round now."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowSettings:
-    """Every setting, its value and where it came from."""
+    """Start an anti-entropy round."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetSettings:
-    """Apply and save settings: (name, what one would type) each."""
+    """Apply and save settings: (name, value as typed) each."""
 
     changes: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Read settings and keys again and take over what a running node can."""
+    """Read settings and keys again and apply what a running node can."""
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """All there is to show at once, and from then on what happens."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowSnapshot:
-    """What moves all the time, for whoever watches: peers and counters in one."""
+class Leave:
+    """Leave the cluster and shut down."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShowPeers:
-    """The nodes we are linked to."""
+    """The peers of the node."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShowMembers:
-    """Everyone in the cluster, linked or not."""
+    """All members of the cluster, connected or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShowStatus:
-    """Who we are and how we do, in one line."""
+    """Identity, addresses, keys and health."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,30 +127,58 @@ class ShowRounds:
 
 @dataclass(frozen=True, slots=True)
 class ShowTraces:
-    """The latest traced messages and who has them."""
+    """The latest traces."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScreenAction:
-    """Something that an app does with its screen: the name of its action, and what belongs to it."""
-
-    action: str
-    text: str = ""
+class ShowSettings:
+    """Every setting with its value and source."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShowHelp:
-    """What can be typed; `about` is a command's name, or empty for all."""
+    """The commands; `topic` is the name of one, or empty for all."""
 
     topic: str = ""
 
 
+class ScreenAction(Enum):
+    """An act on the app's screen that takes no argument. The value is the command's name."""
+
+    RATES = "rates"
+    MESSAGES = "messages"
+    TRAFFIC = "traffic"
+    PAUSE = "pause"
+    ZOOM = "zoom"
+    EXPORT = "export"
+    SCREENSHOT = "screenshot"
+    THEME = "theme"
+    UNDO = "undo"
+    REDIAL = "redial"
+    COPY = "copy"
+    COPY_ID = "copy_id"
+    SORT = "sort"
+    REVERSE = "reverse"
+
+
 @dataclass(frozen=True, slots=True)
-class Quit:
-    """Leave the cluster politely and end."""
+class Filter:
+    """Filter the focused panel by `text`; empty clears the filter."""
+
+    text: str
 
 
-Command: TypeAlias = (
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The full state now, then every event on the same connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowSnapshot:
+    """Peers and counters in one reply."""
+
+
+NodeAct: TypeAlias = (
     Broadcast
     | Trace
     | Send
@@ -163,269 +187,235 @@ Command: TypeAlias = (
     | Allow
     | Forget
     | StartRound
-    | ShowSettings
     | SetSettings
     | Reload
-    | Watch
-    | ShowSnapshot
-    | ShowPeers
+    | Leave
+)
+Query: TypeAlias = (
+    ShowPeers
     | ShowMembers
     | ShowStatus
     | ShowStats
     | ShowRounds
     | ShowTraces
-    | ScreenAction
+    | ShowSettings
     | ShowHelp
-    | Quit
 )
+AppAct: TypeAlias = ScreenAction | Filter
+ClientCommand: TypeAlias = Watch | ShowSnapshot
+Command: TypeAlias = NodeAct | Query | AppAct | ClientCommand
 
 
-class CommandSpec(NamedTuple):
-    """One slash command: its name without the slash, other names, arguments as shown to people,
-    what it does, and how the rest of its line becomes a command."""
+# --- the registry ---------------------------------------------------------------------------------
+
+
+class Surface(Enum):
+    """A place where a command can be given or is listed."""
+
+    SLASH = "slash command"
+    CTL = "ctl command"
+    JSON = "JSON cmd"
+    PALETTE = "command palette"
+    HELP = "help screen"
+
+
+class Kind(Enum):
+    """What a command acts on, which decides its surfaces."""
+
+    NODE_ACT = "changes the node"
+    QUERY = "reads the node"
+    APP_ACT = "changes the app's screen"
+    CLIENT = "serves programs on the control socket"
+
+
+SURFACES: Final[Mapping[Kind, frozenset[Surface]]] = {
+    Kind.NODE_ACT: frozenset(Surface),
+    Kind.QUERY: frozenset(Surface),
+    Kind.APP_ACT: frozenset({Surface.SLASH, Surface.PALETTE, Surface.HELP}),
+    Kind.CLIENT: frozenset({Surface.JSON}),
+}
+
+
+class ArgumentType(Enum):
+    """How an argument is read. `PAYLOAD`, `WORDS` and `CHANGES` take the rest of a line."""
+
+    PEER = "a name, an ID or a prefix of one, or an address"
+    ADDRESS = "host:port"
+    PAYLOAD = "text or bytes to send"
+    CHANGES = "settings and their values"
+    WORDS = "text, possibly empty"
+    COMMAND = "the name of a command"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument: `name` is its JSON field and ``ctl`` parameter, `metavar` what people see."""
 
     name: str
-    aliases: tuple[str, ...]
-    arguments: str
+    metavar: str
+    type: ArgumentType
+    is_required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """One command.
+
+    `make` builds the command from its parsed arguments, in order. `help` is one line without a
+    period. `aliases` work wherever the name works; `shorthands` only after a slash. `method` is the
+    method of `Node` or of the host that does it, the name if None, or empty if there is none.
+    """
+
+    name: str
+    kind: Kind
     help: str
-    parse: Callable[[str], Command]
+    make: Callable[..., Command]
+    arguments: tuple[Argument, ...] = ()
+    aliases: tuple[str, ...] = ()
+    shorthands: tuple[str, ...] = ()
+    method: str | None = None
 
     @property
     def usage(self) -> str:
-        return f"/{self.name} {self.arguments}".rstrip()
+        parts = [
+            each.metavar if each.is_required else f"[{each.metavar}]" for each in self.arguments
+        ]
+        return " ".join([f"/{self.name}", *parts])
+
+    @property
+    def title(self) -> str:
+        """The name as the palette shows it."""
+        return self.name.replace("_", " ").capitalize()
+
+    @property
+    def needs_arguments(self) -> bool:
+        return any(each.is_required for each in self.arguments)
+
+    def is_on(self, surface: Surface) -> bool:
+        return surface in SURFACES[self.kind]
 
 
-def _encode_text(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair: bytes that were not UTF-8 once
-        raise CommandError("the text is not valid Unicode, so it cannot be sent as UTF-8") from None
+_TEXT: Final = Argument("text", "TEXT", ArgumentType.PAYLOAD)
+_PEER: Final = Argument("peer", "PEER", ArgumentType.PEER)
 
 
-def _parse_broadcast(rest: str) -> Command:
-    if not rest:
-        raise CommandError("/broadcast needs a text: /broadcast TEXT")
-    return Broadcast(_encode_text(rest))
-
-
-def _parse_trace(rest: str) -> Command:
-    if not rest:
-        raise CommandError("/trace needs a text: /trace TEXT")
-    return Trace(_encode_text(rest))
-
-
-def _parse_send(rest: str) -> Command:
-    peer_ref, _, text = rest.partition(" ")
-    if peer_ref.startswith('"') and '"' in rest[1:]:  # a name with blanks in it
-        peer_ref, _, text = rest[1:].partition('"')
-    if not peer_ref or not text.strip():
-        raise CommandError("/send needs a peer and a text: /send PEER TEXT")
-    return Send(peer_ref, _encode_text(text.strip()))
-
-
-def _parse_dial(rest: str) -> Command:
-    if not rest or " " in rest:
-        raise CommandError("/connect needs one address: /connect HOST:PORT")
-    return Dial(rest)
-
-
-def _peer_parser(name: str, make: Callable[[str], Command]) -> Callable[[str], Command]:
-    def parse_rest(rest: str) -> Command:
-        peer_ref = rest[1:-1] if len(rest) > 2 and rest[0] == rest[-1] == '"' else rest
-        if not peer_ref:
-            raise CommandError(f"/{name} needs a peer: /{name} PEER")
-        return make(peer_ref)
-
-    return parse_rest
-
-
-def _parse_help(rest: str) -> Command:
-    return ShowHelp(find_command(rest.removeprefix("/")).name if rest else "")
-
-
-def _no_argument_parser(name: str, command: Command) -> Callable[[str], Command]:
-    def parse_rest(rest: str) -> Command:
-        if rest:
-            raise CommandError(f"/{name} takes nothing after it")
-        return command
-
-    return parse_rest
+def _app_act(action: ScreenAction, help_text: str) -> CommandSpec:
+    return CommandSpec(action.value, Kind.APP_ACT, help_text, lambda: action)
 
 
 COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "broadcast",
-        ("b",),
-        "TEXT",
-        "Broadcast TEXT, as does a line without a slash",
-        _parse_broadcast,
+        Kind.NODE_ACT,
+        "Broadcast TEXT to all members",
+        Broadcast,
+        (_TEXT,),
+        shorthands=("b",),
     ),
     CommandSpec(
-        "send", ("s",), "PEER TEXT", "Send TEXT to one member (name, ID or address)", _parse_send
+        "send",
+        Kind.NODE_ACT,
+        "Send TEXT to one member (name, ID or address)",
+        Send,
+        (Argument("to", "PEER", ArgumentType.PEER), _TEXT),
+        shorthands=("s",),
     ),
-    CommandSpec(
-        "peers",
-        ("p",),
-        "",
-        "List peers",
-        _no_argument_parser("peers", ShowPeers()),
-    ),
-    CommandSpec(
-        "members",
-        (),
-        "",
-        "List all members of the cluster",
-        _no_argument_parser("members", ShowMembers()),
-    ),
+    CommandSpec("peers", Kind.QUERY, "List the peers of this node", ShowPeers, shorthands=("p",)),
+    CommandSpec("members", Kind.QUERY, "List all members of the cluster", ShowMembers),
     CommandSpec(
         "status",
-        ("st",),
-        "",
-        "Show the status of this node",
-        _no_argument_parser("status", ShowStatus()),
+        Kind.QUERY,
+        "Show identity, addresses, keys and health",
+        ShowStatus,
+        shorthands=("st",),
+        method="",
     ),
-    CommandSpec("stats", (), "", "List all counters", _no_argument_parser("stats", ShowStats())),
-    CommandSpec(
-        "rounds",
-        (),
-        "",
-        "List the latest anti-entropy rounds",
-        _no_argument_parser("rounds", ShowRounds()),
-    ),
+    CommandSpec("stats", Kind.QUERY, "Show all counters", ShowStats),
+    CommandSpec("rounds", Kind.QUERY, "List the latest anti-entropy rounds", ShowRounds),
     CommandSpec(
         "trace",
-        ("t",),
-        "TEXT",
+        Kind.NODE_ACT,
         "Broadcast TEXT and trace its delivery",
-        _parse_trace,
+        Trace,
+        (_TEXT,),
+        shorthands=("t",),
     ),
+    CommandSpec("traces", Kind.QUERY, "List the latest traces", ShowTraces),
     CommandSpec(
-        "traces", (), "", "List the latest traces", _no_argument_parser("traces", ShowTraces())
+        "dial",
+        Kind.NODE_ACT,
+        "Connect to HOST:PORT",
+        Dial,
+        (Argument("address", "HOST:PORT", ArgumentType.ADDRESS),),
+        aliases=("connect",),
     ),
-    CommandSpec("connect", ("dial",), "HOST:PORT", "Connect to an address", _parse_dial),
     CommandSpec(
         "deny",
-        (),
-        "PEER",
-        "Ban a peer (name, ID or address) until the node restarts",
-        _peer_parser("deny", Deny),
+        Kind.NODE_ACT,
+        "Ban a peer (name, ID or address) until restart",
+        Deny,
+        (_PEER,),
     ),
-    CommandSpec("allow", (), "PEER", "Lift the ban on a peer", _peer_parser("allow", Allow)),
+    CommandSpec("allow", Kind.NODE_ACT, "Lift the ban on a peer", Allow, (_PEER,)),
+    CommandSpec("forget", Kind.NODE_ACT, "Remove a peer or member that is down", Forget, (_PEER,)),
     CommandSpec(
-        "forget",
-        (),
-        "PEER",
-        "Remove a peer or member that is down",
-        _peer_parser("forget", Forget),
+        "round", Kind.NODE_ACT, "Start an anti-entropy round", StartRound, method="start_round"
     ),
     CommandSpec(
-        "round",
-        (),
-        "",
-        "Start an anti-entropy round now",
-        _no_argument_parser("round", StartRound()),
+        "settings",
+        Kind.QUERY,
+        "Show every setting with its value and source",
+        ShowSettings,
+        method="",
     ),
     CommandSpec(
-        "settings", (), "", "Show every setting", _no_argument_parser("settings", ShowSettings())
+        "set_settings",
+        Kind.NODE_ACT,
+        "Change, apply and save settings",
+        SetSettings,
+        (Argument("changes", "NAME=VALUE...", ArgumentType.CHANGES),),
+        method="reconfigure",
     ),
-    CommandSpec(
-        "rates",
-        (),
-        "",
-        "App: focus the rate limits",
-        _no_argument_parser("rates", ScreenAction("rates")),
-    ),
-    CommandSpec(
-        "messages",
-        (),
-        "",
-        "App: focus the messages",
-        _no_argument_parser("messages", ScreenAction("messages")),
-    ),
-    CommandSpec(
-        "traffic",
-        (),
-        "",
-        "App: show traffic over time",
-        _no_argument_parser("traffic", ScreenAction("traffic")),
-    ),
+    CommandSpec("reload", Kind.NODE_ACT, "Reload settings and keys", Reload, method="reconfigure"),
+    _app_act(ScreenAction.RATES, "Go to the rate limits"),
+    _app_act(ScreenAction.MESSAGES, "Go to the messages"),
+    _app_act(ScreenAction.TRAFFIC, "Show traffic over time"),
     CommandSpec(
         "filter",
-        (),
-        "[WORDS]",
-        "App: filter the focused panel; without WORDS, clear the filter",
-        lambda rest: ScreenAction("filter", rest),
+        Kind.APP_ACT,
+        "Filter the focused panel; without WORDS, clear the filter",
+        Filter,
+        (Argument("words", "WORDS", ArgumentType.WORDS, is_required=False),),
+    ),
+    _app_act(ScreenAction.PAUSE, "Pause or resume updates of the screen"),
+    _app_act(ScreenAction.ZOOM, "Zoom the focused panel in or out"),
+    _app_act(ScreenAction.EXPORT, "Export the messages shown to a file (JSON Lines)"),
+    _app_act(ScreenAction.SCREENSHOT, "Save a screenshot (SVG)"),
+    _app_act(ScreenAction.THEME, "Choose a theme"),
+    _app_act(ScreenAction.UNDO, "Undo the last action, within 10 s"),
+    _app_act(ScreenAction.REDIAL, "Dial the selected peer again"),
+    _app_act(ScreenAction.COPY, "Copy the address of the selected peer, or the selected message"),
+    _app_act(ScreenAction.COPY_ID, "Copy the ID of the selected peer or message"),
+    _app_act(ScreenAction.SORT, "Sort the table by its next column"),
+    _app_act(ScreenAction.REVERSE, "Reverse the order of the table"),
+    CommandSpec("watch", Kind.CLIENT, "Reply with the full state, then send every event", Watch),
+    CommandSpec("snapshot", Kind.CLIENT, "Reply with peers and counters", ShowSnapshot),
+    CommandSpec(
+        "help",
+        Kind.QUERY,
+        "List the commands, or explain one",
+        ShowHelp,
+        (Argument("command", "COMMAND", ArgumentType.COMMAND, is_required=False),),
+        shorthands=("h", "?"),
+        method="",
     ),
     CommandSpec(
-        "pause",
-        (),
-        "",
-        "App: pause or resume updates",
-        _no_argument_parser("pause", ScreenAction("pause")),
-    ),
-    CommandSpec(
-        "zoom",
-        (),
-        "",
-        "App: zoom the focused panel in or out",
-        _no_argument_parser("zoom", ScreenAction("zoom")),
-    ),
-    CommandSpec(
-        "export",
-        (),
-        "",
-        "App: export the messages shown to a file",
-        _no_argument_parser("export", ScreenAction("export")),
-    ),
-    CommandSpec(
-        "screenshot",
-        (),
-        "",
-        "App: save a screenshot (SVG)",
-        _no_argument_parser("screenshot", ScreenAction("screenshot")),
-    ),
-    CommandSpec(
-        "undo",
-        (),
-        "",
-        "App: undo the last action, within 10 s",
-        _no_argument_parser("undo", ScreenAction("undo")),
-    ),
-    CommandSpec(
-        "copy",
-        (),
-        "",
-        "App: copy the address of the selected peer, or the selected message",
-        _no_argument_parser("copy", ScreenAction("copy")),
-    ),
-    CommandSpec(
-        "copy_id",
-        (),
-        "",
-        "App: copy the ID of the selected peer or message",
-        _no_argument_parser("copy_id", ScreenAction("copy_id")),
-    ),
-    CommandSpec(
-        "sort",
-        (),
-        "",
-        "App: sort the table by its next column",
-        _no_argument_parser("sort", ScreenAction("sort")),
-    ),
-    CommandSpec(
-        "reverse",
-        (),
-        "",
-        "App: reverse the order of the table",
-        _no_argument_parser("reverse", ScreenAction("reverse")),
-    ),
-    CommandSpec("help", ("h", "?"), "[COMMAND]", "List the commands", _parse_help),
-    CommandSpec(
-        "quit",
-        ("exit", "q", "leave"),
-        "",
-        "Leave the cluster and quit",
-        _no_argument_parser("quit", Quit()),
+        "leave",
+        Kind.NODE_ACT,
+        "Leave the cluster and shut down",
+        Leave,
+        aliases=("quit", "exit"),
+        shorthands=("q",),
     ),
 )
 
@@ -433,81 +423,175 @@ DETACH_HELP: Final = "Detach; the node keeps running"
 
 
 def command_help(spec: CommandSpec, *, is_attached: bool) -> str:
-    """What a command does, in an app of its own or in one that is attached to a node elsewhere."""
-    return DETACH_HELP if is_attached and spec.name == "quit" else spec.help
+    """The help of a command, in an app with its own node or in one attached to another process."""
+    return DETACH_HELP if is_attached and spec.name == "leave" else spec.help
 
 
-# The word for what a key does, by the key's name; keys that only move or change the view are not here.
-COMMAND_BY_KEY: Final = {
-    **{
-        each: each
-        for each in ("help", "members", "status", "traffic", "settings", "screenshot", "undo")
-    },
-    **{each: each for each in ("quit", "peers", "messages", "rates", "rounds", "filter", "zoom")},
-    **{each: each for each in ("pause", "connect", "round", "deny", "forget", "export")},
-    **{each: each for each in ("copy", "copy_id", "sort", "reverse")},
-    "trace": "traces",
-    "new_trace": "trace",
-    "write": "broadcast",
-    "send_to": "send",
-    "dial_again": "connect",
-}
+def commands_on(surface: Surface) -> tuple[CommandSpec, ...]:
+    """The commands of `surface`, in the order of the registry."""
+    return tuple(each for each in COMMANDS if each.is_on(surface))
 
-_SPEC_BY_NAME: Final = {name: spec for spec in COMMANDS for name in (spec.name, *spec.aliases)}
+
+def commands_by_name(surface: Surface) -> dict[str, CommandSpec]:
+    """The commands of `surface` by name and alias; after a slash, by shorthand as well."""
+    return {
+        name: spec
+        for spec in commands_on(surface)
+        for name in (
+            spec.name,
+            *spec.aliases,
+            *(spec.shorthands if surface is Surface.SLASH else ()),
+        )
+    }
+
+
+_SLASH_COMMANDS: Final = commands_by_name(Surface.SLASH)
 
 
 def find_command(name: str) -> CommandSpec:
-    """The command of that name, long or short, without its slash. Raises CommandError, which
-    names the nearest one."""
-    spec = _SPEC_BY_NAME.get(name.lower())
+    """The slash command of that name, alias or shorthand, without its slash.
+
+    Raises:
+        CommandError: there is none; the message suggests the nearest one.
+    """
+    spec = _SLASH_COMMANDS.get(name.lower())
     if spec is None:
-        raise CommandError(
-            f"there is no /{name}; {suggest_command(name, _SPEC_BY_NAME, prefix='/')}"
-        )
+        suggestion = suggest_command(name, _SLASH_COMMANDS, prefix="/")
+        raise CommandError(f"unknown command /{name}; {suggestion or '/help lists them'}")
     return spec
 
 
 def suggest_command(name: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Words that lead on: "did you mean ...?", or all there are when nothing comes near."""
-    names = list(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {prefix}{close[0]}?"
-    return "there are: " + ", ".join(prefix + each for each in names if len(each) > 2)
+    """``did you mean X?`` for the nearest of `known`; empty if none is near."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f"did you mean {prefix}{close[0]}?" if close else ""
+
+
+# --- slash commands -------------------------------------------------------------------------------
 
 
 def parse_command(line: str) -> Command:
-    """The command that `line` is. Raises CommandError; an empty line is one, too."""
+    """Parse what was typed.
+
+    Raises:
+        CommandError: the line is empty, or its command is unknown or incomplete.
+    """
     line = line.strip()
     if not line:
         raise CommandError("nothing to send: the line is empty")
     if line.startswith("//"):
-        return Broadcast(_encode_text(line[1:]))
+        return Broadcast(encode_text(line[1:]))
     if not line.startswith("/"):
-        return Broadcast(_encode_text(line))
+        return Broadcast(encode_text(line))
     name, _, rest = line[1:].partition(" ")
-    return find_command(name).parse(rest.strip())
+    spec = find_command(name)
+    return _parse_arguments(spec, rest.strip())
+
+
+def _parse_arguments(spec: CommandSpec, rest: str) -> Command:
+    if rest and not spec.arguments:
+        raise CommandError(f"/{spec.name} takes no arguments")
+    values: list[Any] = []
+    for argument in spec.arguments:
+        if argument.is_required and not rest:
+            raise CommandError(f"missing {argument.metavar}; usage: {spec.usage}")
+        value, rest = _parse_argument(argument, rest, spec, is_last=argument is spec.arguments[-1])
+        values.append(value)
+    if rest:
+        raise CommandError(f"too many arguments; usage: {spec.usage}")
+    return spec.make(*values)
+
+
+def _parse_argument(
+    argument: Argument, rest: str, spec: CommandSpec, *, is_last: bool
+) -> tuple[Any, str]:
+    """(value of `argument`, what of `rest` is left)."""
+    match argument.type:
+        case ArgumentType.PEER:
+            if rest.startswith('"') and '"' in rest[1:]:  # a name that contains spaces
+                value, _, rest = rest[1:].partition('"')
+            elif is_last:
+                value, rest = rest, ""
+            else:
+                value, _, rest = rest.partition(" ")
+            if not value.strip():
+                raise CommandError(f"missing {argument.metavar}; usage: {spec.usage}")
+            return value, rest.strip()
+        case ArgumentType.ADDRESS:
+            value, _, rest = rest.partition(" ")
+            return value, rest.strip()
+        case ArgumentType.PAYLOAD:
+            return encode_text(rest), ""
+        case ArgumentType.CHANGES:
+            return _split_changes(rest), ""
+        case ArgumentType.WORDS:
+            return rest, ""
+        case ArgumentType.COMMAND:
+            return parse_topic(rest), ""
+        case _:
+            assert_never(argument.type)
+
+
+def encode_text(text: str) -> bytes:
+    """`text` in UTF-8. Raises CommandError if it is not valid Unicode."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: bytes that were not UTF-8
+        raise CommandError("the text is not valid Unicode, so it cannot be sent as UTF-8") from None
+
+
+def parse_topic(text: str) -> str:
+    """The name of the command that help is asked for; empty for all. Raises CommandError."""
+    return find_command(text.removeprefix("/")).name if text else ""
+
+
+def _split_changes(text: str) -> tuple[tuple[str, str], ...]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise CommandError(f"settings: {error}") from None
+    return parse_changes(words)
+
+
+def parse_changes(words: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """``NAME=VALUE`` words as (name, value) pairs. Raises CommandError."""
+    changes: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise CommandError(f"expected NAME=VALUE, got {word!r:.80}")
+        if name in changes:
+            raise CommandError(f"{name!r:.80} is set twice")
+        changes[name] = value
+    return tuple(changes.items())
 
 
 def complete_command(line: str, peers: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Whole lines that `line` may be the beginning of: slash commands, then the names of peers
-    where a command wants one."""
+    """Complete lines that begin with `line`: slash commands (aliases if no name matches), then the
+    names of `peers` where a command takes one."""
     if not line.startswith("/"):
         return ()
     name, space, rest = line[1:].partition(" ")
     if not space:
-        names = [spec.name for spec in COMMANDS if spec.name.startswith(name.lower())]
-        return tuple(f"/{each} " if _SPEC_BY_NAME[each].arguments else f"/{each}" for each in names)
-    spec = _SPEC_BY_NAME.get(name.lower())
-    if spec is None or not spec.arguments.startswith("PEER") or '" ' in rest:
+        prefix = name.lower()
+        specs = commands_on(Surface.SLASH)
+        names = [each.name for each in specs if each.name.startswith(prefix)] or [
+            alias for each in specs for alias in each.aliases if alias.startswith(prefix)
+        ]
+        return tuple(
+            f"/{each} " if _SLASH_COMMANDS[each].arguments else f"/{each}" for each in names
+        )
+    spec = _SLASH_COMMANDS.get(name.lower())
+    if spec is None or not spec.arguments or spec.arguments[0].type is not ArgumentType.PEER:
         return ()
     prefix = rest.removeprefix('"')
-    if " " in rest and prefix == rest:
+    if '" ' in rest or (" " in rest and prefix == rest):
         return ()
-    space = " " if spec.arguments != "PEER" else ""
+    space = " " if len(spec.arguments) > 1 else ""
     found = [each for each in peers if each.lower().startswith(prefix.lower())]
-    return tuple(f"/{name} {_quote(each)}{space}" for each in found)
+    return tuple(f"/{name} {quote_peer(each)}{space}" for each in found)
 
 
-def _quote(name: str) -> str:
+def quote_peer(name: str) -> str:
+    """`name` as a slash command takes it."""
     return f'"{name}"' if " " in name else name

@@ -1,11 +1,11 @@
-"""What a running node answers when it is asked: the same on stdin and on the control socket.
+"""Executes commands on a host: the same replies on stdin and on the control socket.
 
-What must stay true:
+Invariants:
 
-- A line becomes one reply, or none for a blank one; a bad line changes nothing.
-- Nothing here knows where the line came from or how the reply leaves.
+- A line gets one reply, or none if it is blank. An invalid line changes nothing.
+- The executor does not know where a line comes from or how its reply is sent.
 
-Driven by `headless` and `control`, which work on one line of a caller after another.
+`headless` and the control server call `execute`, one line of a client at a time.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from grapevine_tui import __version__
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
-    COMMANDS,
     Allow,
     Broadcast,
+    ClientCommand,
     Command,
     Deny,
     Dial,
+    Filter,
     Forget,
-    Quit,
+    Leave,
+    Query,
     Reload,
     ScreenAction,
     Send,
@@ -48,8 +50,10 @@ from grapevine_tui.control.commands import (
     ShowStatus,
     ShowTraces,
     StartRound,
+    Surface,
     Trace,
     Watch,
+    commands_on,
 )
 from grapevine_tui.control.jsonlines import (
     InvalidRequest,
@@ -67,28 +71,28 @@ from grapevine_tui.control.reload import reload_settings
 from grapevine_tui.host.local import Host
 from grapevine_tui.logs import set_level
 
-logger = logging.getLogger("grapevine.answers")
+logger = logging.getLogger("grapevine.executor")
 
-MAX_PAYLOAD_READS: Final = 4  # payload files that are read, for all who ask
+MAX_PAYLOAD_READS: Final = 4  # payload files read at the same time, for all clients
 LINE_TOO_LONG: Final = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
 
 
 class Reply(NamedTuple):
-    """The fields of a ``execute``, and whether the caller asked the node to leave, or to be told from
-    now on what happens."""
+    """The fields of a ``reply``. `is_leave`: the caller must shut the node down. `is_watch`: the
+    client wants events from now on."""
 
     fields: Object
-    is_quit: bool = False
+    is_leave: bool = False
     is_watch: bool = False
 
 
 class Unavailable(GrapevineError):
-    """What was asked for cannot be had of this node."""
+    """The command does not apply to this node."""
 
 
 class CommandExecutor:
-    """Answers for one host. `settings` are what it began with; None: they can be neither seen nor
-    changed."""
+    """Executes commands on one host. `settings` are those the process started with; None: they can
+    be neither read nor changed."""
 
     def __init__(self, host: Host, settings: Settings | None = None) -> None:
         self._host = host
@@ -96,8 +100,8 @@ class CommandExecutor:
         self._payload_readers = DaemonThreads("payload files", MAX_PAYLOAD_READS)
 
     async def execute(self, line: bytes | None) -> Reply | None:
-        """What `line` gets for an answer; None in place of a line: it was too long. Never raises
-        for what stands in it."""
+        """The reply to `line`, or None if it is blank. `line` None: it was too long. Never raises
+        because of what a line contains."""
         request_id: Any = None
         try:
             request = _parse_line(line)
@@ -109,13 +113,13 @@ class CommandExecutor:
             if request_id is None and isinstance(error, InvalidRequest):
                 request_id = error.request_id
             return Reply({"request": request_id, "ok": False, "error": str(error)})
-        except Exception as error:  # the caller learns of a bug of ours, and everyone else goes on
+        except Exception as error:  # a bug here must not end the node
             logger.exception("internal error in a command")
             problem = f"internal error: {type(error).__name__}: {error}"
             return Reply({"request": request_id, "ok": False, "error": problem})
         return Reply(
             {"request": request_id, "ok": True, **result},
-            is_quit=isinstance(request.command, Quit),
+            is_leave=isinstance(request.command, Leave),
             is_watch=isinstance(request.command, Watch),
         )
 
@@ -124,7 +128,7 @@ class CommandExecutor:
         return sum(peer.state is PeerState.CONNECTED for peer in self._host.node.peers())
 
     def identity(self) -> Object:
-        """Who this node is, as `started` tells it."""
+        """Identity of this node: the fields of the event ``started``."""
         node, config = self._host.node, self._host.config
         return {
             "peer_id": str(node.peer_id),
@@ -183,36 +187,24 @@ class CommandExecutor:
                 peer_id = _parse_peer_id(peer_ref) or host.resolve(peer_ref)
                 await host.forget(peer_id)
                 return {"peer_id": str(peer_id)}
-            case ScreenAction(action):
-                raise Unavailable(f"/{action} is for the screen of an app; this node has none")
             case StartRound():
                 await host.start_round()
                 return {}
             case SetSettings(changes):
                 return self._set_settings(changes)
             case Reload():
-                if self._settings is None:
-                    raise Unavailable("the settings of this node are not told")
-                return {"restart": list(reload_settings(host, self._settings))}
-            case Quit():
-                return {}
+                return {"restart": list(reload_settings(host, self._known_settings))}
+            case Leave():
+                return {}  # the caller of `execute` shuts the node down
+            case ScreenAction():
+                raise Unavailable(f"/{command.value} acts on the app's screen; this node has none")
+            case Filter():
+                raise Unavailable("/filter acts on the app's screen; this node has none")
             case _:
                 return self._query(command)
 
-    def _query(
-        self,
-        command: ShowPeers
-        | ShowMembers
-        | ShowRounds
-        | ShowTraces
-        | ShowSettings
-        | ShowStats
-        | ShowStatus
-        | ShowSnapshot
-        | ShowHelp
-        | Watch,
-    ) -> Object:
-        """What there is to see; changes nothing."""
+    def _query(self, command: Query | ClientCommand) -> Object:
+        """Read the node; changes nothing."""
         node = self._host.node
         match command:
             case ShowPeers():
@@ -250,17 +242,23 @@ class CommandExecutor:
             case Watch():
                 return self._full_state()
             case ShowHelp(topic):
-                specs = [each for each in COMMANDS if topic in ("", each.name)]
+                specs = [each for each in commands_on(Surface.HELP) if topic in ("", each.name)]
                 return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
-        assert_never(command)
+            case _:
+                assert_never(command)
+
+    @property
+    def _known_settings(self) -> Settings:
+        if self._settings is None:
+            raise Unavailable("this node has no settings that can be read or changed")
+        return self._settings
 
     def _new_editor(self) -> SettingsEditor:
-        """Anew each time: others change the same files, by the same verbs or by hand."""
-        if self._settings is None:
-            raise Unavailable("the settings of this node are not told")
-        current, keys = self._settings.reload(), self._host.config.keys
+        """A new editor for each request: other processes and people change the same files."""
+        settings = self._known_settings
+        current, keys = settings.reload(), self._host.config.keys
         current = replace(current, node=current.node.replace(keys=keys))
-        return SettingsEditor(current, self._host.reconfigure, self._settings)
+        return SettingsEditor(current, self._host.reconfigure, settings)
 
     def _set_settings(self, changes: tuple[tuple[str, str], ...]) -> Object:
         """Apply and save all of `changes`, or none."""
@@ -282,7 +280,7 @@ class CommandExecutor:
         }
 
     def _snapshot(self) -> Object:
-        """What moves all the time."""
+        """Values that change all the time."""
         node = self._host.node
         now, stats = node.now(), node.stats()
         return {
@@ -295,7 +293,7 @@ class CommandExecutor:
         }
 
     def _full_state(self) -> Object:
-        """Everything but the messages, for whoever begins to watch."""
+        """Everything but the messages, for a client that starts to watch."""
         host, model = self._host, self._host.model
         now_unix = time.time()
         return {
@@ -322,14 +320,19 @@ def _parse_line(line: bytes | None) -> Request | None:
 
 
 def _parse_peer_id(text: str) -> PeerId | None:
-    """The id that `text` is; None: it is a name, an address or the beginning of an id."""
+    """The complete ID that `text` is; None if it is a name, an address or a prefix."""
     with suppress(ValueError):
         return PeerId.parse(text.strip())
     return None
 
 
 def _read_payload(path: Path, limit_bytes: int) -> bytes:
-    """What is in the plain file at `path`. Raises BadLine, MessageTooLarge."""
+    """Contents of the regular file at `path`.
+
+    Raises:
+        InvalidRequest: it cannot be read, or is not a regular file.
+        MessageTooLarge: it is longer than `limit_bytes`.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -338,7 +341,7 @@ def _read_payload(path: Path, limit_bytes: int) -> bytes:
             raise MessageTooLarge(status.st_size, limit_bytes)
         with path.open("rb") as file:
             payload = file.read(limit_bytes + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name the system cannot have
+    except (OSError, ValueError) as error:  # ValueError: an invalid name
         raise InvalidRequest(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if len(payload) > limit_bytes:
         raise MessageTooLarge(len(payload), limit_bytes)

@@ -1,12 +1,12 @@
-"""What a headless node says and hears, as JSON objects: one a line, ASCII only.
+"""JSON Lines: events and replies to objects, requests from lines.
 
-What must stay true:
+Invariants:
 
-- The names and words here are promises to other people's scripts: add, never change.
-- An object always encodes: no number in it is infinite or not a number, no text is left out.
-- A line of input becomes one `Request` or one `InvalidRequest`; nothing is done while reading it.
-- What may have been meant as a command is never sent as a text: a line that holds a control character,
-  begins with a hidden one or looks like a piece of JSON is refused.
+- Output is one ASCII object per line. Fields and values are only ever added: scripts depend on them.
+- Every object encodes: numbers that JSON lacks become null, and no text is left out.
+- One line of input becomes one `Request` or one `InvalidRequest`; parsing has no effects.
+- A line that may have been meant as a command is never broadcast as text: one that contains a control
+  character, begins with an invisible one or resembles part of a JSON object is rejected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, assert_never
 from unicodedata import category
 
 from grapevine_proto.errors import ConfigError, GrapevineError
@@ -47,39 +47,24 @@ from grapevine_proto.events import (
     TraceUpdated,
 )
 from grapevine_proto.ids import PeerId
-from grapevine_tui.control import commands
 from grapevine_tui.control.commands import (
-    Allow,
-    Broadcast,
+    Argument,
+    ArgumentType,
     Command,
     CommandError,
-    Deny,
-    Dial,
-    Forget,
-    Quit,
-    Reload,
-    Send,
-    SetSettings,
-    ShowHelp,
-    ShowMembers,
-    ShowPeers,
-    ShowRounds,
-    ShowSettings,
-    ShowSnapshot,
-    ShowStats,
-    ShowStatus,
-    ShowTraces,
-    StartRound,
-    Watch,
+    CommandSpec,
+    Surface,
+    commands_by_name,
     parse_command,
+    parse_topic,
     suggest_command,
 )
 from grapevine_tui.text import escape, printable
 
 Object = dict[str, Any]
 
-BYTE_ORDER_MARK: Final = "\ufeff"  # what PowerShell and some editors put before UTF-8
-# The end or a member of an object, the beginning of an array, a command without its brace.
+BYTE_ORDER_MARK: Final = "\ufeff"  # PowerShell and some editors write one before UTF-8
+# The end or a member of an object, the start of an array, a command without its brace.
 JSON_FRAGMENT: Final = re.compile(
     r"""^[}\]]|^["'][^"']*["']\s*:|^\[\s*(?:["'{\[]|$)|["']cmd["']\s*:"""
 )
@@ -95,11 +80,11 @@ def encode_event(event: str, fields: Mapping[str, Any]) -> bytes:
     )
 
 
-# --- what happened --------------------------------------------------------------------------------
+# --- events and values to JSON --------------------------------------------------------------------
 
 
 def event_to_json(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Object] | None:
-    """`event` as (word, fields); None for one that is not told by itself."""
+    """`event` as (name, fields); None for an event that has no line of its own."""
     match event:
         case MessageReceived(message):
             return "message", message_to_json(message, name_of)
@@ -152,14 +137,14 @@ def message_to_json(message: Message, name_of: Callable[[PeerId], str]) -> Objec
         fields["to"] = str(message.to)
         if name := name_of(message.to):
             fields["to_name"] = name
-    with suppress(UnicodeDecodeError):  # then base64 alone tells it
+    with suppress(UnicodeDecodeError):  # then base64 is all there is
         fields["text"] = payload.decode()
     fields["base64"] = b64encode(payload).decode("ascii")
     return fields
 
 
 def peer_to_json(peer: PeerInfo, now: float) -> Object:
-    """A peer as of `now`, the node's own clock."""
+    """A peer as of `now`, a time of the node's clock."""
     connected_at = peer.connected_at
     is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
     return {
@@ -170,7 +155,7 @@ def peer_to_json(peer: PeerInfo, now: float) -> Object:
         "state": peer.state.value,
         "health": _json_number(peer.health),
         "health_reason": peer.health_reason,
-        # What was measured on a link that is gone says nothing of now.
+        # A measurement of a closed link says nothing about the present.
         "rtt_ms": None
         if peer.rtt_s is None or not is_connected
         else _json_number(peer.rtt_s * 1000),
@@ -247,16 +232,16 @@ def stats_to_json(stats: Stats, now: float) -> Object:
 
 
 def _json_number(value: float) -> float | None:
-    """`value` to a thousandth; None where JSON has no such number."""
+    """`value` to three decimals; None if JSON has no such number."""
     return round(value, 3) if math.isfinite(value) else None
 
 
-# --- what is asked --------------------------------------------------------------------------------
+# --- lines to requests ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command with the caller's id for it; `file` names what the payload is to be read from."""
+    """A command and the caller's id of the request. `file`: read the payload from there."""
 
     command: Command
     request_id: Any = None
@@ -264,7 +249,7 @@ class Request:
 
 
 class InvalidRequest(GrapevineError):
-    """A line that is no command. `request_id` is the caller's id where it could be read."""
+    """A line that cannot be parsed. `request_id` is the caller's id, if it could be read."""
 
     def __init__(self, problem: str, request_id: Any = None) -> None:
         super().__init__(problem)
@@ -272,7 +257,11 @@ class InvalidRequest(GrapevineError):
 
 
 def parse_request(line: bytes) -> Request | None:
-    """What `line` asks; None: it is blank. A byte order mark before it is skipped. Raises BadLine."""
+    """Parse `line`; None if it is blank. A byte order mark before it is skipped.
+
+    Raises:
+        InvalidRequest: the line cannot be parsed.
+    """
     try:
         text = line.decode()
     except UnicodeDecodeError:
@@ -290,11 +279,11 @@ def parse_request(line: bytes) -> Request | None:
     if text.startswith("{"):
         return _parse_object(text)
     if printable(text[0]) != text[0]:
-        raise InvalidRequest(f"the line begins with the hidden character {escape(ord(text[0]))}")
+        raise InvalidRequest(f"the line begins with the invisible character {escape(ord(text[0]))}")
     if JSON_FRAGMENT.search(text):
         raise InvalidRequest(
-            "this looks like a piece of a JSON object, which begins with { and ends on its line; "
-            'to send such a text, use {"cmd":"broadcast","text":"..."}'
+            "this looks like part of a JSON object, which must begin with { and end on the same line; "
+            'to send it as text, use {"cmd":"broadcast","text":"..."}'
         )
     try:
         return Request(parse_command(text))
@@ -315,7 +304,7 @@ def _parse_object(text: str) -> Request:
     except ValueError as error:
         raise InvalidRequest(f"not JSON: {error}") from None
     except RecursionError:
-        raise InvalidRequest("not JSON: nested too deep") from None
+        raise InvalidRequest("not JSON: nested too deeply") from None
     request_id = fields.pop("request", None)
     try:
         return _parse_command(fields, request_id)
@@ -324,96 +313,79 @@ def _parse_object(text: str) -> Request:
 
 
 def _reject_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError("a number beyond all bounds")
+        raise ValueError("a number is out of range")
     return number
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> Object:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("a name occurs twice in one object")
     return found
 
 
-_PLAIN_COMMANDS: Final[Mapping[str, Command]] = {
-    "peers": ShowPeers(),
-    "members": ShowMembers(),
-    "status": ShowStatus(),
-    "stats": ShowStats(),
-    "rounds": ShowRounds(),
-    "traces": ShowTraces(),
-    "reload": Reload(),
-    "snapshot": ShowSnapshot(),
-    "settings": ShowSettings(),
-    "watch": Watch(),
-    "round": StartRound(),
-    "help": ShowHelp(),
-    "quit": Quit(),
-    "leave": Quit(),
-}
-_PAYLOAD_FIELDS: Final = ("text", "base64", "file")
-_PEER_COMMANDS: Final[Mapping[str, Callable[[str], Command]]] = {
-    "deny": Deny,
-    "allow": Allow,
-    "forget": Forget,
-}
-_COMMAND_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "broadcast": _PAYLOAD_FIELDS,
-    "trace": _PAYLOAD_FIELDS,
-    "send": ("to", *_PAYLOAD_FIELDS),
-    "dial": ("address",),
-    "deny": ("peer",),
-    "allow": ("peer",),
-    "forget": ("peer",),
-    "set_settings": ("changes",),
-    **dict.fromkeys(_PLAIN_COMMANDS, ()),
-}
+JSON_COMMANDS: Final[Mapping[str, CommandSpec]] = commands_by_name(Surface.JSON)
+PAYLOAD_FIELDS: Final = ("text", "base64", "file")
 
 
 def _parse_command(fields: Object, request_id: Any) -> Request:
     if "cmd" not in fields:
         raise CommandError('the object has no "cmd"')
-    command_name = fields.pop("cmd")
-    if not isinstance(command_name, str) or command_name not in _COMMAND_FIELDS:
-        raise CommandError(
-            f"there is no command {command_name!r:.80}; "
-            f"{suggest_command(str(command_name)[:80], _COMMAND_FIELDS)}"
-        )
-    known = _COMMAND_FIELDS[command_name]
+    name = fields.pop("cmd")
+    spec = JSON_COMMANDS.get(name) if isinstance(name, str) else None
+    if spec is None:
+        suggestion = suggest_command(str(name)[:80], JSON_COMMANDS) or '{"cmd":"help"} lists them'
+        raise CommandError(f"unknown command {name!r:.80}; {suggestion}")
+    _check_fields(spec, fields)
+    values: list[Any] = []
+    file = ""
+    for argument in spec.arguments:
+        match argument.type:
+            case ArgumentType.PAYLOAD:
+                payload, file = _parse_payload(spec.name, fields)
+                values.append(payload)
+            case ArgumentType.CHANGES:
+                values.append(_parse_changes(spec.name, argument.name, fields))
+            case ArgumentType.COMMAND:
+                values.append(parse_topic(_parse_string(spec.name, argument, fields)))
+            case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.WORDS:
+                values.append(_parse_string(spec.name, argument, fields))
+            case _:
+                assert_never(argument.type)
+    return Request(spec.make(*values), request_id, file)
+
+
+def json_fields(spec: CommandSpec) -> tuple[str, ...]:
+    """The fields that the object of a command may have besides ``cmd`` and ``request``."""
+    fields: list[str] = []
+    for argument in spec.arguments:
+        is_payload = argument.type is ArgumentType.PAYLOAD
+        fields += PAYLOAD_FIELDS if is_payload else (argument.name,)
+    return tuple(fields)
+
+
+def _check_fields(spec: CommandSpec, fields: Object) -> None:
+    known = json_fields(spec)
+    mappings = {each.name for each in spec.arguments if each.type is ArgumentType.CHANGES}
     for name, value in fields.items():
         if name not in known:
             raise CommandError(
-                f"{command_name} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
+                f"{spec.name} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
             )
-        if command_name != "set_settings" and not isinstance(value, str):
+        if name not in mappings and not isinstance(value, str):
             raise CommandError(f"{name} must be a string")
         if not is_valid_file_name(value) if name == "file" else has_lone_surrogate(value):
             raise CommandError(f"{name} holds half a surrogate pair; send such bytes as base64")
-    if command_name in _PLAIN_COMMANDS:
-        return Request(_PLAIN_COMMANDS[command_name], request_id)
-    if command_name == "set_settings":
-        return Request(SetSettings(_parse_changes(fields.get("changes"))), request_id)
-    if command_name == "dial":
-        return Request(Dial(_required_field(command_name, "address", fields)), request_id)
-    if command_name in _PEER_COMMANDS:
-        return Request(
-            _PEER_COMMANDS[command_name](_required_field(command_name, "peer", fields)), request_id
-        )
-    payload, file = _parse_payload(command_name, fields)
-    if command_name == "send":
-        return Request(Send(_required_field(command_name, "to", fields), payload), request_id, file)
-    command = commands.Trace(payload) if command_name == "trace" else Broadcast(payload)
-    return Request(command, request_id, file)
 
 
 def is_valid_file_name(value: str) -> bool:
-    """Whether the system can have a file of that name: bytes that are not UTF-8 come as surrogates."""
+    """Whether a file of that name can exist: bytes that are not UTF-8 arrive as surrogates."""
     try:
         os.fsencode(value)
     except UnicodeEncodeError:
@@ -422,7 +394,7 @@ def is_valid_file_name(value: str) -> bool:
 
 
 def has_lone_surrogate(value: Any) -> bool:
-    """Whether a text in `value` cannot be encoded: JSON may spell one half of a surrogate pair."""
+    """Whether a text in `value` cannot be encoded: JSON can spell half of a surrogate pair."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -430,26 +402,27 @@ def has_lone_surrogate(value: Any) -> bool:
     return False
 
 
-def _parse_changes(given: Any) -> tuple[tuple[str, str], ...]:
-    if not isinstance(given, dict) or not given:
-        raise CommandError('set needs "changes", an object of settings')
-    if not all(isinstance(value, str) for value in given.values()):
-        raise CommandError("changes must be strings, as one would type them")
-    return tuple(given.items())
-
-
-def _required_field(command_name: str, name: str, fields: Object) -> str:
-    value: str = fields.get(name, "").strip()
-    if not value:
-        raise CommandError(f"{command_name} needs {name!r}")
+def _parse_string(command_name: str, argument: Argument, fields: Object) -> str:
+    value: str = fields.get(argument.name, "").strip()
+    if argument.is_required and not value:
+        raise CommandError(f"{command_name} needs {argument.name!r}")
     return value
 
 
+def _parse_changes(command_name: str, name: str, fields: Object) -> tuple[tuple[str, str], ...]:
+    changes = fields.get(name)
+    if not isinstance(changes, dict) or not changes:
+        raise CommandError(f"{command_name} needs {name!r}, an object of settings")
+    if not all(isinstance(value, str) for value in changes.values()):
+        raise CommandError(f"{name} must be strings, as a user would type them")
+    return tuple(changes.items())
+
+
 def _parse_payload(command_name: str, fields: Object) -> tuple[bytes, str]:
-    """(payload, the file it is still to be read from)."""
-    given = [name for name in _PAYLOAD_FIELDS if name in fields]
+    """(payload, the file to read it from, if any)."""
+    given = [name for name in PAYLOAD_FIELDS if name in fields]
     if len(given) != 1:
-        raise CommandError(f"{command_name} needs one of: {', '.join(_PAYLOAD_FIELDS)}")
+        raise CommandError(f"{command_name} needs one of: {', '.join(PAYLOAD_FIELDS)}")
     value: str = fields[given[0]]
     if given[0] == "file":
         if not value or "\0" in value:

@@ -12,7 +12,7 @@ import logging
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui import logs, systemd
-from grapevine_tui.config.edit import settings_pending_restart
+from grapevine_tui.config.edit import LiveSettings
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.local import Host
 
@@ -34,8 +34,7 @@ def reload_settings(host: Host, initial: Settings) -> tuple[str, ...]:
     systemd.notify_reloading()
     problem = "internal error"
     try:
-        settings = initial.reload().with_keys()
-        host.reconfigure(settings.node)
+        settings, pending_restart = LiveSettings(initial).reload(host.reconfigure)
         problem = ""
     except (GrapevineError, OSError) as error:
         problem = str(error)
@@ -43,10 +42,8 @@ def reload_settings(host: Host, initial: Settings) -> tuple[str, ...]:
         raise ReloadFailed(f"not reloaded: {problem}") from None
     finally:
         systemd.notify_reloaded(host, problem)
-    host.pending_restart = settings_pending_restart(initial, settings)
+    host.pending_restart = pending_restart
     logs.set_level(settings.log_level)
-    pending_restart = ", ".join(host.pending_restart)
-    logger.info(
-        "reloaded%s", f"; a restart is needed for: {pending_restart}" if pending_restart else ""
-    )
-    return host.pending_restart
+    note = f"; restart needed for: {', '.join(pending_restart)}" if pending_restart else ""
+    logger.info("reloaded%s", note)
+    return pending_restart

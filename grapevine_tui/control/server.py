@@ -177,7 +177,7 @@ class ControlServer:
                     self._subscribers.add(writer)
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await writer.drain()
-                if reply.is_quit and not self._is_quit_requested:
+                if reply.is_leave and not self._is_quit_requested:
                     self._is_quit_requested = True
                     self._on_quit()
                 await asyncio.sleep(0)  # give the node a turn between lines of one client

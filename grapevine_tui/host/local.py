@@ -38,6 +38,7 @@ from grapevine_proto.node import Node
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable
 
 MIN_PREFIX_DIGITS: Final = 4  # hex digits of an ID prefix that is accepted as a reference
@@ -98,6 +99,15 @@ class Host:
         if self._live_settings is None:
             raise ConfigError("", "this node has no settings to edit")
         return self._live_settings.edit(self.reconfigure)
+
+    async def reload(self) -> tuple[str, ...]:
+        """Read settings and keys again and apply them; return the names that need a restart.
+        Raises GrapevineError or OSError if something is invalid; then nothing changed."""
+        if self._live_settings is None:
+            raise ConfigError("", "this node has no settings to reload")
+        settings, self.pending_restart = self._live_settings.reload(self.reconfigure)
+        set_level(settings.log_level)
+        return self.pending_restart
 
     def on_settings_saved(self, settings: Settings) -> None:
         """Note that an editor of `edit` has saved `settings`."""

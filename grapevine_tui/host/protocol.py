@@ -69,6 +69,11 @@ class HostView(Protocol):
         """Open the settings of the node for editing. Raises GrapevineError."""
         ...
 
+    async def reload(self) -> tuple[str, ...]:
+        """Read settings and keys again; return the names that need a restart. Raises
+        GrapevineError, OSError."""
+        ...
+
     def on_settings_saved(self, settings: Settings) -> None:
         """Note that an editor of `edit` has saved `settings`."""
         ...

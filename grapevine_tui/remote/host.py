@@ -365,6 +365,9 @@ class RemoteHost:
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         raise CommandFailed("the node runs elsewhere: its settings are changed by `edit`")
 
+    async def reload(self) -> tuple[str, ...]:
+        return tuple((await self._request("reload"))["restart"])
+
     async def edit(self) -> RemoteSettingsEditor:
         """Open the settings of the node for editing. Raises NodeUnreachable, CommandFailed."""
         return RemoteSettingsEditor(

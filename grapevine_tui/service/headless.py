@@ -264,7 +264,7 @@ class Headless:
         reply = await self._executor.execute(line)
         if reply is not None:
             self._write_event("reply", reply.fields)
-            if reply.is_quit:
+            if reply.is_leave:
                 self._request_stop("quit", EXIT_OK)
 
     # --- reload ---------------------------------------------------------------------------------

@@ -263,7 +263,7 @@ def test_three_nodes_in_a_shell_script_from_the_first_key_to_the_last_word(tmp_p
     assert done.stderr.count("reloaded") == 9, "three nodes, three rounds"
     lines = done.stdout.splitlines()
     assert any(line.startswith("node-2") and " down " in line for line in lines)
-    assert "1 of 1 have it" in lines
+    assert "1 of 1 members have it" in lines
     assert 'grapevine_members{status="down"} 1.0' in lines
-    assert lines[-3:-1] == ["it has left", "it has left"]
+    assert lines[-3:-1] == ["the node has left the cluster and stopped"] * 2
     assert lines[-1] == "10", "nine during the rotation and the trace, each once"

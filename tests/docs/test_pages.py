@@ -238,9 +238,7 @@ def test_the_library_page_names_every_counter() -> None:
 def test_the_library_page_names_every_reason_and_every_command_of_a_script() -> None:
     words = code_words(page_of("json-lines.md"))
     assert {each.value for each in DropReason} <= words
-    assert {"connect" if each.name == "dial" else each.name for each in COMMANDS} - {
-        "connect"
-    } <= words
+    assert {name for each in COMMANDS for name in (each.name, *each.aliases)} <= words
 
 
 def test_the_pages_name_every_event_a_program_can_be_run_at_and_every_exit_code() -> None:

@@ -154,6 +154,12 @@ class FakeHost:
             raise ConfigError("", "this node has no settings to edit")
         return self.live_settings.edit(self.reconfigure)
 
+    async def reload(self) -> tuple[str, ...]:
+        if self.live_settings is None:
+            raise ConfigError("", "this node has no settings to reload")
+        _, self.pending_restart = self.live_settings.reload(self.reconfigure)
+        return self.pending_restart
+
     def on_settings_saved(self, settings: Settings) -> None:
         if self.live_settings is not None:
             self.pending_restart = self.live_settings.on_saved(settings)

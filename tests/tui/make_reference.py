@@ -21,7 +21,7 @@ from grapevine_tui.config.edit import format_value, is_live
 from grapevine_tui.config.options import OPTIONS, PROFILES
 from grapevine_tui.config.sources import APP_DEFAULTS, FILE_SETTINGS
 from grapevine_tui.config.template import setting_help
-from grapevine_tui.control.commands import COMMANDS
+from grapevine_tui.control.commands import Kind, Surface, commands_on
 from grapevine_tui.service.metrics import Metrics, NodeCollector, Snapshot
 from tests.sources import ROOT
 
@@ -113,16 +113,17 @@ def _meaning(option: click.Option) -> str:
 
 
 def slash_commands() -> str:
-    """What can be typed in the compose box and on stdin of a headless node."""
+    """The slash commands of the compose box and of a headless node's stdin."""
     return table(
-        ("Command", "Aliases", "Meaning"),
+        ("Command", "Aliases", "Works in", "Meaning"),
         (
             (
                 code(spec.usage),
-                " ".join(code(f"/{each}") for each in spec.aliases),
+                " ".join(code(f"/{each}") for each in (*spec.aliases, *spec.shorthands)),
+                "app" if spec.kind is Kind.APP_ACT else "app, `ctl`, JSON",
                 sentence(spec.help),
             )
-            for spec in COMMANDS
+            for spec in commands_on(Surface.SLASH)
         ),
     )
 

@@ -36,8 +36,8 @@ class DetailScreen(Screen[None]):
         Binding("pageup", "scroll(-10)", "Page up", show=False),
         Binding("home,g", "scroll(-1000000)", "First", show=False),
         Binding("end,G", "scroll(1000000)", "Last", show=False),
-        Binding("y", "copy(0)", "Copy"),
-        Binding("Y", "copy(1)", "Copy ID"),
+        Binding("y", "copy(0)", "Copy", id="copy"),
+        Binding("Y", "copy(1)", "Copy ID", id="copy_id"),
     ]
 
     class CopyRequested(Message):

@@ -1,6 +1,6 @@
-"""Help: every key and every command, made from the bindings and the table of commands themselves.
+"""Help: every key and every slash command.
 
-What must stay true: nothing is listed here by hand, so help cannot say what is not so.
+Invariants: everything is read from the bindings and the registry of commands; nothing is listed by hand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.draft import Draft
 from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.config import keymap
-from grapevine_tui.control.commands import COMMANDS, DETACH_HELP, command_help
+from grapevine_tui.control.commands import DETACH_HELP, Surface, command_help, commands_on
 
 
 def _binding(each: BindingType) -> Binding:
@@ -24,7 +24,7 @@ def _binding(each: BindingType) -> Binding:
 
 
 def key_facts(app: App[None], name: str, bindings: Iterable[BindingType]) -> list[Fact]:
-    """A heading and a line for each thing that can be done, with its keys."""
+    """A heading, and a line for each action with its keys."""
     by_action: dict[str, tuple[list[str], str]] = {}
     for each in Binding.make_bindings([_binding(binding) for binding in bindings]):
         keys, _ = by_action.setdefault(each.action, ([], each.description))
@@ -36,7 +36,7 @@ def key_facts(app: App[None], name: str, bindings: Iterable[BindingType]) -> lis
 
 
 def sections(key_overrides: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
-    """Every part of the app with its keys, as the config file has them."""
+    """Each part of the app with its bindings, including the keys of the config file."""
     parts = (
         ("Everywhere", keymap.GLOBAL_KEYS),
         ("Panels", keymap.PANEL_KEYS),
@@ -58,7 +58,7 @@ def sections(key_overrides: Mapping[str, str]) -> list[tuple[str, list[BindingTy
 def help_facts(
     app: App[None], key_overrides: Mapping[str, str], *, is_attached: bool = False
 ) -> list[Fact]:
-    """All sections of keys, then what can be typed. `is_attached`: to a node elsewhere."""
+    """All sections of keys, then the slash commands. `is_attached`: the node runs in another process."""
     facts: list[Fact] = []
     for name, part in sections(key_overrides):
         quit_label = f"{DETACH_HELP if is_attached else 'Quit'}; on other screens: back"
@@ -68,9 +68,10 @@ def help_facts(
         ]
         facts.append(Fact("", ""))
     facts.append(Fact("Slash commands", ""))
-    for spec in COMMANDS:
-        aliases = "".join(f" /{alias}" for alias in spec.aliases)
+    for spec in commands_on(Surface.HELP):
+        aliases = "".join(f" /{each}" for each in (*spec.aliases, *spec.shorthands))
         description = command_help(spec, is_attached=is_attached)
         facts.append(Fact(spec.usage, f"{description}{f' (also{aliases})' if aliases else ''}"))
-    facts.append(Fact("//text", "Broadcast a text that begins with a slash"))
+    facts.append(Fact("TEXT", "Broadcast it, as /broadcast does"))
+    facts.append(Fact("//TEXT", "Broadcast text that begins with a slash"))
     return facts

@@ -419,17 +419,17 @@ class MainScreen(Screen[None]):
         self._set_log_title()
         self.refresh_bindings()
 
-    def action_connect(self) -> None:
+    def action_dial(self) -> None:
         """Ask for an address to dial."""
         if self.compose_box.display:
             self.compose_box.begin_dial()
 
     async def action_round(self) -> None:
-        """Begin an anti-entropy round now."""
+        """Start an anti-entropy round."""
         try:
             await self._host.start_round()
         except GrapevineError as error:
             self.compose_box.show_feedback(str(error), is_error=True)
         else:
             self._model.log_command("round")
-            self.compose_box.show_feedback("asked for a round now")
+            self.compose_box.show_feedback("anti-entropy round requested")

@@ -14,7 +14,7 @@ from grapevine_proto.ids import PeerId
 from grapevine_tui.app.screens.detail import DetailScreen
 from grapevine_tui.app.screens.facts import node_facts
 from grapevine_tui.app.widgets.bindings import bindings
-from grapevine_tui.app.widgets.peer_table import ALLOW_LABEL, DENY_ACTION, PeerGrid
+from grapevine_tui.app.widgets.peer_table import ALLOW_LABEL, DENY_ACTION, PeerAction, PeerGrid
 from grapevine_tui.config.keymap import PEER_KEYS
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import printable
@@ -37,4 +37,4 @@ class NodeScreen(DetailScreen):
         return ALLOW_LABEL if action == DENY_ACTION and self._peer_id in self._model.denied else ""
 
     def action_request(self, action: str) -> None:
-        self.post_message(PeerGrid.ActionRequested(action, self._peer_id))
+        self.post_message(PeerGrid.ActionRequested(PeerAction(action), self._peer_id))

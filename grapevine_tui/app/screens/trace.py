@@ -193,7 +193,7 @@ class TraceScreen(Screen[None]):
         """Another trace is wanted."""
 
     def __init__(self, model: Model) -> None:
-        super().__init__(name="trace")
+        super().__init__(name="traces")
         self._model = model
         self._traces_back = 0  # how many traces ago
         self._shown_state: object = None
@@ -243,7 +243,7 @@ class TraceScreen(Screen[None]):
         self.report.scroll_home(animate=False)
         self.show()
 
-    def action_new_trace(self) -> None:
+    def action_trace(self) -> None:
         self.post_message(self.NewTraceRequested())
 
     def action_back(self) -> None:

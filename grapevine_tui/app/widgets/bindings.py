@@ -1,7 +1,7 @@
-"""Textual's bindings out of the table of keys.
+"""Textual bindings from the key tables.
 
-What must stay true: a binding's id is its action's name in the config file, so that a keymap made
-from there finds it.
+Invariants: a binding's ID is the name of its action in the config file, so that Textual's keymap
+finds it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DISPLAYS = {"question_mark": "?", "colon": ":", "slash": "/"}
 
 
 def bindings(*parts: Iterable[KeyBinding]) -> list[BindingType]:
-    """A binding for each key of `parts`."""
+    """A Textual binding for each key of `parts`."""
     return [
         Binding(
             each.keys,
@@ -35,7 +35,7 @@ def bindings(*parts: Iterable[KeyBinding]) -> list[BindingType]:
 
 
 def label_of(node: DOMNode, binding: Binding) -> str:
-    """What a key at `node` does now: a node may have other words for it than the table of keys."""
+    """The label of `binding` at `node`, which may differ from the key table by state (`key_label`)."""
     get_label: Callable[[str], str] = getattr(node, "key_label", _no_label)
     return get_label(binding.action) or binding.description
 
@@ -46,23 +46,25 @@ def _no_label(_: str) -> str:
 
 NodeT = TypeVar("NodeT", bound=DOMNode)
 OUR_PACKAGE = "grapevine_tui"
-NOT_IN_PALETTE = frozenset(
-    {"commands", "back"}
-)  # by the palette, which is the one and closes by the other
+NOT_IN_PALETTE = frozenset({"commands", "back"})  # the palette itself, and what closes it
 
 
 class AvailableAction(NamedTuple, Generic[NodeT]):
-    """Something that can be done at `node`, with all its keys."""
+    """An action available at `node`, with all its keys. `name` is the binding's ID, or its action.
+    `is_relabeled`: the node has a label of its own for what the action does now."""
 
+    name: str
     node: NodeT
     label: str
+    is_relabeled: bool
     bindings: list[Binding]
 
 
 def available_actions(
     nodes: Sequence[NodeT], key_overrides: Mapping[str, str]
 ) -> list[AvailableAction[NodeT]]:
-    """What can be done at `nodes`, by our own bindings with the keys of the config file in them."""
+    """The actions available at `nodes` by our own bindings, with the keys of the config file.
+    Where two nodes have an action of one name, the later node's wins."""
     actions_by_name: dict[str, AvailableAction[NodeT]] = {}
     for node in nodes:
         our_classes = [
@@ -79,5 +81,8 @@ def available_actions(
                 continue
             keys = key_overrides.get(name, each.key)
             key_bindings = list(Binding.make_bindings([replace(each, key=keys)]))
-            actions_by_name[name] = AvailableAction(node, label_of(node, each), key_bindings)
+            label = label_of(node, each)
+            actions_by_name[name] = AvailableAction(
+                name, node, label, label != each.description, key_bindings
+            )
     return list(actions_by_name.values())

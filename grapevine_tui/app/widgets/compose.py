@@ -21,11 +21,11 @@ from textual.widgets import Static
 
 from grapevine_tui.app.widgets.draft import PLACEHOLDER, Draft
 from grapevine_tui.app.widgets.format import format_bytes
-from grapevine_tui.control.commands import CommandError, command_help, find_command
+from grapevine_tui.control.commands import CommandError, command_help, find_command, quote_peer
 from grapevine_tui.text import cells, printable, truncate
 
 FEEDBACK_TIMEOUT_S: Final = 10.0  # for which a word stays that asks for nothing
-CONNECT_PREFIX: Final = "/connect "
+DIAL_PREFIX: Final = "/dial "
 TRACE_PREFIX: Final = "/trace "
 
 
@@ -120,35 +120,35 @@ class ComposeBox(Vertical):
 
     def begin_dial(self) -> None:
         """Ask for an address to dial; the draft that was there comes back afterwards."""
-        if not self.draft.text.startswith(CONNECT_PREFIX):
+        if not self.draft.text.startswith(DIAL_PREFIX):
             self._stashed_draft = self.draft.text
-            self.draft.replace_text(CONNECT_PREFIX)
+            self.draft.replace_text(DIAL_PREFIX)
         self.screen.set_focus(self.draft)
 
-    def begin_send(self, identity: str) -> None:
-        """Begin a line to one peer; a draft that was there waits in the history."""
+    def begin_send(self, peer_ref: str) -> None:
+        """Begin a direct message to one peer; a draft moves to the history."""
         if self.draft.text.strip():
             self.draft.add_to_history(self.draft.text)
-        name = f'"{identity}"' if " " in identity else identity
-        self.draft.replace_text(f"/send {name} ")
+        self.draft.replace_text(f"/send {quote_peer(peer_ref)} ")
         self.screen.set_focus(self.draft)
 
-    def begin_trace(self) -> None:
-        """Begin a message to be traced; a draft that was there waits in the history."""
-        if not self.draft.text.startswith(TRACE_PREFIX):
+    def begin_command(self, name: str) -> None:
+        """Begin the slash command `name`; a draft moves to the history."""
+        prefix = f"/{name} "
+        if not self.draft.text.startswith(prefix):
             if self.draft.text.strip():
                 self.draft.add_to_history(self.draft.text)
-            self.draft.replace_text(TRACE_PREFIX)
+            self.draft.replace_text(prefix)
         self.screen.set_focus(self.draft)
 
     def unstash(self) -> None:
         """Put the draft back that `begin_dial` laid aside."""
-        if self._stashed_draft and not self.draft.text.removeprefix(CONNECT_PREFIX).strip():
+        if self._stashed_draft and not self.draft.text.removeprefix(DIAL_PREFIX).strip():
             self.draft.replace_text(self._stashed_draft)
         else:
             if self._stashed_draft:  # something else has been begun: it waits in the history
                 self.draft.add_to_history(self._stashed_draft)
-            if self.draft.text == CONNECT_PREFIX:
+            if self.draft.text == DIAL_PREFIX:
                 self.draft.replace_text("")
         self._stashed_draft = ""
 
@@ -176,8 +176,8 @@ class ComposeBox(Vertical):
         size = len(text.encode(errors="replace"))
         is_command = text.startswith("/") and not text.startswith("//")
         prompt = " to everyone" if not is_command else " command"
-        if text.startswith(CONNECT_PREFIX):
-            prompt = " connect to"
+        if text.startswith(DIAL_PREFIX):
+            prompt = " dial"
         elif text.startswith(TRACE_PREFIX):
             prompt = " trace to everyone"
         self._prompt.update(Content("❯" + ("" if self._is_compact else prompt)))

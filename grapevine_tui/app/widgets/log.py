@@ -13,6 +13,7 @@ What must stay true:
 from __future__ import annotations
 
 import time
+from enum import Enum
 from typing import ClassVar, Final
 
 from rich.style import Style
@@ -47,6 +48,13 @@ WITH_TIME_CELLS: Final = 32  # and below this there is only author and text
 VIA_TONES: Final = {Via.EAGER: "dim", Via.LAZY: "dim", Via.REPAIR: "warn", Via.LOCAL: "good"}
 
 
+class MessageAction(Enum):
+    """What can be requested for the selected message. The value is the name of the key."""
+
+    COPY = "copy"
+    COPY_ID = "copy_id"
+
+
 class MessageLog(LineScrollView):
     """One line a message. Enter posts `MessageSelected` with the message under the cursor."""
 
@@ -60,9 +68,9 @@ class MessageLog(LineScrollView):
             self.entry = entry
 
     class ActionRequested(Posted):
-        """`action` is wanted of the message under the cursor: copy or copy_id."""
+        """`action` is requested for the message under the cursor."""
 
-        def __init__(self, action: str, entry: LogEntry) -> None:
+        def __init__(self, action: MessageAction, entry: LogEntry) -> None:
             super().__init__()
             self.action = action
             self.entry = entry
@@ -336,7 +344,7 @@ class MessageLog(LineScrollView):
     def action_request(self, action: str) -> None:
         entry = self.cursor_entry
         if self._ensure_cursor_visible() and entry is not None:
-            self.post_message(self.ActionRequested(action, entry))
+            self.post_message(self.ActionRequested(MessageAction(action), entry))
 
     def action_export(self) -> None:
         self.post_message(self.ExportRequested())

@@ -1,11 +1,12 @@
-"""A table whose rows are nodes: what can be done to one from there.
+"""A table whose rows are nodes, and the actions on the selected one.
 
-What must stay true: it asks and does nothing itself; the app gives the orders.
+Invariants: the table only posts requests; the app executes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import ClassVar, Final
 
 from textual.binding import BindingType
@@ -17,27 +18,38 @@ from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.config.keymap import PEER_KEYS
 
 DENY_ACTION: Final = "request('deny')"
-ALLOW_LABEL: Final = "Allow it again"
+ALLOW_LABEL: Final = "Allow"
+
+
+class PeerAction(Enum):
+    """What can be requested for the selected peer. The value is the name of the key."""
+
+    SEND = "send"
+    REDIAL = "redial"
+    DENY = "deny"
+    FORGET = "forget"
+    COPY = "copy"
+    COPY_ID = "copy_id"
 
 
 class PeerGrid(Grid):
-    """Rows whose key is a PeerId. Posts `RequestKey` with what is wanted of the one under the cursor."""
+    """Rows whose key is a PeerId. Posts `ActionRequested` for the one under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(PEER_KEYS)
 
     is_denied: Callable[[PeerId], bool] | None = None
-    """Whether a node is denied, for those who know."""
+    """Whether a node is denied; None: not known here."""
 
     class ActionRequested(Message):
-        """`action`: send, dial, deny, forget, copy or copy_id."""
+        """`action` is requested for the peer `peer_id`."""
 
-        def __init__(self, action: str, peer_id: PeerId) -> None:
+        def __init__(self, action: PeerAction, peer_id: PeerId) -> None:
             super().__init__()
             self.action = action
             self.peer_id = peer_id
 
     def key_label(self, action: str) -> str:
-        """What a key does now."""
+        """The label of a key, where its effect depends on the selected row."""
         key = self.cursor_key
         if (
             action == DENY_ACTION
@@ -51,4 +63,4 @@ class PeerGrid(Grid):
     def action_request(self, action: str) -> None:
         key = self.cursor_key
         if isinstance(key, PeerId) and self.ensure_cursor_visible():
-            self.post_message(self.ActionRequested(action, key))
+            self.post_message(self.ActionRequested(PeerAction(action), key))

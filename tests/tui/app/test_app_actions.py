@@ -21,7 +21,6 @@ from grapevine_tui.app.screens.message import (
 )
 from grapevine_tui.app.screens.traffic import resample
 from grapevine_tui.app.widgets.peer_table import PeerGrid
-from grapevine_tui.config.keymap import GLOBAL_KEYS
 from grapevine_tui.host.timeseries import (
     FINE_PER_COARSE,
     MAX_COARSE_SAMPLES,
@@ -342,9 +341,8 @@ async def test_keys_of_the_config_file_work_and_stand_in_the_help_and_the_key_li
         assert "Members 5" in stage.text
         await stage.press("escape", "question_mark")
         assert "f2 M" in stage.text
-        assert {each.title for each in stage.app.get_system_commands(stage.app.screen)} >= {
-            key.description for key in GLOBAL_KEYS if key.name not in ("commands", "quit")
-        }
+        help_texts = [each.help for each in stage.app.get_system_commands(stage.app.screen)]
+        assert any(each.endswith("· key f2 M") for each in help_texts)
         await stage.press("escape", "q")
         assert stage.host.left == 0
         await stage.press("ctrl+x", "y")

@@ -446,12 +446,12 @@ def test_keys_are_read_from_the_file_and_a_wrong_one_is_reported_with_its_line(
     with pytest.raises(ConfigError) as caught:
         load_settings({"app.config": str(path)}, {})
     assert str(caught.value) == (
-        f"app.keys.puase: there is no such action; did you mean pause? ({path}, line 2)"
+        f"app.keys.puase: unknown action; did you mean pause? ({path}, line 2)"
     )
     path.write_text('[app.keys]\npause = "q"\n')
     with pytest.raises(ConfigError) as caught:
         load_settings({"app.config": str(path)}, {})
-    assert "'q' is the key of quit already" in str(caught.value)
+    assert "'q' is already the key of quit" in str(caught.value)
 
 
 @pytest.fixture

@@ -56,14 +56,15 @@ def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
         reply = json.loads(bench.command("ctl", "--state-dir", "kept", word, "--json").stdout)
         assert (reply["event"], reply["ok"]) == ("reply", True)
     output = bench.command("ctl", "--state-dir", "kept", "broadcast", "hello", "there")
-    assert "to 1 peers at once" in output.stdout
+    assert "sent to 1 peer" in output.stdout
     assert bob.expect("message")["text"] == "hello there"
     assert (
         bench.command("ctl", "--state-dir", "kept", "send", "bob", "-", stdin="x").returncode == 0
     )
     assert bob.expect("message")["direct"] is True
     assert bench.command("ctl", "--state-dir", "kept", "dial", address).returncode == 0
-    assert bench.command("ctl", "--state-dir", "kept", "leave").stdout == "it has left\n"
+    done = bench.command("ctl", "--state-dir", "kept", "leave")
+    assert done.stdout == "the node has left the cluster and stopped\n"
     assert run.end(None) == 0
     assert run.seen[-1]["reason"] == "quit"
     assert not path.exists()
@@ -77,7 +78,7 @@ def test_a_trace_lists_the_members_that_have_it_and_exits_0_if_all_do(bench: Ben
     run.expect("ready")
     done = bench.command("ctl", "--state-dir", "kept", "trace", "who", "is", "there")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 of 1 have it" in done.stdout
+    assert "1 of 1 members have it" in done.stdout
     assert bob.expect("message")["text"] == "who is there"
     whole = run.expect("trace", complete=True)
     assert (whole["reached"], whole["known"], whole["unanswered"], whole["hops"]) == (1, 1, [], 1)
@@ -86,8 +87,8 @@ def test_a_trace_lists_the_members_that_have_it_and_exits_0_if_all_do(bench: Ben
     bob.process.kill()
     done = bench.command("ctl", "--state-dir", "kept", "trace", "and now", "--wait", "0.3")
     assert done.returncode == 1
-    assert "0 of 1 have it" in done.stdout
-    assert "no answer" in done.stdout
+    assert "0 of 1 members have it" in done.stdout
+    assert "not confirmed: " in done.stdout
     assert "bob" in done.stdout
     report = bench.command("ctl", "--state-dir", "kept", "trace", "x", "--wait", "0", "--json")
     assert json.loads(report.stdout)["complete"] is False
@@ -346,7 +347,7 @@ def test_a_reload_reports_whether_it_succeeded(bench: Bench) -> None:
     ctl = ("ctl", "--state-dir", "kept")
     config.write_text('fanout = 4\nzone = "eu"\n')
     done = bench.command(*ctl, "reload")
-    assert (done.returncode, done.stdout) == (0, "reloaded; a restart is needed for: zone\n")
+    assert (done.returncode, done.stdout) == (0, "reloaded; restart needed for: zone\n")
     config.write_text("fanout = 5\nfanot = 3\n")
     done = bench.command(*ctl, "reload")
     assert done.returncode == 1
@@ -354,6 +355,21 @@ def test_a_reload_reports_whether_it_succeeded(bench: Bench) -> None:
     values = {each["name"]: each["value"] for each in _values_after(config, run)}
     assert values["fanout"] == 4
     assert bench.command(*ctl, "reload").stdout == "reloaded\n"
+
+
+def test_ctl_set_settings_applies_all_changes_or_none(bench: Bench) -> None:
+    config = bench.folder / "c.toml"
+    config.write_text("# ours\nfanout = 3\n")
+    run, _ = bench.started("-c", str(config), "--state-dir", "kept")
+    ctl = ("ctl", "--state-dir", "kept", "set_settings")
+    done = bench.command(*ctl, "fanout=5", "zone=us west")
+    assert done.stdout == f"saved to {config}; restart needed for: zone\n"
+    assert config.read_text() == '# ours\nfanout = 5\nzone = "us west"\n'
+    for refused in (("fanout=6", "nonsense=1"), ("fanout",)):
+        assert bench.command(*ctl, *refused).returncode == 1
+    assert "fanout = 5" in config.read_text()
+    assert bench.command("ctl", "--state-dir", "kept", "help", "trace").stdout.startswith("Usage: ")
+    assert run.process.poll() is None
 
 
 def _values_after(config: Path, run: Run) -> list[Object]:

@@ -71,7 +71,7 @@ BAD_LINES = (
     (b"{", "not JSON"),
     (b"{}", "cmd"),
     (b'{"cmd":"braodcast","text":"x"}', "broadcast?"),
-    (b'{"cmd":3}', "no command"),
+    (b'{"cmd":3}', "unknown command"),
     (b'{"cmd":"broadcast"}', "text, base64, file"),
     (b'{"cmd":"broadcast","text":"x","base64":"eA=="}', "one of"),
     (b'{"cmd":"broadcast","text":3}', "string"),
@@ -85,7 +85,7 @@ BAD_LINES = (
     (b'{"cmd":"dial","address":"here"}', "host:port"),
     (b'{"cmd":"peers","all":"yes"}', "all"),
     (b'{"cmd":"peers","request":NaN}', "NaN"),
-    (b'{"cmd":"peers","request":1e999}', "bounds"),
+    (b'{"cmd":"peers","request":1e999}', "range"),
     (b'{"cmd":"peers","cmd":"quit"}', "twice"),
     (b'{"cmd":"peers","request":' + b"[" * 30_000 + b"]" * 30_000 + b"}", "nested"),
     (b"\xff\xfe", "UTF-8"),
@@ -293,7 +293,7 @@ def test_changes_that_need_a_restart_are_reported_as_pending_and_not_as_in_effec
     while run.ask(cmd="status")["restart"]:
         pass
     assert run.end() == 0
-    assert "a restart is needed for: cluster, name, zone, app.on_eof" in run.errors()
+    assert "restart needed for: cluster, name, zone, app.on_eof" in run.errors()
 
 
 def test_a_node_whose_output_is_closed_leaves(bench: Bench) -> None:
