@@ -1,6 +1,6 @@
-"""A few engines on one wire, and ends of links that say what no honest node would.
+"""A few engines on a lossless network, and link ends that send what no honest node would.
 
-What must stay true: everything happens at the instant that the test names; no datagram is lost.
+Invariants: everything happens at the time that the test sets; no datagram is lost.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def address_of(number: int) -> Address:
 
 
 def seal_as(session: Session, counter: int, plaintext: bytes) -> bytes:
-    """A packet of `session` under any number, as an end that does not count could send it."""
+    """Returns a packet of `session` under any packet number, as a misbehaving end could send it."""
     nonce = session._seal_prefix + (counter << 48).to_bytes(14, "big")
     box = session_module._seal(plaintext, nonce, session._seal_key)
     return encode_data(session.their_id, counter, box)
 
 
 class Cluster:
-    """Engines 1 to `size`, each linked to the first. Datagrams are carried as they are sent."""
+    """Engines 1 to `size`, each linked to the first. Datagrams are delivered at once."""
 
     def __init__(self, size: int, *, linked: bool = True, **changes: object) -> None:
         self.now = 0.0
@@ -65,11 +65,11 @@ class Cluster:
         return self.engines[address_of(number)]
 
     def link(self, of: int, to: int) -> Link:
-        """The end of a link that is at engine `of`."""
+        """Returns the end of the link at engine `of`."""
         return self[of]._transport.links[self[to].peer_id]
 
     def exchange(self) -> None:
-        """Carry datagrams until nobody has more to say."""
+        """Delivers datagrams until no engine has more to send."""
         while True:
             sent = [
                 (source, to, datagram)
@@ -94,7 +94,7 @@ class Cluster:
             self.exchange()
 
     def say(self, of: int, to: int, message: OverlayMessage | Frame | bytes) -> None:
-        """Engine `of` says anything at all to `to`, as a member that lies could."""
+        """Sends any message from engine `of` to `to`, as a malicious member could."""
         plaintext = message if isinstance(message, bytes) else codec.encode_message(message)
         datagram = self.link(of, to).session.seal(plaintext, self.now)
         self[to].receive(datagram, address_of(of), self.now)

@@ -1,4 +1,4 @@
-"""The containers of a live engine, found by walking its objects: whatever can hold more than one thing."""
+"""Finds the containers of a live engine by walking its objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE: Final = "grapevine_proto"
 
 
 def attributes(thing: object) -> Iterator[tuple[str, Any]]:
-    """Every attribute that is set, in `__dict__` or in slots."""
+    """Yields every attribute that is set, in `__dict__` or in slots."""
     for cls in type(thing).__mro__:
         for name in getattr(cls, "__slots__", ()):
             mangled = f"_{cls.__name__.lstrip('_')}{name}" if name.startswith("__") else name
@@ -25,13 +25,13 @@ def attributes(thing: object) -> Iterator[tuple[str, Any]]:
 
 
 def containers_of(root: object) -> dict[str, set[int]]:
-    """The containers that objects of the package hold below `root`, as ``Class.attribute``, with the
-    sizes that were met."""
+    """Returns the containers of the package's objects reachable from `root`, as ``Class.attribute``, with
+    the sizes found."""
     return {name: set(sizes) for name, sizes in sizes_of(root).items()}
 
 
 def sizes_of(root: object) -> dict[str, list[int]]:
-    """The same, with the size of each."""
+    """Like `containers_of`, with the size of each container."""
     found: dict[str, list[int]] = {}
     seen: set[int] = set()
     waiting: list[object] = [root]
@@ -53,7 +53,7 @@ def sizes_of(root: object) -> dict[str, list[int]]:
 
 
 def _owner(thing: object, name: str) -> str:
-    """The class that declares the attribute, by the name that people read."""
+    """Returns the name of the class that declares the attribute."""
     for cls in type(thing).__mro__:
         if name in getattr(cls, "__slots__", ()):
             return cls.__name__

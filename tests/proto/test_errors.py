@@ -1,4 +1,4 @@
-"""Errors cross process pools and task queues as themselves."""
+"""Errors survive pickling, process pools and task queues."""
 
 from __future__ import annotations
 

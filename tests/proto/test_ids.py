@@ -1,4 +1,4 @@
-"""Addresses as people write them: what is taken, and what is said where it is none."""
+"""Addresses: which spellings are accepted, and what the errors say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who wants to be looked at next, and when."""
+"""Timer queue: deadlines, their order, and a heap that does not grow."""
 
 from __future__ import annotations
 

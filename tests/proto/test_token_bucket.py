@@ -1,3 +1,5 @@
+"""Token bucket: capacity, refill, and no rounding errors."""
+
 from __future__ import annotations
 
 import math

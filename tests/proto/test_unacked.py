@@ -1,4 +1,4 @@
-"""What nobody is known to have: counted from when it is said until a peer tells that it arrived."""
+"""Unacknowledged broadcasts: counted from the broadcast until a peer acknowledges it."""
 
 from __future__ import annotations
 
@@ -118,26 +118,26 @@ def test_a_retransmission_in_fragments_is_still_tracked() -> None:
 
 
 def test_a_round_in_sync_acknowledges_everything_sent_before_it() -> None:
-    untaken = UnackedBroadcasts()
-    untaken.track((1, 1), 2, now=10.0)
-    untaken.track((1, 3), 1, now=10.5)
-    untaken.on_peer_in_sync(9.9 + DIGEST_SETTLE_S)
-    assert untaken.count == 3
-    untaken.on_peer_in_sync(10.6 + DIGEST_SETTLE_S)
-    assert untaken.count == 0
+    unacked = UnackedBroadcasts()
+    unacked.track((1, 1), 2, now=10.0)
+    unacked.track((1, 3), 1, now=10.5)
+    unacked.on_peer_in_sync(9.9 + DIGEST_SETTLE_S)
+    assert unacked.count == 3
+    unacked.on_peer_in_sync(10.6 + DIGEST_SETTLE_S)
+    assert unacked.count == 0
 
 
 def test_a_round_whose_digests_omit_our_stream_acknowledges_nothing() -> None:
-    untaken = UnackedBroadcasts()
-    untaken.track((1, 1), 2, now=10.0)
-    untaken.track((1, 3), 1, now=20.0)
-    untaken.on_acked([(1, 3)])
-    untaken.on_peer_in_sync(
+    unacked = UnackedBroadcasts()
+    unacked.track((1, 1), 2, now=10.0)
+    unacked.track((1, 3), 1, now=20.0)
+    unacked.on_acked([(1, 3)])
+    unacked.on_peer_in_sync(
         20.0 + DIGEST_SETTLE_S - 0.1
     )  # the first had long settled, its stream had not
-    assert untaken.count == 2
-    untaken.on_peer_in_sync(20.0 + DIGEST_SETTLE_S)
-    assert untaken.count == 0
+    assert unacked.count == 2
+    unacked.on_peer_in_sync(20.0 + DIGEST_SETTLE_S)
+    assert unacked.count == 0
 
 
 def test_rounds_acknowledge_nothing_of_a_node_that_broadcasts_continuously() -> None:
@@ -163,21 +163,21 @@ def test_rounds_acknowledge_nothing_of_a_node_that_broadcasts_continuously() -> 
 
 
 def test_acknowledgments_by_several_peers_count_once() -> None:
-    untaken = UnackedBroadcasts()
-    untaken.track((1, 1), 4, now=0.0)
-    untaken.track((1, 5), 1, now=0.0)
-    untaken.on_acked([(1, 1), (1, 1)])
-    untaken.on_acked([(1, 1), (7, 7)])
-    assert untaken.count == 1
+    unacked = UnackedBroadcasts()
+    unacked.track((1, 1), 4, now=0.0)
+    unacked.track((1, 5), 1, now=0.0)
+    unacked.on_acked([(1, 1), (1, 1)])
+    unacked.on_acked([(1, 1), (7, 7)])
+    assert unacked.count == 1
 
 
 def test_beyond_the_limit_the_oldest_broadcast_stays_unacknowledged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(publisher_module, "TRACKED_RUMORS_LIMIT", 3)
-    untaken = UnackedBroadcasts()
+    unacked = UnackedBroadcasts()
     for first in range(1, 5):
-        untaken.track((1, first), 1, now=0.0)
-    assert (untaken.count, untaken.untracked) == (4, 1)
-    untaken.on_acked([(1, first) for first in range(1, 5)])
-    assert (untaken.count, untaken.untracked) == (1, 1)
+        unacked.track((1, first), 1, now=0.0)
+    assert (unacked.count, unacked.untracked) == (4, 1)
+    unacked.on_acked([(1, first) for first in range(1, 5)])
+    assert (unacked.count, unacked.untracked) == (1, 1)

@@ -1,4 +1,4 @@
-"""A configuration that cannot work never exists, and says in one line what to mend."""
+"""Configuration: an invalid one cannot exist, and errors are one line with the remedy."""
 
 from __future__ import annotations
 

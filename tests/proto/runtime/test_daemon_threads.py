@@ -1,4 +1,4 @@
-"""Threads of our own: what hangs in one holds up nothing else."""
+"""Daemon threads: a hanging call blocks nothing else."""
 
 from __future__ import annotations
 

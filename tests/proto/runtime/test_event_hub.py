@@ -1,4 +1,4 @@
-"""Events on their way to their readers: in order, bounded, and never slowing the node."""
+"""Event hub: events arrive in order, queues are limited, slow readers do not slow the node."""
 
 from __future__ import annotations
 

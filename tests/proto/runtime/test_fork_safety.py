@@ -1,4 +1,4 @@
-"""A process forked from one that runs a node: the node stays the parent's, whole, and the child is free."""
+"""Fork safety: the node stays with the parent, and the child holds none of its resources."""
 
 from __future__ import annotations
 

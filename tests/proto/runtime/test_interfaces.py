@@ -1,4 +1,4 @@
-"""Which addresses others are told to dial, by what interfaces and routes a machine has."""
+"""Dialable addresses, by the interfaces and routes of a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bootstrap names: each is looked up on its own, again and again, and results are used as they come."""
+"""Bootstrap names: each is resolved independently and periodically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state directory: what a node keeps, and what no fault of the disk may cost it."""
+"""State directory: what persists, and what survives disk errors and crashes."""
 
 from __future__ import annotations
 

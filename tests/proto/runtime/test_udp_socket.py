@@ -1,4 +1,4 @@
-"""The socket under a node: what the system does to one datagram costs no other."""
+"""UDP socket: a system error with one datagram affects no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes big simulations quick changes nothing but the time they take."""
+"""Shortcuts for large simulations change nothing but their duration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulated weather: each fault does what it says, at the rate it says."""
+"""Network model: each impairment has its documented effect and rate."""
 
 from __future__ import annotations
 

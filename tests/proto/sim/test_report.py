@@ -1,4 +1,4 @@
-"""What a run showed: the arithmetic of a report."""
+"""Reports: coverage, latency and cost of a broadcast."""
 
 from __future__ import annotations
 

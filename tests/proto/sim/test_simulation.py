@@ -1,4 +1,4 @@
-"""Clusters under virtual time: repeatable to the byte, and true to design.md's promises."""
+"""Clusters under virtual time: reproducible to the byte, with every message delivered once."""
 
 from __future__ import annotations
 

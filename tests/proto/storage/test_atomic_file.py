@@ -1,4 +1,4 @@
-"""A file put in place: whole or not at all, and for no more eyes than it should be."""
+"""Atomic files: complete or absent, and never more accessible than intended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose file it is: what another user can change is not used, wherever the change could be made."""
+"""Permissions: a file that another user can change is refused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Two ends of a link and the road between them, for the tests: verbs that read like a network.
+"""Two ends of a link and the network between them, for tests.
 
-What must stay true: time is a number that only `World` moves, all randomness comes from its seed,
-and an `End` does with the link package what the engine does, and no more.
+Invariants: only `World` advances time, all randomness comes from its seed, and an `End` uses the link
+package as the engine does.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ REPAIR: Final = encode_message(Repair(1, True, False, ()))
 
 
 def private(number: int, size_bytes: int = 1) -> bytes:
-    """A message that can be told from others."""
+    """Returns a direct message that `number` distinguishes."""
     return encode_message(DirectMessage(number, bytes(size_bytes)))
 
 
 def entropy_of(seed: object) -> Callable[[int], bytes]:
-    """Bytes without end, the same for the same seed."""
+    """Returns a deterministic source of random bytes."""
     counter = 0
 
     def entropy(size: int) -> bytes:
@@ -82,7 +82,7 @@ def name_of(datagram: bytes) -> str:
 
 @dataclass
 class End:
-    """A node's part in links: what the engine would do, without an overlay."""
+    """A node without an overlay: handles links as the engine does."""
 
     name: str
     address: Address
@@ -102,7 +102,7 @@ class End:
         self.start(self.now)
 
     def start(self, now: float) -> None:
-        """Begin (again) with empty tables, under new entropy."""
+        """Starts (again) with empty tables and new entropy."""
         self.life += 1
         self.entropy = entropy_of((self.name, self.life))
         self.responder = Responder(
@@ -145,8 +145,8 @@ class End:
         *,
         expected: PeerId | None = None,
         timeout_s: float = 10.0,
-        instead: PeerRecord | None = None,
-        nearer_than_s: float = math.inf,
+        swap_for: PeerRecord | None = None,
+        max_rtt_s: float = math.inf,
     ) -> Initiator:
         dial = Initiator(
             self.identity,
@@ -155,7 +155,7 @@ class End:
             address,
             self.record,
             expected=expected,
-            purpose=LINK if instead is None else swap(instead, nearer_than_s),
+            purpose=LINK if swap_for is None else swap(swap_for, max_rtt_s),
             timeout_s=timeout_s,
             entropy=self.entropy,
             rng=self.rng,
@@ -165,7 +165,7 @@ class End:
         return dial
 
     def receive(self, datagram: bytes, source: Address, now: float) -> list[bytes]:
-        """Take a datagram; what is to be answered at once to its source. Refusals are noted."""
+        """Handles a datagram. Returns the immediate replies; drops are recorded."""
         try:
             return self.receive_or_raise(datagram, source, now)
         except Dropped as refused:
@@ -250,7 +250,7 @@ class End:
 
 
 def snapshot(end: End) -> tuple[object, ...]:
-    """All of an end that a datagram could change, but its counts of refusals."""
+    """Returns everything that a datagram could change at an end, except its drop counts."""
     dials = [(dial.state, dial.deadline, dial.peer_id) for dial in end.dials.values()]
     links = [
         (
@@ -276,7 +276,7 @@ def lose_nothing(datagram: bytes, sender: End, receiver: End) -> bool:
 
 
 class World:
-    """Some ends, the datagrams between them, and the time. `log` keeps every datagram sent."""
+    """Several ends, the datagrams between them, and the time. `log` holds every datagram sent."""
 
     def __init__(self, *ends: End, latency_s: float = 0.01) -> None:
         self.ends = {end.address: end for end in ends}
@@ -288,7 +288,7 @@ class World:
         self._number = 0
 
     def run(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> float:
-        """Let time pass, event by event, at most so long; how long it took."""
+        """Advances time until `until` holds, at most `seconds`. Returns the elapsed seconds."""
         began_at = self.now
         ends_at = began_at + seconds
         while not until():
@@ -307,11 +307,11 @@ class World:
         return self.now - began_at
 
     def throw(self, datagram: bytes, source: Address, to: Address) -> list[bytes]:
-        """Put a datagram before `to` at this moment, as if from `source`; what is answered."""
+        """Delivers a datagram to `to` now, with source address `source`. Returns the replies."""
         return self.ends[to].receive(datagram, source, self.now)
 
     def refusal(self, datagram: bytes, source: Address, to: Address) -> DropReason:
-        """Why `to` refuses a datagram; fails when it does not, or when that changed anything."""
+        """Returns why `to` drops a datagram. Fails if it does not, or if that changed anything."""
         end = self.ends[to]
         before = snapshot(end)
         try:
@@ -319,10 +319,10 @@ class World:
         except Dropped as refused:
             assert snapshot(end) == before
             return refused.reason
-        raise AssertionError("it was not refused")
+        raise AssertionError("the datagram was not dropped")
 
     def hold(self, name: str) -> tuple[bytes, Address, Address]:
-        """Run until a datagram of this kind is sent, and keep it back: (it, source, destination)."""
+        """Runs until a datagram of this kind is sent and holds it back. Returns (it, source, destination)."""
         drop, self.drop = self.drop, lambda datagram, *_: name_of(datagram) == name
         count = len(self.of(name))
         self.run(10.0, until=lambda: len(self.of(name)) > count)
@@ -330,7 +330,7 @@ class World:
         return self.of(name)[-1]
 
     def of(self, name: str) -> list[tuple[bytes, Address, Address]]:
-        """All datagrams of one kind ("hello") that were sent, with source and destination."""
+        """Returns all datagrams of one kind ("hello") sent so far, with source and destination."""
         return [entry for entry in self.log if name_of(entry[0]) == name]
 
     def _transmit(self) -> None:
@@ -355,14 +355,14 @@ class World:
 
 
 def two_ends() -> tuple[World, End, End]:
-    """Ada and Bob, strangers to each other, on addresses that are not loopback."""
+    """Returns Ada and Bob, not connected, on addresses that are not loopback."""
     ada = End("ada", Address("192.0.2.1", 1000))
     bob = End("bob", Address("192.0.2.2", 2000))
     return World(ada, bob), ada, bob
 
 
 def linked_ends() -> tuple[World, End, End]:
-    """Ada and Bob after Ada dialled Bob."""
+    """Returns Ada and Bob after Ada dialed Bob."""
     world, ada, bob = two_ends()
     ada.dial(bob.address, world.now)
     world.run(1.0)

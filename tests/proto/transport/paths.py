@@ -1,7 +1,7 @@
-"""Two links, or four, and the road between them: rate, queue, delay and loss, under virtual time.
+"""Pairs of links and the paths between them: rate, queue, delay and loss, under virtual time.
 
-What must stay true: links are driven as the engine drives them, by `transmit` at `deadline` alone;
-a road is first in, first out, but for what it loses; all randomness comes from the seed.
+Invariants: links are driven as by the engine, only by `transmit` at `deadline`; a path is first in, first
+out, except for losses; all randomness comes from the seed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.proto.transport.ends import EMPTY, KEY, End
 
 ADA = End("ada", Address("192.0.2.1", 1000))
 BOB = End("bob", Address("192.0.2.2", 2000))
-UDP_BYTES = 28  # of headers that a datagram carries on the road
+UDP_BYTES = 28  # of IP and UDP headers
 
 _numbers = itertools.count(1)
 
 
 class Road:
-    """One way. `rate` in bytes a second (0: without limit), `delay_s` of the way itself."""
+    """One direction of a path. `rate` in bytes per second (0: unlimited), `delay_s` is its latency."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Road:
         self.carried_bytes = self.overflowed = self.entered = 0
 
     def arrival(self, datagram: bytes, now: float) -> float:
-        """When `datagram` comes out at the other end; math.inf: never."""
+        """Returns when `datagram` arrives at the other end; math.inf: never."""
         self.entered += 1
         size_bytes = len(datagram) + UDP_BYTES
         if len(datagram) > self.mtu_bytes or self.drops(datagram, now):
@@ -67,7 +67,7 @@ class Road:
 
 
 class Side:
-    """One end: its link, what it got and what it refused."""
+    """One end: its link, what it received and what it dropped."""
 
     def __init__(self, link: Link, there: Road) -> None:
         self.link = link
@@ -79,7 +79,7 @@ class Side:
 
 
 class Roads:
-    """Some pairs of links, each with a road there and one back, which several may share."""
+    """Pairs of links, each with a path in both directions, which several pairs may share."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -98,7 +98,7 @@ class Roads:
         max_message_bytes: int = 10 * 2**20,
         to: Address = BOB.address,
     ) -> tuple[Side, Side]:
-        """Another pair of links."""
+        """Adds a pair of links."""
         ours, theirs = sessions(self.now)
         made = []
         for session, record, address in (
@@ -121,7 +121,7 @@ class Roads:
         return here, over
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> float:
-        """Let at most so much time pass; how much did."""
+        """Advances time until `until` holds, at most `seconds`. Returns the elapsed seconds."""
         began_at, ends_at = self.now, self.now + seconds
         for side in self.sides:
             self._settle(side)
@@ -163,7 +163,7 @@ class Roads:
 
 
 def sessions(now: float) -> tuple[Session, Session]:
-    """Both ends of one session."""
+    """Returns both ends of one session."""
     number = next(_numbers)
     our_id, their_id = (number.to_bytes(7, "big") + bytes([side]) for side in (1, 2))
     keys = bytes([number % 256] * 32), bytes([(number + 1) % 256] * 32)

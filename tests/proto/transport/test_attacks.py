@@ -1,4 +1,4 @@
-"""What strangers, eavesdroppers and members gone bad try, and that it changes nothing."""
+"""Attacks by outsiders, on-path attackers and malicious members change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each peer may still do: offenses add up, decay, and lead to slowing and disconnecting."""
+"""Per-peer limits: offenses add up, decay, and lead to slowing and disconnection."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ PEER = peer_id(1)
 LIMIT = RateLimitConfig()
 
 
-def made(limit: RateLimitConfig = LIMIT) -> PeerLimitTable:
-    accounts = PeerLimitTable(limit, {PEER})
-    accounts.get_or_create(PEER, 0.0)
-    return accounts
+def make_table(limit: RateLimitConfig = LIMIT) -> PeerLimitTable:
+    table = PeerLimitTable(limit, {PEER})
+    table.get_or_create(PEER, 0.0)
+    return table
 
 
-def points(accounts: PeerLimitTable, now: float) -> float:
-    account = accounts.get(PEER)
-    assert account is not None
-    return account.score_at(now)
+def points(table: PeerLimitTable, now: float) -> float:
+    peer_limits = table.get(PEER)
+    assert peer_limits is not None
+    return peer_limits.score_at(now)
 
 
 # --- the score -----------------------------------------------------------------------------------
@@ -50,143 +50,143 @@ def test_every_offense_has_a_weight() -> None:
 
 
 def test_offenses_add_up_and_halve_with_time() -> None:
-    accounts = made()
-    accounts.penalize(PEER, Offense.PROTOCOL_VIOLATION, 2, 0.0)
-    assert points(accounts, 0.0) == 20
-    assert points(accounts, SCORE_HALF_LIFE_S) == pytest.approx(10)
-    accounts.penalize(PEER, Offense.REPEATED_REQUEST, 5, SCORE_HALF_LIFE_S)
-    assert points(accounts, SCORE_HALF_LIFE_S) == pytest.approx(15)
-    assert points(accounts, 20 * SCORE_HALF_LIFE_S) < 0.01
+    table = make_table()
+    table.penalize(PEER, Offense.PROTOCOL_VIOLATION, 2, 0.0)
+    assert points(table, 0.0) == 20
+    assert points(table, SCORE_HALF_LIFE_S) == pytest.approx(10)
+    table.penalize(PEER, Offense.REPEATED_REQUEST, 5, SCORE_HALF_LIFE_S)
+    assert points(table, SCORE_HALF_LIFE_S) == pytest.approx(15)
+    assert points(table, 20 * SCORE_HALF_LIFE_S) < 0.01
 
 
 def test_a_score_is_limited_so_an_identity_returns_after_a_few_half_lives() -> None:
-    accounts = made()
-    accounts.penalize(PEER, Offense.BAD_SIGNATURE, 1e9, 0.0)
-    accounts.penalize(PEER, Offense.BROKEN_PROMISE, 1e9, 0.0)
-    assert points(accounts, 0.0) == SCORE_LIMIT
+    table = make_table()
+    table.penalize(PEER, Offense.BAD_SIGNATURE, 1e9, 0.0)
+    table.penalize(PEER, Offense.BROKEN_PROMISE, 1e9, 0.0)
+    assert points(table, 0.0) == SCORE_LIMIT
 
 
 def test_kept_promises_cancel_broken_ones_and_nothing_else() -> None:
-    accounts = made()
-    accounts.penalize(PEER, Offense.BROKEN_PROMISE, 40, 0.0)
-    accounts.credit_promises(PEER, 10, 0.0)
-    assert points(accounts, 0.0) == 0
-    accounts.penalize(PEER, Offense.PROTOCOL_VIOLATION, 1, 0.0)
-    accounts.credit_promises(PEER, 100, 0.0)
-    assert points(accounts, 0.0) == 10
+    table = make_table()
+    table.penalize(PEER, Offense.BROKEN_PROMISE, 40, 0.0)
+    table.credit_promises(PEER, 10, 0.0)
+    assert points(table, 0.0) == 0
+    table.penalize(PEER, Offense.PROTOCOL_VIOLATION, 1, 0.0)
+    table.credit_promises(PEER, 100, 0.0)
+    assert points(table, 0.0) == 10
 
 
 def test_promises_kept_in_advance_cancel_a_limited_number() -> None:
-    accounts = made()
-    accounts.credit_promises(PEER, 1_000_000, 0.0)
-    accounts.penalize(PEER, Offense.BROKEN_PROMISE, PROMISE_CREDIT_LIMIT + 7, 0.0)
-    assert points(accounts, 0.0) == 7
+    table = make_table()
+    table.credit_promises(PEER, 1_000_000, 0.0)
+    table.penalize(PEER, Offense.BROKEN_PROMISE, PROMISE_CREDIT_LIMIT + 7, 0.0)
+    assert points(table, 0.0) == 7
 
 
 def test_an_overloaded_node_that_keeps_a_fifth_of_its_promises_is_never_slowed() -> None:
-    accounts = made()
+    table = make_table()
     for second in range(600):
-        accounts.penalize(PEER, Offense.BROKEN_PROMISE, 40, float(second))
-        accounts.credit_promises(PEER, 10, float(second))
-    assert accounts.slowed == 0
+        table.penalize(PEER, Offense.BROKEN_PROMISE, 40, float(second))
+        table.credit_promises(PEER, 10, float(second))
+    assert table.slowed == 0
 
 
-# --- what it comes to ------------------------------------------------------------------------------
+# --- consequences ----------------------------------------------------------------------------------
 
 
 def test_a_slowed_peer_refills_more_slowly_until_its_score_recovers() -> None:
-    accounts = made()
-    account = accounts.get_or_create(PEER, 0.0)
-    assert account.bucket is not None
-    assert accounts.penalize(PEER, Offense.REPEATED_REQUEST, SLOWED_SCORE - 1, 0.0) is None
-    change = accounts.penalize(PEER, Offense.REPEATED_REQUEST, 1, 0.0)
+    table = make_table()
+    peer_limits = table.get_or_create(PEER, 0.0)
+    assert peer_limits.bucket is not None
+    assert table.penalize(PEER, Offense.REPEATED_REQUEST, SLOWED_SCORE - 1, 0.0) is None
+    change = table.penalize(PEER, Offense.REPEATED_REQUEST, 1, 0.0)
     assert change == StandingChanged(PEER, Standing.SLOWED, SLOWED_SCORE, "repeated request")
-    assert account.bucket.refill_rate == LIMIT.refill_rate / SLOWED_REFILL_DIVISOR
-    assert accounts.update_standings(0.9 * SCORE_HALF_LIFE_S) == []
-    assert [each.standing for each in accounts.update_standings(1.1 * SCORE_HALF_LIFE_S)] == [
+    assert peer_limits.bucket.refill_rate == LIMIT.refill_rate / SLOWED_REFILL_DIVISOR
+    assert table.update_standings(0.9 * SCORE_HALF_LIFE_S) == []
+    assert [each.standing for each in table.update_standings(1.1 * SCORE_HALF_LIFE_S)] == [
         Standing.NORMAL
     ]
-    assert account.bucket.refill_rate == LIMIT.refill_rate
-    assert accounts.update_standings(2 * SCORE_HALF_LIFE_S) == []
-    assert accounts.slowed == 1
+    assert peer_limits.bucket.refill_rate == LIMIT.refill_rate
+    assert table.update_standings(2 * SCORE_HALF_LIFE_S) == []
+    assert table.slowed == 1
     assert RECOVERED_SCORE < SLOWED_SCORE
 
 
 def test_an_expelled_peer_is_refused_until_half_its_score_has_decayed() -> None:
-    accounts = made()
-    change = accounts.penalize(PEER, Offense.EXCESS_WORK, EXPELLED_SCORE, 0.0)
+    table = make_table()
+    change = table.penalize(PEER, Offense.EXCESS_WORK, EXPELLED_SCORE, 0.0)
     assert change is not None
     assert change.standing is Standing.EXPELLED
-    accounts.update_standings(0.9 * SCORE_HALF_LIFE_S)
-    assert accounts.is_expelled(PEER, 0.9 * SCORE_HALF_LIFE_S)
-    standings = [each.standing for each in accounts.update_standings(1.1 * SCORE_HALF_LIFE_S)]
+    table.update_standings(0.9 * SCORE_HALF_LIFE_S)
+    assert table.is_expelled(PEER, 0.9 * SCORE_HALF_LIFE_S)
+    standings = [each.standing for each in table.update_standings(1.1 * SCORE_HALF_LIFE_S)]
     assert standings == [Standing.SLOWED]
-    assert not accounts.is_expelled(PEER, 1.1 * SCORE_HALF_LIFE_S)
-    assert (accounts.slowed, accounts.expelled) == (1, 1)
+    assert not table.is_expelled(PEER, 1.1 * SCORE_HALF_LIFE_S)
+    assert (table.slowed, table.expelled) == (1, 1)
 
 
 def test_slowing_survives_a_reconfiguration() -> None:
-    accounts = made()
-    accounts.penalize(PEER, Offense.EXCESS_WORK, SLOWED_SCORE, 0.0)
-    accounts.reconfigure(RateLimitConfig(capacity=10, refill_rate=8.0), 0.0)
-    bucket = accounts.get_or_create(PEER, 0.0).bucket
+    table = make_table()
+    table.penalize(PEER, Offense.EXCESS_WORK, SLOWED_SCORE, 0.0)
+    table.reconfigure(RateLimitConfig(capacity=10, refill_rate=8.0), 0.0)
+    bucket = table.get_or_create(PEER, 0.0).bucket
     assert bucket is not None
     assert bucket.refill_rate == 8.0 / SLOWED_REFILL_DIVISOR
 
 
 def test_an_untracked_identity_stays_untracked() -> None:
-    accounts = made()
+    table = make_table()
     other = peer_id(2)
     for _ in range(3):
-        assert accounts.penalize(other, Offense.BAD_SIGNATURE, 1, 0.0) is None
-        accounts.credit_promises(other, 1, 0.0)
-        assert accounts.charge_work(other, 10**9, 0.0) is None
-        assert not accounts.is_expelled(other, 0.0)
-    assert len(accounts) == 1
+        assert table.penalize(other, Offense.BAD_SIGNATURE, 1, 0.0) is None
+        table.credit_promises(other, 1, 0.0)
+        assert table.charge_work(other, 10**9, 0.0) is None
+        assert not table.is_expelled(other, 0.0)
+    assert len(table) == 1
 
 
 def test_an_evicted_identity_loses_its_standing() -> None:
-    accounts = PeerLimitTable(LIMIT, {PEER})
+    table = PeerLimitTable(LIMIT, {PEER})
     for number in range(1, TRACKED_PEERS_LIMIT + 2):
-        accounts.get_or_create(peer_id(number), 0.0)
-        accounts.penalize(peer_id(number), Offense.BAD_SIGNATURE, 5, 0.0)
-    assert (len(accounts), accounts.evicted, accounts.expelled) == (
+        table.get_or_create(peer_id(number), 0.0)
+        table.penalize(peer_id(number), Offense.BAD_SIGNATURE, 5, 0.0)
+    assert (len(table), table.evicted, table.expelled) == (
         TRACKED_PEERS_LIMIT,
         1,
         TRACKED_PEERS_LIMIT + 1,
     )
-    assert accounts.is_expelled(PEER, 0.0)
-    assert not accounts.is_expelled(peer_id(2), 0.0)
-    assert len(accounts.update_standings(1e6)) == TRACKED_PEERS_LIMIT
+    assert table.is_expelled(PEER, 0.0)
+    assert not table.is_expelled(peer_id(2), 0.0)
+    assert len(table.update_standings(1e6)) == TRACKED_PEERS_LIMIT
 
 
 # --- work ------------------------------------------------------------------------------------------
 
 
 def test_only_work_above_the_budget_is_an_offense() -> None:
-    accounts = made()
+    table = make_table()
     paid = int(LIMIT.capacity * WORK_PER_TOKEN)
-    assert accounts.charge_work(PEER, paid, 0.0) is None
-    assert points(accounts, 0.0) == 0
-    accounts.charge_work(PEER, int(7 * WORK_PER_TOKEN), 0.0)
-    assert points(accounts, 0.0) == pytest.approx(7, abs=0.01)
+    assert table.charge_work(PEER, paid, 0.0) is None
+    assert points(table, 0.0) == 0
+    table.charge_work(PEER, int(7 * WORK_PER_TOKEN), 0.0)
+    assert points(table, 0.0) == pytest.approx(7, abs=0.01)
     a_second = int(LIMIT.refill_rate * WORK_PER_TOKEN)
     for second in range(1, 100):
-        accounts.charge_work(PEER, a_second, float(second))
-    assert points(accounts, 100.0) < 7
+        table.charge_work(PEER, a_second, float(second))
+    assert points(table, 100.0) < 7
 
 
 def test_without_a_rate_limit_work_costs_nothing() -> None:
-    accounts = made(RateLimitConfig(enabled=False))
-    assert accounts.charge_work(PEER, 10**9, 0.0) is None
-    assert points(accounts, 0.0) == 0
+    table = make_table(RateLimitConfig(enabled=False))
+    assert table.charge_work(PEER, 10**9, 0.0) is None
+    assert points(table, 0.0) == 0
 
 
 # --- two engines -----------------------------------------------------------------------------------
 
 
 def expelled() -> Pair:
-    """A pair of which the other has just disconnected the one, by offenses as machines report them."""
+    """A pair in which `other` has just expelled `one` for offenses that state machines reported."""
     pair = Pair()
     effects: list[Penalize | Credit] = [Penalize(pair.one.peer_id, Offense.BROKEN_PROMISE, 150)]
     effects.append(Credit(pair.one.peer_id, 1))
@@ -206,8 +206,12 @@ def test_an_expelled_peer_is_disconnected_and_both_ends_report_why() -> None:
         if isinstance(each, PeerStateChanged) and each.peer.state is PeerState.DISCONNECTED
     ]
     assert lost == ["misconduct: broken promise", "closed: misconduct"]
-    told = [each for each in pair.events[pair.other] if isinstance(each, StandingChanged)]
-    assert [(each.peer, each.standing) for each in told] == [(pair.one.peer_id, Standing.EXPELLED)]
+    standing_changes = [
+        each for each in pair.events[pair.other] if isinstance(each, StandingChanged)
+    ]
+    assert [(each.peer, each.standing) for each in standing_changes] == [
+        (pair.one.peer_id, Standing.EXPELLED)
+    ]
     stats = pair.other.stats()
     assert (stats.offenses, stats.slowed, stats.expelled) == (
         ((Offense.BROKEN_PROMISE, 150),),
@@ -247,15 +251,15 @@ def test_packets_tampered_with_by_others_do_not_count_against_the_peer() -> None
             pair.other.receive(datagram, HERE, pair.now)
             forged = datagram[:-1] + bytes([datagram[-1] ^ 1])
             pair.other.receive(forged, HERE, pair.now)
-    account = pair.other._transport.links.peer_limits.get(pair.one.peer_id)
-    assert account is not None
-    assert account.score_at(pair.now) == 0
+    peer_limits = pair.other._transport.links.peer_limits.get(pair.one.peer_id)
+    assert peer_limits is not None
+    assert peer_limits.score_at(pair.now) == 0
     assert pair.other.stats().offenses == ()
 
 
 def test_messages_far_above_the_rate_limit_count_as_excess_work() -> None:
     pair = Pair()
-    accounts = pair.other._transport.links.peer_limits
+    table = pair.other._transport.links.peer_limits
     flood = int(LIMIT.capacity * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK)
     for _ in range(
         flood + int(EXPELLED_SCORE * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK) + 2
@@ -264,4 +268,4 @@ def test_messages_far_above_the_rate_limit_count_as_excess_work() -> None:
             pair.one.peer_id, limits.RATE_LIMITED_MESSAGE_WORK, pair.now
         )
         pair.other._on_events(charged, pair.now)
-    assert accounts.is_expelled(pair.one.peer_id, pair.now)
+    assert table.is_expelled(pair.one.peer_id, pair.now)

@@ -1,4 +1,4 @@
-"""Bytes: every message survives the trip, and no bytes at all do harm."""
+"""Codec: every message survives a round trip, and arbitrary bytes do no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handshake between people who mean well, on a road that does not always."""
+"""The handshake between honest nodes, on lossy and corrupting paths."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_a_swap_dial_learns_from_the_challenge_whether_the_peer_is_nearer(
     nearer_than_s: float, is_too_far: bool
 ) -> None:
     world, ada, bob = two_ends()
-    dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=nearer_than_s)
+    dial = ada.dial(bob.address, 0.0, swap_for=ada.record, max_rtt_s=nearer_than_s)
     assert not dial.is_rtt_too_high
     world.run(1.0, until=lambda: dial.state is HandshakeState.PROOF_SENT)
     assert dial.is_rtt_too_high is is_too_far
@@ -333,14 +333,14 @@ def test_a_swap_dial_learns_from_the_challenge_whether_the_peer_is_nearer(
 def test_a_swap_dial_with_a_retransmission_has_no_rtt_sample() -> None:
     world, ada, bob = two_ends()
     world.drop = lose_first("hello")
-    dial = ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=10.0)
+    dial = ada.dial(bob.address, 0.0, swap_for=ada.record, max_rtt_s=10.0)
     world.run(5.0, until=lambda: dial.state is HandshakeState.PROOF_SENT)
     assert dial.is_rtt_too_high
 
 
 def test_the_first_message_of_a_swap_dial_is_the_swap_request() -> None:
     world, ada, bob = two_ends()
-    ada.dial(bob.address, 0.0, instead=ada.record, nearer_than_s=1.0)
+    ada.dial(bob.address, 0.0, swap_for=ada.record, max_rtt_s=1.0)
     world.run(1.0)
     assert decode_message(bob.established[0].plaintext) == SwapRequest(ada.record)
 

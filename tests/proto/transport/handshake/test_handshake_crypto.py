@@ -1,3 +1,5 @@
+"""Handshake cryptography: MACs, keys and transcripts are bound to everything they should be."""
+
 from __future__ import annotations
 
 from itertools import combinations

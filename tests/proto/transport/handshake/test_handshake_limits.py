@@ -1,3 +1,5 @@
+"""Limits on unauthenticated peers: rate limits, cookies and accepted Proofs."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is owed to the peer besides messages: what arrived, where we are, and a word on its session."""
+"""Pending replies: ACKs, path responses and session confirmations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.proto.transport.ends import EMPTY, KEY, private
 
 
 class Ends:
-    """Both ends of a session that the peer began, or we."""
+    """Both ends of a session that the peer initiated, or this node (`by_us`)."""
 
     def __init__(self, number: int, now: float = 0.0, *, by_us: bool = False) -> None:
         our_id, their_id = bytes([1, number] * 4), bytes([2, number] * 4)
@@ -21,13 +21,13 @@ class Ends:
         self.theirs = Session(their_id, our_id, KEY, not by_us, bytes(32), bytes(32), now)
 
     def hear(self, replies: PendingReplies, now: float) -> None:
-        """Content comes in."""
+        """Receives an ack-eliciting packet."""
         packet = packet_of(self.theirs.seal(private(1), now))
         self.ours.open(packet, now)
         replies.schedule_ack(self.ours, packet.counter, now)
 
     def read(self, datagrams: list[bytes], now: float) -> list[bytes]:
-        """What the peer reads of them on this session."""
+        """Returns the plaintexts of the datagrams on this session, as the peer opens them."""
         packets = [packet_of(datagram) for datagram in datagrams]
         return [
             self.theirs.open(packet, now)
@@ -42,13 +42,13 @@ def packet_of(datagram: bytes) -> Data:
     return packet
 
 
-def all_of(
-    replies: PendingReplies, sessions: Sessions, now: float, said: bytes = b""
+def send_all(
+    replies: PendingReplies, sessions: Sessions, now: float, payload: bytes = b""
 ) -> list[bytes]:
-    """What goes where `said`, or nothing, is what else there is to say."""
+    """Returns all datagrams sent when `payload`, if any, is also due."""
     datagrams = replies.seal_acks_and_responses(sessions, now)
-    if said:
-        datagrams.append(sessions.live.seal(said, now))
+    if payload:
+        datagrams.append(sessions.live.seal(payload, now))
     replies.append_confirms(datagrams, sessions.live, now)
     return datagrams
 
@@ -58,7 +58,7 @@ def test_without_packets_nothing_is_due() -> None:
     replies = PendingReplies()
 
     assert replies.due_at == math.inf
-    assert all_of(replies, Sessions(live.ours, 0.0), 5.0) == []
+    assert send_all(replies, Sessions(live.ours, 0.0), 5.0) == []
 
 
 def test_the_initiator_of_a_session_gets_one_confirmation_each_time() -> None:
@@ -68,9 +68,9 @@ def test_the_initiator_of_a_session_gets_one_confirmation_each_time() -> None:
         replies.schedule_confirm(live.ours, now)
         replies.schedule_confirm(live.ours, now)
         assert replies.due_at == now
-        assert live.read(all_of(replies, sessions, now), now) == [EMPTY]
+        assert live.read(send_all(replies, sessions, now), now) == [EMPTY]
         assert replies.due_at == math.inf
-        assert all_of(replies, sessions, now) == []
+        assert send_all(replies, sessions, now) == []
 
 
 def test_no_confirmation_is_due_on_a_session_we_initiated() -> None:
@@ -87,8 +87,8 @@ def test_a_packet_on_another_session_does_not_confirm_the_live_one() -> None:
     sessions.replace(live.ours, 1.0)
     replies.schedule_confirm(retiring.ours, 1.0)
     replies.schedule_confirm(live.ours, 1.0)
-    said = all_of(replies, sessions, 1.0)
-    assert retiring.read(said, 1.0) == live.read(said, 1.0) == [EMPTY]
+    payload = send_all(replies, sessions, 1.0)
+    assert retiring.read(payload, 1.0) == live.read(payload, 1.0) == [EMPTY]
 
 
 def test_a_packet_on_the_live_session_confirms_only_that_session() -> None:
@@ -97,7 +97,7 @@ def test_a_packet_on_the_live_session_confirms_only_that_session() -> None:
     sessions.retire(other.ours, 0.0)
     replies.schedule_confirm(live.ours, 1.0)
     replies.schedule_confirm(other.ours, 1.0)
-    datagrams = all_of(replies, sessions, 1.0, said=private(1))
+    datagrams = send_all(replies, sessions, 1.0, payload=private(1))
 
     assert live.read(datagrams, 1.0) == [private(1)]
     assert other.read(datagrams, 1.0) == [EMPTY]
@@ -109,7 +109,7 @@ def test_an_expired_session_is_not_confirmed() -> None:
     sessions.retire(other.ours, 1.0)
     replies.schedule_confirm(other.ours, REJECT_AFTER_S)
 
-    assert all_of(replies, sessions, REJECT_AFTER_S) == []
+    assert send_all(replies, sessions, REJECT_AFTER_S) == []
 
 
 def test_beyond_the_limit_the_oldest_path_response_is_evicted() -> None:
@@ -121,8 +121,8 @@ def test_beyond_the_limit_the_oldest_path_response_is_evicted() -> None:
     assert replies.due_at == 1.0
     answers = [encode_frame(PathResponse(token)) for token in tokens[1:]]
 
-    assert live.read(all_of(replies, sessions, 1.0), 1.0) == answers
-    assert all_of(replies, sessions, 1.0) == []
+    assert live.read(send_all(replies, sessions, 1.0), 1.0) == answers
+    assert send_all(replies, sessions, 1.0) == []
 
 
 def test_acks_for_all_sessions_go_on_the_live_session_when_due() -> None:
@@ -135,10 +135,12 @@ def test_acks_for_all_sessions_go_on_the_live_session_when_due() -> None:
     assert 1.0 < due_at < math.inf
 
     replies.schedule_path_response(PathChallenge(bytes(8)), 1.0)
-    assert live.read(all_of(replies, sessions, 1.0), 1.0) == [encode_frame(PathResponse(bytes(8)))]
+    assert live.read(send_all(replies, sessions, 1.0), 1.0) == [
+        encode_frame(PathResponse(bytes(8)))
+    ]
     assert replies.due_at == due_at
-    told = [decode_frame(each) for each in live.read(all_of(replies, sessions, due_at), due_at)]
-    assert [each.session_id for each in told if isinstance(each, Ack)] == [
+    frames = [decode_frame(each) for each in live.read(send_all(replies, sessions, due_at), due_at)]
+    assert [each.session_id for each in frames if isinstance(each, Ack)] == [
         live.ours.our_id,
         other.ours.our_id,
     ]
@@ -154,4 +156,4 @@ def test_cleared_replies_are_not_sent() -> None:
     replies.clear()
 
     assert replies.due_at == math.inf
-    assert all_of(replies, sessions, 9.0) == []
+    assert send_all(replies, sessions, 9.0) == []

@@ -1,3 +1,5 @@
+"""Fragmentation and reassembly: any order, limited memory, fair charges."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""Inbound rate limit: tokens, free kinds and repair credit."""
+
 from __future__ import annotations
 
 import pytest

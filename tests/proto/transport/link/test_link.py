@@ -1,3 +1,5 @@
+"""Links: receiving, priorities, rate limits, sessions and path responses."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""Path MTU discovery: probes, black holes and refused sizes."""
+
 from __future__ import annotations
 
 import random

@@ -1,4 +1,4 @@
-"""A peer that moves is followed, and nobody else is: not whoever copies its packets and is quicker."""
+"""Path validation: a peer that moves is followed, an attacker that replays its packets is not."""
 
 from __future__ import annotations
 

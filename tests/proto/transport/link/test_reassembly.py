@@ -1,3 +1,5 @@
+"""Content receiver: fragments and retransmissions are delivered and charged once."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""What is lost goes again: reports, repeats, the last packet, and when to let go."""
+"""Loss recovery: ACKs, retransmissions, PTOs and abandoned messages."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Session: sealing, opening, replay protection and expiry."""
+
 from __future__ import annotations
 
 import pytest

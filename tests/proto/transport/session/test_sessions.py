@@ -1,4 +1,4 @@
-"""Which sessions a peer may be heard on, and which one is spoken on."""
+"""Sessions of one peer: which ones receive and which one sends."""
 
 from __future__ import annotations
 
