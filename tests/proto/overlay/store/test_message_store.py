@@ -7,10 +7,16 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grapevine_proto import work
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.overlay.store.message_store import FORGET_STREAM_S, MemberRun, MessageStore
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.overlay.store.message_store import (
+    FORGET_STREAM_S,
+    MemberRun,
+    MessageStore,
+    SavedStream,
+)
 from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S
 from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.wire.messages import RumorCopy
@@ -351,3 +357,212 @@ def test_what_a_peer_says_of_streams_marks_nothing() -> None:
     store.missing(StreamRange(Stream(peer_id(1), EPOCH), 1, 2**50), 0.0)
     assert store.streams == 0
     assert not store.is_duplicate(copy(1, 1).rumor, 0.0)
+
+
+# --- limits and times, each at its edge ---------------------------------------------------------
+
+
+STREAM = Stream(peer_id(1), EPOCH)
+
+
+def only_stream(store: MessageStore) -> SavedStream:
+    [saved] = store.snapshot(0.0)
+    return saved
+
+
+def test_gaps_are_listed_from_their_age_on_and_up_to_the_limit() -> None:
+    store = store_with()
+    for first, now in ((1, 0.0), (3, 1.0), (5, 2.0), (7, 3.0)):
+        take(store, copy(1, first), now)
+    assert store.newest_gap_at == 3.0
+    assert [each.first for each in store.gaps(3.0, 1.0, 10)] == [2, 4]
+    assert [each.first for each in store.gaps(3.0, 0.0, 2)] == [2, 4]
+    assert [each.first for each in store.gaps(3.0, 0.0, 1)] == [2]
+    assert [(each.first, each.last) for each in store.gaps(9.0, 1.0, 10)] == [
+        (2, 2), (4, 4), (6, 6),
+    ]  # fmt: skip
+
+
+def test_what_an_origin_published_before_our_start_is_no_loss_and_what_came_after_is() -> None:
+    store = store_with(now=0.0)
+    take(store, copy(1, 10), 299.0)
+    take(store, copy(2, 10), 300.0)
+    store.tick(299.0 + 300.5)
+    assert store.abandoned == 0
+    store.tick(300.0 + 300.5)
+    assert store.abandoned == 9
+
+
+def test_gaps_are_abandoned_once_they_are_older_than_the_time_to_live() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(1, 3), 5.0)
+    store.tick(305.0)
+    assert (store.has_gaps, store.abandoned) == (True, 0)
+    store.tick(305.1)
+    assert (store.has_gaps, store.abandoned) == (False, 1)
+
+
+def test_the_gaps_of_a_closed_stream_are_abandoned_at_the_next_tick() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    take(store, in_epoch(copy(1, 1), EPOCH + 1), 1.0)
+    take(store, copy(1, 4), 250.0)
+    store.tick(300.0)
+    assert store.has_gaps
+    store.tick(301.0)
+    assert (store.has_gaps, store.abandoned) == (False, 2)
+
+
+def test_a_vector_names_streams_that_are_young_from_the_lowest_cached_to_the_highest_seen() -> None:
+    store = store_with()
+    take(store, copy(1, 3, age_ms=10_000), 0.0)
+    take(store, copy(1, 5), 100.0)
+    store.digest(100.0 + DIGEST_SETTLE_S)
+    assert store.vector(110.0) == [StreamRange(STREAM, 3, 5)]
+    store.tick(300.0)
+    assert store.vector(300.0) == [StreamRange(STREAM, 5, 5)]
+    store.cache.remove_stream(STREAM)
+    assert store.vector(300.0) == [StreamRange(STREAM, 6, 5)]
+    assert store.vector(399.9) == [StreamRange(STREAM, 6, 5)]
+    assert store.vector(400.0) == []
+
+
+def test_a_vector_leaves_out_closed_streams() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    take(store, in_epoch(copy(1, 1), EPOCH + 1), 1.0)
+    take(store, copy(1, 2), 200.0)
+    assert {entry.stream.epoch for entry in store.vector(300.0)} == {EPOCH, EPOCH + 1}
+    assert {entry.stream.epoch for entry in store.vector(301.0 - 0.5)} == {EPOCH, EPOCH + 1}
+    assert {entry.stream.epoch for entry in store.vector(301.0)} <= {EPOCH + 1}
+
+
+def test_missing_ranges_start_at_1_and_are_those_that_were_not_seen() -> None:
+    store = store_with()
+    assert store.missing(StreamRange(STREAM, 0, 2), 0.0) == [StreamRange(STREAM, 1, 2)]
+    assert store.missing(StreamRange(STREAM, 1, 1), 0.0) == [StreamRange(STREAM, 1, 1)]
+    assert store.missing(StreamRange(STREAM, 2, 1), 0.0) == []
+    assert store.missing(StreamRange(STREAM, 0, 0), 0.0) == []
+    for first in (1, 3, 5):
+        take(store, copy(1, first), 0.0)
+    theirs = StreamRange(STREAM, 1, 7)
+    whole = [StreamRange(STREAM, n, m) for n, m in ((2, 2), (4, 4), (6, 7))]
+    assert store.missing(theirs, 0.0) == whole
+    assert store.missing(theirs, 0.0, 2) == whole[:2]
+    assert store.lacks(theirs, 0.0)
+    assert not store.lacks(StreamRange(STREAM, 3, 3), 0.0)
+
+
+def test_freshening_makes_a_stream_younger_but_not_younger_than_its_arrival() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(1, 2, age_ms=50_000), 100.0)
+    assert only_stream(store).idle_s == -50.0
+    rumor = copy(1, 2).rumor
+    version = store.version
+    store.freshen(rumor, 40.0, 101.0)
+    assert (only_stream(store).idle_s, store.version) == (-50.0, version)
+    store.freshen(rumor, 50.0, 101.0)
+    assert store.version == version
+    store.freshen(rumor, 70.0, 101.0)
+    assert (only_stream(store).idle_s, store.version) == (-70.0, version + 1)
+    store.freshen(rumor, 101.0, 101.0)
+    assert only_stream(store).idle_s == -100.0
+    store.freshen(copy(2, 1).rumor, 101.0, 101.0)
+    assert store.streams == 1
+
+
+def test_an_older_copy_does_not_make_a_stream_older() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(1, 3, age_ms=1_000), 100.0)
+    take(store, copy(1, 2, age_ms=60_000), 101.0)
+    assert only_stream(store).idle_s == -99.0
+
+
+def test_a_stream_and_an_evicted_origin_are_forgotten_24_hours_after_their_last_message() -> None:
+    assert FORGET_STREAM_S == 24 * 3600.0
+    store = store_with(LimitsConfig(origins=1, new_origins_per_link=1))
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(2, 1), 100.0)
+    assert len(store.snapshot(100.0)) == 2
+    store.tick(FORGET_STREAM_S)
+    assert len(store.snapshot(0.0)) == 2
+    store.tick(FORGET_STREAM_S + 599.0)
+    assert len(store.snapshot(0.0)) == 2, "streams are swept every ten minutes"
+    store.tick(FORGET_STREAM_S + 600.0)
+    assert store.snapshot(0.0) == ()
+    assert store.admission_error(copy(3, 1).rumor.stream, TELLER, False, 0.0) is None
+
+
+def test_a_sweep_keeps_the_stream_of_an_origin_that_is_young() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    take(store, in_epoch(copy(1, 1), EPOCH + 1), 700.0)
+    store.tick(FORGET_STREAM_S + 650.0)
+    assert [each.epoch for each in store.snapshot(0.0)] == [EPOCH + 1]
+    assert store.abandoned == 0
+
+
+def test_abandoned_sequences_of_removed_streams_stay_counted() -> None:
+    store = store_with()
+    take(store, copy(1, 1), 0.0)
+    take(store, copy(1, 4), 0.0)
+    for epoch in (EPOCH + 1, EPOCH + 2):
+        take(store, in_epoch(copy(1, 1), epoch), 0.0)
+    assert store.abandoned == 2
+    take(store, in_epoch(copy(1, 5), EPOCH + 2), 0.0)
+    store.tick(301.0)
+    assert store.abandoned == 5
+
+
+def test_of_an_evicted_origin_only_what_is_above_its_high_mark_is_new() -> None:
+    store = store_with(LimitsConfig(origins=1, new_origins_per_link=1))
+    take(store, copy(1, 3), 0.0)
+    take(store, copy(2, 1), 0.0)
+    assert store.is_duplicate(copy(1, 3).rumor, 0.0)
+    assert not store.is_duplicate(copy(1, 4).rumor, 0.0)
+    assert not store.is_duplicate(in_epoch(copy(1, 3), EPOCH + 1).rumor, 0.0)
+    assert store.missing(StreamRange(STREAM, 1, 3), 0.0) == []
+    assert store.missing(StreamRange(STREAM, 2, 5), 0.0) == [StreamRange(STREAM, 4, 5)]
+    older, newer = Stream(peer_id(1), EPOCH - 1), Stream(peer_id(1), EPOCH + 1)
+    assert store.admission_error(older, TELLER, False, 0.0) is DropReason.STALE_EPOCH
+    assert store.admission_error(STREAM, TELLER, False, 0.0) is None
+    assert store.missing(StreamRange(newer, 2, 5), 0.0) == [StreamRange(newer, 2, 5)]
+
+
+def test_a_restored_stream_has_its_age_and_its_gaps() -> None:
+    saved = (
+        SavedStream(peer_id(1), EPOCH, 5, ((2, 3),), 100.0),
+        SavedStream(peer_id(2), EPOCH, 5, (), -7.0),
+    )
+    store = MessageStore(config(), Verifier(config()), saved, 1000.0)
+    assert [each.idle_s for each in store.snapshot(1000.0)] == [100.0, 0.0]
+    assert store.has_gaps
+    assert store.newest_gap_at == 1000.0
+    assert store.gaps(1000.0, 0.0, 5) == [StreamRange(STREAM, 2, 3)]
+    older = Stream(peer_id(1), EPOCH - 1)
+    assert store.admission_error(older, TELLER, False, 1000.0) is DropReason.STALE_EPOCH
+    assert store.version == 2
+
+
+def test_messages_the_application_did_not_handle_are_saved_as_not_seen() -> None:
+    store = store_with()
+    for first in (1, 2, 3):
+        take(store, copy(1, first), 0.0)
+    take(store, copy(2, 1), 0.0)
+    one, other = store.snapshot(4.0, [MessageId(peer_id(1), EPOCH, 2)])
+    assert (one.high, one.gaps, one.idle_s) == (3, ((2, 2),), 4.0)
+    assert (other.high, other.gaps) == (1, ())
+
+
+def test_work_and_version_grow_with_each_rumor() -> None:
+    store = store_with()
+    before = store.work
+    take(store, copy(1, 1, size=7), 0.0)
+    assert (store.work, store.version) == (before, 1)
+    take(store, copy(1, 2, size=4096), 0.0)
+    size_bytes = copy(1, 2, size=4096).rumor.size_bytes
+    assert store.work - before == work.KIBIBYTE * (size_bytes >> 10)
+    assert store.version == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from nacl.secret import SecretBox
 
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.transport.session import session as session_module
@@ -240,3 +241,22 @@ def test_opening_a_packet_makes_an_ack_possible_and_moves_the_replay_window() ->
 
     assert not bob.ack_tracker.claim(data.counter, 3.0)
     assert refusal(bob, data) is DropReason.REPLAY
+
+
+def test_the_nonce_is_the_header_of_the_packet_and_six_zeros() -> None:
+    for session, their_id, key, direction in zip(
+        two_ends(), (ID_B, ID_A), (KEY_A, KEY_B), (0, 1), strict=True
+    ):
+        session._next_counter = 258
+        data = packet(session.seal(b"content", 0.0))
+        nonce = bytes([5, direction]) + their_id + bytes([0, 0, 0, 0, 0, 0, 1, 2]) + bytes(6)
+        assert SecretBox(key).decrypt(data.box, nonce) == b"content"
+
+
+def test_a_session_is_due_and_expires_by_its_own_age() -> None:
+    ada, _ = two_ends(now=1000.0)
+
+    assert not ada.is_due_for_rekey(1000.0 + REKEY_AFTER_S - 0.001)
+    assert ada.is_due_for_rekey(1000.0 + REKEY_AFTER_S)
+    assert not ada.is_expired(1000.0 + REJECT_AFTER_S - 0.001)
+    assert ada.is_expired(1000.0 + REJECT_AFTER_S)
