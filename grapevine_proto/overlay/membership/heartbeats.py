@@ -38,10 +38,14 @@ class Heartbeats:
         self._members = members
         self._store = store
         self._rng = rng
-        self.load_permille = 0  # our event loop lag, sent in each heartbeat
+        self._load_permille = 0  # our event loop lag, sent in each heartbeat
 
     def reconfigure(self, config: NodeConfig) -> None:
         self._interval_s = config.gossip_interval
+
+    def on_lag(self, lag_s: float) -> None:
+        """The event loop was late by `lag_s` seconds: later heartbeats carry it as our load."""
+        self._load_permille = min(int(lag_s * 1000), 1000)
 
     def due_peers(self, peers: Sequence[Peer], now: float, check_interval_s: float) -> list[Peer]:
         """The peers to send a heartbeat to now; the next check is `check_interval_s` later.
@@ -77,7 +81,7 @@ class Heartbeats:
             min(int((now - peer.their_heartbeat_at) * 1e6), 2**32 - 1)
             if peer.their_heartbeat_number
             else 0,
-            self.load_permille,
+            self._load_permille,
             streams,
             total,
             pack_records(records)[0].records if records else (),

@@ -109,7 +109,7 @@ class LinkEvictor:
         referrals = (
             (other.record,) if other is not None and swap_request.swap_for.peer_id != victim else ()
         )
-        self._proximity.links_optimized += 1
+        self._proximity.count_swap()
         detail = f"{_eviction_reason(newcomer)}, which is nearer"
         return [*effects, Disconnect(victim, CloseReason.FULL, detail, referrals)]
 
@@ -117,7 +117,7 @@ class LinkEvictor:
         """Close the link with `victim`, because `nearer` made room for us."""
         if self.has_room or not self._peers.is_linked(victim.peer_id):
             return []
-        self._proximity.links_optimized += 1
+        self._proximity.count_swap()
         detail = f"{_eviction_reason(nearer)}, which is nearer"
         return [Disconnect(victim.peer_id, CloseReason.FULL, detail)]
 

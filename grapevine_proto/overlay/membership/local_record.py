@@ -36,7 +36,7 @@ class LocalRecord:
         self.addresses: tuple[Address, ...] = (advertised.without_zone,)
         self._conflicts_seen = 0
         self._is_later_node = False  # and the other node on our identity was here first
-        self.was_ever_linked = False  # since this node started
+        self._was_ever_linked = False  # since this node started
         self._last_refuted_at = -math.inf
         self.record = self._sign_record(epoch, 0, left=False)
 
@@ -68,6 +68,10 @@ class LocalRecord:
             left,
         )
         return unsigned.signed(self._identity, config.cluster)
+
+    def on_link_up(self) -> None:
+        """A link is up: this run has taken part in the cluster."""
+        self._was_ever_linked = True
 
     def reconfigure(self, config: NodeConfig) -> bool:
         """Apply `config`; whether our record changed."""
@@ -153,4 +157,4 @@ class LocalRecord:
         """
         if record.epoch == self.record.epoch:
             return record.addresses < self.record.addresses
-        return record.epoch == self.record.epoch + 1 or not self.was_ever_linked
+        return record.epoch == self.record.epoch + 1 or not self._was_ever_linked

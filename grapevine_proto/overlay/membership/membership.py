@@ -149,7 +149,7 @@ class Membership:
         """Advertise `addresses` and send the new record to all linked peers."""
         if not self.local_record.set_addresses(addresses):
             return []
-        self.dialer.our_addresses = self.local_record.addresses
+        self.dialer.set_our_addresses(self.local_record.addresses)
         return self._send_to_linked(Records((self.record,)))
 
     @property
@@ -165,7 +165,7 @@ class Membership:
 
     def on_lag(self, lag_s: float, now: float) -> None:
         """Handle event loop lag of `lag_s`: advertise it, and extend the timeouts of peers."""
-        self._heartbeats.load_permille = min(int(lag_s * 1000), 1000)
+        self._heartbeats.on_lag(lag_s)
         self.detector.on_lag(lag_s, now)
 
     def health_reason(self, peer: Peer, now: float) -> str:
@@ -232,7 +232,7 @@ class Membership:
         `source` is the address the session validated, whatever the record claims. `rtt_s` is the
         RTT in seconds, if measured; `is_outbound` means this node dialed.
         """
-        self.local_record.was_ever_linked = True
+        self.local_record.on_link_up()
         is_self_chosen = is_outbound and self.dialer.is_self_chosen(record.peer_id)
         self.dialer.stop_looking(record.peer_id)
         peer = self._peers.add(record.peer_id, record, source, now)

@@ -78,6 +78,9 @@ class Detector:
         self._accuser_limiter = KeyedRateLimiter(
             ACCUSER_ACCUSATIONS_PER_S, ACCUSER_ACCUSATIONS_BURST
         )
+        self._suspected = self.suspicions.subjects
+        self._probed = self.prober.probes.subjects
+        self._probed_for_others = self.prober.indirect_probes.subjects
         self.deadline = math.inf
 
     def reconfigure(self, config: NodeConfig) -> None:
@@ -293,7 +296,11 @@ class Detector:
 
     def tracks(self, peer_id: PeerId) -> bool:
         """Whether a packet of this peer matters here: it is probed or suspected."""
-        return peer_id in self.suspicions or self.prober.tracks(peer_id)
+        return (
+            peer_id in self._suspected
+            or peer_id in self._probed
+            or peer_id in self._probed_for_others
+        )
 
     def on_packet(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A packet of a linked peer was authenticated: it is alive, whatever others report."""

@@ -54,6 +54,7 @@ class ProbeTable:
 
     def __init__(self) -> None:
         self._probes: dict[PeerId, Probe] = {}
+        self.subjects = self._probes.keys()  # a live view, for the path of every packet
         self._by_number: dict[int, PeerId] = {}
         self._timers: TimerQueue[PeerId] = TimerQueue()
         self._last_number = 0
@@ -130,6 +131,7 @@ class IndirectProbes:
 
     def __init__(self) -> None:
         self._by_subject: dict[PeerId, list[IndirectProbe]] = {}
+        self.subjects = self._by_subject.keys()  # a live view, for the path of every packet
         self._timers: TimerQueue[PeerId] = TimerQueue()
         self._count = 0
         self.rejected = 0

@@ -248,10 +248,6 @@ class Prober:
 
     # --- link events ----------------------------------------------------------------------------
 
-    def tracks(self, peer_id: PeerId) -> bool:
-        """Whether a packet of this peer matters here: it is being probed, by us or for others."""
-        return peer_id in self.probes or peer_id in self.indirect_probes
-
     def on_packet(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A packet of a linked peer was authenticated: end its probes and answer their requesters."""
         probe, peer = self.probes.remove(peer_id), self._peers.get(peer_id)

@@ -121,6 +121,7 @@ class SuspicionTable:
 
     def __init__(self) -> None:
         self._suspicions: dict[PeerId, Suspicion] = {}
+        self.subjects = self._suspicions.keys()  # a live view, for the path of every packet
         self._evictable: dict[PeerId, None] = {}  # cleared or declared dead
         self._timers: TimerQueue[PeerId] = TimerQueue()
         self.rejected = 0

@@ -118,6 +118,10 @@ class Dialer:
         self._rebalance_at, self._rebalance_pause_intervals = now, REBALANCE_INTERVALS
         self.reconfigure(config, now)
 
+    def set_our_addresses(self, addresses: tuple[Address, ...]) -> None:
+        """This node has other addresses from now on, which are never dialed."""
+        self.our_addresses = addresses
+
     def reconfigure(self, config: NodeConfig, now: float) -> None:
         """Apply `config`; new bootstrap addresses are dialed."""
         self._config = config

@@ -90,6 +90,10 @@ class ProximityOptimizer:
         self.candidates_dialed = 0
         self.links_optimized = 0
 
+    def count_swap(self) -> None:
+        """A link was replaced by one to a nearer peer."""
+        self.links_optimized += 1
+
     def reconfigure(self, config: NodeConfig) -> None:
         self._config = config
 

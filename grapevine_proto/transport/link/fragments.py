@@ -26,6 +26,7 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.wire.codec import ChunkedMessage, TrackedBytes, fragment_header
 from grapevine_proto.wire.messages import Fragment, Kind
 
+FRAGMENT_KINDS: Final = frozenset((Kind.FRAGMENT, Kind.REPAIR_FRAGMENT))  # never fragmented
 REASSEMBLY_STALL_TIMEOUT_S: Final = 10.0
 MIN_PROGRESS_BYTES: Final = 512  # half of what a fragment in the smallest datagram carries
 REASSEMBLY_BASE_TIMEOUT_S: Final = 30.0  # to complete a message, plus its size at the rate below
@@ -339,11 +340,6 @@ class Reassembly:
 
     def _assemble(self, partial: _PartialMessage) -> bytes:
         message = b"".join(partial.pieces)
-        if (message[0] == Kind.REPAIR) != partial.is_repair or is_fragment_kind(message[0]):
+        if (message[0] == Kind.REPAIR) != partial.is_repair or message[0] in FRAGMENT_KINDS:
             raise Dropped(DropReason.MALFORMED)
         return message
-
-
-def is_fragment_kind(kind: int) -> bool:
-    """Whether `kind` is a fragment, which must not be fragmented itself."""
-    return kind in (Kind.FRAGMENT, Kind.REPAIR_FRAGMENT)

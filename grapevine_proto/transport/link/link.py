@@ -24,7 +24,11 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.token_bucket import TokenBucket, token_cost
 from grapevine_proto.transport.link.acks import PendingReplies
-from grapevine_proto.transport.link.fragments import Reassembly, ReassemblyBudget, is_fragment_kind
+from grapevine_proto.transport.link.fragments import (
+    FRAGMENT_KINDS,
+    Reassembly,
+    ReassemblyBudget,
+)
 from grapevine_proto.transport.link.inbound_limit import InboundLimit
 from grapevine_proto.transport.link.path_validation import PathValidator
 from grapevine_proto.transport.link.reassembly import ContentReceiver
@@ -244,7 +248,7 @@ class Link:
         """Handles the plaintext of packet `counter`: the second half of `receive`, also used for the packet
         that confirmed a session. Returns and raises as `receive`."""
         kind = plaintext[0]
-        self._last_was_fragment = is_fragment_kind(kind)
+        self._last_was_fragment = kind in FRAGMENT_KINDS
         if kind not in NON_ACK_ELICITING_KINDS:
             self._pending_replies.schedule_ack(session, counter, now)
         elif kind in (Kind.CONFIRM, Kind.NEIGHBOR_REQUEST, Kind.SWAP_REQUEST, Kind.OPEN_TRANSIENT):
