@@ -1,7 +1,9 @@
-"""A member that lies: a real engine with real sessions, made to say what no honest one would.
+"""A malicious member: a real engine with real sessions that sends what no honest node would.
 
-What must stay true: all it has is what any member has, the cluster key, its own identity and its links.
-It joins, and goes on, like everybody else; lies are sealed on its sessions as its own words.
+Invariants:
+
+- It has only what any member has: the cluster key, its own identity and its links. It joins and
+  keeps running like any other node; forged messages are sealed on its own sessions.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ from grapevine_proto.wire.signed import Accusation, PeerRecord, Rumor
 from tests.proto.overlay.builders import identity
 
 
-class Liar:
-    """Node `number` of a simulation, turned."""
+class MaliciousMember:
+    """Node `number` of a simulation, under the control of an attacker."""
 
     def __init__(self, sim: Simulation, number: int) -> None:
         self._sim = sim
         self._node = sim.nodes[number]
         self.number = number
-        self.told = 0
+        self.sent = 0
 
     @property
     def engine(self) -> Engine:
@@ -49,58 +51,60 @@ class Liar:
     def links(self) -> tuple[PeerId, ...]:
         return tuple(self.engine._transport.links)
 
-    def say(self, message: OverlayMessage | Close, *to: PeerId) -> None:
-        """Say anything at all to some linked peers, or to all."""
+    def send(self, message: OverlayMessage | Close, *to: PeerId) -> None:
+        """Send any message to some linked peers, or to all."""
         now = self._node.read_clock(self._sim.now)
         plaintext = codec.encode_message(message)
         for peer_id in to or self.links:
             link = self.engine._transport.links.get(peer_id)
             if link is not None:
                 self.engine._transport.links.enqueue(link, plaintext, now)
-                self.told += 1
+                self.sent += 1
         self._sim._drive(self._node)
 
-    # --- lies -----------------------------------------------------------------------------------
+    # --- attacks --------------------------------------------------------------------------------
 
-    def accuse(self, *victims: PeerRecord, friends: int = 0) -> None:
-        """They do not answer, says it, and so say friends it has made up, each with a key of its own."""
+    def accuse(self, *victims: PeerRecord, accomplices: int = 0) -> None:
+        """Accuse `victims` of not answering, also in the names of `accomplices` freshly made
+        identities.
+        """
         cluster = self.engine.config.cluster
-        accusers = [self.engine._identity, *(identity(9000 + each) for each in range(friends))]
+        accusers = [self.engine._identity, *(identity(9000 + each) for each in range(accomplices))]
         for victim in victims:
-            told = tuple(Accusation.signed(each, cluster, victim) for each in accusers)
-            self.say(MemberUpdates((MemberUpdate(victim, told[:3]),)))
+            accusations = tuple(Accusation.signed(each, cluster, victim) for each in accusers)
+            self.send(MemberUpdates((MemberUpdate(victim, accusations[:3]),)))
 
     def accuse_as(self, accuser: PeerId, victim: PeerRecord) -> None:
-        """Somebody else said so, says it, and cannot sign for it."""
-        self.say(MemberUpdates((MemberUpdate(victim, (Accusation(accuser, bytes(64)),)),)))
+        """Send an accusation in another member's name, without its signature."""
+        self.send(MemberUpdates((MemberUpdate(victim, (Accusation(accuser, bytes(64)),)),)))
 
     def forge_record(self, victim: PeerRecord, *, left: bool = True) -> None:
-        """A later record of somebody, who leaves in it; not signed by its subject."""
+        """Send a newer record of another member, in which it leaves, without its signature."""
         forged = replace(victim, incarnation=victim.incarnation + 5, left=left)
-        self.say(Records((forged,)))
+        self.send(Records((forged,)))
 
     def forge_copy(self, origin: PeerId, epoch: int, first: int, payload: bytes) -> None:
-        """Somebody else's next message, before it is said."""
+        """Send the next message of another origin before it exists."""
         signature = bytes(64)
         forged = Rumor(origin, epoch, first, (len(payload),), payload, signature)
-        self.say(Rumors((RumorCopy(forged, 1, 0),)))
+        self.send(Rumors((RumorCopy(forged, 1, 0),)))
 
-    def claim_marks(self, stream: Stream, high: int) -> None:
-        """It has seen far more of somebody than there is; and, as every peer, a digest of that."""
+    def claim_sequences(self, stream: Stream, high: int) -> None:
+        """Claim to have seen far more of a stream than exists, in a vector and in a digest."""
         entry = StreamRange(stream, 1, high)
-        self.say(Vector(1, False, 0, 1, (entry,)))
-        self.say(Digest(1, 5, bytes(range(16))))
-        self.say(Heartbeat(1 << 31, 0, 0, 0, 7, bytes(range(16)), ()))
+        self.send(Vector(1, False, 0, 1, (entry,)))
+        self.send(Digest(1, 5, bytes(range(16))))
+        self.send(Heartbeat(1 << 31, 0, 0, 0, 7, bytes(range(16)), ()))
 
-    def promise(self, stream: Stream, first: int, last: int) -> None:
-        """It has what it has not."""
-        self.say(IHave((StreamRange(stream, first, last),)))
+    def announce_missing(self, stream: Stream, first: int, last: int) -> None:
+        """Announce messages that it does not have."""
+        self.send(IHave((StreamRange(stream, first, last),)))
 
-    def refuse(self) -> None:
-        """Empty answers to what nobody asked."""
-        self.say(Repair(2**32 - 1, True, True, ()))
+    def send_empty_repairs(self) -> None:
+        """Send empty repairs that nobody requested."""
+        self.send(Repair(2**32 - 1, True, True, ()))
 
-    def vouch(self, numbers: range) -> None:
-        """Whoever it is, it is alive."""
+    def claim_alive(self, numbers: range) -> None:
+        """Answer every ping-req positively."""
         for number in numbers:
-            self.say(PingAck(number, True))
+            self.send(PingAck(number, True))

@@ -1,5 +1,6 @@
-"""Proof once: what an origin says over its own session is delivered at once, and its signature is
-checked before it goes any further."""
+"""Deferred verification: what an origin sends over its own session is delivered at once, and its
+signature is checked before it is forwarded.
+"""
 
 from __future__ import annotations
 
@@ -36,22 +37,22 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PeerId, int]]:
     return checks
 
 
-def badly_signed(number: int, first: int, payload: bytes = b"false") -> Rumor:
+def forged_rumor(number: int, first: int, payload: bytes = b"false") -> Rumor:
     return replace(rumor_of(number, first, payload), signature=bytes(64))
 
 
-def pushed(*rumors: Rumor) -> Rumors:
+def push(*rumors: Rumor) -> Rumors:
     return Rumors(tuple(RumorCopy(rumor, 0, 0) for rumor in rumors))
 
 
-def want(rumor: Rumor) -> IWant:
+def request_for(rumor: Rumor) -> IWant:
     return IWant(0, (StreamRange(rumor.stream, rumor.first, rumor.last),))
 
 
 # --- two nodes ----------------------------------------------------------------------------------
 
 
-def test_what_its_origin_tells_over_its_session_is_delivered_without_a_check(
+def test_a_rumor_from_its_origins_session_is_delivered_without_a_check(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair()
@@ -61,130 +62,130 @@ def test_what_its_origin_tells_over_its_session_is_delivered_without_a_check(
     assert checked == []
 
 
-def test_what_another_tells_of_an_origin_is_checked_before_it_is_delivered(
+def test_a_relayed_rumor_is_checked_before_delivery(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair()
-    pair.speak(pushed(rumor_of(3, 1)))
+    pair.speak(push(rumor_of(3, 1)))
     assert pair.received(pair.other) == [b"true"]
     assert len(checked) == 1
 
 
-def test_a_rumor_of_another_run_of_its_origin_is_checked_before_it_is_delivered(
+def test_a_rumor_of_another_epoch_is_checked_before_delivery(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair()
-    pair.speak(pushed(rumor_of(1, 1, epoch=EPOCH + 1)))
+    pair.speak(push(rumor_of(1, 1, epoch=EPOCH + 1)))
     assert pair.received(pair.other) == [b"true"]
     assert len(checked) == 1
-    bad = replace(rumor_of(1, 1, epoch=EPOCH + 2), signature=bytes(64))
-    pair.speak(pushed(bad))
+    forged = replace(rumor_of(1, 1, epoch=EPOCH + 2), signature=bytes(64))
+    pair.speak(push(forged))
     assert pair.received(pair.other) == [b"true"]
 
 
-def test_a_held_rumor_is_checked_when_it_is_first_asked_for_and_then_no_more(
+def test_a_cached_rumor_is_checked_once_when_first_requested(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair()
-    true = rumor_of(1, 1)
-    pair.speak(pushed(true))
+    authentic = rumor_of(1, 1)
+    pair.speak(push(authentic))
     for _ in range(3):
         assert (
-            pair.other._overlay.store.cache.copy((true.origin, true.epoch, true.first), pair.now)
+            pair.other._overlay.store.cache.copy(
+                (authentic.origin, authentic.epoch, authentic.first), pair.now
+            )
             is not None
         )
     assert len(checked) == 1
 
 
-def test_a_badly_signed_rumor_is_not_given_out_and_is_held_no_more_and_its_origin_is_blamed() -> (
-    None
-):
+def test_a_forged_rumor_is_removed_at_the_first_request_and_charged_to_its_origin() -> None:
     pair = Pair()
-    bad = badly_signed(1, 1)
-    pair.speak(pushed(bad))
-    assert pair.received(pair.other) == [b"false"], "its origin did say it"
+    forged = forged_rumor(1, 1)
+    pair.speak(push(forged))
+    assert pair.received(pair.other) == [b"false"], "its origin did send it"
     assert pair.other.stats().cached == 1
     repairs = watch(pair.one, Repair)
-    pair.speak(want(bad))
+    pair.speak(request_for(forged))
     assert all(not repair.copies for repair in repairs())
     assert pair.other.stats().cached == 0
     pair.run(1.5)
     assert pair.drops(pair.other)[DropReason.BAD_SIGNATURE] == 1
 
 
-def test_what_was_let_go_as_badly_signed_stays_seen_and_is_never_delivered_again() -> None:
+def test_a_removed_forged_rumor_stays_seen_and_is_not_delivered_again() -> None:
     pair = Pair()
-    pair.speak(pushed(badly_signed(1, 1)))
-    pair.speak(want(rumor_of(1, 1)))
-    pair.speak(pushed(rumor_of(1, 1, b"well signed")))
+    pair.speak(push(forged_rumor(1, 1)))
+    pair.speak(request_for(rumor_of(1, 1)))
+    pair.speak(push(rumor_of(1, 1, b"well signed")))
     assert pair.received(pair.other) == [b"false"]
 
 
-def test_the_third_bad_signature_that_comes_to_light_closes_the_link() -> None:
+def test_the_third_forged_rumor_closes_the_link() -> None:
     pair = Pair()
-    pair.speak(pushed(*(badly_signed(1, first) for first in (1, 2, 3))))
+    pair.speak(push(*(forged_rumor(1, first) for first in (1, 2, 3))))
     assert pair.other._transport.links
-    whole = IWant(0, (StreamRange(Stream(pair.one.peer_id, EPOCH), 1, 3),))
-    pair.speak(whole)
+    full_range = IWant(0, (StreamRange(Stream(pair.one.peer_id, EPOCH), 1, 3),))
+    pair.speak(full_range)
     pair.run(1.5)
     assert pair.drops(pair.other)[DropReason.BAD_SIGNATURE] == 3
-    moves = [e for e in pair.events[pair.other] if isinstance(e, PeerStateChanged)]
-    assert [(m.peer.state, m.reason) for m in moves][1] == (
+    changes = [e for e in pair.events[pair.other] if isinstance(e, PeerStateChanged)]
+    assert [(m.peer.state, m.reason) for m in changes][1] == (
         PeerState.DISCONNECTED,
         "misconduct: bad signature",
     )
 
 
-def test_without_checks_left_a_rumor_is_kept_back_and_given_later() -> None:
+def test_without_check_budget_a_rumor_is_withheld_and_sent_later() -> None:
     pair = Pair()
-    true = rumor_of(1, 1)
-    pair.speak(pushed(true))
-    signatures = pair.other._overlay.signatures
-    forged = replace(true, signature=b"")
-    while signatures.check(forged, pair.one.peer_id, pair.now) is DropReason.BAD_SIGNATURE:
+    authentic = rumor_of(1, 1)
+    pair.speak(push(authentic))
+    verifier = pair.other._overlay.signatures
+    unsigned = replace(authentic, signature=b"")
+    while verifier.check(unsigned, pair.one.peer_id, pair.now) is DropReason.BAD_SIGNATURE:
         pass
-    key = (true.origin, true.epoch, true.first)
+    key = (authentic.origin, authentic.epoch, authentic.first)
     assert pair.other._overlay.store.cache.copy(key, pair.now) is None
     assert pair.other._overlay.store.cache.copy(key, pair.now + 1.0) is not None
     assert pair.other._overlay.store.cache.forgers == []
 
 
-def test_one_origin_is_taken_at_its_word_only_as_often_as_its_budget_says(
+def test_unverified_rumors_of_one_origin_are_limited_by_its_budget(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=10_000))
     while pair.other._overlay.signatures.allow_origin(pair.one.peer_id, pair.now):
         pass
-    pair.speak(pushed(rumor_of(1, 1)))
+    pair.speak(push(rumor_of(1, 1)))
     assert pair.received(pair.other) == []
     assert pair.drops(pair.other)[DropReason.SIGNATURE_BUDGET] == 1
     assert checked == []
 
 
 def watch(engine: Engine, kind: type[Repair]) -> Callable[[], list[Repair]]:
-    """What `engine` hears of one kind from now on."""
-    heard: list[Repair] = []
+    """The messages of one kind that `engine` receives from now on."""
+    received: list[Repair] = []
     route = engine._overlay.handle
 
     def note(message: OverlayMessage, *rest: object) -> object:
         if isinstance(message, kind):
-            heard.append(message)
+            received.append(message)
         return route(message, *rest)  # type: ignore[arg-type]
 
     engine._overlay.handle = note  # type: ignore[method-assign, assignment]
-    return lambda: heard
+    return lambda: received
 
 
-# --- a liar among others ------------------------------------------------------------------------
+# --- a malicious origin -------------------------------------------------------------------------
 
 
-class Liar:
-    """A cluster of which node 0 signs badly, and everybody relays what they can."""
+class ForgingOrigin:
+    """A cluster in which node 0 signs badly and all nodes relay what they can."""
 
     def __init__(self, nodes: int) -> None:
-        self.heard: dict[int, list[bytes]] = {number: [] for number in range(nodes)}
-        always = EpidemicConfig(forward_probability=1.0)
-        self.sim = Simulation(nodes=nodes, seed=7, config=NodeConfig(epidemic=always))
+        self.received: dict[int, list[bytes]] = {number: [] for number in range(nodes)}
+        always_forward = EpidemicConfig(forward_probability=1.0)
+        self.sim = Simulation(nodes=nodes, seed=7, config=NodeConfig(epidemic=always_forward))
         self.sim.listen(self._note)
         self.sim.run(15.0)
         self.engine = self._engine(0)
@@ -196,49 +197,49 @@ class Liar:
 
     def _note(self, at: float, number: int, event: object) -> None:
         if isinstance(event, MessageReceived):
-            self.heard[number].append(event.message.payload)
+            self.received[number].append(event.message.payload)
 
-    def tell(self, number: int, rumor: Rumor) -> None:
-        """Say `rumor` to one node alone."""
+    def send_to(self, number: int, rumor: Rumor) -> None:
+        """Send `rumor` to one node only."""
         node = self.sim.nodes[0]
         link = self.engine._transport.links[self._engine(number).peer_id]
         self.engine._transport.links.enqueue(
-            link, codec.encode_message(pushed(rumor)), node.read_clock(self.sim.now)
+            link, codec.encode_message(push(rumor)), node.read_clock(self.sim.now)
         )
         self.sim._drive(node)
 
-    def rumor(self, payload: bytes, *, well_signed: bool) -> Rumor:
+    def rumor(self, payload: bytes, *, is_signed: bool) -> Rumor:
         engine = self.engine
         rumor = Rumor.signed(engine._identity, "default", engine.epoch, 1, (payload,))
-        return rumor if well_signed else replace(rumor, signature=bytes(64))
+        return rumor if is_signed else replace(rumor, signature=bytes(64))
 
 
-def test_a_badly_signed_rumor_goes_no_further_than_whom_its_origin_tells() -> None:
-    liar = Liar(5)
-    liar.tell(1, liar.rumor(b"false", well_signed=False))
-    liar.sim.run(120.0)
-    assert liar.heard == {0: [], 1: [b"false"], 2: [], 3: [], 4: []}
-    told = liar._engine(1)
-    assert dict(told.stats().dropped)[DropReason.BAD_SIGNATURE] == 1
+def test_a_forged_rumor_reaches_only_the_peers_its_origin_sends_it_to() -> None:
+    forger = ForgingOrigin(5)
+    forger.send_to(1, forger.rumor(b"false", is_signed=False))
+    forger.sim.run(120.0)
+    assert forger.received == {0: [], 1: [b"false"], 2: [], 3: [], 4: []}
+    receiver = forger._engine(1)
+    assert dict(receiver.stats().dropped)[DropReason.BAD_SIGNATURE] == 1
 
 
-def test_an_origin_that_says_two_things_under_one_id_makes_nobody_say_either_in_vain() -> None:
-    """Each believes what the origin said to it; what others pass on is what it really signed."""
-    liar = Liar(4)
-    liar.tell(1, liar.rumor(b"to one alone", well_signed=False))
-    liar.sim.run(0.5)
-    liar.tell(2, liar.rumor(b"to the others", well_signed=True))
-    liar.sim.run(60.0)
-    assert liar.heard[1] == [b"to one alone"]
-    assert liar.heard[2] == liar.heard[3] == [b"to the others"]
+def test_an_origin_with_two_contents_under_one_id_harms_no_relay() -> None:
+    """Each node believes what the origin sent to it; others forward only what it signed."""
+    forger = ForgingOrigin(4)
+    forger.send_to(1, forger.rumor(b"to one only", is_signed=False))
+    forger.sim.run(0.5)
+    forger.send_to(2, forger.rumor(b"to the others", is_signed=True))
+    forger.sim.run(60.0)
+    assert forger.received[1] == [b"to one only"]
+    assert forger.received[2] == forger.received[3] == [b"to the others"]
 
 
-def test_a_well_signed_rumor_reaches_all_and_each_relay_checks_it_at_most_once(
+def test_an_authentic_rumor_reaches_all_nodes_and_each_relay_checks_it_at_most_once(
     checked: list[tuple[PeerId, int]],
 ) -> None:
-    liar = Liar(6)
+    forger = ForgingOrigin(6)
     checked.clear()
-    liar.tell(1, liar.rumor(b"true", well_signed=True))
-    liar.sim.run(40.0)
-    assert all(liar.heard[number] == [b"true"] for number in range(1, 6))
+    forger.send_to(1, forger.rumor(b"true", is_signed=True))
+    forger.sim.run(40.0)
+    assert all(forger.received[number] == [b"true"] for number in range(1, 6))
     assert 1 <= len(checked) <= 6, "once in each node"

@@ -7,7 +7,7 @@ import pytest
 from tests.benchmarks.bench_glomers import TARGETS, Result, meets, play
 
 
-@pytest.mark.parametrize(("bundle_s", "target"), TARGETS)
-def test_the_challenge_is_met(bundle_s: float, target: Result) -> None:
-    got = play(bundle_s, 2.0)
-    assert meets(got, target), got
+@pytest.mark.parametrize(("batch_s", "target"), TARGETS)
+def test_the_targets_are_met(batch_s: float, target: Result) -> None:
+    result = play(batch_s, 2.0)
+    assert meets(result, target), result

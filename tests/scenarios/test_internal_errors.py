@@ -1,4 +1,4 @@
-"""An error of the program while it serves one peer ends that link, is told, and costs nobody else a turn."""
+"""An internal error while serving one peer closes that link, is reported, and delays no other peer."""
 
 from __future__ import annotations
 
@@ -55,31 +55,31 @@ from grapevine_proto.wire.signed import PeerRecord, Rumor, TraceReceipt
 from tests.cluster import Cluster, address_of, seal_as
 from tests.proto.overlay.builders import EPOCH, identity
 
-VICTIM, LIAR, HONEST = 1, 2, 3
+VICTIM, MALICIOUS, HONEST = 1, 2, 3
 
 
 def fail(*_: object, **__: object) -> Any:
-    raise ZeroDivisionError("something nobody thought of")
+    raise ZeroDivisionError("unexpected")
 
 
-def fails_for(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, subject: object) -> None:
-    """From now on `name` of `owner` raises where it is asked of `subject`."""
-    sound = owner.__dict__[name]
+def make_fail(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, subject: object) -> None:
+    """From now on attribute `name` of `owner` raises for `subject`."""
+    original = owner.__dict__[name]
 
     def call(self: object, *args: Any, **kwargs: Any) -> Any:
         if self is subject:
             fail()
-        return sound(self, *args, **kwargs)
+        return original(self, *args, **kwargs)
 
     def get(self: object) -> Any:
         if self is subject:
             fail()
-        return sound.fget(self)
+        return original.fget(self)
 
-    monkeypatch.setattr(owner, name, property(get) if isinstance(sound, property) else call)
+    monkeypatch.setattr(owner, name, property(get) if isinstance(original, property) else call)
 
 
-# --- one link ends, the others have their turn ---------------------------------------------------
+# --- one link closes, the others are served ------------------------------------------------------
 
 SERVING = [
     "transmit",
@@ -93,80 +93,79 @@ SERVING = [
 
 
 @pytest.mark.parametrize("name", [*SERVING, "receive", "is_idle", "has_room_for"])
-def test_a_fault_in_serving_one_link_ends_it_and_the_others_have_their_turn(
+def test_an_internal_error_on_one_link_closes_it_and_the_others_are_served(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(3)
-    liar = cluster[LIAR].peer_id
-    fails_for(monkeypatch, Link, name, cluster.link(VICTIM, LIAR))
+    malicious = cluster[MALICIOUS].peer_id
+    make_fail(monkeypatch, Link, name, cluster.link(VICTIM, MALICIOUS))
     for number in range(3):
         cluster[VICTIM].broadcast(bytes([number]) * 2000, cluster.now)
-        cluster[LIAR].broadcast(b"x", cluster.now)
+        cluster[MALICIOUS].broadcast(b"x", cluster.now)
         cluster.exchange()
         assert bytes([number]) * 2000 in cluster.heard(HONEST), "in the same turn"
         cluster.run(1.0)
-    [fault, *_] = cluster.faults(VICTIM)
-    assert fault.peer == liar
-    assert (
-        "ZeroDivisionError: something nobody thought of in fail (test_internal_errors.py:"
-        in fault.problem
-    )
+    [error, *_] = cluster.faults(VICTIM)
+    assert error.peer == malicious
+    assert "ZeroDivisionError: unexpected in fail (test_internal_errors.py:" in error.problem
     assert cluster.drops(VICTIM)[DropReason.INTERNAL_ERROR] == len(cluster.faults(VICTIM))
     assert cluster[HONEST].peer_id in cluster[VICTIM]._transport.links
 
 
-def test_a_peer_whose_link_ended_by_a_fault_is_told_so_and_may_come_again(
+def test_a_peer_whose_link_closed_by_an_internal_error_may_reconnect(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(2)
-    fails_for(monkeypatch, Link, "is_expired", cluster.link(VICTIM, LIAR))
+    make_fail(monkeypatch, Link, "is_expired", cluster.link(VICTIM, MALICIOUS))
     cluster.run(1.5)
     monkeypatch.undo()
     assert cluster.faults(VICTIM)
     cluster.run(30.0)
     cluster[VICTIM].broadcast(b"again", cluster.now)
     cluster.run(1.0)
-    assert b"again" in cluster.heard(LIAR)
+    assert b"again" in cluster.heard(MALICIOUS)
 
 
-def test_a_fault_while_a_message_is_heard_ends_the_link_that_it_came_over(
+def test_an_internal_error_in_a_message_handler_closes_the_link_it_arrived_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
     monkeypatch.setattr(cluster[VICTIM]._overlay.dissemination.lazy_push, "handle", fail)
-    cluster.say(LIAR, VICTIM, IHave(()))
+    cluster.say(MALICIOUS, VICTIM, IHave(()))
     cluster.exchange()
     assert list(cluster[VICTIM]._transport.links) == [cluster[HONEST].peer_id]
-    assert [fault.peer for fault in cluster.faults(VICTIM)] == [cluster[LIAR].peer_id]
+    assert [error.peer for error in cluster.faults(VICTIM)] == [cluster[MALICIOUS].peer_id]
 
 
-def test_a_fault_in_a_short_session_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_in_a_transient_session_ends_only_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cluster = Cluster(3)
-    victim, liar = cluster[VICTIM], cluster[LIAR]
-    for engine, peer in ((victim, liar), (liar, victim)):
+    victim, malicious = cluster[VICTIM], cluster[MALICIOUS]
+    for engine, peer in ((victim, malicious), (malicious, victim)):
         closed = engine._transport.disconnect(
             peer.peer_id, "for the test", None, notify=False, now=cluster.now
         )
         engine._on_events(closed, cluster.now)
-    victim.send(liar.peer_id, b"psst", cluster.now)
+    victim.send(malicious.peer_id, b"psst", cluster.now)
     cluster.exchange()
-    short = victim._transport.transients.get(liar.peer_id)
-    assert short is not None
-    fails_for(monkeypatch, Link, "advance", short)
+    transient = victim._transport.transients.get(malicious.peer_id)
+    assert transient is not None
+    make_fail(monkeypatch, Link, "advance", transient)
     cluster.run(1.5)
-    assert victim._transport.transients.get(liar.peer_id) is None
-    assert [fault.peer for fault in cluster.faults(VICTIM)] == [liar.peer_id]
+    assert victim._transport.transients.get(malicious.peer_id) is None
+    assert [error.peer for error in cluster.faults(VICTIM)] == [malicious.peer_id]
     victim.broadcast(b"on", cluster.now)
     cluster.exchange()
     assert b"on" in cluster.heard(HONEST)
 
 
-def test_a_fault_in_one_dial_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_in_one_dial_ends_only_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(1)
     cluster.add(HONEST)
     cluster[VICTIM].dial(address_of(9), cluster.now)
     [dial] = cluster[VICTIM]._transport.handshakes._dials.values()
-    fails_for(monkeypatch, Initiator, "transmit", dial)
+    make_fail(monkeypatch, Initiator, "transmit", dial)
     cluster[VICTIM].dial(address_of(HONEST), cluster.now)
     cluster.exchange()
     assert list(cluster[VICTIM]._transport.links) == [cluster[HONEST].peer_id]
@@ -174,46 +173,46 @@ def test_a_fault_in_one_dial_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(cluster.faults(VICTIM)) == 1
 
 
-@pytest.mark.parametrize("machine", ["membership", "dissemination", "antientropy", "tracing"])
-def test_a_fault_in_one_machine_costs_no_other_its_turn(
-    machine: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("component", ["membership", "dissemination", "antientropy", "tracing"])
+def test_an_internal_error_in_one_component_does_not_stop_the_others(
+    component: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(2)
-    monkeypatch.setattr(getattr(cluster[VICTIM]._overlay, machine), "advance", fail)
+    monkeypatch.setattr(getattr(cluster[VICTIM]._overlay, component), "advance", fail)
     cluster.run(3.0)
     cluster[VICTIM].broadcast(b"still here", cluster.now)
     cluster.run(1.0)
-    assert b"still here" in cluster.heard(LIAR)
-    assert 1 <= len(cluster.faults(VICTIM)) <= 5, "told at most once a second"
-    assert cluster[VICTIM].deadline > cluster.now, "nor does it spin"
+    assert b"still here" in cluster.heard(MALICIOUS)
+    assert 1 <= len(cluster.faults(VICTIM)) <= 5, "reported at most once a second"
+    assert cluster[VICTIM].deadline > cluster.now, "the deadline does not spin"
 
 
-def test_a_fault_in_an_effect_for_one_peer_leaves_the_others_theirs(
+def test_an_internal_error_in_an_effect_for_one_peer_does_not_affect_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
-    victim, sound = cluster[VICTIM], cluster[VICTIM]._transport.links.enqueue
-    liar = cluster.link(VICTIM, LIAR)
+    victim, original = cluster[VICTIM], cluster[VICTIM]._transport.links.enqueue
+    malicious = cluster.link(VICTIM, MALICIOUS)
 
     def enqueue(link: Link, plaintext: bytes, now: float) -> None:
-        if link is liar:
+        if link is malicious:
             fail()
-        sound(link, plaintext, now)
+        original(link, plaintext, now)
 
     monkeypatch.setattr(victim._transport.links, "enqueue", enqueue)
-    cluster.run(12.0)  # heartbeats
-    assert {fault.peer for fault in cluster.faults(VICTIM)} == {cluster[LIAR].peer_id}
+    cluster.run(12.0)  # until heartbeats are sent
+    assert {error.peer for error in cluster.faults(VICTIM)} == {cluster[MALICIOUS].peer_id}
     assert cluster[HONEST].peer_id in victim._transport.links
     assert cluster[VICTIM].peer_id in cluster[HONEST]._transport.links
 
 
-def test_a_link_that_cannot_even_be_told_goodbye_is_gone_all_the_same(
+def test_a_link_that_cannot_send_close_is_removed_anyway(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
-    victim, link = cluster[VICTIM], cluster.link(VICTIM, LIAR)
+    victim, link = cluster[VICTIM], cluster.link(VICTIM, MALICIOUS)
     for name in ("transmit", "clear", "send", "close"):
-        fails_for(monkeypatch, Link, name, link)
+        make_fail(monkeypatch, Link, name, link)
     victim.broadcast(bytes(2000), cluster.now)
     cluster.exchange()
     assert list(victim._transport.links) == [cluster[HONEST].peer_id]
@@ -221,42 +220,44 @@ def test_a_link_that_cannot_even_be_told_goodbye_is_gone_all_the_same(
     assert bytes(2000) in cluster.heard(HONEST)
 
 
-def test_a_fault_is_described_in_one_line_of_bounded_length() -> None:
+def test_an_internal_error_is_described_in_one_line_of_bounded_length() -> None:
     with pytest.raises(ValueError, match="a") as caught:
         int("a\nb" * 10_000)
-    words = format_error(caught.value)
-    assert words.startswith("ValueError: ")
-    assert "\n" not in words
-    assert len(words) < 700
+    description = format_error(caught.value)
+    assert description.startswith("ValueError: ")
+    assert "\n" not in description
+    assert len(description) < 700
 
 
-# --- numbers that a peer chooses -----------------------------------------------------------------
+# --- numbers chosen by a peer --------------------------------------------------------------------
 
 
-def test_the_highest_packet_number_is_acknowledged_and_the_one_above_it_refused() -> None:
+def test_the_highest_packet_number_is_acknowledged_and_higher_ones_dropped() -> None:
     cluster = Cluster(3)
-    session = cluster.link(LIAR, VICTIM).session
-    said = codec.encode_message(Records(()))
-    for counter, refused in (
+    session = cluster.link(MALICIOUS, VICTIM).session
+    plaintext = codec.encode_message(Records(()))
+    for counter, dropped in (
         (MAX_PACKETS_PER_SESSION - 1, 0),
         (MAX_PACKETS_PER_SESSION, 1),
         (MAX_PACKETS_PER_SESSION + 1, 2),
     ):
-        datagram = seal_as(session, counter, said)
-        cluster[VICTIM].receive(datagram, address_of(LIAR), cluster.now)
-        assert cluster.drops(VICTIM).get(DropReason.SESSION_EXPIRED, 0) == refused
+        datagram = seal_as(session, counter, plaintext)
+        cluster[VICTIM].receive(datagram, address_of(MALICIOUS), cluster.now)
+        assert cluster.drops(VICTIM).get(DropReason.SESSION_EXPIRED, 0) == dropped
     cluster.run(1.0)
     assert not cluster.faults(VICTIM)
-    assert cluster.link(VICTIM, LIAR).session.ack_tracker.highest == MAX_PACKETS_PER_SESSION - 1
+    assert (
+        cluster.link(VICTIM, MALICIOUS).session.ack_tracker.highest == MAX_PACKETS_PER_SESSION - 1
+    )
 
 
-def test_who_acknowledges_what_was_never_sent_is_not_believed() -> None:
+def test_an_ack_of_unsent_packets_is_dropped() -> None:
     cluster = Cluster(2)
-    ours = cluster.link(VICTIM, LIAR)
+    ours = cluster.link(VICTIM, MALICIOUS)
     number = ours.session.next_counter
-    told = Ack(ours.session.their_id, 0, number + 1, 0, 0, ())
+    ack = Ack(ours.session.their_id, 0, number + 1, 0, 0, ())
     before = ours.path.rate
-    cluster.say(LIAR, VICTIM, codec.encode_frame(told))
+    cluster.say(MALICIOUS, VICTIM, codec.encode_frame(ack))
     assert cluster.drops(VICTIM)[DropReason.MALFORMED] == 1
     assert ours.path.rate == before
 
@@ -265,7 +266,7 @@ counters = st.sampled_from([0, 1, 2, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 -
 long_counters = counters | st.sampled_from([2**32, 2**53, 2**63 - 1, 2**64 - 1])
 small = st.integers(0, 255)
 bodies = st.binary(min_size=1, max_size=40)
-OURS = identity(LIAR)
+OURS = identity(MALICIOUS)
 
 
 @st.composite
@@ -282,20 +283,20 @@ many_ranges = st.lists(ranges(), max_size=4).map(tuple)
 
 @st.composite
 def copies(draw: st.DrawFn) -> RumorCopy:
-    top = SEQUENCE_LIMIT - MAX_PAYLOADS
-    first = draw(st.sampled_from([1, 2, 1000, top - 1, top]))
+    highest_first = SEQUENCE_LIMIT - MAX_PAYLOADS
+    first = draw(st.sampled_from([1, 2, 1000, highest_first - 1, highest_first]))
     payloads = tuple(draw(st.lists(st.binary(max_size=3), min_size=1, max_size=4)))
     share = draw(st.sampled_from([0, 1, 65535]))
-    told = Rumor.signed(OURS, "default", draw(epochs), first, payloads, trace_share=share)
-    return RumorCopy(told, draw(small), draw(counters))
+    rumor = Rumor.signed(OURS, "default", draw(epochs), first, payloads, trace_share=share)
+    return RumorCopy(rumor, draw(small), draw(counters))
 
 
 @st.composite
 def records(draw: st.DrawFn) -> PeerRecord:
-    who = draw(st.sampled_from([OURS, identity(7)]))
-    addresses = (address_of(LIAR),) * draw(st.integers(0, 4))
+    signer = draw(st.sampled_from([OURS, identity(7)]))
+    addresses = (address_of(MALICIOUS),) * draw(st.integers(0, 4))
     bare = PeerRecord(
-        who.peer_id,
+        signer.peer_id,
         draw(epochs),
         draw(counters),
         addresses,
@@ -305,11 +306,11 @@ def records(draw: st.DrawFn) -> PeerRecord:
         draw(counters),
         False,
     )
-    return bare.signed(who, "default")
+    return bare.signed(signer, "default")
 
 
 def link_frames(theirs: bytes, ours: bytes) -> st.SearchStrategy[LinkFrame]:
-    """`theirs` is the id of the session on the liar's packets, `ours` on the victim's."""
+    """`theirs` is the session ID on the malicious peer's packets, `ours` the one on the victim's."""
     sessions = st.sampled_from([theirs, ours, bytes(8)])
     missing = st.lists(st.tuples(counters, counters), max_size=3).map(tuple)
     return st.one_of(
@@ -323,13 +324,13 @@ def link_frames(theirs: bytes, ours: bytes) -> st.SearchStrategy[LinkFrame]:
 
 ids = st.sampled_from([OURS.peer_id, identity(VICTIM).peer_id, identity(7).peer_id])
 totals = st.binary(min_size=16, max_size=16)
-told_records = st.lists(records(), max_size=3).map(tuple)
-told_opinions = st.lists(st.builds(MemberUpdate, records()), max_size=2).map(tuple)
+record_lists = st.lists(records(), max_size=3).map(tuple)
+update_lists = st.lists(st.builds(MemberUpdate, records()), max_size=2).map(tuple)
 receipts = st.builds(TraceReceipt, ids, small, counters, small, st.sampled_from([b"", bytes(64)]))
 message_ids = st.builds(MessageId, ids, epochs, st.sampled_from([1, SEQUENCE_LIMIT]))
 messages: st.SearchStrategy[OverlayMessage] = st.one_of(
-    st.builds(Heartbeat, counters, counters, counters, st.integers(0, 1000), counters, totals, told_records),
-    st.builds(Records, told_records),
+    st.builds(Heartbeat, counters, counters, counters, st.integers(0, 1000), counters, totals, record_lists),
+    st.builds(Records, record_lists),
     st.builds(Rumors, st.lists(copies(), max_size=2).map(tuple)),
     st.builds(DirectMessage, st.sampled_from([1, SEQUENCE_LIMIT]), bodies),
     st.builds(Digest, counters, counters, totals),
@@ -343,36 +344,38 @@ messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(Subscribe, st.booleans()),
     st.builds(Graft, ids | st.none()),
     st.builds(Prune, ids | st.none()),
-    st.builds(Ping, counters, told_opinions),
+    st.builds(Ping, counters, update_lists),
     st.builds(PingReq, counters, ids),
     st.builds(PingAck, counters, st.booleans()),
-    st.builds(MemberUpdates, told_opinions),
+    st.builds(MemberUpdates, update_lists),
     st.builds(MemberDigest, counters, counters, st.sampled_from([b"", bytes(4), bytes(8)]), st.booleans()),
     st.builds(Receipts, counters, message_ids, st.lists(receipts, max_size=2).map(tuple)),
     st.builds(ReceiptAck, counters),
     st.builds(Pause, counters),
 )  # fmt: skip
 plaintexts = messages.map(codec.encode_message)
-WORDS: Callable[[LinkFrame], bytes] = codec.encode_frame
+ENCODE_FRAME: Callable[[LinkFrame], bytes] = codec.encode_frame
 
 
 @settings(max_examples=120, deadline=None)
 @given(st.data())
-def test_no_number_that_a_peer_chooses_costs_another_link_its_turn(data: st.DataObject) -> None:
+def test_no_number_chosen_by_a_peer_affects_another_link(data: st.DataObject) -> None:
     cluster = Cluster(3)
     victim = cluster[VICTIM]
     for _ in range(data.draw(st.integers(1, 6))):
         link = (
-            cluster.link(LIAR, VICTIM) if victim.peer_id in cluster[LIAR]._transport.links else None
+            cluster.link(MALICIOUS, VICTIM)
+            if victim.peer_id in cluster[MALICIOUS]._transport.links
+            else None
         )
-        if link is None or cluster[LIAR].peer_id not in victim._transport.links:
+        if link is None or cluster[MALICIOUS].peer_id not in victim._transport.links:
             break
         session = link.session
-        frames = link_frames(session.their_id, session.our_id).map(WORDS)
-        said = data.draw(plaintexts | frames)
-        following = session.next_counter
-        number = data.draw(st.just(following) | counters | st.just(MAX_PACKETS_PER_SESSION - 1))
-        victim.receive(seal_as(session, number, said), address_of(LIAR), cluster.now)
+        frames = link_frames(session.their_id, session.our_id).map(ENCODE_FRAME)
+        plaintext = data.draw(plaintexts | frames)
+        next_number = session.next_counter
+        number = data.draw(st.just(next_number) | counters | st.just(MAX_PACKETS_PER_SESSION - 1))
+        victim.receive(seal_as(session, number, plaintext), address_of(MALICIOUS), cluster.now)
         victim.broadcast(b"to all", cluster.now)
         cluster.exchange()
         cluster.run(data.draw(st.sampled_from([0.05, 1.0, 3.0])), step=0.25)
@@ -381,16 +384,16 @@ def test_no_number_that_a_peer_chooses_costs_another_link_its_turn(data: st.Data
     count = len(cluster.heard(HONEST))
     victim.broadcast(b"the last", cluster.now)
     cluster.exchange()
-    cluster.run(1.0)  # the liar may have links and trees of its own change meanwhile
+    cluster.run(1.0)  # the malicious peer may have replaced links and trees meanwhile
     assert cluster.heard(HONEST)[count:].count(b"the last") == 1
 
 
-def test_a_table_of_accounts_full_of_linked_peers_takes_one_more(
+def test_a_peer_limit_table_full_of_linked_peers_accepts_one_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
     monkeypatch.setattr("grapevine_proto.transport.peer_limits.TRACKED_PEERS_LIMIT", 2)
-    accounts = cluster[VICTIM]._transport.links.peer_limits
-    assert len(accounts) == 2
-    accounts.get_or_create(identity(9).peer_id, cluster.now)
-    assert len(accounts) == 3
+    peer_limits = cluster[VICTIM]._transport.links.peer_limits
+    assert len(peer_limits) == 2
+    peer_limits.get_or_create(identity(9).peer_id, cluster.now)
+    assert len(peer_limits) == 3

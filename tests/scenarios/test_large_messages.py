@@ -1,4 +1,6 @@
-"""Large payloads in a cluster: one copy a node, nothing missed, and nobody is kept waiting."""
+"""Large messages in a cluster: one copy per node, none missed, and no unresponsive holder delays
+them much.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ SIZE = 100_000
 
 
 def cluster(strategy: str, *, degree: int = 8, loss: float = 0.0) -> Simulation:
-    """Linked nodes that have spoken before, so their paths are measured."""
+    """Linked nodes that have exchanged a message, so that RTTs are measured."""
     config = NodeConfig(
         strategy=strategy, max_peers=degree, anti_entropy=AntiEntropyConfig(enabled=False)
     )
@@ -29,7 +31,7 @@ def cluster(strategy: str, *, degree: int = 8, loss: float = 0.0) -> Simulation:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_large_payload_costs_one_copy_a_node_under_every_strategy(strategy: str) -> None:
+def test_a_large_message_costs_one_copy_per_node_under_every_strategy(strategy: str) -> None:
     sim = cluster(strategy)
     before = sim.bytes
     message = sim.broadcast(0, bytes(range(100)) * (SIZE // 100))
@@ -42,7 +44,7 @@ def test_a_large_payload_costs_one_copy_a_node_under_every_strategy(strategy: st
     assert sum(node.duplicates for node in sim.nodes) == 0
 
 
-def test_at_ten_percent_loss_nobody_misses_a_large_payload() -> None:
+def test_at_ten_percent_loss_no_node_misses_a_large_message() -> None:
     sim = cluster("auto", loss=0.10)
     before = sim.bytes
     message = sim.broadcast(0, bytes(SIZE))
@@ -51,43 +53,43 @@ def test_at_ten_percent_loss_nobody_misses_a_large_payload() -> None:
     assert sim.bytes - before < 1.6 * (NODES - 1) * SIZE
 
 
-def test_a_holder_that_does_not_deliver_costs_its_patience_alone() -> None:
+def test_a_holder_that_does_not_deliver_costs_one_timeout() -> None:
     sim = cluster("plumtree")
-    usual = sim.broadcast(0, bytes(SIZE))
+    baseline = sim.broadcast(0, bytes(SIZE))
     sim.run(3.0)
-    mute = 0
-    for node in sim.nodes[1:6]:  # a sixth of all announce as others do, and answer nothing
+    suppressed = 0
+    for node in sim.nodes[1:6]:  # a sixth of the nodes announce as usual and send no repairs
         engine = node.engine
         assert engine is not None
         assert isinstance(node.peer_id, PeerId)
-        perform = engine._apply_effects
+        apply_effects = engine._apply_effects
 
-        def perform_no_repairs(
-            effects: list[object], now: float, perform: object = perform
+        def apply_all_but_repairs(
+            effects: list[object], now: float, apply_effects: object = apply_effects
         ) -> None:
-            nonlocal mute
+            nonlocal suppressed
             effects = list(effects)
             kept = [
                 each
                 for each in effects
                 if not (isinstance(each, Send) and isinstance(each.message, Repair))
             ]
-            mute += len(effects) - len(kept)
-            perform(kept, now)  # type: ignore[operator]
+            suppressed += len(effects) - len(kept)
+            apply_effects(kept, now)  # type: ignore[operator]
 
-        engine._apply_effects = perform_no_repairs  # type: ignore[method-assign, assignment]
+        engine._apply_effects = apply_all_but_repairs  # type: ignore[method-assign, assignment]
     message = sim.broadcast(0, bytes(SIZE))
     sim.run(5.0)
-    report, before = sim.report(message), sim.report(usual)
-    assert mute > 0
+    report, before = sim.report(message), sim.report(baseline)
+    assert suppressed > 0
     assert report.missed == 0
     assert report.last is not None
     assert before.last is not None
     assert report.last < before.last + 3 * 0.5
 
 
-def test_many_large_payloads_at_once_all_come_through_without_rounds() -> None:
+def test_many_concurrent_large_messages_are_delivered_without_anti_entropy() -> None:
     sim = cluster("auto")
-    said = [sim.broadcast(number % NODES, bytes([number]) * SIZE) for number in range(8)]
+    sent = [sim.broadcast(number % NODES, bytes([number]) * SIZE) for number in range(8)]
     sim.run(10.0)
-    assert sum(sim.report(each).missed for each in said) == 0
+    assert sum(sim.report(each).missed for each in sent) == 0

@@ -1,4 +1,4 @@
-"""What a node may be made to hold stays within its ceilings, whoever asks and however many."""
+"""Memory stays within limits, whatever peers request and however many they are."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.proto.transport.test_transient_sessions import Members
 MIB = 2**20
 
 
-def test_a_large_body_that_fifty_peers_ask_for_is_held_once() -> None:
-    """Each asks in words of its own, so that no two answers are the same bytes."""
+def test_a_large_body_requested_by_fifty_peers_is_held_once() -> None:
+    """Each request differs, so that no two answers are the same bytes."""
     members = Members(51)
     hub, peers = members.engines[0], members.engines[1:]
     for peer in peers:
@@ -29,7 +29,8 @@ def test_a_large_body_that_fifty_peers_ask_for_is_held_once() -> None:
         )
         members.exchange()
     assert len(hub._transport.links) == 50
-    members.is_cut = lambda source, target: 0 in (source, target)  # nobody hears of it yet
+    # no peer learns of the message yet
+    members.is_cut = lambda source, target: 0 in (source, target)
     hub.broadcast(bytes(10 * MIB), members.now)
     members.exchange()
     stream = Stream(hub.peer_id, hub.epoch)
@@ -40,19 +41,19 @@ def test_a_large_body_that_fifty_peers_ask_for_is_held_once() -> None:
             IWant(GAP_REQUEST_ROUND, (StreamRange(stream, 1, 1),)), peer.peer_id, members.now
         )
         hub._apply_effects(effects, members.now)
-    waiting = sum(link.queued for link in hub._transport.links.values())
+    queued = sum(link.queued for link in hub._transport.links.values())
     sent = hub.datagrams_to_send(members.now)
-    grown, peak = tracemalloc.get_traced_memory()
+    growth, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert waiting >= 50
+    assert queued >= 50
     assert len({to for _, to in sent}) > 40  # the others wait for their pacers
-    assert peak < 8 * MIB  # 500 MiB, were each answer put together
-    assert grown < 8 * MIB
+    assert peak < 8 * MIB  # 500 MiB if each answer were assembled separately
+    assert growth < 8 * MIB
     stats = hub.stats()
     assert 10 * MIB < stats.cached_bytes < hub.config.limits.cache_bytes
 
 
-def test_asking_again_for_a_large_body_that_is_on_its_way_queues_it_no_second_time() -> None:
+def test_a_repeated_request_for_a_large_body_in_flight_queues_no_second_copy() -> None:
     members = Members(2)
     hub, peer = members.engines
     peer._transport.handshakes.dial(hub.record.addresses[0], hub.peer_id, peer.record, members.now)
@@ -62,63 +63,63 @@ def test_asking_again_for_a_large_body_that_is_on_its_way_queues_it_no_second_ti
     members.exchange()
     [link] = hub._transport.links.values()
     before = link.queued, link.send_drops
-    want = IWant(GAP_REQUEST_ROUND, (StreamRange(Stream(hub.peer_id, hub.epoch), 1, 1),))
+    request = IWant(GAP_REQUEST_ROUND, (StreamRange(Stream(hub.peer_id, hub.epoch), 1, 1),))
     for _ in range(3):
-        effects = hub._overlay.antientropy.handle(want, peer.peer_id, members.now)
+        effects = hub._overlay.antientropy.handle(request, peer.peer_id, members.now)
         hub._apply_effects(effects, members.now)
     assert (link.queued - before[0], link.send_drops - before[1]) == (1, 2)
 
 
-def test_a_spliced_repair_is_the_same_bytes_as_one_put_together() -> None:
+def test_a_chunked_repair_has_the_same_bytes_as_an_assembled_one() -> None:
     for size in (codec.CHUNKED_BODY_BYTES - 1, codec.CHUNKED_BODY_BYTES, 70_001, 3 * MIB):
         payloads = bytes(range(256)) * (size // 256), b"x" * (size % 256)
-        told = RumorCopy(rumor(1, 5, *payloads), 1, 0)
-        repair = Repair(7, True, False, (told,))
-        whole, spliced = codec.encode_message(repair), codec.encode_repair(repair)
-        if isinstance(spliced, bytes):
+        rumor_copy = RumorCopy(rumor(1, 5, *payloads), 1, 0)
+        repair = Repair(7, True, False, (rumor_copy,))
+        encoded, chunked = codec.encode_message(repair), codec.encode_repair(repair)
+        if isinstance(chunked, bytes):
             assert size < codec.CHUNKED_BODY_BYTES
-            assert spliced == whole
+            assert chunked == encoded
             continue
-        assert len(spliced) == len(whole)
-        head, tail = len(spliced.head), len(spliced) - len(spliced.tail)
+        assert len(chunked) == len(encoded)
+        head, tail = len(chunked.head), len(chunked) - len(chunked.tail)
         for start, end in (
-            (0, len(whole)),
+            (0, len(encoded)),
             (0, 10),
             (0, head + 5),
             (head, head + 1000),
             (head - 3, tail + 2),
             (tail - 4, tail + 4),
-            (tail, len(whole)),
-            (len(whole) - 1, len(whole)),
+            (tail, len(encoded)),
+            (len(encoded) - 1, len(encoded)),
         ):
-            assert spliced.slice_bytes(start, end) == whole[start:end]
-        assert spliced.kind == whole[0]
+            assert chunked.slice_bytes(start, end) == encoded[start:end]
+        assert chunked.kind == encoded[0]
 
 
-def test_a_traced_rumor_is_spliced_like_any_other() -> None:
+def test_a_traced_rumor_is_chunked_like_any_other() -> None:
     traced = replace(rumor(1, 5, bytes(100_000)), trace_share=9)
     repair = Repair(2**32 - 1, True, True, (RumorCopy(traced, 3, 250),))
-    spliced = codec.encode_repair(repair)
-    assert isinstance(spliced, codec.ChunkedMessage)
-    assert codec.decode_message(spliced.slice_bytes(0, len(spliced))) == repair
+    chunked = codec.encode_repair(repair)
+    assert isinstance(chunked, codec.ChunkedMessage)
+    assert codec.decode_message(chunked.slice_bytes(0, len(chunked))) == repair
 
 
-def test_several_small_rumors_are_not_spliced() -> None:
+def test_several_small_rumors_are_not_chunked() -> None:
     repair = Repair(7, True, False, (copy(1, 1), copy(1, 2)))
     assert codec.encode_repair(repair) == codec.encode_message(repair)
 
 
-def test_a_question_is_answered_with_so_many_datagrams_and_so_many_bytes_and_no_more() -> None:
+def test_an_answer_is_limited_in_datagrams_and_bytes() -> None:
     for size, count in ((900, REPAIR_DATAGRAMS_LIMIT + 1), (8192, REPAIR_LIMIT_BYTES // 8192 + 1)):
         members = Members(1, anti_entropy=AntiEntropyConfig(enabled=False))
         [engine] = members.engines
         for _ in range(count):
             engine.broadcast(bytes(size), members.now)
             engine.datagrams_to_send(members.now)
-        want = IWant(
+        request = IWant(
             GAP_REQUEST_ROUND, (StreamRange(Stream(engine.peer_id, engine.epoch), 1, count),)
         )
-        effects = engine._overlay.antientropy.handle(want, identity(2).peer_id, members.now)
+        effects = engine._overlay.antientropy.handle(request, identity(2).peer_id, members.now)
         repairs = [each.message for each in effects if isinstance(each, Send)]
         assert all(isinstance(each, Repair) for each in repairs)
         copies = [
@@ -130,4 +131,4 @@ def test_a_question_is_answered_with_so_many_datagrams_and_so_many_bytes_and_no_
         last = repairs[-1]
         assert isinstance(last, Repair)
         assert last.is_last
-        assert last.has_more  # ask again
+        assert last.has_more  # the rest has to be requested again

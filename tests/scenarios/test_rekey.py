@@ -1,4 +1,6 @@
-"""Sessions and keys change while traffic flows over a bad road, and nothing is lost or comes twice."""
+"""Sessions and keys are replaced under traffic over a lossy network, and no message is lost or
+duplicated.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,18 @@ from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.transport.session.session import REKEY_AFTER_PACKETS, REKEY_AFTER_S, Session
 
 OLD, NEW = ClusterKey(bytes(32)), ClusterKey(b"n" * 32)
-EVERY_S = 0.2
+INTERVAL_S = 0.2
 
 
 class Traffic:
-    """Two nodes that say something to each other five times a second, private and to all."""
+    """Two nodes that each send a direct message and a broadcast five times a second."""
 
     def __init__(self, loss: float, seed: int) -> None:
         self.sim = Simulation(
             nodes=2, seed=seed, config=NodeConfig(keys=(OLD,)), network=Network(loss=loss)
         )
-        self.got: list[Counter[bytes]] = [Counter(), Counter()]
-        self.said: list[list[bytes]] = [[], []]
+        self.received: list[Counter[bytes]] = [Counter(), Counter()]
+        self.sent: list[list[bytes]] = [[], []]
         self.lost_links = 0
         self.sim.listen(self._note)
         self.sim.run(10.0)
@@ -33,7 +35,7 @@ class Traffic:
 
     def _note(self, _: float, number: int, event: Event) -> None:
         if isinstance(event, MessageReceived):
-            self.got[number][event.message.payload] += 1
+            self.received[number][event.message.payload] += 1
         elif isinstance(event, PeerStateChanged):
             self.lost_links += event.peer.state is PeerState.DISCONNECTED
 
@@ -43,28 +45,28 @@ class Traffic:
         return engine
 
     def sessions(self) -> list[Session]:
-        """The live one, seen from either end."""
+        """The live session, seen from either end."""
         return [link.session for n in (0, 1) for link in self.engine(n)._transport.links.values()]
 
     def run(self, seconds: float) -> None:
         ends_at = self.sim.now + seconds
         while self.sim.now < ends_at:
             for source in (0, 1):
-                count = len(self.said[source])
-                self.said[source] += [b"private %d" % count, b"to all %d" % count]
-                self.sim.send(source, 1 - source, self.said[source][-2])
-                self.sim.broadcast(source, self.said[source][-1])
-            self.sim.run(EVERY_S)
+                count = len(self.sent[source])
+                self.sent[source] += [b"private %d" % count, b"to all %d" % count]
+                self.sim.send(source, 1 - source, self.sent[source][-2])
+                self.sim.broadcast(source, self.sent[source][-1])
+            self.sim.run(INTERVAL_S)
 
     def check(self) -> None:
         self.sim.run(30.0)
         for source in (0, 1):
-            assert self.got[1 - source] == Counter(self.said[source])
+            assert self.received[1 - source] == Counter(self.sent[source])
         assert self.lost_links == 0
 
 
 @pytest.mark.parametrize(("loss", "seed"), [(0.0, 1), (0.1, 2), (0.3, 3)])
-def test_a_session_is_renewed_after_two_minutes_and_no_message_is_lost(
+def test_a_session_is_rekeyed_after_two_minutes_without_message_loss(
     loss: float, seed: int
 ) -> None:
     traffic = Traffic(loss, seed)
@@ -75,7 +77,7 @@ def test_a_session_is_renewed_after_two_minutes_and_no_message_is_lost(
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.1])
-def test_a_session_is_renewed_before_its_packets_run_out_and_no_message_is_lost(
+def test_a_session_is_rekeyed_before_its_packet_numbers_run_out_without_message_loss(
     loss: float,
 ) -> None:
     traffic = Traffic(loss, seed=4)
@@ -89,7 +91,7 @@ def test_a_session_is_renewed_before_its_packets_run_out_and_no_message_is_lost(
     traffic.check()
 
 
-def test_a_cluster_key_is_replaced_in_three_steps_under_traffic_and_no_message_is_lost() -> None:
+def test_a_cluster_key_is_rotated_in_three_rounds_without_message_loss() -> None:
     traffic = Traffic(0.1, seed=5)
     for keys in ((OLD, NEW), (NEW, OLD)):
         for number in (0, 1):

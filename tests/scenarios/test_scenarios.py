@@ -1,4 +1,4 @@
-"""What a cluster does, played in both worlds: the list of names is the specification."""
+"""What a cluster does, run in both worlds; the test names are the specification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Play = Callable[[Scenario], None]
 
 @pytest.fixture(params=["sim", "loopback"])
 def play(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
-    """Play a scenario in one of the worlds, and end it."""
+    """Run a scenario in one of the worlds and close it."""
 
     def play_in_world(scenario: Scenario) -> None:
         async def main() -> None:
@@ -32,7 +32,7 @@ def play(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
     return play_in_world
 
 
-def test_two_nodes_greet(play: Play) -> None:
+def test_two_nodes_exchange_messages(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.start("ada")
         await world.start("bob", "ada")
@@ -45,7 +45,7 @@ def test_two_nodes_greet(play: Play) -> None:
     play(scenario)
 
 
-def test_a_third_learns_of_the_second_from_the_first(play: Play) -> None:
+def test_a_third_node_discovers_the_second_through_the_first(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.start("ada")
         await world.start("bob", "ada")
@@ -71,21 +71,21 @@ def test_a_late_joiner_catches_up(play: Play) -> None:
     play(scenario)
 
 
-def test_what_a_node_said_outlives_it(play: Play) -> None:
+def test_messages_of_a_node_that_left_are_still_repaired(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.start("ada")
         await world.start("bob", "ada")
         await world.until(lambda: world.is_linked("bob", "ada"))
-        await world.broadcast("bob", b"my last words")
-        await world.until(lambda: world.has("ada", b"my last words"))
+        await world.broadcast("bob", b"my last message")
+        await world.until(lambda: world.has("ada", b"my last message"))
         await world.leave("bob")
         await world.start("eve", "ada")
-        await world.until(lambda: world.has("eve", b"my last words"))
+        await world.until(lambda: world.has("eve", b"my last message"))
 
     play(scenario)
 
 
-def test_leaving_is_seen_long_before_a_timeout(play: Play) -> None:
+def test_a_leave_is_seen_long_before_a_timeout(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.start("ada", peer_timeout=600.0)
         await world.start("bob", "ada")
@@ -108,7 +108,7 @@ def test_a_crashed_node_turns_stale_then_disconnected(play: Play) -> None:
     play(scenario)
 
 
-def test_a_restarted_node_is_back_and_gets_what_was_said_meanwhile_once(play: Play) -> None:
+def test_a_restarted_node_receives_missed_messages_once(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.start("ada")
         await world.start("bob", "ada")
@@ -127,7 +127,7 @@ def test_a_restarted_node_is_back_and_gets_what_was_said_meanwhile_once(play: Pl
     play(scenario)
 
 
-def test_whoever_dialled_no_one_is_found_again_after_a_crash(play: Play) -> None:
+def test_a_node_without_bootstrap_peers_is_found_again_after_a_crash(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.start("ada")
         await world.start("bob", "ada")
@@ -140,12 +140,13 @@ def test_whoever_dialled_no_one_is_found_again_after_a_crash(play: Play) -> None
     play(scenario)
 
 
-def test_a_private_message_reaches_one_and_no_other(play: Play) -> None:
+def test_a_direct_message_reaches_one_node_only(play: Play) -> None:
     async def scenario(world: World) -> None:
         for name in ("ada", "bob", "eve"):
             await world.start(name, *(["ada"] if name != "ada" else []))
         await world.until(lambda: world.is_linked("ada", "bob", "eve"))
-        while not world.has("bob", b"only for bob"):  # not repeated by the node: one may be lost
+        # a direct message is not repeated by the node and may be lost
+        while not world.has("bob", b"only for bob"):
             await world.send("ada", "bob", b"only for bob")
             await world.broadcast("ada", b"for all")
             await world.until(lambda: world.has("bob", b"for all") and world.has("eve", b"for all"))
@@ -154,10 +155,10 @@ def test_a_private_message_reaches_one_and_no_other(play: Play) -> None:
     play(scenario)
 
 
-def test_a_trace_tells_who_has_the_message_and_who_has_not(play: Play) -> None:
+def test_a_trace_shows_which_members_have_the_message(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.start("ada")
-        # A chain: whoever is not next to ada has to have its receipts passed on.
+        # A chain: receipts of nodes without a link to ada are forwarded.
         for name, after in (("bob", "ada"), ("cid", "bob"), ("dan", "cid")):
             await world.start(name, after, max_peers=2)
         await world.until(lambda: len(world.members("ada")) == 3)

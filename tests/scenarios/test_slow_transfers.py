@@ -1,4 +1,4 @@
-"""What a member sends bit by bit holds nobody up: only what brings something on is a sign of it."""
+"""A member that sends little by little delays no repair: only real progress counts."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from grapevine_proto.wire.messages import (
 from tests.cluster import Cluster
 from tests.proto.overlay.builders import EPOCH, rumor
 
-VICTIM, LIAR, HONEST = 1, 2, 3
+VICTIM, MALICIOUS, HONEST = 1, 2, 3
 
 
-@pytest.mark.parametrize("kind", ["bytes", "feedback", "probe", "answer"])
-def test_a_gap_is_asked_for_as_soon_whatever_a_member_dribbles(
+@pytest.mark.parametrize("kind", ["bytes", "ack", "probe", "path response"])
+def test_a_gap_is_requested_in_time_whatever_a_member_sends_slowly(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(3)
-    asked: list[float] = []
-    sound = codec.encode_message
+    requested_at: list[float] = []
+    original = codec.encode_message
 
-    def listen(message: object) -> bytes:
+    def record(message: object) -> bytes:
         if isinstance(message, IWant):
-            asked.append(cluster.now)
-        return sound(message)  # type: ignore[arg-type]
+            requested_at.append(cluster.now)
+        return original(message)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(codec, "encode_message", listen)
-    signs: dict[str, Callable[[int], LinkFrame]] = {
+    monkeypatch.setattr(codec, "encode_message", record)
+    frames: dict[str, Callable[[int], LinkFrame]] = {
         "bytes": lambda at: Fragment(7, 1 << 20, at + 1, b"x"),
-        "feedback": lambda _: Ack(bytes(8), 0, 0, 0, 0, ()),
+        "ack": lambda _: Ack(bytes(8), 0, 0, 0, 0, ()),
         "probe": lambda _: MtuProbe(100),
-        "answer": lambda _: PathResponse(bytes(8)),
+        "path response": lambda _: PathResponse(bytes(8)),
     }
-    cluster.say(LIAR, VICTIM, encode_frame(Fragment(7, 1 << 20, 0, b"x")))
-    second = rumor(HONEST, 2, b"second")  # and the first is missing
+    cluster.say(MALICIOUS, VICTIM, encode_frame(Fragment(7, 1 << 20, 0, b"x")))
+    second = rumor(HONEST, 2, b"second")  # the first is missing
     cluster.say(HONEST, VICTIM, Rumors((RumorCopy(second, 1, 0),)))
-    began_at = cluster.now
+    started_at = cluster.now
     for at in range(40):
-        cluster.say(LIAR, VICTIM, encode_frame(signs[kind](at)))
+        cluster.say(MALICIOUS, VICTIM, encode_frame(frames[kind](at)))
         cluster.run(0.25)
-        if asked:
+        if requested_at:
             break
-    assert asked
-    assert asked[0] - began_at <= 2.5
+    assert requested_at
+    assert requested_at[0] - started_at <= 2.5
     assert second.epoch == EPOCH

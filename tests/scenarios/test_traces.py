@@ -1,4 +1,4 @@
-"""Traces through a whole cluster: what the origin is told is what happened."""
+"""Traces through a whole cluster: the report matches what happened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grapevine_proto.wire.signed import PeerRecord
 
 
 def cluster(nodes: int, max_peers: int, *, loss: float = 0.0, seed: int = 1) -> Simulation:
-    """A cluster in which everybody knows everybody, linked or not."""
+    """A cluster in which every node knows every other, linked or not."""
     simulation = Simulation(
         nodes=nodes,
         config=NodeConfig(max_peers=max_peers),
@@ -23,16 +23,16 @@ def cluster(nodes: int, max_peers: int, *, loss: float = 0.0, seed: int = 1) -> 
         seed=seed,
         start_window=nodes / 100,
     )
-    simulation.run(15.0)  # links have settled: a receipt is lost with the link that it is on
+    simulation.run(15.0)  # links have settled: a receipt is lost with the link that carries it
     for node in simulation.nodes:
         for other in simulation.nodes:
             if other is not node:
-                learn(simulation, node.number, other.number)
+                add_member(simulation, node.number, other.number)
     return simulation
 
 
-def learn(simulation: Simulation, number: int, other: int) -> None:
-    """Let a node know a member, as word of mouth would in time."""
+def add_member(simulation: Simulation, number: int, other: int) -> None:
+    """Add a member to a node's table, as gossip would in time."""
     engine, subject = simulation.nodes[number].engine, simulation.nodes[other].engine
     assert engine is not None
     assert subject is not None
@@ -48,29 +48,30 @@ def latest(simulation: Simulation, number: int = 0) -> Trace:
     return engine.traces()[-1]
 
 
-def check_against_what_happened(simulation: Simulation, message_id: MessageId) -> None:
-    """The figures of the trace are those of the simulator, but for what ages leave out: half round
-    trips in place of each way, and what waited to be pushed."""
-    trace, truth = latest(simulation), simulation.report(message_id)
-    assert truth.coverage == 1.0
-    assert trace.hops == truth.hops
-    assert trace.p50_ms == pytest.approx(truth.p50 * 1000, rel=0.25)
-    assert trace.last_ms == pytest.approx(truth.last * 1000, rel=0.35)
+def check_against_simulator(simulation: Simulation, message_id: MessageId) -> None:
+    """The figures of the trace match the simulator, except for what ages omit: they use half the
+    RTT for each hop, and no queueing.
+    """
+    trace, expected = latest(simulation), simulation.report(message_id)
+    assert expected.coverage == 1.0
+    assert trace.hops == expected.hops
+    assert trace.p50_ms == pytest.approx(expected.p50 * 1000, rel=0.25)
+    assert trace.last_ms == pytest.approx(expected.last * 1000, rel=0.35)
 
 
 @pytest.mark.parametrize(("nodes", "loss", "within_s"), [(30, 0.0, 1.0), (100, 0.1, 2.5)])
-def test_nodes_that_are_all_linked_answer_soon(nodes: int, loss: float, within_s: float) -> None:
+def test_fully_linked_nodes_confirm_soon(nodes: int, loss: float, within_s: float) -> None:
     simulation = cluster(nodes, 100, loss=loss)
     message_id = simulation.trace(0, b"who is there")
     assert simulation.run_until(lambda: latest(simulation).is_complete, within_s)
     trace = latest(simulation)
     assert (trace.known, trace.expected, trace.reached) == (nodes - 1,) * 3
     if not loss:
-        check_against_what_happened(simulation, message_id)
+        check_against_simulator(simulation, message_id)
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.1])
-def test_a_hundred_nodes_with_eight_links_each_answer_through_one_another(loss: float) -> None:
+def test_a_hundred_nodes_with_eight_links_each_confirm_through_relays(loss: float) -> None:
     simulation = cluster(100, 8, loss=loss)
     message_id = simulation.trace(0, b"who is there")
     assert simulation.run_until(lambda: latest(simulation).is_complete, 3.0)
@@ -79,10 +80,10 @@ def test_a_hundred_nodes_with_eight_links_each_answer_through_one_another(loss: 
     assert sum(engine.stats().receipts_relayed for engine in engines) > 99
     assert sum(engine.stats().receipts_lost for engine in engines) == 0
     if not loss:
-        check_against_what_happened(simulation, message_id)
+        check_against_simulator(simulation, message_id)
 
 
-def test_of_more_than_a_hundred_a_sample_answers() -> None:
+def test_a_sample_of_more_than_a_hundred_members_confirms() -> None:
     simulation = cluster(160, 10)
     simulation.trace(0, b"who is there")
     assert simulation.run_until(lambda: latest(simulation).is_complete, 3.0)
@@ -93,7 +94,7 @@ def test_of_more_than_a_hundred_a_sample_answers() -> None:
     assert trace.others == 0
 
 
-def test_who_is_cut_off_is_named_and_answers_when_it_is_back() -> None:
+def test_isolated_members_are_listed_and_confirm_after_the_partition() -> None:
     simulation = cluster(12, 50)
     simulation.partition([10, 11])
     simulation.trace(0, b"who is there")
@@ -105,52 +106,50 @@ def test_who_is_cut_off_is_named_and_answers_when_it_is_back() -> None:
     assert latest(simulation).reached == 11
 
 
-def test_events_tell_of_a_trace_from_its_beginning_to_its_last_answer() -> None:
+def test_events_report_a_trace_from_its_start_to_the_last_receipt() -> None:
     simulation = cluster(10, 50)
-    told: list[tuple[float, Trace]] = []
+    updates: list[tuple[float, Trace]] = []
 
     def note(at: float, number: int, event: object) -> None:
         if isinstance(event, TraceUpdated):
             assert number == 0
-            told.append((at, event.trace))
+            updates.append((at, event.trace))
 
     simulation.listen(note)
     message_id = simulation.trace(0, b"who is there")
     simulation.run(2.0)
-    assert {trace.id for _, trace in told} == {message_id}
-    reached = [trace.reached for _, trace in told]
+    assert {trace.id for _, trace in updates} == {message_id}
+    reached = [trace.reached for _, trace in updates]
     assert reached[0] == 0
     assert reached == sorted(set(reached))
-    assert told[-1][1].is_complete
+    assert updates[-1][1].is_complete
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_one_who_makes_up_receipts_is_not_believed(
-    monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    """A relay that answers for everybody it knows of, in their names."""
+def test_forged_receipts_are_not_counted(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """A relay that forges receipts in the names of all members it knows."""
     simulation = cluster(20, 4, seed=seed)
-    liar = simulation.nodes[7].engine
-    assert liar is not None
-    everyone = [node.peer_id for node in simulation.nodes if node.peer_id is not None]
+    malicious = simulation.nodes[7].engine
+    assert malicious is not None
+    member_ids = [node.peer_id for node in simulation.nodes if node.peer_id is not None]
     flush = ReversePaths._flush
 
-    def lie(self: ReversePaths, route: _Route, now: float) -> list[Effect]:
-        if self is liar._overlay.tracing.reverse_paths:
+    def forge(self: ReversePaths, route: _Route, now: float) -> list[Effect]:
+        if self is malicious._overlay.tracing.reverse_paths:
             signed = route.pending[0].signed(self._identity, self._cluster, route.message_id)
-            route.pending += [replace(signed, member=PeerId(each)) for each in everyone]
+            route.pending += [replace(signed, member=PeerId(each)) for each in member_ids]
         return flush(self, route, now)
 
-    monkeypatch.setattr(ReversePaths, "_flush", lie)
+    monkeypatch.setattr(ReversePaths, "_flush", forge)
     dead = 13
     simulation.crash(dead)
     simulation.trace(0, b"who is there")
     simulation.run(5.0)
     assert simulation.nodes[dead].peer_id in latest(simulation).unanswered
-    assert latest(simulation).reached >= 16  # what it keeps back finds another way
+    assert latest(simulation).reached >= 16  # receipts it withholds take another path
 
 
-def test_a_member_that_was_frozen_is_never_said_to_have_had_it_at_once() -> None:
+def test_a_suspended_member_is_reported_with_its_real_delay() -> None:
     simulation = Simulation(nodes=4, seed=1, network=Network(latency=(0.001, 0.005)))
     simulation.run(10)
     simulation.suspend(2, 5)

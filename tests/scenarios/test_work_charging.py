@@ -1,4 +1,4 @@
-"""What a member may cause for one token: bytes and payloads both have a limit, the same at both ends."""
+"""Work per token: bytes and payloads are both limited, equally at both ends."""
 
 from __future__ import annotations
 
@@ -18,112 +18,117 @@ from grapevine_proto.wire.signed import MAX_PAYLOADS_PER_MESSAGE, PeerRecord, Ru
 from tests.cluster import Cluster
 from tests.proto.overlay.builders import EPOCH, identity, record
 
-VICTIM, LIAR, HONEST = 1, 2, 3
+VICTIM, MALICIOUS, HONEST = 1, 2, 3
 
 
 def envelope(*counts: int) -> bytes:
-    """Rumors of the liar with so many empty payloads each."""
+    """Rumors of the malicious member with `counts` empty payloads."""
     first, copies = 1, []
     for count in counts:
-        rumor = Rumor.signed(identity(LIAR), "default", EPOCH, first, (b"",) * count)
+        rumor = Rumor.signed(identity(MALICIOUS), "default", EPOCH, first, (b"",) * count)
         copies.append(RumorCopy(rumor, 1, 0))
         first += count
     return codec.encode_message(Rumors(tuple(copies)))
 
 
 @pytest.mark.parametrize("counts", [(MAX_PAYLOADS_PER_MESSAGE + 1,), (8192,) * 7, (9,) * 57])
-def test_one_message_does_not_buy_more_payloads_than_a_token_pays_for(
+def test_a_message_with_more_payloads_than_a_token_covers_is_dropped(
     counts: tuple[int, ...],
 ) -> None:
     cluster = Cluster(3)
-    said = envelope(*counts)
-    cluster[LIAR]._transport.links.enqueue(cluster.link(LIAR, VICTIM), said, cluster.now)
+    plaintext = envelope(*counts)
+    cluster[MALICIOUS]._transport.links.enqueue(
+        cluster.link(MALICIOUS, VICTIM), plaintext, cluster.now
+    )
     cluster.run(2.0)
     assert cluster.drops(VICTIM)[DropReason.MALFORMED] == 1
     assert cluster.heard(VICTIM) == []
-    assert cluster.heard(HONEST) == [], "nor is any of it relayed"
+    assert cluster.heard(HONEST) == [], "none of it is relayed"
 
 
-def test_a_token_is_charged_for_what_it_pays_for() -> None:
+def test_a_full_message_costs_one_token() -> None:
     cluster = Cluster(3)
     bucket = (
         cluster[VICTIM]
-        ._transport.links.peer_limits.get_or_create(cluster[LIAR].peer_id, cluster.now)
+        ._transport.links.peer_limits.get_or_create(cluster[MALICIOUS].peer_id, cluster.now)
         .bucket
     )
     assert bucket is not None
     before = bucket.available(cluster.now)
-    cluster.say(LIAR, VICTIM, envelope(MAX_PAYLOADS_PER_MESSAGE))
+    cluster.say(MALICIOUS, VICTIM, envelope(MAX_PAYLOADS_PER_MESSAGE))
     assert before - bucket.available(cluster.now) == pytest.approx(1.0, abs=1e-6)
     assert cluster[VICTIM].stats().delivered == MAX_PAYLOADS_PER_MESSAGE
 
 
 @pytest.mark.parametrize("size", [0, 1, 100])
-def test_who_broadcasts_tiny_payloads_as_fast_as_there_is_room_is_never_throttled(
+def test_broadcasting_tiny_payloads_at_full_speed_is_never_throttled(
     size: int,
 ) -> None:
     cluster = Cluster(3)
-    sender, said = cluster[HONEST], 0
+    sender, count = cluster[HONEST], 0
     for _ in range(20):
-        while sender.can_broadcast_bytes(size) and said < 2_000:
+        while sender.can_broadcast_bytes(size) and count < 2_000:
             sender.broadcast(bytes(size), cluster.now)
-            said += 1
+            count += 1
         cluster.run(0.1, step=0.02)
     cluster.run(1.5)
-    assert said == 2_000
-    for number in (VICTIM, LIAR):
-        assert len(cluster.heard(number)) == said
+    assert count == 2_000
+    for number in (VICTIM, MALICIOUS):
+        assert len(cluster.heard(number)) == count
         events = cluster.events[cluster[number]]
         assert not any(isinstance(event, RateLimited) for event in events)
         assert DropReason.RATE_LIMITED not in cluster.drops(number)
 
 
-def tell_records(cluster: Cluster, teller: int, numbers: range) -> None:
-    """Records of members that nobody has heard of, eight in a message."""
+def send_records(cluster: Cluster, sender: int, numbers: range) -> None:
+    """Send records of unknown members, eight per message."""
     for first in range(numbers.start, numbers.stop, 8):
-        told = tuple(record(number) for number in range(first, min(first + 8, numbers.stop)))
-        cluster.say(teller, VICTIM, Records(told))
+        record_batch = tuple(
+            record(number) for number in range(first, min(first + 8, numbers.stop))
+        )
+        cluster.say(sender, VICTIM, Records(record_batch))
 
 
 @pytest.mark.parametrize(
-    "wrap", [Records, lambda told: Close(CloseReason.FULL, told), lambda told: beat(told)]
+    "wrap",
+    [Records, lambda batch: Close(CloseReason.FULL, batch), lambda batch: heartbeat_with(batch)],
 )
-def test_records_cost_their_sender_checks_in_whatever_message_they_come(
+def test_records_are_charged_to_their_sender_in_every_message_kind(
     wrap: Callable[[tuple[PeerRecord, ...]], Records | Close | Heartbeat],
 ) -> None:
     cluster = Cluster(3)
-    signatures = cluster[VICTIM]._overlay.signatures
-    before = signatures._record_limiter._buckets.get((cluster[LIAR].peer_id,))
-    spent = 0.0 if before is None else SENDER_RECORDS_BURST - before.available(cluster.now)
-    cluster.say(LIAR, VICTIM, wrap((record(1000), record(1001))))
-    bucket = signatures._record_limiter._buckets[(cluster[LIAR].peer_id,)]
-    assert SENDER_RECORDS_BURST - bucket.available(cluster.now) == pytest.approx(
-        spent + 2, abs=0.01
-    )
+    verifier = cluster[VICTIM]._overlay.signatures
+    before = verifier._record_limiter._buckets.get((cluster[MALICIOUS].peer_id,))
+    used = 0.0 if before is None else SENDER_RECORDS_BURST - before.available(cluster.now)
+    cluster.say(MALICIOUS, VICTIM, wrap((record(1000), record(1001))))
+    bucket = verifier._record_limiter._buckets[(cluster[MALICIOUS].peer_id,)]
+    assert SENDER_RECORDS_BURST - bucket.available(cluster.now) == pytest.approx(used + 2, abs=0.01)
 
 
-def beat(told: tuple[PeerRecord, ...]) -> Heartbeat:
-    return Heartbeat(1 << 20, 0, 0, 0, 0, bytes(16), told)
+def heartbeat_with(record_batch: tuple[PeerRecord, ...]) -> Heartbeat:
+    return Heartbeat(1 << 20, 0, 0, 0, 0, bytes(16), record_batch)
 
 
-def test_one_member_has_a_budget_of_checked_records_and_others_have_theirs() -> None:
+def test_the_record_budget_of_one_member_does_not_affect_others() -> None:
     cluster = Cluster(3)
-    known = len(cluster[VICTIM].members())
-    tell_records(cluster, LIAR, range(1000, 1600))
-    assert len(cluster[VICTIM].members()) - known <= SENDER_RECORDS_BURST
+    known_before = len(cluster[VICTIM].members())
+    send_records(cluster, MALICIOUS, range(1000, 1600))
+    assert len(cluster[VICTIM].members()) - known_before <= SENDER_RECORDS_BURST
     assert cluster.drops(VICTIM)[DropReason.SIGNATURE_BUDGET] >= 600 - SENDER_RECORDS_BURST
-    known = len(cluster[VICTIM].members())
+    known_before = len(cluster[VICTIM].members())
     cluster.say(HONEST, VICTIM, Records((record(2000),)))
-    assert len(cluster[VICTIM].members()) == known + 1
+    assert len(cluster[VICTIM].members()) == known_before + 1
     cluster.run(1.0)
-    assert cluster[LIAR].peer_id in cluster[VICTIM]._transport.links, "which alone ends no link"
+    assert cluster[MALICIOUS].peer_id in cluster[VICTIM]._transport.links, "the link stays open"
 
 
-def test_envelopes_as_full_as_a_correct_sender_makes_them_are_no_excess_of_work() -> None:
+def test_envelopes_of_a_correct_sender_stay_within_the_work_limit() -> None:
     envelope_kib = RUMORS_MESSAGE_BYTES >> 10
     units = RUMORS_PER_MESSAGE_LIMIT * work.SIGNATURE + envelope_kib * work.KIBIBYTE
-    told_share = 0.9  # of the bucket, in a record: a correct sender keeps to that
-    assert units * told_share <= WORK_PER_TOKEN
+    advertised_share = (
+        0.9  # of the bucket is advertised in a record; a correct sender stays within that
+    )
+    assert units * advertised_share <= WORK_PER_TOKEN
     cluster = Cluster(3)
     sender = cluster[HONEST]
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""No token costs a node more than a bounded number of steps, whatever the content and however full it is."""
+"""No token costs a node more than a bounded number of steps, for any content and with full tables."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from tests.cluster import Cluster
 from tests.scenarios.worst_case import WORST, full_victim, is_linked, packets, plaintexts, receive
 
 LINES: Final = 25_000
-"""Lines of Python for one datagram. A line takes 60 to 80 ns, so that this is the 2 ms which no token
-may cost; counted, since a machine that is busy says nothing in milliseconds."""
+"""Lines of Python per datagram. A line takes 60 to 80 ns, so this is the 2 ms that a token may
+cost. Lines are counted because time on a busy machine proves nothing.
+"""
 
 
 def lines_of(cluster: Cluster, datagram: bytes) -> int:
-    """How many lines run while the node takes in `datagram`."""
+    """Number of lines executed while the node receives `datagram`."""
     count = 0
 
     def trace(_: FrameType, event: str, __: Any) -> Any:
@@ -40,7 +41,7 @@ def test_each_kind_has_its_worst_case() -> None:
 
 def test_no_datagram_of_a_member_costs_more_than_a_bounded_number_of_lines() -> None:
     cluster = full_victim()
-    dear: dict[str, int] = {}
+    max_lines: dict[str, int] = {}
     for kind in Kind:
         for plaintext in plaintexts(kind, cluster):
             if not is_linked(cluster):
@@ -48,8 +49,8 @@ def test_no_datagram_of_a_member_costs_more_than_a_bounded_number_of_lines() -> 
             cluster.now += 0.05
             for datagram in packets(cluster, plaintext):
                 lines = lines_of(cluster, datagram)
-                dear[kind.name] = max(dear.get(kind.name, 0), lines)
-    assert {name: lines for name, lines in dear.items() if lines > LINES} == {}
+                max_lines[kind.name] = max(max_lines.get(kind.name, 0), lines)
+    assert {name: lines for name, lines in max_lines.items() if lines > LINES} == {}
 
 
 def test_the_worst_case_of_each_kind_is_well_formed() -> None:

@@ -1,7 +1,9 @@
-"""Two worlds to play one scenario in: simulated, and loopback UDP with real sockets and clocks.
+"""Two worlds to run a scenario in: the simulator, and loopback UDP with real sockets and clocks.
 
-What must stay true: a scenario cannot tell them apart. It names nodes, lets them act, and waits for
-conditions; only the world knows what waiting is.
+Invariants:
+
+- A scenario cannot tell the worlds apart. It names nodes, acts on them and waits for conditions;
+  only the world knows how to wait.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from grapevine_proto import (
 from grapevine_proto.sim import Network, Simulation
 
 KEY = ClusterKey(bytes(range(32)))
-PATIENCE_S = 20.0  # of each world's own seconds
+TIMEOUT_S = 20.0  # in each world's own seconds
 
 CONFIG = NodeConfig(
     keys=(KEY,),
@@ -40,22 +42,22 @@ CONFIG = NodeConfig(
 
 
 class World(ABC):
-    """Nodes known by name; `delivered` is what each was given, over all its lives."""
+    """Nodes by name; `delivered` holds the payloads each received, over all restarts."""
 
     def __init__(self) -> None:
         self.delivered: dict[str, list[bytes]] = {}
 
     @abstractmethod
-    async def start(self, name: str, *told_of: str, **changes: Any) -> None:
-        """Start a node that is told of others."""
+    async def start(self, name: str, *bootstrap: str, **changes: Any) -> None:
+        """Start a node with the nodes `bootstrap` as bootstrap peers."""
 
     @abstractmethod
     async def crash(self, name: str) -> None:
-        """Stop a node without a word."""
+        """Stop a node without a leave."""
 
     @abstractmethod
     async def restart(self, name: str) -> None:
-        """Start a node again at its old address, on its old state."""
+        """Start a node again at its old address with its old state."""
 
     @abstractmethod
     async def leave(self, name: str) -> None: ...
@@ -80,13 +82,13 @@ class World(ABC):
 
     @abstractmethod
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let time pass until `condition` holds; fails after `PATIENCE_S`."""
+        """Wait until `condition` holds; fails after `TIMEOUT_S`."""
 
     @abstractmethod
     async def close(self) -> None: ...
 
     def states(self, name: str) -> dict[str, PeerState]:
-        """How `name` sees the others, by their names."""
+        """The states of the peers of `name`, by name."""
         return {peer.name: peer.state for peer in self.peers(name)}
 
     def is_linked(self, name: str, *others: str) -> bool:
@@ -109,10 +111,12 @@ class SimulatedWorld(World):
             name = next(name for name, each in self._numbers.items() if each == number)
             self.delivered[name].append(event.message.payload)
 
-    async def start(self, name: str, *told_of: str, **changes: Any) -> None:
-        bootstrap = [self._numbers[other] for other in told_of]
+    async def start(self, name: str, *bootstrap: str, **changes: Any) -> None:
+        bootstrap_numbers = [self._numbers[other] for other in bootstrap]
         self.delivered[name] = []
-        self._numbers[name] = self.simulation.add(bootstrap=bootstrap, name=name, **changes)
+        self._numbers[name] = self.simulation.add(
+            bootstrap_numbers=bootstrap_numbers, name=name, **changes
+        )
         self.simulation.run(0.0)
 
     async def crash(self, name: str) -> None:
@@ -147,7 +151,7 @@ class SimulatedWorld(World):
         return [] if engine is None else engine.members()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        assert self.simulation.run_until(condition, PATIENCE_S), "waited in vain"
+        assert self.simulation.run_until(condition, TIMEOUT_S), "the condition did not hold in time"
 
     async def close(self) -> None:
         pass
@@ -159,13 +163,13 @@ class LoopbackWorld(World):
         self._directory = directory
         self._nodes: dict[str, Node] = {}
         self._configs: dict[str, NodeConfig] = {}
-        self._happened = asyncio.Event()
+        self._event_seen = asyncio.Event()
 
-    async def start(self, name: str, *told_of: str, **changes: Any) -> None:
+    async def start(self, name: str, *bootstrap: str, **changes: Any) -> None:
         self.delivered[name] = []
         self._configs[name] = CONFIG.replace(
             name=name,
-            bootstrap_peers=tuple(str(self._nodes[other].address) for other in told_of),
+            bootstrap_peers=tuple(str(self._nodes[other].address) for other in bootstrap),
             **changes,
         )
         await self._start(name)
@@ -177,7 +181,7 @@ class LoopbackWorld(World):
         def note(event: Event) -> None:
             if isinstance(event, MessageReceived):
                 delivered.append(event.message.payload)
-            self._happened.set()
+            self._event_seen.set()
 
         node.on_event(note)
         await node.start()
@@ -186,7 +190,7 @@ class LoopbackWorld(World):
 
     async def crash(self, name: str) -> None:
         node = self._nodes[name]
-        node._socket.close()  # nothing more leaves it, not even that it goes
+        node._socket.close()  # nothing is sent any more, not even a Close
         await node.leave(timeout=0.0)
 
     async def restart(self, name: str) -> None:
@@ -214,10 +218,10 @@ class LoopbackWorld(World):
         return self._nodes[name].members()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while not condition():
-                self._happened.clear()
-                await self._happened.wait()
+                self._event_seen.clear()
+                await self._event_seen.wait()
 
     async def close(self) -> None:
         for node in self._nodes.values():

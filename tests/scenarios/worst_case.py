@@ -1,7 +1,10 @@
-"""The dearest content that one member can put into each kind of message, and a node in the dearest state.
+"""The most expensive content that a member can send in each message kind, and a node in the most
+expensive state.
 
-What must stay true: `WORST` has an entry for every kind that the codec knows, so that a new kind cannot
-be forgotten. Content is well-formed and, where it must be, well-signed: what is refused is cheap.
+Invariants:
+
+- `WORST` has an entry for every kind the codec knows, so that a new kind cannot be forgotten.
+- Content is well-formed and, where it must be, authentic: what is dropped early is cheap.
 """
 
 from __future__ import annotations
@@ -68,45 +71,47 @@ from grapevine_proto.wire.signed import Accusation, PeerRecord, Rumor, TraceRece
 from tests.cluster import Cluster, address_of
 from tests.proto.overlay.builders import EPOCH, identity, peer_id
 
-VICTIM, LIAR = 1, 2
-STREAMS: Final = 64  # with all the gaps there may be
+VICTIM, MALICIOUS = 1, 2
+STREAMS: Final = 64  # with the maximum number of gaps
 FIRST_ORIGIN: Final = 100
 GAPS: Final = 256
 MEMBERS: Final = 2000
-FAR: Final = 2**53 - 1
-PACKET_BYTES: Final = 1100  # of plaintext that goes in one datagram
+MAX_SEQUENCE: Final = 2**53 - 1
+PACKET_BYTES: Final = 1100  # of plaintext per datagram
 FRAGMENT_BYTES: Final = 1000
 
 
 def full_victim() -> Cluster:
-    """A node with thousands of members, streams full of gaps and held bodies, and a liar linked to it."""
+    """A node with thousands of members, streams full of gaps and cached bodies, and a link to a
+    malicious peer.
+    """
     cluster = Cluster(2)
     victim, now = cluster[VICTIM], cluster.now
     for number in range(MEMBERS):
-        bare = _record(10_000 + number)
-        victim._overlay.membership.members.ensure(bare, now)
+        unsigned = _record(10_000 + number)
+        victim._overlay.membership.members.ensure(unsigned, now)
     for number in range(FIRST_ORIGIN, FIRST_ORIGIN + STREAMS):
         victim._overlay.membership.members.ensure(_record(number), now)
         for gap in range(GAPS + 1):
             rumor = Rumor(peer_id(number), EPOCH, 1 + 2 * gap, (1,), b"x", bytes(64))
-            victim._overlay.store.insert(RumorCopy(rumor, 1, 0), peer_id(LIAR), False, now)
+            victim._overlay.store.insert(RumorCopy(rumor, 1, 0), peer_id(MALICIOUS), False, now)
     cluster.run(0.2)
     return cluster
 
 
 def _record(number: int, addresses: int = 1) -> PeerRecord:
-    at = tuple(
+    addresses_ = tuple(
         Address(f"10.{each}.{number >> 8}.{number & 255}", 8000) for each in range(addresses)
     )
-    return PeerRecord(peer_id(number), EPOCH, 0, at, "", f"node {number}", 90, 45, False)
+    return PeerRecord(peer_id(number), EPOCH, 0, addresses_, "", f"node {number}", 90, 45, False)
 
 
 def _signed_record(number: int) -> PeerRecord:
-    bare = replace(_record(number, MAX_ADDRESSES), incarnation=7)
-    return bare.signed(identity(number), "default")
+    unsigned = replace(_record(number, MAX_ADDRESSES), incarnation=7)
+    return unsigned.signed(identity(number), "default")
 
 
-Said = OverlayMessage | Frame | LinkFrame | bytes
+Sendable = OverlayMessage | Frame | LinkFrame | bytes
 Scene = Cluster
 
 
@@ -114,33 +119,37 @@ def _streams() -> list[Stream]:
     return [Stream(peer_id(FIRST_ORIGIN + n), EPOCH) for n in range(STREAMS)]
 
 
-def _everything() -> tuple[StreamRange, ...]:
-    """All that may ever be said in streams that are full of gaps."""
-    return tuple(StreamRange(stream, 1, FAR) for stream in _streams())
+def _all_sequences() -> tuple[StreamRange, ...]:
+    """All sequences of streams that are full of gaps."""
+    return tuple(StreamRange(stream, 1, MAX_SEQUENCE) for stream in _streams())
 
 
-def _same_again() -> tuple[StreamRange, ...]:
-    return (StreamRange(_streams()[0], 1, FAR),) * MAX_IDS
+def _repeated_range() -> tuple[StreamRange, ...]:
+    return (StreamRange(_streams()[0], 1, MAX_SEQUENCE),) * MAX_IDS
 
 
 def _new_streams() -> tuple[StreamRange, ...]:
-    return tuple(StreamRange(Stream(peer_id(500 + n), EPOCH), 1, FAR) for n in range(MAX_IDS))
+    return tuple(
+        StreamRange(Stream(peer_id(500 + n), EPOCH), 1, MAX_SEQUENCE) for n in range(MAX_IDS)
+    )
 
 
 def _fitting(make: Callable[[tuple[StreamRange, ...]], OverlayMessage]) -> Iterator[bytes]:
-    """Messages of ranges that fit one datagram, dear in different ways."""
-    for ranges in (_everything(), _same_again(), _new_streams()):
+    """Messages of ranges that fit one datagram, expensive in different ways."""
+    for ranges in (_all_sequences(), _repeated_range(), _new_streams()):
         for count in range(len(ranges), 0, -1):
-            said = codec.encode_message(make(ranges[:count]))
-            if len(said) <= PACKET_BYTES:
-                yield said
+            encoded = codec.encode_message(make(ranges[:count]))
+            if len(encoded) <= PACKET_BYTES:
+                yield encoded
                 break
 
 
 def _rumors(kind: Kind) -> Iterator[bytes]:
     for payloads in (MAX_PAYLOADS, 60, 1):
         size = 0 if payloads == MAX_PAYLOADS else 900 // payloads
-        rumor = Rumor.signed(identity(LIAR + 1), "default", EPOCH, 1, (bytes(size),) * payloads)
+        rumor = Rumor.signed(
+            identity(MALICIOUS + 1), "default", EPOCH, 1, (bytes(size),) * payloads
+        )
         for hops in (1, 255):
             yield _carrying(kind, (RumorCopy(rumor, hops, 0),))
     small = [
@@ -159,28 +168,28 @@ def _some_records(count: int) -> tuple[PeerRecord, ...]:
     return tuple(_signed_record(800 + n) for n in range(count))
 
 
-def _some_opinions(cluster: Cluster) -> tuple[MemberUpdate, ...]:
-    told = []
-    for number in (LIAR + 3, LIAR + 4):
+def _some_updates(cluster: Cluster) -> tuple[MemberUpdate, ...]:
+    updates = []
+    for number in (MALICIOUS + 3, MALICIOUS + 4):
         record = _signed_record(number)
         accusers = [identity(900 + each) for each in range(3)]
-        told.append(
+        updates.append(
             MemberUpdate(
-                record, tuple(Accusation.signed(who, "default", record) for who in accusers)
+                record, tuple(Accusation.signed(accuser, "default", record) for accuser in accusers)
             )
         )
-    return tuple(told)
+    return tuple(updates)
 
 
 def _session(cluster: Cluster) -> Session:
-    return cluster.link(LIAR, VICTIM).session
+    return cluster.link(MALICIOUS, VICTIM).session
 
 
-def _one(message: Said) -> Callable[[Cluster], list[Said]]:
+def _one(message: Sendable) -> Callable[[Cluster], list[Sendable]]:
     return lambda _: [message]
 
 
-WORST: Final[dict[Kind, Callable[[Cluster], list[Said]]]] = {
+WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     Kind.CONFIRM: _one(Confirm()),
     Kind.NEIGHBOR_REQUEST: _one(NeighborRequest()),
     Kind.SWAP_REQUEST: lambda _: [SwapRequest(_signed_record(801))],
@@ -200,10 +209,10 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Said]]]] = {
     Kind.REPAIR: lambda _: list(_rumors(Kind.REPAIR)),
     Kind.IHAVE: lambda _: list(_fitting(IHave)),
     Kind.OFFER: lambda _: list(_fitting(Offer)),
-    Kind.PING: lambda cluster: [Ping(1, _some_opinions(cluster)[:1])],
+    Kind.PING: lambda cluster: [Ping(1, _some_updates(cluster)[:1])],
     Kind.PING_REQ: lambda _: [PingReq(1, peer_id(10_001))],
     Kind.PING_ACK: _one(PingAck(1, True)),
-    Kind.MEMBER_UPDATES: lambda cluster: [MemberUpdates(_some_opinions(cluster)[:1])],
+    Kind.MEMBER_UPDATES: lambda cluster: [MemberUpdates(_some_updates(cluster)[:1])],
     Kind.MEMBER_DIGEST: lambda _: [
         MemberDigest(0, 2**32 - 1, bytes(4 * MAX_ID_PREFIXES)),
         MemberDigest(0, 2**32 - 1, b""),
@@ -217,7 +226,7 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Said]]]] = {
         )
     ],
     Kind.RECEIPT_ACK: _one(ReceiptAck(1)),
-    Kind.ANNOUNCE: lambda _: [Announce(each, 2**20) for each in (*_everything()[:1],)],
+    Kind.ANNOUNCE: lambda _: [Announce(each, 2**20) for each in (*_all_sequences()[:1],)],
     Kind.SUBSCRIBE: _one(Subscribe(True)),
     Kind.GRAFT: lambda _: [Graft(peer_id(FIRST_ORIGIN)), Graft(None)],
     Kind.PRUNE: lambda _: [Prune(peer_id(FIRST_ORIGIN)), Prune(None)],
@@ -227,7 +236,9 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Said]]]] = {
         Fragment(2, 10 * 2**20, 3, bytes(FRAGMENT_BYTES), is_repair=True)
     ],
     Kind.RETRANSMIT: lambda cluster: [
-        Retransmit(_session(cluster).their_id, 1, codec.encode_message(Offer(_everything()[:20])))
+        Retransmit(
+            _session(cluster).their_id, 1, codec.encode_message(Offer(_all_sequences()[:20]))
+        )
     ],
     Kind.ACK: lambda cluster: [
         Ack(_session(cluster).our_id, 1, 1000, 999, 0, tuple((n, n + 1) for n in range(2, 98, 2)))
@@ -239,20 +250,20 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Said]]]] = {
 
 
 def plaintexts(kind: Kind, cluster: Cluster) -> list[bytes]:
-    """The dearest messages of `kind` for the node in `cluster`."""
-    said = WORST[kind](cluster)
+    """The most expensive messages of `kind` for the node in `cluster`."""
+    sendables = WORST[kind](cluster)
     return [
         each
         if isinstance(each, bytes)
         else codec.encode_frame(each)
         if isinstance(each, LinkFrame)
         else codec.encode_message(each)
-        for each in said
+        for each in sendables
     ]
 
 
 def packets(cluster: Cluster, plaintext: bytes) -> list[bytes]:
-    """The same as datagrams of the liar: in one, or in fragments."""
+    """The same as datagrams of the malicious peer: one, or fragments."""
     session = _session(cluster)
     if len(plaintext) <= PACKET_BYTES or plaintext[0] in LINK_FRAME_KINDS:
         return [session.seal(plaintext, cluster.now)]
@@ -266,13 +277,16 @@ def packets(cluster: Cluster, plaintext: bytes) -> list[bytes]:
 
 def is_linked(cluster: Cluster) -> bool:
     """Whether both ends still have the link."""
-    victim, liar = cluster[VICTIM], cluster[LIAR]
-    return victim.peer_id in liar._transport.links and liar.peer_id in victim._transport.links
+    victim, malicious = cluster[VICTIM], cluster[MALICIOUS]
+    return (
+        victim.peer_id in malicious._transport.links
+        and malicious.peer_id in victim._transport.links
+    )
 
 
 def receive(cluster: Cluster, datagram: bytes) -> None:
-    """All that the node does about one datagram at once."""
+    """Everything the node does about one datagram at once."""
     victim = cluster[VICTIM]
-    victim.receive(datagram, address_of(LIAR), cluster.now)
+    victim.receive(datagram, address_of(MALICIOUS), cluster.now)
     victim.datagrams_to_send(cluster.now)
     victim.events()

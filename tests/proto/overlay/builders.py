@@ -1,4 +1,4 @@
-"""Identities, keys and rumors that every run makes alike."""
+"""Deterministic identities, keys, records and rumors for tests."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def config(**changes: object) -> NodeConfig:
 def record(
     number: int, *, epoch: int = EPOCH, incarnation: int = 0, left: bool = False, zone: str = ""
 ) -> PeerRecord:
-    who = identity(number)
+    signer = identity(number)
     bare = PeerRecord(
-        who.peer_id,
+        signer.peer_id,
         epoch,
         incarnation,
         (Address(f"10.0.{number >> 8}.{number & 255}", 8000),),
@@ -45,7 +45,7 @@ def record(
         45,
         left,
     )
-    return bare.signed(who, "default")
+    return bare.signed(signer, "default")
 
 
 def rumor(
@@ -55,30 +55,30 @@ def rumor(
 
 
 def copy(number: int, first: int, *, hops: int = 1, age_ms: int = 0, size: int = 7) -> RumorCopy:
-    """An unsigned copy, for parts that take rumors as proved."""
+    """An unsigned copy, for components that receive verified rumors."""
     body = bytes(size)
     unsigned = Rumor(identity(number).peer_id, EPOCH, first, (size,), body, bytes(64))
     return RumorCopy(unsigned, hops, age_ms)
 
 
-class Surroundings:
-    """Where a strategy works: node 0, linked to peers `linked`; all of them and `members` are known."""
+class NodeTables:
+    """The tables of node 0: linked to peers `linked`; those and `members` are known."""
 
     def __init__(self, *linked: int, members: tuple[int, ...] = (), **changes: object) -> None:
         self.config = config(**changes)
         self.peers = PeerTable(1000)
         self.members = MemberTable(self.config.limits)
         self.rng = random.Random(1)
-        self.around = NearPeers(self.config, peer_id(0), self.peers, self.members, self.rng)
+        self.near_peers = NearPeers(self.config, peer_id(0), self.peers, self.members, self.rng)
         for number in members:
             self.members.ensure(record(number), 0.0)
         for number in linked:
             self.link(number)
 
     def link(self, number: int, zone: str = "") -> PeerId:
-        told = record(number, zone=zone)
-        self.members.ensure(told, 0.0)
-        peer = self.peers.add(told.peer_id, told, told.addresses[0], 0.0)
+        peer_record = record(number, zone=zone)
+        self.members.ensure(peer_record, 0.0)
+        peer = self.peers.add(peer_record.peer_id, peer_record, peer_record.addresses[0], 0.0)
         self.peers.transition(peer, PeerTrigger.LINKED)
         return peer_id(number)
 
@@ -93,23 +93,25 @@ class Surroundings:
         self.peers.transition(peer, PeerTrigger.LOST)
         return peer.peer_id
 
-    def fall_silent(self, number: int) -> None:
-        """It was asked, and did not answer."""
+    def stop_answering(self, number: int) -> None:
+        """Mark a peer as unresponsive: a probe of it failed."""
         peer = self.peers.get(peer_id(number))
         assert peer is not None
         peer.is_unresponsive = True
 
 
-def news(
+def new_rumor(
     origin: int = 0, first: int = 1, sender: int | None = None, *, hops: int = 0, size: int = 100
 ) -> NewRumor:
     """A rumor that is new to node 0."""
-    who = None if sender is None else peer_id(sender)
-    return NewRumor((peer_id(origin), EPOCH, first), size, hops, who, is_offered=sender is None)
+    sender_id = None if sender is None else peer_id(sender)
+    return NewRumor(
+        (peer_id(origin), EPOCH, first), size, hops, sender_id, is_offered=sender is None
+    )
 
 
-def said(effects: Iterable[object]) -> dict[PeerId, list[object]]:
-    """What is sent to whom."""
+def sent_by_peer(effects: Iterable[object]) -> dict[PeerId, list[object]]:
+    """The messages in Send effects, by recipient."""
     found: dict[PeerId, list[object]] = {}
     for effect in effects:
         assert isinstance(effect, Send)

@@ -1,4 +1,4 @@
-"""The peer table and its states."""
+"""The peer table, its state transitions and peer health."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from grapevine_proto.ids import Address
 from grapevine_proto.overlay.peers import TRANSITIONS, Peer, PeerTable, PeerTrigger
 from tests.proto.overlay.builders import peer_id, record
 
-WHERE = Address("10.0.0.1", 8000)
+ADDRESS = Address("10.0.0.1", 8000)
 
 
 def table_with(*numbers: int, limit: int = 100) -> PeerTable:
     table = PeerTable(limit)
     for number in numbers:
-        table.add(peer_id(number), record(number), WHERE, float(number))
+        table.add(peer_id(number), record(number), ADDRESS, float(number))
     return table
 
 
@@ -28,24 +28,24 @@ def linked(table: PeerTable, number: int) -> Peer:
     return peer
 
 
-@pytest.mark.parametrize(("state", "happening"), list(itertools.product(PeerState, PeerTrigger)))
-def test_a_state_moves_along_the_table_and_nowhere_else(
-    state: PeerState, happening: PeerTrigger
+@pytest.mark.parametrize(("state", "trigger"), list(itertools.product(PeerState, PeerTrigger)))
+def test_a_state_changes_only_along_the_transition_table(
+    state: PeerState, trigger: PeerTrigger
 ) -> None:
     table = table_with(1)
     peer = table.get(peer_id(1))
     assert peer is not None
     peer.state = state
-    if (state, happening) in TRANSITIONS:
-        assert table.transition(peer, happening) is state
-        assert peer.state is TRANSITIONS[state, happening]
+    if (state, trigger) in TRANSITIONS:
+        assert table.transition(peer, trigger) is state
+        assert peer.state is TRANSITIONS[state, trigger]
     else:
         with pytest.raises(KeyError):
-            table.transition(peer, happening)
+            table.transition(peer, trigger)
         assert peer.state is state
 
 
-def test_every_state_can_be_reached_and_left() -> None:
+def test_every_state_can_be_entered_and_left() -> None:
     assert set(TRANSITIONS.values()) == set(PeerState)
     assert {state for state, _ in TRANSITIONS} == set(PeerState)
 
@@ -60,17 +60,17 @@ def test_connected_and_stale_peers_are_linked() -> None:
     assert [*table.linked] == [peer_id(2)]
 
 
-def test_one_peer_beyond_the_limit_makes_the_longest_silent_without_a_link_go() -> None:
+def test_a_full_table_evicts_the_longest_silent_disconnected_peer() -> None:
     table = table_with(1, 2, 3, limit=3)
     linked(table, 1)
-    table.add(peer_id(4), None, WHERE, 4.0)
+    table.add(peer_id(4), None, ADDRESS, 4.0)
     assert len(table) == 3
     assert table.get(peer_id(1)) is not None
     assert table.get(peer_id(2)) is None
     assert table.evicted == 1
 
 
-def test_health_falls_with_failures_and_silence_and_is_nothing_without_a_link() -> None:
+def test_health_falls_with_failures_and_silence_and_is_zero_without_a_link() -> None:
     table = table_with(1)
     peer = linked(table, 1)
     peer.last_heard_at = 100.0
@@ -88,7 +88,7 @@ def test_health_falls_with_failures_and_silence_and_is_nothing_without_a_link() 
     assert peer.health(100.0, 30.0) == 0.0
 
 
-def test_health_says_what_it_suffers_from() -> None:
+def test_the_health_reason_names_each_problem() -> None:
     table = table_with(1)
     peer = linked(table, 1)
     peer.last_heard_at = 100.0
@@ -100,8 +100,8 @@ def test_health_says_what_it_suffers_from() -> None:
     assert peer.health_reason(100.0, 5.0) == "no link"
 
 
-def test_a_stray_round_trip_moves_the_estimate_little() -> None:
-    peer = Peer(peer_id(1), None, WHERE, 0.0)
+def test_one_rtt_outlier_changes_the_estimate_little() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 0.0)
     for _ in range(20):
         peer.update_rtt(0.010)
     peer.update_rtt(1.0)

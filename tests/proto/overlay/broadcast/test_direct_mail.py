@@ -1,72 +1,74 @@
-"""Direct mail, and auto, which mails while that is cheap."""
+"""Direct mail, and the automatic strategy, which mails while that is cheap."""
 
 from __future__ import annotations
 
 from grapevine_proto.overlay.broadcast.auto import DIRECT_MAIL_LIMIT_BYTES, Auto
 from grapevine_proto.overlay.broadcast.direct_mail import DirectMail
 from grapevine_proto.wire.messages import Graft, Prune, Subscribe
-from tests.proto.overlay.builders import Surroundings, news, peer_id, record, said
+from tests.proto.overlay.builders import NodeTables, new_rumor, peer_id, record, sent_by_peer
 
 
-def test_the_origin_mails_to_all_and_nobody_passes_it_on() -> None:
-    place = Surroundings(*range(1, 50))
-    mail = DirectMail(place.around)
-    plan = mail.on_new_rumor(news(), 0.0)
-    assert (list(plan.targets), plan.is_mail) == (list(place.around.linked), True)
-    assert mail.on_new_rumor(news(7, sender=7, hops=1), 0.0).targets == ()
+def test_the_origin_mails_to_all_and_no_node_forwards() -> None:
+    tables = NodeTables(*range(1, 50))
+    mail = DirectMail(tables.near_peers)
+    plan = mail.on_new_rumor(new_rumor(), 0.0)
+    assert (list(plan.targets), plan.is_mail) == (list(tables.near_peers.linked), True)
+    assert mail.on_new_rumor(new_rumor(7, sender=7, hops=1), 0.0).targets == ()
 
 
-def test_with_a_member_out_of_reach_nothing_is_called_mailed_to_all() -> None:
-    place = Surroundings(1, 2, members=(3,))
-    plan = DirectMail(place.around).on_new_rumor(news(), 0.0)
+def test_with_an_unlinked_member_a_rumor_is_not_marked_as_mailed() -> None:
+    tables = NodeTables(1, 2, members=(3,))
+    plan = DirectMail(tables.near_peers).on_new_rumor(new_rumor(), 0.0)
     assert (len(plan.targets), plan.is_mail) == (2, False)
 
 
-def auto(*linked: int, members: tuple[int, ...] = ()) -> tuple[Surroundings, Auto]:
-    place = Surroundings(*linked, members=members)
-    return place, Auto(place.config, place.around)
+def auto(*linked: int, members: tuple[int, ...] = ()) -> tuple[NodeTables, Auto]:
+    tables = NodeTables(*linked, members=members)
+    return tables, Auto(tables.config, tables.near_peers)
 
 
-def test_auto_mails_what_is_small_while_all_are_linked() -> None:
-    place, strategy = auto(*range(1, 11))
-    assert strategy.on_new_rumor(news(size=DIRECT_MAIL_LIMIT_BYTES // 10), 0.0).is_mail
+def test_auto_mails_small_rumors_while_all_members_are_linked() -> None:
+    tables, strategy = auto(*range(1, 11))
+    assert strategy.on_new_rumor(new_rumor(size=DIRECT_MAIL_LIMIT_BYTES // 10), 0.0).is_mail
     assert not strategy.on_new_rumor(
-        news(first=2, size=DIRECT_MAIL_LIMIT_BYTES // 10 + 1), 0.0
+        new_rumor(first=2, size=DIRECT_MAIL_LIMIT_BYTES // 10 + 1), 0.0
     ).is_mail
-    place.members.ensure(record(30), 0.0)
-    assert not strategy.on_new_rumor(news(first=3), 0.0).is_mail
+    tables.members.ensure(record(30), 0.0)
+    assert not strategy.on_new_rumor(new_rumor(first=3), 0.0).is_mail
 
 
-def test_auto_passes_on_what_was_not_mailed_along_the_tree_and_nothing_else() -> None:
+def test_auto_forwards_only_unmailed_rumors_along_the_tree() -> None:
     _, strategy = auto(1, 2, 3)
     assert strategy.handle(Graft(None), peer_id(2), 0.0) == []
-    told = news(9, sender=1, hops=1)
-    assert list(strategy.on_new_rumor(told, 0.0).targets) == [peer_id(2)]
-    assert strategy.on_new_rumor(told._replace(is_mailed=True), 0.0).targets == ()
+    relayed = new_rumor(9, sender=1, hops=1)
+    assert list(strategy.on_new_rumor(relayed, 0.0).targets) == [peer_id(2)]
+    assert strategy.on_new_rumor(relayed._replace(is_mailed=True), 0.0).targets == ()
 
 
-def test_the_tree_of_auto_is_kept_all_the_same() -> None:
-    place, strategy = auto(1, 2)
+def test_auto_maintains_its_tree() -> None:
+    tables, strategy = auto(1, 2)
     assert strategy.start(0.0) == strategy.on_link_up(peer_id(2), 0.0) == []
-    assert said(strategy.on_request_sent(peer_id(1), peer_id(9), 0.0)) == {
+    assert sent_by_peer(strategy.on_request_sent(peer_id(1), peer_id(9), 0.0)) == {
         peer_id(1): [Graft(None)]
     }
     for number in (1, 2):
         strategy.handle(Graft(None), peer_id(number), 0.0)
     assert strategy.handle(Subscribe(True), peer_id(2), 0.0) == []
     assert set(strategy.subscribers) == set(strategy.subscriptions) == {peer_id(1), peer_id(2)}
-    assert said(strategy.on_duplicate(news(9).key, peer_id(2), 1.0)) == {peer_id(2): [Prune(None)]}
-    place.unlink(1)
+    assert sent_by_peer(strategy.on_duplicate(new_rumor(9).key, peer_id(2), 1.0)) == {
+        peer_id(2): [Prune(None)]
+    }
+    tables.unlink(1)
     assert strategy.on_link_down(peer_id(1), 1.0) == []
     assert strategy.subscribers == ()
     assert strategy.advance(2.0) == []
     assert strategy.deadline == float("inf")
 
 
-def test_other_settings_reach_the_tree_as_well() -> None:
-    place, strategy = auto(1, 2)
-    assert strategy.on_link_up(place.link(3), 0.0) == []
+def test_auto_applies_settings_to_its_tree() -> None:
+    tables, strategy = auto(1, 2)
+    assert strategy.on_link_up(tables.link(3), 0.0) == []
     assert not strategy.subscribers
-    strategy.reconfigure(place.config.replace(lazy_push=False), 0.0)
-    strategy.on_link_up(place.link(4), 0.0)
+    strategy.reconfigure(tables.config.replace(lazy_push=False), 0.0)
+    strategy.on_link_up(tables.link(4), 0.0)
     assert strategy.subscribers == (peer_id(4),)

@@ -1,11 +1,11 @@
-"""Lazy repair: who is told of which ids, who is asked for what, and what liars can do to it."""
+"""Lazy push: which IDs are announced and requested, and what false announcements can cause."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.overlay.broadcast import ihave as lazy_module
+from grapevine_proto.overlay.broadcast import ihave as ihave
 from grapevine_proto.overlay.broadcast.ihave import (
     IHAVE_BATCH_DELAY_S,
     IHAVE_INTERVAL_S,
@@ -27,18 +27,18 @@ from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.wire.messages import Graft, IHave, IWant, Offer, RumorCopy
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import EPOCH, Surroundings, config, copy, peer_id
+from tests.proto.overlay.builders import EPOCH, NodeTables, config, copy, peer_id
 
 ORIGIN = 90
 
 
-class Noting(Strategy):
-    """Pushes nothing, and notes who is asked for whose rumors."""
+class RecordingStrategy(Strategy):
+    """Pushes nothing, and records which peers are asked for rumors of which origins."""
 
     def __init__(self, grafts: list[tuple[PeerId, PeerId]]) -> None:
         self._grafts = grafts
 
-    def on_new_rumor(self, news: NewRumor, now: float) -> PushPlan:
+    def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
         return PushPlan(())
 
     def on_request_sent(self, source: PeerId, origin: PeerId, now: float) -> list[Effect]:
@@ -46,8 +46,8 @@ class Noting(Strategy):
         return []
 
 
-class Wordless(Plumtree):
-    """A tree that says nothing itself to whoever is asked."""
+class SilentPlumtree(Plumtree):
+    """A Plumtree that sends no Graft for requests."""
 
     def on_request_sent(self, source: PeerId, origin: PeerId, now: float) -> list[Effect]:
         return []
@@ -55,49 +55,53 @@ class Wordless(Plumtree):
 
 @dataclass
 class Node:
-    """What lazy repair sees of a node with a few links, whose round trips take 50 ms."""
+    """Lazy push on a node with a few links with an RTT of 50 ms."""
 
     links: int = 4
-    is_on: bool = True
-    place: Surroundings = field(init=False)
+    is_enabled: bool = True
+    tables: NodeTables = field(init=False)
     store: MessageStore = field(init=False)
-    lazy: LazyPush = field(init=False)
+    lazy_push: LazyPush = field(init=False)
     grafts: list[tuple[PeerId, PeerId]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.place = Surroundings(*range(1, self.links + 1), lazy_push=self.is_on)
-        settings = self.place.config
+        self.tables = NodeTables(*range(1, self.links + 1), lazy_push=self.is_enabled)
+        settings = self.tables.config
         self.store = MessageStore(settings, Verifier(settings), (), 0.0)
-        self.lazy = LazyPush(
-            settings, self.place.peers, self.place.around, self.store, Noting(self.grafts)
+        self.lazy_push = LazyPush(
+            settings,
+            self.tables.peers,
+            self.tables.near_peers,
+            self.store,
+            RecordingStrategy(self.grafts),
         )
         for peer in self.peers:
             peer.update_rtt(0.05)
 
     @property
     def peers(self) -> PeerTable:
-        return self.place.peers
+        return self.tables.peers
 
     def unlink(self, number: int) -> None:
-        self.place.unlink(number)
+        self.tables.unlink(number)
 
-    def learn(self, first: int, *told: int, at: float = 0.0) -> Rumor:
-        """A rumor comes, and goes on to `told`."""
+    def receive_rumor(self, first: int, *pushed_to: int, at: float = 0.0) -> Rumor:
+        """Receive a rumor and push it on to `pushed_to`."""
         made = copy(ORIGIN, first)
         self.store.insert(made, peer_id(ORIGIN), False, at)
-        foretold = self.lazy.on_rumor(made.rumor, at)
-        self.lazy.announce(made.rumor, [*map(peer_id, told), *foretold.sources], at)
+        announcement = self.lazy_push.on_rumor(made.rumor, at)
+        self.lazy_push.announce(made.rumor, [*map(peer_id, pushed_to), *announcement.sources], at)
         return made.rumor
 
-    def hear(self, teller: int, *ids: StreamRange, at: float = 0.0) -> None:
-        assert self.lazy.handle(IHave(ids), peer_id(teller), at) == []
+    def receive_ids(self, source: int, *ids: StreamRange, at: float = 0.0) -> None:
+        assert self.lazy_push.handle(IHave(ids), peer_id(source), at) == []
 
 
 def ids_of(first: int, last: int | None = None, origin: int = ORIGIN) -> StreamRange:
     return StreamRange(Stream(peer_id(origin), EPOCH), first, last or first)
 
 
-def told(effects: list[Effect]) -> dict[PeerId, list[StreamRange]]:
+def announced_in(effects: list[Effect]) -> dict[PeerId, list[StreamRange]]:
     found: dict[PeerId, list[StreamRange]] = {}
     for effect in effects:
         assert isinstance(effect, Send)
@@ -107,7 +111,7 @@ def told(effects: list[Effect]) -> dict[PeerId, list[StreamRange]]:
     return found
 
 
-def asked(effects: list[Effect]) -> list[tuple[PeerId, tuple[StreamRange, ...]]]:
+def requested_in(effects: list[Effect]) -> list[tuple[PeerId, tuple[StreamRange, ...]]]:
     found = []
     for effect in effects:
         assert isinstance(effect, Send)
@@ -118,398 +122,416 @@ def asked(effects: list[Effect]) -> list[tuple[PeerId, tuple[StreamRange, ...]]]
     return found
 
 
-# --- telling ------------------------------------------------------------------------------------
+# --- announcements ------------------------------------------------------------------------------
 
 
-def test_links_that_were_not_sent_a_rumor_are_told_its_id_together_a_moment_later() -> None:
+def test_links_without_a_push_get_batched_ids_after_a_delay() -> None:
     node = Node()
-    node.learn(1, 1)
-    node.learn(2, 2)
-    assert node.lazy.deadline == IHAVE_BATCH_DELAY_S
-    assert told(node.lazy.advance(IHAVE_BATCH_DELAY_S)) == {
+    node.receive_rumor(1, 1)
+    node.receive_rumor(2, 2)
+    assert node.lazy_push.deadline == IHAVE_BATCH_DELAY_S
+    assert announced_in(node.lazy_push.advance(IHAVE_BATCH_DELAY_S)) == {
         peer_id(1): [ids_of(2)],
         peer_id(2): [ids_of(1)],
         peer_id(3): [ids_of(1), ids_of(2)],
         peer_id(4): [ids_of(1), ids_of(2)],
     }
-    assert node.lazy.advance(100.0) == []
+    assert node.lazy_push.advance(100.0) == []
 
 
-def test_those_who_get_the_same_ids_share_one_message() -> None:
+def test_peers_that_get_the_same_ids_share_one_message() -> None:
     node = Node(links=8)
-    node.learn(1, 1, 2, 3)
-    [send] = node.lazy.advance(IHAVE_BATCH_DELAY_S)
+    node.receive_rumor(1, 1, 2, 3)
+    [send] = node.lazy_push.advance(IHAVE_BATCH_DELAY_S)
     assert isinstance(send, Send)
     assert len(send.peers) == 5
 
 
-def test_among_many_links_only_near_ones_are_told() -> None:
+def test_with_many_links_only_near_peers_get_ids() -> None:
     node = Node(links=50)
-    node.learn(1)
-    [send] = node.lazy.advance(IHAVE_BATCH_DELAY_S)
+    node.receive_rumor(1)
+    [send] = node.lazy_push.advance(IHAVE_BATCH_DELAY_S)
     assert isinstance(send, Send)
-    assert set(send.peers) == set(node.place.around.near)
+    assert set(send.peers) == set(node.tables.near_peers.near)
     assert len(send.peers) <= NEAR_PEERS_LIMIT
 
 
-def test_what_was_mailed_to_all_is_told_to_those_behind_us_alone() -> None:
+def test_mailed_rumors_are_announced_only_to_ring_successors() -> None:
     node = Node(links=50)
     made = copy(ORIGIN, 1)
-    node.lazy.announce(made.rumor, (), 0.0, is_mailed=True)
-    assert node.lazy.advance(IHAVE_BATCH_DELAY_S) == []
-    assert node.lazy.deadline == MAIL_IHAVE_DELAY_S
-    assert set(told(node.lazy.advance(MAIL_IHAVE_DELAY_S))) == set(
-        node.place.around.ring_successors
+    node.lazy_push.announce(made.rumor, (), 0.0, is_mailed=True)
+    assert node.lazy_push.advance(IHAVE_BATCH_DELAY_S) == []
+    assert node.lazy_push.deadline == MAIL_IHAVE_DELAY_S
+    assert set(announced_in(node.lazy_push.advance(MAIL_IHAVE_DELAY_S))) == set(
+        node.tables.near_peers.ring_successors
     )
 
 
-def test_what_was_mailed_is_told_in_ranges_and_not_to_who_has_it() -> None:
+def test_mailed_rumors_are_announced_in_ranges_and_not_to_holders() -> None:
     node = Node(links=3)
     for first in (2, 1, 4):
-        node.lazy.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
-    node.lazy.on_duplicate(copy(ORIGIN, 4).rumor, peer_id(3))
-    ids = told(node.lazy.advance(MAIL_IHAVE_DELAY_S))
+        node.lazy_push.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
+    node.lazy_push.on_duplicate(copy(ORIGIN, 4).rumor, peer_id(3))
+    ids = announced_in(node.lazy_push.advance(MAIL_IHAVE_DELAY_S))
     assert ids[peer_id(1)] == [ids_of(1, 2), ids_of(4)]
     assert ids[peer_id(3)] == [ids_of(1, 2)]
 
 
-def test_ids_of_mail_have_room_of_their_own_and_one_too_many_is_counted() -> None:
+def test_ids_of_mailed_rumors_have_their_own_limit_and_drops_are_counted() -> None:
     node = Node(links=3)
     for first in range(1, UNANNOUNCED_LIMIT + 2):
-        node.lazy.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
-    assert node.lazy.announcements_dropped == 1
-    node.learn(5000)
-    assert node.lazy.announcements_dropped == 1
+        node.lazy_push.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
+    assert node.lazy_push.announcements_dropped == 1
+    node.receive_rumor(5000)
+    assert node.lazy_push.announcements_dropped == 1
 
 
-def test_nobody_is_told_of_what_it_said_or_told_us() -> None:
+def test_a_rumor_is_not_announced_to_peers_that_sent_or_announced_it() -> None:
     node = Node()
-    rumor = node.learn(1)
-    node.lazy.on_duplicate(rumor, peer_id(1))
-    node.hear(2, ids_of(1))
-    assert set(told(node.lazy.advance(IHAVE_BATCH_DELAY_S))) == {peer_id(3), peer_id(4)}
+    rumor = node.receive_rumor(1)
+    node.lazy_push.on_duplicate(rumor, peer_id(1))
+    node.receive_ids(2, ids_of(1))
+    assert set(announced_in(node.lazy_push.advance(IHAVE_BATCH_DELAY_S))) == {
+        peer_id(3),
+        peer_id(4),
+    }
     own = copy(1, 1).rumor
-    node.lazy.announce(own, [peer_id(2)], 1.0)
-    assert set(told(node.lazy.advance(2.0))) == {peer_id(3), peer_id(4)}
+    node.lazy_push.announce(own, [peer_id(2)], 1.0)
+    assert set(announced_in(node.lazy_push.advance(2.0))) == {peer_id(3), peer_id(4)}
 
 
-def test_who_told_us_before_the_rumor_came_is_not_told_back() -> None:
+def test_a_rumor_is_not_announced_to_peers_that_announced_it_before_it_arrived() -> None:
     node = Node()
-    node.hear(3, ids_of(1))
-    node.learn(1, 1)
-    assert set(told(node.lazy.advance(IHAVE_BATCH_DELAY_S))) == {peer_id(2), peer_id(4)}
-    assert node.lazy.advance(10.0) == []
+    node.receive_ids(3, ids_of(1))
+    node.receive_rumor(1, 1)
+    assert set(announced_in(node.lazy_push.advance(IHAVE_BATCH_DELAY_S))) == {
+        peer_id(2),
+        peer_id(4),
+    }
+    assert node.lazy_push.advance(10.0) == []
 
 
-def test_at_most_ten_datagrams_of_ids_a_second_go_to_one_peer() -> None:
+def test_one_peer_gets_at_most_ten_datagrams_of_ids_a_second() -> None:
     node = Node()
     sent, at = 0, 0.0
-    for sequence in range(1, 1001):  # a rumor a millisecond
+    for sequence in range(1, 1001):  # one rumor per millisecond
         at = sequence / 1000
-        node.learn(sequence, at=at)
-        if node.lazy.deadline <= at:
-            sent += len(node.lazy.advance(at))
+        node.receive_rumor(sequence, at=at)
+        if node.lazy_push.deadline <= at:
+            sent += len(node.lazy_push.advance(at))
     assert (
         8 <= sent <= 1 / IHAVE_INTERVAL_S + 20
-    )  # 100 ids at a time take two datagrams, and twice the gap
-    assert node.lazy.announcements_dropped == 0
+    )  # 100 IDs take two datagrams, and twice the interval
+    assert node.lazy_push.announcements_dropped == 0
 
 
-def test_one_id_beyond_those_that_may_wait_lets_go_of_the_oldest() -> None:
+def test_beyond_the_limit_the_oldest_waiting_id_is_dropped() -> None:
     node = Node()
     for sequence in range(1, UNANNOUNCED_LIMIT + 2):
-        node.learn(sequence)
-    assert node.lazy.announcements_dropped == 1
-    ranges = told(node.lazy.advance(IHAVE_BATCH_DELAY_S))[peer_id(1)]
+        node.receive_rumor(sequence)
+    assert node.lazy_push.announcements_dropped == 1
+    ranges = announced_in(node.lazy_push.advance(IHAVE_BATCH_DELAY_S))[peer_id(1)]
     assert ranges == [ids_of(sequence) for sequence in range(2, UNANNOUNCED_LIMIT + 2)]
 
 
-# --- asking -------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------
 
 
-def test_whoever_lacks_an_id_asks_the_first_teller_after_two_round_trips() -> None:
+def test_a_missing_rumor_is_requested_from_the_first_source_after_two_round_trips() -> None:
     node = Node()
-    node.hear(2, ids_of(1))
-    node.hear(1, ids_of(1), at=0.01)
-    assert node.lazy.advance(0.09) == []
-    assert asked(node.lazy.advance(0.1)) == [(peer_id(2), (ids_of(1),))]
+    node.receive_ids(2, ids_of(1))
+    node.receive_ids(1, ids_of(1), at=0.01)
+    assert node.lazy_push.advance(0.09) == []
+    assert requested_in(node.lazy_push.advance(0.1)) == [(peer_id(2), (ids_of(1),))]
 
 
-def test_along_a_tree_a_near_teller_is_given_as_long_as_links_usually_take() -> None:
+def test_along_a_tree_the_request_delay_uses_the_average_rtt() -> None:
     node = Node()
     for peer, rtt_s in zip(node.peers, (0.01, 0.05, 0.06, 0.08), strict=True):
         peer.rtt_s = rtt_s
-    node.lazy.set_strategy(Wordless(node.place.config, node.place.around))
-    node.hear(1, ids_of(1))
-    assert node.lazy.advance(0.24) == []
-    assert asked(node.lazy.advance(0.2501)) == [(peer_id(1), (ids_of(1),))]
+    node.lazy_push.set_strategy(SilentPlumtree(node.tables.config, node.tables.near_peers))
+    node.receive_ids(1, ids_of(1))
+    assert node.lazy_push.advance(0.24) == []
+    assert requested_in(node.lazy_push.advance(0.2501)) == [(peer_id(1), (ids_of(1),))]
 
 
-def test_where_the_tree_is_torn_no_push_is_waited_for() -> None:
+def test_with_a_broken_tree_a_rumor_is_requested_at_once() -> None:
     node = Node()
-    tree = Wordless(node.place.config, node.place.around)
-    node.lazy.set_strategy(tree)
+    tree = SilentPlumtree(node.tables.config, node.tables.near_peers)
+    node.lazy_push.set_strategy(tree)
     tree.handle(Graft(None), peer_id(4), 0.0)
     node.unlink(4)
     tree.on_link_down(peer_id(4), 0.0)
-    node.hear(1, ids_of(1))
-    assert asked(node.lazy.advance(0.0)) == [(peer_id(1), (ids_of(1),))]
+    node.receive_ids(1, ids_of(1))
+    assert requested_in(node.lazy_push.advance(0.0)) == [(peer_id(1), (ids_of(1),))]
 
 
-def test_a_new_peer_is_told_what_no_digest_shows_yet() -> None:
+def test_a_new_peer_gets_ids_that_no_digest_covers_yet() -> None:
     node = Node()
     for origin, first, at in ((ORIGIN, 1, 0.0), (ORIGIN, 2, 1.5), (91, 1, 2.9)):
         node.store.insert(copy(origin, first), peer_id(1), False, at)
     newcomer = peer_id(7)
-    lately = sorted((ids_of(2), ids_of(1, origin=91)), key=lambda each: each.stream)
-    assert told(node.lazy.announce_recent(newcomer, 3.0)) == {newcomer: lately}
-    assert told(node.lazy.announce_recent(peer_id(91), 3.0)) == {peer_id(91): [ids_of(2)]}
-    assert node.lazy.announce_recent(newcomer, 5.0) == []
-    assert Node(is_on=False).lazy.announce_recent(newcomer, 3.0) == []
+    recent = sorted((ids_of(2), ids_of(1, origin=91)), key=lambda each: each.stream)
+    assert announced_in(node.lazy_push.announce_recent(newcomer, 3.0)) == {newcomer: recent}
+    assert announced_in(node.lazy_push.announce_recent(peer_id(91), 3.0)) == {
+        peer_id(91): [ids_of(2)]
+    }
+    assert node.lazy_push.announce_recent(newcomer, 5.0) == []
+    assert Node(is_enabled=False).lazy_push.announce_recent(newcomer, 3.0) == []
 
 
-def test_a_new_peer_is_told_of_so_many_of_the_latest_and_no_more() -> None:
+def test_a_new_peer_gets_a_limited_number_of_the_latest_ids() -> None:
     node = Node()
     for first in range(1, RANGES_PER_MESSAGE_LIMIT + 2):
         node.store.insert(copy(ORIGIN, first), peer_id(1), False, 0.0)
     newcomer = peer_id(7)
-    assert told(node.lazy.announce_recent(newcomer, 0.1)) == {
+    assert announced_in(node.lazy_push.announce_recent(newcomer, 0.1)) == {
         newcomer: [ids_of(first) for first in range(2, RANGES_PER_MESSAGE_LIMIT + 2)]
     }
 
 
-def test_what_came_meanwhile_is_not_asked_for() -> None:
+def test_a_rumor_that_arrived_meanwhile_is_not_requested() -> None:
     node = Node()
-    node.hear(2, ids_of(1), ids_of(2, 5))
+    node.receive_ids(2, ids_of(1), ids_of(2, 5))
     node.store.insert(copy(ORIGIN, 1), peer_id(1), False, 0.05)
     node.store.insert(copy(ORIGIN, 3), peer_id(1), False, 0.05)
-    assert asked(node.lazy.advance(0.1)) == [(peer_id(2), (ids_of(2), ids_of(4, 5)))]
-    node.hear(3, ids_of(3), at=0.1)
-    assert node.lazy.advance(50.0) == [], "once each"
+    assert requested_in(node.lazy_push.advance(0.1)) == [(peer_id(2), (ids_of(2), ids_of(4, 5)))]
+    node.receive_ids(3, ids_of(3), at=0.1)
+    assert node.lazy_push.advance(50.0) == [], "each source once"
 
 
-def test_each_teller_is_asked_once_in_the_order_of_telling() -> None:
+def test_each_source_is_asked_once_in_order_of_announcement() -> None:
     node = Node()
-    for teller in (3, 1, 3, 2, 1):
-        node.hear(teller, ids_of(1))
+    for source in (3, 1, 3, 2, 1):
+        node.receive_ids(source, ids_of(1))
     order, at = [], 0.0
-    while node.lazy.deadline < 100.0:
-        at = node.lazy.deadline
-        order += [peer for peer, _ in asked(node.lazy.advance(at))]
+    while node.lazy_push.deadline < 100.0:
+        at = node.lazy_push.deadline
+        order += [peer for peer, _ in requested_in(node.lazy_push.advance(at))]
     assert order == [peer_id(3), peer_id(1), peer_id(2)]
-    assert node.lazy._missing == {}
-    assert not node.lazy._missing_per_source
-    node.hear(4, ids_of(1), at=at)
-    assert asked(node.lazy.advance(at + 1.0)), "somebody else may still have it"
+    assert node.lazy_push._missing == {}
+    assert not node.lazy_push._missing_per_source
+    node.receive_ids(4, ids_of(1), at=at)
+    assert requested_in(node.lazy_push.advance(at + 1.0)), "another source may still have it"
 
 
-def test_a_teller_that_cannot_serve_costs_less_than_a_second_at_any_round_trip() -> None:
+def test_a_source_that_cannot_serve_costs_less_than_a_second_at_any_rtt() -> None:
     for rtt_s in (0.0, 0.001, 0.05, 0.3, 5.0):
         node = Node()
         for peer in node.peers:
             peer.rtt_s = rtt_s
-        node.hear(1, ids_of(1))
-        node.hear(2, ids_of(1))
-        asked_at: list[float] = []
-        while len(asked_at) < 2:
-            at = node.lazy.deadline
-            asked_at += [at for _ in asked(node.lazy.advance(at))]
-        assert asked_at[1] <= 1.0, rtt_s
+        node.receive_ids(1, ids_of(1))
+        node.receive_ids(2, ids_of(1))
+        requested_at: list[float] = []
+        while len(requested_at) < 2:
+            at = node.lazy_push.deadline
+            requested_at += [at for _ in requested_in(node.lazy_push.advance(at))]
+        assert requested_at[1] <= 1.0, rtt_s
 
 
-def test_whoever_is_no_longer_linked_is_passed_over() -> None:
+def test_a_source_without_a_link_is_skipped() -> None:
     node = Node()
-    node.hear(1, ids_of(1))
-    node.hear(2, ids_of(1))
+    node.receive_ids(1, ids_of(1))
+    node.receive_ids(2, ids_of(1))
     node.unlink(1)
-    assert asked(node.lazy.advance(0.2)) == [(peer_id(2), (ids_of(1),))]
+    assert requested_in(node.lazy_push.advance(0.2)) == [(peer_id(2), (ids_of(1),))]
 
 
-def test_questions_to_one_teller_go_together() -> None:
+def test_requests_to_one_source_are_batched() -> None:
     node = Node()
-    node.hear(1, *(ids_of(2 * number) for number in range(1, 21)))
-    [(first, some), (second, rest)] = asked(node.lazy.advance(0.2))
+    node.receive_ids(1, *(ids_of(2 * number) for number in range(1, 21)))
+    [(first, some), (second, rest)] = requested_in(node.lazy_push.advance(0.2))
     assert first == second == peer_id(1)
     assert (len(some), len(rest)) == (16, 4)
-    assert node.lazy.requests_sent == 20
+    assert node.lazy_push.requests_sent == 20
 
 
-def test_what_is_offered_is_asked_for_at_once_and_of_the_next_when_that_fails() -> None:
+def test_an_offered_rumor_is_requested_at_once_then_from_the_next_source() -> None:
     node = Node()
-    assert asked(node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.0)) == [
+    assert requested_in(node.lazy_push.handle(Offer((ids_of(1),)), peer_id(2), 0.0)) == [
         (peer_id(2), (ids_of(1),))
     ]
-    assert node.lazy.handle(Offer((ids_of(1),)), peer_id(3), 0.01) == []
-    assert asked(node.lazy.advance(node.lazy.deadline)) == [(peer_id(3), (ids_of(1),))]
+    assert node.lazy_push.handle(Offer((ids_of(1),)), peer_id(3), 0.01) == []
+    assert requested_in(node.lazy_push.advance(node.lazy_push.deadline)) == [
+        (peer_id(3), (ids_of(1),))
+    ]
     assert node.grafts == [(peer_id(2), peer_id(ORIGIN)), (peer_id(3), peer_id(ORIGIN))]
 
 
-def test_an_offer_of_what_was_only_told_of_hurries_the_question() -> None:
+def test_an_offer_of_an_announced_rumor_expedites_the_request() -> None:
     node = Node()
-    node.hear(1, ids_of(1))
-    assert asked(node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.001)) == [
+    node.receive_ids(1, ids_of(1))
+    assert requested_in(node.lazy_push.handle(Offer((ids_of(1),)), peer_id(2), 0.001)) == [
         (peer_id(1), (ids_of(1),))
     ]
 
 
-def test_who_was_asked_has_a_moment_to_answer_before_one_who_offers_is_asked_too() -> None:
+def test_a_source_already_asked_has_time_to_answer_before_an_offering_one_is_asked() -> None:
     node = Node()
-    node.hear(1, ids_of(1))
-    assert asked(node.lazy.advance(0.1)) == [(peer_id(1), (ids_of(1),))]
-    assert node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.11) == []
-    assert node.lazy.advance(0.19) == []
-    assert asked(node.lazy.advance(0.2)) == [(peer_id(2), (ids_of(1),))]
+    node.receive_ids(1, ids_of(1))
+    assert requested_in(node.lazy_push.advance(0.1)) == [(peer_id(1), (ids_of(1),))]
+    assert node.lazy_push.handle(Offer((ids_of(1),)), peer_id(2), 0.11) == []
+    assert node.lazy_push.advance(0.19) == []
+    assert requested_in(node.lazy_push.advance(0.2)) == [(peer_id(2), (ids_of(1),))]
 
 
-def test_an_offer_is_heeded_with_lazy_repair_switched_off() -> None:
-    node = Node(is_on=False)
-    assert asked(node.lazy.handle(Offer((ids_of(1),)), peer_id(2), 0.0))
-    rumor = node.learn(1)
-    [send] = node.lazy.offer(rumor, [peer_id(2)])
+def test_an_offer_is_accepted_with_lazy_push_disabled() -> None:
+    node = Node(is_enabled=False)
+    assert requested_in(node.lazy_push.handle(Offer((ids_of(1),)), peer_id(2), 0.0))
+    rumor = node.receive_rumor(1)
+    [send] = node.lazy_push.offer(rumor, [peer_id(2)])
     assert isinstance(send, Send)
     assert set(send.peers) == {peer_id(1), peer_id(3), peer_id(4)}
 
 
-def test_what_foretold_a_rumor_is_known_when_it_comes() -> None:
+def test_an_arriving_rumor_reports_its_earlier_announcements() -> None:
     node = Node()
-    node.hear(2, ids_of(1), at=1.0)
-    node.hear(3, ids_of(1), at=1.01)
-    foretold = node.lazy.on_rumor(copy(ORIGIN, 1).rumor, 1.03)
-    assert foretold.first_source == peer_id(2)
-    assert round(foretold.lead_s, 6) == 0.03
-    assert set(foretold.sources) == {peer_id(2), peer_id(3)}
-    assert not foretold.is_offered
+    node.receive_ids(2, ids_of(1), at=1.0)
+    node.receive_ids(3, ids_of(1), at=1.01)
+    announcement = node.lazy_push.on_rumor(copy(ORIGIN, 1).rumor, 1.03)
+    assert announcement.first_source == peer_id(2)
+    assert round(announcement.lead_s, 6) == 0.03
+    assert set(announcement.sources) == {peer_id(2), peer_id(3)}
+    assert not announcement.is_offered
 
 
-def test_ids_mark_nothing_as_seen() -> None:
+def test_announcements_mark_nothing_as_seen() -> None:
     node = Node()
-    node.hear(1, ids_of(1, 2**53))
+    node.receive_ids(1, ids_of(1, 2**53))
     for at in (1.0, 2.0, 3.0):
-        node.lazy.advance(at)
+        node.lazy_push.advance(at)
     assert node.store.streams == 0
-    node.learn(1)
+    node.receive_rumor(1)
     assert not node.store.has_gaps
 
 
-def test_one_id_beyond_what_a_teller_may_open_is_unheeded_and_others_are_not() -> None:
+def test_an_id_beyond_the_limit_of_its_source_is_dropped_and_others_are_not() -> None:
     node = Node()
     for first in range(1, MISSING_PER_SOURCE_LIMIT + 2):
-        node.hear(1, ids_of(first))
-    assert node.lazy.announcements_dropped == 1
-    node.hear(2, ids_of(10**6), ids_of(1))
-    assert node.lazy.announcements_dropped == 1
-    assert len(node.lazy._missing) == MISSING_PER_SOURCE_LIMIT + 1
+        node.receive_ids(1, ids_of(first))
+    assert node.lazy_push.announcements_dropped == 1
+    node.receive_ids(2, ids_of(10**6), ids_of(1))
+    assert node.lazy_push.announcements_dropped == 1
+    assert len(node.lazy_push._missing) == MISSING_PER_SOURCE_LIMIT + 1
     for at in (1.0, 2.0, 3.0):
-        node.lazy.advance(at)
-    assert node.lazy._missing == {}, "what nobody serves is let go"
+        node.lazy_push.advance(at)
+    assert node.lazy_push._missing == {}, "a rumor that no source serves is given up"
 
 
-def test_one_id_beyond_the_table_is_unheeded() -> None:
-    tellers = MISSING_LIMIT // MISSING_PER_SOURCE_LIMIT
-    node = Node(links=tellers + 1)
-    for teller in range(1, tellers + 1):
-        node.hear(
-            teller, *(ids_of(n, origin=teller) for n in range(1, MISSING_PER_SOURCE_LIMIT + 1))
+def test_an_id_beyond_the_total_limit_is_dropped() -> None:
+    sources = MISSING_LIMIT // MISSING_PER_SOURCE_LIMIT
+    node = Node(links=sources + 1)
+    for source in range(1, sources + 1):
+        node.receive_ids(
+            source, *(ids_of(n, origin=source) for n in range(1, MISSING_PER_SOURCE_LIMIT + 1))
         )
-    assert (len(node.lazy._missing), node.lazy.announcements_dropped) == (MISSING_LIMIT, 0)
-    node.hear(tellers + 1, ids_of(1))
-    assert (len(node.lazy._missing), node.lazy.announcements_dropped) == (MISSING_LIMIT, 1)
+    assert (len(node.lazy_push._missing), node.lazy_push.announcements_dropped) == (
+        MISSING_LIMIT,
+        0,
+    )
+    node.receive_ids(sources + 1, ids_of(1))
+    assert (len(node.lazy_push._missing), node.lazy_push.announcements_dropped) == (
+        MISSING_LIMIT,
+        1,
+    )
 
 
-def test_of_one_id_no_more_tellers_are_remembered_than_will_be_asked() -> None:
+def test_sources_of_one_rumor_are_tracked_up_to_the_limit() -> None:
     node = Node(links=SOURCES_PER_RUMOR_LIMIT + 1)
-    for teller in range(1, SOURCES_PER_RUMOR_LIMIT + 2):
-        node.hear(teller, ids_of(1))
-    [wanted] = node.lazy._missing.values()
-    assert len(wanted.pending_sources) == len(wanted.announced_by) == SOURCES_PER_RUMOR_LIMIT
+    for source in range(1, SOURCES_PER_RUMOR_LIMIT + 2):
+        node.receive_ids(source, ids_of(1))
+    [ranges_] = node.lazy_push._missing.values()
+    assert len(ranges_.pending_sources) == len(ranges_.announced_by) == SOURCES_PER_RUMOR_LIMIT
 
 
-def test_what_arrives_frees_its_place() -> None:
+def test_an_arriving_rumor_frees_its_entry() -> None:
     node = Node()
     for sequence in range(1, 3 * MISSING_PER_SOURCE_LIMIT):
-        node.hear(1, ids_of(sequence))
-        node.learn(sequence)
-    assert node.lazy._missing == {}
-    assert not node.lazy._missing_per_source
-    assert len(node.lazy._timer_heap) < 4 * MISSING_PER_SOURCE_LIMIT
+        node.receive_ids(1, ids_of(sequence))
+        node.receive_rumor(sequence)
+    assert node.lazy_push._missing == {}
+    assert not node.lazy_push._missing_per_source
+    assert len(node.lazy_push._timer_heap) < 4 * MISSING_PER_SOURCE_LIMIT
 
 
-def test_switched_off_it_neither_tells_nor_asks() -> None:
-    node = Node(is_on=False)
-    node.learn(1)
-    node.hear(1, ids_of(2))
-    assert node.lazy.deadline == float("inf")
-    on = Node()
-    on.learn(1)
-    on.hear(1, ids_of(2))
-    on.lazy.reconfigure(config(lazy_push=False))
-    assert on.lazy.deadline == float("inf")
-    assert on.lazy.advance(10.0) == []
+def test_disabled_lazy_push_neither_announces_nor_requests() -> None:
+    node = Node(is_enabled=False)
+    node.receive_rumor(1)
+    node.receive_ids(1, ids_of(2))
+    assert node.lazy_push.deadline == float("inf")
+    enabled_node = Node()
+    enabled_node.receive_rumor(1)
+    enabled_node.receive_ids(1, ids_of(2))
+    enabled_node.lazy_push.reconfigure(config(lazy_push=False))
+    assert enabled_node.lazy_push.deadline == float("inf")
+    assert enabled_node.lazy_push.advance(10.0) == []
 
 
-def test_the_longest_waits_leave_room_for_a_teller_that_lies() -> None:
-    assert lazy_module.IWANT_DELAY_BOUNDS_S[1] + lazy_module.IWANT_TIMEOUT_BOUNDS_S[1] < 1.0
+def test_the_maximum_delays_stay_below_a_second() -> None:
+    assert ihave.IWANT_DELAY_BOUNDS_S[1] + ihave.IWANT_TIMEOUT_BOUNDS_S[1] < 1.0
 
 
-def test_a_copy_that_fits_all_is_what_a_rumor_says_of_itself() -> None:
+def test_the_ids_of_a_rumor_are_its_range() -> None:
     made: RumorCopy = copy(ORIGIN, 7)
     assert made.rumor.ids == ids_of(7)
 
 
-# --- the same told in other pieces --------------------------------------------------------------
+# --- overlapping announcements ------------------------------------------------------------------
 
 
-def test_what_one_is_asked_for_nobody_else_is_who_told_of_it_among_others() -> None:
+def test_a_range_requested_from_one_source_is_not_requested_from_another() -> None:
     node = Node()
-    node.hear(1, ids_of(1, 9))
-    node.hear(2, ids_of(3, 7))
-    node.hear(3, ids_of(8, 12))
-    questions = asked(node.lazy.advance(0.2))
-    assert questions == [(peer_id(1), (ids_of(1, 9),)), (peer_id(3), (ids_of(10, 12),))]
-    questions = asked(node.lazy.advance(1.0))
-    assert questions == [(peer_id(2), (ids_of(3, 7),))], "no answer came: the next"
+    node.receive_ids(1, ids_of(1, 9))
+    node.receive_ids(2, ids_of(3, 7))
+    node.receive_ids(3, ids_of(8, 12))
+    requests = requested_in(node.lazy_push.advance(0.2))
+    assert requests == [(peer_id(1), (ids_of(1, 9),)), (peer_id(3), (ids_of(10, 12),))]
+    requests = requested_in(node.lazy_push.advance(1.0))
+    assert requests == [(peer_id(2), (ids_of(3, 7),))], "without an answer the next source is asked"
 
 
-def test_lies_about_more_and_more_keep_an_honest_teller_waiting_for_two_answers_at_most() -> None:
+def test_nested_false_announcements_delay_an_honest_source_by_two_answers_at_most() -> None:
     node = Node()
-    node.hear(1, *(ids_of(1, last) for last in range(40, 20, -1)))
-    node.hear(2, ids_of(5, 6))
+    node.receive_ids(1, *(ids_of(1, last) for last in range(40, 20, -1)))
+    node.receive_ids(2, ids_of(5, 6))
     now = 0.0
-    while not any(peer == peer_id(2) for peer, _ in asked(node.lazy.advance(now))):
-        now = max(now + 0.01, node.lazy.deadline)
-        assert now < 0.2 + 3 * lazy_module.IWANT_TIMEOUT_BOUNDS_S[1]
+    while not any(peer == peer_id(2) for peer, _ in requested_in(node.lazy_push.advance(now))):
+        now = max(now + 0.01, node.lazy_push.deadline)
+        assert now < 0.2 + 3 * ihave.IWANT_TIMEOUT_BOUNDS_S[1]
 
 
-# --- what one message costs ---------------------------------------------------------------------
+# --- cost of one message ------------------------------------------------------------------------
 
 
-def test_ranges_of_one_message_that_overlap_count_once() -> None:
+def test_overlapping_ranges_of_one_message_count_once() -> None:
     node = Node()
-    effects = node.lazy.handle(Offer(tuple(ids_of(1, 600 + n) for n in range(64))), peer_id(1), 0.0)
-    assert asked(effects) == [(peer_id(1), (ids_of(1, 600),))]
-    assert len(node.lazy._missing) == 1
+    effects = node.lazy_push.handle(
+        Offer(tuple(ids_of(1, 600 + n) for n in range(64))), peer_id(1), 0.0
+    )
+    assert requested_in(effects) == [(peer_id(1), (ids_of(1, 600),))]
+    assert len(node.lazy_push._missing) == 1
 
 
-def test_a_range_wider_than_any_rumor_is_cut() -> None:
+def test_a_range_wider_than_any_rumor_is_truncated() -> None:
     node = Node()
-    effects = node.lazy.handle(Offer((ids_of(1, 2**50),)), peer_id(1), 0.0)
-    assert asked(effects) == [(peer_id(1), (ids_of(1, lazy_module.PAYLOADS_PER_RANGE_LIMIT),))]
+    effects = node.lazy_push.handle(Offer((ids_of(1, 2**50),)), peer_id(1), 0.0)
+    assert requested_in(effects) == [(peer_id(1), (ids_of(1, ihave.PAYLOADS_PER_RANGE_LIMIT),))]
 
 
-def test_of_a_stream_full_of_gaps_an_offer_asks_for_a_few() -> None:
+def test_an_offer_requests_few_gaps_of_a_fragmented_stream() -> None:
     node = Node()
     for sequence in range(2, 2 * 256 + 1, 2):
         node.store.insert(copy(ORIGIN, sequence), peer_id(ORIGIN), True, 0.0)
     offers = Offer(tuple(ids_of(8 * n + 1, 8 * n + 8) for n in range(64)))
-    effects = node.lazy.handle(offers, peer_id(1), 0.0)
-    ranges = [each for _, wanted in asked(effects) for each in wanted]
-    assert len(ranges) <= lazy_module.GAPS_PER_SOURCE_LIMIT + 64
+    effects = node.lazy_push.handle(offers, peer_id(1), 0.0)
+    ranges = [each for _, ranges_ in requested_in(effects) for each in ranges_]
+    assert len(ranges) <= ihave.GAPS_PER_SOURCE_LIMIT + 64
 
 
-def test_entries_of_what_came_do_not_pile_up_in_the_schedule() -> None:
+def test_outdated_timers_do_not_accumulate() -> None:
     node = Node()
-    for first in range(1, 2 * lazy_module.IWANT_STALE_TIMERS_ALLOWED):
-        node.hear(1, ids_of(first))
-        node.learn(first)
-    node.hear(1, ids_of(10_000))
-    assert len(node.lazy._timer_heap) <= lazy_module.IWANT_STALE_TIMERS_ALLOWED + 2
+    for first in range(1, 2 * ihave.IWANT_STALE_TIMERS_ALLOWED):
+        node.receive_ids(1, ids_of(first))
+        node.receive_rumor(first)
+    node.receive_ids(1, ids_of(10_000))
+    assert len(node.lazy_push._timer_heap) <= ihave.IWANT_STALE_TIMERS_ALLOWED + 2

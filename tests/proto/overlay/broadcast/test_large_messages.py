@@ -1,4 +1,4 @@
-"""Large rumors: who is asked, how long for, and what holders that do not deliver cost."""
+"""Large messages: which holder is asked, for how long, and what holders that do not deliver cost."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.wire.messages import Announce, IWant
 from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor
-from tests.proto.overlay.builders import EPOCH, Surroundings, copy, peer_id
+from tests.proto.overlay.builders import EPOCH, NodeTables, copy, peer_id
 
 ORIGIN = 90
 SIZE = 100_000
-PATIENCE = 0.5  # at most
+PULL_TIMEOUT_S = 0.5  # maximum timeout
 
 
 class Node:
-    """What pulls see of a node with some links, whose round trips take 50 ms times their number."""
+    """Pulls of a node with some links; the RTT of link `n` is 50 ms times `n`."""
 
     def __init__(self, links: int = 4) -> None:
-        self.place = Surroundings(*range(1, links + 1))
-        self.store = MessageStore(self.place.config, Verifier(self.place.config), (), 0.0)
-        self.pulls = LargePuller(self.place.peers, self.place.around, self.store)
-        for number, peer in enumerate(self.place.peers, 1):
+        self.tables = NodeTables(*range(1, links + 1))
+        self.store = MessageStore(self.tables.config, Verifier(self.tables.config), (), 0.0)
+        self.puller = LargePuller(self.tables.peers, self.tables.near_peers, self.store)
+        for number, peer in enumerate(self.tables.peers, 1):
             peer.update_rtt(0.05 * number)
 
-    def hear(
-        self, teller: int, first: int = 1, *, at: float = 0.0, size: int = SIZE
+    def receive_announcement(
+        self, source: int, first: int = 1, *, at: float = 0.0, size: int = SIZE
     ) -> list[PeerId]:
-        """Somebody announces a rumor; who is asked for one because of that."""
-        return asked(self.pulls.handle(Announce(ids_of(first), size), peer_id(teller), at))
+        """Receive an announcement; the peers that are asked for a rumor as a result."""
+        return targets_of(self.puller.handle(Announce(ids_of(first), size), peer_id(source), at))
 
-    def take(self, first: int, at: float) -> tuple[set[PeerId], list[PeerId]]:
-        made = copy(ORIGIN, first, size=SIZE)
-        self.store.insert(made, peer_id(ORIGIN), False, at)
-        holders, effects = self.pulls.on_rumor(made.rumor, at)
-        return holders, asked(effects)
+    def receive_rumor(self, first: int, at: float) -> tuple[set[PeerId], list[PeerId]]:
+        copy_ = copy(ORIGIN, first, size=SIZE)
+        self.store.insert(copy_, peer_id(ORIGIN), False, at)
+        holders, effects = self.puller.on_rumor(copy_.rumor, at)
+        return holders, targets_of(effects)
 
     def advance(self, at: float) -> list[PeerId]:
-        return asked(self.pulls.advance(at))
+        return targets_of(self.puller.advance(at))
 
 
 def ids_of(first: int) -> StreamRange:
     return StreamRange(Stream(peer_id(ORIGIN), EPOCH), first, first)
 
 
-def asked(effects: list[Effect]) -> list[PeerId]:
+def targets_of(effects: list[Effect]) -> list[PeerId]:
     found: list[PeerId] = []
     for effect in effects:
         assert isinstance(effect, Send)
@@ -68,175 +68,180 @@ def asked(effects: list[Effect]) -> list[PeerId]:
     return found
 
 
-def test_what_is_large_is_one_large_payload_not_many_small_ones() -> None:
+def test_a_rumor_is_large_by_its_payload_not_by_many_small_ones() -> None:
     assert not is_large(copy(ORIGIN, 1, size=PUSH_LIMIT_BYTES).rumor)
     assert is_large(copy(ORIGIN, 1, size=PUSH_LIMIT_BYTES + 1).rumor)
     many = Rumor(peer_id(ORIGIN), EPOCH, 1, (5000, 5000), bytes(10_000), bytes(64))
     assert not is_large(many)
 
 
-def test_near_peers_that_may_lack_it_are_told() -> None:
+def test_a_large_rumor_is_announced_to_near_peers_that_may_lack_it() -> None:
     node = Node()
     rumor = copy(ORIGIN, 1, size=SIZE).rumor
-    [send] = node.pulls.announce(rumor, {peer_id(2)})
+    [send] = node.puller.announce(rumor, {peer_id(2)})
     assert isinstance(send, Send)
     assert set(send.peers) == {peer_id(1), peer_id(3), peer_id(4)}
     assert send.message == Announce(rumor.ids, rumor.size_bytes)
-    assert node.pulls.announce(rumor, set(map(peer_id, range(1, 5)))) == []
+    assert node.puller.announce(rumor, set(map(peer_id, range(1, 5)))) == []
 
 
-def test_the_first_who_announces_is_asked_at_once_and_nobody_else() -> None:
+def test_only_the_first_announcing_peer_is_asked_and_at_once() -> None:
     node = Node()
-    assert node.hear(3) == [peer_id(3)]
-    assert node.hear(1) == node.hear(1) == []
-    holders, _ = node.take(1, 0.1)
+    assert node.receive_announcement(3) == [peer_id(3)]
+    assert node.receive_announcement(1) == node.receive_announcement(1) == []
+    holders, _ = node.receive_rumor(1, 0.1)
     assert holders == {peer_id(1), peer_id(3)}
     assert node.advance(100.0) == []
-    assert node.hear(2, at=101.0) == [], "it is here"
+    assert node.receive_announcement(2, at=101.0) == [], "it has arrived"
 
 
-def test_a_holder_from_whom_nothing_comes_costs_its_patience_then_the_quickest_is_asked() -> None:
+def test_after_a_timeout_the_fastest_other_holder_is_asked() -> None:
     node = Node()
-    node.hear(4)
-    node.hear(3)
-    node.hear(2)
-    assert node.advance(PATIENCE - 0.01) == []
-    assert node.pulls.deadline <= PATIENCE
-    assert node.advance(PATIENCE) == [peer_id(2)]
-    assert node.advance(PATIENCE + 0.6) == [peer_id(3)]
+    node.receive_announcement(4)
+    node.receive_announcement(3)
+    node.receive_announcement(2)
+    assert node.advance(PULL_TIMEOUT_S - 0.01) == []
+    assert node.puller.deadline <= PULL_TIMEOUT_S
+    assert node.advance(PULL_TIMEOUT_S) == [peer_id(2)]
+    assert node.advance(PULL_TIMEOUT_S + 0.6) == [peer_id(3)]
 
 
-def test_a_holder_without_another_to_ask_is_waited_for_and_whoever_comes_later_is_asked() -> None:
+def test_the_only_holder_is_awaited_until_another_announces() -> None:
     node = Node()
-    node.hear(1)
+    node.receive_announcement(1)
     assert node.advance(2.0) == []
-    assert node.hear(2, at=3.0) == [peer_id(2)]
-    assert node.hear(1, at=4.0) == [], "it was asked"
+    assert node.receive_announcement(2, at=3.0) == [peer_id(2)]
+    assert node.receive_announcement(1, at=4.0) == [], "it was asked already"
 
 
-def test_nobody_is_waited_for_for_ever() -> None:
+def test_a_pull_is_abandoned_after_its_time_limit() -> None:
     node = Node()
-    node.hear(1)
+    node.receive_announcement(1)
     at = 0.0
-    while (at := node.pulls.deadline) < PULL_ABANDON_S:
+    while (at := node.puller.deadline) < PULL_ABANDON_S:
         assert node.advance(at) == []
     node.advance(PULL_ABANDON_S)
-    assert node.pulls.deadline > 10**9
-    assert node.hear(1, at=PULL_ABANDON_S + 1) == [peer_id(1)], "it is as new"
+    assert node.puller.deadline > 10**9
+    assert node.receive_announcement(1, at=PULL_ABANDON_S + 1) == [peer_id(1)], (
+        "as if never announced"
+    )
 
 
-def test_while_parts_come_nobody_else_is_asked_but_not_for_long() -> None:
+def test_arriving_fragments_extend_a_pull_up_to_its_duration_limit() -> None:
     node = Node()
-    node.hear(1)
-    node.hear(2)
+    node.receive_announcement(1)
+    node.receive_announcement(2)
     at = 0.0
     while at < PULL_DURATION_LIMIT_S - 0.1:
         at += 0.1
-        node.pulls.on_fragment(peer_id(1), at)
+        node.puller.on_fragment(peer_id(1), at)
         assert node.advance(at) == []
     assert node.advance(PULL_DURATION_LIMIT_S + 0.1) == [peer_id(2)]
 
 
-def test_of_one_holder_only_so_much_is_asked_at_a_time_and_the_rest_once_it_comes() -> None:
+def test_requests_to_one_holder_stay_within_its_window() -> None:
     node = Node()
-    at_once = PULL_WINDOW_BYTES // SIZE
-    for first in range(1, at_once + 1):
-        assert node.hear(1, first) == [peer_id(1)]
-    assert node.hear(1, at_once + 1) == []
-    assert node.hear(2, at_once + 1) == [peer_id(2)], "another has room"
-    assert node.hear(1, at_once + 2) == []
-    assert node.take(1, 0.1)[1] == [peer_id(1)]
+    window = PULL_WINDOW_BYTES // SIZE
+    for first in range(1, window + 1):
+        assert node.receive_announcement(1, first) == [peer_id(1)]
+    assert node.receive_announcement(1, window + 1) == []
+    assert node.receive_announcement(2, window + 1) == [peer_id(2)], "another has room"
+    assert node.receive_announcement(1, window + 2) == []
+    assert node.receive_rumor(1, 0.1)[1] == [peer_id(1)]
 
 
-def test_one_larger_than_that_is_asked_for_alone() -> None:
+def test_a_rumor_larger_than_the_window_is_requested_alone() -> None:
     node = Node()
-    assert node.hear(1, 1, size=10 * PULL_WINDOW_BYTES) == [peer_id(1)]
-    assert node.hear(1, 2, size=1) == []
-    assert node.take(1, 0.1)[1] == [peer_id(1)]
+    assert node.receive_announcement(1, 1, size=10 * PULL_WINDOW_BYTES) == [peer_id(1)]
+    assert node.receive_announcement(1, 2, size=1) == []
+    assert node.receive_rumor(1, 0.1)[1] == [peer_id(1)]
 
 
-def test_what_was_asked_of_a_lost_link_is_asked_of_another() -> None:
+def test_a_request_on_a_closed_link_moves_to_another_holder() -> None:
     node = Node()
-    node.hear(1)
-    node.hear(2)
-    node.place.unlink(1)
-    assert asked(node.pulls.on_link_down(peer_id(1), 0.1)) == [peer_id(2)]
-    node.place.unlink(2)
-    assert node.pulls.on_link_down(peer_id(2), 0.2) == []
-    assert node.pulls.deadline > 10**9
+    node.receive_announcement(1)
+    node.receive_announcement(2)
+    node.tables.unlink(1)
+    assert targets_of(node.puller.on_link_down(peer_id(1), 0.1)) == [peer_id(2)]
+    node.tables.unlink(2)
+    assert node.puller.on_link_down(peer_id(2), 0.2) == []
+    assert node.puller.deadline > 10**9
 
 
-def test_one_announcement_too_many_is_counted_and_others_still_find_room() -> None:
+def test_an_announcement_beyond_the_limit_of_its_source_is_counted_and_others_fit() -> None:
     node = Node(links=PULLS_LIMIT // PULLS_PER_SOURCE_LIMIT + 1)
     for first in range(1, PULLS_PER_SOURCE_LIMIT + 2):
-        node.hear(1, first)
-    assert node.pulls.announcements_dropped == 1
-    assert node.hear(2, 10_000) == [peer_id(2)]
+        node.receive_announcement(1, first)
+    assert node.puller.announcements_dropped == 1
+    assert node.receive_announcement(2, 10_000) == [peer_id(2)]
     for number in range(2, PULLS_LIMIT // PULLS_PER_SOURCE_LIMIT + 2):
         for first in range(PULLS_PER_SOURCE_LIMIT):
-            node.hear(number, 10_000 * number + first)
-    assert len(node.pulls._pulls) == PULLS_LIMIT
-    assert node.pulls.announcements_dropped == 1 + (1 + PULLS_PER_SOURCE_LIMIT), (
-        "own cap, then that of all"
+            node.receive_announcement(number, 10_000 * number + first)
+    assert len(node.puller._pulls) == PULLS_LIMIT
+    assert node.puller.announcements_dropped == 1 + (1 + PULLS_PER_SOURCE_LIMIT), (
+        "first the limit per source, then the total"
     )
 
 
-def test_only_so_many_holders_are_remembered() -> None:
+def test_holders_of_one_rumor_are_tracked_up_to_the_limit() -> None:
     node = Node(links=HOLDERS_PER_PULL_LIMIT + 1)
     for number in range(1, HOLDERS_PER_PULL_LIMIT + 2):
-        node.hear(number)
-    assert node.take(1, 0.1)[0] == {
+        node.receive_announcement(number)
+    assert node.receive_rumor(1, 0.1)[0] == {
         peer_id(number) for number in range(1, HOLDERS_PER_PULL_LIMIT + 1)
     }
 
 
 @pytest.mark.parametrize("links", [1, 2])
-def test_what_a_holder_owes_is_given_back_in_full(links: int) -> None:
+def test_a_received_rumor_frees_the_window_of_its_holder(links: int) -> None:
     node = Node(links=links)
-    node.hear(1)
-    node.pulls.on_fragment(peer_id(1), 0.05)
-    node.take(1, 0.1)
-    assert not node.pulls._requested_bytes
-    assert not node.pulls._last_fragment_at
-    assert not node.pulls._pulls_per_source
+    node.receive_announcement(1)
+    node.puller.on_fragment(peer_id(1), 0.05)
+    node.receive_rumor(1, 0.1)
+    assert not node.puller._requested_bytes
+    assert not node.puller._last_fragment_at
+    assert not node.puller._pulls_per_source
 
 
-def test_an_announcement_looks_at_nothing_but_itself_however_many_wait() -> None:
+def test_the_cost_of_an_announcement_does_not_depend_on_waiting_rumors() -> None:
     node = Node()
-    looked_at: list[StreamRange] = []
+    examined: list[StreamRange] = []
     missing = node.store.missing
 
     def counting(theirs: StreamRange, now: float, limit: float = 0) -> list[StreamRange]:
-        looked_at.append(theirs)
+        examined.append(theirs)
         return missing(theirs, now, limit)
 
     node.store.missing = counting  # type: ignore[method-assign]
     for first in range(1, PULLS_PER_SOURCE_LIMIT + 1):
-        looked_at.clear()
-        node.hear(1, first, size=PULL_WINDOW_BYTES)
-        assert set(looked_at) == {ids_of(first)}
-    looked_at.clear()
-    node.take(1, 0.1)
-    assert set(looked_at) <= {ids_of(1), ids_of(2), ids_of(3)}, "what is asked for next, and a look"
+        examined.clear()
+        node.receive_announcement(1, first, size=PULL_WINDOW_BYTES)
+        assert set(examined) == {ids_of(first)}
+    examined.clear()
+    node.receive_rumor(1, 0.1)
+    assert set(examined) <= {ids_of(1), ids_of(2), ids_of(3)}, "the next requests only"
 
 
-def test_claimed_to_be_tiny_no_more_are_asked_for_at_once_than_small_ones_would_be() -> None:
+def test_a_claimed_tiny_size_does_not_increase_concurrent_requests() -> None:
     node = Node()
-    asked_for = [node.hear(1, first, size=1) for first in range(1, PULLS_PER_SOURCE_LIMIT + 1)]
-    assert sum(map(bool, asked_for)) == PULL_WINDOW_BYTES // PUSH_LIMIT_BYTES
+    requests = [
+        node.receive_announcement(1, first, size=1)
+        for first in range(1, PULLS_PER_SOURCE_LIMIT + 1)
+    ]
+    assert sum(map(bool, requests)) == PULL_WINDOW_BYTES // PUSH_LIMIT_BYTES
 
 
-def test_nothing_is_kept_of_what_came_or_was_given_up() -> None:
+def test_finished_and_abandoned_pulls_leave_no_state() -> None:
     node = Node()
     for first in range(1, 20):
-        node.hear(1, first, size=PULL_WINDOW_BYTES)
-        node.hear(2, first, size=PULL_WINDOW_BYTES)
+        node.receive_announcement(1, first, size=PULL_WINDOW_BYTES)
+        node.receive_announcement(2, first, size=PULL_WINDOW_BYTES)
     for first in range(1, 20):
-        node.take(first, 0.1)
+        node.receive_rumor(first, 0.1)
     node.advance(PULL_ABANDON_S + 1)
-    pulls = node.pulls
-    assert not pulls._pulls
-    assert not pulls._waiting_for_holder
-    assert not pulls._pulls_per_source
-    assert not pulls._requested_bytes
-    assert not pulls._timer_heap
+    puller = node.puller
+    assert not puller._pulls
+    assert not puller._waiting_for_holder
+    assert not puller._pulls_per_source
+    assert not puller._requested_bytes
+    assert not puller._timer_heap

@@ -1,4 +1,4 @@
-"""Who is near: few, the same from both ends, and enough to connect all."""
+"""Near peers: few, mutual in a mesh, and enough to connect all nodes."""
 
 from __future__ import annotations
 
@@ -13,79 +13,82 @@ from grapevine_proto.overlay.broadcast.near_peers import (
     NEAR_PEERS_LIMIT,
     NearPeers,
 )
-from tests.proto.overlay.builders import Surroundings, peer_id, record
+from tests.proto.overlay.builders import NodeTables, peer_id, record
 
 
 def mesh(nodes: int) -> dict[PeerId, NearPeers]:
-    """The view of each of so many nodes that are all linked with each other."""
+    """The near peers of each of `nodes` nodes in a full mesh."""
     views = {}
     for number in range(nodes):
-        place = Surroundings(*(each for each in range(nodes) if each != number))
+        tables = NodeTables(*(each for each in range(nodes) if each != number))
         views[peer_id(number)] = NearPeers(
-            place.config, peer_id(number), place.peers, place.members, random.Random(1)
+            tables.config, peer_id(number), tables.peers, tables.members, random.Random(1)
         )
     return views
 
 
 def reached(start: PeerId, edges: dict[PeerId, set[PeerId]]) -> set[PeerId]:
-    found, left = {start}, [start]
-    while left:
-        new = edges[left.pop()] - found
+    found, pending = {start}, [start]
+    while pending:
+        new = edges[pending.pop()] - found
         found |= new
-        left.extend(new)
+        pending.extend(new)
     return found
 
 
 @pytest.mark.parametrize("links", [1, NEAR_PEERS_LIMIT])
 def test_a_few_links_are_all_near(links: int) -> None:
-    place = Surroundings(*range(1, links + 1))
-    assert list(place.around.near) == list(place.around.linked)
+    tables = NodeTables(*range(1, links + 1))
+    assert list(tables.near_peers.near) == list(tables.near_peers.linked)
 
 
-def test_in_a_mesh_both_ends_find_each_other_near_and_all_are_connected() -> None:
+def test_in_a_mesh_nearness_is_mutual_and_connects_all_nodes() -> None:
     views = mesh(50)
-    near = {who: set(view.near) for who, view in views.items()}
+    near = {peer: set(view.near) for peer, view in views.items()}
     assert all(3 <= len(each) <= NEAR_PEERS_LIMIT for each in near.values())
-    assert all(who in near[other] for who, others in near.items() for other in others)
-    behind = {who: set(view.ring_successors) for who, view in views.items()}
-    for edges in (near, behind):
+    assert all(peer in near[other] for peer, others in near.items() for other in others)
+    successors = {peer: set(view.ring_successors) for peer, view in views.items()}
+    for edges in (near, successors):
         assert len(reached(peer_id(0), edges)) == 50
     assert all(
-        1 <= sum(who in each for each in behind.values()) <= DIRECT_MAIL_RINGS for who in views
+        1 <= sum(peer in each for each in successors.values()) <= DIRECT_MAIL_RINGS
+        for peer in views
     )
 
 
-def test_who_calls_is_near_until_links_change_and_only_so_many() -> None:
-    place = Surroundings(*range(1, 51))
-    strangers = [each for each in place.around.linked if each not in place.around.near]
-    for caller in strangers:
-        place.around.on_caller(caller)
-    assert list(place.around.near)[-NEAR_PEERS_LIMIT:] == strangers[:NEAR_PEERS_LIMIT]
-    assert len(place.around.near) <= 2 * NEAR_PEERS_LIMIT
-    place.link(51)
-    assert len(place.around.near) <= NEAR_PEERS_LIMIT
-    place.around.on_caller(peer_id(99))
-    assert peer_id(99) not in place.around.near, "who is not linked cannot be near"
+def test_callers_are_near_until_links_change_up_to_the_limit() -> None:
+    tables = NodeTables(*range(1, 51))
+    distant_peers = [
+        each for each in tables.near_peers.linked if each not in tables.near_peers.near
+    ]
+    for caller in distant_peers:
+        tables.near_peers.on_caller(caller)
+    assert list(tables.near_peers.near)[-NEAR_PEERS_LIMIT:] == distant_peers[:NEAR_PEERS_LIMIT]
+    assert len(tables.near_peers.near) <= 2 * NEAR_PEERS_LIMIT
+    tables.link(51)
+    assert len(tables.near_peers.near) <= NEAR_PEERS_LIMIT
+    tables.near_peers.on_caller(peer_id(99))
+    assert peer_id(99) not in tables.near_peers.near, "an unlinked peer cannot be near"
 
 
-def test_everybody_is_linked_when_all_are_who_are_not_gone() -> None:
-    place = Surroundings(1, 2, members=(3, 4))
-    around = place.around
-    assert not around.is_fully_linked()
+def test_fully_linked_ignores_members_that_are_down_or_left() -> None:
+    tables = NodeTables(1, 2, members=(3, 4))
+    near_peers = tables.near_peers
+    assert not near_peers.is_fully_linked()
     for number, status in ((3, MemberStatus.LEFT), (4, MemberStatus.DOWN)):
-        member = place.members.get(peer_id(number))
+        member = tables.members.get(peer_id(number))
         assert member is not None
-        assert not around.is_fully_linked()
+        assert not near_peers.is_fully_linked()
         member.status = status
-    assert around.is_fully_linked()
-    assert not Surroundings().around.is_fully_linked(), "nobody is not everybody"
+    assert near_peers.is_fully_linked()
+    assert not NodeTables().near_peers.is_fully_linked(), "without links a node is not fully linked"
 
 
-def test_the_hop_budget_grows_with_the_cluster() -> None:
-    assert Surroundings(1).around.hops_limit == 10
-    place = Surroundings()
+def test_the_hop_limit_grows_with_the_cluster() -> None:
+    assert NodeTables(1).near_peers.hops_limit == 10
+    tables = NodeTables()
     for number in range(1, 1000):
-        place.members.add(
+        tables.members.add(
             record(1).__class__(peer_id(number), 1, 0, (), "", "", 1, 1, False), peer_id(1), 0.0
         )
-    assert place.around.hops_limit == 20
+    assert tables.near_peers.hops_limit == 20

@@ -1,4 +1,4 @@
-"""When heartbeats go out: each in time, and not all at once."""
+"""Heartbeat scheduling: every peer in time, spread evenly."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ from tests.proto.overlay.builders import config, peer_id, record
 def schedule(
     links: int, settings: NodeConfig, intervals: int
 ) -> tuple[list[int], dict[Peer, list[float]]]:
-    """How many are made at each look, and when each peer gets its own; all links begin together."""
+    """Heartbeats sent at each check, and when each peer got its own; all links start together."""
     rng = random.Random(1)
     members = MemberTable(settings.limits)
     store = MessageStore(settings, Verifier(settings), (), 0.0)
-    beats = Heartbeats(settings, members, store, rng)
+    heartbeats = Heartbeats(settings, members, store, rng)
     peers = [Peer(peer_id(n), None, record(n).addresses[0], 0.0) for n in range(links)]
-    at: dict[Peer, list[float]] = {peer: [0.0] for peer in peers}
+    sent_at: dict[Peer, list[float]] = {peer: [0.0] for peer in peers}
     for peer in peers:
-        beats.next_for(peer, 0.0)
-    look_s = check_interval_s(settings)
+        heartbeats.next_for(peer, 0.0)
+    check_s = check_interval_s(settings)
     counts = []
-    for number in range(1, round(intervals * settings.gossip_interval / look_s) + 1):
-        now = number * look_s
-        due = beats.due_peers(peers, now, look_s)
+    for number in range(1, round(intervals * settings.gossip_interval / check_s) + 1):
+        now = number * check_s
+        due = heartbeats.due_peers(peers, now, check_s)
         counts.append(len(due))
         for peer in due:
-            beats.next_for(peer, now)
-            at[peer].append(now)
-    return counts, at
+            heartbeats.next_for(peer, now)
+            sent_at[peer].append(now)
+    return counts, sent_at
 
 
 @pytest.mark.parametrize("settings", [config(), config(gossip_interval=1.0)])
 @pytest.mark.parametrize("links", [5, 8, 50])
-def test_links_that_began_together_take_turns_after_a_minute(
+def test_heartbeats_of_links_that_started_together_spread_over_the_interval(
     links: int, settings: NodeConfig
 ) -> None:
     counts, _ = schedule(links, settings, 30)
-    looks = round(settings.gossip_interval / check_interval_s(settings))
-    assert min(counts[-5 * looks :]) >= links // looks
-    settled = Counter(counts[-5 * looks :])
+    checks = round(settings.gossip_interval / check_interval_s(settings))
+    assert min(counts[-5 * checks :]) >= links // checks
+    settled = Counter(counts[-5 * checks :])
     assert sum(number * count for number, count in settled.items()) == 5 * links, (
         "and no more often"
     )
 
 
 @pytest.mark.parametrize("links", [1, 3, 8])
-def test_nobody_waits_longer_than_whoever_asks_has_patience(links: int) -> None:
+def test_no_peer_waits_long_enough_to_start_a_probe(links: int) -> None:
     settings = config()
-    _, at = schedule(links, settings, 30)
-    longest_s = max(b - a for times in at.values() for a, b in itertools.pairwise(times))
+    _, sent_at = schedule(links, settings, 30)
+    longest_s = max(b - a for times in sent_at.values() for a, b in itertools.pairwise(times))
     assert longest_s <= 1.1 * settings.gossip_interval + check_interval_s(settings) / 2

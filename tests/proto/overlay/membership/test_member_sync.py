@@ -1,4 +1,6 @@
-"""Whom two linked nodes know is compared while there is much news, and at no other time."""
+"""Member sync: two linked nodes compare member digests while many updates are pending, and only
+then.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,13 @@ US, PEER = peer_id(1), peer_id(2)
 
 
 def bare(number: int) -> PeerRecord:
-    """A record that nobody checks, of an id that is somewhere among all ids."""
-    who = random.Random(number).randbytes(32)
-    return PeerRecord(PeerId(who), 1, 0, (), "", "", 0, 0, False, bytes(64))
+    """A record whose signature is not checked, with a random peer ID."""
+    public_key = random.Random(number).randbytes(32)
+    return PeerRecord(PeerId(public_key), 1, 0, (), "", "", 0, 0, False, bytes(64))
 
 
 class Node:
-    """Rolls with one linked peer."""
+    """Member sync with one linked peer."""
 
     def __init__(self, known: range, *, members: int = 10_000) -> None:
         self.peers = PeerTable(10)
@@ -43,12 +45,12 @@ class Node:
         self.members = MemberTable(limits, self.peers.is_linked)
         for number in known:
             self.members.add(bare(number), peer_id(number % 50 + 3), 0.0)
-        self.rolls = MemberSync(US, self.peers, self.members, random.Random(1))
+        self.member_sync = MemberSync(US, self.peers, self.members, random.Random(1))
 
-    def stir(self, now: float = 0.0) -> None:
+    def add_updates(self, now: float = 0.0) -> None:
         for number in range(SYNC_UPDATES_THRESHOLD + 1):
             self.members.queue_update(bare(number).peer_id)
-        self.rolls.on_member_added(now)
+        self.member_sync.on_member_added(now)
 
 
 def sent(effects: list[Effect], kind: type) -> list[object]:
@@ -57,91 +59,94 @@ def sent(effects: list[Effect], kind: type) -> list[object]:
     ]
 
 
-def roll_of(effects: list[Effect]) -> MemberDigest:
-    [roll] = sent(effects, MemberDigest)
-    assert isinstance(roll, MemberDigest)
-    return roll
+def digest_in(effects: list[Effect]) -> MemberDigest:
+    [digest] = sent(effects, MemberDigest)
+    assert isinstance(digest, MemberDigest)
+    return digest
 
 
-def told(effects: list[Effect]) -> set[PeerId]:
+def records_in(effects: list[Effect]) -> set[PeerId]:
     messages = [each for each in sent(effects, Records) if isinstance(each, Records)]
     assert len(messages) <= ANSWER_MESSAGES_LIMIT
     return {record.peer_id for each in messages for record in each.records}
 
 
-def test_nothing_is_asked_while_nothing_is_new_and_no_more_some_time_after_that() -> None:
+def test_no_digest_is_sent_without_pending_updates_nor_after_the_linger_time() -> None:
     node = Node(range(30))
-    node.rolls.on_member_added(0.0)
-    assert node.rolls.next_request(0.0) == []
-    node.stir()
-    assert node.rolls.next_request(1.0)
-    assert node.rolls.next_request(SYNC_LINGER_S - 0.1)
-    assert node.rolls.next_request(SYNC_LINGER_S) == []
+    node.member_sync.on_member_added(0.0)
+    assert node.member_sync.next_request(0.0) == []
+    node.add_updates()
+    assert node.member_sync.next_request(1.0)
+    assert node.member_sync.next_request(SYNC_LINGER_S - 0.1)
+    assert node.member_sync.next_request(SYNC_LINGER_S) == []
 
 
-def test_each_tells_the_other_whom_it_does_not_know() -> None:
+def test_each_node_sends_the_records_that_the_other_lacks() -> None:
     ours, theirs = Node(range(20)), Node(range(15, 22))
-    ours.stir()
-    asked = roll_of(ours.rolls.next_request(0.0))
-    answer = theirs.rolls.handle(asked, theirs.peer, 0.0)
-    assert told(answer) == {bare(20).peer_id, bare(21).peer_id}
-    back = roll_of(answer)
-    assert back.is_reply
-    effects = ours.rolls.handle(back, ours.peer, 0.0)
-    assert told(effects) <= {bare(number).peer_id for number in range(15)}
-    assert told(effects)
-    assert not sent(effects, MemberDigest), "or there would be no end of it"
+    ours.add_updates()
+    request = digest_in(ours.member_sync.next_request(0.0))
+    answer = theirs.member_sync.handle(request, theirs.peer, 0.0)
+    assert records_in(answer) == {bare(20).peer_id, bare(21).peer_id}
+    reply = digest_in(answer)
+    assert reply.is_reply
+    effects = ours.member_sync.handle(reply, ours.peer, 0.0)
+    assert records_in(effects) <= {bare(number).peer_id for number in range(15)}
+    assert records_in(effects)
+    assert not sent(effects, MemberDigest), "a reply is not answered with another digest"
 
 
-def test_who_knows_the_same_says_nothing() -> None:
+def test_a_node_with_the_same_members_does_not_answer() -> None:
     ours, theirs = Node(range(20)), Node(range(20))
-    ours.stir()
-    assert theirs.rolls.handle(roll_of(ours.rolls.next_request(0.0)), theirs.peer, 0.0) == []
+    ours.add_updates()
+    assert (
+        theirs.member_sync.handle(digest_in(ours.member_sync.next_request(0.0)), theirs.peer, 0.0)
+        == []
+    )
 
 
-def test_of_many_members_a_part_is_compared_and_all_parts_in_time() -> None:
+def test_a_large_table_is_compared_in_parts_that_cover_all_of_it() -> None:
     node = Node(range(1000))
-    node.stir()
+    node.add_updates()
     compared: set[int] = set()
     for _ in range(60):
-        roll = roll_of(node.rolls.next_request(0.0))
-        marks = roll.to_prefixes()
-        assert len(marks) <= PREFIXES_PER_MESSAGE
-        assert all(roll.first <= mark <= roll.last for mark in marks)
-        compared.update(marks)
+        digest = digest_in(node.member_sync.next_request(0.0))
+        prefixes = digest.to_prefixes()
+        assert len(prefixes) <= PREFIXES_PER_MESSAGE
+        assert all(digest.first <= prefix <= digest.last for prefix in prefixes)
+        compared.update(prefixes)
     assert compared == {id_prefix(bare(number).peer_id) for number in range(1000)}
 
 
-def test_who_knows_nobody_is_told_two_datagrams_full() -> None:
+def test_an_empty_digest_is_answered_with_two_full_datagrams() -> None:
     node = Node(range(1000))
-    effects = node.rolls.handle(MemberDigest(0, ID_PREFIX_MAX, b""), node.peer, 0.0)
-    assert 10 <= len(told(effects)) <= 16
+    effects = node.member_sync.handle(MemberDigest(0, ID_PREFIX_MAX, b""), node.peer, 0.0)
+    assert 10 <= len(records_in(effects)) <= 16
 
 
-def test_one_peer_is_answered_once_a_look_and_the_rest_is_counted() -> None:
+def test_one_peer_is_answered_once_per_check_and_further_requests_are_counted() -> None:
     node = Node(range(20))
-    nobody = MemberDigest(0, ID_PREFIX_MAX, b"")
-    assert node.rolls.handle(nobody, node.peer, 0.0)
-    assert node.rolls.handle(nobody, node.peer, ANSWER_MIN_INTERVAL_S - 0.01) == []
-    assert node.rolls.rate_limited == 1
-    assert node.rolls.handle(nobody, node.peer, ANSWER_MIN_INTERVAL_S)
+    empty_digest = MemberDigest(0, ID_PREFIX_MAX, b"")
+    assert node.member_sync.handle(empty_digest, node.peer, 0.0)
+    assert node.member_sync.handle(empty_digest, node.peer, ANSWER_MIN_INTERVAL_S - 0.01) == []
+    assert node.member_sync.rate_limited == 1
+    assert node.member_sync.handle(empty_digest, node.peer, ANSWER_MIN_INTERVAL_S)
 
 
-def test_who_may_tell_us_of_nobody_any_more_is_not_asked() -> None:
+def test_a_peer_with_a_used_up_quota_is_not_asked() -> None:
     node = Node(range(30))
     for number in range(64):
         node.members.add(bare(1000 + number), PEER, 0.0)
-    node.stir()
-    assert node.rolls.next_request(0.0) == []
+    node.add_updates()
+    assert node.member_sync.next_request(0.0) == []
 
 
-def test_in_a_full_table_nothing_is_compared() -> None:
+def test_a_node_with_a_full_table_does_not_sync() -> None:
     node = Node(range(30), members=30)
-    node.stir()
-    assert node.rolls.next_request(0.0) == []
+    node.add_updates()
+    assert node.member_sync.next_request(0.0) == []
 
 
-def test_a_hundred_that_join_at_once_know_each_other_within_a_minute() -> None:
+def test_a_hundred_nodes_that_join_at_once_know_each_other_within_a_minute() -> None:
     config = NodeConfig.lan(max_peers=8)
     with memoized():
         sim = Simulation(

@@ -1,4 +1,4 @@
-"""Who is there: joining, states, going and coming back, in simulated clusters."""
+"""Membership in simulated clusters: joining, peer states, leaving and returning."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def cluster(
     return Simulation(nodes=nodes, seed=seed, config=config, **more)  # type: ignore[arg-type]
 
 
-def watch_states(sim: Simulation, of: int, by: int) -> list[tuple[float, PeerState]]:
-    """What `by` thinks of `of`, as it changes."""
+def record_states(sim: Simulation, of: int, by: int) -> list[tuple[float, PeerState]]:
+    """The states of peer `of` in the table of node `by`, as they change."""
     seen: list[tuple[float, PeerState]] = []
 
     def listen(now: float, number: int, event: Event) -> None:
@@ -47,7 +47,7 @@ def statuses(sim: Simulation, number: int) -> Counter[MemberStatus]:
     return Counter(member.status for member in engine.members())
 
 
-def test_nodes_that_know_one_another_by_hearsay_link_up() -> None:
+def test_nodes_that_learn_of_each_other_through_gossip_link_up() -> None:
     sim = cluster(10, bootstrap=1)
     assert sim.run_until(lambda: all(sim.connected(n) == 9 for n in range(10)), 20.0)
     assert all(statuses(sim, n) == {MemberStatus.UP: 9} for n in range(10))
@@ -56,13 +56,13 @@ def test_nodes_that_know_one_another_by_hearsay_link_up() -> None:
 def test_a_killed_node_turns_stale_then_disconnected_and_comes_back() -> None:
     sim = cluster(3)
     sim.run(10.0)
-    seen = watch_states(sim, of=2, by=0)
+    seen = record_states(sim, of=2, by=0)
     sim.crash(2)
     killed_at = sim.now
     sim.run(60.0)
     assert [state for _, state in seen] == [PeerState.STALE, PeerState.DISCONNECTED]
     stale_at, gone_at = (at - killed_at for at, _ in seen)
-    assert 1.0 <= stale_at <= 9.0, "once it did not answer five pings"
+    assert 1.0 <= stale_at <= 9.0, "after five unanswered pings"
     assert 24.0 <= gone_at <= 32.0, "peer_timeout"
     assert statuses(sim, 0) == {MemberStatus.UP: 1, MemberStatus.DOWN: 1}
     sim.restart(2)
@@ -71,7 +71,7 @@ def test_a_killed_node_turns_stale_then_disconnected_and_comes_back() -> None:
     assert statuses(sim, 0) == {MemberStatus.UP: 2}
 
 
-def test_a_node_restarted_at_once_is_taken_back_within_seconds() -> None:
+def test_a_node_restarted_at_once_is_linked_again_within_seconds() -> None:
     sim = cluster(3)
     sim.run(10.0)
     sim.restart(2)
@@ -81,7 +81,7 @@ def test_a_node_restarted_at_once_is_taken_back_within_seconds() -> None:
     assert sim.deliveries(message) == {0: 1, 1: 1}
 
 
-def test_a_graceful_leave_is_seen_at_once_and_nobody_dials_after_it() -> None:
+def test_a_graceful_leave_is_seen_at_once_and_the_node_is_not_dialed_again() -> None:
     sim = cluster(3)
     sim.run(10.0)
     sim.leave(2)
@@ -89,12 +89,12 @@ def test_a_graceful_leave_is_seen_at_once_and_nobody_dials_after_it() -> None:
     assert sim.nodes[2].engine is None
     for number in (0, 1):
         assert statuses(sim, number) == {MemberStatus.UP: 1, MemberStatus.LEFT: 1}
-    seen = watch_states(sim, of=2, by=0)
+    seen = record_states(sim, of=2, by=0)
     sim.run(120.0)
     assert seen == []
 
 
-def test_what_a_leaving_node_said_last_is_still_heard() -> None:
+def test_the_last_broadcasts_of_a_leaving_node_are_delivered() -> None:
     sim = cluster(4, config=NodeConfig().replace(gossip_interval=5.0))
     sim.run(10.0)
     messages = [sim.broadcast(3, b"last words %d" % n) for n in range(20)]
@@ -109,17 +109,17 @@ def test_a_partition_of_any_length_heals_by_itself() -> None:
     sim.partition({0, 1, 2})
     sim.run(400.0)
     assert sim.connected(0) == 2
-    inside = sim.broadcast(0, b"said on one side")
+    inside = sim.broadcast(0, b"sent on one side")
     sim.heal()
     assert sim.run_until(lambda: all(sim.connected(n) == 5 for n in range(6)), 30.0)
     sim.run(30.0)
     assert set(sim.deliveries(inside)) == {1, 2, 3, 4, 5}
 
 
-def test_a_suspended_node_declares_nobody_dead_when_it_wakes() -> None:
+def test_a_suspended_node_suspects_no_peer_when_it_resumes() -> None:
     sim = cluster(4)
     sim.run(10.0)
-    seen = [watch_states(sim, of=other, by=0) for other in (1, 2, 3)]
+    seen = [record_states(sim, of=other, by=0) for other in (1, 2, 3)]
     sim.suspend(0, 20.0)
     sim.run(24.0)
     assert seen == [[], [], []]
@@ -127,20 +127,20 @@ def test_a_suspended_node_declares_nobody_dead_when_it_wakes() -> None:
     assert [sim.connected(n) for n in range(4)] == [3, 3, 3, 3]
 
 
-def test_a_full_node_sends_a_newcomer_on_to_others() -> None:
+def test_a_full_node_refers_a_newcomer_to_others() -> None:
     config = NodeConfig().replace(max_peers=3)
     sim = cluster(12, config=config, bootstrap=0)
-    for number in range(1, 12):  # everybody knows node 0 alone
+    for number in range(1, 12):  # all nodes know only node 0
         engine = sim.nodes[number]
         engine.config = engine.config.replace(bootstrap_peers=(str(sim.nodes[0].address),))
     sim.run(90.0)
     assert all(1 <= sim.connected(number) <= 3 for number in range(12))
-    message = sim.broadcast(11, b"everybody?")
+    message = sim.broadcast(11, b"to all nodes?")
     sim.run(60.0)
     assert len(sim.deliveries(message)) == 11
 
 
-def test_nobody_has_more_links_than_max_peers_however_many_there_are() -> None:
+def test_no_node_exceeds_max_peers_in_a_large_cluster() -> None:
     sim = cluster(40, config=NodeConfig().replace(max_peers=6))
     most = 0
     for _ in range(60):
@@ -150,28 +150,28 @@ def test_nobody_has_more_links_than_max_peers_however_many_there_are() -> None:
     assert min(sim.connected(number) for number in range(40)) >= 3
 
 
-def test_a_dial_without_answer_is_told_once_and_tried_for_ever() -> None:
+def test_an_unanswered_dial_is_reported_once_and_repeated_forever() -> None:
     sim = cluster(1)
     failures: list[DialFailed] = []
     sim.listen(
         lambda now, number, event: failures.append(event) if isinstance(event, DialFailed) else None
     )
     sim.run(1.0)
-    nobody = Address("10.9.9.9", 1)
+    unused_address = Address("10.9.9.9", 1)
     node = sim.nodes[0]
     assert node.engine is not None
-    node.engine.dial(nobody, node.read_clock(sim.now))
+    node.engine.dial(unused_address, node.read_clock(sim.now))
     sim._drive(node)
     before = sim.datagrams
     sim.run(60.0)
-    assert [failure.address for failure in failures] == [nobody]
+    assert [failure.address for failure in failures] == [unused_address]
     assert "no answer" in failures[0].reason
     first_minute = sim.datagrams - before
     sim.run(600.0)
     assert sim.datagrams > before + first_minute
 
 
-def test_a_node_that_bootstraps_from_itself_finds_out_and_leaves_it_at_that() -> None:
+def test_a_node_that_bootstraps_from_itself_detects_it_and_stops_dialing() -> None:
     sim = cluster(0)
     sim.add(bootstrap=[])
     sim.nodes[0].config = sim.nodes[0].config.replace(bootstrap_peers=(str(sim.nodes[0].address),))
@@ -181,15 +181,15 @@ def test_a_node_that_bootstraps_from_itself_finds_out_and_leaves_it_at_that() ->
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.2])
-def test_of_two_nodes_on_one_identity_one_stops_and_says_so(loss: float) -> None:
+def test_of_two_nodes_with_one_identity_the_later_one_stops(loss: float) -> None:
     sim = cluster(3, network=Network(loss=loss))
     sim.run(10.0)
     twin = sim.add(bootstrap=[0], after=1.0)
-    sim.nodes[twin]._saved = sim.nodes[1]._saved  # somebody copied the state directory
-    told: list[IdentityInUse] = []
+    sim.nodes[twin]._saved = sim.nodes[1]._saved  # a copy of the state directory
+    conflicts: list[IdentityInUse] = []
     sim.listen(
         lambda now, number, event: (
-            told.append(event) if isinstance(event, IdentityInUse) and number == 1 else None
+            conflicts.append(event) if isinstance(event, IdentityInUse) and number == 1 else None
         )
     )
     assert sim.run_until(
@@ -197,19 +197,19 @@ def test_of_two_nodes_on_one_identity_one_stops_and_says_so(loss: float) -> None
     )
     assert "in use by another node" in sim.nodes[twin].stop_reason
     assert "which was here first" in sim.nodes[twin].stop_reason
-    assert not sim.nodes[1].stop_reason, "the one that was here first goes on, and says so"
+    assert not sim.nodes[1].stop_reason, "the earlier node continues and reports it"
     sim.run(40.0)
     assert not sim.nodes[1].stop_reason
     assert sim.connected(1) == 2
-    assert told
+    assert conflicts
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.3])
-def test_links_outlive_their_keys(loss: float) -> None:
-    """Sessions are renewed after 120 s; at 30 % loss a rekey may take its time, and nobody notices."""
+def test_links_survive_rekeying(loss: float) -> None:
+    """Sessions are rekeyed after 120 s; at 30 % loss a rekey may take long without an effect."""
     sim = cluster(3, network=Network(loss=loss))
     sim.run(40.0)
-    seen = watch_states(sim, of=1, by=0)
+    seen = record_states(sim, of=1, by=0)
     sim.run(500.0)
     assert [state for _, state in seen if state is PeerState.DISCONNECTED] == []
     assert sim.connected(0) == 2
@@ -224,7 +224,7 @@ def test_an_idle_cluster_is_quiet() -> None:
     assert per_peer_and_interval <= 2.0
 
 
-def test_members_hear_of_each_other_across_a_sparse_overlay() -> None:
+def test_members_learn_of_each_other_across_a_sparse_overlay() -> None:
     sim = cluster(30, config=NodeConfig().replace(max_peers=4))
     sim.run(5.0)
     assert sim.run_until(
@@ -232,21 +232,23 @@ def test_members_hear_of_each_other_across_a_sparse_overlay() -> None:
     )
 
 
-def test_news_of_a_member_is_told_to_the_application_once() -> None:
+def test_a_new_member_is_reported_to_the_application_once() -> None:
     sim = cluster(3)
-    news: Counter[tuple[int, str]] = Counter()
+    reports: Counter[tuple[int, str]] = Counter()
     sim.listen(
         lambda now, number, event: (
-            news.update([(number, event.member.name)]) if isinstance(event, MemberChanged) else None
+            reports.update([(number, event.member.name)])
+            if isinstance(event, MemberChanged)
+            else None
         )
     )
     sim.run(30.0)
-    assert set(news.values()) == {1}
-    assert len(news) == 6
+    assert set(reports.values()) == {1}
+    assert len(reports) == 6
 
 
-def liar_at(sim: Simulation, victim: int, claims: Address) -> int:
-    """A node that links with `victim`, and whose record says that it is at `claims`."""
+def add_false_claimant(sim: Simulation, victim: int, claims: Address) -> int:
+    """A node that links with `victim` and whose record claims the address `claims`."""
     return sim.add(bootstrap=[victim], advertise=str(claims))
 
 
@@ -256,22 +258,22 @@ def engine_of(sim: Simulation, number: int) -> Engine:
     return engine
 
 
-def test_a_peer_is_at_the_address_that_its_session_proved_whatever_its_record_claims() -> None:
+def test_a_peer_has_the_validated_address_whatever_its_record_claims() -> None:
     sim = cluster(1)
     claimed = Address("10.9.9.9", 7)
-    liar = liar_at(sim, 0, claimed)
+    claimant = add_false_claimant(sim, 0, claimed)
     sim.run(5.0)
     (peer,) = sim.peers(0)
-    assert peer.address == sim.nodes[liar].address
+    assert peer.address == sim.nodes[claimant].address
     assert engine_of(sim, 0).peer_at(claimed) is None
-    assert engine_of(sim, 0).peer_at(sim.nodes[liar].address) == sim.nodes[liar].peer_id
+    assert engine_of(sim, 0).peer_at(sim.nodes[claimant].address) == sim.nodes[claimant].peer_id
 
 
-def test_an_address_names_the_member_that_is_there_and_not_one_that_claims_it() -> None:
+def test_an_address_resolves_to_the_member_that_validated_it_not_one_that_claims_it() -> None:
     sim = cluster(2)
     sim.run(5.0)
     honest = sim.nodes[1]
-    liar_at(sim, 0, honest.address)
+    add_false_claimant(sim, 0, honest.address)
     sim.run(5.0)
     assert engine_of(sim, 0).peer_at(honest.address) == honest.peer_id
     sim.crash(1)
@@ -279,13 +281,13 @@ def test_an_address_names_the_member_that_is_there_and_not_one_that_claims_it() 
     assert engine_of(sim, 0).peer_at(honest.address) == honest.peer_id
 
 
-def test_a_bootstrap_peer_is_dialed_although_somebody_else_claims_its_address() -> None:
+def test_a_bootstrap_peer_is_dialed_although_other_members_claim_its_address() -> None:
     sim = cluster(2)
     sim.run(2.0)
     bootstrap = sim.nodes[0]
     sim.crash(0)
-    for number in (2, 3, 4):  # each of them would be a reason not to dial, and delay the dials
-        assert liar_at(sim, 1, bootstrap.address) == number
+    for number in (2, 3, 4):  # each claim would prevent a dial, and delay others
+        assert add_false_claimant(sim, 1, bootstrap.address) == number
     sim.run(60.0)
     bootstrap.config = bootstrap.config.replace(bootstrap_peers=())
     sim.restart(0, lose_state=True)

@@ -1,4 +1,4 @@
-"""Members that never return are let go after a time, and stay let go until they return."""
+"""Members that do not return are removed after a time, and stay removed until they return."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from grapevine_proto.sim import Simulation
 from grapevine_proto.wire.messages import Records
 from tests.proto.overlay.builders import peer_id, record
 from tests.proto.overlay.membership.test_membership import cluster, engine_of, statuses
-from tests.scenarios.malicious_member import Liar
+from tests.scenarios.malicious_member import MaliciousMember
 
 SHORT = NodeConfig.local(reconnect_timeout=20.0, tombstone_timeout=60.0)
 
 
-def weight(sim: Simulation, number: int) -> tuple[int, int, int]:
-    """What a node keeps of others: members, peers and accounts."""
+def table_sizes(sim: Simulation, number: int) -> tuple[int, int, int]:
+    """Number of entries about other nodes: members, peers and peer limits."""
     engine = engine_of(sim, number)
     return len(engine.members()), len(engine.peers(1e9)), len(engine._transport.links.peer_limits)
 
 
-@pytest.mark.parametrize("is_polite", [False, True])
-def test_a_cluster_of_containers_without_volumes_reaches_a_plateau(is_polite: bool) -> None:
+@pytest.mark.parametrize("leaves_gracefully", [False, True])
+def test_tables_stop_growing_when_nodes_restart_with_new_identities(
+    leaves_gracefully: bool,
+) -> None:
     sim = cluster(3, config=SHORT)
-    guest = sim.add(bootstrap=[0])
-    weights = []
+    visitor = sim.add(bootstrap=[0])
+    sizes = []
     for _ in range(60):
         sim.run(6.0)
-        if is_polite:
-            sim.leave(guest)
+        if leaves_gracefully:
+            sim.leave(visitor)
             sim.run(1.0)
-        sim.restart(guest, lose_state=True)
-        weights.append(weight(sim, 0))
-    kept = [max(kinds) for kinds in zip(*weights[20:], strict=True)]
-    assert max(kept) < 20, "of 60 that came and went, those of the last minutes"
+        sim.restart(visitor, lose_state=True)
+        sizes.append(table_sizes(sim, 0))
+    kept = [max(kinds) for kinds in zip(*sizes[20:], strict=True)]
+    assert max(kept) < 20, "of 60 identities, only those of the last minutes"
 
 
-def test_a_member_that_was_let_go_is_not_brought_back_by_an_old_record() -> None:
+def test_a_removed_member_is_not_restored_by_an_old_record() -> None:
     sim = cluster(4, config=SHORT)
     sim.run(5.0)
     old = engine_of(sim, 3).record
     sim.crash(3)
     sim.run(60.0)
     assert statuses(sim, 0) == {MemberStatus.UP: 2}
-    Liar(sim, 1).say(Records((old,)))
+    MaliciousMember(sim, 1).send(Records((old,)))
     sim.run(2.0)
     assert statuses(sim, 0) == {MemberStatus.UP: 2}
     sim.restart(3)
@@ -54,7 +56,7 @@ def test_a_member_that_was_let_go_is_not_brought_back_by_an_old_record() -> None
     assert statuses(sim, 0) == {MemberStatus.UP: 3}
 
 
-def test_after_a_partition_longer_than_all_timeouts_everybody_knows_everybody_again() -> None:
+def test_after_a_partition_longer_than_all_timeouts_every_node_knows_every_other_again() -> None:
     sim = cluster(6, config=SHORT.replace(max_peers=3))
     sim.run(20.0)
     sim.partition({0, 1, 2})
@@ -66,14 +68,14 @@ def test_after_a_partition_longer_than_all_timeouts_everybody_knows_everybody_ag
     )
 
 
-def test_so_many_tombstones_are_kept_and_not_one_more() -> None:
+def test_at_most_tombstones_limit_tombstones_are_kept() -> None:
     members = MemberTable(LimitsConfig())
-    told = record(1, left=True)
-    members.add(told, peer_id(900), 0.0)
+    left_record = record(1, left=True)
+    members.add(left_record, peer_id(900), 0.0)
     members.remove_expired(100.0, 10.0, 50.0)
-    assert members.is_tombstoned(told)
+    assert members.is_tombstoned(left_record)
     members._tombstones = {peer_id(n + 2000): ((1, 0), 1e9) for n in range(TOMBSTONES_LIMIT)}
-    members.add(told, peer_id(900), 100.0)
+    members.add(left_record, peer_id(900), 100.0)
     members.remove_expired(200.0, 10.0, 50.0)
     assert len(members._tombstones) == TOMBSTONES_LIMIT
-    assert members.is_tombstoned(told)
+    assert members.is_tombstoned(left_record)

@@ -1,4 +1,4 @@
-"""The store: each payload once, bodies within their budget, a digest that is always right."""
+"""The message store: each payload once, within limits, with a correct digest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, config, copy, peer_id
 
-TELLER = peer_id(999)
+SOURCE = peer_id(999)
 
 
 def store_with(limits: LimitsConfig | None = None, *, now: float = 0.0) -> MessageStore:
@@ -31,254 +31,252 @@ def store_with(limits: LimitsConfig | None = None, *, now: float = 0.0) -> Messa
     return MessageStore(settings, Verifier(settings), (), now)
 
 
-def take(store: MessageStore, each: RumorCopy, now: float, *, linked: bool = False) -> list[int]:
-    """The sequences that were new."""
-    fresh = store.insert(each, TELLER, linked, now)
-    return [message_id.sequence for message_id, _ in fresh]
+def insert(store: MessageStore, each: RumorCopy, now: float, *, linked: bool = False) -> list[int]:
+    """Insert a copy; the sequences that were new."""
+    new_payloads = store.insert(each, SOURCE, linked, now)
+    return [message_id.sequence for message_id, _ in new_payloads]
 
 
 def in_epoch(each: RumorCopy, epoch: int) -> RumorCopy:
     return replace(each, rumor=replace(each.rumor, epoch=epoch))
 
 
-# --- once ---------------------------------------------------------------------------------------
+# --- duplicates ---------------------------------------------------------------------------------
 
 
-def test_a_payload_is_given_once() -> None:
+def test_a_payload_is_returned_once() -> None:
     store = store_with()
-    assert take(store, copy(1, 1), 0.0) == [1]
+    assert insert(store, copy(1, 1), 0.0) == [1]
     assert store.is_duplicate(copy(1, 1).rumor, 0.0)
-    assert take(store, copy(1, 1), 0.0) == []
+    assert insert(store, copy(1, 1), 0.0) == []
 
 
-def test_rumors_that_overlap_give_only_what_is_new() -> None:
+def test_overlapping_rumors_return_only_new_payloads() -> None:
     store = store_with()
     origin = peer_id(1)
     two = Rumor(origin, EPOCH, 2, (1, 1), b"bc")
     three = Rumor(origin, EPOCH, 1, (1, 1, 1), b"abc")
-    assert take(store, RumorCopy(two, 1, 0), 0.0) == [2, 3]
-    assert take(store, RumorCopy(three, 1, 0), 0.0) == [1]
+    assert insert(store, RumorCopy(two, 1, 0), 0.0) == [2, 3]
+    assert insert(store, RumorCopy(three, 1, 0), 0.0) == [1]
 
 
-def test_marks_that_were_saved_keep_a_restarted_node_from_hearing_twice() -> None:
+def test_saved_trackers_prevent_duplicates_after_a_restart() -> None:
     store = store_with()
     for first in (1, 2, 5):
-        take(store, copy(1, first), 0.0)
-    again = MessageStore(config(), Verifier(config()), store.snapshot(1.0), 500.0)
-    assert again.is_duplicate(copy(1, 5).rumor, 500.0)
-    assert not again.is_duplicate(copy(1, 3).rumor, 500.0)
-    assert again.missing(StreamRange(copy(1, 1).rumor.stream, 1, 6), 500.0) == [
+        insert(store, copy(1, first), 0.0)
+    restored = MessageStore(config(), Verifier(config()), store.snapshot(1.0), 500.0)
+    assert restored.is_duplicate(copy(1, 5).rumor, 500.0)
+    assert not restored.is_duplicate(copy(1, 3).rumor, 500.0)
+    assert restored.missing(StreamRange(copy(1, 1).rumor.stream, 1, 6), 500.0) == [
         StreamRange(copy(1, 1).rumor.stream, 3, 4),
         StreamRange(copy(1, 1).rumor.stream, 6, 6),
     ]
-    assert again.snapshot(500.0)[0].idle_s == 1.0
+    assert restored.snapshot(500.0)[0].idle_s == 1.0
 
 
 # --- epochs -------------------------------------------------------------------------------------
 
 
-def test_the_stream_before_stays_repairable_and_then_closes() -> None:
+def test_a_superseded_stream_stays_repairable_and_then_closes() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(1, 4), 0.0)
-    take(store, in_epoch(copy(1, 1), EPOCH + 1), 10.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 4), 0.0)
+    insert(store, in_epoch(copy(1, 1), EPOCH + 1), 10.0)
     assert not store.is_duplicate(copy(1, 2).rumor, 309.0)
     assert store.is_duplicate(copy(1, 2).rumor, 310.0)
     assert store.missing(StreamRange(copy(1, 1).rumor.stream, 1, 4), 310.0) == []
 
 
-def test_an_epoch_before_the_last_two_is_refused() -> None:
+def test_an_epoch_before_the_last_two_is_rejected() -> None:
     store = store_with()
     for epoch in (EPOCH, EPOCH + 2):
-        take(store, in_epoch(copy(1, 1), epoch), 0.0)
+        insert(store, in_epoch(copy(1, 1), epoch), 0.0)
     for epoch in (EPOCH - 1, EPOCH + 1):
         stream = Stream(peer_id(1), epoch)
-        assert store.admission_error(stream, TELLER, False, 0.0) is DropReason.STALE_EPOCH
-    assert store.admission_error(Stream(peer_id(1), EPOCH + 3), TELLER, False, 0.0) is None
+        assert store.admission_error(stream, SOURCE, False, 0.0) is DropReason.STALE_EPOCH
+    assert store.admission_error(Stream(peer_id(1), EPOCH + 3), SOURCE, False, 0.0) is None
 
 
-def test_a_lower_epoch_is_taken_only_shortly_after_the_first_word_of_a_higher() -> None:
+def test_a_lower_epoch_is_accepted_only_shortly_after_a_higher_one_opened() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 1), 0.0)
     older = Stream(peer_id(1), EPOCH - 1)
-    assert store.admission_error(older, TELLER, False, 299.0) is None
-    assert store.admission_error(older, TELLER, False, 300.0) is DropReason.STALE_EPOCH
+    assert store.admission_error(older, SOURCE, False, 299.0) is None
+    assert store.admission_error(older, SOURCE, False, 300.0) is DropReason.STALE_EPOCH
     assert store.missing(StreamRange(older, 1, 3), 300.0) == []
 
 
-def test_a_third_epoch_lets_the_first_go() -> None:
+def test_a_third_epoch_removes_the_first() -> None:
     store = store_with()
     for epoch in (EPOCH, EPOCH + 1, EPOCH + 2):
-        take(store, in_epoch(copy(1, 1), epoch), 0.0)
+        insert(store, in_epoch(copy(1, 1), epoch), 0.0)
     assert store.streams == 2
     assert len(store.cache) == 2
 
 
-# --- ceilings -----------------------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------------
 
 
-def test_while_there_is_room_one_teller_brings_all_origins_as_along_a_tree() -> None:
+def test_while_there_is_room_one_source_may_send_all_origins() -> None:
     store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
     for number in range(12):
-        assert store.admission_error(copy(number, 1).rumor.stream, TELLER, False, 0.0) is None
-        take(store, copy(number, 1), 0.0)
+        assert store.admission_error(copy(number, 1).rumor.stream, SOURCE, False, 0.0) is None
+        insert(store, copy(number, 1), 0.0)
 
 
-def bring(store: MessageStore, number: int, by: int, now: float = 0.0) -> None:
-    """Peer `by` brings the first word of origin `number`, where nothing is against it."""
+def insert_from(store: MessageStore, number: int, source_number: int, now: float = 0.0) -> None:
+    """Peer `source_number` sends the first rumor of origin `number`, which is inserted unless rejected."""
     each = copy(number, 1)
-    if store.admission_error(each.rumor.stream, peer_id(by), False, now) is None:
-        store.insert(each, peer_id(by), False, now)
+    if store.admission_error(each.rumor.stream, peer_id(source_number), False, now) is None:
+        store.insert(each, peer_id(source_number), False, now)
 
 
-def is_there(store: MessageStore, number: int) -> bool:
+def has_origin(store: MessageStore, number: int) -> bool:
     return store._find(peer_id(number), EPOCH) is not None
 
 
-def test_in_a_crowded_table_who_brought_more_than_its_share_evicts_its_own() -> None:
+def test_in_a_crowded_table_a_source_above_its_share_evicts_its_own_origins() -> None:
     store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
     for number in range(100):
-        bring(store, number, by=998)
+        insert_from(store, number, source_number=998)
     assert store.streams == 12
-    assert is_there(store, 99)
-    assert not is_there(store, 0)
+    assert has_origin(store, 99)
+    assert not has_origin(store, 0)
     assert store.origins_evicted == 88
 
 
-def test_one_unknown_origin_beyond_the_cap_evicts_one_of_who_brought_most() -> None:
+def test_an_unknown_origin_beyond_the_limit_evicts_one_of_the_largest_source() -> None:
     store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
     for number in range(12):
-        bring(store, number, by=998)
+        insert_from(store, number, source_number=998)
     for number in range(12, 18):
-        bring(store, number, by=980 + number)
+        insert_from(store, number, source_number=980 + number)
     assert store.streams == 16
-    assert all(is_there(store, number) for number in range(12, 18))
-    assert not is_there(store, 0)
-    assert not is_there(store, 1)
+    assert all(has_origin(store, number) for number in range(12, 18))
+    assert not has_origin(store, 0)
+    assert not has_origin(store, 1)
 
 
-def test_known_members_are_evicted_by_nobody() -> None:
-    known = {peer_id(number) for number in range(10)}
+def test_members_are_never_evicted() -> None:
+    members = {peer_id(number) for number in range(10)}
     settings = config(limits=LimitsConfig(origins=16, new_origins_per_link=3))
     store = MessageStore(
         settings,
         Verifier(settings),
         (),
         0.0,
-        run_of=lambda peer: MemberRun(EPOCH, 0.0) if peer in known else None,
+        run_of=lambda peer: MemberRun(EPOCH, 0.0) if peer in members else None,
     )
     for number in range(200):
-        bring(store, number, by=900 + number % 60)
+        insert_from(store, number, source_number=900 + number % 60)
     assert store.streams == 16
-    assert all(is_there(store, number) for number in range(10))
+    assert all(has_origin(store, number) for number in range(10))
 
 
-def test_a_known_member_that_speaks_for_the_first_time_has_a_place_in_a_full_table() -> None:
-    known: set[PeerId] = set()
+def test_a_member_that_publishes_first_is_inserted_into_a_full_table() -> None:
+    members: set[PeerId] = set()
     settings = config(limits=LimitsConfig(origins=4))
     store = MessageStore(
         settings,
         Verifier(settings),
         (),
         0.0,
-        run_of=lambda peer: MemberRun(EPOCH, 0.0) if peer in known else None,
+        run_of=lambda peer: MemberRun(EPOCH, 0.0) if peer in members else None,
     )
     for number in range(4):
-        bring(store, number, by=900 + number)
-    known |= {peer_id(n) for n in range(50, 54)}
+        insert_from(store, number, source_number=900 + number)
+    members |= {peer_id(n) for n in range(50, 54)}
     for number in range(50, 54):
-        bring(store, number, by=998)
-        assert is_there(store, number)
-    bring(store, 60, by=998)
-    assert not is_there(store, 60), "nobody unknown is left to evict"
+        insert_from(store, number, source_number=998)
+        assert has_origin(store, number)
+    insert_from(store, 60, source_number=998)
+    assert not has_origin(store, 60), "no unknown origin is left to evict"
     assert store.streams == 4
-    known.clear()
-    bring(store, 61, by=998)
-    assert is_there(store, 61), "who is no longer a member gives way"
+    members.clear()
+    insert_from(store, 61, source_number=998)
+    assert has_origin(store, 61), "a former member is evicted"
 
 
-def test_what_an_evicted_origin_said_is_not_delivered_again() -> None:
+def test_messages_of_an_evicted_origin_are_not_delivered_again() -> None:
     store = store_with(LimitsConfig(origins=2, new_origins_per_link=1))
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(1, 2), 0.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 2), 0.0)
     for number in (2, 3):
-        bring(store, number, by=900 + number)
-    assert not is_there(store, 1)
+        insert_from(store, number, source_number=900 + number)
+    assert not has_origin(store, 1)
     assert store.is_duplicate(copy(1, 2).rumor, 0.0)
     assert store.missing(StreamRange(copy(1, 1).rumor.stream, 1, 3), 0.0) == [
         StreamRange(copy(1, 1).rumor.stream, 3, 3)
     ]
-    again = MessageStore(config(), Verifier(config()), store.snapshot(1.0), 500.0)
-    assert again.is_duplicate(copy(1, 2).rumor, 500.0)
-    assert take(store, copy(1, 3), 1.0) == [3], "it may go on"
+    restored = MessageStore(config(), Verifier(config()), store.snapshot(1.0), 500.0)
+    assert restored.is_duplicate(copy(1, 2).rumor, 500.0)
+    assert insert(store, copy(1, 3), 1.0) == [3], "it may publish again"
     assert store.is_duplicate(copy(1, 1).rumor, 1.0)
 
 
-def test_of_saved_streams_no_more_are_restored_than_have_a_place_and_the_rest_as_marks() -> None:
+def test_saved_streams_beyond_the_limit_are_restored_as_evicted_origins() -> None:
     store = store_with()
     for number in range(10):
-        take(store, copy(number, 1), 0.0)
+        insert(store, copy(number, 1), 0.0)
     small = config(limits=LimitsConfig(origins=4))
-    again = MessageStore(small, Verifier(small), store.snapshot(1.0), 0.0)
-    assert again.streams == 4
-    assert len(again._evicted) == 4, "one more than the cap evicts the oldest of them too"
+    restored = MessageStore(small, Verifier(small), store.snapshot(1.0), 0.0)
+    assert restored.streams == 4
+    assert len(restored._evicted) == 4, "their number is limited too"
 
 
-def test_saved_streams_keep_nobody_out() -> None:
+def test_restored_streams_do_not_keep_new_origins_out() -> None:
     settings = config(limits=LimitsConfig(origins=16, new_origins_per_link=3))
     store = MessageStore(settings, Verifier(settings), (), 0.0)
     for number in range(16):
-        bring(store, number, by=900 + number)
-    again = MessageStore(settings, Verifier(settings), store.snapshot(1.0), 0.0)
+        insert_from(store, number, source_number=900 + number)
+    restored = MessageStore(settings, Verifier(settings), store.snapshot(1.0), 0.0)
     for number in range(50, 60):
-        bring(again, number, by=998)
-        assert is_there(again, number)
+        insert_from(restored, number, source_number=998)
+        assert has_origin(restored, number)
 
 
-def test_whoever_is_linked_always_has_a_place() -> None:
+def test_a_linked_origin_is_always_inserted() -> None:
     settings = config(limits=LimitsConfig(origins=2))
     store = MessageStore(
         settings, Verifier(settings), (), 0.0, run_of=lambda _: MemberRun(EPOCH, 0.0)
     )
     for number in range(4):
-        take(store, copy(number, 1), 0.0, linked=True)
+        insert(store, copy(number, 1), 0.0, linked=True)
     assert store.streams == 4
     assert (
-        store.admission_error(copy(5, 1).rumor.stream, TELLER, False, 0.0) is DropReason.TABLE_FULL
+        store.admission_error(copy(5, 1).rumor.stream, SOURCE, False, 0.0) is DropReason.TABLE_FULL
     )
 
 
-# --- runs that are over -------------------------------------------------------------------------
+# --- epochs of member records -------------------------------------------------------------------
 
 
-def store_that_knows(run: MemberRun) -> MessageStore:
+def store_with_run(run: MemberRun) -> MessageStore:
     settings = config()
     return MessageStore(settings, Verifier(settings), (), 0.0, run_of=lambda _: run)
 
 
-def test_of_a_run_before_the_members_record_nothing_is_taken() -> None:
-    store = store_that_knows(MemberRun(EPOCH + 10, 0.0))
+def test_epochs_before_the_members_record_are_rejected() -> None:
+    store = store_with_run(MemberRun(EPOCH + 10, 0.0))
     older = copy(1, 1).rumor.stream
-    assert store.admission_error(older, TELLER, False, 1.0) is DropReason.STALE_EPOCH
+    assert store.admission_error(older, SOURCE, False, 1.0) is DropReason.STALE_EPOCH
     assert store.missing(StreamRange(older, 1, 5), 1.0) == []
-    assert store.admission_error(Stream(peer_id(1), EPOCH + 10), TELLER, False, 1.0) is None
+    assert store.admission_error(Stream(peer_id(1), EPOCH + 10), SOURCE, False, 1.0) is None
 
 
-def test_the_run_that_was_known_before_a_restart_is_waited_for_until_nothing_of_it_is_young() -> (
-    None
-):
-    store = store_that_knows(MemberRun(EPOCH + 10, 5.0, earlier_epoch=EPOCH))
+def test_the_previous_known_epoch_is_accepted_until_its_messages_expire() -> None:
+    store = store_with_run(MemberRun(EPOCH + 10, 5.0, earlier_epoch=EPOCH))
     older = copy(1, 1).rumor.stream
-    assert store.admission_error(older, TELLER, False, 304.0) is None
-    assert store.admission_error(older, TELLER, False, 305.0) is DropReason.STALE_EPOCH
-    other = Stream(peer_id(1), EPOCH - 1)
-    assert store.admission_error(other, TELLER, False, 6.0) is DropReason.STALE_EPOCH
+    assert store.admission_error(older, SOURCE, False, 304.0) is None
+    assert store.admission_error(older, SOURCE, False, 305.0) is DropReason.STALE_EPOCH
+    unknown_epoch = Stream(peer_id(1), EPOCH - 1)
+    assert store.admission_error(unknown_epoch, SOURCE, False, 6.0) is DropReason.STALE_EPOCH
 
 
-def test_a_stream_that_was_heard_closes_when_the_record_of_a_newer_run_has_stood() -> None:
-    store = store_that_knows(MemberRun(EPOCH + 10, 5.0))
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(1, 4), 0.0)
+def test_a_stream_closes_once_the_record_of_a_newer_epoch_is_old_enough() -> None:
+    store = store_with_run(MemberRun(EPOCH + 10, 5.0))
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 4), 0.0)
     assert not store.is_duplicate(copy(1, 2).rumor, 304.0)
     assert store.is_duplicate(copy(1, 2).rumor, 305.0)
 
@@ -286,9 +284,9 @@ def test_a_stream_that_was_heard_closes_when_the_record_of_a_newer_run_has_stood
 # --- age ----------------------------------------------------------------------------------------
 
 
-def test_a_message_is_held_for_its_time_of_life_and_known_for_longer() -> None:
+def test_a_message_is_cached_until_it_expires_and_known_for_longer() -> None:
     store = store_with()
-    take(store, copy(1, 1, age_ms=100_000), 0.0)
+    insert(store, copy(1, 1, age_ms=100_000), 0.0)
     store.tick(199.0)
     assert len(store.cache) == 1
     store.tick(200.0)
@@ -296,10 +294,10 @@ def test_a_message_is_held_for_its_time_of_life_and_known_for_longer() -> None:
     assert store.is_duplicate(copy(1, 1).rumor, 200.0)
 
 
-def test_a_hole_is_given_up_after_its_time() -> None:
+def test_a_gap_is_abandoned_after_the_message_lifetime() -> None:
     store = store_with(now=-1000.0)
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(1, 3), 0.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 3), 0.0)
     assert store.gaps(1.0, 1.0, 10) == [StreamRange(copy(1, 1).rumor.stream, 2, 2)]
     store.tick(300.5)
     assert store.abandoned == 1
@@ -307,9 +305,9 @@ def test_a_hole_is_given_up_after_its_time() -> None:
     assert store.is_duplicate(copy(1, 2).rumor, 301.0)
 
 
-def test_a_day_of_silence_forgets_a_stream() -> None:
+def test_a_stream_is_removed_after_a_day_without_messages() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 1), 0.0)
     store.tick(FORGET_STREAM_S - 1)
     assert store.streams == 1
     store.tick(FORGET_STREAM_S + 601)
@@ -319,40 +317,40 @@ def test_a_day_of_silence_forgets_a_stream() -> None:
 # --- repair and digest --------------------------------------------------------------------------
 
 
-def test_two_stores_that_saw_the_same_have_the_same_digest_whatever_the_order() -> None:
-    one, other = store_with(), store_with(now=7.0)
+def test_stores_with_the_same_messages_have_the_same_digest_in_any_order() -> None:
+    first_store, second_store = store_with(), store_with(now=7.0)
     for first in (1, 2, 3):
         for number in (1, 2):
-            take(one, copy(number, first), 0.0)
+            insert(first_store, copy(number, first), 0.0)
     for number in (2, 1):
         for first in (3, 1, 2):
-            take(other, copy(number, first), 7.0)
-    assert one.digest(DIGEST_SETTLE_S) == other.digest(7.0 + DIGEST_SETTLE_S)
-    assert one.digest(DIGEST_SETTLE_S)[0] == 2
+            insert(second_store, copy(number, first), 7.0)
+    assert first_store.digest(DIGEST_SETTLE_S) == second_store.digest(7.0 + DIGEST_SETTLE_S)
+    assert first_store.digest(DIGEST_SETTLE_S)[0] == 2
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6), st.floats(0.0, 200.0)), max_size=60)
 )
-def test_the_digest_kept_up_to_date_is_the_digest_made_anew(
+def test_the_incremental_digest_equals_a_recomputed_one(
     steps: list[tuple[int, int, float]],
 ) -> None:
     store = store_with()
     now = 0.0
     for number, first, pause_s in steps:
         now += pause_s
-        take(store, copy(number, first), now)
+        insert(store, copy(number, first), now)
         store.digest(now)
     now += DIGEST_SETTLE_S
-    anew = store_with(now=now)
+    rebuilt = store_with(now=now)
     for entry in store.vector(now):
         for first in range(1, entry.last + 1):
             each = Rumor(entry.stream.origin, entry.stream.epoch, first, (1,), b"x")
-            take(anew, RumorCopy(each, 1, 0), now)
-    assert store.digest(now) == anew.digest(now + DIGEST_SETTLE_S)
+            insert(rebuilt, RumorCopy(each, 1, 0), now)
+    assert store.digest(now) == rebuilt.digest(now + DIGEST_SETTLE_S)
 
 
-def test_what_a_peer_says_of_streams_marks_nothing() -> None:
+def test_ranges_of_a_peer_mark_nothing_as_seen() -> None:
     store = store_with()
     store.missing(StreamRange(Stream(peer_id(1), EPOCH), 1, 2**50), 0.0)
     assert store.streams == 0

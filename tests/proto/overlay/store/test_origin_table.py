@@ -1,4 +1,4 @@
-"""Places of origins: made-up ones evict made-up ones, at a cost that does not grow."""
+"""The origin table: made-up origins evict each other, at bounded cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def made_up(number: int) -> PeerId:
     return PeerId(number.to_bytes(32, "big"))
 
 
-def test_the_one_silent_for_longest_of_who_brought_most_goes_first() -> None:
+def test_the_longest_idle_origin_of_the_largest_source_is_evicted_first() -> None:
     origins = OriginTable(lambda _: False)
     for number in range(5):
         origins.on_rumor(made_up(number), peer_id(1))
@@ -29,7 +29,7 @@ def test_the_one_silent_for_longest_of_who_brought_most_goes_first() -> None:
     assert origins.pick_victim(peer_id(1)) == made_up(10)
 
 
-def test_who_became_a_member_is_kept_and_whoever_is_none_any_more_is_not() -> None:
+def test_a_member_is_kept_and_a_former_member_is_evicted() -> None:
     members = {made_up(0)}
     origins = OriginTable(members.__contains__)
     for number in range(2):
@@ -42,21 +42,21 @@ def test_who_became_a_member_is_kept_and_whoever_is_none_any_more_is_not() -> No
     assert origins.pick_victim(peer_id(1)) == made_up(0)
 
 
-def test_only_so_many_are_looked_at_in_one_go() -> None:
-    asked: list[PeerId] = []
+def test_one_call_examines_a_limited_number_of_origins() -> None:
+    checked: list[PeerId] = []
 
     def is_known(origin: PeerId) -> bool:
-        asked.append(origin)
+        checked.append(origin)
         return True
 
     origins = OriginTable(is_known)
     for number in range(5 * ORIGIN_EVICTION_SCAN_LIMIT):
         origins.add_restored(made_up(number))
     assert origins.pick_victim(peer_id(1)) is None
-    assert len(asked) <= 2 * ORIGIN_EVICTION_SCAN_LIMIT
+    assert len(checked) <= 2 * ORIGIN_EVICTION_SCAN_LIMIT
 
 
-def test_sizes_that_are_out_of_date_do_not_pile_up() -> None:
+def test_outdated_heap_entries_do_not_accumulate() -> None:
     origins = OriginTable(lambda _: False)
     for number in range(10_000):
         origins.on_rumor(made_up(number), peer_id(1))

@@ -1,4 +1,4 @@
-"""Ranges of ids: whatever is done to them, none is lost and none made up."""
+"""Ranges of message IDs: no operation loses or adds any."""
 
 from __future__ import annotations
 
@@ -30,48 +30,46 @@ ranges = st.lists(
 )
 
 
-def ids_in(several: list[StreamRange]) -> list[tuple[Stream, int]]:
-    return [
-        (each.stream, number) for each in several for number in range(each.first, each.last + 1)
-    ]
+def ids_in(given: list[StreamRange]) -> list[tuple[Stream, int]]:
+    return [(each.stream, number) for each in given for number in range(each.first, each.last + 1)]
 
 
 @given(ranges)
-def test_a_share_and_the_rest_are_what_there_was_in_its_order(several: list[StreamRange]) -> None:
-    share, rest = first_batch(several)
-    assert ids_in(share + rest) == ids_in(several)
-    assert len(ids_in(share)) <= MESSAGES_PER_REQUEST
-    assert len(share) <= RANGES_PER_REQUEST
+def test_a_batch_and_the_rest_are_the_input_in_order(given: list[StreamRange]) -> None:
+    batch, rest = first_batch(given)
+    assert ids_in(batch + rest) == ids_in(given)
+    assert len(ids_in(batch)) <= MESSAGES_PER_REQUEST
+    assert len(batch) <= RANGES_PER_REQUEST
     if rest:
-        assert len(ids_in(share)) == MESSAGES_PER_REQUEST or len(share) == RANGES_PER_REQUEST
+        assert len(ids_in(batch)) == MESSAGES_PER_REQUEST or len(batch) == RANGES_PER_REQUEST
 
 
 @given(ranges, ranges)
-def test_what_is_left_is_what_was_not_taken(
-    several: list[StreamRange], taken: list[StreamRange]
+def test_subtract_leaves_exactly_the_other_ids(
+    given: list[StreamRange], subtracted: list[StreamRange]
 ) -> None:
-    gone = set(ids_in(taken))
-    assert ids_in(subtract(several, taken)) == [
-        each for each in ids_in(several) if each not in gone
+    subtracted_ids = set(ids_in(subtracted))
+    assert ids_in(subtract(given, subtracted)) == [
+        each for each in ids_in(given) if each not in subtracted_ids
     ]
 
 
 @given(ranges)
-def test_ranges_that_follow_each_other_become_one(several: list[StreamRange]) -> None:
-    found = coalesce(several)
-    assert ids_in(found) == ids_in(several)
+def test_adjacent_ranges_are_coalesced(given: list[StreamRange]) -> None:
+    found = coalesce(given)
+    assert ids_in(found) == ids_in(given)
     assert not any(
         one.stream == two.stream and one.last + 1 == two.first for one, two in pairwise(found)
     )
 
 
-def test_ids_are_cut_to_datagrams_at_their_widest() -> None:
+def test_ranges_of_maximum_width_are_packed_into_datagrams() -> None:
     rng = random.Random(1)
     widest = [
         StreamRange(
-            Stream(PeerId(rng.randbytes(32)), 2**48 - 1 - of % 2), 2**53 - 9000, 2**53 - 800
+            Stream(PeerId(rng.randbytes(32)), 2**48 - 1 - number % 2), 2**53 - 9000, 2**53 - 800
         )
-        for of in range(40)
+        for number in range(40)
         for _ in range(rng.choice([1, 1, 2, 30]))
     ]
     batches = pack(widest)

@@ -1,4 +1,4 @@
-"""The digest over streams: the same for all who saw the same, and quiet about what is on its way."""
+"""The stream digest: equal for equal stores, and stable while messages are in transit."""
 
 from __future__ import annotations
 
@@ -6,66 +6,66 @@ from grapevine_proto.ids import Stream
 from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S, StreamDigest
 from tests.proto.overlay.builders import EPOCH, peer_id
 
-ONE, OTHER = Stream(peer_id(1), EPOCH), Stream(peer_id(2), EPOCH)
+FIRST, SECOND = Stream(peer_id(1), EPOCH), Stream(peer_id(2), EPOCH)
 
 
-def recent() -> StreamDigest:
+def make_digest() -> StreamDigest:
     return StreamDigest("default", 300.0)
 
 
-def test_a_stream_on_its_way_is_not_in_the_digest_until_it_settles() -> None:
-    streams = recent()
-    streams.update(ONE, 1, 0.0, 0.0)
-    assert streams.digest(1.9)[0] == 0
-    assert streams.digest(2.0)[0] == 1
-    streams.update(ONE, 2, 3.0, 3.0)
-    assert streams.digest(3.0)[0] == 0
-    assert streams.digest(5.0)[0] == 1
+def test_a_changing_stream_is_not_in_the_digest_until_it_settles() -> None:
+    stream_digest = make_digest()
+    stream_digest.update(FIRST, 1, 0.0, 0.0)
+    assert stream_digest.digest(1.9)[0] == 0
+    assert stream_digest.digest(2.0)[0] == 1
+    stream_digest.update(FIRST, 2, 3.0, 3.0)
+    assert stream_digest.digest(3.0)[0] == 0
+    assert stream_digest.digest(5.0)[0] == 1
 
 
-def test_a_silent_stream_leaves_the_digest_and_its_word_brings_it_back() -> None:
-    streams = recent()
-    streams.update(ONE, 1, 0.0, 0.0)
-    assert streams.digest(299.9)[0] == 1
-    assert streams.digest(300.0) == (0, bytes(16))
-    streams.update(ONE, 2, 400.0, 400.0)
-    assert streams.digest(402.0)[0] == 1
+def test_an_idle_stream_leaves_the_digest_and_returns_with_a_new_message() -> None:
+    stream_digest = make_digest()
+    stream_digest.update(FIRST, 1, 0.0, 0.0)
+    assert stream_digest.digest(299.9)[0] == 1
+    assert stream_digest.digest(300.0) == (0, bytes(16))
+    stream_digest.update(FIRST, 2, 400.0, 400.0)
+    assert stream_digest.digest(402.0)[0] == 1
 
 
-def test_the_digest_tells_highs_and_streams_apart() -> None:
-    seen: set[bytes] = set()
-    for known in ({ONE: 1}, {ONE: 2}, {OTHER: 1}, {ONE: 1, OTHER: 1}):
-        streams = recent()
+def test_the_digest_depends_on_streams_and_their_highest_sequences() -> None:
+    digests: set[bytes] = set()
+    for known in ({FIRST: 1}, {FIRST: 2}, {SECOND: 1}, {FIRST: 1, SECOND: 1}):
+        stream_digest = make_digest()
         for stream, high in known.items():
-            streams.update(stream, high, 0.0, 0.0)
-        seen.add(streams.digest(DIGEST_SETTLE_S)[1])
-    assert len(seen) == 4
+            stream_digest.update(stream, high, 0.0, 0.0)
+        digests.add(stream_digest.digest(DIGEST_SETTLE_S)[1])
+    assert len(digests) == 4
 
 
-def test_another_clusters_digest_is_another() -> None:
-    ours, theirs = recent(), StreamDigest("other", 300.0)
-    for streams in (ours, theirs):
-        streams.update(ONE, 1, 0.0, 0.0)
+def test_digests_of_different_clusters_differ() -> None:
+    ours, theirs = make_digest(), StreamDigest("other", 300.0)
+    for stream_digest in (ours, theirs):
+        stream_digest.update(FIRST, 1, 0.0, 0.0)
     assert ours.digest(DIGEST_SETTLE_S) != theirs.digest(DIGEST_SETTLE_S)
 
 
-def test_a_forgotten_stream_takes_its_part_along() -> None:
-    streams = recent()
-    for stream in (ONE, OTHER):
-        streams.update(stream, 7, 0.0, 0.0)
-    streams.digest(DIGEST_SETTLE_S)
-    streams.remove(OTHER)
-    alone = recent()
-    alone.update(ONE, 7, 0.0, 0.0)
-    assert streams.digest(3.0) == alone.digest(3.0)
-    streams.remove(ONE)
-    assert streams.digest(3.0) == (0, bytes(16))
+def test_removing_a_stream_removes_its_part_of_the_digest() -> None:
+    stream_digest = make_digest()
+    for stream in (FIRST, SECOND):
+        stream_digest.update(stream, 7, 0.0, 0.0)
+    stream_digest.digest(DIGEST_SETTLE_S)
+    stream_digest.remove(SECOND)
+    single = make_digest()
+    single.update(FIRST, 7, 0.0, 0.0)
+    assert stream_digest.digest(3.0) == single.digest(3.0)
+    stream_digest.remove(FIRST)
+    assert stream_digest.digest(3.0) == (0, bytes(16))
 
 
-def test_a_stream_that_never_rests_takes_no_more_room_than_another() -> None:
-    streams = recent()
+def test_a_busy_stream_uses_no_more_memory_than_another() -> None:
+    stream_digest = make_digest()
     for second in range(0, 3000, 3):
-        streams.update(ONE, second + 1, float(second), float(second))
-        assert streams.digest(second + DIGEST_SETTLE_S)[0] == 1
-        assert len(streams._expiry_heap) <= 1
-    assert streams.digest(3297.0)[0] == 0
+        stream_digest.update(FIRST, second + 1, float(second), float(second))
+        assert stream_digest.digest(second + DIGEST_SETTLE_S)[0] == 1
+        assert len(stream_digest._expiry_heap) <= 1
+    assert stream_digest.digest(3297.0)[0] == 0

@@ -1,4 +1,4 @@
-"""What is dialed, and how often: configured, remembered and proved addresses before claimed ones."""
+"""The dialer: configured, remembered and validated addresses before claimed ones, within budgets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from grapevine_proto.wire.messages import Records
 from grapevine_proto.wire.signed import PeerRecord
 from tests.proto.overlay.builders import identity
 from tests.proto.overlay.membership.test_membership import cluster, engine_of
-from tests.scenarios.malicious_member import Liar
+from tests.scenarios.malicious_member import MaliciousMember
 
 OURS = (Address("192.0.2.1", 8000),)
 
@@ -45,26 +45,28 @@ OURS = (Address("192.0.2.1", 8000),)
         "10.0.0.1:161",
     ],
 )
-def test_addresses_where_no_node_can_be_are_not_dialed_for_a_claim(claimed: str) -> None:
+def test_claimed_addresses_where_no_node_can_be_are_not_dialed(claimed: str) -> None:
     assert not can_dial_claimed(Address.parse(claimed), OURS)
 
 
-def test_loopback_and_link_local_addresses_are_dialed_where_we_have_one_ourselves() -> None:
+def test_claimed_loopback_and_link_local_addresses_are_dialed_if_we_have_one() -> None:
     assert can_dial_claimed(Address("127.0.0.5", 8000), [Address("127.0.0.1", 8000)])
     assert can_dial_claimed(Address("fe80::2", 8000), [*OURS, Address("fe80::1", 8000)])
     assert can_dial_claimed(Address("10.1.2.3", 443), OURS)
 
 
-def ghosts(count: int, host: str) -> list[PeerRecord]:
-    """Records of members that are not there, all at one host."""
-    made = []
+def absent_member_records(count: int, host: str) -> list[PeerRecord]:
+    """Signed records of members that do not exist, all on one host."""
+    records = []
     for number in range(count):
-        who = identity(7000 + number)
-        at = (Address(host, 10_000 + number),)
-        made.append(
-            PeerRecord(who.peer_id, 1, 0, at, "", "ghost", 0, 0, False).signed(who, "default")
+        signer = identity(7000 + number)
+        addresses = (Address(host, 10_000 + number),)
+        records.append(
+            PeerRecord(signer.peer_id, 1, 0, addresses, "", "ghost", 0, 0, False).signed(
+                signer, "default"
+            )
         )
-    return made
+    return records
 
 
 def test_claimed_addresses_get_few_datagrams_whatever_records_say(
@@ -80,21 +82,21 @@ def test_claimed_addresses_get_few_datagrams_whatever_records_say(
         send(node, datagram, address)
 
     monkeypatch.setattr(sim, "_send", note)
-    liar, told = Liar(sim, 3), ghosts(64, "203.0.113.80")
+    malicious_member, claims = MaliciousMember(sim, 3), absent_member_records(64, "203.0.113.80")
     for first in range(0, 64, 8):
-        liar.say(Records(tuple(told[first : first + 8])))
+        malicious_member.send(Records(tuple(claims[first : first + 8])))
     sim.run(300.0)
-    most = UNVALIDATED_HELLOS * (UNVALIDATED_BURST + 310 * UNVALIDATED_PER_S)
-    assert 0 < sent["203.0.113.80"] <= 4 * most
+    limit = UNVALIDATED_HELLOS * (UNVALIDATED_BURST + 310 * UNVALIDATED_PER_S)
+    assert 0 < sent["203.0.113.80"] <= 4 * limit
     assert sim.connected(0) == 3
 
 
-def test_a_host_name_stands_for_what_it_resolves_to_now() -> None:
+def test_a_host_name_stands_for_its_current_addresses() -> None:
     sim = cluster(2)
     sim.add(bootstrap=[], bootstrap_peers=("pods.example:8000",))
     sim.run(1.0)
     engine, node = engine_of(sim, 2), sim.nodes[2]
-    for number in range(200):  # one deployment after another, nobody is there any more
+    for number in range(200):  # successive deployments, none of which runs any more
         gone = (Address(f"10.77.{number}.1", 8000),)
         engine.on_resolved("pods.example:8000", gone, node.read_clock(sim.now))
         sim.run(1.0)
@@ -104,7 +106,7 @@ def test_a_host_name_stands_for_what_it_resolves_to_now() -> None:
     assert sim.run_until(lambda: sim.connected(2) >= 1, 5.0)
 
 
-def test_a_new_bootstrap_address_does_not_wait_for_many_that_never_answered() -> None:
+def test_a_new_bootstrap_address_does_not_wait_for_many_unanswered_ones() -> None:
     sim = cluster(1)
     dead = tuple(f"10.78.{number}.1:8000" for number in range(200))
     sim.add(bootstrap=[], bootstrap_peers=dead)
@@ -113,10 +115,12 @@ def test_a_new_bootstrap_address_does_not_wait_for_many_that_never_answered() ->
     assert sim.run_until(lambda: sim.connected(1) == 1, 5.0)
 
 
-def test_a_name_that_does_not_resolve_is_told_until_it_does() -> None:
+def test_an_unresolved_name_is_reported_once_per_outage() -> None:
     sim = cluster(1)
-    told: list[DialFailed] = []
-    sim.listen(lambda _, __, event: told.append(event) if isinstance(event, DialFailed) else None)
+    failures: list[DialFailed] = []
+    sim.listen(
+        lambda _, __, event: failures.append(event) if isinstance(event, DialFailed) else None
+    )
     sim.add(bootstrap=[], bootstrap_peers=("nobody.invalid:8000",))
     sim.run(1.0)
     engine, node = engine_of(sim, 1), sim.nodes[1]
@@ -124,14 +128,14 @@ def test_a_name_that_does_not_resolve_is_told_until_it_does() -> None:
         engine.on_resolved("nobody.invalid:8000", addresses, node.read_clock(sim.now))
         sim._drive(node)
     reason = "the name does not resolve"
-    assert [each for each in told if each.reason == reason] == [
+    assert [each for each in failures if each.reason == reason] == [
         DialFailed("nobody.invalid:8000", reason)
     ] * 2
 
 
 @pytest.mark.parametrize("down_s", [150.0, 8 * 3600.0])
-def test_an_outage_of_any_length_costs_no_saved_peer(down_s: float) -> None:
-    """Both start while the network is down, and nobody else is left to name one to the other."""
+def test_an_outage_of_any_length_loses_no_saved_address(down_s: float) -> None:
+    """Both nodes start while the network is down and know no other node."""
     sim = cluster(2)
     sim.run(10.0)
     for number in (0, 1):
@@ -141,7 +145,7 @@ def test_an_outage_of_any_length_costs_no_saved_peer(down_s: float) -> None:
         sim.crash(number)
         sim.restart(number)
     sim.run(down_s)
-    for number in (0, 1):  # once more, from what that outage left on disk
+    for number in (0, 1):  # restart again from the state saved during the outage
         sim.crash(number)
         sim.restart(number)
     sim.run(60.0)
@@ -149,14 +153,12 @@ def test_an_outage_of_any_length_costs_no_saved_peer(down_s: float) -> None:
     assert sim.run_until(lambda: sim.connected(0) == sim.connected(1) == 1, 30.0)
 
 
-def test_at_most_so_many_addresses_are_remembered_the_linked_first() -> None:
+def test_saved_addresses_are_limited_and_list_linked_peers_first() -> None:
     sim = cluster(3)
     sim.run(10.0)
-    dialling, now = engine_of(sim, 0)._overlay.membership.dialer, 1e9
+    dialer, now = engine_of(sim, 0)._overlay.membership.dialer, 1e9
     known = tuple((identity(each).peer_id, Address("10.5.5.5", 1 + each)) for each in range(100))
-    dialling.remember(known, now)
-    assert len(dialling._targets) <= SAVED_ADDRESSES_LIMIT + 3
-    assert len(dialling.known_addresses()) == SAVED_ADDRESSES_LIMIT
-    assert {each for each, _ in dialling.known_addresses()[:2]} == {
-        n.peer_id for n in sim.nodes[1:]
-    }
+    dialer.remember(known, now)
+    assert len(dialer._targets) <= SAVED_ADDRESSES_LIMIT + 3
+    assert len(dialer.known_addresses()) == SAVED_ADDRESSES_LIMIT
+    assert {each for each, _ in dialer.known_addresses()[:2]} == {n.peer_id for n in sim.nodes[1:]}

@@ -1,4 +1,4 @@
-"""Which peers are chosen."""
+"""Selection of peers, uniform and by zone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from grapevine_proto.overlay.topology.selection import choose, target_links, uni
 
 
 @given(st.integers(0, 40), st.integers(0, 10), st.sets(st.integers(0, 39)), st.integers())
-def test_uniform_gives_as_many_as_there_are_none_twice_none_excluded(
-    population: int, count: int, but: set[int], seed: int
+def test_uniform_returns_distinct_candidates_without_excluded_ones(
+    population: int, count: int, excluded: set[int], seed: int
 ) -> None:
-    chosen = uniform(range(population), count, random.Random(seed), exclude=but)
-    allowed = set(range(population)) - but
+    chosen = uniform(range(population), count, random.Random(seed), exclude=excluded)
+    allowed = set(range(population)) - excluded
     assert len(chosen) == len(set(chosen)) == min(count, len(allowed))
     assert set(chosen) <= allowed
 
 
-def test_uniform_is_repeatable_and_even() -> None:
+def test_uniform_is_reproducible_and_even() -> None:
     assert uniform(range(100), 3, random.Random(1)) == uniform(range(100), 3, random.Random(1))
     rng = random.Random(2)
     counts = Counter(
@@ -42,7 +42,7 @@ def test_a_small_cluster_is_a_full_mesh_and_a_large_one_leaves_room() -> None:
 def chosen(
     distribution: str, count: int, *, zones: str = "aaaaabbbbbccccc", seed: int = 1
 ) -> list[int]:
-    """Out of nodes in these zones, by a node in zone a: which."""
+    """The indices that a node in zone a chooses from nodes in these zones."""
     return choose(
         range(len(zones)),
         count,
@@ -53,14 +53,14 @@ def chosen(
     )
 
 
-def share_at_home(distribution: str, count: int) -> float:
+def local_share(distribution: str, count: int) -> float:
     zones = "a" * 10 + "b" * 10 + "c" * 10
-    at_home = Counter(
+    is_local = Counter(
         zones[each] == "a"
         for seed in range(3000)
         for each in chosen(distribution, count, zones=zones, seed=seed)
     )
-    return at_home[True] / at_home.total()
+    return is_local[True] / is_local.total()
 
 
 @given(
@@ -70,8 +70,8 @@ def share_at_home(distribution: str, count: int) -> float:
     st.sets(st.integers(0, 29)),
     st.integers(),
 )
-def test_every_distribution_gives_as_many_as_there_are_none_twice_none_excluded(
-    distribution: str, zones: str, count: int, but: set[int], seed: int
+def test_every_distribution_returns_distinct_candidates_without_excluded_ones(
+    distribution: str, zones: str, count: int, excluded: set[int], seed: int
 ) -> None:
     picks = [
         choose(
@@ -81,41 +81,41 @@ def test_every_distribution_gives_as_many_as_there_are_none_twice_none_excluded(
             distribution=distribution,
             zone="a",
             zone_of=lambda each: zones[each],
-            exclude=but,
+            exclude=excluded,
         )
         for _ in range(2)
     ]
-    allowed = set(range(len(zones))) - but
+    allowed = set(range(len(zones))) - excluded
     assert picks[0] == picks[1]
     assert len(set(picks[0])) == len(picks[0]) == min(count, len(allowed))
     assert set(picks[0]) <= allowed
 
 
-def test_hub_and_spoke_takes_one_in_each_other_zone_and_the_rest_at_home() -> None:
+def test_hub_and_spoke_takes_one_in_each_other_zone_and_the_rest_in_its_own() -> None:
     for seed in range(50):
         zones = Counter("aaaaabbbbbccccc"[each] for each in chosen("hub-and-spoke", 5, seed=seed))
         assert zones == {"a": 3, "b": 1, "c": 1}
 
 
-def test_with_more_zones_than_room_half_stays_at_home() -> None:
+def test_with_more_zones_than_links_half_stay_in_the_local_zone() -> None:
     zones = "aaaaa" + "bcdefghij"
     for seed in range(50):
         picks = chosen("hub-and-spoke", 4, zones=zones, seed=seed)
         assert sum(zones[each] == "a" for each in picks) == 2
 
 
-def test_whoever_is_alone_at_home_is_not_alone_in_the_cluster() -> None:
+def test_a_node_alone_in_its_zone_chooses_from_other_zones() -> None:
     assert len(chosen("hub-and-spoke", 5, zones="bbbbbbccccc")) == 5
 
 
 def test_a_preferred_zone_is_twice_as_likely() -> None:
-    # one at home for one in each of two other zones: a third, and weighted 2:1 or 1:2
-    assert abs(share_at_home("uniform", 1) - 1 / 3) < 0.03
-    assert abs(share_at_home("prefer-local", 1) - 2 / 4) < 0.03
-    assert abs(share_at_home("prefer-remote", 1) - 1 / 5) < 0.03
+    # per local node there is one in each of two other zones: a third, or weighted 2:1 or 1:2
+    assert abs(local_share("uniform", 1) - 1 / 3) < 0.03
+    assert abs(local_share("prefer-local", 1) - 2 / 4) < 0.03
+    assert abs(local_share("prefer-remote", 1) - 1 / 5) < 0.03
 
 
-def test_nodes_that_name_no_zone_are_chosen_alike() -> None:
+def test_nodes_without_a_zone_are_equally_likely() -> None:
     for distribution in DISTRIBUTIONS:
         counts = Counter(
             each

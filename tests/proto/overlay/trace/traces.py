@@ -1,4 +1,4 @@
-"""What tests of traces share: a node that follows messages, traced rumors, and receipts."""
+"""Shared by the trace tests: a node that traces messages, traced rumors, and receipts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from grapevine_proto.wire.messages import ReceiptAck, Receipts, RumorCopy
 from grapevine_proto.wire.signed import TRACE_ALL, Rumor, TraceReceipt
 from tests.proto.overlay.builders import EPOCH, config, identity, peer_id, record
 
-ME = 500
+OUR_NUMBER = 500
 ORIGIN = 90
-FAR = 40  # a member that is linked to nobody here
+FAR = 40  # a member without a link to this node
 
 
 def message_id(sequence: int = 1, origin: int = ORIGIN) -> MessageId:
@@ -33,14 +33,18 @@ def traced(sequence: int = 1, origin: int = ORIGIN, share: int = TRACE_ALL) -> R
     return RumorCopy(rumor, 2, 70)
 
 
-def receipt(member: int, of: MessageId, *, hops: int = 3, delay_ms: int = 40) -> TraceReceipt:
-    """As `member` signs it."""
-    return TraceReceipt(peer_id(member), hops, delay_ms).signed(identity(member), "default", of)
+def receipt(
+    member: int, traced_id: MessageId, *, hops: int = 3, delay_ms: int = 40
+) -> TraceReceipt:
+    """A receipt as `member` signs it."""
+    return TraceReceipt(peer_id(member), hops, delay_ms).signed(
+        identity(member), "default", traced_id
+    )
 
 
 @dataclass
 class Node:
-    """A node linked to 1 ... `links`, over round trips of 50 ms, that knows as many `members`."""
+    """A node linked to peers 1 to `links`, with an RTT of 50 ms, that knows `members` members."""
 
     links: int = 4
     members: int = 0
@@ -58,7 +62,7 @@ class Node:
         self.table = MemberTable(settings.limits)
         signatures = Verifier(settings)
         self.tracing = Tracing(
-            settings, identity(ME), self.peers, self.table, signatures, random.Random(1)
+            settings, identity(OUR_NUMBER), self.peers, self.table, signatures, random.Random(1)
         )
         for number in range(1, self.links + 1):
             self.link(number)
@@ -76,36 +80,41 @@ class Node:
         assert peer.state is PeerState.CONNECTED
         self.peers.transition(peer, PeerTrigger.LOST)
 
-    def hear(
-        self, sender: int, of: MessageId, *receipts: TraceReceipt, at: float = 0.0, number: int = 7
+    def receive(
+        self,
+        sender: int,
+        traced_id: MessageId,
+        *receipts: TraceReceipt,
+        at: float = 0.0,
+        number: int = 7,
     ) -> list[Effect]:
-        return self.tracing.handle(Receipts(number, of, receipts), peer_id(sender), at)
+        return self.tracing.handle(Receipts(number, traced_id, receipts), peer_id(sender), at)
 
     @property
     def paths(self) -> ReversePaths:
         return self.tracing.reverse_paths
 
-    def due(self) -> tuple[float, list[Effect]]:
-        """What happens next, and when."""
+    def advance(self) -> tuple[float, list[Effect]]:
+        """Advance to the next deadline; the time and the effects."""
         at = self.tracing.deadline
         assert at < math.inf
         return at, self.tracing.advance(at)
 
     def sent(self, until: float = 60.0) -> list[tuple[float, PeerId, Receipts]]:
-        """Every message of receipts that goes out until then."""
+        """All Receipts messages sent until `until`."""
         found = []
         while self.tracing.deadline <= until:
-            at, effects = self.due()
+            at, effects = self.advance()
             for effect in effects:
                 if isinstance(effect, Send) and isinstance(effect.message, Receipts):
                     found += [(at, peer, effect.message) for peer in effect.peers]
         return found
 
-    def report(self, of: MessageId) -> Trace:
-        return next(each for each in self.tracing.reports() if each.id == of)
+    def report(self, traced_id: MessageId) -> Trace:
+        return next(each for each in self.tracing.reports() if each.id == traced_id)
 
 
-def told(effects: list[Effect]) -> list[Trace]:
+def traces_in(effects: list[Effect]) -> list[Trace]:
     return [
         effect.event.trace
         for effect in effects
@@ -113,5 +122,5 @@ def told(effects: list[Effect]) -> list[Trace]:
     ]
 
 
-TAKEN = Send((peer_id(1),), ReceiptAck(7))
+ACKED = Send((peer_id(1),), ReceiptAck(7))
 FORGED = [CountDrop(peer_id(1), DropReason.BAD_SIGNATURE)]
