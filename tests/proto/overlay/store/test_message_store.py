@@ -371,7 +371,7 @@ def only_stream(store: MessageStore) -> SavedStream:
 def test_gaps_are_listed_from_their_age_on_and_up_to_the_limit() -> None:
     store = store_with()
     for first, now in ((1, 0.0), (3, 1.0), (5, 2.0), (7, 3.0)):
-        take(store, copy(1, first), now)
+        insert(store, copy(1, first), now)
     assert store.newest_gap_at == 3.0
     assert [each.first for each in store.gaps(3.0, 1.0, 10)] == [2, 4]
     assert [each.first for each in store.gaps(3.0, 0.0, 2)] == [2, 4]
@@ -383,8 +383,8 @@ def test_gaps_are_listed_from_their_age_on_and_up_to_the_limit() -> None:
 
 def test_what_an_origin_published_before_our_start_is_no_loss_and_what_came_after_is() -> None:
     store = store_with(now=0.0)
-    take(store, copy(1, 10), 299.0)
-    take(store, copy(2, 10), 300.0)
+    insert(store, copy(1, 10), 299.0)
+    insert(store, copy(2, 10), 300.0)
     store.tick(299.0 + 300.5)
     assert store.abandoned == 0
     store.tick(300.0 + 300.5)
@@ -393,8 +393,8 @@ def test_what_an_origin_published_before_our_start_is_no_loss_and_what_came_afte
 
 def test_gaps_are_abandoned_once_they_are_older_than_the_time_to_live() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(1, 3), 5.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 3), 5.0)
     store.tick(305.0)
     assert (store.has_gaps, store.abandoned) == (True, 0)
     store.tick(305.1)
@@ -403,9 +403,9 @@ def test_gaps_are_abandoned_once_they_are_older_than_the_time_to_live() -> None:
 
 def test_the_gaps_of_a_closed_stream_are_abandoned_at_the_next_tick() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
-    take(store, in_epoch(copy(1, 1), EPOCH + 1), 1.0)
-    take(store, copy(1, 4), 250.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, in_epoch(copy(1, 1), EPOCH + 1), 1.0)
+    insert(store, copy(1, 4), 250.0)
     store.tick(300.0)
     assert store.has_gaps
     store.tick(301.0)
@@ -414,8 +414,8 @@ def test_the_gaps_of_a_closed_stream_are_abandoned_at_the_next_tick() -> None:
 
 def test_a_vector_names_streams_that_are_young_from_the_lowest_cached_to_the_highest_seen() -> None:
     store = store_with()
-    take(store, copy(1, 3, age_ms=10_000), 0.0)
-    take(store, copy(1, 5), 100.0)
+    insert(store, copy(1, 3, age_ms=10_000), 0.0)
+    insert(store, copy(1, 5), 100.0)
     store.digest(100.0 + DIGEST_SETTLE_S)
     assert store.vector(110.0) == [StreamRange(STREAM, 3, 5)]
     store.tick(300.0)
@@ -428,9 +428,9 @@ def test_a_vector_names_streams_that_are_young_from_the_lowest_cached_to_the_hig
 
 def test_a_vector_leaves_out_closed_streams() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
-    take(store, in_epoch(copy(1, 1), EPOCH + 1), 1.0)
-    take(store, copy(1, 2), 200.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, in_epoch(copy(1, 1), EPOCH + 1), 1.0)
+    insert(store, copy(1, 2), 200.0)
     assert {entry.stream.epoch for entry in store.vector(300.0)} == {EPOCH, EPOCH + 1}
     assert {entry.stream.epoch for entry in store.vector(301.0 - 0.5)} == {EPOCH, EPOCH + 1}
     assert {entry.stream.epoch for entry in store.vector(301.0)} <= {EPOCH + 1}
@@ -443,7 +443,7 @@ def test_missing_ranges_start_at_1_and_are_those_that_were_not_seen() -> None:
     assert store.missing(StreamRange(STREAM, 2, 1), 0.0) == []
     assert store.missing(StreamRange(STREAM, 0, 0), 0.0) == []
     for first in (1, 3, 5):
-        take(store, copy(1, first), 0.0)
+        insert(store, copy(1, first), 0.0)
     theirs = StreamRange(STREAM, 1, 7)
     whole = [StreamRange(STREAM, n, m) for n, m in ((2, 2), (4, 4), (6, 7))]
     assert store.missing(theirs, 0.0) == whole
@@ -454,8 +454,8 @@ def test_missing_ranges_start_at_1_and_are_those_that_were_not_seen() -> None:
 
 def test_freshening_makes_a_stream_younger_but_not_younger_than_its_arrival() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(1, 2, age_ms=50_000), 100.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 2, age_ms=50_000), 100.0)
     assert only_stream(store).idle_s == -50.0
     rumor = copy(1, 2).rumor
     version = store.version
@@ -473,17 +473,17 @@ def test_freshening_makes_a_stream_younger_but_not_younger_than_its_arrival() ->
 
 def test_an_older_copy_does_not_make_a_stream_older() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(1, 3, age_ms=1_000), 100.0)
-    take(store, copy(1, 2, age_ms=60_000), 101.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 3, age_ms=1_000), 100.0)
+    insert(store, copy(1, 2, age_ms=60_000), 101.0)
     assert only_stream(store).idle_s == -99.0
 
 
 def test_a_stream_and_an_evicted_origin_are_forgotten_24_hours_after_their_last_message() -> None:
     assert FORGET_STREAM_S == 24 * 3600.0
     store = store_with(LimitsConfig(origins=1, new_origins_per_link=1))
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(2, 1), 100.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(2, 1), 100.0)
     assert len(store.snapshot(100.0)) == 2
     store.tick(FORGET_STREAM_S)
     assert len(store.snapshot(0.0)) == 2
@@ -491,13 +491,13 @@ def test_a_stream_and_an_evicted_origin_are_forgotten_24_hours_after_their_last_
     assert len(store.snapshot(0.0)) == 2, "streams are swept every ten minutes"
     store.tick(FORGET_STREAM_S + 600.0)
     assert store.snapshot(0.0) == ()
-    assert store.admission_error(copy(3, 1).rumor.stream, TELLER, False, 0.0) is None
+    assert store.admission_error(copy(3, 1).rumor.stream, SOURCE, False, 0.0) is None
 
 
 def test_a_sweep_keeps_the_stream_of_an_origin_that_is_young() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
-    take(store, in_epoch(copy(1, 1), EPOCH + 1), 700.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, in_epoch(copy(1, 1), EPOCH + 1), 700.0)
     store.tick(FORGET_STREAM_S + 650.0)
     assert [each.epoch for each in store.snapshot(0.0)] == [EPOCH + 1]
     assert store.abandoned == 0
@@ -505,28 +505,28 @@ def test_a_sweep_keeps_the_stream_of_an_origin_that_is_young() -> None:
 
 def test_abandoned_sequences_of_removed_streams_stay_counted() -> None:
     store = store_with()
-    take(store, copy(1, 1), 0.0)
-    take(store, copy(1, 4), 0.0)
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 4), 0.0)
     for epoch in (EPOCH + 1, EPOCH + 2):
-        take(store, in_epoch(copy(1, 1), epoch), 0.0)
+        insert(store, in_epoch(copy(1, 1), epoch), 0.0)
     assert store.abandoned == 2
-    take(store, in_epoch(copy(1, 5), EPOCH + 2), 0.0)
+    insert(store, in_epoch(copy(1, 5), EPOCH + 2), 0.0)
     store.tick(301.0)
     assert store.abandoned == 5
 
 
 def test_of_an_evicted_origin_only_what_is_above_its_high_mark_is_new() -> None:
     store = store_with(LimitsConfig(origins=1, new_origins_per_link=1))
-    take(store, copy(1, 3), 0.0)
-    take(store, copy(2, 1), 0.0)
+    insert(store, copy(1, 3), 0.0)
+    insert(store, copy(2, 1), 0.0)
     assert store.is_duplicate(copy(1, 3).rumor, 0.0)
     assert not store.is_duplicate(copy(1, 4).rumor, 0.0)
     assert not store.is_duplicate(in_epoch(copy(1, 3), EPOCH + 1).rumor, 0.0)
     assert store.missing(StreamRange(STREAM, 1, 3), 0.0) == []
     assert store.missing(StreamRange(STREAM, 2, 5), 0.0) == [StreamRange(STREAM, 4, 5)]
     older, newer = Stream(peer_id(1), EPOCH - 1), Stream(peer_id(1), EPOCH + 1)
-    assert store.admission_error(older, TELLER, False, 0.0) is DropReason.STALE_EPOCH
-    assert store.admission_error(STREAM, TELLER, False, 0.0) is None
+    assert store.admission_error(older, SOURCE, False, 0.0) is DropReason.STALE_EPOCH
+    assert store.admission_error(STREAM, SOURCE, False, 0.0) is None
     assert store.missing(StreamRange(newer, 2, 5), 0.0) == [StreamRange(newer, 2, 5)]
 
 
@@ -541,15 +541,15 @@ def test_a_restored_stream_has_its_age_and_its_gaps() -> None:
     assert store.newest_gap_at == 1000.0
     assert store.gaps(1000.0, 0.0, 5) == [StreamRange(STREAM, 2, 3)]
     older = Stream(peer_id(1), EPOCH - 1)
-    assert store.admission_error(older, TELLER, False, 1000.0) is DropReason.STALE_EPOCH
+    assert store.admission_error(older, SOURCE, False, 1000.0) is DropReason.STALE_EPOCH
     assert store.version == 2
 
 
 def test_messages_the_application_did_not_handle_are_saved_as_not_seen() -> None:
     store = store_with()
     for first in (1, 2, 3):
-        take(store, copy(1, first), 0.0)
-    take(store, copy(2, 1), 0.0)
+        insert(store, copy(1, first), 0.0)
+    insert(store, copy(2, 1), 0.0)
     one, other = store.snapshot(4.0, [MessageId(peer_id(1), EPOCH, 2)])
     assert (one.high, one.gaps, one.idle_s) == (3, ((2, 2),), 4.0)
     assert (other.high, other.gaps) == (1, ())
@@ -558,9 +558,9 @@ def test_messages_the_application_did_not_handle_are_saved_as_not_seen() -> None
 def test_work_and_version_grow_with_each_rumor() -> None:
     store = store_with()
     before = store.work
-    take(store, copy(1, 1, size=7), 0.0)
+    insert(store, copy(1, 1, size=7), 0.0)
     assert (store.work, store.version) == (before, 1)
-    take(store, copy(1, 2, size=4096), 0.0)
+    insert(store, copy(1, 2, size=4096), 0.0)
     size_bytes = copy(1, 2, size=4096).rumor.size_bytes
     assert store.work - before == work.KIBIBYTE * (size_bytes >> 10)
     assert store.version == 2
