@@ -87,7 +87,9 @@ def mutants_of(module: str) -> list[Mutant]:
     path = path_of(module)
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()
-    skipped = _meaningless(tree_of(path))
+    tree = tree_of(path)
+    skipped = _meaningless(tree)
+    binary = _binary_operators(tree)
     nodes = list(ast_nodes(get_ast(source)))
     found = []
     for operator_name in OPERATORS:
@@ -96,8 +98,10 @@ def mutants_of(module: str) -> list[Mutant]:
         for node in nodes:
             for start, _end in operator.mutation_positions(node):
                 occurrence += 1
-                if any(first <= start < last for first, last in skipped):
+                if _is_within(start, skipped):
                     continue
+                if operator_name.startswith("ReplaceBinary") and not _is_within(start, binary):
+                    continue  # a marker of parameters, or a pattern
                 found.append(
                     Mutant(
                         module,
@@ -143,6 +147,22 @@ def _meaningless(tree: ast.Module) -> list[Range]:
             case _:
                 pass
     return [_range(node) for node in nodes if isinstance(node, ast.expr | ast.stmt)]
+
+
+def _binary_operators(tree: ast.Module) -> list[Range]:
+    """Ranges between the two operands of each binary operation."""
+    ranges = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.BinOp(left=left, right=right):
+                ranges.append((_range(left)[1], _range(right)[0]))
+            case ast.AugAssign(target=left, value=right):
+                ranges.append((_range(left)[1], _range(right)[0]))
+    return ranges
+
+
+def _is_within(position: tuple[int, int], ranges: list[Range]) -> bool:
+    return any(first <= position < last for first, last in ranges)
 
 
 def _range(node: ast.expr | ast.stmt) -> Range:

@@ -53,7 +53,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "wire/message_codec": CODEC,
     "wire/messages": CODEC,
     "wire/packets": (*CODEC, "transport/test_attacks"),
-    "wire/rumors": (*CODEC, "test_batch"),
+    "wire/rumors": (*CODEC, "test_publisher"),
     "wire/signed": (*CODEC, "test_ids"),
 }
 """Module to the test files that test it besides the one of its own name."""

@@ -13,6 +13,7 @@ from grapevine_proto.config.sections import CongestionConfig, LimitsConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.transport.link.fragments import FragmentedMessage
+from grapevine_proto.transport.link.mtud import BASE_PLPMTU_BYTES, MtuDiscovery
 from grapevine_proto.transport.link.path import Path
 from grapevine_proto.transport.link.recovery import PTO_LIMIT, RETRANSMISSIONS_LIMIT, Recovery
 from grapevine_proto.transport.link.send_queues import (
@@ -465,9 +466,12 @@ def test_the_rtt_is_measured_on_the_latest_packet_without_the_peers_delay() -> N
     alone.send(1, 1.2)
     alone.recovery.on_ack(Ack(SESSION, 0, 2, 1, 20_000, ()), 1.3)
     assert alone.path.rtt.latest_rtt_s == pytest.approx(0.08)
-    alone.send(2, 2.0)
-    alone.send(3, 2.1)
-    alone.recovery.on_ack(Ack(SESSION, 2, 3, 3, 10_000, ()), 2.2)  # 3 is above the range
+    alone.send(7, 0.0)
+    alone.recovery.on_ack(Ack(SESSION, 7, 8, 7, 3_000_000_000, ()), 3000.001)
+    assert alone.path.rtt.latest_rtt_s == pytest.approx(0.001)
+    alone.send(12, 2.0)
+    alone.send(13, 2.1)
+    alone.recovery.on_ack(Ack(SESSION, 12, 13, 13, 10_000, ()), 2.2)  # 13 is above the range
     assert alone.path.rtt.latest_rtt_s == pytest.approx(0.09)
     assert len(alone.recovery.sent_packets) == 1
 
@@ -544,3 +548,58 @@ def test_an_mtu_probe_stays_in_flight_for_two_ptos_and_is_never_retransmitted() 
         assert in_flight == ([100] if number < 2 else [])
     assert alone.recovery.packets_lost == 0
     assert len(alone.queued()) == 3
+
+
+class RecordingPath(Path):
+    """A path that records what an ACK reports to it."""
+
+    reported: tuple[float, ...] = ()
+
+    def on_ack(
+        self, acked: int, acked_bytes: int, lost: int, latest_acked_sent_at: float, now: float
+    ) -> None:
+        self.reported = (acked, acked_bytes, lost, latest_acked_sent_at)
+        super().on_ack(acked, acked_bytes, lost, latest_acked_sent_at, now)
+
+
+class RecordingMtu(MtuDiscovery):
+    """Discovery of the MTU that records how many larger packets were acknowledged and lost."""
+
+    reported: tuple[int, ...] = ()
+
+    def on_ack(self, large_acked: int, large_lost: int) -> None:
+        self.reported = (large_acked, large_lost)
+
+
+def test_an_ack_reports_how_much_arrived_and_was_lost_and_when_the_latest_was_sent() -> None:
+    alone = Alone()
+    path = RecordingPath(CongestionConfig(), "192.0.2.1", 0.1, 0.0)
+    mtu = path.mtu = RecordingMtu("192.0.2.1")
+    recovery = alone.recovery = Recovery(path, alone.queues)
+    sizes = (100, BASE_PLPMTU_BYTES, BASE_PLPMTU_BYTES + 1, BASE_PLPMTU_BYTES + 1, 1400, 1400)
+    for number, size_bytes in enumerate(sizes):
+        recovery.on_sent((number, 1.0 + number / 100, size_bytes, said(number), 0, 0, 0))
+    alone.ack(1, 6, 1.2, (3, 3), (5, 5))
+    acked_bytes = 2 * BASE_PLPMTU_BYTES + 1 + 1400
+    assert list(path.reported) == [3, acked_bytes, 2, 1.04]  # 0 is below the range
+    assert list(mtu.reported) == [2, 2]
+    recovery.on_sent((6, 2.0, BASE_PLPMTU_BYTES, said(6), 0, 0, 0))
+    recovery.on_sent((7, 2.0, BASE_PLPMTU_BYTES, said(7), 0, 0, 0))
+    alone.ack(6, 8, 2.1, (6, 7))
+    assert list(path.reported) == [0, 0, 2, -math.inf]
+    assert list(mtu.reported) == [0, 0]
+
+
+def test_after_everything_is_forgotten_the_pto_starts_with_the_next_packet() -> None:
+    alone = Alone()
+    for forget in (
+        alone.recovery.clear,
+        lambda: alone.recovery.retransmit_all(SESSION, 5.0),
+    ):
+        alone.send(0, 1.0)
+        alone.recovery.on_pto(SESSION, 1.5)
+        forget()
+        assert alone.recovery.pto_at == math.inf
+        alone.send(1, 9.0)
+        assert alone.recovery.pto_at == 9.0 + alone.pto_s
+        alone.recovery.clear()
