@@ -1,6 +1,11 @@
-"""Fuzzers: what anybody could send or type, and that it neither raises nor costs more than it may.
+"""Fuzzers: what an attacker can send or a user can type, which must neither raise nor cost more
+than allowed.
 
-What must stay true: a target is a plain function of bytes, fresh each time, so that an input that
-fails once fails always. `python -m tests.fuzz` drives one by coverage; the test suite tries each
-with its seeds and what hypothesis makes of them.
+Invariants:
+
+- A target is a plain function of bytes with fresh state, so that an input that fails once always
+  fails.
+
+`python -m tests.fuzz` drives one target by coverage; the test suite runs each with its seeds and
+mutations by hypothesis.
 """

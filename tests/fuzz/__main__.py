@@ -1,10 +1,10 @@
-"""Fuzz one door by coverage: ``python -m tests.fuzz members --seconds 600``.
+"""Fuzz one target by coverage: ``python -m tests.fuzz members --seconds 600``.
 
-``python -m tests.fuzz intent --seconds 600`` plays a member that lies with intent (`intent`), by seeds and
-not by coverage; with a number in place of FILE, that seed again.
+``python -m tests.fuzz intent --seconds 600`` runs a malicious member that follows a plan
+(`intent`), by seeds and not by coverage; with a number in place of FILE, that seed again.
 
-The others need atheris (``pip install '.[fuzz]'``). What it finds is written to ``fuzz/``, and
-``python -m tests.fuzz members FILE`` tries that file again.
+The other targets need atheris (``pip install '.[fuzz]'``). Findings are written to ``fuzz/``, and
+``python -m tests.fuzz members FILE`` runs that file again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FOUND = Path("fuzz")
 @click.command()
 @click.argument("name")
 @click.argument("again", required=False)
-@click.option("--seconds", default=60, show_default=True, help="how long to look")
+@click.option("--seconds", default=60, show_default=True, help="duration of the search")
 def main(name: str, again: str | None, seconds: int) -> None:
-    """Look for input that breaks the door NAME; with a file, try that alone."""
+    """Search for input that breaks the target NAME; with a file, check only that."""
     if name == "intent":
         _play(again, seconds)
         return
@@ -38,7 +38,7 @@ def main(name: str, again: str | None, seconds: int) -> None:
     target = TARGETS[name]
     if again is not None:
         target.check(Path(again).read_bytes())
-        click.echo(f"{again}: nothing wrong")
+        click.echo(f"{again}: no violation")
         return
     corpus = FOUND / name
     corpus.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def main(name: str, again: str | None, seconds: int) -> None:
 
 
 def _play(again: str | None, seconds: int) -> None:
-    """Attempts of a liar, until one is wrong or the time is over."""
+    """Run attempts of a malicious member until one fails or the time is over."""
     from tests.fuzz.intent import play
 
     if again is not None and not again.isdecimal():
@@ -59,14 +59,14 @@ def _play(again: str | None, seconds: int) -> None:
     seed = int(again) if again is not None else 0
     while True:
         verdict = play(seed)
-        for wrong in verdict.wrongs:
-            click.echo(f"seed {seed} ({', '.join(verdict.lies)}): {wrong}")
-        if verdict.wrongs:
+        for violation in verdict.violations:
+            click.echo(f"seed {seed} ({', '.join(verdict.attacks)}): {violation}")
+        if verdict.violations:
             sys.exit(1)
         if again is not None or time.monotonic() >= ends_at:
             break
         seed += 1
-    click.echo(f"nothing wrong up to seed {seed}")
+    click.echo(f"no violation up to seed {seed}")
 
 
 if __name__ == "__main__":

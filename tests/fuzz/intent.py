@@ -1,11 +1,13 @@
-"""A member that lies with intent: random mixes of lies against real engines, in virtual time.
+"""A malicious member with a plan: random mixes of attacks on real engines, in virtual time.
 
-The fuzzers of `targets` find bytes that break a promise; this one finds what a member gains by lying well:
-processor time, memory, links, or the reach of honest nodes. `play` is one attempt, made by its seed alone;
-`python -m tests.fuzz intent --seconds 600` makes as many as there is time for.
+The fuzzers of `targets` find bytes that break a promise. This one finds what a member gains by
+well-formed attacks: CPU time, memory, links, or the suppression of messages. `play` is one attempt,
+determined by its seed; `python -m tests.fuzz intent --seconds 600` runs as many as fit.
 
-What must stay true: the liar has what any member has, the cluster key, its identity and its sessions. The
-judge counts and does not measure, so that a seed has one verdict on any machine.
+Invariants:
+
+- The malicious member has what any member has: the cluster key, its identity and its sessions.
+- The verdict counts and does not measure time, so a seed has the same verdict on any machine.
 """
 
 from __future__ import annotations
@@ -52,11 +54,11 @@ from tests.cluster import Cluster, address_of
 from tests.containers import sizes_of
 from tests.proto.overlay.builders import EPOCH, identity, peer_id, record
 
-VICTIM, LIAR, HONEST, OTHER = 1, 2, 3, 4
+VICTIM, MALICIOUS, HONEST, OTHER = 1, 2, 3, 4
 SECONDS: Final = 12
 STEPS_A_SECOND: Final = 4
-BURST: Final = 12  # lies in one step: what the bucket refills, and a burst besides
-MIX: Final = 4  # sorts of lies in one attempt
+BURST: Final = 12  # attacks per step: what the token bucket refills, plus a burst
+MIX: Final = 4  # kinds of attacks per attempt
 LIMITS: Final = LimitsConfig(
     members=200,
     addresses=64,
@@ -67,19 +69,19 @@ LIMITS: Final = LimitsConfig(
     reassembly_bytes=4 * 2**20,
 )
 
-CALLS: Final = 12_000  # of functions for one datagram: 2 ms
+CALLS: Final = 12_000  # function calls per datagram: 2 ms
 ENTRIES: Final = 5_000  # in all containers of the victim together, under these limits
-BYTES_OUT: Final = 2**20  # to the liar, in one attempt
-REACH_S: Final = 3  # in which each honest message is heard by all
+BYTES_OUT: Final = 2**20  # to the malicious member, per attempt
+REACH_S: Final = 3  # in which every node receives each honest message
 
 
 @dataclass
 class Verdict:
-    """What one attempt came to; `wrongs` is empty where the nodes held."""
+    """The result of one attempt; `violations` is empty if the nodes resisted."""
 
     seed: int
-    lies: tuple[str, ...]
-    wrongs: list[str] = field(default_factory=list)
+    attacks: tuple[str, ...]
+    violations: list[str] = field(default_factory=list)
     calls: int = 0
     entries: int = 0
     bytes_out: int = 0
@@ -87,9 +89,9 @@ class Verdict:
 
 
 class Attempt:
-    """One cluster, one liar."""
+    """One cluster with one malicious member."""
 
-    def __init__(self, seed: int, lies: tuple[str, ...], limits: LimitsConfig) -> None:
+    def __init__(self, seed: int, attacks: tuple[str, ...], limits: LimitsConfig) -> None:
         self.rng = random.Random(seed)
         self.cluster = Cluster(
             4,
@@ -98,11 +100,12 @@ class Attempt:
             peer_timeout=6.0,
             anti_entropy=AntiEntropyConfig(interval=2.0),
         )
-        # In rounds the liar says what it wants, and gives no honest answer that would end them.
-        self.cluster[LIAR]._overlay.antientropy.handle = lambda *_: []  # type: ignore[method-assign]
-        self.verdict = Verdict(seed, lies)
+        # In rounds the malicious member sends what it wants, and no honest answer that would end
+        # them.
+        self.cluster[MALICIOUS]._overlay.antientropy.handle = lambda *_: []  # type: ignore[method-assign]
+        self.verdict = Verdict(seed, attacks)
         self.number = 0
-        self.said: list[tuple[float, int, bytes]] = []
+        self.sent: list[tuple[float, int, bytes]] = []
         self.body = self.rng.randbytes(6000)
         self.cluster[VICTIM].broadcast(self.body, self.cluster.now)
         self.cluster.run(0.3)
@@ -112,43 +115,46 @@ class Attempt:
         }
 
     def _on_send(self, source: object, to: object, datagram: bytes) -> bool:
-        if source == address_of(VICTIM) and to == address_of(LIAR):
+        if source == address_of(VICTIM) and to == address_of(MALICIOUS):
             self.verdict.bytes_out += len(datagram)
         return True
 
-    # --- the liar -------------------------------------------------------------------------------
+    # --- the malicious member -------------------------------------------------------------------
 
     def is_linked(self) -> bool:
-        victim, liar = self.cluster[VICTIM], self.cluster[LIAR]
-        return liar.peer_id in victim._transport.links and victim.peer_id in liar._transport.links
+        victim, malicious = self.cluster[VICTIM], self.cluster[MALICIOUS]
+        return (
+            malicious.peer_id in victim._transport.links
+            and victim.peer_id in malicious._transport.links
+        )
 
     def next(self) -> int:
         self.number += 1
         return self.number
 
     def origin(self) -> Stream:
-        """A stream of somebody made up."""
+        """A stream of a made-up origin."""
         return Stream(PeerId(self.rng.randbytes(32)), EPOCH)
 
     def known(self) -> Stream:
-        """The stream of somebody who is there."""
+        """The stream of a real member."""
         engine = self.cluster[self.rng.choice((VICTIM, HONEST, OTHER))]
         return Stream(engine.peer_id, engine.epoch)
 
     def ranges(self, count: int) -> tuple[StreamRange, ...]:
-        made = []
+        found = []
         for _ in range(count):
             first = self.rng.choice((1, 1 + self.rng.randrange(10_000)))
             stream = self.known() if self.rng.random() < 0.2 else self.origin()
-            made.append(StreamRange(stream, first, first + self.rng.choice((0, 60, 2**40))))
-        return tuple(made)
+            found.append(StreamRange(stream, first, first + self.rng.choice((0, 60, 2**40))))
+        return tuple(found)
 
-    def utter(self, said: Any) -> None:
-        """Seal it, and let the victim take it in, counting calls."""
+    def attack(self, message: Any) -> None:
+        """Seal a message and have the victim receive it, counting calls."""
         if not self.is_linked():
             return
-        plaintext = said if isinstance(said, bytes) else codec.encode_message(said)
-        session = self.cluster.link(LIAR, VICTIM).session
+        plaintext = message if isinstance(message, bytes) else codec.encode_message(message)
+        session = self.cluster.link(MALICIOUS, VICTIM).session
         parts = [plaintext]
         if len(plaintext) > 1100:
             number = 1_000_000 + self.next()
@@ -164,16 +170,16 @@ class Attempt:
                 return
 
     def _receive(self, datagram: bytes) -> None:
-        self.cluster[VICTIM].receive(datagram, address_of(LIAR), self.cluster.now)
+        self.cluster[VICTIM].receive(datagram, address_of(MALICIOUS), self.cluster.now)
 
-    # --- the play -------------------------------------------------------------------------------
+    # --- the attempt ----------------------------------------------------------------------------
 
     def play(self) -> Verdict:
         for step in range(SECONDS * STEPS_A_SECOND):
             if step % STEPS_A_SECOND == 0:
-                self._speak()
+                self._broadcast()
             for _ in range(BURST):
-                self.utter(LIES[self.rng.choice(self.verdict.lies)](self))
+                self.attack(ATTACKS[self.rng.choice(self.verdict.attacks)](self))
             self.cluster.run(1 / STEPS_A_SECOND, step=1 / STEPS_A_SECOND / 2)
             if step % STEPS_A_SECOND == 0:
                 self._count()
@@ -184,11 +190,11 @@ class Attempt:
         self._judge()
         return self.verdict
 
-    def _speak(self) -> None:
+    def _broadcast(self) -> None:
         for number in (VICTIM, HONEST, OTHER):
-            payload = b"%d at %d" % (number, len(self.said))
+            payload = b"%d at %d" % (number, len(self.sent))
             self.cluster[number].broadcast(payload, self.cluster.now)
-            self.said.append((self.cluster.now, number, payload))
+            self.sent.append((self.cluster.now, number, payload))
 
     def _count(self) -> None:
         sizes = sizes_of(self.cluster[VICTIM])
@@ -198,32 +204,40 @@ class Attempt:
         verdict, victim = self.verdict, self.cluster[VICTIM]
         verdict.expelled = victim.stats().expelled
         if verdict.calls > CALLS:
-            verdict.wrongs.append(f"a datagram cost {verdict.calls:,} calls")
+            verdict.violations.append(f"a datagram cost {verdict.calls:,} calls")
         if verdict.entries > ENTRIES:
-            verdict.wrongs.append(f"{verdict.entries:,} entries are kept")
+            verdict.violations.append(f"{verdict.entries:,} entries are stored")
         if verdict.bytes_out > BYTES_OUT:
-            verdict.wrongs.append(f"{verdict.bytes_out:,} bytes went to the liar")
+            verdict.violations.append(f"{verdict.bytes_out:,} bytes went to the malicious member")
         for number in (VICTIM, HONEST, OTHER):
-            heard = set(self.cluster.heard(number))
+            received = set(self.cluster.heard(number))
             missing = [
-                said for _, origin, said in self.said if origin != number and said not in heard
+                payload
+                for _, origin, payload in self.sent
+                if origin != number and payload not in received
             ]
             if missing:
-                verdict.wrongs.append(f"node {number} did not hear {len(missing)}: {missing[0]!r}")
+                verdict.violations.append(
+                    f"node {number} did not receive {len(missing)}: {missing[0]!r}"
+                )
         for number in (HONEST, OTHER):
             if self.cluster[number].peer_id not in victim._transport.links:
-                verdict.wrongs.append(f"the link with node {number} is gone")
-            account = victim._transport.links.peer_limits.get(self.cluster[number].peer_id)
-            if account is not None and account.score_at(self.cluster.now) >= 25:
-                verdict.wrongs.append(f"node {number} is honest and is blamed")
+                verdict.violations.append(f"the link with node {number} is gone")
+            limits = victim._transport.links.peer_limits.get(self.cluster[number].peer_id)
+            if limits is not None and limits.score_at(self.cluster.now) >= 25:
+                verdict.violations.append(f"node {number} is honest and has a misconduct score")
         if self.cluster.drops(VICTIM).get(DropReason.INTERNAL_ERROR):
-            verdict.wrongs.append(f"a fault: {self.cluster.faults(VICTIM)[0].problem}")
-        if verdict.lies == ("malformed",) and not verdict.expelled:
-            verdict.wrongs.append("a peer that sends nothing but nonsense is never disconnected")
+            verdict.violations.append(
+                f"an internal error: {self.cluster.faults(VICTIM)[0].problem}"
+            )
+        if verdict.attacks == ("malformed",) and not verdict.expelled:
+            verdict.violations.append(
+                "a peer that sends only malformed messages is never disconnected"
+            )
 
 
 def calls_of(act: Callable[[], None]) -> int:
-    """How many functions are called while `act` runs, Python's and C's."""
+    """Number of function calls, in Python and C, while `act` runs."""
     count = 0
 
     def profile(_: FrameType, event: str, __: Any) -> None:
@@ -239,80 +253,94 @@ def calls_of(act: Callable[[], None]) -> int:
     return count
 
 
-# --- lies ---------------------------------------------------------------------------------------
+# --- attacks ------------------------------------------------------------------------------------
 
 
-def _payload_bomb(of: Attempt) -> Rumors:
-    count = of.rng.choice((512, 4000))
-    own = of.cluster[LIAR]
-    first = 1 + of.next() * 30_000
+def _payload_bomb(attempt: Attempt) -> Rumors:
+    count = attempt.rng.choice((512, 4000))
+    own = attempt.cluster[MALICIOUS]
+    first = 1 + attempt.next() * 30_000
     rumor = Rumor.signed(own._identity, "default", own.epoch, first, (b"",) * count)
     return Rumors((RumorCopy(rumor, 1, 0),))
 
 
-def _made_up_origin(of: Attempt) -> Rumors:
-    who = 5000 + of.next()
-    rumor = Rumor.signed(identity(who), "default", EPOCH, 1 + of.rng.randrange(5), (b"spam",))
-    return Rumors((RumorCopy(rumor, of.rng.choice((1, 255)), of.rng.choice((0, 290_000))),))
+def _made_up_origin(attempt: Attempt) -> Rumors:
+    number = 5000 + attempt.next()
+    rumor = Rumor.signed(
+        identity(number), "default", EPOCH, 1 + attempt.rng.randrange(5), (b"spam",)
+    )
+    return Rumors(
+        (RumorCopy(rumor, attempt.rng.choice((1, 255)), attempt.rng.choice((0, 290_000))),)
+    )
 
 
-def _gaps(of: Attempt) -> Rumors:
-    own = of.cluster[LIAR]
-    rumor = Rumor.signed(own._identity, "default", own.epoch, 1 + 2 * of.next(), (b"gap",))
+def _gaps(attempt: Attempt) -> Rumors:
+    own = attempt.cluster[MALICIOUS]
+    rumor = Rumor.signed(own._identity, "default", own.epoch, 1 + 2 * attempt.next(), (b"gap",))
     return Rumors((RumorCopy(rumor, 1, 0),))
 
 
-def _vector(of: Attempt) -> Vector:
-    """Pages of a round that the victim has begun, or of one that it has not."""
-    running = of.cluster[VICTIM]._overlay.antientropy._active_rounds.get(of.cluster[LIAR].peer_id)
-    number = running.number if running is not None and of.rng.random() < 0.9 else of.next()
-    return Vector(number, True, of.next() % 250, 250, of.ranges(16))
+def _vector(attempt: Attempt) -> Vector:
+    """Pages of a round that the victim has started, or of one that it has not."""
+    sync_round = attempt.cluster[VICTIM]._overlay.antientropy._active_rounds.get(
+        attempt.cluster[MALICIOUS].peer_id
+    )
+    number = (
+        sync_round.number
+        if sync_round is not None and attempt.rng.random() < 0.9
+        else attempt.next()
+    )
+    return Vector(number, True, attempt.next() % 250, 250, attempt.ranges(16))
 
 
-def _accuse(of: Attempt) -> MemberUpdates:
-    target = record(of.rng.choice((HONEST, OTHER)), incarnation=of.rng.randrange(3))
-    accusers = [identity(7000 + of.rng.randrange(500)) for _ in range(2)]
-    told = tuple(Accusation.signed(who, "default", target) for who in accusers)
-    return MemberUpdates((MemberUpdate(target, told),))
+def _accuse(attempt: Attempt) -> MemberUpdates:
+    target = record(attempt.rng.choice((HONEST, OTHER)), incarnation=attempt.rng.randrange(3))
+    accusers = [identity(7000 + attempt.rng.randrange(500)) for _ in range(2)]
+    accusations = tuple(Accusation.signed(accuser, "default", target) for accuser in accusers)
+    return MemberUpdates((MemberUpdate(target, accusations),))
 
 
-def _records(of: Attempt) -> Records:
-    return Records(tuple(record(20_000 + of.next()) for _ in range(3)))
+def _records(attempt: Attempt) -> Records:
+    return Records(tuple(record(20_000 + attempt.next()) for _ in range(3)))
 
 
-LIES: Final[dict[str, Callable[[Attempt], Any]]] = {
-    "offer": lambda of: Offer(of.ranges(of.rng.randrange(1, 16))),
-    "ids": lambda of: IHave(of.ranges(of.rng.randrange(1, 16))),
-    "announce": lambda of: Announce(of.ranges(1)[0], of.rng.choice((1, 9000, 2**31))),
+ATTACKS: Final[dict[str, Callable[[Attempt], Any]]] = {
+    "offer": lambda a: Offer(a.ranges(a.rng.randrange(1, 16))),
+    "ihave": lambda a: IHave(a.ranges(a.rng.randrange(1, 16))),
+    "announce": lambda a: Announce(a.ranges(1)[0], a.rng.choice((1, 9000, 2**31))),
     "payload bomb": _payload_bomb,
     "made-up origin": _made_up_origin,
     "gaps": _gaps,
     "vector": _vector,
-    "digest": lambda of: Digest(of.next(), of.rng.randrange(99), of.rng.randbytes(16)),
-    "heartbeat": lambda of: Heartbeat(of.next(), 1, 0, 0, 7, of.rng.randbytes(16), ()),
-    "want": lambda of: IWant(
-        of.next(),
-        (StreamRange(Stream(of.cluster[VICTIM].peer_id, of.cluster[VICTIM].epoch), 1, 2**40),),
+    "digest": lambda a: Digest(a.next(), a.rng.randrange(99), a.rng.randbytes(16)),
+    "heartbeat": lambda a: Heartbeat(a.next(), 1, 0, 0, 7, a.rng.randbytes(16), ()),
+    "iwant": lambda a: IWant(
+        a.next(),
+        (StreamRange(Stream(a.cluster[VICTIM].peer_id, a.cluster[VICTIM].epoch), 1, 2**40),),
     ),
-    "want nothing": lambda of: IWant(of.next(), of.ranges(16)),
-    "repair": lambda of: Repair(of.next(), of.rng.random() < 0.5, True, ()),
+    "iwant unknown": lambda a: IWant(a.next(), a.ranges(16)),
+    "repair": lambda a: Repair(a.next(), a.rng.random() < 0.5, True, ()),
     "records": _records,
     "accuse": _accuse,
-    "roll": lambda of: MemberDigest(0, 2**32 - 1, of.rng.randbytes(400), of.rng.random() < 0.5),
-    "ping": lambda of: Ping(of.next()),
-    "ping for": lambda of: PingReq(of.next(), peer_id(5000 + of.rng.randrange(3000))),
-    "private": lambda of: DirectMessage(of.next(), of.rng.randbytes(900)),
-    "graft": lambda of: Graft(of.origin().origin),
-    "prune": lambda of: Prune(of.origin().origin),
-    "subscribe": lambda of: Subscribe(of.rng.random() < 0.5),
-    "pause": lambda of: Pause(2**32 - 1),
-    "dribble": lambda of: codec.encode_frame(Fragment(of.next(), 2**20, 0, b"x")),
-    "path check": lambda of: codec.encode_frame(PathChallenge(of.rng.randbytes(8))),
-    "malformed": lambda of: bytes([Kind.HEARTBEAT]) + of.rng.randbytes(20),
+    "member digest": lambda a: MemberDigest(
+        0, 2**32 - 1, a.rng.randbytes(400), a.rng.random() < 0.5
+    ),
+    "ping": lambda a: Ping(a.next()),
+    "ping-req": lambda a: PingReq(a.next(), peer_id(5000 + a.rng.randrange(3000))),
+    "direct message": lambda a: DirectMessage(a.next(), a.rng.randbytes(900)),
+    "graft": lambda a: Graft(a.origin().origin),
+    "prune": lambda a: Prune(a.origin().origin),
+    "subscribe": lambda a: Subscribe(a.rng.random() < 0.5),
+    "pause": lambda a: Pause(2**32 - 1),
+    "slow fragments": lambda a: codec.encode_frame(Fragment(a.next(), 2**20, 0, b"x")),
+    "path challenge": lambda a: codec.encode_frame(PathChallenge(a.rng.randbytes(8))),
+    "malformed": lambda a: bytes([Kind.HEARTBEAT]) + a.rng.randbytes(20),
 }
 
 
-def play(seed: int, lies: tuple[str, ...] | None = None, limits: LimitsConfig = LIMITS) -> Verdict:
-    """The attempt of this seed; with `lies`, of those alone."""
+def play(
+    seed: int, attacks: tuple[str, ...] | None = None, limits: LimitsConfig = LIMITS
+) -> Verdict:
+    """The attempt of this seed, restricted to `attacks` if given."""
     rng = random.Random(f"mix {seed}")
-    return Attempt(seed, lies or tuple(rng.sample(sorted(LIES), MIX)), limits).play()
+    return Attempt(seed, attacks or tuple(rng.sample(sorted(ATTACKS), MIX)), limits).play()

@@ -1,7 +1,9 @@
-"""The doors of a node, each as a function of bytes.
+"""The inputs of a node, each as a function of bytes.
 
-What must stay true: whatever comes in, only what is promised comes out: a refusal that is counted,
-or an error that names what is wrong. Any other exception is a finding.
+Invariants:
+
+- Any input produces only what is promised: a counted drop, or an error that names the problem. Any
+  other exception is a finding.
 """
 
 from __future__ import annotations
@@ -25,25 +27,27 @@ from grapevine_tui.text import printable
 from tests.proto.test_engine import HERE, Pair
 from tests.sources import ROOT
 
-STRANGER: Final = Address("192.0.2.66", 6666)
+UNAUTHENTICATED: Final = Address("192.0.2.66", 6666)
 CONFIG: Final = ROOT / "config"
-MOST_SAID: Final = 32  # messages in one input: beyond that only repetition
+MESSAGES_LIMIT: Final = 32  # messages per input; more only repeat
 
 
 class Target(NamedTuple):
-    """`check` raises where a promise is broken; `seeds` are what such input looks like."""
+    """`check` raises if a promise is broken; `seeds` are examples of well-formed input."""
 
     check: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
 
 
-# --- the network's doors ------------------------------------------------------------------------
+# --- network ------------------------------------------------------------------------------------
 
 
 def strangers(data: bytes) -> None:
-    """A datagram from nowhere: never raises, answers with no more bytes than came, keeps nothing."""
+    """A datagram of an unauthenticated peer: never raises, is answered with no more bytes, leaves
+    no state.
+    """
     engine = Pair(linked=False).other
-    engine.receive(data, STRANGER, 1.0)
+    engine.receive(data, UNAUTHENTICATED, 1.0)
     answered = sum(len(datagram) for datagram, _ in engine.datagrams_to_send(1.0))
     assert answered <= len(data), "amplification"
     assert not engine.peers(1.0)
@@ -52,27 +56,27 @@ def strangers(data: bytes) -> None:
 
 
 def _packets() -> list[bytes]:
-    """One of each packet of a handshake, and data."""
+    """One packet of each kind in a handshake, and data."""
     return Pair().taken[:6]
 
 
 def members(data: bytes) -> None:
-    """A member that says anything at all: each message is a length, a pause and its bytes."""
+    """Arbitrary messages of a member: each is a length, a pause and its bytes."""
     pair = Pair()
-    liar = pair.one._transport.links[pair.other.peer_id].session
-    for plaintext, pause_s in _said(data):
+    session = pair.one._transport.links[pair.other.peer_id].session
+    for plaintext, pause_s in _split_messages(data):
         pair.now += pause_s
-        datagram = liar.seal(plaintext, pair.now)
+        datagram = session.seal(plaintext, pair.now)
         pair.other.receive(datagram, HERE, pair.now)
         if pair.other.deadline <= pair.now:
             pair.other.advance(pair.now)
         pair.other.datagrams_to_send(pair.now)
         pair.other.events()
-    _look_at_everything(pair)
+    _check_engine(pair)
 
 
-def _said(data: bytes) -> Iterator[tuple[bytes, float]]:
-    for _ in range(MOST_SAID):
+def _split_messages(data: bytes) -> Iterator[tuple[bytes, float]]:
+    for _ in range(MESSAGES_LIMIT):
         if len(data) < 4:
             return
         size, pause_s = int.from_bytes(data[:2], "big") % codec.BASE_PLAINTEXT_BYTES, data[2] / 50
@@ -80,7 +84,7 @@ def _said(data: bytes) -> Iterator[tuple[bytes, float]]:
         data = data[3 + max(size, 1) :]
 
 
-def _look_at_everything(pair: Pair) -> None:
+def _check_engine(pair: Pair) -> None:
     engine, limits = pair.other, pair.other.config.limits
     assert DropReason.INTERNAL_ERROR not in dict(engine.stats().dropped)
     engine.peers(pair.now)
@@ -94,15 +98,15 @@ def _look_at_everything(pair: Pair) -> None:
 
 
 def _plaintexts() -> list[bytes]:
-    """What two nodes say to each other in a minute, and all of it in one go."""
-    heard: list[bytes] = []
+    """The messages that two nodes exchange in a minute, each and all together."""
+    received: list[bytes] = []
     open_ = Session.open
 
-    def listen(session: Session, packet: Data, now: float) -> bytes:
-        heard.append(open_(session, packet, now))
-        return heard[-1]
+    def record(session: Session, packet: Data, now: float) -> bytes:
+        received.append(open_(session, packet, now))
+        return received[-1]
 
-    Session.open = listen  # type: ignore[method-assign, assignment]
+    Session.open = record  # type: ignore[method-assign, assignment]
     try:
         pair = Pair()
         pair.one.broadcast(b"hello", pair.now)
@@ -114,13 +118,13 @@ def _plaintexts() -> list[bytes]:
         pair.run(1.0)
     finally:
         Session.open = open_  # type: ignore[method-assign]
-    kinds = {plaintext[:1]: plaintext for plaintext in heard if plaintext}
-    each = [len(said).to_bytes(2, "big") + b"\x05" + said for said in kinds.values()]
+    kinds = {plaintext[:1]: plaintext for plaintext in received if plaintext}
+    each = [len(plaintext).to_bytes(2, "big") + b"\x05" + plaintext for plaintext in kinds.values()]
     return [*each, b"".join(each)]
 
 
 def messages(data: bytes) -> None:
-    """What is inside a sealed packet: decodes and encodes to the same again, or is refused."""
+    """A decrypted message: decodes and encodes to the same again, or is dropped."""
     with contextlib.suppress(Dropped):
         message = codec.decode_message(data)
         assert codec.decode_message(codec.encode_message(message)) == message
@@ -130,11 +134,11 @@ def _messages() -> list[bytes]:
     return [each[3:] for each in _plaintexts()[:-1]] + [bytes((kind,)) + b"\x90" for kind in Kind]
 
 
-# --- people's doors -----------------------------------------------------------------------------
+# --- users --------------------------------------------------------------------------------------
 
 
 def text(data: bytes) -> None:
-    """What is shown: no control byte, no line end, and showing it again changes nothing."""
+    """Displayed text: no control characters or line breaks, and escaping it again changes nothing."""
     shown = printable(data.decode("utf-8", "surrogateescape"))
     assert not any(ord(each) < 32 or 127 <= ord(each) < 160 for each in shown)
     assert printable(shown) == shown
@@ -142,13 +146,13 @@ def text(data: bytes) -> None:
 
 
 def lines(data: bytes) -> None:
-    """A line on a headless node's stdin: a request, or words of what is wrong."""
+    """A line on a headless node's stdin: a request, or a description of the error."""
     with contextlib.suppress(jsonlines.InvalidRequest, commands.CommandError):
         jsonlines.parse_request(data)
 
 
 def typed(data: bytes) -> None:
-    """A line in the compose box, and the same in a filter."""
+    """A line in the compose box, also used as a filter."""
     line = data.decode("utf-8", "replace")
     with contextlib.suppress(commands.CommandError):
         commands.parse_command(line)
@@ -157,17 +161,17 @@ def typed(data: bytes) -> None:
 
 
 def settings(data: bytes) -> None:
-    """A settings file: settings, or one line of what is wrong."""
+    """A config file: settings, or one line that describes the error."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "grapevine.toml"
         path.write_bytes(data)
         try:
             NodeConfig.from_toml(path)
         except ConfigError as error:
-            words = str(error)
+            description = str(error)
         else:
             return
-        assert "\n" not in words, "one line"
+        assert "\n" not in description, "one line"
 
 
 def _settings() -> list[bytes]:

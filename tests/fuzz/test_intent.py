@@ -1,4 +1,6 @@
-"""A member that lies with intent gains nothing; and where a mend is taken away, the liar finds the hole."""
+"""A malicious member with a plan gains nothing; and with a protection removed, the fuzzer finds the
+weakness.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +9,32 @@ import math
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig
-from tests.fuzz.intent import LIES, LIMITS, play
+from tests.fuzz.intent import ATTACKS, LIMITS, play
 
-SEEDS = 6  # of random mixes, in each run of the tests; `python -m tests.fuzz intent` tries more
+SEEDS = 6  # random mixes per test run; `python -m tests.fuzz intent` runs more
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_liar_costs_honest_nodes_neither_time_nor_memory_nor_links_nor_messages(
+def test_a_malicious_member_costs_honest_nodes_no_time_memory_links_or_messages(
     seed: int,
 ) -> None:
-    assert play(seed).wrongs == []
+    assert play(seed).violations == []
 
 
-def test_one_seed_has_one_verdict() -> None:
+def test_a_seed_reproduces_its_verdict() -> None:
     assert play(1) == play(1)
 
 
-def test_all_lies_at_once_gain_nothing() -> None:
-    assert play(0, tuple(LIES)).wrongs == []
+def test_all_attacks_at_once_gain_nothing() -> None:
+    assert play(0, tuple(ATTACKS)).violations == []
 
 
-HOLES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
-    "payloads in a message have no cap": (
+WEAKNESSES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
+    "payloads per message are unlimited": (
         ("payload bomb",),
         {"grapevine_proto.wire.fields.MAX_PAYLOADS": 10**6},
     ),
-    "what is wanted in a round has no cap": (
+    "requests of a round are unlimited": (
         ("vector",),
         {
             "grapevine_proto.transport.peer_limits.EXPELLED_SCORE": math.inf,
@@ -41,8 +43,8 @@ HOLES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
             "grapevine_proto.overlay.sync.sync_round.PAGES_PER_ROUND": 10**9,
         },
     ),
-    "one body goes to one peer without end": (
-        ("want",),
+    "one body is sent to one peer without limit": (
+        ("iwant",),
         {
             "grapevine_proto.overlay.sync.repair_server.BODY_REPEATS_LIMIT": 10**9,
             "grapevine_proto.transport.peer_limits.EXPELLED_SCORE": math.inf,
@@ -55,18 +57,16 @@ HOLES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
 }
 
 
-@pytest.mark.parametrize("hole", HOLES)
-def test_a_hole_is_found_where_a_mend_is_taken_away(
-    hole: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lies, patches = HOLES[hole]
-    assert play(0, lies).wrongs == []
+@pytest.mark.parametrize("weakness", WEAKNESSES)
+def test_a_removed_protection_is_found(weakness: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attacks, patches = WEAKNESSES[weakness]
+    assert play(0, attacks).violations == []
     for target, value in patches.items():
         monkeypatch.setattr(target, value)
-    assert play(0, lies).wrongs
+    assert play(0, attacks).violations
 
 
-def test_tables_without_caps_are_found() -> None:
-    lies = ("made-up origin",)
-    assert play(0, lies, LIMITS).wrongs == []
-    assert play(0, lies, LimitsConfig()).wrongs
+def test_tables_without_limits_are_found() -> None:
+    attacks = ("made-up origin",)
+    assert play(0, attacks, LIMITS).violations == []
+    assert play(0, attacks, LimitsConfig()).violations

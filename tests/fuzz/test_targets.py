@@ -1,4 +1,4 @@
-"""Each fuzz target, with its seeds and a little of what hypothesis makes of them."""
+"""Each fuzz target with its seeds and mutations by hypothesis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def seeds_of(name: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_is_usual_passes_every_door(name: str) -> None:
+def test_every_target_accepts_its_seeds(name: str) -> None:
     assert seeds_of(name)
     for seed in seeds_of(name):
         TARGETS[name].check(seed)
@@ -26,7 +26,7 @@ def test_what_is_usual_passes_every_door(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 @given(data=st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-def test_what_is_unusual_breaks_no_promise(name: str, data: st.DataObject) -> None:
+def test_mutated_input_breaks_no_promise(name: str, data: st.DataObject) -> None:
     seed = data.draw(st.sampled_from(seeds_of(name)))
     changed = bytearray(seed)
     for at, byte in data.draw(

@@ -1,11 +1,12 @@
-"""A swarm of small clusters, each with its own mix of misfortune, held to design.md's section 4.
+"""A swarm of small clusters, each with its own mix of faults, checked against the promises of
+docs/reference/simulation.md.
 
-    python -m tests.swarm --seeds 200            fresh seeds, one after another
+    python -m tests.swarm --seeds 200            new seeds, one after another
     python -m tests.swarm --first 4711           one seed again
 
-A seed draws a mix (`mix`), lets it happen to a cluster for a while (`world`, `lies`), then heals
-everything and asks that all is well again soon (`ending`). `watch` checks at every datagram and every
-event; whatever breaks a promise raises `Violation`.
+A seed draws a mix (`mix`) and applies it to a cluster for a while (`world`, `attacks`). Then all
+faults end and the cluster must recover soon (`ending`). `watch` checks every datagram and event and
+raises `Violation` if a promise is broken.
 """
 
 from __future__ import annotations
@@ -15,45 +16,50 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.swarm import inside
-from tests.swarm.ending import come_right
-from tests.swarm.mix import FAULTS, LIES, Mix, drawn
-from tests.swarm.watch import STRANGER, Violation
+from tests.swarm.ending import check_recovery
+from tests.swarm.mix import ATTACKS, FAULTS, Mix, draw_mix
+from tests.swarm.watch import UNAUTHENTICATED, Violation
 from tests.swarm.world import World
 
-__all__ = ["FAULTS", "LIES", "Mix", "Violation", "World", "drawn", "fresh_seed", "swarm"]
+__all__ = ["ATTACKS", "FAULTS", "Mix", "Violation", "World", "draw_mix", "fresh_seed", "swarm"]
 
 SEED_VARIABLE: Final = "GRAPEVINE_SWARM_SEED"
-KNOWN_EACH_OTHER_S: Final = 5.0
+DISCOVERY_S: Final = 5.0
 
 
 def play(world: World) -> None:
-    """A time of faults, then a time in which all must come right. Raises Violation."""
+    """Run a phase of faults and then a phase of recovery. Raises Violation."""
     mix, watch = world.mix, world.watch
-    with inside.overheard(watch.on_send, watch.on_stranger, watch.on_arrival, STRANGER):
-        world.sim.run(KNOWN_EACH_OTHER_S)
-        until, names = world.sim.now + mix.lasts_s, list(mix.actions)
+    with inside.intercept(
+        watch.on_send, watch.on_unauthenticated, watch.on_arrival, UNAUTHENTICATED
+    ):
+        world.sim.run(DISCOVERY_S)
+        until, names = world.sim.now + mix.duration_s, list(mix.actions)
         weights = [mix.actions[each] for each in names]
         while world.sim.now < until:
-            world.act(world.rng.choices(names, weights)[0])
+            world.apply(world.rng.choices(names, weights)[0])
             world.sim.run(world.rng.choice([0.0, 0.02, 0.3, 1.0, 2.0]))
-        come_right(world)
+        check_recovery(world)
 
 
 def swarm(seed: int, change: Callable[[Mix], None] = lambda _: None) -> World:
-    """Play the mix of `seed`, after `change` had its way with it. Raises Violation; anything else
-    that is raised came out of a node, which breaks the third promise."""
-    mix = drawn(seed)
+    """Run the mix of `seed` after `change` has modified it. Raises Violation; any other exception
+    came out of a node, which breaks the third promise.
+    """
+    mix = draw_mix(seed)
     change(mix)
     world = World(mix)
     try:
         play(world)
     except Exception as error:
-        error.add_note(f"again: {SEED_VARIABLE}={seed} pytest tests/swarm/test_swarm.py -k befalls")
+        error.add_note(
+            f"repeat: {SEED_VARIABLE}={seed} pytest tests/swarm/test_swarm.py -k promise"
+        )
         raise
     return world
 
 
 def fresh_seed() -> int:
-    """One that nobody has seen, or the one asked for by the environment."""
-    wanted = os.environ.get(SEED_VARIABLE)
-    return int(wanted) if wanted else int.from_bytes(os.urandom(4), "big")
+    """A random seed, or the one in the environment."""
+    requested = os.environ.get(SEED_VARIABLE)
+    return int(requested) if requested else int.from_bytes(os.urandom(4), "big")

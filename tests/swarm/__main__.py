@@ -1,4 +1,4 @@
-"""Seeds, one after another, from the command line."""
+"""Runs seeds one after another from the command line."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from tests.swarm import fresh_seed, swarm
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--first", type=int, help="and the ones after it [drawn afresh]")
+    parser.add_argument(
+        "--first", type=int, help="first seed of a consecutive run [default: random]"
+    )
     arguments = parser.parse_args()
     failed = 0
     for number in range(arguments.seeds):
         seed = fresh_seed() if arguments.first is None else arguments.first + number
-        began_at = time.perf_counter()
+        started_at = time.perf_counter()
         try:
-            played = swarm(seed)
-            words = f"{len(played.watch.said)} messages, {played.sim.steps} steps"
+            world = swarm(seed)
+            result = f"{len(world.watch.sent)} messages, {world.sim.steps} steps"
         except Exception as error:  # noqa: BLE001  each seed is a run of its own
             failed += 1
-            words = f"FAILED: {type(error).__name__}: {error}"
-        print(f"{seed:>10}  {time.perf_counter() - began_at:6.1f} s  {words}", flush=True)  # noqa: T201
+            result = f"FAILED: {type(error).__name__}: {error}"
+        print(f"{seed:>10}  {time.perf_counter() - started_at:6.1f} s  {result}", flush=True)  # noqa: T201
     raise SystemExit(1 if failed else 0)
 
 

@@ -1,7 +1,9 @@
-"""What the swarm has to know of a node's insides, and reach there.
+"""Access to the internals of a node.
 
-What must stay true: this is the only file of the swarm that uses a private name of the node's, so that
-whoever changes one has one place to look.
+Invariants:
+
+- This is the only file of the swarm that uses private names of a node, so that a change to one has
+  a single place to follow it.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from grapevine_proto.transport.handshake.responder import UNCONFIRMED_SESSIONS_L
 from grapevine_proto.transport.link_table import CLOSED_SESSIONS_LIMIT
 from grapevine_proto.transport.peer_limits import TRACKED_PEERS_LIMIT
 
-Table = tuple[str, int, int]  # how it is called, how much is in it, how much may be
+Table = tuple[str, int, int]  # name, size, limit
 
 
 def tables(engine: Engine) -> Iterator[Table]:
-    """All that grows with what others do."""
+    """Every table that grows with the behavior of others."""
     config, stats = engine.config, engine.stats()
-    limits, membership, lazy = (
+    limits, membership, lazy_push = (
         config.limits,
         engine._overlay.membership,
         engine._overlay.dissemination.lazy_push,
@@ -43,36 +45,41 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "links", len(links), config.max_peers
     yield "sessions", stats.sessions, limits.sessions
     yield "dials", len(handshakes), limits.dials
-    yield "parting links", len(links._closed), CLOSED_SESSIONS_LIMIT
-    yield "accounts", len(links.peer_limits), TRACKED_PEERS_LIMIT
+    yield "closed links", len(links._closed), CLOSED_SESSIONS_LIMIT
+    yield "peer limits", len(links.peer_limits), TRACKED_PEERS_LIMIT
     yield "unconfirmed sessions", handshakes._responder.pending, UNCONFIRMED_SESSIONS_LIMIT
     yield "peers", len(list(engine._overlay.peers)), limits.sessions + config.max_peers
-    yield "short sessions", len(engine._transport.transients), limits.transient_sessions
-    yield "members", stats.members, limits.members + config.max_peers  # linked ones always
+    yield "transient sessions", len(engine._transport.transients), limits.transient_sessions
+    # linked members always have an entry
+    yield "members", stats.members, limits.members + config.max_peers
     yield (
-        "cases",
+        "suspicions",
         len(membership.detector.suspicions._suspicions),
         SUSPICIONS_LIMIT + config.max_peers,
     )
-    yield "news", len(membership.detector.gossiper.queue), UPDATES_LIMIT
+    yield "updates", len(membership.detector.gossiper.queue), UPDATES_LIMIT
     yield (
-        "last calls",
+        "final queries",
         membership.detector.gossiper.pending_queries,
         SUSPICIONS_LIMIT + config.max_peers,
     )
-    yield "errands", len(membership.detector.prober.indirect_probes), INDIRECT_PROBES_LIMIT
+    yield "indirect probes", len(membership.detector.prober.indirect_probes), INDIRECT_PROBES_LIMIT
     yield "probes", len(membership.detector.prober.probes), config.max_peers
-    yield "hints", len(membership.dialer._preferred), PREFERRED_LIMIT
-    # As many of our own as were named or linked, and what others told of.
+    yield "preferred", len(membership.dialer._preferred), PREFERRED_LIMIT
+    # our own, by bootstrap or link, plus those reported by others
     yield "addresses", len(membership.dialer._targets), limits.addresses + 2 * config.max_peers
-    yield "asked back", len(engine._overlay.antientropy._counter_requested_at), config.max_peers
-    yield "held bytes", stats.cached_bytes, limits.cache_bytes + config.max_message_size
+    yield (
+        "counter-requests",
+        len(engine._overlay.antientropy._counter_requested_at),
+        config.max_peers,
+    )
+    yield "cached bytes", stats.cached_bytes, limits.cache_bytes + config.max_message_size
     yield "streams", stats.streams, 2 * limits.origins
-    yield "ids to tell", len(lazy._unannounced), UNANNOUNCED_LIMIT
-    yield "ids wanted", len(lazy._missing), MISSING_LIMIT
+    yield "ids to announce", len(lazy_push._unannounced), UNANNOUNCED_LIMIT
+    yield "missing ids", len(lazy_push._missing), MISSING_LIMIT
     yield "rumors to pull", len(engine._overlay.dissemination.puller._pulls), ANNOUNCED_LIMIT
-    budgets = engine._overlay.signatures
-    for each in (budgets._sender_limiter, budgets._pair_limiter, budgets._origin_limiter):
+    verifier = engine._overlay.signatures
+    for each in (verifier._sender_limiter, verifier._pair_limiter, verifier._origin_limiter):
         yield "signature budgets", len(each._buckets), LIMITER_KEYS_LIMIT
     yield "traces", len(engine._overlay.tracing._traces), TRACES_LIMIT
     yield "routes", len(engine._overlay.tracing.reverse_paths._routes), ROUTES_LIMIT
@@ -82,36 +89,36 @@ def tables(engine: Engine) -> Iterator[Table]:
         yield "queued messages", link.queued, limits.queue_messages
 
 
-def conversation(engine: Engine | None, peer_id: PeerId) -> tuple[float | None, int]:
-    """Which one a node has with a peer: a new link begins another, and so does the peer's next life."""
+def link_identity(engine: Engine | None, peer_id: PeerId) -> tuple[float | None, int]:
+    """Identifies a link with a peer: it changes with a new link and with a restart of the peer."""
     peer = None if engine is None else engine._overlay.peers.get(peer_id)
     return (None, 0) if peer is None else (peer.linked_at, peer.session_epoch)
 
 
-def kept(engine: Engine) -> tuple[Table, ...]:
-    """The tables in which a stranger must leave no trace."""
-    named = ("sessions", "dials", "parting links", "accounts", "unconfirmed sessions", "peers")
-    others = ("members", "addresses", "held bytes", "streams", "signature budgets")
+def protected_tables(engine: Engine) -> tuple[Table, ...]:
+    """The tables that an unauthenticated peer must not change."""
+    named = ("sessions", "dials", "closed links", "peer limits", "unconfirmed sessions", "peers")
+    others = ("members", "addresses", "cached bytes", "streams", "signature budgets")
     return tuple(table for table in tables(engine) if table[0] in (*named, *others))
 
 
-def refusals(engine: Engine) -> int:
-    """How often something was refused, under whatever reason."""
+def drop_count(engine: Engine) -> int:
+    """Total number of drops, for any reason."""
     return engine._transport.drops.total
 
 
-def waiting(engine: Engine) -> int:
-    """Datagrams that go out next."""
+def outbox_size(engine: Engine) -> int:
+    """Number of datagrams in the outbox."""
     return len(engine._transport.links._outbox)
 
 
 def secret_of(engine: Engine) -> bytes:
-    """The secret half of its identity."""
+    """The private half of its identity."""
     return engine.snapshot(engine.deadline).seed
 
 
-def printed(engine: Engine) -> str:
-    """All that might come into a log or an error."""
+def printed_state(engine: Engine) -> str:
+    """Everything that might appear in a log or an error."""
     sessions = [link.session for link in engine._transport.links.values()]
     handshakes = engine._transport.handshakes
     dials, responder = list(handshakes._dials.values()), handshakes._responder
@@ -119,57 +126,58 @@ def printed(engine: Engine) -> str:
     return repr((*parts, sessions, dials, engine.snapshot(engine.deadline)))
 
 
-def seen(engine: Engine, now: float) -> tuple[int, bytes]:
-    """What it says that it has seen; equal where nothing is to be repaired."""
+def store_digest(engine: Engine, now: float) -> tuple[int, bytes]:
+    """The digest of its store; equal digests mean that nothing is to be repaired."""
     return engine._overlay.store.digest(now)
 
 
-def next_id(engine: Engine, *, private: bool = False) -> MessageId:
-    """What the next message of this node will be called."""
-    voice = engine._publisher
-    sequence = voice._direct_sequence if private else voice._sequence
-    return MessageId(engine.peer_id, engine.epoch, sequence + 1, is_direct=private)
+def next_id(engine: Engine, *, is_direct: bool = False) -> MessageId:
+    """The ID of the next message of this node."""
+    publisher = engine._publisher
+    sequence = publisher._direct_sequence if is_direct else publisher._sequence
+    return MessageId(engine.peer_id, engine.epoch, sequence + 1, is_direct=is_direct)
 
 
 def linked(engine: Engine) -> tuple[PeerId, ...]:
-    """Whom it may say something to."""
+    """The peers it has links with."""
     return tuple(engine._transport.links)
 
 
-def say_raw(sim: Simulation, node: SimulatedNode, peer_id: PeerId, plaintext: bytes) -> None:
-    """Let a node seal and send any bytes at all."""
+def send_raw(sim: Simulation, node: SimulatedNode, peer_id: PeerId, plaintext: bytes) -> None:
+    """Have a node seal and send arbitrary bytes."""
     if node.engine is not None:
         link = node.engine._transport.links[peer_id]
         node.engine._transport.links.enqueue(link, plaintext, node.read_clock(sim.now))
         sim._drive(node)
 
 
-def forget_manners(engine: Engine, peer_id: PeerId) -> None:
-    """Let a node send to a peer more than that one allows."""
+def ignore_limit(engine: Engine, peer_id: PeerId) -> None:
+    """Remove the limit of a peer, so that the node exceeds it."""
     engine._transport.links[peer_id].send_limit = None
 
 
 @contextmanager
-def overheard(
+def intercept(
     on_send: Callable[[Engine, Send], None],
-    on_stranger: Callable[[Engine, bytes, Callable[[], None]], None],
+    on_unauthenticated: Callable[[Engine, bytes, Callable[[], None]], None],
     on_arrival: Callable[[Engine, bytes, Callable[[], None]], None],
-    stranger: Address,
+    unauthenticated: Address,
 ) -> Iterator[None]:
-    """Let somebody hear what engines ask to be sent, and stand beside them when something comes, or a
-    stranger."""
+    """Intercept the sends of all engines, and datagrams received from nodes and from
+    unauthenticated peers.
+    """
     send_all, receive = Engine._send, Engine.receive
 
-    def send_overheard(engine: Engine, send: Send, now: float) -> int:
+    def send_intercepted(engine: Engine, send: Send, now: float) -> int:
         on_send(engine, send)
         return send_all(engine, send, now)
 
-    def receive_overheard(engine: Engine, datagram: bytes, source: Address, now: float) -> None:
-        meet = on_stranger if source == stranger else on_arrival
-        meet(engine, datagram, lambda: receive(engine, datagram, source, now))
+    def receive_intercepted(engine: Engine, datagram: bytes, source: Address, now: float) -> None:
+        callback = on_unauthenticated if source == unauthenticated else on_arrival
+        callback(engine, datagram, lambda: receive(engine, datagram, source, now))
 
     with (
-        patch.object(Engine, "_send", send_overheard),
-        patch.object(Engine, "receive", receive_overheard),
+        patch.object(Engine, "_send", send_intercepted),
+        patch.object(Engine, "receive", receive_intercepted),
     ):
         yield

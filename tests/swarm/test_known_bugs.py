@@ -1,8 +1,10 @@
-"""Faults that others had, or that we might: each switched on, the swarm finds it.
+"""Known bugs, ours or of other systems: with each enabled, the swarm finds it.
 
-What must stay true: a bug is switched on by changing one function of the node, never a check of the
-swarm; and with none switched on the same seeds find nothing (`test_swarm`). A bug that no seed
-finds any more means that a promise is no longer checked.
+Invariants:
+
+- A bug is enabled by changing one function of the node, never a check of the swarm. Without any,
+  the same seeds find nothing (`test_swarm`).
+- A bug that no seed finds any more means that a promise is no longer checked.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from grapevine_proto.transport.transport import Transport
 from grapevine_proto.wire import codec, message_codec, signed
 from tests.swarm import Mix, swarm
 
-SEEDS: Final = range(16)  # tried one after another until one finds the bug
+SEEDS: Final = range(16)  # tried in turn until one finds the bug
 Patch = pytest.MonkeyPatch
 
 
@@ -47,20 +49,20 @@ def replay_window_off(patch: Patch) -> None:
 
 
 def dedup_forgets(patch: Patch) -> None:
-    """Every few messages what was seen of a stream is forgotten."""
-    mark = SequenceTracker.add
+    """Every few messages the tracker forgets what it has seen."""
+    original_add = SequenceTracker.add
 
     def forget(
         self: SequenceTracker, first: int, last: int, now: float, *, is_loss: bool = True
     ) -> None:
-        mark(self, first, last, now, is_loss=is_loss)
+        original_add(self, first, last, now, is_loss=is_loss)
         if last % 4 == 0:
             self.high = last - 2
 
     patch.setattr(SequenceTracker, "add", forget)
 
 
-def marks_are_not_saved(patch: Patch) -> None:
+def trackers_are_not_saved(patch: Patch) -> None:
     saved = Engine.snapshot
 
     def forget(self: Engine, now: float) -> NodeState:
@@ -69,14 +71,14 @@ def marks_are_not_saved(patch: Patch) -> None:
     patch.setattr(Engine, "snapshot", forget)
 
 
-def watermark_jumps(patch: Patch) -> None:
-    """What was skipped on the way counts as seen."""
-    mark = SequenceTracker.add
+def skipped_count_as_seen(patch: Patch) -> None:
+    """Skipped sequences count as seen."""
+    original_add = SequenceTracker.add
 
     def jump(
         self: SequenceTracker, first: int, last: int, now: float, *, is_loss: bool = True
     ) -> None:
-        mark(self, first, last, now, is_loss=is_loss)
+        original_add(self, first, last, now, is_loss=is_loss)
         self.gaps = []
 
     patch.setattr(SequenceTracker, "add", jump)
@@ -93,8 +95,8 @@ def nonce_used_twice(patch: Patch) -> None:
     patch.setattr(Session, "seal", again)
 
 
-def epoch_not_raised(patch: Patch) -> None:
-    """A restarted node counts its messages from one again, under the ids of its former life."""
+def epoch_not_bumped(patch: Patch) -> None:
+    """A restarted node numbers its messages from one again, in its previous epoch."""
 
     def keep(self: SimulatedNode, saved: NodeState, at: float) -> int:
         return saved.epoch or START_UNIX_S
@@ -103,23 +105,23 @@ def epoch_not_raised(patch: Patch) -> None:
 
 
 def nothing_ages(patch: Patch) -> None:
-    """What is held is told to be as old as when it came: repair brings expired messages again."""
+    """The age of cached rumors does not grow, so repair delivers expired messages again."""
     patch.setattr(_CachedRumor, "age_now_ms", lambda self, now: self.age_ms)
 
 
 def forged_copy_marks_an_id(patch: Patch) -> None:
     rejection = Broadcast._rejection
 
-    def mark(self: Broadcast, copy: Any, sender: Any, is_firsthand: bool, now: float) -> Any:
-        found = rejection(self, copy, sender, is_firsthand, now)
-        if found is DropReason.BAD_SIGNATURE:
+    def reject(self: Broadcast, copy: Any, sender: Any, is_firsthand: bool, now: float) -> Any:
+        report_of = rejection(self, copy, sender, is_firsthand, now)
+        if report_of is DropReason.BAD_SIGNATURE:
             state = self._store._find(*copy.rumor.stream) or self._store._open(
                 copy.rumor.stream, now
             )
             state.tracker.add(copy.rumor.first, copy.rumor.last, now)
-        return found
+        return report_of
 
-    patch.setattr(Broadcast, "_rejection", mark)
+    patch.setattr(Broadcast, "_rejection", reject)
 
 
 def signatures_not_checked(patch: Patch) -> None:
@@ -127,28 +129,28 @@ def signatures_not_checked(patch: Patch) -> None:
 
 
 def hops_not_limited(patch: Patch) -> None:
-    spread = Epidemic.on_new_rumor
+    original = Epidemic.on_new_rumor
 
-    def always(self: Epidemic, news: NewRumor, now: float) -> PushPlan:
-        return spread(self, news._replace(hops=0), now)
+    def always(self: Epidemic, rumor: NewRumor, now: float) -> PushPlan:
+        return original(self, rumor._replace(hops=0), now)
 
     patch.setattr(Epidemic, "on_new_rumor", always)
 
 
 def sessions_retire_at_once(patch: Patch) -> None:
-    """A session that was replaced hears nothing more, although packets are on their way on it."""
+    """A replaced session receives nothing more, although packets are in flight on it."""
     patch.setattr(Sessions, "retire", lambda self, session, now: self._set_live_deadline(now))
 
 
 def illegal_transition(patch: Patch) -> None:
-    """A silent peer that is heard again is taken for one that is being dialled."""
+    """A stale peer that is heard again is treated as one being dialed."""
     table = dict(peers.TRANSITIONS)
     table[PeerState.STALE, PeerTrigger.PACKET_RECEIVED] = PeerState.CONNECTING
     table[PeerState.CONNECTING, PeerTrigger.MISSED_HEARTBEATS] = PeerState.STALE
     patch.setattr(peers, "TRANSITIONS", table)
 
 
-def lazy_repair_asks_everybody(patch: Patch) -> None:
+def lazy_push_requests_from_every_source(patch: Patch) -> None:
     patch.setattr(ihave, "IWANT_TIMEOUT_BOUNDS_S", (0.0, 0.0))
 
 
@@ -156,24 +158,26 @@ def tokens_not_charged(patch: Patch) -> None:
     patch.setattr(TokenBucket, "try_take", lambda self, now, tokens=1.0: True)
 
 
-def sleeper_convicts_others(patch: Patch) -> None:
-    """Who was suspended takes its own silence for everybody else's."""
+def stall_is_not_credited(patch: Patch) -> None:
+    """A suspended node takes its own stall for the silence of others."""
     patch.setattr(Membership, "_shift_deadlines", lambda self, late_s, now: None)
 
 
-def suspects_are_not_heard(patch: Patch) -> None:
-    """Who is accused may say what he likes."""
+def suspects_cannot_refute(patch: Patch) -> None:
+    """Refutations and packets of a suspect have no effect."""
     patch.setattr(Detector, "on_packet", lambda self, peer_id, now: [])
     patch.setattr(Detector, "on_new_incarnation", lambda self, member, now: [])
 
 
-def first_comer_is_pushed_again(patch: Patch) -> None:
-    """What was said to nobody went to the first who came, and a little later once more. (Ours.)"""
+def first_peer_is_pushed_again(patch: Patch) -> None:
+    """A message published without links goes to the first peer, and a little later once more. (Our
+    own bug.)
+    """
     patch.setattr(Epidemic, "on_late_delivery", lambda self, key, peer_id: None)
 
 
-def strangers_are_kept(patch: Patch) -> None:
-    """Whoever says hello has an account."""
+def hellos_create_state(patch: Patch) -> None:
+    """Every Hello creates a peer limit entry."""
     receive = Transport._on_initial
 
     def keep(
@@ -190,100 +194,105 @@ def keys_are_printed(patch: Patch) -> None:
     patch.setattr(ClusterKey, "__repr__", lambda self: f"ClusterKey({self._secret.hex()})")
 
 
-def strangers_are_answered(patch: Patch) -> None:
+def unauthenticated_peers_are_answered(patch: Patch) -> None:
     patch.setattr(Responder, "_key_of", lambda self, datagram: self._keys[0])
 
 
-def nonsense_raises(patch: Patch) -> None:
+def malformed_messages_raise(patch: Patch) -> None:
     patch.setattr(message_codec, "UNPACK_ERRORS", ())
 
 
 @dataclass(frozen=True)
 class Bug:
-    """How to switch it on, by which words it is found, and what the mix needs for it to show."""
+    """How to enable a bug, the text by which it is found, and the mix in which it shows."""
 
-    switch: Callable[[Patch], None]
+    enable: Callable[[Patch], None]
     found_as: str
     actions: tuple[str, ...] = ()
     network: Network = Network()  # noqa: RUF009  frozen
     config: tuple[tuple[str, Any], ...] = ()
-    lasts_s: float = 20.0
+    duration_s: float = 20.0
     nodes: int = 6
-    has_liar: bool = False
+    has_malicious: bool = False
     is_calm: bool = False
 
-    def arrange(self, mix: Mix) -> None:
-        """Make the mix one in which this bug can show; all else stays as the seed drew it."""
-        mix.nodes, mix.network, mix.lasts_s = self.nodes, self.network, self.lasts_s
+    def adapt(self, mix: Mix) -> None:
+        """Change the mix so that this bug can show; everything else stays as drawn."""
+        mix.nodes, mix.network, mix.duration_s = self.nodes, self.network, self.duration_s
         mix.config = mix.config.replace(
             strategy="epidemic", lazy_push=True, message_dedup_ttl=300.0
         ).replace(**dict(self.config))
-        mix.has_liar = self.has_liar
-        mix.actions = {"say": 5.0, "whisper": 3.0} | dict.fromkeys(self.actions, 2.0)
+        mix.has_malicious = self.has_malicious
+        mix.actions = {"broadcast": 5.0, "send_direct": 3.0} | dict.fromkeys(self.actions, 2.0)
 
 
 BUGS: Final = (
     Bug(replay_window_off, "comes again", network=Network(duplication=0.3)),
-    Bug(dedup_forgets, "times or to one peer twice", ("burst",)),  # whichever is seen first
-    Bug(marks_are_not_saved, "times", ("crash",)),
+    Bug(dedup_forgets, "times or to one peer twice", ("burst",)),  # whichever is found first
+    Bug(trackers_are_not_saved, "times", ("crash",)),
     Bug(
-        watermark_jumps,
-        "never heard",
+        skipped_count_as_seen,
+        "never received",
         ("crash", "suspend", "burst"),
         Network(loss=0.2),
-        lasts_s=30.0,
+        duration_s=30.0,
         nodes=4,
     ),
     Bug(nonce_used_twice, "nonce twice"),
-    Bug(epoch_not_raised, "1: ", ("crash",), nodes=4),
+    Bug(epoch_not_bumped, "1: ", ("crash",), nodes=4),
     Bug(
         nothing_ages,
-        "after it was said",
-        ("part", "heal"),
+        "after it was sent",
+        ("partition", "heal"),
         config=(("message_dedup_ttl", 5.0),),
-        lasts_s=80.0,
+        duration_s=80.0,
         nodes=4,
     ),
-    Bug(forged_copy_marks_an_id, "never heard", ("forge",), has_liar=True),
-    Bug(signatures_not_checked, "1: ", ("forge",), has_liar=True),
+    Bug(forged_copy_marks_an_id, "never received", ("forge",), has_malicious=True),
+    Bug(signatures_not_checked, "1: ", ("forge",), has_malicious=True),
     Bug(
         hops_not_limited,
         "hops",
         nodes=10,
         config=(("epidemic", EpidemicConfig(hops=2)), ("fanout", 2)),
     ),
-    Bug(sessions_retire_at_once, "good weather", lasts_s=260.0, nodes=4),
-    Bug(illegal_transition, "7: ", ("suspend", "part", "heal")),
-    Bug(lazy_repair_asks_everybody, "two peers at once", nodes=10, network=Network(loss=0.2)),
-    Bug(tokens_not_charged, "in a second", ("flood",), has_liar=True),
-    Bug(sleeper_convicts_others, "9: ", ("suspend",), lasts_s=60.0, nodes=3),
-    Bug(suspects_are_not_heard, "", ("suspend",), lasts_s=60.0),
-    Bug(first_comer_is_pushed_again, "6: ", ("crash", "burst"), lasts_s=40.0, nodes=4),
-    Bug(strangers_are_kept, "4: ", ("stranger",)),
+    Bug(sessions_retire_at_once, "without faults", duration_s=260.0, nodes=4),
+    Bug(illegal_transition, "7: ", ("suspend", "partition", "heal")),
+    Bug(
+        lazy_push_requests_from_every_source,
+        "two peers at once",
+        nodes=10,
+        network=Network(loss=0.2),
+    ),
+    Bug(tokens_not_charged, "in a second", ("flood",), has_malicious=True),
+    Bug(stall_is_not_credited, "9: ", ("suspend",), duration_s=60.0, nodes=3),
+    Bug(suspects_cannot_refute, "", ("suspend",), duration_s=60.0),
+    Bug(first_peer_is_pushed_again, "6: ", ("crash", "burst"), duration_s=40.0, nodes=4),
+    Bug(hellos_create_state, "4: ", ("unauthenticated",)),
     Bug(keys_are_printed, "10: "),
-    Bug(strangers_are_answered, "4: ", ("stranger",)),
-    Bug(nonsense_raises, "", ("garble",), has_liar=True),
+    Bug(unauthenticated_peers_are_answered, "4: ", ("unauthenticated",)),
+    Bug(malformed_messages_raise, "", ("garble",), has_malicious=True),
 )
 
 
-def found(bug: Bug, seed: int, monkeypatch: Patch) -> str | None:
-    """What the swarm says of it, with this seed; None: nothing."""
+def report_of(bug: Bug, seed: int, monkeypatch: Patch) -> str | None:
+    """What the swarm reports with this seed; None if nothing."""
     with monkeypatch.context() as patch:
-        bug.switch(patch)
+        bug.enable(patch)
         try:
-            swarm(seed, bug.arrange)
+            swarm(seed, bug.adapt)
         except Exception as error:  # noqa: BLE001  a node that raises breaks a promise as well
             return str(error)
     return None
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.switch.__name__)
-def test_the_swarm_finds_it(bug: Bug, monkeypatch: Patch) -> None:
-    words = next(filter(None, (found(bug, seed, monkeypatch) for seed in SEEDS)), None)
-    assert words is not None, f"no seed of {SEEDS} found it"
-    assert any(each in words for each in bug.found_as.split(" or ")), words
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.enable.__name__)
+def test_the_swarm_finds_the_bug(bug: Bug, monkeypatch: Patch) -> None:
+    report = next(filter(None, (report_of(bug, seed, monkeypatch) for seed in SEEDS)), None)
+    assert report is not None, f"no seed of {SEEDS} found it"
+    assert any(each in report for each in bug.found_as.split(" or ")), report
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.switch.__name__)
-def test_without_it_the_same_mix_finds_nothing(bug: Bug) -> None:
-    swarm(0, bug.arrange)
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.enable.__name__)
+def test_without_the_bug_the_same_mix_finds_nothing(bug: Bug) -> None:
+    swarm(0, bug.adapt)

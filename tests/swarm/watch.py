@@ -1,8 +1,11 @@
-"""The promises of design.md section 4, asked of every event, every datagram and every message.
+"""Checks the promises of docs/reference/simulation.md on every event, datagram and message.
 
-What must stay true: `Watch` knows what was really said, by whom, and what befell which node when; a
-check is wrong rather than lenient. Whatever breaks a promise raises `Violation`, which begins with the
-number of the promise. What of a node only its insides tell is asked in `inside`.
+Invariants:
+
+- `Watch` knows what was really sent, by which node, and which faults affected which node when. A
+  check fails rather than being lenient.
+- A broken promise raises `Violation`, whose text begins with the number of the promise. Internals
+  of a node are read through `inside`.
 """
 
 from __future__ import annotations
@@ -36,14 +39,14 @@ from tests.swarm import inside
 from tests.swarm.mix import Mix
 
 LEGAL: Final = {(before, after) for (before, _), after in TRANSITIONS.items()}
-JUDGED_AFTER_S: Final = 90.0  # a node that was hit is not asked to be blameless for so long
-AGES_S: Final = 6.0  # that nobody can measure: ways, and slow nodes on them
+SETTLE_S: Final = 90.0  # an affected node may report wrong statuses for this long
+UNMEASURED_AGE_S: Final = 6.0  # of age that no node can measure: transit, and slow nodes on the way
 CALM_LOSS: Final = 0.1
-STRANGER: Final = Address("172.16.0.1", 9999)
-LOOK_EVERY: Final = 16  # datagrams: all tables are counted
-SECRETS_EVERY: Final = 512  # all that a node would print of itself is searched
+UNAUTHENTICATED: Final = Address("172.16.0.1", 9999)
+CHECK_EVERY: Final = 16  # datagrams between two counts of all tables
+SECRETS_EVERY: Final = 512  # datagrams between two searches of what a node would print
 
-Life = tuple[int, int]  # which node, and which of its lives
+Run = tuple[int, int]  # node number and run number
 
 
 class Violation(AssertionError):
@@ -52,65 +55,66 @@ class Violation(AssertionError):
 
 @dataclass
 class Watch:
-    """The promises, asked of everything that happens. It knows what was really said."""
+    """Checks everything that happens against what was really sent."""
 
     mix: Mix
     sim: Simulation
-    said: dict[MessageId, tuple[int, float, bytes]] = field(default_factory=dict)
-    whispered: dict[MessageId, tuple[int, float, bytes]] = field(default_factory=dict)
-    heard_at: defaultdict[tuple[int, MessageId], list[float]] = field(
+    sent: dict[MessageId, tuple[int, float, bytes]] = field(default_factory=dict)
+    direct_sent: dict[MessageId, tuple[int, float, bytes]] = field(default_factory=dict)
+    delivered_at: defaultdict[tuple[int, MessageId], list[float]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    forgot: list[tuple[int, float, float]] = field(default_factory=list)  # who, when, how far back
-    hit_at: dict[int, float] = field(default_factory=dict)  # when something last befell a node
-    allowed_to_stranger: int = 0
+    # node, time, span of forgotten state
+    state_losses: list[tuple[int, float, float]] = field(default_factory=list)
+    affected_at: dict[int, float] = field(default_factory=dict)  # time of the last fault per node
+    unauthenticated_allowance: int = 0
     states: dict[tuple[int, PeerId], PeerState] = field(default_factory=dict)
     sealed: dict[bytes, bytes] = field(default_factory=dict)
-    pushed: set[tuple[Life, tuple[PeerId, int, int], PeerId]] = field(default_factory=set)
-    copies: Counter[tuple[Life, tuple[PeerId, int, int]]] = field(default_factory=Counter)
-    told: Counter[tuple[Life, StreamRange, PeerId, tuple[float | None, int]]] = field(
+    pushed: set[tuple[Run, tuple[PeerId, int, int], PeerId]] = field(default_factory=set)
+    copies: Counter[tuple[Run, tuple[PeerId, int, int]]] = field(default_factory=Counter)
+    announced: Counter[tuple[Run, StreamRange, PeerId, tuple[float | None, int]]] = field(
         default_factory=Counter
     )
-    asked_at: dict[tuple[Life, StreamRange], float] = field(default_factory=dict)
-    whispers_at: defaultdict[tuple[int, PeerId], list[float]] = field(
+    requested_at: dict[tuple[Run, StreamRange], float] = field(default_factory=dict)
+    direct_received_at: defaultdict[tuple[int, PeerId], list[float]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    slept_s: float = 0.0  # the longest that a machine was suspended: what it had sent is that old
+    suspended_s: float = 0.0  # longest suspension of a node; what it had queued is that old
     datagrams: int = 0
-    sent: set[int] = field(default_factory=set)  # hashes of datagrams
-    taken: set[tuple[Engine, int]] = field(default_factory=set)  # by whom, and the hash
-    packets: int = 0  # sealed ones; the others knock at whoever is gone
-    secrets: set[str] = field(default_factory=set)  # as they would look if somebody printed them
+    datagram_hashes: set[int] = field(default_factory=set)  # hashes of datagrams
+    accepted: set[tuple[Engine, int]] = field(default_factory=set)  # receiver and hash
+    packets: int = 0  # sealed ones; the others are dials
+    secrets: set[str] = field(default_factory=set)  # in every form in which they could be printed
 
     def __post_init__(self) -> None:
         self.sim.listen(self.on_event)
         self.sim.watch(self.on_datagram)
 
-    def fail(self, words: str) -> None:
-        raise Violation(f"{words}, at {self.sim.now:.3f} s")
+    def fail(self, text: str) -> None:
+        raise Violation(f"{text}, at {self.sim.now:.3f} s")
 
-    def hit(self, *numbers: int) -> None:
-        """Something befalls these nodes: for a while they are not asked to be blameless."""
+    def affect(self, *numbers: int) -> None:
+        """A fault affects these nodes: they may report wrong statuses for a while."""
         for number in numbers:
-            self.hit_at[number] = self.sim.now
+            self.affected_at[number] = self.sim.now
 
-    def is_sound(self, number: int) -> bool:
-        hit_at = self.hit_at.get(number)
-        return hit_at is None or self.sim.now - hit_at > JUDGED_AFTER_S
+    def is_unaffected(self, number: int) -> bool:
+        affected_at = self.affected_at.get(number)
+        return affected_at is None or self.sim.now - affected_at > SETTLE_S
 
-    def keep_secret(self, *secrets: bytes) -> None:
-        """These are not to be seen anywhere."""
+    def add_secret(self, *secrets: bytes) -> None:
+        """These bytes must not appear anywhere."""
         for secret in secrets:
             self.secrets |= {repr(secret)[2:-1], secret.hex(), b64encode(secret).decode()}
 
     # --- events ---------------------------------------------------------------------------------
 
     def on_event(self, at: float, number: int, event: Event) -> None:
-        if not isinstance(event, MessageReceived):  # what people say is theirs
-            self._has_no_secret(number, repr(event))
+        if not isinstance(event, MessageReceived):  # payloads may contain anything
+            self._check_no_secret(number, repr(event))
         if isinstance(event, MessageReceived):
             if event.message.is_direct:
-                self._on_whisper(at, number, event)
+                self._on_direct(at, number, event)
             else:
                 self._on_message(at, number, event)
         elif isinstance(event, PeerStateChanged):
@@ -123,56 +127,56 @@ class Watch:
     def _on_message(self, at: float, number: int, event: MessageReceived) -> None:
         message = event.message
         name = f"{message.id.short} at node {number}"
-        if message.id not in self.said:
-            self.fail(f"1: {name} was never said")
-        origin, said_at, payload = self.said[message.id]
+        if message.id not in self.sent:
+            self.fail(f"1: {name} was never sent")
+        origin, sent_at, payload = self.sent[message.id]
         if message.payload != payload:
-            self.fail(f"1: {name} is not what node {origin} said")
-        self.heard_at[number, message.id].append(at)
-        times = len(self.heard_at[number, message.id])
+            self.fail(f"1: {name} is not what node {origin} sent")
+        self.delivered_at[number, message.id].append(at)
+        times = len(self.delivered_at[number, message.id])
         repeats = sum(
-            who == number
-            and any(0 <= when - each <= span_s for each in self._knew(number, message.id))
-            for who, when, span_s in self.forgot
+            subject == number
+            and any(0 <= when - each <= span_s for each in self._known_at(number, message.id))
+            for subject, when, span_s in self.state_losses
         )
         if times > (number != origin) + repeats:
             self.fail(f"1: {name} was delivered {times} times, {repeats} of them for crashes")
         ttl_s = self.mix.config.message_dedup_ttl
-        if at - said_at > ttl_s + AGES_S + self.slept_s:
-            self.fail(f"1: {name} was delivered {at - said_at:.1f} s after it was said")
+        if at - sent_at > ttl_s + UNMEASURED_AGE_S + self.suspended_s:
+            self.fail(f"1: {name} was delivered {at - sent_at:.1f} s after it was sent")
         is_pushed = self.mix.strategy == "epidemic" and message.via is Via.EAGER
         if is_pushed and message.hops > self.mix.config.epidemic.hops:
             self.fail(f"6: {name} came over {message.hops} hops")
 
-    def _knew(self, number: int, message_id: MessageId) -> list[float]:
-        origin, said_at, _ = self.said[message_id]
-        known_at = self.heard_at[number, message_id]
-        return [*known_at, said_at] if number == origin else known_at
+    def _known_at(self, number: int, message_id: MessageId) -> list[float]:
+        origin, sent_at, _ = self.sent[message_id]
+        known_at = self.delivered_at[number, message_id]
+        return [*known_at, sent_at] if number == origin else known_at
 
-    def _on_whisper(self, at: float, number: int, event: MessageReceived) -> None:
+    def _on_direct(self, at: float, number: int, event: MessageReceived) -> None:
         message = event.message
-        to, _, payload = self.whispered.get(message.id, (-1, 0.0, b""))
+        to, _, payload = self.direct_sent.get(message.id, (-1, 0.0, b""))
         if (to, payload) != (number, message.payload):
-            self.fail(f"1: the private {message.id.short} at node {number} was not for it")
-        self.heard_at[number, message.id].append(at)
-        if len(self.heard_at[number, message.id]) > 1:
-            self.fail(f"1: the private {message.id.short} came twice")
-        recent = self.whispers_at[number, message.origin]
+            self.fail(f"1: the direct message {message.id.short} at node {number} was not for it")
+        self.delivered_at[number, message.id].append(at)
+        if len(self.delivered_at[number, message.id]) > 1:
+            self.fail(f"1: the direct message {message.id.short} came twice")
+        recent = self.direct_received_at[number, message.origin]
         recent.append(at)
         limit = self.mix.config.rate_limit
         while recent[0] < at - 1.0:
             recent.pop(0)
         if len(recent) > limit.capacity + limit.refill_rate + 1:
-            self.fail(f"5: node {number} took {len(recent)} messages of one peer in a second")
+            self.fail(f"5: node {number} accepted {len(recent)} messages of one peer in a second")
 
     def _on_state(self, number: int, event: PeerStateChanged) -> None:
         peer, previous, state = event.peer, event.previous, event.peer.state
-        words = f"node {number} moved {peer.name} from {previous} to {state} ({event.reason})"
+        text = f"node {number} moved {peer.name} from {previous} to {state} ({event.reason})"
         if previous is not None and previous != state and (previous, state) not in LEGAL:
-            self.fail(f"7: {words}")
+            self.fail(f"7: {text}")
         known = self.states.get((number, peer.peer_id))
         if None not in (known, previous) and known != previous:
-            self.fail(f"7: {words}, but it was {known}")
+            self.fail(f"7: {text}, but it was {known}")
         self.states[number, peer.peer_id] = state
         is_lost = previous in LINKED_STATES and state is PeerState.DISCONNECTED
         if is_lost and "silent" in event.reason and self.mix.network.loss <= CALM_LOSS:
@@ -183,39 +187,41 @@ class Watch:
             self._on_death(number, event.member.peer_id, "down")
 
     def _on_standing(self, number: int, event: StandingChanged) -> None:
-        """Nobody honest is judged, whatever hit it. The liar is the last node."""
+        """No honest node is penalized, whatever affected it. The malicious one is the last node."""
         subject = next((each.number for each in self.sim.nodes if each.peer_id == event.peer), None)
-        is_liar = self.mix.has_liar and subject == self.mix.nodes - 1
-        if event.standing is not Standing.NORMAL and subject is not None and not is_liar:
+        is_malicious = self.mix.has_malicious and subject == self.mix.nodes - 1
+        if event.standing is not Standing.NORMAL and subject is not None and not is_malicious:
             self.fail(f"node {number} holds node {subject} {event.standing}: {event.reason}")
 
-    def _on_death(self, number: int, peer_id: PeerId, words: str) -> None:
-        """Nobody is given up who was not hit by anything, by a node that was not either."""
+    def _on_death(self, number: int, peer_id: PeerId, text: str) -> None:
+        """No unaffected node is declared dead by an unaffected one."""
         subject = next((each.number for each in self.sim.nodes if each.peer_id == peer_id), None)
-        if subject is not None and self.is_sound(number) and self.is_sound(subject):
-            self.fail(f"9: node {number} gave up node {subject}: {words}")
+        if subject is not None and self.is_unaffected(number) and self.is_unaffected(subject):
+            self.fail(f"9: node {number} declared node {subject} dead: {text}")
 
     # --- datagrams ------------------------------------------------------------------------------
 
     def on_datagram(self, _: float, number: int, datagram: bytes, to: Address) -> None:
-        self.sent.add(hash(datagram))
-        if to == STRANGER:
-            self.allowed_to_stranger -= len(datagram)
-            if self.allowed_to_stranger < 0:
-                self.fail(f"4: node {number} answered a stranger with {len(datagram)} bytes")
+        self.datagram_hashes.add(hash(datagram))
+        if to == UNAUTHENTICATED:
+            self.unauthenticated_allowance -= len(datagram)
+            if self.unauthenticated_allowance < 0:
+                self.fail(
+                    f"4: node {number} answered an unauthenticated peer with {len(datagram)} bytes"
+                )
         if datagram[0] == codec.DATA:
             self.packets += 1
             head = datagram[:17]  # type, receiver's session, counter
             if self.sealed.setdefault(head, datagram) != datagram:
                 self.fail(f"7: node {number} used a nonce twice")
         self.datagrams += 1
-        if self.datagrams % LOOK_EVERY == 0:
-            self.check_caps(self.sim.nodes[number])
+        if self.datagrams % CHECK_EVERY == 0:
+            self.check_limits(self.sim.nodes[number])
         if self.datagrams % SECRETS_EVERY == 0:
             self.check_secrets(self.sim.nodes[number])
 
-    def check_caps(self, node: SimulatedNode) -> None:
-        """Every table within its limit."""
+    def check_limits(self, node: SimulatedNode) -> None:
+        """Check that every table is within its limit."""
         if node.engine is None:
             return
         for name, size, limit in inside.tables(node.engine):
@@ -223,86 +229,97 @@ class Watch:
                 self.fail(f"5: node {node.number} has {size} {name}, of {limit}")
 
     def check_secrets(self, node: SimulatedNode) -> None:
-        """Nothing that a node prints of itself holds a key."""
+        """Check that nothing a node prints contains a secret."""
         if node.engine is not None:
-            self.keep_secret(inside.secret_of(node.engine))
-            self._has_no_secret(node.number, inside.printed(node.engine))
+            self.add_secret(inside.secret_of(node.engine))
+            self._check_no_secret(node.number, inside.printed_state(node.engine))
 
-    def _has_no_secret(self, number: int, words: str) -> None:
+    def _check_no_secret(self, number: int, text: str) -> None:
         for secret in self.secrets:
-            if secret in words:
-                self.fail(f"10: node {number} tells a secret")
+            if secret in text:
+                self.fail(f"10: node {number} reveals a secret")
 
-    # --- what comes from outside ----------------------------------------------------------------
+    # --- received datagrams ---------------------------------------------------------------------
 
     def on_arrival(self, engine: Engine, datagram: bytes, receive: Callable[[], None]) -> None:
-        """What nobody sent, for it was changed on its way, is counted once, and so is what comes
-        again, which changes nothing."""
-        is_ours, was_taken = hash(datagram) in self.sent, (engine, hash(datagram)) in self.taken
+        """A datagram corrupted in transit, or received again, is dropped and counted once and
+        changes nothing.
+        """
+        is_ours, was_taken = (
+            hash(datagram) in self.datagram_hashes,
+            (engine, hash(datagram)) in self.accepted,
+        )
         is_data = datagram[0] == codec.DATA
-        looks = was_taken or not is_ours
-        before = inside.kept(engine) if looks else ()
-        refused = inside.refusals(engine)
+        is_invalid = was_taken or not is_ours
+        before = inside.protected_tables(engine) if is_invalid else ()
+        dropped_before = inside.drop_count(engine)
         receive()
-        more = inside.refusals(engine) - refused
-        if is_data and is_ours and not more:
-            self.taken.add((engine, hash(datagram)))
-        if looks and more != 1:
-            words = "comes again" if was_taken else "was changed on its way"
-            self.fail(f"3: what {words} was counted {more} times")
-        if looks and inside.kept(engine) != before:
-            self.fail(f"4: what nobody sent, or twice, changed {before} to {inside.kept(engine)}")
+        new_drops = inside.drop_count(engine) - dropped_before
+        if is_data and is_ours and not new_drops:
+            self.accepted.add((engine, hash(datagram)))
+        if is_invalid and new_drops != 1:
+            text = "comes again" if was_taken else "was corrupted in transit"
+            self.fail(f"3: a datagram that {text} was counted {new_drops} times")
+        if is_invalid and inside.protected_tables(engine) != before:
+            self.fail(
+                f"4: a corrupted or repeated datagram changed {before} to {inside.protected_tables(engine)}"
+            )
 
-    def on_stranger(self, engine: Engine, datagram: bytes, receive: Callable[[], None]) -> None:
-        """A stranger's datagram: answered in as few bytes, or counted once; and nothing is kept. A
-        recorded packet of a session that had been lost on its way is no stranger's, wherever it
-        comes from."""
+    def on_unauthenticated(
+        self, engine: Engine, datagram: bytes, receive: Callable[[], None]
+    ) -> None:
+        """A datagram of an unauthenticated peer is answered with no more bytes than it has, or
+        dropped and counted once, and leaves no state. A replayed packet that was lost the first
+        time is valid from any address.
+        """
         if datagram[:1] == bytes((codec.DATA,)):
             receive()
             return
-        before, refused = inside.kept(engine), inside.refusals(engine)
-        answers = inside.waiting(engine)
+        before, dropped_before = inside.protected_tables(engine), inside.drop_count(engine)
+        answers = inside.outbox_size(engine)
         receive()
-        more = inside.refusals(engine) - refused
-        if more != (inside.waiting(engine) == answers):
-            self.fail(f"3: a stranger's datagram of {len(datagram)} bytes was counted {more} times")
-        if inside.kept(engine) != before:
-            self.fail(f"4: something of a stranger was kept: {before}, now {inside.kept(engine)}")
+        new_drops = inside.drop_count(engine) - dropped_before
+        if new_drops != (inside.outbox_size(engine) == answers):
+            self.fail(f"3: {len(datagram)} unauthenticated bytes were counted {new_drops} times")
+        if inside.protected_tables(engine) != before:
+            self.fail(
+                f"4: an unauthenticated peer left state: {before}, now {inside.protected_tables(engine)}"
+            )
 
-    # --- what nodes say to each other -----------------------------------------------------------
+    # --- messages between nodes -----------------------------------------------------------------
 
     def on_send(self, engine: Engine, send: Send) -> None:
         node = next((each for each in self.sim.nodes if each.engine is engine), None)
         if node is None:
             return
-        life = (node.number, node.run_count)
+        run = (node.number, node.run_count)
         if isinstance(send.message, Rumors):
             for copy in send.message.copies:
-                self._on_push(node, life, copy, send.peers)
+                self._on_push(node, run, copy, send.peers)
         elif isinstance(send.message, IHave):
             for ids in send.message.ranges:
                 for peer in send.peers:
-                    told = life, ids, peer, inside.conversation(node.engine, peer)
-                    self.told[told] += 1
-                    if self.told[told] > 1:
-                        self.fail(f"6: node {node.number} told a peer twice of an id")
+                    announced = run, ids, peer, inside.link_identity(node.engine, peer)
+                    self.announced[announced] += 1
+                    if self.announced[announced] > 1:
+                        self.fail(f"6: node {node.number} announced an id twice to a peer")
         elif isinstance(send.message, IWant) and send.message.round == LAZY_REQUEST_ROUND:
             for ids in send.message.ranges:
-                key = life, ids
-                if self.sim.now - self.asked_at.get(key, -1.0) < 0.05:
-                    self.fail(f"6: node {node.number} asked two peers at once")
-                self.asked_at[key] = self.sim.now
+                key = run, ids
+                if self.sim.now - self.requested_at.get(key, -1.0) < 0.05:
+                    self.fail(f"6: node {node.number} requested from two peers at once")
+                self.requested_at[key] = self.sim.now
 
     def _on_push(
-        self, node: SimulatedNode, life: Life, copy: RumorCopy, peers: tuple[PeerId, ...]
+        self, node: SimulatedNode, run: Run, copy: RumorCopy, peers: tuple[PeerId, ...]
     ) -> None:
         rumor = copy.rumor
         key = (rumor.origin, rumor.epoch, rumor.first)
         for peer in peers:
-            if (life, key, peer) in self.pushed:
+            if (run, key, peer) in self.pushed:
                 self.fail(f"6: node {node.number} pushed a message to one peer twice")
-            self.pushed.add((life, key, peer))
-        self.copies[life, key] += len(peers)
-        most = self.mix.config.epidemic.max_forwards
-        if self.mix.strategy == "epidemic" and self.copies[life, key] > most:
-            self.fail(f"6: node {node.number} pushed {self.copies[life, key]} copies of a message")
+            self.pushed.add((run, key, peer))
+        self.copies[run, key] += len(peers)
+        limit = self.mix.config.epidemic.max_forwards
+        if self.mix.strategy == "epidemic" and self.copies[run, key] > limit:
+            self.fail(f"6: node {node.number} pushed {self.copies[run, key]} copies of a message")
