@@ -562,18 +562,18 @@ def test_repeated_requests_for_the_same_message_are_penalized() -> None:
 
 
 def test_repair_waits_while_fragments_arrive_and_goes_on_two_seconds_after_the_last() -> None:
-    asked = Asked()
-    asked.rounds.on_fragment(peer_id(1), 10.0)
-    assert asked.offer(2, 5, 12.0) == []
-    assert asked.offer(2, 5, 12.01) == [held_to(5)]
+    node = SyncingNode()
+    node.rounds.on_fragment(peer_id(1), 10.0)
+    assert node.offer(2, 5, 12.0) == []
+    assert node.offer(2, 5, 12.01) == [stream_up_to(5)]
     assert FRAGMENTS_IDLE_S == 2.0
 
 
 def test_repair_waits_for_fragments_of_one_message_for_30_seconds_and_then_goes_on_as_long() -> (
     None
 ):
-    asked = Asked()
-    rounds = asked.rounds
+    node = SyncingNode()
+    rounds = node.rounds
     receiving: dict[int, bool] = {}
     for second in range(100):
         rounds.on_fragment(peer_id(1), float(second))
@@ -588,24 +588,24 @@ def test_repair_waits_for_fragments_of_one_message_for_30_seconds_and_then_goes_
 
 def test_requests_outside_of_rounds_have_numbers_that_no_round_reaches_soon() -> None:
     assert (GAP_REQUEST_ROUND, LAZY_REQUEST_ROUND) == (0, 2**32 - 1)
-    asked = Asked()
-    _, running = asked.begin(0.0)
-    assert running.number == 1
+    node = SyncingNode()
+    _, sync_round = node.begin(0.0)
+    assert sync_round.number == 1
 
 
 def test_a_digest_that_is_equal_is_answered_in_sync_and_another_by_a_vector() -> None:
-    asked = Asked()
-    streams, checksum = asked.store.digest(0.0)
+    node = SyncingNode()
+    streams, checksum = node.store.digest(0.0)
     equal = Digest(9, streams, checksum)
-    assert asked.rounds.handle(equal, peer_id(1), 0.0) == [Send((peer_id(1),), InSync(9))]
+    assert node.rounds.handle(equal, peer_id(1), 0.0) == [Send((peer_id(1),), InSync(9))]
     other = Digest(9, streams + 1, checksum)
-    assert asked.rounds.handle(other, peer_id(1), 0.0) == [
+    assert node.rounds.handle(other, peer_id(1), 0.0) == [
         Send((peer_id(1),), Vector(9, True, 0, 1, ()))
     ]
 
 
 def test_a_vector_is_sent_in_pages_and_the_last_one_may_be_short() -> None:
-    asked = Asked()
+    node = SyncingNode()
     entries = [
         StreamRange(Stream(PeerId(n.to_bytes(32, "big")), EPOCH), 1, 5)
         for n in range(2 * ENTRIES_PER_PAGE + 1)
@@ -617,7 +617,7 @@ def test_a_vector_is_sent_in_pages_and_the_last_one_may_be_short() -> None:
         (ENTRIES_PER_PAGE + 1, [ENTRIES_PER_PAGE, 1]),
         (2 * ENTRIES_PER_PAGE + 1, [ENTRIES_PER_PAGE, ENTRIES_PER_PAGE, 1]),
     ):
-        sent = asked.rounds._send_vector(peer_id(1), 3, entries[:count], answering=True)
+        sent = node.rounds._send_vector(peer_id(1), 3, entries[:count], answering=True)
         pages = [each.message for each in sent if isinstance(each, Send)]
         assert all(isinstance(page, Vector) for page in pages)
         vectors = [page for page in pages if isinstance(page, Vector)]
@@ -629,16 +629,16 @@ def test_a_vector_is_sent_in_pages_and_the_last_one_may_be_short() -> None:
 
 
 def test_in_sync_ends_the_round_it_names_and_any_other_is_unsolicited() -> None:
-    asked = Asked()
-    peer, running = asked.begin(0.0)
+    node = SyncingNode()
+    peer, sync_round = node.begin(0.0)
     unsolicited = [CountDrop(peer, DropReason.UNSOLICITED)]
-    assert asked.rounds.handle(InSync(running.number + 99), peer, 0.0) == unsolicited
-    [done] = asked.rounds.handle(InSync(running.number), peer, 0.5)
+    assert node.rounds.handle(InSync(sync_round.number + 99), peer, 0.0) == unsolicited
+    [done] = node.rounds.handle(InSync(sync_round.number), peer, 0.5)
     assert isinstance(done, Emit)
     assert isinstance(done.event, AntiEntropyRound)
     assert done.event.round.outcome is RoundOutcome.IN_SYNC
-    assert asked.rounds.handle(InSync(running.number), peer, 0.5) == unsolicited
-    assert asked.rounds.handle(Vector(99, True, 0, 1, ()), peer, 0.5) == unsolicited
+    assert node.rounds.handle(InSync(sync_round.number), peer, 0.5) == unsolicited
+    assert node.rounds.handle(Vector(99, True, 0, 1, ()), peer, 0.5) == unsolicited
 
 
 def heartbeat(streams: int, checksum: bytes) -> Heartbeat:
@@ -650,10 +650,10 @@ def heartbeat(streams: int, checksum: bytes) -> Heartbeat:
 
 
 def test_a_heartbeat_that_differs_starts_a_round_two_seconds_later_if_it_still_differs() -> None:
-    asked = Asked()
-    rounds = asked.rounds
+    node = SyncingNode()
+    rounds = node.rounds
     rounds.next_round_at = 1e6
-    streams, checksum = asked.store.digest(100.0)
+    streams, checksum = node.store.digest(100.0)
     rounds.handle(heartbeat(streams + 1, checksum), peer_id(1), 100.0)
     rounds.handle(heartbeat(streams + 1, checksum), peer_id(1), 101.0)
     rounds.advance(101.9)
@@ -663,10 +663,10 @@ def test_a_heartbeat_that_differs_starts_a_round_two_seconds_later_if_it_still_d
 
 
 def test_a_heartbeat_that_is_equal_again_starts_no_round() -> None:
-    asked = Asked()
-    rounds = asked.rounds
+    node = SyncingNode()
+    rounds = node.rounds
     rounds.next_round_at = 1e6
-    streams, checksum = asked.store.digest(100.0)
+    streams, checksum = node.store.digest(100.0)
     rounds.handle(heartbeat(streams + 1, checksum), peer_id(1), 100.0)
     rounds.handle(heartbeat(streams, checksum), peer_id(1), 101.0)
     rounds.advance(110.0)
@@ -677,8 +677,8 @@ def test_a_heartbeat_that_is_equal_again_starts_no_round() -> None:
 
 
 def test_rounds_start_once_per_interval_and_never_while_disabled() -> None:
-    asked = Asked()
-    rounds = asked.rounds
+    node = SyncingNode()
+    rounds = node.rounds
     interval_s = rounds._config.anti_entropy.interval
     assert 0.0 <= rounds.next_round_at <= interval_s
     rounds.next_round_at = 100.0
@@ -695,52 +695,52 @@ def test_rounds_start_once_per_interval_and_never_while_disabled() -> None:
 
 
 def test_a_reply_asks_for_what_is_missing_and_the_round_ends_when_it_has_come() -> None:
-    asked = Asked()
-    peer, running = asked.begin(0.0)
-    [request] = asked.page(peer, 0, 1, [held_to(5)], 0.1)
-    assert request == Send((peer,), IWant(running.number, (held_to(5),)))
-    done = asked.rounds.handle(Repair(running.number, True, False, ()), peer, 0.2)
+    node = SyncingNode()
+    peer, sync_round = node.begin(0.0)
+    [request] = node.page(peer, 0, 1, [stream_up_to(5)], 0.1)
+    assert request == Send((peer,), IWant(sync_round.number, (stream_up_to(5),)))
+    done = node.rounds.handle(Repair(sync_round.number, True, False, ()), peer, 0.2)
     assert any(isinstance(each, Emit) for each in done)
-    assert peer not in asked.rounds._active_rounds
+    assert peer not in node.rounds._active_rounds
 
 
 def test_a_reply_before_the_last_page_asks_at_once_and_offers_nothing_yet() -> None:
-    asked = Asked()
+    node = SyncingNode()
     body = RumorCopy(Rumor(peer_id(91), EPOCH, 1, (0,), b"", bytes(64)), 1, 0)
-    asked.store.insert(body, peer_id(3), True, 0.0)
-    peer, running = asked.begin(1.0)
-    first = asked.page(peer, 0, 2, [held_to(5)], 1.0)
+    node.store.insert(body, peer_id(3), True, 0.0)
+    peer, sync_round = node.begin(1.0)
+    first = node.page(peer, 0, 2, [stream_up_to(5)], 1.0)
     assert [type(each.message) for each in first if isinstance(each, Send)] == [IWant]
-    second = asked.page(peer, 1, 2, [], 1.0)
+    second = node.page(peer, 1, 2, [], 1.0)
     offered = [each.message for each in second if isinstance(each, Send)]
     ours = StreamRange(Stream(peer_id(91), EPOCH), 1, 1)
-    assert offered == [Vector(running.number, False, 0, 1, (ours,))]
+    assert offered == [Vector(sync_round.number, False, 0, 1, (ours,))]
 
 
 def test_copies_beyond_24_in_one_repair_are_dropped_and_counted() -> None:
-    asked = Asked()
+    node = SyncingNode()
     body = RumorCopy(Rumor(peer_id(90), EPOCH, 1, (0,), b"", bytes(64)), 1, 0)
     for count, dropped in ((24, 0), (25, 1), (27, 3)):
-        effects = asked.rounds.handle(Repair(7, True, False, (body,) * count), peer_id(1), 0.0)
+        effects = node.rounds.handle(Repair(7, True, False, (body,) * count), peer_id(1), 0.0)
         assert effects.count(CountDrop(peer_id(1), DropReason.TOO_LARGE)) == dropped
 
 
 def test_an_offer_repeated_within_three_seconds_does_not_extend_the_first_request() -> None:
-    asked = Asked()
-    asked.offer(1, 5, 0.0)
-    asked.offer(1, 5, ROUND_TIMEOUT_S - 0.1)
-    assert asked.rounds._counter_requested_at[peer_id(1)] == 0.0
-    asked.offer(1, 5, ROUND_TIMEOUT_S)
-    assert asked.rounds._counter_requested_at[peer_id(1)] == ROUND_TIMEOUT_S
+    node = SyncingNode()
+    node.offer(1, 5, 0.0)
+    node.offer(1, 5, ROUND_TIMEOUT_S - 0.1)
+    assert node.rounds._counter_requested_at[peer_id(1)] == 0.0
+    node.offer(1, 5, ROUND_TIMEOUT_S)
+    assert node.rounds._counter_requested_at[peer_id(1)] == ROUND_TIMEOUT_S
 
 
 def test_a_closed_link_ends_its_round_and_frees_what_it_was_asked_for() -> None:
-    asked = Asked()
-    peer, _ = asked.begin(0.0)
-    asked.page(peer, 0, 1, [held_to(5)], 0.1)
+    node = SyncingNode()
+    peer, _ = node.begin(0.0)
+    node.page(peer, 0, 1, [stream_up_to(5)], 0.1)
     other = next(n for n in (1, 2, 3) if peer_id(n) != peer)
-    assert asked.offer(other, 5, 0.2) == []
-    [done] = asked.rounds.on_link_down(peer, 0.3)
+    assert node.offer(other, 5, 0.2) == []
+    [done] = node.rounds.on_link_down(peer, 0.3)
     assert isinstance(done, Emit)
-    assert asked.rounds.on_link_down(peer, 0.3) == []
-    assert asked.offer(other, 5, 0.4) == [held_to(5)]
+    assert node.rounds.on_link_down(peer, 0.3) == []
+    assert node.offer(other, 5, 0.4) == [stream_up_to(5)]
