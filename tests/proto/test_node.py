@@ -719,7 +719,7 @@ def test_arguments_of_the_wrong_type_are_refused_before_anything_happens(run: Ru
         async with Node(quick()) as node:
             with pytest.raises(InvalidArgument, match="bytes"):
                 await node.broadcast("text")  # type: ignore[arg-type]
-            with pytest.raises(InvalidArgument, match="peer id or an address"):
+            with pytest.raises(InvalidArgument, match="peer ID or an address"):
                 await node.send(wrong, b"x")
             with pytest.raises(InvalidArgument, match="host:port"):
                 node.dial(wrong)
